@@ -1,0 +1,60 @@
+# Every habit is a target; bare `make` prints them.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UP_OPTIONS ?=
+
+.PHONY: help up install test check fmt schema migration bench lock clean
+
+help: ## Print this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/runtime: requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/development: requirements-dev.lock $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+up: $(VENV)/runtime ## Start the whole engine with demo data; UP_OPTIONS="--port 9000" and so on
+	@$(BIN)/flash up $(UP_OPTIONS)
+
+install: $(VENV)/development ## Install everything that development needs into .venv
+
+test: $(VENV)/development ## Run every test, in parallel
+	$(BIN)/pytest -n auto
+
+check: $(VENV)/development ## Lint, types, import rules, schema.graphql current, migrations complete
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@$(BIN)/flash schema | diff - schema.graphql || { echo "schema.graphql is not current: make schema"; exit 1; }
+	@$(BIN)/python -m migrations
+
+fmt: $(VENV)/development ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(VENV)/development ## Write schema.graphql
+	$(BIN)/flash schema > schema.graphql
+
+migration: $(VENV)/development ## Write a migration for changed models: make migration name=add_rewards
+	$(BIN)/tortoise makemigrations --name $(name)
+
+bench: $(VENV)/development ## Measure, side by side, and write bench/RESULTS.md
+	$(BIN)/python -m bench
+
+lock: $(VENV)/development ## Pin the newest versions that fit
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --generate-hashes --upgrade \
+		--extra embedded pyproject.toml build.in -o requirements.lock --custom-compile-command "make lock"
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --generate-hashes --upgrade \
+		--extra embedded --extra replay --extra dev -c requirements.lock pyproject.toml build.in \
+		-o requirements-dev.lock --custom-compile-command "make lock"
+
+clean: ## Remove what was installed and built, and the development data
+	rm -rf $(VENV) .flash *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

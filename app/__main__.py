@@ -1,0 +1,5 @@
+"""`python -m app` is `flash`."""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""Who may call what: one table, looked up by every operation, and nothing is allowed that it doesn't list."""
+
+from typing import Final
+
+from graphql import GraphQLError
+
+from app.context import Role, Viewer
+
+_ADMIN: Final = frozenset({Role.ADMIN})
+_TILL: Final = frozenset({Role.ADMIN, Role.CHECKOUT})
+_KEYS: Final = frozenset({Role.ADMIN, Role.CHECKOUT, Role.ANALYST})
+_TILL_AND_MEMBER: Final = frozenset({Role.ADMIN, Role.CHECKOUT, Role.MEMBER})
+_READERS: Final = frozenset({Role.ADMIN, Role.ANALYST})
+_EVERYONE: Final = frozenset(Role)
+
+#: Every operation, and the fields of objects that are not for everyone who can reach the object.
+ACCESS: Final[dict[str, frozenset[Role]]] = {
+    "Query.viewer": _EVERYONE,
+    "Query.node": _EVERYONE,
+    "Query.pool": _KEYS,
+    "Query.pools": _KEYS,
+    "Query.codes": _KEYS,
+    "Query.redemptions": _KEYS,
+    "Query.checkCodes": _TILL,
+    "Query.member": _EVERYONE,
+    "Query.members": _KEYS,
+    "Query.wallet": frozenset({Role.MEMBER}),
+    "Query.events": _READERS,
+    "Mutation.createPool": _ADMIN,
+    "Mutation.editPool": _ADMIN,
+    "Mutation.activatePool": _ADMIN,
+    "Mutation.pausePool": _ADMIN,
+    "Mutation.archivePool": _ADMIN,
+    "Mutation.generateCodes": _ADMIN,
+    "Mutation.claimCode": _TILL_AND_MEMBER,
+    "Mutation.redeemCodes": _TILL,
+    "Mutation.enrollMember": _TILL,
+    "Mutation.issueMemberToken": _TILL,
+    "Mutation.createApiKey": _ADMIN,
+    "Mutation.revokeApiKey": _ADMIN,
+    "Pool.stock": _KEYS,
+    "Pool.codes": _KEYS,
+}
+
+
+def require(viewer: Viewer, coordinate: str) -> None:
+    """Raise FORBIDDEN unless the viewer's role may use this operation or field."""
+    if viewer.role not in ACCESS[coordinate]:
+        raise GraphQLError(f"{coordinate} is not for the role {viewer.role.value}.", extensions={"code": "FORBIDDEN"})

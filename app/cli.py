@@ -1,0 +1,198 @@
+"""The `flash` command."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.config import ConfigurationError, settings
+from app.crypto import new_master_key
+from app.running import Running, running
+
+app = typer.Typer(
+    help="Flash: coupons, points and referrals as a GraphQL server.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+merchant = typer.Typer(help="Merchants.", no_args_is_help=True)
+keys = typer.Typer(help="Master keys.", no_args_is_help=True)
+app.add_typer(merchant, name="merchant")
+app.add_typer(keys, name="keys")
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Data directory of the embedded servers and the development key.",
+        show_default=".flash",
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
+
+
+def main() -> None:
+    """Run the command; what is wrong with the configuration is one sentence and exit 1."""
+    try:
+        app()
+    except ConfigurationError as error:
+        print(f"flash: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@app.command()
+def up(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    data: Data = None,
+    api_processes: Annotated[int, typer.Option(min=1, max=64, help="How many API processes.")] = 1,
+    demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Make a demo merchant.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Start everything: embedded servers where no URL is set, migrations, API and worker."""
+    from app.supervisor import Plan, supervise  # noqa: PLC0415  (imports are most of a command's time)
+
+    _name_data(data)
+    raise SystemExit(supervise(Plan(host, port, api_processes, demo=demo, as_json=as_json)))
+
+
+@app.command()
+def api(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    data: Data = None,
+    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run one API process (for supervisors; `flash up` starts everything)."""
+    import uvicorn  # noqa: PLC0415
+    from uvicorn.config import LOGGING_CONFIG  # noqa: PLC0415
+
+    _name_data(data)
+    _refuse_without_servers()
+    LOGGING_CONFIG["loggers"]["uvicorn"]["level"] = "WARNING"
+    uvicorn.run(
+        "app.main:application",
+        factory=True,
+        host=host,
+        port=port,
+        fd=fd,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_graceful_shutdown=8,
+        h11_max_incomplete_event_size=32_768,
+        log_level="warning",
+    )
+
+
+@app.command()
+def worker(data: Data = None) -> None:
+    """Run one worker process (for supervisors; `flash up` starts everything)."""
+    from importlib import import_module  # noqa: PLC0415
+
+    _name_data(data)
+    _refuse_without_servers()
+    # By name, because the engine never imports its workers.
+    import_module("workers.settings").run()
+
+
+@app.command()
+def migrate(data: Data = None) -> None:
+    """Bring the database to the schema of this version."""
+    _name_data(data)
+
+    async def work(_: Running) -> None:
+        print("The database is up to date.")
+
+    _with_database(work, migrated=True)
+
+
+@merchant.command("create")
+def merchant_create(
+    name: Annotated[str, typer.Option(help="The merchant's name.")],
+    currency: Annotated[str, typer.Option(help="ISO 4217 code of all its amounts.")],
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Make a merchant and its first ADMIN key, which is shown only here."""
+    from app import ids  # noqa: PLC0415
+    from app.merchants.create_merchant import create_merchant  # noqa: PLC0415
+
+    _name_data(data)
+
+    async def work(_: Running) -> None:
+        made = await create_merchant(name, currency)
+        answer = {"merchantId": ids.encode("merchant", made.id), "apiKey": made.api_key}
+        print(json.dumps(answer) if as_json else f"Merchant {answer['merchantId']}\nADMIN key {made.api_key}")
+
+    _with_database(work)
+
+
+@app.command()
+def schema() -> None:
+    """Print the GraphQL schema."""
+    from app.schema import sdl  # noqa: PLC0415
+
+    sys.stdout.write(sdl())
+
+
+@keys.command("new")
+def keys_new(name: Annotated[str, typer.Option(help="What to call it.")] = "k1") -> None:
+    """Print a new entry for FLASH_MASTER_KEYS."""
+    if not name.isalnum() or len(name) > 50:
+        raise ConfigurationError("A key's name is 1 to 50 letters and digits.")
+    print(new_master_key(name))
+
+
+@app.command()
+def doctor(data: Data = None, as_json: Json = False) -> None:
+    """Tell what is configured, what answers, what is wrong and what to do about it."""
+    from app.doctor import examine  # noqa: PLC0415
+
+    _name_data(data)
+    raise SystemExit(asyncio.run(examine(as_json=as_json)))
+
+
+@app.command()
+def replay(
+    url: Annotated[
+        str, typer.Option(help="The GraphQL address of a running server.")
+    ] = "http://127.0.0.1:8000/graphql",
+    key: Annotated[str | None, typer.Option(envvar="FLASH_KEY", help="An ADMIN key; the demo's unless told.")] = None,
+    households: Annotated[int | None, typer.Option(min=1, help="Only the first N households.")] = None,
+    data: Data = None,
+) -> None:
+    """Play a real retailer's campaigns against a running server, over HTTP only; can be stopped and run again."""
+    from app.replay import play  # noqa: PLC0415
+
+    _name_data(data)
+    raise SystemExit(asyncio.run(play(url, key, households)))
+
+
+def _name_data(data: Path | None) -> None:
+    """Make the data directory a setting, for this process and its children."""
+    if data is not None:
+        os.environ["FLASH_DATA"] = str(data.expanduser().absolute())
+        settings.cache_clear()
+
+
+def _refuse_without_servers() -> None:
+    if settings().database_url is None or settings().redis_url is None:
+        raise ConfigurationError("Set DATABASE_URL and REDIS_URL, or use `flash up`, which starts embedded servers.")
+
+
+def _with_database(work: Callable[[Running], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
+    """Run a command's work against the configured database, or the embedded one (started if it isn't running)."""
+
+    async def run() -> None:
+        async with running(migrated=migrated) as servers:
+            await work(servers)
+
+    asyncio.run(run())

@@ -1,0 +1,66 @@
+"""Settings from the environment, read once and frozen, and the Tortoise configuration made from them."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MODELS = ["app.merchants.models", "app.members.models", "app.coupons.models", "app.events"]
+
+
+class ConfigurationError(Exception):
+    """The engine can't run as configured; the message is one sentence that says what to do."""
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set; each field is an environment variable of the name beside it."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, populate_by_name=True, extra="ignore")
+
+    environment: Literal["development", "production"] = Field(default="development", validation_alias="FLASH_ENV")
+    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+    data: Path = Field(default=Path(".flash"), validation_alias="FLASH_DATA")
+    #: `name:base64 of 32 bytes`, comma separated, the current key first.
+    master_keys: SecretStr | None = Field(default=None, validation_alias="FLASH_MASTER_KEYS")
+    database_connections_max: int = Field(default=10, validation_alias="FLASH_DATABASE_CONNECTIONS_MAX", ge=1, le=500)
+    database_timeout_seconds: float = Field(default=10.0, validation_alias="FLASH_DATABASE_TIMEOUT_SECONDS", gt=0)
+    body_bytes_max: int = Field(default=1_048_576, validation_alias="FLASH_BODY_BYTES_MAX", ge=1024)
+    api_key_cache_seconds: float = Field(default=2.0, validation_alias="FLASH_API_KEY_CACHE_SECONDS", ge=0, le=5)
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
+
+    @property
+    def production(self) -> bool:
+        """Whether development conveniences (made-up keys, GraphiQL) are off."""
+        return self.environment == "production"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return the process's settings; the environment is read once."""
+    return Settings()
+
+
+def tortoise_config(database_url: str, *, connections_max: int = 10, timeout_seconds: float = 10.0) -> dict[str, Any]:
+    """Return Tortoise's configuration for one database."""
+    return {
+        "connections": {
+            "default": {
+                "engine": "app.database",
+                "credentials": {
+                    "dsn": database_url,
+                    "maxsize": connections_max,
+                    "command_timeout": timeout_seconds,
+                },
+            }
+        },
+        "apps": {"flash": {"models": MODELS, "default_connection": "default", "migrations": "migrations"}},
+        "use_tz": True,
+        "timezone": "UTC",
+    }
+
+
+#: What `tortoise makemigrations` reads; it compares models with migrations and opens no connection.
+TORTOISE = tortoise_config("postgresql://localhost/flash")

@@ -1,0 +1,112 @@
+"""Keyset connections: pages are cut by where the last one ended, so they don't shift and cost the same at any depth.
+
+Every list is newest first. A cursor is the sort key of its row: an instant for lists that are not ordered by id,
+then the row's id.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Generic, TypeVar
+from uuid import UUID
+
+import strawberry
+
+from app.operations import bad_user_input
+
+T = TypeVar("T")
+
+FIRST_MAX: Final = 100
+FIRST_DEFAULT: Final = 50
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_ID: Final = UUID(int=2**128 - 1)
+_LAST_INSTANT: Final = datetime(9999, 1, 1, tzinfo=UTC)
+
+First = Annotated[int | None, strawberry.argument(description="How many, 1 to 100; 50 unless told.")]
+After = Annotated[str | None, strawberry.argument(description="The cursor after which the page starts.")]
+
+
+@strawberry.type(description="Where a page stands in its list.")
+class PageInfo:
+    """As in the Relay connection specification."""
+
+    has_next_page: bool = strawberry.field(description="Whether more follow.")
+    has_previous_page: bool = strawberry.field(description="Whether some came before.")
+    start_cursor: str | None = strawberry.field(description="The first edge's cursor; null on an empty page.")
+    end_cursor: str | None = strawberry.field(description="The last edge's cursor; null on an empty page.")
+
+
+@strawberry.type(description="An item of a list and its place in it.")
+class Edge(Generic[T]):
+    """One item."""
+
+    cursor: str = strawberry.field(description="The item's place, for `after`.")
+    node: T = strawberry.field(description="The item.")
+
+
+@strawberry.type(description="A page of a list, newest first.")
+class Connection(Generic[T]):
+    """One page."""
+
+    edges: list[Edge[T]] = strawberry.field(description="The items of this page.")
+    page_info: PageInfo = strawberry.field(description="Where this page stands.")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a list's SQL needs: rows strictly after (`instant`, `id`) in descending order, one more than `size`."""
+
+    size: int
+    instant: datetime
+    id: UUID
+    is_first: bool
+
+    @property
+    def limit(self) -> int:
+        """One row more than asked tells whether another page follows."""
+        return self.size + 1
+
+
+def page(first: int | None, after: str | None) -> Page:
+    """Read the arguments of a list. Raises BAD_USER_INPUT for a size outside 1 to 100 or a cursor not from here."""
+    size = FIRST_DEFAULT if first is None else first
+    if not 1 <= size <= FIRST_MAX:
+        raise bad_user_input(f"`first` must be between 1 and {FIRST_MAX}.")
+    if after is None:
+        return Page(size, _LAST_INSTANT, _LAST_ID, is_first=True)
+    try:
+        raw = base64.urlsafe_b64decode(after.encode("ascii") + b"==")
+        instant = _EPOCH + timedelta(microseconds=int.from_bytes(raw[16:], signed=True))
+        row_id = UUID(bytes=raw[:16])
+    except (ValueError, binascii.Error, OverflowError):
+        raise bad_user_input("`after` is not a cursor of this list.") from None
+    if after not in {cursor(row_id), cursor(row_id, instant)}:
+        raise bad_user_input("`after` is not a cursor of this list.")
+    return Page(size, instant, row_id, is_first=False)
+
+
+def cursor(row_id: UUID, instant: datetime | None = None) -> str:
+    """Return the cursor of a row: its id, and the instant it is sorted by where that isn't the id."""
+    raw = row_id.bytes
+    if instant is not None:
+        raw += ((instant - _EPOCH) // timedelta(microseconds=1)).to_bytes(8, signed=True)
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def connect(
+    rows: Sequence[Any], asked: Page, node: Callable[[Any], T], *, key: str = "id", instant: str | None = None
+) -> Connection[T]:
+    """Return the connection of a page's rows, which are at most `asked.limit`."""
+    kept = rows[: asked.size]
+    edges = [Edge(cursor=cursor(row[key], row[instant] if instant else None), node=node(row)) for row in kept]
+    return Connection(
+        edges=edges,
+        page_info=PageInfo(
+            has_next_page=len(rows) > asked.size,
+            has_previous_page=not asked.is_first,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        ),
+    )

@@ -1,0 +1,85 @@
+"""The text of a code: a prefix for its kind, twelve random characters and a check character.
+
+Characters are Crockford's base32 (https://www.crockford.com/base32.html). Twelve of them carry 60 random bits;
+a masked code shows the last two characters and leaves 50 unknown. The check character makes the weighted sum of
+the thirteen characters zero in GF(32), with weights that are all different and not zero. So every single wrong
+character and every swap of two different characters is caught (a linear code of distance 2 whose weights are
+distinct), before the database is asked.
+"""
+
+import secrets
+from typing import Final
+
+ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+PREFIXES: Final = {"PERCENT": "PCT", "AMOUNT": "AMT", "GIFT": "GFT"}
+RANDOM_CHARACTERS: Final = 12
+_BODY_CHARACTERS: Final = RANDOM_CHARACTERS + 1
+_VALUES: Final = {character: value for value, character in enumerate(ALPHABET)}
+_ALIASES: Final = str.maketrans({"O": "0", "I": "1", "L": "1"})
+_IGNORED: Final = str.maketrans("", "", " -\t")
+_MASK: Final = "••••"
+
+
+def _times_alpha(value: int) -> int:
+    """Multiply by the generator of GF(32) modulo the primitive polynomial x^5 + x^2 + 1."""
+    doubled = value << 1
+    return doubled ^ 0b100101 if doubled & 0b100000 else doubled
+
+
+def _weighted(power: int) -> tuple[int, ...]:
+    products = tuple(range(32))
+    for _ in range(power):
+        products = tuple(map(_times_alpha, products))
+    return products
+
+
+#: For each position, what each value contributes to the sum: the value times alpha^(position + 1).
+_PRODUCTS: Final = tuple(_weighted(position + 1) for position in range(RANDOM_CHARACTERS))
+
+
+def new_codes(kind: str, count: int) -> list[str]:
+    """Return `count` different codes of a kind, from the operating system's CSPRNG."""
+    prefix = PREFIXES[kind]
+    bodies: set[str] = set()
+    while len(bodies) < count:
+        number = secrets.randbits(5 * RANDOM_CHARACTERS)
+        values = [number >> 5 * position & 31 for position in range(RANDOM_CHARACTERS)]
+        values.append(_check(values))
+        bodies.add("".join([ALPHABET[value] for value in values]))
+    return [f"{prefix}-{body}" for body in bodies]
+
+
+def parse(text: str) -> str | None:
+    """Return the one spelling of a typed code, or None if it can't be a code.
+
+    Case, spaces and dashes don't matter, O reads as 0, I and L as 1 (not in the prefix).
+    """
+    typed = text.translate(_IGNORED)
+    if len(typed) != 3 + _BODY_CHARACTERS or not typed.isascii():
+        return None
+    typed = typed.upper()
+    prefix, body = typed[:3], typed[3:].translate(_ALIASES)
+    if prefix not in PREFIXES.values() or not all(character in _VALUES for character in body):
+        return None
+    values = [_VALUES[character] for character in body]
+    return f"{prefix}-{body}" if _check(values[:-1]) == values[-1] else None
+
+
+def mask(kind: str, suffix: str) -> str:
+    """Return how a code is shown to those who may not read it."""
+    return f"{PREFIXES[kind]}-{_MASK}{suffix}"
+
+
+def mask_typed(text: str) -> str:
+    """Return a mask for whatever was typed, code or not; it shows at most what a code's mask shows."""
+    typed = text.translate(_IGNORED).upper()
+    prefix = typed[:3] if typed[:3] in PREFIXES.values() else "???"
+    suffix = "".join(c if c in _VALUES else "?" for c in typed[3:][-2:].translate(_ALIASES))
+    return f"{prefix}-{_MASK}{suffix}"
+
+
+def _check(values: list[int]) -> int:
+    total = 0
+    for products, value in zip(_PRODUCTS, values, strict=True):
+        total ^= products[value]
+    return total

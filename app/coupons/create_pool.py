@@ -1,0 +1,162 @@
+"""createPool: a pool in DRAFT, with terms that make sense for its kind."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+import strawberry
+
+from app import ids
+from app.coupons.types import POOL_COLUMNS, CodeKind, Pool, StackingPolicy
+from app.database import database
+from app.inputs import MoneyInput, Problems
+from app.operations import Info, InvalidInput, mutation
+
+NAME_LENGTH_MAX: Final = 200
+SKU_LENGTH_MAX: Final = 100
+LIFETIME_DAYS_MAX: Final = 3650
+CLAIMS_PER_MEMBER_MAX: Final = 1000
+
+#: Which field holds the value of each kind.
+VALUE_FIELDS: Final = {
+    CodeKind.PERCENT: "percentOff",
+    CodeKind.AMOUNT: "amountOff",
+    CodeKind.GIFT: "giftSku",
+}
+
+
+@strawberry.input(description="A pool to create. Exactly one of percentOff, amountOff and giftSku, as the kind says.")
+class CreatePoolInput:
+    """All terms of a pool."""
+
+    name: str = strawberry.field(description="Its name, at most 200 characters.")
+    kind: CodeKind = strawberry.field(description="What its codes give.")
+    percent_off: float | None = strawberry.field(
+        default=None, description="PERCENT only: over 0, at most 100, at most 4 decimals."
+    )
+    amount_off: MoneyInput | None = strawberry.field(default=None, description="AMOUNT only: over 0.")
+    gift_sku: str | None = strawberry.field(default=None, description="GIFT only: the article, at most 100 characters.")
+    minimum_spend: MoneyInput | None = strawberry.field(
+        default=None, description="What an order must be worth before discounts; over 0."
+    )
+    maximum_discount: MoneyInput | None = strawberry.field(
+        default=None, description="PERCENT only: the most that a code takes off; over 0."
+    )
+    starts_at: datetime | None = strawberry.field(
+        default=None, description="From when it issues and honours codes; at once unless told."
+    )
+    ends_at: datetime | None = strawberry.field(
+        default=None,
+        description="Until when, this instant not included; after startsAt; for ever unless told.",
+    )
+    code_lifetime_days: int | None = strawberry.field(
+        default=None, description="How many days a code can be spent once allocated: 1 to 3,650."
+    )
+    claims_per_member: int = strawberry.field(
+        default=1, description="How many codes of it one member can have: 1 to 1,000."
+    )
+    stacking: StackingPolicy = strawberry.field(
+        default=StackingPolicy.EXCLUSIVE, description="Whether its codes share an order with others."
+    )
+    transferable: bool = strawberry.field(
+        default=False, description="Whether it honours whoever holds a code, not only the code's owner."
+    )
+
+
+@strawberry.type(description="The pool was created, in DRAFT.")
+class CreatePoolSuccess:
+    """The new pool."""
+
+    pool: Pool = strawberry.field(description="The new pool.")
+
+
+CreatePoolResult = Annotated[
+    CreatePoolSuccess | InvalidInput,
+    strawberry.union("CreatePoolResult", description="The new pool, or why there is none."),
+]
+
+
+#: The columns of `pool` in the order of `checked_terms`.
+TERMS: Final = (
+    "name, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount, starts_at, ends_at, "
+    "code_lifetime_days, claims_per_member, stacking, transferable"
+)
+INSERT: Final = f"""
+WITH p AS (
+    INSERT INTO pool (merchant_id, id, status, created_at, {TERMS})
+    VALUES ($1, $2, 'DRAFT', now(), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+    RETURNING *
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT merchant_id, $3, 'pool.created', id, $4, now() FROM p
+)
+SELECT {POOL_COLUMNS} FROM p
+"""
+
+
+def checked_terms(terms: CreatePoolInput, currency: str) -> tuple[object, ...]:
+    """Return the values of TERMS. Raises Refused(InvalidInput) with every problem of the terms."""
+    problems = Problems()
+    name = problems.text("name", terms.name, length_max=NAME_LENGTH_MAX)
+    values: Mapping[str, Any] = {
+        "percentOff": terms.percent_off,
+        "amountOff": terms.amount_off,
+        "giftSku": terms.gift_sku,
+    }
+    for field, value in values.items():
+        if field == VALUE_FIELDS[terms.kind] and value is None:
+            problems.add(field, f"is what a {terms.kind.value} pool needs")
+        if field != VALUE_FIELDS[terms.kind] and value is not None:
+            problems.add(field, f"has no meaning in a {terms.kind.value} pool")
+    percent_off = _percent(problems, terms.percent_off)
+    amount_off = problems.money("amountOff", terms.amount_off, currency=currency)
+    gift_sku = problems.optional_text("giftSku", terms.gift_sku, length_max=SKU_LENGTH_MAX)
+    minimum_spend = problems.money("minimumSpend", terms.minimum_spend, currency=currency)
+    if terms.maximum_discount is not None and terms.kind is not CodeKind.PERCENT:
+        problems.add("maximumDiscount", f"has no meaning in a {terms.kind.value} pool")
+    maximum_discount = problems.money("maximumDiscount", terms.maximum_discount, currency=currency)
+    if terms.starts_at is not None and terms.ends_at is not None and terms.ends_at <= terms.starts_at:
+        problems.add("endsAt", "must be after startsAt")
+    problems.number("codeLifetimeDays", terms.code_lifetime_days, least=1, most=LIFETIME_DAYS_MAX)
+    problems.number("claimsPerMember", terms.claims_per_member, least=1, most=CLAIMS_PER_MEMBER_MAX)
+    problems.refuse_if_any()
+    return (
+        name,
+        terms.kind.value,
+        percent_off,
+        amount_off,
+        gift_sku,
+        minimum_spend,
+        maximum_discount,
+        terms.starts_at,
+        terms.ends_at,
+        terms.code_lifetime_days,
+        terms.claims_per_member,
+        terms.stacking.value,
+        terms.transferable,
+    )
+
+
+def _percent(problems: Problems, share: float | None) -> Decimal | None:
+    if share is None:
+        return None
+    exact = Decimal(str(share))
+    if not 0 < exact <= 100:
+        problems.add("percentOff", "must be over 0 and at most 100")
+    elif exact != exact.quantize(Decimal("0.0001")):
+        problems.add("percentOff", "must have at most 4 decimals")
+    return exact
+
+
+@mutation(description="Create a pool, in DRAFT. ADMIN only.")
+async def create_pool(
+    info: Info, input: Annotated[CreatePoolInput, strawberry.argument(description="The pool to create.")]
+) -> CreatePoolResult:
+    """Insert the pool and its event in one statement."""
+    viewer = info.context.viewer
+    checked = checked_terms(input, viewer.tenant.currency)
+    row = await database().row(INSERT, viewer.merchant_id, ids.new(), ids.new(), viewer.actor, *checked)
+    if row is None:
+        raise RuntimeError("INSERT returned no row")
+    return CreatePoolSuccess(pool=Pool.of(row))

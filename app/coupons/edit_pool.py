@@ -1,0 +1,133 @@
+"""editPool: other terms for a pool that is still in DRAFT."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import strawberry
+from strawberry import UNSET
+from strawberry.utils.str_converters import to_camel_case
+
+from app import events
+from app.coupons.create_pool import TERMS, CreatePoolInput, checked_terms
+from app.coupons.types import POOL_COLUMNS, CodeKind, Pool, PoolStatus, StackingPolicy
+from app.database import Row, transaction
+from app.inputs import MoneyInput, Problems, node_id
+from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.scalars import BigInt
+
+
+@strawberry.input(description="What to change; what is left out stays, null takes an optional term away.")
+class EditPoolInput:
+    """Any of the terms but the kind."""
+
+    pool_id: strawberry.ID = strawberry.field(description="The pool; it must be in DRAFT.")
+    name: str | None = strawberry.field(default=UNSET, description="Its name, at most 200 characters.")
+    percent_off: float | None = strawberry.field(
+        default=UNSET, description="PERCENT only: over 0, at most 100, at most 4 decimals."
+    )
+    amount_off: MoneyInput | None = strawberry.field(default=UNSET, description="AMOUNT only: over 0.")
+    gift_sku: str | None = strawberry.field(
+        default=UNSET, description="GIFT only: the article, at most 100 characters."
+    )
+    minimum_spend: MoneyInput | None = strawberry.field(
+        default=UNSET, description="What an order must be worth before discounts; over 0."
+    )
+    maximum_discount: MoneyInput | None = strawberry.field(
+        default=UNSET, description="PERCENT only: the most that a code takes off; over 0."
+    )
+    starts_at: datetime | None = strawberry.field(default=UNSET, description="From when it issues and honours codes.")
+    ends_at: datetime | None = strawberry.field(
+        default=UNSET, description="Until when, this instant not included; after startsAt."
+    )
+    code_lifetime_days: int | None = strawberry.field(
+        default=UNSET, description="How many days a code can be spent once allocated: 1 to 3,650."
+    )
+    claims_per_member: int | None = strawberry.field(
+        default=UNSET, description="How many codes of it one member can have: 1 to 1,000."
+    )
+    stacking: StackingPolicy | None = strawberry.field(
+        default=UNSET, description="Whether its codes share an order with others."
+    )
+    transferable: bool | None = strawberry.field(default=UNSET, description="Whether it honours whoever holds a code.")
+
+
+@strawberry.type(description="The terms were changed.")
+class EditPoolSuccess:
+    """The edited pool."""
+
+    pool: Pool = strawberry.field(description="The pool with its new terms.")
+
+
+@strawberry.type(description="In this status the pool doesn't take such a change.")
+class PoolNotEditable(Refusal):
+    """Terms change in DRAFT only, codes are generated in DRAFT and PAUSED only."""
+
+    status: PoolStatus = strawberry.field(description="The pool's status.")
+
+
+EditPoolResult = Annotated[
+    EditPoolSuccess | InvalidInput | NotFound | PoolNotEditable,
+    strawberry.union("EditPoolResult", description="The edited pool, or why it stays as it was."),
+]
+
+LOCK: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR UPDATE"
+UPDATE: Final = f"""
+UPDATE pool p SET ({TERMS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+WHERE p.merchant_id = $1 AND p.id = $2 AND p.status = 'DRAFT'
+RETURNING {POOL_COLUMNS}
+"""
+_NEVER_NULL: Final = ("name", "claims_per_member", "stacking", "transferable")
+
+
+@mutation(description="Change the terms of a pool in DRAFT. ADMIN only.")
+async def edit_pool(
+    info: Info, input: Annotated[EditPoolInput, strawberry.argument(description="What to change.")]
+) -> EditPoolResult:
+    """Check the terms as they would be, under the pool's lock, so that two edits at once can't cross."""
+    viewer = info.context.viewer
+    problems = Problems()
+    for field in _NEVER_NULL:
+        if getattr(input, field) is None:
+            problems.add(to_camel_case(field), "must not be null")
+    problems.refuse_if_any()
+    pool_id = node_id("pool", "pool", input.pool_id)
+    async with transaction() as tx:
+        row = await tx.row(LOCK, viewer.merchant_id, pool_id)
+        if row is None:
+            raise not_found("pool", input.pool_id)
+        checked = checked_terms(_merged(row, input, viewer.tenant.currency), viewer.tenant.currency)
+        edited = await tx.row(UPDATE, viewer.merchant_id, pool_id, *checked)
+        if edited is None:
+            status = PoolStatus(row["pool_status"])
+            raise Refused(PoolNotEditable(message=f"The terms of a pool in {status.value} are fixed.", status=status))
+        await events.record(tx, viewer.merchant_id, "pool.edited", pool_id, viewer.actor)
+    return EditPoolSuccess(pool=Pool.of(edited))
+
+
+def _merged(row: Row, edit: EditPoolInput, currency: str) -> CreatePoolInput:
+    """Return the terms as they would be: the row's, with what the edit sets in their place."""
+
+    def term(field: str) -> Any:
+        asked = getattr(edit, field)
+        return row[f"pool_{field}"] if asked is UNSET else asked
+
+    def amount(field: str) -> MoneyInput | None:
+        value = term(field)
+        return MoneyInput(amount_minor=BigInt(value), currency=currency) if isinstance(value, int) else value
+
+    percent_off = term("percent_off")
+    return CreatePoolInput(
+        name=term("name"),
+        kind=CodeKind(row["pool_kind"]),
+        percent_off=None if percent_off is None else float(percent_off),
+        amount_off=amount("amount_off"),
+        gift_sku=term("gift_sku"),
+        minimum_spend=amount("minimum_spend"),
+        maximum_discount=amount("maximum_discount"),
+        starts_at=term("starts_at"),
+        ends_at=term("ends_at"),
+        code_lifetime_days=term("code_lifetime_days"),
+        claims_per_member=term("claims_per_member"),
+        stacking=StackingPolicy(term("stacking")),
+        transferable=term("transferable"),
+    )

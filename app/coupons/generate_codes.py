@@ -1,0 +1,165 @@
+"""generateCodes: a batch of encrypted codes, whole or not at all."""
+
+import asyncio
+from typing import Annotated, Final
+from uuid import UUID
+
+import asyncpg
+import strawberry
+
+from app import events, ids
+from app.context import Viewer
+from app.coupons import code_text
+from app.coupons.edit_pool import PoolNotEditable
+from app.coupons.queries import FIND_BATCH, pool_row
+from app.coupons.types import CodeBatch, PoolStatus
+from app.crypto import MerchantKeys
+from app.database import Row, Tx, database, transaction
+from app.inputs import Problems, node_id
+from app.operations import (
+    IdempotencyKeyReused,
+    Info,
+    InvalidInput,
+    NotFound,
+    Refused,
+    mutation,
+    not_found,
+)
+
+BATCH_SIZE_MAX: Final = 5000
+
+
+@strawberry.input(description="A batch to generate.")
+class GenerateCodesInput:
+    """Where, how many, and the caller's key for a retry."""
+
+    pool_id: strawberry.ID = strawberry.field(description="The pool; it must be in DRAFT or PAUSED.")
+    count: int = strawberry.field(description="How many codes: 1 to 5,000.")
+    idempotency_key: str | None = strawberry.field(
+        default=None, description="The same key again returns the same batch; at most 200 characters."
+    )
+
+
+@strawberry.type(description="The batch exists, whole.")
+class GenerateCodesSuccess:
+    """The batch."""
+
+    batch: CodeBatch = strawberry.field(description="The batch.")
+    replayed: bool = strawberry.field(description="Whether an earlier call with the same key made it.")
+
+
+GenerateCodesResult = Annotated[
+    GenerateCodesSuccess | InvalidInput | NotFound | PoolNotEditable | IdempotencyKeyReused,
+    strawberry.union("GenerateCodesResult", description="The batch, or why there is none."),
+]
+
+FIND_BY_KEY: Final = """
+SELECT id, pool_id, size FROM code_batch WHERE merchant_id = $1 AND idempotency_key = $2
+"""
+#: Batches share this lock; a change of the pool's status waits for it.
+HOLD_POOL: Final = "SELECT status FROM pool WHERE merchant_id = $1 AND id = $2 FOR SHARE"
+INSERT_BATCH: Final = """
+INSERT INTO code_batch (merchant_id, id, pool_id, size, idempotency_key, created_at)
+VALUES ($1, $2, $3, $4, $5, now()) ON CONFLICT DO NOTHING RETURNING id
+"""
+ADD_STOCK: Final = """
+INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+VALUES ($1, $2, $3, $4, 0, 0, 0, 0)
+"""
+COLUMNS: Final = ["merchant_id", "id", "pool_id", "batch_id", "state", "ciphertext", "fingerprint", "suffix"]
+
+
+def encrypted_codes(
+    keys: MerchantKeys, kind: str, count: int, pool_id: UUID, batch_id: UUID
+) -> list[tuple[object, ...]]:
+    """Return the rows (COLUMNS) of `count` new codes. Pure computation, about 15 µs a code."""
+    rows: list[tuple[object, ...]] = []
+    for text in code_text.new_codes(kind, count):
+        code_id = ids.new()
+        ciphertext = keys.encrypt(code_id, "code", text)
+        fingerprint = keys.code_fingerprint(text)
+        rows.append((keys.merchant_id, code_id, pool_id, batch_id, "AVAILABLE", ciphertext, fingerprint, text[-2:]))
+    return rows
+
+
+async def store_batch(
+    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, rows: list[tuple[object, ...]], key: str | None
+) -> bool:
+    """Write the batch, its codes, the stock and the event. Returns False when the key has a batch already.
+
+    Raises Refused when the pool doesn't take codes.
+    """
+    held = await tx.row(HOLD_POOL, viewer.merchant_id, pool_id)
+    if held is None or held["status"] not in {"DRAFT", "PAUSED"}:
+        raise _not_editable(PoolStatus(held["status"] if held else "ARCHIVED"))
+    if await tx.row(INSERT_BATCH, viewer.merchant_id, batch_id, pool_id, len(rows), key) is None:
+        return False
+    await tx.copy("code", COLUMNS, rows)
+    await tx.row(ADD_STOCK, viewer.merchant_id, pool_id, ids.new(), len(rows))
+    await events.record(tx, viewer.merchant_id, "codes.generated", batch_id, viewer.actor)
+    return True
+
+
+@mutation(description="Generate up to 5,000 codes in a pool that is in DRAFT or PAUSED, all or none. ADMIN only.")
+async def generate_codes(
+    info: Info,
+    input: Annotated[GenerateCodesInput, strawberry.argument(description="The batch to generate.")],
+) -> GenerateCodesResult:
+    """Refuse early, encrypt outside the transaction and off the event loop, then store in one transaction."""
+    viewer = info.context.viewer
+    problems = Problems()
+    problems.number("count", input.count, least=1, most=BATCH_SIZE_MAX)
+    key = problems.idempotency_key(input.idempotency_key)
+    problems.refuse_if_any()
+    pool_id = node_id("pool", "pool", input.pool_id)
+    pool = await pool_row(database(), viewer, pool_id)
+    if pool is None:
+        raise not_found("pool", input.pool_id)
+    earlier = await _earlier(viewer, pool_id, input.count, key)
+    if earlier is not None:
+        return earlier
+    status = PoolStatus(pool["pool_status"])
+    if status not in {PoolStatus.DRAFT, PoolStatus.PAUSED}:
+        raise _not_editable(status)
+
+    batch_id = ids.new()
+    for attempt in (1, 2):
+        rows = await asyncio.to_thread(
+            encrypted_codes, viewer.tenant.keys, pool["pool_kind"], input.count, pool_id, batch_id
+        )
+        try:
+            async with transaction() as tx:
+                stored = await store_batch(tx, viewer, pool_id, batch_id, rows, key)
+            break
+        except asyncpg.UniqueViolationError:
+            # A text that the merchant has already: of 2^60, so once is chance and twice is a fault.
+            if attempt == 2:
+                raise
+    if not stored:
+        earlier = await _earlier(viewer, pool_id, input.count, key)
+        if earlier is None:
+            raise RuntimeError("a batch vanished while another one waited for it")
+        return earlier
+    return GenerateCodesSuccess(batch=CodeBatch.of(await _batch(viewer, batch_id)), replayed=False)
+
+
+async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: str | None) -> GenerateCodesSuccess | None:
+    """Return the batch that this key made before. Raises Refused when it was another request."""
+    earlier = await database().row(FIND_BY_KEY, viewer.merchant_id, key) if key is not None else None
+    if earlier is None:
+        return None
+    if (earlier["pool_id"], earlier["size"]) != (pool_id, count):
+        raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another batch."))
+    return GenerateCodesSuccess(batch=CodeBatch.of(await _batch(viewer, earlier["id"])), replayed=True)
+
+
+async def _batch(viewer: Viewer, batch_id: UUID) -> Row:
+    row = await database().row(FIND_BATCH, viewer.merchant_id, batch_id)
+    if row is None:
+        raise RuntimeError("a committed batch can't be read")
+    return row
+
+
+def _not_editable(status: PoolStatus) -> Refused:
+    message = f"Codes can't be generated in a pool that is {status.value}; DRAFT and PAUSED ones take them."
+    return Refused(PoolNotEditable(message=message, status=status))

@@ -1,0 +1,114 @@
+"""Rows of pools, codes, claims, stock and redemptions; amounts are in minor units of the merchant's currency."""
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class Pool(Model):
+    """The terms under which codes are issued and honoured."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    name = fields.CharField(max_length=200)
+    status = fields.CharField(max_length=10)
+    kind = fields.CharField(max_length=10)
+    percent_off = fields.DecimalField(max_digits=7, decimal_places=4, null=True)
+    amount_off = fields.BigIntField(null=True)
+    gift_sku = fields.CharField(max_length=100, null=True)
+    minimum_spend = fields.BigIntField(null=True)
+    maximum_discount = fields.BigIntField(null=True)
+    starts_at = fields.DatetimeField(null=True)
+    ends_at = fields.DatetimeField(null=True)
+    code_lifetime_days = fields.IntField(null=True)
+    claims_per_member = fields.IntField()
+    stacking = fields.CharField(max_length=10)
+    transferable = fields.BooleanField()
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "pool"
+
+
+class CodeBatch(Model):
+    """Codes that came into being together."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+    size = fields.IntField()
+    idempotency_key = fields.CharField(max_length=200, null=True)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "code_batch"
+
+
+class Code(Model):
+    """One code for its whole life: the text is a ciphertext, `suffix` is what a masked code shows."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+    batch_id = fields.UUIDField()
+    state = fields.CharField(max_length=10)
+    ciphertext = fields.BinaryField()
+    fingerprint = fields.BinaryField()
+    suffix = fields.CharField(max_length=2)
+    member_id = fields.UUIDField(null=True)
+    matched_by = fields.CharField(max_length=20, null=True)
+    allocated_at = fields.DatetimeField(null=True)
+    expires_at = fields.DatetimeField(null=True)
+    redeemed_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "code"
+
+
+class Claim(Model):
+    """That a member took its n-th code (`slot`) of a pool. The key is what makes a retry the same claim."""
+
+    code_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+    member_id = fields.UUIDField()
+    slot = fields.IntField()
+    idempotency_key = fields.CharField(max_length=240, null=True)
+    claimed_at = fields.DatetimeField()
+
+    class Meta:
+        table = "claim"
+
+
+class StockChange(Model):
+    """What one change did to a pool's stock. The stock is the sum; a job folds old rows into one."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+    available = fields.IntField()
+    allocated = fields.IntField()
+    redeemed = fields.IntField()
+    expired = fields.IntField()
+    revoked = fields.IntField()
+
+    class Meta:
+        table = "stock_change"
+
+
+class Redemption(Model):
+    """A code honoured on an order: what it was applied to (`base`), what it took off, and in which position."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    code_id = fields.UUIDField()
+    order_id = fields.CharField(max_length=100)
+    position = fields.SmallIntField()
+    order_amount = fields.BigIntField()
+    base = fields.BigIntField()
+    discount = fields.BigIntField()
+    currency = fields.CharField(max_length=3)
+    redeemed_at = fields.DatetimeField()
+    reversed_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "redemption"

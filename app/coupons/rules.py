@@ -1,0 +1,139 @@
+"""What an order's codes are worth and why some are refused: pure, and the same for checking and redeeming."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
+from enum import Enum
+from typing import Final
+from uuid import UUID
+
+import strawberry
+
+from app.scalars import described
+
+#: From each status, where a pool may go. The trigger pool_guard holds the same table.
+TRANSITIONS: Final[dict[str, tuple[str, ...]]] = {
+    "DRAFT": ("ACTIVE",),
+    "ACTIVE": ("PAUSED", "ARCHIVED"),
+    "PAUSED": ("ACTIVE", "ARCHIVED"),
+    "ARCHIVED": (),
+}
+
+
+@strawberry.enum(description="Why a code can't be redeemed on an order; of several reasons the first is told.")
+class CodeRejectionReason(Enum):
+    """In the order in which they are checked."""
+
+    UNKNOWN = described("UNKNOWN", "No such code: mistyped, or never issued.")
+    NOT_ALLOCATED = described("NOT_ALLOCATED", "Nobody has claimed it.")
+    NOT_OWNER = described("NOT_OWNER", "It belongs to someone else than its presenter.")
+    ALREADY_REDEEMED = described("ALREADY_REDEEMED", "It was redeemed before.")
+    EXPIRED = described("EXPIRED", "Its lifetime is over.")
+    REVOKED = described("REVOKED", "It was revoked.")
+    POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, archived, or outside its dates.")
+    CURRENCY_MISMATCH = described("CURRENCY_MISMATCH", "The order is not in the merchant's currency.")
+    BELOW_MINIMUM_SPEND = described("BELOW_MINIMUM_SPEND", "The order is below the pool's minimum spend.")
+    NOT_STACKABLE = described("NOT_STACKABLE", "It goes alone, or the order's codes were redeemed in an earlier call.")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a pool grants; amounts in minor units."""
+
+    kind: str
+    percent_off: Decimal | None
+    amount_off: int | None
+    minimum_spend: int | None
+    maximum_discount: int | None
+    stacking: str
+    transferable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedCode:
+    """A code as it stands when it is presented."""
+
+    terms: Terms
+    state: str
+    owner: UUID | None
+    expires_at: datetime | None
+    pool_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What codes are presented for. `presenter` is None when the checkout named nobody."""
+
+    amount: int
+    currency_matches: bool
+    presenter: UUID | None
+    has_other_codes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one code takes off: `discount` of `base`, which is what the codes before it left."""
+
+    base: int
+    discount: int
+
+
+def is_open(status: str, starts_at: datetime | None, ends_at: datetime | None, now: datetime) -> bool:
+    """Whether a pool issues and honours codes at this instant: `starts_at` included, `ends_at` not."""
+    return status == "ACTIVE" and (starts_at is None or starts_at <= now) and (ends_at is None or now < ends_at)
+
+
+def discount(terms: Terms, base: int) -> int:
+    """Return what a code takes off `base`, never more than it. A percentage rounds half up to a minor unit."""
+    if terms.kind == "PERCENT" and terms.percent_off is not None:
+        share = int((base * terms.percent_off / 100).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+        return min(share, base) if terms.maximum_discount is None else min(share, base, terms.maximum_discount)
+    return min(terms.amount_off or 0, base)
+
+
+def stack(terms: Sequence[Terms], amount: int) -> list[Applied]:
+    """Apply codes in the order given, each to what is left of `amount`."""
+    left = amount
+    applied = []
+    for each in terms:
+        taken = discount(each, left)
+        applied.append(Applied(left, taken))
+        left -= taken
+    return applied
+
+
+def owned_reason(code: PresentedCode | None, order: Order) -> CodeRejectionReason | None:
+    """Return why this presenter may not even ask about a code, or None."""
+    if code is None:
+        return CodeRejectionReason.UNKNOWN
+    if code.state == "AVAILABLE":
+        return CodeRejectionReason.NOT_ALLOCATED
+    if not code.terms.transferable and (code.owner is None or code.owner != order.presenter):
+        return CodeRejectionReason.NOT_OWNER
+    return None
+
+
+def reason(
+    code: PresentedCode | None, order: Order, *, codes_of_order: int, now: datetime
+) -> CodeRejectionReason | None:
+    """Return the first reason against redeeming a code on an order of `codes_of_order` codes, or None."""
+    refused = owned_reason(code, order)
+    if refused is not None or code is None:
+        return refused
+    checks = (
+        (CodeRejectionReason.ALREADY_REDEEMED, code.state == "REDEEMED"),
+        (
+            CodeRejectionReason.EXPIRED,
+            code.state == "EXPIRED" or (code.expires_at is not None and code.expires_at <= now),
+        ),
+        (CodeRejectionReason.REVOKED, code.state == "REVOKED"),
+        (CodeRejectionReason.POOL_NOT_ACTIVE, not code.pool_open),
+        (CodeRejectionReason.CURRENCY_MISMATCH, not order.currency_matches),
+        (CodeRejectionReason.BELOW_MINIMUM_SPEND, order.amount < (code.terms.minimum_spend or 0)),
+        (
+            CodeRejectionReason.NOT_STACKABLE,
+            order.has_other_codes or (codes_of_order > 1 and code.terms.stacking == "EXCLUSIVE"),
+        ),
+    )
+    return next((why for why, holds in checks if holds), None)

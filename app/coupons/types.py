@@ -1,0 +1,291 @@
+"""Pools, codes and redemptions as the API shows them."""
+
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Final
+from uuid import UUID
+
+import strawberry
+
+from app import ids
+from app.connections import After, Connection, First
+from app.coupons import code_text
+from app.coupons.rules import TRANSITIONS
+from app.database import Row
+from app.inputs import Money, money
+from app.members.types import Member
+from app.operations import Info, Node, field, guarded
+from app.scalars import BigInt, described
+
+#: What a statement selects to make a Pool, a Code and a Redemption; the tables are `p`, `c` and `r`.
+POOL_COLUMNS: Final = """
+    p.id AS pool_id, p.name AS pool_name, p.status AS pool_status, p.kind AS pool_kind,
+    p.percent_off AS pool_percent_off, p.amount_off AS pool_amount_off, p.gift_sku AS pool_gift_sku,
+    p.minimum_spend AS pool_minimum_spend, p.maximum_discount AS pool_maximum_discount,
+    p.starts_at AS pool_starts_at, p.ends_at AS pool_ends_at,
+    p.code_lifetime_days AS pool_code_lifetime_days, p.claims_per_member AS pool_claims_per_member,
+    p.stacking AS pool_stacking, p.transferable AS pool_transferable, p.created_at AS pool_created_at
+"""
+CODE_COLUMNS: Final = """
+    c.id AS code_id, c.state AS code_state, c.ciphertext AS code_ciphertext, c.suffix AS code_suffix,
+    c.matched_by AS code_matched_by, c.allocated_at AS code_allocated_at, c.expires_at AS code_expires_at,
+    c.redeemed_at AS code_redeemed_at
+"""
+REDEMPTION_COLUMNS: Final = """
+    r.id AS redemption_id, r.order_id AS redemption_order_id, r.position AS redemption_position,
+    r.order_amount AS redemption_order_amount, r.base AS redemption_base, r.discount AS redemption_discount,
+    r.currency AS redemption_currency, r.redeemed_at AS redemption_redeemed_at,
+    r.reversed_at AS redemption_reversed_at
+"""
+
+
+@strawberry.enum(description="Where a pool is in its life: DRAFT → ACTIVE ⇄ PAUSED, and from these two ARCHIVED.")
+class PoolStatus(Enum):
+    """Lifecycle of a pool."""
+
+    DRAFT = described("DRAFT", "Being prepared: terms can change, codes be generated.")
+    ACTIVE = described("ACTIVE", "Issuing and honouring codes.")
+    PAUSED = described("PAUSED", "A hold on issuing and honouring; can be lifted.")
+    ARCHIVED = described("ARCHIVED", "Closed for good.")
+
+
+@strawberry.enum(description="What a code gives.")
+class CodeKind(Enum):
+    """Kinds, by the prefix of their codes."""
+
+    PERCENT = described("PERCENT", "A share of the order (PCT-).")
+    AMOUNT = described("AMOUNT", "A fixed amount off the order (AMT-).")
+    GIFT = described("GIFT", "An article for free (GFT-).")
+
+
+@strawberry.enum(description="Where a code is in its life.")
+class CodeState(Enum):
+    """Life of a code."""
+
+    AVAILABLE = described("AVAILABLE", "In stock, nobody's.")
+    ALLOCATED = described("ALLOCATED", "Someone's, not spent.")
+    REDEEMED = described("REDEEMED", "Spent.")
+    EXPIRED = described("EXPIRED", "Not spent in its lifetime.")
+    REVOKED = described("REVOKED", "Taken back.")
+
+
+@strawberry.enum(description="What binds a code to its owner.")
+class OwnershipMatch(Enum):
+    """The three ways, strongest first."""
+
+    MEMBER_ID = described("MEMBER_ID", "The member claimed it.")
+    CAMPAIGN_RECIPIENT = described("CAMPAIGN_RECIPIENT", "A campaign sent it to the member.")
+    CLAIM_EMAIL = described("CLAIM_EMAIL", "It was claimed with the member's address.")
+
+
+@strawberry.enum(description="Whether a code shares an order with others.")
+class StackingPolicy(Enum):
+    """How codes combine."""
+
+    EXCLUSIVE = described("EXCLUSIVE", "It goes alone.")
+    STACKABLE = described(
+        "STACKABLE",
+        description="It applies to what the codes before it left, together with other stackable ones.",
+    )
+
+
+@strawberry.type(description="Exact counts; total = available + allocated + redeemed + expired + revoked.")
+class PoolStock:
+    """How many codes of a pool are in each state."""
+
+    total: int = strawberry.field(description="All codes ever generated.")
+    available: int = strawberry.field(description="Codes that can be claimed.")
+    allocated: int = strawberry.field(description="Codes that are someone's and not spent.")
+    redeemed: int = strawberry.field(description="Codes that are spent.")
+    expired: int = strawberry.field(description="Codes whose lifetime ended unspent.")
+    revoked: int = strawberry.field(description="Codes that were taken back.")
+
+
+@strawberry.type(description="The terms under which codes are issued and honoured, and the codes.")
+class Pool(Node):
+    """A pool; amounts are in the merchant's currency."""
+
+    row: strawberry.Private[Row]
+    name: str = strawberry.field(description="Its name.")
+    status: PoolStatus = strawberry.field(description="Where it is in its life.")
+    kind: CodeKind = strawberry.field(description="What its codes give.")
+    gift_sku: str | None = strawberry.field(description="The article that a GIFT code gives.")
+    starts_at: datetime | None = strawberry.field(description="From when it issues and honours codes.")
+    ends_at: datetime | None = strawberry.field(description="Until when; this instant is not included.")
+    code_lifetime_days: int | None = strawberry.field(description="How long a code can be spent once allocated.")
+    claims_per_member: int = strawberry.field(description="How many codes of it one member can have.")
+    stacking: StackingPolicy = strawberry.field(description="Whether its codes share an order with others.")
+    transferable: bool = strawberry.field(description="Honours whoever holds the code, not only its owner.")
+    created_at: datetime = strawberry.field(description="When it was created.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Pool":
+        """Return the pool of a row of POOL_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("pool", row["pool_id"])),
+            row=row,
+            name=row["pool_name"],
+            status=PoolStatus(row["pool_status"]),
+            kind=CodeKind(row["pool_kind"]),
+            gift_sku=row["pool_gift_sku"],
+            starts_at=row["pool_starts_at"],
+            ends_at=row["pool_ends_at"],
+            code_lifetime_days=row["pool_code_lifetime_days"],
+            claims_per_member=row["pool_claims_per_member"],
+            stacking=StackingPolicy(row["pool_stacking"]),
+            transferable=row["pool_transferable"],
+            created_at=row["pool_created_at"],
+        )
+
+    @field(description="The statuses it may go to from here.")
+    def allowed_transitions(self) -> list[PoolStatus]:
+        """Look the status up in the lifecycle."""
+        return [PoolStatus(status) for status in TRANSITIONS[self.status.value]]
+
+    @field(description="The share that a PERCENT code takes off, over 0 and at most 100.")
+    def percent_off(self) -> float | None:
+        """Return the exact decimal as a Float."""
+        share = self.row["pool_percent_off"]
+        return None if share is None else float(share)
+
+    @field(description="What an AMOUNT code takes off.")
+    def amount_off(self, info: Info) -> Money | None:
+        """Return the amount in the merchant's currency."""
+        return self._money(info, "pool_amount_off")
+
+    @field(description="What an order must be worth before discounts.")
+    def minimum_spend(self, info: Info) -> Money | None:
+        """Return the amount in the merchant's currency."""
+        return self._money(info, "pool_minimum_spend")
+
+    @field(description="The most that a PERCENT code takes off.")
+    def maximum_discount(self, info: Info) -> Money | None:
+        """Return the amount in the merchant's currency."""
+        return self._money(info, "pool_maximum_discount")
+
+    @guarded("Pool.stock", description="How many of its codes are in each state, exactly.")
+    async def stock(self, info: Info) -> PoolStock:
+        """Read the stock of all pools of this page together."""
+        from app.coupons.queries import stock_of_pools  # noqa: PLC0415  (types and queries know each other)
+
+        return await info.context.load(stock_of_pools, self.row["pool_id"])
+
+    @guarded("Pool.codes", description="Its codes, newest first.")
+    async def codes(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        state: Annotated[CodeState | None, strawberry.argument(description="Only codes in this state.")] = None,
+    ) -> Connection["Code"]:
+        """Read the codes of all pools of this page together."""
+        from app.coupons.queries import codes_of_pools  # noqa: PLC0415  (types and queries know each other)
+
+        return await codes_of_pools(info, self.row["pool_id"], first, after, state)
+
+    def _money(self, info: Info, column: str) -> Money | None:
+        return money(self.row[column], info.context.viewer.tenant.currency)
+
+
+@strawberry.type(description="Codes that came into being together, all or none.")
+class CodeBatch(Node):
+    """A batch."""
+
+    pool: Pool = strawberry.field(description="The pool they belong to.")
+    size: int = strawberry.field(description="How many codes, 1 to 5,000.")
+    created_at: datetime = strawberry.field(description="When they were generated.")
+
+    @classmethod
+    def of(cls, row: Row) -> "CodeBatch":
+        """Return the batch of a row with POOL_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("batch", row["batch_id"])),
+            pool=Pool.of(row),
+            size=row["batch_size"],
+            created_at=row["batch_created_at"],
+        )
+
+
+@strawberry.type(description="A code. Its text is encrypted and shown to its owner only.")
+class Code(Node):
+    """A code; `revealed` is set where this answer may show the text."""
+
+    row: strawberry.Private[Row]
+    revealed: strawberry.Private[bool]
+    state: CodeState = strawberry.field(description="Where it is in its life.")
+    matched_by: OwnershipMatch | None = strawberry.field(description="What binds it to its owner.")
+    allocated_at: datetime | None = strawberry.field(description="When it became someone's.")
+    expires_at: datetime | None = strawberry.field(description="Until when it can be spent.")
+    redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
+
+    @classmethod
+    def of(cls, row: Row, *, revealed: bool = False) -> "Code":
+        """Return the code of a row of CODE_COLUMNS, POOL_COLUMNS and, where it has an owner, MEMBER_COLUMNS."""
+        matched_by = row["code_matched_by"]
+        return cls(
+            id=strawberry.ID(ids.encode("code", row["code_id"])),
+            row=row,
+            revealed=revealed,
+            state=CodeState(row["code_state"]),
+            matched_by=None if matched_by is None else OwnershipMatch(matched_by),
+            allocated_at=row["code_allocated_at"],
+            expires_at=row["code_expires_at"],
+            redeemed_at=row["code_redeemed_at"],
+        )
+
+    @field(description="The pool whose terms it carries.")
+    def pool(self) -> Pool:
+        """The statement that read the code read the pool."""
+        return Pool.of(self.row)
+
+    @field(description="The code with only its kind and its last two characters readable.")
+    def masked(self) -> str:
+        """Return prefix, dots and suffix."""
+        return code_text.mask(self.row["pool_kind"], self.row["code_suffix"])
+
+    @field(description="The code itself: for its owner, and in the answer to the claim that got it; otherwise null.")
+    def text(self, info: Info) -> str | None:
+        """Decrypt the text where this viewer or this answer may show it."""
+        viewer = info.context.viewer
+        owner: UUID | None = self.row["member_id"]
+        if not self.revealed and (owner is None or owner != viewer.member_id):
+            return None
+        return viewer.tenant.keys.decrypt(self.row["code_id"], "code", self.row["code_ciphertext"])
+
+    @field(description="Whose it is; null while it is nobody's.")
+    def owner(self) -> Member | None:
+        """The statement that read the code read the owner."""
+        return None if self.row["member_id"] is None else Member.of(self.row)
+
+
+@strawberry.type(description="A code honoured on an order.")
+class Redemption(Node):
+    """A redemption: what it was applied to and what it took off."""
+
+    code: Code = strawberry.field(description="The code.")
+    order_id: str = strawberry.field(description="The shop's own id of the order.")
+    position: int = strawberry.field(description="Which of the order's codes it was; 1 was applied first.")
+    order_amount: Money = strawberry.field(description="What the order was worth before discounts.")
+    base: Money = strawberry.field(description="What the codes before this one had left of the order.")
+    discount: Money = strawberry.field(description="What this code took off; never more than `base`.")
+    redeemed_at: datetime = strawberry.field(description="When it was redeemed.")
+    reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Redemption":
+        """Return the redemption of a row of REDEMPTION_COLUMNS and all that a Code needs."""
+
+        def amount(column: str) -> Money:
+            return Money(amount_minor=BigInt(row[f"redemption_{column}"]), currency=row["redemption_currency"])
+
+        return cls(
+            id=strawberry.ID(ids.encode("redemption", row["redemption_id"])),
+            code=Code.of(row),
+            order_id=row["redemption_order_id"],
+            position=row["redemption_position"],
+            order_amount=amount("order_amount"),
+            base=amount("base"),
+            discount=amount("discount"),
+            redeemed_at=row["redemption_redeemed_at"],
+            reversed_at=row["redemption_reversed_at"],
+        )

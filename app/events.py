@@ -1,0 +1,58 @@
+"""The record of what happened: one row per change, written in the change's own transaction.
+
+An event names ids, never personal data. `EVENTS` is the whole vocabulary; the noun says what the subject is.
+"""
+
+from typing import Final
+from uuid import UUID
+
+from tortoise import fields
+from tortoise.models import Model
+
+from app import ids
+from app.database import Tx
+
+#: Every event type and the kind of node its subject is.
+EVENTS: Final[dict[str, ids.Kind]] = {
+    "api_key.created": "apikey",
+    "api_key.revoked": "apikey",
+    "code.claimed": "code",
+    "code.redeemed": "code",
+    "codes.generated": "batch",
+    "member.enrolled": "member",
+    "member.token_issued": "member",
+    "merchant.created": "merchant",
+    "pool.activated": "pool",
+    "pool.archived": "pool",
+    "pool.created": "pool",
+    "pool.edited": "pool",
+    "pool.paused": "pool",
+}
+
+
+class Event(Model):
+    """A change to one subject. Wallet changes also carry the member and the wallet's version after them."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    type = fields.CharField(max_length=50)
+    subject_id = fields.UUIDField()
+    actor = fields.CharField(max_length=60)
+    occurred_at = fields.DatetimeField()
+    member_id = fields.UUIDField(null=True)
+    wallet_version = fields.BigIntField(null=True)
+
+    class Meta:
+        table = "event"
+
+
+RECORD = """
+INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+VALUES ($1, $2, $3, $4, $5, now())
+"""
+
+
+async def record(tx: Tx, merchant_id: UUID, event_type: str, subject_id: UUID, actor: str) -> None:
+    """Write one event in the caller's transaction. Raises KeyError for a type that EVENTS doesn't declare."""
+    EVENTS[event_type]
+    await tx.row(RECORD, merchant_id, ids.new(), event_type, subject_id, actor)

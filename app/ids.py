@@ -1,0 +1,33 @@
+"""Node ids: `pool_` and 32 hex digits, so that an id says what it names and has exactly one spelling."""
+
+from typing import Final, Literal
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+Kind = Literal["apikey", "batch", "code", "event", "member", "merchant", "pool", "redemption", "wallet"]
+
+_HEX: Final = frozenset("0123456789abcdef")
+
+
+def new() -> UUID:
+    """Return a UUIDv7: ordered by creation time, so it is also the order of every list."""
+    return uuid7()
+
+
+def encode(kind: Kind, value: UUID) -> str:
+    """Return the outside spelling of a row's id."""
+    return f"{kind}_{value.hex}"
+
+
+def decode(kind: Kind, text: str) -> UUID | None:
+    """Return the row id that `text` spells, or None if it names nothing of this kind."""
+    prefix, _, digits = text.partition("_")
+    if prefix != kind or len(digits) != 32 or not _HEX.issuperset(digits):
+        return None
+    return UUID(hex=digits)
+
+
+def kind_of(text: str) -> str:
+    """Return what an id claims to name; the claim is checked by `decode`."""
+    return text.partition("_")[0]

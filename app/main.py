@@ -1,0 +1,108 @@
+"""The web application: /graphql, health, and the pages of development."""
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import ids
+from app.config import Settings, settings
+from app.database import answers, connected
+from app.graphql_http import GraphQLEndpoint
+from app.merchants.data_keys import keyring
+from app.pages import ASSETS
+
+READY_SECONDS_MAX = 1.5
+
+
+class Headers:
+    """Middleware: every answer has a request id and is taken for nothing but what it says it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Add the headers to the answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = ids.new().hex
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "no-referrer"
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+async def healthz(_request: Request) -> Response:
+    """Whether the process is alive."""
+    return PlainTextResponse("ok")
+
+
+async def readyz(request: Request) -> Response:
+    """Whether requests can be served. A missing Valkey is told but doesn't make it unready: claims go on without."""
+    database_answers = await answers(within_seconds=READY_SECONDS_MAX)
+    valkey = "unset" if request.app.state.redis is None else "ok" if await _pings(request.app.state.redis) else "away"
+    body = {"database": "ok" if database_answers else "away", "valkey": valkey}
+    return JSONResponse(body, status_code=200 if database_answers else 503)
+
+
+async def _pings(redis: Redis) -> bool:
+    try:
+        return bool(await redis.ping())
+    except (RedisError, OSError, TimeoutError):
+        return False
+
+
+def application(configured: Settings | None = None) -> Starlette:
+    """Make the application; it connects when it starts."""
+    chosen = configured or settings()
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=chosen.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        keyring()
+        app.state.redis = (
+            Redis.from_url(chosen.redis_url, socket_timeout=READY_SECONDS_MAX, socket_connect_timeout=1)
+            if chosen.redis_url
+            else None
+        )
+        async with connected(chosen):
+            try:
+                yield
+            finally:
+                if app.state.redis is not None:
+                    await app.state.redis.aclose()
+
+    routes: list[BaseRoute] = [
+        Route("/graphql", GraphQLEndpoint(chosen)),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+    ]
+    if not chosen.production:
+        routes += [
+            Route("/", RedirectResponse("/graphql")),
+            Mount("/assets", StaticFiles(directory=ASSETS)),
+        ]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.add_middleware(Headers)
+    return app

@@ -1,0 +1,107 @@
+"""enrollMember: one record per person, with a wallet, whatever the source."""
+
+from typing import Annotated, Final
+
+import strawberry
+
+from app import ids
+from app.database import database
+from app.inputs import Problems
+from app.members.queries import FROM
+from app.members.types import MEMBER_COLUMNS, Member, MemberSource
+from app.operations import Info, InvalidInput, Refusal, mutation
+
+
+@strawberry.input(description="A person to enrol.")
+class EnrollMemberInput:
+    """Everything but the source may be missing."""
+
+    external_id: str | None = strawberry.field(
+        default=None, description="The store's own id for this member, at most 100 characters; unique."
+    )
+    email: str | None = strawberry.field(
+        default=None, description="The member's address; compared trimmed, in lower case and NFKC; unique."
+    )
+    email_verified: bool = strawberry.field(
+        default=False, description="Whether the address is known to be the member's; only then does it count."
+    )
+    display_name: str | None = strawberry.field(
+        default=None, description="The name to greet the member by, at most 200 characters."
+    )
+    source: MemberSource = strawberry.field(description="Where the record comes from.")
+
+
+@strawberry.type(description="The member was enrolled.")
+class EnrollMemberSuccess:
+    """The new member."""
+
+    member: Member = strawberry.field(description="The new member.")
+
+
+@strawberry.type(description="A member with this external id or address exists; nothing was changed.")
+class MemberAlreadyExists(Refusal):
+    """The same person again."""
+
+    existing: Member | None = strawberry.field(description="Who it is; only for callers that may see it.")
+
+
+EnrollMemberResult = Annotated[
+    EnrollMemberSuccess | InvalidInput | MemberAlreadyExists,
+    strawberry.union("EnrollMemberResult", description="The new member, or why there is none."),
+]
+
+ENROL: Final = f"""
+WITH m AS (
+    INSERT INTO member (merchant_id, id, external_id, email, email_index, email_verified, display_name, source,
+                        joined_at)
+    VALUES ($1, $2, $5, $6, $7, $8, $9, $10, now())
+    ON CONFLICT DO NOTHING
+    RETURNING *
+), w AS (
+    INSERT INTO wallet (merchant_id, member_id, version) SELECT merchant_id, id, 0 FROM m RETURNING version
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT merchant_id, $3, 'member.enrolled', id, $4, now() FROM m
+)
+SELECT {MEMBER_COLUMNS} FROM m, w
+"""
+
+FIND_EXISTING: Final = f"""
+SELECT {MEMBER_COLUMNS} {FROM}
+WHERE m.merchant_id = $1 AND (m.external_id = $2 OR m.email_index = $3) ORDER BY m.id LIMIT 1
+"""
+
+
+@mutation(description="Enrol a member. ADMIN and CHECKOUT.")
+async def enroll_member(
+    info: Info, input: Annotated[EnrollMemberInput, strawberry.argument(description="The person to enrol.")]
+) -> EnrollMemberResult:
+    """Make the member, its wallet and the event in one statement; two callers at once make one member."""
+    viewer = info.context.viewer
+    keys = viewer.tenant.keys
+    problems = Problems()
+    external_id = problems.optional_text("externalId", input.external_id, length_max=100)
+    display_name = problems.optional_text("displayName", input.display_name, length_max=200)
+    address = None if input.email is None else problems.email("email", input.email)
+    if input.email_verified and address is None:
+        problems.add("emailVerified", "needs an address")
+    problems.refuse_if_any()
+
+    member_id = ids.new()
+    email_index = None if address is None else keys.email_index(address)
+    values = (
+        external_id,
+        None if address is None else keys.encrypt(member_id, "email", address),
+        email_index,
+        input.email_verified,
+        None if display_name is None else keys.encrypt(member_id, "display_name", display_name),
+        input.source.value,
+    )
+    enrolled = await database().row(ENROL, viewer.merchant_id, member_id, ids.new(), viewer.actor, *values)
+    if enrolled is not None:
+        return EnrollMemberSuccess(member=Member.of(enrolled))
+    existing = await database().row(FIND_EXISTING, viewer.merchant_id, external_id, email_index)
+    return MemberAlreadyExists(
+        message="A member with this external id or address is enrolled already.",
+        existing=None if existing is None else Member.of(existing),
+    )

@@ -1,0 +1,32 @@
+"""Rows of members and wallets."""
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class Member(Model):
+    """A member, one record whatever the source. Address and name are ciphertexts; the index finds the address."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    external_id = fields.CharField(max_length=100, null=True)
+    email = fields.BinaryField(null=True)
+    email_index = fields.BinaryField(null=True)
+    email_verified = fields.BooleanField()
+    display_name = fields.BinaryField(null=True)
+    source = fields.CharField(max_length=10)
+    joined_at = fields.DatetimeField()
+
+    class Meta:
+        table = "member"
+
+
+class Wallet(Model):
+    """A member's wallet: its version counts the changes to it, without gaps."""
+
+    member_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    version = fields.BigIntField()
+
+    class Meta:
+        table = "wallet"

@@ -1,0 +1,63 @@
+"""Member tokens: short-lived JWTs (RFC 7519, HS256) under the merchant's own token key."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import jwt
+
+from app import ids
+from app.context import Tenant
+
+_ALGORITHM: Final = "HS256"
+_REQUIRED: Final = ["iss", "sub", "iat", "exp"]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedToken:
+    """Whose token it is and for how long it still stands."""
+
+    member_id: UUID
+    seconds_left: float
+
+
+def issue(tenant: Tenant, member_id: UUID, lifetime_seconds: int) -> tuple[str, datetime]:
+    """Return a token for a member and when it expires (whole seconds, UTC)."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    expires_at = now + timedelta(seconds=lifetime_seconds)
+    claims = {
+        "iss": ids.encode("merchant", tenant.id),
+        "sub": ids.encode("member", member_id),
+        "iat": now,
+        "exp": expires_at,
+    }
+    return jwt.encode(claims, tenant.keys.token_key, algorithm=_ALGORITHM), expires_at
+
+
+def merchant_of(token: str) -> UUID | None:
+    """Return the merchant that a token claims to be issued by; `verify` proves it."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except jwt.InvalidTokenError:
+        return None
+    issuer = claims.get("iss")
+    return ids.decode("merchant", issuer) if isinstance(issuer, str) else None
+
+
+def verify(token: str, tenant: Tenant) -> VerifiedToken | None:
+    """Return what a token proves, or None if it proves nothing (signature, issuer, expiry, form)."""
+    try:
+        claims = jwt.decode(
+            token,
+            tenant.keys.token_key,
+            algorithms=[_ALGORITHM],
+            issuer=ids.encode("merchant", tenant.id),
+            options={"require": _REQUIRED},
+        )
+    except jwt.InvalidTokenError:
+        return None
+    member_id = ids.decode("member", claims["sub"])
+    seconds_left = claims["exp"] - time.time()
+    return VerifiedToken(member_id, seconds_left) if member_id is not None and seconds_left > 0 else None

@@ -1,0 +1,126 @@
+"""Members and wallets as the API shows them."""
+
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID
+
+import strawberry
+
+from app import ids
+from app.connections import After, Connection, First
+from app.context import Role
+from app.database import Row
+from app.operations import Info, Node, field
+from app.scalars import described
+
+if TYPE_CHECKING:
+    from app.coupons.types import Code, CodeState
+
+#: What a statement selects to make a Member; `m` is the member, `w` its wallet.
+MEMBER_COLUMNS: Final = """
+    m.id AS member_id, m.external_id AS member_external_id, m.email AS member_email,
+    m.email_verified AS member_email_verified, m.display_name AS member_display_name,
+    m.source AS member_source, m.joined_at AS member_joined_at, w.version AS wallet_version
+"""
+
+
+@strawberry.enum(description="Where a member's record came from.")
+class MemberSource(Enum):
+    """The doors a member can come through."""
+
+    STORE = described("STORE", "A shop counter.")
+    SHOPIFY = described("SHOPIFY", "A Shopify store.")
+    RECEIPT = described("RECEIPT", "A scanned receipt.")
+    REFERRAL = described("REFERRAL", "Another member's invite.")
+    IMPORT = described("IMPORT", "An import of existing records.")
+
+
+def mask_email(address: str) -> str:
+    """Return an address with only its first letter and its domain readable."""
+    local, _, domain = address.rpartition("@")
+    return f"{local[:1]}•••@{domain}"
+
+
+@strawberry.type(description="A member: one record, whatever the source.")
+class Member(Node):
+    """A member; name and address are decrypted when they are asked for."""
+
+    row: strawberry.Private[Row]
+    external_id: str | None = strawberry.field(description="The store's own id for this member.")
+    email_verified: bool = strawberry.field(description="Whether the address is known to be the member's.")
+    source: MemberSource = strawberry.field(description="Where the record came from.")
+    joined_at: datetime = strawberry.field(description="When the member was enrolled.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Member":
+        """Return the member of a row of MEMBER_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("member", row["member_id"])),
+            row=row,
+            external_id=row["member_external_id"],
+            email_verified=row["member_email_verified"],
+            source=MemberSource(row["member_source"]),
+            joined_at=row["member_joined_at"],
+        )
+
+    @field(description="The name to greet the member by; an ANALYST sees its first letter.")
+    def display_name(self, info: Info) -> str | None:
+        """Decrypt the name."""
+        name = self._decrypt(info, "display_name")
+        return f"{name[:1]}•••" if name is not None and info.context.viewer.role is Role.ANALYST else name
+
+    @field(description="The address with only its first letter and its domain readable.")
+    def masked_email(self, info: Info) -> str | None:
+        """Decrypt the address and mask it."""
+        address = self._decrypt(info, "email")
+        return None if address is None else mask_email(address)
+
+    @field(description="The member's wallet.")
+    def wallet(self) -> "Wallet":
+        """Every member has one."""
+        return Wallet.of(self.row)
+
+    def _decrypt(self, info: Info, column: str) -> str | None:
+        ciphertext = self.row[f"member_{column}"]
+        if ciphertext is None:
+            return None
+        return info.context.viewer.tenant.keys.decrypt(self.row["member_id"], column, ciphertext)
+
+
+@strawberry.type(description="What a member holds.")
+class Wallet(Node):
+    """A wallet; its id spells the member's."""
+
+    row: strawberry.Private[Row]
+    version: int = strawberry.field(
+        description="Grows by one with every change to this wallet, without gaps; 0 when the member is new."
+    )
+
+    @classmethod
+    def of(cls, row: Row) -> "Wallet":
+        """Return the wallet of a row of MEMBER_COLUMNS."""
+        node_id = strawberry.ID(ids.encode("wallet", row["member_id"]))
+        return cls(id=node_id, row=row, version=row["wallet_version"])
+
+    @field(description="Whose wallet it is.")
+    def member(self) -> Member:
+        """The row is the member's too."""
+        return Member.of(self.row)
+
+    @field(description="The member's codes, the last one allocated first.")
+    async def codes(
+        self,
+        info: Info,
+        first: First = None,
+        after: After = None,
+        state: Annotated[
+            Annotated["CodeState", strawberry.lazy("app.coupons.types")] | None,
+            strawberry.argument(description="Only codes in this state."),
+        ] = None,
+    ) -> Connection[Annotated["Code", strawberry.lazy("app.coupons.types")]]:
+        """Read the codes of all wallets of this page together."""
+        from app.coupons.queries import codes_of_members  # noqa: PLC0415  (members and coupons know each other)
+
+        member_id: UUID = self.row["member_id"]
+        return await codes_of_members(info, member_id, first, after, state)

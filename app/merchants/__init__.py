@@ -1,0 +1,1 @@
+"""Merchants (the tenants), their API keys and their data keys."""

@@ -1,0 +1,49 @@
+"""API keys: `flash_`, the merchant, and 256 random bits, of which the database holds the SHA-256."""
+
+import hashlib
+import secrets
+from typing import Final
+from uuid import UUID
+
+from app import events, ids
+from app.context import Role
+from app.database import Row, Tx, database
+
+PREFIX: Final = "flash_"
+
+INSERT = """
+INSERT INTO api_key (merchant_id, id, label, role, secret_hash, created_at)
+VALUES ($1, $2, $3, $4, $5, now())
+RETURNING id, label, role, created_at, revoked_at
+"""
+
+FIND = """
+SELECT id, role FROM api_key WHERE merchant_id = $1 AND secret_hash = $2 AND revoked_at IS NULL
+"""
+
+
+async def insert(tx: Tx, merchant_id: UUID, *, label: str, role: Role, actor: str) -> tuple[Row, str]:
+    """Make a key. Returns its row and its secret, which can't be read again."""
+    secret = f"{PREFIX}{merchant_id.hex}_{secrets.token_urlsafe(32)}"
+    row = await tx.row(INSERT, merchant_id, ids.new(), label, role.value, _hash(secret))
+    if row is None:
+        raise RuntimeError("INSERT returned no row")
+    await events.record(tx, merchant_id, "api_key.created", row["id"], actor)
+    return row, secret
+
+
+def merchant_of(secret: str) -> UUID | None:
+    """Return the merchant that a key names, or None if it isn't of a key's form."""
+    merchant, _, rest = secret.removeprefix(PREFIX).partition("_")
+    if not secret.startswith(PREFIX) or not rest:
+        return None
+    return ids.decode("merchant", f"merchant_{merchant}")
+
+
+async def find(merchant_id: UUID, secret: str) -> Row | None:
+    """Return the working key with this secret."""
+    return await database().row(FIND, merchant_id, _hash(secret))
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

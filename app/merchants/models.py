@@ -1,0 +1,46 @@
+"""Rows of merchants, API keys and wrapped data keys."""
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class Merchant(Model):
+    """A tenant. The column is called merchant_id, as in every other table."""
+
+    id = fields.UUIDField(primary_key=True, source_field="merchant_id")
+    name = fields.CharField(max_length=200)
+    currency = fields.CharField(max_length=3)
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "merchant"
+
+
+class ApiKey(Model):
+    """A key's role and the SHA-256 of its secret; the secret itself is shown once and not kept."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    label = fields.CharField(max_length=100)
+    role = fields.CharField(max_length=10)
+    secret_hash = fields.BinaryField()
+    created_at = fields.DatetimeField()
+    revoked_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "api_key"
+
+
+class DataKey(Model):
+    """A merchant's key for one purpose (ENCRYPTION, LOOKUP, TOKEN), wrapped by a master key."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    purpose = fields.CharField(max_length=10)
+    version = fields.SmallIntField()
+    master_key = fields.CharField(max_length=50)
+    wrapped = fields.BinaryField()
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "data_key"

@@ -1,0 +1,141 @@
+"""What operations share: refusals, faults, and the edge every query and mutation passes."""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.utils.str_converters import to_camel_case
+
+from app.access import require
+from app.context import Context
+
+Info = strawberry.Info[Context, None]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Id = Annotated[strawberry.ID, strawberry.argument(description="The id of a node.")]
+
+
+@strawberry.interface(description="Anything with an id of its own, to be read again by `node`.")
+class Node:
+    """A thing with an opaque id."""
+
+    id: strawberry.ID = strawberry.field(description="Opaque and stable.")
+
+
+@strawberry.interface(description="An answer that says no: a sentence for people and its own facts for programs.")
+class Refusal:
+    """Refusals are answers. Verbs raise them as `Refused`; the edge returns them."""
+
+    message: str = strawberry.field(description="Why not, for people.")
+
+
+@strawberry.type(description="Something in the input can't be.")
+class InputProblem:
+    """One field's problem."""
+
+    path: list[str] = strawberry.field(description="Where in the input, outermost first; list positions as digits.")
+    message: str = strawberry.field(description="What is wrong there.")
+
+
+@strawberry.type(description="The input can't be carried out whoever asks and whenever; nothing was changed.")
+class InvalidInput(Refusal):
+    """All problems of an input at once."""
+
+    problems: list[InputProblem] = strawberry.field(description="Every problem found, in the input's order.")
+
+
+@strawberry.type(description="No such thing, or none that the caller may see; the two can't be told apart.")
+class NotFound(Refusal):
+    """An id that names nothing the viewer may see."""
+
+    id: strawberry.ID = strawberry.field(description="The id as it was given.")
+
+
+@strawberry.type(description="The idempotency key was already used for something else.")
+class IdempotencyKeyReused(Refusal):
+    """The same key with another body."""
+
+
+class Refused(Exception):  # noqa: N818  (not an error: an answer on its way to the edge)
+    """Carries a refusal from wherever it is found to the edge; a transaction it passes rolls back."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        """Take the answer."""
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def not_found(what: str, node_id: str) -> Refused:
+    """Return the refusal for an id that names nothing visible."""
+    return Refused(NotFound(message=f"There is no such {what}.", id=strawberry.ID(node_id[:200])))
+
+
+def bad_user_input(message: str) -> GraphQLError:
+    """Return the top-level error for a malformed argument outside a mutation's input."""
+    return GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})
+
+
+def mutation(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
+    """Turn a verb into a field of Mutation: the role is checked, and a refusal becomes the answer."""
+
+    def decorate(verb: Callable[P, Awaitable[T]]) -> Any:
+        coordinate = f"Mutation.{to_camel_case(verb.__name__)}"
+
+        @functools.wraps(verb)
+        async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
+            require(info.context.viewer, coordinate)
+            try:
+                return await verb(info, *args, **kwargs)  # type: ignore[arg-type]
+            except Refused as refused:
+                return refused.refusal
+
+        return strawberry.mutation(resolver=edge, description=description)
+
+    return decorate
+
+
+def query(*, description: str, name: str | None = None) -> Callable[[Callable[P, Any]], Any]:
+    """Turn a resolver into a field of Query: the role is checked, and a refusal becomes the answer."""
+
+    def decorate(resolver: Callable[P, Any]) -> Any:
+        coordinate = f"Query.{name or to_camel_case(resolver.__name__)}"
+
+        @functools.wraps(resolver)
+        async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
+            require(info.context.viewer, coordinate)
+            try:
+                answer = resolver(info, *args, **kwargs)  # type: ignore[arg-type]
+                return await answer if inspect.isawaitable(answer) else answer
+            except Refused as refused:
+                return refused.refusal
+
+        return strawberry.field(resolver=edge, description=description, name=name)
+
+    return decorate
+
+
+def field(*, description: str) -> Callable[[Callable[..., Any]], Any]:
+    """Turn a method into a field of its object; `strawberry.field`, with a type that strict checking accepts."""
+
+    def decorate(resolver: Callable[..., Any]) -> Any:
+        return strawberry.field(resolver=resolver, description=description)
+
+    return decorate
+
+
+def guarded(coordinate: str, *, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
+    """Turn a resolver into a field of an object that not every role may read."""
+
+    def decorate(resolver: Callable[P, Awaitable[T]]) -> Any:
+        @functools.wraps(resolver)
+        async def edge(self: Any, info: Info, *args: Any, **kwargs: Any) -> Any:
+            require(info.context.viewer, coordinate)
+            return await resolver(self, info, *args, **kwargs)  # type: ignore[arg-type]
+
+        return strawberry.field(resolver=edge, description=description)
+
+    return decorate

@@ -1,0 +1,128 @@
+"""Queries that belong to no noun: who is asking, any node by its id, and the events."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Final
+
+import strawberry
+
+from app import events as record
+from app import ids
+from app.connections import After, Connection, First, connect, page
+from app.context import Role
+from app.context import Viewer as Caller
+from app.coupons.queries import find_batch, find_code, find_pool, find_redemption
+from app.coupons.types import Code, CodeBatch, Pool, Redemption
+from app.database import Row, database
+from app.members.queries import find_member, member_row
+from app.members.types import Member, Wallet
+from app.merchants.types import ApiKey, Merchant
+from app.operations import Id, Info, Node, field, query
+
+READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST}
+
+EVENT_COLUMNS: Final = "id, type, subject_id, actor, occurred_at"
+FIND_EVENT: Final = f"SELECT {EVENT_COLUMNS} FROM event WHERE merchant_id = $1 AND id = $2"
+LIST_EVENTS: Final = f"""
+SELECT {EVENT_COLUMNS} FROM event WHERE merchant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
+"""
+FIND_API_KEY: Final = """
+SELECT id, label, role, created_at, revoked_at FROM api_key WHERE merchant_id = $1 AND id = $2
+"""
+
+
+@strawberry.type(description="Who is asking.")
+class Viewer:
+    """The caller."""
+
+    role: Role = strawberry.field(description="What the caller may do.")
+    merchant: Merchant = strawberry.field(description="The merchant it belongs to.")
+
+    @field(description="The member whose token this is; null for API keys.")
+    async def member(self, info: Info) -> Member | None:
+        """Read the member."""
+        caller = info.context.viewer
+        row = await member_row(caller, caller.member_id) if caller.member_id is not None else None
+        return None if row is None else Member.of(row)
+
+
+@strawberry.type(description="Something that happened: ids only, never personal data.")
+class Event(Node):
+    """One row of the record."""
+
+    type: str = strawberry.field(description="What happened: a noun and a verb in the past tense.")
+    subject_id: strawberry.ID = strawberry.field(description="The node it happened to.")
+    actor: str = strawberry.field(description="The id of the API key or member that did it, or `system`.")
+    occurred_at: datetime = strawberry.field(description="When.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Event":
+        """Return the event of a row of EVENT_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("event", row["id"])),
+            type=row["type"],
+            subject_id=strawberry.ID(ids.encode(record.EVENTS[row["type"]], row["subject_id"])),
+            actor=row["actor"],
+            occurred_at=row["occurred_at"],
+        )
+
+
+@query(description="Who is asking.")
+def viewer(info: Info) -> Viewer:
+    """Read nothing: authentication knows."""
+    caller = info.context.viewer
+    return Viewer(role=caller.role, merchant=Merchant.of(caller.tenant))
+
+
+@query(description="Everything that happened, newest first. ADMIN and ANALYST.")
+async def events(info: Info, first: First = None, after: After = None) -> Connection[Event]:
+    """Read a page of events."""
+    asked = page(first, after)
+    rows = await database().rows(LIST_EVENTS, info.context.viewer.merchant_id, asked.id, asked.limit)
+    return connect(rows, asked, Event.of)
+
+
+async def _find_wallet(caller: Caller, node_id: str) -> Row | None:
+    return await find_member(caller, node_id, "wallet")
+
+
+async def _find_event(caller: Caller, node_id: str) -> Row | None:
+    event_id = ids.decode("event", node_id)
+    if event_id is None or caller.role not in READS_EVENTS:
+        return None
+    return await database().row(FIND_EVENT, caller.merchant_id, event_id)
+
+
+async def _find_api_key(caller: Caller, node_id: str) -> Row | None:
+    api_key_id = ids.decode("apikey", node_id)
+    if api_key_id is None or caller.role is not Role.ADMIN:
+        return None
+    return await database().row(FIND_API_KEY, caller.merchant_id, api_key_id)
+
+
+#: For each kind of id, how its row is found (only what the caller may see) and shown.
+FINDERS: Final[dict[str, tuple[Callable[[Caller, str], Awaitable[Any]], Callable[[Any], Node]]]] = {
+    "apikey": (_find_api_key, ApiKey.of),
+    "batch": (find_batch, CodeBatch.of),
+    "code": (find_code, Code.of),
+    "event": (_find_event, Event.of),
+    "member": (find_member, Member.of),
+    "pool": (find_pool, Pool.of),
+    "redemption": (find_redemption, Redemption.of),
+    "wallet": (_find_wallet, Wallet.of),
+}
+
+
+@query(description="Anything with an id, if the caller may see it; null if not.")
+async def node(info: Info, id: Id) -> Node | None:
+    """Look the kind of the id up and read its row."""
+    caller = info.context.viewer
+    kind = ids.kind_of(id)
+    if kind == "merchant":
+        own = Merchant.of(caller.tenant)
+        return own if own.id == id else None
+    if kind not in FINDERS:
+        return None
+    find, show = FINDERS[kind]
+    row = await find(caller, id)
+    return None if row is None else show(row)

@@ -1,0 +1,64 @@
+"""The API's table of contents: every operation, one line each."""
+
+import strawberry
+from strawberry.tools import create_type
+
+from app import queries
+from app.coupons import queries as coupons
+from app.coupons.change_pool_status import activate_pool, archive_pool, pause_pool
+from app.coupons.claim_code import claim_code
+from app.coupons.create_pool import create_pool
+from app.coupons.edit_pool import edit_pool
+from app.coupons.generate_codes import generate_codes
+from app.coupons.redeem_codes import check_codes, redeem_codes
+from app.members import queries as members
+from app.members.enroll_member import enroll_member
+from app.members.issue_member_token import issue_member_token
+from app.merchants.create_api_key import create_api_key
+from app.merchants.revoke_api_key import revoke_api_key
+from app.merchants.types import ApiKey
+from app.scalars import config
+
+Query = create_type(
+    "Query",
+    [
+        queries.viewer,
+        queries.node,
+        coupons.pool,
+        coupons.pools,
+        coupons.codes,
+        coupons.redemptions,
+        check_codes,
+        members.member,
+        members.members,
+        members.wallet,
+        queries.events,
+    ],
+    description="What can be read.",
+)
+
+Mutation = create_type(
+    "Mutation",
+    [
+        create_pool,
+        edit_pool,
+        activate_pool,
+        pause_pool,
+        archive_pool,
+        generate_codes,
+        claim_code,
+        redeem_codes,
+        enroll_member,
+        issue_member_token,
+        create_api_key,
+        revoke_api_key,
+    ],
+    description="What can be done. Each answer is the success or a refusal that says why not.",
+)
+
+schema = strawberry.Schema(query=Query, mutation=Mutation, types=[ApiKey], config=config())
+
+
+def sdl() -> str:
+    """Return the schema as it is committed in schema.graphql."""
+    return schema.as_str() + "\n"

@@ -1,0 +1,206 @@
+"""Real servers for every test: one PostgreSQL and one Valkey per run, a cloned database and an API per test worker.
+
+`DATABASE_URL` and `REDIS_URL` replace the embedded servers; the database's role must be allowed to create databases.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from app.config import Settings, settings
+from app.crypto import new_master_key
+from app.database import connected, dsn
+from app.embedded import Command, DataDirectory
+from app.migrate import create_database, migrate
+from app.supervisor import bind
+from tests.factories import Shop, open_shop
+
+_SERVERS = pytest.StashKey[list["subprocess.Popen[bytes]"]]()
+_DIRECTORY = pytest.StashKey[Path]()
+_DATABASES = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the servers once, before the test workers, which inherit the environment."""
+    if hasattr(config, "workerinput"):
+        return
+    config.stash[_SERVERS] = []
+    data = DataDirectory(Path(tempfile.mkdtemp(prefix="flash-test-")))
+    config.stash[_DIRECTORY] = data.path
+    data.create()
+    os.environ["FLASH_MASTER_KEYS"] = new_master_key("tests")
+    os.environ["FLASH_DATA"] = str(data.path)
+    if "REDIS_URL" not in os.environ:
+        config.stash[_SERVERS].append(_start(data.valkey_command()))
+        os.environ["REDIS_URL"] = data.redis_url
+    if "DATABASE_URL" not in os.environ:
+        command = data.postgres_command()
+        command.arguments.extend(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "max_connections=400"])
+        config.stash[_SERVERS].append(_start(command))
+        os.environ["DATABASE_URL"] = data.database_url
+    template = f"flash_test_{os.getpid()}"
+    config.stash[_DATABASES] = template
+    os.environ["FLASH_TEST_TEMPLATE"] = template
+    asyncio.run(_make_template(template))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop what was started, and drop what was created on servers that stay."""
+    if hasattr(config, "workerinput") or _DATABASES not in config.stash:
+        return
+    if not config.stash[_SERVERS]:
+        asyncio.run(_drop_databases(config.stash[_DATABASES]))
+    for process in config.stash[_SERVERS]:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+    shutil.rmtree(config.stash[_DIRECTORY], ignore_errors=True)
+
+
+def _start(command: Command) -> "subprocess.Popen[bytes]":
+    log = command.log.open("ab")
+    return subprocess.Popen(command.arguments, stdout=log, stderr=log, user=command.uid, group=command.uid)
+
+
+def database_url(name: str) -> str:
+    """Return the URL of another database on the same server."""
+    parts = urlsplit(dsn(os.environ["DATABASE_URL"]))
+    return urlunsplit(parts._replace(path=f"/{name}"))
+
+
+async def _make_template(name: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            await create_database(os.environ["DATABASE_URL"], name)
+            break
+        except (OSError, asyncpg.CannotConnectNowError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+    await migrate(database_url(name))
+
+
+async def _drop_databases(prefix: str) -> None:
+    connection = await asyncpg.connect(dsn(os.environ["DATABASE_URL"]), database="postgres")
+    try:
+        for row in await connection.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", prefix):
+            await connection.execute(f'DROP DATABASE "{row["datname"]}" WITH (FORCE)')
+    finally:
+        await connection.close()
+
+
+@dataclass
+class Api:
+    """A running API process of this test worker."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+
+StartApi = Callable[..., Api]
+
+
+@pytest.fixture(scope="session")
+def worker_database(worker_id: str) -> str:
+    """The URL of this worker's own database, cloned from the migrated template."""
+    name = f"{os.environ['FLASH_TEST_TEMPLATE']}_{worker_id}"
+    asyncio.run(_clone(os.environ["FLASH_TEST_TEMPLATE"], name))
+    return database_url(name)
+
+
+async def _clone(template: str, name: str) -> None:
+    connection = await asyncpg.connect(dsn(os.environ["DATABASE_URL"]), database="postgres")
+    try:
+        # Two workers can't clone one template at the same instant.
+        await connection.execute("SELECT pg_advisory_lock(7015226002)")
+        await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    finally:
+        await connection.close()
+
+
+@contextlib.contextmanager
+def run_api(database: str, **environment: str) -> Iterator[Api]:
+    """Run one API process on a database until the block ends."""
+    listening = bind("127.0.0.1", 0)
+    descriptor = listening.fileno()
+    log = Path(os.environ["FLASH_DATA"]) / "logs" / f"api-{os.getpid()}-{descriptor}-{time.monotonic_ns()}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "api", "--fd", str(descriptor)],
+            env=os.environ | {"DATABASE_URL": database} | environment,
+            pass_fds=(descriptor,),
+            stdout=output,
+            stderr=output,
+        )
+    port = listening.getsockname()[1]
+    listening.close()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_ready(url, process, log)
+        yield Api(url, process, log)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"the API doesn't get ready: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def api(worker_database: str) -> Iterator[Api]:
+    """The API process that most tests talk to."""
+    with run_api(worker_database) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def second_api(worker_database: str) -> Iterator[Api]:
+    """Another API process on the same database."""
+    with run_api(worker_database) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def database_pool(worker_database: str) -> AsyncIterator[Settings]:
+    """This process's own pool on the worker's database, for looking and for breaking things."""
+    os.environ["DATABASE_URL"] = worker_database
+    settings.cache_clear()
+    async with connected(settings()):
+        yield settings()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shop(api: Api, database_pool: Settings) -> AsyncIterator[Shop]:
+    """A merchant of its own, with an ADMIN key: tests don't see each other's rows."""
+    async with open_shop(f"{api.url}/graphql") as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def other_shop(api: Api, database_pool: Settings) -> AsyncIterator[Shop]:
+    """Another merchant."""
+    async with open_shop(f"{api.url}/graphql") as opened:
+        yield opened

@@ -1,0 +1,230 @@
+"""What tests build a world from: a shop is a merchant with a client, and everything is made through the API."""
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from app.database import database
+from app.merchants.create_merchant import create_merchant
+
+_numbers = itertools.count(1)
+
+POOL = """
+  id name status allowedTransitions kind percentOff amountOff { amountMinor currency } giftSku
+  minimumSpend { amountMinor currency } maximumDiscount { amountMinor currency } startsAt endsAt
+  codeLifetimeDays claimsPerMember stacking transferable createdAt
+"""
+CODE = """
+  id masked text state matchedBy allocatedAt expiresAt redeemedAt pool { id } owner { id wallet { version } }
+"""
+REFUSALS = """
+  ... on Refusal {
+    message
+    ... on InvalidInput { problems { path message } }
+    ... on NotFound { id }
+  }
+"""
+CREATE_POOL = f"""
+mutation ($input: CreatePoolInput!) {{
+  answer: createPool(input: $input) {{ __typename ... on CreatePoolSuccess {{ pool {{ {POOL} }} }} {REFUSALS} }}
+}}
+"""
+EDIT_POOL = f"""
+mutation ($input: EditPoolInput!) {{
+  answer: editPool(input: $input) {{
+    __typename ... on EditPoolSuccess {{ pool {{ {POOL} }} }} {REFUSALS} ... on PoolNotEditable {{ status }}
+  }}
+}}
+"""
+GENERATE_CODES = f"""
+mutation ($input: GenerateCodesInput!) {{
+  answer: generateCodes(input: $input) {{
+    __typename ... on GenerateCodesSuccess {{ replayed batch {{ id size createdAt pool {{ id }} }} }}
+    {REFUSALS} ... on PoolNotEditable {{ status }}
+  }}
+}}
+"""
+CHANGE_STATUS = f"""
+mutation ($input: PoolIdInput!) {{
+  answer: %s(input: $input) {{
+    __typename ... on ChangePoolStatusSuccess {{ pool {{ {POOL} }} }} {REFUSALS}
+    ... on PoolTransitionRejected {{ from to allowed }}
+  }}
+}}
+"""
+CLAIM_CODE = f"""
+mutation ($input: ClaimCodeInput!) {{
+  answer: claimCode(input: $input) {{
+    __typename ... on ClaimCodeSuccess {{ replayed servedBy {{ id }} code {{ {CODE} }} }}
+    {REFUSALS} ... on PoolNotActive {{ status }} ... on PoolExhausted {{ poolsTried }}
+  }}
+}}
+"""
+REDEEM_CODES = f"""
+mutation ($input: RedeemCodesInput!) {{
+  answer: redeemCodes(input: $input) {{
+    __typename
+    ... on RedeemCodesSuccess {{
+      replayed totalDiscount {{ amountMinor currency }}
+      redemptions {{
+        id orderId position orderAmount {{ amountMinor currency }} base {{ amountMinor }} discount {{ amountMinor }}
+        redeemedAt reversedAt code {{ {CODE} }}
+      }}
+    }}
+    {REFUSALS} ... on CodesRejected {{ rejections {{ masked reason }} }}
+  }}
+}}
+"""
+CHECK_CODES = REDEEM_CODES.replace("mutation", "query").replace("redeemCodes", "checkCodes")
+ENROLL_MEMBER = f"""
+mutation ($input: EnrollMemberInput!) {{
+  answer: enrollMember(input: $input) {{
+    __typename
+    ... on EnrollMemberSuccess {{
+      member {{ id externalId displayName maskedEmail emailVerified source joinedAt wallet {{ id version }} }}
+    }}
+    {REFUSALS} ... on MemberAlreadyExists {{ existing {{ id }} }}
+  }}
+}}
+"""
+ISSUE_MEMBER_TOKEN = f"""
+mutation ($input: IssueMemberTokenInput!) {{
+  answer: issueMemberToken(input: $input) {{
+    __typename ... on IssueMemberTokenSuccess {{ token expiresAt }} {REFUSALS}
+  }}
+}}
+"""
+CREATE_API_KEY = f"""
+mutation ($input: CreateApiKeyInput!) {{
+  answer: createApiKey(input: $input) {{
+    __typename ... on CreateApiKeySuccess {{ secret apiKey {{ id label role createdAt revokedAt }} }} {REFUSALS}
+  }}
+}}
+"""
+REVOKE_API_KEY = f"""
+mutation ($input: RevokeApiKeyInput!) {{
+  answer: revokeApiKey(input: $input) {{
+    __typename ... on RevokeApiKeySuccess {{ apiKey {{ id label role createdAt revokedAt }} }} {REFUSALS}
+  }}
+}}
+"""
+STOCK = "query ($id: ID!) { pool(id: $id) { stock { total available allocated redeemed expired revoked } } }"
+#: Everything that a refused operation must leave as it was.
+COUNTED = (
+    "api_key", "data_key", "member", "wallet", "pool", "code_batch", "code", "claim", "stock_change", "redemption",
+    "event",
+)  # fmt: skip
+
+
+class GraphQLErrors(AssertionError):
+    """An answer had top-level errors where a test expected none."""
+
+
+@dataclass
+class Shop:
+    """A merchant and a way to speak to the API as any of its roles."""
+
+    http: httpx.AsyncClient
+    url: str
+    merchant_id: UUID
+    admin: str
+    _keys: dict[str, str] = field(default_factory=dict)
+
+    async def post(self, document: str, variables: dict[str, Any] | None = None, *, key: str | None = None,
+                   url: str | None = None) -> dict[str, Any]:  # fmt: skip
+        """Send a document, as ADMIN unless told. Returns the whole answer."""
+        headers = {"authorization": f"Bearer {key or self.admin}"}
+        body = {"query": document, "variables": variables or {}}
+        response = await self.http.post(url or self.url, json=body, headers=headers)
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def data(self, document: str, variables: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:
+        """Send a document and return its data. Raises GraphQLErrors if there are errors."""
+        answer = await self.post(document, variables, **how)
+        if "errors" in answer:
+            raise GraphQLErrors(answer["errors"])
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    async def do(self, document: str, *, key: str | None = None, url: str | None = None, **input: Any) -> Any:
+        """Send one of the documents above and return its answer."""
+        return (await self.data(document, {"input": input}, key=key, url=url))["answer"]
+
+    async def error_code(self, document: str, variables: dict[str, Any] | None = None, **how: Any) -> str:
+        """Send a document that must fail and return the code of its first error."""
+        answer = await self.post(document, variables, **how)
+        code: str = answer["errors"][0]["extensions"]["code"]
+        return code
+
+    async def key(self, role: str) -> str:
+        """Return a key of a role, made on first use."""
+        if role == "ADMIN":
+            return self.admin
+        if role not in self._keys:
+            made = await self.do(CREATE_API_KEY, label=f"{role} key", role=role)
+            self._keys[role] = made["secret"]
+        return self._keys[role]
+
+    async def member(self, **input: Any) -> Any:
+        """Enrol a member."""
+        values = {"source": "STORE", "externalId": f"c-{next(_numbers)}"} | input
+        return (await self.do(ENROLL_MEMBER, **values))["member"]
+
+    async def token(self, member_id: str, **input: Any) -> str:
+        """Issue a token for a member."""
+        issued = await self.do(ISSUE_MEMBER_TOKEN, memberId=member_id, **input)
+        token: str = issued["token"]
+        return token
+
+    async def pool(self, *, codes: int = 10, active: bool = True, **input: Any) -> Any:
+        """Create a pool (10 % unless told), generate codes in it and activate it."""
+        value = {} if {"amountOff", "giftSku", "percentOff"} & input.keys() else {"percentOff": 10.0}
+        made = await self.do(CREATE_POOL, **({"name": f"pool {next(_numbers)}", "kind": "PERCENT"} | value | input))
+        pool = made["pool"]
+        if codes:
+            await self.do(GENERATE_CODES, poolId=pool["id"], count=codes)
+        if active:
+            pool = (await self.do(CHANGE_STATUS % "activatePool", poolId=pool["id"]))["pool"]
+        return pool
+
+    async def claim(self, pool: Any, member: Any, **input: Any) -> Any:
+        """Claim a code of a pool for a member, and return the code."""
+        return (await self.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"], **input))["code"]
+
+    async def stock(self, pool: Any) -> dict[str, int]:
+        """Return a pool's stock."""
+        found = await self.data(STOCK, {"id": pool["id"]})
+        stock: dict[str, int] = found["pool"]["stock"]
+        return stock
+
+    async def counts(self) -> dict[str, int]:
+        """Return how many rows this merchant has in every table."""
+        counted = " UNION ALL ".join(
+            f"SELECT '{table}' AS name, count(*) AS rows FROM {table} WHERE merchant_id = $1" for table in COUNTED
+        )
+        return {row["name"]: row["rows"] for row in await database().rows(counted, self.merchant_id)}
+
+    async def event_types(self) -> list[str]:
+        """Return this merchant's events, oldest first."""
+        rows = await database().rows("SELECT type FROM event WHERE merchant_id = $1 ORDER BY id", self.merchant_id)
+        return [row["type"] for row in rows]
+
+
+def usd(amount_minor: int) -> dict[str, Any]:
+    """Return an amount as an input."""
+    return {"amountMinor": amount_minor, "currency": "USD"}
+
+
+@asynccontextmanager
+async def open_shop(url: str, currency: str = "USD") -> AsyncIterator[Shop]:
+    """Make a merchant and a client for it."""
+    made = await create_merchant(f"Shop {next(_numbers)}", currency)
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    async with httpx.AsyncClient(timeout=30, limits=limits) as http:
+        yield Shop(http, url, made.id, made.api_key)
