@@ -110,8 +110,9 @@ CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) WH
 -- A member's n-th claim of a pool exists once, and so does each idempotency key.
 ALTER TABLE claim
     ADD CONSTRAINT claim_slot UNIQUE (merchant_id, pool_id, member_id, slot),
-    ADD CONSTRAINT claim_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT claim_slot_counts CHECK (slot >= 1);
+-- Partial, because most claims have no key and each index costs every claim some buffers.
+CREATE UNIQUE INDEX claim_key ON claim (merchant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 -- A code is redeemed once, and an order's codes are redeemed in one call.
 CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id) WHERE reversed_at IS NULL;

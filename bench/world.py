@@ -1,0 +1,80 @@
+"""A scratch engine to measure: an embedded server with its usual settings, a merchant, and members made in bulk."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from app import ids
+from app.authentication import authenticate
+from app.config import settings
+from app.context import Viewer
+from app.database import database, transaction
+from app.merchants.create_merchant import create_merchant
+from app.running import running
+
+MEMBERS = """
+INSERT INTO member (merchant_id, id, email_verified, source, joined_at)
+SELECT $1, id, false, 'IMPORT', now() FROM unnest($2::uuid[]) AS t (id)
+"""
+WALLETS = "INSERT INTO wallet (merchant_id, member_id, version) SELECT $1, id, 0 FROM unnest($2::uuid[]) AS t (id)"
+POOL = """
+INSERT INTO pool (merchant_id, id, name, status, kind, percent_off, claims_per_member, stacking, transferable, created_at)
+VALUES ($1, $2, 'bench', 'DRAFT', 'PERCENT', 10, 1, 'EXCLUSIVE', false, now())
+"""
+ACTIVATE = "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND id = $2"
+
+
+@asynccontextmanager
+async def engine() -> AsyncIterator[Viewer]:
+    """Run an embedded engine in a scratch directory. Yields its merchant's ADMIN."""
+    for variable in ("DATABASE_URL", "REDIS_URL", "FLASH_MASTER_KEYS"):
+        os.environ.pop(variable, None)
+    data = tempfile.mkdtemp(prefix="flash-bench-")
+    os.environ["FLASH_DATA"] = data
+    settings.cache_clear()
+    try:
+        async with running(migrated=True):
+            made = await create_merchant("Bench", "USD")
+            viewer = await authenticate(f"Bearer {made.api_key}")
+            if viewer is None:
+                raise RuntimeError("a key that was just made proves nobody")
+            yield viewer
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
+
+
+async def add_members(viewer: Viewer, count: int) -> list[UUID]:
+    """Enrol members in bulk."""
+    members = [ids.new() for _ in range(count)]
+    for start in range(0, count, 10_000):
+        chunk = members[start : start + 10_000]
+        async with transaction() as tx:
+            await tx.row(MEMBERS, viewer.merchant_id, chunk)
+            await tx.row(WALLETS, viewer.merchant_id, chunk)
+    return members
+
+
+async def add_pool(viewer: Viewer) -> UUID:
+    """Create a pool in DRAFT."""
+    pool_id = ids.new()
+    await database().row(POOL, viewer.merchant_id, pool_id)
+    return pool_id
+
+
+async def activate(viewer: Viewer, pool_id: UUID) -> None:
+    """Activate a pool."""
+    await database().row(ACTIVATE, viewer.merchant_id, pool_id)
+
+
+def run(measure: Callable[[Viewer], "asyncio.Future[list[str]]"]) -> list[str]:
+    """Run one measurement on an engine of its own and return its report."""
+
+    async def inside() -> list[str]:
+        async with engine() as viewer:
+            return await measure(viewer)
+
+    return asyncio.run(inside())
