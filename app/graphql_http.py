@@ -131,9 +131,12 @@ class GraphQLEndpoint:
         if request.method == "GET" and operation.operation is not OperationType.QUERY:
             raise BadRequestError(405, "Mutations are sent by POST.", allow="POST")
         name = operation.name.value if operation.name else None
+        authorizations = request.headers.getlist("authorization")
+        if len(authorizations) > 1:
+            raise BadRequestError(400, "Send one Authorization header.")
         try:
             async with asyncio.timeout(OPERATION_SECONDS_MAX):
-                viewer = await authenticate(request.headers.get("authorization"))
+                viewer = await authenticate(authorizations[0] if authorizations else None)
                 if viewer is None and (self._settings.production or name not in document.introspection_only):
                     message = "Send a valid key or token as `Authorization: Bearer …`."
                     return _request_errors([_fault("UNAUTHENTICATED", message)], media_type, status=401)
@@ -276,14 +279,19 @@ def _operation(document: Document, name: str | None) -> OperationDefinitionNode 
 
 
 def _root_fields(selections: SelectionSetNode, fragments: dict[str, FragmentDefinitionNode]) -> set[str]:
+    """Return the names of an operation's root fields. A fragment is walked once, however often it is spread."""
     fields: set[str] = set()
-    for selection in selections.selections:
-        if isinstance(selection, FieldNode):
-            fields.add(selection.name.value)
-        elif isinstance(selection, InlineFragmentNode):
-            fields |= _root_fields(selection.selection_set, fragments)
-        elif isinstance(selection, FragmentSpreadNode):
-            fields |= _root_fields(fragments[selection.name.value].selection_set, fragments)
+    walked: set[str] = set()
+    waiting = [selections]
+    while waiting:
+        for selection in waiting.pop().selections:
+            if isinstance(selection, FieldNode):
+                fields.add(selection.name.value)
+            elif isinstance(selection, InlineFragmentNode):
+                waiting.append(selection.selection_set)
+            elif isinstance(selection, FragmentSpreadNode) and selection.name.value not in walked:
+                walked.add(selection.name.value)
+                waiting.append(fragments[selection.name.value].selection_set)
     return fields
 
 
