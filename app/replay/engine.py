@@ -1,0 +1,131 @@
+"""The server as the replay sees it: each question is asked until it is answered, or until nothing helps."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+IN_FLIGHT: Final = 24
+ANSWER_SECONDS_MAX: Final = 30.0
+#: A server that never answered is given less time than one that is being restarted.
+PATIENCE_FIRST_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 60.0
+_PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class CannotGoOn(Exception):  # noqa: N818  (an end, told in one sentence)
+    """The replay can't go on; the message is one sentence that says why and what to do."""
+
+
+class Fault(Exception):  # noqa: N818  (an answer: this one thing went wrong)
+    """A top-level error of one operation, by its code."""
+
+
+class _Away(Exception):  # noqa: N818  (a state of the server)
+    """The server didn't answer, or couldn't reach its database."""
+
+
+class Engine:
+    """One keep-alive client of a GraphQL server."""
+
+    def __init__(self, url: str, key: str, key_from: str) -> None:
+        """Take the address, the key, and where the key came from (for the sentence that says it is wrong)."""
+        if not key.isascii() or not key.isprintable():
+            raise CannotGoOn(f"The key from {key_from} can't be a key.")
+        self._url = url
+        self._key_from = key_from
+        self._answered = False
+        self._http = httpx.AsyncClient(
+            headers={"authorization": f"Bearer {key}"},
+            timeout=ANSWER_SECONDS_MAX,
+            limits=httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT),
+        )
+
+    async def __aenter__(self) -> Self:
+        """Open nothing: connections are made when they are needed."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def ask(
+        self,
+        document: str,
+        variables: dict[str, Any],
+        *,
+        took_effect: Callable[[], Awaitable[Any]] | None = None,
+    ) -> Any:
+        """Return the data of an operation, asked again while the server is away.
+
+        The operation must be one that happens once however often it is asked; for one that isn't, `took_effect`
+        looks, before it is asked again, whether a lost answer was a yes, and returns that answer or None.
+        Raises Fault, and CannotGoOn when the server stays away or refuses to talk at all.
+        """
+        begun: float | None = None
+        tries = 0
+        while True:
+            try:
+                answer = await took_effect() if took_effect is not None and tries else None
+                return answer if answer is not None else await self._send(document, variables)
+            except _Away as away:
+                # From when it went away, not from when it was asked: a slow answer is no reason to give up sooner.
+                begun = begun or time.monotonic()
+                patience = PATIENCE_SECONDS if self._answered else PATIENCE_FIRST_SECONDS
+                if time.monotonic() - begun > patience:
+                    raise CannotGoOn(self._gave_up(away, patience)) from None
+                await asyncio.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
+                tries += 1
+
+    def _gave_up(self, away: _Away, patience: float) -> str:
+        if self._answered:
+            return (
+                f"The server at {self._url} has been away for {patience:.0f} s ({away}); run it again when it is back."
+            )
+        return f"Nothing answers at {self._url} ({away}); start a server with `flash up`, or name another with --url."
+
+    async def _send(self, document: str, variables: dict[str, Any]) -> dict[str, Any]:
+        try:
+            response = await self._http.post(self._url, json={"query": document, "variables": variables})
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+            raise CannotGoOn(f"{self._url} is no address of a server; one looks like http://host/graphql.") from None
+        except httpx.TransportError as error:
+            raise _Away(str(error) or type(error).__name__) from None
+        if response.status_code in {502, 503, 504}:
+            raise _Away(f"HTTP status {response.status_code}")
+        answer = _object(response)
+        if "data" not in answer and "errors" not in answer:
+            raise CannotGoOn(
+                f"{self._url} answers, but not in GraphQL (HTTP status {response.status_code}); "
+                "the address usually ends in /graphql."
+            )
+        self._answered = True
+        if answer.get("errors"):
+            self._refuse(answer["errors"][0])
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def _refuse(self, error: dict[str, Any]) -> None:
+        code = error.get("extensions", {}).get("code", "an error without a code")
+        if code == "UNAVAILABLE":
+            raise _Away(error["message"])
+        if code == "UNAUTHENTICATED":
+            raise CannotGoOn(
+                f"The server at {self._url} doesn't know the key from {self._key_from}; tell it with --key."
+            )
+        if code == "FORBIDDEN":
+            raise CannotGoOn(f"The replay needs an ADMIN key, and the one from {self._key_from} is none.")
+        raise Fault(code)
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

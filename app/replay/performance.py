@@ -1,0 +1,351 @@
+"""The replay itself: members, then pools, then claims, then redemptions, each exactly once however often it runs.
+
+No state is kept here. What makes a second run a replay is what the server is told: external ids, the pools' names,
+idempotency keys and order ids, all made from the data's own numbers.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sized
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from app.config import settings
+from app.embedded import DataDirectory
+from app.replay.engine import IN_FLIGHT, CannotGoOn, Engine, Fault
+from app.replay.journey import Campaign, Journey, Receipt, Spending, read_journey
+from app.replay.report import Tally, tell_mapping, tell_outcome
+
+T = TypeVar("T")
+
+BATCH_SIZE_MAX: Final = 5000
+CURRENCY: Final = "USD"
+#: How long requests that are under way may take to end after Ctrl-C.
+STOP_SECONDS_MAX: Final = 2.0
+STOPPED: Final = 130
+
+VIEWER: Final = "query { viewer { role merchant { name currency } } }"
+POOLS: Final = """
+query ($after: String) {
+  pools(first: 100, after: $after) { edges { node { id name status } } pageInfo { hasNextPage endCursor } }
+}
+"""
+ENROL: Final = """
+mutation ($input: EnrollMemberInput!) {
+  answer: enrollMember(input: $input) {
+    __typename
+    ... on EnrollMemberSuccess { member { id externalId } }
+    ... on MemberAlreadyExists { existing { id externalId } }
+    ... on Refusal { message }
+  }
+}
+"""
+CREATE_POOL: Final = """
+mutation ($input: CreatePoolInput!) {
+  answer: createPool(input: $input) { __typename ... on Refusal { message } }
+}
+"""
+GENERATE: Final = """
+mutation ($input: GenerateCodesInput!) {
+  answer: generateCodes(input: $input) {
+    __typename ... on GenerateCodesSuccess { replayed } ... on Refusal { message }
+  }
+}
+"""
+ACTIVATE: Final = """
+mutation ($input: PoolIdInput!) {
+  answer: activatePool(input: $input) {
+    __typename ... on PoolTransitionRejected { from } ... on Refusal { message }
+  }
+}
+"""
+PAUSE: Final = ACTIVATE.replace("activatePool", "pausePool")
+CLAIM: Final = """
+mutation ($input: ClaimCodeInput!) {
+  answer: claimCode(input: $input) {
+    __typename ... on ClaimCodeSuccess { replayed code { text } } ... on Refusal { message }
+  }
+}
+"""
+REDEEM: Final = """
+mutation ($input: RedeemCodesInput!) {
+  answer: redeemCodes(input: $input) {
+    __typename
+    ... on RedeemCodesSuccess { replayed }
+    ... on CodesRejected { rejections { reason } }
+    ... on Refusal { message }
+  }
+}
+"""
+
+
+async def perform(url: str, key: str | None, households: int | None, stop: asyncio.Event) -> int:
+    """Play the journey until it ends or is stopped. Returns the exit status."""
+    playing = asyncio.create_task(_play(url, key, households, stop))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not playing.done():
+        # Requests under way are let end, so that nothing is left half known.
+        await asyncio.wait({playing}, timeout=STOP_SECONDS_MAX)
+        playing.cancel()
+    stopping.cancel()
+    (ended,) = await asyncio.gather(playing, return_exceptions=True)
+    if stop.is_set():
+        print("flash: Stopped. Run it again to go on; nothing happens twice.", file=sys.stderr)
+        return STOPPED
+    if isinstance(ended, CannotGoOn):
+        print(f"flash: {ended}", file=sys.stderr)
+        return 1
+    if isinstance(ended, Fault):
+        print(f"flash: The server failed ({ended}); its log says why.", file=sys.stderr)
+        return 1
+    if isinstance(ended, BaseException):
+        raise ended
+    return 0 if ended else 1
+
+
+async def _play(url: str, key: str | None, households: int | None, stop: asyncio.Event) -> bool:
+    """Play everything. Returns whether nothing was refused."""
+    begun = time.monotonic()
+    secret, key_from = (key, "--key or FLASH_KEY") if key else _demo_key()
+    async with Engine(url, secret, key_from) as engine:
+        await _refuse_other_merchants(engine)
+        journey = await asyncio.to_thread(read_journey, households)
+        console = Console()
+        tell_mapping(console, journey)
+        columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            performance = Performance(engine, journey, stop, progress)
+            await performance.run()
+    if stop.is_set():
+        return False
+    tell_outcome(console, performance.tallies, performance.reopened, time.monotonic() - begun)
+    return all(tally.clean for tally in performance.tallies.values())
+
+
+def _demo_key() -> tuple[str, str]:
+    """Return the demo merchant's ADMIN key and where it is from."""
+    path = DataDirectory(settings().data).demo
+    try:
+        return str(json.loads(path.read_text())["admin"]), str(path)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CannotGoOn(
+            f"There is no demo merchant in {path.parent}; name its directory with --data, or a key with --key."
+        ) from None
+
+
+async def _refuse_other_merchants(engine: Engine) -> None:
+    viewer = (await engine.ask(VIEWER, {}))["viewer"]
+    merchant = viewer["merchant"]
+    if viewer["role"] != "ADMIN":
+        raise CannotGoOn(f"The replay needs an ADMIN key, and this is one of a {viewer['role']}.")
+    if merchant["currency"] != CURRENCY:
+        raise CannotGoOn(
+            f"The replay's orders are in {CURRENCY}, and {merchant['name']} counts in {merchant['currency']}; "
+            f"make a merchant in {CURRENCY}: flash merchant create --name Replay --currency {CURRENCY}."
+        )
+
+
+class Performance:
+    """One run: the ids that the server gave, and the tallies."""
+
+    def __init__(self, engine: Engine, journey: Journey, stop: asyncio.Event, progress: Progress) -> None:
+        """Take what is played and where."""
+        self._engine = engine
+        self._journey = journey
+        self._stop = stop
+        self._progress = progress
+        self._member_ids: dict[int, str] = {}
+        self._pools: dict[int, dict[str, str]] = {}
+        self._made: set[int] = set()
+        self._spent = {spending.receipt for spending in journey.spendings}
+        self._texts: dict[Receipt, str] = {}
+        self.reopened = 0
+        self.tallies = {
+            "members": Tally(len(journey.households)),
+            "pools": Tally(len(journey.campaigns)),
+            "codes": Tally(sum(campaign.codes for campaign in journey.campaigns)),
+            "claims": Tally(len(journey.receipts)),
+            "redemptions": Tally(len(journey.spendings)),
+        }
+
+    async def run(self) -> None:
+        """Play the steps in order; after a stop the rest of them do nothing."""
+        journey = self._journey
+        async with self._timed("members", journey.households) as bar:
+            await self._each(journey.households, self._enrol, bar)
+        async with self._timed("pools", journey.campaigns) as bar:
+            self._pools = await self._standing_pools()
+            missing = [campaign for campaign in journey.campaigns if campaign.number not in self._pools]
+            await self._each(missing, self._create)
+            if missing:
+                self._pools = await self._standing_pools()
+            await self._each(journey.campaigns, self._open, bar)
+        self.tallies["codes"].seconds = self.tallies["pools"].seconds
+        async with self._timed("claims", journey.receipts) as bar:
+            await self._each(journey.receipts, self._claim, bar)
+        async with self._timed("redemptions", journey.spendings) as bar:
+            await self._each(journey.spendings, self._redeem, bar)
+
+    @asynccontextmanager
+    async def _timed(self, name: str, items: Sized) -> AsyncIterator[TaskID]:
+        begun = time.monotonic()
+        yield self._progress.add_task(name, total=len(items))
+        self.tallies[name].seconds = time.monotonic() - begun
+
+    async def _each(self, items: Iterable[T], work: Callable[[T], Awaitable[None]], bar: TaskID | None = None) -> None:
+        """Do the work for each item, IN_FLIGHT at a time, until the stop."""
+        waiting = iter(items)
+
+        async def go_on() -> None:
+            for item in waiting:
+                if self._stop.is_set():
+                    return
+                await work(item)
+                if bar is not None:
+                    self._progress.advance(bar)
+
+        workers = [asyncio.create_task(go_on()) for _ in range(IN_FLIGHT)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _answer(
+        self,
+        document: str,
+        input: dict[str, Any],
+        took_effect: Callable[[], Awaitable[Any]] | None = None,
+    ) -> dict[str, Any]:
+        """Return a mutation's answer; a fault counts as a refusal of its own kind."""
+        try:
+            data = await self._engine.ask(document, {"input": input}, took_effect=took_effect)
+        except Fault as fault:
+            return {"__typename": str(fault), "message": "the server failed; its log says why"}
+        answer: dict[str, Any] = data["answer"]
+        return answer
+
+    async def _enrol(self, household: int) -> None:
+        tally = self.tallies["members"]
+        external_id = f"household-{household}"
+        person = {
+            "externalId": external_id,
+            "email": f"{external_id}@example.com",
+            "emailVerified": True,
+            "displayName": f"Household {household}",
+            "source": "IMPORT",
+        }
+        answer = await self._answer(ENROL, person)
+        # Somebody else may have the address: that member is not ours.
+        member = answer.get("member") or answer.get("existing") or {}
+        if member.get("externalId") != external_id:
+            tally.refuse(_reason(answer))
+            return
+        self._member_ids[household] = member["id"]
+        tally.count(replayed=answer["__typename"] == "MemberAlreadyExists")
+
+    async def _standing_pools(self) -> dict[int, dict[str, str]]:
+        """Return the campaigns' pools by the campaign's number.
+
+        The list is newest first, so of two pools of one name the oldest is kept: two replays that make a pool at
+        the same time then agree on one.
+        """
+        numbers = {campaign.pool_name: campaign.number for campaign in self._journey.campaigns}
+        found: dict[int, dict[str, str]] = {}
+        after = None
+        while True:
+            page = (await self._engine.ask(POOLS, {"after": after}))["pools"]
+            for edge in page["edges"]:
+                if edge["node"]["name"] in numbers:
+                    found[numbers[edge["node"]["name"]]] = edge["node"]
+            if not page["pageInfo"]["hasNextPage"]:
+                return found
+            after = page["pageInfo"]["endCursor"]
+
+    async def _create(self, campaign: Campaign) -> None:
+        async def took_effect() -> dict[str, Any] | None:
+            stands = campaign.number in await self._standing_pools()
+            return {"answer": {"__typename": "CreatePoolSuccess"}} if stands else None
+
+        terms = {"name": campaign.pool_name, "kind": "PERCENT", "percentOff": campaign.percent_off}
+        answer = await self._answer(CREATE_POOL, terms, took_effect)
+        if answer["__typename"] == "CreatePoolSuccess":
+            self._made.add(campaign.number)
+        else:
+            self.tallies["pools"].refuse(_reason(answer))
+
+    async def _open(self, campaign: Campaign) -> None:
+        """Give the pool its codes and activate it, wherever in its life it is found."""
+        pool = self._pools.get(campaign.number)
+        if pool is None:
+            self.tallies["codes"].untried += campaign.codes
+            return
+        self.reopened += pool["status"] == "PAUSED"
+        for first in range(1, campaign.codes + 1, BATCH_SIZE_MAX):
+            size = min(BATCH_SIZE_MAX, campaign.codes + 1 - first)
+            await self._generate(pool, size, f"replay/campaign-{campaign.number}/codes-from-{first}")
+        if pool["status"] in {"DRAFT", "PAUSED"}:
+            answer = await self._answer(ACTIVATE, {"poolId": pool["id"]})
+            # Another replay may have been faster.
+            if answer["__typename"] != "ChangePoolStatusSuccess" and answer.get("from") != "ACTIVE":
+                self.tallies["pools"].refuse(_reason(answer))
+                return
+        self.tallies["pools"].count(replayed=campaign.number not in self._made)
+
+    async def _generate(self, pool: dict[str, str], size: int, key: str) -> None:
+        """Generate a batch. An active pool that lacks it is paused for that, and `_open` activates it again."""
+        tally = self.tallies["codes"]
+        batch = {"poolId": pool["id"], "count": size, "idempotencyKey": key}
+        answer = await self._answer(GENERATE, batch)
+        if answer["__typename"] == "PoolNotEditable" and pool["status"] == "ACTIVE":
+            await self._answer(PAUSE, {"poolId": pool["id"]})
+            pool["status"] = "PAUSED"
+            answer = await self._answer(GENERATE, batch)
+        if answer["__typename"] == "GenerateCodesSuccess":
+            tally.count(size, replayed=answer["replayed"])
+        else:
+            tally.refuse(_reason(answer), size)
+
+    async def _claim(self, receipt: Receipt) -> None:
+        tally = self.tallies["claims"]
+        member_id, pool = self._member_ids.get(receipt.household), self._pools.get(receipt.campaign)
+        if member_id is None or pool is None:
+            tally.untried += 1
+            return
+        answer = await self._answer(CLAIM, {"poolId": pool["id"], "memberId": member_id})
+        if answer["__typename"] != "ClaimCodeSuccess":
+            tally.refuse(_reason(answer))
+            return
+        tally.count(replayed=answer["replayed"])
+        if receipt in self._spent:
+            self._texts[receipt] = answer["code"]["text"]
+
+    async def _redeem(self, spending: Spending) -> None:
+        tally = self.tallies["redemptions"]
+        text = self._texts.pop(spending.receipt, None)
+        if text is None:
+            tally.untried += 1
+            return
+        order = {
+            "codes": [text],
+            "orderId": spending.order_id,
+            "orderAmount": {"amountMinor": spending.amount, "currency": CURRENCY},
+            "memberId": self._member_ids[spending.receipt.household],
+        }
+        answer = await self._answer(REDEEM, order)
+        if answer["__typename"] == "RedeemCodesSuccess":
+            tally.count(replayed=answer["replayed"])
+        else:
+            tally.refuse(_reason(answer))
+
+
+def _reason(answer: dict[str, Any]) -> str:
+    rejections = answer.get("rejections")
+    return f"{answer['__typename']}: {rejections[0]['reason'] if rejections else answer['message']}"

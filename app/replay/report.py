@@ -1,0 +1,92 @@
+"""What the replay says: how the data maps onto the engine before, and what came of it after."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from app.replay.journey import PERCENT_OFF, Journey
+
+
+@dataclass
+class Tally:
+    """What came of one step: each wanted thing ends as exactly one of the others."""
+
+    wanted: int
+    new: int = 0
+    replayed: int = 0
+    untried: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def count(self, things: int = 1, *, replayed: bool) -> None:
+        """Count a success: made now, or by an earlier run."""
+        if replayed:
+            self.replayed += things
+        else:
+            self.new += things
+
+    def refuse(self, reason: str, things: int = 1) -> None:
+        """Count a refusal."""
+        self.refused[reason] += things
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything that was tried ended in success or replay, and everything was tried."""
+        return not self.refused and not self.untried
+
+
+def tell_mapping(console: Console, journey: Journey) -> None:
+    """Print what is played and what is left out, and why."""
+    percents = ", ".join(f"{share:g} % for {kind}" for kind, share in PERCENT_OFF.items())
+    played = (
+        "All of them are played"
+        if len(journey.households) == journey.households_concerned
+        else f"The first {len(journey.households):,} of them by number are played"
+    )
+    lines = {
+        "data": "The Complete Journey: a retailer's year of 2017, in US dollars.",
+        "members": f"Of its {journey.households_total:,} households, {journey.households_concerned:,} received a "
+        "campaign or redeemed a coupon; the others would never hold a code and are left out. "
+        f"{played}, as members named household-N, with an address and a name made from the number: "
+        "the data has neither.",
+        "pools": f"One for each of the {len(journey.campaigns):,} campaigns that reached them, with a code for every "
+        "household that received it, played or not. The data has no discounts; a code takes off "
+        f"{percents}. The campaigns' dates are left out: they are over, and such a pool would issue nothing.",
+        "claims": f"One code for each of the {len(journey.receipts):,} times that a campaign reached a household.",
+        "redemptions": f"{journey.redemption_rows:,} rows, one per coupon. A household has one code of a campaign, so "
+        f"{journey.redemption_rows_merged:,} rows are merged into the first one of their household and campaign; "
+        f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "
+        f"skipped. That leaves {len(journey.spendings):,}, each an order of its own, worth the household's largest "
+        "basket of that day.",
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, sentence in lines.items():
+        grid.add_row(name, sentence)
+    console.print(grid)
+    console.print()
+
+
+def tell_outcome(console: Console, tallies: dict[str, Tally], reopened: int, seconds: float) -> None:
+    """Print the figures of each step, then what was refused, by reason."""
+    headings = ("wanted", "new", "replayed", "refused", "untried", "time", "new/s", "replayed/s")
+    table = Table("", *headings, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, tally in tallies.items():
+        figures = (tally.wanted, tally.new, tally.replayed, tally.refused.total(), tally.untried)
+        rates = (_rate(count, tally.seconds) for count in (tally.new, tally.replayed))
+        table.add_row(name, *(f"{figure:,}" for figure in figures), f"{tally.seconds:.1f} s", *rates)
+    console.print(table)
+    if reopened:
+        console.print(f"{reopened} pools were paused and are active again.")
+    for name, tally in tallies.items():
+        for reason, count in tally.refused.most_common():
+            console.print(f"refused: {count:,} {name}: {reason}", markup=False)
+    if all(tally.clean for tally in tallies.values()):
+        console.print(f"Nothing was refused. {seconds:.1f} s in all.")
+
+
+def _rate(count: int, seconds: float) -> str:
+    return f"{count / seconds:,.0f}" if count and seconds else "-"
