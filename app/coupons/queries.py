@@ -65,7 +65,8 @@ WITH page AS (
     ) each
     WHERE p.merchant_id = $1 ORDER BY each.id DESC LIMIT $3
 )
-SELECT {WHOLE_CODE} FROM page JOIN code c ON c.merchant_id = $1 AND c.id = page.id {JOIN_CODE}
+SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
+WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(SELECT id FROM page))
 ORDER BY c.id DESC
 """
 CODES_OF_POOLS: Final = f"""
@@ -79,7 +80,8 @@ WITH page AS (
         ORDER BY each.id DESC LIMIT $4
     ) newest
 )
-SELECT {WHOLE_CODE} FROM page JOIN code c ON c.merchant_id = $1 AND c.id = page.id {JOIN_CODE}
+SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
+WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(SELECT id FROM page))
 ORDER BY c.id DESC
 """
 CODES_OF_MEMBERS: Final = f"""
@@ -91,7 +93,8 @@ WITH page AS (
         ORDER BY allocated_at DESC, id DESC LIMIT $5
     ) newest
 )
-SELECT {WHOLE_CODE} FROM page JOIN code c ON c.merchant_id = $1 AND c.id = page.id {JOIN_CODE}
+SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
+WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(SELECT id FROM page))
 ORDER BY c.allocated_at DESC, c.id DESC
 """
 FIND_REDEMPTION: Final = f"""

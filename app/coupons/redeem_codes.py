@@ -86,11 +86,11 @@ READ: Final = f"""
 SELECT {WHOLE_CODE}, {REDEMPTION_COLUMNS}, c.fingerprint, now() AS asked_at
 FROM code c {JOIN_CODE}
 LEFT JOIN redemption r ON r.merchant_id = c.merchant_id AND r.code_id = c.id AND r.reversed_at IS NULL
-WHERE c.merchant_id = $1 AND c.id IN (
+WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(
     SELECT id FROM code WHERE merchant_id = $1 AND fingerprint = ANY($2::bytea[])
     UNION
     SELECT code_id FROM redemption WHERE merchant_id = $1 AND order_id = $3 AND reversed_at IS NULL
-)
+))
 """
 
 # Changes all codes or none: every condition that can change between reading and writing is checked again here, on
@@ -108,8 +108,8 @@ WITH asked AS (
         AND (p.starts_at IS NULL OR p.starts_at <= now()) AND (p.ends_at IS NULL OR now() < p.ends_at)
     ORDER BY c.id FOR UPDATE OF c
 ), redeemed AS (
-    UPDATE code SET state = 'REDEEMED', redeemed_at = now() FROM locked
-    WHERE code.merchant_id = $1 AND code.id = locked.id
+    UPDATE code SET state = 'REDEEMED', redeemed_at = now()
+    WHERE code.merchant_id = $1 AND code.id = ANY($2::uuid[])
         AND (SELECT count(*) FROM locked) = cardinality($2::uuid[])
     RETURNING code.id, code.pool_id, code.member_id
 ), inserted AS (
@@ -122,7 +122,7 @@ WITH asked AS (
     SELECT $1, pool_id, gen_random_uuid(), 0, -count(*), count(*), 0, 0 FROM redeemed GROUP BY pool_id
 ), holders AS (
     SELECT w.member_id, w.version FROM wallet w
-    WHERE w.merchant_id = $1 AND w.member_id IN (SELECT member_id FROM redeemed)
+    WHERE w.merchant_id = $1 AND w.member_id = ANY(ARRAY(SELECT member_id FROM redeemed))
     ORDER BY w.member_id FOR UPDATE
 ), changes AS (
     SELECT asked.event_id, redeemed.id AS code_id, holders.member_id,
@@ -132,7 +132,8 @@ WITH asked AS (
 ), bumped AS (
     UPDATE wallet SET version = newest.version
     FROM (SELECT member_id, max(version) AS version FROM changes WHERE member_id IS NOT NULL GROUP BY 1) newest
-    WHERE wallet.merchant_id = $1 AND wallet.member_id = newest.member_id
+    WHERE wallet.merchant_id = $1 AND wallet.member_id = ANY(ARRAY(SELECT member_id FROM holders))
+        AND wallet.member_id = newest.member_id
     RETURNING wallet.member_id, wallet.version
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version)
