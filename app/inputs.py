@@ -42,8 +42,8 @@ def money(amount_minor: int | None, currency: str) -> Money | None:
 
 
 def normalise_email(address: str) -> str:
-    """Return the address as it is compared: NFKC, trimmed, lower case."""
-    return unicodedata.normalize("NFKC", address).strip().lower()
+    """Return the address as it is compared: NFKC, trimmed, lower case. Some capitals compose only once lower."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).strip().lower())
 
 
 def node_id(kind: ids.Kind, what: str, text: str) -> UUID:
