@@ -9,6 +9,7 @@ from uuid import UUID
 
 import httpx
 
+from app import ids
 from app.database import database
 from app.merchants.create_merchant import create_merchant
 
@@ -121,7 +122,7 @@ COUNTED = (
 )  # fmt: skip
 
 
-class GraphQLErrors(AssertionError):
+class UnexpectedGraphQLError(AssertionError):
     """An answer had top-level errors where a test expected none."""
 
 
@@ -145,10 +146,10 @@ class Shop:
         return answer
 
     async def data(self, document: str, variables: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:
-        """Send a document and return its data. Raises GraphQLErrors if there are errors."""
+        """Send a document and return its data. Raises UnexpectedGraphQLError if there are errors."""
         answer = await self.post(document, variables, **how)
         if "errors" in answer:
-            raise GraphQLErrors(answer["errors"])
+            raise UnexpectedGraphQLError(answer["errors"])
         data: dict[str, Any] = answer["data"]
         return data
 
@@ -197,6 +198,35 @@ class Shop:
         """Claim a code of a pool for a member, and return the code."""
         return (await self.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"], **input))["code"]
 
+    async def redeem(self, codes: list[str], member: Any, *, order: str | None = None, amount: int = 10_000) -> Any:
+        """Present codes for an order of a member, of its own unless told, and return the answer."""
+        order_id = order or f"order-{next(_numbers)}"
+        return await self.do(
+            REDEEM_CODES, codes=codes, orderId=order_id, orderAmount=usd(amount), memberId=member["id"]
+        )
+
+    async def refused(self, document: str, *, key: str | None = None, **input: Any) -> Any:
+        """Send a document that must be refused without a trace, and return the refusal."""
+        before = await self.counts()
+        answer = await self.do(document, key=key, **input)
+        assert not answer["__typename"].endswith("Success"), answer
+        assert answer["message"]
+        assert await self.counts() == before
+        return answer
+
+    async def failed(self, document: str, *, key: str | None = None, **input: Any) -> str:
+        """Send a document that must fail without a trace, and return the code of its first error."""
+        before = await self.counts()
+        code = await self.error_code(document, {"input": input}, key=key)
+        assert await self.counts() == before
+        return code
+
+    async def wallet_versions(self, member: Any) -> list[int]:
+        """Return the versions of a member's wallet that have an event, in order."""
+        statement = "SELECT wallet_version FROM event WHERE merchant_id = $1 AND member_id = $2 ORDER BY 1"
+        rows = await database().rows(statement, self.merchant_id, ids.decode("member", member["id"]))
+        return [row["wallet_version"] for row in rows]
+
     async def stock(self, pool: Any) -> dict[str, int]:
         """Return a pool's stock."""
         found = await self.data(STOCK, {"id": pool["id"]})
@@ -221,10 +251,17 @@ def usd(amount_minor: int) -> dict[str, Any]:
     return {"amountMinor": amount_minor, "currency": "USD"}
 
 
+def problems(refusal: Any) -> dict[str, str]:
+    """Return what an InvalidInput complains about, by dotted path."""
+    assert refusal["__typename"] == "InvalidInput", refusal
+    return {".".join(problem["path"]): problem["message"] for problem in refusal["problems"]}
+
+
 @asynccontextmanager
 async def open_shop(url: str, currency: str = "USD") -> AsyncIterator[Shop]:
     """Make a merchant and a client for it."""
     made = await create_merchant(f"Shop {next(_numbers)}", currency)
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
-    async with httpx.AsyncClient(timeout=30, limits=limits) as http:
+    # The API speaks plain HTTP here; loading certificates takes longer than most tests.
+    async with httpx.AsyncClient(timeout=30, limits=limits, verify=False) as http:
         yield Shop(http, url, made.id, made.api_key)

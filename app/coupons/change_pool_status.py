@@ -7,7 +7,6 @@ import strawberry
 
 from app import ids
 from app.context import Viewer
-from app.coupons.queries import pool_row
 from app.coupons.rules import TRANSITIONS
 from app.coupons.types import POOL_COLUMNS, Pool, PoolStatus
 from app.database import database
@@ -47,6 +46,7 @@ ChangePoolStatusResult = Annotated[
     ChangePoolStatusSuccess | NotFound | PoolTransitionRejected | PoolHasNoCodes,
     strawberry.union("ChangePoolStatusResult", description="The pool in its new status, or why it keeps its own."),
 ]
+ATTEMPTS_MAX: Final = 5
 WhichPool = Annotated[PoolIdInput, strawberry.argument(description="The pool.")]
 
 #: The row lock waits for batches that are being generated, and the condition is checked again after it.
@@ -63,29 +63,38 @@ WITH p AS (
 SELECT {POOL_COLUMNS} FROM p
 """
 
+LOOK: Final = """
+SELECT status, EXISTS (SELECT FROM code WHERE merchant_id = $1 AND pool_id = $2) AS has_codes
+FROM pool WHERE merchant_id = $1 AND id = $2
+"""
+
 
 async def _move(viewer: Viewer, node: str, to: PoolStatus, event_type: str) -> ChangePoolStatusSuccess:
     """Do the guarded change; the refusal is worked out afterwards, from what stood in the way."""
     pool_id = node_id("pool", "pool", node)
     sources = [status for status, targets in TRANSITIONS.items() if to.value in targets]
-    moved = await database().row(
-        MOVE, viewer.merchant_id, pool_id, to.value, sources, ids.new(), event_type, viewer.actor
-    )
-    if moved is None:
-        raise await _refusal(viewer, pool_id, node, to)
-    return ChangePoolStatusSuccess(pool=Pool.of(moved))
+    for _ in range(ATTEMPTS_MAX):
+        moved = await database().row(
+            MOVE, viewer.merchant_id, pool_id, to.value, sources, ids.new(), event_type, viewer.actor
+        )
+        if moved is not None:
+            return ChangePoolStatusSuccess(pool=Pool.of(moved))
+        await _refuse_if_in_the_way(viewer, pool_id, node, to)
+    raise RuntimeError("a pool's status kept changing while it was to be changed")
 
 
-async def _refusal(viewer: Viewer, pool_id: UUID, node: str, to: PoolStatus) -> Refused:
-    row = await pool_row(database(), viewer, pool_id)
-    if row is None:
-        return not_found("pool", node)
-    status = PoolStatus(row["pool_status"])
+async def _refuse_if_in_the_way(viewer: Viewer, pool_id: UUID, node: str, to: PoolStatus) -> None:
+    """Raise Refused with what is against the change. Returns when nothing is any more, so that it is tried again."""
+    stands = await database().row(LOOK, viewer.merchant_id, pool_id)
+    if stands is None:
+        raise not_found("pool", node)
+    status = PoolStatus(stands["status"])
     allowed = [PoolStatus(target) for target in TRANSITIONS[status.value]]
-    if to in allowed:
-        return Refused(PoolHasNoCodes(message="The pool has no codes yet; generate some before activating it."))
-    message = f"A pool in {status.value} can't become {to.value}."
-    return Refused(PoolTransitionRejected(message=message, from_=status, to=to, allowed=allowed))
+    if to not in allowed:
+        message = f"A pool in {status.value} can't become {to.value}."
+        raise Refused(PoolTransitionRejected(message=message, from_=status, to=to, allowed=allowed))
+    if not stands["has_codes"]:
+        raise Refused(PoolHasNoCodes(message="The pool has no codes yet; generate some before activating it."))
 
 
 @mutation(description="Start issuing and honouring a pool's codes, or lift its pause. ADMIN only.")

@@ -106,15 +106,15 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> tuple[object, ...]:
     }
     for field, value in values.items():
         if field == VALUE_FIELDS[terms.kind] and value is None:
-            problems.add(field, f"is what a {terms.kind.value} pool needs")
+            problems.add(field, f"is what {terms.kind.value} pools need")
         if field != VALUE_FIELDS[terms.kind] and value is not None:
-            problems.add(field, f"has no meaning in a {terms.kind.value} pool")
+            problems.add(field, f"has no meaning in {terms.kind.value} pools")
     percent_off = _percent(problems, terms.percent_off)
     amount_off = problems.money("amountOff", terms.amount_off, currency=currency)
     gift_sku = problems.optional_text("giftSku", terms.gift_sku, length_max=SKU_LENGTH_MAX)
     minimum_spend = problems.money("minimumSpend", terms.minimum_spend, currency=currency)
     if terms.maximum_discount is not None and terms.kind is not CodeKind.PERCENT:
-        problems.add("maximumDiscount", f"has no meaning in a {terms.kind.value} pool")
+        problems.add("maximumDiscount", f"has no meaning in {terms.kind.value} pools")
     maximum_discount = problems.money("maximumDiscount", terms.maximum_discount, currency=currency)
     if terms.starts_at is not None and terms.ends_at is not None and terms.ends_at <= terms.starts_at:
         problems.add("endsAt", "must be after startsAt")

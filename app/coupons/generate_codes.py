@@ -91,6 +91,8 @@ async def store_batch(
     """
     held = await tx.row(HOLD_POOL, viewer.merchant_id, pool_id)
     if held is None or held["status"] not in {"DRAFT", "PAUSED"}:
+        if key is not None and await tx.row(FIND_BY_KEY, viewer.merchant_id, key) is not None:
+            return False  # The same request has made the batch since, and then the pool was activated.
         raise _not_editable(PoolStatus(held["status"] if held else "ARCHIVED"))
     if await tx.row(INSERT_BATCH, viewer.merchant_id, batch_id, pool_id, len(rows), key) is None:
         return False

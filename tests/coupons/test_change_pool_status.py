@@ -1,0 +1,137 @@
+"""activatePool, pausePool, archivePool. Without these a pool could leave its lifecycle, or issue from nothing."""
+
+from typing import Any
+
+import pytest
+
+from tests.factories import CHANGE_STATUS, CREATE_POOL, Shop
+
+ALLOWED = {
+    "DRAFT": ["ACTIVE"],
+    "ACTIVE": ["PAUSED", "ARCHIVED"],
+    "PAUSED": ["ACTIVE", "ARCHIVED"],
+    "ARCHIVED": [],
+}
+TARGETS = {"activatePool": "ACTIVE", "pausePool": "PAUSED", "archivePool": "ARCHIVED"}
+PATHS = {
+    "DRAFT": [],
+    "ACTIVE": ["activatePool"],
+    "PAUSED": ["activatePool", "pausePool"],
+    "ARCHIVED": ["activatePool", "archivePool"],
+}
+STEPS = [(status, step) for status in ALLOWED for step in TARGETS]
+VERBS = {"activatePool": "pool.activated", "pausePool": "pool.paused", "archivePool": "pool.archived"}
+
+
+async def pool_in(shop: Shop, status: str) -> str:
+    """Make a pool with a code and bring it into a status."""
+    pool_id: str = (await shop.pool(codes=1, active=False))["id"]
+    for step in PATHS[status]:
+        await shop.do(CHANGE_STATUS % step, poolId=pool_id)
+    return pool_id
+
+
+@pytest.mark.parametrize(("status", "step"), [case for case in STEPS if TARGETS[case[1]] in ALLOWED[case[0]]])
+async def test_an_allowed_step_is_taken_and_recorded(shop: Shop, status: str, step: str) -> None:
+    pool_id = await pool_in(shop, status)
+    before = await shop.counts()
+
+    answer = await shop.do(CHANGE_STATUS % step, poolId=pool_id)
+
+    assert answer["__typename"] == "ChangePoolStatusSuccess"
+    assert answer["pool"]["id"] == pool_id
+    assert answer["pool"]["status"] == TARGETS[step]
+    assert answer["pool"]["allowedTransitions"] == ALLOWED[TARGETS[step]]
+    assert await shop.counts() == before | {"event": before["event"] + 1}
+    assert (await shop.event_types())[-1] == VERBS[step]
+
+
+@pytest.mark.parametrize(("status", "step"), [case for case in STEPS if TARGETS[case[1]] not in ALLOWED[case[0]]])
+async def test_any_other_step_is_rejected_with_what_is_allowed(shop: Shop, status: str, step: str) -> None:
+    pool_id = await pool_in(shop, status)
+
+    assert await shop.refused(CHANGE_STATUS % step, poolId=pool_id) == {
+        "__typename": "PoolTransitionRejected",
+        "message": f"A pool in {status} can't become {TARGETS[step]}.",
+        "from": status,
+        "to": TARGETS[step],
+        "allowed": ALLOWED[status],
+    }
+    read = await shop.data("query ($id: ID!) { pool(id: $id) { status } }", {"id": pool_id})
+    assert read == {"pool": {"status": status}}
+
+
+@pytest.mark.parametrize("step", list(TARGETS))
+@pytest.mark.parametrize("pool_id", ["", "7", "pool_0123456789abcdef0123456789abcdef", "pool_\x00", "x" * 10_000])
+async def test_an_id_that_names_no_pool_is_not_found(shop: Shop, step: str, pool_id: str) -> None:
+    assert await shop.refused(CHANGE_STATUS % step, poolId=pool_id) == {
+        "__typename": "NotFound",
+        "message": "There is no such pool.",
+        "id": pool_id[:200],
+    }
+
+
+@pytest.mark.parametrize("step", list(TARGETS))
+async def test_another_merchants_pool_is_not_found(shop: Shop, other_shop: Shop, step: str) -> None:
+    pool = await other_shop.pool(codes=1, active=step != "activatePool")
+    before = await other_shop.counts()
+
+    assert await shop.refused(CHANGE_STATUS % step, poolId=pool["id"]) == {
+        "__typename": "NotFound",
+        "message": "There is no such pool.",
+        "id": pool["id"],
+    }
+    assert await other_shop.counts() == before
+
+
+async def test_a_pool_without_a_code_can_not_be_activated(shop: Shop) -> None:
+    pool = await shop.pool(codes=0, active=False)
+
+    assert await shop.refused(CHANGE_STATUS % "activatePool", poolId=pool["id"]) == {
+        "__typename": "PoolHasNoCodes",
+        "message": "The pool has no codes yet; generate some before activating it.",
+    }
+
+
+async def test_a_transition_that_is_never_allowed_is_told_before_the_missing_codes(shop: Shop) -> None:
+    pool = await shop.pool(codes=0, active=False)
+
+    refusal = await shop.refused(CHANGE_STATUS % "pausePool", poolId=pool["id"])
+
+    assert refusal["__typename"] == "PoolTransitionRejected"
+
+
+async def test_codes_of_another_pool_do_not_count(shop: Shop) -> None:
+    await shop.pool(codes=5, active=False)
+    empty = await shop.pool(codes=0, active=False)
+
+    refusal = await shop.refused(CHANGE_STATUS % "activatePool", poolId=empty["id"])
+
+    assert refusal["__typename"] == "PoolHasNoCodes"
+
+
+async def test_a_pool_whose_codes_are_all_claimed_can_be_activated_again(shop: Shop) -> None:
+    pool = await shop.pool(codes=1)
+    await shop.claim(pool, await shop.member())
+    await shop.do(CHANGE_STATUS % "pausePool", poolId=pool["id"])
+
+    answer = await shop.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+
+    assert answer["pool"]["status"] == "ACTIVE"
+
+
+async def test_no_input_takes_a_status(shop: Shop) -> None:
+    pool = await shop.pool(codes=1, active=False)
+    terms: dict[str, Any] = {"name": "Spring", "kind": "PERCENT", "percentOff": 10.0}
+
+    assert await shop.failed(CREATE_POOL, **terms, status="ACTIVE") == "BAD_USER_INPUT"
+    assert await shop.failed(CHANGE_STATUS % "pausePool", poolId=pool["id"], status="ACTIVE") == "BAD_USER_INPUT"
+
+
+@pytest.mark.parametrize("step", list(TARGETS))
+@pytest.mark.parametrize("role", ["CHECKOUT", "ANALYST", "MEMBER"])
+async def test_only_an_admin_moves_pools(shop: Shop, role: str, step: str) -> None:
+    pool = await shop.pool(codes=1, active=step != "activatePool")
+    key = await shop.token((await shop.member())["id"]) if role == "MEMBER" else await shop.key(role)
+
+    assert await shop.failed(CHANGE_STATUS % step, key=key, poolId=pool["id"]) == "FORBIDDEN"
