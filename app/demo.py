@@ -61,6 +61,11 @@ class Demo:
             "MEMBER": self.member_token,
         }
 
+    def as_shell(self) -> str:
+        """Return assignments for a shell, so that examples can be pasted as they are."""
+        assignments = self.secrets() | {"POOL": self.pool_id, "MEMBER_ID": self.member_id}
+        return "".join(f"{name}={value}\n" for name, value in assignments.items())
+
     def as_dict(self) -> dict[str, str]:
         """Return everything by name."""
         return asdict(self)
@@ -79,7 +84,9 @@ async def ensure_demo(data: DataDirectory) -> Demo:
         if member_id is None:
             raise RuntimeError(f"{data.demo} names no member; delete it to make a new demo merchant")
         token, _ = tokens.issue(viewer.tenant, member_id, TOKEN_SECONDS)
-        return Demo(**(kept.as_dict() | {"member_token": token}))
+        demo = Demo(**(kept.as_dict() | {"member_token": token}))
+        data.write_secret(data.path / "demo.env", demo.as_shell())
+        return demo
 
 
 def _kept(data: DataDirectory) -> Demo | None:

@@ -13,6 +13,6 @@ ReactDOM.createRoot(document.getElementById("graphiql")).render(
     fetcher: GraphiQL.createFetcher({ url: "/graphql" }),
     defaultEditorToolsVisibility: "headers",
     defaultQuery: query,
-    initialHeaders: JSON.stringify({ Authorization: `Bearer ${key ?? "…"}` }, null, 2),
+    defaultHeaders: JSON.stringify({ Authorization: `Bearer ${key ?? "…"}` }, null, 2),
   }),
 );
