@@ -1,0 +1,54 @@
+"""The printed schema. Without these schema.graphql could be out of date, or the API say nothing about itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphql import (
+    GraphQLEnumType,
+    GraphQLInputObjectType,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    specified_scalar_types,
+)
+
+from app.schema import schema, sdl
+
+PRINTED = Path(__file__).parents[1] / "schema.graphql"
+
+
+def _descriptions() -> Iterator[tuple[str, str | None]]:
+    """Yield the coordinate and the description of everything in the schema that can have one."""
+    for name, kind in schema._schema.type_map.items():
+        if name.startswith("__") or name in specified_scalar_types:
+            continue
+        yield name, kind.description
+        if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType):
+            for field_name, field in kind.fields.items():
+                yield f"{name}.{field_name}", field.description
+                for argument_name, argument in field.args.items():
+                    yield f"{name}.{field_name}({argument_name}:)", argument.description
+        elif isinstance(kind, GraphQLInputObjectType):
+            for input_name, input_field in kind.fields.items():
+                yield f"{name}.{input_name}", input_field.description
+        elif isinstance(kind, GraphQLEnumType):
+            for value_name, value in kind.values.items():
+                yield f"{name}.{value_name}", value.description
+
+
+def test_the_committed_schema_is_the_one_that_is_served() -> None:
+    assert PRINTED.read_text() == sdl()
+
+
+def test_everything_has_a_description() -> None:
+    described = list(_descriptions())
+
+    assert len(described) > 100
+    assert [coordinate for coordinate, description in described if not (description or "").strip()] == []
+
+
+def test_a_description_is_a_sentence() -> None:
+    assert [
+        coordinate
+        for coordinate, description in _descriptions()
+        if description and (description != description.strip() or description[-1] not in ".)" or "\n" in description)
+    ] == []
