@@ -1,18 +1,23 @@
 """The `flash` command."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.config import ConfigurationError, settings
-from app.crypto import new_master_key
-from app.running import Running, running
+from app.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from app.running import Running
+
+# Imports are most of a command's time: each command imports what it needs, and no more.
+# ruff: noqa: PLC0415
 
 app = typer.Typer(
     help="Flash: coupons, points and referrals as a GraphQL server.",
@@ -45,6 +50,8 @@ def main() -> None:
     except ConfigurationError as error:
         print(f"flash: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 @app.command()
@@ -57,10 +64,11 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start everything: embedded servers where no URL is set, migrations, API and worker."""
-    from app.supervisor import Plan, supervise  # noqa: PLC0415  (imports are most of a command's time)
+    from app.supervisor import Plan, supervise
 
     _name_data(data)
-    raise SystemExit(supervise(Plan(host, port, api_processes, demo=demo, as_json=as_json)))
+    production = os.environ.get("FLASH_ENV") == "production"
+    raise SystemExit(supervise(Plan(host, port, api_processes, demo=demo and not production, as_json=as_json)))
 
 
 @app.command()
@@ -68,37 +76,48 @@ def api(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     data: Data = None,
-    fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket; who gives it has checked.")] = None,
 ) -> None:
     """Run one API process (for supervisors; `flash up` starts everything)."""
-    import uvicorn  # noqa: PLC0415
-    from uvicorn.config import LOGGING_CONFIG  # noqa: PLC0415
+    # Nothing that imports make is garbage: looking for some costs a tenth of the start.
+    gc.disable()
+    import socket
+
+    import uvicorn
+
+    from app.listening import address_of, bind
+    from app.main import application
 
     _name_data(data)
-    _refuse_without_servers()
-    LOGGING_CONFIG["loggers"]["uvicorn"]["level"] = "WARNING"
-    uvicorn.run(
-        "app.main:application",
-        factory=True,
-        host=host,
-        port=port,
-        fd=fd,
+    _refuse_unconfigured()
+    listening = bind(host, port) if fd is None else socket.socket(fileno=fd)
+    if fd is None:
+        from app.preflight import check_database
+
+        asyncio.run(check_database())
+        print(f"flash: listening on http://{address_of(listening)}/graphql", file=sys.stderr, flush=True)
+    config = uvicorn.Config(
+        application(),
         access_log=False,
         server_header=False,
         date_header=True,
         timeout_graceful_shutdown=8,
         h11_max_incomplete_event_size=32_768,
+        log_config=None,
         log_level="warning",
     )
+    gc.freeze()
+    gc.enable()
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 @app.command()
 def worker(data: Data = None) -> None:
     """Run one worker process (for supervisors; `flash up` starts everything)."""
-    from importlib import import_module  # noqa: PLC0415
+    from importlib import import_module
 
     _name_data(data)
-    _refuse_without_servers()
+    _refuse_unconfigured()
     # By name, because the engine never imports its workers.
     import_module("workers.settings").run()
 
@@ -108,7 +127,7 @@ def migrate(data: Data = None) -> None:
     """Bring the database to the schema of this version."""
     _name_data(data)
 
-    async def work(_: Running) -> None:
+    async def work(_: "Running") -> None:
         print("The database is up to date.")
 
     _with_database(work, migrated=True)
@@ -122,12 +141,12 @@ def merchant_create(
     as_json: Json = False,
 ) -> None:
     """Make a merchant and its first ADMIN key, which is shown only here."""
-    from app import ids  # noqa: PLC0415
-    from app.merchants.create_merchant import create_merchant  # noqa: PLC0415
+    from app import ids
+    from app.merchants.create_merchant import create_merchant
 
     _name_data(data)
 
-    async def work(_: Running) -> None:
+    async def work(_: "Running") -> None:
         made = await create_merchant(name, currency)
         answer = {"merchantId": ids.encode("merchant", made.id), "apiKey": made.api_key}
         print(json.dumps(answer) if as_json else f"Merchant {answer['merchantId']}\nADMIN key {made.api_key}")
@@ -135,18 +154,37 @@ def merchant_create(
     _with_database(work)
 
 
-@app.command()
-def schema() -> None:
-    """Print the GraphQL schema."""
-    from app.schema import sdl  # noqa: PLC0415
+@app.command(hidden=True)
+def demo(data: Data = None) -> None:
+    """Make the demo merchant, unless it is there."""
+    from app.config import settings
+    from app.demo import ensure_demo
+    from app.embedded import DataDirectory
 
+    _name_data(data)
+    _refuse_unconfigured()
+    asyncio.run(ensure_demo(DataDirectory(settings().data)))
+
+
+@app.command()
+def schema(data: Data = None) -> None:
+    """Print the GraphQL schema."""
+    from app.schema import sdl
+
+    _name_data(data)
     sys.stdout.write(sdl())
 
 
 @keys.command("new")
-def keys_new(name: Annotated[str, typer.Option(help="What to call it.")] = "k1") -> None:
+def keys_new(
+    name: Annotated[str, typer.Option(help="What to call it.")] = "k1",
+    data: Data = None,
+) -> None:
     """Print a new entry for FLASH_MASTER_KEYS."""
-    if not name.isalnum() or len(name) > 50:
+    from app.crypto import new_master_key
+
+    _name_data(data)
+    if not (name.isascii() and name.isalnum() and len(name) <= 50):
         raise ConfigurationError("A key's name is 1 to 50 letters and digits.")
     print(new_master_key(name))
 
@@ -154,7 +192,7 @@ def keys_new(name: Annotated[str, typer.Option(help="What to call it.")] = "k1")
 @app.command()
 def doctor(data: Data = None, as_json: Json = False) -> None:
     """Tell what is configured, what answers, what is wrong and what to do about it."""
-    from app.doctor import examine  # noqa: PLC0415
+    from app.doctor import examine
 
     _name_data(data)
     raise SystemExit(asyncio.run(examine(as_json=as_json)))
@@ -170,7 +208,7 @@ def replay(
     data: Data = None,
 ) -> None:
     """Play a real retailer's campaigns against a running server, over HTTP only; can be stopped and run again."""
-    from app.replay import play  # noqa: PLC0415
+    from app.replay import play
 
     _name_data(data)
     raise SystemExit(asyncio.run(play(url, key, households)))
@@ -180,16 +218,25 @@ def _name_data(data: Path | None) -> None:
     """Make the data directory a setting, for this process and its children."""
     if data is not None:
         os.environ["FLASH_DATA"] = str(data.expanduser().absolute())
-        settings.cache_clear()
 
 
-def _refuse_without_servers() -> None:
-    if settings().database_url is None or settings().redis_url is None:
+def _refuse_unconfigured() -> None:
+    """Raise ConfigurationError unless the servers and the keys are named and can be read."""
+    from app.config import dsn, settings
+    from app.merchants.data_keys import keyring
+    from app.preflight import redis_at
+
+    configured = settings()
+    if configured.database_url is None or configured.redis_url is None:
         raise ConfigurationError("Set DATABASE_URL and REDIS_URL, or use `flash up`, which starts embedded servers.")
+    dsn(configured.database_url)
+    keyring()
+    redis_at(configured.redis_url)
 
 
-def _with_database(work: Callable[[Running], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
+def _with_database(work: Callable[["Running"], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
     """Run a command's work against the configured database, or the embedded one (started if it isn't running)."""
+    from app.running import running
 
     async def run() -> None:
         async with running(migrated=migrated) as servers:

@@ -4,20 +4,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414  (most take it from here)
+
 MODELS = ["app.merchants.models", "app.members.models", "app.coupons.models", "app.events"]
-
-
-class ConfigurationError(Exception):
-    """The engine can't run as configured; the message is one sentence that says what to do."""
 
 
 class Settings(BaseSettings):
     """Everything an operator can set; each field is an environment variable of the name beside it."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, populate_by_name=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, populate_by_name=True, extra="ignore", case_sensitive=True
+    )
 
     environment: Literal["development", "production"] = Field(default="development", validation_alias="FLASH_ENV")
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
@@ -39,8 +39,23 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """Return the process's settings; the environment is read once."""
-    return Settings()
+    """Return the process's settings; the environment is read once.
+
+    Raises ConfigurationError that names the variable that can't be read, and never its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False)]
+        raise ConfigurationError(f"The environment can't be read: {'; '.join(wrong)}.") from None
+
+
+def dsn(url: str) -> str:
+    """Return a database URL as asyncpg reads it; `asyncpg://` and `postgres://` mean the same."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in {"postgres", "postgresql", "asyncpg"}:
+        raise ConfigurationError("DATABASE_URL must look like postgresql://user:password@host:5432/name.")
+    return f"postgresql://{rest}"
 
 
 def tortoise_config(database_url: str, *, connections_max: int = 10, timeout_seconds: float = 10.0) -> dict[str, Any]:

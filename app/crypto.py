@@ -68,13 +68,18 @@ class MasterKeyring:
             raise DecryptionError(f"a data key is wrapped by master key {name!r}, which is not configured")
         try:
             return AESGCM(self.keys[name]).decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], identity)
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise DecryptionError(f"a data key doesn't unwrap under master key {name!r}") from None
 
 
 def new_master_key(name: str) -> str:
     """Return a fresh entry for FLASH_MASTER_KEYS."""
     return f"{name}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}"
+
+
+def data_key_identity(merchant_id: UUID, purpose: str, version: int) -> bytes:
+    """Return what a wrapped data key is bound to."""
+    return merchant_id.bytes + f"/{purpose}/{version}".encode()
 
 
 class MerchantKeys:
@@ -105,7 +110,7 @@ class MerchantKeys:
         sealed = ciphertext[_VERSION_BYTES + _NONCE_BYTES :]
         try:
             return cipher.decrypt(nonce, sealed, self._identity(row_id, column)).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             raise DecryptionError("a value doesn't decrypt in the row that holds it") from None
 
     def code_fingerprint(self, code: str) -> bytes:

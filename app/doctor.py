@@ -1,15 +1,15 @@
 """`flash doctor`: what is configured, what answers, what is wrong and what to do about it."""
 
 import json
+import os
+import platform
 from dataclasses import asdict, dataclass
-
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from importlib.metadata import version
 
 from app.config import ConfigurationError, settings
 from app.crypto import MasterKeyring
 from app.embedded import DataDirectory
-from app.running import refuse_unmigrated
+from app.preflight import check_redis, missing_migrations, reach, refuse_other_keys
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class Finding:
 
 
 async def examine(*, as_json: bool) -> int:
-    """Print the findings. Returns 1 if something is wrong."""
+    """Print the findings. Returns 1 if something is wrong. Changes and starts nothing."""
     data = DataDirectory(settings().data)
     findings = [
+        Finding("flash", f"{version('flash-engine')} on Python {platform.python_version()}"),
         Finding("environment", settings().environment),
         _data_directory(data),
         _master_keys(data),
@@ -44,52 +45,63 @@ async def examine(*, as_json: bool) -> int:
 def _data_directory(data: DataDirectory) -> Finding:
     if settings().database_url and settings().redis_url and settings().master_keys:
         return Finding("data directory", "not needed: both servers and the keys are configured")
-    try:
-        data.create()
-    except ConfigurationError as error:
-        return Finding("data directory", str(data.path), str(error))
-    running = "in use by a running `flash up`" if data.is_locked() else "not in use"
-    return Finding("data directory", f"{data.path}, {running}")
+    existing = next(path for path in (data.path, *data.path.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return Finding("data directory", f"{data.path} can't be written", "Name another with --data or FLASH_DATA.")
+    if existing != data.path:
+        return Finding("data directory", f"{data.path}, made on first start")
+    return Finding("data directory", f"{data.path}, {'in use' if data.is_locked() else 'not in use'}")
 
 
 def _master_keys(data: DataDirectory) -> Finding:
-    configured = settings().master_keys
-    if configured is None and settings().production:
+    if settings().master_keys is None and settings().production:
         return Finding("master keys", "none", "Set FLASH_MASTER_KEYS to what `flash keys new` prints.")
-    if configured is None and not data.master_keys.exists():
-        return Finding("master keys", "made on first start")
-    text = configured.get_secret_value() if configured else data.master_keys.read_text()
+    origin = "FLASH_MASTER_KEYS" if settings().master_keys else str(data.master_keys)
     try:
+        text = _configured_keys(data)
+        if text is None:
+            return Finding("master keys", "made on first start")
         keyring = MasterKeyring.parse(text)
-    except ConfigurationError as error:
-        return Finding("master keys", "unreadable", str(error))
-    origin = "FLASH_MASTER_KEYS" if configured else str(data.master_keys)
+    except (ConfigurationError, OSError) as error:
+        return Finding("master keys", f"{origin} can't be read", str(error))
     return Finding("master keys", f"{len(keyring.keys)}, current {keyring.current!r}, from {origin}")
 
 
 async def _database(data: DataDirectory) -> Finding:
-    url = settings().database_url
-    if url is None:
-        if not data.is_locked():
-            return Finding("database", "embedded, not running")
-        url = data.database_url
+    embedded = settings().database_url is None
+    if embedded and not data.is_locked():
+        return Finding("database", "embedded, not running; `flash up` starts it")
     try:
-        await refuse_unmigrated(url)
+        connection = await reach(settings().database_url or data.database_url)
     except ConfigurationError as error:
-        return Finding("database", "not usable", str(error))
-    return Finding("database", "answers" if settings().database_url else "embedded, answers")
+        return Finding("database", "doesn't answer", str(error))
+    try:
+        state = f"{'embedded ' if embedded else ''}PostgreSQL {connection.get_server_version().major}, answers"
+        missing = await missing_migrations(connection)
+        if missing:
+            return Finding("database", f"{state}, lacks {', '.join(missing)}", "Run `flash migrate`.")
+        await refuse_other_keys(connection, _configured_keys(data) or "")
+    except ConfigurationError as error:
+        return Finding("database", f"{state}, but can't be decrypted", str(error))
+    finally:
+        await connection.close()
+    return Finding("database", state)
 
 
 async def _redis(data: DataDirectory) -> Finding:
-    url = settings().redis_url
-    if url is None:
-        if not data.is_locked():
-            return Finding("valkey", "embedded, not running")
-        url = data.redis_url
+    embedded = settings().redis_url is None
+    if embedded and not data.is_locked():
+        return Finding("valkey", "embedded, not running; `flash up` starts it")
     try:
-        async with Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as redis:
-            await redis.ping()
-    except (RedisError, OSError, ValueError) as error:
-        advice = f"Start it or correct REDIS_URL ({type(error).__name__}); claims go on without it, live updates don't."
-        return Finding("valkey", "doesn't answer", advice)
-    return Finding("valkey", "answers" if settings().redis_url else "embedded, answers")
+        await check_redis(settings().redis_url or data.redis_url)
+    except ConfigurationError as error:
+        return Finding("valkey", "doesn't answer; claims go on without it, jobs and live updates wait", str(error))
+    return Finding("valkey", "embedded, answers" if embedded else "answers")
+
+
+def _configured_keys(data: DataDirectory) -> str | None:
+    """Return the master keys, None where there are none yet. Raises OSError when they can't be read."""
+    configured = settings().master_keys
+    if configured is not None:
+        return configured.get_secret_value()
+    return data.master_keys.read_text() if data.master_keys.exists() else None

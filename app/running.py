@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 import asyncpg
 
 from app.config import ConfigurationError, Settings, settings
-from app.crypto import new_master_key
-from app.database import connected, dsn
-from app.embedded import Command, DataDirectory
+from app.crypto import MasterKeyring, new_master_key
+from app.embedded import Command, DataDirectory, LockedError
 from app.migrate import create_database, migrate
+from app.preflight import check_database
 
 START_SECONDS_MAX = 30.0
 
@@ -34,6 +35,7 @@ def ensure_master_keys(data: DataDirectory) -> str:
     """
     configured = settings().master_keys
     if configured is not None:
+        MasterKeyring.parse(configured.get_secret_value())
         return configured.get_secret_value()
     if settings().production:
         raise ConfigurationError(
@@ -43,7 +45,12 @@ def ensure_master_keys(data: DataDirectory) -> str:
     if not data.master_keys.exists():
         data.create()
         data.write_secret(data.master_keys, new_master_key("development") + "\n")
-    return data.master_keys.read_text().strip()
+    try:
+        return data.master_keys.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The development key {data.master_keys} can't be read ({(error.strerror or str(error)).lower()})."
+        ) from None
 
 
 @asynccontextmanager
@@ -52,21 +59,19 @@ async def running(*, migrated: bool = False) -> AsyncIterator[Running]:
 
     Raises ConfigurationError when the database can't be reached, or lacks migrations and isn't embedded.
     """
+    from app.database import connected  # noqa: PLC0415  (the ORM is two seconds of imports; `flash up` needs none of it)
+
     data = DataDirectory(settings().data)
     async with contextlib.AsyncExitStack() as stack:
         embedded = settings().database_url is None
         if embedded:
-            if not data.is_locked():
-                data.lock()
-                await stack.enter_async_context(_postgres(data))
+            await stack.enter_async_context(_embedded_postgres(data))
             adopt(DATABASE_URL=data.database_url)
         adopt(FLASH_MASTER_KEYS=ensure_master_keys(data))
-        database_url = settings().database_url or ""
         if migrated or embedded:
-            await migrate(database_url)
+            await migrate(settings().database_url or "")
+        await check_database()
         await stack.enter_async_context(connected(settings()))
-        if not migrated:
-            await refuse_unmigrated(database_url)
         yield Running(settings(), embedded)
 
 
@@ -76,41 +81,34 @@ def adopt(**variables: str) -> None:
     settings.cache_clear()
 
 
-async def refuse_unmigrated(database_url: str) -> None:
-    """Raise ConfigurationError when the database can't be reached or has no tables yet."""
-    try:
-        connection = await asyncpg.connect(dsn(database_url), timeout=10)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        raise ConfigurationError(f"The database can't be reached: {error or type(error).__name__}.") from None
-    try:
-        if await connection.fetchval("SELECT to_regclass('merchant')") is None:
-            raise ConfigurationError("The database has no tables yet; run `flash migrate`.")
-    finally:
-        await connection.close()
-
-
-async def wait_for_postgres(data: DataDirectory, is_alive: "subprocess.Popen[bytes] | None" = None) -> None:
-    """Wait until the embedded PostgreSQL answers, then make sure the engine's database exists."""
-    deadline = asyncio.get_running_loop().time() + START_SECONDS_MAX
+async def wait_for_postgres(data: DataDirectory, process: "subprocess.Popen[bytes] | None" = None) -> None:
+    """Wait until the embedded PostgreSQL answers (or `process` has ended), then make sure the database exists."""
+    deadline = time.monotonic() + START_SECONDS_MAX
     while True:
         try:
             await create_database(data.database_url, "flash")
         except (OSError, asyncpg.PostgresError, TimeoutError):
-            stopped = is_alive is not None and is_alive.poll() is not None
-            if stopped or asyncio.get_running_loop().time() > deadline:
+            ended = process is not None and process.poll() is not None
+            if ended or time.monotonic() > deadline:
                 raise ConfigurationError(
                     f"PostgreSQL doesn't start; its log is {data.logs / 'postgres.log'}."
                 ) from None
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
         else:
             return
 
 
 @asynccontextmanager
-async def _postgres(data: DataDirectory) -> AsyncIterator[None]:
-    """Run the embedded PostgreSQL for the length of a command."""
+async def _embedded_postgres(data: DataDirectory) -> AsyncIterator[None]:
+    """Use the PostgreSQL of a running `flash up`, or run one for the length of a command."""
+    try:
+        data.lock()
+    except LockedError:
+        await wait_for_postgres(data)
+        yield
+        return
     command = await asyncio.to_thread(data.postgres_command)
-    process = await asyncio.to_thread(_start, command)
+    process = _start(command)
     try:
         await wait_for_postgres(data, process)
         yield

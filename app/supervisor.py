@@ -1,29 +1,40 @@
-"""`flash up`: starts the servers, the migrations, the API and the worker, and keeps them running."""
+"""`flash up`: starts the servers, the migrations, the API and the worker, and keeps them running.
+
+Imports are most of a start. So the API processes are spawned first, before this process has imported anything but
+the standard library, and what this process checks meanwhile it checks without the ORM.
+"""
 
 import asyncio
-import contextlib
-import ctypes
 import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
-from app.config import ConfigurationError, settings
-from app.demo import Demo, ensure_demo
+from app.children import Child
 from app.embedded import Command, DataDirectory
-from app.migrate import migrate
-from app.running import adopt, ensure_master_keys, wait_for_postgres
+from app.errors import ConfigurationError
+from app.listening import address_of, ask, bind
 
 READY_SECONDS_MAX: Final = 60.0
-STOP_SECONDS_MAX: Final = 10.0
-_RESTART_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_PR_SET_PDEATHSIG: Final = 1
+#: A child that ends this often before everything was ready once won't ever run; but a server may have to wait for
+#: what a killed one left behind.
+EARLY_ENDS_MAX: Final = 3
+EARLY_SECONDS_MIN: Final = 3.0
+_DEMO_SECRETS: Final = {"ADMIN": "admin", "CHECKOUT": "checkout", "ANALYST": "analyst", "MEMBER": "member_token"}
+_FLASH: Final = (sys.executable, "-m", "app")
+
+LOG_IN: Final = """
+mutation ($memberId: ID!) {
+  answer: issueMemberToken(input: {memberId: $memberId, lifetimeSeconds: 86400}) {
+    ... on IssueMemberTokenSuccess { token }
+  }
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -37,86 +48,6 @@ class Plan:
     as_json: bool
 
 
-@dataclass
-class Child:
-    """A process that is started again when it dies, until it is stopped."""
-
-    name: str
-    arguments: list[str]
-    stop_signal: signal.Signals = signal.SIGTERM
-    uid: int | None = None
-    log: Path | None = None
-    inherits: tuple[int, ...] = ()
-    stopping: bool = False
-    process: asyncio.subprocess.Process | None = None
-    keeper: "asyncio.Task[None] | None" = field(default=None, repr=False)
-
-    async def start(self, tell: Callable[[str], None]) -> None:
-        """Start the process, and a task that watches it."""
-        await self._spawn()
-        self.keeper = asyncio.create_task(self._keep(tell))
-
-    async def _spawn(self) -> None:
-        log: IO[bytes] | None = self.log.open("ab") if self.log else None
-        try:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                user=self.uid,
-                group=self.uid,
-                pass_fds=self.inherits,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,
-            )
-        finally:
-            if log is not None:
-                log.close()
-
-    async def _keep(self, tell: Callable[[str], None]) -> None:
-        """Start the process again whenever it ends by itself, sooner the longer it had run."""
-        deaths = 0
-        while self.process is not None:
-            started = time.monotonic()
-            status = await self.process.wait()
-            if self.stopping:
-                return
-            deaths = 1 if time.monotonic() - started > 30 else deaths + 1
-            pause = _RESTART_SECONDS[min(deaths, len(_RESTART_SECONDS)) - 1]
-            tell(f"{self.name} ended ({_ending(status)}); starting it again in {pause} s")
-            await asyncio.sleep(pause)
-            if self.stopping:
-                return
-            await self._spawn()
-
-    async def stop(self) -> None:
-        """Ask the process to stop, and make it stop after a while."""
-        self.stopping = True
-        process = self.process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(self.stop_signal)
-            try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS_MAX)
-            except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if self.keeper is not None:
-            self.keeper.cancel()
-
-
-def _end_with_parent() -> None:
-    """In the child: die with the supervisor, even when that is killed (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _ending(status: int) -> str:
-    return f"exit {status}" if status >= 0 else signal.Signals(-status).name
-
-
 def supervise(plan: Plan) -> int:
     """Run everything until SIGINT or SIGTERM. Returns the exit status."""
     return asyncio.run(_Supervisor(plan).run())
@@ -125,150 +56,208 @@ def supervise(plan: Plan) -> int:
 class _Supervisor:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._data = DataDirectory(settings().data)
+        self._data = DataDirectory(Path(os.environ.get("FLASH_DATA") or ".flash"))
+        self._embeds_postgres = not os.environ.get("DATABASE_URL")
+        self._embeds_valkey = not os.environ.get("REDIS_URL")
         self._children: list[Child] = []
+        self._servers: list[Child] = []
+        self._logs: Path | None = self._data.logs if self._embeds_postgres or self._embeds_valkey else None
+        self._begun = time.monotonic()
+        self._ready = False
         self._stop = asyncio.Event()
-        self._stopping = False
+        self._hurry = asyncio.Event()
+        self._failed: asyncio.Future[None] = asyncio.Future()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for each in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(each, self._stop.set)
-        begun = time.monotonic()
+            loop.add_signal_handler(each, self._on_signal)
         listening = bind(self._plan.host, self._plan.port)
+        starting = asyncio.create_task(self._start(listening))
+        stopping = asyncio.create_task(self._stop.wait())
         try:
-            starting = asyncio.create_task(self._start(listening))
-            stopping = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                starting.cancel()
-                return 0
-            self._announce(listening, starting.result(), time.monotonic() - begun)
-            await stopping
+            watched: set[asyncio.Future[Any]] = {starting, stopping, self._failed}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                self._failed.result()
+            if starting.done():
+                self._announce(listening, starting.result())
+                await stopping
             self._tell("stopping")
         finally:
-            await self._end()
+            starting.cancel()
+            await asyncio.wait({starting})
             listening.close()
+            await asyncio.gather(*(child.stop(self._hurry) for child in self._children if child not in self._servers))
+            # What serves is stopped before what it is served by.
+            await asyncio.gather(*(child.stop(self._hurry) for child in self._servers))
         return 0
 
-    async def _start(self, listening: socket.socket) -> Demo | None:
-        embedded = settings().database_url is None or settings().redis_url is None
-        if embedded or settings().master_keys is None:
-            if settings().production and settings().master_keys is None:
-                ensure_master_keys(self._data)
-            self._data.lock()
-        adopt(FLASH_MASTER_KEYS=ensure_master_keys(self._data))
-        postgres = settings().database_url is None
-        if settings().redis_url is None:
-            self._tell("starting Valkey")
-            await self._server(self._data.valkey_command())
-            adopt(REDIS_URL=self._data.redis_url)
-        if postgres:
-            self._tell("starting PostgreSQL")
-            await self._server(await asyncio.to_thread(self._data.postgres_command))
-            adopt(DATABASE_URL=self._data.database_url)
-        logs = self._data.logs if embedded else None
-        self._tell(f"starting {self._plan.api_processes} API process(es) and a worker")
+    def _on_signal(self) -> None:
+        """The first signal stops everything in order; another one doesn't wait for requests and jobs."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def _start(self, listening: socket.socket) -> dict[str, str] | None:
+        """Start everything. Returns the demo merchant, if there is one."""
+        self._configure()
+        self._tell(f"starting {self._plan.api_processes} API process(es)")
         for number in range(1, self._plan.api_processes + 1):
-            arguments = [sys.executable, "-m", "app", "api", "--fd", str(listening.fileno())]
-            await self._child(f"api-{number}", arguments, logs, inherits=(listening.fileno(),))
-        if postgres:
-            await wait_for_postgres(self._data)
-        self._tell("bringing the database up to date")
-        await migrate(settings().database_url or "")
-        await self._child("worker", [sys.executable, "-m", "app", "worker"], logs)
-        demo = await ensure_demo(self._data) if self._plan.demo and not settings().production else None
-        await self._ready(listening)
+            await self._keep(f"api-{number}", "api", "--fd", str(listening.fileno()), inherits=(listening.fileno(),))
+        if self._embeds_valkey:
+            self._tell("starting Valkey")
+            await self._serve(await asyncio.to_thread(self._data.valkey_command))
+        if self._embeds_postgres:
+            self._tell("starting PostgreSQL")
+            await self._serve(await asyncio.to_thread(self._data.postgres_command))
+        await self._prepare()
+        self._tell("starting a worker")
+        await self._keep("worker", "worker")
+        if self._plan.demo and not self._data.demo.exists():
+            await self._make_demo()
+        await self._wait_until_ready(listening)
+        demo = await self._demo(listening) if self._plan.demo else None
+        self._ready = True
         return demo
 
-    async def _server(self, command: Command) -> None:
+    def _configure(self) -> None:
+        """Take the data directory, if it is needed, and put into the environment what the children need to know."""
+        configured = os.environ.get("FLASH_MASTER_KEYS")
+        production = os.environ.get("FLASH_ENV") == "production"
+        if production and not configured:
+            self._validate()
+        if self._logs or self._plan.demo or not configured:
+            self._data.lock()
+        os.environ["FLASH_DATA"] = str(self._data.path)
+        if not configured and not self._data.master_keys.exists():
+            self._validate()
+        if not configured:
+            os.environ["FLASH_MASTER_KEYS"] = self._data.master_keys.read_text().strip()
+        if self._embeds_valkey:
+            os.environ["REDIS_URL"] = self._data.redis_url
+        if self._embeds_postgres:
+            os.environ["DATABASE_URL"] = self._data.database_url
+
+    def _validate(self) -> None:
+        """Read the settings, and make a master key where that is allowed. Raises ConfigurationError."""
+        from app.running import ensure_master_keys  # noqa: PLC0415
+
+        ensure_master_keys(self._data)
+
+    async def _prepare(self) -> None:
+        """Check what is configured, wait for the servers, and bring the database up to date."""
+        self._validate()
+        from app.preflight import check_database, check_redis, missing_migrations, reach  # noqa: PLC0415
+        from app.running import wait_for_postgres  # noqa: PLC0415
+
+        if not self._embeds_valkey:
+            await check_redis(os.environ["REDIS_URL"])
+        if self._embeds_postgres:
+            await wait_for_postgres(self._data)
+        connection = await reach(os.environ["DATABASE_URL"])
+        missing = await missing_migrations(connection)
+        await connection.close()
+        if missing:
+            self._tell("bringing the database up to date")
+            await self._run("migrate", "The migrations failed")
+        await check_database()
+
+    async def _make_demo(self) -> None:
+        self._tell("making a demo merchant")
+        await self._run("demo", "The demo merchant can't be made (--no-demo goes without)")
+
+    async def _demo(self, listening: socket.socket) -> dict[str, str]:
+        """Return the demo merchant with a fresh token for its member, asked of the API as anybody would."""
+        demo = await self._demo_with_token(listening)
+        if demo is None:
+            # The database is another one than the demo was made in.
+            await self._make_demo()
+            demo = await self._demo_with_token(listening)
+        if demo is None:
+            raise ConfigurationError(
+                f"The API refuses the demo merchant's keys; delete {self._data.demo} or --no-demo."
+            )
+        return demo
+
+    async def _demo_with_token(self, listening: socket.socket) -> dict[str, str] | None:
+        try:
+            demo: dict[str, str] = json.loads(self._data.demo.read_text())
+            body = json.dumps({"query": LOG_IN, "variables": {"memberId": demo["member_id"]}})
+            _, answer = await ask(listening, "/graphql", body=body.encode(), key=demo["admin"], within_seconds=10)
+            return demo | {"member_token": json.loads(answer)["data"]["answer"]["token"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    async def _serve(self, command: Command) -> None:
         child = Child(command.name, command.arguments, command.stop_signal, command.uid, command.log)
+        self._servers.append(child)
         self._children.append(child)
-        await child.start(self._tell)
+        await child.start(self._tell, self._on_end)
 
-    async def _child(self, name: str, arguments: list[str], logs: Path | None, inherits: tuple[int, ...] = ()) -> None:
-        log = None if logs is None else logs / f"{name}.log"
-        child = Child(name, arguments, log=log, inherits=inherits)
+    async def _keep(self, name: str, *arguments: str, inherits: tuple[int, ...] = ()) -> None:
+        child = self._flash(name, *arguments, inherits=inherits)
+        await child.start(self._tell, self._on_end)
+
+    async def _run(self, command: str, failure: str) -> None:
+        """Run one of our own commands to its end."""
+        child = self._flash(command, command)
+        if await child.run_once():
+            raise ConfigurationError(f"{failure}{_why(child)}")
+
+    def _flash(self, name: str, *arguments: str, inherits: tuple[int, ...] = ()) -> Child:
+        log = self._data.open_log(name) if self._logs else None
+        child = Child(name, [*_FLASH, *arguments], log=log, inherits=inherits)
         self._children.append(child)
-        await child.start(self._tell)
+        return child
 
-    async def _ready(self, listening: socket.socket) -> None:
+    def _on_end(self, child: Child, times: int, ending: str) -> None:
+        """Give up when a child ends again and again before everything was ready once."""
+        hopeless = times >= EARLY_ENDS_MAX and time.monotonic() - self._begun > EARLY_SECONDS_MIN
+        if hopeless and not self._ready and not self._failed.done():
+            self._failed.set_exception(
+                ConfigurationError(f"{child.name} ended {times} times before it was ready ({ending}){_why(child)}")
+            )
+
+    async def _wait_until_ready(self, listening: socket.socket) -> None:
         """Wait until the API answers that it is ready."""
         deadline = time.monotonic() + READY_SECONDS_MAX
-        while not await _says_ready(listening):
+        while (await ask(listening, "/readyz"))[0] != 200:
             if time.monotonic() > deadline:
-                raise ConfigurationError(f"The API doesn't get ready; see the logs in {self._data.logs}.")
-            await asyncio.sleep(0.05)
-
-    async def _end(self) -> None:
-        """Stop what serves first, then what it is served by."""
-        self._stopping = True
-        servers = [child for child in self._children if child.name in {"postgres", "valkey"}]
-        await asyncio.gather(*(child.stop() for child in self._children if child not in servers))
-        await asyncio.gather(*(child.stop() for child in servers))
+                where = f"; its log is {self._logs / 'api-1.log'}" if self._logs else ""
+                raise ConfigurationError(f"The API isn't ready after {READY_SECONDS_MAX:.0f} s{where}.")
+            await asyncio.sleep(0.02)
 
     def _tell(self, sentence: str) -> None:
         print(f"flash: {sentence}", file=sys.stderr, flush=True)
 
-    def _announce(self, listening: socket.socket, demo: Demo | None, seconds: float) -> None:
-        address = _address(listening)
+    def _announce(self, listening: socket.socket, demo: dict[str, str] | None) -> None:
+        address = address_of(listening)
         url = f"http://{address}/graphql"
         if self._plan.as_json:
             facts: dict[str, Any] = {
                 "url": url,
                 "pid": os.getpid(),
                 "data": str(self._data.path),
-                "processes": {c.name: c.process.pid for c in self._children if c.process is not None},
-                "demo": demo.as_dict() if demo else None,
+                "processes": {
+                    c.name: c.process.pid for c in self._children if c.process and c.process.returncode is None
+                },
+                "demo": demo,
             }
             print(json.dumps(facts), flush=True)
             return
-        print(f"\nFlash is ready after {seconds:.1f} s.\n\n  GraphQL   {url}")
+        print(f"\nFlash is ready after {time.monotonic() - self._begun:.1f} s.\n\n  GraphQL   {url}")
         print(f"  Health    http://{address}/readyz\n  Data      {self._data.path}")
         if demo:
             print("\nThe demo merchant's keys; send one as `Authorization: Bearer …`:\n")
-            for label, secret in demo.secrets().items():
-                print(f"  {label:<9} {secret}")
-            print(f"\n  pool      {demo.pool_id}   (active, to claim from)\n  member    {demo.member_id}")
-            print(f"\nTo try it in the browser: {url}#key={demo.admin}")
+            for label, name in _DEMO_SECRETS.items():
+                print(f"  {label:<9} {demo[name]}")
+            print(f"\n  pool      {demo['pool_id']}   (active, to claim from)\n  member    {demo['member_id']}")
+            print(f"\nTo try it in the browser: {url}#key={demo['admin']}")
         print("\nCtrl-C stops everything.", flush=True)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises ConfigurationError when the address can't be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(2048)
-    except OSError as error:
-        raise ConfigurationError(
-            f"Can't listen on {host}:{port} ({(error.strerror or str(error)).lower()}); "
-            "stop what does or choose another with --port."
-        ) from None
-    return listening
-
-
-def _address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not bound)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _says_ready(listening: socket.socket) -> bool:
-    """Ask /readyz in plain HTTP."""
-    host, port = listening.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared, not bound)
-    try:
-        async with asyncio.timeout(2):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                writer.write(b"GET /readyz HTTP/1.1\r\nHost: flash\r\nConnection: close\r\n\r\n")
-                return b" 200 " in await reader.readline()
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
-        return False
+def _why(child: Child) -> str:
+    """Return the end of a sentence: what the child said last, and where it says the rest."""
+    said = child.last_line().removeprefix("flash: ").rstrip(".")
+    return f": {said}; its log is {child.log}." if child.log else "; what it said is above."

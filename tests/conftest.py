@@ -26,8 +26,8 @@ from app.config import Settings, settings
 from app.crypto import new_master_key
 from app.database import connected, dsn
 from app.embedded import Command, DataDirectory
+from app.listening import bind
 from app.migrate import create_database, migrate
-from app.supervisor import bind
 from tests.factories import Shop, open_shop
 
 _SERVERS = pytest.StashKey[list["subprocess.Popen[bytes]"]]()

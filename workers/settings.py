@@ -4,15 +4,19 @@ import asyncio
 import logging
 import sys
 from contextlib import AsyncExitStack
-from typing import Any, cast
+from typing import Any, Final, cast
+from urllib.parse import unquote
 
 from arq import Worker, cron
 from arq.connections import RedisSettings
+from redis.exceptions import RedisError
 
 from app.config import settings
 from app.database import connected
 from app.merchants.data_keys import keyring
 from workers.fold_stock import fold_stock
+
+log = logging.getLogger("flash.worker")
 
 CRON_JOBS = [
     # Every ten seconds: keep reading stock cheap.
@@ -21,9 +25,12 @@ CRON_JOBS = [
     ),
 ]
 
+_RETRY_SECONDS: Final = 1.0
+_REMIND_EVERY: Final = 30
+
 
 def run() -> None:
-    """Run one worker until SIGTERM: it finishes the job it is at."""
+    """Run one worker until SIGTERM: it finishes the job it is at. While Valkey is away it waits, and says so."""
     configured = settings()
     keyring()
     logging.basicConfig(
@@ -32,28 +39,63 @@ def run() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     logging.getLogger("arq.worker").setLevel(logging.WARNING)
+    redis = _redis(configured.redis_url or "")
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    stopped = asyncio.Event()
+    failures = 0
+    while not stopped.is_set():
+        try:
+            _work(redis, stopped)
+        except (RedisError, OSError) as error:
+            if failures % _REMIND_EVERY == 0:
+                log.warning("Valkey is away (%s); jobs wait for it", type(error).__name__)
+            failures += 1
+            loop.run_until_complete(_pause(stopped))
+
+
+def _work(redis: RedisSettings, stopped: asyncio.Event) -> None:
+    """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer, or no longer."""
     stack = AsyncExitStack()
 
     async def on_startup(_ctx: dict[Any, Any]) -> None:
-        await stack.enter_async_context(connected(configured))
+        await stack.enter_async_context(connected(settings()))
+        log.info("the worker has begun")
 
     async def on_shutdown(_ctx: dict[Any, Any]) -> None:
         await stack.aclose()
 
-    asyncio.set_event_loop(asyncio.new_event_loop())
     worker = Worker(
         functions=[],
         cron_jobs=CRON_JOBS,
-        redis_settings=_redis(configured.redis_url or ""),
+        redis_settings=redis,
         on_startup=cast(Any, on_startup),
         on_shutdown=cast(Any, on_shutdown),
         job_completion_wait=8,
         handle_signals=True,
     )
-    worker.run()
+    worker.on_stop = lambda _signal: stopped.set()
+    try:
+        worker.run()
+    except asyncio.CancelledError:
+        # A job didn't end in the time that a signal leaves it; it runs again elsewhere.
+        stopped.set()
+    finally:
+        asyncio.get_event_loop().run_until_complete(stack.aclose())
+
+
+async def _pause(stopped: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(stopped.wait(), _RETRY_SECONDS)
+    except TimeoutError:
+        return
 
 
 def _redis(url: str) -> RedisSettings:
     redis = RedisSettings.from_dsn(url)
-    redis.conn_retries = 30
+    # arq takes these as they are written in the URL.
+    for name in ("username", "password", "unix_socket_path"):
+        written = getattr(redis, name)
+        setattr(redis, name, unquote(written) if written else None)
+    redis.conn_retries = 0
     return redis

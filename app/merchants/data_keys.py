@@ -8,7 +8,7 @@ from uuid import UUID
 
 from app import ids
 from app.config import ConfigurationError, settings
-from app.crypto import KEY_BYTES, MasterKeyring, MerchantKeys
+from app.crypto import KEY_BYTES, MasterKeyring, MerchantKeys, data_key_identity
 from app.database import Tx
 
 PURPOSES = ("ENCRYPTION", "LOOKUP", "TOKEN")
@@ -33,7 +33,7 @@ def keyring() -> MasterKeyring:
 async def create_data_keys(tx: Tx, merchant_id: UUID) -> None:
     """Make the first key of each purpose, wrapped by the current master key."""
     for purpose in PURPOSES:
-        master_key, wrapped = keyring().wrap(os.urandom(KEY_BYTES), _identity(merchant_id, purpose, 1))
+        master_key, wrapped = keyring().wrap(os.urandom(KEY_BYTES), data_key_identity(merchant_id, purpose, 1))
         await tx.row(INSERT, merchant_id, ids.new(), purpose, 1, master_key, wrapped)
 
 
@@ -41,7 +41,7 @@ def unwrap(merchant_id: UUID, rows: Iterable[Any]) -> MerchantKeys:
     """Return the keys of the rows of `data_key`. Raises DecryptionError when a master key is missing."""
     keys: dict[str, dict[int, bytes]] = {purpose: {} for purpose in PURPOSES}
     for row in rows:
-        identity = _identity(merchant_id, row["purpose"], row["version"])
+        identity = data_key_identity(merchant_id, row["purpose"], row["version"])
         keys[row["purpose"]][row["version"]] = keyring().unwrap(row["master_key"], row["wrapped"], identity)
     return MerchantKeys(
         merchant_id,
@@ -49,7 +49,3 @@ def unwrap(merchant_id: UUID, rows: Iterable[Any]) -> MerchantKeys:
         lookup=keys["LOOKUP"][max(keys["LOOKUP"])],
         token=keys["TOKEN"][max(keys["TOKEN"])],
     )
-
-
-def _identity(merchant_id: UUID, purpose: str, version: int) -> bytes:
-    return merchant_id.bytes + f"/{purpose}/{version}".encode()

@@ -1,0 +1,61 @@
+"""The listening socket that a supervisor shares among its API processes, and one plain question through it."""
+
+import asyncio
+import socket
+from typing import Final
+
+from app.errors import ConfigurationError
+
+_BACKLOG: Final = 2048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises ConfigurationError when the address can't be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such host"
+        raise ConfigurationError(
+            f"Can't listen on {host}:{port} ({reason.lower()}); stop what does or choose another with --port."
+        ) from None
+    return listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """Return `host:port` as a client on this machine writes it."""
+    host, port = _reachable(listening)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def ask(
+    listening: socket.socket, path: str, *, body: bytes = b"", key: str = "", within_seconds: float = 2.0
+) -> tuple[int, bytes]:
+    """Send one HTTP request (POST when it has a body). Returns the status, 0 when nobody answers in time."""
+    verb = "POST" if body else "GET"
+    head = f"{verb} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    if key:
+        head += f"Authorization: Bearer {key}\r\n"
+    try:
+        async with asyncio.timeout(within_seconds):
+            reader, writer = await asyncio.open_connection(*_reachable(listening))
+            try:
+                writer.write(f"{head}\r\n".encode() + body)
+                answer_head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+                return int(answer_head.split(b" ", 2)[1]), answer
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, IndexError, ValueError):
+        return 0, b""
+
+
+def _reachable(listening: socket.socket) -> tuple[str, int]:
+    host, port = listening.getsockname()[:2]
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104  (compared, not bound)

@@ -1,0 +1,105 @@
+"""What must hold before anything is served from a database: it answers, is new enough, migrated, and our keys fit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from app.config import ConfigurationError, dsn, settings
+from app.crypto import DecryptionError, MasterKeyring, data_key_identity
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+POSTGRES_VERSION_MIN: Final = 15
+_CONNECT_SECONDS_MAX: Final = 10.0
+_MIGRATIONS: Final = Path(__file__).parent.parent / "migrations"
+
+#: One data key for each master key that wraps any.
+WRAPPED: Final = """
+SELECT DISTINCT ON (master_key) master_key, merchant_id, purpose, version, wrapped FROM data_key ORDER BY master_key
+"""
+
+
+async def reach(database_url: str) -> asyncpg.Connection:
+    """Return a connection. Raises ConfigurationError when there is none to be had, or the server is too old."""
+    url = dsn(database_url)
+    try:
+        connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS_MAX)
+    except ValueError:
+        # The library's sentence may quote a piece of the password.
+        raise ConfigurationError(
+            "DATABASE_URL can't be read; it must look like postgresql://user:password@host:5432/name, "
+            "special characters percent-encoded."
+        ) from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        reason = str(error).strip().rstrip(".") or f"no answer within {_CONNECT_SECONDS_MAX:.0f} s"
+        raise ConfigurationError(f"The database can't be reached: {reason}; check DATABASE_URL.") from None
+    if connection.get_server_version().major < POSTGRES_VERSION_MIN:
+        await connection.close()
+        raise ConfigurationError(f"Flash needs PostgreSQL {POSTGRES_VERSION_MIN} or newer.")
+    return connection
+
+
+async def missing_migrations(connection: asyncpg.Connection) -> list[str]:
+    """Return the names of the migrations that the database lacks."""
+    wanted = sorted(path.stem for path in _MIGRATIONS.glob("[0-9]*.py"))
+    if await connection.fetchval("SELECT to_regclass('tortoise_migrations')") is None:
+        return wanted
+    applied = {row["name"] for row in await connection.fetch("SELECT name FROM tortoise_migrations")}
+    return [name for name in wanted if name not in applied]
+
+
+async def refuse_other_keys(connection: asyncpg.Connection, master_keys: str) -> None:
+    """Raise ConfigurationError unless the master keys unwrap what the database holds."""
+    keyring = MasterKeyring.parse(master_keys)
+    for row in await connection.fetch(WRAPPED):
+        identity = data_key_identity(row["merchant_id"], row["purpose"], row["version"])
+        try:
+            keyring.unwrap(row["master_key"], row["wrapped"], identity)
+        except DecryptionError as error:
+            raise ConfigurationError(
+                f"The master keys don't fit this database: {error}; "
+                "set FLASH_MASTER_KEYS to the keys that its data was made with."
+            ) from None
+
+
+async def check_database() -> None:
+    """Raise ConfigurationError unless the configured database can be served from."""
+    configured = settings()
+    connection = await reach(configured.database_url or "")
+    try:
+        missing = await missing_migrations(connection)
+        if missing:
+            raise ConfigurationError(f"The database lacks migrations ({', '.join(missing)}); run `flash migrate`.")
+        await refuse_other_keys(connection, configured.master_keys.get_secret_value() if configured.master_keys else "")
+    finally:
+        await connection.close()
+
+
+def redis_at(url: str, *, seconds_max: float = 5.0) -> "Redis":
+    """Return a client that hasn't connected yet. Raises ConfigurationError for a URL that can't be read."""
+    from redis.asyncio import Redis  # noqa: PLC0415  (half a second of imports that `flash up` does without)
+
+    try:
+        redis: Redis = Redis.from_url(url, socket_connect_timeout=seconds_max, socket_timeout=seconds_max)
+    except (ValueError, TypeError):
+        raise ConfigurationError(
+            "REDIS_URL can't be read; it must look like redis://host:6379/0, rediss://… or unix:///path/to/socket."
+        ) from None
+    return redis
+
+
+async def check_redis(url: str) -> None:
+    """Raise ConfigurationError unless the server of REDIS_URL answers; the message never shows the URL."""
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    redis = redis_at(url)
+    try:
+        await redis.ping()
+    except (RedisError, OSError, TimeoutError) as error:
+        raise ConfigurationError(
+            f"Valkey (or Redis) doesn't answer ({type(error).__name__}); start it or correct REDIS_URL."
+        ) from None
+    finally:
+        await redis.aclose()
