@@ -1,0 +1,144 @@
+"""Tenancy. Without these an id of another merchant or member could be read, used, or told from one that isn't there.
+
+Walks the schema: every argument and input field of type ID gets the ids of another merchant's nodes of every kind.
+"""
+
+from typing import Any
+
+import pytest
+
+from app import ids
+from app.database import database
+from tests.edge.walk import Operation, operations, placed
+from tests.factories import CREATE_API_KEY, GENERATE_CODES, REDEEM_CODES, Shop, usd
+
+ID_PLACES = [
+    pytest.param(operation, path, id=f"{operation.coordinate}({'.'.join(path)})")
+    for operation in operations()
+    for path in operation.id_paths()
+]
+
+
+async def _world(shop: Shop) -> dict[ids.Kind, str]:
+    """Make one node of every kind and return their ids."""
+    pool = await shop.pool(codes=0, active=False, name="Hidden pool")
+    batch = (await shop.do(GENERATE_CODES, poolId=pool["id"], count=5))["batch"]
+    await shop.data("mutation ($id: ID!) { activatePool(input: { poolId: $id }) { __typename } }", {"id": pool["id"]})
+    member = await shop.member(displayName="Hidden", email="hidden@example.com", emailVerified=True)
+    code = await shop.claim(pool, member)
+    redeemed = await shop.do(
+        REDEEM_CODES, codes=[code["text"]], orderId="hidden", orderAmount=usd(1000), memberId=member["id"]
+    )
+    await shop.claim(await shop.pool(), member)
+    key = (await shop.do(CREATE_API_KEY, label="hidden", role="ANALYST"))["apiKey"]
+    event = await database().row("SELECT id FROM event WHERE merchant_id = $1 ORDER BY id DESC", shop.merchant_id)
+    assert event is not None
+    return {
+        "apikey": key["id"],
+        "batch": batch["id"],
+        "code": code["id"],
+        "event": ids.encode("event", event["id"]),
+        "member": member["id"],
+        "merchant": ids.encode("merchant", shop.merchant_id),
+        "pool": pool["id"],
+        "redemption": redeemed["redemptions"][0]["id"],
+        "wallet": member["wallet"]["id"],
+    }
+
+
+def _without(answer: dict[str, Any], echoed: str) -> str:
+    return str(answer).replace(echoed, "ECHOED")
+
+
+def _codes(answer: dict[str, Any]) -> set[str]:
+    return {error["extensions"]["code"] for error in answer.get("errors", [])}
+
+
+async def test_a_world_has_a_node_of_every_kind_and_its_owner_reads_them_all(shop: Shop) -> None:
+    world = await _world(shop)
+
+    for kind, node_id in world.items():
+        assert (await shop.data("query ($id: ID!) { node(id: $id) { id } }", {"id": node_id}))["node"] == {
+            "id": node_id
+        }, kind
+    assert set(world) == set(ids.Kind.__args__)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("operation", "path"), ID_PLACES)
+async def test_another_merchants_id_reads_as_a_missing_one_and_writes_nothing(
+    shop: Shop, other_shop: Shop, operation: Operation, path: tuple[str, ...]
+) -> None:
+    mine, theirs = await _world(shop), await _world(other_shop)
+    member_id = ids.decode("member", mine["member"])
+    callers = [shop.admin, await shop.key("CHECKOUT"), await shop.key("ANALYST"), await shop.token(mine["member"])]
+    before = await shop.counts(), await other_shop.counts()
+    assert member_id is not None
+
+    for key in callers:
+        for kind, foreign in theirs.items():
+            missing = ids.encode(kind, ids.new())
+            answers = []
+            for node_id in (foreign, missing):
+                variables = placed(operation.variables(mine), path, node_id)
+                answer = await shop.post(operation.document(), variables, key=key)
+                assert _codes(answer) <= {"FORBIDDEN"}, answer
+                answers.append(_without(answer, node_id))
+            assert answers[0] == answers[1], (kind, key[:6])
+            assert "Hidden" not in answers[0]
+    assert (await shop.counts(), await other_shop.counts()) == before
+
+
+@pytest.mark.parametrize(("operation", "path"), ID_PLACES)
+async def test_another_members_id_reads_as_a_missing_one_to_a_member(
+    shop: Shop, operation: Operation, path: tuple[str, ...]
+) -> None:
+    theirs = await _world(shop)
+    me = await shop.member()
+    mine: dict[ids.Kind, str] = theirs | {"member": me["id"], "wallet": me["wallet"]["id"]}
+    token = await shop.token(me["id"])
+    before = await shop.counts()
+
+    for kind in ("member", "wallet", "code", "redemption", "event", "apikey", "batch"):
+        answers = []
+        for node_id in (theirs[kind], ids.encode(kind, ids.new())):
+            variables = placed(operation.variables(mine), path, node_id)
+            answer = await shop.post(operation.document(), variables, key=token)
+            assert _codes(answer) <= {"FORBIDDEN"}, answer
+            answers.append(_without(answer, node_id))
+        assert answers[0] == answers[1], kind
+        assert "Hidden" not in answers[0]
+    assert await shop.counts() == before
+
+
+async def test_lists_hold_nothing_of_another_merchant(shop: Shop, other_shop: Shop) -> None:
+    mine, theirs = await _world(shop), await _world(other_shop)
+    fields = [operation.name for operation in operations("Query") if str(operation.field.type).endswith("Connection!")]
+
+    assert {"pools", "codes", "redemptions", "members", "events"} <= set(fields)
+    for name in fields:
+        document = f"{{ answer: {name}(first: 100) {{ edges {{ node {{ id }} }} }} }}"
+        listed = {edge["node"]["id"] for edge in (await shop.data(document))["answer"]["edges"]}
+        assert listed & set(mine.values())
+        assert not listed & set(theirs.values())
+
+
+async def test_another_merchants_cursor_shows_nothing_of_it(shop: Shop, other_shop: Shop) -> None:
+    mine, _ = await _world(shop), await _world(other_shop)
+    document = "query ($after: String) { members(after: $after) { edges { cursor node { id } } } }"
+    cursor = (await other_shop.data(document))["members"]["edges"][0]["cursor"]
+
+    listed = [edge["node"]["id"] for edge in (await shop.data(document, {"after": cursor}))["members"]["edges"]]
+
+    assert set(listed) <= {mine["member"]}
+
+
+async def test_another_merchants_code_is_as_unknown_as_a_made_up_one(shop: Shop, other_shop: Shop) -> None:
+    pool, member = await other_shop.pool(transferable=True), await other_shop.member()
+    theirs = (await other_shop.claim(pool, member))["text"]
+    before = await other_shop.counts()
+
+    answer = await shop.do(REDEEM_CODES, codes=[theirs], orderId="o-1", orderAmount=usd(1000))
+
+    assert answer["__typename"] == "CodesRejected"
+    assert [rejection["reason"] for rejection in answer["rejections"]] == ["UNKNOWN"]
+    assert await other_shop.counts() == before
