@@ -181,7 +181,7 @@ def presentation(viewer: Viewer, input: RedeemCodesInput) -> Presentation:
     order_id = problems.text("orderId", input.order_id, length_max=100)
     currency = input.order_amount.currency
     amount = problems.money("orderAmount", input.order_amount, currency=currency, least=0) or 0
-    if len(currency) != 3 or not currency.isascii() or not currency.isupper():
+    if len(currency) != 3 or not (currency.isascii() and currency.isalpha() and currency.isupper()):
         problems.add("orderAmount.currency", "must be an ISO 4217 code")
     presenter = None if input.member_id is None else ids.decode("member", input.member_id)
     if input.member_id is not None and presenter is None:

@@ -457,7 +457,7 @@ async def test_an_archived_pool_issues_nothing(shop: Shop) -> None:
 @pytest.mark.parametrize(
     "window", [{"startsAt": "2999-01-01T00:00:00Z"}, {"endsAt": "2020-01-01T00:00:00Z"}], ids=["early", "late"]
 )
-async def test_a_pool_outside_its_window_issues_nothing(shop: Shop, window: dict[str, str]) -> None:
+async def test_a_pool_outside_its_window_issues_nothing(shop: Shop, window: dict[str, Any]) -> None:
     pool = await shop.pool(codes=3, **window)
     member = await shop.member()
 
