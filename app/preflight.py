@@ -33,7 +33,8 @@ async def reach(database_url: str) -> asyncpg.Connection:
             "special characters percent-encoded."
         ) from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        reason = str(error).strip().rstrip(".") or f"no answer within {_CONNECT_SECONDS_MAX:.0f} s"
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = said.strip().rstrip(".") or f"no answer within {_CONNECT_SECONDS_MAX:.0f} s"
         raise ConfigurationError(f"The database can't be reached: {reason}; check DATABASE_URL.") from None
     if connection.get_server_version().major < POSTGRES_VERSION_MIN:
         await connection.close()

@@ -66,10 +66,11 @@ class _Supervisor:
         self._ready = False
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._failed: asyncio.Future[None] = asyncio.Future()
+        self._failed: asyncio.Future[None]
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
+        self._failed = loop.create_future()
         for each in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(each, self._on_signal)
         listening = bind(self._plan.host, self._plan.port)
@@ -141,8 +142,11 @@ class _Supervisor:
 
     def _validate(self) -> None:
         """Read the settings, and make a master key where that is allowed. Raises ConfigurationError."""
+        from app.config import settings  # noqa: PLC0415
         from app.running import ensure_master_keys  # noqa: PLC0415
 
+        # What this process has put into the environment since is part of them.
+        settings.cache_clear()
         ensure_master_keys(self._data)
 
     async def _prepare(self) -> None:

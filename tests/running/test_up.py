@@ -1,0 +1,150 @@
+"""`flash up`: everything starts, what dies comes back, and everything stops."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.running.processes import Up, all_gone, eventually, flash, refusal, starting, up
+
+# One engine for these tests, not one for each test worker.
+pytestmark = pytest.mark.xdist_group("up")
+
+VIEWER = "{ viewer { __typename } }"
+KILLED = ["api-1", "worker", "valkey", "postgres"]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """An engine with two API processes, in a directory whose name is long and not plain."""
+    directory = tmp_path_factory.mktemp("up") / ("ein langer Name, größer als ein Socket erlaubt " * 3).strip()
+    with up(directory, "--api-processes", "2", errors=tmp_path_factory.mktemp("errors") / "up.log") as running:
+        yield running
+
+
+def test_one_line_of_json_tells_what_runs_and_where(engine: Up) -> None:
+    assert set(engine.facts) == {"url", "pid", "data", "processes", "demo"}
+    assert engine.facts["pid"] == engine.process.pid
+    assert set(engine.facts["processes"]) == {"api-1", "api-2", "worker", "valkey", "postgres"}
+    assert engine.ready() == {"database": "ok", "valkey": "ok"}
+
+
+def test_it_says_what_it_is_doing_while_it_starts(engine: Up) -> None:
+    told = [line for line in engine.errors.read_text().splitlines() if "running as root" not in line]
+    assert told[:6] == [
+        "flash: starting 2 API process(es)",
+        "flash: starting Valkey",
+        "flash: starting PostgreSQL",
+        "flash: bringing the database up to date",
+        "flash: starting a worker",
+        "flash: making a demo merchant",
+    ]
+
+
+@pytest.mark.parametrize("role", ["admin", "checkout", "analyst", "member_token"])
+def test_the_demo_keys_are_accepted(engine: Up, role: str) -> None:
+    assert "errors" not in engine.ask("{ __typename }", engine.facts["demo"][role])
+
+
+def test_a_second_up_on_the_same_directory_says_so(engine: Up) -> None:
+    data = Path(engine.facts["data"])
+
+    assert refusal("up", "--port", "0", "--data", data) == (
+        f"Flash is already running on {data} (process {engine.process.pid}); stop it or name another --data."
+    )
+
+
+def test_a_port_in_use_is_one_sentence(engine: Up, tmp_path: Path) -> None:
+    port = engine.url.rpartition(":")[2]
+
+    assert refusal("up", "--port", port, "--data", tmp_path) == (
+        f"Can't listen on 127.0.0.1:{port} (address already in use); stop what does or choose another with --port."
+    )
+
+
+def test_a_command_uses_the_running_database(engine: Up) -> None:
+    made = flash("merchant", "create", "--name", "N", "--currency", "EUR", "--json", "--data", engine.facts["data"])
+
+    assert made.returncode == 0, made.stderr
+    assert "errors" not in engine.ask("{ __typename }", made.stdout.split('"')[7])
+
+
+def test_doctor_finds_the_running_engine_well(engine: Up) -> None:
+    looked = flash("doctor", "--data", engine.facts["data"])
+
+    assert looked.returncode == 0, looked.stdout
+    assert "embedded PostgreSQL 18, answers" in looked.stdout
+    assert "embedded, answers" in looked.stdout
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_killed_child_is_started_again(engine: Up, name: str) -> None:
+    before = {process.pid for process in engine.family()}
+    psutil.Process(_pid(engine, name)).send_signal(signal.SIGKILL)
+
+    eventually(lambda: _restarts(engine, name) == 1)
+    eventually(lambda: engine.ready() == {"database": "ok", "valkey": "ok"})
+    eventually(lambda: len({process.pid for process in engine.family()} & before) < len(before))
+    assert engine.process.poll() is None
+    assert "errors" not in engine.ask("{ __typename }", engine.facts["demo"]["admin"])
+
+
+def test_one_api_process_dying_loses_no_later_request(engine: Up) -> None:
+    psutil.Process(_pid(engine, "api-2")).send_signal(signal.SIGKILL)
+
+    answers = [httpx.get(f"{engine.url}/healthz", timeout=30).status_code for _ in range(30)]
+
+    assert answers == [200] * 30
+
+
+def _pid(engine: Up, name: str) -> int:
+    pid: int = engine.facts["processes"][name]
+    return pid
+
+
+def _restarts(engine: Up, name: str) -> int:
+    return engine.errors.read_text().count(f"{name} ended (SIGKILL); starting it again")
+
+
+def test_a_directory_outlives_an_interrupted_start_and_a_killed_supervisor(tmp_path: Path) -> None:
+    data, errors = tmp_path / "data", tmp_path / "up.log"
+
+    with starting(data, "--no-demo", errors=errors) as interrupted:
+        eventually(lambda: "starting PostgreSQL" in errors.read_text())
+        family = psutil.Process(interrupted.pid).children(recursive=True)
+        interrupted.send_signal(signal.SIGINT)
+        assert interrupted.wait(timeout=40) == 0
+        assert all_gone(family)
+
+    with up(data, "--no-demo", errors=errors) as killed:
+        family = killed.family()
+        assert killed.end(signal.SIGKILL) == -signal.SIGKILL
+
+    with up(data, "--no-demo", errors=errors) as again:
+        assert all_gone(family)
+        assert again.ready() == {"database": "ok", "valkey": "ok"}
+        assert again.facts["demo"] is None
+        family = again.family()
+        again.process.send_signal(signal.SIGINT)
+        assert again.end(signal.SIGINT) == 0
+        assert all_gone(family)
+
+    assert "Traceback" not in errors.read_text()
+
+
+def test_a_child_that_never_runs_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "uvicorn.py").write_text("raise SystemExit('broken on purpose')\n")
+    data = tmp_path / "data"
+
+    ended = flash("up", "--port", "0", "--data", data, "--no-demo", PYTHONPATH=broken)
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith(
+        f"before it was ready (exit 1): broken on purpose; its log is {data / 'logs' / 'api-1.log'}."
+    )
+    assert "Traceback" not in ended.stderr
