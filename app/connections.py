@@ -69,8 +69,11 @@ class Page:
         return self.size + 1
 
 
-def page(first: int | None, after: str | None) -> Page:
-    """Read the arguments of a list. Raises BAD_USER_INPUT for a size outside 1 to 100 or a cursor not from here."""
+def page(first: int | None, after: str | None, *, by_instant: bool = False) -> Page:
+    """Read the arguments of a list, which is ordered by id or by an instant and the id.
+
+    Raises BAD_USER_INPUT for a size outside 1 to 100 or a cursor of a list ordered otherwise.
+    """
     size = FIRST_DEFAULT if first is None else first
     if not 1 <= size <= FIRST_MAX:
         raise bad_user_input(f"`first` must be between 1 and {FIRST_MAX}.")
@@ -82,7 +85,7 @@ def page(first: int | None, after: str | None) -> Page:
         row_id = UUID(bytes=raw[:16])
     except (ValueError, binascii.Error, OverflowError):
         raise bad_user_input("`after` is not a cursor of this list.") from None
-    if after not in {cursor(row_id), cursor(row_id, instant)}:
+    if after != cursor(row_id, instant if by_instant else None):
         raise bad_user_input("`after` is not a cursor of this list.")
     return Page(size, instant, row_id, is_first=False)
 

@@ -185,7 +185,7 @@ async def codes_of_members(
     info: Info, member_id: UUID, first: int | None, after: str | None, state: CodeState | None
 ) -> Connection[Code]:
     """Return a page of a member's codes, last allocated first, read together with those of its siblings."""
-    asked = page(first, after)
+    asked = page(first, after, by_instant=True)
     rows = await info.context.load(
         _codes_by_member,
         member_id,
