@@ -1,0 +1,142 @@
+"""Credentials. Without these a malformed header could be a crash, or let somebody in."""
+
+import pytest
+
+from tests.conftest import Api, run_api
+from tests.factories import Shop
+
+BODY = {"query": "{ viewer { role } }"}
+RESPONSE_JSON = "application/graphql-response+json"
+INTROSPECTION = "{ __schema { queryType { name } } __typename }"
+
+
+def _headers(name: str, key: str) -> bytes | str:
+    """Return a malformed Authorization header made of a working key."""
+    made: dict[str, bytes | str] = {
+        "empty": "",
+        "no scheme": key,
+        "other scheme": f"Basic {key}",
+        "no credential": "Bearer",
+        "two spaces": f"Bearer  {key}",
+        "two credentials": f"Bearer {key} {key}",
+        "comma": f"Bearer {key},",
+        "quoted": f'Bearer "{key}"',
+        "one letter less": f"Bearer {key[:-1]}",
+        "one letter more": f"Bearer {key}A",
+        "other letters": f"Bearer {key.swapcase()}",
+        "non-ASCII": f"Bearer {key}é".encode(),
+        "non-ASCII merchant": "Bearer flash_١٢٣_x".encode(),
+        "latin-1": b"Bearer \xe9\xff",
+        "not UTF-8": b"Bearer \xff\xfe",
+        "non-ASCII token": "Bearer é.é.é".encode(),
+        "long": "Bearer " + "x" * 5_000,
+        "long key": f"Bearer {key}{'x' * 5_000}",
+        "other merchant": f"Bearer flash_{'0' * 32}_{key.split('_', 2)[2]}",
+    }
+    return made[name]
+
+
+NAMES = [
+    "empty", "no scheme", "other scheme", "no credential", "two spaces",
+    "two credentials", "comma", "quoted", "one letter less", "one letter more", "other letters", "non-ASCII",
+    "non-ASCII merchant", "latin-1", "not UTF-8", "non-ASCII token", "long", "long key", "other merchant",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_malformed_header_proves_nobody(shop: Shop, name: str) -> None:
+    given = _headers(name, shop.admin)
+    value = given if isinstance(given, bytes) else given.encode()
+
+    for accept, status in (("application/json", 200), (RESPONSE_JSON, 401)):
+        headers = [(b"authorization", value), (b"accept", accept.encode())]
+        response = await shop.http.post(shop.url, json=BODY, headers=headers)
+
+        assert response.status_code == status
+        assert response.json() == {
+            "errors": [
+                {
+                    "message": "Send a valid key or token as `Authorization: Bearer …`.",
+                    "extensions": {"code": "UNAUTHENTICATED"},
+                }
+            ]
+        }
+
+
+async def test_no_header_proves_nobody(shop: Shop) -> None:
+    for accept, status in (("application/json", 200), (RESPONSE_JSON, 401)):
+        response = await shop.http.post(shop.url, json=BODY, headers={"accept": accept})
+
+        assert response.status_code == status
+        assert response.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_scheme_has_no_case(shop: Shop, scheme: str) -> None:
+    response = await shop.http.post(shop.url, json=BODY, headers={"authorization": f"{scheme} {shop.admin}"})
+
+    assert response.json() == {"data": {"viewer": {"role": "ADMIN"}}}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_two_headers_are_a_bad_request_even_if_one_is_good(shop: Shop, order: int) -> None:
+    values = [shop.admin.encode(), b"flash_x"][::order]
+
+    response = await shop.http.post(
+        shop.url, json=BODY, headers=[(b"authorization", b"Bearer " + value) for value in values]
+    )
+
+    assert response.status_code == 400
+    assert response.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
+
+
+async def test_a_key_in_the_address_proves_nobody(shop: Shop) -> None:
+    response = await shop.http.post(f"{shop.url}?authorization=Bearer%20{shop.admin}&key={shop.admin}", json=BODY)
+
+    assert response.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def test_no_credential_reaches_the_log(shop: Shop, api: Api) -> None:
+    await shop.post("{ viewer { role } }")
+    await shop.post("{ viewer { role } }", key=shop.admin + "x")
+
+    assert shop.admin.split("_", 2)[2] not in api.log.read_text()
+
+
+async def test_in_development_the_schema_is_read_without_a_key_and_nothing_else_is(shop: Shop) -> None:
+    async def ask(document: str, **more: str) -> object:
+        return (await shop.http.post(shop.url, json={"query": document} | more)).json()
+
+    unauthenticated = "Send a valid key or token as `Authorization: Bearer …`."
+    assert await ask(INTROSPECTION) == {"data": {"__schema": {"queryType": {"name": "Query"}}, "__typename": "Query"}}
+    for document, more in (
+        ("{ __typename viewer { role } }", {}),
+        ("{ __typename ...f } fragment f on Query { viewer { role } }", {}),
+        ("{ __typename ... { ... on Query { viewer { role } } } }", {}),
+        ("{ __typename: viewer { role } }", {}),
+        ("query A { __typename } query B { viewer { role } }", {"operationName": "B"}),
+    ):
+        answer = await ask(document, **more)
+        assert isinstance(answer, dict)
+        assert [error["message"] for error in answer["errors"]] in (
+            [unauthenticated],
+            ['Name "__typename" must not begin with "__", which is reserved by GraphQL introspection.'],
+        )
+
+
+async def test_in_production_the_schema_needs_a_key_and_there_are_no_pages(shop: Shop, worker_database: str) -> None:
+    with run_api(worker_database, FLASH_ENV="production") as production:
+        url = f"{production.url}/graphql"
+        anonymous = await shop.http.post(url, json={"query": INTROSPECTION})
+        known = await shop.post(INTROSPECTION, url=url)
+        page = await shop.http.get(url, headers={"accept": "text/html"})
+        statuses = {
+            path: (await shop.http.get(production.url + path)).status_code
+            for path in ("/", "/assets/graphiql/page.js", "/assets/", "/healthz", "/readyz")
+        }
+
+    assert anonymous.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+    assert known["data"]["__schema"] == {"queryType": {"name": "Query"}}
+    assert page.status_code == 406
+    assert "<html" not in page.text
+    assert statuses == {"/": 404, "/assets/graphiql/page.js": 404, "/assets/": 404, "/healthz": 200, "/readyz": 200}
