@@ -20,9 +20,13 @@ async def play(url: str, key: str | None, households: int | None) -> int:
     if missing:
         print(f"flash: The replay needs {' and '.join(missing)}: install flash-engine[replay].", file=sys.stderr)
         return 1
-    # Before the imports, which take a second or two, so that Ctrl-C is never a traceback.
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    from app.replay.performance import perform  # noqa: PLC0415  (needs optional dependencies)
+    loop = asyncio.get_running_loop()
+    # Before the imports, which take a second or two, so that Ctrl-C is never a traceback.
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    try:
+        from app.replay.performance import perform  # noqa: PLC0415  (needs optional dependencies)
 
-    return await perform(url, key, households, stop)
+        return await perform(url, key, households, stop)
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

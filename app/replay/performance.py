@@ -254,17 +254,19 @@ class Performance:
     async def _standing_pools(self) -> dict[int, dict[str, str]]:
         """Return the campaigns' pools by the campaign's number.
 
-        The list is newest first, so of two pools of one name the oldest is kept: two replays that make a pool at
-        the same time then agree on one.
+        createPool knows no idempotency key, so two replays at the same instant can make two pools of one name. The
+        one that has left DRAFT counts, else the oldest: the batch's key lets only one of them have codes.
         """
         numbers = {campaign.pool_name: campaign.number for campaign in self._journey.campaigns}
         found: dict[int, dict[str, str]] = {}
         after = None
         while True:
             page = (await self._engine.ask(POOLS, {"after": after}))["pools"]
-            for edge in page["edges"]:
-                if edge["node"]["name"] in numbers:
-                    found[numbers[edge["node"]["name"]]] = edge["node"]
+            for pool in (edge["node"] for edge in page["edges"]):
+                number = numbers.get(pool["name"])
+                if number is None or (number in found and pool["status"] == "DRAFT" != found[number]["status"]):
+                    continue
+                found[number] = pool
             if not page["pageInfo"]["hasNextPage"]:
                 return found
             after = page["pageInfo"]["endCursor"]

