@@ -83,19 +83,23 @@ def api(
     gc.disable()
     import socket
 
-    import uvicorn
-
     from app.listening import address_of, bind
-    from app.main import application
 
     _name_data(data)
     _refuse_unconfigured()
-    listening = bind(host, port) if fd is None else socket.socket(fileno=fd)
     if fd is None:
         from app.preflight import check_database
 
+        listening = bind(host, port)
         asyncio.run(check_database())
         print(f"flash: listening on http://{address_of(listening)}/graphql", file=sys.stderr, flush=True)
+    else:
+        listening = socket.socket(fileno=fd)
+
+    import uvicorn
+
+    from app.main import application
+
     config = uvicorn.Config(
         application(),
         access_log=False,
@@ -223,14 +227,16 @@ def _name_data(data: Path | None) -> None:
 def _refuse_unconfigured() -> None:
     """Raise ConfigurationError unless the servers and the keys are named and can be read."""
     from app.config import dsn, settings
-    from app.merchants.data_keys import keyring
+    from app.crypto import MasterKeyring
     from app.preflight import redis_at
 
     configured = settings()
     if configured.database_url is None or configured.redis_url is None:
         raise ConfigurationError("Set DATABASE_URL and REDIS_URL, or use `flash up`, which starts embedded servers.")
+    if configured.master_keys is None:
+        raise ConfigurationError("Set FLASH_MASTER_KEYS to what `flash keys new` prints, the same for each process.")
     dsn(configured.database_url)
-    keyring()
+    MasterKeyring.parse(configured.master_keys.get_secret_value())
     redis_at(configured.redis_url)
 
 

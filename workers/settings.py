@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -11,7 +12,7 @@ from arq import Worker, cron
 from arq.connections import RedisSettings
 from redis.exceptions import RedisError
 
-from app.config import settings
+from app.config import Settings, settings
 from app.database import connected
 from app.merchants.data_keys import keyring
 from workers.fold_stock import fold_stock
@@ -39,14 +40,19 @@ def run() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     logging.getLogger("arq.worker").setLevel(logging.WARNING)
-    redis = _redis(configured.redis_url or "")
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     stopped = asyncio.Event()
     failures = 0
+
+    async def began() -> None:
+        nonlocal failures
+        failures = 0
+        log.info("the worker has begun")
+
     while not stopped.is_set():
         try:
-            _work(redis, stopped)
+            _work(configured, began, stopped)
         except (RedisError, OSError) as error:
             if failures % _REMIND_EVERY == 0:
                 log.warning("Valkey is away (%s); jobs wait for it", type(error).__name__)
@@ -54,13 +60,13 @@ def run() -> None:
             loop.run_until_complete(_pause(stopped))
 
 
-def _work(redis: RedisSettings, stopped: asyncio.Event) -> None:
+def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: asyncio.Event) -> None:
     """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer, or no longer."""
     stack = AsyncExitStack()
 
     async def on_startup(_ctx: dict[Any, Any]) -> None:
-        await stack.enter_async_context(connected(settings()))
-        log.info("the worker has begun")
+        await stack.enter_async_context(connected(configured))
+        await began()
 
     async def on_shutdown(_ctx: dict[Any, Any]) -> None:
         await stack.aclose()
@@ -68,7 +74,7 @@ def _work(redis: RedisSettings, stopped: asyncio.Event) -> None:
     worker = Worker(
         functions=[],
         cron_jobs=CRON_JOBS,
-        redis_settings=redis,
+        redis_settings=_redis(configured.redis_url or ""),
         on_startup=cast(Any, on_startup),
         on_shutdown=cast(Any, on_shutdown),
         job_completion_wait=8,

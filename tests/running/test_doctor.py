@@ -1,0 +1,85 @@
+"""`flash doctor`: each part is found well, or with what to do about it."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.crypto import new_master_key
+from tests.factories import Shop
+from tests.running.processes import flash
+
+
+def findings(*arguments: str | Path, status: int, cwd: Path | None = None, **variables: str | Path) -> dict[str, Any]:
+    """Return what doctor found, by name."""
+    looked = flash("doctor", "--json", *arguments, cwd=cwd, **variables)
+    assert looked.returncode == status, looked
+    return {finding.pop("what"): finding for finding in json.loads(looked.stdout)}
+
+
+def test_an_untouched_machine_is_well_and_stays_untouched(tmp_path: Path) -> None:
+    found = findings("--data", tmp_path / "new", status=0)
+
+    assert found["environment"] == {"state": "development", "advice": ""}
+    assert found["data directory"] == {"state": f"{tmp_path / 'new'}, made on first start", "advice": ""}
+    assert found["master keys"] == {"state": "made on first start", "advice": ""}
+    assert found["database"] == {"state": "embedded, not running; `flash up` starts it", "advice": ""}
+    assert found["valkey"] == {"state": "embedded, not running; `flash up` starts it", "advice": ""}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_relative_data_directory_is_meant_from_here(by: str, tmp_path: Path) -> None:
+    (tmp_path / "größer als").mkdir()
+
+    if by == "option":
+        found = findings("--data", "größer als", status=0, cwd=tmp_path)
+    else:
+        found = findings(status=0, cwd=tmp_path, FLASH_DATA="größer als")
+
+    assert found["data directory"]["state"] == f"{tmp_path / 'größer als'}, not in use"
+
+
+def test_everything_wrong_is_said_at_once_with_what_to_do() -> None:
+    found = findings(
+        status=1,
+        FLASH_ENV="production",
+        FLASH_DATA="/dev/null/x",
+        DATABASE_URL="postgresql://somebody:verysecret@127.0.0.1:1/flash",
+        REDIS_URL="redis://:verysecret@127.0.0.1:1/0",
+    )
+
+    assert {name for name, finding in found.items() if finding["advice"]} == {
+        "data directory",
+        "master keys",
+        "database",
+        "valkey",
+    }
+    assert found["master keys"] == {
+        "state": "none",
+        "advice": "Set FLASH_MASTER_KEYS to what `flash keys new` prints.",
+    }
+    assert found["valkey"]["advice"] == (
+        "Valkey (or Redis) doesn't answer (ConnectionError); start it or correct REDIS_URL."
+    )
+    assert "verysecret" not in str(found)
+
+
+async def test_keys_that_do_not_fit_are_found(worker_database: str, shop: Shop) -> None:
+    found = await asyncio.to_thread(
+        lambda: findings(status=1, DATABASE_URL=worker_database, FLASH_MASTER_KEYS=new_master_key("k1"))
+    )
+
+    assert found["database"]["state"].endswith("answers, but can't be decrypted")
+    assert found["database"]["advice"].startswith("The master keys don't fit this database: ")
+
+
+def test_people_read_lines(tmp_path: Path) -> None:
+    looked = flash("doctor", "--data", tmp_path, FLASH_ENV="production")
+
+    assert looked.returncode == 1
+    assert "ok  environment     production\n" in looked.stdout
+    assert "!!  master keys     none\n" in looked.stdout
+    assert "→ Set FLASH_MASTER_KEYS to what `flash keys new` prints.\n" in looked.stdout
