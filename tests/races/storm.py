@@ -1,0 +1,60 @@
+"""Many calls at once, alternately to two API processes on one database."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Iterable
+from typing import Any, TypeVar
+
+from app import ids
+from app.database import database
+from tests.conftest import Api
+from tests.factories import Shop
+
+T = TypeVar("T")
+
+ENROL = """
+WITH m AS (
+    INSERT INTO member (merchant_id, id, external_id, email_verified, source, joined_at)
+    SELECT $1, id, id::text, false, 'IMPORT', now() FROM unnest($2::uuid[]) AS id RETURNING merchant_id, id
+)
+INSERT INTO wallet (merchant_id, member_id, version) SELECT merchant_id, id, 0 FROM m
+"""
+
+
+class Processes:
+    """Sends each call to the next API process."""
+
+    def __init__(self, shop: Shop, *apis: Api) -> None:
+        """Take the merchant and the processes."""
+        self.shop = shop
+        self._urls = itertools.cycle([f"{api.url}/graphql" for api in apis])
+
+    def do(self, document: str, **input: Any) -> Awaitable[Any]:
+        """Return a call on its way to the next process."""
+        return self.shop.do(document, url=next(self._urls), **input)
+
+
+async def at_once(calls: Iterable[Awaitable[T]], *, most: int = 100) -> list[T]:
+    """Await all calls, up to `most` at the same time, and return their answers in order."""
+    room = asyncio.Semaphore(most)
+
+    async def enter(call: Awaitable[T]) -> T:
+        async with room:
+            return await call
+
+    return await asyncio.gather(*(enter(call) for call in calls))
+
+
+async def members(shop: Shop, count: int) -> list[str]:
+    """Enrol many members in one statement, and return their ids."""
+    new = [ids.new() for _ in range(count)]
+    await database().rows(ENROL, shop.merchant_id, new)
+    return [ids.encode("member", each) for each in new]
+
+
+def kinds(answers: Iterable[Any]) -> dict[str, int]:
+    """Count answers by type."""
+    counted: dict[str, int] = {}
+    for answer in answers:
+        counted[answer["__typename"]] = counted.get(answer["__typename"], 0) + 1
+    return counted

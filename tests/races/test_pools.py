@@ -1,0 +1,115 @@
+"""Changes of one pool that arrive at once at two processes. Without these terms could change under issued codes."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import Api
+from tests.factories import CHANGE_STATUS, EDIT_POOL, GENERATE_CODES, POOL, Shop
+from tests.races.storm import Processes, at_once, kinds
+
+READ = f"query ($id: ID!) {{ pool(id: $id) {{ {POOL} }} }}"
+
+
+@pytest.fixture
+def processes(shop: Shop, api: Api, second_api: Api) -> Processes:
+    return Processes(shop, api, second_api)
+
+
+async def test_an_edit_comes_before_the_activation_or_not_at_all(shop: Shop, processes: Processes) -> None:
+    for _ in range(15):
+        pool = await shop.pool(codes=1, active=False)
+
+        edited, activated, other = await at_once(
+            [
+                processes.do(EDIT_POOL, poolId=pool["id"], percentOff=20.0),
+                processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"]),
+                processes.do(EDIT_POOL, poolId=pool["id"], claimsPerMember=5),
+            ]
+        )
+
+        expected = pool | {"status": "ACTIVE", "allowedTransitions": ["PAUSED", "ARCHIVED"]}
+        assert activated["__typename"] == "ChangePoolStatusSuccess"
+        for answer, terms in ((edited, {"percentOff": 20.0}), (other, {"claimsPerMember": 5})):
+            if answer["__typename"] == "EditPoolSuccess":
+                expected |= terms
+            else:
+                assert (answer["__typename"], answer["status"]) == ("PoolNotEditable", "ACTIVE")
+        assert (await shop.data(READ, {"id": pool["id"]}))["pool"] == expected
+        assert activated["pool"] == expected
+
+
+async def test_edits_of_different_terms_at_once_lose_none(shop: Shop, processes: Processes) -> None:
+    pool = await shop.pool(codes=0, active=False)
+    edits: list[dict[str, Any]] = [{"name": "A"}, {"percentOff": 1.0}, {"claimsPerMember": 7}, {"stacking": "STACKABLE"},
+             {"transferable": True}, {"codeLifetimeDays": 9}]  # fmt: skip
+
+    answers = await at_once(processes.do(EDIT_POOL, poolId=pool["id"], **edit) for edit in edits)
+
+    assert kinds(answers) == {"EditPoolSuccess": 6}
+    expected = pool | {key: value for edit in edits for key, value in edit.items()}
+    assert (await shop.data(READ, {"id": pool["id"]}))["pool"] == expected
+
+
+async def test_a_batch_comes_whole_before_the_activation_or_not_at_all(shop: Shop, processes: Processes) -> None:
+    for _ in range(10):
+        pool = await shop.pool(codes=1, active=False)
+
+        *batches, activated = await at_once(
+            [
+                *(processes.do(GENERATE_CODES, poolId=pool["id"], count=50) for _ in range(3)),
+                processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"]),
+            ]
+        )
+
+        assert activated["__typename"] == "ChangePoolStatusSuccess"
+        assert set(kinds(batches)) <= {"GenerateCodesSuccess", "PoolNotEditable"}
+        stored = kinds(batches).get("GenerateCodesSuccess", 0)
+        assert (await shop.stock(pool))["total"] == 1 + 50 * stored
+
+
+async def test_an_empty_pool_is_activated_with_its_first_batch_or_not_at_all(shop: Shop, processes: Processes) -> None:
+    for _ in range(10):
+        pool = await shop.pool(codes=0, active=False)
+
+        generated, activated = await at_once(
+            [
+                processes.do(GENERATE_CODES, poolId=pool["id"], count=20),
+                processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"]),
+            ]
+        )
+
+        assert generated["__typename"] == "GenerateCodesSuccess"
+        assert activated["__typename"] in {"ChangePoolStatusSuccess", "PoolHasNoCodes"}
+        again = await processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+        was_active = activated["__typename"] == "ChangePoolStatusSuccess"
+        assert again["__typename"] == ("PoolTransitionRejected" if was_active else "ChangePoolStatusSuccess")
+
+
+async def test_of_activations_at_once_one_succeeds(shop: Shop, processes: Processes) -> None:
+    pool = await shop.pool(codes=1, active=False)
+
+    answers = await at_once(processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"]) for _ in range(20))
+
+    assert kinds(answers) == {"ChangePoolStatusSuccess": 1, "PoolTransitionRejected": 19}
+    assert (await shop.event_types()).count("pool.activated") == 1
+
+
+async def test_pauses_and_activations_at_once_alternate_and_never_miss_the_codes(
+    shop: Shop, processes: Processes
+) -> None:
+    pool = await shop.pool(codes=1)
+
+    answers = await at_once(
+        processes.do(CHANGE_STATUS % step, poolId=pool["id"])
+        for _ in range(40)
+        for step in ("pausePool", "activatePool")
+    )
+
+    assert set(kinds(answers)) <= {"ChangePoolStatusSuccess", "PoolTransitionRejected"}
+    moves = [event for event in await shop.event_types() if event in {"pool.paused", "pool.activated"}]
+    assert len(moves) == 1 + kinds(answers)["ChangePoolStatusSuccess"]
+    paused, activated = moves.count("pool.paused"), moves.count("pool.activated")
+    assert activated - paused in {0, 1}
+    status = (await shop.data(READ, {"id": pool["id"]}))["pool"]["status"]
+    assert status == ("ACTIVE" if activated > paused else "PAUSED")
