@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UP_OPTIONS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --custom-compile-command "make lock" --group build
 
 .PHONY: help up install test check fmt schema migration bench lock clean
 
@@ -11,13 +14,14 @@ help: ## Print this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(VENV)/runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flash needs Python 3.11 or newer: make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/development: requirements-dev.lock $(VENV)/runtime
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 up: $(VENV)/runtime ## Start the whole engine with demo data; UP_OPTIONS="--port 9000" and so on
@@ -26,7 +30,7 @@ up: $(VENV)/runtime ## Start the whole engine with demo data; UP_OPTIONS="--port
 install: $(VENV)/development ## Install everything that development needs into .venv
 
 test: $(VENV)/development ## Run every test, in parallel
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
 
 check: $(VENV)/development ## Lint, types, import rules, schema.graphql current, migrations complete
 	$(BIN)/ruff check .
@@ -50,11 +54,8 @@ bench: $(VENV)/development ## Measure, side by side, and write bench/RESULTS.md
 	$(BIN)/python -m bench
 
 lock: $(VENV)/development ## Pin the newest versions that fit
-	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --generate-hashes --upgrade \
-		--extra embedded pyproject.toml build.in -o requirements.lock --custom-compile-command "make lock"
-	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --generate-hashes --upgrade \
-		--extra embedded --extra replay --extra dev -c requirements.lock pyproject.toml build.in \
-		-o requirements-dev.lock --custom-compile-command "make lock"
+	$(COMPILE) --extra embedded pyproject.toml -o requirements.lock
+	$(COMPILE) --extra embedded --extra replay --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## Remove what was installed and built, and the development data
 	rm -rf $(VENV) .flash *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
