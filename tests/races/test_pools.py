@@ -41,8 +41,14 @@ async def test_an_edit_comes_before_the_activation_or_not_at_all(shop: Shop, pro
 
 async def test_edits_of_different_terms_at_once_lose_none(shop: Shop, processes: Processes) -> None:
     pool = await shop.pool(codes=0, active=False)
-    edits: list[dict[str, Any]] = [{"name": "A"}, {"percentOff": 1.0}, {"claimsPerMember": 7}, {"stacking": "STACKABLE"},
-             {"transferable": True}, {"codeLifetimeDays": 9}]  # fmt: skip
+    edits: list[dict[str, Any]] = [
+        {"name": "A"},
+        {"percentOff": 1.0},
+        {"claimsPerMember": 7},
+        {"stacking": "STACKABLE"},
+        {"transferable": True},
+        {"codeLifetimeDays": 9},
+    ]
 
     answers = await at_once(processes.do(EDIT_POOL, poolId=pool["id"], **edit) for edit in edits)
 

@@ -1,0 +1,132 @@
+"""Any order through the API. Without these checkCodes and redeemCodes could answer differently for the same codes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.coupons.orders import NEVER_ISSUED, expire
+from tests.factories import CHANGE_STATUS, CHECK_CODES, REDEEM_CODES, Shop, usd
+
+SHARES = st.integers(1, 1_000_000).map(lambda tenthousandths: tenthousandths / 10_000)
+AMOUNTS = st.integers(1, 8_000)
+
+
+@dataclass(frozen=True)
+class Presented:
+    """A code of a pool of its own, and what became of it before it is presented."""
+
+    terms: tuple[tuple[str, Any], ...]
+    minimum: int | None
+    is_stackable: bool
+    is_transferable: bool
+    is_owned: bool
+    fate: str
+
+
+VALUES = st.one_of(
+    st.builds(lambda share: (("percentOff", share),), SHARES),
+    st.builds(lambda share, most: (("percentOff", share), ("maximumDiscount", most)), SHARES, AMOUNTS),
+    st.builds(lambda amount: (("kind", "AMOUNT"), ("amountOff", amount)), AMOUNTS),
+    st.just((("kind", "GIFT"), ("giftSku", "MUG-1"))),
+)
+MOSTLY = st.sampled_from([True, True, True, True, False])
+CODES = st.builds(
+    Presented,
+    terms=VALUES,
+    minimum=st.none() | st.none() | AMOUNTS,
+    is_stackable=MOSTLY,
+    is_transferable=st.booleans(),
+    is_owned=MOSTLY,
+    fate=st.sampled_from(["good"] * 9 + ["expired", "paused", "redeemed", "unknown"]),
+)
+ORDERS = st.tuples(
+    st.lists(CODES, min_size=1, max_size=4),
+    st.integers(0, 10_000),
+    st.sampled_from(["USD", "USD", "USD", "USD", "EUR"]),
+    MOSTLY,
+)
+
+
+async def prepare(shop: Shop, code: Presented, member: Any, other: Any) -> str:
+    """Make the code in its state, and return what is typed."""
+    if code.fate == "unknown":
+        return NEVER_ISSUED
+    money = {"amountOff", "maximumDiscount"}
+    terms: dict[str, Any] = {field: usd(value) if field in money else value for field, value in code.terms}
+    if code.minimum is not None:
+        terms["minimumSpend"] = usd(code.minimum)
+    pool = await shop.pool(
+        codes=1,
+        stacking="STACKABLE" if code.is_stackable else "EXCLUSIVE",
+        transferable=code.is_transferable,
+        **terms,
+    )
+    owner = member if code.is_owned else other
+    claimed = await shop.claim(pool, owner)
+    if code.fate == "expired":
+        await expire(shop, claimed)
+    if code.fate == "paused":
+        await shop.do(CHANGE_STATUS % "pausePool", poolId=pool["id"])
+    if code.fate == "redeemed":
+        await shop.redeem([claimed["text"]], owner, amount=10**6)
+    text: str = claimed["text"]
+    return text
+
+
+def comparable(answer: Any) -> Any:
+    """Return an answer without what only redeeming makes: ids, instants and the wallet's next version."""
+    return answer | {
+        "redemptions": [
+            {
+                "position": each["position"],
+                "orderId": each["orderId"],
+                "orderAmount": each["orderAmount"],
+                "base": each["base"],
+                "discount": each["discount"],
+                "code": (each["code"]["id"], each["code"]["masked"], each["code"]["text"], each["code"]["state"]),
+            }
+            for each in answer.get("redemptions", [])
+        ]
+    }
+
+
+@settings(deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ORDERS)
+async def test_a_check_is_what_redeeming_answers(shop: Shop, order: tuple[list[Presented], int, str, bool]) -> None:
+    codes, amount, currency, names_presenter = order
+    member, other = await shop.member(), await shop.member()
+    texts = list(dict.fromkeys([await prepare(shop, code, member, other) for code in codes]))
+    presented: dict[str, Any] = {
+        "codes": texts,
+        "orderId": f"order of {member['id']}",
+        "orderAmount": {"amountMinor": amount, "currency": currency},
+        "memberId": member["id"] if names_presenter else None,
+    }
+    before = await shop.counts()
+
+    checked = await shop.do(CHECK_CODES, **presented)
+    assert await shop.counts() == before
+    redeemed = await shop.do(REDEEM_CODES, **presented)
+
+    assert comparable(checked) == comparable(redeemed)
+    after = await shop.counts()
+    if redeemed["__typename"] != "RedeemCodesSuccess":
+        assert redeemed["__typename"] == "CodesRejected"
+        assert 1 <= len(redeemed["rejections"]) <= len(texts)
+        assert after == before
+        return
+    assert after["redemption"] == before["redemption"] + len(texts)
+    assert after["event"] == before["event"] + len(texts)
+    left = amount
+    for position, each in enumerate(redeemed["redemptions"], start=1):
+        assert each["position"] == position
+        assert each["base"]["amountMinor"] == left
+        assert 0 <= each["discount"]["amountMinor"] <= left
+        left -= each["discount"]["amountMinor"]
+    assert redeemed["totalDiscount"] == {"amountMinor": amount - left, "currency": "USD"}
+    again = await shop.do(REDEEM_CODES, **presented)
+    assert again == redeemed | {"replayed": True}
+    assert await shop.do(CHECK_CODES, **presented) == again
+    assert await shop.counts() == after
