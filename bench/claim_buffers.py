@@ -66,10 +66,9 @@ async def measure(viewer: Viewer) -> list[str]:
     ]
     lines = ["| pool | buffers per claim (median) | against fresh | goal |", "|---|---|---|---|"]
     lines += [f"| {name} | {buffers:.0f} | {buffers / fresh:.2f} | ≤ 1.30 |" for name, buffers in rows]
+    lines += ["", "The first claim of a process that was just started steps over what was claimed before, once:"]
     lines += [
-        "",
-        f"The first claim of a process that was just started steps over what was claimed before, once: {first:.0f} "
-        f"buffers in the pool that is 99 % claimed, {restarted:.0f} in the one under the old snapshot.",
+        f"{first:.0f} buffers in the pool that is 99 % claimed, {restarted:.0f} in the one under the old snapshot."
     ]
     return lines
 

@@ -22,7 +22,8 @@ SELECT $1, id, false, 'IMPORT', now() FROM unnest($2::uuid[]) AS t (id)
 """
 WALLETS = "INSERT INTO wallet (merchant_id, member_id, version) SELECT $1, id, 0 FROM unnest($2::uuid[]) AS t (id)"
 POOL = """
-INSERT INTO pool (merchant_id, id, name, status, kind, percent_off, claims_per_member, stacking, transferable, created_at)
+INSERT INTO pool (merchant_id, id, name, status, kind, percent_off, claims_per_member, stacking, transferable,
+                  created_at)
 VALUES ($1, $2, 'bench', 'DRAFT', 'PERCENT', 10, 1, 'EXCLUSIVE', false, now())
 """
 ACTIVATE = "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND id = $2"

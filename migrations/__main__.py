@@ -13,6 +13,8 @@ async def missing() -> list[str]:
     """Return the names of the migrations that `make migration` would write. Opens no connection."""
     async with TortoiseContext() as context:
         await context.init(config=TORTOISE, init_connections=False)
+        if context.apps is None:
+            raise RuntimeError("Tortoise found no models")
         writers = await MigrationAutodetector(context.apps, TORTOISE["apps"]).changes()
         return [writer.name for writer in writers]
 
