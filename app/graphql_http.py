@@ -58,7 +58,8 @@ _INTROSPECTION: Final = frozenset({"__schema", "__type", "__typename"})
 _VALUE_RULES: Final = (ValuesOfCorrectTypeRule,)
 _DOCUMENT_RULES: Final = tuple(rule for rule in specified_rules if rule not in _VALUE_RULES)
 
-#: What asyncpg raises when the database is away.
+#: What asyncpg raises when the database is away. The last three are answers to connecting: no statement of the
+#: engine names a database, a user or anything that isn't ready.
 _AWAY: Final = (
     OSError,
     TimeoutError,
@@ -68,6 +69,9 @@ _AWAY: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
 )
 
 

@@ -1,0 +1,247 @@
+"""How often the engine asks PostgreSQL (S3). Without these a page could ask once per row, and only load would tell.
+
+A proxy between an API process and PostgreSQL counts what the API waits for: each Sync, simple Query and Flush of
+the wire protocol. Statements are prepared on first use, so each operation is done once before it is counted. What
+authentication reads (a key at most every two seconds, a merchant every five) is shared by all requests of that time
+and left out.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+import pytest
+import pytest_asyncio
+
+from app.config import Settings
+from app.merchants import api_keys, tenants
+from tests.conftest import run_api
+from tests.factories import CLAIM_CODE, ENROLL_MEMBER, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
+
+AUTHENTICATION = {api_keys.FIND, tenants.FIND}
+PORT = 5432
+
+
+@dataclass
+class Counter:
+    """Which statements the API waited for, in this order."""
+
+    url: str
+    waits: list[str] = field(default_factory=list)
+
+    async def during(self, act: Callable[[], Awaitable[Any]]) -> list[str]:
+        """Return the statements of one request, without those of authentication."""
+        self.waits.clear()
+        await act()
+        return [statement for statement in self.waits if statement not in AUTHENTICATION]
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+
+
+async def _watch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, waits: list[str]) -> None:
+    """Pass on the messages of a frontend and note what it waits for."""
+    prepared: dict[bytes, str] = {}
+    bound = ""
+    length = await reader.readexactly(4)
+    writer.write(length + await reader.readexactly(int.from_bytes(length) - 4))
+    while kind := await reader.read(1):
+        length = await reader.readexactly(4)
+        body = await reader.readexactly(int.from_bytes(length) - 4)
+        if kind == b"P":
+            name, sql, _ = body.split(b"\0", 2)
+            prepared[name] = bound = sql.decode()
+        elif kind == b"B":
+            bound = prepared[body.split(b"\0", 2)[1]]
+        elif kind == b"Q":
+            waits.append(body.rstrip(b"\0").decode())
+        elif kind in {b"S", b"H"}:
+            waits.append(bound)
+        writer.write(kind + length + body)
+        await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def _counting(database: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a proxy in front of a database's server. Yields the URL through it and what it notes."""
+    waits: list[str] = []
+    parts = urlsplit(database)
+    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    host = query.get("host", parts.hostname or "localhost")
+    port = int(query.get("port", parts.port or PORT))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if host.startswith("/"):
+            behind, ahead = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            behind, ahead = await asyncio.open_connection(host, port)
+        tasks = [asyncio.create_task(_watch(reader, ahead, waits)), asyncio.create_task(_pump(behind, writer))]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        ahead.close()
+        writer.close()
+
+    with tempfile.TemporaryDirectory(prefix="flash-proxy-") as directory:
+        server = await asyncio.start_unix_server(serve, f"{directory}/.s.PGSQL.{PORT}")
+        user = parts.netloc.rpartition("@")[0]
+        through = urlencode({"host": directory, "sslmode": "disable"})
+        async with server:
+            yield urlunsplit(parts._replace(netloc=f"{user}@" if user else "", query=through)), waits
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def counter(worker_database: str) -> AsyncIterator[Counter]:
+    """An API process with one connection, through the proxy, so that a statement is prepared once for all requests."""
+    async with _counting(worker_database) as (through, waits), contextlib.AsyncExitStack() as stack:
+        running = run_api(through, FLASH_DATABASE_CONNECTIONS_MAX="1", FLASH_API_KEY_CACHE_SECONDS="5")
+        # The proxy runs on this loop, so waiting for the process to get ready must not block it.
+        api = await asyncio.to_thread(running.__enter__)
+        stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
+        yield Counter(f"{api.url}/graphql", waits)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def counted_shop(counter: Counter, database_pool: Settings) -> AsyncIterator[Shop]:
+    """A shop that speaks to the counted API."""
+    async with open_shop(counter.url) as opened:
+        yield opened
+
+
+async def test_the_counter_sees_a_statement_once_it_is_prepared(counter: Counter, counted_shop: Shop) -> None:
+    document = "{ members { edges { cursor } } }"
+    await counted_shop.data(document)
+
+    waits = [await counter.during(lambda: counted_shop.data(document)) for _ in range(3)]
+    nothing = await counter.during(lambda: counted_shop.data("{ viewer { role merchant { name } } }"))
+
+    assert [len(each) for each in waits] == [1, 1, 1]
+    assert "FROM member m JOIN wallet w" in waits[0][0]
+    assert nothing == []
+
+
+async def test_a_claim_is_one_round_trip_and_its_replay_two(counter: Counter, counted_shop: Shop) -> None:
+    pool = await counted_shop.pool(codes=10, claimsPerMember=3)
+    members = [await counted_shop.member() for _ in range(4)]
+
+    async def claim(member: Any, **more: Any) -> int:
+        values = {"poolId": pool["id"], "memberId": member["id"]} | more
+        return len(await counter.during(lambda: counted_shop.do(CLAIM_CODE, **values)))
+
+    await claim(members[0])
+    await claim(members[0])
+
+    assert [await claim(member) for member in members[1:]] == [1, 1, 1]
+    assert [await claim(member) for member in members] == [2, 2, 2, 2]
+    assert [await claim(members[0], idempotencyKey=key) for key in ("a", "b", "a")] == [1, 1, 2]
+
+
+async def test_a_refused_claim_is_at_most_two_round_trips(counter: Counter, counted_shop: Shop) -> None:
+    empty, member, late = await counted_shop.pool(codes=1), await counted_shop.member(), await counted_shop.member()
+    await counted_shop.claim(empty, member)
+    asked = {"poolId": empty["id"], "memberId": late["id"]}
+    answer = await counted_shop.do(CLAIM_CODE, **asked)
+
+    waits = await counter.during(lambda: counted_shop.do(CLAIM_CODE, **asked))
+
+    assert answer["__typename"] == "PoolExhausted"
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize("number", [1, 20])
+async def test_redeeming_is_two_round_trips_and_a_replay_one(counter: Counter, counted_shop: Shop, number: int) -> None:
+    pool = await counted_shop.pool(codes=60, claimsPerMember=60, stacking="STACKABLE", percentOff=1.0)
+    member = await counted_shop.member()
+    texts = [(await counted_shop.claim(pool, member, idempotencyKey=f"{turn}"))["text"] for turn in range(number * 2)]
+
+    async def redeem(order: str, codes: list[str]) -> int:
+        values = {"codes": codes, "orderId": order, "orderAmount": usd(10_000), "memberId": member["id"]}
+        return len(await counter.during(lambda: counted_shop.do(REDEEM_CODES, **values)))
+
+    await redeem("warm", texts[:number])
+    assert await redeem("counted", texts[number:]) == 2
+    assert await redeem("counted", texts[number:]) == 1
+    assert await redeem("another", texts[number:]) == 1
+
+
+async def test_enrolling_is_one_round_trip_and_finding_the_same_person_two(
+    counter: Counter, counted_shop: Shop
+) -> None:
+    async def enrol(external_id: str) -> int:
+        values = {"source": "STORE", "externalId": external_id, "email": f"{external_id}@example.com"}
+        return len(await counter.during(lambda: counted_shop.do(ENROLL_MEMBER, **values)))
+
+    await enrol("warm")
+    await enrol("warm")
+
+    assert [await enrol("a"), await enrol("b")] == [1, 1]
+    assert [await enrol("a"), await enrol("b")] == [2, 2]
+
+
+POOL = "id name percentOff stock { total available allocated redeemed } allowedTransitions"
+OWNER = "owner { id displayName maskedEmail wallet { id version } }"
+CODE = f"id masked text state pool {{ {POOL} }} {OWNER}"
+LISTS = {
+    "pools": f"{POOL}",
+    "pools with their codes": f"{POOL} codes(first: 3) {{ edges {{ cursor node {{ {CODE} }} }} }}",
+    "codes": CODE,
+    "codes in a state": CODE,
+    "members": f"id displayName wallet {{ version codes(first: 3) {{ edges {{ cursor node {{ {CODE} }} }} }} }}",
+    "redemptions": f"id orderId discount {{ amountMinor }} code {{ {CODE} }}",
+    "events": "id type subjectId actor occurredAt",
+}
+
+
+async def _fill(shop: Shop) -> None:
+    """Make at least 100 rows of everything that can be listed."""
+    pools = [await shop.pool(codes=4, claimsPerMember=4) for _ in range(3)]
+    wide = await shop.pool(codes=110)
+    members = [await shop.member(displayName=f"member {turn}") for turn in range(101)]
+    for turn, member in enumerate(members):
+        code = await shop.claim(wide, member)
+        values = {"codes": [code["text"]], "orderId": f"o-{turn}", "orderAmount": usd(100), "memberId": member["id"]}
+        assert (await shop.do(REDEEM_CODES, **values))["__typename"] == "RedeemCodesSuccess"
+    for pool in pools:
+        await shop.claim(pool, members[-1])
+    for turn in range(98):
+        draft = await shop.pool(codes=0, active=False)
+        if turn % 10 == 0:
+            await shop.do(GENERATE_CODES, poolId=draft["id"], count=2)
+
+
+async def test_a_page_is_at_most_three_round_trips_and_the_same_for_1_and_100_rows(
+    counter: Counter, counted_shop: Shop
+) -> None:
+    await _fill(counted_shop)
+    expected = {
+        "pools": 2, "pools with their codes": 3, "codes": 2, "codes in a state": 2, "members": 3, "redemptions": 2,
+        "events": 1,
+    }  # fmt: skip
+    counted = {}
+
+    for name, fields in LISTS.items():
+        state = ", state: REDEEMED" if name == "codes in a state" else ""
+        document = f"query ($first: Int) {{ answer: {name.split()[0]}(first: $first{state}) {{ edges {{ node {{ "
+        document += f"{fields} }} }} }} }}"
+        counts = []
+        for first in (1, 100, 1, 100):
+            answers: list[Any] = []
+
+            async def ask(size: int = first, asked: str = document, to: list[Any] = answers) -> None:
+                to.append(await counted_shop.data(asked, {"first": size}))
+
+            counts.append(len(await counter.during(ask)))
+            assert len(answers[0]["answer"]["edges"]) == first
+        assert counts[2] == counts[3], name
+        counted[name] = counts[3]
+
+    assert counted == expected
+    assert max(counted.values()) <= 3
