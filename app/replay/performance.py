@@ -8,8 +8,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sized
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
@@ -175,28 +174,24 @@ class Performance:
         }
 
     async def run(self) -> None:
-        """Play the steps in order; after a stop the rest of them do nothing."""
+        """Play the steps in order, until they are done or there is a stop."""
         journey = self._journey
-        async with self._timed("members", journey.households) as bar:
-            await self._each(journey.households, self._enrol, bar)
-        async with self._timed("pools", journey.campaigns) as bar:
-            self._pools = await self._standing_pools()
-            missing = [campaign for campaign in journey.campaigns if campaign.number not in self._pools]
-            await self._each(missing, self._create)
-            if missing:
-                self._pools = await self._standing_pools()
-            await self._each(journey.campaigns, self._open, bar)
+        steps: list[tuple[str, list[Any], Callable[[Any], Awaitable[None]]]] = [
+            ("members", journey.households, self._enrol),
+            ("pools", journey.campaigns, self._open),
+            ("claims", journey.receipts, self._claim),
+            ("redemptions", journey.spendings, self._redeem),
+        ]
+        for name, items, work in steps:
+            if self._stop.is_set():
+                return
+            begun = time.monotonic()
+            bar = self._progress.add_task(name, total=len(items))
+            if name == "pools":
+                await self._make_pools()
+            await self._each(items, work, bar)
+            self.tallies[name].seconds = time.monotonic() - begun
         self.tallies["codes"].seconds = self.tallies["pools"].seconds
-        async with self._timed("claims", journey.receipts) as bar:
-            await self._each(journey.receipts, self._claim, bar)
-        async with self._timed("redemptions", journey.spendings) as bar:
-            await self._each(journey.spendings, self._redeem, bar)
-
-    @asynccontextmanager
-    async def _timed(self, name: str, items: Sized) -> AsyncIterator[TaskID]:
-        begun = time.monotonic()
-        yield self._progress.add_task(name, total=len(items))
-        self.tallies[name].seconds = time.monotonic() - begun
 
     async def _each(self, items: Iterable[T], work: Callable[[T], Awaitable[None]], bar: TaskID | None = None) -> None:
         """Do the work for each item, IN_FLIGHT at a time, until the stop."""
@@ -270,6 +265,13 @@ class Performance:
             if not page["pageInfo"]["hasNextPage"]:
                 return found
             after = page["pageInfo"]["endCursor"]
+
+    async def _make_pools(self) -> None:
+        self._pools = await self._standing_pools()
+        missing = [campaign for campaign in self._journey.campaigns if campaign.number not in self._pools]
+        if missing:
+            await self._each(missing, self._create)
+            self._pools = await self._standing_pools()
 
     async def _create(self, campaign: Campaign) -> None:
         async def took_effect() -> dict[str, Any] | None:

@@ -72,6 +72,8 @@ def tell_outcome(console: Console, tallies: dict[str, Tally], reopened: int, sec
     """Print the figures of each step, then what was refused, by reason."""
     headings = ("wanted", "new", "replayed", "refused", "untried", "time", "new/s", "replayed/s")
     table = Table("", *headings, box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = 11
     for column in table.columns[1:]:
         column.justify = "right"
     for name, tally in tallies.items():

@@ -179,7 +179,7 @@ def _start(url: str, key: str, households: int) -> "subprocess.Popen[str]":
 
 
 async def _wait_for(shop: Shop, table: str, rows: int, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (await shop.counts())[table] < rows:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -255,7 +255,7 @@ async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop) -> None:
         _, error = await asyncio.to_thread(process.communicate)
         assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
         if how is signal.SIGINT:
-            assert time.monotonic() - sent < 5
+            assert time.monotonic() - sent < 10
             assert error.endswith("flash: Stopped. Run it again to go on; nothing happens twice.\n")
             assert "Traceback" not in error
         assert (await shop.counts())["redemption"] == 0
@@ -293,7 +293,7 @@ async def test_a_server_that_dies_under_a_replay_costs_time_only(
             server.wait()
             await asyncio.sleep(0.3)
             server = serve()
-        _, error = await asyncio.to_thread(replay.communicate, timeout=60)
+        _, error = await asyncio.to_thread(replay.communicate, timeout=120)
     finally:
         replay.kill()
         server.terminate()
