@@ -15,6 +15,7 @@ COPY app app
 COPY workers workers
 COPY migrations migrations
 RUN pip install --no-deps --no-build-isolation --editable . \
+    && chmod -R a+rX . \
     && python -m compileall -q app workers migrations \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin flash
 

@@ -34,6 +34,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
+        # A directory that can't be used is refused in our own words.
+        readable=False,
         help="Data directory of the embedded servers and the development key.",
         show_default=".flash",
     ),
