@@ -1,14 +1,23 @@
 """Checkouts that present codes at once at two processes. Without these a code could be spent on two orders."""
 
+import asyncio
 import itertools
 from typing import Any
 
 import pytest
 
+from app import ids
+from app.database import database, transaction
 from tests.conftest import Api
 from tests.coupons.orders import order
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop
 from tests.races.storm import Processes, at_once, kinds
+
+HOLD = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
+WAITING = """
+SELECT count(*)::int AS sessions FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 
 
 @pytest.fixture
@@ -81,6 +90,30 @@ async def test_orders_that_share_codes_in_opposite_order_neither_hang_nor_split(
         assert kinds(answers) == {"RedeemCodesSuccess": 1, "CodesRejected": 5}
         assert all(set(reasons(answer)) <= {"ALREADY_REDEEMED"} for answer in answers)
         assert await shop.wallet_versions(member) == [1, 2, 3, 4, 5]
+
+
+async def test_opposite_orders_that_meet_in_the_middle_do_not_lock_each_other_out(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    codes = sorted(await stackable(shop, member, 5), key=lambda code: str(code["id"]))
+    texts = [code["text"] for code in codes]
+
+    async with transaction() as tx:
+        await tx.row(HOLD, shop.merchant_id, ids.decode("code", codes[2]["id"]))
+        calls = [
+            asyncio.ensure_future(processes.do(REDEEM_CODES, **order(texts, member, orderId="forwards"))),
+            asyncio.ensure_future(processes.do(REDEEM_CODES, **order(texts[::-1], member, orderId="backwards"))),
+        ]
+        waiting = 0
+        while waiting < 2 and not any(call.done() for call in calls):
+            row = await database().row(WAITING)
+            waiting = 0 if row is None else row["sessions"]
+    answers = await asyncio.gather(*calls)
+
+    assert waiting == 2
+    assert kinds(answers) == {"RedeemCodesSuccess": 1, "CodesRejected": 1}
+    assert [reasons(answer) for answer in answers if reasons(answer)] == [["ALREADY_REDEEMED"] * 5]
 
 
 async def test_of_calls_for_one_order_with_different_codes_one_redeems_all_of_its_own(
