@@ -94,7 +94,7 @@ WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(
 """
 
 # Changes all codes or none: every condition that can change between reading and writing is checked again here, on
-# locked rows. The order of locks is codes by id, then wallets by member.
+# locked rows. The order of locks is codes by id, then positions on the order, then wallets by member.
 REDEEM: Final = """
 WITH asked AS (
     SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[])
@@ -116,7 +116,7 @@ WITH asked AS (
     INSERT INTO redemption (merchant_id, id, code_id, order_id, position, order_amount, base, discount, currency,
                             redeemed_at)
     SELECT $1, asked.redemption_id, asked.code_id, $8, asked.position, $9, asked.base, asked.discount, $10, now()
-    FROM asked JOIN redeemed ON redeemed.id = asked.code_id
+    FROM asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT $1, pool_id, gen_random_uuid(), 0, -count(*), count(*), 0, 0 FROM redeemed GROUP BY pool_id

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop
 from tests.races.storm import Processes, at_once, kinds
 
 HOLD = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
+TAKE_THIRD_POSITION = """
+INSERT INTO redemption (merchant_id, id, code_id, order_id, position, order_amount, base, discount, currency,
+                        redeemed_at)
+VALUES ($1, $2, $3, $4, 3, 0, 0, 0, 'USD', now())
+"""
 WAITING = """
 SELECT count(*)::int AS sessions FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -92,6 +98,17 @@ async def test_orders_that_share_codes_in_opposite_order_neither_hang_nor_split(
         assert await shop.wallet_versions(member) == [1, 2, 3, 4, 5]
 
 
+async def let_two_wait(*calls: Awaitable[Any]) -> Sequence["asyncio.Future[Any]"]:
+    """Start two calls, and return once both wait for a lock."""
+    started = [asyncio.ensure_future(call) for call in calls]
+    waiting = 0
+    while waiting < 2 and not any(each.done() for each in started):
+        row = await database().row(WAITING)
+        waiting = 0 if row is None else row["sessions"]
+    assert waiting == 2
+    return started
+
+
 async def test_opposite_orders_that_meet_in_the_middle_do_not_lock_each_other_out(
     shop: Shop, processes: Processes
 ) -> None:
@@ -101,19 +118,35 @@ async def test_opposite_orders_that_meet_in_the_middle_do_not_lock_each_other_ou
 
     async with transaction() as tx:
         await tx.row(HOLD, shop.merchant_id, ids.decode("code", codes[2]["id"]))
-        calls = [
-            asyncio.ensure_future(processes.do(REDEEM_CODES, **order(texts, member, orderId="forwards"))),
-            asyncio.ensure_future(processes.do(REDEEM_CODES, **order(texts[::-1], member, orderId="backwards"))),
-        ]
-        waiting = 0
-        while waiting < 2 and not any(call.done() for call in calls):
-            row = await database().row(WAITING)
-            waiting = 0 if row is None else row["sessions"]
+        calls = await let_two_wait(
+            processes.do(REDEEM_CODES, **order(texts, member, orderId="forwards")),
+            processes.do(REDEEM_CODES, **order(texts[::-1], member, orderId="backwards")),
+        )
     answers = await asyncio.gather(*calls)
 
-    assert waiting == 2
     assert kinds(answers) == {"RedeemCodesSuccess": 1, "CodesRejected": 1}
     assert [reasons(answer) for answer in answers if reasons(answer)] == [["ALREADY_REDEEMED"] * 5]
+
+
+async def test_calls_for_one_order_that_meet_in_the_middle_do_not_lock_each_other_out(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    codes = sorted(await stackable(shop, member, 11), key=lambda code: str(code["id"]))
+    first, second = [code["text"] for code in codes[:5]], [code["text"] for code in codes[5:10]]
+    other = ids.decode("code", codes[10]["id"])
+
+    async with transaction() as tx:
+        await tx.row(TAKE_THIRD_POSITION, shop.merchant_id, ids.new(), other, "order")
+        calls = await let_two_wait(
+            processes.do(REDEEM_CODES, **order(first, member)),
+            processes.do(REDEEM_CODES, **order(second[::-1], member)),
+        )
+        await tx.rollback()
+    answers = await asyncio.gather(*calls)
+
+    assert kinds(answers) == {"RedeemCodesSuccess": 1, "CodesRejected": 1}
+    assert [reasons(answer) for answer in answers if reasons(answer)] == [["NOT_STACKABLE"] * 5]
 
 
 async def test_of_calls_for_one_order_with_different_codes_one_redeems_all_of_its_own(
