@@ -32,7 +32,7 @@ CODES = f"codes(first: 3) {{ edges {{ node {{ {CODE} }} }} }}"
 PAGES = {
     "pools, their stock and codes": f"pools(first: $first) {{ edges {{ node {{ id stock {{ total }} {CODES} }} }} }}",
     "codes, their pools and owners": f"codes(first: $first) {{ edges {{ node {{ {CODE} }} }} }}",
-    "members, their wallets and codes": f"members(first: $first) {{ edges {{ node {{ wallet {{ version {CODES} }} }} }} }}",
+    "members and their codes": f"members(first: $first) {{ edges {{ node {{ wallet {{ version {CODES} }} }} }} }}",
     "redemptions and their codes": f"redemptions(first: $first) {{ edges {{ node {{ id code {{ {CODE} }} }} }} }}",
 }
 

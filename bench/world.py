@@ -4,8 +4,9 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 from app import ids
@@ -71,7 +72,7 @@ async def activate(viewer: Viewer, pool_id: UUID) -> None:
     await database().row(ACTIVATE, viewer.merchant_id, pool_id)
 
 
-def run(measure: Callable[[Viewer], "asyncio.Future[list[str]]"]) -> list[str]:
+def run(measure: Callable[[Viewer], Coroutine[Any, Any, list[str]]]) -> list[str]:
     """Run one measurement on an engine of its own and return its report."""
 
     async def inside() -> list[str]:
