@@ -8,22 +8,30 @@ and left out.
 
 import asyncio
 import contextlib
+import json
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
 from app.config import Settings
+from app.coupons import queries as coupons
+from app.database import database
+from app.members import queries as members
 from app.merchants import api_keys, tenants
 from tests.conftest import run_api
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
 
 AUTHENTICATION = {api_keys.FIND, tenants.FIND}
 PORT = 5432
+#: A code, its pool, its owner, the owner's wallet and a redemption, each through an index of up to four levels.
+BUFFERS_PER_ROW_MAX = 25
 
 
 @dataclass
@@ -124,7 +132,7 @@ async def test_the_counter_sees_a_statement_once_it_is_prepared(counter: Counter
     nothing = await counter.during(lambda: counted_shop.data("{ viewer { role merchant { name } } }"))
 
     assert [len(each) for each in waits] == [1, 1, 1]
-    assert "FROM member m JOIN wallet w" in waits[0][0]
+    assert "FROM member m" in waits[0][0]
     assert nothing == []
 
 
@@ -215,6 +223,38 @@ async def _fill(shop: Shop) -> None:
         draft = await shop.pool(codes=0, active=False)
         if turn % 10 == 0:
             await shop.do(GENERATE_CODES, poolId=draft["id"], count=2)
+
+
+async def _buffers(sql: str, *args: object) -> int:
+    """Return how many buffers a statement touches."""
+    (row,) = await database().rows(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
+    plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+async def test_a_page_reads_its_own_rows_whatever_the_planner_knows(counter: Counter, counted_shop: Shop) -> None:
+    """Nothing has analysed these tables: what is planned badly here is planned badly in every new database."""
+    await _fill(counted_shop)
+    merchant_id, last = counted_shop.merchant_id, UUID(int=2**128 - 1)
+    member_ids = await database().rows("SELECT id FROM member WHERE merchant_id = $1", merchant_id)
+    pool_ids = await database().rows("SELECT id FROM pool WHERE merchant_id = $1", merchant_id)
+    instant = datetime(9999, 1, 1, tzinfo=UTC)
+    pages: dict[str, tuple[Any, ...]] = {
+        "members": (members.LIST, last, 101),
+        "redemptions": (coupons.LIST_REDEMPTIONS, last, 101),
+        "codes": (coupons.LIST_CODES, last, 101),
+        "codes in a state": (coupons.LIST_CODES_IN_STATE, last, 101, "REDEEMED"),
+        "pools": (coupons.LIST_POOLS, last, 101, None),
+        "stock": (coupons.STOCK_OF_POOLS, [row["id"] for row in pool_ids]),
+        "codes of pools": (
+            coupons.CODES_OF_POOLS, [row["id"] for row in pool_ids], last, 4, ["AVAILABLE", "ALLOCATED", "REDEEMED"]
+        ),
+        "codes of members": (coupons.CODES_OF_MEMBERS, [row["id"] for row in member_ids], instant, last, 4, None),
+    }  # fmt: skip
+
+    touched = {name: await _buffers(sql, merchant_id, *args) for name, (sql, *args) in pages.items()}
+
+    assert {name: buffers for name, buffers in touched.items() if buffers > 101 * BUFFERS_PER_ROW_MAX} == {}
 
 
 async def test_a_page_is_at_most_three_round_trips_and_the_same_for_1_and_100_rows(

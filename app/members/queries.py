@@ -10,7 +10,11 @@ from app.database import Row, database
 from app.members.types import MEMBER_COLUMNS, Member, Wallet
 from app.operations import Id, Info, query
 
-FROM: Final = "FROM member m JOIN wallet w ON w.merchant_id = m.merchant_id AND w.member_id = m.id"
+#: A member's wallet is looked up by its whole key, whatever the planner knows of the tables.
+FROM: Final = """
+    FROM member m
+    CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = $1 AND member_id = m.id OFFSET 0) w
+"""
 FIND: Final = f"SELECT {MEMBER_COLUMNS} {FROM} WHERE m.merchant_id = $1 AND m.id = $2"
 LIST: Final = f"""
 SELECT {MEMBER_COLUMNS} {FROM} WHERE m.merchant_id = $1 AND m.id < $2 ORDER BY m.id DESC LIMIT $3
