@@ -1,6 +1,7 @@
 """The `flash` command."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -114,7 +115,11 @@ def api(
     )
     gc.freeze()
     gc.enable()
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
+    if not server.started:
+        raise SystemExit(1)
 
 
 @app.command()

@@ -90,8 +90,8 @@ class _Supervisor:
             await asyncio.wait({starting})
             listening.close()
             await asyncio.gather(*(child.stop(self._hurry) for child in self._children if child not in self._servers))
-            # What serves is stopped before what it is served by.
-            await asyncio.gather(*(child.stop(self._hurry) for child in self._servers))
+            # What serves is stopped before what it is served by; and that may always finish writing.
+            await asyncio.gather(*(child.stop(asyncio.Event()) for child in self._servers))
         return 0
 
     def _on_signal(self) -> None:
