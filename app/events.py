@@ -17,7 +17,10 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "api_key.created": "apikey",
     "api_key.revoked": "apikey",
     "code.claimed": "code",
+    "code.expired": "code",
     "code.redeemed": "code",
+    "code.revealed": "code",
+    "code.revoked": "code",
     "codes.generated": "batch",
     "member.enrolled": "member",
     "member.token_issued": "member",
@@ -27,11 +30,15 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "pool.created": "pool",
     "pool.edited": "pool",
     "pool.paused": "pool",
+    "redemption.reversed": "redemption",
 }
 
 
 class Event(Model):
-    """A change to one subject. Wallet changes also carry the member and the wallet's version after them."""
+    """A change to one subject, with a person's reason (a ciphertext) where one was asked for.
+
+    Wallet changes also carry the member and the wallet's version after them.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -39,6 +46,7 @@ class Event(Model):
     subject_id = fields.UUIDField()
     actor = fields.CharField(max_length=60)
     occurred_at = fields.DatetimeField()
+    reason = fields.BinaryField(null=True)
     member_id = fields.UUIDField(null=True)
     wallet_version = fields.BigIntField(null=True)
 

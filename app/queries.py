@@ -21,7 +21,7 @@ from app.operations import Id, Info, Node, field, query
 
 READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST}
 
-EVENT_COLUMNS: Final = "id, type, subject_id, actor, occurred_at"
+EVENT_COLUMNS: Final = "id, type, subject_id, actor, occurred_at, reason"
 FIND_EVENT: Final = f"SELECT {EVENT_COLUMNS} FROM event WHERE merchant_id = $1 AND id = $2"
 LIST_EVENTS: Final = f"""
 SELECT {EVENT_COLUMNS} FROM event WHERE merchant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
@@ -54,6 +54,7 @@ class Event(Node):
     subject_id: strawberry.ID = strawberry.field(description="The node it happened to.")
     actor: str = strawberry.field(description="The id of the API key or member that did it, or `system`.")
     occurred_at: datetime = strawberry.field(description="When.")
+    row: strawberry.Private[Row]
 
     @classmethod
     def of(cls, row: Row) -> "Event":
@@ -64,7 +65,16 @@ class Event(Node):
             subject_id=strawberry.ID(ids.encode(record.EVENTS[row["type"]], row["subject_id"])),
             actor=row["actor"],
             occurred_at=row["occurred_at"],
+            row=row,
         )
+
+    @field(description="The reason that a person gave, where one was asked for; ADMIN only, null to others.")
+    def reason(self, info: Info) -> str | None:
+        """Decrypt the reason."""
+        caller = info.context.viewer
+        if self.row["reason"] is None or caller.role is not Role.ADMIN:
+            return None
+        return caller.tenant.keys.decrypt(self.row["id"], "reason", self.row["reason"])
 
 
 @query(description="Who is asking.")

@@ -11,6 +11,9 @@ from app.coupons.create_pool import create_pool
 from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
 from app.coupons.redeem_codes import check_codes, redeem_codes
+from app.coupons.reveal_code import reveal_code
+from app.coupons.reverse_redemption import reverse_redemption
+from app.coupons.revoke_code import revoke_code
 from app.members import queries as members
 from app.members.enroll_member import enroll_member
 from app.members.issue_member_token import issue_member_token
@@ -48,6 +51,9 @@ Mutation = create_type(
         generate_codes,
         claim_code,
         redeem_codes,
+        reverse_redemption,
+        revoke_code,
+        reveal_code,
         enroll_member,
         issue_member_token,
         create_api_key,

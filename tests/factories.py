@@ -118,7 +118,7 @@ STOCK = "query ($id: ID!) { pool(id: $id) { stock { total available allocated re
 #: Everything that a refused operation must leave as it was.
 COUNTED = (
     "api_key", "data_key", "member", "wallet", "pool", "code_batch", "code", "claim", "stock_change", "redemption",
-    "event",
+    "reversal", "event",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from app.config import Settings, settings
 from app.database import connected
 from app.merchants.data_keys import keyring
+from workers.expire_codes import expire_codes
 from workers.fold_stock import fold_stock
 
 log = logging.getLogger("flash.worker")
@@ -24,6 +25,8 @@ CRON_JOBS = [
     cron(
         cast(Any, fold_stock), second=set(range(0, 60, 10)), timeout=60, max_tries=1, keep_result=0, run_at_startup=True
     ),
+    # Every minute: end codes whose lifetime is over. Redeeming looks at the time itself, so a late run harms nothing.
+    cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
 ]
 
 _RETRY_SECONDS: Final = 1.0

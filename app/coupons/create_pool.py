@@ -62,6 +62,9 @@ class CreatePoolInput:
     transferable: bool = strawberry.field(
         default=False, description="Whether it honours whoever holds a code, not only the code's owner."
     )
+    recycle_expired: bool | None = strawberry.field(
+        default=False, description="Whether a code that expires unspent leaves its place in the stock to a fresh one."
+    )
 
 
 @strawberry.type(description="The pool was created, in DRAFT.")
@@ -80,12 +83,12 @@ CreatePoolResult = Annotated[
 #: The columns of `pool` in the order of `checked_terms`.
 TERMS: Final = (
     "name, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount, starts_at, ends_at, "
-    "code_lifetime_days, claims_per_member, stacking, transferable"
+    "code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired"
 )
 INSERT: Final = f"""
 WITH p AS (
     INSERT INTO pool (merchant_id, id, status, created_at, {TERMS})
-    VALUES ($1, $2, 'DRAFT', now(), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+    VALUES ($1, $2, 'DRAFT', now(), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
     RETURNING *
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
@@ -135,6 +138,7 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> tuple[object, ...]:
         terms.claims_per_member,
         terms.stacking.value,
         terms.transferable,
+        bool(terms.recycle_expired),
     )
 
 

@@ -49,6 +49,9 @@ class EditPoolInput:
         default=UNSET, description="Whether its codes share an order with others."
     )
     transferable: bool | None = strawberry.field(default=UNSET, description="Whether it honours whoever holds a code.")
+    recycle_expired: bool | None = strawberry.field(
+        default=UNSET, description="Whether a code that expires unspent leaves its place to a fresh one."
+    )
 
 
 @strawberry.type(description="The terms were changed.")
@@ -72,7 +75,7 @@ EditPoolResult = Annotated[
 
 LOCK: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR UPDATE"
 UPDATE: Final = f"""
-UPDATE pool p SET ({TERMS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+UPDATE pool p SET ({TERMS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 WHERE p.merchant_id = $1 AND p.id = $2 AND p.status = 'DRAFT'
 RETURNING {POOL_COLUMNS}
 """
@@ -130,4 +133,5 @@ def _merged(row: Row, edit: EditPoolInput, currency: str) -> CreatePoolInput:
         claims_per_member=term("claims_per_member"),
         stacking=StackingPolicy(term("stacking")),
         transferable=term("transferable"),
+        recycle_expired=term("recycle_expired"),
     )

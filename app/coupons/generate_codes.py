@@ -96,10 +96,17 @@ async def store_batch(
         raise _not_editable(PoolStatus(held["status"] if held else "ARCHIVED"))
     if await tx.row(INSERT_BATCH, viewer.merchant_id, batch_id, pool_id, len(rows), key) is None:
         return False
-    await tx.copy("code", COLUMNS, rows)
-    await tx.row(ADD_STOCK, viewer.merchant_id, pool_id, ids.new(), len(rows))
-    await events.record(tx, viewer.merchant_id, "codes.generated", batch_id, viewer.actor)
+    await write_codes(tx, viewer.merchant_id, pool_id, batch_id, rows, viewer.actor)
     return True
+
+
+async def write_codes(
+    tx: Tx, merchant_id: UUID, pool_id: UUID, batch_id: UUID, rows: list[tuple[object, ...]], actor: str
+) -> None:
+    """Write the codes of a batch that exists, the stock and the event."""
+    await tx.copy("code", COLUMNS, rows)
+    await tx.row(ADD_STOCK, merchant_id, pool_id, ids.new(), len(rows))
+    await events.record(tx, merchant_id, "codes.generated", batch_id, actor)
 
 
 @mutation(description="Generate up to 5,000 codes in a pool that is in DRAFT or PAUSED, all or none. ADMIN only.")

@@ -23,6 +23,7 @@ class Pool(Model):
     claims_per_member = fields.IntField()
     stacking = fields.CharField(max_length=10)
     transferable = fields.BooleanField()
+    recycle_expired = fields.BooleanField(db_default=False)
     created_at = fields.DatetimeField()
 
     class Meta:
@@ -112,3 +113,16 @@ class Redemption(Model):
 
     class Meta:
         table = "redemption"
+
+
+class Reversal(Model):
+    """That a redemption was taken back, once, and whether its code is live again. The reason is a ciphertext."""
+
+    redemption_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    reinstated = fields.BooleanField()
+    reason = fields.BinaryField()
+    reversed_at = fields.DatetimeField()
+
+    class Meta:
+        table = "reversal"

@@ -27,6 +27,7 @@ from app.coupons.rules import (
 from app.coupons.types import REDEMPTION_COLUMNS, Redemption
 from app.database import Row, database
 from app.inputs import Money, MoneyInput, Problems
+from app.members.wallet_changes import raise_wallets
 from app.operations import Info, InvalidInput, Refusal, Refused, mutation, query
 from app.scalars import BigInt
 
@@ -95,7 +96,7 @@ WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(
 
 # Changes all codes or none: every condition that can change between reading and writing is checked again here, on
 # locked rows. The order of locks is codes by id, then positions on the order, then wallets by member.
-REDEEM: Final = """
+REDEEM: Final = f"""
 WITH asked AS (
     SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[])
         WITH ORDINALITY AS t (code_id, redemption_id, event_id, base, discount, position)
@@ -120,27 +121,12 @@ WITH asked AS (
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT $1, pool_id, gen_random_uuid(), 0, -count(*), count(*), 0, 0 FROM redeemed GROUP BY pool_id
-), holders AS (
-    SELECT w.member_id, w.version FROM wallet w
-    WHERE w.merchant_id = $1 AND w.member_id = ANY(ARRAY(SELECT member_id FROM redeemed))
-    ORDER BY w.member_id FOR UPDATE
-), changes AS (
-    SELECT asked.event_id, redeemed.id AS code_id, holders.member_id,
-        holders.version + row_number() OVER (PARTITION BY holders.member_id ORDER BY asked.position) AS version
+), changed AS (
+    SELECT asked.event_id, redeemed.id AS subject_id, redeemed.member_id, NULL::bytea AS reason
     FROM redeemed JOIN asked ON asked.code_id = redeemed.id
-    LEFT JOIN holders ON holders.member_id = redeemed.member_id
-), bumped AS (
-    UPDATE wallet SET version = newest.version
-    FROM (SELECT member_id, max(version) AS version FROM changes WHERE member_id IS NOT NULL GROUP BY 1) newest
-    WHERE wallet.merchant_id = $1 AND wallet.member_id = ANY(ARRAY(SELECT member_id FROM holders))
-        AND wallet.member_id = newest.member_id
-    RETURNING wallet.member_id, wallet.version
-), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version)
-    SELECT $1, event_id, 'code.redeemed', code_id, $11, now(), member_id, version FROM changes
-)
-SELECT redeemed.id, now() AS redeemed_at, bumped.version AS wallet_version
-FROM redeemed LEFT JOIN bumped ON bumped.member_id = redeemed.member_id
+), {raise_wallets(event_type="'code.redeemed'", actor="$11")}
+SELECT redeemed.id, now() AS redeemed_at, raised.version AS wallet_version
+FROM redeemed LEFT JOIN raised ON raised.member_id = redeemed.member_id
 """
 
 

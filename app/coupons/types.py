@@ -24,7 +24,8 @@ POOL_COLUMNS: Final = """
     p.minimum_spend AS pool_minimum_spend, p.maximum_discount AS pool_maximum_discount,
     p.starts_at AS pool_starts_at, p.ends_at AS pool_ends_at,
     p.code_lifetime_days AS pool_code_lifetime_days, p.claims_per_member AS pool_claims_per_member,
-    p.stacking AS pool_stacking, p.transferable AS pool_transferable, p.created_at AS pool_created_at
+    p.stacking AS pool_stacking, p.transferable AS pool_transferable,
+    p.recycle_expired AS pool_recycle_expired, p.created_at AS pool_created_at
 """
 CODE_COLUMNS: Final = """
     c.id AS code_id, c.state AS code_state, c.ciphertext AS code_ciphertext, c.suffix AS code_suffix,
@@ -116,6 +117,9 @@ class Pool(Node):
     claims_per_member: int = strawberry.field(description="How many codes of it one member can have.")
     stacking: StackingPolicy = strawberry.field(description="Whether its codes share an order with others.")
     transferable: bool = strawberry.field(description="Honours whoever holds the code, not only its owner.")
+    recycle_expired: bool = strawberry.field(
+        description="Whether a code that expires unspent leaves its place in the stock to a fresh one."
+    )
     created_at: datetime = strawberry.field(description="When it was created.")
 
     @classmethod
@@ -134,6 +138,7 @@ class Pool(Node):
             claims_per_member=row["pool_claims_per_member"],
             stacking=StackingPolicy(row["pool_stacking"]),
             transferable=row["pool_transferable"],
+            recycle_expired=row["pool_recycle_expired"],
             created_at=row["pool_created_at"],
         )
 
@@ -243,7 +248,9 @@ class Code(Node):
         """Return prefix, dots and suffix."""
         return code_text.mask(self.row["pool_kind"], self.row["code_suffix"])
 
-    @field(description="The code itself: for its owner, and in the answer to the claim that got it; otherwise null.")
+    @field(
+        description="The code itself: for its owner, to whoever claimed it, and right after revealCode; otherwise null."
+    )
     def text(self, info: Info) -> str | None:
         """Decrypt the text where this viewer or this answer may show it."""
         viewer = info.context.viewer

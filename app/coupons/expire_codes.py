@@ -1,0 +1,60 @@
+"""Expiry: allocated codes past their lifetime become EXPIRED, and are replaced where the pool says so."""
+
+from collections import Counter
+from typing import Final
+from uuid import UUID
+
+from app import ids
+from app.coupons.recycle import recycle
+from app.database import database, transaction
+from app.members.wallet_changes import raise_wallets
+from app.merchants.tenants import tenant
+
+BATCH: Final = 500
+
+FIND: Final = """
+SELECT m.merchant_id FROM merchant m WHERE EXISTS (
+    SELECT FROM code c WHERE c.merchant_id = m.merchant_id AND c.state = 'ALLOCATED' AND c.expires_at <= now()
+)
+"""
+# Skips codes that are being redeemed or revoked right now: they come up again, in whatever state they are then.
+EXPIRE: Final = f"""
+WITH due AS (
+    SELECT id FROM code
+    WHERE merchant_id = $1 AND state = 'ALLOCATED' AND expires_at <= now()
+    ORDER BY id LIMIT cardinality($2::uuid[]) FOR UPDATE SKIP LOCKED
+), c AS (
+    UPDATE code SET state = 'EXPIRED' WHERE merchant_id = $1 AND id = ANY(ARRAY(SELECT id FROM due))
+    RETURNING id, pool_id, member_id
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT $1, pool_id, gen_random_uuid(), 0, -count(*), 0, count(*), 0 FROM c GROUP BY pool_id
+), changed AS (
+    SELECT ($2::uuid[])[row_number() OVER (ORDER BY id)] AS event_id, id AS subject_id, member_id, NULL::bytea AS reason
+    FROM c
+), {raise_wallets(event_type="'code.expired'", actor="'system'")}
+SELECT c.id, c.pool_id, p.kind, p.recycle_expired AND p.status <> 'ARCHIVED' AS recycled
+FROM c JOIN pool p ON p.merchant_id = $1 AND p.id = c.pool_id
+"""
+
+
+async def expire_codes() -> int:
+    """Expire all codes that are due, a batch per transaction. Returns how many. Safe to run twice and at once."""
+    expired = 0
+    for row in await database().rows(FIND):
+        while batch := await expire_batch(row["merchant_id"]):
+            expired += batch
+    return expired
+
+
+async def expire_batch(merchant_id: UUID) -> int:
+    """Expire up to BATCH codes of a merchant in one transaction, recycling included."""
+    owner = await tenant(merchant_id)
+    if owner is None:
+        return 0
+    async with transaction() as tx:
+        rows = await tx.rows(EXPIRE, merchant_id, [ids.new() for _ in range(BATCH)])
+        places = Counter((row["pool_id"], row["kind"]) for row in rows if row["recycled"])
+        for (pool_id, kind), count in sorted(places.items()):
+            await recycle(tx, owner.keys, pool_id, kind, count=count, actor="system")
+    return len(rows)

@@ -1,0 +1,20 @@
+"""Recycling: a code that died unspent leaves its place in the pool to a fresh one; a text is never used again."""
+
+from uuid import UUID
+
+from app import ids
+from app.coupons.generate_codes import INSERT_BATCH, encrypted_codes, write_codes
+from app.crypto import MerchantKeys
+from app.database import Tx
+
+
+async def recycle(tx: Tx, keys: MerchantKeys, pool_id: UUID, kind: str, *, count: int, actor: str) -> list[UUID]:
+    """Mint `count` codes into a pool's stock, in any status: they replace codes that were in it before.
+
+    Returns the ids of the new codes.
+    """
+    batch_id = ids.new()
+    rows = encrypted_codes(keys, kind, count, pool_id, batch_id)
+    await tx.row(INSERT_BATCH, keys.merchant_id, batch_id, pool_id, count, None)
+    await write_codes(tx, keys.merchant_id, pool_id, batch_id, rows, actor)
+    return [row[1] for row in rows if isinstance(row[1], UUID)]

@@ -1,0 +1,88 @@
+"""reverseRedemption: a redemption is taken back, once, at any age, and its code is live again or not."""
+
+from typing import Annotated, Final
+
+import strawberry
+
+from app import ids
+from app.coupons.queries import FIND_REDEMPTION
+from app.coupons.types import Code, Redemption
+from app.database import database
+from app.inputs import REASON_LENGTH_MAX, Problems, node_id
+from app.members.wallet_changes import raise_wallets
+from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+
+
+@strawberry.input(description="A redemption to take back.")
+class ReverseRedemptionInput:
+    """Which one, why, and what becomes of the code."""
+
+    redemption_id: strawberry.ID = strawberry.field(description="The redemption.")
+    reason: str = strawberry.field(description="Why, for the record; at most 500 characters, stored encrypted.")
+    reinstate: bool = strawberry.field(default=True, description="Whether its owner can spend the code again.")
+
+
+@strawberry.type(description="The redemption doesn't stand any more.")
+class ReverseRedemptionSuccess:
+    """The reversed redemption and its code."""
+
+    redemption: Redemption = strawberry.field(description="The redemption, with its `reversedAt`.")
+    code: Code = strawberry.field(description="The code: ALLOCATED again, or still REDEEMED.")
+
+
+@strawberry.type(description="The redemption was taken back before.")
+class AlreadyReversed(Refusal):
+    """A redemption is reversed once."""
+
+    redemption: Redemption = strawberry.field(description="The redemption, with its `reversedAt`.")
+
+
+ReverseRedemptionResult = Annotated[
+    ReverseRedemptionSuccess | InvalidInput | NotFound | AlreadyReversed,
+    strawberry.union("ReverseRedemptionResult", description="The reversed redemption, or why it stands."),
+]
+
+# The redemption's row is the guard: of two callers one finds it standing. The order of locks is redemption, code,
+# wallet; redeeming never waits for a redemption, because it takes no code that has a standing one.
+REVERSE: Final = f"""
+WITH r AS (
+    UPDATE redemption SET reversed_at = now() WHERE merchant_id = $1 AND id = $2 AND reversed_at IS NULL
+    RETURNING id, code_id
+), reversal AS (
+    INSERT INTO reversal (merchant_id, redemption_id, reinstated, reason, reversed_at)
+    SELECT $1, id, $3, $4, now() FROM r
+), c AS (
+    UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL
+    WHERE merchant_id = $1 AND id = (SELECT code_id FROM r) AND state = 'REDEEMED' AND $3
+    RETURNING id, pool_id, member_id
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT $1, pool_id, gen_random_uuid(), 0, 1, -1, 0, 0 FROM c
+), changed AS (
+    SELECT $5::uuid AS event_id, r.id AS subject_id, c.member_id, $4::bytea AS reason FROM r LEFT JOIN c ON true
+), {raise_wallets(event_type="'redemption.reversed'", actor="$6")}
+SELECT id FROM r
+"""
+
+
+@mutation(description="Take a redemption back, once, at any age. ADMIN and CHECKOUT.")
+async def reverse_redemption(
+    info: Info, input: Annotated[ReverseRedemptionInput, strawberry.argument(description="What to take back.")]
+) -> ReverseRedemptionResult:
+    """Reverse in one statement, then read what stands."""
+    viewer = info.context.viewer
+    problems = Problems()
+    reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
+    problems.refuse_if_any()
+    redemption_id = node_id("redemption", "redemption", input.redemption_id)
+    event_id = ids.new()
+    sealed = viewer.tenant.keys.encrypt(event_id, "reason", reason)
+    reversed_now = await database().row(
+        REVERSE, viewer.merchant_id, redemption_id, input.reinstate, sealed, event_id, viewer.actor
+    )
+    row = await database().row(FIND_REDEMPTION, viewer.merchant_id, redemption_id)
+    if row is None:
+        raise not_found("redemption", input.redemption_id)
+    if reversed_now is None:
+        raise Refused(AlreadyReversed(message="The redemption was taken back before.", redemption=Redemption.of(row)))
+    return ReverseRedemptionSuccess(redemption=Redemption.of(row), code=Code.of(row))

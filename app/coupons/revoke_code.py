@@ -1,0 +1,92 @@
+"""revokeCode: a code that isn't spent dies at once, and a fresh one can take its place in the pool."""
+
+from typing import Annotated, Final
+
+import strawberry
+
+from app import ids
+from app.coupons.queries import FIND_CODE
+from app.coupons.recycle import recycle
+from app.coupons.types import Code, CodeState
+from app.database import database, transaction
+from app.inputs import REASON_LENGTH_MAX, Problems, node_id
+from app.members.wallet_changes import raise_wallets
+from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+
+
+@strawberry.input(description="A code to revoke.")
+class RevokeCodeInput:
+    """Which one, why, and whether another takes its place."""
+
+    code_id: strawberry.ID = strawberry.field(description="The code.")
+    reason: str = strawberry.field(description="Why, for the record; at most 500 characters, stored encrypted.")
+    recycle: bool = strawberry.field(
+        default=True, description="Whether a fresh code takes its place in the pool; not in ARCHIVED pools."
+    )
+
+
+@strawberry.type(description="The code is dead.")
+class RevokeCodeSuccess:
+    """The revoked code and its replacement."""
+
+    code: Code = strawberry.field(description="The revoked code.")
+    replacement: Code | None = strawberry.field(description="The fresh code in the pool's stock, if there is one.")
+
+
+@strawberry.type(description="The code is spent, expired or revoked already.")
+class CodeNotRevocable(Refusal):
+    """Only AVAILABLE and ALLOCATED codes can be revoked."""
+
+    state: CodeState = strawberry.field(description="The code's state.")
+
+
+RevokeCodeResult = Annotated[
+    RevokeCodeSuccess | InvalidInput | NotFound | CodeNotRevocable,
+    strawberry.union("RevokeCodeResult", description="The revoked code, or why it lives on."),
+]
+
+# Waits for whoever is claiming or redeeming the code, and then looks at its state again.
+REVOKE: Final = f"""
+WITH live AS (
+    SELECT id, pool_id, member_id, state FROM code
+    WHERE merchant_id = $1 AND id = $2 AND state IN ('AVAILABLE', 'ALLOCATED') FOR UPDATE
+), c AS (
+    UPDATE code SET state = 'REVOKED' WHERE merchant_id = $1 AND id = (SELECT id FROM live)
+    RETURNING id
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT $1, pool_id, gen_random_uuid(), -(state = 'AVAILABLE')::int, -(state = 'ALLOCATED')::int, 0, 0, 1
+    FROM live
+), changed AS (
+    SELECT $3::uuid AS event_id, id AS subject_id, member_id, $4::bytea AS reason FROM live
+), {raise_wallets(event_type="'code.revoked'", actor="$5")}
+SELECT live.pool_id, p.kind, p.status FROM live JOIN pool p ON p.merchant_id = $1 AND p.id = live.pool_id
+"""
+
+
+@mutation(description="Revoke a code that isn't spent; its text is never used again. ADMIN only.")
+async def revoke_code(
+    info: Info, input: Annotated[RevokeCodeInput, strawberry.argument(description="What to revoke.")]
+) -> RevokeCodeResult:
+    """Revoke and recycle in one transaction."""
+    viewer = info.context.viewer
+    problems = Problems()
+    reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
+    problems.refuse_if_any()
+    code_id = node_id("code", "code", input.code_id)
+    event_id = ids.new()
+    sealed = viewer.tenant.keys.encrypt(event_id, "reason", reason)
+    fresh = []
+    async with transaction() as tx:
+        revoked = await tx.row(REVOKE, viewer.merchant_id, code_id, event_id, sealed, viewer.actor)
+        if revoked is not None and input.recycle and revoked["status"] != "ARCHIVED":
+            keys = viewer.tenant.keys
+            fresh = await recycle(tx, keys, revoked["pool_id"], revoked["kind"], count=1, actor=viewer.actor)
+    row = await database().row(FIND_CODE, viewer.merchant_id, code_id, None)
+    if row is None:
+        raise not_found("code", input.code_id)
+    if revoked is None:
+        state = CodeState(row["code_state"])
+        raise Refused(CodeNotRevocable(message=f"A code that is {state.value} can't be revoked.", state=state))
+    replacement = await database().row(FIND_CODE, viewer.merchant_id, fresh[0], None) if fresh else None
+    return RevokeCodeSuccess(code=Code.of(row), replacement=None if replacement is None else Code.of(replacement))

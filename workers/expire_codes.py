@@ -1,0 +1,16 @@
+"""Ends codes whose lifetime is over."""
+
+import logging
+from typing import Any
+
+from app.coupons import expire_codes as expiry
+
+log = logging.getLogger("flash.worker")
+
+
+async def expire_codes(_ctx: dict[Any, Any]) -> int:
+    """Expire what is due."""
+    codes = await expiry.expire_codes()
+    if codes:
+        log.info("expired %d codes", codes)
+    return codes
