@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     database_timeout_seconds: float = Field(default=10.0, validation_alias="FLASH_DATABASE_TIMEOUT_SECONDS", gt=0)
     body_bytes_max: int = Field(default=1_048_576, validation_alias="FLASH_BODY_BYTES_MAX", ge=1024)
     api_key_cache_seconds: float = Field(default=2.0, validation_alias="FLASH_API_KEY_CACHE_SECONDS", ge=0, le=5)
+    attempts_per_key_max: int = Field(default=100, validation_alias="FLASH_ATTEMPTS_PER_KEY_MAX", ge=1)
+    attempts_per_member_max: int = Field(default=20, validation_alias="FLASH_ATTEMPTS_PER_MEMBER_MAX", ge=1)
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
 
     @property

@@ -11,7 +11,7 @@ import strawberry
 
 from app import ids
 from app.context import Viewer
-from app.coupons import code_text
+from app.coupons import attempts, code_text
 from app.coupons.queries import JOIN_CODE, WHOLE_CODE
 from app.coupons.rules import (
     Applied,
@@ -314,6 +314,18 @@ def _success(rows: Sequence[Row], currency: str, *, replayed: bool) -> RedeemCod
     )
 
 
+async def _limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> Verdict:
+    """Count the unknown codes of this call; over the limit every code is refused alike, known or not."""
+    unknown = sum(rejection.reason is CodeRejectionReason.UNKNOWN for rejection in verdict.rejections)
+    if not await attempts.exceeded(viewer, presented.presenter, unknown):
+        return verdict
+    rejections = [
+        CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.TOO_MANY_ATTEMPTS)
+        for typed in presented.typed
+    ]
+    return Verdict(rejections, [], [], replayed=False)
+
+
 def _refuse_if_rejected(verdict: Verdict) -> None:
     if verdict.rejections:
         count = len(verdict.rejections)
@@ -326,8 +338,10 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
     """Read, decide, and write under a guard; what a rival changed in between is read and decided again."""
     viewer = info.context.viewer
     presented = presentation(viewer, input)
-    for _ in range(ATTEMPTS_MAX):
+    for attempt in range(ATTEMPTS_MAX):
         verdict = judge(viewer, presented, await read(viewer, presented))
+        if attempt == 0:
+            verdict = await _limited(viewer, presented, verdict)
         _refuse_if_rejected(verdict)
         if verdict.replayed:
             return _success(verdict.rows, presented.currency, replayed=True)
@@ -345,7 +359,7 @@ async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     """Read and decide like redeemCodes, and leave it there."""
     viewer = info.context.viewer
     presented = presentation(viewer, input)
-    verdict = judge(viewer, presented, await read(viewer, presented))
+    verdict = await _limited(viewer, presented, judge(viewer, presented, await read(viewer, presented)))
     _refuse_if_rejected(verdict)
     if verdict.replayed:
         return _success(verdict.rows, presented.currency, replayed=True)

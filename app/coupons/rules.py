@@ -34,6 +34,9 @@ class CodeRejectionReason(Enum):
     POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, archived, or outside its dates.")
     CURRENCY_MISMATCH = described("CURRENCY_MISMATCH", "The order is not in the merchant's currency.")
     BELOW_MINIMUM_SPEND = described("BELOW_MINIMUM_SPEND", "The order is below the pool's minimum spend.")
+    TOO_MANY_ATTEMPTS = described(
+        "TOO_MANY_ATTEMPTS", "Too many unknown codes were tried with this key or by this member; wait a minute."
+    )
     NOT_STACKABLE = described("NOT_STACKABLE", "It goes alone, or the order's codes were redeemed in an earlier call.")
 
 

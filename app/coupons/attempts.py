@@ -1,0 +1,73 @@
+"""How often codes may be guessed: unknown codes are counted per key and per presenting member, code by code.
+
+Counters live in Valkey, shared by all processes. While that is away each process counts in its own memory.
+"""
+
+import logging
+import time
+from functools import lru_cache
+from typing import Final
+from uuid import UUID
+
+from limits import RateLimitItem, RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+from redis.exceptions import RedisError
+
+from app.config import settings
+from app.context import Viewer
+
+log = logging.getLogger("flash.attempts")
+
+#: How long Valkey is left alone after it didn't answer, so that its silence costs one request its time-out, not all.
+_PAUSE_SECONDS: Final = 2.0
+_TIMEOUT_SECONDS: Final = 0.5
+
+_away_until = 0.0
+
+
+async def exceeded(viewer: Viewer, presenter: UUID | None, unknown: int) -> bool:
+    """Count `unknown` codes that were just tried. Returns whether the caller or the presenter is over its limit.
+
+    An exceeded limit stands for known codes too, until the minute is over: a guess must not be told from a hit.
+    """
+    limits = [(RateLimitItemPerMinute(settings().attempts_per_key_max), viewer.actor)]
+    if presenter is not None:
+        limits.append((RateLimitItemPerMinute(settings().attempts_per_member_max), presenter.hex))
+    return not all([await _allowed(item, f"{viewer.merchant_id.hex}/{scope}", unknown) for item, scope in limits])
+
+
+async def _allowed(item: RateLimitItem, scope: str, unknown: int) -> bool:
+    global _away_until  # noqa: PLW0603  (one breaker per process)
+    shared = _shared(settings().redis_url)
+    if shared is not None and time.monotonic() >= _away_until:
+        try:
+            return await _count(shared, item, scope, unknown)
+        except (RedisError, OSError, TimeoutError) as error:
+            _away_until = time.monotonic() + _PAUSE_SECONDS
+            log.warning("counting attempts in memory: Valkey is away (%s)", type(error).__name__)
+    return await _count(_own(), item, scope, unknown)
+
+
+async def _count(limiter: FixedWindowRateLimiter, item: RateLimitItem, scope: str, unknown: int) -> bool:
+    return await (limiter.hit(item, scope, cost=unknown) if unknown else limiter.test(item, scope))
+
+
+@lru_cache(maxsize=1)
+def _shared(redis_url: str | None) -> FixedWindowRateLimiter | None:
+    if redis_url is None:
+        return None
+    scheme = "async+redis+unix" if redis_url.startswith("unix:") else f"async+{redis_url.partition(':')[0]}"
+    storage = RedisStorage(
+        f"{scheme}:{redis_url.partition(':')[2]}",
+        implementation="redispy",
+        key_prefix="flash:attempts",
+        socket_timeout=_TIMEOUT_SECONDS,
+        socket_connect_timeout=_TIMEOUT_SECONDS,
+    )
+    return FixedWindowRateLimiter(storage)
+
+
+@lru_cache(maxsize=1)
+def _own() -> FixedWindowRateLimiter:
+    return FixedWindowRateLimiter(MemoryStorage())
