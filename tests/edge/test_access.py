@@ -14,7 +14,7 @@ from tests.factories import Shop
 
 #: What domain.md says about the roles, independently of the table in access.py.
 MUTATIONS_OF_MEMBERS = {"claimCode"}
-MUTATIONS_OF_CHECKOUTS = {"claimCode", "redeemCodes", "enrollMember", "issueMemberToken"}
+MUTATIONS_OF_CHECKOUTS = {"claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "issueMemberToken"}
 
 
 def _made_up() -> dict[ids.Kind, str]:

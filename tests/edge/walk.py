@@ -41,8 +41,10 @@ NAMED_VALUES: dict[str, Any] = {"currency": "USD", "email": "walked@example.com"
 #: Which kind of node an argument or input field of type ID names.
 KINDS: dict[str, ids.Kind] = {
     "apiKeyId": "apikey",
+    "codeId": "code",
     "memberId": "member",
     "poolId": "pool",
+    "redemptionId": "redemption",
 }
 #: For `id` arguments, by the operation.
 KINDS_BY_OPERATION: dict[str, ids.Kind] = {"member": "member", "pool": "pool", "node": "pool"}
