@@ -64,7 +64,7 @@ class Journey:
     campaigns: list[Campaign]
     receipts: list[Receipt]
     spendings: list[Spending]
-    #: Households in the data, and those that received a campaign or redeemed a coupon.
+    #: Households in the data, and those of the played ones that received a campaign or redeemed a coupon.
     households_total: int
     households_concerned: int
     #: Of the played households: rows of coupon redemptions, those merged, those outside a campaign's recipients.
@@ -81,8 +81,8 @@ def read_journey(households: int | None) -> Journey:
     kinds = dict(_rows(frames["campaign_descriptions"], "campaign_id", "campaign_type"))
     transactions = _transactions()
 
-    concerned = sorted({int(number) for frame in (received, redeemed) for number in frame["household_id"].unique()})
-    played = concerned[:households]
+    everyone = sorted(int(number) for number in transactions["household_id"].unique())
+    played = everyone[:households]
     codes = received["campaign_id"].value_counts()
     received = received[received["household_id"].isin(played)]
     redeemed = redeemed[redeemed["household_id"].isin(played)]
@@ -98,8 +98,8 @@ def read_journey(households: int | None) -> Journey:
         ],
         receipts=receipts,
         spendings=spendings,
-        households_total=int(transactions["household_id"].nunique()),
-        households_concerned=len(concerned),
+        households_total=len(everyone),
+        households_concerned=len({receipt.household for receipt in receipts} | {pair.household for pair in pairs}),
         redemption_rows=len(pairs),
         redemption_rows_merged=sum(expected) - len(spendings),
         redemption_rows_strange=len(pairs) - sum(expected),

@@ -41,16 +41,14 @@ def tell_mapping(console: Console, journey: Journey) -> None:
     """Print what is played and what is left out, and why."""
     percents = ", ".join(f"{share:g} % for {kind}" for kind, share in PERCENT_OFF.items())
     played = (
-        "All of them are played"
-        if len(journey.households) == journey.households_concerned
-        else f"The first {len(journey.households):,} of them by number are played"
+        f"All {journey.households_total:,} households are enrolled"
+        if len(journey.households) == journey.households_total
+        else f"The first {len(journey.households):,} of {journey.households_total:,} households are enrolled"
     )
     lines = {
         "data": "The Complete Journey: a retailer's year of 2017, in US dollars.",
-        "members": f"Of its {journey.households_total:,} households, {journey.households_concerned:,} received a "
-        "campaign or redeemed a coupon; the others would never hold a code and are left out. "
-        f"{played}, as members named household-N, with an address and a name made from the number: "
-        "the data has neither.",
+        "members": f"{played}, as members named household-N, with an address and a name made from the number: the data "
+        f"has neither. {journey.households_concerned:,} of them received a campaign or redeemed a coupon.",
         "pools": f"One for each of the {len(journey.campaigns):,} campaigns that reached them, with a code for every "
         "household that received it, played or not. The data has no discounts; a code takes off "
         f"{percents}. The campaigns' dates are left out: they are over, and such a pool would issue nothing.",
@@ -70,7 +68,7 @@ def tell_mapping(console: Console, journey: Journey) -> None:
 
 def tell_outcome(console: Console, tallies: dict[str, Tally], reopened: int, seconds: float) -> None:
     """Print the figures of each step, then what was refused, by reason."""
-    headings = ("wanted", "new", "replayed", "refused", "untried", "time", "new/s", "replayed/s")
+    headings = ("wanted", "new", "replayed", "refused", "untried", "time", "per second")
     table = Table("", *headings, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.columns[0].no_wrap = True
     table.columns[0].min_width = 11
@@ -78,8 +76,8 @@ def tell_outcome(console: Console, tallies: dict[str, Tally], reopened: int, sec
         column.justify = "right"
     for name, tally in tallies.items():
         figures = (tally.wanted, tally.new, tally.replayed, tally.refused.total(), tally.untried)
-        rates = (_rate(count, tally.seconds) for count in (tally.new, tally.replayed))
-        table.add_row(name, *(f"{figure:,}" for figure in figures), f"{tally.seconds:.1f} s", *rates)
+        rate = _rate(tally.new + tally.replayed, tally.seconds)
+        table.add_row(name, *(f"{figure:,}" for figure in figures), f"{tally.seconds:.1f} s", rate)
     console.print(table)
     if reopened:
         console.print(f"{reopened} pools were paused and are active again.")
