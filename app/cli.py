@@ -109,6 +109,8 @@ def api(
         server_header=False,
         date_header=True,
         timeout_graceful_shutdown=8,
+        # Longer than load balancers keep idle connections, so that they never send into a closing one.
+        timeout_keep_alive=75,
         h11_max_incomplete_event_size=32_768,
         log_config=None,
         log_level="warning",

@@ -10,11 +10,9 @@ from app.config import settings
 from app.context import Context, Role, Viewer
 from app.database import connected
 from app.embedded import DataDirectory
-from app.members import tokens
 from app.merchants.create_merchant import create_merchant
 from app.schema import schema
 
-TOKEN_SECONDS: Final = 86_400
 NAMES: Final = ("Ada Lovelace", "Grace Hopper", "Alan Turing")
 
 CREATE_KEY: Final = """
@@ -42,7 +40,7 @@ mutation ($input: PoolIdInput!) {
 
 @dataclass(frozen=True)
 class Demo:
-    """What a newcomer tries: secrets by role, a member's fresh token, and ids to use."""
+    """What a newcomer tries: secrets by role, and ids to use."""
 
     merchant_id: str
     admin: str
@@ -50,43 +48,15 @@ class Demo:
     analyst: str
     pool_id: str
     member_id: str
-    member_token: str = ""
-
-    def secrets(self) -> dict[str, str]:
-        """Return what each role sends as its bearer token."""
-        return {
-            "ADMIN": self.admin,
-            "CHECKOUT": self.checkout,
-            "ANALYST": self.analyst,
-            "MEMBER": self.member_token,
-        }
-
-    def as_shell(self) -> str:
-        """Return assignments for a shell, so that examples can be pasted as they are."""
-        assignments = self.secrets() | {"POOL": self.pool_id, "MEMBER_ID": self.member_id}
-        return "".join(f"{name}={value}\n" for name, value in assignments.items())
-
-    def as_dict(self) -> dict[str, str]:
-        """Return everything by name."""
-        return asdict(self)
 
 
-async def ensure_demo(data: DataDirectory) -> Demo:
-    """Return the demo merchant of this data directory, made on first start; the member's token is new each time."""
+async def ensure_demo(data: DataDirectory) -> None:
+    """Make the demo merchant of this data directory, unless it is there and its key works."""
     async with connected(settings()):
         kept = _kept(data)
-        viewer = await authenticate(f"Bearer {kept.admin}") if kept else None
-        if kept is None or viewer is None:
-            kept, viewer = await _make()
+        if kept is None or await authenticate(f"Bearer {kept.admin}") is None:
             data.create()
-            data.write_secret(data.demo, json.dumps(kept.as_dict(), indent=2) + "\n")
-        member_id = ids.decode("member", kept.member_id)
-        if member_id is None:
-            raise RuntimeError(f"{data.demo} names no member; delete it to make a new demo merchant")
-        token, _ = tokens.issue(viewer.tenant, member_id, TOKEN_SECONDS)
-        demo = Demo(**(kept.as_dict() | {"member_token": token}))
-        data.write_secret(data.path / "demo.env", demo.as_shell())
-        return demo
+            data.write_secret(data.demo, json.dumps(asdict(await _make()), indent=2) + "\n")
 
 
 def _kept(data: DataDirectory) -> Demo | None:
@@ -96,7 +66,7 @@ def _kept(data: DataDirectory) -> Demo | None:
         return None
 
 
-async def _make() -> tuple[Demo, Viewer]:
+async def _make() -> Demo:
     merchant = await create_merchant("Demo store", "USD")
     viewer = await authenticate(f"Bearer {merchant.api_key}")
     if viewer is None:
@@ -121,7 +91,7 @@ async def _make() -> tuple[Demo, Viewer]:
     pool_id = made["pool"]["id"]
     await _do(viewer, GENERATE, poolId=pool_id, count=500)
     await _do(viewer, ACTIVATE, poolId=pool_id)
-    demo = Demo(
+    return Demo(
         merchant_id=ids.encode("merchant", merchant.id),
         admin=merchant.api_key,
         checkout=keys[Role.CHECKOUT]["secret"],
@@ -129,7 +99,6 @@ async def _make() -> tuple[Demo, Viewer]:
         pool_id=pool_id,
         member_id=members[0]["member"]["id"],
     )
-    return demo, viewer
 
 
 async def _do(viewer: Viewer, document: str, **values: object) -> Any:

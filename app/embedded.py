@@ -36,6 +36,8 @@ POSTGRES_SETTINGS: Final = {
     "max_connections": "200",
     "shared_buffers": "256MB",
     "log_error_verbosity": "terse",
+    # Plans of tables that have just grown are made anew within seconds, not within a minute.
+    "autovacuum_naptime": "5s",
     "log_checkpoints": "off",
     "timezone": "UTC",
 }
@@ -88,6 +90,11 @@ class DataDirectory:
     def demo(self) -> Path:
         """The demo merchant's keys, readable by their owner only."""
         return self.path / "demo.json"
+
+    @property
+    def demo_shell(self) -> Path:
+        """The same and a fresh token as assignments for a shell, written at each start."""
+        return self.path / "demo.env"
 
     @property
     def database_url(self) -> str:

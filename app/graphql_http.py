@@ -8,6 +8,7 @@ import asyncio
 import logging
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ from graphql import (
     specified_rules,
     validate,
 )
-from graphql.validation import ValuesOfCorrectTypeRule
+from graphql.validation import ASTValidationRule, ValuesOfCorrectTypeRule
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -210,6 +211,7 @@ async def run(
         operation_name=operation.name.value if operation.name else None,
         executor_class=schema.execution_context_class,
         operation_extensions=None,
+        hide_suggestions=True,
     )
     return result if isinstance(result, ExecutionResult) else await result
 
@@ -218,8 +220,8 @@ def judge_document(query: str) -> Document:
     """Parse and validate a document, once."""
     try:
         parsed = parse(query, max_tokens=TOKENS_MAX)
-        errors = _coded(validate(schema._schema, parsed, _DOCUMENT_RULES), "GRAPHQL_VALIDATION_FAILED")
-        errors = errors or _coded(validate(schema._schema, parsed, _VALUE_RULES), "BAD_USER_INPUT")
+        errors = _invalid(parsed, _DOCUMENT_RULES, "GRAPHQL_VALIDATION_FAILED")
+        errors = errors or _invalid(parsed, _VALUE_RULES, "BAD_USER_INPUT")
     except GraphQLSyntaxError as error:
         errors = _coded([error], "GRAPHQL_PARSE_FAILED")
     except RecursionError:
@@ -264,6 +266,11 @@ def is_away(error: BaseException | None) -> bool:
     if isinstance(error, BaseORMException):
         error = error.__cause__
     return isinstance(error, _AWAY) and not isinstance(error, ValueError)
+
+
+def _invalid(parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], code: str) -> list[GraphQLError]:
+    """Return what is wrong by these rules, without guesses at what was meant: they would spell the schema out."""
+    return _coded(validate(schema._schema, parsed, rules, hide_suggestions=True), code)
 
 
 def _coded(errors: list[GraphQLError], code: str) -> list[GraphQLError]:

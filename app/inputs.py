@@ -83,7 +83,8 @@ class Problems:
 
     def idempotency_key(self, value: str | None) -> str | None:
         """Check an idempotency key where there is one: 1 to 200 characters, taken as it is."""
-        if value is not None and self.text("idempotencyKey", value, length_max=KEY_LENGTH_MAX) != value:
+        trimmed = None if value is None else self.text("idempotencyKey", value, length_max=KEY_LENGTH_MAX)
+        if trimmed and trimmed != value:
             self.add("idempotencyKey", "must not begin or end with white space")
         return value
 

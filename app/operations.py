@@ -45,14 +45,14 @@ class InputProblem:
 class InvalidInput(Refusal):
     """All problems of an input at once."""
 
-    problems: list[InputProblem] = strawberry.field(description="Every problem found, in the input's order.")
+    problems: list[InputProblem] = strawberry.field(description="Every problem found.")
 
 
 @strawberry.type(description="No such thing, or none that the caller may see; the two can't be told apart.")
 class NotFound(Refusal):
     """An id that names nothing the viewer may see."""
 
-    id: strawberry.ID = strawberry.field(description="The id as it was given.")
+    id: strawberry.ID = strawberry.field(description="The id as it was given, cut to 200 characters.")
 
 
 @strawberry.type(description="The idempotency key was already used for something else.")

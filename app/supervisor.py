@@ -119,6 +119,8 @@ class _Supervisor:
             await self._make_demo()
         await self._wait_until_ready(listening)
         demo = await self._demo(listening) if self._plan.demo else None
+        if demo is not None:
+            self._write_shell(listening, demo)
         self._ready = True
         return demo
 
@@ -183,6 +185,14 @@ class _Supervisor:
                 f"The API refuses the demo merchant's keys; delete {self._data.demo} or --no-demo."
             )
         return demo
+
+    def _write_shell(self, listening: socket.socket, demo: dict[str, str]) -> None:
+        """Write the demo as assignments for a shell, so that examples can be pasted as they are."""
+        assignments = {label: demo[name] for label, name in _DEMO_SECRETS.items()}
+        assignments |= {"POOL": demo["pool_id"], "MEMBER_ID": demo["member_id"]}
+        assignments |= {"URL": f"http://{address_of(listening)}/graphql"}
+        shell = "".join(f"{name}={value}\n" for name, value in assignments.items())
+        self._data.write_secret(self._data.demo_shell, shell)
 
     async def _demo_with_token(self, listening: socket.socket) -> dict[str, str] | None:
         try:

@@ -9,12 +9,10 @@ and left out.
 import asyncio
 import contextlib
 import json
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 from uuid import UUID
 
 import pytest
@@ -24,12 +22,10 @@ from app.config import Settings
 from app.coupons import queries as coupons
 from app.database import database
 from app.members import queries as members
-from app.merchants import api_keys, tenants
+from bench.wire import AUTHENTICATION, counting
 from tests.conftest import run_api
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
 
-AUTHENTICATION = {api_keys.FIND, tenants.FIND}
-PORT = 5432
 #: While the tables are small an index that starts with the merchant costs the planner as much as the right one, so
 #: a look-up may read the merchant's few hundred rows; a join that reads them for each of the others touches millions.
 BUFFERS_PER_PAGE_MAX = 100_000
@@ -49,68 +45,10 @@ class Counter:
         return [statement for statement in self.waits if statement not in AUTHENTICATION]
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
-
-
-async def _watch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, waits: list[str]) -> None:
-    """Pass on the messages of a frontend and note what it waits for."""
-    prepared: dict[bytes, str] = {}
-    bound = ""
-    length = await reader.readexactly(4)
-    writer.write(length + await reader.readexactly(int.from_bytes(length) - 4))
-    while kind := await reader.read(1):
-        length = await reader.readexactly(4)
-        body = await reader.readexactly(int.from_bytes(length) - 4)
-        if kind == b"P":
-            name, sql, _ = body.split(b"\0", 2)
-            prepared[name] = bound = sql.decode()
-        elif kind == b"B":
-            bound = prepared[body.split(b"\0", 2)[1]]
-        elif kind == b"Q":
-            waits.append(body.rstrip(b"\0").decode())
-        elif kind in {b"S", b"H"}:
-            waits.append(bound)
-        writer.write(kind + length + body)
-        await writer.drain()
-
-
-@contextlib.asynccontextmanager
-async def _counting(database: str) -> AsyncIterator[tuple[str, list[str]]]:
-    """Run a proxy in front of a database's server. Yields the URL through it and what it notes."""
-    waits: list[str] = []
-    parts = urlsplit(database)
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    host = query.get("host", parts.hostname or "localhost")
-    port = int(query.get("port", parts.port or PORT))
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if host.startswith("/"):
-            behind, ahead = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
-        else:
-            behind, ahead = await asyncio.open_connection(host, port)
-        tasks = [asyncio.create_task(_watch(reader, ahead, waits)), asyncio.create_task(_pump(behind, writer))]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        ahead.close()
-        writer.close()
-
-    with tempfile.TemporaryDirectory(prefix="flash-proxy-") as directory:
-        server = await asyncio.start_unix_server(serve, f"{directory}/.s.PGSQL.{PORT}")
-        user = parts.netloc.rpartition("@")[0]
-        through = urlencode({"host": directory, "sslmode": "disable"})
-        async with server:
-            yield urlunsplit(parts._replace(netloc=f"{user}@" if user else "", query=through)), waits
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def counter(worker_database: str) -> AsyncIterator[Counter]:
     """An API process with one connection, through the proxy, so that a statement is prepared once for all requests."""
-    async with _counting(worker_database) as (through, waits), contextlib.AsyncExitStack() as stack:
+    async with counting(worker_database) as (through, waits), contextlib.AsyncExitStack() as stack:
         running = run_api(through, FLASH_DATABASE_CONNECTIONS_MAX="1", FLASH_API_KEY_CACHE_SECONDS="5")
         # The proxy runs on this loop, so waiting for the process to get ready must not block it.
         api = await asyncio.to_thread(running.__enter__)
