@@ -15,7 +15,6 @@ T = TypeVar("T")
 
 MONEY_MAX: Final = 10**15
 KEY_LENGTH_MAX: Final = 200
-REASON_LENGTH_MAX: Final = 500
 _EMAIL: Final = re.compile(
     r"(?=.{3,254}\Z)[^\s@\"(),:;<>\[\\\]]{1,64}@([^\W_]([\w-]{0,61}[^\W_])?\.)+[^\W_]([\w-]{0,61}[^\W_])?"
 )

@@ -4,11 +4,11 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import ids
 from app.coupons.queries import JOIN_CODE, WHOLE_CODE
+from app.coupons.reasons import sealed
 from app.coupons.types import Code
 from app.database import database
-from app.inputs import REASON_LENGTH_MAX, Problems, node_id
+from app.inputs import node_id
 from app.operations import Info, InvalidInput, NotFound, mutation, not_found
 
 
@@ -50,13 +50,9 @@ async def reveal_code(
 ) -> RevealCodeResult:
     """Record, then show."""
     viewer = info.context.viewer
-    problems = Problems()
-    reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
-    problems.refuse_if_any()
+    event_id, reason = sealed(viewer, input.reason)
     code_id = node_id("code", "code", input.code_id)
-    event_id = ids.new()
-    sealed = viewer.tenant.keys.encrypt(event_id, "reason", reason)
-    row = await database().row(REVEAL, viewer.merchant_id, code_id, event_id, viewer.actor, sealed)
+    row = await database().row(REVEAL, viewer.merchant_id, code_id, event_id, viewer.actor, reason)
     if row is None:
         raise not_found("code", input.code_id)
     return RevealCodeSuccess(code=Code.of(row, revealed=True))

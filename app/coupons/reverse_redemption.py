@@ -4,11 +4,11 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import ids
 from app.coupons.queries import FIND_REDEMPTION
+from app.coupons.reasons import sealed
 from app.coupons.types import Code, Redemption
 from app.database import database
-from app.inputs import REASON_LENGTH_MAX, Problems, node_id
+from app.inputs import node_id
 from app.members.wallet_changes import raise_wallets
 from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 
@@ -71,14 +71,10 @@ async def reverse_redemption(
 ) -> ReverseRedemptionResult:
     """Reverse in one statement, then read what stands."""
     viewer = info.context.viewer
-    problems = Problems()
-    reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
-    problems.refuse_if_any()
+    event_id, reason = sealed(viewer, input.reason)
     redemption_id = node_id("redemption", "redemption", input.redemption_id)
-    event_id = ids.new()
-    sealed = viewer.tenant.keys.encrypt(event_id, "reason", reason)
     reversed_now = await database().row(
-        REVERSE, viewer.merchant_id, redemption_id, input.reinstate, sealed, event_id, viewer.actor
+        REVERSE, viewer.merchant_id, redemption_id, input.reinstate, reason, event_id, viewer.actor
     )
     row = await database().row(FIND_REDEMPTION, viewer.merchant_id, redemption_id)
     if row is None:

@@ -4,12 +4,12 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import ids
 from app.coupons.queries import FIND_CODE
+from app.coupons.reasons import sealed
 from app.coupons.recycle import recycle
 from app.coupons.types import Code, CodeState
 from app.database import database, transaction
-from app.inputs import REASON_LENGTH_MAX, Problems, node_id
+from app.inputs import node_id
 from app.members.wallet_changes import raise_wallets
 from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 
@@ -70,15 +70,11 @@ async def revoke_code(
 ) -> RevokeCodeResult:
     """Revoke and recycle in one transaction."""
     viewer = info.context.viewer
-    problems = Problems()
-    reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
-    problems.refuse_if_any()
+    event_id, reason = sealed(viewer, input.reason)
     code_id = node_id("code", "code", input.code_id)
-    event_id = ids.new()
-    sealed = viewer.tenant.keys.encrypt(event_id, "reason", reason)
     fresh = []
     async with transaction() as tx:
-        revoked = await tx.row(REVOKE, viewer.merchant_id, code_id, event_id, sealed, viewer.actor)
+        revoked = await tx.row(REVOKE, viewer.merchant_id, code_id, event_id, reason, viewer.actor)
         if revoked is not None and input.recycle and revoked["status"] != "ARCHIVED":
             keys = viewer.tenant.keys
             fresh = await recycle(tx, keys, revoked["pool_id"], revoked["kind"], count=1, actor=viewer.actor)

@@ -1,0 +1,19 @@
+"""The reason that a person gives for what is done to one code: checked, and sealed for the event that records it."""
+
+from typing import Final
+from uuid import UUID
+
+from app import ids
+from app.context import Viewer
+from app.inputs import Problems
+
+REASON_LENGTH_MAX: Final = 500
+
+
+def sealed(viewer: Viewer, reason: str) -> tuple[UUID, bytes]:
+    """Return the id of the event to record and the reason's ciphertext in it. Raises Refused(InvalidInput)."""
+    problems = Problems()
+    checked = problems.text("reason", reason, length_max=REASON_LENGTH_MAX)
+    problems.refuse_if_any()
+    event_id = ids.new()
+    return event_id, viewer.tenant.keys.encrypt(event_id, "reason", checked)
