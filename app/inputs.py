@@ -66,9 +66,9 @@ class Problems:
         self.found.append(InputProblem(path=path.split("."), message=message))
 
     def text(self, path: str, value: str, *, length_max: int) -> str:
-        """Check a line of text: not blank, no control characters, not too long. Returns it trimmed."""
+        """Check a line of text: something to see, no control characters, not too long. Returns it trimmed."""
         trimmed = value.strip()
-        if not trimmed:
+        if all(unicodedata.category(character) in {"Cf", "Zs"} for character in trimmed):
             self.add(path, "must not be blank")
         elif len(trimmed) > length_max:
             self.add(path, f"must be at most {length_max} characters")

@@ -246,6 +246,7 @@ async def test_what_is_an_address_is_taken(shop: Shop, address: str) -> None:
         ("externalId", "x" * 10_000, "must be at most 100 characters"),
         ("externalId", "c\x00", "must not contain control characters"),
         ("displayName", "", "must not be blank"),
+        ("displayName", "\u200b\u202e", "must not be blank"),
         ("displayName", "x" * 201, "must be at most 200 characters"),
         ("displayName", "x" * 10_000, "must be at most 200 characters"),
         ("displayName", "Ada\x00", "must not contain control characters"),
