@@ -7,4 +7,5 @@ graphql_http.py operations.py  the edge: requests in, refusals and masked faults
 access.py context.py           who is asking, and which rows they may see
 database.py crypto.py events.py  rows, secrets, and the record of what happened
 cli.py supervisor.py main.py   the `flash` command, the process tree, the web application
+replay/ pages/                 a real retailer's campaigns over HTTP; the pages of development
 """
