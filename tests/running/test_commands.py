@@ -45,7 +45,9 @@ def test_an_unmigrated_database_is_refused_until_it_is_migrated(
     url = database_url(name)
     asyncio.run(create_database(url, name))
 
-    unmigrated = refusal("api", DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1", FLASH_MASTER_KEYS=keys)
+    unmigrated = refusal(
+        "api", "--port", "0", DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1", FLASH_MASTER_KEYS=keys
+    )
     migrated = flash("migrate", "--data", tmp_path, DATABASE_URL=url)
 
     assert re.fullmatch(r"The database lacks migrations \(0001_initial, .*\); run `flash migrate`.", unmigrated)
@@ -77,7 +79,7 @@ def test_a_single_process_needs_both_servers(command: str) -> None:
 
 
 def test_a_single_process_needs_a_master_key() -> None:
-    assert refusal("api", DATABASE_URL=NOBODY, REDIS_URL="redis://127.0.0.1:1") == (
+    assert refusal("api", "--port", "0", DATABASE_URL=NOBODY, REDIS_URL="redis://127.0.0.1:1") == (
         "Set FLASH_MASTER_KEYS to what `flash keys new` prints, the same for each process."
     )
 
@@ -97,7 +99,7 @@ def test_a_single_process_needs_a_master_key() -> None:
 def test_a_mistake_is_one_sentence_without_the_secret(variables: dict[str, str], sentence: str, keys: str) -> None:
     well = {"DATABASE_URL": NOBODY, "REDIS_URL": "redis://127.0.0.1:1", "FLASH_MASTER_KEYS": keys}
 
-    said = refusal("api", cwd=None, **(well | variables))
+    said = refusal("api", "--port", "0", cwd=None, **(well | variables))
 
     assert said.startswith(sentence)
     assert "secret" not in said
@@ -116,7 +118,9 @@ def test_an_api_port_in_use_is_one_sentence(worker_database: str, keys: str) -> 
 
 async def test_master_keys_that_do_not_fit_the_data_are_refused(worker_database: str, shop: Shop, keys: str) -> None:
     said = await asyncio.to_thread(
-        lambda: refusal("api", DATABASE_URL=worker_database, REDIS_URL="redis://127.0.0.1:1", FLASH_MASTER_KEYS=keys)
+        lambda: refusal(
+            "api", "--port", "0", DATABASE_URL=worker_database, REDIS_URL="redis://127.0.0.1:1", FLASH_MASTER_KEYS=keys
+        )
     )
 
     assert said.startswith("The master keys don't fit this database: ")
