@@ -8,14 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from app.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from app.running import Running
 
 # Imports are most of a command's time: each command imports what it needs, and no more.
 # ruff: noqa: PLC0415
@@ -140,7 +137,7 @@ def migrate(data: Data = None) -> None:
     """Bring the database to the schema of this version."""
     _name_data(data)
 
-    async def work(_: "Running") -> None:
+    async def work() -> None:
         print("The database is up to date.")
 
     _with_database(work, migrated=True)
@@ -159,7 +156,7 @@ def merchant_create(
 
     _name_data(data)
 
-    async def work(_: "Running") -> None:
+    async def work() -> None:
         made = await create_merchant(name, currency)
         answer = {"merchantId": ids.encode("merchant", made.id), "apiKey": made.api_key}
         print(json.dumps(answer) if as_json else f"Merchant {answer['merchantId']}\nADMIN key {made.api_key}")
@@ -249,12 +246,12 @@ def _refuse_unconfigured() -> None:
     redis_at(configured.redis_url)
 
 
-def _with_database(work: Callable[["Running"], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
+def _with_database(work: Callable[[], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
     """Run a command's work against the configured database, or the embedded one (started if it isn't running)."""
     from app.running import running
 
     async def run() -> None:
-        async with running(migrated=migrated) as servers:
-            await work(servers)
+        async with running(migrated=migrated):
+            await work()
 
     asyncio.run(run())

@@ -7,25 +7,16 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import asyncpg
 
-from app.config import ConfigurationError, Settings, settings
+from app.config import ConfigurationError, settings
 from app.crypto import MasterKeyring, new_master_key
 from app.embedded import Command, DataDirectory, LockedError
 from app.migrate import create_database, migrate
 from app.preflight import check_database
 
 START_SECONDS_MAX = 30.0
-
-
-@dataclass(frozen=True)
-class Running:
-    """The settings that a command works under, and whether the database is an embedded one."""
-
-    settings: Settings
-    embedded: bool
 
 
 def ensure_master_keys(data: DataDirectory) -> str:
@@ -54,7 +45,7 @@ def ensure_master_keys(data: DataDirectory) -> str:
 
 
 @asynccontextmanager
-async def running(*, migrated: bool = False) -> AsyncIterator[Running]:
+async def running(*, migrated: bool = False) -> AsyncIterator[None]:
     """Connect a command to its database. An embedded one is started for the command if it isn't running.
 
     Raises ConfigurationError when the database can't be reached, or lacks migrations and isn't embedded.
@@ -72,7 +63,7 @@ async def running(*, migrated: bool = False) -> AsyncIterator[Running]:
             await migrate(settings().database_url or "")
         await check_database()
         await stack.enter_async_context(connected(settings()))
-        yield Running(settings(), embedded)
+        yield
 
 
 def adopt(**variables: str) -> None:
