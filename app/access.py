@@ -21,6 +21,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Query.pools": _KEYS,
     "Query.codes": _KEYS,
     "Query.redemptions": _KEYS,
+    "Query.campaign": _KEYS,
     "Query.checkCodes": _TILL,
     "Query.member": _EVERYONE,
     "Query.members": _KEYS,
@@ -41,6 +42,10 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.issueMemberToken": _TILL,
     "Mutation.createApiKey": _ADMIN,
     "Mutation.revokeApiKey": _ADMIN,
+    "Mutation.createCampaign": _ADMIN,
+    "Mutation.verifyMemberEmail": _ADMIN,
+    "Campaign.deliveries": _ADMIN,
+    "Pool.fallbackPool": _KEYS,
     "Pool.stock": _KEYS,
     "Pool.codes": _KEYS,
 }

@@ -57,6 +57,12 @@ class Tx(Statements, TransactionWrapper):
     def _in_transaction(self) -> TransactionContext:
         return NestedTransactionContext(Tx(self))
 
+    @asynccontextmanager
+    async def nested(self) -> AsyncIterator["Tx"]:
+        """Open a savepoint: what fails inside leaves this transaction as it was."""
+        async with self._in_transaction() as tx:
+            yield cast(Tx, tx)
+
 
 class Client(Statements, AsyncpgDBClient):
     """The pool of one database."""

@@ -16,12 +16,17 @@ from app.database import Tx
 EVENTS: Final[dict[str, ids.Kind]] = {
     "api_key.created": "apikey",
     "api_key.revoked": "apikey",
+    "campaign.created": "campaign",
+    "campaign.deliveries_read": "campaign",
+    "code.adopted": "code",
     "code.claimed": "code",
     "code.expired": "code",
     "code.redeemed": "code",
     "code.revealed": "code",
     "code.revoked": "code",
+    "code.sent": "code",
     "codes.generated": "batch",
+    "member.email_verified": "member",
     "member.enrolled": "member",
     "member.token_issued": "member",
     "merchant.created": "merchant",
@@ -30,6 +35,10 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "pool.created": "pool",
     "pool.edited": "pool",
     "pool.paused": "pool",
+    "pool.stock_fell_to_0": "pool",
+    "pool.stock_fell_to_10": "pool",
+    "pool.stock_fell_to_25": "pool",
+    "pool.stock_fell_to_50": "pool",
     "redemption.reversed": "redemption",
 }
 

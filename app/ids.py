@@ -5,7 +5,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-Kind = Literal["apikey", "batch", "code", "event", "member", "merchant", "pool", "redemption", "wallet"]
+Kind = Literal["apikey", "batch", "campaign", "code", "event", "member", "merchant", "pool", "redemption", "wallet"]
 
 _HEX: Final = frozenset("0123456789abcdef")
 

@@ -11,8 +11,8 @@ from app import ids
 from app.connections import After, Connection, First, connect, page
 from app.context import Role
 from app.context import Viewer as Caller
-from app.coupons.queries import find_batch, find_code, find_pool, find_redemption
-from app.coupons.types import Code, CodeBatch, Pool, Redemption
+from app.coupons.queries import find_batch, find_campaign, find_code, find_pool, find_redemption
+from app.coupons.types import Campaign, Code, CodeBatch, Pool, Redemption
 from app.database import Row, database
 from app.members.queries import find_member, member_row
 from app.members.types import Member, Wallet
@@ -114,6 +114,7 @@ async def _find_api_key(caller: Caller, node_id: str) -> Row | None:
 FINDERS: Final[dict[str, tuple[Callable[[Caller, str], Awaitable[Any]], Callable[[Any], Node]]]] = {
     "apikey": (_find_api_key, ApiKey.of),
     "batch": (find_batch, CodeBatch.of),
+    "campaign": (find_campaign, Campaign.of),
     "code": (find_code, Code.of),
     "event": (_find_event, Event.of),
     "member": (find_member, Member.of),

@@ -7,6 +7,7 @@ from app import queries
 from app.coupons import queries as coupons
 from app.coupons.change_pool_status import activate_pool, archive_pool, pause_pool
 from app.coupons.claim_code import claim_code
+from app.coupons.create_campaign import create_campaign
 from app.coupons.create_pool import create_pool
 from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
@@ -17,6 +18,7 @@ from app.coupons.revoke_code import revoke_code
 from app.members import queries as members
 from app.members.enroll_member import enroll_member
 from app.members.issue_member_token import issue_member_token
+from app.members.verify_member_email import verify_member_email
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
 from app.merchants.types import ApiKey
@@ -31,6 +33,7 @@ Query = create_type(
         coupons.pools,
         coupons.codes,
         coupons.redemptions,
+        coupons.campaign,
         check_codes,
         members.member,
         members.members,
@@ -54,7 +57,9 @@ Mutation = create_type(
         reverse_redemption,
         revoke_code,
         reveal_code,
+        create_campaign,
         enroll_member,
+        verify_member_email,
         issue_member_token,
         create_api_key,
         revoke_api_key,

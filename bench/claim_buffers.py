@@ -6,8 +6,8 @@ from uuid import UUID
 
 from app import ids
 from app.context import Viewer
-from app.coupons import claim_code
-from app.coupons.claim_code import CLAIM, claim
+from app.coupons import claims
+from app.coupons.claims import CLAIM, Claimant, claim
 from app.coupons.generate_codes import encrypted_codes, store_batch
 from app.database import database, transaction
 from bench.world import activate, add_members, add_pool
@@ -44,9 +44,9 @@ async def measure(viewer: Viewer) -> list[str]:
         await old.row("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await old.row("SELECT count(*) FROM code WHERE merchant_id = $1", viewer.merchant_id)
         for member_id in members[:6000]:
-            await claim(database(), viewer, snapshot_pool, member_id, None)
+            await claim(database(), viewer, snapshot_pool, Claimant(member_id), None)
         under_snapshot = await _sample(viewer, snapshot_pool, members[6000:])
-        claim_code._last_found.clear()
+        claims._last_found.clear()
         restarted = await _explained(viewer, snapshot_pool, members[7000])
         after_restart = await _sample(viewer, snapshot_pool, members[7001:])
 
@@ -54,7 +54,7 @@ async def measure(viewer: Viewer) -> list[str]:
     for start in range(0, len(taken), BATCH):
         chunk = taken[start : start + BATCH]
         await database().row(CLAIM_MANY, viewer.merchant_id, pool_id, chunk, len(chunk))
-    claim_code._last_found.clear()
+    claims._last_found.clear()
     first = await _explained(viewer, pool_id, members[-1])
     nearly_empty = await _sample(viewer, pool_id, members[-2000:-1])
 
@@ -90,12 +90,12 @@ async def _sample(viewer: Viewer, pool_id: UUID, members: list[UUID]) -> float:
 
 async def _explained(viewer: Viewer, pool_id: UUID, member_id: UUID) -> int:
     """Claim for a member under EXPLAIN. Returns the buffers that the statement hit or read."""
-    after = claim_code._last_found.get(pool_id, UUID(int=0))
+    after = claims._last_found.get(pool_id, UUID(int=0))
     arguments = (viewer.merchant_id, pool_id, member_id, None, viewer.actor, after, ids.new())
     explained = await database().row(EXPLAIN, *arguments)
     claimed = await database().row(CLAIMED_CODE, viewer.merchant_id, pool_id, member_id)
     if explained is None or claimed is None:
         raise RuntimeError("a measured claim got no code")
-    claim_code._last_found[pool_id] = claimed["code_id"]
+    claims._last_found[pool_id] = claimed["code_id"]
     plan = json.loads(explained["QUERY PLAN"])[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

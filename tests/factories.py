@@ -81,6 +81,33 @@ mutation ($input: RedeemCodesInput!) {{
   }}
 }}
 """
+CREATE_CAMPAIGN = f"""
+mutation ($input: CreateCampaignInput!) {{
+  answer: createCampaign(input: $input) {{
+    __typename
+    ... on CreateCampaignSuccess {{
+      replayed campaign {{ id name recipientCount allocatedCount createdAt pool {{ id }} }}
+    }}
+    {REFUSALS} ... on PoolNotActive {{ status }} ... on PoolExhausted {{ poolsTried }}
+  }}
+}}
+"""
+DELIVERIES = f"""
+query ($id: ID!, $after: String) {{
+  campaign(id: $id) {{
+    deliveries(first: 100, after: $after) {{
+      edges {{ cursor node {{ recipient code {{ {CODE} }} }} }} pageInfo {{ hasNextPage endCursor }}
+    }}
+  }}
+}}
+"""
+VERIFY_MEMBER_EMAIL = f"""
+mutation ($input: VerifyMemberEmailInput!) {{
+  answer: verifyMemberEmail(input: $input) {{
+    __typename ... on VerifyMemberEmailSuccess {{ member {{ id emailVerified wallet {{ version }} }} }} {REFUSALS}
+  }}
+}}
+"""
 CHECK_CODES = REDEEM_CODES.replace("mutation", "query").replace("redeemCodes", "checkCodes")
 ENROLL_MEMBER = f"""
 mutation ($input: EnrollMemberInput!) {{
@@ -118,7 +145,7 @@ STOCK = "query ($id: ID!) { pool(id: $id) { stock { total available allocated re
 #: Everything that a refused operation must leave as it was.
 COUNTED = (
     "api_key", "data_key", "member", "wallet", "pool", "code_batch", "code", "claim", "stock_change", "redemption",
-    "reversal", "event",
+    "reversal", "event", "address", "stock_alert", "campaign", "delivery",
 )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from app.database import connected
 from app.merchants.data_keys import keyring
 from workers.expire_codes import expire_codes
 from workers.fold_stock import fold_stock
+from workers.watch_stock import watch_stock
 
 log = logging.getLogger("flash.worker")
 
@@ -25,6 +26,8 @@ CRON_JOBS = [
     cron(
         cast(Any, fold_stock), second=set(range(0, 60, 10)), timeout=60, max_tries=1, keep_result=0, run_at_startup=True
     ),
+    # Every ten seconds: what claims left unrecorded of a pool's stock levels.
+    cron(cast(Any, watch_stock), second=set(range(5, 60, 10)), timeout=60, max_tries=1, keep_result=0),
     # Every minute: end codes whose lifetime is over. Redeeming looks at the time itself, so a late run harms nothing.
     cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
 ]

@@ -7,7 +7,6 @@ import logging
 import time
 from functools import lru_cache
 from typing import Final
-from uuid import UUID
 
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage
@@ -26,14 +25,15 @@ _TIMEOUT_SECONDS: Final = 0.5
 _away_until = 0.0
 
 
-async def exceeded(viewer: Viewer, presenter: UUID | None, unknown: int) -> bool:
+async def exceeded(viewer: Viewer, presenter: bytes | None, unknown: int) -> bool:
     """Count `unknown` codes that were just tried. Returns whether the caller or the presenter is over its limit.
 
+    The presenter is a member's id or the index of an address.
     An exceeded limit stands for known codes too, until the minute is over: a guess must not be told from a hit.
     """
     limits = [(RateLimitItemPerMinute(settings().attempts_per_key_max), viewer.actor)]
     if presenter is not None:
-        limits.append((RateLimitItemPerMinute(settings().attempts_per_member_max), presenter.hex))
+        limits.append((RateLimitItemPerMinute(settings().attempts_per_member_max), presenter.hex()))
     return not all([await _allowed(item, f"{viewer.merchant_id.hex}/{scope}", unknown) for item, scope in limits])
 
 

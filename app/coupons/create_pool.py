@@ -1,15 +1,18 @@
 """createPool: a pool in DRAFT, with terms that make sense for its kind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import strawberry
 
 from app import ids
+from app.context import Viewer
+from app.coupons.claims import CHAIN_LENGTH_MAX
 from app.coupons.types import POOL_COLUMNS, CodeKind, Pool, StackingPolicy
-from app.database import database
+from app.database import Row, Statements, database
 from app.inputs import MoneyInput, Problems
 from app.operations import Info, InvalidInput, mutation
 
@@ -65,6 +68,10 @@ class CreatePoolInput:
     recycle_expired: bool | None = strawberry.field(
         default=False, description="Whether a code that expires unspent leaves its place in the stock to a fresh one."
     )
+    fallback_pool_id: strawberry.ID | None = strawberry.field(
+        default=None,
+        description="The pool that serves claims once this one is empty; it may have one itself, 10 in a row at most.",
+    )
 
 
 @strawberry.type(description="The pool was created, in DRAFT.")
@@ -80,15 +87,26 @@ CreatePoolResult = Annotated[
 ]
 
 
-#: The columns of `pool` in the order of `checked_terms`.
+#: The columns of `pool` in the order of `checked_terms`, and then `checked_fallback`.
 TERMS: Final = (
     "name, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount, starts_at, ends_at, "
-    "code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired"
+    "code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired, fallback_pool_id"
 )
+#: A pool and those it falls back to, nearest first.
+CHAIN: Final = """
+WITH RECURSIVE chain AS (
+    SELECT id, status, fallback_pool_id, 1 AS position FROM pool WHERE merchant_id = $1 AND id = $2
+    UNION ALL
+    SELECT p.id, p.status, p.fallback_pool_id, position + 1
+    FROM chain JOIN pool p ON p.merchant_id = $1 AND p.id = chain.fallback_pool_id
+    WHERE position < 100
+)
+SELECT id, status FROM chain ORDER BY position
+"""
 INSERT: Final = f"""
 WITH p AS (
     INSERT INTO pool (merchant_id, id, status, created_at, {TERMS})
-    VALUES ($1, $2, 'DRAFT', now(), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+    VALUES ($1, $2, 'DRAFT', now(), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
     RETURNING *
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
@@ -99,7 +117,7 @@ SELECT {POOL_COLUMNS} FROM p
 
 
 def checked_terms(terms: CreatePoolInput, currency: str) -> tuple[object, ...]:
-    """Return the values of TERMS. Raises Refused(InvalidInput) with every problem of the terms."""
+    """Return the values of TERMS but the last. Raises Refused(InvalidInput) with every problem of the terms."""
     problems = Problems()
     name = problems.text("name", terms.name, length_max=NAME_LENGTH_MAX)
     values: Mapping[str, Any] = {
@@ -142,6 +160,31 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> tuple[object, ...]:
     )
 
 
+async def chain_from(where: Statements, viewer: Viewer, named: str) -> list[Row]:
+    """Return the pool of this id and those it falls back to, nearest first; nothing if there is no such pool."""
+    pool_id = ids.decode("pool", named)
+    return [] if pool_id is None else await where.rows(CHAIN, viewer.merchant_id, pool_id)
+
+
+def checked_fallback(chain: Sequence[Row], *, of: UUID | None) -> UUID:
+    """Return the pool that starts a chain, if `of` (None: a new pool) may fall back to it.
+
+    Raises Refused(InvalidInput) when there is no such pool, or when that would be a circle, a dead end or too long.
+    """
+    problems = Problems()
+    if not chain:
+        problems.add("fallbackPoolId", "names no pool")
+    elif of in {row["id"] for row in chain}:
+        problems.add("fallbackPoolId", "would make a circle")
+    elif chain[0]["status"] == "ARCHIVED":
+        problems.add("fallbackPoolId", "names a pool that is closed for good")
+    elif len(chain) >= CHAIN_LENGTH_MAX:
+        problems.add("fallbackPoolId", f"would make a chain of more than {CHAIN_LENGTH_MAX} pools")
+    problems.refuse_if_any()
+    fallback_id: UUID = chain[0]["id"]
+    return fallback_id
+
+
 def _percent(problems: Problems, share: float | None) -> Decimal | None:
     if share is None:
         return None
@@ -160,7 +203,10 @@ async def create_pool(
     """Insert the pool and its event in one statement."""
     viewer = info.context.viewer
     checked = checked_terms(input, viewer.tenant.currency)
-    row = await database().row(INSERT, viewer.merchant_id, ids.new(), ids.new(), viewer.actor, *checked)
+    named = input.fallback_pool_id
+    fallback_id = None if named is None else checked_fallback(await chain_from(database(), viewer, named), of=None)
+    arguments = (viewer.merchant_id, ids.new(), ids.new(), viewer.actor, *checked, fallback_id)
+    row = await database().row(INSERT, *arguments)
     if row is None:
         raise RuntimeError("INSERT returned no row")
     return CreatePoolSuccess(pool=Pool.of(row))

@@ -2,15 +2,17 @@
 
 from datetime import datetime
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import strawberry
 from strawberry import UNSET
 from strawberry.utils.str_converters import to_camel_case
 
 from app import events
-from app.coupons.create_pool import TERMS, CreatePoolInput, checked_terms
+from app.context import Viewer
+from app.coupons.create_pool import TERMS, CreatePoolInput, chain_from, checked_fallback, checked_terms
 from app.coupons.types import POOL_COLUMNS, CodeKind, Pool, PoolStatus, StackingPolicy
-from app.database import Row, transaction
+from app.database import Row, Tx, transaction
 from app.inputs import MoneyInput, Problems, node_id
 from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.scalars import BigInt
@@ -52,6 +54,9 @@ class EditPoolInput:
     recycle_expired: bool | None = strawberry.field(
         default=UNSET, description="Whether a code that expires unspent leaves its place to a fresh one."
     )
+    fallback_pool_id: strawberry.ID | None = strawberry.field(
+        default=UNSET, description="The pool that serves claims once this one is empty; chains must not be circles."
+    )
 
 
 @strawberry.type(description="The terms were changed.")
@@ -75,10 +80,12 @@ EditPoolResult = Annotated[
 
 LOCK: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR UPDATE"
 UPDATE: Final = f"""
-UPDATE pool p SET ({TERMS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+UPDATE pool p SET ({TERMS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 WHERE p.merchant_id = $1 AND p.id = $2 AND p.status = 'DRAFT'
 RETURNING {POOL_COLUMNS}
 """
+#: Fallbacks are changed one after another, so that two edits can't close a circle that neither of them sees.
+ONE_AT_A_TIME: Final = "SELECT FROM merchant WHERE merchant_id = $1 FOR NO KEY UPDATE"
 _NEVER_NULL: Final = ("name", "claims_per_member", "stacking", "transferable")
 
 
@@ -99,12 +106,24 @@ async def edit_pool(
         if row is None:
             raise not_found("pool", input.pool_id)
         checked = checked_terms(_merged(row, input, viewer.tenant.currency), viewer.tenant.currency)
-        edited = await tx.row(UPDATE, viewer.merchant_id, pool_id, *checked)
+        fallback_id = await _fallback(tx, viewer, pool_id, row["pool_fallback_pool_id"], input.fallback_pool_id)
+        edited = await tx.row(UPDATE, viewer.merchant_id, pool_id, *checked, fallback_id)
         if edited is None:
             status = PoolStatus(row["pool_status"])
             raise Refused(PoolNotEditable(message=f"The terms of a pool in {status.value} are fixed.", status=status))
         await events.record(tx, viewer.merchant_id, "pool.edited", pool_id, viewer.actor)
     return EditPoolSuccess(pool=Pool.of(edited))
+
+
+async def _fallback(tx: Tx, viewer: Viewer, pool_id: UUID, standing: UUID | None, named: str | None) -> UUID | None:
+    """Return the fallback as it would be. Raises Refused with NotFound or InvalidInput."""
+    if named is UNSET or named is None:
+        return standing if named is UNSET else None
+    await tx.row(ONE_AT_A_TIME, viewer.merchant_id)
+    chain = await chain_from(tx, viewer, named)
+    if not chain:
+        raise not_found("pool", named)
+    return checked_fallback(chain, of=pool_id)
 
 
 def _merged(row: Row, edit: EditPoolInput, currency: str) -> CreatePoolInput:

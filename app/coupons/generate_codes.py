@@ -9,7 +9,7 @@ import strawberry
 
 from app import events, ids
 from app.context import Viewer
-from app.coupons import code_text
+from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
 from app.coupons.queries import FIND_BATCH, pool_row
 from app.coupons.types import CodeBatch, PoolStatus
@@ -97,6 +97,7 @@ async def store_batch(
     if await tx.row(INSERT_BATCH, viewer.merchant_id, batch_id, pool_id, len(rows), key) is None:
         return False
     await write_codes(tx, viewer.merchant_id, pool_id, batch_id, rows, viewer.actor)
+    await tx.row(stock_levels.FORGET, viewer.merchant_id, pool_id)
     return True
 
 

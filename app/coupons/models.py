@@ -24,6 +24,7 @@ class Pool(Model):
     stacking = fields.CharField(max_length=10)
     transferable = fields.BooleanField()
     recycle_expired = fields.BooleanField(db_default=False)
+    fallback_pool_id = fields.UUIDField(null=True)
     created_at = fields.DatetimeField()
 
     class Meta:
@@ -45,7 +46,10 @@ class CodeBatch(Model):
 
 
 class Code(Model):
-    """One code for its whole life: the text is a ciphertext, `suffix` is what a masked code shows."""
+    """One code for its whole life: the text is a ciphertext, `suffix` is what a masked code shows.
+
+    `email_index` is the address it was claimed with or sent to, whether that is a member's by now or not.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -56,6 +60,7 @@ class Code(Model):
     fingerprint = fields.BinaryField()
     suffix = fields.CharField(max_length=2)
     member_id = fields.UUIDField(null=True)
+    email_index = fields.BinaryField(null=True)
     matched_by = fields.CharField(max_length=20, null=True)
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
@@ -66,12 +71,17 @@ class Code(Model):
 
 
 class Claim(Model):
-    """That a member took its n-th code (`slot`) of a pool. The key is what makes a retry the same claim."""
+    """That a claimant took its n-th code (`slot`) of a pool: a member, an address, or a member with its address.
+
+    A code that a fallback pool served has two: one of the pool that was asked, one of the pool it came from. The key
+    is what makes a retry the same claim.
+    """
 
     code_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     pool_id = fields.UUIDField()
-    member_id = fields.UUIDField()
+    member_id = fields.UUIDField(null=True)
+    email_index = fields.BinaryField(null=True)
     slot = fields.IntField()
     idempotency_key = fields.CharField(max_length=240, null=True)
     claimed_at = fields.DatetimeField()
@@ -94,6 +104,49 @@ class StockChange(Model):
 
     class Meta:
         table = "stock_change"
+
+
+class StockAlert(Model):
+    """That a pool's stock fell to `level` percent, which is told once."""
+
+    pool_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    level = fields.SmallIntField()
+    raised_at = fields.DatetimeField()
+
+    class Meta:
+        table = "stock_alert"
+
+
+class Campaign(Model):
+    """One code of a pool for each of many recipients. The hash is of what was asked for, to know it again."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+    name = fields.CharField(max_length=200)
+    recipient_count = fields.IntField()
+    allocated_count = fields.IntField()
+    idempotency_key = fields.CharField(max_length=200, null=True)
+    request_hash = fields.BinaryField()
+    created_at = fields.DatetimeField()
+
+    class Meta:
+        table = "campaign"
+
+
+class Delivery(Model):
+    """A campaign's code on its way to a recipient: a member, or an address (a ciphertext)."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    campaign_id = fields.UUIDField()
+    code_id = fields.UUIDField()
+    member_id = fields.UUIDField(null=True)
+    recipient = fields.BinaryField(null=True)
+
+    class Meta:
+        table = "delivery"
 
 
 class Redemption(Model):

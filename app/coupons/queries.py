@@ -15,8 +15,10 @@ from app.coupons.types import (
     CODE_COLUMNS,
     POOL_COLUMNS,
     REDEMPTION_COLUMNS,
+    Campaign,
     Code,
     CodeState,
+    Delivery,
     Pool,
     PoolStatus,
     PoolStock,
@@ -41,6 +43,10 @@ CODE_OF_REDEMPTION: Final = (
     "CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = $1 AND id = r.code_id OFFSET 0) c"
 )
 
+#: Whether the pool `p` issues and honours codes now; `rules.is_open` is the same in Python.
+IS_OPEN: Final = """
+    (p.status = 'ACTIVE' AND (p.starts_at IS NULL OR p.starts_at <= now()) AND (p.ends_at IS NULL OR now() < p.ends_at))
+"""
 FIND_POOL: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2"
 LIST_POOLS: Final = f"""
 SELECT {POOL_COLUMNS} FROM pool p
@@ -52,6 +58,7 @@ SELECT pool_id, sum(available)::int AS available, sum(allocated)::int AS allocat
     sum(redeemed)::int AS redeemed, sum(expired)::int AS expired, sum(revoked)::int AS revoked
 FROM stock_change WHERE merchant_id = $1 AND pool_id = ANY($2) GROUP BY pool_id
 """
+POOLS_BY_ID: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = ANY($2::uuid[])"
 FIND_CODE: Final = f"""
 SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = $1 AND c.id = $2 AND ($3::uuid IS NULL OR c.member_id = $3)
@@ -117,6 +124,28 @@ SELECT b.id AS batch_id, b.size AS batch_size, b.created_at AS batch_created_at,
 FROM code_batch b JOIN pool p ON p.merchant_id = b.merchant_id AND p.id = b.pool_id
 WHERE b.merchant_id = $1 AND b.id = $2
 """
+FIND_CAMPAIGN: Final = f"""
+SELECT k.id AS campaign_id, k.name AS campaign_name, k.recipient_count AS campaign_recipient_count,
+    k.allocated_count AS campaign_allocated_count, k.created_at AS campaign_created_at, {POOL_COLUMNS}
+FROM campaign k JOIN pool p ON p.merchant_id = k.merchant_id AND p.id = k.pool_id
+WHERE k.merchant_id = $1 AND k.id = $2
+"""
+# The event is written by the statement that reads the codes: no page is read off the record.
+DELIVERIES: Final = f"""
+WITH recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    VALUES ($1, $5, 'campaign.deliveries_read', $2, $6, now()) RETURNING subject_id
+), page AS (
+    SELECT * FROM delivery
+    WHERE merchant_id = $1 AND campaign_id = (SELECT subject_id FROM recorded) AND id < $3 ORDER BY id DESC LIMIT $4
+)
+SELECT d.id AS delivery_id, d.recipient AS delivery_recipient, d.member_id AS delivery_member_id,
+    CASE WHEN addressee.email_verified THEN addressee.email END AS delivery_email, {WHOLE_CODE}
+FROM page d
+CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = $1 AND id = d.code_id OFFSET 0) c {JOIN_CODE}
+LEFT JOIN LATERAL (SELECT * FROM member WHERE merchant_id = $1 AND id = d.member_id OFFSET 0) addressee ON true
+ORDER BY d.id DESC
+"""
 
 Rows = list[Row]
 
@@ -132,6 +161,12 @@ async def find_pool(viewer: Viewer, node_id: str) -> Row | None:
 async def pool_row(where: Statements, viewer: Viewer, pool_id: UUID) -> Row | None:
     """Return a pool of the viewer's merchant, read in a transaction or outside one."""
     return await where.row(FIND_POOL, viewer.merchant_id, pool_id)
+
+
+async def pools_by_id(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, Row]:
+    """Return the rows of pools that exist."""
+    rows = await database().rows(POOLS_BY_ID, viewer.merchant_id, pool_ids)
+    return {row["pool_id"]: row for row in rows}
 
 
 async def find_code(viewer: Viewer, node_id: str) -> Row | None:
@@ -209,6 +244,24 @@ async def _codes_by_member(
     return _grouped(await database().rows(CODES_OF_MEMBERS, *arguments), "member_id")
 
 
+async def find_campaign(viewer: Viewer, node_id: str) -> Row | None:
+    """Return the campaign behind an id; not for members."""
+    campaign_id = ids.decode("campaign", node_id)
+    if campaign_id is None or viewer.role is Role.MEMBER:
+        return None
+    return await database().row(FIND_CAMPAIGN, viewer.merchant_id, campaign_id)
+
+
+async def deliveries_of_campaign(
+    info: Info, campaign_id: UUID, first: int | None, after: str | None
+) -> Connection[Delivery]:
+    """Return a page of a campaign's deliveries, and put on record who read it."""
+    asked = page(first, after)
+    viewer = info.context.viewer
+    arguments = (viewer.merchant_id, campaign_id, asked.id, asked.limit, ids.new(), viewer.actor)
+    return connect(await database().rows(DELIVERIES, *arguments), asked, Delivery.of, key="delivery_id")
+
+
 def _grouped(rows: list[Any], column: str) -> Mapping[UUID, Rows]:
     grouped: defaultdict[UUID, Rows] = defaultdict(list)
     for row in rows:
@@ -260,3 +313,10 @@ async def redemptions(info: Info, first: First = None, after: After = None) -> C
     asked = page(first, after)
     rows = await database().rows(LIST_REDEMPTIONS, info.context.viewer.merchant_id, asked.id, asked.limit)
     return connect(rows, asked, Redemption.of, key="redemption_id")
+
+
+@query(description="A campaign by id.")
+async def campaign(info: Info, id: Id) -> Campaign | None:
+    """Read one campaign."""
+    row = await find_campaign(info.context.viewer, id)
+    return None if row is None else Campaign.of(row)

@@ -12,7 +12,7 @@ import strawberry
 from app import ids
 from app.context import Viewer
 from app.coupons import attempts, code_text
-from app.coupons.queries import JOIN_CODE, WHOLE_CODE
+from app.coupons.queries import IS_OPEN, JOIN_CODE, WHOLE_CODE
 from app.coupons.rules import (
     Applied,
     CodeRejectionReason,
@@ -48,7 +48,12 @@ class RedeemCodesInput:
     order_amount: MoneyInput = strawberry.field(description="What the order is worth before discounts; 0 or more.")
     member_id: strawberry.ID | None = strawberry.field(
         default=None,
-        description="The member that presents the codes; needed unless all of them are transferable.",
+        description="The member that presents the codes; it or an address is needed unless all are transferable.",
+    )
+    email: str | None = strawberry.field(
+        default=None,
+        description="The address that the presenter gave: compared with the one a code was claimed with or sent to, "
+        "and with its owner's verified one. Where both are given and the code has an owner, memberId decides.",
     )
 
 
@@ -84,7 +89,8 @@ Presented = Annotated[RedeemCodesInput, strawberry.argument(description="The ord
 
 # The presented codes and those that the order has already, each with its standing redemption.
 READ: Final = f"""
-SELECT {WHOLE_CODE}, {REDEMPTION_COLUMNS}, c.fingerprint, now() AS asked_at
+SELECT {WHOLE_CODE}, {REDEMPTION_COLUMNS}, c.fingerprint, c.email_index AS code_email_index, now() AS asked_at,
+    (SELECT member_id FROM address WHERE merchant_id = $1 AND email_index = $4) AS member_of_email
 FROM code c {JOIN_CODE}
 LEFT JOIN redemption r ON r.merchant_id = c.merchant_id AND r.code_id = c.id AND r.reversed_at IS NULL
 WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(
@@ -104,9 +110,10 @@ WITH asked AS (
     SELECT c.id, c.pool_id, c.member_id
     FROM code c JOIN pool p ON p.merchant_id = c.merchant_id AND p.id = c.pool_id
     WHERE c.merchant_id = $1 AND c.id = ANY($2::uuid[]) AND c.state = 'ALLOCATED'
-        AND (c.expires_at IS NULL OR c.expires_at > now()) AND (p.transferable OR c.member_id = $7)
-        AND p.status = 'ACTIVE'
-        AND (p.starts_at IS NULL OR p.starts_at <= now()) AND (p.ends_at IS NULL OR now() < p.ends_at)
+        AND (c.expires_at IS NULL OR c.expires_at > now()) AND {IS_OPEN}
+        AND (p.transferable
+            OR c.member_id = coalesce($7, (SELECT member_id FROM address WHERE merchant_id = $1 AND email_index = $12))
+            OR (c.email_index = $12 AND (c.member_id IS NULL OR $7 IS NULL)))
     ORDER BY c.id FOR UPDATE OF c
 ), redeemed AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now()
@@ -140,6 +147,7 @@ class Presentation:
     amount: int
     currency: str
     presenter: UUID | None
+    email_index: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +180,18 @@ def presentation(viewer: Viewer, input: RedeemCodesInput) -> Presentation:
     presenter = None if input.member_id is None else ids.decode("member", input.member_id)
     if input.member_id is not None and presenter is None:
         problems.add("memberId", "must be the id of a member")
+    address = None if input.email is None else problems.email("email", input.email)
     problems.refuse_if_any()
-    fingerprints = [None if text is None else viewer.tenant.keys.code_fingerprint(text) for text in parsed]
-    return Presentation(input.codes, fingerprints, order_id, amount, currency, presenter)
+    keys = viewer.tenant.keys
+    fingerprints = [None if text is None else keys.code_fingerprint(text) for text in parsed]
+    email_index = None if address is None else keys.email_index(address)
+    return Presentation(input.codes, fingerprints, order_id, amount, currency, presenter, email_index)
 
 
 async def read(viewer: Viewer, presented: Presentation) -> list[Row]:
     """Return the presented codes that exist and those already redeemed on this order."""
     known = [fingerprint for fingerprint in presented.fingerprints if fingerprint is not None]
-    return await database().rows(READ, viewer.merchant_id, known, presented.order_id)
+    return await database().rows(READ, viewer.merchant_id, known, presented.order_id, presented.email_index)
 
 
 def judge(viewer: Viewer, presented: Presentation, found: Sequence[Row]) -> Verdict:
@@ -192,6 +203,8 @@ def judge(viewer: Viewer, presented: Presentation, found: Sequence[Row]) -> Verd
         amount=presented.amount,
         currency_matches=presented.currency == viewer.tenant.currency,
         presenter=presented.presenter,
+        email_index=presented.email_index,
+        member_of_email=found[0]["member_of_email"] if found else None,
         has_other_codes=bool(on_order),
     )
     codes = [None if row is None else _presented_code(row) for row in rows]
@@ -242,6 +255,7 @@ def _presented_code(row: Row) -> PresentedCode:
         ),
         state=row["code_state"],
         owner=row["member_id"],
+        email_index=row["code_email_index"],
         expires_at=row["code_expires_at"],
         pool_open=is_open(row["pool_status"], row["pool_starts_at"], row["pool_ends_at"], row["asked_at"]),
     )
@@ -267,6 +281,7 @@ async def redeem(viewer: Viewer, presented: Presentation, verdict: Verdict) -> l
             presented.amount,
             presented.currency,
             viewer.actor,
+            presented.email_index,
         )
     except asyncpg.UniqueViolationError:
         # Another call has redeemed codes on this order in the meantime: what stands now is read again.
@@ -317,7 +332,8 @@ def _success(rows: Sequence[Row], currency: str, *, replayed: bool) -> RedeemCod
 async def _limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> Verdict:
     """Count the unknown codes of this call; over the limit every code is refused alike, known or not."""
     unknown = sum(rejection.reason is CodeRejectionReason.UNKNOWN for rejection in verdict.rejections)
-    if not await attempts.exceeded(viewer, presented.presenter, unknown):
+    presenter = presented.presenter.bytes if presented.presenter is not None else presented.email_index
+    if not await attempts.exceeded(viewer, presenter, unknown):
         return verdict
     rejections = [
         CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.TOO_MANY_ATTEMPTS)

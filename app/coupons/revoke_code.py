@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import strawberry
 
+from app.coupons import stock_levels
 from app.coupons.queries import FIND_CODE
 from app.coupons.reasons import sealed
 from app.coupons.recycle import recycle
@@ -78,6 +79,8 @@ async def revoke_code(
         if revoked is not None and input.recycle and revoked["status"] != "ARCHIVED":
             keys = viewer.tenant.keys
             fresh = await recycle(tx, keys, revoked["pool_id"], revoked["kind"], count=1, actor=viewer.actor)
+        elif revoked is not None:
+            await stock_levels.check(tx, viewer.merchant_id, revoked["pool_id"], viewer.actor)
     row = await database().row(FIND_CODE, viewer.merchant_id, code_id, None)
     if row is None:
         raise not_found("code", input.code_id)

@@ -55,22 +55,28 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class PresentedCode:
-    """A code as it stands when it is presented."""
+    """A code as it stands when it is presented; `email_index` is the address it was claimed with or sent to."""
 
     terms: Terms
     state: str
     owner: UUID | None
+    email_index: bytes | None
     expires_at: datetime | None
     pool_open: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What codes are presented for. `presenter` is None when the checkout named nobody."""
+    """What codes are presented for. The checkout names the presenter by member id, by address, by both or not at all.
+
+    `member_of_email` is the member that is known to own the address.
+    """
 
     amount: int
     currency_matches: bool
     presenter: UUID | None
+    email_index: bytes | None
+    member_of_email: UUID | None
     has_other_codes: bool
 
 
@@ -106,13 +112,24 @@ def stack(terms: Sequence[Terms], amount: int) -> list[Applied]:
     return applied
 
 
+def is_owner(code: PresentedCode, order: Order) -> bool:
+    """Whether the presenter owns a code in one of the three ways.
+
+    A member id says more than an address, so where both are given and the code has an owner, the address is not asked.
+    """
+    if code.owner is not None and code.owner == (order.presenter or order.member_of_email):
+        return True
+    by_address = code.email_index is not None and code.email_index == order.email_index
+    return by_address and (code.owner is None or order.presenter is None)
+
+
 def owned_reason(code: PresentedCode | None, order: Order) -> CodeRejectionReason | None:
     """Return why this presenter may not even ask about a code, or None."""
     if code is None:
         return CodeRejectionReason.UNKNOWN
     if code.state == "AVAILABLE":
         return CodeRejectionReason.NOT_ALLOCATED
-    if not code.terms.transferable and (code.owner is None or code.owner != order.presenter):
+    if not code.terms.transferable and not is_owner(code, order):
         return CodeRejectionReason.NOT_OWNER
     return None
 

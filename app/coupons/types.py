@@ -25,7 +25,8 @@ POOL_COLUMNS: Final = """
     p.starts_at AS pool_starts_at, p.ends_at AS pool_ends_at,
     p.code_lifetime_days AS pool_code_lifetime_days, p.claims_per_member AS pool_claims_per_member,
     p.stacking AS pool_stacking, p.transferable AS pool_transferable,
-    p.recycle_expired AS pool_recycle_expired, p.created_at AS pool_created_at
+    p.recycle_expired AS pool_recycle_expired, p.fallback_pool_id AS pool_fallback_pool_id,
+    p.created_at AS pool_created_at
 """
 CODE_COLUMNS: Final = """
     c.id AS code_id, c.state AS code_state, c.ciphertext AS code_ciphertext, c.suffix AS code_suffix,
@@ -168,6 +169,14 @@ class Pool(Node):
         """Return the amount in the merchant's currency."""
         return self._money(info, "pool_maximum_discount")
 
+    @guarded("Pool.fallbackPool", description="The pool that serves claims once this one is empty.")
+    async def fallback_pool(self, info: Info) -> "Pool | None":
+        """Read the fallbacks of all pools of this page together."""
+        from app.coupons.queries import pools_by_id  # noqa: PLC0415  (types and queries know each other)
+
+        fallback_id: UUID | None = self.row["pool_fallback_pool_id"]
+        return None if fallback_id is None else Pool.of(await info.context.load(pools_by_id, fallback_id))
+
     @guarded("Pool.stock", description="How many of its codes are in each state, exactly.")
     async def stock(self, info: Info) -> PoolStock:
         """Read the stock of all pools of this page together."""
@@ -296,3 +305,67 @@ class Redemption(Node):
             redeemed_at=row["redemption_redeemed_at"],
             reversed_at=row["redemption_reversed_at"],
         )
+
+
+@strawberry.type(description="One code of a pool for each of many recipients.")
+class Campaign(Node):
+    """A campaign."""
+
+    name: str = strawberry.field(description="Its name.")
+    pool: Pool = strawberry.field(description="The pool whose codes were sent.")
+    recipient_count: int = strawberry.field(description="How many members and addresses it was for, each once.")
+    allocated_count: int = strawberry.field(
+        description="How many codes it allocated; who had all its codes of the pool before got none."
+    )
+    created_at: datetime = strawberry.field(description="When it was sent.")
+    campaign_id: strawberry.Private[UUID]
+
+    @classmethod
+    def of(cls, row: Row) -> "Campaign":
+        """Return the campaign of a row of FIND_CAMPAIGN."""
+        return cls(
+            id=strawberry.ID(ids.encode("campaign", row["campaign_id"])),
+            name=row["campaign_name"],
+            pool=Pool.of(row),
+            recipient_count=row["campaign_recipient_count"],
+            allocated_count=row["campaign_allocated_count"],
+            created_at=row["campaign_created_at"],
+            campaign_id=row["campaign_id"],
+        )
+
+    @guarded(
+        "Campaign.deliveries",
+        description="What the merchant's mailer sends: recipients and code texts. ADMIN only; each page that is read "
+        "is an audited event.",
+    )
+    async def deliveries(self, info: Info, first: First = None, after: After = None) -> Connection["Delivery"]:
+        """Record, then read a page."""
+        from app.coupons.queries import deliveries_of_campaign  # noqa: PLC0415  (types and queries know each other)
+
+        return await deliveries_of_campaign(info, self.campaign_id, first, after)
+
+
+@strawberry.type(description="A campaign's code and whom it goes to.")
+class Delivery:
+    """One of a campaign's deliveries."""
+
+    code: Code = strawberry.field(description="The code, with its text.")
+    row: strawberry.Private[Row]
+
+    @classmethod
+    def of(cls, row: Row) -> "Delivery":
+        """Return the delivery of a row of DELIVERIES."""
+        return cls(code=Code.of(row, revealed=True), row=row)
+
+    @field(
+        description="The address to send it to: as it was given, or the member's verified one. "
+        "A member without one is named by its id."
+    )
+    def recipient(self, info: Info) -> str:
+        """Decrypt the address."""
+        keys, row = info.context.viewer.tenant.keys, self.row
+        if row["delivery_recipient"] is not None:
+            return keys.decrypt(row["delivery_id"], "recipient", row["delivery_recipient"])
+        if row["delivery_email"] is not None:
+            return keys.decrypt(row["delivery_member_id"], "email", row["delivery_email"])
+        return ids.encode("member", row["delivery_member_id"])

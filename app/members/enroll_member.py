@@ -5,9 +5,10 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.database import database
+from app.coupons.adopt_codes import adopt_codes
+from app.database import database, transaction
 from app.inputs import Problems
-from app.members.queries import FROM
+from app.members.queries import FIND, FROM
 from app.members.types import MEMBER_COLUMNS, Member, MemberSource
 from app.operations import Info, InvalidInput, Refusal, mutation
 
@@ -59,6 +60,10 @@ WITH m AS (
     RETURNING *
 ), w AS (
     INSERT INTO wallet (merchant_id, member_id, version) SELECT merchant_id, id, 0 FROM m RETURNING version
+), addressed AS (
+    INSERT INTO address (merchant_id, email_index, member_id)
+    SELECT merchant_id, email_index, id FROM m WHERE email_verified
+    ON CONFLICT (merchant_id, email_index) DO UPDATE SET member_id = excluded.member_id
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
     SELECT merchant_id, $3, 'member.enrolled', id, $4, now() FROM m
@@ -76,7 +81,10 @@ WHERE m.merchant_id = $1 AND (m.external_id = $2 OR m.email_index = $3) ORDER BY
 async def enroll_member(
     info: Info, input: Annotated[EnrollMemberInput, strawberry.argument(description="The person to enrol.")]
 ) -> EnrollMemberResult:
-    """Make the member, its wallet and the event in one statement; two callers at once make one member."""
+    """Make the member, its wallet and the event in one statement; two callers at once make one member.
+
+    A verified address makes it a transaction: the codes that wait for the address are adopted in it.
+    """
     viewer = info.context.viewer
     keys = viewer.tenant.keys
     problems = Problems()
@@ -97,7 +105,14 @@ async def enroll_member(
         None if display_name is None else keys.encrypt(member_id, "display_name", display_name),
         input.source.value,
     )
-    enrolled = await database().row(ENROL, viewer.merchant_id, member_id, ids.new(), viewer.actor, *values)
+    arguments = (viewer.merchant_id, member_id, ids.new(), viewer.actor, *values)
+    if email_index is None or not input.email_verified:
+        enrolled = await database().row(ENROL, *arguments)
+    else:
+        async with transaction() as tx:
+            enrolled = await tx.row(ENROL, *arguments)
+            if enrolled is not None and await adopt_codes(tx, viewer, member_id, email_index):
+                enrolled = await tx.row(FIND, viewer.merchant_id, member_id)
     if enrolled is not None:
         return EnrollMemberSuccess(member=Member.of(enrolled))
     existing = await database().row(FIND_EXISTING, viewer.merchant_id, external_id, email_index)

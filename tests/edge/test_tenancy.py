@@ -10,7 +10,7 @@ import pytest
 from app import ids
 from app.database import database
 from tests.edge.walk import Operation, operations, placed
-from tests.factories import CREATE_API_KEY, GENERATE_CODES, REDEEM_CODES, Shop, usd
+from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, usd
 
 ID_PLACES = [
     pytest.param(operation, path, id=f"{operation.coordinate}({'.'.join(path)})")
@@ -30,12 +30,16 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         REDEEM_CODES, codes=[code["text"]], orderId="hidden", orderAmount=usd(1000), memberId=member["id"]
     )
     await shop.claim(await shop.pool(), member)
+    campaign = await shop.do(
+        CREATE_CAMPAIGN, name="Hidden", poolId=pool["id"], recipients=[{"email": "hidden-too@example.com"}]
+    )
     key = (await shop.do(CREATE_API_KEY, label="hidden", role="ANALYST"))["apiKey"]
     event = await database().row("SELECT id FROM event WHERE merchant_id = $1 ORDER BY id DESC", shop.merchant_id)
     assert event is not None
     return {
         "apikey": key["id"],
         "batch": batch["id"],
+        "campaign": campaign["campaign"]["id"],
         "code": code["id"],
         "event": ids.encode("event", event["id"]),
         "member": member["id"],

@@ -42,12 +42,13 @@ NAMED_VALUES: dict[str, Any] = {"currency": "USD", "email": "walked@example.com"
 KINDS: dict[str, ids.Kind] = {
     "apiKeyId": "apikey",
     "codeId": "code",
+    "fallbackPoolId": "pool",
     "memberId": "member",
     "poolId": "pool",
     "redemptionId": "redemption",
 }
 #: For `id` arguments, by the operation.
-KINDS_BY_OPERATION: dict[str, ids.Kind] = {"member": "member", "pool": "pool", "node": "pool"}
+KINDS_BY_OPERATION: dict[str, ids.Kind] = {"campaign": "campaign", "member": "member", "pool": "pool", "node": "pool"}
 
 
 @dataclass(frozen=True)

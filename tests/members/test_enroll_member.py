@@ -40,6 +40,7 @@ async def test_a_member_with_all_fields_is_enrolled_with_a_new_wallet(shop: Shop
     assert await shop.counts() == before | {
         "member": before["member"] + 1,
         "wallet": before["wallet"] + 1,
+        "address": before["address"] + 1,
         "event": before["event"] + 1,
     }
     assert (await shop.event_types())[-1] == "member.enrolled"

@@ -1,0 +1,122 @@
+"""Adoption: the codes that wait for an address become those of the member that turns out to own it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from app import ids
+from app.context import Viewer
+from app.coupons.recycle import recycle
+from app.database import Row, Tx
+from app.members.wallet_changes import raise_wallets
+
+# Locks the codes; what they are claimed for comes with the limits of those pools and the member's own claims there.
+FIND_WAITING: Final = """
+WITH waiting AS (
+    SELECT id, state, pool_id FROM code
+    WHERE merchant_id = $1 AND email_index = $2 AND member_id IS NULL ORDER BY id FOR UPDATE
+)
+SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, served.kind, served.status, held.pool_id AS claimed_of,
+    held.idempotency_key, held.claimed_at, asked.claims_per_member, own.claims, own.slot
+FROM waiting
+CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = $1 AND id = waiting.pool_id OFFSET 0) served
+CROSS JOIN LATERAL (
+    SELECT * FROM claim WHERE merchant_id = $1 AND code_id = waiting.id AND email_index = $2 OFFSET 0
+) held
+CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = $1 AND id = held.pool_id OFFSET 0) asked
+CROSS JOIN LATERAL (
+    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM claim
+    WHERE merchant_id = $1 AND pool_id = held.pool_id AND member_id = $3
+) own
+ORDER BY held.claimed_at, waiting.id
+"""
+# The slots of the address and those of the member are one count from now on, so they are written anew: two
+# statements, because rows that move up one by one would meet.
+DROP_CLAIMS: Final = "DELETE FROM claim WHERE merchant_id = $1 AND email_index = $2 AND code_id = ANY($3::uuid[])"
+WRITE_CLAIMS: Final = """
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, claimed_at)
+SELECT $1, code_id, pool_id, $2, $3, slot, idempotency_key, claimed_at
+FROM unnest($4::uuid[], $5::uuid[], $6::int[], $7::text[], $8::timestamptz[])
+    AS t (code_id, pool_id, slot, idempotency_key, claimed_at)
+"""
+ADOPT: Final = f"""
+WITH adopted AS (
+    UPDATE code SET member_id = $4 WHERE merchant_id = $1 AND id = ANY($2::uuid[])
+), changed AS (
+    SELECT event_id, code_id AS subject_id, $4::uuid AS member_id, NULL::bytea AS reason
+    FROM unnest($2::uuid[], $3::uuid[]) AS t (code_id, event_id)
+), {raise_wallets(event_type="'code.adopted'", actor="$5")}
+SELECT 1
+"""
+REVOKE: Final = f"""
+WITH revoked AS (
+    UPDATE code SET state = 'REVOKED' WHERE merchant_id = $1 AND id = ANY($2::uuid[]) AND state = 'ALLOCATED'
+    RETURNING id, pool_id, member_id
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT $1, pool_id, gen_random_uuid(), 0, -count(*), 0, 0, count(*) FROM revoked GROUP BY pool_id
+), changed AS (
+    SELECT t.event_id, revoked.id AS subject_id, revoked.member_id, NULL::bytea AS reason
+    FROM revoked JOIN unnest($2::uuid[], $3::uuid[]) AS t (code_id, event_id) ON t.code_id = revoked.id
+), {raise_wallets(event_type="'code.revoked'", actor="$4")}
+SELECT 1
+"""
+
+
+@dataclass(slots=True)
+class _Adoption:
+    """What becomes of the waiting codes: their claims' new slots, and those that are too many."""
+
+    claims: list[tuple[UUID, UUID, int, str | None, datetime]] = field(default_factory=list)
+    surplus: list[Row] = field(default_factory=list)
+
+
+async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes) -> int:
+    """Bind the codes of an address to the member that owns it. Returns how many there were.
+
+    The caller has made the address the member's in this transaction, in an earlier statement: claims by e-mail wait
+    for that, and the ones before it are seen here. Where address and member have claimed more of a pool together than
+    one member can have, the address's latest live codes are revoked, and replaced in the pool. Raises
+    asyncpg.UniqueViolationError when the member claims at this very moment; the transaction is to be tried again.
+    """
+    rows = await tx.rows(FIND_WAITING, viewer.merchant_id, email_index, member_id)
+    if not rows:
+        return 0
+    adoption = _decide(rows)
+    codes = list(dict.fromkeys(row["code_id"] for row in rows))
+    await tx.row(DROP_CLAIMS, viewer.merchant_id, email_index, codes)
+    columns = [list(column) for column in zip(*adoption.claims, strict=True)]
+    await tx.row(WRITE_CLAIMS, viewer.merchant_id, member_id, email_index, *columns)
+    await tx.row(ADOPT, viewer.merchant_id, codes, [ids.new() for _ in codes], member_id, viewer.actor)
+    await _revoke(tx, viewer, adoption.surplus)
+    return len(codes)
+
+
+def _decide(rows: Sequence[Row]) -> _Adoption:
+    """Number the claims after the member's own, first come first; a live code beyond a pool's limit is surplus."""
+    adoption = _Adoption()
+    taken: Counter[UUID] = Counter()
+    surplus: dict[UUID, Row] = {}
+    for row in rows:
+        taken[row["claimed_of"]] += 1
+        count = taken[row["claimed_of"]]
+        adoption.claims.append(
+            (row["code_id"], row["claimed_of"], row["slot"] + count, row["idempotency_key"], row["claimed_at"])
+        )
+        if row["claims"] + count > row["claims_per_member"] and row["state"] == "ALLOCATED":
+            surplus[row["code_id"]] = row
+    adoption.surplus = list(surplus.values())
+    return adoption
+
+
+async def _revoke(tx: Tx, viewer: Viewer, surplus: Sequence[Row]) -> None:
+    if not surplus:
+        return
+    codes = [row["code_id"] for row in surplus]
+    await tx.row(REVOKE, viewer.merchant_id, codes, [ids.new() for _ in codes], viewer.actor)
+    places = Counter((row["pool_id"], row["kind"]) for row in surplus if row["status"] != "ARCHIVED")
+    for (pool_id, kind), count in sorted(places.items()):
+        await recycle(tx, viewer.tenant.keys, pool_id, kind, count=count, actor=viewer.actor)

@@ -1,0 +1,324 @@
+"""createCampaign: one code of a pool for each of up to 5,000 recipients, all or none."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import asyncpg
+import strawberry
+
+from app import events, ids
+from app.context import Viewer
+from app.coupons import stock_levels
+from app.coupons.claims import PoolExhausted, PoolNotActive, exhausted, not_active
+from app.coupons.queries import FIND_CAMPAIGN, IS_OPEN
+from app.coupons.types import Campaign, PoolStatus
+from app.database import Row, Tx, database, transaction
+from app.inputs import Problems, node_id
+from app.members.wallet_changes import raise_wallets
+from app.operations import (
+    IdempotencyKeyReused,
+    Info,
+    InvalidInput,
+    NotFound,
+    Refused,
+    mutation,
+    not_found,
+)
+
+RECIPIENTS_MAX: Final = 5000
+NAME_LENGTH_MAX: Final = 200
+ATTEMPTS_MAX: Final = 20
+
+
+@strawberry.input(description="Who a campaign goes to: a member or an address.")
+class CampaignRecipientInput:
+    """Exactly one of the two."""
+
+    member_id: strawberry.ID | None = strawberry.field(default=None, description="A member.")
+    email: str | None = strawberry.field(
+        default=None, description="An address; its code waits for the member that turns out to own it."
+    )
+
+
+@strawberry.input(description="A campaign to send. Larger lists are several calls.")
+class CreateCampaignInput:
+    """What to call it, which pool, to whom, and the caller's key for a retry."""
+
+    name: str = strawberry.field(description="Its name, at most 200 characters.")
+    pool_id: strawberry.ID = strawberry.field(description="The pool; it must issue codes now.")
+    recipients: list[CampaignRecipientInput] = strawberry.field(
+        description="1 to 5,000 members or addresses; who is listed twice gets one code."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=None, description="The same key again returns the same campaign; at most 200 characters."
+    )
+
+
+@strawberry.type(description="Every recipient has its code.")
+class CreateCampaignSuccess:
+    """The campaign."""
+
+    campaign: Campaign = strawberry.field(description="The campaign; its deliveries are what the mailer reads.")
+    replayed: bool = strawberry.field(description="Whether an earlier call with the same key made it.")
+
+
+CreateCampaignResult = Annotated[
+    CreateCampaignSuccess | InvalidInput | NotFound | PoolNotActive | PoolExhausted | IdempotencyKeyReused,
+    strawberry.union("CreateCampaignResult", description="The campaign, or why there is none."),
+]
+
+FIND_BY_KEY: Final = "SELECT id, request_hash FROM campaign WHERE merchant_id = $1 AND idempotency_key = $2"
+INSERT: Final = """
+INSERT INTO campaign (merchant_id, id, pool_id, name, recipient_count, allocated_count, idempotency_key, request_hash,
+                      created_at)
+VALUES ($1, $2, $3, $4, 0, 0, $5, $6, now()) ON CONFLICT DO NOTHING RETURNING id
+"""
+#: Campaigns of one pool go one after another, and its status waits for them. Claims don't.
+HOLD_POOL: Final = f"""
+SELECT p.status, p.code_lifetime_days, p.claims_per_member, {IS_OPEN} AS is_open
+FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR NO KEY UPDATE
+"""
+# Who each recipient is, and what it has of the pool: how many claims, and its latest code if that is live.
+RESOLVE: Final = """
+SELECT who.member_id, who.email_index, t.member_id AS asked_member_id, t.email_index AS asked_email_index,
+    held.claims, held.slot, held.code_id, code.state = 'ALLOCATED' AS is_live
+FROM unnest($3::uuid[], $4::bytea[]) AS t (member_id, email_index)
+CROSS JOIN LATERAL (
+    SELECT m.id AS member_id, CASE WHEN m.email_verified THEN m.email_index END AS email_index
+    FROM member m WHERE m.merchant_id = $1 AND m.id = t.member_id
+    UNION ALL
+    SELECT (SELECT a.member_id FROM address a WHERE a.merchant_id = $1 AND a.email_index = t.email_index),
+        t.email_index
+    WHERE t.member_id IS NULL
+    OFFSET 0
+) who
+CROSS JOIN LATERAL (
+    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot, (array_agg(code_id ORDER BY slot DESC))[1] AS code_id
+    FROM (
+        SELECT code_id, slot FROM claim
+        WHERE merchant_id = $1 AND pool_id = $2 AND member_id = who.member_id
+        UNION ALL
+        SELECT code_id, slot FROM claim
+        WHERE merchant_id = $1 AND pool_id = $2 AND email_index = who.email_index AND who.member_id IS NULL
+    ) claims
+) held
+LEFT JOIN LATERAL (SELECT state FROM code WHERE merchant_id = $1 AND id = held.code_id OFFSET 0) code ON true
+"""
+# The first codes in stock. Waits for claims that are taking one of them; nothing that they wait for is held yet.
+PICK: Final = """
+SELECT id FROM code WHERE merchant_id = $1 AND pool_id = $2 AND state = 'AVAILABLE' ORDER BY id LIMIT $3 FOR UPDATE
+"""
+IN_STOCK: Final = """
+SELECT coalesce(sum(available), 0) AS available FROM stock_change WHERE merchant_id = $1 AND pool_id = $2
+"""
+# In order, so that two campaigns to the same people don't wait for each other in a circle.
+ADDRESS: Final = """
+INSERT INTO address (merchant_id, email_index) SELECT $1, each FROM unnest($2::bytea[]) AS each ORDER BY each
+ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
+RETURNING email_index, member_id
+"""
+ALLOCATE: Final = f"""
+WITH asked AS (
+    SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::bytea[], $7::int[], $8::uuid[])
+        AS t (code_id, member_id, sent_to, email_index, slot, event_id)
+), c AS (
+    UPDATE code SET state = 'ALLOCATED', member_id = asked.member_id, email_index = asked.sent_to,
+        matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = now(), expires_at = now() + make_interval(days => $10)
+    FROM asked WHERE code.merchant_id = $1 AND code.id = asked.code_id
+    RETURNING code.id
+), claimed AS (
+    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
+    SELECT $1, code_id, $2, member_id, email_index, slot, now() FROM asked
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT $1, $2, gen_random_uuid(), -count(*), count(*), 0, 0, 0 FROM asked
+), changed AS (
+    SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
+), {raise_wallets(event_type="'code.sent'", actor="$9")}
+SELECT count(*) AS codes FROM c
+"""
+COUNT: Final = """
+UPDATE campaign SET recipient_count = $3, allocated_count = $4 WHERE merchant_id = $1 AND id = $2
+"""
+DELIVERY_COLUMNS: Final = ["merchant_id", "id", "campaign_id", "code_id", "member_id", "recipient"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """Checked recipients, each once: members, and addresses by their index."""
+
+    members: list[UUID]
+    addresses: dict[bytes, str]
+
+    def hash(self, name: str, pool_id: UUID) -> bytes:
+        """Return what tells this request from another one, whatever the order of the recipients."""
+        digest = hashlib.sha256(pool_id.bytes + len(name.encode()).to_bytes(4) + name.encode())
+        for part in (*sorted(member.bytes for member in self.members), *sorted(self.addresses)):
+            digest.update(part)
+        return digest.digest()
+
+
+class _ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
+    """A recipient claimed, or its address became a member's, since it was looked at."""
+
+
+def recipients(viewer: Viewer, asked: Sequence[CampaignRecipientInput]) -> Recipients:
+    """Check the recipients; about 10 µs each. Raises Refused with InvalidInput or NotFound."""
+    problems = Problems()
+    if not 1 <= len(asked) <= RECIPIENTS_MAX:
+        problems.add("recipients", f"must be 1 to {RECIPIENTS_MAX} members or addresses")
+        problems.refuse_if_any()
+    members: dict[UUID, None] = {}
+    addresses: dict[bytes, str] = {}
+    missing = None
+    for position, recipient in enumerate(asked):
+        if (recipient.member_id is None) == (recipient.email is None):
+            problems.add(f"recipients.{position}", "must name a member or an address, and not both")
+        elif recipient.email is not None:
+            address = problems.email(f"recipients.{position}.email", recipient.email)
+            addresses[viewer.tenant.keys.email_index(address)] = address
+        elif recipient.member_id is not None:
+            member_id = ids.decode("member", recipient.member_id)
+            if member_id is None:
+                missing = missing or recipient.member_id
+            else:
+                members[member_id] = None
+    problems.refuse_if_any()
+    if missing is not None:
+        raise not_found("member", missing)
+    return Recipients(list(members), addresses)
+
+
+@mutation(description="Send one code of a pool to each of up to 5,000 members or addresses, all or none. ADMIN only.")
+async def create_campaign(
+    info: Info, input: Annotated[CreateCampaignInput, strawberry.argument(description="The campaign to send.")]
+) -> CreateCampaignResult:
+    """Check off the event loop, then do everything in one transaction, again when a recipient was faster."""
+    viewer = info.context.viewer
+    problems = Problems()
+    name = problems.text("name", input.name, length_max=NAME_LENGTH_MAX)
+    key = problems.idempotency_key(input.idempotency_key)
+    problems.refuse_if_any()
+    asked = await asyncio.to_thread(recipients, viewer, input.recipients)
+    pool_id = node_id("pool", "pool", input.pool_id)
+    request_hash = asked.hash(name, pool_id)
+    for _ in range(ATTEMPTS_MAX):
+        earlier = await _earlier(viewer, key, request_hash)
+        if earlier is not None:
+            return earlier
+        campaign_id = ids.new()
+        try:
+            async with transaction() as tx:
+                arguments = (viewer.merchant_id, campaign_id, pool_id, name, key, request_hash)
+                pool = await tx.row(HOLD_POOL, viewer.merchant_id, pool_id)
+                if pool is None:
+                    raise not_found("pool", input.pool_id)
+                if await tx.row(INSERT, *arguments) is None:
+                    continue
+                if not pool["is_open"]:
+                    raise Refused(not_active(PoolStatus(pool["status"])))
+                await _send(tx, viewer, pool_id, pool, campaign_id, asked)
+        except (_ChangedMeanwhile, asyncpg.UniqueViolationError):
+            continue
+        return CreateCampaignSuccess(campaign=Campaign.of(await _campaign(viewer, campaign_id)), replayed=False)
+    raise RuntimeError("recipients kept claiming while they were sent a campaign")
+
+
+async def _earlier(viewer: Viewer, key: str | None, request_hash: bytes) -> CreateCampaignSuccess | None:
+    """Return the campaign that this key made before. Raises Refused when it was another request."""
+    earlier = await database().row(FIND_BY_KEY, viewer.merchant_id, key) if key is not None else None
+    if earlier is None:
+        return None
+    if earlier["request_hash"] != request_hash:
+        raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another campaign."))
+    return CreateCampaignSuccess(campaign=Campaign.of(await _campaign(viewer, earlier["id"])), replayed=True)
+
+
+async def _send(tx: Tx, viewer: Viewer, pool_id: UUID, pool: Row, campaign_id: UUID, asked: Recipients) -> None:
+    """Allocate a code to each recipient and write the deliveries. The order of locks is that of a claim.
+
+    A recipient that has had all its codes of the pool gets none; if its latest is live, that one is delivered again.
+    """
+    people = await _resolve(tx, viewer, pool_id, asked)
+    served = [row for row in people if row["claims"] < pool["claims_per_member"]]
+    codes = await _pick(tx, viewer, pool_id, len(served))
+    await _hold_addresses(tx, viewer, people)
+    columns: tuple[list[Any], ...] = (
+        codes,
+        [row["member_id"] for row in served],
+        [row["asked_email_index"] for row in served],
+        [row["email_index"] for row in served],
+        [row["slot"] + 1 for row in served],
+        [ids.new() for _ in served],
+    )
+    if served:
+        await tx.row(ALLOCATE, viewer.merchant_id, pool_id, *columns, viewer.actor, pool["code_lifetime_days"])
+    kept = [row for row in people if row["claims"] >= pool["claims_per_member"] and row["is_live"]]
+    sent = [*zip(served, codes, strict=True), *((row, row["code_id"]) for row in kept)]
+    deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, asked)
+    await tx.copy("delivery", DELIVERY_COLUMNS, deliveries)
+    await tx.row(COUNT, viewer.merchant_id, campaign_id, len(people), len(served))
+    await events.record(tx, viewer.merchant_id, "campaign.created", campaign_id, viewer.actor)
+    await stock_levels.check(tx, viewer.merchant_id, pool_id, viewer.actor)
+
+
+async def _resolve(tx: Tx, viewer: Viewer, pool_id: UUID, asked: Recipients) -> list[Row]:
+    """Return each person once, member or address. Raises Refused(NotFound) for a member that doesn't exist."""
+    members: list[UUID | None] = [*asked.members, *[None] * len(asked.addresses)]
+    indexes: list[bytes | None] = [*[None] * len(asked.members), *asked.addresses]
+    rows = await tx.rows(RESOLVE, viewer.merchant_id, pool_id, members, indexes)
+    if len(rows) < len(members):
+        found = {row["member_id"] for row in rows}
+        raise not_found("member", ids.encode("member", next(each for each in asked.members if each not in found)))
+    people: dict[UUID | bytes, Row] = {}
+    for row in rows:
+        people.setdefault(row["member_id"] or row["email_index"], row)
+    return list(people.values())
+
+
+async def _pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]:
+    """Lock the codes to send. Raises Refused(PoolExhausted) when there are too few."""
+    codes: list[UUID] = []
+    while count:
+        codes = [row["id"] for row in await tx.rows(PICK, viewer.merchant_id, pool_id, count)]
+        if len(codes) == count:
+            break
+        # Claims that it waited for took some; as long as the stock has enough, others are left.
+        stock = await tx.row(IN_STOCK, viewer.merchant_id, pool_id)
+        if stock is None or stock["available"] < count:
+            raise Refused(exhausted([pool_id]))
+    return codes
+
+
+async def _hold_addresses(tx: Tx, viewer: Viewer, people: Sequence[Row]) -> None:
+    """Lock the addresses among the recipients, so that who owns them stays as it was resolved."""
+    resolved = {row["asked_email_index"]: row["member_id"] for row in people if row["asked_email_index"] is not None}
+    for row in await tx.rows(ADDRESS, viewer.merchant_id, list(resolved)):
+        if row["member_id"] != resolved[row["email_index"]]:
+            raise _ChangedMeanwhile
+
+
+def _deliveries(
+    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Row, UUID]], asked: Recipients
+) -> list[tuple[object, ...]]:
+    """Return the rows (DELIVERY_COLUMNS) of what is sent: a member's address is read when the mailer asks."""
+    rows: list[tuple[object, ...]] = []
+    for row, code_id in sent:
+        delivery_id = ids.new()
+        index = row["asked_email_index"]
+        recipient = None
+        if index is not None:
+            recipient = viewer.tenant.keys.encrypt(delivery_id, "recipient", asked.addresses[index])
+        rows.append((viewer.merchant_id, delivery_id, campaign_id, code_id, row["asked_member_id"], recipient))
+    return rows
+
+
+async def _campaign(viewer: Viewer, campaign_id: UUID) -> Row:
+    row = await database().row(FIND_CAMPAIGN, viewer.merchant_id, campaign_id)
+    if row is None:
+        raise RuntimeError("a committed campaign can't be read")
+    return row

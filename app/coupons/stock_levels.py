@@ -1,0 +1,103 @@
+"""Stock levels: when a pool's stock falls to 50, 25, 10 or 0 % of its codes, that is an event, once."""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from app import ids
+from app.context import Viewer
+from app.database import Statements, database
+
+#: In percent of all codes ever generated in the pool.
+LEVELS: Final = (50, 25, 10, 0)
+#: What other processes claim is noticed this late, at most, while this one claims from the pool too.
+TRUSTED_SECONDS: Final = 2.0
+POOLS_KEPT_MAX: Final = 10_000
+
+# A level that is on record stays so: of two processes that see it crossed, one writes the event.
+CHECK: Final = """
+WITH stock AS (
+    SELECT coalesce(sum(available), 0) AS available,
+        coalesce(sum(available + allocated + redeemed + expired + revoked), 0) AS total
+    FROM stock_change WHERE merchant_id = $1 AND pool_id = $2
+), fallen AS (
+    INSERT INTO stock_alert (merchant_id, pool_id, level, raised_at)
+    SELECT $1, $2, level, now() FROM stock, unnest($3::smallint[]) AS level
+    WHERE total > 0 AND available * 100 <= level * total
+    ON CONFLICT DO NOTHING RETURNING level
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT $1, ($4::uuid[])[row_number() OVER (ORDER BY level DESC)], 'pool.stock_fell_to_' || level, $2, $5, now()
+    FROM fallen
+)
+SELECT available, total FROM stock
+"""
+#: Fresh codes were generated: levels that the stock is above again can be crossed again.
+FORGET: Final = """
+DELETE FROM stock_alert WHERE merchant_id = $1 AND pool_id = $2 AND level * (
+    SELECT sum(available + allocated + redeemed + expired + revoked) FROM stock_change
+    WHERE merchant_id = $1 AND pool_id = $2
+) < 100 * (SELECT sum(available) FROM stock_change WHERE merchant_id = $1 AND pool_id = $2)
+"""
+MISSED: Final = """
+SELECT s.merchant_id, s.pool_id FROM (
+    SELECT merchant_id, pool_id, sum(available) AS available,
+        sum(available + allocated + redeemed + expired + revoked) AS total
+    FROM stock_change GROUP BY merchant_id, pool_id
+) s
+WHERE total > 0
+    AND (SELECT count(*) FROM unnest($1::smallint[]) AS level WHERE available * 100 <= level * total)
+        > (SELECT count(*) FROM stock_alert a WHERE a.merchant_id = s.merchant_id AND a.pool_id = s.pool_id)
+"""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """How many codes this process may still take from a pool, and until when, before it looks at the stock again."""
+
+    unwatched: int
+    until: float
+
+
+_watches: OrderedDict[UUID, _Watch] = OrderedDict()
+
+
+async def watch(where: Statements, viewer: Viewer, pool_id: UUID) -> None:
+    """Take note that one code left a pool's stock, and look at the stock when a level may have been reached.
+
+    Looking reads every row of the pool's stock, so it is done rarely: a quarter of the codes down to the next level
+    go unwatched. Up to four processes can't pass a level unseen that way, more of them for two seconds at most; what
+    dies between the claim and the look is found by `check_missed`.
+    """
+    kept = _watches.get(pool_id)
+    if kept is not None and kept.unwatched > 0 and time.monotonic() < kept.until:
+        kept.unwatched -= 1
+        return
+    await check(where, viewer.merchant_id, pool_id, viewer.actor)
+
+
+async def check(where: Statements, merchant_id: UUID, pool_id: UUID, actor: str) -> None:
+    """Look at a pool's stock and put the levels that it has fallen to on record."""
+    event_ids = [ids.new() for _ in LEVELS]
+    row = await where.row(CHECK, merchant_id, pool_id, list(LEVELS), event_ids, actor)
+    if row is None:
+        raise RuntimeError("an aggregate returned no row")
+    _watches[pool_id] = _Watch(_left_to_next(row["available"], row["total"]) // 4, time.monotonic() + TRUSTED_SECONDS)
+    _watches.move_to_end(pool_id)
+    if len(_watches) > POOLS_KEPT_MAX:
+        _watches.popitem(last=False)
+
+
+def _left_to_next(available: int, total: int) -> int:
+    """Return how many codes can still leave the stock until it is at the next level."""
+    return min((available - level * total // 100 for level in LEVELS if available * 100 > level * total), default=0)
+
+
+async def check_missed() -> int:
+    """Record what claims left unrecorded: their process died, or others took the last codes. Returns how many pools."""
+    missed = await database().rows(MISSED, list(LEVELS))
+    for row in missed:
+        await check(database(), row["merchant_id"], row["pool_id"], "system")
+    return len(missed)

@@ -1,0 +1,16 @@
+"""Puts stock levels on record that nobody did."""
+
+import logging
+from typing import Any
+
+from app.coupons import stock_levels
+
+log = logging.getLogger("flash.worker")
+
+
+async def watch_stock(_ctx: dict[Any, Any]) -> int:
+    """Check the pools whose stock is lower than the record says."""
+    pools = await stock_levels.check_missed()
+    if pools:
+        log.info("recorded the stock levels of %d pools", pools)
+    return pools
