@@ -34,18 +34,16 @@ class Migration(migrations.Migration):
         ops.CreateModel(
             name="Delivery",
             fields=[
-                ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("code_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
                 ("merchant_id", fields.UUIDField()),
                 ("campaign_id", fields.UUIDField()),
-                ("code_id", fields.UUIDField()),
-                ("member_id", fields.UUIDField(null=True)),
                 ("recipient", fields.BinaryField(null=True)),
             ],
             options={
                 "table": "delivery",
                 "app": "flash",
-                "pk_attr": "id",
-                "table_description": "A campaign's code on its way to a recipient: a member, or an address (a ciphertext).",
+                "pk_attr": "code_id",
+                "table_description": "A code that a campaign sends to an address (a ciphertext), or to the member that owns it where there is none.",
             },
             bases=["Model"],
         ),

@@ -24,7 +24,6 @@ ALTER TABLE claim ADD CONSTRAINT claim_claimant CHECK (member_id IS NOT NULL OR 
 -- An address's n-th claim of a pool exists once too, whether it was made as a member or by e-mail.
 CREATE UNIQUE INDEX claim_email_slot ON claim (merchant_id, pool_id, email_index, slot) WHERE email_index IS NOT NULL;
 CREATE INDEX claim_by_code ON claim (merchant_id, code_id) WHERE email_index IS NOT NULL;
-ALTER TABLE code ADD CONSTRAINT code_address FOREIGN KEY (merchant_id, email_index) REFERENCES address;
 ALTER TABLE code ADD CONSTRAINT code_available_to_all CHECK (state <> 'AVAILABLE' OR email_index IS NULL);
 -- What waits for an address to become a member's.
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL AND member_id IS NULL;
@@ -43,14 +42,10 @@ ALTER TABLE campaign
     ADD CONSTRAINT campaign_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT campaign_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
-ALTER TABLE delivery DROP CONSTRAINT delivery_pkey, ADD PRIMARY KEY (merchant_id, campaign_id, id);
+ALTER TABLE delivery DROP CONSTRAINT delivery_pkey, ADD PRIMARY KEY (merchant_id, campaign_id, code_id);
 ALTER TABLE delivery
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
-    ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
-    ADD CONSTRAINT delivery_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
-    ADD CONSTRAINT delivery_recipient CHECK ((member_id IS NULL) <> (recipient IS NULL)),
-    -- A code goes to one recipient of a campaign.
-    ADD CONSTRAINT delivery_once UNIQUE (merchant_id, campaign_id, code_id);
+    ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
 """
 
 

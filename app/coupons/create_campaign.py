@@ -82,32 +82,28 @@ HOLD_POOL: Final = f"""
 SELECT p.status, p.code_lifetime_days, p.claims_per_member, {IS_OPEN} AS is_open
 FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR NO KEY UPDATE
 """
-# Who each recipient is, and what it has of the pool: how many claims, and its latest code if that is live.
-RESOLVE: Final = """
-SELECT who.member_id, who.email_index, t.member_id AS asked_member_id, t.email_index AS asked_email_index,
-    held.claims, held.slot, held.code_id, code.state = 'ALLOCATED' AS is_live
-FROM unnest($3::uuid[], $4::bytea[]) AS t (member_id, email_index)
-CROSS JOIN LATERAL (
-    SELECT m.id AS member_id, CASE WHEN m.email_verified THEN m.email_index END AS email_index
-    FROM member m WHERE m.merchant_id = $1 AND m.id = t.member_id
-    UNION ALL
-    SELECT (SELECT a.member_id FROM address a WHERE a.merchant_id = $1 AND a.email_index = t.email_index),
-        t.email_index
-    WHERE t.member_id IS NULL
-    OFFSET 0
-) who
-CROSS JOIN LATERAL (
-    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot, (array_agg(code_id ORDER BY slot DESC))[1] AS code_id
-    FROM (
-        SELECT code_id, slot FROM claim
-        WHERE merchant_id = $1 AND pool_id = $2 AND member_id = who.member_id
-        UNION ALL
-        SELECT code_id, slot FROM claim
-        WHERE merchant_id = $1 AND pool_id = $2 AND email_index = who.email_index AND who.member_id IS NULL
-    ) claims
-) held
-LEFT JOIN LATERAL (SELECT state FROM code WHERE merchant_id = $1 AND id = held.code_id OFFSET 0) code ON true
+# Each of these reads once for all recipients. Joined, they make a plan that, while the tables are small or their
+# statistics old, reads the claims of the pool anew for each recipient (measured: 5.6 s for 5,000).
+FIND_MEMBERS: Final = """
+SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
+FROM member WHERE merchant_id = $1 AND id = ANY($2::uuid[])
 """
+FIND_ADDRESSES: Final = """
+SELECT email_index, member_id FROM address
+WHERE merchant_id = $1 AND email_index = ANY($2::bytea[]) AND member_id IS NOT NULL
+"""
+FIND_CLAIMS: Final = """
+SELECT member_id, email_index, count(*) AS claims, max(slot) AS slot,
+    (array_agg(code_id ORDER BY slot DESC))[1] AS code_id
+FROM (
+    SELECT member_id, NULL::bytea AS email_index, slot, code_id FROM claim
+    WHERE merchant_id = $1 AND pool_id = $2 AND member_id = ANY($3::uuid[])
+    UNION ALL
+    SELECT NULL::uuid, email_index, slot, code_id FROM claim
+    WHERE merchant_id = $1 AND pool_id = $2 AND email_index = ANY($4::bytea[])
+) claims GROUP BY member_id, email_index
+"""
+FIND_LIVE: Final = "SELECT id FROM code WHERE merchant_id = $1 AND id = ANY($2::uuid[]) AND state = 'ALLOCATED'"
 # The first codes in stock. Waits for claims that are taking one of them; nothing that they wait for is held yet.
 PICK: Final = """
 SELECT id FROM code WHERE merchant_id = $1 AND pool_id = $2 AND state = 'AVAILABLE' ORDER BY id LIMIT $3 FOR UPDATE
@@ -128,7 +124,7 @@ WITH asked AS (
 ), c AS (
     UPDATE code SET state = 'ALLOCATED', member_id = asked.member_id, email_index = asked.sent_to,
         matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = now(), expires_at = now() + make_interval(days => $10)
-    FROM asked WHERE code.merchant_id = $1 AND code.id = asked.code_id
+    FROM asked WHERE code.merchant_id = $1 AND code.id = ANY($3::uuid[]) AND code.id = asked.code_id
     RETURNING code.id
 ), claimed AS (
     INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
@@ -144,7 +140,7 @@ SELECT count(*) AS codes FROM c
 COUNT: Final = """
 UPDATE campaign SET recipient_count = $3, allocated_count = $4 WHERE merchant_id = $1 AND id = $2
 """
-DELIVERY_COLUMNS: Final = ["merchant_id", "id", "campaign_id", "code_id", "member_id", "recipient"]
+DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "recipient"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +156,21 @@ class Recipients:
         for part in (*sorted(member.bytes for member in self.members), *sorted(self.addresses)):
             digest.update(part)
         return digest.digest()
+
+
+@dataclass(slots=True)
+class Person:
+    """A recipient: a member, an address, or an address that is known to be a member's; and what it has of the pool.
+
+    `sent_to` is the address that was asked for, `email_index` also the verified one of a member that was.
+    """
+
+    member_id: UUID | None
+    sent_to: bytes | None
+    email_index: bytes | None
+    claims: int = 0
+    slot: int = 0
+    latest_code_id: UUID | None = None
 
 
 class _ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
@@ -244,21 +255,22 @@ async def _send(tx: Tx, viewer: Viewer, pool_id: UUID, pool: Row, campaign_id: U
     A recipient that has had all its codes of the pool gets none; if its latest is live, that one is delivered again.
     """
     people = await _resolve(tx, viewer, pool_id, asked)
-    served = [row for row in people if row["claims"] < pool["claims_per_member"]]
+    served = [person for person in people if person.claims < pool["claims_per_member"]]
     codes = await _pick(tx, viewer, pool_id, len(served))
     await _hold_addresses(tx, viewer, people)
-    columns: tuple[list[Any], ...] = (
-        codes,
-        [row["member_id"] for row in served],
-        [row["asked_email_index"] for row in served],
-        [row["email_index"] for row in served],
-        [row["slot"] + 1 for row in served],
-        [ids.new() for _ in served],
-    )
     if served:
+        columns: tuple[list[Any], ...] = (
+            codes,
+            [person.member_id for person in served],
+            [person.sent_to for person in served],
+            [person.email_index for person in served],
+            [person.slot + 1 for person in served],
+            [ids.new() for _ in served],
+        )
         await tx.row(ALLOCATE, viewer.merchant_id, pool_id, *columns, viewer.actor, pool["code_lifetime_days"])
-    kept = [row for row in people if row["claims"] >= pool["claims_per_member"] and row["is_live"]]
-    sent = [*zip(served, codes, strict=True), *((row, row["code_id"]) for row in kept)]
+    had = {p.latest_code_id: p for p in people if p.claims >= pool["claims_per_member"]}
+    live = [row["id"] for row in await tx.rows(FIND_LIVE, viewer.merchant_id, list(had))] if had else []
+    sent = [*zip(served, codes, strict=True), *((had[code_id], code_id) for code_id in live)]
     deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, asked)
     await tx.copy("delivery", DELIVERY_COLUMNS, deliveries)
     await tx.row(COUNT, viewer.merchant_id, campaign_id, len(people), len(served))
@@ -266,17 +278,26 @@ async def _send(tx: Tx, viewer: Viewer, pool_id: UUID, pool: Row, campaign_id: U
     await stock_levels.check(tx, viewer.merchant_id, pool_id, viewer.actor)
 
 
-async def _resolve(tx: Tx, viewer: Viewer, pool_id: UUID, asked: Recipients) -> list[Row]:
+async def _resolve(tx: Tx, viewer: Viewer, pool_id: UUID, asked: Recipients) -> list[Person]:
     """Return each person once, member or address. Raises Refused(NotFound) for a member that doesn't exist."""
-    members: list[UUID | None] = [*asked.members, *[None] * len(asked.addresses)]
-    indexes: list[bytes | None] = [*[None] * len(asked.members), *asked.addresses]
-    rows = await tx.rows(RESOLVE, viewer.merchant_id, pool_id, members, indexes)
-    if len(rows) < len(members):
-        found = {row["member_id"] for row in rows}
+    members = await tx.rows(FIND_MEMBERS, viewer.merchant_id, asked.members)
+    if len(members) < len(asked.members):
+        found = {row["member_id"] for row in members}
         raise not_found("member", ids.encode("member", next(each for each in asked.members if each not in found)))
-    people: dict[UUID | bytes, Row] = {}
-    for row in rows:
-        people.setdefault(row["member_id"] or row["email_index"], row)
+    owned = await tx.rows(FIND_ADDRESSES, viewer.merchant_id, list(asked.addresses))
+    owners = {row["email_index"]: row["member_id"] for row in owned}
+    people: dict[UUID | bytes, Person] = {
+        row["member_id"]: Person(row["member_id"], None, row["email_index"]) for row in members
+    }
+    for index in asked.addresses:
+        owner = owners.get(index)
+        # Asked for by id and by address, a member is sent to at that address.
+        people[owner or index] = Person(owner, index, index)
+    strangers = [index for index in asked.addresses if index not in owners]
+    known = [person.member_id for person in people.values() if person.member_id is not None]
+    for row in await tx.rows(FIND_CLAIMS, viewer.merchant_id, pool_id, known, strangers):
+        person = people[row["member_id"] or row["email_index"]]
+        person.claims, person.slot, person.latest_code_id = row["claims"], row["slot"], row["code_id"]
     return list(people.values())
 
 
@@ -294,26 +315,26 @@ async def _pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]
     return codes
 
 
-async def _hold_addresses(tx: Tx, viewer: Viewer, people: Sequence[Row]) -> None:
+async def _hold_addresses(tx: Tx, viewer: Viewer, people: Sequence[Person]) -> None:
     """Lock the addresses among the recipients, so that who owns them stays as it was resolved."""
-    resolved = {row["asked_email_index"]: row["member_id"] for row in people if row["asked_email_index"] is not None}
+    resolved = {person.sent_to: person.member_id for person in people if person.sent_to is not None}
+    if not resolved:
+        return
     for row in await tx.rows(ADDRESS, viewer.merchant_id, list(resolved)):
         if row["member_id"] != resolved[row["email_index"]]:
             raise _ChangedMeanwhile
 
 
 def _deliveries(
-    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Row, UUID]], asked: Recipients
+    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Person, UUID]], asked: Recipients
 ) -> list[tuple[object, ...]]:
     """Return the rows (DELIVERY_COLUMNS) of what is sent: a member's address is read when the mailer asks."""
     rows: list[tuple[object, ...]] = []
-    for row, code_id in sent:
-        delivery_id = ids.new()
-        index = row["asked_email_index"]
+    for person, code_id in sent:
         recipient = None
-        if index is not None:
-            recipient = viewer.tenant.keys.encrypt(delivery_id, "recipient", asked.addresses[index])
-        rows.append((viewer.merchant_id, delivery_id, campaign_id, code_id, row["asked_member_id"], recipient))
+        if person.sent_to is not None:
+            recipient = viewer.tenant.keys.encrypt(code_id, "recipient", asked.addresses[person.sent_to])
+        rows.append((viewer.merchant_id, campaign_id, code_id, recipient))
     return rows
 
 

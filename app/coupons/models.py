@@ -136,13 +136,11 @@ class Campaign(Model):
 
 
 class Delivery(Model):
-    """A campaign's code on its way to a recipient: a member, or an address (a ciphertext)."""
+    """A code that a campaign sends to an address (a ciphertext), or to the member that owns it where there is none."""
 
-    id = fields.UUIDField(primary_key=True)
+    code_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     campaign_id = fields.UUIDField()
-    code_id = fields.UUIDField()
-    member_id = fields.UUIDField(null=True)
     recipient = fields.BinaryField(null=True)
 
     class Meta:

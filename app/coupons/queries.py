@@ -137,14 +137,13 @@ WITH recorded AS (
     VALUES ($1, $5, 'campaign.deliveries_read', $2, $6, now()) RETURNING subject_id
 ), page AS (
     SELECT * FROM delivery
-    WHERE merchant_id = $1 AND campaign_id = (SELECT subject_id FROM recorded) AND id < $3 ORDER BY id DESC LIMIT $4
+    WHERE merchant_id = $1 AND campaign_id = (SELECT subject_id FROM recorded) AND code_id < $3
+    ORDER BY code_id DESC LIMIT $4
 )
-SELECT d.id AS delivery_id, d.recipient AS delivery_recipient, d.member_id AS delivery_member_id,
-    CASE WHEN addressee.email_verified THEN addressee.email END AS delivery_email, {WHOLE_CODE}
+SELECT d.recipient AS delivery_recipient, {WHOLE_CODE}
 FROM page d
 CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = $1 AND id = d.code_id OFFSET 0) c {JOIN_CODE}
-LEFT JOIN LATERAL (SELECT * FROM member WHERE merchant_id = $1 AND id = d.member_id OFFSET 0) addressee ON true
-ORDER BY d.id DESC
+ORDER BY d.code_id DESC
 """
 
 Rows = list[Row]
@@ -259,7 +258,7 @@ async def deliveries_of_campaign(
     asked = page(first, after)
     viewer = info.context.viewer
     arguments = (viewer.merchant_id, campaign_id, asked.id, asked.limit, ids.new(), viewer.actor)
-    return connect(await database().rows(DELIVERIES, *arguments), asked, Delivery.of, key="delivery_id")
+    return connect(await database().rows(DELIVERIES, *arguments), asked, Delivery.of, key="code_id")
 
 
 def _grouped(rows: list[Any], column: str) -> Mapping[UUID, Rows]:

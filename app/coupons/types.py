@@ -365,7 +365,7 @@ class Delivery:
         """Decrypt the address."""
         keys, row = info.context.viewer.tenant.keys, self.row
         if row["delivery_recipient"] is not None:
-            return keys.decrypt(row["delivery_id"], "recipient", row["delivery_recipient"])
-        if row["delivery_email"] is not None:
-            return keys.decrypt(row["delivery_member_id"], "email", row["delivery_email"])
-        return ids.encode("member", row["delivery_member_id"])
+            return keys.decrypt(row["code_id"], "recipient", row["delivery_recipient"])
+        if row["member_email_verified"]:
+            return keys.decrypt(row["member_id"], "email", row["member_email"])
+        return ids.encode("member", row["member_id"])
