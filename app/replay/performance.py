@@ -1,4 +1,4 @@
-"""The replay itself: members, then pools, then claims, then redemptions, each exactly once however often it runs.
+"""The replay itself: members, pools, campaigns, latecomers, redemptions, each exactly once however often it runs.
 
 No state is kept here. What makes a second run a replay is what the server is told: external ids, the pools' names,
 idempotency keys and order ids, all made from the data's own numbers.
@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
@@ -17,7 +18,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from app.config import settings
 from app.embedded import DataDirectory
 from app.replay.engine import IN_FLIGHT, CannotGoOn, Engine, Fault
-from app.replay.journey import Campaign, Journey, Receipt, Spending, read_journey
+from app.replay.journey import (
+    Campaign,
+    Journey,
+    Receipt,
+    Spending,
+    address,
+    external_id,
+    is_late,
+    read_journey,
+)
 from app.replay.report import Tally, tell_mapping, tell_outcome
 
 T = TypeVar("T")
@@ -64,6 +74,22 @@ mutation ($input: PoolIdInput!) {
 }
 """
 PAUSE: Final = ACTIVATE.replace("activatePool", "pausePool")
+SEND: Final = """
+mutation ($input: CreateCampaignInput!) {
+  answer: createCampaign(input: $input) {
+    __typename
+    ... on CreateCampaignSuccess { replayed campaign { recipientCount allocatedCount } }
+    ... on Refusal { message }
+  }
+}
+"""
+WALLET: Final = """
+query ($id: ID!, $after: String) {
+  member(id: $id) {
+    wallet { codes(first: 100, after: $after) { edges { node { pool { id } } } pageInfo { hasNextPage endCursor } } }
+  }
+}
+"""
 CLAIM: Final = """
 mutation ($input: ClaimCodeInput!) {
   answer: claimCode(input: $input) {
@@ -162,14 +188,20 @@ class Performance:
         self._member_ids: dict[int, str] = {}
         self._pools: dict[int, dict[str, str]] = {}
         self._made: set[int] = set()
-        self._spent = {spending.receipt for spending in journey.spendings}
-        self._texts: dict[Receipt, str] = {}
+        self._sent: set[int] = set()
+        self._late = [household for household in journey.households if is_late(household)]
+        self._late_receipts = defaultdict[int, list[Receipt]](list)
+        for receipt in journey.receipts:
+            if is_late(receipt.household):
+                self._late_receipts[receipt.household].append(receipt)
         self.reopened = 0
         self.tallies = {
-            "members": Tally(len(journey.households)),
+            "members": Tally(len(journey.households) - len(self._late)),
             "pools": Tally(len(journey.campaigns)),
             "codes": Tally(sum(campaign.codes for campaign in journey.campaigns)),
-            "claims": Tally(len(journey.receipts)),
+            "sent": Tally(len(journey.receipts)),
+            "latecomers": Tally(len(self._late)),
+            "found": Tally(sum(map(len, self._late_receipts.values()))),
             "redemptions": Tally(len(journey.spendings)),
         }
 
@@ -177,9 +209,11 @@ class Performance:
         """Play the steps in order, until they are done or there is a stop."""
         journey = self._journey
         steps: list[tuple[str, list[Any], Callable[[Any], Awaitable[None]]]] = [
-            ("members", journey.households, self._enrol),
+            ("members", [each for each in journey.households if not is_late(each)], self._enrol),
             ("pools", journey.campaigns, self._open),
-            ("claims", journey.receipts, self._claim),
+            ("sent", journey.campaigns, self._send),
+            ("latecomers", self._late, self._enrol),
+            ("found", list(self._late_receipts.items()), self._find),
             ("redemptions", journey.spendings, self._redeem),
         ]
         for name, items, work in steps:
@@ -228,11 +262,10 @@ class Performance:
         return answer
 
     async def _enrol(self, household: int) -> None:
-        tally = self.tallies["members"]
-        external_id = f"household-{household}"
+        tally = self.tallies["latecomers" if is_late(household) else "members"]
         person = {
-            "externalId": external_id,
-            "email": f"{external_id}@example.com",
+            "externalId": external_id(household),
+            "email": address(household),
             "emailVerified": True,
             "displayName": f"Household {household}",
             "source": "IMPORT",
@@ -240,7 +273,7 @@ class Performance:
         answer = await self._answer(ENROL, person)
         # Somebody else may have the address: that member is not ours.
         member = answer.get("member") or answer.get("existing") or {}
-        if member.get("externalId") != external_id:
+        if member.get("externalId") != external_id(household):
             tally.refuse(_reason(answer))
             return
         self._member_ids[household] = member["id"]
@@ -317,31 +350,81 @@ class Performance:
         else:
             tally.refuse(_reason(answer), size)
 
-    async def _claim(self, receipt: Receipt) -> None:
-        tally = self.tallies["claims"]
-        member_id, pool = self._member_ids.get(receipt.household), self._pools.get(receipt.campaign)
-        if member_id is None or pool is None:
-            tally.untried += 1
+    async def _send(self, campaign: Campaign) -> None:
+        """Send a campaign's codes: to members, and to the addresses of those who aren't enrolled yet."""
+        tally = self.tallies["sent"]
+        households = [receipt.household for receipt in self._journey.receipts if receipt.campaign == campaign.number]
+        missing = [each for each in households if not is_late(each) and each not in self._member_ids]
+        pool = self._pools.get(campaign.number)
+        if pool is None or missing:
+            tally.untried += len(households)
             return
-        answer = await self._answer(CLAIM, {"poolId": pool["id"], "memberId": member_id})
-        if answer["__typename"] != "ClaimCodeSuccess":
-            tally.refuse(_reason(answer))
+        for first in range(0, len(households), BATCH_SIZE_MAX):
+            part = households[first : first + BATCH_SIZE_MAX]
+            # A run with more households is another campaign; who has a code from an earlier one gets no second.
+            key = f"replay/campaign-{campaign.number}/{len(households)}-households-from-{first}"
+            answer = await self._answer(
+                SEND,
+                {
+                    "name": campaign.pool_name,
+                    "poolId": pool["id"],
+                    "recipients": [self._recipient(household) for household in part],
+                    "idempotencyKey": key,
+                },
+            )
+            if answer["__typename"] != "CreateCampaignSuccess":
+                tally.refuse(_reason(answer), len(part))
+                return
+            allocated = 0 if answer["replayed"] else answer["campaign"]["allocatedCount"]
+            tally.count(allocated, replayed=False)
+            tally.count(len(part) - allocated, replayed=True)
+        self._sent.add(campaign.number)
+
+    def _recipient(self, household: int) -> dict[str, str]:
+        if is_late(household):
+            return {"email": address(household)}
+        return {"memberId": self._member_ids[household]}
+
+    async def _find(self, late: tuple[int, list[Receipt]]) -> None:
+        """Look for the codes that were sent to a latecomer's address in the wallet that it has by now."""
+        tally = self.tallies["found"]
+        household, receipts = late
+        expected = [receipt for receipt in receipts if receipt.campaign in self._sent]
+        tally.untried += len(receipts) - len(expected)
+        member_id = self._member_ids.get(household)
+        if member_id is None:
+            tally.untried += len(expected)
             return
-        tally.count(replayed=answer["replayed"])
-        if receipt in self._spent:
-            self._texts[receipt] = answer["code"]["text"]
+        held: set[str] = set()
+        page: dict[str, Any] = {"hasNextPage": True, "endCursor": None}
+        while page["hasNextPage"]:
+            found = await self._engine.ask(WALLET, {"id": member_id, "after": page["endCursor"]})
+            codes = found["member"]["wallet"]["codes"]
+            held |= {edge["node"]["pool"]["id"] for edge in codes["edges"]}
+            page = codes["pageInfo"]
+        for receipt in expected:
+            if self._pools[receipt.campaign]["id"] in held:
+                tally.count(replayed=False)
+            else:
+                tally.refuse("the wallet lacks a code that was sent to its member's address")
 
     async def _redeem(self, spending: Spending) -> None:
         tally = self.tallies["redemptions"]
-        text = self._texts.pop(spending.receipt, None)
-        if text is None:
+        member_id = self._member_ids.get(spending.receipt.household)
+        if member_id is None or spending.receipt.campaign not in self._sent:
             tally.untried += 1
             return
+        # Asking for a code again is how a checkout reads it: it is the one that the campaign sent.
+        claim = {"poolId": self._pools[spending.receipt.campaign]["id"], "memberId": member_id}
+        claimed = await self._answer(CLAIM, claim)
+        if not claimed.get("replayed"):
+            tally.refuse("the household wasn't sent this code" if "code" in claimed else _reason(claimed))
+            return
         order = {
-            "codes": [text],
+            "codes": [claimed["code"]["text"]],
             "orderId": spending.order_id,
             "orderAmount": {"amountMinor": spending.amount, "currency": CURRENCY},
-            "memberId": self._member_ids[spending.receipt.household],
+            "memberId": member_id,
         }
         answer = await self._answer(REDEEM, order)
         if answer["__typename"] == "RedeemCodesSuccess":

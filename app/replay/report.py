@@ -52,7 +52,9 @@ def tell_mapping(console: Console, journey: Journey) -> None:
         "pools": f"One for each of the {len(journey.campaigns):,} campaigns that reached them, with a code for every "
         "household that received it, played or not. The data has no discounts; a code takes off "
         f"{percents}. The campaigns' dates are left out: they are over, and such a pool would issue nothing.",
-        "claims": f"One code for each of the {len(journey.receipts):,} times that a campaign reached a household.",
+        "sent": f"A campaign for each pool: one code for each of the {len(journey.receipts):,} times that it reached a "
+        "household. Three households in ten are only an address then: they are enrolled afterwards (latecomers), and "
+        "must find their codes in their wallets (found).",
         "redemptions": f"{journey.redemption_rows:,} rows, one per coupon. A household has one code of a campaign, so "
         f"{journey.redemption_rows_merged:,} rows are merged into the first one of their household and campaign; "
         f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "
