@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import strawberry
+from strawberry.types import get_object_definition
 
 from app import events, ids
 from app.context import Viewer
@@ -42,6 +43,12 @@ class CampaignRecipientInput:
     email: str | None = strawberry.field(
         default=None, description="An address; its code waits for the member that turns out to own it."
     )
+
+
+# The general way works out both fields' types for each of 5,000 recipients: a third of the whole call.
+get_object_definition(CampaignRecipientInput, strict=True).from_input = lambda recipient, given, _context: recipient(
+    member_id=given.get("memberId"), email=given.get("email")
+)
 
 
 @strawberry.input(description="A campaign to send. Larger lists are several calls.")
@@ -82,8 +89,10 @@ HOLD_POOL: Final = f"""
 SELECT p.status, p.code_lifetime_days, p.claims_per_member, {IS_OPEN} AS is_open
 FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR NO KEY UPDATE
 """
-# Each of these reads once for all recipients. Joined, they make a plan that, while the tables are small or their
-# statistics old, reads the claims of the pool anew for each recipient (measured: 5.6 s for 5,000).
+#: FIND_CLAIMS is planned for the recipients at hand. Its plan for lists of any length compares each claim of the pool
+#: with each recipient (measured: 1.7 s instead of 11 ms). Foreign keys are checked by plans that had better be kept.
+PLAN_ANEW: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
+PLAN_AS_USUAL: Final = "SET LOCAL plan_cache_mode = auto"
 FIND_MEMBERS: Final = """
 SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
 FROM member WHERE merchant_id = $1 AND id = ANY($2::uuid[])
@@ -295,7 +304,10 @@ async def _resolve(tx: Tx, viewer: Viewer, pool_id: UUID, asked: Recipients) -> 
         people[owner or index] = Person(owner, index, index)
     strangers = [index for index in asked.addresses if index not in owners]
     known = [person.member_id for person in people.values() if person.member_id is not None]
-    for row in await tx.rows(FIND_CLAIMS, viewer.merchant_id, pool_id, known, strangers):
+    await tx.row(PLAN_ANEW)
+    claims = await tx.rows(FIND_CLAIMS, viewer.merchant_id, pool_id, known, strangers)
+    await tx.row(PLAN_AS_USUAL)
+    for row in claims:
         person = people[row["member_id"] or row["email_index"]]
         person.claims, person.slot, person.latest_code_id = row["claims"], row["slot"], row["code_id"]
     return list(people.values())
