@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 merchant = typer.Typer(help="Merchants.", no_args_is_help=True)
-keys = typer.Typer(help="Master keys.", no_args_is_help=True)
+keys = typer.Typer(help="Master keys and data keys; docs/keys.md is the guide.", no_args_is_help=True)
 app.add_typer(merchant, name="merchant")
 app.add_typer(keys, name="keys")
 
@@ -194,9 +194,100 @@ def keys_new(
     from app.crypto import new_master_key
 
     _name_data(data)
-    if not (name.isascii() and name.isalnum() and len(name) <= 50):
-        raise ConfigurationError("A key's name is 1 to 50 letters and digits.")
+    _refuse_key_name(name)
     print(new_master_key(name))
+
+
+@keys.command("rotate")
+def keys_rotate(
+    name: Annotated[
+        str | None, typer.Option(help="What to call the new master key.", show_default="k and the time, UTC")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Put every data key under a new master key, while servers run.
+
+    With FLASH_MASTER_KEYS_FILE, and in a data directory, the new key is made and written first in the file; each
+    process reads the file again when it meets the new name. `flash keys remove` then takes the old key out.
+
+    With FLASH_MASTER_KEYS nothing can be written: add a new key (`flash keys new`) at the end of it for every process
+    and restart them; then move it to the front for every process, restart them, and run this.
+
+    Codes, addresses and fingerprints aren't touched. Killed half-way, run it again.
+    """
+    from app.merchants.rotate_master_key import rotate
+
+    _name_data(data)
+    if name is not None:
+        _refuse_key_name(name)
+
+    async def work() -> None:
+        rotation = await rotate(name)
+        print(
+            f"{rotation.rewrapped} data keys were put under {'the new ' if rotation.is_new else ''}master key", end=" "
+        )
+        print(f"{rotation.current!r}; all data keys are under it now.")
+        if rotation.unused:
+            print(f"Nothing is under {', '.join(map(repr, rotation.unused))} any more: it can be removed, but keep it")
+            print("with the backups of the database that were made until now.")
+
+    _with_database(_keyed(work))
+
+
+@keys.command("remove")
+def keys_remove(
+    name: Annotated[str, typer.Argument(help="The name of the master key.", show_default=False)],
+    data: Data = None,
+) -> None:
+    """Take a master key out of the file (FLASH_MASTER_KEYS_FILE, or the data directory's).
+
+    Refused while it is the current one or any data key is under it. Running processes forget it when they end.
+    """
+    from app.merchants.rotate_master_key import remove
+
+    _name_data(data)
+
+    async def work() -> None:
+        await remove(name)
+        print(f"The master key {name!r} was removed.")
+
+    _with_database(_keyed(work))
+
+
+@keys.command("reencrypt")
+def keys_reencrypt(
+    merchant_id: Annotated[
+        str | None, typer.Option("--merchant", help="Only this merchant (merchant_…).", show_default="all of them")
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Encrypt every code, address, name and reason again, under a new data key per merchant, while servers run.
+
+    It begins with a pause of 10 seconds, in which every process learns the new keys, and looks at everything once
+    more 20 seconds later, for what was written under the old ones meanwhile. Killed half-way, run it again: it goes
+    on. Old data keys are kept. Fingerprints, by which codes and addresses are found, don't change.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from app.merchants.reencrypt import reencrypt
+
+    _name_data(data)
+
+    async def work() -> None:
+        columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            done = await reencrypt(merchant_id, progress)
+        print(f"{done.values} values of {done.merchants} merchants were encrypted again under their newest data keys.")
+        if done.unreadable:
+            for place in sorted(done.unreadable)[:20]:
+                print(f"can't be decrypted: {place}")
+            raise ConfigurationError(
+                f"{len(done.unreadable)} values can't be decrypted with the keys of their rows; they were left as "
+                "they are."
+            )
+
+    _with_database(_keyed(work))
 
 
 @app.command()
@@ -224,6 +315,31 @@ def replay(
     raise SystemExit(asyncio.run(play(url, key, households)))
 
 
+def _refuse_key_name(name: str) -> None:
+    if not (name.isascii() and name.isalnum() and len(name) <= 50):
+        raise ConfigurationError("A key's name is 1 to 50 letters and digits.")
+
+
+def _keyed(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """Turn what may go wrong with keys or the database half-way into one sentence."""
+
+    async def told() -> None:
+        import asyncpg
+
+        from app.crypto import DecryptionError
+
+        try:
+            await work()
+        except DecryptionError as error:
+            raise ConfigurationError(f"The master keys don't fit this database: {error}.") from None
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise ConfigurationError(
+                f"The database failed half-way ({type(error).__name__}); run this again, it goes on from there."
+            ) from None
+
+    return told
+
+
 def _name_data(data: Path | None) -> None:
     """Make the data directory a setting, for this process and its children."""
     if data is not None:
@@ -232,17 +348,17 @@ def _name_data(data: Path | None) -> None:
 
 def _refuse_unconfigured() -> None:
     """Raise ConfigurationError unless the servers and the keys are named and can be read."""
+    from app import master_keys
     from app.config import dsn, settings
-    from app.crypto import MasterKeyring
     from app.preflight import redis_at
 
     configured = settings()
     if configured.database_url is None or configured.redis_url is None:
         raise ConfigurationError("Set DATABASE_URL and REDIS_URL, or use `flash up`, which starts embedded servers.")
-    if configured.master_keys is None:
+    if not configured.has_master_keys:
         raise ConfigurationError("Set FLASH_MASTER_KEYS to what `flash keys new` prints, the same for each process.")
     dsn(configured.database_url)
-    MasterKeyring.parse(configured.master_keys.get_secret_value())
+    master_keys.keyring()
     redis_at(configured.redis_url)
 
 

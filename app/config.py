@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     data: Path = Field(default=Path(".flash"), validation_alias="FLASH_DATA")
     #: `name:base64 of 32 bytes`, comma separated, the current key first.
     master_keys: SecretStr | None = Field(default=None, validation_alias="FLASH_MASTER_KEYS")
+    #: The same in a file, which running processes read again when they meet a key that they don't know.
+    master_keys_file: Path | None = Field(default=None, validation_alias="FLASH_MASTER_KEYS_FILE")
     database_connections_max: int = Field(default=10, validation_alias="FLASH_DATABASE_CONNECTIONS_MAX", ge=1, le=500)
     database_timeout_seconds: float = Field(default=10.0, validation_alias="FLASH_DATABASE_TIMEOUT_SECONDS", gt=0)
     body_bytes_max: int = Field(default=1_048_576, validation_alias="FLASH_BODY_BYTES_MAX", ge=1024)
@@ -32,6 +34,11 @@ class Settings(BaseSettings):
     attempts_per_key_max: int = Field(default=100, validation_alias="FLASH_ATTEMPTS_PER_KEY_MAX", ge=1)
     attempts_per_member_max: int = Field(default=20, validation_alias="FLASH_ATTEMPTS_PER_MEMBER_MAX", ge=1)
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
+
+    @property
+    def has_master_keys(self) -> bool:
+        """Whether it is said where the master keys are."""
+        return self.master_keys is not None or self.master_keys_file is not None
 
     @property
     def production(self) -> bool:

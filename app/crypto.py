@@ -27,6 +27,10 @@ class DecryptionError(Exception):
     """A value doesn't decrypt: a wrong key, a changed byte, or a ciphertext from another row."""
 
 
+class UnknownVersionError(DecryptionError):
+    """A value is encrypted under a data key that these keys lack: a newer one, perhaps, than when they were read."""
+
+
 @dataclass(frozen=True, slots=True)
 class MasterKeyring:
     """The operator's keys, by name. The current one wraps; all of them unwrap."""
@@ -35,8 +39,8 @@ class MasterKeyring:
     keys: dict[str, bytes]
 
     @classmethod
-    def parse(cls, text: str) -> "MasterKeyring":
-        """Read `name:base64,name:base64`, the current key first.
+    def parse(cls, text: str, origin: str = "FLASH_MASTER_KEYS") -> "MasterKeyring":
+        """Read `name:base64,name:base64`, the current key first. `origin` is where the text is from, for people.
 
         Raises ConfigurationError when an entry is not a name and 32 bytes; the message never shows a key.
         """
@@ -49,13 +53,26 @@ class MasterKeyring:
                 key = b""
             if not name or len(name) > 50 or len(key) != KEY_BYTES or name in keys:
                 raise ConfigurationError(
-                    "FLASH_MASTER_KEYS must be `name:base64 of 32 bytes`, comma separated, each name once; "
+                    f"{origin} must be `name:base64 of 32 bytes`, comma separated, each name once; "
                     "`flash keys new` prints a valid one."
                 )
             keys[name] = key
         if not keys:
-            raise ConfigurationError("FLASH_MASTER_KEYS is empty; `flash keys new` prints a valid one.")
+            raise ConfigurationError(f"{origin} is empty; `flash keys new` prints a valid one.")
         return cls(next(iter(keys)), keys)
+
+    def spelled(self) -> str:
+        """Return the text that `parse` reads: secret."""
+        names = sorted(self.keys, key=lambda name: name != self.current)
+        return ",".join(f"{name}:{base64.b64encode(self.keys[name]).decode()}" for name in names)
+
+    def led_by(self, name: str) -> "MasterKeyring":
+        """Return these keys and a fresh one, which is the current one."""
+        return MasterKeyring(name, {name: os.urandom(KEY_BYTES)} | self.keys)
+
+    def without(self, name: str) -> "MasterKeyring":
+        """Return these keys without one that isn't the current one."""
+        return MasterKeyring(self.current, {kept: key for kept, key in self.keys.items() if kept != name})
 
     def wrap(self, key: bytes, identity: bytes) -> tuple[str, bytes]:
         """Return the current master key's name and the wrapped data key."""
@@ -87,12 +104,20 @@ class MerchantKeys:
 
     __slots__ = ("_ciphers", "_current", "_lookup", "merchant_id", "token_key")
 
-    def __init__(self, merchant_id: UUID, *, encryption: dict[int, bytes], lookup: bytes, token: bytes) -> None:
-        """Take the encryption keys by version (the highest encrypts), the lookup key and the token key."""
+    def __init__(
+        self,
+        merchant_id: UUID,
+        *,
+        encryption: dict[int, bytes],
+        lookup: bytes,
+        token: bytes,
+        current: int | None = None,
+    ) -> None:
+        """Take the encryption keys by version (`current`, or else the highest, encrypts), lookup key and token key."""
         self.merchant_id = merchant_id
         self.token_key = token
         self._ciphers = {version: AESGCM(key) for version, key in encryption.items()}
-        self._current = max(encryption)
+        self._current = max(encryption) if current is None else current
         self._lookup = lookup
 
     def encrypt(self, row_id: UUID, column: str, text: str) -> bytes:
@@ -102,16 +127,23 @@ class MerchantKeys:
         return self._current.to_bytes(_VERSION_BYTES) + nonce + sealed
 
     def decrypt(self, row_id: UUID, column: str, ciphertext: bytes) -> str:
-        """Return the value. Raises DecryptionError for any other row, column, merchant or key."""
+        """Return the value. Raises DecryptionError for any other row, column, merchant or key.
+
+        UnknownVersionError among them may mean that these keys are old: `tenants.decrypted` looks again.
+        """
         cipher = self._ciphers.get(int.from_bytes(ciphertext[:_VERSION_BYTES]))
         if cipher is None:
-            raise DecryptionError("a value is encrypted under a data key version that is not loaded")
+            raise UnknownVersionError("a value is encrypted under a data key version that is not loaded")
         nonce = ciphertext[_VERSION_BYTES : _VERSION_BYTES + _NONCE_BYTES]
         sealed = ciphertext[_VERSION_BYTES + _NONCE_BYTES :]
         try:
             return cipher.decrypt(nonce, sealed, self._identity(row_id, column)).decode()
         except (InvalidTag, ValueError):
             raise DecryptionError("a value doesn't decrypt in the row that holds it") from None
+
+    def below_current(self) -> bytes:
+        """Return what every ciphertext under an older version than the current one sorts before, and no other does."""
+        return self._current.to_bytes(_VERSION_BYTES)
 
     def code_fingerprint(self, code: str) -> bytes:
         """Return the 32 bytes by which a code is found; equal codes of two merchants differ."""

@@ -6,6 +6,9 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
+import asyncpg
+
+from app import master_keys
 from app.config import ConfigurationError, settings
 from app.crypto import MasterKeyring
 from app.embedded import DataDirectory
@@ -24,12 +27,14 @@ class Finding:
 async def examine(*, as_json: bool) -> int:
     """Print the findings. Returns 1 if something is wrong. Changes and starts nothing."""
     data = DataDirectory(settings().data)
+    database, data_keys = await _database(data)
     findings = [
         Finding("flash", f"{version('flash-engine')} on Python {platform.python_version()}"),
         Finding("environment", settings().environment),
         _data_directory(data),
         _master_keys(data),
-        await _database(data),
+        database,
+        *data_keys,
         await _redis(data),
     ]
     if as_json:
@@ -43,7 +48,7 @@ async def examine(*, as_json: bool) -> int:
 
 
 def _data_directory(data: DataDirectory) -> Finding:
-    if settings().database_url and settings().redis_url and settings().master_keys:
+    if settings().database_url and settings().redis_url and settings().has_master_keys:
         return Finding("data directory", "not needed: both servers and the keys are configured")
     # `os.path.exists` finds what mustn't be seen missing, where Path.exists raises.
     existing = next(path for path in (data.path, *data.path.parents) if os.path.exists(path))  # noqa: PTH110
@@ -55,38 +60,63 @@ def _data_directory(data: DataDirectory) -> Finding:
 
 
 def _master_keys(data: DataDirectory) -> Finding:
-    if settings().master_keys is None and settings().production:
+    if not settings().has_master_keys and settings().production:
         return Finding("master keys", "none", "Set FLASH_MASTER_KEYS to what `flash keys new` prints.")
-    origin = "FLASH_MASTER_KEYS" if settings().master_keys else str(data.master_keys)
+    origin = "FLASH_MASTER_KEYS" if settings().master_keys else str(settings().master_keys_file or data.master_keys)
     try:
-        text = _configured_keys(data)
-        if text is None:
-            return Finding("master keys", "made on first start")
-        keyring = MasterKeyring.parse(text)
-    except (ConfigurationError, OSError) as error:
+        keyring = _configured_keys(data)
+    except ConfigurationError as error:
         return Finding("master keys", f"{origin} can't be read", str(error))
+    if keyring is None:
+        return Finding("master keys", "made on first start")
     return Finding("master keys", f"{len(keyring.keys)}, current {keyring.current!r}, from {origin}")
 
 
-async def _database(data: DataDirectory) -> Finding:
+async def _database(data: DataDirectory) -> tuple[Finding, list[Finding]]:
+    """Look at the database and, where it can be read, at the keys in it."""
     embedded = settings().database_url is None
     if embedded and not data.is_locked():
-        return Finding("database", "embedded, not running; `flash up` starts it")
+        return Finding("database", "embedded, not running; `flash up` starts it"), []
     try:
         connection = await reach(settings().database_url or data.database_url)
     except ConfigurationError as error:
-        return Finding("database", "doesn't answer", str(error))
+        return Finding("database", "doesn't answer", str(error)), []
     try:
         state = f"{'embedded ' if embedded else ''}PostgreSQL {connection.get_server_version().major}, answers"
         missing = await missing_migrations(connection)
         if missing:
-            return Finding("database", f"{state}, lacks {', '.join(missing)}", "Run `flash migrate`.")
-        await refuse_other_keys(connection, _configured_keys(data) or "")
+            return Finding("database", f"{state}, lacks {', '.join(missing)}", "Run `flash migrate`."), []
+        keyring = _configured_keys(data)
+        if keyring is None:
+            return Finding("database", state), []
+        data_keys = await _data_keys(connection, keyring)
+        await refuse_other_keys(connection, keyring.unwrap)
     except ConfigurationError as error:
-        return Finding("database", f"{state}, but can't be decrypted", str(error))
+        return Finding("database", f"{state}, but can't be decrypted", str(error)), []
     finally:
         await connection.close()
-    return Finding("database", state)
+    return Finding("database", state), [data_keys]
+
+
+COUNT_DATA_KEYS = "SELECT master_key, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
+COUNT_UNADOPTED = "SELECT count(DISTINCT merchant_id) FROM data_key WHERE adopted_at IS NULL"
+
+
+async def _data_keys(connection: asyncpg.Connection, keyring: MasterKeyring) -> Finding:
+    """Tell which master keys are in use, and whether a rotation or a re-encryption was left half-way."""
+    found = await connection.fetch(COUNT_DATA_KEYS)
+    in_use = {row["master_key"]: row["data_keys"] for row in found}
+    unadopted = await connection.fetchval(COUNT_UNADOPTED)
+    parts = [f"{count} under {name!r}" for name, count in in_use.items()]
+    parts += [f"none under {name!r}" for name in keyring.keys if name not in in_use]
+    if unadopted:
+        parts.append(f"{unadopted} merchants have values under older data keys")
+    advice = []
+    if in_use.keys() - {keyring.current}:
+        advice.append("Run `flash keys rotate`: it puts all of them under the current master key.")
+    if unadopted:
+        advice.append("Run `flash keys reencrypt`, unless it is running: it goes on where it was.")
+    return Finding("data keys", ", ".join(parts), " ".join(advice))
 
 
 async def _redis(data: DataDirectory) -> Finding:
@@ -100,9 +130,8 @@ async def _redis(data: DataDirectory) -> Finding:
     return Finding("valkey", "embedded, answers" if embedded else "answers")
 
 
-def _configured_keys(data: DataDirectory) -> str | None:
-    """Return the master keys, None where there are none yet. Raises OSError when they can't be read."""
-    configured = settings().master_keys
-    if configured is not None:
-        return configured.get_secret_value()
-    return data.master_keys.read_text() if data.master_keys.exists() else None
+def _configured_keys(data: DataDirectory) -> MasterKeyring | None:
+    """Return the master keys, None where there are none yet. Raises ConfigurationError when they can't be read."""
+    if settings().has_master_keys:
+        return master_keys.configured()
+    return master_keys.read_file(data.master_keys) if data.master_keys.exists() else None

@@ -83,7 +83,7 @@ class DataDirectory:
 
     @property
     def master_keys(self) -> Path:
-        """The development master key, readable by its owner only."""
+        """The development master keys, readable by their owner only."""
         return self.path / "master.keys"
 
     @property

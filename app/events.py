@@ -30,6 +30,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "member.enrolled": "member",
     "member.token_issued": "member",
     "merchant.created": "merchant",
+    "merchant.data_key_created": "merchant",
     "pool.activated": "pool",
     "pool.archived": "pool",
     "pool.created": "pool",

@@ -19,7 +19,7 @@ from app import ids
 from app.config import Settings, settings
 from app.database import answers, connected
 from app.graphql_http import GraphQLEndpoint
-from app.merchants.data_keys import keyring
+from app.master_keys import keyring
 from app.pages import ASSETS
 
 READY_SECONDS_MAX = 1.5

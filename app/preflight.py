@@ -1,12 +1,14 @@
 """What must hold before anything is served from a database: it answers, is new enough, migrated, and our keys fit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from app import master_keys
 from app.config import ConfigurationError, dsn, settings
-from app.crypto import DecryptionError, MasterKeyring, data_key_identity
+from app.crypto import DecryptionError, data_key_identity
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -51,13 +53,12 @@ async def missing_migrations(connection: asyncpg.Connection) -> list[str]:
     return [name for name in wanted if name not in applied]
 
 
-async def refuse_other_keys(connection: asyncpg.Connection, master_keys: str) -> None:
-    """Raise ConfigurationError unless the master keys unwrap what the database holds."""
-    keyring = MasterKeyring.parse(master_keys)
+async def refuse_other_keys(connection: asyncpg.Connection, unwrap: Callable[[str, bytes, bytes], bytes]) -> None:
+    """Raise ConfigurationError unless the master keys, of which `unwrap` is, unwrap what the database holds."""
     for row in await connection.fetch(WRAPPED):
         identity = data_key_identity(row["merchant_id"], row["purpose"], row["version"])
         try:
-            keyring.unwrap(row["master_key"], row["wrapped"], identity)
+            unwrap(row["master_key"], row["wrapped"], identity)
         except DecryptionError as error:
             raise ConfigurationError(
                 f"The master keys don't fit this database: {error}; "
@@ -73,7 +74,7 @@ async def check_database() -> None:
         missing = await missing_migrations(connection)
         if missing:
             raise ConfigurationError(f"The database lacks migrations ({', '.join(missing)}); run `flash migrate`.")
-        await refuse_other_keys(connection, configured.master_keys.get_secret_value() if configured.master_keys else "")
+        await refuse_other_keys(connection, master_keys.unwrap)
     finally:
         await connection.close()
 

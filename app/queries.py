@@ -16,6 +16,7 @@ from app.coupons.types import Campaign, Code, CodeBatch, Pool, Redemption
 from app.database import Row, database
 from app.members.queries import find_member, member_row
 from app.members.types import Member, Wallet
+from app.merchants.tenants import decrypted
 from app.merchants.types import ApiKey, Merchant
 from app.operations import Id, Info, Node, field, query
 
@@ -69,12 +70,12 @@ class Event(Node):
         )
 
     @field(description="The reason that a person gave, where one was asked for; ADMIN only, null to others.")
-    def reason(self, info: Info) -> str | None:
+    async def reason(self, info: Info) -> str | None:
         """Decrypt the reason."""
         caller = info.context.viewer
         if self.row["reason"] is None or caller.role is not Role.ADMIN:
             return None
-        return caller.tenant.keys.decrypt(self.row["id"], "reason", self.row["reason"])
+        return await decrypted(caller.tenant, self.row["id"], "reason", self.row["reason"])
 
 
 @query(description="Who is asking.")

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from app import master_keys
 from app.config import ConfigurationError, settings
-from app.crypto import MasterKeyring, new_master_key
+from app.crypto import new_master_key
 from app.embedded import Command, DataDirectory, LockedError
 from app.migrate import create_database, migrate
 from app.preflight import check_database
@@ -19,29 +20,25 @@ from app.preflight import check_database
 START_SECONDS_MAX = 30.0
 
 
-def ensure_master_keys(data: DataDirectory) -> str:
-    """Return the configured master keys; in development they are made on first start and kept in `data`.
+def ensure_master_keys(data: DataDirectory) -> None:
+    """Make sure that there are master keys to be read; in development they are made on first start, in `data`.
 
-    Raises ConfigurationError in production without configured keys.
+    From then on that file is configured. Raises ConfigurationError in production without configured keys.
     """
-    configured = settings().master_keys
-    if configured is not None:
-        MasterKeyring.parse(configured.get_secret_value())
-        return configured.get_secret_value()
+    if settings().has_master_keys:
+        master_keys.configured()
+        return
     if settings().production:
         raise ConfigurationError(
             "No master key is configured and FLASH_ENV is production: set FLASH_MASTER_KEYS to what "
-            "`flash keys new` prints, and keep a copy; without it nothing can be decrypted."
+            "`flash keys new` prints (or FLASH_MASTER_KEYS_FILE to a file of it), and keep a copy; without it nothing "
+            "can be decrypted."
         )
     if not data.master_keys.exists():
         data.create()
         data.write_secret(data.master_keys, new_master_key("development") + "\n")
-    try:
-        return data.master_keys.read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(
-            f"The development key {data.master_keys} can't be read ({(error.strerror or str(error)).lower()})."
-        ) from None
+    master_keys.read_file(data.master_keys)
+    adopt(FLASH_MASTER_KEYS_FILE=str(data.master_keys))
 
 
 @asynccontextmanager
@@ -58,7 +55,7 @@ async def running(*, migrated: bool = False) -> AsyncIterator[None]:
         if embedded:
             await stack.enter_async_context(_embedded_postgres(data))
             adopt(DATABASE_URL=data.database_url)
-        adopt(FLASH_MASTER_KEYS=ensure_master_keys(data))
+        ensure_master_keys(data)
         if migrated or embedded:
             await migrate(settings().database_url or "")
         await check_database()

@@ -126,7 +126,7 @@ class _Supervisor:
 
     def _configure(self) -> None:
         """Take the data directory, if it is needed, and put into the environment what the children need to know."""
-        configured = os.environ.get("FLASH_MASTER_KEYS")
+        configured = os.environ.get("FLASH_MASTER_KEYS") or os.environ.get("FLASH_MASTER_KEYS_FILE")
         production = os.environ.get("FLASH_ENV") == "production"
         if production and not configured:
             self._validate()
@@ -136,7 +136,8 @@ class _Supervisor:
         if not configured and not self._data.master_keys.exists():
             self._validate()
         if not configured:
-            os.environ["FLASH_MASTER_KEYS"] = self._data.master_keys.read_text().strip()
+            # The file, not what is in it: who runs `flash keys rotate` changes it, and the children read it again.
+            os.environ["FLASH_MASTER_KEYS_FILE"] = str(self._data.master_keys)
         if self._embeds_valkey:
             os.environ["REDIS_URL"] = self._data.redis_url
         if self._embeds_postgres:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from app.config import Settings, settings
 from app.database import connected
-from app.merchants.data_keys import keyring
+from app.master_keys import keyring
 from workers.expire_codes import expire_codes
 from workers.fold_stock import fold_stock
 from workers.watch_stock import watch_stock

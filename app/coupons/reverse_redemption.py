@@ -50,7 +50,7 @@ WITH r AS (
     RETURNING id, code_id
 ), reversal AS (
     INSERT INTO reversal (merchant_id, redemption_id, reinstated, reason, reversed_at)
-    SELECT $1, id, $3, $4, now() FROM r
+    SELECT $1, id, $3, $7, now() FROM r
 ), c AS (
     UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL
     WHERE merchant_id = $1 AND id = (SELECT code_id FROM r) AND state = 'REDEEMED' AND $3
@@ -73,8 +73,10 @@ async def reverse_redemption(
     viewer = info.context.viewer
     event_id, reason = sealed(viewer, input.reason)
     redemption_id = node_id("redemption", "redemption", input.redemption_id)
+    # The reversal holds the reason too, sealed for its own row.
+    own_reason = viewer.tenant.keys.encrypt(redemption_id, "reason", input.reason.strip())
     reversed_now = await database().row(
-        REVERSE, viewer.merchant_id, redemption_id, input.reinstate, reason, event_id, viewer.actor
+        REVERSE, viewer.merchant_id, redemption_id, input.reinstate, reason, event_id, viewer.actor, own_reason
     )
     row = await database().row(FIND_REDEMPTION, viewer.merchant_id, redemption_id)
     if row is None:

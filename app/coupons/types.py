@@ -14,6 +14,7 @@ from app.coupons.rules import TRANSITIONS
 from app.database import Row
 from app.inputs import Money, money
 from app.members.types import Member
+from app.merchants.tenants import decrypted
 from app.operations import Info, Node, field, guarded
 from app.scalars import BigInt, described
 
@@ -260,13 +261,13 @@ class Code(Node):
     @field(
         description="The code itself: for its owner, to whoever claimed it, and right after revealCode; otherwise null."
     )
-    def text(self, info: Info) -> str | None:
+    async def text(self, info: Info) -> str | None:
         """Decrypt the text where this viewer or this answer may show it."""
         viewer = info.context.viewer
         owner: UUID | None = self.row["member_id"]
         if not self.revealed and (owner is None or owner != viewer.member_id):
             return None
-        return viewer.tenant.keys.decrypt(self.row["code_id"], "code", self.row["code_ciphertext"])
+        return await decrypted(viewer.tenant, self.row["code_id"], "code", self.row["code_ciphertext"])
 
     @field(description="Whose it is; null while it is nobody's.")
     def owner(self) -> Member | None:

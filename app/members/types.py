@@ -11,6 +11,7 @@ from app import ids
 from app.connections import After, Connection, First
 from app.context import Role
 from app.database import Row
+from app.merchants.tenants import decrypted
 from app.operations import Info, Node, field
 from app.scalars import described
 
@@ -65,15 +66,15 @@ class Member(Node):
         )
 
     @field(description="The name to greet the member by; an ANALYST sees its first letter.")
-    def display_name(self, info: Info) -> str | None:
+    async def display_name(self, info: Info) -> str | None:
         """Decrypt the name."""
-        name = self._decrypt(info, "display_name")
+        name = await self._decrypt(info, "display_name")
         return f"{name[:1]}•••" if name is not None and info.context.viewer.role is Role.ANALYST else name
 
     @field(description="The address with only its first letter and its domain readable.")
-    def masked_email(self, info: Info) -> str | None:
+    async def masked_email(self, info: Info) -> str | None:
         """Decrypt the address and mask it."""
-        address = self._decrypt(info, "email")
+        address = await self._decrypt(info, "email")
         return None if address is None else mask_email(address)
 
     @field(description="The member's wallet.")
@@ -81,11 +82,11 @@ class Member(Node):
         """Every member has one."""
         return Wallet.of(self.row)
 
-    def _decrypt(self, info: Info, column: str) -> str | None:
+    async def _decrypt(self, info: Info, column: str) -> str | None:
         ciphertext = self.row[f"member_{column}"]
         if ciphertext is None:
             return None
-        return info.context.viewer.tenant.keys.decrypt(self.row["member_id"], column, ciphertext)
+        return await decrypted(info.context.viewer.tenant, self.row["member_id"], column, ciphertext)
 
 
 @strawberry.type(description="What a member holds.")

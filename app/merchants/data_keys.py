@@ -2,50 +2,91 @@
 
 import os
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from app import ids
-from app.config import ConfigurationError, settings
-from app.crypto import KEY_BYTES, MasterKeyring, MerchantKeys, data_key_identity
-from app.database import Tx
+from app import events, ids, master_keys
+from app.crypto import KEY_BYTES, MerchantKeys, data_key_identity
+from app.database import Tx, transaction
 
 PURPOSES = ("ENCRYPTION", "LOOKUP", "TOKEN")
+#: A new version encrypts only when it is this old, so that by then every process has read it (tenants are kept for
+#: five seconds). A process that is slower than that looks again when it meets a version that it doesn't know.
+SETTLING_SECONDS: Final = 10.0
+#: Whoever makes data keys holds this lock (shared) from reading the master keys until its commit; whoever changes the
+#: master keys takes it alone. So no data key is ever wrapped by a master key that was removed meanwhile.
+WRAPPING_LOCK: Final = 7_015_226_004
 
+HOLD_MASTER_KEYS = f"SELECT pg_advisory_xact_lock_shared({WRAPPING_LOCK})"
 INSERT = """
+INSERT INTO data_key (merchant_id, id, purpose, version, master_key, wrapped, created_at, adopted_at)
+VALUES ($1, $2, $3, 1, $4, $5, now(), now())
+"""
+NEWEST = """
+SELECT version, adopted_at FROM data_key
+WHERE merchant_id = $1 AND purpose = 'ENCRYPTION' ORDER BY version DESC LIMIT 1
+"""
+# By the clock, because now() is when the transaction began, and others look at how old the row is.
+INSERT_NEXT = """
 INSERT INTO data_key (merchant_id, id, purpose, version, master_key, wrapped, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, now())
+VALUES ($1, $2, 'ENCRYPTION', $3, $4, $5, clock_timestamp())
+ON CONFLICT (merchant_id, purpose, version) DO NOTHING RETURNING id
 """
 
-
-@lru_cache(maxsize=1)
-def keyring() -> MasterKeyring:
-    """Return the operator's master keys. Raises ConfigurationError when there are none."""
-    configured = settings().master_keys
-    if configured is None:
-        raise ConfigurationError(
-            "No master key is configured: set FLASH_MASTER_KEYS (`flash keys new` prints a value for it)."
-        )
-    return MasterKeyring.parse(configured.get_secret_value())
+#: What `unwrap` takes, of the row `k`.
+DATA_KEY_COLUMNS: Final = f"""
+k.purpose, k.version, k.master_key, k.wrapped,
+k.created_at <= now() - interval '{SETTLING_SECONDS} seconds' AS settled
+"""
 
 
 async def create_data_keys(tx: Tx, merchant_id: UUID) -> None:
     """Make the first key of each purpose, wrapped by the current master key."""
+    await tx.row(HOLD_MASTER_KEYS)
+    keyring = master_keys.read_again()
     for purpose in PURPOSES:
-        master_key, wrapped = keyring().wrap(os.urandom(KEY_BYTES), data_key_identity(merchant_id, purpose, 1))
-        await tx.row(INSERT, merchant_id, ids.new(), purpose, 1, master_key, wrapped)
+        master_key, wrapped = keyring.wrap(os.urandom(KEY_BYTES), data_key_identity(merchant_id, purpose, 1))
+        await tx.row(INSERT, merchant_id, ids.new(), purpose, master_key, wrapped)
 
 
-def unwrap(merchant_id: UUID, rows: Iterable[Any]) -> MerchantKeys:
-    """Return the keys of the rows of `data_key`. Raises DecryptionError when a master key is missing."""
+async def next_encryption_key(merchant_id: UUID) -> int:
+    """Make a merchant's next ENCRYPTION key, unless the newest one isn't adopted by all its values yet.
+
+    Returns the newest version. Safe to run at once: all callers return the same one.
+    """
+    async with transaction() as tx:
+        await tx.row(HOLD_MASTER_KEYS)
+        newest = await tx.row(NEWEST, merchant_id)
+        if newest is None:
+            raise RuntimeError("a merchant has no data key")
+        if newest["adopted_at"] is None:
+            return int(newest["version"])
+        version = int(newest["version"]) + 1
+        identity = data_key_identity(merchant_id, "ENCRYPTION", version)
+        master_key, wrapped = master_keys.read_again().wrap(os.urandom(KEY_BYTES), identity)
+        if await tx.row(INSERT_NEXT, merchant_id, ids.new(), version, master_key, wrapped) is not None:
+            await events.record(tx, merchant_id, "merchant.data_key_created", merchant_id, "system")
+        return version
+
+
+def unwrap(merchant_id: UUID, rows: Iterable[Any], *, current: int | None = None) -> MerchantKeys:
+    """Return the keys of all of a merchant's rows (DATA_KEY_COLUMNS).
+
+    The version `current` encrypts, or else the newest that has settled. Raises DecryptionError when a master key is
+    missing.
+    """
     keys: dict[str, dict[int, bytes]] = {purpose: {} for purpose in PURPOSES}
+    settled: list[int] = []
     for row in rows:
         identity = data_key_identity(merchant_id, row["purpose"], row["version"])
-        keys[row["purpose"]][row["version"]] = keyring().unwrap(row["master_key"], row["wrapped"], identity)
+        keys[row["purpose"]][row["version"]] = master_keys.unwrap(row["master_key"], row["wrapped"], identity)
+        if row["purpose"] == "ENCRYPTION" and row["settled"]:
+            settled.append(row["version"])
     return MerchantKeys(
         merchant_id,
         encryption=keys["ENCRYPTION"],
         lookup=keys["LOOKUP"][max(keys["LOOKUP"])],
         token=keys["TOKEN"][max(keys["TOKEN"])],
+        # A merchant that is younger than that began with the lowest.
+        current=current or (max(settled) if settled else min(keys["ENCRYPTION"])),
     )

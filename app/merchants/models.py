@@ -32,7 +32,10 @@ class ApiKey(Model):
 
 
 class DataKey(Model):
-    """A merchant's key for one purpose (ENCRYPTION, LOOKUP, TOKEN), wrapped by a master key."""
+    """A merchant's key for one purpose (ENCRYPTION, LOOKUP, TOKEN), wrapped by a master key.
+
+    It is adopted when nothing is encrypted under an older version of it any more.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -41,6 +44,7 @@ class DataKey(Model):
     master_key = fields.CharField(max_length=50)
     wrapped = fields.BinaryField()
     created_at = fields.DatetimeField()
+    adopted_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "data_key"

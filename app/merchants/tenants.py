@@ -5,13 +5,14 @@ from typing import Final
 from uuid import UUID
 
 from app.context import Tenant
+from app.crypto import UnknownVersionError
 from app.database import database
-from app.merchants.data_keys import unwrap
+from app.merchants.data_keys import DATA_KEY_COLUMNS, unwrap
 
 KEPT_SECONDS: Final = 5.0
 
-FIND = """
-SELECT m.name, m.currency, k.purpose, k.version, k.master_key, k.wrapped
+FIND = f"""
+SELECT m.name, m.currency, {DATA_KEY_COLUMNS}
 FROM merchant m JOIN data_key k ON k.merchant_id = m.merchant_id
 WHERE m.merchant_id = $1
 """
@@ -24,9 +25,35 @@ async def tenant(merchant_id: UUID) -> Tenant | None:
     kept = _kept.get(merchant_id)
     if kept is not None and kept[0] > time.monotonic():
         return kept[1]
+    return await _read(merchant_id)
+
+
+async def decrypted(owner: Tenant, row_id: UUID, column: str, ciphertext: bytes) -> str:
+    """Return a value. When `owner` is older than the data key, the tenant that is kept is asked, then a fresh one.
+
+    Raises DecryptionError as `MerchantKeys.decrypt` does.
+    """
+    try:
+        return owner.keys.decrypt(row_id, column, ciphertext)
+    except UnknownVersionError:
+        kept = _kept.get(owner.id)
+        if kept is not None and kept[1] is not owner:
+            try:
+                return kept[1].keys.decrypt(row_id, column, ciphertext)
+            except UnknownVersionError:
+                pass
+        fresh = await _read(owner.id)
+        if fresh is None:
+            raise
+    return fresh.keys.decrypt(row_id, column, ciphertext)
+
+
+async def _read(merchant_id: UUID) -> Tenant | None:
+    # The age of what is read counts from before it was asked for.
+    until = time.monotonic() + KEPT_SECONDS
     rows = await database().rows(FIND, merchant_id)
     if not rows:
         return None
     found = Tenant(merchant_id, rows[0]["name"], rows[0]["currency"], unwrap(merchant_id, rows))
-    _kept[merchant_id] = (time.monotonic() + KEPT_SECONDS, found)
+    _kept[merchant_id] = (until, found)
     return found

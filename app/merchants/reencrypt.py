@@ -1,0 +1,191 @@
+"""Re-encryption: every stored value of a merchant moves under a new data key, while the merchant is being served.
+
+1. Each merchant gets a new version of its ENCRYPTION key, unless an earlier run left one that isn't adopted yet.
+2. Nobody encrypts under a version before it has settled, so that every process knows it by then.
+3. The values are encrypted again, a batch per transaction, in the order of their ids.
+4. Once no request can still hold the older keys, a second pass takes what was written under them meanwhile, and the
+   version is adopted: what tells a later run that there is nothing left to do for it.
+
+What was done is in the rows themselves, so a run can be killed anywhere, and several can run at once. Older versions
+are kept: no proof is free that no restored row, and no job that was asleep, needs one again.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from rich.progress import Progress
+
+from app import ids
+from app.config import ConfigurationError
+from app.crypto import DecryptionError, MerchantKeys
+from app.database import Row, database
+from app.merchants.data_keys import DATA_KEY_COLUMNS, SETTLING_SECONDS, next_encryption_key, unwrap
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A column of ciphertexts: encrypted as `keys.encrypt(<value of row_id>, identity, text)`."""
+
+    table: str
+    row_id: str
+    column: str
+    identity: str
+
+
+#: Every column that holds ciphertexts under data keys. A new one is a line here.
+SEALED: Final = (
+    Sealed("code", "id", "ciphertext", "code"),
+    Sealed("member", "id", "email", "email"),
+    Sealed("member", "id", "display_name", "display_name"),
+    Sealed("event", "id", "reason", "reason"),
+    Sealed("reversal", "redemption_id", "reason", "reason"),
+)
+
+#: Rows looked at, and values written, by one statement. Writers of these rows wait for no more than a few values.
+PAGE: Final = 2000
+BATCH: Final = 200
+#: After it has settled, for how long a version may still be missing from what a process encrypts with: a tenant is
+#: kept for 5 s, the viewer that holds it for 5 s more, and the operation of that viewer may take 10 s.
+DRAINING_SECONDS: Final = 20.0
+_AGAIN_SECONDS: Final = 0.2
+_FIRST: Final = UUID(int=0)
+
+FIND_MERCHANTS: Final = "SELECT merchant_id FROM merchant WHERE $1::uuid IS NULL OR merchant_id = $1 ORDER BY 1"
+FIND_KEYS: Final = f"SELECT {DATA_KEY_COLUMNS} FROM data_key k WHERE k.merchant_id = $1"
+AGE: Final = """
+SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS seconds
+FROM data_key WHERE merchant_id = $1 AND purpose = 'ENCRYPTION' AND version = $2
+"""
+ADOPT: Final = """
+UPDATE data_key SET adopted_at = clock_timestamp()
+WHERE merchant_id = $1 AND purpose = 'ENCRYPTION' AND version = $2 AND adopted_at IS NULL
+"""
+
+
+def _count(sealed: Sealed) -> str:
+    return f"SELECT count(*) AS rows FROM {sealed.table} WHERE merchant_id = $1"
+
+
+def _page(sealed: Sealed) -> str:
+    """Return the SQL of a page of rows, whatever is in them, with the values that are under an older key."""
+    return f"""
+    SELECT {sealed.row_id} AS id, CASE WHEN {sealed.column} < $3 THEN {sealed.column} END AS old
+    FROM {sealed.table} WHERE merchant_id = $1 AND {sealed.row_id} > $2 ORDER BY {sealed.row_id} LIMIT {PAGE}
+    """
+
+
+def _replace(sealed: Sealed) -> str:
+    """Return the SQL that stores a batch, unless a value has changed since it was read.
+
+    It skips rows that are locked and never waits; claims take the rows that it holds for sold out for these
+    milliseconds, and look again.
+    """
+    return f"""
+    WITH free AS (
+        SELECT {sealed.row_id} AS id FROM {sealed.table}
+        WHERE merchant_id = $1 AND {sealed.row_id} = ANY($2::uuid[])
+        ORDER BY {sealed.row_id} FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE {sealed.table} t SET {sealed.column} = r.new
+    FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS r(id, old, new)
+    WHERE t.merchant_id = $1 AND t.{sealed.row_id} = ANY(ARRAY(SELECT id FROM free))
+        AND t.{sealed.row_id} = r.id AND t.{sealed.column} = r.old
+    RETURNING t.{sealed.row_id}
+    """
+
+
+@dataclass(slots=True)
+class Reencryption:
+    """What a run came to. `unreadable` names the values that don't decrypt; they were left as they are."""
+
+    merchants: int = 0
+    values: int = 0
+    unreadable: set[str] = field(default_factory=set)
+
+
+async def reencrypt(merchant_node_id: str | None, progress: Progress) -> Reencryption:
+    """Re-encrypt the values of one merchant, or of all. Safe to run again, at once, and to kill.
+
+    Raises ConfigurationError for an unknown merchant, DecryptionError when a master key is missing.
+    """
+    merchant_id = None if merchant_node_id is None else ids.decode("merchant", merchant_node_id)
+    merchants = [row["merchant_id"] for row in await database().rows(FIND_MERCHANTS, merchant_id)]
+    if merchant_node_id is not None and (merchant_id is None or not merchants):
+        raise ConfigurationError(f"There is no merchant {merchant_node_id[:60]!r}.")
+    versions = {each: await next_encryption_key(each) for each in merchants}
+    done = Reencryption(merchants=len(merchants))
+    settled = _Pass(SETTLING_SECONDS, done, progress, last=False)
+    for each, version in versions.items():
+        await settled.over(each, version)
+    drained = _Pass(SETTLING_SECONDS + DRAINING_SECONDS, done, progress, last=True)
+    for each, version in versions.items():
+        await drained.over(each, version)
+        await database().row(ADOPT, each, version)
+    return done
+
+
+class _Pass:
+    """A pass over all values, with its bar. The last one doesn't leave a merchant before nothing is left to do."""
+
+    def __init__(self, age_seconds: float, done: Reencryption, progress: Progress, *, last: bool) -> None:
+        """Take how old a version must be before the pass goes over its merchant."""
+        self._age_seconds = age_seconds
+        self._done = done
+        self._progress = progress
+        self._name = "looking once more" if last else "encrypting again"
+        self._bar = progress.add_task(self._name, total=0)
+        self._rows = 0
+        self._last = last
+
+    async def over(self, merchant_id: UUID, version: int) -> None:
+        """Re-encrypt a merchant's values under a version of its key."""
+        await self._wait(merchant_id, version)
+        keys = unwrap(merchant_id, await database().rows(FIND_KEYS, merchant_id), current=version)
+        for sealed in SEALED:
+            counted = await database().row(_count(sealed), merchant_id)
+            self._rows += counted["rows"] if counted is not None else 0
+        self._progress.update(self._bar, total=self._rows)
+        for sealed in SEALED:
+            while await self._column(sealed, keys) and self._last:  # noqa: ASYNC110  (others' locks end unseen)
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _wait(self, merchant_id: UUID, version: int) -> None:
+        """Wait until a data key is old enough by the database's clock, which decides when it settles, too."""
+        while True:
+            age = await database().row(AGE, merchant_id, version)
+            missing = self._age_seconds - (age["seconds"] if age is not None else self._age_seconds)
+            if missing <= 0:
+                break
+            self._progress.update(self._bar, description=f"all processes learn the keys ({missing:.0f} s)")
+            await asyncio.sleep(missing)
+        self._progress.update(self._bar, description=self._name)
+
+    async def _column(self, sealed: Sealed, keys: MerchantKeys) -> int:
+        """Re-encrypt a column. Returns how many values were locked or have changed meanwhile."""
+        after, left = _FIRST, 0
+        while page := await database().rows(_page(sealed), keys.merchant_id, after, keys.below_current()):
+            older = [row for row in page if row["old"] is not None]
+            for first in range(0, len(older), BATCH):
+                left += await self._batch(sealed, keys, older[first : first + BATCH])
+            after = page[-1]["id"]
+            self._progress.update(self._bar, advance=len(page))
+        return left
+
+    async def _batch(self, sealed: Sealed, keys: MerchantKeys, rows: list[Row]) -> int:
+        """Re-encrypt some values in one statement. Returns how many were left alone."""
+        row_ids, old, new = [], [], []
+        for row in rows:
+            try:
+                text = keys.decrypt(row["id"], sealed.identity, row["old"])
+            except DecryptionError:
+                if self._last:
+                    self._done.unreadable.add(f"{sealed.table}.{sealed.column} of {row['id']}")
+                continue
+            row_ids.append(row["id"])
+            old.append(row["old"])
+            new.append(keys.encrypt(row["id"], sealed.identity, text))
+        changed = len(await database().rows(_replace(sealed), keys.merchant_id, row_ids, old, new)) if row_ids else 0
+        self._done.values += changed
+        return len(row_ids) - changed
