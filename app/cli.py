@@ -270,14 +270,15 @@ def keys_reencrypt(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from app.merchants.reencrypt import reencrypt
+    from app.merchants.reencrypt import find_merchants, reencrypt
 
     _name_data(data)
 
     async def work() -> None:
+        merchants = await find_merchants(merchant_id)
         columns = (TextColumn("{task.description:<36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True)) as progress:
-            done = await reencrypt(merchant_id, progress)
+            done = await reencrypt(merchants, progress)
         print(f"{done.values} values of {done.merchants} merchants were encrypted again under their newest data keys.")
         if done.unreadable:
             for place in sorted(done.unreadable)[:20]:

@@ -1,5 +1,6 @@
 """The operator's master keys: from FLASH_MASTER_KEYS, or from a file that may change while processes run."""
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ def replace_file(path: Path, changed: MasterKeyring) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise ConfigurationError(
             f"The master keys in {path} can't be changed here ({(error.strerror or str(error)).lower()}); "
             "change them where they are made, and run this again."

@@ -105,15 +105,20 @@ class Reencryption:
     unreadable: set[str] = field(default_factory=set)
 
 
-async def reencrypt(merchant_node_id: str | None, progress: Progress) -> Reencryption:
-    """Re-encrypt the values of one merchant, or of all. Safe to run again, at once, and to kill.
-
-    Raises ConfigurationError for an unknown merchant, DecryptionError when a master key is missing.
-    """
-    merchant_id = None if merchant_node_id is None else ids.decode("merchant", merchant_node_id)
+async def find_merchants(node_id: str | None) -> list[UUID]:
+    """Return the merchant of an id, or all. Raises ConfigurationError when there is no such merchant."""
+    merchant_id = None if node_id is None else ids.decode("merchant", node_id)
     merchants = [row["merchant_id"] for row in await database().rows(FIND_MERCHANTS, merchant_id)]
-    if merchant_node_id is not None and (merchant_id is None or not merchants):
-        raise ConfigurationError(f"There is no merchant {merchant_node_id[:60]!r}.")
+    if node_id is not None and (merchant_id is None or not merchants):
+        raise ConfigurationError(f"There is no merchant {node_id[:60]!r}.")
+    return merchants
+
+
+async def reencrypt(merchants: list[UUID], progress: Progress) -> Reencryption:
+    """Re-encrypt the values of these merchants. Safe to run again, at once, and to kill.
+
+    Raises DecryptionError when a master key is missing.
+    """
     versions = {each: await next_encryption_key(each) for each in merchants}
     done = Reencryption(merchants=len(merchants))
     settled = _Pass(SETTLING_SECONDS, done, progress, last=False)

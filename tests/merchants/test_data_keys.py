@@ -1,0 +1,166 @@
+"""Data keys by version. Without these a new version could be used before everybody knows it, or a column forgotten."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from rich.progress import Progress
+
+from app import ids, master_keys
+from app.config import Settings, settings
+from app.context import Tenant
+from app.crypto import DecryptionError, MasterKeyring, new_master_key
+from app.database import database
+from app.merchants import tenants
+from app.merchants.data_keys import next_encryption_key
+from app.merchants.reencrypt import SEALED, reencrypt
+from tests.factories import ENROLL_MEMBER, Shop
+
+CIPHERTEXT_COLUMNS = """
+SELECT c.relname || '.' || a.attname AS name FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND a.atttypid = 'bytea'::regtype
+    AND a.attnum > 0 AND NOT a.attisdropped
+"""
+#: Bytes that aren't ciphertexts under data keys: hashes, fingerprints, blind indexes, and the wrapped keys themselves.
+OTHER_BYTES = {"api_key.secret_hash", "code.fingerprint", "data_key.wrapped", "member.email_index"}
+AGE = """
+UPDATE data_key SET created_at = created_at - interval '1 minute'
+WHERE merchant_id = $1 AND purpose = 'ENCRYPTION' RETURNING version
+"""
+OLDER = "SELECT count(*) AS codes FROM code WHERE merchant_id = $1 AND ciphertext < '\\x0002'"
+
+
+async def _fresh(merchant_id: UUID) -> Tenant:
+    """Return a tenant that was read just now, whatever is kept."""
+    tenants._kept.pop(merchant_id, None)
+    found = await tenants.tenant(merchant_id)
+    assert found is not None
+    return found
+
+
+def _version(owner: Tenant) -> int:
+    return int.from_bytes(owner.keys.encrypt(ids.new(), "code", "text")[:2])
+
+
+async def test_every_column_of_bytes_is_re_encrypted_or_is_no_ciphertext(database_pool: Settings) -> None:
+    columns = {row["name"] for row in await database().rows(CIPHERTEXT_COLUMNS)}
+
+    assert columns == {f"{sealed.table}.{sealed.column}" for sealed in SEALED} | OTHER_BYTES
+
+
+async def test_a_version_encrypts_only_once_it_has_settled(shop: Shop) -> None:
+    at_first = await _fresh(shop.merchant_id)
+    made = await next_encryption_key(shop.merchant_id)
+    just_made = await _fresh(shop.merchant_id)
+    await database().rows(AGE, shop.merchant_id)
+    settled = await _fresh(shop.merchant_id)
+
+    assert made == 2
+    assert [_version(each) for each in (at_first, just_made, settled)] == [1, 1, 2]
+
+
+async def test_a_version_that_is_not_adopted_is_joined_and_an_adopted_one_followed(shop: Shop) -> None:
+    versions = [await next_encryption_key(shop.merchant_id) for _ in range(3)]
+    await database().rows(
+        "UPDATE data_key SET adopted_at = $2 WHERE merchant_id = $1", shop.merchant_id, datetime.now(UTC)
+    )
+    versions.append(await next_encryption_key(shop.merchant_id))
+
+    assert versions == [2, 2, 2, 3]
+    assert (await shop.event_types())[-2:] == ["merchant.data_key_created"] * 2
+
+
+async def test_a_value_under_a_version_made_since_is_read_with_the_keys_read_again(shop: Shop) -> None:
+    old = await _fresh(shop.merchant_id)
+    await next_encryption_key(shop.merchant_id)
+    await database().rows(AGE, shop.merchant_id)
+    row_id = ids.new()
+    value = (await _fresh(shop.merchant_id)).keys.encrypt(row_id, "code", "text")
+
+    with pytest.raises(DecryptionError):
+        old.keys.decrypt(row_id, "code", value)
+    by_the_kept_one = await tenants.decrypted(old, row_id, "code", value)
+    tenants._kept[shop.merchant_id] = (0.0, old)
+    by_a_fresh_one = await tenants.decrypted(old, row_id, "code", value)
+
+    assert (by_the_kept_one, by_a_fresh_one) == ("text", "text")
+    with pytest.raises(DecryptionError):
+        await tenants.decrypted(old, row_id, "code", b"\0\7" + value[2:])
+
+
+async def test_two_reencryptions_at_once_share_the_work(shop: Shop) -> None:
+    await shop.pool(codes=3000)
+    await next_encryption_key(shop.merchant_id)
+    await database().rows(AGE, shop.merchant_id)
+    with Progress(disable=True) as progress:
+        runs = await asyncio.gather(*(reencrypt([shop.merchant_id], progress) for _ in range(2)))
+    old = await database().row(OLDER, shop.merchant_id)
+
+    assert sum(run.values for run in runs) == 3000
+    assert [run.unreadable for run in runs] == [set(), set()]
+    assert old is not None
+    assert old["codes"] == 0
+    assert await next_encryption_key(shop.merchant_id) == 3
+
+
+async def test_addresses_and_tokens_outlive_a_new_data_key(shop: Shop) -> None:
+    member = await shop.member(email="ada@example.com")
+    before = await _fresh(shop.merchant_id)
+    await next_encryption_key(shop.merchant_id)
+    await database().rows(AGE, shop.merchant_id)
+    after = await _fresh(shop.merchant_id)
+
+    assert before.keys.code_fingerprint("PCT-1") == after.keys.code_fingerprint("PCT-1")
+    assert before.keys.token_key == after.keys.token_key
+    again = await shop.do(ENROLL_MEMBER, email="ada@example.com", source="STORE")
+    assert again["existing"]["id"] == member["id"]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of one master key, from which this process takes its keys for one test."""
+    path = tmp_path / "master.keys"
+    path.write_text(new_master_key("one"))
+    monkeypatch.setattr(master_keys, "_known", master_keys._Known())
+    changed = settings().model_copy(update={"master_keys": None, "master_keys_file": path})
+    monkeypatch.setattr(master_keys, "settings", lambda: changed)
+    return path
+
+
+def test_an_unknown_master_key_is_looked_for_in_the_file_again(file: Path) -> None:
+    master_keys.keyring()
+    both = MasterKeyring.parse(file.read_text()).led_by("two")
+    name, wrapped = both.wrap(b"d" * 32, b"identity")
+    with pytest.raises(DecryptionError, match="'two', which is not configured"):
+        master_keys.unwrap(name, wrapped, b"identity")
+
+    master_keys.replace_file(file, both)
+
+    assert master_keys.unwrap(name, wrapped, b"identity") == b"d" * 32
+    assert master_keys.keyring() == both
+
+
+def test_a_removed_master_key_stays_known_to_the_process_that_knew_it(file: Path) -> None:
+    name, wrapped = master_keys.keyring().wrap(b"d" * 32, b"identity")
+    two = MasterKeyring.parse(file.read_text()).led_by("two").without("one")
+
+    master_keys.replace_file(file, two)
+
+    assert master_keys.read_again().current == "two"
+    assert master_keys.unwrap(name, wrapped, b"identity") == b"d" * 32
+    assert master_keys.configured() == two
+
+
+def test_a_file_is_replaced_with_its_mode_and_through_a_link(file: Path, tmp_path: Path) -> None:
+    file.chmod(0o440)
+    link = tmp_path / "link"
+    link.symlink_to(file)
+
+    master_keys.replace_file(link, MasterKeyring.parse(file.read_text()).led_by("two"))
+
+    assert link.is_symlink()
+    assert file.stat().st_mode & 0o777 == 0o440
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "master.keys"]
+    assert list(MasterKeyring.parse(file.read_text()).keys) == ["two", "one"]
