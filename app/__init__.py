@@ -5,7 +5,8 @@ merchants/ members/ coupons/   the domain: models.py, types.py, queries.py and o
 schema.py                      every operation of the API, one line each
 graphql_http.py operations.py  the edge: requests in, refusals and masked faults out
 access.py context.py           who is asking, and which rows they may see
-database.py crypto.py events.py  rows, secrets, and the record of what happened
+database.py events.py          rows, and the record of what happened
+crypto.py master_keys.py       secrets, and where the operator's keys come from
 cli.py supervisor.py main.py   the `flash` command, the process tree, the web application
 replay/ pages/                 a real retailer's campaigns over HTTP; the pages of development
 """

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hmac
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -36,7 +36,7 @@ class MasterKeyring:
     """The operator's keys, by name. The current one wraps; all of them unwrap."""
 
     current: str
-    keys: dict[str, bytes]
+    keys: dict[str, bytes] = field(repr=False)
 
     @classmethod
     def parse(cls, text: str, origin: str = "FLASH_MASTER_KEYS") -> "MasterKeyring":

@@ -33,7 +33,7 @@ ACTIVATE = "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND id = $2
 @asynccontextmanager
 async def engine() -> AsyncIterator[Viewer]:
     """Run an embedded engine in a scratch directory. Yields its merchant's ADMIN."""
-    for variable in ("DATABASE_URL", "REDIS_URL", "FLASH_MASTER_KEYS"):
+    for variable in ("DATABASE_URL", "REDIS_URL", "FLASH_MASTER_KEYS", "FLASH_MASTER_KEYS_FILE"):
         os.environ.pop(variable, None)
     data = tempfile.mkdtemp(prefix="flash-bench-")
     os.environ["FLASH_DATA"] = data

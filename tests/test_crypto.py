@@ -63,6 +63,15 @@ def test_a_keyring_that_cannot_be_read_is_refused_without_showing_a_key(text: st
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
 
 
+def test_a_keyring_is_spelled_as_it_is_read_and_shows_no_key() -> None:
+    keyring = MasterKeyring.parse(f"old:{KEY}").led_by("new")
+
+    assert list(MasterKeyring.parse(keyring.spelled()).keys) == ["new", "old"]
+    assert MasterKeyring.parse(keyring.spelled()) == keyring
+    assert list(keyring.without("old").keys) == ["new"]
+    assert repr(keyring) == "MasterKeyring(current='new')"
+
+
 def test_a_new_master_key_can_be_read_and_is_new_each_time() -> None:
     entries = [new_master_key("one") for _ in range(10)]
 

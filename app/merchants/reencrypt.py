@@ -11,6 +11,7 @@ are kept: no proof is free that no restored row, and no job that was asleep, nee
 """
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -148,13 +149,18 @@ class _Pass:
         """Re-encrypt a merchant's values under a version of its key."""
         await self._wait(merchant_id, version)
         keys = unwrap(merchant_id, await database().rows(FIND_KEYS, merchant_id), current=version)
-        for sealed in SEALED:
-            counted = await database().row(_count(sealed), merchant_id)
-            self._rows += counted["rows"] if counted is not None else 0
-        self._progress.update(self._bar, total=self._rows)
+        await self._lengthen_bar(merchant_id)
         for sealed in SEALED:
             while await self._column(sealed, keys) and self._last:  # noqa: ASYNC110  (others' locks end unseen)
                 await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _lengthen_bar(self, merchant_id: UUID) -> None:
+        """Count the merchant's rows for the bar, unless that takes longer than a statement may."""
+        with contextlib.suppress(TimeoutError):
+            for sealed in SEALED:
+                counted = await database().row(_count(sealed), merchant_id)
+                self._rows += counted["rows"] if counted is not None else 0
+        self._progress.update(self._bar, total=self._rows)
 
     async def _wait(self, merchant_id: UUID, version: int) -> None:
         """Wait until a data key is old enough by the database's clock, which decides when it settles, too."""

@@ -1,6 +1,7 @@
 """Data keys by version. Without these a new version could be used before everybody knows it, or a column forgotten."""
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -155,12 +156,17 @@ def test_a_removed_master_key_stays_known_to_the_process_that_knew_it(file: Path
 
 def test_a_file_is_replaced_with_its_mode_and_through_a_link(file: Path, tmp_path: Path) -> None:
     file.chmod(0o440)
+    if os.geteuid() == 0:
+        os.chown(file, 65534, 65533)
+    before = file.stat()
     link = tmp_path / "link"
     link.symlink_to(file)
 
     master_keys.replace_file(link, MasterKeyring.parse(file.read_text()).led_by("two"))
 
     assert link.is_symlink()
-    assert file.stat().st_mode & 0o777 == 0o440
+    after = file.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert after.st_ino != before.st_ino
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "master.keys"]
     assert list(MasterKeyring.parse(file.read_text()).keys) == ["two", "one"]

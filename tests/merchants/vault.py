@@ -44,10 +44,10 @@ class Vault:
         """Run a command on this vault to its end."""
         return flash(*arguments, cwd=None, **self.variables)
 
-    async def keys(self, merchant_id: UUID, *, keyring: MasterKeyring | None = None) -> MerchantKeys:
+    async def keys(self, merchant_id: UUID) -> MerchantKeys:
         """Return a merchant's keys, unwrapped with the master keys of the file only."""
         rows = await self.rows(FIND_KEYS, merchant_id)
-        master = keyring or self.keyring()
+        master = self.keyring()
         plain: dict[str, dict[int, bytes]] = {"ENCRYPTION": {}, "LOOKUP": {}, "TOKEN": {}}
         for row in rows:
             identity = data_key_identity(merchant_id, row["purpose"], row["version"])
