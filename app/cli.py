@@ -223,13 +223,10 @@ def keys_rotate(
 
     async def work() -> None:
         rotation = await rotate(name)
-        print(
-            f"{rotation.rewrapped} data keys were put under {'the new ' if rotation.is_new else ''}master key", end=" "
-        )
-        print(f"{rotation.current!r}; all data keys are under it now.")
-        if rotation.unused:
-            print(f"Nothing is under {', '.join(map(repr, rotation.unused))} any more: it can be removed, but keep it")
-            print("with the backups of the database that were made until now.")
+        master_key = f"{'the new ' if rotation.is_new else ''}master key {rotation.current!r}"
+        print(f"{rotation.rewrapped} data keys were put under {master_key}; all data keys are under it now.")
+        for unused in rotation.unused:
+            print(f"Nothing is under {unused!r} any more: it can be removed. Keep it with the backups made until now.")
 
     _with_database(_keyed(work))
 
