@@ -46,6 +46,8 @@ ALTER TABLE delivery DROP CONSTRAINT delivery_pkey, ADD PRIMARY KEY (merchant_id
 ALTER TABLE delivery
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
+-- What re-encryption pages by.
+CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
 """
 
 

@@ -362,11 +362,11 @@ class Delivery:
         description="The address to send it to: as it was given, or the member's verified one. "
         "A member without one is named by its id."
     )
-    def recipient(self, info: Info) -> str:
+    async def recipient(self, info: Info) -> str:
         """Decrypt the address."""
-        keys, row = info.context.viewer.tenant.keys, self.row
+        tenant, row = info.context.viewer.tenant, self.row
         if row["delivery_recipient"] is not None:
-            return keys.decrypt(row["code_id"], "recipient", row["delivery_recipient"])
+            return await decrypted(tenant, row["code_id"], "recipient", row["delivery_recipient"])
         if row["member_email_verified"]:
-            return keys.decrypt(row["member_id"], "email", row["member_email"])
+            return await decrypted(tenant, row["member_id"], "email", row["member_email"])
         return ids.encode("member", row["member_id"])

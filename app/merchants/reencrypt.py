@@ -38,6 +38,7 @@ class Sealed:
 #: Every column that holds ciphertexts under data keys. A new one is a line here.
 SEALED: Final = (
     Sealed("code", "id", "ciphertext", "code"),
+    Sealed("delivery", "code_id", "recipient", "recipient"),
     Sealed("member", "id", "email", "email"),
     Sealed("member", "id", "display_name", "display_name"),
     Sealed("event", "id", "reason", "reason"),
@@ -73,7 +74,8 @@ def _page(sealed: Sealed) -> str:
     """Return the SQL of a page of rows, whatever is in them, with the values that are under an older key."""
     return f"""
     SELECT {sealed.row_id} AS id, CASE WHEN {sealed.column} < $3 THEN {sealed.column} END AS old
-    FROM {sealed.table} WHERE merchant_id = $1 AND {sealed.row_id} > $2 ORDER BY {sealed.row_id} LIMIT {PAGE}
+    FROM {sealed.table} WHERE merchant_id = $1 AND {sealed.row_id} > $2
+    ORDER BY {sealed.row_id} FETCH FIRST {PAGE} ROWS WITH TIES
     """
 
 

@@ -25,7 +25,16 @@ WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND a.
     AND a.attnum > 0 AND NOT a.attisdropped
 """
 #: Bytes that aren't ciphertexts under data keys: hashes, fingerprints, blind indexes, and the wrapped keys themselves.
-OTHER_BYTES = {"api_key.secret_hash", "code.fingerprint", "data_key.wrapped", "member.email_index"}
+OTHER_BYTES = {
+    "address.email_index",
+    "api_key.secret_hash",
+    "campaign.request_hash",
+    "claim.email_index",
+    "code.email_index",
+    "code.fingerprint",
+    "data_key.wrapped",
+    "member.email_index",
+}
 AGE = """
 UPDATE data_key SET created_at = created_at - interval '1 minute'
 WHERE merchant_id = $1 AND purpose = 'ENCRYPTION' RETURNING version

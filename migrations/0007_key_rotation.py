@@ -6,7 +6,7 @@ ADOPTED = "UPDATE data_key SET adopted_at = created_at"
 
 
 class Migration(migrations.Migration):
-    dependencies = [("flash", "0004_keys_of_endings")]
+    dependencies = [("flash", "0006_keys_of_ownership")]
 
     initial = False
 
