@@ -126,6 +126,8 @@ INSERT INTO address (merchant_id, email_index) SELECT $1, each FROM unnest($2::b
 ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
 RETURNING email_index, member_id
 """
+# Wallets are raised only after all claims are written, as in a claim: the other way round a recipient that claims at
+# this moment would hold its claim and wait for the wallet, while the campaign holds the wallet and waits for the claim.
 ALLOCATE: Final = f"""
 WITH asked AS (
     SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::bytea[], $7::int[], $8::uuid[])
@@ -138,11 +140,13 @@ WITH asked AS (
 ), claimed AS (
     INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
     SELECT $1, code_id, $2, member_id, email_index, slot, now() FROM asked
+    RETURNING code_id
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT $1, $2, gen_random_uuid(), -count(*), count(*), 0, 0, 0 FROM asked
 ), changed AS (
     SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
+    WHERE (SELECT count(*) FROM claimed) > 0
 ), {raise_wallets(event_type="'code.sent'", actor="$9")}
 SELECT count(*) AS codes FROM c
 """
