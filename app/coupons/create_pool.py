@@ -166,8 +166,8 @@ async def chain_from(where: Statements, viewer: Viewer, named: str) -> list[Row]
     return [] if pool_id is None else await where.rows(CHAIN, viewer.merchant_id, pool_id)
 
 
-def checked_fallback(chain: Sequence[Row], *, of: UUID | None) -> UUID:
-    """Return the pool that starts a chain, if `of` (None: a new pool) may fall back to it.
+def checked_fallback(chain: Sequence[Row], *, of: UUID | None, above: int = 0) -> UUID:
+    """Return the pool that starts a chain, if `of` (None: a new pool), with `above` pools before it, may fall back to it.
 
     Raises Refused(InvalidInput) when there is no such pool, or when that would be a circle, a dead end or too long.
     """
@@ -178,7 +178,7 @@ def checked_fallback(chain: Sequence[Row], *, of: UUID | None) -> UUID:
         problems.add("fallbackPoolId", "would make a circle")
     elif chain[0]["status"] == "ARCHIVED":
         problems.add("fallbackPoolId", "names a pool that is closed for good")
-    elif len(chain) >= CHAIN_LENGTH_MAX:
+    elif above + 1 + len(chain) > CHAIN_LENGTH_MAX:
         problems.add("fallbackPoolId", f"would make a chain of more than {CHAIN_LENGTH_MAX} pools")
     problems.refuse_if_any()
     fallback_id: UUID = chain[0]["id"]

@@ -78,7 +78,8 @@ EditPoolResult = Annotated[
     strawberry.union("EditPoolResult", description="The edited pool, or why it stays as it was."),
 ]
 
-LOCK: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR UPDATE"
+# NO KEY: another edit that makes this pool its fallback refers to the key, and must not wait while this one waits for it.
+LOCK: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR NO KEY UPDATE"
 UPDATE: Final = f"""
 UPDATE pool p SET ({TERMS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 WHERE p.merchant_id = $1 AND p.id = $2 AND p.status = 'DRAFT'
@@ -86,6 +87,16 @@ RETURNING {POOL_COLUMNS}
 """
 #: Fallbacks are changed one after another, so that two edits can't close a circle that neither of them sees.
 ONE_AT_A_TIME: Final = "SELECT FROM merchant WHERE merchant_id = $1 FOR NO KEY UPDATE"
+#: How many pools come before this one, on the longest of the chains that lead to it.
+COUNT_ABOVE: Final = """
+WITH RECURSIVE above AS (
+    SELECT $2::uuid AS id, 0 AS distance
+    UNION ALL
+    SELECT p.id, distance + 1 FROM above JOIN pool p ON p.merchant_id = $1 AND p.fallback_pool_id = above.id
+    WHERE distance < 100
+)
+SELECT max(distance) AS pools FROM above
+"""
 _NEVER_NULL: Final = ("name", "claims_per_member", "stacking", "transferable")
 
 
@@ -123,7 +134,8 @@ async def _fallback(tx: Tx, viewer: Viewer, pool_id: UUID, standing: UUID | None
     chain = await chain_from(tx, viewer, named)
     if not chain:
         raise not_found("pool", named)
-    return checked_fallback(chain, of=pool_id)
+    above = await tx.row(COUNT_ABOVE, viewer.merchant_id, pool_id)
+    return checked_fallback(chain, of=pool_id, above=0 if above is None else above["pools"])
 
 
 def _merged(row: Row, edit: EditPoolInput, currency: str) -> CreatePoolInput:
