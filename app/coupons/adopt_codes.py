@@ -1,6 +1,6 @@
 """Adoption: the codes that wait for an address become those of the member that turns out to own it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -68,7 +68,7 @@ SELECT 1
 
 @dataclass(slots=True)
 class _Adoption:
-    """What becomes of the waiting codes: their claims' new slots, and those that are too many."""
+    """What becomes of the waiting codes: the claims of those that are kept, and those that are too many."""
 
     claims: list[tuple[UUID, UUID, int, str | None, datetime]] = field(default_factory=list)
     surplus: list[Row] = field(default_factory=list)
@@ -79,8 +79,9 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
 
     The caller has made the address the member's in this transaction, in an earlier statement: claims by e-mail wait
     for that, and the ones before it are seen here. Where address and member have claimed more of a pool together than
-    one member can have, the address's latest live codes are revoked, and replaced in the pool. Raises
-    asyncpg.UniqueViolationError when the member claims at this very moment; the transaction is to be tried again.
+    one member can have, the address's latest live codes are revoked, and replaced in the pool; they don't count as
+    claims any more, so that the member's latest is one that it can spend. Raises asyncpg.UniqueViolationError when
+    the member claims at this very moment; the transaction is to be tried again.
     """
     rows = await tx.rows(FIND_WAITING, viewer.merchant_id, email_index, member_id)
     if not rows:
@@ -88,27 +89,35 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
     adoption = _decide(rows)
     codes = list(dict.fromkeys(row["code_id"] for row in rows))
     await tx.row(DROP_CLAIMS, viewer.merchant_id, email_index, codes)
-    columns = [list(column) for column in zip(*adoption.claims, strict=True)]
-    await tx.row(WRITE_CLAIMS, viewer.merchant_id, member_id, email_index, *columns)
+    if adoption.claims:
+        columns = [list(column) for column in zip(*adoption.claims, strict=True)]
+        await tx.row(WRITE_CLAIMS, viewer.merchant_id, member_id, email_index, *columns)
     await tx.row(ADOPT, viewer.merchant_id, codes, [ids.new() for _ in codes], member_id, viewer.actor)
     await _revoke(tx, viewer, adoption.surplus)
     return len(codes)
 
 
 def _decide(rows: Sequence[Row]) -> _Adoption:
-    """Number the claims after the member's own, first come first; a live code beyond a pool's limit is surplus."""
+    """Number the claims after the member's own; a live code beyond a limit of its pools is surplus.
+
+    What can't be taken back (spent, ended) counts first, then what is live, first come first.
+    """
     adoption = _Adoption()
+    claims_by_code: defaultdict[UUID, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row["state"] == "ALLOCATED"):
+        claims_by_code[row["code_id"]].append(row)
     taken: Counter[UUID] = Counter()
-    surplus: dict[UUID, Row] = {}
-    for row in rows:
-        taken[row["claimed_of"]] += 1
-        count = taken[row["claimed_of"]]
-        adoption.claims.append(
-            (row["code_id"], row["claimed_of"], row["slot"] + count, row["idempotency_key"], row["claimed_at"])
-        )
-        if row["claims"] + count > row["claims_per_member"] and row["state"] == "ALLOCATED":
-            surplus[row["code_id"]] = row
-    adoption.surplus = list(surplus.values())
+    for claims in claims_by_code.values():
+        is_full = any(claim["claims"] + taken[claim["claimed_of"]] >= claim["claims_per_member"] for claim in claims)
+        if is_full and claims[0]["state"] == "ALLOCATED":
+            adoption.surplus.append(claims[0])
+            continue
+        for claim in claims:
+            taken[claim["claimed_of"]] += 1
+            slot = claim["slot"] + taken[claim["claimed_of"]]
+            adoption.claims.append(
+                (claim["code_id"], claim["claimed_of"], slot, claim["idempotency_key"], claim["claimed_at"])
+            )
     return adoption
 
 
