@@ -112,7 +112,10 @@ FROM (
     WHERE merchant_id = $1 AND pool_id = $2 AND email_index = ANY($4::bytea[])
 ) claims GROUP BY member_id, email_index
 """
-FIND_LIVE: Final = "SELECT id FROM code WHERE merchant_id = $1 AND id = ANY($2::uuid[]) AND state = 'ALLOCATED'"
+FIND_LIVE: Final = """
+SELECT id FROM code
+WHERE merchant_id = $1 AND id = ANY($2::uuid[]) AND state = 'ALLOCATED' AND (expires_at IS NULL OR expires_at > now())
+"""
 # The first codes in stock. Waits for claims that are taking one of them; nothing that they wait for is held yet.
 PICK: Final = """
 SELECT id FROM code WHERE merchant_id = $1 AND pool_id = $2 AND state = 'AVAILABLE' ORDER BY id LIMIT $3 FOR UPDATE
@@ -190,9 +193,8 @@ class _ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
     """A recipient claimed, or its address became a member's, since it was looked at."""
 
 
-def recipients(viewer: Viewer, asked: Sequence[CampaignRecipientInput]) -> Recipients:
+def recipients(problems: Problems, viewer: Viewer, asked: Sequence[CampaignRecipientInput]) -> Recipients:
     """Check the recipients; about 10 µs each. Raises Refused with InvalidInput or NotFound."""
-    problems = Problems()
     if not 1 <= len(asked) <= RECIPIENTS_MAX:
         problems.add("recipients", f"must be 1 to {RECIPIENTS_MAX} members or addresses")
         problems.refuse_if_any()
@@ -226,8 +228,7 @@ async def create_campaign(
     problems = Problems()
     name = problems.text("name", input.name, length_max=NAME_LENGTH_MAX)
     key = problems.idempotency_key(input.idempotency_key)
-    problems.refuse_if_any()
-    asked = await asyncio.to_thread(recipients, viewer, input.recipients)
+    asked = await asyncio.to_thread(recipients, problems, viewer, input.recipients)
     pool_id = node_id("pool", "pool", input.pool_id)
     request_hash = asked.hash(name, pool_id)
     for _ in range(ATTEMPTS_MAX):
