@@ -78,7 +78,8 @@ EditPoolResult = Annotated[
     strawberry.union("EditPoolResult", description="The edited pool, or why it stays as it was."),
 ]
 
-# NO KEY: another edit that makes this pool its fallback refers to the key, and must not wait while this one waits for it.
+# NO KEY: an edit that makes this pool another's fallback refers to its key, and must not wait while this one waits for
+# that edit (ONE_AT_A_TIME).
 LOCK: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR NO KEY UPDATE"
 UPDATE: Final = f"""
 UPDATE pool p SET ({TERMS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)

@@ -105,7 +105,7 @@ async def test_an_address_is_stored_as_its_index_only(shop: Shop) -> None:
             f"SELECT each::text AS row FROM {table} each WHERE merchant_id = $1", shop.merchant_id
         ):
             assert "jane" not in row["row"]
-            assert "jane".encode().hex() not in row["row"]
+            assert b"jane".hex() not in row["row"]
 
 
 @pytest.mark.parametrize("address", ["", "nobody", "a@b", "a\x00@example.com", "a@exa mple.com"])
@@ -129,8 +129,8 @@ async def test_a_member_claims_for_no_address_not_even_its_own(shop: Shop) -> No
     pool, member = await shop.pool(), await shop.member(email=JANE, emailVerified=True)
     token = await shop.token(member["id"])
 
-    for input in ({"email": JANE}, {"email": JANE, "memberId": member["id"]}, {"email": "other@example.com"}):
-        refused = await shop.refused(CLAIM_CODE, key=token, poolId=pool["id"], **input)
+    for named in ({"email": JANE}, {"email": JANE, "memberId": member["id"]}, {"email": "other@example.com"}):
+        refused = await shop.refused(CLAIM_CODE, key=token, poolId=pool["id"], **named)
         assert problems(refused) == {"email": "is for API keys; a member claims for itself"}
 
 

@@ -31,9 +31,7 @@ ALL = [50, 25, 10, 0]
 async def fallen(shop: Shop, pool: Any) -> list[int]:
     """Return the levels that are on record for a pool, oldest first."""
     rows = await database().rows(FELL, shop.merchant_id)
-    return [
-        int(row["type"].rpartition("_")[2]) for row in rows if row["subject_id"] == ids.decode("pool", pool["id"])
-    ]
+    return [int(row["type"].rpartition("_")[2]) for row in rows if row["subject_id"] == ids.decode("pool", pool["id"])]
 
 
 async def restock(shop: Shop, pool: Any, count: int) -> None:
@@ -65,7 +63,15 @@ async def test_each_level_is_told_once_by_the_claim_that_reaches_it(shop: Shop, 
 
 @pytest.mark.parametrize(
     ("codes", "recipients", "levels"),
-    [(1, 1, ALL), (4, 1, []), (4, 3, [50, 25]), (10, 9, [50, 25, 10]), (10, 4, []), (100, 100, ALL), (100, 75, [50, 25])],
+    [
+        (1, 1, ALL),
+        (4, 1, []),
+        (4, 3, [50, 25]),
+        (10, 9, [50, 25, 10]),
+        (10, 4, []),
+        (100, 100, ALL),
+        (100, 75, [50, 25]),
+    ],
 )
 async def test_a_campaign_tells_the_levels_it_passes_together_in_order(
     shop: Shop, codes: int, recipients: int, levels: list[int]

@@ -41,9 +41,12 @@ async def test_twenty_callers_with_one_key_make_one_campaign(shop: Shop, process
 
     answers = await at_once(
         processes.do(
-            CREATE_CAMPAIGN, name="Spring", poolId=pool["id"], recipients=recipients[turn:] + recipients[:turn],
+            CREATE_CAMPAIGN,
+            name="Spring",
+            poolId=pool["id"],
+            recipients=recipients[turn:] + recipients[:turn],
             idempotencyKey="spring",
-        )  # fmt: skip
+        )
         for turn in range(20)
     )
 
@@ -248,9 +251,7 @@ async def test_one_claimant_that_asks_every_pool_of_a_chain_at_once_keeps_to_eac
         claimant = {name: (await members(shop, 1))[0] if name == "memberId" else "stranger@example.com"}
 
         answers = await at_once(
-            processes.do(CLAIM_CODE, poolId=pool["id"], **claimant)
-            for _ in range(20)
-            for pool in (last, first, middle)
+            processes.do(CLAIM_CODE, poolId=pool["id"], **claimant) for _ in range(20) for pool in (last, first, middle)
         )
 
         assert kinds(answers) == {"ClaimCodeSuccess": 60}
