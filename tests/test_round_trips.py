@@ -113,6 +113,31 @@ async def test_a_refused_claim_is_at_most_two_round_trips(counter: Counter, coun
     assert len(waits) == 2
 
 
+@pytest.mark.parametrize("claimant", ["memberId", "email"])
+async def test_a_claim_that_the_first_fallback_serves_is_at_most_four_round_trips(
+    counter: Counter, counted_shop: Shop, claimant: str
+) -> None:
+    last = await counted_shop.pool(codes=40)
+    empty = await counted_shop.pool(codes=1, fallbackPoolId=last["id"])
+    members = [await counted_shop.member() for _ in range(5)]
+    claimants = (
+        [m["id"] for m in members] if claimant == "memberId" else [f"claimant-{n}@example.com" for n in range(5)]
+    )
+
+    async def claim(who: str) -> list[str]:
+        values = {"poolId": empty["id"], claimant: who}
+        return await counter.during(lambda: counted_shop.do(CLAIM_CODE, **values))
+
+    waits = [await claim(who) for who in claimants]
+    replay = await claim(claimants[-1])
+
+    # The claim that fails, why, and the one of the fallback; now and then a look at the stock.
+    served = [[statement for statement in each if statement != stock_levels.CHECK] for each in waits[2:]]
+    assert [len(each) for each in served] == [3, 3, 3]
+    assert max(len(each) for each in waits[2:]) <= 4
+    assert len(replay) == 2
+
+
 @pytest.mark.parametrize("number", [1, 20])
 async def test_redeeming_is_two_round_trips_and_a_replay_one(counter: Counter, counted_shop: Shop, number: int) -> None:
     pool = await counted_shop.pool(codes=60, claimsPerMember=60, stacking="STACKABLE", percentOff=1.0)

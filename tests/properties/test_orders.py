@@ -1,5 +1,6 @@
 """Any order through the API. Without these checkCodes and redeemCodes could answer differently for the same codes."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.coupons.orders import NEVER_ISSUED, expire
+from tests.coupons.ownership import claim_by_email
 from tests.factories import CHANGE_STATUS, CHECK_CODES, REDEEM_CODES, Shop, usd
 
+_numbers = itertools.count(1)
 SHARES = st.integers(1, 1_000_000).map(lambda tenthousandths: tenthousandths / 10_000)
 AMOUNTS = st.integers(1, 8_000)
 
@@ -21,7 +24,7 @@ class Presented:
     minimum: int | None
     is_stackable: bool
     is_transferable: bool
-    is_owned: bool
+    owner: str
     fate: str
 
 
@@ -33,13 +36,20 @@ VALUES = st.one_of(
 )
 ALWAYS = st.sampled_from([True])
 MOSTLY = st.sampled_from([True, True, True, True, False])
+#: Whose a code is: claimed by the member, with its verified address, with an address that is nobody's, by another one.
+OWNERS = ["member", "address of the member", "address of nobody"]
+#: Who presents: what the checkout tells of it.
+PRESENTERS = [
+    "member", "address of the member", "address of nobody", "member with the address of nobody",
+    "another with the address of the member", "no one",
+]  # fmt: skip
 CODES = st.builds(
     Presented,
     terms=VALUES,
     minimum=st.none() | st.none() | AMOUNTS,
     is_stackable=MOSTLY,
     is_transferable=st.booleans(),
-    is_owned=MOSTLY,
+    owner=st.sampled_from([*OWNERS * 2, "another"]),
     fate=st.sampled_from(["good"] * 9 + ["expired", "paused", "redeemed", "unknown"]),
 )
 GOOD_CODES = st.builds(
@@ -48,7 +58,7 @@ GOOD_CODES = st.builds(
     minimum=st.none(),
     is_stackable=ALWAYS,
     is_transferable=st.booleans(),
-    is_owned=ALWAYS,
+    owner=st.sampled_from(OWNERS),
     fate=st.just("good"),
 )
 
@@ -60,7 +70,7 @@ class Order:
     codes: list[Presented]
     amount: int
     currency: str
-    names_presenter: bool
+    presenter: str
 
 
 ORDERS = st.builds(
@@ -68,21 +78,44 @@ ORDERS = st.builds(
     codes=st.lists(CODES, min_size=1, max_size=4),
     amount=st.integers(0, 10_000),
     currency=st.sampled_from(["USD", "USD", "USD", "USD", "EUR"]),
-    names_presenter=MOSTLY,
+    presenter=st.sampled_from(PRESENTERS),
 )
 GOOD_ORDERS = st.builds(
     Order,
     codes=st.lists(GOOD_CODES, min_size=1, max_size=5),
     amount=st.integers(0, 10_000),
     currency=st.just("USD"),
-    names_presenter=ALWAYS,
+    presenter=st.just("member with the address of nobody"),
 )
 MODEST = settings(
-    deadline=None, max_examples=20, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=30, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-async def prepare(shop: Shop, code: Presented, member: Any, other: Any) -> str:
+@dataclass(frozen=True)
+class People:
+    """A member with a verified address, another one, and an address that is nobody's."""
+
+    member: Any
+    address: str
+    other: Any
+    stranger: str
+
+    def named(self, who: str) -> dict[str, str]:
+        """Return how a checkout names somebody: by id, by address, by both or not at all."""
+        by_id, by_address = {"memberId": self.member["id"]}, {"email": self.address.upper()}
+        return {
+            "member": by_id,
+            "another": {"memberId": self.other["id"]},
+            "address of the member": by_address,
+            "address of nobody": {"email": self.stranger},
+            "member with the address of nobody": by_id | {"email": self.stranger},
+            "another with the address of the member": by_address | {"memberId": self.other["id"]},
+            "no one": {},
+        }[who]
+
+
+async def prepare(shop: Shop, code: Presented, people: People) -> str:
     """Make the code in its state, and return what is typed."""
     if code.fate == "unknown":
         return NEVER_ISSUED
@@ -96,14 +129,19 @@ async def prepare(shop: Shop, code: Presented, member: Any, other: Any) -> str:
         transferable=code.is_transferable,
         **terms,
     )
-    owner = member if code.is_owned else other
-    claimed = await shop.claim(pool, owner)
+    owner = people.named(code.owner)
+    if "email" in owner:
+        claimed = await claim_by_email(shop, pool, owner["email"])
+    else:
+        claimed = await shop.claim(pool, {"id": owner["memberId"]})
     if code.fate == "expired":
         await expire(shop, claimed)
     if code.fate == "paused":
         await shop.do(CHANGE_STATUS % "pausePool", poolId=pool["id"])
     if code.fate == "redeemed":
-        await shop.redeem([claimed["text"]], owner, amount=10**6)
+        order: dict[str, Any] = {"orderId": f"order of {claimed['id']}", "orderAmount": usd(10**6)}
+        redeemed = await shop.do(REDEEM_CODES, codes=[claimed["text"]], **order, **owner)
+        assert redeemed["__typename"] == "RedeemCodesSuccess"
     text: str = claimed["text"]
     return text
 
@@ -127,14 +165,15 @@ def comparable(answer: Any) -> Any:
 
 async def check_and_redeem(shop: Shop, order: Order) -> tuple[dict[str, Any], Any]:
     """Check an order and redeem it; both must say the same. Returns the input and what redeeming answered."""
-    member, other = await shop.member(), await shop.member()
-    texts = list(dict.fromkeys([await prepare(shop, code, member, other) for code in order.codes]))
+    address = f"member-{next(_numbers)}@example.com"
+    member, other = await shop.member(email=address, emailVerified=True), await shop.member()
+    people = People(member, address, other, f"stranger-of-{address}")
+    texts = list(dict.fromkeys([await prepare(shop, code, people) for code in order.codes]))
     presented: dict[str, Any] = {
         "codes": texts,
         "orderId": f"order of {member['id']}",
         "orderAmount": {"amountMinor": order.amount, "currency": order.currency},
-        "memberId": member["id"] if order.names_presenter else None,
-    }
+    } | people.named(order.presenter)
     before = await shop.counts()
 
     checked = await shop.do(CHECK_CODES, **presented)
