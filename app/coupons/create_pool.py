@@ -167,7 +167,7 @@ async def chain_from(where: Statements, viewer: Viewer, named: str) -> list[Row]
 
 
 def checked_fallback(chain: Sequence[Row], *, of: UUID | None, above: int = 0) -> UUID:
-    """Return the pool that starts a chain, if `of` (None: a new pool), which `above` others lead to, may fall back to it.
+    """Return the pool that starts a chain, if `of` (None: a new pool), to which `above` others lead, may have it.
 
     Raises Refused(InvalidInput) when there is no such pool, or when that would be a circle, a dead end or too long.
     """

@@ -116,7 +116,7 @@ async def test_the_code_of_an_address_waits_for_the_member_that_owns_it(shop: Sh
 
 async def test_the_code_of_an_address_may_be_spent_by_that_address(shop: Shop) -> None:
     sent = (await sent_codes(shop, await send(shop, await shop.pool(), {"email": JANE})))[JANE]
-    order = {"codes": [sent["text"]], "orderId": "order", "orderAmount": usd(1000)}
+    order: dict[str, Any] = {"codes": [sent["text"]], "orderId": "order", "orderAmount": usd(1000)}
 
     refused = await shop.refused(REDEEM_CODES, email=JOHN, **order)
     redeemed = await shop.do(REDEEM_CODES, email=JANE.upper(), **order)
@@ -343,7 +343,7 @@ async def test_two_merchants_may_use_the_same_key(shop: Shop, other_shop: Shop) 
 
 async def test_a_key_whose_campaign_was_refused_can_be_used_again(shop: Shop) -> None:
     pool = await shop.pool(codes=1)
-    values = {"name": "Spring", "poolId": pool["id"], "idempotencyKey": "key"}
+    values: dict[str, Any] = {"name": "Spring", "poolId": pool["id"], "idempotencyKey": "key"}
     refused = await shop.refused(CREATE_CAMPAIGN, recipients=[{"email": JANE}, {"email": JOHN}], **values)
 
     answer = await shop.do(CREATE_CAMPAIGN, recipients=[{"email": JANE}], **values)
@@ -534,7 +534,7 @@ async def test_who_needs_no_code_needs_no_stock(shop: Shop) -> None:
 
 async def test_campaigns_are_for_admins(shop: Shop) -> None:
     pool, member = await shop.pool(), await shop.member()
-    values = {"name": "Spring", "poolId": pool["id"], "recipients": [{"memberId": member["id"]}]}
+    values: dict[str, Any] = {"name": "Spring", "poolId": pool["id"], "recipients": [{"memberId": member["id"]}]}
 
     for key in (await shop.key("CHECKOUT"), await shop.key("ANALYST"), await shop.token(member["id"])):
         assert await shop.failed(CREATE_CAMPAIGN, key=key, **values) == "FORBIDDEN"

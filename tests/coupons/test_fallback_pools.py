@@ -243,7 +243,7 @@ async def test_a_fallback_is_set_kept_changed_and_taken_away(shop: Shop) -> None
 @pytest.mark.parametrize("named", ["", "7", NOWHERE, "member_0123456789abcdef0123456789abcdef", "pool_\x00"])
 async def test_a_fallback_that_doesnt_exist_is_refused(shop: Shop, named: str) -> None:
     pool = await shop.pool(codes=0, active=False)
-    values = {"name": "Spring", "kind": "PERCENT", "percentOff": 10.0}
+    values: dict[str, Any] = {"name": "Spring", "kind": "PERCENT", "percentOff": 10.0}
 
     created = await shop.refused(CREATE_POOL, fallbackPoolId=named, **values)
     edited = await shop.refused(EDIT_POOL, poolId=pool["id"], fallbackPoolId=named)
@@ -290,7 +290,7 @@ async def test_a_circle_is_refused(shop: Shop, length: int) -> None:
 async def test_a_chain_of_eleven_is_refused_when_it_is_made_longer_at_its_head(shop: Shop) -> None:
     pools = await chain(shop, *[0] * CHAIN_LENGTH_MAX, active=False)
     pool = await shop.pool(codes=0, active=False)
-    values = {"name": "Spring", "kind": "PERCENT", "percentOff": 10.0}
+    values: dict[str, Any] = {"name": "Spring", "kind": "PERCENT", "percentOff": 10.0}
 
     created = await shop.refused(CREATE_POOL, fallbackPoolId=pools[0]["id"], **values)
     edited = await shop.refused(EDIT_POOL, poolId=pool["id"], fallbackPoolId=pools[0]["id"])

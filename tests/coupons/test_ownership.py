@@ -44,7 +44,7 @@ async def node(shop: Shop, code: Any, **how: Any) -> Any:
 
 async def present(shop: Shop, code: Any, document: str = REDEEM_CODES, **by: Any) -> str:
     """Present a code for an order of its own; return what became of it: REDEEMED, or the reason against it."""
-    order = {"codes": [code["text"]], "orderId": f"order of {code['id']}", "orderAmount": usd(1000)}
+    order: dict[str, Any] = {"codes": [code["text"]], "orderId": f"order of {code['id']}", "orderAmount": usd(1000)}
     answer = await shop.do(document, **order, **by)
     if answer["__typename"] == "CodesRejected":
         return str(answer["rejections"][0]["reason"])
@@ -554,7 +554,7 @@ async def test_of_a_code_without_an_owner_the_address_decides(shop: Shop, docume
 
 async def test_a_redemption_by_address_is_replayed_for_that_address_only(shop: Shop) -> None:
     code = await claim_by_email(shop, await shop.pool(), JANE)
-    order = {"codes": [code["text"]], "orderId": "order", "orderAmount": usd(1000)}
+    order: dict[str, Any] = {"codes": [code["text"]], "orderId": "order", "orderAmount": usd(1000)}
     redeemed = await shop.do(REDEEM_CODES, email=JANE, **order)
 
     again = await shop.do(REDEEM_CODES, email=SPELLINGS[0], **order)
@@ -580,7 +580,7 @@ async def test_guesses_are_counted_for_the_address_that_presents_them(shop: Shop
     guesses = code_text.new_codes("PERCENT", 6)
 
     async def reasons(api: Api, codes: list[str], email: str) -> set[str]:
-        order = {"codes": codes, "orderId": "order", "orderAmount": usd(1000), "email": email}
+        order: dict[str, Any] = {"codes": codes, "orderId": "order", "orderAmount": usd(1000), "email": email}
         answer = await shop.do(CHECK_CODES, url=f"{api.url}/graphql", **order)
         return {rejection["reason"] for rejection in answer.get("rejections", [])}
 
