@@ -7,9 +7,9 @@ transaction. That saves a round trip per statement and is what PgBouncer's trans
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import asyncpg
 from tortoise import Tortoise
@@ -20,11 +20,28 @@ from tortoise.backends.base.client import (
     TransactionContextPooled,
 )
 from tortoise.connection import get_connection
+from tortoise.exceptions import BaseORMException
 
 from app.config import ConfigurationError, Settings, tortoise_config
 
 #: A row as its readers take it: column names to values.
 Row = Mapping[str, Any]
+
+#: What asyncpg raises when the database is away. The last three are answers to connecting: no statement of the
+#: engine names a database, a user or anything that isn't ready.
+_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+)
 
 
 class _Connection(asyncpg.Connection):
@@ -50,9 +67,30 @@ class Statements:
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
             await connection.copy_records_to_table(table, columns=columns, records=records)
 
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Do something once what was written is committed; outside a transaction it is, so at once."""
+        act()
+
 
 class Tx(Statements, TransactionWrapper):
     """An open transaction. A function that takes one as `tx` runs inside its caller's transaction."""
+
+    def __init__(self, connection: AsyncpgDBClient) -> None:
+        super().__init__(connection)
+        self._after_commit: list[Callable[[], None]] = []
+
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Do something when the transaction has committed; never if it is rolled back."""
+        self._after_commit.append(act)
+
+    async def release_savepoint(self) -> None:
+        await super().release_savepoint()
+        cast(Tx, self._parent)._after_commit += self._after_commit
+
+    def committed(self) -> None:
+        """Do what waited for the commit, in order."""
+        for act in self._after_commit:
+            act()
 
     def _in_transaction(self) -> TransactionContext:
         return NestedTransactionContext(Tx(self))
@@ -94,6 +132,7 @@ async def transaction() -> AsyncIterator[Tx]:
     """Open a transaction: committed when the block ends, rolled back when it raises."""
     async with database()._in_transaction() as tx:
         yield cast(Tx, tx)
+    cast(Tx, tx).committed()
 
 
 def dsn(url: str) -> str:
@@ -130,3 +169,10 @@ async def answers(*, within_seconds: float) -> bool:
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
     return True
+
+
+def is_away(error: BaseException | None) -> bool:
+    """Whether this is the database being away, as opposed to a statement being wrong."""
+    if isinstance(error, BaseORMException):
+        error = error.__cause__
+    return isinstance(error, _AWAY) and not isinstance(error, ValueError)

@@ -19,6 +19,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "campaign.created": "campaign",
     "campaign.deliveries_read": "campaign",
     "code.adopted": "code",
+    "code.adopted_after_end": "code",
     "code.claimed": "code",
     "code.expired": "code",
     "code.redeemed": "code",
@@ -41,6 +42,19 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "pool.stock_fell_to_25": "pool",
     "pool.stock_fell_to_50": "pool",
     "redemption.reversed": "redemption",
+}
+
+#: The events that raise a wallet's version, and the state that each leaves the code in that it is about; None: the
+#: state it had, which doesn't change any more.
+WALLET_EVENTS: Final[dict[str, str | None]] = {
+    "code.adopted": "ALLOCATED",
+    "code.adopted_after_end": None,
+    "code.claimed": "ALLOCATED",
+    "code.expired": "EXPIRED",
+    "code.redeemed": "REDEEMED",
+    "code.revoked": "REVOKED",
+    "code.sent": "ALLOCATED",
+    "redemption.reversed": "ALLOCATED",
 }
 
 

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from app.config import Settings, settings
 from app.database import connected
 from app.master_keys import keyring
+from app.rings import ringing
 from workers.expire_codes import expire_codes
 from workers.fold_stock import fold_stock
 from workers.watch_stock import watch_stock
@@ -72,6 +73,7 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
 
     async def on_startup(_ctx: dict[Any, Any]) -> None:
         await stack.enter_async_context(connected(configured))
+        await stack.enter_async_context(ringing(configured.redis_url))
         await began()
 
     async def on_shutdown(_ctx: dict[Any, Any]) -> None:

@@ -11,7 +11,7 @@ from app import ids
 from app.context import Viewer
 from app.coupons.recycle import recycle
 from app.database import Row, Tx
-from app.members.wallet_changes import raise_wallets
+from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
 
 # Locks the codes; what they are claimed for comes with the limits of those pools and the member's own claims there.
 FIND_WAITING: Final = """
@@ -42,14 +42,15 @@ SELECT $1, code_id, pool_id, $2, $3, slot, idempotency_key, claimed_at
 FROM unnest($4::uuid[], $5::uuid[], $6::int[], $7::text[], $8::timestamptz[])
     AS t (code_id, pool_id, slot, idempotency_key, claimed_at)
 """
+EVENT_TYPE: Final = "CASE WHEN is_live THEN 'code.adopted' ELSE 'code.adopted_after_end' END"
 ADOPT: Final = f"""
 WITH adopted AS (
     UPDATE code SET member_id = $4 WHERE merchant_id = $1 AND id = ANY($2::uuid[])
 ), changed AS (
-    SELECT event_id, code_id AS subject_id, $4::uuid AS member_id, NULL::bytea AS reason
-    FROM unnest($2::uuid[], $3::uuid[]) AS t (code_id, event_id)
-), {raise_wallets(event_type="'code.adopted'", actor="$5")}
-SELECT 1
+    SELECT t.event_id, t.code_id AS subject_id, $4::uuid AS member_id, NULL::bytea AS reason, is_live
+    FROM unnest($2::uuid[], $3::uuid[], $6::bool[]) AS t (code_id, event_id, is_live)
+), {raise_wallets(event_type=EVENT_TYPE, actor="$5")}
+SELECT {CHANGE_COLUMNS} FROM recorded e
 """
 REVOKE: Final = f"""
 WITH revoked AS (
@@ -62,7 +63,7 @@ WITH revoked AS (
     SELECT t.event_id, revoked.id AS subject_id, revoked.member_id, NULL::bytea AS reason
     FROM revoked JOIN unnest($2::uuid[], $3::uuid[]) AS t (code_id, event_id) ON t.code_id = revoked.id
 ), {raise_wallets(event_type="'code.revoked'", actor="$4")}
-SELECT 1
+SELECT {CHANGE_COLUMNS} FROM recorded e
 """
 
 
@@ -87,12 +88,16 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
     if not rows:
         return 0
     adoption = _decide(rows)
-    codes = list(dict.fromkeys(row["code_id"] for row in rows))
+    live = {row["code_id"]: row["state"] == "ALLOCATED" for row in rows}
+    codes = list(live)
     await tx.row(DROP_CLAIMS, viewer.merchant_id, email_index, codes)
     if adoption.claims:
         columns = [list(column) for column in zip(*adoption.claims, strict=True)]
         await tx.row(WRITE_CLAIMS, viewer.merchant_id, member_id, email_index, *columns)
-    await tx.row(ADOPT, viewer.merchant_id, codes, [ids.new() for _ in codes], member_id, viewer.actor)
+    event_ids = [ids.new() for _ in codes]
+    arguments = (viewer.merchant_id, codes, event_ids, member_id, viewer.actor, list(live.values()))
+    for change in await tx.rows(ADOPT, *arguments):
+        ring_wallet(tx, viewer.merchant_id, change)
     await _revoke(tx, viewer, adoption.surplus)
     return len(codes)
 
@@ -125,7 +130,8 @@ async def _revoke(tx: Tx, viewer: Viewer, surplus: Sequence[Row]) -> None:
     if not surplus:
         return
     codes = [row["code_id"] for row in surplus]
-    await tx.row(REVOKE, viewer.merchant_id, codes, [ids.new() for _ in codes], viewer.actor)
+    for change in await tx.rows(REVOKE, viewer.merchant_id, codes, [ids.new() for _ in codes], viewer.actor):
+        ring_wallet(tx, viewer.merchant_id, change)
     places = Counter((row["pool_id"], row["kind"]) for row in surplus if row["status"] != "ARCHIVED")
     for (pool_id, kind), count in sorted(places.items()):
         await recycle(tx, viewer.tenant.keys, pool_id, kind, count=count, actor=viewer.actor)

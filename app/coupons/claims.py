@@ -14,6 +14,7 @@ from app.coupons.queries import IS_OPEN
 from app.coupons.types import CODE_COLUMNS, POOL_COLUMNS, PoolStatus
 from app.database import Row, Statements, Tx
 from app.members.types import MEMBER_COLUMNS
+from app.members.wallet_changes import CHANGE_COLUMNS, ring_wallet
 from app.operations import IdempotencyKeyReused, Refusal, Refused
 
 ATTEMPTS_MAX: Final = 1000
@@ -99,12 +100,14 @@ WITH who AS ({who}), asked AS (
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version)
     SELECT $1, $7, 'code.claimed', c.id, $5, now(), c.member_id, w.version FROM c LEFT JOIN w ON true
+    RETURNING *
 )
 SELECT {columns}
 FROM {shown} p
 LEFT JOIN c ON true
 LEFT JOIN member m ON m.merchant_id = $1 AND m.id = c.member_id
 LEFT JOIN w ON true
+LEFT JOIN recorded e ON true
 """
 _WHO_BY_MEMBER: Final = """
     SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
@@ -192,7 +195,7 @@ def _claim_statement(*, by_email: bool, falls_back: bool) -> str:
         code_email="claimed.email_index" if by_email else "NULL",
         matched_by="CLAIM_EMAIL" if by_email else "MEMBER_ID",
         shown="serving" if falls_back else "asked",
-        columns=f"{CODE_COLUMNS}, {POOL_COLUMNS}, {MEMBER_COLUMNS}",
+        columns=f"{CODE_COLUMNS}, {POOL_COLUMNS}, {MEMBER_COLUMNS}, {CHANGE_COLUMNS}",
     )
 
 
@@ -271,6 +274,7 @@ async def _claim_from(
         taken = await _take(where, viewer, asked, serving, claimant, key)
         if taken is not None and taken["code_id"] is not None:
             _last_found[serving] = taken["code_id"]
+            ring_wallet(where, viewer.merchant_id, taken)
             await stock_levels.watch(where, viewer, serving)
             return Claimed(taken, replayed=False)
         stands = await _look(where, viewer, asked, claimant, key)

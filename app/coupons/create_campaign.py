@@ -19,7 +19,7 @@ from app.coupons.queries import FIND_CAMPAIGN, IS_OPEN
 from app.coupons.types import Campaign, PoolStatus
 from app.database import Row, Tx, database, transaction
 from app.inputs import Problems, node_id
-from app.members.wallet_changes import raise_wallets
+from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
 from app.operations import (
     IdempotencyKeyReused,
     Info,
@@ -151,7 +151,7 @@ WITH asked AS (
     SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
     WHERE (SELECT count(*) FROM claimed) > 0
 ), {raise_wallets(event_type="'code.sent'", actor="$9")}
-SELECT count(*) AS codes FROM c
+SELECT {CHANGE_COLUMNS} FROM recorded e WHERE e.member_id IS NOT NULL
 """
 COUNT: Final = """
 UPDATE campaign SET recipient_count = $3, allocated_count = $4 WHERE merchant_id = $1 AND id = $2
@@ -281,7 +281,9 @@ async def _send(tx: Tx, viewer: Viewer, pool_id: UUID, pool: Row, campaign_id: U
             [person.slot + 1 for person in served],
             [ids.new() for _ in served],
         )
-        await tx.row(ALLOCATE, viewer.merchant_id, pool_id, *columns, viewer.actor, pool["code_lifetime_days"])
+        arguments = (viewer.merchant_id, pool_id, *columns, viewer.actor, pool["code_lifetime_days"])
+        for change in await tx.rows(ALLOCATE, *arguments):
+            ring_wallet(tx, viewer.merchant_id, change)
     had = {p.latest_code_id: p for p in people if p.claims >= pool["claims_per_member"]}
     live = [row["id"] for row in await tx.rows(FIND_LIVE, viewer.merchant_id, list(had))] if had else []
     sent = [*zip(served, codes, strict=True), *((had[code_id], code_id) for code_id in live)]

@@ -5,9 +5,10 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
+from app.coupons.queries import JOIN_CODE, WHOLE_CODE
 from app.coupons.recycle import recycle
 from app.database import database, transaction
-from app.members.wallet_changes import raise_wallets
+from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
 from app.merchants.tenants import tenant
 
 BATCH: Final = 500
@@ -25,7 +26,7 @@ WITH due AS (
     ORDER BY id LIMIT cardinality($2::uuid[]) FOR UPDATE SKIP LOCKED
 ), c AS (
     UPDATE code SET state = 'EXPIRED' WHERE merchant_id = $1 AND id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING id, pool_id, member_id
+    RETURNING *
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT $1, pool_id, gen_random_uuid(), 0, -count(*), 0, count(*), 0 FROM c GROUP BY pool_id
@@ -33,8 +34,8 @@ WITH due AS (
     SELECT ($2::uuid[])[row_number() OVER (ORDER BY id)] AS event_id, id AS subject_id, member_id, NULL::bytea AS reason
     FROM c
 ), {raise_wallets(event_type="'code.expired'", actor="'system'")}
-SELECT c.id, c.pool_id, p.kind, p.recycle_expired AND p.status <> 'ARCHIVED' AS recycled
-FROM c JOIN pool p ON p.merchant_id = $1 AND p.id = c.pool_id
+SELECT {WHOLE_CODE}, {CHANGE_COLUMNS}, p.recycle_expired AND p.status <> 'ARCHIVED' AS recycled
+FROM c {JOIN_CODE} JOIN recorded e ON e.subject_id = c.id
 """
 
 
@@ -54,7 +55,9 @@ async def expire_batch(merchant_id: UUID) -> int:
         return 0
     async with transaction() as tx:
         rows = await tx.rows(EXPIRE, merchant_id, [ids.new() for _ in range(BATCH)])
-        places = Counter((row["pool_id"], row["kind"]) for row in rows if row["recycled"])
+        places = Counter((row["pool_id"], row["pool_kind"]) for row in rows if row["recycled"])
+        for row in rows:
+            ring_wallet(tx, merchant_id, row)
         for (pool_id, kind), count in sorted(places.items()):
             await recycle(tx, owner.keys, pool_id, kind, count=count, actor="system")
     return len(rows)

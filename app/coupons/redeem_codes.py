@@ -27,7 +27,7 @@ from app.coupons.rules import (
 from app.coupons.types import REDEMPTION_COLUMNS, Redemption
 from app.database import Row, database
 from app.inputs import Money, MoneyInput, Problems
-from app.members.wallet_changes import raise_wallets
+from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
 from app.operations import Info, InvalidInput, Refusal, Refused, mutation, query
 from app.scalars import BigInt
 
@@ -132,8 +132,9 @@ WITH asked AS (
     SELECT asked.event_id, redeemed.id AS subject_id, redeemed.member_id, NULL::bytea AS reason
     FROM redeemed JOIN asked ON asked.code_id = redeemed.id
 ), {raise_wallets(event_type="'code.redeemed'", actor="$11")}
-SELECT redeemed.id, now() AS redeemed_at, raised.version AS wallet_version
+SELECT redeemed.id, now() AS redeemed_at, raised.version AS wallet_version, {CHANGE_COLUMNS}
 FROM redeemed LEFT JOIN raised ON raised.member_id = redeemed.member_id
+LEFT JOIN recorded e ON e.subject_id = redeemed.id
 """
 
 
@@ -289,6 +290,8 @@ async def redeem(viewer: Viewer, presented: Presentation, verdict: Verdict) -> l
     if not redeemed:
         return None
     by_code = {row["id"]: row for row in redeemed}
+    for row in verdict.rows:
+        ring_wallet(database(), viewer.merchant_id, dict(row) | dict(by_code[row["code_id"]]))
     made = zip(verdict.rows, redemption_ids, verdict.applied, strict=True)
     return [
         _with_redemption(row, redemption_id, share, position, presented, redeemed[0]["redeemed_at"])

@@ -9,7 +9,7 @@ from app.coupons.reasons import sealed
 from app.coupons.types import Code, Redemption
 from app.database import database
 from app.inputs import node_id
-from app.members.wallet_changes import raise_wallets
+from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
 from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 
 
@@ -61,7 +61,7 @@ WITH r AS (
 ), changed AS (
     SELECT $5::uuid AS event_id, r.id AS subject_id, c.member_id, $4::bytea AS reason FROM r LEFT JOIN c ON true
 ), {raise_wallets(event_type="'redemption.reversed'", actor="$6")}
-SELECT id FROM r
+SELECT {CHANGE_COLUMNS} FROM recorded e
 """
 
 
@@ -83,4 +83,5 @@ async def reverse_redemption(
         raise not_found("redemption", input.redemption_id)
     if reversed_now is None:
         raise Refused(AlreadyReversed(message="The redemption was taken back before.", redemption=Redemption.of(row)))
+    ring_wallet(database(), viewer.merchant_id, dict(row) | dict(reversed_now))
     return ReverseRedemptionSuccess(redemption=Redemption.of(row), code=Code.of(row))

@@ -11,7 +11,7 @@ from app.coupons.recycle import recycle
 from app.coupons.types import Code, CodeState
 from app.database import database, transaction
 from app.inputs import node_id
-from app.members.wallet_changes import raise_wallets
+from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
 from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 
 
@@ -61,7 +61,8 @@ WITH live AS (
 ), changed AS (
     SELECT $3::uuid AS event_id, id AS subject_id, member_id, $4::bytea AS reason FROM live
 ), {raise_wallets(event_type="'code.revoked'", actor="$5")}
-SELECT live.pool_id, p.kind, p.status FROM live JOIN pool p ON p.merchant_id = $1 AND p.id = live.pool_id
+SELECT live.pool_id, p.kind, p.status, {CHANGE_COLUMNS}
+FROM live JOIN pool p ON p.merchant_id = $1 AND p.id = live.pool_id, recorded e
 """
 
 
@@ -87,5 +88,6 @@ async def revoke_code(
     if revoked is None:
         state = CodeState(row["code_state"])
         raise Refused(CodeNotRevocable(message=f"A code that is {state.value} can't be revoked.", state=state))
+    ring_wallet(database(), viewer.merchant_id, dict(row) | dict(revoked))
     replacement = await database().row(FIND_CODE, viewer.merchant_id, fresh[0], None) if fresh else None
     return RevokeCodeSuccess(code=Code.of(row), replacement=None if replacement is None else Code.of(replacement))

@@ -1,10 +1,25 @@
-"""Raising wallets in the statement that changes what they hold: one version and one event per change."""
+"""Raising wallets in the statement that changes what they hold: one version and one event per change, and its ring."""
 
-from typing import Final
+import re
+from typing import Any, Final
+from uuid import UUID
+
+from app.database import Row, Statements
+from app.events import WALLET_EVENTS
+from app.rings import ring
+
+#: What a statement returns of each change to a wallet, for `ring_wallet`; `e` is the event.
+CHANGE_COLUMNS: Final = """
+    e.id AS event_id, e.type AS event_type, e.subject_id AS event_subject_id, e.actor AS event_actor,
+    e.occurred_at AS event_occurred_at, e.member_id AS event_member_id, e.wallet_version AS event_wallet_version
+"""
+#: What rings carry of a row: the change, and everything that a Code, its Pool and its Member can show.
+_CARRIED: Final = ("event_", "code_", "pool_", "member_", "wallet_")
 
 #: Continues a WITH that has `changed (event_id, subject_id, member_id, reason)`, one row per change, where `member_id`
 #: is null for what is in nobody's wallet. `{event_type}` and `{actor}` are SQL expressions. Wallets are locked in the
-#: order of their members, so that statements over several of them don't deadlock. Adds `raised (member_id, version)`.
+#: order of their members, so that statements over several of them don't deadlock. Adds `raised (member_id, version)`
+#: and `recorded`, the events: return their CHANGE_COLUMNS and hand the rows to `ring_wallet`.
 RAISE_WALLETS: Final = """
 holders AS (
     SELECT w.member_id, w.version FROM wallet w
@@ -23,10 +38,29 @@ holders AS (
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, reason, member_id, wallet_version)
     SELECT $1, event_id, {event_type}, subject_id, {actor}, now(), reason, member_id, version FROM numbered
+    RETURNING *
 )
 """
 
 
 def raise_wallets(*, event_type: str, actor: str) -> str:
-    """Return RAISE_WALLETS with its two expressions filled in."""
+    """Return RAISE_WALLETS with its two expressions filled in. Raises KeyError for a type that WALLET_EVENTS lacks."""
+    for literal in re.findall(r"'([^']+)'", event_type):
+        WALLET_EVENTS[literal]
     return RAISE_WALLETS.format(event_type=event_type, actor=actor)
+
+
+def wallet_channel(merchant_id: UUID, member_id: UUID) -> str:
+    """Return where the changes of a wallet ring."""
+    return f"flash:wallet:{merchant_id.hex}:{member_id.hex}"
+
+
+def ring_wallet(where: Statements, merchant_id: UUID, change: Row) -> None:
+    """Tell who watches a wallet of a change to it, once what was written on `where` is committed.
+
+    The row has CHANGE_COLUMNS; one of something in nobody's wallet rings nothing. With all columns of a Code watchers
+    read nothing; without they read the change from the table.
+    """
+    if change["event_wallet_version"] is not None:
+        carried: dict[str, Any] = {name: value for name, value in change.items() if name.startswith(_CARRIED)}
+        ring(where, wallet_channel(merchant_id, change["event_member_id"]), carried)

@@ -1,0 +1,248 @@
+"""Doorbells: what was committed is told through Valkey; the table is the letter, and a lost ring costs one sweep.
+
+Rings carry the change itself, so that a listener that misses nothing reads nothing. Texts and addresses are in them
+as they are in the database: encrypted.
+"""
+
+import asyncio
+import base64
+import contextlib
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, cast
+from uuid import UUID
+
+import orjson
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from app.database import Row, Statements
+
+log = logging.getLogger("flash.rings")
+
+#: Rings that wait for a slow Valkey; beyond these the oldest are lost.
+WAITING_MAX: Final = 10_000
+_BATCH: Final = 500
+_SECONDS_MAX: Final = 0.5
+_PAUSE_SECONDS: Final = 0.5
+#: After this silence a listener asks whether Valkey is there, and after as much again it connects anew.
+_SILENCE_SECONDS: Final = 2.0
+_CHANNELS_PER_COMMAND: Final = 1000
+_BEGUN: Final = b"begun"
+
+_TAGS: Final[dict[str, Callable[[str], Any]]] = {
+    "b": base64.b64decode,
+    "d": Decimal,
+    "t": datetime.fromisoformat,
+    "u": UUID,
+}
+
+
+class Bell:
+    """What this process rings with: one connection, written to by one task, never waited for."""
+
+    def __init__(self, redis_url: str) -> None:
+        """Take the URL; `run` connects."""
+        self._connection = _connection(redis_url)
+        self._waiting: deque[tuple[str, str, bytes]] = deque(maxlen=WAITING_MAX)
+        self._rung = asyncio.Event()
+
+    def ring(self, channel: str, message: bytes) -> None:
+        """Leave a ring to be sent soon. Takes no time whatever Valkey does."""
+        self._waiting.append(("PUBLISH", channel, message))
+        self._rung.set()
+
+    async def run(self) -> None:
+        """Send rings until cancelled. What Valkey doesn't take in time is lost, and told by the sweep."""
+        connection = self._connection
+        try:
+            while True:
+                await self._rung.wait()
+                self._rung.clear()
+                while self._waiting:
+                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
+                    try:
+                        async with asyncio.timeout(_SECONDS_MAX):
+                            await connection.connect()  # type: ignore[no-untyped-call]
+                            await connection.send_packed_command(connection.pack_commands(batch), check_health=False)
+                            for _ in batch:
+                                await connection.read_response()
+                    except (RedisError, OSError, TimeoutError) as error:
+                        log.warning("%d rings are lost: Valkey is away (%s)", len(batch), type(error).__name__)
+                        await connection.disconnect(nowait=True)
+                        await asyncio.sleep(_PAUSE_SECONDS)
+                        self._waiting.clear()
+        finally:
+            await connection.disconnect(nowait=True)
+
+
+_bell: Bell | None = None
+
+
+@asynccontextmanager
+async def ringing(redis_url: str | None) -> AsyncIterator[None]:
+    """Let this process ring for the length of the block; without a Valkey it stays silent."""
+    global _bell  # noqa: PLW0603  (one bell per process)
+    if redis_url is None:
+        yield
+        return
+    _bell = Bell(redis_url)
+    running = asyncio.create_task(_bell.run())
+    try:
+        yield
+    finally:
+        _bell = None
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def ring(where: Statements, channel: str, row: Mapping[str, Any]) -> None:
+    """Tell a channel's listeners a row, once what was written on `where` is committed."""
+    if _bell is not None:
+        where.after_commit(_Ring(_bell, channel, row))
+
+
+class _Ring:
+    """A ring that waits for its commit."""
+
+    __slots__ = ("_bell", "_channel", "_row")
+
+    def __init__(self, bell: Bell, channel: str, row: Mapping[str, Any]) -> None:
+        self._bell = bell
+        self._channel = channel
+        self._row = row
+
+    def __call__(self) -> None:
+        try:
+            message = encode(self._row)
+        except TypeError:
+            # What was done stays done; listeners that can't read a ring read the table.
+            log.exception("a ring carries nothing")
+            message = b"{}"
+        self._bell.ring(self._channel, message)
+
+
+class Listener:
+    """One subscription connection of this process, whatever number of channels it listens to."""
+
+    def __init__(self, redis_url: str, heard: Callable[[str, Row], None], began: Callable[[], None]) -> None:
+        """Take who is told of rings, and of each time that listening begins: what rang before that was missed."""
+        self._connection = _connection(redis_url)
+        self._heard = heard
+        self._began = began
+        self._channels: set[str] = set()
+        self._confirming: dict[str, asyncio.Future[None]] = {}
+        self._is_connected = False
+
+    async def listen(self, channel: str) -> None:
+        """Listen to a channel. Returns when rings are heard, or soon when Valkey is away or slow."""
+        self._channels.add(channel)
+        if not self._is_connected:
+            return
+        confirmed = self._confirming.setdefault(channel, asyncio.get_running_loop().create_future())
+        await self._send("SUBSCRIBE", [channel])
+        await asyncio.wait([confirmed], timeout=_SECONDS_MAX)
+
+    async def ignore(self, channel: str) -> None:
+        """Listen to a channel no longer."""
+        self._channels.discard(channel)
+        if self._is_connected:
+            await self._send("UNSUBSCRIBE", [channel])
+
+    async def run(self) -> None:
+        """Listen until cancelled, connecting again whenever Valkey went away or silent."""
+        is_new = True
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE_SECONDS):
+                    await self._connection.connect()  # type: ignore[no-untyped-call]
+                    await self._greet()
+                is_new = True
+                await self._hear()
+            except (RedisError, OSError, TimeoutError) as error:
+                if is_new:
+                    log.warning("listening is interrupted: Valkey is away (%s)", type(error).__name__)
+                is_new = False
+            finally:
+                self._is_connected = False
+                await self._connection.disconnect(nowait=True)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _greet(self) -> None:
+        """Listen to all channels again; Valkey echoes when it has begun."""
+        self._is_connected = True
+        channels = list(self._channels)
+        for start in range(0, len(channels), _CHANNELS_PER_COMMAND):
+            await self._connection.send_command("SUBSCRIBE", *channels[start : start + _CHANNELS_PER_COMMAND])
+        await self._connection.send_command("PING", _BEGUN, check_health=False)
+
+    async def _hear(self) -> None:
+        is_asked = False
+        while True:
+            response: Any = await self._connection.read_response(timeout=_SILENCE_SECONDS)
+            if response is None:
+                if is_asked:
+                    raise TimeoutError("Valkey is silent")
+                await self._connection.send_command("PING", b"", check_health=False)
+            is_asked = response is None
+            match response:
+                case [b"message", channel, message]:
+                    self._tell(channel.decode(), message)
+                case [b"subscribe", channel, _]:
+                    confirmed = self._confirming.pop(channel.decode(), None)
+                    if confirmed is not None and not confirmed.done():
+                        confirmed.set_result(None)
+                case [b"pong", b"begun"] | b"begun":
+                    self._began()
+
+    def _tell(self, channel: str, message: bytes) -> None:
+        try:
+            row = decode(message)
+        except (ValueError, TypeError, KeyError):
+            log.warning("a ring can't be read")
+            row = {}
+        self._heard(channel, row)
+
+    async def _send(self, command: str, channels: Iterable[str]) -> None:
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(_SECONDS_MAX):
+                await self._connection.send_command(command, *channels, check_health=False)
+
+
+def encode(row: Mapping[str, Any]) -> bytes:
+    """Return a row as JSON; what JSON doesn't know is a pair of a tag and its spelling."""
+    return orjson.dumps({name: _spelt(value) for name, value in row.items()})
+
+
+def decode(message: bytes) -> Row:
+    """Return the row that `encode` was given. Raises ValueError, TypeError or KeyError for anything else."""
+    spelt = orjson.loads(message)
+    return {
+        name: _TAGS[value[0]](value[1]) if isinstance(value, list) else value for name, value in dict(spelt).items()
+    }
+
+
+def _spelt(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case UUID():
+            return ("u", value.hex)
+        case datetime():
+            return ("t", value.isoformat())
+        case bytes():
+            return ("b", base64.b64encode(value).decode())
+        case Decimal():
+            return ("d", str(value))
+    raise TypeError(f"a ring can't carry a {type(value).__name__}")
+
+
+def _connection(redis_url: str) -> AbstractConnection:
+    """Return a connection of its own, not yet connected."""
+    pool: Any = ConnectionPool.from_url(redis_url, socket_connect_timeout=1)
+    return cast(AbstractConnection, pool.make_connection())
