@@ -46,6 +46,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.verifyMemberEmail": _ADMIN,
     "Campaign.deliveries": _ADMIN,
     "Pool.fallbackPool": _KEYS,
+    "Subscription.walletChanged": frozenset({Role.MEMBER}),
     "Pool.stock": _KEYS,
     "Pool.codes": _KEYS,
 }

@@ -1,12 +1,15 @@
 """From an Authorization header to a viewer: API keys are looked up, member tokens verified, both kept briefly."""
 
+import asyncio
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Final
 
 from app import ids
 from app.config import settings
 from app.context import Role, Viewer
+from app.database import is_away
 from app.members import tokens
 from app.merchants import api_keys
 from app.merchants.tenants import tenant
@@ -14,12 +17,30 @@ from app.merchants.tenants import tenant
 _KEPT_MAX: Final = 20_000
 _CREDENTIAL_LENGTH_MAX: Final = 4096
 
-#: By credential: until when (monotonic seconds) it stands for which viewer.
-_kept: "OrderedDict[str, tuple[float, Viewer]]" = OrderedDict()
+#: What stays open asks again for its API key this often at most, and again this long after the database was away.
+_ASK_AGAIN_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Who a credential proves, and until when (monotonic seconds) that needs no other look."""
+
+    viewer: Viewer
+    stands_until: float
+
+
+#: By credential: until when (monotonic seconds) its proof is kept.
+_kept: "OrderedDict[str, tuple[float, Proof]]" = OrderedDict()
 
 
 async def authenticate(authorization: str | None) -> Viewer | None:
-    """Return who sends this header, or None if it proves nobody.
+    """Return who sends this header, or None if it proves nobody."""
+    proof = await prove(authorization)
+    return None if proof is None else proof.viewer
+
+
+async def prove(authorization: str | None) -> Proof | None:
+    """Return what this header proves, or None if it proves nobody.
 
     An API key is looked up again after `api_key_cache_seconds`, so a revoked one stops within that time on every
     process; a member token stands until it expires.
@@ -30,20 +51,33 @@ async def authenticate(authorization: str | None) -> Viewer | None:
     kept = _kept.get(credential)
     if kept is not None and kept[0] > time.monotonic():
         return kept[1]
-    viewer, lifetime_seconds = await (
+    proof, kept_seconds = await (
         _api_key(credential) if credential.startswith(api_keys.PREFIX) else _member(credential)
     )
-    if viewer is None:
+    if proof is None:
         _kept.pop(credential, None)
         return None
-    _kept[credential] = (time.monotonic() + lifetime_seconds, viewer)
+    _kept[credential] = (time.monotonic() + kept_seconds, proof)
     _kept.move_to_end(credential)
     if len(_kept) > _KEPT_MAX:
         _kept.popitem(last=False)
-    return viewer
+    return proof
 
 
-async def _api_key(secret: str) -> tuple[Viewer | None, float]:
+async def lapsed(authorization: str | None, proof: Proof) -> None:
+    """Wait until what this header proved doesn't stand any more: the token has expired or the key was revoked."""
+    standing: Proof | None = proof
+    while standing is not None:
+        await asyncio.sleep(max(standing.stands_until - time.monotonic(), 0) + 0.01)
+        try:
+            standing = await prove(authorization)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+
+async def _api_key(secret: str) -> tuple[Proof | None, float]:
     merchant_id = api_keys.merchant_of(secret)
     if merchant_id is None:
         return None, 0
@@ -52,14 +86,15 @@ async def _api_key(secret: str) -> tuple[Viewer | None, float]:
     if row is None or owner is None:
         return None, 0
     viewer = Viewer(Role(row["role"]), owner, ids.encode("apikey", row["id"]))
-    return viewer, settings().api_key_cache_seconds
+    kept_seconds = settings().api_key_cache_seconds
+    return Proof(viewer, time.monotonic() + max(kept_seconds, _ASK_AGAIN_SECONDS)), kept_seconds
 
 
-async def _member(token: str) -> tuple[Viewer | None, float]:
+async def _member(token: str) -> tuple[Proof | None, float]:
     merchant_id = tokens.merchant_of(token)
     owner = await tenant(merchant_id) if merchant_id is not None else None
     verified = tokens.verify(token, owner) if owner is not None else None
     if owner is None or verified is None:
         return None, 0
-    actor = ids.encode("member", verified.member_id)
-    return Viewer(Role.MEMBER, owner, actor, verified.member_id), min(verified.seconds_left, 5.0)
+    viewer = Viewer(Role.MEMBER, owner, ids.encode("member", verified.member_id), verified.member_id)
+    return Proof(viewer, time.monotonic() + verified.seconds_left), min(verified.seconds_left, 5.0)

@@ -98,10 +98,19 @@ def api(
 
     import uvicorn
 
+    from app.graphql_socket import MESSAGE_BYTES_MAX
     from app.main import application
 
+    served = application()
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Event streams end themselves; sockets are closed by uvicorn, with 1012.
+            served.state.streams.ending.set()
+            await super().shutdown(sockets)
+
     config = uvicorn.Config(
-        application(),
+        served,
         access_log=False,
         server_header=False,
         date_header=True,
@@ -109,12 +118,15 @@ def api(
         # Longer than load balancers keep idle connections, so that they never send into a closing one.
         timeout_keep_alive=75,
         h11_max_incomplete_event_size=32_768,
+        ws_max_size=MESSAGE_BYTES_MAX,
+        # Compression contexts cost more memory than everything else that a socket needs.
+        ws_per_message_deflate=False,
         log_config=None,
         log_level="warning",
     )
     gc.freeze()
     gc.enable()
-    server = uvicorn.Server(config)
+    server = Server(config)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     if not server.started:

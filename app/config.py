@@ -33,6 +33,15 @@ class Settings(BaseSettings):
     api_key_cache_seconds: float = Field(default=2.0, validation_alias="FLASH_API_KEY_CACHE_SECONDS", ge=0, le=5)
     attempts_per_key_max: int = Field(default=100, validation_alias="FLASH_ATTEMPTS_PER_KEY_MAX", ge=1)
     attempts_per_member_max: int = Field(default=20, validation_alias="FLASH_ATTEMPTS_PER_MEMBER_MAX", ge=1)
+    #: How far back `walletChanged(after:)` replays.
+    wallet_history_days: int = Field(default=90, validation_alias="FLASH_WALLET_HISTORY_DAYS", ge=1)
+    #: How often an API process looks in the database for wallet changes that it wasn't told of.
+    wallet_sweep_seconds: float = Field(default=2.0, validation_alias="FLASH_WALLET_SWEEP_SECONDS", gt=0)
+    #: WebSockets and event streams of one API process.
+    streams_max: int = Field(default=5_000, validation_alias="FLASH_STREAMS_MAX", ge=1)
+    operations_per_socket_max: int = Field(default=20, validation_alias="FLASH_OPERATIONS_PER_SOCKET_MAX", ge=1)
+    #: `https://shop.example`, comma separated: whose pages may open WebSockets, besides the engine's own.
+    origins: str = Field(default="", validation_alias="FLASH_ORIGINS")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
 
     @property

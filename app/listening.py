@@ -7,6 +7,8 @@ from typing import Final
 from app.errors import ConfigurationError
 
 _BACKLOG: Final = 2048
+#: How long a reader may take nothing before its connection is dropped, whatever is still to be sent to it.
+_UNREAD_MILLISECONDS_MAX: Final = 30_000
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -17,6 +19,9 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Accepted connections inherit it.
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS_MAX)
         listening.bind(address)
         listening.listen(_BACKLOG)
     except (OSError, UnicodeError) as error:

@@ -1,4 +1,4 @@
-"""The web application: /graphql, health, and the pages of development."""
+"""The web application: /graphql for requests, sockets and event streams, health, and the pages of development."""
 
 import logging
 import sys
@@ -11,16 +11,21 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import ids
 from app.config import Settings, settings
 from app.database import answers, connected
+from app.graphql_execution import Documents
 from app.graphql_http import GraphQLEndpoint
+from app.graphql_socket import SocketEndpoint
 from app.master_keys import keyring
+from app.members.wallet_feed import feeding
+from app.open_streams import OpenStreams
 from app.pages import ASSETS
+from app.rings import ringing
 
 READY_SECONDS_MAX = 1.5
 
@@ -86,15 +91,18 @@ def application(configured: Settings | None = None) -> Starlette:
             if chosen.redis_url
             else None
         )
-        async with connected(chosen):
+        async with connected(chosen), ringing(chosen.redis_url), feeding(chosen):
             try:
                 yield
             finally:
                 if app.state.redis is not None:
                     await app.state.redis.aclose()
 
+    documents = Documents()
+    streams = OpenStreams(chosen.streams_max)
     routes: list[BaseRoute] = [
-        Route("/graphql", GraphQLEndpoint(chosen)),
+        Route("/graphql", GraphQLEndpoint(chosen, documents, streams)),
+        WebSocketRoute("/graphql", SocketEndpoint(chosen, documents, streams)),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
     ]
@@ -104,5 +112,6 @@ def application(configured: Settings | None = None) -> Starlette:
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ]
     app = Starlette(routes=routes, lifespan=lifespan)
+    app.state.streams = streams
     app.add_middleware(Headers)
     return app

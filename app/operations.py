@@ -118,6 +118,22 @@ def query(*, description: str, name: str | None = None) -> Callable[[Callable[P,
     return decorate
 
 
+def subscription(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
+    """Turn a resolver that returns its events into a field of Subscription: the role is checked before the first."""
+
+    def decorate(resolver: Callable[P, Awaitable[T]]) -> Any:
+        coordinate = f"Subscription.{to_camel_case(resolver.__name__)}"
+
+        @functools.wraps(resolver)
+        async def edge(info: Info, *args: Any, **kwargs: Any) -> T:
+            require(info.context.viewer, coordinate)
+            return await resolver(info, *args, **kwargs)  # type: ignore[arg-type]
+
+        return strawberry.subscription(resolver=edge, description=description)
+
+    return decorate
+
+
 def field(*, description: str) -> Callable[[Callable[..., Any]], Any]:
     """Turn a method into a field of its object; `strawberry.field`, with a type that strict checking accepts."""
 

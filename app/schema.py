@@ -23,6 +23,7 @@ from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
 from app.merchants.types import ApiKey
 from app.scalars import config
+from app.wallet_changed import wallet_changed
 
 Query = create_type(
     "Query",
@@ -67,7 +68,15 @@ Mutation = create_type(
     description="What can be done. Each answer is the success or a refusal that says why not.",
 )
 
-schema = strawberry.Schema(query=Query, mutation=Mutation, types=[ApiKey], config=config())
+Subscription = create_type(
+    "Subscription",
+    [
+        wallet_changed,
+    ],
+    description="What can be followed, over a WebSocket (graphql-transport-ws) or as server-sent events.",
+)
+
+schema = strawberry.Schema(query=Query, mutation=Mutation, subscription=Subscription, types=[ApiKey], config=config())
 
 
 def sdl() -> str:

@@ -1,0 +1,253 @@
+"""GraphQL over WebSocket: https://github.com/enisdenjo/graphql-ws, subprotocol graphql-transport-ws.
+
+What breaks the protocol closes the socket with the protocol's code; what is wrong with one operation is an `error`
+for its id. Queries and mutations work here as they do over HTTP.
+"""
+
+import asyncio
+import contextlib
+import functools
+from contextlib import aclosing
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from app.authentication import lapsed, prove
+from app.config import Settings
+from app.graphql_execution import OPERATION_SECONDS_MAX, Asked, Documents, MalformedError, answers, fault, present, told
+from app.open_streams import OpenStreams, SlowReaderError, send_in_time
+
+PROTOCOL: Final = "graphql-transport-ws"
+INIT_SECONDS_MAX: Final = 5.0
+#: Larger messages are closed with 1009 by the server below.
+MESSAGE_BYTES_MAX: Final = 131_072
+_REASON_LENGTH_MAX: Final = 100
+_SLOW: Final = "Too slow: resume after the last version that you have"
+_LAPSED: Final = "Forbidden: the token has expired or the key was revoked"
+
+
+class CloseError(Exception):
+    """The socket is to be closed with this code and reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        """Take both; reasons of the protocol are short."""
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason[:_REASON_LENGTH_MAX]
+
+
+class SocketEndpoint:
+    """The ASGI application at /graphql, for WebSockets."""
+
+    def __init__(self, settings: Settings, documents: Documents, streams: OpenStreams) -> None:
+        """Take the settings and what is shared with the requests at the same address."""
+        self._origins = {origin.strip() for origin in settings.origins.split(",")}
+        self._operations_max = settings.operations_per_socket_max
+        self._documents = documents
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket. A foreign page's is answered 403 before it opens."""
+        headers = Headers(scope=scope)
+        if (await receive())["type"] != "websocket.connect" or not self._is_ours(headers):
+            await send({"type": "websocket.close"})
+            return
+        offered = PROTOCOL in scope["subprotocols"]
+        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
+        socket = Socket(receive, send, self._documents, self._operations_max)
+        with self._streams.one():
+            if not offered:
+                await socket.close(4406, f"The subprotocol is {PROTOCOL}")
+            elif self._streams.is_over:
+                await socket.close(1013, "Too many sockets are open here; try again")
+            else:
+                await socket.serve(headers.get("authorization"))
+
+    def _is_ours(self, headers: Headers) -> bool:
+        """Whether a page of ours or no page at all opens the socket: browsers send who does, and always truly."""
+        origin = headers.get("origin")
+        return origin is None or origin in self._origins or urlsplit(origin).netloc == headers.get("host")
+
+
+class Socket:
+    """One open socket: who it belongs to and its running operations."""
+
+    __slots__ = ("_authorization", "_documents", "_is_closed", "_operations", "_operations_max", "_receive", "_send")
+
+    def __init__(self, receive: Receive, send: Send, documents: Documents, operations_max: int) -> None:
+        """Take the socket's ends."""
+        self._receive = receive
+        self._send = send
+        self._documents = documents
+        self._operations_max = operations_max
+        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._authorization: str | None = None
+        self._is_closed = False
+
+    async def serve(self, authorization: str | None) -> None:
+        """Serve messages until the peer leaves, breaks the protocol or must go.
+
+        The credential is that of `connection_init`, or the handshake's header where a client can send one.
+        """
+        try:
+            await self._serve(authorization)
+        except CloseError as close:
+            await self.close(close.code, close.reason)
+        except SlowReaderError:
+            await self.close(1013, _SLOW)
+
+    async def _serve(self, authorization: str | None) -> None:
+        try:
+            async with asyncio.timeout(INIT_SECONDS_MAX):
+                payload = await self._initialised()
+        except TimeoutError:
+            raise CloseError(4408, "Connection initialisation timeout") from None
+        if payload is None:
+            return
+        self._authorization = _credential(payload) or authorization
+        if self._authorization is None:
+            raise CloseError(4401, "Unauthorized: send {authorization: Bearer …} with connection_init")
+        try:
+            async with asyncio.timeout(INIT_SECONDS_MAX):
+                proof = await prove(self._authorization)
+        except Exception as error:
+            told(error)
+            raise CloseError(1013, "The credential can't be verified now; try again") from error
+        if proof is None:
+            raise CloseError(4403, "Forbidden: the credential proves nobody")
+        await self._reply({"type": "connection_ack"})
+        expiry = asyncio.create_task(self._expire(lapsed(self._authorization, proof)))
+        try:
+            while (message := await self._next()) is not None:
+                await self._take(message)
+        finally:
+            tasks = [expiry, *self._operations.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the socket. A reader that takes nothing for too long isn't told."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        with contextlib.suppress(SlowReaderError):
+            await send_in_time(self._send, {"type": "websocket.close", "code": code, "reason": reason})
+
+    async def _initialised(self) -> dict[str, Any] | None:
+        """Return the payload of `connection_init`, or None when the peer left before."""
+        while (message := await self._next()) is not None:
+            if message["type"] == "ping":
+                await self._reply({"type": "pong"})
+            elif message["type"] == "connection_init":
+                payload = message.get("payload")
+                if payload is not None and not isinstance(payload, dict):
+                    raise CloseError(4400, "The payload of connection_init is an object")
+                return payload or {}
+            elif message["type"] != "pong":
+                raise CloseError(4401, "Unauthorized")
+        return None
+
+    async def _expire(self, lapsing: Any) -> None:
+        await lapsing
+        await self.close(4403, _LAPSED)
+
+    async def _next(self) -> dict[str, Any] | None:
+        """Return the next message, or None when the peer left. Raises CloseError for what is none."""
+        received = await self._receive()
+        if received["type"] != "websocket.receive":
+            return None
+        try:
+            message = orjson.loads(received["text"])
+        except (KeyError, TypeError, orjson.JSONDecodeError):
+            raise CloseError(4400, "Messages are JSON texts") from None
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise CloseError(4400, "Messages are objects with a type")
+        return message
+
+    async def _take(self, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "subscribe":
+                await self._subscribe(_id_of(message), message.get("payload"))
+            case "complete":
+                operation = self._operations.pop(_id_of(message), None)
+                if operation is not None:
+                    operation.cancel()
+            case "ping":
+                await self._reply({"type": "pong"})
+            case "pong":
+                pass
+            case "connection_init":
+                raise CloseError(4429, "Too many initialisation requests")
+            case kind:
+                raise CloseError(4400, f"There is no message type {kind[:30]!r} for a server")
+
+    async def _subscribe(self, operation_id: str, payload: Any) -> None:
+        try:
+            asked = Asked.of(payload)
+        except MalformedError as malformed:
+            raise CloseError(4400, str(malformed)) from None
+        if operation_id in self._operations:
+            raise CloseError(4409, f"Subscriber for {operation_id[:60]} already exists")
+        if len(self._operations) >= self._operations_max:
+            message = f"A socket runs {self._operations_max} operations at a time."
+            busy = present(fault("TOO_MANY_OPERATIONS", message))
+            await self._reply({"id": operation_id, "type": "error", "payload": [busy]})
+            return
+        operation = asyncio.create_task(self._operate(operation_id, asked))
+        self._operations[operation_id] = operation
+        operation.add_done_callback(functools.partial(self._forget, operation_id))
+
+    async def _operate(self, operation_id: str, asked: Asked) -> None:
+        """Run one operation to its end. Its id is free again before the peer hears of that."""
+        ended: dict[str, Any] = {"id": operation_id, "type": "complete"}
+        try:
+            async with asyncio.timeout(OPERATION_SECONDS_MAX):
+                # Asked each time: a key that was revoked since it opened the socket ends it with its next operation.
+                proof = await prove(self._authorization)
+            if proof is None:
+                await self.close(4403, _LAPSED)
+                return
+            async with aclosing(answers(self._documents, asked, proof.viewer)) as bodies:
+                async for body in bodies:
+                    await self._reply({"id": operation_id, "type": "next", "payload": body})
+        except SlowReaderError:
+            await self.close(1013, _SLOW)
+            return
+        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
+            ended = {"id": operation_id, "type": "error", "payload": told(error)}
+        self._forget(operation_id, asyncio.current_task())
+        with contextlib.suppress(SlowReaderError):
+            await self._reply(ended)
+
+    def _forget(self, operation_id: str, operation: "asyncio.Task[None] | None") -> None:
+        """Free an id, unless another operation has it by now."""
+        if self._operations.get(operation_id) is operation:
+            del self._operations[operation_id]
+
+    async def _reply(self, message: dict[str, Any]) -> None:
+        """Send a message, unless the socket is closed. Raises SlowReaderError."""
+        if self._is_closed:
+            return
+        try:
+            await send_in_time(self._send, {"type": "websocket.send", "text": orjson.dumps(message).decode()})
+        except OSError:
+            self._is_closed = True
+
+
+def _credential(payload: dict[str, Any]) -> str | None:
+    """Return the Authorization that a payload spells, as a header would or as a bare token."""
+    for name, prefix in (("authorization", ""), ("Authorization", ""), ("token", "Bearer ")):
+        if isinstance(payload.get(name), str):
+            return f"{prefix}{payload[name]}"
+    return None
+
+
+def _id_of(message: dict[str, Any]) -> str:
+    operation_id = message.get("id")
+    if not isinstance(operation_id, str) or not operation_id:
+        raise CloseError(4400, "An operation's id is a text")
+    return operation_id

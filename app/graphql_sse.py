@@ -1,0 +1,93 @@
+"""GraphQL over server-sent events: https://github.com/enisdenjo/graphql-sse, distinct connections, one per operation.
+
+`next` events carry what a socket would send; `complete` says that no more will come. A stream that ends without it
+was cut off and is to be resumed.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, Final
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from app.graphql_execution import fault, present, told
+from app.open_streams import OpenStreams, SlowReaderError, send_in_time
+
+EVENT_STREAM: Final = "text/event-stream"
+#: Comments keep proxies from closing a quiet stream.
+KEEP_ALIVE_SECONDS: Final = 12.0
+
+_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+_COMPLETE: Final = b"event: complete\ndata:\n\n"
+
+
+class EventStream:
+    """The answer to one operation, as an ASGI application."""
+
+    def __init__(
+        self, bodies: AsyncGenerator[dict[str, Any], None], lapsed: Coroutine[Any, Any, None], streams: OpenStreams
+    ) -> None:
+        """Take what the operation answers, and what returns when its caller's credential doesn't stand any more."""
+        self._bodies = bodies
+        self._lapsed = lapsed
+        self._streams = streams
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the operation, the reader, the credential or the process ends."""
+        with self._streams.one(), contextlib.suppress(SlowReaderError):
+            await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            tasks = [
+                asyncio.create_task(work)
+                for work in (self._send(send), self._lapsed, _left(receive), self._streams.ending.wait())
+            ]
+            sending, lapsed, left, _ = tasks
+            try:
+                while not (await asyncio.wait(tasks, timeout=KEEP_ALIVE_SECONDS, return_when="FIRST_COMPLETED"))[0]:
+                    await send_in_time(send, _chunk(b":\n\n"))
+                if sending.done():
+                    sending.result()
+                elif lapsed.done() and not left.done():
+                    await _end(sending)
+                    expired = fault("UNAUTHENTICATED", "The token has expired or the key was revoked.")
+                    await send_in_time(send, _chunk(_next({"errors": [present(expired)]}) + _COMPLETE))
+            finally:
+                for task in tasks:
+                    await _end(task)
+            if left.cancelled():
+                await send_in_time(send, {"type": "http.response.body", "body": b""})
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self._bodies) as bodies:
+            try:
+                async for body in bodies:
+                    await send_in_time(send, _chunk(_next(body)))
+            except SlowReaderError:
+                raise
+            except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
+                await send_in_time(send, _chunk(_next({"errors": told(error)})))
+        await send_in_time(send, _chunk(_COMPLETE))
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _next(body: dict[str, Any]) -> bytes:
+    return b"event: next\ndata: " + orjson.dumps(body) + b"\n\n"
+
+
+def _chunk(body: bytes) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": True}

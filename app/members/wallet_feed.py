@@ -1,0 +1,283 @@
+"""The changes of wallets, each version exactly once and in order: what was missed from the table, then what rings.
+
+One feed per process serves all its subscribers: one listening connection, and one statement for all that have to read.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from graphql import GraphQLError
+from strawberry.dataloader import DataLoader
+
+from app.config import Settings
+from app.coupons.types import CODE_COLUMNS, POOL_COLUMNS
+from app.database import Row, database, is_away
+from app.events import WALLET_EVENTS
+from app.members.types import MEMBER_COLUMNS
+from app.members.wallet_changes import CHANGE_COLUMNS, wallet_channel
+from app.rings import Listener
+
+log = logging.getLogger("flash.wallets")
+
+#: How many changes are read at a time, and how many rings wait for a subscriber that is busy; it reads what is beyond.
+BATCH: Final = 50
+WAITING_MAX: Final = 50
+#: How many wallets one statement reads.
+_WALLETS_MAX: Final = 100
+_AWAY_SECONDS: Final = 1.0
+
+# Each wallet's next changes, everything looked up by whole keys.
+READ: Final = f"""
+SELECT asked.position, {CHANGE_COLUMNS}, {CODE_COLUMNS}, {POOL_COLUMNS}, {MEMBER_COLUMNS}
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS asked (merchant_id, member_id, after, position)
+CROSS JOIN LATERAL (
+    SELECT * FROM event
+    WHERE merchant_id = asked.merchant_id AND member_id = asked.member_id AND wallet_version > asked.after
+    ORDER BY wallet_version LIMIT {BATCH}
+) e
+CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = e.merchant_id AND id = e.member_id OFFSET 0) m
+CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = e.merchant_id AND member_id = e.member_id OFFSET 0) w
+LEFT JOIN LATERAL (
+    SELECT code_id FROM redemption WHERE merchant_id = e.merchant_id AND id = e.subject_id OFFSET 0
+) r ON e.type = 'redemption.reversed'
+LEFT JOIN LATERAL (
+    SELECT * FROM code WHERE merchant_id = e.merchant_id AND id = coalesce(r.code_id, e.subject_id) OFFSET 0
+) c ON true
+LEFT JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = e.merchant_id AND id = c.pool_id OFFSET 0) p ON true
+ORDER BY e.wallet_version
+"""
+
+# Which of the watched wallets have changes that their watchers weren't told.
+SWEEP: Final = """
+SELECT asked.merchant_id, asked.member_id, w.version
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS asked (merchant_id, member_id, version)
+CROSS JOIN LATERAL (
+    SELECT version FROM wallet WHERE merchant_id = asked.merchant_id AND member_id = asked.member_id OFFSET 0
+) w
+WHERE w.version > asked.version
+"""
+
+# Where a subscription begins: the wallet's version, and when the first change after $3 was.
+BEGIN: Final = """
+SELECT version, now() - (
+    SELECT occurred_at FROM event WHERE merchant_id = $1 AND member_id = $2 AND wallet_version = $3::bigint + 1
+) AS first_age
+FROM wallet WHERE merchant_id = $1 AND member_id = $2
+"""
+
+#: What a change needs to be shown; a ring that lacks some (from another release, say) is read from the table.
+_NEEDED: Final = frozenset(re.findall(r" AS (\w+)", CHANGE_COLUMNS + CODE_COLUMNS + POOL_COLUMNS + MEMBER_COLUMNS))
+
+Wallet = tuple[UUID, UUID]
+
+
+class Watcher:
+    """One subscriber's place: the version it was given last, and what rang since."""
+
+    __slots__ = ("is_behind", "rung", "version", "waiting")
+
+    def __init__(self, version: int) -> None:
+        """Begin after a version; what came between that and the first ring has to be read."""
+        self.version = version
+        self.is_behind = True
+        self.waiting: deque[Row] = deque()
+        self.rung = asyncio.Event()
+
+    def offer(self, change: Row) -> None:
+        """Keep a change that rang, or notice that it has to be read."""
+        if len(self.waiting) < WAITING_MAX and change.keys() >= _NEEDED:
+            self.waiting.append(change)
+        else:
+            self.fall_behind()
+        self.rung.set()
+
+    def fall_behind(self) -> None:
+        """Notice that the table knows more."""
+        self.waiting.clear()
+        self.is_behind = True
+        self.rung.set()
+
+
+class WalletFeed:
+    """All wallets that this process's subscribers watch."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings; `running` connects."""
+        self._history = timedelta(days=settings.wallet_history_days)
+        self._sweep_seconds = settings.wallet_sweep_seconds
+        self._watchers: dict[str, tuple[Wallet, set[Watcher]]] = {}
+        self._listener = (
+            None if settings.redis_url is None else Listener(settings.redis_url, self._heard, self._sweep_soon)
+        )
+        self._swept = asyncio.Event()
+        self._reader: DataLoader[tuple[Wallet, int], list[Row]] = DataLoader(
+            load_fn=_read, max_batch_size=_WALLETS_MAX, cache=False
+        )
+
+    async def follow(self, merchant_id: UUID, member_id: UUID, after: int | None) -> AsyncGenerator[Row, None]:
+        """Return the changes after a version, those to come included; from now on when no version is given.
+
+        Raises GraphQLError with VERSION_UNKNOWN or HISTORY_GONE.
+        """
+        begun = await database().row(BEGIN, merchant_id, member_id, after)
+        if begun is None:
+            raise RuntimeError("a member has no wallet")
+        version: int = begun["version"]
+        if after is not None and not 0 <= after <= version:
+            message = (
+                f"This wallet has no version {after}: it is at version {version}. Read it anew and go on from there."
+            )
+            raise GraphQLError(message, extensions={"code": "VERSION_UNKNOWN", "version": version})
+        if after is not None and after < version and (begun["first_age"] is None or begun["first_age"] > self._history):
+            message = (
+                f"Changes are kept for {self._history.days} days. Read the wallet anew and go on from its version."
+            )
+            raise GraphQLError(message, extensions={"code": "HISTORY_GONE", "version": version})
+        return self._changes((merchant_id, member_id), version if after is None else after)
+
+    async def _changes(self, wallet: Wallet, after: int) -> AsyncGenerator[Row, None]:
+        async with self._watching(wallet, after) as watcher:
+            while True:
+                if watcher.is_behind:
+                    # What rings while the table is read is kept: it may be newer than what is read.
+                    watcher.is_behind = False
+                    rows = await self._read(wallet, watcher.version)
+                    watcher.is_behind |= len(rows) == BATCH
+                    for row in rows:
+                        watcher.version = row["event_wallet_version"]
+                        yield row
+                elif not watcher.waiting:
+                    watcher.rung.clear()
+                    await watcher.rung.wait()
+                else:
+                    row = watcher.waiting.popleft()
+                    if row["event_wallet_version"] == watcher.version + 1:
+                        watcher.version += 1
+                        yield row
+                    elif row["event_wallet_version"] > watcher.version:
+                        watcher.fall_behind()
+
+    @asynccontextmanager
+    async def _watching(self, wallet: Wallet, after: int) -> AsyncIterator[Watcher]:
+        """Watch a wallet for the length of the block; it rings from the beginning of the block on."""
+        channel = wallet_channel(*wallet)
+        watcher = Watcher(after)
+        _, watchers = self._watchers.setdefault(channel, (wallet, set()))
+        watchers.add(watcher)
+        try:
+            if self._listener is not None:
+                await self._listener.listen(channel)
+            yield watcher
+        finally:
+            watchers.discard(watcher)
+            if not watchers and self._watchers.pop(channel, None) is not None and self._listener is not None:
+                await self._listener.ignore(channel)
+
+    async def _read(self, wallet: Wallet, after: int) -> list[Row]:
+        """Return the next changes of a wallet, read together with those of others; waits out an absent database."""
+        while True:
+            try:
+                return await self._reader.load((wallet, after))
+            except Exception as error:
+                if not is_away(error):
+                    raise
+            await asyncio.sleep(_AWAY_SECONDS)
+
+    def _heard(self, channel: str, row: Row) -> None:
+        if channel in self._watchers:
+            change = as_of_event(row) if row.keys() >= _NEEDED else row
+            for watcher in self._watchers[channel][1]:
+                watcher.offer(change)
+
+    def _sweep_soon(self) -> None:
+        self._swept.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen and sweep for the length of the block."""
+        tasks = [asyncio.create_task(self._sweep_always())]
+        if self._listener is not None:
+            tasks.append(asyncio.create_task(self._listener.run()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _sweep_always(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._sweep_seconds):
+                    await self._swept.wait()
+            self._swept.clear()
+            try:
+                await self._sweep()
+            except Exception as error:
+                if not is_away(error):
+                    log.exception("a sweep failed")
+
+    async def _sweep(self) -> None:
+        """Ask once for all wallets whether they are ahead of watchers that wait for rings."""
+        waiting = {
+            wallet: min(watcher.version for watcher in watchers if not (watcher.is_behind or watcher.waiting))
+            for wallet, watchers in self._watchers.values()
+            if any(not (watcher.is_behind or watcher.waiting) for watcher in watchers)
+        }
+        if not waiting:
+            return
+        merchants, members = zip(*waiting, strict=True)
+        for row in await database().rows(SWEEP, merchants, members, list(waiting.values())):
+            channel = wallet_channel(row["merchant_id"], row["member_id"])
+            for watcher in self._watchers[channel][1] if channel in self._watchers else ():
+                if watcher.version < row["version"]:
+                    watcher.fall_behind()
+
+
+def as_of_event(row: Row) -> Row:
+    """Return a change as it was: the wallet at its version and the code in the state that it left it in."""
+    overlay: dict[str, Any] = {"wallet_version": row["event_wallet_version"]}
+    if row["code_id"] is not None:
+        state = WALLET_EVENTS.get(row["event_type"]) or row["code_state"]
+        overlay["code_state"] = state
+        overlay["code_redeemed_at"] = row["event_occurred_at"] if row["event_type"] == "code.redeemed" else None
+    return dict(row) | overlay
+
+
+async def _read(asked: list[tuple[Wallet, int]]) -> list[list[Row]]:
+    merchants = [merchant_id for (merchant_id, _), _ in asked]
+    members = [member_id for (_, member_id), _ in asked]
+    changes: list[list[Row]] = [[] for _ in asked]
+    for row in await database().rows(READ, merchants, members, [after for _, after in asked]):
+        changes[row["position"] - 1].append(as_of_event(row))
+    return changes
+
+
+_feed: WalletFeed | None = None
+
+
+def wallet_feed() -> WalletFeed:
+    """Return the feed of this process."""
+    if _feed is None:
+        raise RuntimeError("this process feeds no wallets")
+    return _feed
+
+
+@asynccontextmanager
+async def feeding(settings: Settings) -> AsyncIterator[None]:
+    """Feed this process's subscribers for the length of the block."""
+    global _feed  # noqa: PLW0603  (one feed per process)
+    _feed = WalletFeed(settings)
+    try:
+        async with _feed.running():
+            yield
+    finally:
+        _feed = None

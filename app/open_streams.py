@@ -1,0 +1,53 @@
+"""What stays open at this process, sockets and event streams: how many, how slow, and until when."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from starlette.types import Message, Send
+
+#: How long a reader may take nothing of what is sent to it.
+SEND_SECONDS_MAX: Final = 10.0
+
+
+class SlowReaderError(Exception):
+    """The reader doesn't take what is sent; it is to come back and resume."""
+
+
+class OpenStreams:
+    """The count of open streams, and whether the process is ending."""
+
+    def __init__(self, streams_max: int) -> None:
+        """Start with none."""
+        self._max = streams_max
+        self._open = 0
+        self.ending = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no other stream may open."""
+        return self._open >= self._max
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more are open than may be: the last one has to go."""
+        return self._open > self._max
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count a stream for the length of the block."""
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+
+async def send_in_time(send: Send, message: Message) -> None:
+    """Send a message. Raises SlowReaderError when the reader has taken nothing for too long."""
+    try:
+        async with asyncio.timeout(SEND_SECONDS_MAX):
+            await send(message)
+    except TimeoutError:
+        raise SlowReaderError from None

@@ -1,0 +1,64 @@
+"""walletChanged: every change to the viewing member's wallet, each exactly once and in order."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+import strawberry
+
+from app.coupons.types import Code
+from app.database import Row
+from app.members.types import Wallet
+from app.members.wallet_feed import wallet_feed
+from app.operations import Info, subscription
+from app.queries import Event
+
+
+@strawberry.type(description="One change to a wallet, as of that change.")
+class WalletChange:
+    """A version of a wallet, the event that made it and what that was about."""
+
+    version: int = strawberry.field(description="The wallet's version after it; pass the last one as `after`.")
+    wallet: Wallet = strawberry.field(
+        description="The wallet at this version. Its lists are read when they are asked for, as they are by then."
+    )
+    event: Event = strawberry.field(description="What happened.")
+    code: Code | None = strawberry.field(description="The code that it happened to, in the state that it left it in.")
+
+    @classmethod
+    def of(cls, row: Row) -> "WalletChange":
+        """Return the change of a row of the feed."""
+        event = {name: row[f"event_{name}"] for name in ("id", "type", "subject_id", "actor", "occurred_at")}
+        return cls(
+            version=row["event_wallet_version"],
+            wallet=Wallet.of(row),
+            event=Event.of(event | {"reason": None}),
+            code=None if row["code_id"] is None else Code.of(row),
+        )
+
+
+@subscription(
+    description="Every change to the viewing member's wallet, each exactly once and in order. MEMBER only. "
+    "Fails with VERSION_UNKNOWN for a version that the wallet doesn't have, with HISTORY_GONE for one too long ago."
+)
+async def wallet_changed(
+    info: Info,
+    after: Annotated[
+        int | None,
+        strawberry.argument(
+            description="The last version that the caller has: what it missed since is replayed first. "
+            "Without it changes from now on."
+        ),
+    ] = None,
+) -> AsyncGenerator[WalletChange, None]:
+    """Follow the wallet of the member whose token this is."""
+    viewer = info.context.viewer
+    if viewer.member_id is None:
+        raise RuntimeError("a caller that is no member has a wallet")
+    return _shown(await wallet_feed().follow(viewer.merchant_id, viewer.member_id, after))
+
+
+async def _shown(changes: AsyncGenerator[Row, None]) -> AsyncGenerator[WalletChange, None]:
+    async with aclosing(changes):
+        async for row in changes:
+            yield WalletChange.of(row)
