@@ -176,6 +176,52 @@ def merchant_create(
     _with_database(work)
 
 
+@merchant.command("show")
+def merchant_show(
+    merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")], data: Data = None
+) -> None:
+    """Print a merchant's settings as one line of JSON."""
+    _configure_merchant(merchant_id, {}, data)
+
+
+@merchant.command("set")
+def merchant_set(
+    merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
+    points_per_unit: Annotated[float | None, typer.Option(help="Points for each unit of the currency.")] = None,
+    point_value: Annotated[float | None, typer.Option(help="What a point is worth, in minor units.")] = None,
+    points_lifetime_days: Annotated[int | None, typer.Option(help="After how many days; 0 for never.")] = None,
+    points_warning_days: Annotated[int | None, typer.Option(help="Days before that to warn; 0 for not.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="IANA name, like Europe/Berlin.")] = None,
+    margin_rate: Annotated[float | None, typer.Option(help="The share of a sale that is margin, 0 to 1.")] = None,
+    data: Data = None,
+) -> None:
+    """Change a merchant's settings; what isn't named stays."""
+    asked = {
+        "points_per_unit": points_per_unit,
+        "point_value": point_value,
+        "points_lifetime_days": points_lifetime_days,
+        "points_warning_days": points_warning_days,
+        "time_zone": time_zone,
+        "margin_rate": margin_rate,
+    }
+    wanted: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
+    if points_lifetime_days == 0:
+        wanted["points_lifetime_days"] = None
+    _configure_merchant(merchant_id, wanted, data)
+
+
+def _configure_merchant(named: str, wanted: dict[str, object], data: Path | None) -> None:
+    """Change what is wanted, and print all settings."""
+    from app.merchants.configure_merchant import configure_by_operator
+
+    _name_data(data)
+
+    async def work() -> None:
+        print(json.dumps(await configure_by_operator(named, wanted)))
+
+    _with_database(work)
+
+
 @app.command(hidden=True)
 def demo(data: Data = None) -> None:
     """Make the demo merchant, unless it is there."""

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414  (most take it from here)
 
-MODELS = ["app.merchants.models", "app.members.models", "app.coupons.models", "app.events"]
+MODELS = ["app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.events"]
 
 
 class Settings(BaseSettings):

@@ -23,10 +23,10 @@ class Role(Enum):
     ADMIN = described("ADMIN", "Everything.")
     CHECKOUT = described(
         "CHECKOUT",
-        description="Enrols members, claims for them, checks and redeems codes, issues member tokens.",
+        description="Enrols members, records purchases, claims and redeems for members, issues member tokens.",
     )
     ANALYST = described("ANALYST", "Reads everything masked and changes nothing.")
-    MEMBER = described("MEMBER", "A member: sees its own wallet and claims for itself.")
+    MEMBER = described("MEMBER", "A member: sees its own wallet, claims and redeems rewards for itself.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,12 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "member.email_verified": "member",
     "member.enrolled": "member",
     "member.token_issued": "member",
+    "merchant.configured": "merchant",
     "merchant.created": "merchant",
     "merchant.data_key_created": "merchant",
+    "points.credited": "entry",
+    "points.debited": "entry",
+    "points.expiring": "entry",
     "pool.activated": "pool",
     "pool.archived": "pool",
     "pool.created": "pool",
@@ -41,11 +45,17 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "pool.stock_fell_to_10": "pool",
     "pool.stock_fell_to_25": "pool",
     "pool.stock_fell_to_50": "pool",
+    "purchase.recorded": "purchase",
+    "purchase.reversed": "purchase",
     "redemption.reversed": "redemption",
+    "reward.created": "reward",
+    "reward.edited": "reward",
+    "reward.redeemed": "rewardredemption",
+    "reward.retired": "reward",
 }
 
-#: The events that raise a wallet's version, and the state that each leaves the code in that it is about; None: the
-#: state it had, which doesn't change any more.
+#: The events that raise a wallet's version, and the state that each leaves the code in that it is about; None: it is
+#: about no code, or leaves it in a state that doesn't change any more.
 WALLET_EVENTS: Final[dict[str, str | None]] = {
     "code.adopted": "ALLOCATED",
     "code.adopted_after_end": None,
@@ -54,6 +64,8 @@ WALLET_EVENTS: Final[dict[str, str | None]] = {
     "code.redeemed": "REDEEMED",
     "code.revoked": "REVOKED",
     "code.sent": "ALLOCATED",
+    "points.credited": None,
+    "points.debited": None,
     "redemption.reversed": "ALLOCATED",
 }
 
@@ -61,7 +73,7 @@ WALLET_EVENTS: Final[dict[str, str | None]] = {
 class Event(Model):
     """A change to one subject, with a person's reason (a ciphertext) where one was asked for.
 
-    Wallet changes also carry the member and the wallet's version after them.
+    Wallet changes also carry the member, and the wallet's version and points after them.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -73,6 +85,7 @@ class Event(Model):
     reason = fields.BinaryField(null=True)
     member_id = fields.UUIDField(null=True)
     wallet_version = fields.BigIntField(null=True)
+    wallet_points = fields.IntField(null=True)
 
     class Meta:
         table = "event"

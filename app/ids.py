@@ -5,7 +5,10 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-Kind = Literal["apikey", "batch", "campaign", "code", "event", "member", "merchant", "pool", "redemption", "wallet"]
+Kind = Literal[
+    "apikey", "batch", "campaign", "code", "entry", "event", "member", "merchant", "pool", "purchase", "redemption",
+    "reward", "rewardredemption", "wallet",
+]  # fmt: skip
 
 _HEX: Final = frozenset("0123456789abcdef")
 

@@ -19,6 +19,8 @@ from app.members.types import Member, Wallet
 from app.merchants.tenants import decrypted
 from app.merchants.types import ApiKey, Merchant
 from app.operations import Id, Info, Node, field, query
+from app.points.queries import find_entry, find_exchange, find_purchase, find_reward
+from app.points.types import PointsEntry, Purchase, Reward
 
 READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST}
 
@@ -117,10 +119,14 @@ FINDERS: Final[dict[str, tuple[Callable[[Caller, str], Awaitable[Any]], Callable
     "batch": (find_batch, CodeBatch.of),
     "campaign": (find_campaign, Campaign.of),
     "code": (find_code, Code.of),
+    "entry": (find_entry, PointsEntry.of),
     "event": (_find_event, Event.of),
     "member": (find_member, Member.of),
     "pool": (find_pool, Pool.of),
+    "purchase": (find_purchase, Purchase.of),
     "redemption": (find_redemption, Redemption.of),
+    "reward": (find_reward, Reward.of),
+    "rewardredemption": (find_exchange, lambda exchange: exchange),
     "wallet": (_find_wallet, Wallet.of),
 }
 

@@ -19,9 +19,19 @@ from app.members import queries as members
 from app.members.enroll_member import enroll_member
 from app.members.issue_member_token import issue_member_token
 from app.members.verify_member_email import verify_member_email
+from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
 from app.merchants.types import ApiKey
+from app.points import queries as points
+from app.points.create_reward import create_reward
+from app.points.edit_reward import edit_reward
+from app.points.grant_points import grant_points
+from app.points.liability import points_liability
+from app.points.record_purchase import record_purchase
+from app.points.redeem_reward import redeem_reward
+from app.points.retire_reward import retire_reward
+from app.points.reverse_purchase import reverse_purchase
 from app.scalars import config
 from app.wallet_changed import wallet_changed
 
@@ -39,6 +49,9 @@ Query = create_type(
         members.member,
         members.members,
         members.wallet,
+        points.points_entries,
+        points.rewards,
+        points_liability,
         queries.events,
     ],
     description="What can be read.",
@@ -64,6 +77,14 @@ Mutation = create_type(
         issue_member_token,
         create_api_key,
         revoke_api_key,
+        configure_merchant,
+        record_purchase,
+        reverse_purchase,
+        grant_points,
+        create_reward,
+        edit_reward,
+        retire_reward,
+        redeem_reward,
     ],
     description="What can be done. Each answer is the success or a refusal that says why not.",
 )

@@ -11,6 +11,7 @@ from app.database import Row
 from app.members.types import Wallet
 from app.members.wallet_feed import wallet_feed
 from app.operations import Info, subscription
+from app.points.types import PointsEntry
 from app.queries import Event
 
 
@@ -24,6 +25,7 @@ class WalletChange:
     )
     event: Event = strawberry.field(description="What happened.")
     code: Code | None = strawberry.field(description="The code that it happened to, in the state that it left it in.")
+    entry: PointsEntry | None = strawberry.field(description="The points that came or went.")
 
     @classmethod
     def of(cls, row: Row) -> "WalletChange":
@@ -33,7 +35,8 @@ class WalletChange:
             version=row["event_wallet_version"],
             wallet=Wallet.of(row),
             event=Event.of(event | {"reason": None}),
-            code=None if row["code_id"] is None else Code.of(row),
+            code=None if row.get("code_id") is None else Code.of(row),
+            entry=None if row.get("entry_id") is None else PointsEntry.of(row),
         )
 
 

@@ -145,7 +145,8 @@ STOCK = "query ($id: ID!) { pool(id: $id) { stock { total available allocated re
 #: Everything that a refused operation must leave as it was.
 COUNTED = (
     "api_key", "data_key", "member", "wallet", "pool", "code_batch", "code", "claim", "stock_change", "redemption",
-    "reversal", "event", "address", "stock_alert", "campaign", "delivery",
+    "reversal", "points_entry", "points_due", "purchase", "purchase_reversal", "reward", "reward_redemption", "event",
+    "address", "stock_alert", "campaign", "delivery",
 )  # fmt: skip
 
 

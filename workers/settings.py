@@ -17,6 +17,7 @@ from app.database import connected
 from app.master_keys import keyring
 from app.rings import ringing
 from workers.expire_codes import expire_codes
+from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
 from workers.watch_stock import watch_stock
 
@@ -31,6 +32,8 @@ CRON_JOBS = [
     cron(cast(Any, watch_stock), second=set(range(5, 60, 10)), timeout=60, max_tries=1, keep_result=0),
     # Every minute: end codes whose lifetime is over. Redeeming looks at the time itself, so a late run harms nothing.
     cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
+    # Every minute: debit points whose lifetime is over, and warn of those that will be.
+    cron(cast(Any, expire_points), second=45, timeout=300, max_tries=1, keep_result=0),
 ]
 
 _RETRY_SECONDS: Final = 1.0

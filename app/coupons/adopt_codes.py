@@ -50,7 +50,7 @@ WITH adopted AS (
     SELECT t.event_id, t.code_id AS subject_id, $4::uuid AS member_id, NULL::bytea AS reason, is_live
     FROM unnest($2::uuid[], $3::uuid[], $6::bool[]) AS t (code_id, event_id, is_live)
 ), {raise_wallets(event_type=EVENT_TYPE, actor="$5")}
-SELECT {CHANGE_COLUMNS} FROM recorded e
+SELECT {CHANGE_COLUMNS} FROM recorded ev
 """
 REVOKE: Final = f"""
 WITH revoked AS (
@@ -63,7 +63,7 @@ WITH revoked AS (
     SELECT t.event_id, revoked.id AS subject_id, revoked.member_id, NULL::bytea AS reason
     FROM revoked JOIN unnest($2::uuid[], $3::uuid[]) AS t (code_id, event_id) ON t.code_id = revoked.id
 ), {raise_wallets(event_type="'code.revoked'", actor="$4")}
-SELECT {CHANGE_COLUMNS} FROM recorded e
+SELECT {CHANGE_COLUMNS} FROM recorded ev
 """
 
 

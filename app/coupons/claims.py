@@ -96,10 +96,10 @@ WITH who AS ({who}), asked AS (
     SELECT $1, {pool}, gen_random_uuid(), -1, 1, 0, 0, 0 FROM c
 ), w AS (
     UPDATE wallet SET version = version + 1
-    WHERE wallet.merchant_id = $1 AND wallet.member_id = (SELECT member_id FROM c) RETURNING version
+    WHERE wallet.merchant_id = $1 AND wallet.member_id = (SELECT member_id FROM c) RETURNING version, points
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version)
-    SELECT $1, $7, 'code.claimed', c.id, $5, now(), c.member_id, w.version FROM c LEFT JOIN w ON true
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version, wallet_points)
+    SELECT $1, $7, 'code.claimed', c.id, $5, now(), c.member_id, w.version, w.points FROM c LEFT JOIN w ON true
     RETURNING *
 )
 SELECT {columns}
@@ -107,7 +107,7 @@ FROM {shown} p
 LEFT JOIN c ON true
 LEFT JOIN member m ON m.merchant_id = $1 AND m.id = c.member_id
 LEFT JOIN w ON true
-LEFT JOIN recorded e ON true
+LEFT JOIN recorded ev ON true
 """
 _WHO_BY_MEMBER: Final = """
     SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index

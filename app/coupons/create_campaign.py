@@ -151,7 +151,7 @@ WITH asked AS (
     SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
     WHERE (SELECT count(*) FROM claimed) > 0
 ), {raise_wallets(event_type="'code.sent'", actor="$9")}
-SELECT {CHANGE_COLUMNS} FROM recorded e WHERE e.member_id IS NOT NULL
+SELECT {CHANGE_COLUMNS} FROM recorded ev WHERE ev.member_id IS NOT NULL
 """
 COUNT: Final = """
 UPDATE campaign SET recipient_count = $3, allocated_count = $4 WHERE merchant_id = $1 AND id = $2

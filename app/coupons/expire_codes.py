@@ -35,7 +35,7 @@ WITH due AS (
     FROM c
 ), {raise_wallets(event_type="'code.expired'", actor="'system'")}
 SELECT {WHOLE_CODE}, {CHANGE_COLUMNS}, p.recycle_expired AND p.status <> 'ARCHIVED' AS recycled
-FROM c {JOIN_CODE} JOIN recorded e ON e.subject_id = c.id
+FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
 """
 
 

@@ -134,7 +134,7 @@ WITH asked AS (
 ), {raise_wallets(event_type="'code.redeemed'", actor="$11")}
 SELECT redeemed.id, now() AS redeemed_at, raised.version AS wallet_version, {CHANGE_COLUMNS}
 FROM redeemed LEFT JOIN raised ON raised.member_id = redeemed.member_id
-LEFT JOIN recorded e ON e.subject_id = redeemed.id
+LEFT JOIN recorded ev ON ev.subject_id = redeemed.id
 """
 
 

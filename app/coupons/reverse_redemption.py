@@ -61,7 +61,7 @@ WITH r AS (
 ), changed AS (
     SELECT $5::uuid AS event_id, r.id AS subject_id, c.member_id, $4::bytea AS reason FROM r LEFT JOIN c ON true
 ), {raise_wallets(event_type="'redemption.reversed'", actor="$6")}
-SELECT {CHANGE_COLUMNS} FROM recorded e
+SELECT {CHANGE_COLUMNS} FROM recorded ev
 """
 
 

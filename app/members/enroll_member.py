@@ -59,7 +59,7 @@ WITH m AS (
     ON CONFLICT DO NOTHING
     RETURNING *
 ), w AS (
-    INSERT INTO wallet (merchant_id, member_id, version) SELECT merchant_id, id, 0 FROM m RETURNING version
+    INSERT INTO wallet (merchant_id, member_id, version) SELECT merchant_id, id, 0 FROM m RETURNING version, points
 ), addressed AS (
     INSERT INTO address (merchant_id, email_index, member_id)
     SELECT merchant_id, email_index, id FROM m WHERE email_verified

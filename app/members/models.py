@@ -22,11 +22,18 @@ class Member(Model):
 
 
 class Wallet(Model):
-    """A member's wallet: its version counts the changes to it, without gaps."""
+    """A member's wallet: its version counts the changes to it, without gaps.
+
+    Of its points, `expiring_earned - expiring_spent` have a lifetime; both only grow (see app/points/ledger.py).
+    """
 
     member_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     version = fields.BigIntField()
+    points = fields.IntField(db_default=0)
+    expiring_earned = fields.BigIntField(db_default=0)
+    expiring_spent = fields.BigIntField(db_default=0)
+    expiring_until = fields.DatetimeField(null=True)
 
     class Meta:
         table = "wallet"

@@ -17,12 +17,14 @@ from app.scalars import described
 
 if TYPE_CHECKING:
     from app.coupons.types import Code, CodeState
+    from app.points.types import PointsEntry
 
 #: What a statement selects to make a Member; `m` is the member, `w` its wallet.
 MEMBER_COLUMNS: Final = """
     m.id AS member_id, m.external_id AS member_external_id, m.email AS member_email,
     m.email_verified AS member_email_verified, m.display_name AS member_display_name,
-    m.source AS member_source, m.joined_at AS member_joined_at, w.version AS wallet_version
+    m.source AS member_source, m.joined_at AS member_joined_at, w.version AS wallet_version,
+    w.points AS wallet_points
 """
 
 
@@ -97,12 +99,13 @@ class Wallet(Node):
     version: int = strawberry.field(
         description="Grows by one with every change to this wallet, without gaps; 0 when the member is new."
     )
+    points: int = strawberry.field(description="The member's points: the sum of its entries, never below 0.")
 
     @classmethod
     def of(cls, row: Row) -> "Wallet":
         """Return the wallet of a row of MEMBER_COLUMNS."""
         node_id = strawberry.ID(ids.encode("wallet", row["member_id"]))
-        return cls(id=node_id, row=row, version=row["wallet_version"])
+        return cls(id=node_id, row=row, version=row["wallet_version"], points=row["wallet_points"])
 
     @field(description="Whose wallet it is.")
     def member(self) -> Member:
@@ -125,3 +128,13 @@ class Wallet(Node):
 
         member_id: UUID = self.row["member_id"]
         return await codes_of_members(info, member_id, first, after, state)
+
+    @field(description="The changes of the member's points, newest first.")
+    async def entries(
+        self, info: Info, first: First = None, after: After = None
+    ) -> Connection[Annotated["PointsEntry", strawberry.lazy("app.points.types")]]:
+        """Read the entries of all wallets of this page together."""
+        from app.points.queries import entries_of_members  # noqa: PLC0415  (members and points know each other)
+
+        member_id: UUID = self.row["member_id"]
+        return await entries_of_members(info, member_id, first, after)

@@ -8,13 +8,14 @@ from app.database import Row, Statements
 from app.events import WALLET_EVENTS
 from app.rings import ring
 
-#: What a statement returns of each change to a wallet, for `ring_wallet`; `e` is the event.
+#: What a statement returns of each change to a wallet, for `ring_wallet`; `ev` is the event.
 CHANGE_COLUMNS: Final = """
-    e.id AS event_id, e.type AS event_type, e.subject_id AS event_subject_id, e.actor AS event_actor,
-    e.occurred_at AS event_occurred_at, e.member_id AS event_member_id, e.wallet_version AS event_wallet_version
+    ev.id AS event_id, ev.type AS event_type, ev.subject_id AS event_subject_id, ev.actor AS event_actor,
+    ev.occurred_at AS event_occurred_at, ev.member_id AS event_member_id, ev.wallet_version AS event_wallet_version,
+    ev.wallet_points AS event_wallet_points
 """
-#: What rings carry of a row: the change, and everything that a Code, its Pool and its Member can show.
-_CARRIED: Final = ("event_", "code_", "pool_", "member_", "wallet_")
+#: What rings carry of a row: the change, and everything that a Code and its Pool or a PointsEntry, and the Member show.
+_CARRIED: Final = ("event_", "code_", "pool_", "entry_", "member_", "wallet_")
 
 #: Continues a WITH that has `changed (event_id, subject_id, member_id, reason)`, one row per change, where `member_id`
 #: is null for what is in nobody's wallet. `{event_type}` and `{actor}` are SQL expressions. Wallets are locked in the
@@ -22,12 +23,13 @@ _CARRIED: Final = ("event_", "code_", "pool_", "member_", "wallet_")
 #: and `recorded`, the events: return their CHANGE_COLUMNS and hand the rows to `ring_wallet`.
 RAISE_WALLETS: Final = """
 holders AS (
-    SELECT w.member_id, w.version FROM wallet w
+    SELECT w.member_id, w.version, w.points FROM wallet w
     WHERE w.merchant_id = $1 AND w.member_id = ANY(ARRAY(SELECT member_id FROM changed))
     ORDER BY w.member_id FOR UPDATE
 ), numbered AS (
     SELECT changed.*,
-        holders.version + row_number() OVER (PARTITION BY holders.member_id ORDER BY changed.event_id) AS version
+        holders.version + row_number() OVER (PARTITION BY holders.member_id ORDER BY changed.event_id) AS version,
+        holders.points
     FROM changed LEFT JOIN holders ON holders.member_id = changed.member_id
 ), raised AS (
     UPDATE wallet SET version = newest.version
@@ -36,8 +38,9 @@ holders AS (
         AND wallet.member_id = newest.member_id
     RETURNING wallet.member_id, wallet.version
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, reason, member_id, wallet_version)
-    SELECT $1, event_id, {event_type}, subject_id, {actor}, now(), reason, member_id, version FROM numbered
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, reason, member_id, wallet_version,
+                       wallet_points)
+    SELECT $1, event_id, {event_type}, subject_id, {actor}, now(), reason, member_id, version, points FROM numbered
     RETURNING *
 )
 """

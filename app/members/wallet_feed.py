@@ -23,6 +23,7 @@ from app.database import Row, database, is_away
 from app.events import WALLET_EVENTS
 from app.members.types import MEMBER_COLUMNS
 from app.members.wallet_changes import CHANGE_COLUMNS, wallet_channel
+from app.points.types import ENTRY_COLUMNS
 from app.rings import Listener
 
 log = logging.getLogger("flash.wallets")
@@ -36,23 +37,26 @@ _AWAY_SECONDS: Final = 1.0
 
 # Each wallet's next changes, everything looked up by whole keys.
 READ: Final = f"""
-SELECT asked.position, {CHANGE_COLUMNS}, {CODE_COLUMNS}, {POOL_COLUMNS}, {MEMBER_COLUMNS}
+SELECT asked.position, {CHANGE_COLUMNS}, {CODE_COLUMNS}, {POOL_COLUMNS}, {ENTRY_COLUMNS}, {MEMBER_COLUMNS}
 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS asked (merchant_id, member_id, after, position)
 CROSS JOIN LATERAL (
     SELECT * FROM event
     WHERE merchant_id = asked.merchant_id AND member_id = asked.member_id AND wallet_version > asked.after
     ORDER BY wallet_version LIMIT {BATCH}
-) e
-CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = e.merchant_id AND id = e.member_id OFFSET 0) m
-CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = e.merchant_id AND member_id = e.member_id OFFSET 0) w
+) ev
+CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = ev.merchant_id AND id = ev.member_id OFFSET 0) m
+CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = ev.merchant_id AND member_id = ev.member_id OFFSET 0) w
 LEFT JOIN LATERAL (
-    SELECT code_id FROM redemption WHERE merchant_id = e.merchant_id AND id = e.subject_id OFFSET 0
-) r ON e.type = 'redemption.reversed'
+    SELECT code_id FROM redemption WHERE merchant_id = ev.merchant_id AND id = ev.subject_id OFFSET 0
+) r ON ev.type = 'redemption.reversed'
 LEFT JOIN LATERAL (
-    SELECT * FROM code WHERE merchant_id = e.merchant_id AND id = coalesce(r.code_id, e.subject_id) OFFSET 0
+    SELECT * FROM code WHERE merchant_id = ev.merchant_id AND id = coalesce(r.code_id, ev.subject_id) OFFSET 0
 ) c ON true
-LEFT JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = e.merchant_id AND id = c.pool_id OFFSET 0) p ON true
-ORDER BY e.wallet_version
+LEFT JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = ev.merchant_id AND id = c.pool_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (
+    SELECT * FROM points_entry WHERE merchant_id = ev.merchant_id AND id = ev.subject_id OFFSET 0
+) e ON ev.type IN ('points.credited', 'points.debited')
+ORDER BY ev.wallet_version
 """
 
 # Which of the watched wallets have changes that their watchers weren't told.
@@ -73,10 +77,16 @@ SELECT version, now() - (
 FROM wallet WHERE merchant_id = $1 AND member_id = $2
 """
 
-#: What a change needs to be shown; a ring that lacks some (from another release, say) is read from the table.
-_NEEDED: Final = frozenset(re.findall(r" AS (\w+)", CHANGE_COLUMNS + CODE_COLUMNS + POOL_COLUMNS + MEMBER_COLUMNS))
+#: What a change of codes or of points needs to be shown.
+_OF_CODE: Final = frozenset(re.findall(r" AS (\w+)", CHANGE_COLUMNS + MEMBER_COLUMNS + CODE_COLUMNS + POOL_COLUMNS))
+_OF_ENTRY: Final = frozenset(re.findall(r" AS (\w+)", CHANGE_COLUMNS + MEMBER_COLUMNS + ENTRY_COLUMNS))
 
 Wallet = tuple[UUID, UUID]
+
+
+def _is_whole(change: Row) -> bool:
+    """Whether a ring tells all; one that lacks something (from another release, say) is read from the table."""
+    return change.keys() >= _OF_CODE or change.keys() >= _OF_ENTRY
 
 
 class Watcher:
@@ -93,7 +103,7 @@ class Watcher:
 
     def offer(self, change: Row) -> None:
         """Keep a change that rang, or notice that it has to be read."""
-        if len(self.waiting) < WAITING_MAX and change.keys() >= _NEEDED:
+        if len(self.waiting) < WAITING_MAX and _is_whole(change):
             self.waiting.append(change)
         else:
             self.fall_behind()
@@ -193,7 +203,7 @@ class WalletFeed:
 
     def _heard(self, channel: str, row: Row) -> None:
         if channel in self._watchers:
-            change = as_of_event(row) if row.keys() >= _NEEDED else row
+            change = as_of_event(row) if _is_whole(row) else row
             for watcher in self._watchers[channel][1]:
                 watcher.offer(change)
 
@@ -244,8 +254,11 @@ class WalletFeed:
 
 def as_of_event(row: Row) -> Row:
     """Return a change as it was: the wallet at its version and the code in the state that it left it in."""
-    overlay: dict[str, Any] = {"wallet_version": row["event_wallet_version"]}
-    if row["code_id"] is not None:
+    overlay: dict[str, Any] = {
+        "wallet_version": row["event_wallet_version"],
+        "wallet_points": row["event_wallet_points"],
+    }
+    if row.get("code_id") is not None:
         state = WALLET_EVENTS.get(row["event_type"]) or row["code_state"]
         overlay["code_state"] = state
         overlay["code_redeemed_at"] = row["event_occurred_at"] if row["event_type"] == "code.redeemed" else None

@@ -5,11 +5,20 @@ from tortoise.models import Model
 
 
 class Merchant(Model):
-    """A tenant. The column is called merchant_id, as in every other table."""
+    """A tenant and its settings. The column is called merchant_id, as in every other table.
+
+    A point is worth `point_value` minor units; a lifetime of null means that points don't expire.
+    """
 
     id = fields.UUIDField(primary_key=True, source_field="merchant_id")
     name = fields.CharField(max_length=200)
     currency = fields.CharField(max_length=3)
+    points_per_unit = fields.DecimalField(max_digits=9, decimal_places=4, db_default=1)
+    point_value = fields.DecimalField(max_digits=11, decimal_places=6, db_default=1)
+    points_lifetime_days = fields.IntField(null=True)
+    points_warning_days = fields.IntField(db_default=14)
+    time_zone = fields.CharField(max_length=64, db_default="UTC")
+    margin_rate = fields.DecimalField(max_digits=5, decimal_places=4, null=True)
     created_at = fields.DatetimeField()
 
     class Meta:

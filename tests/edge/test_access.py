@@ -13,8 +13,11 @@ from tests.edge.walk import SCHEMA, Operation, operations
 from tests.factories import Shop
 
 #: What domain.md says about the roles, independently of the table in access.py.
-MUTATIONS_OF_MEMBERS = {"claimCode"}
-MUTATIONS_OF_CHECKOUTS = {"claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "issueMemberToken"}
+MUTATIONS_OF_MEMBERS = {"claimCode", "redeemReward"}
+MUTATIONS_OF_CHECKOUTS = {
+    "claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "issueMemberToken", "recordPurchase",
+    "reversePurchase", "redeemReward",
+}  # fmt: skip
 
 
 def _made_up() -> dict[ids.Kind, str]:

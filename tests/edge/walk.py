@@ -45,7 +45,9 @@ KINDS: dict[str, ids.Kind] = {
     "fallbackPoolId": "pool",
     "memberId": "member",
     "poolId": "pool",
+    "purchaseId": "purchase",
     "redemptionId": "redemption",
+    "rewardId": "reward",
 }
 #: For `id` arguments, by the operation.
 KINDS_BY_OPERATION: dict[str, ids.Kind] = {"campaign": "campaign", "member": "member", "pool": "pool", "node": "pool"}

@@ -1,0 +1,155 @@
+"""configureMerchant: what points are worth, how long they live, and in which time zone the merchant's days begin."""
+
+import zoneinfo
+from collections.abc import Mapping
+from dataclasses import asdict
+from decimal import Decimal
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import strawberry
+from strawberry import UNSET
+from strawberry.utils.str_converters import to_camel_case
+
+from app import ids
+from app.config import ConfigurationError
+from app.database import Row, Statements, database
+from app.inputs import Problems
+from app.merchants.types import READ_SETTINGS, SETTINGS_COLUMNS, Merchant, MerchantSettings
+from app.operations import Info, InvalidInput, Refused, mutation
+
+LIFETIME_DAYS_MAX: Final = 3650
+WARNING_DAYS_MAX: Final = 365
+RATE_MAX: Final = 10_000
+
+
+@strawberry.input(description="What to change; what is left out stays. Null takes an optional setting away.")
+class ConfigureMerchantInput:
+    """Any of the settings."""
+
+    points_per_unit: float | None = strawberry.field(
+        default=UNSET,
+        description="Points for each unit of the currency (not minor unit) of a purchase: 0 to 10,000, "
+        "at most 4 decimals. Purchases recorded from now on earn by it.",
+    )
+    point_value: float | None = strawberry.field(
+        default=UNSET, description="What a point is worth, in minor units: 0 to 10,000, at most 6 decimals."
+    )
+    points_lifetime_days: int | None = strawberry.field(
+        default=UNSET,
+        description="After how many days points expire, 1 to 3,650; null for never. It counts for points credited "
+        "from now on.",
+    )
+    points_warning_days: int | None = strawberry.field(
+        default=UNSET,
+        description="How many days before points expire an event warns of it, 0 to 365; 0 for no warning.",
+    )
+    time_zone: str | None = strawberry.field(
+        default=UNSET, description="The IANA name of the time zone in which the merchant's days begin."
+    )
+    margin_rate: float | None = strawberry.field(
+        default=UNSET, description="The share of a sale that is margin: 0 to 1, at most 4 decimals; null if unknown."
+    )
+
+
+@strawberry.type(description="The settings are as asked.")
+class ConfigureMerchantSuccess:
+    """The merchant."""
+
+    merchant: Merchant = strawberry.field(description="The merchant with its settings.")
+
+
+ConfigureMerchantResult = Annotated[
+    ConfigureMerchantSuccess | InvalidInput,
+    strawberry.union("ConfigureMerchantResult", description="The merchant, or why it stays as it was."),
+]
+
+#: The settings in the order of CONFIGURE's parameters, each a flag (whether to change it) and a value.
+SETTINGS: Final = (
+    "points_per_unit", "point_value", "points_lifetime_days", "points_warning_days", "time_zone", "margin_rate",
+)  # fmt: skip
+CONFIGURE: Final = f"""
+WITH s AS (
+    UPDATE merchant SET
+        points_per_unit = CASE WHEN $4 THEN $5 ELSE points_per_unit END,
+        point_value = CASE WHEN $6 THEN $7 ELSE point_value END,
+        points_lifetime_days = CASE WHEN $8 THEN $9 ELSE points_lifetime_days END,
+        points_warning_days = CASE WHEN $10 THEN $11 ELSE points_warning_days END,
+        time_zone = CASE WHEN $12 THEN $13 ELSE time_zone END,
+        margin_rate = CASE WHEN $14 THEN $15 ELSE margin_rate END
+    WHERE merchant_id = $1 RETURNING *
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT $1, $2, 'merchant.configured', $1, $3, now() FROM s
+)
+SELECT {SETTINGS_COLUMNS} FROM s
+"""
+
+
+def checked(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings to change, exact. Raises Refused(InvalidInput) with every problem of them."""
+    problems = Problems()
+    for name in SETTINGS:
+        if name in wanted and wanted[name] is None and name not in {"points_lifetime_days", "margin_rate"}:
+            problems.add(to_camel_case(name), "must not be null")
+    values = dict(wanted)
+    for name, most, decimals in (("points_per_unit", RATE_MAX, 4), ("point_value", RATE_MAX, 6), ("margin_rate", 1, 4)):
+        if wanted.get(name) is not None:
+            values[name] = _decimal(problems, to_camel_case(name), wanted[name], most=most, decimals=decimals)
+    problems.number("pointsLifetimeDays", wanted.get("points_lifetime_days"), least=1, most=LIFETIME_DAYS_MAX)
+    problems.number("pointsWarningDays", wanted.get("points_warning_days"), least=0, most=WARNING_DAYS_MAX)
+    zone = wanted.get("time_zone")
+    if zone is not None and zone not in zoneinfo.available_timezones():
+        problems.add("timeZone", "must be the IANA name of a time zone, like Europe/Berlin")
+    problems.refuse_if_any()
+    return values
+
+
+def _decimal(problems: Problems, path: str, value: float, *, most: int, decimals: int) -> Decimal:
+    exact = Decimal(str(value))
+    if not 0 <= exact <= most:
+        problems.add(path, f"must be between 0 and {most}")
+    elif exact != exact.quantize(Decimal(1).scaleb(-decimals)):
+        problems.add(path, f"must have at most {decimals} decimals")
+    return exact
+
+
+async def configure(where: Statements, merchant_id: UUID, actor: str, wanted: Mapping[str, Any]) -> Row | None:
+    """Change the settings that `wanted` names, and record it. Returns SETTINGS_COLUMNS, or None without the merchant.
+
+    Raises Refused(InvalidInput).
+    """
+    values = checked(wanted)
+    flags_and_values = [part for name in SETTINGS for part in (name in values, values.get(name))]
+    return await where.row(CONFIGURE, merchant_id, ids.new(), actor, *flags_and_values)
+
+
+async def configure_by_operator(named: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Change the settings of the merchant with this id, if there is something to change, and return all of them.
+
+    Raises ConfigurationError for what the mutation would refuse.
+    """
+    merchant_id = ids.decode("merchant", named)
+    row = None
+    if merchant_id is not None:
+        try:
+            row = await configure(database(), merchant_id, "system", wanted) if wanted else None
+        except Refused as refused:
+            raise ConfigurationError(refused.refusal.message) from None
+        row = row or await database().row(READ_SETTINGS, [merchant_id])
+    if row is None:
+        raise ConfigurationError(f"There is no merchant {named}.")
+    return {"merchantId": named} | {
+        to_camel_case(name): value for name, value in asdict(MerchantSettings.of(row)).items()
+    }
+
+
+@mutation(description="Change the merchant's settings, at once for all processes. ADMIN only.")
+async def configure_merchant(
+    info: Info, input: Annotated[ConfigureMerchantInput, strawberry.argument(description="What to change.")]
+) -> ConfigureMerchantResult:
+    """Change the row and record it in one statement."""
+    viewer = info.context.viewer
+    wanted = {name: value for name in SETTINGS if (value := getattr(input, name)) is not UNSET}
+    await configure(database(), viewer.merchant_id, viewer.actor, wanted)
+    return ConfigureMerchantSuccess(merchant=Merchant.of(viewer.tenant))

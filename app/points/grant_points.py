@@ -1,0 +1,106 @@
+"""grantPoints: a person gives or takes points, once per key."""
+
+from typing import Annotated, Final
+
+import asyncpg
+import strawberry
+
+from app.context import Viewer
+from app.database import Row, database
+from app.inputs import Problems, node_id
+from app.operations import (
+    IdempotencyKeyReused,
+    Info,
+    InvalidInput,
+    NotFound,
+    Refused,
+    mutation,
+    not_found,
+)
+from app.points.ledger import POINTS_MAX, InsufficientPoints, Obstacle, insufficient, obstacle, post
+from app.points.queries import FIND_ENTRY_BY_ORIGIN
+from app.points.types import PointsEntry, PointsReason
+
+REFERENCE_LENGTH_MAX: Final = 200
+
+
+@strawberry.input(description="Points to give or take.")
+class GrantPointsInput:
+    """Whose, how many, and why."""
+
+    member_id: strawberry.ID = strawberry.field(description="The member.")
+    amount: int = strawberry.field(description="How many: over 0 gives, below 0 takes; not 0.")
+    reference: str = strawberry.field(description="What it refers to, for the record; at most 200 characters.")
+    idempotency_key: str = strawberry.field(description="The same key again is the same grant; at most 200 characters.")
+
+
+@strawberry.type(description="The points were given or taken.")
+class GrantPointsSuccess:
+    """The entry."""
+
+    entry: PointsEntry = strawberry.field(description="The entry.")
+    replayed: bool = strawberry.field(description="Whether an earlier call with the same key wrote it.")
+
+
+GrantPointsResult = Annotated[
+    GrantPointsSuccess | InvalidInput | NotFound | InsufficientPoints | IdempotencyKeyReused,
+    strawberry.union("GrantPointsResult", description="The entry, or why there is none."),
+]
+
+
+@mutation(description="Give points to a member, or take some. ADMIN only.")
+async def grant_points(
+    info: Info, input: Annotated[GrantPointsInput, strawberry.argument(description="The points.")]
+) -> GrantPointsResult:
+    """Look for the key, then write; whoever writes the key first wins, and the others answer with its entry."""
+    viewer = info.context.viewer
+    problems = Problems()
+    if input.amount == 0:
+        problems.add("amount", "must not be 0")
+    problems.number("amount", input.amount, least=-POINTS_MAX, most=POINTS_MAX)
+    reference = problems.text("reference", input.reference, length_max=REFERENCE_LENGTH_MAX)
+    key = problems.idempotency_key(input.idempotency_key)
+    problems.refuse_if_any()
+    member_id = node_id("member", "member", input.member_id)
+    origin = f"grant/{key}"
+    earlier = await _earlier(viewer, origin)
+    if earlier is None:
+        try:
+            row = await post(
+                database(), viewer.merchant_id, viewer.actor, member_id, input.amount, PointsReason.ADJUSTMENT,
+                origin=origin, reference=reference,
+            )  # fmt: skip
+        except asyncpg.UniqueViolationError:
+            row = None
+        if row is not None:
+            return GrantPointsSuccess(entry=PointsEntry.of(row), replayed=False)
+        # The points may be missing because a rival with the same key has just spent them.
+        earlier = await _earlier(viewer, origin)
+    if earlier is None:
+        raise await _refusal(viewer, input)
+    if (earlier["member_id"], earlier["entry_amount"], earlier["entry_reference"]) != (
+        member_id, input.amount, reference
+    ):  # fmt: skip
+        raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another grant."))
+    return GrantPointsSuccess(entry=PointsEntry.of(earlier), replayed=True)
+
+
+async def _earlier(viewer: Viewer, origin: str) -> Row | None:
+    return await database().row(FIND_ENTRY_BY_ORIGIN, viewer.merchant_id, PointsReason.ADJUSTMENT.value, origin)
+
+
+async def _refusal(viewer: Viewer, input: GrantPointsInput) -> Refused:
+    member_id = node_id("member", "member", input.member_id)
+    why, balance = await obstacle(database(), viewer.merchant_id, member_id, input.amount)
+    if why is Obstacle.NO_MEMBER:
+        return not_found("member", input.member_id)
+    if why is Obstacle.TOO_FEW:
+        return insufficient(balance, -input.amount)
+    return too_many("amount")
+
+
+def too_many(path: str) -> Refused:
+    """Return the refusal of a credit that the balance can't hold."""
+    problems = Problems()
+    problems.add(path, f"would take the member's balance over {POINTS_MAX}")
+    return Refused(InvalidInput(message=f"{path} {problems.found[0].message}.", problems=problems.found))

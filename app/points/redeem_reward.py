@@ -1,0 +1,195 @@
+"""redeemReward: points, stock and the code of a reward change together or not at all."""
+
+from typing import Annotated, Final
+from uuid import UUID
+
+import asyncpg
+import strawberry
+
+from app import events, ids
+from app.context import Role, Viewer
+from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
+from app.database import Row, Tx, database, transaction
+from app.inputs import Problems, node_id
+from app.operations import (
+    IdempotencyKeyReused,
+    Info,
+    InvalidInput,
+    NotFound,
+    Refusal,
+    Refused,
+    mutation,
+    not_found,
+)
+from app.points.ledger import InsufficientPoints, Obstacle, insufficient, obstacle, post
+from app.points.queries import WHOLE_EXCHANGE, code_of
+from app.points.types import REWARD_COLUMNS, PointsReason, RewardRedemption
+
+
+@strawberry.input(description="A member redeems for itself. ADMIN and CHECKOUT keys name the member.")
+class RedeemRewardInput:
+    """Which reward, for whom, and the caller's key for a retry."""
+
+    reward_id: strawberry.ID = strawberry.field(description="The reward.")
+    member_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The member that redeems; a member may leave it out."
+    )
+    idempotency_key: str = strawberry.field(
+        description="Each key is a redemption of its own, and the same key again is the same one. "
+        "At most 200 characters; a member's keys are its own."
+    )
+
+
+@strawberry.type(description="The reward is the member's.")
+class RedeemRewardSuccess:
+    """The redemption."""
+
+    redemption: RewardRedemption = strawberry.field(description="The redemption, with the code's text if it has one.")
+    replayed: bool = strawberry.field(description="Whether an earlier call with the same key made it.")
+
+
+@strawberry.type(
+    description="The reward can't be had: it is retired or out of stock, or its pool has no further code for the "
+    "member (it is empty or not open, or the member has as many of it as it may have)."
+)
+class RewardOutOfStock(Refusal):
+    """Nothing left for this member."""
+
+
+RedeemRewardResult = Annotated[
+    RedeemRewardSuccess | InvalidInput | NotFound | InsufficientPoints | RewardOutOfStock | IdempotencyKeyReused,
+    strawberry.union("RedeemRewardResult", description="The redemption, or why there is none."),
+]
+
+FIND_BY_KEY: Final = f"{WHOLE_EXCHANGE} WHERE x.merchant_id = $1 AND x.idempotency_key = $2"
+# A limited stock is taken under the reward's lock, which comes first and is held until the commit: redemptions of
+# one limited reward go one after the other. An unlimited one is only read. `is_taken` says whether it can be had.
+TAKE: Final = f"""
+WITH taken AS (
+    UPDATE reward SET stock = stock - 1 WHERE merchant_id = $1 AND id = $2 AND active AND stock > 0 RETURNING *
+), a AS (
+    SELECT taken.*, true AS is_taken FROM taken
+    UNION ALL
+    SELECT reward.*, active AND stock IS NULL FROM reward
+    WHERE merchant_id = $1 AND id = $2 AND NOT EXISTS (SELECT FROM taken)
+)
+SELECT {REWARD_COLUMNS}, is_taken FROM a
+"""
+INSERT: Final = """
+INSERT INTO reward_redemption (merchant_id, id, reward_id, member_id, code_id, entry_id, idempotency_key, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, now()) RETURNING created_at
+"""
+
+
+async def redeem(
+    tx: Tx, viewer: Viewer, reward_id: UUID, member_id: UUID, key: str
+) -> tuple[dict[str, object], Row | None] | None:
+    """Redeem a reward for a member: the rows of a RewardRedemption and of its code, or None without such a reward.
+
+    Locks the reward, a code, its claim, and the wallet last. Raises Refused with NotFound (the member),
+    InsufficientPoints or RewardOutOfStock, and asyncpg.UniqueViolationError when the key has a redemption.
+    """
+    reward = await tx.row(TAKE, viewer.merchant_id, reward_id)
+    if reward is None:
+        return None
+    if not reward["is_taken"]:
+        raise _out_of_stock("it is retired" if not reward["reward_active"] else "none is left")
+    redemption_id = ids.new()
+    code = None
+    if reward["reward_pool_id"] is not None:
+        code = await _new_code(tx, viewer, reward["reward_pool_id"], member_id, redemption_id)
+    entry = await post(
+        tx, viewer.merchant_id, viewer.actor, member_id, -reward["reward_cost"], PointsReason.REWARD,
+        origin=redemption_id.hex, reference=reward["reward_name"],
+    )  # fmt: skip
+    if entry is None:
+        why, balance = await obstacle(tx, viewer.merchant_id, member_id, -reward["reward_cost"])
+        if why is Obstacle.NO_MEMBER:
+            raise _no_member(member_id)
+        raise insufficient(balance, reward["reward_cost"])
+    code_id = None if code is None else code["code_id"]
+    values = (redemption_id, reward_id, member_id, code_id, entry["entry_id"], key)
+    made = await tx.row(INSERT, viewer.merchant_id, *values)
+    if made is None:
+        raise RuntimeError("INSERT returned no row")
+    await events.record(tx, viewer.merchant_id, "reward.redeemed", redemption_id, viewer.actor)
+    row = dict(reward) | dict(entry) | {"exchange_id": redemption_id, "exchange_created_at": made["created_at"]}
+    # The entry's row was written last, so it has the wallet as it is now.
+    return row, None if code is None else dict(code) | {
+        "wallet_version": entry["wallet_version"],
+        "wallet_points": entry["wallet_points"],
+    }
+
+
+async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, redemption_id: UUID) -> Row:
+    """Claim a code that the member didn't have. The claim's key is the redemption's, so no other claim answers it."""
+    try:
+        claimed = await claim(tx, viewer, pool_id, Claimant(member_id), f"reward/{redemption_id.hex}")
+    except Refused as refused:
+        if isinstance(refused.refusal, PoolExhausted | PoolNotActive):
+            raise _out_of_stock(f"its pool gives no code ({refused.refusal.message.rstrip('.')})") from None
+        raise
+    if claimed is None:
+        raise _no_member(member_id)
+    if claimed.replayed:
+        raise _out_of_stock("the member has as many codes of its pool as it may have")
+    return claimed.row
+
+
+def _out_of_stock(why: str) -> Refused:
+    return Refused(RewardOutOfStock(message=f"The reward can't be had: {why}."))
+
+
+def _no_member(member_id: UUID) -> Refused:
+    return not_found("member", ids.encode("member", member_id))
+
+
+@mutation(description="Have a reward for points. A member for itself; ADMIN and CHECKOUT for the member they name.")
+async def redeem_reward(
+    info: Info, input: Annotated[RedeemRewardInput, strawberry.argument(description="The reward, and for whom.")]
+) -> RedeemRewardResult:
+    """Look for the key, then redeem; whoever commits the key first wins, and the others answer with its redemption."""
+    viewer = info.context.viewer
+    problems = Problems()
+    problems.idempotency_key(input.idempotency_key)
+    if viewer.role is not Role.MEMBER and input.member_id is None:
+        problems.add("memberId", "must name the member that redeems")
+    problems.refuse_if_any()
+    reward_id = node_id("reward", "reward", input.reward_id)
+    member_id = _redeemer(viewer, input.member_id)
+    key = f"{viewer.member_id.hex if viewer.member_id else ''}/{input.idempotency_key}"
+    earlier = await _earlier(viewer, key, reward_id, member_id)
+    if earlier is not None:
+        return earlier
+    try:
+        async with transaction() as tx:
+            redeemed = await redeem(tx, viewer, reward_id, member_id, key)
+    except (Refused, asyncpg.UniqueViolationError):
+        # What is missing may be what a rival with the same key has just taken.
+        earlier = await _earlier(viewer, key, reward_id, member_id)
+        if earlier is None:
+            raise
+        return earlier
+    if redeemed is None:
+        raise not_found("reward", input.reward_id)
+    return RedeemRewardSuccess(redemption=RewardRedemption.of(*redeemed, revealed=True), replayed=False)
+
+
+async def _earlier(viewer: Viewer, key: str, reward_id: UUID, member_id: UUID) -> RedeemRewardSuccess | None:
+    """Return the redemption that this key made before. Raises Refused when it was another one."""
+    row = await database().row(FIND_BY_KEY, viewer.merchant_id, key)
+    if row is None:
+        return None
+    if (row["reward_id"], row["member_id"]) != (reward_id, member_id):
+        raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another redemption."))
+    code = await code_of(database(), viewer, row)
+    return RedeemRewardSuccess(redemption=RewardRedemption.of(row, code, revealed=True), replayed=True)
+
+
+def _redeemer(viewer: Viewer, named: str | None) -> UUID:
+    """Return the member that redeems. For a member any other one is missing, as if it didn't exist."""
+    if viewer.member_id is None:
+        return node_id("member", "member", named or "")
+    if named is not None and ids.decode("member", named) != viewer.member_id:
+        raise not_found("member", named)
+    return viewer.member_id

@@ -1,0 +1,159 @@
+"""Entries, purchases and rewards as the API shows them."""
+
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+import strawberry
+
+from app import ids
+from app.coupons.types import Code, Pool
+from app.database import Row
+from app.inputs import Money
+from app.members.types import Member, MemberSource
+from app.operations import Info, Node, field
+from app.scalars import BigInt, described
+
+#: What a statement selects to make a PointsEntry, a Purchase, a Reward and a RewardRedemption; the tables are `e`,
+#: `b` (bought), `w` and `m` for the member, `a` (award) and `x` (exchange).
+ENTRY_COLUMNS: Final = """
+    e.id AS entry_id, e.amount AS entry_amount, e.balance_after AS entry_balance_after, e.reason AS entry_reason,
+    e.reference AS entry_reference, e.expires_at AS entry_expires_at, e.created_at AS entry_created_at
+"""
+PURCHASE_COLUMNS: Final = """
+    b.id AS purchase_id, b.source AS purchase_source, b.order_id AS purchase_order_id, b.amount AS purchase_amount,
+    b.currency AS purchase_currency, b.points AS purchase_points, b.occurred_at AS purchase_occurred_at,
+    b.recorded_at AS purchase_recorded_at, b.reversed_at AS purchase_reversed_at
+"""
+REWARD_COLUMNS: Final = """
+    a.id AS reward_id, a.name AS reward_name, a.cost AS reward_cost, a.stock AS reward_stock,
+    a.pool_id AS reward_pool_id, a.active AS reward_active
+"""
+REWARD_REDEMPTION_COLUMNS: Final = "x.id AS exchange_id, x.created_at AS exchange_created_at"
+
+
+@strawberry.enum(description="Why a balance changed.")
+class PointsReason(Enum):
+    """What causes entries."""
+
+    PURCHASE = described("PURCHASE", "A purchase earned them.")
+    REFERRAL_REFERRER = described("REFERRAL_REFERRER", "The member's invite brought someone.")
+    REFERRAL_REFEREE = described("REFERRAL_REFEREE", "The member came by an invite.")
+    REWARD = described("REWARD", "They paid for a reward.")
+    ADJUSTMENT = described("ADJUSTMENT", "A person gave or took them.")
+    REVERSAL = described("REVERSAL", "The purchase that earned them was taken back.")
+    EXPIRY = described("EXPIRY", "Their lifetime ended.")
+
+
+@strawberry.type(description="A change of a member's points: written once, never changed.")
+class PointsEntry(Node):
+    """An entry of the ledger."""
+
+    member: Member = strawberry.field(description="Whose points.")
+    amount: int = strawberry.field(description="How many: over 0 earned, below 0 spent.")
+    balance_after: int = strawberry.field(description="The member's points right after it, exactly.")
+    reason: PointsReason = strawberry.field(description="Why.")
+    reference: str | None = strawberry.field(
+        description="What it refers to: an order's id, a reward's name, or what was given with the adjustment."
+    )
+    expires_at: datetime | None = strawberry.field(
+        description="From when what is left of these points expires; null for ever."
+    )
+    created_at: datetime = strawberry.field(description="When the balance changed.")
+
+    @classmethod
+    def of(cls, row: Row) -> "PointsEntry":
+        """Return the entry of a row of ENTRY_COLUMNS and MEMBER_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("entry", row["entry_id"])),
+            member=Member.of(row),
+            amount=row["entry_amount"],
+            balance_after=row["entry_balance_after"],
+            reason=PointsReason(row["entry_reason"]),
+            reference=row["entry_reference"],
+            expires_at=row["entry_expires_at"],
+            created_at=row["entry_created_at"],
+        )
+
+
+@strawberry.type(description="An order of a member, as a source told it, once.")
+class Purchase(Node):
+    """A purchase."""
+
+    member: Member = strawberry.field(description="Who bought.")
+    source: MemberSource = strawberry.field(description="Where it comes from.")
+    order_id: str = strawberry.field(description="The source's own id of the order.")
+    amount: Money = strawberry.field(description="What it was worth.")
+    points: int = strawberry.field(description="How many points it earned.")
+    occurred_at: datetime = strawberry.field(description="When it happened.")
+    recorded_at: datetime = strawberry.field(description="When it was recorded.")
+    reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Purchase":
+        """Return the purchase of a row of PURCHASE_COLUMNS and MEMBER_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("purchase", row["purchase_id"])),
+            member=Member.of(row),
+            source=MemberSource(row["purchase_source"]),
+            order_id=row["purchase_order_id"],
+            amount=Money(amount_minor=BigInt(row["purchase_amount"]), currency=row["purchase_currency"]),
+            points=row["purchase_points"],
+            occurred_at=row["purchase_occurred_at"],
+            recorded_at=row["purchase_recorded_at"],
+            reversed_at=row["purchase_reversed_at"],
+        )
+
+
+@strawberry.type(description="Something to have for points.")
+class Reward(Node):
+    """A reward of the Rewards Exchange."""
+
+    row: strawberry.Private[Row]
+    name: str = strawberry.field(description="Its name.")
+    cost: int = strawberry.field(description="What it costs, in points.")
+    stock: int | None = strawberry.field(description="How often it can still be had; null without limit.")
+    active: bool = strawberry.field(description="Whether it is offered; a retired reward isn't.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Reward":
+        """Return the reward of a row of REWARD_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("reward", row["reward_id"])),
+            row=row,
+            name=row["reward_name"],
+            cost=row["reward_cost"],
+            stock=row["reward_stock"],
+            active=row["reward_active"],
+        )
+
+    @field(description="The pool that gives a code with each redemption; null for rewards without a code.")
+    async def pool(self, info: Info) -> Pool | None:
+        """Read the pools of all rewards of this page together."""
+        from app.points.queries import pools_by_id  # noqa: PLC0415  (types and queries know each other)
+
+        pool_id = self.row["reward_pool_id"]
+        return None if pool_id is None else Pool.of(await info.context.load(pools_by_id, pool_id))
+
+
+@strawberry.type(description="A reward that a member had: points, stock and code changed together.")
+class RewardRedemption(Node):
+    """A redemption of a reward."""
+
+    reward: Reward = strawberry.field(description="The reward.")
+    member: Member = strawberry.field(description="Who had it.")
+    code: Code | None = strawberry.field(description="The code that it brought; null where the reward has no pool.")
+    entry: PointsEntry = strawberry.field(description="What was paid.")
+    created_at: datetime = strawberry.field(description="When.")
+
+    @classmethod
+    def of(cls, row: Row, code: Row | None, *, revealed: bool = False) -> "RewardRedemption":
+        """Return the redemption of a row of its own, its reward's, its entry's and its member's columns."""
+        return cls(
+            id=strawberry.ID(ids.encode("rewardredemption", row["exchange_id"])),
+            reward=Reward.of(row),
+            member=Member.of(row),
+            code=None if code is None else Code.of(code, revealed=revealed),
+            entry=PointsEntry.of(row),
+            created_at=row["exchange_created_at"],
+        )

@@ -1,0 +1,1 @@
+"""Points, purchases and rewards."""

@@ -1,0 +1,166 @@
+"""The documents of points and rewards, and what their tests look at."""
+
+from typing import Any
+from uuid import UUID
+
+from app import ids
+from app.database import database
+from app.points.expire_points import expire_points_of
+from tests.factories import CODE, REFUSALS, Shop, usd
+
+ENTRY = "id amount balanceAfter reason reference expiresAt createdAt member { id wallet { version points } }"
+PURCHASE = """
+  id source orderId amount { amountMinor currency } points occurredAt recordedAt reversedAt
+  member { id wallet { version points } }
+"""
+REWARD = "id name cost stock active pool { id }"
+EXCHANGE = f"""
+  id createdAt reward {{ {REWARD} }} member {{ id wallet {{ version points }} }} entry {{ {ENTRY} }} code {{ {CODE} }}
+"""
+INSUFFICIENT = "... on InsufficientPoints { balance required }"
+RECORD = f"""
+mutation ($input: RecordPurchaseInput!) {{
+  answer: recordPurchase(input: $input) {{
+    __typename ... on RecordPurchaseSuccess {{ replayed entry {{ {ENTRY} }} purchase {{ {PURCHASE} }} }} {REFUSALS}
+  }}
+}}
+"""
+REVERSE = f"""
+mutation ($input: ReversePurchaseInput!) {{
+  answer: reversePurchase(input: $input) {{
+    __typename ... on ReversePurchaseSuccess {{ shortfall entry {{ {ENTRY} }} purchase {{ {PURCHASE} }} }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+  }}
+}}
+"""
+GRANT = f"""
+mutation ($input: GrantPointsInput!) {{
+  answer: grantPoints(input: $input) {{
+    __typename ... on GrantPointsSuccess {{ replayed entry {{ {ENTRY} }} }} {REFUSALS} {INSUFFICIENT}
+  }}
+}}
+"""
+CREATE_REWARD = f"""
+mutation ($input: CreateRewardInput!) {{
+  answer: createReward(input: $input) {{ __typename ... on CreateRewardSuccess {{ reward {{ {REWARD} }} }} {REFUSALS} }}
+}}
+"""
+EDIT_REWARD = f"""
+mutation ($input: EditRewardInput!) {{
+  answer: editReward(input: $input) {{ __typename ... on EditRewardSuccess {{ reward {{ {REWARD} }} }} {REFUSALS} }}
+}}
+"""
+RETIRE_REWARD = f"""
+mutation ($input: RetireRewardInput!) {{
+  answer: retireReward(input: $input) {{ __typename ... on RetireRewardSuccess {{ reward {{ {REWARD} }} }} {REFUSALS} }}
+}}
+"""
+REDEEM_REWARD = f"""
+mutation ($input: RedeemRewardInput!) {{
+  answer: redeemReward(input: $input) {{
+    __typename ... on RedeemRewardSuccess {{ replayed redemption {{ {EXCHANGE} }} }} {REFUSALS} {INSUFFICIENT}
+  }}
+}}
+"""
+CONFIGURE = f"""
+mutation ($input: ConfigureMerchantInput!) {{
+  answer: configureMerchant(input: $input) {{
+    __typename ... on ConfigureMerchantSuccess {{
+      merchant {{
+        id settings {{ pointsPerUnit pointValue pointsLifetimeDays pointsWarningDays timeZone marginRate }}
+      }}
+    }}
+    {REFUSALS}
+  }}
+}}
+"""
+WALLET = f"""
+query ($id: ID!, $first: Int, $after: String) {{
+  member(id: $id) {{
+    wallet {{
+      version points
+      entries(first: $first, after: $after) {{ edges {{ cursor node {{ {ENTRY} }} }} pageInfo {{ hasNextPage endCursor }} }}
+    }}
+  }}
+}}
+"""
+LIABILITY = """
+query ($asOf: DateTime) { pointsLiability(asOf: $asOf) { outstandingPoints value { amountMinor currency } asOf } }
+"""
+#: Everything that must hold of a merchant's points at any time; each is a list of offenders.
+BROKEN = """
+WITH chain AS (
+    SELECT member_id, amount, balance_after,
+        sum(amount) OVER (PARTITION BY member_id ORDER BY created_at, id) AS total
+    FROM points_entry WHERE merchant_id = $1
+), sums AS (SELECT member_id, sum(amount) AS points FROM points_entry WHERE merchant_id = $1 GROUP BY 1)
+SELECT 'balanceAfter' AS broken, member_id FROM chain WHERE total <> balance_after OR balance_after < 0
+UNION ALL
+SELECT 'balance', w.member_id FROM wallet w LEFT JOIN sums ON sums.member_id = w.member_id
+WHERE w.merchant_id = $1 AND w.points <> coalesce(sums.points, 0)
+UNION ALL
+SELECT 'version', w.member_id FROM wallet w WHERE w.merchant_id = $1 AND w.version <> (
+    SELECT count(*) FROM event v WHERE v.merchant_id = $1 AND v.member_id = w.member_id
+)
+UNION ALL
+SELECT 'event', e.member_id FROM points_entry e WHERE e.merchant_id = $1 AND 1 <> (
+    SELECT count(*) FROM event v WHERE v.merchant_id = $1 AND v.subject_id = e.id AND v.member_id = e.member_id
+        AND v.type = CASE WHEN e.amount > 0 THEN 'points.credited' ELSE 'points.debited' END
+)
+"""
+AGE = """
+UPDATE points_due SET expires_at = expires_at - make_interval(secs => $3) WHERE merchant_id = $1 AND member_id = $2
+"""
+
+
+async def purchase(shop: Shop, member: Any, order: str, amount: int = 1000, **how: Any) -> Any:
+    """Record a purchase in a shop, and return the answer."""
+    values = {"memberId": member["id"], "source": "STORE", "orderId": order, "amount": usd(amount)} | how
+    return await shop.do(RECORD, **values)
+
+
+async def grant(shop: Shop, member: Any, amount: int, key: str, **how: Any) -> Any:
+    """Give or take points, and return the answer."""
+    values = {"memberId": member["id"], "amount": amount, "reference": "goodwill", "idempotencyKey": key} | how
+    return await shop.do(GRANT, **values)
+
+
+async def reward(shop: Shop, **input: Any) -> Any:
+    """Create a reward."""
+    return (await shop.do(CREATE_REWARD, **({"name": "Mug", "cost": 100} | input)))["reward"]
+
+
+async def redeem(shop: Shop, reward: Any, member: Any, key: str, **how: Any) -> Any:
+    """Redeem a reward for a member, and return the answer."""
+    return await shop.do(REDEEM_REWARD, rewardId=reward["id"], memberId=member["id"], idempotencyKey=key, **how)
+
+
+async def points(shop: Shop, member: Any) -> int:
+    """Return a member's points."""
+    found: int = (await shop.data(WALLET, {"id": member["id"]}))["member"]["wallet"]["points"]
+    return found
+
+
+async def entries(shop: Shop, member: Any) -> list[tuple[int, int, str]]:
+    """Return amount, balance and reason of a member's entries, oldest first."""
+    listed = (await shop.data(WALLET, {"id": member["id"], "first": 100}))["member"]["wallet"]["entries"]["edges"]
+    nodes = [edge["node"] for edge in reversed(listed)]
+    return [(node["amount"], node["balanceAfter"], node["reason"]) for node in nodes]
+
+
+async def broken(shop: Shop) -> list[Any]:
+    """Return what doesn't hold of this shop's points: an empty list."""
+    return [tuple(row.values()) for row in await database().rows(BROKEN, shop.merchant_id)]
+
+
+def member_uuid(member: Any) -> UUID:
+    """Return the row id of a member."""
+    member_id = ids.decode("member", member["id"])
+    assert member_id is not None
+    return member_id
+
+
+async def days_later(shop: Shop, member: Any, days: float) -> None:
+    """Bring a member's points that expire so many days nearer to it, and expire what is due."""
+    await database().row(AGE, shop.merchant_id, member_uuid(member), days * 86_400)
+    await expire_points_of(shop.merchant_id)

@@ -1,0 +1,205 @@
+"""grantPoints. Without these a retry could give points twice, or a debit take what isn't there."""
+
+import asyncpg
+import pytest
+
+from app.database import database
+from tests.factories import Shop, problems
+from tests.points.documents import GRANT, WALLET, broken, entries, grant, points
+
+INT_MAX = 2**31 - 1
+
+
+async def test_points_are_given_and_taken_with_an_exact_balance(shop: Shop) -> None:
+    member = await shop.member()
+
+    given = await grant(shop, member, 100, "a")
+    taken = await grant(shop, member, -30, "b", reference="correction")
+
+    assert given["replayed"] is taken["replayed"] is False
+    assert {name: given["entry"][name] for name in ("amount", "balanceAfter", "reason", "reference", "expiresAt")} == {
+        "amount": 100, "balanceAfter": 100, "reason": "ADJUSTMENT", "reference": "goodwill", "expiresAt": None
+    }  # fmt: skip
+    assert given["entry"]["member"] == {"id": member["id"], "wallet": {"version": 1, "points": 100}}
+    assert (taken["entry"]["amount"], taken["entry"]["balanceAfter"]) == (-30, 70)
+    assert taken["entry"]["member"]["wallet"] == {"version": 2, "points": 70}
+    assert await entries(shop, member) == [(100, 100, "ADJUSTMENT"), (-30, 70, "ADJUSTMENT")]
+    assert await shop.wallet_versions(member) == [1, 2]
+    assert [kind for kind in await shop.event_types() if kind.startswith("points")] == [
+        "points.credited", "points.debited"
+    ]  # fmt: skip
+    assert await broken(shop) == []
+
+
+async def test_the_same_key_is_the_same_grant(shop: Shop) -> None:
+    member = await shop.member()
+    first = await grant(shop, member, 100, "once")
+    before = await shop.counts()
+
+    again = await grant(shop, member, 100, "once")
+
+    assert again["replayed"] is True
+    assert again["entry"] == first["entry"]
+    assert await shop.counts() == before
+
+
+async def test_a_debit_that_emptied_the_balance_is_replayed_not_refused(shop: Shop) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "in")
+    first = await grant(shop, member, -100, "out")
+
+    again = await grant(shop, member, -100, "out")
+
+    assert again["replayed"] is True
+    assert again["entry"]["id"] == first["entry"]["id"]
+    assert await points(shop, member) == 0
+
+
+async def test_one_reference_can_name_several_grants(shop: Shop) -> None:
+    first, second = await shop.member(), await shop.member()
+
+    for number, member in enumerate((first, first, second)):
+        assert (await grant(shop, member, 5, f"key-{number}", reference="summer"))["replayed"] is False
+
+    assert [await points(shop, first), await points(shop, second)] == [10, 5]
+
+
+async def test_a_key_with_another_body_is_refused(shop: Shop) -> None:
+    member, other = await shop.member(), await shop.member()
+    await grant(shop, member, 100, "k")
+    same = {"memberId": member["id"], "amount": 100, "reference": "goodwill", "idempotencyKey": "k"}
+
+    for change in ({"amount": 101}, {"amount": -100}, {"reference": "else"}, {"memberId": other["id"]}):
+        answer = await shop.refused(GRANT, **(same | change))
+        assert answer["__typename"] == "IdempotencyKeyReused"
+
+
+async def test_what_can_not_be_is_invalid(shop: Shop) -> None:
+    member = await shop.member()
+    same = {"memberId": member["id"], "amount": 1, "reference": "r", "idempotencyKey": "k"}
+
+    assert problems(await shop.refused(GRANT, **(same | {"amount": 0}))) == {"amount": "must not be 0"}
+    assert problems(await shop.refused(GRANT, **(same | {"amount": -(2**31)}))) == {
+        "amount": f"must be between {-INT_MAX} and {INT_MAX}"
+    }
+    assert problems(await shop.refused(GRANT, **(same | {"reference": " "}))) == {"reference": "must not be blank"}
+    assert problems(await shop.refused(GRANT, **(same | {"reference": "r" * 201}))) == {
+        "reference": "must be at most 200 characters"
+    }
+    assert problems(await shop.refused(GRANT, **(same | {"idempotencyKey": ""}))) == {
+        "idempotencyKey": "must not be blank"
+    }
+    assert problems(await shop.refused(GRANT, **(same | {"idempotencyKey": "k" * 201}))) == {
+        "idempotencyKey": "must be at most 200 characters"
+    }
+
+
+async def test_another_merchants_member_is_not_found(shop: Shop, other_shop: Shop) -> None:
+    theirs = await other_shop.member()
+    before = await other_shop.counts()
+
+    for node in (theirs["id"], f"member_{'0' * 32}", "nonsense"):
+        answer = await shop.refused(GRANT, memberId=node, amount=1, reference="r", idempotencyKey="k")
+        assert answer == {"__typename": "NotFound", "message": "There is no such member.", "id": node}
+    assert await other_shop.counts() == before
+
+
+async def test_a_debit_beyond_the_balance_is_refused(shop: Shop) -> None:
+    member = await shop.member()
+    await grant(shop, member, 99, "in")
+
+    answer = await shop.refused(GRANT, memberId=member["id"], amount=-100, reference="r", idempotencyKey="k")
+    least = await shop.refused(GRANT, memberId=member["id"], amount=-INT_MAX, reference="r", idempotencyKey="k")
+
+    assert (answer["__typename"], answer["balance"], answer["required"]) == ("InsufficientPoints", 99, 100)
+    assert answer["message"] == "The member has 99 points; 100 are needed."
+    assert (least["balance"], least["required"]) == (99, INT_MAX)
+    assert await points(shop, member) == 99
+
+
+async def test_a_balance_holds_what_an_int_can_and_no_more(shop: Shop) -> None:
+    member = await shop.member()
+    assert (await grant(shop, member, INT_MAX, "all"))["entry"]["balanceAfter"] == INT_MAX
+
+    answer = await shop.refused(GRANT, memberId=member["id"], amount=1, reference="r", idempotencyKey="k")
+
+    assert problems(answer) == {"amount": f"would take the member's balance over {INT_MAX}"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE points_entry SET amount = 1 WHERE merchant_id = $1",
+        "UPDATE points_entry SET reference = 'x' WHERE merchant_id = $1",
+        "DELETE FROM points_entry WHERE merchant_id = $1",
+    ],
+)
+async def test_the_database_keeps_entries_as_they_were_written(shop: Shop, statement: str) -> None:
+    await grant(shop, await shop.member(), 100, "k")
+
+    with pytest.raises(asyncpg.CheckViolationError) as violation:
+        await database().row(statement, shop.merchant_id)
+
+    assert violation.value.constraint_name == "points_entry_append_only"
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("points = -1", "wallet_points"),
+        ("expiring_earned = 101", "wallet_points_expiring"),
+        ("expiring_spent = 1", "wallet_points_expiring"),
+    ],
+)
+async def test_the_database_keeps_balances_possible(shop: Shop, change: str, constraint: str) -> None:
+    await grant(shop, await shop.member(), 100, "k")
+
+    with pytest.raises(asyncpg.CheckViolationError) as violation:
+        await database().row(f"UPDATE wallet SET {change} WHERE merchant_id = $1", shop.merchant_id)
+
+    assert violation.value.constraint_name in {constraint, "wallet_points_expiring"}
+
+
+async def test_a_wallets_entries_are_paged_newest_first(shop: Shop) -> None:
+    member = await shop.member()
+    for number in range(1, 6):
+        await grant(shop, member, number, f"k{number}")
+    amounts: list[int] = []
+    after = None
+
+    while True:
+        page = (await shop.data(WALLET, {"id": member["id"], "first": 2, "after": after}))["member"]["wallet"][
+            "entries"
+        ]
+        amounts += [edge["node"]["amount"] for edge in page["edges"]]
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+        after = page["pageInfo"]["endCursor"]
+
+    assert amounts == [5, 4, 3, 2, 1]
+
+
+async def test_a_member_sees_its_own_entries_only(shop: Shop) -> None:
+    me, other = await shop.member(), await shop.member()
+    mine, theirs = await grant(shop, me, 5, "a"), await grant(shop, other, 7, "b")
+    token = await shop.token(me["id"])
+    node = "query ($id: ID!) { node(id: $id) { ... on PointsEntry { amount } } }"
+
+    wallet = (await shop.data("{ wallet { points entries { edges { node { amount } } } } }", key=token))["wallet"]
+
+    assert wallet == {"points": 5, "entries": {"edges": [{"node": {"amount": 5}}]}}
+    assert (await shop.data(node, {"id": mine["entry"]["id"]}, key=token))["node"] == {"amount": 5}
+    assert (await shop.data(node, {"id": theirs["entry"]["id"]}, key=token))["node"] is None
+    assert await shop.error_code("{ pointsEntries { edges { cursor } } }", key=token) == "FORBIDDEN"
+
+
+async def test_all_entries_are_listed_newest_first(shop: Shop) -> None:
+    first, second = await shop.member(), await shop.member()
+    for number, member in enumerate((first, second, first)):
+        await grant(shop, member, number + 1, f"k{number}")
+    document = "query ($after: String) { pointsEntries(first: 2, after: $after) { edges { cursor node { amount } } } }"
+
+    page = (await shop.data(document))["pointsEntries"]["edges"]
+    rest = (await shop.data(document, {"after": page[-1]["cursor"]}))["pointsEntries"]["edges"]
+
+    assert [edge["node"]["amount"] for edge in page + rest] == [3, 2, 1]

@@ -1,0 +1,19 @@
+"""Debits points whose lifetime is over, and warns of those that will be."""
+
+import logging
+from typing import Any
+
+from app.points import expire_points as expiry
+
+log = logging.getLogger("flash.worker")
+
+
+async def expire_points(_ctx: dict[Any, Any]) -> int:
+    """Warn first, so that there is a warning even for what was late."""
+    warned = await expiry.warn_of_expiry()
+    if warned:
+        log.info("looked at %d credits that expire soon", warned)
+    points = await expiry.expire_points()
+    if points:
+        log.info("expired %d points", points)
+    return points
