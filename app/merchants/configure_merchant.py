@@ -107,7 +107,7 @@ def checked(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decimal(problems: Problems, path: str, value: float, *, most: int, decimals: int) -> Decimal:
     exact = Decimal(str(value))
-    if not 0 <= exact <= most:
+    if not exact.is_finite() or not 0 <= exact <= most:
         problems.add(path, f"must be between 0 and {most}")
     elif exact != exact.quantize(Decimal(1).scaleb(-decimals)):
         problems.add(path, f"must have at most {decimals} decimals")

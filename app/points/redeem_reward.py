@@ -6,10 +6,10 @@ from uuid import UUID
 import asyncpg
 import strawberry
 
-from app import events, ids
+from app import ids
 from app.context import Role, Viewer
 from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
-from app.database import Row, Tx, database, transaction
+from app.database import Row, Tx, transaction
 from app.inputs import Problems, node_id
 from app.operations import (
     IdempotencyKeyReused,
@@ -21,7 +21,7 @@ from app.operations import (
     mutation,
     not_found,
 )
-from app.points.ledger import InsufficientPoints, Obstacle, insufficient, obstacle, post
+from app.points.ledger import InsufficientPoints, insufficient, obstacle, post
 from app.points.queries import WHOLE_EXCHANGE, code_of
 from app.points.types import REWARD_COLUMNS, PointsReason, RewardRedemption
 
@@ -62,7 +62,7 @@ RedeemRewardResult = Annotated[
 ]
 
 FIND_BY_KEY: Final = f"{WHOLE_EXCHANGE} WHERE x.merchant_id = $1 AND x.idempotency_key = $2"
-# A limited stock is taken under the reward's lock, which comes first and is held until the commit: redemptions of
+# A limited stock is taken under the reward's lock, which is held until the commit: redemptions of
 # one limited reward go one after the other. An unlimited one is only read. `is_taken` says whether it can be had.
 TAKE: Final = f"""
 WITH taken AS (
@@ -76,49 +76,55 @@ WITH taken AS (
 SELECT {REWARD_COLUMNS}, is_taken FROM a
 """
 INSERT: Final = """
-INSERT INTO reward_redemption (merchant_id, id, reward_id, member_id, code_id, entry_id, idempotency_key, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, now()) RETURNING created_at
+WITH x AS (
+    INSERT INTO reward_redemption (merchant_id, id, reward_id, member_id, code_id, entry_id, idempotency_key,
+                                   created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now()) RETURNING id, created_at
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT $1, $8, 'reward.redeemed', id, $9, now() FROM x
+)
+SELECT id AS exchange_id, created_at AS exchange_created_at FROM x
 """
+# A member's redemptions go one after the other. Without this two of them would meet at the member's next slot of the
+# pool, each holding the lock of a code that the other one looks for.
+LOCK_MEMBER: Final = "SELECT FROM member WHERE merchant_id = $1 AND id = $2 FOR NO KEY UPDATE"
 
 
-async def redeem(
-    tx: Tx, viewer: Viewer, reward_id: UUID, member_id: UUID, key: str
-) -> tuple[dict[str, object], Row | None] | None:
-    """Redeem a reward for a member: the rows of a RewardRedemption and of its code, or None without such a reward.
+async def redeem(tx: Tx, viewer: Viewer, reward: Row, member_id: UUID, key: str) -> RewardRedemption:
+    """Redeem a reward that TAKE has returned, for a member that is locked.
 
-    Locks the reward, a code, its claim, and the wallet last. Raises Refused with NotFound (the member),
-    InsufficientPoints or RewardOutOfStock, and asyncpg.UniqueViolationError when the key has a redemption.
+    Locks a code and its claim, and the wallet last. Raises Refused with InsufficientPoints or RewardOutOfStock, and
+    asyncpg.UniqueViolationError when the key has a redemption.
     """
-    reward = await tx.row(TAKE, viewer.merchant_id, reward_id)
-    if reward is None:
-        return None
     if not reward["is_taken"]:
-        raise _out_of_stock("it is retired" if not reward["reward_active"] else "none is left")
+        raise _out_of_stock("none is left" if reward["reward_active"] else "it is retired")
     redemption_id = ids.new()
     code = None
     if reward["reward_pool_id"] is not None:
         code = await _new_code(tx, viewer, reward["reward_pool_id"], member_id, redemption_id)
     entry = await post(
-        tx, viewer.merchant_id, viewer.actor, member_id, -reward["reward_cost"], PointsReason.REWARD,
-        origin=redemption_id.hex, reference=reward["reward_name"],
-    )  # fmt: skip
+        tx,
+        viewer.merchant_id,
+        viewer.actor,
+        member_id,
+        -reward["reward_cost"],
+        PointsReason.REWARD,
+        origin=redemption_id.hex,
+        reference=reward["reward_name"],
+    )
     if entry is None:
-        why, balance = await obstacle(tx, viewer.merchant_id, member_id, -reward["reward_cost"])
-        if why is Obstacle.NO_MEMBER:
-            raise _no_member(member_id)
+        _, balance = await obstacle(tx, viewer.merchant_id, member_id, -reward["reward_cost"])
         raise insufficient(balance, reward["reward_cost"])
     code_id = None if code is None else code["code_id"]
-    values = (redemption_id, reward_id, member_id, code_id, entry["entry_id"], key)
-    made = await tx.row(INSERT, viewer.merchant_id, *values)
+    values = (redemption_id, reward["reward_id"], member_id, code_id, entry["entry_id"], key)
+    made = await tx.row(INSERT, viewer.merchant_id, *values, ids.new(), viewer.actor)
     if made is None:
         raise RuntimeError("INSERT returned no row")
-    await events.record(tx, viewer.merchant_id, "reward.redeemed", redemption_id, viewer.actor)
-    row = dict(reward) | dict(entry) | {"exchange_id": redemption_id, "exchange_created_at": made["created_at"]}
     # The entry's row was written last, so it has the wallet as it is now.
-    return row, None if code is None else dict(code) | {
-        "wallet_version": entry["wallet_version"],
-        "wallet_points": entry["wallet_points"],
-    }
+    wallet = {name: entry[name] for name in ("wallet_version", "wallet_points")}
+    row = dict(reward) | dict(entry) | dict(made)
+    return RewardRedemption.of(row, None if code is None else dict(code) | wallet, revealed=True)
 
 
 async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, redemption_id: UUID) -> Row:
@@ -130,7 +136,7 @@ async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, rede
             raise _out_of_stock(f"its pool gives no code ({refused.refusal.message.rstrip('.')})") from None
         raise
     if claimed is None:
-        raise _no_member(member_id)
+        raise RuntimeError("a reward's pool or a locked member is gone")
     if claimed.replayed:
         raise _out_of_stock("the member has as many codes of its pool as it may have")
     return claimed.row
@@ -140,15 +146,14 @@ def _out_of_stock(why: str) -> Refused:
     return Refused(RewardOutOfStock(message=f"The reward can't be had: {why}."))
 
 
-def _no_member(member_id: UUID) -> Refused:
-    return not_found("member", ids.encode("member", member_id))
-
-
 @mutation(description="Have a reward for points. A member for itself; ADMIN and CHECKOUT for the member they name.")
 async def redeem_reward(
     info: Info, input: Annotated[RedeemRewardInput, strawberry.argument(description="The reward, and for whom.")]
 ) -> RedeemRewardResult:
-    """Look for the key, then redeem; whoever commits the key first wins, and the others answer with its redemption."""
+    """Look for the key under the member's lock, then redeem.
+
+    The order of locks is member, reward, code, claim, wallet.
+    """
     viewer = info.context.viewer
     problems = Problems()
     problems.idempotency_key(input.idempotency_key)
@@ -158,32 +163,34 @@ async def redeem_reward(
     reward_id = node_id("reward", "reward", input.reward_id)
     member_id = _redeemer(viewer, input.member_id)
     key = f"{viewer.member_id.hex if viewer.member_id else ''}/{input.idempotency_key}"
-    earlier = await _earlier(viewer, key, reward_id, member_id)
-    if earlier is not None:
-        return earlier
     try:
         async with transaction() as tx:
-            redeemed = await redeem(tx, viewer, reward_id, member_id, key)
-    except (Refused, asyncpg.UniqueViolationError):
-        # What is missing may be what a rival with the same key has just taken.
-        earlier = await _earlier(viewer, key, reward_id, member_id)
-        if earlier is None:
-            raise
-        return earlier
-    if redeemed is None:
-        raise not_found("reward", input.reward_id)
-    return RedeemRewardSuccess(redemption=RewardRedemption.of(*redeemed, revealed=True), replayed=False)
+            if await tx.row(LOCK_MEMBER, viewer.merchant_id, member_id) is None:
+                raise not_found("member", input.member_id or viewer.actor)
+            earlier = await _earlier(tx, viewer, key, reward_id, member_id)
+            if earlier is not None:
+                return RedeemRewardSuccess(redemption=earlier, replayed=True)
+            reward = await tx.row(TAKE, viewer.merchant_id, reward_id)
+            if reward is None:
+                raise not_found("reward", input.reward_id)
+            redemption = await redeem(tx, viewer, reward, member_id, key)
+    except asyncpg.UniqueViolationError:
+        raise _reused() from None
+    return RedeemRewardSuccess(redemption=redemption, replayed=False)
 
 
-async def _earlier(viewer: Viewer, key: str, reward_id: UUID, member_id: UUID) -> RedeemRewardSuccess | None:
+async def _earlier(tx: Tx, viewer: Viewer, key: str, reward_id: UUID, member_id: UUID) -> RewardRedemption | None:
     """Return the redemption that this key made before. Raises Refused when it was another one."""
-    row = await database().row(FIND_BY_KEY, viewer.merchant_id, key)
+    row = await tx.row(FIND_BY_KEY, viewer.merchant_id, key)
     if row is None:
         return None
     if (row["reward_id"], row["member_id"]) != (reward_id, member_id):
-        raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another redemption."))
-    code = await code_of(database(), viewer, row)
-    return RedeemRewardSuccess(redemption=RewardRedemption.of(row, code, revealed=True), replayed=True)
+        raise _reused()
+    return RewardRedemption.of(row, await code_of(tx, viewer, row), revealed=True)
+
+
+def _reused() -> Refused:
+    return Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another redemption."))
 
 
 def _redeemer(viewer: Viewer, named: str | None) -> UUID:

@@ -11,6 +11,7 @@ from app import ids
 from app.database import database
 from tests.edge.walk import Operation, operations, placed
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, usd
+from tests.points.documents import purchase, redeem, reward
 
 ID_PLACES = [
     pytest.param(operation, path, id=f"{operation.coordinate}({'.'.join(path)})")
@@ -33,6 +34,9 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
     campaign = await shop.do(
         CREATE_CAMPAIGN, name="Hidden", poolId=pool["id"], recipients=[{"email": "hidden-too@example.com"}]
     )
+    bought = await purchase(shop, member, "hidden", 50_000)
+    prize = await reward(shop, name="Hidden reward", cost=100)
+    exchanged = (await redeem(shop, prize, member, "hidden"))["redemption"]
     key = (await shop.do(CREATE_API_KEY, label="hidden", role="ANALYST"))["apiKey"]
     event = await database().row("SELECT id FROM event WHERE merchant_id = $1 ORDER BY id DESC", shop.merchant_id)
     assert event is not None
@@ -41,11 +45,15 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         "batch": batch["id"],
         "campaign": campaign["campaign"]["id"],
         "code": code["id"],
+        "entry": exchanged["entry"]["id"],
         "event": ids.encode("event", event["id"]),
         "member": member["id"],
         "merchant": ids.encode("merchant", shop.merchant_id),
         "pool": pool["id"],
+        "purchase": bought["purchase"]["id"],
         "redemption": redeemed["redemptions"][0]["id"],
+        "reward": prize["id"],
+        "rewardredemption": exchanged["id"],
         "wallet": member["wallet"]["id"],
     }
 
@@ -102,7 +110,18 @@ async def test_another_members_id_reads_as_a_missing_one_to_a_member(
     token = await shop.token(me["id"])
     before = await shop.counts()
 
-    for kind in ("member", "wallet", "code", "redemption", "event", "apikey", "batch"):
+    for kind in (
+        "member",
+        "wallet",
+        "code",
+        "redemption",
+        "event",
+        "apikey",
+        "batch",
+        "entry",
+        "purchase",
+        "rewardredemption",
+    ):
         answers = []
         for node_id in (theirs[kind], ids.encode(kind, ids.new())):
             variables = placed(operation.variables(mine), path, node_id)
@@ -118,7 +137,7 @@ async def test_lists_hold_nothing_of_another_merchant(shop: Shop, other_shop: Sh
     mine, theirs = await _world(shop), await _world(other_shop)
     fields = [operation.name for operation in operations("Query") if str(operation.field.type).endswith("Connection!")]
 
-    assert {"pools", "codes", "redemptions", "members", "events"} <= set(fields)
+    assert {"pools", "codes", "redemptions", "members", "events", "pointsEntries", "rewards"} <= set(fields)
     for name in fields:
         document = f"{{ answer: {name}(first: 100) {{ edges {{ node {{ id }} }} }} }}"
         listed = {edge["node"]["id"] for edge in (await shop.data(document))["answer"]["edges"]}

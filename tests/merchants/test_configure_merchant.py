@@ -1,4 +1,4 @@
-"""configureMerchant. Without these a rate could be taken for another one, or a setting be lost by changing its neighbour."""
+"""configureMerchant. Without these a rate could be misread, or a setting be lost by changing its neighbour."""
 
 import asyncio
 import json
@@ -95,7 +95,8 @@ async def test_the_command_shows_and_sets(shop: Shop) -> None:
 
     shown = await flash("merchant", "show", merchant_id)
     made = await flash(
-        "merchant", "set", merchant_id, "--points-per-unit", "2", "--points-lifetime-days", "0", "--time-zone", "Asia/Tokyo"
+        "merchant", "set", merchant_id,
+        "--points-per-unit", "2", "--points-lifetime-days", "0", "--time-zone", "Asia/Tokyo",
     )  # fmt: skip
     unknown = await flash("merchant", "show", f"merchant_{'0' * 32}")
     wrong = await flash("merchant", "set", merchant_id, "--margin-rate", "2")

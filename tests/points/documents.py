@@ -79,7 +79,9 @@ query ($id: ID!, $first: Int, $after: String) {{
   member(id: $id) {{
     wallet {{
       version points
-      entries(first: $first, after: $after) {{ edges {{ cursor node {{ {ENTRY} }} }} pageInfo {{ hasNextPage endCursor }} }}
+      entries(first: $first, after: $after) {{
+        edges {{ cursor node {{ {ENTRY} }} }} pageInfo {{ hasNextPage endCursor }}
+      }}
     }}
   }}
 }}
@@ -109,25 +111,38 @@ SELECT 'event', e.member_id FROM points_entry e WHERE e.merchant_id = $1 AND 1 <
 )
 """
 AGE = """
-UPDATE points_due SET expires_at = expires_at - make_interval(secs => $3) WHERE merchant_id = $1 AND member_id = $2
+WITH due AS (
+    UPDATE points_due SET expires_at = expires_at - make_interval(secs => $3) WHERE merchant_id = $1 AND member_id = $2
+)
+UPDATE wallet SET expiring_until = expiring_until - make_interval(secs => $3) WHERE merchant_id = $1 AND member_id = $2
 """
 
 
 async def purchase(shop: Shop, member: Any, order: str, amount: int = 1000, **how: Any) -> Any:
     """Record a purchase in a shop, and return the answer."""
-    values = {"memberId": member["id"], "source": "STORE", "orderId": order, "amount": usd(amount)} | how
+    values: dict[str, Any] = {
+        "memberId": member["id"],
+        "source": "STORE",
+        "orderId": order,
+        "amount": usd(amount),
+    } | how
     return await shop.do(RECORD, **values)
 
 
 async def grant(shop: Shop, member: Any, amount: int, key: str, **how: Any) -> Any:
     """Give or take points, and return the answer."""
-    values = {"memberId": member["id"], "amount": amount, "reference": "goodwill", "idempotencyKey": key} | how
+    values: dict[str, Any] = {
+        "memberId": member["id"],
+        "amount": amount,
+        "reference": "goodwill",
+        "idempotencyKey": key,
+    } | how
     return await shop.do(GRANT, **values)
 
 
 async def reward(shop: Shop, **input: Any) -> Any:
     """Create a reward."""
-    return (await shop.do(CREATE_REWARD, **({"name": "Mug", "cost": 100} | input)))["reward"]
+    return (await shop.do(CREATE_REWARD, **(dict[str, Any](name="Mug", cost=100) | input)))["reward"]
 
 
 async def redeem(shop: Shop, reward: Any, member: Any, key: str, **how: Any) -> Any:

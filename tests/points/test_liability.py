@@ -1,4 +1,4 @@
-"""pointsLiability. Without these the books could show other points than members hold, or yesterday's change with today."""
+"""pointsLiability. Without these the books could show other points than members hold, or held."""
 
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any

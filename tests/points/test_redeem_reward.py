@@ -220,7 +220,7 @@ async def test_a_claims_key_is_not_a_redemptions(shop: Shop) -> None:
 
     assert claimed["replayed"] is False
     assert claimed["code"]["id"] != made["code"]["id"]
-    row = await database().row("SELECT count(*) AS codes FROM reward_redemption WHERE merchant_id = $1 AND code_id = $2",
-                               shop.merchant_id, ids.decode("code", made["code"]["id"]))  # fmt: skip
+    counted = "SELECT count(*) AS codes FROM reward_redemption WHERE merchant_id = $1 AND code_id = $2"
+    row = await database().row(counted, shop.merchant_id, ids.decode("code", made["code"]["id"]))
     assert row is not None
     assert row["codes"] == 1

@@ -1,0 +1,188 @@
+"""Points that are earned and spent at once by two processes. Without these a balance could pay twice, or a stock."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app.database import database
+from app.points.expire_points import expire_points_of
+from tests.conftest import Api
+from tests.factories import Shop, usd
+from tests.points.documents import (
+    CONFIGURE,
+    GRANT,
+    RECORD,
+    REDEEM_REWARD,
+    REVERSE,
+    broken,
+    entries,
+    grant,
+    points,
+    purchase,
+    reward,
+)
+from tests.races.storm import Processes, at_once, kinds, members
+
+
+@pytest.fixture
+def processes(shop: Shop, api: Api, second_api: Api) -> Processes:
+    return Processes(shop, api, second_api)
+
+
+async def rich(shop: Shop, count: int, amount: int) -> list[str]:
+    """Enrol members and give each of them points."""
+    crowd = await members(shop, count)
+    await at_once((grant(shop, {"id": member}, amount, f"in {member}") for member in crowd), most=20)
+    return crowd
+
+
+async def test_of_fifty_spends_a_balance_for_twenty_pays_twenty(shop: Shop, processes: Processes) -> None:
+    (member,) = await rich(shop, 1, 200)
+
+    answers = await at_once(
+        processes.do(GRANT, memberId=member, amount=-10, reference="spend", idempotencyKey=f"spend {number}")
+        for number in range(50)
+    )
+
+    assert kinds(answers) == {"GrantPointsSuccess": 20, "InsufficientPoints": 30}
+    refused = [answer for answer in answers if answer["__typename"] == "InsufficientPoints"]
+    assert all(answer["required"] == 10 and answer["balance"] == 0 for answer in refused)
+    assert sorted(balance for _, balance, _ in await entries(shop, {"id": member})) == list(range(0, 201, 10))
+    assert await shop.wallet_versions({"id": member}) == list(range(1, 22))
+    assert await broken(shop) == []
+
+
+async def test_fifty_rewards_for_a_balance_for_twenty_are_twenty(shop: Shop, processes: Processes) -> None:
+    (member,) = await rich(shop, 1, 200)
+    pool = await shop.pool(codes=60, claimsPerMember=60)
+    mug = await reward(shop, cost=10, poolId=pool["id"])
+
+    answers = await at_once(
+        processes.do(REDEEM_REWARD, rewardId=mug["id"], memberId=member, idempotencyKey=f"k {number}")
+        for number in range(50)
+    )
+
+    assert kinds(answers) == {"RedeemRewardSuccess": 20, "InsufficientPoints": 30}
+    codes = {answer["redemption"]["code"]["id"] for answer in answers if "redemption" in answer}
+    assert len(codes) == 20
+    assert (await shop.stock(pool))["available"] == 40
+    assert await broken(shop) == []
+
+
+@pytest.mark.parametrize("backing", ["stock", "pool", "both"])
+async def test_the_last_reward_goes_to_one_of_thirty_members(shop: Shop, processes: Processes, backing: str) -> None:
+    crowd = await rich(shop, 30, 100)
+    pool = None if backing == "stock" else await shop.pool(codes=1)
+    mug = await reward(shop, stock=None if backing == "pool" else 1, poolId=None if pool is None else pool["id"])
+
+    answers = await at_once(
+        processes.do(REDEEM_REWARD, rewardId=mug["id"], memberId=member, idempotencyKey=f"k {member}")
+        for member in crowd
+    )
+
+    assert kinds(answers) == {"RedeemRewardSuccess": 1, "RewardOutOfStock": 29}
+    balances = sorted([await points(shop, {"id": member}) for member in crowd])
+    assert balances == [0] + [100] * 29
+    assert (await shop.counts())["reward_redemption"] == 1
+    assert await broken(shop) == []
+
+
+async def test_one_key_thirty_times_at_once_is_one_redemption(shop: Shop, processes: Processes) -> None:
+    (member,) = await rich(shop, 1, 100)
+    pool = await shop.pool(codes=1)
+
+    for turn, options in enumerate(({}, {"stock": 1}, {"poolId": pool["id"]})):
+        mug = await reward(shop, cost=30, **options)
+        answers = await at_once(
+            processes.do(REDEEM_REWARD, rewardId=mug["id"], memberId=member, idempotencyKey=f"k {turn}")
+            for _ in range(30)
+        )
+        assert kinds(answers) == {"RedeemRewardSuccess": 30}
+        assert len({answer["redemption"]["id"] for answer in answers}) == 1
+        assert sum(not answer["replayed"] for answer in answers) == 1
+    assert await points(shop, {"id": member}) == 10
+    assert await broken(shop) == []
+
+
+async def test_a_purchase_sent_by_twenty_callers_earns_once(shop: Shop, processes: Processes) -> None:
+    (member,) = await members(shop, 1)
+
+    answers = await at_once(
+        processes.do(RECORD, memberId=member, source="STORE", orderId="o-1", amount=usd(1000)) for _ in range(20)
+    )
+
+    assert kinds(answers) == {"RecordPurchaseSuccess": 20}
+    assert sum(not answer["replayed"] for answer in answers) == 1
+    assert len({(answer["purchase"]["id"], answer["entry"]["id"]) for answer in answers}) == 1
+    assert await entries(shop, {"id": member}) == [(10, 10, "PURCHASE")]
+
+
+async def test_a_grant_sent_by_twenty_callers_counts_once_even_when_it_empties(
+    shop: Shop, processes: Processes
+) -> None:
+    (member,) = await rich(shop, 1, 100)
+
+    answers = await at_once(
+        processes.do(GRANT, memberId=member, amount=-100, reference="all", idempotencyKey="all") for _ in range(20)
+    )
+
+    assert kinds(answers) == {"GrantPointsSuccess": 20}
+    assert len({answer["entry"]["id"] for answer in answers}) == 1
+    assert await entries(shop, {"id": member}) == [(100, 100, "ADJUSTMENT"), (-100, 0, "ADJUSTMENT")]
+
+
+async def test_everything_at_once_stays_exact(shop: Shop, processes: Processes) -> None:
+    await shop.do(CONFIGURE, pointsLifetimeDays=1)
+    crowd = await rich(shop, 3, 100)
+    made = [(await purchase(shop, {"id": member}, f"old {member}", 5000))["purchase"]["id"] for member in crowd]
+    aged = "UPDATE points_due SET expires_at = now() - interval '1 second' WHERE merchant_id = $1 AND mark = 100"
+    await database().row(aged, shop.merchant_id)
+    pool = await shop.pool(codes=20, claimsPerMember=20)
+    mug = await reward(shop, cost=20, stock=15, poolId=pool["id"])
+
+    calls: list[Any] = [expire_points_of(shop.merchant_id) for _ in range(3)]
+    for member, purchase_id in zip(crowd, made, strict=True):
+        for turn in range(8):
+            key = f"{member} {turn}"
+            calls += [
+                processes.do(RECORD, memberId=member, source="STORE", orderId=key, amount=usd(1000)),
+                processes.do(GRANT, memberId=member, amount=-15, reference="spend", idempotencyKey=key),
+                processes.do(REDEEM_REWARD, rewardId=mug["id"], memberId=member, idempotencyKey=key),
+                processes.do(REVERSE, purchaseId=purchase_id, reason="returned"),
+            ]
+    answers = await at_once(calls, most=40)
+
+    counted = kinds(answer for answer in answers if isinstance(answer, dict))
+    assert counted["RecordPurchaseSuccess"] == 24
+    assert counted["ReversePurchaseSuccess"] == 3
+    assert counted["PurchaseAlreadyReversed"] == 21
+    assert counted.get("RedeemRewardSuccess", 0) == (await shop.counts())["reward_redemption"]
+    assert (await shop.stock(pool))["allocated"] == counted.get("RedeemRewardSuccess", 0)
+    assert await broken(shop) == []
+
+
+async def test_liability_read_under_spends_is_always_a_whole_number_of_them(shop: Shop, processes: Processes) -> None:
+    """Every redemption moves 10 points out: a read between two sums of different snapshots would show another."""
+    crowd = await rich(shop, 4, 100)
+    seen: list[int] = []
+    done = asyncio.Event()
+
+    async def read() -> None:
+        while not done.is_set():
+            found = await shop.data("{ pointsLiability { outstandingPoints } }")
+            seen.append(found["pointsLiability"]["outstandingPoints"])
+
+    reading = asyncio.create_task(read())
+    await at_once(
+        (
+            processes.do(GRANT, memberId=member, amount=-10, reference="spend", idempotencyKey=f"{member} {turn}")
+            for turn in range(10) for member in crowd
+        ),
+        most=10,
+    )  # fmt: skip
+    done.set()
+    await reading
+
+    assert seen == sorted(seen, reverse=True)
+    assert all(each % 10 == 0 for each in seen)
