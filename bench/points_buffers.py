@@ -1,0 +1,81 @@
+"""Points: buffers of a wallet with 10 and with 100,000 entries, and of the liability of 155,848 of them."""
+
+import json
+from datetime import UTC, datetime
+from uuid import UUID
+
+from app import ids
+from app.context import Viewer
+from app.database import database, transaction
+from app.points import queries
+from app.points.ledger import POST
+from app.points.liability import LIABILITY
+from bench.world import add_members
+
+CHUNK = 5000
+LAST = UUID(int=2**128 - 1)
+#: A history made in bulk: each entry gives a point that expires, a second after the one before.
+HISTORY = """
+WITH made AS (
+    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, mark, expires_at,
+                              created_at)
+    SELECT $1, gen_random_uuid(), $2::uuid, 1, n, 'ADJUSTMENT', $2::uuid::text || n, n, now() + interval '30 days',
+        '2026-01-01T00:00:00Z'::timestamptz + make_interval(secs => n)
+    FROM generate_series($3::int, $4::int) AS n RETURNING *
+), due AS (
+    INSERT INTO points_due (merchant_id, entry_id, member_id, mark, expires_at, warned)
+    SELECT merchant_id, id, member_id, mark, expires_at, false FROM made
+)
+UPDATE wallet SET points = $4, expiring_earned = $4, expiring_until = now() + interval '30 days'
+WHERE merchant_id = $1 AND member_id = $2
+"""
+
+
+async def add_history(merchant_id: UUID, member_id: UUID, length: int) -> None:
+    """Give a new member so many entries of one point each."""
+    for first in range(1, length + 1, CHUNK):
+        await database().row(HISTORY, merchant_id, member_id, first, min(first + CHUNK - 1, length))
+
+
+async def _buffers(sql: str, *args: object) -> int:
+    """Return how many buffers a statement touches the third time."""
+    touched = 0
+    for _ in range(3):
+        async with transaction() as tx:
+            row = await tx.row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
+            if row is None:
+                raise RuntimeError("EXPLAIN returned no row")
+            plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
+            touched = int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+    return touched
+
+
+async def measure(viewer: Viewer) -> list[str]:
+    """Count a page of entries and a debit of half the balance for three lengths, then the liability."""
+    lines = ["| entries in the wallet | a page of 10 | a debit of half of it |", "|---:|---:|---:|"]
+    lengths = (10, 100_000, 55_838)
+    members = await add_members(viewer, len(lengths))
+    for member_id, length in zip(members, lengths, strict=True):
+        await add_history(viewer.merchant_id, member_id, length)
+    await database().row("VACUUM (ANALYZE) points_entry")
+    for member_id, length in zip(members, lengths, strict=True):
+        instant = datetime(9999, 1, 1, tzinfo=UTC)
+        page = await _buffers(queries.ENTRIES_OF_MEMBERS, viewer.merchant_id, [member_id], instant, LAST, 11)
+        origin = ids.new().hex
+        arguments = (ids.new(), -(length // 2), "ADJUSTMENT", origin, None, ids.new(), "system")
+        debit = await database().row(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {POST}", viewer.merchant_id, member_id, *arguments
+        )
+        if debit is None:
+            raise RuntimeError("EXPLAIN returned no row")
+        plan = json.loads(debit["QUERY PLAN"])[0]["Plan"]
+        lines.append(f"| {length:,} | {page} | {plan['Shared Hit Blocks'] + plan['Shared Read Blocks']} |")
+    now = await _buffers(LIABILITY, viewer.merchant_id, None)
+    half = await _buffers(LIABILITY, viewer.merchant_id, datetime(2026, 1, 1, 12, tzinfo=UTC))
+    whole = await _buffers(LIABILITY, viewer.merchant_id, datetime(2001, 1, 1, tzinfo=UTC))
+    lines += [
+        "",
+        f"The liability of {sum(lengths):,} entries: {now} buffers as of now, {half} as of twelve hours after",
+    ]
+    lines += [f"the first, {whole} as of a time before all of them."]
+    return lines
