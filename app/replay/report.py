@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from app.replay.journey import PERCENT_OFF, Journey
+from app.replay.journey import PERCENT_OFF, REWARD_COST, Journey
 
 
 @dataclass
@@ -60,6 +60,9 @@ def tell_mapping(console: Console, journey: Journey) -> None:
         f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "
         f"skipped. That leaves {len(journey.spendings):,}, each an order of its own, worth the household's largest "
         "basket of that day.",
+        "purchases": f"{len(journey.baskets):,} baskets, each a purchase of its household at the instant of the basket.",
+        "rewards": f"The data has none. Each household has a reward of {REWARD_COST:,} points for every whole "
+        f"{REWARD_COST:,} that its baskets earn at a point per dollar: {len(journey.prizes):,}.",
     }
     grid = Table.grid(padding=(0, 2))
     for name, sentence in lines.items():

