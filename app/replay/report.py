@@ -60,7 +60,7 @@ def tell_mapping(console: Console, journey: Journey) -> None:
         f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "
         f"skipped. That leaves {len(journey.spendings):,}, each an order of its own, worth the household's largest "
         "basket of that day.",
-        "purchases": f"{len(journey.baskets):,} baskets, each a purchase of its household at the instant of the basket.",
+        "purchases": f"{len(journey.baskets):,} baskets, each a purchase of its household at the basket's instant.",
         "rewards": f"The data has none. Each household has a reward of {REWARD_COST:,} points for every whole "
         f"{REWARD_COST:,} that its baskets earn at a point per dollar: {len(journey.prizes):,}.",
     }
