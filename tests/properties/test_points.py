@@ -108,6 +108,7 @@ class Ledger(RuleBasedStateMachine):
         self.holders = [Holder(self.do(self.shop.member())) for _ in range(2)]
         self.mug = self.do(reward(self.shop, cost=COST))
         self.lifetime: int | None = None
+        self.set_lifetime(5)
         self.purchases: list[tuple[int, str, int, Lot | None]] = []
         self.reversed: set[str] = set()
         self.answered: list[tuple[Any, Any]] = []
@@ -181,7 +182,7 @@ class Ledger(RuleBasedStateMachine):
         if taken:
             holder.debit(taken, "REVERSAL")
 
-    @rule(who=WHO, days=st.sampled_from([1, 4, 5, 29, 30]))
+    @rule(who=WHO, days=st.sampled_from([1, 5, 30]))
     def wait(self, who: int, days: int) -> None:
         self.do(days_later(self.shop, self.holders[who].member, days))
         self.holders[who].age(days)
@@ -220,8 +221,8 @@ async def test_any_walk_keeps_the_ledger_exact(api: Api, shop: Shop) -> None:
 
     how = settings(
         deadline=None,
-        max_examples=20,
-        stateful_step_count=25,
+        max_examples=25,
+        stateful_step_count=30,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
