@@ -151,5 +151,6 @@ async def configure_merchant(
     """Change the row and record it in one statement."""
     viewer = info.context.viewer
     wanted = {name: value for name in SETTINGS if (value := getattr(input, name)) is not UNSET}
-    await configure(database(), viewer.merchant_id, viewer.actor, wanted)
+    if wanted:
+        await configure(database(), viewer.merchant_id, viewer.actor, wanted)
     return ConfigureMerchantSuccess(merchant=Merchant.of(viewer.tenant))

@@ -6,7 +6,7 @@ spent (or expired), and a credit is the stretch `(mark - amount, mark]` of that 
 lies beyond `expiring_spent`, however many credits and debits there were: each costs the same.
 """
 
-from enum import Enum
+from enum import Enum, auto
 from typing import Final
 from uuid import UUID
 
@@ -75,11 +75,11 @@ LOCK_WALLET: Final = "SELECT points, expiring_spent FROM wallet WHERE merchant_i
 
 
 class Obstacle(Enum):
-    """Why an entry can't be written."""
+    """Why an entry can't be written: nobody's, below 0, or beyond POINTS_MAX."""
 
-    NO_MEMBER = "There is no such member."
-    TOO_FEW = "The balance would be negative."
-    TOO_MANY = f"The balance would be over {POINTS_MAX}."
+    NO_MEMBER = auto()
+    TOO_FEW = auto()
+    TOO_MANY = auto()
 
 
 async def post(

@@ -38,7 +38,7 @@ async def test_what_is_left_out_stays(shop: Shop) -> None:
     assert await configure(shop, pointsLifetimeDays=None, marginRate=None) == expected | {
         "pointsLifetimeDays": None, "marginRate": None
     }  # fmt: skip
-    assert (await shop.event_types()).count("merchant.configured") == 8
+    assert (await shop.event_types()).count("merchant.configured") == 7
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from app.database import database
 from app.points.expire_points import expire_points, expire_points_of, warn_of_expiry
 from tests.factories import Shop
 from tests.points.documents import CONFIGURE, broken, days_later, entries, grant, member_uuid, points, purchase
+from workers.expire_points import expire_points as expire_points_job
+from workers.settings import CRON_JOBS
 
 AGE = "UPDATE points_due SET expires_at = now() - interval '1 second' WHERE merchant_id = $1 AND mark <= $2"
 DUE = "SELECT mark FROM points_due WHERE merchant_id = $1 AND member_id = $2 ORDER BY mark"
@@ -173,6 +175,17 @@ async def test_a_warning_comes_once_and_only_for_what_is_left(shop: Shop, member
     assert [f"entry_{row['subject_id'].hex}" for row in await database().rows(WARNED, shop.merchant_id)] == [left["id"]]
     assert await shop.counts() == before
     assert await shop.wallet_versions(member) == [1, 2, 3]
+
+
+async def test_the_timetables_job_warns_and_then_expires(shop: Shop, member: Any) -> None:
+    await grant(shop, member, 10, "in")
+    await database().row(AGE, shop.merchant_id, 10)
+
+    await expire_points_job({})
+
+    assert (await shop.event_types())[-2:] == ["points.expiring", "points.debited"]
+    assert await points(shop, member) == 0
+    assert any(job.coroutine is expire_points_job for job in CRON_JOBS)
 
 
 async def test_without_warning_days_there_is_no_warning(shop: Shop, member: Any) -> None:
