@@ -83,10 +83,11 @@ def api(
     gc.disable()
     import socket
 
-    from app.listening import address_of, bind
+    from app.listening import address_of, allow_many_sockets, bind
 
     _name_data(data)
     _refuse_unconfigured()
+    allow_many_sockets()
     if fd is None:
         from app.preflight import check_database
 

@@ -1,7 +1,9 @@
 """The listening socket that a supervisor shares among its API processes, and one plain question through it."""
 
 import asyncio
+import contextlib
 import socket
+import sys
 from typing import Final
 
 from app.errors import ConfigurationError
@@ -30,6 +32,16 @@ def bind(host: str, port: int) -> socket.socket:
             f"Can't listen on {host}:{port} ({reason.lower()}); stop what does or choose another with --port."
         ) from None
     return listening
+
+
+def allow_many_sockets() -> None:
+    """Let this process and its children open as many files as the system lets them; some shells give 256 or 1,024."""
+    if sys.platform != "win32":
+        import resource  # noqa: PLC0415  (Windows has no such module)
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def address_of(listening: socket.socket) -> str:

@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import claim_buffers, create_campaign, generate_codes, points_buffers, round_trips
+from bench import claim_buffers, create_campaign, generate_codes, live_wallet, points_buffers, round_trips
 from bench.world import run
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -15,6 +15,7 @@ MEASUREMENTS = {
     "S3: SQL round trips per operation": round_trips.measure,
     "S4: 5,000 codes": generate_codes.measure,
     "S4: a campaign to 5,000": create_campaign.measure,
+    "S5: a thousand live wallets": live_wallet.measure,
     "Points": points_buffers.measure,
 }
 

@@ -1,0 +1,211 @@
+"""S5: a thousand members watch their wallets on one API process while a hundred changes are committed per second."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from statistics import quantiles
+from uuid import UUID
+
+import orjson
+import psutil
+import websockets
+
+from app import ids
+from app.config import settings
+from app.context import Viewer
+from app.coupons.claim_code import claim
+from app.coupons.generate_codes import encrypted_codes, store_batch
+from app.database import database, transaction
+from app.embedded import DataDirectory
+from app.graphql_socket import PROTOCOL
+from app.listening import allow_many_sockets, ask, bind
+from app.members import tokens
+from app.members.wallet_feed import SWEEP
+from app.rings import ringing
+from app.running import START_SECONDS_MAX, adopt, ensure_master_keys
+from bench.wire import AUTHENTICATION, counting
+from bench.world import activate, add_members, add_pool
+
+SUBSCRIBERS = 1000
+CHANGES_PER_SECOND = 100
+ROUNDS = 3
+#: The first subscribers make the process load what it loads once; memory is counted for those after them.
+WARM = 10
+
+SUBSCRIPTION = """
+subscription ($after: Int) {
+  walletChanged(after: $after) {
+    version wallet { version } event { id type occurredAt } code { id state masked text expiresAt pool { name } }
+  }
+}
+"""
+
+
+class Deliveries:
+    """When each subscriber was given each version (monotonic seconds)."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.at: dict[tuple[UUID, int], float] = {}
+        self.over = asyncio.Event()
+        self.connecting = asyncio.Semaphore(50)
+        self._awaited = 0
+        self._arrived = asyncio.Event()
+
+    def note(self, member_id: UUID, version: int) -> None:
+        """Note one that was just given."""
+        self.at[member_id, version] = time.monotonic()
+        if len(self.at) == self._awaited:
+            self._arrived.set()
+
+    async def all(self, count: int) -> None:
+        """Wait until so many were given."""
+        self._awaited = count
+        self._arrived.clear()
+        if len(self.at) < count:
+            await self._arrived.wait()
+
+
+async def measure(viewer: Viewer) -> list[str]:
+    """Return the table of S5. Changes are committed by this process, and rung by it, as another API process would."""
+    allow_many_sockets()
+    data = DataDirectory(settings().data)
+    adopt(FLASH_MASTER_KEYS=ensure_master_keys(data))
+    members = await add_members(viewer, SUBSCRIBERS)
+    pools = [await _pool(viewer) for _ in range(1 + ROUNDS)]
+    await database().row("ANALYZE")
+    async with contextlib.AsyncExitStack() as stack:
+        redis_url = await stack.enter_async_context(_valkey(data))
+        through, waits = await stack.enter_async_context(counting(settings().database_url or ""))
+        process, url = await stack.enter_async_context(_api(data, through, redis_url))
+        await stack.enter_async_context(ringing(redis_url))
+        following = await stack.enter_async_context(asyncio.TaskGroup())
+        deliveries = Deliveries()
+        for member_id in members[:WARM]:
+            following.create_task(_follow(viewer, member_id, url, deliveries))
+        # The first change tells that a subscriber is there; connecting takes as long as it takes.
+        for member_id in members:
+            await claim(database(), viewer, pools[0], member_id, None)
+        await deliveries.all(WARM)
+        resident = process.memory_info().rss
+        for member_id in members[WARM:]:
+            following.create_task(_follow(viewer, member_id, url, deliveries))
+        await deliveries.all(SUBSCRIBERS)
+        resident = process.memory_info().rss - resident
+
+        waits.clear()
+        busy = _cpu_seconds(process)
+        begun = time.monotonic()
+        committed = await _change(viewer, members, pools[1:])
+        await deliveries.all(SUBSCRIBERS * (1 + ROUNDS))
+        seconds = time.monotonic() - begun
+        busy = _cpu_seconds(process) - busy
+        deliveries.over.set()
+    read = [statement for statement in waits if statement not in AUTHENTICATION]
+    sweeps = read.count(SWEEP)
+    late = sorted((deliveries.at[change] - at) * 1000 for change, at in committed.items())
+    cuts = quantiles(late, n=100)
+    changes = len(committed)
+    return [
+        f"{changes:,} changes to {SUBSCRIBERS:,} wallets in {seconds:.0f} s; all delivered once.",
+        "",
+        "| what | measured | goal |",
+        "|---|---|---|",
+        f"| commit → delivery, p50 | {cuts[49]:.1f} ms | |",
+        f"| commit → delivery, p99 | {cuts[98]:.1f} ms | ≤ 50 ms on a quiet machine |",
+        f"| commit → delivery, the latest | {late[-1]:.1f} ms | |",
+        f"| resident per subscriber | {resident / (SUBSCRIBERS - WARM) / 1024:.0f} KiB | ≤ 60 KB |",
+        f"| database reads per delivery | {(len(read) - sweeps) / changes:.3f} | 0 |",
+        f"| sweeps, one statement for all subscribers | {sweeps / seconds:.2f} per second | |",
+        f"| CPU of the API process per delivery | {busy / changes * 1000:.2f} ms | |",
+    ]
+
+
+async def _change(viewer: Viewer, members: list[UUID], pools: list[UUID]) -> dict[tuple[UUID, int], float]:
+    """Claim for every member from each pool, at the pace. Returns when each change was committed."""
+    committed: dict[tuple[UUID, int], float] = {}
+    claiming: set[asyncio.Task[None]] = set()
+
+    async def claim_one(pool_id: UUID, member_id: UUID, version: int) -> None:
+        await claim(database(), viewer, pool_id, member_id, None)
+        committed[member_id, version] = time.monotonic()
+
+    due = time.monotonic()
+    for version, pool_id in enumerate(pools, start=2):
+        for member_id in members:
+            claiming.add(asyncio.create_task(claim_one(pool_id, member_id, version)))
+            due += 1 / CHANGES_PER_SECOND
+            await asyncio.sleep(max(due - time.monotonic(), 0))
+    await asyncio.gather(*claiming)
+    return committed
+
+
+async def _follow(viewer: Viewer, member_id: UUID, url: str, deliveries: Deliveries) -> None:
+    """Watch a wallet from its beginning. Raises RuntimeError when a version comes twice or out of order."""
+    token, _ = tokens.issue(viewer.tenant, member_id, 3600)
+    async with deliveries.connecting:
+        socket = await websockets.connect(url, subprotocols=[PROTOCOL], compression=None)  # type: ignore[list-item]
+    async with socket:
+        await socket.send(orjson.dumps({"type": "connection_init", "payload": {"token": token}}).decode())
+        await socket.recv()
+        payload = {"query": SUBSCRIPTION, "variables": {"after": 0}}
+        await socket.send(orjson.dumps({"type": "subscribe", "id": "1", "payload": payload}).decode())
+        for version in range(1, 2 + ROUNDS):
+            message = await socket.recv()
+            deliveries.note(member_id, version)
+            if orjson.loads(message)["payload"]["data"]["walletChanged"]["version"] != version:
+                raise RuntimeError("a version came twice or out of order")
+        await deliveries.over.wait()
+
+
+async def _pool(viewer: Viewer) -> UUID:
+    pool_id, batch_id = await add_pool(viewer), ids.new()
+    rows = encrypted_codes(viewer.tenant.keys, "PERCENT", SUBSCRIBERS, pool_id, batch_id)
+    async with transaction() as tx:
+        await store_batch(tx, viewer, pool_id, batch_id, rows, None)
+    await activate(viewer, pool_id)
+    return pool_id
+
+
+@contextlib.asynccontextmanager
+async def _valkey(data: DataDirectory) -> AsyncIterator[str]:
+    command = data.valkey_command()
+    async with _process(command.arguments, command.log):
+        yield data.redis_url
+
+
+@contextlib.asynccontextmanager
+async def _api(data: DataDirectory, database_url: str, redis_url: str) -> AsyncIterator[tuple[psutil.Process, str]]:
+    """Run one API process. Yields it and the address of its sockets."""
+    with contextlib.closing(bind("127.0.0.1", 0)) as listening:
+        descriptor = listening.fileno()
+        arguments = [sys.executable, "-m", "app", "api", "--fd", str(descriptor)]
+        variables = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        async with _process(arguments, data.logs / "api.log", descriptor, **variables) as process:
+            async with asyncio.timeout(START_SECONDS_MAX):
+                await ask(listening, "/readyz", within_seconds=START_SECONDS_MAX)
+            yield psutil.Process(process.pid), f"ws://127.0.0.1:{listening.getsockname()[1]}/graphql"
+
+
+@contextlib.asynccontextmanager
+async def _process(
+    arguments: list[str], log: Path, *descriptors: int, **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *arguments, env=os.environ | variables, pass_fds=descriptors, stdout=output, stderr=output
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
