@@ -203,7 +203,7 @@ class Listener:
     def _tell(self, channel: str, message: bytes) -> None:
         try:
             row = decode(message)
-        except (ValueError, TypeError, KeyError):
+        except (ArithmeticError, LookupError, TypeError, ValueError):
             log.warning("a ring can't be read")
             row = {}
         self._heard(channel, row)
@@ -220,7 +220,7 @@ def encode(row: Mapping[str, Any]) -> bytes:
 
 
 def decode(message: bytes) -> Row:
-    """Return the row that `encode` was given. Raises ValueError, TypeError or KeyError for anything else."""
+    """Return the row that `encode` was given. Raises ArithmeticError, LookupError, TypeError or ValueError for others."""
     spelt = orjson.loads(message)
     return {
         name: _TAGS[value[0]](value[1]) if isinstance(value, list) else value for name, value in dict(spelt).items()

@@ -1,0 +1,237 @@
+"""Rings. Without these a delivery could read the database, a lost ring lose a change, or Valkey hold up a claim."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from datetime import UTC
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from app import rings
+from app.config import settings
+from app.coupons.expire_codes import expire_batch
+from app.database import database, transaction
+from app.events import WALLET_EVENTS
+from app.members.wallet_changes import CHANGE_COLUMNS, ring_wallet
+from app.members.wallet_feed import BEGIN, READ, SWEEP
+from bench.wire import counting
+from tests.conftest import run_api
+from tests.factories import Shop, open_shop
+from tests.live.sockets import Socket, joined
+from tests.live.test_wallet_changed import AGE_CODES, MAKERS
+from tests.live.valkeys import api_with_own_valkey
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.text("abé\0😀\"\\"),
+    st.uuids(),
+    st.binary(),
+    st.decimals(allow_nan=False, allow_infinity=False),
+    st.datetimes(timezones=st.just(UTC)),
+)
+
+
+@given(st.dictionaries(st.sampled_from("abcdef"), VALUES))
+def test_a_ring_says_exactly_what_the_row_said(row: dict[str, Any]) -> None:
+    assert rings.decode(rings.encode(row)) == row
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"null",
+        b"7",
+        b'"x"',
+        b'{"a": []}',
+        b'{"a": ["z", "x"]}',
+        b'{"a": ["u", "x"]}',
+        b'{"a": ["d", "x"]}',
+        b'{"a": ["b", 7]}',
+    ],
+)
+def test_what_is_no_ring_is_an_error_that_listeners_expect(message: bytes) -> None:
+    with pytest.raises((ArithmeticError, LookupError, TypeError, ValueError)):
+        rings.decode(message)
+
+
+@pytest.mark.parametrize("event_type", WALLET_EVENTS)
+async def test_a_delivery_reads_nothing(worker_database: str, database_pool: Any, event_type: str) -> None:
+    async with counting(worker_database) as (through, waits), contextlib.AsyncExitStack() as stack:
+        api = await _run(stack, through, FLASH_WALLET_SWEEP_SECONDS="3600")
+        shop = await stack.enter_async_context(open_shop(f"{api.url}/graphql"))
+        member = await shop.member()
+        pool = await shop.pool(codeLifetimeDays=5)
+        token = await shop.token(member["id"])
+        socket = await stack.enter_async_context(joined(shop.url.replace("http", "ws"), token))
+        await socket.follow(0)
+        await _followed(socket, waits)
+        # What jobs change rings from the process that they run in; here it is this one.
+        await stack.enter_async_context(rings.ringing(settings().redis_url))
+        await MAKERS[event_type](shop, member, pool)
+        versions = await shop.wallet_versions(member)
+        changes = await socket.changes(len(versions))
+
+    assert [change["version"] for change in changes] == versions
+    assert changes[-1]["event"]["type"] == event_type
+    assert not {READ, SWEEP, BEGIN}.intersection(waits)
+
+
+async def _run(stack: contextlib.AsyncExitStack, database_url: str, **environment: str) -> Any:
+    """Run an API whose database is behind a proxy on this loop, which waiting for it must not block."""
+    running = run_api(database_url, **environment)
+    api = await asyncio.to_thread(running.__enter__)
+    stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)
+    return api
+
+
+async def _followed(socket: Socket, waits: list[str]) -> None:
+    """Return once the subscription has read what it missed: a statement is prepared, then executed."""
+    deadline = time.monotonic() + 20
+    while waits.count(READ) < 2:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    waits.clear()
+
+
+async def test_a_ring_without_its_change_is_read_from_the_table(shop: Shop, database_pool: Any) -> None:
+    member = await shop.member()
+    await shop.claim(await shop.pool(), member)
+    statement = f"SELECT {CHANGE_COLUMNS} FROM event e WHERE merchant_id = $1 AND type = 'code.claimed'"
+    row = await database().row(statement, shop.merchant_id)
+    assert row is not None
+    async with joined(shop.url.replace("http", "ws"), await shop.token(member["id"])) as socket:
+        await socket.follow(0)
+        first = await socket.change()
+        async with rings.ringing(settings().redis_url):
+            # A ring that repeats what was told, and one that can't be read, tell nothing new.
+            ring_wallet(database(), shop.merchant_id, row)
+            await _publish(shop, member, b"no JSON")
+            await shop.redeem([first["code"]["text"]], member)
+            second = await socket.change()
+            await socket.send(type="ping")
+            assert await socket.receive() == {"type": "pong"}
+
+    assert (first["version"], second["version"]) == (1, 2)
+
+
+async def _publish(shop: Shop, member: Any, message: bytes) -> None:
+    async with Redis.from_url(os.environ["REDIS_URL"]) as redis:
+        channel = f"flash:wallet:{shop.merchant_id.hex}:{member['id'].removeprefix('member_')}"
+        assert await redis.publish(channel, message) == 1
+
+
+async def test_nothing_rings_before_the_commit_or_after_a_rollback(shop: Shop, database_pool: Any) -> None:
+    row = {"event_wallet_version": 1, "event_member_id": uuid4()}
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    began = asyncio.Event()
+    listener = rings.Listener(os.environ["REDIS_URL"], lambda channel, _row: heard.put_nowait(channel), began.set)
+    for channel in ("committed", "rolled back", "at once"):
+        await listener.listen(f"{shop.merchant_id}:{channel}")
+    listening = asyncio.create_task(listener.run())
+    await began.wait()
+    async with rings.ringing(settings().redis_url):
+        with contextlib.suppress(ZeroDivisionError):
+            async with transaction() as tx:
+                rings.ring(tx, f"{shop.merchant_id}:rolled back", row)
+                raise ZeroDivisionError
+        outside = database()
+        async with transaction() as tx:
+            rings.ring(tx, f"{shop.merchant_id}:committed", row)
+            rings.ring(outside, f"{shop.merchant_id}:at once", row)
+            first = await heard.get()
+        second = await heard.get()
+    listening.cancel()
+
+    assert (first, second) == (f"{shop.merchant_id}:at once", f"{shop.merchant_id}:committed")
+    assert heard.empty()
+
+
+async def test_what_rings_is_encrypted(shop: Shop) -> None:
+    member = await shop.member(email="ada@example.com", displayName="Ada Lovelace")
+    channel = f"flash:wallet:{shop.merchant_id.hex}:{member['id'].removeprefix('member_')}"
+    async with Redis.from_url(os.environ["REDIS_URL"]) as redis, redis.pubsub() as listening:
+        await listening.subscribe(channel)
+        await listening.get_message(timeout=10)
+        code = await shop.claim(await shop.pool(), member)
+        message = await listening.get_message(timeout=10)
+
+    assert message is not None
+    row = rings.decode(message["data"])
+    assert row["event_wallet_version"] == 1
+    for secret in (code["text"], code["text"][4:-2], "ada@example.com", "Ada"):
+        assert secret.encode() not in message["data"]
+        assert not any(secret.encode() in value for value in row.values() if isinstance(value, bytes))
+
+
+@pytest.mark.parametrize("trouble", ["killed", "frozen"])
+async def test_without_valkey_claims_go_on_and_changes_arrive(
+    worker_database: str, database_pool: Any, trouble: str
+) -> None:
+    async with api_with_own_valkey(worker_database) as (api, valkey), open_shop(f"{api.url}/graphql") as shop:
+        member = await shop.member()
+        pool = await shop.pool(codes=9, claimsPerMember=9)
+        token = await shop.token(member["id"])
+        async with joined(shop.url.replace("http", "ws"), token) as socket:
+            await socket.follow(0)
+            await shop.claim(pool, member, idempotencyKey="before")
+            versions = [(await socket.change())["version"]]
+            if trouble == "killed":
+                valkey.kill()
+            else:
+                valkey.send(signal.SIGSTOP)
+            for number in range(4):
+                await shop.claim(pool, member, idempotencyKey=f"without-{number}")
+            versions += [change["version"] for change in await socket.changes(4)]
+            async with joined(shop.url.replace("http", "ws"), token) as late:
+                await late.follow(2)
+                assert [change["version"] for change in await late.changes(3)] == [3, 4, 5]
+            if trouble == "killed":
+                valkey.start()
+            else:
+                valkey.send(signal.SIGCONT)
+            for number in range(4):
+                await shop.claim(pool, member, idempotencyKey=f"after-{number}")
+            versions += [change["version"] for change in await socket.changes(4)]
+
+    assert versions == list(range(1, 10))
+
+
+async def test_listening_again_looks_at_once_for_what_rang_in_between(worker_database: str, database_pool: Any) -> None:
+    running = api_with_own_valkey(worker_database, FLASH_WALLET_SWEEP_SECONDS="3600")
+    async with running as (api, valkey), open_shop(f"{api.url}/graphql") as shop:
+        member = await shop.member()
+        pools = [await shop.pool() for _ in range(2)]
+        async with joined(shop.url.replace("http", "ws"), await shop.token(member["id"])) as socket:
+            await socket.follow(0)
+            await shop.claim(pools[0], member)
+            assert (await socket.change())["version"] == 1
+            valkey.kill()
+            await shop.claim(pools[1], member)
+            valkey.start()
+
+            assert (await socket.change())["version"] == 2
+
+
+async def test_without_a_ring_the_sweep_finds_what_changed(shop: Shop) -> None:
+    member = await shop.member()
+    pool = await shop.pool(codeLifetimeDays=5)
+    async with joined(shop.url.replace("http", "ws"), await shop.token(member["id"])) as socket:
+        await socket.follow(0)
+        await shop.claim(pool, member)
+        assert (await socket.change())["version"] == 1
+        await database().row(AGE_CODES, shop.merchant_id)
+        # This process doesn't ring.
+        assert await expire_batch(shop.merchant_id) == 1
+        change = await socket.change()
+
+    assert (change["version"], change["event"]["type"]) == (2, "code.expired")

@@ -1,0 +1,321 @@
+"""walletChanged. Without these a member could miss a change, get one twice, or see one that isn't as it was."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app import ids
+from app.coupons.expire_codes import expire_batch
+from app.database import database
+from app.events import WALLET_EVENTS
+from tests.coupons.test_reverse_redemption import REVERSE
+from tests.coupons.test_revoke_code import REVOKE
+from tests.factories import Shop
+from tests.live.sockets import Socket, address, joined
+
+AGE_EVENTS = """
+UPDATE event SET occurred_at = now() - make_interval(days => $3)
+WHERE merchant_id = $1 AND member_id = $2 AND wallet_version <= $4
+"""
+AGE_CODES = "UPDATE code SET expires_at = now() WHERE merchant_id = $1 AND state = 'ALLOCATED'"
+WALLET = "{ wallet { version codes { edges { node { id text state } } } } }"
+
+
+async def _member(shop: Shop, *, pools: int = 1, **terms: Any) -> tuple[Any, str, list[Any]]:
+    """Return a member, its token and pools to claim from."""
+    member = await shop.member()
+    return member, await shop.token(member["id"]), [await shop.pool(**terms) for _ in range(pools)]
+
+
+async def test_a_claim_is_told_as_it_happened(shop: Shop) -> None:
+    member, token, (pool,) = await _member(shop)
+    async with joined(address(shop), token) as socket:
+        await socket.follow(0)
+        code = await shop.claim(pool, member)
+        change = await socket.change()
+
+    row = await database().row("SELECT * FROM event WHERE merchant_id = $1 AND type = 'code.claimed'", shop.merchant_id)
+    assert row is not None
+    assert change == {
+        "version": 1,
+        "wallet": {"id": member["wallet"]["id"], "version": 1, "member": {"id": member["id"]}},
+        "event": {
+            "id": ids.encode("event", row["id"]),
+            "type": "code.claimed",
+            "subjectId": code["id"],
+            "actor": row["actor"],
+            "occurredAt": code["allocatedAt"],
+            "reason": None,
+        },
+        "code": code | {"owner": {"id": member["id"]}},
+    }
+
+
+async def test_without_after_changes_come_from_now_on(shop: Shop) -> None:
+    member, token, (first, second) = await _member(shop, pools=2)
+    await shop.claim(first, member)
+    async with joined(address(shop), token) as socket:
+        await socket.follow()
+        # What is answered after the subscription began was asked after it: one socket's operations begin in order,
+        # and an operation that waits for the database twice has followed by then.
+        for number in range(5):
+            await socket.subscribe(WALLET, id=f"q{number}")
+            assert (await socket.receive())["payload"]["data"]["wallet"]["version"] == 1
+            assert (await socket.receive())["type"] == "complete"
+        await shop.claim(second, member)
+        change = await socket.change()
+
+    assert (change["version"], change["code"]["pool"]["id"]) == (2, second["id"])
+
+
+async def test_what_was_missed_comes_first_and_in_order(shop: Shop) -> None:
+    member, token, pools = await _member(shop, pools=4)
+    codes = [await shop.claim(pool, member) for pool in pools[:3]]
+    async with joined(address(shop), token) as socket:
+        await socket.follow(1)
+        missed = await socket.changes(2)
+        codes.append(await shop.claim(pools[3], member))
+        live = await socket.change()
+
+    assert [(change["version"], change["code"]["id"]) for change in (*missed, live)] == [
+        (version, codes[version - 1]["id"]) for version in (2, 3, 4)
+    ]
+
+
+async def test_a_long_absence_is_replayed_in_batches_without_a_gap(shop: Shop) -> None:
+    member, token, (pool,) = await _member(shop, codes=130, claimsPerMember=130)
+    for number in range(130):
+        await shop.claim(pool, member, idempotencyKey=f"k-{number}")
+    async with joined(address(shop), token) as socket:
+        await socket.follow(0)
+        changes = await socket.changes(130)
+
+    assert [change["version"] for change in changes] == list(range(1, 131))
+    assert len({change["code"]["id"] for change in changes}) == 130
+
+
+async def _claimed(shop: Shop, member: Any, pool: Any) -> Any:
+    return await shop.claim(pool, member)
+
+
+async def _redeemed(shop: Shop, member: Any, pool: Any) -> Any:
+    code = await shop.claim(pool, member)
+    return (await shop.redeem([code["text"]], member))["redemptions"][0]
+
+
+async def _expired(shop: Shop, member: Any, pool: Any) -> None:
+    await shop.claim(pool, member)
+    await database().row(AGE_CODES, shop.merchant_id)
+    await expire_batch(shop.merchant_id)
+
+
+async def _revoked(shop: Shop, member: Any, pool: Any) -> None:
+    code = await shop.claim(pool, member)
+    await shop.do(REVOKE, codeId=code["id"], reason="leaked")
+
+
+async def _reversed(shop: Shop, member: Any, pool: Any) -> None:
+    redemption = await _redeemed(shop, member, pool)
+    await shop.do(REVERSE, redemptionId=redemption["id"], reason="returned", reinstate=True)
+
+
+#: How each event that raises a wallet comes about, last.
+MAKERS = {
+    "code.claimed": _claimed,
+    "code.expired": _expired,
+    "code.redeemed": _redeemed,
+    "code.revoked": _revoked,
+    "redemption.reversed": _reversed,
+}
+
+
+@pytest.mark.parametrize("event_type", WALLET_EVENTS)
+async def test_every_change_is_told_live_and_replayed_alike(shop: Shop, event_type: str) -> None:
+    member, token, (pool,) = await _member(shop, codeLifetimeDays=5)
+    async with joined(address(shop), token) as live, joined(address(shop), token) as late:
+        await live.follow(0)
+        await MAKERS[event_type](shop, member, pool)
+        versions = await shop.wallet_versions(member)
+        told = await live.changes(len(versions))
+        await late.follow(0)
+        replayed = await late.changes(len(versions))
+
+    assert versions == list(range(1, len(versions) + 1))
+    assert [change["version"] for change in told] == versions
+    for change in (*told, *replayed):
+        # The test let codes expire before their time.
+        del change["code"]["expiresAt"]
+    assert told == replayed
+    last = told[-1]
+    assert last["event"]["type"] == event_type
+    assert last["event"]["reason"] is None
+    assert last["code"]["state"] == WALLET_EVENTS[event_type]
+    assert last["code"]["text"].startswith("PCT-")
+    assert (last["code"]["redeemedAt"] is not None) == (WALLET_EVENTS[event_type] == "REDEEMED")
+
+
+async def test_a_change_shows_the_code_as_of_then_whatever_became_of_it(shop: Shop) -> None:
+    member, token, (pool,) = await _member(shop)
+    code = await shop.claim(pool, member)
+    redemption = (await shop.redeem([code["text"]], member))["redemptions"][0]
+    await shop.do(REVERSE, redemptionId=redemption["id"], reason="returned", reinstate=True)
+    await shop.do(REVOKE, codeId=code["id"], reason="leaked")
+    async with joined(address(shop), token) as socket:
+        await socket.follow(0)
+        changes = await socket.changes(4)
+
+    assert [(change["code"]["state"], change["wallet"]["version"]) for change in changes] == [
+        ("ALLOCATED", 1),
+        ("REDEEMED", 2),
+        ("ALLOCATED", 3),
+        ("REVOKED", 4),
+    ]
+    assert [change["code"]["redeemedAt"] is None for change in changes] == [True, False, True, True]
+
+
+async def test_codes_of_one_order_are_changes_of_their_own(shop: Shop) -> None:
+    member, token, pools = await _member(shop, pools=3, stacking="STACKABLE")
+    codes = [await shop.claim(pool, member) for pool in pools]
+    async with joined(address(shop), token) as socket:
+        await socket.follow(3)
+        await shop.redeem([code["text"] for code in codes], member)
+        changes = await socket.changes(3)
+
+    assert [change["version"] for change in changes] == [4, 5, 6]
+    assert {change["code"]["id"] for change in changes} == {code["id"] for code in codes}
+    assert {change["code"]["state"] for change in changes} == {"REDEEMED"}
+
+
+async def test_a_member_is_told_of_its_own_wallet_only(shop: Shop, other_shop: Shop) -> None:
+    member, token, (pool, second) = await _member(shop, pools=2)
+    stranger, _, _ = await _member(shop)
+    foreigner, _, (foreign,) = await _member(other_shop)
+    async with joined(address(shop), token) as socket:
+        await socket.follow(0)
+        await shop.claim(pool, stranger)
+        await other_shop.claim(foreign, foreigner)
+        await shop.claim(second, member)
+        change = await socket.change()
+
+    assert (change["version"], change["code"]["pool"]["id"]) == (1, second["id"])
+    assert change["wallet"]["member"]["id"] == member["id"]
+
+
+async def test_all_sockets_of_a_member_are_told(shop: Shop) -> None:
+    member, token, (pool,) = await _member(shop)
+    async with joined(address(shop), token) as phone, joined(address(shop), token) as desk:
+        for socket in (phone, desk):
+            await socket.follow(0)
+            await socket.follow(0, id="2")
+        await shop.claim(pool, member)
+        messages = [await socket.receive() for socket in (phone, phone, desk, desk)]
+
+    assert sorted(message["id"] for message in messages) == ["1", "1", "2", "2"]
+    assert [message["payload"] for message in messages] == [messages[0]["payload"]] * 4
+
+
+@pytest.mark.parametrize("after", [-1, -(2**31), 2, 2**31 - 1])
+async def test_a_version_that_the_wallet_does_not_have_is_unknown(shop: Shop, after: int) -> None:
+    member, token, (pool,) = await _member(shop)
+    await shop.claim(pool, member)
+    async with joined(address(shop), token) as socket:
+        await socket.follow(after)
+        error = await socket.error()
+
+    assert error["extensions"] == {"code": "VERSION_UNKNOWN", "version": 1}
+    assert error["path"] == ["walletChanged"]
+
+
+async def test_what_is_too_long_ago_is_gone_and_the_rest_is_not(shop: Shop) -> None:
+    member, token, pools = await _member(shop, pools=3)
+    for pool in pools:
+        await shop.claim(pool, member)
+    await database().row(AGE_EVENTS, shop.merchant_id, ids.decode("member", member["id"]), 91, 2)
+    async with joined(address(shop), token) as socket:
+        errors = []
+        for after in (0, 1):
+            await socket.follow(after)
+            errors.append((await socket.error())["extensions"])
+        await socket.follow(2)
+        change = await socket.change()
+        await socket.follow(3, id="2")
+
+    assert errors == [{"code": "HISTORY_GONE", "version": 3}] * 2
+    assert change["version"] == 3
+
+
+@pytest.mark.parametrize("role", ["ADMIN", "CHECKOUT", "ANALYST"])
+async def test_keys_have_no_wallet_to_follow(shop: Shop, role: str) -> None:
+    async with joined(address(shop), await shop.key(role)) as socket:
+        await socket.follow()
+        error = await socket.error()
+
+    assert error["extensions"]["code"] == "FORBIDDEN"
+
+
+async def test_a_field_that_is_not_for_members_is_an_error_within_the_change(shop: Shop) -> None:
+    member, token, pools = await _member(shop, pools=2)
+    document = "subscription { walletChanged(after: 0) { version code { pool { stock { total } } } } }"
+    async with joined(address(shop), token) as socket:
+        await socket.subscribe(document)
+        for pool in pools:
+            await shop.claim(pool, member)
+        payloads = [(await socket.receive())["payload"] for _ in pools]
+
+    assert [payload["data"]["walletChanged"] for payload in payloads] == [
+        {"version": 1, "code": None},
+        {"version": 2, "code": None},
+    ]
+    assert [payload["errors"][0]["extensions"]["code"] for payload in payloads] == ["FORBIDDEN"] * 2
+
+
+async def test_what_resolvers_load_is_as_of_each_change(shop: Shop) -> None:
+    member, token, pools = await _member(shop, pools=3)
+    document = """
+    subscription { walletChanged(after: 0) { version wallet { codes { edges { node { id } } } } } }
+    """
+    counted = []
+    async with joined(address(shop), token) as socket:
+        await socket.subscribe(document)
+        for pool in pools:
+            await shop.claim(pool, member)
+            change = await socket.change()
+            counted.append((change["version"], len(change["wallet"]["codes"]["edges"])))
+
+    assert counted == [(1, 1), (2, 2), (3, 3)]
+
+
+async def test_many_changes_at_once_come_once_and_in_order(shop: Shop) -> None:
+    member, token, (pool,) = await _member(shop, codes=60, claimsPerMember=60)
+    async with joined(address(shop), token) as socket:
+        await socket.follow(0)
+        await asyncio.gather(*(shop.claim(pool, member, idempotencyKey=f"k-{number}") for number in range(60)))
+        versions = [change["version"] for change in await socket.changes(60)]
+
+    assert versions == list(range(1, 61))
+
+
+async def test_a_subscription_that_was_completed_is_silent(shop: Shop) -> None:
+    member, token, (pool, second) = await _member(shop, pools=2)
+
+    async def versions(socket: Socket) -> list[tuple[str, int]]:
+        message = await socket.receive()
+        return [(message["id"], message["payload"]["data"]["walletChanged"]["version"])]
+
+    async with joined(address(shop), token) as socket:
+        await socket.follow(0, id="ended")
+        await socket.follow(0, id="going on")
+        await shop.claim(pool, member)
+        first = sorted(await versions(socket) + await versions(socket))
+        await socket.send(type="complete", id="ended")
+        await socket.send(type="ping")
+        assert await socket.receive() == {"type": "pong"}
+        await shop.claim(second, member)
+        then = await versions(socket)
+        await socket.follow(0, id="ended")
+        again = await versions(socket) + await versions(socket)
+
+    assert first == [("ended", 1), ("going on", 1)]
+    assert then == [("going on", 2)]
+    assert again == [("ended", 1), ("ended", 2)]
