@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock" --group build
 
-.PHONY: help up install test check fmt schema migration bench lock clean
+.PHONY: help up install test chaos check fmt schema migration bench lock clean
 
 help: ## Print this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ install: $(VENV)/development ## Install everything that development needs into .
 
 test: $(VENV)/development ## Run every test, in parallel
 	$(BIN)/pytest -n auto --dist loadgroup
+
+chaos: $(VENV)/development ## Kill servers under live wallets for a minute: 50 changes per second over 100 members
+	FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos
 
 check: $(VENV)/development ## Lint, types, import rules, schema.graphql current, migrations complete
 	$(BIN)/ruff check .

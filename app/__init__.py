@@ -3,7 +3,8 @@
 A mutation is a file: `ls app/coupons` is the list of what the product can do with a coupon.
 merchants/ members/ coupons/ points/   the domain: models.py, types.py, queries.py and one file per mutation
 schema.py                      every operation of the API, one line each
-graphql_http.py operations.py  the edge: requests in, refusals and masked faults out
+graphql_*.py operations.py     the edge: requests, sockets and event streams in, refusals and masked faults out
+wallet_changed.py rings.py     the live wallet, and how processes tell each other of changes
 access.py context.py           who is asking, and which rows they may see
 database.py events.py          rows, and the record of what happened
 crypto.py master_keys.py       secrets, and where the operator's keys come from

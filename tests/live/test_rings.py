@@ -32,7 +32,7 @@ VALUES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**53), 2**53),
-    st.text("abé\0😀\"\\"),
+    st.text('abé\0😀"\\'),
     st.uuids(),
     st.binary(),
     st.decimals(allow_nan=False, allow_infinity=False),

@@ -1,0 +1,205 @@
+"""Live wallets under kills. Without this a subscriber that resumes could miss a version, or get one twice.
+
+`make chaos` runs it for longer: FLASH_CHAOS_SECONDS, FLASH_CHAOS_MEMBERS and FLASH_CHAOS_RATE (changes per second) say
+how long, how many and how fast; FLASH_CHAOS_SEED repeats the order of events of a run.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import websockets
+
+from app import ids
+from app.authentication import authenticate
+from app.config import Settings
+from app.coupons.claim_code import claim
+from app.database import database
+from app.embedded import DataDirectory
+from app.listening import bind
+from app.rings import ringing
+from tests.factories import Shop
+from tests.live.sockets import Socket, joined
+from tests.live.valkeys import Valkey
+
+SECONDS = float(os.environ.get("FLASH_CHAOS_SECONDS", "8"))
+MEMBERS = int(os.environ.get("FLASH_CHAOS_MEMBERS", "20"))
+RATE = float(os.environ.get("FLASH_CHAOS_RATE", "20"))
+SEED = int(os.environ.get("FLASH_CHAOS_SEED", "0")) or secrets.randbits(32)
+CATCH_UP_SECONDS = 60.0
+
+VERSIONS = "SELECT member_id, version FROM wallet WHERE merchant_id = $1"
+
+
+class KilledApi:
+    """An API process that is killed and started again behind one listening socket."""
+
+    def __init__(self, database_url: str, redis_url: str, log: Path) -> None:
+        """Start it."""
+        self._listening = bind("127.0.0.1", 0)
+        self.url = f"ws://127.0.0.1:{self._listening.getsockname()[1]}/graphql"
+        self._environment = os.environ | {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        self.log = log
+        self.start()
+
+    def start(self) -> None:
+        """Start it again."""
+        descriptor = self._listening.fileno()
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app", "api", "--fd", str(descriptor)],
+                env=self._environment, pass_fds=(descriptor,), stdout=output, stderr=output,
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it for good."""
+        self.kill()
+        self._listening.close()
+
+
+class Follower:
+    """A member's client: it resumes after the last version that it has, whatever happens to it."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Take the member's token."""
+        self._url = url
+        self._token = token
+        self.versions: list[int] = []
+        self.socket: Socket | None = None
+        self.resumed = 0
+        self._arrived = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            try:
+                async with joined(self._url, self._token) as self.socket:
+                    await self.socket.follow(len(self.versions))
+                    self.resumed += 1
+                    while True:
+                        self.versions.append((await self.socket.change())["version"])
+                        self._arrived.set()
+            except (websockets.WebSocketException, OSError, TimeoutError, EOFError):
+                await asyncio.sleep(0.05)
+
+    async def until(self, version: int) -> None:
+        """Wait until so many versions have come."""
+        while len(self.versions) < version:
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def drop(self) -> None:
+        """Lose the connection."""
+        if self.socket is not None:
+            self.socket.connection.transport.abort()
+
+
+async def test_every_version_arrives_once_and_in_order_whatever_is_killed(
+    shop: Shop, worker_database: str, database_pool: Settings
+) -> None:
+    print(f"seed {SEED}: FLASH_CHAOS_SEED={SEED} repeats this")
+    rolls = random.Random(SEED)
+    members = [await shop.member() for _ in range(MEMBERS)]
+    pools = await _pools(shop)
+    with tempfile.TemporaryDirectory(prefix="flash-chaos-", ignore_cleanup_errors=True) as directory:
+        valkey = Valkey(DataDirectory(Path(directory)))
+        api = KilledApi(worker_database, valkey.data.redis_url, Path(directory) / "api.log")
+        followers = [Follower(api.url, await shop.token(member["id"])) for member in members]
+        following = [asyncio.create_task(follower.run()) for follower in followers]
+        try:
+            async with ringing(valkey.data.redis_url):
+                changing = asyncio.create_task(_change(shop, rolls, members, pools))
+                await _trouble(rolls, api, valkey, followers, changing)
+                await changing
+                await _caught_up(shop, members, followers)
+        finally:
+            for task in following:
+                task.cancel()
+            outcomes = await asyncio.gather(*following, return_exceptions=True)
+            api.close()
+            valkey.send(signal.SIGCONT)
+            valkey.kill()
+
+    assert [each for each in outcomes if not isinstance(each, asyncio.CancelledError)] == []
+    versions = await _versions(shop)
+    for member, follower in zip(members, followers, strict=True):
+        assert follower.versions == list(range(1, versions[member["id"]] + 1))
+    assert sum(versions.values()) > 0
+    assert sum(follower.resumed for follower in followers) > MEMBERS
+
+
+async def _pools(shop: Shop) -> list[Any]:
+    """Return pools with a code for every change, whoever gets it."""
+    pools = []
+    for _ in range(1 + int(SECONDS * RATE / 4500)):
+        pool = await shop.pool(codes=5000, claimsPerMember=1000, active=False)
+        pools.append(pool)
+        await shop.data(
+            "mutation ($id: ID!) { activatePool(input: { poolId: $id }) { __typename } }", {"id": pool["id"]}
+        )
+    return pools
+
+
+async def _change(shop: Shop, rolls: random.Random, members: list[Any], pools: list[Any]) -> None:
+    """Claim for random members at the rate, in this process, as an API process that isn't killed would."""
+    viewer = await authenticate(f"Bearer {shop.admin}")
+    assert viewer is not None
+    claims = set()
+    for number in range(int(SECONDS * RATE)):
+        member_id = ids.decode("member", rolls.choice(members)["id"])
+        pool_id = ids.decode("pool", pools[number % len(pools)]["id"])
+        assert member_id is not None
+        assert pool_id is not None
+        claims.add(asyncio.create_task(claim(database(), viewer, pool_id, member_id, f"chaos-{number}")))
+        await asyncio.sleep(1 / RATE)
+    assert all(claimed is not None for claimed in await asyncio.gather(*claims))
+
+
+async def _trouble(
+    rolls: random.Random, api: KilledApi, valkey: Valkey, followers: list[Follower], changing: "asyncio.Task[None]"
+) -> None:
+    """Do one bad thing after the other while there are changes."""
+    while not changing.done():
+        match rolls.choice(["kill api", "kill valkey", "freeze valkey", "drop", "drop", "drop"]):
+            case "kill api":
+                api.kill()
+                api.start()
+                await asyncio.sleep(rolls.uniform(1, 4))
+            case "kill valkey":
+                valkey.kill()
+                await asyncio.sleep(rolls.uniform(0, 1))
+                valkey.start()
+            case "freeze valkey":
+                valkey.send(signal.SIGSTOP)
+                await asyncio.sleep(rolls.uniform(0, 3))
+                valkey.send(signal.SIGCONT)
+            case _:
+                for follower in rolls.sample(followers, k=max(1, len(followers) // 4)):
+                    follower.drop()
+        await asyncio.sleep(rolls.uniform(0, 0.5))
+    for follower in followers:
+        follower.drop()
+
+
+async def _caught_up(shop: Shop, members: list[Any], followers: list[Follower]) -> None:
+    versions = await _versions(shop)
+    async with asyncio.timeout(CATCH_UP_SECONDS):
+        for member, follower in zip(members, followers, strict=True):
+            await follower.until(versions[member["id"]])
+
+
+async def _versions(shop: Shop) -> dict[str, int]:
+    rows = await database().rows(VERSIONS, shop.merchant_id)
+    return {ids.encode("member", row["member_id"]): row["version"] for row in rows}
