@@ -61,6 +61,9 @@ class Bell:
         """Send rings until cancelled. What Valkey doesn't take in time is lost, and told by the sweep."""
         connection = self._connection
         try:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                # The first ring shouldn't wait for it; if it fails, that one tries again.
+                await connection.connect()  # type: ignore[no-untyped-call]
             while True:
                 await self._rung.wait()
                 self._rung.clear()
@@ -220,7 +223,7 @@ def encode(row: Mapping[str, Any]) -> bytes:
 
 
 def decode(message: bytes) -> Row:
-    """Return the row that `encode` was given. Raises ArithmeticError, LookupError, TypeError or ValueError for others."""
+    """Return the row that `encode` was given. Raises ArithmeticError, LookupError, TypeError or ValueError."""
     spelt = orjson.loads(message)
     return {
         name: _TAGS[value[0]](value[1]) if isinstance(value, list) else value for name, value in dict(spelt).items()
