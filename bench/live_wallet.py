@@ -112,7 +112,7 @@ async def measure(viewer: Viewer) -> list[str]:
     changes = len(committed)
     return [
         f"{changes:,} changes to {SUBSCRIBERS:,} wallets in {seconds:.0f} s; all delivered once.",
-        f"Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond that, times are waits for one.",
+        f"Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond that, times are waits.",
         "",
         "| what | measured | goal |",
         "|---|---|---|",
