@@ -17,7 +17,7 @@ import websockets
 from app import ids
 from app.config import settings
 from app.context import Viewer
-from app.coupons.claim_code import claim
+from app.coupons.claims import Claimant, claim
 from app.coupons.generate_codes import encrypted_codes, store_batch
 from app.database import database, transaction
 from app.embedded import DataDirectory
@@ -89,7 +89,7 @@ async def measure(viewer: Viewer) -> list[str]:
             following.create_task(_follow(viewer, member_id, url, deliveries))
         # The first change tells that a subscriber is there; connecting takes as long as it takes.
         for member_id in members:
-            await claim(database(), viewer, pools[0], member_id, None)
+            await claim(database(), viewer, pools[0], Claimant(member_id), None)
         await deliveries.all(WARM)
         resident = process.memory_info().rss
         for member_id in members[WARM:]:
@@ -132,7 +132,7 @@ async def _change(viewer: Viewer, members: list[UUID], pools: list[UUID]) -> dic
     claiming: set[asyncio.Task[None]] = set()
 
     async def claim_one(pool_id: UUID, member_id: UUID, version: int) -> None:
-        await claim(database(), viewer, pool_id, member_id, None)
+        await claim(database(), viewer, pool_id, Claimant(member_id), None)
         committed[member_id, version] = time.monotonic()
 
     due = time.monotonic()

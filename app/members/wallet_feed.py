@@ -261,8 +261,15 @@ def as_of_event(row: Row) -> Row:
     if row.get("code_id") is not None:
         state = WALLET_EVENTS.get(row["event_type"]) or row["code_state"]
         overlay["code_state"] = state
-        overlay["code_redeemed_at"] = row["event_occurred_at"] if row["event_type"] == "code.redeemed" else None
+        overlay["code_redeemed_at"] = _redeemed_at(row, state)
     return dict(row) | overlay
+
+
+def _redeemed_at(row: Row, state: str) -> Any:
+    """Return when a code was spent that is spent after this change."""
+    if row["event_type"] == "code.redeemed":
+        return row["event_occurred_at"]
+    return row["code_redeemed_at"] if state == "REDEEMED" else None
 
 
 async def _read(asked: list[tuple[Wallet, int]]) -> list[list[Row]]:

@@ -20,7 +20,7 @@ import websockets
 from app import ids
 from app.authentication import authenticate
 from app.config import Settings
-from app.coupons.claim_code import claim
+from app.coupons.claims import Claimant, claim
 from app.database import database
 from app.embedded import DataDirectory
 from app.listening import bind
@@ -162,7 +162,7 @@ async def _change(shop: Shop, rolls: random.Random, members: list[Any], pools: l
         pool_id = ids.decode("pool", pools[number % len(pools)]["id"])
         assert member_id is not None
         assert pool_id is not None
-        claims.add(asyncio.create_task(claim(database(), viewer, pool_id, member_id, f"chaos-{number}")))
+        claims.add(asyncio.create_task(claim(database(), viewer, pool_id, Claimant(member_id), f"chaos-{number}")))
         await asyncio.sleep(1 / RATE)
     assert all(claimed is not None for claimed in await asyncio.gather(*claims))
 

@@ -18,9 +18,10 @@ CHANGED = """
 subscription Live($after: Int) {
   walletChanged(after: $after) {
     version
-    wallet { id version member { id } }
+    wallet { id version points member { id } }
     event { id type subjectId actor occurredAt reason }
     code { id masked text state matchedBy allocatedAt expiresAt redeemedAt pool { id } owner { id } }
+    entry { id amount balanceAfter reason reference createdAt }
   }
 }
 """

@@ -11,8 +11,9 @@ from app.database import database
 from app.events import WALLET_EVENTS
 from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
-from tests.factories import Shop
+from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.live.sockets import Socket, address, joined
+from tests.points.documents import grant
 
 AGE_EVENTS = """
 UPDATE event SET occurred_at = now() - make_interval(days => $3)
@@ -24,7 +25,7 @@ WALLET = "{ wallet { version codes { edges { node { id text state } } } } }"
 
 async def _member(shop: Shop, *, pools: int = 1, **terms: Any) -> tuple[Any, str, list[Any]]:
     """Return a member, its token and pools to claim from."""
-    member = await shop.member()
+    member = await shop.member(email="live@example.com")
     return member, await shop.token(member["id"]), [await shop.pool(**terms) for _ in range(pools)]
 
 
@@ -39,7 +40,7 @@ async def test_a_claim_is_told_as_it_happened(shop: Shop) -> None:
     assert row is not None
     assert change == {
         "version": 1,
-        "wallet": {"id": member["wallet"]["id"], "version": 1, "member": {"id": member["id"]}},
+        "wallet": {"id": member["wallet"]["id"], "version": 1, "points": 0, "member": {"id": member["id"]}},
         "event": {
             "id": ids.encode("event", row["id"]),
             "type": "code.claimed",
@@ -49,6 +50,7 @@ async def test_a_claim_is_told_as_it_happened(shop: Shop) -> None:
             "reason": None,
         },
         "code": code | {"owner": {"id": member["id"]}},
+        "entry": None,
     }
 
 
@@ -120,12 +122,44 @@ async def _reversed(shop: Shop, member: Any, pool: Any) -> None:
     await shop.do(REVERSE, redemptionId=redemption["id"], reason="returned", reinstate=True)
 
 
+async def _sent(shop: Shop, member: Any, pool: Any) -> None:
+    await shop.do(CREATE_CAMPAIGN, name="Spring", poolId=pool["id"], recipients=[{"memberId": member["id"]}])
+
+
+async def _adopted(shop: Shop, member: Any, pool: Any) -> None:
+    await shop.do(CLAIM_CODE, poolId=pool["id"], email="live@example.com")
+    await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"])
+
+
+async def _adopted_after_end(shop: Shop, member: Any, pool: Any) -> None:
+    code = (await shop.do(CLAIM_CODE, poolId=pool["id"], email="live@example.com"))["code"]
+    order = {"orderId": "guest", "orderAmount": usd(1000), "email": "live@example.com"}
+    await shop.do(REDEEM_CODES, codes=[code["text"]], **order)
+    await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"])
+
+
+async def _credited(shop: Shop, member: Any, pool: Any) -> None:
+    await shop.claim(pool, member)
+    await grant(shop, member, 70, "k-1")
+
+
+async def _debited(shop: Shop, member: Any, pool: Any) -> None:
+    await grant(shop, member, 70, "k-1")
+    await shop.claim(pool, member)
+    await grant(shop, member, -30, "k-2")
+
+
 #: How each event that raises a wallet comes about, last.
 MAKERS = {
+    "code.adopted": _adopted,
+    "code.adopted_after_end": _adopted_after_end,
     "code.claimed": _claimed,
     "code.expired": _expired,
     "code.redeemed": _redeemed,
     "code.revoked": _revoked,
+    "code.sent": _sent,
+    "points.credited": _credited,
+    "points.debited": _debited,
     "redemption.reversed": _reversed,
 }
 
@@ -144,15 +178,40 @@ async def test_every_change_is_told_live_and_replayed_alike(shop: Shop, event_ty
     assert versions == list(range(1, len(versions) + 1))
     assert [change["version"] for change in told] == versions
     for change in (*told, *replayed):
-        # The test let codes expire before their time.
-        del change["code"]["expiresAt"]
+        if change["code"] is not None:
+            # The test let codes expire before their time.
+            del change["code"]["expiresAt"]
     assert told == replayed
     last = told[-1]
     assert last["event"]["type"] == event_type
     assert last["event"]["reason"] is None
-    assert last["code"]["state"] == WALLET_EVENTS[event_type]
+    if event_type.startswith("points."):
+        assert last["code"] is None
+        assert (
+            last["wallet"]["points"]
+            == last["entry"]["balanceAfter"]
+            == sum(change["entry"]["amount"] for change in told if change["entry"] is not None)
+        )
+        return
+    state = WALLET_EVENTS[event_type] or "REDEEMED"
+    assert last["entry"] is None
+    assert last["code"]["state"] == state
     assert last["code"]["text"].startswith("PCT-")
-    assert (last["code"]["redeemedAt"] is not None) == (WALLET_EVENTS[event_type] == "REDEEMED")
+    assert (last["code"]["redeemedAt"] is not None) == (state == "REDEEMED")
+
+
+async def test_a_change_shows_the_points_as_of_then_whatever_became_of_them(shop: Shop) -> None:
+    member, token, pools = await _member(shop, pools=2)
+    await grant(shop, member, 50, "k-1")
+    await shop.claim(pools[0], member)
+    await grant(shop, member, -20, "k-2")
+    await shop.claim(pools[1], member)
+    await grant(shop, member, 5, "k-3")
+    async with joined(address(shop), token) as socket:
+        await socket.follow(0)
+        changes = await socket.changes(5)
+
+    assert [change["wallet"]["points"] for change in changes] == [50, 50, 30, 30, 35]
 
 
 async def test_a_change_shows_the_code_as_of_then_whatever_became_of_it(shop: Shop) -> None:
