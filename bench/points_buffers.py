@@ -12,7 +12,7 @@ from app.points.ledger import POST
 from app.points.liability import LIABILITY
 from bench.world import add_members
 
-CHUNK = 5000
+CHUNK = 500
 LAST = UUID(int=2**128 - 1)
 #: A history made in bulk: each entry gives a point that expires, a second after the one before.
 HISTORY = """
