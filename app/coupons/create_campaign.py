@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-import asyncpg
 import strawberry
 from strawberry.types import get_object_definition
 
@@ -129,28 +128,29 @@ INSERT INTO address (merchant_id, email_index) SELECT $1, each FROM unnest($2::b
 ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
 RETURNING email_index, member_id
 """
-# Wallets are raised only after all claims are written, as in a claim: the other way round a recipient that claims at
-# this moment would hold its claim and wait for the wallet, while the campaign holds the wallet and waits for the claim.
+# Waits for recipients that claim at this moment. Where such a claim was first, none is made here; it is counted again.
+CLAIM: Final = """
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
+SELECT $1, code_id, $2, member_id, email_index, slot, now()
+FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::int[]) AS t (code_id, member_id, email_index, slot)
+ON CONFLICT DO NOTHING RETURNING code_id
+"""
+# Raises wallets, so it comes after the claims: the other way round a recipient that claims at this moment would hold
+# its claim and wait for its wallet, while the campaign holds the wallet and waits for the claim.
 ALLOCATE: Final = f"""
 WITH asked AS (
-    SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::bytea[], $7::int[], $8::uuid[])
-        AS t (code_id, member_id, sent_to, email_index, slot, event_id)
+    SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::bytea[], $6::uuid[]) AS t (code_id, member_id, sent_to, event_id)
 ), c AS (
     UPDATE code SET state = 'ALLOCATED', member_id = asked.member_id, email_index = asked.sent_to,
-        matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = now(), expires_at = now() + make_interval(days => $10)
+        matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = now(), expires_at = now() + make_interval(days => $8)
     FROM asked WHERE code.merchant_id = $1 AND code.id = ANY($3::uuid[]) AND code.id = asked.code_id
     RETURNING code.id
-), claimed AS (
-    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
-    SELECT $1, code_id, $2, member_id, email_index, slot, now() FROM asked
-    RETURNING code_id
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT $1, $2, gen_random_uuid(), -count(*), count(*), 0, 0, 0 FROM asked
 ), changed AS (
     SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
-    WHERE (SELECT count(*) FROM claimed) > 0
-), {raise_wallets(event_type="'code.sent'", actor="$9")}
+), {raise_wallets(event_type="'code.sent'", actor="$7")}
 SELECT {CHANGE_COLUMNS} FROM recorded ev WHERE ev.member_id IS NOT NULL
 """
 COUNT: Final = """
@@ -190,7 +190,7 @@ class Person:
 
 
 class _ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
-    """A recipient claimed, or its address became a member's, since it was looked at."""
+    """A recipient's address became a member's since it was looked at, or it claimed again and again."""
 
 
 def recipients(problems: Problems, viewer: Viewer, asked: Sequence[CampaignRecipientInput]) -> Recipients:
@@ -223,7 +223,7 @@ def recipients(problems: Problems, viewer: Viewer, asked: Sequence[CampaignRecip
 async def create_campaign(
     info: Info, input: Annotated[CreateCampaignInput, strawberry.argument(description="The campaign to send.")]
 ) -> CreateCampaignResult:
-    """Check off the event loop, then do everything in one transaction, again when a recipient was faster."""
+    """Check off the event loop, then do everything in one transaction, again when an address became a member's."""
     viewer = info.context.viewer
     problems = Problems()
     name = problems.text("name", input.name, length_max=NAME_LENGTH_MAX)
@@ -247,10 +247,10 @@ async def create_campaign(
                 if not pool["is_open"]:
                     raise Refused(not_active(PoolStatus(pool["status"])))
                 await _send(tx, viewer, pool_id, pool, campaign_id, asked)
-        except (_ChangedMeanwhile, asyncpg.UniqueViolationError):
+        except _ChangedMeanwhile:
             continue
         return CreateCampaignSuccess(campaign=Campaign.of(await _campaign(viewer, campaign_id)), replayed=False)
-    raise RuntimeError("recipients kept claiming while they were sent a campaign")
+    raise RuntimeError("recipients kept changing while they were sent a campaign")
 
 
 async def _earlier(viewer: Viewer, key: str | None, request_hash: bytes) -> CreateCampaignSuccess | None:
@@ -268,25 +268,25 @@ async def _send(tx: Tx, viewer: Viewer, pool_id: UUID, pool: Row, campaign_id: U
 
     A recipient that has had all its codes of the pool gets none; if its latest is live, that one is delivered again.
     """
-    people = await _resolve(tx, viewer, pool_id, asked)
-    served = [person for person in people if person.claims < pool["claims_per_member"]]
-    codes = await _pick(tx, viewer, pool_id, len(served))
+    limit = pool["claims_per_member"]
+    people = await _resolve(tx, viewer, asked)
+    await _count_claims(tx, viewer, pool_id, people)
+    codes = await _pick(tx, viewer, pool_id, sum(person.claims < limit for person in people))
     await _hold_addresses(tx, viewer, people)
+    served = await _claim(tx, viewer, pool_id, limit, people, codes)
     if served:
         columns: tuple[list[Any], ...] = (
-            codes,
-            [person.member_id for person in served],
-            [person.sent_to for person in served],
-            [person.email_index for person in served],
-            [person.slot + 1 for person in served],
+            [code_id for _, code_id in served],
+            [person.member_id for person, _ in served],
+            [person.sent_to for person, _ in served],
             [ids.new() for _ in served],
         )
         arguments = (viewer.merchant_id, pool_id, *columns, viewer.actor, pool["code_lifetime_days"])
         for change in await tx.rows(ALLOCATE, *arguments):
             ring_wallet(tx, viewer.merchant_id, change)
-    had = {p.latest_code_id: p for p in people if p.claims >= pool["claims_per_member"]}
+    had = {person.latest_code_id: person for person in people if person.claims >= limit}
     live = [row["id"] for row in await tx.rows(FIND_LIVE, viewer.merchant_id, list(had))] if had else []
-    sent = [*zip(served, codes, strict=True), *((had[code_id], code_id) for code_id in live)]
+    sent = [*served, *((had[code_id], code_id) for code_id in live)]
     deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, asked)
     await tx.copy("delivery", DELIVERY_COLUMNS, deliveries)
     await tx.row(COUNT, viewer.merchant_id, campaign_id, len(people), len(served))
@@ -294,7 +294,7 @@ async def _send(tx: Tx, viewer: Viewer, pool_id: UUID, pool: Row, campaign_id: U
     await stock_levels.check(tx, viewer.merchant_id, pool_id, viewer.actor)
 
 
-async def _resolve(tx: Tx, viewer: Viewer, pool_id: UUID, asked: Recipients) -> list[Person]:
+async def _resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
     """Return each person once, member or address. Raises Refused(NotFound) for a member that doesn't exist."""
     members = await tx.rows(FIND_MEMBERS, viewer.merchant_id, asked.members)
     if len(members) < len(asked.members):
@@ -309,15 +309,19 @@ async def _resolve(tx: Tx, viewer: Viewer, pool_id: UUID, asked: Recipients) -> 
         owner = owners.get(index)
         # Asked for by id and by address, a member is sent to at that address.
         people[owner or index] = Person(owner, index, index)
-    strangers = [index for index in asked.addresses if index not in owners]
-    known = [person.member_id for person in people.values() if person.member_id is not None]
-    await tx.row(PLAN_ANEW)
-    claims = await tx.rows(FIND_CLAIMS, viewer.merchant_id, pool_id, known, strangers)
-    await tx.row(PLAN_AS_USUAL)
-    for row in claims:
-        person = people[row["member_id"] or row["email_index"]]
-        person.claims, person.slot, person.latest_code_id = row["claims"], row["slot"], row["code_id"]
     return list(people.values())
+
+
+async def _count_claims(tx: Tx, viewer: Viewer, pool_id: UUID, people: Sequence[Person]) -> None:
+    """Note what each person has of the pool now."""
+    members = {person.member_id: person for person in people if person.member_id is not None}
+    strangers = {person.sent_to: person for person in people if person.member_id is None}
+    await tx.row(PLAN_ANEW)
+    rows = await tx.rows(FIND_CLAIMS, viewer.merchant_id, pool_id, list(members), list(strangers))
+    await tx.row(PLAN_AS_USUAL)
+    for row in rows:
+        person = strangers[row["email_index"]] if row["member_id"] is None else members[row["member_id"]]
+        person.claims, person.slot, person.latest_code_id = row["claims"], row["slot"], row["code_id"]
 
 
 async def _pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]:
@@ -342,6 +346,30 @@ async def _hold_addresses(tx: Tx, viewer: Viewer, people: Sequence[Person]) -> N
     for row in await tx.rows(ADDRESS, viewer.merchant_id, list(resolved)):
         if row["member_id"] != resolved[row["email_index"]]:
             raise _ChangedMeanwhile
+
+
+async def _claim(
+    tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, people: Sequence[Person], codes: Sequence[UUID]
+) -> list[tuple[Person, UUID]]:
+    """Claim one of the locked codes for each person below the limit. Returns who got which; the rest stay in stock."""
+    served: list[tuple[Person, UUID]] = []
+    for _ in range(ATTEMPTS_MAX):
+        # Nobody gets below the limit again, so there are codes enough.
+        asking = list(zip((person for person in people if person.claims < limit), codes, strict=False))
+        if not asking:
+            return served
+        columns: tuple[list[Any], ...] = (
+            [code_id for _, code_id in asking],
+            [person.member_id for person, _ in asking],
+            [person.email_index for person, _ in asking],
+            [person.slot + 1 for person, _ in asking],
+        )
+        claimed = {row["code_id"] for row in await tx.rows(CLAIM, viewer.merchant_id, pool_id, *columns)}
+        served += [(person, code_id) for person, code_id in asking if code_id in claimed]
+        codes = [code_id for _, code_id in asking if code_id not in claimed]
+        people = [person for person, code_id in asking if code_id not in claimed]
+        await _count_claims(tx, viewer, pool_id, people)
+    raise _ChangedMeanwhile
 
 
 def _deliveries(
