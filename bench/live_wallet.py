@@ -26,7 +26,7 @@ from app.listening import allow_many_sockets, ask, bind
 from app.members import tokens
 from app.members.wallet_feed import SWEEP
 from app.rings import ringing
-from app.running import START_SECONDS_MAX, adopt, ensure_master_keys
+from app.running import START_SECONDS_MAX
 from bench.wire import AUTHENTICATION, counting
 from bench.world import activate, add_members, add_pool
 
@@ -74,7 +74,6 @@ async def measure(viewer: Viewer) -> list[str]:
     """Return the table of S5. Changes are committed by this process, and rung by it, as another API process would."""
     allow_many_sockets()
     data = DataDirectory(settings().data)
-    adopt(FLASH_MASTER_KEYS=ensure_master_keys(data))
     members = await add_members(viewer, SUBSCRIBERS)
     pools = [await _pool(viewer) for _ in range(1 + ROUNDS)]
     await database().row("ANALYZE")

@@ -67,7 +67,12 @@ class Operation:
         return f"{self.root}.{self.name}"
 
     def document(self, depth: int = 3) -> str:
-        """Return a document that asks it for everything that needs no arguments, down to a depth."""
+        """Return a document that asks it for everything that needs no arguments, down to a depth.
+
+        Of an interface that is every type: a level less keeps it within the tokens that a document may have.
+        """
+        if isinstance(get_named_type(self.field.type), GraphQLInterfaceType):
+            depth -= 1
         arguments = self.field.args
         declared = ", ".join(f"${name}: {argument.type}" for name, argument in arguments.items())
         passed = ", ".join(f"{name}: ${name}" for name in arguments)

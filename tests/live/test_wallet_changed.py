@@ -1,6 +1,7 @@
 """walletChanged. Without these a member could miss a change, get one twice, or see one that isn't as it was."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, REDEEM_CODES, VERIFY_ME
 from tests.live.sockets import Socket, address, joined
 from tests.points.documents import grant
 
+_numbers = itertools.count(1)
+
 AGE_EVENTS = """
 UPDATE event SET occurred_at = now() - make_interval(days => $3)
 WHERE merchant_id = $1 AND member_id = $2 AND wallet_version <= $4
@@ -25,7 +28,8 @@ WALLET = "{ wallet { version codes { edges { node { id text state } } } } }"
 
 async def _member(shop: Shop, *, pools: int = 1, **terms: Any) -> tuple[Any, str, list[Any]]:
     """Return a member, its token and pools to claim from."""
-    member = await shop.member(email="live@example.com")
+    email = f"live-{next(_numbers)}@example.com"
+    member = await shop.member(email=email) | {"email": email}
     return member, await shop.token(member["id"]), [await shop.pool(**terms) for _ in range(pools)]
 
 
@@ -127,14 +131,13 @@ async def _sent(shop: Shop, member: Any, pool: Any) -> None:
 
 
 async def _adopted(shop: Shop, member: Any, pool: Any) -> None:
-    await shop.do(CLAIM_CODE, poolId=pool["id"], email="live@example.com")
+    await shop.do(CLAIM_CODE, poolId=pool["id"], email=member["email"])
     await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"])
 
 
 async def _adopted_after_end(shop: Shop, member: Any, pool: Any) -> None:
-    code = (await shop.do(CLAIM_CODE, poolId=pool["id"], email="live@example.com"))["code"]
-    order = {"orderId": "guest", "orderAmount": usd(1000), "email": "live@example.com"}
-    await shop.do(REDEEM_CODES, codes=[code["text"]], **order)
+    code = (await shop.do(CLAIM_CODE, poolId=pool["id"], email=member["email"]))["code"]
+    await shop.do(REDEEM_CODES, codes=[code["text"]], orderId="guest", orderAmount=usd(1000), email=member["email"])
     await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"])
 
 

@@ -53,7 +53,8 @@ async def test_a_reward_with_a_pool_brings_a_code(shop: Shop) -> None:
     assert made["code"]["state"] == "ALLOCATED"
     assert made["code"]["owner"] == {"id": member["id"], "wallet": {"version": 3}}
     assert (await shop.stock(pool))["available"] == 1
-    assert (await shop.event_types())[-3:] == ["code.claimed", "points.debited", "reward.redeemed"]
+    told = [event for event in await shop.event_types() if not event.startswith("pool.stock_fell")]
+    assert told[-3:] == ["code.claimed", "points.debited", "reward.redeemed"]
     assert (await shop.redeem([made["code"]["text"]], member))["__typename"] == "RedeemCodesSuccess"
     assert await broken(shop) == []
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.coupons import stock_levels
 from tests.factories import Shop
 from tests.points.documents import ENTRY, REWARD, grant, purchase, redeem, reward
 from tests.test_round_trips import Counter
@@ -41,7 +42,9 @@ async def test_a_reward_is_few_round_trips(counter: Counter, counted_shop: Shop)
     mug, voucher = await reward(counted_shop, stock=9, cost=10), await reward(counted_shop, cost=10, poolId=pool["id"])
 
     async def had(what: Any, key: str) -> int:
-        return len(await counter.during(lambda: redeem(counted_shop, what, member, key)))
+        waits = await counter.during(lambda: redeem(counted_shop, what, member, key))
+        # Now and then, and near a level of the stock, a claim is followed by a look at it.
+        return len([statement for statement in waits if statement != stock_levels.CHECK])
 
     for key in ("warm", "warm"):
         await had(mug, key)
