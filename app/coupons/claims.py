@@ -301,16 +301,23 @@ async def _take(
 ) -> Row | None:
     statement = _CLAIMS[claimant.email_index is not None, serving != asked]
     after = _last_found.get(serving, _FIRST)
-    arguments = (viewer.merchant_id, asked, claimant.key, key, viewer.actor, after, ids.new())
-    if serving == asked:
-        return await where.row(statement, *arguments)
+    served = () if serving == asked else (serving,)
+    arguments = (viewer.merchant_id, asked, claimant.key, key, viewer.actor, after, ids.new(), *served)
     try:
         if not isinstance(where, Tx):
-            return await where.row(statement, *arguments, serving)
+            return await where.row(statement, *arguments)
+        if serving == asked:
+            return await where.row(statement, *arguments)
         async with where.nested() as tx:
-            return await tx.row(statement, *arguments, serving)
+            return await tx.row(statement, *arguments)
     except asyncpg.UniqueViolationError:
         # The claimant got a code of the fallback pool in another way, at this very moment.
+        return None
+    except asyncpg.DeadlockDetectedError:
+        # `picked` also locks codes that were allocated since the statement began: it finds that out once it has the
+        # lock. A campaign or an adoption that refers to one of them, and is what this claim waits for, closes a circle.
+        if isinstance(where, Tx):
+            raise
         return None
 
 

@@ -1,16 +1,21 @@
 """enrollMember: one record per person, with a wallet, whatever the source."""
 
 from typing import Annotated, Final
+from uuid import UUID
 
+import asyncpg
 import strawberry
 
 from app import ids
+from app.context import Viewer
 from app.coupons.adopt_codes import adopt_codes
-from app.database import database, transaction
+from app.database import Row, database, transaction
 from app.inputs import Problems
 from app.members.queries import FIND, FROM
 from app.members.types import MEMBER_COLUMNS, Member, MemberSource
 from app.operations import Info, InvalidInput, Refusal, mutation
+
+ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(description="A person to enrol.")
@@ -109,10 +114,7 @@ async def enroll_member(
     if email_index is None or not input.email_verified:
         enrolled = await database().row(ENROL, *arguments)
     else:
-        async with transaction() as tx:
-            enrolled = await tx.row(ENROL, *arguments)
-            if enrolled is not None and await adopt_codes(tx, viewer, member_id, email_index):
-                enrolled = await tx.row(FIND, viewer.merchant_id, member_id)
+        enrolled = await _enrol_and_adopt(viewer, member_id, email_index, arguments)
     if enrolled is not None:
         return EnrollMemberSuccess(member=Member.of(enrolled))
     existing = await database().row(FIND_EXISTING, viewer.merchant_id, external_id, email_index)
@@ -120,3 +122,19 @@ async def enroll_member(
         message="A member with this external id or address is enrolled already.",
         existing=None if existing is None else Member.of(existing),
     )
+
+
+async def _enrol_and_adopt(
+    viewer: Viewer, member_id: UUID, email_index: bytes, arguments: tuple[object, ...]
+) -> Row | None:
+    """Enrol and adopt in one transaction, again after a deadlock with a claim. Returns None for who exists already."""
+    for _ in range(ATTEMPTS_MAX):
+        try:
+            async with transaction() as tx:
+                enrolled = await tx.row(ENROL, *arguments)
+                if enrolled is not None and await adopt_codes(tx, viewer, member_id, email_index):
+                    enrolled = await tx.row(FIND, viewer.merchant_id, member_id)
+                return enrolled
+        except asyncpg.DeadlockDetectedError:
+            continue
+    raise RuntimeError("claims kept crossing the enrolment of the owner of their address")
