@@ -31,7 +31,7 @@ from app.graphql_execution import (
 )
 from app.graphql_sse import EVENT_STREAM, EventStream
 from app.open_streams import OpenStreams
-from app.pages import PAGES
+from app.pages import Page
 
 _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"
@@ -65,7 +65,7 @@ class GraphQLEndpoint:
         response: Response | EventStream
         try:
             if request.method == "GET" and self._wants_page(request):
-                response = Response((PAGES / "graphiql.html").read_bytes(), media_type="text/html")
+                response = Page.GRAPHIQL.response()
             elif (media_type := _negotiated(request)) == EVENT_STREAM:
                 response = await self._stream(request)
             else:

@@ -24,7 +24,7 @@ from app.graphql_socket import SocketEndpoint
 from app.master_keys import keyring
 from app.members.wallet_feed import feeding
 from app.open_streams import OpenStreams
-from app.pages import ASSETS
+from app.pages import ASSETS, Page
 from app.rings import ringing
 
 READY_SECONDS_MAX = 1.5
@@ -65,6 +65,11 @@ async def readyz(request: Request) -> Response:
     valkey = "unset" if request.app.state.redis is None else "ok" if await _pings(request.app.state.redis) else "away"
     body = {"database": "ok" if database_answers else "away", "valkey": valkey}
     return JSONResponse(body, status_code=200 if database_answers else 503)
+
+
+async def wallet(_request: Request) -> Response:
+    """The page of a member's wallet; who the member is, the page says when it asks."""
+    return Page.WALLET.response()
 
 
 async def _pings(redis: Redis) -> bool:
@@ -109,6 +114,7 @@ def application(configured: Settings | None = None) -> Starlette:
     if not chosen.production:
         routes += [
             Route("/", RedirectResponse("/graphql")),
+            Route("/wallet", wallet),
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ]
     app = Starlette(routes=routes, lifespan=lifespan)

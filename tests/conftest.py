@@ -135,9 +135,9 @@ async def _clone(template: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def run_api(database: str, **environment: str) -> Iterator[Api]:
-    """Run one API process on a database until the block ends."""
-    listening = bind("127.0.0.1", 0)
+def run_api(database: str, *, port: int = 0, **environment: str) -> Iterator[Api]:
+    """Run one API process on a database until the block ends, at a free port unless told."""
+    listening = bind("127.0.0.1", port)
     descriptor = listening.fileno()
     log = Path(os.environ["FLASH_DATA"]) / "logs" / f"api-{os.getpid()}-{descriptor}-{time.monotonic_ns()}.log"
     with log.open("ab") as output:

@@ -1,7 +1,8 @@
-"""GraphiQL. Without these the page could load code from somebody else's server, or be shown to a program."""
+"""The pages. Without these one could load code from somebody else's server, or be shown to a program."""
 
 import re
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -11,13 +12,17 @@ from tests.factories import Shop
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
 
-async def test_a_browser_gets_the_page_with_its_headers(shop: Shop) -> None:
-    response = await shop.http.get(shop.url, headers=HTML)
+@pytest.mark.parametrize(("path", "title"), [("graphql", "Flash · GraphiQL"), ("wallet", "Flash · Wallet")])
+async def test_a_browser_gets_the_page_with_its_headers(shop: Shop, path: str, title: str) -> None:
+    response = await shop.http.get(shop.url.removesuffix("graphql") + path, headers=HTML)
 
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["x-content-type-options"] == "nosniff"
-    assert "GraphiQL" in response.text
+    policy = dict(rule.strip().split(" ", 1) for rule in response.headers["content-security-policy"].split(";"))
+    assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
+    assert policy["frame-ancestors"] == "'none'"
+    assert f"<title>{title}</title>" in response.text
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/graphql-response+json"])
@@ -36,15 +41,16 @@ async def test_the_root_leads_to_the_page(shop: Shop) -> None:
     assert (response.status_code, response.headers["location"]) == (307, "/graphql")
 
 
-async def test_everything_that_the_page_loads_is_served_from_here(shop: Shop) -> None:
-    page = (await shop.http.get(shop.url, headers=HTML)).text
+@pytest.mark.parametrize(("path", "count"), [("graphql", 7), ("wallet", 3)])
+async def test_everything_that_the_page_loads_is_served_from_here(shop: Shop, path: str, count: int) -> None:
+    page = (await shop.http.get(shop.url.removesuffix("graphql") + path, headers=HTML)).text
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
 
-    assert len(loaded) >= 6
+    assert len(loaded) == count
     for address in loaded:
         if address == "data:,":
             continue
-        assert address.startswith("/assets/graphiql/")
+        assert address.startswith("/assets/")
         response = await shop.http.get(shop.url.removesuffix("/graphql") + address)
         expected = "text/javascript" if address.endswith(".js") else "text/css"
         assert response.status_code == 200
@@ -53,7 +59,11 @@ async def test_everything_that_the_page_loads_is_served_from_here(shop: Shop) ->
         assert len(response.content) > 50
 
 
-@pytest.mark.parametrize("path", [PAGES / "graphiql.html", ASSETS / "graphiql/page.js", ASSETS / "graphiql/page.css"])
+@pytest.mark.parametrize(
+    "path",
+    [*PAGES.glob("*.html"), *ASSETS.glob("*/page.*"), *ASSETS.glob("wallet/*.js")],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
 def test_what_is_written_here_names_no_other_server(path: Path) -> None:
     text = path.read_text()
 
@@ -64,3 +74,18 @@ def test_the_style_sheets_fetch_nothing_from_elsewhere() -> None:
     for sheet in ASSETS.rglob("*.css"):
         fetched = re.findall(r"(?:url\(|@import)\s*['\"]?([^'\")]{1,60})", sheet.read_text())
         assert [address for address in fetched if not address.startswith(("data:", "#"))] == [], sheet.name
+
+
+async def test_modules_import_nothing_from_elsewhere(shop: Shop) -> None:
+    address, seen = "/assets/wallet/page.js", set[str]()
+    waiting = {address}
+    while waiting:
+        address = waiting.pop()
+        seen.add(address)
+        module = await shop.http.get(shop.url.removesuffix("/graphql") + address)
+        assert module.status_code == 200, address
+        imported = re.findall(r"""^(?:import|export)\b.*?from ['"]([^'"]+)['"]""", module.text, re.MULTILINE)
+        assert all(each.startswith(("./", "../")) for each in imported), imported
+        waiting |= {urljoin(address, each) for each in imported} - seen
+
+    assert "/assets/graphql-ws/client.js" in seen
