@@ -135,7 +135,7 @@ async def _clone(template: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def run_api(database: str, *, port: int = 0, **environment: str) -> Iterator[Api]:
+def run_api(database: str, port: int = 0, /, **environment: str) -> Iterator[Api]:
     """Run one API process on a database until the block ends, at a free port unless told."""
     listening = bind("127.0.0.1", port)
     descriptor = listening.fileno()

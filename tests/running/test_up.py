@@ -1,6 +1,8 @@
 """`flash up`: everything starts, what dies comes back, and everything stops."""
 
+import itertools
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.running.processes import Up, all_gone, eventually, flash, refusal, starting, up
+from tests.running.processes import FLASH, Up, all_gone, environment, eventually, flash, refusal, starting, up
 
 # One engine for these tests, not one for each test worker.
 pytestmark = pytest.mark.xdist_group("up")
@@ -98,6 +100,33 @@ def test_one_api_process_dying_loses_no_later_request(engine: Up) -> None:
     answers = [httpx.get(f"{engine.url}/healthz", timeout=30).status_code for _ in range(30)]
 
     assert answers == [200] * 30
+
+
+def test_the_links_that_it_prints_open_what_they_say(tmp_path: Path) -> None:
+    printed: list[str] = []
+    arguments = [*FLASH, "up", "--port", "0", "--data", str(tmp_path / "data")]
+    with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            printed.extend(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
+            graphiql, wallet = [word for line in printed for word in line.split() if "#" in word]
+            pages = [httpx.get(link, headers={"accept": "text/html"}, timeout=30).text for link in (graphiql, wallet)]
+            key, token = graphiql.partition("#key=")[2], wallet.partition("#token=")[2]
+            roles = [
+                httpx.post(
+                    graphiql.partition("#")[0],
+                    json={"query": "{ viewer { role } }"},
+                    headers={"authorization": f"Bearer {credential}"},
+                    timeout=30,
+                ).json()["data"]["viewer"]["role"]
+                for credential in (key, token)
+            ]
+        finally:
+            process.terminate()
+            process.communicate(timeout=40)
+
+    assert ["<title>Flash · GraphiQL</title>" in pages[0], "<title>Flash · Wallet</title>" in pages[1]] == [True, True]
+    assert roles == ["ADMIN", "MEMBER"]
 
 
 def _pid(engine: Up, name: str) -> int:
