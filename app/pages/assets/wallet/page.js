@@ -79,13 +79,16 @@ function itemOf(code) {
 
 function list(name, codes) {
   element[`${name}-count`].textContent = codes.length;
-  const wanted = codes.map(itemOf);
-  // Moving an item takes the focus off it, so what is in place stays.
-  wanted.forEach((item, position) => {
-    const there = element[name].children[position];
-    if (there !== item) element[name].insertBefore(item, there ?? null);
-  });
-  while (element[name].children.length > wanted.length) element[name].lastElementChild.remove();
+  const wanted = new Set(codes.map(itemOf));
+  for (const item of [...element[name].children]) {
+    if (!wanted.has(item)) item.remove();
+  }
+  // Moving an item would take the focus off it, so what is in place stays.
+  let there = element[name].firstElementChild;
+  for (const item of wanted) {
+    if (item === there) there = there.nextElementSibling;
+    else element[name].insertBefore(item, there);
+  }
 }
 
 function show(wallet) {
@@ -130,6 +133,12 @@ function onState(state) {
   element.retry.hidden = state.is !== "offline";
 }
 
+function onRead(wallet) {
+  show(wallet);
+  // Where the form was left the focus is nowhere.
+  if (document.activeElement === document.body) element.member.focus({ preventScroll: true });
+}
+
 function onChange(change, wallet) {
   show(wallet);
   log(change);
@@ -164,7 +173,7 @@ async function open(token) {
   element.door.hidden = true;
   element.until.parentElement.hidden = exp === undefined;
   if (exp !== undefined) setTime(element.until, new Date(exp * 1000), minutes);
-  const opened = new Live(token, wallet, { onState, onRead: show, onChange });
+  const opened = new Live(token, wallet, { onState, onRead, onChange });
   live = opened;
   try {
     await opened.run();
@@ -179,7 +188,7 @@ function close(sentence) {
   sessionStorage.removeItem(KEPT);
   live?.stop();
   element.connection.hidden = true;
-  element.notice.textContent = element.wallet.hidden ? sentence : `${sentence} What is shown is version ${live.wallet.version}.`;
+  element.notice.textContent = element.wallet.hidden ? sentence : `${sentence} What is shown is version ${element.version.textContent}.`;
   element.notice.hidden = !sentence;
   element.door.hidden = false;
   element.token.value = "";
@@ -217,6 +226,8 @@ element.older.addEventListener("click", async () => {
   try {
     await live.readOlder();
     show(live.wallet);
+  } catch {
+    // The connection's state says what is wrong, and the button stays.
   } finally {
     element.older.disabled = false;
   }
