@@ -34,10 +34,11 @@ async def exceeded(viewer: Viewer, presenter: bytes | None, unknown: int) -> boo
     limits = [(RateLimitItemPerMinute(settings().attempts_per_key_max), viewer.actor)]
     if presenter is not None:
         limits.append((RateLimitItemPerMinute(settings().attempts_per_member_max), presenter.hex()))
-    return not all([await _allowed(item, f"{viewer.merchant_id.hex}/{scope}", unknown) for item, scope in limits])
+    return not all([await allowed(item, f"{viewer.merchant_id.hex}/{scope}", unknown) for item, scope in limits])
 
 
-async def _allowed(item: RateLimitItem, scope: str, unknown: int) -> bool:
+async def allowed(item: RateLimitItem, scope: str, unknown: int) -> bool:
+    """Count so many attempts in a scope, at most half a second long. Returns whether they were within the limit."""
     global _away_until  # noqa: PLW0603  (one breaker per process)
     shared = _shared(settings().redis_url)
     if shared is not None and time.monotonic() >= _away_until:

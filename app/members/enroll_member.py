@@ -1,7 +1,7 @@
 """enrollMember: one record per person, with a wallet, whatever the source."""
 
+from dataclasses import dataclass
 from typing import Annotated, Final
-from uuid import UUID
 
 import asyncpg
 import strawberry
@@ -9,7 +9,7 @@ import strawberry
 from app import ids
 from app.context import Viewer
 from app.coupons.adopt_codes import adopt_codes
-from app.database import Row, database, transaction
+from app.database import Row, Statements, Tx, database, transaction
 from app.inputs import Problems
 from app.members.queries import FIND, FROM
 from app.members.types import MEMBER_COLUMNS, Member, MemberSource
@@ -82,16 +82,59 @@ WHERE m.merchant_id = $1 AND (m.external_id = $2 OR m.email_index = $3) ORDER BY
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody to enrol: what was given, checked, with the address normalised."""
+
+    source: MemberSource
+    external_id: str | None
+    address: str | None
+    email_verified: bool
+    display_name: str | None
+
+
+async def enrol(where: Statements, viewer: Viewer, person: Person) -> Row | None:
+    """Make the member, its wallet and the event in one statement, in the caller's transaction or in one of its own.
+
+    Two callers at once make one member. Returns its row, or None when there is one with this external id or address.
+    With a verified address `where` is a transaction, in which the codes that wait for the address are adopted.
+    """
+    keys = viewer.tenant.keys
+    member_id = ids.new()
+    email_index = None if person.address is None else keys.email_index(person.address)
+    values = (
+        person.external_id,
+        None if person.address is None else keys.encrypt(member_id, "email", person.address),
+        email_index,
+        person.email_verified,
+        None if person.display_name is None else keys.encrypt(member_id, "display_name", person.display_name),
+        person.source.value,
+    )
+    enrolled = await where.row(ENROL, viewer.merchant_id, member_id, ids.new(), viewer.actor, *values)
+    if enrolled is None or email_index is None or not person.email_verified:
+        return enrolled
+    if not isinstance(where, Tx):
+        raise TypeError("codes are adopted in a transaction")
+    adopted = await adopt_codes(where, viewer, member_id, email_index)
+    return await where.row(FIND, viewer.merchant_id, member_id) if adopted else enrolled
+
+
+async def already_exists(viewer: Viewer, person: Person) -> MemberAlreadyExists:
+    """Return the refusal for a person that is a member; who it is, because only those that may see members enrol."""
+    email_index = None if person.address is None else viewer.tenant.keys.email_index(person.address)
+    existing = await database().row(FIND_EXISTING, viewer.merchant_id, person.external_id, email_index)
+    return MemberAlreadyExists(
+        message="A member with this external id or address is enrolled already.",
+        existing=None if existing is None else Member.of(existing),
+    )
+
+
 @mutation(description="Enrol a member. ADMIN and CHECKOUT.")
 async def enroll_member(
     info: Info, input: Annotated[EnrollMemberInput, strawberry.argument(description="The person to enrol.")]
 ) -> EnrollMemberResult:
-    """Make the member, its wallet and the event in one statement; two callers at once make one member.
-
-    A verified address makes it a transaction: the codes that wait for the address are adopted in it.
-    """
+    """Check the person, then enrol it; with a verified address in a transaction, because that adopts codes."""
     viewer = info.context.viewer
-    keys = viewer.tenant.keys
     problems = Problems()
     external_id = problems.optional_text("externalId", input.external_id, length_max=100)
     display_name = problems.optional_text("displayName", input.display_name, length_max=200)
@@ -99,42 +142,17 @@ async def enroll_member(
     if input.email_verified and address is None:
         problems.add("emailVerified", "needs an address")
     problems.refuse_if_any()
-
-    member_id = ids.new()
-    email_index = None if address is None else keys.email_index(address)
-    values = (
-        external_id,
-        None if address is None else keys.encrypt(member_id, "email", address),
-        email_index,
-        input.email_verified,
-        None if display_name is None else keys.encrypt(member_id, "display_name", display_name),
-        input.source.value,
-    )
-    arguments = (viewer.merchant_id, member_id, ids.new(), viewer.actor, *values)
-    if email_index is None or not input.email_verified:
-        enrolled = await database().row(ENROL, *arguments)
-    else:
-        enrolled = await _enrol_and_adopt(viewer, member_id, email_index, arguments)
-    if enrolled is not None:
-        return EnrollMemberSuccess(member=Member.of(enrolled))
-    existing = await database().row(FIND_EXISTING, viewer.merchant_id, external_id, email_index)
-    return MemberAlreadyExists(
-        message="A member with this external id or address is enrolled already.",
-        existing=None if existing is None else Member.of(existing),
-    )
+    person = Person(input.source, external_id, address, input.email_verified, display_name)
+    enrolled = await (_enrol_and_adopt(viewer, person) if person.email_verified else enrol(database(), viewer, person))
+    return await already_exists(viewer, person) if enrolled is None else EnrollMemberSuccess(member=Member.of(enrolled))
 
 
-async def _enrol_and_adopt(
-    viewer: Viewer, member_id: UUID, email_index: bytes, arguments: tuple[object, ...]
-) -> Row | None:
+async def _enrol_and_adopt(viewer: Viewer, person: Person) -> Row | None:
     """Enrol and adopt in one transaction, again after a deadlock with a claim. Returns None for who exists already."""
     for _ in range(ATTEMPTS_MAX):
         try:
             async with transaction() as tx:
-                enrolled = await tx.row(ENROL, *arguments)
-                if enrolled is not None and await adopt_codes(tx, viewer, member_id, email_index):
-                    enrolled = await tx.row(FIND, viewer.merchant_id, member_id)
-                return enrolled
+                return await enrol(tx, viewer, person)
         except asyncpg.DeadlockDetectedError:
             continue
     raise RuntimeError("claims kept crossing the enrolment of the owner of their address")
