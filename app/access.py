@@ -1,6 +1,7 @@
 """Who may call what: one table, looked up by every operation, and nothing is allowed that it doesn't list."""
 
 from typing import Final
+from uuid import UUID
 
 from graphql import GraphQLError
 
@@ -29,6 +30,11 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Query.pointsEntries": _KEYS,
     "Query.rewards": _EVERYONE,
     "Query.pointsLiability": _READERS,
+    "Query.referralProgram": _EVERYONE,
+    "Query.inviteQuota": _EVERYONE,
+    "Query.invites": _EVERYONE,
+    "Query.referrals": _EVERYONE,
+    "Query.heldReferrals": _READERS,
     "Query.events": _READERS,
     "Mutation.createPool": _ADMIN,
     "Mutation.editPool": _ADMIN,
@@ -58,6 +64,11 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.editReward": _ADMIN,
     "Mutation.retireReward": _ADMIN,
     "Mutation.redeemReward": _TILL_AND_MEMBER,
+    "Mutation.configureReferralProgram": _ADMIN,
+    "Mutation.inviteMembers": _TILL_AND_MEMBER,
+    "Mutation.acceptInvite": _TILL,
+    "Mutation.cancelInvite": _TILL_AND_MEMBER,
+    "Mutation.releaseReferral": _ADMIN,
     "Pool.stock": _KEYS,
     "Pool.codes": _KEYS,
 }
@@ -67,3 +78,9 @@ def require(viewer: Viewer, coordinate: str) -> None:
     """Raise FORBIDDEN unless the viewer's role may use this operation or field."""
     if viewer.role not in ACCESS[coordinate]:
         raise GraphQLError(f"{coordinate} is not for the role {viewer.role.value}.", extensions={"code": "FORBIDDEN"})
+
+
+def require_own(viewer: Viewer, coordinate: str, member_id: UUID) -> None:
+    """Raise FORBIDDEN when a member reads what is another member's, on whichever way it came there."""
+    if viewer.role is Role.MEMBER and viewer.member_id != member_id:
+        raise GraphQLError(f"{coordinate} is not for other members.", extensions={"code": "FORBIDDEN"})

@@ -9,7 +9,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414  (most take it from here)
 
-MODELS = ["app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.events"]
+MODELS = [
+    "app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.referrals.models",
+    "app.events",
+]  # fmt: skip
 
 
 class Settings(BaseSettings):

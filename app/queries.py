@@ -21,6 +21,8 @@ from app.merchants.types import ApiKey, Merchant
 from app.operations import Id, Info, Node, field, query
 from app.points.queries import find_entry, find_exchange, find_purchase, find_reward
 from app.points.types import PointsEntry, Purchase, Reward
+from app.referrals.queries import find_invite, find_referral
+from app.referrals.types import Invite, shown
 
 READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST}
 
@@ -121,10 +123,12 @@ FINDERS: Final[dict[str, tuple[Callable[[Caller, str], Awaitable[Any]], Callable
     "code": (find_code, Code.of),
     "entry": (find_entry, PointsEntry.of),
     "event": (_find_event, Event.of),
+    "invite": (find_invite, Invite.of),
     "member": (find_member, Member.of),
     "pool": (find_pool, Pool.of),
     "purchase": (find_purchase, Purchase.of),
     "redemption": (find_redemption, Redemption.of),
+    "referral": (find_referral, shown),
     "reward": (find_reward, Reward.of),
     "rewardredemption": (find_exchange, lambda exchange: exchange),
     "wallet": (_find_wallet, Wallet.of),

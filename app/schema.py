@@ -32,6 +32,12 @@ from app.points.record_purchase import record_purchase
 from app.points.redeem_reward import redeem_reward
 from app.points.retire_reward import retire_reward
 from app.points.reverse_purchase import reverse_purchase
+from app.referrals import queries as referrals
+from app.referrals.accept_invite import accept_invite
+from app.referrals.cancel_invite import cancel_invite
+from app.referrals.configure_referral_program import configure_referral_program
+from app.referrals.invite_members import invite_members
+from app.referrals.release_referral import release_referral
 from app.scalars import config
 from app.wallet_changed import wallet_changed
 
@@ -52,6 +58,11 @@ Query = create_type(
         points.points_entries,
         points.rewards,
         points_liability,
+        referrals.referral_program,
+        referrals.invite_quota,
+        referrals.invites,
+        referrals.referrals,
+        referrals.held_referrals,
         queries.events,
     ],
     description="What can be read.",
@@ -85,6 +96,11 @@ Mutation = create_type(
         edit_reward,
         retire_reward,
         redeem_reward,
+        configure_referral_program,
+        invite_members,
+        accept_invite,
+        cancel_invite,
+        release_referral,
     ],
     description="What can be done. Each answer is the success or a refusal that says why not.",
 )

@@ -146,7 +146,7 @@ STOCK = "query ($id: ID!) { pool(id: $id) { stock { total available allocated re
 COUNTED = (
     "api_key", "data_key", "member", "wallet", "pool", "code_batch", "code", "claim", "stock_change", "redemption",
     "reversal", "points_entry", "points_due", "purchase", "purchase_reversal", "reward", "reward_redemption", "event",
-    "address", "stock_alert", "campaign", "delivery",
+    "address", "stock_alert", "campaign", "delivery", "referral_program", "invite", "invite_quota", "referral",
 )  # fmt: skip
 
 

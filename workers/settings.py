@@ -17,6 +17,7 @@ from app.database import connected
 from app.master_keys import keyring
 from app.rings import ringing
 from workers.expire_codes import expire_codes
+from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
 from workers.watch_stock import watch_stock
@@ -34,6 +35,8 @@ CRON_JOBS = [
     cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
     # Every minute: debit points whose lifetime is over, and warn of those that will be.
     cron(cast(Any, expire_points), second=45, timeout=300, max_tries=1, keep_result=0),
+    # Every minute: end invites that didn't convert in time. Accepting and converting look at the time themselves.
+    cron(cast(Any, expire_invites), second=15, timeout=300, max_tries=1, keep_result=0),
 ]
 
 _RETRY_SECONDS: Final = 1.0

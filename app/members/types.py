@@ -8,6 +8,7 @@ from uuid import UUID
 import strawberry
 
 from app import ids
+from app.access import require_own
 from app.connections import After, Connection, First
 from app.context import Role
 from app.database import Row
@@ -18,6 +19,7 @@ from app.scalars import described
 if TYPE_CHECKING:
     from app.coupons.types import Code, CodeState
     from app.points.types import PointsEntry
+    from app.referrals.types import Referral
 
 #: What a statement selects to make a Member; `m` is the member, `w` its wallet.
 MEMBER_COLUMNS: Final = """
@@ -79,10 +81,18 @@ class Member(Node):
         address = await self._decrypt(info, "email")
         return None if address is None else mask_email(address)
 
-    @field(description="The member's wallet.")
-    def wallet(self) -> "Wallet":
+    @field(description="The member's wallet. To a member its own only.")
+    def wallet(self, info: Info) -> "Wallet":
         """Every member has one."""
+        require_own(info.context.viewer, "Member.wallet", self.row["member_id"])
         return Wallet.of(self.row)
+
+    @field(description="The referral that brought the member; null for others, and while it is held for review.")
+    async def referred_by(self, info: Info) -> Annotated["Referral", strawberry.lazy("app.referrals.types")] | None:
+        """Read the referrals of all members of this page together. A member asks this of itself only."""
+        from app.referrals.queries import referral_of_member  # noqa: PLC0415  (members and referrals know each other)
+
+        return await referral_of_member(info, self.row["member_id"])
 
     async def _decrypt(self, info: Info, column: str) -> str | None:
         ciphertext = self.row[f"member_{column}"]

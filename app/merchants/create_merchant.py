@@ -12,7 +12,12 @@ from app.database import transaction
 from app.merchants import api_keys
 from app.merchants.data_keys import create_data_keys
 
-INSERT = "INSERT INTO merchant (merchant_id, name, currency, created_at) VALUES ($1, $2, $3, now())"
+INSERT = """
+WITH made AS (
+    INSERT INTO merchant (merchant_id, name, currency, created_at) VALUES ($1, $2, $3, now()) RETURNING merchant_id
+)
+INSERT INTO referral_program (merchant_id) SELECT merchant_id FROM made
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ SEALED: Final = (
     Sealed("member", "id", "email", "email"),
     Sealed("member", "id", "display_name", "display_name"),
     Sealed("event", "id", "reason", "reason"),
+    Sealed("invite", "id", "email", "email"),
+    Sealed("invite", "id", "token", "token"),
     Sealed("reversal", "redemption_id", "reason", "reason"),
 )
 

@@ -25,6 +25,9 @@ from app.points.grant_points import too_many
 from app.points.ledger import POINTS_MAX, post
 from app.points.queries import FIND_ENTRY_BY_ORIGIN, JOIN_MEMBER
 from app.points.types import PURCHASE_COLUMNS, PointsEntry, PointsReason, Purchase
+from app.referrals.conversion import convert_by
+from app.referrals.queries import referral_row
+from app.referrals.types import Referral, released
 
 ORDER_ID_LENGTH_MAX: Final = 100
 #: How far a till's clock may be ahead of ours.
@@ -50,6 +53,9 @@ class RecordPurchaseSuccess:
 
     purchase: Purchase = strawberry.field(description="The purchase.")
     entry: PointsEntry | None = strawberry.field(description="The points that it earned; null when there were none.")
+    referral: Referral | None = strawberry.field(
+        description="The referral that it converted; null when it converted none, and while that is held for review."
+    )
     replayed: bool = strawberry.field(description="Whether an earlier call recorded it.")
 
 
@@ -74,10 +80,14 @@ WITH earning AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
     SELECT $1, $10, 'purchase.recorded', id, $11, now() FROM b
 )
-SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS} FROM b {JOIN_MEMBER.format("b")}
+SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS},
+    (SELECT id FROM invite WHERE merchant_id = $1 AND referee_id = b.member_id AND status = 'PENDING') AS invite_id
+FROM b {JOIN_MEMBER.format("b")}
 """
 FIND_BY_ORDER: Final = f"""
-SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS} FROM purchase b {JOIN_MEMBER.format("b")}
+SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS},
+    (SELECT id FROM referral WHERE merchant_id = $1 AND purchase_id = b.id) AS referral_id
+FROM purchase b {JOIN_MEMBER.format("b")}
 WHERE b.merchant_id = $1 AND b.source = $2 AND b.order_id = $3
 """
 MEMBER_EXISTS: Final = "SELECT FROM member WHERE merchant_id = $1 AND id = $2"
@@ -111,7 +121,8 @@ async def earn(tx: Tx, viewer: Viewer, purchase: Row) -> Row | None:
 
 @mutation(
     description="Record a purchase and credit the points that it earns: amount x the merchant's points per unit, "
-    "whole points only. Idempotent on (source, orderId). ADMIN and CHECKOUT."
+    "whole points only. The first one after joining by an invite may convert it. Idempotent on (source, orderId). "
+    "ADMIN and CHECKOUT."
 )
 async def record_purchase(
     info: Info, input: Annotated[RecordPurchaseInput, strawberry.argument(description="The purchase.")]
@@ -128,11 +139,14 @@ async def record_purchase(
     async with transaction() as tx:
         purchase = await record(tx, viewer, member_id, input.source, order_id, amount, input.occurred_at)
         if purchase is not None:
+            # First, because it locks two wallets, and several are locked by member.
+            referral_id = await convert_by(tx, viewer, purchase)
             entry = await earn(tx, viewer, purchase)
     if purchase is None:
         return await _standing(viewer, input, member_id, order_id, amount)
+    referral = await _referral(viewer, referral_id)
     # The entry's row was written last, so it has the wallet as it is now.
-    return _success(dict(purchase) | dict(entry or {}), entry, replayed=False)
+    return _success(dict(purchase) | dict(entry or {}), entry, referral, replayed=False)
 
 
 async def _standing(
@@ -149,10 +163,17 @@ async def _standing(
         raise Refused(IdempotencyKeyReused(message=message))
     origin = stands["purchase_id"].hex
     entry = await database().row(FIND_ENTRY_BY_ORIGIN, viewer.merchant_id, PointsReason.PURCHASE.value, origin)
-    return _success(stands, entry, replayed=True)
+    return _success(stands, entry, await _referral(viewer, stands["referral_id"]), replayed=True)
 
 
-def _success(purchase: Row, entry: Row | None, *, replayed: bool) -> RecordPurchaseSuccess:
+async def _referral(viewer: Viewer, referral_id: UUID | None) -> Referral | None:
+    return None if referral_id is None else released(await referral_row(viewer, referral_id))
+
+
+def _success(purchase: Row, entry: Row | None, referral: Referral | None, *, replayed: bool) -> RecordPurchaseSuccess:
     return RecordPurchaseSuccess(
-        purchase=Purchase.of(purchase), entry=None if entry is None else PointsEntry.of(entry), replayed=replayed
+        purchase=Purchase.of(purchase),
+        entry=None if entry is None else PointsEntry.of(entry),
+        referral=referral,
+        replayed=replayed,
     )

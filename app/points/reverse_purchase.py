@@ -7,14 +7,15 @@ import strawberry
 
 from app.context import Viewer
 from app.coupons.reasons import sealed
-from app.database import Row, Tx, database, transaction
+from app.database import database, transaction
 from app.inputs import Problems, node_id
 from app.members.types import MEMBER_COLUMNS, MemberSource
 from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
-from app.points.ledger import lock_wallet, post
 from app.points.queries import JOIN_MEMBER, purchase_row
 from app.points.record_purchase import FIND_BY_ORDER, ORDER_ID_LENGTH_MAX
+from app.points.take_back import take_back
 from app.points.types import PURCHASE_COLUMNS, PointsEntry, PointsReason, Purchase
+from app.referrals.conversion import reverse
 
 
 @strawberry.input(description="A purchase to take back, by its id or by source and orderId.")
@@ -57,18 +58,9 @@ REVERSE: Final = f"""
 WITH b AS (
     UPDATE purchase SET reversed_at = now() WHERE merchant_id = $1 AND id = $2 AND reversed_at IS NULL RETURNING *
 )
-SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS} FROM b {JOIN_MEMBER.format("b")}
-"""
-# What has expired of what the purchase earned, which must not be taken twice. An expiry takes whole credits, so it is
-# the first one that reached the credit's end, if it began before that: what lay before its begin had been spent.
-EXPIRED: Final = """
-SELECT e.mark - greatest(e.mark - e.amount, x.mark + x.amount) AS points
-FROM points_entry e CROSS JOIN LATERAL (
-    SELECT mark, amount FROM points_entry
-    WHERE merchant_id = $1 AND member_id = e.member_id AND reason = 'EXPIRY' AND mark >= e.mark
-    ORDER BY mark LIMIT 1
-) x
-WHERE e.merchant_id = $1 AND e.reason = 'PURCHASE' AND e.origin = $2 AND x.mark + x.amount < e.mark
+SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS},
+    (SELECT id FROM referral WHERE merchant_id = $1 AND purchase_id = b.id) AS referral_id
+FROM b {JOIN_MEMBER.format("b")}
 """
 FINISH: Final = """
 WITH reversal AS (
@@ -80,24 +72,9 @@ VALUES ($1, $5, 'purchase.reversed', $2, $6, now(), $7)
 """
 
 
-async def take_back(tx: Tx, viewer: Viewer, purchase: Row) -> tuple[Row | None, int]:
-    """Debit what a purchase earned and hasn't expired, as far as the balance goes. Returns the entry and the rest."""
-    member_id = purchase["member_id"]
-    wallet = await lock_wallet(tx, viewer.merchant_id, member_id)
-    expired = await tx.row(EXPIRED, viewer.merchant_id, purchase["purchase_id"].hex)
-    earned = purchase["purchase_points"] - (expired["points"] if expired else 0)
-    taken = min(earned, wallet["points"])
-    if taken == 0:
-        return None, earned
-    entry = await post(
-        tx, viewer.merchant_id, viewer.actor, member_id, -taken, PointsReason.REVERSAL,
-        origin=purchase["purchase_id"].hex, reference=purchase["purchase_order_id"],
-    )  # fmt: skip
-    return entry, earned - taken
-
-
 @mutation(
-    description="Take a purchase back, once and whole, with the points that it earned as far as the balance goes. "
+    description="Take a purchase back, once and whole, with the points that it earned as far as the balance goes, and "
+    "those of a referral that it converted some days ago at most. "
     "ADMIN and CHECKOUT."
 )
 async def reverse_purchase(
@@ -111,7 +88,14 @@ async def reverse_purchase(
     async with transaction() as tx:
         purchase = await tx.row(REVERSE, viewer.merchant_id, purchase_id)
         if purchase is not None:
-            entry, shortfall = await take_back(tx, viewer, purchase)
+            # First, because it locks two wallets, and several are locked by member.
+            if purchase["referral_id"] is not None:
+                await reverse(tx, viewer.merchant_id, viewer.actor, purchase["referral_id"])
+            origin = purchase_id.hex
+            entry, shortfall = await take_back(
+                tx, viewer.merchant_id, viewer.actor, purchase["member_id"], purchase["purchase_points"],
+                credit=(PointsReason.PURCHASE, origin), origin=origin, reference=purchase["purchase_order_id"],
+            )  # fmt: skip
             taken = 0 if entry is None else -entry["entry_amount"]
             await tx.row(FINISH, viewer.merchant_id, purchase_id, taken, shortfall, event_id, viewer.actor, reason)
     if purchase is None:

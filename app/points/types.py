@@ -7,6 +7,7 @@ from typing import Final
 import strawberry
 
 from app import ids
+from app.access import require_own
 from app.coupons.types import Code, Pool
 from app.database import Row
 from app.inputs import Money
@@ -49,9 +50,9 @@ class PointsReason(Enum):
 class PointsEntry(Node):
     """An entry of the ledger."""
 
+    row: strawberry.Private[Row]
     member: Member = strawberry.field(description="Whose points.")
     amount: int = strawberry.field(description="How many: over 0 earned, below 0 spent.")
-    balance_after: int = strawberry.field(description="The member's points right after it, exactly.")
     reason: PointsReason = strawberry.field(description="Why.")
     reference: str | None = strawberry.field(
         description="What it refers to: an order's id, a reward's name, or what was given with the adjustment."
@@ -66,14 +67,21 @@ class PointsEntry(Node):
         """Return the entry of a row of ENTRY_COLUMNS and MEMBER_COLUMNS."""
         return cls(
             id=strawberry.ID(ids.encode("entry", row["entry_id"])),
+            row=row,
             member=Member.of(row),
             amount=row["entry_amount"],
-            balance_after=row["entry_balance_after"],
             reason=PointsReason(row["entry_reason"]),
             reference=row["entry_reference"],
             expires_at=row["entry_expires_at"],
             created_at=row["entry_created_at"],
         )
+
+    @field(description="The member's points right after it, exactly. To a member those of its own only.")
+    def balance_after(self, info: Info) -> int:
+        """A referral shows a member what another one earned, and not what it has."""
+        require_own(info.context.viewer, "PointsEntry.balanceAfter", self.row["member_id"])
+        balance: int = self.row["entry_balance_after"]
+        return balance
 
 
 @strawberry.type(description="An order of a member, as a source told it, once.")

@@ -13,10 +13,10 @@ from tests.edge.walk import SCHEMA, Operation, operations
 from tests.factories import Shop
 
 #: What domain.md says about the roles, independently of the table in access.py.
-MUTATIONS_OF_MEMBERS = {"claimCode", "redeemReward"}
+MUTATIONS_OF_MEMBERS = {"claimCode", "redeemReward", "inviteMembers", "cancelInvite"}
 MUTATIONS_OF_CHECKOUTS = {
     "claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "issueMemberToken", "recordPurchase",
-    "reversePurchase", "redeemReward",
+    "reversePurchase", "redeemReward", "inviteMembers", "acceptInvite", "cancelInvite",
 }  # fmt: skip
 
 

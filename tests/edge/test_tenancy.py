@@ -12,6 +12,7 @@ from app.database import database
 from tests.edge.walk import Operation, operations, placed
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, usd
 from tests.points.documents import purchase, redeem, reward
+from tests.referrals.documents import accepted, invited, program
 
 ID_PLACES = [
     pytest.param(operation, path, id=f"{operation.coordinate}({'.'.join(path)})")
@@ -37,6 +38,9 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
     bought = await purchase(shop, member, "hidden", 50_000)
     prize = await reward(shop, name="Hidden reward", cost=100)
     exchanged = (await redeem(shop, prize, member, "hidden"))["redemption"]
+    await program(shop)
+    invite, _ = await invited(shop, member)
+    brought = (await accepted(shop, member, displayName="Hidden too"))["referral"]
     key = (await shop.do(CREATE_API_KEY, label="hidden", role="ANALYST"))["apiKey"]
     event = await database().row("SELECT id FROM event WHERE merchant_id = $1 ORDER BY id DESC", shop.merchant_id)
     assert event is not None
@@ -47,11 +51,13 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         "code": code["id"],
         "entry": exchanged["entry"]["id"],
         "event": ids.encode("event", event["id"]),
+        "invite": invite["id"],
         "member": member["id"],
         "merchant": ids.encode("merchant", shop.merchant_id),
         "pool": pool["id"],
         "purchase": bought["purchase"]["id"],
         "redemption": redeemed["redemptions"][0]["id"],
+        "referral": brought["id"],
         "reward": prize["id"],
         "rewardredemption": exchanged["id"],
         "wallet": member["wallet"]["id"],
@@ -121,6 +127,8 @@ async def test_another_members_id_reads_as_a_missing_one_to_a_member(
         "entry",
         "purchase",
         "rewardredemption",
+        "invite",
+        "referral",
     ):
         answers = []
         for node_id in (theirs[kind], ids.encode(kind, ids.new())):
@@ -137,7 +145,17 @@ async def test_lists_hold_nothing_of_another_merchant(shop: Shop, other_shop: Sh
     mine, theirs = await _world(shop), await _world(other_shop)
     fields = [operation.name for operation in operations("Query") if str(operation.field.type).endswith("Connection!")]
 
-    assert {"pools", "codes", "redemptions", "members", "events", "pointsEntries", "rewards"} <= set(fields)
+    assert {
+        "pools",
+        "codes",
+        "redemptions",
+        "members",
+        "events",
+        "pointsEntries",
+        "rewards",
+        "invites",
+        "referrals",
+    } <= set(fields)
     for name in fields:
         document = f"{{ answer: {name}(first: 100) {{ edges {{ node {{ id }} }} }} }}"
         listed = {edge["node"]["id"] for edge in (await shop.data(document))["answer"]["edges"]}

@@ -43,10 +43,12 @@ KINDS: dict[str, ids.Kind] = {
     "apiKeyId": "apikey",
     "codeId": "code",
     "fallbackPoolId": "pool",
+    "inviteId": "invite",
     "memberId": "member",
     "poolId": "pool",
     "purchaseId": "purchase",
     "redemptionId": "redemption",
+    "referralId": "referral",
     "rewardId": "reward",
 }
 #: For `id` arguments, by the operation.

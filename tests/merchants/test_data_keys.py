@@ -33,6 +33,10 @@ OTHER_BYTES = {
     "code.email_index",
     "code.fingerprint",
     "data_key.wrapped",
+    "invite.domain_index",
+    "invite.email_index",
+    "invite.mailbox_index",
+    "invite.token_hash",
     "member.email_index",
 }
 AGE = """

@@ -1,0 +1,75 @@
+"""cancelInvite: an invite that nobody has accepted is taken back; it cost its quota."""
+
+from typing import Annotated, Final
+
+import strawberry
+
+from app import ids
+from app.database import database
+from app.inputs import node_id
+from app.operations import Info, NotFound, Refusal, Refused, mutation, not_found
+from app.referrals.queries import invite_row
+from app.referrals.types import Invite, InviteStatus
+
+
+@strawberry.input(description="An invite to take back.")
+class CancelInviteInput:
+    """Which one."""
+
+    invite_id: strawberry.ID = strawberry.field(description="The invite.")
+
+
+@strawberry.type(description="The invite can't be accepted any more.")
+class CancelInviteSuccess:
+    """The cancelled invite."""
+
+    invite: Invite = strawberry.field(description="The invite.")
+
+
+@strawberry.type(description="The invite was accepted, or has ended. It stays as it is.")
+class InviteNotCancellable(Refusal):
+    """Only PENDING invites that nobody accepted can be cancelled."""
+
+    status: InviteStatus = strawberry.field(description="Where it stands: PENDING if somebody accepted it.")
+
+
+CancelInviteResult = Annotated[
+    CancelInviteSuccess | NotFound | InviteNotCancellable,
+    strawberry.union("CancelInviteResult", description="The cancelled invite, or why it stands."),
+]
+
+# Waits for whoever is accepting it. An accepted one is the referee's, too: its referrer can't take it from them.
+CANCEL: Final = """
+WITH i AS (
+    UPDATE invite SET status = 'CANCELLED'
+    WHERE merchant_id = $1 AND id = $2 AND status = 'PENDING' AND accepted_at IS NULL
+        AND ($3::uuid IS NULL OR referrer_id = $3)
+    RETURNING id
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT $1, $4, 'invite.cancelled', id, $5, now() FROM i
+)
+SELECT id FROM i
+"""
+
+
+@mutation(
+    description="Take an invite back that nobody has accepted. Its quota stays used, so that inviting and cancelling "
+    "isn't a way around it. A member its own; ADMIN and CHECKOUT any."
+)
+async def cancel_invite(
+    info: Info, input: Annotated[CancelInviteInput, strawberry.argument(description="What to take back.")]
+) -> CancelInviteResult:
+    """End the invite and record it in one statement."""
+    viewer = info.context.viewer
+    invite_id = node_id("invite", "invite", input.invite_id)
+    arguments = (viewer.merchant_id, invite_id, viewer.member_id, ids.new(), viewer.actor)
+    cancelled = await database().row(CANCEL, *arguments)
+    row = await invite_row(viewer, invite_id)
+    if row is None:
+        raise not_found("invite", input.invite_id)
+    if cancelled is None:
+        status = InviteStatus(row["invite_status"])
+        how = "accepted" if status is InviteStatus.PENDING else status.value
+        raise Refused(InviteNotCancellable(message=f"An invite that is {how} can't be cancelled.", status=status))
+    return CancelInviteSuccess(invite=Invite.of(row))

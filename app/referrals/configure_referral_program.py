@@ -1,0 +1,110 @@
+"""configureReferralProgram: what inviting brings, how much of it there may be, and what guards it against abuse."""
+
+from typing import Annotated, Final
+
+import strawberry
+
+from app import ids
+from app.database import database
+from app.inputs import Problems
+from app.operations import Info, InvalidInput, mutation
+from app.points.ledger import POINTS_MAX
+from app.referrals.types import PROGRAM_COLUMNS, ConversionTrigger, ReferralProgram, ReviewPolicy
+
+BATCH_MAX: Final = 5000
+DAY_MAX: Final = 100_000
+LIFETIME_MAX: Final = 1_000_000
+DAYS_MAX: Final = 3650
+
+
+@strawberry.input(description="The program as it is to be. Safeguards that are left out, or null, stay as they are.")
+class ConfigureReferralProgramInput:
+    """Everything that a client knows of the program, and what guards it."""
+
+    referrer_points: int = strawberry.field(
+        description="What the sender of an invite earns by its conversion; over 0. Conversions from now on earn by it."
+    )
+    referee_points: int = strawberry.field(description="What the invited member earns by it; over 0.")
+    invites_per_batch: int = strawberry.field(
+        description="How many invites one call may send: 0 to 5,000. Any quota of 0 closes the program."
+    )
+    invites_per_day: int = strawberry.field(
+        description="How many a member may send on a day of the merchant's time zone: 0 to 100,000."
+    )
+    invites_lifetime: int = strawberry.field(
+        description="How many a member may send ever, not counting those that expired: 0 to 1,000,000."
+    )
+    invite_lifetime_days: int = strawberry.field(
+        description="After how many days of 24 hours an invite that has not converted expires: 1 to 3,650. It counts "
+        "for invites from now on."
+    )
+    converts_on: ConversionTrigger = strawberry.field(
+        description="When an invite converts; it counts for those that are accepted from now on."
+    )
+    reports_members: bool | None = strawberry.field(
+        default=None,
+        description="Whether a sender is told that an address is a member's; else it gets an invite that can't "
+        "convert. True unless changed.",
+    )
+    review_policy: ReviewPolicy | None = strawberry.field(
+        default=None, description="Which conversions are held for a person to release. NONE unless changed."
+    )
+    refund_window_days: int | None = strawberry.field(
+        default=None,
+        description="For how many days of 24 hours after a conversion the return of its purchase takes the points "
+        "back: 0 to 3,650; 30 unless changed.",
+    )
+
+
+@strawberry.type(description="The program is as asked.")
+class ConfigureReferralProgramSuccess:
+    """The program."""
+
+    program: ReferralProgram = strawberry.field(description="The program as it is now.")
+
+
+ConfigureReferralProgramResult = Annotated[
+    ConfigureReferralProgramSuccess | InvalidInput,
+    strawberry.union("ConfigureReferralProgramResult", description="The program, or why it stays as it was."),
+]
+
+CONFIGURE: Final = f"""
+WITH p AS (
+    UPDATE referral_program SET referrer_points = $4, referee_points = $5, invites_per_batch = $6,
+        invites_per_day = $7, invites_lifetime = $8, invite_lifetime_days = $9, converts_on = $10,
+        reports_members = coalesce($11, reports_members), review_policy = coalesce($12, review_policy),
+        refund_window_days = coalesce($13, refund_window_days)
+    WHERE merchant_id = $1 RETURNING *
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT $1, $2, 'referral_program.configured', $1, $3, now() FROM p
+)
+SELECT {PROGRAM_COLUMNS} FROM p
+"""
+
+
+@mutation(description="Set the referral program. It is closed until this is called. ADMIN only.")
+async def configure_referral_program(
+    info: Info,
+    input: Annotated[ConfigureReferralProgramInput, strawberry.argument(description="The program as it is to be.")],
+) -> ConfigureReferralProgramResult:
+    """Change the row and record it in one statement."""
+    viewer = info.context.viewer
+    problems = Problems()
+    problems.number("referrerPoints", input.referrer_points, least=1, most=POINTS_MAX)
+    problems.number("refereePoints", input.referee_points, least=1, most=POINTS_MAX)
+    problems.number("invitesPerBatch", input.invites_per_batch, least=0, most=BATCH_MAX)
+    problems.number("invitesPerDay", input.invites_per_day, least=0, most=DAY_MAX)
+    problems.number("invitesLifetime", input.invites_lifetime, least=0, most=LIFETIME_MAX)
+    problems.number("inviteLifetimeDays", input.invite_lifetime_days, least=1, most=DAYS_MAX)
+    problems.number("refundWindowDays", input.refund_window_days, least=0, most=DAYS_MAX)
+    problems.refuse_if_any()
+    row = await database().row(
+        CONFIGURE, viewer.merchant_id, ids.new(), viewer.actor, input.referrer_points, input.referee_points,
+        input.invites_per_batch, input.invites_per_day, input.invites_lifetime, input.invite_lifetime_days,
+        input.converts_on.value, input.reports_members,
+        None if input.review_policy is None else input.review_policy.value, input.refund_window_days,
+    )  # fmt: skip
+    if row is None:
+        raise RuntimeError("a merchant has no referral program")
+    return ConfigureReferralProgramSuccess(program=ReferralProgram.of(row))

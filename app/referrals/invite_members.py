@@ -1,0 +1,313 @@
+"""inviteMembers: invites to a list of addresses, all those that can be, or none of them beyond a quota."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Final
+from uuid import UUID
+
+import strawberry
+from limits import RateLimitItemPerDay
+
+from app import ids
+from app.context import Role, Viewer
+from app.coupons.attempts import allowed
+from app.database import Row, Tx, database, transaction
+from app.inputs import Problems, node_id
+from app.members.types import MEMBER_COLUMNS
+from app.merchants.tenants import decrypted
+from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.referrals.configure_referral_program import BATCH_MAX
+from app.referrals.disposable import is_disposable
+from app.referrals.mailboxes import mailbox, telling_domain
+from app.referrals.queries import FROM_INVITE, TODAY, quota_of
+from app.referrals.tokens import new_token, token_hash
+from app.referrals.types import INVITE_COLUMNS, QUOTA_COLUMNS, Invite, InviteQuota, InviteSkipReason
+
+#: How many members and invited people one member may be told of in a day: who asks for more is not inviting friends.
+TOLD_PER_DAY_MAX: Final = 200
+_SHOWN_LENGTH_MAX: Final = 254
+
+
+@strawberry.input(description="Invites to send. A member invites for itself; ADMIN and CHECKOUT name the referrer.")
+class InviteMembersInput:
+    """Whom, and in whose name."""
+
+    emails: list[str] = strawberry.field(description="The addresses, 1 to 5,000.")
+    member_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The member that invites; needed with API keys."
+    )
+
+
+@strawberry.type(description="An address that got no invite. It cost no quota.")
+class SkippedInvite:
+    """One address."""
+
+    email: str = strawberry.field(description="The address as it was given, cut to 254 characters.")
+    reason: InviteSkipReason = strawberry.field(description="Why.")
+
+
+@strawberry.type(description="The invites were sent, where addresses could have one.")
+class InviteMembersSuccess:
+    """What was sent and what wasn't, each in the order given."""
+
+    invites: list[Invite] = strawberry.field(description="The new invites.")
+    skipped: list[SkippedInvite] = strawberry.field(description="The addresses without one.")
+    quota: InviteQuota = strawberry.field(description="What the referrer may still send.")
+
+
+@strawberry.type(description="The batch is more than a quota of the referrer has left. Nothing was sent.")
+class InviteQuotaExceeded(Refusal):
+    """What is left and what was asked."""
+
+    quota: InviteQuota = strawberry.field(description="What the referrer may still send.")
+    requested: int = strawberry.field(description="How many invites it would have been, skipped addresses left out.")
+
+
+@strawberry.type(description="The member was told of too many members and invited people today; nothing was sent.")
+class TooManyInviteAttempts(Refusal):
+    """A list of strangers is being tried."""
+
+
+InviteMembersResult = Annotated[
+    InviteMembersSuccess | InvalidInput | NotFound | TooManyInviteAttempts | InviteQuotaExceeded,
+    strawberry.union("InviteMembersResult", description="The invites, or why none was sent."),
+]
+
+# Everything that decides about addresses, in one look: the sender's own, and which are members' or invited already.
+READ_SENDER: Final = f"""
+SELECT m.id AS member_id, m.email AS member_email, p.reports_members, {QUOTA_COLUMNS},
+    ARRAY(SELECT email_index FROM member WHERE merchant_id = $1 AND email_index = ANY($4::bytea[])) AS members,
+    ARRAY(
+        SELECT email_index FROM invite WHERE merchant_id = $1 AND email_index = ANY($4::bytea[]) AND status = 'PENDING'
+    ) AS invited,
+    ARRAY(
+        SELECT email_index FROM invite WHERE merchant_id = $1 AND email_index = ANY($4::bytea[]) AND status = 'PENDING'
+            AND referrer_id = $3
+    ) AS invited_before
+FROM member m CROSS JOIN referral_program p {TODAY.format("$3")}
+WHERE m.merchant_id = $1 AND m.id = $3 AND p.merchant_id = $1
+"""
+# The addresses are taken in one order by all, so that two batches of the same ones don't deadlock, and the quota's
+# row, which all batches of a member change, comes last. It is the guard: without room for what was inserted it doesn't
+# change, and the caller rolls back. A day that is behind the latest one (a late transaction, a new time zone) counts
+# to that, so it never gives anything back.
+SEND: Final = f"""
+WITH program AS (
+    SELECT p.*, coalesce($2::timestamptz, now()) AS sent_at, today FROM referral_program p {TODAY.format("$3")}
+    WHERE p.merchant_id = $1
+), i AS (
+    INSERT INTO invite (merchant_id, id, referrer_id, status, email, email_index, mailbox_index, domain_index, token,
+                        token_hash, created_at, expires_at)
+    SELECT $1, t.id, $3, 'PENDING', t.email, t.email_index, t.mailbox_index, t.domain_index, t.token, t.token_hash,
+        sent_at, sent_at + invite_lifetime_days * interval '24 hours'
+    FROM program, unnest($4::uuid[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[])
+        AS t (id, email, email_index, mailbox_index, domain_index, token, token_hash)
+    ORDER BY t.email_index
+    ON CONFLICT (merchant_id, email_index) WHERE status = 'PENDING' DO NOTHING RETURNING *
+), batch AS (
+    SELECT count(*)::int AS size FROM i
+), q AS (
+    INSERT INTO invite_quota AS stands (merchant_id, member_id, day, sent_today, sent_lifetime, day_max, lifetime_max)
+    SELECT $1, $3, today, size, size, invites_per_day, invites_lifetime FROM program, batch
+    WHERE size BETWEEN 1 AND least(invites_per_batch, invites_per_day, invites_lifetime)
+    ON CONFLICT (merchant_id, member_id) DO UPDATE SET
+        day = greatest(stands.day, excluded.day),
+        sent_today = CASE WHEN stands.day >= excluded.day THEN stands.sent_today ELSE 0 END + excluded.sent_today,
+        sent_lifetime = stands.sent_lifetime + excluded.sent_lifetime,
+        day_max = excluded.day_max, lifetime_max = excluded.lifetime_max
+    WHERE CASE WHEN stands.day >= excluded.day THEN stands.sent_today ELSE 0 END + excluded.sent_today
+            <= excluded.day_max
+        AND stands.sent_lifetime + excluded.sent_lifetime <= excluded.lifetime_max
+    RETURNING *
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT $1, t.event_id, 'invite.sent', t.id, $12, now()
+    FROM unnest($4::uuid[], $11::uuid[]) AS t (id, event_id) JOIN i ON i.id = t.id
+)
+SELECT {INVITE_COLUMNS}, {MEMBER_COLUMNS}, q.member_id AS granted_to, {QUOTA_COLUMNS}
+{FROM_INVITE.replace("FROM invite i", "FROM i CROSS JOIN program p")} LEFT JOIN q ON true
+"""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The addresses of a batch by their indexes, in the order given, and why some are out."""
+
+    wanted: dict[bytes, str] = field(default_factory=dict)
+    given: dict[bytes, str] = field(default_factory=dict)
+    skipped: list[tuple[int, SkippedInvite]] = field(default_factory=list)
+    places: dict[bytes, int] = field(default_factory=dict)
+    told: set[bytes] = field(default_factory=set)
+
+    def skip(self, place: int, given: str, reason: InviteSkipReason) -> None:
+        """Leave an address out."""
+        self.skipped.append((place, SkippedInvite(email=given[:_SHOWN_LENGTH_MAX], reason=reason)))
+
+    def drop(self, index: bytes, reason: InviteSkipReason) -> None:
+        """Leave out an address that was wanted."""
+        self.wanted.pop(index)
+        self.skip(self.places[index], self.given[index], reason)
+
+    def in_order(self) -> list[SkippedInvite]:
+        """Return those left out in the order given."""
+        return [skipped for _, skipped in sorted(self.skipped, key=lambda each: each[0])]
+
+
+class _NoRoomError(Exception):
+    """A quota has no room for the invites that were inserted; the transaction that it passes rolls back."""
+
+    def __init__(self, requested: int) -> None:
+        super().__init__(f"no room for {requested} invites")
+        self.requested = requested
+
+
+@mutation(
+    description="Invite people by their addresses. Those that can't be invited are skipped with a reason, looked for "
+    "in the order of InviteSkipReason. A member for itself; ADMIN and CHECKOUT for the member they name."
+)
+async def invite_members(
+    info: Info, input: Annotated[InviteMembersInput, strawberry.argument(description="The invites.")]
+) -> InviteMembersResult:
+    """Look the addresses up, leave out what can't be invited, and send the rest as a whole."""
+    viewer = info.context.viewer
+    problems = Problems()
+    if not 1 <= len(input.emails) <= BATCH_MAX:
+        problems.add("emails", f"must hold 1 to {BATCH_MAX:,} addresses")
+    if viewer.role is not Role.MEMBER and input.member_id is None:
+        problems.add("memberId", "must name the member that invites")
+    problems.refuse_if_any()
+    member_id = _referrer(viewer, input.member_id)
+    sent = await send_invites(viewer, member_id, input.emails)
+    if sent is None:
+        raise not_found("member", input.member_id or viewer.actor)
+    return sent
+
+
+def _referrer(viewer: Viewer, named: str | None) -> UUID:
+    """Return the member that invites. For a member any other one is missing, as if it didn't exist."""
+    if viewer.member_id is None:
+        return node_id("member", "member", named or "")
+    if named is not None and ids.decode("member", named) != viewer.member_id:
+        raise not_found("member", named)
+    return viewer.member_id
+
+
+async def send_invites(
+    viewer: Viewer, member_id: UUID, emails: list[str], at: datetime | None = None
+) -> InviteMembersSuccess | None:
+    """Send a member's invites, as of now or of an instant, or return None when there is no such member.
+
+    Raises Refused with TooManyInviteAttempts or InviteQuotaExceeded.
+    """
+    batch = _read(viewer, emails)
+    sender = await database().row(READ_SENDER, viewer.merchant_id, at, member_id, list(batch.wanted))
+    if sender is None:
+        return None
+    await _choose(viewer, batch, sender)
+    await _refuse_if_told_too_much(viewer, batch, own=frozenset(sender["invited_before"]))
+    quota = InviteQuota.of(sender)
+    if not batch.wanted:
+        return InviteMembersSuccess(invites=[], skipped=batch.in_order(), quota=quota)
+    # Most batches that are too large are found here, before anything is written; SEND finds the others.
+    if len(batch.wanted) > min(quota.per_batch, quota.remaining_today, quota.remaining_lifetime):
+        raise _exceeded(quota, len(batch.wanted))
+    try:
+        async with transaction() as tx:
+            rows = await send(tx, viewer, member_id, batch.wanted, at)
+    except _NoRoomError as error:
+        raise _exceeded(await quota_of(viewer.merchant_id, member_id, at), error.requested) from None
+    found = {row["invite_email_index"]: row for row in rows}
+    for index in [index for index in batch.wanted if index not in found]:
+        batch.drop(index, InviteSkipReason.ALREADY_INVITED)
+    return InviteMembersSuccess(
+        invites=[Invite.of(found[index]) for index in batch.wanted],
+        skipped=batch.in_order(),
+        quota=InviteQuota.of(rows[0]) if rows else quota,
+    )
+
+
+def _read(viewer: Viewer, emails: list[str]) -> _Batch:
+    """Return the addresses of a batch that are addresses, each once."""
+    batch = _Batch()
+    for place, given in enumerate(emails):
+        problems = Problems()
+        address = problems.email("emails", given)
+        if problems.found:
+            batch.skip(place, given, InviteSkipReason.INVALID_EMAIL)
+            continue
+        index = viewer.tenant.keys.email_index(address)
+        if index in batch.wanted:
+            batch.skip(place, given, InviteSkipReason.DUPLICATE)
+        else:
+            batch.wanted[index], batch.given[index], batch.places[index] = address, given, place
+    return batch
+
+
+async def _choose(viewer: Viewer, batch: _Batch, sender: Row) -> None:
+    """Leave out the sender's own mailbox, throw-away addresses, members (where they are reported) and the invited."""
+    own = sender["member_email"]
+    if own is not None:
+        own = mailbox(await decrypted(viewer.tenant, sender["member_id"], "email", own))
+    members = frozenset(sender["members"]) if sender["reports_members"] else frozenset()
+    invited = frozenset(sender["invited"])
+    for index, address in list(batch.wanted.items()):
+        if mailbox(address) == own:
+            batch.drop(index, InviteSkipReason.SELF)
+        elif is_disposable(address):
+            batch.drop(index, InviteSkipReason.DISPOSABLE_EMAIL)
+        elif index in members or index in invited:
+            batch.told.add(index)
+            reason = InviteSkipReason.ALREADY_MEMBER if index in members else InviteSkipReason.ALREADY_INVITED
+            batch.drop(index, reason)
+
+
+async def _refuse_if_told_too_much(viewer: Viewer, batch: _Batch, own: frozenset[bytes]) -> None:
+    """Raise Refused when a member tries out who is one: what is skipped costs no quota, so it is counted here.
+
+    Its own invites (`own`) tell it nothing, so a batch that is sent again isn't counted.
+    """
+    told = len(batch.told - own)
+    if viewer.member_id is None or told == 0:
+        return
+    scope = f"{viewer.merchant_id.hex}/told/{viewer.member_id.hex}"
+    if not await allowed(RateLimitItemPerDay(TOLD_PER_DAY_MAX), scope, told):
+        message = "Too many of these addresses are known already. Try again tomorrow."
+        raise Refused(TooManyInviteAttempts(message=message))
+
+
+async def send(
+    tx: Tx, viewer: Viewer, member_id: UUID, addresses: Mapping[bytes, str], at: datetime | None
+) -> list[Row]:
+    """Insert invites to addresses, by their indexes, and take them from the quota. Returns those that are new.
+
+    Raises _NoRoomError, with which the transaction is to end, when the quota has no room for them.
+    """
+    keys = viewer.tenant.keys
+    values = []
+    for index, address in addresses.items():
+        invite_id, token, domain = ids.new(), new_token(), telling_domain(address)
+        # Blind indexes of what is no address: nobody can spell these two as one.
+        values.append((
+            invite_id,
+            keys.encrypt(invite_id, "email", address),
+            index,
+            keys.email_index(f"mailbox\0{mailbox(address)}"),
+            None if domain is None else keys.email_index(f"domain\0{domain}"),
+            keys.encrypt(invite_id, "token", token),
+            token_hash(token),
+            ids.new(),
+        ))  # fmt: skip
+    columns = [list(column) for column in zip(*values, strict=True)]
+    rows = await tx.rows(SEND, viewer.merchant_id, at, member_id, *columns, viewer.actor)
+    if rows and rows[0]["granted_to"] is None:
+        raise _NoRoomError(len(rows))
+    return rows
+
+
+def _exceeded(quota: InviteQuota, requested: int) -> Refused:
+    message = (
+        f"These are {requested:,} invites; the quotas leave {quota.per_batch:,} for a batch, "
+        f"{quota.remaining_today:,} for today and {quota.remaining_lifetime:,} ever."
+    )
+    return Refused(InviteQuotaExceeded(message=message, quota=quota, requested=requested))

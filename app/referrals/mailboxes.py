@@ -1,0 +1,41 @@
+"""Which addresses are one mailbox: a pure rule, for finding a member's own address among those that it invites."""
+
+from typing import Final
+
+#: Providers that ignore dots before the @, each by the name that its mailboxes go by.
+_IGNORES_DOTS: Final = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
+#: Where everybody may have an address: many invites to one of these say nothing.
+_PUBLIC: Final = frozenset({
+    "aol.com", "fastmail.com", "gmail.com", "gmx.at", "gmx.de", "gmx.net", "googlemail.com", "hotmail.co.uk",
+    "hotmail.com", "hotmail.fr", "icloud.com", "laposte.net", "libero.it", "live.com", "mac.com", "mail.com",
+    "mail.ru", "me.com", "msn.com", "naver.com", "orange.fr", "outlook.com", "outlook.de", "pm.me", "proton.me",
+    "protonmail.com", "qq.com", "t-online.de", "web.de", "yahoo.co.jp", "yahoo.co.uk", "yahoo.com", "yahoo.de",
+    "yahoo.fr", "yandex.ru", "ymail.com", "126.com", "163.com",
+})  # fmt: skip
+
+
+def mailbox(address: str) -> str:
+    """Return the mailbox of a normalised address: what follows a + is left out, and dots where the provider does.
+
+    A domain has one spelling, that of the DNS (RFC 3490). Providers with other rules are not guessed at.
+    """
+    local, _, written = address.rpartition("@")
+    domain = in_dns(written)
+    local = local.partition("+")[0] or local
+    if domain in _IGNORES_DOTS:
+        local = local.replace(".", "") or local
+    return f"{local}@{_IGNORES_DOTS.get(domain, domain)}"
+
+
+def telling_domain(address: str) -> str | None:
+    """Return the domain of a normalised address, or None where it is a public provider's."""
+    domain = in_dns(address.rpartition("@")[2])
+    return None if domain in _PUBLIC else domain
+
+
+def in_dns(domain: str) -> str:
+    """Return a domain as the DNS spells it, or as it is where it can't be spelt."""
+    try:
+        return domain.encode("idna").decode()
+    except UnicodeError:
+        return domain

@@ -1,0 +1,99 @@
+"""Rows of the referral program, invites, quotas and referrals."""
+
+from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
+from tortoise.models import Model
+
+
+class ReferralProgram(Model):
+    """A merchant's program, made with the merchant: closed (its quotas are 0) until somebody configures it.
+
+    Points and the trigger are those of the conversion; a lifetime is that of the invite when it was sent.
+    """
+
+    merchant_id = fields.UUIDField(primary_key=True)
+    referrer_points = fields.IntField(db_default=100)
+    referee_points = fields.IntField(db_default=100)
+    invites_per_batch = fields.IntField(db_default=0)
+    invites_per_day = fields.IntField(db_default=0)
+    invites_lifetime = fields.IntField(db_default=0)
+    invite_lifetime_days = fields.IntField(db_default=30)
+    converts_on = fields.CharField(max_length=20, db_default="FIRST_PURCHASE")
+    reports_members = fields.BooleanField(db_default=True)
+    review_policy = fields.CharField(max_length=10, db_default="NONE")
+    refund_window_days = fields.IntField(db_default=30)
+
+    class Meta:
+        table = "referral_program"
+
+
+class Invite(Model):
+    """An address that a member invited. Address and token are ciphertexts; the index and the hash find them.
+
+    An invite that was accepted stays PENDING until it converts; it has its referee then. Mailbox and domain are blind
+    indexes that invites are compared by; the domain is null where it is a public provider's.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    referrer_id = fields.UUIDField()
+    status = fields.CharField(max_length=10)
+    email = fields.BinaryField()
+    email_index = fields.BinaryField()
+    mailbox_index = fields.BinaryField()
+    domain_index = fields.BinaryField(null=True)
+    token = fields.BinaryField()
+    token_hash = fields.BinaryField()
+    created_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField()
+    accepted_at = fields.DatetimeField(null=True)
+    referee_id = fields.UUIDField(null=True)
+    converted_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "invite"
+
+
+class InviteQuota(Model):
+    """How many invites a member sent: on its latest day of sending, and ever, less those that expired.
+
+    The limits are those of the latest batch, so that a check can hold it to them.
+    """
+
+    member_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    day = fields.DateField()
+    sent_today = fields.IntField()
+    sent_lifetime = fields.IntField()
+    day_max = fields.IntField()
+    lifetime_max = fields.IntField()
+
+    class Meta:
+        table = "invite_quota"
+
+
+class Referral(Model):
+    """Who brought whom: one row per converted invite. Without its entries it is held for a person's review.
+
+    A reversal stays on the row; a shortfall is what the balances lacked then.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    invite_id = fields.UUIDField()
+    invite_status = fields.CharField(max_length=10, db_default="CONVERTED")
+    referrer_id = fields.UUIDField()
+    referee_id = fields.UUIDField()
+    purchase_id = fields.UUIDField(null=True)
+    referrer_points = fields.IntField()
+    referee_points = fields.IntField()
+    flags = ArrayField(element_type="text")
+    referrer_entry_id = fields.UUIDField(null=True)
+    referee_entry_id = fields.UUIDField(null=True)
+    converted_at = fields.DatetimeField()
+    released_at = fields.DatetimeField(null=True)
+    reversed_at = fields.DatetimeField(null=True)
+    shortfall = fields.IntField(null=True)
+
+    class Meta:
+        table = "referral"

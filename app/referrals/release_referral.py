@@ -1,0 +1,79 @@
+"""releaseReferral: a person has looked at a conversion that was held, and both members get their points."""
+
+from typing import Annotated, Final
+
+import strawberry
+
+from app import ids
+from app.database import transaction
+from app.inputs import node_id
+from app.operations import Info, NotFound, Refusal, Refused, mutation, not_found
+from app.referrals.conversion import credit, lock_wallets
+from app.referrals.queries import referral_row
+from app.referrals.types import Referral
+
+
+@strawberry.input(description="A held referral to release.")
+class ReleaseReferralInput:
+    """Which one."""
+
+    referral_id: strawberry.ID = strawberry.field(description="The held referral.")
+
+
+@strawberry.type(description="Both members have their points.")
+class ReleaseReferralSuccess:
+    """The referral."""
+
+    referral: Referral = strawberry.field(description="The referral with its entries.")
+
+
+@strawberry.type(
+    description="The referral isn't held any more, or a balance can't hold its points. Nothing was changed."
+)
+class ReferralNotReleasable(Refusal):
+    """Released before, reversed, or too much for a balance."""
+
+
+ReleaseReferralResult = Annotated[
+    ReleaseReferralSuccess | NotFound | ReferralNotReleasable,
+    strawberry.union("ReleaseReferralResult", description="The referral, or why nothing was given."),
+]
+
+# Waits for whoever is releasing or reversing it.
+LOCK: Final = """
+SELECT invite_id, referrer_id, referee_id, referrer_points, referee_points, released_at, reversed_at
+FROM referral WHERE merchant_id = $1 AND id = $2 FOR UPDATE
+"""
+RELEASE: Final = """
+WITH r AS (
+    UPDATE referral SET released_at = now(), referrer_entry_id = $3, referee_entry_id = $4
+    WHERE merchant_id = $1 AND id = $2 AND released_at IS NULL AND reversed_at IS NULL RETURNING id
+)
+INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+SELECT $1, $5, 'referral.converted', id, $6, now() FROM r
+"""
+
+
+@mutation(description="Give the points of a held referral: as many as its conversion was to bring. ADMIN only.")
+async def release_referral(
+    info: Info, input: Annotated[ReleaseReferralInput, strawberry.argument(description="What to release.")]
+) -> ReleaseReferralResult:
+    """Write both entries, mark the referral and record it, in one transaction."""
+    viewer = info.context.viewer
+    referral_id = node_id("referral", "referral", input.referral_id)
+    async with transaction() as tx:
+        held = await tx.row(LOCK, viewer.merchant_id, referral_id)
+        if held is None:
+            raise not_found("referral", input.referral_id)
+        if held["reversed_at"] is not None:
+            raise Refused(ReferralNotReleasable(message="The purchase that converted it was taken back."))
+        if held["released_at"] is not None:
+            raise Refused(ReferralNotReleasable(message="The referral was released before."))
+        if not await lock_wallets(tx, viewer.merchant_id, held):
+            raise Refused(ReferralNotReleasable(message="A balance can't hold so many points."))
+        entries = await credit(tx, viewer.merchant_id, viewer.actor, held)
+        await tx.row(RELEASE, viewer.merchant_id, referral_id, *entries, ids.new(), viewer.actor)
+    row = await referral_row(viewer, referral_id)
+    if row is None:
+        raise RuntimeError("a released referral has no row")
+    return ReleaseReferralSuccess(referral=Referral.of(row))

@@ -1,0 +1,333 @@
+"""The referral program, invites and referrals as the API shows them."""
+
+import re
+from datetime import datetime
+from enum import Enum
+from typing import Final
+
+import strawberry
+
+from app import ids
+from app.context import Role, Viewer
+from app.database import Row
+from app.members.types import MEMBER_COLUMNS, Member, mask_email
+from app.merchants.tenants import decrypted
+from app.operations import Info, Node, field
+from app.points.types import ENTRY_COLUMNS, PointsEntry
+from app.scalars import described
+
+#: What a statement selects to make a ReferralProgram (`p`) and an InviteQuota (of `p` and the member's `q`, if it has
+#: one, at `today`, the day that it is for the merchant). A day that is behind the latest one counts to that.
+PROGRAM_COLUMNS: Final = """
+    p.referrer_points, p.referee_points, p.invites_per_batch, p.invites_per_day, p.invites_lifetime,
+    p.invite_lifetime_days, p.converts_on, p.reports_members, p.review_policy, p.refund_window_days
+"""
+QUOTA_COLUMNS: Final = """
+    p.invites_per_batch AS quota_batch,
+    greatest(0, p.invites_per_day - CASE WHEN q.day >= today THEN q.sent_today ELSE 0 END) AS quota_today,
+    greatest(0, p.invites_lifetime - coalesce(q.sent_lifetime, 0)) AS quota_lifetime
+"""
+#: What a statement selects to make an Invite; `i` is the invite.
+INVITE_COLUMNS: Final = """
+    i.id AS invite_id, i.referrer_id AS invite_referrer_id, i.status AS invite_status, i.email AS invite_email,
+    i.token AS invite_token, i.created_at AS invite_created_at, i.expires_at AS invite_expires_at,
+    i.accepted_at AS invite_accepted_at, i.converted_at AS invite_converted_at, i.email_index AS invite_email_index
+"""
+
+
+def prefixed(prefix: str, columns: str, **tables: str) -> str:
+    """Return columns of other tables, each name with a prefix: for two members in one row."""
+    for table, other in tables.items():
+        columns = re.sub(rf"\b{table}\.", f"{other}.", columns)
+    return re.sub(r" AS (\w+)", rf" AS {prefix}_\1", columns)
+
+
+#: What a statement selects to make a Referral or a HeldReferral: the referral `r`, and of both members the member
+#: itself, its wallet and its entry.
+REFERRAL_COLUMNS: Final = f"""
+    r.id AS referral_id, r.invite_id AS referral_invite_id, r.referrer_id AS referral_referrer_id,
+    r.referee_id AS referral_referee_id, r.flags AS referral_flags, r.referrer_points AS referral_referrer_points,
+    r.referee_points AS referral_referee_points, r.converted_at AS referral_converted_at,
+    r.released_at AS referral_released_at, r.reversed_at AS referral_reversed_at, r.shortfall AS referral_shortfall,
+    {prefixed("referrer", MEMBER_COLUMNS, m="referrer", w="referrer_wallet")},
+    {prefixed("referrer", ENTRY_COLUMNS, e="referrer_entry")},
+    {prefixed("referee", MEMBER_COLUMNS, m="referee", w="referee_wallet")},
+    {prefixed("referee", ENTRY_COLUMNS, e="referee_entry")}
+"""
+
+
+@strawberry.enum(description="Which event makes an invite count.")
+class ConversionTrigger(Enum):
+    """When an invite converts."""
+
+    JOIN = described("JOIN", "The invited person joins.")
+    FIRST_PURCHASE = described("FIRST_PURCHASE", "The invited person buys something after joining.")
+
+
+@strawberry.enum(description="Where an invite stands. It leaves PENDING once, and nothing else.")
+class InviteStatus(Enum):
+    """The life of an invite."""
+
+    PENDING = described("PENDING", "It may still convert, accepted or not.")
+    CONVERTED = described("CONVERTED", "It brought a member; what both earn follows from it.")
+    EXPIRED = described("EXPIRED", "It didn't convert in its lifetime; the sender's lifetime quota has it back.")
+    CANCELLED = described("CANCELLED", "It was taken back before anybody accepted it.")
+
+
+@strawberry.enum(description="Why an address of a batch got no invite.")
+class InviteSkipReason(Enum):
+    """Reasons in the order in which they are looked for: the first that applies is told."""
+
+    INVALID_EMAIL = described("INVALID_EMAIL", "It is not an e-mail address.")
+    DUPLICATE = described("DUPLICATE", "It is in the batch before.")
+    SELF = described("SELF", "It is the sender's own mailbox, whichever way it is spelt.")
+    DISPOSABLE_EMAIL = described("DISPOSABLE_EMAIL", "Its domain gives addresses to be thrown away.")
+    ALREADY_MEMBER = described("ALREADY_MEMBER", "It is a member's; told where the program reports members.")
+    ALREADY_INVITED = described("ALREADY_INVITED", "It has an invite that is pending, whoever sent it.")
+
+
+@strawberry.enum(description="Which conversions wait for a person before any points are given.")
+class ReviewPolicy(Enum):
+    """What is held."""
+
+    NONE = described("NONE", "None is held.")
+    FLAGGED = described("FLAGGED", "Those with a review flag.")
+    ALL = described("ALL", "Every one.")
+
+
+@strawberry.enum(description="What a person might want to look at. Flags alone hold nothing back.")
+class ReviewFlag(Enum):
+    """Facts about what the referrer did; see app/referrals/flags.py for the counts."""
+
+    VELOCITY = described("VELOCITY", "Several of the referrer's invites had converted within a day.")
+    ONE_DOMAIN = described("ONE_DOMAIN", "The referrer invites many addresses of one domain that isn't a public one.")
+    ONE_MAILBOX = described("ONE_MAILBOX", "Another invite of the referrer to the same mailbox was accepted.")
+    REFUNDS = described("REFUNDS", "Earlier referrals of the referrer were reversed by returns.")
+    BALANCE_FULL = described("BALANCE_FULL", "A balance couldn't hold the points, so they are held.")
+
+
+@strawberry.type(description="What guards the program against abuse.")
+class ReferralSafeguards:
+    """The settings that invited people needn't know."""
+
+    reports_members: bool = strawberry.field(
+        description="Whether a sender is told that an address is a member's; else it gets an invite that can't convert."
+    )
+    review_policy: ReviewPolicy = strawberry.field(description="Which conversions are held for a person to release.")
+    refund_window_days: int = strawberry.field(
+        description="For how many days after a conversion the return of its purchase takes the points back."
+    )
+
+
+@strawberry.type(description="What inviting brings, and how much of it there may be. Quotas of 0 close the program.")
+class ReferralProgram:
+    """A merchant's program."""
+
+    row: strawberry.Private[Row]
+    referrer_points: int = strawberry.field(description="What the sender of an invite earns by its conversion.")
+    referee_points: int = strawberry.field(description="What the invited member earns by it.")
+    invites_per_batch: int = strawberry.field(description="How many invites one call may send.")
+    invites_per_day: int = strawberry.field(
+        description="How many a member may send on a day, which begins at midnight of the merchant's time zone."
+    )
+    invites_lifetime: int = strawberry.field(
+        description="How many a member may send ever, not counting those that expired."
+    )
+    invite_lifetime_days: int = strawberry.field(
+        description="After how many days of 24 hours an invite that has not converted expires."
+    )
+    converts_on: ConversionTrigger = strawberry.field(description="When an invite converts.")
+
+    @classmethod
+    def of(cls, row: Row) -> "ReferralProgram":
+        """Return the program of a row of PROGRAM_COLUMNS."""
+        return cls(
+            row=row,
+            referrer_points=row["referrer_points"],
+            referee_points=row["referee_points"],
+            invites_per_batch=row["invites_per_batch"],
+            invites_per_day=row["invites_per_day"],
+            invites_lifetime=row["invites_lifetime"],
+            invite_lifetime_days=row["invite_lifetime_days"],
+            converts_on=ConversionTrigger(row["converts_on"]),
+        )
+
+    @field(description="What guards it against abuse; for ADMIN and ANALYST, null to others.")
+    def safeguards(self, info: Info) -> ReferralSafeguards | None:
+        """Show them to those who answer for them."""
+        if info.context.viewer.role not in {Role.ADMIN, Role.ANALYST}:
+            return None
+        return ReferralSafeguards(
+            reports_members=self.row["reports_members"],
+            review_policy=ReviewPolicy(self.row["review_policy"]),
+            refund_window_days=self.row["refund_window_days"],
+        )
+
+
+@strawberry.type(description="How many invites a member may still send; addresses that are skipped cost none.")
+class InviteQuota:
+    """What is left now."""
+
+    per_batch: int = strawberry.field(description="With one call.")
+    remaining_today: int = strawberry.field(description="Until the next midnight of the merchant's time zone.")
+    remaining_lifetime: int = strawberry.field(description="Ever, until invites expire and give theirs back.")
+
+    @classmethod
+    def of(cls, row: Row) -> "InviteQuota":
+        """Return the quota of a row of QUOTA_COLUMNS."""
+        return cls(
+            per_batch=row["quota_batch"],
+            remaining_today=row["quota_today"],
+            remaining_lifetime=row["quota_lifetime"],
+        )
+
+
+@strawberry.type(description="An invite of a member to an address. Only its conversion is paid for.")
+class Invite(Node):
+    """An invite; its address and token are decrypted when they are asked for."""
+
+    row: strawberry.Private[Row]
+    referrer: Member = strawberry.field(description="Who sent it.")
+    status: InviteStatus = strawberry.field(description="Where it stands.")
+    created_at: datetime = strawberry.field(description="When it was sent.")
+    expires_at: datetime = strawberry.field(description="From when on it can't be accepted or convert.")
+    accepted_at: datetime | None = strawberry.field(description="When the invited person joined; null before.")
+    converted_at: datetime | None = strawberry.field(description="When it converted; null before.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Invite":
+        """Return the invite of a row of INVITE_COLUMNS and its referrer's MEMBER_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("invite", row["invite_id"])),
+            row=row,
+            referrer=Member.of(row),
+            status=InviteStatus(row["invite_status"]),
+            created_at=row["invite_created_at"],
+            expires_at=row["invite_expires_at"],
+            accepted_at=row["invite_accepted_at"],
+            converted_at=row["invite_converted_at"],
+        )
+
+    @field(description="The invited address with only its first letter and its domain readable.")
+    async def masked_email(self, info: Info) -> str:
+        """Decrypt the address and mask it."""
+        return mask_email(await self._decrypted(info.context.viewer, "email"))
+
+    @field(description="For the referrer only: what the invited person presents to join. Null to others.")
+    async def token(self, info: Info) -> str | None:
+        """Decrypt the token."""
+        viewer = info.context.viewer
+        if viewer.member_id != self.row["invite_referrer_id"]:
+            return None
+        return await self._decrypted(viewer, "token")
+
+    async def _decrypted(self, viewer: Viewer, column: str) -> str:
+        return await decrypted(viewer.tenant, self.row["invite_id"], column, self.row[f"invite_{column}"])
+
+
+@strawberry.type(description="That a member brought another one, and what both earned by it.")
+class Referral(Node):
+    """A referral whose points were given; a reversed one stays in the list with its `reversedAt`."""
+
+    row: strawberry.Private[Row]
+    converted_at: datetime = strawberry.field(description="When the invite converted.")
+    released_at: datetime = strawberry.field(description="When the points were given; later only after a review.")
+    reversed_at: datetime | None = strawberry.field(
+        description="When the return of the purchase that converted it took the points back; null while they stand."
+    )
+    shortfall: int | None = strawberry.field(
+        description="How many points both had spent by then, together. They are not taken later."
+    )
+    review_flags: list[ReviewFlag] = strawberry.field(description="What a person might want to look at.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Referral":
+        """Return the referral of a row of REFERRAL_COLUMNS that was released."""
+        return cls(
+            id=strawberry.ID(ids.encode("referral", row["referral_id"])),
+            row=row,
+            converted_at=row["referral_converted_at"],
+            released_at=row["referral_released_at"],
+            reversed_at=row["referral_reversed_at"],
+            shortfall=row["referral_shortfall"],
+            review_flags=[ReviewFlag(flag) for flag in row["referral_flags"]],
+        )
+
+    @field(description="Who sent the invite. To the member that it brought, without name and address.")
+    def referrer(self, info: Info) -> Member:
+        """The row is the member's too."""
+        return Member.of(_part(info, self.row, "referrer"))
+
+    @field(description="Whom the invite brought. To the member that sent it, without name and address.")
+    def referee(self, info: Info) -> Member:
+        """The row is the member's too."""
+        return Member.of(_part(info, self.row, "referee"))
+
+    @field(description="What the referrer earned.")
+    def referrer_entry(self, info: Info) -> PointsEntry:
+        """The row is the entry's too."""
+        return PointsEntry.of(_part(info, self.row, "referrer"))
+
+    @field(description="What the referee earned.")
+    def referee_entry(self, info: Info) -> PointsEntry:
+        """The row is the entry's too."""
+        return PointsEntry.of(_part(info, self.row, "referee"))
+
+
+@strawberry.type(description="A conversion whose points wait for a person. Until released it is no referral.")
+class HeldReferral(Node):
+    """A referral without entries."""
+
+    row: strawberry.Private[Row]
+    converted_at: datetime = strawberry.field(description="When the invite converted.")
+    reversed_at: datetime | None = strawberry.field(
+        description="When the purchase that converted it was returned, which ends it; null while it can be released."
+    )
+    referrer_points: int = strawberry.field(description="What the referrer is to earn.")
+    referee_points: int = strawberry.field(description="What the referee is to earn.")
+    review_flags: list[ReviewFlag] = strawberry.field(description="What a person might want to look at.")
+
+    @classmethod
+    def of(cls, row: Row) -> "HeldReferral":
+        """Return the held referral of a row of REFERRAL_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("referral", row["referral_id"])),
+            row=row,
+            converted_at=row["referral_converted_at"],
+            reversed_at=row["referral_reversed_at"],
+            referrer_points=row["referral_referrer_points"],
+            referee_points=row["referral_referee_points"],
+            review_flags=[ReviewFlag(flag) for flag in row["referral_flags"]],
+        )
+
+    @field(description="Who sent the invite.")
+    def referrer(self, info: Info) -> Member:
+        """The row is the member's too."""
+        return Member.of(_part(info, self.row, "referrer"))
+
+    @field(description="Whom the invite brought.")
+    def referee(self, info: Info) -> Member:
+        """The row is the member's too."""
+        return Member.of(_part(info, self.row, "referee"))
+
+
+def shown(row: Row) -> Referral | HeldReferral:
+    """Return what a row of REFERRAL_COLUMNS is."""
+    return HeldReferral.of(row) if row["referral_released_at"] is None else Referral.of(row)
+
+
+def released(row: Row | None) -> Referral | None:
+    """Return the referral of a row of REFERRAL_COLUMNS, or None while there is none."""
+    return None if row is None or row["referral_released_at"] is None else Referral.of(row)
+
+
+def _part(info: Info, row: Row, who: str) -> Row:
+    """Return what a row of REFERRAL_COLUMNS says of one of its members, as if it were of that member alone.
+
+    A member sees of another one that it is there and since when, and not who it is.
+    """
+    viewer = info.context.viewer
+    found = {name.removeprefix(f"{who}_"): value for name, value in row.items() if name.startswith(f"{who}_")}
+    if viewer.role is Role.MEMBER and viewer.member_id != found["member_id"]:
+        found |= {"member_external_id": None, "member_email": None, "member_display_name": None}
+    return found

@@ -1,0 +1,226 @@
+"""acceptInvite. Without these an invite could be used twice, by somebody else, or pay for a member that was there."""
+
+from typing import Any
+
+import pytest
+
+from app.database import database
+from tests.conftest import run_api
+from tests.factories import Shop, open_shop, problems
+from tests.points.documents import broken as broken_points
+from tests.points.documents import entries, points
+from tests.referrals.documents import (
+    ACCEPT_INVITE,
+    CANCEL_INVITE,
+    INVITE_MEMBERS,
+    READ_PROGRAM,
+    accepted,
+    address,
+    broken,
+    invited,
+    invites_age,
+    program,
+)
+
+UNKNOWN = f"inv_{'A' * 32}"
+
+
+async def test_joining_converts_and_credits_both(shop: Shop) -> None:
+    await program(shop)
+    referrer = await shop.member()
+    invite, _ = await invited(shop, referrer, " Ada.Lovelace@Example.COM ")
+
+    answer = await shop.do(
+        ACCEPT_INVITE,
+        token=f" {invite['token']} ",
+        email="ada.LOVELACE@example.com",
+        displayName="Ada",
+        externalId="c-ada",
+    )
+
+    member, referral = answer["member"], answer["referral"]
+    assert {name: member[name] for name in member if name != "id"} == {
+        "externalId": "c-ada", "displayName": "Ada", "maskedEmail": "a•••@example.com", "emailVerified": False,
+        "source": "REFERRAL", "wallet": {"version": 1, "points": 50},
+    }  # fmt: skip
+    assert (answer["invite"]["status"], answer["invite"]["token"]) == ("CONVERTED", None)
+    assert answer["invite"]["acceptedAt"] == answer["invite"]["convertedAt"] == referral["convertedAt"]
+    assert (referral["referrer"], referral["referee"]) == ({"id": referrer["id"]}, {"id": member["id"]})
+    assert [
+        {name: entry[name] for name in ("amount", "balanceAfter", "reason", "reference")}
+        for entry in (referral["referrerEntry"], referral["refereeEntry"])
+    ] == [
+        {"amount": 100, "balanceAfter": 100, "reason": "REFERRAL_REFERRER", "reference": invite["id"]},
+        {"amount": 50, "balanceAfter": 50, "reason": "REFERRAL_REFEREE", "reference": invite["id"]},
+    ]
+    assert (referral["reviewFlags"], referral["reversedAt"], referral["shortfall"]) == ([], None, None)
+    assert [kind for kind in await shop.event_types() if kind.startswith(("invite", "member.e", "points", "referral."))] == [
+        "member.enrolled", "invite.sent", "member.enrolled", "invite.accepted", "points.credited", "points.credited",
+        "referral.converted",
+    ]  # fmt: skip
+    assert await broken(shop) == await broken_points(shop) == []
+
+
+async def test_nothing_is_credited_before_a_conversion(shop: Shop) -> None:
+    await program(shop, convertsOn="FIRST_PURCHASE")
+    referrer = await shop.member()
+
+    answer = await accepted(shop, referrer)
+
+    assert (answer["invite"]["status"], answer["referral"]) == ("PENDING", None)
+    assert answer["invite"]["acceptedAt"] is not None
+    assert answer["invite"]["convertedAt"] is None
+    assert await entries(shop, referrer) == await entries(shop, answer["member"]) == []
+    assert (await shop.counts())["referral"] == 0
+
+
+async def test_a_verified_address_is_verified(shop: Shop) -> None:
+    await program(shop)
+
+    answer = await accepted(shop, await shop.member(), emailVerified=True)
+
+    assert answer["member"]["emailVerified"] is True
+
+
+async def test_malformed_input_is_refused_with_every_problem(shop: Shop) -> None:
+    answer = await shop.refused(
+        ACCEPT_INVITE, token="x", email="nobody", displayName=" ", externalId="x" * 101, key=await shop.key("CHECKOUT")
+    )
+
+    assert problems(answer) == {
+        "email": "must be an e-mail address",
+        "displayName": "must not be blank",
+        "externalId": "must be at most 100 characters",
+    }
+
+
+async def test_an_unknown_token_is_not_usable_and_says_no_more(shop: Shop, other_shop: Shop) -> None:
+    await program(other_shop)
+    theirs, email = await invited(other_shop, await other_shop.member())
+
+    for token in (UNKNOWN, "", "nonsense", theirs["token"], theirs["token"][:-1], "💥"):
+        answer = await shop.refused(ACCEPT_INVITE, token=token, email=email)
+        assert (answer["__typename"], answer["status"]) == ("InviteNotUsable", None)
+
+
+async def test_another_address_than_the_invited_one_is_refused(shop: Shop) -> None:
+    await program(shop)
+    invite, _ = await invited(shop, await shop.member(), "ada@gmail.com")
+
+    for email in ("eve@gmail.com", "a.da@gmail.com", "ada+x@gmail.com"):
+        answer = await shop.refused(ACCEPT_INVITE, token=invite["token"], email=email)
+        assert problems(answer) == {"email": "must be the address that was invited"}
+
+
+async def test_an_invite_is_used_once(shop: Shop) -> None:
+    for trigger, status in (("JOIN", "CONVERTED"), ("FIRST_PURCHASE", "PENDING")):
+        await program(shop, convertsOn=trigger)
+        invite, email = await invited(shop, await shop.member())
+        await shop.do(ACCEPT_INVITE, token=invite["token"], email=email)
+
+        answer = await shop.refused(ACCEPT_INVITE, token=invite["token"], email=email)
+
+        assert (answer["__typename"], answer["status"]) == ("InviteNotUsable", status)
+
+
+async def test_a_cancelled_or_late_invite_is_not_usable(shop: Shop) -> None:
+    await program(shop)
+    referrer = await shop.member()
+    cancelled, first = await invited(shop, referrer)
+    await shop.do(CANCEL_INVITE, inviteId=cancelled["id"])
+    late, second = await invited(shop, referrer)
+    await invites_age(shop, 30)
+
+    answers = [
+        await shop.refused(ACCEPT_INVITE, token=invite["token"], email=email)
+        for invite, email in ((cancelled, first), (late, second))
+    ]
+
+    assert [answer["status"] for answer in answers] == ["CANCELLED", "EXPIRED"]
+
+
+async def test_a_member_is_never_referred(shop: Shop) -> None:
+    await program(shop)
+    referrer = await shop.member()
+    invite, email = await invited(shop, referrer)
+    member = await shop.member(email=email)
+    till = await shop.key("CHECKOUT")
+
+    answer = await shop.refused(ACCEPT_INVITE, token=invite["token"], email=email, key=till)
+    taken, other = await invited(shop, referrer)
+    again = await shop.refused(
+        ACCEPT_INVITE, token=taken["token"], email=other, externalId=member["externalId"], key=till
+    )
+
+    assert [each["__typename"] for each in (answer, again)] == ["MemberAlreadyExists"] * 2
+    assert [each["existing"] for each in (answer, again)] == [{"id": member["id"]}] * 2
+    assert await points(shop, referrer) == 0
+
+
+async def test_an_invite_to_a_member_that_is_not_reported_can_never_convert(shop: Shop) -> None:
+    await program(shop, reportsMembers=False)
+    referrer, email = await shop.member(), address()
+    await shop.member(email=email)
+    invite, _ = await invited(shop, referrer, email)
+
+    answer = await shop.refused(ACCEPT_INVITE, token=invite["token"], email=email)
+
+    assert answer["__typename"] == "MemberAlreadyExists"
+
+
+async def test_the_points_are_those_of_the_conversion(shop: Shop) -> None:
+    await program(shop)
+    referrer = await shop.member()
+    invite, email = await invited(shop, referrer)
+    await program(shop, referrerPoints=7, refereePoints=3)
+
+    answer = await shop.do(ACCEPT_INVITE, token=invite["token"], email=email)
+
+    assert (await points(shop, referrer), answer["member"]["wallet"]["points"]) == (7, 3)
+
+
+async def test_tokens_and_addresses_are_kept_where_they_cannot_be_read(shop: Shop) -> None:
+    await program(shop)
+    invite, email = await invited(shop, await shop.member())
+
+    row = await database().row("SELECT * FROM invite WHERE merchant_id = $1", shop.merchant_id)
+
+    assert row is not None
+    stored = b"".join(value for value in row.values() if isinstance(value, bytes))
+    assert invite["token"].encode() not in stored
+    assert email.encode() not in stored
+    assert invite["token"].startswith("inv_")
+    assert len(invite["token"]) == 36
+
+
+async def test_guessing_tokens_is_limited_and_then_known_ones_are_refused_too(worker_database: str) -> None:
+    with run_api(worker_database, FLASH_ATTEMPTS_PER_KEY_MAX="3") as api:
+        async with open_shop(f"{api.url}/graphql") as shop:
+            await program(shop)
+            invite, email = await invited(shop, await shop.member())
+            till = await shop.key("CHECKOUT")
+
+            async def tried(token: str, key: str) -> Any:
+                answer = await shop.do(ACCEPT_INVITE, token=token, email=email, key=key)
+                return answer["__typename"], answer.get("status", "none")
+
+            assert [await tried(UNKNOWN, till) for _ in range(4)] == [("InviteNotUsable", None)] * 4
+            assert await tried(invite["token"], till) == ("InviteNotUsable", None)
+            assert (await tried(invite["token"], shop.admin))[0] == "AcceptInviteSuccess"
+
+
+@pytest.mark.parametrize("role", ["MEMBER", "ANALYST"])
+async def test_only_tills_and_admins_accept(shop: Shop, role: str) -> None:
+    key = await shop.token((await shop.member())["id"]) if role == "MEMBER" else await shop.key(role)
+
+    assert await shop.failed(ACCEPT_INVITE, token=UNKNOWN, email="a@example.com", key=key) == "FORBIDDEN"
+
+
+async def test_until_it_is_configured_a_program_sends_nothing(shop: Shop) -> None:
+    member = await shop.member()
+
+    answer = await shop.refused(INVITE_MEMBERS, emails=[address()], memberId=member["id"])
+
+    assert answer["__typename"] == "InviteQuotaExceeded"
+    assert answer["quota"] == {"perBatch": 0, "remainingToday": 0, "remainingLifetime": 0}
+    assert (await shop.data(READ_PROGRAM))["referralProgram"]["invitesLifetime"] == 0
