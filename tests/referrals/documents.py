@@ -217,6 +217,14 @@ async def viewer_of(shop: Shop, member_id: UUID) -> Viewer:
     return Viewer(Role.MEMBER, owner, ids.encode("member", member_id), member_id)
 
 
+async def happened(shop: Shop) -> list[str]:
+    """Return the shop's events about members, invites, referrals and points, oldest first."""
+    return [
+        kind for kind in await shop.event_types()
+        if kind.startswith(("member.enrolled", "invite.", "referral.", "points."))
+    ]  # fmt: skip
+
+
 def reasons(answer: Any) -> list[tuple[str, str]]:
     """Return the skipped addresses of an answer and why."""
     return [(each["email"], each["reason"]) for each in answer["skipped"]]

@@ -1,0 +1,68 @@
+"""configureReferralProgram. Without these a typo could give points away, or abusers read what guards it."""
+
+from typing import Any
+
+import pytest
+
+from tests.factories import Shop, problems
+from tests.referrals.documents import CONFIGURE_PROGRAM, READ_PROGRAM, program
+
+SETTINGS: dict[str, Any] = {
+    "referrerPoints": 500, "refereePoints": 250, "invitesPerBatch": 10, "invitesPerDay": 20, "invitesLifetime": 200,
+    "inviteLifetimeDays": 14, "convertsOn": "FIRST_PURCHASE",
+}  # fmt: skip
+SAFEGUARDS: dict[str, Any] = {"reportsMembers": False, "reviewPolicy": "FLAGGED", "refundWindowDays": 14}
+UNTOUCHED = {"reportsMembers": True, "reviewPolicy": "NONE", "refundWindowDays": 30}
+
+
+async def test_a_new_merchants_program_is_closed(shop: Shop) -> None:
+    read = (await shop.data(READ_PROGRAM))["referralProgram"]
+
+    assert read == {
+        "referrerPoints": 100, "refereePoints": 100, "invitesPerBatch": 0, "invitesPerDay": 0, "invitesLifetime": 0,
+        "inviteLifetimeDays": 30, "convertsOn": "FIRST_PURCHASE", "safeguards": UNTOUCHED,
+    }  # fmt: skip
+
+
+async def test_a_program_is_as_it_was_configured(shop: Shop) -> None:
+    answer = await shop.do(CONFIGURE_PROGRAM, **SETTINGS)
+
+    assert answer["program"] == SETTINGS | {"safeguards": UNTOUCHED}
+    assert (await shop.data(READ_PROGRAM))["referralProgram"] == answer["program"]
+    assert (await shop.event_types())[-1] == "referral_program.configured"
+
+
+async def test_safeguards_that_are_left_out_stay(shop: Shop) -> None:
+    await shop.do(CONFIGURE_PROGRAM, **SETTINGS, **SAFEGUARDS)
+
+    again = await shop.do(CONFIGURE_PROGRAM, **SETTINGS, refundWindowDays=None)
+
+    assert again["program"]["safeguards"] == SAFEGUARDS
+
+
+async def test_members_and_tills_see_what_it_brings_and_not_what_guards_it(shop: Shop) -> None:
+    await program(shop)
+
+    for key in (await shop.token((await shop.member())["id"]), await shop.key("CHECKOUT")):
+        read = (await shop.data(READ_PROGRAM, key=key))["referralProgram"]
+        assert (read["referrerPoints"], read["safeguards"]) == (100, None)
+    analyst = (await shop.data(READ_PROGRAM, key=await shop.key("ANALYST")))["referralProgram"]
+    assert analyst["safeguards"] == UNTOUCHED
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("referrerPoints", 0, "must be between 1 and 2147483647"),
+        ("refereePoints", -1, "must be between 1 and 2147483647"),
+        ("invitesPerBatch", 5001, "must be between 0 and 5000"),
+        ("invitesPerDay", -1, "must be between 0 and 100000"),
+        ("invitesLifetime", 1_000_001, "must be between 0 and 1000000"),
+        ("inviteLifetimeDays", 0, "must be between 1 and 3650"),
+        ("refundWindowDays", 3651, "must be between 0 and 3650"),
+    ],
+)
+async def test_values_out_of_range_are_refused(shop: Shop, name: str, wrong: int, message: str) -> None:
+    answer = await shop.refused(CONFIGURE_PROGRAM, **(SETTINGS | {name: wrong}))
+
+    assert problems(answer) == {name: message}
