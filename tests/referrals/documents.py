@@ -148,9 +148,7 @@ WHERE q.merchant_id = $1 AND q.sent_today <> (
 UNION ALL SELECT 'forest', origin FROM above WHERE origin = member_id OR depth >= 1000
 """
 AGE_INVITES = """
-UPDATE invite SET created_at = created_at - make_interval(secs => $2),
-    expires_at = expires_at - make_interval(secs => $2)
-WHERE merchant_id = $1
+UPDATE invite SET expires_at = expires_at - make_interval(secs => $2) WHERE merchant_id = $1
 """
 AGE_REFERRALS = """
 UPDATE referral SET converted_at = converted_at - make_interval(secs => $2) WHERE merchant_id = $1
