@@ -23,10 +23,14 @@ class Role(Enum):
     ADMIN = described("ADMIN", "Everything.")
     CHECKOUT = described(
         "CHECKOUT",
-        description="Enrols members, records purchases, claims and redeems for members, issues member tokens.",
+        description="Enrols members, records purchases, accepts invites, claims and redeems for members, issues member "
+        "tokens.",
     )
     ANALYST = described("ANALYST", "Reads everything masked and changes nothing.")
-    MEMBER = described("MEMBER", "A member: sees its own wallet, claims and redeems rewards for itself.")
+    MEMBER = described(
+        "MEMBER",
+        "A member: sees its own wallet, invites and referrals; claims, redeems rewards and invites for itself.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from app.operations import (
 )
 from app.points.grant_points import too_many
 from app.points.ledger import POINTS_MAX, post
-from app.points.queries import FIND_ENTRY_BY_ORIGIN, JOIN_MEMBER
+from app.points.queries import FIND_ENTRY_BY_ORIGIN, JOIN_MEMBER, purchase_row
 from app.points.types import PURCHASE_COLUMNS, PointsEntry, PointsReason, Purchase
 from app.referrals.conversion import convert_by
 from app.referrals.queries import referral_row
@@ -144,9 +144,10 @@ async def record_purchase(
             entry = await earn(tx, viewer, purchase)
     if purchase is None:
         return await _standing(viewer, input, member_id, order_id, amount)
+    # What was written last has the wallet as it is now: the entry, or a referral of a purchase that earned nothing.
+    latest = entry if entry is not None or referral_id is None else await purchase_row(viewer, purchase["purchase_id"])
     referral = await _referral(viewer, referral_id)
-    # The entry's row was written last, so it has the wallet as it is now.
-    return _success(dict(purchase) | dict(entry or {}), entry, referral, replayed=False)
+    return _success(dict(purchase) | dict(latest or {}), entry, referral, replayed=False)
 
 
 async def _standing(

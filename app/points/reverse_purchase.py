@@ -104,9 +104,11 @@ async def reverse_purchase(
             raise not_found("purchase", input.purchase_id or input.order_id or "")
         message = "The purchase was taken back before."
         raise Refused(PurchaseAlreadyReversed(message=message, purchase=Purchase.of(stands)))
-    # The entry's row was written last, so it has the wallet as it is now.
+    # What was written last has the wallet as it is now: the entry, or a referral of a purchase that earned nothing.
+    is_older = entry is None and purchase["referral_id"] is not None
+    latest = await purchase_row(viewer, purchase_id) if is_older else entry
     return ReversePurchaseSuccess(
-        purchase=Purchase.of(dict(purchase) | dict(entry or {})),
+        purchase=Purchase.of(dict(purchase) | dict(latest or {})),
         entry=None if entry is None else PointsEntry.of(entry),
         shortfall=shortfall,
     )

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.factories import Shop, usd
+from tests.points.documents import RECORD, REVERSE, entries, grant, points
 from tests.points.documents import broken as broken_points
-from tests.points.documents import entries, grant, points
 from tests.referrals.documents import (
     CANCEL_INVITE,
     HELD_REFERRALS,
@@ -56,6 +56,16 @@ async def test_the_first_purchase_converts_and_credits_both(shop: Shop) -> None:
         "points.credited",
     ]
     assert await broken(shop) == await broken_points(shop) == []
+
+
+async def test_a_purchase_that_earns_nothing_still_shows_the_wallet_as_it_is(shop: Shop) -> None:
+    _, referee = await waiting(shop)
+
+    bought = await shop.do(RECORD, memberId=referee["id"], source="STORE", orderId="o-1", amount=usd(99))
+    returned = await shop.do(REVERSE, purchaseId=bought["purchase"]["id"], reason="returned")
+
+    assert (bought["entry"], bought["purchase"]["member"]["wallet"]) == (None, {"version": 1, "points": 50})
+    assert (returned["entry"], returned["purchase"]["member"]["wallet"]) == (None, {"version": 2, "points": 0})
 
 
 async def test_a_replay_answers_with_the_same_referral(shop: Shop) -> None:
