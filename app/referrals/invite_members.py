@@ -122,8 +122,7 @@ WITH program AS (
     RETURNING *
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, t.event_id, 'invite.sent', t.id, $12, now()
-    FROM unnest($4::uuid[], $11::uuid[]) AS t (id, event_id) JOIN i ON i.id = t.id
+    SELECT $1, ($11::uuid[])[row_number() OVER (ORDER BY id)], 'invite.sent', id, $12, now() FROM i
 )
 SELECT {INVITE_COLUMNS}, {MEMBER_COLUMNS}, q.member_id AS granted_to, {QUOTA_COLUMNS}
 {FROM_INVITE.replace("FROM invite i", "FROM i CROSS JOIN program p")} LEFT JOIN q ON true
