@@ -3,8 +3,9 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
+import asyncpg
 import strawberry
 from graphql import GraphQLError
 from strawberry.utils.str_converters import to_camel_case
@@ -13,6 +14,7 @@ from app.access import require
 from app.context import Context
 
 Info = strawberry.Info[Context, None]
+DEADLOCKS_MAX: Final = 5
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -88,10 +90,17 @@ def mutation(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
         @functools.wraps(verb)
         async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
             require(info.context.viewer, coordinate)
-            try:
-                return await verb(info, *args, **kwargs)  # type: ignore[arg-type]
-            except Refused as refused:
-                return refused.refusal
+            deadlocks = 0
+            while True:
+                try:
+                    return await verb(info, *args, **kwargs)  # type: ignore[arg-type]
+                except Refused as refused:
+                    return refused.refusal
+                except asyncpg.DeadlockDetectedError:
+                    # What PostgreSQL ended so that another could go on has left nothing behind: it begins again.
+                    deadlocks += 1
+                    if deadlocks == DEADLOCKS_MAX:
+                        raise
 
         return strawberry.mutation(resolver=edge, description=description)
 

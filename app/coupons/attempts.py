@@ -5,6 +5,7 @@ Counters live in Valkey, shared by all processes. While that is away each proces
 
 import logging
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -25,15 +26,14 @@ _TIMEOUT_SECONDS: Final = 0.5
 _away_until = 0.0
 
 
-async def exceeded(viewer: Viewer, presenter: bytes | None, unknown: int) -> bool:
-    """Count `unknown` codes that were just tried. Returns whether the caller or the presenter is over its limit.
+async def exceeded(viewer: Viewer, presenters: Sequence[bytes], unknown: int) -> bool:
+    """Count `unknown` codes that were just tried. Returns whether the caller or a presenter is over its limit.
 
-    The presenter is a member's id or the index of an address.
+    A presenter is a member's id or the index of an address; who names both is counted under both.
     An exceeded limit stands for known codes too, until the minute is over: a guess must not be told from a hit.
     """
     limits = [(RateLimitItemPerMinute(settings().attempts_per_key_max), viewer.actor)]
-    if presenter is not None:
-        limits.append((RateLimitItemPerMinute(settings().attempts_per_member_max), presenter.hex()))
+    limits += [(RateLimitItemPerMinute(settings().attempts_per_member_max), each.hex()) for each in presenters]
     return not all([await allowed(item, f"{viewer.merchant_id.hex}/{scope}", unknown) for item, scope in limits])
 
 

@@ -335,8 +335,8 @@ def _success(rows: Sequence[Row], currency: str, *, replayed: bool) -> RedeemCod
 async def _limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> Verdict:
     """Count the unknown codes of this call; over the limit every code is refused alike, known or not."""
     unknown = sum(rejection.reason is CodeRejectionReason.UNKNOWN for rejection in verdict.rejections)
-    presenter = presented.presenter.bytes if presented.presenter is not None else presented.email_index
-    if not await attempts.exceeded(viewer, presenter, unknown):
+    presenters = [presented.presenter and presented.presenter.bytes, presented.email_index]
+    if not await attempts.exceeded(viewer, [each for each in presenters if each], unknown):
         return verdict
     rejections = [
         CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.TOO_MANY_ATTEMPTS)

@@ -359,7 +359,7 @@ class Delivery:
         return cls(code=Code.of(row, revealed=True), row=row)
 
     @field(
-        description="The address to send it to: as it was given, or the member's verified one. "
+        description="The address to send it to: as it was given, in lower case, or the member's verified one. "
         "A member without one is named by its id."
     )
     async def recipient(self, info: Info) -> str:
