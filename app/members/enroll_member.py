@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-import asyncpg
 import strawberry
 
 from app import ids
@@ -14,8 +13,6 @@ from app.inputs import Problems
 from app.members.queries import FIND, FROM
 from app.members.types import MEMBER_COLUMNS, Member, MemberSource
 from app.operations import Info, InvalidInput, Refusal, mutation
-
-ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(description="A person to enrol.")
@@ -143,16 +140,9 @@ async def enroll_member(
         problems.add("emailVerified", "needs an address")
     problems.refuse_if_any()
     person = Person(input.source, external_id, address, input.email_verified, display_name)
-    enrolled = await (_enrol_and_adopt(viewer, person) if person.email_verified else enrol(database(), viewer, person))
+    if person.email_verified:
+        async with transaction() as tx:
+            enrolled = await enrol(tx, viewer, person)
+    else:
+        enrolled = await enrol(database(), viewer, person)
     return await already_exists(viewer, person) if enrolled is None else EnrollMemberSuccess(member=Member.of(enrolled))
-
-
-async def _enrol_and_adopt(viewer: Viewer, person: Person) -> Row | None:
-    """Enrol and adopt in one transaction, again after a deadlock with a claim. Returns None for who exists already."""
-    for _ in range(ATTEMPTS_MAX):
-        try:
-            async with transaction() as tx:
-                return await enrol(tx, viewer, person)
-        except asyncpg.DeadlockDetectedError:
-            continue
-    raise RuntimeError("claims kept crossing the enrolment of the owner of their address")
