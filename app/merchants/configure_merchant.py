@@ -99,7 +99,8 @@ def checked(wanted: Mapping[str, Any]) -> dict[str, Any]:
     problems.number("pointsLifetimeDays", wanted.get("points_lifetime_days"), least=1, most=LIFETIME_DAYS_MAX)
     problems.number("pointsWarningDays", wanted.get("points_warning_days"), least=0, most=WARNING_DAYS_MAX)
     zone = wanted.get("time_zone")
-    if zone is not None and zone not in zoneinfo.available_timezones():
+    # Some systems list their own zone as one more; the database doesn't know it.
+    if zone is not None and zone not in zoneinfo.available_timezones() - {"localtime"}:
         problems.add("timeZone", "must be the IANA name of a time zone, like Europe/Berlin")
     problems.refuse_if_any()
     return values

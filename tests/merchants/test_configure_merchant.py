@@ -59,6 +59,7 @@ async def test_what_is_left_out_stays(shop: Shop) -> None:
         ("timeZone", "Mars/Olympus", "must be the IANA name of a time zone, like Europe/Berlin"),
         ("timeZone", "../etc/passwd", "must be the IANA name of a time zone, like Europe/Berlin"),
         ("timeZone", "", "must be the IANA name of a time zone, like Europe/Berlin"),
+        ("timeZone", "localtime", "must be the IANA name of a time zone, like Europe/Berlin"),
         ("timeZone", None, "must not be null"),
         ("marginRate", 1.1, "must be between 0 and 1"),
         ("marginRate", 0.00001, "must have at most 4 decimals"),
