@@ -82,7 +82,7 @@ WITH i AS (
     RETURNING id
 )
 INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-SELECT $1, $4, 'invite.accepted', id, $5, now() FROM i
+SELECT $1, $4, 'invite.accepted', id, $5, now() FROM i RETURNING subject_id
 """
 
 
@@ -110,7 +110,9 @@ async def accept_invite(
         member = await enrol(tx, viewer, person)
         if member is not None:
             member_id = member["member_id"]
-            await tx.row(ACCEPT, viewer.merchant_id, invite["id"], member_id, ids.new(), viewer.actor)
+            taken = await tx.row(ACCEPT, viewer.merchant_id, invite["id"], member_id, ids.new(), viewer.actor)
+            if taken is None:
+                raise RuntimeError("a locked invite that could be accepted wasn't")
             referral_id = None
             if invite["converts_on"] == ConversionTrigger.JOIN.value:
                 referral_id = await convert(tx, viewer.merchant_id, viewer.actor, invite["id"], None)
