@@ -36,6 +36,9 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Query.referrals": _EVERYONE,
     "Query.heldReferrals": _READERS,
     "Query.events": _READERS,
+    "Query.latestGraphSnapshot": _READERS,
+    "Query.graphSnapshots": _READERS,
+    "Query.graphSnapshotJob": _READERS,
     "Mutation.createPool": _ADMIN,
     "Mutation.editPool": _ADMIN,
     "Mutation.activatePool": _ADMIN,
@@ -69,6 +72,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.acceptInvite": _TILL,
     "Mutation.cancelInvite": _TILL_AND_MEMBER,
     "Mutation.releaseReferral": _ADMIN,
+    "Mutation.takeGraphSnapshot": _ADMIN,
     "Pool.stock": _KEYS,
     "Pool.codes": _KEYS,
 }

@@ -11,7 +11,7 @@ from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414
 
 MODELS = [
     "app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.referrals.models",
-    "app.events",
+    "app.graph.models", "app.events",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ transaction. That saves a round trip per statement and is what PgBouncer's trans
 """
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
@@ -80,6 +81,19 @@ class Statements:
     def after_commit(self, act: Callable[[], None]) -> None:
         """Do something once what was written is committed; outside a transaction it is, so at once."""
         act()
+
+    async def copy_in(self, table: str, columns: list[str], payload: bytes, *, seconds_max: float) -> None:
+        """COPY rows into a table that are in PostgreSQL's binary form already."""
+        source = io.BytesIO(payload)
+        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+            await connection.copy_to_table(table, source=source, columns=columns, format="binary", timeout=seconds_max)
+
+    async def copy_out(self, sql: str, *args: object) -> bytes:
+        """Return the rows of one statement in PostgreSQL's binary form."""
+        target = io.BytesIO()
+        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+            await connection.copy_from_query(sql, *args, output=target, format="binary")
+        return target.getvalue()
 
 
 class Tx(Statements, TransactionWrapper):

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import ids
 from app.config import Settings, settings
 from app.database import answers, connected
+from app.graph_files import graph_file
 from app.graphql_execution import Documents
 from app.graphql_http import GraphQLEndpoint
 from app.graphql_socket import SocketEndpoint
@@ -72,6 +73,11 @@ async def wallet(_request: Request) -> Response:
     return Page.WALLET.response()
 
 
+async def graph(_request: Request) -> Response:
+    """The page that draws the network."""
+    return Page.GRAPH.response()
+
+
 async def _pings(redis: Redis) -> bool:
     try:
         return bool(await redis.ping())
@@ -108,6 +114,7 @@ def application(configured: Settings | None = None) -> Starlette:
     routes: list[BaseRoute] = [
         Route("/graphql", GraphQLEndpoint(chosen, documents, streams)),
         WebSocketRoute("/graphql", SocketEndpoint(chosen, documents, streams)),
+        Route("/graph/{name}", graph_file),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
     ]
@@ -115,6 +122,7 @@ def application(configured: Settings | None = None) -> Starlette:
         routes += [
             Route("/", RedirectResponse("/graphql")),
             Route("/wallet", wallet),
+            Route("/graph", graph),
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ]
     app = Starlette(routes=routes, lifespan=lifespan)

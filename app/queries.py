@@ -14,6 +14,8 @@ from app.context import Viewer as Caller
 from app.coupons.queries import find_batch, find_campaign, find_code, find_pool, find_redemption
 from app.coupons.types import Campaign, Code, CodeBatch, Pool, Redemption
 from app.database import Row, database
+from app.graph.queries import find_job, find_snapshot
+from app.graph.types import GraphSnapshot, GraphSnapshotJob
 from app.members.queries import find_member, member_row
 from app.members.types import Member, Wallet
 from app.merchants.tenants import decrypted
@@ -123,6 +125,8 @@ FINDERS: Final[dict[str, tuple[Callable[[Caller, str], Awaitable[Any]], Callable
     "code": (find_code, Code.of),
     "entry": (find_entry, PointsEntry.of),
     "event": (_find_event, Event.of),
+    "graph": (find_snapshot, GraphSnapshot.of),
+    "graphjob": (find_job, GraphSnapshotJob.of),
     "invite": (find_invite, Invite.of),
     "member": (find_member, Member.of),
     "pool": (find_pool, Pool.of),

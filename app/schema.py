@@ -15,6 +15,8 @@ from app.coupons.redeem_codes import check_codes, redeem_codes
 from app.coupons.reveal_code import reveal_code
 from app.coupons.reverse_redemption import reverse_redemption
 from app.coupons.revoke_code import revoke_code
+from app.graph import queries as graph
+from app.graph.take_graph_snapshot import take_graph_snapshot
 from app.members import queries as members
 from app.members.enroll_member import enroll_member
 from app.members.issue_member_token import issue_member_token
@@ -62,6 +64,9 @@ Query = create_type(
         referrals.invite_quota,
         referrals.invites,
         referrals.referrals,
+        graph.latest_graph_snapshot,
+        graph.graph_snapshots,
+        graph.graph_snapshot_job,
         referrals.held_referrals,
         queries.events,
     ],
@@ -101,6 +106,7 @@ Mutation = create_type(
         accept_invite,
         cancel_invite,
         release_referral,
+        take_graph_snapshot,
     ],
     description="What can be done. Each answer is the success or a refusal that says why not.",
 )

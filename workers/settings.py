@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, cast
 from urllib.parse import unquote
 
-from arq import Worker, cron
+from arq import Worker, cron, func
 from arq.connections import RedisSettings
 from redis.exceptions import RedisError
 
@@ -20,6 +20,7 @@ from workers.expire_codes import expire_codes
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
+from workers.take_graph_snapshots import LANE_TIMEOUT_SECONDS, plan_graph_snapshots, take_graph_snapshots
 from workers.watch_stock import watch_stock
 
 log = logging.getLogger("flash.worker")
@@ -37,6 +38,12 @@ CRON_JOBS = [
     cron(cast(Any, expire_points), second=45, timeout=300, max_tries=1, keep_result=0),
     # Every minute: end invites that didn't convert in time. Accepting and converting look at the time themselves.
     cron(cast(Any, expire_invites), second=15, timeout=300, max_tries=1, keep_result=0),
+    # Every minute: ask for the network snapshots of merchants whose day has begun, and ring for those that wait.
+    cron(cast(Any, plan_graph_snapshots), second=20, timeout=60, max_tries=1, keep_result=0),
+]
+JOBS = [
+    # Rung for: what waits in the lane of small networks, or in that of large ones.
+    func(cast(Any, take_graph_snapshots), timeout=LANE_TIMEOUT_SECONDS, max_tries=1, keep_result=0),
 ]
 
 _RETRY_SECONDS: Final = 1.0
@@ -86,7 +93,7 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
         await stack.aclose()
 
     worker = Worker(
-        functions=[],
+        functions=JOBS,
         cron_jobs=CRON_JOBS,
         redis_settings=_redis(configured.redis_url or ""),
         on_startup=cast(Any, on_startup),

@@ -11,6 +11,7 @@ from app import ids
 from app.database import database
 from tests.edge.walk import Operation, operations, placed
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, usd
+from tests.graph.documents import taken
 from tests.points.documents import purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
 
@@ -43,6 +44,7 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
     await program(shop, reviewPolicy="NONE")
     invite, _ = await invited(shop, member)
     brought = (await accepted(shop, member, displayName="Hidden too"))["referral"]
+    snapshot = await taken(shop)
     key = (await shop.do(CREATE_API_KEY, label="hidden", role="ANALYST"))["apiKey"]
     event = await database().row("SELECT id FROM event WHERE merchant_id = $1 ORDER BY id DESC", shop.merchant_id)
     assert event is not None
@@ -53,6 +55,8 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         "code": code["id"],
         "entry": exchanged["entry"]["id"],
         "event": ids.encode("event", event["id"]),
+        "graph": snapshot["id"],
+        "graphjob": snapshot["id"].replace("graph_", "graphjob_"),
         "invite": invite["id"],
         "member": member["id"],
         "merchant": ids.encode("merchant", shop.merchant_id),

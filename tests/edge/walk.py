@@ -52,7 +52,9 @@ KINDS: dict[str, ids.Kind] = {
     "rewardId": "reward",
 }
 #: For `id` arguments, by the operation.
-KINDS_BY_OPERATION: dict[str, ids.Kind] = {"campaign": "campaign", "member": "member", "pool": "pool", "node": "pool"}
+KINDS_BY_OPERATION: dict[str, ids.Kind] = {
+    "campaign": "campaign", "graphSnapshotJob": "graphjob", "member": "member", "node": "pool", "pool": "pool",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

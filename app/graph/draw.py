@@ -1,0 +1,130 @@
+"""The process that draws one snapshot: rows from stdin, rows and files to stdout, and nothing else to touch.
+
+It is a process of its own so that a large network stops no event loop, and can be bounded and killed.
+"""
+
+import resource
+import struct
+import sys
+from collections.abc import Iterable
+from datetime import date
+from typing import BinaryIO, Final, cast
+from uuid import UUID
+
+import orjson
+
+from app.graph.layout import Layout, Previous, lay_out
+from app.graph.network import Edge, Network, measure
+from app.graph.picture import Sheet, columns, svg
+from app.graph.rows import instant, packed, unpacked
+
+MEMORY_BYTES_MAX: Final = 1 << 30
+CPU_SECONDS_MAX: Final = 120
+
+EDGE: Final = ("uuid", "uuid", "timestamptz")
+PREVIOUS_NODE: Final = ("uuid", "float8", "float8", "bool")
+PREVIOUS_EDGE: Final = ("uuid", "uuid")
+NODE: Final = (
+    "uuid", "uuid", "int4", "uuid", "text", "int4", "int4", "bool", "bool", "int4", "float8", "float8",
+)  # fmt: skip
+STORED_EDGE: Final = ("uuid", "uuid", "int4", "uuid", "uuid", "timestamptz", "bool")
+
+
+def frame(parts: Iterable[bytes]) -> bytes:
+    """Return parts as one message: each after its length."""
+    return b"".join(struct.pack(">q", len(part)) + part for part in parts)
+
+
+def parts_of(message: bytes) -> list[bytes]:
+    """Return the parts of a message. Raises ValueError for one that was cut off."""
+    parts, at = [], 0
+    while at < len(message):
+        size = int.from_bytes(message[at : at + 8])
+        at += 8 + size
+        if at > len(message):
+            raise ValueError("a message of a drawing process was cut off")
+        parts.append(message[at - size : at])
+    return parts
+
+
+def draw(message: bytes) -> bytes:
+    """Return the snapshot of a message: its counts, nodes, edges, SVG and JSON. Pure: equal in, equal out."""
+    header, edges, previous_nodes, previous_edges = parts_of(message)
+    asked = orjson.loads(header)
+    merchant_id, snapshot_id = UUID(asked["merchant_id"]), UUID(asked["snapshot_id"])
+    network = measure(cast("Iterable[Edge]", (Edge(*row) for row in unpacked(edges, *EDGE))))  # type: ignore[arg-type]
+    previous = _previous(asked["side"], previous_nodes, previous_edges)
+    layout = lay_out(network, previous)
+    hubs = network.hubs
+    order = sorted(
+        range(len(network.members)),
+        key=lambda node: (-network.degrees[node], -network.recruited[node], network.members[node]),
+    )
+    new_hubs = frozenset() if previous is None else frozenset(
+        node for node in hubs if network.members[node] not in previous.hubs
+    )  # fmt: skip
+    new_edges = [previous is not None and (edge.referrer, edge.referee) not in previous.pairs for edge in network.edges]
+    pairs = {(edge.referrer, edge.referee) for edge in network.edges}
+    counts = {
+        "member_count": len(network.members),
+        "referral_count": len(network.edges),
+        "component_count": len(network.components),
+        "community_count": max(network.communities, default=-1) + 1,
+        "hub_count": len(hubs),
+        "hub_degree": network.hub_degree,
+        "new_referral_count": sum(new_edges),
+        "lost_referral_count": 0 if previous is None else len(previous.pairs - pairs),
+        "new_hub_count": len(new_hubs),
+        "side": layout.side,
+    }
+    sheet = Sheet(date.fromisoformat(asked["taken_on"]), network, layout, order, new_edges, new_hubs)
+    return frame(
+        [
+            orjson.dumps(counts),
+            packed(_nodes(merchant_id, snapshot_id, sheet), *NODE),
+            packed(_edges(merchant_id, snapshot_id, sheet), *STORED_EDGE),
+            svg(sheet),
+            columns(sheet),
+        ]
+    )
+
+
+def _previous(side: float | None, nodes: bytes, edges: bytes) -> Previous | None:
+    if side is None:
+        return None
+    rows = cast("list[tuple[UUID, float, float, bool]]", list(unpacked(nodes, *PREVIOUS_NODE)))
+    return Previous(
+        positions={member: (x, y) for member, x, y, _ in rows},
+        side=side,
+        pairs=frozenset(cast("Iterable[tuple[UUID, UUID]]", unpacked(edges, *PREVIOUS_EDGE))),
+        hubs=frozenset(member for member, _, _, is_hub in rows if is_hub),
+    )
+
+
+def _nodes(merchant_id: UUID, snapshot_id: UUID, sheet: Sheet) -> Iterable[tuple[object, ...]]:
+    network: Network = sheet.network
+    layout: Layout = sheet.layout
+    hubs = network.hubs
+    for rank, node in enumerate(sheet.order):
+        yield (
+            merchant_id, snapshot_id, rank, network.members[node], network.labels[node], network.degrees[node],
+            network.recruited[node], node in hubs, node in sheet.new_hubs, network.communities[node],
+            *layout.positions[node],
+        )  # fmt: skip
+
+
+def _edges(merchant_id: UUID, snapshot_id: UUID, sheet: Sheet) -> Iterable[tuple[object, ...]]:
+    newest_first = zip(reversed(sheet.network.edges), reversed(sheet.new_edges), strict=True)
+    for rank, (edge, is_new) in enumerate(newest_first):
+        yield merchant_id, snapshot_id, rank, edge.referrer, edge.referee, instant(edge.converted_at), is_new
+
+
+def main(source: BinaryIO, target: BinaryIO) -> None:
+    """Draw what comes in, within bounds of memory and time that the kernel holds."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS_MAX, CPU_SECONDS_MAX))
+    target.write(draw(source.read()))
+
+
+if __name__ == "__main__":
+    main(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,39 @@
+"""Running the process that draws: its memory and time are bounded, and it ends with whoever waits for it."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from typing import Final
+
+SECONDS_MAX: Final = 180.0
+#: A drawing process gets rows and returns rows: it needs no key and no server.
+_SECRET: Final = ("FLASH_", "DATABASE_", "REDIS_")
+
+
+class DrawingError(Exception):
+    """A network couldn't be drawn within its bounds; the message has the end of what the process said."""
+
+
+async def drawn(message: bytes, *, seconds_max: float = SECONDS_MAX) -> bytes:
+    """Return the answer of a drawing process to a message. Raises DrawingError. Cancelling kills the process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_SECRET)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app.graph.draw",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=environment, start_new_session=True,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(seconds_max):
+            answer, said = await process.communicate(message)
+    except TimeoutError:
+        raise DrawingError(f"drawing took longer than {seconds_max:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        last = said.decode(errors="replace").strip().rpartition("\n")[2][-200:]
+        raise DrawingError(f"drawing ended with status {process.returncode}: {last}")
+    return answer

@@ -1,0 +1,147 @@
+"""Jobs that take snapshots: one statement each to ask for one, to plan the day's, to take one on and to end it.
+
+The table is the letter and Valkey the doorbell: a job that nobody was told of is found by the next sweep.
+"""
+
+from typing import Final
+from uuid import UUID
+
+from app import ids
+from app.database import Row, Tx, database
+
+#: The edges of the network: referrals that converted and count. One that is held for review was never credited, and a
+#: reversed one no longer is: what is rewarded and what is seen agree.
+REFERRALS: Final = "referral r WHERE r.merchant_id = {0} AND r.released_at IS NOT NULL AND r.reversed_at IS NULL"
+#: Networks with more referrals are drawn in a lane of their own, where no small one waits for them.
+SMALL_REFERRALS_MAX: Final = 5000
+LEASE: Final = "interval '5 minutes'"
+ATTEMPTS_MAX: Final = 3
+
+_RUNNING: Final = "('READING', 'DRAWING', 'STORING')"
+
+#: `jobs` are new ids; a merchant that has a job which waits gets no other: that one will see everything up to now.
+_INSERT: Final = f"""
+INSERT INTO graph_job (merchant_id, id, status, is_large, taken_on, actor, attempts, requested_at)
+SELECT m.merchant_id, asked.id, 'QUEUED', few.count > {SMALL_REFERRALS_MAX},
+    (now() AT TIME ZONE m.time_zone)::date, $3, 0, now()
+FROM unnest($1::uuid[], $2::uuid[]) AS asked (merchant_id, id)
+JOIN merchant m ON m.merchant_id = asked.merchant_id
+CROSS JOIN LATERAL (
+    SELECT count(*) FROM (
+        SELECT FROM {REFERRALS.format("m.merchant_id")} LIMIT {SMALL_REFERRALS_MAX + 1}
+    ) AS each
+) few
+ON CONFLICT (merchant_id) WHERE status = 'QUEUED' DO NOTHING
+RETURNING merchant_id, id, is_large, actor
+"""
+REQUEST: Final = f"""
+WITH j AS ({_INSERT}), e AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT merchant_id, $4, 'graph_job.requested', id, actor, now() FROM j
+)
+SELECT id, is_large FROM j
+"""
+WAITING_OF_MERCHANT: Final = "SELECT id, is_large FROM graph_job WHERE merchant_id = $1 AND status = 'QUEUED'"
+#: Merchants with referrals whose local day has no snapshot yet and no job for one. Three failures end the day.
+DUE: Final = f"""
+SELECT m.merchant_id FROM merchant m
+WHERE EXISTS (SELECT FROM referral r WHERE r.merchant_id = m.merchant_id AND r.released_at IS NOT NULL)
+    AND NOT EXISTS (
+        SELECT FROM graph_snapshot s
+        WHERE s.merchant_id = m.merchant_id AND s.taken_on >= (now() AT TIME ZONE m.time_zone)::date
+    )
+    AND NOT EXISTS (
+        SELECT FROM graph_job j WHERE j.merchant_id = m.merchant_id AND j.status IN ('QUEUED', {_RUNNING[1:-1]})
+    )
+    AND (
+        SELECT count(*) FROM graph_job j WHERE j.merchant_id = m.merchant_id AND j.status = 'FAILED'
+            AND j.taken_on = (now() AT TIME ZONE m.time_zone)::date
+    ) < {ATTEMPTS_MAX}
+"""
+PLAN: Final = f"WITH j AS ({_INSERT}) SELECT count(*) AS jobs FROM j"
+#: The lanes in which somebody waits, or was left behind by a worker that died.
+LANES: Final = f"""
+SELECT DISTINCT is_large FROM graph_job
+WHERE status = 'QUEUED' OR (status IN {_RUNNING} AND lease_until < now())
+"""
+TAKE: Final = f"""
+UPDATE graph_job SET status = 'READING', attempts = attempts + 1, started_at = now(), lease_until = now() + {LEASE}
+WHERE (merchant_id, id) = (
+    SELECT j.merchant_id, j.id FROM graph_job j
+    WHERE j.is_large = $1 AND j.attempts < {ATTEMPTS_MAX}
+        AND (j.status = 'QUEUED' OR (j.status IN {_RUNNING} AND j.lease_until < now()))
+        AND NOT EXISTS (
+            SELECT FROM graph_job r WHERE r.merchant_id = j.merchant_id AND r.id <> j.id AND r.status IN {_RUNNING}
+        )
+    ORDER BY j.requested_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+RETURNING merchant_id, id, taken_on, actor, attempts
+"""
+# A worker that lost its lease finds another attempt, and changes nothing.
+ADVANCE: Final = f"""
+UPDATE graph_job SET status = $4::text, finished_at = CASE WHEN $4::text = 'DONE' THEN now() END
+WHERE merchant_id = $1 AND id = $2 AND attempts = $3 AND status IN {_RUNNING} RETURNING id
+"""
+RELEASE: Final = f"""
+UPDATE graph_job SET lease_until = now()
+WHERE merchant_id = $1 AND id = $2 AND attempts = $3 AND status IN {_RUNNING}
+"""
+FAIL: Final = f"""
+WITH j AS (
+    UPDATE graph_job SET status = 'FAILED', finished_at = now()
+    WHERE merchant_id = $1 AND id = $2 AND attempts = $3 AND status IN {_RUNNING} RETURNING id
+)
+INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+SELECT $1, $4, 'graph_job.failed', id, 'system', now() FROM j RETURNING id
+"""
+ABANDONED: Final = f"""
+SELECT merchant_id, id, attempts FROM graph_job
+WHERE status IN {_RUNNING} AND attempts >= {ATTEMPTS_MAX} AND lease_until < now()
+"""
+
+
+async def request(merchant_id: UUID, actor: str) -> Row:
+    """Ask for a snapshot of now. Returns the job (id, is_large): a new one, or the one that waits already."""
+    while True:
+        asked = await database().row(REQUEST, [merchant_id], [ids.new()], actor, ids.new())
+        job = asked or await database().row(WAITING_OF_MERCHANT, merchant_id)
+        # The one that waited may have been taken on in between: then it doesn't see what happened since.
+        if job is not None:
+            return job
+
+
+async def plan() -> int:
+    """Ask for the day's snapshots of all merchants whose day has begun. Returns how many. Safe to run twice at once."""
+    for row in await database().rows(ABANDONED):
+        await database().row(FAIL, row["merchant_id"], row["id"], row["attempts"], ids.new())
+    due = [row["merchant_id"] for row in await database().rows(DUE)]
+    if not due:
+        return 0
+    planned = await database().row(PLAN, due, [ids.new() for _ in due], "system")
+    return 0 if planned is None else int(planned["jobs"])
+
+
+async def lanes() -> list[bool]:
+    """Return the lanes with work: False is that of small networks, True that of large ones."""
+    return [row["is_large"] for row in await database().rows(LANES)]
+
+
+async def take(*, is_large: bool) -> Row | None:
+    """Take the job on that has waited longest in a lane, if there is one."""
+    return await database().row(TAKE, is_large)
+
+
+async def advance(tx: Tx | None, job: Row, status: str) -> bool:
+    """Tell how far a job is. Returns False when it is no longer this worker's."""
+    where = tx or database()
+    return await where.row(ADVANCE, job["merchant_id"], job["id"], job["attempts"], status) is not None
+
+
+async def release(job: Row) -> None:
+    """Give a job back that can't be ended here, to whoever looks next."""
+    await database().row(RELEASE, job["merchant_id"], job["id"], job["attempts"])
+
+
+async def fail(job: Row) -> None:
+    """End a job without a snapshot."""
+    await database().row(FAIL, job["merchant_id"], job["id"], job["attempts"], ids.new())

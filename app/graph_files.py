@@ -1,0 +1,102 @@
+"""/graph/{snapshot}.svg and .json: the files of a snapshot, to whoever holds a URL that was signed a short while ago.
+
+Files never change, so they are kept for ever by whoever got them.
+"""
+
+import asyncio
+import gzip
+from collections import OrderedDict
+from typing import Final
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app import ids
+from app.database import database
+from app.graph.signing import is_signed
+from app.graphql_http import is_away
+from app.merchants.tenants import tenant
+
+_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+_MEDIA_TYPES: Final = {"svg": "image/svg+xml", "json": "application/json"}
+_HEADERS: Final = {
+    "cache-control": "private, max-age=31536000, immutable",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "vary": "accept-encoding",
+}
+
+READ: Final = "SELECT body FROM graph_file WHERE merchant_id = $1 AND snapshot_id = $2 AND format = $3"
+
+#: Files that were read lately, by what they are: the snapshot's id is never used again.
+_kept: "OrderedDict[tuple[UUID, UUID, str], bytes]" = OrderedDict()
+
+
+async def graph_file(request: Request) -> Response:
+    """Answer with a file. Whatever is wrong with the URL, and whatever isn't there, is the same 404."""
+    try:
+        return await _answer(request)
+    except Exception as error:
+        if is_away(error):
+            return JSONResponse({"error": "The engine can't reach its database; try again."}, status_code=503)
+        raise
+
+
+async def _answer(request: Request) -> Response:
+    name = request.path_params["name"]
+    named, _, form = name.rpartition(".")
+    snapshot_id, merchant_id = ids.decode("graph", named), ids.decode("merchant", _one(request, "merchant"))
+    owner = None if merchant_id is None else await tenant(merchant_id)
+    if snapshot_id is None or form not in _MEDIA_TYPES or owner is None:
+        return _missing()
+    if not is_signed(owner, name, _one(request, "expires"), _one(request, "signature")):
+        return _missing()
+    etag = f'"{snapshot_id.hex}-{form}"'
+    zipped_etag = f'"{snapshot_id.hex}-{form}-gzip"'
+    if {etag, zipped_etag, "*"} & {each.strip().removeprefix("W/") for each in _listed(request, "if-none-match")}:
+        # Nothing is read: the URL proves that the file was there, and files don't change.
+        return Response(status_code=304, headers=_HEADERS | {"etag": etag})
+    body = await _body(owner.id, snapshot_id, form)
+    if body is None:
+        return _missing()
+    headers = _HEADERS | {"content-type": _MEDIA_TYPES[form]}
+    if _takes_gzip(request):
+        return Response(body, headers=headers | {"content-encoding": "gzip", "etag": zipped_etag})
+    return Response(await asyncio.to_thread(gzip.decompress, body), headers=headers | {"etag": etag})
+
+
+def _one(request: Request, name: str) -> str:
+    values = request.query_params.getlist(name)
+    return values[0] if len(values) == 1 else ""
+
+
+def _listed(request: Request, name: str) -> list[str]:
+    return ",".join(request.headers.getlist(name)).split(",")
+
+
+def _takes_gzip(request: Request) -> bool:
+    for each in _listed(request, "accept-encoding"):
+        coding, _, quality = each.partition(";")
+        if coding.strip().lower() in {"gzip", "*"}:
+            return quality.replace(" ", "").lower().rstrip("0") not in {"q=", "q=0."}
+    return False
+
+
+async def _body(merchant_id: UUID, snapshot_id: UUID, form: str) -> bytes | None:
+    key = (merchant_id, snapshot_id, form)
+    kept = _kept.get(key)
+    if kept is not None:
+        _kept.move_to_end(key)
+        return kept
+    row = await database().row(READ, merchant_id, snapshot_id, form)
+    if row is None:
+        return None
+    body = bytes(row["body"])
+    _kept[key] = body
+    while sum(map(len, _kept.values())) > _KEPT_BYTES_MAX:
+        _kept.popitem(last=False)
+    return body
+
+
+def _missing() -> Response:
+    return JSONResponse({"error": "There is no such file."}, status_code=404, headers={"cache-control": "no-store"})

@@ -1,0 +1,52 @@
+"""The documents of the network graph, and networks made at once."""
+
+from typing import Any, Final
+
+from app.database import database
+from app.graph.take_snapshots import take_waiting
+from tests.factories import Shop
+
+NODE: Final = "label degree recruited isHub isNewHub community x y member { id }"
+EDGE: Final = "referrerId refereeId convertedAt isNew"
+HEADER: Final = """
+  id takenOn takenAt comparedWith memberCount referralCount componentCount communityCount hubCount hubDegree
+  newReferralCount lostReferralCount newHubCount advocateCount svgUrl dataUrl
+"""
+SNAPSHOT: Final = f"""
+  {HEADER}
+  nodes(first: 100) {{ edges {{ cursor node {{ {NODE} }} }} pageInfo {{ hasNextPage endCursor }} }}
+  edges(first: 100) {{ edges {{ cursor node {{ {EDGE} }} }} pageInfo {{ hasNextPage endCursor }} }}
+  newHubs {{ edges {{ node {{ label }} }} }}
+  newEdges {{ edges {{ node {{ refereeId }} }} }}
+"""
+LATEST: Final = f"{{ latestGraphSnapshot {{ {SNAPSHOT} }} }}"
+TAKE: Final = """
+mutation { answer: takeGraphSnapshot { __typename ... on TakeGraphSnapshotSuccess { jobId } } }
+"""
+JOB: Final = """
+query ($id: ID!) {
+  graphSnapshotJob(id: $id) { id status requestedAt startedAt finishedAt snapshot { id memberCount } }
+}
+"""
+
+
+async def taken(shop: Shop) -> Any:
+    """Ask for a snapshot, take it here as a worker would, and return it as the API shows it."""
+    job_id = (await shop.data(TAKE))["answer"]["jobId"]
+    await take_all()
+    job = (await shop.data(JOB, {"id": job_id}))["graphSnapshotJob"]
+    assert job["status"] == "DONE", job
+    return (await shop.data(LATEST))["latestGraphSnapshot"]
+
+
+async def take_all() -> None:
+    """Take everything that waits, in both lanes; more than one test may ask at once."""
+    for is_large in (False, True):
+        await take_waiting(is_large=is_large, seconds_max=60)
+
+
+async def age(shop: Shop, days: int = 1) -> None:
+    """Let the shop's snapshots be so many days older."""
+    await database().row(
+        "UPDATE graph_snapshot SET taken_on = taken_on - $2::int WHERE merchant_id = $1", shop.merchant_id, days
+    )

@@ -1,0 +1,37 @@
+"""Takes snapshots of the networks: the day's, and those that were asked for."""
+
+import logging
+from typing import Any, Final
+
+from app.graph import jobs
+from app.graph.take_snapshots import take_waiting
+
+log = logging.getLogger("flash.worker")
+
+#: A worker leaves a lane after this long, so that arq's timeout never cuts a snapshot off.
+LANE_SECONDS_MAX: Final = 300.0
+LANE_TIMEOUT_SECONDS: Final = 900
+
+_busy: set[bool] = set()
+
+
+async def plan_graph_snapshots(ctx: dict[Any, Any]) -> int:
+    """Ask for the day's snapshots that are due, and ring for every lane in which somebody waits."""
+    planned = await jobs.plan()
+    for is_large in await jobs.lanes():
+        await ctx["redis"].enqueue_job("take_graph_snapshots", is_large)
+    return planned
+
+
+async def take_graph_snapshots(_ctx: dict[Any, Any], is_large: bool) -> int:
+    """Take what waits in a lane. A worker is in each lane once: one small and one large network at a time."""
+    if is_large in _busy:
+        return 0
+    _busy.add(is_large)
+    try:
+        taken = await take_waiting(is_large=is_large, seconds_max=LANE_SECONDS_MAX)
+    finally:
+        _busy.discard(is_large)
+    if taken:
+        log.info("took %d network snapshots", taken)
+    return taken
