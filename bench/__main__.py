@@ -6,7 +6,16 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import claim_buffers, create_campaign, generate_codes, live_wallet, points_buffers, round_trips
+from bench import (
+    claim_buffers,
+    create_campaign,
+    generate_codes,
+    graph_reads,
+    graph_snapshot,
+    live_wallet,
+    points_buffers,
+    round_trips,
+)
 from bench.world import run
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -17,6 +26,8 @@ MEASUREMENTS = {
     "S4: a campaign to 5,000": create_campaign.measure,
     "S5: a thousand live wallets": live_wallet.measure,
     "Points": points_buffers.measure,
+    "S6: a snapshot of the network": graph_snapshot.measure,
+    "S7: reading a snapshot": graph_reads.measure,
 }
 
 

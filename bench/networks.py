@@ -11,6 +11,7 @@ from app.graph.network import Edge
 #: A third of those who join were brought by nobody; of the others, half by somebody who recruits a lot already.
 _ROOTS: Final = 0.33
 _PREFERENCE: Final = 0.5
+_CHUNK: Final = 10_000
 _BEGUN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 ADD_MEMBERS: Final = """
@@ -55,13 +56,10 @@ async def store(merchant_id: UUID, edges: list[Edge], known: list[Edge] | None =
     there = {member for edge in known or [] for member in edge[:2]}
     members = sorted({member for edge in edges for member in edge[:2]} - there)
     async with transaction() as tx:
-        await tx.row(ADD_MEMBERS, merchant_id, members)
-        await tx.row(ADD_WALLETS, merchant_id, members)
+        for start in range(0, len(members), _CHUNK):
+            await tx.row(ADD_MEMBERS, merchant_id, members[start : start + _CHUNK])
+            await tx.row(ADD_WALLETS, merchant_id, members[start : start + _CHUNK])
         await tx.row(WITHOUT_TRIGGERS)
-        await tx.row(
-            ADD_REFERRALS,
-            merchant_id,
-            [edge.referrer for edge in edges],
-            [edge.referee for edge in edges],
-            [edge.converted_at for edge in edges],
-        )
+        for start in range(0, len(edges), _CHUNK):
+            columns = zip(*edges[start : start + _CHUNK], strict=True)
+            await tx.row(ADD_REFERRALS, merchant_id, *map(list, columns))

@@ -294,9 +294,9 @@ async def test_a_url_that_is_wrong_in_any_way_is_as_good_as_one_of_nothing(shop:
     answers = {name: await shop.http.get(address) for name, address in wrong.items()}
 
     assert (await shop.http.get(url)).status_code == 200
-    assert {name: (a.status_code, a.text, a.headers["cache-control"]) for name, a in answers.items()} == dict.fromkeys(
-        wrong, (404, '{"error":"There is no such file."}', "no-store")
-    )
+    missing = (404, '{"error":"There is no such file."}', "no-store")
+    seen = {name: (each.status_code, each.text, each.headers["cache-control"]) for name, each in answers.items()}
+    assert seen == dict.fromkeys(wrong, missing)
 
 
 async def test_a_url_ends(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

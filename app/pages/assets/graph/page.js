@@ -52,7 +52,7 @@ function build(data) {
   }
   const news = new Set(data.newEdges);
   edges.referrer.forEach((referrer, number) => {
-    built.mergeEdge(referrer, edges.referee[number], { size: unit * 0.07, isNew: news.has(number) });
+    built.mergeEdge(referrer, edges.referee[number], { size: unit * 0.1, isNew: news.has(number) });
   });
   return built;
 }
@@ -97,8 +97,8 @@ function show(data) {
   hold(null);
   if (renderer === null) {
     renderer = new Sigma(graph, byId("network"), {
-      allowInvalidContainer: true, itemSizesReference: "positions", zoomToSizeRatioFunction: (ratio) => ratio,
-      minEdgeThickness: 0.5, labelFont: "system-ui, sans-serif", labelSize: 12, labelWeight: "500", labelDensity: 0.4,
+      allowInvalidContainer: true, itemSizesReference: "positions", zoomToSizeRatioFunction: (ratio) => ratio ** 0.75,
+      minEdgeThickness: 1.7, labelFont: "system-ui, sans-serif", labelSize: 12, labelWeight: "500", labelDensity: 0.4,
       labelRenderedSizeThreshold: 9, labelColor: { attribute: "labelColor", color: colors.ink }, zIndex: true,
       nodeReducer: nodeLook, edgeReducer: edgeLook, defaultDrawNodeHover: drawLabel, stagePadding: 24,
       minCameraRatio: 0.004, maxCameraRatio: 2,

@@ -1,0 +1,64 @@
+"""S7: what reading a snapshot touches, in buffers: the header, 50 nodes and the files, for small and large networks."""
+
+import json
+
+from app.context import Viewer
+from app.database import database
+from app.graph import jobs, pages
+from app.graph.queries import LATEST
+from app.graph.take_snapshots import take_waiting
+from app.graph_files import READ
+from app.merchants.create_merchant import create_merchant
+from bench.networks import grown, store
+
+SIZES = (1000, 100_000)
+
+
+async def measure(_viewer: Viewer) -> list[str]:
+    """Return the table of S7: each network is a merchant's of its own, in one database."""
+    counted = {size: await _counted(size) for size in SIZES}
+    heads = " | ".join(f"{size:,} members" for size in SIZES)
+    lines = [f"| read | {heads} |", "|---|" + "---|" * len(SIZES)]
+    lines += [f"| {what} | " + " | ".join(counted[size][what] for size in SIZES) + " |" for what in counted[SIZES[0]]]
+    lines += [
+        "",
+        "A file's own bytes are read once per process, which keeps them; a repeat with its ETag (304) reads nothing.",
+    ]
+    return lines
+
+
+async def _counted(size: int) -> dict[str, str]:
+    made = await create_merchant(f"{size} members", "USD")
+    await store(made.id, grown(size))
+    await database().row("ANALYZE")
+    await jobs.request(made.id, "system")
+    for is_large in (False, True):
+        await take_waiting(is_large=is_large, seconds_max=60)
+    await database().row("ANALYZE")
+    header = await database().row(LATEST, made.id)
+    if header is None:
+        raise RuntimeError("a measured snapshot wasn't taken")
+    snapshot_id = header["snapshot_id"]
+    counted = {
+        "header": await _buffers(LATEST, made.id),
+        "50 nodes, the highest degree first": await _buffers(pages.NODES, made.id, [snapshot_id], -1, 51),
+        "50 edges, the latest first": await _buffers(pages.EDGES, made.id, [snapshot_id], -1, 51),
+        "finding the SVG": await _buffers(READ, made.id, snapshot_id, "svg"),
+        "finding the JSON": await _buffers(READ, made.id, snapshot_id, "json"),
+    }
+    sizes = await database().rows(
+        "SELECT format, octet_length(body) AS bytes FROM graph_file WHERE merchant_id = $1 ORDER BY format DESC",
+        made.id,
+    )
+    shown = {what: f"{buffers} buffers" for what, buffers in counted.items()}
+    return shown | {"size of the files": ", ".join(f"{row['format']} {row['bytes'] // 1024:,} KiB" for row in sizes)}
+
+
+async def _buffers(sql: str, *args: object) -> int:
+    """Return what a statement touches; neither the planner's look-ups nor a file's own bytes are in it."""
+    explained = ""
+    for _ in range(2):
+        row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {sql}", *args)
+        explained = "" if row is None else row["QUERY PLAN"]
+    plan = json.loads(explained)[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

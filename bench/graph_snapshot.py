@@ -1,0 +1,177 @@
+"""S6: a snapshot's CPU and memory in the drawing process, and the quality of its layout, beside other libraries'.
+
+Stress is normalised and sampled: pairs of members of one component, (distance drawn - distance in ties)^2 /
+(distance in ties)^2, with the one scale for the whole picture that suits it best. Spread is the standard deviation of
+the lengths of edges over their mean. Lower is better for both. d3-force and ForceAtlas2 have 300 rounds and networkx
+50; they are measured where `npm install` was run in bench/comparisons, and networkx and scipy are installed.
+"""
+
+import asyncio
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from uuid import UUID
+
+import igraph
+
+from app.context import Viewer
+from app.graph import draw
+from app.graph.draw import frame, parts_of
+from app.graph.layout import FRAME, Layout, Previous, lay_out
+from app.graph.network import Edge, Network
+from app.graph.network import measure as measured
+from app.graph.rows import instant, packed
+from bench.networks import grown
+
+Point = tuple[float, float]
+
+COMPARISONS = Path(__file__).parent / "comparisons"
+SECONDS_MAX = {10_000: 2, 100_000: 15}
+COMPARED_AT = 10_000
+
+
+async def measure(_viewer: Viewer) -> list[str]:
+    """Return the tables of S6. Nothing touches the database: the process that is measured has none."""
+    return await asyncio.to_thread(_tables)
+
+
+def _tables() -> list[str]:
+    lines = [
+        "| network | CPU of the drawing process | goal | peak memory | goal | files, compressed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for members, goal in SECONDS_MAX.items():
+        edges = grown(members)
+        seconds, megabytes, answer = _drawn(_message(edges))
+        parts = parts_of(answer)
+        files = f"SVG {len(parts[3]) // 1024:,} KiB, JSON {len(parts[4]) // 1024:,} KiB"
+        lines.append(
+            f"| {members:,} members | {seconds:.2f} s | ≤ {goal} s | {megabytes:.0f} MiB | < 1,024 MiB | {files} |"
+        )
+    lines += ["", f"Layouts of the same {COMPARED_AT:,} members:", ""]
+    lines += ["| layout | CPU | against ours | stress | spread |", "|---|---|---|---|---|"]
+    network = measured(grown(COMPARED_AT))
+    begun = time.process_time()
+    ours = lay_out(network)
+    own = time.process_time() - begun
+    lines.append(_line("ours", own, own, network, ours.positions))
+    for name, which in (("d3-force", "d3"), ("graphology ForceAtlas2", "forceAtlas2")):
+        found = _in_node(which, network)
+        lines.append(
+            f"| {name} | not installed | | | |" if found is None else _line(name, found[0], own, network, found[1])
+        )
+    lines.append(_networkx(network, own))
+    lines += ["", *_days(network)]
+    return lines
+
+
+def _message(edges: list[Edge]) -> bytes:
+    header = {
+        "merchant_id": str(UUID(int=1)), "snapshot_id": str(UUID(int=2)), "taken_on": "2026-01-01", "side": None,
+    }  # fmt: skip
+    rows = packed(((edge.referrer, edge.referee, instant(edge.converted_at)) for edge in edges), *draw.EDGE)
+    return frame([json.dumps(header).encode(), rows, b"", b""])
+
+
+def _drawn(message: bytes) -> tuple[float, float, bytes]:
+    """Run the process. Returns its CPU seconds, its peak resident MiB, and its answer."""
+    process = subprocess.Popen([sys.executable, "-m", "app.graph.draw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("a process without pipes")
+    process.stdin.write(message)
+    process.stdin.close()
+    answer = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError("a measured drawing failed")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, answer
+
+
+def _in_node(which: str, network: Network) -> tuple[float, list[Point]] | None:
+    if not (COMPARISONS / "node_modules").exists():
+        return None
+    asked = json.dumps({"count": len(network.members), "links": network.links, "which": which})
+    run = subprocess.run(
+        ["node", "layouts.mjs"], cwd=COMPARISONS, input=asked, capture_output=True, text=True, check=True
+    )
+    answer = json.loads(run.stdout)
+    return answer["seconds"], [(x, y) for x, y in answer["positions"]]
+
+
+def _networkx(network: Network, own: float) -> str:
+    if find_spec("networkx") is None:
+        return "| networkx spring_layout | not installed | | | |"
+    import networkx  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415
+
+    graph = networkx.Graph(network.links)
+    begun = time.process_time()
+    positions = networkx.spring_layout(graph, seed=1)
+    seconds = time.process_time() - begun
+    points = [(float(positions[node][0]), float(positions[node][1])) for node in range(len(network.members))]
+    return _line("networkx spring_layout", seconds, own, network, points)
+
+
+def _line(name: str, seconds: float, own: float, network: Network, positions: list[Point]) -> str:
+    stress, spread = quality(network, positions)
+    return f"| {name} | {seconds:.2f} s | {seconds / own:.1f} | {stress:.2f} | {spread:.2f} |"
+
+
+def quality(network: Network, positions: list[Point], seed: int = 7) -> tuple[float, float]:
+    """Return a layout's normalised stress, on 300 members and up to 40 of each one's component, and edge spread."""
+    chance = random.Random(seed)
+    graph = igraph.Graph(len(network.members), network.links)
+    component_of = {node: component for component in network.components for node in component.nodes}
+    pairs: list[tuple[float, int]] = []
+    for source in (chance.randrange(len(positions)) for _ in range(300)):
+        nodes = component_of[source].nodes
+        targets = [target for target in chance.sample(nodes, min(len(nodes), 40)) if target != source]
+        ties = graph.distances(source, targets)[0]
+        pairs += [
+            (math.dist(positions[source], positions[target]), tie) for target, tie in zip(targets, ties, strict=True)
+        ]
+    scale = sum(drawn / tie for drawn, tie in pairs) / sum((drawn / tie) ** 2 for drawn, tie in pairs)
+    stress = sum((scale * drawn / tie - 1) ** 2 for drawn, tie in pairs) / len(pairs)
+    lengths = [math.dist(positions[one], positions[other]) for one, other in network.links]
+    mean = sum(lengths) / len(lengths)
+    return stress, math.sqrt(sum((length - mean) ** 2 for length in lengths) / len(lengths)) / mean
+
+
+def _days(network: Network) -> list[str]:
+    """Return how a picture holds still, and stays good, while its network grows by a hundredth a day."""
+    edges = network.edges
+    start = len(edges) * 9 // 10
+    step = (len(edges) - start) // 10
+    seen = measured(edges[:start])
+    layout = lay_out(seen)
+    moves: list[float] = []
+    for day in range(1, 11):
+        before, drawn = seen, layout
+        seen = measured(edges[: start + day * step])
+        layout = lay_out(seen, _previous(before, drawn))
+        there = dict(zip(seen.members, layout.positions, strict=True))
+        moved = [math.dist(there[m], point) / FRAME for m, point in zip(before.members, drawn.positions, strict=True)]
+        moves.append(sum(moved) / len(moved))
+    stress, spread = quality(seen, layout.positions)
+    fresh_stress, fresh_spread = quality(seen, lay_out(seen).positions)
+    lines = [
+        f"Ten days of growth by a hundredth: members move by {100 * sum(moves) / 10:.2f} % of the frame a day on average,",
+        f"{100 * max(moves):.2f} % on the worst day. After them stress is {stress:.2f} and spread {spread:.2f}; drawn",
+        f"afresh they would be {fresh_stress:.2f} and {fresh_spread:.2f}.",
+    ]
+    return lines
+
+
+def _previous(network: Network, layout: Layout) -> Previous:
+    return Previous(
+        positions=dict(zip(network.members, layout.positions, strict=True)),
+        side=layout.side,
+        pairs=frozenset((edge.referrer, edge.referee) for edge in network.edges),
+        hubs=frozenset(),
+    )
