@@ -1,0 +1,62 @@
+"""What reading costs. Without these a page could ask once per row, or read a whole network for fifty of its hubs."""
+
+import json
+from typing import Any
+
+from app.database import database
+from app.graph import pages
+from app.graph.queries import LATEST
+from app.graph_files import READ
+from bench.networks import grown, store
+from tests.factories import Shop
+from tests.graph.documents import NODE, age, taken
+from tests.test_round_trips import Counter
+from tests.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
+from tests.test_round_trips import counter as counter  # noqa: PLC0414
+
+HEADER_AND_NODES = f"query ($first: Int) {{ latestGraphSnapshot {{ id memberCount svgUrl dataUrl nodes(first: $first) {{ edges {{ node {{ {NODE} }} }} }} }} }}"  # noqa: E501
+LIST = "query ($first: Int) { graphSnapshots(first: $first) { edges { node { id takenOn nodes(first: 2) { edges { node { label } } } } } } }"  # noqa: E501
+
+
+async def _buffers(sql: str, *args: object) -> int:
+    (row,) = await database().rows(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
+    plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+async def test_a_snapshot_and_its_hubs_are_three_round_trips_for_1_and_100(
+    counter: Counter, counted_shop: Shop
+) -> None:
+    await store(counted_shop.merchant_id, grown(200))
+    await taken(counted_shop)
+
+    async def asked(document: str, first: int) -> int:
+        return len(await counter.during(lambda: counted_shop.data(document, {"first": first})))
+
+    await asked(HEADER_AND_NODES, 1)
+    await asked(LIST, 1)
+
+    assert [await asked(HEADER_AND_NODES, first) for first in (1, 100)] == [3, 3]
+    await age(counted_shop)
+    await taken(counted_shop)
+    assert [await asked(LIST, first) for first in (1, 100)] == [2, 2]
+
+
+async def test_fifty_hubs_of_a_large_network_cost_what_fifty_of_a_small_one_cost(shop: Shop, other_shop: Shop) -> None:
+    touched: list[list[int]] = []
+    for each, members in ((shop, 200), (other_shop, 5000)):
+        await store(each.merchant_id, grown(members))
+        snapshot: Any = await taken(each)
+        assert snapshot["memberCount"] in {members, members + 1}
+        await database().row("ANALYZE graph_snapshot, graph_node, graph_edge, graph_file")
+        (row,) = await database().rows("SELECT id FROM graph_snapshot WHERE merchant_id = $1", each.merchant_id)
+        touched.append(
+            [
+                await _buffers(LATEST, each.merchant_id),
+                await _buffers(pages.NODES, each.merchant_id, [row["id"]], -1, 51),
+                await _buffers(READ, each.merchant_id, row["id"], "svg"),
+            ]
+        )
+
+    # An index may be a level deeper, and a page may begin in the middle of a block.
+    assert all(large <= small + 3 for small, large in zip(*touched, strict=True)), touched

@@ -1,0 +1,90 @@
+"""The page. Without these it could load code from somebody else's server, or be served in production."""
+
+import re
+from typing import Any
+
+import pytest
+
+from app.config import Settings
+from app.main import application
+from app.pages import ASSETS, PAGES
+from tests.factories import Shop
+from tests.graph.documents import age, taken
+from tests.referrals.documents import accepted, program
+
+DRAWN = "body[data-drawn]"
+
+
+async def test_the_page_and_all_that_it_loads_are_served_from_here(shop: Shop) -> None:
+    root = shop.url.removesuffix("/graphql")
+    page = await shop.http.get(f"{root}/graph")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+    assert len(loaded) == 5
+    for address in loaded:
+        if address != "data:,":
+            assert (await shop.http.get(root + address)).status_code == 200, address
+
+
+@pytest.mark.parametrize("path", [PAGES / "graph.html", ASSETS / "graph/page.js", ASSETS / "graph/page.css"])
+def test_what_is_written_here_names_no_other_server(path: Any) -> None:
+    assert not re.search(r"https?:|(?<!:)//[a-z0-9-]+\.[a-z]", path.read_text())
+
+
+def test_production_has_no_page_but_the_files() -> None:
+    paths = [getattr(route, "path", "") for route in application(Settings(environment="production")).routes]
+
+    assert "/graph/{name}" in paths
+    assert "/graph" not in paths
+
+
+async def test_a_browser_draws_the_network_finds_a_member_and_shows_another_day(shop: Shop) -> None:
+    playwright = pytest.importorskip("playwright.async_api", reason="the page is NOT tried: playwright isn't installed")
+    import os
+    import shutil
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("the page is NOT tried: there is no browser (apt-get install chromium)")
+    await program(shop)
+    hub = await shop.member()
+    for _ in range(3):
+        await accepted(shop, hub)
+    before = await taken(shop)
+    await age(shop)
+    await accepted(shop, hub)
+    label = (await taken(shop))["nodes"]["edges"][0]["node"]["label"]
+    complaints: list[str] = []
+    address = f"{shop.url.removesuffix('/graphql')}/graph#key={shop.admin}"
+
+    async with playwright.async_playwright() as running:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = await running.chromium.launch(
+            executable_path=chromium, args=[*sandbox, "--use-gl=swiftshader", "--enable-unsafe-swiftshader"]
+        )
+        page = await browser.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        await page.goto(address)
+        await page.wait_for_selector('body[data-drawn="5"]')
+        summary = await page.text_content("#summary")
+        await page.fill("#label", label.removeprefix("Member "))
+        await page.press("#label", "Enter")
+        await page.wait_for_selector("#chosen b")
+        chosen = await page.text_content("#chosen b")
+        await page.focus("#network")
+        for key in ("ArrowLeft", "+", "-", "0", "Escape"):
+            await page.keyboard.press(key)
+        await page.wait_for_selector("#chosen b", state="detached")
+        await page.focus("#day")
+        await page.keyboard.press("ArrowLeft")
+        await page.wait_for_selector('body[data-drawn="4"]')
+        shown = await page.text_content("#date")
+        await browser.close()
+
+    assert summary == "5 members · 4 converted referrals · 1 hub"
+    assert chosen == label
+    assert shown != before["takenOn"]
+    assert complaints == []
