@@ -13,9 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app import ids
-from app.database import database
+from app.database import database, is_away
 from app.graph.signing import is_signed
-from app.graphql_http import is_away
 from app.merchants.tenants import tenant
 
 _KEPT_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -162,8 +162,8 @@ def _days(network: Network) -> list[str]:
     fresh_stress, fresh_spread = quality(seen, lay_out(seen).positions)
     return [
         f"Ten days of growth by a hundredth: members move by {100 * sum(moves) / 10:.2f} % of the frame a day",
-        f"on average, {100 * max(moves):.2f} % on the worst day. After them stress is {stress:.2f} and spread {spread:.2f};",
-        f"drawn afresh they would be {fresh_stress:.2f} and {fresh_spread:.2f}.",
+        f"on average, {100 * max(moves):.2f} % on the worst day. After them stress is {stress:.2f} and spread",
+        f"{spread:.2f}; drawn afresh they would be {fresh_stress:.2f} and {fresh_spread:.2f}.",
     ]
 
 
