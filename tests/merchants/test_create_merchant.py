@@ -28,7 +28,9 @@ async def test_a_merchant_has_a_key_of_each_purpose_and_an_admin_key(shop: Shop)
     ]  # fmt: skip
     others = Shop(shop.http, shop.url, made.id, made.api_key)
     assert await others.event_types() == ["api_key.created", "merchant.created"]
-    assert await others.counts() == dict.fromkeys(COUNTED, 0) | {"api_key": 1, "data_key": 3, "event": 2}
+    assert await others.counts() == dict.fromkeys(COUNTED, 0) | {
+        "api_key": 1, "data_key": 3, "referral_program": 1, "event": 2
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 201, "two\nlines", "nul\x00", "bell\x07", "\ud800"])

@@ -93,12 +93,13 @@ async def test_many_are_expired_in_batches_by_several_workers_at_once(shop: Shop
         await database().row(MADE.replace("n::text", f"({offset} * 1000000 + n)::text"), *arguments)
         await database().row(COUNT, *arguments)
 
+    # Other shops' invites may be due, too.
     first = await asyncio.gather(*[expire_invites() for _ in range(4)])
     again = await expire_invites()
 
-    assert (sum(first), again) == (2 * (BATCH + 10), 0)
+    assert (sum(first) >= 2 * (BATCH + 10), again) == (True, 0)
     assert [(await quota(shop, member))["remainingLifetime"] for member in members] == [10_000, 10_000]
-    assert (await happened(shop)).count("invite.expired") == sum(first)
+    assert (await happened(shop)).count("invite.expired") == 2 * (BATCH + 10)
 
 
 def test_the_timetable_expires_invites_every_minute() -> None:
