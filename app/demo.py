@@ -1,4 +1,4 @@
-"""A demo merchant for development, made through the API itself: keys of each role, members, a pool to claim from."""
+"""A demo merchant for development, made through the API itself: keys, members, codes, rewards and points."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -35,6 +35,14 @@ ACTIVATE: Final = """
 mutation ($input: PoolIdInput!) {
   answer: activatePool(input: $input) { ... on ChangePoolStatusSuccess { pool { status } } }
 }
+"""
+CREATE_REWARD: Final = """
+mutation ($input: CreateRewardInput!) {
+  answer: createReward(input: $input) { ... on CreateRewardSuccess { reward { id } } }
+}
+"""
+GRANT: Final = """
+mutation ($input: GrantPointsInput!) { answer: grantPoints(input: $input) { ... on GrantPointsSuccess { replayed } } }
 """
 
 
@@ -87,10 +95,21 @@ async def _make() -> Demo:
         )
         for number, name in enumerate(NAMES, start=1)
     ]
-    made = await _do(viewer, CREATE_POOL, name="Welcome: 10 % off", kind="PERCENT", percentOff=10.0)
-    pool_id = made["pool"]["id"]
-    await _do(viewer, GENERATE, poolId=pool_id, count=500)
-    await _do(viewer, ACTIVATE, poolId=pool_id)
+    pool_id = await _pool(viewer, 500, name="Welcome: 10 % off", kind="PERCENT", percentOff=10.0)
+    five_dollars = {"amountMinor": 500, "currency": "USD"}
+    of_rewards = await _pool(
+        viewer, 100, name="$5 for points", kind="AMOUNT", amountOff=five_dollars, claimsPerMember=10
+    )
+    await _do(viewer, CREATE_REWARD, name="$5 off", cost=400, poolId=of_rewards)
+    await _do(viewer, CREATE_REWARD, name="Tote bag", cost=900, stock=20)
+    await _do(
+        viewer,
+        GRANT,
+        memberId=members[0]["member"]["id"],
+        amount=1000,
+        reference="welcome",
+        idempotencyKey="demo",
+    )
     return Demo(
         merchant_id=ids.encode("merchant", merchant.id),
         admin=merchant.api_key,
@@ -99,6 +118,14 @@ async def _make() -> Demo:
         pool_id=pool_id,
         member_id=members[0]["member"]["id"],
     )
+
+
+async def _pool(viewer: Viewer, count: int, **terms: object) -> str:
+    """Make an active pool with codes, and return its id."""
+    made: str = (await _do(viewer, CREATE_POOL, **terms))["pool"]["id"]
+    await _do(viewer, GENERATE, poolId=made, count=count)
+    await _do(viewer, ACTIVATE, poolId=made)
+    return made
 
 
 async def _do(viewer: Viewer, document: str, **values: object) -> Any:

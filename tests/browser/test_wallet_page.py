@@ -1,81 +1,27 @@
 """The wallet page in a browser. Without these it could miss a change, show one twice, or show what isn't so."""
 
 import signal
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from app.database import database
 from tests.browser.conftest import Visit
+from tests.browser.wallet_page import WalletPage, member_with_token
 from tests.conftest import Api, run_api
 from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import Shop
+from tests.points.documents import grant, reward
 
-PATIENCE_MILLISECONDS = 30_000
 HOSTILE = "<img src=x onerror=alert(1)>&amp;"
 INVALID = "This token is not valid, or not any longer. Open the wallet with a fresh one."
 AGE_EVENTS = "UPDATE event SET occurred_at = now() - interval '91 days' WHERE merchant_id = $1"
-expect.set_options(timeout=PATIENCE_MILLISECONDS)
-
-
-@dataclass
-class WalletPage:
-    """The page as its reader sees it."""
-
-    page: Page
-
-    async def open(self, url: str, token: str) -> None:
-        """Follow a link with a token in it, as `make up` prints it."""
-        await self.page.goto(f"{url}/wallet#token={token}")
-
-    async def enter(self, token: str) -> None:
-        """Type a token."""
-        await self.page.get_by_label("Member token").fill(token)
-        await self.page.get_by_role("button", name="Open").click()
-
-    async def is_live(self) -> None:
-        """Wait until the page says that it is live."""
-        await expect(self.page.get_by_role("status")).to_have_text("Live")
-
-    async def is_offline(self) -> None:
-        """Wait until the page says that it is not."""
-        await expect(self.page.get_by_role("status")).to_have_text("Offline")
-
-    async def at_version(self, version: int) -> None:
-        """Wait until the page shows a version."""
-        await expect(self.page.locator("#version")).to_have_text(str(version))
-
-    async def ready(self) -> list[str]:
-        """Return the codes that can be used, as shown."""
-        return await self.page.locator("#ready .text").all_inner_texts()
-
-    async def past(self) -> list[tuple[str, str]]:
-        """Return the codes that can't be used any more and their states."""
-        codes = await self.page.locator("#past .code").all()
-        return [
-            (await code.locator(".text").inner_text(), await code.get_attribute("data-state") or "") for code in codes
-        ]
-
-    async def changes(self) -> list[tuple[int, str]]:
-        """Return what the log lists, the oldest first."""
-        items = await self.page.get_by_role("log").locator("li").all()
-        listed = [
-            (int(await item.get_attribute("data-version") or ""), await item.locator(".what").inner_text())
-            for item in items
-        ]
-        return listed[::-1]
-
-
-async def _member(shop: Shop, **input: Any) -> tuple[Any, str]:
-    member = await shop.member(**input)
-    return member, await shop.token(member["id"])
 
 
 async def test_a_claim_elsewhere_appears_masked_and_its_owner_can_read_it(shop: Shop, api: Api, visit: Visit) -> None:
-    member, token = await _member(shop, displayName="Ada Lovelace")
+    member, token = await member_with_token(shop, displayName="Ada Lovelace")
     pool = await shop.pool(name="Spring sale")
     async with visit() as page:
         wallet = WalletPage(page)
@@ -96,7 +42,7 @@ async def test_a_claim_elsewhere_appears_masked_and_its_owner_can_read_it(shop: 
 
 
 async def test_every_kind_of_change_elsewhere_is_shown_at_once(shop: Shop, api: Api, visit: Visit) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     pool = await shop.pool(name="Ten off")
     async with visit() as page:
         wallet = WalletPage(page)
@@ -127,7 +73,7 @@ async def test_every_kind_of_change_elsewhere_is_shown_at_once(shop: Shop, api: 
 
 
 async def test_what_happened_before_the_visit_is_there_and_no_change(shop: Shop, api: Api, visit: Visit) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     first, second = [await shop.claim(await shop.pool(name=name), member) for name in ("First", "Second")]
     await shop.redeem([first["text"]], member)
     async with visit() as page:
@@ -141,7 +87,7 @@ async def test_what_happened_before_the_visit_is_there_and_no_change(shop: Shop,
 
 
 async def test_values_and_terms_are_told_in_words(shop: Shop, api: Api, visit: Visit) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     amount = {"amountMinor": 550, "currency": "USD"}
     for terms in (
         {"percentOff": 12.5},
@@ -161,7 +107,7 @@ async def test_values_and_terms_are_told_in_words(shop: Shop, api: Api, visit: V
 
 
 async def test_all_codes_of_a_large_wallet_can_be_reached(shop: Shop, api: Api, visit: Visit) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     pool = await shop.pool(codes=70, claimsPerMember=70)
     codes = [await shop.claim(pool, member, idempotencyKey=f"k-{number}") for number in range(60)]
     async with visit(cut=True) as page:
@@ -189,7 +135,7 @@ async def test_all_codes_of_a_large_wallet_can_be_reached(shop: Shop, api: Api, 
 async def test_what_happens_while_the_server_is_gone_is_shown_once_and_in_order(
     shop: Shop, worker_database: str, visit: Visit, signal_: signal.Signals
 ) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     pools = [await shop.pool(name=f"Pool {number}") for number in range(5)]
     async with visit(cut=True) as page:
         wallet = WalletPage(page)
@@ -228,7 +174,7 @@ async def test_what_happens_while_the_server_is_gone_is_shown_once_and_in_order(
 async def test_what_happens_while_the_network_is_cut_is_shown_once_and_in_order(
     shop: Shop, api: Api, visit: Visit
 ) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     pools = [await shop.pool(name=f"Pool {number}") for number in range(4)]
     async with visit(cut=True) as page:
         wallet = WalletPage(page)
@@ -248,7 +194,7 @@ async def test_what_happens_while_the_network_is_cut_is_shown_once_and_in_order(
 
 
 async def test_a_server_that_falls_silent_is_noticed(shop: Shop, worker_database: str, visit: Visit) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     pool = await shop.pool(name="Meanwhile")
     async with visit(cut=True) as page:
         wallet = WalletPage(page)
@@ -271,7 +217,7 @@ async def test_a_server_that_falls_silent_is_noticed(shop: Shop, worker_database
 
 
 async def test_history_that_is_gone_makes_it_read_the_wallet_anew(shop: Shop, api: Api, visit: Visit) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     pools = [await shop.pool(name=f"Pool {number}") for number in range(3)]
     async with visit(cut=True) as page:
         wallet = WalletPage(page)
@@ -319,8 +265,8 @@ async def test_a_token_that_ends_is_said_and_a_fresh_one_goes_on_from_there(shop
 
 
 async def test_another_members_token_leaves_nothing_of_the_first(shop: Shop, api: Api, visit: Visit) -> None:
-    ada, token = await _member(shop, displayName="Ada")
-    grace, other_token = await _member(shop, displayName="Grace")
+    ada, token = await member_with_token(shop, displayName="Ada")
+    grace, other_token = await member_with_token(shop, displayName="Grace")
     pool, second = await shop.pool(name="Ten off"), await shop.pool(name="Fifteen off")
     async with visit() as page:
         wallet = WalletPage(page)
@@ -342,7 +288,7 @@ async def test_another_members_token_leaves_nothing_of_the_first(shop: Shop, api
 
 
 async def test_the_token_leaves_the_address_and_stays_in_the_tab(shop: Shop, api: Api, visit: Visit) -> None:
-    _, token = await _member(shop, displayName="Ada")
+    _, token = await member_with_token(shop, displayName="Ada")
     async with visit() as page:
         wallet = WalletPage(page)
         await wallet.open(api.url, token)
@@ -375,7 +321,7 @@ async def test_what_is_no_members_token_is_told_apart(shop: Shop, api: Api, visi
 
 
 async def test_names_are_text_whatever_they_spell(shop: Shop, api: Api, visit: Visit) -> None:
-    member, token = await _member(shop, displayName=HOSTILE)
+    member, token = await member_with_token(shop, displayName=HOSTILE)
     async with visit() as page:
         wallet = WalletPage(page)
         await wallet.open(api.url, token)
@@ -414,47 +360,63 @@ async def test_the_policy_refuses_what_is_not_from_here(api: Api, browser: Any) 
 
 @pytest.mark.parametrize("width", [320, 360, 390])
 async def test_a_phone_scrolls_one_way_and_has_room_for_fingers(shop: Shop, api: Api, visit: Visit, width: int) -> None:
-    member, token = await _member(shop, displayName="Bartholomew-Maximilian Featherstonehaugh-Wolfeschlegelstein")
+    member, token = await member_with_token(
+        shop, displayName="Bartholomew-Maximilian Featherstonehaugh-Wolfeschlegelstein"
+    )
     name = "Donaudampfschifffahrtsgesellschaftskapitänsmützen"
     for terms in (
         {"kind": "GIFT", "giftSku": "G" * 60},
         {"kind": "AMOUNT", "amountOff": {"amountMinor": 123_456_700, "currency": "USD"}},
     ):
         await shop.claim(await shop.pool(name=name, codeLifetimeDays=30, **terms), member)
+    await grant(shop, member, 2_000_000_000, "k", reference="G" * 60)
+    await reward(shop, name=name, cost=2_000_000_000, stock=2_000_000_000)
     async with visit(viewport={"width": width, "height": 700}, has_touch=True, is_mobile=True) as page:
         wallet = WalletPage(page)
         await wallet.open(api.url, token)
         await wallet.is_live()
         await shop.claim(await shop.pool(name=name), member)
-        await wallet.at_version(3)
+        await wallet.at_version(4)
         for button in await page.locator(".show").all():
             await button.tap()
         shown = await wallet.ready()
         scrolls = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
-        cut_off = await page.evaluate("""[...document.querySelectorAll("main *")].filter(
+        cut_off = await page.evaluate("""[...document.querySelectorAll("main *, dialog *")].filter(
             (each) => each.checkVisibility() && each.scrollWidth > each.clientWidth && each.clientWidth > 0
         ).map((each) => each.outerHTML)""")
         buttons = [await button.bounding_box() for button in await page.get_by_role("button").all()]
+        await page.get_by_role("button", name=f"Redeem {name}").tap()
+        dialog = await page.get_by_role("dialog").bounding_box()
+        choices = page.get_by_role("dialog").get_by_role("button")
+        buttons += [await button.bounding_box() for button in await choices.all()]
 
     assert [text[:4] for text in shown] == ["PCT-", "AMT-", "GFT-"]
     assert not any("•" in text for text in shown)
     assert not scrolls
     assert cut_off == []
-    assert len(buttons) == 4
+    assert dialog is not None
+    assert 0 < dialog["x"] < dialog["x"] + dialog["width"] < width
+    assert len(buttons) == 7
     assert all(box is not None and box["height"] >= 44 for box in buttons)
 
 
 @pytest.mark.parametrize(("scheme", "is_dark"), [("light", False), ("dark", True)])
 async def test_both_schemes_can_be_read(shop: Shop, api: Api, visit: Visit, scheme: str, is_dark: bool) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     codes = [await shop.claim(await shop.pool(), member) for _ in range(2)]
+    await grant(shop, member, 100, "k")
+    for cost in (100, 101):
+        await reward(shop, cost=cost)
     async with visit(color_scheme=scheme) as page:
         wallet = WalletPage(page)
         await wallet.open(api.url, token)
         await wallet.is_live()
         await shop.redeem([codes[0]["text"]], member)
-        await wallet.at_version(3)
+        await wallet.at_version(4)
+        await expect(page.locator("#rewards li")).to_have_count(2)
         ground, contrasts = await page.evaluate(CONTRASTS)
+        await page.get_by_role("button", name="Redeem Mug").first.click()
+        contrasts += (await page.evaluate(CONTRASTS))[1]
 
     assert (ground < 0.1) == is_dark
     assert len(contrasts) > 15
@@ -485,7 +447,7 @@ CONTRASTS = """() => {
 
 
 async def test_everything_can_be_done_without_a_mouse(shop: Shop, api: Api, visit: Visit) -> None:
-    member, token = await _member(shop)
+    member, token = await member_with_token(shop)
     code = await shop.claim(await shop.pool(name="Ten off"), member)
     async with visit() as page:
         wallet = WalletPage(page)

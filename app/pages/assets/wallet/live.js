@@ -1,9 +1,9 @@
 // Keeps a wallet live: reads it, follows its changes, and after every interruption goes on from the last one it has.
 
 import { createClient } from "../graphql-ws/client.js";
-import { FOLLOW, READ, Wallet } from "./wallet.js";
+import { FOLLOW, OLDER_CODES, OLDER_ENTRIES, READ, Wallet } from "./wallet.js";
 
-const READ_MILLISECONDS_MAX = 10_000;
+const ANSWER_MILLISECONDS_MAX = 10_000;
 const PING_MILLISECONDS = 10_000;
 const PONG_MILLISECONDS_MAX = 5_000;
 const WAIT_SECONDS_MAX = 30;
@@ -38,7 +38,7 @@ export class Live {
       this.onState({ is: "connecting" });
       try {
         if (!this.wallet) {
-          this.wallet = new Wallet(await this.#read());
+          this.wallet = new Wallet(await this.ask(READ));
           this.onRead(this.wallet);
         }
         await this.#follow();
@@ -63,16 +63,24 @@ export class Live {
   }
 
   // Reads one more page of codes.
-  async readOlder() {
-    this.wallet.addOlder((await this.#read(this.wallet.olderAfter)).wallet.codes);
+  async readOlderCodes() {
+    const { wallet } = await this.ask(OLDER_CODES, { after: this.wallet.codesAfter });
+    this.wallet.addOlderCodes(wallet.codes);
   }
 
-  async #read(after = null) {
+  // Reads one more page of entries.
+  async readOlderEntries() {
+    const { wallet } = await this.ask(OLDER_ENTRIES, { after: this.wallet.entriesAfter });
+    this.wallet.addOlderEntries(wallet.entries);
+  }
+
+  // Returns the data of an answer. Throws TokenError, or another one when no answer came.
+  async ask(query, variables = {}) {
     const response = await fetch("/graphql", {
       method: "POST",
       headers: { authorization: `Bearer ${this.token}`, "content-type": "application/json" },
-      body: JSON.stringify({ query: READ, variables: { after } }),
-      signal: AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(READ_MILLISECONDS_MAX)]),
+      body: JSON.stringify({ query, variables }),
+      signal: AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(ANSWER_MILLISECONDS_MAX)]),
     });
     const { data, errors } = await response.json();
     if (errors) throw ofToken(errors) ?? new Error(errors[0].message);

@@ -1,57 +1,18 @@
 // The wallet page: who it is opened for, what it shows, and what happens when the token ends.
 
+import { arrange, copyOf } from "./lists.js";
 import { Live, TokenError } from "./live.js";
+import { Rewards } from "./rewards.js";
+import { amountOf, changeOf, minutes, points, reasonOf, seconds, setTime, termsOf, valueOf } from "./words.js";
 
 const KEPT = "flash.member-token";
-const VERBS = {
-  "code.claimed": "Claimed",
-  "code.redeemed": "Used",
-  "code.expired": "Expired",
-  "code.revoked": "Taken back",
-  "redemption.reversed": "Given back",
-};
-const ENDS = { EXPIRED: "Expired", REVOKED: "Taken back" };
-
-const language = document.documentElement.lang;
-const days = new Intl.DateTimeFormat(language, { dateStyle: "medium" });
-const minutes = new Intl.DateTimeFormat(language, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" });
-const seconds = new Intl.DateTimeFormat(language, { timeStyle: "medium" });
-const shares = new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 4 });
 
 const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((each) => [each.id, each]));
 const items = new Map();
 const shown = new Set();
 let live = null;
 let subject = null;
-
-function money({ amountMinor, currency }) {
-  const format = new Intl.NumberFormat(language, { style: "currency", currency, trailingZeroDisplay: "stripIfInteger" });
-  return format.format(amountMinor / 10 ** digitsOf(currency));
-}
-
-function digitsOf(currency) {
-  return new Intl.NumberFormat(language, { style: "currency", currency }).resolvedOptions().maximumFractionDigits;
-}
-
-function valueOf({ kind, percentOff, amountOff }) {
-  if (kind === "PERCENT") return `${shares.format(percentOff / 100)} off`;
-  return kind === "AMOUNT" ? `${money(amountOff)} off` : "A gift";
-}
-
-function termsOf({ state, redeemedAt, expiresAt, pool }) {
-  if (state === "REDEEMED") return `Used on ${minutes.format(new Date(redeemedAt))}`;
-  if (state in ENDS) return ENDS[state];
-  const terms = [];
-  if (pool.kind === "GIFT") terms.push(pool.giftSku);
-  if (pool.minimumSpend) terms.push(`On orders from ${money(pool.minimumSpend)}`);
-  if (expiresAt) terms.push(`Until ${days.format(new Date(expiresAt))}`);
-  return terms.join(" · ");
-}
-
-function setTime(time, date, format) {
-  time.dateTime = date.toISOString();
-  time.textContent = format.format(date);
-}
+const rewards = new Rewards(element, (query, variables) => live.ask(query, variables));
 
 function isReady(code) {
   return code.state === "ALLOCATED";
@@ -59,7 +20,7 @@ function isReady(code) {
 
 function itemOf(code) {
   if (!items.has(code.id)) {
-    const item = element["code-template"].content.firstElementChild.cloneNode(true);
+    const item = copyOf(element["code-template"]);
     item.dataset.id = code.id;
     items.set(code.id, item);
   }
@@ -77,37 +38,47 @@ function itemOf(code) {
   return item;
 }
 
+function entryOf(entry) {
+  if (!items.has(entry.id)) {
+    const item = copyOf(element["entry-template"]);
+    item.dataset.sign = Math.sign(entry.amount);
+    item.querySelector(".amount").textContent = amountOf(entry);
+    item.querySelector(".reason").textContent = reasonOf(entry);
+    setTime(item.querySelector("time"), new Date(entry.createdAt), minutes);
+    items.set(entry.id, item);
+  }
+  return items.get(entry.id);
+}
+
 function list(name, codes) {
   element[`${name}-count`].textContent = codes.length;
-  const wanted = new Set(codes.map(itemOf));
-  for (const item of [...element[name].children]) {
-    if (!wanted.has(item)) item.remove();
-  }
-  // Moving an item would take the focus off it, so what is in place stays.
-  let there = element[name].firstElementChild;
-  for (const item of wanted) {
-    if (item === there) there = there.nextElementSibling;
-    else element[name].insertBefore(item, there);
-  }
+  arrange(element[name], codes.map(itemOf));
 }
 
 function show(wallet) {
-  const codes = wallet.newestFirst;
+  const codes = wallet.newestCodes;
   element.merchant.textContent = wallet.merchant;
   element.member.textContent = wallet.member ? `${wallet.member}’s wallet` : "Your wallet";
   element.version.textContent = wallet.version;
+  // Read aloud when it changes, and only then.
+  if (element.balance.textContent !== points(wallet.points)) element.balance.textContent = points(wallet.points);
+  arrange(element.entries, wallet.newestEntries.map(entryOf));
+  element["entries-empty"].hidden = wallet.entries.size > 0;
+  element.earlier.hidden = wallet.entriesAfter === null;
+  rewards.update(wallet.points);
   list("ready", codes.filter(isReady));
   list("past", codes.filter((code) => !isReady(code)));
   element["ready-empty"].hidden = codes.some(isReady);
   element["past-section"].hidden = codes.every(isReady);
-  element.older.hidden = wallet.olderAfter === null;
+  element.older.hidden = wallet.codesAfter === null;
   element.wallet.hidden = false;
 }
 
-function log({ version, event, code }) {
-  const item = element["change-template"].content.firstElementChild.cloneNode(true);
+function log(change) {
+  const { version, event, code } = change;
+  const item = copyOf(element["change-template"]);
   item.dataset.version = version;
-  item.querySelector(".what").textContent = [VERBS[event.type] ?? event.type, code?.pool.name].filter(Boolean).join(": ");
+  item.querySelector(".what").textContent = changeOf(change);
   item.querySelector(".number").textContent = [`Version ${version}`, code?.masked].filter(Boolean).join(" · ");
   setTime(item.querySelector("time"), new Date(event.occurredAt), seconds);
   element.changes.prepend(item);
@@ -131,6 +102,8 @@ function onState(state) {
   // Read aloud once, not every second.
   element["connection-wait"].textContent = state.is === "offline" ? `, reconnecting in ${state.seconds} s` : "";
   element.retry.hidden = state.is !== "offline";
+  // Of rewards nothing is told, so what may have changed meanwhile is read.
+  if (state.is === "live") rewards.read();
 }
 
 function onRead(wallet) {
@@ -142,7 +115,9 @@ function onRead(wallet) {
 function onChange(change, wallet) {
   show(wallet);
   log(change);
-  if (change.code) mark(items.get(change.code.id));
+  for (const node of [change.code, change.entry]) {
+    if (node) mark(items.get(node.id));
+  }
 }
 
 // Returns whose a token is and until when, as it says itself: to be shown, not to be trusted.
@@ -157,7 +132,8 @@ function claimsOf(token) {
 function forget() {
   items.clear();
   shown.clear();
-  for (const name of ["ready", "past", "changes"]) element[name].replaceChildren();
+  rewards.forget();
+  for (const name of ["ready", "past", "entries", "changes"]) element[name].replaceChildren();
   element["changes-empty"].hidden = false;
   element.wallet.hidden = true;
 }
@@ -171,6 +147,7 @@ async function open(token) {
   if (!isSame) forget();
   subject = sub;
   element.door.hidden = true;
+  element.rewards.inert = false;
   element.until.parentElement.hidden = exp === undefined;
   if (exp !== undefined) setTime(element.until, new Date(exp * 1000), minutes);
   const opened = new Live(token, wallet, { onState, onRead, onChange });
@@ -187,6 +164,8 @@ async function open(token) {
 function close(sentence) {
   sessionStorage.removeItem(KEPT);
   live?.stop();
+  rewards.close();
+  element.rewards.inert = true;
   element.connection.hidden = true;
   element.notice.textContent = element.wallet.hidden ? sentence : `${sentence} What is shown is version ${element.version.textContent}.`;
   element.notice.hidden = !sentence;
@@ -221,17 +200,19 @@ element.leave.addEventListener("click", () => {
   close("");
 });
 element.retry.addEventListener("click", () => live.retry());
-element.older.addEventListener("click", async () => {
-  element.older.disabled = true;
-  try {
-    await live.readOlder();
-    show(live.wallet);
-  } catch {
-    // The connection's state says what is wrong, and the button stays.
-  } finally {
-    element.older.disabled = false;
-  }
-});
+for (const [name, read] of [["older", "readOlderCodes"], ["earlier", "readOlderEntries"]]) {
+  element[name].addEventListener("click", async () => {
+    element[name].disabled = true;
+    try {
+      await live[read]();
+      show(live.wallet);
+    } catch {
+      // The connection's state says what is wrong, and the button stays.
+    } finally {
+      element[name].disabled = false;
+    }
+  });
+}
 document.addEventListener("click", ({ target }) => {
   if (!target.matches(".show")) return;
   const { id } = target.closest(".code").dataset;
@@ -239,7 +220,9 @@ document.addEventListener("click", ({ target }) => {
   itemOf(live.wallet.codes.get(id));
 });
 document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "visible") live?.retry();
+  if (document.visibilityState !== "visible" || !live) return;
+  live.retry();
+  rewards.read();
 });
 addEventListener("hashchange", openFromAddress);
 
