@@ -224,13 +224,13 @@ async def test_points_that_are_spent_elsewhere_meanwhile_are_missed(shop: Shop, 
     member, token = await member_with_token(shop)
     await grant(shop, member, 150, "k-0")
     await reward(shop, name="Mug", cost=100)
-    async with visit(cut=True) as page:
+    async with visit() as page:
         wallet = WalletPage(page)
         await wallet.open(api.url, token)
         await wallet.is_live()
         await wallet.ask_for("Mug")
 
-        # The server refuses before the page hears of the change, which it can't while its redemption is on the way.
+        # The points go after the page has asked for the reward, and before the server hears of that.
         async def spend_first(route: Route) -> None:
             if "redeemReward" in (route.request.post_data or ""):
                 await grant(shop, member, -100, "k-1")
