@@ -33,6 +33,7 @@ OTHER_BYTES = {
     "code.email_index",
     "code.fingerprint",
     "data_key.wrapped",
+    "graph_file.body",
     "invite.domain_index",
     "invite.email_index",
     "invite.mailbox_index",
