@@ -8,6 +8,7 @@ from uuid import UUID
 import strawberry
 
 from app import ids
+from app.context import Viewer
 from app.operations import InputProblem, InvalidInput, Refused, not_found
 from app.scalars import BigInt
 
@@ -52,6 +53,23 @@ def node_id(kind: ids.Kind, what: str, text: str) -> UUID:
     if value is None:
         raise not_found(what, text)
     return value
+
+
+def acting_member(viewer: Viewer, named: str | None) -> UUID:
+    """Return the member that an operation is for: a member itself, or the one that a key names.
+
+    Raises Refused(NotFound). For a member any other one is missing, as if it didn't exist.
+    """
+    if viewer.member_id is None:
+        return node_id("member", "member", named or "")
+    if named is not None and ids.decode("member", named) != viewer.member_id:
+        raise not_found("member", named)
+    return viewer.member_id
+
+
+def scoped_key(viewer: Viewer, key: str) -> str:
+    """Return an idempotency key as it is stored: a member's keys are its own, those of API keys are the merchant's."""
+    return f"{viewer.member_id.hex if viewer.member_id else ''}/{key}"
 
 
 class Problems:

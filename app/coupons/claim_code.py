@@ -4,13 +4,12 @@ from typing import Annotated
 
 import strawberry
 
-from app import ids
 from app.context import Role, Viewer
 from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
 from app.coupons.queries import pool_row
 from app.coupons.types import Code, Pool
 from app.database import database
-from app.inputs import Problems, node_id
+from app.inputs import Problems, acting_member, node_id, scoped_key
 from app.operations import (
     IdempotencyKeyReused,
     Info,
@@ -78,7 +77,7 @@ async def claim_code(
     problems.refuse_if_any()
     pool_id = node_id("pool", "pool", input.pool_id)
     claimant = _claimant(viewer, input.member_id, address)
-    claimed = await claim(database(), viewer, pool_id, claimant, _scoped(viewer, key))
+    claimed = await claim(database(), viewer, pool_id, claimant, None if key is None else scoped_key(viewer, key))
     if claimed is None:
         raise await _missing(viewer, input)
     return ClaimCodeSuccess(
@@ -87,21 +86,10 @@ async def claim_code(
 
 
 def _claimant(viewer: Viewer, named: str | None, address: str | None) -> Claimant:
-    """Return who claims. For a member any other one is missing, as if it didn't exist."""
+    """Return who claims: an address or a member."""
     if address is not None:
         return Claimant(email_index=viewer.tenant.keys.email_index(address))
-    if viewer.member_id is None:
-        return Claimant(node_id("member", "member", named or ""))
-    if named is not None and ids.decode("member", named) != viewer.member_id:
-        raise not_found("member", named)
-    return Claimant(viewer.member_id)
-
-
-def _scoped(viewer: Viewer, key: str | None) -> str | None:
-    """Return the key as it is stored: a member's keys are its own, those of API keys are the merchant's."""
-    if key is None:
-        return None
-    return f"{viewer.member_id.hex if viewer.member_id else ''}/{key}"
+    return Claimant(acting_member(viewer, named))
 
 
 async def _missing(viewer: Viewer, input: ClaimCodeInput) -> Refused:

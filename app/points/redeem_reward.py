@@ -10,7 +10,7 @@ from app import ids
 from app.context import Role, Viewer
 from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
 from app.database import Row, Tx, transaction
-from app.inputs import Problems, node_id
+from app.inputs import Problems, acting_member, node_id, scoped_key
 from app.operations import (
     IdempotencyKeyReused,
     Info,
@@ -161,8 +161,8 @@ async def redeem_reward(
         problems.add("memberId", "must name the member that redeems")
     problems.refuse_if_any()
     reward_id = node_id("reward", "reward", input.reward_id)
-    member_id = _redeemer(viewer, input.member_id)
-    key = f"{viewer.member_id.hex if viewer.member_id else ''}/{input.idempotency_key}"
+    member_id = acting_member(viewer, input.member_id)
+    key = scoped_key(viewer, input.idempotency_key)
     try:
         async with transaction() as tx:
             if await tx.row(LOCK_MEMBER, viewer.merchant_id, member_id) is None:
@@ -191,12 +191,3 @@ async def _earlier(tx: Tx, viewer: Viewer, key: str, reward_id: UUID, member_id:
 
 def _reused() -> Refused:
     return Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another redemption."))
-
-
-def _redeemer(viewer: Viewer, named: str | None) -> UUID:
-    """Return the member that redeems. For a member any other one is missing, as if it didn't exist."""
-    if viewer.member_id is None:
-        return node_id("member", "member", named or "")
-    if named is not None and ids.decode("member", named) != viewer.member_id:
-        raise not_found("member", named)
-    return viewer.member_id

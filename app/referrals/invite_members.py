@@ -13,7 +13,7 @@ from app import ids
 from app.context import Role, Viewer
 from app.coupons.attempts import allowed
 from app.database import Row, Tx, database, transaction
-from app.inputs import Problems, node_id
+from app.inputs import Problems, acting_member
 from app.members.types import MEMBER_COLUMNS
 from app.merchants.tenants import decrypted
 from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
@@ -176,20 +176,11 @@ async def invite_members(
     if viewer.role is not Role.MEMBER and input.member_id is None:
         problems.add("memberId", "must name the member that invites")
     problems.refuse_if_any()
-    member_id = _referrer(viewer, input.member_id)
+    member_id = acting_member(viewer, input.member_id)
     sent = await send_invites(viewer, member_id, input.emails)
     if sent is None:
         raise not_found("member", input.member_id or viewer.actor)
     return sent
-
-
-def _referrer(viewer: Viewer, named: str | None) -> UUID:
-    """Return the member that invites. For a member any other one is missing, as if it didn't exist."""
-    if viewer.member_id is None:
-        return node_id("member", "member", named or "")
-    if named is not None and ids.decode("member", named) != viewer.member_id:
-        raise not_found("member", named)
-    return viewer.member_id
 
 
 async def send_invites(
