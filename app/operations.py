@@ -14,7 +14,7 @@ from app.access import require
 from app.context import Context
 
 Info = strawberry.Info[Context, None]
-DEADLOCKS_MAX: Final = 5
+DEADLOCKS_MAX: Final = 20
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-import asyncpg
 import strawberry
 from strawberry.types import get_object_definition
 
@@ -244,8 +243,7 @@ async def create_campaign(
                 if not pool["is_open"]:
                     raise Refused(not_active(PoolStatus(pool["status"])))
                 await _send(tx, viewer, pool_id, pool, campaign_id, asked)
-        except (_ChangedMeanwhile, asyncpg.DeadlockDetectedError):
-            # A deadlock: with a claim, see there.
+        except _ChangedMeanwhile:
             continue
         return CreateCampaignSuccess(campaign=Campaign.of(await _campaign(viewer, campaign_id)), replayed=False)
     raise RuntimeError("recipients kept changing while they were sent a campaign")

@@ -66,7 +66,7 @@ async def verify_member_email(
                 if verified is not None:
                     await adopt_codes(tx, viewer, member_id, verified["email_index"])
             break
-        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+        except asyncpg.UniqueViolationError:
             continue
     else:
         raise RuntimeError("a member kept claiming while its address was verified")
