@@ -154,6 +154,9 @@ def run_api(database: str, port: int = 0, /, **environment: str) -> Iterator[Api
     try:
         _wait_until_ready(url, process, log)
         yield Api(url, process, log)
+    except Exception as error:
+        error.add_note(f"The API's status: {process.poll()}. The end of its log:\n{log.read_text()[-4_000:]}")
+        raise
     finally:
         process.terminate()
         process.wait(timeout=20)
