@@ -39,6 +39,8 @@ _AWAY: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,
+    # A statement that was sent between the words of a backend that ends and the end of its connection.
+    asyncpg.InternalClientError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ObjectNotInPrerequisiteStateError,
@@ -190,7 +192,7 @@ async def answers(*, within_seconds: float) -> bool:
     try:
         async with asyncio.timeout(within_seconds):
             await database().row("SELECT 1")
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (*_AWAY, asyncpg.PostgresError):
         return False
     return True
 

@@ -179,6 +179,32 @@ async def test_a_database_that_goes_away_is_unavailable_until_it_is_back(
     assert "internal error" not in log
 
 
+async def test_connections_that_end_again_and_again_are_unavailable_and_nothing_else(shop: Shop) -> None:
+    # A connection ends in two steps, words and then an end; a statement between them is neither's usual error.
+    async with _own_api(shop) as (api, url, connection):
+        name = url.partition("?")[0].rpartition("/")[2]
+        await connection.close()
+        operator = await asyncpg.connect(dsn(url), database="postgres")
+        seen = set()
+        ending = asyncio.Event()
+
+        async def ask() -> None:
+            while not ending.is_set():
+                seen.add((await shop.http.get(f"{api.url}/readyz")).status_code)
+                seen.add((await _ask(shop, api.url)).status_code)
+
+        askers = [asyncio.create_task(ask()) for _ in range(6)]
+        for _ in range(60):
+            for statement in (REFUSE, END, TAKE):
+                await operator.execute(statement.format(name))
+            await asyncio.sleep(0.03)
+        ending.set()
+        await asyncio.gather(*askers)
+        await operator.close()
+
+    assert seen == {200, 503}
+
+
 async def test_a_database_without_its_tables_is_told_as_a_fault(shop: Shop) -> None:
     async with _own_api(shop) as (api, _, connection):
         await connection.execute("DROP TABLE api_key CASCADE")
