@@ -36,6 +36,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Query.referrals": _EVERYONE,
     "Query.heldReferrals": _READERS,
     "Query.events": _READERS,
+    "Query.integrityReport": _READERS,
     "Query.latestGraphSnapshot": _READERS,
     "Query.graphSnapshots": _READERS,
     "Query.graphSnapshotJob": _READERS,

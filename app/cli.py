@@ -357,6 +357,26 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def audit(data: Data = None) -> None:
+    """Recompute every promise of the engine from the rows of every merchant; exit 1 if one is broken."""
+    from app import ids
+    from app.integrity.audit import audit as audited
+
+    _name_data(data)
+
+    async def work() -> None:
+        broken = 0
+        async for merchant_id, report in audited():
+            wrong = [f"{check.name} is broken by {check.violations} rows" for check in report.checks if not check.ok]
+            print(f"{ids.encode('merchant', merchant_id)}: {'; '.join(wrong) or 'every promise holds'}")
+            broken += len(wrong)
+        if broken:
+            raise ConfigurationError(f"{broken} promises are broken; stop what writes, and look at those rows.")
+
+    _with_database(work)
+
+
+@app.command()
 def replay(
     url: Annotated[
         str, typer.Option(help="The GraphQL address of a running server.")

@@ -65,15 +65,17 @@ class Statements:
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
             return cast("Row | None", await connection.fetchrow(sql, *args))
 
-    async def many(self, sql: str, *args: object) -> list[Row]:
+    async def many(self, sql: str, *args: object, seconds_max: float | None = None) -> list[Row]:
         """Return all rows of one statement over thousands of things, planned for these and forgotten: two round trips.
+
+        It may take `seconds_max` seconds, the usual time unless told.
 
         A prepared plan is made for lists of any length, perhaps while the tables were small: it may compare each row
         with each of them (measured: 11 ms become 1.7 s for 5,000, and 10 s on tables that were never analysed).
         """
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
             statement = await connection.prepare(sql)
-            return cast("list[Row]", await statement.fetch(*args))
+            return cast("list[Row]", await statement.fetch(*args, timeout=seconds_max))
 
     async def copy(self, table: str, columns: list[str], records: list[tuple[object, ...]]) -> None:
         """COPY records into a table."""

@@ -30,6 +30,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "graph_job.failed": "graphjob",
     "graph_job.requested": "graphjob",
     "graph_snapshot.taken": "graph",
+    "integrity.violated": "merchant",
     "invite.accepted": "invite",
     "invite.cancelled": "invite",
     "invite.expired": "invite",

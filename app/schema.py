@@ -17,6 +17,7 @@ from app.coupons.reverse_redemption import reverse_redemption
 from app.coupons.revoke_code import revoke_code
 from app.graph import queries as graph
 from app.graph.take_graph_snapshot import take_graph_snapshot
+from app.integrity.integrity_report import integrity_report
 from app.members import queries as members
 from app.members.enroll_member import enroll_member
 from app.members.issue_member_token import issue_member_token
@@ -69,6 +70,7 @@ Query = create_type(
         graph.graph_snapshot_job,
         referrals.held_referrals,
         queries.events,
+        integrity_report,
     ],
     description="What can be read.",
 )

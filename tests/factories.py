@@ -11,6 +11,7 @@ import httpx
 
 from app import ids
 from app.database import database
+from app.integrity.integrity_report import IntegrityCheck, recompute
 from app.merchants.create_merchant import create_merchant
 
 _numbers = itertools.count(1)
@@ -268,6 +269,10 @@ class Shop:
             f"SELECT '{table}' AS name, count(*) AS rows FROM {table} WHERE merchant_id = $1" for table in COUNTED
         )
         return {row["name"]: row["rows"] for row in await database().rows(counted, self.merchant_id)}
+
+    async def broken_promises(self) -> list[IntegrityCheck]:
+        """Return what the integrity report finds wrong at this merchant."""
+        return [check for check in (await recompute(self.merchant_id)).checks if not check.ok]
 
     async def event_types(self) -> list[str]:
         """Return this merchant's events, oldest first."""

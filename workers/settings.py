@@ -16,6 +16,7 @@ from app.config import Settings, settings
 from app.database import connected
 from app.master_keys import keyring
 from app.rings import ringing
+from workers.audit import audit
 from workers.expire_codes import expire_codes
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
@@ -40,6 +41,8 @@ CRON_JOBS = [
     cron(cast(Any, expire_invites), second=15, timeout=300, max_tries=1, keep_result=0),
     # Every minute: ask for the network snapshots of merchants whose day has begun, and ring for those that wait.
     cron(cast(Any, plan_graph_snapshots), second=20, timeout=60, max_tries=1, keep_result=0),
+    # Every night: recompute every promise of the engine from the rows.
+    cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
 ]
 JOBS = [
     # Rung for: what waits in the lane of small networks, or in that of large ones.

@@ -152,6 +152,7 @@ async def test_any_history_keeps_the_promises(
 ) -> None:
     async with open_shop(shop.url) as fresh:
         await _live(fresh, steps, limits, codes, falls_back=falls_back)
+        assert await fresh.broken_promises() == []
 
 
 async def _live(

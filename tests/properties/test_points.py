@@ -117,6 +117,7 @@ class Ledger(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "shop"):
             assert self.do(broken(self.shop)) == []
+            assert self.do(self.shop.broken_promises()) == []
             self.do(self.closing.__aexit__(None, None, None))
 
     def number(self) -> str:

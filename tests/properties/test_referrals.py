@@ -88,6 +88,7 @@ class Program(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "shop"):
             assert self.do(broken(self.shop)) == []
+            assert self.do(self.shop.broken_promises()) == []
             assert self.do(broken_points(self.shop)) == []
             self.do(self.closing.__aexit__(None, None, None))
 

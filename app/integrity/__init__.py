@@ -1,0 +1,1 @@
+"""The promises of the engine, recomputed from the rows."""

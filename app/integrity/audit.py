@@ -1,0 +1,25 @@
+"""The audit: the promises of every merchant, recomputed; what is broken is an event."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+from uuid import UUID
+
+from app import events
+from app.database import database, transaction
+from app.integrity.integrity_report import IntegrityReport, recompute
+
+#: A promise of a large merchant may take its time.
+PROMISE_SECONDS_MAX: Final = 600.0
+
+MERCHANTS: Final = "SELECT merchant_id FROM merchant ORDER BY merchant_id"
+
+
+async def audit() -> AsyncIterator[tuple[UUID, IntegrityReport]]:
+    """Recompute the promises of one merchant after the other; records integrity.violated where one is broken."""
+    for row in await database().rows(MERCHANTS):
+        merchant_id = row["merchant_id"]
+        report = await recompute(merchant_id, seconds_max=PROMISE_SECONDS_MAX)
+        if not report.ok:
+            async with transaction() as tx:
+                await events.record(tx, merchant_id, "integrity.violated", merchant_id, "system")
+        yield merchant_id, report

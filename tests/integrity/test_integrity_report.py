@@ -1,0 +1,286 @@
+"""integrityReport. Without this a broken promise could stay unnoticed, or a whole one be reported as broken."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from app import ids
+from app.database import Tx, database, dsn, transaction
+from app.integrity.promises import PROMISES, REFERENCES
+from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
+from tests.conftest import Api
+from tests.coupons.ownership import send
+from tests.factories import Shop, open_shop
+from tests.points.documents import grant, purchase, redeem, reward
+from tests.races.storm import ENROL, at_once
+from tests.referrals.documents import accepted, invited, program
+from tests.running.processes import flash
+from tests.scratch import scratch_database
+from workers.audit import audit
+
+REPORT = "{ integrityReport { checkedAt ok checks { name ok violations } } }"
+NAMES = [
+    "ONE_OWNER", "CLAIM_LIMIT", "REDEEMED_ONCE", "WHOLE_BATCHES", "UNIQUE_CODES", "CREDITED_ONCE", "EXACT_BALANCES",
+    "INVITE_QUOTAS", "CONVERTED_REFERRALS", "POOL_LIFECYCLE", "ONE_MERCHANT", "ON_RECORD",
+]  # fmt: skip
+
+#: Leaves nothing that could hold a promise but the rows themselves.
+UNGUARD = """
+DO $$ DECLARE each record; BEGIN
+    FOR each IN
+        SELECT format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', conrelid::regclass, conname) AS drop
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('f', 'c', 'u')
+    LOOP EXECUTE each.drop; END LOOP;
+    FOR each IN SELECT format('DROP INDEX %s', indexrelid::regclass) AS drop
+        FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+        WHERE c.relnamespace = 'public'::regnamespace AND indisunique AND NOT indisprimary
+    LOOP EXECUTE each.drop; END LOOP;
+    FOR each IN SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass) AS drop
+        FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+        WHERE c.relnamespace = 'public'::regnamespace AND NOT tgisinternal
+    LOOP EXECUTE each.drop; END LOOP;
+END $$
+"""
+FOREIGN_KEYS = """
+SELECT conrelid::regclass::text AS table, confrelid::regclass::text AS target,
+    array_agg(a.attname::text ORDER BY place) AS columns, array_agg(f.attname::text ORDER BY place) AS keys
+FROM pg_constraint, unnest(conkey, confkey) WITH ORDINALITY AS pairs (column_, key, place)
+JOIN pg_attribute a ON true JOIN pg_attribute f ON true
+WHERE contype = 'f' AND connamespace = 'public'::regnamespace AND a.attrelid = conrelid AND a.attnum = column_
+    AND f.attrelid = confrelid AND f.attnum = key
+GROUP BY pg_constraint.oid, 1, 2
+"""
+
+
+def _one(table: str, where: str = "true") -> str:
+    """Name one row of the merchant's."""
+    return f"ctid = (SELECT ctid FROM {table} WHERE merchant_id = $1 AND {where} LIMIT 1)"
+
+
+#: What breaks a promise: its name, how, and in how many rows that is seen.
+BREAKS = [
+    ("ONE_OWNER", f"UPDATE claim SET member_id = gen_random_uuid() WHERE {_one('claim', 'member_id IS NOT NULL')}", 1),
+    (
+        "ONE_OWNER",
+        f"UPDATE code SET member_id = NULL, email_index = NULL WHERE {_one('code', 'state = $$REDEEMED$$')}",
+        2,
+    ),
+    ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {_one('code', 'state = $$AVAILABLE$$')}", 1),
+    (
+        "CLAIM_LIMIT",
+        """INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, claimed_at)
+        SELECT $1, c.id, k.pool_id, k.member_id, 2, now() FROM (
+            SELECT * FROM claim WHERE merchant_id = $1 AND member_id IS NOT NULL LIMIT 1
+        ) k, (SELECT id FROM code WHERE merchant_id = $1 AND state = 'AVAILABLE' LIMIT 1) c""",
+        1,
+    ),
+    ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 1),
+    (
+        "REDEEMED_ONCE",
+        """INSERT INTO redemption (merchant_id, id, code_id, order_id, position, order_amount, base, discount, currency,
+            redeemed_at)
+        SELECT merchant_id, gen_random_uuid(), code_id, 'another', position, order_amount, base, discount, currency,
+            redeemed_at FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
+        1,
+    ),
+    ("REDEEMED_ONCE", "DELETE FROM reversal WHERE merchant_id = $1", 1),
+    ("WHOLE_BATCHES", f"DELETE FROM code WHERE {_one('code', 'state = $$AVAILABLE$$')}", 1),
+    ("WHOLE_BATCHES", f"DELETE FROM delivery WHERE {_one('delivery')}", 1),
+    (
+        "UNIQUE_CODES",
+        """UPDATE code SET fingerprint = 'same'
+        WHERE merchant_id = $1 AND id = ANY(ARRAY(SELECT id FROM code WHERE merchant_id = $1 LIMIT 2))""",
+        1,
+    ),
+    (
+        "CREDITED_ONCE",
+        """INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, created_at)
+        SELECT merchant_id, gen_random_uuid(), member_id, amount, balance_after, reason, origin, created_at
+        FROM points_entry WHERE merchant_id = $1 AND reason = 'ADJUSTMENT' LIMIT 1""",
+        1,
+    ),
+    ("CREDITED_ONCE", f"UPDATE purchase SET points = points + 1 WHERE {_one('purchase')}", 1),
+    ("CREDITED_ONCE", "DELETE FROM points_entry WHERE merchant_id = $1 AND reason = 'PURCHASE'", 2),
+    ("EXACT_BALANCES", f"UPDATE wallet SET points = points + 1 WHERE {_one('wallet')}", 1),
+    ("EXACT_BALANCES", f"UPDATE wallet SET points = -1 WHERE {_one('wallet')}", 1),
+    ("EXACT_BALANCES", f"UPDATE points_entry SET balance_after = balance_after + 1 WHERE {_one('points_entry')}", 1),
+    ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_lifetime = sent_lifetime - 1 WHERE merchant_id = $1", 1),
+    ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_today = day_max + 1 WHERE merchant_id = $1", 1),
+    ("INVITE_QUOTAS", "DELETE FROM invite_quota WHERE merchant_id = $1", 1),
+    ("CONVERTED_REFERRALS", "UPDATE invite SET status = 'EXPIRED' WHERE merchant_id = $1 AND status = 'CONVERTED'", 1),
+    ("CONVERTED_REFERRALS", "DELETE FROM referral WHERE merchant_id = $1", 3),
+    ("CONVERTED_REFERRALS", "UPDATE referral SET referee_id = referrer_id WHERE merchant_id = $1", 4),
+    (
+        "CONVERTED_REFERRALS",
+        """INSERT INTO referral (merchant_id, id, invite_id, referrer_id, referee_id, referrer_points, referee_points,
+            flags, converted_at)
+        SELECT $1, gen_random_uuid(), gen_random_uuid(), referee_id, referrer_id, 1, 1, '{}', now()
+        FROM referral WHERE merchant_id = $1""",
+        3,
+    ),
+    ("POOL_LIFECYCLE", "UPDATE pool SET status = 'DRAFT' WHERE merchant_id = $1 AND status = 'PAUSED'", 2),
+    ("POOL_LIFECYCLE", "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND status = 'ARCHIVED'", 1),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 5),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 2),
+    ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {_one('wallet')}", 1),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
+    """A merchant at which everything happened; made once for all tests of this file, which leave it as it is."""
+    async with open_shop(f"{api.url}/graphql") as shop:
+        anna, ben, cleo = [await shop.member() for _ in range(3)]
+        summer = await shop.pool()
+        winter = await shop.pool(codes=4, fallbackPoolId=summer["id"])
+        await shop.member(email="verified@example.com", emailVerified=True)
+        code = await shop.claim(summer, anna)
+        await shop.redeem([code["text"]], anna)
+        spent = await shop.claim(summer, ben)
+        redeemed = await shop.redeem([spent["text"]], ben)
+        await shop.do(
+            """mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) {
+                __typename } }""",
+            redemptionId=redeemed["redemptions"][0]["id"], reinstate=True, reason="a return",
+        )  # fmt: skip
+        await send(shop, winter, {"memberId": cleo["id"]}, {"email": "stranger@example.com"})
+        for change, pool in (("pausePool", summer), ("archivePool", winter)):
+            await shop.do(
+                f"mutation ($input: PoolIdInput!) {{ answer: {change}(input: $input) {{ __typename }} }}",
+                poolId=pool["id"],
+            )
+        await purchase(shop, anna, "order-a")
+        await purchase(shop, ben, "order-b")
+        await grant(shop, anna, 100, "gift")
+        await redeem(shop, await reward(shop, cost=50, poolId=(await shop.pool())["id"]), anna, "mug")
+        await program(shop, convertsOn="JOIN")
+        await accepted(shop, anna)
+        await invited(shop, anna)
+        yield shop
+
+
+async def _violations(tx: Tx, shop: Shop) -> dict[str, int]:
+    found = {promise.name: (await tx.many(promise.statement, shop.merchant_id))[0] for promise in PROMISES}
+    return {name: row["violations"] for name, row in found.items() if row["violations"]}
+
+
+class _UndoneError(Exception):
+    """Rolls a transaction or a savepoint back."""
+
+
+@asynccontextmanager
+async def _undone(opened: AbstractAsyncContextManager[Tx]) -> AsyncIterator[Tx]:
+    """Open a transaction or a savepoint that is rolled back after the block."""
+    with contextlib.suppress(_UndoneError):
+        async with opened as tx:
+            yield tx
+            raise _UndoneError
+
+
+async def test_a_merchant_at_which_everything_happened_keeps_every_promise(lively: Shop) -> None:
+    keys = [lively.admin, await lively.key("ANALYST")]
+
+    as_admin, as_analyst = [(await lively.data(REPORT, key=key))["integrityReport"] for key in keys]
+
+    assert as_admin["checks"] == as_analyst["checks"] == [{"name": n, "ok": True, "violations": 0} for n in NAMES]
+    assert as_admin["ok"] is as_analyst["ok"] is True
+
+
+@pytest.mark.parametrize(("name", "statement", "rows"), BREAKS)
+async def test_a_promise_that_is_broken_by_hand_is_found(lively: Shop, name: str, statement: str, rows: int) -> None:
+    async with _undone(transaction()) as tx:
+        await tx.rows(UNGUARD)
+        await tx.rows(statement, lively.merchant_id)
+        found = await _violations(tx, lively)
+
+    assert found[name] == rows
+
+
+async def test_a_row_that_names_a_row_which_its_merchant_lacks_is_found(lively: Shop) -> None:
+    found, untried = {}, set()
+    async with _undone(transaction()) as tx:
+        await tx.rows(UNGUARD)
+        for table, column, *_ in REFERENCES:
+            row = _one(table, f"{column} IS NOT NULL")
+            async with _undone(tx.nested()) as inner:
+                statement = f"UPDATE {table} SET {column} = gen_random_uuid() WHERE {row} RETURNING 1"
+                if await inner.rows(statement, lively.merchant_id):
+                    found[table, column] = (await _violations(inner, lively)).get("ONE_MERCHANT")
+                else:
+                    untried.add(f"{table}.{column}")
+
+    assert set(found.values()) == {1}
+    assert untried == {
+        "graph_snapshot.id", "graph_node.snapshot_id", "graph_node.member_id", "graph_edge.snapshot_id",
+        "graph_edge.referrer_id", "graph_edge.referee_id", "graph_file.snapshot_id", "points_due.entry_id",
+        "purchase_reversal.purchase_id", "referral.purchase_id",
+    }  # fmt: skip
+
+
+async def test_every_foreign_key_is_looked_at() -> None:
+    keys = {
+        (row["table"], row["columns"][1], row["target"], row["keys"][1])
+        for row in await database().rows(FOREIGN_KEYS)
+        if row["target"] != "merchant"
+    }
+
+    assert keys == set(REFERENCES)
+
+
+async def test_those_who_ask_at_once_share_one_report(lively: Shop) -> None:
+    reports = await at_once(lively.data(REPORT) for _ in range(20))
+
+    assert len({report["integrityReport"]["checkedAt"] for report in reports}) < 20
+    assert all(report["integrityReport"]["ok"] for report in reports)
+
+
+async def test_checkouts_and_members_get_no_report(lively: Shop) -> None:
+    member = await lively.member()
+
+    for key in (await lively.key("CHECKOUT"), await lively.token(member["id"])):
+        assert await lively.error_code(REPORT, key=key) == "FORBIDDEN"
+
+
+async def test_the_audit_names_what_is_broken_and_puts_it_on_record(tmp_path: Path) -> None:
+    async with scratch_database() as url:
+        connection = await asyncpg.connect(dsn(url))
+        try:
+            whole, wrong = ids.new(), ids.new()
+            await connection.executemany(INSERT_MERCHANT, [(whole, "Whole", "USD"), (wrong, "Wrong", "USD")])
+            await connection.execute(ENROL, wrong, [ids.new()])
+            await connection.execute("UPDATE wallet SET points = 5, version = 1")
+            said = await asyncio.to_thread(flash, "audit", "--data", tmp_path, DATABASE_URL=url)
+            recorded = await connection.fetch("SELECT merchant_id, type FROM event WHERE type LIKE 'integrity.%'")
+            await connection.execute("UPDATE wallet SET points = 0, version = 0")
+            after = await asyncio.to_thread(flash, "audit", "--data", tmp_path, DATABASE_URL=url)
+        finally:
+            await connection.close()
+
+    names = [ids.encode("merchant", each) for each in (whole, wrong)]
+    assert said.returncode == 1
+    assert said.stdout.splitlines() == [
+        f"{names[0]}: every promise holds",
+        f"{names[1]}: EXACT_BALANCES is broken by 1 rows; ON_RECORD is broken by 1 rows",
+    ]
+    assert said.stderr == "flash: 2 promises are broken; stop what writes, and look at those rows.\n"
+    assert [tuple(row) for row in recorded] == [(wrong, "integrity.violated")]
+    assert (after.returncode, after.stdout.count("every promise holds")) == (0, 2)
+
+
+async def test_the_worker_logs_what_is_broken(caplog: pytest.LogCaptureFixture, shop: Shop) -> None:
+    member = await shop.member()
+    await database().rows("UPDATE wallet SET points = 5 WHERE merchant_id = $1", shop.merchant_id)
+
+    await audit({})
+
+    await database().rows("UPDATE wallet SET points = 0 WHERE merchant_id = $1", shop.merchant_id)
+    assert member["id"]
+    assert f"{ids.encode('merchant', shop.merchant_id)}: EXACT_BALANCES is broken by 1 rows" in caplog.messages
+    assert "integrity.violated" in await shop.event_types()
