@@ -5,7 +5,7 @@ from typing import Annotated
 import strawberry
 
 from app.context import Role, Viewer
-from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
+from app.coupons.claims import Claimant, PoolBacksReward, PoolExhausted, PoolNotActive, claim
 from app.coupons.queries import pool_row
 from app.coupons.types import Code, Pool
 from app.database import database
@@ -53,7 +53,7 @@ class ClaimCodeSuccess:
 
 
 ClaimCodeResult = Annotated[
-    ClaimCodeSuccess | InvalidInput | NotFound | PoolNotActive | PoolExhausted | IdempotencyKeyReused,
+    ClaimCodeSuccess | InvalidInput | NotFound | PoolNotActive | PoolBacksReward | PoolExhausted | IdempotencyKeyReused,
     strawberry.union("ClaimCodeResult", description="The code, or why there is none."),
 ]
 

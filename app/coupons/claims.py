@@ -10,7 +10,7 @@ import strawberry
 from app import ids
 from app.context import Viewer
 from app.coupons import stock_levels
-from app.coupons.queries import IS_OPEN
+from app.coupons.queries import BACKS_REWARD, IS_OPEN, REWARD_OF_POOL
 from app.coupons.types import CODE_COLUMNS, POOL_COLUMNS, PoolStatus
 from app.database import Row, Statements, Tx
 from app.members.types import MEMBER_COLUMNS
@@ -36,6 +36,16 @@ class PoolExhausted(Refusal):
     pools_tried: list[strawberry.ID] = strawberry.field(
         description="The pools that were asked, in this order: the pool, and the open ones it falls back to."
     )
+
+
+@strawberry.type(
+    description="The pool backs a reward that is offered: its codes are had by redeeming the reward, and in no other "
+    "way. A code that the claimant has already is still its own."
+)
+class PoolBacksReward(Refusal):
+    """Its codes cost points."""
+
+    reward_id: strawberry.ID = strawberry.field(description="The reward; the newest of several.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +81,10 @@ class Claimed:
 # whole index of the merchant, and stays in use until the next ANALYZE (measured: 38 times slower at 60,000 codes).
 _CLAIM: Final = """
 WITH who AS ({who}), asked AS (
-    SELECT p.*, {is_open} AS is_open FROM pool p WHERE p.merchant_id = $1 AND p.id = $2
+    SELECT p.*, {issues} AS issues FROM pool p WHERE p.merchant_id = $1 AND p.id = $2
 ), held AS ({held}), may AS (
     SELECT asked.*, held.slot + 1 AS slot FROM asked, who, held
-    WHERE is_open AND (claims = 0 OR ($4::text IS NOT NULL AND claims < claims_per_member))
+    WHERE issues AND (claims = 0 OR ($4::text IS NOT NULL AND claims < claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = $1 AND idempotency_key = $4)
 ){serving}, picked AS (
     SELECT id FROM code
@@ -137,7 +147,7 @@ _OWNER_BY_EMAIL: Final = """, addressed AS (
 # ON CONFLICT: when the claimant gets a code of the fallback pool at this very moment in another way, both rows go.
 _SERVING: Final = """, serving_held AS ({held}), serving AS (
     SELECT p.*, serving_held.slot + 1 AS slot FROM pool p, serving_held, may
-    WHERE p.merchant_id = $1 AND p.id = $8 AND {is_open}
+    WHERE p.merchant_id = $1 AND p.id = $8 AND {issues}
         AND serving_held.claims < p.claims_per_member
 )"""
 _CLAIMED_TOO: Final = """, claimed_too AS (
@@ -146,8 +156,8 @@ _CLAIMED_TOO: Final = """, claimed_too AS (
     RETURNING code_id
 )"""
 
-# What stands after a claim that got nothing: the claim of this key, the claimant's latest, the stock, and the open
-# pools that the pool falls back to, nearest first.
+# What stands after a claim that got nothing: the claim of this key, the claimant's latest, the stock, the reward that
+# the pool backs, and the pools that it falls back to and that issue codes, nearest first.
 _LOOK: Final = """
 WITH RECURSIVE who AS ({who}), held AS ({claims}), mine AS (
     SELECT code_id FROM held ORDER BY idempotency_key IS NOT DISTINCT FROM $4 DESC, slot DESC LIMIT 1
@@ -165,8 +175,9 @@ SELECT {columns}, asked.status AS asked_status, asked.claims_per_member AS asked
     asked.is_open AS asked_is_open, EXISTS (SELECT FROM who) AS is_claimant,
     (SELECT is_same FROM keyed) AS key_is_same, (SELECT count(*) FROM held) AS held_claims,
     (SELECT coalesce(sum(available), 0) FROM stock_change WHERE merchant_id = $1 AND pool_id = $2) AS in_stock,
+    {reward_id} AS asked_reward_id,
     ARRAY(
-        SELECT p.id FROM chain JOIN pool p ON p.merchant_id = $1 AND p.id = chain.id WHERE {is_open} ORDER BY position
+        SELECT p.id FROM chain JOIN pool p ON p.merchant_id = $1 AND p.id = chain.id WHERE {issues} ORDER BY position
     ) AS fallbacks
 FROM (SELECT p.*, {is_open} AS is_open FROM pool p WHERE p.merchant_id = $1 AND p.id = $2) asked
 LEFT JOIN mine ON true
@@ -177,13 +188,16 @@ LEFT JOIN wallet w ON w.merchant_id = $1 AND w.member_id = m.id
 """
 
 
-def _claim_statement(*, by_email: bool, falls_back: bool) -> str:
+_ISSUES: Final = f"({IS_OPEN} AND NOT {BACKS_REWARD})"
+
+
+def _claim_statement(*, by_email: bool, falls_back: bool, is_paid: bool = False) -> str:
     claims = _CLAIMS_BY_EMAIL if by_email else _CLAIMS_BY_MEMBER
     held = "SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM ({}) claims"
-    serving = _SERVING.format(held=held.format(claims.format(pool="$8")), is_open=IS_OPEN)
+    serving = _SERVING.format(held=held.format(claims.format(pool="$8")), issues=_ISSUES)
     return _CLAIM.format(
         who=_WHO_BY_EMAIL if by_email else _WHO_BY_MEMBER,
-        is_open=IS_OPEN,
+        issues=IS_OPEN if is_paid else _ISSUES,
         held=held.format(claims.format(pool="$2")),
         serving=serving if falls_back else "",
         pool="$8" if falls_back else "$2",
@@ -205,6 +219,8 @@ def _look_statement(*, by_email: bool) -> str:
         who=_WHO_BY_EMAIL if by_email else _WHO_BY_MEMBER,
         claims=claims.format(pool="$2"),
         is_open=IS_OPEN,
+        issues=_ISSUES,
+        reward_id=REWARD_OF_POOL.format("$2"),
         chain_length_max=CHAIN_LENGTH_MAX,
         columns=f"{CODE_COLUMNS}, {POOL_COLUMNS}, {MEMBER_COLUMNS}",
     )
@@ -212,10 +228,10 @@ def _look_statement(*, by_email: bool) -> str:
 
 #: The usual claim, of a member from the pool it asks: what S1 and S2 measure.
 CLAIM: Final = _claim_statement(by_email=False, falls_back=False)
-#: By whether it is by e-mail, and whether a fallback pool serves it.
+#: By whether it is by e-mail, whether a fallback pool serves it, and whether points pay for it.
 _CLAIMS: Final = {
-    (by_email, falls_back): _claim_statement(by_email=by_email, falls_back=falls_back)
-    for by_email in (False, True)
+    (by_email, falls_back, is_paid): _claim_statement(by_email=by_email, falls_back=falls_back, is_paid=is_paid)
+    for by_email, is_paid in ((False, False), (True, False), (False, True))
     for falls_back in (False, True)
 }
 _LOOKS: Final = {by_email: _look_statement(by_email=by_email) for by_email in (False, True)}
@@ -231,20 +247,21 @@ _last_found: dict[UUID, UUID] = {}
 
 
 async def claim(
-    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None
+    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None, *, is_paid: bool = False
 ) -> Claimed | None:
     """Claim a code for a claimant, in the caller's transaction or in one of its own.
 
     Usually one round trip, two for a replay, more where a fallback pool serves. Returns None when there is no such
-    pool or member. Raises Refused with PoolNotActive, PoolExhausted or IdempotencyKeyReused. A code that the claimant
-    has is returned whatever the pool's status: asking again issues nothing.
+    pool or member. Raises Refused with PoolNotActive, PoolBacksReward (unless the claimant, a member, has paid for it
+    with points), PoolExhausted or IdempotencyKeyReused. A code that the claimant has is returned whatever the pool's
+    status: asking again issues nothing. Fallback pools that back a reward of their own are passed over.
     """
-    claimed = await _claim_from(where, viewer, pool_id, pool_id, claimant, key)
+    claimed = await _claim_from(where, viewer, pool_id, pool_id, claimant, key, is_paid)
     if not isinstance(claimed, _NothingLeft):
         return claimed
     tried = [pool_id]
     for fallback_id in claimed.fallbacks:
-        served = await _claim_from(where, viewer, pool_id, fallback_id, claimant, key)
+        served = await _claim_from(where, viewer, pool_id, fallback_id, claimant, key, is_paid)
         if not isinstance(served, _NothingLeft):
             return served
         tried.append(fallback_id)
@@ -261,17 +278,17 @@ def exhausted(tried: list[UUID]) -> PoolExhausted:
 
 @dataclass(frozen=True, slots=True)
 class _NothingLeft:
-    """That a pool has no code left, and which open pools it falls back to."""
+    """That a pool has no code left, and to which pools that issue codes it falls back."""
 
     fallbacks: list[UUID]
 
 
 async def _claim_from(
-    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None
+    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
 ) -> Claimed | _NothingLeft | None:
     """Claim a code that is asked of one pool, from itself or from one that it falls back to."""
     for _ in range(ATTEMPTS_MAX):
-        taken = await _take(where, viewer, asked, serving, claimant, key)
+        taken = await _take(where, viewer, asked, serving, claimant, key, is_paid)
         if taken is not None and taken["code_id"] is not None:
             _last_found[serving] = taken["code_id"]
             ring_wallet(where, viewer.merchant_id, taken)
@@ -283,9 +300,11 @@ async def _claim_from(
         if _is_replay(stands, key):
             return Claimed(stands, replayed=True)
         _refuse_if_closed(stands)
+        if not is_paid:
+            refuse_if_for_points(stands["asked_reward_id"])
         if serving != asked:
             stands = await _look(where, viewer, serving, claimant, key)
-            if stands is None or not stands["asked_is_open"]:
+            if stands is None or not stands["asked_is_open"] or stands["asked_reward_id"] is not None:
                 return _NothingLeft([])
             if stands["held_claims"] >= stands["asked_claims_per_member"]:
                 return Claimed(stands, replayed=True)
@@ -297,9 +316,9 @@ async def _claim_from(
 
 
 async def _take(
-    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None
+    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
 ) -> Row | None:
-    statement = _CLAIMS[claimant.email_index is not None, serving != asked]
+    statement = _CLAIMS[claimant.email_index is not None, serving != asked, is_paid]
     after = _last_found.get(serving, _FIRST)
     served = () if serving == asked else (serving,)
     arguments = (viewer.merchant_id, asked, claimant.key, key, viewer.actor, after, ids.new(), *served)
@@ -337,6 +356,13 @@ def _is_replay(stands: Row, key: str | None) -> bool:
 def _refuse_if_closed(stands: Row) -> None:
     if not stands["asked_is_open"]:
         raise Refused(not_active(PoolStatus(stands["asked_status"])))
+
+
+def refuse_if_for_points(reward_id: UUID | None) -> None:
+    """Raise Refused(PoolBacksReward) when a pool backs this reward."""
+    if reward_id is not None:
+        message = "The pool's codes are had for points: redeem its reward."
+        raise Refused(PoolBacksReward(message=message, reward_id=strawberry.ID(ids.encode("reward", reward_id))))
 
 
 def not_active(status: PoolStatus) -> PoolNotActive:

@@ -13,8 +13,15 @@ from strawberry.types import get_object_definition
 from app import events, ids
 from app.context import Viewer
 from app.coupons import stock_levels
-from app.coupons.claims import PoolExhausted, PoolNotActive, exhausted, not_active
-from app.coupons.queries import FIND_CAMPAIGN, IS_OPEN
+from app.coupons.claims import (
+    PoolBacksReward,
+    PoolExhausted,
+    PoolNotActive,
+    exhausted,
+    not_active,
+    refuse_if_for_points,
+)
+from app.coupons.queries import FIND_CAMPAIGN, IS_OPEN, REWARD_OF_POOL
 from app.coupons.types import Campaign, PoolStatus
 from app.database import Row, Tx, database, transaction
 from app.inputs import Problems, node_id
@@ -73,17 +80,25 @@ class CreateCampaignSuccess:
 
 
 CreateCampaignResult = Annotated[
-    CreateCampaignSuccess | InvalidInput | NotFound | PoolNotActive | PoolExhausted | IdempotencyKeyReused,
+    CreateCampaignSuccess
+    | InvalidInput
+    | NotFound
+    | PoolNotActive
+    | PoolBacksReward
+    | PoolExhausted
+    | IdempotencyKeyReused,
     strawberry.union("CreateCampaignResult", description="The campaign, or why there is none."),
 ]
 
 FIND_BY_KEY: Final = "SELECT id, request_hash FROM campaign WHERE merchant_id = $1 AND idempotency_key = $2"
-INSERT: Final = """
+INSERT: Final = f"""
 INSERT INTO campaign (merchant_id, id, pool_id, name, recipient_count, allocated_count, idempotency_key, request_hash,
                       created_at)
-VALUES ($1, $2, $3, $4, 0, 0, $5, $6, now()) ON CONFLICT DO NOTHING RETURNING id
+VALUES ($1, $2, $3, $4, 0, 0, $5, $6, now()) ON CONFLICT DO NOTHING
+RETURNING {REWARD_OF_POOL.format("$3")} AS reward_id
 """
-#: Campaigns of one pool go one after another, and its status waits for them. Claims don't.
+#: Campaigns of one pool go one after another; its status, and rewards that it is to back, wait for them. Claims don't.
+#: What was waited for is seen by the next statement, INSERT.
 HOLD_POOL: Final = f"""
 SELECT p.status, p.code_lifetime_days, p.claims_per_member, {IS_OPEN} AS is_open
 FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR NO KEY UPDATE
@@ -238,10 +253,12 @@ async def create_campaign(
                 pool = await tx.row(HOLD_POOL, viewer.merchant_id, pool_id)
                 if pool is None:
                     raise not_found("pool", input.pool_id)
-                if await tx.row(INSERT, *arguments) is None:
+                inserted = await tx.row(INSERT, *arguments)
+                if inserted is None:
                     continue
                 if not pool["is_open"]:
                     raise Refused(not_active(PoolStatus(pool["status"])))
+                refuse_if_for_points(inserted["reward_id"])
                 await _send(tx, viewer, pool_id, pool, campaign_id, asked)
         except _ChangedMeanwhile:
             continue

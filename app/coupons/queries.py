@@ -47,6 +47,11 @@ CODE_OF_REDEMPTION: Final = (
 IS_OPEN: Final = """
     (p.status = 'ACTIVE' AND (p.starts_at IS NULL OR p.starts_at <= now()) AND (p.ends_at IS NULL OR now() < p.ends_at))
 """
+#: The reward that a pool backs while it is offered (the newest of several): its codes are had for points then.
+REWARD_OF_POOL: Final = """
+    (SELECT id FROM reward WHERE reward.merchant_id = $1 AND reward.pool_id = {} AND active ORDER BY id DESC LIMIT 1)
+"""
+BACKS_REWARD: Final = f"EXISTS {REWARD_OF_POOL.format('p.id')}"
 FIND_POOL: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2"
 LIST_POOLS: Final = f"""
 SELECT {POOL_COLUMNS} FROM pool p

@@ -26,7 +26,9 @@ class CreateRewardInput:
         default=None, description="How often it can be had; 0 or more, without limit unless told."
     )
     pool_id: strawberry.ID | None = strawberry.field(
-        default=None, description="The pool that gives a code with each redemption."
+        default=None,
+        description="The pool that gives a code with each redemption. While the reward is offered neither claims nor "
+        "campaigns nor fallbacks get codes of it.",
     )
 
 
@@ -42,10 +44,14 @@ CreateRewardResult = Annotated[
     strawberry.union("CreateRewardResult", description="The new reward, or why there is none."),
 ]
 
+# Waits for campaigns that are sending the pool's codes (HOLD_POOL in create_campaign.py), so that none of them goes on
+# once the reward is there.
 INSERT: Final = f"""
-WITH a AS (
+WITH p AS (
+    SELECT id FROM pool WHERE merchant_id = $1 AND id = $6 FOR NO KEY UPDATE
+), a AS (
     INSERT INTO reward (merchant_id, id, name, cost, stock, pool_id, active, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, true, now()) RETURNING *
+    VALUES ($1, $2, $3, $4, $5, (SELECT id FROM p), true, now()) RETURNING *
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
     SELECT $1, $7, 'reward.created', id, $8, now() FROM a

@@ -130,7 +130,7 @@ async def redeem(tx: Tx, viewer: Viewer, reward: Row, member_id: UUID, key: str)
 async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, redemption_id: UUID) -> Row:
     """Claim a code that the member didn't have. The claim's key is the redemption's, so no other claim answers it."""
     try:
-        claimed = await claim(tx, viewer, pool_id, Claimant(member_id), f"reward/{redemption_id.hex}")
+        claimed = await claim(tx, viewer, pool_id, Claimant(member_id), f"reward/{redemption_id.hex}", is_paid=True)
     except Refused as refused:
         if isinstance(refused.refusal, PoolExhausted | PoolNotActive):
             raise _out_of_stock(f"its pool gives no code ({refused.refusal.message.rstrip('.')})") from None

@@ -5,7 +5,7 @@ from typing import Any
 from app import ids
 from app.database import database
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, Shop, problems
-from tests.points.documents import REDEEM_REWARD, broken, entries, grant, points, redeem, reward
+from tests.points.documents import REDEEM_REWARD, RETIRE_REWARD, broken, entries, grant, points, redeem, reward
 
 
 async def rich(shop: Shop, amount: int = 1000) -> Any:
@@ -92,8 +92,8 @@ async def test_the_same_key_is_the_same_redemption(shop: Shop) -> None:
 
 async def test_each_key_is_a_redemption_and_a_code_of_its_own(shop: Shop) -> None:
     member, pool = await rich(shop), await shop.pool(codes=5, claimsPerMember=3)
-    mug = await reward(shop, cost=100, poolId=pool["id"])
     claimed = await shop.claim(pool, member)
+    mug = await reward(shop, cost=100, poolId=pool["id"])
 
     made = [(await redeem(shop, mug, member, key))["redemption"] for key in ("a", "b")]
 
@@ -190,8 +190,8 @@ async def test_a_pool_that_gives_no_code_is_out_of_stock(shop: Shop) -> None:
 
 async def test_a_code_that_the_member_has_is_not_sold_to_it(shop: Shop) -> None:
     member, pool = await rich(shop), await shop.pool(codes=5)
-    mug = await reward(shop, cost=100, poolId=pool["id"])
     await shop.claim(pool, member)
+    mug = await reward(shop, cost=100, poolId=pool["id"])
 
     answer = await shop.refused(REDEEM_REWARD, rewardId=mug["id"], memberId=member["id"], idempotencyKey="k")
 
@@ -216,6 +216,7 @@ async def test_a_claims_key_is_not_a_redemptions(shop: Shop) -> None:
     member, pool = await rich(shop), await shop.pool(codes=5, claimsPerMember=5)
     mug = await reward(shop, poolId=pool["id"])
     made = (await redeem(shop, mug, member, "k"))["redemption"]
+    await shop.do(RETIRE_REWARD, rewardId=mug["id"])
 
     claimed = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"], idempotencyKey="k")
 

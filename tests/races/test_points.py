@@ -8,9 +8,10 @@ import pytest
 from app.database import database
 from app.points.expire_points import expire_points_of
 from tests.conftest import Api
-from tests.factories import Shop, usd
+from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, Shop, usd
 from tests.points.documents import (
     CONFIGURE,
+    CREATE_REWARD,
     GRANT,
     RECORD,
     REDEEM_REWARD,
@@ -160,6 +161,41 @@ async def test_everything_at_once_stays_exact(shop: Shop, processes: Processes) 
     assert counted.get("RedeemRewardSuccess", 0) == (await shop.counts())["reward_redemption"]
     assert (await shop.stock(pool))["allocated"] == counted.get("RedeemRewardSuccess", 0)
     assert await broken(shop) == []
+
+
+async def test_once_a_reward_is_there_nobody_gets_its_codes_for_nothing(shop: Shop, processes: Processes) -> None:
+    """Claims and campaigns that were asked for before it was answered may win; those after never do."""
+    crowd = await members(shop, 120)
+    last = await shop.pool(codes=200)
+    first = await shop.pool(codes=1, fallbackPoolId=last["id"])
+    created = asyncio.Event()
+    late: list[str] = []
+
+    async def ask(number: int, member: str) -> str:
+        document, named = CLAIM_CODE, {"poolId": last["id"], "memberId": member}
+        if number % 3 == 1:
+            named = {"poolId": first["id"], "memberId": member}
+        elif number % 3 == 2:
+            document, named = CREATE_CAMPAIGN, {"name": "c", "poolId": last["id"], "recipients": [{"memberId": member}]}
+        after = created.is_set()
+        answer = await processes.do(document, **named)
+        if after and answer.get("servedBy") != {"id": first["id"]}:
+            late.append(answer["__typename"])
+        return "served" if answer.get("servedBy") != {"id": first["id"]} and "message" not in answer else "not"
+
+    async def create() -> str:
+        answer = await processes.do(CREATE_REWARD, name="Mug", cost=10, poolId=last["id"])
+        created.set()
+        return str(answer["__typename"])
+
+    calls = [ask(number, member) for number, member in enumerate(crowd)]
+    outcomes = await at_once([*calls[:40], create(), *calls[40:80]], most=20)
+    outcomes += await at_once(calls[80:], most=20)
+
+    assert outcomes.count("CreateRewardSuccess") == 1
+    assert len(late) >= 39
+    assert set(late) == {"PoolBacksReward", "PoolExhausted"}
+    assert (await shop.stock(last))["allocated"] == outcomes.count("served")
 
 
 async def test_liability_read_under_spends_is_always_a_whole_number_of_them(shop: Shop, processes: Processes) -> None:
