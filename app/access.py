@@ -73,6 +73,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.acceptInvite": _TILL,
     "Mutation.cancelInvite": _TILL_AND_MEMBER,
     "Mutation.releaseReferral": _ADMIN,
+    "Mutation.declineReferral": _ADMIN,
     "Mutation.takeGraphSnapshot": _ADMIN,
     "Pool.stock": _KEYS,
     "Pool.codes": _KEYS,

@@ -57,6 +57,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "purchase.reversed": "purchase",
     "redemption.reversed": "redemption",
     "referral.converted": "referral",
+    "referral.declined": "referral",
     "referral.held": "referral",
     "referral.reversed": "referral",
     "referral_program.configured": "merchant",

@@ -39,6 +39,7 @@ from app.referrals import queries as referrals
 from app.referrals.accept_invite import accept_invite
 from app.referrals.cancel_invite import cancel_invite
 from app.referrals.configure_referral_program import configure_referral_program
+from app.referrals.decline_referral import decline_referral
 from app.referrals.invite_members import invite_members
 from app.referrals.release_referral import release_referral
 from app.scalars import config
@@ -108,6 +109,7 @@ Mutation = create_type(
         accept_invite,
         cancel_invite,
         release_referral,
+        decline_referral,
         take_graph_snapshot,
     ],
     description="What can be done. Each answer is the success or a refusal that says why not.",

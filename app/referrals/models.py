@@ -75,7 +75,7 @@ class InviteQuota(Model):
 class Referral(Model):
     """Who brought whom: one row per converted invite. Without its entries it is held for a person's review.
 
-    A reversal stays on the row; a shortfall is what the balances lacked then.
+    A reversal stays on the row; a shortfall is what the balances lacked then. A declined one never has entries.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -92,6 +92,7 @@ class Referral(Model):
     referee_entry_id = fields.UUIDField(null=True)
     converted_at = fields.DatetimeField()
     released_at = fields.DatetimeField(null=True)
+    declined_at = fields.DatetimeField(null=True)
     reversed_at = fields.DatetimeField(null=True)
     shortfall = fields.IntField(null=True)
 

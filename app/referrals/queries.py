@@ -86,7 +86,8 @@ WHERE r.merchant_id = $1 AND r.id < $2 AND {{0}} ORDER BY r.id DESC LIMIT $3
 """
 LIST_REFERRALS: Final = _LIST_REFERRALS.format("r.released_at IS NOT NULL")
 LIST_REFERRALS_OF_REFERRER: Final = _LIST_REFERRALS.format("r.released_at IS NOT NULL AND r.referrer_id = $4")
-LIST_HELD: Final = _LIST_REFERRALS.format("r.released_at IS NULL AND r.reversed_at IS NULL")
+LIST_HELD: Final = _LIST_REFERRALS.format("r.released_at IS NULL AND r.reversed_at IS NULL AND r.declined_at IS NULL")
+LIST_DECLINED: Final = _LIST_REFERRALS.format("r.declined_at IS NOT NULL")
 
 SEES_HELD: Final = {Role.ADMIN, Role.ANALYST}
 
@@ -189,9 +190,17 @@ async def referrals(info: Info, first: First = None, after: After = None) -> Con
 
 
 @query(description="Conversions whose points wait for a person, newest first. ADMIN and ANALYST.")
-async def held_referrals(info: Info, first: First = None, after: After = None) -> Connection[HeldReferral]:
-    """Read a page of held referrals with their members."""
+async def held_referrals(
+    info: Info,
+    first: First = None,
+    after: After = None,
+    declined: Annotated[
+        bool | None, strawberry.argument(description="Those that a person declined, instead of those that wait.")
+    ] = None,
+) -> Connection[HeldReferral]:
+    """Read a page of held or declined referrals with their members."""
     viewer = info.context.viewer
     asked = page(first, after)
-    rows = await database().rows(LIST_HELD, viewer.merchant_id, asked.id, asked.limit)
+    statement = LIST_DECLINED if declined else LIST_HELD
+    rows = await database().rows(statement, viewer.merchant_id, asked.id, asked.limit)
     return connect(rows, asked, HeldReferral.of, key="referral_id")

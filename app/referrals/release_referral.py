@@ -31,7 +31,7 @@ class ReleaseReferralSuccess:
     description="The referral isn't held any more, or a balance can't hold its points. Nothing was changed."
 )
 class ReferralNotReleasable(Refusal):
-    """Released before, reversed, or too much for a balance."""
+    """Reversed, released or declined before, or too much for a balance."""
 
 
 ReleaseReferralResult = Annotated[
@@ -39,15 +39,16 @@ ReleaseReferralResult = Annotated[
     strawberry.union("ReleaseReferralResult", description="The referral, or why nothing was given."),
 ]
 
-# Waits for whoever is releasing or reversing it.
+# Waits for whoever is releasing, declining or reversing it.
 LOCK: Final = """
-SELECT invite_id, referrer_id, referee_id, referrer_points, referee_points, released_at, reversed_at
+SELECT invite_id, referrer_id, referee_id, referrer_points, referee_points, released_at, declined_at, reversed_at
 FROM referral WHERE merchant_id = $1 AND id = $2 FOR UPDATE
 """
 RELEASE: Final = """
 WITH r AS (
     UPDATE referral SET released_at = now(), referrer_entry_id = $3, referee_entry_id = $4
-    WHERE merchant_id = $1 AND id = $2 AND released_at IS NULL AND reversed_at IS NULL RETURNING id
+    WHERE merchant_id = $1 AND id = $2 AND released_at IS NULL AND declined_at IS NULL AND reversed_at IS NULL
+    RETURNING id
 )
 INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
 SELECT $1, $5, 'referral.converted', id, $6, now() FROM r
@@ -69,6 +70,8 @@ async def release_referral(
             raise Refused(ReferralNotReleasable(message="The purchase that converted it was taken back."))
         if held["released_at"] is not None:
             raise Refused(ReferralNotReleasable(message="The referral was released before."))
+        if held["declined_at"] is not None:
+            raise Refused(ReferralNotReleasable(message="The referral was declined."))
         if not await lock_wallets(tx, viewer.merchant_id, held):
             raise Refused(ReferralNotReleasable(message="A balance can't hold so many points."))
         entries = await credit(tx, viewer.merchant_id, viewer.actor, held)

@@ -48,7 +48,8 @@ REFERRAL_COLUMNS: Final = f"""
     r.id AS referral_id, r.invite_id AS referral_invite_id, r.referrer_id AS referral_referrer_id,
     r.referee_id AS referral_referee_id, r.flags AS referral_flags, r.referrer_points AS referral_referrer_points,
     r.referee_points AS referral_referee_points, r.converted_at AS referral_converted_at,
-    r.released_at AS referral_released_at, r.reversed_at AS referral_reversed_at, r.shortfall AS referral_shortfall,
+    r.released_at AS referral_released_at, r.declined_at AS referral_declined_at,
+    r.reversed_at AS referral_reversed_at, r.shortfall AS referral_shortfall,
     {prefixed("referrer", MEMBER_COLUMNS, m="referrer", w="referrer_wallet")},
     {prefixed("referrer", ENTRY_COLUMNS, e="referrer_entry")},
     {prefixed("referee", MEMBER_COLUMNS, m="referee", w="referee_wallet")},
@@ -274,17 +275,22 @@ class Referral(Node):
         return PointsEntry.of(_part(info, self.row, "referee"))
 
 
-@strawberry.type(description="A conversion whose points wait for a person. Until released it is no referral.")
+@strawberry.type(
+    description="A conversion whose points wait for a person, or that one declined. Until released it is no referral."
+)
 class HeldReferral(Node):
     """A referral without entries."""
 
     row: strawberry.Private[Row]
     converted_at: datetime = strawberry.field(description="When the invite converted.")
     reversed_at: datetime | None = strawberry.field(
-        description="When the purchase that converted it was returned, which ends it; null while it can be released."
+        description="When the purchase that converted it was returned, after which it can't be released; null before."
     )
-    referrer_points: int = strawberry.field(description="What the referrer is to earn.")
-    referee_points: int = strawberry.field(description="What the referee is to earn.")
+    declined_at: datetime | None = strawberry.field(
+        description="When a person decided that nobody gets its points; null before."
+    )
+    referrer_points: int = strawberry.field(description="What the referrer is to earn, unless it is declined.")
+    referee_points: int = strawberry.field(description="What the referee is to earn, unless it is declined.")
     review_flags: list[ReviewFlag] = strawberry.field(description="What a person might want to look at.")
 
     @classmethod
@@ -295,6 +301,7 @@ class HeldReferral(Node):
             row=row,
             converted_at=row["referral_converted_at"],
             reversed_at=row["referral_reversed_at"],
+            declined_at=row["referral_declined_at"],
             referrer_points=row["referral_referrer_points"],
             referee_points=row["referral_referee_points"],
             review_flags=[ReviewFlag(flag) for flag in row["referral_flags"]],

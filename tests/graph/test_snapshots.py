@@ -15,7 +15,7 @@ from app.graph.take_snapshots import EDGES
 from bench.networks import grown, store
 from tests.factories import Shop
 from tests.graph.documents import JOB, LATEST, TAKE, age, take_all, taken
-from tests.referrals.documents import accepted, invited, program
+from tests.referrals.documents import DECLINE_REFERRAL, HELD_REFERRALS, accepted, invited, program
 
 SNAPSHOTS = "query ($first: Int, $after: String) { graphSnapshots(first: $first, after: $after) { edges { cursor node { id takenOn memberCount nodes(first: 2) { edges { node { degree } } } } } } }"  # noqa: E501
 NODES = """
@@ -66,10 +66,13 @@ async def test_an_empty_network_is_a_snapshot_too(shop: Shop) -> None:
     assert snapshot["nodes"]["edges"] == snapshot["edges"]["edges"] == []
 
 
-async def test_reversed_referrals_and_those_held_for_review_are_no_edges(shop: Shop) -> None:
+async def test_reversed_referrals_and_those_held_or_declined_by_a_review_are_no_edges(shop: Shop) -> None:
     hub, leaves = await _star(shop, 3)
     await program(shop, reviewPolicy="ALL")
-    await accepted(shop, hub)
+    for _ in range(2):
+        await accepted(shop, hub)
+    held = (await shop.data(HELD_REFERRALS))["answer"]["edges"][0]["node"]
+    await shop.do(DECLINE_REFERRAL, referralId=held["id"], reason="fake")
     await database().row(
         "UPDATE referral SET reversed_at = now(), shortfall = 0 WHERE merchant_id = $1 AND referee_id = $2",
         shop.merchant_id, ids.decode("member", leaves[0]["id"]),

@@ -15,9 +15,12 @@ from tests.races.storm import Processes, at_once, kinds
 from tests.referrals.documents import (
     ACCEPT_INVITE,
     CANCEL_INVITE,
+    DECLINE_REFERRAL,
+    HELD_REFERRALS,
     INVITE_MEMBERS,
     INVITES,
     RECORD_PURCHASE,
+    RELEASE_REFERRAL,
     accepted,
     address,
     broken,
@@ -205,6 +208,31 @@ async def test_of_twenty_first_purchases_one_converts(shop: Shop, processes: Pro
 
     assert sum(answer["referral"] is not None for answer in answers) == 1
     assert (await points(shop, referrer), await points(shop, member)) == (100, 250)
+    await sound(shop)
+
+
+async def test_releasing_against_declining_has_one_winner(shop: Shop, processes: Processes) -> None:
+    await program(shop, reviewPolicy="ALL")
+    referrer = await shop.member()
+    released = 0
+
+    for _ in range(10):
+        await accepted(shop, referrer)
+        (held,) = [edge["node"]["id"] for edge in (await shop.data(HELD_REFERRALS))["answer"]["edges"]]
+        calls = [
+            [processes.do(RELEASE_REFERRAL, referralId=held),
+             processes.do(DECLINE_REFERRAL, referralId=held, reason="fake")]
+            for _ in range(3)
+        ]  # fmt: skip
+        counted = kinds(await at_once(call for pair in calls for call in pair))
+        assert counted in (
+            {"ReleaseReferralSuccess": 1, "ReferralNotReleasable": 2, "ReferralNotDeclinable": 3},
+            {"DeclineReferralSuccess": 3, "ReferralNotReleasable": 3},
+        )
+        released += counted.get("ReleaseReferralSuccess", 0)
+    assert await points(shop, referrer) == 100 * released
+    happened = await shop.event_types()
+    assert (happened.count("referral.converted"), happened.count("referral.declined")) == (released, 10 - released)
     await sound(shop)
 
 

@@ -25,7 +25,7 @@ REFERRAL = f"""
   referrerEntry {{ {ENTRY} }} refereeEntry {{ {ENTRY} }}
 """
 HELD = """
-  id convertedAt reversedAt referrerPoints refereePoints reviewFlags referrer { id } referee { id }
+  id convertedAt reversedAt declinedAt referrerPoints refereePoints reviewFlags referrer { id } referee { id }
 """
 CONFIGURE_PROGRAM = f"""
 mutation ($input: ConfigureReferralProgramInput!) {{
@@ -70,6 +70,13 @@ mutation ($input: ReleaseReferralInput!) {{
   }}
 }}
 """
+DECLINE_REFERRAL = f"""
+mutation ($input: DeclineReferralInput!) {{
+  answer: declineReferral(input: $input) {{
+    __typename ... on DeclineReferralSuccess {{ referral {{ {HELD} }} }} {REFUSALS}
+  }}
+}}
+"""
 RECORD_PURCHASE = f"""
 mutation ($input: RecordPurchaseInput!) {{
   answer: recordPurchase(input: $input) {{
@@ -97,7 +104,9 @@ query ($first: Int, $after: String) {{
   }}
 }}
 """
-HELD_REFERRALS = f"{{ answer: heldReferrals {{ edges {{ node {{ {HELD} }} }} }} }}"
+HELD_REFERRALS = f"""
+query ($declined: Boolean) {{ answer: heldReferrals(declined: $declined) {{ edges {{ node {{ {HELD} }} }} }} }}
+"""
 REFERRED_BY = f"query ($id: ID!) {{ member(id: $id) {{ referredBy {{ {REFERRAL} }} }} }}"
 #: Everything that must hold of a merchant's referrals at any time; each is a list of offenders. Entries exist exactly
 #: for conversions that were released, reversals exactly for the reversed; quotas are what was sent; edges are a forest.
