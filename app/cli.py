@@ -101,6 +101,7 @@ def api(
 
     from app.graphql_socket import MESSAGE_BYTES_MAX
     from app.main import application
+    from app.socket_protocol import SocketProtocol
 
     served = application()
 
@@ -119,6 +120,7 @@ def api(
         # Longer than load balancers keep idle connections, so that they never send into a closing one.
         timeout_keep_alive=75,
         h11_max_incomplete_event_size=32_768,
+        ws=SocketProtocol,
         ws_max_size=MESSAGE_BYTES_MAX,
         # Compression contexts cost more memory than everything else that a socket needs.
         ws_per_message_deflate=False,

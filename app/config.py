@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     wallet_sweep_seconds: float = Field(default=2.0, validation_alias="FLASH_WALLET_SWEEP_SECONDS", gt=0)
     #: WebSockets and event streams of one API process.
     streams_max: int = Field(default=5_000, validation_alias="FLASH_STREAMS_MAX", ge=1)
+    #: How long a reader of one may take nothing; it is closed then, and resumes.
+    stream_send_seconds_max: float = Field(default=10.0, validation_alias="FLASH_STREAM_SEND_SECONDS", gt=0)
     operations_per_socket_max: int = Field(default=20, validation_alias="FLASH_OPERATIONS_PER_SOCKET_MAX", ge=1)
     #: `https://shop.example`, comma separated: whose pages may open WebSockets, besides the engine's own.
     origins: str = Field(default="", validation_alias="FLASH_ORIGINS")

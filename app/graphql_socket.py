@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from app.authentication import lapsed, prove
 from app.config import Settings
 from app.graphql_execution import OPERATION_SECONDS_MAX, Asked, Documents, MalformedError, answers, fault, present, told
-from app.open_streams import OpenStreams, SlowReaderError, send_in_time
+from app.open_streams import OpenStreams, SlowReaderError
 
 PROTOCOL: Final = "graphql-transport-ws"
 INIT_SECONDS_MAX: Final = 5.0
@@ -57,7 +57,7 @@ class SocketEndpoint:
             return
         offered = PROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
-        socket = Socket(receive, send, self._documents, self._operations_max)
+        socket = Socket(receive, send, self._documents, self._streams, self._operations_max)
         with self._streams.one():
             if not offered:
                 await socket.close(4406, f"The subprotocol is {PROTOCOL}")
@@ -75,13 +75,18 @@ class SocketEndpoint:
 class Socket:
     """One open socket: who it belongs to and its running operations."""
 
-    __slots__ = ("_authorization", "_documents", "_is_closed", "_operations", "_operations_max", "_receive", "_send")
+    __slots__ = (
+        "_authorization", "_documents", "_is_closed", "_operations", "_operations_max", "_receive", "_send", "_streams"
+    )  # fmt: skip
 
-    def __init__(self, receive: Receive, send: Send, documents: Documents, operations_max: int) -> None:
-        """Take the socket's ends."""
+    def __init__(
+        self, receive: Receive, send: Send, documents: Documents, streams: OpenStreams, operations_max: int
+    ) -> None:
+        """Take the socket's ends, and what it shares with others."""
         self._receive = receive
         self._send = send
         self._documents = documents
+        self._streams = streams
         self._operations_max = operations_max
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._authorization: str | None = None
@@ -130,12 +135,11 @@ class Socket:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close the socket. A reader that takes nothing for too long isn't told."""
+        """Close the socket; a slow reader finds out behind what it hasn't taken yet (app/socket_protocol.py)."""
         if self._is_closed:
             return
         self._is_closed = True
-        with contextlib.suppress(SlowReaderError):
-            await send_in_time(self._send, {"type": "websocket.close", "code": code, "reason": reason})
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _initialised(self) -> dict[str, Any] | None:
         """Return the payload of `connection_init`, or None when the peer left before."""
@@ -233,7 +237,8 @@ class Socket:
         if self._is_closed:
             return
         try:
-            await send_in_time(self._send, {"type": "websocket.send", "text": orjson.dumps(message).decode()})
+            text = orjson.dumps(message).decode()
+            await self._streams.send_in_time(self._send, {"type": "websocket.send", "text": text})
         except OSError:
             self._is_closed = True
 

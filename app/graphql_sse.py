@@ -14,7 +14,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from app.graphql_execution import fault, present, told
-from app.open_streams import OpenStreams, SlowReaderError, send_in_time
+from app.open_streams import OpenStreams, SlowReaderError
 
 EVENT_STREAM: Final = "text/event-stream"
 #: Comments keep proxies from closing a quiet stream.
@@ -50,29 +50,29 @@ class EventStream:
             sending, lapsed, left, _ = tasks
             try:
                 while not (await asyncio.wait(tasks, timeout=KEEP_ALIVE_SECONDS, return_when="FIRST_COMPLETED"))[0]:
-                    await send_in_time(send, _chunk(b":\n\n"))
+                    await self._streams.send_in_time(send, _chunk(b":\n\n"))
                 if sending.done():
                     sending.result()
                 elif lapsed.done() and not left.done():
                     await _end(sending)
                     expired = fault("UNAUTHENTICATED", "The token has expired or the key was revoked.")
-                    await send_in_time(send, _chunk(_next({"errors": [present(expired)]}) + _COMPLETE))
+                    await self._streams.send_in_time(send, _chunk(_next({"errors": [present(expired)]}) + _COMPLETE))
             finally:
                 for task in tasks:
                     await _end(task)
             if left.cancelled():
-                await send_in_time(send, {"type": "http.response.body", "body": b""})
+                await self._streams.send_in_time(send, {"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._bodies) as bodies:
             try:
                 async for body in bodies:
-                    await send_in_time(send, _chunk(_next(body)))
+                    await self._streams.send_in_time(send, _chunk(_next(body)))
             except SlowReaderError:
                 raise
             except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-                await send_in_time(send, _chunk(_next({"errors": told(error)})))
-        await send_in_time(send, _chunk(_COMPLETE))
+                await self._streams.send_in_time(send, _chunk(_next({"errors": told(error)})))
+        await self._streams.send_in_time(send, _chunk(_COMPLETE))
 
 
 async def _left(receive: Receive) -> None:

@@ -110,7 +110,7 @@ def application(configured: Settings | None = None) -> Starlette:
                     await app.state.redis.aclose()
 
     documents = Documents()
-    streams = OpenStreams(chosen.streams_max)
+    streams = OpenStreams(chosen.streams_max, chosen.stream_send_seconds_max)
     routes: list[BaseRoute] = [
         Route("/graphql", GraphQLEndpoint(chosen, documents, streams)),
         WebSocketRoute("/graphql", SocketEndpoint(chosen, documents, streams)),

@@ -1,14 +1,13 @@
 """What stays open at this process, sockets and event streams: how many, how slow, and until when."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from starlette.types import Message, Send
 
-#: How long a reader may take nothing of what is sent to it.
-SEND_SECONDS_MAX: Final = 10.0
+log = logging.getLogger("flash.streams")
 
 
 class SlowReaderError(Exception):
@@ -18,9 +17,10 @@ class SlowReaderError(Exception):
 class OpenStreams:
     """The count of open streams, and whether the process is ending."""
 
-    def __init__(self, streams_max: int) -> None:
-        """Start with none."""
+    def __init__(self, streams_max: int, send_seconds_max: float) -> None:
+        """Start with none. A reader may take nothing of what is sent to it for so many seconds."""
         self._max = streams_max
+        self._send_seconds_max = send_seconds_max
         self._open = 0
         self.ending = asyncio.Event()
 
@@ -43,11 +43,11 @@ class OpenStreams:
         finally:
             self._open -= 1
 
-
-async def send_in_time(send: Send, message: Message) -> None:
-    """Send a message. Raises SlowReaderError when the reader has taken nothing for too long."""
-    try:
-        async with asyncio.timeout(SEND_SECONDS_MAX):
-            await send(message)
-    except TimeoutError:
-        raise SlowReaderError from None
+    async def send_in_time(self, send: Send, message: Message) -> None:
+        """Send a message. Raises SlowReaderError when the reader has taken nothing for too long."""
+        try:
+            async with asyncio.timeout(self._send_seconds_max):
+                await send(message)
+        except TimeoutError:
+            log.info("a stream ends: its reader took nothing for %g s", self._send_seconds_max)
+            raise SlowReaderError from None
