@@ -1,10 +1,12 @@
 """The wallet page in a browser. Without these it could miss a change, show one twice, or show what isn't so."""
 
+import json
+import re
 import signal
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import WebSocketRoute, expect
 
 from app.database import database
 from tests.browser.conftest import Visit
@@ -14,6 +16,15 @@ from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import Shop
 from tests.points.documents import grant, reward
+from tests.races.storm import at_once
+
+WATCH_STATE = """
+() => {
+  globalThis.states = [];
+  const state = document.querySelector("#connection-state");
+  new MutationObserver(() => states.push(state.textContent)).observe(state, { childList: true });
+}
+"""
 
 HOSTILE = "<img src=x onerror=alert(1)>&amp;"
 INVALID = "This token is not valid, or not any longer. Open the wallet with a fresh one."
@@ -191,6 +202,55 @@ async def test_what_happens_while_the_network_is_cut_is_shown_once_and_in_order(
         changes = await wallet.changes()
 
     assert changes == [(number + 1, f"Claimed: Pool {number}") for number in range(4)]
+
+
+async def test_while_the_database_is_away_it_says_offline_and_waits_longer_each_time(
+    shop: Shop, api: Api, visit: Visit
+) -> None:
+    """The socket opens, as the process is well, and every operation on it fails."""
+    member, token = await member_with_token(shop)
+    count, opened, is_away = 210, 0, True
+
+    def without_database(socket: WebSocketRoute) -> None:
+        nonlocal opened
+        if not is_away:
+            socket.connect_to_server()
+            return
+        opened += 1
+        away = [{"message": "The database is away.", "extensions": {"code": "UNAVAILABLE"}}]
+
+        def answer(text: str | bytes) -> None:
+            said = json.loads(text)
+            if said["type"] == "connection_init":
+                socket.send(json.dumps({"type": "connection_ack"}))
+            elif said["type"] == "subscribe":
+                socket.send(json.dumps({"type": "error", "id": said["id"], "payload": away}))
+
+        socket.on_message(answer)
+
+    async with visit(cut=True) as page:
+        wallet = WalletPage(page)
+        await wallet.open(api.url, token)
+        await wallet.is_live()
+        await page.evaluate(WATCH_STATE)
+        await page.route_web_socket("**/graphql", without_database)
+        # What is open stays open, so the network ends it.
+        await page.context.set_offline(True)
+        await wallet.is_offline()
+        await page.context.set_offline(False)
+        await expect(page.locator("#connection-wait")).to_have_text(re.compile(r", reconnecting in [345678] s"))
+        states = await page.evaluate("states")
+        await at_once((grant(shop, member, 1, f"{number}") for number in range(count)), most=20)
+        is_away = False
+        await page.get_by_role("button", name="Try now").click()
+        await wallet.at_version(count)
+        await wallet.is_live()
+        changes = await wallet.changes()
+
+    assert opened >= 3
+    assert states == ["Offline"]
+    # Only the newest are kept.
+    assert [version for version, _ in changes] == list(range(count - 199, count + 1))
 
 
 async def test_a_server_that_falls_silent_is_noticed(shop: Shop, worker_database: str, visit: Visit) -> None:

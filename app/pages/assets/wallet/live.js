@@ -1,7 +1,7 @@
 // Keeps a wallet live: reads it, follows its changes, and after every interruption goes on from the last one it has.
 
 import { createClient } from "../graphql-ws/client.js";
-import { FOLLOW, OLDER_CODES, OLDER_ENTRIES, READ, Wallet } from "./wallet.js";
+import { FOLLOW, OLDER_CODES, OLDER_ENTRIES, READ, VERSION, Wallet } from "./wallet.js";
 
 const ANSWER_MILLISECONDS_MAX = 10_000;
 const PING_MILLISECONDS = 10_000;
@@ -35,7 +35,8 @@ export class Live {
     // A network that is gone closes no socket: without this a minute could pass before anybody notices.
     addEventListener("offline", () => this.#interrupt(), { signal });
     while (!signal.aborted) {
-      this.onState({ is: "connecting" });
+      // Between two waits nothing has changed.
+      this.onState(this.#tries === 0 ? { is: "connecting" } : { is: "offline", seconds: 0 });
       try {
         if (!this.wallet) {
           this.wallet = new Wallet(await this.ask(READ));
@@ -98,10 +99,6 @@ export class Live {
         retryAttempts: 0,
         keepAlive: PING_MILLISECONDS,
         on: {
-          connected: () => {
-            this.#tries = 0;
-            this.onState({ is: "live" });
-          },
           ping: (received) => {
             if (!received) silence = setTimeout(() => client.terminate(), PONG_MILLISECONDS_MAX);
           },
@@ -112,16 +109,26 @@ export class Live {
         },
       });
       this.#interrupt = () => client.terminate();
+      const fail = (problem) => {
+        client.dispose();
+        reject(ofToken(problem) ?? problem);
+      };
+      const live = () => {
+        this.#tries = 0;
+        this.onState({ is: "live" });
+      };
       client.subscribe(
         { query: FOLLOW, variables: { after: this.wallet.version } },
         {
           next: ({ data }) => {
             if (this.wallet.apply(data.walletChanged)) this.onChange(data.walletChanged, this.wallet);
           },
-          error: (problem) => reject(ofToken(problem) ?? problem),
+          error: fail,
           complete: () => reject(new Error("The server ended the subscription.")),
         },
       );
+      // A server can open a socket while its database is away. An answer says that it follows.
+      client.subscribe({ query: VERSION }, { next: ({ errors }) => (errors ? fail(errors) : live()), error: fail, complete() {} });
     });
   }
 

@@ -6,6 +6,7 @@ import { Rewards } from "./rewards.js";
 import { amountOf, changeOf, minutes, points, reasonOf, seconds, setTime, termsOf, valueOf } from "./words.js";
 
 const KEPT = "flash.member-token";
+const CHANGES_MAX = 200;
 
 const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((each) => [each.id, each]));
 const items = new Map();
@@ -82,6 +83,7 @@ function log(change) {
   item.querySelector(".number").textContent = [`Version ${version}`, code?.masked].filter(Boolean).join(" · ");
   setTime(item.querySelector("time"), new Date(event.occurredAt), seconds);
   element.changes.prepend(item);
+  while (element.changes.children.length > CHANGES_MAX) element.changes.lastElementChild.remove();
   element["changes-empty"].hidden = true;
 }
 
@@ -100,7 +102,8 @@ function onState(state) {
     element["connection-state"].textContent = words[state.is];
   }
   // Read aloud once, not every second.
-  element["connection-wait"].textContent = state.is === "offline" ? `, reconnecting in ${state.seconds} s` : "";
+  const when = state.seconds ? ` in ${state.seconds} s` : "";
+  element["connection-wait"].textContent = state.is === "offline" ? `, reconnecting${when}` : "";
   element.retry.hidden = state.is !== "offline";
   // Of rewards nothing is told, so what may have changed meanwhile is read.
   if (state.is === "live") rewards.read();

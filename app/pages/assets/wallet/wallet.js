@@ -14,6 +14,8 @@ query Wallet {
   wallet { id version points codes(first: 50) { ${CODES} } entries(first: 5) { ${ENTRIES} } }
 }`;
 
+export const VERSION = "query Version { wallet { version } }";
+
 export const OLDER_CODES = `
 query OlderCodes($after: String) { wallet { codes(first: 50, after: $after) { ${CODES} } } }`;
 
