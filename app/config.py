@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     api_key_cache_seconds: float = Field(default=2.0, validation_alias="FLASH_API_KEY_CACHE_SECONDS", ge=0, le=5)
     attempts_per_key_max: int = Field(default=100, validation_alias="FLASH_ATTEMPTS_PER_KEY_MAX", ge=1)
     attempts_per_member_max: int = Field(default=20, validation_alias="FLASH_ATTEMPTS_PER_MEMBER_MAX", ge=1)
+    #: How long snapshots of the network are kept; a merchant's newest one is kept for ever.
+    graph_history_days: int = Field(default=400, validation_alias="FLASH_GRAPH_HISTORY_DAYS", ge=1)
     #: How far back `walletChanged(after:)` replays.
     wallet_history_days: int = Field(default=90, validation_alias="FLASH_WALLET_HISTORY_DAYS", ge=1)
     #: How often an API process looks in the database for wallet changes that it wasn't told of.

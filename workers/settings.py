@@ -39,7 +39,8 @@ CRON_JOBS = [
     cron(cast(Any, expire_points), second=45, timeout=300, max_tries=1, keep_result=0),
     # Every minute: end invites that didn't convert in time. Accepting and converting look at the time themselves.
     cron(cast(Any, expire_invites), second=15, timeout=300, max_tries=1, keep_result=0),
-    # Every minute: ask for the network snapshots of merchants whose day has begun, and ring for those that wait.
+    # Every minute: ask for the network snapshots of merchants whose day has begun, ring for those that wait, and let
+    # those go that are too old.
     cron(cast(Any, plan_graph_snapshots), second=20, timeout=60, max_tries=1, keep_result=0),
     # Every night: recompute every promise of the engine from the rows.
     cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),

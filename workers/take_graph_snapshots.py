@@ -1,9 +1,12 @@
-"""Takes snapshots of the networks: the day's, and those that were asked for."""
+"""Takes snapshots of the networks, the day's and those that were asked for, and lets old ones go."""
 
 import logging
+import time
 from typing import Any, Final
 
+from app.config import settings
 from app.graph import jobs
+from app.graph.forget_snapshots import forget_batch
 from app.graph.take_snapshots import take_waiting
 
 log = logging.getLogger("flash.worker")
@@ -11,15 +14,22 @@ log = logging.getLogger("flash.worker")
 #: A worker leaves a lane after this long, so that arq's timeout never cuts a snapshot off.
 LANE_SECONDS_MAX: Final = 300.0
 LANE_TIMEOUT_SECONDS: Final = 900
+#: A run leaves the rest of the old snapshots to the next minute's.
+FORGET_SECONDS_MAX: Final = 20.0
 
 _busy: set[bool] = set()
 
 
 async def plan_graph_snapshots(ctx: dict[Any, Any]) -> int:
-    """Ask for the day's snapshots that are due, and ring for every lane in which somebody waits."""
+    """Ask for the day's snapshots that are due, ring for every lane in which somebody waits, and let old ones go."""
     planned = await jobs.plan()
     for is_large in await jobs.lanes():
         await ctx["redis"].enqueue_job("take_graph_snapshots", is_large)
+    forgotten, until = 0, time.monotonic() + FORGET_SECONDS_MAX
+    while time.monotonic() < until and (batch := await forget_batch(settings().graph_history_days)):
+        forgotten += batch
+    if forgotten:
+        log.info("let %d old network snapshots go", forgotten)
     return planned
 
 
