@@ -1,4 +1,4 @@
-"""A demo merchant for development, made through the API itself: keys, members, codes, rewards and points."""
+"""A demo merchant for development, made through the API itself: keys, members, codes, rewards, points, referrals."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,6 +14,13 @@ from app.merchants.create_merchant import create_merchant
 from app.schema import schema
 
 NAMES: Final = ("Ada Lovelace", "Grace Hopper", "Alan Turing")
+#: Who invites whom, by first names: those who are invited join and buy, except for the last, who hasn't answered.
+INVITES: Final = (
+    ("Ada", ("Katherine Johnson", "Annie Easley", "Edsger Dijkstra")),
+    ("Katherine", ("Dorothy Vaughan",)),
+    ("Grace", ("Barbara Liskov",)),
+)
+UNANSWERED: Final = "Barbara Liskov"
 
 CREATE_KEY: Final = """
 mutation ($input: CreateApiKeyInput!) { answer: createApiKey(input: $input) { ... on CreateApiKeySuccess { secret } } }
@@ -43,6 +50,36 @@ mutation ($input: CreateRewardInput!) {
 """
 GRANT: Final = """
 mutation ($input: GrantPointsInput!) { answer: grantPoints(input: $input) { ... on GrantPointsSuccess { replayed } } }
+"""
+CONFIGURE_PROGRAM: Final = """
+mutation ($input: ConfigureReferralProgramInput!) {
+  answer: configureReferralProgram(input: $input) {
+    ... on ConfigureReferralProgramSuccess { program { convertsOn } }
+  }
+}
+"""
+ISSUE: Final = """
+mutation ($input: IssueMemberTokenInput!) {
+  answer: issueMemberToken(input: $input) { ... on IssueMemberTokenSuccess { token } }
+}
+"""
+INVITE: Final = """
+mutation ($input: InviteMembersInput!) {
+  answer: inviteMembers(input: $input) { ... on InviteMembersSuccess { invites { token } } }
+}
+"""
+ACCEPT: Final = """
+mutation ($input: AcceptInviteInput!) {
+  answer: acceptInvite(input: $input) { ... on AcceptInviteSuccess { member { id } } }
+}
+"""
+RECORD: Final = """
+mutation ($input: RecordPurchaseInput!) {
+  answer: recordPurchase(input: $input) { ... on RecordPurchaseSuccess { referral { id } } }
+}
+"""
+TAKE_SNAPSHOT: Final = """
+mutation { answer: takeGraphSnapshot { ... on TakeGraphSnapshotSuccess { jobId } } }
 """
 
 
@@ -89,7 +126,7 @@ async def _make() -> Demo:
             ENROL,
             externalId=f"demo-{number}",
             displayName=name,
-            email=f"{name.split()[0].lower()}@example.com",
+            email=_address(name),
             emailVerified=True,
             source="STORE",
         )
@@ -110,6 +147,7 @@ async def _make() -> Demo:
         reference="welcome",
         idempotencyKey="demo",
     )
+    await _refer(viewer, {name.split()[0]: made["member"]["id"] for name, made in zip(NAMES, members, strict=True)})
     return Demo(
         merchant_id=ids.encode("merchant", merchant.id),
         admin=merchant.api_key,
@@ -118,6 +156,36 @@ async def _make() -> Demo:
         pool_id=pool_id,
         member_id=members[0]["member"]["id"],
     )
+
+
+async def _refer(viewer: Viewer, members: dict[str, str]) -> None:
+    """Let members, by first name, bring others, who join them in the dictionary; then ask for the network's picture."""
+    await _do(
+        viewer, CONFIGURE_PROGRAM,
+        referrerPoints=100, refereePoints=50, invitesPerBatch=10, invitesPerDay=20, invitesLifetime=100,
+        inviteLifetimeDays=30, convertsOn="FIRST_PURCHASE",
+    )  # fmt: skip
+    for referrer, names in INVITES:
+        # Only who sent an invite is told its token.
+        token = (await _do(viewer, ISSUE, memberId=members[referrer]))["token"]
+        sender = await authenticate(f"Bearer {token}")
+        if sender is None:
+            raise RuntimeError("a token that was just issued proves nobody")
+        sent = await _do(sender, INVITE, emails=[_address(name) for name in names])
+        for name, invite in zip(names, sent["invites"], strict=True):
+            if name != UNANSWERED:
+                joined = await _do(viewer, ACCEPT, token=invite["token"], email=_address(name), displayName=name)
+                members[name.split()[0]] = joined["member"]["id"]
+                amount = {"amountMinor": 2500, "currency": "USD"}
+                await _do(
+                    viewer, RECORD, memberId=joined["member"]["id"], source="STORE", orderId=f"demo {name}",
+                    amount=amount,
+                )  # fmt: skip
+    await _do(viewer, TAKE_SNAPSHOT)
+
+
+def _address(name: str) -> str:
+    return f"{name.split(maxsplit=1)[0].lower()}@example.com"
 
 
 async def _pool(viewer: Viewer, count: int, **terms: object) -> str:
@@ -129,8 +197,9 @@ async def _pool(viewer: Viewer, count: int, **terms: object) -> str:
 
 
 async def _do(viewer: Viewer, document: str, **values: object) -> Any:
-    """Carry out one mutation as the demo's admin. Raises RuntimeError unless it succeeds."""
-    result = await schema.execute(document, {"input": values}, context_value=Context(viewer))
+    """Carry out one mutation of a viewer's. Raises RuntimeError unless it succeeds."""
+    variables = {"input": values} if values else {}
+    result = await schema.execute(document, variables, context_value=Context(viewer))
     if result.errors or not result.data or not result.data["answer"]:
         raise RuntimeError(f"the demo merchant can't be made: {result.errors or result.data}")
     return result.data["answer"]

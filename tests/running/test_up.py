@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -49,6 +50,23 @@ def test_it_says_what_it_is_doing_while_it_starts(engine: Up) -> None:
 @pytest.mark.parametrize("role", ["admin", "checkout", "analyst", "member_token"])
 def test_the_demo_keys_are_accepted(engine: Up, role: str) -> None:
     assert "errors" not in engine.ask("{ __typename }", engine.facts["demo"][role])
+
+
+def test_the_demo_shows_who_brought_whom(engine: Up) -> None:
+    asked = """{
+      referrals { edges { node { referrerEntry { amount } } } } invites(status: PENDING) { edges { node { id } } }
+      latestGraphSnapshot { memberCount referralCount hubCount }
+    }"""
+
+    def found() -> dict[str, Any]:
+        data: dict[str, Any] = engine.ask(asked, engine.facts["demo"]["analyst"])["data"]
+        return data
+
+    # The worker draws the network when it gets to it.
+    eventually(lambda: found()["latestGraphSnapshot"] is not None)
+    assert found()["latestGraphSnapshot"] == {"memberCount": 5, "referralCount": 4, "hubCount": 1}
+    assert [edge["node"]["referrerEntry"]["amount"] for edge in found()["referrals"]["edges"]] == [100] * 4
+    assert len(found()["invites"]["edges"]) == 1
 
 
 def test_a_second_up_on_the_same_directory_says_so(engine: Up) -> None:
