@@ -10,6 +10,7 @@ from bench import (
     claim_buffers,
     create_campaign,
     generate_codes,
+    graph_beside_claims,
     graph_reads,
     graph_snapshot,
     live_wallet,
@@ -28,6 +29,7 @@ MEASUREMENTS = {
     "Points": points_buffers.measure,
     "S6: a snapshot of the network": graph_snapshot.measure,
     "S7: reading a snapshot": graph_reads.measure,
+    "Snapshots beside claims": graph_beside_claims.measure,
 }
 
 

@@ -78,9 +78,9 @@ async def measure(viewer: Viewer) -> list[str]:
     pools = [await _pool(viewer) for _ in range(1 + ROUNDS)]
     await database().row("ANALYZE")
     async with contextlib.AsyncExitStack() as stack:
-        redis_url = await stack.enter_async_context(_valkey(data))
+        redis_url = await stack.enter_async_context(valkey(data))
         through, waits = await stack.enter_async_context(counting(settings().database_url or ""))
-        process, url = await stack.enter_async_context(_api(data, through, redis_url))
+        process, url = await stack.enter_async_context(api_process(data, through, redis_url))
         await stack.enter_async_context(ringing(redis_url))
         following = await stack.enter_async_context(asyncio.TaskGroup())
         deliveries = Deliveries()
@@ -172,29 +172,33 @@ async def _pool(viewer: Viewer) -> UUID:
 
 
 @contextlib.asynccontextmanager
-async def _valkey(data: DataDirectory) -> AsyncIterator[str]:
+async def valkey(data: DataDirectory) -> AsyncIterator[str]:
+    """Run a Valkey. Yields its address."""
     command = data.valkey_command()
-    async with _process(command.arguments, command.log):
+    async with some_process(command.arguments, command.log):
         yield data.redis_url
 
 
 @contextlib.asynccontextmanager
-async def _api(data: DataDirectory, database_url: str, redis_url: str) -> AsyncIterator[tuple[psutil.Process, str]]:
+async def api_process(
+    data: DataDirectory, database_url: str, redis_url: str
+) -> AsyncIterator[tuple[psutil.Process, str]]:
     """Run one API process. Yields it and the address of its sockets."""
     with contextlib.closing(bind("127.0.0.1", 0)) as listening:
         descriptor = listening.fileno()
         arguments = [sys.executable, "-m", "app", "api", "--fd", str(descriptor)]
         variables = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
-        async with _process(arguments, data.logs / "api.log", descriptor, **variables) as process:
+        async with some_process(arguments, data.logs / "api.log", descriptor, **variables) as process:
             async with asyncio.timeout(START_SECONDS_MAX):
                 await ask(listening, "/readyz", within_seconds=START_SECONDS_MAX)
             yield psutil.Process(process.pid), f"ws://127.0.0.1:{listening.getsockname()[1]}/graphql"
 
 
 @contextlib.asynccontextmanager
-async def _process(
+async def some_process(
     arguments: list[str], log: Path, *descriptors: int, **variables: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a process for the length of the block."""
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *arguments, env=os.environ | variables, pass_fds=descriptors, stdout=output, stderr=output
