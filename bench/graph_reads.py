@@ -41,13 +41,16 @@ async def _counted(size: int) -> dict[str, str]:
     snapshot_id = header["snapshot_id"]
     counted = {
         "header": await _buffers(LATEST, made.id),
-        "50 nodes, the highest degree first": await _buffers(pages.NODES, made.id, [snapshot_id], -1, 51),
+        "50 nodes, the highest degree first": await _buffers(pages.HUBS, made.id, [snapshot_id]),
         "50 edges, the latest first": await _buffers(pages.EDGES, made.id, [snapshot_id], -1, 51),
         "finding the SVG": await _buffers(READ, made.id, snapshot_id, "svg"),
         "finding the JSON": await _buffers(READ, made.id, snapshot_id, "json"),
     }
     sizes = await database().rows(
-        "SELECT format, octet_length(body) AS bytes FROM graph_file WHERE merchant_id = $1 ORDER BY format DESC",
+        """
+        SELECT format, octet_length(body) AS bytes FROM graph_file WHERE merchant_id = $1 AND format <> 'hubs'
+        ORDER BY format DESC
+        """,
         made.id,
     )
     shown = {what: f"{buffers} buffers" for what, buffers in counted.items()}

@@ -3,6 +3,7 @@
 It is a process of its own so that a large network stops no event loop, and can be bounded and killed.
 """
 
+import itertools
 import os
 import resource
 import struct
@@ -17,7 +18,7 @@ import orjson
 from app.graph.layout import Layout, Previous, lay_out
 from app.graph.network import Edge, Network, measure
 from app.graph.picture import Sheet, columns, svg
-from app.graph.rows import instant, packed, unpacked
+from app.graph.rows import FIRST_NODES, instant, packed, unpacked
 
 MEMORY_BYTES_MAX: Final = 1 << 30
 CPU_SECONDS_MAX: Final = 120
@@ -51,7 +52,10 @@ def parts_of(message: bytes) -> list[bytes]:
 
 
 def draw(message: bytes) -> bytes:
-    """Return the snapshot of a message: its counts, nodes, edges, SVG and JSON. Pure: equal in, equal out."""
+    """Return the snapshot of a message: its counts, nodes, edges, SVG, JSON and first nodes (`FIRST_NODE` in rows.py).
+
+    Pure: equal in, equal out.
+    """
     header, edges, previous_nodes, previous_edges = parts_of(message)
     asked = orjson.loads(header)
     merchant_id, snapshot_id = UUID(asked["merchant_id"]), UUID(asked["snapshot_id"])
@@ -88,6 +92,7 @@ def draw(message: bytes) -> bytes:
             packed(_edges(merchant_id, snapshot_id, sheet), *STORED_EDGE),
             svg(sheet),
             columns(sheet),
+            orjson.dumps([row[2:] for row in itertools.islice(_nodes(merchant_id, snapshot_id, sheet), FIRST_NODES)]),
         ]
     )
 

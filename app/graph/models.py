@@ -85,7 +85,7 @@ class GraphEdge(Model):
 
 
 class GraphFile(Model):
-    """A drawn snapshot, SVG or JSON, as it is sent: compressed with gzip."""
+    """A drawn snapshot, SVG or JSON, as it is sent (compressed with gzip); or its first nodes, read as they are."""
 
     snapshot_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()

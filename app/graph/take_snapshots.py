@@ -76,7 +76,7 @@ async def _take(job: Row) -> bool:
     if not await jobs.advance(None, job, "DRAWING"):
         return False
     answer = await drawn(message)
-    header, nodes, edges, svg, json = parts_of(answer)
+    header, nodes, edges, svg, json, hubs = parts_of(answer)
     if not await jobs.advance(None, job, "STORING"):
         return False
     counts = orjson.loads(header)
@@ -87,7 +87,7 @@ async def _take(job: Row) -> bool:
         if stored is not None:
             await tx.copy_in("graph_node", NODE_COLUMNS, nodes, seconds_max=STORE_SECONDS_MAX)
             await tx.copy_in("graph_edge", EDGE_COLUMNS, edges, seconds_max=STORE_SECONDS_MAX)
-            await tx.row(STORE_FILES, merchant_id, snapshot_id, ["svg", "json"], [svg, json])
+            await tx.row(STORE_FILES, merchant_id, snapshot_id, ["svg", "json", "hubs"], [svg, json, hubs])
             await events.record(tx, merchant_id, "graph_snapshot.taken", snapshot_id, job["actor"])
         if not await jobs.advance(tx, job, "DONE"):
             raise LostLeaseError(ids.encode("graphjob", snapshot_id))
