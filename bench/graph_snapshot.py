@@ -74,8 +74,9 @@ async def _taken(edges: list[Edge]) -> float:
     await database().row("ANALYZE")
     await jobs.request(made.id, "system")
     begun = time.process_time()
-    for is_large in (False, True):
-        await take_waiting(is_large=is_large, seconds_max=60)
+    taken = [await take_waiting(is_large=is_large, seconds_max=60) for is_large in (False, True)]
+    if sum(taken) != 1:
+        raise RuntimeError("a measured snapshot wasn't taken")
     return time.process_time() - begun
 
 

@@ -23,7 +23,7 @@ from app.graph.rows import FIRST_NODES, instant, packed, unpacked
 MEMORY_BYTES_MAX: Final = 1 << 30
 CPU_SECONDS_MAX: Final = 120
 #: A picture that is a second late harms nobody; a claim that waits for a processor does.
-NICENESS: Final = 10
+NICENESS: Final = 5
 
 EDGE: Final = ("uuid", "uuid", "timestamptz")
 PREVIOUS_NODE: Final = ("uuid", "float8", "float8", "bool")
