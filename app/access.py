@@ -40,6 +40,9 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Query.latestGraphSnapshot": _READERS,
     "Query.graphSnapshots": _READERS,
     "Query.graphSnapshotJob": _READERS,
+    "Query.portfolio": _READERS,
+    "Query.adviceRun": _READERS,
+    "Query.latestAdviceRun": _READERS,
     "Mutation.createPool": _ADMIN,
     "Mutation.editPool": _ADMIN,
     "Mutation.activatePool": _ADMIN,
@@ -75,6 +78,8 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.releaseReferral": _ADMIN,
     "Mutation.declineReferral": _ADMIN,
     "Mutation.takeGraphSnapshot": _ADMIN,
+    "Mutation.askAdvisor": _ADMIN,
+    "Subscription.adviceRunChanged": _READERS,
     "Pool.stock": _KEYS,
     "Pool.codes": _KEYS,
 }

@@ -196,6 +196,8 @@ def merchant_set(
     points_warning_days: Annotated[int | None, typer.Option(help="Days before that to warn; 0 for not.")] = None,
     time_zone: Annotated[str | None, typer.Option(help="IANA name, like Europe/Berlin.")] = None,
     margin_rate: Annotated[float | None, typer.Option(help="The share of a sale that is margin, 0 to 1.")] = None,
+    advised_percent_max: Annotated[float | None, typer.Option(help="The most that is advised, in %; 0: any.")] = None,
+    advised_amount_max: Annotated[int | None, typer.Option(help="The same in minor units; 0: any.")] = None,
     data: Data = None,
 ) -> None:
     """Change a merchant's settings; what isn't named stays."""
@@ -206,10 +208,13 @@ def merchant_set(
         "points_warning_days": points_warning_days,
         "time_zone": time_zone,
         "margin_rate": margin_rate,
+        "advised_percent_max": advised_percent_max,
+        "advised_amount_max": advised_amount_max,
     }
     wanted: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
-    if points_lifetime_days == 0:
-        wanted["points_lifetime_days"] = None
+    for name in ("points_lifetime_days", "advised_percent_max", "advised_amount_max"):
+        if wanted.get(name) == 0:
+            wanted[name] = None
     _configure_merchant(merchant_id, wanted, data)
 
 

@@ -11,7 +11,7 @@ from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414
 
 MODELS = [
     "app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.referrals.models",
-    "app.graph.models", "app.events",
+    "app.graph.models", "app.advisor.models", "app.events",
 ]  # fmt: skip
 
 
@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     operations_per_socket_max: int = Field(default=20, validation_alias="FLASH_OPERATIONS_PER_SOCKET_MAX", ge=1)
     #: `https://shop.example`, comma separated: whose pages may open WebSockets, besides the engine's own.
     origins: str = Field(default="", validation_alias="FLASH_ORIGINS")
+    #: An OpenAI-compatible endpoint, like https://models.example/v1; without one rules advise.
+    advisor_base_url: str | None = Field(default=None, validation_alias="FLASH_ADVISOR_BASE_URL", pattern="^https?://")
+    advisor_api_key: SecretStr | None = Field(default=None, validation_alias="FLASH_ADVISOR_API_KEY")
+    advisor_model: str = Field(default="default", validation_alias="FLASH_ADVISOR_MODEL", max_length=200)
+    #: How long a run may ask the endpoint, its second tries included; after that rules advise.
+    advisor_timeout_seconds: float = Field(default=60.0, validation_alias="FLASH_ADVISOR_TIMEOUT_SECONDS", gt=0, le=240)
+    advisor_tokens_max: int = Field(default=2_000, validation_alias="FLASH_ADVISOR_TOKENS_MAX", ge=100, le=100_000)
+    advisor_temperature: float = Field(default=0.2, validation_alias="FLASH_ADVISOR_TEMPERATURE", ge=0, le=2)
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
 
     @property

@@ -14,6 +14,9 @@ from app.database import Tx
 
 #: Every event type and the kind of node its subject is.
 EVENTS: Final[dict[str, ids.Kind]] = {
+    "advice_run.failed": "advicerun",
+    "advice_run.finished": "advicerun",
+    "advice_run.requested": "advicerun",
     "api_key.created": "apikey",
     "api_key.revoked": "apikey",
     "campaign.created": "campaign",

@@ -6,8 +6,8 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 Kind = Literal[
-    "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "invite", "member", "merchant",
-    "pool", "purchase", "redemption", "referral", "reward", "rewardredemption", "wallet",
+    "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "invite", "member",
+    "merchant", "pool", "purchase", "redemption", "referral", "reward", "rewardredemption", "wallet",
 ]  # fmt: skip
 
 _HEX: Final = frozenset("0123456789abcdef")

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import ids
+from app.advisor.advice_feed import advising
 from app.config import Settings, settings
 from app.database import answers, connected
 from app.graph_files import graph_file
@@ -102,7 +103,7 @@ def application(configured: Settings | None = None) -> Starlette:
             if chosen.redis_url
             else None
         )
-        async with connected(chosen), ringing(chosen.redis_url), feeding(chosen):
+        async with connected(chosen), ringing(chosen.redis_url), feeding(chosen), advising(chosen):
             try:
                 yield
             finally:

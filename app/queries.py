@@ -8,6 +8,8 @@ import strawberry
 
 from app import events as record
 from app import ids
+from app.advisor.queries import find_run
+from app.advisor.types import AdviceRun
 from app.connections import After, Connection, First, connect, page
 from app.context import Role
 from app.context import Viewer as Caller
@@ -119,6 +121,7 @@ async def _find_api_key(caller: Caller, node_id: str) -> Row | None:
 
 #: For each kind of id, how its row is found (only what the caller may see) and shown.
 FINDERS: Final[dict[str, tuple[Callable[[Caller, str], Awaitable[Any]], Callable[[Any], Node]]]] = {
+    "advicerun": (find_run, AdviceRun.of),
     "apikey": (_find_api_key, ApiKey.of),
     "batch": (find_batch, CodeBatch.of),
     "campaign": (find_campaign, Campaign.of),

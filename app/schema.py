@@ -4,6 +4,9 @@ import strawberry
 from strawberry.tools import create_type
 
 from app import queries
+from app.advisor import queries as advisor
+from app.advisor.advice_run_changed import advice_run_changed
+from app.advisor.ask_advisor import ask_advisor
 from app.coupons import queries as coupons
 from app.coupons.change_pool_status import activate_pool, archive_pool, pause_pool
 from app.coupons.claim_code import claim_code
@@ -70,6 +73,9 @@ Query = create_type(
         graph.graph_snapshots,
         graph.graph_snapshot_job,
         referrals.held_referrals,
+        advisor.portfolio,
+        advisor.advice_run,
+        advisor.latest_advice_run,
         queries.events,
         integrity_report,
     ],
@@ -111,6 +117,7 @@ Mutation = create_type(
         release_referral,
         decline_referral,
         take_graph_snapshot,
+        ask_advisor,
     ],
     description="What can be done. Each answer is the success or a refusal that says why not.",
 )
@@ -119,6 +126,7 @@ Subscription = create_type(
     "Subscription",
     [
         wallet_changed,
+        advice_run_changed,
     ],
     description="What can be followed, over a WebSocket (graphql-transport-ws) or as server-sent events.",
 )

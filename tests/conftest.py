@@ -162,6 +162,30 @@ def run_api(database: str, port: int = 0, /, **environment: str) -> Iterator[Api
         process.wait(timeout=20)
 
 
+def own_valkey(number: int) -> str:
+    """Return the URL of a database of the run's Valkey that no other test's worker looks into."""
+    url = os.environ["REDIS_URL"]
+    return f"{url}{'&' if '?' in url else '?'}db={number}"
+
+
+@contextlib.contextmanager
+def run_worker(redis_url: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run one worker process on this test worker's database until the block ends."""
+    log = Path(os.environ["FLASH_DATA"]) / "logs" / f"worker-{os.getpid()}-{time.monotonic_ns()}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "worker"],
+            env=os.environ | {"REDIS_URL": redis_url},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
 def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:

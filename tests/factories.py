@@ -148,7 +148,7 @@ COUNTED = (
     "api_key", "data_key", "member", "wallet", "pool", "code_batch", "code", "claim", "stock_change", "redemption",
     "reversal", "points_entry", "points_due", "purchase", "purchase_reversal", "reward", "reward_redemption", "event",
     "address", "stock_alert", "campaign", "delivery", "referral_program", "invite", "invite_quota", "referral",
-    "graph_job", "graph_snapshot", "graph_node", "graph_edge", "graph_file",
+    "advice_run", "graph_job", "graph_snapshot", "graph_node", "graph_edge", "graph_file",
 )  # fmt: skip
 
 

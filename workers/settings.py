@@ -16,6 +16,7 @@ from app.config import Settings, settings
 from app.database import connected
 from app.master_keys import keyring
 from app.rings import ringing
+from workers.advise import TIMEOUT_SECONDS, advise, sweep_advice
 from workers.audit import audit
 from workers.expire_codes import expire_codes
 from workers.expire_invites import expire_invites
@@ -42,12 +43,16 @@ CRON_JOBS = [
     # Every minute: ask for the network snapshots of merchants whose day has begun, ring for those that wait, and let
     # those go that are too old.
     cron(cast(Any, plan_graph_snapshots), second=20, timeout=60, max_tries=1, keep_result=0),
+    # Every minute: end the advisor's runs that no worker survived, and ring for those that wait.
+    cron(cast(Any, sweep_advice), second=40, timeout=60, max_tries=1, keep_result=0),
     # Every night: recompute every promise of the engine from the rows.
     cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
 ]
 JOBS = [
     # Rung for: what waits in the lane of small networks, or in that of large ones.
     func(cast(Any, take_graph_snapshots), timeout=LANE_TIMEOUT_SECONDS, max_tries=1, keep_result=0),
+    # Rung for: runs of the advisor that wait.
+    func(cast(Any, advise), timeout=TIMEOUT_SECONDS, max_tries=1, keep_result=0),
 ]
 
 _RETRY_SECONDS: Final = 1.0

@@ -152,6 +152,7 @@ class Redemption(Model):
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
     code_id = fields.UUIDField()
     order_id = fields.CharField(max_length=100)
     position = fields.SmallIntField()

@@ -121,9 +121,10 @@ WITH asked AS (
         AND (SELECT count(*) FROM locked) = cardinality($2::uuid[])
     RETURNING code.id, code.pool_id, code.member_id
 ), inserted AS (
-    INSERT INTO redemption (merchant_id, id, code_id, order_id, position, order_amount, base, discount, currency,
-                            redeemed_at)
-    SELECT $1, asked.redemption_id, asked.code_id, $8, asked.position, $9, asked.base, asked.discount, $10, now()
+    INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
+                            currency, redeemed_at)
+    SELECT $1, asked.redemption_id, redeemed.pool_id, asked.code_id, $8, asked.position, $9, asked.base,
+        asked.discount, $10, now()
     FROM asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)

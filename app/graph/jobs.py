@@ -6,7 +6,7 @@ The table is the letter and Valkey the doorbell: a job that nobody was told of i
 from typing import Final
 from uuid import UUID
 
-from app import ids
+from app import ids, leases
 from app.database import Row, Tx, database
 
 #: The edges of the network: referrals that converted and count. One that is held for review was never credited, and a
@@ -14,10 +14,10 @@ from app.database import Row, Tx, database
 REFERRALS: Final = "referral r WHERE r.merchant_id = {0} AND r.released_at IS NOT NULL AND r.reversed_at IS NULL"
 #: Networks with more referrals are drawn in a lane of their own, where no small one waits for them.
 SMALL_REFERRALS_MAX: Final = 5000
-LEASE: Final = "interval '5 minutes'"
-ATTEMPTS_MAX: Final = 3
+LEASE_SECONDS: Final = "300"
 
-_RUNNING: Final = "('READING', 'DRAWING', 'STORING')"
+_STEPS: Final = ("READING", "DRAWING", "STORING")
+_RUNNING: Final = leases.listed(_STEPS)
 
 #: `jobs` are new ids; a merchant that has a job which waits gets no other: that one will see everything up to now.
 _INSERT: Final = f"""
@@ -56,7 +56,7 @@ WHERE EXISTS (SELECT FROM referral r WHERE r.merchant_id = m.merchant_id AND r.r
     AND (
         SELECT count(*) FROM graph_job j WHERE j.merchant_id = m.merchant_id AND j.status = 'FAILED'
             AND j.taken_on = (now() AT TIME ZONE m.time_zone)::date
-    ) < {ATTEMPTS_MAX}
+    ) < {leases.ATTEMPTS_MAX}
 """
 PLAN: Final = f"WITH j AS ({_INSERT}) SELECT count(*) AS jobs FROM j"
 #: The lanes in which somebody waits, or was left behind by a worker that died.
@@ -64,40 +64,25 @@ LANES: Final = f"""
 SELECT DISTINCT is_large FROM graph_job
 WHERE status = 'QUEUED' OR (status IN {_RUNNING} AND lease_until < now())
 """
-TAKE: Final = f"""
-UPDATE graph_job SET status = 'READING', attempts = attempts + 1, started_at = now(), lease_until = now() + {LEASE}
-WHERE (merchant_id, id) = (
-    SELECT j.merchant_id, j.id FROM graph_job j
-    WHERE j.is_large = $1 AND j.attempts < {ATTEMPTS_MAX}
-        AND (j.status = 'QUEUED' OR (j.status IN {_RUNNING} AND j.lease_until < now()))
-        AND NOT EXISTS (
-            SELECT FROM graph_job r WHERE r.merchant_id = j.merchant_id AND r.id <> j.id AND r.status IN {_RUNNING}
-        )
-    ORDER BY j.requested_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED
-)
-RETURNING merchant_id, id, taken_on, actor, attempts
-"""
+TAKE: Final = leases.take(
+    "graph_job", _STEPS, seconds=LEASE_SECONDS, where="j.is_large = $1",
+    returning="merchant_id, id, taken_on, actor, attempts",
+)  # fmt: skip
 # A worker that lost its lease finds another attempt, and changes nothing.
 ADVANCE: Final = f"""
 UPDATE graph_job SET status = $4::text, finished_at = CASE WHEN $4::text = 'DONE' THEN now() END
-WHERE merchant_id = $1 AND id = $2 AND attempts = $3 AND status IN {_RUNNING} RETURNING id
+WHERE {leases.held(_STEPS)} RETURNING id
 """
-RELEASE: Final = f"""
-UPDATE graph_job SET lease_until = now()
-WHERE merchant_id = $1 AND id = $2 AND attempts = $3 AND status IN {_RUNNING}
-"""
+RELEASE: Final = leases.release("graph_job", _STEPS)
 FAIL: Final = f"""
 WITH j AS (
     UPDATE graph_job SET status = 'FAILED', finished_at = now()
-    WHERE merchant_id = $1 AND id = $2 AND attempts = $3 AND status IN {_RUNNING} RETURNING id
+    WHERE {leases.held(_STEPS)} RETURNING id
 )
 INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
 SELECT $1, $4, 'graph_job.failed', id, 'system', now() FROM j RETURNING id
 """
-ABANDONED: Final = f"""
-SELECT merchant_id, id, attempts FROM graph_job
-WHERE status IN {_RUNNING} AND attempts >= {ATTEMPTS_MAX} AND lease_until < now()
-"""
+ABANDONED: Final = leases.abandoned("graph_job", _STEPS)
 
 
 async def request(merchant_id: UUID, actor: str) -> Row:

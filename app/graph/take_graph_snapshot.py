@@ -1,12 +1,15 @@
 """takeGraphSnapshot: the day's snapshot is taken now, or anew."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import strawberry
 
-from app import ids
-from app.graph import doorbell, jobs
+from app import doorbell, ids
+from app.graph import jobs
 from app.operations import Info, mutation
+
+#: The worker's function; the engine knows it by name only.
+JOB: Final = "take_graph_snapshots"
 
 
 @strawberry.type(description="A snapshot will be taken.")
@@ -31,7 +34,7 @@ TakeGraphSnapshotResult = Annotated[
 async def take_graph_snapshot(info: Info) -> TakeGraphSnapshotResult:
     """Write the job and its event in one statement, then ring."""
     viewer = info.context.viewer
-    await doorbell.require_workers()
+    await doorbell.require_workers("Snapshots")
     job = await jobs.request(viewer.merchant_id, viewer.actor)
-    await doorbell.ring(is_large=job["is_large"])
+    await doorbell.ring(JOB, job["is_large"])
     return TakeGraphSnapshotSuccess(job_id=strawberry.ID(ids.encode("graphjob", job["id"])))

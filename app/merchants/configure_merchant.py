@@ -14,9 +14,10 @@ from strawberry.utils.str_converters import to_camel_case
 from app import ids
 from app.config import ConfigurationError
 from app.database import Row, Statements, database
-from app.inputs import Problems
+from app.inputs import MONEY_MAX, Problems
 from app.merchants.types import READ_SETTINGS, SETTINGS_COLUMNS, Merchant, MerchantSettings
 from app.operations import Info, InvalidInput, Refused, mutation
+from app.scalars import BigInt
 
 LIFETIME_DAYS_MAX: Final = 3650
 WARNING_DAYS_MAX: Final = 365
@@ -48,7 +49,19 @@ class ConfigureMerchantInput:
         default=UNSET, description="The IANA name of the time zone in which the merchant's days begin."
     )
     margin_rate: float | None = strawberry.field(
-        default=UNSET, description="The share of a sale that is margin: 0 to 1, at most 4 decimals; null if unknown."
+        default=UNSET,
+        description="The share of a sale that is margin: 0 to 1, at most 4 decimals; null if unknown. The "
+        "advisor takes 0.3 for unknown.",
+    )
+    advised_percent_max: float | None = strawberry.field(
+        default=UNSET,
+        description="The highest percentage that the advisor may suggest: over 0, at most 100, at most 4 decimals; "
+        "null for no limit but the margin.",
+    )
+    advised_amount_max: BigInt | None = strawberry.field(
+        default=UNSET,
+        description="The highest discount in minor units that the advisor may suggest: over 0; null for no limit but "
+        "the margin.",
     )
 
 
@@ -67,7 +80,14 @@ ConfigureMerchantResult = Annotated[
 #: The settings in the order of CONFIGURE's parameters, each a flag (whether to change it) and a value.
 SETTINGS: Final = (
     "points_per_unit", "point_value", "points_lifetime_days", "points_warning_days", "time_zone", "margin_rate",
+    "advised_percent_max", "advised_amount_max",
 )  # fmt: skip
+#: Of exact numbers the most that they may be, and their decimals.
+_DECIMALS: Final = (
+    ("points_per_unit", RATE_MAX, 4), ("point_value", RATE_MAX, 6), ("margin_rate", 1, 4),
+    ("advised_percent_max", 100, 4),
+)  # fmt: skip
+_OPTIONAL: Final = {"points_lifetime_days", "margin_rate", "advised_percent_max", "advised_amount_max"}
 CONFIGURE: Final = f"""
 WITH s AS (
     UPDATE merchant SET
@@ -76,7 +96,9 @@ WITH s AS (
         points_lifetime_days = CASE WHEN $8 THEN $9 ELSE points_lifetime_days END,
         points_warning_days = CASE WHEN $10 THEN $11 ELSE points_warning_days END,
         time_zone = CASE WHEN $12 THEN $13 ELSE time_zone END,
-        margin_rate = CASE WHEN $14 THEN $15 ELSE margin_rate END
+        margin_rate = CASE WHEN $14 THEN $15 ELSE margin_rate END,
+        advised_percent_max = CASE WHEN $16 THEN $17 ELSE advised_percent_max END,
+        advised_amount_max = CASE WHEN $18 THEN $19 ELSE advised_amount_max END
     WHERE merchant_id = $1 RETURNING *
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
@@ -90,14 +112,17 @@ def checked(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings to change, exact. Raises Refused(InvalidInput) with every problem of them."""
     problems = Problems()
     for name in SETTINGS:
-        if name in wanted and wanted[name] is None and name not in {"points_lifetime_days", "margin_rate"}:
+        if name in wanted and wanted[name] is None and name not in _OPTIONAL:
             problems.add(to_camel_case(name), "must not be null")
     values = dict(wanted)
-    for name, most, decimals in (("points_per_unit", RATE_MAX, 4), ("point_value", RATE_MAX, 6), ("margin_rate", 1, 4)):
+    for name, most, decimals in _DECIMALS:
         if wanted.get(name) is not None:
             values[name] = _decimal(problems, to_camel_case(name), wanted[name], most=most, decimals=decimals)
     problems.number("pointsLifetimeDays", wanted.get("points_lifetime_days"), least=1, most=LIFETIME_DAYS_MAX)
     problems.number("pointsWarningDays", wanted.get("points_warning_days"), least=0, most=WARNING_DAYS_MAX)
+    if wanted.get("advised_percent_max") == 0:
+        problems.add("advisedPercentMax", "must be over 0")
+    problems.number("advisedAmountMax", wanted.get("advised_amount_max"), least=1, most=MONEY_MAX)
     zone = wanted.get("time_zone")
     # Some systems list their own zone as one more; the database doesn't know it.
     if zone is not None and zone not in zoneinfo.available_timezones() - {"localtime"}:

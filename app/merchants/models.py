@@ -7,7 +7,8 @@ from tortoise.models import Model
 class Merchant(Model):
     """A tenant and its settings. The column is called merchant_id, as in every other table.
 
-    A point is worth `point_value` minor units; a lifetime of null means that points don't expire.
+    A point is worth `point_value` minor units; a lifetime of null means that points don't expire. The advisor proposes
+    no discount over `advised_percent_max` or `advised_amount_max` (minor units), where they are set.
     """
 
     id = fields.UUIDField(primary_key=True, source_field="merchant_id")
@@ -19,6 +20,8 @@ class Merchant(Model):
     points_warning_days = fields.IntField(db_default=14)
     time_zone = fields.CharField(max_length=64, db_default="UTC")
     margin_rate = fields.DecimalField(max_digits=5, decimal_places=4, null=True)
+    advised_percent_max = fields.DecimalField(max_digits=7, decimal_places=4, null=True)
+    advised_amount_max = fields.BigIntField(null=True)
     created_at = fields.DatetimeField()
 
     class Meta:

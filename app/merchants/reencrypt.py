@@ -45,6 +45,7 @@ SEALED: Final = (
     Sealed("invite", "id", "email", "email"),
     Sealed("invite", "id", "token", "token"),
     Sealed("reversal", "redemption_id", "reason", "reason"),
+    Sealed("advice_run", "id", "raw_answer", "raw_answer"),
 )
 
 #: Rows looked at, and values written, by one statement. Writers of these rows wait for no more than a few values.

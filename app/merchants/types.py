@@ -11,11 +11,12 @@ from app import ids
 from app.context import Role, Tenant, Viewer
 from app.database import Row, database
 from app.operations import Info, Node, field
+from app.scalars import BigInt
 
 #: What a statement selects to make MerchantSettings; `s` is the merchant.
 SETTINGS_COLUMNS: Final = """
     s.merchant_id, s.points_per_unit, s.point_value, s.points_lifetime_days, s.points_warning_days, s.time_zone,
-    s.margin_rate
+    s.margin_rate, s.advised_percent_max, s.advised_amount_max
 """
 #: Settings are read when they are asked for: what a process remembers of a tenant is some seconds old.
 READ_SETTINGS: Final = f"SELECT {SETTINGS_COLUMNS} FROM merchant s WHERE s.merchant_id = ANY($1::uuid[])"
@@ -32,11 +33,17 @@ class MerchantSettings:
     points_warning_days: int = strawberry.field(description="How many days before that an event warns; 0: none does.")
     time_zone: str = strawberry.field(description="The IANA name of the zone in which the merchant's days begin.")
     margin_rate: float | None = strawberry.field(description="The share of a sale that is margin; null if unknown.")
+    advised_percent_max: float | None = strawberry.field(
+        description="The highest percentage that the advisor suggests; null: the margin alone decides."
+    )
+    advised_amount_max: BigInt | None = strawberry.field(
+        description="The highest discount in minor units that the advisor suggests; null: the margin alone decides."
+    )
 
     @classmethod
     def of(cls, row: Row) -> "MerchantSettings":
         """Return the settings of a row of SETTINGS_COLUMNS."""
-        margin_rate = row["margin_rate"]
+        margin_rate, percent_max = row["margin_rate"], row["advised_percent_max"]
         return cls(
             points_per_unit=float(row["points_per_unit"]),
             point_value=float(row["point_value"]),
@@ -44,6 +51,8 @@ class MerchantSettings:
             points_warning_days=row["points_warning_days"],
             time_zone=row["time_zone"],
             margin_rate=None if margin_rate is None else float(margin_rate),
+            advised_percent_max=None if percent_max is None else float(percent_max),
+            advised_amount_max=row["advised_amount_max"],
         )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from app import ids
 from app.database import database
+from tests.advisor.documents import advised
 from tests.edge.walk import Operation, operations, placed
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, usd
 from tests.graph.documents import taken
@@ -48,7 +49,9 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
     key = (await shop.do(CREATE_API_KEY, label="hidden", role="ANALYST"))["apiKey"]
     event = await database().row("SELECT id FROM event WHERE merchant_id = $1 ORDER BY id DESC", shop.merchant_id)
     assert event is not None
+    advice = await advised(shop)
     return {
+        "advicerun": advice["id"],
         "apikey": key["id"],
         "batch": batch["id"],
         "campaign": campaign["campaign"]["id"],

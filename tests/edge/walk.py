@@ -53,7 +53,9 @@ KINDS: dict[str, ids.Kind] = {
 }
 #: For `id` arguments, by the operation.
 KINDS_BY_OPERATION: dict[str, ids.Kind] = {
-    "campaign": "campaign", "graphSnapshotJob": "graphjob", "member": "member", "node": "pool", "pool": "pool",
+    "adviceRun": "advicerun", "adviceRunChanged": "advicerun",
+    "campaign": "campaign", "graphSnapshotJob": "graphjob", "member": "member",
+    "node": "pool", "pool": "pool",
 }  # fmt: skip
 
 

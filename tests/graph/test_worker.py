@@ -1,44 +1,15 @@
 """A real worker. Without these what was asked for could wait for ever, or a missing Valkey look like a success."""
 
 import asyncio
-import contextlib
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 from app.database import database
-from tests.conftest import run_api
+from tests.conftest import own_valkey, run_api, run_worker
 from tests.factories import Shop, open_shop
 from tests.graph.documents import JOB, LATEST, TAKE
 from tests.referrals.documents import accepted, program
 
 SECONDS_MAX = 60
-
-
-def _own_valkey() -> str:
-    """A database that no other test's worker looks into."""
-    url = os.environ["REDIS_URL"]
-    return f"{url}{'&' if '?' in url else '?'}db=9"
-
-
-@contextlib.contextmanager
-def _worker(url: str) -> Iterator["subprocess.Popen[bytes]"]:
-    log = Path(os.environ["FLASH_DATA"]) / "logs" / f"graph-worker-{os.getpid()}-{time.monotonic_ns()}.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "worker"],
-            env=os.environ | {"REDIS_URL": url},
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 async def _ended(shop: Shop, job_id: str) -> str:
@@ -52,7 +23,7 @@ async def _ended(shop: Shop, job_id: str) -> str:
 
 
 async def test_a_snapshot_that_is_asked_for_is_taken_by_a_worker(worker_database: str, shop: Shop) -> None:
-    url = _own_valkey()
+    url = own_valkey(9)
     starting = run_api(worker_database, REDIS_URL=url)
     api = await asyncio.to_thread(starting.__enter__)
     try:
@@ -60,7 +31,7 @@ async def test_a_snapshot_that_is_asked_for_is_taken_by_a_worker(worker_database
             await program(served)
             hub = await served.member()
             await accepted(served, hub)
-            with _worker(url):
+            with run_worker(url):
                 job_id = (await served.data(TAKE))["answer"]["jobId"]
                 assert await _ended(served, job_id) == "DONE"
             assert (await served.data(LATEST))["latestGraphSnapshot"]["memberCount"] == 2

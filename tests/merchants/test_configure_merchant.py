@@ -15,7 +15,7 @@ from tests.points.documents import CONFIGURE
 SETTINGS = "{ viewer { merchant { settings { pointsPerUnit pointsLifetimeDays } } } }"
 DEFAULTS = {
     "pointsPerUnit": 1.0, "pointValue": 1.0, "pointsLifetimeDays": None, "pointsWarningDays": 14, "timeZone": "UTC",
-    "marginRate": None,
+    "marginRate": None, "advisedPercentMax": None, "advisedAmountMax": None,
 }  # fmt: skip
 
 
@@ -27,7 +27,7 @@ async def configure(shop: Shop, **input: Any) -> Any:
 async def test_what_is_left_out_stays(shop: Shop) -> None:
     changed: dict[str, Any] = {
         "pointsPerUnit": 2.5, "pointValue": 0.125, "pointsLifetimeDays": 365, "pointsWarningDays": 0,
-        "timeZone": "Europe/Berlin", "marginRate": 0.3,
+        "timeZone": "Europe/Berlin", "marginRate": 0.3, "advisedPercentMax": 12.5, "advisedAmountMax": 2000,
     }  # fmt: skip
     expected = DEFAULTS
 
@@ -35,10 +35,9 @@ async def test_what_is_left_out_stays(shop: Shop) -> None:
     for name, value in changed.items():
         expected = expected | {name: value}
         assert await configure(shop, **{name: value}) == expected
-    assert await configure(shop, pointsLifetimeDays=None, marginRate=None) == expected | {
-        "pointsLifetimeDays": None, "marginRate": None
-    }  # fmt: skip
-    assert (await shop.event_types()).count("merchant.configured") == 7
+    nothing = dict.fromkeys(("pointsLifetimeDays", "marginRate", "advisedPercentMax", "advisedAmountMax"))
+    assert await configure(shop, **nothing) == expected | nothing
+    assert (await shop.event_types()).count("merchant.configured") == 9
 
 
 @pytest.mark.parametrize(
@@ -63,6 +62,9 @@ async def test_what_is_left_out_stays(shop: Shop) -> None:
         ("timeZone", None, "must not be null"),
         ("marginRate", 1.1, "must be between 0 and 1"),
         ("marginRate", 0.00001, "must have at most 4 decimals"),
+        ("advisedPercentMax", 0, "must be over 0"),
+        ("advisedPercentMax", 100.1, "must be between 0 and 100"),
+        ("advisedAmountMax", 0, "must be between 1 and 1000000000000000"),
     ],
 )
 async def test_what_can_not_be_is_invalid(shop: Shop, field: str, value: Any, problem: str) -> None:

@@ -67,7 +67,11 @@ mutation ($input: ConfigureMerchantInput!) {{
   answer: configureMerchant(input: $input) {{
     __typename ... on ConfigureMerchantSuccess {{
       merchant {{
-        id settings {{ pointsPerUnit pointValue pointsLifetimeDays pointsWarningDays timeZone marginRate }}
+        id
+        settings {{
+          pointsPerUnit pointValue pointsLifetimeDays pointsWarningDays timeZone marginRate advisedPercentMax
+          advisedAmountMax
+        }}
       }}
     }}
     {REFUSALS}

@@ -1,0 +1,202 @@
+"""What a run of the advisor knows: figures of pools and segments, and the merchant's limits; no person, no code."""
+
+import re
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any, Final, cast
+from uuid import UUID
+
+from iso4217 import Currency
+
+from app.advisor.portfolio import EACH_MEMBER, MARGIN_RATE_DEFAULT, OF_SEGMENTS, SEGMENTS, Performance, Segment
+from app.advisor.portfolio import performances as read_performances
+from app.advisor.portfolio import segments as read_segments
+from app.database import Row, database
+from app.graph.advocates import REFERRALS_MIN
+
+NAME_LENGTH_MAX: Final = 80
+#: A pool reaches a segment whose members hold at least this share of its codes.
+REACH_SHARE_MIN: Final = 0.1
+#: Addresses, codes and long numbers: what a careless name may hold, and no model needs.
+_PERSONAL: Final = re.compile(r"\S+@\S+|\b(?:PCT|AMT|GFT)[-\s]?\w{4,}|\+?\d[\d\s()/.-]{5,}\d", re.IGNORECASE)
+_NAMES: Final = tuple(SEGMENTS)
+
+LIMITS: Final = """
+SELECT currency, margin_rate, advised_percent_max, advised_amount_max FROM merchant WHERE merchant_id = $1
+"""
+#: How many codes of each pool that isn't archived the members of each segment hold, or held; everybody is 6.
+REACH: Final = f"""
+WITH {EACH_MEMBER}, holding AS (
+    SELECT member_id, pool_id, count(*) AS codes FROM code
+    WHERE merchant_id = $1 AND member_id IS NOT NULL
+        AND pool_id = ANY(ARRAY(SELECT id FROM pool WHERE merchant_id = $1 AND status <> 'ARCHIVED'))
+    GROUP BY member_id, pool_id
+), met AS (
+    SELECT member_id, is_new, bought_lately, bought, is_high, is_advocate, NULL::uuid AS pool_id, 0::bigint AS codes
+    FROM each_member
+    UNION ALL
+    SELECT member_id, NULL, NULL, NULL, NULL, NULL, pool_id, codes FROM holding
+), beside AS (
+    SELECT pool_id, codes, bool_or(is_new) OVER member AS is_new, bool_or(bought_lately) OVER member AS bought_lately,
+        bool_or(bought) OVER member AS bought, bool_or(is_high) OVER member AS is_high,
+        bool_or(is_advocate) OVER member AS is_advocate
+    FROM met WINDOW member AS (PARTITION BY member_id)
+)
+SELECT pool_id, segment.number, sum(codes)::bigint AS codes
+FROM beside CROSS JOIN LATERAL {OF_SEGMENTS}
+WHERE pool_id IS NOT NULL AND segment.is_inside GROUP BY pool_id, segment.number
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFact:
+    """A pool as the advisor sees it; `ref` is how suggestions cite it. Amounts are in minor units.
+
+    `reaches` names the segments whose members hold at least a tenth of its codes: all of them while nobody holds any.
+    """
+
+    ref: str
+    name: str
+    status: str
+    is_live: bool
+    kind: str
+    percent_off: float | None
+    amount_off: int | None
+    gift_sku: str | None
+    minimum_spend: int | None
+    codes: int
+    held: int
+    redeemed: int
+    redeemed_in_90_days: int
+    claim_rate: float
+    redemption_rate: float
+    share: float
+    growth: float | None
+    margin_impact: int
+    quadrant: str
+    reaches: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFact:
+    """A segment as the advisor sees it; amounts in minor units."""
+
+    name: str
+    definition: str
+    members: int
+    spend: int
+    orders: int
+    order_value: int | None
+    codes: int
+    redemption_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that a run starts from, and is stored with it. `order_value` is that of all members' orders."""
+
+    currency: str
+    minor_units: int
+    margin_rate: float
+    margin_rate_is_known: bool
+    percent_max: float | None
+    amount_max: int | None
+    order_value: int | None
+    redemption_rate: float
+    pools: tuple[PoolFact, ...]
+    segments: tuple[SegmentFact, ...]
+
+    @property
+    def live_pools(self) -> list[PoolFact]:
+        """The pools that the merchant runs or prepares."""
+        return [pool for pool in self.pools if pool.is_live]
+
+    @property
+    def gifts(self) -> list[str]:
+        """The articles that pools gave, live or archived."""
+        return sorted({pool.gift_sku for pool in self.pools if pool.gift_sku is not None and "@" not in pool.gift_sku})
+
+    def segment(self, name: str) -> SegmentFact | None:
+        """Return the segment of a name."""
+        return next((segment for segment in self.segments if segment.name == name), None)
+
+    def pool(self, ref: str) -> PoolFact | None:
+        """Return the pool that is cited so."""
+        return next((pool for pool in self.pools if pool.ref == ref), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is stored."""
+        return asdict(self)
+
+
+async def gather(merchant_id: UUID) -> Facts:
+    """Read the facts: four statements, each in one pass over what it counts."""
+    limits = cast("Row", await database().row(LIMITS, merchant_id))
+    pools = await read_performances(merchant_id)
+    segments, everybody = await read_segments(merchant_id)
+    found = await database().rows(REACH, merchant_id, REFERRALS_MIN)
+    reach = {(row["pool_id"], row["number"]): row["codes"] for row in found}
+    margin_rate = limits["margin_rate"]
+    return Facts(
+        currency=limits["currency"],
+        minor_units=10 ** (Currency(limits["currency"]).exponent or 0),
+        margin_rate=float(MARGIN_RATE_DEFAULT if margin_rate is None else margin_rate),
+        margin_rate_is_known=margin_rate is not None,
+        percent_max=_float(limits["advised_percent_max"]),
+        amount_max=limits["advised_amount_max"],
+        order_value=everybody.order_value,
+        redemption_rate=everybody.redemption_rate,
+        pools=tuple(_pool(number, pool, reach) for number, pool in enumerate(pools, start=1)),
+        segments=tuple(_segment(segment) for segment in segments),
+    )
+
+
+def _pool(number: int, pool: Performance, reach: dict[tuple[UUID, int], int]) -> PoolFact:
+    row = pool.row
+    held = reach.get((row["pool_id"], len(_NAMES) + 1), 0)
+    inside = [reach.get((row["pool_id"], position), 0) for position in range(1, len(_NAMES) + 1)]
+    reaches = [name for name, codes in zip(_NAMES, inside, strict=True) if codes >= held * REACH_SHARE_MIN]
+    return PoolFact(
+        ref=f"P{number}",
+        name=without_persons(row["pool_name"]),
+        status=row["pool_status"],
+        is_live=row["pool_status"] != "ARCHIVED",
+        kind=row["pool_kind"],
+        percent_off=_float(row["pool_percent_off"]),
+        amount_off=row["pool_amount_off"],
+        gift_sku=row["pool_gift_sku"],
+        minimum_spend=row["pool_minimum_spend"],
+        codes=pool.codes,
+        held=pool.held,
+        redeemed=pool.redeemed,
+        redeemed_in_90_days=pool.redeemed_in_90_days,
+        claim_rate=pool.claim_rate,
+        redemption_rate=pool.redemption_rate,
+        share=pool.share,
+        growth=pool.growth,
+        margin_impact=pool.margin_impact,
+        quadrant=pool.quadrant.value,
+        reaches=tuple(reaches),
+    )
+
+
+def _segment(segment: Segment) -> SegmentFact:
+    return SegmentFact(
+        name=segment.name,
+        definition=SEGMENTS[segment.name],
+        members=segment.members,
+        spend=segment.spend,
+        orders=segment.orders,
+        order_value=segment.order_value,
+        codes=segment.codes,
+        redemption_rate=segment.redemption_rate,
+    )
+
+
+def without_persons(name: str) -> str:
+    """Return a pool's name without addresses, codes and long numbers, in one line of at most 80 characters."""
+    return _PERSONAL.sub("…", " ".join(name.split()))[:NAME_LENGTH_MAX]
+
+
+def _float(value: Decimal | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,227 @@
+"""How pools and audiences do: one statement each, and the formulas over what they return."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import Final
+from uuid import UUID
+
+import strawberry
+
+from app.coupons.types import POOL_COLUMNS
+from app.database import Row, database
+from app.graph.advocates import ADVOCATES, REFERRALS_MIN
+from app.scalars import described
+
+#: The share of a sale that is taken for margin while the merchant hasn't said it (`marginRate` of configureMerchant).
+MARGIN_RATE_DEFAULT: Final = Decimal("0.3")
+#: Of a merchant with more pools those that were redeemed most in 90 days are shown.
+POOLS_MAX: Final = 500
+SHARE_HIGH: Final = 0.5
+GROWTH_HIGH: Final = 0.1
+_BIGINT_MAX: Final = 2**63 - 1
+
+#: The segments, in the order in which they are shown, and what makes a member one of them. They overlap.
+SEGMENTS: Final[Mapping[str, str]] = {
+    "new": "joined within the last 30 days",
+    "active": "bought within the last 90 days",
+    "lapsed": "bought before, but not within the last 90 days",
+    "high spend": "the tenth of the buyers of the last 365 days that spent the most",
+    "advocates": f"brought at least {REFERRALS_MIN} members by converted referrals, by the latest network snapshot",
+}
+
+
+@strawberry.enum(description="Where a pool stands among a merchant's: its share of the redemptions, and its growth.")
+class Quadrant(Enum):
+    """The growth-share matrix: a share of at least 0.5 is high, a growth of at least 10 % is high."""
+
+    STAR = described("STAR", "High share, high growth.")
+    CASH_COW = described("CASH_COW", "High share, low growth.")
+    QUESTION_MARK = described("QUESTION_MARK", "Low share, high growth.")
+    DOG = described("DOG", "Low share, low growth.")
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """A pool's figures; amounts in minor units. `row` has POOL_COLUMNS."""
+
+    row: Row
+    codes: int
+    held: int
+    redeemed: int
+    redeemed_in_90_days: int
+    claim_rate: float
+    redemption_rate: float
+    share: float
+    growth: float | None
+    margin_impact: int
+    quadrant: Quadrant
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """An audience; `spend` (minor units) and `orders` are those of its members' purchases of the last 365 days.
+
+    `codes` its members ever had, `redeemed` of them are spent.
+    """
+
+    name: str
+    members: int
+    spend: int
+    orders: int
+    codes: int
+    redeemed: int
+
+    @property
+    def redemption_rate(self) -> float:
+        """Codes that its members redeemed / codes that they ever had; 0 where they had none."""
+        return _ratio(self.redeemed, self.codes)
+
+    @property
+    def order_value(self) -> int | None:
+        """What an order of its members is worth on average; None where they ordered nothing of worth."""
+        return (self.spend // self.orders or None) if self.orders else None
+
+
+# Every part is summed by pool before it meets the others, and nothing is joined but the page of pools in the end, by
+# whole keys: the cost grows with what is counted, whatever the planner knows of the tables. Stock is kept summed up by
+# a job; standing redemptions are read from an index that has all that is summed. A redemption on an order with another
+# one of the same pool counts the order again. bench/portfolio.py counts the buffers.
+POOLS: Final = f"""
+WITH part AS (
+    SELECT id AS pool_id, 0 AS codes, 0 AS held, 0 AS redeemed, 0 AS orders, 0 AS discounts,
+        0 AS of_90_days, 0 AS of_30_days, 0 AS of_30_before
+    FROM pool WHERE merchant_id = $1
+    UNION ALL
+    SELECT pool_id, sum(available + allocated + redeemed + expired + revoked), sum(allocated + redeemed + expired),
+        sum(redeemed), 0, 0, 0, 0, 0
+    FROM stock_change WHERE merchant_id = $1 GROUP BY pool_id
+    UNION ALL
+    SELECT pool_id, 0, count(*), 0, 0, 0, 0, 0, 0
+    FROM code WHERE merchant_id = $1 AND state = 'REVOKED' AND allocated_at IS NOT NULL GROUP BY pool_id
+    UNION ALL
+    SELECT pool_id, 0, 0, 0, sum(order_amount), sum(discount),
+        count(*) FILTER (WHERE redeemed_at > now() - interval '90 days'),
+        count(*) FILTER (WHERE redeemed_at > now() - interval '30 days'),
+        count(*) FILTER (
+            WHERE redeemed_at > now() - interval '60 days' AND redeemed_at <= now() - interval '30 days'
+        )
+    FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL GROUP BY pool_id
+), f AS (
+    SELECT pool_id, sum(codes) AS codes, sum(held) AS held, sum(redeemed) AS redeemed, sum(orders) AS orders,
+        sum(discounts) AS discounts, sum(of_90_days) AS of_90_days, sum(of_30_days) AS of_30_days,
+        sum(of_30_before) AS of_30_before, max(sum(of_90_days)) OVER () AS of_90_days_max
+    FROM part GROUP BY pool_id
+    ORDER BY of_90_days DESC, pool_id DESC LIMIT {POOLS_MAX}
+)
+SELECT {POOL_COLUMNS}, f.codes, f.held, f.redeemed, f.orders, f.discounts, f.of_90_days, f.of_30_days, f.of_30_before,
+    f.of_90_days_max, (SELECT margin_rate FROM merchant WHERE merchant_id = $1) AS margin_rate
+FROM f CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = $1 AND id = f.pool_id OFFSET 0) p
+ORDER BY f.of_90_days DESC, p.id DESC
+"""
+
+#: What each member of the merchant $1 is and did, in one pass over members, purchases, codes and advocates ($2: how
+#: many referrals make one). Nothing is joined, so nothing can be joined badly.
+EACH_MEMBER: Final = f"""
+told AS (
+    SELECT id AS member_id, joined_at > now() - interval '30 days' AS is_new, false AS bought_lately, false AS bought,
+        false AS is_advocate, 0 AS spend, 0 AS orders, 0 AS codes, 0 AS redeemed
+    FROM member WHERE merchant_id = $1
+    UNION ALL
+    SELECT member_id, false, max(occurred_at) > now() - interval '90 days', true, false,
+        coalesce(sum(amount) FILTER (WHERE occurred_at > now() - interval '365 days'), 0),
+        count(*) FILTER (WHERE occurred_at > now() - interval '365 days'), 0, 0
+    FROM purchase WHERE merchant_id = $1 AND reversed_at IS NULL GROUP BY member_id
+    UNION ALL
+    SELECT member_id, false, false, false, false, 0, 0, count(*), count(*) FILTER (WHERE state = 'REDEEMED')
+    FROM code WHERE merchant_id = $1 AND member_id IS NOT NULL GROUP BY member_id
+    UNION ALL
+    SELECT member_id, false, false, false, true, 0, 0, 0, 0 FROM ({ADVOCATES}) AS advocate
+), summed AS (
+    SELECT member_id, bool_or(is_new) AS is_new, bool_or(bought_lately) AS bought_lately, bool_or(bought) AS bought,
+        bool_or(is_advocate) AS is_advocate, sum(spend) AS spend, sum(orders) AS orders, sum(codes) AS codes,
+        sum(redeemed) AS redeemed
+    FROM told GROUP BY member_id
+), high AS (
+    SELECT percentile_disc(0.9) WITHIN GROUP (ORDER BY spend) AS spend FROM summed WHERE spend > 0
+), each_member AS (
+    SELECT summed.*, coalesce(summed.spend >= high.spend, false) AS is_high FROM summed CROSS JOIN high
+)
+"""
+#: In the order of SEGMENTS; everybody last.
+OF_SEGMENTS: Final = """
+(VALUES (1, is_new), (2, bought_lately), (3, bought AND NOT bought_lately), (4, is_high), (5, is_advocate), (6, true))
+    AS segment (number, is_inside)
+"""
+COUNTS: Final = f"""
+WITH {EACH_MEMBER}
+SELECT segment.number, count(*) AS members, sum(spend) AS spend, sum(orders) AS orders, sum(codes) AS codes,
+    sum(redeemed) AS redeemed
+FROM each_member CROSS JOIN LATERAL {OF_SEGMENTS} WHERE segment.is_inside GROUP BY segment.number
+"""
+
+
+async def performances(merchant_id: UUID) -> list[Performance]:
+    """Return the figures of the merchant's pools, those redeemed most within 90 days first, the newest of equals."""
+    return [_performance(row) for row in await database().rows(POOLS, merchant_id)]
+
+
+async def segments(merchant_id: UUID) -> tuple[list[Segment], Segment]:
+    """Return the merchant's segments, in the order of SEGMENTS, and all of its members as one."""
+    found = {row["number"]: row for row in await database().rows(COUNTS, merchant_id, REFERRALS_MIN)}
+    *named, everybody = (_segment(name, found.get(number)) for number, name in enumerate([*SEGMENTS, "all"], start=1))
+    return named, everybody
+
+
+def _segment(name: str, row: Row | None) -> Segment:
+    if row is None:
+        return Segment(name, members=0, spend=0, orders=0, codes=0, redeemed=0)
+    counts = {column: _whole(row[column]) for column in ("members", "spend", "orders", "codes", "redeemed")}
+    return Segment(name, **counts)
+
+
+def _performance(row: Row) -> Performance:
+    share = _ratio(row["of_90_days"], row["of_90_days_max"])
+    growth = growth_of(int(row["of_30_days"]), int(row["of_30_before"]))
+    rate = MARGIN_RATE_DEFAULT if row["margin_rate"] is None else row["margin_rate"]
+    return Performance(
+        row=row,
+        codes=int(row["codes"]),
+        held=int(row["held"]),
+        redeemed=int(row["redeemed"]),
+        redeemed_in_90_days=int(row["of_90_days"]),
+        claim_rate=_ratio(row["held"], row["codes"]),
+        redemption_rate=_ratio(row["redeemed"], row["held"]),
+        share=share,
+        growth=growth,
+        margin_impact=margin_impact(row["orders"], rate, row["discounts"]),
+        quadrant=quadrant(share, growth, has_begun=bool(row["of_30_days"])),
+    )
+
+
+def growth_of(of_30_days: int, of_30_before: int) -> float | None:
+    """Return by which share the redemptions of the last 30 days exceed those of the 30 before; None after none."""
+    return of_30_days / of_30_before - 1 if of_30_before else None
+
+
+def margin_impact(orders: Decimal, margin_rate: Decimal, discounts: Decimal) -> int:
+    """Return redeemed order amounts x margin rate - discounts given, in whole minor units, half of one to even."""
+    return _whole(round(Decimal(orders) * margin_rate - Decimal(discounts)))
+
+
+def quadrant(share: float, growth: float | None, *, has_begun: bool) -> Quadrant:
+    """Return the quadrant. Redemptions (`has_begun`) after 30 days without any, so without a growth, are a high one."""
+    is_growing = has_begun if growth is None else growth >= GROWTH_HIGH
+    if share >= SHARE_HIGH:
+        return Quadrant.STAR if is_growing else Quadrant.CASH_COW
+    return Quadrant.QUESTION_MARK if is_growing else Quadrant.DOG
+
+
+def _ratio(part: Decimal | int, whole: Decimal | int) -> float:
+    return float(part / whole) if whole else 0.0
+
+
+def _whole(value: Decimal | int) -> int:
+    """Return a sum as a BigInt has it: the sums of a merchant that means harm end there."""
+    return max(-_BIGINT_MAX, min(_BIGINT_MAX, int(value)))

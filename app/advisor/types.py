@@ -1,0 +1,277 @@
+"""Portfolios, runs of the advisor and their suggestions as the API shows them."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+import orjson
+import strawberry
+
+from app import ids
+from app.advisor.checks import AdviceRejectionReason
+from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
+from app.context import Role, Tenant
+from app.coupons.types import CodeKind, Pool
+from app.database import Row
+from app.inputs import Money, money
+from app.merchants.tenants import decrypted
+from app.operations import Info, Node, field
+from app.scalars import BigInt, described
+
+_LIVE: Final = frozenset({"QUEUED", "RUNNING"})
+
+
+@strawberry.enum(description="Who proposed a run's suggestions.")
+class AdviceSource(Enum):
+    """A model, or the rules."""
+
+    LLM = described("LLM", "The model of the configured endpoint.")
+    RULES = described("RULES", "The engine's own rules; `fallbackReason` says why.")
+
+
+@strawberry.enum(description="How far a run of the advisor is.")
+class AdviceStatus(Enum):
+    """The steps of a run, and its two ends."""
+
+    QUEUED = described("QUEUED", "It waits for a worker.")
+    RUNNING = described("RUNNING", "A worker reads the figures, asks and checks.")
+    DONE = described("DONE", "The suggestions are there.")
+    FAILED = described("FAILED", "It ended without suggestions: every worker that tried died over it.")
+
+
+@strawberry.type(description="How a pool does.")
+class PoolPerformance:
+    """A pool's figures."""
+
+    pool: Pool = strawberry.field(description="The pool.")
+    claim_rate: float = strawberry.field(description="Codes that were ever allocated / all codes, 0 to 1.")
+    redemption_rate: float = strawberry.field(description="Codes redeemed / codes that were ever allocated, 0 to 1.")
+    redemption_share: float = strawberry.field(
+        description="The pool's redemptions of the last 90 days / those of the pool with the most, 0 to 1."
+    )
+    redemption_growth: float | None = strawberry.field(
+        description="Redemptions of the last 30 days against the 30 before: 0.1 is 10 % more; null after none."
+    )
+    margin_impact: Money = strawberry.field(
+        description="Redeemed order amounts x margin rate - discounts given. While the merchant's `marginRate` is "
+        "unknown it is taken for 0.3."
+    )
+    quadrant: Quadrant = strawberry.field(
+        description="A share of at least 0.5 is high, and so is a growth of at least 10 %, or any after none."
+    )
+
+    @classmethod
+    def of(cls, performance: Performance, currency: str) -> "PoolPerformance":
+        """Return what is shown of a pool's figures."""
+        return cls(
+            pool=Pool.of(performance.row),
+            claim_rate=performance.claim_rate,
+            redemption_rate=performance.redemption_rate,
+            redemption_share=performance.share,
+            redemption_growth=performance.growth,
+            margin_impact=Money(amount_minor=BigInt(performance.margin_impact), currency=currency),
+            quadrant=performance.quadrant,
+        )
+
+
+@strawberry.type(
+    description="Members that have something in common; a member can be in several. New: joined within the last 30 "
+    "days. Active: bought within the last 90 days. Lapsed: bought before, but not within the last 90 days. High spend: "
+    "the tenth of the buyers of the last 365 days that spent the most. Advocates: brought at least 3 members by "
+    "converted referrals, as the latest network snapshot has it."
+)
+class AudienceSegment:
+    """A segment's figures."""
+
+    name: str = strawberry.field(description="new, active, lapsed, high spend or advocates.")
+    member_count: int = strawberry.field(description="How many members are in it now.")
+    redemption_rate: float = strawberry.field(description="Codes they redeemed / codes they ever had, 0 to 1.")
+    spend: Money = strawberry.field(
+        description="What they bought within the last 365 days, without purchases that were reversed."
+    )
+
+    @classmethod
+    def of(cls, segment: Segment, currency: str) -> "AudienceSegment":
+        """Return what is shown of a segment."""
+        return cls(
+            name=segment.name,
+            member_count=segment.members,
+            redemption_rate=segment.redemption_rate,
+            spend=Money(amount_minor=BigInt(segment.spend), currency=currency),
+        )
+
+
+@strawberry.type(description="How a merchant's pools and audiences do, computed when it is asked for.")
+class Portfolio:
+    """Both lists cost one statement each, and only if they are selected."""
+
+    tenant: strawberry.Private[Tenant]
+    generated_at: datetime = strawberry.field(description="When it was computed.")
+
+    @field(
+        description="Its pools in any status, the most redeemed within 90 days first, then the newest; 500 at most. "
+        "A redemption that was reversed counts for nothing but the state that it left its code in."
+    )
+    async def pools(self) -> list[PoolPerformance]:
+        """Read the figures of all pools in one statement."""
+        tenant = self.tenant
+        return [PoolPerformance.of(each, tenant.currency) for each in await performances(tenant.id)]
+
+    @field(description="Its segments, always all five: new, active, lapsed, high spend, advocates.")
+    async def segments(self) -> list[AudienceSegment]:
+        """Read the figures of all segments in one statement."""
+        tenant = self.tenant
+        named, _ = await segments(tenant.id)
+        return [AudienceSegment.of(each, tenant.currency) for each in named]
+
+
+@strawberry.type(
+    description="The create form, prefilled: field for field what createPool takes. Nothing exists until someone calls "
+    "createPool."
+)
+class PoolDraft:
+    """Terms of a pool that doesn't exist."""
+
+    name: str = strawberry.field(description="A name, at most 200 characters.")
+    kind: CodeKind = strawberry.field(description="What its codes give.")
+    percent_off: float | None = strawberry.field(description="PERCENT only: at most half of the margin.")
+    amount_off: Money | None = strawberry.field(description="AMOUNT only: at most half of an average order's margin.")
+    gift_sku: str | None = strawberry.field(
+        description="GIFT only: an article that a pool of the merchant gave; null leaves the choice to the person."
+    )
+    minimum_spend: Money | None = strawberry.field(description="What an order must be worth before discounts.")
+    maximum_discount: Money | None = strawberry.field(description="PERCENT only: the most that a code takes off.")
+    claims_per_member: int = strawberry.field(description="How many codes of it one member can have.")
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any], currency: str) -> "PoolDraft":
+        """Return the draft of a stored suggestion."""
+        return cls(
+            name=stored["name"],
+            kind=CodeKind(stored["kind"]),
+            percent_off=stored["percent_off"],
+            amount_off=money(stored["amount_off"], currency),
+            gift_sku=stored["gift_sku"],
+            minimum_spend=money(stored["minimum_spend"], currency),
+            maximum_discount=money(stored["maximum_discount"], currency),
+            claims_per_member=stored["claims_per_member"],
+        )
+
+
+@strawberry.type(description="A number of a suggestion: as it was proposed, and as the engine computed it.")
+class AdviceFigure:
+    """One number and where it is from. Amounts are in minor units."""
+
+    name: str = strawberry.field(
+        description="percentOff, amountOff, minimumSpend, maximumDiscount, claimsPerMember, audience, redemptionRate "
+        "or marginImpact; amounts are in minor units."
+    )
+    proposed: float = strawberry.field(description="What was proposed; the checked number where nothing was.")
+    checked: float = strawberry.field(description="What stands.")
+    cap: float | None = strawberry.field(description="The most that it may be; null where there is no such limit.")
+    basis: str = strawberry.field(description="Where the checked number and the cap are from.")
+
+
+@strawberry.type(description="An offer that the merchant doesn't run yet. Adopting it is calling createPool.")
+class OfferSuggestion:
+    """A suggestion that passed the checks."""
+
+    title: str = strawberry.field(description="What it is.")
+    rationale: str = strawberry.field(description="Why it may be missing; every number in it is a checked figure.")
+    segment: str = strawberry.field(description="The name of the segment that it is for.")
+    draft: PoolDraft = strawberry.field(description="The pool to create.")
+    figures: list[AdviceFigure] = strawberry.field(description="Its numbers, each checked.")
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any], currency: str) -> "OfferSuggestion":
+        """Return a stored suggestion."""
+        return cls(
+            title=stored["title"],
+            rationale=stored["rationale"],
+            segment=stored["segment"],
+            draft=PoolDraft.of(stored["draft"], currency),
+            figures=[AdviceFigure(**figure) for figure in stored["figures"]],
+        )
+
+
+@strawberry.type(description="Something that was proposed and not shown.")
+class RejectedSuggestion:
+    """A proposal that didn't pass the checks."""
+
+    title: str = strawberry.field(description="What it called itself, cut to 200 characters.")
+    reason: AdviceRejectionReason = strawberry.field(description="Why it was dropped.")
+    message: str = strawberry.field(description="The same for people.")
+
+
+@strawberry.type(description="What a merchant asked the advisor, and what came of it.")
+class AdviceRun(Node):
+    """A row of advice_run."""
+
+    row: strawberry.Private[Row]
+    status: AdviceStatus = strawberry.field(description="How far it is.")
+    source: AdviceSource | None = strawberry.field(
+        description="Who proposed the suggestions; null until there are any."
+    )
+    model: str | None = strawberry.field(
+        description="The model that was asked, as its endpoint calls it; null if none was, or until then."
+    )
+    prompt_version: str | None = strawberry.field(description="Which words it was asked with; null if none was.")
+    fallback_reason: str | None = strawberry.field(
+        description="Why rules answered instead of the model; null when the model answered."
+    )
+    requested_at: datetime = strawberry.field(description="When it was asked for.")
+    started_at: datetime | None = strawberry.field(description="When a worker took it on last.")
+    finished_at: datetime | None = strawberry.field(description="When it was done, or failed.")
+
+    @classmethod
+    def of(cls, row: Row) -> "AdviceRun":
+        """Return the run of a row of RUN_COLUMNS."""
+        source = row["run_source"]
+        return cls(
+            id=strawberry.ID(ids.encode("advicerun", row["run_id"])),
+            row=row,
+            status=AdviceStatus(row["run_status"]),
+            source=None if source is None else AdviceSource(source),
+            model=row["run_model"],
+            prompt_version=row["run_prompt_version"],
+            fallback_reason=row["run_fallback_reason"],
+            requested_at=row["run_requested_at"],
+            started_at=row["run_started_at"],
+            finished_at=row["run_finished_at"],
+        )
+
+    @staticmethod
+    def is_live(row: Row) -> bool:
+        """Whether a run may still change."""
+        return row["run_status"] in _LIVE
+
+    @field(description="Up to five offers, the best first; at least one when the run is DONE.")
+    def suggestions(self, info: Info) -> list[OfferSuggestion]:
+        """The row has them."""
+        currency = info.context.viewer.tenant.currency
+        return [OfferSuggestion.of(each, currency) for each in orjson.loads(self.row["run_suggestions"] or "[]")]
+
+    @field(description="What was proposed and dropped, and why.")
+    def rejected(self) -> list[RejectedSuggestion]:
+        """The row has them."""
+        return [
+            RejectedSuggestion(
+                title=each["title"], reason=AdviceRejectionReason(each["reason"]), message=each["message"]
+            )
+            for each in orjson.loads(self.row["run_rejected"] or "[]")
+        ]
+
+    @field(description="The figures that it started from, as JSON: no person and no code is in them; null until then.")
+    def facts(self) -> str | None:
+        """The row has them."""
+        facts: str | None = self.row["run_facts"]
+        return facts
+
+    @field(description="What the model said, word for word; ADMIN only, null to others and if none was asked.")
+    async def raw_answer(self, info: Info) -> str | None:
+        """Decrypt it."""
+        viewer = info.context.viewer
+        if self.row["run_raw_answer"] is None or viewer.role is not Role.ADMIN:
+            return None
+        return await decrypted(viewer.tenant, self.row["run_id"], "raw_answer", self.row["run_raw_answer"])

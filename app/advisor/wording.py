@@ -1,0 +1,64 @@
+"""Sentences about suggestions, made of checked figures only; and what may be kept of a model's."""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from app.advisor.facts import Facts, PoolFact, SegmentFact
+
+if TYPE_CHECKING:
+    from app.advisor.checks import Draft
+
+_OF_SEGMENT: Final = {
+    "new": "new members",
+    "active": "active members",
+    "lapsed": "members who stopped buying",
+    "high spend": "those who spend the most",
+    "advocates": "members who bring others",
+}
+_UNSEEN: Final = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+
+
+def cleaned(text: str, *, length_max: int) -> str:
+    """Return a text as one line of visible characters, cut to a length."""
+    visible = "".join(" " if unicodedata.category(character) in _UNSEEN else character for character in text)
+    return " ".join(visible.split())[:length_max].strip()
+
+
+def title(facts: Facts, segment: str, draft: "Draft") -> str:
+    """Return the name of an offer."""
+    parts = [offer(facts, draft)]
+    if draft.minimum_spend is not None:
+        parts.append(f"from {amount(facts, draft.minimum_spend)}")
+    return f"{' '.join(parts)}, for {_OF_SEGMENT[segment]}"
+
+
+def offer(facts: Facts, draft: "Draft") -> str:
+    """Return what a draft gives."""
+    if draft.percent_off is not None:
+        return f"{draft.percent_off:g} % off"
+    if draft.amount_off is not None:
+        return f"{amount(facts, draft.amount_off)} off"
+    return "A gift of your choice" if draft.gift_sku is None else "A gift"
+
+
+def rationale(facts: Facts, segment: SegmentFact, draft: "Draft", cited: Sequence[PoolFact]) -> str:
+    """Return why an offer is worth a thought."""
+    sentences = [f"{segment.members:,} members {segment.definition}."]
+    if segment.codes:
+        sentences.append(f"They redeemed {segment.redemption_rate:.0%} of the codes that they had.")
+    sentences.append(f"No live pool gives them {offer(facts, draft)} or nearly that.")
+    sentences += [
+        f"“{pool.name}” is a {pool.quadrant.replace('_', ' ').lower()}: {pool.redemption_rate:.0%} of its codes were "
+        "redeemed."
+        for pool in cited[:2]
+    ]
+    if draft.kind == "GIFT" and draft.gift_sku is None:
+        sentences.append("Choose an article that costs less than an order's margin.")
+    return " ".join(sentences)
+
+
+def amount(facts: Facts, minor: int) -> str:
+    """Return an amount for people, like 12.50 USD."""
+    decimals = len(str(facts.minor_units)) - 1
+    return f"{minor / facts.minor_units:,.{decimals}f} {facts.currency}"
