@@ -1,7 +1,8 @@
-"""A demo merchant for development, made through the API itself: keys, members, codes, rewards, points, referrals."""
+"""A demo merchant for development, made through the API itself: keys, members, codes, points, referrals and a past."""
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from app import ids
@@ -13,6 +14,8 @@ from app.embedded import DataDirectory
 from app.merchants.create_merchant import create_merchant
 from app.schema import schema
 
+#: Members without a name, who give the shop a past.
+HISTORY_MEMBERS: Final = 12
 NAMES: Final = ("Ada Lovelace", "Grace Hopper", "Alan Turing")
 #: Who invites whom, by first names: those who are invited join and buy, except for the last, who hasn't answered.
 INVITES: Final = (
@@ -46,6 +49,19 @@ mutation ($input: PoolIdInput!) {
 CREATE_REWARD: Final = """
 mutation ($input: CreateRewardInput!) {
   answer: createReward(input: $input) { ... on CreateRewardSuccess { reward { id } } }
+}
+"""
+CLAIM: Final = """
+mutation ($input: ClaimCodeInput!) { answer: claimCode(input: $input) { ... on ClaimCodeSuccess { code { text } } } }
+"""
+REDEEM: Final = """
+mutation ($input: RedeemCodesInput!) {
+  answer: redeemCodes(input: $input) { ... on RedeemCodesSuccess { totalDiscount { amountMinor } } }
+}
+"""
+RECORD: Final = """
+mutation ($input: RecordPurchaseInput!) {
+  answer: recordPurchase(input: $input) { ... on RecordPurchaseSuccess { replayed } }
 }
 """
 GRANT: Final = """
@@ -133,9 +149,8 @@ async def _make() -> Demo:
         for number, name in enumerate(NAMES, start=1)
     ]
     pool_id = await _pool(viewer, 500, name="Welcome: 10 % off", kind="PERCENT", percentOff=10.0)
-    five_dollars = {"amountMinor": 500, "currency": "USD"}
     of_rewards = await _pool(
-        viewer, 100, name="$5 for points", kind="AMOUNT", amountOff=five_dollars, claimsPerMember=10
+        viewer, 100, name="$5 for points", kind="AMOUNT", amountOff=_dollars(5), claimsPerMember=10
     )
     await _do(viewer, CREATE_REWARD, name="$5 off", cost=400, poolId=of_rewards)
     await _do(viewer, CREATE_REWARD, name="Tote bag", cost=900, stock=20)
@@ -148,6 +163,7 @@ async def _make() -> Demo:
         idempotencyKey="demo",
     )
     await _refer(viewer, {name.split()[0]: made["member"]["id"] for name, made in zip(NAMES, members, strict=True)})
+    await _history(viewer, pool_id)
     return Demo(
         merchant_id=ids.encode("merchant", merchant.id),
         admin=merchant.api_key,
@@ -186,6 +202,46 @@ async def _refer(viewer: Viewer, members: dict[str, str]) -> None:
 
 def _address(name: str) -> str:
     return f"{name.split(maxsplit=1)[0].lower()}@example.com"
+
+
+async def _history(viewer: Viewer, welcome: str) -> None:
+    """Let a few other members have bought and redeemed, so that a portfolio has something to show."""
+    coffee = await _pool(viewer, 40, name="A coffee on us", kind="GIFT", giftSku="coffee")
+    autumn = await _pool(
+        viewer, 60, name="Autumn: $8 off from $60", kind="AMOUNT", amountOff=_dollars(8), minimumSpend=_dollars(60)
+    )
+    await _pool(viewer, 25, name="Weekend: 12 % off", kind="PERCENT", percentOff=12.0)
+    now = datetime.now(UTC)
+    for number in range(HISTORY_MEMBERS):
+        enrolled = await _do(viewer, ENROL, externalId=f"demo-guest-{number}", source="STORE")
+        member_id = enrolled["member"]["id"]
+        # Some come every month, some came once and never again.
+        for turn in range(1 + number % 4):
+            await _do(
+                viewer,
+                RECORD,
+                memberId=member_id,
+                source="STORE",
+                orderId=f"demo-{number}-{turn}",
+                amount=_dollars(24 + 7 * number + 11 * turn),
+                occurredAt=(now - timedelta(days=30 * turn + 97 * (number % 3))).isoformat(),
+            )
+        for pool, every in ((welcome, 1), (autumn, 2), (coffee, 5)):
+            if number % every == 0:
+                claimed = await _do(viewer, CLAIM, poolId=pool, memberId=member_id)
+                if (number + every) % 3:
+                    await _do(
+                        viewer,
+                        REDEEM,
+                        codes=[claimed["code"]["text"]],
+                        orderId=f"demo-{number}-{pool}",
+                        orderAmount=_dollars(60 + number),
+                        memberId=member_id,
+                    )
+
+
+def _dollars(units: int) -> dict[str, object]:
+    return {"amountMinor": 100 * units, "currency": "USD"}
 
 
 async def _pool(viewer: Viewer, count: int, **terms: object) -> str:

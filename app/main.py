@@ -79,6 +79,11 @@ async def graph(_request: Request) -> Response:
     return Page.GRAPH.response()
 
 
+async def portfolio(_request: Request) -> Response:
+    """The page of a merchant's pools and of what the advisor suggests."""
+    return Page.PORTFOLIO.response()
+
+
 async def _pings(redis: Redis) -> bool:
     try:
         return bool(await redis.ping())
@@ -124,6 +129,7 @@ def application(configured: Settings | None = None) -> Starlette:
             Route("/", RedirectResponse("/graphql")),
             Route("/wallet", wallet),
             Route("/graph", graph),
+            Route("/portfolio", portfolio),
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ]
     app = Starlette(routes=routes, lifespan=lifespan)

@@ -269,6 +269,7 @@ class _Supervisor:
                 print(f"  {label:<9} {demo[name]}")
             print(f"\n  pool      {demo['pool_id']}   (active, to claim from)\n  member    {demo['member_id']}")
             print(f"\nTo try it in the browser: {url}#key={demo['admin']}")
+            print(f"Its pools, and what the advisor suggests: http://{address}/portfolio#key={demo['admin']}")
             print(f"The member's wallet, live (for a day): http://{address}/wallet#token={demo['member_token']}")
         print("\nCtrl-C stops everything.", flush=True)
 

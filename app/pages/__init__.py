@@ -21,6 +21,7 @@ class Page(Enum):
     # GraphiQL's editor writes styles into the document, and its style sheet holds its font.
     GRAPHIQL = "graphiql.html", f"{_OURS_ONLY} 'unsafe-inline'; font-src data:"
     GRAPH = "graph.html", _OURS_ONLY
+    PORTFOLIO = "portfolio.html", _OURS_ONLY
     WALLET = "wallet.html", _OURS_ONLY
 
     def response(self) -> Response:

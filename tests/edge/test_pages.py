@@ -12,7 +12,10 @@ from tests.factories import Shop
 HTML = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
 
-@pytest.mark.parametrize(("path", "title"), [("graphql", "Flash · GraphiQL"), ("wallet", "Flash · Wallet")])
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [("graphql", "Flash · GraphiQL"), ("wallet", "Flash · Wallet"), ("portfolio", "Flash · Portfolio")],
+)
 async def test_a_browser_gets_the_page_with_its_headers(shop: Shop, path: str, title: str) -> None:
     response = await shop.http.get(shop.url.removesuffix("graphql") + path, headers=HTML)
 
@@ -41,7 +44,7 @@ async def test_the_root_leads_to_the_page(shop: Shop) -> None:
     assert (response.status_code, response.headers["location"]) == (307, "/graphql")
 
 
-@pytest.mark.parametrize(("path", "count"), [("graphql", 7), ("wallet", 3)])
+@pytest.mark.parametrize(("path", "count"), [("graphql", 7), ("wallet", 3), ("portfolio", 3)])
 async def test_everything_that_the_page_loads_is_served_from_here(shop: Shop, path: str, count: int) -> None:
     page = (await shop.http.get(shop.url.removesuffix("graphql") + path, headers=HTML)).text
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
@@ -76,9 +79,9 @@ def test_the_style_sheets_fetch_nothing_from_elsewhere() -> None:
         assert [address for address in fetched if not address.startswith(("data:", "#"))] == [], sheet.name
 
 
-async def test_modules_import_nothing_from_elsewhere(shop: Shop) -> None:
-    address, seen = "/assets/wallet/page.js", set[str]()
-    waiting = {address}
+@pytest.mark.parametrize("page", ["wallet", "portfolio"])
+async def test_modules_import_nothing_from_elsewhere(shop: Shop, page: str) -> None:
+    waiting, seen = {f"/assets/{page}/page.js"}, set[str]()
     while waiting:
         address = waiting.pop()
         seen.add(address)

@@ -1,0 +1,104 @@
+"""The portfolio: what its statements touch and how long they take, for a million codes and for a tenth of that."""
+
+import json
+
+from app.advisor.facts import REACH
+from app.advisor.portfolio import COUNTS, POOLS
+from app.authentication import authenticate
+from app.context import Viewer
+from app.database import database
+from app.graph.advocates import REFERRALS_MIN
+from app.merchants.create_merchant import create_merchant
+from bench.world import add_members, add_pool
+
+#: Codes, purchases and members of the two merchants; the large one has those of a real retailer's year.
+SIZES = {"a tenth of it": (100_000, 15_585, 247), "a million codes": (1_000_000, 155_848, 2_469)}
+POOLS_COUNT = 20
+CHUNK = 5_000
+#: Six codes in ten are somebody's, and a third of these were redeemed within the last 120 days.
+CODES = """
+WITH batch AS (
+    INSERT INTO code_batch (merchant_id, id, pool_id, size, created_at)
+    VALUES ($1, gen_random_uuid(), $2, $3, now()) RETURNING id
+), made AS (
+    INSERT INTO code (merchant_id, id, pool_id, batch_id, state, ciphertext, fingerprint, suffix, member_id,
+                      matched_by, allocated_at, redeemed_at)
+    SELECT $1, uuidv7(), $2, batch.id, CASE WHEN n % 10 > 5 THEN 'AVAILABLE' WHEN n % 3 = 0 THEN 'REDEEMED'
+            ELSE 'ALLOCATED' END,
+        decode(repeat(md5(random()::text), 2), 'hex'), decode(md5(random()::text) || md5(random()::text), 'hex'), '2A',
+        CASE WHEN n % 10 <= 5 THEN ($4::uuid[])[1 + (random() * ($5::int - 1))::int] END,
+        CASE WHEN n % 10 <= 5 THEN 'MEMBER_ID' END, CASE WHEN n % 10 <= 5 THEN now() - interval '130 days' END,
+        CASE WHEN n % 10 <= 5 AND n % 3 = 0 THEN now() - random() * interval '120 days' END
+    FROM batch, generate_series(1, $3::int) AS n RETURNING *
+), redeemed AS (
+    INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
+                            currency, redeemed_at)
+    SELECT merchant_id, uuidv7(), pool_id, id, id::text, 1, 5000, 5000, 500, 'USD', redeemed_at
+    FROM made WHERE state = 'REDEEMED'
+)
+INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+SELECT $1, $2, gen_random_uuid(), count(*) FILTER (WHERE state = 'AVAILABLE'),
+    count(*) FILTER (WHERE state = 'ALLOCATED'), count(*) FILTER (WHERE state = 'REDEEMED'), 0, 0
+FROM made
+"""
+PURCHASES = """
+INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, currency, points, occurred_at, recorded_at)
+SELECT $1, uuidv7(), ($2::uuid[])[1 + (random() * ($3::int - 1))::int], 'STORE', gen_random_uuid()::text,
+    (random() * 10000)::int, 'USD', 0, now() - random() * interval '400 days', now()
+FROM generate_series(1, $4::int)
+"""
+
+
+async def fill(viewer: Viewer, codes: int, purchases: int, members_count: int) -> None:
+    """Give a merchant members, pools, codes, redemptions and purchases."""
+    members = await add_members(viewer, members_count)
+    for _ in range(POOLS_COUNT):
+        pool_id = await add_pool(viewer)
+        for _ in range(0, codes // POOLS_COUNT, CHUNK):
+            await database().row(CODES, viewer.merchant_id, pool_id, CHUNK, members, members_count)
+    for start in range(0, purchases, CHUNK):
+        rows = min(CHUNK, purchases - start)
+        await database().row(PURCHASES, viewer.merchant_id, members, members_count, rows)
+
+
+async def _measured(sql: str, *args: object) -> tuple[int, float]:
+    """Return the buffers that a statement touches and its milliseconds: of three runs the fastest."""
+    plans = []
+    for _ in range(3):
+        row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
+        plans.append(json.loads("" if row is None else row["QUERY PLAN"])[0])
+    best = min(plans, key=lambda plan: plan["Execution Time"])
+    touched = best["Plan"]["Shared Hit Blocks"] + best["Plan"]["Shared Read Blocks"]
+    return touched, best["Execution Time"]
+
+
+async def measure(viewer: Viewer) -> list[str]:
+    """Fill two merchants of one database, and measure what the portfolio and the advisor's facts read."""
+    lines = ["| merchant | statement | buffers | ms |", "|---|---|---:|---:|"]
+    found: dict[str, list[int]] = {}
+    for name, size in SIZES.items():
+        owner = await _another(viewer, name)
+        await fill(owner, *size)
+        states = {"written just now": "SELECT 1", "vacuumed": "VACUUM (ANALYZE)"}
+        for state, statement in states.items():
+            await database().row(statement)
+            for what, sql, args in (
+                ("pools", POOLS, ()), ("segments", COUNTS, (REFERRALS_MIN,)),
+                ("whom pools reach", REACH, (REFERRALS_MIN,)),
+            ):  # fmt: skip
+                touched, milliseconds = await _measured(sql, owner.merchant_id, *args)
+                found.setdefault(f"{what}, {state}", []).append(touched)
+                lines.append(f"| {name}, {state} | {what} | {touched:,} | {milliseconds:,.0f} |")
+    lines += ["", "For ten times the data buffers grow by: " + ", ".join(
+        f"{large / small:.1f} ({what})" for what, (small, large) in found.items()
+    ) + "."]  # fmt: skip
+    return lines
+
+
+async def _another(viewer: Viewer, name: str) -> Viewer:
+    """Make a merchant, and return its ADMIN."""
+    made = await create_merchant(name, viewer.tenant.currency)
+    owner = await authenticate(f"Bearer {made.api_key}")
+    if owner is None:
+        raise RuntimeError("a key that was just made proves nobody")
+    return owner
