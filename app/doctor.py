@@ -5,6 +5,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -36,6 +37,7 @@ async def examine(*, as_json: bool) -> int:
         database,
         *data_keys,
         await _redis(data),
+        _advisor(),
     ]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
@@ -128,6 +130,22 @@ async def _redis(data: DataDirectory) -> Finding:
     except ConfigurationError as error:
         return Finding("valkey", "doesn't answer; claims go on without it, jobs and live updates wait", str(error))
     return Finding("valkey", "embedded, answers" if embedded else "answers")
+
+
+def _advisor() -> Finding:
+    """Tell what the advisor asks; whether it answers is seen by asking, which may cost money."""
+    configured = settings()
+    if configured.advisor_base_url is None:
+        return Finding("advisor", "rules only: FLASH_ADVISOR_BASE_URL names no endpoint")
+    key = "a key" if configured.advisor_api_key is not None else "no key"
+    limits = (
+        f"{configured.advisor_timeout_seconds:g} s, {configured.advisor_tokens_max:,} tokens, "
+        f"temperature {configured.advisor_temperature:g}"
+    )
+    endpoint = urlsplit(configured.advisor_base_url)
+    # A password in the URL stays there.
+    shown = endpoint._replace(netloc=endpoint.netloc.rpartition("@")[2]).geturl()
+    return Finding("advisor", f"model {configured.advisor_model!r} of {shown} with {key}, at most {limits}")
 
 
 def _configured_keys(data: DataDirectory) -> MasterKeyring | None:

@@ -15,6 +15,7 @@ from bench import (
     graph_snapshot,
     live_wallet,
     points_buffers,
+    portfolio,
     round_trips,
 )
 from bench.world import run
@@ -27,6 +28,7 @@ MEASUREMENTS = {
     "S4: a campaign to 5,000": create_campaign.measure,
     "S5: a thousand live wallets": live_wallet.measure,
     "Points": points_buffers.measure,
+    "The portfolio": portfolio.measure,
     "S6: a snapshot of the network": graph_snapshot.measure,
     "S7: reading a snapshot": graph_reads.measure,
     "Snapshots beside claims": graph_beside_claims.measure,

@@ -234,7 +234,10 @@ def _amount(proposal: Proposal, facts: Facts, segment: SegmentFact, figures: lis
     if facts.amount_max is not None:
         basis += f", and {facts.amount_max} as the merchant's own limit"
     figures.append(Figure("amountOff", proposed, checked, cap, basis))
-    return checked, math.ceil(checked / (facts.margin_rate * MARGIN_SHARE_MAX) - 1e-9)
+    least_spend = math.ceil(checked / (facts.margin_rate * MARGIN_SHARE_MAX) - 1e-9)
+    # Whole units of the currency look like an offer.
+    whole = -(-least_spend // facts.minor_units) * facts.minor_units
+    return checked, whole if least_spend > facts.minor_units else least_spend
 
 
 def _gift(proposal: Proposal, facts: Facts) -> str | None:

@@ -1,8 +1,8 @@
 """What the rules propose: the gaps in what a merchant runs, the most promising first. Pure, and the same every time.
 
 A gap is a cell of (segment x kind x value band) that no live pool fills. What it promises is read from the facts: how
-much the segment's members spend and how little of it their codes reached, how pools of its kind and of nearly its value
-were redeemed, and in which quadrants those stand.
+the segment's members redeem and what their orders are worth, how pools of its kind and of nearly its value were
+redeemed, and in which quadrants those stand.
 """
 
 import math
@@ -26,6 +26,10 @@ QUADRANT_WEIGHTS: Final = {"STAR": 1.3, "QUESTION_MARK": 1.1, "CASH_COW": 1.0, "
 UNTRIED_WEIGHT: Final = 0.9
 #: So many codes at the merchant's own rate are added to each kind's and band's count, so that one code proves nothing.
 PRIOR_CODES: Final = 20
+#: Added to both rates, so that the first few codes of a merchant don't decide.
+RATE_PRIOR: Final = 0.02
+#: How much more, or less, an order of a segment may count than one of all members.
+WORTH_MAX: Final = 2.0
 PROPOSALS_MAX: Final = 5
 PER_SEGMENT_MAX: Final = 2
 
@@ -63,8 +67,8 @@ def _gaps(facts: Facts) -> Iterator[Cell]:
             continue
         for kind, band, value in _offers(facts, segment):
             if runs_already(facts, segment.name, kind, value) is None:
-                like = tuple(_like(facts, kind, value))
-                yield Cell(segment, kind, band, value, _score(facts, segment, kind, band, like), like)
+                like = tuple(pools_like(facts, kind, value))
+                yield Cell(segment, kind, band, value, promise(facts, segment, kind, band, value), like)
 
 
 def _offers(facts: Facts, segment: SegmentFact) -> Iterator[tuple[ProposedKind, str, float | str]]:
@@ -87,7 +91,7 @@ def _offers(facts: Facts, segment: SegmentFact) -> Iterator[tuple[ProposedKind, 
         yield "GIFT", "middle", sku
 
 
-def _like(facts: Facts, kind: str, value: float | str | None) -> Iterator[PoolFact]:
+def pools_like(facts: Facts, kind: str, value: float | str | None) -> Iterator[PoolFact]:
     """Yield the pools of a kind and of nearly a value, live or archived."""
     for pool in facts.pools:
         given = {"PERCENT": pool.percent_off, "AMOUNT": pool.amount_off, "GIFT": pool.gift_sku}[kind]
@@ -95,27 +99,25 @@ def _like(facts: Facts, kind: str, value: float | str | None) -> Iterator[PoolFa
             yield pool
 
 
-def _score(facts: Facts, segment: SegmentFact, kind: str, band: str, like: tuple[PoolFact, ...]) -> float:
-    """Return what a gap promises: (who is there) x (how such pools are redeemed) x (where they stand) x (what fits).
+def promise(facts: Facts, segment: SegmentFact, kind: str, band: str, value: float | str | None) -> float:
+    """Return what an offer promises: (what a code brings) x (how such pools are redeemed and stand) x (what fits).
 
-    Who is there counts by its spend where there is any, else by its number, as a share of the largest segment's; codes
-    that reached it already, and were left unspent, count against it.
+    What a code brings is how the segment redeems against all members, times what its orders are worth against theirs;
+    its size counts by its root, for an offer is for those who will use it, not for as many as possible.
     """
-    spends = max(each.spend for each in facts.segments)
-    size = segment.spend / spends if spends else 0.0
-    number = segment.members / max(1, *(each.members for each in facts.segments))
     rate, _ = redemption_rate_of(facts, segment)
-    audience = (0.1 + 0.6 * size + 0.3 * number) * (0.5 + rate)
-    return (
-        audience
-        * _redeemed(facts, kind, like)
-        * _standing(like)
-        * (FIT if BAND_OF_SEGMENT[segment.name] == band else 1)
-    )
+    brings = (rate + RATE_PRIOR) / (facts.redemption_rate + RATE_PRIOR)
+    if segment.order_value is not None and facts.order_value is not None:
+        brings *= min(WORTH_MAX, max(1 / WORTH_MAX, segment.order_value / facts.order_value))
+    largest = max(1, *(each.members for each in facts.segments))
+    size = 0.5 + 0.5 * math.sqrt(segment.members / largest)
+    like = tuple(pools_like(facts, kind, value))
+    fit = FIT if BAND_OF_SEGMENT[segment.name] == band else 1.0
+    return brings * size * redemption_rate_like(facts, kind, like) * _standing(like) * fit
 
 
-def _redeemed(facts: Facts, kind: str, like: tuple[PoolFact, ...]) -> float:
-    """Return how pools like this are redeemed: first of nearly the value, then of the kind, then of all."""
+def redemption_rate_like(facts: Facts, kind: str, like: tuple[PoolFact, ...]) -> float:
+    """Return how pools like these are redeemed: first of nearly the value, then of the kind, then of all."""
     of_kind = [pool for pool in facts.pools if pool.kind == kind]
     of_all = _smoothed(facts.pools, 0.1)
     return _smoothed(like, _smoothed(tuple(of_kind), of_all))

@@ -218,7 +218,7 @@ def test_the_cap_of_percentages_is_the_margin_or_the_merchants_limit(known: dict
         ({}, {"amount_off": 99_999}, (1_000, 5_000, None)),
         ({}, {"amount_off": 700, "minimum_spend": 4_000}, (700, 4_000, None)),
         ({}, {"amount_off": 700, "minimum_spend": 9e9}, (700, 20_000, None)),
-        ({"amount_max": 250}, {"amount_off": 700}, (250, 1_250, None)),
+        ({"amount_max": 250}, {"amount_off": 700}, (250, 1_300, None)),
         ({"amount_max": 250}, {"kind": "PERCENT", "percent_off": 15.0}, (None, None, 250)),
         ({}, {"kind": "PERCENT", "percent_off": 15.0, "maximum_discount": 1e9}, (None, None, 3_000)),
     ],

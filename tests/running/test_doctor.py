@@ -27,7 +27,23 @@ def test_an_untouched_machine_is_well_and_stays_untouched(tmp_path: Path) -> Non
     assert found["master keys"] == {"state": "made on first start", "advice": ""}
     assert found["database"] == {"state": "embedded, not running; `flash up` starts it", "advice": ""}
     assert found["valkey"] == {"state": "embedded, not running; `flash up` starts it", "advice": ""}
+    assert found["advisor"] == {"state": "rules only: FLASH_ADVISOR_BASE_URL names no endpoint", "advice": ""}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_advisors_endpoint_is_shown_without_its_secrets(tmp_path: Path) -> None:
+    found = findings(
+        "--data",
+        tmp_path / "new",
+        status=0,
+        FLASH_ADVISOR_BASE_URL="https://user:verysecret@models.example/v1",
+        FLASH_ADVISOR_API_KEY="verysecret",
+        FLASH_ADVISOR_MODEL="large",
+        FLASH_ADVISOR_TEMPERATURE="0",
+    )
+
+    shown = "model 'large' of https://models.example/v1 with a key, at most 60 s, 2,000 tokens, temperature 0"
+    assert found["advisor"]["state"] == shown
 
 
 @pytest.mark.parametrize("by", ["option", "variable"])

@@ -87,9 +87,17 @@ function place({ redemptionShare: share, redemptionGrowth, quadrant }) {
 function showPools(pools) {
   const most = Math.max(1, ...pools.map(({ pool }) => pool.stock.redeemed));
   const source = element["bubble-source"].firstElementChild;
+  const taken = new Map();
   const drawn = pools.map((each, rank) => {
     const bubble = source.cloneNode(true);
-    const { x, y } = place(each);
+    const at = place(each);
+    const y = at.y;
+    let x = at.x;
+    // Pools that stand in one place are drawn beside each other, and the first one is named.
+    const spot = `${Math.round(x / 8)} ${Math.round(y / 8)}`;
+    const beside = taken.get(spot) ?? 0;
+    taken.set(spot, beside + 1);
+    x = Math.min(FRAME.right - 8, x + 14 * beside);
     const radius = 5 + 19 * Math.sqrt(each.pool.stock.redeemed / most);
     const [title, circle, label] = bubble.children;
     bubble.dataset.quadrant = each.quadrant;
@@ -98,7 +106,7 @@ function showPools(pools) {
     for (const [name, value] of Object.entries({ cx: x, cy: y, r: radius })) circle.setAttribute(name, value.toFixed(1));
     label.setAttribute("x", Math.min(FRAME.right - 60, Math.max(FRAME.left + 60, x)).toFixed(1));
     label.setAttribute("y", (y - radius - 5).toFixed(1));
-    label.textContent = rank < BUBBLES_LABELLED ? shortened(each.pool.name) : "";
+    label.textContent = rank < BUBBLES_LABELLED && beside === 0 ? shortened(each.pool.name) : "";
     return bubble;
   });
   // The largest first, so that small ones lie on top.
