@@ -27,7 +27,7 @@ SEGMENTS: Final[Mapping[str, str]] = {
     "new": "joined within the last 30 days",
     "active": "bought within the last 90 days",
     "lapsed": "bought before, but not within the last 90 days",
-    "high spend": "the tenth of the buyers of the last 365 days that spent the most",
+    "high spend": "are the tenth of the buyers of the last 365 days that spent the most",
     "advocates": f"brought at least {REFERRALS_MIN} members by converted referrals, by the latest network snapshot",
 }
 

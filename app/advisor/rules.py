@@ -149,10 +149,15 @@ def _proposal(facts: Facts, cell: Cell) -> Proposal:
         amount_off=number if cell.kind == "AMOUNT" else None,
         gift_sku=value if isinstance(value, str) else None,
         # Who spends the most is asked for a little more than its usual order.
-        minimum_spend=1.2 * order_value if order_value and cell.segment.name == "high spend" else None,
+        minimum_spend=_rounded(facts, order_value) if order_value and cell.segment.name == "high spend" else None,
         maximum_discount=None,
         claims_per_member=1.0,
     )
+
+
+def _rounded(facts: Facts, order_value: int) -> float:
+    """Return a fifth more than an order is worth, in whole units of the currency."""
+    return float(math.ceil(1.2 * order_value / facts.minor_units) * facts.minor_units)
 
 
 def _last_resort(facts: Facts) -> Proposal:

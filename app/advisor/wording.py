@@ -44,10 +44,12 @@ def offer(facts: Facts, draft: "Draft") -> str:
 
 def rationale(facts: Facts, segment: SegmentFact, draft: "Draft", cited: Sequence[PoolFact]) -> str:
     """Return why an offer is worth a thought."""
-    sentences = [f"{segment.members:,} members {segment.definition}."]
+    members = "1 member" if segment.members == 1 else f"{segment.members:,} members"
+    sentences = [f"Segment: {members} that {segment.definition}."]
     if segment.codes:
         sentences.append(f"They redeemed {segment.redemption_rate:.0%} of the codes that they had.")
-    sentences.append(f"No live pool gives them {offer(facts, draft)} or nearly that.")
+    given = offer(facts, draft)
+    sentences.append(f"No live pool gives them {given[0].lower()}{given[1:]} or nearly that.")
     sentences += [
         f"“{pool.name}” is a {pool.quadrant.replace('_', ' ').lower()}: {pool.redemption_rate:.0%} of its codes were "
         "redeemed."

@@ -289,7 +289,7 @@ async def test_words_with_a_number_or_a_way_out_that_is_not_ours_are_replaced(
     (kept,) = (await advised(shop))["suggestions"]
 
     assert kept["title"] == kept["draft"]["name"] == "15 % off, for members who stopped buying"
-    assert kept["rationale"].startswith("0 members bought before, but not within the last 90 days.")
+    assert kept["rationale"].startswith("Segment: 0 members that bought before, but not within the last 90 days.")
 
 
 async def test_words_with_checked_numbers_are_kept(shop: Shop, model: ModelServer) -> None:
