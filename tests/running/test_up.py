@@ -127,8 +127,9 @@ def test_the_links_that_it_prints_open_what_they_say(tmp_path: Path) -> None:
         assert process.stdout is not None
         try:
             printed.extend(itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout))
-            graphiql, wallet = [word for line in printed for word in line.split() if "#" in word]
-            pages = [httpx.get(link, headers={"accept": "text/html"}, timeout=30).text for link in (graphiql, wallet)]
+            graphiql, portfolio, wallet = [word for line in printed for word in line.split() if "#" in word]
+            links = (graphiql, portfolio, wallet)
+            pages = [httpx.get(link, headers={"accept": "text/html"}, timeout=30).text for link in links]
             key, token = graphiql.partition("#key=")[2], wallet.partition("#token=")[2]
             roles = [
                 httpx.post(
@@ -143,7 +144,9 @@ def test_the_links_that_it_prints_open_what_they_say(tmp_path: Path) -> None:
             process.terminate()
             process.communicate(timeout=40)
 
-    assert ["<title>Flash · GraphiQL</title>" in pages[0], "<title>Flash · Wallet</title>" in pages[1]] == [True, True]
+    titles = [page.partition("<title>")[2].partition("</title>")[0] for page in pages]
+    assert titles == ["Flash · GraphiQL", "Flash · Portfolio", "Flash · Wallet"]
+    assert portfolio.partition("#key=")[2] == key
     assert roles == ["ADMIN", "MEMBER"]
 
 
