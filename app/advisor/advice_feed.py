@@ -18,6 +18,7 @@ log = logging.getLogger("flash.advisor")
 
 #: How often the watched runs are compared with the table, whatever rings: a lost ring costs so long.
 _SWEEP_SECONDS: Final = 2.0
+_AWAY_SECONDS: Final = 1.0
 
 SWEEP: Final = """
 SELECT asked.merchant_id, asked.id FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (merchant_id, id, state)
@@ -56,9 +57,7 @@ class AdviceFeed:
         async with self._watching((merchant_id, run_id)) as watcher:
             while True:
                 watcher.rung.clear()
-                row = await database().row(FIND_RUN, merchant_id, run_id)
-                if row is None:
-                    raise RuntimeError("a run that was found is gone")
+                row = await _read(merchant_id, run_id)
                 state = f"{row['run_status']}{row['run_attempts']}"
                 if state != watcher.state:
                     watcher.state = state
@@ -121,6 +120,21 @@ class AdviceFeed:
         merchants, run_ids = zip(*(run for run, _ in told), strict=True)
         for row in await database().rows(SWEEP, merchants, run_ids, [state for _, state in told]):
             self._heard(channel(row["merchant_id"], row["id"]), {})
+
+
+async def _read(merchant_id: UUID, run_id: UUID) -> Row:
+    """Return a run; waits out an absent database."""
+    while True:
+        try:
+            row = await database().row(FIND_RUN, merchant_id, run_id)
+        except Exception as error:
+            if not is_away(error):
+                raise
+        else:
+            if row is None:
+                raise RuntimeError("a run that was found is gone")
+            return row
+        await asyncio.sleep(_AWAY_SECONDS)
 
 
 _feed: AdviceFeed | None = None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 import strawberry
@@ -11,7 +12,7 @@ import strawberry
 from app import ids
 from app.advisor.checks import AdviceRejectionReason
 from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
-from app.context import Role, Tenant
+from app.context import Role, Tenant, Viewer
 from app.coupons.types import CodeKind, Pool
 from app.database import Row
 from app.inputs import Money, money
@@ -102,9 +103,17 @@ class AudienceSegment:
         )
 
 
+async def _performances(_viewer: Viewer, merchant_ids: list[UUID]) -> Mapping[UUID, list[Performance]]:
+    return {merchant_id: await performances(merchant_id) for merchant_id in merchant_ids}
+
+
+async def _segments(_viewer: Viewer, merchant_ids: list[UUID]) -> Mapping[UUID, list[Segment]]:
+    return {merchant_id: (await segments(merchant_id))[0] for merchant_id in merchant_ids}
+
+
 @strawberry.type(description="How a merchant's pools and audiences do, computed when it is asked for.")
 class Portfolio:
-    """Both lists cost one statement each, and only if they are selected."""
+    """Both lists cost one statement each, however often they are selected, and none if they are not."""
 
     tenant: strawberry.Private[Tenant]
     generated_at: datetime = strawberry.field(description="When it was computed.")
@@ -113,17 +122,16 @@ class Portfolio:
         description="Its pools in any status, the most redeemed within 90 days first, then the newest; 500 at most. "
         "A redemption that was reversed counts for nothing but the state that it left its code in."
     )
-    async def pools(self) -> list[PoolPerformance]:
+    async def pools(self, info: Info) -> list[PoolPerformance]:
         """Read the figures of all pools in one statement."""
-        tenant = self.tenant
-        return [PoolPerformance.of(each, tenant.currency) for each in await performances(tenant.id)]
+        found = await info.context.load(_performances, self.tenant.id)
+        return [PoolPerformance.of(each, self.tenant.currency) for each in found]
 
     @field(description="Its segments, always all five: new, active, lapsed, high spend, advocates.")
-    async def segments(self) -> list[AudienceSegment]:
+    async def segments(self, info: Info) -> list[AudienceSegment]:
         """Read the figures of all segments in one statement."""
-        tenant = self.tenant
-        named, _ = await segments(tenant.id)
-        return [AudienceSegment.of(each, tenant.currency) for each in named]
+        found = await info.context.load(_segments, self.tenant.id)
+        return [AudienceSegment.of(each, self.tenant.currency) for each in found]
 
 
 @strawberry.type(

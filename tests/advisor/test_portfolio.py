@@ -161,5 +161,8 @@ async def test_a_portfolio_is_two_round_trips_for_any_number_of_pools(counter: C
     for number in range(5):
         await counted_shop.pool(codes=1, name=f"pool {number}")
     many = await counter.during(lambda: portfolio(counted_shop))
+    fields = "pools { quadrant } segments { name }"
+    document = f"{{ a: portfolio {{ {fields} }} b: portfolio {{ {fields} }} }}"
+    aliased = await counter.during(lambda: counted_shop.data(document))
 
-    assert len(one) == len(many) == 2
+    assert len(one) == len(many) == len(aliased) == 2
