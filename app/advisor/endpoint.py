@@ -148,32 +148,33 @@ class Endpoint:
 
 
 def _read(said: str, problems: list[str]) -> tuple[list[Proposal], list[str]]:
-    """Return the proposals in a text and what is wrong with it. An answer that was cut off but whole is whole."""
+    """Return the proposals in a text and what is wrong with it. Of one that was cut off the whole ones are taken."""
     found = _json_in(said)
-    if found is None:
-        return [], problems or ["it is not JSON"]
-    return read_answer(found)
+    return ([], problems or ["it is not JSON"]) if found is None else read_answer(found)
 
 
 def _json_in(said: str) -> Any:
-    """Return the first JSON object of suggestions in a text, whatever is around it, or a bare list of them."""
+    """Return the JSON object of suggestions in a text, whatever is around it; else those objects that are suggestions.
+
+    These are all that is left of an answer without its end, or of one that is a bare list.
+    """
     decoder = json.JSONDecoder()
-    start, fallback = -1, None
+    objects: list[dict[str, Any]] = []
+    at = said.find("{")
     for _ in range(_BRACES_MAX):
-        start = min((at for at in (said.find("{", start + 1), said.find("[", start + 1)) if at >= 0), default=-1)
-        if start < 0:
+        if at < 0:
             break
         try:
-            found, _ = decoder.raw_decode(said, start)
+            found, end = decoder.raw_decode(said, at)
         except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict) and "suggestions" in found:
-            return found
-        if fallback is None and isinstance(found, list) and found and isinstance(found[0], dict):
-            fallback = {"suggestions": found}
-        elif fallback is None and isinstance(found, dict):
-            fallback = found
-    return fallback
+            end = at + 1
+        else:
+            if "suggestions" in found:
+                return found
+            objects.append(found)
+        at = said.find("{", end)
+    suggestions = [each for each in objects if "segment" in each]
+    return {"suggestions": suggestions} if suggestions else next(iter(objects), None)
 
 
 def _pause(retry_after: str | None) -> float:

@@ -233,6 +233,7 @@ AROUND = {
     "prose": "Sure! Here you go:\n{0}\nDo you want {{more}}?",
     "a fence": "```json\n{0}\n```",
     "thoughts": "<think>{{what [do they]}} lack?</think>{0}",
+    "no object around": "[{0}]",
     "another object before": '{{"note": "I thought about it"}} {0}',
 }
 
@@ -246,6 +247,18 @@ async def test_what_is_around_the_json_is_left_out(shop: Shop, model: ModelServe
 
     assert (run["source"], len(model.requests)) == ("LLM", 1)
     assert [each["draft"]["percentOff"] for each in run["suggestions"]] == [15.0]
+
+
+async def test_of_an_answer_that_is_cut_off_what_is_whole_is_taken(shop: Shop, model: ModelServer) -> None:
+    await shop.pool(codes=2)
+    whole = suggested(suggestion(), suggestion(segment="new", percent_off=13, title="Whole, too"))
+    cut = whole.removesuffix("]}") + ', {"title": "Not who'
+    model.replies = [said(cut, finish_reason="length")]
+
+    run = await advised(shop)
+
+    assert [each["title"] for each in run["suggestions"]] == ["Come back", "Whole, too"]
+    assert (run["source"], len(model.requests)) == ("LLM", 1)
 
 
 async def test_a_wrong_answer_is_repaired_once_by_its_errors(shop: Shop, model: ModelServer) -> None:
