@@ -59,11 +59,6 @@ mutation ($input: RedeemCodesInput!) {
   answer: redeemCodes(input: $input) { ... on RedeemCodesSuccess { totalDiscount { amountMinor } } }
 }
 """
-RECORD: Final = """
-mutation ($input: RecordPurchaseInput!) {
-  answer: recordPurchase(input: $input) { ... on RecordPurchaseSuccess { replayed } }
-}
-"""
 GRANT: Final = """
 mutation ($input: GrantPointsInput!) { answer: grantPoints(input: $input) { ... on GrantPointsSuccess { replayed } } }
 """

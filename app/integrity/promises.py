@@ -46,6 +46,7 @@ REFERENCES: Final = (
     Reference("delivery", "campaign_id", "campaign"),
     Reference("delivery", "code_id", "code"),
     Reference("redemption", "code_id", "code"),
+    Reference("redemption", "pool_id", "pool"),
     Reference("reversal", "redemption_id", "redemption"),
     Reference("points_entry", "member_id", "wallet", "member_id"),
     Reference("points_due", "entry_id", "points_entry"),
@@ -290,6 +291,8 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'invite.expired', id FROM invite WHERE merchant_id = $1 AND status = 'EXPIRED'
     UNION ALL SELECT 'invite.cancelled', id FROM invite WHERE merchant_id = $1 AND status = 'CANCELLED'
     UNION ALL SELECT 'referral.converted', id FROM referral WHERE merchant_id = $1
+    UNION ALL SELECT 'referral.declined', id FROM referral WHERE merchant_id = $1 AND declined_at IS NOT NULL
+    UNION ALL SELECT 'advice_run.requested', id FROM advice_run WHERE merchant_id = $1
 """
 _SAYS: Final = """
     CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'points.debited' THEN 'points.credited'

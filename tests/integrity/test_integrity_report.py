@@ -84,9 +84,9 @@ BREAKS = [
     ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 1),
     (
         "REDEEMED_ONCE",
-        """INSERT INTO redemption (merchant_id, id, code_id, order_id, position, order_amount, base, discount, currency,
-            redeemed_at)
-        SELECT merchant_id, gen_random_uuid(), code_id, 'another', position, order_amount, base, discount, currency,
+        """INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
+            currency, redeemed_at)
+        SELECT merchant_id, gen_random_uuid(), pool_id, code_id, 'another', position, order_amount, base, discount, currency,
             redeemed_at FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
         1,
     ),
