@@ -28,8 +28,9 @@ CROSS JOIN LATERAL (
 ) held
 CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = $1 AND id = held.pool_id OFFSET 0) asked
 CROSS JOIN LATERAL (
-    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM claim
-    WHERE merchant_id = $1 AND pool_id = held.pool_id AND member_id = $3
+    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM (
+        SELECT slot FROM claim WHERE merchant_id = $1 AND pool_id = held.pool_id AND member_id = $3 ORDER BY slot
+    ) claims
 ) own
 ORDER BY held.claimed_at, waiting.id
 """

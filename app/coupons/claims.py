@@ -127,12 +127,17 @@ _WHO_BY_EMAIL: Final = """
     SELECT (SELECT member_id FROM address WHERE merchant_id = $1 AND email_index = $3) AS member_id,
         $3::bytea AS email_index
 """
-_CLAIMS_BY_MEMBER: Final = "SELECT * FROM claim WHERE merchant_id = $1 AND pool_id = {pool} AND member_id = $3"
+# In the order of the index to read: to a planner that has seen the table empty, the index of the pool's claims is as
+# good as that of the claimant's (measured: 132 buffers instead of 3 after 6,000 claims).
+_CLAIMS_BY_MEMBER: Final = """
+    SELECT * FROM claim WHERE merchant_id = $1 AND pool_id = {pool} AND member_id = $3 ORDER BY slot
+"""
 _CLAIMS_BY_EMAIL: Final = """
-    SELECT * FROM claim
-    WHERE merchant_id = $1 AND pool_id = {pool} AND email_index = $3 AND (SELECT member_id FROM who) IS NULL
+    (SELECT * FROM claim WHERE merchant_id = $1 AND pool_id = {pool} AND email_index = $3
+        AND (SELECT member_id FROM who) IS NULL ORDER BY slot)
     UNION ALL
-    SELECT * FROM claim WHERE merchant_id = $1 AND pool_id = {pool} AND member_id = (SELECT member_id FROM who)
+    (SELECT * FROM claim WHERE merchant_id = $1 AND pool_id = {pool} AND member_id = (SELECT member_id FROM who)
+        ORDER BY slot)
 """
 # The address's row is where a claim by e-mail and the verification of that address meet. Whoever comes second waits,
 # and if the address has become a member's since this statement began, nothing is claimed: it is asked again.
