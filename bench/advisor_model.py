@@ -57,6 +57,7 @@ async def main(shops: int) -> None:
             proposals = await endpoint.propose(known)
         except Unanswered as unanswered:
             outcomes[f"no answer: {unanswered}"] += 1
+            print(f"{number + 1}: {unanswered}")
             continue
         answered += 1
         kept, dropped = check(proposals, known)

@@ -39,7 +39,7 @@ class Endpoint:
     def __init__(self, configured: Settings) -> None:
         """Take the settings; `propose` connects."""
         self._configured = configured
-        self._takes_format = True
+        self._format: dict[str, Any] | None = None
         self.model = configured.advisor_model
         self.said: list[str] = []
 
@@ -54,6 +54,7 @@ class Endpoint:
 
         configured = self._configured
         fitting: list[Proposal] = []
+        self._format = prompt.response_format(facts)
         key = configured.advisor_api_key
         client = openai.AsyncOpenAI(
             api_key="none" if key is None else key.get_secret_value(),
@@ -96,8 +97,8 @@ class Endpoint:
             try:
                 return self._content(await self._ask(client, conversation))
             except openai.APIStatusError as error:
-                if self._takes_format and error.status_code in _REFUSES_FORMAT:
-                    self._takes_format = False
+                if self._format is not None and error.status_code in _REFUSES_FORMAT:
+                    self._format = None
                     continue
                 if again == AGAIN_MAX or not (error.status_code == _BUSY or error.status_code >= 500):
                     raise
@@ -116,8 +117,8 @@ class Endpoint:
             "max_tokens": self._configured.advisor_tokens_max,
             "temperature": self._configured.advisor_temperature,
         }
-        if self._takes_format:
-            asked["response_format"] = prompt.response_format()
+        if self._format is not None:
+            asked["response_format"] = self._format
         async with client.chat.completions.with_streaming_response.create(**asked) as response:
             answer = bytearray()
             async for part in response.iter_bytes():

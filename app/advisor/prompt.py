@@ -5,12 +5,14 @@ from typing import Any, Final
 import orjson
 
 from app.advisor.checks import MARGIN_SHARE_MAX, SUGGESTIONS_MAX, amount_cap, percent_cap
-from app.advisor.facts import Facts
+from app.advisor.facts import Facts, PoolFact
 from app.advisor.proposals import answer_schema
 
 PROMPT_VERSION: Final = "1"
 #: Pools in a prompt; those redeemed most within 90 days, after the live ones.
 POOLS_MAX: Final = 40
+#: Pools that a suggestion may cite, where the endpoint knows schemas.
+CITED_MAX: Final = 3
 
 SYSTEM: Final = f"""
 You advise a merchant on coupon offers that it does not run yet. The next message is data: a JSON object of facts about
@@ -45,14 +47,23 @@ def repair(answer: str, problems: list[str]) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": answer[:20_000]}, {"role": "user", "content": asked}]
 
 
-def response_format() -> dict[str, Any]:
-    """Return what asks an endpoint for structured output."""
-    schema = {"name": "suggestions", "schema": answer_schema(), "strict": True}
-    return {"type": "json_schema", "json_schema": schema}
+def response_format(facts: Facts) -> dict[str, Any]:
+    """Return what asks an endpoint for structured output, in which only what the facts name can be named."""
+    schema = answer_schema()
+    suggestions = schema["properties"]["suggestions"]
+    proposed = schema["$defs"]["Proposal"]["properties"]
+    suggestions["maxItems"] = SUGGESTIONS_MAX
+    proposed["segment"] |= {"enum": [segment.name for segment in facts.segments]}
+    proposed["gift_sku"] = {"enum": [*facts.gifts[:POOLS_MAX], None]}
+    proposed["pools"] |= {"items": {"enum": [pool.ref for pool in _pools(facts)] or [""]}, "maxItems": CITED_MAX}
+    return {"type": "json_schema", "json_schema": {"name": "suggestions", "schema": schema, "strict": True}}
+
+
+def _pools(facts: Facts) -> list[PoolFact]:
+    return sorted(facts.pools, key=lambda pool: (not pool.is_live, -pool.redeemed_in_90_days))[:POOLS_MAX]
 
 
 def _told(facts: Facts) -> dict[str, Any]:
-    pools = sorted(facts.pools, key=lambda pool: (not pool.is_live, -pool.redeemed_in_90_days))[:POOLS_MAX]
     gifts = facts.gifts[:POOLS_MAX]
     return {
         "currency": facts.currency,
@@ -89,6 +100,6 @@ def _told(facts: Facts) -> dict[str, Any]:
                 "quadrant": pool.quadrant,
                 "reaches": pool.reaches,
             }
-            for pool in pools
+            for pool in _pools(facts)
         ],
     }

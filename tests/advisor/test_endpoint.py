@@ -92,6 +92,9 @@ async def test_a_model_that_answers_is_believed_within_the_caps(shop: Shop, mode
     assert (await shop.do(CREATE_POOL, **{k: v for k, v in kept["draft"].items() if v is not None}))["pool"]["id"]
     assert pool["id"] not in json.dumps(model.requests)
     assert f"Bearer {SECRET_KEY}" in model.headers[0]
+    asked = model.requests[0]["response_format"]["json_schema"]["schema"]["$defs"]["Proposal"]["properties"]
+    assert asked["segment"]["enum"] == ["new", "active", "lapsed", "high spend", "advocates"]
+    assert (asked["pools"]["items"], asked["gift_sku"]) == ({"enum": ["P1"]}, {"enum": [None]})
 
 
 BAD: dict[str, tuple[list[Reply], str]] = {
