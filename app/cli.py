@@ -99,7 +99,8 @@ def api(
 
     import uvicorn
 
-    from app.graphql_socket import MESSAGE_BYTES_MAX
+    from app.config import settings
+    from app.http_protocol import LimitedProtocol
     from app.main import application
     from app.socket_protocol import SocketProtocol
 
@@ -113,15 +114,17 @@ def api(
 
     config = uvicorn.Config(
         served,
+        http=LimitedProtocol,
+        # Or a start that fails would be taken for an application without one.
+        lifespan="on",
         access_log=False,
         server_header=False,
         date_header=True,
         timeout_graceful_shutdown=8,
         # Longer than load balancers keep idle connections, so that they never send into a closing one.
         timeout_keep_alive=75,
-        h11_max_incomplete_event_size=32_768,
         ws=SocketProtocol,
-        ws_max_size=MESSAGE_BYTES_MAX,
+        ws_max_size=settings().message_bytes_max,
         # Compression contexts cost more memory than everything else that a socket needs.
         ws_per_message_deflate=False,
         log_config=None,
@@ -243,12 +246,37 @@ def demo(data: Data = None) -> None:
 
 
 @app.command()
-def schema(data: Data = None) -> None:
+def schema(
+    since: Annotated[
+        Path | None, typer.Option(help="An older schema: tell what changed; exit 1 if it breaks clients.")
+    ] = None,
+    data: Data = None,
+) -> None:
     """Print the GraphQL schema."""
     from app.schema import sdl
 
     _name_data(data)
-    sys.stdout.write(sdl())
+    if since is None:
+        sys.stdout.write(sdl())
+        return
+    from app.schema_changes import changes
+
+    found = changes(since, sdl())
+    for change in found:
+        print(change)
+    raise SystemExit(any(change.breaks for change in found))
+
+
+@app.command()
+def documents(
+    folder: Annotated[
+        Path, typer.Argument(help="Where the .graphql files are, at any depth: a document each.", show_default=False)
+    ],
+) -> None:
+    """Print a manifest of trusted documents, for FLASH_TRUSTED_DOCUMENTS; docs/adr/0020 says what it is for."""
+    from app.trusted_documents import manifest_of
+
+    print(json.dumps(manifest_of(folder), indent=2, ensure_ascii=False))
 
 
 @keys.command("new")

@@ -1,10 +1,11 @@
 """Settings from the environment, read once and frozen, and the Tortoise configuration made from them."""
 
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414  (most take it from here)
@@ -13,6 +14,9 @@ MODELS = [
     "app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.referrals.models",
     "app.graph.models", "app.advisor.models", "app.events",
 ]  # fmt: skip
+
+
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.\-_]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?", re.ASCII)
 
 
 class Settings(BaseSettings):
@@ -32,7 +36,28 @@ class Settings(BaseSettings):
     master_keys_file: Path | None = Field(default=None, validation_alias="FLASH_MASTER_KEYS_FILE")
     database_connections_max: int = Field(default=10, validation_alias="FLASH_DATABASE_CONNECTIONS_MAX", ge=1, le=500)
     database_timeout_seconds: float = Field(default=10.0, validation_alias="FLASH_DATABASE_TIMEOUT_SECONDS", gt=0)
+    #: After which PostgreSQL itself ends a statement of an API process. 0 leaves it to the server, as PgBouncer needs.
+    statement_seconds_max: float = Field(default=10.0, validation_alias="FLASH_STATEMENT_SECONDS_MAX", ge=0, le=3600)
+    operation_seconds_max: float = Field(default=10.0, validation_alias="FLASH_OPERATION_SECONDS_MAX", gt=0, le=3600)
+    #: How long a request's head may take to come, and then its body.
+    request_seconds_max: float = Field(default=10.0, validation_alias="FLASH_REQUEST_SECONDS_MAX", gt=0, le=600)
+    header_bytes_max: int = Field(default=32_768, validation_alias="FLASH_HEADER_BYTES_MAX", ge=8_192, le=1_048_576)
     body_bytes_max: int = Field(default=1_048_576, validation_alias="FLASH_BODY_BYTES_MAX", ge=1024)
+    message_bytes_max: int = Field(default=131_072, validation_alias="FLASH_MESSAGE_BYTES_MAX", ge=1024)
+    #: How long a socket may take to say who it is.
+    socket_init_seconds_max: float = Field(default=5.0, validation_alias="FLASH_SOCKET_INIT_SECONDS_MAX", gt=0, le=60)
+    #: What one document may be: its tokens, and as many fields when its fragments are spread out.
+    tokens_max: int = Field(default=2_000, validation_alias="FLASH_TOKENS_MAX", ge=200, le=50_000)
+    depth_max: int = Field(default=15, validation_alias="FLASH_DEPTH_MAX", ge=3, le=100)
+    aliases_max: int = Field(default=30, validation_alias="FLASH_ALIASES_MAX", ge=0, le=10_000)
+    operations_max: int = Field(default=10, validation_alias="FLASH_OPERATIONS_MAX", ge=1, le=1_000)
+    #: Of any list in an argument, save the few that hold thousands by design.
+    list_items_max: int = Field(default=250, validation_alias="FLASH_LIST_ITEMS_MAX", ge=50, le=100_000)
+    #: What one operation may ask for: root fields and, through nested lists, their items.
+    nodes_max: int = Field(default=20_000, validation_alias="FLASH_NODES_MAX", ge=100, le=10_000_000)
+    #: A JSON file of hashes and documents, as `flash documents` writes it.
+    trusted_documents: Path | None = Field(default=None, validation_alias="FLASH_TRUSTED_DOCUMENTS")
+    trusted_documents_required: bool = Field(default=False, validation_alias="FLASH_TRUSTED_DOCUMENTS_REQUIRED")
     api_key_cache_seconds: float = Field(default=2.0, validation_alias="FLASH_API_KEY_CACHE_SECONDS", ge=0, le=5)
     attempts_per_key_max: int = Field(default=100, validation_alias="FLASH_ATTEMPTS_PER_KEY_MAX", ge=1)
     attempts_per_member_max: int = Field(default=20, validation_alias="FLASH_ATTEMPTS_PER_MEMBER_MAX", ge=1)
@@ -47,8 +72,6 @@ class Settings(BaseSettings):
     #: How long a reader of one may take nothing; it is closed then, and resumes.
     stream_send_seconds_max: float = Field(default=10.0, validation_alias="FLASH_STREAM_SEND_SECONDS", gt=0)
     operations_per_socket_max: int = Field(default=20, validation_alias="FLASH_OPERATIONS_PER_SOCKET_MAX", ge=1)
-    #: `https://shop.example`, comma separated: whose pages may open WebSockets, besides the engine's own.
-    origins: str = Field(default="", validation_alias="FLASH_ORIGINS")
     #: An OpenAI-compatible endpoint, like https://models.example/v1; without one rules advise.
     advisor_base_url: str | None = Field(default=None, validation_alias="FLASH_ADVISOR_BASE_URL", pattern="^https?://")
     advisor_api_key: SecretStr | None = Field(default=None, validation_alias="FLASH_ADVISOR_API_KEY")
@@ -57,7 +80,23 @@ class Settings(BaseSettings):
     advisor_timeout_seconds: float = Field(default=60.0, validation_alias="FLASH_ADVISOR_TIMEOUT_SECONDS", gt=0, le=240)
     advisor_tokens_max: int = Field(default=2_000, validation_alias="FLASH_ADVISOR_TOKENS_MAX", ge=100, le=100_000)
     advisor_temperature: float = Field(default=0.2, validation_alias="FLASH_ADVISOR_TEMPERATURE", ge=0, le=2)
+    #: `https://shop.example`, comma separated: whose pages may call, besides the engine's own. Unset in development,
+    #: those of any server on the same machine.
+    cors_origins: str = Field(default="", validation_alias="FLASH_CORS_ORIGINS")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, given: str) -> str:
+        wrong = [origin for origin in _listed(given) if not _ORIGIN.fullmatch(origin)]
+        if wrong:
+            raise ValueError("must list origins as browsers write them, like https://shop.example")
+        return given
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Whose pages may call, besides the engine's own."""
+        return frozenset(_listed(self.cors_origins))
 
     @property
     def has_master_keys(self) -> bool:
@@ -68,6 +107,10 @@ class Settings(BaseSettings):
     def production(self) -> bool:
         """Whether development conveniences (made-up keys, GraphiQL) are off."""
         return self.environment == "production"
+
+
+def _listed(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
 @lru_cache(maxsize=1)
@@ -91,8 +134,11 @@ def dsn(url: str) -> str:
     return f"postgresql://{rest}"
 
 
-def tortoise_config(database_url: str, *, connections_max: int = 10, timeout_seconds: float = 10.0) -> dict[str, Any]:
-    """Return Tortoise's configuration for one database."""
+def tortoise_config(
+    database_url: str, *, connections_max: int = 10, timeout_seconds: float = 10.0, statement_seconds_max: float = 0
+) -> dict[str, Any]:
+    """Return Tortoise's configuration for one database. After 0 seconds PostgreSQL ends no statement by itself."""
+    limits = {"statement_timeout": f"{statement_seconds_max * 1000:.0f}"} if statement_seconds_max else {}
     return {
         "connections": {
             "default": {
@@ -101,6 +147,7 @@ def tortoise_config(database_url: str, *, connections_max: int = 10, timeout_sec
                     "dsn": database_url,
                     "maxsize": connections_max,
                     "command_timeout": timeout_seconds,
+                    "server_settings": limits,
                 },
             }
         },

@@ -172,14 +172,15 @@ def dsn(url: str) -> str:
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[None]:
-    """Open this process's pool, and close it after the block."""
+async def connected(settings: Settings, *, limited: bool = False) -> AsyncIterator[None]:
+    """Open this process's pool, and close it after the block. PostgreSQL itself ends long statements if `limited`."""
     if settings.database_url is None:
         raise ConfigurationError("DATABASE_URL is not set; `flash up` starts an embedded server instead.")
     config = tortoise_config(
         dsn(settings.database_url),
         connections_max=settings.database_connections_max,
         timeout_seconds=settings.database_timeout_seconds,
+        statement_seconds_max=settings.statement_seconds_max if limited else 0,
     )
     # The fallback is global because Starlette runs requests outside the context of its lifespan.
     await Tortoise.init(config=config, _enable_global_fallback=True)

@@ -22,7 +22,7 @@ _MEDIA_TYPES: Final = {"svg": "image/svg+xml", "json": "application/json"}
 _HEADERS: Final = {
     "cache-control": "private, max-age=31536000, immutable",
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
-    "vary": "accept-encoding",
+    "vary": "accept-encoding, origin",
 }
 
 READ: Final = "SELECT body FROM graph_file WHERE merchant_id = $1 AND snapshot_id = $2 AND format = $3"

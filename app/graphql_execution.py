@@ -1,16 +1,17 @@
 """Judging and executing GraphQL documents, whatever brought them: a request, a socket or an event stream.
 
-A document that was seen before is neither parsed nor validated again.
+A document that was seen before is neither parsed, measured nor validated again.
 """
 
 import asyncio
 import logging
+import re
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from graphql import (
     DocumentNode,
@@ -32,20 +33,32 @@ from graphql import (
     validate,
 )
 from graphql.validation import ASTValidationRule, ValuesOfCorrectTypeRule
+from graphql.validation.rules import overlapping_fields_can_be_merged
 
-from app.context import Context, Viewer
+from app.config import Settings
+from app.context import Context, Role, Viewer
 from app.database import is_away
+from app.document_costs import Cost, TooCostlyError, measure_document, refuse_long_lists
 from app.schema import schema
+from app.trusted_documents import sha256_of
 
 log = logging.getLogger("flash.graphql")
 
-TOKENS_MAX: Final = 2000
-OPERATION_SECONDS_MAX: Final = 10.0
 DOCUMENTS_KEPT_MAX: Final = 1000
 #: Longer documents are judged each time, so that the cache is bounded in bytes too.
 DOCUMENT_KEPT_LENGTH_MAX: Final = 20_000
 
-_INTROSPECTION: Final = frozenset({"__schema", "__type", "__typename"})
+T = TypeVar("T")
+
+#: What isn't a client's mistake: it is told to the log where it is found.
+_FAULTS: Final = frozenset({"INTERNAL_SERVER_ERROR", "UNAVAILABLE"})
+_SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_SCHEMA_FIELDS: Final = frozenset({"__schema", "__type"})
+_INTROSPECTION: Final = _SCHEMA_FIELDS | {"__typename"}
+
+#: Comparing fields that may be one takes time that grows with the square of their number. Its own default lets a
+#: document of a kilobyte take longer than all other rules together; no client of ours comes near to this.
+overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 12_000
 
 #: Wrong values are told apart from other validation errors: they are the user's input, not the client's document.
 _VALUE_RULES: Final = (ValuesOfCorrectTypeRule,)
@@ -58,24 +71,40 @@ class MalformedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A GraphQL request: a document, which of its operations, and the variables."""
+    """A GraphQL request: a document or its hash, which of its operations, and the variables."""
 
     query: str
     operation_name: str | None
     variables: dict[str, Any]
+    #: Of `extensions.persistedQuery`: the SHA-256 of the document, which may stand for it.
+    sha256: str | None = None
 
     @classmethod
     def of(cls, given: Any) -> "Asked":
         """Read a parsed JSON value. Raises MalformedError when it isn't a request."""
         if not isinstance(given, dict):
             raise MalformedError("The request must be a JSON object.")
-        query = given.get("query")
-        if not isinstance(query, str) or not query:
-            raise MalformedError("`query` must be a GraphQL document.")
         for name, kind in (("variables", dict), ("operationName", str), ("extensions", dict)):
             if given.get(name) is not None and not isinstance(given[name], kind):
                 raise MalformedError(f"`{name}` must be {'a string' if kind is str else 'an object'}.")
-        return cls(query, given.get("operationName"), given.get("variables") or {})
+        sha256 = _hash_in(given.get("extensions") or {})
+        query = given.get("query")
+        if query is None and sha256 is not None:
+            query = ""
+        elif not isinstance(query, str) or not query:
+            raise MalformedError("`query` must be a GraphQL document.")
+        return cls(query, given.get("operationName"), given.get("variables") or {}, sha256)
+
+
+def _hash_in(extensions: dict[str, Any]) -> str | None:
+    """Return the hash of a request that names its document by it. Raises MalformedError when it can't be one."""
+    persisted = extensions.get("persistedQuery")
+    if persisted is None:
+        return None
+    sha256 = persisted.get("sha256Hash") if isinstance(persisted, dict) and persisted.get("version") == 1 else None
+    if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise MalformedError("`extensions.persistedQuery` must be {version: 1, sha256Hash: 64 hexadecimal digits}.")
+    return sha256
 
 
 class NotExecutedError(Exception):
@@ -87,16 +116,44 @@ class NotExecutedError(Exception):
         self.errors = errors
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """An operation of a judged document."""
+
+    node: OperationDefinitionNode
+    cost: Cost
+    root_fields: frozenset[str]
+
+    @property
+    def name(self) -> str | None:
+        """Its name, unless it has none."""
+        return self.node.name.value if self.node.name else None
+
+    @property
+    def kind(self) -> OperationType:
+        """Whether it is a query, a mutation or a subscription."""
+        return self.node.operation
+
+    @property
+    def is_introspection_only(self) -> bool:
+        """Whether it asks for nothing but the schema."""
+        return self.root_fields <= _INTROSPECTION
+
+    @property
+    def reads_schema(self) -> bool:
+        """Whether it asks for the schema."""
+        return not self.root_fields.isdisjoint(_SCHEMA_FIELDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document that was parsed and validated: its operations, or the errors that make it useless."""
+    """A document that was parsed, measured and validated: its operations, or the errors that make it useless."""
 
     parsed: DocumentNode | None
-    operations: dict[str | None, OperationDefinitionNode]
-    introspection_only: frozenset[str | None]
+    operations: dict[str | None, Operation]
     errors: list[GraphQLError]
 
-    def operation(self, name: str | None) -> OperationDefinitionNode | None:
+    def operation(self, name: str | None) -> Operation | None:
         """Return the operation of this name, or the only one."""
         if name is not None:
             return self.operations.get(name)
@@ -104,24 +161,81 @@ class Document:
 
 
 class Documents:
-    """The documents that were judged, the least lately used forgotten first."""
+    """The documents that were judged, the least lately used forgotten first, and those that are trusted."""
 
-    def __init__(self) -> None:
-        """Start with none."""
+    def __init__(self, limits: Settings, trusted: Mapping[str, str] | None = None) -> None:
+        """Take the limits and the trusted documents by their hashes."""
+        self.limits = limits
+        self._trusted = trusted or {}
         self._kept: OrderedDict[str, Document] = OrderedDict()
+        #: The texts of documents that were sent with their hash, as clients do that send the hash alone afterwards.
+        self._hashed: OrderedDict[str, str] = OrderedDict()
 
-    def judged(self, query: str) -> Document:
-        """Return a document, parsed and validated now or before."""
+    def judged(self, asked: Asked) -> Document:
+        """Return the document that is asked for, judged now or before."""
+        if asked.sha256 is None and not self.limits.trusted_documents_required:
+            return self._judged(asked.query)
+        text = self._named(asked)
+        return _useless([text]) if isinstance(text, GraphQLError) else self._judged(text)
+
+    def _named(self, asked: Asked) -> str | GraphQLError:
+        """Return the text behind a hash, or of a document that may be trusted."""
+        sha256 = asked.sha256
+        if asked.query:
+            sha256 = sha256_of(asked.query)
+            if asked.sha256 not in {None, sha256}:
+                return fault("BAD_USER_INPUT", "provided sha does not match query")
+        known = self._trusted.get(sha256 or "")
+        if known is not None:
+            return known
+        if not asked.query:
+            text = self._hashed.get(sha256 or "")
+            return text if text is not None else fault("PERSISTED_QUERY_NOT_FOUND", "PersistedQueryNotFound")
+        if self.limits.trusted_documents_required:
+            return fault("UNTRUSTED_DOCUMENT", "Only documents that the engine was told of are executed here.")
+        if len(asked.query) <= DOCUMENT_KEPT_LENGTH_MAX:
+            _keep(self._hashed, sha256 or "", asked.query)
+        return asked.query
+
+    def _judged(self, query: str) -> Document:
         kept = self._kept.get(query)
         if kept is not None:
             self._kept.move_to_end(query)
             return kept
-        document = judge_document(query)
+        document = judge_document(query, self.limits)
         if len(query) <= DOCUMENT_KEPT_LENGTH_MAX:
-            self._kept[query] = document
-            if len(self._kept) > DOCUMENTS_KEPT_MAX:
-                self._kept.popitem(last=False)
+            _keep(self._kept, query, document)
         return document
+
+
+def _keep(kept: "OrderedDict[str, T]", key: str, value: T) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > DOCUMENTS_KEPT_MAX:
+        kept.popitem(last=False)
+
+
+def admit(operation: Operation, asked: Asked, viewer: Viewer | None, limits: Settings) -> int:
+    """Return how many nodes an operation may answer with. Raises NotExecutedError unless it may be executed."""
+    if operation.reads_schema and limits.production and (viewer is None or viewer.role is Role.MEMBER):
+        raise NotExecutedError([fault("FORBIDDEN", "The schema is read with an API key.")])
+    nodes = operation.cost.nodes(asked.variables)
+    if nodes > limits.nodes_max:
+        message = f"The operation asks for up to {nodes} nodes; at most {limits.nodes_max} are answered."
+        raise NotExecutedError([_too_costly(message, cost=_told_cost(nodes, limits))])
+    try:
+        refuse_long_lists(operation.cost, asked.variables, limits.list_items_max)
+    except TooCostlyError as error:
+        raise NotExecutedError([_too_costly(str(error))]) from None
+    return nodes
+
+
+def _too_costly(message: str, **told: Any) -> GraphQLError:
+    return GraphQLError(message, extensions={"code": "COST_LIMIT_EXCEEDED", **told})
+
+
+def _told_cost(nodes: int, limits: Settings) -> dict[str, int]:
+    return {"nodes": nodes, "nodesMax": limits.nodes_max}
 
 
 async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGenerator[dict[str, Any], None]:
@@ -129,26 +243,48 @@ async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGe
 
     Raises NotExecutedError, and whatever nobody expects; `told` turns both into errors for clients.
     """
-    document = documents.judged(asked.query)
+    document = documents.judged(asked)
     if document.errors:
         raise NotExecutedError(document.errors)
     operation = document.operation(asked.operation_name)
     if operation is None:
         raise NotExecutedError([fault("BAD_USER_INPUT", "There is no such operation.")])
-    if operation.operation is OperationType.SUBSCRIPTION:
-        async with aclosing(_subscribe(document, operation, viewer, asked.variables)) as results:
+    if operation.kind is OperationType.SUBSCRIPTION:
+        admit(operation, asked, viewer, documents.limits)
+        subscribed = _subscribe(document, operation, viewer, asked.variables, documents.limits.operation_seconds_max)
+        async with aclosing(subscribed) as results:
             async for result in results:
-                yield body_of(result)
+                yield body_of(result, viewer)
         return
-    async with asyncio.timeout(OPERATION_SECONDS_MAX):
-        result = await run(document, operation, viewer, asked.variables)
-    if is_unexecuted(result):
-        raise NotExecutedError(coded(result.errors or [], "BAD_USER_INPUT"))
-    yield body_of(result)
+    async with asyncio.timeout(documents.limits.operation_seconds_max):
+        body = await answer(document, operation, asked, viewer, documents.limits)
+    yield body
+
+
+async def answer(
+    document: Document, operation: Operation, asked: Asked, viewer: Viewer | None, limits: Settings
+) -> dict[str, Any]:
+    """Execute a query or a mutation and return what clients are to see. Raises NotExecutedError."""
+    nodes = admit(operation, asked, viewer, limits)
+    executed = execute(
+        schema._schema,
+        _parsed(document),
+        context_value=Context(viewer),
+        variable_values=asked.variables,
+        operation_name=operation.name,
+        executor_class=schema.execution_context_class,
+        operation_extensions=None,
+        hide_suggestions=True,
+    )
+    result = executed if isinstance(executed, ExecutionResult) else await executed
+    if result.data is None and result.errors and all(error.path is None for error in result.errors):
+        # The variables were wrong: no resolver was called.
+        raise NotExecutedError(coded(result.errors, "BAD_USER_INPUT"))
+    return body_of(result, viewer) | {"extensions": {"cost": _told_cost(nodes, limits)}}
 
 
 async def _subscribe(
-    document: Document, operation: OperationDefinitionNode, viewer: Viewer, variables: dict[str, Any]
+    document: Document, operation: Operation, viewer: Viewer, variables: dict[str, Any], seconds_max: float
 ) -> AsyncGenerator[ExecutionResult, None]:
     """Yield one result per event. An event that can't be shown ends the stream: its reader resumes before it."""
     executor = schema.execution_context_class.build(
@@ -156,13 +292,13 @@ async def _subscribe(
         _parsed(document),
         context_value=Context(viewer),
         raw_variable_values=variables,
-        operation_name=operation.name.value if operation.name else None,
+        operation_name=operation.name,
         operation_extensions=None,
         hide_suggestions=True,
     )
     if not isinstance(executor, Executor):
         raise NotExecutedError(coded(executor, "BAD_USER_INPUT"))
-    async with asyncio.timeout(OPERATION_SECONDS_MAX):
+    async with asyncio.timeout(seconds_max):
         stream: Any = create_source_event_stream(executor)
         stream = await stream if executor.is_awaitable(stream) else stream
     if isinstance(stream, ExecutionResult):
@@ -172,7 +308,7 @@ async def _subscribe(
             each = executor.build_per_event_executor(event)
             # What an event's resolvers load is as of that event.
             each.context_value = Context(viewer)
-            async with asyncio.timeout(OPERATION_SECONDS_MAX):
+            async with asyncio.timeout(seconds_max):
                 result: Any = each.execute_operation(serially=False)
                 result = await result if executor.is_awaitable(result) else result
             if result.data is None:
@@ -180,66 +316,59 @@ async def _subscribe(
             yield result
 
 
-async def run(
-    document: Document, operation: OperationDefinitionNode, viewer: Viewer | None, variables: dict[str, Any]
-) -> ExecutionResult:
-    """Execute one operation of a judged document."""
-    result = execute(
-        schema._schema,
-        _parsed(document),
-        context_value=Context(viewer),
-        variable_values=variables,
-        operation_name=operation.name.value if operation.name else None,
-        executor_class=schema.execution_context_class,
-        operation_extensions=None,
-        hide_suggestions=True,
-    )
-    return result if isinstance(result, ExecutionResult) else await result
-
-
-def is_unexecuted(result: ExecutionResult) -> bool:
-    """Whether the variables were wrong, so that no resolver was called."""
-    return result.data is None and bool(result.errors) and all(error.path is None for error in result.errors or [])
-
-
-def body_of(result: ExecutionResult) -> dict[str, Any]:
+def body_of(result: ExecutionResult, viewer: Viewer | None) -> dict[str, Any]:
     """Return a result as clients see it."""
     body: dict[str, Any] = {"data": result.data}
     if result.errors:
-        body["errors"] = [present(error) for error in result.errors]
+        body["errors"] = presented(result.errors, viewer)
     return body
 
 
-def told(error: Exception) -> list[dict[str, Any]]:
+def told(error: Exception, viewer: Viewer | None = None) -> list[dict[str, Any]]:
     """Return what clients are told when an operation ends in an exception; what nobody expected is masked."""
     if isinstance(error, NotExecutedError):
-        return [present(each) for each in error.errors]
-    return [present(GraphQLError("", path=[], original_error=error))]
+        return presented(error.errors, viewer)
+    return presented([GraphQLError("", path=[], original_error=error)], viewer)
 
 
-def judge_document(query: str) -> Document:
-    """Parse and validate a document, once."""
+def judge_document(query: str, limits: Settings) -> Document:
+    """Parse, measure and validate a document, once."""
     try:
-        parsed = parse(query, max_tokens=TOKENS_MAX)
+        parsed = parse(query, max_tokens=limits.tokens_max)
+        costs = measure_document(parsed, schema._schema, limits)
         errors = _invalid(parsed, _DOCUMENT_RULES, "GRAPHQL_VALIDATION_FAILED")
         errors = errors or _invalid(parsed, _VALUE_RULES, "BAD_USER_INPUT")
     except GraphQLSyntaxError as error:
         errors = coded([error], "GRAPHQL_PARSE_FAILED")
     except RecursionError:
         errors = [fault("GRAPHQL_PARSE_FAILED", "The document is nested too deeply.")]
+    except TooCostlyError as error:
+        errors = [_too_costly(str(error))]
     if errors:
-        return Document(None, {}, frozenset(), errors)
+        return _useless(errors)
     fragments = {d.name.value: d for d in parsed.definitions if isinstance(d, FragmentDefinitionNode)}
-    operations = {
-        d.name.value if d.name else None: d for d in parsed.definitions if isinstance(d, OperationDefinitionNode)
-    }
-    introspection_only = frozenset(
-        name for name, each in operations.items() if _root_fields(each.selection_set, fragments) <= _INTROSPECTION
-    )
-    return Document(parsed, operations, introspection_only, [])
+    operations = {}
+    for node in parsed.definitions:
+        if isinstance(node, OperationDefinitionNode):
+            name = node.name.value if node.name else None
+            operations[name] = Operation(node, costs[name], _root_fields(node.selection_set, fragments))
+    return Document(parsed, operations, [])
 
 
-def present(error: GraphQLError) -> dict[str, Any]:
+def _useless(errors: list[GraphQLError]) -> Document:
+    return Document(None, {}, errors)
+
+
+def presented(errors: Sequence[GraphQLError], viewer: Viewer | None = None) -> list[dict[str, Any]]:
+    """Return errors as clients see them. A client's mistakes are one short line of the log, whatever it sent."""
+    shown = [_present(error) for error in errors]
+    mistakes = sorted({each["extensions"]["code"] for each in shown} - _FAULTS)
+    if mistakes:
+        log.info("refused to %s: %s", viewer.actor if viewer else "a caller", ", ".join(mistakes))
+    return shown
+
+
+def _present(error: GraphQLError) -> dict[str, Any]:
     """Return an error as clients see it: with a code, and without what is none of their business.
 
     A resolver's unexpected exception becomes "Internal error" with a reference that the log has too.
@@ -285,7 +414,7 @@ def _parsed(document: Document) -> DocumentNode:
     return document.parsed
 
 
-def _root_fields(selections: SelectionSetNode, fragments: dict[str, FragmentDefinitionNode]) -> set[str]:
+def _root_fields(selections: SelectionSetNode, fragments: dict[str, FragmentDefinitionNode]) -> frozenset[str]:
     """Return the names of an operation's root fields. A fragment is walked once, however often it is spread."""
     fields: set[str] = set()
     walked: set[str] = set()
@@ -299,4 +428,4 @@ def _root_fields(selections: SelectionSetNode, fragments: dict[str, FragmentDefi
             elif isinstance(selection, FragmentSpreadNode) and selection.name.value not in walked:
                 walked.add(selection.name.value)
                 waiting.append(fragments[selection.name.value].selection_set)
-    return fields
+    return frozenset(fields)

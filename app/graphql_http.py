@@ -1,37 +1,40 @@
 """GraphQL over HTTP: https://graphql.github.io/graphql-over-http/draft/, one request to one answer or event stream.
 
-Requests are judged in this order: method, Accept, body type, size, JSON, form, document, caller, operation.
+Requests are judged in this order: method, Accept, body type, size, JSON, form, caller, document, operation, cost.
 """
 
-import asyncio
+import logging
 from typing import Any, Final
 
 import orjson
-from graphql import GraphQLError, OperationDefinitionNode, OperationType
-from starlette.requests import Request
+from graphql import GraphQLError, OperationType
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.authentication import authenticate, lapsed, prove
 from app.config import Settings
+from app.context import Viewer
 from app.database import is_away
 from app.graphql_execution import (
-    OPERATION_SECONDS_MAX,
     Asked,
     Documents,
     MalformedError,
+    NotExecutedError,
+    Operation,
+    answer,
     answers,
-    body_of,
-    coded,
     fault,
-    is_unexecuted,
-    present,
-    run,
+    presented,
     told,
 )
 from app.graphql_sse import EVENT_STREAM, EventStream
 from app.open_streams import OpenStreams
+from app.origins import Origins
 from app.pages import Page
+from app.patience import ClientLeftError, WhileWanted
+
+log = logging.getLogger("flash.graphql")
 
 _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"
@@ -52,14 +55,15 @@ class BadRequestError(Exception):
 class GraphQLEndpoint:
     """The ASGI application at /graphql, for requests."""
 
-    def __init__(self, settings: Settings, documents: Documents, streams: OpenStreams) -> None:
+    def __init__(self, settings: Settings, documents: Documents, streams: OpenStreams, origins: Origins) -> None:
         """Take the settings and what is shared with the sockets at the same address."""
         self._settings = settings
         self._documents = documents
         self._streams = streams
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, unless its client has left."""
         request = Request(scope, receive)
         media_type = _JSON
         response: Response | EventStream
@@ -71,10 +75,14 @@ class GraphQLEndpoint:
             else:
                 response = await self._answer(request, media_type)
         except BadRequestError as bad:
+            log.info("refused to a caller: %s, %d", bad.code, bad.status)
             body = {"errors": [{"message": str(bad), "extensions": {"code": bad.code}}]}
             response = _response(body, bad.status, _RESPONSE_JSON if media_type == _RESPONSE_JSON else _JSON)
             if bad.allow:
                 response.headers["allow"] = bad.allow
+        except (ClientLeftError, ClientDisconnect):
+            log.debug("a client left before its answer")
+            return
         await response(scope, receive, send)
 
     def _wants_page(self, request: Request) -> bool:
@@ -82,44 +90,56 @@ class GraphQLEndpoint:
 
     async def _answer(self, request: Request, media_type: str) -> Response:
         asked = await self._asked(request)
-        document = self._documents.judged(asked.query)
-        if document.errors:
-            return _request_errors(document.errors, media_type)
-        operation = document.operation(asked.operation_name)
-        if operation is None or operation.operation is OperationType.SUBSCRIPTION:
-            message = "There is no such operation."
-            if operation is not None:
-                message = "Subscriptions are sent over a WebSocket, or with `Accept: text/event-stream`."
-            return _request_errors([fault("BAD_USER_INPUT", message)], media_type)
-        _refuse_mutation_by_get(request, operation)
-        name = operation.name.value if operation.name else None
         authorization = _authorization(request)
+        viewer = None
         try:
-            async with asyncio.timeout(OPERATION_SECONDS_MAX):
+            async with WhileWanted(request.receive, self._settings.operation_seconds_max):
                 viewer = await authenticate(authorization)
-                if viewer is None and (self._settings.production or name not in document.introspection_only):
-                    return _request_errors([fault("UNAUTHENTICATED", _UNAUTHENTICATED)], media_type, status=401)
-                result = await run(document, operation, viewer, asked.variables)
+                return _response(await self._execute(request, asked, viewer), 200, media_type)
+        except NotExecutedError as error:
+            return _request_errors(error.errors, viewer, media_type)
+        except (BadRequestError, ClientLeftError):
+            raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
             return _response({"errors": told(error)}, 503 if is_away(error) else 500, media_type)
-        if is_unexecuted(result):
-            return _request_errors(coded(result.errors or [], "BAD_USER_INPUT"), media_type)
-        return _response(body_of(result), 200, media_type)
+
+    async def _execute(self, request: Request, asked: Asked, viewer: Viewer | None) -> dict[str, Any]:
+        """Return the answer of a query or a mutation. Raises NotExecutedError."""
+        if viewer is None and self._settings.production:
+            # Strangers don't make the engine parse anything.
+            raise NotExecutedError([fault("UNAUTHENTICATED", _UNAUTHENTICATED)])
+        document = self._documents.judged(asked)
+        if document.errors:
+            raise NotExecutedError(document.errors)
+        operation = document.operation(asked.operation_name)
+        if operation is None:
+            raise NotExecutedError([fault("BAD_USER_INPUT", "There is no such operation.")])
+        if operation.kind is OperationType.SUBSCRIPTION:
+            message = "Subscriptions are sent over a WebSocket, or with `Accept: text/event-stream`."
+            raise NotExecutedError([fault("BAD_USER_INPUT", message)])
+        _refuse_mutation_by_get(request, operation)
+        if viewer is None and not operation.is_introspection_only:
+            raise NotExecutedError([fault("UNAUTHENTICATED", _UNAUTHENTICATED)])
+        return await answer(document, operation, asked, viewer, self._settings)
 
     async def _stream(self, request: Request) -> "Response | EventStream":
         """Answer with a stream of events: GraphQL's errors are events too, because its readers see no other body."""
+        if not self._origins.are_ours(request.headers):
+            raise BadRequestError(403, "Pages of this origin may open no streams.", code="FORBIDDEN")
         asked = await self._asked(request)
-        operation = self._documents.judged(asked.query).operation(asked.operation_name)
-        if operation is not None:
-            _refuse_mutation_by_get(request, operation)
         authorization = _authorization(request)
         try:
-            async with asyncio.timeout(OPERATION_SECONDS_MAX):
+            async with WhileWanted(request.receive, self._settings.operation_seconds_max):
                 proof = await prove(authorization)
+        except ClientLeftError:
+            raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
             return _response({"errors": told(error)}, 503 if is_away(error) else 500, _JSON)
         if proof is None:
             raise BadRequestError(401, _UNAUTHENTICATED, code="UNAUTHENTICATED")
+        operation = self._documents.judged(asked).operation(asked.operation_name)
+        if operation is not None:
+            _refuse_mutation_by_get(request, operation)
         if self._streams.is_full:
             raise BadRequestError(503, "Too many streams are open here; try again.", code="UNAVAILABLE")
         bodies = answers(self._documents, asked, proof.viewer)
@@ -151,8 +171,8 @@ def _authorization(request: Request) -> str | None:
     return authorizations[0] if authorizations else None
 
 
-def _refuse_mutation_by_get(request: Request, operation: OperationDefinitionNode) -> None:
-    if request.method == "GET" and operation.operation is OperationType.MUTATION:
+def _refuse_mutation_by_get(request: Request, operation: Operation) -> None:
+    if request.method == "GET" and operation.kind is OperationType.MUTATION:
         raise BadRequestError(405, "Mutations are sent by POST.", allow="POST")
 
 
@@ -175,10 +195,14 @@ def _negotiated(request: Request) -> str:
 
 async def _body(request: Request, bytes_max: int) -> bytes:
     body = bytearray()
+    announced = request.headers.get("content-length", "0")
+    too_large = BadRequestError(413, f"The body must be at most {bytes_max} bytes.")
+    if len(announced) > 15 or int(announced) > bytes_max:
+        raise too_large
     async for chunk in request.stream():
         body += chunk
         if len(body) > bytes_max:
-            raise BadRequestError(413, f"The body must be at most {bytes_max} bytes.")
+            raise too_large
     return bytes(body)
 
 
@@ -189,10 +213,13 @@ def _json(raw: bytes) -> Any:
         raise BadRequestError(400, "The body is not JSON.") from None
 
 
-def _request_errors(errors: list[GraphQLError], media_type: str, *, status: int = 400) -> Response:
+def _request_errors(errors: list[GraphQLError], viewer: Viewer | None, media_type: str) -> Response:
     """Answer without data: nothing was executed. Under application/json the status is 200, as its clients expect."""
-    body = {"errors": [present(error) for error in errors]}
-    return _response(body, status if media_type == _RESPONSE_JSON else 200, media_type)
+    body = {"errors": presented(errors, viewer)}
+    if media_type != _RESPONSE_JSON:
+        return _response(body, 200, media_type)
+    is_stranger = body["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+    return _response(body, 401 if is_stranger else 400, media_type)
 
 
 def _response(body: dict[str, Any], status: int, media_type: str) -> Response:

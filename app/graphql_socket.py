@@ -7,9 +7,9 @@ for its id. Queries and mutations work here as they do over HTTP.
 import asyncio
 import contextlib
 import functools
+import logging
 from contextlib import aclosing
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import orjson
 from starlette.datastructures import Headers
@@ -17,13 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 from app.authentication import lapsed, prove
 from app.config import Settings
-from app.graphql_execution import OPERATION_SECONDS_MAX, Asked, Documents, MalformedError, answers, fault, present, told
+from app.graphql_execution import Asked, Documents, MalformedError, answers, fault, presented, told
 from app.open_streams import OpenStreams, SlowReaderError
+from app.origins import Origins
+
+log = logging.getLogger("flash.graphql")
 
 PROTOCOL: Final = "graphql-transport-ws"
-INIT_SECONDS_MAX: Final = 5.0
-#: Larger messages are closed with 1009 by the server below.
-MESSAGE_BYTES_MAX: Final = 131_072
 _REASON_LENGTH_MAX: Final = 100
 _SLOW: Final = "Too slow: resume after the last version that you have"
 _LAPSED: Final = "Forbidden: the token has expired or the key was revoked"
@@ -42,22 +42,22 @@ class CloseError(Exception):
 class SocketEndpoint:
     """The ASGI application at /graphql, for WebSockets."""
 
-    def __init__(self, settings: Settings, documents: Documents, streams: OpenStreams) -> None:
+    def __init__(self, settings: Settings, documents: Documents, streams: OpenStreams, origins: Origins) -> None:
         """Take the settings and what is shared with the requests at the same address."""
-        self._origins = {origin.strip() for origin in settings.origins.split(",")}
-        self._operations_max = settings.operations_per_socket_max
+        self._settings = settings
+        self._origins = origins
         self._documents = documents
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket. A foreign page's is answered 403 before it opens."""
         headers = Headers(scope=scope)
-        if (await receive())["type"] != "websocket.connect" or not self._is_ours(headers):
+        if (await receive())["type"] != "websocket.connect" or not self._origins.are_ours(headers):
             await send({"type": "websocket.close"})
             return
         offered = PROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
-        socket = Socket(receive, send, self._documents, self._streams, self._operations_max)
+        socket = Socket(receive, send, self._documents, self._streams, self._settings)
         with self._streams.one():
             if not offered:
                 await socket.close(4406, f"The subprotocol is {PROTOCOL}")
@@ -66,28 +66,23 @@ class SocketEndpoint:
             else:
                 await socket.serve(headers.get("authorization"))
 
-    def _is_ours(self, headers: Headers) -> bool:
-        """Whether a page of ours or no page at all opens the socket: browsers send who does, and always truly."""
-        origin = headers.get("origin")
-        return origin is None or origin in self._origins or urlsplit(origin).netloc == headers.get("host")
-
 
 class Socket:
     """One open socket: who it belongs to and its running operations."""
 
     __slots__ = (
-        "_authorization", "_documents", "_is_closed", "_operations", "_operations_max", "_receive", "_send", "_streams"
+        "_authorization", "_documents", "_is_closed", "_operations", "_receive", "_send", "_settings", "_streams"
     )  # fmt: skip
 
     def __init__(
-        self, receive: Receive, send: Send, documents: Documents, streams: OpenStreams, operations_max: int
+        self, receive: Receive, send: Send, documents: Documents, streams: OpenStreams, settings: Settings
     ) -> None:
         """Take the socket's ends, and what it shares with others."""
         self._receive = receive
         self._send = send
         self._documents = documents
         self._streams = streams
-        self._operations_max = operations_max
+        self._settings = settings
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._authorization: str | None = None
         self._is_closed = False
@@ -100,13 +95,14 @@ class Socket:
         try:
             await self._serve(authorization)
         except CloseError as close:
+            log.info("refused to a caller: a socket was closed with %d", close.code)
             await self.close(close.code, close.reason)
         except SlowReaderError:
             await self.close(1013, _SLOW)
 
     async def _serve(self, authorization: str | None) -> None:
         try:
-            async with asyncio.timeout(INIT_SECONDS_MAX):
+            async with asyncio.timeout(self._settings.socket_init_seconds_max):
                 payload = await self._initialised()
         except TimeoutError:
             raise CloseError(4408, "Connection initialisation timeout") from None
@@ -116,7 +112,7 @@ class Socket:
         if self._authorization is None:
             raise CloseError(4401, "Unauthorized: send {authorization: Bearer …} with connection_init")
         try:
-            async with asyncio.timeout(INIT_SECONDS_MAX):
+            async with asyncio.timeout(self._settings.socket_init_seconds_max):
                 proof = await prove(self._authorization)
         except Exception as error:
             told(error)
@@ -196,10 +192,10 @@ class Socket:
             raise CloseError(4400, str(malformed)) from None
         if operation_id in self._operations:
             raise CloseError(4409, f"Subscriber for {operation_id[:60]} already exists")
-        if len(self._operations) >= self._operations_max:
-            message = f"A socket runs {self._operations_max} operations at a time."
-            busy = present(fault("TOO_MANY_OPERATIONS", message))
-            await self._reply({"id": operation_id, "type": "error", "payload": [busy]})
+        if len(self._operations) >= self._settings.operations_per_socket_max:
+            message = f"A socket runs {self._settings.operations_per_socket_max} operations at a time."
+            busy = presented([fault("TOO_MANY_OPERATIONS", message)])
+            await self._reply({"id": operation_id, "type": "error", "payload": busy})
             return
         operation = asyncio.create_task(self._operate(operation_id, asked))
         self._operations[operation_id] = operation
@@ -208,8 +204,9 @@ class Socket:
     async def _operate(self, operation_id: str, asked: Asked) -> None:
         """Run one operation to its end. Its id is free again before the peer hears of that."""
         ended: dict[str, Any] = {"id": operation_id, "type": "complete"}
+        proof = None
         try:
-            async with asyncio.timeout(OPERATION_SECONDS_MAX):
+            async with asyncio.timeout(self._settings.operation_seconds_max):
                 # Asked each time: a key that was revoked since it opened the socket ends it with its next operation.
                 proof = await prove(self._authorization)
             if proof is None:
@@ -222,7 +219,7 @@ class Socket:
             await self.close(1013, _SLOW)
             return
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-            ended = {"id": operation_id, "type": "error", "payload": told(error)}
+            ended = {"id": operation_id, "type": "error", "payload": told(error, proof.viewer if proof else None)}
         self._forget(operation_id, asyncio.current_task())
         with contextlib.suppress(SlowReaderError):
             await self._reply(ended)

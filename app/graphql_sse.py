@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from app.graphql_execution import fault, present, told
+from app.graphql_execution import fault, presented, told
 from app.open_streams import OpenStreams, SlowReaderError
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -56,7 +56,7 @@ class EventStream:
                 elif lapsed.done() and not left.done():
                     await _end(sending)
                     expired = fault("UNAUTHENTICATED", "The token has expired or the key was revoked.")
-                    await self._streams.send_in_time(send, _chunk(_next({"errors": [present(expired)]}) + _COMPLETE))
+                    await self._streams.send_in_time(send, _chunk(_next({"errors": presented([expired])}) + _COMPLETE))
             finally:
                 for task in tasks:
                     await _end(task)

@@ -26,8 +26,10 @@ from app.graphql_socket import SocketEndpoint
 from app.master_keys import keyring
 from app.members.wallet_feed import feeding
 from app.open_streams import OpenStreams
+from app.origins import CrossOrigin, Origins
 from app.pages import ASSETS, Page
 from app.rings import ringing
+from app.trusted_documents import trusted_documents
 
 READY_SECONDS_MAX = 1.5
 
@@ -108,18 +110,19 @@ def application(configured: Settings | None = None) -> Starlette:
             if chosen.redis_url
             else None
         )
-        async with connected(chosen), ringing(chosen.redis_url), feeding(chosen), advising(chosen):
+        async with connected(chosen, limited=True), ringing(chosen.redis_url), feeding(chosen), advising(chosen):
             try:
                 yield
             finally:
                 if app.state.redis is not None:
                     await app.state.redis.aclose()
 
-    documents = Documents()
+    documents = Documents(chosen, trusted_documents(chosen))
     streams = OpenStreams(chosen.streams_max, chosen.stream_send_seconds_max)
+    origins = Origins(chosen)
     routes: list[BaseRoute] = [
-        Route("/graphql", GraphQLEndpoint(chosen, documents, streams)),
-        WebSocketRoute("/graphql", SocketEndpoint(chosen, documents, streams)),
+        Route("/graphql", GraphQLEndpoint(chosen, documents, streams, origins)),
+        WebSocketRoute("/graphql", SocketEndpoint(chosen, documents, streams, origins)),
         Route("/graph/{name}", graph_file),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -134,5 +137,6 @@ def application(configured: Settings | None = None) -> Starlette:
         ]
     app = Starlette(routes=routes, lifespan=lifespan)
     app.state.streams = streams
+    app.add_middleware(CrossOrigin, origins)
     app.add_middleware(Headers)
     return app

@@ -168,11 +168,12 @@ class Shop:
 
     async def post(self, document: str, variables: dict[str, Any] | None = None, *, key: str | None = None,
                    url: str | None = None) -> dict[str, Any]:  # fmt: skip
-        """Send a document, as ADMIN unless told. Returns the whole answer."""
+        """Send a document, as ADMIN unless told. Returns the whole answer, but for what it cost."""
         headers = {"authorization": f"Bearer {key or self.admin}"}
         body = {"query": document, "variables": variables or {}}
         response = await self.http.post(url or self.url, json=body, headers=headers)
         answer: dict[str, Any] = response.json()
+        answer.pop("extensions", None)
         return answer
 
     async def data(self, document: str, variables: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:

@@ -57,7 +57,7 @@ async def test_a_query_by_get_is_answered(shop: Shop) -> None:
     response = await _send(shop, method="GET", params={"query": VIEWER}, content_type="")
 
     assert response.status_code == 200
-    assert response.json() == {"data": {"viewer": {"role": "ADMIN"}}}
+    assert response.json()["data"] == {"viewer": {"role": "ADMIN"}}
 
 
 async def test_a_query_by_get_takes_variables_and_an_operation_name(shop: Shop) -> None:
@@ -67,7 +67,7 @@ async def test_a_query_by_get_takes_variables_and_an_operation_name(shop: Shop) 
 
     response = await _send(shop, method="GET", params=params, content_type="")
 
-    assert response.json() == {"data": {"member": {"id": member["id"]}}}
+    assert response.json()["data"] == {"member": {"id": member["id"]}}
 
 
 @pytest.mark.parametrize("variables", ["7", "[]", '"x"', "{", "", "NaN", "[" * 5_000, '{"a":' + "9" * 5_000 + "}"])
@@ -129,7 +129,7 @@ async def test_the_answer_has_the_first_media_type_that_is_ours(shop: Shop, acce
 
     assert response.status_code == 200
     assert response.headers["content-type"] == f"{answered}; charset=utf-8"
-    assert response.json() == {"data": {"viewer": {"role": "ADMIN"}}}
+    assert response.json()["data"] == {"viewer": {"role": "ADMIN"}}
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ async def test_a_chunked_body_within_the_limit_is_taken(shop: Shop) -> None:
         for byte in _asking():
             yield bytes([byte])
 
-    assert (await _send(shop, chunks())).json() == {"data": {"viewer": {"role": "ADMIN"}}}
+    assert (await _send(shop, chunks())).json()["data"] == {"viewer": {"role": "ADMIN"}}
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ async def test_a_compressed_body_is_a_bad_request(shop: Shop) -> None:
 async def test_null_and_missing_parameters_are_the_same(shop: Shop) -> None:
     response = await _send(shop, _asking(variables=None, operationName=None, extensions=None))
 
-    assert response.json() == {"data": {"viewer": {"role": "ADMIN"}}}
+    assert response.json()["data"] == {"viewer": {"role": "ADMIN"}}
 
 
 async def test_unknown_members_of_a_request_are_ignored(shop: Shop) -> None:
@@ -274,7 +274,7 @@ TWO = "query One { viewer { role } } query Two { viewer { merchant { currency } 
 async def test_the_named_operation_is_executed(shop: Shop) -> None:
     answer = (await _send(shop, _asking(TWO, operationName="Two"))).json()
 
-    assert answer == {"data": {"viewer": {"merchant": {"currency": "USD"}}}}
+    assert answer["data"] == {"viewer": {"merchant": {"currency": "USD"}}}
 
 
 @pytest.mark.parametrize("name", [None, "", "Three", "one", "__proto__", "\x00", "x" * 10_000])
@@ -338,7 +338,7 @@ async def test_fragments_that_spread_each_other_twice_are_judged_once_each(shop:
     spreads = "".join(f"fragment f{level} on Query {{ ...f{level + 1} ...f{level + 1} }}" for level in range(60))
     document = f"{{ ...f0 }} {spreads} fragment f60 on Query {{ viewer {{ role }} }}"
 
-    assert (await _send(shop, _asking(document))).json() == {"data": {"viewer": {"role": "ADMIN"}}}
+    assert (await _send(shop, _asking(document))).json()["data"] == {"viewer": {"role": "ADMIN"}}
 
 
 async def test_a_field_that_fails_is_an_answer_with_data_under_both_media_types(shop: Shop) -> None:

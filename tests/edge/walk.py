@@ -1,6 +1,6 @@
 """Documents made from the schema, so that an operation added tomorrow is tested without anyone thinking of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,27 +142,36 @@ def operations(*roots: str) -> list[Operation]:
 
 
 def selection(kind: GraphQLOutputType, depth: int) -> str:
-    """Return a selection of everything on a type, and on what it holds, down to a depth. Aliases keep it valid."""
+    """Return a selection of everything on a type, and on what it holds, down to a depth."""
     named = get_named_type(kind)
     if is_leaf_type(named):
         return ""
     if isinstance(named, GraphQLUnionType | GraphQLInterfaceType):
         kinds = SCHEMA.get_possible_types(named)
-        parts = [f"... on {each.name} {{ {' '.join(_fields(each, depth))} }}" for each in kinds]
+        parts = [f"... on {each.name} {{ {' '.join(_fields(each, depth, _clashing(kinds)))} }}" for each in kinds]
         return f"{{ __typename {' '.join(parts)} }}"
     assert isinstance(named, GraphQLObjectType)
-    return f"{{ __typename {' '.join(_fields(named, depth))} }}"
+    return f"{{ __typename {' '.join(_fields(named, depth, set()))} }}"
 
 
-def _fields(kind: GraphQLObjectType, depth: int) -> Iterator[str]:
+def _clashing(kinds: Sequence[GraphQLObjectType]) -> set[str]:
+    """Return the names that are fields of different types: these need aliases, of which there may only be a few."""
+    types: dict[str, set[str]] = {}
+    for kind in kinds:
+        for name, field in kind.fields.items():
+            types.setdefault(name, set()).add(str(field.type))
+    return {name for name, found in types.items() if len(found) > 1}
+
+
+def _fields(kind: GraphQLObjectType, depth: int, clashing: set[str]) -> Iterator[str]:
     for name, field in kind.fields.items():
         if any(is_required_argument(argument) for argument in field.args.values()):
             continue
-        alias = f"{kind.name}_{name}"
+        asked = f"{kind.name}_{name}: {name}" if name in clashing else name
         if is_leaf_type(get_named_type(field.type)):
-            yield f"{alias}: {name}"
+            yield asked
         elif depth > 1:
-            yield f"{alias}: {name} {selection(field.type, depth - 1)}"
+            yield f"{asked} {selection(field.type, depth - 1)}"
 
 
 def placed(variables: dict[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:

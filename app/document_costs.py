@@ -1,0 +1,287 @@
+"""What a document may cost, measured before it is executed: each selection once, however often it is spread."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLInterfaceType,
+    GraphQLNamedType,
+    GraphQLObjectType,
+    GraphQLSchema,
+    InlineFragmentNode,
+    IntValueNode,
+    ListValueNode,
+    ObjectValueNode,
+    OperationDefinitionNode,
+    SchemaMetaFieldDef,
+    SelectionSetNode,
+    TypeMetaFieldDef,
+    ValueNode,
+    VariableNode,
+    get_named_type,
+    get_nullable_type,
+    is_composite_type,
+    is_input_type,
+    is_list_type,
+    type_from_ast,
+)
+
+from app.config import Settings
+from app.connections import FIRST_DEFAULT, FIRST_MAX
+
+#: Lists that hold thousands by design. Their verbs refuse those that are too long, with whatever else is wrong.
+LONG_LISTS: Final = frozenset({"CreateCampaignInput.recipients", "InviteMembersInput.emails"})
+#: What a list without pages is taken to hold.
+LIST_SIZE: Final = 10
+_INTROSPECTION_LIST_SIZE: Final = 5
+_META_FIELDS: Final = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
+
+Variables = Mapping[str, Any]
+
+
+class TooCostlyError(Exception):
+    """The document asks for more than one may; the message says of what."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nodes:
+    """How many nodes a selection may answer with: some, and those of pages whose size a variable says."""
+
+    fixed: int = 0
+    #: How often, the variable, the size without it, and what each item holds.
+    pages: tuple[tuple[int, str, int, "Nodes"], ...] = ()
+
+    def count(self, variables: Variables) -> int:
+        """Return how many these are with these variables."""
+        count = self.fixed
+        for times, variable, unless_given, inner in self.pages:
+            count += times * _page_size(variables.get(variable, unless_given)) * (1 + inner.count(variables))
+        return count
+
+    def times(self, factor: int) -> "Nodes":
+        """Return these, so many times."""
+        if factor == 1:
+            return self
+        return Nodes(self.fixed * factor, tuple((factor * times, *page) for times, *page in self.pages))  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measure:
+    """What a selection or an operation costs, its fragments spread out."""
+
+    depth: int = 0
+    aliases: int = 0
+    fields: int = 0
+    nodes: Nodes = Nodes()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cost:
+    """What an operation costs, and the variables that may hold lists: their types, and whether they may be long."""
+
+    measure: Measure
+    lists: tuple[tuple[str, GraphQLInputType, bool], ...]
+    #: What the variables of pages are unless they are given.
+    page_sizes: dict[str, int]
+
+    def nodes(self, variables: Variables) -> int:
+        """Return how many nodes it may answer with."""
+        nodes = self.measure.nodes
+        return nodes.count({**self.page_sizes, **variables}) if nodes.pages else nodes.fixed
+
+
+def measure_document(document: DocumentNode, schema: GraphQLSchema, limits: Settings) -> dict[str | None, Cost]:
+    """Return what each operation costs. Raises TooCostlyError, but for nodes: these may depend on variables.
+
+    The document needn't be valid: what isn't in the schema costs nothing, and cycles end.
+    """
+    operations = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
+    if len(operations) > limits.operations_max:
+        raise TooCostlyError(f"A document holds at most {limits.operations_max} operations.")
+    measuring = _Measuring(document, schema, limits)
+    return {each.name.value if each.name else None: measuring.operation(each) for each in operations}
+
+
+def refuse_long_lists(cost: Cost, variables: Variables, items_max: int) -> None:
+    """Raise TooCostlyError if a list in the variables holds too much; those of LONG_LISTS are left to their verbs."""
+    for variable, expected, may_be_long in cost.lists:
+        waiting: list[tuple[Any, Any, bool]] = [(variables.get(variable), expected, may_be_long)]
+        while waiting:
+            value, kind, is_long = waiting.pop()
+            if isinstance(value, list):
+                if len(value) > items_max and not is_long:
+                    raise TooCostlyError(f"`${variable}` holds a list of {len(value)}; at most {items_max} are taken.")
+                waiting += ((item, kind, is_long) for item in value if isinstance(item, list | dict))
+            elif isinstance(value, dict):
+                waiting += _lists_in(value, kind)
+
+
+def _lists_in(value: dict[str, Any], kind: GraphQLInputType) -> Iterator[tuple[Any, GraphQLInputType, bool]]:
+    named = get_named_type(kind)
+    if isinstance(named, GraphQLInputObjectType):
+        for name, inner in value.items():
+            if isinstance(inner, list | dict) and name in named.fields:
+                yield inner, named.fields[name].type, f"{named.name}.{name}" in LONG_LISTS
+
+
+class _Measuring:
+    """One pass over a document."""
+
+    def __init__(self, document: DocumentNode, schema: GraphQLSchema, limits: Settings) -> None:
+        self._schema = schema
+        self._limits = limits
+        self._fragments = {
+            each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
+        }
+        #: By the selection set's identity; one that is being measured counts nothing, so that cycles end.
+        self._measured: dict[int, Measure] = {}
+        self._long_variables: set[str] = set()
+
+    def operation(self, operation: OperationDefinitionNode) -> Cost:
+        root = self._schema.get_root_type(operation.operation)
+        found = self._selection(operation.selection_set, root)
+        # A root field is a node too, so that nothing is free.
+        roots = sum(1 for _ in self._level(operation.selection_set, root))
+        nodes = Nodes(found.nodes.fixed + roots, found.nodes.pages)
+        lists: list[tuple[str, GraphQLInputType, bool]] = []
+        page_sizes: dict[str, int] = {}
+        for definition in operation.variable_definitions or ():
+            name = definition.variable.name.value
+            kind = type_from_ast(self._schema, definition.type)
+            if definition.default_value is not None:
+                self._refuse_long_literal(definition.default_value, None)
+                page_sizes[name] = _literal_size(definition.default_value)
+            if kind is not None and is_input_type(kind) and self._may_hold_lists(kind):
+                lists.append((name, kind, name in self._long_variables))
+        return Cost(Measure(found.depth, found.aliases, found.fields, nodes), tuple(lists), page_sizes)
+
+    def _may_hold_lists(self, kind: GraphQLInputType) -> bool:
+        return is_list_type(get_nullable_type(kind)) or isinstance(get_named_type(kind), GraphQLInputObjectType)
+
+    def _selection(self, selections: SelectionSetNode, parent: GraphQLNamedType | None) -> Measure:
+        """Measure a selection set with what it spreads. Raises TooCostlyError as soon as it can't be executed."""
+        known = self._measured.get(id(selections))
+        if known is not None:
+            return known
+        self._measured[id(selections)] = Measure()
+        depth = aliases = fields = fixed = 0
+        pages: list[tuple[int, str, int, Nodes]] = []
+        for node, owner in self._level(selections, parent):
+            inner = self._field(node, owner)
+            depth = max(depth, inner.depth)
+            aliases += inner.aliases
+            fields += inner.fields
+            fixed += inner.nodes.fixed
+            pages += inner.nodes.pages
+            self._refuse_beyond_limits(depth, aliases, fields)
+        found = Measure(depth, aliases, fields, Nodes(fixed, tuple(pages)))
+        self._measured[id(selections)] = found
+        return found
+
+    def _refuse_beyond_limits(self, depth: int, aliases: int, fields: int) -> None:
+        if depth > self._limits.depth_max:
+            raise TooCostlyError(f"Fields are nested at most {self._limits.depth_max} levels deep.")
+        if aliases > self._limits.aliases_max:
+            raise TooCostlyError(f"An operation has at most {self._limits.aliases_max} aliases.")
+        if fields > self._limits.tokens_max:
+            raise TooCostlyError(f"An operation has at most {self._limits.tokens_max} fields.")
+
+    def _level(
+        self, selections: SelectionSetNode, parent: GraphQLNamedType | None
+    ) -> Iterator[tuple[FieldNode, GraphQLNamedType | None]]:
+        """Yield the fields of a selection set and of its fragments, each of these once, with the types they are on."""
+        spread: set[str] = set()
+        waiting = [(selections, parent)]
+        while waiting:
+            selected, owner = waiting.pop()
+            for each in selected.selections:
+                if isinstance(each, FieldNode):
+                    yield each, owner
+                elif isinstance(each, InlineFragmentNode):
+                    waiting.append((each.selection_set, self._narrowed(each, owner)))
+                elif isinstance(each, FragmentSpreadNode) and each.name.value not in spread:
+                    spread.add(each.name.value)
+                    fragment = self._fragments.get(each.name.value)
+                    if fragment is not None:
+                        waiting.append((fragment.selection_set, self._narrowed(fragment, owner)))
+
+    def _narrowed(
+        self, fragment: InlineFragmentNode | FragmentDefinitionNode, owner: GraphQLNamedType | None
+    ) -> GraphQLNamedType | None:
+        if fragment.type_condition is None:
+            return owner
+        return self._schema.get_type(fragment.type_condition.name.value)
+
+    def _field(self, node: FieldNode, owner: GraphQLNamedType | None) -> Measure:
+        name = node.name.value
+        field = _META_FIELDS.get(name)
+        if field is None and isinstance(owner, GraphQLObjectType | GraphQLInterfaceType):
+            field = owner.fields.get(name)
+        for argument in node.arguments or ():
+            definition = field.args.get(argument.name.value) if field else None
+            self._refuse_long_literal(argument.value, definition.type if definition else None)
+        aliases = 1 if node.alias else 0
+        if node.selection_set is None:
+            return Measure(1, aliases, 1)
+        kind = get_named_type(field.type) if field else None
+        inner = self._selection(node.selection_set, kind)
+        nodes = inner.nodes if field is None else self._nodes(node, owner, field, inner.nodes)
+        return Measure(inner.depth + 1, inner.aliases + aliases, inner.fields + 1, nodes)
+
+    def _nodes(self, node: FieldNode, owner: GraphQLNamedType | None, field: GraphQLField, inner: Nodes) -> Nodes:
+        """Return what a field answers with: `inner` for each item that it may have."""
+        if "first" in field.args:
+            return self._page(node, inner)
+        if not is_list_type(get_nullable_type(field.type)) or not is_composite_type(get_named_type(field.type)):
+            return inner
+        if owner is None or (owner.name.endswith("Connection") and node.name.value == "edges"):
+            return inner
+        size = LIST_SIZE
+        if owner.name.startswith("__"):
+            size = len(self._schema.type_map) if node.name.value == "types" else _INTROSPECTION_LIST_SIZE
+        return Nodes(1 + inner.fixed, inner.pages).times(size)
+
+    def _page(self, node: FieldNode, inner: Nodes) -> Nodes:
+        asked = next((each.value for each in node.arguments or () if each.name.value == "first"), None)
+        if isinstance(asked, VariableNode):
+            return Nodes(0, ((1, asked.name.value, FIRST_DEFAULT, inner),))
+        return Nodes(1 + inner.fixed, inner.pages).times(_literal_size(asked))
+
+    def _refuse_long_literal(self, value: ValueNode, kind: GraphQLInputType | None) -> None:
+        """Raise TooCostlyError for a long list, and note the variables that hold one of LONG_LISTS."""
+        waiting: list[tuple[ValueNode, GraphQLInputType | None]] = [(value, kind)]
+        while waiting:
+            value, kind = waiting.pop()
+            if isinstance(value, ListValueNode):
+                if len(value.values) > self._limits.list_items_max:
+                    raise TooCostlyError(f"A list in an argument holds at most {self._limits.list_items_max} items.")
+                waiting += ((item, kind) for item in value.values if isinstance(item, ListValueNode | ObjectValueNode))
+            elif isinstance(value, ObjectValueNode):
+                named = get_named_type(kind) if kind else None
+                fields = named.fields if isinstance(named, GraphQLInputObjectType) else {}
+                for each in value.fields:
+                    name = each.name.value
+                    if isinstance(each.value, VariableNode):
+                        if named and f"{named.name}.{name}" in LONG_LISTS:
+                            self._long_variables.add(each.value.name.value)
+                    else:
+                        waiting.append((each.value, fields[name].type if name in fields else None))
+
+
+def _literal_size(asked: ValueNode | None) -> int:
+    return _page_size(int(asked.value[:10]) if isinstance(asked, IntValueNode) else None)
+
+
+def _page_size(asked: object) -> int:
+    """Return how many items a page may hold; what no list takes is refused by the lists."""
+    if not isinstance(asked, int):
+        return FIRST_DEFAULT
+    return min(max(asked, 1), FIRST_MAX)

@@ -1,0 +1,142 @@
+"""uvicorn's HTTP protocol with what it lacks: a greatest size of a request's head, deadlines for it and its body."""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import httptools
+import orjson
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app import ids
+from app.config import settings
+
+log = logging.getLogger("flash.http")
+
+_REASONS: Final = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
+#: A body in chunks of a byte takes six times its size.
+_CHUNKED_TIMES_MAX: Final = 8
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. Who goes too far is told why, unless another answer is due first, and the connection is closed.
+
+    Requests that come whole, as nearly all do, start no timer.
+    """
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any],
+                 _loop: asyncio.AbstractEventLoop | None = None) -> None:  # fmt: skip
+        """Take what uvicorn passes, and the limits of this process."""
+        super().__init__(config, server_state, app_state, _loop)
+        limits = settings()
+        self._head_bytes_max = limits.header_bytes_max
+        self._bytes_max = limits.header_bytes_max + _CHUNKED_TIMES_MAX * limits.body_bytes_max
+        self._seconds_max = limits.request_seconds_max
+        #: Of the request that is coming.
+        self._bytes = 0
+        self._is_in_head = True
+        self._is_coming = True
+        self._is_too_large = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first request's head its time."""
+        super().connection_made(transport)
+        self._start_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop counting."""
+        self._stop_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and see what is still to come."""
+        self._bytes += len(data)
+        was_in_head = self._is_in_head
+        super().data_received(data)
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return
+        if self._is_coming:
+            if self._bytes > (self._head_bytes_max if self._is_in_head else self._bytes_max):
+                log.info("refused to a caller: a request of more than %d bytes", self._bytes)
+                self._refuse(431, self._too_large)
+            elif self._deadline is None or was_in_head != self._is_in_head:
+                self._start_deadline()
+        elif self._is_idle and self.timeout_keep_alive_task is None:
+            # An empty line between two requests stops uvicorn's clock, and begins none.
+            self._start_deadline()
+        else:
+            self._stop_deadline()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to the socket, which has deadlines of its own."""
+        self._stop_deadline()
+        super().handle_websocket_upgrade()
+
+    def on_message_begin(self) -> None:
+        """Begin with the next request."""
+        self._is_in_head = True
+        self._is_coming = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Refuse a head that is too large, however it came. It is measured only if it may be."""
+        if self._bytes > self._head_bytes_max:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self._head_bytes_max:
+                self._is_too_large = True
+                raise httptools.HttpParserError
+        self._is_in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Wait for the next request, as long as uvicorn keeps the connection."""
+        self._is_coming = False
+        self._is_in_head = True
+        self._bytes = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what can't be parsed in the form of all answers."""
+        if self._is_too_large:
+            self._refuse(431, self._too_large)
+        else:
+            self._refuse(400, msg)
+
+    @property
+    def _too_large(self) -> str:
+        return f"The headers must be at most {self._head_bytes_max} bytes."
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no answer is due."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _start_deadline(self) -> None:
+        self._stop_deadline()
+        self._deadline = self.loop.call_later(self._seconds_max, self._time_is_over)
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _time_is_over(self) -> None:
+        part = "head" if self._is_in_head else "body"
+        log.info("refused to a caller: a request whose %s takes too long", part)
+        self._refuse(408, f"The request's {part} must come within {self._seconds_max:g} seconds.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer, unless that is not what the peer would take for its answer, and close the connection."""
+        self._stop_deadline()
+        if self._is_idle or not (self._is_in_head or self.cycle.response_started):
+            body = orjson.dumps({"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]})
+            head = (
+                f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json; charset=utf-8\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\ncache-control: no-store\r\n"
+                f"x-content-type-options: nosniff\r\nx-request-id: {ids.new().hex}\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.transport.close()
