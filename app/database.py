@@ -44,6 +44,8 @@ _AWAY: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ObjectNotInPrerequisiteStateError,
+    # A statement that took so long that PostgreSQL itself ended it.
+    asyncpg.QueryCanceledError,
 )
 
 

@@ -14,6 +14,7 @@ from app.config import ConfigurationError, settings
 from app.crypto import MasterKeyring
 from app.embedded import DataDirectory
 from app.preflight import check_redis, missing_migrations, reach, refuse_other_keys
+from app.trusted_documents import trusted_documents
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ async def examine(*, as_json: bool) -> int:
         *data_keys,
         await _redis(data),
         _advisor(),
+        _limits(),
+        _origins(),
+        _trusted_documents(),
     ]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
@@ -146,6 +150,44 @@ def _advisor() -> Finding:
     # A password in the URL stays there.
     shown = endpoint._replace(netloc=endpoint.netloc.rpartition("@")[2]).geturl()
     return Finding("advisor", f"model {configured.advisor_model!r} of {shown} with {key}, at most {limits}")
+
+
+def _limits() -> Finding:
+    limits = settings()
+    parts = [
+        f"{limits.tokens_max:,} tokens",
+        f"depth {limits.depth_max}",
+        f"{limits.aliases_max} aliases",
+        f"{limits.operations_max} operations",
+        f"{limits.list_items_max} list items",
+        f"{limits.nodes_max:,} nodes",
+        f"head {limits.header_bytes_max:,} bytes",
+        f"body {limits.body_bytes_max:,} bytes",
+        f"message {limits.message_bytes_max:,} bytes",
+        f"request {limits.request_seconds_max:g} s",
+        f"operation {limits.operation_seconds_max:g} s",
+        f"statement {limits.statement_seconds_max:g} s",
+        f"connection_init {limits.socket_init_seconds_max:g} s",
+    ]
+    return Finding("limits", ", ".join(parts))
+
+
+def _origins() -> Finding:
+    if settings().origins:
+        return Finding("origins", ", ".join(sorted(settings().origins)))
+    return Finding("origins", "none but its own" if settings().production else "its own and any of this machine")
+
+
+def _trusted_documents() -> Finding:
+    try:
+        count = len(trusted_documents(settings()))
+    except ConfigurationError as error:
+        return Finding("documents", "the trusted ones can't be read", str(error))
+    if settings().trusted_documents is None:
+        return Finding("documents", "any")
+    return Finding(
+        "documents", f"{count} trusted, {'no' if settings().trusted_documents_required else 'and any'} others"
+    )
 
 
 def _configured_keys(data: DataDirectory) -> MasterKeyring | None:

@@ -41,7 +41,8 @@ from app.connections import FIRST_DEFAULT, FIRST_MAX
 LONG_LISTS: Final = frozenset({"CreateCampaignInput.recipients", "InviteMembersInput.emails"})
 #: What a list without pages is taken to hold.
 LIST_SIZE: Final = 10
-_INTROSPECTION_LIST_SIZE: Final = 5
+#: The schema's own lists: many hold less, few more.
+_INTROSPECTION_LIST_SIZE: Final = 3
 _META_FIELDS: Final = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
 
 Variables = Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""The guide's clients. Without these docs/member-app.md could show code that loses a change, or never ran."""
+"""Clients of others. Without these docs/member-app.md could show code that loses a change, or the API be ours alone."""
 
 import asyncio
 import json
@@ -104,6 +104,36 @@ async def test_it_misses_nothing_when_its_token_ends_and_the_server_is_killed(
         edge["node"]["text"]: edge["node"]["state"] for edge in wallet["codes"]["edges"]
     }
     assert wallet["version"] == 4
+
+
+async def _said(script: str, **told: str) -> Any:
+    """Run a script to its end and return what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        NODE or "", str(HERE / script), json.dumps(told), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    return json.loads(output)
+
+
+@needs_node
+async def test_the_suite_of_graphql_over_http_finds_nothing(shop: Shop) -> None:
+    """Every MUST and every SHOULD of graphql-http's audits."""
+    found = await _said("audit.mjs", url=shop.url, key=shop.admin)
+
+    assert [audit for audit in found if audit["status"] != "ok"] == []
+    assert len(found) > 50
+
+
+@needs_node
+async def test_apollo_sends_a_document_once_and_its_hash_from_then_on(shop: Shop) -> None:
+    query = f"query Q{shop.merchant_id.hex} {{ viewer {{ role }} }}"
+
+    said = await _said("persisted.mjs", url=shop.url, key=shop.admin, query=query)
+
+    assert said["sent"] == [False, True, False]
+    assert [answer["viewer"]["role"] for answer in said["answers"]] == ["ADMIN", "ADMIN"]
 
 
 @pytest.mark.parametrize("file", ["follow_wallet.mjs", "apollo_wallet.mjs"])

@@ -277,7 +277,9 @@ async def test_another_subprotocol_is_not_spoken(shop: Shop, protocol: str | Non
         assert protocol is not None
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://[", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1.evil.example", "http://[", "file://"]
+)
 async def test_a_foreign_page_opens_no_socket(shop: Shop, origin: str) -> None:
     with pytest.raises(websockets.InvalidStatus) as refused:
         async with opened(address(shop), origin=origin):

@@ -15,7 +15,7 @@ from tests.factories import Shop
 from tests.live.sockets import CHANGED, PATIENCE_SECONDS, address
 
 NODE = shutil.which("node")
-GRAPHQL_WS = Path(__file__).parent / "graphql_ws"
+CLIENTS = Path(__file__).parents[1] / "clients"
 
 
 @pytest.mark.parametrize("payload", [{"authorization": "Bearer {}"}, {"token": "{}"}])
@@ -40,8 +40,8 @@ async def test_gql_follows_and_resumes(shop: Shop, payload: dict[str, str]) -> N
 
 
 @pytest.mark.skipif(
-    NODE is None or not (GRAPHQL_WS / "node_modules").is_dir(),
-    reason="graphql-ws is NOT tried: it needs Node 20 and `npm ci` in tests/live/graphql_ws",
+    NODE is None or not (CLIENTS / "node_modules").is_dir(),
+    reason="graphql-ws is NOT tried: it needs Node 20 and `npm ci --prefix tests/clients`",
 )
 async def test_graphql_ws_follows_and_resumes(shop: Shop) -> None:
     member = await shop.member()
@@ -53,7 +53,7 @@ async def test_graphql_ws_follows_and_resumes(shop: Shop) -> None:
             await shop.claim(pool, member, idempotencyKey=f"k-{round_}-{number}")
         asked = {"url": address(shop), "token": token, "query": CHANGED, "after": len(seen), "count": 2}
         process = await asyncio.create_subprocess_exec(
-            NODE or "", str(GRAPHQL_WS / "follow.mjs"), json.dumps(asked), stdout=asyncio.subprocess.PIPE
+            NODE or "", str(CLIENTS / "follow.mjs"), json.dumps(asked), stdout=asyncio.subprocess.PIPE
         )
         async with asyncio.timeout(PATIENCE_SECONDS):
             output, _ = await process.communicate()
