@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock" --group build
 
-.PHONY: help up install test chaos check fmt schema migration bench lock clean
+.PHONY: help up install test chaos conformance check fmt schema migration bench lock clean
 
 help: ## Print this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,12 +35,16 @@ test: $(VENV)/development ## Run every test, in parallel
 chaos: $(VENV)/development ## Kill servers under live wallets for a minute: 50 changes per second over 100 members
 	FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos
 
-check: $(VENV)/development ## Lint, types, import rules, schema.graphql current, migrations complete
+conformance: $(VENV)/development ## Send 2,000 made-up documents and every hostile value in every argument; audit HTTP and sockets
+	FLASH_CONFORMANCE_CASES=2000 $(BIN)/pytest -n 2 tests/conformance tests/clients tests/edge/test_sockets.py
+
+check: $(VENV)/development ## Lint, types, import rules, schema.graphql current and breaking nobody, migrations complete
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(BIN)/flash schema | diff - schema.graphql || { echo "schema.graphql is not current: make schema"; exit 1; }
+	@$(BIN)/flash schema --since schema.released.graphql
 	@$(BIN)/python -m migrations
 
 fmt: $(VENV)/development ## Format the code

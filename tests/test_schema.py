@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from graphql import (
     GraphQLEnumType,
     GraphQLInputObjectType,
@@ -12,8 +13,10 @@ from graphql import (
 )
 
 from app.schema import schema, sdl
+from app.schema_changes import changes
 
 PRINTED = Path(__file__).parents[1] / "schema.graphql"
+RELEASED = PRINTED.with_name("schema.released.graphql")
 
 
 def _descriptions() -> Iterator[tuple[str, str | None]]:
@@ -52,3 +55,38 @@ def test_a_description_is_a_sentence() -> None:
         for coordinate, description in _descriptions()
         if description and (description != description.strip() or description[-1] not in ".)" or "\n" in description)
     ] == []
+
+
+def test_nothing_that_was_released_is_broken() -> None:
+    assert [str(change) for change in changes(RELEASED, sdl()) if change.breaks] == []
+
+
+@pytest.mark.parametrize(
+    ("was", "would_be", "told"),
+    [
+        ("  recipientCount: Int!\n", "  renamed: Int!\n", "FIELD_REMOVED: Field Campaign.recipientCount was removed."),
+        (
+            "  recipientCount: Int!\n",
+            "  recipientCount: Int\n",
+            "FIELD_CHANGED_KIND: Field Campaign.recipientCount changed type from Int! to Int.",
+        ),
+        ("  GIFT\n", "  OTHER\n", "VALUE_REMOVED_FROM_ENUM: Enum value CodeKind.GIFT was removed."),
+    ],
+)
+def test_what_would_break_clients_is_named(was: str, would_be: str, told: str) -> None:
+    released = RELEASED.read_text()
+    assert released.count(was) == 1
+
+    broken = [str(change) for change in changes(RELEASED, released.replace(was, would_be)) if change.breaks]
+
+    assert broken == [f"BREAKS  {told}"]
+
+
+def test_what_may_surprise_clients_is_named_and_breaks_nothing() -> None:
+    released = RELEASED.read_text()
+
+    found = changes(RELEASED, released.replace("  GIFT\n", '  GIFT\n\n  """New."""\n  NEW\n'))
+
+    assert [(str(change), change.breaks) for change in found] == [
+        ("may surprise  VALUE_ADDED_TO_ENUM: Enum value CodeKind.NEW was added.", False)
+    ]

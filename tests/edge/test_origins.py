@@ -1,4 +1,4 @@
-"""Other origins. Without these a frontend team's page couldn't call, or a stranger's page could read what it mustn't."""
+"""Other origins. Without these a frontend team's page couldn't call, or a stranger's page could read answers."""
 
 from collections.abc import Iterator
 
@@ -46,7 +46,8 @@ async def _opens(url: str, origin: str) -> bool:
         async with opened(f"{url.replace('http', 'ws')}/graphql", origin=origin):
             return True
     except websockets.InvalidStatus as refused:
-        assert refused.response.status_code == 403
+        if refused.response.status_code != 403:
+            raise
         return False
 
 
@@ -129,7 +130,7 @@ def test_what_is_no_origin_is_refused_by_its_variable(monkeypatch: pytest.Monkey
     monkeypatch.setenv("FLASH_CORS_ORIGINS", origins)
     config.settings.cache_clear()
 
-    with pytest.raises(ConfigurationError, match="FLASH_CORS_ORIGINS: .*https://shop.example"):
+    with pytest.raises(ConfigurationError, match=r"FLASH_CORS_ORIGINS: .*https://shop\.example"):
         config.settings()
     monkeypatch.undo()
     config.settings.cache_clear()

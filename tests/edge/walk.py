@@ -117,18 +117,22 @@ class Operation:
 
     def id_paths(self) -> Iterator[tuple[str, ...]]:
         """Yield the path of every place in the arguments, required or not, that takes an ID."""
+        return (path for path, kind in self.places() if kind == "ID")
+
+    def places(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield the path of every place in the arguments, required or not, and the name of the type that it takes."""
         for name, argument in self.field.args.items():
-            yield from _id_paths((name,), argument.type)
+            yield from _places((name,), argument.type)
 
 
-def _id_paths(path: tuple[str, ...], kind: GraphQLInputType) -> Iterator[tuple[str, ...]]:
+def _places(path: tuple[str, ...], kind: GraphQLInputType) -> Iterator[tuple[tuple[str, ...], str]]:
     named = get_named_type(kind)
     if isinstance(named, GraphQLInputObjectType):
         for name, field in named.fields.items():
             if name not in path:
-                yield from _id_paths((*path, name), field.type)
-    elif named.name == "ID":
-        yield path
+                yield from _places((*path, name), field.type)
+    else:
+        yield path, named.name
 
 
 def operations(*roots: str) -> list[Operation]:

@@ -28,6 +28,9 @@ def test_an_untouched_machine_is_well_and_stays_untouched(tmp_path: Path) -> Non
     assert found["database"] == {"state": "embedded, not running; `flash up` starts it", "advice": ""}
     assert found["valkey"] == {"state": "embedded, not running; `flash up` starts it", "advice": ""}
     assert found["advisor"] == {"state": "rules only: FLASH_ADVISOR_BASE_URL names no endpoint", "advice": ""}
+    assert found["limits"]["state"].startswith("2,000 tokens, depth 15, 30 aliases, 10 operations, 250 list items")
+    assert found["origins"] == {"state": "its own and any of this machine", "advice": ""}
+    assert found["documents"] == {"state": "any", "advice": ""}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -44,6 +47,26 @@ def test_the_advisors_endpoint_is_shown_without_its_secrets(tmp_path: Path) -> N
 
     shown = "model 'large' of https://models.example/v1 with a key, at most 60 s, 2,000 tokens, temperature 0"
     assert found["advisor"]["state"] == shown
+
+
+def test_limits_origins_and_documents_are_shown_as_they_are_set(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text("{}")
+    variables: dict[str, Any] = {
+        "FLASH_DEPTH_MAX": "20",
+        "FLASH_CORS_ORIGINS": "https://shop.example",
+        "FLASH_TRUSTED_DOCUMENTS": str(manifest),
+        "FLASH_TRUSTED_DOCUMENTS_REQUIRED": "true",
+    }
+
+    found = findings("--data", tmp_path / "new", status=0, **variables)
+    manifest.unlink()
+    broken = findings("--data", tmp_path / "new", status=1, **variables)
+
+    assert ", depth 20, " in found["limits"]["state"]
+    assert found["origins"]["state"] == "https://shop.example"
+    assert found["documents"]["state"] == "0 trusted, no others"
+    assert "can't be read" in broken["documents"]["advice"]
 
 
 @pytest.mark.parametrize("by", ["option", "variable"])
