@@ -131,6 +131,9 @@ async def test_in_production_the_schema_needs_a_key_and_there_are_no_pages(shop:
         url = f"{production.url}/graphql"
         anonymous = await shop.http.post(url, json={"query": INTROSPECTION})
         known = await shop.post(INTROSPECTION, url=url)
+        member = await shop.token((await shop.member())["id"])
+        member_told = await shop.error_code(INTROSPECTION, key=member, url=url)
+        named = await shop.data("{ viewer { __typename role } }", key=member, url=url)
         page = await shop.http.get(url, headers={"accept": "text/html"})
         statuses = {
             path: (await shop.http.get(production.url + path)).status_code
@@ -139,6 +142,9 @@ async def test_in_production_the_schema_needs_a_key_and_there_are_no_pages(shop:
 
     assert anonymous.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
     assert known["data"]["__schema"] == {"queryType": {"name": "Query"}}
+    # A member's token is in every copy of the app: it isn't a key.
+    assert member_told == "FORBIDDEN"
+    assert named == {"viewer": {"__typename": "Viewer", "role": "MEMBER"}}
     assert page.status_code == 406
     assert "<html" not in page.text
     assert statuses == dict.fromkeys(("/", "/wallet", "/assets/graphiql/page.js", "/assets/"), 404) | dict.fromkeys(

@@ -16,6 +16,7 @@ from app.database import database, dsn
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
 from tests.conftest import Api, run_api
 from tests.factories import CREATE_POOL, ENROLL_MEMBER, Shop
+from tests.live.sockets import address, joined
 from tests.scratch import scratch_database
 
 POOLS = "{ viewer { role } pools { edges { node { id name } } } }"
@@ -110,15 +111,36 @@ async def test_a_fault_that_quotes_a_row_shows_no_personal_data_to_the_client(sh
     assert "Quoted" not in log
 
 
-async def test_a_clients_mistake_is_no_stack_trace_in_the_log(shop: Shop, api: Api) -> None:
+async def test_a_clients_mistake_is_one_short_line_in_the_log_that_quotes_nothing(shop: Shop, api: Api) -> None:
+    member = await shop.token((await shop.member())["id"])
     before = len(api.log.read_bytes())
 
-    await shop.post("{ nothing }")
-    await shop.post("{")
-    await shop.post("{ pools(first: 0) { edges { cursor } } }")
-    await shop.http.post(shop.url, content=b"null", headers={"content-type": "application/json"})
+    await shop.post("{ secretWord otherWord viewer(secretWord: 1) { role } }")
+    await shop.post("{ secretWord")
+    await shop.post('{ pools(first: "secretWord") { edges { cursor } } }')
+    await shop.post("{ pools(first: 0) { edges { cursor } } members(first: 101) { edges { cursor } } }")
+    await shop.post("{ members { edges { cursor } } }", key=member)
+    await shop.post("{ viewer { role } }", key="secretWord")
+    await shop.http.post(shop.url, content=b"secretWord", headers={"content-type": "application/json"})
+    async with joined(address(shop), shop.admin) as socket:
+        await socket.subscribe("{ secretWord }")
+        await socket.receive()
+        await socket.connection.send("secretWord")
+        await socket.closed()
+    lines = api.log.read_bytes()[before:].decode().splitlines()
 
-    assert "Traceback" not in api.log.read_bytes()[before:].decode()
+    assert [line.partition(" refused to ")[2].partition(": ")[2] for line in lines] == [
+        "GRAPHQL_VALIDATION_FAILED",
+        "GRAPHQL_PARSE_FAILED",
+        "BAD_USER_INPUT",
+        "BAD_USER_INPUT",
+        "FORBIDDEN",
+        "UNAUTHENTICATED",
+        "BAD_REQUEST, 400",
+        "GRAPHQL_VALIDATION_FAILED",
+        "a socket was closed with 4400",
+    ]
+    assert " refused to member_" in lines[4]
 
 
 async def _until(shop: Shop, api: Api, *, ready: int, code: str | None) -> tuple[httpx.Response, httpx.Response]:
