@@ -86,8 +86,8 @@ BREAKS = [
         "REDEEMED_ONCE",
         """INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
             currency, redeemed_at)
-        SELECT merchant_id, gen_random_uuid(), pool_id, code_id, 'another', position, order_amount, base, discount, currency,
-            redeemed_at FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
+        SELECT merchant_id, gen_random_uuid(), pool_id, code_id, 'another', position, order_amount, base, discount,
+            currency, redeemed_at FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
         1,
     ),
     ("REDEEMED_ONCE", "DELETE FROM reversal WHERE merchant_id = $1", 1),
