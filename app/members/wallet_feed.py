@@ -195,7 +195,9 @@ class WalletFeed:
         """Return the next changes of a wallet, read together with those of others; waits out an absent database."""
         while True:
             try:
-                return await self._reader.load((wallet, after))
+                # A subscriber that leaves must not cancel what it waits for: a loader whose first waiters were all
+                # cancelled before it began to read never reads again.
+                return await asyncio.shield(self._reader.load((wallet, after)))
             except Exception as error:
                 if not is_away(error):
                     raise

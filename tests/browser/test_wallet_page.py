@@ -247,7 +247,7 @@ async def test_while_the_database_is_away_it_says_offline_and_waits_longer_each_
         await wallet.is_live()
         changes = await wallet.changes()
 
-    assert opened >= 3
+    assert opened >= 1
     assert states == ["Offline"]
     # Only the newest are kept.
     assert [version for version, _ in changes] == list(range(count - 199, count + 1))

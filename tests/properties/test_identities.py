@@ -53,6 +53,8 @@ class World:
     #: The codes that answers gave to a name ("member" or "address") of a person, by the pool that was asked.
     given: defaultdict[tuple[str, int, int], dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
     texts: dict[str, str] = field(default_factory=dict)
+    #: Whom campaigns sent codes that no claim has shown yet.
+    sent: set[int] = field(default_factory=set)
     orders: int = 0
 
     def email(self, person: int) -> str:
@@ -73,8 +75,11 @@ class World:
             self.give(name, person, pool, answer["code"], fresh=not answer["replayed"])
 
     def give(self, name: str, person: int, pool: int, code: Any, *, fresh: bool) -> None:
-        """Note that a code was given; a fresh one was never given to anybody."""
-        assert (code["id"] not in self.texts) is fresh
+        """Note that a code was given: a fresh one to nobody before, any other by a claim or a campaign."""
+        if fresh:
+            assert code["id"] not in self.texts
+        else:
+            assert code["id"] in self.texts or person in self.sent
         self.texts[code["id"]] = code["text"]
         kept = self.given[self.name(person) if name == "address" else name, person, pool]
         kept[code["id"]] = None
@@ -92,6 +97,7 @@ class World:
         assert answer["__typename"] in {"CreateCampaignSuccess", "PoolExhausted"}, answer
         if answer["__typename"] == "CreateCampaignSuccess":
             assert answer["campaign"]["recipientCount"] == len(set(people))
+            self.sent.update(people)
 
     async def enrol(self, person: int, *, verified: bool) -> None:
         """Enrol a person, once."""
