@@ -77,7 +77,7 @@ async def measure(viewer: Viewer) -> list[str]:
     lines = ["| merchant | statement | buffers | ms |", "|---|---|---:|---:|"]
     found: dict[str, list[int]] = {}
     for name, size in SIZES.items():
-        owner = await _another(viewer, name)
+        owner = await another_merchant(viewer, name)
         await fill(owner, *size)
         states = {"written just now": "SELECT 1", "vacuumed": "VACUUM (ANALYZE)"}
         for state, statement in states.items():
@@ -95,7 +95,7 @@ async def measure(viewer: Viewer) -> list[str]:
     return lines
 
 
-async def _another(viewer: Viewer, name: str) -> Viewer:
+async def another_merchant(viewer: Viewer, name: str) -> Viewer:
     """Make a merchant, and return its ADMIN."""
     made = await create_merchant(name, viewer.tenant.currency)
     owner = await authenticate(f"Bearer {made.api_key}")

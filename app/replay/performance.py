@@ -1,4 +1,4 @@
-"""The replay itself: members, pools, campaigns, latecomers, redemptions, purchases, rewards, each exactly once.
+"""The replay itself: members, pools, campaigns, referrals, latecomers, redemptions, purchases, rewards, each once.
 
 No state is kept here. What makes a second run a replay is what the server is told: external ids, the pools' names,
 idempotency keys and order ids, all made from the data's own numbers.
@@ -17,11 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from app.config import settings
 from app.embedded import DataDirectory
+from app.replay.closing import told_insights, told_integrity
 from app.replay.engine import IN_FLIGHT, CannotGoOn, Engine, Fault
 from app.replay.journey import (
+    REFEREE_POINTS,
+    REFERRER_POINTS,
     REWARD_COST,
     Basket,
     Campaign,
+    Invitation,
     Journey,
     Prize,
     Receipt,
@@ -134,6 +138,49 @@ mutation ($input: RedeemRewardInput!) {
   }
 }
 """
+PROGRAM_FIELDS: Final = """
+  referrerPoints refereePoints invitesPerBatch invitesPerDay invitesLifetime inviteLifetimeDays convertsOn
+"""
+PROGRAM: Final = f"query {{ referralProgram {{ {PROGRAM_FIELDS} }} }}"
+CONFIGURE: Final = """
+mutation ($input: ConfigureReferralProgramInput!) {
+  answer: configureReferralProgram(input: $input) { __typename ... on Refusal { message } }
+}
+"""
+ISSUE: Final = """
+mutation ($input: IssueMemberTokenInput!) {
+  answer: issueMemberToken(input: $input) {
+    __typename ... on IssueMemberTokenSuccess { token } ... on Refusal { message }
+  }
+}
+"""
+INVITE: Final = """
+mutation ($input: InviteMembersInput!) {
+  answer: inviteMembers(input: $input) {
+    __typename ... on InviteMembersSuccess { skipped { email reason } } ... on Refusal { message }
+  }
+}
+"""
+PENDING: Final = """
+query ($after: String) {
+  invites(status: PENDING, first: 100, after: $after) {
+    edges { node { token acceptedAt } } pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+ACCEPT: Final = """
+mutation ($input: AcceptInviteInput!) {
+  answer: acceptInvite(input: $input) {
+    __typename ... on AcceptInviteSuccess { member { id } } ... on Refusal { message }
+  }
+}
+"""
+REFERRED_BY: Final = "query ($id: ID!) { member(id: $id) { referredBy { referrer { id } } } }"
+#: The program that the rule needs: the baskets are of 2017, so joining is what converts.
+REFERRALS: Final = {
+    "referrerPoints": REFERRER_POINTS, "refereePoints": REFEREE_POINTS, "invitesPerBatch": 100, "invitesPerDay": 100,
+    "invitesLifetime": 100, "inviteLifetimeDays": 30, "convertsOn": "JOIN",
+}  # fmt: skip
 REWARD_NAME: Final = "Complete Journey: thank you"
 
 
@@ -175,10 +222,14 @@ async def _play(url: str, key: str | None, households: int | None, stop: asyncio
         with Progress(*columns, console=Console(stderr=True)) as progress:
             performance = Performance(engine, journey, stop, progress)
             await performance.run()
-    if stop.is_set():
-        return False
-    tell_outcome(console, performance.tallies, performance.reopened, time.monotonic() - begun)
-    return all(tally.clean for tally in performance.tallies.values())
+        if stop.is_set():
+            return False
+        tell_outcome(console, performance.tallies, performance.reopened, time.monotonic() - begun)
+        clean = all(tally.clean for tally in performance.tallies.values())
+        # A part of the year has a part of the network: that is no picture to leave behind.
+        if households is None and not await told_insights(engine, console):
+            clean = False
+        return await told_integrity(engine, console) and clean
 
 
 def _demo_key() -> tuple[str, str]:
@@ -218,6 +269,7 @@ class Performance:
         self._made: set[int] = set()
         self._sent: set[int] = set()
         self._late = [household for household in journey.households if is_late(household)]
+        self._invited = {latecomer for each in journey.invitations for latecomer in each.latecomers}
         self._late_receipts = defaultdict[int, list[Receipt]](list)
         for receipt in journey.receipts:
             if is_late(receipt.household):
@@ -229,7 +281,8 @@ class Performance:
             "pools": Tally(len(journey.campaigns)),
             "codes": Tally(sum(campaign.codes for campaign in journey.campaigns)),
             "sent": Tally(len(journey.receipts)),
-            "latecomers": Tally(len(self._late)),
+            "referrals": Tally(sum(len(each.latecomers) for each in journey.invitations)),
+            "latecomers": Tally(len(self._late) - sum(len(each.latecomers) for each in journey.invitations)),
             "found": Tally(sum(map(len, self._late_receipts.values()))),
             "redemptions": Tally(len(journey.spendings)),
             "purchases": Tally(len(journey.baskets)),
@@ -243,7 +296,8 @@ class Performance:
             ("members", [each for each in journey.households if not is_late(each)], self._enrol),
             ("pools", journey.campaigns, self._open),
             ("sent", journey.campaigns, self._send),
-            ("latecomers", self._late, self._enrol),
+            ("referrals", journey.invitations, self._bring),
+            ("latecomers", [each for each in self._late if each not in self._invited], self._enrol),
             ("found", list(self._late_receipts.items()), self._find),
             ("redemptions", journey.spendings, self._redeem),
             ("purchases", journey.baskets, self._buy),
@@ -256,6 +310,8 @@ class Performance:
             bar = self._progress.add_task(name, total=len(items))
             if name == "pools":
                 await self._make_pools()
+            if name == "referrals" and items:
+                await self._open_program()
             if name == "rewards" and items:
                 await self._make_reward()
             await self._each(items, work, bar)
@@ -298,14 +354,7 @@ class Performance:
 
     async def _enrol(self, household: int) -> None:
         tally = self.tallies["latecomers" if is_late(household) else "members"]
-        person = {
-            "externalId": external_id(household),
-            "email": address(household),
-            "emailVerified": True,
-            "displayName": f"Household {household}",
-            "source": "IMPORT",
-        }
-        answer = await self._answer(ENROL, person)
+        answer = await self._answer(ENROL, {**_person(household), "source": "IMPORT"})
         # Somebody else may have the address: that member is not ours.
         member = answer.get("member") or answer.get("existing") or {}
         if member.get("externalId") != external_id(household):
@@ -313,6 +362,69 @@ class Performance:
             return
         self._member_ids[household] = member["id"]
         tally.count(replayed=answer["__typename"] == "MemberAlreadyExists")
+
+    async def _open_program(self) -> None:
+        """Configure the merchant's referral program as the referrals need it, unless it is."""
+        if (await self._engine.ask(PROGRAM, {}))["referralProgram"] != REFERRALS:
+            await self._answer(CONFIGURE, REFERRALS)
+
+    async def _bring(self, invitation: Invitation) -> None:
+        """Invite a household's latecomers in its name, and let them join by that."""
+        tally = self.tallies["referrals"]
+        referrer_id = self._member_ids.get(invitation.referrer)
+        if referrer_id is None:
+            tally.untried += len(invitation.latecomers)
+            return
+        emails = [address(each) for each in invitation.latecomers]
+        invited = await self._answer(INVITE, {"memberId": referrer_id, "emails": emails})
+        if invited["__typename"] != "InviteMembersSuccess":
+            tally.refuse(_reason(invited), len(emails))
+            return
+        joined = {each["email"] for each in invited["skipped"] if each["reason"] == "ALREADY_MEMBER"}
+        secrets: list[str] = []
+        if joined != set(emails):
+            # Only its sender sees what an invite is accepted with; an earlier run may have sent some of them.
+            issued = await self._answer(ISSUE, {"memberId": referrer_id})
+            if "token" not in issued:
+                tally.refuse(_reason(issued), len(emails))
+                return
+            secrets = await self._open_invites(issued["token"])
+        for latecomer in invitation.latecomers:
+            await self._join(latecomer, referrer_id, [] if address(latecomer) in joined else secrets)
+
+    async def _open_invites(self, token: str) -> list[str]:
+        """Return what the invites that a member has sent and nobody has accepted are accepted with, oldest first."""
+        found: list[str] = []
+        page: dict[str, Any] = {"hasNextPage": True, "endCursor": None}
+        while page["hasNextPage"]:
+            invites = (await self._engine.ask(PENDING, {"after": page["endCursor"]}, token=token))["invites"]
+            found += [edge["node"]["token"] for edge in invites["edges"] if edge["node"]["acceptedAt"] is None]
+            page = invites["pageInfo"]
+        return found[::-1]
+
+    async def _join(self, latecomer: int, referrer_id: str, secrets: list[str]) -> None:
+        """Accept the invite that is this household's, which the others refuse; or find the member that it is."""
+        tally = self.tallies["referrals"]
+        for secret in secrets:
+            answer = await self._answer(ACCEPT, {**_person(latecomer), "token": secret})
+            if answer["__typename"] == "AcceptInviteSuccess":
+                self._member_ids[latecomer] = answer["member"]["id"]
+                tally.count(replayed=False)
+                return
+            if answer["__typename"] not in {"InvalidInput", "InviteNotUsable", "MemberAlreadyExists"}:
+                tally.refuse(_reason(answer))
+                return
+        answer = await self._answer(ENROL, {**_person(latecomer), "source": "IMPORT"})
+        member = answer.get("member") or answer.get("existing") or {}
+        if member.get("externalId") != external_id(latecomer):
+            tally.refuse(_reason(answer))
+            return
+        self._member_ids[latecomer] = member["id"]
+        brought = (await self._engine.ask(REFERRED_BY, {"id": member["id"]}))["member"]["referredBy"]
+        if brought == {"referrer": {"id": referrer_id}}:
+            tally.count(replayed=True)
+        else:
+            tally.refuse("the household is a member, but not by this invite")
 
     async def _standing_pools(self) -> dict[int, dict[str, str]]:
         """Return the campaigns' pools by the campaign's number.
@@ -521,6 +633,16 @@ class Performance:
             tally.count(replayed=answer["replayed"])
         else:
             tally.refuse(_reason(answer))
+
+
+def _person(household: int) -> dict[str, Any]:
+    """Return what a household says of itself when it becomes a member."""
+    return {
+        "externalId": external_id(household),
+        "email": address(household),
+        "emailVerified": True,
+        "displayName": f"Household {household}",
+    }
 
 
 def _reason(answer: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from app.replay.journey import PERCENT_OFF, REWARD_COST, Journey
+from app.replay.journey import PERCENT_OFF, REFEREE_POINTS, REFERRER_POINTS, REWARD_COST, Journey
 
 
 @dataclass
@@ -55,6 +55,10 @@ def tell_mapping(console: Console, journey: Journey) -> None:
         "sent": f"A campaign for each pool: one code for each of the {len(journey.receipts):,} times that it reached a "
         "household. Three households in ten are only an address then: they are enrolled afterwards (latecomers), and "
         "must find their codes in their wallets (found).",
+        "referrals": "The data doesn't say who knows whom. A latecomer is brought by whichever other household of a "
+        "lower number shopped last where it shopped first, before it did; by nobody if there is none. Joining is what "
+        f"converts, for {REFERRER_POINTS} and {REFEREE_POINTS} points: the merchant's referral program is set to that. "
+        f"{sum(len(each.latecomers) for each in journey.invitations):,} join by an invite.",
         "redemptions": f"{journey.redemption_rows:,} rows, one per coupon. A household has one code of a campaign, so "
         f"{journey.redemption_rows_merged:,} rows are merged into the first one of their household and campaign; "
         f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "

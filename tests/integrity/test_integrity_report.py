@@ -91,6 +91,13 @@ BREAKS = [
         1,
     ),
     ("REDEEMED_ONCE", "DELETE FROM reversal WHERE merchant_id = $1", 1),
+    (
+        "REDEEMED_ONCE",
+        """UPDATE redemption r SET pool_id = (
+            SELECT id FROM pool WHERE merchant_id = $1 AND id <> r.pool_id LIMIT 1
+        ) WHERE merchant_id = $1 AND reversed_at IS NULL""",
+        1,
+    ),
     ("WHOLE_BATCHES", f"DELETE FROM code WHERE {_one('code', 'state = $$AVAILABLE$$')}", 1),
     ("WHOLE_BATCHES", f"DELETE FROM delivery WHERE {_one('delivery')}", 1),
     (

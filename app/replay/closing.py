@@ -1,0 +1,61 @@
+"""How a year ends: with a picture of the network, advice for the next one, and every promise recomputed."""
+
+import asyncio
+import time
+from typing import Any, Final
+
+from rich.console import Console
+
+from app.replay.engine import Engine
+
+#: How long a worker may take for the picture or the advice of a retailer's year.
+WORK_SECONDS_MAX: Final = 300.0
+_LOOK_SECONDS: Final = 0.2
+
+TAKE: Final = "mutation { answer: takeGraphSnapshot { ... on TakeGraphSnapshotSuccess { jobId } } }"
+TAKEN: Final = """
+query ($id: ID!) { work: graphSnapshotJob(id: $id) { status snapshot { memberCount referralCount hubCount } } }
+"""
+ASK: Final = "mutation { answer: askAdvisor { ... on AskAdvisorSuccess { run { id } } } }"
+ADVISED: Final = "query ($id: ID!) { work: adviceRun(id: $id) { status source suggestions { __typename } } }"
+INTEGRITY: Final = "query { integrityReport { ok checks { name violations } } }"
+
+
+async def told_insights(engine: Engine, console: Console) -> bool:
+    """Have the network drawn and the advisor asked, and print what came of it. Returns whether both were done."""
+    job = (await engine.ask(TAKE, {}))["answer"]["jobId"]
+    run = (await engine.ask(ASK, {}))["answer"]["run"]["id"]
+    taken, advised = await _worked(engine, TAKEN, job), await _worked(engine, ADVISED, run)
+    if taken is None or advised is None:
+        console.print("No picture or no advice: the server's worker didn't get to it in time; its log may say why.")
+        return False
+    # A later snapshot of the same day has taken the place of ours, and is as good.
+    if snapshot := taken["snapshot"]:
+        console.print(
+            f"The network: {snapshot['memberCount']:,} members, {snapshot['referralCount']:,} referrals, "
+            f"{snapshot['hubCount']:,} hubs."
+        )
+    console.print(f"The advice: {len(advised['suggestions'])} offers, from {advised['source']}.")
+    return True
+
+
+async def _worked(engine: Engine, document: str, work_id: str) -> dict[str, Any] | None:
+    """Return what a worker was asked for when it is done, or None when it failed or took too long."""
+    until = time.monotonic() + WORK_SECONDS_MAX
+    while time.monotonic() < until:
+        work: dict[str, Any] = (await engine.ask(document, {"id": work_id}))["work"]
+        if work["status"] in {"DONE", "FAILED"}:
+            return work if work["status"] == "DONE" else None
+        await asyncio.sleep(_LOOK_SECONDS)
+    return None
+
+
+async def told_integrity(engine: Engine, console: Console) -> bool:
+    """Print the promises that are broken, or that all hold. Returns whether they do."""
+    report = (await engine.ask(INTEGRITY, {}))["integrityReport"]
+    for check in report["checks"]:
+        if check["violations"]:
+            console.print(f"broken: {check['name']} by {check['violations']:,} rows", markup=False)
+    if report["ok"]:
+        console.print("Every promise holds.")
+    return bool(report["ok"])

@@ -1,0 +1,53 @@
+"""The integrity report: how long each promise takes to recompute, for a million codes and for a tenth of that."""
+
+import time
+
+from app.context import Viewer
+from app.database import database
+from app.integrity.integrity_report import PROMISES
+from bench.portfolio import SIZES, another_merchant, fill
+
+REPORT_SECONDS_MAX = 120.0
+#: What the claims and redemptions of the codes that `fill` made would have left: claims, and events of wallets.
+CLAIMS = """
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, claimed_at)
+SELECT merchant_id, id, pool_id, member_id, row_number() OVER (PARTITION BY pool_id, member_id), allocated_at
+FROM code WHERE merchant_id = $1 AND pool_id = $2 AND member_id IS NOT NULL
+"""
+EVENTS = """
+INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version, wallet_points)
+SELECT merchant_id, uuidv7(), type, id, 'system', now(), member_id,
+    row_number() OVER (PARTITION BY member_id) + $3, 0
+FROM code, unnest(ARRAY['code.claimed', 'code.redeemed']) AS type
+WHERE merchant_id = $1 AND pool_id = $2 AND member_id IS NOT NULL AND (type = 'code.claimed' OR state = 'REDEEMED')
+"""
+#: More than one pool gives to a wallet: their versions mustn't meet.
+VERSIONS_PER_POOL = 1_000_000
+
+
+async def measure(viewer: Viewer) -> list[str]:
+    """Fill two merchants of one database, and recompute the promises of each."""
+    taken: dict[str, list[float]] = {}
+    for name, size in SIZES.items():
+        owner = await another_merchant(viewer, name)
+        await fill(owner, *size)
+        pools = await database().rows("SELECT id FROM pool WHERE merchant_id = $1", owner.merchant_id)
+        for number, pool in enumerate(pools):
+            await database().many(CLAIMS, owner.merchant_id, pool["id"], seconds_max=REPORT_SECONDS_MAX)
+            first = number * VERSIONS_PER_POOL
+            await database().many(EVENTS, owner.merchant_id, pool["id"], first, seconds_max=REPORT_SECONDS_MAX)
+        await database().row("ANALYZE")
+        for promise in PROMISES:
+            begun = time.perf_counter()
+            await database().many(promise.statement, owner.merchant_id, seconds_max=REPORT_SECONDS_MAX)
+            taken.setdefault(promise.name, []).append((time.perf_counter() - begun) * 1000)
+    lines = [f"| promise | {' | '.join(f'{name}, ms' for name in SIZES)} |", "|---|---:|---:|"]
+    lines += [f"| {name} | {small:,.0f} | {large:,.0f} |" for name, (small, large) in taken.items()]
+    small, large = (sum(column) for column in zip(*taken.values(), strict=True))
+    codes = max(SIZES.values())[0]
+    return [
+        *lines,
+        f"| all | {small:,.0f} | {large:,.0f} |",
+        "",
+        f"Ten times the rows take {large / small:.1f} times as long: {large * 1000 / codes:.1f} µs per code.",
+    ]
