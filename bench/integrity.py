@@ -4,7 +4,7 @@ import time
 
 from app.context import Viewer
 from app.database import database
-from app.integrity.integrity_report import PROMISES
+from app.integrity.promises import PROMISES
 from bench.portfolio import SIZES, another_merchant, fill
 
 REPORT_SECONDS_MAX = 120.0
