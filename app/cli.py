@@ -427,6 +427,23 @@ def replay(
     raise SystemExit(asyncio.run(play(url, key, households)))
 
 
+@app.command()
+def stress(
+    urls: Annotated[list[str], typer.Argument(help="The GraphQL addresses of one deployment's API processes.")],
+    key: Annotated[str, typer.Option(envvar="FLASH_KEY", help="An ADMIN key.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Yes: make members, pools, codes and points there.")] = False,
+    members: Annotated[int, typer.Option(min=2, max=5000, help="How many members rush for codes.")] = 1000,
+) -> None:
+    """Fire the races of the engine's promises at a running deployment, check the rows, and print a verdict."""
+    from app.stress import stress as fire
+
+    if not yes:
+        raise ConfigurationError(
+            f"This makes {members:,} members and some pools at the key's merchant, which stay (archived); say --yes."
+        )
+    raise SystemExit(asyncio.run(fire(urls, key, members)))
+
+
 def _refuse_key_name(name: str) -> None:
     if not (name.isascii() and name.isalnum() and len(name) <= 50):
         raise ConfigurationError("A key's name is 1 to 50 letters and digits.")

@@ -1,0 +1,87 @@
+"""flash stress. Without these its verdict could be a compliment, or its races could leave a merchant changed."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from app.database import database
+from app.stress import stress
+from app.stress.report import Outcome
+from tests.conftest import Api, run_api
+from tests.factories import Shop
+from tests.referrals.documents import program
+from tests.running.processes import flash
+
+MEMBERS = 60
+LEFT = """
+SELECT (SELECT count(*) FROM pool WHERE merchant_id = $1 AND status <> 'ARCHIVED') AS open_pools,
+    (SELECT count(*) FROM invite WHERE merchant_id = $1 AND status = 'PENDING') AS open_invites,
+    (SELECT sum(points) FROM wallet WHERE merchant_id = $1) AS points
+"""
+
+
+async def test_two_processes_keep_every_promise_and_nothing_stays_open(
+    shop: Shop, api: Api, worker_database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await program(shop, invitesPerBatch=10, invitesPerDay=70, invitesLifetime=100)
+    with run_api(worker_database) as second:
+        status = await stress([shop.url, f"{second.url}/graphql"], shop.admin, MEMBERS)
+
+    assert re.sub(r"[\d.]+ s\)", "s)", capsys.readouterr().out).splitlines() == [
+        "held    one member taps (100 requests, s): 1 code, claimed 1 time",
+        "held    members rush for codes (60 requests, s): 42 codes, 18 too late, stock 0 + 42",
+        "held    checkouts, an order each (50 requests, s): 1 redeemed, 49 refused, 0 replayed",
+        "held    checkouts, the same order (50 requests, s): 1 redeemed, 0 refused, 49 replayed",
+        "held    more is spent than is there (70 requests, s): 20 spent, 30 refused, 20 replayed, 0 points left",
+        "held    batches of invites (50 requests, s): 70 of 70 sent, 15 batches refused",
+        "held    what the rows say (1 requests, s): 12 promises hold",
+        "Every promise held.",
+    ]
+    assert status == 0
+    (left,) = await database().rows(LEFT, shop.merchant_id)
+    assert tuple(left.values()) == (0, 0, 0)
+
+
+async def test_a_broken_promise_is_the_verdict(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    await shop.member()
+    await database().rows("UPDATE wallet SET points = 5 WHERE merchant_id = $1", shop.merchant_id)
+
+    status = await stress([shop.url], shop.admin, 2)
+
+    await database().rows("UPDATE wallet SET points = 0 WHERE merchant_id = $1 AND points = 5", shop.merchant_id)
+    output = capsys.readouterr().out
+    assert status == 1
+    assert re.search(
+        r"^BROKEN  what the rows say .*: EXACT_BALANCES: 1; it had to be 12 promises hold$", output, re.MULTILINE
+    )
+    assert "Invites aren't raced for: a member may send 0 a day.\n" in output
+    assert output.endswith("1 of 6 broke.\n")
+
+
+def test_a_race_that_found_something_else_broke() -> None:
+    assert Outcome("a race", 1, "1 code", "1 code", 0.1).held
+    assert not Outcome("a race", 1, "1 code", "2 code", 0.1).held
+
+
+async def test_only_an_admin_fires(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    before = await shop.counts()
+    checkout = await shop.key("CHECKOUT")
+
+    assert await stress([shop.url], checkout, 2) == 1
+
+    assert capsys.readouterr().err == "flash: The races need an ADMIN key, and this is one of a CHECKOUT.\n"
+    assert await shop.counts() == before | {"api_key": before["api_key"] + 1, "event": before["event"] + 1}
+
+
+async def test_without_a_yes_it_asks_for_one(shop: Shop, tmp_path: Path) -> None:
+    before = await shop.counts()
+
+    refused = await asyncio.to_thread(flash, "stress", shop.url, "--key", shop.admin, FLASH_DATA=str(tmp_path))
+
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "flash: This makes 1,000 members and some pools at the key's merchant, which stay (archived); say --yes.\n"
+    )
+    assert await shop.counts() == before
