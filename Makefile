@@ -32,7 +32,7 @@ install: $(VENV)/development ## Install everything that development needs into .
 test: $(VENV)/development ## Run every test, in parallel
 	$(BIN)/pytest -n auto --dist loadgroup
 
-chaos: $(VENV)/development ## Kill servers under live wallets for a minute: 50 changes per second over 100 members
+chaos: $(VENV)/development ## Kill and freeze servers for a minute, under live wallets and under a whole engine's load
 	FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos
 
 conformance: $(VENV)/development ## Send 2,000 made-up documents and every hostile value in every argument; audit HTTP and sockets

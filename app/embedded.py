@@ -209,8 +209,10 @@ class DataDirectory:
         arguments += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
         made = subprocess.run(arguments, user=uid, group=uid, capture_output=True, text=True, check=False, cwd="/")
         if made.returncode:
-            reason = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
-            raise ConfigurationError(f"PostgreSQL can't make its files in {self.postgres}: {reason[0]}")
+            # What went wrong comes first; what went wrong with clearing up after that comes last.
+            said = made.stderr.strip().splitlines() or ["no reason given"]
+            reason = next((line for line in said if "error:" in line or "FATAL" in line), said[-1])
+            raise ConfigurationError(f"PostgreSQL can't make its files in {self.postgres}: {reason}")
         self.postgres.rmdir()
         unfinished.rename(self.postgres)
 
