@@ -1,0 +1,41 @@
+"""What S1 compares with: a claim over HTTP with nothing but the statement, on the same server library and driver."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from app import ids
+from app.coupons.claims import CLAIM
+from app.database import dsn
+
+_last_found: dict[UUID, UUID] = {}
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Open the pool for as long as the application runs."""
+    async with asyncpg.create_pool(dsn(os.environ["DATABASE_URL"])) as pool:
+        app.state.pool = pool
+        yield
+
+
+async def claim(request: Request) -> JSONResponse:
+    """Claim a code. Nobody is authenticated, nothing is checked, and nobody is told."""
+    asked: dict[str, Any] = await request.json()
+    pool_id = UUID(asked["pool"])
+    after = _last_found.get(pool_id, UUID(int=0))
+    arguments = (UUID(asked["merchant"]), pool_id, UUID(asked["member"]), None, "bench", after, ids.new())
+    row = await request.app.state.pool.fetchrow(CLAIM, *arguments)
+    _last_found[pool_id] = row["code_id"]
+    return JSONResponse({"id": str(row["code_id"]), "state": row["code_state"], "replayed": False})
+
+
+app = Starlette(routes=[Route("/claim", claim, methods=["POST"])], lifespan=lifespan)

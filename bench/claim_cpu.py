@@ -1,0 +1,125 @@
+"""S1: CPU of the API process per claim over HTTP, everything on, against a bare route that runs the same statement."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psutil
+
+from app import ids
+from app.authentication import authenticate
+from app.config import settings
+from app.context import Viewer
+from app.coupons.generate_codes import encrypted_codes, store_batch
+from app.database import database, transaction
+from app.embedded import DataDirectory
+from app.listening import ask, bind
+from app.merchants.create_merchant import create_merchant
+from app.running import START_SECONDS_MAX
+from bench.live_wallet import api_process, some_process, valkey
+from bench.world import activate, add_members, add_pool
+
+ROUNDS = 5
+CLAIMS = 1000
+CLIENTS = 4
+BATCH = 5000
+CLAIM = """
+mutation ($pool: ID!, $member: ID!) {
+  claimCode(input: { poolId: $pool, memberId: $member }) {
+    ... on ClaimCodeSuccess { replayed code { id state text } } ... on Refusal { message }
+  }
+}
+"""
+
+
+async def measure(_viewer: Viewer) -> list[str]:
+    """Claim by turns at both, each from a pool of its own, and return the table."""
+    data = DataDirectory(settings().data)
+    merchant = await create_merchant("Claims", "USD")
+    viewer = await authenticate(f"Bearer {merchant.api_key}")
+    if viewer is None:
+        raise RuntimeError("a key that was just made proves nobody")
+    members = await add_members(viewer, CLAIMS * (1 + ROUNDS))
+    ours, theirs = await _pool(viewer), await _pool(viewer)
+    await database().row("ANALYZE")
+    database_url = settings().database_url or ""
+    headers = {"authorization": f"Bearer {merchant.api_key}"}
+    async with contextlib.AsyncExitStack() as stack:
+        redis_url = await stack.enter_async_context(valkey(data))
+        engine, address = await stack.enter_async_context(api_process(data, database_url, redis_url))
+        bare, bare_url = await stack.enter_async_context(_bare_process(data, database_url))
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
+        url = address.replace("ws", "http", 1)
+
+        async def claim(member_id: UUID) -> Any:
+            variables = {"pool": ids.encode("pool", ours), "member": ids.encode("member", member_id)}
+            answer = await http.post(url, json={"query": CLAIM, "variables": variables}, headers=headers)
+            return answer.json()["data"]["claimCode"]
+
+        async def claim_bare(member_id: UUID) -> Any:
+            asked = {"merchant": str(viewer.merchant_id), "pool": str(theirs), "member": str(member_id)}
+            return (await http.post(bare_url, json=asked)).json()
+
+        spent: dict[str, list[float]] = {"engine": [], "bare": []}
+        for turn in range(1 + ROUNDS):
+            crowd = members[turn * CLAIMS : (turn + 1) * CLAIMS]
+            for name, process, one in (("engine", engine, claim), ("bare", bare, claim_bare)):
+                before = _cpu_seconds(process)
+                waiting = iter(crowd)
+                await asyncio.gather(*(_claim_all(one, waiting) for _ in range(CLIENTS)))
+                # The first turn makes both load and plan what they do once.
+                if turn:
+                    spent[name].append((_cpu_seconds(process) - before) / len(crowd) * 1000)
+    engine_ms, bare_ms = median(spent["engine"]), median(spent["bare"])
+    ratios = [mine / other for mine, other in zip(spent["engine"], spent["bare"], strict=True)]
+    return [
+        f"{ROUNDS} turns of {CLAIMS:,} claims each, {CLIENTS} at a time; user and system time of the process.",
+        f"Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
+        "",
+        "| | CPU per claim (median) |",
+        "|---|---:|",
+        f"| the engine: authentication, limits, GraphQL, event, ring | {engine_ms:.2f} ms |",
+        f"| Starlette and asyncpg, the same statement | {bare_ms:.2f} ms |",
+        "",
+        f"The ratio is {median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f} in the turns); goal ≤ 2.0.",
+    ]
+
+
+async def _claim_all(one: Any, waiting: Iterator[UUID]) -> None:
+    for member_id in waiting:
+        if (await one(member_id)).get("replayed") is not False:
+            raise RuntimeError("a measured claim got no code of its own")
+
+
+@contextlib.asynccontextmanager
+async def _bare_process(data: DataDirectory, database_url: str) -> AsyncIterator[tuple[psutil.Process, str]]:
+    with contextlib.closing(bind("127.0.0.1", 0)) as listening:
+        descriptor = listening.fileno()
+        arguments = [sys.executable, "-m", "uvicorn", "bench.bare:app", "--fd", str(descriptor), "--no-access-log"]
+        async with some_process(arguments, data.logs / "bare.log", descriptor, DATABASE_URL=database_url) as process:
+            async with asyncio.timeout(START_SECONDS_MAX):
+                await ask(listening, "/", within_seconds=START_SECONDS_MAX)
+            yield psutil.Process(process.pid), f"http://127.0.0.1:{listening.getsockname()[1]}/claim"
+
+
+async def _pool(viewer: Viewer) -> UUID:
+    """Return an active pool with a code for each claim."""
+    pool_id = await add_pool(viewer)
+    for _ in range(-(-CLAIMS * (1 + ROUNDS) // BATCH)):
+        batch_id = ids.new()
+        rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
+        async with transaction() as tx:
+            await store_batch(tx, viewer, pool_id, batch_id, rows, None)
+    await activate(viewer, pool_id)
+    return pool_id
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
