@@ -28,6 +28,8 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = Field(default="development", validation_alias="FLASH_ENV")
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    #: A streaming replica, or the primary itself: what reports and exports read. Unset, they read DATABASE_URL.
+    database_replica_url: str | None = Field(default=None, validation_alias="DATABASE_REPLICA_URL")
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
     data: Path = Field(default=Path(".flash"), validation_alias="FLASH_DATA")
     #: `name:base64 of 32 bytes`, comma separated, the current key first.
@@ -55,6 +57,8 @@ class Settings(BaseSettings):
     list_items_max: int = Field(default=250, validation_alias="FLASH_LIST_ITEMS_MAX", ge=50, le=100_000)
     #: What one operation may ask for: root fields and, through nested lists, their items.
     nodes_max: int = Field(default=20_000, validation_alias="FLASH_NODES_MAX", ge=100, le=10_000_000)
+    #: Of a page of a report: tools for BI read all of them.
+    report_rows_max: int = Field(default=1_000, validation_alias="FLASH_REPORT_ROWS_MAX", ge=100, le=10_000)
     #: A JSON file of hashes and documents, as `flash documents` writes it.
     trusted_documents: Path | None = Field(default=None, validation_alias="FLASH_TRUSTED_DOCUMENTS")
     trusted_documents_required: bool = Field(default=False, validation_alias="FLASH_TRUSTED_DOCUMENTS_REQUIRED")
@@ -135,21 +139,20 @@ def dsn(url: str) -> str:
 
 
 def tortoise_config(
-    database_url: str, *, connections_max: int = 10, timeout_seconds: float = 10.0, statement_seconds_max: float = 0
+    database_url: str,
+    *,
+    replica_url: str | None = None,
+    connections_max: int = 10,
+    timeout_seconds: float = 10.0,
+    statement_seconds_max: float = 0,
 ) -> dict[str, Any]:
-    """Return Tortoise's configuration for one database. After 0 seconds PostgreSQL ends no statement by itself."""
+    """Return Tortoise's configuration for a database. After 0 seconds PostgreSQL ends no statement by itself."""
     limits = {"statement_timeout": f"{statement_seconds_max * 1000:.0f}"} if statement_seconds_max else {}
+    credentials = {"maxsize": connections_max, "command_timeout": timeout_seconds, "server_settings": limits}
+    urls = {"default": database_url} | ({"replica": replica_url} if replica_url else {})
     return {
         "connections": {
-            "default": {
-                "engine": "app.database",
-                "credentials": {
-                    "dsn": database_url,
-                    "maxsize": connections_max,
-                    "command_timeout": timeout_seconds,
-                    "server_settings": limits,
-                },
-            }
+            name: {"engine": "app.database", "credentials": {"dsn": url, **credentials}} for name, url in urls.items()
         },
         "apps": {"flash": {"models": MODELS, "default_connection": "default", "migrations": "migrations"}},
         "use_tz": True,

@@ -69,14 +69,21 @@ class Page:
         return self.size + 1
 
 
-def page(first: int | None, after: str | None, *, by_instant: bool = False) -> Page:
+def page(
+    first: int | None,
+    after: str | None,
+    *,
+    by_instant: bool = False,
+    unless_told: int = FIRST_DEFAULT,
+    most: int = FIRST_MAX,
+) -> Page:
     """Read the arguments of a list, which is ordered by id or by an instant and the id.
 
-    Raises BAD_USER_INPUT for a size outside 1 to 100 or a cursor of a list ordered otherwise.
+    Raises BAD_USER_INPUT for a size outside 1 to `most` or a cursor of a list ordered otherwise.
     """
-    size = FIRST_DEFAULT if first is None else first
-    if not 1 <= size <= FIRST_MAX:
-        raise bad_user_input(f"`first` must be between 1 and {FIRST_MAX}.")
+    size = unless_told if first is None else first
+    if not 1 <= size <= most:
+        raise bad_user_input(f"`first` must be between 1 and {most}.")
     if after is None:
         return Page(size, _LAST_INSTANT, _LAST_ID, is_first=True)
     try:
@@ -104,12 +111,14 @@ def connect(
     """Return the connection of a page's rows, which are at most `asked.limit`."""
     kept = rows[: asked.size]
     edges = [Edge(cursor=cursor(row[key], row[instant] if instant else None), node=node(row)) for row in kept]
-    return Connection(
-        edges=edges,
-        page_info=PageInfo(
-            has_next_page=len(rows) > asked.size,
-            has_previous_page=not asked.is_first,
-            start_cursor=edges[0].cursor if edges else None,
-            end_cursor=edges[-1].cursor if edges else None,
-        ),
+    return Connection(edges=edges, page_info=page_info(asked, [edge.cursor for edge in edges], len(rows)))
+
+
+def page_info(asked: Page, cursors: Sequence[str], found: int) -> PageInfo:
+    """Return where a page stands whose items have these cursors, when its SQL found so many rows."""
+    return PageInfo(
+        has_next_page=found > asked.size,
+        has_previous_page=not asked.is_first,
+        start_cursor=cursors[0] if cursors else None,
+        end_cursor=cursors[-1] if cursors else None,
     )

@@ -23,7 +23,7 @@ from tortoise.backends.base.client import (
 from tortoise.connection import get_connection
 from tortoise.exceptions import BaseORMException
 
-from app.config import ConfigurationError, Settings, tortoise_config
+from app.config import ConfigurationError, Settings, settings, tortoise_config
 
 #: A row as its readers take it: column names to values.
 Row = Mapping[str, Any]
@@ -157,6 +157,11 @@ def database() -> Client:
     return cast(Client, get_connection("default"))
 
 
+def replica() -> Client:
+    """Return the pool for reports: the replica's where one is configured. Nothing is written to it, and it may lag."""
+    return cast(Client, get_connection("replica" if settings().database_replica_url else "default"))
+
+
 @asynccontextmanager
 async def transaction() -> AsyncIterator[Tx]:
     """Open a transaction: committed when the block ends, rolled back when it raises."""
@@ -174,15 +179,17 @@ def dsn(url: str) -> str:
 
 
 @asynccontextmanager
-async def connected(settings: Settings, *, limited: bool = False) -> AsyncIterator[None]:
-    """Open this process's pool, and close it after the block. PostgreSQL itself ends long statements if `limited`."""
-    if settings.database_url is None:
+async def connected(configured: Settings, *, limited: bool = False) -> AsyncIterator[None]:
+    """Open this process's pools, and close them after the block. PostgreSQL ends long statements if `limited`."""
+    if configured.database_url is None:
         raise ConfigurationError("DATABASE_URL is not set; `flash up` starts an embedded server instead.")
+    replica_url = configured.database_replica_url
     config = tortoise_config(
-        dsn(settings.database_url),
-        connections_max=settings.database_connections_max,
-        timeout_seconds=settings.database_timeout_seconds,
-        statement_seconds_max=settings.statement_seconds_max if limited else 0,
+        dsn(configured.database_url),
+        replica_url=dsn(replica_url) if replica_url else None,
+        connections_max=configured.database_connections_max,
+        timeout_seconds=configured.database_timeout_seconds,
+        statement_seconds_max=configured.statement_seconds_max if limited else 0,
     )
     # The fallback is global because Starlette runs requests outside the context of its lifespan.
     await Tortoise.init(config=config, _enable_global_fallback=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from graphql import (
     DocumentNode,
@@ -48,6 +48,17 @@ _META_FIELDS: Final = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDe
 Variables = Mapping[str, Any]
 
 
+class PageSize(NamedTuple):
+    """How many items a list's page holds."""
+
+    unless_told: int
+    most: int
+
+    def of(self, asked: object) -> int:
+        """Return how many items a page may hold for this `first`; what no list takes is refused by the lists."""
+        return min(max(asked, 1), self.most) if isinstance(asked, int) else self.unless_told
+
+
 class TooCostlyError(Exception):
     """The document asks for more than one may; the message says of what."""
 
@@ -57,14 +68,14 @@ class Nodes:
     """How many nodes a selection may answer with: some, and those of pages whose size a variable says."""
 
     fixed: int = 0
-    #: How often, the variable, the size without it, and what each item holds.
-    pages: tuple[tuple[int, str, int, "Nodes"], ...] = ()
+    #: How often, the variable, what it may be, and what each item holds.
+    pages: tuple[tuple[int, str, PageSize, "Nodes"], ...] = ()
 
     def count(self, variables: Variables) -> int:
         """Return how many these are with these variables."""
         count = self.fixed
-        for times, variable, unless_given, inner in self.pages:
-            count += times * _page_size(variables.get(variable, unless_given)) * (1 + inner.count(variables))
+        for times, variable, size, inner in self.pages:
+            count += times * size.of(variables.get(variable)) * (1 + inner.count(variables))
         return count
 
     def times(self, factor: int) -> "Nodes":
@@ -91,7 +102,7 @@ class Cost:
     measure: Measure
     lists: tuple[tuple[str, GraphQLInputType, bool], ...]
     #: What the variables of pages are unless they are given.
-    page_sizes: dict[str, int]
+    page_sizes: dict[str, int | None]
 
     def nodes(self, variables: Variables) -> int:
         """Return how many nodes it may answer with."""
@@ -153,13 +164,13 @@ class _Measuring:
         roots = sum(1 for _ in self._level(operation.selection_set, root))
         nodes = Nodes(found.nodes.fixed + roots, found.nodes.pages)
         lists: list[tuple[str, GraphQLInputType, bool]] = []
-        page_sizes: dict[str, int] = {}
+        page_sizes: dict[str, int | None] = {}
         for definition in operation.variable_definitions or ():
             name = definition.variable.name.value
             kind = type_from_ast(self._schema, definition.type)
             if definition.default_value is not None:
                 self._refuse_long_literal(definition.default_value, None)
-                page_sizes[name] = _literal_size(definition.default_value)
+                page_sizes[name] = _literal(definition.default_value)
             if kind is not None and is_input_type(kind) and self._may_hold_lists(kind):
                 lists.append((name, kind, name in self._long_variables))
         return Cost(Measure(found.depth, found.aliases, found.fields, nodes), tuple(lists), page_sizes)
@@ -174,7 +185,7 @@ class _Measuring:
             return known
         self._measured[id(selections)] = Measure()
         depth = aliases = fields = fixed = 0
-        pages: list[tuple[int, str, int, Nodes]] = []
+        pages: list[tuple[int, str, PageSize, Nodes]] = []
         for node, owner in self._level(selections, parent):
             inner = self._field(node, owner)
             depth = max(depth, inner.depth)
@@ -240,7 +251,7 @@ class _Measuring:
     def _nodes(self, node: FieldNode, owner: GraphQLNamedType | None, field: GraphQLField, inner: Nodes) -> Nodes:
         """Return what a field answers with: `inner` for each item that it may have."""
         if "first" in field.args:
-            return self._page(node, inner)
+            return self._page(node, field, inner)
         if not is_list_type(get_nullable_type(field.type)) or not is_composite_type(get_named_type(field.type)):
             return inner
         if owner is None or (owner.name.endswith("Connection") and node.name.value == "edges"):
@@ -250,11 +261,13 @@ class _Measuring:
             size = len(self._schema.type_map) if node.name.value == "types" else _INTROSPECTION_LIST_SIZE
         return Nodes(1 + inner.fixed, inner.pages).times(size)
 
-    def _page(self, node: FieldNode, inner: Nodes) -> Nodes:
+    def _page(self, node: FieldNode, field: GraphQLField, inner: Nodes) -> Nodes:
         asked = next((each.value for each in node.arguments or () if each.name.value == "first"), None)
+        is_report = get_named_type(field.type).name.startswith("Report")
+        size = PageSize(*[self._limits.report_rows_max] * 2) if is_report else PageSize(FIRST_DEFAULT, FIRST_MAX)
         if isinstance(asked, VariableNode):
-            return Nodes(0, ((1, asked.name.value, FIRST_DEFAULT, inner),))
-        return Nodes(1 + inner.fixed, inner.pages).times(_literal_size(asked))
+            return Nodes(0, ((1, asked.name.value, size, inner),))
+        return Nodes(1 + inner.fixed, inner.pages).times(size.of(_literal(asked)))
 
     def _refuse_long_literal(self, value: ValueNode, kind: GraphQLInputType | None) -> None:
         """Raise TooCostlyError for a long list, and note the variables that hold one of LONG_LISTS."""
@@ -277,12 +290,5 @@ class _Measuring:
                         waiting.append((each.value, fields[name].type if name in fields else None))
 
 
-def _literal_size(asked: ValueNode | None) -> int:
-    return _page_size(int(asked.value[:10]) if isinstance(asked, IntValueNode) else None)
-
-
-def _page_size(asked: object) -> int:
-    """Return how many items a page may hold; what no list takes is refused by the lists."""
-    if not isinstance(asked, int):
-        return FIRST_DEFAULT
-    return min(max(asked, 1), FIRST_MAX)
+def _literal(asked: ValueNode | None) -> int | None:
+    return int(asked.value[:10]) if isinstance(asked, IntValueNode) else None

@@ -45,6 +45,7 @@ from app.referrals.configure_referral_program import configure_referral_program
 from app.referrals.decline_referral import decline_referral
 from app.referrals.invite_members import invite_members
 from app.referrals.release_referral import release_referral
+from app.reports import queries as reports
 from app.scalars import config
 from app.wallet_changed import wallet_changed
 
@@ -78,6 +79,14 @@ Query = create_type(
         advisor.latest_advice_run,
         queries.events,
         integrity_report,
+        reports.report_pools,
+        reports.report_codes,
+        reports.report_members,
+        reports.report_purchases,
+        reports.report_points_entries,
+        reports.report_redemptions,
+        reports.report_invites,
+        reports.report_referrals,
     ],
     description="What can be read.",
 )

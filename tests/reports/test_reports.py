@@ -1,0 +1,154 @@
+"""Reports. Without these a BI tool could be shown wrong figures, a code or a person, or not understand the schema."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from graphql import GraphQLField, GraphQLList, GraphQLObjectType, get_named_type, get_nullable_type
+
+from app.access import ACCESS
+from app.context import Role
+from app.reports.tables import REPORTS
+from app.scalars import parse_date_time, serialize_date_time
+from tests.edge.walk import SCHEMA
+from tests.factories import Shop
+from tests.reports.documents import (
+    SECRETS,
+    expected,
+    field_of,
+    page_document,
+    page_of,
+    read,
+    read_all,
+    row_type,
+    world,
+)
+
+#: What SQL over GraphQL knows.
+SCALARS = {"ID", "String", "Int", "Float", "Boolean", "DateTime", "Date"}
+
+
+def _query() -> dict[str, GraphQLField]:
+    query: Any = SCHEMA.get_type("Query")
+    fields: dict[str, GraphQLField] = query.fields
+    return fields
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_has_the_shape_that_sql_over_graphql_finds(name: str) -> None:
+    """It reads the names of types without looking into NON_NULL, but for columns."""
+    connection: Any = _query()[field_of(name)].type
+    edges = connection.fields["edges"].type
+    node = edges.of_type.fields["node"].type
+    columns = row_type(name).fields
+
+    assert isinstance(connection, GraphQLObjectType)
+    assert isinstance(edges, GraphQLList)
+    assert isinstance(edges.of_type, GraphQLObjectType)
+    assert node is row_type(name)
+    assert next(iter(columns)) == "id"
+    assert {str(get_nullable_type(column.type)) for column in columns.values()} <= SCALARS
+    assert all(not column.args and "__" not in title for title, column in columns.items())
+    assert ACCESS[f"Query.{field_of(name)}"] == {Role.ADMIN, Role.ANALYST}
+
+
+def test_amounts_are_columns_in_units_and_in_minor_units() -> None:
+    columns = {
+        f"{name}.{title}": get_named_type(column.type).name
+        for name in REPORTS
+        for title, column in row_type(name).fields.items()
+    }
+    amounts = {title for title in columns if f"{title}Minor" in columns}
+
+    assert len(amounts) == 10
+    assert {columns[title] for title in amounts} | {columns[f"{title}Minor"] for title in amounts} == {"Float"}
+
+
+async def test_reports_are_the_tables_row_by_row_and_show_no_code_name_or_address(shop: Shop, other_shop: Shop) -> None:
+    texts = await world(shop)
+    await other_shop.claim(await other_shop.pool(), await other_shop.member())
+
+    reports, wanted = await read_all(shop), await expected(shop)
+
+    for name in REPORTS:
+        assert reports[name] == wanted[name], name
+    assert [len(rows) for rows in reports.values()] == [3, 12, 4, 2, 7, 4, 3, 2]
+    assert sum(row["discountMinor"] for row in reports["redemptions"]) == 625 + 799 + 799 + 799
+    shown = json.dumps(reports, ensure_ascii=False)
+    assert [secret for secret in (*SECRETS, *texts) if secret in shown] == []
+
+
+async def test_pages_are_cut_by_where_the_last_one_ended(shop: Shop) -> None:
+    await shop.pool(codes=7)
+    whole = await read(shop, "codes")
+    first = await page_of(shop, "codes", first=3)
+    await shop.pool(codes=2)
+    second = await page_of(shop, "codes", first=3, after=first["pageInfo"]["endCursor"])
+    last = await page_of(shop, "codes", first=3, after=second["pageInfo"]["endCursor"])
+
+    assert [edge["node"] for each in (first, second, last) for edge in each["edges"]] == whole
+    stands = [(page["pageInfo"]["hasPreviousPage"], page["pageInfo"]["hasNextPage"]) for page in (first, second, last)]
+    assert stands == [(False, True), (True, True), (True, False)]
+    assert second["pageInfo"]["startCursor"] == second["edges"][0]["cursor"]
+    assert (await page_of(shop, "codes", after=last["pageInfo"]["endCursor"]))["edges"] == []
+
+
+async def test_since_and_until_are_met_to_the_millisecond(shop: Shop) -> None:
+    for _ in range(3):
+        await shop.member()
+    newest, middle, oldest = await read(shop, "members")
+    at = middle["insertedAt"]
+    just_after = serialize_date_time(parse_date_time(at) + timedelta(microseconds=1))
+
+    assert newest["insertedAt"] > at > oldest["insertedAt"]
+    assert await read(shop, "members", since=at) == [newest, middle]
+    assert await read(shop, "members", until=at) == [oldest]
+    assert await read(shop, "members", since=at, until=newest["insertedAt"]) == [middle]
+    assert await read(shop, "members", since=just_after) == [newest]
+    assert await read(shop, "members", since=at, until=at) == []
+    assert await read(shop, "members", since="0001-01-01T00:00:00Z", until="9999-12-31T23:59:59Z", first=2) == [
+        newest, middle, oldest,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"first": 0}, "`first` must be between 1 and 1000."),
+        ({"first": -1}, "`first` must be between 1 and 1000."),
+        ({"first": 1001}, "`first` must be between 1 and 1000."),
+        ({"after": "x"}, "`after` is not a cursor of this list."),
+        ({"after": "é"}, "`after` is not a cursor of this list."),
+        ({"after": ""}, "`after` is not a cursor of this list."),
+        ({"since": "yesterday"}, None),
+        ({"until": "2030-02-30T00:00:00Z"}, None),
+    ],
+)
+async def test_arguments_that_cannot_be_are_the_users_mistake(
+    shop: Shop, arguments: dict[str, Any], sentence: str | None
+) -> None:
+    answer = await shop.post(page_document("codes"), arguments)
+
+    assert [error["extensions"]["code"] for error in answer["errors"]] == ["BAD_USER_INPUT"]
+    assert sentence in {None, answer["errors"][0]["message"]}
+
+
+async def test_a_report_costs_the_rows_that_its_page_may_have(shop: Shop) -> None:
+    async def nodes(document: str, **variables: Any) -> int:
+        headers = {"authorization": f"Bearer {await shop.key('ANALYST')}"}
+        body = {"query": document, "variables": variables}
+        answer = (await shop.http.post(shop.url, json=body, headers=headers)).json()
+        cost: dict[str, int] = (answer.get("extensions") or answer["errors"][0]["extensions"])["cost"]
+        return cost["nodes"]
+
+    row = "{ edges { node { id } } }"
+    by_variable = f"query ($n: Int = 300) {{ reportCodes(first: $n) {row} }}"
+
+    assert await nodes(f"{{ reportCodes {row} }}") == 1_001
+    assert await nodes(f"{{ reportCodes(first: 700) {row} pools(first: 700) {row} }}") == 802
+    assert await nodes(by_variable) == 301
+    assert await nodes(by_variable, n=900) == 901
+    assert await nodes(by_variable, n=9_000) == 1_001
+    assert await nodes(by_variable, n=None) == 1_001
+    assert await nodes("{ " + " ".join(f"a{n}: reportCodes {row}" for n in range(20)) + " }") == 20_020
