@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -422,6 +422,47 @@ def distribute(data: Data = None) -> None:
         print("\n".join(await statements()))
 
     _with_database(work)
+def export(
+    directory: Annotated[
+        Path, typer.Argument(help="What to make; a directory that isn't there, or is empty.", show_default=False)
+    ],
+    merchant_id: Annotated[str, typer.Option("--merchant", help="Whose rows (merchant_…).", show_default=False)],
+    table: Annotated[
+        list[str] | None,
+        typer.Option(help="Which report: pools, codes and so on; may be repeated.", show_default="all of them"),
+    ] = None,
+    file_format: Annotated[Literal["csv", "parquet"], typer.Option("--format", help="Of the files.")] = "csv",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Write a merchant's rows to files, all of one moment; docs/bi.md is the guide.
+
+    The directory appears when every file in it is complete, with a manifest of their rows and checksums. Codes are
+    masked; names and addresses aren't in it. It reads DATABASE_REPLICA_URL where that is set, DATABASE_URL otherwise.
+    """
+    from app.config import settings
+    from app.report_files import export as exported
+    from app.reports.tables import REPORTS
+
+    _name_data(data)
+    replica_url = settings().database_replica_url
+
+    async def work() -> None:
+        url, setting = settings().database_url or "", "DATABASE_URL"
+        if replica_url is not None:
+            url, setting = replica_url, "DATABASE_REPLICA_URL"
+        manifest = await exported(url, setting, merchant_id, directory, table or list(REPORTS), file_format)
+        if as_json:
+            print(json.dumps(json.loads(manifest.to_json())))
+            return
+        for each in manifest.files:
+            print(f"{each.file:<24} {each.rows:>11,} rows  sha256 {each.sha256}")
+        print(f"{directory} is as of {manifest.as_of}, read from the {manifest.read_from}.")
+
+    if replica_url is not None:
+        asyncio.run(work())
+    else:
+        _with_database(work)
 
 
 @app.command()

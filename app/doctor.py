@@ -37,6 +37,7 @@ async def examine(*, as_json: bool) -> int:
         _master_keys(data),
         database,
         *data_keys,
+        *await _replica(),
         await _redis(data),
         _advisor(),
         _limits(),
@@ -104,6 +105,26 @@ async def _database(data: DataDirectory) -> tuple[Finding, list[Finding]]:
     return Finding("database", state), [data_keys]
 
 
+async def _replica() -> list[Finding]:
+    """Look at the replica that reports and exports read, where there is one."""
+    url = settings().database_replica_url
+    if url is None:
+        return []
+    try:
+        connection = await reach(url, "DATABASE_REPLICA_URL")
+    except ConfigurationError as error:
+        return [Finding("replica", "doesn't answer; reports and exports fail without it", str(error))]
+    try:
+        missing = await missing_migrations(connection)
+        is_replica = await connection.fetchval("SELECT pg_is_in_recovery()")
+    finally:
+        await connection.close()
+    state = "answers" if is_replica else "answers, and is no replica"
+    if missing:
+        return [Finding("replica", f"{state}, lacks {', '.join(missing)}", "Wait until it has caught up.")]
+    return [Finding("replica", state)]
+
+
 COUNT_DATA_KEYS = "SELECT master_key, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
 COUNT_UNADOPTED = "SELECT count(DISTINCT merchant_id) FROM data_key WHERE adopted_at IS NULL"
 
@@ -161,6 +182,7 @@ def _limits() -> Finding:
         f"{limits.operations_max} operations",
         f"{limits.list_items_max} list items",
         f"{limits.nodes_max:,} nodes",
+        f"{limits.report_rows_max:,} rows of a report",
         f"head {limits.header_bytes_max:,} bytes",
         f"body {limits.body_bytes_max:,} bytes",
         f"message {limits.message_bytes_max:,} bytes",

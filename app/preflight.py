@@ -23,7 +23,7 @@ SELECT DISTINCT ON (master_key) master_key, merchant_id, purpose, version, wrapp
 """
 
 
-async def reach(database_url: str) -> asyncpg.Connection:
+async def reach(database_url: str, setting: str = "DATABASE_URL") -> asyncpg.Connection:
     """Return a connection. Raises ConfigurationError when there is none to be had, or the server is too old."""
     url = dsn(database_url)
     try:
@@ -31,13 +31,13 @@ async def reach(database_url: str) -> asyncpg.Connection:
     except ValueError:
         # The library's sentence may quote a piece of the password.
         raise ConfigurationError(
-            "DATABASE_URL can't be read; it must look like postgresql://user:password@host:5432/name, "
+            f"{setting} can't be read; it must look like postgresql://user:password@host:5432/name, "
             "special characters percent-encoded."
         ) from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error)
         reason = said.strip().rstrip(".") or f"no answer within {_CONNECT_SECONDS_MAX:.0f} s"
-        raise ConfigurationError(f"The database can't be reached: {reason}; check DATABASE_URL.") from None
+        raise ConfigurationError(f"The database can't be reached: {reason}; check {setting}.") from None
     if connection.get_server_version().major < POSTGRES_VERSION_MIN:
         await connection.close()
         raise ConfigurationError(f"Flash needs PostgreSQL {POSTGRES_VERSION_MIN} or newer.")

@@ -190,7 +190,7 @@ class _Supervisor:
     def _write_shell(self, listening: socket.socket, demo: dict[str, str]) -> None:
         """Write the demo as assignments for a shell, so that examples can be pasted as they are."""
         assignments = {label: demo[name] for label, name in _DEMO_SECRETS.items()}
-        assignments |= {"POOL": demo["pool_id"], "MEMBER_ID": demo["member_id"]}
+        assignments |= {"POOL": demo["pool_id"], "MEMBER_ID": demo["member_id"], "MERCHANT": demo["merchant_id"]}
         assignments |= {"URL": f"http://{address_of(listening)}/graphql"}
         shell = "".join(f"{name}={value}\n" for name, value in assignments.items())
         self._data.write_secret(self._data.demo_shell, shell)
