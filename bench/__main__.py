@@ -9,6 +9,7 @@ from pathlib import Path
 from bench import (
     claim_buffers,
     create_campaign,
+    export,
     generate_codes,
     graph_beside_claims,
     graph_reads,
@@ -34,6 +35,7 @@ MEASUREMENTS = {
     "S6: a snapshot of the network": graph_snapshot.measure,
     "S7: reading a snapshot": graph_reads.measure,
     "Snapshots beside claims": graph_beside_claims.measure,
+    "Exports": export.measure,
 }
 
 

@@ -47,7 +47,7 @@ async def measure(viewer: Viewer) -> list[str]:
             await claim(database(), viewer, snapshot_pool, Claimant(member_id), None)
         under_snapshot = await _sample(viewer, snapshot_pool, members[6000:])
         claims._last_found.clear()
-        restarted = await _explained(viewer, snapshot_pool, members[7000])
+        restarted = await explained(viewer, snapshot_pool, members[7000])
         after_restart = await _sample(viewer, snapshot_pool, members[7001:])
 
     taken = members[SAMPLES : SAMPLES + POOL_SIZE * 99 // 100]
@@ -55,7 +55,7 @@ async def measure(viewer: Viewer) -> list[str]:
         chunk = taken[start : start + BATCH]
         await database().row(CLAIM_MANY, viewer.merchant_id, pool_id, chunk, len(chunk))
     claims._last_found.clear()
-    first = await _explained(viewer, pool_id, members[-1])
+    first = await explained(viewer, pool_id, members[-1])
     nearly_empty = await _sample(viewer, pool_id, members[-2000:-1])
 
     rows = [
@@ -85,10 +85,10 @@ async def _filled_pool(viewer: Viewer) -> UUID:
 
 
 async def _sample(viewer: Viewer, pool_id: UUID, members: list[UUID]) -> float:
-    return median([await _explained(viewer, pool_id, member_id) for member_id in members[:SAMPLES]])
+    return median([await explained(viewer, pool_id, member_id) for member_id in members[:SAMPLES]])
 
 
-async def _explained(viewer: Viewer, pool_id: UUID, member_id: UUID) -> int:
+async def explained(viewer: Viewer, pool_id: UUID, member_id: UUID) -> int:
     """Claim for a member under EXPLAIN. Returns the buffers that the statement hit or read."""
     after = claims._last_found.get(pool_id, UUID(int=0))
     arguments = (viewer.merchant_id, pool_id, member_id, None, viewer.actor, after, ids.new())

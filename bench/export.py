@@ -1,0 +1,158 @@
+"""Exports: rows per second and memory of a whole export, and what claims cost beside one."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from uuid import UUID
+
+import psutil
+
+from app import ids
+from app.context import Viewer
+from app.coupons.generate_codes import encrypted_codes, store_batch
+from app.database import database, transaction
+from bench.claim_buffers import BATCH, CLAIM_MANY, explained
+from bench.world import activate, add_members, add_pool
+
+SMALL, LARGE = 20_000, 200_000
+#: Of the codes, how many are claimed and then spent before anything is measured.
+SPENT_SHARE = 4
+ROUNDS, CLAIMS = 4, 400
+
+SPEND_MANY = """
+WITH spent AS (
+    UPDATE code SET state = 'REDEEMED', redeemed_at = now()
+    WHERE merchant_id = $1 AND pool_id = $2 AND state = 'ALLOCATED' RETURNING id
+), numbered AS (SELECT id, row_number() OVER (ORDER BY id) AS n FROM spent)
+INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount, currency,
+                        redeemed_at)
+SELECT $1, ids.id, $2, numbered.id, 'order-' || numbered.id, 1, 10000, 10000, 1000, 'USD', now()
+FROM numbered JOIN unnest($3::uuid[]) WITH ORDINALITY AS ids (id, n) USING (n)
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a `flash export` took: a process of its own, from its start to its end."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    written_bytes: int
+
+
+async def measure(viewer: Viewer) -> list[str]:
+    """Return the tables."""
+    members = await add_members(viewer, LARGE // SPENT_SHARE + 2 * ROUNDS * CLAIMS)
+    await _filled(viewer, SMALL, members)
+    await database().row("ANALYZE")
+    of_small = {kind: await asyncio.to_thread(_export, viewer, kind) for kind in ("csv", "parquet")}
+    large = await _filled(viewer, LARGE - SMALL, members)
+    await database().row("ANALYZE")
+    of_large = {kind: await asyncio.to_thread(_export, viewer, kind) for kind in ("csv", "parquet")}
+    lines = [
+        f"The table of codes: {SMALL:,} and {LARGE:,} of them, a quarter spent. Memory is that of the whole process.",
+        "",
+        "| what | rows | seconds | rows per second | CPU | file | peak memory | against the smaller |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind in ("csv", "parquet"):
+        for rows, found in ((SMALL, of_small[kind]), (LARGE, of_large[kind])):
+            cells = (
+                kind, f"{rows:,}", f"{found.seconds:.1f}", f"{rows / found.seconds:,.0f}", f"{found.cpu_seconds:.1f} s",
+                f"{found.written_bytes / 2**20:.1f} MiB", f"{found.peak_bytes / 2**20:.0f} MiB",
+                f"{found.peak_bytes / of_small[kind].peak_bytes:.2f}",
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, "", *await _beside(viewer, large, members[-2 * ROUNDS * CLAIMS :])]
+
+
+async def _beside(viewer: Viewer, pool_id: UUID, members: list[UUID]) -> list[str]:
+    """Claim by turns without and beside exports, which follow each other."""
+    buffers: dict[bool, list[int]] = {False: [], True: []}
+    cpu: dict[bool, list[float]] = {False: [], True: []}
+    exports = 0
+    await explained(viewer, pool_id, members.pop())
+    for _ in range(ROUNDS):
+        for beside in (False, True):
+            over = threading.Event()
+            exporting = asyncio.create_task(asyncio.to_thread(_export_until, viewer, over)) if beside else None
+            backend = await _backend()
+            before = sum(backend.cpu_times()[:2])
+            turn = [members.pop() for _ in range(CLAIMS - 1)]
+            buffers[beside] += [await explained(viewer, pool_id, member_id) for member_id in turn]
+            cpu[beside].append((sum(backend.cpu_times()[:2]) - before) / len(turn))
+            over.set()
+            exports += 0 if exporting is None else await exporting
+    found: list[tuple[str, float, float]] = [
+        ("buffers per claim, median", median(buffers[False]), median(buffers[True])),
+        ("buffers per claim, the most", max(buffers[False]), max(buffers[True])),
+        ("CPU of the database per claim, µs", median(cpu[False]) * 1e6, median(cpu[True]) * 1e6),
+    ]
+    return [
+        f"{ROUNDS} turns of {CLAIMS - 1} claims each way, beside {exports} exports of all {LARGE:,} codes.",
+        f"Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
+        "",
+        "| what | without | beside exports | ratio |",
+        "|---|---:|---:|---:|",
+        *(f"| {name} | {without:.0f} | {beside:.0f} | {beside / without:.2f} |" for name, without, beside in found),
+    ]
+
+
+async def _backend() -> psutil.Process:
+    """Return the database's process that serves this one, which asks for one thing at a time."""
+    row = await database().row("SELECT pg_backend_pid() AS pid")
+    if row is None:
+        raise RuntimeError("the database answered nothing")
+    return psutil.Process(row["pid"])
+
+
+async def _filled(viewer: Viewer, size: int, members: list[UUID]) -> UUID:
+    """Make an active pool, a quarter of whose codes are spent."""
+    pool_id = await add_pool(viewer)
+    for _ in range(size // BATCH):
+        batch_id = ids.new()
+        rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
+        async with transaction() as tx:
+            await store_batch(tx, viewer, pool_id, batch_id, rows, None)
+    await activate(viewer, pool_id)
+    for start in range(0, size // SPENT_SHARE, BATCH):
+        chunk = members[start : start + BATCH]
+        await database().row(CLAIM_MANY, viewer.merchant_id, pool_id, chunk, len(chunk))
+        await database().row(SPEND_MANY, viewer.merchant_id, pool_id, [ids.new() for _ in chunk])
+    return pool_id
+
+
+def _export_until(viewer: Viewer, over: threading.Event) -> int:
+    count = 0
+    while not over.is_set():
+        _export(viewer, "csv")
+        count += 1
+    return count
+
+
+def _export(viewer: Viewer, kind: str) -> Exported:
+    """Run `flash export` of the codes to its end."""
+    scratch = Path(tempfile.mkdtemp(prefix="flash-bench-export-"))
+    arguments = [sys.executable, "-m", "app", "export", str(scratch / "export"), "--table", "codes", "--format", kind]
+    arguments += ["--merchant", ids.encode("merchant", viewer.merchant_id)]
+    try:
+        begun = time.monotonic()
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            raise RuntimeError("an export failed")
+        written = (scratch / "export" / f"codes.{kind}").stat().st_size
+        seconds = time.monotonic() - begun
+        return Exported(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, written)
+    finally:
+        shutil.rmtree(scratch)
