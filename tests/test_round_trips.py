@@ -23,6 +23,7 @@ from app.coupons import queries as coupons
 from app.coupons import stock_levels
 from app.database import database
 from app.members import queries as members
+from app.reports.tables import REPORTS
 from bench.wire import AUTHENTICATION, counting
 from tests.conftest import run_api
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
@@ -179,6 +180,8 @@ LISTS = {
     "members": f"id displayName wallet {{ version codes(first: 3) {{ edges {{ cursor node {{ {CODE} }} }} }} }}",
     "redemptions": f"id orderId discount {{ amountMinor }} code {{ {CODE} }}",
     "events": "id type subjectId actor occurredAt",
+    "reportCodes": "id poolId memberId masked state discount orderId",
+    "reportPools": "id name available allocated redeemed",
 }
 
 
@@ -223,6 +226,7 @@ async def test_a_page_reads_its_own_rows_whatever_the_planner_knows(counter: Cou
         "codes of pools": (
             coupons.CODES_OF_POOLS, [row["id"] for row in pool_ids], last, 4, ["AVAILABLE", "ALLOCATED", "REDEEMED"]
         ),
+        **{f"report of {name}": (each.page, "USD", 100.0, last, UUID(int=0), 101) for name, each in REPORTS.items()},
         "codes of members": (coupons.CODES_OF_MEMBERS, [row["id"] for row in member_ids], instant, last, 4, None),
     }  # fmt: skip
 
@@ -237,7 +241,7 @@ async def test_a_page_is_at_most_three_round_trips_and_the_same_for_1_and_100_ro
     await _fill(counted_shop)
     expected = {
         "pools": 2, "pools with their codes": 3, "codes": 2, "codes in a state": 2, "members": 3, "redemptions": 2,
-        "events": 1,
+        "events": 1, "reportCodes": 1, "reportPools": 1,
     }  # fmt: skip
     counted = {}
 

@@ -131,6 +131,7 @@ async def test_in_production_the_schema_needs_a_key_and_there_are_no_pages(shop:
         url = f"{production.url}/graphql"
         anonymous = await shop.http.post(url, json={"query": INTROSPECTION})
         known = await shop.post(INTROSPECTION, url=url)
+        analyst = await shop.post(INTROSPECTION, url=url, key=await shop.key("ANALYST"))
         member = await shop.token((await shop.member())["id"])
         member_told = await shop.error_code(INTROSPECTION, key=member, url=url)
         named = await shop.data("{ viewer { __typename role } }", key=member, url=url)
@@ -142,6 +143,7 @@ async def test_in_production_the_schema_needs_a_key_and_there_are_no_pages(shop:
 
     assert anonymous.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
     assert known["data"]["__schema"] == {"queryType": {"name": "Query"}}
+    assert analyst == known
     # A member's token is in every copy of the app: it isn't a key.
     assert member_told == "FORBIDDEN"
     assert named == {"viewer": {"__typename": "Viewer", "role": "MEMBER"}}

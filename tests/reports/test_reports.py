@@ -1,14 +1,17 @@
 """Reports. Without these a BI tool could be shown wrong figures, a code or a person, or not understand the schema."""
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from graphql import GraphQLField, GraphQLList, GraphQLObjectType, get_named_type, get_nullable_type
 
 from app.access import ACCESS
 from app.context import Role
+from app.database import database
 from app.reports.tables import REPORTS
 from app.scalars import parse_date_time, serialize_date_time
 from tests.edge.walk import SCHEMA
@@ -132,6 +135,67 @@ async def test_arguments_that_cannot_be_are_the_users_mistake(
 
     assert [error["extensions"]["code"] for error in answer["errors"]] == ["BAD_USER_INPUT"]
     assert sentence in {None, answer["errors"][0]["message"]}
+
+
+@pytest.mark.filterwarnings("ignore:The dbapi:DeprecationWarning")
+async def test_sql_over_graphql_sums_what_the_tables_sum(shop: Shop) -> None:
+    """The dialect that Superset uses, by an ANALYST's key, in pages of two."""
+    from sqlalchemy import create_engine, text
+
+    await world(shop)
+    key = await shop.key("ANALYST")
+    counts = {
+        "pool": 'SELECT count(*), sum(total) FROM "reportPools?iarg_first=2"',
+        "code": "SELECT count(*), sum(state = 'REDEEMED') FROM \"reportCodes?iarg_first=2\"",
+        "member": 'SELECT count(*), sum(points) FROM "reportMembers?iarg_first=2"',
+        "purchase": 'SELECT count(*), sum(amountMinor) FROM "reportPurchases?iarg_first=2"',
+        "points_entry": 'SELECT count(*), sum(amount) FROM "reportPointsEntries?iarg_first=2"',
+        "redemption": 'SELECT count(*), sum(discountMinor) FROM "reportRedemptions?iarg_first=2"',
+        "invite": 'SELECT count(*), sum(acceptedAt IS NOT NULL) FROM "reportInvites?iarg_first=2"',
+        "referral": "SELECT count(*), sum(status = 'HELD') FROM \"reportReferrals?iarg_first=2\"",
+    }
+    wanted = {
+        "pool": "(SELECT count(*) FROM code WHERE merchant_id = $1)",
+        "code": "count(*) FILTER (WHERE state = 'REDEEMED')",
+        "member": "(SELECT sum(points) FROM wallet WHERE merchant_id = $1)",
+        "purchase": "sum(amount)",
+        "points_entry": "sum(amount)",
+        "redemption": "sum(discount)",
+        "invite": "count(accepted_at)",
+        "referral": "count(*) FILTER (WHERE released_at IS NULL)",
+    }
+
+    def by_the_dialect() -> dict[str, list[int]]:
+        engine = create_engine(f"graphql://:{key}@{shop.url.removeprefix('http://')}?is_https=0")
+        with engine.connect() as connection:
+            return {name: list(connection.execute(text(sql)).one()) for name, sql in counts.items()}
+
+    found = await asyncio.to_thread(by_the_dialect)
+
+    for name, second in wanted.items():
+        row = await database().row(
+            f"SELECT count(*) AS a, {second} AS b FROM {name} WHERE merchant_id = $1", shop.merchant_id
+        )
+        assert row is not None
+        assert found[name] == [row["a"], row["b"]], name
+
+
+async def test_a_deep_page_touches_what_the_first_one_does(shop: Shop) -> None:
+    await shop.pool(codes=5000)
+    statement = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {REPORTS['codes'].page}"
+    ends = await database().rows(
+        "SELECT id FROM code WHERE merchant_id = $1 ORDER BY id DESC OFFSET 4800 LIMIT 1", shop.merchant_id
+    )
+
+    async def buffers(below: UUID) -> int:
+        row = await database().row(statement, shop.merchant_id, "USD", 100.0, below, UUID(int=0), 101)
+        assert row is not None
+        plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
+        return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+    first, deep = await buffers(UUID(int=2**128 - 1)), await buffers(ends[0]["id"])
+
+    assert deep <= 1.3 * first + 5
 
 
 async def test_a_report_costs_the_rows_that_its_page_may_have(shop: Shop) -> None:
