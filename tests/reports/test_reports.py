@@ -94,7 +94,19 @@ async def test_pages_are_cut_by_where_the_last_one_ended(shop: Shop) -> None:
     stands = [(page["pageInfo"]["hasPreviousPage"], page["pageInfo"]["hasNextPage"]) for page in (first, second, last)]
     assert stands == [(False, True), (True, True), (True, False)]
     assert second["pageInfo"]["startCursor"] == second["edges"][0]["cursor"]
-    assert (await page_of(shop, "codes", after=last["pageInfo"]["endCursor"]))["edges"] == []
+    nothing = await page_of(shop, "codes", after=last["pageInfo"]["endCursor"])
+    assert nothing["edges"] == []
+    assert (nothing["pageInfo"]["startCursor"], nothing["pageInfo"]["endCursor"]) == (None, None)
+
+
+async def test_edges_may_be_asked_for_under_several_names(shop: Shop) -> None:
+    await shop.pool(codes=25)
+    document = "{ reportCodes { edges { cursor } again: edges { cursor node { id } } } }"
+
+    answer = (await shop.data(document))["reportCodes"]
+
+    assert len(answer["edges"]) == 25
+    assert [edge["cursor"] for edge in answer["again"]] == [edge["cursor"] for edge in answer["edges"]]
 
 
 async def test_since_and_until_are_met_to_the_millisecond(shop: Shop) -> None:
