@@ -11,5 +11,6 @@ database.py events.py          rows, and the record of what happened
 leases.py doorbell.py          jobs that are rows, and how workers are told of them
 crypto.py master_keys.py       secrets, and where the operator's keys come from
 cli.py supervisor.py main.py   the `flash` command, the process tree, the web application
+reports/ report_files.py       flat rows for BI: pages of the API, and exports
 replay/ pages/                 a real retailer's campaigns over HTTP; the pages of development
 """

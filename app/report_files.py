@@ -33,17 +33,22 @@ Format = Literal["csv", "parquet"]
 SILENCE_SECONDS_MAX: Final = 120.0
 MANIFEST: Final = "manifest.json"
 #: What is read of a CSV file at once, to be written as a row group: it bounds the memory.
-_BLOCK_BYTES: Final = 8 * 1024 * 1024
+_BLOCK_BYTES: Final = 4 * 1024 * 1024
 #: Of each type of a column, what the manifest calls it: the scalars of the API.
 _SCALARS: Final = {str: "String", int: "Int", float: "Float", bool: "Boolean", datetime: "DateTime"}
 
 # A server may end long statements by itself, which is meant for those that somebody waits for.
 BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0"
-# The first statement that needs a snapshot, so it is as of now. A replica is as of what it has replayed.
+# The first statement that needs a snapshot, so it is as of now. A replica is as of what it has replayed; one that has
+# replayed nothing since it was started is as of what happened last.
 MERCHANT: Final = """
 SELECT currency, pg_is_in_recovery() AS is_replica,
-    CASE WHEN pg_is_in_recovery() THEN pg_last_xact_replay_timestamp() ELSE now() END AS as_of
-FROM merchant WHERE merchant_id = $1
+    CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), latest.occurred_at) ELSE now() END
+        AS as_of
+FROM merchant CROSS JOIN LATERAL (
+    SELECT occurred_at FROM event WHERE merchant_id = $1 ORDER BY id DESC LIMIT 1
+) latest
+WHERE merchant_id = $1
 """
 
 
@@ -74,7 +79,7 @@ class Manifest:
     engine: str
     merchant_id: str
     currency: str
-    as_of: str | None
+    as_of: str
     read_from: Literal["primary", "replica"]
     format: Format
     files: list[File]
@@ -164,12 +169,11 @@ async def _copied(url: str, setting: str, merchant_id: UUID, tables: Sequence[st
     finally:
         # There is nothing to commit, and neither a server that is gone nor one in the middle of a COPY would listen.
         connection.terminate()
-    as_of = merchant["as_of"]
     return Manifest(
         engine=version("flash-engine"),
         merchant_id=ids.encode("merchant", merchant_id),
         currency=merchant["currency"],
-        as_of=None if as_of is None else serialize_date_time(as_of),
+        as_of=serialize_date_time(merchant["as_of"]),
         read_from="replica" if merchant["is_replica"] else "primary",
         format="csv",
         files=files,
@@ -244,7 +248,8 @@ def _parquet_of(file: File, directory: Path) -> File:
         "DateTime": arrow.timestamp("us", tz="UTC"),
     }
     source, target = directory / file.file, directory / f"{file.table}.parquet"
-    read = csv.ReadOptions(block_size=_BLOCK_BYTES)
+    # Threads read ahead: 500 MiB for 900,000 rows instead of 300.
+    read = csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
     convert = csv.ConvertOptions(
         column_types={column.name: types[column.type] for column in file.columns},
         # A null is nothing at all; an empty text has its quotes.
