@@ -130,11 +130,11 @@ def settings() -> Settings:
         raise ConfigurationError(f"The environment can't be read: {'; '.join(wrong)}.") from None
 
 
-def dsn(url: str) -> str:
+def dsn(url: str, setting: str = "DATABASE_URL") -> str:
     """Return a database URL as asyncpg reads it; `asyncpg://` and `postgres://` mean the same."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in {"postgres", "postgresql", "asyncpg"}:
-        raise ConfigurationError("DATABASE_URL must look like postgresql://user:password@host:5432/name.")
+        raise ConfigurationError(f"{setting} must look like postgresql://user:password@host:5432/name.")
     return f"postgresql://{rest}"
 
 

@@ -24,6 +24,7 @@ from tortoise.connection import get_connection
 from tortoise.exceptions import BaseORMException
 
 from app.config import ConfigurationError, Settings, settings, tortoise_config
+from app.config import dsn as dsn  # noqa: PLC0414  (most take it from here)
 
 #: A row as its readers take it: column names to values.
 Row = Mapping[str, Any]
@@ -170,14 +171,6 @@ async def transaction() -> AsyncIterator[Tx]:
     cast(Tx, tx).committed()
 
 
-def dsn(url: str) -> str:
-    """Return a database URL as asyncpg reads it; `asyncpg://` and `postgres://` mean the same."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in {"postgres", "postgresql", "asyncpg"}:
-        raise ConfigurationError("DATABASE_URL must look like postgresql://user:password@host:5432/name.")
-    return f"postgresql://{rest}"
-
-
 @asynccontextmanager
 async def connected(configured: Settings, *, limited: bool = False) -> AsyncIterator[None]:
     """Open this process's pools, and close them after the block. PostgreSQL ends long statements if `limited`."""
@@ -186,7 +179,7 @@ async def connected(configured: Settings, *, limited: bool = False) -> AsyncIter
     replica_url = configured.database_replica_url
     config = tortoise_config(
         dsn(configured.database_url),
-        replica_url=dsn(replica_url) if replica_url else None,
+        replica_url=dsn(replica_url, "DATABASE_REPLICA_URL") if replica_url else None,
         connections_max=configured.database_connections_max,
         timeout_seconds=configured.database_timeout_seconds,
         statement_seconds_max=configured.statement_seconds_max if limited else 0,

@@ -25,7 +25,7 @@ SELECT DISTINCT ON (master_key) master_key, merchant_id, purpose, version, wrapp
 
 async def reach(database_url: str, setting: str = "DATABASE_URL") -> asyncpg.Connection:
     """Return a connection. Raises ConfigurationError when there is none to be had, or the server is too old."""
-    url = dsn(database_url)
+    url = dsn(database_url, setting)
     try:
         connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS_MAX)
     except ValueError:
