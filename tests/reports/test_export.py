@@ -276,6 +276,9 @@ async def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(shop: 
     assert (await said("empty", tables=("pools", "pool; DROP TABLE pool"))).startswith(
         "There is no table 'pool; DROP TABLE pool'; there are pools, codes, "
     )
+    assert (await said("empty", at="mysql://u:verysecret@h/x")).startswith(
+        "DATABASE_REPLICA_URL must look like postgres"
+    )
     assert (await said("empty", at="postgresql://u:verysecret@127.0.0.1:1/x")).endswith("; check DATABASE_REPLICA_URL.")
     assert _below(tmp_path) == before
     assert (await _export(shop, tmp_path / "empty", "pools", "pools")).files[0].file == "pools.csv"

@@ -106,6 +106,18 @@ def test_everything_wrong_is_said_at_once_with_what_to_do() -> None:
     assert "verysecret" not in str(found)
 
 
+def test_a_replica_is_looked_at_where_there_is_one(worker_database: str, tmp_path: Path) -> None:
+    nobody = "postgresql://somebody:verysecret@127.0.0.1:1/flash"
+
+    found = findings("--data", tmp_path / "new", status=0, DATABASE_REPLICA_URL=worker_database)["replica"]
+    missed = findings("--data", tmp_path / "new", status=1, DATABASE_REPLICA_URL=nobody)["replica"]
+
+    assert found == {"state": "answers, and is no replica", "advice": ""}
+    assert missed["state"] == "doesn't answer; reports and exports fail without it"
+    assert missed["advice"].endswith("; check DATABASE_REPLICA_URL.")
+    assert "secret" not in str(missed)
+
+
 async def test_keys_that_do_not_fit_are_found(worker_database: str, shop: Shop) -> None:
     found = await asyncio.to_thread(
         lambda: findings(status=1, DATABASE_URL=worker_database, FLASH_MASTER_KEYS=new_master_key("k1"))
