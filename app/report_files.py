@@ -31,6 +31,13 @@ Format = Literal["csv", "parquet"]
 
 #: How long the database may send nothing before it is taken for gone. It begins by reading an index: soon.
 SILENCE_SECONDS_MAX: Final = 120.0
+_FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 MANIFEST: Final = "manifest.json"
 #: What is read of a CSV file at once, to be written as a row group: it bounds the memory.
 _BLOCK_BYTES: Final = 4 * 1024 * 1024
@@ -153,16 +160,17 @@ async def _copied(url: str, setting: str, merchant_id: UUID, tables: Sequence[st
     """Write CSV files of one snapshot."""
     connection = await reach(url, setting)
     try:
-        missing = await missing_migrations(connection)
-        if missing:
-            raise ConfigurationError(f"The database lacks migrations ({', '.join(missing)}); run `flash migrate`.")
-        await connection.execute(BEGIN)
-        merchant = await connection.fetchrow(MERCHANT, merchant_id)
+        async with asyncio.timeout(SILENCE_SECONDS_MAX):
+            missing = await missing_migrations(connection)
+            if missing:
+                raise ConfigurationError(f"The database lacks migrations ({', '.join(missing)}); run `flash migrate`.")
+            await connection.execute(BEGIN)
+            merchant = await connection.fetchrow(MERCHANT, merchant_id)
         if merchant is None:
             raise ConfigurationError(f"There is no merchant {ids.encode('merchant', merchant_id)}.")
         arguments = (merchant_id, *money_of(merchant["currency"]))
         files = [await _copy(connection, name, arguments, into) for name in dict.fromkeys(tables)]
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except _FAILURES as error:
         raise ConfigurationError(
             f"The database failed half-way ({type(error).__name__}); nothing was exported. Run this again."
         ) from None
