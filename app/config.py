@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,7 +13,7 @@ from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414
 
 MODELS = [
     "app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.referrals.models",
-    "app.graph.models", "app.advisor.models", "app.events",
+    "app.graph.models", "app.advisor.models", "app.webhooks.models", "app.events",
 ]  # fmt: skip
 
 
@@ -84,6 +85,17 @@ class Settings(BaseSettings):
     advisor_timeout_seconds: float = Field(default=60.0, validation_alias="FLASH_ADVISOR_TIMEOUT_SECONDS", gt=0, le=240)
     advisor_tokens_max: int = Field(default=2_000, validation_alias="FLASH_ADVISOR_TOKENS_MAX", ge=100, le=100_000)
     advisor_temperature: float = Field(default=0.2, validation_alias="FLASH_ADVISOR_TEMPERATURE", ge=0, le=2)
+    #: Of a merchant, disabled ones not counted.
+    webhooks_max: int = Field(default=10, validation_alias="FLASH_WEBHOOKS_MAX", ge=1, le=1_000)
+    #: How long a webhook may take to answer, from looking its host up to the end of its answer.
+    webhook_timeout_seconds: float = Field(default=15.0, validation_alias="FLASH_WEBHOOK_TIMEOUT_SECONDS", gt=0, le=60)
+    #: What one worker sends at once.
+    webhook_connections_max: int = Field(default=100, validation_alias="FLASH_WEBHOOK_CONNECTIONS_MAX", ge=1, le=5_000)
+    #: How long deliveries are kept: those that were accepted, and those that nobody accepted.
+    webhook_history_days: int = Field(default=7, validation_alias="FLASH_WEBHOOK_HISTORY_DAYS", ge=1)
+    webhook_dead_history_days: int = Field(default=30, validation_alias="FLASH_WEBHOOK_DEAD_HISTORY_DAYS", ge=1)
+    #: `10.1.0.0/16`, comma separated: networks that aren't public, and that webhooks may lead to all the same.
+    webhook_networks: str = Field(default="", validation_alias="FLASH_WEBHOOK_NETWORKS")
     #: `https://shop.example`, comma separated: whose pages may call, besides the engine's own. Unset in development,
     #: those of any server on the same machine.
     cors_origins: str = Field(default="", validation_alias="FLASH_CORS_ORIGINS")
@@ -96,6 +108,21 @@ class Settings(BaseSettings):
         if wrong:
             raise ValueError("must list origins as browsers write them, like https://shop.example")
         return given
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, given: str) -> str:
+        try:
+            for network in _listed(given):
+                ip_network(network)
+        except ValueError:
+            raise ValueError("must list networks, like 10.1.0.0/16") from None
+        return given
+
+    @property
+    def private_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks that webhooks may lead to although they aren't public."""
+        return tuple(ip_network(network) for network in _listed(self.webhook_networks))
 
     @property
     def origins(self) -> frozenset[str]:

@@ -68,6 +68,11 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "reward.edited": "reward",
     "reward.redeemed": "rewardredemption",
     "reward.retired": "reward",
+    "webhook.created": "webhook",
+    "webhook.disabled": "webhook",
+    "webhook.enabled": "webhook",
+    "webhook.redelivered": "webhook",
+    "webhook.secret_rotated": "webhook",
 }
 
 #: The events that raise a wallet's version, and the state that each leaves the code in that it is about; None: it is
@@ -89,7 +94,8 @@ WALLET_EVENTS: Final[dict[str, str | None]] = {
 class Event(Model):
     """A change to one subject, with a person's reason (a ciphertext) where one was asked for.
 
-    Wallet changes also carry the member, and the wallet's version and points after them.
+    Wallet changes also carry the member, and the wallet's version and points after them. The database itself fills in
+    `txid`, its number of the transaction, by which the webhooks' feed tells what it has seen.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -102,6 +108,7 @@ class Event(Model):
     member_id = fields.UUIDField(null=True)
     wallet_version = fields.BigIntField(null=True)
     wallet_points = fields.IntField(null=True)
+    txid = fields.BigIntField(null=True)
 
     class Meta:
         table = "event"

@@ -27,6 +27,8 @@ from app.points.queries import find_entry, find_exchange, find_purchase, find_re
 from app.points.types import PointsEntry, Purchase, Reward
 from app.referrals.queries import find_invite, find_referral
 from app.referrals.types import Invite, shown
+from app.webhooks.queries import find_delivery, find_webhook
+from app.webhooks.types import Webhook, WebhookDelivery
 
 READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST}
 
@@ -139,6 +141,8 @@ FINDERS: Final[dict[str, tuple[Callable[[Caller, str], Awaitable[Any]], Callable
     "reward": (find_reward, Reward.of),
     "rewardredemption": (find_exchange, lambda exchange: exchange),
     "wallet": (_find_wallet, Wallet.of),
+    "webhook": (find_webhook, Webhook.of),
+    "webhookdelivery": (find_delivery, WebhookDelivery.of),
 }
 
 

@@ -48,6 +48,13 @@ from app.referrals.release_referral import release_referral
 from app.reports import queries as reports
 from app.scalars import config
 from app.wallet_changed import wallet_changed
+from app.webhooks import queries as webhooks
+from app.webhooks.create_webhook import create_webhook
+from app.webhooks.disable_webhook import disable_webhook
+from app.webhooks.enable_webhook import enable_webhook
+from app.webhooks.redeliver import redeliver
+from app.webhooks.redeliver_dead import redeliver_dead
+from app.webhooks.rotate_webhook_secret import rotate_webhook_secret
 
 Query = create_type(
     "Query",
@@ -78,6 +85,8 @@ Query = create_type(
         advisor.advice_run,
         advisor.latest_advice_run,
         queries.events,
+        webhooks.webhooks,
+        webhooks.webhook_deliveries,
         integrity_report,
         reports.report_pools,
         reports.report_codes,
@@ -127,6 +136,12 @@ Mutation = create_type(
         decline_referral,
         take_graph_snapshot,
         ask_advisor,
+        create_webhook,
+        disable_webhook,
+        enable_webhook,
+        rotate_webhook_secret,
+        redeliver,
+        redeliver_dead,
     ],
     description="What can be done. Each answer is the success or a refusal that says why not.",
 )

@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
     data.create()
     os.environ["FLASH_MASTER_KEYS"] = new_master_key("tests")
     os.environ["FLASH_DATA"] = str(data.path)
+    # Where the tests receive webhooks; everything else that isn't public is as closed as anywhere.
+    os.environ["FLASH_WEBHOOK_NETWORKS"] = "127.0.0.1/32"
     if "REDIS_URL" not in os.environ:
         config.stash[_SERVERS].append(_start(data.valkey_command()))
         os.environ["REDIS_URL"] = data.redis_url

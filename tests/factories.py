@@ -149,6 +149,7 @@ COUNTED = (
     "reversal", "points_entry", "points_due", "purchase", "purchase_reversal", "reward", "reward_redemption", "event",
     "address", "stock_alert", "campaign", "delivery", "referral_program", "invite", "invite_quota", "referral",
     "advice_run", "graph_job", "graph_snapshot", "graph_node", "graph_edge", "graph_file",
+    "webhook", "webhook_delivery",
 )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from app.master_keys import keyring
 from app.rings import ringing
 from workers.advise import TIMEOUT_SECONDS, advise, sweep_advice
 from workers.audit import audit
+from workers.deliver_webhooks import TIMEOUT_SECONDS as DELIVERING_SECONDS
+from workers.deliver_webhooks import deliver_webhooks, forget_webhook_deliveries
 from workers.expire_codes import expire_codes
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
@@ -45,6 +47,17 @@ CRON_JOBS = [
     cron(cast(Any, plan_graph_snapshots), second=20, timeout=60, max_tries=1, keep_result=0),
     # Every minute: end the advisor's runs that no worker survived, and ring for those that wait.
     cron(cast(Any, sweep_advice), second=40, timeout=60, max_tries=1, keep_result=0),
+    # Every two seconds, once for each worker: send webhooks what happened, unless the worker is at it already.
+    cron(
+        cast(Any, deliver_webhooks),
+        second=set(range(0, 60, 2)),
+        timeout=DELIVERING_SECONDS,
+        max_tries=1,
+        keep_result=0,
+        unique=False,
+    ),
+    # Every minute: let deliveries go that ended long ago.
+    cron(cast(Any, forget_webhook_deliveries), second=50, timeout=60, max_tries=1, keep_result=0),
     # Every night: recompute every promise of the engine from the rows.
     cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
 ]
@@ -53,6 +66,8 @@ JOBS = [
     func(cast(Any, take_graph_snapshots), timeout=LANE_TIMEOUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: runs of the advisor that wait.
     func(cast(Any, advise), timeout=TIMEOUT_SECONDS, max_tries=1, keep_result=0),
+    # Rung for: deliveries that somebody asked for again.
+    func(cast(Any, deliver_webhooks), timeout=DELIVERING_SECONDS, max_tries=1, keep_result=0),
 ]
 
 _RETRY_SECONDS: Final = 1.0
@@ -93,7 +108,9 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
     """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer, or no longer."""
     stack = AsyncExitStack()
 
-    async def on_startup(_ctx: dict[Any, Any]) -> None:
+    async def on_startup(ctx: dict[Any, Any]) -> None:
+        # What takes one thing after the other on, for minutes, ends early when this worker is to stop.
+        ctx["stopping"] = stopped
         await stack.enter_async_context(connected(configured))
         await stack.enter_async_context(ringing(configured.redis_url))
         await began()

@@ -71,6 +71,8 @@ REFERENCES: Final = (
     Reference("graph_edge", "referrer_id", "member"),
     Reference("graph_edge", "referee_id", "member"),
     Reference("graph_file", "snapshot_id", "graph_snapshot"),
+    Reference("webhook_delivery", "webhook_id", "webhook"),
+    Reference("webhook_delivery", "event_id", "event"),
 )
 
 
@@ -297,6 +299,8 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'referral.converted', id FROM referral WHERE merchant_id = $1
     UNION ALL SELECT 'referral.declined', id FROM referral WHERE merchant_id = $1 AND declined_at IS NOT NULL
     UNION ALL SELECT 'advice_run.requested', id FROM advice_run WHERE merchant_id = $1
+    UNION ALL SELECT 'webhook.created', id FROM webhook WHERE merchant_id = $1
+    UNION ALL SELECT 'webhook.disabled', id FROM webhook WHERE merchant_id = $1 AND disabled_at IS NOT NULL
 """
 _SAYS: Final = """
     CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'points.debited' THEN 'points.credited'

@@ -46,6 +46,9 @@ SEALED: Final = (
     Sealed("invite", "id", "token", "token"),
     Sealed("reversal", "redemption_id", "reason", "reason"),
     Sealed("advice_run", "id", "raw_answer", "raw_answer"),
+    Sealed("webhook", "id", "url", "url"),
+    Sealed("webhook", "id", "secret", "secret"),
+    Sealed("webhook", "id", "previous_secret", "secret"),
 )
 
 #: Rows looked at, and values written, by one statement. Writers of these rows wait for no more than a few values.

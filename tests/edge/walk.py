@@ -37,11 +37,13 @@ VALUES: dict[str, Any] = {
     "String": "walked",
 }
 #: Values for inputs that need a special one.
-NAMED_VALUES: dict[str, Any] = {"currency": "USD", "email": "walked@example.com", "emails": ["walked@example.com"]}
+NAMED_VALUES: dict[str, Any] = {"currency": "USD", "email": "walked@example.com", "emails": ["walked@example.com"],
+                                "url": "https://walked.invalid/"}  # fmt: skip
 #: Which kind of node an argument or input field of type ID names.
 KINDS: dict[str, ids.Kind] = {
     "apiKeyId": "apikey",
     "codeId": "code",
+    "deliveryId": "webhookdelivery",
     "fallbackPoolId": "pool",
     "inviteId": "invite",
     "memberId": "member",
@@ -50,6 +52,7 @@ KINDS: dict[str, ids.Kind] = {
     "redemptionId": "redemption",
     "referralId": "referral",
     "rewardId": "reward",
+    "webhookId": "webhook",
 }
 #: For `id` arguments, by the operation.
 KINDS_BY_OPERATION: dict[str, ids.Kind] = {

@@ -1,0 +1,172 @@
+"""Delivering: what is due is sent, some of each webhook at once, so that nobody waits for somebody else's server."""
+
+import asyncio
+import logging
+import time
+from collections import Counter, OrderedDict
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from app import ids
+from app.config import settings
+from app.crypto import DecryptionError
+from app.database import Row
+from app.events import EVENTS
+from app.merchants.tenants import decrypted, tenant
+from app.scalars import serialize_date_time
+from app.webhooks import deliveries
+from app.webhooks.addresses import read_url
+from app.webhooks.feed import make_deliveries
+from app.webhooks.posting import Outcome, WebhookFailure, post
+from app.webhooks.signatures import sign
+
+log = logging.getLogger("flash.webhooks")
+
+#: The worker's function; the engine knows it by name only.
+JOB: Final = "deliver_webhooks"
+#: What one worker sends to one webhook at once, and to one whose last answer took long.
+PER_WEBHOOK: Final = 4
+SLOW_SECONDS: Final = 1.0
+#: How often a worker that waits for answers looks for what is new.
+LOOK_SECONDS: Final = 0.5
+_WEBHOOKS_KEPT_MAX: Final = 10_000
+
+
+class _Worker:
+    """What one worker has under way: a task for each delivery."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[asyncio.Task[None], Row] = {}
+        self._under_way: Counter[UUID] = Counter()
+        self._slow: OrderedDict[UUID, None] = OrderedDict()
+        self.attempts = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._tasks
+
+    async def take(self) -> int:
+        """Begin what is due and has room. Returns how many deliveries."""
+        most = settings().webhook_connections_max - len(self._tasks)
+        if most <= 0:
+            return 0
+        known = self._under_way.keys() | self._slow.keys()
+        room = {each: max(0, (1 if each in self._slow else PER_WEBHOOK) - self._under_way[each]) for each in known}
+        taken = await deliveries.take(room, per_webhook=PER_WEBHOOK, most=most)
+        for delivery in taken:
+            self._under_way[delivery["webhook_id"]] += 1
+            self._tasks[asyncio.create_task(self._deliver(delivery))] = delivery
+        self.attempts += len(taken)
+        return len(taken)
+
+    async def wait(self) -> None:
+        """Wait until something has ended, or for a moment. Raises what kept a worker from storing what came of it."""
+        ended, _ = await asyncio.wait(self._tasks, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            webhook_id = self._tasks.pop(task)["webhook_id"]
+            self._under_way[webhook_id] -= 1
+            if not self._under_way[webhook_id]:
+                del self._under_way[webhook_id]
+        for task in ended:
+            task.result()
+
+    async def stop(self) -> None:
+        """End what is under way; it is given back, and attempted again by whoever looks next."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _deliver(self, delivery: Row) -> None:
+        try:
+            began = time.monotonic()
+            outcome = await _attempt(delivery)
+            self._note_pace(delivery["webhook_id"], time.monotonic() - began)
+            await deliveries.settle(delivery, outcome)
+        except asyncio.CancelledError:
+            await deliveries.release(delivery)
+            raise
+
+    def _note_pace(self, webhook_id: UUID, seconds: float) -> None:
+        """Remember who is slow: it gets less at once, so that many slow ones don't take all there is."""
+        if seconds < SLOW_SECONDS:
+            self._slow.pop(webhook_id, None)
+            return
+        self._slow[webhook_id] = None
+        if len(self._slow) > _WEBHOOKS_KEPT_MAX:
+            self._slow.popitem(last=False)
+
+
+async def deliver_waiting(*, seconds_max: float, stopping: asyncio.Event | None = None) -> int:
+    """Send what is due until nothing is, or for so long, or until `stopping`. Returns how many attempts were made.
+
+    Safe to run twice and at once: a delivery is one worker's for the time that an attempt takes at most. Cancelled, it
+    gives back what is under way; killed, that is attempted again when its time is over.
+    """
+    worker, until = _Worker(), time.monotonic() + seconds_max
+    looked = -LOOK_SECONDS
+    try:
+        while True:
+            made = taken = 0
+            goes_on = time.monotonic() < until and not (stopping is not None and stopping.is_set())
+            if goes_on and time.monotonic() - looked >= LOOK_SECONDS:
+                made, looked = await make_deliveries(), time.monotonic()
+            if goes_on:
+                taken = await worker.take()
+            if worker.is_idle and not made and not taken:
+                return worker.attempts
+            if not worker.is_idle:
+                await worker.wait()
+    finally:
+        await worker.stop()
+
+
+async def _attempt(delivery: Row) -> Outcome:
+    """Send a delivery. What can't be read is its own failure; raises when the database is away."""
+    message_id, body = message(delivery)
+    try:
+        url, *secrets = await _unsealed(delivery)
+    except DecryptionError:
+        log.exception("the delivery %s can't be made", ids.encode("webhookdelivery", delivery["id"]))
+        return Outcome(failure=WebhookFailure.NOT_SENT)
+    timestamp = int(time.time())
+    headers = {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(sign(secret, message_id, timestamp, body) for secret in secrets),
+    }
+    limits = settings()
+    # What was http in development stays what it is.
+    target = read_url(url, plain=True)
+    return await post(
+        target, headers, body, networks=limits.private_networks, seconds_max=limits.webhook_timeout_seconds
+    )
+
+
+async def _unsealed(delivery: Row) -> list[str]:
+    """Return the webhook's URL, its secret, and the one before while that is good. Raises DecryptionError."""
+    owner = await tenant(delivery["merchant_id"])
+    if owner is None:
+        raise RuntimeError("a delivery's merchant has no row")
+    sealed = [("url", "url"), ("secret", "secret"), ("previous_secret", "secret")]
+    return [
+        await decrypted(owner, delivery["webhook_id"], identity, delivery[column])
+        for column, identity in sealed
+        if delivery[column] is not None
+    ]
+
+
+def message(event: Row) -> tuple[str, bytes]:
+    """Return the id of an event and what is posted of it: ids, never personal data."""
+    event_id = ids.encode("event", event["event_id"])
+    data: dict[str, Any] = {
+        "id": event_id,
+        "merchantId": ids.encode("merchant", event["merchant_id"]),
+        "subjectId": ids.encode(EVENTS[event["type"]], event["subject_id"]),
+        "actor": event["actor"],
+    }
+    if event["wallet_version"] is not None:
+        data |= {"memberId": ids.encode("member", event["member_id"]), "walletVersion": event["wallet_version"]}
+    told = {"type": event["type"], "timestamp": serialize_date_time(event["occurred_at"]), "data": data}
+    return event_id, orjson.dumps(told)

@@ -1,0 +1,71 @@
+"""enableWebhook: a disabled webhook is told of events again, and of what waits for it."""
+
+from typing import Annotated, Final
+
+import strawberry
+
+from app import doorbell, ids
+from app.database import transaction
+from app.inputs import node_id
+from app.operations import Info, NotFound, mutation, not_found
+from app.webhooks.create_webhook import refuse_beyond_limit
+from app.webhooks.deliver import JOB
+from app.webhooks.disable_webhook import WhichWebhook
+from app.webhooks.queries import find_webhook
+from app.webhooks.types import WEBHOOK_COLUMNS, Webhook, WebhookLimitReached
+
+
+@strawberry.type(description="The webhook is told of events. The first new one is `webhook.enabled`, its own.")
+class EnableWebhookSuccess:
+    """The enabled webhook."""
+
+    webhook: Webhook = strawberry.field(description="The webhook.")
+
+
+EnableWebhookResult = Annotated[
+    EnableWebhookSuccess | NotFound | WebhookLimitReached,
+    strawberry.union("EnableWebhookResult", description="The enabled webhook, or why it isn't."),
+]
+
+# What happened while it was disabled is behind the snapshot from which it goes on.
+ENABLE: Final = f"""
+WITH w AS (
+    UPDATE webhook SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL, failures = 0,
+        paused_until = NULL, feed_from = $3, feed_to = NULL, feed_txid = NULL, feed_event_id = NULL
+    WHERE merchant_id = $1 AND id = $2 AND disabled_at IS NOT NULL RETURNING *
+), recorded AS (
+    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+    SELECT $1, $4, 'webhook.enabled', id, $5, now() FROM w
+)
+SELECT {WEBHOOK_COLUMNS} FROM w
+"""
+# Whatever waits first of its subject has its turn at once, however long its next attempt was away.
+RESUME: Final = """
+UPDATE webhook_delivery SET next_attempt_at = now()
+WHERE merchant_id = $1 AND id = ANY(ARRAY(
+    SELECT DISTINCT ON (subject_id) id FROM webhook_delivery
+    WHERE merchant_id = $1 AND webhook_id = $2 AND state = 'PENDING' ORDER BY subject_id, position
+))
+"""
+
+
+@mutation(
+    description="Send events to a disabled webhook again: those that waited when it was disabled, then those from now "
+    "on, not those in between. Enabling one that is enabled changes nothing. ADMIN only."
+)
+async def enable_webhook(info: Info, input: WhichWebhook) -> EnableWebhookResult:
+    """Count, change, record and resume in one transaction, then ring."""
+    viewer = info.context.viewer
+    webhook_id = node_id("webhook", "webhook", input.webhook_id)
+    found = await find_webhook(viewer, input.webhook_id)
+    if found is None:
+        raise not_found("webhook", input.webhook_id)
+    if found["webhook_disabled_at"] is not None:
+        async with transaction() as tx:
+            now = await refuse_beyond_limit(tx, viewer.merchant_id)
+            row = await tx.row(ENABLE, viewer.merchant_id, webhook_id, now, ids.new(), viewer.actor)
+            if row is not None:
+                await tx.row(RESUME, viewer.merchant_id, webhook_id)
+        await doorbell.ring(JOB)
+        found = row or await find_webhook(viewer, input.webhook_id) or found
+    return EnableWebhookSuccess(webhook=Webhook.of(found))

@@ -1,0 +1,124 @@
+"""The feed: events become deliveries, each exactly once for each webhook, whatever order they are committed in.
+
+An event may be committed after one with a higher id, so no id says what was seen. A snapshot of the database does: the
+events of a step are those that this snapshot sees and the last one didn't. Which these are is known by the transaction
+that wrote them (`event.txid`): one that was under way at the last snapshot, or one that began after it.
+"""
+
+import logging
+from typing import Final
+from uuid import UUID
+
+from app import ids
+from app.database import database, transaction
+
+log = logging.getLogger("flash.webhooks")
+
+#: How many events one step takes; what was committed since is read in steps of one window.
+BATCH: Final = 1000
+
+# Whose merchant has an event that the webhook's snapshot doesn't see: two looks at an index for each.
+FIND: Final = """
+SELECT w.merchant_id, w.id,
+    pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS is_of_another_server
+FROM webhook w
+WHERE w.disabled_at IS NULL AND (
+    w.feed_to IS NOT NULL
+    OR pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+    OR EXISTS (
+        SELECT FROM event e WHERE e.merchant_id = w.merchant_id
+            AND e.txid >= pg_snapshot_xmax(w.feed_from::pg_snapshot)::text::bigint
+    )
+    OR EXISTS (
+        SELECT FROM event e WHERE e.merchant_id = w.merchant_id
+            AND e.txid = ANY(ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(w.feed_from::pg_snapshot) x))
+    )
+)
+"""
+# Where a dump was restored transactions are counted anew, and the old snapshot would hide all of them.
+BEGIN_ANEW: Final = """
+UPDATE webhook SET feed_from = pg_current_snapshot()::text, feed_to = NULL, feed_txid = NULL, feed_event_id = NULL
+WHERE merchant_id = $1 AND id = $2
+    AND pg_snapshot_xmax(feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+"""
+# Whoever turns events into deliveries, or sends one again, is alone with the webhook; who ends a delivery shares it
+# (`deliveries.HOLD`). So of a subject's deliveries somebody always sees that the next one has its turn.
+HOLD: Final = "SELECT FROM webhook WHERE merchant_id = $1 AND id = $2 AND disabled_at IS NULL FOR UPDATE"
+
+_NEWS: Final = """
+    SELECT id, txid, type, subject_id FROM event
+    WHERE merchant_id = $1 AND {since} AND txid < pg_snapshot_xmax(w.ended)::text::bigint
+        AND txid >= w.feed_txid AND (txid, id) > (w.feed_txid, w.feed_event_id)
+        AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
+    ORDER BY txid, id LIMIT $3
+"""
+#: $4 are ids for the deliveries, in order. The snapshot that the statement itself has ends a window that it begins.
+STEP: Final = f"""
+WITH w AS (
+    SELECT event_types, position, feed_from::pg_snapshot AS begun,
+        coalesce(feed_to::pg_snapshot, pg_current_snapshot()) AS ended, coalesce(feed_txid, 0) AS feed_txid,
+        coalesce(feed_event_id, '00000000-0000-0000-0000-000000000000') AS feed_event_id
+    FROM webhook WHERE merchant_id = $1 AND id = $2
+), news AS (
+    SELECT e.* FROM w CROSS JOIN LATERAL (
+        ({_NEWS.format(since="txid = ANY(ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(w.begun) x))")})
+        UNION ALL
+        ({_NEWS.format(since="txid >= pg_snapshot_xmax(w.begun)::text::bigint")})
+    ) e
+    ORDER BY e.txid, e.id LIMIT $3
+), fresh AS (
+    SELECT news.id, news.subject_id, row_number() OVER (ORDER BY news.txid, news.id) AS place,
+        row_number() OVER (PARTITION BY news.subject_id ORDER BY news.txid, news.id) AS turn
+    FROM news CROSS JOIN w
+    WHERE w.event_types = '{{}}' OR news.type = ANY(w.event_types)
+), made AS (
+    INSERT INTO webhook_delivery (merchant_id, id, webhook_id, event_id, subject_id, position, state, attempts,
+        created_at, next_attempt_at)
+    SELECT $1, ($4::uuid[])[fresh.place], $2, fresh.id, fresh.subject_id, w.position + fresh.place, 'PENDING', 0, now(),
+        CASE WHEN fresh.turn = 1 AND NOT EXISTS (
+            SELECT FROM webhook_delivery d
+            WHERE d.merchant_id = $1 AND d.webhook_id = $2 AND d.subject_id = fresh.subject_id AND d.state = 'PENDING'
+        ) THEN now() END
+    FROM fresh CROSS JOIN w
+    RETURNING id
+), last AS (
+    SELECT txid, id, (SELECT count(*) FROM news) < $3 AS is_end FROM news ORDER BY txid DESC, id DESC LIMIT 1
+), step AS (
+    SELECT w.ended::text AS ended, coalesce(last.is_end, true) AS is_end, last.txid, last.id
+    FROM w LEFT JOIN last ON true
+)
+UPDATE webhook SET position = webhook.position + (SELECT count(*) FROM made),
+    feed_from = CASE WHEN step.is_end THEN step.ended ELSE webhook.feed_from END,
+    feed_to = CASE WHEN NOT step.is_end THEN step.ended END,
+    feed_txid = CASE WHEN NOT step.is_end THEN step.txid END,
+    feed_event_id = CASE WHEN NOT step.is_end THEN step.id END
+FROM step WHERE webhook.merchant_id = $1 AND webhook.id = $2
+RETURNING (SELECT count(*)::int FROM made) AS deliveries, step.is_end
+"""
+
+
+async def make_deliveries() -> int:
+    """Turn the events since the last time into deliveries, for every webhook. Returns how many deliveries were made.
+
+    Safe to run twice and at once. An event whose transaction is still under way is met when that has ended.
+    """
+    made = 0
+    for row in await database().rows(FIND):
+        if row["is_of_another_server"]:
+            log.warning("%s begins anew: its database was restored", ids.encode("webhook", row["id"]))
+            await database().row(BEGIN_ANEW, row["merchant_id"], row["id"])
+        while step := await _step(row["merchant_id"], row["id"]):
+            made += step[0]
+            if step[1]:
+                break
+    return made
+
+
+async def _step(merchant_id: UUID, webhook_id: UUID) -> tuple[int, bool] | None:
+    """Take a step in a transaction. Returns how many deliveries it made and whether it ended its window."""
+    async with transaction() as tx:
+        if await tx.row(HOLD, merchant_id, webhook_id) is None:
+            return None
+        # The statement must see what was committed before it had the webhook to itself: so it is one of its own.
+        (step,) = await tx.many(STEP, merchant_id, webhook_id, BATCH, [ids.new() for _ in range(BATCH)])
+    return step["deliveries"], step["is_end"]

@@ -1,0 +1,53 @@
+"""Old deliveries go, a bounded number of rows at a time, and so do secrets that aren't good any more."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from app.config import settings
+from app.database import database
+
+BATCH: Final = 5_000
+
+# Ids are in the order in which deliveries were made; one may have been accepted much later, and is kept from then on.
+FORGET: Final = """
+WITH old AS (
+    SELECT each.* FROM webhook w
+    CROSS JOIN (VALUES ('DELIVERED', $1::uuid, $2::timestamptz), ('DEAD', $3, $4)) AS kept (state, before, since)
+    CROSS JOIN LATERAL (
+        SELECT merchant_id, id FROM webhook_delivery
+        WHERE merchant_id = w.merchant_id AND webhook_id = w.id AND state = kept.state AND id < kept.before
+            AND settled_at < kept.since
+        ORDER BY id LIMIT $5
+    ) each
+    LIMIT $5
+), gone AS (
+    DELETE FROM webhook_delivery d USING old WHERE d.merchant_id = old.merchant_id AND d.id = old.id
+        AND d.state <> 'PENDING'
+    RETURNING d.id
+)
+SELECT count(*)::int AS deliveries FROM gone
+"""
+FORGET_SECRETS: Final = """
+UPDATE webhook SET previous_secret = NULL, previous_secret_until = NULL WHERE previous_secret_until < now()
+"""
+
+
+async def forget_batch() -> int:
+    """Delete some deliveries that ended longer ago than they are kept. Returns how many.
+
+    Safe to run twice and at once.
+    """
+    await database().row(FORGET_SECRETS)
+    now = datetime.now(UTC)
+    arguments: list[object] = []
+    for days in (settings().webhook_history_days, settings().webhook_dead_history_days):
+        since = now - timedelta(days=days)
+        arguments += [_first_id(since), since]
+    (counted,) = await database().many(FORGET, *arguments, BATCH)
+    return int(counted["deliveries"])
+
+
+def _first_id(instant: datetime) -> UUID:
+    """Return what all ids that were made at or after an instant are above (UUIDv7: milliseconds first, RFC 9562)."""
+    return UUID(int=int(instant.timestamp() * 1000) << 80)

@@ -1,0 +1,39 @@
+"""Tells webhooks of events, and lets old deliveries go."""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from app.webhooks.deliver import deliver_waiting
+from app.webhooks.forget_deliveries import forget_batch
+
+log = logging.getLogger("flash.worker")
+
+#: A worker ends after this long and begins again, so that arq's timeout never cuts a delivery off.
+SECONDS_MAX: Final = 300.0
+TIMEOUT_SECONDS: Final = 900
+FORGET_SECONDS_MAX: Final = 20.0
+
+_delivering = asyncio.Lock()
+
+
+async def deliver_webhooks(ctx: dict[Any, Any]) -> int:
+    """Send what is due. A worker does so once at a time: whoever rings meanwhile is heard by the one that does."""
+    if _delivering.locked():
+        return 0
+    async with _delivering:
+        attempts = await deliver_waiting(seconds_max=SECONDS_MAX, stopping=ctx["stopping"])
+    if attempts:
+        log.info("made %d attempts to deliver webhooks", attempts)
+    return attempts
+
+
+async def forget_webhook_deliveries(_ctx: dict[Any, Any]) -> int:
+    """Let old deliveries go; a run leaves the rest to the next minute's."""
+    forgotten, until = 0, time.monotonic() + FORGET_SECONDS_MAX
+    while time.monotonic() < until and (batch := await forget_batch()):
+        forgotten += batch
+    if forgotten:
+        log.info("let %d old deliveries of webhooks go", forgotten)
+    return forgotten
