@@ -10,7 +10,7 @@ import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -28,8 +28,8 @@ _NAME: Final = re.compile(
 )
 _PORTS: Final = {"http": 80, "https": 443}
 
-#: Protocol assignments and the anycast of 6to4, which Python calls global in parts or versions.
-_REFUSED: Final = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Network("2002::/16"))
+#: Protocol assignments, 6to4 and its anycast, and what is for documentation: some versions of Python call them global.
+_REFUSED: Final = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20")))
 #: What IPv6 gives out for the internet (RFC 4291); all else is local, reserved, or an IPv4 address in disguise.
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 #: IPv4 addresses as networks without IPv4 see them (RFC 6052).

@@ -36,6 +36,12 @@ from tests.webhooks.documents import (
 )
 from tests.webhooks.receiver import OK, Received, Reply, receiving, status
 
+#: Nothing is paused, and what was attempted waits for an hour.
+WAIT_LONG = """
+WITH w AS (UPDATE webhook SET paused_until = NULL WHERE merchant_id = $1)
+UPDATE webhook_delivery SET next_attempt_at = now() + interval '1 hour'
+WHERE merchant_id = $1 AND next_attempt_at IS NOT NULL
+"""
 MOVES = ("pool.activated", "pool.paused")
 #: Of ten attempts nine are followed by another.
 ATTEMPTS = rows.ATTEMPTS_MAX
@@ -66,7 +72,7 @@ async def test_what_happens_is_posted_as_ids_with_a_signature_that_others_verify
         await deliver(shop)
         await deliver(shop)
 
-    created, enrolled, claimed = receiver.requests
+    claimed, enrolled, created = sorted(receiver.requests, key=lambda each: str(each.event["type"]))
     merchant = ids.encode("merchant", shop.merchant_id)
     assert created.event["type"] == "webhook.created"
     assert created.event["data"]["subjectId"] == webhook["id"]
@@ -94,7 +100,7 @@ async def test_what_happens_is_posted_as_ids_with_a_signature_that_others_verify
         assert all(secret.encode() not in each.body for each in receiver.requests)
     told = await deliveries(shop, webhook)
     assert [(each["eventId"], each["state"], each["attempts"], each["lastStatus"]) for each in told] == [
-        (each.id, "DELIVERED", 1, 200) for each in receiver.requests
+        (each.id, "DELIVERED", 1, 200) for each in (created, enrolled, claimed)
     ]
     assert {(each["nextAttemptAt"], each["lastFailure"]) for each in told} == {(None, None)}
 
@@ -137,7 +143,7 @@ async def test_after_all_attempts_a_delivery_is_dead_the_next_one_goes_and_it_ca
         pool = await happen(shop, 3)
         first, second, third, fourth = (await _recorded(shop, *MOVES))[pool["id"]]
         refused |= {second, third}
-        await deliver(shop, rounds=2 * ATTEMPTS - 1)
+        await deliver(shop, rounds=2 * ATTEMPTS + 1)
         told = [each["data"]["id"] for each in receiver.told()]
         dead = await deliveries(shop, webhook, "DEAD")
         refused.clear()
@@ -168,7 +174,7 @@ async def test_deliveries_made_again_keep_their_order_and_come_after_what_waits(
         webhook = await hook(shop, receiver.url, *MOVES)
         pool = await happen(shop, 2)
         await deliver(shop, rounds=3 * ATTEMPTS)
-        await happen(shop, 3, pool)
+        pool = await happen(shop, 3, pool)
         await deliver(shop)
         again = await shop.do(REDELIVER_DEAD, webhookId=webhook["id"])
         bad = False
@@ -187,7 +193,7 @@ async def test_410_disables_the_webhook_and_what_waits_goes_on_when_it_is_enable
         await deliver(shop, rounds=2)
         gone = await read(shop, webhook)
         dead, *waiting = await deliveries(shop, webhook)
-        await happen(shop, 2, pool)
+        pool = await happen(shop, 2, pool)
         await deliver(shop, rounds=2)
         while_disabled = len(receiver.requests)
         refused = [
@@ -312,7 +318,7 @@ async def test_two_workers_share_the_work_and_keep_the_order(shop: Shop) -> None
         pools = [await shop.pool(codes=1) for _ in range(4)]
         working = [asyncio.create_task(deliver_waiting(seconds_max=60)) for _ in range(2)]
         for turn in range(6):
-            await asyncio.gather(*(happen(shop, 2, pool) for pool in pools))
+            pools = await asyncio.gather(*(happen(shop, 2, pool) for pool in pools))
             if turn % 2:
                 working += [asyncio.create_task(deliver_waiting(seconds_max=60)) for _ in range(2)]
         await asyncio.gather(*working)
@@ -421,11 +427,10 @@ async def test_a_server_must_have_a_certificate_for_its_name(
     trusting = ssl.create_default_context(cafile=str(tmp_path / "hooks.invalid.pem"))
     monkeypatch.setattr(addresses, "look_up", lambda _host, _port: ["127.0.0.1"])
     found = []
-    async with receiving(tls=served) as receiver, receiving() as plain:
+    async with receiving(tls=served) as receiver:
         for url, trusted in (
             (receiver.url.replace("127.0.0.1", "hooks.invalid"), None),
             (receiver.url.replace("127.0.0.1", "other.invalid"), trusting),
-            (plain.url.replace("http:", "https:").replace("127.0.0.1", "hooks.invalid"), trusting),
             (receiver.url.replace("127.0.0.1", "hooks.invalid"), trusting),
         ):
             with monkeypatch.context() as patched:
@@ -436,9 +441,8 @@ async def test_a_server_must_have_a_certificate_for_its_name(
             (made,) = await deliveries(shop, webhook)
             found.append((made["state"], made["lastFailure"]))
 
-    assert found == [("PENDING", "TLS_FAILED")] * 3 + [("DELIVERED", None)]
+    assert found == [("PENDING", "TLS_FAILED")] * 2 + [("DELIVERED", None)]
     assert len(receiver.requests) == 1
-    assert plain.requests == []
 
 
 async def test_a_webhook_that_can_not_be_decrypted_fails_alone(shop: Shop) -> None:
@@ -469,14 +473,13 @@ async def test_after_an_outage_what_waits_is_sent_at_once_and_one_bad_event_is_n
     async with receiving(choose) as receiver:
         webhook = await hook(shop, receiver.url, *MOVES)
         pools = [await happen(shop) for _ in range(3)]
-        # Each of the first attempts fails, one at a time after the first of them.
-        for _ in range(6):
-            await database().row("UPDATE webhook SET paused_until = NULL WHERE merchant_id = $1", shop.merchant_id)
+        for _ in range(4):
             await deliver(shop)
+            await hasten(shop)
+        await database().row(WAIT_LONG, shop.merchant_id)
         failing = await read(shop, webhook)
         is_down = False
         await happen(shop)
-        await database().row("UPDATE webhook SET paused_until = NULL WHERE merchant_id = $1", shop.merchant_id)
         # Nobody hastens what waits for its next attempt but the success.
         await deliver(shop)
         well = await read(shop, webhook)
@@ -485,7 +488,7 @@ async def test_after_an_outage_what_waits_is_sent_at_once_and_one_bad_event_is_n
         await happen(shop, 1, pools[0])
         stubborn.add((await _recorded(shop, *MOVES))[pools[0]["id"]][-1])
         await deliver(shop)
-        await database().row("UPDATE webhook SET paused_until = NULL WHERE merchant_id = $1", shop.merchant_id)
+        await database().row(WAIT_LONG, shop.merchant_id)
         await happen(shop)
         await deliver(shop)
 
