@@ -16,6 +16,7 @@ from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, RED
 from tests.graph.documents import taken
 from tests.points.documents import purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
+from tests.webhooks.documents import delivery_made
 
 ID_PLACES = [
     pytest.param(operation, path, id=f"{operation.coordinate}({'.'.join(path)})")
@@ -51,6 +52,7 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
     event = await database().row("SELECT id FROM event WHERE merchant_id = $1 ORDER BY id DESC", shop.merchant_id)
     assert event is not None
     advice = await advised(shop)
+    webhook_id, delivery_id = await delivery_made(shop)
     return {
         "advicerun": advice["id"],
         "apikey": key["id"],
@@ -71,6 +73,8 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         "reward": prize["id"],
         "rewardredemption": exchanged["id"],
         "wallet": member["wallet"]["id"],
+        "webhook": webhook_id,
+        "webhookdelivery": delivery_id,
     }
 
 
@@ -139,6 +143,8 @@ async def test_another_members_id_reads_as_a_missing_one_to_a_member(
         "rewardredemption",
         "invite",
         "referral",
+        "webhook",
+        "webhookdelivery",
     ):
         answers = []
         for node_id in (theirs[kind], ids.encode(kind, ids.new())):
@@ -170,6 +176,8 @@ async def test_lists_hold_nothing_of_another_merchant(shop: Shop, other_shop: Sh
         "invites",
         "referrals",
         "reportCodes",
+        "webhooks",
+        "webhookDeliveries",
     } <= set(fields)
     for name in fields:
         document = f"{{ answer: {name}(first: 100) {{ edges {{ node {{ id }} }} }} }}"

@@ -23,6 +23,7 @@ from tests.races.storm import ENROL, at_once
 from tests.referrals.documents import accepted, invited, program
 from tests.running.processes import flash
 from tests.scratch import scratch_database
+from tests.webhooks.documents import delivery_made
 from workers.audit import audit
 
 REPORT = "{ integrityReport { checkedAt ok checks { name ok violations } } }"
@@ -170,6 +171,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)
+        await delivery_made(shop)
         yield shop
 
 
