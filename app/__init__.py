@@ -1,7 +1,7 @@
 """Flash: an engine for coupons, points and referrals, served as a GraphQL API.
 
 A mutation is a file: `ls app/coupons` is the list of what the product can do with a coupon.
-merchants/ members/ coupons/ points/ referrals/ graph/ advisor/
+merchants/ members/ coupons/ points/ referrals/ webhooks/ graph/ advisor/
                                the domain: models.py, types.py, queries.py and one file per mutation
 schema.py                      every operation of the API, one line each
 graphql_*.py operations.py     the edge: requests, sockets and event streams in, refusals and masked faults out

@@ -40,6 +40,7 @@ async def examine(*, as_json: bool) -> int:
         *await _replica(),
         await _redis(data),
         _advisor(),
+        _webhooks(),
         _limits(),
         _origins(),
         _trusted_documents(),
@@ -171,6 +172,19 @@ def _advisor() -> Finding:
     # A password in the URL stays there.
     shown = endpoint._replace(netloc=endpoint.netloc.rpartition("@")[2]).geturl()
     return Finding("advisor", f"model {configured.advisor_model!r} of {shown} with {key}, at most {limits}")
+
+
+def _webhooks() -> Finding:
+    configured = settings()
+    parts = [
+        f"{configured.webhooks_max} of a merchant",
+        f"{configured.webhook_timeout_seconds:g} s for an answer",
+        f"{configured.webhook_connections_max} at once from a worker",
+        f"kept for {configured.webhook_history_days} days, dead ones for {configured.webhook_dead_history_days}",
+        f"to public addresses{' and ' * bool(configured.private_networks)}"
+        + ", ".join(map(str, configured.private_networks)),
+    ]
+    return Finding("webhooks", ", ".join(parts))
 
 
 def _limits() -> Finding:

@@ -10,6 +10,7 @@ from app.database import database
 BATCH: Final = 5_000
 
 # Ids are in the order in which deliveries were made; one may have been accepted much later, and is kept from then on.
+# What is being made again is left alone.
 FORGET: Final = """
 WITH old AS (
     SELECT each.* FROM webhook w
@@ -18,13 +19,11 @@ WITH old AS (
         SELECT merchant_id, id FROM webhook_delivery
         WHERE merchant_id = w.merchant_id AND webhook_id = w.id AND state = kept.state AND id < kept.before
             AND settled_at < kept.since
-        ORDER BY id LIMIT $5
+        ORDER BY id LIMIT $5 FOR UPDATE SKIP LOCKED
     ) each
     LIMIT $5
 ), gone AS (
-    DELETE FROM webhook_delivery d USING old WHERE d.merchant_id = old.merchant_id AND d.id = old.id
-        AND d.state <> 'PENDING'
-    RETURNING d.id
+    DELETE FROM webhook_delivery d USING old WHERE d.merchant_id = old.merchant_id AND d.id = old.id RETURNING d.id
 )
 SELECT count(*)::int AS deliveries FROM gone
 """

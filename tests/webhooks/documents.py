@@ -67,10 +67,12 @@ query ($id: ID, $states: [WebhookDeliveryState!], $first: Int, $after: String) {
   }}
 }}
 """
-#: A minute ago in every way that matters: waits and pauses of a shop's webhooks are over, and so are leases.
+#: Time has passed: pauses of a shop's webhooks are over, and so are waits and leases.
+RESUME: Final = "UPDATE webhook SET paused_until = NULL WHERE merchant_id = $1"
 HASTEN: Final = """
-WITH w AS (UPDATE webhook SET paused_until = NULL WHERE merchant_id = $1 RETURNING id)
-UPDATE webhook_delivery SET next_attempt_at = now() WHERE merchant_id = $1 AND next_attempt_at IS NOT NULL
+UPDATE webhook_delivery SET next_attempt_at = now() WHERE merchant_id = $1 AND id = ANY(ARRAY(
+    SELECT id FROM webhook_delivery WHERE merchant_id = $1 AND next_attempt_at IS NOT NULL FOR UPDATE SKIP LOCKED
+))
 """
 SECONDS_MAX: Final = 60.0
 
@@ -119,6 +121,7 @@ async def deliver(shop: Shop, *, rounds: int = 1) -> None:
 
 async def hasten(shop: Shop) -> None:
     """Let time pass."""
+    await database().row(RESUME, shop.merchant_id)
     await database().row(HASTEN, shop.merchant_id)
 
 
