@@ -155,26 +155,27 @@ def selection(kind: GraphQLOutputType, depth: int) -> str:
         return ""
     if isinstance(named, GraphQLUnionType | GraphQLInterfaceType):
         kinds = SCHEMA.get_possible_types(named)
-        parts = [f"... on {each.name} {{ {' '.join(_fields(each, depth, _clashing(kinds)))} }}" for each in kinds]
+        plain = _plain_types(kinds)
+        parts = [f"... on {each.name} {{ {' '.join(_fields(each, depth, plain))} }}" for each in kinds]
         return f"{{ __typename {' '.join(parts)} }}"
     assert isinstance(named, GraphQLObjectType)
-    return f"{{ __typename {' '.join(_fields(named, depth, set()))} }}"
+    return f"{{ __typename {' '.join(_fields(named, depth, {}))} }}"
 
 
-def _clashing(kinds: Sequence[GraphQLObjectType]) -> set[str]:
-    """Return the names that are fields of different types: these need aliases, of which there may only be a few."""
-    types: dict[str, set[str]] = {}
+def _plain_types(kinds: Sequence[GraphQLObjectType]) -> dict[str, str]:
+    """Return the type that a field's name stands for: others of that name need aliases, of which there may be few."""
+    types: dict[str, str] = {}
     for kind in kinds:
         for name, field in kind.fields.items():
-            types.setdefault(name, set()).add(str(field.type))
-    return {name for name, found in types.items() if len(found) > 1}
+            types.setdefault(name, str(field.type))
+    return types
 
 
-def _fields(kind: GraphQLObjectType, depth: int, clashing: set[str]) -> Iterator[str]:
+def _fields(kind: GraphQLObjectType, depth: int, plain: dict[str, str]) -> Iterator[str]:
     for name, field in kind.fields.items():
         if any(is_required_argument(argument) for argument in field.args.values()):
             continue
-        asked = f"{kind.name}_{name}: {name}" if name in clashing else name
+        asked = name if plain.get(name, str(field.type)) == str(field.type) else f"{kind.name}_{name}: {name}"
         if is_leaf_type(get_named_type(field.type)):
             yield asked
         elif depth > 1:
