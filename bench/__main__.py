@@ -19,6 +19,7 @@ from bench import (
     points_buffers,
     portfolio,
     round_trips,
+    webhooks,
 )
 from bench.world import run
 
@@ -32,6 +33,7 @@ MEASUREMENTS = {
     "Points": points_buffers.measure,
     "The portfolio": portfolio.measure,
     "The integrity report": integrity.measure,
+    "Webhooks": webhooks.measure,
     "S6: a snapshot of the network": graph_snapshot.measure,
     "S7: reading a snapshot": graph_reads.measure,
     "Snapshots beside claims": graph_beside_claims.measure,

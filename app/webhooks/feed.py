@@ -17,7 +17,9 @@ log = logging.getLogger("flash.webhooks")
 #: How many events one step takes; what was committed since is read in steps of one window.
 BATCH: Final = 1000
 
-# Whose merchant has an event that the webhook's snapshot doesn't see: two looks at an index for each.
+# Whose merchant has an event that the webhook's snapshot doesn't see: a look at an index for the latest event, and one
+# for each transaction that was under way. Ranges keep the planner to that index; an equality may be looked for in all
+# events, where it believes that many have it.
 FIND: Final = """
 SELECT w.merchant_id, w.id,
     pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS is_of_another_server
@@ -25,14 +27,15 @@ FROM webhook w
 WHERE w.disabled_at IS NULL AND (
     w.feed_to IS NOT NULL
     OR pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
-    OR EXISTS (
-        SELECT FROM event e WHERE e.merchant_id = w.merchant_id
-            AND e.txid >= pg_snapshot_xmax(w.feed_from::pg_snapshot)::text::bigint
-    )
-    OR EXISTS (
-        SELECT FROM event e WHERE e.merchant_id = w.merchant_id
-            AND e.txid = ANY(ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(w.feed_from::pg_snapshot) x))
-    )
+    OR (SELECT max(e.txid) FROM event e WHERE e.merchant_id = w.merchant_id)
+        >= pg_snapshot_xmax(w.feed_from::pg_snapshot)::text::bigint
+    OR (
+        SELECT max(late.txid) FROM pg_snapshot_xip(w.feed_from::pg_snapshot) x CROSS JOIN LATERAL (
+            SELECT txid FROM event
+            WHERE merchant_id = w.merchant_id AND txid >= x::text::bigint AND txid <= x::text::bigint
+            ORDER BY txid LIMIT 1
+        ) late
+    ) IS NOT NULL
 )
 """
 # Where a dump was restored transactions are counted anew, and the old snapshot would hide all of them.
@@ -45,13 +48,23 @@ WHERE merchant_id = $1 AND id = $2
 # (`deliveries.HOLD`). So of a subject's deliveries somebody always sees that the next one has its turn.
 HOLD: Final = "SELECT FROM webhook WHERE merchant_id = $1 AND id = $2 AND disabled_at IS NULL FOR UPDATE"
 
+#: The first of a subject's deliveries to the webhook $2 that wait, looked up by itself and not among all that wait.
+FIRST_WAITING: Final = """
+    (SELECT p.id FROM webhook_delivery p
+     WHERE p.merchant_id = $1 AND p.webhook_id = $2 AND p.subject_id = {} AND p.state = 'PENDING'
+     ORDER BY p.position LIMIT 1)
+"""
+
 _NEWS: Final = """
     SELECT id, txid, type, subject_id FROM event
-    WHERE merchant_id = $1 AND {since} AND txid < pg_snapshot_xmax(w.ended)::text::bigint
-        AND txid >= w.feed_txid AND (txid, id) > (w.feed_txid, w.feed_event_id)
-        AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
+    WHERE merchant_id = $1 AND txid >= {first} AND txid {last} AND txid >= w.feed_txid
+        AND (txid, id) > (w.feed_txid, w.feed_event_id) AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
     ORDER BY txid, id LIMIT $3
 """
+_LATE: Final = _NEWS.format(first="x::text::bigint", last="<= x::text::bigint")
+_LATER: Final = _NEWS.format(
+    first="pg_snapshot_xmax(w.begun)::text::bigint", last="< pg_snapshot_xmax(w.ended)::text::bigint"
+)
 #: $4 are ids for the deliveries, in order. The snapshot that the statement itself has ends a window that it begins.
 STEP: Final = f"""
 WITH w AS (
@@ -61,9 +74,9 @@ WITH w AS (
     FROM webhook WHERE merchant_id = $1 AND id = $2
 ), news AS (
     SELECT e.* FROM w CROSS JOIN LATERAL (
-        ({_NEWS.format(since="txid = ANY(ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(w.begun) x))")})
+        (SELECT late.* FROM pg_snapshot_xip(w.begun) x CROSS JOIN LATERAL ({_LATE}) late)
         UNION ALL
-        ({_NEWS.format(since="txid >= pg_snapshot_xmax(w.begun)::text::bigint")})
+        ({_LATER})
     ) e
     ORDER BY e.txid, e.id LIMIT $3
 ), fresh AS (
@@ -75,10 +88,7 @@ WITH w AS (
     INSERT INTO webhook_delivery (merchant_id, id, webhook_id, event_id, subject_id, position, state, attempts,
         created_at, next_attempt_at)
     SELECT $1, ($4::uuid[])[fresh.place], $2, fresh.id, fresh.subject_id, w.position + fresh.place, 'PENDING', 0, now(),
-        CASE WHEN fresh.turn = 1 AND NOT EXISTS (
-            SELECT FROM webhook_delivery d
-            WHERE d.merchant_id = $1 AND d.webhook_id = $2 AND d.subject_id = fresh.subject_id AND d.state = 'PENDING'
-        ) THEN now() END
+        CASE WHEN fresh.turn = 1 AND {FIRST_WAITING.format("fresh.subject_id")} IS NULL THEN now() END
     FROM fresh CROSS JOIN w
     RETURNING id
 ), last AS (

@@ -23,13 +23,15 @@ JOIN_DELIVERY: Final = """
 FIND_DELIVERY: Final = f"""
 SELECT {DELIVERY_COLUMNS} FROM webhook_delivery d {JOIN_DELIVERY} WHERE d.merchant_id = $1 AND d.id = $2
 """
-# The newest of each webhook in each state, of which the page is the newest: never a look at all that was delivered.
+# The newest of each webhook in each state, of which the page is the newest. Bounds and order are those of one index, or
+# else a plan may walk along all that was delivered, to find the few that are dead.
 LIST_DELIVERIES: Final = f"""
 WITH newest AS (
     SELECT each.* FROM webhook w CROSS JOIN unnest($5::text[]) AS asked (state) CROSS JOIN LATERAL (
         SELECT * FROM webhook_delivery
-        WHERE merchant_id = $1 AND webhook_id = w.id AND state = asked.state AND id < $2
-        ORDER BY id DESC LIMIT $3
+        WHERE merchant_id = $1 AND webhook_id = w.id AND (state, id) < (asked.state, $2)
+            AND (state, id) >= (asked.state, '00000000-0000-0000-0000-000000000000')
+        ORDER BY state DESC, id DESC LIMIT $3
     ) each
     WHERE w.merchant_id = $1 AND ($4::uuid IS NULL OR w.id = $4)
     ORDER BY each.id DESC LIMIT $3

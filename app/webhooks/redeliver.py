@@ -11,6 +11,7 @@ from app.inputs import node_id
 from app.operations import Info, NotFound, Refused, mutation, not_found
 from app.webhooks.deliver import JOB
 from app.webhooks.deliveries import lease_seconds
+from app.webhooks.feed import FIRST_WAITING
 from app.webhooks.queries import FIND_DELIVERY
 from app.webhooks.types import WebhookDelivery, WebhookDisabled
 
@@ -39,7 +40,7 @@ FIND: Final = "SELECT webhook_id FROM webhook_delivery WHERE merchant_id = $1 AN
 HOLD: Final = "SELECT disabled_at FROM webhook WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
 # What ended goes to the end of the line, in order. A merchant that sends many again may meet
 # several of one subject: only the first has its turn, and that only while nothing of the subject waits.
-REQUEUE: Final = """
+REQUEUE: Final = f"""
 WITH again AS (
     SELECT d.id, d.subject_id, row_number() OVER (ORDER BY d.position) AS place,
         row_number() OVER (PARTITION BY d.subject_id ORDER BY d.position) AS turn
@@ -52,10 +53,7 @@ WITH again AS (
 ), requeued AS (
     UPDATE webhook_delivery d
     SET state = 'PENDING', attempts = 0, settled_at = NULL, position = moved.last + again.place,
-        next_attempt_at = CASE WHEN again.turn = 1 AND NOT EXISTS (
-            SELECT FROM webhook_delivery p
-            WHERE p.merchant_id = $1 AND p.webhook_id = $2 AND p.subject_id = again.subject_id AND p.state = 'PENDING'
-        ) THEN now() END
+        next_attempt_at = CASE WHEN again.turn = 1 AND {FIRST_WAITING.format("again.subject_id")} IS NULL THEN now() END
     FROM again CROSS JOIN moved
     WHERE d.merchant_id = $1 AND d.id = ANY($3::uuid[]) AND d.id = again.id
     RETURNING d.id

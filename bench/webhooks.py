@@ -1,0 +1,94 @@
+"""Webhooks: what an event costs its writer for being found again, and what a backlog costs the workers that send it."""
+
+import json
+import time
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+from app import events, ids
+from app.context import Viewer
+from app.database import database, transaction
+from app.webhooks import deliveries, feed
+from app.webhooks.create_webhook import INSERT as INSERT_WEBHOOK
+from app.webhooks.posting import Outcome
+from app.webhooks.queries import LIST_DELIVERIES
+
+BACKLOGS = (1_000, 100_000)
+SAMPLES = 51
+RECORD_MANY = """
+INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
+SELECT $1, uuidv7(), 'pool.edited', CASE WHEN n % 2 = 0 THEN gen_random_uuid() ELSE $2 END, 'bench', now()
+FROM generate_series(1, $3::int) AS n
+"""
+LAST = UUID(int=2**128 - 1)
+
+
+async def _explained(tx: Any, sql: str, *args: object) -> int:
+    """Run a statement under EXPLAIN. Returns the buffers that it hit or read."""
+    (row,) = await tx.many(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {sql}", *args)
+    plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
+    return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
+
+
+async def _events(viewer: Viewer) -> list[str]:
+    """Count the buffers of recording an event beside many, with the feed's index and without."""
+    await database().row(RECORD_MANY, viewer.merchant_id, ids.new(), max(BACKLOGS))
+    await database().row("ANALYZE event")
+    with_index = await _recorded(viewer)
+    await database().row("DROP INDEX event_feed")
+    without = await _recorded(viewer)
+    await database().row("CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL")
+    return [
+        f"Recording an event beside {max(BACKLOGS):,} touches {with_index:.0f} buffers with the feed's index and",
+        f"{without:.0f} without. A claim records one.",
+    ]
+
+
+async def _recorded(viewer: Viewer) -> float:
+    counted = []
+    for _ in range(SAMPLES):
+        arguments = (viewer.merchant_id, ids.new(), "pool.edited", ids.new(), viewer.actor)
+        counted.append(await _explained(database(), events.RECORD, *arguments))
+    return median(counted)
+
+
+async def _webhook(viewer: Viewer) -> UUID:
+    webhook_id = ids.new()
+    keys = viewer.tenant.keys
+    sealed = [keys.encrypt(webhook_id, name, "x") for name in ("url", "secret")]
+    now = await database().row("SELECT pg_current_snapshot()::text AS now")
+    if now is None:
+        raise RuntimeError("a function returned no row")
+    arguments = (viewer.merchant_id, webhook_id, sealed[0], ["pool.edited"], sealed[1], now["now"])
+    await database().row(INSERT_WEBHOOK, *arguments, ids.new(), viewer.actor)
+    return webhook_id
+
+
+async def measure(viewer: Viewer) -> list[str]:
+    """Count events with the index and without, then the statements of workers beside a small and a large backlog."""
+    lines = [*await _events(viewer), ""]
+    lines += ["| waiting deliveries | a look for events | taking 4 | ending one | a page | µs per event made |"]
+    lines += ["|---:|---:|---:|---:|---:|---:|"]
+    for size in BACKLOGS:
+        webhook_id = await _webhook(viewer)
+        await feed.make_deliveries()
+        await database().row(RECORD_MANY, viewer.merchant_id, ids.new(), size)
+        began = time.perf_counter()
+        made = await feed.make_deliveries()
+        micros = (time.perf_counter() - began) / made * 1e6
+        await database().row("VACUUM (ANALYZE) webhook_delivery")
+        looked = await _explained(database(), feed.FIND)
+        async with transaction() as tx:
+            taken = await _explained(tx, deliveries.TAKE, [], [], 4, 4, 30.0)
+        (delivery,) = await deliveries.take({}, per_webhook=1, most=1)
+        held = (delivery["merchant_id"], delivery["id"], delivery["attempts"], delivery["position"])
+        async with transaction() as tx:
+            ended = await _explained(tx, deliveries.SETTLE, *held, "DELIVERED", 200, None)
+        listed = (viewer.merchant_id, LAST, 101, webhook_id, ["DEAD", "DELIVERED", "PENDING"])
+        page = await _explained(database(), LIST_DELIVERIES, *listed)
+        lines.append(f"| {size:,} | {looked} | {taken} | {ended} | {page} | {micros:.0f} |")
+        await deliveries.settle(delivery, Outcome(200))
+        await database().row("DELETE FROM webhook_delivery")
+        await database().row("DELETE FROM webhook")
+    return lines
