@@ -75,8 +75,9 @@ async def measure(viewer: Viewer) -> list[str]:
         await feed.make_deliveries()
         await database().row(RECORD_MANY, viewer.merchant_id, ids.new(), size)
         began = time.perf_counter()
-        made = await feed.make_deliveries()
-        micros = (time.perf_counter() - began) / made * 1e6
+        while (await feed.make_deliveries())[1]:
+            pass
+        micros = (time.perf_counter() - began) / size * 1e6
         await database().row("VACUUM (ANALYZE) webhook_delivery")
         looked = await _explained(database(), feed.FIND)
         async with transaction() as tx:

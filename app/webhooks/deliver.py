@@ -11,8 +11,7 @@ import orjson
 
 from app import ids
 from app.config import settings
-from app.crypto import DecryptionError
-from app.database import Row
+from app.database import Row, is_away
 from app.events import EVENTS
 from app.merchants.tenants import decrypted, tenant
 from app.scalars import serialize_date_time
@@ -81,7 +80,7 @@ class _Worker:
     async def _deliver(self, delivery: Row) -> None:
         try:
             began = time.monotonic()
-            outcome = await _attempt(delivery)
+            outcome = await _outcome(delivery)
             self._note_pace(delivery["webhook_id"], time.monotonic() - began)
             await deliveries.settle(delivery, outcome)
         except asyncio.CancelledError:
@@ -105,16 +104,17 @@ async def deliver_waiting(*, seconds_max: float, stopping: asyncio.Event | None 
     gives back what is under way; killed, that is attempted again when its time is over.
     """
     worker, until = _Worker(), time.monotonic() + seconds_max
-    looked = -LOOK_SECONDS
+    look_at = 0.0
     try:
         while True:
             made = taken = 0
             goes_on = time.monotonic() < until and not (stopping is not None and stopping.is_set())
-            if goes_on and time.monotonic() - looked >= LOOK_SECONDS:
-                made, looked = await make_deliveries(), time.monotonic()
+            if goes_on and time.monotonic() >= look_at:
+                made, has_more = await make_deliveries()
+                look_at = 0.0 if has_more else time.monotonic() + LOOK_SECONDS
             if goes_on:
                 taken = await worker.take()
-            if worker.is_idle and not made and not taken:
+            if worker.is_idle and not taken and (not goes_on or (not made and look_at)):
                 return worker.attempts
             if not worker.is_idle:
                 await worker.wait()
@@ -122,14 +122,20 @@ async def deliver_waiting(*, seconds_max: float, stopping: asyncio.Event | None 
         await worker.stop()
 
 
-async def _attempt(delivery: Row) -> Outcome:
-    """Send a delivery. What can't be read is its own failure; raises when the database is away."""
-    message_id, body = message(delivery)
+async def _outcome(delivery: Row) -> Outcome:
+    """Send a delivery. One that can't be made fails alone; raises when the database is away."""
     try:
-        url, *secrets = await _unsealed(delivery)
-    except DecryptionError:
+        return await _attempt(delivery)
+    except Exception as error:
+        if is_away(error):
+            raise
         log.exception("the delivery %s can't be made", ids.encode("webhookdelivery", delivery["id"]))
         return Outcome(failure=WebhookFailure.NOT_SENT)
+
+
+async def _attempt(delivery: Row) -> Outcome:
+    message_id, body = message(delivery)
+    url, *secrets = await _unsealed(delivery)
     timestamp = int(time.time())
     headers = {
         "webhook-id": message_id,
@@ -145,7 +151,7 @@ async def _attempt(delivery: Row) -> Outcome:
 
 
 async def _unsealed(delivery: Row) -> list[str]:
-    """Return the webhook's URL, its secret, and the one before while that is good. Raises DecryptionError."""
+    """Return the webhook's URL, its secret, and the one before while that is good."""
     owner = await tenant(delivery["merchant_id"])
     if owner is None:
         raise RuntimeError("a delivery's merchant has no row")

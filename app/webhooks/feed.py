@@ -6,6 +6,7 @@ that wrote them (`event.txid`): one that was under way at the last snapshot, or 
 """
 
 import logging
+import time
 from typing import Final
 from uuid import UUID
 
@@ -16,6 +17,7 @@ log = logging.getLogger("flash.webhooks")
 
 #: How many events one step takes; what was committed since is read in steps of one window.
 BATCH: Final = 1000
+SECONDS_MAX: Final = 1.0
 
 # Whose merchant has an event that the webhook's snapshot doesn't see: a look at an index for the latest event, and one
 # for each transaction that was under way. Ranges keep the planner to that index; an equality may be looked for in all
@@ -37,6 +39,8 @@ WHERE w.disabled_at IS NULL AND (
         ) late
     ) IS NOT NULL
 )
+-- Who comes first in short time isn't always the same.
+ORDER BY random()
 """
 # Where a dump was restored transactions are counted anew, and the old snapshot would hide all of them.
 BEGIN_ANEW: Final = """
@@ -107,21 +111,25 @@ RETURNING (SELECT count(*)::int FROM made) AS deliveries, step.is_end
 """
 
 
-async def make_deliveries() -> int:
-    """Turn the events since the last time into deliveries, for every webhook. Returns how many deliveries were made.
+async def make_deliveries() -> tuple[int, bool]:
+    """Turn events since the last time into deliveries, a step for every webhook that has some.
 
-    Safe to run twice and at once. An event whose transaction is still under way is met when that has ended.
+    Returns how many deliveries were made, and whether there are more events: then, or when all the steps take long, the
+    caller comes back after it has sent something. Safe to run twice and at once. An event whose transaction is still
+    under way is met when that has ended.
     """
-    made = 0
+    made, has_more, until = 0, False, time.monotonic() + SECONDS_MAX
     for row in await database().rows(FIND):
         if row["is_of_another_server"]:
             log.warning("%s begins anew: its database was restored", ids.encode("webhook", row["id"]))
             await database().row(BEGIN_ANEW, row["merchant_id"], row["id"])
-        while step := await _step(row["merchant_id"], row["id"]):
+        if time.monotonic() >= until:
+            return made, True
+        step = await _step(row["merchant_id"], row["id"])
+        if step is not None:
             made += step[0]
-            if step[1]:
-                break
-    return made
+            has_more = has_more or not step[1]
+    return made, has_more
 
 
 async def _step(merchant_id: UUID, webhook_id: UUID) -> tuple[int, bool] | None:
