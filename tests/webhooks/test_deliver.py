@@ -366,6 +366,39 @@ async def test_a_worker_that_lost_its_delivery_changes_nothing(shop: Shop) -> No
     assert taken["id"] == held["id"]
 
 
+async def test_an_event_that_comes_while_the_one_before_it_ends_has_its_turn(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = await hook(shop, "http://127.0.0.1:9/", *MOVES)
+    pool = await shop.pool(codes=1)
+    await make_deliveries()
+    (held,) = await rows.take({}, per_webhook=1, most=1)
+    reached, goes_on, end = asyncio.Event(), asyncio.Event(), rows._end
+
+    async def slow(*args: Any) -> bool:
+        ended = await end(*args)
+        reached.set()
+        await goes_on.wait()
+        return ended
+
+    monkeypatch.setattr(rows, "_end", slow)
+    settling = asyncio.create_task(rows.settle(held, Outcome(200)))
+    await reached.wait()
+    await happen(shop, 1, pool)
+    feeding = asyncio.create_task(make_deliveries())
+
+    async def is_waiting() -> bool:
+        (found,) = await database().rows("SELECT count(*) AS locks FROM pg_locks WHERE NOT granted")
+        return feeding.done() or bool(found["locks"])
+
+    await eventually(is_waiting)
+    goes_on.set()
+    await asyncio.gather(settling, feeding)
+
+    first, second = await deliveries(shop, webhook)
+    assert (first["state"], second["state"], second["nextAttemptAt"] is None) == ("DELIVERED", "PENDING", False)
+
+
 async def test_an_address_is_judged_at_each_delivery_and_connected_to_as_it_was_judged(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
