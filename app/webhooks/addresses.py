@@ -26,6 +26,7 @@ _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _NAME: Final = re.compile(
     r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII
 )
+_NO_HOST: Final = "must name a host and perhaps a port, like https://shop.example/hooks"
 _PORTS: Final = {"http": 80, "https": 443}
 
 #: Protocol assignments, 6to4 and its anycast, and what is for documentation: some versions of Python call them global.
@@ -68,26 +69,27 @@ def read_url(url: str, *, plain: bool) -> Target:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
-        raise ValueError("must be a URL") from None
+        raise ValueError(_NO_HOST) from None
     if parts.scheme not in _PORTS or (parts.scheme == "http" and not plain):
         raise ValueError(f"must begin with https://{' or http://' if plain else ''}")
     if "@" in parts.netloc:
         raise ValueError("must not contain a user or a password")
     if "#" in url:
         raise ValueError("must not contain a fragment")
-    if port == 0 or not _is_host(host, parts.netloc):
-        raise ValueError("must name a host and perhaps a port, like https://shop.example/hooks")
+    authority = f"{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
+    if port == 0 or not _is_host(host) or parts.netloc.lower() != authority:
+        raise ValueError(_NO_HOST)
     path = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-    return Target(parts.scheme == "https", host, port or _PORTS[parts.scheme], parts.netloc, path)
+    return Target(parts.scheme == "https", host, port or _PORTS[parts.scheme], authority, path)
 
 
-def _is_host(host: str, netloc: str) -> bool:
+def _is_host(host: str) -> bool:
     """Whether this is a name, or an address in the one spelling that everybody reads alike."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return _NAME.fullmatch(host) is not None
-    return isinstance(address, IPv4Address) or (netloc.startswith("[") and "%" not in host)
+    return isinstance(address, IPv4Address) or address.scope_id is None
 
 
 def is_allowed(address: Address, networks: tuple[Network, ...]) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.config import Settings
 from app.webhooks import addresses
 from app.webhooks.addresses import (
     AddressRefusedError,
@@ -45,9 +46,6 @@ WRONG = {
     "https://@shop.example/": "must not contain a user or a password",
     "https://shop.example/#part": "must not contain a fragment",
     "https://shop.example/#": "must not contain a fragment",
-    "https://shop.example:port/": "must be a URL",
-    "https://shop.example:99999/": "must be a URL",
-    "https://[::1/": "must be a URL",
     "https://" + "a" * 493 + "/": "must be at most 500 characters",
 } | dict.fromkeys(
     (
@@ -55,6 +53,9 @@ WRONG = {
         "https://-shop.example/", "https://shop.example-/", "https://shop.example./", "https://sh%6fp.example/",
         "https://2130706433/", "https://0x7f000001/", "https://017700000001/", "https://127.1/", "https://0177.0.0.1/",
         "https://0x7f.0.0.1/", "https://127.0.0.01/", "https://127.0.0.1.1/", "https://127.0.0.0x1/",
+        "https://shop.example:port/", "https://shop.example:99999/", "https://[::1/",
+        "https://[::1]x/", "https://[2606:4700::1]x:443/", "https://shop.example:/", "https://shop.example:0443/",
+        "https://8.8.8.8:80:443/", "https://[8.8.8.8]/", "https://2606:4700::1/",
         "https://[fe80::1%25eth0]/", "https://[::1%1]/", "https://" + "a" * 64 + ".example/",
     ),
     "must name a host and perhaps a port, like https://shop.example/hooks",
@@ -82,6 +83,12 @@ def test_a_network_that_the_operator_names_is_allowed_however_its_addresses_are_
     assert [each for each in [*allowed, "10.2.0.1", "fd00:0:0:1::1"] if is_allowed(_address(each), networks)] == allowed
 
 
+def test_networks_that_are_none_are_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match=r"must list networks, like 10\.1\.0\.0/16"):
+        Settings(webhook_networks="10.1.0.0/16, everything")
+    assert Settings(webhook_networks="").private_networks == ()
+
+
 def test_a_url_is_taken_apart_as_it_is_sent() -> None:
     assert [
         read_url(url, plain=True)
@@ -93,7 +100,7 @@ def test_a_url_is_taken_apart_as_it_is_sent() -> None:
             "https://xn--mnchen-3ya.example/%20",
         )
     ] == [
-        Target(is_encrypted=True, host="shop.example", port=443, authority="Shop.Example", path="/"),
+        Target(is_encrypted=True, host="shop.example", port=443, authority="shop.example", path="/"),
         Target(is_encrypted=False, host="shop.example", port=8080, authority="shop.example:8080", path="/a/b?c=d&e=@"),
         Target(is_encrypted=True, host="2606:4700::1", port=8443, authority="[2606:4700::1]:8443", path="/"),
         Target(is_encrypted=True, host="8.8.8.8", port=443, authority="8.8.8.8", path="/?x"),

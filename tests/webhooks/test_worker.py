@@ -7,11 +7,17 @@ import random
 import signal
 
 from app.database import database
+from app.webhooks.deliver import JOB
 from tests.conftest import own_valkey, run_worker
 from tests.factories import Shop
 from tests.webhooks.documents import deliveries, eventually, happen, hasten, hook, read
 from tests.webhooks.receiver import receiving
 from tests.webhooks.test_deliver import MOVES, _by_subject, _recorded
+from workers.settings import JOBS
+
+
+def test_workers_know_the_job_that_the_engine_rings_for() -> None:
+    assert JOB in {job.name for job in JOBS}
 
 
 async def test_killed_workers_lose_nothing_and_change_no_order(shop: Shop) -> None:
