@@ -4,7 +4,9 @@ import asyncio
 import base64
 from typing import Any
 
+import asyncpg
 import pytest
+from rich.progress import Progress
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app import ids
@@ -106,14 +108,14 @@ async def test_a_merchant_has_so_many_webhooks_also_when_it_asks_for_more_at_onc
 
 
 async def test_disabling_and_enabling_again_change_nothing(shop: Shop) -> None:
-    webhook = await hook(shop, PUBLIC)
-    disabled = [(await shop.do(DISABLE, webhookId=webhook["id"]))["webhook"] for _ in range(2)]
+    made = (await create(shop, PUBLIC))["webhook"]
+    disabled = [(await shop.do(DISABLE, webhookId=made["id"]))["webhook"] for _ in range(2)]
     after_disabling = await shop.counts()
-    enabled = [(await shop.do(ENABLE, webhookId=webhook["id"]))["webhook"] for _ in range(2)]
+    enabled = [(await shop.do(ENABLE, webhookId=made["id"]))["webhook"] for _ in range(2)]
 
     assert disabled[0] == disabled[1]
     assert (disabled[0]["disabledReason"], disabled[0]["disabledAt"] is None) == ("REQUESTED", False)
-    assert enabled == [webhook | {"secret": None} and {k: v for k, v in webhook.items() if k != "secret"}] * 2
+    assert enabled == [made] * 2
     assert (await shop.counts())["event"] == after_disabling["event"] + 1
     assert (await shop.event_types())[-3:] == ["webhook.created", "webhook.disabled", "webhook.enabled"]
 
@@ -190,8 +192,6 @@ async def test_neither_secrets_nor_urls_are_readable_in_the_database_and_both_mo
     await database().rows(
         "UPDATE data_key SET created_at = created_at - interval '1 minute' WHERE merchant_id = $1", shop.merchant_id
     )
-    from rich.progress import Progress
-
     with Progress(disable=True) as progress:
         done = await reencrypt([shop.merchant_id], progress)
     (row,) = await database().rows("SELECT * FROM webhook WHERE merchant_id = $1", shop.merchant_id)
@@ -292,8 +292,6 @@ async def test_what_is_not_there_can_not_be_changed(shop: Shop, other_shop: Shop
     ],
 )
 async def test_the_table_keeps_the_order_whoever_writes_to_it(shop: Shop, constraint: str, changed: str) -> None:
-    import asyncpg
-
     await hook(shop, "https://nowhere.invalid/", "pool.paused", "pool.activated")
     await happen(shop, 2)
     await make_deliveries()
