@@ -422,6 +422,8 @@ def distribute(data: Data = None) -> None:
         print("\n".join(await statements()))
 
     _with_database(work)
+
+
 def export(
     directory: Annotated[
         Path, typer.Argument(help="What to make; a directory that isn't there, or is empty.", show_default=False)

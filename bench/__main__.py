@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import (
     claim_buffers,
+    claim_cpu,
     create_campaign,
     export,
     generate_codes,
@@ -25,6 +26,7 @@ from bench.world import run
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 MEASUREMENTS = {
+    "S1: CPU per claim": claim_cpu.measure,
     "S2: buffers per claim": claim_buffers.measure,
     "S3: SQL round trips per operation": round_trips.measure,
     "S4: 5,000 codes": generate_codes.measure,
