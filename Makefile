@@ -30,7 +30,7 @@ up: $(VENV)/runtime ## Start the whole engine with demo data; UP_OPTIONS="--port
 install: $(VENV)/development ## Install everything that development needs into .venv
 
 test: $(VENV)/development ## Run every test, in parallel
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto
 
 chaos: $(VENV)/development ## Kill and freeze servers for a minute, under live wallets and under a whole engine's load
 	FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos

@@ -15,12 +15,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+from xdist.scheduler import LoadScopeScheduling
 
 from app.config import Settings, settings
 from app.crypto import new_master_key
@@ -30,9 +32,25 @@ from app.listening import bind
 from app.migrate import create_database, migrate
 from tests.factories import Shop, open_shop
 
+#: Files whose tests share engines that take long to start: one test worker runs all of a file.
+SHARING_ENGINES = {"tests/chaos/test_whole_engine.py", "tests/running/test_keys.py", "tests/running/test_up.py"}
 _SERVERS = pytest.StashKey[list["subprocess.Popen[bytes]"]]()
 _DIRECTORY = pytest.StashKey[Path]()
 _DATABASES = pytest.StashKey[str]()
+
+
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  (xdist has no types)
+    """Hands out one test at a time, but the files that share engines as a whole."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path in SHARING_ENGINES else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Say how tests are handed out to the test workers."""
+    config.option.loadscopereorder = False
+    return _Scheduling(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:

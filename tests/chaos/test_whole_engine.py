@@ -34,8 +34,6 @@ from tests.live.sockets import joined
 from tests.points.documents import GRANT, RECORD
 from tests.running.processes import Up, eventually, up
 
-pytestmark = pytest.mark.xdist_group("whole engine")
-
 SECONDS = float(os.environ.get("FLASH_CHAOS_SECONDS", "10"))
 SEED = int(os.environ.get("FLASH_CHAOS_SEED", "0")) or secrets.randbits(32)
 CLIENTS = 8
@@ -292,7 +290,8 @@ async def test_while_postgresql_is_frozen_every_request_is_answered_and_then_it_
         postgres = named(engine, "postgres")
         signalled(postgres, signal.SIGSTOP)
         try:
-            body = {"query": CLAIM_CODE, "variables": {"input": {"poolId": pool, "memberId": member}}}
+            variables = {"input": {"poolId": pool, "memberId": member}}
+            body = {"query": CLAIM_CODE, "variables": variables}
             headers = {"authorization": f"Bearer {client.key}"}
             asked = [client.http.post(client.url, json=body, headers=headers) for _ in range(20)]
             ready, alive, *answers = await asyncio.gather(
@@ -300,7 +299,7 @@ async def test_while_postgresql_is_frozen_every_request_is_answered_and_then_it_
             )
         finally:
             signalled(postgres, signal.SIGCONT)
-        after = await client.ask(CLAIM_CODE, body["variables"])
+        after = await client.ask(CLAIM_CODE, variables)
 
     assert (ready.status_code, alive.status_code) == (503, 200)
     assert {answer.json()["errors"][0]["extensions"]["code"] for answer in answers} == {"UNAVAILABLE"}

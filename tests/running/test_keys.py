@@ -26,9 +26,6 @@ from tests.merchants.vault import Vault, spellings
 from tests.running.processes import FLASH, environment, flash, refusal
 from tests.scratch import scratch_database
 
-# One database and two API processes for these tests, not some for each test worker.
-pytestmark = pytest.mark.xdist_group("keys")
-
 CLIENTS = 6
 REVERSE = """
 mutation ($input: ReverseRedemptionInput!) {

@@ -13,9 +13,6 @@ import pytest
 
 from tests.running.processes import FLASH, Up, all_gone, environment, eventually, flash, refusal, starting, up
 
-# One engine for these tests, not one for each test worker.
-pytestmark = pytest.mark.xdist_group("up")
-
 VIEWER = "{ viewer { __typename } }"
 KILLED = ["api-1", "worker", "valkey", "postgres"]
 
