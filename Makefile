@@ -62,7 +62,8 @@ bench: $(VENV)/development ## Measure, side by side, and write bench/RESULTS.md
 
 lock: $(VENV)/development ## Pin the newest versions that fit
 	$(COMPILE) --extra embedded pyproject.toml -o requirements.lock
-	$(COMPILE) --extra embedded --extra replay --extra export --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(COMPILE) --extra embedded --extra export --extra otel --extra replay --extra dev -c requirements.lock pyproject.toml \
+		-o requirements-dev.lock
 
 clean: ## Remove what was installed and built, and the development data
 	rm -rf $(VENV) .flash *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

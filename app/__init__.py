@@ -9,6 +9,8 @@ wallet_changed.py rings.py     the live wallet, and how processes tell each othe
 access.py context.py           who is asking, and which rows they may see
 database.py events.py          rows, and the record of what happened
 leases.py doorbell.py          jobs that are rows, and how workers are told of them
+observed.py logs.py metrics.py traces.py
+                               what operators see of an operation
 crypto.py master_keys.py       secrets, and where the operator's keys come from
 cli.py supervisor.py main.py   the `flash` command, the process tree, the web application
 reports/ report_files.py       flat rows for BI: pages of the API, and exports

@@ -100,6 +100,15 @@ class Settings(BaseSettings):
     #: those of any server on the same machine.
     cors_origins: str = Field(default="", validation_alias="FLASH_CORS_ORIGINS")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
+    log_format: Literal["text", "json"] = Field(default="text", validation_alias="FLASH_LOG_FORMAT")
+    #: Whether each operation is a line; a client's mistake always is.
+    log_operations: bool = Field(default=True, validation_alias="FLASH_LOG_OPERATIONS")
+    #: Who reads /metrics sends it as a bearer token. Without one, nobody does in production.
+    metrics_token: SecretStr | None = Field(default=None, validation_alias="FLASH_METRICS_TOKEN", min_length=16)
+    #: Where traces are sent by OTLP over HTTP, like http://collector:4318/v1/traces.
+    traces_url: str | None = Field(default=None, validation_alias="FLASH_TRACES_URL", pattern="^https?://")
+    #: How many of the operations are traced, 1 being all.
+    traces_share: float = Field(default=1.0, validation_alias="FLASH_TRACES_SHARE", ge=0, le=1)
 
     @field_validator("cors_origins")
     @classmethod

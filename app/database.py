@@ -23,6 +23,7 @@ from tortoise.backends.base.client import (
 from tortoise.connection import get_connection
 from tortoise.exceptions import BaseORMException
 
+from app import traces
 from app.config import ConfigurationError, Settings, settings, tortoise_config
 from app.config import dsn as dsn  # noqa: PLC0414  (most take it from here)
 
@@ -143,6 +144,8 @@ class Client(Statements, AsyncpgDBClient):
     async def create_pool(self, **kwargs: Any) -> asyncpg.Pool:
         for setting in ("host", "port", "user", "password", "database", "loop"):
             kwargs.pop(setting)
+        if traces.are_on():
+            kwargs["init"] = traces.watch
         kwargs |= {"connection_class": _Connection, "min_size": 1, "max_inactive_connection_lifetime": 0}
         return await asyncpg.create_pool(self._dsn, **kwargs)
 

@@ -5,6 +5,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -44,6 +45,11 @@ async def examine(*, as_json: bool) -> int:
         _limits(),
         _origins(),
         _trusted_documents(),
+        Finding(
+            "log", f"{settings().log_format}, {'each operation' if settings().log_operations else 'mistakes only'}"
+        ),
+        _metrics(),
+        _traces(),
     ]
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings]))
@@ -168,9 +174,7 @@ def _advisor() -> Finding:
         f"{configured.advisor_timeout_seconds:g} s, {configured.advisor_tokens_max:,} tokens, "
         f"temperature {configured.advisor_temperature:g}"
     )
-    endpoint = urlsplit(configured.advisor_base_url)
-    # A password in the URL stays there.
-    shown = endpoint._replace(netloc=endpoint.netloc.rpartition("@")[2]).geturl()
+    shown = _shown(configured.advisor_base_url)
     return Finding("advisor", f"model {configured.advisor_model!r} of {shown} with {key}, at most {limits}")
 
 
@@ -224,6 +228,29 @@ def _trusted_documents() -> Finding:
     return Finding(
         "documents", f"{count} trusted, {'no' if settings().trusted_documents_required else 'and any'} others"
     )
+
+
+def _metrics() -> Finding:
+    if settings().metrics_token is not None:
+        return Finding("metrics", "for who has the token")
+    return Finding("metrics", "none: FLASH_METRICS_TOKEN is not set" if settings().production else "for this machine")
+
+
+def _traces() -> Finding:
+    url = settings().traces_url
+    if url is None:
+        return Finding("traces", "none")
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
+        return Finding(
+            "traces", "OpenTelemetry isn't installed", "Install flash-engine[otel], or unset FLASH_TRACES_URL."
+        )
+    return Finding("traces", f"{settings().traces_share:.0%} of the operations, to {_shown(url)}")
+
+
+def _shown(url: str) -> str:
+    """Return a URL without the password that may be in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _configured_keys(data: DataDirectory) -> MasterKeyring | None:

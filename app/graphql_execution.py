@@ -4,6 +4,7 @@ A document that was seen before is neither parsed, measured nor validated again.
 """
 
 import asyncio
+import functools
 import logging
 import re
 import secrets
@@ -39,6 +40,7 @@ from app.config import Settings
 from app.context import Context, Role, Viewer
 from app.database import is_away
 from app.document_costs import Cost, TooCostlyError, measure_document, refuse_long_lists
+from app.observed import at_hand, failed
 from app.schema import schema
 from app.trusted_documents import sha256_of
 
@@ -50,8 +52,6 @@ DOCUMENT_KEPT_LENGTH_MAX: Final = 20_000
 
 T = TypeVar("T")
 
-#: What isn't a client's mistake: it is told to the log where it is found.
-_FAULTS: Final = frozenset({"INTERNAL_SERVER_ERROR", "UNAVAILABLE"})
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SCHEMA_FIELDS: Final = frozenset({"__schema", "__type"})
 _INTROSPECTION: Final = _SCHEMA_FIELDS | {"__typename"}
@@ -116,7 +116,7 @@ class NotExecutedError(Exception):
         self.errors = errors
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Operation:
     """An operation of a judged document."""
 
@@ -133,6 +133,14 @@ class Operation:
     def kind(self) -> OperationType:
         """Whether it is a query, a mutation or a subscription."""
         return self.node.operation
+
+    @functools.cached_property
+    def field(self) -> str:
+        """Its root field, as counters name it: a word of the schema, whatever a client sends."""
+        asked = self.root_fields - _INTROSPECTION
+        if not asked:
+            return "introspection"
+        return next(iter(asked)) if len(asked) == 1 else "several"
 
     @property
     def is_introspection_only(self) -> bool:
@@ -215,6 +223,20 @@ def _keep(kept: "OrderedDict[str, T]", key: str, value: T) -> None:
         kept.popitem(last=False)
 
 
+def observe(operation: Operation) -> None:
+    """Say which operation is at hand."""
+    observed = at_hand()
+    if observed is not None:
+        observed.is_of(operation.kind.value, operation.field, operation.name)
+
+
+def observe_viewer(viewer: Viewer | None) -> None:
+    """Say who asks for it."""
+    observed = at_hand()
+    if observed is not None and viewer is not None:
+        observed.is_by(viewer.role.value, viewer.actor, viewer.merchant_id)
+
+
 def admit(operation: Operation, asked: Asked, viewer: Viewer | None, limits: Settings) -> int:
     """Return how many nodes an operation may answer with. Raises NotExecutedError unless it may be executed."""
     if operation.reads_schema and limits.production and (viewer is None or viewer.role is Role.MEMBER):
@@ -243,18 +265,20 @@ async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGe
 
     Raises NotExecutedError, and whatever nobody expects; `told` turns both into errors for clients.
     """
+    observe_viewer(viewer)
     document = documents.judged(asked)
     if document.errors:
         raise NotExecutedError(document.errors)
     operation = document.operation(asked.operation_name)
     if operation is None:
         raise NotExecutedError([fault("BAD_USER_INPUT", "There is no such operation.")])
+    observe(operation)
     if operation.kind is OperationType.SUBSCRIPTION:
         admit(operation, asked, viewer, documents.limits)
         subscribed = _subscribe(document, operation, viewer, asked.variables, documents.limits.operation_seconds_max)
         async with aclosing(subscribed) as results:
             async for result in results:
-                yield body_of(result, viewer)
+                yield body_of(result)
         return
     async with asyncio.timeout(documents.limits.operation_seconds_max):
         body = await answer(document, operation, asked, viewer, documents.limits)
@@ -280,7 +304,7 @@ async def answer(
     if result.data is None and result.errors and all(error.path is None for error in result.errors):
         # The variables were wrong: no resolver was called.
         raise NotExecutedError(coded(result.errors, "BAD_USER_INPUT"))
-    return body_of(result, viewer) | {"extensions": {"cost": _told_cost(nodes, limits)}}
+    return body_of(result) | {"extensions": {"cost": _told_cost(nodes, limits)}}
 
 
 async def _subscribe(
@@ -316,19 +340,19 @@ async def _subscribe(
             yield result
 
 
-def body_of(result: ExecutionResult, viewer: Viewer | None) -> dict[str, Any]:
+def body_of(result: ExecutionResult) -> dict[str, Any]:
     """Return a result as clients see it."""
     body: dict[str, Any] = {"data": result.data}
     if result.errors:
-        body["errors"] = presented(result.errors, viewer)
+        body["errors"] = presented(result.errors)
     return body
 
 
-def told(error: Exception, viewer: Viewer | None = None) -> list[dict[str, Any]]:
+def told(error: Exception) -> list[dict[str, Any]]:
     """Return what clients are told when an operation ends in an exception; what nobody expected is masked."""
     if isinstance(error, NotExecutedError):
-        return presented(error.errors, viewer)
-    return presented([GraphQLError("", path=[], original_error=error)], viewer)
+        return presented(error.errors)
+    return presented([GraphQLError("", path=[], original_error=error)])
 
 
 def judge_document(query: str, limits: Settings) -> Document:
@@ -359,12 +383,10 @@ def _useless(errors: list[GraphQLError]) -> Document:
     return Document(None, {}, errors)
 
 
-def presented(errors: Sequence[GraphQLError], viewer: Viewer | None = None) -> list[dict[str, Any]]:
-    """Return errors as clients see them. A client's mistakes are one short line of the log, whatever it sent."""
+def presented(errors: Sequence[GraphQLError]) -> list[dict[str, Any]]:
+    """Return errors as clients see them; their codes are what the operation at hand came to."""
     shown = [_present(error) for error in errors]
-    mistakes = sorted({each["extensions"]["code"] for each in shown} - _FAULTS)
-    if mistakes:
-        log.info("refused to %s: %s", viewer.actor if viewer else "a caller", ", ".join(mistakes))
+    failed({each["extensions"]["code"] for each in shown})
     return shown
 
 
@@ -386,7 +408,7 @@ def _present(error: GraphQLError) -> dict[str, Any]:
         message = "The engine can't reach its database; try again."
         return shown | {"message": message, "extensions": {"code": "UNAVAILABLE"}}
     reference = secrets.token_hex(8)
-    log.error("internal error %s at %s", reference, error.path, exc_info=error.original_error or error)
+    log.error("internal error %s at %.200s", reference, error.path, exc_info=error.original_error or error)
     code = {"code": "INTERNAL_SERVER_ERROR", "reference": reference}
     return shown | {"message": "Internal error.", "extensions": code}
 

@@ -3,7 +3,6 @@
 Requests are judged in this order: method, Accept, body type, size, JSON, form, caller, document, operation, cost.
 """
 
-import logging
 from typing import Any, Final
 
 import orjson
@@ -25,16 +24,17 @@ from app.graphql_execution import (
     answer,
     answers,
     fault,
+    observe,
+    observe_viewer,
     presented,
     told,
 )
 from app.graphql_sse import EVENT_STREAM, EventStream
+from app.observed import Observed
 from app.open_streams import OpenStreams
 from app.origins import Origins
 from app.pages import Page
 from app.patience import ClientLeftError, WhileWanted
-
-log = logging.getLogger("flash.graphql")
 
 _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"
@@ -65,25 +65,38 @@ class GraphQLEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, unless its client has left."""
         request = Request(scope, receive)
+        if request.method == "GET" and self._wants_page(request):
+            await Page.GRAPHIQL.response()(scope, receive, send)
+            return
+        with Observed("http") as observed:
+            response = await self._judged(request, observed)
+            if isinstance(response, EventStream):
+                await response(scope, receive, send)
+                return
+        if response is not None:
+            await response(scope, receive, send)
+
+    async def _judged(self, request: Request, observed: Observed) -> "Response | EventStream | None":
+        """Return the answer; None when nobody waits for it."""
         media_type = _JSON
         response: Response | EventStream
         try:
-            if request.method == "GET" and self._wants_page(request):
-                response = Page.GRAPHIQL.response()
-            elif (media_type := _negotiated(request)) == EVENT_STREAM:
+            if (media_type := _negotiated(request)) == EVENT_STREAM:
+                observed.transport = "event-stream"
                 response = await self._stream(request)
             else:
                 response = await self._answer(request, media_type)
         except BadRequestError as bad:
-            log.info("refused to a caller: %s, %d", bad.code, bad.status)
+            observed.codes.add(bad.code)
+            observed.status = bad.status
             body = {"errors": [{"message": str(bad), "extensions": {"code": bad.code}}]}
             response = _response(body, bad.status, _RESPONSE_JSON if media_type == _RESPONSE_JSON else _JSON)
             if bad.allow:
                 response.headers["allow"] = bad.allow
         except (ClientLeftError, ClientDisconnect):
-            log.debug("a client left before its answer")
-            return
-        await response(scope, receive, send)
+            observed.client_left = True
+            return None
+        return response
 
     def _wants_page(self, request: Request) -> bool:
         return not self._settings.production and "text/html" in request.headers.get("accept", "")
@@ -91,13 +104,13 @@ class GraphQLEndpoint:
     async def _answer(self, request: Request, media_type: str) -> Response:
         asked = await self._asked(request)
         authorization = _authorization(request)
-        viewer = None
         try:
             async with WhileWanted(request.receive, self._settings.operation_seconds_max):
                 viewer = await authenticate(authorization)
+                observe_viewer(viewer)
                 return _response(await self._execute(request, asked, viewer), 200, media_type)
         except NotExecutedError as error:
-            return _request_errors(error.errors, viewer, media_type)
+            return _request_errors(error.errors, media_type)
         except (BadRequestError, ClientLeftError):
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
@@ -114,6 +127,7 @@ class GraphQLEndpoint:
         operation = document.operation(asked.operation_name)
         if operation is None:
             raise NotExecutedError([fault("BAD_USER_INPUT", "There is no such operation.")])
+        observe(operation)
         if operation.kind is OperationType.SUBSCRIPTION:
             message = "Subscriptions are sent over a WebSocket, or with `Accept: text/event-stream`."
             raise NotExecutedError([fault("BAD_USER_INPUT", message)])
@@ -213,9 +227,9 @@ def _json(raw: bytes) -> Any:
         raise BadRequestError(400, "The body is not JSON.") from None
 
 
-def _request_errors(errors: list[GraphQLError], viewer: Viewer | None, media_type: str) -> Response:
+def _request_errors(errors: list[GraphQLError], media_type: str) -> Response:
     """Answer without data: nothing was executed. Under application/json the status is 200, as its clients expect."""
-    body = {"errors": presented(errors, viewer)}
+    body = {"errors": presented(errors)}
     if media_type != _RESPONSE_JSON:
         return _response(body, 200, media_type)
     is_stranger = body["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from app.authentication import lapsed, prove
 from app.config import Settings
 from app.graphql_execution import Asked, Documents, MalformedError, answers, fault, presented, told
+from app.observed import Observed, request_id
 from app.open_streams import OpenStreams, SlowReaderError
 from app.origins import Origins
 
@@ -56,7 +57,8 @@ class SocketEndpoint:
             await send({"type": "websocket.close"})
             return
         offered = PROTOCOL in scope["subprotocols"]
-        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None})
+        named = [(b"x-request-id", request_id.get().encode())]
+        await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None, "headers": named})
         socket = Socket(receive, send, self._documents, self._streams, self._settings)
         with self._streams.one():
             if not offered:
@@ -203,6 +205,10 @@ class Socket:
 
     async def _operate(self, operation_id: str, asked: Asked) -> None:
         """Run one operation to its end. Its id is free again before the peer hears of that."""
+        with Observed("websocket"):
+            await self._run(operation_id, asked)
+
+    async def _run(self, operation_id: str, asked: Asked) -> None:
         ended: dict[str, Any] = {"id": operation_id, "type": "complete"}
         proof = None
         try:
@@ -219,7 +225,7 @@ class Socket:
             await self.close(1013, _SLOW)
             return
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-            ended = {"id": operation_id, "type": "error", "payload": told(error, proof.viewer if proof else None)}
+            ended = {"id": operation_id, "type": "error", "payload": told(error)}
         self._forget(operation_id, asyncio.current_task())
         with contextlib.suppress(SlowReaderError):
             await self._reply(ended)

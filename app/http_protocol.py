@@ -60,8 +60,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         if self._is_coming:
             if self._bytes > (self._head_bytes_max if self._is_in_head else self._bytes_max):
-                log.info("refused to a caller: a request of more than %d bytes", self._bytes)
-                self._refuse(431, self._too_large)
+                self._refuse(431, self._too_large, f"a request of more than {self._bytes} bytes")
             elif self._deadline is None or was_in_head != self._is_in_head:
                 self._start_deadline()
         elif self._is_idle and self.timeout_keep_alive_task is None:
@@ -101,9 +100,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what can't be parsed in the form of all answers."""
         if self._is_too_large:
-            self._refuse(431, self._too_large)
+            self._refuse(431, self._too_large, "a request whose headers are too large")
         else:
-            self._refuse(400, msg)
+            self._refuse(400, msg, "a request that isn't HTTP")
 
     @property
     def _too_large(self) -> str:
@@ -125,18 +124,20 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _time_is_over(self) -> None:
         part = "head" if self._is_in_head else "body"
-        log.info("refused to a caller: a request whose %s takes too long", part)
-        self._refuse(408, f"The request's {part} must come within {self._seconds_max:g} seconds.")
+        message = f"The request's {part} must come within {self._seconds_max:g} seconds."
+        self._refuse(408, message, f"a request whose {part} takes too long")
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, message: str, logged: str) -> None:
         """Answer, unless that is not what the peer would take for its answer, and close the connection."""
         self._stop_deadline()
+        request_id = ids.new().hex
+        log.info("refused to a caller: %s", logged, extra={"request_id": request_id})
         if self._is_idle or not (self._is_in_head or self.cycle.response_started):
             body = orjson.dumps({"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]})
             head = (
                 f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json; charset=utf-8\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\ncache-control: no-store\r\n"
-                f"x-content-type-options: nosniff\r\nx-request-id: {ids.new().hex}\r\n\r\n"
+                f"x-content-type-options: nosniff\r\nx-request-id: {request_id}\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
         self.transport.close()

@@ -1,7 +1,6 @@
-"""The web application: /graphql for requests, sockets and event streams, health, and the pages of development."""
+"""The web application: /graphql for requests, sockets and event streams, health, metrics, the pages of development."""
 
-import logging
-import sys
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,7 +14,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import ids
+from app import ids, logs, traces
 from app.advisor.advice_feed import advising
 from app.config import Settings, settings
 from app.database import answers, connected
@@ -25,6 +24,8 @@ from app.graphql_http import GraphQLEndpoint
 from app.graphql_socket import SocketEndpoint
 from app.master_keys import keyring
 from app.members.wallet_feed import feeding
+from app.metrics_page import MetricsPage, sampling
+from app.observed import request_id
 from app.open_streams import OpenStreams
 from app.origins import CrossOrigin, Origins
 from app.pages import ASSETS, Page
@@ -43,14 +44,17 @@ class Headers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Add the headers to the answer."""
+        chosen = ids.new().hex
+        request_id.set(chosen)
         if scope["type"] != "http":
+            # A socket's handshake says the id itself, so that what it sends goes through nothing here.
             await self._app(scope, receive, send)
             return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = ids.new().hex
+                headers["x-request-id"] = chosen
                 headers["x-content-type-options"] = "nosniff"
                 headers["referrer-policy"] = "no-referrer"
             await send(message)
@@ -96,11 +100,8 @@ async def _pings(redis: Redis) -> bool:
 def application(configured: Settings | None = None) -> Starlette:
     """Make the application; it connects when it starts."""
     chosen = configured or settings()
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=chosen.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    logs.configure(chosen)
+    traces.configure(chosen)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -110,12 +111,19 @@ def application(configured: Settings | None = None) -> Starlette:
             if chosen.redis_url
             else None
         )
-        async with connected(chosen, limited=True), ringing(chosen.redis_url), feeding(chosen), advising(chosen):
+        async with (
+            connected(chosen, limited=True),
+            ringing(chosen.redis_url),
+            feeding(chosen),
+            advising(chosen),
+            sampling(),
+        ):
             try:
                 yield
             finally:
                 if app.state.redis is not None:
                     await app.state.redis.aclose()
+                await asyncio.to_thread(traces.flush)
 
     documents = Documents(chosen, trusted_documents(chosen))
     streams = OpenStreams(chosen.streams_max, chosen.stream_send_seconds_max)
@@ -127,6 +135,8 @@ def application(configured: Settings | None = None) -> Starlette:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
     ]
+    if chosen.metrics_token is not None or not chosen.production:
+        routes.append(Route("/metrics", MetricsPage(chosen).answer))
     if not chosen.production:
         routes += [
             Route("/", RedirectResponse("/graphql")),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from starlette.types import Message, Send
 
+from app.metrics import STREAMS
+
 log = logging.getLogger("flash.streams")
 
 
@@ -38,10 +40,12 @@ class OpenStreams:
     def one(self) -> Iterator[None]:
         """Count a stream for the length of the block."""
         self._open += 1
+        STREAMS.inc()
         try:
             yield
         finally:
             self._open -= 1
+            STREAMS.dec()
 
     async def send_in_time(self, send: Send, message: Message) -> None:
         """Send a message. Raises SlowReaderError when the reader has taken nothing for too long."""

@@ -12,6 +12,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from app.access import require
 from app.context import Context
+from app.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
 DEADLOCKS_MAX: Final = 20
@@ -95,6 +96,7 @@ def mutation(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
                 try:
                     return await verb(info, *args, **kwargs)  # type: ignore[arg-type]
                 except Refused as refused:
+                    note_refusal(coordinate, type(refused.refusal).__name__)
                     return refused.refusal
                 except asyncpg.DeadlockDetectedError:
                     # What PostgreSQL ended so that another could go on has left nothing behind: it begins again.
@@ -120,6 +122,7 @@ def query(*, description: str, name: str | None = None) -> Callable[[Callable[P,
                 answer = resolver(info, *args, **kwargs)  # type: ignore[arg-type]
                 return await answer if inspect.isawaitable(answer) else answer
             except Refused as refused:
+                note_refusal(coordinate, type(refused.refusal).__name__)
                 return refused.refusal
 
         return strawberry.field(resolver=edge, description=description, name=name)

@@ -22,6 +22,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from app.database import Row, Statements
+from app.metrics import RINGS_LOST
 
 log = logging.getLogger("flash.rings")
 
@@ -77,8 +78,10 @@ class Bell:
                                 await connection.read_response()
                     except (RedisError, OSError, TimeoutError) as error:
                         log.warning("%d rings are lost: Valkey is away (%s)", len(batch), type(error).__name__)
+                        RINGS_LOST.inc(len(batch))
                         await connection.disconnect(nowait=True)
                         await asyncio.sleep(_PAUSE_SECONDS)
+                        RINGS_LOST.inc(len(self._waiting))
                         self._waiting.clear()
         finally:
             await connection.disconnect(nowait=True)

@@ -5,11 +5,13 @@ the standard library, and what this process checks meanwhile it checks without t
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,7 @@ class _Supervisor:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._data = DataDirectory(Path(os.environ.get("FLASH_DATA") or ".flash"))
+        self._counts = contextlib.ExitStack()
         self._embeds_postgres = not os.environ.get("DATABASE_URL")
         self._embeds_valkey = not os.environ.get("REDIS_URL")
         self._children: list[Child] = []
@@ -92,6 +95,7 @@ class _Supervisor:
             await asyncio.gather(*(child.stop(self._hurry) for child in self._children if child not in self._servers))
             # What serves is stopped before what it is served by; and that may always finish writing.
             await asyncio.gather(*(child.stop(asyncio.Event()) for child in self._servers))
+            self._counts.close()
         return 0
 
     def _on_signal(self) -> None:
@@ -103,6 +107,10 @@ class _Supervisor:
     async def _start(self, listening: socket.socket) -> dict[str, str] | None:
         """Start everything. Returns the demo merchant, if there is one."""
         self._configure()
+        if self._plan.api_processes > 1:
+            # One address, one /metrics: whichever process is asked adds up what all of them count in here.
+            counts = self._counts.enter_context(tempfile.TemporaryDirectory(prefix="flash-metrics-"))
+            os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", counts)
         self._tell(f"starting {self._plan.api_processes} API process(es)")
         for number in range(1, self._plan.api_processes + 1):
             await self._keep(f"api-{number}", "api", "--fd", str(listening.fileno()), inherits=(listening.fileno(),))

@@ -189,13 +189,13 @@ def own_valkey(number: int) -> str:
 
 
 @contextlib.contextmanager
-def run_worker(redis_url: str) -> Iterator["subprocess.Popen[bytes]"]:
+def run_worker(redis_url: str, log: Path | None = None, /, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Run one worker process on this test worker's database until the block ends."""
-    log = Path(os.environ["FLASH_DATA"]) / "logs" / f"worker-{os.getpid()}-{time.monotonic_ns()}.log"
+    log = log or Path(os.environ["FLASH_DATA"]) / "logs" / f"worker-{os.getpid()}-{time.monotonic_ns()}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "app", "worker"],
-            env=os.environ | {"REDIS_URL": redis_url},
+            env=os.environ | {"REDIS_URL": redis_url} | environment,
             stdout=output,
             stderr=output,
         )

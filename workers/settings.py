@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, cast
@@ -12,9 +11,11 @@ from arq import Worker, cron, func
 from arq.connections import RedisSettings
 from redis.exceptions import RedisError
 
+from app import logs
 from app.config import Settings, settings
 from app.database import connected
 from app.master_keys import keyring
+from app.observed import job_id
 from app.rings import ringing
 from workers.advise import TIMEOUT_SECONDS, advise, sweep_advice
 from workers.audit import audit
@@ -78,11 +79,7 @@ def run() -> None:
     """Run one worker until SIGTERM: it finishes the job it is at. While Valkey is away it waits, and says so."""
     configured = settings()
     keyring()
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=configured.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    logs.configure(configured)
     logging.getLogger("arq.worker").setLevel(logging.WARNING)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -118,12 +115,17 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
     async def on_shutdown(_ctx: dict[Any, Any]) -> None:
         await stack.aclose()
 
+    async def on_job_start(ctx: dict[Any, Any]) -> None:
+        # A job is a task of its own: whatever it logs names it.
+        job_id.set(ctx["job_id"])
+
     worker = Worker(
         functions=JOBS,
         cron_jobs=CRON_JOBS,
         redis_settings=_redis(configured.redis_url or ""),
         on_startup=cast(Any, on_startup),
         on_shutdown=cast(Any, on_shutdown),
+        on_job_start=cast(Any, on_job_start),
         job_completion_wait=8,
         handle_signals=True,
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,9 +13,9 @@ import pytest
 from app.pages import ASSETS
 from tests.conftest import run_api
 from tests.factories import ISSUE_MEMBER_TOKEN, Shop
+from tests.guides import blocks
 
 HERE = Path(__file__).parent
-GUIDE = HERE.parents[1] / "docs/member-app.md"
 MODULES = HERE / "node_modules"
 NODE = shutil.which("node")
 PATIENCE_SECONDS = 60
@@ -138,9 +137,9 @@ async def test_apollo_sends_a_document_once_and_its_hash_from_then_on(shop: Shop
 
 @pytest.mark.parametrize("file", ["follow_wallet.mjs", "apollo_wallet.mjs"])
 def test_the_guide_shows_what_was_run(file: str) -> None:
-    blocks = re.findall(r"```js\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    shown = [block.text for block in blocks("docs/member-app.md", language="js")]
 
-    assert (HERE / file).read_text() in blocks
+    assert (HERE / file).read_text() in shown
 
 
 @needs_node

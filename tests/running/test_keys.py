@@ -22,11 +22,16 @@ from app.merchants.reencrypt import BATCH
 from tests.conftest import Api, run_api
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, ENROLL_MEMBER, GENERATE_CODES, Shop
+from tests.guides import blocks
 from tests.merchants.vault import Vault, spellings
 from tests.running.processes import FLASH, environment, flash, refusal
 from tests.scratch import scratch_database
 
 CLIENTS = 6
+# The commands of the guide, without the merchant's id that it can't know.
+REENCRYPT_ALL, (*REENCRYPT_ONE, _) = (
+    line.partition("#")[0].split()[1:] for line in blocks("docs/keys.md", "New data keys", "sh")[0].text.splitlines()
+)
 REVERSE = """
 mutation ($input: ReverseRedemptionInput!) {
   answer: reverseRedemption(input: $input) { __typename ... on ReverseRedemptionSuccess { code { state } } }
@@ -139,7 +144,7 @@ async def test_both_rotations_under_load_cost_no_request_and_then_the_old_key_ca
         rotated = await _flash(vault, "keys", "rotate", "--name", "second")
         both = vault.keyring()
         removed = await _flash(vault, "keys", "remove", "first")
-        reencrypted = await _flash(vault, "keys", "reencrypt")
+        reencrypted = await _flash(vault, *REENCRYPT_ALL)
         _, pending = await asyncio.wait(loads, timeout=1)
     finally:
         stop.set()
@@ -183,7 +188,7 @@ async def test_a_killed_reencryption_is_ended_by_the_next_one(vault: Vault, cust
     await _more_codes(customers, pool)
     killed_at = random.Random(seed).randrange(500, 9000)
     await vault.add_version(customers.merchant_id, 2)
-    command = ["keys", "reencrypt", "--merchant", ids.encode("merchant", customers.merchant_id)]
+    command = [*REENCRYPT_ONE, ids.encode("merchant", customers.merchant_id)]
 
     process = await asyncio.create_subprocess_exec(
         *FLASH, *command, env=environment(**vault.variables), stderr=asyncio.subprocess.DEVNULL
@@ -222,7 +227,7 @@ async def test_a_value_that_is_locked_and_then_changed_is_neither_waited_for_nor
     ada_id, grace_id = (ids.decode("member", each["id"]) for each in (ada, grace))
     old_keys = await vault.keys(customers.merchant_id)
     await vault.add_version(customers.merchant_id, 2)
-    command = ["keys", "reencrypt", "--merchant", ids.encode("merchant", customers.merchant_id)]
+    command = [*REENCRYPT_ONE, ids.encode("merchant", customers.merchant_id)]
     name_of = "SELECT display_name FROM member WHERE merchant_id = $1 AND id = $2"
 
     connection = await asyncpg.connect(vault.url)

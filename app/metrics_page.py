@@ -1,0 +1,188 @@
+"""/metrics: what this process counted, and what a cheap look at the servers says, at most once in some seconds.
+
+Who may read it sends FLASH_METRICS_TOKEN. Without that setting there is no such page in production, and in development
+only the same machine sees it.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import asyncpg
+from arq.constants import default_queue_name
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from app import metrics
+from app.config import Settings
+from app.database import database, is_away
+
+log = logging.getLogger("flash.metrics")
+
+#: However often the page is asked for, the database is looked at this often, and never twice at once.
+LOOK_SECONDS: Final = 15.0
+_LOOK_SECONDS_MAX: Final = 2.0
+#: Beyond so many active pools only some are looked at.
+_POOLS_MAX: Final = 50_000
+_SAMPLE_SECONDS: Final = 2.0
+#: Who passes requests on says for whom; then the peer's address says nothing.
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+
+# The lowest level on record, of each active pool: stock itself would have to be summed up from every change.
+POOLS: Final = f"""
+SELECT coalesce(lowest, 100)::int AS stock, count(*) AS pools
+FROM (
+    SELECT (
+        SELECT min(level) FROM stock_alert a WHERE a.merchant_id = p.merchant_id AND a.pool_id = p.id
+    ) AS lowest
+    FROM pool p WHERE status = 'ACTIVE' LIMIT {_POOLS_MAX}
+) t
+GROUP BY 1
+"""
+# Jobs that are rows, and how long the first of each has waited.
+JOBS: Final = """
+SELECT 'advice' AS job, count(*) AS waiting, extract(epoch FROM now() - min(requested_at))::float AS seconds
+FROM advice_run WHERE status = 'QUEUED'
+UNION ALL
+SELECT 'graph', count(*), extract(epoch FROM now() - min(requested_at))::float FROM graph_job WHERE status = 'QUEUED'
+"""
+
+
+@dataclass(eq=False)
+class Facts(Collector):
+    """What was seen when the servers were last looked at."""
+
+    database_answers: bool = False
+    valkey_answers: bool | None = None
+    queued: int | None = None
+    pools: dict[int, int] = field(default_factory=dict)
+    jobs: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield each fact; what couldn't be seen is absent."""
+        yield GaugeMetricFamily("flash_database_up", "Whether the database answers.", float(self.database_answers))
+        if self.valkey_answers is not None:
+            yield GaugeMetricFamily("flash_valkey_up", "Whether Valkey answers.", float(self.valkey_answers))
+        if self.queued is not None:
+            yield GaugeMetricFamily("flash_queue_jobs", "Jobs in the queue of the workers.", self.queued)
+        if not self.database_answers:
+            return
+        pools = GaugeMetricFamily(
+            "flash_pools",
+            "Active pools, by the level in % that their stock has fallen to; 100 is above 50.",
+            labels=["stock"],
+        )
+        for level in (100, 50, 25, 10, 0):
+            pools.add_metric([str(level)], self.pools.get(level, 0))
+        yield pools
+        waiting = GaugeMetricFamily(
+            "flash_jobs_waiting", "Jobs that are rows and that no worker has taken.", labels=["job"]
+        )
+        oldest = GaugeMetricFamily(
+            "flash_jobs_waiting_seconds", "How long the first of them has waited.", labels=["job"]
+        )
+        for job, (count, seconds) in self.jobs.items():
+            waiting.add_metric([job], count)
+            oldest.add_metric([job], seconds)
+        yield waiting
+        yield oldest
+
+
+class MetricsPage:
+    """The page, and who may read it."""
+
+    def __init__(self, chosen: Settings) -> None:
+        """Take who may read it."""
+        self._token = None if chosen.metrics_token is None else chosen.metrics_token.get_secret_value()
+        self._facts = Facts()
+        self._stands_until = 0.0
+        self._looking = asyncio.Lock()
+
+    async def answer(self, request: Request) -> Response:
+        """Answer who may know."""
+        if not self._may_read(request):
+            log.info("refused to a caller: metrics")
+            return PlainTextResponse(
+                "Send FLASH_METRICS_TOKEN as a bearer token.\n", 401, {"www-authenticate": "Bearer"}
+            )
+        facts = await self._looked(request.app.state.redis)
+        return Response(
+            metrics.exposition(facts), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"cache-control": "no-store"}
+        )
+
+    def _may_read(self, request: Request) -> bool:
+        if self._token is None:
+            return _is_of_this_machine(request)
+        given = request.headers.get("authorization", "")
+        return hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
+
+    async def _looked(self, redis: Redis | None) -> Facts:
+        """Return what the servers say, as of LOOK_SECONDS ago at most."""
+        async with self._looking:
+            if time.monotonic() >= self._stands_until:
+                self._facts = await _look(redis)
+                self._stands_until = time.monotonic() + LOOK_SECONDS
+            return self._facts
+
+
+async def _look(redis: Redis | None) -> Facts:
+    facts = Facts()
+    if redis is not None:
+        try:
+            facts.queued = await redis.zcard(default_queue_name)
+            facts.valkey_answers = True
+        except (RedisError, OSError, TimeoutError):
+            facts.valkey_answers = False
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS_MAX):
+            facts.pools = {row["stock"]: row["pools"] for row in await database().rows(POOLS)}
+            rows = await database().rows(JOBS)
+    except (asyncpg.PostgresError, OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        if not is_away(error):
+            raise
+        return facts
+    facts.jobs = {row["job"]: (row["waiting"], row["seconds"] or 0.0) for row in rows}
+    facts.database_answers = True
+    return facts
+
+
+@asynccontextmanager
+async def sampling() -> AsyncIterator[None]:
+    """Count the connections of this process's pool now and then, for the length of the block."""
+    task = asyncio.create_task(_sample())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _sample() -> None:
+    while True:
+        pool = database()._pool
+        if pool is not None:
+            idle = pool.get_idle_size()
+            metrics.CONNECTIONS.labels("idle").set(idle)
+            metrics.CONNECTIONS.labels("used").set(pool.get_size() - idle)
+        await asyncio.sleep(_SAMPLE_SECONDS)
+
+
+def _is_of_this_machine(request: Request) -> bool:
+    """Whether the peer is a process of this machine that asks for itself."""
+    if request.client is None or any(name in request.headers for name in _FORWARDED):
+        return False
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(request.client.host).is_loopback
+    return False

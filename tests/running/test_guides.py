@@ -1,0 +1,80 @@
+"""The guides. Without these they could tell operators and developers to do what doesn't work."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from graphql import build_schema, parse, validate
+
+from app.config import Settings
+from app.crypto import MasterKeyring, new_master_key
+from tests.factories import Shop
+from tests.guides import ROOT, blocks, run
+from tests.scratch import scratch_database
+
+#: Where the blocks of each section are run, or compared with what is.
+TRIED = {
+    ("README.md", "A first query"): "tests/running/test_readme.py",
+    ("docs/advisor.md", "The advisor"): "tests/running/test_guides.py",
+    ("docs/keys.md", "The keys are in a file"): "tests/running/test_guides.py",
+    ("docs/keys.md", "New data keys"): "tests/running/test_keys.py",
+    ("docs/member-app.md", "With Apollo Client"): "tests/clients/test_clients.py",
+    ("docs/member-app.md", "With graphql-ws"): "tests/clients/test_clients.py",
+    ("docs/operations.md", "Back up and restore"): "tests/running/test_restore.py",
+    ("docs/operations.md", "Deploy"): "tests/running/test_restore.py",
+    ("docs/operations.md", "Logs"): "tests/operating/test_logs.py",
+    ("docs/operations.md", "Metrics"): "tests/operating/test_metrics.py",
+}
+#: What no test runs, and why.
+SHOWN = {
+    ("README.md", "Two commands"): "CI runs the second one; the first is what `flash up` is tested by",
+    ("README.md", "A real retailer's year"): "the output of a run that takes minutes; tests/running/test_replay.py",
+    ("docs/advisor.md", "How the rules did on a real year"): "figures",
+    ("docs/advisor.md", "A real small model"): "it installs the weights of a model",
+}
+
+
+def test_every_block_of_every_guide_is_tried_somewhere() -> None:
+    guides = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+    sections = {(guide, block.section) for guide in guides for block in blocks(guide)}
+
+    assert sections - SHOWN.keys() == TRIED.keys()
+    for (guide, section), test in TRIED.items():
+        text = (ROOT / test).read_text()
+        assert Path(guide).name in text, (guide, test)
+        assert section in text or f'blocks("{guide}"' in text, (guide, section, test)
+
+
+async def test_the_advisors_documents_are_valid_and_the_first_is_answered(shop: Shop) -> None:
+    schema = build_schema((ROOT / "schema.graphql").read_text())
+    (block,) = blocks("docs/advisor.md", "The advisor", "graphql")
+    documents = block.text.split("\n\n")
+
+    assert [validate(schema, parse(document)) for document in documents] == [[], []]
+    asked = await shop.data(documents[0])
+    assert asked["askAdvisor"]["run"]["status"] == "QUEUED"
+
+
+async def test_a_master_key_in_a_file_is_replaced_as_the_guide_says(database_pool: object, tmp_path: Path) -> None:
+    file = tmp_path / "master.keys"
+    file.write_text(new_master_key("development") + "\n")
+    (block,) = blocks("docs/keys.md", "The keys are in a file", "sh")
+    async with scratch_database() as url:
+        variables: dict[str, Any] = {"DATABASE_URL": url, "FLASH_MASTER_KEYS_FILE": file, "FLASH_DATA": tmp_path}
+        run('flash merchant create --name "My shop" --currency USD', tmp_path, **variables)
+
+        said = run(block.text, tmp_path, REDIS_URL=os.environ["REDIS_URL"], **variables).stdout
+
+    (kept,) = MasterKeyring.parse(file.read_text()).keys
+    assert re.fullmatch(r"k\d{14}", kept)
+    assert f"3 under '{kept}', none under 'development'" in said
+
+
+def test_compose_passes_on_settings_that_there_are() -> None:
+    passed = re.findall(r"^    (FLASH_\w+): (.*)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    known = {str(field.validation_alias) for field in Settings.model_fields.values()}
+
+    assert {name for name, _ in passed} <= known
+    assert {name for name in known if name.startswith("FLASH_ADVISOR_")} <= {name for name, _ in passed}
+    assert all(value.startswith(f"${{{name}:") for name, value in passed if value.startswith("$"))
