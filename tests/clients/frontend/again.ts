@@ -1,0 +1,15 @@
+import { FlashError } from "./client.js";
+
+/** Ask until there is an answer. Only for what is the same when it is asked twice. */
+export async function untilAnswered<Answer>(attempt: () => Promise<Answer>, triesMax = 6): Promise<Answer> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await attempt();
+    } catch (problem) {
+      // A network that failed says nothing about what the server did; UNAVAILABLE says that it may not have done it.
+      const isWorthAnother = !(problem instanceof FlashError) || problem.code === "UNAVAILABLE";
+      if (!isWorthAnother || tries === triesMax) throw problem;
+      await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** tries * (0.5 + Math.random())));
+    }
+  }
+}
