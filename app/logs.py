@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ import orjson
 
 from app import ids
 from app.config import Settings
-from app.observed import at_hand, job_id, request_id
+from app.observed import Observed, at_hand, job_id, request_id
 
 #: Where errors of the database and its driver begin to quote values.
 _QUOTED: Final = re.compile(
@@ -28,6 +27,9 @@ def configure(chosen: Settings) -> None:
     """Write to stderr, in the configured form."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if chosen.log_format == "json" else TextLines())
+    # What is in no line isn't looked up for each: the thread, the process, and the caller's frame.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     logging.basicConfig(level=chosen.log_level.upper(), handlers=[handler])
 
 
@@ -60,7 +62,17 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": _message(record),
         }
-        entry |= {name: value for name, value in _about(record) if value}
+        if request := _request_of(record):
+            entry["request_id"] = request
+        if job := job_id.get():
+            entry["job"] = job
+        observed = at_hand()
+        if observed is not None:
+            entry |= _about(observed)
+        if hasattr(record, "outcome"):
+            entry["outcome"] = record.outcome
+        if hasattr(record, "seconds"):
+            entry["duration_ms"] = round(record.seconds * 1000, 3)
         trace = _trace(self, record)
         if trace is not None:
             entry["error"] = trace
@@ -71,21 +83,18 @@ class JsonLines(logging.Formatter):
             return json.dumps(entry, default=str)
 
 
-def _about(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    yield "request_id", _request_of(record)
-    yield "job", job_id.get()
-    observed = at_hand()
-    if observed is not None:
-        yield "transport", observed.transport
-        yield "kind", observed.kind
-        yield "field", observed.field
-        yield "operation", observed.name
-        yield "merchant", observed.merchant_id and ids.encode("merchant", observed.merchant_id)
-        yield "role", observed.role
-        yield "status", observed.status
-    yield "outcome", getattr(record, "outcome", None)
-    seconds = getattr(record, "seconds", None)
-    yield "duration_ms", None if seconds is None else round(seconds * 1000, 3)
+def _about(observed: Observed) -> dict[str, Any]:
+    """Return what is known of an operation, as the keys of an entry."""
+    known: dict[str, Any] = {
+        "transport": observed.transport,
+        "kind": observed.kind,
+        "field": observed.field,
+        "operation": observed.name,
+        "merchant": observed.merchant_id and ids.encode("merchant", observed.merchant_id),
+        "role": observed.role,
+        "status": observed.status,
+    }
+    return {name: value for name, value in known.items() if value}
 
 
 def _request_of(record: logging.LogRecord) -> str:

@@ -68,14 +68,13 @@ class Observed:
             self.client_left = True
         if self.kind == "subscription":
             metrics.subscription_ended(self.field)
-        metrics.operation_ended(self.kind, self.field, self._class, seconds)
+        ended = self._class
+        metrics.operation_ended(self.kind, self.field, ended, seconds)
         for code in self.codes:
             metrics.count_error(code)
         if self._trace is not None:
-            self._trace.end(
-                f"{self.kind} {self.field}".strip() or "request", self._told, failed=self._class == "failed"
-            )
-        self._tell(seconds)
+            self._trace.end(f"{self.kind} {self.field}".strip() or "request", self._told, failed=ended == "failed")
+        self._tell(ended, seconds)
         _at_hand.reset(self._token)
 
     def is_of(self, kind: str, field: str, name: str | None) -> None:
@@ -121,17 +120,17 @@ class Observed:
             "flash.request_id": request_id.get(),
         }
 
-    def _tell(self, seconds: float) -> None:
+    def _tell(self, ended: str, seconds: float) -> None:
         """Write one line: always of a client's mistake, and of anything else where operations are logged."""
-        kind = self._class
-        if kind == "mistaken":
-            said = f"refused to {self.actor or 'a caller'}: {self.outcome}"
+        outcome = self.outcome
+        if ended == "mistaken":
+            said = f"refused to {self.actor or 'a caller'}: {outcome}"
             said += f", {self.status}" if self.status else ""
         elif not settings().log_operations:
             return
         else:
-            said = f"{'answered' if kind == 'refused' else kind}: {self.outcome}"
-        log.info(said, extra={"outcome": self.outcome, "seconds": seconds})
+            said = f"{'answered' if ended == 'refused' else ended}: {outcome}"
+        log.info(said, extra={"outcome": outcome, "seconds": seconds})
 
 
 def at_hand() -> Observed | None:

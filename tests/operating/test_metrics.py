@@ -31,7 +31,7 @@ NAME = re.compile(r"\bflash_\w+")
 
 def scraped(api: Api, *, token: str = TOKEN) -> Series:
     """Return what Prometheus would read."""
-    response = httpx.get(f"{api.url}/metrics", headers={"authorization": f"Bearer {token}"})
+    response = httpx.get(f"{api.url}/metrics", headers={"authorization": f"Bearer {token}"}, verify=False)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     return {

@@ -44,6 +44,20 @@ def test_it_says_what_it_is_doing_while_it_starts(engine: Up) -> None:
     ]
 
 
+def test_whichever_process_is_asked_for_metrics_answers_for_both(engine: Up) -> None:
+    def counted() -> float:
+        page = httpx.get(f"{engine.url}/metrics", verify=False).text
+        wanted = ("flash_operations_total{", 'field="introspection"', 'outcome="answered"')
+        return sum(float(line.split()[-1]) for line in page.splitlines() if all(part in line for part in wanted))
+
+    before = counted()
+    for _ in range(6):
+        assert "errors" not in engine.ask("{ __typename }", engine.facts["demo"]["admin"])
+
+    # Each over a connection of its own, which either process may take.
+    assert {counted() for _ in range(12)} == {before + 6}
+
+
 @pytest.mark.parametrize("role", ["admin", "checkout", "analyst", "member_token"])
 def test_the_demo_keys_are_accepted(engine: Up, role: str) -> None:
     assert "errors" not in engine.ask("{ __typename }", engine.facts["demo"][role])
