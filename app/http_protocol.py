@@ -100,9 +100,9 @@ class LimitedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what can't be parsed in the form of all answers."""
         if self._is_too_large:
-            self._refuse(431, self._too_large, "a request whose headers are too large")
+            self._refuse(431, self._too_large)
         else:
-            self._refuse(400, msg, "a request that isn't HTTP")
+            self._refuse(400, msg)
 
     @property
     def _too_large(self) -> str:
@@ -127,11 +127,15 @@ class LimitedProtocol(HttpToolsProtocol):
         message = f"The request's {part} must come within {self._seconds_max:g} seconds."
         self._refuse(408, message, f"a request whose {part} takes too long")
 
-    def _refuse(self, status: int, message: str, logged: str) -> None:
-        """Answer, unless that is not what the peer would take for its answer, and close the connection."""
+    def _refuse(self, status: int, message: str, logged: str = "") -> None:
+        """Answer, unless that is not what the peer would take for its answer, and close the connection.
+
+        What can't be parsed is a line of uvicorn's already.
+        """
         self._stop_deadline()
         request_id = ids.new().hex
-        log.info("refused to a caller: %s", logged, extra={"request_id": request_id})
+        if logged:
+            log.info("refused to a caller: %s", logged, extra={"request_id": request_id})
         if self._is_idle or not (self._is_in_head or self.cycle.response_started):
             body = orjson.dumps({"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]})
             head = (
