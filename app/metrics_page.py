@@ -118,6 +118,7 @@ class MetricsPage:
                 "Send FLASH_METRICS_TOKEN as a bearer token.\n", 401, {"www-authenticate": "Bearer"}
             )
         facts = await self._looked(request.app.state.redis)
+        _sample()
         return Response(
             metrics.exposition(facts), media_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"cache-control": "no-store"}
         )
@@ -160,8 +161,8 @@ async def _look(redis: Redis | None) -> Facts:
 
 @asynccontextmanager
 async def sampling() -> AsyncIterator[None]:
-    """Count the connections of this process's pool now and then, for the length of the block."""
-    task = asyncio.create_task(_sample())
+    """Count the connections of this process's pool now and then, for siblings that are asked, until the block ends."""
+    task = asyncio.create_task(_sample_often())
     try:
         yield
     finally:
@@ -169,14 +170,18 @@ async def sampling() -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-async def _sample() -> None:
+async def _sample_often() -> None:
     while True:
-        pool = database()._pool
-        if pool is not None:
-            idle = pool.get_idle_size()
-            metrics.CONNECTIONS.labels("idle").set(idle)
-            metrics.CONNECTIONS.labels("used").set(pool.get_size() - idle)
+        _sample()
         await asyncio.sleep(_SAMPLE_SECONDS)
+
+
+def _sample() -> None:
+    pool = database()._pool
+    # It is made with the first statement.
+    size, idle = (0, 0) if pool is None else (pool.get_size(), pool.get_idle_size())
+    metrics.CONNECTIONS.labels("idle").set(idle)
+    metrics.CONNECTIONS.labels("used").set(size - idle)
 
 
 def _is_of_this_machine(request: Request) -> bool:
