@@ -101,8 +101,8 @@ class Settings(BaseSettings):
     cors_origins: str = Field(default="", validation_alias="FLASH_CORS_ORIGINS")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
     log_format: Literal["text", "json"] = Field(default="text", validation_alias="FLASH_LOG_FORMAT")
-    #: Whether each operation is a line; a client's mistake always is.
-    log_operations: bool = Field(default=True, validation_alias="FLASH_LOG_OPERATIONS")
+    #: Whether each operation is a line; unset, in production. A client's mistake always is one.
+    log_operations: bool | None = Field(default=None, validation_alias="FLASH_LOG_OPERATIONS")
     #: Who reads /metrics sends it as a bearer token. Without one, nobody does in production.
     metrics_token: SecretStr | None = Field(default=None, validation_alias="FLASH_METRICS_TOKEN", min_length=16)
     #: Where traces are sent by OTLP over HTTP, like http://collector:4318/v1/traces.
@@ -142,6 +142,11 @@ class Settings(BaseSettings):
     def has_master_keys(self) -> bool:
         """Whether it is said where the master keys are."""
         return self.master_keys is not None or self.master_keys_file is not None
+
+    @property
+    def logs_operations(self) -> bool:
+        """Whether operations that were answered are lines of the log."""
+        return self.production if self.log_operations is None else self.log_operations
 
     @property
     def production(self) -> bool:

@@ -46,7 +46,7 @@ async def examine(*, as_json: bool) -> int:
         _origins(),
         _trusted_documents(),
         Finding(
-            "log", f"{settings().log_format}, {'each operation' if settings().log_operations else 'mistakes only'}"
+            "log", f"{settings().log_format}, {'each operation' if settings().logs_operations else 'mistakes only'}"
         ),
         _metrics(),
         _traces(),

@@ -126,7 +126,7 @@ class Observed:
         if ended == "mistaken":
             said = f"refused to {self.actor or 'a caller'}: {outcome}"
             said += f", {self.status}" if self.status else ""
-        elif not settings().log_operations:
+        elif not settings().logs_operations:
             return
         else:
             said = f"{'answered' if ended == 'refused' else ended}: {outcome}"

@@ -124,7 +124,8 @@ async def test_nobody_writes_a_line_by_what_they_send(shop: Shop, operated: Api,
     await shop.http.get(f"{chosen.url}/metrics%0aforged", headers={"user-agent": "forged"})
 
     lines = log.text.splitlines()
-    assert len(lines) == len(bodies)
+    # Two of them are answered; in development that is no line.
+    assert len(lines) == len(bodies) - (0 if form == "json" else 2)
     assert all(len(line) < 600 for line in lines)
     assert "forged" not in log.text
 

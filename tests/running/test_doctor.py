@@ -31,7 +31,7 @@ def test_an_untouched_machine_is_well_and_stays_untouched(tmp_path: Path) -> Non
     assert found["limits"]["state"].startswith("2,000 tokens, depth 15, 30 aliases, 10 operations, 250 list items")
     assert found["origins"] == {"state": "its own and any of this machine", "advice": ""}
     assert found["documents"] == {"state": "any", "advice": ""}
-    assert found["log"] == {"state": "text, each operation", "advice": ""}
+    assert found["log"] == {"state": "text, mistakes only", "advice": ""}
     assert found["metrics"] == {"state": "for this machine", "advice": ""}
     assert found["traces"] == {"state": "none", "advice": ""}
     assert list(tmp_path.iterdir()) == []
@@ -61,7 +61,7 @@ def test_limits_origins_and_documents_are_shown_as_they_are_set(tmp_path: Path) 
         "FLASH_TRUSTED_DOCUMENTS": str(manifest),
         "FLASH_TRUSTED_DOCUMENTS_REQUIRED": "true",
         "FLASH_LOG_FORMAT": "json",
-        "FLASH_LOG_OPERATIONS": "false",
+        "FLASH_LOG_OPERATIONS": "true",
         "FLASH_METRICS_TOKEN": "verysecretverysecret",
         "FLASH_TRACES_URL": "http://user:verysecret@collector:4318/v1/traces",
         "FLASH_TRACES_SHARE": "0.1",
@@ -75,7 +75,7 @@ def test_limits_origins_and_documents_are_shown_as_they_are_set(tmp_path: Path) 
     assert found["origins"]["state"] == "https://shop.example"
     assert found["documents"]["state"] == "0 trusted, no others"
     assert "can't be read" in broken["documents"]["advice"]
-    assert found["log"]["state"] == "json, mistakes only"
+    assert found["log"]["state"] == "json, each operation"
     assert found["metrics"]["state"] == "for who has the token"
     assert found["traces"]["state"] == "10% of the operations, to http://collector:4318/v1/traces"
     assert "verysecret" not in str(found)
