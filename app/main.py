@@ -1,8 +1,10 @@
 """The web application: /graphql for requests, sockets and event streams, health, metrics, the pages of development."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -32,6 +34,8 @@ from app.pages import ASSETS, Page
 from app.rings import ringing
 from app.trusted_documents import trusted_documents
 
+#: Ten times Python's own.
+_MIDDLE_COLLECTIONS_PER_FULL: Final = 100
 READY_SECONDS_MAX = 1.5
 
 
@@ -97,6 +101,18 @@ async def _pings(redis: Redis) -> bool:
         return False
 
 
+def _collect_seldom() -> None:
+    """Let full garbage collections pass over what stays for good, and come a tenth as often.
+
+    With a thousand live wallets one takes 0.3 s, in which nobody is told anything (measured: every 14 s before, which
+    was two deliveries in a hundred).
+    """
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _MIDDLE_COLLECTIONS_PER_FULL)
+
+
 def application(configured: Settings | None = None) -> Starlette:
     """Make the application; it connects when it starts."""
     chosen = configured or settings()
@@ -118,6 +134,7 @@ def application(configured: Settings | None = None) -> Starlette:
             advising(chosen),
             sampling(),
         ):
+            _collect_seldom()
             try:
                 yield
             finally:

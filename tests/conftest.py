@@ -39,7 +39,7 @@ _DIRECTORY = pytest.StashKey[Path]()
 _DATABASES = pytest.StashKey[str]()
 
 
-class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  (xdist has no types)
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Hands out one test at a time, but the files that share engines as a whole."""
 
     def _split_scope(self, nodeid: str) -> str:
