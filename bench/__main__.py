@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import (
+    api_processes,
     claim_buffers,
     claim_cpu,
     create_campaign,
@@ -40,6 +41,7 @@ MEASUREMENTS = {
     "S7: reading a snapshot": graph_reads.measure,
     "Snapshots beside claims": graph_beside_claims.measure,
     "Exports": export.measure,
+    "S10: API processes": api_processes.measure,
 }
 
 

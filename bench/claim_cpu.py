@@ -46,7 +46,7 @@ async def measure(_viewer: Viewer) -> list[str]:
     if viewer is None:
         raise RuntimeError("a key that was just made proves nobody")
     members = await add_members(viewer, CLAIMS * (1 + ROUNDS))
-    ours, theirs = await _pool(viewer), await _pool(viewer)
+    ours, theirs = [await filled_pool(viewer, len(members)) for _ in range(2)]
     await database().row("ANALYZE")
     database_url = settings().database_url or ""
     headers = {"authorization": f"Bearer {merchant.api_key}"}
@@ -70,12 +70,12 @@ async def measure(_viewer: Viewer) -> list[str]:
         for turn in range(1 + ROUNDS):
             crowd = members[turn * CLAIMS : (turn + 1) * CLAIMS]
             for name, process, one in (("engine", engine, claim), ("bare", bare, claim_bare)):
-                before = _cpu_seconds(process)
+                before = cpu_seconds(process)
                 waiting = iter(crowd)
                 await asyncio.gather(*(_claim_all(one, waiting) for _ in range(CLIENTS)))
                 # The first turn makes both load and plan what they do once.
                 if turn:
-                    spent[name].append((_cpu_seconds(process) - before) / len(crowd) * 1000)
+                    spent[name].append((cpu_seconds(process) - before) / len(crowd) * 1000)
     engine_ms, bare_ms = median(spent["engine"]), median(spent["bare"])
     ratios = [mine / other for mine, other in zip(spent["engine"], spent["bare"], strict=True)]
     return [
@@ -108,10 +108,10 @@ async def _bare_process(data: DataDirectory, database_url: str) -> AsyncIterator
             yield psutil.Process(process.pid), f"http://127.0.0.1:{listening.getsockname()[1]}/claim"
 
 
-async def _pool(viewer: Viewer) -> UUID:
-    """Return an active pool with a code for each claim."""
+async def filled_pool(viewer: Viewer, codes: int) -> UUID:
+    """Return an active pool with so many codes, up to a batch more."""
     pool_id = await add_pool(viewer)
-    for _ in range(-(-CLAIMS * (1 + ROUNDS) // BATCH)):
+    for _ in range(-(-codes // BATCH)):
         batch_id = ids.new()
         rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
         async with transaction() as tx:
@@ -120,6 +120,7 @@ async def _pool(viewer: Viewer) -> UUID:
     return pool_id
 
 
-def _cpu_seconds(process: psutil.Process) -> float:
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the user and system time of a process."""
     times = process.cpu_times()
     return float(times.user + times.system)

@@ -17,6 +17,12 @@ from tests.scratch import scratch_database
 TRIED = {
     ("README.md", "A first query"): "tests/running/test_readme.py",
     ("docs/advisor.md", "The advisor"): "tests/running/test_guides.py",
+    ("docs/bi.md", "BI: reports and exports"): "tests/reports/test_guide.py",
+    ("docs/bi.md", "Exports"): "tests/reports/test_guide.py",
+    ("docs/bi.md", "Superset, and whatever speaks SQLAlchemy"): "tests/reports/test_guide.py",
+    ("docs/bi.md", "Tools that read the schema"): "tests/reports/test_guide.py",
+    ("docs/bi.md", "dlt"): "tests/reports/test_guide.py",
+    ("docs/bi.md", "pandas and DuckDB"): "tests/reports/test_guide.py",
     ("docs/frontend.md", "Apollo Client"): "tests/clients/test_frontend.py",
     ("docs/frontend.md", "Ask"): "tests/clients/test_frontend.py",
     ("docs/frontend.md", "A typed client"): "tests/clients/test_frontend.py",
@@ -33,6 +39,11 @@ TRIED = {
     ("docs/operations.md", "Deploy"): "tests/running/test_restore.py",
     ("docs/operations.md", "Logs"): "tests/operating/test_logs.py",
     ("docs/operations.md", "Metrics"): "tests/operating/test_metrics.py",
+    ("docs/scaling.md", "Citus"): "tests/running/test_guides.py",
+    ("docs/webhooks.md", "Another secret"): "tests/webhooks/test_guide.py",
+    ("docs/webhooks.md", "Ask for events"): "tests/webhooks/test_guide.py",
+    ("docs/webhooks.md", "Receive"): "tests/webhooks/test_guide.py",
+    ("docs/webhooks.md", "Retries"): "tests/webhooks/test_guide.py",
 }
 #: What no test runs, and why.
 SHOWN = {
@@ -40,6 +51,9 @@ SHOWN = {
     ("README.md", "A real retailer's year"): "the output of a run that takes minutes; tests/running/test_replay.py",
     ("docs/advisor.md", "How the rules did on a real year"): "figures",
     ("docs/advisor.md", "A real small model"): "it installs the weights of a model",
+    ("docs/bi.md", "What it costs"): "figures",
+    ("docs/scaling.md", "More processes"): "they run until they are stopped; test_up.py and test_stress.py run them",
+    ("docs/scaling.md", "PgBouncer"): "the settings of a server that isn't installed here",
 }
 
 
@@ -86,3 +100,13 @@ def test_compose_passes_on_settings_that_there_are() -> None:
     assert {name for name, _ in passed} <= known
     assert {name for name in known if name.startswith("FLASH_ADVISOR_")} <= {name for name, _ in passed}
     assert all(value.startswith(f"${{{name}:") for name, value in passed if value.startswith("$"))
+
+
+def test_the_statements_for_citus_are_printed_as_the_guide_says(worker_database: str, tmp_path: Path) -> None:
+    (block,) = blocks("docs/scaling.md", "Citus", "sh")
+
+    variables = {"DATABASE_URL": worker_database, "FLASH_MASTER_KEYS": os.environ["FLASH_MASTER_KEYS"]}
+
+    said = run(block.text, tmp_path, **variables)
+
+    assert said.stdout.splitlines()[1] == "SELECT create_distributed_table('merchant', 'merchant_id');"

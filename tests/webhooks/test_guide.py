@@ -1,7 +1,6 @@
 """docs/webhooks.md. Without this a reader could build a receiver that takes forgeries, or takes nothing."""
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -13,20 +12,19 @@ import httpx
 
 from app.database import database
 from tests.factories import Shop
+from tests.guides import blocks
 from tests.webhooks.documents import deliver, deliveries, eventually, hook
 
-GUIDE = Path(__file__).parents[2] / "docs" / "webhooks.md"
 
-
-def blocks(language: str) -> list[str]:
-    """Return the code blocks of a language."""
-    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+def texts(language: str) -> list[str]:
+    """Return the guide's code blocks of a language."""
+    return [block.text for block in blocks("docs/webhooks.md", language=language)]
 
 
 @contextmanager
 def received(secret: str, port: int, folder: Path) -> Iterator[Path]:
     """Run the guide's receiver for the length of the block; what it prints is in a file."""
-    (script,) = blocks("python")
+    (script,) = texts("python")
     program, output = folder / "receive.py", folder / "output"
     program.write_text(script)
     with output.open("wb") as file:
@@ -75,7 +73,7 @@ def _answers(port: int) -> bool:
 
 
 async def test_the_guides_documents_answer(shop: Shop) -> None:
-    make, listed, redeliver, rotate = blocks("graphql")
+    make, listed, redeliver, rotate = texts("graphql")
     made = (await shop.data(make, {"url": "https://8.8.8.8/hooks"}))["createWebhook"]
     refused = (await shop.data(make, {"url": "https://10.0.0.1/hooks"}))["createWebhook"]
     webhook_id = made["webhook"]["id"]
