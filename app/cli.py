@@ -424,6 +424,7 @@ def distribute(data: Data = None) -> None:
     _with_database(work)
 
 
+@app.command()
 def export(
     directory: Annotated[
         Path, typer.Argument(help="What to make; a directory that isn't there, or is empty.", show_default=False)
