@@ -3,21 +3,25 @@
 Walks the schema: every argument and input field of type ID gets the ids of another merchant's nodes of every kind.
 """
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from graphql import get_named_type
 
 from app import ids
 from app.database import database
 from tests.advisor.documents import advised
+from tests.conftest import Api
 from tests.edge.walk import Operation, operations, placed
-from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, usd
+from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
 from tests.graph.documents import taken
 from tests.points.documents import purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
 
+World = tuple[Shop, dict[ids.Kind, str]]
 ID_PLACES = [
     pytest.param(operation, path, id=f"{operation.coordinate}({'.'.join(path)})")
     for operation in operations()
@@ -82,6 +86,14 @@ def _without(answer: dict[str, Any], echoed: str) -> str:
     return str(answer).replace(echoed, "ECHOED")
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def worlds(api: Api, database_pool: Any) -> AsyncIterator[tuple[World, World]]:
+    """Two merchants that have one of everything; made once, as tests leave them as they are."""
+    url = f"{api.url}/graphql"
+    async with open_shop(url) as mine, open_shop(url) as theirs:
+        yield (mine, await _world(mine)), (theirs, await _world(theirs))
+
+
 def _codes(answer: dict[str, Any]) -> set[str]:
     return {error["extensions"]["code"] for error in answer.get("errors", [])}
 
@@ -98,9 +110,9 @@ async def test_a_world_has_a_node_of_every_kind_and_its_owner_reads_them_all(sho
 
 @pytest.mark.parametrize(("operation", "path"), ID_PLACES)
 async def test_another_merchants_id_reads_as_a_missing_one_and_writes_nothing(
-    shop: Shop, other_shop: Shop, operation: Operation, path: tuple[str, ...]
+    worlds: tuple[World, World], operation: Operation, path: tuple[str, ...]
 ) -> None:
-    mine, theirs = await _world(shop), await _world(other_shop)
+    (shop, mine), (other_shop, theirs) = worlds
     member_id = ids.decode("member", mine["member"])
     callers = [shop.admin, await shop.key("CHECKOUT"), await shop.key("ANALYST"), await shop.token(mine["member"])]
     before = await shop.counts(), await other_shop.counts()
@@ -122,9 +134,9 @@ async def test_another_merchants_id_reads_as_a_missing_one_and_writes_nothing(
 
 @pytest.mark.parametrize(("operation", "path"), ID_PLACES)
 async def test_another_members_id_reads_as_a_missing_one_to_a_member(
-    shop: Shop, operation: Operation, path: tuple[str, ...]
+    worlds: tuple[World, World], operation: Operation, path: tuple[str, ...]
 ) -> None:
-    theirs = await _world(shop)
+    shop, theirs = worlds[0]
     me = await shop.member()
     mine: dict[ids.Kind, str] = theirs | {"member": me["id"], "wallet": me["wallet"]["id"]}
     token = await shop.token(me["id"])
