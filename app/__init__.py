@@ -14,5 +14,7 @@ observed.py logs.py metrics.py traces.py
 crypto.py master_keys.py       secrets, and where the operator's keys come from
 cli.py supervisor.py main.py   the `flash` command, the process tree, the web application
 reports/ report_files.py       flat rows for BI: pages of the API, and exports
-replay/ pages/                 a real retailer's campaigns over HTTP; the pages of development
+integrity/                     every promise, recomputed from the rows
+replay/ stress/                a real retailer's year, and races, over HTTP
+pages/                         the pages of development
 """
