@@ -13,15 +13,13 @@ import orjson
 import psutil
 
 from app import ids
-from app.authentication import authenticate
 from app.config import settings
 from app.context import Viewer
 from app.database import database
 from app.embedded import DataDirectory
-from app.merchants.create_merchant import create_merchant
-from bench.claim_cpu import CLAIM, cpu_seconds, filled_pool
+from bench.claim_cpu import CLAIM
 from bench.live_wallet import api_process, valkey
-from bench.world import add_members
+from bench.world import add_filled_pool, add_members, add_merchant, cpu_seconds
 
 ROUNDS = 4
 CLAIMS = 1500
@@ -31,13 +29,10 @@ CLIENTS = 16
 async def measure(_viewer: Viewer) -> list[str]:
     """Return the table. The clients are as light as they can be: what they take, the engine lacks."""
     data = DataDirectory(settings().data)
-    merchant = await create_merchant("Claims", "USD")
-    viewer = await authenticate(f"Bearer {merchant.api_key}")
-    if viewer is None:
-        raise RuntimeError("a key that was just made proves nobody")
+    viewer, key = await add_merchant("Claims")
     turns = 2 * (1 + ROUNDS)
     members = iter(await add_members(viewer, CLAIMS * turns))
-    pool_id = ids.encode("pool", await filled_pool(viewer, CLAIMS * turns))
+    pool_id = ids.encode("pool", await add_filled_pool(viewer, CLAIMS * turns))
     await database().row("ANALYZE")
     rates: dict[int, list[float]] = {1: [], 2: []}
     shares: dict[int, list[float]] = {1: [], 2: []}
@@ -51,10 +46,7 @@ async def measure(_viewer: Viewer) -> list[str]:
                 begun = time.monotonic()
                 waiting = iter([next(members) for _ in range(CLAIMS)])
                 await asyncio.gather(
-                    *(
-                        _claim_all(asked[number % count][1], merchant.api_key, pool_id, waiting)
-                        for number in range(CLIENTS)
-                    )
+                    *(_claim_all(asked[number % count][1], key, pool_id, waiting) for number in range(CLIENTS))
                 )
                 seconds = time.monotonic() - begun
                 if turn:

@@ -8,9 +8,8 @@ from app import ids
 from app.context import Viewer
 from app.coupons import claims
 from app.coupons.claims import CLAIM, Claimant, claim
-from app.coupons.generate_codes import encrypted_codes, store_batch
 from app.database import database, transaction
-from bench.world import activate, add_members, add_pool
+from bench.world import add_filled_pool, add_members
 
 POOL_SIZE = 100_000
 BATCH = 5000
@@ -34,12 +33,12 @@ SELECT $1, id, $2, member_id, 1, now() FROM c
 
 async def measure(viewer: Viewer) -> list[str]:
     """Return the table of S2."""
-    pool_id = await _filled_pool(viewer)
+    pool_id = await add_filled_pool(viewer, POOL_SIZE)
     members = await add_members(viewer, POOL_SIZE + 8000)
     await database().row("ANALYZE")
     fresh = await _sample(viewer, pool_id, members)
 
-    snapshot_pool = await _filled_pool(viewer)
+    snapshot_pool = await add_filled_pool(viewer, POOL_SIZE)
     async with transaction() as old:
         await old.row("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await old.row("SELECT count(*) FROM code WHERE merchant_id = $1", viewer.merchant_id)
@@ -71,17 +70,6 @@ async def measure(viewer: Viewer) -> list[str]:
         f"{first:.0f} buffers in the pool that is 99 % claimed, {restarted:.0f} in the one under the old snapshot."
     ]
     return lines
-
-
-async def _filled_pool(viewer: Viewer) -> UUID:
-    pool_id = await add_pool(viewer)
-    for _ in range(POOL_SIZE // BATCH):
-        batch_id = ids.new()
-        rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
-        async with transaction() as tx:
-            await store_batch(tx, viewer, pool_id, batch_id, rows, None)
-    await activate(viewer, pool_id)
-    return pool_id
 
 
 async def _sample(viewer: Viewer, pool_id: UUID, members: list[UUID]) -> float:

@@ -13,22 +13,18 @@ import httpx
 import psutil
 
 from app import ids
-from app.authentication import authenticate
 from app.config import settings
 from app.context import Viewer
-from app.coupons.generate_codes import encrypted_codes, store_batch
-from app.database import database, transaction
+from app.database import database
 from app.embedded import DataDirectory
 from app.listening import ask, bind
-from app.merchants.create_merchant import create_merchant
 from app.running import START_SECONDS_MAX
 from bench.live_wallet import api_process, some_process, valkey
-from bench.world import activate, add_members, add_pool
+from bench.world import add_filled_pool, add_members, add_merchant, cpu_seconds
 
 ROUNDS = 5
 CLAIMS = 1000
 CLIENTS = 4
-BATCH = 5000
 CLAIM = """
 mutation ($pool: ID!, $member: ID!) {
   claimCode(input: { poolId: $pool, memberId: $member }) {
@@ -41,15 +37,12 @@ mutation ($pool: ID!, $member: ID!) {
 async def measure(_viewer: Viewer) -> list[str]:
     """Claim by turns at both, each from a pool of its own, and return the table."""
     data = DataDirectory(settings().data)
-    merchant = await create_merchant("Claims", "USD")
-    viewer = await authenticate(f"Bearer {merchant.api_key}")
-    if viewer is None:
-        raise RuntimeError("a key that was just made proves nobody")
+    viewer, key = await add_merchant("Claims")
     members = await add_members(viewer, CLAIMS * (1 + ROUNDS))
-    ours, theirs = [await filled_pool(viewer, len(members)) for _ in range(2)]
+    ours, theirs = [await add_filled_pool(viewer, len(members)) for _ in range(2)]
     await database().row("ANALYZE")
     database_url = settings().database_url or ""
-    headers = {"authorization": f"Bearer {merchant.api_key}"}
+    headers = {"authorization": f"Bearer {key}"}
     async with contextlib.AsyncExitStack() as stack:
         redis_url = await stack.enter_async_context(valkey(data))
         engine, address = await stack.enter_async_context(api_process(data, database_url, redis_url))
@@ -106,21 +99,3 @@ async def _bare_process(data: DataDirectory, database_url: str) -> AsyncIterator
             async with asyncio.timeout(START_SECONDS_MAX):
                 await ask(listening, "/", within_seconds=START_SECONDS_MAX)
             yield psutil.Process(process.pid), f"http://127.0.0.1:{listening.getsockname()[1]}/claim"
-
-
-async def filled_pool(viewer: Viewer, codes: int) -> UUID:
-    """Return an active pool with so many codes, up to a batch more."""
-    pool_id = await add_pool(viewer)
-    for _ in range(-(-codes // BATCH)):
-        batch_id = ids.new()
-        rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
-        async with transaction() as tx:
-            await store_batch(tx, viewer, pool_id, batch_id, rows, None)
-    await activate(viewer, pool_id)
-    return pool_id
-
-
-def cpu_seconds(process: psutil.Process) -> float:
-    """Return the user and system time of a process."""
-    times = process.cpu_times()
-    return float(times.user + times.system)

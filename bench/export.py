@@ -20,13 +20,12 @@ from strawberry.utils.str_converters import to_camel_case
 from app import ids
 from app.config import settings
 from app.context import Viewer
-from app.coupons.generate_codes import encrypted_codes, store_batch
-from app.database import database, transaction
+from app.database import database
 from app.graphql_execution import Asked, Documents, answer
 from app.reports.columns import columns_of
 from app.reports.tables import REPORTS
 from bench.claim_buffers import BATCH, CLAIM_MANY, explained
-from bench.world import activate, add_members, add_pool
+from bench.world import add_filled_pool, add_members
 
 SMALL, LARGE = 20_000, 200_000
 #: Of the codes, how many are claimed and then spent before anything is measured.
@@ -158,13 +157,7 @@ async def _backend() -> psutil.Process:
 
 async def _filled(viewer: Viewer, size: int, members: list[UUID]) -> UUID:
     """Make an active pool, a quarter of whose codes are spent."""
-    pool_id = await add_pool(viewer)
-    for _ in range(size // BATCH):
-        batch_id = ids.new()
-        rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
-        async with transaction() as tx:
-            await store_batch(tx, viewer, pool_id, batch_id, rows, None)
-    await activate(viewer, pool_id)
+    pool_id = await add_filled_pool(viewer, size)
     for start in range(0, size // SPENT_SHARE, BATCH):
         chunk = members[start : start + BATCH]
         await database().row(CLAIM_MANY, viewer.merchant_id, pool_id, chunk, len(chunk))

@@ -13,16 +13,14 @@ from uuid import UUID
 import httpx
 
 from app import ids
-from app.authentication import authenticate
 from app.config import settings
 from app.context import Viewer
-from app.coupons.generate_codes import encrypted_codes, store_batch
-from app.database import database, transaction
+from app.database import database
 from app.embedded import DataDirectory
 from app.merchants.create_merchant import create_merchant
 from bench.live_wallet import api_process, some_process, valkey
 from bench.networks import grown, store
-from bench.world import activate, add_members, add_pool
+from bench.world import add_filled_pool, add_members, add_merchant
 
 NETWORK = 20_000
 ROUNDS = 4
@@ -43,13 +41,11 @@ JOB = "query ($id: ID!) { answer: graphSnapshotJob(id: $id) { status } }"
 async def measure(_viewer: Viewer) -> list[str]:
     """Return the table. The network is another merchant's: only the machine, the database and the API are shared."""
     data = DataDirectory(settings().data)
-    network, claims = await create_merchant("Network", "USD"), await create_merchant("Claims", "USD")
-    viewer = await authenticate(f"Bearer {claims.api_key}")
-    if viewer is None:
-        raise RuntimeError("a key that was just made proves nobody")
+    network = await create_merchant("Network", "USD")
+    viewer, key = await add_merchant("Claims")
     await store(network.id, grown(NETWORK))
     members = await add_members(viewer, WARM + 2 * ROUNDS * CLAIMS)
-    pool_id = ids.encode("pool", await _pool(viewer))
+    pool_id = ids.encode("pool", await add_filled_pool(viewer, BATCH))
     await database().row("ANALYZE")
     waits: dict[bool, list[float]] = {False: [], True: []}
     taken = 0
@@ -83,7 +79,7 @@ async def measure(_viewer: Viewer) -> list[str]:
 
             async def claim(member_id: UUID, due: float) -> float:
                 await asyncio.sleep(max(due - time.monotonic(), 0))
-                answer = await ask(claims.api_key, CLAIM, pool=pool_id, member=ids.encode("member", member_id))
+                answer = await ask(key, CLAIM, pool=pool_id, member=ids.encode("member", member_id))
                 if answer["replayed"]:
                     raise RuntimeError("a measured claim was made before")
                 return time.monotonic() - due
@@ -120,12 +116,3 @@ def _table(waits: dict[bool, list[float]], taken: int) -> list[str]:
         without, beside = cuts[False][place], cuts[True][place]
         lines.append(f"| {name} | {without:.1f} ms | {beside:.1f} ms | {beside / without:.2f} |")
     return lines
-
-
-async def _pool(viewer: Viewer) -> UUID:
-    pool_id, batch_id = await add_pool(viewer), ids.new()
-    rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
-    async with transaction() as tx:
-        await store_batch(tx, viewer, pool_id, batch_id, rows, None)
-    await activate(viewer, pool_id)
-    return pool_id

@@ -5,7 +5,8 @@ import time
 from app.context import Viewer
 from app.database import database
 from app.integrity.promises import PROMISES
-from bench.portfolio import SIZES, another_merchant, fill
+from bench.portfolio import SIZES, fill
+from bench.world import add_merchant
 
 REPORT_SECONDS_MAX = 120.0
 #: What the claims and redemptions of the codes that `fill` made would have left: claims, and events of wallets.
@@ -25,11 +26,11 @@ WHERE merchant_id = $1 AND pool_id = $2 AND member_id IS NOT NULL AND (type = 'c
 VERSIONS_PER_POOL = 1_000_000
 
 
-async def measure(viewer: Viewer) -> list[str]:
+async def measure(_viewer: Viewer) -> list[str]:
     """Fill two merchants of one database, and recompute the promises of each."""
     taken: dict[str, list[float]] = {}
     for name, size in SIZES.items():
-        owner = await another_merchant(viewer, name)
+        owner, _ = await add_merchant(name)
         await fill(owner, *size)
         pools = await database().rows("SELECT id FROM pool WHERE merchant_id = $1", owner.merchant_id)
         for number, pool in enumerate(pools):

@@ -14,12 +14,10 @@ import orjson
 import psutil
 import websockets
 
-from app import ids
 from app.config import settings
 from app.context import Viewer
 from app.coupons.claims import Claimant, claim
-from app.coupons.generate_codes import encrypted_codes, store_batch
-from app.database import database, transaction
+from app.database import database
 from app.embedded import DataDirectory
 from app.graphql_socket import PROTOCOL
 from app.listening import allow_many_sockets, ask, bind
@@ -28,7 +26,7 @@ from app.members.wallet_feed import SWEEP
 from app.rings import ringing
 from app.running import START_SECONDS_MAX
 from bench.wire import AUTHENTICATION, counting
-from bench.world import activate, add_members, add_pool
+from bench.world import add_filled_pool, add_members, cpu_seconds
 
 SUBSCRIBERS = 1000
 CHANGES_PER_SECOND = 100
@@ -75,7 +73,7 @@ async def measure(viewer: Viewer) -> list[str]:
     allow_many_sockets()
     data = DataDirectory(settings().data)
     members = await add_members(viewer, SUBSCRIBERS)
-    pools = [await _pool(viewer) for _ in range(1 + ROUNDS)]
+    pools = [await add_filled_pool(viewer, SUBSCRIBERS) for _ in range(1 + ROUNDS)]
     await database().row("ANALYZE")
     async with contextlib.AsyncExitStack() as stack:
         redis_url = await stack.enter_async_context(valkey(data))
@@ -97,12 +95,12 @@ async def measure(viewer: Viewer) -> list[str]:
         resident = process.memory_info().rss - resident
 
         waits.clear()
-        busy = _cpu_seconds(process)
+        busy = cpu_seconds(process)
         begun = time.monotonic()
         committed = await _change(viewer, members, pools[1:])
         await deliveries.all(SUBSCRIBERS * (1 + ROUNDS))
         seconds = time.monotonic() - begun
-        busy = _cpu_seconds(process) - busy
+        busy = cpu_seconds(process) - busy
         deliveries.over.set()
     read = [statement for statement in waits if statement not in AUTHENTICATION]
     sweeps = read.count(SWEEP)
@@ -162,15 +160,6 @@ async def _follow(viewer: Viewer, member_id: UUID, url: str, deliveries: Deliver
         await deliveries.over.wait()
 
 
-async def _pool(viewer: Viewer) -> UUID:
-    pool_id, batch_id = await add_pool(viewer), ids.new()
-    rows = encrypted_codes(viewer.tenant.keys, "PERCENT", SUBSCRIBERS, pool_id, batch_id)
-    async with transaction() as tx:
-        await store_batch(tx, viewer, pool_id, batch_id, rows, None)
-    await activate(viewer, pool_id)
-    return pool_id
-
-
 @contextlib.asynccontextmanager
 async def valkey(data: DataDirectory) -> AsyncIterator[str]:
     """Run a Valkey. Yields its address."""
@@ -208,8 +197,3 @@ async def some_process(
     finally:
         process.terminate()
         await process.wait()
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)

@@ -4,12 +4,10 @@ import json
 
 from app.advisor.facts import REACH
 from app.advisor.portfolio import COUNTS, POOLS
-from app.authentication import authenticate
 from app.context import Viewer
 from app.database import database
 from app.graph.advocates import REFERRALS_MIN
-from app.merchants.create_merchant import create_merchant
-from bench.world import add_members, add_pool
+from bench.world import add_members, add_merchant, add_pool
 
 #: Codes, purchases and members of the two merchants; the large one has those of a real retailer's year.
 SIZES = {"a tenth of it": (100_000, 15_585, 247), "a million codes": (1_000_000, 155_848, 2_469)}
@@ -72,12 +70,12 @@ async def _measured(sql: str, *args: object) -> tuple[int, float]:
     return touched, best["Execution Time"]
 
 
-async def measure(viewer: Viewer) -> list[str]:
+async def measure(_viewer: Viewer) -> list[str]:
     """Fill two merchants of one database, and measure what the portfolio and the advisor's facts read."""
     lines = ["| merchant | statement | buffers | ms |", "|---|---|---:|---:|"]
     found: dict[str, list[int]] = {}
     for name, size in SIZES.items():
-        owner = await another_merchant(viewer, name)
+        owner, _ = await add_merchant(name)
         await fill(owner, *size)
         states = {"written just now": "SELECT 1", "vacuumed": "VACUUM (ANALYZE)"}
         for state, statement in states.items():
@@ -93,12 +91,3 @@ async def measure(viewer: Viewer) -> list[str]:
         f"{large / small:.1f} ({what})" for what, (small, large) in found.items()
     ) + "."]  # fmt: skip
     return lines
-
-
-async def another_merchant(viewer: Viewer, name: str) -> Viewer:
-    """Make a merchant, and return its ADMIN."""
-    made = await create_merchant(name, viewer.tenant.currency)
-    owner = await authenticate(f"Bearer {made.api_key}")
-    if owner is None:
-        raise RuntimeError("a key that was just made proves nobody")
-    return owner

@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import psutil
+
 from app import ids
 from app.authentication import authenticate
 from app.config import settings
 from app.context import Viewer
+from app.coupons.generate_codes import encrypted_codes, store_batch
 from app.database import database, transaction
 from app.merchants.create_merchant import create_merchant
 from app.running import running
 
+BATCH = 5000
 MEMBERS = """
 INSERT INTO member (merchant_id, id, email_verified, source, joined_at)
 SELECT $1, id, false, 'IMPORT', now() FROM unnest($2::uuid[]) AS t (id)
@@ -40,13 +44,19 @@ async def engine() -> AsyncIterator[Viewer]:
     settings.cache_clear()
     try:
         async with running(migrated=True):
-            made = await create_merchant("Bench", "USD")
-            viewer = await authenticate(f"Bearer {made.api_key}")
-            if viewer is None:
-                raise RuntimeError("a key that was just made proves nobody")
+            viewer, _ = await add_merchant("Bench")
             yield viewer
     finally:
         shutil.rmtree(data, ignore_errors=True)
+
+
+async def add_merchant(name: str) -> tuple[Viewer, str]:
+    """Make a merchant. Returns its ADMIN and the key that this one has."""
+    made = await create_merchant(name, "USD")
+    viewer = await authenticate(f"Bearer {made.api_key}")
+    if viewer is None:
+        raise RuntimeError("a key that was just made proves nobody")
+    return viewer, made.api_key
 
 
 async def add_members(viewer: Viewer, count: int) -> list[UUID]:
@@ -67,6 +77,18 @@ async def add_pool(viewer: Viewer) -> UUID:
     return pool_id
 
 
+async def add_filled_pool(viewer: Viewer, codes: int) -> UUID:
+    """Create a pool with codes, and activate it."""
+    pool_id = await add_pool(viewer)
+    for start in range(0, codes, BATCH):
+        batch_id = ids.new()
+        rows = encrypted_codes(viewer.tenant.keys, "PERCENT", min(BATCH, codes - start), pool_id, batch_id)
+        async with transaction() as tx:
+            await store_batch(tx, viewer, pool_id, batch_id, rows, None)
+    await activate(viewer, pool_id)
+    return pool_id
+
+
 async def activate(viewer: Viewer, pool_id: UUID) -> None:
     """Activate a pool."""
     await database().row(ACTIVATE, viewer.merchant_id, pool_id)
@@ -80,3 +102,9 @@ def run(measure: Callable[[Viewer], Coroutine[Any, Any, list[str]]]) -> list[str
             return await measure(viewer)
 
     return asyncio.run(inside())
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the user and system time of a process."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
