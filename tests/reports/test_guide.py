@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.guides import blocks
 from tests.running.processes import environment, up
 
-GUIDE = Path(__file__).parents[2] / "docs" / "bi.md"
 NODE_ID = re.compile(r"_[0-9a-f]{32}")
 
 
@@ -29,19 +29,24 @@ class Guide:
 
     def printed(self, section: str, number: int = 0) -> tuple[str, str]:
         """Run the n-th block of a section. Returns what it printed, and what the guide says it does."""
-        text = GUIDE.read_text().partition(f"# {section}\n")[2].partition("\n#")[0]
-        blocks = re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
-        runs = [place for place, (language, _) in enumerate(blocks) if language in {"sh", "python"}]
-        language, code = blocks[runs[number]]
-        below = blocks[runs[number] + 1 : runs[number] + 2]
-        command = ["sh", "-euc"] if language == "sh" else [sys.executable, "-W", "ignore", "-c"]
+        found = blocks("docs/bi.md", section)
+        runs = [place for place, block in enumerate(found) if block.language in {"sh", "python"}]
+        ran = found[runs[number]]
+        below = found[runs[number] + 1 : runs[number] + 2]
+        command = ["sh", "-euc"] if ran.language == "sh" else [sys.executable, "-W", "ignore", "-c"]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         variables = environment(PATH=path, DLT_DATA_DIR=self.where / "dlt", **self._demo())
         ended = subprocess.run(
-            [*command, code], cwd=self.where, env=variables, capture_output=True, text=True, timeout=120, check=False
+            [*command, ran.text],
+            cwd=self.where,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
         assert ended.returncode == 0, ended.stderr
-        said = below[0][1] if below and below[0][0] in {"", "json"} else ""
+        said = below[0].text if below and below[0].language in {"", "json"} else ""
         return NODE_ID.sub("_ID", ended.stdout.strip()), NODE_ID.sub("_ID", said.strip())
 
     def _demo(self) -> dict[str, str]:
