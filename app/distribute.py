@@ -30,10 +30,12 @@ async def statements() -> list[str]:
     distributed = {name: set(row["refers_to"]) for name, row in tables.items() if row["is_merchants"]}
     ordered = TopologicalSorter({name: sorted(distributed[name]) for name in sorted(distributed)}).static_order()
     lines = [
-        f"SELECT create_distributed_table('{name}', 'merchant_id', colocate_with => '{ROOT}');"
-        if name != ROOT
-        else f"SELECT create_distributed_table('{ROOT}', 'merchant_id');"
-        for name in sorted(ordered, key=lambda name: name != ROOT)
+        f"SELECT create_distributed_table('{ROOT}', 'merchant_id');",
+        *(
+            f"SELECT create_distributed_table('{name}', 'merchant_id', colocate_with => '{ROOT}');"
+            for name in ordered
+            if name != ROOT
+        ),
     ]
     staying = [
         f"-- {name} names no merchant and stays on the coordinator." for name in tables if name not in distributed

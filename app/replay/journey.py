@@ -120,6 +120,11 @@ class Journey:
     redemption_rows_merged: int
     redemption_rows_strange: int
 
+    @property
+    def brought(self) -> set[int]:
+        """The latecomers that join by an invite."""
+        return {latecomer for invitation in self.invitations for latecomer in invitation.latecomers}
+
 
 def external_id(household: int) -> str:
     """Return the store's own id of a household."""

@@ -138,10 +138,6 @@ mutation ($input: RedeemRewardInput!) {
   }
 }
 """
-PROGRAM_FIELDS: Final = """
-  referrerPoints refereePoints invitesPerBatch invitesPerDay invitesLifetime inviteLifetimeDays convertsOn
-"""
-PROGRAM: Final = f"query {{ referralProgram {{ {PROGRAM_FIELDS} }} }}"
 CONFIGURE: Final = """
 mutation ($input: ConfigureReferralProgramInput!) {
   answer: configureReferralProgram(input: $input) { __typename ... on Refusal { message } }
@@ -181,6 +177,7 @@ REFERRALS: Final = {
     "referrerPoints": REFERRER_POINTS, "refereePoints": REFEREE_POINTS, "invitesPerBatch": 100, "invitesPerDay": 100,
     "invitesLifetime": 100, "inviteLifetimeDays": 30, "convertsOn": "JOIN",
 }  # fmt: skip
+PROGRAM: Final = f"query {{ referralProgram {{ {' '.join(REFERRALS)} }} }}"
 REWARD_NAME: Final = "Complete Journey: thank you"
 
 
@@ -269,7 +266,8 @@ class Performance:
         self._made: set[int] = set()
         self._sent: set[int] = set()
         self._late = [household for household in journey.households if is_late(household)]
-        self._invited = {latecomer for each in journey.invitations for latecomer in each.latecomers}
+        brought = journey.brought
+        self._unbrought = [household for household in self._late if household not in brought]
         self._late_receipts = defaultdict[int, list[Receipt]](list)
         for receipt in journey.receipts:
             if is_late(receipt.household):
@@ -281,8 +279,8 @@ class Performance:
             "pools": Tally(len(journey.campaigns)),
             "codes": Tally(sum(campaign.codes for campaign in journey.campaigns)),
             "sent": Tally(len(journey.receipts)),
-            "referrals": Tally(sum(len(each.latecomers) for each in journey.invitations)),
-            "latecomers": Tally(len(self._late) - sum(len(each.latecomers) for each in journey.invitations)),
+            "referrals": Tally(len(brought)),
+            "latecomers": Tally(len(self._unbrought)),
             "found": Tally(sum(map(len, self._late_receipts.values()))),
             "redemptions": Tally(len(journey.spendings)),
             "purchases": Tally(len(journey.baskets)),
@@ -297,7 +295,7 @@ class Performance:
             ("pools", journey.campaigns, self._open),
             ("sent", journey.campaigns, self._send),
             ("referrals", journey.invitations, self._bring),
-            ("latecomers", [each for each in self._late if each not in self._invited], self._enrol),
+            ("latecomers", self._unbrought, self._enrol),
             ("found", list(self._late_receipts.items()), self._find),
             ("redemptions", journey.spendings, self._redeem),
             ("purchases", journey.baskets, self._buy),

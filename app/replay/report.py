@@ -58,7 +58,7 @@ def tell_mapping(console: Console, journey: Journey) -> None:
         "referrals": "The data doesn't say who knows whom. A latecomer is brought by whichever other household of a "
         "lower number shopped last where it shopped first, before it did; by nobody if there is none. Joining is what "
         f"converts, for {REFERRER_POINTS} and {REFEREE_POINTS} points: the merchant's referral program is set to that. "
-        f"{sum(len(each.latecomers) for each in journey.invitations):,} join by an invite.",
+        f"{len(journey.brought):,} join by an invite.",
         "redemptions": f"{journey.redemption_rows:,} rows, one per coupon. A household has one code of a campaign, so "
         f"{journey.redemption_rows_merged:,} rows are merged into the first one of their household and campaign; "
         f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "

@@ -1,7 +1,7 @@
 """`flash stress`: the races that the engine's promises are about, fired at a running deployment, and a verdict.
 
 races.py    what is fired, and what has to come of it
-report.py   what is said before and after
+report.py   what came of it
 """
 
 import asyncio
