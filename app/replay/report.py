@@ -32,6 +32,11 @@ class Tally:
         self.refused[reason] += things
 
     @property
+    def ended(self) -> int:
+        """How many of the wanted things came to an end."""
+        return self.new + self.replayed + self.untried + self.refused.total()
+
+    @property
     def clean(self) -> bool:
         """Whether everything that was tried ended in success or replay, and everything was tried."""
         return not self.refused and not self.untried

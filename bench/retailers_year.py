@@ -1,0 +1,50 @@
+"""S9: the retailer's year through GraphQL over HTTP: the first households' whole year, for all of them take minutes."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from app.context import Viewer
+from bench.whole import flash, whole_engine
+
+#: Of 2,469: about a tenth of the baskets. FLASH_BENCH_HOUSEHOLDS=2469 plays all.
+HOUSEHOLDS = int(os.environ.get("FLASH_BENCH_HOUSEHOLDS", "250"))
+API_PROCESSES = 2
+
+
+async def measure(_viewer: Viewer) -> list[str]:
+    """Return what the replay says at its end, and what a second one does."""
+    with tempfile.TemporaryDirectory(prefix="flash-bench-") as directory:
+        data = Path(directory) / "data"
+        async with whole_engine(data, "--api-processes", str(API_PROCESSES)) as engine:
+            first = await _played(engine["url"], data)
+            begun = time.monotonic()
+            again = await _played(engine["url"], data)
+            seconds = time.monotonic() - begun
+    done_again = sum(int(line.split()[2].replace(",", "")) for line in again if _is_row(line))
+    return [
+        f"{HOUSEHOLDS:,} households, {API_PROCESSES} API processes. "
+        f"Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
+        "",
+        "```",
+        *first,
+        "```",
+        "",
+        f"Played again, {done_again} things were done anew in {seconds:.0f} s, and the last line was: {again[-1]}",
+    ]
+
+
+async def _played(url: str, data: Path) -> list[str]:
+    """Play, and return the report's table and what follows it. Raises RuntimeError when anything was refused."""
+    replay = await flash("replay", "--url", url, "--data", str(data), "--households", str(HOUSEHOLDS))
+    printed, _ = await replay.communicate()
+    lines = printed.decode().rstrip().splitlines()
+    if replay.returncode != 0:
+        raise RuntimeError(f"the replay ended with {replay.returncode}: {lines[-3:]}")
+    return lines[next(number for number, line in enumerate(lines) if line.split()[:2] == ["wanted", "new"]) :]
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line of the report is one of its table: a name, then six or seven figures."""
+    return len(line.split()) >= 7 and line.split()[1].replace(",", "").isdecimal()

@@ -1,0 +1,35 @@
+"""S8: from `flash up` to ready, on a new data directory and on one that was there, with the demo merchant in it."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from app.context import Viewer
+from bench.whole import whole_engine
+
+STARTS = 5
+
+
+async def measure(_viewer: Viewer) -> list[str]:
+    """Return the table of S8."""
+    with tempfile.TemporaryDirectory(prefix="flash-bench-") as directory:
+        data = Path(directory) / "data"
+        cold, *warm = [await _seconds_to_ready(data) for _ in range(1 + STARTS)]
+    return [
+        f"From starting the process until it says that it is ready, {STARTS} times. "
+        f"Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
+        "",
+        "| data directory | seconds | goal |",
+        "|---|---:|---|",
+        f"| new: servers initialised, tables and demo made | {cold:.1f} | |",
+        f"| there already (median) | {median(warm):.1f} | ≤ 3 on a quiet machine |",
+        f"| there already (the slowest) | {max(warm):.1f} | |",
+    ]
+
+
+async def _seconds_to_ready(data: Path) -> float:
+    begun = time.monotonic()
+    async with whole_engine(data):
+        return time.monotonic() - begun
