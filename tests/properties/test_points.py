@@ -222,7 +222,7 @@ async def test_any_walk_keeps_the_ledger_exact(api: Api, shop: Shop) -> None:
 
     how = settings(
         deadline=None,
-        max_examples=25,
+        max_examples=12,
         stateful_step_count=30,
         derandomize=True,
         suppress_health_check=list(HealthCheck),

@@ -220,7 +220,7 @@ async def test_any_walk_pays_for_conversions_that_stand_and_for_nothing_else(api
 
     how = settings(
         deadline=None,
-        max_examples=20,
+        max_examples=12,
         stateful_step_count=25,
         derandomize=True,
         suppress_health_check=list(HealthCheck),
