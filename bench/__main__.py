@@ -10,6 +10,7 @@ from bench import (
     api_processes,
     claim_buffers,
     claim_cpu,
+    claim_profile,
     create_campaign,
     export,
     generate_codes,
@@ -20,7 +21,9 @@ from bench import (
     live_wallet,
     points_buffers,
     portfolio,
+    retailers_year,
     round_trips,
+    start,
     webhooks,
 )
 from bench.world import run
@@ -28,6 +31,7 @@ from bench.world import run
 RESULTS = Path(__file__).parent / "RESULTS.md"
 MEASUREMENTS = {
     "S1: CPU per claim": claim_cpu.measure,
+    "S1: whose CPU": claim_profile.measure,
     "S2: buffers per claim": claim_buffers.measure,
     "S3: SQL round trips per operation": round_trips.measure,
     "S4: 5,000 codes": generate_codes.measure,
@@ -41,6 +45,8 @@ MEASUREMENTS = {
     "S7: reading a snapshot": graph_reads.measure,
     "Snapshots beside claims": graph_beside_claims.measure,
     "Exports": export.measure,
+    "S8: from start to ready": start.measure,
+    "S9: a retailer's year": retailers_year.measure,
     "S10: API processes": api_processes.measure,
 }
 

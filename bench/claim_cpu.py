@@ -65,7 +65,7 @@ async def measure(_viewer: Viewer) -> list[str]:
             for name, process, one in (("engine", engine, claim), ("bare", bare, claim_bare)):
                 before = cpu_seconds(process)
                 waiting = iter(crowd)
-                await asyncio.gather(*(_claim_all(one, waiting) for _ in range(CLIENTS)))
+                await asyncio.gather(*(claim_all(one, waiting) for _ in range(CLIENTS)))
                 # The first turn makes both load and plan what they do once.
                 if turn:
                     spent[name].append((cpu_seconds(process) - before) / len(crowd) * 1000)
@@ -84,7 +84,8 @@ async def measure(_viewer: Viewer) -> list[str]:
     ]
 
 
-async def _claim_all(one: Any, waiting: Iterator[UUID]) -> None:
+async def claim_all(one: Any, waiting: Iterator[UUID]) -> None:
+    """Claim for one member after the other. Raises RuntimeError when a claim got no code of its own."""
     for member_id in waiting:
         if (await one(member_id)).get("replayed") is not False:
             raise RuntimeError("a measured claim got no code of its own")

@@ -170,12 +170,12 @@ async def valkey(data: DataDirectory) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def api_process(
-    data: DataDirectory, database_url: str, redis_url: str
+    data: DataDirectory, database_url: str, redis_url: str, *program: str
 ) -> AsyncIterator[tuple[psutil.Process, str]]:
-    """Run one API process. Yields it and the address of its sockets."""
+    """Run one API process, by `flash` or by another program around it. Yields it and the address of its sockets."""
     with contextlib.closing(bind("127.0.0.1", 0)) as listening:
         descriptor = listening.fileno()
-        arguments = [sys.executable, "-m", "app", "api", "--fd", str(descriptor)]
+        arguments = [sys.executable, "-m", *(program or ("app",)), "api", "--fd", str(descriptor)]
         variables = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
         async with some_process(arguments, data.logs / "api.log", descriptor, **variables) as process:
             async with asyncio.timeout(START_SECONDS_MAX):

@@ -18,7 +18,7 @@ async def measure(_viewer: Viewer) -> list[str]:
         data = Path(directory) / "data"
         cold, *warm = [await _seconds_to_ready(data) for _ in range(1 + STARTS)]
     return [
-        f"From starting the process until it says that it is ready, {STARTS} times. "
+        f"From starting the process until it says that it is ready; {STARTS} starts.",
         f"Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
         "",
         "| data directory | seconds | goal |",
