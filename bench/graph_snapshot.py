@@ -1,10 +1,9 @@
-"""S6: a snapshot's CPU and memory, and the quality of its layout, beside other libraries'.
+"""S6: a snapshot's CPU and memory, the quality of its layout, and how it holds still while the network grows.
 
 Stress is normalised and sampled: pairs of members of one component, (distance drawn - distance in ties)^2 /
 (distance in ties)^2, with the one scale for the whole picture that suits it best. Spread is the standard deviation of
-the lengths of edges over their mean. Lower is better for both. d3-force and ForceAtlas2 have 300 rounds and networkx
-50; they are measured where `npm install` was run in bench/comparisons, and networkx and scipy are installed. Each gets
-ten minutes of CPU for a layout.
+the lengths of edges over their mean. Lower is better for both. The same networks as other libraries lay them out are in
+[comparisons](comparisons/RESULTS.md), which takes longer.
 """
 
 import asyncio
@@ -12,12 +11,9 @@ import json
 import math
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
-from pathlib import Path
 from uuid import UUID
 
 import igraph
@@ -36,16 +32,7 @@ from bench.networks import grown, store
 
 Point = tuple[float, float]
 
-COMPARISONS = Path(__file__).parent / "comparisons"
 SECONDS_MAX = {10_000: 2, 100_000: 15}
-COMPARED_AT = (10_000, 100_000)
-#: What another library gets of a processor for one layout.
-COMPARED_SECONDS_MAX = 600
-COMPETITORS = {
-    "d3-force": ["node", "layouts.mjs", "d3"],
-    "graphology ForceAtlas2": ["node", "layouts.mjs", "forceAtlas2"],
-    "networkx spring_layout": [sys.executable, "spring.py"],
-}
 
 
 async def measure(_viewer: Viewer) -> list[str]:
@@ -81,17 +68,15 @@ async def _taken(edges: list[Edge]) -> float:
 
 
 def _layouts() -> list[str]:
-    lines: list[str] = []
-    for members in COMPARED_AT:
-        lines += ["", f"Layouts of the same {members:,} members:", ""]
-        lines += ["| layout | CPU | against ours | stress | spread |", "|---|---|---|---|---|"]
+    lines = ["", "| layout of | CPU | stress | spread |", "|---|---|---|---|"]
+    for members in SECONDS_MAX:
         network = measured(grown(members))
         begun = time.process_time()
-        ours = lay_out(network)
-        own = time.process_time() - begun
-        lines.append(_line("ours", own, own, network, ours.positions))
-        lines += [_compared(name, command, own, network) for name, command in COMPETITORS.items()]
-    return [*lines, "", *_days(measured(grown(COMPARED_AT[0])))]
+        layout = lay_out(network)
+        seconds = time.process_time() - begun
+        stress, spread = quality(network, layout.positions)
+        lines.append(f"| {members:,} members | {seconds:.2f} s | {stress:.2f} | {spread:.2f} |")
+    return [*lines, "", *_days(measured(grown(min(SECONDS_MAX))))]
 
 
 def _message(edges: list[Edge]) -> bytes:
@@ -115,29 +100,6 @@ def _drawn(message: bytes) -> tuple[float, float, bytes]:
     if process.returncode:
         raise RuntimeError("a measured drawing failed")
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, answer
-
-
-def _compared(name: str, command: list[str], own: float, network: Network) -> str:
-    """Lay the network out as another library does, in a process that gets ten minutes of CPU."""
-    if command[0] == "node" and not (COMPARISONS / "node_modules").exists():
-        return f"| {name} | not installed | | | |"
-    if command[0] != "node" and find_spec("networkx") is None:
-        return f"| {name} | not installed | | | |"
-    asked = json.dumps({"count": len(network.members), "links": network.links, "which": command[-1]})
-    run = subprocess.run(
-        ["sh", "-c", f'ulimit -t {COMPARED_SECONDS_MAX} && exec "$@"', "sh", *command],
-        cwd=COMPARISONS, input=asked, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if run.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
-        return f"| {name} | stopped after {COMPARED_SECONDS_MAX} s | | | |"
-    run.check_returncode()
-    answer = json.loads(run.stdout)
-    return _line(name, answer["seconds"], own, network, [(x, y) for x, y in answer["positions"]])
-
-
-def _line(name: str, seconds: float, own: float, network: Network, positions: list[Point]) -> str:
-    stress, spread = quality(network, positions)
-    return f"| {name} | {seconds:.2f} s | {seconds / own:.1f} | {stress:.2f} | {spread:.2f} |"
 
 
 def quality(network: Network, positions: list[Point], seed: int = 7) -> tuple[float, float]:

@@ -1,0 +1,72 @@
+"""`python -m bench.comparisons`: lay the same networks out by each library, and write RESULTS.md beside this file.
+
+Before that, `npm install --no-package-lock` in this directory and `pip install networkx scipy`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from app.graph.layout import lay_out
+from app.graph.network import Network, measure
+from bench.graph_snapshot import Point, quality
+from bench.networks import grown
+
+HERE = Path(__file__).parent
+MEMBERS = (2_000, 10_000, 100_000)
+#: What a library gets of a processor for one layout.
+SECONDS_MAX = 120
+OTHERS = {
+    "d3-force": ["node", "layouts.mjs", "d3"],
+    "graphology ForceAtlas2": ["node", "layouts.mjs", "forceAtlas2"],
+    "networkx spring_layout": [sys.executable, "spring.py"],
+}
+
+
+def main() -> None:
+    """Measure, print and write the tables."""
+    lines = [
+        "# Layouts, side by side",
+        "",
+        "Written by `python -m bench.comparisons`; stress and spread as in [S6](../RESULTS.md), lower is better.",
+        f"d3-force and ForceAtlas2 have 300 rounds and networkx 50; each gets {SECONDS_MAX} s of CPU for a layout.",
+    ]
+    for members in MEMBERS:
+        network = measure(grown(members))
+        begun = time.process_time()
+        ours = lay_out(network)
+        own = time.process_time() - begun
+        lines += ["", f"## {members:,} members", ""]
+        lines += ["| layout | CPU | against ours | stress | spread |", "|---|---|---|---|---|"]
+        lines.append(_line("ours", own, own, network, ours.positions))
+        lines += [_compared(name, command, own, network) for name, command in OTHERS.items()]
+        print("\n".join(lines[-5:]), flush=True)
+    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+
+
+def _compared(name: str, command: list[str], own: float, network: Network) -> str:
+    """Lay the network out as another library does, in a process of its own."""
+    asked = json.dumps({"count": len(network.members), "links": network.links, "which": command[-1]})
+    run = subprocess.run(
+        ["sh", "-c", f'ulimit -t {SECONDS_MAX} && exec "$@"', "sh", *command],
+        cwd=HERE, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}, input=asked,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if run.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
+        return f"| {name} | stopped after {SECONDS_MAX} s | | | |"
+    run.check_returncode()
+    answer = json.loads(run.stdout)
+    return _line(name, answer["seconds"], own, network, [(x, y) for x, y in answer["positions"]])
+
+
+def _line(name: str, seconds: float, own: float, network: Network, positions: list[Point]) -> str:
+    stress, spread = quality(network, positions)
+    return f"| {name} | {seconds:.2f} s | {seconds / own:.1f} | {stress:.2f} | {spread:.2f} |"
+
+
+if __name__ == "__main__":
+    main()
