@@ -10,9 +10,11 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types.scalar import ScalarDefinition
 
 _DATE_TIME: Final = re.compile(
-    r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})\Z",
+    r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-5][0-9])\Z",
     re.ASCII,
 )
+#: What the database's driver takes for -infinity and infinity: neither comes back as the instant that it was.
+_NO_INSTANTS: Final = frozenset({datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)})
 
 
 def described(value: str, description: str) -> str:
@@ -29,9 +31,12 @@ def parse_date_time(value: object) -> datetime:
     if not isinstance(value, str) or not _DATE_TIME.match(value):
         raise GraphQLError("DateTime must be RFC 3339 with an offset, like 2026-01-31T09:30:00Z.")
     try:
-        return datetime.fromisoformat(value).astimezone(UTC)
+        instant = datetime.fromisoformat(value).astimezone(UTC)
     except (ValueError, OverflowError):
         raise GraphQLError("DateTime names a day or a time that doesn't exist.") from None
+    if instant in _NO_INSTANTS:
+        raise GraphQLError("DateTime must be after the first instant of the year 1 and before the last one of 9999.")
+    return instant
 
 
 def serialize_date_time(value: datetime) -> str:
