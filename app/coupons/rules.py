@@ -129,7 +129,9 @@ def owned_reason(code: PresentedCode | None, order: Order) -> CodeRejectionReaso
         return CodeRejectionReason.UNKNOWN
     if code.state == "AVAILABLE":
         return CodeRejectionReason.NOT_ALLOCATED
-    if not code.terms.transferable and not is_owner(code, order):
+    # A code that was revoked in stock is nobody's: that it belongs to someone else wouldn't be true.
+    is_owned = code.owner is not None or code.email_index is not None
+    if is_owned and not code.terms.transferable and not is_owner(code, order):
         return CodeRejectionReason.NOT_OWNER
     return None
 

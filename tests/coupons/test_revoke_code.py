@@ -10,6 +10,11 @@ mutation ($input: RevokeCodeInput!) {{
   }}
 }}
 """
+REVEAL = """
+mutation ($input: RevealCodeInput!) {
+  answer: revealCode(input: $input) { ... on RevealCodeSuccess { code { text masked } } }
+}
+"""
 FIRST_CODE = "query ($id: ID!) { pool(id: $id) { codes(first: 1, state: AVAILABLE) { edges { node { id } } } } }"
 LAST_EVENTS = "query { events(first: 2) { edges { node { type subjectId reason actor } } } }"
 
@@ -37,7 +42,7 @@ async def test_a_revoked_code_is_dead_and_a_fresh_one_takes_its_place(shop: Shop
     assert rejected["rejections"] == [{"masked": code["masked"], "reason": "REVOKED"}]
 
 
-async def test_a_code_in_stock_can_be_revoked_without_a_replacement(shop: Shop) -> None:
+async def test_a_code_in_stock_can_be_revoked_without_a_replacement_and_says_so(shop: Shop) -> None:
     pool = await shop.pool(codes=1)
     code = (await shop.data(FIRST_CODE, {"id": pool["id"]}))["pool"]["codes"]["edges"][0]["node"]
 
@@ -50,6 +55,11 @@ async def test_a_code_in_stock_can_be_revoked_without_a_replacement(shop: Shop) 
     }  # fmt: skip
     member = await shop.member()
     assert (await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"]))["__typename"] == "PoolExhausted"
+    revealed = (await shop.do(REVEAL, codeId=code["id"], reason="a customer asks"))["code"]
+    rejected = await shop.do(
+        REDEEM_CODES, codes=[revealed["text"]], orderId="o", orderAmount=usd(100), memberId=member["id"]
+    )
+    assert rejected["rejections"] == [{"masked": revealed["masked"], "reason": "REVOKED"}]
 
 
 async def test_the_replacement_of_an_exhausted_pool_can_be_claimed(shop: Shop) -> None:
