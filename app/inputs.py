@@ -108,7 +108,7 @@ class Problems:
     def email(self, path: str, value: str) -> str:
         """Check an address. Returns it normalised."""
         address = normalise_email(value)
-        if not _EMAIL.fullmatch(address) or any(unicodedata.category(c) == "Cc" for c in address):
+        if not _EMAIL.fullmatch(address) or any(unicodedata.category(c) in {"Cc", "Cf"} for c in address):
             self.add(path, "must be an e-mail address")
         return address
 

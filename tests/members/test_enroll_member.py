@@ -198,6 +198,7 @@ async def test_twenty_enrolments_of_one_address_at_once_make_one_member(shop: Sh
         "a@example.com, b@example.com",
         "a\x00@example.com",
         "a\n@example.com",
+        "a\u200b@example.com",
         "a@example.com\x00",
         "a" * 65 + "@example.com",
         "a@" + "b" * 64 + ".com",
