@@ -415,7 +415,11 @@ def _present(error: GraphQLError) -> dict[str, Any]:
 
 def _invalid(parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], code: str) -> list[GraphQLError]:
     """Return what is wrong by these rules, without guesses at what was meant: they would spell the schema out."""
-    return coded(validate(schema._schema, parsed, rules, hide_suggestions=True), code)
+    errors = validate(schema._schema, parsed, rules, hide_suggestions=True)
+    for error in errors:
+        # One rule guesses all the same.
+        error.message = error.message.partition(" Did you mean ")[0]
+    return coded(errors, code)
 
 
 def coded(errors: list[GraphQLError], code: str) -> list[GraphQLError]:

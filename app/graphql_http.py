@@ -3,6 +3,7 @@
 Requests are judged in this order: method, Accept, body type, size, JSON, form, caller, document, operation, cost.
 """
 
+import re
 from typing import Any, Final
 
 import orjson
@@ -38,6 +39,7 @@ from app.patience import ClientLeftError, WhileWanted
 
 _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"
+_WEIGHT: Final = re.compile(r";\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
 _UNAUTHENTICATED: Final = "Send a valid key or token as `Authorization: Bearer …`."
 
 
@@ -162,16 +164,18 @@ class GraphQLEndpoint:
     async def _asked(self, request: Request) -> Asked:
         if request.method == "GET":
             given: Any = dict(request.query_params)
+            # A URL has no null: an empty name is how it says that there is none.
+            given["operationName"] = given.get("operationName") or None
             for name in ("variables", "extensions"):
                 if name in given:
-                    given[name] = _json(given[name].encode("utf-8", "surrogatepass"))
+                    given[name] = _json(given[name].encode("utf-8", "surrogatepass"), f"`{name}`")
         else:
             content_type, _, charset = request.headers.get("content-type", "").partition(";")
             if content_type.strip().lower() != _JSON or (
                 "charset" in charset.lower() and "utf-8" not in charset.lower()
             ):
                 raise BadRequestError(415, "The body must be application/json in UTF-8.")
-            given = _json(await _body(request, self._settings.body_bytes_max))
+            given = _json(await _body(request, self._settings.body_bytes_max), "The body")
         try:
             return Asked.of(given)
         except MalformedError as malformed:
@@ -191,20 +195,26 @@ def _refuse_mutation_by_get(request: Request, operation: Operation) -> None:
 
 
 def _negotiated(request: Request) -> str:
-    """Return the media type of the answer: the first of ours that Accept lists."""
+    """Return the media type of the answer: of ours the one that Accept weighs most, the first of equals."""
     if request.method not in {"GET", "POST"}:
         raise BadRequestError(405, "GraphQL is asked by GET or POST.", allow="GET, POST")
-    accepted = request.headers.get("accept", "*/*")
-    for position, entry in enumerate(accepted.split(",")):
-        media_type = entry.partition(";")[0].strip().lower()
-        if media_type == EVENT_STREAM and position == 0:
-            # Only there: some clients list it last on every request and expect JSON.
-            return EVENT_STREAM
-        if media_type in {_JSON, _RESPONSE_JSON}:
-            return media_type
-        if media_type in {"*/*", "application/*"}:
-            return _JSON
+    accepted = [_weighed(entry) for entry in request.headers.get("accept", "*/*").split(",")]
+    if accepted[0][0] == EVENT_STREAM and accepted[0][1] > 0:
+        # Only there: some clients list it last on every request and expect JSON.
+        return EVENT_STREAM
+    ours = [each for each in (_JSON, _RESPONSE_JSON) if (each, 0) not in accepted]
+    for media_type, weight in sorted(accepted, key=lambda each: -each[1]):
+        meant = ours if media_type in {"*/*", "application/*"} else [each for each in ours if each == media_type]
+        if meant and weight > 0:
+            return meant[0]
     raise BadRequestError(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {EVENT_STREAM}.")
+
+
+def _weighed(entry: str) -> tuple[str, float]:
+    """Return a media type of Accept and its weight: 1 unless told, 0 for one that must not come."""
+    media_type, _, parameters = entry.partition(";")
+    weight = _WEIGHT.search(f";{parameters}")
+    return media_type.strip().lower(), float(weight[1]) if weight else 1.0
 
 
 async def _body(request: Request, bytes_max: int) -> bytes:
@@ -220,11 +230,11 @@ async def _body(request: Request, bytes_max: int) -> bytes:
     return bytes(body)
 
 
-def _json(raw: bytes) -> Any:
+def _json(raw: bytes, what: str) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
-        raise BadRequestError(400, "The body is not JSON.") from None
+        raise BadRequestError(400, f"{what} is not JSON.") from None
 
 
 def _request_errors(errors: list[GraphQLError], media_type: str) -> Response:
