@@ -1,7 +1,11 @@
-"""uvicorn's HTTP protocol with what it lacks: a greatest size of a request's head, deadlines for it and its body."""
+"""uvicorn's HTTP protocol with what it lacks: a greatest size of a request's head, deadlines for it and its body.
+
+An offer of another protocol is passed over, as RFC 9110 has it: some clients of HTTP/2 make one with every request.
+"""
 
 import asyncio
 import logging
+import re
 from typing import Any, Final
 
 import httptools
@@ -18,6 +22,9 @@ log = logging.getLogger("flash.http")
 _REASONS: Final = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
 #: A body in chunks of a byte takes six times its size.
 _CHUNKED_TIMES_MAX: Final = 8
+#: The parser takes the body after such a header for the other protocol: it would be lost, or read as a request.
+_OFFER: Final = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*(?=\r\n)", re.IGNORECASE)
+_OF_BODIES: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -38,6 +45,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._bytes = 0
         self._is_in_head = True
         self._is_coming = True
+        #: Whether what comes next begins a request.
+        self._is_new = True
         self._is_too_large = False
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -53,6 +62,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and see what is still to come."""
+        if self._is_new and b"pgrade" in data:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _OFFER.sub(b"", head + end[:2]) + end[2:] + rest
         self._bytes += len(data)
         was_in_head = self._is_in_head
         super().data_received(data)
@@ -78,21 +90,29 @@ class LimitedProtocol(HttpToolsProtocol):
         """Begin with the next request."""
         self._is_in_head = True
         self._is_coming = True
+        self._is_new = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Refuse a head that is too large, however it came. It is measured only if it may be."""
+        """Refuse a head that is too large, however it came, and an offer of another protocol that came in pieces.
+
+        It is measured only if it may be too large.
+        """
         if self._bytes > self._head_bytes_max:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self._head_bytes_max:
                 self._is_too_large = True
                 raise httptools.HttpParserError
+        has_body = self.parser.should_upgrade() and not _OF_BODIES.isdisjoint(name for name, _ in self.headers)
+        if has_body and not self._should_upgrade():
+            raise httptools.HttpParserError
         self._is_in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Wait for the next request, as long as uvicorn keeps the connection."""
         self._is_coming = False
+        self._is_new = True
         self._is_in_head = True
         self._bytes = 0
         super().on_message_complete()

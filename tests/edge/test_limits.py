@@ -47,7 +47,7 @@ async def lock(worker_database: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def _exchange(api: Api, *sent: bytes) -> tuple[int, bytes]:
+async def _exchange(api: Api, *sent: bytes, answered: bytes = b"ok") -> tuple[int, bytes]:
     """Send raw bytes, each after an answer to those before. Returns the last answer's status and all that came."""
     host, port = api.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -56,7 +56,7 @@ async def _exchange(api: Api, *sent: bytes) -> tuple[int, bytes]:
         async with asyncio.timeout(PATIENCE_SECONDS):
             for each in sent[:-1]:
                 writer.write(each)
-                first += await reader.readuntil(b"ok")
+                first += await reader.readuntil(answered)
             writer.write(sent[-1])
             answer = await reader.read()
     finally:
@@ -104,6 +104,36 @@ async def test_what_is_no_http_is_a_bad_request(strict_api: Api) -> None:
             400,
             "Invalid HTTP request received.",
         )
+
+
+async def test_an_offer_of_another_protocol_is_passed_over(strict_api: Api, shop: Shop) -> None:
+    """Clients of HTTP/2 make one with every request; the body behind it must be neither lost nor read as a request."""
+    body = json.dumps({"query": ROLE}).encode()
+    offer = ("Connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
+    asking = (f"Authorization: Bearer {shop.admin}", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    head = _head(*offer, *asking, "Expect: 100-continue", verb="POST", path="/graphql")
+    last = _head("Connection: close")
+
+    at_once = (await _exchange(strict_api, head + body + last))[1]
+    body_apart = (await _exchange(strict_api, head, body + last, answered=b"Continue\r\n\r\n"))[1]
+    # That it is an offer was seen too late: nothing behind it is read.
+    head_in_pieces = await _exchange(strict_api, _head() + head[:100], head[100:] + body)
+
+    assert (at_once.count(b"HTTP/1.1 200 OK"), at_once.count(b'"ADMIN"')) == (2, 1)
+    assert (body_apart.count(b"HTTP/1.1 200 OK"), body_apart.count(b'"ADMIN"')) == (2, 1)
+    assert head_in_pieces[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [(["Content-Length: 2"], 400), ([f"X{number}: y" for number in range(130)], 431), (["X: " + "y" * 9_000], 431)],
+    ids=["a body", "many headers", "a long header"],
+)
+async def test_a_handshake_that_cannot_be_read_is_refused(strict_api: Api, lines: list[str], status: int) -> None:
+    shake = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+    sent = _head(*shake, "Sec-WebSocket-Version: 13", *lines, path="/graphql")
+
+    assert (await _exchange(strict_api, sent + b"{}"))[0] == status
 
 
 @pytest.mark.parametrize(
