@@ -43,13 +43,13 @@ async def prove(authorization: str | None) -> Proof | None:
     """Return what this header proves, or None if it proves nobody.
 
     An API key is looked up again after `api_key_cache_seconds`, so a revoked one stops within that time on every
-    process; a member token stands until it expires.
+    process, and at once on the one that revoked it; a member token stands until it expires.
     """
     scheme, _, credential = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not credential or len(credential) > _CREDENTIAL_LENGTH_MAX:
         return None
     kept = _kept.get(credential)
-    if kept is not None and kept[0] > time.monotonic():
+    if kept is not None and kept[0] > time.monotonic() and kept[1].viewer.actor not in api_keys.revoked_here:
         return kept[1]
     proof, kept_seconds = await (
         _api_key(credential) if credential.startswith(api_keys.PREFIX) else _member(credential)

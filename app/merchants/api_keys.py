@@ -11,6 +11,9 @@ from app.database import Row, Tx, database
 
 PREFIX: Final = "flash_"
 
+#: The keys that this process revoked, by id: what it keeps of them doesn't stand any more.
+revoked_here: Final[set[str]] = set()
+
 INSERT = """
 INSERT INTO api_key (merchant_id, id, label, role, secret_hash, created_at)
 VALUES ($1, $2, $3, $4, $5, now())
