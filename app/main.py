@@ -163,6 +163,8 @@ def application(configured: Settings | None = None) -> Starlette:
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ]
     app = Starlette(routes=routes, lifespan=lifespan)
+    # Its redirects name the host that the caller names, by http: behind a proxy a credential would follow them.
+    app.router.redirect_slashes = False
     app.state.streams = streams
     app.add_middleware(CrossOrigin, origins)
     app.add_middleware(Headers)

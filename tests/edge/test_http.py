@@ -371,7 +371,7 @@ async def test_a_field_that_fails_is_an_answer_with_data_under_both_media_types(
         assert [error["path"] for error in answer["errors"]] == [["wallet"]]
 
 
-@pytest.mark.parametrize("path", ["/graphql/x", "/nowhere", "/.env", "/healthz/x", "/assets/../../main.py"])
+@pytest.mark.parametrize("path", ["/graphql/x", "/graphql/", "/nowhere", "/.env", "/healthz/x", "/assets/../../main.py"])
 async def test_what_is_not_there_is_not_found(shop: Shop, path: str) -> None:
     response = await shop.http.get(shop.url.removesuffix("/graphql") + path)
 
