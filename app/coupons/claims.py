@@ -273,9 +273,9 @@ async def claim(
     raise Refused(exhausted(tried))
 
 
-def exhausted(tried: list[UUID]) -> PoolExhausted:
+def exhausted(tried: list[UUID], message: str | None = None) -> PoolExhausted:
     """Return the refusal that names the pools that were asked."""
-    message = (
+    message = message or (
         "The pool has no code left." if len(tried) == 1 else "Neither the pool nor its fallbacks have a code left."
     )
     return PoolExhausted(message=message, pools_tried=[strawberry.ID(ids.encode("pool", each)) for each in tried])

@@ -345,7 +345,7 @@ async def _pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]
         # Claims that it waited for took some; as long as the stock has enough, others are left.
         stock = await tx.row(IN_STOCK, viewer.merchant_id, pool_id)
         if stock is None or stock["available"] < count:
-            raise Refused(exhausted([pool_id]))
+            raise Refused(exhausted([pool_id], "The pool has too few codes left for these recipients."))
     return codes
 
 

@@ -517,8 +517,10 @@ async def test_too_few_codes_are_none_and_a_campaign_never_falls_back(shop: Shop
     refused = await shop.refused(CREATE_CAMPAIGN, name="Spring", poolId=pool["id"], recipients=recipients)
 
     assert refused == {
-        "__typename": "PoolExhausted", "message": "The pool has no code left.", "poolsTried": [pool["id"]]
-    }  # fmt: skip
+        "__typename": "PoolExhausted",
+        "message": "The pool has too few codes left for these recipients.",
+        "poolsTried": [pool["id"]],
+    }
     missing = await shop.refused(
         CREATE_CAMPAIGN, name="Spring", poolId=pool["id"], recipients=[*recipients, {"memberId": NOBODY}]
     )
