@@ -233,7 +233,11 @@ async def _body(request: Request, bytes_max: int) -> bytes:
 def _json(raw: bytes, what: str) -> Any:
     try:
         return orjson.loads(raw)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
+        if "surrogate in string" in error.msg:
+            # JSON's grammar lets it pass: it is what somebody put in, not how it came.
+            message = f"{what} holds half of a surrogate pair, which is no text."
+            raise BadRequestError(400, message, code="BAD_USER_INPUT") from None
         raise BadRequestError(400, f"{what} is not JSON.") from None
 
 
