@@ -24,14 +24,18 @@ class VerifiedToken:
 
 
 def issue(tenant: Tenant, member_id: UUID, lifetime_seconds: int) -> tuple[str, datetime]:
-    """Return a token for a member and when it expires (whole seconds, UTC)."""
-    now = datetime.now(UTC).replace(microsecond=0)
+    """Return a token for a member and when it expires (UTC, to the millisecond).
+
+    In whole seconds a token for a second would expire within it, perhaps before it arrives.
+    """
+    now = datetime.now(UTC)
+    now = now.replace(microsecond=now.microsecond // 1000 * 1000)
     expires_at = now + timedelta(seconds=lifetime_seconds)
     claims = {
         "iss": ids.encode("merchant", tenant.id),
         "sub": ids.encode("member", member_id),
-        "iat": now,
-        "exp": expires_at,
+        "iat": now.timestamp(),
+        "exp": expires_at.timestamp(),
     }
     return jwt.encode(claims, tenant.keys.token_key, algorithm=_ALGORITHM), expires_at
 
@@ -54,10 +58,11 @@ def verify(token: str, tenant: Tenant) -> VerifiedToken | None:
             tenant.keys.token_key,
             algorithms=[_ALGORITHM],
             issuer=ids.encode("merchant", tenant.id),
-            options={"require": _REQUIRED},
+            # PyJWT would cut the expiry to whole seconds; it is looked at below.
+            options={"require": _REQUIRED, "verify_exp": False},
         )
     except jwt.InvalidTokenError:
         return None
     member_id = ids.decode("member", claims["sub"])
-    seconds_left = claims["exp"] - time.time()
+    seconds_left = claims["exp"] - time.time() if isinstance(claims["exp"], int | float) else 0.0
     return VerifiedToken(member_id, seconds_left) if member_id is not None and seconds_left > 0 else None
