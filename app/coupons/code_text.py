@@ -16,7 +16,11 @@ RANDOM_CHARACTERS: Final = 12
 _BODY_CHARACTERS: Final = RANDOM_CHARACTERS + 1
 _VALUES: Final = {character: value for value, character in enumerate(ALPHABET)}
 _ALIASES: Final = str.maketrans({"O": "0", "I": "1", "L": "1"})
-_IGNORED: Final = str.maketrans("", "", " -\t")
+#: Spaces, dashes and what nobody sees, as word processors, mails and scanners put them in: the line's end, too.
+_IGNORED: Final = dict.fromkeys(
+    [*b"\t\n\v\f\r -", 0x85, 0xA0, 0xAD, 0x1680, *range(0x2000, 0x2016), 0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x2212,
+     0x3000, 0xFE58, 0xFE63, 0xFEFF, 0xFF0D]
+)  # fmt: skip
 _MASK: Final = "••••"
 
 

@@ -15,6 +15,8 @@ KINDS = st.sampled_from(list(PREFIXES))
 TYPED = {character: {character, character.lower()} for character in ALPHABET}
 TYPED["0"] |= set("Oo")
 TYPED["1"] |= set("IiLl")
+#: What may stand between and around them: spaces, dashes, and what a scanner, a mail or a word processor adds.
+GAPS = " -\t\r\n\u00a0\u00ad\u2009\u200b\u2011\u2013\u2014\u2028\u202f\u2212\u3000\ufeff"
 
 
 @st.composite
@@ -32,7 +34,7 @@ def typed(draw: st.DrawFn) -> tuple[str, str]:
     code = draw(codes())
     prefix = "".join(draw(st.sampled_from([character, character.lower()])) for character in code[:3])
     body = "".join(draw(st.sampled_from(sorted(TYPED[character]))) for character in code[4:])
-    gaps = draw(st.lists(st.text(" -\t", max_size=3), min_size=17, max_size=17))
+    gaps = draw(st.lists(st.text(GAPS, max_size=3), min_size=17, max_size=17))
     return code, "".join(gap + character for gap, character in zip(gaps, prefix + body + " ", strict=True))
 
 
