@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 MONEY_MAX: Final = 10**15
 KEY_LENGTH_MAX: Final = 200
+#: Twice what an address may be, because each letter may come apart from its accent.
+_EMAIL_TYPED_MAX: Final = 508
 _EMAIL: Final = re.compile(
     r"(?=.{3,254}\Z)[^\s@\"(),:;<>\[\\\]]{1,64}@([^\W_]([\w-]{0,61}[^\W_])?\.)+[^\W_]([\w-]{0,61}[^\W_])?"
 )
@@ -43,8 +45,16 @@ def money(amount_minor: int | None, currency: str) -> Money | None:
 
 
 def normalise_email(address: str) -> str:
-    """Return the address as it is compared: NFKC, trimmed, lower case. Some capitals compose only once lower."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", address).strip().lower())
+    """Return the address as it is compared: NFKC, trimmed, lower case. Some capitals compose only once lower.
+
+    What is too long to become an address is empty: accents are put in order in the square of their number, so that a
+    megabyte of them would hold the process up for minutes.
+    """
+    typed = address.strip()
+    if len(typed) > _EMAIL_TYPED_MAX:
+        return ""
+    composed = unicodedata.normalize("NFKC", typed).strip().lower()
+    return unicodedata.normalize("NFKC", composed) if len(composed) <= _EMAIL_TYPED_MAX else ""
 
 
 def node_id(kind: ids.Kind, what: str, text: str) -> UUID:

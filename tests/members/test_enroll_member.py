@@ -207,6 +207,7 @@ async def test_twenty_enrolments_of_one_address_at_once_make_one_member(shop: Sh
         "a@" + "b" * 10_000 + ".com",
         "a@" + "b." * 5_000 + "com",
         "\ufdfa" * 10_000,
+        pytest.param("a" + "\u0301\u0323" * 100_000 + "@example.com", id="more accents than can be put in order"),
     ],
 )
 async def test_what_is_no_address_is_refused_and_nothing_is_written(shop: Shop, address: str) -> None:
