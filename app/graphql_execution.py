@@ -49,6 +49,8 @@ log = logging.getLogger("flash.graphql")
 DOCUMENTS_KEPT_MAX: Final = 1000
 #: Longer documents are judged each time, so that the cache is bounded in bytes too.
 DOCUMENT_KEPT_LENGTH_MAX: Final = 20_000
+#: How many errors in variables are told. Each quotes the whole value: fifty of a large one take a second.
+VARIABLE_ERRORS_MAX: Final = 10
 
 T = TypeVar("T")
 
@@ -298,6 +300,7 @@ async def answer(
         operation_name=operation.name,
         executor_class=schema.execution_context_class,
         operation_extensions=None,
+        max_coercion_errors=VARIABLE_ERRORS_MAX,
         hide_suggestions=True,
     )
     result = executed if isinstance(executed, ExecutionResult) else await executed
@@ -318,6 +321,7 @@ async def _subscribe(
         raw_variable_values=variables,
         operation_name=operation.name,
         operation_extensions=None,
+        max_coercion_errors=VARIABLE_ERRORS_MAX,
         hide_suggestions=True,
     )
     if not isinstance(executor, Executor):

@@ -355,6 +355,17 @@ async def test_a_document_that_cannot_be_executed_has_a_code(shop: Shop, documen
         assert "Did you mean" not in response.text
 
 
+async def test_so_many_errors_in_variables_are_told_and_no_more(shop: Shop) -> None:
+    document = "mutation ($input: PoolIdInput!) { pausePool(input: $input) { __typename } }"
+    body = _asking(document, variables={"input": {f"unknown{number}": number for number in range(1_000)}})
+
+    errors = (await _send(shop, body)).json()["errors"]
+
+    assert len(errors) == 11
+    assert {error["extensions"]["code"] for error in errors} == {"BAD_USER_INPUT"}
+    assert errors[-1]["message"] == "Too many errors processing variables, error limit reached. Execution aborted."
+
+
 async def test_a_deep_document_after_a_deep_one_is_still_judged(shop: Shop) -> None:
     """A parser that overflowed its stack must leave the process as it was."""
     for _ in range(3):
