@@ -62,6 +62,9 @@ _INTROSPECTION: Final = _SCHEMA_FIELDS | {"__typename"}
 #: document of a kilobyte take longer than all other rules together; no client of ours comes near to this.
 overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 12_000
 
+#: What rules add to their errors that is nobody's business: one guesses all the same, one quotes Python's own errors.
+_ASIDES: Final = re.compile(r"( Did you mean |, but encountered error ).*", re.DOTALL)
+
 #: Wrong values are told apart from other validation errors: they are the user's input, not the client's document.
 _VALUE_RULES: Final = (ValuesOfCorrectTypeRule,)
 _DOCUMENT_RULES: Final = tuple(rule for rule in specified_rules if rule not in _VALUE_RULES)
@@ -421,8 +424,7 @@ def _invalid(parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], cod
     """Return what is wrong by these rules, without guesses at what was meant: they would spell the schema out."""
     errors = validate(schema._schema, parsed, rules, hide_suggestions=True)
     for error in errors:
-        # One rule guesses all the same.
-        error.message = error.message.partition(" Did you mean ")[0]
+        error.message = _ASIDES.sub("", error.message)
     return coded(errors, code)
 
 

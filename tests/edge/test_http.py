@@ -353,6 +353,7 @@ async def test_a_document_that_cannot_be_executed_has_a_code(shop: Shop, documen
         assert {error["extensions"]["code"] for error in answer["errors"]} == {code}
         assert "Traceback" not in response.text
         assert "Did you mean" not in response.text
+        assert "set_int_max_str_digits" not in response.text
 
 
 async def test_so_many_errors_in_variables_are_told_and_no_more(shop: Shop) -> None:
