@@ -56,13 +56,13 @@ class Endpoint:
         fitting: list[Proposal] = []
         self._format = prompt.response_format(facts)
         key = configured.advisor_api_key
-        client = openai.AsyncOpenAI(
-            api_key="none" if key is None else key.get_secret_value(),
-            base_url=configured.advisor_base_url,
-            timeout=configured.advisor_timeout_seconds,
-            max_retries=0,
-        )
         try:
+            client = openai.AsyncOpenAI(
+                api_key="none" if key is None else key.get_secret_value(),
+                base_url=configured.advisor_base_url,
+                timeout=configured.advisor_timeout_seconds,
+                max_retries=0,
+            )
             async with asyncio.timeout(configured.advisor_timeout_seconds), client:
                 conversation = prompt.messages(facts)
                 said, problems = await self._complete(client, conversation)
@@ -76,7 +76,8 @@ class Endpoint:
             raised = Unanswered(f"The endpoint didn't answer within {seconds}.")
         except openai.APIStatusError as error:
             raised = Unanswered(f"The endpoint answered with status {error.status_code}.")
-        except (openai.OpenAIError, httpx2.HTTPError):
+        except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, UnicodeError):
+            # The last two are a configured address that is none, and a key that no header can hold.
             raised = Unanswered("The endpoint can't be reached, or broke off.")
         except Unanswered as unanswered:
             raised = unanswered
@@ -187,7 +188,7 @@ def _pause(retry_after: str | None) -> float:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(retry_after).astimezone(UTC) - datetime.now(UTC)).total_seconds()
-        except ValueError:
+        except (ValueError, OverflowError):
             return _PAUSE_SECONDS
     if not math.isfinite(seconds) or seconds > RETRY_AFTER_SECONDS_MAX:
         raise Unanswered("The endpoint is busy, and asks to be left alone for longer than a run waits.")

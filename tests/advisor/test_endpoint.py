@@ -189,6 +189,19 @@ async def test_an_endpoint_that_is_silent_or_away_leaves_the_rules(
     _by_rules(await advised(other_shop), "The endpoint can't be reached, or broke off.")
 
 
+@pytest.mark.parametrize(("name", "wrong"), [("BASE_URL", "http://[::1"), ("API_KEY", "kéy")])
+async def test_an_endpoint_that_is_configured_wrongly_leaves_the_rules(
+    shop: Shop, model: ModelServer, monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
+) -> None:
+    monkeypatch.setattr("app.advisor.endpoint._PAUSE_SECONDS", 0.0)
+    monkeypatch.setenv(f"FLASH_ADVISOR_{name}", wrong)
+    settings.cache_clear()
+    await shop.pool(codes=2)
+
+    _by_rules(await advised(shop), "The endpoint can't be reached, or broke off.")
+    assert model.requests == []
+
+
 async def test_without_an_endpoint_rules_advise_and_say_so(shop: Shop) -> None:
     assert "FLASH_ADVISOR_BASE_URL" not in os.environ
     await shop.pool(codes=2)
@@ -202,7 +215,7 @@ async def test_without_an_endpoint_rules_advise_and_say_so(shop: Shop) -> None:
 LATER = "in a second"
 
 
-@pytest.mark.parametrize("retry_after", ["0", "-3", "soon", "", LATER])
+@pytest.mark.parametrize("retry_after", ["0", "-3", "soon", "", "Fri, 31 Dec 9999 23:59:59 -1200", LATER])
 async def test_a_busy_endpoint_is_asked_again_when_it_says(
     shop: Shop, model: ModelServer, monkeypatch: pytest.MonkeyPatch, retry_after: str
 ) -> None:
