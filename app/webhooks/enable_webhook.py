@@ -10,6 +10,7 @@ from app.inputs import node_id
 from app.operations import Info, NotFound, mutation, not_found
 from app.webhooks.create_webhook import refuse_beyond_limit
 from app.webhooks.deliver import JOB
+from app.webhooks.deliveries import lease_seconds
 from app.webhooks.disable_webhook import WhichWebhook
 from app.webhooks.queries import find_webhook
 from app.webhooks.types import WEBHOOK_COLUMNS, Webhook, WebhookLimitReached
@@ -39,12 +40,16 @@ WITH w AS (
 )
 SELECT {WEBHOOK_COLUMNS} FROM w
 """
-# Whatever waits first of its subject has its turn at once, however long its next attempt was away.
+#: More would not be changed within the time that a statement has; they are attempted when it is their time.
+RESUMED_MAX: Final = 5_000
+# Whatever was never attempted is due. What was has its turn at once, however long its next attempt was away; what is
+# being attempted has it within $3 seconds, and is left alone.
 RESUME: Final = """
 UPDATE webhook_delivery SET next_attempt_at = now()
 WHERE merchant_id = $1 AND id = ANY(ARRAY(
-    SELECT DISTINCT ON (subject_id) id FROM webhook_delivery
-    WHERE merchant_id = $1 AND webhook_id = $2 AND state = 'PENDING' ORDER BY subject_id, position
+    SELECT id FROM webhook_delivery
+    WHERE merchant_id = $1 AND webhook_id = $2 AND next_attempt_at > now() + make_interval(secs => $3)
+    ORDER BY next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED
 ))
 """
 
@@ -65,7 +70,7 @@ async def enable_webhook(info: Info, input: WhichWebhook) -> EnableWebhookResult
             now = await refuse_beyond_limit(tx, viewer.merchant_id)
             row = await tx.row(ENABLE, viewer.merchant_id, webhook_id, now, ids.new(), viewer.actor)
             if row is not None:
-                await tx.row(RESUME, viewer.merchant_id, webhook_id)
+                await tx.row(RESUME, viewer.merchant_id, webhook_id, lease_seconds(), RESUMED_MAX)
         await doorbell.ring(JOB)
         found = row or await find_webhook(viewer, input.webhook_id) or found
     return EnableWebhookSuccess(webhook=Webhook.of(found))

@@ -11,11 +11,13 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from app import ids
 from app.config import Settings
-from app.database import database
+from app.database import database, transaction
 from app.integrity.integrity_report import recompute
 from app.merchants import tenants
 from app.merchants.data_keys import next_encryption_key
 from app.merchants.reencrypt import reencrypt
+from app.webhooks.deliveries import lease_seconds
+from app.webhooks.enable_webhook import RESUME
 from app.webhooks.feed import make_deliveries
 from app.webhooks.signatures import sign
 from tests.factories import Shop, problems
@@ -37,6 +39,12 @@ from tests.webhooks.documents import (
 from tests.webhooks.receiver import receiving, status
 
 PUBLIC = "https://8.8.8.8/hooks/s3cret"
+#: The deliveries of a shop wait for so many seconds each, in the order in which they were made; which still do.
+WAIT = """
+UPDATE webhook_delivery d SET attempts = 1, next_attempt_at = now() + make_interval(secs => ($2::float8[])[d.position])
+WHERE merchant_id = $1
+"""
+WAITS = "SELECT next_attempt_at > now() AS waits FROM webhook_delivery WHERE merchant_id = $1 ORDER BY position"
 
 
 async def _refused(shop: Shop, url: str, **how: Any) -> Any:
@@ -118,6 +126,24 @@ async def test_disabling_and_enabling_again_change_nothing(shop: Shop) -> None:
     assert enabled == [made] * 2
     assert (await shop.counts())["event"] == after_disabling["event"] + 1
     assert (await shop.event_types())[-3:] == ["webhook.created", "webhook.disabled", "webhook.enabled"]
+
+
+async def test_enabling_hastens_the_soonest_of_what_waits_and_nothing_that_is_under_way(shop: Shop) -> None:
+    webhook = await hook(shop, PUBLIC, "pool.activated")
+    for _ in range(5):
+        await happen(shop, 0)
+    await make_deliveries()
+    row_id = ids.decode("webhook", webhook["id"])
+    await database().row(WAIT, shop.merchant_id, [20.0, 4_000.0, 3_000.0, 2_000.0, 1_000.0])
+    async with transaction() as tx:
+        await tx.row(RESUME, shop.merchant_id, row_id, lease_seconds(), 2)
+        some = [row["waits"] for row in await tx.rows(WAITS, shop.merchant_id)]
+    await shop.do(DISABLE, webhookId=webhook["id"])
+    await shop.do(ENABLE, webhookId=webhook["id"])
+    everything = [row["waits"] for row in await database().rows(WAITS, shop.merchant_id)]
+
+    assert some == [True, True, True, False, False]
+    assert everything == [True, False, False, False, False]
 
 
 async def test_during_a_rotation_both_secrets_verify_and_after_it_the_new_one(shop: Shop) -> None:
