@@ -400,13 +400,19 @@ def audit(data: Data = None) -> None:
     _name_data(data)
 
     async def work() -> None:
-        broken = 0
+        broken = unknown = 0
         async for merchant_id, report in audited():
+            if report is None:
+                unknown += 1
+                print(f"{ids.encode('merchant', merchant_id)}: can't be recomputed in time")
+                continue
             wrong = [f"{check.name} is broken by {check.violations} rows" for check in report.checks if not check.ok]
             print(f"{ids.encode('merchant', merchant_id)}: {'; '.join(wrong) or 'every promise holds'}")
             broken += len(wrong)
         if broken:
             raise ConfigurationError(f"{broken} promises are broken; stop what writes, and look at those rows.")
+        if unknown:
+            raise ConfigurationError(f"{unknown} merchants can't be recomputed in time; the others' promises hold.")
 
     _with_database(work)
 

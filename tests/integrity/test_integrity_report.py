@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -13,6 +14,7 @@ import pytest_asyncio
 
 from app import ids
 from app.database import Tx, database, dsn, transaction
+from app.integrity.integrity_report import IntegrityReport, recompute
 from app.integrity.promises import PROMISES, REFERENCES
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
 from tests.conftest import Api
@@ -284,17 +286,24 @@ async def test_the_audit_names_what_is_broken_and_puts_it_on_record(tmp_path: Pa
     assert (after.returncode, after.stdout.count("every promise holds")) == (0, 2)
 
 
-async def test_the_worker_logs_what_is_broken(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, shop: Shop
+async def test_the_worker_logs_what_is_broken_and_whom_it_could_not_audit(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, shop: Shop, other_shop: Shop
 ) -> None:
+    async def audited(merchant_id: UUID, *, seconds_max: float) -> IntegrityReport:
+        return await recompute(merchant_id, seconds_max=1e-6 if merchant_id == other_shop.merchant_id else seconds_max)
+
     # There are hundreds of merchants by now, and other tests are at work on them.
-    monkeypatch.setattr("app.integrity.audit.MERCHANTS", f"SELECT '{shop.merchant_id}'::uuid AS merchant_id")
-    member = await shop.member()
+    merchants = [ids.encode("merchant", each.merchant_id) for each in (other_shop, shop)]
+    listed = ", ".join(f"('{each.merchant_id}'::uuid)" for each in (other_shop, shop))
+    monkeypatch.setattr("app.integrity.audit.MERCHANTS", f"SELECT * FROM (VALUES {listed}) AS m (merchant_id)")
+    monkeypatch.setattr("app.integrity.audit.recompute", audited)
+    await shop.member()
     await database().rows("UPDATE wallet SET points = 5 WHERE merchant_id = $1", shop.merchant_id)
 
     assert await audit({}) == 1
 
     await database().rows("UPDATE wallet SET points = 0 WHERE merchant_id = $1", shop.merchant_id)
-    assert member["id"]
-    assert f"{ids.encode('merchant', shop.merchant_id)}: EXACT_BALANCES is broken by 1 rows" in caplog.messages
+    assert f"{merchants[0]}: its promises can't be recomputed in time" in caplog.messages
+    assert f"{merchants[1]}: EXACT_BALANCES is broken by 1 rows" in caplog.messages
     assert "integrity.violated" in await shop.event_types()
+    assert "integrity.violated" not in await other_shop.event_types()
