@@ -10,7 +10,7 @@ log = logging.getLogger("flash.worker")
 
 
 async def audit(_ctx: dict[Any, Any]) -> int:
-    """Audit everybody. Returns how many promises are broken; each, and whoever takes too long, is an error in the log."""
+    """Audit everybody. Returns how many promises are broken; the log has each, and who takes too long."""
     broken = 0
     async for merchant_id, report in audited():
         name = ids.encode("merchant", merchant_id)

@@ -169,7 +169,9 @@ async def test_every_acknowledged_effect_is_there_once_whatever_is_killed(engine
     async with clients(engine) as client:
         pool, member = await shop(client, CODES)
         members = [member, *[(await shop_member(client)) for _ in range(MEMBERS - 1)]]
-        effects: list[Effect] = []
+        # One that there is however few others there will be.
+        first = {"memberId": member, "amount": 1, "reference": "chaos-0", "idempotencyKey": "chaos-0"}
+        effects = [Effect(GRANT, first, [await client.do(GRANT, **first)])]
         over = asyncio.Event()
         working = [
             asyncio.create_task(_work(client, random.Random(rolls.random()), pool, members, effects, over))
@@ -185,7 +187,7 @@ async def test_every_acknowledged_effect_is_there_once_whatever_is_killed(engine
         await asyncio.to_thread(eventually, lambda: is_ready(engine), within_seconds=PATIENCE_SECONDS)
 
         again = [await client.do(effect.document, **effect.input) for effect in effects]
-        reused = await client.do(GRANT, **(_grants(effects)[0].input | {"amount": 2}))
+        reused = await client.do(GRANT, **(first | {"amount": 2}))
         found = await client.ask(FOUND, {"pool": pool})
         wallets = [(await client.ask(WALLET, {"member": each}))["member"]["wallet"] for each in members]
 

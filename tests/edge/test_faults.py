@@ -127,7 +127,9 @@ async def test_a_clients_mistake_is_one_short_line_in_the_log_that_quotes_nothin
         await socket.receive()
         await socket.connection.send("secretWord")
         await socket.closed()
-    lines = api.log.read_bytes()[before:].decode().splitlines()
+    logged = api.log.read_bytes()[before:].decode()
+    # On a busy machine Valkey may be slow, which is a line too.
+    lines = [line for line in logged.splitlines() if "Valkey is away" not in line]
 
     assert [line.partition(" refused to ")[2].partition(": ")[2] for line in lines] == [
         "GRAPHQL_VALIDATION_FAILED",
@@ -206,7 +208,6 @@ async def test_connections_that_end_again_and_again_are_unavailable_and_nothing_
     async with _own_api(shop) as (api, url, connection):
         name = url.partition("?")[0].rpartition("/")[2]
         await connection.close()
-        operator = await asyncpg.connect(dsn(url), database="postgres")
         seen = set()
         ending = asyncio.Event()
 
@@ -215,14 +216,19 @@ async def test_connections_that_end_again_and_again_are_unavailable_and_nothing_
                 seen.add((await shop.http.get(f"{api.url}/readyz")).status_code)
                 seen.add((await _ask(shop, api.url)).status_code)
 
-        askers = [asyncio.create_task(ask()) for _ in range(6)]
-        for _ in range(60):
-            for statement in (REFUSE, END, TAKE):
-                await operator.execute(statement.format(name))
-            await asyncio.sleep(0.03)
-        ending.set()
-        await asyncio.gather(*askers)
-        await operator.close()
+        async with asyncio.TaskGroup() as askers:
+            operator = await asyncpg.connect(dsn(url), database="postgres")
+            try:
+                for _ in range(6):
+                    askers.create_task(ask())
+                for _ in range(60):
+                    for statement in (REFUSE, END, TAKE):
+                        await operator.execute(statement.format(name))
+                    await asyncio.sleep(0.03)
+            finally:
+                ending.set()
+                await operator.execute(TAKE.format(name))
+                await operator.close()
 
     assert seen == {200, 503}
 

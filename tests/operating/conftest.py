@@ -11,7 +11,7 @@ from tests.conftest import Api, own_valkey, run_api
 
 TOKEN = "a token that is long enough"
 #: The number of the Valkey database that this process and its worker speak through.
-VALKEY = 11
+VALKEY = 12
 
 
 @dataclass

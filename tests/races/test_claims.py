@@ -146,5 +146,6 @@ async def test_no_claim_that_is_sent_after_the_answer_of_a_pause_succeeds(shop: 
 
     assert paused["__typename"] == "ChangePoolStatusSuccess"
     assert kinds(after) == {"PoolNotActive": 40}
-    assert set(before) == {"ClaimCodeSuccess", "PoolNotActive"}
+    # On a busy machine all of them may have been answered before the pause.
+    assert set(before) <= {"ClaimCodeSuccess", "PoolNotActive"}
     assert (await shop.stock(pool))["allocated"] == before.count("ClaimCodeSuccess")

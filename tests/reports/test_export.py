@@ -186,7 +186,8 @@ async def test_every_table_is_of_one_moment_while_codes_are_claimed_and_spent(sh
         ]
         assert of_pool["total"] == len(codes) == 300
         counts.append(len(redemptions))
-    assert counts == sorted(set(counts))
+    # What is answered after an export may be in it already, but only the last of each of three.
+    assert counts == sorted(counts)
     assert 0 < counts[0] < counts[-1] <= spent
 
 
@@ -217,7 +218,7 @@ async def test_an_export_whose_database_goes_away_leaves_nothing_and_says_so(
 ) -> None:
     await world(shop)
     if way == "nothing comes":
-        monkeypatch.setattr(report_files, "SILENCE_SECONDS_MAX", 0.5)
+        monkeypatch.setattr(report_files, "SILENCE_SECONDS_MAX", 2.0)
 
     async with _held_back(shop, tmp_path / "export") as (exporting, process):
         (partial,) = _below(tmp_path)

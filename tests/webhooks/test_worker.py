@@ -26,7 +26,7 @@ async def test_killed_workers_lose_nothing_and_change_no_order(shop: Shop) -> No
     print(f"seed {seed}")
     dice = random.Random(seed)
 
-    valkey = own_valkey(11)
+    valkey = own_valkey(13)
     async with receiving(is_open=False) as receiver, contextlib.AsyncExitStack() as stack:
         webhook = await hook(shop, receiver.url, *MOVES)
         workers = [stack.enter_context(run_worker(valkey)) for _ in range(2)]
