@@ -222,13 +222,14 @@ async def test_410_disables_the_webhook_and_what_waits_goes_on_when_it_is_enable
 async def test_a_server_that_asks_for_a_pause_gets_it_for_all_its_deliveries(shop: Shop) -> None:
     later = datetime.now(UTC) + timedelta(minutes=30)
     answers = [
-        (status(429, "Retry-After: 120"), 120.0),
-        (status(503, f"retry-after: {later:%a, %d %b %Y %H:%M:%S GMT}"), 1800.0),
-        (status(503, "Retry-After: 9999999"), 3600.0),
-        (status(503, "Retry-After: soon"), 5.0),
-        (status(400, "Retry-After: 1000"), 5.0),
+        (status(429, "Retry-After: 120"), 120.0, {1}),
+        (status(503, f"retry-after: {later:%a, %d %b %Y %H:%M:%S GMT}"), 1800.0, {1}),
+        (status(503, "Retry-After: 9999999"), 3600.0, {1}),
+        # It rests for half a second at least, which may be over on a busy machine.
+        (status(503, "Retry-After: soon"), 5.0, {1, 2}),
+        (status(400, "Retry-After: 1000"), 5.0, {2}),
     ]
-    for answer, seconds in answers:
+    for answer, seconds, requests in answers:
         async with receiving(answer) as receiver:
             webhook = await hook(shop, receiver.url, *MOVES)
             await happen(shop)
@@ -243,7 +244,7 @@ async def test_a_server_that_asks_for_a_pause_gets_it_for_all_its_deliveries(sho
                             {"id": webhook["id"]})  # fmt: skip
 
         assert 0.7 * seconds - 20 < waits.total_seconds() < 1.3 * seconds + 1, answer
-        assert len(receiver.requests) == (1 if b" 400 " not in answer else 2), answer
+        assert len(receiver.requests) in requests, answer
         assert (paused["pausedUntil"] is None) == (b" 400 " in answer)
         assert paused["failingSince"]
 
@@ -262,7 +263,6 @@ async def test_redirects_are_not_followed(shop: Shop) -> None:
     assert (delivery["lastStatus"], delivery["lastFailure"]) == (308, "STATUS")
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_only_a_whole_answer_of_2xx_is_a_delivery(shop: Shop) -> None:
     answers: list[tuple[Reply, tuple[str, int | None, str | None]]] = [
         (b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", ("PENDING", None, "ANSWER_BROKEN")),
@@ -272,7 +272,6 @@ async def test_only_a_whole_answer_of_2xx_is_a_delivery(shop: Shop) -> None:
         (b"SSH-2.0-OpenSSH_9.9\r\n", ("PENDING", None, "ANSWER_BROKEN")),
         (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000, ("PENDING", None, "ANSWER_BROKEN")),
         (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", ("PENDING", None, "ANSWER_BROKEN")),
-        (None, ("PENDING", None, "TIMED_OUT")),
         (b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n" + status(204), ("DELIVERED", 204, None)),
         (b"HTTP/1.0 201 Created\r\n\r\nuntil the end", ("DELIVERED", 201, None)),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n" + b"x" * 200_000, ("DELIVERED", 200, None)),
@@ -289,6 +288,16 @@ async def test_only_a_whole_answer_of_2xx_is_a_delivery(shop: Shop) -> None:
 
         assert (made["state"], made["lastStatus"], made["lastFailure"]) == expected, answer
         assert len(receiver.requests) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_server_that_says_nothing_is_given_up_in_time(shop: Shop) -> None:
+    async with receiving(None) as receiver:
+        webhook = await hook(shop, receiver.url, "webhook.created")
+        await deliver(shop)
+        (made,) = await deliveries(shop, webhook)
+
+    assert (made["state"], made["lastStatus"], made["lastFailure"]) == ("PENDING", None, "TIMED_OUT")
 
 
 async def test_who_is_slow_delays_nobody_else(shop: Shop, other_shop: Shop) -> None:
