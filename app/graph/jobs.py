@@ -43,21 +43,30 @@ SELECT id, is_large FROM j
 """
 WAITING_OF_MERCHANT: Final = "SELECT id, is_large FROM graph_job WHERE merchant_id = $1 AND status = 'QUEUED'"
 #: Merchants with referrals whose local day has no snapshot yet and no job for one. Three failures end the day.
+#: Each step is a look at an index for those that the one before has left, whatever the planner knows of the tables:
+#: once the day's snapshots are there that is one look for each merchant, and nobody's old jobs are read.
 DUE: Final = f"""
-SELECT m.merchant_id FROM merchant m
-WHERE EXISTS (SELECT FROM referral r WHERE r.merchant_id = m.merchant_id AND r.released_at IS NOT NULL)
-    AND NOT EXISTS (
-        SELECT FROM graph_snapshot s
-        WHERE s.merchant_id = m.merchant_id AND s.taken_on >= (now() AT TIME ZONE m.time_zone)::date
-    )
-    AND NOT EXISTS (
-        SELECT FROM graph_job j WHERE j.merchant_id = m.merchant_id AND j.status IN ('QUEUED', {_RUNNING[1:-1]})
-    )
+WITH undone AS MATERIALIZED (
+    SELECT m.merchant_id, m.today FROM (
+        SELECT merchant_id, (now() AT TIME ZONE time_zone)::date AS today FROM merchant
+    ) m
+    WHERE ((
+        SELECT s.taken_on FROM graph_snapshot s WHERE s.merchant_id = m.merchant_id ORDER BY s.taken_on DESC LIMIT 1
+    ) >= m.today) IS NOT TRUE
+), idle AS MATERIALIZED (
+    SELECT * FROM undone u
+    WHERE (SELECT count(*) FROM graph_job j WHERE j.merchant_id = u.merchant_id AND j.status = 'QUEUED') = 0
+        AND (SELECT count(*) FROM graph_job j WHERE j.merchant_id = u.merchant_id AND j.status IN {_RUNNING}) = 0
+)
+SELECT merchant_id FROM idle i
+WHERE (SELECT true FROM referral r WHERE r.merchant_id = i.merchant_id AND r.released_at IS NOT NULL LIMIT 1)
     AND (
-        SELECT count(*) FROM graph_job j WHERE j.merchant_id = m.merchant_id AND j.status = 'FAILED'
-            AND j.taken_on = (now() AT TIME ZONE m.time_zone)::date
+        SELECT count(*) FROM graph_job j
+        WHERE j.merchant_id = i.merchant_id AND j.status = 'FAILED' AND j.taken_on = i.today
     ) < {leases.ATTEMPTS_MAX}
 """
+#: Of so many merchants one statement counts the referrals, up to SMALL_REFERRALS_MAX of each.
+_PLANNED_AT_ONCE: Final = 500
 PLAN: Final = f"WITH j AS ({_INSERT}) SELECT count(*) AS jobs FROM j"
 #: The lanes in which somebody waits, or was left behind by a worker that died.
 LANES: Final = f"""
@@ -100,10 +109,12 @@ async def plan() -> int:
     for row in await database().rows(ABANDONED):
         await database().row(FAIL, row["merchant_id"], row["id"], row["attempts"], ids.new())
     due = [row["merchant_id"] for row in await database().rows(DUE)]
-    if not due:
-        return 0
-    planned = await database().row(PLAN, due, [ids.new() for _ in due], "system")
-    return 0 if planned is None else int(planned["jobs"])
+    planned = 0
+    for start in range(0, len(due), _PLANNED_AT_ONCE):
+        some = due[start : start + _PLANNED_AT_ONCE]
+        (counted,) = await database().rows(PLAN, some, [ids.new() for _ in some], "system")
+        planned += int(counted["jobs"])
+    return planned
 
 
 async def lanes() -> list[bool]:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from app.database import database
-from app.graph import pages
+from app.graph import jobs, pages
 from app.graph.queries import LATEST
 from app.graph_files import READ
 from bench.networks import grown, store
@@ -17,6 +17,15 @@ from tests.test_round_trips import counter as counter  # noqa: PLC0414
 HEADER_AND_NODES = f"query ($first: Int) {{ latestGraphSnapshot {{ id memberCount svgUrl dataUrl nodes(first: $first) {{ edges {{ node {{ {NODE} }} }} }} }} }}"  # noqa: E501
 FIRST_NODES = f"query ($first: Int) {{ latestGraphSnapshot {{ nodes(first: $first) {{ edges {{ cursor node {{ {NODE} }} }} }} }} }}"  # noqa: E501
 LIST = "query ($first: Int) { graphSnapshots(first: $first) { edges { node { id takenOn nodes(first: 2) { edges { node { label } } } } } } }"  # noqa: E501
+
+
+#: What some years leave of a merchant.
+OLD_JOBS = """
+INSERT INTO graph_job (merchant_id, id, status, is_large, taken_on, actor, attempts, requested_at, lease_until,
+    finished_at)
+SELECT $1, gen_random_uuid(), 'DONE', false, current_date - day, 'system', 1, now(), now(), now()
+FROM generate_series(1, 2000) day
+"""
 
 
 async def _buffers(sql: str, *args: object) -> int:
@@ -68,3 +77,14 @@ async def test_fifty_hubs_of_a_large_network_cost_what_fifty_of_a_small_one_cost
     ]
     assert (len(stored), len(read)) == (50, 100)
     assert stored == read[:50]
+
+
+async def test_looking_for_the_days_snapshots_reads_no_old_jobs(shop: Shop) -> None:
+    await store(shop.merchant_id, grown(20))
+    await taken(shop)
+    # Twice, because a table of few rows is read otherwise.
+    await database().row(OLD_JOBS, shop.merchant_id)
+    before = await _buffers(jobs.DUE)
+    await database().row(OLD_JOBS, shop.merchant_id)
+
+    assert await _buffers(jobs.DUE) <= before + 5
