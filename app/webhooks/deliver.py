@@ -68,8 +68,9 @@ class _Worker:
             self._under_way[webhook_id] -= 1
             if not self._under_way[webhook_id]:
                 del self._under_way[webhook_id]
-        for task in ended:
-            task.result()
+        errors = [error for task in ended if (error := task.exception()) is not None]
+        if errors:
+            raise errors[0]
 
     async def stop(self) -> None:
         """End what is under way; it is given back, and attempted again by whoever looks next."""

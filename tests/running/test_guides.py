@@ -57,6 +57,13 @@ SHOWN = {
 }
 
 
+def test_every_setting_is_named_in_a_guide() -> None:
+    guides = "".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
+    settings = {str(field.validation_alias) for field in Settings.model_fields.values()}
+
+    assert {name for name in settings if f"`{name}" not in guides and f"{name}=" not in guides} == set()
+
+
 def test_every_block_of_every_guide_is_tried_somewhere() -> None:
     guides = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
     sections = {(guide, block.section) for guide in guides for block in blocks(guide)}

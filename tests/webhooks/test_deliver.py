@@ -1,6 +1,7 @@
 """Delivering, to servers that do what servers do. Without these an event could be lost, out of order, or forged."""
 
 import asyncio
+import gc
 import ssl
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -353,6 +354,27 @@ async def test_a_worker_that_is_stopped_gives_back_what_it_has_under_way(shop: S
     assert told[0] == told[1]
     assert [each["attempts"] for each in await deliveries(shop, webhook)] == [2, 1]
     assert {each["state"] for each in await deliveries(shop, webhook)} == {"DELIVERED"}
+
+
+async def test_a_worker_tells_what_ended_it_once_however_many_deliveries_failed_of_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settling = asyncio.Barrier(3)
+
+    async def settle(*_: object) -> None:
+        await settling.wait()
+        raise ConnectionResetError
+
+    monkeypatch.setattr(rows, "settle", settle)
+    async with receiving() as receiver:
+        for _ in range(3):
+            await hook(shop, receiver.url, "pool.activated")
+        await happen(shop, 0)
+        with pytest.raises(ConnectionResetError):
+            await deliver(shop)
+    gc.collect()
+
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_a_worker_that_lost_its_delivery_changes_nothing(shop: Shop) -> None:
