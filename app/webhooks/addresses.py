@@ -5,10 +5,11 @@ leads elsewhere a moment later (DNS rebinding) leads nowhere.
 """
 
 import asyncio
+import concurrent.futures
 import ipaddress
 import re
 import socket
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
@@ -36,8 +37,9 @@ _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 #: IPv4 addresses as networks without IPv4 see them (RFC 6052).
 _TRANSLATED: Final = IPv6Network("64:ff9b::/96")
 
-#: Looking a name up blocks, for as long as its owner's servers like: never on the threads that others need.
-_lookups = ThreadPoolExecutor(max_workers=256, thread_name_prefix="lookup")
+#: So many names are looked up at once: each blocks a thread for as long as its owner's servers like.
+_room = threading.Semaphore(256)
+_ROOM_SECONDS: Final = 0.05
 
 
 class AddressRefusedError(Exception):
@@ -113,13 +115,35 @@ def look_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
+async def _looked_up(host: str, port: int) -> list[str]:
+    """Look a name up on a thread that nobody waits for: neither who has no time left, nor a process that ends.
+
+    Raises OSError or UnicodeError.
+    """
+    room, answer = _room, concurrent.futures.Future[list[str]]()
+    while not room.acquire(blocking=False):  # noqa: ASYNC110  (threads give it back, not tasks)
+        await asyncio.sleep(_ROOM_SECONDS)
+    answer.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            answer.set_result(look_up(host, port))
+        except BaseException as error:  # noqa: BLE001  (it is raised where it is waited for)
+            answer.set_exception(error)
+        finally:
+            room.release()
+
+    threading.Thread(target=work, name="lookup", daemon=True).start()
+    return await asyncio.wrap_future(answer)
+
+
 async def resolve(target: Target, networks: tuple[Network, ...]) -> list[str]:
     """Return the addresses to connect to, at most ADDRESSES_MAX. The caller sets the time that this may take.
 
     Raises HostUnknownError, or AddressRefusedError when even one of them isn't allowed: who mixes them means no good.
     """
     try:
-        found = await asyncio.get_running_loop().run_in_executor(_lookups, look_up, target.host, target.port)
+        found = await _looked_up(target.host, target.port)
     except (OSError, UnicodeError):
         raise HostUnknownError(target.host) from None
     if not found:

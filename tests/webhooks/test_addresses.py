@@ -2,6 +2,9 @@
 
 import asyncio
 import ipaddress
+import subprocess
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -141,6 +144,44 @@ async def test_a_name_with_one_address_that_is_not_public_is_refused(monkeypatch
     found += ["10.0.0.1"]
     with pytest.raises(AddressRefusedError):
         await resolve(target, ())
+
+
+#: A process that ends while a name is being looked up.
+ENDING = """
+import asyncio, time
+from app.webhooks import addresses
+addresses.look_up = lambda host, port: time.sleep(600)
+async def ask():
+    try:
+        async with asyncio.timeout(0.1):
+            await addresses.resolve(addresses.read_url("https://slow.example/", plain=False), ())
+    except TimeoutError:
+        print("out of time")
+asyncio.run(ask())
+"""
+
+
+async def test_a_name_that_is_looked_up_for_long_keeps_neither_its_caller_nor_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=30
+    )
+    goes_on, target = threading.Event(), read_url("https://shop.example/", plain=False)
+
+    def look_up(_host: str, _port: int) -> list[str]:
+        goes_on.wait(30)
+        return ["8.8.8.8"]
+
+    monkeypatch.setattr(addresses, "_room", threading.Semaphore(2))
+    monkeypatch.setattr(addresses, "look_up", look_up)
+    asked = [asyncio.create_task(resolve(target, ())) for _ in range(5)]
+    await asyncio.wait(asked, timeout=0.2)
+    asked[0].cancel()
+    goes_on.set()
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "out of time\n", "")
+    assert await asyncio.gather(*asked[1:]) == [["8.8.8.8"]] * 4
 
 
 async def test_what_a_resolver_makes_of_strange_spellings_is_refused_too() -> None:
