@@ -46,7 +46,7 @@ def test_it_says_what_it_is_doing_while_it_starts(engine: Up) -> None:
 
 def test_whichever_process_is_asked_for_metrics_answers_for_both(engine: Up) -> None:
     def counted() -> float:
-        page = httpx.get(f"{engine.url}/metrics", verify=False).text
+        page = httpx.get(f"{engine.url}/metrics", verify=False, timeout=30).text
         wanted = ("flash_operations_total{", 'field="introspection"', 'outcome="answered"')
         return sum(float(line.split()[-1]) for line in page.splitlines() if all(part in line for part in wanted))
 

@@ -55,7 +55,7 @@ async def test_the_guides_receiver_takes_what_is_ours_once_and_nothing_else(shop
                              "next_attempt_at = now() WHERE merchant_id = $1", shop.merchant_id)  # fmt: skip
         await deliver(shop)
         again = await deliveries(shop, webhook, "DELIVERED")
-        async with httpx.AsyncClient(verify=False) as http:
+        async with httpx.AsyncClient(verify=False, timeout=30) as http:
             forged = [
                 (await http.post(url, content=b'{"type":"x"}', headers=headers)).status_code
                 for headers in ({}, {"webhook-id": "event_1", "webhook-timestamp": "1", "webhook-signature": "v1,eA=="})
