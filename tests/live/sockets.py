@@ -1,5 +1,6 @@
 """A bare client of graphql-transport-ws, which sends whatever a test tells it to."""
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ subscription Live($after: Int) {
 }
 """
 PATIENCE_SECONDS = 30
+MESSAGE_SECONDS_MAX = 90
 
 
 @dataclass
@@ -39,8 +41,9 @@ class Socket:
         await self.connection.send(json.dumps(message))
 
     async def receive(self) -> Any:
-        """Return the next message."""
-        return json.loads(await self.connection.recv())
+        """Return the next message; one that never comes is a failure, and not a suite that never ends."""
+        async with asyncio.timeout(MESSAGE_SECONDS_MAX):
+            return json.loads(await self.connection.recv())
 
     async def subscribe(self, document: str, *, id: str = "1", **variables: Any) -> None:
         """Begin an operation."""
