@@ -152,6 +152,15 @@ async def test_a_window_is_taken_in_steps_and_what_is_committed_meanwhile_comes_
     assert [row["has_turn"] for row in rows] == [True] * 3 + [False] * 14
 
 
+async def test_steps_that_take_long_are_taken_one_by_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhooks = [await hook(shop, NOWHERE, "pool.edited") for _ in range(3)]
+    told = await _record(shop)
+    monkeypatch.setattr(feed, "SECONDS_MAX", 0.0)
+
+    assert [await make_deliveries() for _ in range(4)] == [(1, True), (1, True), (1, False), (0, False)]
+    assert [await _subjects(shop, webhook) for webhook in webhooks] == [[told]] * 3
+
+
 async def test_feeds_at_once_beside_writers_make_each_event_one_delivery_in_order(shop: Shop) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
