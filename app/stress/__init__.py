@@ -10,7 +10,7 @@ import sys
 
 
 async def stress(urls: list[str], key: str, members: int) -> int:
-    """Fire the races. Returns the exit status: 0 when every promise held."""
+    """Fire the races. Returns the exit status: 0 when every promise held, 130 when it was stopped."""
     if importlib.util.find_spec("httpx") is None:
         print("flash: The races need httpx: install flash-engine[stress].", file=sys.stderr)
         return 1
@@ -24,5 +24,6 @@ async def stress(urls: list[str], key: str, members: int) -> int:
     except Fault as fault:
         print(f"flash: The server failed ({fault}); its log says why.", file=sys.stderr)
     except asyncio.CancelledError:
-        print("flash: Stopped before the verdict; its pools can be archived.", file=sys.stderr)
+        print("flash: Stopped before the verdict; the pools that it had activated are archived.", file=sys.stderr)
+        return 130
     return 1

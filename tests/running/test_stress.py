@@ -13,12 +13,16 @@ from tests.conftest import Api, run_api
 from tests.factories import Shop
 from tests.referrals.documents import program
 from tests.running.processes import flash
+from tests.webhooks.documents import eventually
 
 MEMBERS = 60
 LEFT = """
 SELECT (SELECT count(*) FROM pool WHERE merchant_id = $1 AND status <> 'ARCHIVED') AS open_pools,
     (SELECT count(*) FROM invite WHERE merchant_id = $1 AND status = 'PENDING') AS open_invites,
     (SELECT sum(points) FROM wallet WHERE merchant_id = $1) AS points
+"""
+FIRST_POOL = """
+SELECT id FROM (SELECT * FROM pool WHERE merchant_id = $1 ORDER BY id LIMIT 1) first WHERE status = $2
 """
 
 
@@ -58,6 +62,22 @@ async def test_a_broken_promise_is_the_verdict(shop: Shop, capsys: pytest.Captur
     )
     assert "Invites aren't raced for: a member may send 0 a day.\n" in output
     assert output.endswith("1 of 6 broke.\n")
+
+
+async def test_stopped_it_tidies_up_and_has_no_verdict(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    stressing = asyncio.create_task(stress([shop.url], shop.admin, 2))
+
+    async def has_begun() -> bool:
+        return await database().row(FIRST_POOL, shop.merchant_id, "ACTIVE") is not None
+
+    await eventually(has_begun)
+    stressing.cancel()
+
+    assert await stressing == 130
+    assert await database().row(FIRST_POOL, shop.merchant_id, "ARCHIVED")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "flash: Stopped before the verdict; the pools that it had activated are archived.\n"
 
 
 def test_a_race_that_found_something_else_broke() -> None:
