@@ -74,11 +74,12 @@ def _listed(request: Request, name: str) -> list[str]:
 
 
 def _takes_gzip(request: Request) -> bool:
+    """Whether gzip may be sent: what is said of it counts before what is said of all codings (RFC 9110, 12.5.3)."""
+    said = {}
     for each in _listed(request, "accept-encoding"):
         coding, _, quality = each.partition(";")
-        if coding.strip().lower() in {"gzip", "*"}:
-            return quality.replace(" ", "").lower().rstrip("0") not in {"q=", "q=0."}
-    return False
+        said[coding.strip().lower()] = quality.replace(" ", "").lower().rstrip("0") not in {"q=", "q=0."}
+    return said.get("gzip", said.get("*", False))
 
 
 async def _body(merchant_id: UUID, snapshot_id: UUID, form: str) -> bytes | None:
