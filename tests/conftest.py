@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,9 +131,6 @@ class Api:
     url: str
     process: "subprocess.Popen[bytes]"
     log: Path
-
-
-StartApi = Callable[..., Api]
 
 
 @pytest.fixture(scope="session")
