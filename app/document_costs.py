@@ -56,7 +56,8 @@ class PageSize(NamedTuple):
 
     def of(self, asked: object) -> int:
         """Return how many items a page may hold for this `first`; what no list takes is refused by the lists."""
-        return min(max(asked, 1), self.most) if isinstance(asked, int) else self.unless_told
+        # Clients may spell an Int as 100.0.
+        return int(min(max(asked, 1), self.most)) if isinstance(asked, int | float) else self.unless_told
 
 
 class TooCostlyError(Exception):

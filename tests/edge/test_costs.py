@@ -231,6 +231,7 @@ CODES = "fragment P on Pool { codes(first: $n) { edges { cursor } } }"
         ("{ pools { edges { node { id } } } }", {}, 51),
         ("{ pools(first: 3) { edges { cursor } } }", {}, 4),
         ("query ($n: Int) { pools(first: $n) { edges { cursor } } }", {"n": 7}, 8),
+        ("query ($n: Int) { pools(first: $n) { edges { cursor } } }", {"n": 99.0}, 100),
         ("query ($n: Int = 9) { pools(first: $n) { edges { cursor } } }", {}, 10),
         ("query ($n: Int = 9) { pools(first: $n) { edges { cursor } } }", {"n": None}, 51),
         ("{ pools(first: 2) { edges { node { codes(first: 10) { edges { cursor } } } } } }", {}, 23),
