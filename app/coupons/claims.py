@@ -1,5 +1,6 @@
 """Claiming: a claimant gets one code of a pool, or of the pools it falls back to, and the same one ever after."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -247,8 +248,9 @@ SELECT id FROM code WHERE merchant_id = $1 AND pool_id = $2 AND state = 'AVAILAB
 """
 
 _FIRST: Final = UUID(int=0)
-#: Where this process last found a code of a pool. A hint only: a search that finds nothing starts over.
-_last_found: dict[UUID, UUID] = {}
+#: Where this process last found a code of a pool, of those that were claimed from lately. A hint only: a search that
+#: finds nothing starts over.
+_last_found: OrderedDict[UUID, UUID] = OrderedDict()
 
 
 async def claim(
@@ -295,7 +297,7 @@ async def _claim_from(
     for _ in range(ATTEMPTS_MAX):
         taken = await _take(where, viewer, asked, serving, claimant, key, is_paid)
         if taken is not None and taken["code_id"] is not None:
-            _last_found[serving] = taken["code_id"]
+            _found(serving, taken["code_id"])
             ring_wallet(where, viewer.merchant_id, taken)
             await stock_levels.watch(where, viewer, serving)
             return Claimed(taken, replayed=False)
@@ -343,6 +345,13 @@ async def _take(
         if isinstance(where, Tx):
             raise
         return None
+
+
+def _found(pool_id: UUID, code_id: UUID) -> None:
+    _last_found[pool_id] = code_id
+    _last_found.move_to_end(pool_id)
+    if len(_last_found) > stock_levels.POOLS_KEPT_MAX:
+        _last_found.popitem(last=False)
 
 
 async def _look(where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None) -> Row | None:

@@ -1,6 +1,7 @@
 """Tenants by id: a merchant and its unwrapped keys, read once and kept for some seconds."""
 
 import time
+from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
@@ -10,6 +11,8 @@ from app.database import database
 from app.merchants.data_keys import DATA_KEY_COLUMNS, unwrap
 
 KEPT_SECONDS: Final = 5.0
+#: However many merchants there are, no more keys than theirs are in memory; those read longest ago are forgotten.
+KEPT_MAX: Final = 5_000
 
 FIND = f"""
 SELECT m.name, m.currency, {DATA_KEY_COLUMNS}
@@ -17,7 +20,7 @@ FROM merchant m JOIN data_key k ON k.merchant_id = m.merchant_id
 WHERE m.merchant_id = $1
 """
 
-_kept: dict[UUID, tuple[float, Tenant]] = {}
+_kept: OrderedDict[UUID, tuple[float, Tenant]] = OrderedDict()
 
 
 async def tenant(merchant_id: UUID) -> Tenant | None:
@@ -56,4 +59,7 @@ async def _read(merchant_id: UUID) -> Tenant | None:
         return None
     found = Tenant(merchant_id, rows[0]["name"], rows[0]["currency"], unwrap(merchant_id, rows))
     _kept[merchant_id] = (until, found)
+    _kept.move_to_end(merchant_id)
+    if len(_kept) > KEPT_MAX:
+        _kept.popitem(last=False)
     return found

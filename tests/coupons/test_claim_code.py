@@ -1,11 +1,15 @@
 """claimCode. Without these a member could get two codes, another's code, or one from a pool that is on hold."""
 
 import asyncio
+from collections import OrderedDict
 from typing import Any
 
 import pytest
 
 from app import ids
+from app.authentication import authenticate
+from app.coupons import claims, stock_levels
+from app.coupons.claims import Claimant, claim
 from app.coupons.stock import fold_stock
 from app.database import database
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, GENERATE_CODES, Shop, problems
@@ -557,3 +561,20 @@ async def test_the_record_of_a_claim_names_ids_only(shop: Shop) -> None:
     assert row["actor"].startswith("apikey_")
     written = " ".join(str(value) for value in row.values())
     assert not any(secret in written for secret in ("jo@", "Jo Doe", code["text"], code["text"][-4:]))
+
+
+async def test_a_process_remembers_so_many_pools_and_claims_from_all(shop: Shop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(claims, "_last_found", OrderedDict())
+    monkeypatch.setattr(stock_levels, "POOLS_KEPT_MAX", 2)
+    viewer = await authenticate(f"Bearer {shop.admin}")
+    assert viewer is not None
+    claimants = [Claimant(ids.decode("member", (await shop.member())["id"])) for _ in range(2)]
+    pools = [ids.decode("pool", (await shop.pool(codes=2))["id"]) for _ in range(3)]
+    for claimant in claimants:
+        for pool_id in pools:
+            assert pool_id is not None
+            claimed = await claim(database(), viewer, pool_id, claimant, None)
+            assert claimed is not None
+            assert not claimed.replayed
+
+    assert list(claims._last_found) == pools[1:]

@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+from collections import OrderedDict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -103,6 +105,15 @@ async def test_a_value_under_a_version_made_since_is_read_with_the_keys_read_aga
     assert (by_the_kept_one, by_a_fresh_one) == ("text", "text")
     with pytest.raises(DecryptionError):
         await tenants.decrypted(old, row_id, "code", b"\0\7" + value[2:])
+
+
+async def test_only_so_many_merchants_keys_are_kept(shop: Shop, other_shop: Shop, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tenants, "_kept", OrderedDict())
+    monkeypatch.setattr(tenants, "KEPT_MAX", 1)
+    for merchant_id in (shop.merchant_id, other_shop.merchant_id):
+        await tenants.tenant(merchant_id)
+
+    assert list(tenants._kept) == [other_shop.merchant_id]
 
 
 async def test_two_reencryptions_at_once_share_the_work(shop: Shop) -> None:
