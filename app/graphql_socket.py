@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ PROTOCOL: Final = "graphql-transport-ws"
 _REASON_LENGTH_MAX: Final = 100
 _SLOW: Final = "Too slow: resume after the last version that you have"
 _LAPSED: Final = "Forbidden: the token has expired or the key was revoked"
+_UNVERIFIED: Final = "The credential can't be verified now; try again"
 
 
 class CloseError(Exception):
@@ -118,7 +120,7 @@ class Socket:
                 proof = await prove(self._authorization)
         except Exception as error:
             told(error)
-            raise CloseError(1013, "The credential can't be verified now; try again") from error
+            raise CloseError(1013, _UNVERIFIED) from error
         if proof is None:
             raise CloseError(4403, "Forbidden: the credential proves nobody")
         await self._reply({"type": "connection_ack"})
@@ -153,8 +155,14 @@ class Socket:
                 raise CloseError(4401, "Unauthorized")
         return None
 
-    async def _expire(self, lapsing: Any) -> None:
-        await lapsing
+    async def _expire(self, lapsing: Coroutine[Any, Any, None]) -> None:
+        """Close the socket when its credential doesn't stand any more, and when nobody can tell whether it does."""
+        try:
+            await lapsing
+        except Exception as error:  # noqa: BLE001  (whatever it is, nobody stays who may have been locked out)
+            told(error)
+            await self.close(1013, _UNVERIFIED)
+            return
         await self.close(4403, _LAPSED)
 
     async def _next(self) -> dict[str, Any] | None:

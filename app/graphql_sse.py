@@ -55,8 +55,7 @@ class EventStream:
                     sending.result()
                 elif lapsed.done() and not left.done():
                     await _end(sending)
-                    expired = fault("UNAUTHENTICATED", "The token has expired or the key was revoked.")
-                    await self._streams.send_in_time(send, _chunk(_next({"errors": presented([expired])}) + _COMPLETE))
+                    await self._streams.send_in_time(send, _chunk(_next({"errors": _why(lapsed)}) + _COMPLETE))
             finally:
                 for task in tasks:
                     await _end(task)
@@ -73,6 +72,14 @@ class EventStream:
             except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
                 await self._streams.send_in_time(send, _chunk(_next({"errors": told(error)})))
         await self._streams.send_in_time(send, _chunk(_COMPLETE))
+
+
+def _why(lapsed: "asyncio.Task[Any]") -> list[dict[str, Any]]:
+    """Return why the caller's credential doesn't stand any more, or why nobody can tell whether it does."""
+    error = lapsed.exception()
+    if isinstance(error, Exception):
+        return told(error)
+    return presented([fault("UNAUTHENTICATED", "The token has expired or the key was revoked.")])
 
 
 async def _left(receive: Receive) -> None:

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-import asyncpg
 from arq.constants import default_queue_name
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -150,7 +149,7 @@ async def _look(redis: Redis | None) -> Facts:
         async with asyncio.timeout(_LOOK_SECONDS_MAX):
             facts.pools = {row["stock"]: row["pools"] for row in await database().rows(POOLS)}
             rows = await database().rows(JOBS)
-    except (asyncpg.PostgresError, OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except Exception as error:
         if not is_away(error):
             raise
         return facts

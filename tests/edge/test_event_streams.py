@@ -1,5 +1,6 @@
 """Server-sent events. Without these clients behind proxies could hang, or take a cut stream for a finished one."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.graphql_sse import EventStream
+from app.open_streams import OpenStreams
 from tests.edge.test_sockets import short_token
 from tests.factories import CREATE_POOL, Shop
 from tests.live.sockets import CHANGED
@@ -70,6 +73,29 @@ async def test_a_wallet_is_followed_by_events(shop: Shop) -> None:
         (1, first["id"]),
         (2, second["id"]),
     ]
+
+
+async def test_a_stream_ends_with_the_fault_when_its_credential_cannot_be_verified() -> None:
+    async def bodies() -> AsyncIterator[dict[str, Any]]:
+        await asyncio.Event().wait()
+        yield {}
+
+    async def lapsed() -> None:
+        raise RuntimeError("a table is gone")
+
+    async def receive() -> dict[str, Any]:
+        return await asyncio.Future[dict[str, Any]]()
+
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    await EventStream(bodies(), lapsed(), OpenStreams(1, 5.0))({}, receive, send)  # type: ignore[arg-type]
+
+    (event,) = [json.loads(each.partition(b"data: ")[2].partition(b"\n")[0]) for each in sent if b"data: " in each]
+    assert [error["extensions"]["code"] for error in event["errors"]] == ["INTERNAL_SERVER_ERROR"]
+    assert sent[-2].endswith(b"event: complete\ndata:\n\n")
 
 
 async def test_a_query_is_one_event_and_complete(shop: Shop) -> None:

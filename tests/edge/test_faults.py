@@ -1,6 +1,7 @@
 """Faults. Without these a driver's words or a stack trace could reach a client, or a fault leave no trace at all."""
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncIterator
@@ -10,10 +11,15 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 
+from app import ids
 from app.config import Settings
 from app.database import database, dsn
+from app.main import readyz
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
+from app.metrics_page import _look
 from tests.conftest import Api, run_api
 from tests.factories import CREATE_POOL, ENROLL_MEMBER, Shop
 from tests.live.sockets import address, joined
@@ -234,13 +240,55 @@ async def test_connections_that_end_again_and_again_are_unavailable_and_nothing_
 
 
 async def test_a_database_without_its_tables_is_told_as_a_fault(shop: Shop) -> None:
+    picture = f"/graph/{ids.encode('graph', ids.new())}.svg?merchant={ids.encode('merchant', ids.new())}"
     async with _own_api(shop) as (api, _, connection):
-        await connection.execute("DROP TABLE api_key CASCADE")
-
+        async with joined(f"{api.url.replace('http', 'ws')}/graphql", shop.admin) as socket:
+            await connection.execute("DROP TABLE api_key, data_key CASCADE")
+            # Nobody stays on a socket because nobody can tell whether its key was revoked.
+            closed = await socket.closed()
         response = await _ask(shop, api.url)
+        outside = await shop.http.get(f"{api.url}{picture}")
+    log = api.log.read_text()
 
+    assert closed == (1013, "The credential can't be verified now; try again")
     assert response.status_code == 500
     assert "api_key" not in response.text
+    assert (outside.status_code, outside.json()) == (500, {"error": "Internal error."})
+    assert outside.headers["x-content-type-options"] == "nosniff"
+    assert outside.headers["cache-control"] == "no-store"
+    assert f"[{outside.headers['x-request-id']}] Exception in ASGI application" in log
+
+
+async def test_metrics_go_on_while_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ending:
+        async def rows(self, _sql: str) -> None:
+            raise asyncpg.InternalClientError("a connection is ending")
+
+    monkeypatch.setattr("app.metrics_page.database", Ending)
+
+    assert (await _look(None)).database_answers is False
+
+
+async def test_readiness_asks_both_servers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, two that are silent would take twice as long as one may."""
+    asked = asyncio.Event()
+
+    class Valkey:
+        async def ping(self) -> None:
+            asked.set()
+
+    async def database_answers(*, within_seconds: float) -> bool:
+        async with asyncio.timeout(within_seconds):
+            await asked.wait()
+        return True
+
+    monkeypatch.setattr("app.main.answers", database_answers)
+    app = Starlette()
+    app.state.redis = Valkey()
+
+    answer = await readyz(Request({"type": "http", "app": app}))
+
+    assert json.loads(bytes(answer.body)) == {"database": "ok", "valkey": "ok"}
 
 
 async def test_health_and_readiness(shop: Shop, api: Api, database_pool: Settings) -> None:
