@@ -387,6 +387,9 @@ def judge_document(query: str, limits: Settings) -> Document:
 
 
 def _useless(errors: list[GraphQLError]) -> Document:
+    """Return a document of errors. These hold on to no part of what was parsed: kept ones would take 0.7 MB each."""
+    for error in errors:
+        error.nodes = error.__traceback__ = error.__context__ = None
     return Document(None, {}, errors)
 
 

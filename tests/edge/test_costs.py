@@ -125,6 +125,17 @@ def test_fields_are_counted_with_fragments_spread_out() -> None:
     assert operation.measure.fields == 3 + 2 * (2 + 3 + 2 * (2 + 3 + 1))
 
 
+@pytest.mark.parametrize("document", ["{ a b: pools }", "{ viewer { role }"], ids=["invalid", "no document"])
+def test_what_is_kept_of_a_useless_document_is_its_errors_alone(document: str) -> None:
+    judged = judge_document(document, LIMITS)
+
+    assert judged.parsed is None
+    assert judged.errors
+    for error in judged.errors:
+        assert error.locations
+        assert (error.nodes, error.__traceback__, error.__context__) == (None, None, None)
+
+
 def test_what_is_no_document_costs_nothing_and_is_told_as_what_it_is() -> None:
     for document in (
         "{ ...missing }",
