@@ -1,5 +1,6 @@
 """inviteMembers: invites to a list of addresses, all those that can be, or none of them beyond a quota."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -190,11 +191,12 @@ async def send_invites(
 
     Raises Refused with TooManyInviteAttempts or InviteQuotaExceeded.
     """
-    batch = _read(viewer, emails)
+    # Thousands of addresses take tenths of a second: off the event loop, and not in the transaction.
+    batch = await asyncio.to_thread(_read, viewer, emails)
     sender = await database().row(READ_SENDER, viewer.merchant_id, at, member_id, list(batch.wanted))
     if sender is None:
         return None
-    await _choose(viewer, batch, sender)
+    await asyncio.to_thread(_choose, batch, sender, await _own_mailbox(viewer, sender))
     await _refuse_if_told_too_much(viewer, batch, own=frozenset(sender["invited_before"]))
     quota = InviteQuota.of(sender)
     if not batch.wanted:
@@ -202,9 +204,10 @@ async def send_invites(
     # Most batches that are too large are found here, before anything is written; SEND finds the others.
     if len(batch.wanted) > min(quota.per_batch, quota.remaining_today, quota.remaining_lifetime):
         raise _exceeded(quota, len(batch.wanted))
+    columns = await asyncio.to_thread(_columns, viewer, batch.wanted)
     try:
         async with transaction() as tx:
-            rows = await send(tx, viewer, member_id, batch.wanted, at)
+            rows = await send(tx, viewer, member_id, columns, at)
     except _NoRoomError as error:
         raise _exceeded(await quota_of(viewer.merchant_id, member_id, at), error.requested) from None
     found = {row["invite_email_index"]: row for row in rows}
@@ -234,11 +237,13 @@ def _read(viewer: Viewer, emails: list[str]) -> _Batch:
     return batch
 
 
-async def _choose(viewer: Viewer, batch: _Batch, sender: Row) -> None:
+async def _own_mailbox(viewer: Viewer, sender: Row) -> str | None:
+    ciphertext = sender["member_email"]
+    return ciphertext and mailbox(await decrypted(viewer.tenant, sender["member_id"], "email", ciphertext))
+
+
+def _choose(batch: _Batch, sender: Row, own: str | None) -> None:
     """Leave out the sender's own mailbox, throw-away addresses, members (where they are reported) and the invited."""
-    own = sender["member_email"]
-    if own is not None:
-        own = mailbox(await decrypted(viewer.tenant, sender["member_id"], "email", own))
     members = frozenset(sender["members"]) if sender["reports_members"] else frozenset()
     invited = frozenset(sender["invited"])
     for index, address in list(batch.wanted.items()):
@@ -266,13 +271,8 @@ async def _refuse_if_told_too_much(viewer: Viewer, batch: _Batch, own: frozenset
         raise Refused(TooManyInviteAttempts(message=message))
 
 
-async def send(
-    tx: Tx, viewer: Viewer, member_id: UUID, addresses: Mapping[bytes, str], at: datetime | None
-) -> list[Row]:
-    """Insert invites to addresses, by their indexes, and take them from the quota. Returns those that are new.
-
-    Raises _NoRoomError, with which the transaction is to end, when the quota has no room for them.
-    """
+def _columns(viewer: Viewer, addresses: Mapping[bytes, str]) -> list[list[object]]:
+    """Return the columns (SEND's $4 to $11) of invites to addresses, by their indexes."""
     keys = viewer.tenant.keys
     values = []
     for index, address in addresses.items():
@@ -288,7 +288,14 @@ async def send(
             token_hash(token),
             ids.new(),
         ))  # fmt: skip
-    columns = [list(column) for column in zip(*values, strict=True)]
+    return [list(column) for column in zip(*values, strict=True)]
+
+
+async def send(tx: Tx, viewer: Viewer, member_id: UUID, columns: list[list[object]], at: datetime | None) -> list[Row]:
+    """Insert the invites of these columns and take them from the quota. Returns those that are new.
+
+    Raises _NoRoomError, with which the transaction is to end, when the quota has no room for them.
+    """
     rows = await tx.rows(SEND, viewer.merchant_id, at, member_id, *columns, viewer.actor)
     if rows and rows[0]["granted_to"] is None:
         raise _NoRoomError(len(rows))
