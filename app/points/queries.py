@@ -10,7 +10,6 @@ from app import ids
 from app.connections import After, Connection, First, connect, page
 from app.context import Role, Viewer
 from app.coupons.queries import FIND_CODE
-from app.coupons.types import POOL_COLUMNS
 from app.database import Row, Statements, database
 from app.members.types import MEMBER_COLUMNS
 from app.operations import Info, query
@@ -65,7 +64,6 @@ LIST_REWARDS: Final = f"""
 SELECT {REWARD_COLUMNS} FROM reward a
 WHERE a.merchant_id = $1 AND a.id < $2 AND (a.active OR NOT $4) ORDER BY a.id DESC LIMIT $3
 """
-POOLS: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = ANY($2::uuid[])"
 #: Everything that a RewardRedemption can show but its code.
 WHOLE_EXCHANGE: Final = f"""
 SELECT {REWARD_REDEMPTION_COLUMNS}, x.code_id AS exchange_code_id, x.idempotency_key AS exchange_key,
@@ -124,12 +122,6 @@ async def code_of(where: Statements, viewer: Viewer, exchange: Row) -> Row | Non
     """Return the code that a redemption of a reward brought, if any."""
     code_id = exchange["exchange_code_id"]
     return None if code_id is None else await where.row(FIND_CODE, viewer.merchant_id, code_id, None)
-
-
-async def pools_by_id(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, Row]:
-    """Return pools by their ids."""
-    rows = await database().rows(POOLS, viewer.merchant_id, pool_ids)
-    return {row["pool_id"]: row for row in rows}
 
 
 async def entries_of_members(

@@ -138,7 +138,7 @@ class Reward(Node):
     @field(description="The pool that gives a code with each redemption; null for rewards without a code.")
     async def pool(self, info: Info) -> Pool | None:
         """Read the pools of all rewards of this page together."""
-        from app.points.queries import pools_by_id  # noqa: PLC0415  (types and queries know each other)
+        from app.coupons.queries import pools_by_id  # noqa: PLC0415  (types and queries know each other)
 
         pool_id = self.row["reward_pool_id"]
         return None if pool_id is None else Pool.of(await info.context.load(pools_by_id, pool_id))

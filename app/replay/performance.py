@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from functools import cache, partial
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
@@ -19,6 +19,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from app.config import settings
 from app.embedded import DataDirectory
 from app.replay.closing import told_insights, told_integrity
+from app.replay.documents import (
+    ACCEPT,
+    ACTIVATE,
+    CLAIM,
+    CONFIGURE,
+    CREATE_POOL,
+    CREATE_REWARD,
+    ENROL,
+    GENERATE,
+    INVITE,
+    ISSUE,
+    PAUSE,
+    PENDING,
+    POOLS,
+    REDEEM,
+    REDEEM_REWARD,
+    REFERRED_BY,
+    REWARDS,
+    SEND,
+    VIEWER,
+    WALLET,
+    record_purchases,
+)
 from app.replay.engine import IN_FLIGHT, CannotGoOn, Engine, Fault
 from app.replay.journey import (
     REFEREE_POINTS,
@@ -48,131 +71,6 @@ CURRENCY: Final = "USD"
 STOP_SECONDS_MAX: Final = 2.0
 STOPPED: Final = 130
 
-VIEWER: Final = "query { viewer { role merchant { name currency } } }"
-POOLS: Final = """
-query ($after: String) {
-  pools(first: 100, after: $after) { edges { node { id name status } } pageInfo { hasNextPage endCursor } }
-}
-"""
-ENROL: Final = """
-mutation ($input: EnrollMemberInput!) {
-  answer: enrollMember(input: $input) {
-    __typename
-    ... on EnrollMemberSuccess { member { id externalId } }
-    ... on MemberAlreadyExists { existing { id externalId } }
-    ... on Refusal { message }
-  }
-}
-"""
-CREATE_POOL: Final = """
-mutation ($input: CreatePoolInput!) {
-  answer: createPool(input: $input) { __typename ... on Refusal { message } }
-}
-"""
-GENERATE: Final = """
-mutation ($input: GenerateCodesInput!) {
-  answer: generateCodes(input: $input) {
-    __typename ... on GenerateCodesSuccess { replayed } ... on Refusal { message }
-  }
-}
-"""
-ACTIVATE: Final = """
-mutation ($input: PoolIdInput!) {
-  answer: activatePool(input: $input) {
-    __typename ... on PoolTransitionRejected { from } ... on Refusal { message }
-  }
-}
-"""
-PAUSE: Final = ACTIVATE.replace("activatePool", "pausePool")
-SEND: Final = """
-mutation ($input: CreateCampaignInput!) {
-  answer: createCampaign(input: $input) {
-    __typename
-    ... on CreateCampaignSuccess { replayed campaign { recipientCount allocatedCount } }
-    ... on Refusal { message }
-  }
-}
-"""
-WALLET: Final = """
-query ($id: ID!, $after: String) {
-  member(id: $id) {
-    wallet { codes(first: 100, after: $after) { edges { node { pool { id } } } pageInfo { hasNextPage endCursor } } }
-  }
-}
-"""
-CLAIM: Final = """
-mutation ($input: ClaimCodeInput!) {
-  answer: claimCode(input: $input) {
-    __typename ... on ClaimCodeSuccess { replayed code { text } } ... on Refusal { message }
-  }
-}
-"""
-REDEEM: Final = """
-mutation ($input: RedeemCodesInput!) {
-  answer: redeemCodes(input: $input) {
-    __typename
-    ... on RedeemCodesSuccess { replayed }
-    ... on CodesRejected { rejections { reason } }
-    ... on Refusal { message }
-  }
-}
-"""
-RECORDED: Final = """
-fragment Recorded on RecordPurchaseResult {
-  __typename ... on RecordPurchaseSuccess { replayed } ... on Refusal { message }
-}
-"""
-REWARDS: Final = """
-query ($after: String) {
-  rewards(first: 100, after: $after) { edges { node { id name active } } pageInfo { hasNextPage endCursor } }
-}
-"""
-CREATE_REWARD: Final = """
-mutation ($input: CreateRewardInput!) {
-  answer: createReward(input: $input) { __typename ... on Refusal { message } }
-}
-"""
-REDEEM_REWARD: Final = """
-mutation ($input: RedeemRewardInput!) {
-  answer: redeemReward(input: $input) {
-    __typename ... on RedeemRewardSuccess { replayed } ... on Refusal { message }
-  }
-}
-"""
-CONFIGURE: Final = """
-mutation ($input: ConfigureReferralProgramInput!) {
-  answer: configureReferralProgram(input: $input) { __typename ... on Refusal { message } }
-}
-"""
-ISSUE: Final = """
-mutation ($input: IssueMemberTokenInput!) {
-  answer: issueMemberToken(input: $input) {
-    __typename ... on IssueMemberTokenSuccess { token } ... on Refusal { message }
-  }
-}
-"""
-INVITE: Final = """
-mutation ($input: InviteMembersInput!) {
-  answer: inviteMembers(input: $input) {
-    __typename ... on InviteMembersSuccess { skipped { email reason } } ... on Refusal { message }
-  }
-}
-"""
-PENDING: Final = """
-query ($after: String) {
-  invites(status: PENDING, first: 100, after: $after) {
-    edges { node { token acceptedAt } } pageInfo { hasNextPage endCursor }
-  }
-}
-"""
-ACCEPT: Final = """
-mutation ($input: AcceptInviteInput!) {
-  answer: acceptInvite(input: $input) {
-    __typename ... on AcceptInviteSuccess { member { id } } ... on Refusal { message }
-  }
-}
-"""
-REFERRED_BY: Final = "query ($id: ID!) { member(id: $id) { referredBy { referrer { id } } } }"
 #: The program that the rule needs: the baskets are of 2017, so joining is what converts.
 REFERRALS: Final = {
     "referrerPoints": REFERRER_POINTS, "refereePoints": REFEREE_POINTS, "invitesPerBatch": 100, "invitesPerDay": 100,
@@ -609,7 +507,7 @@ class Performance:
             return []
         variables = {f"p{number}": purchase for number, purchase in enumerate(purchases)}
         try:
-            data = await self._engine.ask(_record_document(len(purchases)), variables)
+            data = await self._engine.ask(record_purchases(len(purchases)), variables)
         except Fault as fault:
             if len(purchases) == 1:
                 return [{"__typename": str(fault), "message": "the server failed; its log says why"}]
@@ -652,14 +550,6 @@ class Performance:
             tally.count(replayed=answer["replayed"])
         else:
             tally.refuse(_reason(answer))
-
-
-@cache
-def _record_document(count: int) -> str:
-    names = [f"p{number}" for number in range(count)]
-    declared = ", ".join(f"${name}: RecordPurchaseInput!" for name in names)
-    fields = " ".join(f"{name}: recordPurchase(input: ${name}) {{ ...Recorded }}" for name in names)
-    return f"mutation ({declared}) {{ {fields} }} {RECORDED}"
 
 
 def _chunks(items: list[T], size: int) -> list[list[T]]:

@@ -8,12 +8,16 @@ import asyncio
 import importlib.util
 import sys
 
+from app.errors import ConfigurationError
+
 
 async def stress(urls: list[str], key: str, members: int) -> int:
-    """Fire the races. Returns the exit status: 0 when every promise held, 130 when it was stopped."""
+    """Fire the races. Returns the exit status: 0 when every promise held, 130 when it was stopped.
+
+    Raises ConfigurationError without httpx.
+    """
     if importlib.util.find_spec("httpx") is None:
-        print("flash: The races need httpx: install flash-engine[stress].", file=sys.stderr)
-        return 1
+        raise ConfigurationError("The races need httpx: install flash-engine[stress].")
     from app.replay.engine import CannotGoOn, Fault  # noqa: PLC0415  (needs an optional dependency)
     from app.stress.races import run  # noqa: PLC0415
 
