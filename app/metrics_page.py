@@ -141,7 +141,8 @@ async def _look(redis: Redis | None) -> Facts:
     facts = Facts()
     if redis is not None:
         try:
-            facts.queued = await redis.zcard(default_queue_name)
+            async with asyncio.timeout(_LOOK_SECONDS_MAX):
+                facts.queued = await redis.zcard(default_queue_name)
             facts.valkey_answers = True
         except (RedisError, OSError, TimeoutError):
             facts.valkey_answers = False
