@@ -39,6 +39,10 @@ from app.connections import FIRST_DEFAULT, FIRST_MAX
 
 #: Lists that hold thousands by design. Their verbs refuse those that are too long, with whatever else is wrong.
 LONG_LISTS: Final = frozenset({"CreateCampaignInput.recipients", "InviteMembersInput.emails"})
+#: For each token that a document may have: so many characters and lines. Each error that is told counts the lines
+#: before it, so half a megabyte of them took half a minute (measured). Long strings are what variables are for.
+CHARACTERS_PER_TOKEN: Final = 50
+LINES_PER_TOKEN: Final = 2
 #: What a list without pages is taken to hold.
 LIST_SIZE: Final = 10
 #: The schema's own lists: many hold less, few more.
@@ -109,6 +113,16 @@ class Cost:
         """Return how many nodes it may answer with."""
         nodes = self.measure.nodes
         return nodes.count({**self.page_sizes, **variables}) if nodes.pages else nodes.fixed
+
+
+def refuse_long_text(query: str, limits: Settings) -> None:
+    """Raise TooCostlyError for a text that is too long for the tokens that it may have, before it is parsed."""
+    characters_max = limits.tokens_max * CHARACTERS_PER_TOKEN
+    if len(query) > characters_max:
+        raise TooCostlyError(f"A document has at most {characters_max} characters.")
+    lines_max = limits.tokens_max * LINES_PER_TOKEN
+    if query.count("\n") + query.count("\r") - query.count("\r\n") >= lines_max:
+        raise TooCostlyError(f"A document has at most {lines_max} lines.")
 
 
 def measure_document(document: DocumentNode, schema: GraphQLSchema, limits: Settings) -> dict[str | None, Cost]:

@@ -39,7 +39,7 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 from app.config import Settings
 from app.context import Context, Role, Viewer
 from app.database import is_away
-from app.document_costs import Cost, TooCostlyError, measure_document, refuse_long_lists
+from app.document_costs import Cost, TooCostlyError, measure_document, refuse_long_lists, refuse_long_text
 from app.observed import at_hand, failed
 from app.schema import schema
 from app.trusted_documents import sha256_of
@@ -365,6 +365,7 @@ def told(error: Exception) -> list[dict[str, Any]]:
 def judge_document(query: str, limits: Settings) -> Document:
     """Parse, measure and validate a document, once."""
     try:
+        refuse_long_text(query, limits)
         parsed = parse(query, max_tokens=limits.tokens_max)
         costs = measure_document(parsed, schema._schema, limits)
         errors = _invalid(parsed, _DOCUMENT_RULES, "GRAPHQL_VALIDATION_FAILED")

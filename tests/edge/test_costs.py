@@ -125,6 +125,17 @@ def test_fields_are_counted_with_fragments_spread_out() -> None:
     assert operation.measure.fields == 3 + 2 * (2 + 3 + 2 * (2 + 3 + 1))
 
 
+def test_a_document_is_as_long_as_its_tokens_need_at_most() -> None:
+    """A megabyte of empty lines, and a hundred errors behind them, each of which counts the lines: half a minute."""
+    wrong = " ".join(f"a{number}" for number in range(1_900)) + " }"
+    assert {code for code, _ in _refusal("{" + "\r\n" * 3_999 + wrong)} == {"GRAPHQL_VALIDATION_FAILED"}
+    for ending in ("\n", "\r", "\r\n"):
+        assert _refusal("{" + ending * 4_000 + wrong) == [("COST_LIMIT_EXCEEDED", "A document has at most 4000 lines.")]
+    role = "{ viewer { role } }"
+    assert _refusal(role.ljust(100_000)) == []
+    assert _refusal(role.ljust(100_001)) == [("COST_LIMIT_EXCEEDED", "A document has at most 100000 characters.")]
+
+
 @pytest.mark.parametrize("document", ["{ a b: pools }", "{ viewer { role }"], ids=["invalid", "no document"])
 def test_what_is_kept_of_a_useless_document_is_its_errors_alone(document: str) -> None:
     judged = judge_document(document, LIMITS)
