@@ -66,6 +66,9 @@ class Observed:
         seconds = time.perf_counter() - self._begun
         if isinstance(error, asyncio.CancelledError) and self.kind != "subscription":
             self.client_left = True
+        if isinstance(error, Exception):
+            # Nobody has told a client of it: it is a fault all the same.
+            self.codes.add("INTERNAL_SERVER_ERROR")
         if self.kind == "subscription":
             metrics.subscription_ended(self.field)
         ended = self._class

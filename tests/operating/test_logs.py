@@ -11,6 +11,7 @@ import pytest
 
 from app import ids
 from app.logs import JsonLines, TextLines
+from app.observed import Observed
 from tests.conftest import Api, own_valkey, run_worker
 from tests.factories import CLAIM_CODE, Shop
 from tests.guides import blocks
@@ -150,6 +151,13 @@ def test_an_error_keeps_its_trace_and_loses_the_values_that_the_database_quotes(
         assert bool(others) == isinstance(form, TextLines), first
     assert "duplicate key value" in entries[0]
     assert "query argument $3" in entries[1]
+
+
+def test_what_nobody_told_a_client_of_is_a_fault_all_the_same() -> None:
+    with pytest.raises(ZeroDivisionError), Observed("http") as observed:
+        _ = 1 // 0
+
+    assert observed.outcome == "INTERNAL_SERVER_ERROR"
 
 
 def test_a_line_of_text_shows_what_would_move_a_cursor_as_text() -> None:
