@@ -37,8 +37,10 @@ from graphql import (
 from app.config import Settings
 from app.connections import FIRST_DEFAULT, FIRST_MAX
 
-#: Lists that hold thousands by design. Their verbs refuse those that are too long, with whatever else is wrong.
+#: Lists that hold thousands by design. Their verbs refuse those that are too long, with whatever else is wrong; but
+#: beyond so many nobody reads them: that is done before anybody is asked whether the caller may send them.
 LONG_LISTS: Final = frozenset({"CreateCampaignInput.recipients", "InviteMembersInput.emails"})
+LONG_LIST_MAX: Final = 10_000
 #: For each token that a document may have: so many characters and lines. Each error that is told counts the lines
 #: before it, so half a megabyte of them took half a minute (measured). Long strings are what variables are for.
 CHARACTERS_PER_TOKEN: Final = 50
@@ -138,16 +140,19 @@ def measure_document(document: DocumentNode, schema: GraphQLSchema, limits: Sett
 
 
 def refuse_long_lists(cost: Cost, variables: Variables, items_max: int) -> None:
-    """Raise TooCostlyError if a list in the variables holds too much; those of LONG_LISTS are left to their verbs."""
+    """Raise TooCostlyError if a list or an object in the variables holds too much; LONG_LISTS may hold more."""
     for variable, expected, may_be_long in cost.lists:
         waiting: list[tuple[Any, Any, bool]] = [(variables.get(variable), expected, may_be_long)]
         while waiting:
             value, kind, is_long = waiting.pop()
             if isinstance(value, list):
-                if len(value) > items_max and not is_long:
-                    raise TooCostlyError(f"`${variable}` holds a list of {len(value)}; at most {items_max} are taken.")
+                most = max(LONG_LIST_MAX, items_max) if is_long else items_max
+                if len(value) > most:
+                    raise TooCostlyError(f"`${variable}` holds a list of {len(value)}; at most {most} are taken.")
                 waiting += ((item, kind, is_long) for item in value if isinstance(item, list | dict))
             elif isinstance(value, dict):
+                if len(value) > items_max:
+                    raise TooCostlyError(f"`${variable}` holds {len(value)} fields; at most {items_max} are taken.")
                 waiting += _lists_in(value, kind)
 
 

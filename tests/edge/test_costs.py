@@ -308,6 +308,13 @@ async def test_lists_in_variables_are_limited_but_for_those_that_hold_thousands_
         emails = [f"m{number}@example.com" for number in range(count)]
         answer = await shop.post(INVITE, {"emails": emails}, key=key)
         assert answer["data"]["inviteMembers"]["__typename"] != "InviteMembersSuccess"
+    too_much = {
+        "`$emails` holds a list of 10001; at most 10000 are taken.": (INVITE, {"emails": ["x"] * 10_001}),
+        "`$input` holds 251 fields; at most 250 are taken.": (CHECK, {"input": {f"k{each}": 1 for each in range(251)}}),
+    }
+    for message, (document, variables) in too_much.items():
+        (error,) = (await _answer(shop, document, variables))["errors"]
+        assert error == {"message": message, "extensions": {"code": "COST_LIMIT_EXCEEDED"}}
 
 
 def test_every_list_that_may_be_long_is_there() -> None:
