@@ -73,9 +73,15 @@ WITH m AS (
 SELECT {MEMBER_COLUMNS} FROM m, w
 """
 
+# By one key and by the other, in no order: with OR, or with UNION, a plan that was made while there were few members walks
+# all of them by their ids.
 FIND_EXISTING: Final = f"""
 SELECT {MEMBER_COLUMNS} {FROM}
-WHERE m.merchant_id = $1 AND (m.external_id = $2 OR m.email_index = $3) ORDER BY m.id LIMIT 1
+WHERE m.merchant_id = $1 AND m.id = ANY(ARRAY(
+    SELECT id FROM member WHERE merchant_id = $1 AND external_id = $2
+    UNION ALL
+    SELECT id FROM member WHERE merchant_id = $1 AND email_index = $3
+)) ORDER BY m.id LIMIT 1
 """
 
 
