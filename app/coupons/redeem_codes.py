@@ -87,7 +87,8 @@ RedeemCodesResult = Annotated[
 ]
 Presented = Annotated[RedeemCodesInput, strawberry.argument(description="The order and its codes.")]
 
-# The presented codes and those that the order has already, each with its standing redemption.
+# The presented codes and those that the order has already, each with its standing redemption. UNION without ALL would
+# let a plan that was made while there were few codes walk all of them by their ids.
 READ: Final = f"""
 SELECT {WHOLE_CODE}, {REDEMPTION_COLUMNS}, c.fingerprint, c.email_index AS code_email_index, now() AS asked_at,
     (SELECT member_id FROM address WHERE merchant_id = $1 AND email_index = $4) AS member_of_email
@@ -95,8 +96,8 @@ FROM code c {JOIN_CODE}
 LEFT JOIN redemption r ON r.merchant_id = c.merchant_id AND r.code_id = c.id AND r.reversed_at IS NULL
 WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(
     SELECT id FROM code WHERE merchant_id = $1 AND fingerprint = ANY($2::bytea[])
-    UNION
-    SELECT code_id FROM redemption WHERE merchant_id = $1 AND order_id = $3 AND reversed_at IS NULL
+    UNION ALL
+    (SELECT code_id FROM redemption WHERE merchant_id = $1 AND order_id = $3 AND reversed_at IS NULL ORDER BY position)
 ))
 """
 

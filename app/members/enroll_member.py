@@ -73,8 +73,8 @@ WITH m AS (
 SELECT {MEMBER_COLUMNS} FROM m, w
 """
 
-# By one key and by the other, in no order: with OR, or with UNION, a plan that was made while there were few members walks
-# all of them by their ids.
+# By one key and by the other, in no order: with OR, or with UNION, a plan that was made while there were few members
+# walks all of them by their ids.
 FIND_EXISTING: Final = f"""
 SELECT {MEMBER_COLUMNS} {FROM}
 WHERE m.merchant_id = $1 AND m.id = ANY(ARRAY(

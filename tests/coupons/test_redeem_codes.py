@@ -5,9 +5,26 @@ from typing import Any
 import pytest
 
 from app import ids
+from app.coupons.redeem_codes import READ
 from app.database import database
 from tests.coupons.orders import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, expire, order
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, problems, usd
+from tests.scratch import buffers_planned_on_nothing
+
+#: Codes, each with a fingerprint of its own.
+CODES = """
+WITH p AS (
+    INSERT INTO pool (merchant_id, id, name, status, kind, gift_sku, claims_per_member, stacking, transferable,
+                      created_at)
+    VALUES ($1, gen_random_uuid(), 'x', 'DRAFT', 'GIFT', 'x', 1, 'EXCLUSIVE', false, now()) RETURNING id
+), b AS (
+    INSERT INTO code_batch (merchant_id, id, pool_id, size, created_at)
+    SELECT $1, gen_random_uuid(), id, 2000, now() FROM p RETURNING id, pool_id
+)
+INSERT INTO code (merchant_id, id, pool_id, batch_id, state, ciphertext, fingerprint, suffix)
+SELECT $1, gen_random_uuid(), pool_id, b.id, 'AVAILABLE', '\\x00', sha256(each::text::bytea), 'AA'
+FROM b, generate_series(1, 2000) AS each
+"""
 
 
 def shares(answer: Any) -> list[tuple[int, int, int]]:
@@ -379,3 +396,12 @@ async def test_a_checkout_redeems_and_sees_no_text(shop: Shop) -> None:
 
     assert shares(answer) == [(1, 10_000, 1_000)]
     assert answer["redemptions"][0]["code"]["text"] is None
+
+
+async def test_codes_are_found_by_their_fingerprints_whatever_the_planner_knew() -> None:
+    arguments = "ARRAY[sha256('2000'::bytea)], 'an order', NULL"
+
+    rows, buffers = await buffers_planned_on_nothing(READ, "bytea[], text, bytea", arguments, CODES)
+
+    assert rows == 1
+    assert buffers < 40

@@ -1,19 +1,15 @@
 """enrollMember. Without these one person could become two members, or an address be kept where it can be read."""
 
 import asyncio
-import json
 
-import asyncpg
 import pytest
 
-from app import ids
-from app.database import database, dsn
-from app.inputs import normalise_email
+from app.database import database
+from app.inputs import Problems, normalise_email
 from app.members.enroll_member import FIND_EXISTING
-from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
 from tests.conftest import Api
 from tests.factories import ENROLL_MEMBER, Shop
-from tests.scratch import scratch_database
+from tests.scratch import buffers_planned_on_nothing
 
 SAME_PERSON = "A member with this external id or address is enrolled already."
 MEMBERS = """
@@ -120,25 +116,10 @@ async def test_one_address_is_one_member_however_it_is_spelled(shop: Shop, spell
 
 
 async def test_who_is_a_member_already_is_found_by_its_keys_whatever_the_planner_knew() -> None:
-    merchant_id = ids.new()
-    async with scratch_database() as url:
-        connection = await asyncpg.connect(dsn(url))
-        try:
-            await connection.execute(INSERT_MERCHANT, merchant_id, "Shop", "USD")
-            await connection.execute("SET plan_cache_mode = force_generic_plan")
-            await connection.execute(f"PREPARE find (uuid, text, bytea) AS {FIND_EXISTING}")
-            # Planned while there was nobody.
-            await connection.execute(f"EXECUTE find ('{merchant_id}', 'nobody', NULL)")
-            await connection.execute(MEMBERS, merchant_id)
-            told = await connection.fetchval(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE find ('{merchant_id}', 'c-2000', '\\x01')"
-            )
-        finally:
-            await connection.close()
-    plan = json.loads(told)[0]["Plan"]
+    rows, buffers = await buffers_planned_on_nothing(FIND_EXISTING, "text, bytea", "'c-2000', '\\x01'", MEMBERS)
 
-    assert plan["Actual Rows"] == 1
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 40
+    assert rows == 1
+    assert buffers < 40
 
 
 @pytest.mark.parametrize("address", ["J\u030cane@example.com", "\u0130\u0316@example.com", "\u1e9e@example.com"])
