@@ -308,7 +308,7 @@ async def test_lists_in_variables_are_limited_but_for_those_that_hold_thousands_
         emails = [f"m{number}@example.com" for number in range(count)]
         answer = await shop.post(INVITE, {"emails": emails}, key=key)
         assert answer["data"]["inviteMembers"]["__typename"] != "InviteMembersSuccess"
-    too_much = {
+    too_much: dict[str, tuple[str, dict[str, Any]]] = {
         "`$emails` holds a list of 10001; at most 10000 are taken.": (INVITE, {"emails": ["x"] * 10_001}),
         "`$input` holds 251 fields; at most 250 are taken.": (CHECK, {"input": {f"k{each}": 1 for each in range(251)}}),
     }
