@@ -96,10 +96,10 @@ class Problems:
     def text(self, path: str, value: str, *, length_max: int) -> str:
         """Check a line of text: something to see, no control characters, not too long. Returns it trimmed."""
         trimmed = value.strip()
-        if all(unicodedata.category(character) in {"Cf", "Zs"} for character in trimmed):
-            self.add(path, "must not be blank")
-        elif len(trimmed) > length_max:
+        if len(trimmed) > length_max:
             self.add(path, f"must be at most {length_max} characters")
+        elif all(unicodedata.category(character) in {"Cf", "Zs"} for character in trimmed):
+            self.add(path, "must not be blank")
         elif any(unicodedata.category(character) in {"Cc", "Cs"} for character in trimmed):
             self.add(path, "must not contain control characters")
         return trimmed

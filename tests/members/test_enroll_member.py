@@ -312,3 +312,10 @@ async def test_a_refused_address_is_not_echoed(shop: Shop) -> None:
 
 async def test_a_source_that_is_not_one_is_bad_user_input(shop: Shop) -> None:
     assert await shop.error_code(ENROLL_MEMBER, {"input": {"source": "TELEPATHY"}}) == "BAD_USER_INPUT"
+
+
+def test_what_is_too_long_is_refused_before_anything_looks_at_each_of_its_characters() -> None:
+    problems = Problems()
+    problems.text("name", "\u200b" * 201, length_max=200)
+
+    assert [problem.message for problem in problems.found] == ["must be at most 200 characters"]
