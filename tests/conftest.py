@@ -53,6 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return _Scheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Start the servers once, before the test workers, which inherit the environment."""
     if hasattr(config, "workerinput"):
@@ -61,6 +62,9 @@ def pytest_configure(config: pytest.Config) -> None:
     data = DataDirectory(Path(tempfile.mkdtemp(prefix="flash-test-")))
     config.stash[_DIRECTORY] = data.path
     data.create()
+    if config.option.basetemp is None:
+        # Not in the folder of all runs, which each run of root's closes to the user that PostgreSQL runs as.
+        config.option.basetemp = data.path / "pytest"
     os.environ["FLASH_MASTER_KEYS"] = new_master_key("tests")
     os.environ["FLASH_DATA"] = str(data.path)
     # Where the tests receive webhooks; everything else that isn't public is as closed as anywhere.
