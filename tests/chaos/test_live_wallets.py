@@ -5,6 +5,7 @@ how long, how many and how fast; FLASH_CHAOS_SEED repeats the order of events of
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -62,6 +63,10 @@ class KilledApi:
         """End it at once."""
         self._process.kill()
         self._process.wait()
+
+    def said(self) -> str:
+        """Return the end of its log."""
+        return self.log.read_text()[-4_000:]
 
     def close(self) -> None:
         """End it for good."""
@@ -123,7 +128,7 @@ async def test_every_version_arrives_once_and_in_order_whatever_is_killed(
                 changing = asyncio.create_task(_change(shop, rolls, members, pools))
                 await _trouble(rolls, api, valkey, followers, changing)
                 await changing
-                await _caught_up(shop, members, followers)
+                await _caught_up(shop, members, followers, api)
         finally:
             for task in following:
                 task.cancel()
@@ -194,11 +199,19 @@ async def _trouble(
         follower.drop()
 
 
-async def _caught_up(shop: Shop, members: list[Any], followers: list[Follower]) -> None:
+async def _caught_up(shop: Shop, members: list[Any], followers: list[Follower], api: KilledApi) -> None:
     versions = await _versions(shop)
-    async with asyncio.timeout(CATCH_UP_SECONDS):
-        for member, follower in zip(members, followers, strict=True):
-            await follower.until(versions[member["id"]])
+    wanted = [versions[member["id"]] for member in members]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CATCH_UP_SECONDS):
+            for follower, version in zip(followers, wanted, strict=True):
+                await follower.until(version)
+    late = [
+        f"{len(follower.versions)} of {version} after resuming {follower.resumed} times"
+        for follower, version in zip(followers, wanted, strict=True)
+        if len(follower.versions) < version
+    ]
+    assert late == [], api.said()
 
 
 async def _versions(shop: Shop) -> dict[str, int]:
