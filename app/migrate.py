@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from app.config import dsn, tortoise_config
+from app.config import ConfigurationError, dsn, tortoise_config
 from app.preflight import reach
 
 #: Any number works, as long as nothing else on the database locks it.
@@ -12,15 +12,23 @@ _LOCK = 7_015_226_001
 async def migrate(database_url: str) -> None:
     """Apply the migrations that are missing. Safe to run at once from several processes.
 
-    Raises ConfigurationError when the server can't be reached or is too old.
+    Raises ConfigurationError when the server can't be reached or is too old, or the database is someone else's.
     """
     from tortoise import Tortoise  # noqa: PLC0415  (a second of imports; who only creates a database needs none of it)
+    from tortoise.exceptions import BaseORMException  # noqa: PLC0415
     from tortoise.migrations.api import migrate as tortoise_migrate  # noqa: PLC0415
 
     guard = await reach(database_url)
     try:
         await guard.fetch("SELECT pg_advisory_lock($1)", _LOCK)
         await tortoise_migrate(config=tortoise_config(dsn(database_url), timeout_seconds=600))
+    except (BaseORMException, asyncpg.PostgresError) as error:
+        # Its other lines may quote rows.
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(
+            f"The database can't be migrated: {reason}; DATABASE_URL must name a database of Flash's own, "
+            "whose role may create tables in it."
+        ) from error
     finally:
         await Tortoise.close_connections()
         await guard.close()

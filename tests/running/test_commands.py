@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import psutil
 import pytest
 
@@ -20,6 +21,7 @@ from tests.conftest import database_url
 from tests.factories import Shop
 from tests.running.processes import FLASH, environment, eventually, flash, refusal
 
+TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
 NOBODY = "postgresql://somebody:verysecret@127.0.0.1:1/flash"
 
 
@@ -52,6 +54,30 @@ def test_an_unmigrated_database_is_refused_until_it_is_migrated(
 
     assert re.fullmatch(r"The database lacks migrations \(0001_initial, .*\); run `flash migrate`.", unmigrated)
     assert migrated.stdout == "The database is up to date.\n", migrated.stderr
+
+
+def test_a_database_of_somebody_else_is_one_sentence_and_gets_none_of_our_tables(worker_database: str) -> None:
+    name = f"{urlsplit(worker_database).path.removeprefix('/')}_foreign"
+    url = database_url(name)
+
+    async def tables(statement: str = "SELECT") -> set[str]:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(statement)
+            return {row["relname"] for row in await connection.fetch(TABLES)}
+        finally:
+            await connection.close()
+
+    asyncio.run(create_database(url, name))
+    asyncio.run(tables("CREATE TABLE IF NOT EXISTS member (id int)"))
+
+    said = refusal("migrate", DATABASE_URL=url)
+
+    assert said == (
+        'The database can\'t be migrated: relation "member" already exists; '
+        "DATABASE_URL must name a database of Flash's own, whose role may create tables in it."
+    )
+    assert asyncio.run(tables()) == {"member", "tortoise_migrations"}
 
 
 def test_schema_prints_the_schema(tmp_path: Path) -> None:
