@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from app.authentication import lapsed, prove
+from app.authentication import Proof, lapsed, prove
 from app.config import Settings
 from app.graphql_execution import Asked, Documents, MalformedError, answers, fault, presented, told
 from app.observed import Observed, request_id
@@ -26,7 +25,8 @@ from app.origins import Origins
 log = logging.getLogger("flash.graphql")
 
 PROTOCOL: Final = "graphql-transport-ws"
-_REASON_LENGTH_MAX: Final = 100
+#: What a close frame holds of it.
+_REASON_BYTES_MAX: Final = 123
 _SLOW: Final = "Too slow: resume after the last version that you have"
 _LAPSED: Final = "Forbidden: the token has expired or the key was revoked"
 _UNVERIFIED: Final = "The credential can't be verified now; try again"
@@ -39,7 +39,7 @@ class CloseError(Exception):
         """Take both; reasons of the protocol are short."""
         super().__init__(reason)
         self.code = code
-        self.reason = reason[:_REASON_LENGTH_MAX]
+        self.reason = reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore")
 
 
 class SocketEndpoint:
@@ -124,7 +124,7 @@ class Socket:
         if proof is None:
             raise CloseError(4403, "Forbidden: the credential proves nobody")
         await self._reply({"type": "connection_ack"})
-        expiry = asyncio.create_task(self._expire(lapsed(self._authorization, proof)))
+        expiry = asyncio.create_task(self._expire(proof))
         try:
             while (message := await self._next()) is not None:
                 await self._take(message)
@@ -155,10 +155,10 @@ class Socket:
                 raise CloseError(4401, "Unauthorized")
         return None
 
-    async def _expire(self, lapsing: Coroutine[Any, Any, None]) -> None:
+    async def _expire(self, proof: Proof) -> None:
         """Close the socket when its credential doesn't stand any more, and when nobody can tell whether it does."""
         try:
-            await lapsing
+            await lapsed(self._authorization, proof)
         except Exception as error:  # noqa: BLE001  (whatever it is, nobody stays who may have been locked out)
             told(error)
             await self.close(1013, _UNVERIFIED)

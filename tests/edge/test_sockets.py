@@ -186,6 +186,13 @@ async def test_an_id_in_use_closes_the_socket(shop: Shop) -> None:
     assert (code, reason) == (4409, "Subscriber for 1 already exists")
 
 
+async def test_reasons_are_cut_to_what_a_close_frame_holds(shop: Shop) -> None:
+    async with joined(address(shop), shop.admin) as socket:
+        await socket.send(type="🎟" * 30)
+
+        assert await socket.closed() == (4400, f"There is no message type '{'🎟' * 24}")
+
+
 async def test_an_id_is_free_again_as_soon_as_its_operation_ended(shop: Shop) -> None:
     async with joined(address(shop), shop.admin) as socket:
         for _ in range(50):
