@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 FIRST_MAX: Final = 100
 FIRST_DEFAULT: Final = 50
+#: Longer ones are none, and aren't decoded.
+_CURSOR_LENGTH_MAX: Final = 32
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_ID: Final = UUID(int=2**128 - 1)
 _LAST_INSTANT: Final = datetime(9999, 1, 1, tzinfo=UTC)
@@ -86,6 +88,8 @@ def page(
         raise bad_user_input(f"`first` must be between 1 and {most}.")
     if after is None:
         return Page(size, _LAST_INSTANT, _LAST_ID, is_first=True)
+    if len(after) > _CURSOR_LENGTH_MAX:
+        raise bad_user_input("`after` is not a cursor of this list.")
     try:
         raw = base64.urlsafe_b64decode(after.encode("ascii") + b"==")
         instant = _EPOCH + timedelta(microseconds=int.from_bytes(raw[16:], signed=True))

@@ -47,10 +47,13 @@ from app.trusted_documents import sha256_of
 log = logging.getLogger("flash.graphql")
 
 DOCUMENTS_KEPT_MAX: Final = 1000
-#: Longer documents are judged each time, so that the cache is bounded in bytes too.
+#: Longer documents are judged each time.
 DOCUMENT_KEPT_LENGTH_MAX: Final = 20_000
-#: How many errors in variables are told. Each quotes the whole value: fifty of a large one take a second.
-VARIABLE_ERRORS_MAX: Final = 10
+#: Of all that are kept: parsed, a document takes a hundred times its text, so that a thousand could take a gigabyte.
+DOCUMENTS_KEPT_LENGTH_MAX: Final = 1_000_000
+#: How many errors are told of a document, and how many of variables. The former count the lines before them, the
+#: latter quote the whole value: fifty of a large one take a second.
+ERRORS_MAX: Final = 10
 
 T = TypeVar("T")
 
@@ -218,6 +221,8 @@ class Documents:
         document = judge_document(query, self.limits)
         if len(query) <= DOCUMENT_KEPT_LENGTH_MAX:
             _keep(self._kept, query, document)
+            while sum(map(len, self._kept)) > DOCUMENTS_KEPT_LENGTH_MAX:
+                self._kept.popitem(last=False)
         return document
 
 
@@ -303,7 +308,7 @@ async def answer(
         operation_name=operation.name,
         executor_class=schema.execution_context_class,
         operation_extensions=None,
-        max_coercion_errors=VARIABLE_ERRORS_MAX,
+        max_coercion_errors=ERRORS_MAX,
         hide_suggestions=True,
     )
     result = executed if isinstance(executed, ExecutionResult) else await executed
@@ -324,7 +329,7 @@ async def _subscribe(
         raw_variable_values=variables,
         operation_name=operation.name,
         operation_extensions=None,
-        max_coercion_errors=VARIABLE_ERRORS_MAX,
+        max_coercion_errors=ERRORS_MAX,
         hide_suggestions=True,
     )
     if not isinstance(executor, Executor):
@@ -426,7 +431,7 @@ def _present(error: GraphQLError) -> dict[str, Any]:
 
 def _invalid(parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], code: str) -> list[GraphQLError]:
     """Return what is wrong by these rules, without guesses at what was meant: they would spell the schema out."""
-    errors = validate(schema._schema, parsed, rules, hide_suggestions=True)
+    errors = validate(schema._schema, parsed, rules, ERRORS_MAX, hide_suggestions=True)
     for error in errors:
         error.message = _ASIDES.sub("", error.message)
     return coded(errors, code)

@@ -13,7 +13,7 @@ from graphql import get_introspection_query, parse
 
 from app.config import Settings
 from app.document_costs import LONG_LISTS, measure_document
-from app.graphql_execution import judge_document
+from app.graphql_execution import Asked, Documents, judge_document
 from tests.edge.walk import SCHEMA, operations
 from tests.factories import Shop
 from tests.live.sockets import address, joined
@@ -206,6 +206,26 @@ def test_a_kilobyte_is_judged_in_few_steps(named: str) -> None:
 
     assert len(document) > 900
     assert pstats.Stats(profile).total_calls < 400_000  # type: ignore[attr-defined]
+
+
+def test_documents_are_kept_up_to_a_million_characters() -> None:
+    documents = Documents(LIMITS)
+    asked = [Asked("{ viewer { role } } #".ljust(19_998, "x") + f"{number:02}", None, {}) for number in range(51)]
+
+    judged = [documents.judged(each) for each in asked]
+
+    assert documents.judged(asked[50]) is judged[50]
+    assert documents.judged(asked[1]) is judged[1]
+    assert documents.judged(asked[0]) is not judged[0]
+
+
+def test_ten_errors_of_a_document_are_told() -> None:
+    told = _refusal(f"{{ {' '.join(f'x{number}' for number in range(50))} }}")
+
+    assert [message for _, message in told[:10]] == [
+        f"Cannot query field 'x{number}' on type 'Query'." for number in range(10)
+    ]
+    assert len(told) == 11
 
 
 TOOLS = {
