@@ -13,6 +13,7 @@ from app.context import Tenant
 
 _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ["iss", "sub", "iat", "exp"]
+_SKEW_SECONDS_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def verify(token: str, tenant: Tenant) -> VerifiedToken | None:
             tenant.keys.token_key,
             algorithms=[_ALGORITHM],
             issuer=ids.encode("merchant", tenant.id),
+            # The process that issued it may have been on a machine whose clock is ahead.
+            leeway=_SKEW_SECONDS_MAX,
             # PyJWT would cut the expiry to whole seconds; it is looked at below.
             options={"require": _REQUIRED, "verify_exp": False},
         )
