@@ -16,6 +16,7 @@ ids.py inputs.py scalars.py connections.py queries.py
                                what the nouns share: ids, checks, lists, and queries that belong to none of them
 config.py database.py events.py
                                settings, rows, and the record of what happened
+remembered.py                  what a process keeps in memory, up to a number
 leases.py doorbell.py          jobs that are rows, and how workers are told of them
 observed.py logs.py metrics.py traces.py
                                what operators see of an operation

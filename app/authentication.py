@@ -13,6 +13,7 @@ from app.database import is_away
 from app.members import tokens
 from app.merchants import api_keys
 from app.merchants.tenants import tenant
+from app.remembered import remember
 
 _KEPT_MAX: Final = 20_000
 _CREDENTIAL_LENGTH_MAX: Final = 4096
@@ -57,10 +58,7 @@ async def prove(authorization: str | None) -> Proof | None:
     if proof is None:
         _kept.pop(credential, None)
         return None
-    _kept[credential] = (time.monotonic() + kept_seconds, proof)
-    _kept.move_to_end(credential)
-    if len(_kept) > _KEPT_MAX:
-        _kept.popitem(last=False)
+    remember(_kept, credential, (time.monotonic() + kept_seconds, proof), most=_KEPT_MAX)
     return proof
 
 

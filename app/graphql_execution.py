@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from graphql import (
     DocumentNode,
@@ -41,6 +41,7 @@ from app.context import Context, Role, Viewer
 from app.database import is_away
 from app.document_costs import Cost, TooCostlyError, measure_document, refuse_long_lists, refuse_long_text
 from app.observed import at_hand, failed
+from app.remembered import remember
 from app.schema import schema
 from app.trusted_documents import sha256_of
 
@@ -54,8 +55,6 @@ DOCUMENTS_KEPT_LENGTH_MAX: Final = 1_000_000
 #: How many errors are told of a document, and how many of variables. The former count the lines before them, the
 #: latter quote the whole value: fifty of a large one take a second.
 ERRORS_MAX: Final = 10
-
-T = TypeVar("T")
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SCHEMA_FIELDS: Final = frozenset({"__schema", "__type"})
@@ -210,7 +209,7 @@ class Documents:
         if self.limits.trusted_documents_required:
             return fault("UNTRUSTED_DOCUMENT", "Only documents that the engine was told of are executed here.")
         if len(asked.query) <= DOCUMENT_KEPT_LENGTH_MAX:
-            _keep(self._hashed, sha256 or "", asked.query)
+            remember(self._hashed, sha256 or "", asked.query, most=DOCUMENTS_KEPT_MAX)
         return asked.query
 
     def _judged(self, query: str) -> Document:
@@ -220,17 +219,10 @@ class Documents:
             return kept
         document = judge_document(query, self.limits)
         if len(query) <= DOCUMENT_KEPT_LENGTH_MAX:
-            _keep(self._kept, query, document)
+            remember(self._kept, query, document, most=DOCUMENTS_KEPT_MAX)
             while sum(map(len, self._kept)) > DOCUMENTS_KEPT_LENGTH_MAX:
                 self._kept.popitem(last=False)
         return document
-
-
-def _keep(kept: "OrderedDict[str, T]", key: str, value: T) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > DOCUMENTS_KEPT_MAX:
-        kept.popitem(last=False)
 
 
 def observe(operation: Operation) -> None:

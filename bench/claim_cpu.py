@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from statistics import median
 from typing import Any
 from uuid import UUID
@@ -42,18 +43,13 @@ async def measure(_viewer: Viewer) -> list[str]:
     ours, theirs = [await add_filled_pool(viewer, len(members)) for _ in range(2)]
     await database().row("ANALYZE")
     database_url = settings().database_url or ""
-    headers = {"authorization": f"Bearer {key}"}
     async with contextlib.AsyncExitStack() as stack:
         redis_url = await stack.enter_async_context(valkey(data))
         engine, address = await stack.enter_async_context(api_process(data, database_url, redis_url))
         bare, bare_url = await stack.enter_async_context(_bare_process(data, database_url))
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
-        url = address.replace("ws", "http", 1)
 
-        async def claim(member_id: UUID) -> Any:
-            variables = {"pool": ids.encode("pool", ours), "member": ids.encode("member", member_id)}
-            answer = await http.post(url, json={"query": CLAIM, "variables": variables}, headers=headers)
-            return answer.json()["data"]["claimCode"]
+        claim = partial(claim_one, http, address, key, ids.encode("pool", ours))
 
         async def claim_bare(member_id: UUID) -> Any:
             asked = {"merchant": str(viewer.merchant_id), "pool": str(theirs), "member": str(member_id)}
@@ -82,6 +78,15 @@ async def measure(_viewer: Viewer) -> list[str]:
         "",
         f"The ratio is {median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f} in the turns); goal ≤ 2.0.",
     ]
+
+
+async def claim_one(http: httpx.AsyncClient, address: str, key: str, pool_id: str, member_id: UUID) -> Any:
+    """Claim over HTTP from the process whose sockets are at the address. Returns the answer."""
+    variables = {"pool": pool_id, "member": ids.encode("member", member_id)}
+    headers = {"authorization": f"Bearer {key}"}
+    asked = {"query": CLAIM, "variables": variables}
+    answer = await http.post(address.replace("ws", "http", 1), json=asked, headers=headers)
+    return answer.json()["data"]["claimCode"]
 
 
 async def claim_all(one: Any, waiting: Iterator[UUID]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
-from uuid import UUID
+from functools import partial
 
 import httpx
 
@@ -13,7 +13,7 @@ from app.config import settings
 from app.context import Viewer
 from app.database import database
 from app.embedded import DataDirectory
-from bench.claim_cpu import CLAIM, CLIENTS, claim_all
+from bench.claim_cpu import CLIENTS, claim_all, claim_one
 from bench.live_wallet import api_process, valkey
 from bench.world import add_filled_pool, add_members, add_merchant
 
@@ -34,15 +34,8 @@ async def measure(_viewer: Viewer) -> list[str]:
         redis_url = await stack.enter_async_context(valkey(data))
         starting = api_process(data, settings().database_url or "", redis_url, "bench.sampled", str(counts))
         process, address = await stack.enter_async_context(starting)
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(timeout=60, headers={"authorization": f"Bearer {key}"})
-        )
-
-        async def claim(member_id: UUID) -> object:
-            variables = {"pool": pool_id, "member": ids.encode("member", member_id)}
-            answer = await http.post(address.replace("ws", "http", 1), json={"query": CLAIM, "variables": variables})
-            return answer.json()["data"]["claimCode"]
-
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=60))
+        claim = partial(claim_one, http, address, key, pool_id)
         await claim_all(claim, iter(members[:WARM]))
         process.send_signal(signal.SIGUSR1)
         waiting = iter(members[WARM:])

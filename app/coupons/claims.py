@@ -17,6 +17,7 @@ from app.database import Row, Statements, Tx
 from app.members.types import MEMBER_COLUMNS
 from app.members.wallet_changes import CHANGE_COLUMNS, ring_wallet
 from app.operations import IdempotencyKeyReused, Refusal, Refused
+from app.remembered import remember
 
 ATTEMPTS_MAX: Final = 1000
 #: How many pools a chain may have; editing refuses longer ones.
@@ -297,7 +298,7 @@ async def _claim_from(
     for _ in range(ATTEMPTS_MAX):
         taken = await _take(where, viewer, asked, serving, claimant, key, is_paid)
         if taken is not None and taken["code_id"] is not None:
-            _found(serving, taken["code_id"])
+            remember(_last_found, serving, taken["code_id"], most=stock_levels.POOLS_KEPT_MAX)
             ring_wallet(where, viewer.merchant_id, taken)
             await stock_levels.watch(where, viewer, serving)
             return Claimed(taken, replayed=False)
@@ -345,13 +346,6 @@ async def _take(
         if isinstance(where, Tx):
             raise
         return None
-
-
-def _found(pool_id: UUID, code_id: UUID) -> None:
-    _last_found[pool_id] = code_id
-    _last_found.move_to_end(pool_id)
-    if len(_last_found) > stock_levels.POOLS_KEPT_MAX:
-        _last_found.popitem(last=False)
 
 
 async def _look(where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None) -> Row | None:

@@ -9,6 +9,7 @@ from uuid import UUID
 from app import ids
 from app.context import Viewer
 from app.database import Statements, database
+from app.remembered import remember
 
 #: In percent of all codes ever generated in the pool.
 LEVELS: Final = (50, 25, 10, 0)
@@ -84,10 +85,8 @@ async def check(where: Statements, merchant_id: UUID, pool_id: UUID, actor: str)
     row = await where.row(CHECK, merchant_id, pool_id, list(LEVELS), event_ids, actor)
     if row is None:
         raise RuntimeError("an aggregate returned no row")
-    _watches[pool_id] = _Watch(_left_to_next(row["available"], row["total"]) // 4, time.monotonic() + TRUSTED_SECONDS)
-    _watches.move_to_end(pool_id)
-    if len(_watches) > POOLS_KEPT_MAX:
-        _watches.popitem(last=False)
+    kept = _Watch(_left_to_next(row["available"], row["total"]) // 4, time.monotonic() + TRUSTED_SECONDS)
+    remember(_watches, pool_id, kept, most=POOLS_KEPT_MAX)
 
 
 def _left_to_next(available: int, total: int) -> int:

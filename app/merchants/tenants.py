@@ -9,6 +9,7 @@ from app.context import Tenant
 from app.crypto import UnknownVersionError
 from app.database import database
 from app.merchants.data_keys import DATA_KEY_COLUMNS, unwrap
+from app.remembered import remember
 
 KEPT_SECONDS: Final = 5.0
 #: However many merchants there are, no more keys than theirs are in memory; those read longest ago are forgotten.
@@ -58,8 +59,5 @@ async def _read(merchant_id: UUID) -> Tenant | None:
     if not rows:
         return None
     found = Tenant(merchant_id, rows[0]["name"], rows[0]["currency"], unwrap(merchant_id, rows))
-    _kept[merchant_id] = (until, found)
-    _kept.move_to_end(merchant_id)
-    if len(_kept) > KEPT_MAX:
-        _kept.popitem(last=False)
+    remember(_kept, merchant_id, (until, found), most=KEPT_MAX)
     return found
