@@ -36,7 +36,7 @@ chaos: $(VENV)/development ## Kill and freeze servers for a minute, under live w
 	FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos
 
 conformance: $(VENV)/development ## Send 2,000 made-up documents and every hostile value in every argument; audit HTTP and sockets
-	FLASH_CONFORMANCE_CASES=2000 $(BIN)/pytest -n 2 tests/conformance tests/clients tests/edge/test_sockets.py
+	FLASH_CONFORMANCE_CASES=2000 $(BIN)/pytest -n 2 tests/conformance tests/clients tests/web/test_sockets.py
 
 check: $(VENV)/development ## Lint, types, import rules, schema.graphql current and breaking nobody, migrations complete
 	$(BIN)/ruff check .

@@ -64,7 +64,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start everything: embedded servers where no URL is set, migrations, API and worker."""
-    from app.supervisor import Plan, supervise
+    from app.operate.supervisor import Plan, supervise
 
     _name_data(data)
     production = os.environ.get("FLASH_ENV") == "production"
@@ -83,13 +83,13 @@ def api(
     gc.disable()
     import socket
 
-    from app.listening import address_of, allow_many_sockets, bind
+    from app.operate.listening import address_of, allow_many_sockets, bind
 
     _name_data(data)
     _refuse_unconfigured()
     allow_many_sockets()
     if fd is None:
-        from app.preflight import check_database
+        from app.operate.preflight import check_database
 
         listening = bind(host, port)
         asyncio.run(check_database())
@@ -100,9 +100,9 @@ def api(
     import uvicorn
 
     from app.config import settings
-    from app.http_protocol import LimitedProtocol
-    from app.main import application
-    from app.socket_protocol import SocketProtocol
+    from app.web.application import application
+    from app.web.http_protocol import LimitedProtocol
+    from app.web.socket_protocol import SocketProtocol
 
     served = application()
 
@@ -237,8 +237,8 @@ def _configure_merchant(named: str, wanted: dict[str, object], data: Path | None
 def demo(data: Data = None) -> None:
     """Make the demo merchant, unless it is there."""
     from app.config import settings
-    from app.demo import ensure_demo
-    from app.embedded import DataDirectory
+    from app.operate.demo import ensure_demo
+    from app.operate.embedded import DataDirectory
 
     _name_data(data)
     _refuse_unconfigured()
@@ -259,7 +259,7 @@ def schema(
     if since is None:
         sys.stdout.write(sdl())
         return
-    from app.schema_changes import changes
+    from app.operate.schema_changes import changes
 
     found = changes(since, sdl())
     for change in found:
@@ -274,7 +274,7 @@ def documents(
     ],
 ) -> None:
     """Print a manifest of trusted documents, for FLASH_TRUSTED_DOCUMENTS; docs/adr/0020 says what it is for."""
-    from app.trusted_documents import manifest_of
+    from app.web.trusted_documents import manifest_of
 
     print(json.dumps(manifest_of(folder), indent=2, ensure_ascii=False))
 
@@ -285,7 +285,7 @@ def keys_new(
     data: Data = None,
 ) -> None:
     """Print a new entry for FLASH_MASTER_KEYS."""
-    from app.crypto import new_master_key
+    from app.storage.crypto import new_master_key
 
     _name_data(data)
     _refuse_key_name(name)
@@ -385,7 +385,7 @@ def keys_reencrypt(
 @app.command()
 def doctor(data: Data = None, as_json: Json = False) -> None:
     """Tell what is configured, what answers, what is wrong and what to do about it."""
-    from app.doctor import examine
+    from app.operate.doctor import examine
 
     _name_data(data)
     raise SystemExit(asyncio.run(examine(as_json=as_json)))
@@ -450,7 +450,7 @@ def export(
     masked; names and addresses aren't in it. It reads DATABASE_REPLICA_URL where that is set, DATABASE_URL otherwise.
     """
     from app.config import settings
-    from app.report_files import export as exported
+    from app.operate.export import export as exported
     from app.reports.tables import REPORTS
 
     _name_data(data)
@@ -518,7 +518,7 @@ def _keyed(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Corout
     async def told() -> None:
         import asyncpg
 
-        from app.crypto import DecryptionError
+        from app.storage.crypto import DecryptionError
 
         try:
             await work()
@@ -540,9 +540,9 @@ def _name_data(data: Path | None) -> None:
 
 def _refuse_unconfigured() -> None:
     """Raise ConfigurationError unless the servers and the keys are named and can be read."""
-    from app import master_keys
     from app.config import dsn, settings
-    from app.preflight import redis_at
+    from app.operate.preflight import redis_at
+    from app.storage import master_keys
 
     configured = settings()
     if configured.database_url is None or configured.redis_url is None:
@@ -556,7 +556,7 @@ def _refuse_unconfigured() -> None:
 
 def _with_database(work: Callable[[], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
     """Run a command's work against the configured database, or the embedded one (started if it isn't running)."""
-    from app.running import running
+    from app.operate.running import running
 
     async def run() -> None:
         async with running(migrated=migrated):

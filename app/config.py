@@ -13,7 +13,7 @@ from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414
 
 MODELS = [
     "app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.referrals.models",
-    "app.graph.models", "app.advisor.models", "app.webhooks.models", "app.events",
+    "app.graph.models", "app.advisor.models", "app.webhooks.models", "app.storage.events",
 ]  # fmt: skip
 
 
@@ -193,7 +193,8 @@ def tortoise_config(
     urls = {"default": database_url} | ({"replica": replica_url} if replica_url else {})
     return {
         "connections": {
-            name: {"engine": "app.database", "credentials": {"dsn": url, **credentials}} for name, url in urls.items()
+            name: {"engine": "app.storage.database", "credentials": {"dsn": url, **credentials}}
+            for name, url in urls.items()
         },
         "apps": {"flash": {"models": MODELS, "default_connection": "default", "migrations": "migrations"}},
         "use_tz": True,

@@ -7,7 +7,7 @@ Every key starts with the merchant, and every statement names one: each runs on 
 from graphlib import TopologicalSorter
 from typing import Final
 
-from app.database import database
+from app.storage.database import database
 
 #: Tables with a merchant, and which others of these their foreign keys name.
 TABLES: Final = """

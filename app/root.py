@@ -6,27 +6,27 @@ from typing import Any, Final
 
 import strawberry
 
-from app import events as record
 from app import ids
 from app.advisor.queries import find_run
 from app.advisor.types import AdviceRun
-from app.connections import After, Connection, First, connect, page
-from app.context import Role
-from app.context import Viewer as Caller
+from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Role
+from app.api.context import Viewer as Caller
+from app.api.operations import Id, Info, Node, field, query
 from app.coupons.queries import find_batch, find_campaign, find_code, find_pool, find_redemption
 from app.coupons.types import Campaign, Code, CodeBatch, Pool, Redemption
-from app.database import Row, database
 from app.graph.queries import find_job, find_snapshot
 from app.graph.types import GraphSnapshot, GraphSnapshotJob
 from app.members.queries import find_member, member_row
 from app.members.types import Member, Wallet
 from app.merchants.tenants import decrypted
 from app.merchants.types import ApiKey, Merchant
-from app.operations import Id, Info, Node, field, query
 from app.points.queries import find_entry, find_exchange, find_purchase, find_reward
 from app.points.types import PointsEntry, Purchase, Reward
 from app.referrals.queries import find_invite, find_referral
 from app.referrals.types import Invite, shown
+from app.storage import events as record
+from app.storage.database import Row, database
 from app.webhooks.queries import find_delivery, find_webhook
 from app.webhooks.types import Webhook, WebhookDelivery
 

@@ -3,10 +3,11 @@
 import strawberry
 from strawberry.tools import create_type
 
-from app import queries
+from app import root as queries
 from app.advisor import queries as advisor
 from app.advisor.advice_run_changed import advice_run_changed
 from app.advisor.ask_advisor import ask_advisor
+from app.api.scalars import config
 from app.coupons import queries as coupons
 from app.coupons.change_pool_status import activate_pool, archive_pool, pause_pool
 from app.coupons.claim_code import claim_code
@@ -29,15 +30,15 @@ from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
 from app.merchants.types import ApiKey
+from app.orders.record_purchase import record_purchase
+from app.orders.reverse_purchase import reverse_purchase
 from app.points import queries as points
 from app.points.create_reward import create_reward
 from app.points.edit_reward import edit_reward
 from app.points.grant_points import grant_points
 from app.points.liability import points_liability
-from app.points.record_purchase import record_purchase
 from app.points.redeem_reward import redeem_reward
 from app.points.retire_reward import retire_reward
-from app.points.reverse_purchase import reverse_purchase
 from app.referrals import queries as referrals
 from app.referrals.accept_invite import accept_invite
 from app.referrals.cancel_invite import cancel_invite
@@ -46,8 +47,7 @@ from app.referrals.decline_referral import decline_referral
 from app.referrals.invite_members import invite_members
 from app.referrals.release_referral import release_referral
 from app.reports import queries as reports
-from app.scalars import config
-from app.wallet_changed import wallet_changed
+from app.wallets.wallet_changed import wallet_changed
 from app.webhooks import queries as webhooks
 from app.webhooks.create_webhook import create_webhook
 from app.webhooks.disable_webhook import disable_webhook

@@ -13,10 +13,10 @@ import orjson
 import psutil
 
 from app import ids
+from app.api.context import Viewer
 from app.config import settings
-from app.context import Viewer
-from app.database import database
-from app.embedded import DataDirectory
+from app.operate.embedded import DataDirectory
+from app.storage.database import database
 from bench.claim_cpu import CLAIM
 from bench.live_wallet import api_process, valkey
 from bench.world import add_filled_pool, add_members, add_merchant, cpu_seconds

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from app import ids
 from app.coupons.claims import CLAIM
-from app.database import dsn
+from app.storage.database import dsn
 
 _last_found: dict[UUID, UUID] = {}
 

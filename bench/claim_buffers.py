@@ -5,10 +5,10 @@ from statistics import median
 from uuid import UUID
 
 from app import ids
-from app.context import Viewer
+from app.api.context import Viewer
 from app.coupons import claims
 from app.coupons.claims import CLAIM, Claimant, claim
-from app.database import database, transaction
+from app.storage.database import database, transaction
 from bench.world import add_filled_pool, add_members
 
 POOL_SIZE = 100_000

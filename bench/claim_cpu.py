@@ -14,12 +14,12 @@ import httpx
 import psutil
 
 from app import ids
+from app.api.context import Viewer
 from app.config import settings
-from app.context import Viewer
-from app.database import database
-from app.embedded import DataDirectory
-from app.listening import ask, bind
-from app.running import START_SECONDS_MAX
+from app.operate.embedded import DataDirectory
+from app.operate.listening import ask, bind
+from app.operate.running import START_SECONDS_MAX
+from app.storage.database import database
 from bench.live_wallet import api_process, some_process, valkey
 from bench.world import add_filled_pool, add_members, add_merchant, cpu_seconds
 

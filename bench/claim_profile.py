@@ -9,10 +9,10 @@ from functools import partial
 import httpx
 
 from app import ids
+from app.api.context import Viewer
 from app.config import settings
-from app.context import Viewer
-from app.database import database
-from app.embedded import DataDirectory
+from app.operate.embedded import DataDirectory
+from app.storage.database import database
 from bench.claim_cpu import CLIENTS, claim_all, claim_one
 from bench.live_wallet import api_process, valkey
 from bench.world import add_filled_pool, add_members, add_merchant

@@ -6,9 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from app import ids
-from app.context import Context, Viewer
-from app.database import database
+from app.api.context import Context, Viewer
 from app.schema import schema
+from app.storage.database import database
 from bench.world import activate, add_members, add_pool
 
 BATCH = 5000

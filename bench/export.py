@@ -18,12 +18,12 @@ import psutil
 from strawberry.utils.str_converters import to_camel_case
 
 from app import ids
+from app.api.context import Viewer
 from app.config import settings
-from app.context import Viewer
-from app.database import database
-from app.graphql_execution import Asked, Documents, answer
 from app.reports.columns import columns_of
 from app.reports.tables import REPORTS
+from app.storage.database import database
+from app.web.graphql_execution import Asked, Documents, answer
 from bench.claim_buffers import BATCH, CLAIM_MANY, explained
 from bench.world import add_filled_pool, add_members
 

@@ -4,9 +4,9 @@ import time
 from statistics import median
 
 from app import ids
-from app.context import Viewer
+from app.api.context import Viewer
 from app.coupons.generate_codes import COLUMNS, encrypted_codes, store_batch
-from app.database import Tx, transaction
+from app.storage.database import Tx, transaction
 from bench.world import add_pool
 
 BATCH = 5000

@@ -13,11 +13,11 @@ from uuid import UUID
 import httpx
 
 from app import ids
+from app.api.context import Viewer
 from app.config import settings
-from app.context import Viewer
-from app.database import database
-from app.embedded import DataDirectory
 from app.merchants.create_merchant import create_merchant
+from app.operate.embedded import DataDirectory
+from app.storage.database import database
 from bench.live_wallet import api_process, some_process, valkey
 from bench.networks import grown, store
 from bench.world import add_filled_pool, add_members, add_merchant

@@ -2,13 +2,13 @@
 
 import json
 
-from app.context import Viewer
-from app.database import database
+from app.api.context import Viewer
 from app.graph import jobs, pages
 from app.graph.queries import LATEST
 from app.graph.take_snapshots import take_waiting
-from app.graph_files import READ
 from app.merchants.create_merchant import create_merchant
+from app.storage.database import database
+from app.web.graph_files import READ
 from bench.networks import grown, store
 
 SIZES = (1000, 100_000)

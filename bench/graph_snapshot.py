@@ -18,8 +18,7 @@ from uuid import UUID
 
 import igraph
 
-from app.context import Viewer
-from app.database import database
+from app.api.context import Viewer
 from app.graph import draw, jobs
 from app.graph.draw import frame, parts_of
 from app.graph.layout import FRAME, Layout, Previous, lay_out
@@ -28,6 +27,7 @@ from app.graph.network import measure as measured
 from app.graph.rows import instant, packed
 from app.graph.take_snapshots import take_waiting
 from app.merchants.create_merchant import create_merchant
+from app.storage.database import database
 from bench.networks import grown, store
 
 Point = tuple[float, float]

@@ -2,9 +2,9 @@
 
 import time
 
-from app.context import Viewer
-from app.database import database
+from app.api.context import Viewer
 from app.integrity.promises import PROMISES
+from app.storage.database import database
 from bench.portfolio import SIZES, fill
 from bench.world import add_merchant
 

@@ -14,17 +14,17 @@ import orjson
 import psutil
 import websockets
 
+from app.api.context import Viewer
 from app.config import settings
-from app.context import Viewer
 from app.coupons.claims import Claimant, claim
-from app.database import database
-from app.embedded import DataDirectory
-from app.graphql_socket import PROTOCOL
-from app.listening import allow_many_sockets, ask, bind
 from app.members import tokens
-from app.members.wallet_feed import SWEEP
-from app.rings import ringing
-from app.running import START_SECONDS_MAX
+from app.operate.embedded import DataDirectory
+from app.operate.listening import allow_many_sockets, ask, bind
+from app.operate.running import START_SECONDS_MAX
+from app.storage.database import database
+from app.storage.rings import ringing
+from app.wallets.wallet_feed import SWEEP
+from app.web.graphql_socket import PROTOCOL
 from bench.wire import AUTHENTICATION, counting
 from bench.world import add_filled_pool, add_members, cpu_seconds
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from app.database import transaction
 from app.graph.network import Edge
+from app.storage.database import transaction
 
 #: A third of those who join were brought by nobody; of the others, half by somebody who recruits a lot already.
 _ROOTS: Final = 0.33

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from app import ids
-from app.context import Viewer
-from app.database import database, transaction
+from app.api.context import Viewer
 from app.points import queries
 from app.points.ledger import POST
 from app.points.liability import LIABILITY
+from app.storage.database import database, transaction
 from bench.world import add_members
 
 CHUNK = 500

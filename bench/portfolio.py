@@ -4,9 +4,9 @@ import json
 
 from app.advisor.facts import REACH
 from app.advisor.portfolio import COUNTS, POOLS
-from app.context import Viewer
-from app.database import database
+from app.api.context import Viewer
 from app.graph.advocates import REFERRALS_MIN
+from app.storage.database import database
 from bench.world import add_members, add_merchant, add_pool
 
 #: Codes, purchases and members of the two merchants; the large one has those of a real retailer's year.

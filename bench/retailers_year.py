@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from app.context import Viewer
+from app.api.context import Viewer
 from bench.whole import flash, whole_engine
 
 #: Of 2,469: about a tenth of the baskets.

@@ -3,10 +3,10 @@
 from typing import Any
 
 from app import ids
+from app.api.context import Context, Viewer
 from app.config import settings
-from app.context import Context, Viewer
-from app.database import connected
 from app.schema import schema
+from app.storage.database import connected
 from bench.wire import AUTHENTICATION, counting
 from bench.world import activate, add_members, add_pool
 

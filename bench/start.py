@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from app.context import Viewer
+from app.api.context import Viewer
 from bench.whole import whole_engine
 
 STARTS = 5

@@ -6,9 +6,10 @@ from statistics import median
 from typing import Any
 from uuid import UUID
 
-from app import events, ids
-from app.context import Viewer
-from app.database import database, transaction
+from app import ids
+from app.api.context import Viewer
+from app.storage import events
+from app.storage.database import database, transaction
 from app.webhooks import deliveries, feed
 from app.webhooks.create_webhook import INSERT as INSERT_WEBHOOK
 from app.webhooks.posting import Outcome

@@ -12,13 +12,13 @@ from uuid import UUID
 import psutil
 
 from app import ids
-from app.authentication import authenticate
+from app.api.context import Viewer
 from app.config import settings
-from app.context import Viewer
 from app.coupons.generate_codes import encrypted_codes, store_batch
-from app.database import database, transaction
 from app.merchants.create_merchant import create_merchant
-from app.running import running
+from app.operate.running import running
+from app.storage.database import database, transaction
+from app.web.authentication import authenticate
 
 BATCH = 5000
 MEMBERS = """

@@ -25,15 +25,15 @@ import pytest_asyncio
 from xdist.scheduler import LoadScopeScheduling
 
 from app.config import Settings, settings
-from app.crypto import new_master_key
-from app.database import connected, dsn
-from app.embedded import Command, DataDirectory
-from app.listening import bind
-from app.migrate import create_database, migrate
+from app.operate.embedded import Command, DataDirectory
+from app.operate.listening import bind
+from app.operate.migrate import create_database, migrate
+from app.storage.crypto import new_master_key
+from app.storage.database import connected, dsn
 from tests.factories import Shop, open_shop
 
 #: Files whose tests share engines that take long to start: one test worker runs all of a file.
-SHARING_ENGINES = {"tests/chaos/test_whole_engine.py", "tests/running/test_keys.py", "tests/running/test_up.py"}
+SHARING_ENGINES = {"tests/chaos/test_whole_engine.py", "tests/operate/test_keys.py", "tests/operate/test_up.py"}
 _SERVERS = pytest.StashKey[list["subprocess.Popen[bytes]"]]()
 _DIRECTORY = pytest.StashKey[Path]()
 _DATABASES = pytest.StashKey[str]()

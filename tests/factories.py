@@ -10,9 +10,9 @@ from uuid import UUID
 import httpx
 
 from app import ids
-from app.database import database
 from app.integrity.integrity_report import IntegrityCheck, recompute
 from app.merchants.create_merchant import create_merchant
+from app.storage.database import database
 
 _numbers = itertools.count(1)
 

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.embedded import _postgres_binaries
-from tests.running.processes import environment
+from app.operate.embedded import _postgres_binaries
+from tests.operate.processes import environment
 
 ROOT: Path = Path(__file__).parents[1]
 _HEADING = re.compile(r"^(#{1,6}) ([^\n]+)$|^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -8,9 +8,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.database import dsn
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
-from app.migrate import create_database
+from app.operate.migrate import create_database
+from app.storage.database import dsn
 from tests.conftest import _clone, database_url
 
 

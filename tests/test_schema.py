@@ -12,8 +12,8 @@ from graphql import (
     specified_scalar_types,
 )
 
+from app.operate.schema_changes import changes
 from app.schema import schema, sdl
-from app.schema_changes import changes
 
 PRINTED = Path(__file__).parents[1] / "schema.graphql"
 RELEASED = PRINTED.with_name("schema.released.graphql")

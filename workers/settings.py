@@ -11,12 +11,12 @@ from arq import Worker, cron, func
 from arq.connections import RedisSettings
 from redis.exceptions import RedisError
 
-from app import logs
 from app.config import Settings, settings
-from app.database import connected
-from app.master_keys import keyring
-from app.observed import job_id
-from app.rings import ringing
+from app.storage.database import connected
+from app.storage.master_keys import keyring
+from app.storage.rings import ringing
+from app.telemetry import logs
+from app.telemetry.observed import job_id
 from workers.advise import TIMEOUT_SECONDS, advise, sweep_advice
 from workers.audit import audit
 from workers.deliver_webhooks import TIMEOUT_SECONDS as DELIVERING_SECONDS

@@ -11,8 +11,8 @@ from app.advisor.queries import FIND_RUN
 from app.advisor.runs import channel
 from app.advisor.types import AdviceRun
 from app.config import Settings
-from app.database import Row, database, is_away
-from app.rings import Listener
+from app.storage.database import Row, database, is_away
+from app.storage.rings import Listener
 
 log = logging.getLogger("flash.advisor")
 

@@ -8,8 +8,8 @@ from graphql import GraphQLError
 from app.advisor.advice_feed import advice_feed
 from app.advisor.queries import find_run
 from app.advisor.types import AdviceRun
-from app.database import Row
-from app.operations import Id, Info, subscription
+from app.api.operations import Id, Info, subscription
+from app.storage.database import Row
 
 
 @subscription(

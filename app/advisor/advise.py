@@ -13,8 +13,8 @@ from app.advisor.endpoint import Endpoint, Unanswered
 from app.advisor.facts import Facts, gather
 from app.advisor.prompt import PROMPT_VERSION
 from app.config import settings
-from app.database import Row, is_away
 from app.merchants.tenants import tenant
+from app.storage.database import Row, is_away
 
 log = logging.getLogger("flash.advisor")
 

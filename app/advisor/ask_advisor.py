@@ -4,10 +4,10 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import doorbell
 from app.advisor import runs
 from app.advisor.types import AdviceRun
-from app.operations import Info, mutation
+from app.api.operations import Info, mutation
+from app.storage import doorbell
 
 #: The worker's function; the engine knows it by name only.
 JOB: Final = "advise"

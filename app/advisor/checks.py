@@ -16,8 +16,8 @@ import strawberry
 from app.advisor import wording
 from app.advisor.facts import Facts, PoolFact, SegmentFact
 from app.advisor.proposals import Proposal
-from app.inputs import MONEY_MAX
-from app.scalars import described
+from app.api.inputs import MONEY_MAX
+from app.api.scalars import described
 
 SUGGESTIONS_MAX: Final = 5
 #: Of the margin on an order a discount may give away at most this share: no suggestion sells without profit.

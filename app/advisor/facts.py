@@ -11,8 +11,8 @@ from iso4217 import Currency
 from app.advisor.portfolio import EACH_MEMBER, MARGIN_RATE_DEFAULT, OF_SEGMENTS, SEGMENTS, Performance, Segment
 from app.advisor.portfolio import performances as read_performances
 from app.advisor.portfolio import segments as read_segments
-from app.database import Row, database
 from app.graph.advocates import REFERRALS_MIN
+from app.storage.database import Row, database
 
 NAME_LENGTH_MAX: Final = 80
 #: A pool reaches a segment whose members hold at least this share of its codes.

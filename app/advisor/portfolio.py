@@ -9,10 +9,10 @@ from uuid import UUID
 
 import strawberry
 
+from app.api.scalars import described
 from app.coupons.types import POOL_COLUMNS
-from app.database import Row, database
 from app.graph.advocates import ADVOCATES, REFERRALS_MIN
-from app.scalars import described
+from app.storage.database import Row, database
 
 #: The share of a sale that is taken for margin while the merchant hasn't said it (`marginRate` of configureMerchant).
 MARGIN_RATE_DEFAULT: Final = Decimal("0.3")

@@ -6,9 +6,9 @@ from typing import Final
 from app import ids
 from app.advisor.runs import RUN_COLUMNS
 from app.advisor.types import AdviceRun, Portfolio
-from app.context import Role, Viewer
-from app.database import Row, database
-from app.operations import Id, Info, query
+from app.api.context import Role, Viewer
+from app.api.operations import Id, Info, query
+from app.storage.database import Row, database
 
 _READERS: Final = {Role.ADMIN, Role.ANALYST}
 

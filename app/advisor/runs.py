@@ -8,9 +8,10 @@ from uuid import UUID
 
 import orjson
 
-from app import ids, leases
-from app.database import Row, database
-from app.rings import ring
+from app import ids
+from app.storage import leases
+from app.storage.database import Row, database
+from app.storage.rings import ring
 
 _STEPS: Final = ("RUNNING",)
 #: Beyond the time for which a model may be asked: reading the facts, and storing what came of it.

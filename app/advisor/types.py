@@ -12,13 +12,13 @@ import strawberry
 from app import ids
 from app.advisor.checks import AdviceRejectionReason
 from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
-from app.context import Role, Tenant, Viewer
+from app.api.context import Role, Tenant, Viewer
+from app.api.inputs import Money, money
+from app.api.operations import Info, Node, field
+from app.api.scalars import BigInt, described
 from app.coupons.types import CodeKind, Pool
-from app.database import Row
-from app.inputs import Money, money
 from app.merchants.tenants import decrypted
-from app.operations import Info, Node, field
-from app.scalars import BigInt, described
+from app.storage.database import Row
 
 _LIVE: Final = frozenset({"QUEUED", "RUNNING"})
 

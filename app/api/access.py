@@ -5,7 +5,7 @@ from uuid import UUID
 
 from graphql import GraphQLError
 
-from app.context import Role, Viewer
+from app.api.context import Role, Viewer
 
 _ADMIN: Final = frozenset({Role.ADMIN})
 _TILL: Final = frozenset({Role.ADMIN, Role.CHECKOUT})

@@ -14,8 +14,8 @@ from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from redis.exceptions import RedisError
 
+from app.api.context import Viewer
 from app.config import settings
-from app.context import Viewer
 
 log = logging.getLogger("flash.attempts")
 

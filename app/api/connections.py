@@ -14,7 +14,7 @@ from uuid import UUID
 
 import strawberry
 
-from app.operations import bad_user_input
+from app.api.operations import bad_user_input
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from app.crypto import MerchantKeys
-from app.scalars import described
+from app.api.scalars import described
+from app.storage.crypto import MerchantKeys
 
 Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")

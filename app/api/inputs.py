@@ -8,9 +8,9 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.context import Viewer
-from app.operations import InputProblem, InvalidInput, Refused, not_found
-from app.scalars import BigInt
+from app.api.context import Viewer
+from app.api.operations import InputProblem, InvalidInput, Refused, not_found
+from app.api.scalars import BigInt
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.utils.str_converters import to_camel_case
 
-from app.access import require
-from app.context import Context
-from app.observed import refused as note_refusal
+from app.api.access import require
+from app.api.context import Context
+from app.telemetry.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
 DEADLOCKS_MAX: Final = 20

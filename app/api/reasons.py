@@ -4,8 +4,8 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.context import Viewer
-from app.inputs import Problems
+from app.api.context import Viewer
+from app.api.inputs import Problems
 
 REASON_LENGTH_MAX: Final = 500
 

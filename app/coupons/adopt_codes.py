@@ -8,10 +8,10 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.context import Viewer
+from app.api.context import Viewer
 from app.coupons.recycle import recycle
-from app.database import Row, Tx
-from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
+from app.storage.database import Row, Tx
+from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
 
 # Locks the codes; what they are claimed for comes with the limits of those pools and the member's own claims there.
 FIND_WAITING: Final = """

@@ -6,12 +6,12 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.context import Viewer
+from app.api.context import Viewer
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
 from app.coupons.rules import TRANSITIONS
 from app.coupons.types import POOL_COLUMNS, Pool, PoolStatus
-from app.database import database
-from app.inputs import node_id
-from app.operations import Info, NotFound, Refusal, Refused, mutation, not_found
+from app.storage.database import database
 
 
 @strawberry.input(description="A pool.")

@@ -9,15 +9,15 @@ import asyncpg
 import strawberry
 
 from app import ids
-from app.context import Viewer
+from app.api.context import Viewer
+from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.coupons import stock_levels
 from app.coupons.queries import BACKS_REWARD, IS_OPEN, REWARD_OF_POOL
 from app.coupons.types import CODE_COLUMNS, POOL_COLUMNS, PoolStatus
-from app.database import Row, Statements, Tx
 from app.members.types import MEMBER_COLUMNS
-from app.members.wallet_changes import CHANGE_COLUMNS, ring_wallet
-from app.operations import IdempotencyKeyReused, Refusal, Refused
-from app.remembered import remember
+from app.storage.bounded import remember
+from app.storage.database import Row, Statements, Tx
+from app.storage.wallet_versions import CHANGE_COLUMNS, ring_wallet
 
 ATTEMPTS_MAX: Final = 1000
 #: How many pools a chain may have; editing refuses longer ones.

@@ -10,8 +10,10 @@ from uuid import UUID
 import strawberry
 from strawberry.types import get_object_definition
 
-from app import events, ids
-from app.context import Viewer
+from app import ids
+from app.api.context import Viewer
+from app.api.inputs import Problems, node_id
+from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import stock_levels
 from app.coupons.claims import (
     PoolBacksReward,
@@ -23,18 +25,9 @@ from app.coupons.claims import (
 )
 from app.coupons.queries import FIND_CAMPAIGN, IS_OPEN, REWARD_OF_POOL
 from app.coupons.types import Campaign, PoolStatus
-from app.database import Row, Tx, database, transaction
-from app.inputs import Problems, node_id
-from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
-from app.operations import (
-    IdempotencyKeyReused,
-    Info,
-    InvalidInput,
-    NotFound,
-    Refused,
-    mutation,
-    not_found,
-)
+from app.storage import events
+from app.storage.database import Row, Tx, database, transaction
+from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
 
 RECIPIENTS_MAX: Final = 5000
 NAME_LENGTH_MAX: Final = 200

@@ -9,12 +9,12 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.context import Viewer
+from app.api.context import Viewer
+from app.api.inputs import MoneyInput, Problems
+from app.api.operations import Info, InvalidInput, mutation
 from app.coupons.claims import CHAIN_LENGTH_MAX
 from app.coupons.types import POOL_COLUMNS, CodeKind, Pool, StackingPolicy
-from app.database import Row, Statements, database
-from app.inputs import MoneyInput, Problems
-from app.operations import Info, InvalidInput, mutation
+from app.storage.database import Row, Statements, database
 
 NAME_LENGTH_MAX: Final = 200
 SKU_LENGTH_MAX: Final = 100

@@ -8,14 +8,14 @@ import strawberry
 from strawberry import UNSET
 from strawberry.utils.str_converters import to_camel_case
 
-from app import events
-from app.context import Viewer
+from app.api.context import Viewer
+from app.api.inputs import MoneyInput, Problems, node_id
+from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.api.scalars import BigInt
 from app.coupons.create_pool import TERMS, CreatePoolInput, chain_from, checked_fallback, checked_terms
 from app.coupons.types import POOL_COLUMNS, CodeKind, Pool, PoolStatus, StackingPolicy
-from app.database import Row, Tx, transaction
-from app.inputs import MoneyInput, Problems, node_id
-from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
-from app.scalars import BigInt
+from app.storage import events
+from app.storage.database import Row, Tx, transaction
 
 
 @strawberry.input(description="What to change; what is left out stays, null takes an optional term away.")

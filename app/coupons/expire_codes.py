@@ -7,9 +7,9 @@ from uuid import UUID
 from app import ids
 from app.coupons.queries import JOIN_CODE, WHOLE_CODE
 from app.coupons.recycle import recycle
-from app.database import database, transaction
-from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
 from app.merchants.tenants import tenant
+from app.storage.database import database, transaction
+from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
 
 BATCH: Final = 500
 

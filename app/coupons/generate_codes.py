@@ -7,24 +7,17 @@ from uuid import UUID
 import asyncpg
 import strawberry
 
-from app import events, ids
-from app.context import Viewer
+from app import ids
+from app.api.context import Viewer
+from app.api.inputs import Problems, node_id
+from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
 from app.coupons.queries import FIND_BATCH, pool_row
 from app.coupons.types import CodeBatch, PoolStatus
-from app.crypto import MerchantKeys
-from app.database import Row, Tx, database, transaction
-from app.inputs import Problems, node_id
-from app.operations import (
-    IdempotencyKeyReused,
-    Info,
-    InvalidInput,
-    NotFound,
-    Refused,
-    mutation,
-    not_found,
-)
+from app.storage import events
+from app.storage.crypto import MerchantKeys
+from app.storage.database import Row, Tx, database, transaction
 
 BATCH_SIZE_MAX: Final = 5000
 

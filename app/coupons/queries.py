@@ -9,8 +9,9 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.connections import After, Connection, First, connect, page
-from app.context import Role, Viewer
+from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Role, Viewer
+from app.api.operations import Id, Info, query
 from app.coupons.types import (
     CODE_COLUMNS,
     POOL_COLUMNS,
@@ -24,9 +25,8 @@ from app.coupons.types import (
     PoolStock,
     Redemption,
 )
-from app.database import Row, Statements, database
 from app.members.types import MEMBER_COLUMNS
-from app.operations import Id, Info, query
+from app.storage.database import Row, Statements, database
 
 _STATES: Final = [state.value for state in CodeState]
 

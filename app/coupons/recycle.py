@@ -4,8 +4,8 @@ from uuid import UUID
 
 from app import ids
 from app.coupons.generate_codes import INSERT_BATCH, encrypted_codes, write_codes
-from app.crypto import MerchantKeys
-from app.database import Tx
+from app.storage.crypto import MerchantKeys
+from app.storage.database import Tx
 
 
 async def recycle(tx: Tx, keys: MerchantKeys, pool_id: UUID, kind: str, *, count: int, actor: str) -> list[UUID]:

@@ -10,8 +10,12 @@ import asyncpg
 import strawberry
 
 from app import ids
-from app.context import Viewer
-from app.coupons import attempts, code_text
+from app.api import attempts
+from app.api.context import Viewer
+from app.api.inputs import Money, MoneyInput, Problems
+from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation, query
+from app.api.scalars import BigInt
+from app.coupons import code_text
 from app.coupons.queries import IS_OPEN, JOIN_CODE, WHOLE_CODE
 from app.coupons.rules import (
     Applied,
@@ -25,11 +29,8 @@ from app.coupons.rules import (
     stack,
 )
 from app.coupons.types import REDEMPTION_COLUMNS, Redemption
-from app.database import Row, database
-from app.inputs import Money, MoneyInput, Problems
-from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
-from app.operations import Info, InvalidInput, Refusal, Refused, mutation, query
-from app.scalars import BigInt
+from app.storage.database import Row, database
+from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
 
 CODES_PER_ORDER_MAX: Final = 20
 CODE_LENGTH_MAX: Final = 100

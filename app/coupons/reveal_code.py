@@ -4,12 +4,12 @@ from typing import Annotated, Final
 
 import strawberry
 
+from app.api.inputs import node_id
+from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.api.reasons import sealed
 from app.coupons.queries import JOIN_CODE, WHOLE_CODE
-from app.coupons.reasons import sealed
 from app.coupons.types import Code
-from app.database import database
-from app.inputs import node_id
-from app.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.storage.database import database
 
 
 @strawberry.input(description="A code to read.")

@@ -4,13 +4,13 @@ from typing import Annotated, Final
 
 import strawberry
 
+from app.api.inputs import node_id
+from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.api.reasons import sealed
 from app.coupons.queries import FIND_REDEMPTION
-from app.coupons.reasons import sealed
 from app.coupons.types import Code, Redemption
-from app.database import database
-from app.inputs import node_id
-from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
-from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.storage.database import database
+from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
 
 
 @strawberry.input(description="A redemption to take back.")

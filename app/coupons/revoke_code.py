@@ -4,15 +4,15 @@ from typing import Annotated, Final
 
 import strawberry
 
+from app.api.inputs import node_id
+from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.api.reasons import sealed
 from app.coupons import stock_levels
 from app.coupons.queries import FIND_CODE
-from app.coupons.reasons import sealed
 from app.coupons.recycle import recycle
 from app.coupons.types import Code, CodeState
-from app.database import database, transaction
-from app.inputs import node_id
-from app.members.wallet_changes import CHANGE_COLUMNS, raise_wallets, ring_wallet
-from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.storage.database import database, transaction
+from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
 
 
 @strawberry.input(description="A code to revoke.")

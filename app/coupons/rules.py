@@ -10,7 +10,7 @@ from uuid import UUID
 
 import strawberry
 
-from app.scalars import described
+from app.api.scalars import described
 
 #: From each status, where a pool may go. The trigger pool_guard holds the same table.
 TRANSITIONS: Final[dict[str, tuple[str, ...]]] = {

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from app.database import database
+from app.storage.database import database
 
 #: Pools with fewer rows are left alone: reading them is cheap.
 ROWS_MIN: Final = 50

@@ -7,9 +7,9 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.context import Viewer
-from app.database import Statements, database
-from app.remembered import remember
+from app.api.context import Viewer
+from app.storage.bounded import remember
+from app.storage.database import Statements, database
 
 #: In percent of all codes ever generated in the pool.
 LEVELS: Final = (50, 25, 10, 0)

@@ -8,15 +8,15 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.connections import After, Connection, First
+from app.api.connections import After, Connection, First
+from app.api.inputs import Money, money
+from app.api.operations import Info, Node, field, guarded
+from app.api.scalars import BigInt, described
 from app.coupons import code_text
 from app.coupons.rules import TRANSITIONS
-from app.database import Row
-from app.inputs import Money, money
 from app.members.types import Member
 from app.merchants.tenants import decrypted
-from app.operations import Info, Node, field, guarded
-from app.scalars import BigInt, described
+from app.storage.database import Row
 
 #: What a statement selects to make a Pool, a Code and a Redemption; the tables are `p`, `c` and `r`.
 POOL_COLUMNS: Final = """

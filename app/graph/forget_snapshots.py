@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from app.database import database
+from app.storage.database import database
 
 #: About how many nodes and edges one statement deletes: a snapshot is never seen in part, so the last one is whole.
 ROWS_MAX: Final = 100_000

@@ -6,8 +6,9 @@ The table is the letter and Valkey the doorbell: a job that nobody was told of i
 from typing import Final
 from uuid import UUID
 
-from app import ids, leases
-from app.database import Row, Tx, database
+from app import ids
+from app.storage import leases
+from app.storage.database import Row, Tx, database
 
 #: The edges of the network: referrals that converted and count. One that is held for review was never credited, and a
 #: reversed one no longer is: what is rewarded and what is seen agree.

@@ -10,11 +10,11 @@ from uuid import UUID
 
 import orjson
 
-from app.connections import Connection, connect, page
-from app.context import Viewer
-from app.database import Row, database
+from app.api.connections import Connection, connect, page
+from app.api.context import Viewer
+from app.api.operations import Info
 from app.graph.rows import FIRST_NODE, FIRST_NODES
-from app.operations import Info
+from app.storage.database import Row, database
 
 T = TypeVar("T")
 

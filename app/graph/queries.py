@@ -3,11 +3,11 @@
 from typing import Final
 
 from app import ids
-from app.connections import After, Connection, First, connect, page
-from app.context import Role, Viewer
-from app.database import Row, database
+from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Role, Viewer
+from app.api.operations import Id, Info, query
 from app.graph.types import SNAPSHOT_COLUMNS, GraphSnapshot, GraphSnapshotJob
-from app.operations import Id, Info, query
+from app.storage.database import Row, database
 
 _READERS: Final = {Role.ADMIN, Role.ANALYST}
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from app import ids
-from app.context import Tenant
+from app.api.context import Tenant
 
 Format = Literal["svg", "json"]
 

@@ -4,9 +4,10 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import doorbell, ids
+from app import ids
+from app.api.operations import Info, mutation
 from app.graph import jobs
-from app.operations import Info, mutation
+from app.storage import doorbell
 
 #: The worker's function; the engine knows it by name only.
 JOB: Final = "take_graph_snapshots"

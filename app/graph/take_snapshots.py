@@ -8,11 +8,12 @@ from uuid import UUID
 
 import orjson
 
-from app import events, ids
-from app.database import Row, database, transaction
+from app import ids
 from app.graph import jobs
 from app.graph.draw import frame, parts_of
 from app.graph.drawing import DrawingError, drawn
+from app.storage import events
+from app.storage.database import Row, database, transaction
 
 log = logging.getLogger("flash.graph")
 

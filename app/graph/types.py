@@ -9,15 +9,15 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.connections import After, Connection, First
-from app.context import Viewer
-from app.database import Row, database
+from app.api.connections import After, Connection, First
+from app.api.context import Viewer
+from app.api.operations import Info, Node, field
+from app.api.scalars import described
 from app.graph import advocates, pages
 from app.graph.signing import signed_url
 from app.members.queries import FROM
 from app.members.types import MEMBER_COLUMNS, Member
-from app.operations import Info, Node, field
-from app.scalars import described
+from app.storage.database import Row, database
 
 SNAPSHOT_COLUMNS: Final = """
     s.id AS snapshot_id, s.taken_on, s.taken_at, s.compared_with, s.member_count, s.referral_count, s.component_count,

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import asyncpg
 
-from app import events
-from app.database import database, transaction
 from app.integrity.integrity_report import IntegrityReport, recompute
+from app.storage import events
+from app.storage.database import database, transaction
 
 #: A promise of a large merchant may take its time.
 PROMISE_SECONDS_MAX: Final = 600.0

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import strawberry
 
-from app.database import database
+from app.api.operations import Info, query
 from app.integrity.promises import PROMISES
-from app.operations import Info, query
+from app.storage.database import database
 
 
 @strawberry.type(description="One promise of the engine, recomputed.")

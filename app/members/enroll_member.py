@@ -6,13 +6,13 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.context import Viewer
+from app.api.context import Viewer
+from app.api.inputs import Problems
+from app.api.operations import Info, InvalidInput, Refusal, mutation
 from app.coupons.adopt_codes import adopt_codes
-from app.database import Row, Statements, Tx, database, transaction
-from app.inputs import Problems
 from app.members.queries import FIND, FROM
 from app.members.types import MEMBER_COLUMNS, Member, MemberSource
-from app.operations import Info, InvalidInput, Refusal, mutation
+from app.storage.database import Row, Statements, Tx, database, transaction
 
 
 @strawberry.input(description="A person to enrol.")

@@ -5,11 +5,11 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import events
-from app.database import transaction
-from app.inputs import Problems, node_id
+from app.api.inputs import Problems, node_id
+from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.members import tokens
-from app.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.storage import events
+from app.storage.database import transaction
 
 LIFETIME_SECONDS_MAX: Final = 86_400
 

@@ -4,11 +4,11 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.connections import After, Connection, First, connect, page
-from app.context import Role, Viewer
-from app.database import Row, database
+from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Role, Viewer
+from app.api.operations import Id, Info, query
 from app.members.types import MEMBER_COLUMNS, Member, Wallet
-from app.operations import Id, Info, query
+from app.storage.database import Row, database
 
 #: A member's wallet is looked up by its whole key, whatever the planner knows of the tables.
 FROM: Final = """

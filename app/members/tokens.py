@@ -9,7 +9,7 @@ from uuid import UUID
 import jwt
 
 from app import ids
-from app.context import Tenant
+from app.api.context import Tenant
 
 _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ["iss", "sub", "iat", "exp"]

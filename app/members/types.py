@@ -8,13 +8,13 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.access import require_own
-from app.connections import After, Connection, First
-from app.context import Role
-from app.database import Row
+from app.api.access import require_own
+from app.api.connections import After, Connection, First
+from app.api.context import Role
+from app.api.operations import Info, Node, field
+from app.api.scalars import described
 from app.merchants.tenants import decrypted
-from app.operations import Info, Node, field
-from app.scalars import described
+from app.storage.database import Row
 
 if TYPE_CHECKING:
     from app.coupons.types import Code, CodeState

@@ -6,12 +6,12 @@ import asyncpg
 import strawberry
 
 from app import ids
+from app.api.inputs import Problems, node_id
+from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.coupons.adopt_codes import adopt_codes
-from app.database import transaction
-from app.inputs import Problems, node_id
 from app.members.queries import member_row
 from app.members.types import Member
-from app.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.storage.database import transaction
 
 ATTEMPTS_MAX: Final = 20
 

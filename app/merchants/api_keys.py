@@ -5,9 +5,10 @@ import secrets
 from typing import Final
 from uuid import UUID
 
-from app import events, ids
-from app.context import Role
-from app.database import Row, Tx, database
+from app import ids
+from app.api.context import Role
+from app.storage import events
+from app.storage.database import Row, Tx, database
 
 PREFIX: Final = "flash_"
 

@@ -12,12 +12,12 @@ from strawberry import UNSET
 from strawberry.utils.str_converters import to_camel_case
 
 from app import ids
+from app.api.inputs import MONEY_MAX, Problems
+from app.api.operations import Info, InvalidInput, Refused, mutation
+from app.api.scalars import BigInt
 from app.config import ConfigurationError
-from app.database import Row, Statements, database
-from app.inputs import MONEY_MAX, Problems
 from app.merchants.types import READ_SETTINGS, SETTINGS_COLUMNS, Merchant, MerchantSettings
-from app.operations import Info, InvalidInput, Refused, mutation
-from app.scalars import BigInt
+from app.storage.database import Row, Statements, database
 
 LIFETIME_DAYS_MAX: Final = 3650
 WARNING_DAYS_MAX: Final = 365

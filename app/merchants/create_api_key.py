@@ -4,12 +4,12 @@ from typing import Annotated
 
 import strawberry
 
-from app.context import Role
-from app.database import transaction
-from app.inputs import Problems
+from app.api.context import Role
+from app.api.inputs import Problems
+from app.api.operations import Info, InvalidInput, mutation
 from app.merchants import api_keys
 from app.merchants.types import ApiKey
-from app.operations import Info, InvalidInput, mutation
+from app.storage.database import transaction
 
 
 @strawberry.input(description="A key to make.")

@@ -5,12 +5,13 @@ from uuid import UUID
 
 from iso4217 import Currency
 
-from app import events, ids
+from app import ids
+from app.api.context import Role
 from app.config import ConfigurationError
-from app.context import Role
-from app.database import transaction
 from app.merchants import api_keys
 from app.merchants.data_keys import create_data_keys
+from app.storage import events
+from app.storage.database import transaction
 
 INSERT = """
 WITH made AS (

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
-from app import events, ids, master_keys
-from app.crypto import KEY_BYTES, MerchantKeys, data_key_identity
-from app.database import Tx, transaction
+from app import ids
+from app.storage import events, master_keys
+from app.storage.crypto import KEY_BYTES, MerchantKeys, data_key_identity
+from app.storage.database import Tx, transaction
 
 PURPOSES = ("ENCRYPTION", "LOOKUP", "TOKEN")
 #: A new version encrypts only when it is this old, so that by then every process has read it (tenants are kept for

@@ -20,9 +20,9 @@ from rich.progress import Progress
 
 from app import ids
 from app.config import ConfigurationError
-from app.crypto import DecryptionError, MerchantKeys
-from app.database import Row, database
 from app.merchants.data_keys import DATA_KEY_COLUMNS, SETTLING_SECONDS, next_encryption_key, unwrap
+from app.storage.crypto import DecryptionError, MerchantKeys
+from app.storage.database import Row, database
 
 
 @dataclass(frozen=True, slots=True)

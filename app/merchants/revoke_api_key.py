@@ -4,12 +4,13 @@ from typing import Annotated
 
 import strawberry
 
-from app import events, ids
-from app.database import transaction
-from app.inputs import node_id
+from app import ids
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, mutation, not_found
 from app.merchants.api_keys import revoked_here
 from app.merchants.types import ApiKey
-from app.operations import Info, NotFound, mutation, not_found
+from app.storage import events
+from app.storage.database import transaction
 
 
 @strawberry.input(description="A key to revoke.")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from app import master_keys
 from app.config import ConfigurationError, settings
-from app.crypto import MasterKeyring, data_key_identity
-from app.database import database, transaction
 from app.merchants.data_keys import WRAPPING_LOCK
+from app.storage import master_keys
+from app.storage.crypto import MasterKeyring, data_key_identity
+from app.storage.database import database, transaction
 
 #: One for the lock of changers, one for that of wrappers, one for statements.
 _CONNECTIONS_MIN: Final = 3

@@ -5,11 +5,11 @@ from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
-from app.context import Tenant
-from app.crypto import UnknownVersionError
-from app.database import database
+from app.api.context import Tenant
 from app.merchants.data_keys import DATA_KEY_COLUMNS, unwrap
-from app.remembered import remember
+from app.storage.bounded import remember
+from app.storage.crypto import UnknownVersionError
+from app.storage.database import database
 
 KEPT_SECONDS: Final = 5.0
 #: However many merchants there are, no more keys than theirs are in memory; those read longest ago are forgotten.

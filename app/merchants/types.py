@@ -8,10 +8,10 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.context import Role, Tenant, Viewer
-from app.database import Row, database
-from app.operations import Info, Node, field
-from app.scalars import BigInt
+from app.api.context import Role, Tenant, Viewer
+from app.api.operations import Info, Node, field
+from app.api.scalars import BigInt
+from app.storage.database import Row, database
 
 #: What a statement selects to make MerchantSettings; `s` is the merchant.
 SETTINGS_COLUMNS: Final = """

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from app import ids
-from app.authentication import authenticate
+from app.api.context import Context, Role, Viewer
 from app.config import settings
-from app.context import Context, Role, Viewer
-from app.database import connected
-from app.embedded import DataDirectory
 from app.merchants.create_merchant import create_merchant
+from app.operate.embedded import DataDirectory
 from app.schema import schema
+from app.storage.database import connected
+from app.web.authentication import authenticate
 
 #: Members without a name, who give the shop a past.
 HISTORY_MEMBERS: Final = 12

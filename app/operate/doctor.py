@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from app import master_keys
 from app.config import ConfigurationError, settings
-from app.crypto import MasterKeyring
-from app.embedded import DataDirectory
-from app.preflight import check_redis, missing_migrations, reach, refuse_other_keys
-from app.trusted_documents import trusted_documents
+from app.operate.embedded import DataDirectory
+from app.operate.preflight import check_redis, missing_migrations, reach, refuse_other_keys
+from app.storage import master_keys
+from app.storage.crypto import MasterKeyring
+from app.web.trusted_documents import trusted_documents
 
 
 @dataclass(frozen=True)

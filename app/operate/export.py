@@ -21,11 +21,11 @@ import asyncpg
 from strawberry.utils.str_converters import to_camel_case
 
 from app import ids
+from app.api.scalars import serialize_date_time
 from app.config import ConfigurationError
-from app.preflight import missing_migrations, reach
+from app.operate.preflight import missing_migrations, reach
 from app.reports.columns import columns_of
 from app.reports.tables import REPORTS, money_of
-from app.scalars import serialize_date_time
 
 Format = Literal["csv", "parquet"]
 

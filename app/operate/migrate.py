@@ -3,7 +3,7 @@
 import asyncpg
 
 from app.config import ConfigurationError, dsn, tortoise_config
-from app.preflight import reach
+from app.operate.preflight import reach
 
 #: Any number works, as long as nothing else on the database locks it.
 _LOCK = 7_015_226_001

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from app import master_keys
 from app.config import ConfigurationError, dsn, settings
-from app.crypto import DecryptionError, data_key_identity
+from app.storage import master_keys
+from app.storage.crypto import DecryptionError, data_key_identity
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 POSTGRES_VERSION_MIN: Final = 15
 _CONNECT_SECONDS_MAX: Final = 10.0
-_MIGRATIONS: Final = Path(__file__).parent.parent / "migrations"
+_MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 
 #: One data key for each master key that wraps any.
 WRAPPED: Final = """

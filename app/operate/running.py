@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from app import master_keys
 from app.config import ConfigurationError, settings
-from app.crypto import new_master_key
-from app.embedded import Command, DataDirectory, LockedError
-from app.migrate import create_database, migrate
-from app.preflight import check_database
+from app.operate.embedded import Command, DataDirectory, LockedError
+from app.operate.migrate import create_database, migrate
+from app.operate.preflight import check_database
+from app.storage import master_keys
+from app.storage.crypto import new_master_key
 
 START_SECONDS_MAX = 30.0
 
@@ -47,7 +47,7 @@ async def running(*, migrated: bool = False) -> AsyncIterator[None]:
 
     Raises ConfigurationError when the database can't be reached, or lacks migrations and isn't embedded.
     """
-    from app.database import connected  # noqa: PLC0415  (the ORM is two seconds of imports; `flash up` needs none of it)
+    from app.storage.database import connected  # noqa: PLC0415  (the ORM is two seconds of imports; `flash up` needs none of it)
 
     data = DataDirectory(settings().data)
     async with contextlib.AsyncExitStack() as stack:

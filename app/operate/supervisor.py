@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from app.children import Child
-from app.embedded import Command, DataDirectory
 from app.errors import ConfigurationError
-from app.listening import address_of, ask, bind
+from app.operate.children import Child
+from app.operate.embedded import Command, DataDirectory
+from app.operate.listening import address_of, ask, bind
 
 READY_SECONDS_MAX: Final = 60.0
 #: A child that ends this often before everything was ready once won't ever run; but a server may have to wait for
@@ -154,7 +154,7 @@ class _Supervisor:
     def _validate(self) -> None:
         """Read the settings, and make a master key where that is allowed. Raises ConfigurationError."""
         from app.config import settings  # noqa: PLC0415
-        from app.running import ensure_master_keys  # noqa: PLC0415
+        from app.operate.running import ensure_master_keys  # noqa: PLC0415
 
         # What this process has put into the environment since is part of them.
         settings.cache_clear()
@@ -163,8 +163,8 @@ class _Supervisor:
     async def _prepare(self) -> None:
         """Check what is configured, wait for the servers, and bring the database up to date."""
         self._validate()
-        from app.preflight import check_database, check_redis, missing_migrations, reach  # noqa: PLC0415
-        from app.running import wait_for_postgres  # noqa: PLC0415
+        from app.operate.preflight import check_database, check_redis, missing_migrations, reach  # noqa: PLC0415
+        from app.operate.running import wait_for_postgres  # noqa: PLC0415
 
         if not self._embeds_valkey:
             await check_redis(os.environ["REDIS_URL"])

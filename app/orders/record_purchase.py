@@ -8,19 +8,10 @@ import strawberry
 from iso4217 import Currency
 
 from app import ids
-from app.context import Viewer
-from app.database import Row, Tx, database, transaction
-from app.inputs import MoneyInput, Problems, node_id
+from app.api.context import Viewer
+from app.api.inputs import MoneyInput, Problems, node_id
+from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.types import MEMBER_COLUMNS, MemberSource
-from app.operations import (
-    IdempotencyKeyReused,
-    Info,
-    InvalidInput,
-    NotFound,
-    Refused,
-    mutation,
-    not_found,
-)
 from app.points.grant_points import too_many
 from app.points.ledger import POINTS_MAX, post
 from app.points.queries import FIND_ENTRY_BY_ORIGIN, JOIN_MEMBER, purchase_row
@@ -28,6 +19,7 @@ from app.points.types import PURCHASE_COLUMNS, PointsEntry, PointsReason, Purcha
 from app.referrals.conversion import convert_by
 from app.referrals.queries import referral_row
 from app.referrals.types import Referral, released
+from app.storage.database import Row, Tx, database, transaction
 
 ORDER_ID_LENGTH_MAX: Final = 100
 #: How far a till's clock may be ahead of ours.

@@ -5,17 +5,17 @@ from uuid import UUID
 
 import strawberry
 
-from app.context import Viewer
-from app.coupons.reasons import sealed
-from app.database import database, transaction
-from app.inputs import Problems, node_id
+from app.api.context import Viewer
+from app.api.inputs import Problems, node_id
+from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.api.reasons import sealed
 from app.members.types import MEMBER_COLUMNS, MemberSource
-from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.orders.record_purchase import FIND_BY_ORDER, ORDER_ID_LENGTH_MAX
 from app.points.queries import JOIN_MEMBER, purchase_row
-from app.points.record_purchase import FIND_BY_ORDER, ORDER_ID_LENGTH_MAX
 from app.points.take_back import take_back
 from app.points.types import PURCHASE_COLUMNS, PointsEntry, PointsReason, Purchase
 from app.referrals.conversion import reverse
+from app.storage.database import database, transaction
 
 
 @strawberry.input(description="A purchase to take back, by its id or by source and orderId.")

@@ -6,12 +6,12 @@ from uuid import UUID
 import strawberry
 
 from app import ids
+from app.api.inputs import Problems, node_id
+from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.coupons.queries import pool_row
-from app.database import database
-from app.inputs import Problems, node_id
-from app.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.points.ledger import POINTS_MAX
 from app.points.types import REWARD_COLUMNS, Reward
+from app.storage.database import database
 
 NAME_LENGTH_MAX: Final = 200
 

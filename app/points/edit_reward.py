@@ -6,12 +6,12 @@ import strawberry
 from strawberry import UNSET
 
 from app import ids
-from app.database import database
-from app.inputs import Problems, node_id
-from app.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.api.inputs import Problems, node_id
+from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.points.create_reward import NAME_LENGTH_MAX
 from app.points.ledger import POINTS_MAX
 from app.points.types import REWARD_COLUMNS, Reward
+from app.storage.database import database
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.database import database, transaction
 from app.points.ledger import lock_wallet, post
 from app.points.types import PointsReason
+from app.storage.database import database, transaction
 
 MEMBERS_PER_LOOK: Final = 500
 CREDITS_PER_ENTRY_MAX: Final = 5000

@@ -5,21 +5,13 @@ from typing import Annotated, Final
 import asyncpg
 import strawberry
 
-from app.context import Viewer
-from app.database import Row, database
-from app.inputs import Problems, node_id
-from app.operations import (
-    IdempotencyKeyReused,
-    Info,
-    InvalidInput,
-    NotFound,
-    Refused,
-    mutation,
-    not_found,
-)
+from app.api.context import Viewer
+from app.api.inputs import Problems, node_id
+from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.points.ledger import POINTS_MAX, InsufficientPoints, Obstacle, insufficient, obstacle, post
 from app.points.queries import FIND_ENTRY_BY_ORIGIN
 from app.points.types import PointsEntry, PointsReason
+from app.storage.database import Row, database
 
 REFERENCE_LENGTH_MAX: Final = 200
 

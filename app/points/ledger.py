@@ -13,11 +13,11 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.database import Row, Statements, Tx
+from app.api.operations import Refusal, Refused
 from app.members.types import MEMBER_COLUMNS
-from app.members.wallet_changes import CHANGE_COLUMNS, ring_wallet
-from app.operations import Refusal, Refused
 from app.points.types import ENTRY_COLUMNS, PointsReason
+from app.storage.database import Row, Statements, Tx
+from app.storage.wallet_versions import CHANGE_COLUMNS, ring_wallet
 
 #: A balance is a GraphQL Int.
 POINTS_MAX: Final = 2**31 - 1

@@ -5,10 +5,10 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app.database import database
-from app.inputs import Money
-from app.operations import Info, query
-from app.scalars import BigInt
+from app.api.inputs import Money
+from app.api.operations import Info, query
+from app.api.scalars import BigInt
+from app.storage.database import database
 
 
 @strawberry.type(description="The points that are outstanding and what they are worth.")

@@ -7,12 +7,11 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.connections import After, Connection, First, connect, page
-from app.context import Role, Viewer
+from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Role, Viewer
+from app.api.operations import Info, query
 from app.coupons.queries import FIND_CODE
-from app.database import Row, Statements, database
 from app.members.types import MEMBER_COLUMNS
-from app.operations import Info, query
 from app.points.types import (
     ENTRY_COLUMNS,
     PURCHASE_COLUMNS,
@@ -22,6 +21,7 @@ from app.points.types import (
     Reward,
     RewardRedemption,
 )
+from app.storage.database import Row, Statements, database
 
 #: Each row is looked up by its whole key, whatever the planner knows of the tables.
 JOIN_MEMBER: Final = """

@@ -7,23 +7,14 @@ import asyncpg
 import strawberry
 
 from app import ids
-from app.context import Role, Viewer
+from app.api.context import Role, Viewer
+from app.api.inputs import Problems, acting_member, node_id, scoped_key
+from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
-from app.database import Row, Tx, transaction
-from app.inputs import Problems, acting_member, node_id, scoped_key
-from app.operations import (
-    IdempotencyKeyReused,
-    Info,
-    InvalidInput,
-    NotFound,
-    Refusal,
-    Refused,
-    mutation,
-    not_found,
-)
 from app.points.ledger import InsufficientPoints, insufficient, obstacle, post
 from app.points.queries import WHOLE_EXCHANGE, code_of
 from app.points.types import REWARD_COLUMNS, PointsReason, RewardRedemption
+from app.storage.database import Row, Tx, transaction
 
 
 @strawberry.input(description="A member redeems for itself. ADMIN and CHECKOUT keys name the member.")

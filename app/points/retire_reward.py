@@ -5,11 +5,11 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.database import database
-from app.inputs import node_id
-from app.operations import Info, NotFound, mutation, not_found
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, mutation, not_found
 from app.points.queries import find_reward
 from app.points.types import REWARD_COLUMNS, Reward
+from app.storage.database import database
 
 
 @strawberry.input(description="A reward to retire.")

@@ -3,9 +3,9 @@
 from typing import Final
 from uuid import UUID
 
-from app.database import Row, Tx
 from app.points.ledger import lock_wallet, post
 from app.points.types import PointsReason
+from app.storage.database import Row, Tx
 
 # What has expired of a credit. An expiry takes whole credits, so it is the first one that reached the credit's end,
 # if it began before that: what lay before its begin had been spent.

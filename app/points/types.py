@@ -7,13 +7,13 @@ from typing import Final
 import strawberry
 
 from app import ids
-from app.access import require_own
+from app.api.access import require_own
+from app.api.inputs import Money
+from app.api.operations import Info, Node, field
+from app.api.scalars import BigInt, described
 from app.coupons.types import Code, Pool
-from app.database import Row
-from app.inputs import Money
 from app.members.types import Member, MemberSource
-from app.operations import Info, Node, field
-from app.scalars import BigInt, described
+from app.storage.database import Row
 
 #: What a statement selects to make a PointsEntry, a Purchase, a Reward and a RewardRedemption; the tables are `e`,
 #: `b` (bought), `w` and `m` for the member, `a` (award) and `x` (exchange).

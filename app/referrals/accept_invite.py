@@ -6,19 +6,19 @@ import strawberry
 from limits import RateLimitItemPerMinute
 
 from app import ids
+from app.api.attempts import allowed
+from app.api.context import Viewer
+from app.api.inputs import Problems
+from app.api.operations import Info, InputProblem, InvalidInput, Refusal, Refused, mutation
 from app.config import settings
-from app.context import Viewer
-from app.coupons.attempts import allowed
-from app.database import Row, Tx, database, transaction
-from app.inputs import Problems
 from app.members.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
 from app.members.queries import FIND as FIND_MEMBER
 from app.members.types import Member, MemberSource
-from app.operations import Info, InputProblem, InvalidInput, Refusal, Refused, mutation
 from app.referrals.conversion import convert
 from app.referrals.queries import invite_row, referral_row
 from app.referrals.tokens import token_hash
 from app.referrals.types import ConversionTrigger, Invite, InviteStatus, Referral, released
+from app.storage.database import Row, Tx, database, transaction
 
 
 @strawberry.input(description="An invited person that joins.")

@@ -5,11 +5,11 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.database import database
-from app.inputs import node_id
-from app.operations import Info, NotFound, Refusal, Refused, mutation, not_found
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
 from app.referrals.queries import invite_row
 from app.referrals.types import Invite, InviteStatus
+from app.storage.database import database
 
 
 @strawberry.input(description="An invite to take back.")

@@ -5,11 +5,11 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.database import database
-from app.inputs import Problems
-from app.operations import Info, InvalidInput, mutation
+from app.api.inputs import Problems
+from app.api.operations import Info, InvalidInput, mutation
 from app.points.ledger import POINTS_MAX
 from app.referrals.types import PROGRAM_COLUMNS, ConversionTrigger, ReferralProgram, ReviewPolicy
+from app.storage.database import database
 
 BATCH_MAX: Final = 5000
 DAY_MAX: Final = 100_000

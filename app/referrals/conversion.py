@@ -7,13 +7,13 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.context import Viewer
-from app.database import Row, Tx
+from app.api.context import Viewer
 from app.points.ledger import POINTS_MAX, post
 from app.points.take_back import take_back
 from app.points.types import PointsReason
 from app.referrals.flags import FLAGS
 from app.referrals.types import ReviewFlag, ReviewPolicy
+from app.storage.database import Row, Tx
 
 # The invite's row is the guard: of any number of callers one finds it PENDING. A purchase counts when it is of the
 # referee, of something, and not from before it joined.

@@ -4,12 +4,12 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app.coupons.reasons import sealed
-from app.database import database
-from app.inputs import node_id
-from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.api.inputs import node_id
+from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.api.reasons import sealed
 from app.referrals.queries import referral_row
 from app.referrals.types import HeldReferral
+from app.storage.database import database
 
 
 @strawberry.input(description="A held referral to decline.")

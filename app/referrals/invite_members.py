@@ -11,19 +11,19 @@ import strawberry
 from limits import RateLimitItemPerDay
 
 from app import ids
-from app.context import Role, Viewer
-from app.coupons.attempts import allowed
-from app.database import Row, Tx, database, transaction
-from app.inputs import Problems, acting_member
+from app.api.attempts import allowed
+from app.api.context import Role, Viewer
+from app.api.inputs import Problems, acting_member
+from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.members.types import MEMBER_COLUMNS
 from app.merchants.tenants import decrypted
-from app.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.referrals.configure_referral_program import BATCH_MAX
 from app.referrals.disposable import is_disposable
 from app.referrals.mailboxes import mailbox, telling_domain
 from app.referrals.queries import FROM_INVITE, TODAY, quota_of
 from app.referrals.tokens import new_token, token_hash
 from app.referrals.types import INVITE_COLUMNS, QUOTA_COLUMNS, Invite, InviteQuota, InviteSkipReason
+from app.storage.database import Row, Tx, database, transaction
 
 #: How many members and invited people one member may be told of in a day: who asks for more is not inviting friends.
 TOLD_PER_DAY_MAX: Final = 200

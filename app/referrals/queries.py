@@ -8,11 +8,10 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.connections import After, Connection, First, connect, page
-from app.context import Role, Viewer
-from app.database import Row, database
+from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Role, Viewer
+from app.api.operations import Info, query
 from app.members.types import MEMBER_COLUMNS
-from app.operations import Info, query
 from app.referrals.types import (
     INVITE_COLUMNS,
     PROGRAM_COLUMNS,
@@ -26,6 +25,7 @@ from app.referrals.types import (
     ReferralProgram,
     released,
 )
+from app.storage.database import Row, database
 
 #: Continues a FROM that has `p`, the program: the merchant's day at the instant $2 (now without one) and the quota row
 #: of the member {0}.

@@ -5,12 +5,12 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.database import transaction
-from app.inputs import node_id
-from app.operations import Info, NotFound, Refusal, Refused, mutation, not_found
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
 from app.referrals.conversion import credit, lock_wallets
 from app.referrals.queries import referral_row
 from app.referrals.types import Referral
+from app.storage.database import transaction
 
 
 @strawberry.input(description="A held referral to release.")

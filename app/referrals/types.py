@@ -8,13 +8,13 @@ from typing import Final
 import strawberry
 
 from app import ids
-from app.context import Role, Viewer
-from app.database import Row
+from app.api.context import Role, Viewer
+from app.api.operations import Info, Node, field
+from app.api.scalars import described
 from app.members.types import MEMBER_COLUMNS, Member, mask_email
 from app.merchants.tenants import decrypted
-from app.operations import Info, Node, field
 from app.points.types import ENTRY_COLUMNS, PointsEntry
-from app.scalars import described
+from app.storage.database import Row
 
 #: What a statement selects to make a ReferralProgram (`p`) and an InviteQuota (of `p` and the member's `q`, if it has
 #: one, at `today`, the day that it is for the merchant). A day that is behind the latest one counts to that.

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from app.config import settings
-from app.embedded import DataDirectory
+from app.operate.embedded import DataDirectory
 from app.replay.closing import told_insights, told_integrity
 from app.replay.documents import (
     ACCEPT,

@@ -8,10 +8,9 @@ from uuid import UUID
 
 import strawberry
 
+from app.api.connections import After, PageInfo, cursor, page, page_info
+from app.api.operations import Info, query
 from app.config import settings
-from app.connections import After, PageInfo, cursor, page, page_info
-from app.database import Row, replica
-from app.operations import Info, query
 from app.reports.rows import (
     ReportCode,
     ReportInvite,
@@ -23,6 +22,7 @@ from app.reports.rows import (
     ReportReferral,
 )
 from app.reports.tables import REPORTS, Report, money_of
+from app.storage.database import Row, replica
 
 T = TypeVar("T")
 

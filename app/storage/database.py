@@ -23,9 +23,9 @@ from tortoise.backends.base.client import (
 from tortoise.connection import get_connection
 from tortoise.exceptions import BaseORMException
 
-from app import traces
 from app.config import ConfigurationError, Settings, settings, tortoise_config
 from app.config import dsn as dsn  # noqa: PLC0414  (most take it from here)
+from app.telemetry import traces
 
 #: A row as its readers take it: column names to values.
 Row = Mapping[str, Any]

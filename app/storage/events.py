@@ -10,7 +10,7 @@ from tortoise import fields
 from tortoise.models import Model
 
 from app import ids
-from app.database import Tx
+from app.storage.database import Tx
 
 #: Every event type and the kind of node its subject is.
 EVENTS: Final[dict[str, ids.Kind]] = {

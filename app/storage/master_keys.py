@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.config import ConfigurationError, settings
-from app.crypto import DecryptionError, MasterKeyring
+from app.storage.crypto import DecryptionError, MasterKeyring
 
 
 @dataclass(slots=True)

@@ -21,8 +21,8 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from app.database import Row, Statements
-from app.metrics import RINGS_LOST
+from app.storage.database import Row, Statements
+from app.telemetry.metrics import RINGS_LOST
 
 log = logging.getLogger("flash.rings")
 

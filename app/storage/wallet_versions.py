@@ -4,9 +4,9 @@ import re
 from typing import Any, Final
 from uuid import UUID
 
-from app.database import Row, Statements
-from app.events import WALLET_EVENTS
-from app.rings import ring
+from app.storage.database import Row, Statements
+from app.storage.events import WALLET_EVENTS
+from app.storage.rings import ring
 
 #: What a statement returns of each change to a wallet, for `ring_wallet`; `ev` is the event.
 CHANGE_COLUMNS: Final = """

@@ -14,7 +14,7 @@ import orjson
 
 from app import ids
 from app.config import Settings
-from app.observed import Observed, at_hand, job_id, request_id
+from app.telemetry.observed import Observed, at_hand, job_id, request_id
 
 #: Where errors of the database and its driver begin to quote values.
 _QUOTED: Final = re.compile(

@@ -10,8 +10,9 @@ from contextvars import ContextVar, Token
 from typing import Final, Literal
 from uuid import UUID
 
-from app import ids, metrics, traces
+from app import ids
 from app.config import settings
+from app.telemetry import metrics, traces
 
 log = logging.getLogger("flash.graphql")
 

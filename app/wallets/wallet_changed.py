@@ -6,13 +6,13 @@ from typing import Annotated
 
 import strawberry
 
+from app.api.operations import Info, subscription
 from app.coupons.types import Code
-from app.database import Row
 from app.members.types import Wallet
-from app.members.wallet_feed import wallet_feed
-from app.operations import Info, subscription
 from app.points.types import PointsEntry
-from app.queries import Event
+from app.root import Event
+from app.storage.database import Row
+from app.wallets.wallet_feed import wallet_feed
 
 
 @strawberry.type(description="One change to a wallet, as of that change.")

@@ -19,12 +19,12 @@ from strawberry.dataloader import DataLoader
 
 from app.config import Settings
 from app.coupons.types import CODE_COLUMNS, POOL_COLUMNS
-from app.database import Row, database, is_away
-from app.events import WALLET_EVENTS
 from app.members.types import MEMBER_COLUMNS
-from app.members.wallet_changes import CHANGE_COLUMNS, wallet_channel
 from app.points.types import ENTRY_COLUMNS
-from app.rings import Listener
+from app.storage.database import Row, database, is_away
+from app.storage.events import WALLET_EVENTS
+from app.storage.rings import Listener
+from app.storage.wallet_versions import CHANGE_COLUMNS, wallet_channel
 
 log = logging.getLogger("flash.wallets")
 

@@ -16,23 +16,24 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import ids, logs, traces
+from app import ids
 from app.advisor.advice_feed import advising
 from app.config import Settings, settings
-from app.database import answers, connected
-from app.graph_files import graph_file
-from app.graphql_execution import Documents
-from app.graphql_http import GraphQLEndpoint
-from app.graphql_socket import SocketEndpoint
-from app.master_keys import keyring
-from app.members.wallet_feed import feeding
-from app.metrics_page import MetricsPage, sampling
-from app.observed import request_id
-from app.open_streams import OpenStreams
-from app.origins import CrossOrigin, Origins
 from app.pages import ASSETS, Page
-from app.rings import ringing
-from app.trusted_documents import trusted_documents
+from app.storage.database import answers, connected
+from app.storage.master_keys import keyring
+from app.storage.rings import ringing
+from app.telemetry import logs, traces
+from app.telemetry.observed import request_id
+from app.wallets.wallet_feed import feeding
+from app.web.graph_files import graph_file
+from app.web.graphql_execution import Documents
+from app.web.graphql_http import GraphQLEndpoint
+from app.web.graphql_socket import SocketEndpoint
+from app.web.metrics_page import MetricsPage, sampling
+from app.web.open_streams import OpenStreams
+from app.web.origins import CrossOrigin, Origins
+from app.web.trusted_documents import trusted_documents
 
 #: Ten times Python's own.
 _MIDDLE_COLLECTIONS_PER_FULL: Final = 100

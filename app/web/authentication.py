@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from app import ids
+from app.api.context import Role, Viewer
 from app.config import settings
-from app.context import Role, Viewer
-from app.database import is_away
 from app.members import tokens
 from app.merchants import api_keys
 from app.merchants.tenants import tenant
-from app.remembered import remember
+from app.storage.bounded import remember
+from app.storage.database import is_away
 
 _KEPT_MAX: Final = 20_000
 _CREDENTIAL_LENGTH_MAX: Final = 4096

@@ -34,8 +34,8 @@ from graphql import (
     type_from_ast,
 )
 
+from app.api.connections import FIRST_DEFAULT, FIRST_MAX
 from app.config import Settings
-from app.connections import FIRST_DEFAULT, FIRST_MAX
 
 #: Lists that hold thousands by design. Their verbs refuse those that are too long, with whatever else is wrong; but
 #: beyond so many nobody reads them: that is done before anybody is asked whether the caller may send them.

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app import ids
-from app.database import database, is_away
 from app.graph.signing import is_signed
 from app.merchants.tenants import tenant
+from app.storage.database import database, is_away
 
 _KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 _MEDIA_TYPES: Final = {"svg": "image/svg+xml", "json": "application/json"}

@@ -36,14 +36,14 @@ from graphql import (
 from graphql.validation import ASTValidationRule, ValuesOfCorrectTypeRule
 from graphql.validation.rules import overlapping_fields_can_be_merged
 
+from app.api.context import Context, Role, Viewer
 from app.config import Settings
-from app.context import Context, Role, Viewer
-from app.database import is_away
-from app.document_costs import Cost, TooCostlyError, measure_document, refuse_long_lists, refuse_long_text
-from app.observed import at_hand, failed
-from app.remembered import remember
 from app.schema import schema
-from app.trusted_documents import sha256_of
+from app.storage.bounded import remember
+from app.storage.database import is_away
+from app.telemetry.observed import at_hand, failed
+from app.web.document_costs import Cost, TooCostlyError, measure_document, refuse_long_lists, refuse_long_text
+from app.web.trusted_documents import sha256_of
 
 log = logging.getLogger("flash.graphql")
 

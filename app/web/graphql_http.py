@@ -12,11 +12,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.authentication import authenticate, lapsed, prove
+from app.api.context import Viewer
 from app.config import Settings
-from app.context import Viewer
-from app.database import is_away
-from app.graphql_execution import (
+from app.pages import Page
+from app.storage.database import is_away
+from app.telemetry.observed import Observed
+from app.web.authentication import authenticate, lapsed, prove
+from app.web.deadline import ClientLeftError, WhileWanted
+from app.web.graphql_execution import (
     Asked,
     Documents,
     MalformedError,
@@ -30,12 +33,9 @@ from app.graphql_execution import (
     presented,
     told,
 )
-from app.graphql_sse import EVENT_STREAM, EventStream
-from app.observed import Observed
-from app.open_streams import OpenStreams
-from app.origins import Origins
-from app.pages import Page
-from app.patience import ClientLeftError, WhileWanted
+from app.web.graphql_sse import EVENT_STREAM, EventStream
+from app.web.open_streams import OpenStreams
+from app.web.origins import Origins
 
 _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"

@@ -15,12 +15,12 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from app.authentication import Proof, lapsed, prove
 from app.config import Settings
-from app.graphql_execution import Asked, Documents, MalformedError, answers, fault, presented, told
-from app.observed import Observed, request_id
-from app.open_streams import OpenStreams, SlowReaderError
-from app.origins import Origins
+from app.telemetry.observed import Observed, request_id
+from app.web.authentication import Proof, lapsed, prove
+from app.web.graphql_execution import Asked, Documents, MalformedError, answers, fault, presented, told
+from app.web.open_streams import OpenStreams, SlowReaderError
+from app.web.origins import Origins
 
 log = logging.getLogger("flash.graphql")
 
@@ -135,7 +135,7 @@ class Socket:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close the socket; a slow reader finds out behind what it hasn't taken yet (app/socket_protocol.py)."""
+        """Close the socket; a slow reader finds out behind what it hasn't taken yet (app/web/socket_protocol.py)."""
         if self._is_closed:
             return
         self._is_closed = True

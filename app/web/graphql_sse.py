@@ -13,8 +13,8 @@ from typing import Any, Final
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from app.graphql_execution import fault, presented, told
-from app.open_streams import OpenStreams, SlowReaderError
+from app.web.graphql_execution import fault, presented, told
+from app.web.open_streams import OpenStreams, SlowReaderError
 
 EVENT_STREAM: Final = "text/event-stream"
 #: Comments keep proxies from closing a quiet stream.

@@ -24,9 +24,9 @@ from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from app import metrics
 from app.config import Settings
-from app.database import database, is_away
+from app.storage.database import database, is_away
+from app.telemetry import metrics
 
 log = logging.getLogger("flash.metrics")
 

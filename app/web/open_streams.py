@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from starlette.types import Message, Send
 
-from app.metrics import STREAMS
+from app.telemetry.metrics import STREAMS
 
 log = logging.getLogger("flash.streams")
 

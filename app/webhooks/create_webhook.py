@@ -7,11 +7,11 @@ from uuid import UUID
 import strawberry
 
 from app import ids
+from app.api.inputs import Problems
+from app.api.operations import Info, InvalidInput, Refused, mutation
 from app.config import settings
-from app.database import Row, Tx, transaction
-from app.events import EVENTS
-from app.inputs import Problems
-from app.operations import Info, InvalidInput, Refused, mutation
+from app.storage.database import Row, Tx, transaction
+from app.storage.events import EVENTS
 from app.webhooks.addresses import URL_LENGTH_MAX, AddressRefusedError, HostUnknownError, read_url, resolve
 from app.webhooks.signatures import new_secret
 from app.webhooks.types import WEBHOOK_COLUMNS, Webhook, WebhookLimitReached

@@ -10,11 +10,11 @@ from uuid import UUID
 import orjson
 
 from app import ids
+from app.api.scalars import serialize_date_time
 from app.config import settings
-from app.database import Row, is_away
-from app.events import EVENTS
 from app.merchants.tenants import decrypted, tenant
-from app.scalars import serialize_date_time
+from app.storage.database import Row, is_away
+from app.storage.events import EVENTS
 from app.webhooks import deliveries
 from app.webhooks.addresses import read_url
 from app.webhooks.feed import make_deliveries

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app import ids
 from app.config import settings
-from app.database import Row, Tx, database, transaction
+from app.storage.database import Row, Tx, database, transaction
 from app.webhooks.disable_webhook import disable
 from app.webhooks.posting import Outcome, WebhookFailure
 from app.webhooks.types import WebhookDisabledReason

@@ -6,9 +6,9 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.database import Row, Statements, database
-from app.inputs import node_id
-from app.operations import Info, NotFound, mutation, not_found
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, mutation, not_found
+from app.storage.database import Row, Statements, database
 from app.webhooks.queries import find_webhook
 from app.webhooks.types import WEBHOOK_COLUMNS, Webhook, WebhookDisabledReason
 

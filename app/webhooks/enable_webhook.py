@@ -4,10 +4,11 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import doorbell, ids
-from app.database import transaction
-from app.inputs import node_id
-from app.operations import Info, NotFound, mutation, not_found
+from app import ids
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, mutation, not_found
+from app.storage import doorbell
+from app.storage.database import transaction
 from app.webhooks.create_webhook import refuse_beyond_limit
 from app.webhooks.deliver import JOB
 from app.webhooks.deliveries import lease_seconds

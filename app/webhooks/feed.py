@@ -11,7 +11,7 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.database import database, transaction
+from app.storage.database import database, transaction
 
 log = logging.getLogger("flash.webhooks")
 

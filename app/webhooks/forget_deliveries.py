@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from app.config import settings
-from app.database import database
+from app.storage.database import database
 
 BATCH: Final = 5_000
 

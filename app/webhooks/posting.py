@@ -18,7 +18,7 @@ from typing import Final
 import httptools
 import strawberry
 
-from app.scalars import described
+from app.api.scalars import described
 from app.webhooks.addresses import AddressRefusedError, HostUnknownError, Network, Target, resolve
 
 #: What is read of an answer, head and body; what is longer is over then.

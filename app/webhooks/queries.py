@@ -5,10 +5,10 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.connections import After, Connection, First, connect, page
-from app.context import Role, Viewer
-from app.database import Row, database
-from app.operations import Info, query
+from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Role, Viewer
+from app.api.operations import Info, query
+from app.storage.database import Row, database
 from app.webhooks.types import DELIVERY_COLUMNS, WEBHOOK_COLUMNS, Webhook, WebhookDelivery, WebhookDeliveryState
 
 FIND_WEBHOOK: Final = f"SELECT {WEBHOOK_COLUMNS} FROM webhook w WHERE w.merchant_id = $1 AND w.id = $2"

@@ -5,10 +5,11 @@ from uuid import UUID
 
 import strawberry
 
-from app import doorbell, ids
-from app.database import Row, Tx, transaction
-from app.inputs import node_id
-from app.operations import Info, NotFound, Refused, mutation, not_found
+from app import ids
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, Refused, mutation, not_found
+from app.storage import doorbell
+from app.storage.database import Row, Tx, transaction
 from app.webhooks.deliver import JOB
 from app.webhooks.deliveries import lease_seconds
 from app.webhooks.feed import FIRST_WAITING

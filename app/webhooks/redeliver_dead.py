@@ -4,10 +4,10 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import doorbell
-from app.database import transaction
-from app.inputs import node_id
-from app.operations import Info, NotFound, mutation, not_found
+from app.api.inputs import node_id
+from app.api.operations import Info, NotFound, mutation, not_found
+from app.storage import doorbell
+from app.storage.database import transaction
 from app.webhooks.deliver import JOB
 from app.webhooks.disable_webhook import WhichWebhook
 from app.webhooks.redeliver import HOLD, refuse_disabled, requeue

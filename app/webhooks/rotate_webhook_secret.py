@@ -5,9 +5,9 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.database import database
-from app.inputs import Problems, node_id
-from app.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.api.inputs import Problems, node_id
+from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.storage.database import database
 from app.webhooks.signatures import new_secret
 from app.webhooks.types import WEBHOOK_COLUMNS, Webhook
 

@@ -7,11 +7,11 @@ from typing import Final
 import strawberry
 
 from app import ids
-from app.database import Row
-from app.events import EVENTS
+from app.api.operations import Info, Node, Refusal, field
+from app.api.scalars import described
 from app.merchants.tenants import decrypted
-from app.operations import Info, Node, Refusal, field
-from app.scalars import described
+from app.storage.database import Row
+from app.storage.events import EVENTS
 from app.webhooks.posting import WebhookFailure
 
 #: What a statement selects to make a Webhook; `w` is the webhook.

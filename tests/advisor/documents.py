@@ -6,7 +6,7 @@ from app import ids
 from app.advisor.advise import advise_waiting
 from app.advisor.facts import Facts, PoolFact, SegmentFact
 from app.advisor.portfolio import SEGMENTS
-from app.database import database
+from app.storage.database import database
 from tests.factories import Shop
 
 MONEY: Final = "{ amountMinor currency }"

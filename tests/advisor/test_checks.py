@@ -21,10 +21,10 @@ from app.advisor.checks import (
 from app.advisor.facts import Facts, without_persons
 from app.advisor.portfolio import SEGMENTS
 from app.advisor.proposals import Proposal, answer_schema, read_answer
+from app.api.inputs import MONEY_MAX, MoneyInput
+from app.api.scalars import BigInt
 from app.coupons.create_pool import CreatePoolInput, checked_terms
 from app.coupons.types import CodeKind
-from app.inputs import MONEY_MAX, MoneyInput
-from app.scalars import BigInt
 from tests.advisor.documents import facts, pool_fact, segment_facts
 
 NUMBERS = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**18), 10**18))

@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 
 from app.config import settings
-from app.database import database
 from app.merchants.tenants import tenant
+from app.storage.database import database
 from tests.advisor.documents import advised, read
 from tests.advisor.model_server import JSON, ModelServer, Reply, model_server, said, suggested, suggestion
 from tests.factories import CREATE_POOL, Shop

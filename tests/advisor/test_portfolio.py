@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 
 from app.advisor.portfolio import Quadrant, growth_of, quadrant
-from app.database import database
+from app.storage.database import database
 from tests.advisor.documents import AGE_MEMBERS, AGE_PURCHASES, AGE_REDEMPTIONS, PORTFOLIO, age
+from tests.api.test_round_trips import Counter
+from tests.api.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
+from tests.api.test_round_trips import counter as counter  # noqa: PLC0414
 from tests.factories import Shop, usd
 from tests.graph.documents import taken
 from tests.points.documents import CONFIGURE, purchase
 from tests.referrals.documents import accepted, program
-from tests.test_round_trips import Counter
-from tests.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
-from tests.test_round_trips import counter as counter  # noqa: PLC0414
 
 REVERSE = "mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) { __typename } }"
 REVOKE = "mutation ($input: RevokeCodeInput!) { answer: revokeCode(input: $input) { __typename } }"

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from app import doorbell, ids
+from app import ids
 from app.advisor import advise, runs
 from app.advisor.advise import advise_waiting
 from app.config import Settings, settings
-from app.database import database
+from app.storage import doorbell
+from app.storage.database import database
 from tests.advisor.documents import ADVICE_RUN, ASK, FOLLOW, advised, ask, read
 from tests.conftest import own_valkey, run_api, run_worker
-from tests.edge.test_event_streams import streaming
 from tests.factories import CREATE_POOL, Shop, open_shop
-from tests.live.sockets import address, joined
+from tests.wallets.sockets import address, joined
+from tests.web.test_event_streams import streaming
 
 LATEST = "{ latestAdviceRun { id } }"
 STATUS = "SELECT status, attempts FROM advice_run WHERE merchant_id = $1 ORDER BY id"

@@ -21,9 +21,9 @@ import pytest_asyncio
 from app.config import Settings
 from app.coupons import queries as coupons
 from app.coupons import stock_levels
-from app.database import database
 from app.members import queries as members
 from app.reports.tables import REPORTS
+from app.storage.database import database
 from bench.wire import AUTHENTICATION, counting
 from tests.conftest import run_api
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd

@@ -19,16 +19,16 @@ from typing import Any
 import websockets
 
 from app import ids
-from app.authentication import authenticate
 from app.config import Settings
 from app.coupons.claims import Claimant, claim
-from app.database import database
-from app.embedded import DataDirectory
-from app.listening import bind
-from app.rings import ringing
+from app.operate.embedded import DataDirectory
+from app.operate.listening import bind
+from app.storage.database import database
+from app.storage.rings import ringing
+from app.web.authentication import authenticate
 from tests.factories import Shop
-from tests.live.sockets import Socket, joined
-from tests.live.valkeys import Valkey
+from tests.wallets.sockets import Socket, joined
+from tests.wallets.valkeys import Valkey
 
 SECONDS = float(os.environ.get("FLASH_CHAOS_SECONDS", "8"))
 MEMBERS = int(os.environ.get("FLASH_CHAOS_MEMBERS", "20"))

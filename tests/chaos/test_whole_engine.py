@@ -30,9 +30,9 @@ from tests.factories import (
     REDEEM_CODES,
     usd,
 )
-from tests.live.sockets import joined
+from tests.operate.processes import Up, eventually, up
 from tests.points.documents import GRANT, RECORD
-from tests.running.processes import Up, eventually, up
+from tests.wallets.sockets import joined
 
 SECONDS = float(os.environ.get("FLASH_CHAOS_SECONDS", "10"))
 SEED = int(os.environ.get("FLASH_CHAOS_SEED", "0")) or secrets.randbits(32)

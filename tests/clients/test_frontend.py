@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.trusted_documents import trusted_documents
+from app.web.trusted_documents import trusted_documents
 from tests.clients.test_clients import HERE, MODULES, NODE
 from tests.factories import Shop
 from tests.guides import ROOT, blocks, run

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.conformance.conftest import CASES, Log, body_of, refuted
 from tests.conftest import Api
-from tests.edge.walk import Operation, operations
 from tests.factories import Shop
+from tests.web.walk import Operation, operations
 
 SCHEMA_FILE = Path(__file__).parents[2] / "schema.graphql"
 

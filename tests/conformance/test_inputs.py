@@ -9,8 +9,8 @@ from typing import Any
 from app import ids
 from tests.conformance.conftest import CASES, Log, body_of, refuted
 from tests.conftest import Api
-from tests.edge.walk import operations, placed
 from tests.factories import Shop
+from tests.web.walk import operations, placed
 
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, -0.0, 0.5, 2**31 - 1, 2**31, -(2**31) - 1, 2**53 + 1, 2**63 - 1, 2**63, 10**30, 1e308,

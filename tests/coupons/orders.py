@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import ids
-from app.database import database, transaction
 from app.merchants.tenants import tenant
+from app.storage.database import database, transaction
 from tests.factories import CHANGE_STATUS, Shop, usd
 
 #: Well formed, with a right check character, and never issued.

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from app.database import transaction
+from app.storage.database import transaction
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, VERIFY_MEMBER_EMAIL, Shop
 
 #: Each selects what breaks a promise, as text.

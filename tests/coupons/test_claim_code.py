@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from app import ids
-from app.authentication import authenticate
 from app.coupons import claims, stock_levels
 from app.coupons.claims import Claimant, claim
 from app.coupons.stock import fold_stock
-from app.database import database
+from app.storage.database import database
+from app.web.authentication import authenticate
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, GENERATE_CODES, Shop, problems
 
 WALLET_CODES = """

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from tests.coupons.orders import end_pool, expire
 from tests.coupons.ownership import breaches, claim_by_email, send, verify
 from tests.factories import CHANGE_STATUS, CREATE_CAMPAIGN, DELIVERIES, REDEEM_CODES, Shop, problems, usd

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.database import database
+from app.storage.database import database
 from tests.factories import CHANGE_STATUS, CREATE_POOL, EDIT_POOL, POOL, Shop, problems, usd
 
 READ = f"query ($id: ID!) {{ pool(id: $id) {{ {POOL} }} }}"

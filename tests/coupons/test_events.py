@@ -3,7 +3,7 @@
 from typing import Any
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from tests.factories import CHANGE_STATUS, CREATE_POOL, EDIT_POOL, GENERATE_CODES, Shop
 
 EVENTS = """

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from app import ids
 from app.coupons.expire_codes import expire_batch, expire_codes
-from app.database import database
+from app.storage.database import database
 from tests.factories import Shop
 
 CODE_STATES = "SELECT state, count(*) AS codes FROM code WHERE merchant_id = $1 GROUP BY state"

@@ -7,10 +7,10 @@ import asyncpg
 import pytest
 
 from app import ids
-from app.context import Role, Viewer
+from app.api.context import Role, Viewer
 from app.coupons.generate_codes import encrypted_codes, store_batch
-from app.database import database, transaction
 from app.merchants.tenants import tenant
+from app.storage.database import database, transaction
 from tests.factories import CHANGE_STATUS, GENERATE_CODES, Shop, problems
 
 COUNT_INSIDE = """

@@ -6,7 +6,7 @@ import pytest
 
 from app import ids
 from app.coupons import code_text
-from app.database import database
+from app.storage.database import database
 from tests.conftest import Api, run_api
 from tests.coupons.ownership import breaches, claim_by_email, send, verify
 from tests.factories import (

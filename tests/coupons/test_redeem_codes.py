@@ -6,7 +6,7 @@ import pytest
 
 from app import ids
 from app.coupons.redeem_codes import READ
-from app.database import database
+from app.storage.database import database
 from tests.coupons.orders import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, expire, order
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, problems, usd
 from tests.scratch import buffers_planned_on_nothing

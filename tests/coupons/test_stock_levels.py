@@ -6,7 +6,7 @@ import pytest
 
 from app import ids
 from app.coupons import stock_levels
-from app.database import database
+from app.storage.database import database
 from tests.conftest import Api
 from tests.coupons.ownership import claim_by_email, send
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, GENERATE_CODES, Shop

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from app.database import database
 from app.graph.take_snapshots import take_waiting
+from app.storage.database import database
 from tests.factories import Shop
 
 NODE: Final = "label degree recruited isHub isNewHub community x y member { id }"

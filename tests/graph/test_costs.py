@@ -3,16 +3,16 @@
 import json
 from typing import Any
 
-from app.database import database
 from app.graph import jobs, pages
 from app.graph.queries import LATEST
-from app.graph_files import READ
+from app.storage.database import database
+from app.web.graph_files import READ
 from bench.networks import grown, store
+from tests.api.test_round_trips import Counter
+from tests.api.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
+from tests.api.test_round_trips import counter as counter  # noqa: PLC0414
 from tests.factories import Shop
 from tests.graph.documents import NODE, age, taken
-from tests.test_round_trips import Counter
-from tests.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
-from tests.test_round_trips import counter as counter  # noqa: PLC0414
 
 HEADER_AND_NODES = f"query ($first: Int) {{ latestGraphSnapshot {{ id memberCount svgUrl dataUrl nodes(first: $first) {{ edges {{ node {{ {NODE} }} }} }} }} }}"  # noqa: E501
 FIRST_NODES = f"query ($first: Int) {{ latestGraphSnapshot {{ nodes(first: $first) {{ edges {{ cursor node {{ {NODE} }} }} }} }} }}"  # noqa: E501

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from app.database import database
 from app.graph.forget_snapshots import forget_batch
+from app.storage.database import database
 from tests.factories import Shop
 from tests.graph.documents import JOB, taken
 from tests.referrals.documents import accepted, program

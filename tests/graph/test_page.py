@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.main import application
 from app.pages import ASSETS, PAGES
+from app.web.application import application
 from bench.networks import grown, store
 from tests.factories import Shop
 from tests.graph.documents import age, taken

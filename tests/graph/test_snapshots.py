@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from app import ids
-from app.database import database
 from app.graph import jobs
 from app.graph.advocates import ADVOCATES
 from app.graph.take_snapshots import EDGES
+from app.storage.database import database
 from bench.networks import grown, store
 from tests.factories import Shop
 from tests.graph.documents import JOB, LATEST, TAKE, age, take_all, taken

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from app.database import database
+from app.storage.database import database
 from tests.conftest import own_valkey, run_api, run_worker
 from tests.factories import Shop, open_shop
 from tests.graph.documents import JOB, LATEST, TAKE

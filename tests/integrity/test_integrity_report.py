@@ -13,17 +13,17 @@ import pytest
 import pytest_asyncio
 
 from app import ids
-from app.database import Tx, database, dsn, transaction
 from app.integrity.integrity_report import IntegrityReport, recompute
 from app.integrity.promises import PROMISES, REFERENCES
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
+from app.storage.database import Tx, database, dsn, transaction
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.factories import Shop, open_shop
+from tests.operate.processes import flash
 from tests.points.documents import grant, purchase, redeem, reward
 from tests.races.storm import ENROL, at_once
 from tests.referrals.documents import accepted, invited, program
-from tests.running.processes import flash
 from tests.scratch import scratch_database
 from tests.webhooks.documents import delivery_made
 from workers.audit import audit

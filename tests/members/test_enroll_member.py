@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from app.database import database
-from app.inputs import Problems, normalise_email
+from app.api.inputs import Problems, normalise_email
 from app.members.enroll_member import FIND_EXISTING
+from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import ENROLL_MEMBER, Shop
 from tests.scratch import buffers_planned_on_nothing

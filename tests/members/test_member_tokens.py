@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from app import ids
-from app.context import Tenant
+from app.api.context import Tenant
 from app.members import tokens
 from app.merchants.tenants import tenant
 from tests.factories import Shop

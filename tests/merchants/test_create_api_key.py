@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.database import database
+from app.storage.database import database
 from tests.factories import CREATE_API_KEY, Shop
 
 VIEWER = "{ viewer { role merchant { name currency } member { id } } }"

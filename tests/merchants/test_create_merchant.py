@@ -4,8 +4,8 @@ import pytest
 
 from app import ids
 from app.config import ConfigurationError, Settings
-from app.database import database
 from app.merchants.create_merchant import create_merchant
+from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import COUNTED, Shop
 

@@ -11,14 +11,15 @@ from uuid import UUID
 import pytest
 from rich.progress import Progress
 
-from app import ids, master_keys
+from app import ids
+from app.api.context import Tenant
 from app.config import Settings, settings
-from app.context import Tenant
-from app.crypto import DecryptionError, MasterKeyring, new_master_key
-from app.database import database
 from app.merchants import tenants
 from app.merchants.data_keys import next_encryption_key
 from app.merchants.reencrypt import SEALED, reencrypt
+from app.storage import master_keys
+from app.storage.crypto import DecryptionError, MasterKeyring, new_master_key
+from app.storage.database import database
 from tests.factories import ENROLL_MEMBER, Shop
 
 CIPHERTEXT_COLUMNS = """

@@ -11,10 +11,10 @@ from uuid import UUID
 import asyncpg
 
 from app import ids
-from app.crypto import KEY_BYTES, MasterKeyring, MerchantKeys, data_key_identity
 from app.merchants.data_keys import DATA_KEY_COLUMNS
 from app.merchants.reencrypt import SEALED
-from tests.running.processes import flash
+from app.storage.crypto import KEY_BYTES, MasterKeyring, MerchantKeys, data_key_identity
+from tests.operate.processes import flash
 
 FIND_KEYS = f"SELECT {DATA_KEY_COLUMNS} FROM data_key k WHERE merchant_id = $1"
 INSERT_KEY = """

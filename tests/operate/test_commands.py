@@ -13,13 +13,13 @@ import asyncpg
 import psutil
 import pytest
 
-from app.crypto import KEY_BYTES, MasterKeyring, new_master_key
-from app.embedded import DataDirectory
-from app.listening import bind
-from app.migrate import create_database
+from app.operate.embedded import DataDirectory
+from app.operate.listening import bind
+from app.operate.migrate import create_database
+from app.storage.crypto import KEY_BYTES, MasterKeyring, new_master_key
 from tests.conftest import database_url
 from tests.factories import Shop
-from tests.running.processes import FLASH, environment, eventually, flash, refusal
+from tests.operate.processes import FLASH, environment, eventually, flash, refusal
 
 TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
 NOBODY = "postgresql://somebody:verysecret@127.0.0.1:1/flash"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.crypto import new_master_key
+from app.storage.crypto import new_master_key
 from tests.factories import Shop
-from tests.running.processes import flash
+from tests.operate.processes import flash
 
 
 def findings(*arguments: str | Path, status: int, cwd: Path | None = None, **variables: str | Path) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from typing import Any
 from graphql import build_schema, parse, validate
 
 from app.config import Settings
-from app.crypto import MasterKeyring, new_master_key
+from app.storage.crypto import MasterKeyring, new_master_key
 from tests.factories import Shop
 from tests.guides import ROOT, blocks, run
 from tests.scratch import scratch_database
 
 #: Where the blocks of each section are run, or compared with what is.
 TRIED = {
-    ("README.md", "A first query"): "tests/running/test_readme.py",
-    ("docs/advisor.md", "The advisor"): "tests/running/test_guides.py",
+    ("README.md", "A first query"): "tests/operate/test_readme.py",
+    ("docs/advisor.md", "The advisor"): "tests/operate/test_guides.py",
     ("docs/bi.md", "BI: reports and exports"): "tests/reports/test_guide.py",
     ("docs/bi.md", "Exports"): "tests/reports/test_guide.py",
     ("docs/bi.md", "Superset, and whatever speaks SQLAlchemy"): "tests/reports/test_guide.py",
@@ -31,15 +31,15 @@ TRIED = {
     ("docs/frontend.md", "Pages"): "tests/clients/test_frontend.py",
     ("docs/frontend.md", "Refusals"): "tests/clients/test_frontend.py",
     ("docs/frontend.md", "Relay"): "tests/clients/test_frontend.py",
-    ("docs/keys.md", "The keys are in a file"): "tests/running/test_guides.py",
-    ("docs/keys.md", "New data keys"): "tests/running/test_keys.py",
+    ("docs/keys.md", "The keys are in a file"): "tests/operate/test_guides.py",
+    ("docs/keys.md", "New data keys"): "tests/operate/test_keys.py",
     ("docs/member-app.md", "With Apollo Client"): "tests/clients/test_clients.py",
     ("docs/member-app.md", "With graphql-ws"): "tests/clients/test_clients.py",
-    ("docs/operations.md", "Back up and restore"): "tests/running/test_restore.py",
-    ("docs/operations.md", "Deploy"): "tests/running/test_restore.py",
-    ("docs/operations.md", "Logs"): "tests/operating/test_logs.py",
-    ("docs/operations.md", "Metrics"): "tests/operating/test_metrics.py",
-    ("docs/scaling.md", "Citus"): "tests/running/test_guides.py",
+    ("docs/operations.md", "Back up and restore"): "tests/operate/test_restore.py",
+    ("docs/operations.md", "Deploy"): "tests/operate/test_restore.py",
+    ("docs/operations.md", "Logs"): "tests/telemetry/test_logs.py",
+    ("docs/operations.md", "Metrics"): "tests/telemetry/test_metrics.py",
+    ("docs/scaling.md", "Citus"): "tests/operate/test_guides.py",
     ("docs/webhooks.md", "Another secret"): "tests/webhooks/test_guide.py",
     ("docs/webhooks.md", "Ask for events"): "tests/webhooks/test_guide.py",
     ("docs/webhooks.md", "Receive"): "tests/webhooks/test_guide.py",
@@ -48,7 +48,7 @@ TRIED = {
 #: What no test runs, and why.
 SHOWN = {
     ("README.md", "Two commands"): "CI runs the second one; the first is what `flash up` is tested by",
-    ("README.md", "A real retailer's year"): "the output of a run that takes minutes; tests/running/test_replay.py",
+    ("README.md", "A real retailer's year"): "the output of a run that takes minutes; tests/replay/test_replay.py",
     ("docs/advisor.md", "How the rules did on a real year"): "figures",
     ("docs/advisor.md", "A real small model"): "it installs the weights of a model",
     ("docs/bi.md", "What it costs"): "figures",

@@ -17,14 +17,14 @@ import pytest
 import pytest_asyncio
 
 from app import ids
-from app.crypto import MasterKeyring, new_master_key
 from app.merchants.reencrypt import BATCH
+from app.storage.crypto import MasterKeyring, new_master_key
 from tests.conftest import Api, run_api
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, Shop
 from tests.guides import blocks
 from tests.merchants.vault import Vault, spellings
-from tests.running.processes import FLASH, environment, flash, refusal
+from tests.operate.processes import FLASH, environment, flash, refusal
 from tests.scratch import scratch_database
 
 CLIENTS = 4

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.guides import blocks, run
-from tests.running.processes import up
+from tests.operate.processes import up
 
 CODE = re.compile(r"PCT-[0-9A-Z]{13}")
 

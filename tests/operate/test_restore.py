@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from app import ids
-from app.crypto import new_master_key
+from app.storage.crypto import new_master_key
 from tests.conftest import run_api
 from tests.factories import CLAIM_CODE, Shop
 from tests.guides import blocks, run

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.running.processes import FLASH, Up, all_gone, environment, eventually, flash, refusal, starting, up
+from tests.operate.processes import FLASH, Up, all_gone, environment, eventually, flash, refusal, starting, up
 
 VIEWER = "{ viewer { __typename } }"
 KILLED = ["api-1", "worker", "valkey", "postgres"]

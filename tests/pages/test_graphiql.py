@@ -2,9 +2,9 @@
 
 from playwright.async_api import expect
 
-from tests.browser.conftest import Visit
 from tests.conftest import Api
 from tests.factories import Shop
+from tests.pages.conftest import Visit
 
 
 async def test_a_query_runs_under_the_pages_policy(shop: Shop, api: Api, visit: Visit) -> None:

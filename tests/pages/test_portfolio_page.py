@@ -4,9 +4,9 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.advisor.documents import advised
-from tests.browser.conftest import Visit
 from tests.conftest import Api
 from tests.factories import Shop
+from tests.pages.conftest import Visit
 from tests.points.documents import purchase
 
 HOSTILE = "<img src=x onerror=alert(1)>"

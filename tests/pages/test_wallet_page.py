@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from playwright.async_api import WebSocketRoute, expect
 
-from app.database import database
-from tests.browser.conftest import Visit
-from tests.browser.wallet_page import WalletPage, member_with_token
+from app.storage.database import database
 from tests.conftest import Api, run_api
 from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import Shop
+from tests.pages.conftest import Visit
+from tests.pages.wallet_page import WalletPage, member_with_token
 from tests.points.documents import grant, reward
 from tests.races.storm import at_once
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from playwright.async_api import Page, Route, expect
 
-from tests.browser.conftest import Visit
-from tests.browser.wallet_page import WalletPage, member_with_token
 from tests.conftest import Api
 from tests.factories import Shop
+from tests.pages.conftest import Visit
+from tests.pages.wallet_page import WalletPage, member_with_token
 from tests.points.documents import RETIRE_REWARD, broken, entries, grant, purchase, redeem, reward
 
 UNANSWERED = "No answer came, so you may have it already. Trying again can\u2019t take the points twice."

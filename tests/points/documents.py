@@ -4,8 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from app import ids
-from app.database import database
 from app.points.expire_points import expire_points_of
+from app.storage.database import database
 from tests.factories import CODE, REFUSALS, Shop, usd
 
 ENTRY = "id amount balanceAfter reason reference expiresAt createdAt member { id wallet { version points } }"

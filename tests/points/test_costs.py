@@ -6,10 +6,10 @@ from typing import Any
 from uuid import UUID
 
 from app import ids
-from app.database import database
 from app.points import queries
 from app.points.ledger import POST
 from app.points.liability import LIABILITY
+from app.storage.database import database
 from bench.points_buffers import add_history
 from tests.factories import Shop
 from tests.points.documents import broken, member_uuid

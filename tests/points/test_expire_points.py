@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.database import database
 from app.points.expire_points import expire_points, expire_points_of, warn_of_expiry
+from app.storage.database import database
 from tests.factories import Shop
 from tests.points.documents import CONFIGURE, broken, days_later, entries, grant, member_uuid, points, purchase
 from workers.expire_points import expire_points as expire_points_job

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from app.database import database
+from app.storage.database import database
 from tests.factories import Shop, problems
 from tests.points.documents import GRANT, WALLET, broken, entries, grant, points
 

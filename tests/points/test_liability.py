@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.database import database
 from app.points.liability import LIABILITY
+from app.storage.database import database
 from tests.factories import Shop
 from tests.points.documents import CONFIGURE, grant, purchase
 from tests.points.documents import LIABILITY as ASK

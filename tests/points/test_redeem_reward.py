@@ -3,7 +3,7 @@
 from typing import Any
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, Shop, problems
 from tests.points.documents import REDEEM_REWARD, RETIRE_REWARD, broken, entries, grant, points, redeem, reward
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 from app.coupons import stock_levels
+from tests.api.test_round_trips import Counter
+from tests.api.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
+from tests.api.test_round_trips import counter as counter  # noqa: PLC0414
 from tests.factories import Shop
 from tests.points.documents import ENTRY, REWARD, grant, purchase, redeem, reward
-from tests.test_round_trips import Counter
-from tests.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
-from tests.test_round_trips import counter as counter  # noqa: PLC0414
 
 LISTS = {
     "pointsEntries": (ENTRY, 1),

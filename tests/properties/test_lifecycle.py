@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from tests.factories import CHANGE_STATUS, EDIT_POOL, GENERATE_CODES, Shop
 
 NEXT = {"DRAFT": ["ACTIVE"], "ACTIVE": ["PAUSED", "ARCHIVED"], "PAUSED": ["ACTIVE", "ARCHIVED"], "ARCHIVED": []}

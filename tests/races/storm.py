@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import Shop
 

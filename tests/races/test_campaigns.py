@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.database import database
+from app.storage.database import database
 from tests.conftest import Api
 from tests.coupons.ownership import breaches
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, CREATE_CAMPAIGN, VERIFY_MEMBER_EMAIL, Shop

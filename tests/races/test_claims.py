@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.coupons.stock import fold_stock
-from app.database import database
+from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, Shop
 from tests.races.storm import Processes, at_once, kinds, members

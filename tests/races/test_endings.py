@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from app.coupons.expire_codes import expire_batch
-from app.database import database
+from app.storage.database import database
 from tests.conftest import Api
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import REDEEM_CODES, Shop, usd

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.database import database
 from app.points.expire_points import expire_points_of
+from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, Shop, usd
 from tests.points.documents import (

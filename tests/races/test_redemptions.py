@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app import ids
-from app.database import database, transaction
+from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.coupons.orders import order
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop

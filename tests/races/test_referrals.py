@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.database import database
 from app.referrals.expire_invites import expire_batch
+from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import ENROLL_MEMBER, Shop, usd
 from tests.points.documents import REVERSE, entries, points

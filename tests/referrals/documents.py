@@ -6,9 +6,9 @@ from typing import Any
 from uuid import UUID
 
 from app import ids
-from app.context import Role, Viewer
-from app.database import database
+from app.api.context import Role, Viewer
 from app.merchants.tenants import tenant
+from app.storage.database import database
 from tests.factories import REFUSALS, Shop
 from tests.points.documents import ENTRY
 

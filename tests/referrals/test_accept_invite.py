@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.database import database
+from app.storage.database import database
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop, problems
 from tests.points.documents import broken as broken_points

@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.database import database
+from app.api.operations import Refused
 from app.members.types import MemberSource
-from app.operations import Refused
 from app.referrals.expire_invites import BATCH, expire_batch, expire_invites
 from app.referrals.invite_members import InviteQuotaExceeded, send_invites
 from app.referrals.queries import quota_of
+from app.storage.database import database
 from tests.factories import Shop
 from tests.points.documents import CONFIGURE, member_uuid
 from tests.referrals.documents import (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.database import database
+from app.storage.database import database
 from tests.factories import Shop, problems
 from tests.points.documents import CONFIGURE
 from tests.referrals import documents

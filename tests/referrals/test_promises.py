@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from tests.factories import Shop
 from tests.points.documents import member_uuid
 from tests.referrals.documents import accepted, invited, program

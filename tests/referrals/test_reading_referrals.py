@@ -5,8 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from app import ids
-from app.database import database
 from app.referrals import conversion, queries
+from app.storage.database import database
+from tests.api.test_round_trips import Counter
+from tests.api.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
+from tests.api.test_round_trips import counter as counter  # noqa: PLC0414
 from tests.factories import Shop
 from tests.points.documents import member_uuid
 from tests.referrals.documents import (
@@ -25,9 +28,6 @@ from tests.referrals.documents import (
     program,
 )
 from tests.referrals.test_conversions import buy, waiting
-from tests.test_round_trips import Counter
-from tests.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
-from tests.test_round_trips import counter as counter  # noqa: PLC0414
 
 LAST = UUID(int=2**128 - 1)
 NODE = "query ($id: ID!) { node(id: $id) { __typename id ... on Invite { token } ... on Referral { shortfall } } }"

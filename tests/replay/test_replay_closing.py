@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from app.config import Settings
-from app.database import database
 from app.replay import closing
 from app.replay.engine import Engine
+from app.storage.database import database
 from tests.conftest import own_valkey, run_api, run_worker
 from tests.factories import Shop, open_shop
 from tests.referrals.documents import accepted, program

@@ -8,13 +8,13 @@ from uuid import UUID
 from graphql import GraphQLObjectType, get_named_type
 
 from app import ids
-from app.database import Row, database
+from app.api.scalars import serialize_date_time
 from app.reports.tables import REPORTS
-from app.scalars import serialize_date_time
-from tests.edge.walk import SCHEMA
+from app.storage.database import Row, database
 from tests.factories import CREATE_CAMPAIGN, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.points.documents import REVERSE, grant, purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
+from tests.web.walk import SCHEMA
 
 REVERSE_REDEMPTION = """
 mutation ($input: ReverseRedemptionInput!) {

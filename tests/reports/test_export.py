@@ -14,16 +14,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app import ids, report_files
+from app import ids
+from app.api.scalars import parse_date_time
 from app.config import ConfigurationError, dsn
-from app.database import database
-from app.report_files import Format, Manifest, export
+from app.operate import export as report_files
+from app.operate.export import Format, Manifest, export
 from app.reports.tables import REPORTS
-from app.scalars import parse_date_time
+from app.storage.database import database
 from tests.conftest import run_api
 from tests.factories import Shop
+from tests.operate.processes import FLASH, environment, flash, refusal
 from tests.reports.documents import SECRETS, page_of, read_all, row_type, world
-from tests.running.processes import FLASH, environment, flash, refusal
 from tests.scratch import scratch_database
 
 FROM_TEXT: dict[str, Callable[[str], Any]] = {

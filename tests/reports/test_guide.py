@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.guides import blocks
-from tests.running.processes import environment, up
+from tests.operate.processes import environment, up
 
 NODE_ID = re.compile(r"_[0-9a-f]{32}")
 

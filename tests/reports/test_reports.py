@@ -9,12 +9,11 @@ from uuid import UUID
 import pytest
 from graphql import GraphQLField, GraphQLList, GraphQLObjectType, get_named_type, get_nullable_type
 
-from app.access import ACCESS
-from app.context import Role
-from app.database import database
+from app.api.access import ACCESS
+from app.api.context import Role
+from app.api.scalars import parse_date_time, serialize_date_time
 from app.reports.tables import REPORTS
-from app.scalars import parse_date_time, serialize_date_time
-from tests.edge.walk import SCHEMA
+from app.storage.database import database
 from tests.factories import Shop
 from tests.reports.documents import (
     SECRETS,
@@ -27,6 +26,7 @@ from tests.reports.documents import (
     row_type,
     world,
 )
+from tests.web.walk import SCHEMA
 
 #: What SQL over GraphQL knows.
 SCALARS = {"ID", "String", "Int", "Float", "Boolean", "DateTime", "Date"}

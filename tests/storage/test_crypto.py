@@ -8,8 +8,8 @@ import pytest
 
 from app import ids
 from app.config import ConfigurationError
-from app.crypto import DecryptionError, MasterKeyring, MerchantKeys, new_master_key
-from app.database import database
+from app.storage.crypto import DecryptionError, MasterKeyring, MerchantKeys, new_master_key
+from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import Shop
 

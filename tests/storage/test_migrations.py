@@ -9,12 +9,12 @@ from pathlib import Path
 import asyncpg
 
 from app.config import Settings
-from app.database import database
 from app.distribute import TABLES, statements
+from app.storage.database import database
 from migrations.__main__ import missing
 from tests.scratch import scratch_database
 
-MIGRATIONS = Path(__file__).parents[1] / "migrations"
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
 ENGINE_TABLES = (
     "SELECT c.oid, c.relname FROM pg_class c WHERE c.relkind IN ('r', 'p') "
     "AND c.relnamespace = 'public'::regnamespace AND c.relname NOT LIKE 'tortoise%'"

@@ -14,19 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from app import rings
 from app.config import settings
 from app.coupons.expire_codes import expire_batch
-from app.database import database, transaction
-from app.events import WALLET_EVENTS
-from app.members.wallet_changes import CHANGE_COLUMNS, ring_wallet
-from app.members.wallet_feed import BEGIN, READ, SWEEP
+from app.storage import rings
+from app.storage.database import database, transaction
+from app.storage.events import WALLET_EVENTS
+from app.storage.wallet_versions import CHANGE_COLUMNS, ring_wallet
+from app.wallets.wallet_feed import BEGIN, READ, SWEEP
 from bench.wire import counting
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop
-from tests.live.sockets import Socket, joined
-from tests.live.test_wallet_changed import AGE_CODES, MAKERS
-from tests.live.valkeys import api_with_own_valkey
+from tests.wallets.sockets import Socket, joined
+from tests.wallets.test_wallet_changed import AGE_CODES, MAKERS
+from tests.wallets.valkeys import api_with_own_valkey
 
 VALUES = st.one_of(
     st.none(),

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from app.database import database
+from app.storage.database import database
 from app.stress import stress
 from app.stress.report import Outcome
 from tests.conftest import Api, run_api
 from tests.factories import Shop
+from tests.operate.processes import flash
 from tests.referrals.documents import program
-from tests.running.processes import flash
 from tests.webhooks.documents import eventually
 
 MEMBERS = 60

@@ -10,14 +10,14 @@ import asyncpg
 import pytest
 
 from app import ids
-from app.logs import JsonLines, TextLines
-from app.observed import Observed
+from app.telemetry.logs import JsonLines, TextLines
+from app.telemetry.observed import Observed
 from tests.conftest import Api, own_valkey, run_worker
 from tests.factories import CLAIM_CODE, Shop
 from tests.guides import blocks
-from tests.live.sockets import joined
-from tests.operating.conftest import VALKEY
-from tests.running.processes import eventually
+from tests.operate.processes import eventually
+from tests.telemetry.conftest import VALKEY
+from tests.wallets.sockets import joined
 
 pytestmark = pytest.mark.xdist_group("operating")
 

@@ -10,17 +10,17 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import metrics_page
 from app.config import Settings
-from app.main import application
-from app.metrics import exposition
-from app.metrics_page import Facts, MetricsPage
+from app.telemetry.metrics import exposition
+from app.web import metrics_page
+from app.web.application import application
+from app.web.metrics_page import Facts, MetricsPage
 from tests.conftest import Api, run_api
 from tests.factories import CLAIM_CODE, CREATE_POOL, Shop
 from tests.guides import ROOT, blocks
-from tests.live.sockets import joined
-from tests.operating.conftest import TOKEN
-from tests.running.processes import eventually
+from tests.operate.processes import eventually
+from tests.telemetry.conftest import TOKEN
+from tests.wallets.sockets import joined
 
 # One process for these tests, not one for each test worker.
 pytestmark = pytest.mark.xdist_group("operating")

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from app import ids
 from tests.conftest import Api
 from tests.factories import CREATE_POOL, ENROLL_MEMBER, Shop
-from tests.operating.conftest import Collector
-from tests.running.processes import eventually
+from tests.operate.processes import eventually
+from tests.telemetry.conftest import Collector
 
 pytestmark = pytest.mark.xdist_group("operating")
 

@@ -12,7 +12,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 from websockets.typing import Subprotocol
 
-from app.graphql_socket import PROTOCOL
+from app.web.graphql_socket import PROTOCOL
 from tests.factories import Shop
 
 CHANGED = """

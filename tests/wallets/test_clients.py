@@ -12,7 +12,7 @@ from gql import Client, GraphQLRequest
 from gql.transport.websockets import WebsocketsTransport
 
 from tests.factories import Shop
-from tests.live.sockets import CHANGED, PATIENCE_SECONDS, address
+from tests.wallets.sockets import CHANGED, PATIENCE_SECONDS, address
 
 NODE = shutil.which("node")
 CLIENTS = Path(__file__).parents[1] / "clients"

@@ -5,9 +5,9 @@ import contextlib
 import signal
 
 from tests.conftest import run_api
-from tests.edge.test_event_streams import streaming
 from tests.factories import Shop
-from tests.live.sockets import CHANGED, joined
+from tests.wallets.sockets import CHANGED, joined
+from tests.web.test_event_streams import streaming
 
 EXIT_SECONDS_MAX = 10
 

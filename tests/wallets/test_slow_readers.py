@@ -10,11 +10,11 @@ from typing import Any
 
 import websockets
 
-from app.members.wallet_feed import _OF_ENTRY, WAITING_MAX, Watcher
+from app.wallets.wallet_feed import _OF_ENTRY, WAITING_MAX, Watcher
 from tests.conftest import run_api
 from tests.factories import Shop
-from tests.live.sockets import CHANGED, Socket, joined
 from tests.points.documents import grant
+from tests.wallets.sockets import CHANGED, Socket, joined
 
 #: About 16 KiB for each change: what a reader doesn't take soon fills the buffers below the engine, of megabytes.
 LARGE = CHANGED.replace("entry {", "entry { " + " ".join(f"r{number}: reference" for number in range(25)))

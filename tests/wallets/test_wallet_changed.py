@@ -8,13 +8,13 @@ import pytest
 
 from app import ids
 from app.coupons.expire_codes import expire_batch
-from app.database import database
-from app.events import WALLET_EVENTS
+from app.storage.database import database
+from app.storage.events import WALLET_EVENTS
 from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
-from tests.live.sockets import Socket, address, joined
 from tests.points.documents import grant
+from tests.wallets.sockets import Socket, address, joined
 
 _numbers = itertools.count(1)
 

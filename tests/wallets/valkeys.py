@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from app.embedded import DataDirectory
+from app.operate.embedded import DataDirectory
 from tests.conftest import Api, run_api
 
 

@@ -7,10 +7,10 @@ import pytest
 from graphql import GraphQLObjectType
 
 from app import ids
-from app.access import ACCESS
-from app.context import Role
-from tests.edge.walk import SCHEMA, Operation, operations
+from app.api.access import ACCESS
+from app.api.context import Role
 from tests.factories import Shop
+from tests.web.walk import SCHEMA, Operation, operations
 
 #: What domain.md says about the roles, independently of the table in access.py.
 MUTATIONS_OF_MEMBERS = {"claimCode", "redeemReward", "inviteMembers", "cancelInvite"}

@@ -12,11 +12,11 @@ import pytest
 from graphql import get_introspection_query, parse
 
 from app.config import Settings
-from app.document_costs import LONG_LISTS, measure_document
-from app.graphql_execution import Asked, Documents, judge_document
-from tests.edge.walk import SCHEMA, operations
+from app.web.document_costs import LONG_LISTS, measure_document
+from app.web.graphql_execution import Asked, Documents, judge_document
 from tests.factories import Shop
-from tests.live.sockets import address, joined
+from tests.wallets.sockets import address, joined
+from tests.web.walk import SCHEMA, operations
 
 LIMITS = Settings()
 NODES_MAX = 20_000

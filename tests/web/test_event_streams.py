@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.graphql_sse import EventStream
-from app.open_streams import OpenStreams
-from tests.edge.test_sockets import short_token
+from app.web.graphql_sse import EventStream
+from app.web.open_streams import OpenStreams
 from tests.factories import CREATE_POOL, Shop
-from tests.live.sockets import CHANGED
+from tests.wallets.sockets import CHANGED
+from tests.web.test_sockets import short_token
 
 ROLE = "{ viewer { role } }"
 

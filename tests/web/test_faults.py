@@ -16,14 +16,14 @@ from starlette.requests import Request
 
 from app import ids
 from app.config import Settings
-from app.database import database, dsn
-from app.main import readyz
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
-from app.metrics_page import _look
+from app.storage.database import database, dsn
+from app.web.application import readyz
+from app.web.metrics_page import _look
 from tests.conftest import Api, run_api
 from tests.factories import CREATE_POOL, ENROLL_MEMBER, Shop
-from tests.live.sockets import address, joined
 from tests.scratch import scratch_database
+from tests.wallets.sockets import address, joined
 
 POOLS = "{ viewer { role } pools { edges { node { id name } } } }"
 ROLE = "{ viewer { role } }"
@@ -264,7 +264,7 @@ async def test_metrics_go_on_while_connections_end(monkeypatch: pytest.MonkeyPat
         async def rows(self, _sql: str) -> None:
             raise asyncpg.InternalClientError("a connection is ending")
 
-    monkeypatch.setattr("app.metrics_page.database", Ending)
+    monkeypatch.setattr("app.web.metrics_page.database", Ending)
 
     assert (await _look(None)).database_answers is False
 
@@ -282,7 +282,7 @@ async def test_readiness_asks_both_servers_at_once(monkeypatch: pytest.MonkeyPat
             await asked.wait()
         return True
 
-    monkeypatch.setattr("app.main.answers", database_answers)
+    monkeypatch.setattr("app.web.application.answers", database_answers)
     app = Starlette()
     app.state.redis = Valkey()
 

@@ -16,10 +16,10 @@ import pytest
 import pytest_asyncio
 
 from app import ids
-from app.database import dsn
+from app.storage.database import dsn
 from tests.conftest import Api, run_api
 from tests.factories import Shop
-from tests.live.sockets import joined
+from tests.wallets.sockets import joined
 
 HEADER_BYTES_MAX = 32_768
 PATIENCE_SECONDS = 30.0

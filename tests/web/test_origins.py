@@ -10,7 +10,7 @@ from app import config
 from app.config import ConfigurationError
 from tests.conftest import Api, run_api
 from tests.factories import Shop
-from tests.live.sockets import opened
+from tests.wallets.sockets import opened
 
 LISTED = "https://shop.example"
 FOREIGN = [

@@ -13,7 +13,7 @@ from app.members import tokens
 from app.merchants.tenants import tenant
 from tests.conftest import Api, run_api
 from tests.factories import CLAIM_CODE, CREATE_POOL, Shop
-from tests.live.sockets import CHANGED, Socket, address, joined, opened
+from tests.wallets.sockets import CHANGED, Socket, address, joined, opened
 
 MESSAGE_BYTES_MAX = 131_072
 ROLE = "{ viewer { role } }"

@@ -11,14 +11,14 @@ import pytest_asyncio
 from graphql import get_named_type
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from tests.advisor.documents import advised
 from tests.conftest import Api
-from tests.edge.walk import Operation, operations, placed
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
 from tests.graph.documents import taken
 from tests.points.documents import purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
+from tests.web.walk import Operation, operations, placed
 from tests.webhooks.documents import delivery_made
 
 World = tuple[Shop, dict[ids.Kind, str]]

@@ -11,10 +11,10 @@ import pytest
 
 from app.config import Settings
 from app.errors import ConfigurationError
-from app.trusted_documents import manifest_of, trusted_documents
+from app.web.trusted_documents import manifest_of, trusted_documents
 from tests.conftest import Api, run_api
 from tests.factories import CLAIM_CODE, Shop
-from tests.live.sockets import joined
+from tests.wallets.sockets import joined
 
 VIEWER = "query Viewer { viewer { role } }"
 POOL = "query Pool($id: ID!) { pool(id: $id) { id } }"

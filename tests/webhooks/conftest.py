@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 
 from app.config import Settings, settings
-from app.database import database
+from app.storage.database import database
 
 DISABLE_ALL = "UPDATE webhook SET disabled_at = now(), disabled_reason = 'REQUESTED' WHERE disabled_at IS NULL"
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Final
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from app.webhooks.deliver import deliver_waiting
 from app.webhooks.feed import make_deliveries
 from tests.factories import CHANGE_STATUS, REFUSALS, Shop

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook
 
 from app import ids
-from app.database import database
+from app.storage.database import database
 from app.webhooks import addresses, posting
 from app.webhooks import deliveries as rows
 from app.webhooks.deliver import PER_WEBHOOK, deliver_waiting

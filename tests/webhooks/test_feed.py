@@ -10,8 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app import events, ids
-from app.database import database, transaction
+from app import ids
+from app.storage import events
+from app.storage.database import database, transaction
 from app.webhooks import feed
 from app.webhooks.feed import make_deliveries
 from app.webhooks.forget_deliveries import forget_batch

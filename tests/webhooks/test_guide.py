@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 
-from app.database import database
+from app.storage.database import database
 from tests.factories import Shop
 from tests.guides import blocks
-from tests.running.processes import reserved_port
+from tests.operate.processes import reserved_port
 from tests.webhooks.documents import deliver, deliveries, eventually, hook
 
 

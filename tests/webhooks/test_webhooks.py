@@ -11,11 +11,11 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from app import ids
 from app.config import Settings
-from app.database import database, transaction
 from app.integrity.integrity_report import recompute
 from app.merchants import tenants
 from app.merchants.data_keys import next_encryption_key
 from app.merchants.reencrypt import reencrypt
+from app.storage.database import database, transaction
 from app.webhooks.deliveries import lease_seconds
 from app.webhooks.enable_webhook import RESUME
 from app.webhooks.feed import make_deliveries

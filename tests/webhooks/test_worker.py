@@ -6,7 +6,7 @@ import os
 import random
 import signal
 
-from app.database import database
+from app.storage.database import database
 from app.webhooks.deliver import JOB
 from tests.conftest import own_valkey, run_worker
 from tests.factories import Shop

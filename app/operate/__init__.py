@@ -1,0 +1,1 @@
+"""What runs the engine: the process tree, embedded servers, and the operator's commands."""

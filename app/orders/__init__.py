@@ -1,0 +1,1 @@
+"""Purchases and what becomes of them."""

@@ -1,0 +1,1 @@
+"""Rows, events, rings, leases and secrets."""

@@ -1,0 +1,1 @@
+"""What speaks HTTP: requests, sockets, event streams, and the limits on each."""
