@@ -13,20 +13,24 @@ from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Role
 from app.api.context import Viewer as Caller
 from app.api.operations import Id, Info, Node, field, query
-from app.coupons.queries import find_batch, find_campaign, find_code, find_pool, find_redemption
+from app.coupons.rows import find_batch, find_campaign, find_code, find_pool, find_redemption
 from app.coupons.types import Campaign, Code, CodeBatch, Pool, Redemption
 from app.graph.queries import find_job, find_snapshot
 from app.graph.types import GraphSnapshot, GraphSnapshotJob
-from app.members.queries import find_member, member_row
-from app.members.types import Member, Wallet
+from app.members.rows import find_member, member_row
+from app.members.types import Member
 from app.merchants.tenants import decrypted
 from app.merchants.types import ApiKey, Merchant
-from app.points.queries import find_entry, find_exchange, find_purchase, find_reward
-from app.points.types import PointsEntry, Purchase, Reward
-from app.referrals.queries import find_invite, find_referral
+from app.orders.rows import find_purchase
+from app.orders.types import Purchase
+from app.points.queries import find_exchange
+from app.points.rows import find_entry, find_reward
+from app.points.types import PointsEntry, Reward
+from app.referrals.rows import find_invite, find_referral
 from app.referrals.types import Invite, shown
 from app.storage import events as record
 from app.storage.database import Row, database
+from app.wallets.types import Wallet
 from app.webhooks.queries import find_delivery, find_webhook
 from app.webhooks.types import Webhook, WebhookDelivery
 

@@ -47,6 +47,7 @@ from app.referrals.decline_referral import decline_referral
 from app.referrals.invite_members import invite_members
 from app.referrals.release_referral import release_referral
 from app.reports import queries as reports
+from app.wallets import queries as wallets
 from app.wallets.wallet_changed import wallet_changed
 from app.webhooks import queries as webhooks
 from app.webhooks.create_webhook import create_webhook
@@ -69,7 +70,7 @@ Query = create_type(
         check_codes,
         members.member,
         members.members,
-        members.wallet,
+        wallets.wallet,
         points.points_entries,
         points.rewards,
         points_liability,

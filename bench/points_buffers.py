@@ -6,7 +6,7 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Viewer
-from app.points import queries
+from app.points import rows
 from app.points.ledger import POST
 from app.points.liability import LIABILITY
 from app.storage.database import database, transaction
@@ -60,7 +60,7 @@ async def measure(viewer: Viewer) -> list[str]:
     await database().row("VACUUM (ANALYZE) points_entry")
     for member_id, length in zip(members, lengths, strict=True):
         instant = datetime(9999, 1, 1, tzinfo=UTC)
-        page = await _buffers(queries.ENTRIES_OF_MEMBERS, viewer.merchant_id, [member_id], instant, LAST, 11)
+        page = await _buffers(rows.ENTRIES_OF_MEMBERS, viewer.merchant_id, [member_id], instant, LAST, 11)
         origin = ids.new().hex
         arguments = (ids.new(), -(length // 2), "ADJUSTMENT", origin, None, ids.new(), "system")
         debit = await database().row(

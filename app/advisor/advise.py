@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from app import ids
 from app.advisor import rules, runs
-from app.advisor.checks import Rejection, Suggestion, check
+from app.advisor.checks import check
 from app.advisor.endpoint import Endpoint, Unanswered
 from app.advisor.facts import Facts, gather
 from app.advisor.prompt import PROMPT_VERSION
+from app.advisor.suggestions import Rejection, Suggestion
 from app.config import settings
 from app.merchants.tenants import tenant
 from app.storage.database import Row, is_away

@@ -10,7 +10,7 @@ from uuid import UUID
 import strawberry
 
 from app.api.scalars import described
-from app.coupons.types import POOL_COLUMNS
+from app.coupons.rows import POOL_COLUMNS
 from app.graph.advocates import ADVOCATES, REFERRALS_MIN
 from app.storage.database import Row, database
 

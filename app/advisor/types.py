@@ -10,8 +10,8 @@ import orjson
 import strawberry
 
 from app import ids
-from app.advisor.checks import AdviceRejectionReason
 from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
+from app.advisor.suggestions import AdviceRejectionReason
 from app.api.context import Role, Tenant, Viewer
 from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field

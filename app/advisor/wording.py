@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from app.advisor.facts import Facts, PoolFact, SegmentFact
 
 if TYPE_CHECKING:
-    from app.advisor.checks import Draft
+    from app.advisor.suggestions import Draft
 
 _OF_SEGMENT: Final = {
     "new": "new members",

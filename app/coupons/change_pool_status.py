@@ -9,8 +9,9 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
+from app.coupons.rows import POOL_COLUMNS
 from app.coupons.rules import TRANSITIONS
-from app.coupons.types import POOL_COLUMNS, Pool, PoolStatus
+from app.coupons.types import Pool, PoolStatus
 from app.storage.database import database
 
 

@@ -8,7 +8,7 @@ from app.api.context import Role, Viewer
 from app.api.inputs import Problems, acting_member, node_id, scoped_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons.claims import Claimant, PoolBacksReward, PoolExhausted, PoolNotActive, claim
-from app.coupons.queries import pool_row
+from app.coupons.rows import pool_row
 from app.coupons.types import Code, Pool
 from app.storage.database import database
 

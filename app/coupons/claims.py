@@ -12,9 +12,9 @@ from app import ids
 from app.api.context import Viewer
 from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.coupons import stock_levels
-from app.coupons.queries import BACKS_REWARD, IS_OPEN, REWARD_OF_POOL
-from app.coupons.types import CODE_COLUMNS, POOL_COLUMNS, PoolStatus
-from app.members.types import MEMBER_COLUMNS
+from app.coupons.rows import BACKS_REWARD, CODE_COLUMNS, IS_OPEN, POOL_COLUMNS, REWARD_OF_POOL
+from app.coupons.types import PoolStatus
+from app.members.rows import MEMBER_COLUMNS
 from app.storage.bounded import remember
 from app.storage.database import Row, Statements, Tx
 from app.storage.wallet_versions import CHANGE_COLUMNS, ring_wallet

@@ -23,7 +23,7 @@ from app.coupons.claims import (
     not_active,
     refuse_if_for_points,
 )
-from app.coupons.queries import FIND_CAMPAIGN, IS_OPEN, REWARD_OF_POOL
+from app.coupons.rows import FIND_CAMPAIGN, IS_OPEN, REWARD_OF_POOL
 from app.coupons.types import Campaign, PoolStatus
 from app.storage import events
 from app.storage.database import Row, Tx, database, transaction

@@ -13,7 +13,8 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, mutation
 from app.coupons.claims import CHAIN_LENGTH_MAX
-from app.coupons.types import POOL_COLUMNS, CodeKind, Pool, StackingPolicy
+from app.coupons.rows import POOL_COLUMNS
+from app.coupons.types import CodeKind, Pool, StackingPolicy
 from app.storage.database import Row, Statements, database
 
 NAME_LENGTH_MAX: Final = 200

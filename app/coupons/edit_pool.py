@@ -13,7 +13,8 @@ from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.scalars import BigInt
 from app.coupons.create_pool import TERMS, CreatePoolInput, chain_from, checked_fallback, checked_terms
-from app.coupons.types import POOL_COLUMNS, CodeKind, Pool, PoolStatus, StackingPolicy
+from app.coupons.rows import POOL_COLUMNS
+from app.coupons.types import CodeKind, Pool, PoolStatus, StackingPolicy
 from app.storage import events
 from app.storage.database import Row, Tx, transaction
 

@@ -5,8 +5,8 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.coupons.queries import JOIN_CODE, WHOLE_CODE
 from app.coupons.recycle import recycle
+from app.coupons.rows import JOIN_CODE, WHOLE_CODE
 from app.merchants.tenants import tenant
 from app.storage.database import database, transaction
 from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet

@@ -13,7 +13,7 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
-from app.coupons.queries import FIND_BATCH, pool_row
+from app.coupons.rows import FIND_BATCH, pool_row
 from app.coupons.types import CodeBatch, PoolStatus
 from app.storage import events
 from app.storage.crypto import MerchantKeys

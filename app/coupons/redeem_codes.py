@@ -16,7 +16,7 @@ from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation, query
 from app.api.scalars import BigInt
 from app.coupons import code_text
-from app.coupons.queries import IS_OPEN, JOIN_CODE, WHOLE_CODE
+from app.coupons.rows import IS_OPEN, JOIN_CODE, REDEMPTION_COLUMNS, WHOLE_CODE
 from app.coupons.rules import (
     Applied,
     CodeRejectionReason,
@@ -28,7 +28,7 @@ from app.coupons.rules import (
     reason,
     stack,
 )
-from app.coupons.types import REDEMPTION_COLUMNS, Redemption
+from app.coupons.types import Redemption
 from app.storage.database import Row, database
 from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
 

@@ -7,7 +7,7 @@ import strawberry
 from app.api.inputs import node_id
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.api.reasons import sealed
-from app.coupons.queries import JOIN_CODE, WHOLE_CODE
+from app.coupons.rows import JOIN_CODE, WHOLE_CODE
 from app.coupons.types import Code
 from app.storage.database import database
 

@@ -7,7 +7,7 @@ import strawberry
 from app.api.inputs import node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.reasons import sealed
-from app.coupons.queries import FIND_REDEMPTION
+from app.coupons.rows import FIND_REDEMPTION
 from app.coupons.types import Code, Redemption
 from app.storage.database import database
 from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet

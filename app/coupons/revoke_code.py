@@ -8,8 +8,8 @@ from app.api.inputs import node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.reasons import sealed
 from app.coupons import stock_levels
-from app.coupons.queries import FIND_CODE
 from app.coupons.recycle import recycle
+from app.coupons.rows import FIND_CODE
 from app.coupons.types import Code, CodeState
 from app.storage.database import database, transaction
 from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet

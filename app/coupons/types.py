@@ -1,5 +1,6 @@
 """Pools, codes and redemptions as the API shows them."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Annotated, Final
@@ -8,38 +9,17 @@ from uuid import UUID
 import strawberry
 
 from app import ids
-from app.api.connections import After, Connection, First
+from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Viewer
 from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import BigInt, described
 from app.coupons import code_text
+from app.coupons.rows import DELIVERIES, STOCK_OF_POOLS, codes_by_pool, pools_by_id
 from app.coupons.rules import TRANSITIONS
 from app.members.types import Member
 from app.merchants.tenants import decrypted
-from app.storage.database import Row
-
-#: What a statement selects to make a Pool, a Code and a Redemption; the tables are `p`, `c` and `r`.
-POOL_COLUMNS: Final = """
-    p.id AS pool_id, p.name AS pool_name, p.status AS pool_status, p.kind AS pool_kind,
-    p.percent_off AS pool_percent_off, p.amount_off AS pool_amount_off, p.gift_sku AS pool_gift_sku,
-    p.minimum_spend AS pool_minimum_spend, p.maximum_discount AS pool_maximum_discount,
-    p.starts_at AS pool_starts_at, p.ends_at AS pool_ends_at,
-    p.code_lifetime_days AS pool_code_lifetime_days, p.claims_per_member AS pool_claims_per_member,
-    p.stacking AS pool_stacking, p.transferable AS pool_transferable,
-    p.recycle_expired AS pool_recycle_expired, p.fallback_pool_id AS pool_fallback_pool_id,
-    p.created_at AS pool_created_at
-"""
-CODE_COLUMNS: Final = """
-    c.id AS code_id, c.state AS code_state, c.ciphertext AS code_ciphertext, c.suffix AS code_suffix,
-    c.matched_by AS code_matched_by, c.allocated_at AS code_allocated_at, c.expires_at AS code_expires_at,
-    c.redeemed_at AS code_redeemed_at
-"""
-REDEMPTION_COLUMNS: Final = """
-    r.id AS redemption_id, r.order_id AS redemption_order_id, r.position AS redemption_position,
-    r.order_amount AS redemption_order_amount, r.base AS redemption_base, r.discount AS redemption_discount,
-    r.currency AS redemption_currency, r.redeemed_at AS redemption_redeemed_at,
-    r.reversed_at AS redemption_reversed_at
-"""
+from app.storage.database import Row, database
 
 
 @strawberry.enum(description="Where a pool is in its life: DRAFT → ACTIVE ⇄ PAUSED, and from these two ARCHIVED.")
@@ -173,15 +153,12 @@ class Pool(Node):
     @guarded("Pool.fallbackPool", description="The pool that serves claims once this one is empty.")
     async def fallback_pool(self, info: Info) -> "Pool | None":
         """Read the fallbacks of all pools of this page together."""
-        from app.coupons.queries import pools_by_id  # noqa: PLC0415  (types and queries know each other)
-
         fallback_id: UUID | None = self.row["pool_fallback_pool_id"]
         return None if fallback_id is None else Pool.of(await info.context.load(pools_by_id, fallback_id))
 
     @guarded("Pool.stock", description="How many of its codes are in each state, exactly.")
     async def stock(self, info: Info) -> PoolStock:
         """Read the stock of all pools of this page together."""
-        from app.coupons.queries import stock_of_pools  # noqa: PLC0415  (types and queries know each other)
 
         return await info.context.load(stock_of_pools, self.row["pool_id"])
 
@@ -194,7 +171,6 @@ class Pool(Node):
         state: Annotated[CodeState | None, strawberry.argument(description="Only codes in this state.")] = None,
     ) -> Connection["Code"]:
         """Read the codes of all pools of this page together."""
-        from app.coupons.queries import codes_of_pools  # noqa: PLC0415  (types and queries know each other)
 
         return await codes_of_pools(info, self.row["pool_id"], first, after, state)
 
@@ -341,7 +317,6 @@ class Campaign(Node):
     )
     async def deliveries(self, info: Info, first: First = None, after: After = None) -> Connection["Delivery"]:
         """Record, then read a page."""
-        from app.coupons.queries import deliveries_of_campaign  # noqa: PLC0415  (types and queries know each other)
 
         return await deliveries_of_campaign(info, self.campaign_id, first, after)
 
@@ -370,3 +345,37 @@ class Delivery:
         if row["member_email_verified"]:
             return await decrypted(tenant, row["member_id"], "email", row["member_email"])
         return ids.encode("member", row["member_id"])
+
+
+_STATES: Final = [state.value for state in CodeState]
+
+
+async def stock_of_pools(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, PoolStock]:
+    """Return the exact stock of pools: the sum of what every change did to it."""
+    rows = await database().rows(STOCK_OF_POOLS, viewer.merchant_id, pool_ids)
+    stocks = {row["pool_id"]: {state.lower(): row[state.lower()] for state in _STATES} for row in rows}
+    nothing = {state.lower(): 0 for state in _STATES}
+    return {
+        pool_id: PoolStock(total=sum(counts.values()), **counts)
+        for pool_id, counts in ((pool_id, stocks.get(pool_id, nothing)) for pool_id in pool_ids)
+    }
+
+
+async def codes_of_pools(
+    info: Info, pool_id: UUID, first: int | None, after: str | None, state: CodeState | None
+) -> Connection[Code]:
+    """Return a page of a pool's codes, newest first, read together with those of its siblings."""
+    asked = page(first, after)
+    states = _STATES if state is None else [state.value]
+    rows = await info.context.load(codes_by_pool, pool_id, asked.id, asked.limit, tuple(states))
+    return connect(rows, asked, Code.of, key="code_id")
+
+
+async def deliveries_of_campaign(
+    info: Info, campaign_id: UUID, first: int | None, after: str | None
+) -> Connection[Delivery]:
+    """Return a page of a campaign's deliveries, and put on record who read it."""
+    asked = page(first, after)
+    viewer = info.context.viewer
+    arguments = (viewer.merchant_id, campaign_id, asked.id, asked.limit, ids.new(), viewer.actor)
+    return connect(await database().rows(DELIVERIES, *arguments), asked, Delivery.of, key="code_id")

@@ -15,8 +15,8 @@ from app.api.operations import Info, Node, field
 from app.api.scalars import described
 from app.graph import advocates, pages
 from app.graph.signing import signed_url
-from app.members.queries import FROM
-from app.members.types import MEMBER_COLUMNS, Member
+from app.members.rows import FROM, MEMBER_COLUMNS
+from app.members.types import Member
 from app.storage.database import Row, database
 
 SNAPSHOT_COLUMNS: Final = """

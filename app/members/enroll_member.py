@@ -10,8 +10,8 @@ from app.api.context import Viewer
 from app.api.inputs import Problems
 from app.api.operations import Info, InvalidInput, Refusal, mutation
 from app.coupons.adopt_codes import adopt_codes
-from app.members.queries import FIND, FROM
-from app.members.types import MEMBER_COLUMNS, Member, MemberSource
+from app.members.rows import FIND, FROM, MEMBER_COLUMNS
+from app.members.types import Member, MemberSource
 from app.storage.database import Row, Statements, Tx, database, transaction
 
 

@@ -1,15 +1,13 @@
-"""Members and wallets as the API shows them."""
+"""Members as the API shows them."""
 
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated
 
 import strawberry
 
 from app import ids
 from app.api.access import require_own
-from app.api.connections import After, Connection, First
 from app.api.context import Role
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
@@ -17,17 +15,8 @@ from app.merchants.tenants import decrypted
 from app.storage.database import Row
 
 if TYPE_CHECKING:
-    from app.coupons.types import Code, CodeState
-    from app.points.types import PointsEntry
     from app.referrals.types import Referral
-
-#: What a statement selects to make a Member; `m` is the member, `w` its wallet.
-MEMBER_COLUMNS: Final = """
-    m.id AS member_id, m.external_id AS member_external_id, m.email AS member_email,
-    m.email_verified AS member_email_verified, m.display_name AS member_display_name,
-    m.source AS member_source, m.joined_at AS member_joined_at, w.version AS wallet_version,
-    w.points AS wallet_points
-"""
+    from app.wallets.types import Wallet
 
 
 @strawberry.enum(description="Where a member's record came from.")
@@ -82,15 +71,17 @@ class Member(Node):
         return None if address is None else mask_email(address)
 
     @field(description="The member's wallet. To a member its own only.")
-    def wallet(self, info: Info) -> "Wallet":
+    def wallet(self, info: Info) -> Annotated["Wallet", strawberry.lazy("app.wallets.types")]:
         """Every member has one."""
+        from app.wallets.types import Wallet  # noqa: PLC0415  (a member shows its wallet, and a wallet its member)
+
         require_own(info.context.viewer, "Member.wallet", self.row["member_id"])
         return Wallet.of(self.row)
 
     @field(description="The referral that brought the member; null for others, and while it is held for review.")
     async def referred_by(self, info: Info) -> Annotated["Referral", strawberry.lazy("app.referrals.types")] | None:
         """Read the referrals of all members of this page together. A member asks this of itself only."""
-        from app.referrals.queries import referral_of_member  # noqa: PLC0415  (members and referrals know each other)
+        from app.referrals.queries import referral_of_member  # noqa: PLC0415  (a member shows its referral, and a referral its members)
 
         return await referral_of_member(info, self.row["member_id"])
 
@@ -99,52 +90,3 @@ class Member(Node):
         if ciphertext is None:
             return None
         return await decrypted(info.context.viewer.tenant, self.row["member_id"], column, ciphertext)
-
-
-@strawberry.type(description="What a member holds.")
-class Wallet(Node):
-    """A wallet; its id spells the member's."""
-
-    row: strawberry.Private[Row]
-    version: int = strawberry.field(
-        description="Grows by one with every change to this wallet, without gaps; 0 when the member is new."
-    )
-    points: int = strawberry.field(description="The member's points: the sum of its entries, never below 0.")
-
-    @classmethod
-    def of(cls, row: Row) -> "Wallet":
-        """Return the wallet of a row of MEMBER_COLUMNS."""
-        node_id = strawberry.ID(ids.encode("wallet", row["member_id"]))
-        return cls(id=node_id, row=row, version=row["wallet_version"], points=row["wallet_points"])
-
-    @field(description="Whose wallet it is.")
-    def member(self) -> Member:
-        """The row is the member's too."""
-        return Member.of(self.row)
-
-    @field(description="The member's codes, the last one allocated first.")
-    async def codes(
-        self,
-        info: Info,
-        first: First = None,
-        after: After = None,
-        state: Annotated[
-            Annotated["CodeState", strawberry.lazy("app.coupons.types")] | None,
-            strawberry.argument(description="Only codes in this state."),
-        ] = None,
-    ) -> Connection[Annotated["Code", strawberry.lazy("app.coupons.types")]]:
-        """Read the codes of all wallets of this page together."""
-        from app.coupons.queries import codes_of_members  # noqa: PLC0415  (members and coupons know each other)
-
-        member_id: UUID = self.row["member_id"]
-        return await codes_of_members(info, member_id, first, after, state)
-
-    @field(description="The changes of the member's points, newest first.")
-    async def entries(
-        self, info: Info, first: First = None, after: After = None
-    ) -> Connection[Annotated["PointsEntry", strawberry.lazy("app.points.types")]]:
-        """Read the entries of all wallets of this page together."""
-        from app.points.queries import entries_of_members  # noqa: PLC0415  (members and points know each other)
-
-        member_id: UUID = self.row["member_id"]
-        return await entries_of_members(info, member_id, first, after)

@@ -9,7 +9,7 @@ from app import ids
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.coupons.adopt_codes import adopt_codes
-from app.members.queries import member_row
+from app.members.rows import member_row
 from app.members.types import Member
 from app.storage.database import transaction
 

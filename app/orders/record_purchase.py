@@ -11,13 +11,16 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
-from app.members.types import MEMBER_COLUMNS, MemberSource
+from app.members.rows import MEMBER_COLUMNS
+from app.members.types import MemberSource
+from app.orders.rows import PURCHASE_COLUMNS, purchase_row
+from app.orders.types import Purchase
 from app.points.grant_points import too_many
 from app.points.ledger import POINTS_MAX, post
-from app.points.queries import FIND_ENTRY_BY_ORIGIN, JOIN_MEMBER, purchase_row
-from app.points.types import PURCHASE_COLUMNS, PointsEntry, PointsReason, Purchase
+from app.points.rows import FIND_ENTRY_BY_ORIGIN, JOIN_MEMBER
+from app.points.types import PointsEntry, PointsReason
 from app.referrals.conversion import convert_by
-from app.referrals.queries import referral_row
+from app.referrals.rows import referral_row
 from app.referrals.types import Referral, released
 from app.storage.database import Row, Tx, database, transaction
 

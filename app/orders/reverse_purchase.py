@@ -9,11 +9,14 @@ from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.reasons import sealed
-from app.members.types import MEMBER_COLUMNS, MemberSource
+from app.members.rows import MEMBER_COLUMNS
+from app.members.types import MemberSource
 from app.orders.record_purchase import FIND_BY_ORDER, ORDER_ID_LENGTH_MAX
-from app.points.queries import JOIN_MEMBER, purchase_row
+from app.orders.rows import PURCHASE_COLUMNS, purchase_row
+from app.orders.types import Purchase
+from app.points.rows import JOIN_MEMBER
 from app.points.take_back import take_back
-from app.points.types import PURCHASE_COLUMNS, PointsEntry, PointsReason, Purchase
+from app.points.types import PointsEntry, PointsReason
 from app.referrals.conversion import reverse
 from app.storage.database import database, transaction
 

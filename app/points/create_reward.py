@@ -8,9 +8,10 @@ import strawberry
 from app import ids
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
-from app.coupons.queries import pool_row
+from app.coupons.rows import pool_row
 from app.points.ledger import POINTS_MAX
-from app.points.types import REWARD_COLUMNS, Reward
+from app.points.rows import REWARD_COLUMNS
+from app.points.types import Reward
 from app.storage.database import database
 
 NAME_LENGTH_MAX: Final = 200

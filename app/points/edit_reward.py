@@ -10,7 +10,8 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.points.create_reward import NAME_LENGTH_MAX
 from app.points.ledger import POINTS_MAX
-from app.points.types import REWARD_COLUMNS, Reward
+from app.points.rows import REWARD_COLUMNS
+from app.points.types import Reward
 from app.storage.database import database
 
 T = TypeVar("T")

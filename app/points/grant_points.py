@@ -9,7 +9,7 @@ from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.points.ledger import POINTS_MAX, InsufficientPoints, Obstacle, insufficient, obstacle, post
-from app.points.queries import FIND_ENTRY_BY_ORIGIN
+from app.points.rows import FIND_ENTRY_BY_ORIGIN
 from app.points.types import PointsEntry, PointsReason
 from app.storage.database import Row, database
 

@@ -14,8 +14,9 @@ import strawberry
 
 from app import ids
 from app.api.operations import Refusal, Refused
-from app.members.types import MEMBER_COLUMNS
-from app.points.types import ENTRY_COLUMNS, PointsReason
+from app.members.rows import MEMBER_COLUMNS
+from app.points.rows import ENTRY_COLUMNS
+from app.points.types import PointsReason
 from app.storage.database import Row, Statements, Tx
 from app.storage.wallet_versions import CHANGE_COLUMNS, ring_wallet
 

@@ -12,8 +12,8 @@ from app.api.inputs import Problems, acting_member, node_id, scoped_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
 from app.points.ledger import InsufficientPoints, insufficient, obstacle, post
-from app.points.queries import WHOLE_EXCHANGE, code_of
-from app.points.types import REWARD_COLUMNS, PointsReason, RewardRedemption
+from app.points.rows import REWARD_COLUMNS, WHOLE_EXCHANGE, code_of
+from app.points.types import PointsReason, RewardRedemption
 from app.storage.database import Row, Tx, transaction
 
 

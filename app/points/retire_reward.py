@@ -7,8 +7,8 @@ import strawberry
 from app import ids
 from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, mutation, not_found
-from app.points.queries import find_reward
-from app.points.types import REWARD_COLUMNS, Reward
+from app.points.rows import REWARD_COLUMNS, find_reward
+from app.points.types import Reward
 from app.storage.database import database
 
 

@@ -2,35 +2,17 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Final
 
 import strawberry
 
 from app import ids
 from app.api.access import require_own
-from app.api.inputs import Money
 from app.api.operations import Info, Node, field
-from app.api.scalars import BigInt, described
+from app.api.scalars import described
+from app.coupons.rows import pools_by_id
 from app.coupons.types import Code, Pool
-from app.members.types import Member, MemberSource
+from app.members.types import Member
 from app.storage.database import Row
-
-#: What a statement selects to make a PointsEntry, a Purchase, a Reward and a RewardRedemption; the tables are `e`,
-#: `b` (bought), `w` and `m` for the member, `a` (award) and `x` (exchange).
-ENTRY_COLUMNS: Final = """
-    e.id AS entry_id, e.amount AS entry_amount, e.balance_after AS entry_balance_after, e.reason AS entry_reason,
-    e.reference AS entry_reference, e.expires_at AS entry_expires_at, e.created_at AS entry_created_at
-"""
-PURCHASE_COLUMNS: Final = """
-    b.id AS purchase_id, b.source AS purchase_source, b.order_id AS purchase_order_id, b.amount AS purchase_amount,
-    b.currency AS purchase_currency, b.points AS purchase_points, b.occurred_at AS purchase_occurred_at,
-    b.recorded_at AS purchase_recorded_at, b.reversed_at AS purchase_reversed_at
-"""
-REWARD_COLUMNS: Final = """
-    a.id AS reward_id, a.name AS reward_name, a.cost AS reward_cost, a.stock AS reward_stock,
-    a.pool_id AS reward_pool_id, a.active AS reward_active
-"""
-REWARD_REDEMPTION_COLUMNS: Final = "x.id AS exchange_id, x.created_at AS exchange_created_at"
 
 
 @strawberry.enum(description="Why a balance changed.")
@@ -84,35 +66,6 @@ class PointsEntry(Node):
         return balance
 
 
-@strawberry.type(description="An order of a member, as a source told it, once.")
-class Purchase(Node):
-    """A purchase."""
-
-    member: Member = strawberry.field(description="Who bought.")
-    source: MemberSource = strawberry.field(description="Where it comes from.")
-    order_id: str = strawberry.field(description="The source's own id of the order.")
-    amount: Money = strawberry.field(description="What it was worth.")
-    points: int = strawberry.field(description="How many points it earned.")
-    occurred_at: datetime = strawberry.field(description="When it happened.")
-    recorded_at: datetime = strawberry.field(description="When it was recorded.")
-    reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")
-
-    @classmethod
-    def of(cls, row: Row) -> "Purchase":
-        """Return the purchase of a row of PURCHASE_COLUMNS and MEMBER_COLUMNS."""
-        return cls(
-            id=strawberry.ID(ids.encode("purchase", row["purchase_id"])),
-            member=Member.of(row),
-            source=MemberSource(row["purchase_source"]),
-            order_id=row["purchase_order_id"],
-            amount=Money(amount_minor=BigInt(row["purchase_amount"]), currency=row["purchase_currency"]),
-            points=row["purchase_points"],
-            occurred_at=row["purchase_occurred_at"],
-            recorded_at=row["purchase_recorded_at"],
-            reversed_at=row["purchase_reversed_at"],
-        )
-
-
 @strawberry.type(description="Something to have for points.")
 class Reward(Node):
     """A reward of the Rewards Exchange."""
@@ -138,8 +91,6 @@ class Reward(Node):
     @field(description="The pool that gives a code with each redemption; null for rewards without a code.")
     async def pool(self, info: Info) -> Pool | None:
         """Read the pools of all rewards of this page together."""
-        from app.coupons.queries import pools_by_id  # noqa: PLC0415  (types and queries know each other)
-
         pool_id = self.row["reward_pool_id"]
         return None if pool_id is None else Pool.of(await info.context.load(pools_by_id, pool_id))
 

@@ -12,10 +12,10 @@ from app.api.inputs import Problems
 from app.api.operations import Info, InputProblem, InvalidInput, Refusal, Refused, mutation
 from app.config import settings
 from app.members.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
-from app.members.queries import FIND as FIND_MEMBER
+from app.members.rows import FIND as FIND_MEMBER
 from app.members.types import Member, MemberSource
 from app.referrals.conversion import convert
-from app.referrals.queries import invite_row, referral_row
+from app.referrals.rows import invite_row, referral_row
 from app.referrals.tokens import token_hash
 from app.referrals.types import ConversionTrigger, Invite, InviteStatus, Referral, released
 from app.storage.database import Row, Tx, database, transaction

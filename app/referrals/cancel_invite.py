@@ -7,7 +7,7 @@ import strawberry
 from app import ids
 from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
-from app.referrals.queries import invite_row
+from app.referrals.rows import invite_row
 from app.referrals.types import Invite, InviteStatus
 from app.storage.database import database
 

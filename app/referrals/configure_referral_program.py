@@ -8,7 +8,8 @@ from app import ids
 from app.api.inputs import Problems
 from app.api.operations import Info, InvalidInput, mutation
 from app.points.ledger import POINTS_MAX
-from app.referrals.types import PROGRAM_COLUMNS, ConversionTrigger, ReferralProgram, ReviewPolicy
+from app.referrals.rows import PROGRAM_COLUMNS
+from app.referrals.types import ConversionTrigger, ReferralProgram, ReviewPolicy
 from app.storage.database import database
 
 BATCH_MAX: Final = 5000

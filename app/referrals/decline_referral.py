@@ -7,7 +7,7 @@ import strawberry
 from app.api.inputs import node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.reasons import sealed
-from app.referrals.queries import referral_row
+from app.referrals.rows import referral_row
 from app.referrals.types import HeldReferral
 from app.storage.database import database
 

@@ -15,14 +15,15 @@ from app.api.attempts import allowed
 from app.api.context import Role, Viewer
 from app.api.inputs import Problems, acting_member
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
-from app.members.types import MEMBER_COLUMNS
+from app.members.rows import MEMBER_COLUMNS
 from app.merchants.tenants import decrypted
 from app.referrals.configure_referral_program import BATCH_MAX
 from app.referrals.disposable import is_disposable
 from app.referrals.mailboxes import mailbox, telling_domain
-from app.referrals.queries import FROM_INVITE, TODAY, quota_of
+from app.referrals.queries import quota_of
+from app.referrals.rows import FROM_INVITE, INVITE_COLUMNS, QUOTA_COLUMNS, TODAY
 from app.referrals.tokens import new_token, token_hash
-from app.referrals.types import INVITE_COLUMNS, QUOTA_COLUMNS, Invite, InviteQuota, InviteSkipReason
+from app.referrals.types import Invite, InviteQuota, InviteSkipReason
 from app.storage.database import Row, Tx, database, transaction
 
 #: How many members and invited people one member may be told of in a day: who asks for more is not inviting friends.

@@ -8,7 +8,7 @@ from app import ids
 from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
 from app.referrals.conversion import credit, lock_wallets
-from app.referrals.queries import referral_row
+from app.referrals.rows import referral_row
 from app.referrals.types import Referral
 from app.storage.database import transaction
 

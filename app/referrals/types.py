@@ -1,9 +1,7 @@
 """The referral program, invites and referrals as the API shows them."""
 
-import re
 from datetime import datetime
 from enum import Enum
-from typing import Final
 
 import strawberry
 
@@ -11,50 +9,10 @@ from app import ids
 from app.api.context import Role, Viewer
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
-from app.members.types import MEMBER_COLUMNS, Member, mask_email
+from app.members.types import Member, mask_email
 from app.merchants.tenants import decrypted
-from app.points.types import ENTRY_COLUMNS, PointsEntry
+from app.points.types import PointsEntry
 from app.storage.database import Row
-
-#: What a statement selects to make a ReferralProgram (`p`) and an InviteQuota (of `p` and the member's `q`, if it has
-#: one, at `today`, the day that it is for the merchant). A day that is behind the latest one counts to that.
-PROGRAM_COLUMNS: Final = """
-    p.referrer_points, p.referee_points, p.invites_per_batch, p.invites_per_day, p.invites_lifetime,
-    p.invite_lifetime_days, p.converts_on, p.reports_members, p.review_policy, p.refund_window_days
-"""
-QUOTA_COLUMNS: Final = """
-    p.invites_per_batch AS quota_batch,
-    greatest(0, p.invites_per_day - CASE WHEN q.day >= today THEN q.sent_today ELSE 0 END) AS quota_today,
-    greatest(0, p.invites_lifetime - coalesce(q.sent_lifetime, 0)) AS quota_lifetime
-"""
-#: What a statement selects to make an Invite; `i` is the invite.
-INVITE_COLUMNS: Final = """
-    i.id AS invite_id, i.referrer_id AS invite_referrer_id, i.status AS invite_status, i.email AS invite_email,
-    i.token AS invite_token, i.created_at AS invite_created_at, i.expires_at AS invite_expires_at,
-    i.accepted_at AS invite_accepted_at, i.converted_at AS invite_converted_at, i.email_index AS invite_email_index
-"""
-
-
-def prefixed(prefix: str, columns: str, **tables: str) -> str:
-    """Return columns of other tables, each name with a prefix: for two members in one row."""
-    for table, other in tables.items():
-        columns = re.sub(rf"\b{table}\.", f"{other}.", columns)
-    return re.sub(r" AS (\w+)", rf" AS {prefix}_\1", columns)
-
-
-#: What a statement selects to make a Referral or a HeldReferral: the referral `r`, and of both members the member
-#: itself, its wallet and its entry.
-REFERRAL_COLUMNS: Final = f"""
-    r.id AS referral_id, r.invite_id AS referral_invite_id, r.referrer_id AS referral_referrer_id,
-    r.referee_id AS referral_referee_id, r.flags AS referral_flags, r.referrer_points AS referral_referrer_points,
-    r.referee_points AS referral_referee_points, r.converted_at AS referral_converted_at,
-    r.released_at AS referral_released_at, r.declined_at AS referral_declined_at,
-    r.reversed_at AS referral_reversed_at, r.shortfall AS referral_shortfall,
-    {prefixed("referrer", MEMBER_COLUMNS, m="referrer", w="referrer_wallet")},
-    {prefixed("referrer", ENTRY_COLUMNS, e="referrer_entry")},
-    {prefixed("referee", MEMBER_COLUMNS, m="referee", w="referee_wallet")},
-    {prefixed("referee", ENTRY_COLUMNS, e="referee_entry")}
-"""
 
 
 @strawberry.enum(description="Which event makes an invite count.")

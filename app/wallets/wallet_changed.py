@@ -8,10 +8,10 @@ import strawberry
 
 from app.api.operations import Info, subscription
 from app.coupons.types import Code
-from app.members.types import Wallet
 from app.points.types import PointsEntry
 from app.root import Event
 from app.storage.database import Row
+from app.wallets.types import Wallet
 from app.wallets.wallet_feed import wallet_feed
 
 

@@ -18,9 +18,9 @@ from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
 from app.config import Settings
-from app.coupons.types import CODE_COLUMNS, POOL_COLUMNS
-from app.members.types import MEMBER_COLUMNS
-from app.points.types import ENTRY_COLUMNS
+from app.coupons.rows import CODE_COLUMNS, POOL_COLUMNS
+from app.members.rows import MEMBER_COLUMNS
+from app.points.rows import ENTRY_COLUMNS
 from app.storage.database import Row, database, is_away
 from app.storage.events import WALLET_EVENTS
 from app.storage.rings import Listener

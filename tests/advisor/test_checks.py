@@ -8,19 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.advisor import rules
-from app.advisor.checks import (
-    MARGIN_SHARE_MAX,
-    SUGGESTIONS_MAX,
-    AdviceRejectionReason,
-    Suggestion,
-    amount_cap,
-    check,
-    is_near,
-    percent_cap,
-)
+from app.advisor.checks import MARGIN_SHARE_MAX, SUGGESTIONS_MAX, amount_cap, check, is_near, percent_cap
 from app.advisor.facts import Facts, without_persons
 from app.advisor.portfolio import SEGMENTS
 from app.advisor.proposals import Proposal, answer_schema, read_answer
+from app.advisor.suggestions import AdviceRejectionReason, Suggestion
 from app.api.inputs import MONEY_MAX, MoneyInput
 from app.api.scalars import BigInt
 from app.coupons.create_pool import CreatePoolInput, checked_terms

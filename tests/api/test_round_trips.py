@@ -19,9 +19,9 @@ import pytest
 import pytest_asyncio
 
 from app.config import Settings
-from app.coupons import queries as coupons
+from app.coupons import rows as coupons
 from app.coupons import stock_levels
-from app.members import queries as members
+from app.members import rows as members
 from app.reports.tables import REPORTS
 from app.storage.database import database
 from bench.wire import AUTHENTICATION, counting

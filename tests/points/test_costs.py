@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from app import ids
-from app.points import queries
+from app.points import rows
 from app.points.ledger import POST
 from app.points.liability import LIABILITY
 from app.storage.database import database
@@ -38,7 +38,7 @@ async def test_a_wallet_with_5_000_entries_costs_what_one_with_10_does(shop: Sho
     short, long = await history(shop, 10), await history(shop, MANY)
 
     async def page(member: Any) -> int:
-        return await buffers(queries.ENTRIES_OF_MEMBERS, shop.merchant_id, [member_uuid(member)], INSTANT, LAST, 11)
+        return await buffers(rows.ENTRIES_OF_MEMBERS, shop.merchant_id, [member_uuid(member)], INSTANT, LAST, 11)
 
     async def debit(member: Any, amount: int) -> int:
         arguments = (amount, "ADJUSTMENT", f"{member['id']} {amount}", None, ids.new(), "system")

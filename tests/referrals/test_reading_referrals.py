@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from app import ids
-from app.referrals import conversion, queries
+from app.referrals import conversion, rows
 from app.storage.database import database
 from tests.api.test_round_trips import Counter
 from tests.api.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
@@ -261,7 +261,7 @@ async def test_a_conversion_costs_the_same_for_a_referrer_of_10_and_of_10_000(sh
                 shop.merchant_id, waiting_id, ids.new(),
             )  # fmt: skip
         costs.append(cost)
-    page = await buffers(queries.LIST_REFERRALS, shop.merchant_id, LAST, 51)
+    page = await buffers(rows.LIST_REFERRALS, shop.merchant_id, LAST, 51)
     print(f"buffers: a conversion {costs}, an empty page of referrals beside 10,000 held ones {page}")
 
     assert costs[1] <= costs[0] * 2

@@ -1,0 +1,36 @@
+"""Tables of purchases."""
+
+from tortoise import fields
+from tortoise.models import Model
+
+
+class Purchase(Model):
+    """An order as a source told it, once, and the points that it earned."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    member_id = fields.UUIDField()
+    source = fields.CharField(max_length=10)
+    order_id = fields.CharField(max_length=100)
+    amount = fields.BigIntField()
+    currency = fields.CharField(max_length=3)
+    points = fields.IntField()
+    occurred_at = fields.DatetimeField()
+    recorded_at = fields.DatetimeField()
+    reversed_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "purchase"
+
+
+class PurchaseReversal(Model):
+    """That a purchase was taken back, once: how many of its points were there to take, and how many were not."""
+
+    purchase_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    taken = fields.IntField()
+    shortfall = fields.IntField()
+    reversed_at = fields.DatetimeField()
+
+    class Meta:
+        table = "purchase_reversal"

@@ -1,0 +1,41 @@
+"""Purchases as the API shows them."""
+
+from datetime import datetime
+
+import strawberry
+
+from app import ids
+from app.api.inputs import Money
+from app.api.operations import Node
+from app.api.scalars import BigInt
+from app.members.types import Member, MemberSource
+from app.storage.database import Row
+
+
+@strawberry.type(description="An order of a member, as a source told it, once.")
+class Purchase(Node):
+    """A purchase."""
+
+    member: Member = strawberry.field(description="Who bought.")
+    source: MemberSource = strawberry.field(description="Where it comes from.")
+    order_id: str = strawberry.field(description="The source's own id of the order.")
+    amount: Money = strawberry.field(description="What it was worth.")
+    points: int = strawberry.field(description="How many points it earned.")
+    occurred_at: datetime = strawberry.field(description="When it happened.")
+    recorded_at: datetime = strawberry.field(description="When it was recorded.")
+    reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")
+
+    @classmethod
+    def of(cls, row: Row) -> "Purchase":
+        """Return the purchase of a row of PURCHASE_COLUMNS and MEMBER_COLUMNS."""
+        return cls(
+            id=strawberry.ID(ids.encode("purchase", row["purchase_id"])),
+            member=Member.of(row),
+            source=MemberSource(row["purchase_source"]),
+            order_id=row["purchase_order_id"],
+            amount=Money(amount_minor=BigInt(row["purchase_amount"]), currency=row["purchase_currency"]),
+            points=row["purchase_points"],
+            occurred_at=row["purchase_occurred_at"],
+            recorded_at=row["purchase_recorded_at"],
+            reversed_at=row["purchase_reversed_at"],
+        )
