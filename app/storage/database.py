@@ -8,9 +8,9 @@ transaction. That saves a round trip per statement and is what PgBouncer's trans
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast, overload
 
 import asyncpg
 from tortoise import Tortoise
@@ -25,9 +25,12 @@ from tortoise.exceptions import BaseORMException
 
 from app.config import ConfigurationError, Settings, settings, tortoise_config
 from app.config import dsn as dsn  # noqa: PLC0414  (most take it from here)
+from app.storage.statements import Statement
 from app.telemetry import traces
 
-#: A row as its readers take it: column names to values.
+T = TypeVar("T")
+
+#: A row that nobody declared: of tests and tools.
 Row = Mapping[str, Any]
 
 #: What asyncpg raises when the database is away. The last three are answers to connecting: no statement of the
@@ -56,30 +59,60 @@ class _Connection(asyncpg.Connection):
         return ""
 
 
+def _bound(
+    statement: Statement[Any] | str, values: tuple[object, ...], named: Mapping[str, object]
+) -> tuple[str, Sequence[object]]:
+    if isinstance(statement, str):
+        return statement, values
+    return statement.text, statement.arguments(named)
+
+
 class Statements:
-    """Raw statements on a client or a transaction; asyncpg's own exceptions, one round trip each."""
+    """Raw statements on a client or a transaction; asyncpg's own exceptions, one round trip each.
 
-    async def rows(self, sql: str, *args: object) -> list[Row]:
+    Rows are what the statement says they are. A plain text with `$1` is for tests and tools: nobody knows its rows.
+    """
+
+    @overload
+    async def rows(self, statement: Statement[T], /, **values: object) -> list[T]: ...
+    @overload
+    async def rows(self, statement: str, /, *values: object) -> list[Row]: ...
+    async def rows(self, statement: Statement[T] | str, /, *values: object, **named: object) -> Any:
         """Return all rows of one statement."""
+        text, arguments = _bound(statement, values, named)
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
-            return cast("list[Row]", await connection.fetch(sql, *args))
+            return await connection.fetch(text, *arguments)
 
-    async def row(self, sql: str, *args: object) -> Row | None:
+    @overload
+    async def row(self, statement: Statement[T], /, **values: object) -> T | None: ...
+    @overload
+    async def row(self, statement: str, /, *values: object) -> Row | None: ...
+    async def row(self, statement: Statement[T] | str, /, *values: object, **named: object) -> Any:
         """Return the first row of one statement, or None."""
+        text, arguments = _bound(statement, values, named)
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
-            return cast("Row | None", await connection.fetchrow(sql, *args))
+            return await connection.fetchrow(text, *arguments)
 
-    async def many(self, sql: str, *args: object, seconds_max: float | None = None) -> list[Row]:
-        """Return all rows of one statement over thousands of things, planned for these and forgotten: two round trips.
+    @overload
+    async def many(
+        self, statement: Statement[T], /, *, seconds_max: float | None = None, **values: object
+    ) -> list[T]: ...
+    @overload
+    async def many(self, statement: str, /, *values: object, seconds_max: float | None = None) -> list[Row]: ...
+    async def many(
+        self, statement: Statement[T] | str, /, *values: object, seconds_max: float | None = None, **named: object
+    ) -> Any:
+        """Return all rows of a statement over thousands of things, planned for these and forgotten: two round trips.
 
-        It may take `seconds_max` seconds, the usual time unless told.
+        `seconds_max` replaces the usual time limit.
 
         A prepared plan is made for lists of any length, perhaps while the tables were small: it may compare each row
         with each of them (measured: 11 ms become 1.7 s for 5,000, and 10 s on tables that were never analysed).
         """
+        text, arguments = _bound(statement, values, named)
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
-            statement = await connection.prepare(sql)
-            return cast("list[Row]", await statement.fetch(*args, timeout=seconds_max))
+            prepared = await connection.prepare(text)
+            return await prepared.fetch(*arguments, timeout=seconds_max)
 
     async def copy(self, table: str, columns: list[str], records: list[tuple[object, ...]]) -> None:
         """COPY records into a table."""
