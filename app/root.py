@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
+from uuid import UUID
 
 import strawberry
 
@@ -17,7 +18,7 @@ from app.coupons.rows import find_batch, find_campaign, find_code, find_pool, fi
 from app.coupons.types import Campaign, Code, CodeBatch, Pool, Redemption
 from app.graph.queries import find_job, find_snapshot
 from app.graph.types import GraphSnapshot, GraphSnapshotJob
-from app.members.rows import find_member, member_row
+from app.members.rows import MemberRow, find_member, member_row
 from app.members.types import Member
 from app.merchants.tenants import decrypted
 from app.merchants.types import ApiKey, Merchant
@@ -28,19 +29,34 @@ from app.points.rows import find_entry, find_reward
 from app.points.types import PointsEntry, Reward
 from app.referrals.rows import find_invite, find_referral
 from app.referrals.types import Invite, shown
-from app.storage import events as record
 from app.storage.database import Row, database
+from app.storage.statements import columns, row_of, statement
+from app.storage.wallet_versions import ChangeRow
 from app.wallets.types import Wallet
 from app.webhooks.queries import find_delivery, find_webhook
 from app.webhooks.types import Webhook, WebhookDelivery
 
 READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST}
 
-EVENT_COLUMNS: Final = "id, type, subject_id, actor, occurred_at, reason"
-FIND_EVENT: Final = f"SELECT {EVENT_COLUMNS} FROM event WHERE merchant_id = $1 AND id = $2"
-LIST_EVENTS: Final = f"""
-SELECT {EVENT_COLUMNS} FROM event WHERE merchant_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3
-"""
+
+@row_of(ev="event")
+class EventRow(ChangeRow):
+    """An event `ev`, with the reason that a person gave."""
+
+    event_reason: Annotated[bytes | None, "ev.reason"]
+
+
+FIND_EVENT: Final = statement(
+    EventRow,
+    f"SELECT {columns(EventRow)} FROM event ev WHERE ev.merchant_id = :merchant_id AND ev.id = :event_id",
+)
+LIST_EVENTS: Final = statement(
+    EventRow,
+    f"""
+SELECT {columns(EventRow)} FROM event ev
+WHERE ev.merchant_id = :merchant_id AND ev.id < :before ORDER BY ev.id DESC LIMIT :limit
+""",
+)
 FIND_API_KEY: Final = """
 SELECT id, label, role, created_at, revoked_at FROM api_key WHERE merchant_id = $1 AND id = $2
 """
@@ -69,27 +85,34 @@ class Event(Node):
     subject_id: strawberry.ID = strawberry.field(description="The node it happened to.")
     actor: str = strawberry.field(description="The id of the API key or member that did it, or `system`.")
     occurred_at: datetime = strawberry.field(description="When.")
-    row: strawberry.Private[Row]
+    sealed_reason: strawberry.Private[bytes | None]
+    event_id: strawberry.Private[UUID]
 
     @classmethod
-    def of(cls, row: Row) -> "Event":
-        """Return the event of a row of EVENT_COLUMNS."""
+    def of(cls, row: EventRow) -> "Event":
+        """Return the event of a row."""
+        return cls.of_change(row, row["event_reason"])
+
+    @classmethod
+    def of_change(cls, row: ChangeRow, sealed_reason: bytes | None = None) -> "Event":
+        """Return the event of a wallet's change, which tells no reason."""
         return cls(
-            id=strawberry.ID(ids.encode("event", row["id"])),
-            type=row["type"],
-            subject_id=strawberry.ID(ids.encode(record.EVENTS[row["type"]], row["subject_id"])),
-            actor=row["actor"],
-            occurred_at=row["occurred_at"],
-            row=row,
+            id=strawberry.ID(ids.encode("event", row["event_id"])),
+            type=row["event_type"],
+            subject_id=strawberry.ID(f"{row['event_subject_kind']}_{row['event_subject_id'].hex}"),
+            actor=row["event_actor"],
+            occurred_at=row["event_occurred_at"],
+            sealed_reason=sealed_reason,
+            event_id=row["event_id"],
         )
 
     @field(description="The reason that a person gave, where one was asked for; ADMIN only, null to others.")
     async def reason(self, info: Info) -> str | None:
         """Decrypt the reason."""
         caller = info.context.viewer
-        if self.row["reason"] is None or caller.role is not Role.ADMIN:
+        if self.sealed_reason is None or caller.role is not Role.ADMIN:
             return None
-        return await decrypted(caller.tenant, self.row["id"], "reason", self.row["reason"])
+        return await decrypted(caller.tenant, self.event_id, "reason", self.sealed_reason)
 
 
 @query(description="Who is asking.")
@@ -103,19 +126,21 @@ def viewer(info: Info) -> Viewer:
 async def events(info: Info, first: First = None, after: After = None) -> Connection[Event]:
     """Read a page of events."""
     asked = page(first, after)
-    rows = await database().rows(LIST_EVENTS, info.context.viewer.merchant_id, asked.id, asked.limit)
-    return connect(rows, asked, Event.of)
+    rows = await database().rows(
+        LIST_EVENTS, merchant_id=info.context.viewer.merchant_id, before=asked.id, limit=asked.limit
+    )
+    return connect(rows, asked, Event.of, key="event_id")
 
 
-async def _find_wallet(caller: Caller, node_id: str) -> Row | None:
+async def _find_wallet(caller: Caller, node_id: str) -> MemberRow | None:
     return await find_member(caller, node_id, "wallet")
 
 
-async def _find_event(caller: Caller, node_id: str) -> Row | None:
+async def _find_event(caller: Caller, node_id: str) -> EventRow | None:
     event_id = ids.decode("event", node_id)
     if event_id is None or caller.role not in READS_EVENTS:
         return None
-    return await database().row(FIND_EVENT, caller.merchant_id, event_id)
+    return await database().row(FIND_EVENT, merchant_id=caller.merchant_id, event_id=event_id)
 
 
 async def _find_api_key(caller: Caller, node_id: str) -> Row | None:

@@ -6,10 +6,10 @@ then the row's id.
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar, cast
 from uuid import UUID
 
 import strawberry
@@ -17,6 +17,7 @@ import strawberry
 from app.api.operations import bad_user_input
 
 T = TypeVar("T")
+Row = TypeVar("Row", bound=Mapping[str, object])
 
 FIRST_MAX: Final = 100
 FIRST_DEFAULT: Final = 50
@@ -110,11 +111,14 @@ def cursor(row_id: UUID, instant: datetime | None = None) -> str:
 
 
 def connect(
-    rows: Sequence[Any], asked: Page, node: Callable[[Any], T], *, key: str = "id", instant: str | None = None
+    rows: Sequence[Row], asked: Page, node: Callable[[Row], T], *, key: str = "id", instant: str | None = None
 ) -> Connection[T]:
-    """Return the connection of a page's rows, which are at most `asked.limit`."""
+    """Return the connection of a page's rows, which are at most `asked.limit`; `key` and `instant` name fields."""
     kept = rows[: asked.size]
-    edges = [Edge(cursor=cursor(row[key], row[instant] if instant else None), node=node(row)) for row in kept]
+    edges = [
+        Edge(cursor=cursor(cast("UUID", row[key]), cast("datetime", row[instant]) if instant else None), node=node(row))
+        for row in kept
+    ]
     return Connection(edges=edges, page_info=page_info(asked, [edge.cursor for edge in edges], len(rows)))
 
 

@@ -43,14 +43,14 @@ SELECT $1, code_id, pool_id, $2, $3, slot, idempotency_key, claimed_at
 FROM unnest($4::uuid[], $5::uuid[], $6::int[], $7::text[], $8::timestamptz[])
     AS t (code_id, pool_id, slot, idempotency_key, claimed_at)
 """
-EVENT_TYPE: Final = "CASE WHEN is_live THEN 'code.adopted' ELSE 'code.adopted_after_end' END"
+EVENT_TYPE: Final = [("code.adopted", "is_live"), ("code.adopted_after_end", "")]
 ADOPT: Final = f"""
 WITH adopted AS (
     UPDATE code SET member_id = $4 WHERE merchant_id = $1 AND id = ANY($2::uuid[])
 ), changed AS (
     SELECT t.event_id, t.code_id AS subject_id, $4::uuid AS member_id, NULL::bytea AS reason, is_live
     FROM unnest($2::uuid[], $3::uuid[], $6::bool[]) AS t (code_id, event_id, is_live)
-), {raise_wallets(event_type=EVENT_TYPE, actor="$5")}
+), {raise_wallets(EVENT_TYPE, actor="$5")}
 SELECT {CHANGE_COLUMNS} FROM recorded ev
 """
 REVOKE: Final = f"""
@@ -63,7 +63,7 @@ WITH revoked AS (
 ), changed AS (
     SELECT t.event_id, revoked.id AS subject_id, revoked.member_id, NULL::bytea AS reason
     FROM revoked JOIN unnest($2::uuid[], $3::uuid[]) AS t (code_id, event_id) ON t.code_id = revoked.id
-), {raise_wallets(event_type="'code.revoked'", actor="$4")}
+), {raise_wallets("code.revoked", actor="$4")}
 SELECT {CHANGE_COLUMNS} FROM recorded ev
 """
 

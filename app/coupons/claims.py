@@ -12,12 +12,13 @@ from app import ids
 from app.api.context import Viewer
 from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.coupons import stock_levels
-from app.coupons.rows import BACKS_REWARD, CODE_COLUMNS, IS_OPEN, POOL_COLUMNS, REWARD_OF_POOL
+from app.coupons.rows import BACKS_REWARD, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
-from app.members.rows import MEMBER_COLUMNS
 from app.storage.bounded import remember
-from app.storage.database import Row, Statements, Tx
-from app.storage.wallet_versions import CHANGE_COLUMNS, ring_wallet
+from app.storage.database import Statements, Tx
+from app.storage.events import event
+from app.storage.statements import NoRow, columns, statement
+from app.storage.wallet_versions import ChangeRow, ring_wallet
 
 ATTEMPTS_MAX: Final = 1000
 #: How many pools a chain may have; editing refuses longer ones.
@@ -57,196 +58,260 @@ class Claimant:
     member_id: UUID | None = None
     email_index: bytes | None = None
 
-    @property
-    def key(self) -> UUID | bytes | None:
-        """What the statements take as the claimant."""
-        return self.member_id if self.email_index is None else self.email_index
-
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The outcome of a claim: a row of everything a Code and its Pool can show."""
+    """The outcome of a claim: the code, and the change if it is a new one."""
 
-    row: Row
+    row: WholeCodeRow
     replayed: bool
+    change: ChangeRow | None = None
 
 
-# One statement, one round trip, its own transaction. The order of locks is code, address, claim, wallet.
-#
-# `picked` takes the first code in stock that nobody else is taking (SKIP LOCKED), so claimants don't wait for each
-# other. It starts after $6, where this process last found one: with an old snapshot open somewhere (a dump, an
-# export) PostgreSQL has to step over every index entry of the codes claimed since, on each claim.
-# `claimed` is what makes it once: two taps of one claimant both pick a code, but one of them finds its slot taken,
-# inserts nothing, and so allocates nothing.
-#
-# Rows are named by subqueries, not joined: a plan that was made while the tables were small may join by reading the
-# whole index of the merchant, and stays in use until the next ANALYZE (measured: 38 times slower at 60,000 codes).
-_CLAIM: Final = """
-WITH who AS ({who}), asked AS (
-    SELECT p.*, {issues} AS issues FROM pool p WHERE p.merchant_id = $1 AND p.id = $2
-), held AS ({held}), may AS (
+class ClaimRow(WholeCodeRow, ChangeRow):
+    """A code that was just claimed, and the event."""
+
+
+_ISSUES: Final = f"({IS_OPEN} AND (:is_paid OR NOT {BACKS_REWARD}))"
+_CLAIMED: Final = f"{columns(WholeCodeRow)}, {columns(ChangeRow)}"
+
+#: The usual claim, of a member from the pool it asks: what S1 and S2 measure. One statement, one round trip, its own
+#: transaction; no row when nothing was claimed. The order of locks is code, claim, wallet.
+#:
+#: Rows are named by subqueries, not joined: a plan that was made while the tables were small may join by reading the
+#: merchant's whole index, and stays in use until the next ANALYZE (measured: 38 times slower at 60,000 codes).
+CLAIM: Final = statement(
+    ClaimRow,
+    f"""
+WITH who AS (
+    -- The claimant, and the address that it has proved.
+    SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
+    FROM member WHERE merchant_id = :merchant_id AND id = :member_id
+), asked AS (
+    -- The pool, and whether it issues codes now.
+    SELECT p.*, {_ISSUES} AS issues FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
+), held AS (
+    -- What the claimant has of the pool. In the order of the index to read: to a planner that saw the table empty, the
+    -- index of the pool's claims is as good as that of the claimant's (132 buffers instead of 3 after 6,000 claims).
+    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM (
+        SELECT slot FROM claim
+        WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND member_id = :member_id ORDER BY slot
+    ) own
+), may AS (
+    -- The pool again if this is the claimant's first claim, or a new key within its limit.
     SELECT asked.*, held.slot + 1 AS slot FROM asked, who, held
-    WHERE issues AND (claims = 0 OR ($4::text IS NOT NULL AND claims < claims_per_member))
-        AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = $1 AND idempotency_key = $4)
-){serving}, picked AS (
+    WHERE issues AND (claims = 0 OR (:key::text IS NOT NULL AND claims < claims_per_member))
+        AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
+), picked AS (
+    -- The first code in stock that nobody else is taking, so that claimants don't wait for each other. The search
+    -- starts where this process last found one: under an old snapshot (a dump, an export) PostgreSQL steps over every
+    -- index entry of the codes claimed since.
     SELECT id FROM code
-    WHERE merchant_id = $1 AND pool_id = {pool} AND state = 'AVAILABLE' AND id > $6 AND EXISTS (SELECT FROM {may})
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' AND id > :after
+        AND EXISTS (SELECT FROM may)
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
-){owner}, claimed AS (
+), claimed AS (
+    -- What makes it once: of two taps of one claimant both pick a code, and one finds its slot taken.
     INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, claimed_at)
-    SELECT $1, picked.id, $2, {owner_name}.member_id, {owner_name}.email_index, may.slot, $4, now()
-    FROM picked, may, {owner_name}
-    ON CONFLICT DO NOTHING RETURNING code_id, member_id, email_index
-){claimed_too}, c AS (
-    UPDATE code SET state = 'ALLOCATED', member_id = claimed.member_id, email_index = {code_email},
-        matched_by = '{matched_by}', allocated_at = now(),
-        expires_at = now() + make_interval(days => p.code_lifetime_days)
-    FROM {may} p, claimed WHERE code.merchant_id = $1 AND code.id = (SELECT code_id FROM {claimed_name})
+    SELECT :merchant_id, picked.id, :pool_id, who.member_id, who.email_index, may.slot, :key, now()
+    FROM picked, may, who
+    ON CONFLICT DO NOTHING RETURNING code_id, member_id
+), c AS (
+    -- The code becomes the claimant's.
+    UPDATE code SET state = 'ALLOCATED', member_id = claimed.member_id, matched_by = 'MEMBER_ID', allocated_at = now(),
+        expires_at = now() + make_interval(days => may.code_lifetime_days)
+    FROM may, claimed WHERE code.merchant_id = :merchant_id AND code.id = (SELECT code_id FROM claimed)
     RETURNING code.*
 ), stocked AS (
+    -- One row per change: a counter row would make claimants wait for each other.
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
-    SELECT $1, {pool}, gen_random_uuid(), -1, 1, 0, 0, 0 FROM c
+    SELECT :merchant_id, :pool_id, gen_random_uuid(), -1, 1, 0, 0, 0 FROM c
 ), w AS (
+    -- The wallet's next version.
     UPDATE wallet SET version = version + 1
-    WHERE wallet.merchant_id = $1 AND wallet.member_id = (SELECT member_id FROM c) RETURNING version, points
-), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version, wallet_points)
-    SELECT $1, $7, 'code.claimed', c.id, $5, now(), c.member_id, w.version, w.points FROM c LEFT JOIN w ON true
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = (SELECT member_id FROM c)
+    RETURNING version, points
+), ev AS (
+    -- The record of it.
+    {
+        event(
+            "code.claimed",
+            subject="c.id",
+            source="c, w",
+            member_id="c.member_id",
+            wallet_version="w.version",
+            wallet_points="w.points",
+        )
+    }
     RETURNING *
 )
-SELECT {columns}
-FROM {shown} p
-LEFT JOIN c ON true
-LEFT JOIN member m ON m.merchant_id = $1 AND m.id = c.member_id
-LEFT JOIN w ON true
-LEFT JOIN recorded ev ON true
-"""
-_WHO_BY_MEMBER: Final = """
+SELECT {_CLAIMED}
+FROM c CROSS JOIN asked p CROSS JOIN w CROSS JOIN ev
+JOIN member m ON m.merchant_id = :merchant_id AND m.id = c.member_id
+""",
+)
+
+# Who claims by `:member_id` or by `:email_index`, one of them null, and what that claimant has of the pool {0}.
+_WHO: Final = """
     SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
-    FROM member WHERE merchant_id = $1 AND id = $3
-"""
-_WHO_BY_EMAIL: Final = """
-    SELECT (SELECT member_id FROM address WHERE merchant_id = $1 AND email_index = $3) AS member_id,
-        $3::bytea AS email_index
-"""
-# In the order of the index to read: to a planner that has seen the table empty, the index of the pool's claims is as
-# good as that of the claimant's (measured: 132 buffers instead of 3 after 6,000 claims).
-_CLAIMS_BY_MEMBER: Final = """
-    SELECT * FROM claim WHERE merchant_id = $1 AND pool_id = {pool} AND member_id = $3 ORDER BY slot
-"""
-_CLAIMS_BY_EMAIL: Final = """
-    (SELECT * FROM claim WHERE merchant_id = $1 AND pool_id = {pool} AND email_index = $3
-        AND (SELECT member_id FROM who) IS NULL ORDER BY slot)
+    FROM member WHERE merchant_id = :merchant_id AND id = :member_id
     UNION ALL
-    (SELECT * FROM claim WHERE merchant_id = $1 AND pool_id = {pool} AND member_id = (SELECT member_id FROM who)
-        ORDER BY slot)
+    SELECT (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index), :email_index
+    WHERE :email_index::bytea IS NOT NULL
 """
-# The address's row is where a claim by e-mail and the verification of that address meet. Whoever comes second waits,
-# and if the address has become a member's since this statement began, nothing is claimed: it is asked again.
-_OWNER_BY_EMAIL: Final = """, addressed AS (
-    INSERT INTO address (merchant_id, email_index) SELECT $1, $3 FROM picked
+_OWN_CLAIMS: Final = """
+    (SELECT * FROM claim
+     WHERE merchant_id = :merchant_id AND pool_id = {0} AND member_id = (SELECT member_id FROM who) ORDER BY slot)
+    UNION ALL
+    (SELECT * FROM claim
+     WHERE merchant_id = :merchant_id AND pool_id = {0} AND email_index = :email_index
+        AND (SELECT member_id FROM who) IS NULL ORDER BY slot)
+"""
+
+#: Every other claim: by e-mail, or of a code of `:serving_id`, a pool that the asked one falls back to. As the usual
+#: one but for what its comments say; the address is locked after the code.
+CLAIM_OTHERWISE: Final = statement(
+    ClaimRow,
+    f"""
+WITH who AS ({_WHO}), asked AS (
+    SELECT p.*, {_ISSUES} AS issues FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
+), held AS (
+    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM ({_OWN_CLAIMS.format(":pool_id")}) own
+), may AS (
+    SELECT asked.*, held.slot + 1 AS slot FROM asked, who, held
+    WHERE issues AND (claims = 0 OR (:key::text IS NOT NULL AND claims < claims_per_member))
+        AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
+), serving_held AS (
+    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM ({_OWN_CLAIMS.format(":serving_id")}) own
+), serving AS (
+    -- The pool that serves: the asked one, or a fallback of which the claimant may have another code, too.
+    SELECT p.*, serving_held.slot + 1 AS slot, p.id <> :pool_id AS is_fallback FROM pool p, serving_held
+    WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may)
+        AND (p.id = :pool_id OR ({_ISSUES} AND serving_held.claims < p.claims_per_member))
+), picked AS (
+    SELECT id FROM code
+    WHERE merchant_id = :merchant_id AND pool_id = :serving_id AND state = 'AVAILABLE' AND id > :after
+        AND EXISTS (SELECT FROM serving)
+    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+), addressed AS (
+    -- A claim by e-mail and the verification of that address meet on the address's row: whoever comes second waits.
+    INSERT INTO address (merchant_id, email_index) SELECT :merchant_id, :email_index FROM picked
+    WHERE :email_index::bytea IS NOT NULL
     ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
     RETURNING member_id
 ), owner AS (
-    SELECT who.* FROM who, addressed WHERE who.member_id IS NOT DISTINCT FROM addressed.member_id
-)"""
-# A code that comes from a fallback pool counts as a claim of both pools. The second row is inserted without
-# ON CONFLICT: when the claimant gets a code of the fallback pool at this very moment in another way, both rows go.
-_SERVING: Final = """, serving_held AS ({held}), serving AS (
-    SELECT p.*, serving_held.slot + 1 AS slot FROM pool p, serving_held, may
-    WHERE p.merchant_id = $1 AND p.id = $8 AND {issues}
-        AND serving_held.claims < p.claims_per_member
-)"""
-_CLAIMED_TOO: Final = """, claimed_too AS (
+    -- If the address has become a member's since this statement began, nothing is claimed, and it is asked again.
+    SELECT who.* FROM who
+    WHERE :email_index::bytea IS NULL
+        OR EXISTS (SELECT FROM addressed WHERE addressed.member_id IS NOT DISTINCT FROM who.member_id)
+), claimed AS (
+    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, claimed_at)
+    SELECT :merchant_id, picked.id, :pool_id, owner.member_id, owner.email_index, may.slot, :key, now()
+    FROM picked, may, owner
+    ON CONFLICT DO NOTHING RETURNING code_id, member_id, email_index
+), claimed_too AS (
+    -- A fallback's code is a claim of both pools. Without ON CONFLICT: when the claimant gets a code of the fallback in
+    -- another way at this moment, both rows go.
     INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
-    SELECT $1, claimed.code_id, $8, claimed.member_id, claimed.email_index, serving.slot, now() FROM claimed, serving
+    SELECT :merchant_id, claimed.code_id, :serving_id, claimed.member_id, claimed.email_index, serving.slot, now()
+    FROM claimed, serving WHERE serving.is_fallback
     RETURNING code_id
-)"""
+), c AS (
+    UPDATE code SET state = 'ALLOCATED', member_id = claimed.member_id, email_index = :email_index,
+        matched_by = CASE WHEN :email_index::bytea IS NULL THEN 'MEMBER_ID' ELSE 'CLAIM_EMAIL' END,
+        allocated_at = now(), expires_at = now() + make_interval(days => serving.code_lifetime_days)
+    FROM serving, claimed
+    WHERE code.merchant_id = :merchant_id AND code.id = (SELECT code_id FROM claimed)
+        AND (NOT serving.is_fallback OR EXISTS (SELECT FROM claimed_too))
+    RETURNING code.*
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT :merchant_id, :serving_id, gen_random_uuid(), -1, 1, 0, 0, 0 FROM c
+), w AS (
+    UPDATE wallet SET version = version + 1
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = (SELECT member_id FROM c)
+    RETURNING version, points
+), ev AS (
+    -- A code that waits for its address is in nobody's wallet.
+    {
+        event(
+            "code.claimed",
+            subject="c.id",
+            source="c LEFT JOIN w ON true",
+            member_id="c.member_id",
+            wallet_version="w.version",
+            wallet_points="w.points",
+        )
+    }
+    RETURNING *
+)
+SELECT {_CLAIMED}
+FROM c CROSS JOIN serving p CROSS JOIN ev LEFT JOIN w ON true
+LEFT JOIN member m ON m.merchant_id = :merchant_id AND m.id = c.member_id
+""",
+)
 
-# What stands after a claim that got nothing: the claim of this key, the claimant's latest, the stock, the reward that
-# the pool backs, and the pools that it falls back to and that issue codes, nearest first.
-_LOOK: Final = """
-WITH RECURSIVE who AS ({who}), held AS ({claims}), mine AS (
-    SELECT code_id FROM held ORDER BY idempotency_key IS NOT DISTINCT FROM $4 DESC, slot DESC LIMIT 1
+
+class StandingRow(WholeCodeRow):
+    """What stands after a claim that got nothing; the code's fields are null where the claimant has none."""
+
+    asked_status: str
+    asked_claims_per_member: int
+    asked_is_open: bool
+    asked_reward_id: UUID | None
+    is_claimant: bool
+    key_is_same: bool | None
+    held_claims: int
+    in_stock: int
+    fallbacks: list[UUID]
+
+
+# The claim of this key, the claimant's latest, the stock, the reward that the pool backs, and the pools that it falls
+# back to and that issue codes, nearest first.
+LOOK: Final = statement(
+    StandingRow,
+    f"""
+WITH RECURSIVE who AS ({_WHO}), held AS ({_OWN_CLAIMS.format(":pool_id")}), mine AS (
+    SELECT code_id FROM held ORDER BY idempotency_key IS NOT DISTINCT FROM :key DESC, slot DESC LIMIT 1
 ), keyed AS (
-    SELECT EXISTS (SELECT FROM held WHERE idempotency_key = $4) AS is_same FROM claim
-    WHERE merchant_id = $1 AND idempotency_key = $4
+    SELECT EXISTS (SELECT FROM held WHERE idempotency_key = :key) AS is_same FROM claim
+    WHERE merchant_id = :merchant_id AND idempotency_key = :key
 ), chain AS (
     SELECT fallback_pool_id AS id, 1 AS position FROM pool
-    WHERE merchant_id = $1 AND id = $2 AND fallback_pool_id IS NOT NULL
+    WHERE merchant_id = :merchant_id AND id = :pool_id AND fallback_pool_id IS NOT NULL
     UNION ALL
-    SELECT p.fallback_pool_id, position + 1 FROM chain JOIN pool p ON p.merchant_id = $1 AND p.id = chain.id
-    WHERE p.fallback_pool_id IS NOT NULL AND position < {chain_length_max}
+    SELECT p.fallback_pool_id, position + 1 FROM chain JOIN pool p ON p.merchant_id = :merchant_id AND p.id = chain.id
+    WHERE p.fallback_pool_id IS NOT NULL AND position < {CHAIN_LENGTH_MAX}
 )
-SELECT {columns}, asked.status AS asked_status, asked.claims_per_member AS asked_claims_per_member,
+SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_member AS asked_claims_per_member,
     asked.is_open AS asked_is_open, EXISTS (SELECT FROM who) AS is_claimant,
     (SELECT is_same FROM keyed) AS key_is_same, (SELECT count(*) FROM held) AS held_claims,
-    (SELECT coalesce(sum(available), 0) FROM stock_change WHERE merchant_id = $1 AND pool_id = $2) AS in_stock,
-    {reward_id} AS asked_reward_id,
+    (SELECT coalesce(sum(available), 0)::int FROM stock_change
+     WHERE merchant_id = :merchant_id AND pool_id = :pool_id) AS in_stock,
+    {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
     ARRAY(
-        SELECT p.id FROM chain JOIN pool p ON p.merchant_id = $1 AND p.id = chain.id WHERE {issues} ORDER BY position
+        SELECT p.id FROM chain JOIN pool p ON p.merchant_id = :merchant_id AND p.id = chain.id
+        WHERE {IS_OPEN} AND NOT {BACKS_REWARD} ORDER BY position
     ) AS fallbacks
-FROM (SELECT p.*, {is_open} AS is_open FROM pool p WHERE p.merchant_id = $1 AND p.id = $2) asked
+FROM (
+    SELECT p.*, {IS_OPEN} AS is_open FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
+) asked
 LEFT JOIN mine ON true
-LEFT JOIN code c ON c.merchant_id = $1 AND c.id = mine.code_id
-LEFT JOIN pool p ON p.merchant_id = $1 AND p.id = c.pool_id
-LEFT JOIN member m ON m.merchant_id = $1 AND m.id = c.member_id
-LEFT JOIN wallet w ON w.merchant_id = $1 AND w.member_id = m.id
-"""
-
-
-_ISSUES: Final = f"({IS_OPEN} AND NOT {BACKS_REWARD})"
-
-
-def _claim_statement(*, by_email: bool, falls_back: bool, is_paid: bool = False) -> str:
-    claims = _CLAIMS_BY_EMAIL if by_email else _CLAIMS_BY_MEMBER
-    held = "SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM ({}) claims"
-    serving = _SERVING.format(held=held.format(claims.format(pool="$8")), issues=_ISSUES)
-    return _CLAIM.format(
-        who=_WHO_BY_EMAIL if by_email else _WHO_BY_MEMBER,
-        issues=IS_OPEN if is_paid else _ISSUES,
-        held=held.format(claims.format(pool="$2")),
-        serving=serving if falls_back else "",
-        pool="$8" if falls_back else "$2",
-        may="serving" if falls_back else "may",
-        owner=_OWNER_BY_EMAIL if by_email else "",
-        owner_name="owner" if by_email else "who",
-        claimed_too=_CLAIMED_TOO if falls_back else "",
-        claimed_name="claimed_too" if falls_back else "claimed",
-        code_email="claimed.email_index" if by_email else "NULL",
-        matched_by="CLAIM_EMAIL" if by_email else "MEMBER_ID",
-        shown="serving" if falls_back else "asked",
-        columns=f"{CODE_COLUMNS}, {POOL_COLUMNS}, {MEMBER_COLUMNS}, {CHANGE_COLUMNS}",
-    )
-
-
-def _look_statement(*, by_email: bool) -> str:
-    claims = _CLAIMS_BY_EMAIL if by_email else _CLAIMS_BY_MEMBER
-    return _LOOK.format(
-        who=_WHO_BY_EMAIL if by_email else _WHO_BY_MEMBER,
-        claims=claims.format(pool="$2"),
-        is_open=IS_OPEN,
-        issues=_ISSUES,
-        reward_id=REWARD_OF_POOL.format("$2"),
-        chain_length_max=CHAIN_LENGTH_MAX,
-        columns=f"{CODE_COLUMNS}, {POOL_COLUMNS}, {MEMBER_COLUMNS}",
-    )
-
-
-#: The usual claim, of a member from the pool it asks: what S1 and S2 measure.
-CLAIM: Final = _claim_statement(by_email=False, falls_back=False)
-#: By whether it is by e-mail, whether a fallback pool serves it, and whether points pay for it.
-_CLAIMS: Final = {
-    (by_email, falls_back, is_paid): _claim_statement(by_email=by_email, falls_back=falls_back, is_paid=is_paid)
-    for by_email, is_paid in ((False, False), (True, False), (False, True))
-    for falls_back in (False, True)
-}
-_LOOKS: Final = {by_email: _look_statement(by_email=by_email) for by_email in (False, True)}
+LEFT JOIN code c ON c.merchant_id = :merchant_id AND c.id = mine.code_id
+LEFT JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
+LEFT JOIN member m ON m.merchant_id = :merchant_id AND m.id = c.member_id
+LEFT JOIN wallet w ON w.merchant_id = :merchant_id AND w.member_id = m.id
+""",
+)
 
 # Waits for whoever is taking the first code in stock; what it returns is free again.
-WAIT: Final = """
-SELECT id FROM code WHERE merchant_id = $1 AND pool_id = $2 AND state = 'AVAILABLE' ORDER BY id LIMIT 1 FOR UPDATE
-"""
+WAIT: Final = statement(
+    NoRow,
+    """
+SELECT FROM code WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE'
+ORDER BY id LIMIT 1 FOR UPDATE
+""",
+)
 
 _FIRST: Final = UUID(int=0)
 #: Where this process last found a code of a pool, of those that were claimed from lately. A hint only: a search that
@@ -297,11 +362,11 @@ async def _claim_from(
     """Claim a code that is asked of one pool, from itself or from one that it falls back to."""
     for _ in range(ATTEMPTS_MAX):
         taken = await _take(where, viewer, asked, serving, claimant, key, is_paid)
-        if taken is not None and taken["code_id"] is not None:
+        if taken is not None:
             remember(_last_found, serving, taken["code_id"], most=stock_levels.POOLS_KEPT_MAX)
             ring_wallet(where, viewer.merchant_id, taken)
             await stock_levels.watch(where, viewer, serving)
-            return Claimed(taken, replayed=False)
+            return Claimed(taken, replayed=False, change=taken)
         stands = await _look(where, viewer, asked, claimant, key)
         if stands is None or not stands["is_claimant"]:
             return None
@@ -319,24 +384,31 @@ async def _claim_from(
         if stands["in_stock"] <= 0:
             return _NothingLeft(stands["fallbacks"])
         if _last_found.pop(serving, None) is None:
-            await where.row(WAIT, viewer.merchant_id, serving)
+            await where.row(WAIT, merchant_id=viewer.merchant_id, pool_id=serving)
     raise RuntimeError("a claim found neither a code nor a reason against it")
 
 
 async def _take(
     where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
-) -> Row | None:
-    statement = _CLAIMS[claimant.email_index is not None, serving != asked, is_paid]
-    after = _last_found.get(serving, _FIRST)
-    served = () if serving == asked else (serving,)
-    arguments = (viewer.merchant_id, asked, claimant.key, key, viewer.actor, after, ids.new(), *served)
+) -> ClaimRow | None:
+    arguments: dict[str, object] = {
+        "merchant_id": viewer.merchant_id,
+        "pool_id": asked,
+        "member_id": claimant.member_id,
+        "key": key,
+        "is_paid": is_paid,
+        "after": _last_found.get(serving, _FIRST),
+        "event_id": ids.new(),
+        "actor": viewer.actor,
+    }
     try:
-        if not isinstance(where, Tx):
-            return await where.row(statement, *arguments)
-        if serving == asked:
-            return await where.row(statement, *arguments)
+        if serving == asked and claimant.email_index is None:
+            return await where.row(CLAIM, **arguments)
+        arguments |= {"email_index": claimant.email_index, "serving_id": serving}
+        if serving == asked or not isinstance(where, Tx):
+            return await where.row(CLAIM_OTHERWISE, **arguments)
         async with where.nested() as tx:
-            return await tx.row(statement, *arguments)
+            return await tx.row(CLAIM_OTHERWISE, **arguments)
     except asyncpg.UniqueViolationError:
         # The claimant got a code of the fallback pool in another way, at this very moment.
         return None
@@ -348,11 +420,20 @@ async def _take(
         return None
 
 
-async def _look(where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None) -> Row | None:
-    return await where.row(_LOOKS[claimant.email_index is not None], viewer.merchant_id, pool_id, claimant.key, key)
+async def _look(
+    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None
+) -> StandingRow | None:
+    return await where.row(
+        LOOK,
+        merchant_id=viewer.merchant_id,
+        pool_id=pool_id,
+        member_id=claimant.member_id,
+        email_index=claimant.email_index,
+        key=key,
+    )
 
 
-def _is_replay(stands: Row, key: str | None) -> bool:
+def _is_replay(stands: StandingRow, key: str | None) -> bool:
     """Whether the claimant has what it asks for. Raises Refused when the key was used for something else."""
     if stands["key_is_same"] is False:
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another claim."))
@@ -361,7 +442,7 @@ def _is_replay(stands: Row, key: str | None) -> bool:
     return key is None or stands["key_is_same"] is True or stands["held_claims"] >= stands["asked_claims_per_member"]
 
 
-def _refuse_if_closed(stands: Row) -> None:
+def _refuse_if_closed(stands: StandingRow) -> None:
     if not stands["asked_is_open"]:
         raise Refused(not_active(PoolStatus(stands["asked_status"])))
 

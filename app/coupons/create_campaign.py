@@ -154,7 +154,7 @@ WITH asked AS (
     SELECT $1, $2, gen_random_uuid(), -count(*), count(*), 0, 0, 0 FROM asked
 ), changed AS (
     SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
-), {raise_wallets(event_type="'code.sent'", actor="$7")}
+), {raise_wallets("code.sent", actor="$7")}
 SELECT {CHANGE_COLUMNS} FROM recorded ev WHERE ev.member_id IS NOT NULL
 """
 COUNT: Final = """

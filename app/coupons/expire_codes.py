@@ -33,7 +33,7 @@ WITH due AS (
 ), changed AS (
     SELECT ($2::uuid[])[row_number() OVER (ORDER BY id)] AS event_id, id AS subject_id, member_id, NULL::bytea AS reason
     FROM c
-), {raise_wallets(event_type="'code.expired'", actor="'system'")}
+), {raise_wallets("code.expired", actor="'system'")}
 SELECT {WHOLE_CODE}, {CHANGE_COLUMNS}, p.recycle_expired AND p.status <> 'ARCHIVED' AS recycled
 FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
 """

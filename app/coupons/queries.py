@@ -28,7 +28,13 @@ async def pools(
     """Read a page of pools."""
     asked = page(first, after)
     wanted = None if status is None else status.value
-    rows = await database().rows(LIST_POOLS, info.context.viewer.merchant_id, asked.id, asked.limit, wanted)
+    rows = await database().rows(
+        LIST_POOLS,
+        merchant_id=info.context.viewer.merchant_id,
+        before=asked.id,
+        limit=asked.limit,
+        status=wanted,
+    )
     return connect(rows, asked, Pool.of, key="pool_id")
 
 
@@ -41,19 +47,23 @@ async def codes(
 ) -> Connection[Code]:
     """Read a page of codes with their pools and owners."""
     asked = page(first, after)
-    arguments: list[object] = [info.context.viewer.merchant_id, asked.id, asked.limit]
-    statement = LIST_CODES
-    if state is not None:
-        statement = LIST_CODES_IN_STATE
-        arguments.append(state.value)
-    return connect(await database().rows(statement, *arguments), asked, Code.of, key="code_id")
+    merchant_id = info.context.viewer.merchant_id
+    if state is None:
+        rows = await database().rows(LIST_CODES, merchant_id=merchant_id, before=asked.id, limit=asked.limit)
+    else:
+        rows = await database().rows(
+            LIST_CODES_IN_STATE, merchant_id=merchant_id, before=asked.id, limit=asked.limit, state=state.value
+        )
+    return connect(rows, asked, Code.of, key="code_id")
 
 
 @query(description="All redemptions, newest first.")
 async def redemptions(info: Info, first: First = None, after: After = None) -> Connection[Redemption]:
     """Read a page of redemptions with their codes."""
     asked = page(first, after)
-    rows = await database().rows(LIST_REDEMPTIONS, info.context.viewer.merchant_id, asked.id, asked.limit)
+    rows = await database().rows(
+        LIST_REDEMPTIONS, merchant_id=info.context.viewer.merchant_id, before=asked.id, limit=asked.limit
+    )
     return connect(rows, asked, Redemption.of, key="redemption_id")
 
 

@@ -134,7 +134,7 @@ WITH asked AS (
 ), changed AS (
     SELECT asked.event_id, redeemed.id AS subject_id, redeemed.member_id, NULL::bytea AS reason
     FROM redeemed JOIN asked ON asked.code_id = redeemed.id
-), {raise_wallets(event_type="'code.redeemed'", actor="$11")}
+), {raise_wallets("code.redeemed", actor="$11")}
 SELECT redeemed.id, now() AS redeemed_at, raised.version AS wallet_version, {CHANGE_COLUMNS}
 FROM redeemed LEFT JOIN raised ON raised.member_id = redeemed.member_id
 LEFT JOIN recorded ev ON ev.subject_id = redeemed.id

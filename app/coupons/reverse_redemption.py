@@ -60,7 +60,7 @@ WITH r AS (
     SELECT $1, pool_id, gen_random_uuid(), 0, 1, -1, 0, 0 FROM c
 ), changed AS (
     SELECT $5::uuid AS event_id, r.id AS subject_id, c.member_id, $4::bytea AS reason FROM r LEFT JOIN c ON true
-), {raise_wallets(event_type="'redemption.reversed'", actor="$6")}
+), {raise_wallets("redemption.reversed", actor="$6")}
 SELECT {CHANGE_COLUMNS} FROM recorded ev
 """
 

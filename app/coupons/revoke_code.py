@@ -60,7 +60,7 @@ WITH live AS (
     FROM live
 ), changed AS (
     SELECT $3::uuid AS event_id, id AS subject_id, member_id, $4::bytea AS reason FROM live
-), {raise_wallets(event_type="'code.revoked'", actor="$5")}
+), {raise_wallets("code.revoked", actor="$5")}
 SELECT live.pool_id, p.kind, p.status, {CHANGE_COLUMNS}
 FROM live JOIN pool p ON p.merchant_id = $1 AND p.id = live.pool_id, recorded ev
 """

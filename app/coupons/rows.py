@@ -3,205 +3,294 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from decimal import Decimal
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
 from app.api.context import Role, Viewer
-from app.members.rows import MEMBER_COLUMNS
-from app.storage.database import Row, Statements, database
-
-#: What a statement selects to make a Pool, a Code and a Redemption; the tables are `p`, `c` and `r`.
-POOL_COLUMNS: Final = """
-    p.id AS pool_id, p.name AS pool_name, p.status AS pool_status, p.kind AS pool_kind,
-    p.percent_off AS pool_percent_off, p.amount_off AS pool_amount_off, p.gift_sku AS pool_gift_sku,
-    p.minimum_spend AS pool_minimum_spend, p.maximum_discount AS pool_maximum_discount,
-    p.starts_at AS pool_starts_at, p.ends_at AS pool_ends_at,
-    p.code_lifetime_days AS pool_code_lifetime_days, p.claims_per_member AS pool_claims_per_member,
-    p.stacking AS pool_stacking, p.transferable AS pool_transferable,
-    p.recycle_expired AS pool_recycle_expired, p.fallback_pool_id AS pool_fallback_pool_id,
-    p.created_at AS pool_created_at
-"""
+from app.members.rows import MemberRow
+from app.storage.database import Statements, database
+from app.storage.events import event
+from app.storage.statements import columns, row_of, statement
 
 
-CODE_COLUMNS: Final = """
-    c.id AS code_id, c.state AS code_state, c.ciphertext AS code_ciphertext, c.suffix AS code_suffix,
-    c.matched_by AS code_matched_by, c.allocated_at AS code_allocated_at, c.expires_at AS code_expires_at,
-    c.redeemed_at AS code_redeemed_at
-"""
+@row_of(p="pool")
+class PoolRow(TypedDict):
+    """A pool `p`."""
+
+    pool_id: Annotated[UUID, "p.id"]
+    pool_name: Annotated[str, "p.name"]
+    pool_status: Annotated[str, "p.status"]
+    pool_kind: Annotated[str, "p.kind"]
+    pool_percent_off: Annotated[Decimal | None, "p.percent_off"]
+    pool_amount_off: Annotated[int | None, "p.amount_off"]
+    pool_gift_sku: Annotated[str | None, "p.gift_sku"]
+    pool_minimum_spend: Annotated[int | None, "p.minimum_spend"]
+    pool_maximum_discount: Annotated[int | None, "p.maximum_discount"]
+    pool_starts_at: Annotated[datetime | None, "p.starts_at"]
+    pool_ends_at: Annotated[datetime | None, "p.ends_at"]
+    pool_code_lifetime_days: Annotated[int | None, "p.code_lifetime_days"]
+    pool_claims_per_member: Annotated[int, "p.claims_per_member"]
+    pool_stacking: Annotated[str, "p.stacking"]
+    pool_transferable: Annotated[bool, "p.transferable"]
+    pool_recycle_expired: Annotated[bool, "p.recycle_expired"]
+    pool_fallback_pool_id: Annotated[UUID | None, "p.fallback_pool_id"]
+    pool_created_at: Annotated[datetime, "p.created_at"]
 
 
-REDEMPTION_COLUMNS: Final = """
-    r.id AS redemption_id, r.order_id AS redemption_order_id, r.position AS redemption_position,
-    r.order_amount AS redemption_order_amount, r.base AS redemption_base, r.discount AS redemption_discount,
-    r.currency AS redemption_currency, r.redeemed_at AS redemption_redeemed_at,
-    r.reversed_at AS redemption_reversed_at
-"""
+@row_of(c="code")
+class CodeRow(TypedDict):
+    """A code `c`."""
+
+    code_id: Annotated[UUID, "c.id"]
+    code_state: Annotated[str, "c.state"]
+    code_ciphertext: Annotated[bytes, "c.ciphertext"]
+    code_suffix: Annotated[str, "c.suffix"]
+    code_matched_by: Annotated[str | None, "c.matched_by"]
+    code_allocated_at: Annotated[datetime | None, "c.allocated_at"]
+    code_expires_at: Annotated[datetime | None, "c.expires_at"]
+    code_redeemed_at: Annotated[datetime | None, "c.redeemed_at"]
+    code_member_id: Annotated[UUID | None, "c.member_id"]
 
 
-#: A code with its pool and, where it has one, its owner: everything that a Code can show. Each row is looked up by
-#: its whole key (OFFSET 0 keeps the planner from doing otherwise): a join that was planned before the first ANALYZE
-#: reads all rows of the merchant for each row of the page.
-WHOLE_CODE: Final = f"{CODE_COLUMNS}, {POOL_COLUMNS}, {MEMBER_COLUMNS}"
+@row_of(r="redemption")
+class RedemptionRow(TypedDict):
+    """A redemption `r`; amounts are in minor units of its currency."""
+
+    redemption_id: Annotated[UUID, "r.id"]
+    redemption_order_id: Annotated[str, "r.order_id"]
+    redemption_position: Annotated[int, "r.position"]
+    redemption_order_amount: Annotated[int, "r.order_amount"]
+    redemption_base: Annotated[int, "r.base"]
+    redemption_discount: Annotated[int, "r.discount"]
+    redemption_currency: Annotated[str, "r.currency"]
+    redemption_redeemed_at: Annotated[datetime, "r.redeemed_at"]
+    redemption_reversed_at: Annotated[datetime | None, "r.reversed_at"]
 
 
+@row_of(c="code", p="pool", m="member?", w="wallet?")
+class WholeCodeRow(CodeRow, PoolRow, MemberRow):
+    """A code with its pool and its owner: all that a Code can show.
+
+    The owner's fields are null where `code_member_id` is.
+    """
+
+
+@row_of(r="redemption", c="code", p="pool", m="member?", w="wallet?")
+class WholeRedemptionRow(RedemptionRow, WholeCodeRow):
+    """A redemption with its code."""
+
+
+@row_of(b="code_batch", p="pool")
+class BatchRow(PoolRow):
+    """A batch `b` and its pool."""
+
+    batch_id: Annotated[UUID, "b.id"]
+    batch_size: Annotated[int, "b.size"]
+    batch_created_at: Annotated[datetime, "b.created_at"]
+
+
+@row_of(k="campaign", p="pool")
+class CampaignRow(PoolRow):
+    """A campaign `k` and its pool."""
+
+    campaign_id: Annotated[UUID, "k.id"]
+    campaign_name: Annotated[str, "k.name"]
+    campaign_recipient_count: Annotated[int, "k.recipient_count"]
+    campaign_allocated_count: Annotated[int, "k.allocated_count"]
+    campaign_created_at: Annotated[datetime, "k.created_at"]
+
+
+@row_of(d="delivery", c="code", p="pool", m="member?", w="wallet?")
+class DeliveryRow(WholeCodeRow):
+    """A delivery `d` of a campaign and its code."""
+
+    delivery_recipient: Annotated[bytes | None, "d.recipient"]
+
+
+class StockRow(TypedDict):
+    """How many codes of a pool are in each state."""
+
+    pool_id: UUID
+    available: int
+    allocated: int
+    redeemed: int
+    expired: int
+    revoked: int
+
+
+#: Continues a FROM that has a code `c`: its pool, and its owner if it has one. Each row is looked up by its whole key
+#: (OFFSET 0 keeps the planner from doing otherwise): a join that was planned before the first ANALYZE reads all rows of
+#: the merchant for each row of the page.
 JOIN_CODE: Final = """
-    CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = $1 AND id = c.pool_id OFFSET 0) p
-    LEFT JOIN LATERAL (SELECT * FROM member WHERE merchant_id = $1 AND id = c.member_id OFFSET 0) m ON true
-    LEFT JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = $1 AND member_id = c.member_id OFFSET 0) w ON true
+    CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = c.pool_id OFFSET 0) p
+    LEFT JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = c.member_id OFFSET 0) m ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = c.member_id OFFSET 0
+    ) w ON true
 """
-
-
 CODE_OF_REDEMPTION: Final = (
-    "CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = $1 AND id = r.code_id OFFSET 0) c"
+    "CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = r.code_id OFFSET 0) c"
 )
-
-
 #: Whether the pool `p` issues and honours codes now; `rules.is_open` is the same in Python.
 IS_OPEN: Final = """
     (p.status = 'ACTIVE' AND (p.starts_at IS NULL OR p.starts_at <= now()) AND (p.ends_at IS NULL OR now() < p.ends_at))
 """
-
-
-#: The reward that a pool backs while it is offered (the newest of several): its codes are had for points then.
+#: The reward that a pool backs while it is offered (the newest of several): its codes cost points then.
 REWARD_OF_POOL: Final = """
-    (SELECT id FROM reward WHERE reward.merchant_id = $1 AND reward.pool_id = {} AND active ORDER BY id DESC LIMIT 1)
+    (SELECT id FROM reward
+     WHERE reward.merchant_id = :merchant_id AND reward.pool_id = {} AND active ORDER BY id DESC LIMIT 1)
 """
-
-
 BACKS_REWARD: Final = f"EXISTS {REWARD_OF_POOL.format('p.id')}"
 
+_POOL: Final = columns(PoolRow)
+POOL_COLUMNS: Final = _POOL
+CODE_COLUMNS: Final = columns(CodeRow)
+WHOLE_CODE: Final = columns(WholeCodeRow)
+REDEMPTION_COLUMNS: Final = columns(RedemptionRow)
+_CODE: Final = columns(WholeCodeRow)
+_REDEMPTION: Final = columns(WholeRedemptionRow)
 
-FIND_POOL: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2"
-
-
-LIST_POOLS: Final = f"""
-SELECT {POOL_COLUMNS} FROM pool p
-WHERE p.merchant_id = $1 AND p.id < $2 AND ($4::text IS NULL OR p.status = $4)
-ORDER BY p.id DESC LIMIT $3
-"""
-
-
-STOCK_OF_POOLS: Final = """
+FIND_POOL: Final = statement(
+    PoolRow, f"SELECT {_POOL} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id"
+)
+LIST_POOLS: Final = statement(
+    PoolRow,
+    f"""
+SELECT {_POOL} FROM pool p
+WHERE p.merchant_id = :merchant_id AND p.id < :before AND (:status::text IS NULL OR p.status = :status)
+ORDER BY p.id DESC LIMIT :limit
+""",
+)
+STOCK_OF_POOLS: Final = statement(
+    StockRow,
+    """
 SELECT pool_id, sum(available)::int AS available, sum(allocated)::int AS allocated,
     sum(redeemed)::int AS redeemed, sum(expired)::int AS expired, sum(revoked)::int AS revoked
-FROM stock_change WHERE merchant_id = $1 AND pool_id = ANY($2) GROUP BY pool_id
-"""
-
-
-POOLS_BY_ID: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = ANY($2::uuid[])"
-
-
-FIND_CODE: Final = f"""
-SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
-WHERE c.merchant_id = $1 AND c.id = $2 AND ($3::uuid IS NULL OR c.member_id = $3)
-"""
-
-
-LIST_CODES: Final = f"""
-SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
-WHERE c.merchant_id = $1 AND c.id < $2 ORDER BY c.id DESC LIMIT $3
-"""
-
-
+FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = ANY(:pool_ids) GROUP BY pool_id
+""",
+)
+POOLS_BY_ID: Final = statement(
+    PoolRow, f"SELECT {_POOL} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = ANY(:pool_ids::uuid[])"
+)
+#: Of one member only, or of anybody's where `member_id` is null.
+FIND_CODE: Final = statement(
+    WholeCodeRow,
+    f"""
+SELECT {_CODE} FROM code c {JOIN_CODE}
+WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND (:member_id::uuid IS NULL OR c.member_id = :member_id)
+""",
+)
+LIST_CODES: Final = statement(
+    WholeCodeRow,
+    f"""
+SELECT {_CODE} FROM code c {JOIN_CODE}
+WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :limit
+""",
+)
 # The index ends in (pool_id, state, id): asking each pool for its newest codes in a state, and merging, never
 # sorts more than a page per pool.
-LIST_CODES_IN_STATE: Final = f"""
+LIST_CODES_IN_STATE: Final = statement(
+    WholeCodeRow,
+    f"""
 WITH page AS (
     SELECT each.id FROM pool p CROSS JOIN LATERAL (
         SELECT id FROM code
-        WHERE merchant_id = $1 AND pool_id = p.id AND state = $4 AND id < $2 ORDER BY id DESC LIMIT $3
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = :state AND id < :before
+        ORDER BY id DESC LIMIT :limit
     ) each
-    WHERE p.merchant_id = $1 ORDER BY each.id DESC LIMIT $3
+    WHERE p.merchant_id = :merchant_id ORDER BY each.id DESC LIMIT :limit
 )
-SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
-WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(SELECT id FROM page))
+SELECT {_CODE} FROM code c {JOIN_CODE}
+WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT id FROM page))
 ORDER BY c.id DESC
-"""
-
-
-CODES_OF_POOLS: Final = f"""
+""",
+)
+CODES_OF_POOLS: Final = statement(
+    WholeCodeRow,
+    f"""
 WITH page AS (
-    SELECT newest.id FROM unnest($2::uuid[]) AS asked (pool_id) CROSS JOIN LATERAL (
-        SELECT each.id FROM unnest($5::text[]) AS wanted (state) CROSS JOIN LATERAL (
+    SELECT newest.id FROM unnest(:pool_ids::uuid[]) AS asked (pool_id) CROSS JOIN LATERAL (
+        SELECT each.id FROM unnest(:states::text[]) AS wanted (state) CROSS JOIN LATERAL (
             SELECT id FROM code
-            WHERE merchant_id = $1 AND pool_id = asked.pool_id AND state = wanted.state AND id < $3
-            ORDER BY id DESC LIMIT $4
+            WHERE merchant_id = :merchant_id AND pool_id = asked.pool_id AND state = wanted.state AND id < :before
+            ORDER BY id DESC LIMIT :limit
         ) each
-        ORDER BY each.id DESC LIMIT $4
+        ORDER BY each.id DESC LIMIT :limit
     ) newest
 )
-SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
-WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(SELECT id FROM page))
+SELECT {_CODE} FROM code c {JOIN_CODE}
+WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT id FROM page))
 ORDER BY c.id DESC
-"""
-
-
-CODES_OF_MEMBERS: Final = f"""
+""",
+)
+CODES_OF_MEMBERS: Final = statement(
+    WholeCodeRow,
+    f"""
 WITH page AS (
-    SELECT newest.id FROM unnest($2::uuid[]) AS asked (member_id) CROSS JOIN LATERAL (
+    SELECT newest.id FROM unnest(:member_ids::uuid[]) AS asked (member_id) CROSS JOIN LATERAL (
         SELECT id FROM code
-        WHERE merchant_id = $1 AND member_id = asked.member_id AND ($6::text IS NULL OR state = $6)
-            AND (allocated_at, id) < ($3, $4)
-        ORDER BY allocated_at DESC, id DESC LIMIT $5
+        WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND (:state::text IS NULL OR state = :state)
+            AND (allocated_at, id) < (:instant, :before)
+        ORDER BY allocated_at DESC, id DESC LIMIT :limit
     ) newest
 )
-SELECT {WHOLE_CODE} FROM code c {JOIN_CODE}
-WHERE c.merchant_id = $1 AND c.id = ANY(ARRAY(SELECT id FROM page))
+SELECT {_CODE} FROM code c {JOIN_CODE}
+WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT id FROM page))
 ORDER BY c.allocated_at DESC, c.id DESC
-"""
-
-
-FIND_REDEMPTION: Final = f"""
-SELECT {REDEMPTION_COLUMNS}, {WHOLE_CODE}
-FROM redemption r {CODE_OF_REDEMPTION} {JOIN_CODE}
-WHERE r.merchant_id = $1 AND r.id = $2
-"""
-
-
-LIST_REDEMPTIONS: Final = f"""
-SELECT {REDEMPTION_COLUMNS}, {WHOLE_CODE}
-FROM redemption r {CODE_OF_REDEMPTION} {JOIN_CODE}
-WHERE r.merchant_id = $1 AND r.id < $2 ORDER BY r.id DESC LIMIT $3
-"""
-
-
-FIND_BATCH: Final = f"""
-SELECT b.id AS batch_id, b.size AS batch_size, b.created_at AS batch_created_at, {POOL_COLUMNS}
+""",
+)
+FIND_REDEMPTION: Final = statement(
+    WholeRedemptionRow,
+    f"""
+SELECT {_REDEMPTION} FROM redemption r {CODE_OF_REDEMPTION} {JOIN_CODE}
+WHERE r.merchant_id = :merchant_id AND r.id = :redemption_id
+""",
+)
+LIST_REDEMPTIONS: Final = statement(
+    WholeRedemptionRow,
+    f"""
+SELECT {_REDEMPTION} FROM redemption r {CODE_OF_REDEMPTION} {JOIN_CODE}
+WHERE r.merchant_id = :merchant_id AND r.id < :before ORDER BY r.id DESC LIMIT :limit
+""",
+)
+FIND_BATCH: Final = statement(
+    BatchRow,
+    f"""
+SELECT {columns(BatchRow)}
 FROM code_batch b JOIN pool p ON p.merchant_id = b.merchant_id AND p.id = b.pool_id
-WHERE b.merchant_id = $1 AND b.id = $2
-"""
-
-
-FIND_CAMPAIGN: Final = f"""
-SELECT k.id AS campaign_id, k.name AS campaign_name, k.recipient_count AS campaign_recipient_count,
-    k.allocated_count AS campaign_allocated_count, k.created_at AS campaign_created_at, {POOL_COLUMNS}
+WHERE b.merchant_id = :merchant_id AND b.id = :batch_id
+""",
+)
+FIND_CAMPAIGN: Final = statement(
+    CampaignRow,
+    f"""
+SELECT {columns(CampaignRow)}
 FROM campaign k JOIN pool p ON p.merchant_id = k.merchant_id AND p.id = k.pool_id
-WHERE k.merchant_id = $1 AND k.id = $2
-"""
-
-
-# The event is written by the statement that reads the codes: no page is read off the record.
-DELIVERIES: Final = f"""
+WHERE k.merchant_id = :merchant_id AND k.id = :campaign_id
+""",
+)
+# The statement that reads the codes writes the event: no page is read off the record.
+DELIVERIES: Final = statement(
+    DeliveryRow,
+    f"""
 WITH recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    VALUES ($1, $5, 'campaign.deliveries_read', $2, $6, now()) RETURNING subject_id
+    {event("campaign.deliveries_read", subject=":campaign_id")} RETURNING subject_id
 ), page AS (
     SELECT * FROM delivery
-    WHERE merchant_id = $1 AND campaign_id = (SELECT subject_id FROM recorded) AND code_id < $3
-    ORDER BY code_id DESC LIMIT $4
+    WHERE merchant_id = :merchant_id AND campaign_id = (SELECT subject_id FROM recorded) AND code_id < :before
+    ORDER BY code_id DESC LIMIT :limit
 )
-SELECT d.recipient AS delivery_recipient, {WHOLE_CODE}
+SELECT {columns(DeliveryRow)}
 FROM page d
-CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = $1 AND id = d.code_id OFFSET 0) c {JOIN_CODE}
+CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = d.code_id OFFSET 0) c {JOIN_CODE}
 ORDER BY d.code_id DESC
-"""
+""",
+)
 
 
-Rows = list[Row]
-
-
-async def find_pool(viewer: Viewer, node_id: str) -> Row | None:
+async def find_pool(viewer: Viewer, node_id: str) -> PoolRow | None:
     """Return the pool behind an id; members reach pools through their codes only."""
     pool_id = ids.decode("pool", node_id)
     if pool_id is None or viewer.role is Role.MEMBER:
@@ -209,65 +298,81 @@ async def find_pool(viewer: Viewer, node_id: str) -> Row | None:
     return await pool_row(database(), viewer, pool_id)
 
 
-async def pool_row(where: Statements, viewer: Viewer, pool_id: UUID) -> Row | None:
+async def pool_row(where: Statements, viewer: Viewer, pool_id: UUID) -> PoolRow | None:
     """Return a pool of the viewer's merchant, read in a transaction or outside one."""
-    return await where.row(FIND_POOL, viewer.merchant_id, pool_id)
+    return await where.row(FIND_POOL, merchant_id=viewer.merchant_id, pool_id=pool_id)
 
 
-async def pools_by_id(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, Row]:
+async def pools_by_id(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, PoolRow]:
     """Return the rows of pools that exist."""
-    rows = await database().rows(POOLS_BY_ID, viewer.merchant_id, pool_ids)
+    rows = await database().rows(POOLS_BY_ID, merchant_id=viewer.merchant_id, pool_ids=pool_ids)
     return {row["pool_id"]: row for row in rows}
 
 
-async def find_code(viewer: Viewer, node_id: str) -> Row | None:
+async def find_code(viewer: Viewer, node_id: str) -> WholeCodeRow | None:
     """Return the code behind an id; a member sees its own only."""
     code_id = ids.decode("code", node_id)
     if code_id is None:
         return None
-    return await database().row(FIND_CODE, viewer.merchant_id, code_id, viewer.member_id)
+    return await database().row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=code_id, member_id=viewer.member_id)
 
 
-async def find_redemption(viewer: Viewer, node_id: str) -> Row | None:
+async def find_redemption(viewer: Viewer, node_id: str) -> WholeRedemptionRow | None:
     """Return the redemption behind an id; not for members."""
     redemption_id = ids.decode("redemption", node_id)
     if redemption_id is None or viewer.role is Role.MEMBER:
         return None
-    return await database().row(FIND_REDEMPTION, viewer.merchant_id, redemption_id)
+    return await database().row(FIND_REDEMPTION, merchant_id=viewer.merchant_id, redemption_id=redemption_id)
 
 
-async def find_batch(viewer: Viewer, node_id: str) -> Row | None:
+async def find_batch(viewer: Viewer, node_id: str) -> BatchRow | None:
     """Return the batch behind an id; not for members."""
     batch_id = ids.decode("batch", node_id)
     if batch_id is None or viewer.role is Role.MEMBER:
         return None
-    return await database().row(FIND_BATCH, viewer.merchant_id, batch_id)
+    return await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
 
 
 async def codes_by_pool(
     viewer: Viewer, pool_ids: list[UUID], before: UUID, limit: int, states: tuple[str, ...]
-) -> Mapping[UUID, Rows]:
-    rows = await database().rows(CODES_OF_POOLS, viewer.merchant_id, pool_ids, before, limit, list(states))
-    return _grouped(rows, "pool_id")
+) -> Mapping[UUID, list[WholeCodeRow]]:
+    """Return the newest codes of each pool, those after `before`, at most `limit` of each."""
+    rows = await database().rows(
+        CODES_OF_POOLS,
+        merchant_id=viewer.merchant_id,
+        pool_ids=pool_ids,
+        before=before,
+        limit=limit,
+        states=list(states),
+    )
+    grouped: defaultdict[UUID, list[WholeCodeRow]] = defaultdict(list)
+    for row in rows:
+        grouped[row["pool_id"]].append(row)
+    return grouped
 
 
 async def codes_by_member(
     viewer: Viewer, member_ids: list[UUID], instant: datetime, before: UUID, limit: int, state: str | None
-) -> Mapping[UUID, Rows]:
-    arguments = (viewer.merchant_id, member_ids, instant, before, limit, state)
-    return _grouped(await database().rows(CODES_OF_MEMBERS, *arguments), "member_id")
+) -> Mapping[UUID, list[WholeCodeRow]]:
+    """Return the codes last allocated to each member, those after (`instant`, `before`), at most `limit` of each."""
+    rows = await database().rows(
+        CODES_OF_MEMBERS,
+        merchant_id=viewer.merchant_id,
+        member_ids=member_ids,
+        instant=instant,
+        before=before,
+        limit=limit,
+        state=state,
+    )
+    grouped: defaultdict[UUID, list[WholeCodeRow]] = defaultdict(list)
+    for row in rows:
+        grouped[row["member_id"]].append(row)
+    return grouped
 
 
-async def find_campaign(viewer: Viewer, node_id: str) -> Row | None:
+async def find_campaign(viewer: Viewer, node_id: str) -> CampaignRow | None:
     """Return the campaign behind an id; not for members."""
     campaign_id = ids.decode("campaign", node_id)
     if campaign_id is None or viewer.role is Role.MEMBER:
         return None
-    return await database().row(FIND_CAMPAIGN, viewer.merchant_id, campaign_id)
-
-
-def _grouped(rows: list[Any], column: str) -> Mapping[UUID, Rows]:
-    grouped: defaultdict[UUID, Rows] = defaultdict(list)
-    for row in rows:
-        grouped[row[column]].append(row)
-    return grouped
+    return await database().row(FIND_CAMPAIGN, merchant_id=viewer.merchant_id, campaign_id=campaign_id)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 import strawberry
@@ -15,11 +15,26 @@ from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import BigInt, described
 from app.coupons import code_text
-from app.coupons.rows import DELIVERIES, STOCK_OF_POOLS, codes_by_pool, pools_by_id
+from app.coupons.rows import (
+    DELIVERIES,
+    STOCK_OF_POOLS,
+    BatchRow,
+    CampaignRow,
+    CodeRow,
+    DeliveryRow,
+    PoolRow,
+    StockRow,
+    WholeCodeRow,
+    WholeRedemptionRow,
+    codes_by_pool,
+    pools_by_id,
+)
 from app.coupons.rules import TRANSITIONS
 from app.members.types import Member
 from app.merchants.tenants import decrypted
-from app.storage.database import Row, database
+from app.storage.database import database
+from app.storage.events import WALLET_EVENTS
+from app.storage.wallet_versions import ChangeRow
 
 
 @strawberry.enum(description="Where a pool is in its life: DRAFT → ACTIVE ⇄ PAUSED, and from these two ARCHIVED.")
@@ -84,11 +99,34 @@ class PoolStock:
     revoked: int = strawberry.field(description="Codes that were taken back.")
 
 
+async def stock_of_pools(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, PoolStock]:
+    """Return the exact stock of pools: the sum of what every change did to it."""
+    rows = await database().rows(STOCK_OF_POOLS, merchant_id=viewer.merchant_id, pool_ids=pool_ids)
+    stocks = {row["pool_id"]: _stock(row) for row in rows}
+    return {
+        pool_id: stocks.get(pool_id) or PoolStock(total=0, available=0, allocated=0, redeemed=0, expired=0, revoked=0)
+        for pool_id in pool_ids
+    }
+
+
+def _stock(row: StockRow) -> PoolStock:
+    available, allocated, redeemed = row["available"], row["allocated"], row["redeemed"]
+    expired, revoked = row["expired"], row["revoked"]
+    return PoolStock(
+        total=available + allocated + redeemed + expired + revoked,
+        available=available,
+        allocated=allocated,
+        redeemed=redeemed,
+        expired=expired,
+        revoked=revoked,
+    )
+
+
 @strawberry.type(description="The terms under which codes are issued and honoured, and the codes.")
 class Pool(Node):
     """A pool; amounts are in the merchant's currency."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[PoolRow]
     name: str = strawberry.field(description="Its name.")
     status: PoolStatus = strawberry.field(description="Where it is in its life.")
     kind: CodeKind = strawberry.field(description="What its codes give.")
@@ -105,8 +143,8 @@ class Pool(Node):
     created_at: datetime = strawberry.field(description="When it was created.")
 
     @classmethod
-    def of(cls, row: Row) -> "Pool":
-        """Return the pool of a row of POOL_COLUMNS."""
+    def of(cls, row: PoolRow) -> "Pool":
+        """Return the pool of a row."""
         return cls(
             id=strawberry.ID(ids.encode("pool", row["pool_id"])),
             row=row,
@@ -138,17 +176,17 @@ class Pool(Node):
     @field(description="What an AMOUNT code takes off.")
     def amount_off(self, info: Info) -> Money | None:
         """Return the amount in the merchant's currency."""
-        return self._money(info, "pool_amount_off")
+        return money(self.row["pool_amount_off"], info.context.viewer.tenant.currency)
 
     @field(description="What an order must be worth before discounts.")
     def minimum_spend(self, info: Info) -> Money | None:
         """Return the amount in the merchant's currency."""
-        return self._money(info, "pool_minimum_spend")
+        return money(self.row["pool_minimum_spend"], info.context.viewer.tenant.currency)
 
     @field(description="The most that a PERCENT code takes off.")
     def maximum_discount(self, info: Info) -> Money | None:
         """Return the amount in the merchant's currency."""
-        return self._money(info, "pool_maximum_discount")
+        return money(self.row["pool_maximum_discount"], info.context.viewer.tenant.currency)
 
     @guarded("Pool.fallbackPool", description="The pool that serves claims once this one is empty.")
     async def fallback_pool(self, info: Info) -> "Pool | None":
@@ -172,10 +210,10 @@ class Pool(Node):
     ) -> Connection["Code"]:
         """Read the codes of all pools of this page together."""
 
-        return await codes_of_pools(info, self.row["pool_id"], first, after, state)
-
-    def _money(self, info: Info, column: str) -> Money | None:
-        return money(self.row[column], info.context.viewer.tenant.currency)
+        asked = page(first, after)
+        states = tuple(each.value for each in CodeState) if state is None else (state.value,)
+        rows = await info.context.load(codes_by_pool, self.row["pool_id"], asked.id, asked.limit, states)
+        return connect(rows, asked, Code.of, key="code_id")
 
 
 @strawberry.type(description="Codes that came into being together, all or none.")
@@ -187,8 +225,8 @@ class CodeBatch(Node):
     created_at: datetime = strawberry.field(description="When they were generated.")
 
     @classmethod
-    def of(cls, row: Row) -> "CodeBatch":
-        """Return the batch of a row with POOL_COLUMNS."""
+    def of(cls, row: BatchRow) -> "CodeBatch":
+        """Return the batch of a row."""
         return cls(
             id=strawberry.ID(ids.encode("batch", row["batch_id"])),
             pool=Pool.of(row),
@@ -201,7 +239,8 @@ class CodeBatch(Node):
 class Code(Node):
     """A code; `revealed` is set where this answer may show the text."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[WholeCodeRow]
+    as_of: strawberry.Private[ChangeRow | None]
     revealed: strawberry.Private[bool]
     state: CodeState = strawberry.field(description="Where it is in its life.")
     matched_by: OwnershipMatch | None = strawberry.field(description="What binds it to its owner.")
@@ -210,18 +249,23 @@ class Code(Node):
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
 
     @classmethod
-    def of(cls, row: Row, *, revealed: bool = False) -> "Code":
-        """Return the code of a row of CODE_COLUMNS, POOL_COLUMNS and, where it has an owner, MEMBER_COLUMNS."""
+    def of(cls, row: WholeCodeRow, *, as_of: ChangeRow | None = None, revealed: bool = False) -> "Code":
+        """Return the code of a row, as a change to it left it if one is given."""
         matched_by = row["code_matched_by"]
+        state, redeemed_at = row["code_state"], row["code_redeemed_at"]
+        if as_of is not None:
+            state = WALLET_EVENTS.get(as_of["event_type"]) or state
+            redeemed_at = _redeemed_at(row, state, as_of)
         return cls(
             id=strawberry.ID(ids.encode("code", row["code_id"])),
             row=row,
+            as_of=as_of,
             revealed=revealed,
-            state=CodeState(row["code_state"]),
+            state=CodeState(state),
             matched_by=None if matched_by is None else OwnershipMatch(matched_by),
             allocated_at=row["code_allocated_at"],
             expires_at=row["code_expires_at"],
-            redeemed_at=row["code_redeemed_at"],
+            redeemed_at=redeemed_at,
         )
 
     @field(description="The pool whose terms it carries.")
@@ -240,7 +284,7 @@ class Code(Node):
     async def text(self, info: Info) -> str | None:
         """Decrypt the text where this viewer or this answer may show it."""
         viewer = info.context.viewer
-        owner: UUID | None = self.row["member_id"]
+        owner = self.row["code_member_id"]
         if not self.revealed and (owner is None or owner != viewer.member_id):
             return None
         return await decrypted(viewer.tenant, self.row["code_id"], "code", self.row["code_ciphertext"])
@@ -248,7 +292,14 @@ class Code(Node):
     @field(description="Whose it is; null while it is nobody's.")
     def owner(self) -> Member | None:
         """The statement that read the code read the owner."""
-        return None if self.row["member_id"] is None else Member.of(self.row)
+        return None if self.row["code_member_id"] is None else Member.of(self.row, as_of=self.as_of)
+
+
+def _redeemed_at(row: CodeRow, state: str, change: ChangeRow) -> datetime | None:
+    """Return when a code was spent that is spent after this change."""
+    if change["event_type"] == "code.redeemed":
+        return change["event_occurred_at"]
+    return row["code_redeemed_at"] if state == "REDEEMED" else None
 
 
 @strawberry.type(description="A code honoured on an order.")
@@ -265,20 +316,20 @@ class Redemption(Node):
     reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")
 
     @classmethod
-    def of(cls, row: Row) -> "Redemption":
-        """Return the redemption of a row of REDEMPTION_COLUMNS and all that a Code needs."""
+    def of(cls, row: WholeRedemptionRow) -> "Redemption":
+        """Return the redemption of a row."""
 
-        def amount(column: str) -> Money:
-            return Money(amount_minor=BigInt(row[f"redemption_{column}"]), currency=row["redemption_currency"])
+        def amount(minor: int) -> Money:
+            return Money(amount_minor=BigInt(minor), currency=row["redemption_currency"])
 
         return cls(
             id=strawberry.ID(ids.encode("redemption", row["redemption_id"])),
             code=Code.of(row),
             order_id=row["redemption_order_id"],
             position=row["redemption_position"],
-            order_amount=amount("order_amount"),
-            base=amount("base"),
-            discount=amount("discount"),
+            order_amount=amount(row["redemption_order_amount"]),
+            base=amount(row["redemption_base"]),
+            discount=amount(row["redemption_discount"]),
             redeemed_at=row["redemption_redeemed_at"],
             reversed_at=row["redemption_reversed_at"],
         )
@@ -298,8 +349,8 @@ class Campaign(Node):
     campaign_id: strawberry.Private[UUID]
 
     @classmethod
-    def of(cls, row: Row) -> "Campaign":
-        """Return the campaign of a row of FIND_CAMPAIGN."""
+    def of(cls, row: CampaignRow) -> "Campaign":
+        """Return the campaign of a row."""
         return cls(
             id=strawberry.ID(ids.encode("campaign", row["campaign_id"])),
             name=row["campaign_name"],
@@ -318,7 +369,17 @@ class Campaign(Node):
     async def deliveries(self, info: Info, first: First = None, after: After = None) -> Connection["Delivery"]:
         """Record, then read a page."""
 
-        return await deliveries_of_campaign(info, self.campaign_id, first, after)
+        asked, viewer = page(first, after), info.context.viewer
+        rows = await database().rows(
+            DELIVERIES,
+            merchant_id=viewer.merchant_id,
+            campaign_id=self.campaign_id,
+            before=asked.id,
+            limit=asked.limit,
+            event_id=ids.new(),
+            actor=viewer.actor,
+        )
+        return connect(rows, asked, Delivery.of, key="code_id")
 
 
 @strawberry.type(description="A campaign's code and whom it goes to.")
@@ -326,11 +387,11 @@ class Delivery:
     """One of a campaign's deliveries."""
 
     code: Code = strawberry.field(description="The code, with its text.")
-    row: strawberry.Private[Row]
+    row: strawberry.Private[DeliveryRow]
 
     @classmethod
-    def of(cls, row: Row) -> "Delivery":
-        """Return the delivery of a row of DELIVERIES."""
+    def of(cls, row: DeliveryRow) -> "Delivery":
+        """Return the delivery of a row."""
         return cls(code=Code.of(row, revealed=True), row=row)
 
     @field(
@@ -342,40 +403,6 @@ class Delivery:
         tenant, row = info.context.viewer.tenant, self.row
         if row["delivery_recipient"] is not None:
             return await decrypted(tenant, row["code_id"], "recipient", row["delivery_recipient"])
-        if row["member_email_verified"]:
+        if row["member_email_verified"] and row["member_email"] is not None:
             return await decrypted(tenant, row["member_id"], "email", row["member_email"])
         return ids.encode("member", row["member_id"])
-
-
-_STATES: Final = [state.value for state in CodeState]
-
-
-async def stock_of_pools(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, PoolStock]:
-    """Return the exact stock of pools: the sum of what every change did to it."""
-    rows = await database().rows(STOCK_OF_POOLS, viewer.merchant_id, pool_ids)
-    stocks = {row["pool_id"]: {state.lower(): row[state.lower()] for state in _STATES} for row in rows}
-    nothing = {state.lower(): 0 for state in _STATES}
-    return {
-        pool_id: PoolStock(total=sum(counts.values()), **counts)
-        for pool_id, counts in ((pool_id, stocks.get(pool_id, nothing)) for pool_id in pool_ids)
-    }
-
-
-async def codes_of_pools(
-    info: Info, pool_id: UUID, first: int | None, after: str | None, state: CodeState | None
-) -> Connection[Code]:
-    """Return a page of a pool's codes, newest first, read together with those of its siblings."""
-    asked = page(first, after)
-    states = _STATES if state is None else [state.value]
-    rows = await info.context.load(codes_by_pool, pool_id, asked.id, asked.limit, tuple(states))
-    return connect(rows, asked, Code.of, key="code_id")
-
-
-async def deliveries_of_campaign(
-    info: Info, campaign_id: UUID, first: int | None, after: str | None
-) -> Connection[Delivery]:
-    """Return a page of a campaign's deliveries, and put on record who read it."""
-    asked = page(first, after)
-    viewer = info.context.viewer
-    arguments = (viewer.merchant_id, campaign_id, asked.id, asked.limit, ids.new(), viewer.actor)
-    return connect(await database().rows(DELIVERIES, *arguments), asked, Delivery.of, key="code_id")

@@ -18,5 +18,5 @@ async def member(info: Info, id: Id) -> Member | None:
 async def members(info: Info, first: First = None, after: After = None) -> Connection[Member]:
     """Read a page of members with their wallets."""
     asked = page(first, after)
-    rows = await database().rows(LIST, info.context.viewer.merchant_id, asked.id, asked.limit)
+    rows = await database().rows(LIST, merchant_id=info.context.viewer.merchant_id, before=asked.id, limit=asked.limit)
     return connect(rows, asked, Member.of, key="member_id")

@@ -11,8 +11,9 @@ from app.api.access import require_own
 from app.api.context import Role
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
+from app.members.rows import MemberRow
 from app.merchants.tenants import decrypted
-from app.storage.database import Row
+from app.storage.wallet_versions import ChangeRow
 
 if TYPE_CHECKING:
     from app.referrals.types import Referral
@@ -40,18 +41,20 @@ def mask_email(address: str) -> str:
 class Member(Node):
     """A member; name and address are decrypted when they are asked for."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[MemberRow]
+    as_of: strawberry.Private[ChangeRow | None]
     external_id: str | None = strawberry.field(description="The store's own id for this member.")
     email_verified: bool = strawberry.field(description="Whether the address is known to be the member's.")
     source: MemberSource = strawberry.field(description="Where the record came from.")
     joined_at: datetime = strawberry.field(description="When the member was enrolled.")
 
     @classmethod
-    def of(cls, row: Row) -> "Member":
-        """Return the member of a row of MEMBER_COLUMNS."""
+    def of(cls, row: MemberRow, *, as_of: ChangeRow | None = None) -> "Member":
+        """Return the member of a row, its wallet as a change left it if one is given."""
         return cls(
             id=strawberry.ID(ids.encode("member", row["member_id"])),
             row=row,
+            as_of=as_of,
             external_id=row["member_external_id"],
             email_verified=row["member_email_verified"],
             source=MemberSource(row["member_source"]),
@@ -61,13 +64,13 @@ class Member(Node):
     @field(description="The name to greet the member by; an ANALYST sees its first letter.")
     async def display_name(self, info: Info) -> str | None:
         """Decrypt the name."""
-        name = await self._decrypt(info, "display_name")
+        name = await self._decrypt(info, "display_name", self.row["member_display_name"])
         return f"{name[:1]}•••" if name is not None and info.context.viewer.role is Role.ANALYST else name
 
     @field(description="The address with only its first letter and its domain readable.")
     async def masked_email(self, info: Info) -> str | None:
         """Decrypt the address and mask it."""
-        address = await self._decrypt(info, "email")
+        address = await self._decrypt(info, "email", self.row["member_email"])
         return None if address is None else mask_email(address)
 
     @field(description="The member's wallet. To a member its own only.")
@@ -76,7 +79,7 @@ class Member(Node):
         from app.wallets.types import Wallet  # noqa: PLC0415  (a member shows its wallet, and a wallet its member)
 
         require_own(info.context.viewer, "Member.wallet", self.row["member_id"])
-        return Wallet.of(self.row)
+        return Wallet.of(self.row, as_of=self.as_of)
 
     @field(description="The referral that brought the member; null for others, and while it is held for review.")
     async def referred_by(self, info: Info) -> Annotated["Referral", strawberry.lazy("app.referrals.types")] | None:
@@ -85,8 +88,7 @@ class Member(Node):
 
         return await referral_of_member(info, self.row["member_id"])
 
-    async def _decrypt(self, info: Info, column: str) -> str | None:
-        ciphertext = self.row[f"member_{column}"]
+    async def _decrypt(self, info: Info, column: str, ciphertext: bytes | None) -> str | None:
         if ciphertext is None:
             return None
         return await decrypted(info.context.viewer.tenant, self.row["member_id"], column, ciphertext)

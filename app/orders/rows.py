@@ -1,6 +1,7 @@
 """What statements select of purchases, and what reads them."""
 
-from typing import Final
+from datetime import datetime
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
@@ -10,12 +11,25 @@ from app.points.rows import (
     JOIN_MEMBER,
 )
 from app.storage.database import Row, database
+from app.storage.statements import columns, row_of
 
-PURCHASE_COLUMNS: Final = """
-    b.id AS purchase_id, b.source AS purchase_source, b.order_id AS purchase_order_id, b.amount AS purchase_amount,
-    b.currency AS purchase_currency, b.points AS purchase_points, b.occurred_at AS purchase_occurred_at,
-    b.recorded_at AS purchase_recorded_at, b.reversed_at AS purchase_reversed_at
-"""
+
+@row_of(b="purchase")
+class PurchaseRow(TypedDict):
+    """A purchase `b`; the amount is in minor units of its currency."""
+
+    purchase_id: Annotated[UUID, "b.id"]
+    purchase_source: Annotated[str, "b.source"]
+    purchase_order_id: Annotated[str, "b.order_id"]
+    purchase_amount: Annotated[int, "b.amount"]
+    purchase_currency: Annotated[str, "b.currency"]
+    purchase_points: Annotated[int, "b.points"]
+    purchase_occurred_at: Annotated[datetime, "b.occurred_at"]
+    purchase_recorded_at: Annotated[datetime, "b.recorded_at"]
+    purchase_reversed_at: Annotated[datetime | None, "b.reversed_at"]
+
+
+PURCHASE_COLUMNS: Final = columns(PurchaseRow)
 
 
 FIND_PURCHASE: Final = f"""

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
@@ -11,22 +11,49 @@ from app.api.context import Role, Viewer
 from app.coupons.rows import FIND_CODE
 from app.members.rows import MEMBER_COLUMNS
 from app.storage.database import Row, Statements, database
-
-#: What a statement selects to make a PointsEntry, a Purchase, a Reward and a RewardRedemption; the tables are `e`,
-#: `b` (bought), `w` and `m` for the member, `a` (award) and `x` (exchange).
-ENTRY_COLUMNS: Final = """
-    e.id AS entry_id, e.amount AS entry_amount, e.balance_after AS entry_balance_after, e.reason AS entry_reason,
-    e.reference AS entry_reference, e.expires_at AS entry_expires_at, e.created_at AS entry_created_at
-"""
+from app.storage.statements import columns, row_of
 
 
-REWARD_COLUMNS: Final = """
-    a.id AS reward_id, a.name AS reward_name, a.cost AS reward_cost, a.stock AS reward_stock,
-    a.pool_id AS reward_pool_id, a.active AS reward_active
-"""
+@row_of(e="points_entry")
+class EntryRow(TypedDict):
+    """An entry `e` of the ledger."""
+
+    entry_id: Annotated[UUID, "e.id"]
+    entry_amount: Annotated[int, "e.amount"]
+    entry_balance_after: Annotated[int, "e.balance_after"]
+    entry_reason: Annotated[str, "e.reason"]
+    entry_reference: Annotated[str | None, "e.reference"]
+    entry_expires_at: Annotated[datetime | None, "e.expires_at"]
+    entry_created_at: Annotated[datetime, "e.created_at"]
 
 
-REWARD_REDEMPTION_COLUMNS: Final = "x.id AS exchange_id, x.created_at AS exchange_created_at"
+ENTRY_COLUMNS: Final = columns(EntryRow)
+
+
+@row_of(a="reward")
+class RewardRow(TypedDict):
+    """A reward `a`."""
+
+    reward_id: Annotated[UUID, "a.id"]
+    reward_name: Annotated[str, "a.name"]
+    reward_cost: Annotated[int, "a.cost"]
+    reward_stock: Annotated[int | None, "a.stock"]
+    reward_pool_id: Annotated[UUID | None, "a.pool_id"]
+    reward_active: Annotated[bool, "a.active"]
+
+
+REWARD_COLUMNS: Final = columns(RewardRow)
+
+
+@row_of(x="reward_redemption")
+class ExchangeRow(TypedDict):
+    """A redemption `x` of a reward."""
+
+    exchange_id: Annotated[UUID, "x.id"]
+    exchange_created_at: Annotated[datetime, "x.created_at"]
+
+
+REWARD_REDEMPTION_COLUMNS: Final = columns(ExchangeRow)
 
 
 #: Each row is looked up by its whole key, whatever the planner knows of the tables.

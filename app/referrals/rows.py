@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from datetime import datetime
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
@@ -10,6 +11,7 @@ from app.api.context import Role, Viewer
 from app.members.rows import MEMBER_COLUMNS
 from app.points.rows import ENTRY_COLUMNS
 from app.storage.database import Row, database
+from app.storage.statements import columns, row_of
 
 #: What a statement selects to make a ReferralProgram (`p`) and an InviteQuota (of `p` and the member's `q`, if it has
 #: one, at `today`, the day that it is for the merchant). A day that is behind the latest one counts to that.
@@ -26,12 +28,23 @@ QUOTA_COLUMNS: Final = """
 """
 
 
-#: What a statement selects to make an Invite; `i` is the invite.
-INVITE_COLUMNS: Final = """
-    i.id AS invite_id, i.referrer_id AS invite_referrer_id, i.status AS invite_status, i.email AS invite_email,
-    i.token AS invite_token, i.created_at AS invite_created_at, i.expires_at AS invite_expires_at,
-    i.accepted_at AS invite_accepted_at, i.converted_at AS invite_converted_at, i.email_index AS invite_email_index
-"""
+@row_of(i="invite")
+class InviteRow(TypedDict):
+    """An invite `i`."""
+
+    invite_id: Annotated[UUID, "i.id"]
+    invite_referrer_id: Annotated[UUID, "i.referrer_id"]
+    invite_status: Annotated[str, "i.status"]
+    invite_email: Annotated[bytes, "i.email"]
+    invite_token: Annotated[bytes, "i.token"]
+    invite_created_at: Annotated[datetime, "i.created_at"]
+    invite_expires_at: Annotated[datetime, "i.expires_at"]
+    invite_accepted_at: Annotated[datetime | None, "i.accepted_at"]
+    invite_converted_at: Annotated[datetime | None, "i.converted_at"]
+    invite_email_index: Annotated[bytes, "i.email_index"]
+
+
+INVITE_COLUMNS: Final = columns(InviteRow)
 
 
 def prefixed(prefix: str, columns: str, **tables: str) -> str:

@@ -3,6 +3,7 @@
 An event names ids, never personal data. `EVENTS` is the whole vocabulary; the noun says what the subject is.
 """
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from tortoise.models import Model
 
 from app import ids
 from app.storage.database import Tx
+from app.storage.statements import NoRow, statement
 
 #: Every event type and the kind of node its subject is.
 EVENTS: Final[dict[str, ids.Kind]] = {
@@ -94,6 +96,7 @@ WALLET_EVENTS: Final[dict[str, str | None]] = {
 class Event(Model):
     """A change to one subject, with a person's reason (a ciphertext) where one was asked for.
 
+    `subject_kind` says what the subject is, so that a process that is older than a type shows its events all the same.
     Wallet changes also carry the member, and the wallet's version and points after them. The database itself fills in
     `txid`, its number of the transaction, by which the webhooks' feed tells what it has seen.
     """
@@ -101,6 +104,7 @@ class Event(Model):
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     type = fields.CharField(max_length=50)
+    subject_kind = fields.CharField(max_length=30)
     subject_id = fields.UUIDField()
     actor = fields.CharField(max_length=60)
     occurred_at = fields.DatetimeField()
@@ -114,13 +118,66 @@ class Event(Model):
         table = "event"
 
 
-RECORD = """
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-VALUES ($1, $2, $3, $4, $5, now())
-"""
+#: The type of each row's event: one for all, or the first whose condition holds, the last without a condition.
+EventType = str | Sequence[tuple[str, str]]
+
+_MORE: Final = ("reason", "member_id", "wallet_version", "wallet_points")
+
+
+def event(
+    event_type: EventType,
+    *,
+    subject: str,
+    id: str = ":event_id",
+    source: str = "",
+    actor: str = ":actor",
+    merchant: str = ":merchant_id",
+    **more: str,
+) -> str:
+    """Return the INSERT of an event: one, or one for each row of `source`.
+
+    All but the type are SQL expressions; `more` are those of reason, member_id, wallet_version and wallet_points.
+    Raises KeyError for a type that EVENTS doesn't declare.
+    """
+    type_sql, kind = _typed(event_type)
+    given = {name: more.pop(name) for name in _MORE if name in more}
+    if more:
+        raise TypeError(f"an event has no {sorted(more)}")
+    names = ", ".join(["merchant_id, id, type, subject_kind, subject_id, actor, occurred_at", *given])
+    values = ", ".join([merchant, id, type_sql, f"'{kind}'", subject, actor, "now()", *given.values()])
+    rows = f"SELECT {values} FROM {source}" if source else f"VALUES ({values})"
+    return f"INSERT INTO event ({names}) {rows}"
+
+
+def _typed(event_type: EventType) -> tuple[str, ids.Kind]:
+    """Return the type as SQL, and the kind of the subject, which all choices share."""
+    choices = [(event_type, "")] if isinstance(event_type, str) else event_type
+    kinds = {EVENTS[name] for name, _ in choices}
+    (kind,) = kinds
+    if len(choices) == 1:
+        return f"'{choices[0][0]}'", kind
+    *conditional, (last, _) = choices
+    cases = " ".join(f"WHEN {condition} THEN '{name}'" for name, condition in conditional)
+    return f"CASE {cases} ELSE '{last}' END", kind
+
+
+RECORD: Final = statement(
+    NoRow,
+    """
+INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at)
+VALUES (:merchant_id, :event_id, :type, :subject_kind, :subject_id, :actor, now())
+""",
+)
 
 
 async def record(tx: Tx, merchant_id: UUID, event_type: str, subject_id: UUID, actor: str) -> None:
     """Write one event in the caller's transaction. Raises KeyError for a type that EVENTS doesn't declare."""
-    EVENTS[event_type]
-    await tx.row(RECORD, merchant_id, ids.new(), event_type, subject_id, actor)
+    await tx.row(
+        RECORD,
+        merchant_id=merchant_id,
+        event_id=ids.new(),
+        type=event_type,
+        subject_kind=EVENTS[event_type],
+        subject_id=subject_id,
+        actor=actor,
+    )

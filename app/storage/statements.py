@@ -1,9 +1,9 @@
 """Statements with named parameters, and rows whose columns are declared once."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypedDict, TypeVar, get_type_hints
+from typing import Any, Final, Generic, TypedDict, TypeVar, cast, get_type_hints
 
 Row = TypeVar("Row")
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
@@ -64,9 +64,15 @@ def row_of(**tables: str) -> Callable[[type[AnyRow]], type[AnyRow]]:
     return declare
 
 
-def columns(*rows: type) -> str:
-    """Return the target list of rows: `p.id AS pool_id, …`, from the SQL in their annotations."""
-    return ", ".join(f"{sql} AS {name}" for row in rows for name, sql in columns_of(row).items())
+def columns(*rows: type, prefix: str = "", **aliases: str) -> str:
+    """Return the target list of rows: `p.id AS pool_id, …`, from the SQL in their annotations.
+
+    With a `prefix` to their names and other `aliases` for their tables a statement can select a row twice
+    (`columns(MemberRow, prefix="referrer_", m="referrer", w="referrer_wallet")`); `part` reads it.
+    """
+    return ", ".join(
+        f"{_realiased(sql, aliases)} AS {prefix}{name}" for row in rows for name, sql in columns_of(row).items()
+    )
 
 
 def columns_of(row: type) -> dict[str, str]:
@@ -77,3 +83,33 @@ def columns_of(row: type) -> dict[str, str]:
             raise TypeError(f"{row.__name__}.{name} says no SQL")
         found[name] = hint.__metadata__[0]
     return found
+
+
+def _realiased(sql: str, aliases: Mapping[str, str]) -> str:
+    alias, dot, column = sql.partition(".")
+    return f"{aliases[alias]}.{column}" if dot and alias in aliases else sql
+
+
+class _Part(Mapping[str, Any]):
+    """What a row holds under a prefix, read where it is."""
+
+    __slots__ = ("_prefix", "_row")
+
+    def __init__(self, row: Mapping[str, Any], prefix: str) -> None:
+        self._row = row
+        self._prefix = prefix
+
+    def __getitem__(self, name: str) -> Any:
+        return self._row[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self._prefix) for name in self._row if name.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def part(row: Mapping[str, object], prefix: str, kind: type[Row]) -> Row:
+    """Return the part of a row that was selected with a prefix. Nothing is copied."""
+    del kind  # mypy's only
+    return cast("Row", _Part(row, prefix))

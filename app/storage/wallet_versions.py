@@ -1,30 +1,61 @@
 """Raising wallets in the statement that changes what they hold: one version and one event per change, and its ring."""
 
-import re
-from typing import Any, Final
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
-from app.storage.database import Row, Statements
-from app.storage.events import WALLET_EVENTS
+from app.storage.database import Statements
+from app.storage.events import WALLET_EVENTS, EventType, event
 from app.storage.rings import ring
+from app.storage.statements import columns, row_of
 
-#: What a statement returns of each change to a wallet, for `ring_wallet`; `ev` is the event.
-CHANGE_COLUMNS: Final = """
-    ev.id AS event_id, ev.type AS event_type, ev.subject_id AS event_subject_id, ev.actor AS event_actor,
-    ev.occurred_at AS event_occurred_at, ev.member_id AS event_member_id, ev.wallet_version AS event_wallet_version,
-    ev.wallet_points AS event_wallet_points
-"""
-#: What rings carry of a row: the change, and everything that a Code and its Pool or a PointsEntry, and the Member show.
+
+@row_of(ev="event")
+class ChangeRow(TypedDict):
+    """An event, with what it left of a wallet: null where the change was of something in nobody's wallet."""
+
+    event_id: Annotated[UUID, "ev.id"]
+    event_type: Annotated[str, "ev.type"]
+    event_subject_kind: Annotated[str, "ev.subject_kind"]
+    event_subject_id: Annotated[UUID, "ev.subject_id"]
+    event_actor: Annotated[str, "ev.actor"]
+    event_occurred_at: Annotated[datetime, "ev.occurred_at"]
+    event_member_id: Annotated[UUID | None, "ev.member_id"]
+    event_wallet_version: Annotated[int | None, "ev.wallet_version"]
+    event_wallet_points: Annotated[int | None, "ev.wallet_points"]
+
+
+CHANGE_COLUMNS: Final = columns(ChangeRow)
+#: What rings carry of a row: the change, and what a Code and its Pool or a PointsEntry, and the Member show.
 _CARRIED: Final = ("event_", "code_", "pool_", "entry_", "member_", "wallet_")
 
-#: Continues a WITH that has `changed (event_id, subject_id, member_id, reason)`, one row per change, where `member_id`
-#: is null for what is in nobody's wallet. `{event_type}` and `{actor}` are SQL expressions. Wallets are locked in the
-#: order of their members, so that statements over several of them don't deadlock. Adds `raised (member_id, version)`
-#: and `recorded`, the events: return their CHANGE_COLUMNS and hand the rows to `ring_wallet`.
-RAISE_WALLETS: Final = """
+
+def raise_wallets(event_type: EventType, *, actor: str = ":actor") -> str:
+    """Return CTEs that raise the wallets that a statement changes, and record the events.
+
+    They continue a WITH that has `changed (event_id, subject_id, member_id, reason)`, one row per change, where
+    `member_id` is null for what is in nobody's wallet. They add `raised (member_id, version)` and `recorded`, the
+    events: return their ChangeRow and hand it to `ring_wallet`. Wallets are locked in the order of their members, so
+    that statements over several of them don't deadlock. Raises KeyError for a type that raises no wallet.
+    """
+    for name in [event_type] if isinstance(event_type, str) else [name for name, _ in event_type]:
+        WALLET_EVENTS[name]
+    recorded = event(
+        event_type,
+        id="event_id",
+        subject="subject_id",
+        source="numbered",
+        actor=actor,
+        reason="reason",
+        member_id="member_id",
+        wallet_version="version",
+        wallet_points="points",
+    )
+    return f"""
 holders AS (
     SELECT w.member_id, w.version, w.points FROM wallet w
-    WHERE w.merchant_id = $1 AND w.member_id = ANY(ARRAY(SELECT member_id FROM changed))
+    WHERE w.merchant_id = :merchant_id AND w.member_id = ANY(ARRAY(SELECT member_id FROM changed))
     ORDER BY w.member_id FOR UPDATE
 ), numbered AS (
     SELECT changed.*,
@@ -34,23 +65,12 @@ holders AS (
 ), raised AS (
     UPDATE wallet SET version = newest.version
     FROM (SELECT member_id, max(version) AS version FROM numbered WHERE member_id IS NOT NULL GROUP BY 1) newest
-    WHERE wallet.merchant_id = $1 AND wallet.member_id = ANY(ARRAY(SELECT member_id FROM holders))
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = ANY(ARRAY(SELECT member_id FROM holders))
         AND wallet.member_id = newest.member_id
     RETURNING wallet.member_id, wallet.version
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, reason, member_id, wallet_version,
-                       wallet_points)
-    SELECT $1, event_id, {event_type}, subject_id, {actor}, now(), reason, member_id, version, points FROM numbered
-    RETURNING *
-)
-"""
-
-
-def raise_wallets(*, event_type: str, actor: str) -> str:
-    """Return RAISE_WALLETS with its two expressions filled in. Raises KeyError for a type that WALLET_EVENTS lacks."""
-    for literal in re.findall(r"'([^']+)'", event_type):
-        WALLET_EVENTS[literal]
-    return RAISE_WALLETS.format(event_type=event_type, actor=actor)
+    {recorded} RETURNING *
+)"""
 
 
 def wallet_channel(merchant_id: UUID, member_id: UUID) -> str:
@@ -58,12 +78,17 @@ def wallet_channel(merchant_id: UUID, member_id: UUID) -> str:
     return f"flash:wallet:{merchant_id.hex}:{member_id.hex}"
 
 
-def ring_wallet(where: Statements, merchant_id: UUID, change: Row) -> None:
+def ring_wallet(
+    where: Statements, merchant_id: UUID, change: ChangeRow, about: Mapping[str, object] | None = None
+) -> None:
     """Tell who watches a wallet of a change to it, once what was written on `where` is committed.
 
-    The row has CHANGE_COLUMNS; one of something in nobody's wallet rings nothing. With all columns of a Code watchers
-    read nothing; without they read the change from the table.
+    `about` is the whole row of the code or entry that changed; left out, it is `change` that holds it. Watchers of a
+    change that comes without read it from the table. A change of something in nobody's wallet rings nothing.
     """
-    if change["event_wallet_version"] is not None:
-        carried: dict[str, Any] = {name: value for name, value in change.items() if name.startswith(_CARRIED)}
-        ring(where, wallet_channel(merchant_id, change["event_member_id"]), carried)
+    if change["event_member_id"] is None:
+        return
+    carried = {name: value for name, value in (about or change).items() if name.startswith(_CARRIED)}
+    if about is not None:
+        carried |= {name: value for name, value in change.items() if name.startswith("event_")}
+    ring(where, wallet_channel(merchant_id, change["event_member_id"]), carried)

@@ -10,9 +10,8 @@ from app.api.operations import Info, subscription
 from app.coupons.types import Code
 from app.points.types import PointsEntry
 from app.root import Event
-from app.storage.database import Row
 from app.wallets.types import Wallet
-from app.wallets.wallet_feed import wallet_feed
+from app.wallets.wallet_feed import WalletChangeRow, wallet_feed
 
 
 @strawberry.type(description="One change to a wallet, as of that change.")
@@ -28,14 +27,13 @@ class WalletChange:
     entry: PointsEntry | None = strawberry.field(description="The points that came or went.")
 
     @classmethod
-    def of(cls, row: Row) -> "WalletChange":
+    def of(cls, row: WalletChangeRow) -> "WalletChange":
         """Return the change of a row of the feed."""
-        event = {name: row[f"event_{name}"] for name in ("id", "type", "subject_id", "actor", "occurred_at")}
         return cls(
-            version=row["event_wallet_version"],
-            wallet=Wallet.of(row),
-            event=Event.of(event | {"reason": None}),
-            code=None if row.get("code_id") is None else Code.of(row),
+            version=row["event_wallet_version"] or 0,
+            wallet=Wallet.of(row, as_of=row),
+            event=Event.of_change(row),
+            code=None if row.get("code_id") is None else Code.of(row, as_of=row),
             entry=None if row.get("entry_id") is None else PointsEntry.of(row),
         )
 
@@ -61,7 +59,7 @@ async def wallet_changed(
     return _shown(await wallet_feed().follow(viewer.merchant_id, viewer.member_id, after))
 
 
-async def _shown(changes: AsyncGenerator[Row, None]) -> AsyncGenerator[WalletChange, None]:
+async def _shown(changes: AsyncGenerator[WalletChangeRow, None]) -> AsyncGenerator[WalletChange, None]:
     async with aclosing(changes):
         async for row in changes:
             yield WalletChange.of(row)

@@ -6,25 +6,23 @@ One feed per process serves all its subscribers: one listening connection, and o
 import asyncio
 import contextlib
 import logging
-import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final, TypedDict, cast
 from uuid import UUID
 
 from graphql import GraphQLError
 from strawberry.dataloader import DataLoader
 
 from app.config import Settings
-from app.coupons.rows import CODE_COLUMNS, POOL_COLUMNS
-from app.members.rows import MEMBER_COLUMNS
-from app.points.rows import ENTRY_COLUMNS
-from app.storage.database import Row, database, is_away
-from app.storage.events import WALLET_EVENTS
+from app.coupons.rows import WholeCodeRow
+from app.points.rows import EntryRow
+from app.storage.database import database, is_away
 from app.storage.rings import Listener
-from app.storage.wallet_versions import CHANGE_COLUMNS, wallet_channel
+from app.storage.statements import columns, columns_of, row_of, statement
+from app.storage.wallet_versions import ChangeRow, wallet_channel
 
 log = logging.getLogger("flash.wallets")
 
@@ -35,10 +33,40 @@ WAITING_MAX: Final = 50
 _WALLETS_MAX: Final = 100
 _AWAY_SECONDS: Final = 1.0
 
+
+@row_of(ev="event", c="code?", p="pool?", e="points_entry?", m="member", w="wallet")
+class WalletChangeRow(ChangeRow, WholeCodeRow, EntryRow):
+    """A change of a wallet, and what changed: `code_id` is null where it was no code, `entry_id` where no entry."""
+
+
+class _ReadRow(WalletChangeRow):
+    """A change, and the place of its wallet among those asked for."""
+
+    position: int
+
+
+class _AheadRow(TypedDict):
+    """A wallet that has changes of which its watchers weren't told."""
+
+    merchant_id: UUID
+    member_id: UUID
+    version: int
+
+
+class _BeginRow(TypedDict):
+    """A wallet's version, and how long ago the first change after the one asked for was."""
+
+    version: int
+    first_age: timedelta | None
+
+
 # Each wallet's next changes, everything looked up by whole keys.
-READ: Final = f"""
-SELECT asked.position, {CHANGE_COLUMNS}, {CODE_COLUMNS}, {POOL_COLUMNS}, {ENTRY_COLUMNS}, {MEMBER_COLUMNS}
-FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) WITH ORDINALITY AS asked (merchant_id, member_id, after, position)
+READ: Final = statement(
+    _ReadRow,
+    f"""
+SELECT asked.position, {columns(WalletChangeRow)}
+FROM unnest(:merchant_ids::uuid[], :member_ids::uuid[], :versions::bigint[]) WITH ORDINALITY
+    AS asked (merchant_id, member_id, after, position)
 CROSS JOIN LATERAL (
     SELECT * FROM event
     WHERE merchant_id = asked.merchant_id AND member_id = asked.member_id AND wallet_version > asked.after
@@ -57,36 +85,41 @@ LEFT JOIN LATERAL (
     SELECT * FROM points_entry WHERE merchant_id = ev.merchant_id AND id = ev.subject_id OFFSET 0
 ) e ON ev.type IN ('points.credited', 'points.debited')
 ORDER BY ev.wallet_version
-"""
-
-# Which of the watched wallets have changes that their watchers weren't told.
-SWEEP: Final = """
+""",
+)
+SWEEP: Final = statement(
+    _AheadRow,
+    """
 SELECT asked.merchant_id, asked.member_id, w.version
-FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS asked (merchant_id, member_id, version)
+FROM unnest(:merchant_ids::uuid[], :member_ids::uuid[], :versions::bigint[]) AS asked (merchant_id, member_id, version)
 CROSS JOIN LATERAL (
     SELECT version FROM wallet WHERE merchant_id = asked.merchant_id AND member_id = asked.member_id OFFSET 0
 ) w
 WHERE w.version > asked.version
-"""
-
-# Where a subscription begins: the wallet's version, and when the first change after $3 was.
-BEGIN: Final = """
+""",
+)
+BEGIN: Final = statement(
+    _BeginRow,
+    """
 SELECT version, now() - (
-    SELECT occurred_at FROM event WHERE merchant_id = $1 AND member_id = $2 AND wallet_version = $3::bigint + 1
+    SELECT occurred_at FROM event
+    WHERE merchant_id = :merchant_id AND member_id = :member_id AND wallet_version = :after::bigint + 1
 ) AS first_age
-FROM wallet WHERE merchant_id = $1 AND member_id = $2
-"""
+FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id
+""",
+)
 
 #: What a change of codes or of points needs to be shown.
-_OF_CODE: Final = frozenset(re.findall(r" AS (\w+)", CHANGE_COLUMNS + MEMBER_COLUMNS + CODE_COLUMNS + POOL_COLUMNS))
-_OF_ENTRY: Final = frozenset(re.findall(r" AS (\w+)", CHANGE_COLUMNS + MEMBER_COLUMNS + ENTRY_COLUMNS))
+_OF_CODE: Final = columns_of(ChangeRow).keys() | columns_of(WholeCodeRow).keys()
+_OF_ENTRY: Final = columns_of(ChangeRow).keys() | columns_of(EntryRow).keys()
 
 Wallet = tuple[UUID, UUID]
 
 
-def _is_whole(change: Row) -> bool:
-    """Whether a ring tells all; one that lacks something (from another release, say) is read from the table."""
-    return change.keys() >= _OF_CODE or change.keys() >= _OF_ENTRY
+def _whole(rung: Mapping[str, object]) -> WalletChangeRow | None:
+    """Return a ring that tells all of a change; one that lacks something (of another release, say) is None."""
+    is_whole = rung.keys() >= _OF_CODE or rung.keys() >= _OF_ENTRY
+    return cast("WalletChangeRow", rung) if is_whole else None
 
 
 class Watcher:
@@ -98,12 +131,12 @@ class Watcher:
         """Begin after a version; what came between that and the first ring has to be read."""
         self.version = version
         self.is_behind = True
-        self.waiting: deque[Row] = deque()
+        self.waiting: deque[WalletChangeRow] = deque()
         self.rung = asyncio.Event()
 
-    def offer(self, change: Row) -> None:
+    def offer(self, change: WalletChangeRow | None) -> None:
         """Keep a change that rang, or notice that it has to be read."""
-        if len(self.waiting) < WAITING_MAX and _is_whole(change):
+        if len(self.waiting) < WAITING_MAX and change is not None:
             self.waiting.append(change)
         else:
             self.fall_behind()
@@ -128,19 +161,21 @@ class WalletFeed:
             None if settings.redis_url is None else Listener(settings.redis_url, self._heard, self._sweep_soon)
         )
         self._swept = asyncio.Event()
-        self._reader: DataLoader[tuple[Wallet, int], list[Row]] = DataLoader(
+        self._reader: DataLoader[tuple[Wallet, int], list[WalletChangeRow]] = DataLoader(
             load_fn=_read, max_batch_size=_WALLETS_MAX, cache=False
         )
 
-    async def follow(self, merchant_id: UUID, member_id: UUID, after: int | None) -> AsyncGenerator[Row, None]:
+    async def follow(
+        self, merchant_id: UUID, member_id: UUID, after: int | None
+    ) -> AsyncGenerator[WalletChangeRow, None]:
         """Return the changes after a version, those to come included; from now on when no version is given.
 
         Raises GraphQLError with VERSION_UNKNOWN or HISTORY_GONE.
         """
-        begun = await database().row(BEGIN, merchant_id, member_id, after)
+        begun = await database().row(BEGIN, merchant_id=merchant_id, member_id=member_id, after=after)
         if begun is None:
             raise RuntimeError("a member has no wallet")
-        version: int = begun["version"]
+        version = begun["version"]
         if after is not None and not 0 <= after <= version:
             message = (
                 f"This wallet has no version {after}: it is at version {version}. Read it anew and go on from there."
@@ -153,7 +188,7 @@ class WalletFeed:
             raise GraphQLError(message, extensions={"code": "HISTORY_GONE", "version": version})
         return self._changes((merchant_id, member_id), version if after is None else after)
 
-    async def _changes(self, wallet: Wallet, after: int) -> AsyncGenerator[Row, None]:
+    async def _changes(self, wallet: Wallet, after: int) -> AsyncGenerator[WalletChangeRow, None]:
         async with self._watching(wallet, after) as watcher:
             while True:
                 if watcher.is_behind:
@@ -162,17 +197,18 @@ class WalletFeed:
                     rows = await self._read(wallet, watcher.version)
                     watcher.is_behind |= len(rows) == BATCH
                     for row in rows:
-                        watcher.version = row["event_wallet_version"]
+                        watcher.version += 1
                         yield row
                 elif not watcher.waiting:
                     watcher.rung.clear()
                     await watcher.rung.wait()
                 else:
                     row = watcher.waiting.popleft()
-                    if row["event_wallet_version"] == watcher.version + 1:
+                    version = row["event_wallet_version"] or 0
+                    if version == watcher.version + 1:
                         watcher.version += 1
                         yield row
-                    elif row["event_wallet_version"] > watcher.version:
+                    elif version > watcher.version:
                         watcher.fall_behind()
 
     @asynccontextmanager
@@ -191,7 +227,7 @@ class WalletFeed:
             if not watchers and self._watchers.pop(channel, None) is not None and self._listener is not None:
                 await self._listener.ignore(channel)
 
-    async def _read(self, wallet: Wallet, after: int) -> list[Row]:
+    async def _read(self, wallet: Wallet, after: int) -> list[WalletChangeRow]:
         """Return the next changes of a wallet, read together with those of others; waits out an absent database."""
         while True:
             try:
@@ -203,9 +239,9 @@ class WalletFeed:
                     raise
             await asyncio.sleep(_AWAY_SECONDS)
 
-    def _heard(self, channel: str, row: Row) -> None:
+    def _heard(self, channel: str, rung: Mapping[str, object]) -> None:
         if channel in self._watchers:
-            change = as_of_event(row) if _is_whole(row) else row
+            change = _whole(rung)
             for watcher in self._watchers[channel][1]:
                 watcher.offer(change)
 
@@ -247,39 +283,24 @@ class WalletFeed:
         if not waiting:
             return
         merchants, members = zip(*waiting, strict=True)
-        for row in await database().rows(SWEEP, merchants, members, list(waiting.values())):
+        for row in await database().rows(
+            SWEEP, merchant_ids=merchants, member_ids=members, versions=list(waiting.values())
+        ):
             channel = wallet_channel(row["merchant_id"], row["member_id"])
             for watcher in self._watchers[channel][1] if channel in self._watchers else ():
                 if watcher.version < row["version"]:
                     watcher.fall_behind()
 
 
-def as_of_event(row: Row) -> Row:
-    """Return a change as it was: the wallet at its version and the code in the state that it left it in."""
-    overlay: dict[str, Any] = {
-        "wallet_version": row["event_wallet_version"],
-        "wallet_points": row["event_wallet_points"],
-    }
-    if row.get("code_id") is not None:
-        state = WALLET_EVENTS.get(row["event_type"]) or row["code_state"]
-        overlay["code_state"] = state
-        overlay["code_redeemed_at"] = _redeemed_at(row, state)
-    return dict(row) | overlay
-
-
-def _redeemed_at(row: Row, state: str) -> Any:
-    """Return when a code was spent that is spent after this change."""
-    if row["event_type"] == "code.redeemed":
-        return row["event_occurred_at"]
-    return row["code_redeemed_at"] if state == "REDEEMED" else None
-
-
-async def _read(asked: list[tuple[Wallet, int]]) -> list[list[Row]]:
-    merchants = [merchant_id for (merchant_id, _), _ in asked]
-    members = [member_id for (_, member_id), _ in asked]
-    changes: list[list[Row]] = [[] for _ in asked]
-    for row in await database().rows(READ, merchants, members, [after for _, after in asked]):
-        changes[row["position"] - 1].append(as_of_event(row))
+async def _read(asked: list[tuple[Wallet, int]]) -> list[list[WalletChangeRow]]:
+    changes: list[list[WalletChangeRow]] = [[] for _ in asked]
+    for row in await database().rows(
+        READ,
+        merchant_ids=[merchant_id for (merchant_id, _), _ in asked],
+        member_ids=[member_id for (_, member_id), _ in asked],
+        versions=[after for _, after in asked],
+    ):
+        changes[row["position"] - 1].append(row)
     return changes
 
 
