@@ -11,6 +11,7 @@ import io
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar, cast, overload
+from uuid import UUID
 
 import asyncpg
 from tortoise import Tortoise
@@ -142,6 +143,7 @@ class Tx(Statements, TransactionWrapper):
 
     def __init__(self, connection: AsyncpgDBClient) -> None:
         super().__init__(connection)
+        self.merchant_id: UUID | None = None
         self._after_commit: list[Callable[[], None]] = []
 
     def after_commit(self, act: Callable[[], None]) -> None:
@@ -164,6 +166,7 @@ class Tx(Statements, TransactionWrapper):
     async def nested(self) -> AsyncIterator["Tx"]:
         """Open a savepoint: what fails inside leaves this transaction as it was."""
         async with self._in_transaction() as tx:
+            cast(Tx, tx).merchant_id = self.merchant_id
             yield cast(Tx, tx)
 
 
@@ -200,9 +203,13 @@ def replica() -> Client:
 
 
 @asynccontextmanager
-async def transaction() -> AsyncIterator[Tx]:
-    """Open a transaction: committed when the block ends, rolled back when it raises."""
+async def transaction(merchant_id: UUID | None = None) -> AsyncIterator[Tx]:
+    """Open a transaction of one merchant: committed when the block ends, rolled back when it raises.
+
+    None stands for a transaction over all merchants, which only jobs of workers and commands open.
+    """
     async with database()._in_transaction() as tx:
+        cast(Tx, tx).merchant_id = merchant_id
         yield cast(Tx, tx)
     cast(Tx, tx).committed()
 
