@@ -6,7 +6,7 @@ One feed per process serves all its subscribers: one listening connection, and o
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -60,29 +60,28 @@ class _BeginRow(TypedDict):
     first_age: timedelta | None
 
 
-# Each wallet's next changes, everything looked up by whole keys.
+# The next changes of each of a merchant's wallets, everything looked up by whole keys.
 READ: Final = statement(
     _ReadRow,
     f"""
 SELECT asked.position, {columns(WalletChangeRow)}
-FROM unnest(:merchant_ids::uuid[], :member_ids::uuid[], :versions::bigint[]) WITH ORDINALITY
-    AS asked (merchant_id, member_id, after, position)
+FROM unnest(:member_ids::uuid[], :versions::bigint[]) WITH ORDINALITY AS asked (member_id, after, position)
 CROSS JOIN LATERAL (
     SELECT * FROM event
-    WHERE merchant_id = asked.merchant_id AND member_id = asked.member_id AND wallet_version > asked.after
+    WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND wallet_version > asked.after
     ORDER BY wallet_version LIMIT {BATCH}
 ) ev
-CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = ev.merchant_id AND id = ev.member_id OFFSET 0) m
-CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = ev.merchant_id AND member_id = ev.member_id OFFSET 0) w
+CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = ev.member_id OFFSET 0) m
+CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = ev.member_id OFFSET 0) w
 LEFT JOIN LATERAL (
-    SELECT code_id FROM redemption WHERE merchant_id = ev.merchant_id AND id = ev.subject_id OFFSET 0
+    SELECT code_id FROM redemption WHERE merchant_id = :merchant_id AND id = ev.subject_id OFFSET 0
 ) r ON ev.type = 'redemption.reversed'
 LEFT JOIN LATERAL (
-    SELECT * FROM code WHERE merchant_id = ev.merchant_id AND id = coalesce(r.code_id, ev.subject_id) OFFSET 0
+    SELECT * FROM code WHERE merchant_id = :merchant_id AND id = coalesce(r.code_id, ev.subject_id) OFFSET 0
 ) c ON true
-LEFT JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = ev.merchant_id AND id = c.pool_id OFFSET 0) p ON true
+LEFT JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = c.pool_id OFFSET 0) p ON true
 LEFT JOIN LATERAL (
-    SELECT * FROM points_entry WHERE merchant_id = ev.merchant_id AND id = ev.subject_id OFFSET 0
+    SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = ev.subject_id OFFSET 0
 ) e ON ev.type IN ('points.credited', 'points.debited')
 ORDER BY ev.wallet_version
 """,
@@ -293,14 +292,22 @@ class WalletFeed:
 
 
 async def _read(asked: list[tuple[Wallet, int]]) -> list[list[WalletChangeRow]]:
+    """Return the next changes after each version, by one statement a merchant."""
+    places: defaultdict[UUID, list[int]] = defaultdict(list)
+    for place, ((merchant_id, _), _) in enumerate(asked):
+        places[merchant_id].append(place)
     changes: list[list[WalletChangeRow]] = [[] for _ in asked]
-    for row in await database().rows(
-        READ,
-        merchant_ids=[merchant_id for (merchant_id, _), _ in asked],
-        member_ids=[member_id for (_, member_id), _ in asked],
-        versions=[after for _, after in asked],
-    ):
-        changes[row["position"] - 1].append(row)
+
+    async def read(merchant_id: UUID, own: list[int]) -> None:
+        for row in await database().rows(
+            READ,
+            merchant_id=merchant_id,
+            member_ids=[asked[place][0][1] for place in own],
+            versions=[asked[place][1] for place in own],
+        ):
+            changes[own[row["position"] - 1]].append(row)
+
+    await asyncio.gather(*(read(merchant_id, own) for merchant_id, own in places.items()))
     return changes
 
 
