@@ -128,10 +128,10 @@ def measure() -> list[str]:
     """Return the report."""
     journey = read_journey(None)
     campaigns = played(journey)
-    lines = ["| campaign | recipients | redeemed | advised segment | of it redeemed |", "|---|---:|---:|---|---:|"]
+    lines = ["| campaign | recipients | redeemed | advised segment | redeemed in it |", "|---|---:|---:|---|---:|"]
     lifts: list[tuple[int, float]] = []
     best_hits = judged = 0
-    errors: dict[str, list[float]] = {"as its kind and value": [], "as all before": []}
+    errors: dict[str, list[float]] = {"from its kind and value": [], "from all campaigns before": []}
     for one in campaigns:
         before = [each for each in campaigns if each.ends < one.starts]
         if len(before) < KNOWN_MIN:
@@ -143,8 +143,8 @@ def measure() -> list[str]:
         ranked = sorted(known.segments, key=lambda each: -rules.promise(known, each, "PERCENT", band, value))
         overall = len(one.redeemers) / len(one.recipients)
         like = tuple(rules.pools_like(known, "PERCENT", value))
-        errors["as its kind and value"].append(abs(rules.redemption_rate_like(known, "PERCENT", like) - overall))
-        errors["as all before"].append(abs(known.redemption_rate - overall))
+        errors["from its kind and value"].append(abs(rules.redemption_rate_like(known, "PERCENT", like) - overall))
+        errors["from all campaigns before"].append(abs(known.redemption_rate - overall))
         rates = {each.name: rate for each in ranked if (rate := _rate(one, inside[each.name])) is not None}
         advised = next(each.name for each in ranked if each.name in rates)
         judged += 1
@@ -163,10 +163,9 @@ def measure() -> list[str]:
     return [
         *lines,
         "",
-        f"Of {judged} campaigns that had at least {KNOWN_MIN} ended ones before them:",
-        f"the advised segment redeemed more than all recipients did in {better}, less in {worse};",
-        f"weighted by recipients that is {100 * lift:+.1f} points. It was the best of the segments in {best_hits}.",
-        f"How a campaign would be redeemed was missed by {missed}, on average.",
+        f"Of {judged} campaigns with at least {KNOWN_MIN} ended campaigns before them, the advised segment redeemed more",
+        f"than all recipients in {better} and less in {worse}; weighted by recipients, {100 * lift:+.1f} points.",
+        f"It was the best segment in {best_hits}. On average the expected redemption rate was off by {missed}.",
     ]
 
 
