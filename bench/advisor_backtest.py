@@ -1,8 +1,8 @@
-"""Backtest: did the rules point at what performed? Run by itself: `python -m bench.advisor_backtest`.
+"""Backtest of the advisor's rules on a real year. Run it by itself: `python -m bench.advisor_backtest`.
 
-For each campaign of the retailer's year (see app/replay/journey.py) the facts are made as they were on the day on which
-it began: baskets before that day, campaigns that had ended by then. What the rules say of the segments and of the
-campaign's value is held against who redeemed it afterwards.
+For each campaign of the retailer's year (app/replay/journey.py) it builds the facts of the day on which the campaign
+began: the baskets before that day and the campaigns that had ended by then. It compares what the rules say about the
+segments and the campaign's value with who redeemed the campaign afterwards.
 """
 
 from collections import defaultdict
@@ -20,14 +20,14 @@ from app.advisor.facts import Facts, PoolFact, SegmentFact
 from app.advisor.portfolio import SEGMENTS, growth_of, quadrant
 from app.replay.journey import Basket, Campaign, Journey, read_journey
 
-#: The data doesn't know it. At 0.4 the highest band is that of the best campaigns, 20 %.
+#: The data has no margin. At 0.4 the highest band is that of the best campaigns, 20 %.
 MARGIN_RATE = 0.4
 KNOWN_MIN = 2
 
 
 @dataclass(frozen=True)
 class Played:
-    """A campaign with its days, recipients and those of them that redeemed it."""
+    """A campaign with its days, its recipients, and the recipients who redeemed it."""
 
     campaign: Campaign
     starts: datetime
@@ -37,7 +37,7 @@ class Played:
 
 
 def played(journey: Journey) -> list[Played]:
-    """Return the campaigns in the order in which they began."""
+    """Return the campaigns, the earliest first."""
     described: Any = get_data(["campaign_descriptions"])["campaign_descriptions"]
     days = {int(row.campaign_id): (_day(row.start_date), _day(row.end_date)) for row in described.itertuples()}
     recipients, redeemers = defaultdict(set), defaultdict(set)
@@ -59,7 +59,7 @@ def _day(day: Any) -> datetime:
 
 
 def segments_on(day: datetime, baskets: Iterable[Basket]) -> tuple[dict[str, set[int]], dict[int, list[int]]]:
-    """Return who is in which segment on a day, and what each household's orders of the year before were worth."""
+    """Return each segment's households on a day, and the amounts of each household's orders before that day."""
     first: dict[int, datetime] = {}
     last: dict[int, datetime] = {}
     orders: defaultdict[int, list[int]] = defaultdict(list)
@@ -82,7 +82,7 @@ def segments_on(day: datetime, baskets: Iterable[Basket]) -> tuple[dict[str, set
 
 
 def facts_on(before: list[Played], inside: dict[str, set[int]], orders: dict[int, list[int]]) -> Facts:
-    """Return the facts as they were when a campaign began; `before` had ended."""
+    """Return the facts when a campaign began; the campaigns `before` had ended."""
     largest = max((len(each.redeemers) for each in before), default=0)
     pools = tuple(_pool(each, number, largest) for number, each in enumerate(before, start=1))
     held = [(household, household in each.redeemers) for each in before for household in each.recipients]
@@ -128,10 +128,10 @@ def measure() -> list[str]:
     """Return the report."""
     journey = read_journey(None)
     campaigns = played(journey)
-    lines = ["| campaign | recipients | redeemed | advised segment | of it redeemed |", "|---|---:|---:|---|---:|"]
+    lines = ["| campaign | recipients | redeemed | advised segment | redeemed in it |", "|---|---:|---:|---|---:|"]
     lifts: list[tuple[int, float]] = []
     best_hits = judged = 0
-    errors: dict[str, list[float]] = {"as its kind and value": [], "as all before": []}
+    errors: dict[str, list[float]] = {"from its kind and value": [], "from all campaigns before": []}
     for one in campaigns:
         before = [each for each in campaigns if each.ends < one.starts]
         if len(before) < KNOWN_MIN:
@@ -143,8 +143,8 @@ def measure() -> list[str]:
         ranked = sorted(known.segments, key=lambda each: -rules.promise(known, each, "PERCENT", band, value))
         overall = len(one.redeemers) / len(one.recipients)
         like = tuple(rules.pools_like(known, "PERCENT", value))
-        errors["as its kind and value"].append(abs(rules.redemption_rate_like(known, "PERCENT", like) - overall))
-        errors["as all before"].append(abs(known.redemption_rate - overall))
+        errors["from its kind and value"].append(abs(rules.redemption_rate_like(known, "PERCENT", like) - overall))
+        errors["from all campaigns before"].append(abs(known.redemption_rate - overall))
         rates = {each.name: rate for each in ranked if (rate := _rate(one, inside[each.name])) is not None}
         advised = next(each.name for each in ranked if each.name in rates)
         judged += 1
@@ -163,10 +163,9 @@ def measure() -> list[str]:
     return [
         *lines,
         "",
-        f"Of {judged} campaigns that had at least {KNOWN_MIN} ended ones before them:",
-        f"the advised segment redeemed more than all recipients did in {better}, less in {worse};",
-        f"weighted by recipients that is {100 * lift:+.1f} points. It was the best of the segments in {best_hits}.",
-        f"How a campaign would be redeemed was missed by {missed}, on average.",
+        f"Of {judged} campaigns with at least {KNOWN_MIN} ended campaigns before them, the advised segment redeemed",
+        f"more than all recipients in {better} and less in {worse}; weighted by recipients, {100 * lift:+.1f} points.",
+        f"It was the best segment in {best_hits}. On average the expected redemption rate was off by {missed}.",
     ]
 
 

@@ -1,6 +1,6 @@
-"""A real model, small enough for a CPU: which share of its suggestions survives the checks? Not part of `make bench`.
+"""The share of a small real model's suggestions that survives the checks; not part of `make bench`.
 
-It needs an OpenAI-compatible endpoint; docs/advisor.md says how to run one from two wheels. Then, for example:
+It needs an OpenAI-compatible endpoint; docs/advisor.md says how to run one from two wheels. For example:
 `FLASH_ADVISOR_BASE_URL=http://127.0.0.1:8080/v1 FLASH_ADVISOR_TIMEOUT_SECONDS=240 python -m bench.advisor_model 10`
 """
 
@@ -26,7 +26,7 @@ def _pool(ref: str, name: str, **known: object) -> PoolFact:
 
 
 def merchant(number: int) -> Facts:
-    """Return the made-up facts of one of several shops, each a little different."""
+    """Return the made-up facts of a shop; each shop is a little different."""
     members = {"new": 120, "active": 640, "lapsed": 300 + 40 * number, "high spend": 64, "advocates": 9 + number}
     return Facts(
         currency="USD", minor_units=100, margin_rate=0.35 + 0.01 * number, margin_rate_is_known=True, percent_max=None,
@@ -47,7 +47,7 @@ def merchant(number: int) -> Facts:
 
 
 async def main(shops: int) -> None:
-    """Ask for suggestions for so many shops, and print what became of them."""
+    """Ask for suggestions for each shop, and print what became of them."""
     outcomes: Counter[str] = Counter()
     answered = corrected = figures = 0
     for number in range(shops):

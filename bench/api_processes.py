@@ -1,4 +1,4 @@
-"""S10: claims per second through one API process and through two of them, by turns, with everything on this machine."""
+"""S10: claims per second through one API process and through two, in turns, with everything on this machine."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ CLIENTS = 16
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Return the table. The clients are as light as they can be: what they take, the engine lacks."""
+    """Return the table. The clients are as light as possible, because they share the cores with the engine."""
     data = DataDirectory(settings().data)
     viewer, key = await add_merchant("Claims")
     turns = 2 * (1 + ROUNDS)
@@ -63,12 +63,12 @@ async def measure(_viewer: Viewer) -> list[str]:
         "|---|---:|---:|",
         *(f"| {count} | {median(rates[count]):,.0f} | {median(shares[count]):.2f} |" for count in (1, 2)),
         "",
-        f"Two carry {median(ratios):.2f} times what one does ({min(ratios):.2f} to {max(ratios):.2f} in the turns).",
+        f"Two carry {median(ratios):.2f} times as much as one ({min(ratios):.2f} to {max(ratios):.2f} in the turns).",
     ]
 
 
 async def _claim_all(address: str, key: str, pool_id: str, waiting: Iterator[UUID]) -> None:
-    """Claim for one member after the other over one connection."""
+    """Claim for each waiting member over one connection."""
     where = urlsplit(address)
     reader, writer = await asyncio.open_connection(where.hostname, where.port)
     try:

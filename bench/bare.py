@@ -1,4 +1,4 @@
-"""What S1 compares with: a claim over HTTP with nothing but the statement, on the same server library and driver."""
+"""The baseline of S1: a claim over HTTP with nothing but the statement, on the same server library and driver."""
 
 import os
 from collections.abc import AsyncIterator
@@ -21,14 +21,14 @@ _last_found: dict[UUID, UUID] = {}
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Open the pool for as long as the application runs."""
+    """Keep a connection pool open while the application runs."""
     async with asyncpg.create_pool(dsn(os.environ["DATABASE_URL"])) as pool:
         app.state.pool = pool
         yield
 
 
 async def claim(request: Request) -> JSONResponse:
-    """Claim a code. Nobody is authenticated, nothing is checked, and nobody is told."""
+    """Claim a code without authentication, checks or rings."""
     asked: dict[str, Any] = await request.json()
     pool_id = UUID(asked["pool"])
     after = _last_found.get(pool_id, UUID(int=0))

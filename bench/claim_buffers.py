@@ -1,4 +1,4 @@
-"""S2: buffers per claim stay the same in a fresh pool, in one that is nearly empty, and under an old snapshot."""
+"""S2: buffers per claim in a fresh pool, in a nearly empty pool, and under an old database snapshot."""
 
 import json
 from statistics import median
@@ -17,7 +17,7 @@ SAMPLES = 60
 
 EXPLAIN = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {CLAIM}"
 CLAIMED_CODE = "SELECT code_id FROM claim WHERE merchant_id = $1 AND pool_id = $2 AND member_id = $3"
-#: What claims leave behind, many at once: dead versions and dead index entries included.
+#: Makes many claims at once and leaves the same dead versions and dead index entries as single claims.
 CLAIM_MANY = """
 WITH c AS (
     UPDATE code SET state = 'ALLOCATED', member_id = m.id, matched_by = 'MEMBER_ID', allocated_at = now()
@@ -70,10 +70,13 @@ async def measure(viewer: Viewer) -> list[str]:
     lines += [f"| {name} | {buffers:.0f} | {buffers / fresh:.2f} | ≤ 1.30 |" for name, buffers in rows]
     lines += [
         "",
-        "The first pool is measured while nothing else was ever claimed. The last one shows what the trees of indexes",
-        "cost that have grown since, whatever the pool.",
+        "The first pool is measured before anything else was claimed. The last pool shows what the indexes cost after",
+        "they have grown, whichever pool is claimed from.",
     ]
-    lines += ["", "The first claim of a process that was just started steps over what was claimed before, once:"]
+    lines += [
+        "",
+        "The first claim of a process that has just started steps once over the codes that were claimed before:",
+    ]
     lines += [
         f"{first:.0f} buffers in the pool that is 99 % claimed, {restarted:.0f} in the one under the old snapshot."
     ]

@@ -1,4 +1,4 @@
-"""S1: CPU of the API process per claim over HTTP, everything on, against a bare route that runs the same statement."""
+"""S1: CPU of the API process per claim over HTTP, everything on, and that of a bare route with the same statement."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ mutation ($pool: ID!, $member: ID!) {
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Claim by turns at both, each from a pool of its own, and return the table."""
+    """Claim from both in turns, each with its own pool, and return the table."""
     data = DataDirectory(settings().data)
     viewer, key = await add_merchant("Claims")
     members = await add_members(viewer, CLAIMS * (1 + ROUNDS))
@@ -62,7 +62,7 @@ async def measure(_viewer: Viewer) -> list[str]:
                 before = cpu_seconds(process)
                 waiting = iter(crowd)
                 await asyncio.gather(*(claim_all(one, waiting) for _ in range(CLIENTS)))
-                # The first turn makes both load and plan what they do once.
+                # The first turn warms both up: imports and query plans.
                 if turn:
                     spent[name].append((cpu_seconds(process) - before) / len(crowd) * 1000)
     engine_ms, bare_ms = median(spent["engine"]), median(spent["bare"])
@@ -81,7 +81,7 @@ async def measure(_viewer: Viewer) -> list[str]:
 
 
 async def claim_one(http: httpx.AsyncClient, address: str, key: str, pool_id: str, member_id: UUID) -> Any:
-    """Claim over HTTP from the process whose sockets are at the address. Returns the answer."""
+    """Claim over HTTP from the process whose socket address is given. Returns the answer."""
     variables = {"pool": pool_id, "member": ids.encode("member", member_id)}
     headers = {"authorization": f"Bearer {key}"}
     asked = {"query": CLAIM, "variables": variables}
@@ -90,7 +90,7 @@ async def claim_one(http: httpx.AsyncClient, address: str, key: str, pool_id: st
 
 
 async def claim_all(one: Any, waiting: Iterator[UUID]) -> None:
-    """Claim for one member after the other. Raises RuntimeError when a claim got no code of its own."""
+    """Claim for each waiting member. Raises RuntimeError when a claim got no new code."""
     for member_id in waiting:
         if (await one(member_id)).get("replayed") is not False:
             raise RuntimeError("a measured claim got no code of its own")

@@ -1,4 +1,4 @@
-"""S1, whose CPU: whose code the API process runs while it serves claims, by samples of its CPU."""
+"""S1, whose CPU: the packages whose code the API process runs while it serves claims, by samples of its CPU."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ SHARE_MIN = 0.02
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Return the table: the innermost Python code of each sample, by package."""
+    """Return the table of samples by the package of their innermost Python frame."""
     data = DataDirectory(settings().data)
     viewer, key = await add_merchant("Claims")
     members = await add_members(viewer, WARM + CLAIMS)

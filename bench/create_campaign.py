@@ -1,4 +1,4 @@
-"""S4, campaigns: a code sent to each of 5,000 recipients, against generating 5,000 codes; both as mutations."""
+"""S4, campaigns: sending a code to each of 5,000 recipients, against generating 5,000 codes; both as mutations."""
 
 import time
 from statistics import median
@@ -23,7 +23,7 @@ mutation ($input: CreateCampaignInput!) { answer: createCampaign(input: $input) 
 
 
 async def measure(viewer: Viewer) -> list[str]:
-    """Return the table. Generating, sending to members and sending to addresses alternate."""
+    """Return the table. Generating, sending to members and sending to addresses take turns."""
     stocked = await add_pool(viewer)
     for _ in range(2 * ROUNDS):
         await _timed(viewer, GENERATE, poolId=ids.encode("pool", stocked), count=BATCH)

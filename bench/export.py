@@ -1,4 +1,4 @@
-"""Exports: rows per second and memory of a whole export, and what claims cost beside one."""
+"""Exports: rows per second and memory of a whole export, and the cost of claims beside one."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ from bench.claim_buffers import BATCH, CLAIM_MANY, explained
 from bench.world import add_filled_pool, add_members
 
 SMALL, LARGE = 20_000, 200_000
-#: Of the codes, how many are claimed and then spent before anything is measured.
+#: One code in this many is claimed and spent before anything is measured.
 SPENT_SHARE = 4
 ROUNDS, CLAIMS = 4, 1000
 
@@ -46,7 +46,7 @@ FROM numbered JOIN unnest($3::uuid[]) WITH ORDINALITY AS ids (id, n) USING (n)
 
 @dataclass(frozen=True)
 class Exported:
-    """What a `flash export` took: a process of its own, from its start to its end."""
+    """What one `flash export` process took from its start to its end."""
 
     seconds: float
     cpu_seconds: float
@@ -84,7 +84,7 @@ async def measure(viewer: Viewer) -> list[str]:
 
 
 async def _page(viewer: Viewer) -> tuple[float, float]:
-    """Return the seconds of CPU that a page of a report takes, and those of its longest stretch without a pause."""
+    """Return the CPU seconds of a report's page, and those of its longest stretch without yielding."""
     columns = " ".join(to_camel_case(name) for name in columns_of(REPORTS["codes"].row_type))
     asked = Asked(f"{{ reportCodes {{ edges {{ node {{ {columns} }} }} }} }}", None, {})
     document = Documents(settings()).judged(asked)
@@ -105,7 +105,7 @@ async def _page(viewer: Viewer) -> tuple[float, float]:
         begun = time.process_time()
         await answer(document, operation, asked, viewer, settings())
         pages.append(time.process_time() - begun)
-    # As in an API process, where nothing of the start is looked through for garbage again.
+    # As in an API process, which excludes objects from its start from garbage collection.
     gc.collect()
     gc.freeze()
     beating = asyncio.create_task(beat())
@@ -116,7 +116,7 @@ async def _page(viewer: Viewer) -> tuple[float, float]:
 
 
 async def _beside(viewer: Viewer, pool_id: UUID, members: list[UUID]) -> list[str]:
-    """Claim by turns without and beside exports, which follow each other."""
+    """Claim in turns, without exports and beside one export after the other."""
     buffers: dict[bool, list[int]] = {False: [], True: []}
     cpu: dict[bool, list[float]] = {False: [], True: []}
     exports = 0
@@ -148,7 +148,7 @@ async def _beside(viewer: Viewer, pool_id: UUID, members: list[UUID]) -> list[st
 
 
 async def _backend() -> psutil.Process:
-    """Return the database's process that serves this one, which asks for one thing at a time."""
+    """Return the database process behind this one's connection; one statement runs at a time."""
     row = await database().row("SELECT pg_backend_pid() AS pid")
     if row is None:
         raise RuntimeError("the database answered nothing")
@@ -156,7 +156,7 @@ async def _backend() -> psutil.Process:
 
 
 async def _filled(viewer: Viewer, size: int, members: list[UUID]) -> UUID:
-    """Make an active pool, a quarter of whose codes are spent."""
+    """Make an active pool with a quarter of its codes spent."""
     pool_id = await add_filled_pool(viewer, size)
     for start in range(0, size // SPENT_SHARE, BATCH):
         chunk = members[start : start + BATCH]
@@ -174,7 +174,7 @@ def _export_until(viewer: Viewer, over: threading.Event) -> int:
 
 
 def _export(viewer: Viewer, kind: str) -> Exported:
-    """Run `flash export` of the codes to its end."""
+    """Run `flash export` for the codes and return what it took."""
     scratch = Path(tempfile.mkdtemp(prefix="flash-bench-export-"))
     arguments = [sys.executable, "-m", "app", "export", str(scratch / "export"), "--table", "codes", "--format", kind]
     arguments += ["--merchant", ids.encode("merchant", viewer.merchant_id)]

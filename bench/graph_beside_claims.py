@@ -1,4 +1,4 @@
-"""Snapshots beside claims: what claims over HTTP wait, by turns without and with snapshots being taken meanwhile."""
+"""Snapshots beside claims: how long claims over HTTP take, in turns without and with snapshots being taken."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from bench.world import add_filled_pool, add_members, add_merchant
 
 NETWORK = 20_000
 ROUNDS = 4
-#: Claims in each half of a round, and how many of them are asked for in a second.
+#: Claims in each half of a round, and how many of them are sent per second.
 CLAIMS, CLAIMS_PER_SECOND = 200, 20
 WARM = 40
 BATCH = 5000
@@ -39,7 +39,7 @@ JOB = "query ($id: ID!) { answer: graphSnapshotJob(id: $id) { status } }"
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Return the table. The network is another merchant's: only the machine, the database and the API are shared."""
+    """Return the table. The network is another merchant's, so only the machine, the database and the API are shared."""
     data = DataDirectory(settings().data)
     network = await create_merchant("Network", "USD")
     viewer, key = await add_merchant("Claims")
@@ -65,7 +65,7 @@ async def measure(_viewer: Viewer) -> list[str]:
             return answer.json()["data"]["answer"]
 
         async def take(until: asyncio.Event) -> int:
-            """Take one snapshot after the other, and return how many."""
+            """Take snapshots until the event is set. Returns how many."""
             count = 0
             while not until.is_set():
                 job = (await ask(network.api_key, TAKE))["jobId"]
@@ -75,7 +75,7 @@ async def measure(_viewer: Viewer) -> list[str]:
             return count
 
         async def claim_all(crowd: Sequence[UUID]) -> list[float]:
-            """Claim for each member, at the pace. Returns the seconds that each claim took from when it was due."""
+            """Claim for each member at a fixed pace. Returns the seconds from when each claim was due."""
 
             async def claim(member_id: UUID, due: float) -> float:
                 await asyncio.sleep(max(due - time.monotonic(), 0))

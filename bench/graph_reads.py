@@ -1,4 +1,4 @@
-"""S7: what reading a snapshot touches, in buffers: the header, 50 nodes and the files, for small and large networks."""
+"""S7: buffers that reading a snapshot touches: the header, 50 nodes and the files, for small and large networks."""
 
 import json
 
@@ -15,14 +15,14 @@ SIZES = (1000, 100_000)
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Return the table of S7: each network is a merchant's of its own, in one database."""
+    """Return the table of S7. Each network has its own merchant; all are in one database."""
     counted = {size: await _counted(size) for size in SIZES}
     heads = " | ".join(f"{size:,} members" for size in SIZES)
     lines = [f"| read | {heads} |", "|---|" + "---|" * len(SIZES)]
     lines += [f"| {what} | " + " | ".join(counted[size][what] for size in SIZES) + " |" for what in counted[SIZES[0]]]
     lines += [
         "",
-        "A file's own bytes are read once per process, which keeps them; a repeat with its ETag (304) reads nothing.",
+        "A process reads a file's own bytes once and keeps them. A repeat with its ETag (304) reads nothing.",
     ]
     return lines
 
@@ -58,7 +58,7 @@ async def _counted(size: int) -> dict[str, str]:
 
 
 async def _buffers(sql: str, *args: object) -> int:
-    """Return what a statement touches; neither the planner's look-ups nor a file's own bytes are in it."""
+    """Return the buffers that a statement touches, without the planner's look-ups and a file's own bytes."""
     explained = ""
     for _ in range(2):
         row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {sql}", *args)

@@ -1,9 +1,9 @@
-"""S6: a snapshot's CPU and memory, the quality of its layout, and how it holds still while the network grows.
+"""S6: a snapshot's CPU and memory, the quality of its layout, and its stability while the network grows.
 
-Stress is normalised and sampled: pairs of members of one component, (distance drawn - distance in ties)^2 /
-(distance in ties)^2, with the one scale for the whole picture that suits it best. Spread is the standard deviation of
-the lengths of edges over their mean. Lower is better for both. The same networks as other libraries lay them out are in
-[comparisons](comparisons/RESULTS.md), which takes longer.
+Stress is normalised and sampled over pairs of members of one component: (distance drawn - distance in edges)^2 /
+(distance in edges)^2, at the one scale that suits the whole picture best. Spread is the standard deviation of the
+lengths of edges over their mean. Lower is better for both. [Comparisons](comparisons/RESULTS.md) has the same networks
+laid out by other libraries; that takes longer.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ SECONDS_MAX = {10_000: 2, 100_000: 15}
 async def measure(_viewer: Viewer) -> list[str]:
     """Return the tables of S6."""
     lines = [
-        "| network | CPU of the worker | and of its drawing process | together | goal | peak memory | goal | files |",
+        "| network | CPU of the worker | CPU of its drawing process | together | goal | peak memory | goal | files |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for members, goal in SECONDS_MAX.items():
@@ -55,7 +55,7 @@ async def measure(_viewer: Viewer) -> list[str]:
 
 
 async def _taken(edges: list[Edge]) -> float:
-    """Take a snapshot as a worker does. Returns the CPU seconds of this process: reading, passing on and storing."""
+    """Take a snapshot as a worker does. Returns this process's CPU seconds for reading, passing on and storing."""
     made = await create_merchant("Network", "USD")
     await store(made.id, edges)
     await database().row("ANALYZE")
@@ -88,7 +88,7 @@ def _message(edges: list[Edge]) -> bytes:
 
 
 def _drawn(message: bytes) -> tuple[float, float, bytes]:
-    """Run the process. Returns its CPU seconds, its peak resident MiB, and its answer."""
+    """Run the drawing process. Returns its CPU seconds, its peak resident MiB, and its answer."""
     process = subprocess.Popen([sys.executable, "-m", "app.graph.draw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("a process without pipes")
@@ -103,7 +103,7 @@ def _drawn(message: bytes) -> tuple[float, float, bytes]:
 
 
 def quality(network: Network, positions: list[Point], seed: int = 7) -> tuple[float, float]:
-    """Return a layout's normalised stress, on 300 members and up to 40 of each one's component, and edge spread."""
+    """Return a layout's normalised stress, sampled from 300 members with up to 40 others each, and edge spread."""
     chance = random.Random(seed)
     graph = igraph.Graph(len(network.members), network.links)
     component_of = {node: component for component in network.components for node in component.nodes}
@@ -123,7 +123,7 @@ def quality(network: Network, positions: list[Point], seed: int = 7) -> tuple[fl
 
 
 def _days(network: Network) -> list[str]:
-    """Return how a picture holds still, and stays good, while its network grows by a hundredth a day."""
+    """Return how far members move, and how good the layout stays, while the network grows by a hundredth a day."""
     edges = network.edges
     start = len(edges) * 9 // 10
     step = (len(edges) - start) // 10
@@ -140,8 +140,8 @@ def _days(network: Network) -> list[str]:
     stress, spread = quality(seen, layout.positions)
     fresh_stress, fresh_spread = quality(seen, lay_out(seen).positions)
     return [
-        f"Ten days of growth by a hundredth: members move by {100 * sum(moves) / 10:.2f} % of the frame a day",
-        f"on average, {100 * max(moves):.2f} % on the worst day. After them stress is {stress:.2f} and spread",
+        f"In ten days of growth by a hundredth, members move by {100 * sum(moves) / 10:.2f} % of the frame a day on",
+        f"average, and by {100 * max(moves):.2f} % on the worst day. Afterwards stress is {stress:.2f} and spread",
         f"{spread:.2f}; drawn afresh they would be {fresh_stress:.2f} and {fresh_spread:.2f}.",
     ]
 

@@ -1,4 +1,4 @@
-"""The integrity report: how long each promise takes to recompute, for a million codes and for a tenth of that."""
+"""The integrity report: the time to recompute each promise, for a million codes and for a tenth of that."""
 
 import time
 
@@ -9,7 +9,7 @@ from bench.portfolio import SIZES, fill
 from bench.world import add_merchant
 
 REPORT_SECONDS_MAX = 120.0
-#: What the claims and redemptions of the codes that `fill` made would have left: claims, and events of wallets.
+#: `fill` makes codes that are claimed and redeemed; these add the claims and the wallet events that belong to them.
 CLAIMS = """
 INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, claimed_at)
 SELECT merchant_id, id, pool_id, member_id, row_number() OVER (PARTITION BY pool_id, member_id), allocated_at
@@ -22,12 +22,12 @@ SELECT merchant_id, uuidv7(), type, id, 'system', now(), member_id,
 FROM code, unnest(ARRAY['code.claimed', 'code.redeemed']) AS type
 WHERE merchant_id = $1 AND pool_id = $2 AND member_id IS NOT NULL AND (type = 'code.claimed' OR state = 'REDEEMED')
 """
-#: More than one pool gives to a wallet: their versions mustn't meet.
+#: Several pools give codes to one wallet, so each pool gets a range of versions.
 VERSIONS_PER_POOL = 1_000_000
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Fill two merchants of one database, and recompute the promises of each."""
+    """Fill two merchants in one database, and recompute each one's promises."""
     taken: dict[str, list[float]] = {}
     for name, size in SIZES.items():
         owner, _ = await add_merchant(name)

@@ -31,7 +31,7 @@ from bench.world import add_filled_pool, add_members, cpu_seconds
 SUBSCRIBERS = 1000
 CHANGES_PER_SECOND = 100
 ROUNDS = 3
-#: The first subscribers make the process load what it loads once; memory is counted for those after them.
+#: The first subscribers warm the process up; memory is counted for those after them.
 WARM = 10
 
 SUBSCRIPTION = """
@@ -44,10 +44,10 @@ subscription ($after: Int) {
 
 
 class Deliveries:
-    """When each subscriber was given each version (monotonic seconds)."""
+    """When each subscriber received each version, in monotonic seconds."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start without deliveries."""
         self.at: dict[tuple[UUID, int], float] = {}
         self.over = asyncio.Event()
         self.connecting = asyncio.Semaphore(50)
@@ -55,13 +55,13 @@ class Deliveries:
         self._arrived = asyncio.Event()
 
     def note(self, member_id: UUID, version: int) -> None:
-        """Note one that was just given."""
+        """Note a version that has just arrived."""
         self.at[member_id, version] = time.monotonic()
         if len(self.at) == self._awaited:
             self._arrived.set()
 
     async def all(self, count: int) -> None:
-        """Wait until so many were given."""
+        """Wait until `count` versions have arrived."""
         self._awaited = count
         self._arrived.clear()
         if len(self.at) < count:
@@ -69,7 +69,7 @@ class Deliveries:
 
 
 async def measure(viewer: Viewer) -> list[str]:
-    """Return the table of S5. Changes are committed by this process, and rung by it, as another API process would."""
+    """Return the table of S5. This process commits the changes and rings, as another API process would."""
     allow_many_sockets()
     data = DataDirectory(settings().data)
     members = await add_members(viewer, SUBSCRIBERS)
@@ -84,7 +84,7 @@ async def measure(viewer: Viewer) -> list[str]:
         deliveries = Deliveries()
         for member_id in members[:WARM]:
             following.create_task(_follow(viewer, member_id, url, deliveries))
-        # The first change tells that a subscriber is there; connecting takes as long as it takes.
+        # The first change shows that a subscriber is connected, however long that took.
         for member_id in members:
             await claim(database(), viewer, pools[0], Claimant(member_id), None)
         await deliveries.all(WARM)
@@ -124,7 +124,7 @@ async def measure(viewer: Viewer) -> list[str]:
 
 
 async def _change(viewer: Viewer, members: list[UUID], pools: list[UUID]) -> dict[tuple[UUID, int], float]:
-    """Claim for every member from each pool, at the pace. Returns when each change was committed."""
+    """Claim for every member from each pool, at a fixed pace. Returns when each change was committed."""
     committed: dict[tuple[UUID, int], float] = {}
     claiming: set[asyncio.Task[None]] = set()
 
@@ -162,7 +162,7 @@ async def _follow(viewer: Viewer, member_id: UUID, url: str, deliveries: Deliver
 
 @contextlib.asynccontextmanager
 async def valkey(data: DataDirectory) -> AsyncIterator[str]:
-    """Run a Valkey. Yields its address."""
+    """Run Valkey for the length of the block. Yields its address."""
     command = data.valkey_command()
     async with some_process(command.arguments, command.log):
         yield data.redis_url
@@ -172,7 +172,7 @@ async def valkey(data: DataDirectory) -> AsyncIterator[str]:
 async def api_process(
     data: DataDirectory, database_url: str, redis_url: str, *program: str
 ) -> AsyncIterator[tuple[psutil.Process, str]]:
-    """Run one API process, by `flash` or by another program around it. Yields it and the address of its sockets."""
+    """Run one API process, directly or under another program. Yields it and the address of its sockets."""
     with contextlib.closing(bind("127.0.0.1", 0)) as listening:
         descriptor = listening.fileno()
         arguments = [sys.executable, "-m", *(program or ("app",)), "api", "--fd", str(descriptor)]

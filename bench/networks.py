@@ -1,4 +1,4 @@
-"""Networks to measure: a forest grown the way members recruit, and its rows, stored many at once."""
+"""Made-up networks: forests that grow as members refer each other, and their rows stored in bulk."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ from uuid import UUID
 from app.graph.network import Edge
 from app.storage.database import transaction
 
-#: A third of those who join were brought by nobody; of the others, half by somebody who recruits a lot already.
+#: A third of the members had no referrer; half of the others were referred by somebody who refers a lot already.
 _ROOTS: Final = 0.33
 _PREFERENCE: Final = 0.5
 _CHUNK: Final = 10_000
@@ -21,7 +21,7 @@ SELECT $1, id, false, 'IMPORT', now() FROM unnest($2::uuid[]) AS t (id)
 ADD_WALLETS: Final = (
     "INSERT INTO wallet (merchant_id, member_id, version) SELECT $1, id, 0 FROM unnest($2::uuid[]) AS t (id)"
 )
-#: Invites and entries are left out: their keys are looked at by triggers, which are off for such a transaction.
+#: Invites and entries are left out. Foreign keys to them are checked by triggers, which this turns off.
 WITHOUT_TRIGGERS: Final = "SET LOCAL session_replication_role = replica"
 ADD_REFERRALS: Final = """
 INSERT INTO referral (merchant_id, id, invite_id, referrer_id, referee_id, referrer_points, referee_points, flags,
@@ -33,7 +33,7 @@ FROM unnest($2::uuid[], $3::uuid[], $4::timestamptz[]) AS t (referrer, referee, 
 
 
 def grown(members: int, seed: int = 1) -> list[Edge]:
-    """Return the referrals of a network of so many members (one more or less), in the order in which they converted."""
+    """Return the referrals of a network of `members` (give or take one), in the order of their conversion."""
     chance = random.Random(seed)
     everybody: list[UUID] = []
     tied: set[int] = set()
@@ -52,7 +52,7 @@ def grown(members: int, seed: int = 1) -> list[Edge]:
 
 
 async def store(merchant_id: UUID, edges: list[Edge], known: list[Edge] | None = None) -> None:
-    """Write the members and the converted, released referrals of edges; members of `known` ones are there already."""
+    """Write the members and the released referrals of edges; the members of `known` edges exist already."""
     there = {member for edge in known or [] for member in edge[:2]}
     members = sorted({member for edge in edges for member in edge[:2]} - there)
     async with transaction() as tx:

@@ -1,4 +1,4 @@
-"""Points: buffers of a wallet with 10 and with 100,000 entries, and of the liability of 155,848 of them."""
+"""Points: buffers for wallets with 10 and with 100,000 entries, and for the liability of 155,848 entries."""
 
 import json
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from bench.world import add_members
 
 CHUNK = 500
 LAST = UUID(int=2**128 - 1)
-#: A history made in bulk: each entry gives a point that expires, a second after the one before.
+#: Makes a history in bulk: each entry credits one point that expires, a second after the entry before.
 HISTORY = """
 WITH made AS (
     INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, mark, expires_at,
@@ -32,13 +32,13 @@ WHERE merchant_id = $1 AND member_id = $2
 
 
 async def add_history(merchant_id: UUID, member_id: UUID, length: int) -> None:
-    """Give a new member so many entries of one point each."""
+    """Give a new member `length` entries of one point each."""
     for first in range(1, length + 1, CHUNK):
         await database().row(HISTORY, merchant_id, member_id, first, min(first + CHUNK - 1, length))
 
 
 async def _buffers(sql: str, *args: object) -> int:
-    """Return how many buffers a statement touches the third time."""
+    """Return the buffers that a statement touches on its third run."""
     touched = 0
     for _ in range(3):
         async with transaction() as tx:
@@ -51,7 +51,7 @@ async def _buffers(sql: str, *args: object) -> int:
 
 
 async def measure(viewer: Viewer) -> list[str]:
-    """Count a page of entries and a debit of half the balance for three lengths, then the liability."""
+    """Count a page of entries and a debit of half the balance for three histories, then the liability."""
     lines = ["| entries in the wallet | a page of 10 | a debit of half of it |", "|---:|---:|---:|"]
     lengths = (10, 100_000, 55_838)
     members = await add_members(viewer, len(lengths))
@@ -75,7 +75,7 @@ async def measure(viewer: Viewer) -> list[str]:
     whole = await _buffers(LIABILITY, viewer.merchant_id, datetime(2001, 1, 1, tzinfo=UTC))
     lines += [
         "",
-        f"The liability of {sum(lengths):,} entries: {now} buffers as of now, {half} as of twelve hours after",
+        f"The liability of {sum(lengths):,} entries takes {now} buffers as of now, {half} as of twelve hours after",
     ]
-    lines += [f"the first, {whole} as of a time before all of them."]
+    lines += [f"the first entry, and {whole} as of a time before all entries."]
     return lines

@@ -1,4 +1,4 @@
-"""The portfolio: what its statements touch and how long they take, for a million codes and for a tenth of that."""
+"""The portfolio: buffers and time of its statements, for a million codes and for a tenth of that."""
 
 import json
 
@@ -9,11 +9,11 @@ from app.graph.advocates import REFERRALS_MIN
 from app.storage.database import database
 from bench.world import add_members, add_merchant, add_pool
 
-#: Codes, purchases and members of the two merchants; the large one has those of a real retailer's year.
+#: Codes, purchases and members of the two merchants. The large merchant has as many as a real retailer's year.
 SIZES = {"a tenth of it": (100_000, 15_585, 247), "a million codes": (1_000_000, 155_848, 2_469)}
 POOLS_COUNT = 20
 CHUNK = 5_000
-#: Six codes in ten are somebody's, and a third of these were redeemed within the last 120 days.
+#: Six codes in ten have an owner, and a third of these were redeemed within the last 120 days.
 CODES = """
 WITH batch AS (
     INSERT INTO code_batch (merchant_id, id, pool_id, size, created_at)
@@ -60,7 +60,7 @@ async def fill(viewer: Viewer, codes: int, purchases: int, members_count: int) -
 
 
 async def _measured(sql: str, *args: object) -> tuple[int, float]:
-    """Return the buffers that a statement touches and its milliseconds: of three runs the fastest."""
+    """Return the buffers and milliseconds of the fastest of three runs."""
     plans = []
     for _ in range(3):
         row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
@@ -71,7 +71,7 @@ async def _measured(sql: str, *args: object) -> tuple[int, float]:
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Fill two merchants of one database, and measure what the portfolio and the advisor's facts read."""
+    """Fill two merchants in one database, and measure what the portfolio and the advisor's facts read."""
     lines = ["| merchant | statement | buffers | ms |", "|---|---|---:|---:|"]
     found: dict[str, list[int]] = {}
     for name, size in SIZES.items():
@@ -82,12 +82,12 @@ async def measure(_viewer: Viewer) -> list[str]:
             await database().row(statement)
             for what, sql, args in (
                 ("pools", POOLS, ()), ("segments", COUNTS, (REFERRALS_MIN,)),
-                ("whom pools reach", REACH, (REFERRALS_MIN,)),
+                ("the reach of pools", REACH, (REFERRALS_MIN,)),
             ):  # fmt: skip
                 touched, milliseconds = await _measured(sql, owner.merchant_id, *args)
                 found.setdefault(f"{what}, {state}", []).append(touched)
                 lines.append(f"| {name}, {state} | {what} | {touched:,} | {milliseconds:,.0f} |")
-    lines += ["", "For ten times the data buffers grow by: " + ", ".join(
+    lines += ["", "With ten times the data, buffers grow by these factors: " + ", ".join(
         f"{large / small:.1f} ({what})" for what, (small, large) in found.items()
     ) + "."]  # fmt: skip
     return lines

@@ -1,4 +1,4 @@
-"""S9: the retailer's year through GraphQL over HTTP: the first households' whole year, for all of them take minutes."""
+"""S9: the retailer's year through GraphQL over HTTP, for the first households only: all of them take minutes."""
 
 import os
 import tempfile
@@ -8,13 +8,13 @@ from pathlib import Path
 from app.api.context import Viewer
 from bench.whole import flash, whole_engine
 
-#: Of 2,469: about a tenth of the baskets.
+#: Of 2,469 households; about a tenth of the baskets.
 HOUSEHOLDS = int(os.environ.get("FLASH_BENCH_HOUSEHOLDS", "250"))
 API_PROCESSES = 2
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Return what the replay says at its end, and what a second one does."""
+    """Return the end of the replay's report, and what a second replay does."""
     with tempfile.TemporaryDirectory(prefix="flash-bench-") as directory:
         data = Path(directory) / "data"
         async with whole_engine(data, "--api-processes", str(API_PROCESSES)) as engine:
@@ -31,12 +31,12 @@ async def measure(_viewer: Viewer) -> list[str]:
         *first,
         "```",
         "",
-        f"Played again, {done_again} things were done anew in {seconds:.0f} s, and the last line was: {again[-1]}",
+        f"A second replay wrote {done_again} things anew in {seconds:.0f} s and ended with: {again[-1]}",
     ]
 
 
 async def _played(url: str, data: Path) -> list[str]:
-    """Play, and return the report's table and what follows it. Raises RuntimeError when anything was refused."""
+    """Run the replay. Returns its table and what follows it; raises RuntimeError when anything was refused."""
     replay = await flash("replay", "--url", url, "--data", str(data), "--households", str(HOUSEHOLDS))
     printed, _ = await replay.communicate()
     lines = printed.decode().rstrip().splitlines()
@@ -46,6 +46,6 @@ async def _played(url: str, data: Path) -> list[str]:
 
 
 def _is_step(line: str) -> bool:
-    """Whether a line of the report counts what was written: not the codes that are looked for in every run."""
+    """Whether a line of the report counts writes; `found` counts codes that every run reads."""
     words = line.split()
     return len(words) >= 7 and words[1].replace(",", "").isdecimal() and words[0] != "found"

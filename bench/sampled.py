@@ -1,4 +1,4 @@
-"""`python -m bench.sampled FILE api ...`: a command of `flash` that counts whose code its CPU runs from SIGUSR1 on."""
+"""`python -m bench.sampled FILE api ...`: run `flash` and, from SIGUSR1 on, count samples of its CPU by package."""
 
 import atexit
 import json
@@ -12,7 +12,7 @@ from types import FrameType
 
 from app.cli import main as flash
 
-#: Of CPU: a sample is taken whenever the process has used that much more of it.
+#: CPU seconds between two samples.
 SECONDS_APART = 0.001
 _PACKAGES = Path(sysconfig.get_path("purelib"))
 _PYTHON = Path(sysconfig.get_path("stdlib"))
@@ -21,11 +21,11 @@ _samples: Counter[str] = Counter()
 
 
 def main() -> None:
-    """Run the command; the counts are in the file at its end. What C code does counts for the Python that called it."""
+    """Run the command and write the counts at its end. C code counts for the Python code that called it."""
     file = Path(sys.argv.pop(1))
     signal.signal(signal.SIGPROF, _sample)
     signal.signal(signal.SIGUSR1, lambda *_: signal.setitimer(signal.ITIMER_PROF, SECONDS_APART, SECONDS_APART))
-    # The server raises once more what ended it, and nothing would be written.
+    # The server raises its signal once more when it ends, which would skip the writing.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     atexit.register(lambda: file.write_text(json.dumps(_samples)))
     flash()
@@ -38,7 +38,7 @@ def _sample(_number: int, frame: FrameType | None) -> None:
 
 @cache
 def _package_of(filename: str) -> str:
-    """Return whose code a file is: a package's, the engine's (app), a module's of Python itself, or no file's."""
+    """Return a file's package: one that is installed, `app`, a module of Python, or none for generated code."""
     path = Path(filename)
     if path.is_relative_to(_ENGINE):
         return "app"

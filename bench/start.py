@@ -1,4 +1,4 @@
-"""S8: from `flash up` to ready, on a new data directory and on one that was there, with the demo merchant in it."""
+"""S8: from `flash up` to ready, on a new data directory and on an existing one, with the demo merchant in it."""
 
 import os
 import tempfile
@@ -18,14 +18,14 @@ async def measure(_viewer: Viewer) -> list[str]:
         data = Path(directory) / "data"
         cold, *warm = [await _seconds_to_ready(data) for _ in range(1 + STARTS)]
     return [
-        f"From starting the process until it says that it is ready; {STARTS} starts.",
+        f"From the start of the process until it reports that it is ready; {STARTS} starts.",
         f"Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
         "",
         "| data directory | seconds | goal |",
         "|---|---:|---|",
-        f"| new: servers initialised, tables and demo made | {cold:.1f} | |",
-        f"| there already (median) | {median(warm):.1f} | ≤ 3 on a quiet machine |",
-        f"| there already (the slowest) | {max(warm):.1f} | |",
+        f"| new, including servers, tables and demo | {cold:.1f} | |",
+        f"| existing (median) | {median(warm):.1f} | ≤ 3 on a quiet machine |",
+        f"| existing (the slowest) | {max(warm):.1f} | |",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Webhooks: what an event costs its writer for being found again, and what a backlog costs the workers that send it."""
+"""Webhooks: what the feed's index costs the writer of an event, and what a backlog costs the workers that send it."""
 
 import json
 import time
@@ -33,7 +33,7 @@ async def _explained(tx: Any, sql: str, *args: object) -> int:
 
 
 async def _events(viewer: Viewer) -> list[str]:
-    """Count the buffers of recording an event beside many, with the feed's index and without."""
+    """Count the buffers of recording one event beside many, with the feed's index and without."""
     await database().row(RECORD_MANY, viewer.merchant_id, ids.new(), max(BACKLOGS))
     await database().row("ANALYZE event")
     with_index = await _recorded(viewer)
@@ -69,7 +69,7 @@ async def _webhook(viewer: Viewer) -> UUID:
 async def measure(viewer: Viewer) -> list[str]:
     """Count events with the index and without, then the statements of workers beside a small and a large backlog."""
     lines = [*await _events(viewer), ""]
-    lines += ["| waiting deliveries | a look for events | taking 4 | ending one | a page | µs per event made |"]
+    lines += ["| waiting deliveries | looking for events | taking 4 | ending one | a page | µs per delivery made |"]
     lines += ["|---:|---:|---:|---:|---:|---:|"]
     for size in BACKLOGS:
         webhook_id = await _webhook(viewer)

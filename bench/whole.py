@@ -1,4 +1,4 @@
-"""`flash up` as a process of its own, for what is measured from outside of it."""
+"""`flash up` as a process of its own, to be measured from outside."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ STOP_SECONDS_MAX = 30
 
 @contextlib.asynccontextmanager
 async def whole_engine(data: Path, *options: str) -> AsyncIterator[dict[str, Any]]:
-    """Run everything on embedded servers until the block ends. Yields what it said when it was ready."""
+    """Run the whole engine until the block ends. Yields what it printed when it was ready."""
     process = await flash("up", "--port", "0", "--json", "--data", str(data), *options)
     try:
         assert process.stdout is not None
@@ -26,7 +26,7 @@ async def whole_engine(data: Path, *options: str) -> AsyncIterator[dict[str, Any
 
 
 async def flash(*arguments: str) -> asyncio.subprocess.Process:
-    """Start a command, without what configures the engine that is measured from inside. What it prints can be read."""
+    """Start a `flash` command without this process's own configuration, its output readable."""
     ours = {"DATABASE_URL", "REDIS_URL"}
     kept = {name: value for name, value in os.environ.items() if name not in ours and not name.startswith("FLASH_")}
     return await asyncio.create_subprocess_exec(

@@ -1,7 +1,7 @@
-"""What the engine waits for at PostgreSQL: a proxy that notes each round trip of the wire protocol.
+"""A proxy before PostgreSQL that notes each round trip of the wire protocol.
 
-A round trip is a Sync, a simple Query or a Flush. Statements are prepared on first use, so an operation is done once
-before it is counted.
+A round trip is a Sync, a simple Query or a Flush. Statements are prepared on first use, so run an operation once before
+you count it.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 from app.merchants import api_keys, tenants
 
 PORT = 5432
-#: What authentication reads is shared by all requests of some seconds.
+#: Authentication's statements; what they read serves all requests of some seconds.
 AUTHENTICATION = {api_keys.FIND, tenants.FIND}
 
 
@@ -24,7 +24,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _watch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, waits: list[str]) -> None:
-    """Pass on the messages of a frontend and note what it waits for."""
+    """Pass a frontend's messages on and note each statement that it waits for."""
     prepared: dict[bytes, str] = {}
     bound = ""
     length = await reader.readexactly(4)
@@ -47,7 +47,7 @@ async def _watch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wai
 
 @contextlib.asynccontextmanager
 async def counting(database: str) -> AsyncIterator[tuple[str, list[str]]]:
-    """Run a proxy in front of a database's server. Yields the URL through it and what it notes."""
+    """Run a proxy in front of a database. Yields the URL through it and the list of its notes."""
     waits: list[str] = []
     parts = urlsplit(database)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}

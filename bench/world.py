@@ -1,4 +1,4 @@
-"""A scratch engine to measure: an embedded server with its usual settings, a merchant, and members made in bulk."""
+"""A scratch engine to measure: an embedded server with its usual settings, a merchant, and bulk-made members."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ ACTIVATE = "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND id = $2
 
 @asynccontextmanager
 async def engine() -> AsyncIterator[Viewer]:
-    """Run an embedded engine in a scratch directory. Yields its merchant's ADMIN."""
+    """Run an embedded engine in a scratch directory. Yields an ADMIN viewer of its merchant."""
     for variable in ("DATABASE_URL", "REDIS_URL", "FLASH_MASTER_KEYS", "FLASH_MASTER_KEYS_FILE"):
         os.environ.pop(variable, None)
     data = tempfile.mkdtemp(prefix="flash-bench-")
@@ -51,7 +51,7 @@ async def engine() -> AsyncIterator[Viewer]:
 
 
 async def add_merchant(name: str) -> tuple[Viewer, str]:
-    """Make a merchant. Returns its ADMIN and the key that this one has."""
+    """Make a merchant. Returns an ADMIN viewer and its API key."""
     made = await create_merchant(name, "USD")
     viewer = await authenticate(f"Bearer {made.api_key}")
     if viewer is None:

@@ -1,1 +1,1 @@
-"""How other libraries lay out the networks of S6: `python -m bench.comparisons`, apart from `make bench`."""
+"""Layouts of the networks of S6 by other libraries: `python -m bench.comparisons`, not part of `make bench`."""

@@ -1,6 +1,6 @@
-"""`python -m bench.comparisons`: lay the same networks out by each library, and write RESULTS.md beside this file.
+"""`python -m bench.comparisons`: lay out the same networks with each library, and write RESULTS.md beside this file.
 
-Before that, `npm install --no-package-lock` in this directory and `pip install networkx scipy`.
+First run `npm install --no-package-lock` in this directory and `pip install networkx scipy`.
 """
 
 import json
@@ -18,7 +18,7 @@ from bench.networks import grown
 
 HERE = Path(__file__).parent
 MEMBERS = (2_000, 10_000, 100_000)
-#: What a library gets of a processor for one layout.
+#: CPU seconds that a library gets for one layout.
 SECONDS_MAX = 120
 OTHERS = {
     "d3-force": ["node", "layouts.mjs", "d3"],
@@ -32,7 +32,7 @@ def main() -> None:
     lines = [
         "# Layouts, side by side",
         "",
-        "Written by `python -m bench.comparisons`; stress and spread as in [S6](../RESULTS.md), lower is better.",
+        "Written by `python -m bench.comparisons`; stress and spread are as in [S6](../RESULTS.md), lower is better.",
         f"d3-force and ForceAtlas2 have 300 rounds and networkx 50; each gets {SECONDS_MAX} s of CPU for a layout.",
     ]
     for members in MEMBERS:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _compared(name: str, command: list[str], own: float, network: Network) -> str:
-    """Lay the network out as another library does, in a process of its own."""
+    """Lay the network out with another library, in a process of its own."""
     asked = json.dumps({"count": len(network.members), "links": network.links, "which": command[-1]})
     run = subprocess.run(
         ["sh", "-c", f'ulimit -t {SECONDS_MAX} && exec "$@"', "sh", *command],

@@ -1,4 +1,4 @@
-// Lays the edges of stdin out with the settings that each library has by default. Tells the CPU seconds and positions.
+// Lays out the edges from stdin with a library's default settings; prints CPU seconds and positions.
 import { readFileSync } from "node:fs";
 const { count, links, which } = JSON.parse(readFileSync(0, "utf8"));
 const ROUNDS = 300;

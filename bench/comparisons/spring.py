@@ -1,4 +1,4 @@
-"""Lays the edges of stdin out as networkx does by default. Tells the CPU seconds and positions, like layouts.mjs."""
+"""Lay out the edges from stdin with networkx's defaults; print CPU seconds and positions, like layouts.mjs."""
 
 import json
 import sys

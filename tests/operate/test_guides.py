@@ -40,6 +40,10 @@ TRIED = {
     ("docs/operations.md", "Logs"): "tests/telemetry/test_logs.py",
     ("docs/operations.md", "Metrics"): "tests/telemetry/test_metrics.py",
     ("docs/scaling.md", "Citus"): "tests/operate/test_guides.py",
+    ("docs/states.md", "Code"): "tests/operate/test_docs.py",
+    ("docs/states.md", "Invite"): "tests/operate/test_docs.py",
+    ("docs/states.md", "Pool"): "tests/operate/test_docs.py",
+    ("docs/states.md", "Webhook delivery"): "tests/operate/test_docs.py",
     ("docs/webhooks.md", "Another secret"): "tests/webhooks/test_guide.py",
     ("docs/webhooks.md", "Ask for events"): "tests/webhooks/test_guide.py",
     ("docs/webhooks.md", "Receive"): "tests/webhooks/test_guide.py",
@@ -48,11 +52,12 @@ TRIED = {
 #: What no test runs, and why.
 SHOWN = {
     ("README.md", "Two commands"): "CI runs the second one; the first is what `flash up` is tested by",
-    ("README.md", "A real retailer's year"): "the output of a run that takes minutes; tests/replay/test_replay.py",
     ("docs/advisor.md", "How the rules did on a real year"): "figures",
     ("docs/advisor.md", "A real small model"): "it installs the weights of a model",
     ("docs/bi.md", "What it costs"): "figures",
-    ("docs/scaling.md", "More processes"): "they run until they are stopped; test_up.py and test_stress.py run them",
+    ("docs/replay.md", "A real retailer's year"): "the output of a run that takes minutes; tests/replay/test_replay.py",
+    ("docs/scaling.md", "Does it hold?"): "it needs a running deployment; tests/stress runs it",
+    ("docs/scaling.md", "More processes"): "they run until they are stopped; tests/operate/test_up.py runs them",
     ("docs/scaling.md", "PgBouncer"): "the settings of a server that isn't installed here",
 }
 
