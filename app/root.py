@@ -33,7 +33,7 @@ from app.storage.database import Row, database
 from app.storage.statements import columns, row_of, statement
 from app.storage.wallet_versions import ChangeRow
 from app.wallets.types import Wallet
-from app.webhooks.queries import find_delivery, find_webhook
+from app.webhooks.rows import find_delivery, find_webhook
 from app.webhooks.types import Webhook, WebhookDelivery
 
 READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST}

@@ -59,20 +59,34 @@ async def measure(viewer: Viewer) -> list[str]:
         await add_history(viewer.merchant_id, member_id, length)
     await database().row("VACUUM (ANALYZE) points_entry")
     for member_id, length in zip(members, lengths, strict=True):
-        instant = datetime(9999, 1, 1, tzinfo=UTC)
-        page = await _buffers(rows.ENTRIES_OF_MEMBERS, viewer.merchant_id, [member_id], instant, LAST, 11)
-        origin = ids.new().hex
-        arguments = (ids.new(), -(length // 2), "ADJUSTMENT", origin, None, ids.new(), "system")
-        debit = await database().row(
-            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {POST}", viewer.merchant_id, member_id, *arguments
-        )
+        asked = {
+            "merchant_id": viewer.merchant_id,
+            "member_ids": [member_id],
+            "instant": datetime(9999, 1, 1, tzinfo=UTC),
+            "before": LAST,
+            "limit": 11,
+        }
+        page = await _buffers(rows.ENTRIES_OF_MEMBERS.text, *rows.ENTRIES_OF_MEMBERS.arguments(asked))
+        posted = {
+            "merchant_id": viewer.merchant_id,
+            "member_id": member_id,
+            "entry_id": ids.new(),
+            "amount": -(length // 2),
+            "reason": "ADJUSTMENT",
+            "origin": ids.new().hex,
+            "reference": None,
+            "event_id": ids.new(),
+            "actor": "system",
+        }
+        debit = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {POST.text}", *POST.arguments(posted))
         if debit is None:
             raise RuntimeError("EXPLAIN returned no row")
         plan = json.loads(debit["QUERY PLAN"])[0]["Plan"]
         lines.append(f"| {length:,} | {page} | {plan['Shared Hit Blocks'] + plan['Shared Read Blocks']} |")
-    now = await _buffers(LIABILITY, viewer.merchant_id, None)
-    half = await _buffers(LIABILITY, viewer.merchant_id, datetime(2026, 1, 1, 12, tzinfo=UTC))
-    whole = await _buffers(LIABILITY, viewer.merchant_id, datetime(2001, 1, 1, tzinfo=UTC))
+    now, half, whole = [
+        await _buffers(LIABILITY.text, *LIABILITY.arguments({"merchant_id": viewer.merchant_id, "as_of": as_of}))
+        for as_of in (None, datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2001, 1, 1, tzinfo=UTC))
+    ]
     lines += [
         "",
         f"The liability of {sum(lengths):,} entries takes {now} buffers as of now, {half} as of twelve hours after",

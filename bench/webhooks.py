@@ -10,24 +10,26 @@ from app import ids
 from app.api.context import Viewer
 from app.storage import events
 from app.storage.database import database, transaction
+from app.storage.statements import Statement
 from app.webhooks import deliveries, feed
 from app.webhooks.create_webhook import INSERT as INSERT_WEBHOOK
 from app.webhooks.posting import Outcome
-from app.webhooks.queries import LIST_DELIVERIES
+from app.webhooks.rows import LIST_DELIVERIES
 
 BACKLOGS = (1_000, 100_000)
 SAMPLES = 51
 RECORD_MANY = """
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-SELECT $1, uuidv7(), 'pool.edited', CASE WHEN n % 2 = 0 THEN gen_random_uuid() ELSE $2 END, 'bench', now()
+INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at)
+SELECT $1, uuidv7(), 'pool.edited', 'pool', CASE WHEN n % 2 = 0 THEN gen_random_uuid() ELSE $2 END, 'bench', now()
 FROM generate_series(1, $3::int) AS n
 """
 LAST = UUID(int=2**128 - 1)
 
 
-async def _explained(tx: Any, sql: str, *args: object) -> int:
+async def _explained(tx: Any, asked: Statement[Any], **values: object) -> int:
     """Run a statement under EXPLAIN. Returns the buffers that it hit or read."""
-    (row,) = await tx.many(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {sql}", *args)
+    sql = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {asked.text}"
+    (row,) = await tx.many(sql, *asked.arguments(values))
     plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
 
@@ -49,20 +51,37 @@ async def _events(viewer: Viewer) -> list[str]:
 async def _recorded(viewer: Viewer) -> float:
     counted = []
     for _ in range(SAMPLES):
-        arguments = (viewer.merchant_id, ids.new(), "pool.edited", ids.new(), viewer.actor)
-        counted.append(await _explained(database(), events.RECORD, *arguments))
+        touched = await _explained(
+            database(),
+            events.RECORD,
+            merchant_id=viewer.merchant_id,
+            event_id=ids.new(),
+            type="pool.edited",
+            subject_kind="pool",
+            subject_id=ids.new(),
+            actor=viewer.actor,
+        )
+        counted.append(touched)
     return median(counted)
 
 
 async def _webhook(viewer: Viewer) -> UUID:
     webhook_id = ids.new()
     keys = viewer.tenant.keys
-    sealed = [keys.encrypt(webhook_id, name, "x") for name in ("url", "secret")]
     now = await database().row("SELECT pg_current_snapshot()::text AS now")
     if now is None:
         raise RuntimeError("a function returned no row")
-    arguments = (viewer.merchant_id, webhook_id, sealed[0], ["pool.edited"], sealed[1], now["now"])
-    await database().row(INSERT_WEBHOOK, *arguments, ids.new(), viewer.actor)
+    await database().row(
+        INSERT_WEBHOOK,
+        merchant_id=viewer.merchant_id,
+        webhook_id=webhook_id,
+        url=keys.encrypt(webhook_id, "url", "x"),
+        event_types=["pool.edited"],
+        secret=keys.encrypt(webhook_id, "secret", "x"),
+        feed_from=now["now"],
+        event_id=ids.new(),
+        actor=viewer.actor,
+    )
     return webhook_id
 
 
@@ -82,13 +101,31 @@ async def measure(viewer: Viewer) -> list[str]:
         await database().row("VACUUM (ANALYZE) webhook_delivery")
         looked = await _explained(database(), feed.FIND)
         async with transaction() as tx:
-            taken = await _explained(tx, deliveries.TAKE, [], [], 4, 4, 30.0)
+            taken = await _explained(
+                tx, deliveries.TAKE, webhook_ids=[], rooms=[], per_webhook=4, most=4, lease_seconds=30.0
+            )
         (delivery,) = await deliveries.take({}, per_webhook=1, most=1)
-        held = (delivery["merchant_id"], delivery["id"], delivery["attempts"], delivery["position"])
         async with transaction() as tx:
-            ended = await _explained(tx, deliveries.SETTLE, *held, "DELIVERED", 200, None)
-        listed = (viewer.merchant_id, LAST, 101, webhook_id, ["DEAD", "DELIVERED", "PENDING"])
-        page = await _explained(database(), LIST_DELIVERIES, *listed)
+            ended = await _explained(
+                tx,
+                deliveries.SETTLE,
+                merchant_id=delivery["merchant_id"],
+                delivery_id=delivery["id"],
+                attempts=delivery["attempts"],
+                position=delivery["position"],
+                state="DELIVERED",
+                status=200,
+                failure=None,
+            )
+        page = await _explained(
+            database(),
+            LIST_DELIVERIES,
+            merchant_id=viewer.merchant_id,
+            before=LAST,
+            limit=101,
+            webhook_id=webhook_id,
+            states=["DEAD", "DELIVERED", "PENDING"],
+        )
         lines.append(f"| {size:,} | {looked} | {taken} | {ended} | {page} | {micros:.0f} |")
         await deliveries.settle(delivery, Outcome(200))
         await database().row("DELETE FROM webhook_delivery")

@@ -11,18 +11,19 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
-from app.members.rows import MEMBER_COLUMNS
+from app.members.rows import JOIN_MEMBER
 from app.members.types import MemberSource
-from app.orders.rows import PURCHASE_COLUMNS, purchase_row
+from app.orders.rows import WholePurchaseRow, purchase_by_order, purchase_row
 from app.orders.types import Purchase
-from app.points.grant_points import too_many
-from app.points.ledger import POINTS_MAX, post
-from app.points.rows import FIND_ENTRY_BY_ORIGIN, JOIN_MEMBER
+from app.points.ledger import POINTS_MAX, PostedRow, post, too_many
+from app.points.rows import entry_by_origin
 from app.points.types import PointsEntry, PointsReason
-from app.referrals.conversion import convert_by
+from app.referrals.conversion import convert
 from app.referrals.rows import referral_row
 from app.referrals.types import Referral, released
-from app.storage.database import Row, Tx, database, transaction
+from app.storage.database import Tx, database, transaction
+from app.storage.events import event
+from app.storage.statements import NoRow, columns, statement
 
 ORDER_ID_LENGTH_MAX: Final = 100
 #: How far a till's clock may be ahead of ours.
@@ -44,8 +45,6 @@ class RecordPurchaseInput:
 
 @strawberry.type(description="The purchase is recorded.")
 class RecordPurchaseSuccess:
-    """The purchase and what it earned."""
-
     purchase: Purchase = strawberry.field(description="The purchase.")
     entry: PointsEntry | None = strawberry.field(description="The points that it earned; null when there were none.")
     referral: Referral | None = strawberry.field(
@@ -59,49 +58,67 @@ RecordPurchaseResult = Annotated[
     strawberry.union("RecordPurchaseResult", description="The purchase, or why it wasn't recorded."),
 ]
 
+
+class RecordedRow(WholePurchaseRow):
+    """A purchase that was just recorded, and the invite that its member accepted and that waits for one."""
+
+    invite_id: UUID | None
+
+
 # The rate is read here, not from what this process remembers of the merchant: all processes agree from the instant
-# at which it changes. Points are the whole ones of amount x rate (`div` cuts exactly where `/` would round).
-RECORD: Final = f"""
+# at which it changes.
+RECORD: Final = statement(
+    RecordedRow,
+    f"""
 WITH earning AS (
-    SELECT div($6::bigint * points_per_unit, $7::bigint) AS points FROM merchant WHERE merchant_id = $1
+    -- The whole points of amount x rate: `div` cuts exactly where `/` would round.
+    SELECT div(:amount::bigint * points_per_unit, :minor_units::bigint) AS points
+    FROM merchant WHERE merchant_id = :merchant_id
 ), b AS (
+    -- What makes it once: of two callers with one order one inserts nothing.
     INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, currency, points, occurred_at,
                           recorded_at)
-    SELECT $1, $2, m.id, $4, $5, $6, $8, earning.points, coalesce($9, now()), now()
-    FROM earning, (SELECT id FROM member WHERE merchant_id = $1 AND id = $3) m
+    SELECT :merchant_id, :purchase_id, m.id, :source, :order_id, :amount, :currency, earning.points,
+        coalesce(:occurred_at, now()), now()
+    FROM earning, (SELECT id FROM member WHERE merchant_id = :merchant_id AND id = :member_id) m
     WHERE earning.points <= {POINTS_MAX}
     ON CONFLICT DO NOTHING RETURNING *
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $10, 'purchase.recorded', id, $11, now() FROM b
+    {event("purchase.recorded", subject="id", source="b")}
 )
-SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS},
-    (SELECT id FROM invite WHERE merchant_id = $1 AND referee_id = b.member_id AND status = 'PENDING') AS invite_id
+SELECT {columns(WholePurchaseRow)},
+    (SELECT id FROM invite
+     WHERE merchant_id = :merchant_id AND referee_id = b.member_id AND status = 'PENDING') AS invite_id
 FROM b {JOIN_MEMBER.format("b")}
-"""
-FIND_BY_ORDER: Final = f"""
-SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS},
-    (SELECT id FROM referral WHERE merchant_id = $1 AND purchase_id = b.id) AS referral_id
-FROM purchase b {JOIN_MEMBER.format("b")}
-WHERE b.merchant_id = $1 AND b.source = $2 AND b.order_id = $3
-"""
-MEMBER_EXISTS: Final = "SELECT FROM member WHERE merchant_id = $1 AND id = $2"
+""",
+)
 
 
 async def record(
     tx: Tx, viewer: Viewer, member_id: UUID, source: MemberSource, order_id: str, amount: int, at: datetime | None
-) -> Row | None:
+) -> RecordedRow | None:
     """Insert a purchase in the merchant's currency and return it, or None when it stands already or can't be.
 
     Waits for a rival that is inserting the same order.
     """
     currency = viewer.tenant.currency
-    minor_units = 10 ** (Currency(currency).exponent or 0)
-    arguments = (source.value, order_id, amount, minor_units, currency, at, ids.new(), viewer.actor)
-    return await tx.row(RECORD, viewer.merchant_id, ids.new(), member_id, *arguments)
+    return await tx.row(
+        RECORD,
+        merchant_id=viewer.merchant_id,
+        purchase_id=ids.new(),
+        member_id=member_id,
+        source=source.value,
+        order_id=order_id,
+        amount=amount,
+        minor_units=10 ** (Currency(currency).exponent or 0),
+        currency=currency,
+        occurred_at=at,
+        event_id=ids.new(),
+        actor=viewer.actor,
+    )
 
 
-async def earn(tx: Tx, viewer: Viewer, purchase: Row) -> Row | None:
+async def earn(tx: Tx, viewer: Viewer, purchase: WholePurchaseRow) -> PostedRow | None:
     """Credit what a new purchase earned. Raises Refused(InvalidInput) when the balance can't hold it."""
     if purchase["purchase_points"] == 0:
         return None
@@ -131,45 +148,53 @@ async def record_purchase(
         problems.add("occurredAt", "must not be in the future")
     problems.refuse_if_any()
     member_id = node_id("member", "member", input.member_id)
-    async with transaction() as tx:
+    referral_id: UUID | None = None
+    async with transaction(viewer.merchant_id) as tx:
         purchase = await record(tx, viewer, member_id, input.source, order_id, amount, input.occurred_at)
         if purchase is not None:
-            # First, because it locks two wallets, and several are locked by member.
-            referral_id = await convert_by(tx, viewer, purchase)
+            if purchase["invite_id"] is not None:
+                # First, because it locks two wallets, and several are locked by member.
+                referral_id = await convert(
+                    tx, viewer.merchant_id, viewer.actor, purchase["invite_id"], purchase["purchase_id"]
+                )
             entry = await earn(tx, viewer, purchase)
     if purchase is None:
         return await _standing(viewer, input, member_id, order_id, amount)
-    # What was written last has the wallet as it is now: the entry, or a referral of a purchase that earned nothing.
-    latest = entry if entry is not None or referral_id is None else await purchase_row(viewer, purchase["purchase_id"])
-    referral = await _referral(viewer, referral_id)
-    return _success(dict(purchase) | dict(latest or {}), entry, referral, replayed=False)
+    latest: WholePurchaseRow = purchase
+    if entry is None and referral_id is not None:
+        # Nothing that this purchase wrote itself has the wallet as the referral left it.
+        latest = await purchase_row(viewer, purchase["purchase_id"]) or purchase
+    return RecordPurchaseSuccess(
+        purchase=Purchase.of(latest, as_of=entry),
+        entry=None if entry is None else PointsEntry.of(entry),
+        referral=await _referral(viewer, referral_id),
+        replayed=False,
+    )
+
+
+MEMBER_EXISTS: Final = statement(NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id")
 
 
 async def _standing(
     viewer: Viewer, input: RecordPurchaseInput, member_id: UUID, order_id: str, amount: int
 ) -> RecordPurchaseSuccess:
     """Return the purchase that an earlier call recorded. Raises Refused with why there is none."""
-    stands = await database().row(FIND_BY_ORDER, viewer.merchant_id, input.source.value, order_id)
+    stands = await purchase_by_order(viewer, input.source.value, order_id)
     if stands is None:
-        if await database().row(MEMBER_EXISTS, viewer.merchant_id, member_id) is None:
+        if await database().row(MEMBER_EXISTS, merchant_id=viewer.merchant_id, member_id=member_id) is None:
             raise not_found("member", input.member_id)
         raise too_many("amount.amountMinor")
     if (stands["member_id"], stands["purchase_amount"]) != (member_id, amount):
         message = "This order of this source was recorded for another member or amount."
         raise Refused(IdempotencyKeyReused(message=message))
-    origin = stands["purchase_id"].hex
-    entry = await database().row(FIND_ENTRY_BY_ORIGIN, viewer.merchant_id, PointsReason.PURCHASE.value, origin)
-    return _success(stands, entry, await _referral(viewer, stands["referral_id"]), replayed=True)
+    entry = await entry_by_origin(viewer, PointsReason.PURCHASE.value, stands["purchase_id"].hex)
+    return RecordPurchaseSuccess(
+        purchase=Purchase.of(stands),
+        entry=None if entry is None else PointsEntry.of(entry),
+        referral=await _referral(viewer, stands["referral_id"]),
+        replayed=True,
+    )
 
 
 async def _referral(viewer: Viewer, referral_id: UUID | None) -> Referral | None:
     return None if referral_id is None else released(await referral_row(viewer, referral_id))
-
-
-def _success(purchase: Row, entry: Row | None, referral: Referral | None, *, replayed: bool) -> RecordPurchaseSuccess:
-    return RecordPurchaseSuccess(
-        purchase=Purchase.of(purchase),
-        entry=None if entry is None else PointsEntry.of(entry),
-        referral=referral,
-        replayed=replayed,
-    )

@@ -9,16 +9,23 @@ from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.reasons import sealed
-from app.members.rows import MEMBER_COLUMNS
+from app.members.rows import JOIN_MEMBER
 from app.members.types import MemberSource
-from app.orders.record_purchase import FIND_BY_ORDER, ORDER_ID_LENGTH_MAX
-from app.orders.rows import PURCHASE_COLUMNS, purchase_row
+from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
+from app.orders.rows import (
+    REFERRAL_OF_PURCHASE,
+    StandingPurchaseRow,
+    WholePurchaseRow,
+    purchase_by_order,
+    purchase_row,
+)
 from app.orders.types import Purchase
-from app.points.rows import JOIN_MEMBER
 from app.points.take_back import take_back
 from app.points.types import PointsEntry, PointsReason
 from app.referrals.conversion import reverse
-from app.storage.database import database, transaction
+from app.storage.database import transaction
+from app.storage.events import event
+from app.storage.statements import NoRow, columns, statement
 
 
 @strawberry.input(description="A purchase to take back, by its id or by source and orderId.")
@@ -35,8 +42,6 @@ class ReversePurchaseInput:
 
 @strawberry.type(description="The purchase doesn't stand any more.")
 class ReversePurchaseSuccess:
-    """The reversed purchase and what was taken."""
-
     purchase: Purchase = strawberry.field(description="The purchase, with its `reversedAt`.")
     entry: PointsEntry | None = strawberry.field(description="The points that were taken; null when there were none.")
     shortfall: int = strawberry.field(
@@ -57,22 +62,27 @@ ReversePurchaseResult = Annotated[
 ]
 
 # The purchase's row is the guard: of two callers one finds it standing. The order of locks is purchase, wallet.
-REVERSE: Final = f"""
+REVERSE: Final = statement(
+    StandingPurchaseRow,
+    f"""
 WITH b AS (
-    UPDATE purchase SET reversed_at = now() WHERE merchant_id = $1 AND id = $2 AND reversed_at IS NULL RETURNING *
+    UPDATE purchase SET reversed_at = now()
+    WHERE merchant_id = :merchant_id AND id = :purchase_id AND reversed_at IS NULL RETURNING *
 )
-SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS},
-    (SELECT id FROM referral WHERE merchant_id = $1 AND purchase_id = b.id) AS referral_id
+SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id
 FROM b {JOIN_MEMBER.format("b")}
-"""
-FINISH: Final = """
+""",
+)
+FINISH: Final = statement(
+    NoRow,
+    f"""
 WITH reversal AS (
     INSERT INTO purchase_reversal (merchant_id, purchase_id, taken, shortfall, reversed_at)
-    VALUES ($1, $2, $3, $4, now())
+    VALUES (:merchant_id, :purchase_id, :taken, :shortfall, now())
 )
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, reason)
-VALUES ($1, $5, 'purchase.reversed', $2, $6, now(), $7)
-"""
+{event("purchase.reversed", subject=":purchase_id", reason=":reason")}
+""",
+)
 
 
 @mutation(
@@ -88,8 +98,8 @@ async def reverse_purchase(
     _refuse_unless_named(input)
     event_id, reason = sealed(viewer, input.reason)
     purchase_id = await _named(viewer, input)
-    async with transaction() as tx:
-        purchase = await tx.row(REVERSE, viewer.merchant_id, purchase_id)
+    async with transaction(viewer.merchant_id) as tx:
+        purchase = await tx.row(REVERSE, merchant_id=viewer.merchant_id, purchase_id=purchase_id)
         if purchase is not None:
             # First, because it locks two wallets, and several are locked by member.
             if purchase["referral_id"] is not None:
@@ -99,26 +109,35 @@ async def reverse_purchase(
                 tx, viewer.merchant_id, viewer.actor, purchase["member_id"], purchase["purchase_points"],
                 credit=(PointsReason.PURCHASE, origin), origin=origin, reference=purchase["purchase_order_id"],
             )  # fmt: skip
-            taken = 0 if entry is None else -entry["entry_amount"]
-            await tx.row(FINISH, viewer.merchant_id, purchase_id, taken, shortfall, event_id, viewer.actor, reason)
+            await tx.row(
+                FINISH,
+                merchant_id=viewer.merchant_id,
+                purchase_id=purchase_id,
+                taken=0 if entry is None else -entry["entry_amount"],
+                shortfall=shortfall,
+                event_id=event_id,
+                actor=viewer.actor,
+                reason=reason,
+            )
     if purchase is None:
         stands = await purchase_row(viewer, purchase_id)
         if stands is None:
             raise not_found("purchase", input.purchase_id or input.order_id or "")
         message = "The purchase was taken back before."
         raise Refused(PurchaseAlreadyReversed(message=message, purchase=Purchase.of(stands)))
-    # What was written last has the wallet as it is now: the entry, or a referral of a purchase that earned nothing.
-    is_older = entry is None and purchase["referral_id"] is not None
-    latest = await purchase_row(viewer, purchase_id) if is_older else entry
+    latest: WholePurchaseRow = purchase
+    if entry is None and purchase["referral_id"] is not None:
+        # Nothing that this return wrote itself has the wallet as the referral's return left it.
+        latest = await purchase_row(viewer, purchase_id) or purchase
     return ReversePurchaseSuccess(
-        purchase=Purchase.of(dict(purchase) | dict(latest or {})),
+        purchase=Purchase.of(latest, as_of=entry),
         entry=None if entry is None else PointsEntry.of(entry),
         shortfall=shortfall,
     )
 
 
 def _refuse_unless_named(input: ReversePurchaseInput) -> None:
-    """Raise Refused(InvalidInput) unless the purchase is named in exactly one of the two ways."""
+    """Raise Refused(InvalidInput) unless exactly one of the two ways names the purchase."""
     problems = Problems()
     if input.purchase_id is not None:
         for path, value in (("source", input.source), ("orderId", input.order_id)):
@@ -137,10 +156,8 @@ def _refuse_unless_named(input: ReversePurchaseInput) -> None:
 async def _named(viewer: Viewer, input: ReversePurchaseInput) -> UUID:
     if input.purchase_id is not None:
         return node_id("purchase", "purchase", input.purchase_id)
-    source = input.source.value if input.source else None
     order_id = (input.order_id or "").strip()
-    row = await database().row(FIND_BY_ORDER, viewer.merchant_id, source, order_id)
+    row = await purchase_by_order(viewer, input.source.value if input.source else "", order_id)
     if row is None:
         raise not_found("purchase", order_id)
-    found: UUID = row["purchase_id"]
-    return found
+    return row["purchase_id"]

@@ -6,12 +6,9 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Viewer
-from app.members.rows import MEMBER_COLUMNS
-from app.points.rows import (
-    JOIN_MEMBER,
-)
-from app.storage.database import Row, database
-from app.storage.statements import columns, row_of
+from app.members.rows import JOIN_MEMBER, MemberRow
+from app.storage.database import database
+from app.storage.statements import columns, row_of, statement
 
 
 @row_of(b="purchase")
@@ -29,16 +26,38 @@ class PurchaseRow(TypedDict):
     purchase_reversed_at: Annotated[datetime | None, "b.reversed_at"]
 
 
-PURCHASE_COLUMNS: Final = columns(PurchaseRow)
+@row_of(b="purchase", m="member", w="wallet")
+class WholePurchaseRow(PurchaseRow, MemberRow):
+    """A purchase with its member."""
 
 
-FIND_PURCHASE: Final = f"""
-SELECT {PURCHASE_COLUMNS}, {MEMBER_COLUMNS} FROM purchase b {JOIN_MEMBER.format("b")}
-WHERE b.merchant_id = $1 AND b.id = $2 AND ($3::uuid IS NULL OR b.member_id = $3)
-"""
+class StandingPurchaseRow(WholePurchaseRow):
+    """A purchase, and the referral that it converted, if it did."""
+
+    referral_id: UUID | None
 
 
-async def find_purchase(viewer: Viewer, node_id: str) -> Row | None:
+#: The referral that the purchase `b` converted.
+REFERRAL_OF_PURCHASE: Final = "(SELECT id FROM referral WHERE merchant_id = :merchant_id AND purchase_id = b.id)"
+
+FIND_PURCHASE: Final = statement(
+    WholePurchaseRow,
+    f"""
+SELECT {columns(WholePurchaseRow)} FROM purchase b {JOIN_MEMBER.format("b")}
+WHERE b.merchant_id = :merchant_id AND b.id = :purchase_id AND (:member_id::uuid IS NULL OR b.member_id = :member_id)
+""",
+)
+FIND_BY_ORDER: Final = statement(
+    StandingPurchaseRow,
+    f"""
+SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id
+FROM purchase b {JOIN_MEMBER.format("b")}
+WHERE b.merchant_id = :merchant_id AND b.source = :source AND b.order_id = :order_id
+""",
+)
+
+
+async def find_purchase(viewer: Viewer, node_id: str) -> WholePurchaseRow | None:
     """Return the purchase behind an id; a member sees its own only."""
     purchase_id = ids.decode("purchase", node_id)
     if purchase_id is None:
@@ -46,6 +65,13 @@ async def find_purchase(viewer: Viewer, node_id: str) -> Row | None:
     return await purchase_row(viewer, purchase_id)
 
 
-async def purchase_row(viewer: Viewer, purchase_id: UUID) -> Row | None:
+async def purchase_row(viewer: Viewer, purchase_id: UUID) -> WholePurchaseRow | None:
     """Return a purchase of the viewer's merchant; a member's own only."""
-    return await database().row(FIND_PURCHASE, viewer.merchant_id, purchase_id, viewer.member_id)
+    return await database().row(
+        FIND_PURCHASE, merchant_id=viewer.merchant_id, purchase_id=purchase_id, member_id=viewer.member_id
+    )
+
+
+async def purchase_by_order(viewer: Viewer, source: str, order_id: str) -> StandingPurchaseRow | None:
+    """Return the purchase that a source told by this id."""
+    return await database().row(FIND_BY_ORDER, merchant_id=viewer.merchant_id, source=source, order_id=order_id)

@@ -9,13 +9,12 @@ from app.api.inputs import Money
 from app.api.operations import Node
 from app.api.scalars import BigInt
 from app.members.types import Member, MemberSource
-from app.storage.database import Row
+from app.orders.rows import WholePurchaseRow
+from app.storage.wallet_versions import ChangeRow
 
 
 @strawberry.type(description="An order of a member, as a source told it, once.")
 class Purchase(Node):
-    """A purchase."""
-
     member: Member = strawberry.field(description="Who bought.")
     source: MemberSource = strawberry.field(description="Where it comes from.")
     order_id: str = strawberry.field(description="The source's own id of the order.")
@@ -26,11 +25,11 @@ class Purchase(Node):
     reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")
 
     @classmethod
-    def of(cls, row: Row) -> "Purchase":
-        """Return the purchase of a row of PURCHASE_COLUMNS and MEMBER_COLUMNS."""
+    def of(cls, row: WholePurchaseRow, *, as_of: ChangeRow | None = None) -> "Purchase":
+        """Return the purchase of a row, its member's wallet as a change left it if one is given."""
         return cls(
             id=strawberry.ID(ids.encode("purchase", row["purchase_id"])),
-            member=Member.of(row),
+            member=Member.of(row, as_of=as_of),
             source=MemberSource(row["purchase_source"]),
             order_id=row["purchase_order_id"],
             amount=Money(amount_minor=BigInt(row["purchase_amount"]), currency=row["purchase_currency"]),

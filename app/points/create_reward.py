@@ -10,9 +10,11 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.coupons.rows import pool_row
 from app.points.ledger import POINTS_MAX
-from app.points.rows import REWARD_COLUMNS
+from app.points.rows import RewardRow
 from app.points.types import Reward
 from app.storage.database import database
+from app.storage.events import event
+from app.storage.statements import columns, statement
 
 NAME_LENGTH_MAX: Final = 200
 
@@ -35,8 +37,6 @@ class CreateRewardInput:
 
 @strawberry.type(description="The reward was created and is offered.")
 class CreateRewardSuccess:
-    """The new reward."""
-
     reward: Reward = strawberry.field(description="The new reward.")
 
 
@@ -47,25 +47,26 @@ CreateRewardResult = Annotated[
 
 # Waits for campaigns that are sending the pool's codes (HOLD_POOL in create_campaign.py), so that none of them goes on
 # once the reward is there.
-INSERT: Final = f"""
+INSERT: Final = statement(
+    RewardRow,
+    f"""
 WITH p AS (
-    SELECT id FROM pool WHERE merchant_id = $1 AND id = $6 FOR NO KEY UPDATE
+    SELECT id FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR NO KEY UPDATE
 ), a AS (
     INSERT INTO reward (merchant_id, id, name, cost, stock, pool_id, active, created_at)
-    VALUES ($1, $2, $3, $4, $5, (SELECT id FROM p), true, now()) RETURNING *
+    VALUES (:merchant_id, :reward_id, :name, :cost, :stock, (SELECT id FROM p), true, now()) RETURNING *
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $7, 'reward.created', id, $8, now() FROM a
+    {event("reward.created", subject="id", source="a")}
 )
-SELECT {REWARD_COLUMNS} FROM a
-"""
+SELECT {columns(RewardRow)} FROM a WHERE a.merchant_id = :merchant_id
+""",
+)
 
 
 @mutation(description="Create a reward. ADMIN only.")
 async def create_reward(
     info: Info, input: Annotated[CreateRewardInput, strawberry.argument(description="The reward to create.")]
 ) -> CreateRewardResult:
-    """Insert the reward and its event in one statement."""
     viewer = info.context.viewer
     problems = Problems()
     name = problems.text("name", input.name, length_max=NAME_LENGTH_MAX)
@@ -78,7 +79,15 @@ async def create_reward(
         if await pool_row(database(), viewer, pool_id) is None:
             raise not_found("pool", input.pool_id)
     row = await database().row(
-        INSERT, viewer.merchant_id, ids.new(), name, input.cost, input.stock, pool_id, ids.new(), viewer.actor
+        INSERT,
+        merchant_id=viewer.merchant_id,
+        reward_id=ids.new(),
+        name=name,
+        cost=input.cost,
+        stock=input.stock,
+        pool_id=pool_id,
+        event_id=ids.new(),
+        actor=viewer.actor,
     )
     if row is None:
         raise RuntimeError("INSERT returned no row")

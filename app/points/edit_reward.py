@@ -10,9 +10,11 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.points.create_reward import NAME_LENGTH_MAX
 from app.points.ledger import POINTS_MAX
-from app.points.rows import REWARD_COLUMNS
+from app.points.rows import RewardRow
 from app.points.types import Reward
 from app.storage.database import database
+from app.storage.events import event
+from app.storage.statements import columns, statement
 
 T = TypeVar("T")
 
@@ -29,8 +31,6 @@ class EditRewardInput:
 
 @strawberry.type(description="The reward was changed.")
 class EditRewardSuccess:
-    """The edited reward."""
-
     reward: Reward = strawberry.field(description="The reward as it is now.")
 
 
@@ -39,24 +39,25 @@ EditRewardResult = Annotated[
     strawberry.union("EditRewardResult", description="The edited reward, or why it stays as it was."),
 ]
 
-EDIT: Final = f"""
+EDIT: Final = statement(
+    RewardRow,
+    f"""
 WITH a AS (
-    UPDATE reward SET name = coalesce($3, name), cost = coalesce($4, cost),
-        stock = CASE WHEN $5 THEN $6 ELSE stock END
-    WHERE merchant_id = $1 AND id = $2 RETURNING *
+    UPDATE reward SET name = coalesce(:name, name), cost = coalesce(:cost, cost),
+        stock = CASE WHEN :sets_stock THEN :stock ELSE stock END
+    WHERE merchant_id = :merchant_id AND id = :reward_id RETURNING *
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $7, 'reward.edited', id, $8, now() FROM a
+    {event("reward.edited", subject="id", source="a")}
 )
-SELECT {REWARD_COLUMNS} FROM a
-"""
+SELECT {columns(RewardRow)} FROM a
+""",
+)
 
 
 @mutation(description="Change a reward's name, cost or stock. ADMIN only.")
 async def edit_reward(
     info: Info, input: Annotated[EditRewardInput, strawberry.argument(description="What to change.")]
 ) -> EditRewardResult:
-    """Change the row and record it in one statement."""
     viewer = info.context.viewer
     problems = Problems()
     for path in ("name", "cost"):
@@ -68,7 +69,15 @@ async def edit_reward(
     problems.refuse_if_any()
     reward_id = node_id("reward", "reward", input.reward_id)
     row = await database().row(
-        EDIT, viewer.merchant_id, reward_id, name, cost, input.stock is not UNSET, stock, ids.new(), viewer.actor
+        EDIT,
+        merchant_id=viewer.merchant_id,
+        reward_id=reward_id,
+        name=name,
+        cost=cost,
+        sets_stock=input.stock is not UNSET,
+        stock=stock,
+        event_id=ids.new(),
+        actor=viewer.actor,
     )
     if row is None:
         raise not_found("reward", input.reward_id)

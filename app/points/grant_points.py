@@ -1,17 +1,19 @@
 """grantPoints: a person gives or takes points, once per key."""
 
 from typing import Annotated, Final
+from uuid import UUID
 
 import asyncpg
 import strawberry
 
+from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
-from app.points.ledger import POINTS_MAX, InsufficientPoints, Obstacle, insufficient, obstacle, post
-from app.points.rows import FIND_ENTRY_BY_ORIGIN
+from app.points.ledger import POINTS_MAX, InsufficientPoints, Obstacle, insufficient, obstacle, post, too_many
+from app.points.rows import WholeEntryRow, entry_by_origin
 from app.points.types import PointsEntry, PointsReason
-from app.storage.database import Row, database
+from app.storage.database import database
 
 REFERENCE_LENGTH_MAX: Final = 200
 
@@ -28,8 +30,6 @@ class GrantPointsInput:
 
 @strawberry.type(description="The points were given or taken.")
 class GrantPointsSuccess:
-    """The entry."""
-
     entry: PointsEntry = strawberry.field(description="The entry.")
     replayed: bool = strawberry.field(description="Whether an earlier call with the same key wrote it.")
 
@@ -58,18 +58,18 @@ async def grant_points(
     earlier = await _earlier(viewer, origin)
     if earlier is None:
         try:
-            row = await post(
+            entry = await post(
                 database(), viewer.merchant_id, viewer.actor, member_id, input.amount, PointsReason.ADJUSTMENT,
                 origin=origin, reference=reference,
             )  # fmt: skip
         except asyncpg.UniqueViolationError:
-            row = None
-        if row is not None:
-            return GrantPointsSuccess(entry=PointsEntry.of(row), replayed=False)
+            entry = None
+        if entry is not None:
+            return GrantPointsSuccess(entry=PointsEntry.of(entry), replayed=False)
         # The points may be missing because a rival with the same key has just spent them.
         earlier = await _earlier(viewer, origin)
     if earlier is None:
-        raise await _refusal(viewer, input)
+        raise await _refusal(viewer, member_id, input.amount)
     if (earlier["member_id"], earlier["entry_amount"], earlier["entry_reference"]) != (
         member_id, input.amount, reference
     ):  # fmt: skip
@@ -77,22 +77,14 @@ async def grant_points(
     return GrantPointsSuccess(entry=PointsEntry.of(earlier), replayed=True)
 
 
-async def _earlier(viewer: Viewer, origin: str) -> Row | None:
-    return await database().row(FIND_ENTRY_BY_ORIGIN, viewer.merchant_id, PointsReason.ADJUSTMENT.value, origin)
+async def _earlier(viewer: Viewer, origin: str) -> WholeEntryRow | None:
+    return await entry_by_origin(viewer, PointsReason.ADJUSTMENT.value, origin)
 
 
-async def _refusal(viewer: Viewer, input: GrantPointsInput) -> Refused:
-    member_id = node_id("member", "member", input.member_id)
-    why, balance = await obstacle(database(), viewer.merchant_id, member_id, input.amount)
+async def _refusal(viewer: Viewer, member_id: UUID, amount: int) -> Refused:
+    why, balance = await obstacle(database(), viewer.merchant_id, member_id, amount)
     if why is Obstacle.NO_MEMBER:
-        return not_found("member", input.member_id)
+        return not_found("member", ids.encode("member", member_id))
     if why is Obstacle.TOO_FEW:
-        return insufficient(balance, -input.amount)
+        return insufficient(balance, -amount)
     return too_many("amount")
-
-
-def too_many(path: str) -> Refused:
-    """Return the refusal of a credit that the balance can't hold."""
-    problems = Problems()
-    problems.add(path, f"would take the member's balance over {POINTS_MAX}")
-    return Refused(InvalidInput(message=f"{path} {problems.found[0].message}.", problems=problems.found))

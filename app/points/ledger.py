@@ -7,18 +7,20 @@ lies beyond `expiring_spent`, however many credits and debits there were: each c
 """
 
 from enum import Enum, auto
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 import strawberry
 
 from app import ids
-from app.api.operations import Refusal, Refused
-from app.members.rows import MEMBER_COLUMNS
-from app.points.rows import ENTRY_COLUMNS
+from app.api.inputs import Problems
+from app.api.operations import InvalidInput, Refusal, Refused
+from app.points.rows import WholeEntryRow
 from app.points.types import PointsReason
-from app.storage.database import Row, Statements, Tx
-from app.storage.wallet_versions import CHANGE_COLUMNS, ring_wallet
+from app.storage.database import Statements, Tx
+from app.storage.events import event
+from app.storage.statements import columns, statement
+from app.storage.wallet_versions import ChangeRow, ring_wallet
 
 #: A balance is a GraphQL Int.
 POINTS_MAX: Final = 2**31 - 1
@@ -32,55 +34,71 @@ class InsufficientPoints(Refusal):
     required: int = strawberry.field(description="How many it would take.")
 
 
-# The wallet's row is the guard: a debit that it can't pay, or a credit that it can't hold, changes no row. Its lock
-# orders the member's entries, and `created_at` is read under it, so that entries by time are entries by balance.
-# A credit never expires before an older one of the member that has a lifetime, or the order would be broken.
-POST: Final = f"""
-WITH given AS (
-    SELECT CASE WHEN $4::int > 0 THEN points_lifetime_days * interval '24 hours' END AS lifetime
-    FROM merchant WHERE merchant_id = $1
-), w AS (
-    UPDATE wallet SET version = version + 1, points = points + $4,
-        expiring_earned = expiring_earned + CASE WHEN lifetime IS NULL THEN 0 ELSE $4 END,
-        expiring_spent = expiring_spent
-            + CASE WHEN $4 < 0 THEN least(-($4::bigint), expiring_earned - expiring_spent) ELSE 0 END,
-        expiring_until = CASE
-            WHEN lifetime IS NULL THEN expiring_until
-            WHEN expiring_earned > expiring_spent THEN greatest(expiring_until, clock_timestamp() + lifetime)
-            ELSE clock_timestamp() + lifetime END
-    FROM given
-    WHERE wallet.merchant_id = $1 AND member_id = $2 AND points + $4::bigint BETWEEN 0 AND {POINTS_MAX}
-    RETURNING wallet.*, lifetime IS NOT NULL AS expires, clock_timestamp() AS written_at
-), e AS (
-    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference, mark,
-                              expires_at, created_at)
-    SELECT $1, $3, $2, $4, points, $5::text, $6, $7,
-        CASE WHEN expires THEN expiring_earned WHEN $5::text = 'EXPIRY' THEN expiring_spent END,
-        CASE WHEN expires THEN expiring_until END, written_at
-    FROM w RETURNING *
-), due AS (
-    INSERT INTO points_due (merchant_id, entry_id, member_id, mark, expires_at, warned)
-    SELECT $1, id, $2, mark, expires_at, false FROM e WHERE expires_at IS NOT NULL
-), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version, wallet_points)
-    SELECT $1, $8, CASE WHEN $4 > 0 THEN 'points.credited' ELSE 'points.debited' END, $3, $9, now(), $2, w.version,
-        w.points
-    FROM e, w RETURNING *
-)
-SELECT {ENTRY_COLUMNS}, {MEMBER_COLUMNS}, {CHANGE_COLUMNS} FROM e CROSS JOIN w CROSS JOIN recorded ev
-CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = $1 AND id = $2 OFFSET 0) m
-"""
-BALANCE: Final = "SELECT points FROM wallet WHERE merchant_id = $1 AND member_id = $2"
-#: Locks the wallet until the end of the transaction; what is read after it stays.
-LOCK_WALLET: Final = "SELECT points, expiring_spent FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE"
-
-
 class Obstacle(Enum):
     """Why an entry can't be written: nobody's, below 0, or beyond POINTS_MAX."""
 
     NO_MEMBER = auto()
     TOO_FEW = auto()
     TOO_MANY = auto()
+
+
+class PostedRow(WholeEntryRow, ChangeRow):
+    """An entry that was just written, with its member's wallet as it left it, and the event."""
+
+
+POST: Final = statement(
+    PostedRow,
+    f"""
+WITH given AS (
+    -- How long these points live: null for debits, and where the merchant's points never expire.
+    SELECT CASE WHEN :amount::int > 0 THEN points_lifetime_days * interval '24 hours' END AS lifetime
+    FROM merchant WHERE merchant_id = :merchant_id
+), w AS (
+    -- The guard: a debit that the wallet can't pay, or a credit that it can't hold, changes no row. Its lock orders the
+    -- member's entries, and the time is read under it, so that entries by time are entries by balance. A credit never
+    -- expires before an older one of the member that has a lifetime, or the order would be broken.
+    UPDATE wallet SET version = version + 1, points = points + :amount,
+        expiring_earned = expiring_earned + CASE WHEN lifetime IS NULL THEN 0 ELSE :amount END,
+        expiring_spent = expiring_spent
+            + CASE WHEN :amount < 0 THEN least(-(:amount::bigint), expiring_earned - expiring_spent) ELSE 0 END,
+        expiring_until = CASE
+            WHEN lifetime IS NULL THEN expiring_until
+            WHEN expiring_earned > expiring_spent THEN greatest(expiring_until, clock_timestamp() + lifetime)
+            ELSE clock_timestamp() + lifetime END
+    FROM given
+    WHERE wallet.merchant_id = :merchant_id AND member_id = :member_id
+        AND points + :amount::bigint BETWEEN 0 AND {POINTS_MAX}
+    RETURNING wallet.*, lifetime IS NOT NULL AS expires, clock_timestamp() AS written_at
+), e AS (
+    -- The entry, at its mark among the points that expire if it is one of them or ends some.
+    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference, mark,
+                              expires_at, created_at)
+    SELECT :merchant_id, :entry_id, :member_id, :amount, points, :reason::text, :origin, :reference,
+        CASE WHEN expires THEN expiring_earned WHEN :reason::text = 'EXPIRY' THEN expiring_spent END,
+        CASE WHEN expires THEN expiring_until END, written_at
+    FROM w RETURNING *
+), due AS (
+    -- What the expiry looks for.
+    INSERT INTO points_due (merchant_id, entry_id, member_id, mark, expires_at, warned)
+    SELECT :merchant_id, id, :member_id, mark, expires_at, false FROM e WHERE expires_at IS NOT NULL
+), ev AS (
+    -- The record of it.
+    {
+        event(
+            [("points.credited", ":amount > 0"), ("points.debited", "")],
+            subject=":entry_id",
+            source="e, w",
+            member_id=":member_id",
+            wallet_version="w.version",
+            wallet_points="w.points",
+        )
+    }
+    RETURNING *
+)
+SELECT {columns(WholeEntryRow)}, {columns(ChangeRow)} FROM e CROSS JOIN w CROSS JOIN ev
+CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = :member_id OFFSET 0) m
+""",
+)
 
 
 async def post(
@@ -93,32 +111,67 @@ async def post(
     *,
     origin: str,
     reference: str | None,
-) -> Row | None:
+) -> PostedRow | None:
     """Write an entry with its balance, wallet version and event, in the caller's transaction or in one of its own.
 
-    Locks the wallet, which comes last in every order of locks; of several, by member. Returns the row of a
-    PointsEntry, or None when there is no such member or the balance would leave 0 to POINTS_MAX. Raises
-    asyncpg.UniqueViolationError when `origin` has an entry for this reason already.
+    Locks the wallet, which comes last in every order of locks; of several, by member. Returns None when there is no
+    such member or the balance would leave 0 to POINTS_MAX. Raises asyncpg.UniqueViolationError when `origin` has an
+    entry for this reason already.
     """
-    entry_id, event_id = ids.new(), ids.new()
-    arguments = (merchant_id, member_id, entry_id, amount, reason.value, origin, reference, event_id, actor)
-    entry = await where.row(POST, *arguments)
+    entry = await where.row(
+        POST,
+        merchant_id=merchant_id,
+        member_id=member_id,
+        entry_id=ids.new(),
+        amount=amount,
+        reason=reason.value,
+        origin=origin,
+        reference=reference,
+        event_id=ids.new(),
+        actor=actor,
+    )
     if entry is not None:
         ring_wallet(where, merchant_id, entry)
     return entry
 
 
+class BalanceRow(TypedDict):
+    """A wallet's points."""
+
+    points: int
+
+
+BALANCE: Final = statement(
+    BalanceRow, "SELECT points FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id"
+)
+
+
 async def obstacle(where: Statements, merchant_id: UUID, member_id: UUID, amount: int) -> tuple[Obstacle, int]:
     """Return why `post` returned None, and the balance."""
-    row = await where.row(BALANCE, merchant_id, member_id)
+    row = await where.row(BALANCE, merchant_id=merchant_id, member_id=member_id)
     if row is None:
         return Obstacle.NO_MEMBER, 0
     return (Obstacle.TOO_FEW if amount < 0 else Obstacle.TOO_MANY), row["points"]
 
 
-async def lock_wallet(tx: Tx, merchant_id: UUID, member_id: UUID) -> Row:
-    """Lock a member's wallet and return its points and what was ever spent of those that expire."""
-    row = await tx.row(LOCK_WALLET, merchant_id, member_id)
+class LockedWalletRow(BalanceRow):
+    """A wallet that is locked, with what was ever spent of its points that expire."""
+
+    expiring_spent: int
+
+
+# What is read after it stays.
+LOCK_WALLET: Final = statement(
+    LockedWalletRow,
+    """
+SELECT points, expiring_spent FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE
+""",
+)
+
+
+async def lock_wallet(tx: Tx, merchant_id: UUID, member_id: UUID) -> LockedWalletRow:
+    """Lock a member's wallet until the end of the transaction, and return it."""
+    row = await tx.row(LOCK_WALLET, merchant_id=merchant_id, member_id=member_id)
     if row is None:
         raise RuntimeError("a member has no wallet")
     return row
@@ -128,3 +181,10 @@ def insufficient(balance: int, required: int) -> Refused:
     """Return the refusal of a debit."""
     message = f"The member has {balance:,} points; {required:,} are needed."
     return Refused(InsufficientPoints(message=message, balance=balance, required=required))
+
+
+def too_many(path: str) -> Refused:
+    """Return the refusal of a credit that the balance can't hold; `path` is the input that asked for it."""
+    problems = Problems()
+    problems.add(path, f"would take the member's balance over {POINTS_MAX}")
+    return Refused(InvalidInput(message=f"{path} {problems.found[0].message}.", problems=problems.found))

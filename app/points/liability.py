@@ -1,7 +1,7 @@
 """pointsLiability: what the points that members hold, now or at a past instant, would cost the merchant."""
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 
 import strawberry
 
@@ -9,6 +9,7 @@ from app.api.inputs import Money
 from app.api.operations import Info, query
 from app.api.scalars import BigInt
 from app.storage.database import database
+from app.storage.statements import statement
 
 
 @strawberry.type(description="The points that are outstanding and what they are worth.")
@@ -22,17 +23,28 @@ class PointsLiability:
     as_of: datetime = strawberry.field(description="The instant that it is of.")
 
 
+class LiabilityRow(TypedDict):
+    """The points of all members at an instant, and what they are worth."""
+
+    points: int
+    value: int
+    as_of: datetime
+
+
 # Balances now, less what was written since: both from one snapshot, so the sum is exact. Reads the merchant's wallets
 # and, from an index that holds the amounts, the entries after the instant: bench/points_buffers.py counts them.
-LIABILITY: Final = """
+LIABILITY: Final = statement(
+    LiabilityRow,
+    """
 WITH outstanding AS (
-    SELECT (SELECT coalesce(sum(points), 0) FROM wallet WHERE merchant_id = $1)
-        - (SELECT coalesce(sum(amount), 0) FROM points_entry WHERE merchant_id = $1 AND created_at > $2::timestamptz)
-        AS points
+    SELECT (SELECT coalesce(sum(points), 0) FROM wallet WHERE merchant_id = :merchant_id)
+        - (SELECT coalesce(sum(amount), 0) FROM points_entry
+           WHERE merchant_id = :merchant_id AND created_at > :as_of::timestamptz) AS points
 )
-SELECT outstanding.points, round(outstanding.points * m.point_value)::bigint AS value, least($2, now()) AS as_of
-FROM merchant m, outstanding WHERE m.merchant_id = $1
-"""
+SELECT outstanding.points, round(outstanding.points * m.point_value)::bigint AS value, least(:as_of, now()) AS as_of
+FROM merchant m, outstanding WHERE m.merchant_id = :merchant_id
+""",
+)
 
 
 @query(description="What the points that members hold would cost the merchant. ADMIN and ANALYST.")
@@ -43,9 +55,8 @@ async def points_liability(
         strawberry.argument(description="Of which instant; now unless told, and at the latest."),
     ] = None,
 ) -> PointsLiability:
-    """Sum what stands, and take away what came later."""
     viewer = info.context.viewer
-    row = await database().row(LIABILITY, viewer.merchant_id, as_of)
+    row = await database().row(LIABILITY, merchant_id=viewer.merchant_id, as_of=as_of)
     if row is None:
         raise RuntimeError("the viewer's merchant has no row")
     return PointsLiability(

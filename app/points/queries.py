@@ -1,9 +1,10 @@
-"""Reading entries, purchases and rewards: one statement per list, whatever is selected on its rows."""
+"""Reading entries and rewards: one statement per list, whatever is selected on its rows."""
 
 from app import ids
 from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Role, Viewer
 from app.api.operations import Info, query
+from app.coupons.types import Code
 from app.points.rows import FIND_EXCHANGE, LIST_ENTRIES, LIST_REWARDS, code_of
 from app.points.types import PointsEntry, Reward, RewardRedemption
 from app.storage.database import database
@@ -14,22 +15,37 @@ async def find_exchange(viewer: Viewer, node_id: str) -> RewardRedemption | None
     exchange_id = ids.decode("rewardredemption", node_id)
     if exchange_id is None:
         return None
-    row = await database().row(FIND_EXCHANGE, viewer.merchant_id, exchange_id, viewer.member_id)
-    return None if row is None else RewardRedemption.of(row, await code_of(database(), viewer, row))
+    row = await database().row(
+        FIND_EXCHANGE, merchant_id=viewer.merchant_id, exchange_id=exchange_id, member_id=viewer.member_id
+    )
+    if row is None:
+        return None
+    code = await code_of(database(), viewer, row)
+    return RewardRedemption.of(row, reward=row, entry=row, code=None if code is None else Code.of(code))
 
 
 @query(description="All changes of points, newest first. A member finds its own in its wallet.")
 async def points_entries(info: Info, first: First = None, after: After = None) -> Connection[PointsEntry]:
-    """Read a page of entries with their members."""
     asked = page(first, after, by_instant=True)
-    rows = await database().rows(LIST_ENTRIES, info.context.viewer.merchant_id, asked.instant, asked.id, asked.limit)
+    rows = await database().rows(
+        LIST_ENTRIES,
+        merchant_id=info.context.viewer.merchant_id,
+        instant=asked.instant,
+        before=asked.id,
+        limit=asked.limit,
+    )
     return connect(rows, asked, PointsEntry.of, key="entry_id", instant="entry_created_at")
 
 
 @query(description="All rewards, newest first; members see those that are offered.")
 async def rewards(info: Info, first: First = None, after: After = None) -> Connection[Reward]:
-    """Read a page of rewards."""
     viewer = info.context.viewer
     asked = page(first, after)
-    rows = await database().rows(LIST_REWARDS, viewer.merchant_id, asked.id, asked.limit, viewer.role is Role.MEMBER)
+    rows = await database().rows(
+        LIST_REWARDS,
+        merchant_id=viewer.merchant_id,
+        before=asked.id,
+        limit=asked.limit,
+        active_only=viewer.role is Role.MEMBER,
+    )
     return connect(rows, asked, Reward.of, key="reward_id")

@@ -11,10 +11,14 @@ from app.api.context import Role, Viewer
 from app.api.inputs import Problems, acting_member, node_id, scoped_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
+from app.coupons.rows import WholeCodeRow
+from app.coupons.types import Code
 from app.points.ledger import InsufficientPoints, insufficient, obstacle, post
-from app.points.rows import REWARD_COLUMNS, WHOLE_EXCHANGE, code_of
+from app.points.rows import FIND_EXCHANGE_BY_KEY, ExchangeRow, RewardRow, code_of
 from app.points.types import PointsReason, RewardRedemption
-from app.storage.database import Row, Tx, transaction
+from app.storage.database import Tx, transaction
+from app.storage.events import event
+from app.storage.statements import NoRow, columns, statement
 
 
 @strawberry.input(description="A member redeems for itself. ADMIN and CHECKOUT keys name the member.")
@@ -33,8 +37,6 @@ class RedeemRewardInput:
 
 @strawberry.type(description="The reward is the member's.")
 class RedeemRewardSuccess:
-    """The redemption."""
-
     redemption: RewardRedemption = strawberry.field(description="The redemption, with the code's text if it has one.")
     replayed: bool = strawberry.field(description="Whether an earlier call with the same key made it.")
 
@@ -52,37 +54,47 @@ RedeemRewardResult = Annotated[
     strawberry.union("RedeemRewardResult", description="The redemption, or why there is none."),
 ]
 
-FIND_BY_KEY: Final = f"{WHOLE_EXCHANGE} WHERE x.merchant_id = $1 AND x.idempotency_key = $2"
-# A limited stock is taken under the reward's lock, which is held until the commit: redemptions of
-# one limited reward go one after the other. An unlimited one is only read. `is_taken` says whether it can be had.
-TAKE: Final = f"""
+
+class TakenRewardRow(RewardRow):
+    """A reward, and whether it can be had: one is taken from its stock then."""
+
+    is_taken: bool
+
+
+TAKE: Final = statement(
+    TakenRewardRow,
+    f"""
 WITH taken AS (
-    UPDATE reward SET stock = stock - 1 WHERE merchant_id = $1 AND id = $2 AND active AND stock > 0 RETURNING *
+    -- Of a limited stock, under the reward's lock until the commit: redemptions of one limited reward go one after the
+    -- other.
+    UPDATE reward SET stock = stock - 1
+    WHERE merchant_id = :merchant_id AND id = :reward_id AND active AND stock > 0 RETURNING *
 ), a AS (
     SELECT taken.*, true AS is_taken FROM taken
     UNION ALL
+    -- An unlimited reward is only read, and so is one that can't be had.
     SELECT reward.*, active AND stock IS NULL FROM reward
-    WHERE merchant_id = $1 AND id = $2 AND NOT EXISTS (SELECT FROM taken)
+    WHERE merchant_id = :merchant_id AND id = :reward_id AND NOT EXISTS (SELECT FROM taken)
 )
-SELECT {REWARD_COLUMNS}, is_taken FROM a
-"""
-INSERT: Final = """
+SELECT {columns(RewardRow)}, is_taken FROM a
+""",
+)
+INSERT: Final = statement(
+    ExchangeRow,
+    f"""
 WITH x AS (
     INSERT INTO reward_redemption (merchant_id, id, reward_id, member_id, code_id, entry_id, idempotency_key,
                                    created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, now()) RETURNING id, created_at
+    VALUES (:merchant_id, :exchange_id, :reward_id, :member_id, :code_id, :entry_id, :key, now()) RETURNING *
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $8, 'reward.redeemed', id, $9, now() FROM x
+    {event("reward.redeemed", subject="id", source="x")}
 )
-SELECT id AS exchange_id, created_at AS exchange_created_at FROM x
-"""
-# A member's redemptions go one after the other. Without this two of them would meet at the member's next slot of the
-# pool, each holding the lock of a code that the other one looks for.
-LOCK_MEMBER: Final = "SELECT FROM member WHERE merchant_id = $1 AND id = $2 FOR NO KEY UPDATE"
+SELECT {columns(ExchangeRow)} FROM x WHERE x.merchant_id = :merchant_id
+""",
+)
 
 
-async def redeem(tx: Tx, viewer: Viewer, reward: Row, member_id: UUID, key: str) -> RewardRedemption:
+async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID, key: str) -> RewardRedemption:
     """Redeem a reward that TAKE has returned, for a member that is locked.
 
     Locks a code and its claim, and the wallet last. Raises Refused with InsufficientPoints or RewardOutOfStock, and
@@ -90,10 +102,10 @@ async def redeem(tx: Tx, viewer: Viewer, reward: Row, member_id: UUID, key: str)
     """
     if not reward["is_taken"]:
         raise _out_of_stock("none is left" if reward["reward_active"] else "it is retired")
-    redemption_id = ids.new()
+    exchange_id = ids.new()
     code = None
     if reward["reward_pool_id"] is not None:
-        code = await _new_code(tx, viewer, reward["reward_pool_id"], member_id, redemption_id)
+        code = await _new_code(tx, viewer, reward["reward_pool_id"], member_id, exchange_id)
     entry = await post(
         tx,
         viewer.merchant_id,
@@ -101,27 +113,35 @@ async def redeem(tx: Tx, viewer: Viewer, reward: Row, member_id: UUID, key: str)
         member_id,
         -reward["reward_cost"],
         PointsReason.REWARD,
-        origin=redemption_id.hex,
+        origin=exchange_id.hex,
         reference=reward["reward_name"],
     )
     if entry is None:
         _, balance = await obstacle(tx, viewer.merchant_id, member_id, -reward["reward_cost"])
         raise insufficient(balance, reward["reward_cost"])
-    code_id = None if code is None else code["code_id"]
-    values = (redemption_id, reward["reward_id"], member_id, code_id, entry["entry_id"], key)
-    made = await tx.row(INSERT, viewer.merchant_id, *values, ids.new(), viewer.actor)
+    made = await tx.row(
+        INSERT,
+        merchant_id=viewer.merchant_id,
+        exchange_id=exchange_id,
+        reward_id=reward["reward_id"],
+        member_id=member_id,
+        code_id=None if code is None else code["code_id"],
+        entry_id=entry["entry_id"],
+        key=key,
+        event_id=ids.new(),
+        actor=viewer.actor,
+    )
     if made is None:
         raise RuntimeError("INSERT returned no row")
-    # The entry's row was written last, so it has the wallet as it is now.
-    wallet = {name: entry[name] for name in ("wallet_version", "wallet_points")}
-    row = dict(reward) | dict(entry) | dict(made)
-    return RewardRedemption.of(row, None if code is None else dict(code) | wallet, revealed=True)
+    # The entry was written after the code was claimed: it has the wallet as it is now.
+    shown = None if code is None else Code.of(code, as_of=entry, revealed=True)
+    return RewardRedemption.of(made, reward=reward, entry=entry, code=shown)
 
 
-async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, redemption_id: UUID) -> Row:
+async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, exchange_id: UUID) -> WholeCodeRow:
     """Claim a code that the member didn't have. The claim's key is the redemption's, so no other claim answers it."""
     try:
-        claimed = await claim(tx, viewer, pool_id, Claimant(member_id), f"reward/{redemption_id.hex}", is_paid=True)
+        claimed = await claim(tx, viewer, pool_id, Claimant(member_id), f"reward/{exchange_id.hex}", is_paid=True)
     except Refused as refused:
         if isinstance(refused.refusal, PoolExhausted | PoolNotActive):
             raise _out_of_stock(f"its pool gives no code ({refused.refusal.message.rstrip('.')})") from None
@@ -135,6 +155,13 @@ async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, rede
 
 def _out_of_stock(why: str) -> Refused:
     return Refused(RewardOutOfStock(message=f"The reward can't be had: {why}."))
+
+
+# A member's redemptions go one after the other. Without this two of them would meet at the member's next slot of the
+# pool, each holding the lock of a code that the other one looks for.
+LOCK_MEMBER: Final = statement(
+    NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE"
+)
 
 
 @mutation(description="Have a reward for points. A member for itself; ADMIN and CHECKOUT for the member they name.")
@@ -155,13 +182,13 @@ async def redeem_reward(
     member_id = acting_member(viewer, input.member_id)
     key = scoped_key(viewer, input.idempotency_key)
     try:
-        async with transaction() as tx:
-            if await tx.row(LOCK_MEMBER, viewer.merchant_id, member_id) is None:
+        async with transaction(viewer.merchant_id) as tx:
+            if await tx.row(LOCK_MEMBER, merchant_id=viewer.merchant_id, member_id=member_id) is None:
                 raise not_found("member", input.member_id or viewer.actor)
             earlier = await _earlier(tx, viewer, key, reward_id, member_id)
             if earlier is not None:
                 return RedeemRewardSuccess(redemption=earlier, replayed=True)
-            reward = await tx.row(TAKE, viewer.merchant_id, reward_id)
+            reward = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=reward_id)
             if reward is None:
                 raise not_found("reward", input.reward_id)
             redemption = await redeem(tx, viewer, reward, member_id, key)
@@ -172,12 +199,14 @@ async def redeem_reward(
 
 async def _earlier(tx: Tx, viewer: Viewer, key: str, reward_id: UUID, member_id: UUID) -> RewardRedemption | None:
     """Return the redemption that this key made before. Raises Refused when it was another one."""
-    row = await tx.row(FIND_BY_KEY, viewer.merchant_id, key)
+    row = await tx.row(FIND_EXCHANGE_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if row is None:
         return None
     if (row["reward_id"], row["member_id"]) != (reward_id, member_id):
         raise _reused()
-    return RewardRedemption.of(row, await code_of(tx, viewer, row), revealed=True)
+    code = await code_of(tx, viewer, row)
+    shown = None if code is None else Code.of(code, revealed=True)
+    return RewardRedemption.of(row, reward=row, entry=row, code=shown)
 
 
 def _reused() -> Refused:

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Role, Viewer
-from app.coupons.rows import FIND_CODE
-from app.members.rows import MEMBER_COLUMNS
-from app.storage.database import Row, Statements, database
-from app.storage.statements import columns, row_of
+from app.coupons.rows import FIND_CODE, WholeCodeRow
+from app.members.rows import JOIN_MEMBER, MemberRow
+from app.storage.database import Statements, database
+from app.storage.statements import columns, row_of, statement
 
 
 @row_of(e="points_entry")
@@ -27,9 +27,6 @@ class EntryRow(TypedDict):
     entry_created_at: Annotated[datetime, "e.created_at"]
 
 
-ENTRY_COLUMNS: Final = columns(EntryRow)
-
-
 @row_of(a="reward")
 class RewardRow(TypedDict):
     """A reward `a`."""
@@ -42,116 +39,149 @@ class RewardRow(TypedDict):
     reward_active: Annotated[bool, "a.active"]
 
 
-REWARD_COLUMNS: Final = columns(RewardRow)
-
-
 @row_of(x="reward_redemption")
 class ExchangeRow(TypedDict):
     """A redemption `x` of a reward."""
 
     exchange_id: Annotated[UUID, "x.id"]
+    exchange_code_id: Annotated[UUID | None, "x.code_id"]
     exchange_created_at: Annotated[datetime, "x.created_at"]
 
 
-REWARD_REDEMPTION_COLUMNS: Final = columns(ExchangeRow)
+@row_of(e="points_entry", m="member", w="wallet")
+class WholeEntryRow(EntryRow, MemberRow):
+    """An entry with its member."""
 
 
-#: Each row is looked up by its whole key, whatever the planner knows of the tables.
-JOIN_MEMBER: Final = """
-    CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = $1 AND id = {0}.member_id OFFSET 0) m
-    CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = $1 AND member_id = {0}.member_id OFFSET 0) w
-"""
+@row_of(x="reward_redemption", a="reward", e="points_entry", m="member", w="wallet")
+class WholeExchangeRow(ExchangeRow, RewardRow, WholeEntryRow):
+    """A redemption of a reward with all that it can show but its code."""
 
 
-FIND_ENTRY: Final = f"""
-SELECT {ENTRY_COLUMNS}, {MEMBER_COLUMNS} FROM points_entry e {JOIN_MEMBER.format("e")}
-WHERE e.merchant_id = $1 AND e.id = $2 AND ($3::uuid IS NULL OR e.member_id = $3)
-"""
+_ENTRY: Final = columns(WholeEntryRow)
+_REWARD: Final = columns(RewardRow)
 
-
-FIND_ENTRY_BY_ORIGIN: Final = f"""
-SELECT {ENTRY_COLUMNS}, {MEMBER_COLUMNS} FROM points_entry e {JOIN_MEMBER.format("e")}
-WHERE e.merchant_id = $1 AND e.reason = $2 AND e.origin = $3
-"""
-
-
-LIST_ENTRIES: Final = f"""
-SELECT {ENTRY_COLUMNS}, {MEMBER_COLUMNS} FROM points_entry e {JOIN_MEMBER.format("e")}
-WHERE e.merchant_id = $1 AND (e.created_at, e.id) < ($2, $3)
-ORDER BY e.created_at DESC, e.id DESC LIMIT $4
-"""
-
-
-ENTRIES_OF_MEMBERS: Final = f"""
+FIND_ENTRY: Final = statement(
+    WholeEntryRow,
+    f"""
+SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+WHERE e.merchant_id = :merchant_id AND e.id = :entry_id AND (:member_id::uuid IS NULL OR e.member_id = :member_id)
+""",
+)
+FIND_ENTRY_BY_ORIGIN: Final = statement(
+    WholeEntryRow,
+    f"""
+SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+WHERE e.merchant_id = :merchant_id AND e.reason = :reason AND e.origin = :origin
+""",
+)
+LIST_ENTRIES: Final = statement(
+    WholeEntryRow,
+    f"""
+SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+WHERE e.merchant_id = :merchant_id AND (e.created_at, e.id) < (:instant, :before)
+ORDER BY e.created_at DESC, e.id DESC LIMIT :limit
+""",
+)
+ENTRIES_OF_MEMBERS: Final = statement(
+    WholeEntryRow,
+    f"""
 WITH page AS (
-    SELECT newest.id FROM unnest($2::uuid[]) AS asked (member_id) CROSS JOIN LATERAL (
+    SELECT newest.id FROM unnest(:member_ids::uuid[]) AS asked (member_id) CROSS JOIN LATERAL (
         SELECT id FROM points_entry
-        WHERE merchant_id = $1 AND member_id = asked.member_id AND (created_at, id) < ($3, $4)
-        ORDER BY created_at DESC, id DESC LIMIT $5
+        WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND (created_at, id) < (:instant, :before)
+        ORDER BY created_at DESC, id DESC LIMIT :limit
     ) newest
 )
-SELECT {ENTRY_COLUMNS}, {MEMBER_COLUMNS} FROM points_entry e {JOIN_MEMBER.format("e")}
-WHERE e.merchant_id = $1 AND e.id = ANY(ARRAY(SELECT id FROM page))
+SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+WHERE e.merchant_id = :merchant_id AND e.id = ANY(ARRAY(SELECT id FROM page))
 ORDER BY e.created_at DESC, e.id DESC
+""",
+)
+FIND_REWARD: Final = statement(
+    RewardRow,
+    f"""
+SELECT {_REWARD} FROM reward a
+WHERE a.merchant_id = :merchant_id AND a.id = :reward_id AND (a.active OR NOT :active_only)
+""",
+)
+LIST_REWARDS: Final = statement(
+    RewardRow,
+    f"""
+SELECT {_REWARD} FROM reward a
+WHERE a.merchant_id = :merchant_id AND a.id < :before AND (a.active OR NOT :active_only)
+ORDER BY a.id DESC LIMIT :limit
+""",
+)
+#: Continues a FROM that has a redemption of a reward `x`: the rest of a WholeExchangeRow, each row looked up by its
+#: whole key.
+_JOIN_EXCHANGE: Final = f"""
+    CROSS JOIN LATERAL (SELECT * FROM reward WHERE merchant_id = :merchant_id AND id = x.reward_id OFFSET 0) a
+    CROSS JOIN LATERAL (SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = x.entry_id OFFSET 0) e
+    {JOIN_MEMBER.format("x")}
 """
+FIND_EXCHANGE: Final = statement(
+    WholeExchangeRow,
+    f"""
+SELECT {columns(WholeExchangeRow)} FROM reward_redemption x {_JOIN_EXCHANGE}
+WHERE x.merchant_id = :merchant_id AND x.id = :exchange_id AND (:member_id::uuid IS NULL OR x.member_id = :member_id)
+""",
+)
+FIND_EXCHANGE_BY_KEY: Final = statement(
+    WholeExchangeRow,
+    f"""
+SELECT {columns(WholeExchangeRow)} FROM reward_redemption x {_JOIN_EXCHANGE}
+WHERE x.merchant_id = :merchant_id AND x.idempotency_key = :key
+""",
+)
 
 
-FIND_REWARD: Final = f"""
-SELECT {REWARD_COLUMNS} FROM reward a WHERE a.merchant_id = $1 AND a.id = $2 AND (a.active OR NOT $3)
-"""
-
-
-LIST_REWARDS: Final = f"""
-SELECT {REWARD_COLUMNS} FROM reward a
-WHERE a.merchant_id = $1 AND a.id < $2 AND (a.active OR NOT $4) ORDER BY a.id DESC LIMIT $3
-"""
-
-
-#: Everything that a RewardRedemption can show but its code.
-WHOLE_EXCHANGE: Final = f"""
-SELECT {REWARD_REDEMPTION_COLUMNS}, x.code_id AS exchange_code_id, x.idempotency_key AS exchange_key,
-    {REWARD_COLUMNS}, {ENTRY_COLUMNS}, {MEMBER_COLUMNS}
-FROM reward_redemption x
-CROSS JOIN LATERAL (SELECT * FROM reward WHERE merchant_id = $1 AND id = x.reward_id OFFSET 0) a
-CROSS JOIN LATERAL (SELECT * FROM points_entry WHERE merchant_id = $1 AND id = x.entry_id OFFSET 0) e
-{JOIN_MEMBER.format("x")}
-"""
-
-
-FIND_EXCHANGE: Final = f"""
-{WHOLE_EXCHANGE} WHERE x.merchant_id = $1 AND x.id = $2 AND ($3::uuid IS NULL OR x.member_id = $3)
-"""
-
-
-Rows = list[Row]
-
-
-async def find_entry(viewer: Viewer, node_id: str) -> Row | None:
+async def find_entry(viewer: Viewer, node_id: str) -> WholeEntryRow | None:
     """Return the entry behind an id; a member sees its own only."""
     entry_id = ids.decode("entry", node_id)
     if entry_id is None:
         return None
-    return await database().row(FIND_ENTRY, viewer.merchant_id, entry_id, viewer.member_id)
+    return await database().row(
+        FIND_ENTRY, merchant_id=viewer.merchant_id, entry_id=entry_id, member_id=viewer.member_id
+    )
 
 
-async def find_reward(viewer: Viewer, node_id: str) -> Row | None:
-    """Return the reward behind an id; members see those that are offered."""
-    reward_id = ids.decode("reward", node_id)
-    if reward_id is None:
-        return None
-    return await database().row(FIND_REWARD, viewer.merchant_id, reward_id, viewer.role is Role.MEMBER)
-
-
-async def code_of(where: Statements, viewer: Viewer, exchange: Row) -> Row | None:
-    """Return the code that a redemption of a reward brought, if any."""
-    code_id = exchange["exchange_code_id"]
-    return None if code_id is None else await where.row(FIND_CODE, viewer.merchant_id, code_id, None)
+async def entry_by_origin(viewer: Viewer, reason: str, origin: str) -> WholeEntryRow | None:
+    """Return the entry of this reason and origin, if there is one."""
+    return await database().row(FIND_ENTRY_BY_ORIGIN, merchant_id=viewer.merchant_id, reason=reason, origin=origin)
 
 
 async def entries_by_member(
     viewer: Viewer, member_ids: list[UUID], instant: datetime, before: UUID, limit: int
-) -> Mapping[UUID, Rows]:
-    grouped: defaultdict[UUID, Rows] = defaultdict(list)
-    for row in await database().rows(ENTRIES_OF_MEMBERS, viewer.merchant_id, member_ids, instant, before, limit):
+) -> Mapping[UUID, list[WholeEntryRow]]:
+    """Return the newest entries of each member, those before (`instant`, `before`), at most `limit` of each."""
+    rows = await database().rows(
+        ENTRIES_OF_MEMBERS,
+        merchant_id=viewer.merchant_id,
+        member_ids=member_ids,
+        instant=instant,
+        before=before,
+        limit=limit,
+    )
+    grouped: defaultdict[UUID, list[WholeEntryRow]] = defaultdict(list)
+    for row in rows:
         grouped[row["member_id"]].append(row)
     return grouped
+
+
+async def find_reward(viewer: Viewer, node_id: str) -> RewardRow | None:
+    """Return the reward behind an id; members see those that are offered."""
+    reward_id = ids.decode("reward", node_id)
+    if reward_id is None:
+        return None
+    return await database().row(
+        FIND_REWARD, merchant_id=viewer.merchant_id, reward_id=reward_id, active_only=viewer.role is Role.MEMBER
+    )
+
+
+async def code_of(where: Statements, viewer: Viewer, exchange: ExchangeRow) -> WholeCodeRow | None:
+    """Return the code that a redemption of a reward brought, if any."""
+    code_id = exchange["exchange_code_id"]
+    if code_id is None:
+        return None
+    return await where.row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=code_id, member_id=None)

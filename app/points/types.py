@@ -1,4 +1,4 @@
-"""Entries, purchases and rewards as the API shows them."""
+"""Entries and rewards as the API shows them."""
 
 from datetime import datetime
 from enum import Enum
@@ -12,7 +12,8 @@ from app.api.scalars import described
 from app.coupons.rows import pools_by_id
 from app.coupons.types import Code, Pool
 from app.members.types import Member
-from app.storage.database import Row
+from app.points.rows import ExchangeRow, RewardRow, WholeEntryRow
+from app.storage.wallet_versions import ChangeRow
 
 
 @strawberry.enum(description="Why a balance changed.")
@@ -32,7 +33,7 @@ class PointsReason(Enum):
 class PointsEntry(Node):
     """An entry of the ledger."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[WholeEntryRow]
     member: Member = strawberry.field(description="Whose points.")
     amount: int = strawberry.field(description="How many: over 0 earned, below 0 spent.")
     reason: PointsReason = strawberry.field(description="Why.")
@@ -45,12 +46,12 @@ class PointsEntry(Node):
     created_at: datetime = strawberry.field(description="When the balance changed.")
 
     @classmethod
-    def of(cls, row: Row) -> "PointsEntry":
-        """Return the entry of a row of ENTRY_COLUMNS and MEMBER_COLUMNS."""
+    def of(cls, row: WholeEntryRow, *, as_of: ChangeRow | None = None) -> "PointsEntry":
+        """Return the entry of a row, its member's wallet as a change left it if one is given."""
         return cls(
             id=strawberry.ID(ids.encode("entry", row["entry_id"])),
             row=row,
-            member=Member.of(row),
+            member=Member.of(row, as_of=as_of),
             amount=row["entry_amount"],
             reason=PointsReason(row["entry_reason"]),
             reference=row["entry_reference"],
@@ -62,23 +63,22 @@ class PointsEntry(Node):
     def balance_after(self, info: Info) -> int:
         """A referral shows a member what another one earned, and not what it has."""
         require_own(info.context.viewer, "PointsEntry.balanceAfter", self.row["member_id"])
-        balance: int = self.row["entry_balance_after"]
-        return balance
+        return self.row["entry_balance_after"]
 
 
 @strawberry.type(description="Something to have for points.")
 class Reward(Node):
     """A reward of the Rewards Exchange."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[RewardRow]
     name: str = strawberry.field(description="Its name.")
     cost: int = strawberry.field(description="What it costs, in points.")
     stock: int | None = strawberry.field(description="How often it can still be had; null without limit.")
     active: bool = strawberry.field(description="Whether it is offered; a retired reward isn't.")
 
     @classmethod
-    def of(cls, row: Row) -> "Reward":
-        """Return the reward of a row of REWARD_COLUMNS."""
+    def of(cls, row: RewardRow) -> "Reward":
+        """Return the reward of a row."""
         return cls(
             id=strawberry.ID(ids.encode("reward", row["reward_id"])),
             row=row,
@@ -106,13 +106,13 @@ class RewardRedemption(Node):
     created_at: datetime = strawberry.field(description="When.")
 
     @classmethod
-    def of(cls, row: Row, code: Row | None, *, revealed: bool = False) -> "RewardRedemption":
-        """Return the redemption of a row of its own, its reward's, its entry's and its member's columns."""
+    def of(cls, row: ExchangeRow, *, reward: RewardRow, entry: WholeEntryRow, code: Code | None) -> "RewardRedemption":
+        """Return the redemption of a row, of a reward, paid for by an entry; a WholeExchangeRow is all three."""
         return cls(
             id=strawberry.ID(ids.encode("rewardredemption", row["exchange_id"])),
-            reward=Reward.of(row),
-            member=Member.of(row),
-            code=None if code is None else Code.of(code, revealed=revealed),
-            entry=PointsEntry.of(row),
+            reward=Reward.of(reward),
+            member=Member.of(entry),
+            code=code,
+            entry=PointsEntry.of(entry),
             created_at=row["exchange_created_at"],
         )

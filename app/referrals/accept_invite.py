@@ -1,6 +1,8 @@
 """acceptInvite: an invited person becomes a member, by its token and its address, once."""
 
-from typing import Annotated, Final
+from datetime import datetime
+from typing import Annotated, Final, TypedDict
+from uuid import UUID
 
 import strawberry
 from limits import RateLimitItemPerMinute
@@ -12,13 +14,15 @@ from app.api.inputs import Problems
 from app.api.operations import Info, InputProblem, InvalidInput, Refusal, Refused, mutation
 from app.config import settings
 from app.members.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
-from app.members.rows import FIND as FIND_MEMBER
+from app.members.rows import member_row
 from app.members.types import Member, MemberSource
 from app.referrals.conversion import convert
 from app.referrals.rows import invite_row, referral_row
 from app.referrals.tokens import token_hash
 from app.referrals.types import ConversionTrigger, Invite, InviteStatus, Referral, released
-from app.storage.database import Row, Tx, database, transaction
+from app.storage.database import Tx, database, transaction
+from app.storage.events import event
+from app.storage.statements import NoRow, statement
 
 
 @strawberry.input(description="An invited person that joins.")
@@ -44,8 +48,6 @@ class AcceptInviteInput:
 
 @strawberry.type(description="The person is a member now.")
 class AcceptInviteSuccess:
-    """Who came of it."""
-
     member: Member = strawberry.field(description="The new member.")
     invite: Invite = strawberry.field(description="The invite; PENDING until it converts.")
     referral: Referral | None = strawberry.field(
@@ -68,22 +70,20 @@ AcceptInviteResult = Annotated[
     strawberry.union("AcceptInviteResult", description="The new member, or why there is none."),
 ]
 
-IS_KNOWN: Final = "SELECT FROM invite WHERE merchant_id = $1 AND token_hash = $2"
-# Waits for whoever is accepting, cancelling or expiring it, and then looks at where it stands.
-LOCK: Final = """
-SELECT i.id, i.email_index, i.status, i.accepted_at, i.expires_at <= now() AS is_late, p.converts_on
-FROM invite i, referral_program p
-WHERE i.merchant_id = $1 AND i.token_hash = $2 AND p.merchant_id = $1 FOR UPDATE OF i
-"""
-ACCEPT: Final = """
+ACCEPT: Final = statement(
+    NoRow,
+    f"""
 WITH i AS (
-    UPDATE invite SET accepted_at = now(), referee_id = $3
-    WHERE merchant_id = $1 AND id = $2 AND status = 'PENDING' AND accepted_at IS NULL AND expires_at > now()
+    UPDATE invite SET accepted_at = now(), referee_id = :member_id
+    WHERE merchant_id = :merchant_id AND id = :invite_id AND status = 'PENDING' AND accepted_at IS NULL
+        AND expires_at > now()
     RETURNING id
+), recorded AS (
+    {event("invite.accepted", subject="id", source="i")}
 )
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-SELECT $1, $4, 'invite.accepted', id, $5, now() FROM i RETURNING subject_id
-"""
+SELECT FROM i
+""",
+)
 
 
 @mutation(
@@ -105,12 +105,19 @@ async def accept_invite(
     )
     problems.refuse_if_any()
     found_by = await _known(viewer, input.token)
-    async with transaction() as tx:
+    async with transaction(viewer.merchant_id) as tx:
         invite = await _usable(tx, viewer, found_by, person)
         member = await enrol(tx, viewer, person)
         if member is not None:
             member_id = member["member_id"]
-            taken = await tx.row(ACCEPT, viewer.merchant_id, invite["id"], member_id, ids.new(), viewer.actor)
+            taken = await tx.row(
+                ACCEPT,
+                merchant_id=viewer.merchant_id,
+                invite_id=invite["id"],
+                member_id=member_id,
+                event_id=ids.new(),
+                actor=viewer.actor,
+            )
             if taken is None:
                 raise RuntimeError("a locked invite that could be accepted wasn't")
             referral_id = None
@@ -118,7 +125,7 @@ async def accept_invite(
                 referral_id = await convert(tx, viewer.merchant_id, viewer.actor, invite["id"], None)
     if member is None:
         return await already_exists(viewer, person)
-    joined = await database().row(FIND_MEMBER, viewer.merchant_id, member_id)
+    joined = await member_row(viewer, member_id)
     accepted = await invite_row(viewer, invite["id"])
     if joined is None or accepted is None:
         raise RuntimeError("an accepted invite has no row")
@@ -126,10 +133,15 @@ async def accept_invite(
     return AcceptInviteSuccess(member=Member.of(joined), invite=Invite.of(accepted), referral=referral)
 
 
+IS_KNOWN: Final = statement(NoRow, "SELECT FROM invite WHERE merchant_id = :merchant_id AND token_hash = :token_hash")
+
+
 async def _known(viewer: Viewer, token: str) -> bytes:
     """Return the hash of a token that an invite has. Raises Refused for others; for all, when too many were tried."""
     found_by = token_hash(token)
-    known = found_by is not None and await database().row(IS_KNOWN, viewer.merchant_id, found_by) is not None
+    known = found_by is not None and (
+        await database().row(IS_KNOWN, merchant_id=viewer.merchant_id, token_hash=found_by) is not None
+    )
     scope = f"{viewer.merchant_id.hex}/invite/{viewer.actor}"
     within = await allowed(RateLimitItemPerMinute(settings().attempts_per_key_max), scope, 0 if known else 1)
     if found_by is None or not known or not within:
@@ -137,9 +149,31 @@ async def _known(viewer: Viewer, token: str) -> bytes:
     return found_by
 
 
-async def _usable(tx: Tx, viewer: Viewer, found_by: bytes, person: Person) -> Row:
+class LockedInviteRow(TypedDict):
+    """An invite that is locked, and when the program converts it."""
+
+    id: UUID
+    email_index: bytes
+    status: str
+    accepted_at: datetime | None
+    is_late: bool
+    converts_on: str
+
+
+# Waits for whoever is accepting, cancelling or expiring it, and then looks at where it stands.
+LOCK: Final = statement(
+    LockedInviteRow,
+    """
+SELECT i.id, i.email_index, i.status, i.accepted_at, i.expires_at <= now() AS is_late, p.converts_on
+FROM invite i, referral_program p
+WHERE i.merchant_id = :merchant_id AND i.token_hash = :token_hash AND p.merchant_id = :merchant_id FOR UPDATE OF i
+""",
+)
+
+
+async def _usable(tx: Tx, viewer: Viewer, found_by: bytes, person: Person) -> LockedInviteRow:
     """Lock the invite of a token and return it. Raises Refused unless it is this person's and can be accepted."""
-    invite = await tx.row(LOCK, viewer.merchant_id, found_by)
+    invite = await tx.row(LOCK, merchant_id=viewer.merchant_id, token_hash=found_by)
     if invite is None:
         raise RuntimeError("invites are never deleted")
     if invite["email_index"] != viewer.tenant.keys.email_index(person.address or ""):

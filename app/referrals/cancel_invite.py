@@ -10,19 +10,17 @@ from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_f
 from app.referrals.rows import invite_row
 from app.referrals.types import Invite, InviteStatus
 from app.storage.database import database
+from app.storage.events import event
+from app.storage.statements import NoRow, statement
 
 
 @strawberry.input(description="An invite to take back.")
 class CancelInviteInput:
-    """Which one."""
-
     invite_id: strawberry.ID = strawberry.field(description="The invite.")
 
 
 @strawberry.type(description="The invite can't be accepted any more.")
 class CancelInviteSuccess:
-    """The cancelled invite."""
-
     invite: Invite = strawberry.field(description="The invite.")
 
 
@@ -39,18 +37,20 @@ CancelInviteResult = Annotated[
 ]
 
 # Waits for whoever is accepting it. An accepted one is the referee's, too: its referrer can't take it from them.
-CANCEL: Final = """
+CANCEL: Final = statement(
+    NoRow,
+    f"""
 WITH i AS (
     UPDATE invite SET status = 'CANCELLED'
-    WHERE merchant_id = $1 AND id = $2 AND status = 'PENDING' AND accepted_at IS NULL
-        AND ($3::uuid IS NULL OR referrer_id = $3)
+    WHERE merchant_id = :merchant_id AND id = :invite_id AND status = 'PENDING' AND accepted_at IS NULL
+        AND (:member_id::uuid IS NULL OR referrer_id = :member_id)
     RETURNING id
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $4, 'invite.cancelled', id, $5, now() FROM i
+    {event("invite.cancelled", subject="id", source="i")}
 )
-SELECT id FROM i
-"""
+SELECT FROM i
+""",
+)
 
 
 @mutation(
@@ -60,11 +60,16 @@ SELECT id FROM i
 async def cancel_invite(
     info: Info, input: Annotated[CancelInviteInput, strawberry.argument(description="What to take back.")]
 ) -> CancelInviteResult:
-    """End the invite and record it in one statement."""
     viewer = info.context.viewer
     invite_id = node_id("invite", "invite", input.invite_id)
-    arguments = (viewer.merchant_id, invite_id, viewer.member_id, ids.new(), viewer.actor)
-    cancelled = await database().row(CANCEL, *arguments)
+    cancelled = await database().row(
+        CANCEL,
+        merchant_id=viewer.merchant_id,
+        invite_id=invite_id,
+        member_id=viewer.member_id,
+        event_id=ids.new(),
+        actor=viewer.actor,
+    )
     row = await invite_row(viewer, invite_id)
     if row is None:
         raise not_found("invite", input.invite_id)

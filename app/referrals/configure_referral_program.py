@@ -8,9 +8,11 @@ from app import ids
 from app.api.inputs import Problems
 from app.api.operations import Info, InvalidInput, mutation
 from app.points.ledger import POINTS_MAX
-from app.referrals.rows import PROGRAM_COLUMNS
+from app.referrals.rows import ProgramRow
 from app.referrals.types import ConversionTrigger, ReferralProgram, ReviewPolicy
 from app.storage.database import database
+from app.storage.events import event
+from app.storage.statements import columns, statement
 
 BATCH_MAX: Final = 5000
 DAY_MAX: Final = 100_000
@@ -59,8 +61,6 @@ class ConfigureReferralProgramInput:
 
 @strawberry.type(description="The program is as asked.")
 class ConfigureReferralProgramSuccess:
-    """The program."""
-
     program: ReferralProgram = strawberry.field(description="The program as it is now.")
 
 
@@ -69,19 +69,23 @@ ConfigureReferralProgramResult = Annotated[
     strawberry.union("ConfigureReferralProgramResult", description="The program, or why it stays as it was."),
 ]
 
-CONFIGURE: Final = f"""
+CONFIGURE: Final = statement(
+    ProgramRow,
+    f"""
 WITH p AS (
-    UPDATE referral_program SET referrer_points = $4, referee_points = $5, invites_per_batch = $6,
-        invites_per_day = $7, invites_lifetime = $8, invite_lifetime_days = $9, converts_on = $10,
-        reports_members = coalesce($11, reports_members), review_policy = coalesce($12, review_policy),
-        refund_window_days = coalesce($13, refund_window_days)
-    WHERE merchant_id = $1 RETURNING *
+    UPDATE referral_program SET referrer_points = :referrer_points, referee_points = :referee_points,
+        invites_per_batch = :invites_per_batch, invites_per_day = :invites_per_day,
+        invites_lifetime = :invites_lifetime, invite_lifetime_days = :invite_lifetime_days, converts_on = :converts_on,
+        reports_members = coalesce(:reports_members, reports_members),
+        review_policy = coalesce(:review_policy, review_policy),
+        refund_window_days = coalesce(:refund_window_days, refund_window_days)
+    WHERE merchant_id = :merchant_id RETURNING *
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $2, 'referral_program.configured', $1, $3, now() FROM p
+    {event("referral_program.configured", subject=":merchant_id", source="p")}
 )
-SELECT {PROGRAM_COLUMNS} FROM p
-"""
+SELECT {columns(ProgramRow)} FROM p
+""",
+)
 
 
 @mutation(description="Set the referral program. It is closed until this is called. ADMIN only.")
@@ -89,7 +93,6 @@ async def configure_referral_program(
     info: Info,
     input: Annotated[ConfigureReferralProgramInput, strawberry.argument(description="The program as it is to be.")],
 ) -> ConfigureReferralProgramResult:
-    """Change the row and record it in one statement."""
     viewer = info.context.viewer
     problems = Problems()
     problems.number("referrerPoints", input.referrer_points, least=1, most=POINTS_MAX)
@@ -101,11 +104,21 @@ async def configure_referral_program(
     problems.number("refundWindowDays", input.refund_window_days, least=0, most=DAYS_MAX)
     problems.refuse_if_any()
     row = await database().row(
-        CONFIGURE, viewer.merchant_id, ids.new(), viewer.actor, input.referrer_points, input.referee_points,
-        input.invites_per_batch, input.invites_per_day, input.invites_lifetime, input.invite_lifetime_days,
-        input.converts_on.value, input.reports_members,
-        None if input.review_policy is None else input.review_policy.value, input.refund_window_days,
-    )  # fmt: skip
+        CONFIGURE,
+        merchant_id=viewer.merchant_id,
+        referrer_points=input.referrer_points,
+        referee_points=input.referee_points,
+        invites_per_batch=input.invites_per_batch,
+        invites_per_day=input.invites_per_day,
+        invites_lifetime=input.invites_lifetime,
+        invite_lifetime_days=input.invite_lifetime_days,
+        converts_on=input.converts_on.value,
+        reports_members=input.reports_members,
+        review_policy=None if input.review_policy is None else input.review_policy.value,
+        refund_window_days=input.refund_window_days,
+        event_id=ids.new(),
+        actor=viewer.actor,
+    )
     if row is None:
         raise RuntimeError("a merchant has no referral program")
     return ConfigureReferralProgramSuccess(program=ReferralProgram.of(row))

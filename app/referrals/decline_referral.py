@@ -10,6 +10,8 @@ from app.api.reasons import sealed
 from app.referrals.rows import referral_row
 from app.referrals.types import HeldReferral
 from app.storage.database import database
+from app.storage.events import event
+from app.storage.statements import NoRow, statement
 
 
 @strawberry.input(description="A held referral to decline.")
@@ -22,8 +24,6 @@ class DeclineReferralInput:
 
 @strawberry.type(description="Nobody gets the points.")
 class DeclineReferralSuccess:
-    """The declined referral."""
-
     referral: HeldReferral = strawberry.field(description="The referral, with its `declinedAt`.")
 
 
@@ -38,15 +38,18 @@ DeclineReferralResult = Annotated[
 ]
 
 # Waits for whoever is releasing or reversing it. The edge stays: its referee came by this invite and by no other.
-DECLINE: Final = """
+DECLINE: Final = statement(
+    NoRow,
+    f"""
 WITH r AS (
     UPDATE referral SET declined_at = now()
-    WHERE merchant_id = $1 AND id = $2 AND released_at IS NULL AND declined_at IS NULL AND reversed_at IS NULL
+    WHERE merchant_id = :merchant_id AND id = :referral_id AND released_at IS NULL AND declined_at IS NULL
+        AND reversed_at IS NULL
     RETURNING id
 )
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at, reason)
-SELECT $1, $3, 'referral.declined', id, $4, now(), $5 FROM r
-"""
+{event("referral.declined", subject="id", source="r", reason=":reason")}
+""",
+)
 
 
 @mutation(
@@ -56,11 +59,17 @@ SELECT $1, $3, 'referral.declined', id, $4, now(), $5 FROM r
 async def decline_referral(
     info: Info, input: Annotated[DeclineReferralInput, strawberry.argument(description="What to decline, and why.")]
 ) -> DeclineReferralResult:
-    """Mark the referral and record it with the reason, in one statement."""
     viewer = info.context.viewer
     event_id, reason = sealed(viewer, input.reason)
     referral_id = node_id("referral", "referral", input.referral_id)
-    await database().row(DECLINE, viewer.merchant_id, referral_id, event_id, viewer.actor, reason)
+    await database().row(
+        DECLINE,
+        merchant_id=viewer.merchant_id,
+        referral_id=referral_id,
+        event_id=event_id,
+        actor=viewer.actor,
+        reason=reason,
+    )
     row = await referral_row(viewer, referral_id)
     if row is None:
         raise not_found("referral", input.referral_id)

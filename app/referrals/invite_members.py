@@ -1,6 +1,7 @@
 """inviteMembers: invites to a list of addresses, all those that can be, or none of them beyond a quota."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,16 +16,17 @@ from app.api.attempts import allowed
 from app.api.context import Role, Viewer
 from app.api.inputs import Problems, acting_member
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
-from app.members.rows import MEMBER_COLUMNS
 from app.merchants.tenants import decrypted
 from app.referrals.configure_referral_program import BATCH_MAX
 from app.referrals.disposable import is_disposable
 from app.referrals.mailboxes import mailbox, telling_domain
 from app.referrals.queries import quota_of
-from app.referrals.rows import FROM_INVITE, INVITE_COLUMNS, QUOTA_COLUMNS, TODAY
+from app.referrals.rows import JOIN_QUOTA, JOIN_REFERRER, QuotaRow, WholeInviteRow
 from app.referrals.tokens import new_token, token_hash
 from app.referrals.types import Invite, InviteQuota, InviteSkipReason
-from app.storage.database import Row, Tx, database, transaction
+from app.storage.database import Tx, database, transaction
+from app.storage.events import event
+from app.storage.statements import columns, row_of, statement
 
 #: How many members and invited people one member may be told of in a day: who asks for more is not inviting friends.
 TOLD_PER_DAY_MAX: Final = 200
@@ -75,60 +77,6 @@ InviteMembersResult = Annotated[
     InviteMembersSuccess | InvalidInput | NotFound | TooManyInviteAttempts | InviteQuotaExceeded,
     strawberry.union("InviteMembersResult", description="The invites, or why none was sent."),
 ]
-
-# Everything that decides about addresses, in one look: the sender's own, and which are members' or invited already.
-READ_SENDER: Final = f"""
-SELECT m.id AS member_id, m.email AS member_email, p.reports_members, {QUOTA_COLUMNS},
-    ARRAY(SELECT email_index FROM member WHERE merchant_id = $1 AND email_index = ANY($4::bytea[])) AS members,
-    ARRAY(
-        SELECT email_index FROM invite WHERE merchant_id = $1 AND email_index = ANY($4::bytea[]) AND status = 'PENDING'
-    ) AS invited,
-    ARRAY(
-        SELECT email_index FROM invite WHERE merchant_id = $1 AND email_index = ANY($4::bytea[]) AND status = 'PENDING'
-            AND referrer_id = $3
-    ) AS invited_before
-FROM member m CROSS JOIN referral_program p {TODAY.format("$3")}
-WHERE m.merchant_id = $1 AND m.id = $3 AND p.merchant_id = $1
-"""
-# The addresses are taken in one order by all, so that two batches of the same ones don't deadlock, and the quota's
-# row, which all batches of a member change, comes last. It is the guard: without room for what was inserted it doesn't
-# change, and the caller rolls back. A day that is behind the latest one (a late transaction, a new time zone) counts
-# to that, so it never gives anything back.
-SEND: Final = f"""
-WITH program AS (
-    SELECT p.*, coalesce($2::timestamptz, now()) AS sent_at, today FROM referral_program p {TODAY.format("$3")}
-    WHERE p.merchant_id = $1
-), i AS (
-    INSERT INTO invite (merchant_id, id, referrer_id, status, email, email_index, mailbox_index, domain_index, token,
-                        token_hash, created_at, expires_at)
-    SELECT $1, t.id, $3, 'PENDING', t.email, t.email_index, t.mailbox_index, t.domain_index, t.token, t.token_hash,
-        sent_at, sent_at + invite_lifetime_days * interval '24 hours'
-    FROM program, unnest($4::uuid[], $5::bytea[], $6::bytea[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[])
-        AS t (id, email, email_index, mailbox_index, domain_index, token, token_hash)
-    ORDER BY t.email_index
-    ON CONFLICT (merchant_id, email_index) WHERE status = 'PENDING' DO NOTHING RETURNING *
-), batch AS (
-    SELECT count(*)::int AS size FROM i
-), q AS (
-    INSERT INTO invite_quota AS stands (merchant_id, member_id, day, sent_today, sent_lifetime, day_max, lifetime_max)
-    SELECT $1, $3, today, size, size, invites_per_day, invites_lifetime FROM program, batch
-    WHERE size BETWEEN 1 AND least(invites_per_batch, invites_per_day, invites_lifetime)
-    ON CONFLICT (merchant_id, member_id) DO UPDATE SET
-        day = greatest(stands.day, excluded.day),
-        sent_today = CASE WHEN stands.day >= excluded.day THEN stands.sent_today ELSE 0 END + excluded.sent_today,
-        sent_lifetime = stands.sent_lifetime + excluded.sent_lifetime,
-        day_max = excluded.day_max, lifetime_max = excluded.lifetime_max
-    WHERE CASE WHEN stands.day >= excluded.day THEN stands.sent_today ELSE 0 END + excluded.sent_today
-            <= excluded.day_max
-        AND stands.sent_lifetime + excluded.sent_lifetime <= excluded.lifetime_max
-    RETURNING *
-), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, ($11::uuid[])[row_number() OVER (ORDER BY id)], 'invite.sent', id, $12, now() FROM i
-)
-SELECT {INVITE_COLUMNS}, {MEMBER_COLUMNS}, q.member_id AS granted_to, {QUOTA_COLUMNS}
-{FROM_INVITE.replace("FROM invite i", "FROM i CROSS JOIN program p")} LEFT JOIN q ON true
-"""
 
 
 @dataclass(slots=True)
@@ -185,6 +133,43 @@ async def invite_members(
     return sent
 
 
+class SenderRow(QuotaRow):
+    """Who sends a batch, what the program leaves it, and which of the batch's addresses are known, by their indexes.
+
+    `invited_before` are those of `invited` that the sender invited itself.
+    """
+
+    member_id: UUID
+    member_email: bytes | None
+    reports_members: bool
+    members: list[bytes]
+    invited: list[bytes]
+    invited_before: list[bytes]
+
+
+# Everything that decides about addresses, in one look.
+READ_SENDER: Final = statement(
+    SenderRow,
+    f"""
+SELECT m.id AS member_id, m.email AS member_email, p.reports_members, {columns(QuotaRow)},
+    ARRAY(
+        SELECT email_index FROM member WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
+    ) AS members,
+    ARRAY(
+        SELECT email_index FROM invite
+        WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND status = 'PENDING'
+    ) AS invited,
+    ARRAY(
+        SELECT email_index FROM invite
+        WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND status = 'PENDING'
+            AND referrer_id = :member_id
+    ) AS invited_before
+FROM member m CROSS JOIN referral_program p {JOIN_QUOTA}
+WHERE m.merchant_id = :merchant_id AND m.id = :member_id AND p.merchant_id = :merchant_id
+""",
+)
+
+
 async def send_invites(
     viewer: Viewer, member_id: UUID, emails: list[str], at: datetime | None = None
 ) -> InviteMembersSuccess | None:
@@ -194,7 +179,13 @@ async def send_invites(
     """
     # Thousands of addresses take tenths of a second: off the event loop, and not in the transaction.
     batch = await asyncio.to_thread(_read, viewer, emails)
-    sender = await database().row(READ_SENDER, viewer.merchant_id, at, member_id, list(batch.wanted))
+    sender = await database().row(
+        READ_SENDER,
+        merchant_id=viewer.merchant_id,
+        at=at,
+        member_id=member_id,
+        email_indexes=list(batch.wanted),
+    )
     if sender is None:
         return None
     await asyncio.to_thread(_choose, batch, sender, await _own_mailbox(viewer, sender))
@@ -205,10 +196,10 @@ async def send_invites(
     # Most batches that are too large are found here, before anything is written; SEND finds the others.
     if len(batch.wanted) > min(quota.per_batch, quota.remaining_today, quota.remaining_lifetime):
         raise _exceeded(quota, len(batch.wanted))
-    columns = await asyncio.to_thread(_columns, viewer, batch.wanted)
+    invites = await asyncio.to_thread(_new_invites, viewer, batch.wanted)
     try:
-        async with transaction() as tx:
-            rows = await send(tx, viewer, member_id, columns, at)
+        async with transaction(viewer.merchant_id) as tx:
+            rows = await send(tx, viewer, member_id, invites, at)
     except _NoRoomError as error:
         raise _exceeded(await quota_of(viewer.merchant_id, member_id, at), error.requested) from None
     found = {row["invite_email_index"]: row for row in rows}
@@ -238,12 +229,14 @@ def _read(viewer: Viewer, emails: list[str]) -> _Batch:
     return batch
 
 
-async def _own_mailbox(viewer: Viewer, sender: Row) -> str | None:
+async def _own_mailbox(viewer: Viewer, sender: SenderRow) -> str | None:
     ciphertext = sender["member_email"]
-    return ciphertext and mailbox(await decrypted(viewer.tenant, sender["member_id"], "email", ciphertext))
+    if ciphertext is None:
+        return None
+    return mailbox(await decrypted(viewer.tenant, sender["member_id"], "email", ciphertext))
 
 
-def _choose(batch: _Batch, sender: Row, own: str | None) -> None:
+def _choose(batch: _Batch, sender: SenderRow, own: str | None) -> None:
     """Leave out the sender's own mailbox, throw-away addresses, members (where they are reported) and the invited."""
     members = frozenset(sender["members"]) if sender["reports_members"] else frozenset()
     invited = frozenset(sender["invited"])
@@ -272,32 +265,85 @@ async def _refuse_if_told_too_much(viewer: Viewer, batch: _Batch, own: frozenset
         raise Refused(TooManyInviteAttempts(message=message))
 
 
-def _columns(viewer: Viewer, addresses: Mapping[bytes, str]) -> list[list[object]]:
-    """Return the columns (SEND's $4 to $11) of invites to addresses, by their indexes."""
+def _new_invites(viewer: Viewer, addresses: Mapping[bytes, str]) -> Mapping[str, list[object]]:
+    """Return the lists that SEND takes, for invites to addresses by their indexes."""
     keys = viewer.tenant.keys
-    values = []
+    lists: defaultdict[str, list[object]] = defaultdict(list)
     for index, address in addresses.items():
         invite_id, token, domain = ids.new(), new_token(), telling_domain(address)
+        lists["invite_ids"].append(invite_id)
+        lists["emails"].append(keys.encrypt(invite_id, "email", address))
+        lists["email_indexes"].append(index)
         # Blind indexes of what is no address: nobody can spell these two as one.
-        values.append((
-            invite_id,
-            keys.encrypt(invite_id, "email", address),
-            index,
-            keys.email_index(f"mailbox\0{mailbox(address)}"),
-            None if domain is None else keys.email_index(f"domain\0{domain}"),
-            keys.encrypt(invite_id, "token", token),
-            token_hash(token),
-            ids.new(),
-        ))  # fmt: skip
-    return [list(column) for column in zip(*values, strict=True)]
+        lists["mailbox_indexes"].append(keys.email_index(f"mailbox\0{mailbox(address)}"))
+        lists["domain_indexes"].append(None if domain is None else keys.email_index(f"domain\0{domain}"))
+        lists["tokens"].append(keys.encrypt(invite_id, "token", token))
+        lists["token_hashes"].append(token_hash(token))
+        lists["event_ids"].append(ids.new())
+    return lists
 
 
-async def send(tx: Tx, viewer: Viewer, member_id: UUID, columns: list[list[object]], at: datetime | None) -> list[Row]:
-    """Insert the invites of these columns and take them from the quota. Returns those that are new.
+@row_of(i="invite", m="member", w="wallet", p="referral_program", q="invite_quota?")
+class SentRow(WholeInviteRow, QuotaRow):
+    """A new invite, and what the batch left. Where `granted_to` is null the quota had no room for it."""
+
+    granted_to: Annotated[UUID | None, "q.member_id"]
+
+
+SEND: Final = statement(
+    SentRow,
+    f"""
+WITH program AS (
+    SELECT p.*, coalesce(:at::timestamptz, now()) AS sent_at, today FROM referral_program p {JOIN_QUOTA}
+    WHERE p.merchant_id = :merchant_id
+), i AS (
+    -- In one order for all, so that two batches of the same addresses don't deadlock.
+    INSERT INTO invite (merchant_id, id, referrer_id, status, email, email_index, mailbox_index, domain_index, token,
+                        token_hash, created_at, expires_at)
+    SELECT :merchant_id, t.id, :member_id, 'PENDING', t.email, t.email_index, t.mailbox_index, t.domain_index, t.token,
+        t.token_hash, sent_at, sent_at + invite_lifetime_days * interval '24 hours'
+    FROM program, unnest(
+            :invite_ids::uuid[], :emails::bytea[], :email_indexes::bytea[], :mailbox_indexes::bytea[],
+            :domain_indexes::bytea[], :tokens::bytea[], :token_hashes::bytea[]
+        ) AS t (id, email, email_index, mailbox_index, domain_index, token, token_hash)
+    ORDER BY t.email_index
+    ON CONFLICT (merchant_id, email_index) WHERE status = 'PENDING' DO NOTHING RETURNING *
+), batch AS (
+    SELECT count(*)::int AS size FROM i
+), q AS (
+    -- The guard, and last, because all batches of a member change it: without room for what was inserted it doesn't
+    -- change, and the caller rolls back. A day that is behind the latest one (a late transaction, a new time zone)
+    -- counts to that, so it never gives anything back.
+    INSERT INTO invite_quota AS stands (merchant_id, member_id, day, sent_today, sent_lifetime, day_max, lifetime_max)
+    SELECT :merchant_id, :member_id, today, size, size, invites_per_day, invites_lifetime FROM program, batch
+    WHERE size BETWEEN 1 AND least(invites_per_batch, invites_per_day, invites_lifetime)
+    ON CONFLICT (merchant_id, member_id) DO UPDATE SET
+        day = greatest(stands.day, excluded.day),
+        sent_today = CASE WHEN stands.day >= excluded.day THEN stands.sent_today ELSE 0 END + excluded.sent_today,
+        sent_lifetime = stands.sent_lifetime + excluded.sent_lifetime,
+        day_max = excluded.day_max, lifetime_max = excluded.lifetime_max
+    WHERE CASE WHEN stands.day >= excluded.day THEN stands.sent_today ELSE 0 END + excluded.sent_today
+            <= excluded.day_max
+        AND stands.sent_lifetime + excluded.sent_lifetime <= excluded.lifetime_max
+    RETURNING *
+), recorded AS (
+    {event("invite.sent", id="(:event_ids::uuid[])[row_number() OVER (ORDER BY id)]", subject="id", source="i")}
+)
+SELECT {columns(SentRow)} FROM i CROSS JOIN program p {JOIN_REFERRER} LEFT JOIN q ON true
+""",
+)
+
+
+async def send(
+    tx: Tx, viewer: Viewer, member_id: UUID, invites: Mapping[str, list[object]], at: datetime | None
+) -> list[SentRow]:
+    """Insert invites and take them from the quota. Returns those that are new.
 
     Raises _NoRoomError, with which the transaction is to end, when the quota has no room for them.
     """
-    rows = await tx.rows(SEND, viewer.merchant_id, at, member_id, *columns, viewer.actor)
+    rows = await tx.rows(
+        SEND, merchant_id=viewer.merchant_id, at=at, member_id=member_id, actor=viewer.actor, **invites
+    )
     if rows and rows[0]["granted_to"] is None:
         raise _NoRoomError(len(rows))
     return rows

@@ -16,8 +16,8 @@ from app.referrals.rows import (
     LIST_REFERRALS,
     LIST_REFERRALS_OF_REFERRER,
     READ_QUOTA,
-    _referrals_by_referee,
     program_row,
+    referrals_by_referee,
 )
 from app.referrals.types import HeldReferral, Invite, InviteQuota, InviteStatus, Referral, ReferralProgram, released
 from app.storage.database import database
@@ -25,7 +25,7 @@ from app.storage.database import database
 
 async def quota_of(merchant_id: UUID, member_id: UUID, at: datetime | None = None) -> InviteQuota:
     """Return what a member may still send, now or at an instant."""
-    row = await database().row(READ_QUOTA, merchant_id, at, member_id)
+    row = await database().row(READ_QUOTA, merchant_id=merchant_id, at=at, member_id=member_id)
     if row is None:
         raise RuntimeError("a merchant has no referral program")
     return InviteQuota.of(row)
@@ -36,18 +36,16 @@ async def referral_of_member(info: Info, member_id: UUID) -> Referral | None:
     viewer = info.context.viewer
     if viewer.role is Role.MEMBER and viewer.member_id != member_id:
         return None
-    return released(await info.context.load(_referrals_by_referee, member_id))
+    return released(await info.context.load(referrals_by_referee, member_id))
 
 
 @query(description="What inviting brings, and how much of it there may be.")
 async def referral_program(info: Info) -> ReferralProgram:
-    """Read it as it is now."""
     return ReferralProgram.of(await program_row(info.context.viewer))
 
 
 @query(description="How many invites the viewing member may still send; null for API keys.")
 async def invite_quota(info: Info) -> InviteQuota | None:
-    """Read the member's quota."""
     viewer = info.context.viewer
     return None if viewer.member_id is None else await quota_of(viewer.merchant_id, viewer.member_id)
 
@@ -59,12 +57,15 @@ async def invites(
     after: After = None,
     status: Annotated[InviteStatus | None, strawberry.argument(description="Only invites in this status.")] = None,
 ) -> Connection[Invite]:
-    """Read a page of invites with their referrers."""
     viewer = info.context.viewer
     asked = page(first, after)
-    only = [each for each in (viewer.member_id, None if status is None else status.value) if each is not None]
+    only: dict[str, object] = {}
+    if viewer.member_id is not None:
+        only["member_id"] = viewer.member_id
+    if status is not None:
+        only["status"] = status.value
     statement = LIST_INVITES[viewer.member_id is not None, status is not None]
-    rows = await database().rows(statement, viewer.merchant_id, asked.id, asked.limit, *only)
+    rows = await database().rows(statement, merchant_id=viewer.merchant_id, before=asked.id, limit=asked.limit, **only)
     return connect(rows, asked, Invite.of, key="invite_id")
 
 
@@ -73,12 +74,13 @@ async def invites(
     "keys all."
 )
 async def referrals(info: Info, first: First = None, after: After = None) -> Connection[Referral]:
-    """Read a page of referrals with their members and entries."""
     viewer = info.context.viewer
     asked = page(first, after)
-    statement = LIST_REFERRALS if viewer.member_id is None else LIST_REFERRALS_OF_REFERRER
-    only = [] if viewer.member_id is None else [viewer.member_id]
-    rows = await database().rows(statement, viewer.merchant_id, asked.id, asked.limit, *only)
+    bounds = {"merchant_id": viewer.merchant_id, "before": asked.id, "limit": asked.limit}
+    if viewer.member_id is None:
+        rows = await database().rows(LIST_REFERRALS, **bounds)
+    else:
+        rows = await database().rows(LIST_REFERRALS_OF_REFERRER, **bounds, member_id=viewer.member_id)
     return connect(rows, asked, Referral.of, key="referral_id")
 
 
@@ -91,9 +93,11 @@ async def held_referrals(
         bool | None, strawberry.argument(description="Those that a person declined, instead of those that wait.")
     ] = None,
 ) -> Connection[HeldReferral]:
-    """Read a page of held or declined referrals with their members."""
-    viewer = info.context.viewer
     asked = page(first, after)
-    statement = LIST_DECLINED if declined else LIST_HELD
-    rows = await database().rows(statement, viewer.merchant_id, asked.id, asked.limit)
+    rows = await database().rows(
+        LIST_DECLINED if declined else LIST_HELD,
+        merchant_id=info.context.viewer.merchant_id,
+        before=asked.id,
+        limit=asked.limit,
+    )
     return connect(rows, asked, HeldReferral.of, key="referral_id")

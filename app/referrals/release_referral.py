@@ -1,5 +1,6 @@
 """releaseReferral: a person has looked at a conversion that was held, and both members get their points."""
 
+from datetime import datetime
 from typing import Annotated, Final
 
 import strawberry
@@ -7,23 +8,21 @@ import strawberry
 from app import ids
 from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
-from app.referrals.conversion import credit, lock_wallets
+from app.referrals.conversion import EarningRow, credit, lock_wallets
 from app.referrals.rows import referral_row
 from app.referrals.types import Referral
 from app.storage.database import transaction
+from app.storage.events import event
+from app.storage.statements import NoRow, statement
 
 
 @strawberry.input(description="A held referral to release.")
 class ReleaseReferralInput:
-    """Which one."""
-
     referral_id: strawberry.ID = strawberry.field(description="The held referral.")
 
 
 @strawberry.type(description="Both members have their points.")
 class ReleaseReferralSuccess:
-    """The referral."""
-
     referral: Referral = strawberry.field(description="The referral with its entries.")
 
 
@@ -39,20 +38,36 @@ ReleaseReferralResult = Annotated[
     strawberry.union("ReleaseReferralResult", description="The referral, or why nothing was given."),
 ]
 
+
+class LockedReferralRow(EarningRow):
+    """A referral that is locked, and what became of it."""
+
+    released_at: datetime | None
+    declined_at: datetime | None
+    reversed_at: datetime | None
+
+
 # Waits for whoever is releasing, declining or reversing it.
-LOCK: Final = """
+LOCK: Final = statement(
+    LockedReferralRow,
+    """
 SELECT invite_id, referrer_id, referee_id, referrer_points, referee_points, released_at, declined_at, reversed_at
-FROM referral WHERE merchant_id = $1 AND id = $2 FOR UPDATE
-"""
-RELEASE: Final = """
+FROM referral WHERE merchant_id = :merchant_id AND id = :referral_id FOR UPDATE
+""",
+)
+RELEASE: Final = statement(
+    NoRow,
+    f"""
 WITH r AS (
-    UPDATE referral SET released_at = now(), referrer_entry_id = $3, referee_entry_id = $4
-    WHERE merchant_id = $1 AND id = $2 AND released_at IS NULL AND declined_at IS NULL AND reversed_at IS NULL
+    UPDATE referral
+    SET released_at = now(), referrer_entry_id = :referrer_entry_id, referee_entry_id = :referee_entry_id
+    WHERE merchant_id = :merchant_id AND id = :referral_id AND released_at IS NULL AND declined_at IS NULL
+        AND reversed_at IS NULL
     RETURNING id
 )
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-SELECT $1, $5, 'referral.converted', id, $6, now() FROM r
-"""
+{event("referral.converted", subject="id", source="r")}
+""",
+)
 
 
 @mutation(description="Give the points of a held referral: as many as its conversion was to bring. ADMIN only.")
@@ -62,8 +77,8 @@ async def release_referral(
     """Write both entries, mark the referral and record it, in one transaction."""
     viewer = info.context.viewer
     referral_id = node_id("referral", "referral", input.referral_id)
-    async with transaction() as tx:
-        held = await tx.row(LOCK, viewer.merchant_id, referral_id)
+    async with transaction(viewer.merchant_id) as tx:
+        held = await tx.row(LOCK, merchant_id=viewer.merchant_id, referral_id=referral_id)
         if held is None:
             raise not_found("referral", input.referral_id)
         if held["reversed_at"] is not None:
@@ -74,8 +89,16 @@ async def release_referral(
             raise Refused(ReferralNotReleasable(message="The referral was declined."))
         if not await lock_wallets(tx, viewer.merchant_id, held):
             raise Refused(ReferralNotReleasable(message="A balance can't hold so many points."))
-        entries = await credit(tx, viewer.merchant_id, viewer.actor, held)
-        await tx.row(RELEASE, viewer.merchant_id, referral_id, *entries, ids.new(), viewer.actor)
+        referrer_entry_id, referee_entry_id = await credit(tx, viewer.merchant_id, viewer.actor, held)
+        await tx.row(
+            RELEASE,
+            merchant_id=viewer.merchant_id,
+            referral_id=referral_id,
+            referrer_entry_id=referrer_entry_id,
+            referee_entry_id=referee_entry_id,
+            event_id=ids.new(),
+            actor=viewer.actor,
+        )
     row = await referral_row(viewer, referral_id)
     if row is None:
         raise RuntimeError("a released referral has no row")

@@ -1,6 +1,5 @@
 """What statements select of the program, quotas, invites and referrals, and what reads them."""
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, TypedDict
@@ -8,24 +7,40 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Role, Viewer
-from app.members.rows import MEMBER_COLUMNS
-from app.points.rows import ENTRY_COLUMNS
-from app.storage.database import Row, database
-from app.storage.statements import columns, row_of
-
-#: What a statement selects to make a ReferralProgram (`p`) and an InviteQuota (of `p` and the member's `q`, if it has
-#: one, at `today`, the day that it is for the merchant). A day that is behind the latest one counts to that.
-PROGRAM_COLUMNS: Final = """
-    p.referrer_points, p.referee_points, p.invites_per_batch, p.invites_per_day, p.invites_lifetime,
-    p.invite_lifetime_days, p.converts_on, p.reports_members, p.review_policy, p.refund_window_days
-"""
+from app.members.rows import MemberRow
+from app.points.rows import WholeEntryRow
+from app.storage.database import database
+from app.storage.statements import Statement, columns, row_of, statement
 
 
-QUOTA_COLUMNS: Final = """
-    p.invites_per_batch AS quota_batch,
-    greatest(0, p.invites_per_day - CASE WHEN q.day >= today THEN q.sent_today ELSE 0 END) AS quota_today,
-    greatest(0, p.invites_lifetime - coalesce(q.sent_lifetime, 0)) AS quota_lifetime
-"""
+@row_of(p="referral_program")
+class ProgramRow(TypedDict):
+    """A merchant's program `p`."""
+
+    program_referrer_points: Annotated[int, "p.referrer_points"]
+    program_referee_points: Annotated[int, "p.referee_points"]
+    program_invites_per_batch: Annotated[int, "p.invites_per_batch"]
+    program_invites_per_day: Annotated[int, "p.invites_per_day"]
+    program_invites_lifetime: Annotated[int, "p.invites_lifetime"]
+    program_invite_lifetime_days: Annotated[int, "p.invite_lifetime_days"]
+    program_converts_on: Annotated[str, "p.converts_on"]
+    program_reports_members: Annotated[bool, "p.reports_members"]
+    program_review_policy: Annotated[str, "p.review_policy"]
+    program_refund_window_days: Annotated[int, "p.refund_window_days"]
+
+
+@row_of(p="referral_program", q="invite_quota?")
+class QuotaRow(TypedDict):
+    """What the program `p` leaves a member `today`, by its quota `q` if it has one: JOIN_QUOTA has both.
+
+    A day that is behind the latest one counts to that.
+    """
+
+    quota_batch: Annotated[int, "p.invites_per_batch"]
+    quota_today: Annotated[
+        int, "greatest(0, p.invites_per_day - CASE WHEN q.day >= today THEN q.sent_today ELSE 0 END)"
+    ]
+    quota_lifetime: Annotated[int, "greatest(0, p.invites_lifetime - coalesce(q.sent_lifetime, 0))"]
 
 
 @row_of(i="invite")
@@ -44,158 +59,181 @@ class InviteRow(TypedDict):
     invite_email_index: Annotated[bytes, "i.email_index"]
 
 
-INVITE_COLUMNS: Final = columns(InviteRow)
+@row_of(i="invite", m="member", w="wallet")
+class WholeInviteRow(InviteRow, MemberRow):
+    """An invite with the member that sent it."""
 
 
-def prefixed(prefix: str, columns: str, **tables: str) -> str:
-    """Return columns of other tables, each name with a prefix: for two members in one row."""
-    for table, other in tables.items():
-        columns = re.sub(rf"\b{table}\.", f"{other}.", columns)
-    return re.sub(r" AS (\w+)", rf" AS {prefix}_\1", columns)
+@row_of(r="referral")
+class ReferralRow(TypedDict):
+    """A referral `r`, held or not.
+
+    Selected besides, with the prefixes `referrer_` and `referee_`, are the WholeEntryRow of each of its members: `part`
+    reads them. Those of a held referral have no entry, and the entries' fields are null.
+    """
+
+    referral_id: Annotated[UUID, "r.id"]
+    referral_referee_id: Annotated[UUID, "r.referee_id"]
+    referral_flags: Annotated[list[str], "r.flags"]
+    referral_referrer_points: Annotated[int, "r.referrer_points"]
+    referral_referee_points: Annotated[int, "r.referee_points"]
+    referral_converted_at: Annotated[datetime, "r.converted_at"]
+    referral_released_at: Annotated[datetime | None, "r.released_at"]
+    referral_declined_at: Annotated[datetime | None, "r.declined_at"]
+    referral_reversed_at: Annotated[datetime | None, "r.reversed_at"]
+    referral_shortfall: Annotated[int | None, "r.shortfall"]
 
 
-#: What a statement selects to make a Referral or a HeldReferral: the referral `r`, and of both members the member
-#: itself, its wallet and its entry.
-REFERRAL_COLUMNS: Final = f"""
-    r.id AS referral_id, r.invite_id AS referral_invite_id, r.referrer_id AS referral_referrer_id,
-    r.referee_id AS referral_referee_id, r.flags AS referral_flags, r.referrer_points AS referral_referrer_points,
-    r.referee_points AS referral_referee_points, r.converted_at AS referral_converted_at,
-    r.released_at AS referral_released_at, r.declined_at AS referral_declined_at,
-    r.reversed_at AS referral_reversed_at, r.shortfall AS referral_shortfall,
-    {prefixed("referrer", MEMBER_COLUMNS, m="referrer", w="referrer_wallet")},
-    {prefixed("referrer", ENTRY_COLUMNS, e="referrer_entry")},
-    {prefixed("referee", MEMBER_COLUMNS, m="referee", w="referee_wallet")},
-    {prefixed("referee", ENTRY_COLUMNS, e="referee_entry")}
+#: Continues a FROM that has `p`, the program: the merchant's day at the instant `:at` (now without one), and the quota
+#: of the member `:member_id`.
+JOIN_QUOTA: Final = """
+    CROSS JOIN LATERAL (
+        SELECT (coalesce(:at::timestamptz, now()) AT TIME ZONE time_zone)::date AS today
+        FROM merchant WHERE merchant_id = :merchant_id
+    ) days
+    LEFT JOIN LATERAL (
+        SELECT * FROM invite_quota WHERE merchant_id = :merchant_id AND member_id = :member_id OFFSET 0
+    ) q ON true
+"""
+#: Continues a FROM that has an invite `i`: who sent it, each row looked up by its whole key, whatever the planner knows
+#: of the tables.
+JOIN_REFERRER: Final = """
+    CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = i.referrer_id OFFSET 0) m
+    CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = i.referrer_id OFFSET 0) w
 """
 
-
-#: Continues a FROM that has `p`, the program: the merchant's day at the instant $2 (now without one) and the quota row
-#: of the member {0}.
-TODAY: Final = """
-CROSS JOIN LATERAL (
-    SELECT (coalesce($2::timestamptz, now()) AT TIME ZONE time_zone)::date AS today
-    FROM merchant WHERE merchant_id = $1
-) days
-LEFT JOIN LATERAL (SELECT * FROM invite_quota WHERE merchant_id = $1 AND member_id = {0} OFFSET 0) q ON true
-"""
-
-
-READ_PROGRAM: Final = f"SELECT {PROGRAM_COLUMNS} FROM referral_program p WHERE p.merchant_id = $1"
-
-
-READ_QUOTA: Final = f"""
-SELECT {QUOTA_COLUMNS} FROM referral_program p {TODAY.format("$3")} WHERE p.merchant_id = $1
-"""
+READ_PROGRAM: Final = statement(
+    ProgramRow, f"SELECT {columns(ProgramRow)} FROM referral_program p WHERE p.merchant_id = :merchant_id"
+)
+READ_QUOTA: Final = statement(
+    QuotaRow, f"SELECT {columns(QuotaRow)} FROM referral_program p {JOIN_QUOTA} WHERE p.merchant_id = :merchant_id"
+)
+FIND_INVITE: Final = statement(
+    WholeInviteRow,
+    f"""
+SELECT {columns(WholeInviteRow)} FROM invite i {JOIN_REFERRER}
+WHERE i.merchant_id = :merchant_id AND i.id = :invite_id AND (:member_id::uuid IS NULL OR i.referrer_id = :member_id)
+""",
+)
 
 
-#: Each row is looked up by its whole key, whatever the planner knows of the tables.
-FROM_INVITE: Final = """
-    FROM invite i
-    CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = $1 AND id = i.referrer_id OFFSET 0) m
-    CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = $1 AND member_id = i.referrer_id OFFSET 0) w
-"""
-
-
-FIND_INVITE: Final = f"""
-SELECT {INVITE_COLUMNS}, {MEMBER_COLUMNS} {FROM_INVITE}
-WHERE i.merchant_id = $1 AND i.id = $2 AND ($3::uuid IS NULL OR i.referrer_id = $3)
-"""
-
-
-_LIST_INVITES: Final = f"""
-SELECT {INVITE_COLUMNS}, {MEMBER_COLUMNS} {FROM_INVITE}
-WHERE i.merchant_id = $1 AND i.id < $2 {{0}} ORDER BY i.id DESC LIMIT $3
-"""
+def _invites(condition: str) -> Statement[WholeInviteRow]:
+    return statement(
+        WholeInviteRow,
+        f"""
+SELECT {columns(WholeInviteRow)} FROM invite i {JOIN_REFERRER}
+WHERE i.merchant_id = :merchant_id AND i.id < :before {condition} ORDER BY i.id DESC LIMIT :limit
+""",
+    )
 
 
 #: By whether the list is of one referrer, and of one status: each has an index of its own.
 LIST_INVITES: Final = {
-    (False, False): _LIST_INVITES.format(""),
-    (False, True): _LIST_INVITES.format("AND i.status = $4"),
-    (True, False): _LIST_INVITES.format("AND i.referrer_id = $4"),
-    (True, True): _LIST_INVITES.format("AND i.referrer_id = $4 AND i.status = $5"),
+    (False, False): _invites(""),
+    (False, True): _invites("AND i.status = :status"),
+    (True, False): _invites("AND i.referrer_id = :member_id"),
+    (True, True): _invites("AND i.referrer_id = :member_id AND i.status = :status"),
 }
 
-
-FROM_REFERRAL: Final = "FROM referral r" + "".join(
-    f"""
-    CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = $1 AND id = r.{who}_id OFFSET 0) {who}
-    CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = $1 AND member_id = r.{who}_id OFFSET 0) {who}_wallet
+_REFERRAL: Final = f"""
+    {columns(ReferralRow)},
+    {columns(WholeEntryRow, prefix="referrer_", e="referrer_entry", m="referrer", w="referrer_wallet")},
+    {columns(WholeEntryRow, prefix="referee_", e="referee_entry", m="referee", w="referee_wallet")}
+"""
+#: Continues a FROM that has a referral `r`: both members, their wallets, and their entries if it has them.
+_JOIN_MEMBERS: Final = """
+    CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = r.referrer_id OFFSET 0) referrer
+    CROSS JOIN LATERAL (
+        SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = r.referrer_id OFFSET 0
+    ) referrer_wallet
     LEFT JOIN LATERAL (
-        SELECT * FROM points_entry WHERE merchant_id = $1 AND id = r.{who}_entry_id OFFSET 0
-    ) {who}_entry ON true
-    """
-    for who in ("referrer", "referee")
+        SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = r.referrer_entry_id OFFSET 0
+    ) referrer_entry ON true
+    CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = r.referee_id OFFSET 0) referee
+    CROSS JOIN LATERAL (
+        SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = r.referee_id OFFSET 0
+    ) referee_wallet
+    LEFT JOIN LATERAL (
+        SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = r.referee_entry_id OFFSET 0
+    ) referee_entry ON true
+"""
+#: A held referral is for those that may read the list of them.
+FIND_REFERRAL: Final = statement(
+    ReferralRow,
+    f"""
+SELECT {_REFERRAL} FROM referral r {_JOIN_MEMBERS}
+WHERE r.merchant_id = :merchant_id AND r.id = :referral_id
+    AND (:member_id::uuid IS NULL OR :member_id IN (r.referrer_id, r.referee_id))
+    AND (r.released_at IS NOT NULL OR :sees_held)
+""",
+)
+REFERRALS_OF_REFEREES: Final = statement(
+    ReferralRow,
+    f"""
+SELECT {_REFERRAL} FROM referral r {_JOIN_MEMBERS}
+WHERE r.merchant_id = :merchant_id AND r.referee_id = ANY(:member_ids::uuid[])
+""",
 )
 
 
-#: A held referral is for those that may read the list of them.
-FIND_REFERRAL: Final = f"""
-SELECT {REFERRAL_COLUMNS} {FROM_REFERRAL}
-WHERE r.merchant_id = $1 AND r.id = $2 AND ($3::uuid IS NULL OR $3 IN (r.referrer_id, r.referee_id))
-    AND (r.released_at IS NOT NULL OR $4)
-"""
+def _referrals(condition: str) -> Statement[ReferralRow]:
+    return statement(
+        ReferralRow,
+        f"""
+SELECT {_REFERRAL} FROM referral r {_JOIN_MEMBERS}
+WHERE r.merchant_id = :merchant_id AND r.id < :before AND {condition} ORDER BY r.id DESC LIMIT :limit
+""",
+    )
 
 
-REFERRALS_OF_REFEREES: Final = f"""
-SELECT {REFERRAL_COLUMNS} {FROM_REFERRAL} WHERE r.merchant_id = $1 AND r.referee_id = ANY($2::uuid[])
-"""
-
-
-_LIST_REFERRALS: Final = f"""
-SELECT {REFERRAL_COLUMNS} {FROM_REFERRAL}
-WHERE r.merchant_id = $1 AND r.id < $2 AND {{0}} ORDER BY r.id DESC LIMIT $3
-"""
-
-
-LIST_REFERRALS: Final = _LIST_REFERRALS.format("r.released_at IS NOT NULL")
-
-
-LIST_REFERRALS_OF_REFERRER: Final = _LIST_REFERRALS.format("r.released_at IS NOT NULL AND r.referrer_id = $4")
-
-
-LIST_HELD: Final = _LIST_REFERRALS.format("r.released_at IS NULL AND r.reversed_at IS NULL AND r.declined_at IS NULL")
-
-
-LIST_DECLINED: Final = _LIST_REFERRALS.format("r.declined_at IS NOT NULL")
-
+LIST_REFERRALS: Final = _referrals("r.released_at IS NOT NULL")
+LIST_REFERRALS_OF_REFERRER: Final = _referrals("r.released_at IS NOT NULL AND r.referrer_id = :member_id")
+LIST_HELD: Final = _referrals("r.released_at IS NULL AND r.reversed_at IS NULL AND r.declined_at IS NULL")
+LIST_DECLINED: Final = _referrals("r.declined_at IS NOT NULL")
 
 SEES_HELD: Final = {Role.ADMIN, Role.ANALYST}
 
 
-async def program_row(viewer: Viewer) -> Row:
+async def program_row(viewer: Viewer) -> ProgramRow:
     """Return the merchant's program; every merchant has one."""
-    row = await database().row(READ_PROGRAM, viewer.merchant_id)
+    row = await database().row(READ_PROGRAM, merchant_id=viewer.merchant_id)
     if row is None:
         raise RuntimeError("a merchant has no referral program")
     return row
 
 
-async def invite_row(viewer: Viewer, invite_id: UUID) -> Row | None:
+async def invite_row(viewer: Viewer, invite_id: UUID) -> WholeInviteRow | None:
     """Return an invite of the viewer's merchant; a member's own only."""
-    return await database().row(FIND_INVITE, viewer.merchant_id, invite_id, viewer.member_id)
+    return await database().row(
+        FIND_INVITE, merchant_id=viewer.merchant_id, invite_id=invite_id, member_id=viewer.member_id
+    )
 
 
-async def find_invite(viewer: Viewer, node_id: str) -> Row | None:
+async def find_invite(viewer: Viewer, node_id: str) -> WholeInviteRow | None:
     """Return the invite behind an id; a member sees those that it sent."""
     invite_id = ids.decode("invite", node_id)
     return None if invite_id is None else await invite_row(viewer, invite_id)
 
 
-async def referral_row(viewer: Viewer, referral_id: UUID) -> Row | None:
+async def referral_row(viewer: Viewer, referral_id: UUID) -> ReferralRow | None:
     """Return a referral that this viewer may see: a member those that it is part of, most nobody held ones."""
     return await database().row(
-        FIND_REFERRAL, viewer.merchant_id, referral_id, viewer.member_id, viewer.role in SEES_HELD
+        FIND_REFERRAL,
+        merchant_id=viewer.merchant_id,
+        referral_id=referral_id,
+        member_id=viewer.member_id,
+        sees_held=viewer.role in SEES_HELD,
     )
 
 
-async def find_referral(viewer: Viewer, node_id: str) -> Row | None:
+async def find_referral(viewer: Viewer, node_id: str) -> ReferralRow | None:
     """Return the referral behind an id, held or not, if this viewer may see it."""
     referral_id = ids.decode("referral", node_id)
     return None if referral_id is None else await referral_row(viewer, referral_id)
 
 
-async def _referrals_by_referee(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, Row | None]:
-    rows = await database().rows(REFERRALS_OF_REFEREES, viewer.merchant_id, member_ids)
+async def referrals_by_referee(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, ReferralRow | None]:
+    """Return the referral that brought each member, held or not."""
+    rows = await database().rows(REFERRALS_OF_REFEREES, merchant_id=viewer.merchant_id, member_ids=member_ids)
     found = {row["referral_referee_id"]: row for row in rows}
     return {member_id: found.get(member_id) for member_id in member_ids}

@@ -11,8 +11,10 @@ from app.api.operations import Info, Node, field
 from app.api.scalars import described
 from app.members.types import Member, mask_email
 from app.merchants.tenants import decrypted
+from app.points.rows import WholeEntryRow
 from app.points.types import PointsEntry
-from app.storage.database import Row
+from app.referrals.rows import ProgramRow, QuotaRow, ReferralRow, WholeInviteRow
+from app.storage.statements import part
 
 
 @strawberry.enum(description="Which event makes an invite count.")
@@ -82,7 +84,7 @@ class ReferralSafeguards:
 class ReferralProgram:
     """A merchant's program."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[ProgramRow]
     referrer_points: int = strawberry.field(description="What the sender of an invite earns by its conversion.")
     referee_points: int = strawberry.field(description="What the invited member earns by it.")
     invites_per_batch: int = strawberry.field(description="How many invites one call may send.")
@@ -98,17 +100,17 @@ class ReferralProgram:
     converts_on: ConversionTrigger = strawberry.field(description="When an invite converts.")
 
     @classmethod
-    def of(cls, row: Row) -> "ReferralProgram":
-        """Return the program of a row of PROGRAM_COLUMNS."""
+    def of(cls, row: ProgramRow) -> "ReferralProgram":
+        """Return the program of a row."""
         return cls(
             row=row,
-            referrer_points=row["referrer_points"],
-            referee_points=row["referee_points"],
-            invites_per_batch=row["invites_per_batch"],
-            invites_per_day=row["invites_per_day"],
-            invites_lifetime=row["invites_lifetime"],
-            invite_lifetime_days=row["invite_lifetime_days"],
-            converts_on=ConversionTrigger(row["converts_on"]),
+            referrer_points=row["program_referrer_points"],
+            referee_points=row["program_referee_points"],
+            invites_per_batch=row["program_invites_per_batch"],
+            invites_per_day=row["program_invites_per_day"],
+            invites_lifetime=row["program_invites_lifetime"],
+            invite_lifetime_days=row["program_invite_lifetime_days"],
+            converts_on=ConversionTrigger(row["program_converts_on"]),
         )
 
     @field(description="What guards it against abuse; for ADMIN and ANALYST, null to others.")
@@ -117,9 +119,9 @@ class ReferralProgram:
         if info.context.viewer.role not in {Role.ADMIN, Role.ANALYST}:
             return None
         return ReferralSafeguards(
-            reports_members=self.row["reports_members"],
-            review_policy=ReviewPolicy(self.row["review_policy"]),
-            refund_window_days=self.row["refund_window_days"],
+            reports_members=self.row["program_reports_members"],
+            review_policy=ReviewPolicy(self.row["program_review_policy"]),
+            refund_window_days=self.row["program_refund_window_days"],
         )
 
 
@@ -132,8 +134,8 @@ class InviteQuota:
     remaining_lifetime: int = strawberry.field(description="Ever, until invites expire and give theirs back.")
 
     @classmethod
-    def of(cls, row: Row) -> "InviteQuota":
-        """Return the quota of a row of QUOTA_COLUMNS."""
+    def of(cls, row: QuotaRow) -> "InviteQuota":
+        """Return the quota of a row."""
         return cls(
             per_batch=row["quota_batch"],
             remaining_today=row["quota_today"],
@@ -145,7 +147,7 @@ class InviteQuota:
 class Invite(Node):
     """An invite; its address and token are decrypted when they are asked for."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[WholeInviteRow]
     referrer: Member = strawberry.field(description="Who sent it.")
     status: InviteStatus = strawberry.field(description="Where it stands.")
     created_at: datetime = strawberry.field(description="When it was sent.")
@@ -154,8 +156,8 @@ class Invite(Node):
     converted_at: datetime | None = strawberry.field(description="When it converted; null before.")
 
     @classmethod
-    def of(cls, row: Row) -> "Invite":
-        """Return the invite of a row of INVITE_COLUMNS and its referrer's MEMBER_COLUMNS."""
+    def of(cls, row: WholeInviteRow) -> "Invite":
+        """Return the invite of a row."""
         return cls(
             id=strawberry.ID(ids.encode("invite", row["invite_id"])),
             row=row,
@@ -170,7 +172,7 @@ class Invite(Node):
     @field(description="The invited address with only its first letter and its domain readable.")
     async def masked_email(self, info: Info) -> str:
         """Decrypt the address and mask it."""
-        return mask_email(await self._decrypted(info.context.viewer, "email"))
+        return mask_email(await self._decrypted(info.context.viewer, "email", self.row["invite_email"]))
 
     @field(description="For the referrer only: what the invited person presents to join. Null to others.")
     async def token(self, info: Info) -> str | None:
@@ -178,17 +180,17 @@ class Invite(Node):
         viewer = info.context.viewer
         if viewer.member_id != self.row["invite_referrer_id"]:
             return None
-        return await self._decrypted(viewer, "token")
+        return await self._decrypted(viewer, "token", self.row["invite_token"])
 
-    async def _decrypted(self, viewer: Viewer, column: str) -> str:
-        return await decrypted(viewer.tenant, self.row["invite_id"], column, self.row[f"invite_{column}"])
+    async def _decrypted(self, viewer: Viewer, column: str, ciphertext: bytes) -> str:
+        return await decrypted(viewer.tenant, self.row["invite_id"], column, ciphertext)
 
 
 @strawberry.type(description="That a member brought another one, and what both earned by it.")
 class Referral(Node):
     """A referral whose points were given; a reversed one stays in the list with its `reversedAt`."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[ReferralRow]
     converted_at: datetime = strawberry.field(description="When the invite converted.")
     released_at: datetime = strawberry.field(description="When the points were given; later only after a review.")
     reversed_at: datetime | None = strawberry.field(
@@ -200,13 +202,16 @@ class Referral(Node):
     review_flags: list[ReviewFlag] = strawberry.field(description="What a person might want to look at.")
 
     @classmethod
-    def of(cls, row: Row) -> "Referral":
-        """Return the referral of a row of REFERRAL_COLUMNS that was released."""
+    def of(cls, row: ReferralRow) -> "Referral":
+        """Return the referral of a row. Raises ValueError for a held one."""
+        released_at = row["referral_released_at"]
+        if released_at is None:
+            raise ValueError("a held referral is shown as HeldReferral")
         return cls(
             id=strawberry.ID(ids.encode("referral", row["referral_id"])),
             row=row,
             converted_at=row["referral_converted_at"],
-            released_at=row["referral_released_at"],
+            released_at=released_at,
             reversed_at=row["referral_reversed_at"],
             shortfall=row["referral_shortfall"],
             review_flags=[ReviewFlag(flag) for flag in row["referral_flags"]],
@@ -214,23 +219,19 @@ class Referral(Node):
 
     @field(description="Who sent the invite. To the member that it brought, without name and address.")
     def referrer(self, info: Info) -> Member:
-        """The row is the member's too."""
-        return Member.of(_part(info, self.row, "referrer"))
+        return Member.of(_side(info, self.row, "referrer_"))
 
     @field(description="Whom the invite brought. To the member that sent it, without name and address.")
     def referee(self, info: Info) -> Member:
-        """The row is the member's too."""
-        return Member.of(_part(info, self.row, "referee"))
+        return Member.of(_side(info, self.row, "referee_"))
 
     @field(description="What the referrer earned.")
     def referrer_entry(self, info: Info) -> PointsEntry:
-        """The row is the entry's too."""
-        return PointsEntry.of(_part(info, self.row, "referrer"))
+        return PointsEntry.of(_side(info, self.row, "referrer_"))
 
     @field(description="What the referee earned.")
     def referee_entry(self, info: Info) -> PointsEntry:
-        """The row is the entry's too."""
-        return PointsEntry.of(_part(info, self.row, "referee"))
+        return PointsEntry.of(_side(info, self.row, "referee_"))
 
 
 @strawberry.type(
@@ -239,7 +240,7 @@ class Referral(Node):
 class HeldReferral(Node):
     """A referral without entries."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[ReferralRow]
     converted_at: datetime = strawberry.field(description="When the invite converted.")
     reversed_at: datetime | None = strawberry.field(
         description="When the purchase that converted it was returned, after which it can't be released; null before."
@@ -252,8 +253,8 @@ class HeldReferral(Node):
     review_flags: list[ReviewFlag] = strawberry.field(description="What a person might want to look at.")
 
     @classmethod
-    def of(cls, row: Row) -> "HeldReferral":
-        """Return the held referral of a row of REFERRAL_COLUMNS."""
+    def of(cls, row: ReferralRow) -> "HeldReferral":
+        """Return the held referral of a row."""
         return cls(
             id=strawberry.ID(ids.encode("referral", row["referral_id"])),
             row=row,
@@ -267,32 +268,30 @@ class HeldReferral(Node):
 
     @field(description="Who sent the invite.")
     def referrer(self, info: Info) -> Member:
-        """The row is the member's too."""
-        return Member.of(_part(info, self.row, "referrer"))
+        return Member.of(_side(info, self.row, "referrer_"))
 
     @field(description="Whom the invite brought.")
     def referee(self, info: Info) -> Member:
-        """The row is the member's too."""
-        return Member.of(_part(info, self.row, "referee"))
+        return Member.of(_side(info, self.row, "referee_"))
 
 
-def shown(row: Row) -> Referral | HeldReferral:
-    """Return what a row of REFERRAL_COLUMNS is."""
+def shown(row: ReferralRow) -> Referral | HeldReferral:
+    """Return the referral of a row, held or not."""
     return HeldReferral.of(row) if row["referral_released_at"] is None else Referral.of(row)
 
 
-def released(row: Row | None) -> Referral | None:
-    """Return the referral of a row of REFERRAL_COLUMNS, or None while there is none."""
+def released(row: ReferralRow | None) -> Referral | None:
+    """Return the referral of a row, or None while there is none or it is held."""
     return None if row is None or row["referral_released_at"] is None else Referral.of(row)
 
 
-def _part(info: Info, row: Row, who: str) -> Row:
-    """Return what a row of REFERRAL_COLUMNS says of one of its members, as if it were of that member alone.
+def _side(info: Info, row: ReferralRow, prefix: str) -> WholeEntryRow:
+    """Return what a referral's row says of one of its members and that member's entry.
 
     A member sees of another one that it is there and since when, and not who it is.
     """
     viewer = info.context.viewer
-    found = {name.removeprefix(f"{who}_"): value for name, value in row.items() if name.startswith(f"{who}_")}
-    if viewer.role is Role.MEMBER and viewer.member_id != found["member_id"]:
-        found |= {"member_external_id": None, "member_email": None, "member_display_name": None}
-    return found
+    side = part(row, prefix, WholeEntryRow)
+    if viewer.role is Role.MEMBER and viewer.member_id != side["member_id"]:
+        return {**side, "member_external_id": None, "member_email": None, "member_display_name": None}
+    return side

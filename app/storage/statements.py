@@ -103,7 +103,9 @@ class _Part(Mapping[str, Any]):
         return self._row[self._prefix + name]
 
     def __iter__(self) -> Iterator[str]:
-        return (name.removeprefix(self._prefix) for name in self._row if name.startswith(self._prefix))
+        # A record of asyncpg iterates over its values.
+        names = self._row.keys()
+        return (name.removeprefix(self._prefix) for name in names if name.startswith(self._prefix))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -34,7 +34,7 @@ class WalletChange:
             wallet=Wallet.of(row, as_of=row),
             event=Event.of_change(row),
             code=None if row.get("code_id") is None else Code.of(row, as_of=row),
-            entry=None if row.get("entry_id") is None else PointsEntry.of(row),
+            entry=None if row.get("entry_id") is None else PointsEntry.of(row, as_of=row),
         )
 
 

@@ -18,7 +18,7 @@ from strawberry.dataloader import DataLoader
 
 from app.config import Settings
 from app.coupons.rows import WholeCodeRow
-from app.points.rows import EntryRow
+from app.points.rows import EntryRow, WholeEntryRow
 from app.storage.database import database, is_away
 from app.storage.rings import Listener
 from app.storage.statements import columns, columns_of, row_of, statement
@@ -110,7 +110,7 @@ FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id
 
 #: What a change of codes or of points needs to be shown.
 _OF_CODE: Final = columns_of(ChangeRow).keys() | columns_of(WholeCodeRow).keys()
-_OF_ENTRY: Final = columns_of(ChangeRow).keys() | columns_of(EntryRow).keys()
+_OF_ENTRY: Final = columns_of(ChangeRow).keys() | columns_of(WholeEntryRow).keys()
 
 Wallet = tuple[UUID, UUID]
 

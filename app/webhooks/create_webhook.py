@@ -1,7 +1,7 @@
 """createWebhook: the merchant's events are told to an endpoint from now on; its secret is in this answer only."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 import strawberry
@@ -10,11 +10,13 @@ from app import ids
 from app.api.inputs import Problems
 from app.api.operations import Info, InvalidInput, Refused, mutation
 from app.config import settings
-from app.storage.database import Row, Tx, transaction
-from app.storage.events import EVENTS
+from app.storage.database import Tx, transaction
+from app.storage.events import EVENTS, event
+from app.storage.statements import columns, statement
 from app.webhooks.addresses import URL_LENGTH_MAX, AddressRefusedError, HostUnknownError, read_url, resolve
+from app.webhooks.rows import WebhookRow
 from app.webhooks.signatures import new_secret
-from app.webhooks.types import WEBHOOK_COLUMNS, Webhook, WebhookLimitReached
+from app.webhooks.types import Webhook, WebhookLimitReached
 
 #: How long looking the host up may take here. A host that isn't found in time is judged when something is sent.
 _LOOKUP_SECONDS_MAX: Final = 2.0
@@ -35,8 +37,6 @@ class CreateWebhookInput:
 
 @strawberry.type(description="The webhook was made. The first event that it is told of is `webhook.created`, its own.")
 class CreateWebhookSuccess:
-    """The webhook and its secret."""
-
     webhook: Webhook = strawberry.field(description="The webhook.")
     secret: str = strawberry.field(
         description="What deliveries are signed with, as Standard Webhooks has it (`whsec_…`); shown only here."
@@ -48,19 +48,30 @@ CreateWebhookResult = Annotated[
     strawberry.union("CreateWebhookResult", description="The webhook, or why there is none."),
 ]
 
-#: Merchants' webhooks are counted one at a time. The snapshot is of before: the webhook's own event comes after it.
-COUNT_ALONE: Final = "SELECT pg_current_snapshot()::text AS now FROM merchant WHERE merchant_id = $1 FOR NO KEY UPDATE"
-COUNT: Final = "SELECT count(*)::int AS webhooks FROM webhook WHERE merchant_id = $1 AND disabled_at IS NULL"
-INSERT: Final = f"""
-WITH w AS (
-    INSERT INTO webhook (merchant_id, id, url, event_types, secret, created_at, feed_from)
-    VALUES ($1, $2, $3, $4, $5, now(), $6) RETURNING *
-), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $7, 'webhook.created', id, $8, now() FROM w
+
+class AloneRow(TypedDict):
+    """A snapshot of the database."""
+
+    now: str
+
+
+class CountRow(TypedDict):
+    """How many webhooks are enabled."""
+
+    webhooks: int
+
+
+# Merchants' webhooks are counted one at a time. The snapshot is of before: the webhook's own event comes after it.
+COUNT_ALONE: Final = statement(
+    AloneRow,
+    """
+SELECT pg_current_snapshot()::text AS now FROM merchant WHERE merchant_id = :merchant_id FOR NO KEY UPDATE
+""",
 )
-SELECT {WEBHOOK_COLUMNS} FROM w
-"""
+COUNT: Final = statement(
+    CountRow,
+    "SELECT count(*)::int AS webhooks FROM webhook WHERE merchant_id = :merchant_id AND disabled_at IS NULL",
+)
 
 
 async def refuse_beyond_limit(tx: Tx, merchant_id: UUID) -> str:
@@ -68,14 +79,28 @@ async def refuse_beyond_limit(tx: Tx, merchant_id: UUID) -> str:
 
     Raises Refused(WebhookLimitReached).
     """
-    alone = await tx.row(COUNT_ALONE, merchant_id)
-    counted = await tx.row(COUNT, merchant_id)
+    alone = await tx.row(COUNT_ALONE, merchant_id=merchant_id)
+    counted = await tx.row(COUNT, merchant_id=merchant_id)
     if alone is None or counted is None:
         raise RuntimeError("a viewer's merchant has no row")
     limit = settings().webhooks_max
     if counted["webhooks"] >= limit:
         raise Refused(WebhookLimitReached(message=f"There are {limit} webhooks already.", limit=limit))
-    return str(alone["now"])
+    return alone["now"]
+
+
+INSERT: Final = statement(
+    WebhookRow,
+    f"""
+WITH w AS (
+    INSERT INTO webhook (merchant_id, id, url, event_types, secret, created_at, feed_from)
+    VALUES (:merchant_id, :webhook_id, :url, :event_types, :secret, now(), :feed_from) RETURNING *
+), recorded AS (
+    {event("webhook.created", subject="id", source="w")}
+)
+SELECT {columns(WebhookRow)} FROM w WHERE w.merchant_id = :merchant_id
+""",
+)
 
 
 @mutation(
@@ -93,11 +118,19 @@ async def create_webhook(
     problems.refuse_if_any()
     viewer, webhook_id, secret = info.context.viewer, ids.new(), new_secret()
     keys = viewer.tenant.keys
-    async with transaction() as tx:
+    async with transaction(viewer.merchant_id) as tx:
         now = await refuse_beyond_limit(tx, viewer.merchant_id)
-        sealed_url, sealed = keys.encrypt(webhook_id, "url", url), keys.encrypt(webhook_id, "secret", secret)
-        arguments = (viewer.merchant_id, webhook_id, sealed_url, event_types, sealed, now, ids.new(), viewer.actor)
-        row: Row | None = await tx.row(INSERT, *arguments)
+        row = await tx.row(
+            INSERT,
+            merchant_id=viewer.merchant_id,
+            webhook_id=webhook_id,
+            url=keys.encrypt(webhook_id, "url", url),
+            event_types=event_types,
+            secret=keys.encrypt(webhook_id, "secret", secret),
+            feed_from=now,
+            event_id=ids.new(),
+            actor=viewer.actor,
+        )
     if row is None:
         raise RuntimeError("INSERT returned no row")
     return CreateWebhookSuccess(webhook=Webhook.of(row), secret=secret)

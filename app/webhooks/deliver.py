@@ -13,10 +13,10 @@ from app import ids
 from app.api.scalars import serialize_date_time
 from app.config import settings
 from app.merchants.tenants import decrypted, tenant
-from app.storage.database import Row, is_away
-from app.storage.events import EVENTS
+from app.storage.database import is_away
 from app.webhooks import deliveries
 from app.webhooks.addresses import read_url
+from app.webhooks.deliveries import TakenRow
 from app.webhooks.feed import make_deliveries
 from app.webhooks.posting import Outcome, WebhookFailure, post
 from app.webhooks.signatures import sign
@@ -37,7 +37,7 @@ class _Worker:
     """What one worker has under way: a task for each delivery."""
 
     def __init__(self) -> None:
-        self._tasks: dict[asyncio.Task[None], Row] = {}
+        self._tasks: dict[asyncio.Task[None], TakenRow] = {}
         self._under_way: Counter[UUID] = Counter()
         self._slow: OrderedDict[UUID, None] = OrderedDict()
         self.attempts = 0
@@ -78,7 +78,7 @@ class _Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _deliver(self, delivery: Row) -> None:
+    async def _deliver(self, delivery: TakenRow) -> None:
         try:
             began = time.monotonic()
             outcome = await _outcome(delivery)
@@ -123,7 +123,7 @@ async def deliver_waiting(*, seconds_max: float, stopping: asyncio.Event | None 
         await worker.stop()
 
 
-async def _outcome(delivery: Row) -> Outcome:
+async def _outcome(delivery: TakenRow) -> Outcome:
     """Send a delivery. One that can't be made fails alone; raises when the database is away."""
     try:
         return await _attempt(delivery)
@@ -134,7 +134,7 @@ async def _outcome(delivery: Row) -> Outcome:
         return Outcome(failure=WebhookFailure.NOT_SENT)
 
 
-async def _attempt(delivery: Row) -> Outcome:
+async def _attempt(delivery: TakenRow) -> Outcome:
     message_id, body = message(delivery)
     url, *secrets = await _unsealed(delivery)
     timestamp = int(time.time())
@@ -151,29 +151,27 @@ async def _attempt(delivery: Row) -> Outcome:
     )
 
 
-async def _unsealed(delivery: Row) -> list[str]:
+async def _unsealed(delivery: TakenRow) -> list[str]:
     """Return the webhook's URL, its secret, and the one before while that is good."""
     owner = await tenant(delivery["merchant_id"])
     if owner is None:
         raise RuntimeError("a delivery's merchant has no row")
-    sealed = [("url", "url"), ("secret", "secret"), ("previous_secret", "secret")]
-    return [
-        await decrypted(owner, delivery["webhook_id"], identity, delivery[column])
-        for column, identity in sealed
-        if delivery[column] is not None
-    ]
+    sealed = [("url", delivery["url"]), ("secret", delivery["secret"])]
+    if delivery["previous_secret"] is not None:
+        sealed.append(("secret", delivery["previous_secret"]))
+    return [await decrypted(owner, delivery["webhook_id"], identity, ciphertext) for identity, ciphertext in sealed]
 
 
-def message(event: Row) -> tuple[str, bytes]:
-    """Return the id of an event and what is posted of it: ids, never personal data."""
-    event_id = ids.encode("event", event["event_id"])
+def message(delivery: TakenRow) -> tuple[str, bytes]:
+    """Return the id of a delivery's event and what is posted of it: ids, never personal data."""
+    event_id = ids.encode("event", delivery["event_id"])
     data: dict[str, Any] = {
         "id": event_id,
-        "merchantId": ids.encode("merchant", event["merchant_id"]),
-        "subjectId": ids.encode(EVENTS[event["type"]], event["subject_id"]),
-        "actor": event["actor"],
+        "merchantId": ids.encode("merchant", delivery["merchant_id"]),
+        "subjectId": f"{delivery['subject_kind']}_{delivery['subject_id'].hex}",
+        "actor": delivery["actor"],
     }
-    if event["wallet_version"] is not None:
-        data |= {"memberId": ids.encode("member", event["member_id"]), "walletVersion": event["wallet_version"]}
-    told = {"type": event["type"], "timestamp": serialize_date_time(event["occurred_at"]), "data": data}
+    if delivery["member_id"] is not None:
+        data |= {"memberId": ids.encode("member", delivery["member_id"]), "walletVersion": delivery["wallet_version"]}
+    told = {"type": delivery["type"], "timestamp": serialize_date_time(delivery["occurred_at"]), "data": data}
     return event_id, orjson.dumps(told)

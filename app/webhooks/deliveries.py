@@ -4,12 +4,13 @@ A delivery that is being attempted has its next attempt in the future: until the
 does after that changes nothing, because another attempt has another number.
 """
 
-from typing import Final
+from datetime import datetime
+from typing import Final, TypedDict
 from uuid import UUID
 
-from app import ids
 from app.config import settings
-from app.storage.database import Row, Tx, database, transaction
+from app.storage.database import Tx, database, transaction
+from app.storage.statements import NoRow, statement
 from app.webhooks.disable_webhook import disable
 from app.webhooks.posting import Outcome, WebhookFailure
 from app.webhooks.types import WebhookDisabledReason
@@ -29,91 +30,62 @@ _GONE: Final = 410
 _BUSY: Final = 429
 _BROKEN: Final = 500
 
-# Of each webhook as many as it has room for, of all of them those that are due the longest. One that fails gets one.
-TAKE: Final = """
+
+class TakenRow(TypedDict):
+    """A delivery that is this worker's for the time that an attempt takes at most, with its webhook and its event."""
+
+    merchant_id: UUID
+    id: UUID
+    webhook_id: UUID
+    attempts: int
+    position: int
+    created_at: datetime
+    url: bytes
+    secret: bytes
+    previous_secret: bytes | None
+    failing_since: datetime | None
+    event_id: UUID
+    type: str
+    subject_kind: str
+    subject_id: UUID
+    actor: str
+    occurred_at: datetime
+    member_id: UUID | None
+    wallet_version: int | None
+
+
+TAKE: Final = statement(
+    TakenRow,
+    """
 WITH due AS (
+    -- Of each webhook as many as it has room for, of all of them those that are due the longest. One that fails gets
+    -- one.
     SELECT d.merchant_id, d.id FROM webhook w
-    LEFT JOIN unnest($1::uuid[], $2::int[]) AS known (webhook_id, room) ON known.webhook_id = w.id
+    LEFT JOIN unnest(:webhook_ids::uuid[], :rooms::int[]) AS known (webhook_id, room) ON known.webhook_id = w.id
     CROSS JOIN LATERAL (
         SELECT merchant_id, id, next_attempt_at FROM webhook_delivery
         WHERE merchant_id = w.merchant_id AND webhook_id = w.id AND next_attempt_at <= now()
         ORDER BY next_attempt_at
-        LIMIT least(coalesce(known.room, $3), CASE WHEN w.failures > 0 THEN 1 ELSE $3 END)
+        LIMIT least(coalesce(known.room, :per_webhook), CASE WHEN w.failures > 0 THEN 1 ELSE :per_webhook END)
         FOR UPDATE SKIP LOCKED
     ) d
     WHERE w.disabled_at IS NULL AND (w.paused_until IS NULL OR w.paused_until <= now())
-    ORDER BY d.next_attempt_at LIMIT $4
+    ORDER BY d.next_attempt_at LIMIT :most
 ), taken AS (
-    UPDATE webhook_delivery d SET attempts = d.attempts + 1, next_attempt_at = now() + make_interval(secs => $5)
+    UPDATE webhook_delivery d
+    SET attempts = d.attempts + 1, next_attempt_at = now() + make_interval(secs => :lease_seconds)
     FROM due WHERE d.merchant_id = due.merchant_id AND d.id = due.id
     RETURNING d.*
 )
 SELECT t.merchant_id, t.id, t.webhook_id, t.attempts, t.position, t.created_at,
     w.url, w.secret, CASE WHEN w.previous_secret_until > now() THEN w.previous_secret END AS previous_secret,
-    w.failing_since, w.failures,
-    e.id AS event_id, e.type, e.subject_id, e.actor, e.occurred_at, e.member_id, e.wallet_version
+    w.failing_since,
+    e.id AS event_id, e.type, e.subject_kind, e.subject_id, e.actor, e.occurred_at, e.member_id, e.wallet_version
 FROM taken t
 CROSS JOIN LATERAL (SELECT * FROM webhook WHERE merchant_id = t.merchant_id AND id = t.webhook_id OFFSET 0) w
 CROSS JOIN LATERAL (SELECT * FROM event WHERE merchant_id = t.merchant_id AND id = t.event_id OFFSET 0) e
-"""
-_HELD: Final = "merchant_id = $1 AND id = $2 AND attempts = $3 AND position = $4 AND state = 'PENDING'"
-RELEASE: Final = f"UPDATE webhook_delivery SET next_attempt_at = now() WHERE {_HELD}"
-RETRY: Final = f"""
-UPDATE webhook_delivery
-SET next_attempt_at = now() + make_interval(secs => greatest($5 * (0.8 + 0.4 * random()), $6)), last_status = $7,
-    last_failure = $8
-WHERE {_HELD} RETURNING id
-"""
-# Shared by all that end deliveries of the webhook, and not with the feed (`feed.HOLD`).
-HOLD: Final = "SELECT FROM webhook WHERE merchant_id = $1 AND id = $2 FOR SHARE"
-HOLD_ALONE: Final = "SELECT FROM webhook WHERE merchant_id = $1 AND id = $2 FOR NO KEY UPDATE"
-SETTLE: Final = f"""
-WITH settled AS (
-    UPDATE webhook_delivery
-    SET state = $5, settled_at = now(), next_attempt_at = NULL, last_status = $6, last_failure = $7
-    WHERE {_HELD} RETURNING webhook_id, subject_id
-), next AS (
-    UPDATE webhook_delivery d SET next_attempt_at = now()
-    WHERE d.merchant_id = $1 AND d.id = (
-        SELECT n.id FROM settled CROSS JOIN LATERAL (
-            SELECT id FROM webhook_delivery
-            WHERE merchant_id = $1 AND webhook_id = settled.webhook_id AND subject_id = settled.subject_id
-                AND state = 'PENDING' AND id <> $2
-            ORDER BY position LIMIT 1
-        ) n
-    )
+""",
 )
-SELECT webhook_id FROM settled
-"""
-FAIL: Final = """
-UPDATE webhook SET failing_since = now() WHERE merchant_id = $1 AND id = $2 AND failing_since IS NULL
-"""
-# Attempts that were made at once fail at once: only the first of them counts.
-PAUSE: Final = f"""
-UPDATE webhook SET failing_since = coalesce(failing_since, now()), failures = failures + 1,
-    paused_until = greatest(paused_until, now() + make_interval(
-        secs => greatest($3, least({PAUSE_SECONDS_MAX}, 2 ^ least(failures, 20)) * (0.5 + random() / 2))
-    ))
-WHERE merchant_id = $1 AND id = $2 AND (paused_until IS NULL OR paused_until <= now() OR $3 > 0)
-"""
-# What is being attempted has its next attempt within $3 seconds, and is left alone.
-RECOVER: Final = f"""
-WITH was AS (
-    SELECT failures FROM webhook WHERE merchant_id = $1 AND id = $2 AND failing_since IS NOT NULL FOR NO KEY UPDATE
-), well AS (
-    UPDATE webhook SET failing_since = NULL, failures = 0, paused_until = NULL
-    WHERE merchant_id = $1 AND id = $2 AND EXISTS (SELECT FROM was)
-), waiting AS (
-    SELECT each.id FROM was CROSS JOIN LATERAL (
-        SELECT id FROM webhook_delivery
-        WHERE merchant_id = $1 AND webhook_id = $2 AND next_attempt_at > now() + make_interval(secs => $3)
-        ORDER BY next_attempt_at LIMIT {RESUMED_MAX} FOR UPDATE SKIP LOCKED
-    ) each
-    WHERE was.failures >= {OUTAGE_FAILURES}
-)
-UPDATE webhook_delivery SET next_attempt_at = now()
-WHERE merchant_id = $1 AND id = ANY(ARRAY(SELECT id FROM waiting))
-"""
 
 
 def lease_seconds() -> float:
@@ -121,37 +93,100 @@ def lease_seconds() -> float:
     return settings().webhook_timeout_seconds + SPARE_SECONDS
 
 
-async def take(room: dict[UUID, int], *, per_webhook: int, most: int) -> list[Row]:
-    """Take deliveries that are due, at most `per_webhook` of each, or what `room` says: rows of TAKE."""
-    arguments = (list(room), list(room.values()), per_webhook, most, lease_seconds())
-    return await database().many(TAKE, *arguments)
+async def take(room: dict[UUID, int], *, per_webhook: int, most: int) -> list[TakenRow]:
+    """Take deliveries that are due, at most `per_webhook` of each webhook, or what `room` says."""
+    return await database().many(
+        TAKE,
+        webhook_ids=list(room),
+        rooms=list(room.values()),
+        per_webhook=per_webhook,
+        most=most,
+        lease_seconds=lease_seconds(),
+    )
 
 
-def _held(delivery: Row) -> tuple[object, ...]:
-    return delivery["merchant_id"], delivery["id"], delivery["attempts"], delivery["position"]
+#: The delivery is still that of the worker that took it.
+_HELD: Final = """
+    merchant_id = :merchant_id AND id = :delivery_id AND attempts = :attempts AND position = :position
+    AND state = 'PENDING'
+"""
 
 
-async def release(delivery: Row) -> None:
+def _held(delivery: TakenRow) -> dict[str, object]:
+    return {
+        "merchant_id": delivery["merchant_id"],
+        "delivery_id": delivery["id"],
+        "attempts": delivery["attempts"],
+        "position": delivery["position"],
+    }
+
+
+RELEASE: Final = statement(NoRow, f"UPDATE webhook_delivery SET next_attempt_at = now() WHERE {_HELD}")
+
+
+async def release(delivery: TakenRow) -> None:
     """Give a delivery back that can't be attempted here, to whoever looks next."""
-    await database().row(RELEASE, *_held(delivery))
+    await database().row(RELEASE, **_held(delivery))
 
 
-async def settle(delivery: Row, outcome: Outcome) -> None:
+# Shared by all that end deliveries of the webhook, and not with the feed (`feed.HOLD`).
+HOLD: Final = statement(NoRow, "SELECT FROM webhook WHERE merchant_id = :merchant_id AND id = :webhook_id FOR SHARE")
+RECOVER: Final = statement(
+    NoRow,
+    f"""
+WITH was AS (
+    SELECT failures FROM webhook
+    WHERE merchant_id = :merchant_id AND id = :webhook_id AND failing_since IS NOT NULL FOR NO KEY UPDATE
+), well AS (
+    UPDATE webhook SET failing_since = NULL, failures = 0, paused_until = NULL
+    WHERE merchant_id = :merchant_id AND id = :webhook_id AND EXISTS (SELECT FROM was)
+), waiting AS (
+    -- What is being attempted has its next attempt within the seconds of a lease, and is left alone.
+    SELECT each.id FROM was CROSS JOIN LATERAL (
+        SELECT id FROM webhook_delivery
+        WHERE merchant_id = :merchant_id AND webhook_id = :webhook_id
+            AND next_attempt_at > now() + make_interval(secs => :lease_seconds)
+        ORDER BY next_attempt_at LIMIT {RESUMED_MAX} FOR UPDATE SKIP LOCKED
+    ) each
+    WHERE was.failures >= {OUTAGE_FAILURES}
+)
+UPDATE webhook_delivery SET next_attempt_at = now()
+WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM waiting))
+""",
+)
+RETRY: Final = statement(
+    NoRow,
+    f"""
+UPDATE webhook_delivery
+SET next_attempt_at = now() + make_interval(secs => greatest(:seconds * (0.8 + 0.4 * random()), :asked_seconds)),
+    last_status = :status, last_failure = :failure
+WHERE {_HELD}
+""",
+)
+
+
+async def settle(delivery: TakenRow, outcome: Outcome) -> None:
     """Store what came of an attempt. Of a delivery that is another worker's by now only its webhook is changed."""
+    merchant_id, webhook_id = delivery["merchant_id"], delivery["webhook_id"]
     if outcome.is_accepted:
-        async with transaction() as tx:
-            await tx.row(HOLD, delivery["merchant_id"], delivery["webhook_id"])
+        async with transaction(merchant_id) as tx:
+            await tx.row(HOLD, merchant_id=merchant_id, webhook_id=webhook_id)
             await _end(tx, delivery, "DELIVERED", outcome)
         if delivery["failing_since"] is not None:
-            await database().row(RECOVER, delivery["merchant_id"], delivery["webhook_id"], lease_seconds())
+            await database().row(RECOVER, merchant_id=merchant_id, webhook_id=webhook_id, lease_seconds=lease_seconds())
     elif outcome.status == _GONE:
         await _give_up(delivery, outcome, WebhookDisabledReason.GONE)
     else:
         await _note_failure(delivery, outcome)
         if delivery["attempts"] < ATTEMPTS_MAX:
-            seconds = BACKOFF_SECONDS[delivery["attempts"] - 1]
-            arguments = (float(seconds), _asked(outcome), outcome.status, _name(outcome.failure))
-            await database().row(RETRY, *_held(delivery), *arguments)
+            await database().row(
+                RETRY,
+                **_held(delivery),
+                seconds=float(BACKOFF_SECONDS[delivery["attempts"] - 1]),
+                asked_seconds=_asked(outcome),
+                status=outcome.status,
+                failure=_name(outcome.failure),
+            )
         else:
             since, made_at = delivery["failing_since"], delivery["created_at"]
             is_lost = since is not None and since <= made_at
@@ -174,25 +209,75 @@ def _is_ill(outcome: Outcome) -> bool:
     return outcome.status is None or outcome.status == _BUSY or outcome.status >= _BROKEN
 
 
-async def _note_failure(delivery: Row, outcome: Outcome) -> None:
+FAIL: Final = statement(
+    NoRow,
+    """
+UPDATE webhook SET failing_since = now()
+WHERE merchant_id = :merchant_id AND id = :webhook_id AND failing_since IS NULL
+""",
+)
+# Attempts that were made at once fail at once: only the first of them counts.
+PAUSE: Final = statement(
+    NoRow,
+    f"""
+UPDATE webhook SET failing_since = coalesce(failing_since, now()), failures = failures + 1,
+    paused_until = greatest(paused_until, now() + make_interval(
+        secs => greatest(:asked_seconds, least({PAUSE_SECONDS_MAX}, 2 ^ least(failures, 20)) * (0.5 + random() / 2))
+    ))
+WHERE merchant_id = :merchant_id AND id = :webhook_id
+    AND (paused_until IS NULL OR paused_until <= now() OR :asked_seconds > 0)
+""",
+)
+
+
+async def _note_failure(delivery: TakenRow, outcome: Outcome) -> None:
     """Pause the webhook of a server that fails; of any other, remember since when nothing was accepted."""
-    webhook = (delivery["merchant_id"], delivery["webhook_id"])
+    merchant_id, webhook_id = delivery["merchant_id"], delivery["webhook_id"]
     if _is_ill(outcome):
-        await database().row(PAUSE, *webhook, _asked(outcome))
+        await database().row(PAUSE, merchant_id=merchant_id, webhook_id=webhook_id, asked_seconds=_asked(outcome))
     elif delivery["failing_since"] is None and outcome.failure is not WebhookFailure.NOT_SENT:
-        await database().row(FAIL, *webhook)
+        await database().row(FAIL, merchant_id=merchant_id, webhook_id=webhook_id)
 
 
-async def _give_up(delivery: Row, outcome: Outcome, reason: WebhookDisabledReason | None) -> None:
+HOLD_ALONE: Final = statement(
+    NoRow, "SELECT FROM webhook WHERE merchant_id = :merchant_id AND id = :webhook_id FOR NO KEY UPDATE"
+)
+
+
+async def _give_up(delivery: TakenRow, outcome: Outcome, reason: WebhookDisabledReason | None) -> None:
     """End a delivery as DEAD, and with it the webhook if there is a reason."""
     merchant_id, webhook_id = delivery["merchant_id"], delivery["webhook_id"]
-    async with transaction() as tx:
-        await tx.row(HOLD_ALONE, merchant_id, webhook_id)
+    async with transaction(merchant_id) as tx:
+        await tx.row(HOLD_ALONE, merchant_id=merchant_id, webhook_id=webhook_id)
         if await _end(tx, delivery, "DEAD", outcome) and reason is not None:
-            await disable(tx, merchant_id, webhook_id, reason, ids.new(), "system")
+            await disable(tx, merchant_id, webhook_id, reason, "system")
 
 
-async def _end(tx: Tx, delivery: Row, state: str, outcome: Outcome) -> bool:
-    """End a delivery, so that the next of its subject has its turn. Returns whether it was still ours."""
-    row = await tx.row(SETTLE, *_held(delivery), state, outcome.status, _name(outcome.failure))
+SETTLE: Final = statement(
+    NoRow,
+    f"""
+WITH settled AS (
+    UPDATE webhook_delivery SET state = :state, settled_at = now(), next_attempt_at = NULL, last_status = :status,
+        last_failure = :failure
+    WHERE {_HELD} RETURNING webhook_id, subject_id
+), next AS (
+    -- The next of its subject has its turn.
+    UPDATE webhook_delivery d SET next_attempt_at = now()
+    WHERE d.merchant_id = :merchant_id AND d.id = (
+        SELECT n.id FROM settled CROSS JOIN LATERAL (
+            SELECT id FROM webhook_delivery
+            WHERE merchant_id = :merchant_id AND webhook_id = settled.webhook_id AND subject_id = settled.subject_id
+                AND state = 'PENDING' AND id <> :delivery_id
+            ORDER BY position LIMIT 1
+        ) n
+    )
+)
+SELECT FROM settled
+""",
+)
+
+
+async def _end(tx: Tx, delivery: TakenRow, state: str, outcome: Outcome) -> bool:
+    """End a delivery. Returns whether it was still ours."""
+    row = await tx.row(SETTLE, **_held(delivery), state=state, status=outcome.status, failure=_name(outcome.failure))
     return row is not None

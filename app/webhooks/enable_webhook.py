@@ -9,18 +9,18 @@ from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, mutation, not_found
 from app.storage import doorbell
 from app.storage.database import transaction
+from app.storage.events import event
+from app.storage.statements import NoRow, columns, statement
 from app.webhooks.create_webhook import refuse_beyond_limit
 from app.webhooks.deliver import JOB
 from app.webhooks.deliveries import lease_seconds
 from app.webhooks.disable_webhook import WhichWebhook
-from app.webhooks.queries import find_webhook
-from app.webhooks.types import WEBHOOK_COLUMNS, Webhook, WebhookLimitReached
+from app.webhooks.rows import WebhookRow, find_webhook
+from app.webhooks.types import Webhook, WebhookLimitReached
 
 
 @strawberry.type(description="The webhook is told of events. The first new one is `webhook.enabled`, its own.")
 class EnableWebhookSuccess:
-    """The enabled webhook."""
-
     webhook: Webhook = strawberry.field(description="The webhook.")
 
 
@@ -30,29 +30,35 @@ EnableWebhookResult = Annotated[
 ]
 
 # What happened while it was disabled is behind the snapshot from which it goes on.
-ENABLE: Final = f"""
+ENABLE: Final = statement(
+    WebhookRow,
+    f"""
 WITH w AS (
     UPDATE webhook SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL, failures = 0,
-        paused_until = NULL, feed_from = $3, feed_to = NULL, feed_txid = NULL, feed_event_id = NULL
-    WHERE merchant_id = $1 AND id = $2 AND disabled_at IS NOT NULL RETURNING *
+        paused_until = NULL, feed_from = :feed_from, feed_to = NULL, feed_txid = NULL, feed_event_id = NULL
+    WHERE merchant_id = :merchant_id AND id = :webhook_id AND disabled_at IS NOT NULL RETURNING *
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $4, 'webhook.enabled', id, $5, now() FROM w
+    {event("webhook.enabled", subject="id", source="w")}
 )
-SELECT {WEBHOOK_COLUMNS} FROM w
-"""
+SELECT {columns(WebhookRow)} FROM w
+""",
+)
 #: More would not be changed within the time that a statement has; they are attempted when it is their time.
 RESUMED_MAX: Final = 5_000
 # Whatever was never attempted is due. What was has its turn at once, however long its next attempt was away; what is
-# being attempted has it within $3 seconds, and is left alone.
-RESUME: Final = """
+# being attempted has it within the seconds of a lease, and is left alone.
+RESUME: Final = statement(
+    NoRow,
+    """
 UPDATE webhook_delivery SET next_attempt_at = now()
-WHERE merchant_id = $1 AND id = ANY(ARRAY(
+WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(
     SELECT id FROM webhook_delivery
-    WHERE merchant_id = $1 AND webhook_id = $2 AND next_attempt_at > now() + make_interval(secs => $3)
-    ORDER BY next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED
+    WHERE merchant_id = :merchant_id AND webhook_id = :webhook_id
+        AND next_attempt_at > now() + make_interval(secs => :lease_seconds)
+    ORDER BY next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ))
-"""
+""",
+)
 
 
 @mutation(
@@ -67,11 +73,24 @@ async def enable_webhook(info: Info, input: WhichWebhook) -> EnableWebhookResult
     if found is None:
         raise not_found("webhook", input.webhook_id)
     if found["webhook_disabled_at"] is not None:
-        async with transaction() as tx:
+        async with transaction(viewer.merchant_id) as tx:
             now = await refuse_beyond_limit(tx, viewer.merchant_id)
-            row = await tx.row(ENABLE, viewer.merchant_id, webhook_id, now, ids.new(), viewer.actor)
+            row = await tx.row(
+                ENABLE,
+                merchant_id=viewer.merchant_id,
+                webhook_id=webhook_id,
+                feed_from=now,
+                event_id=ids.new(),
+                actor=viewer.actor,
+            )
             if row is not None:
-                await tx.row(RESUME, viewer.merchant_id, webhook_id, lease_seconds(), RESUMED_MAX)
+                await tx.row(
+                    RESUME,
+                    merchant_id=viewer.merchant_id,
+                    webhook_id=webhook_id,
+                    lease_seconds=lease_seconds(),
+                    limit=RESUMED_MAX,
+                )
         await doorbell.ring(JOB)
         found = row or await find_webhook(viewer, input.webhook_id) or found
     return EnableWebhookSuccess(webhook=Webhook.of(found))

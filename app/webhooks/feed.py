@@ -7,11 +7,12 @@ that wrote them (`event.txid`): one that was under way at the last snapshot, or 
 
 import logging
 import time
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
 from app.storage.database import database, transaction
+from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.webhooks")
 
@@ -19,10 +20,21 @@ log = logging.getLogger("flash.webhooks")
 BATCH: Final = 1000
 SECONDS_MAX: Final = 1.0
 
+
+class BehindRow(TypedDict):
+    """A webhook whose merchant has an event that it may have to be told of."""
+
+    merchant_id: UUID
+    id: UUID
+    is_of_another_server: bool
+
+
 # Whose merchant has an event that the webhook's snapshot doesn't see: a look at an index for the latest event, and one
 # for each transaction that was under way. Ranges keep the planner to that index; an equality may be looked for in all
 # events, where it believes that many have it.
-FIND: Final = """
+FIND: Final = statement(
+    BehindRow,
+    """
 SELECT w.merchant_id, w.id,
     pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS is_of_another_server
 FROM webhook w
@@ -41,74 +53,17 @@ WHERE w.disabled_at IS NULL AND (
 )
 -- Who comes first in short time isn't always the same.
 ORDER BY random()
-"""
+""",
+)
 # Where a dump was restored transactions are counted anew, and the old snapshot would hide all of them.
-BEGIN_ANEW: Final = """
+BEGIN_ANEW: Final = statement(
+    NoRow,
+    """
 UPDATE webhook SET feed_from = pg_current_snapshot()::text, feed_to = NULL, feed_txid = NULL, feed_event_id = NULL
-WHERE merchant_id = $1 AND id = $2
+WHERE merchant_id = :merchant_id AND id = :webhook_id
     AND pg_snapshot_xmax(feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
-"""
-# Whoever turns events into deliveries, or sends one again, is alone with the webhook; who ends a delivery shares it
-# (`deliveries.HOLD`). So of a subject's deliveries somebody always sees that the next one has its turn.
-HOLD: Final = "SELECT FROM webhook WHERE merchant_id = $1 AND id = $2 AND disabled_at IS NULL FOR UPDATE"
-
-#: The first of a subject's deliveries to the webhook $2 that wait, looked up by itself and not among all that wait.
-FIRST_WAITING: Final = """
-    (SELECT p.id FROM webhook_delivery p
-     WHERE p.merchant_id = $1 AND p.webhook_id = $2 AND p.subject_id = {} AND p.state = 'PENDING'
-     ORDER BY p.position LIMIT 1)
-"""
-
-_NEWS: Final = """
-    SELECT id, txid, type, subject_id FROM event
-    WHERE merchant_id = $1 AND txid >= {first} AND txid {last} AND txid >= w.feed_txid
-        AND (txid, id) > (w.feed_txid, w.feed_event_id) AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
-    ORDER BY txid, id LIMIT $3
-"""
-_LATE: Final = _NEWS.format(first="x::text::bigint", last="<= x::text::bigint")
-_LATER: Final = _NEWS.format(
-    first="pg_snapshot_xmax(w.begun)::text::bigint", last="< pg_snapshot_xmax(w.ended)::text::bigint"
+""",
 )
-#: $4 are ids for the deliveries, in order. The snapshot that the statement itself has ends a window that it begins.
-STEP: Final = f"""
-WITH w AS (
-    SELECT event_types, position, feed_from::pg_snapshot AS begun,
-        coalesce(feed_to::pg_snapshot, pg_current_snapshot()) AS ended, coalesce(feed_txid, 0) AS feed_txid,
-        coalesce(feed_event_id, '00000000-0000-0000-0000-000000000000') AS feed_event_id
-    FROM webhook WHERE merchant_id = $1 AND id = $2
-), news AS (
-    SELECT e.* FROM w CROSS JOIN LATERAL (
-        (SELECT late.* FROM pg_snapshot_xip(w.begun) x CROSS JOIN LATERAL ({_LATE}) late)
-        UNION ALL
-        ({_LATER})
-    ) e
-    ORDER BY e.txid, e.id LIMIT $3
-), fresh AS (
-    SELECT news.id, news.subject_id, row_number() OVER (ORDER BY news.txid, news.id) AS place,
-        row_number() OVER (PARTITION BY news.subject_id ORDER BY news.txid, news.id) AS turn
-    FROM news CROSS JOIN w
-    WHERE w.event_types = '{{}}' OR news.type = ANY(w.event_types)
-), made AS (
-    INSERT INTO webhook_delivery (merchant_id, id, webhook_id, event_id, subject_id, position, state, attempts,
-        created_at, next_attempt_at)
-    SELECT $1, ($4::uuid[])[fresh.place], $2, fresh.id, fresh.subject_id, w.position + fresh.place, 'PENDING', 0, now(),
-        CASE WHEN fresh.turn = 1 AND {FIRST_WAITING.format("fresh.subject_id")} IS NULL THEN now() END
-    FROM fresh CROSS JOIN w
-    RETURNING id
-), last AS (
-    SELECT txid, id, (SELECT count(*) FROM news) < $3 AS is_end FROM news ORDER BY txid DESC, id DESC LIMIT 1
-), step AS (
-    SELECT w.ended::text AS ended, coalesce(last.is_end, true) AS is_end, last.txid, last.id
-    FROM w LEFT JOIN last ON true
-)
-UPDATE webhook SET position = webhook.position + (SELECT count(*) FROM made),
-    feed_from = CASE WHEN step.is_end THEN step.ended ELSE webhook.feed_from END,
-    feed_to = CASE WHEN NOT step.is_end THEN step.ended END,
-    feed_txid = CASE WHEN NOT step.is_end THEN step.txid END,
-    feed_event_id = CASE WHEN NOT step.is_end THEN step.id END
-FROM step WHERE webhook.merchant_id = $1 AND webhook.id = $2
-RETURNING (SELECT count(*)::int FROM made) AS deliveries, step.is_end
-"""
 
 
 async def make_deliveries() -> tuple[int, bool]:
@@ -127,7 +82,7 @@ async def make_deliveries() -> tuple[int, bool]:
             return made, True
         if row["is_of_another_server"]:
             log.warning("%s begins anew: its database was restored", ids.encode("webhook", row["id"]))
-            await database().row(BEGIN_ANEW, row["merchant_id"], row["id"])
+            await database().row(BEGIN_ANEW, merchant_id=row["merchant_id"], webhook_id=row["id"])
         step = await _step(row["merchant_id"], row["id"])
         if step is not None:
             made += step[0]
@@ -135,11 +90,101 @@ async def make_deliveries() -> tuple[int, bool]:
     return made, has_more
 
 
+# Whoever turns events into deliveries, or sends one again, is alone with the webhook; who ends a delivery shares it
+# (`deliveries.HOLD`). So of a subject's deliveries somebody always sees that the next one has its turn.
+HOLD: Final = statement(
+    NoRow,
+    """
+SELECT FROM webhook WHERE merchant_id = :merchant_id AND id = :webhook_id AND disabled_at IS NULL FOR UPDATE
+""",
+)
+
+#: The first of a subject's deliveries to a webhook that wait, looked up by itself and not among all that wait.
+FIRST_WAITING: Final = """
+    (SELECT p.id FROM webhook_delivery p
+     WHERE p.merchant_id = :merchant_id AND p.webhook_id = :webhook_id AND p.subject_id = {} AND p.state = 'PENDING'
+     ORDER BY p.position LIMIT 1)
+"""
+
+
+class StepRow(TypedDict):
+    """How many deliveries a step made, and whether it ended its window."""
+
+    deliveries: int
+    is_end: bool
+
+
+#: The snapshot that the statement itself has ends a window that it begins. `delivery_ids` are for the deliveries, in
+#: order.
+STEP: Final = statement(
+    StepRow,
+    f"""
+WITH w AS (
+    SELECT event_types, position, feed_from::pg_snapshot AS begun,
+        coalesce(feed_to::pg_snapshot, pg_current_snapshot()) AS ended, coalesce(feed_txid, 0) AS feed_txid,
+        coalesce(feed_event_id, '00000000-0000-0000-0000-000000000000') AS feed_event_id
+    FROM webhook WHERE merchant_id = :merchant_id AND id = :webhook_id
+), news AS (
+    -- The next events of the window: those of transactions that were under way when it began, and those of later ones.
+    SELECT e.* FROM w CROSS JOIN LATERAL (
+        (SELECT late.* FROM pg_snapshot_xip(w.begun) x CROSS JOIN LATERAL (
+            SELECT id, txid, type, subject_id FROM event
+            WHERE merchant_id = :merchant_id AND txid >= x::text::bigint AND txid <= x::text::bigint
+                AND txid >= w.feed_txid AND (txid, id) > (w.feed_txid, w.feed_event_id)
+                AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
+            ORDER BY txid, id LIMIT :batch
+        ) late)
+        UNION ALL
+        (SELECT id, txid, type, subject_id FROM event
+         WHERE merchant_id = :merchant_id AND txid >= pg_snapshot_xmax(w.begun)::text::bigint
+            AND txid < pg_snapshot_xmax(w.ended)::text::bigint
+            AND txid >= w.feed_txid AND (txid, id) > (w.feed_txid, w.feed_event_id)
+            AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
+         ORDER BY txid, id LIMIT :batch)
+    ) e
+    ORDER BY e.txid, e.id LIMIT :batch
+), fresh AS (
+    -- Those that the webhook is told of, and each one's turn among those of its subject.
+    SELECT news.id, news.subject_id, row_number() OVER (ORDER BY news.txid, news.id) AS place,
+        row_number() OVER (PARTITION BY news.subject_id ORDER BY news.txid, news.id) AS turn
+    FROM news CROSS JOIN w
+    WHERE w.event_types = '{{}}' OR news.type = ANY(w.event_types)
+), made AS (
+    INSERT INTO webhook_delivery (merchant_id, id, webhook_id, event_id, subject_id, position, state, attempts,
+        created_at, next_attempt_at)
+    SELECT :merchant_id, (:delivery_ids::uuid[])[fresh.place], :webhook_id, fresh.id, fresh.subject_id,
+        w.position + fresh.place, 'PENDING', 0, now(),
+        CASE WHEN fresh.turn = 1 AND {FIRST_WAITING.format("fresh.subject_id")} IS NULL THEN now() END
+    FROM fresh CROSS JOIN w
+    RETURNING id
+), last AS (
+    SELECT txid, id, (SELECT count(*) FROM news) < :batch AS is_end FROM news ORDER BY txid DESC, id DESC LIMIT 1
+), step AS (
+    SELECT w.ended::text AS ended, coalesce(last.is_end, true) AS is_end, last.txid, last.id
+    FROM w LEFT JOIN last ON true
+)
+UPDATE webhook SET position = webhook.position + (SELECT count(*) FROM made),
+    feed_from = CASE WHEN step.is_end THEN step.ended ELSE webhook.feed_from END,
+    feed_to = CASE WHEN NOT step.is_end THEN step.ended END,
+    feed_txid = CASE WHEN NOT step.is_end THEN step.txid END,
+    feed_event_id = CASE WHEN NOT step.is_end THEN step.id END
+FROM step WHERE webhook.merchant_id = :merchant_id AND webhook.id = :webhook_id
+RETURNING (SELECT count(*)::int FROM made) AS deliveries, step.is_end
+""",
+)
+
+
 async def _step(merchant_id: UUID, webhook_id: UUID) -> tuple[int, bool] | None:
     """Take a step in a transaction. Returns how many deliveries it made and whether it ended its window."""
-    async with transaction() as tx:
-        if await tx.row(HOLD, merchant_id, webhook_id) is None:
+    async with transaction(merchant_id) as tx:
+        if await tx.row(HOLD, merchant_id=merchant_id, webhook_id=webhook_id) is None:
             return None
         # The statement must see what was committed before it had the webhook to itself: so it is one of its own.
-        (step,) = await tx.many(STEP, merchant_id, webhook_id, BATCH, [ids.new() for _ in range(BATCH)])
+        (step,) = await tx.many(
+            STEP,
+            merchant_id=merchant_id,
+            webhook_id=webhook_id,
+            batch=BATCH,
+            delivery_ids=[ids.new() for _ in range(BATCH)],
+        )
     return step["deliveries"], step["is_end"]

@@ -1,6 +1,7 @@
 """redeliverDead: the dead deliveries of a webhook are made again, the oldest first."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
+from uuid import UUID
 
 import strawberry
 
@@ -8,6 +9,7 @@ from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, mutation, not_found
 from app.storage import doorbell
 from app.storage.database import transaction
+from app.storage.statements import statement
 from app.webhooks.deliver import JOB
 from app.webhooks.disable_webhook import WhichWebhook
 from app.webhooks.redeliver import HOLD, refuse_disabled, requeue
@@ -19,8 +21,6 @@ DEAD_MAX: Final = 1_000
 
 @strawberry.type(description="The deliveries are attempted soon, in order for each subject.")
 class RedeliverDeadSuccess:
-    """How many."""
-
     count: int = strawberry.field(description="How many deliveries are PENDING again, at most 1,000.")
     has_more: bool = strawberry.field(description="Whether there are more that are DEAD; ask again for them.")
 
@@ -30,9 +30,20 @@ RedeliverDeadResult = Annotated[
     strawberry.union("RedeliverDeadResult", description="How many are made again, or why none is."),
 ]
 
-FIND_DEAD: Final = """
-SELECT id FROM webhook_delivery WHERE merchant_id = $1 AND webhook_id = $2 AND state = 'DEAD' ORDER BY id LIMIT $3
-"""
+
+class DeadRow(TypedDict):
+    """A delivery that is dead."""
+
+    id: UUID
+
+
+FIND_DEAD: Final = statement(
+    DeadRow,
+    """
+SELECT id FROM webhook_delivery
+WHERE merchant_id = :merchant_id AND webhook_id = :webhook_id AND state = 'DEAD' ORDER BY id LIMIT :limit
+""",
+)
 
 
 @mutation(
@@ -43,12 +54,13 @@ async def redeliver_dead(info: Info, input: WhichWebhook) -> RedeliverDeadResult
     """Hold the webhook, put the deliveries in the line and record it in one transaction, then ring."""
     viewer = info.context.viewer
     webhook_id = node_id("webhook", "webhook", input.webhook_id)
-    async with transaction() as tx:
-        webhook = await tx.row(HOLD, viewer.merchant_id, webhook_id)
+    async with transaction(viewer.merchant_id) as tx:
+        webhook = await tx.row(HOLD, merchant_id=viewer.merchant_id, webhook_id=webhook_id)
         if webhook is None:
             raise not_found("webhook", input.webhook_id)
         refuse_disabled(webhook)
-        dead = [row["id"] for row in await tx.rows(FIND_DEAD, viewer.merchant_id, webhook_id, DEAD_MAX + 1)]
+        found = await tx.rows(FIND_DEAD, merchant_id=viewer.merchant_id, webhook_id=webhook_id, limit=DEAD_MAX + 1)
+        dead = [row["id"] for row in found]
         count = await requeue(tx, viewer.merchant_id, webhook_id, dead[:DEAD_MAX], viewer.actor) if dead else 0
     if count:
         await doorbell.ring(JOB)

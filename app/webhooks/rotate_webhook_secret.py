@@ -8,8 +8,11 @@ from app import ids
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.storage.database import database
+from app.storage.events import event
+from app.storage.statements import columns, statement
+from app.webhooks.rows import WebhookRow
 from app.webhooks.signatures import new_secret
-from app.webhooks.types import WEBHOOK_COLUMNS, Webhook
+from app.webhooks.types import Webhook
 
 OVERLAP_HOURS: Final = 24
 OVERLAP_HOURS_MAX: Final = 168
@@ -28,8 +31,6 @@ class RotateWebhookSecretInput:
 
 @strawberry.type(description="Deliveries are signed with the new secret, first, and for a while with the one before.")
 class RotateWebhookSecretSuccess:
-    """The webhook and its new secret."""
-
     webhook: Webhook = strawberry.field(description="The webhook.")
     secret: str = strawberry.field(description="The new secret (`whsec_…`); shown only here.")
 
@@ -40,18 +41,21 @@ RotateWebhookSecretResult = Annotated[
 ]
 
 # Both columns are bound to the row alike, so that the ciphertext may move from one to the other.
-ROTATE: Final = f"""
+ROTATE: Final = statement(
+    WebhookRow,
+    f"""
 WITH w AS (
-    UPDATE webhook SET secret = $3,
-        previous_secret = CASE WHEN $4::int > 0 THEN secret END,
-        previous_secret_until = CASE WHEN $4::int > 0 THEN now() + make_interval(hours => $4) END
-    WHERE merchant_id = $1 AND id = $2 RETURNING *
+    UPDATE webhook SET secret = :secret,
+        previous_secret = CASE WHEN :overlap_hours::int > 0 THEN secret END,
+        previous_secret_until = CASE
+            WHEN :overlap_hours::int > 0 THEN now() + make_interval(hours => :overlap_hours) END
+    WHERE merchant_id = :merchant_id AND id = :webhook_id RETURNING *
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $5, 'webhook.secret_rotated', id, $6, now() FROM w
+    {event("webhook.secret_rotated", subject="id", source="w")}
 )
-SELECT {WEBHOOK_COLUMNS} FROM w
-"""
+SELECT {columns(WebhookRow)} FROM w
+""",
+)
 
 
 @mutation(
@@ -67,8 +71,15 @@ async def rotate_webhook_secret(
     problems.refuse_if_any()
     viewer, secret = info.context.viewer, new_secret()
     webhook_id = node_id("webhook", "webhook", input.webhook_id)
-    sealed = viewer.tenant.keys.encrypt(webhook_id, "secret", secret)
-    row = await database().row(ROTATE, viewer.merchant_id, webhook_id, sealed, overlap, ids.new(), viewer.actor)
+    row = await database().row(
+        ROTATE,
+        merchant_id=viewer.merchant_id,
+        webhook_id=webhook_id,
+        secret=viewer.tenant.keys.encrypt(webhook_id, "secret", secret),
+        overlap_hours=overlap,
+        event_id=ids.new(),
+        actor=viewer.actor,
+    )
     if row is None:
         raise not_found("webhook", input.webhook_id)
     return RotateWebhookSecretSuccess(webhook=Webhook.of(row), secret=secret)

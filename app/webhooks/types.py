@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Final
 
 import strawberry
 
@@ -10,26 +9,8 @@ from app import ids
 from app.api.operations import Info, Node, Refusal, field
 from app.api.scalars import described
 from app.merchants.tenants import decrypted
-from app.storage.database import Row
-from app.storage.events import EVENTS
 from app.webhooks.posting import WebhookFailure
-
-#: What a statement selects to make a Webhook; `w` is the webhook.
-WEBHOOK_COLUMNS: Final = """
-    w.id AS webhook_id, w.url AS webhook_url, w.event_types AS webhook_event_types, w.created_at AS webhook_created_at,
-    w.disabled_at AS webhook_disabled_at, w.disabled_reason AS webhook_disabled_reason,
-    w.failing_since AS webhook_failing_since, w.paused_until AS webhook_paused_until,
-    CASE WHEN w.previous_secret_until > now() THEN w.previous_secret_until END AS webhook_previous_secret_until
-"""
-#: What a statement selects to make a WebhookDelivery; `d` is the delivery, `w` its webhook and `e` its event. What
-#: waits behind another of its subject, or for its webhook to be enabled, has no time yet.
-DELIVERY_COLUMNS: Final = """
-    d.id AS delivery_id, d.webhook_id AS delivery_webhook_id, d.state AS delivery_state,
-    d.attempts AS delivery_attempts, d.last_status AS delivery_last_status, d.last_failure AS delivery_last_failure,
-    d.created_at AS delivery_created_at, d.settled_at AS delivery_settled_at,
-    CASE WHEN w.disabled_at IS NULL THEN greatest(d.next_attempt_at, w.paused_until) END AS delivery_next_attempt_at,
-    e.id AS delivery_event_id, e.type AS delivery_event_type, e.subject_id AS delivery_subject_id
-"""
+from app.webhooks.rows import WebhookDeliveryRow, WebhookRow
 
 
 @strawberry.enum(description="Why a webhook is disabled.")
@@ -56,7 +37,7 @@ class WebhookDeliveryState(Enum):
 class Webhook(Node):
     """A webhook; its URL is decrypted when it is asked for."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[WebhookRow]
     event_types: list[str] = strawberry.field(description="The types that it is told of; empty: all of them.")
     created_at: datetime = strawberry.field(description="When it was made.")
     disabled_at: datetime | None = strawberry.field(
@@ -76,8 +57,8 @@ class Webhook(Node):
     )
 
     @classmethod
-    def of(cls, row: Row) -> "Webhook":
-        """Return the webhook of a row of WEBHOOK_COLUMNS."""
+    def of(cls, row: WebhookRow) -> "Webhook":
+        """Return the webhook of a row."""
         reason = row["webhook_disabled_reason"]
         return cls(
             id=strawberry.ID(ids.encode("webhook", row["webhook_id"])),
@@ -119,15 +100,15 @@ class WebhookDelivery(Node):
     settled_at: datetime | None = strawberry.field(description="When it was accepted or given up; null while PENDING.")
 
     @classmethod
-    def of(cls, row: Row) -> "WebhookDelivery":
-        """Return the delivery of a row of DELIVERY_COLUMNS."""
-        failure, event_type = row["delivery_last_failure"], row["delivery_event_type"]
+    def of(cls, row: WebhookDeliveryRow) -> "WebhookDelivery":
+        """Return the delivery of a row."""
+        failure = row["delivery_last_failure"]
         return cls(
             id=strawberry.ID(ids.encode("webhookdelivery", row["delivery_id"])),
             webhook_id=strawberry.ID(ids.encode("webhook", row["delivery_webhook_id"])),
             event_id=strawberry.ID(ids.encode("event", row["delivery_event_id"])),
-            event_type=event_type,
-            subject_id=strawberry.ID(ids.encode(EVENTS[event_type], row["delivery_subject_id"])),
+            event_type=row["delivery_event_type"],
+            subject_id=strawberry.ID(f"{row['delivery_subject_kind']}_{row['delivery_subject_id'].hex}"),
             state=WebhookDeliveryState(row["delivery_state"]),
             attempts=row["delivery_attempts"],
             last_status=row["delivery_last_status"],

@@ -10,6 +10,7 @@ from app.points import rows
 from app.points.ledger import POST
 from app.points.liability import LIABILITY
 from app.storage.database import database
+from app.storage.statements import Statement
 from bench.points_buffers import add_history
 from tests.factories import Shop
 from tests.points.documents import broken, member_uuid
@@ -19,9 +20,10 @@ LAST = UUID(int=2**128 - 1)
 INSTANT = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-async def buffers(sql: str, *args: object) -> int:
+async def buffers(asked: Statement[Any], **values: object) -> int:
     """Return how many buffers a statement touches; what it changes is changed."""
-    row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
+    explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {asked.text}"
+    row = await database().row(explained, *asked.arguments(values))
     assert row is not None
     plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
@@ -38,11 +40,28 @@ async def test_a_wallet_with_5_000_entries_costs_what_one_with_10_does(shop: Sho
     short, long = await history(shop, 10), await history(shop, MANY)
 
     async def page(member: Any) -> int:
-        return await buffers(rows.ENTRIES_OF_MEMBERS, shop.merchant_id, [member_uuid(member)], INSTANT, LAST, 11)
+        return await buffers(
+            rows.ENTRIES_OF_MEMBERS,
+            merchant_id=shop.merchant_id,
+            member_ids=[member_uuid(member)],
+            instant=INSTANT,
+            before=LAST,
+            limit=11,
+        )
 
     async def debit(member: Any, amount: int) -> int:
-        arguments = (amount, "ADJUSTMENT", f"{member['id']} {amount}", None, ids.new(), "system")
-        return await buffers(POST, shop.merchant_id, member_uuid(member), ids.new(), *arguments)
+        return await buffers(
+            POST,
+            merchant_id=shop.merchant_id,
+            member_id=member_uuid(member),
+            entry_id=ids.new(),
+            amount=amount,
+            reason="ADJUSTMENT",
+            origin=f"{member['id']} {amount}",
+            reference=None,
+            event_id=ids.new(),
+            actor="system",
+        )
 
     for each in (short, long):
         await page(each)
@@ -59,8 +78,8 @@ async def test_a_wallet_with_5_000_entries_costs_what_one_with_10_does(shop: Sho
 async def test_the_liability_reads_wallets_and_what_came_after(shop: Shop) -> None:
     await history(shop, 1000)
 
-    now = await buffers(LIABILITY, shop.merchant_id, None)
-    past = await buffers(LIABILITY, shop.merchant_id, datetime(2001, 1, 1, tzinfo=UTC))
+    now = await buffers(LIABILITY, merchant_id=shop.merchant_id, as_of=None)
+    past = await buffers(LIABILITY, merchant_id=shop.merchant_id, as_of=datetime(2001, 1, 1, tzinfo=UTC))
     print(f"buffers: liability now {now}, as of a time before 1,000 entries {past}")
 
     assert now < 100

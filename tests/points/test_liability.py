@@ -76,7 +76,7 @@ async def test_tills_and_members_do_not_see_it(shop: Shop) -> None:
 
 async def test_it_is_one_snapshot(shop: Shop) -> None:
     """Both sums are of one statement: a change between two would be counted twice or not at all."""
-    assert LIABILITY.count(";") == 0
-    row = await database().row(LIABILITY, shop.merchant_id, None)
+    assert LIABILITY.text.count(";") == 0
+    row = await database().row(LIABILITY, merchant_id=shop.merchant_id, as_of=None)
     assert row is not None
     assert row["points"] == 0

@@ -17,8 +17,8 @@ WITH m AS (
     INSERT INTO member (merchant_id, id, external_id, email_verified, source, joined_at)
     SELECT $1, id, id::text, false, 'IMPORT', now() FROM unnest($2::uuid[]) AS id RETURNING merchant_id, id
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT merchant_id, gen_random_uuid(), 'member.enrolled', id, 'system', now() FROM m
+    INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at)
+    SELECT merchant_id, gen_random_uuid(), 'member.enrolled', 'member', id, 'system', now() FROM m
 )
 INSERT INTO wallet (merchant_id, member_id, version) SELECT merchant_id, id, 0 FROM m
 """

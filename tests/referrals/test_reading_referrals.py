@@ -7,6 +7,7 @@ from uuid import UUID
 from app import ids
 from app.referrals import conversion, rows
 from app.storage.database import database
+from app.storage.statements import Statement
 from tests.api.test_round_trips import Counter
 from tests.api.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
 from tests.api.test_round_trips import counter as counter  # noqa: PLC0414
@@ -230,9 +231,10 @@ SELECT $1, gen_random_uuid(), id, $2, referee_id, 1, 1, '{}', now(), now(), 0 FR
 """
 
 
-async def buffers(sql: str, *args: object) -> int:
+async def buffers(asked: Statement[Any], **values: object) -> int:
     """Return how many buffers a statement touches; what it changes is changed."""
-    row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
+    explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {asked.text}"
+    row = await database().row(explained, *asked.arguments(values))
     assert row is not None
     plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
@@ -252,7 +254,9 @@ async def test_a_conversion_costs_the_same_for_a_referrer_of_10_and_of_10_000(sh
         for _ in range(3):
             answer = await accepted(shop, referrer)
             waiting_id = ids.decode("invite", answer["invite"]["id"])
-            cost = await buffers(conversion.CONVERT, shop.merchant_id, waiting_id, None)
+            cost = await buffers(
+                conversion.CONVERT, merchant_id=shop.merchant_id, invite_id=waiting_id, purchase_id=None
+            )
             # Only the invite was converted here; give it an end that holds.
             await database().row(
                 "INSERT INTO referral (merchant_id, id, invite_id, referrer_id, referee_id, referrer_points, "
@@ -261,7 +265,7 @@ async def test_a_conversion_costs_the_same_for_a_referrer_of_10_and_of_10_000(sh
                 shop.merchant_id, waiting_id, ids.new(),
             )  # fmt: skip
         costs.append(cost)
-    page = await buffers(rows.LIST_REFERRALS, shop.merchant_id, LAST, 51)
+    page = await buffers(rows.LIST_REFERRALS, merchant_id=shop.merchant_id, before=LAST, limit=51)
     print(f"buffers: a conversion {costs}, an empty page of referrals beside 10,000 held ones {page}")
 
     assert costs[1] <= costs[0] * 2

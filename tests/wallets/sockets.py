@@ -22,7 +22,7 @@ subscription Live($after: Int) {
     wallet { id version points member { id } }
     event { id type subjectId actor occurredAt reason }
     code { id masked text state matchedBy allocatedAt expiresAt redeemedAt pool { id } owner { id } }
-    entry { id amount balanceAfter reason reference createdAt }
+    entry { id amount balanceAfter reason reference createdAt member { wallet { version points } } }
   }
 }
 """

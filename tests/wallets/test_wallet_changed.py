@@ -215,6 +215,8 @@ async def test_a_change_shows_the_points_as_of_then_whatever_became_of_them(shop
         changes = await socket.changes(5)
 
     assert [change["wallet"]["points"] for change in changes] == [50, 50, 30, 30, 35]
+    entries = [change["entry"]["member"]["wallet"] for change in changes if change["entry"] is not None]
+    assert entries == [{"version": 1, "points": 50}, {"version": 3, "points": 30}, {"version": 5, "points": 35}]
 
 
 async def test_a_change_shows_the_code_as_of_then_whatever_became_of_it(shop: Shop) -> None:

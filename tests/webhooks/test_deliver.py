@@ -43,6 +43,11 @@ WITH w AS (UPDATE webhook SET paused_until = NULL WHERE merchant_id = $1)
 UPDATE webhook_delivery SET next_attempt_at = now() + interval '1 hour'
 WHERE merchant_id = $1 AND next_attempt_at IS NOT NULL
 """
+#: What a newer release may write that serves the same database.
+UNKNOWN = """
+INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at)
+VALUES ($1, $2, 'comet.sighted', 'comet', $3, 'system', '2026-02-03T04:05:06Z')
+"""
 MOVES = ("pool.activated", "pool.paused")
 #: Of ten attempts nine are followed by another.
 ATTEMPTS = rows.ATTEMPTS_MAX
@@ -104,6 +109,32 @@ async def test_what_happens_is_posted_as_ids_with_a_signature_that_others_verify
         (each.id, "DELIVERED", 1, 200) for each in (created, enrolled, claimed)
     ]
     assert {(each["nextAttemptAt"], each["lastFailure"]) for each in told} == {(None, None)}
+
+
+async def test_an_event_of_a_type_that_this_process_does_not_know_is_shown_and_sent_as_it_is(shop: Shop) -> None:
+    event_id, subject_id = ids.new(), ids.new()
+    async with receiving() as receiver:
+        webhook = await hook(shop, receiver.url)
+        await database().row(UNKNOWN, shop.merchant_id, event_id, subject_id)
+        await deliver(shop)
+
+    (sent,) = [each for each in receiver.requests if each.id == ids.encode("event", event_id)]
+    assert sent.event == {
+        "type": "comet.sighted",
+        "timestamp": "2026-02-03T04:05:06Z",
+        "data": {
+            "id": ids.encode("event", event_id),
+            "merchantId": ids.encode("merchant", shop.merchant_id),
+            "subjectId": f"comet_{subject_id.hex}",
+            "actor": "system",
+        },
+    }
+    shown = [
+        (each["eventType"], each["subjectId"], each["state"])
+        for each in await deliveries(shop, webhook)
+        if each["eventId"] == ids.encode("event", event_id)
+    ]
+    assert shown == [("comet.sighted", f"comet_{subject_id.hex}", "DELIVERED")]
 
 
 async def test_a_delivery_that_fails_holds_up_its_subject_and_nothing_else(shop: Shop) -> None:

@@ -45,7 +45,15 @@ async def _under_way(shop: Shop) -> AsyncIterator[tuple[str, asyncpg.Connection]
     connection = await asyncpg.connect(os.environ["DATABASE_URL"])
     try:
         await connection.execute("BEGIN")
-        await connection.execute(events.RECORD, shop.merchant_id, ids.new(), "pool.edited", subject, "system")
+        values = {
+            "merchant_id": shop.merchant_id,
+            "event_id": ids.new(),
+            "type": "pool.edited",
+            "subject_kind": "pool",
+            "subject_id": subject,
+            "actor": "system",
+        }
+        await connection.execute(events.RECORD.text, *events.RECORD.arguments(values))
         yield ids.encode("pool", subject), connection
     finally:
         await connection.close()
