@@ -14,11 +14,8 @@ _END: Final = struct.pack(">h", -1)
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _FORMATS: Final = {"uuid": "16s", "int4": "i", "float8": "d", "bool": "?", "timestamptz": "q"}
-#: The nodes of the highest degree are stored together as well, as lists of these: a page of 50 and one more.
+#: So many nodes, those of the highest degree, are stored as one value as well: a page of 50 and one more.
 FIRST_NODES: Final = 51
-FIRST_NODE: Final = (
-    "rank", "member_id", "label", "degree", "recruited", "is_hub", "is_new_hub", "community", "x", "y",
-)  # fmt: skip
 
 
 def instant(value: datetime) -> int:
