@@ -2,17 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
-from app.advisor.queries import FIND_RUN
+from app.advisor.rows import FIND_RUN, RunRow
 from app.advisor.runs import channel
 from app.advisor.types import AdviceRun
 from app.config import Settings
-from app.storage.database import Row, database, is_away
+from app.storage.database import database, is_away
 from app.storage.rings import Listener
+from app.storage.statements import statement
 
 log = logging.getLogger("flash.advisor")
 
@@ -20,13 +21,26 @@ log = logging.getLogger("flash.advisor")
 _SWEEP_SECONDS: Final = 2.0
 _AWAY_SECONDS: Final = 1.0
 
-SWEEP: Final = """
-SELECT asked.merchant_id, asked.id FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (merchant_id, id, state)
+
+class _FurtherRow(TypedDict):
+    """A run that is further than a watcher was told."""
+
+    merchant_id: UUID
+    id: UUID
+
+
+# Of as many merchants as this process's subscribers are of.
+SWEEP: Final = statement(
+    _FurtherRow,
+    """
+SELECT asked.merchant_id, asked.id
+FROM unnest(:merchant_ids::uuid[], :run_ids::uuid[], :states::text[]) AS asked (merchant_id, id, state)
 CROSS JOIN LATERAL (
     SELECT status, attempts FROM advice_run WHERE merchant_id = asked.merchant_id AND id = asked.id OFFSET 0
 ) a
 WHERE a.status || a.attempts <> asked.state
-"""
+""",
+)
 
 Run = tuple[UUID, UUID]
 
@@ -52,8 +66,8 @@ class AdviceFeed:
             None if settings.redis_url is None else Listener(settings.redis_url, self._heard, self._ring_all)
         )
 
-    async def changes(self, merchant_id: UUID, run_id: UUID) -> AsyncGenerator[Row, None]:
-        """Yield a run as it is now (RUN_COLUMNS), and whenever it has changed; ends with the run."""
+    async def changes(self, merchant_id: UUID, run_id: UUID) -> AsyncGenerator[RunRow, None]:
+        """Yield a run as it is now, and whenever it has changed; ends with the run."""
         async with self._watching((merchant_id, run_id)) as watcher:
             while True:
                 watcher.rung.clear()
@@ -82,7 +96,7 @@ class AdviceFeed:
             if not watchers and self._watchers.pop(name, None) is not None and self._listener is not None:
                 await self._listener.ignore(name)
 
-    def _heard(self, name: str, _row: Row) -> None:
+    def _heard(self, name: str, _row: Mapping[str, object]) -> None:
         for watcher in self._watchers[name][1] if name in self._watchers else ():
             watcher.rung.set()
 
@@ -118,15 +132,17 @@ class AdviceFeed:
         if not told:
             return
         merchants, run_ids = zip(*(run for run, _ in told), strict=True)
-        for row in await database().rows(SWEEP, merchants, run_ids, [state for _, state in told]):
+        for row in await database().rows(
+            SWEEP, merchant_ids=merchants, run_ids=run_ids, states=[state for _, state in told]
+        ):
             self._heard(channel(row["merchant_id"], row["id"]), {})
 
 
-async def _read(merchant_id: UUID, run_id: UUID) -> Row:
+async def _read(merchant_id: UUID, run_id: UUID) -> RunRow:
     """Return a run; waits out an absent database."""
     while True:
         try:
-            row = await database().row(FIND_RUN, merchant_id, run_id)
+            row = await database().row(FIND_RUN, merchant_id=merchant_id, run_id=run_id)
         except Exception as error:
             if not is_away(error):
                 raise
