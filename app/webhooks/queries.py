@@ -7,6 +7,7 @@ import strawberry
 from app import ids
 from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Role, Viewer
+from app.api.node import refetches
 from app.api.operations import Info, query
 from app.storage.database import Row, database
 from app.webhooks.types import DELIVERY_COLUMNS, WEBHOOK_COLUMNS, Webhook, WebhookDelivery, WebhookDeliveryState
@@ -89,3 +90,15 @@ async def webhook_deliveries(
     wanted = sorted({state.value for state in (WebhookDeliveryState if states is None else states)})
     arguments = (info.context.viewer.merchant_id, asked.id, asked.limit, named, wanted)
     return connect(await database().rows(LIST_DELIVERIES, *arguments), asked, WebhookDelivery.of, key="delivery_id")
+
+
+@refetches("webhook")
+async def _webhook(viewer: Viewer, node_id: str) -> Webhook | None:
+    row = await find_webhook(viewer, node_id)
+    return None if row is None else Webhook.of(row)
+
+
+@refetches("webhookdelivery")
+async def _webhook_delivery(viewer: Viewer, node_id: str) -> WebhookDelivery | None:
+    row = await find_delivery(viewer, node_id)
+    return None if row is None else WebhookDelivery.of(row)
