@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, TypedDict
@@ -25,18 +26,15 @@ _AWAY_SECONDS: Final = 1.0
 class _FurtherRow(TypedDict):
     """A run that is further than a watcher was told."""
 
-    merchant_id: UUID
     id: UUID
 
 
-# Of as many merchants as this process's subscribers are of.
 SWEEP: Final = statement(
     _FurtherRow,
     """
-SELECT asked.merchant_id, asked.id
-FROM unnest(:merchant_ids::uuid[], :run_ids::uuid[], :states::text[]) AS asked (merchant_id, id, state)
+SELECT asked.id FROM unnest(:run_ids::uuid[], :states::text[]) AS asked (id, state)
 CROSS JOIN LATERAL (
-    SELECT status, attempts FROM advice_run WHERE merchant_id = asked.merchant_id AND id = asked.id OFFSET 0
+    SELECT status, attempts FROM advice_run WHERE merchant_id = :merchant_id AND id = asked.id OFFSET 0
 ) a
 WHERE a.status || a.attempts <> asked.state
 """,
@@ -57,7 +55,7 @@ class Watcher:
 
 
 class AdviceFeed:
-    """All runs that this process's subscribers watch: one listening connection, and one statement to sweep them."""
+    """All runs that this process's subscribers watch: one listening connection, and a sweep of each merchant's."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the settings; `running` connects."""
@@ -127,15 +125,14 @@ class AdviceFeed:
                     log.exception("a sweep failed")
 
     async def _sweep(self) -> None:
-        """Ask once for all runs whether one is further than a watcher was told."""
-        told = [(run, watcher.state) for run, watchers in self._watchers.values() for watcher in watchers]
-        if not told:
-            return
-        merchants, run_ids = zip(*(run for run, _ in told), strict=True)
-        for row in await database().rows(
-            SWEEP, merchant_ids=merchants, run_ids=run_ids, states=[state for _, state in told]
-        ):
-            self._heard(channel(row["merchant_id"], row["id"]), {})
+        """Ask once for all runs of a merchant whether one is further than a watcher was told."""
+        told: defaultdict[UUID, list[tuple[UUID, str]]] = defaultdict(list)
+        for (merchant_id, run_id), watchers in self._watchers.values():
+            told[merchant_id] += [(run_id, watcher.state) for watcher in watchers]
+        for merchant_id, runs in told.items():
+            run_ids, states = zip(*runs, strict=True)
+            for row in await database().rows(SWEEP, merchant_id=merchant_id, run_ids=run_ids, states=states):
+                self._heard(channel(merchant_id, row["id"]), {})
 
 
 async def _read(merchant_id: UUID, run_id: UUID) -> RunRow:
