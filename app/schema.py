@@ -3,10 +3,10 @@
 import strawberry
 from strawberry.tools import create_type
 
-from app import root as queries
 from app.advisor import queries as advisor
 from app.advisor.advice_run_changed import advice_run_changed
 from app.advisor.ask_advisor import ask_advisor
+from app.api.node import node
 from app.api.scalars import config
 from app.coupons import queries as coupons
 from app.coupons.change_pool_status import activate_pool, archive_pool, pause_pool
@@ -26,6 +26,8 @@ from app.members import queries as members
 from app.members.enroll_member import enroll_member
 from app.members.issue_member_token import issue_member_token
 from app.members.verify_member_email import verify_member_email
+from app.members.viewer import viewer
+from app.merchants import queries as merchants
 from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
@@ -60,8 +62,8 @@ from app.webhooks.rotate_webhook_secret import rotate_webhook_secret
 Query = create_type(
     "Query",
     [
-        queries.viewer,
-        queries.node,
+        viewer,
+        node,
         coupons.pool,
         coupons.pools,
         coupons.codes,
@@ -85,7 +87,7 @@ Query = create_type(
         advisor.portfolio,
         advisor.advice_run,
         advisor.latest_advice_run,
-        queries.events,
+        merchants.events,
         webhooks.webhooks,
         webhooks.webhook_deliveries,
         integrity_report,

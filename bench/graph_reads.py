@@ -1,13 +1,15 @@
 """S7: buffers that reading a snapshot touches: the header, 50 nodes and the files, for small and large networks."""
 
 import json
+from typing import Any
 
 from app.api.context import Viewer
 from app.graph import jobs, pages
-from app.graph.queries import LATEST
+from app.graph.rows import LATEST
 from app.graph.take_snapshots import take_waiting
 from app.merchants.create_merchant import create_merchant
 from app.storage.database import database
+from app.storage.statements import Statement
 from app.web.graph_files import READ
 from bench.networks import grown, store
 
@@ -35,16 +37,20 @@ async def _counted(size: int) -> dict[str, str]:
     for is_large in (False, True):
         await take_waiting(is_large=is_large, seconds_max=60)
     await database().row("ANALYZE")
-    header = await database().row(LATEST, made.id)
+    header = await database().row(LATEST, merchant_id=made.id)
     if header is None:
         raise RuntimeError("a measured snapshot wasn't taken")
     snapshot_id = header["snapshot_id"]
     counted = {
-        "header": await _buffers(LATEST, made.id),
-        "50 nodes, the highest degree first": await _buffers(pages.HUBS, made.id, [snapshot_id]),
-        "50 edges, the latest first": await _buffers(pages.EDGES, made.id, [snapshot_id], -1, 51),
-        "finding the SVG": await _buffers(READ, made.id, snapshot_id, "svg"),
-        "finding the JSON": await _buffers(READ, made.id, snapshot_id, "json"),
+        "header": await _buffers(LATEST, merchant_id=made.id),
+        "50 nodes, the highest degree first": await _buffers(
+            pages.HUBS, merchant_id=made.id, snapshot_ids=[snapshot_id]
+        ),
+        "50 edges, the latest first": await _buffers(
+            pages.EDGES, merchant_id=made.id, snapshot_ids=[snapshot_id], after=-1, limit=51
+        ),
+        "finding the SVG": await _buffers(READ, merchant_id=made.id, snapshot_id=snapshot_id, form="svg"),
+        "finding the JSON": await _buffers(READ, merchant_id=made.id, snapshot_id=snapshot_id, form="json"),
     }
     sizes = await database().rows(
         """
@@ -57,11 +63,11 @@ async def _counted(size: int) -> dict[str, str]:
     return shown | {"size of the files": ", ".join(f"{row['format']} {row['bytes'] // 1024:,} KiB" for row in sizes)}
 
 
-async def _buffers(sql: str, *args: object) -> int:
+async def _buffers(statement: Statement[Any], **values: object) -> int:
     """Return the buffers that a statement touches, without the planner's look-ups and a file's own bytes."""
-    explained = ""
+    explained, arguments = "", statement.arguments(values)
     for _ in range(2):
-        row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {sql}", *args)
+        row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {statement.text}", *arguments)
         explained = "" if row is None else row["QUERY PLAN"]
     plan = json.loads(explained)[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

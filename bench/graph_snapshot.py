@@ -20,11 +20,11 @@ import igraph
 
 from app.api.context import Viewer
 from app.graph import draw, jobs
+from app.graph.binary_copy import instant, packed
 from app.graph.draw import frame, parts_of
 from app.graph.layout import FRAME, Layout, Previous, lay_out
 from app.graph.network import Edge, Network
 from app.graph.network import measure as measured
-from app.graph.rows import instant, packed
 from app.graph.take_snapshots import take_waiting
 from app.merchants.create_merchant import create_merchant
 from app.storage.database import database

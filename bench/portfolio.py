@@ -1,12 +1,14 @@
 """The portfolio: buffers and time of its statements, for a million codes and for a tenth of that."""
 
 import json
+from typing import Any
 
 from app.advisor.facts import REACH
 from app.advisor.portfolio import COUNTS, POOLS
 from app.api.context import Viewer
 from app.graph.advocates import REFERRALS_MIN
 from app.storage.database import database
+from app.storage.statements import Statement
 from bench.world import add_members, add_merchant, add_pool
 
 #: Codes, purchases and members of the two merchants. The large merchant has as many as a real retailer's year.
@@ -59,11 +61,12 @@ async def fill(viewer: Viewer, codes: int, purchases: int, members_count: int) -
         await database().row(PURCHASES, viewer.merchant_id, members, members_count, rows)
 
 
-async def _measured(sql: str, *args: object) -> tuple[int, float]:
+async def _measured(statement: Statement[Any], **values: object) -> tuple[int, float]:
     """Return the buffers and milliseconds of the fastest of three runs."""
     plans = []
     for _ in range(3):
-        row = await database().row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
+        explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}"
+        row = await database().row(explained, *statement.arguments(values))
         plans.append(json.loads("" if row is None else row["QUERY PLAN"])[0])
     best = min(plans, key=lambda plan: plan["Execution Time"])
     touched = best["Plan"]["Shared Hit Blocks"] + best["Plan"]["Shared Read Blocks"]
@@ -78,13 +81,14 @@ async def measure(_viewer: Viewer) -> list[str]:
         owner, _ = await add_merchant(name)
         await fill(owner, *size)
         states = {"written just now": "SELECT 1", "vacuumed": "VACUUM (ANALYZE)"}
-        for state, statement in states.items():
-            await database().row(statement)
-            for what, sql, args in (
-                ("pools", POOLS, ()), ("segments", COUNTS, (REFERRALS_MIN,)),
-                ("the reach of pools", REACH, (REFERRALS_MIN,)),
-            ):  # fmt: skip
-                touched, milliseconds = await _measured(sql, owner.merchant_id, *args)
+        advocates = {"referrals_min": REFERRALS_MIN}
+        reads: list[tuple[str, Statement[Any], dict[str, int]]] = [
+            ("pools", POOLS, {}), ("segments", COUNTS, advocates), ("the reach of pools", REACH, advocates),
+        ]  # fmt: skip
+        for state, maintenance in states.items():
+            await database().row(maintenance)
+            for what, statement, values in reads:
+                touched, milliseconds = await _measured(statement, merchant_id=owner.merchant_id, **values)
                 found.setdefault(f"{what}, {state}", []).append(touched)
                 lines.append(f"| {name}, {state} | {what} | {touched:,} | {milliseconds:,.0f} |")
     lines += ["", "With ten times the data, buffers grow by these factors: " + ", ".join(

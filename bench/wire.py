@@ -14,7 +14,7 @@ from app.merchants import api_keys, tenants
 
 PORT = 5432
 #: Authentication's statements; what they read serves all requests of some seconds.
-AUTHENTICATION = {api_keys.FIND, tenants.FIND}
+AUTHENTICATION = {api_keys.FIND.text, tenants.FIND.text}
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -42,7 +42,7 @@ async def buffers_planned_on_nothing(statement: str, types: str, arguments: str,
     async with scratch_database() as url:
         connection = await asyncpg.connect(dsn(url))
         try:
-            await connection.execute(INSERT_MERCHANT, merchant_id, "Shop", "USD")
+            await connection.execute(INSERT_MERCHANT.text, merchant_id, "Shop", "USD")
             await connection.execute("SET plan_cache_mode = force_generic_plan")
             await connection.execute(f"PREPARE asked (uuid, {types}) AS {statement}")
             await connection.execute(f"EXECUTE asked ('{merchant_id}', {arguments})")

@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
-from app.advisor.queries import FIND_RUN
+from app.advisor.rows import FIND_RUN, RunRow
 from app.advisor.runs import channel
 from app.advisor.types import AdviceRun
 from app.config import Settings
-from app.storage.database import Row, database, is_away
+from app.storage.database import database, is_away
 from app.storage.rings import Listener
+from app.storage.statements import statement
 
 log = logging.getLogger("flash.advisor")
 
@@ -20,13 +22,23 @@ log = logging.getLogger("flash.advisor")
 _SWEEP_SECONDS: Final = 2.0
 _AWAY_SECONDS: Final = 1.0
 
-SWEEP: Final = """
-SELECT asked.merchant_id, asked.id FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (merchant_id, id, state)
+
+class _FurtherRow(TypedDict):
+    """A run that is further than a watcher was told."""
+
+    id: UUID
+
+
+SWEEP: Final = statement(
+    _FurtherRow,
+    """
+SELECT asked.id FROM unnest(:run_ids::uuid[], :states::text[]) AS asked (id, state)
 CROSS JOIN LATERAL (
-    SELECT status, attempts FROM advice_run WHERE merchant_id = asked.merchant_id AND id = asked.id OFFSET 0
+    SELECT status, attempts FROM advice_run WHERE merchant_id = :merchant_id AND id = asked.id OFFSET 0
 ) a
 WHERE a.status || a.attempts <> asked.state
-"""
+""",
+)
 
 Run = tuple[UUID, UUID]
 
@@ -43,7 +55,7 @@ class Watcher:
 
 
 class AdviceFeed:
-    """All runs that this process's subscribers watch: one listening connection, and one statement to sweep them."""
+    """All runs that this process's subscribers watch: one listening connection, and a sweep of each merchant's."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the settings; `running` connects."""
@@ -52,8 +64,8 @@ class AdviceFeed:
             None if settings.redis_url is None else Listener(settings.redis_url, self._heard, self._ring_all)
         )
 
-    async def changes(self, merchant_id: UUID, run_id: UUID) -> AsyncGenerator[Row, None]:
-        """Yield a run as it is now (RUN_COLUMNS), and whenever it has changed; ends with the run."""
+    async def changes(self, merchant_id: UUID, run_id: UUID) -> AsyncGenerator[RunRow, None]:
+        """Yield a run as it is now, and whenever it has changed; ends with the run."""
         async with self._watching((merchant_id, run_id)) as watcher:
             while True:
                 watcher.rung.clear()
@@ -82,7 +94,7 @@ class AdviceFeed:
             if not watchers and self._watchers.pop(name, None) is not None and self._listener is not None:
                 await self._listener.ignore(name)
 
-    def _heard(self, name: str, _row: Row) -> None:
+    def _heard(self, name: str, _row: Mapping[str, object]) -> None:
         for watcher in self._watchers[name][1] if name in self._watchers else ():
             watcher.rung.set()
 
@@ -113,20 +125,21 @@ class AdviceFeed:
                     log.exception("a sweep failed")
 
     async def _sweep(self) -> None:
-        """Ask once for all runs whether one is further than a watcher was told."""
-        told = [(run, watcher.state) for run, watchers in self._watchers.values() for watcher in watchers]
-        if not told:
-            return
-        merchants, run_ids = zip(*(run for run, _ in told), strict=True)
-        for row in await database().rows(SWEEP, merchants, run_ids, [state for _, state in told]):
-            self._heard(channel(row["merchant_id"], row["id"]), {})
+        """Ask once for all runs of a merchant whether one is further than a watcher was told."""
+        told: defaultdict[UUID, list[tuple[UUID, str]]] = defaultdict(list)
+        for (merchant_id, run_id), watchers in self._watchers.values():
+            told[merchant_id] += [(run_id, watcher.state) for watcher in watchers]
+        for merchant_id, runs in told.items():
+            run_ids, states = zip(*runs, strict=True)
+            for row in await database().rows(SWEEP, merchant_id=merchant_id, run_ids=run_ids, states=states):
+                self._heard(channel(merchant_id, row["id"]), {})
 
 
-async def _read(merchant_id: UUID, run_id: UUID) -> Row:
+async def _read(merchant_id: UUID, run_id: UUID) -> RunRow:
     """Return a run; waits out an absent database."""
     while True:
         try:
-            row = await database().row(FIND_RUN, merchant_id, run_id)
+            row = await database().row(FIND_RUN, merchant_id=merchant_id, run_id=run_id)
         except Exception as error:
             if not is_away(error):
                 raise

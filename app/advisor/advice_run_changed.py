@@ -6,10 +6,9 @@ from contextlib import aclosing
 from graphql import GraphQLError
 
 from app.advisor.advice_feed import advice_feed
-from app.advisor.queries import find_run
+from app.advisor.rows import RunRow, find_run
 from app.advisor.types import AdviceRun
 from app.api.operations import Id, Info, subscription
-from app.storage.database import Row
 
 
 @subscription(
@@ -17,14 +16,13 @@ from app.storage.database import Row
     "subscription completes. Fails with NOT_FOUND for an id that names no run of the merchant's. ADMIN and ANALYST."
 )
 async def advice_run_changed(info: Info, id: Id) -> AsyncGenerator[AdviceRun, None]:
-    """Follow a run that the viewer may see."""
     run = await find_run(info.context.viewer, id)
     if run is None:
         raise GraphQLError("There is no such run.", extensions={"code": "NOT_FOUND"})
     return _shown(advice_feed().changes(run["run_merchant_id"], run["run_id"]))
 
 
-async def _shown(changes: AsyncGenerator[Row, None]) -> AsyncGenerator[AdviceRun, None]:
+async def _shown(changes: AsyncGenerator[RunRow, None]) -> AsyncGenerator[AdviceRun, None]:
     async with aclosing(changes):
         async for row in changes:
             yield AdviceRun.of(row)

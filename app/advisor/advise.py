@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from app import ids
 from app.advisor import rules, runs
@@ -15,7 +15,8 @@ from app.advisor.prompt import PROMPT_VERSION
 from app.advisor.suggestions import Rejection, Suggestion
 from app.config import settings
 from app.merchants.tenants import tenant
-from app.storage.database import Row, is_away
+from app.storage.database import is_away
+from app.storage.leases import HeldRow
 
 log = logging.getLogger("flash.advisor")
 
@@ -46,7 +47,7 @@ async def advise_waiting(*, seconds_max: float) -> int:
     return ended
 
 
-async def _advise(run: Row) -> bool:
+async def _advise(run: HeldRow) -> bool:
     facts = await gather(run["merchant_id"])
     suggestions: list[Suggestion] = []
     rejections: list[Rejection] = []
@@ -72,13 +73,13 @@ async def _advise(run: Row) -> bool:
 
 
 async def _answer(
-    run: Row,
+    run: HeldRow,
     facts: Facts,
     suggestions: list[Suggestion],
     rejections: list[Rejection],
     endpoint: Endpoint | None,
     why: str | None,
-) -> dict[str, Any]:
+) -> runs.Answer:
     """Return what is stored. The merchant's keys are read now: they may have changed while the model thought."""
     raw_answer = None
     if endpoint is not None and endpoint.said:
@@ -87,13 +88,13 @@ async def _answer(
             raise RuntimeError("a run's merchant has no row")
         said = "\n\n".join(endpoint.said).encode(errors="replace").decode()
         raw_answer = owner.keys.encrypt(run["id"], "raw_answer", said)
-    return {
-        "source": "LLM" if why is None else "RULES",
-        "model": None if endpoint is None else endpoint.model,
-        "prompt_version": None if endpoint is None else PROMPT_VERSION,
-        "fallback_reason": why,
-        "facts": facts.as_json(),
-        "suggestions": [asdict(suggestion) for suggestion in suggestions],
-        "rejected": [asdict(rejection) | {"reason": rejection.reason.value} for rejection in rejections],
-        "raw_answer": raw_answer,
-    }
+    return runs.Answer(
+        source="LLM" if why is None else "RULES",
+        model=None if endpoint is None else endpoint.model,
+        prompt_version=None if endpoint is None else PROMPT_VERSION,
+        fallback_reason=why,
+        facts=facts.as_json(),
+        suggestions=[asdict(suggestion) for suggestion in suggestions],
+        rejected=[asdict(rejection) | {"reason": rejection.reason.value} for rejection in rejections],
+        raw_answer=raw_answer,
+    )

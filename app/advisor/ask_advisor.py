@@ -31,7 +31,7 @@ AskAdvisorResult = Annotated[
     "waits or runs returns that one. Nothing is created but the run. ADMIN only."
 )
 async def ask_advisor(info: Info) -> AskAdvisorResult:
-    """Write the run and its event in one statement, then ring. While Valkey is away, the run waits for it."""
+    # While Valkey is away, the run waits for it.
     viewer = info.context.viewer
     run, is_new = await runs.request(viewer.merchant_id, viewer.actor)
     if is_new:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from iso4217 import Currency
@@ -12,7 +12,8 @@ from app.advisor.portfolio import EACH_MEMBER, MARGIN_RATE_DEFAULT, OF_SEGMENTS,
 from app.advisor.portfolio import performances as read_performances
 from app.advisor.portfolio import segments as read_segments
 from app.graph.advocates import REFERRALS_MIN
-from app.storage.database import Row, database
+from app.storage.database import database
+from app.storage.statements import statement
 
 NAME_LENGTH_MAX: Final = 80
 #: A pool reaches a segment whose members hold at least this share of its codes.
@@ -21,15 +22,36 @@ REACH_SHARE_MIN: Final = 0.1
 _PERSONAL: Final = re.compile(r"\S+@\S+|\b(?:PCT|AMT|GFT)[-\s]?\w{4,}|\+?\d[\d\s()/.-]{5,}\d", re.IGNORECASE)
 _NAMES: Final = tuple(SEGMENTS)
 
-LIMITS: Final = """
-SELECT currency, margin_rate, advised_percent_max, advised_amount_max FROM merchant WHERE merchant_id = $1
-"""
-#: How many codes of each pool that isn't archived the members of each segment hold, or held; everybody is 6.
-REACH: Final = f"""
+
+class _LimitsRow(TypedDict):
+    currency: str
+    margin_rate: Decimal | None
+    advised_percent_max: Decimal | None
+    advised_amount_max: int | None
+
+
+class _ReachRow(TypedDict):
+    """How many codes of a pool the members of a segment hold, or held, by the segment's number."""
+
+    pool_id: UUID
+    number: int
+    codes: int
+
+
+LIMITS: Final = statement(
+    _LimitsRow,
+    """
+SELECT currency, margin_rate, advised_percent_max, advised_amount_max FROM merchant WHERE merchant_id = :merchant_id
+""",
+)
+#: Of each pool that isn't archived; everybody is segment 6.
+REACH: Final = statement(
+    _ReachRow,
+    f"""
 WITH {EACH_MEMBER}, holding AS (
     SELECT member_id, pool_id, count(*) AS codes FROM code
-    WHERE merchant_id = $1 AND member_id IS NOT NULL
-        AND pool_id = ANY(ARRAY(SELECT id FROM pool WHERE merchant_id = $1 AND status <> 'ARCHIVED'))
+    WHERE merchant_id = :merchant_id AND member_id IS NOT NULL
+        AND pool_id = ANY(ARRAY(SELECT id FROM pool WHERE merchant_id = :merchant_id AND status <> 'ARCHIVED'))
     GROUP BY member_id, pool_id
 ), met AS (
     SELECT member_id, is_new, bought_lately, bought, is_high, is_advocate, NULL::uuid AS pool_id, 0::bigint AS codes
@@ -45,7 +67,8 @@ WITH {EACH_MEMBER}, holding AS (
 SELECT pool_id, segment.number, sum(codes)::bigint AS codes
 FROM beside CROSS JOIN LATERAL {OF_SEGMENTS}
 WHERE pool_id IS NOT NULL AND segment.is_inside GROUP BY pool_id, segment.number
-"""
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +154,12 @@ class Facts:
 
 async def gather(merchant_id: UUID) -> Facts:
     """Read the facts: four statements, each in one pass over what it counts."""
-    limits = cast("Row", await database().row(LIMITS, merchant_id))
+    limits = await database().row(LIMITS, merchant_id=merchant_id)
+    if limits is None:
+        raise RuntimeError("a run's merchant has no row")
     pools = await read_performances(merchant_id)
     segments, everybody = await read_segments(merchant_id)
-    found = await database().rows(REACH, merchant_id, REFERRALS_MIN)
+    found = await database().rows(REACH, merchant_id=merchant_id, referrals_min=REFERRALS_MIN)
     reach = {(row["pool_id"], row["number"]): row["codes"] for row in found}
     margin_rate = limits["margin_rate"]
     return Facts(

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 import strawberry
 
 from app.api.scalars import described
-from app.coupons.rows import POOL_COLUMNS
+from app.coupons.rows import PoolRow
 from app.graph.advocates import ADVOCATES, REFERRALS_MIN
-from app.storage.database import Row, database
+from app.storage.database import database
+from app.storage.statements import columns, statement
 
 #: The share of a sale that is taken for margin while the merchant hasn't said it (`marginRate` of configureMerchant).
 MARGIN_RATE_DEFAULT: Final = Decimal("0.3")
@@ -42,11 +43,37 @@ class Quadrant(Enum):
     DOG = described("DOG", "Low share, low growth.")
 
 
+class FiguresRow(PoolRow):
+    """A pool with its sums, those of the pool that was redeemed most, and the merchant's margin rate."""
+
+    codes: Decimal
+    held: Decimal
+    redeemed: Decimal
+    orders: Decimal
+    discounts: Decimal
+    of_90_days: Decimal
+    of_30_days: Decimal
+    of_30_before: Decimal
+    of_90_days_max: Decimal
+    margin_rate: Decimal | None
+
+
+class SegmentRow(TypedDict):
+    """The sums of a segment, by its number."""
+
+    number: int
+    members: int
+    spend: Decimal
+    orders: Decimal
+    codes: Decimal
+    redeemed: Decimal
+
+
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """A pool's figures; amounts in minor units. `row` has POOL_COLUMNS."""
+    """A pool's figures; amounts in minor units."""
 
-    row: Row
+    row: PoolRow
     codes: int
     held: int
     redeemed: int
@@ -88,18 +115,20 @@ class Segment:
 # whole keys: the cost grows with what is counted, whatever the planner knows of the tables. Stock is kept summed up by
 # a job; standing redemptions are read from an index that has all that is summed. A redemption on an order with another
 # one of the same pool counts the order again. bench/portfolio.py counts the buffers.
-POOLS: Final = f"""
+POOLS: Final = statement(
+    FiguresRow,
+    f"""
 WITH part AS (
     SELECT id AS pool_id, 0 AS codes, 0 AS held, 0 AS redeemed, 0 AS orders, 0 AS discounts,
         0 AS of_90_days, 0 AS of_30_days, 0 AS of_30_before
-    FROM pool WHERE merchant_id = $1
+    FROM pool WHERE merchant_id = :merchant_id
     UNION ALL
     SELECT pool_id, sum(available + allocated + redeemed + expired + revoked), sum(allocated + redeemed + expired),
         sum(redeemed), 0, 0, 0, 0, 0
-    FROM stock_change WHERE merchant_id = $1 GROUP BY pool_id
+    FROM stock_change WHERE merchant_id = :merchant_id GROUP BY pool_id
     UNION ALL
     SELECT pool_id, 0, count(*), 0, 0, 0, 0, 0, 0
-    FROM code WHERE merchant_id = $1 AND state = 'REVOKED' AND allocated_at IS NOT NULL GROUP BY pool_id
+    FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED' AND allocated_at IS NOT NULL GROUP BY pool_id
     UNION ALL
     SELECT pool_id, 0, 0, 0, sum(order_amount), sum(discount),
         count(*) FILTER (WHERE redeemed_at > now() - interval '90 days'),
@@ -107,7 +136,7 @@ WITH part AS (
         count(*) FILTER (
             WHERE redeemed_at > now() - interval '60 days' AND redeemed_at <= now() - interval '30 days'
         )
-    FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL GROUP BY pool_id
+    FROM redemption WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY pool_id
 ), f AS (
     SELECT pool_id, sum(codes) AS codes, sum(held) AS held, sum(redeemed) AS redeemed, sum(orders) AS orders,
         sum(discounts) AS discounts, sum(of_90_days) AS of_90_days, sum(of_30_days) AS of_30_days,
@@ -115,27 +144,29 @@ WITH part AS (
     FROM part GROUP BY pool_id
     ORDER BY of_90_days DESC, pool_id DESC LIMIT {POOLS_MAX}
 )
-SELECT {POOL_COLUMNS}, f.codes, f.held, f.redeemed, f.orders, f.discounts, f.of_90_days, f.of_30_days, f.of_30_before,
-    f.of_90_days_max, (SELECT margin_rate FROM merchant WHERE merchant_id = $1) AS margin_rate
-FROM f CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = $1 AND id = f.pool_id OFFSET 0) p
+SELECT {columns(PoolRow)},
+    f.codes, f.held, f.redeemed, f.orders, f.discounts, f.of_90_days, f.of_30_days, f.of_30_before, f.of_90_days_max,
+    (SELECT margin_rate FROM merchant WHERE merchant_id = :merchant_id) AS margin_rate
+FROM f CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = f.pool_id OFFSET 0) p
 ORDER BY f.of_90_days DESC, p.id DESC
-"""
+""",
+)
 
-#: What each member of the merchant $1 is and did, in one pass over members, purchases, codes and advocates ($2: how
-#: many referrals make one). Nothing is joined, so nothing can be joined badly.
+#: CTEs: what each member of the merchant is and did, in one pass over members, purchases, codes and advocates
+#: (`:referrals_min` make one). Nothing is joined, so nothing can be joined badly.
 EACH_MEMBER: Final = f"""
 told AS (
     SELECT id AS member_id, joined_at > now() - interval '30 days' AS is_new, false AS bought_lately, false AS bought,
         false AS is_advocate, 0 AS spend, 0 AS orders, 0 AS codes, 0 AS redeemed
-    FROM member WHERE merchant_id = $1
+    FROM member WHERE merchant_id = :merchant_id
     UNION ALL
     SELECT member_id, false, max(occurred_at) > now() - interval '90 days', true, false,
         coalesce(sum(amount) FILTER (WHERE occurred_at > now() - interval '365 days'), 0),
         count(*) FILTER (WHERE occurred_at > now() - interval '365 days'), 0, 0
-    FROM purchase WHERE merchant_id = $1 AND reversed_at IS NULL GROUP BY member_id
+    FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY member_id
     UNION ALL
     SELECT member_id, false, false, false, false, 0, 0, count(*), count(*) FILTER (WHERE state = 'REDEEMED')
-    FROM code WHERE merchant_id = $1 AND member_id IS NOT NULL GROUP BY member_id
+    FROM code WHERE merchant_id = :merchant_id AND member_id IS NOT NULL GROUP BY member_id
     UNION ALL
     SELECT member_id, false, false, false, true, 0, 0, 0, 0 FROM ({ADVOCATES}) AS advocate
 ), summed AS (
@@ -154,34 +185,44 @@ OF_SEGMENTS: Final = """
 (VALUES (1, is_new), (2, bought_lately), (3, bought AND NOT bought_lately), (4, is_high), (5, is_advocate), (6, true))
     AS segment (number, is_inside)
 """
-COUNTS: Final = f"""
+COUNTS: Final = statement(
+    SegmentRow,
+    f"""
 WITH {EACH_MEMBER}
 SELECT segment.number, count(*) AS members, sum(spend) AS spend, sum(orders) AS orders, sum(codes) AS codes,
     sum(redeemed) AS redeemed
 FROM each_member CROSS JOIN LATERAL {OF_SEGMENTS} WHERE segment.is_inside GROUP BY segment.number
-"""
+""",
+)
 
 
 async def performances(merchant_id: UUID) -> list[Performance]:
     """Return the figures of the merchant's pools, those redeemed most within 90 days first, the newest of equals."""
-    return [_performance(row) for row in await database().rows(POOLS, merchant_id)]
+    return [_performance(row) for row in await database().rows(POOLS, merchant_id=merchant_id)]
 
 
 async def segments(merchant_id: UUID) -> tuple[list[Segment], Segment]:
     """Return the merchant's segments, in the order of SEGMENTS, and all of its members as one."""
-    found = {row["number"]: row for row in await database().rows(COUNTS, merchant_id, REFERRALS_MIN)}
+    rows = await database().rows(COUNTS, merchant_id=merchant_id, referrals_min=REFERRALS_MIN)
+    found = {row["number"]: row for row in rows}
     *named, everybody = (_segment(name, found.get(number)) for number, name in enumerate([*SEGMENTS, "all"], start=1))
     return named, everybody
 
 
-def _segment(name: str, row: Row | None) -> Segment:
+def _segment(name: str, row: SegmentRow | None) -> Segment:
     if row is None:
         return Segment(name, members=0, spend=0, orders=0, codes=0, redeemed=0)
-    counts = {column: _whole(row[column]) for column in ("members", "spend", "orders", "codes", "redeemed")}
-    return Segment(name, **counts)
+    return Segment(
+        name,
+        members=row["members"],
+        spend=_whole(row["spend"]),
+        orders=_whole(row["orders"]),
+        codes=_whole(row["codes"]),
+        redeemed=_whole(row["redeemed"]),
+    )
 
 
-def _performance(row: Row) -> Performance:
+def _performance(row: FiguresRow) -> Performance:
     share = _ratio(row["of_90_days"], row["of_90_days_max"])
     growth = growth_of(int(row["of_30_days"]), int(row["of_30_before"]))
     rate = MARGIN_RATE_DEFAULT if row["margin_rate"] is None else row["margin_rate"]
@@ -207,7 +248,7 @@ def growth_of(of_30_days: int, of_30_before: int) -> float | None:
 
 def margin_impact(orders: Decimal, margin_rate: Decimal, discounts: Decimal) -> int:
     """Return redeemed order amounts x margin rate - discounts given, in whole minor units, half of one to even."""
-    return _whole(round(Decimal(orders) * margin_rate - Decimal(discounts)))
+    return _whole(round(orders * margin_rate - discounts))
 
 
 def quadrant(share: float, growth: float | None, *, has_begun: bool) -> Quadrant:

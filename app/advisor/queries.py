@@ -1,27 +1,13 @@
 """Reading the portfolio and the advisor's runs; never for members or tills."""
 
 from datetime import UTC, datetime
-from typing import Final
 
-from app import ids
-from app.advisor.runs import RUN_COLUMNS
+from app.advisor.rows import LATEST_RUN, find_run
 from app.advisor.types import AdviceRun, Portfolio
-from app.api.context import Role, Viewer
+from app.api.context import Viewer
+from app.api.node import refetches
 from app.api.operations import Id, Info, query
-from app.storage.database import Row, database
-
-_READERS: Final = {Role.ADMIN, Role.ANALYST}
-
-FIND_RUN: Final = f"SELECT {RUN_COLUMNS} FROM advice_run a WHERE a.merchant_id = $1 AND a.id = $2"
-LATEST_RUN: Final = f"SELECT {RUN_COLUMNS} FROM advice_run a WHERE a.merchant_id = $1 ORDER BY a.id DESC LIMIT 1"
-
-
-async def find_run(viewer: Viewer, node_id: str) -> Row | None:
-    """Return the run behind an id, if this viewer may see it."""
-    run_id = ids.decode("advicerun", node_id)
-    if run_id is None or viewer.role not in _READERS:
-        return None
-    return await database().row(FIND_RUN, viewer.merchant_id, run_id)
+from app.storage.database import database
 
 
 @query(description="How the merchant's pools and audiences do, computed now. ADMIN and ANALYST.")
@@ -30,15 +16,18 @@ async def portfolio(info: Info) -> Portfolio:
     return Portfolio(tenant=info.context.viewer.tenant, generated_at=datetime.now(UTC))
 
 
+@refetches("advicerun")
+async def _run(viewer: Viewer, node_id: str) -> AdviceRun | None:
+    row = await find_run(viewer, node_id)
+    return None if row is None else AdviceRun.of(row)
+
+
 @query(description="A run of the advisor, as far as it is. ADMIN and ANALYST.")
 async def advice_run(info: Info, id: Id) -> AdviceRun | None:
-    """Read one run."""
-    row = await find_run(info.context.viewer, id)
-    return None if row is None else AdviceRun.of(row)
+    return await _run(info.context.viewer, id)
 
 
 @query(description="The run of the advisor that was asked for last; null before the first one. ADMIN and ANALYST.")
 async def latest_advice_run(info: Info) -> AdviceRun | None:
-    """Read one run."""
-    row = await database().row(LATEST_RUN, info.context.viewer.merchant_id)
+    row = await database().row(LATEST_RUN, merchant_id=info.context.viewer.merchant_id)
     return None if row is None else AdviceRun.of(row)

@@ -3,66 +3,101 @@
 The table is the letter and Valkey the doorbell: a run that nobody was told of is found by the next sweep.
 """
 
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
 import orjson
 
 from app import ids
+from app.advisor.rows import RunRow
 from app.storage import leases
-from app.storage.database import Row, database
+from app.storage.database import database
+from app.storage.events import event
+from app.storage.leases import HeldRow
 from app.storage.rings import ring
+from app.storage.statements import NoRow, columns, statement
 
 _STEPS: Final = ("RUNNING",)
 #: Beyond the time for which a model may be asked: reading the facts, and storing what came of it.
 SPARE_SECONDS: Final = 60
 
-RUN_COLUMNS: Final = """
-    a.merchant_id AS run_merchant_id, a.id AS run_id, a.status AS run_status, a.source AS run_source,
-    a.model AS run_model, a.prompt_version AS run_prompt_version, a.fallback_reason AS run_fallback_reason,
-    a.facts AS run_facts, a.suggestions AS run_suggestions, a.rejected AS run_rejected,
-    a.raw_answer AS run_raw_answer, a.requested_at AS run_requested_at, a.started_at AS run_started_at,
-    a.finished_at AS run_finished_at, a.attempts AS run_attempts
-"""
-#: A merchant that has a live run gets no other; the key advice_run_live decides between two that ask at once.
-REQUEST: Final = f"""
+
+class _WaitingRow(TypedDict):
+    runs: int
+
+
+class _EndedRow(TypedDict):
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a run: who proposed, and what, as JSON; the raw answer is a ciphertext."""
+
+    source: str
+    model: str | None
+    prompt_version: str | None
+    fallback_reason: str | None
+    facts: dict[str, Any]
+    suggestions: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+    raw_answer: bytes | None
+
+
+# A merchant that has a live run gets no other; the key advice_run_live decides between two that ask at once.
+REQUEST: Final = statement(
+    RunRow,
+    f"""
 WITH a AS (
     INSERT INTO advice_run (merchant_id, id, status, actor, attempts, requested_at)
-    VALUES ($1, $2, 'QUEUED', $3, 0, now())
+    VALUES (:merchant_id, :run_id, 'QUEUED', :actor, 0, now())
     ON CONFLICT (merchant_id) WHERE status IN ('QUEUED', 'RUNNING') DO NOTHING
     RETURNING *
-), e AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT merchant_id, $4, 'advice_run.requested', id, actor, now() FROM a
+), recorded AS (
+    {event("advice_run.requested", subject="a.id", source="a")}
 )
-SELECT {RUN_COLUMNS} FROM a
-"""
-LIVE: Final = f"SELECT {RUN_COLUMNS} FROM advice_run a WHERE a.merchant_id = $1 AND a.status IN ('QUEUED', 'RUNNING')"
-WAITING: Final = """
+SELECT {columns(RunRow)} FROM a WHERE a.merchant_id = :merchant_id
+""",
+)
+LIVE: Final = statement(
+    RunRow,
+    f"""
+SELECT {columns(RunRow)} FROM advice_run a WHERE a.merchant_id = :merchant_id AND a.status IN ('QUEUED', 'RUNNING')
+""",
+)
+WAITING: Final = statement(
+    _WaitingRow,
+    """
 SELECT count(*)::int AS runs FROM advice_run
 WHERE status = 'QUEUED' OR (status = 'RUNNING' AND lease_until < now())
-"""
-TAKE: Final = leases.take("advice_run", _STEPS, seconds="$1", returning="merchant_id, id, actor, attempts")
+""",
+)
+TAKE: Final = leases.take("advice_run", _STEPS, HeldRow, seconds=":seconds")
 RELEASE: Final = leases.release("advice_run", _STEPS)
 ABANDONED: Final = leases.abandoned("advice_run", _STEPS)
 # A worker that lost its lease finds another attempt, and changes nothing.
-FINISH: Final = f"""
+FINISH: Final = statement(
+    _EndedRow,
+    f"""
 WITH a AS (
-    UPDATE advice_run SET status = 'DONE', finished_at = now(), source = $5, model = $6, prompt_version = $7,
-        fallback_reason = $8, facts = $9::text::jsonb, suggestions = $10::text::jsonb, rejected = $11::text::jsonb,
-        raw_answer = $12
+    UPDATE advice_run SET status = 'DONE', finished_at = now(), source = :source, model = :model,
+        prompt_version = :prompt_version, fallback_reason = :fallback_reason, facts = :facts::text::jsonb,
+        suggestions = :suggestions::text::jsonb, rejected = :rejected::text::jsonb, raw_answer = :raw_answer
     WHERE {leases.held(_STEPS)} RETURNING id, actor
 )
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-SELECT $1, $4, 'advice_run.finished', id, actor, now() FROM a RETURNING id
-"""
-FAIL: Final = f"""
+{event("advice_run.finished", subject="a.id", source="a", actor="a.actor")} RETURNING id
+""",
+)
+FAIL: Final = statement(
+    NoRow,
+    f"""
 WITH a AS (
     UPDATE advice_run SET status = 'FAILED', finished_at = now() WHERE {leases.held(_STEPS)} RETURNING id
 )
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-SELECT $1, $4, 'advice_run.failed', id, 'system', now() FROM a RETURNING id
-"""
+{event("advice_run.failed", subject="a.id", source="a", actor="'system'")}
+""",
+)
 
 
 def channel(merchant_id: UUID, run_id: UUID) -> str:
@@ -70,18 +105,20 @@ def channel(merchant_id: UUID, run_id: UUID) -> str:
     return f"flash:advice:{merchant_id.hex}:{run_id.hex}"
 
 
-def _ring(run: Row) -> None:
+def _ring(run: HeldRow) -> None:
     ring(database(), channel(run["merchant_id"], run["id"]), {})
 
 
-async def request(merchant_id: UUID, actor: str) -> tuple[Row, bool]:
-    """Ask for a run. Returns RUN_COLUMNS of a new one, or of the one that lives, and whether it is new."""
+async def request(merchant_id: UUID, actor: str) -> tuple[RunRow, bool]:
+    """Ask for a run. Returns a new one, or the one that lives, and whether it is new."""
     while True:
-        asked = await database().row(REQUEST, merchant_id, ids.new(), actor, ids.new())
+        asked = await database().row(
+            REQUEST, merchant_id=merchant_id, run_id=ids.new(), actor=actor, event_id=ids.new()
+        )
         if asked is not None:
             return asked, True
         # The one that lived may have ended in between.
-        live = await database().row(LIVE, merchant_id)
+        live = await database().row(LIVE, merchant_id=merchant_id)
         if live is not None:
             return live, False
 
@@ -91,33 +128,42 @@ async def waiting() -> int:
     for run in await database().rows(ABANDONED):
         await fail(run)
     counted = await database().row(WAITING)
-    return 0 if counted is None else int(counted["runs"])
+    return 0 if counted is None else counted["runs"]
 
 
-async def take(seconds: float) -> Row | None:
+async def take(seconds: float) -> HeldRow | None:
     """Take the run on that has waited longest, if there is one, for so long."""
-    run = await database().row(TAKE, seconds)
+    run = await database().row(TAKE, seconds=seconds)
     if run is not None:
         _ring(run)
     return run
 
 
-async def release(run: Row) -> None:
+async def release(run: HeldRow) -> None:
     """Give a run back that can't be ended here, to whoever looks next."""
-    await database().row(RELEASE, run["merchant_id"], run["id"], run["attempts"])
+    await database().row(RELEASE, **leases.holder(run))
 
 
-async def finish(run: Row, answer: dict[str, Any]) -> bool:
-    """End a run with what came of it: the values of FINISH, by name. Returns False when it is no longer ours."""
-    stored = [answer[name] for name in ("source", "model", "prompt_version", "fallback_reason")]
-    stored += [orjson.dumps(answer[name]).decode() for name in ("facts", "suggestions", "rejected")]
-    arguments = (run["merchant_id"], run["id"], run["attempts"], ids.new(), *stored, answer["raw_answer"])
-    is_ours = await database().row(FINISH, *arguments) is not None
+async def finish(run: HeldRow, answer: Answer) -> bool:
+    """End a run with what came of it. Returns False when it is no longer ours."""
+    ended = await database().row(
+        FINISH,
+        **leases.holder(run),
+        event_id=ids.new(),
+        source=answer.source,
+        model=answer.model,
+        prompt_version=answer.prompt_version,
+        fallback_reason=answer.fallback_reason,
+        facts=orjson.dumps(answer.facts).decode(),
+        suggestions=orjson.dumps(answer.suggestions).decode(),
+        rejected=orjson.dumps(answer.rejected).decode(),
+        raw_answer=answer.raw_answer,
+    )
     _ring(run)
-    return is_ours
+    return ended is not None
 
 
-async def fail(run: Row) -> None:
+async def fail(run: HeldRow) -> None:
     """End a run without an answer."""
-    await database().row(FAIL, run["merchant_id"], run["id"], run["attempts"], ids.new())
+    await database().row(FAIL, **leases.holder(run), event_id=ids.new())
     _ring(run)

@@ -11,6 +11,7 @@ import strawberry
 
 from app import ids
 from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
+from app.advisor.rows import RunRow
 from app.advisor.suggestions import AdviceRejectionReason
 from app.api.context import Role, Tenant, Viewer
 from app.api.inputs import Money, money
@@ -18,7 +19,6 @@ from app.api.operations import Info, Node, field
 from app.api.scalars import BigInt, described
 from app.coupons.types import CodeKind, Pool
 from app.merchants.tenants import decrypted
-from app.storage.database import Row
 
 _LIVE: Final = frozenset({"QUEUED", "RUNNING"})
 
@@ -216,7 +216,7 @@ class RejectedSuggestion:
 class AdviceRun(Node):
     """A row of advice_run."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[RunRow]
     status: AdviceStatus = strawberry.field(description="How far it is.")
     source: AdviceSource | None = strawberry.field(
         description="Who proposed the suggestions; null until there are any."
@@ -233,8 +233,8 @@ class AdviceRun(Node):
     finished_at: datetime | None = strawberry.field(description="When it was done, or failed.")
 
     @classmethod
-    def of(cls, row: Row) -> "AdviceRun":
-        """Return the run of a row of RUN_COLUMNS."""
+    def of(cls, row: RunRow) -> "AdviceRun":
+        """Return the run of a row."""
         source = row["run_source"]
         return cls(
             id=strawberry.ID(ids.encode("advicerun", row["run_id"])),
@@ -250,19 +250,17 @@ class AdviceRun(Node):
         )
 
     @staticmethod
-    def is_live(row: Row) -> bool:
+    def is_live(row: RunRow) -> bool:
         """Whether a run may still change."""
         return row["run_status"] in _LIVE
 
     @field(description="Up to five offers, the best first; at least one when the run is DONE.")
     def suggestions(self, info: Info) -> list[OfferSuggestion]:
-        """The row has them."""
         currency = info.context.viewer.tenant.currency
         return [OfferSuggestion.of(each, currency) for each in orjson.loads(self.row["run_suggestions"] or "[]")]
 
     @field(description="What was proposed and dropped, and why.")
     def rejected(self) -> list[RejectedSuggestion]:
-        """The row has them."""
         return [
             RejectedSuggestion(
                 title=each["title"], reason=AdviceRejectionReason(each["reason"]), message=each["message"]
@@ -272,13 +270,10 @@ class AdviceRun(Node):
 
     @field(description="The figures that it started from, as JSON: no person and no code is in them; null until then.")
     def facts(self) -> str | None:
-        """The row has them."""
-        facts: str | None = self.row["run_facts"]
-        return facts
+        return self.row["run_facts"]
 
     @field(description="What the model said, word for word; ADMIN only, null to others and if none was asked.")
     async def raw_answer(self, info: Info) -> str | None:
-        """Decrypt it."""
         viewer = info.context.viewer
         if self.row["run_raw_answer"] is None or viewer.role is not Role.ADMIN:
             return None

@@ -5,9 +5,21 @@ from typing import Annotated
 import strawberry
 
 from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Viewer
+from app.api.node import refetches
 from app.api.operations import Id, Info, query
-from app.coupons.rows import LIST_CODES, LIST_CODES_IN_STATE, LIST_POOLS, LIST_REDEMPTIONS, find_campaign, find_pool
-from app.coupons.types import Campaign, Code, CodeState, Pool, PoolStatus, Redemption
+from app.coupons.rows import (
+    LIST_CODES,
+    LIST_CODES_IN_STATE,
+    LIST_POOLS,
+    LIST_REDEMPTIONS,
+    find_batch,
+    find_campaign,
+    find_code,
+    find_pool,
+    find_redemption,
+)
+from app.coupons.types import Campaign, Code, CodeBatch, CodeState, Pool, PoolStatus, Redemption
 from app.storage.database import database
 
 
@@ -71,4 +83,34 @@ async def redemptions(info: Info, first: First = None, after: After = None) -> C
 async def campaign(info: Info, id: Id) -> Campaign | None:
     """Read one campaign."""
     row = await find_campaign(info.context.viewer, id)
+    return None if row is None else Campaign.of(row)
+
+
+@refetches("pool")
+async def _pool(viewer: Viewer, node_id: str) -> Pool | None:
+    row = await find_pool(viewer, node_id)
+    return None if row is None else Pool.of(row)
+
+
+@refetches("code")
+async def _code(viewer: Viewer, node_id: str) -> Code | None:
+    row = await find_code(viewer, node_id)
+    return None if row is None else Code.of(row)
+
+
+@refetches("redemption")
+async def _redemption(viewer: Viewer, node_id: str) -> Redemption | None:
+    row = await find_redemption(viewer, node_id)
+    return None if row is None else Redemption.of(row)
+
+
+@refetches("batch")
+async def _batch(viewer: Viewer, node_id: str) -> CodeBatch | None:
+    row = await find_batch(viewer, node_id)
+    return None if row is None else CodeBatch.of(row)
+
+
+@refetches("campaign")
+async def _campaign(viewer: Viewer, node_id: str) -> Campaign | None:
+    row = await find_campaign(viewer, node_id)
     return None if row is None else Campaign.of(row)

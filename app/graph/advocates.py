@@ -1,19 +1,34 @@
 """Advocates: members with so many converted referrals of their own, as the latest snapshot has them."""
 
-from typing import Final
+from typing import Final, TypedDict
+from uuid import UUID
+
+from app.storage.statements import statement
 
 REFERRALS_MIN: Final = 3
 
-#: The advocates of the merchant $1 with at least $2 referrals, to be counted or joined by segments; reads nobody else.
+
+class CountRow(TypedDict):
+    """How many advocates a snapshot has."""
+
+    snapshot_id: UUID
+    advocates: int
+
+
+#: A subquery: the advocates of the merchant with at least `:referrals_min` referrals; reads nobody else.
 ADVOCATES: Final = """
 SELECT n.member_id, n.recruited FROM graph_node n
-WHERE n.merchant_id = $1 AND n.recruited >= greatest($2, 1) AND n.snapshot_id = (
-    SELECT s.id FROM graph_snapshot s WHERE s.merchant_id = $1 ORDER BY s.taken_on DESC LIMIT 1
+WHERE n.merchant_id = :merchant_id AND n.recruited >= greatest(:referrals_min::int, 1) AND n.snapshot_id = (
+    SELECT s.id FROM graph_snapshot s WHERE s.merchant_id = :merchant_id ORDER BY s.taken_on DESC LIMIT 1
 )
 """
-COUNT: Final = """
+COUNT: Final = statement(
+    CountRow,
+    """
 SELECT asked.id AS snapshot_id, (
-    SELECT count(*) FROM graph_node n WHERE n.merchant_id = $1 AND n.snapshot_id = asked.id AND n.recruited >= $3
+    SELECT count(*) FROM graph_node n
+    WHERE n.merchant_id = :merchant_id AND n.snapshot_id = asked.id AND n.recruited >= :referrals_min
 )::int AS advocates
-FROM unnest($2::uuid[]) AS asked (id)
-"""
+FROM unnest(:snapshot_ids::uuid[]) AS asked (id)
+""",
+)

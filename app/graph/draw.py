@@ -15,10 +15,10 @@ from uuid import UUID
 
 import orjson
 
+from app.graph.binary_copy import FIRST_NODES, instant, packed, unpacked
 from app.graph.layout import Layout, Previous, lay_out
 from app.graph.network import Edge, Network, measure
 from app.graph.picture import Sheet, columns, svg
-from app.graph.rows import FIRST_NODES, instant, packed, unpacked
 
 MEMORY_BYTES_MAX: Final = 1 << 30
 CPU_SECONDS_MAX: Final = 120
@@ -52,7 +52,7 @@ def parts_of(message: bytes) -> list[bytes]:
 
 
 def draw(message: bytes) -> bytes:
-    """Return the snapshot of a message: its counts, nodes, edges, SVG, JSON and first nodes (`FIRST_NODE` in rows.py).
+    """Return the snapshot of a message: its counts, nodes, edges, SVG, JSON and first nodes (lists, by their rank).
 
     Pure: equal in, equal out.
     """

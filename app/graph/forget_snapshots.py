@@ -1,19 +1,27 @@
 """Old snapshots of the network go, whole and a bounded number of rows at a time; the newest of a merchant stays."""
 
-from typing import Final
+from typing import Final, TypedDict
 
 from app.storage.database import database
+from app.storage.statements import statement
 
 #: About how many nodes and edges one statement deletes: a snapshot is never seen in part, so the last one is whole.
 ROWS_MAX: Final = 100_000
 _MERCHANTS_MAX: Final = 100
 
+
+class _ForgottenRow(TypedDict):
+    snapshots: int
+
+
 # The oldest of each merchant that has a newer one, with the jobs up to its day: each merchant is one look at an index.
-FORGET: Final = f"""
+FORGET: Final = statement(
+    _ForgottenRow,
+    f"""
 WITH old AS (
     SELECT each.* FROM merchant m CROSS JOIN LATERAL (
         SELECT s.merchant_id, s.id, s.taken_on, s.member_count + s.referral_count AS rows FROM graph_snapshot s
-        WHERE s.merchant_id = m.merchant_id AND s.taken_on < (now() AT TIME ZONE m.time_zone)::date - $1::int
+        WHERE s.merchant_id = m.merchant_id AND s.taken_on < (now() AT TIME ZONE m.time_zone)::date - :history_days::int
             AND EXISTS (
                 SELECT FROM graph_snapshot n WHERE n.merchant_id = m.merchant_id AND n.taken_on > s.taken_on
             )
@@ -30,7 +38,8 @@ WITH old AS (
     WHERE j.merchant_id = few.merchant_id AND j.taken_on <= few.taken_on AND j.status IN ('DONE', 'FAILED')
 )
 SELECT count(*) AS snapshots FROM gone
-"""
+""",
+)
 
 
 async def forget_batch(history_days: int) -> int:
@@ -38,5 +47,5 @@ async def forget_batch(history_days: int) -> int:
 
     Safe to run twice and at once.
     """
-    row = await database().row(FORGET, history_days)
-    return 0 if row is None else int(row["snapshots"])
+    row = await database().row(FORGET, history_days=history_days)
+    return 0 if row is None else row["snapshots"]

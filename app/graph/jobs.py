@@ -3,16 +3,20 @@
 The table is the letter and Valkey the doorbell: a job that nobody was told of is found by the next sweep.
 """
 
-from typing import Final
+from datetime import date
+from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
 from app.storage import leases
-from app.storage.database import Row, Tx, database
+from app.storage.database import Statements, database
+from app.storage.events import event
+from app.storage.leases import HeldRow
+from app.storage.statements import NoRow, statement
 
-#: The edges of the network: referrals that converted and count. One that is held for review was never credited, and a
-#: reversed one no longer is: what is rewarded and what is seen agree.
-REFERRALS: Final = "referral r WHERE r.merchant_id = {0} AND r.released_at IS NOT NULL AND r.reversed_at IS NULL"
+#: Whether a referral `r` is an edge of the network: it converted and counts. One that is held for review was never
+#: credited, and a reversed one no longer is: what is rewarded and what is seen agree.
+IS_EDGE: Final = "(r.released_at IS NOT NULL AND r.reversed_at IS NULL)"
 #: Networks with more referrals are drawn in a lane of their own, where no small one waits for them.
 SMALL_REFERRALS_MAX: Final = 5000
 LEASE_SECONDS: Final = "300"
@@ -20,33 +24,67 @@ LEASE_SECONDS: Final = "300"
 _STEPS: Final = ("READING", "DRAWING", "STORING")
 _RUNNING: Final = leases.listed(_STEPS)
 
-#: `jobs` are new ids; a merchant that has a job which waits gets no other: that one will see everything up to now.
-_INSERT: Final = f"""
-INSERT INTO graph_job (merchant_id, id, status, is_large, taken_on, actor, attempts, requested_at)
-SELECT m.merchant_id, asked.id, 'QUEUED', few.count > {SMALL_REFERRALS_MAX},
-    (now() AT TIME ZONE m.time_zone)::date, $3, 0, now()
-FROM unnest($1::uuid[], $2::uuid[]) AS asked (merchant_id, id)
-JOIN merchant m ON m.merchant_id = asked.merchant_id
-CROSS JOIN LATERAL (
+
+class AskedRow(TypedDict):
+    """A job that was asked for, and its lane."""
+
+    id: UUID
+    is_large: bool
+
+
+class JobRow(HeldRow):
+    """A job as its holder knows it: the day of its snapshot, and who asked for it."""
+
+    taken_on: date
+    actor: str
+
+
+class _MerchantRow(TypedDict):
+    merchant_id: UUID
+
+
+class _PlannedRow(TypedDict):
+    jobs: int
+
+
+class _LaneRow(TypedDict):
+    is_large: bool
+
+
+class _EndedRow(TypedDict):
+    id: UUID
+
+
+# A merchant that has a job which waits gets no other: that one will see everything up to now.
+REQUEST: Final = statement(
+    AskedRow,
+    f"""
+WITH few AS (
     SELECT count(*) FROM (
-        SELECT FROM {REFERRALS.format("m.merchant_id")} LIMIT {SMALL_REFERRALS_MAX + 1}
+        SELECT FROM referral r WHERE r.merchant_id = :merchant_id AND {IS_EDGE} LIMIT {SMALL_REFERRALS_MAX + 1}
     ) AS each
-) few
-ON CONFLICT (merchant_id) WHERE status = 'QUEUED' DO NOTHING
-RETURNING merchant_id, id, is_large, actor
-"""
-REQUEST: Final = f"""
-WITH j AS ({_INSERT}), e AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT merchant_id, $4, 'graph_job.requested', id, actor, now() FROM j
+), j AS (
+    INSERT INTO graph_job (merchant_id, id, status, is_large, taken_on, actor, attempts, requested_at)
+    SELECT :merchant_id, :job_id, 'QUEUED', few.count > {SMALL_REFERRALS_MAX},
+        (now() AT TIME ZONE m.time_zone)::date, :actor, 0, now()
+    FROM merchant m CROSS JOIN few WHERE m.merchant_id = :merchant_id
+    ON CONFLICT (merchant_id) WHERE status = 'QUEUED' DO NOTHING
+    RETURNING merchant_id, id, is_large
+), recorded AS (
+    {event("graph_job.requested", subject="j.id", source="j")}
 )
-SELECT id, is_large FROM j
-"""
-WAITING_OF_MERCHANT: Final = "SELECT id, is_large FROM graph_job WHERE merchant_id = $1 AND status = 'QUEUED'"
+SELECT j.id, j.is_large FROM j WHERE j.merchant_id = :merchant_id
+""",
+)
+WAITING_OF_MERCHANT: Final = statement(
+    AskedRow, "SELECT id, is_large FROM graph_job WHERE merchant_id = :merchant_id AND status = 'QUEUED'"
+)
 #: Merchants with referrals whose local day has no snapshot yet and no job for one. Three failures end the day.
 #: Each step is a look at an index for those that the one before has left, whatever the planner knows of the tables:
 #: once the day's snapshots are there that is one look for each merchant, and nobody's old jobs are read.
-DUE: Final = f"""
+DUE: Final = statement(
+    _MerchantRow,
+    f"""
 WITH undone AS MATERIALIZED (
     SELECT m.merchant_id, m.today FROM (
         SELECT merchant_id, (now() AT TIME ZONE time_zone)::date AS today FROM merchant
@@ -65,41 +103,68 @@ WHERE (SELECT true FROM referral r WHERE r.merchant_id = i.merchant_id AND r.rel
         SELECT count(*) FROM graph_job j
         WHERE j.merchant_id = i.merchant_id AND j.status = 'FAILED' AND j.taken_on = i.today
     ) < {leases.ATTEMPTS_MAX}
-"""
+""",
+)
 #: Of so many merchants one statement counts the referrals, up to SMALL_REFERRALS_MAX of each.
 _PLANNED_AT_ONCE: Final = 500
-PLAN: Final = f"WITH j AS ({_INSERT}) SELECT count(*) AS jobs FROM j"
+PLAN: Final = statement(
+    _PlannedRow,
+    f"""
+WITH j AS (
+    INSERT INTO graph_job (merchant_id, id, status, is_large, taken_on, actor, attempts, requested_at)
+    SELECT m.merchant_id, asked.id, 'QUEUED', few.count > {SMALL_REFERRALS_MAX},
+        (now() AT TIME ZONE m.time_zone)::date, 'system', 0, now()
+    FROM unnest(:merchant_ids::uuid[], :job_ids::uuid[]) AS asked (merchant_id, id)
+    JOIN merchant m ON m.merchant_id = asked.merchant_id
+    CROSS JOIN LATERAL (
+        SELECT count(*) FROM (
+            SELECT FROM referral r WHERE r.merchant_id = m.merchant_id AND {IS_EDGE} LIMIT {SMALL_REFERRALS_MAX + 1}
+        ) AS each
+    ) few
+    ON CONFLICT (merchant_id) WHERE status = 'QUEUED' DO NOTHING
+    RETURNING id
+)
+SELECT count(*) AS jobs FROM j
+""",
+)
 #: The lanes in which somebody waits, or was left behind by a worker that died.
-LANES: Final = f"""
+LANES: Final = statement(
+    _LaneRow,
+    f"""
 SELECT DISTINCT is_large FROM graph_job
 WHERE status = 'QUEUED' OR (status IN {_RUNNING} AND lease_until < now())
-"""
-TAKE: Final = leases.take(
-    "graph_job", _STEPS, seconds=LEASE_SECONDS, where="j.is_large = $1",
-    returning="merchant_id, id, taken_on, actor, attempts",
-)  # fmt: skip
+""",
+)
+TAKE: Final = leases.take("graph_job", _STEPS, JobRow, seconds=LEASE_SECONDS, where="j.is_large = :is_large")
 # A worker that lost its lease finds another attempt, and changes nothing.
-ADVANCE: Final = f"""
-UPDATE graph_job SET status = $4::text, finished_at = CASE WHEN $4::text = 'DONE' THEN now() END
+ADVANCE: Final = statement(
+    _EndedRow,
+    f"""
+UPDATE graph_job SET status = :status::text, finished_at = CASE WHEN :status = 'DONE' THEN now() END
 WHERE {leases.held(_STEPS)} RETURNING id
-"""
+""",
+)
 RELEASE: Final = leases.release("graph_job", _STEPS)
-FAIL: Final = f"""
+FAIL: Final = statement(
+    NoRow,
+    f"""
 WITH j AS (
     UPDATE graph_job SET status = 'FAILED', finished_at = now()
     WHERE {leases.held(_STEPS)} RETURNING id
 )
-INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-SELECT $1, $4, 'graph_job.failed', id, 'system', now() FROM j RETURNING id
-"""
+{event("graph_job.failed", subject="j.id", source="j", actor="'system'")}
+""",
+)
 ABANDONED: Final = leases.abandoned("graph_job", _STEPS)
 
 
-async def request(merchant_id: UUID, actor: str) -> Row:
-    """Ask for a snapshot of now. Returns the job (id, is_large): a new one, or the one that waits already."""
+async def request(merchant_id: UUID, actor: str) -> AskedRow:
+    """Ask for a snapshot of now. Returns a new job, or the one that waits already."""
     while True:
-        asked = await database().row(REQUEST, [merchant_id], [ids.new()], actor, ids.new())
-        job = asked or await database().row(WAITING_OF_MERCHANT, merchant_id)
+        asked = await database().row(
+            REQUEST, merchant_id=merchant_id, job_id=ids.new(), actor=actor, event_id=ids.new()
+        )
+        job = asked or await database().row(WAITING_OF_MERCHANT, merchant_id=merchant_id)
         # The one that waited may have been taken on in between: then it doesn't see what happened since.
         if job is not None:
             return job
@@ -107,14 +172,14 @@ async def request(merchant_id: UUID, actor: str) -> Row:
 
 async def plan() -> int:
     """Ask for the day's snapshots of all merchants whose day has begun. Returns how many. Safe to run twice at once."""
-    for row in await database().rows(ABANDONED):
-        await database().row(FAIL, row["merchant_id"], row["id"], row["attempts"], ids.new())
+    for job in await database().rows(ABANDONED):
+        await fail(job)
     due = [row["merchant_id"] for row in await database().rows(DUE)]
     planned = 0
     for start in range(0, len(due), _PLANNED_AT_ONCE):
         some = due[start : start + _PLANNED_AT_ONCE]
-        (counted,) = await database().rows(PLAN, some, [ids.new() for _ in some], "system")
-        planned += int(counted["jobs"])
+        (counted,) = await database().rows(PLAN, merchant_ids=some, job_ids=[ids.new() for _ in some])
+        planned += counted["jobs"]
     return planned
 
 
@@ -123,22 +188,21 @@ async def lanes() -> list[bool]:
     return [row["is_large"] for row in await database().rows(LANES)]
 
 
-async def take(*, is_large: bool) -> Row | None:
+async def take(*, is_large: bool) -> JobRow | None:
     """Take the job on that has waited longest in a lane, if there is one."""
-    return await database().row(TAKE, is_large)
+    return await database().row(TAKE, is_large=is_large)
 
 
-async def advance(tx: Tx | None, job: Row, status: str) -> bool:
+async def advance(where: Statements, job: HeldRow, status: str) -> bool:
     """Tell how far a job is. Returns False when it is no longer this worker's."""
-    where = tx or database()
-    return await where.row(ADVANCE, job["merchant_id"], job["id"], job["attempts"], status) is not None
+    return await where.row(ADVANCE, **leases.holder(job), status=status) is not None
 
 
-async def release(job: Row) -> None:
+async def release(job: HeldRow) -> None:
     """Give a job back that can't be ended here, to whoever looks next."""
-    await database().row(RELEASE, job["merchant_id"], job["id"], job["attempts"])
+    await database().row(RELEASE, **leases.holder(job))
 
 
-async def fail(job: Row) -> None:
+async def fail(job: HeldRow) -> None:
     """End a job without a snapshot."""
-    await database().row(FAIL, job["merchant_id"], job["id"], job["attempts"], ids.new())
+    await database().row(FAIL, **leases.holder(job), event_id=ids.new())

@@ -5,64 +5,113 @@ The first page of nodes, the hubs, is stored as one value too, so that it costs 
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 from uuid import UUID
 
 import orjson
 
-from app.api.connections import Connection, connect, page
+from app.api.connections import Connection, Page, connect, page
 from app.api.context import Viewer
 from app.api.operations import Info
-from app.graph.rows import FIRST_NODE, FIRST_NODES
-from app.storage.database import Row, database
+from app.graph.binary_copy import FIRST_NODES
+from app.graph.rows import EdgeRow, NodeRow, PlacedRow
+from app.storage.database import database
+from app.storage.statements import Statement, columns, statement
 
 T = TypeVar("T")
+Placed = TypeVar("Placed", bound=PlacedRow)
+
+
+class _FirstNodesRow(TypedDict):
+    snapshot_id: UUID
+    body: bytes
+
 
 _PAGE: Final = """
-SELECT each.* FROM unnest($2::uuid[]) AS asked (id) CROSS JOIN LATERAL (
-    SELECT * FROM {0} WHERE merchant_id = $1 AND snapshot_id = asked.id AND rank > $3 {1} ORDER BY rank LIMIT $4
-) each
-ORDER BY each.snapshot_id, each.rank
+SELECT {columns} FROM unnest(:snapshot_ids::uuid[]) AS asked (id) CROSS JOIN LATERAL (
+    SELECT * FROM {table}
+    WHERE merchant_id = :merchant_id AND snapshot_id = asked.id AND rank > :after {only}
+    ORDER BY rank LIMIT :limit
+) r
+ORDER BY r.snapshot_id, r.rank
 """
-NODES: Final = _PAGE.format("graph_node", "")
-EDGES: Final = _PAGE.format("graph_edge", "")
-NEW_HUBS: Final = _PAGE.format("graph_node", "AND is_new_hub")
-NEW_EDGES: Final = _PAGE.format("graph_edge", "AND is_new")
-#: What `FIRST_NODES` are stored as; snapshots from before they were have none, and are read row by row.
-HUBS: Final = """
-SELECT snapshot_id, body FROM graph_file WHERE merchant_id = $1 AND snapshot_id = ANY($2::uuid[]) AND format = 'hubs'
-"""
+_NODES: Final = columns(NodeRow)
+_EDGES: Final = columns(EdgeRow)
+NODES: Final = statement(NodeRow, _PAGE.format(columns=_NODES, table="graph_node", only=""))
+NEW_HUBS: Final = statement(NodeRow, _PAGE.format(columns=_NODES, table="graph_node", only="AND is_new_hub"))
+EDGES: Final = statement(EdgeRow, _PAGE.format(columns=_EDGES, table="graph_edge", only=""))
+NEW_EDGES: Final = statement(EdgeRow, _PAGE.format(columns=_EDGES, table="graph_edge", only="AND is_new"))
+#: The first nodes as they are stored together; snapshots from before they were have none, and are read row by row.
+HUBS: Final = statement(
+    _FirstNodesRow,
+    """
+SELECT snapshot_id, body FROM graph_file
+WHERE merchant_id = :merchant_id AND snapshot_id = ANY(:snapshot_ids::uuid[]) AND format = 'hubs'
+""",
+)
 _RANK_MAX: Final = 2**31 - 1
 
 
+async def first_nodes(
+    info: Info, snapshot_id: UUID, first: int | None, after: str | None, show: Callable[[NodeRow], T]
+) -> Connection[T]:
+    """Return a page of all nodes of one snapshot, read together with those of its siblings."""
+    asked = page(first, after)
+    rows: list[NodeRow] | None = None
+    if asked.is_first and asked.limit <= FIRST_NODES:
+        rows = await info.context.load(_hubs, snapshot_id, asked.limit)
+    return await read(info, NODES, snapshot_id, first, after, show) if rows is None else _connected(rows, asked, show)
+
+
 async def read(
-    info: Info, statement: str, snapshot_id: UUID, first: int | None, after: str | None, show: Callable[[Row], T]
+    info: Info,
+    of: Statement[Placed],
+    snapshot_id: UUID,
+    first: int | None,
+    after: str | None,
+    show: Callable[[Placed], T],
 ) -> Connection[T]:
     """Return a page of one snapshot, read together with those of its siblings."""
     asked = page(first, after)
     start = -1 if asked.is_first else min(asked.id.int, _RANK_MAX)
-    rows: list[Row] | None = None
-    if statement == NODES and asked.is_first and asked.limit <= FIRST_NODES:
-        rows = await info.context.load(_hubs, snapshot_id, asked.limit)
-    if rows is None:
-        rows = await info.context.load(_rows, snapshot_id, statement, start, asked.limit)
-    # A cursor is as wide as an id.
-    ranked = [dict(row) | {"place": UUID(int=row["rank"])} for row in rows]
-    return connect(ranked, asked, show, key="place")
+    return _connected(await info.context.load(_rows, snapshot_id, of, start, asked.limit), asked, show)
 
 
-async def _hubs(viewer: Viewer, snapshot_ids: list[UUID], limit: int) -> Mapping[UUID, list[Row] | None]:
-    found: dict[UUID, list[Row] | None] = dict.fromkeys(snapshot_ids)
-    for row in await database().rows(HUBS, viewer.merchant_id, snapshot_ids):
-        nodes = [dict(zip(FIRST_NODE, each, strict=True)) for each in orjson.loads(row["body"])[:limit]]
-        found[row["snapshot_id"]] = [node | {"member_id": UUID(node["member_id"])} for node in nodes]
+def _connected(rows: list[Placed], asked: Page, show: Callable[[Placed], T]) -> Connection[T]:
+    return connect(rows, asked, show, key="place")
+
+
+async def _hubs(viewer: Viewer, snapshot_ids: list[UUID], limit: int) -> Mapping[UUID, list[NodeRow] | None]:
+    found: dict[UUID, list[NodeRow] | None] = dict.fromkeys(snapshot_ids)
+    for row in await database().rows(HUBS, merchant_id=viewer.merchant_id, snapshot_ids=snapshot_ids):
+        found[row["snapshot_id"]] = [_stored(row["snapshot_id"], each) for each in orjson.loads(row["body"])[:limit]]
     return found
 
 
+def _stored(snapshot_id: UUID, node: list[Any]) -> NodeRow:
+    """Return a node of those that are stored as one value."""
+    rank, member_id, label, degree, recruited, is_hub, is_new_hub, community, x, y = node
+    return NodeRow(
+        snapshot_id=snapshot_id,
+        place=UUID(int=rank),
+        node_member_id=UUID(member_id),
+        node_label=label,
+        node_degree=degree,
+        node_recruited=recruited,
+        node_is_hub=is_hub,
+        node_is_new_hub=is_new_hub,
+        node_community=community,
+        node_x=x,
+        node_y=y,
+    )
+
+
 async def _rows(
-    viewer: Viewer, snapshot_ids: list[UUID], statement: str, start: int, limit: int
-) -> Mapping[UUID, list[Row]]:
-    grouped: defaultdict[UUID, list[Row]] = defaultdict(list)
-    for row in await database().rows(statement, viewer.merchant_id, snapshot_ids, start, limit):
+    viewer: Viewer, snapshot_ids: list[UUID], of: Statement[Placed], start: int, limit: int
+) -> Mapping[UUID, list[Placed]]:
+    grouped: defaultdict[UUID, list[Placed]] = defaultdict(list)
+    for row in await database().rows(
+        of, merchant_id=viewer.merchant_id, snapshot_ids=snapshot_ids, after=start, limit=limit
+    ):
         grouped[row["snapshot_id"]].append(row)
     return grouped

@@ -1,62 +1,120 @@
-"""Rows as PostgreSQL's binary COPY has them, so that a drawing process reads and writes them and no event loop does.
+"""What statements select of snapshots, their nodes and edges, and the jobs that take them."""
 
-https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4
-"""
-
-import struct
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import date, datetime
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
-_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_END: Final = struct.pack(">h", -1)
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_FORMATS: Final = {"uuid": "16s", "int4": "i", "float8": "d", "bool": "?", "timestamptz": "q"}
-#: The nodes of the highest degree are stored together as well, as lists of these: a page of 50 and one more.
-FIRST_NODES: Final = 51
-FIRST_NODE: Final = (
-    "rank", "member_id", "label", "degree", "recruited", "is_hub", "is_new_hub", "community", "x", "y",
-)  # fmt: skip
+from app import ids
+from app.api.context import Role, Viewer
+from app.storage.database import database
+from app.storage.statements import columns, row_of, statement
+
+_READERS: Final = {Role.ADMIN, Role.ANALYST}
 
 
-def instant(value: datetime) -> int:
-    """Return a timestamptz as it is written."""
-    return (value - _EPOCH) // _MICROSECOND
+@row_of(s="graph_snapshot")
+class SnapshotRow(TypedDict):
+    """The header of a snapshot `s`."""
+
+    snapshot_id: Annotated[UUID, "s.id"]
+    snapshot_taken_on: Annotated[date, "s.taken_on"]
+    snapshot_taken_at: Annotated[datetime, "s.taken_at"]
+    snapshot_compared_with: Annotated[date | None, "s.compared_with"]
+    snapshot_member_count: Annotated[int, "s.member_count"]
+    snapshot_referral_count: Annotated[int, "s.referral_count"]
+    snapshot_component_count: Annotated[int, "s.component_count"]
+    snapshot_community_count: Annotated[int, "s.community_count"]
+    snapshot_hub_count: Annotated[int, "s.hub_count"]
+    snapshot_hub_degree: Annotated[int, "s.hub_degree"]
+    snapshot_new_referral_count: Annotated[int, "s.new_referral_count"]
+    snapshot_lost_referral_count: Annotated[int, "s.lost_referral_count"]
+    snapshot_new_hub_count: Annotated[int, "s.new_hub_count"]
 
 
-def unpacked(payload: bytes, *kinds: str) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of a payload whose columns have these types and are never null."""
-    row = struct.Struct(">h" + "".join(f"i{_FORMATS[kind]}" for kind in kinds))
-    body = memoryview(payload)[len(_SIGNATURE) : len(payload) - len(_END)]
-    for fields in row.iter_unpack(body):
-        yield tuple(_read(kind, value) for kind, value in zip(kinds, fields[2::2], strict=True))
+@row_of(j="graph_job", s="graph_snapshot?")
+class JobRow(SnapshotRow):
+    """A job `j` and its snapshot, whose fields are null unless `job_has_snapshot`."""
+
+    job_id: Annotated[UUID, "j.id"]
+    job_status: Annotated[str, "j.status"]
+    job_requested_at: Annotated[datetime, "j.requested_at"]
+    job_started_at: Annotated[datetime | None, "j.started_at"]
+    job_finished_at: Annotated[datetime | None, "j.finished_at"]
+    job_has_snapshot: Annotated[bool, "s.id IS NOT NULL"]
 
 
-def packed(rows: Iterable[tuple[object, ...]], *kinds: str) -> bytes:
-    """Return the payload of rows of these types; texts are ASCII."""
-    parts = [_SIGNATURE]
-    for row in rows:
-        parts.append(struct.pack(">h", len(kinds)))
-        for kind, value in zip(kinds, row, strict=True):
-            if kind == "text":
-                text = str(value).encode("ascii")
-                parts.append(struct.pack(">i", len(text)) + text)
-            else:
-                written = value.bytes if isinstance(value, UUID) else value
-                parts.append(_FIELDS[kind].pack(_SIZES[kind], written))
-    parts.append(_END)
-    return b"".join(parts)
+class PlacedRow(TypedDict):
+    """Something of a snapshot, and its place in its list: a rank, as wide as the ids that cursors are made of."""
+
+    snapshot_id: Annotated[UUID, "r.snapshot_id"]
+    place: Annotated[UUID, "lpad(to_hex(r.rank), 32, '0')::uuid"]
 
 
-def _read(kind: str, value: object) -> object:
-    if kind == "uuid":
-        return UUID(bytes=value)  # type: ignore[arg-type]
-    if kind == "timestamptz":
-        return _EPOCH + value * _MICROSECOND  # type: ignore[operator]
-    return value
+@row_of(r="graph_node")
+class NodeRow(PlacedRow):
+    """A node `r`."""
+
+    node_member_id: Annotated[UUID, "r.member_id"]
+    node_label: Annotated[str, "r.label"]
+    node_degree: Annotated[int, "r.degree"]
+    node_recruited: Annotated[int, "r.recruited"]
+    node_is_hub: Annotated[bool, "r.is_hub"]
+    node_is_new_hub: Annotated[bool, "r.is_new_hub"]
+    node_community: Annotated[int, "r.community"]
+    node_x: Annotated[float, "r.x"]
+    node_y: Annotated[float, "r.y"]
 
 
-_SIZES: Final = {kind: struct.calcsize(f">{code}") for kind, code in _FORMATS.items()}
-_FIELDS: Final = {kind: struct.Struct(f">i{code}") for kind, code in _FORMATS.items()}
+@row_of(r="graph_edge")
+class EdgeRow(PlacedRow):
+    """An edge `r`."""
+
+    edge_referrer_id: Annotated[UUID, "r.referrer_id"]
+    edge_referee_id: Annotated[UUID, "r.referee_id"]
+    edge_converted_at: Annotated[datetime, "r.converted_at"]
+    edge_is_new: Annotated[bool, "r.is_new"]
+
+
+FIND: Final = statement(
+    SnapshotRow,
+    f"SELECT {columns(SnapshotRow)} FROM graph_snapshot s WHERE s.merchant_id = :merchant_id AND s.id = :snapshot_id",
+)
+LATEST: Final = statement(
+    SnapshotRow,
+    f"""
+SELECT {columns(SnapshotRow)} FROM graph_snapshot s
+WHERE s.merchant_id = :merchant_id ORDER BY s.taken_on DESC LIMIT 1
+""",
+)
+LIST: Final = statement(
+    SnapshotRow,
+    f"""
+SELECT {columns(SnapshotRow)} FROM graph_snapshot s
+WHERE s.merchant_id = :merchant_id AND s.id < :before ORDER BY s.id DESC LIMIT :limit
+""",
+)
+FIND_JOB: Final = statement(
+    JobRow,
+    f"""
+SELECT {columns(JobRow)}
+FROM graph_job j
+LEFT JOIN LATERAL (SELECT * FROM graph_snapshot WHERE merchant_id = :merchant_id AND id = j.id OFFSET 0) s ON true
+WHERE j.merchant_id = :merchant_id AND j.id = :job_id
+""",
+)
+
+
+async def find_snapshot(viewer: Viewer, node_id: str) -> SnapshotRow | None:
+    """Return the snapshot behind an id, if this viewer may see it."""
+    snapshot_id = ids.decode("graph", node_id)
+    if snapshot_id is None or viewer.role not in _READERS:
+        return None
+    return await database().row(FIND, merchant_id=viewer.merchant_id, snapshot_id=snapshot_id)
+
+
+async def find_job(viewer: Viewer, node_id: str) -> JobRow | None:
+    """Return the job behind an id, if this viewer may see it."""
+    job_id = ids.decode("graphjob", node_id)
+    if job_id is None or viewer.role not in _READERS:
+        return None
+    return await database().row(FIND_JOB, merchant_id=viewer.merchant_id, job_id=job_id)

@@ -33,7 +33,6 @@ TakeGraphSnapshotResult = Annotated[
     "UNAVAILABLE, and nothing is asked for, while the workers' queue is away. ADMIN only."
 )
 async def take_graph_snapshot(info: Info) -> TakeGraphSnapshotResult:
-    """Write the job and its event in one statement, then ring."""
     viewer = info.context.viewer
     await doorbell.require_workers("Snapshots")
     job = await jobs.request(viewer.merchant_id, viewer.actor)

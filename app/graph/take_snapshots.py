@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from typing import Final
+from datetime import date, datetime
+from typing import Final, TypedDict
 from uuid import UUID
 
 import orjson
@@ -13,32 +14,96 @@ from app.graph import jobs
 from app.graph.draw import frame, parts_of
 from app.graph.drawing import DrawingError, drawn
 from app.storage import events
-from app.storage.database import Row, database, transaction
+from app.storage.database import database, transaction
+from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.graph")
 
 STORE_SECONDS_MAX: Final = 120.0
 
-EDGES: Final = f"SELECT r.referrer_id, r.referee_id, r.converted_at FROM {jobs.REFERRALS.format('$1')}"
+
+class _EdgeRow(TypedDict):
+    """In the order of `draw.EDGE`."""
+
+    referrer_id: UUID
+    referee_id: UUID
+    converted_at: datetime
+
+
+class _PreviousRow(TypedDict):
+    id: UUID
+    taken_on: date
+    side: float
+
+
+class _PreviousNodeRow(TypedDict):
+    """In the order of `draw.PREVIOUS_NODE`."""
+
+    member_id: UUID
+    x: float
+    y: float
+    is_hub: bool
+
+
+class _PreviousEdgeRow(TypedDict):
+    """In the order of `draw.PREVIOUS_EDGE`."""
+
+    referrer_id: UUID
+    referee_id: UUID
+
+
+class _StoredRow(TypedDict):
+    id: UUID
+
+
+EDGES: Final = statement(
+    _EdgeRow,
+    f"""
+SELECT r.referrer_id, r.referee_id, r.converted_at FROM referral r
+WHERE r.merchant_id = :merchant_id AND {jobs.IS_EDGE}
+""",
+)
 #: What a snapshot begins from and is compared with: the newest one of an earlier day.
-PREVIOUS: Final = """
-SELECT id, taken_on, side FROM graph_snapshot WHERE merchant_id = $1 AND taken_on < $2 ORDER BY taken_on DESC LIMIT 1
-"""
-PREVIOUS_NODES: Final = "SELECT member_id, x, y, is_hub FROM graph_node WHERE merchant_id = $1 AND snapshot_id = $2"
-PREVIOUS_EDGES: Final = "SELECT referrer_id, referee_id FROM graph_edge WHERE merchant_id = $1 AND snapshot_id = $2"
+PREVIOUS: Final = statement(
+    _PreviousRow,
+    """
+SELECT id, taken_on, side FROM graph_snapshot
+WHERE merchant_id = :merchant_id AND taken_on < :taken_on ORDER BY taken_on DESC LIMIT 1
+""",
+)
+PREVIOUS_NODES: Final = statement(
+    _PreviousNodeRow,
+    "SELECT member_id, x, y, is_hub FROM graph_node WHERE merchant_id = :merchant_id AND snapshot_id = :snapshot_id",
+)
+PREVIOUS_EDGES: Final = statement(
+    _PreviousEdgeRow,
+    "SELECT referrer_id, referee_id FROM graph_edge WHERE merchant_id = :merchant_id AND snapshot_id = :snapshot_id",
+)
 #: A merchant has one snapshot of a day: a later one takes the place of an earlier one, whole.
-REPLACE: Final = "DELETE FROM graph_snapshot WHERE merchant_id = $1 AND taken_on = $2 AND id < $3"
-STORE: Final = """
+REPLACE: Final = statement(
+    NoRow,
+    "DELETE FROM graph_snapshot WHERE merchant_id = :merchant_id AND taken_on = :taken_on AND id < :snapshot_id",
+)
+STORE: Final = statement(
+    _StoredRow,
+    """
 INSERT INTO graph_snapshot (merchant_id, id, taken_on, taken_at, compared_with, member_count, referral_count,
     component_count, community_count, hub_count, hub_degree, new_referral_count, lost_referral_count, new_hub_count,
     side)
-VALUES ($1, $2, $3, now(), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+VALUES (:merchant_id, :snapshot_id, :taken_on, now(), :compared_with, :member_count, :referral_count,
+    :component_count, :community_count, :hub_count, :hub_degree, :new_referral_count, :lost_referral_count,
+    :new_hub_count, :side)
 ON CONFLICT (merchant_id, taken_on) DO NOTHING RETURNING id
-"""
-STORE_FILES: Final = """
-INSERT INTO graph_file (merchant_id, snapshot_id, format, body)
-SELECT $1, $2, format, body FROM unnest($3::text[], $4::bytea[]) AS t (format, body)
-"""
+""",
+)
+STORE_FILES: Final = statement(
+    NoRow,
+    """
+INSERT INTO graph_file (merchant_id, snapshot_id, format, body) VALUES
+    (:merchant_id, :snapshot_id, 'svg', :svg), (:merchant_id, :snapshot_id, 'json', :json),
+    (:merchant_id, :snapshot_id, 'hubs', :hubs)
+""",
+)
 NODE_COLUMNS: Final = [
     "merchant_id", "snapshot_id", "rank", "member_id", "label", "degree", "recruited", "is_hub", "is_new_hub",
     "community", "x", "y",
@@ -46,10 +111,6 @@ NODE_COLUMNS: Final = [
 EDGE_COLUMNS: Final = [
     "merchant_id", "snapshot_id", "rank", "referrer_id", "referee_id", "converted_at", "is_new",
 ]  # fmt: skip
-COUNTS: Final = (
-    "member_count", "referral_count", "component_count", "community_count", "hub_count", "hub_degree",
-    "new_referral_count", "lost_referral_count", "new_hub_count", "side",
-)  # fmt: skip
 
 
 async def take_waiting(*, is_large: bool, seconds_max: float) -> int:
@@ -71,24 +132,29 @@ async def take_waiting(*, is_large: bool, seconds_max: float) -> int:
     return taken
 
 
-async def _take(job: Row) -> bool:
+async def _take(job: jobs.JobRow) -> bool:
     merchant_id, snapshot_id = job["merchant_id"], job["id"]
     message, compared_with = await _message(job)
-    if not await jobs.advance(None, job, "DRAWING"):
+    if not await jobs.advance(database(), job, "DRAWING"):
         return False
     answer = await drawn(message)
     header, nodes, edges, svg, json, hubs = parts_of(answer)
-    if not await jobs.advance(None, job, "STORING"):
+    if not await jobs.advance(database(), job, "STORING"):
         return False
-    counts = orjson.loads(header)
-    async with transaction() as tx:
-        await tx.row(REPLACE, merchant_id, job["taken_on"], snapshot_id)
-        values = [counts[name] for name in COUNTS]
-        stored = await tx.row(STORE, merchant_id, snapshot_id, job["taken_on"], compared_with, *values)
+    async with transaction(merchant_id) as tx:
+        await tx.row(REPLACE, merchant_id=merchant_id, taken_on=job["taken_on"], snapshot_id=snapshot_id)
+        stored = await tx.row(
+            STORE,
+            merchant_id=merchant_id,
+            snapshot_id=snapshot_id,
+            taken_on=job["taken_on"],
+            compared_with=compared_with,
+            **orjson.loads(header),
+        )
         if stored is not None:
             await tx.copy_in("graph_node", NODE_COLUMNS, nodes, seconds_max=STORE_SECONDS_MAX)
             await tx.copy_in("graph_edge", EDGE_COLUMNS, edges, seconds_max=STORE_SECONDS_MAX)
-            await tx.row(STORE_FILES, merchant_id, snapshot_id, ["svg", "json", "hubs"], [svg, json, hubs])
+            await tx.row(STORE_FILES, merchant_id=merchant_id, snapshot_id=snapshot_id, svg=svg, json=json, hubs=hubs)
             await events.record(tx, merchant_id, "graph_snapshot.taken", snapshot_id, job["actor"])
         if not await jobs.advance(tx, job, "DONE"):
             raise LostLeaseError(ids.encode("graphjob", snapshot_id))
@@ -99,15 +165,15 @@ class LostLeaseError(Exception):
     """Another worker has taken the job over: what this one did is rolled back."""
 
 
-async def _message(job: Row) -> tuple[bytes, object]:
+async def _message(job: jobs.JobRow) -> tuple[bytes, date | None]:
     """Return what a drawing process needs, and the day of the snapshot that it is compared with."""
-    merchant_id: UUID = job["merchant_id"]
-    previous = await database().row(PREVIOUS, merchant_id, job["taken_on"])
-    edges = await database().copy_out(EDGES, merchant_id)
+    merchant_id = job["merchant_id"]
+    previous = await database().row(PREVIOUS, merchant_id=merchant_id, taken_on=job["taken_on"])
+    edges = await database().copy_out(EDGES, merchant_id=merchant_id)
     nodes_before = edges_before = b""
     if previous is not None:
-        nodes_before = await database().copy_out(PREVIOUS_NODES, merchant_id, previous["id"])
-        edges_before = await database().copy_out(PREVIOUS_EDGES, merchant_id, previous["id"])
+        nodes_before = await database().copy_out(PREVIOUS_NODES, merchant_id=merchant_id, snapshot_id=previous["id"])
+        edges_before = await database().copy_out(PREVIOUS_EDGES, merchant_id=merchant_id, snapshot_id=previous["id"])
     header = {
         "merchant_id": str(merchant_id),
         "snapshot_id": str(job["id"]),

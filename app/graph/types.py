@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date, datetime
 from enum import Enum
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import UUID
 
 import strawberry
@@ -14,25 +14,17 @@ from app.api.context import Viewer
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
 from app.graph import advocates, pages
+from app.graph.rows import EdgeRow, JobRow, NodeRow, SnapshotRow
 from app.graph.signing import signed_url
-from app.members.rows import FROM, MEMBER_COLUMNS
+from app.members.rows import members_by_id
 from app.members.types import Member
-from app.storage.database import Row, database
-
-SNAPSHOT_COLUMNS: Final = """
-    s.id AS snapshot_id, s.taken_on, s.taken_at, s.compared_with, s.member_count, s.referral_count, s.component_count,
-    s.community_count, s.hub_count, s.hub_degree, s.new_referral_count, s.lost_referral_count, s.new_hub_count
-"""
-MEMBERS_BY_ID: Final = f"SELECT {MEMBER_COLUMNS} {FROM} WHERE m.merchant_id = $1 AND m.id = ANY($2::uuid[])"
-
-
-async def _members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, Row]:
-    rows = await database().rows(MEMBERS_BY_ID, viewer.merchant_id, member_ids)
-    return {row["member_id"]: row for row in rows}
+from app.storage.database import database
 
 
 async def _advocates(viewer: Viewer, snapshot_ids: list[UUID], referrals_min: int) -> Mapping[UUID, int]:
-    rows = await database().rows(advocates.COUNT, viewer.merchant_id, snapshot_ids, referrals_min)
+    rows = await database().rows(
+        advocates.COUNT, merchant_id=viewer.merchant_id, snapshot_ids=snapshot_ids, referrals_min=referrals_min
+    )
     return {row["snapshot_id"]: row["advocates"] for row in rows}
 
 
@@ -52,7 +44,7 @@ class GraphJobStatus(Enum):
 class GraphNode:
     """A row of graph_node."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[NodeRow]
     label: str = strawberry.field(
         description="What the member is called in pictures: the end of its id. Fixed when taken; it tells no name."
     )
@@ -69,15 +61,23 @@ class GraphNode:
     y: float = strawberry.field(description="Where it is drawn, from 0 (top) to 1,000.")
 
     @classmethod
-    def of(cls, row: Row) -> "GraphNode":
-        """Return the node of a row of graph_node."""
-        shown = ("label", "degree", "recruited", "is_hub", "is_new_hub", "community", "x", "y")
-        return cls(row=row, **{name: row[name] for name in shown})
+    def of(cls, row: NodeRow) -> "GraphNode":
+        """Return the node of a row."""
+        return cls(
+            row=row,
+            label=row["node_label"],
+            degree=row["node_degree"],
+            recruited=row["node_recruited"],
+            is_hub=row["node_is_hub"],
+            is_new_hub=row["node_is_new_hub"],
+            community=row["node_community"],
+            x=row["node_x"],
+            y=row["node_y"],
+        )
 
     @field(description="The member.")
     async def member(self, info: Info) -> Member:
-        """Read the members of all nodes of this request together."""
-        return Member.of(await info.context.load(_members_by_id, self.row["member_id"]))
+        return Member.of(await info.context.load(members_by_id, self.row["node_member_id"]))
 
 
 @strawberry.type(description="A converted referral in a snapshot of the network.")
@@ -90,13 +90,13 @@ class GraphEdge:
     is_new: bool = strawberry.field(description="Whether the snapshot before didn't have it.")
 
     @classmethod
-    def of(cls, row: Row) -> "GraphEdge":
-        """Return the edge of a row of graph_edge."""
+    def of(cls, row: EdgeRow) -> "GraphEdge":
+        """Return the edge of a row."""
         return cls(
-            referrer_id=strawberry.ID(ids.encode("member", row["referrer_id"])),
-            referee_id=strawberry.ID(ids.encode("member", row["referee_id"])),
-            converted_at=row["converted_at"],
-            is_new=row["is_new"],
+            referrer_id=strawberry.ID(ids.encode("member", row["edge_referrer_id"])),
+            referee_id=strawberry.ID(ids.encode("member", row["edge_referee_id"])),
+            converted_at=row["edge_converted_at"],
+            is_new=row["edge_is_new"],
         )
 
 
@@ -107,7 +107,7 @@ class GraphEdge:
 class GraphSnapshot(Node):
     """A row of graph_snapshot."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[SnapshotRow]
     taken_on: date = strawberry.field(description="The day, in the merchant's time zone.")
     taken_at: datetime = strawberry.field(description="When it was stored.")
     compared_with: date | None = strawberry.field(
@@ -124,33 +124,39 @@ class GraphSnapshot(Node):
     new_hub_count: int = strawberry.field(description="How many hubs were none in the snapshot before.")
 
     @classmethod
-    def of(cls, row: Row) -> "GraphSnapshot":
-        """Return the snapshot of a row of SNAPSHOT_COLUMNS."""
-        shown = (
-            "taken_on", "taken_at", "compared_with", "member_count", "referral_count", "component_count",
-            "community_count", "hub_count", "hub_degree", "new_referral_count", "lost_referral_count", "new_hub_count",
-        )  # fmt: skip
-        node_id = strawberry.ID(ids.encode("graph", row["snapshot_id"]))
-        return cls(id=node_id, row=row, **{name: row[name] for name in shown})
+    def of(cls, row: SnapshotRow) -> "GraphSnapshot":
+        """Return the snapshot of a row."""
+        return cls(
+            id=strawberry.ID(ids.encode("graph", row["snapshot_id"])),
+            row=row,
+            taken_on=row["snapshot_taken_on"],
+            taken_at=row["snapshot_taken_at"],
+            compared_with=row["snapshot_compared_with"],
+            member_count=row["snapshot_member_count"],
+            referral_count=row["snapshot_referral_count"],
+            component_count=row["snapshot_component_count"],
+            community_count=row["snapshot_community_count"],
+            hub_count=row["snapshot_hub_count"],
+            hub_degree=row["snapshot_hub_degree"],
+            new_referral_count=row["snapshot_new_referral_count"],
+            lost_referral_count=row["snapshot_lost_referral_count"],
+            new_hub_count=row["snapshot_new_hub_count"],
+        )
 
     @field(description="Its members, the highest degree first.")
     async def nodes(self, info: Info, first: First = None, after: After = None) -> Connection[GraphNode]:
-        """Read the pages of all snapshots of this request together."""
-        return await pages.read(info, pages.NODES, self.row["snapshot_id"], first, after, GraphNode.of)
+        return await pages.first_nodes(info, self.row["snapshot_id"], first, after, GraphNode.of)
 
     @field(description="Its referrals, the latest conversion first.")
     async def edges(self, info: Info, first: First = None, after: After = None) -> Connection[GraphEdge]:
-        """Read the pages of all snapshots of this request together."""
         return await pages.read(info, pages.EDGES, self.row["snapshot_id"], first, after, GraphEdge.of)
 
     @field(description="The hubs that were none in the snapshot before, the highest degree first.")
     async def new_hubs(self, info: Info, first: First = None, after: After = None) -> Connection[GraphNode]:
-        """Read the pages of all snapshots of this request together."""
         return await pages.read(info, pages.NEW_HUBS, self.row["snapshot_id"], first, after, GraphNode.of)
 
     @field(description="The referrals that the snapshot before didn't have, the latest conversion first.")
     async def new_edges(self, info: Info, first: First = None, after: After = None) -> Connection[GraphEdge]:
-        """Read the pages of all snapshots of this request together."""
         return await pages.read(info, pages.NEW_EDGES, self.row["snapshot_id"], first, after, GraphEdge.of)
 
     @field(description="How many members brought at least so many others: the advocates.")
@@ -164,12 +170,10 @@ class GraphSnapshot(Node):
 
     @field(description="The picture: a path on this server, signed, good for 15 to 30 minutes; the file is immutable.")
     def svg_url(self, info: Info) -> str:
-        """Sign the path."""
         return signed_url(info.context.viewer.tenant, self.row["snapshot_id"], "svg")
 
     @field(description="The whole network as compact columns, JSON: a path like that of the picture.")
     def data_url(self, info: Info) -> str:
-        """Sign the path."""
         return signed_url(info.context.viewer.tenant, self.row["snapshot_id"], "json")
 
 
@@ -177,25 +181,24 @@ class GraphSnapshot(Node):
 class GraphSnapshotJob(Node):
     """A row of graph_job."""
 
-    row: strawberry.Private[Row]
+    row: strawberry.Private[JobRow]
     status: GraphJobStatus = strawberry.field(description="How far it is.")
     requested_at: datetime = strawberry.field(description="When it was asked for.")
     started_at: datetime | None = strawberry.field(description="When a worker took it on last.")
     finished_at: datetime | None = strawberry.field(description="When it was done, or failed.")
 
     @classmethod
-    def of(cls, row: Row) -> "GraphSnapshotJob":
-        """Return the job of a row that joins its snapshot."""
+    def of(cls, row: JobRow) -> "GraphSnapshotJob":
+        """Return the job of a row."""
         return cls(
             id=strawberry.ID(ids.encode("graphjob", row["job_id"])),
             row=row,
-            status=GraphJobStatus(row["status"]),
-            requested_at=row["requested_at"],
-            started_at=row["started_at"],
-            finished_at=row["finished_at"],
+            status=GraphJobStatus(row["job_status"]),
+            requested_at=row["job_requested_at"],
+            started_at=row["job_started_at"],
+            finished_at=row["job_finished_at"],
         )
 
     @field(description="The snapshot, when it is done and no later one of the same day has taken its place.")
     def snapshot(self) -> GraphSnapshot | None:
-        """The row has it."""
-        return None if self.row["snapshot_id"] is None else GraphSnapshot.of(self.row)
+        return GraphSnapshot.of(self.row) if self.row["job_has_snapshot"] else None

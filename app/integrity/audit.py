@@ -28,6 +28,6 @@ async def audit() -> AsyncIterator[tuple[UUID, IntegrityReport | None]]:
         with contextlib.suppress(TimeoutError, asyncpg.QueryCanceledError):
             report = await recompute(merchant_id, seconds_max=PROMISE_SECONDS_MAX)
         if report is not None and not report.ok:
-            async with transaction() as tx:
+            async with transaction(merchant_id) as tx:
                 await events.record(tx, merchant_id, "integrity.violated", merchant_id, "system")
         yield merchant_id, report

@@ -1,5 +1,6 @@
 """What statements select of members."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
@@ -48,6 +49,10 @@ SELECT {columns(MemberRow)} {_FROM}
 WHERE m.merchant_id = :merchant_id AND m.id < :before ORDER BY m.id DESC LIMIT :limit
 """,
 )
+BY_ID: Final = statement(
+    MemberRow,
+    f"SELECT {columns(MemberRow)} {_FROM} WHERE m.merchant_id = :merchant_id AND m.id = ANY(:member_ids::uuid[])",
+)
 
 
 async def find_member(viewer: Viewer, node_id: str, kind: ids.Kind = "member") -> MemberRow | None:
@@ -61,3 +66,9 @@ async def find_member(viewer: Viewer, node_id: str, kind: ids.Kind = "member") -
 async def member_row(viewer: Viewer, member_id: UUID) -> MemberRow | None:
     """Return a member of the viewer's merchant."""
     return await database().row(FIND, merchant_id=viewer.merchant_id, member_id=member_id)
+
+
+async def members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, MemberRow]:
+    """Return the rows of members that exist."""
+    rows = await database().rows(BY_ID, merchant_id=viewer.merchant_id, member_ids=member_ids)
+    return {row["member_id"]: row for row in rows}

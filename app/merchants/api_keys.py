@@ -2,37 +2,54 @@
 
 import hashlib
 import secrets
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
 from app.api.context import Role
+from app.merchants.rows import ApiKeyRow
 from app.storage import events
-from app.storage.database import Row, Tx, database
+from app.storage.database import Tx, database
+from app.storage.statements import columns, statement
 
 PREFIX: Final = "flash_"
 
 #: The keys that this process revoked, by id: what it keeps of them doesn't stand any more.
 revoked_here: Final[set[str]] = set()
 
-INSERT = """
-INSERT INTO api_key (merchant_id, id, label, role, secret_hash, created_at)
-VALUES ($1, $2, $3, $4, $5, now())
-RETURNING id, label, role, created_at, revoked_at
-"""
 
-FIND = """
-SELECT id, role FROM api_key WHERE merchant_id = $1 AND secret_hash = $2 AND revoked_at IS NULL
-"""
+class WorkingKeyRow(TypedDict):
+    """An API key that works, as authentication needs it."""
+
+    id: UUID
+    role: str
 
 
-async def insert(tx: Tx, merchant_id: UUID, *, label: str, role: Role, actor: str) -> tuple[Row, str]:
+INSERT: Final = statement(
+    ApiKeyRow,
+    f"""
+INSERT INTO api_key AS k (merchant_id, id, label, role, secret_hash, created_at)
+VALUES (:merchant_id, :id, :label, :role, :secret_hash, now())
+RETURNING {columns(ApiKeyRow)}
+""",
+)
+FIND: Final = statement(
+    WorkingKeyRow,
+    """
+SELECT id, role FROM api_key WHERE merchant_id = :merchant_id AND secret_hash = :secret_hash AND revoked_at IS NULL
+""",
+)
+
+
+async def insert(tx: Tx, merchant_id: UUID, *, label: str, role: Role, actor: str) -> tuple[ApiKeyRow, str]:
     """Make a key. Returns its row and its secret, which can't be read again."""
     secret = f"{PREFIX}{merchant_id.hex}_{secrets.token_urlsafe(32)}"
-    row = await tx.row(INSERT, merchant_id, ids.new(), label, role.value, _hash(secret))
+    row = await tx.row(
+        INSERT, merchant_id=merchant_id, id=ids.new(), label=label, role=role.value, secret_hash=_hash(secret)
+    )
     if row is None:
         raise RuntimeError("INSERT returned no row")
-    await events.record(tx, merchant_id, "api_key.created", row["id"], actor)
+    await events.record(tx, merchant_id, "api_key.created", row["api_key_id"], actor)
     return row, secret
 
 
@@ -44,9 +61,9 @@ def merchant_of(secret: str) -> UUID | None:
     return ids.decode("merchant", f"merchant_{merchant}")
 
 
-async def find(merchant_id: UUID, secret: str) -> Row | None:
+async def find(merchant_id: UUID, secret: str) -> WorkingKeyRow | None:
     """Return the working key with this secret."""
-    return await database().row(FIND, merchant_id, _hash(secret))
+    return await database().row(FIND, merchant_id=merchant_id, secret_hash=_hash(secret))
 
 
 def _hash(secret: str) -> bytes:

@@ -16,8 +16,11 @@ from app.api.inputs import MONEY_MAX, Problems
 from app.api.operations import Info, InvalidInput, Refused, mutation
 from app.api.scalars import BigInt
 from app.config import ConfigurationError
-from app.merchants.types import READ_SETTINGS, SETTINGS_COLUMNS, Merchant, MerchantSettings
-from app.storage.database import Row, Statements, database
+from app.merchants.rows import SettingsRow, settings_row
+from app.merchants.types import Merchant, MerchantSettings
+from app.storage.database import Statements, database
+from app.storage.events import event
+from app.storage.statements import columns, statement
 
 LIFETIME_DAYS_MAX: Final = 3650
 WARNING_DAYS_MAX: Final = 365
@@ -77,7 +80,7 @@ ConfigureMerchantResult = Annotated[
     strawberry.union("ConfigureMerchantResult", description="The merchant, or why it stays as it was."),
 ]
 
-#: The settings in the order of CONFIGURE's parameters, each a flag (whether to change it) and a value.
+#: The settings in the order in which their problems are told.
 SETTINGS: Final = (
     "points_per_unit", "point_value", "points_lifetime_days", "points_warning_days", "time_zone", "margin_rate",
     "advised_percent_max", "advised_amount_max",
@@ -88,24 +91,32 @@ _DECIMALS: Final = (
     ("advised_percent_max", 100, 4),
 )  # fmt: skip
 _OPTIONAL: Final = {"points_lifetime_days", "margin_rate", "advised_percent_max", "advised_amount_max"}
-CONFIGURE: Final = f"""
+# A setting is changed if it is among `:changed`: null is a value, too.
+CONFIGURE: Final = statement(
+    SettingsRow,
+    f"""
 WITH s AS (
     UPDATE merchant SET
-        points_per_unit = CASE WHEN $4 THEN $5 ELSE points_per_unit END,
-        point_value = CASE WHEN $6 THEN $7 ELSE point_value END,
-        points_lifetime_days = CASE WHEN $8 THEN $9 ELSE points_lifetime_days END,
-        points_warning_days = CASE WHEN $10 THEN $11 ELSE points_warning_days END,
-        time_zone = CASE WHEN $12 THEN $13 ELSE time_zone END,
-        margin_rate = CASE WHEN $14 THEN $15 ELSE margin_rate END,
-        advised_percent_max = CASE WHEN $16 THEN $17 ELSE advised_percent_max END,
-        advised_amount_max = CASE WHEN $18 THEN $19 ELSE advised_amount_max END
-    WHERE merchant_id = $1 RETURNING *
+        points_per_unit = CASE WHEN 'points_per_unit' = ANY(:changed::text[])
+            THEN :points_per_unit ELSE points_per_unit END,
+        point_value = CASE WHEN 'point_value' = ANY(:changed) THEN :point_value ELSE point_value END,
+        points_lifetime_days = CASE WHEN 'points_lifetime_days' = ANY(:changed)
+            THEN :points_lifetime_days ELSE points_lifetime_days END,
+        points_warning_days = CASE WHEN 'points_warning_days' = ANY(:changed)
+            THEN :points_warning_days ELSE points_warning_days END,
+        time_zone = CASE WHEN 'time_zone' = ANY(:changed) THEN :time_zone ELSE time_zone END,
+        margin_rate = CASE WHEN 'margin_rate' = ANY(:changed) THEN :margin_rate ELSE margin_rate END,
+        advised_percent_max = CASE WHEN 'advised_percent_max' = ANY(:changed)
+            THEN :advised_percent_max ELSE advised_percent_max END,
+        advised_amount_max = CASE WHEN 'advised_amount_max' = ANY(:changed)
+            THEN :advised_amount_max ELSE advised_amount_max END
+    WHERE merchant_id = :merchant_id RETURNING *
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $2, 'merchant.configured', $1, $3, now() FROM s
+    {event("merchant.configured", subject=":merchant_id", source="s")}
 )
-SELECT {SETTINGS_COLUMNS} FROM s
-"""
+SELECT {columns(SettingsRow)} FROM s WHERE s.merchant_id = :merchant_id
+""",
+)
 
 
 def checked(wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,14 +151,20 @@ def _decimal(problems: Problems, path: str, value: float, *, most: int, decimals
     return exact
 
 
-async def configure(where: Statements, merchant_id: UUID, actor: str, wanted: Mapping[str, Any]) -> Row | None:
-    """Change the settings that `wanted` names, and record it. Returns SETTINGS_COLUMNS, or None without the merchant.
+async def configure(where: Statements, merchant_id: UUID, actor: str, wanted: Mapping[str, Any]) -> SettingsRow | None:
+    """Change the settings that `wanted` names, and record it. Returns all settings, or None without the merchant.
 
     Raises Refused(InvalidInput).
     """
     values = checked(wanted)
-    flags_and_values = [part for name in SETTINGS for part in (name in values, values.get(name))]
-    return await where.row(CONFIGURE, merchant_id, ids.new(), actor, *flags_and_values)
+    return await where.row(
+        CONFIGURE,
+        merchant_id=merchant_id,
+        event_id=ids.new(),
+        actor=actor,
+        changed=list(values),
+        **{name: values.get(name) for name in SETTINGS},
+    )
 
 
 async def configure_by_operator(named: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +179,7 @@ async def configure_by_operator(named: str, wanted: Mapping[str, Any]) -> dict[s
             row = await configure(database(), merchant_id, "system", wanted) if wanted else None
         except Refused as refused:
             raise ConfigurationError(refused.refusal.message) from None
-        row = row or await database().row(READ_SETTINGS, [merchant_id])
+        row = row or await settings_row(merchant_id)
     if row is None:
         raise ConfigurationError(f"There is no merchant {named}.")
     return {"merchantId": named} | {
@@ -174,7 +191,6 @@ async def configure_by_operator(named: str, wanted: Mapping[str, Any]) -> dict[s
 async def configure_merchant(
     info: Info, input: Annotated[ConfigureMerchantInput, strawberry.argument(description="What to change.")]
 ) -> ConfigureMerchantResult:
-    """Change the row and record it in one statement."""
     viewer = info.context.viewer
     wanted = {name: value for name in SETTINGS if (value := getattr(input, name)) is not UNSET}
     if wanted:

@@ -38,13 +38,12 @@ CreateApiKeyResult = Annotated[
 async def create_api_key(
     info: Info, input: Annotated[CreateApiKeyInput, strawberry.argument(description="The key to make.")]
 ) -> CreateApiKeyResult:
-    """Make a key; members authenticate with tokens, so MEMBER is no role for one."""
     problems = Problems()
     label = problems.text("label", input.label, length_max=100)
     if input.role is Role.MEMBER:
         problems.add("role", "must be ADMIN, CHECKOUT or ANALYST; members use tokens")
     problems.refuse_if_any()
     viewer = info.context.viewer
-    async with transaction() as tx:
+    async with transaction(viewer.merchant_id) as tx:
         row, secret = await api_keys.insert(tx, viewer.merchant_id, label=label, role=input.role, actor=viewer.actor)
     return CreateApiKeySuccess(api_key=ApiKey.of(row), secret=secret)

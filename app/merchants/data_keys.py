@@ -2,13 +2,15 @@
 
 import os
 from collections.abc import Iterable
-from typing import Any, Final
+from datetime import datetime
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
 from app.storage import events, master_keys
 from app.storage.crypto import KEY_BYTES, MerchantKeys, data_key_identity
 from app.storage.database import Tx, transaction
+from app.storage.statements import NoRow, row_of, statement
 
 PURPOSES = ("ENCRYPTION", "LOOKUP", "TOKEN")
 #: A new version encrypts only when it is this old, so that by then every process has read it (tenants are kept for
@@ -18,27 +20,51 @@ SETTLING_SECONDS: Final = 10.0
 #: master keys takes it alone. So no data key is ever wrapped by a master key that was removed meanwhile.
 WRAPPING_LOCK: Final = 7_015_226_004
 
-HOLD_MASTER_KEYS = f"SELECT pg_advisory_xact_lock_shared({WRAPPING_LOCK})"
-INSERT = """
-INSERT INTO data_key (merchant_id, id, purpose, version, master_key, wrapped, created_at, adopted_at)
-VALUES ($1, $2, $3, 1, $4, $5, now(), now())
-"""
-NEWEST = """
-SELECT version, adopted_at FROM data_key
-WHERE merchant_id = $1 AND purpose = 'ENCRYPTION' ORDER BY version DESC LIMIT 1
-"""
-# By the clock, because now() is when the transaction began, and others look at how old the row is.
-INSERT_NEXT = """
-INSERT INTO data_key (merchant_id, id, purpose, version, master_key, wrapped, created_at)
-VALUES ($1, $2, 'ENCRYPTION', $3, $4, $5, clock_timestamp())
-ON CONFLICT (merchant_id, purpose, version) DO NOTHING RETURNING id
-"""
 
-#: What `unwrap` takes, of the row `k`.
-DATA_KEY_COLUMNS: Final = f"""
-k.purpose, k.version, k.master_key, k.wrapped,
-k.created_at <= now() - interval '{SETTLING_SECONDS} seconds' AS settled
-"""
+@row_of(k="data_key")
+class DataKeyRow(TypedDict):
+    """A data key `k` as `unwrap` takes it, and whether it has settled."""
+
+    key_purpose: Annotated[str, "k.purpose"]
+    key_version: Annotated[int, "k.version"]
+    key_master_key: Annotated[str, "k.master_key"]
+    key_wrapped: Annotated[bytes, "k.wrapped"]
+    key_settled: Annotated[bool, f"k.created_at <= now() - interval '{SETTLING_SECONDS} seconds'"]
+
+
+class _NewestRow(TypedDict):
+    version: int
+    adopted_at: datetime | None
+
+
+class _MadeRow(TypedDict):
+    id: UUID
+
+
+HOLD_MASTER_KEYS: Final = statement(NoRow, f"SELECT FROM pg_advisory_xact_lock_shared({WRAPPING_LOCK})")
+INSERT: Final = statement(
+    NoRow,
+    """
+INSERT INTO data_key (merchant_id, id, purpose, version, master_key, wrapped, created_at, adopted_at)
+VALUES (:merchant_id, :id, :purpose, 1, :master_key, :wrapped, now(), now())
+""",
+)
+NEWEST: Final = statement(
+    _NewestRow,
+    """
+SELECT version, adopted_at FROM data_key
+WHERE merchant_id = :merchant_id AND purpose = 'ENCRYPTION' ORDER BY version DESC LIMIT 1
+""",
+)
+# By the clock, because now() is when the transaction began, and others look at how old the row is.
+INSERT_NEXT: Final = statement(
+    _MadeRow,
+    """
+INSERT INTO data_key (merchant_id, id, purpose, version, master_key, wrapped, created_at)
+VALUES (:merchant_id, :id, 'ENCRYPTION', :version, :master_key, :wrapped, clock_timestamp())
+ON CONFLICT (merchant_id, purpose, version) DO NOTHING RETURNING id
+""",
+)
 
 
 async def create_data_keys(tx: Tx, merchant_id: UUID) -> None:
@@ -47,7 +73,9 @@ async def create_data_keys(tx: Tx, merchant_id: UUID) -> None:
     keyring = master_keys.read_again()
     for purpose in PURPOSES:
         master_key, wrapped = keyring.wrap(os.urandom(KEY_BYTES), data_key_identity(merchant_id, purpose, 1))
-        await tx.row(INSERT, merchant_id, ids.new(), purpose, master_key, wrapped)
+        await tx.row(
+            INSERT, merchant_id=merchant_id, id=ids.new(), purpose=purpose, master_key=master_key, wrapped=wrapped
+        )
 
 
 async def next_encryption_key(merchant_id: UUID) -> int:
@@ -55,23 +83,31 @@ async def next_encryption_key(merchant_id: UUID) -> int:
 
     Returns the newest version. Safe to run at once: all callers return the same one.
     """
-    async with transaction() as tx:
+    async with transaction(merchant_id) as tx:
         await tx.row(HOLD_MASTER_KEYS)
-        newest = await tx.row(NEWEST, merchant_id)
+        newest = await tx.row(NEWEST, merchant_id=merchant_id)
         if newest is None:
             raise RuntimeError("a merchant has no data key")
         if newest["adopted_at"] is None:
-            return int(newest["version"])
-        version = int(newest["version"]) + 1
+            return newest["version"]
+        version = newest["version"] + 1
         identity = data_key_identity(merchant_id, "ENCRYPTION", version)
         master_key, wrapped = master_keys.read_again().wrap(os.urandom(KEY_BYTES), identity)
-        if await tx.row(INSERT_NEXT, merchant_id, ids.new(), version, master_key, wrapped) is not None:
+        made = await tx.row(
+            INSERT_NEXT,
+            merchant_id=merchant_id,
+            id=ids.new(),
+            version=version,
+            master_key=master_key,
+            wrapped=wrapped,
+        )
+        if made is not None:
             await events.record(tx, merchant_id, "merchant.data_key_created", merchant_id, "system")
         return version
 
 
-def unwrap(merchant_id: UUID, rows: Iterable[Any], *, current: int | None = None) -> MerchantKeys:
-    """Return the keys of all of a merchant's rows (DATA_KEY_COLUMNS).
+def unwrap(merchant_id: UUID, rows: Iterable[DataKeyRow], *, current: int | None = None) -> MerchantKeys:
+    """Return the keys of all of a merchant's rows.
 
     The version `current` encrypts, or else the newest that has settled. Raises DecryptionError when a master key is
     missing.
@@ -79,10 +115,11 @@ def unwrap(merchant_id: UUID, rows: Iterable[Any], *, current: int | None = None
     keys: dict[str, dict[int, bytes]] = {purpose: {} for purpose in PURPOSES}
     settled: list[int] = []
     for row in rows:
-        identity = data_key_identity(merchant_id, row["purpose"], row["version"])
-        keys[row["purpose"]][row["version"]] = master_keys.unwrap(row["master_key"], row["wrapped"], identity)
-        if row["purpose"] == "ENCRYPTION" and row["settled"]:
-            settled.append(row["version"])
+        purpose, version = row["key_purpose"], row["key_version"]
+        identity = data_key_identity(merchant_id, purpose, version)
+        keys[purpose][version] = master_keys.unwrap(row["key_master_key"], row["key_wrapped"], identity)
+        if purpose == "ENCRYPTION" and row["key_settled"]:
+            settled.append(version)
     return MerchantKeys(
         merchant_id,
         encryption=keys["ENCRYPTION"],

@@ -13,16 +13,17 @@ are kept: no proof is free that no restored row, and no job that was asleep, nee
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from rich.progress import Progress
 
 from app import ids
 from app.config import ConfigurationError
-from app.merchants.data_keys import DATA_KEY_COLUMNS, SETTLING_SECONDS, next_encryption_key, unwrap
+from app.merchants.data_keys import SETTLING_SECONDS, DataKeyRow, next_encryption_key, unwrap
 from app.storage.crypto import DecryptionError, MerchantKeys
-from app.storage.database import Row, database
+from app.storage.database import database
+from app.storage.statements import NoRow, Statement, columns, statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,49 +61,96 @@ DRAINING_SECONDS: Final = 20.0
 _AGAIN_SECONDS: Final = 0.2
 _FIRST: Final = UUID(int=0)
 
-FIND_MERCHANTS: Final = "SELECT merchant_id FROM merchant WHERE $1::uuid IS NULL OR merchant_id = $1 ORDER BY 1"
-FIND_KEYS: Final = f"SELECT {DATA_KEY_COLUMNS} FROM data_key k WHERE k.merchant_id = $1"
-AGE: Final = """
-SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS seconds
-FROM data_key WHERE merchant_id = $1 AND purpose = 'ENCRYPTION' AND version = $2
-"""
-ADOPT: Final = """
-UPDATE data_key SET adopted_at = clock_timestamp()
-WHERE merchant_id = $1 AND purpose = 'ENCRYPTION' AND version = $2 AND adopted_at IS NULL
-"""
+
+class _MerchantRow(TypedDict):
+    merchant_id: UUID
 
 
-def _count(sealed: Sealed) -> str:
-    return f"SELECT count(*) AS rows FROM {sealed.table} WHERE merchant_id = $1"
+class _AgeRow(TypedDict):
+    seconds: float
 
 
-def _page(sealed: Sealed) -> str:
-    """Return the SQL of a page of rows, whatever is in them, with the values that are under an older key."""
-    return f"""
-    SELECT {sealed.row_id} AS id, CASE WHEN {sealed.column} < $3 THEN {sealed.column} END AS old
-    FROM {sealed.table} WHERE merchant_id = $1 AND {sealed.row_id} > $2
-    ORDER BY {sealed.row_id} FETCH FIRST {PAGE} ROWS WITH TIES
+class _CountRow(TypedDict):
+    rows: int
+
+
+class _ValueRow(TypedDict):
+    """A row's id, and its value if that is under an older key."""
+
+    id: UUID
+    old: bytes | None
+
+
+class _ReplacedRow(TypedDict):
+    id: UUID
+
+
+FIND_MERCHANTS: Final = statement(
+    _MerchantRow,
+    "SELECT merchant_id FROM merchant WHERE :merchant_id::uuid IS NULL OR merchant_id = :merchant_id ORDER BY 1",
+)
+FIND_KEYS: Final = statement(
+    DataKeyRow, f"SELECT {columns(DataKeyRow)} FROM data_key k WHERE k.merchant_id = :merchant_id"
+)
+AGE: Final = statement(
+    _AgeRow,
     """
+SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS seconds
+FROM data_key WHERE merchant_id = :merchant_id AND purpose = 'ENCRYPTION' AND version = :version
+""",
+)
+ADOPT: Final = statement(
+    NoRow,
+    """
+UPDATE data_key SET adopted_at = clock_timestamp()
+WHERE merchant_id = :merchant_id AND purpose = 'ENCRYPTION' AND version = :version AND adopted_at IS NULL
+""",
+)
 
 
-def _replace(sealed: Sealed) -> str:
-    """Return the SQL that stores a batch, unless a value has changed since it was read.
+def _count(sealed: Sealed) -> Statement[_CountRow]:
+    return statement(_CountRow, f"SELECT count(*) AS rows FROM {sealed.table} WHERE merchant_id = :merchant_id")
+
+
+def _page(sealed: Sealed) -> Statement[_ValueRow]:
+    """Return the statement of a page of rows, whatever is in them, with the values that are under an older key."""
+    return statement(
+        _ValueRow,
+        f"""
+    SELECT {sealed.row_id} AS id, CASE WHEN {sealed.column} < :below THEN {sealed.column} END AS old
+    FROM {sealed.table} WHERE merchant_id = :merchant_id AND {sealed.row_id} > :after
+    ORDER BY {sealed.row_id} FETCH FIRST {PAGE} ROWS WITH TIES
+    """,
+    )
+
+
+def _replace(sealed: Sealed) -> Statement[_ReplacedRow]:
+    """Return the statement that stores a batch, unless a value has changed since it was read.
 
     It skips rows that are locked and never waits; claims take the rows that it holds for sold out for these
     milliseconds, and look again.
     """
-    return f"""
+    return statement(
+        _ReplacedRow,
+        f"""
     WITH free AS (
         SELECT {sealed.row_id} AS id FROM {sealed.table}
-        WHERE merchant_id = $1 AND {sealed.row_id} = ANY($2::uuid[])
+        WHERE merchant_id = :merchant_id AND {sealed.row_id} = ANY(:ids::uuid[])
         ORDER BY {sealed.row_id} FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE {sealed.table} t SET {sealed.column} = r.new
-    FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS r(id, old, new)
-    WHERE t.merchant_id = $1 AND t.{sealed.row_id} = ANY(ARRAY(SELECT id FROM free))
+    FROM unnest(:ids::uuid[], :old::bytea[], :new::bytea[]) AS r(id, old, new)
+    WHERE t.merchant_id = :merchant_id AND t.{sealed.row_id} = ANY(ARRAY(SELECT id FROM free))
         AND t.{sealed.row_id} = r.id AND t.{sealed.column} = r.old
-    RETURNING t.{sealed.row_id}
-    """
+    RETURNING t.{sealed.row_id} AS id
+    """,
+    )
+
+
+#: Of each column: how many rows there are, a page of them, and what stores a batch.
+COUNT: Final = {sealed: _count(sealed) for sealed in SEALED}
+READ: Final = {sealed: _page(sealed) for sealed in SEALED}
+REPLACE: Final = {sealed: _replace(sealed) for sealed in SEALED}
 
 
 @dataclass(slots=True)
@@ -117,7 +165,7 @@ class Reencryption:
 async def find_merchants(node_id: str | None) -> list[UUID]:
     """Return the merchant of an id, or all. Raises ConfigurationError when there is no such merchant."""
     merchant_id = None if node_id is None else ids.decode("merchant", node_id)
-    merchants = [row["merchant_id"] for row in await database().rows(FIND_MERCHANTS, merchant_id)]
+    merchants = [row["merchant_id"] for row in await database().rows(FIND_MERCHANTS, merchant_id=merchant_id)]
     if node_id is not None and (merchant_id is None or not merchants):
         raise ConfigurationError(f"There is no merchant {node_id[:60]!r}.")
     return merchants
@@ -136,7 +184,7 @@ async def reencrypt(merchants: list[UUID], progress: Progress) -> Reencryption:
     drained = _Pass(SETTLING_SECONDS + DRAINING_SECONDS, done, progress, last=True)
     for each, version in versions.items():
         await drained.over(each, version)
-        await database().row(ADOPT, each, version)
+        await database().row(ADOPT, merchant_id=each, version=version)
     return done
 
 
@@ -156,7 +204,8 @@ class _Pass:
     async def over(self, merchant_id: UUID, version: int) -> None:
         """Re-encrypt a merchant's values under a version of its key."""
         await self._wait(merchant_id, version)
-        keys = unwrap(merchant_id, await database().rows(FIND_KEYS, merchant_id), current=version)
+        rows = await database().rows(FIND_KEYS, merchant_id=merchant_id)
+        keys = unwrap(merchant_id, rows, current=version)
         await self._lengthen_bar(merchant_id)
         for sealed in SEALED:
             while await self._column(sealed, keys) and self._last:  # noqa: ASYNC110  (others' locks end unseen)
@@ -166,14 +215,14 @@ class _Pass:
         """Count the merchant's rows for the bar, unless that takes longer than a statement may."""
         with contextlib.suppress(TimeoutError):
             for sealed in SEALED:
-                counted = await database().row(_count(sealed), merchant_id)
+                counted = await database().row(COUNT[sealed], merchant_id=merchant_id)
                 self._rows += counted["rows"] if counted is not None else 0
         self._progress.update(self._bar, total=self._rows)
 
     async def _wait(self, merchant_id: UUID, version: int) -> None:
         """Wait until a data key is old enough by the database's clock, which decides when it settles, too."""
         while True:
-            age = await database().row(AGE, merchant_id, version)
+            age = await database().row(AGE, merchant_id=merchant_id, version=version)
             missing = self._age_seconds - (age["seconds"] if age is not None else self._age_seconds)
             if missing <= 0:
                 break
@@ -184,27 +233,33 @@ class _Pass:
     async def _column(self, sealed: Sealed, keys: MerchantKeys) -> int:
         """Re-encrypt a column. Returns how many values were locked or have changed meanwhile."""
         after, left = _FIRST, 0
-        while page := await database().rows(_page(sealed), keys.merchant_id, after, keys.below_current()):
-            older = [row for row in page if row["old"] is not None]
+        while page := await database().rows(
+            READ[sealed], merchant_id=keys.merchant_id, after=after, below=keys.below_current()
+        ):
+            older = [(row["id"], row["old"]) for row in page if row["old"] is not None]
             for first in range(0, len(older), BATCH):
                 left += await self._batch(sealed, keys, older[first : first + BATCH])
             after = page[-1]["id"]
             self._progress.update(self._bar, advance=len(page))
         return left
 
-    async def _batch(self, sealed: Sealed, keys: MerchantKeys, rows: list[Row]) -> int:
+    async def _batch(self, sealed: Sealed, keys: MerchantKeys, values: list[tuple[UUID, bytes]]) -> int:
         """Re-encrypt some values in one statement. Returns how many were left alone."""
         row_ids, old, new = [], [], []
-        for row in rows:
+        for row_id, value in values:
             try:
-                text = keys.decrypt(row["id"], sealed.identity, row["old"])
+                text = keys.decrypt(row_id, sealed.identity, value)
             except DecryptionError:
                 if self._last:
-                    self._done.unreadable.add(f"{sealed.table}.{sealed.column} of {row['id']}")
+                    self._done.unreadable.add(f"{sealed.table}.{sealed.column} of {row_id}")
                 continue
-            row_ids.append(row["id"])
-            old.append(row["old"])
-            new.append(keys.encrypt(row["id"], sealed.identity, text))
-        changed = len(await database().rows(_replace(sealed), keys.merchant_id, row_ids, old, new)) if row_ids else 0
+            row_ids.append(row_id)
+            old.append(value)
+            new.append(keys.encrypt(row_id, sealed.identity, text))
+        if not row_ids:
+            return 0
+        changed = len(
+            await database().rows(REPLACE[sealed], merchant_id=keys.merchant_id, ids=row_ids, old=old, new=new)
+        )
         self._done.values += changed
         return len(row_ids) - changed

@@ -1,6 +1,6 @@
 """revokeApiKey: a key stops working, at once on the process that is asked and within seconds on every other."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import strawberry
 
@@ -8,9 +8,11 @@ from app import ids
 from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, mutation, not_found
 from app.merchants.api_keys import revoked_here
+from app.merchants.rows import FIND_API_KEY, ApiKeyRow
 from app.merchants.types import ApiKey
 from app.storage import events
 from app.storage.database import transaction
+from app.storage.statements import columns, statement
 
 
 @strawberry.input(description="A key to revoke.")
@@ -32,26 +34,28 @@ RevokeApiKeyResult = Annotated[
     strawberry.union("RevokeApiKeyResult", description="The revoked key, or why not."),
 ]
 
-REVOKE = """
-UPDATE api_key SET revoked_at = now() WHERE merchant_id = $1 AND id = $2 AND revoked_at IS NULL
-RETURNING id, label, role, created_at, revoked_at
-"""
-FIND = "SELECT id, label, role, created_at, revoked_at FROM api_key WHERE merchant_id = $1 AND id = $2"
+REVOKE: Final = statement(
+    ApiKeyRow,
+    f"""
+UPDATE api_key k SET revoked_at = now()
+WHERE k.merchant_id = :merchant_id AND k.id = :api_key_id AND k.revoked_at IS NULL
+RETURNING {columns(ApiKeyRow)}
+""",
+)
 
 
 @mutation(description="Revoke an API key; revoking it again changes nothing. ADMIN only.")
 async def revoke_api_key(
     info: Info, input: Annotated[RevokeApiKeyInput, strawberry.argument(description="The key to revoke.")]
 ) -> RevokeApiKeyResult:
-    """Revoke a key. The caches of other processes forget it when their entry ends."""
+    # The caches of other processes forget it when their entry ends.
     viewer = info.context.viewer
     api_key_id = node_id("apikey", "API key", input.api_key_id)
-    async with transaction() as tx:
-        row = await tx.row(REVOKE, viewer.merchant_id, api_key_id)
-        if row is not None:
+    async with transaction(viewer.merchant_id) as tx:
+        revoked = await tx.row(REVOKE, merchant_id=viewer.merchant_id, api_key_id=api_key_id)
+        if revoked is not None:
             await events.record(tx, viewer.merchant_id, "api_key.revoked", api_key_id, viewer.actor)
-        else:
-            row = await tx.row(FIND, viewer.merchant_id, api_key_id)
+        row = revoked or await tx.row(FIND_API_KEY, merchant_id=viewer.merchant_id, api_key_id=api_key_id)
     if row is None:
         raise not_found("API key", input.api_key_id)
     revoked_here.add(ids.encode("apikey", api_key_id))

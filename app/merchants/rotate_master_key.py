@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from app.config import ConfigurationError, settings
@@ -14,6 +14,7 @@ from app.merchants.data_keys import WRAPPING_LOCK
 from app.storage import master_keys
 from app.storage.crypto import MasterKeyring, data_key_identity
 from app.storage.database import database, transaction
+from app.storage.statements import NoRow, statement
 
 #: One for the lock of changers, one for that of wrappers, one for statements.
 _CONNECTIONS_MIN: Final = 3
@@ -21,20 +22,55 @@ _CONNECTIONS_MIN: Final = 3
 _CHANGING_LOCK: Final = 7_015_226_003
 _TRY_SECONDS: Final = 0.2
 
-TRY_LOCK: Final = f"SELECT pg_try_advisory_xact_lock({_CHANGING_LOCK}) AS taken"
-WAIT_FOR_WRAPPERS: Final = f"SELECT pg_advisory_xact_lock({WRAPPING_LOCK})"
-COUNT: Final = "SELECT master_key, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
-FIND_MERCHANTS: Final = "SELECT DISTINCT merchant_id FROM data_key WHERE master_key <> $1 ORDER BY 1"
-FIND_OTHERS: Final = """
-SELECT id, purpose, version, master_key, wrapped FROM data_key WHERE merchant_id = $1 AND master_key <> $2
-"""
+
+class _LockRow(TypedDict):
+    taken: bool
+
+
+class _CountRow(TypedDict):
+    master_key: str
+    data_keys: int
+
+
+class _MerchantRow(TypedDict):
+    merchant_id: UUID
+
+
+class _WrappedRow(TypedDict):
+    id: UUID
+    purpose: str
+    version: int
+    master_key: str
+    wrapped: bytes
+
+
+class _RewrappedRow(TypedDict):
+    id: UUID
+
+
+TRY_LOCK: Final = statement(_LockRow, f"SELECT pg_try_advisory_xact_lock({_CHANGING_LOCK}) AS taken")
+WAIT_FOR_WRAPPERS: Final = statement(NoRow, f"SELECT FROM pg_advisory_xact_lock({WRAPPING_LOCK})")
+COUNT: Final = statement(_CountRow, "SELECT master_key, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1")
+FIND_MERCHANTS: Final = statement(
+    _MerchantRow, "SELECT DISTINCT merchant_id FROM data_key WHERE master_key <> :current ORDER BY 1"
+)
+FIND_OTHERS: Final = statement(
+    _WrappedRow,
+    """
+SELECT id, purpose, version, master_key, wrapped FROM data_key
+WHERE merchant_id = :merchant_id AND master_key <> :current
+""",
+)
 # A data key that somebody else has wrapped again meanwhile is left to them.
-REWRAP: Final = """
-UPDATE data_key k SET master_key = $2, wrapped = r.new
-FROM unnest($3::uuid[], $4::bytea[], $5::bytea[]) AS r(id, old, new)
-WHERE k.merchant_id = $1 AND k.id = r.id AND k.wrapped = r.old
+REWRAP: Final = statement(
+    _RewrappedRow,
+    """
+UPDATE data_key k SET master_key = :current, wrapped = r.new
+FROM unnest(:ids::uuid[], :old::bytea[], :new::bytea[]) AS r(id, old, new)
+WHERE k.merchant_id = :merchant_id AND k.id = r.id AND k.wrapped = r.old
 RETURNING k.id
-"""
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +133,7 @@ async def _changing() -> AsyncIterator[None]:
     """Hold the lock of changers for the block: it ends with the transaction, so with the process at the latest."""
     if settings().database_connections_max < _CONNECTIONS_MIN:
         raise ConfigurationError(f"This needs {_CONNECTIONS_MIN} connections: raise FLASH_DATABASE_CONNECTIONS_MAX.")
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         # Waiting in the statement would end at the timeout of statements.
         while not (taken := await tx.row(TRY_LOCK)) or not taken["taken"]:  # noqa: ASYNC110
             await asyncio.sleep(_TRY_SECONDS)
@@ -106,7 +142,7 @@ async def _changing() -> AsyncIterator[None]:
 
 async def _change(path: Path, changed: MasterKeyring, *, unless_wrapped_by: str | None = None) -> None:
     """Replace the file at a moment when nobody is between reading the master keys and storing a data key."""
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         await tx.row(WAIT_FOR_WRAPPERS)
         if unless_wrapped_by is not None:
             wrapped = (await in_use_by_name()).get(unless_wrapped_by, 0)
@@ -119,12 +155,12 @@ async def _change(path: Path, changed: MasterKeyring, *, unless_wrapped_by: str 
 
 
 async def _merchants_outside(keyring: MasterKeyring) -> list[UUID]:
-    return [row["merchant_id"] for row in await database().rows(FIND_MERCHANTS, keyring.current)]
+    return [row["merchant_id"] for row in await database().rows(FIND_MERCHANTS, current=keyring.current)]
 
 
 async def _rewrap(keyring: MasterKeyring, merchant_id: UUID) -> int:
     """Wrap a merchant's data keys again, in one statement. Returns how many."""
-    rows = await database().rows(FIND_OTHERS, merchant_id, keyring.current)
+    rows = await database().rows(FIND_OTHERS, merchant_id=merchant_id, current=keyring.current)
     ids, old, new = [], [], []
     for row in rows:
         identity = data_key_identity(merchant_id, row["purpose"], row["version"])
@@ -132,7 +168,10 @@ async def _rewrap(keyring: MasterKeyring, merchant_id: UUID) -> int:
         ids.append(row["id"])
         old.append(row["wrapped"])
         new.append(wrapped)
-    return len(await database().rows(REWRAP, merchant_id, keyring.current, ids, old, new))
+    rewrapped = await database().rows(
+        REWRAP, merchant_id=merchant_id, current=keyring.current, ids=ids, old=old, new=new
+    )
+    return len(rewrapped)
 
 
 async def _free_name(name: str | None) -> str:

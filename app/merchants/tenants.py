@@ -2,24 +2,37 @@
 
 import time
 from collections import OrderedDict
-from typing import Final
+from typing import Annotated, Final
 from uuid import UUID
 
 from app.api.context import Tenant
-from app.merchants.data_keys import DATA_KEY_COLUMNS, unwrap
+from app.merchants.data_keys import DataKeyRow, unwrap
 from app.storage.bounded import remember
 from app.storage.crypto import UnknownVersionError
 from app.storage.database import database
+from app.storage.statements import columns, row_of, statement
 
 KEPT_SECONDS: Final = 5.0
 #: However many merchants there are, no more keys than theirs are in memory; those read longest ago are forgotten.
 KEPT_MAX: Final = 5_000
 
-FIND = f"""
-SELECT m.name, m.currency, {DATA_KEY_COLUMNS}
-FROM merchant m JOIN data_key k ON k.merchant_id = m.merchant_id
-WHERE m.merchant_id = $1
-"""
+
+@row_of(m="merchant", k="data_key")
+class TenantRow(DataKeyRow):
+    """A merchant `m` with one of its data keys."""
+
+    merchant_name: Annotated[str, "m.name"]
+    merchant_currency: Annotated[str, "m.currency"]
+
+
+FIND: Final = statement(
+    TenantRow,
+    f"""
+SELECT {columns(TenantRow)}
+FROM merchant m JOIN data_key k ON k.merchant_id = :merchant_id
+WHERE m.merchant_id = :merchant_id
+""",
+)
 
 _kept: OrderedDict[UUID, tuple[float, Tenant]] = OrderedDict()
 
@@ -55,9 +68,10 @@ async def decrypted(owner: Tenant, row_id: UUID, column: str, ciphertext: bytes)
 async def _read(merchant_id: UUID) -> Tenant | None:
     # The age of what is read counts from before it was asked for.
     until = time.monotonic() + KEPT_SECONDS
-    rows = await database().rows(FIND, merchant_id)
+    rows = await database().rows(FIND, merchant_id=merchant_id)
     if not rows:
         return None
-    found = Tenant(merchant_id, rows[0]["name"], rows[0]["currency"], unwrap(merchant_id, rows))
+    keys = unwrap(merchant_id, rows)
+    found = Tenant(merchant_id, rows[0]["merchant_name"], rows[0]["merchant_currency"], keys)
     remember(_kept, merchant_id, (until, found), most=KEPT_MAX)
     return found

@@ -1,4 +1,4 @@
-"""Merchants and API keys as the API shows them."""
+"""Merchants, API keys and events as the API shows them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,15 +11,10 @@ from app import ids
 from app.api.context import Role, Tenant, Viewer
 from app.api.operations import Info, Node, field
 from app.api.scalars import BigInt
-from app.storage.database import Row, database
+from app.merchants.rows import ApiKeyRow, EventRow, SettingsRow, settings_row
+from app.merchants.tenants import decrypted
+from app.storage.wallet_versions import ChangeRow
 
-#: What a statement selects to make MerchantSettings; `s` is the merchant.
-SETTINGS_COLUMNS: Final = """
-    s.merchant_id, s.points_per_unit, s.point_value, s.points_lifetime_days, s.points_warning_days, s.time_zone,
-    s.margin_rate, s.advised_percent_max, s.advised_amount_max
-"""
-#: Settings are read when they are asked for: what a process remembers of a tenant is some seconds old.
-READ_SETTINGS: Final = f"SELECT {SETTINGS_COLUMNS} FROM merchant s WHERE s.merchant_id = ANY($1::uuid[])"
 SEES_SETTINGS: Final = {Role.ADMIN, Role.ANALYST}
 
 
@@ -41,24 +36,26 @@ class MerchantSettings:
     )
 
     @classmethod
-    def of(cls, row: Row) -> "MerchantSettings":
-        """Return the settings of a row of SETTINGS_COLUMNS."""
-        margin_rate, percent_max = row["margin_rate"], row["advised_percent_max"]
+    def of(cls, row: SettingsRow) -> "MerchantSettings":
+        """Return the settings of a row."""
+        margin_rate, percent_max = row["settings_margin_rate"], row["settings_advised_percent_max"]
+        amount_max = row["settings_advised_amount_max"]
         return cls(
-            points_per_unit=float(row["points_per_unit"]),
-            point_value=float(row["point_value"]),
-            points_lifetime_days=row["points_lifetime_days"],
-            points_warning_days=row["points_warning_days"],
-            time_zone=row["time_zone"],
+            points_per_unit=float(row["settings_points_per_unit"]),
+            point_value=float(row["settings_point_value"]),
+            points_lifetime_days=row["settings_points_lifetime_days"],
+            points_warning_days=row["settings_points_warning_days"],
+            time_zone=row["settings_time_zone"],
             margin_rate=None if margin_rate is None else float(margin_rate),
             advised_percent_max=None if percent_max is None else float(percent_max),
-            advised_amount_max=row["advised_amount_max"],
+            advised_amount_max=None if amount_max is None else BigInt(amount_max),
         )
 
 
-async def settings_of(_viewer: Viewer, merchant_ids: list[UUID]) -> Mapping[UUID, Row]:
-    """Return the settings of merchants by their ids."""
-    return {row["merchant_id"]: row for row in await database().rows(READ_SETTINGS, merchant_ids)}
+async def _settings(viewer: Viewer, _merchant_ids: list[UUID]) -> Mapping[UUID, SettingsRow]:
+    """Return the settings of the viewer's merchant, which is the only one that it can ask for."""
+    row = await settings_row(viewer.merchant_id)
+    return {} if row is None else {viewer.merchant_id: row}
 
 
 @strawberry.type(description="A merchant: the tenant whose members, pools and codes these are.")
@@ -76,11 +73,10 @@ class Merchant(Node):
 
     @field(description="What it has configured; for ADMIN and ANALYST, null to others.")
     async def settings(self, info: Info) -> MerchantSettings | None:
-        """Read them as they are now."""
         viewer = info.context.viewer
         if viewer.role not in SEES_SETTINGS:
             return None
-        return MerchantSettings.of(await info.context.load(settings_of, viewer.merchant_id))
+        return MerchantSettings.of(await info.context.load(_settings, viewer.merchant_id))
 
 
 @strawberry.type(description="A key with which a program calls this API. Its secret is shown once, when it is made.")
@@ -93,12 +89,49 @@ class ApiKey(Node):
     revoked_at: datetime | None = strawberry.field(description="When it stopped working; null while it works.")
 
     @classmethod
-    def of(cls, row: Row) -> "ApiKey":
-        """Return the key of a row of `api_key`."""
+    def of(cls, row: ApiKeyRow) -> "ApiKey":
+        """Return the key of a row."""
         return cls(
-            id=strawberry.ID(ids.encode("apikey", row["id"])),
-            label=row["label"],
-            role=Role(row["role"]),
-            created_at=row["created_at"],
-            revoked_at=row["revoked_at"],
+            id=strawberry.ID(ids.encode("apikey", row["api_key_id"])),
+            label=row["api_key_label"],
+            role=Role(row["api_key_role"]),
+            created_at=row["api_key_created_at"],
+            revoked_at=row["api_key_revoked_at"],
         )
+
+
+@strawberry.type(description="Something that happened: ids only, never personal data.")
+class Event(Node):
+    """One row of the record, shown as it is: its type may be one that only newer processes know."""
+
+    type: str = strawberry.field(description="What happened: a noun and a verb in the past tense.")
+    subject_id: strawberry.ID = strawberry.field(description="The node it happened to.")
+    actor: str = strawberry.field(description="The id of the API key or member that did it, or `system`.")
+    occurred_at: datetime = strawberry.field(description="When.")
+    sealed_reason: strawberry.Private[bytes | None]
+    event_id: strawberry.Private[UUID]
+
+    @classmethod
+    def of(cls, row: EventRow) -> "Event":
+        """Return the event of a row."""
+        return cls.of_change(row, row["event_reason"])
+
+    @classmethod
+    def of_change(cls, row: ChangeRow, sealed_reason: bytes | None = None) -> "Event":
+        """Return the event of a wallet's change, which tells no reason."""
+        return cls(
+            id=strawberry.ID(ids.encode("event", row["event_id"])),
+            type=row["event_type"],
+            subject_id=strawberry.ID(f"{row['event_subject_kind']}_{row['event_subject_id'].hex}"),
+            actor=row["event_actor"],
+            occurred_at=row["event_occurred_at"],
+            sealed_reason=sealed_reason,
+            event_id=row["event_id"],
+        )
+
+    @field(description="The reason that a person gave, where one was asked for; ADMIN only, null to others.")
+    async def reason(self, info: Info) -> str | None:
+        caller = info.context.viewer
+        if self.sealed_reason is None or caller.role is not Role.ADMIN:
+            return None
+        return await decrypted(caller.tenant, self.event_id, "reason", self.sealed_reason)

@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, TypedDict
 from uuid import UUID
 
 import asyncpg
@@ -26,6 +26,7 @@ from app.config import ConfigurationError
 from app.operate.preflight import missing_migrations, reach
 from app.reports.columns import columns_of
 from app.reports.tables import REPORTS, money_of
+from app.storage.statements import statement
 
 Format = Literal["csv", "parquet"]
 
@@ -46,17 +47,28 @@ _SCALARS: Final = {str: "String", int: "Int", float: "Float", bool: "Boolean", d
 
 # A server may end long statements by itself, which is meant for those that somebody waits for.
 BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0"
+
+
+class _MerchantRow(TypedDict):
+    currency: str
+    is_replica: bool
+    as_of: datetime
+
+
 # The first statement that needs a snapshot, so it is as of now. A replica is as of what it has replayed; one that has
 # replayed nothing since it was started is as of what happened last.
-MERCHANT: Final = """
+MERCHANT: Final = statement(
+    _MerchantRow,
+    """
 SELECT currency, pg_is_in_recovery() AS is_replica,
     CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), latest.occurred_at) ELSE now() END
         AS as_of
 FROM merchant CROSS JOIN LATERAL (
-    SELECT occurred_at FROM event WHERE merchant_id = $1 ORDER BY id DESC LIMIT 1
+    SELECT occurred_at FROM event WHERE merchant_id = :merchant_id ORDER BY id DESC LIMIT 1
 ) latest
-WHERE merchant_id = $1
-"""
+WHERE merchant_id = :merchant_id
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +177,11 @@ async def _copied(url: str, setting: str, merchant_id: UUID, tables: Sequence[st
             if missing:
                 raise ConfigurationError(f"The database lacks migrations ({', '.join(missing)}); run `flash migrate`.")
             await connection.execute(BEGIN)
-            merchant = await connection.fetchrow(MERCHANT, merchant_id)
+            merchant = await connection.fetchrow(MERCHANT.text, merchant_id)
         if merchant is None:
             raise ConfigurationError(f"There is no merchant {ids.encode('merchant', merchant_id)}.")
-        arguments = (merchant_id, *money_of(merchant["currency"]))
-        files = [await _copy(connection, name, arguments, into) for name in dict.fromkeys(tables)]
+        values = {"merchant_id": merchant_id, **money_of(merchant["currency"])}
+        files = [await _copy(connection, name, values, into) for name in dict.fromkeys(tables)]
     except _FAILURES as error:
         raise ConfigurationError(
             f"The database failed half-way ({type(error).__name__}); nothing was exported. Run this again."
@@ -188,11 +200,12 @@ async def _copied(url: str, setting: str, merchant_id: UUID, tables: Sequence[st
     )
 
 
-async def _copy(connection: asyncpg.Connection, name: str, arguments: tuple[object, ...], into: Path) -> File:
+async def _copy(connection: asyncpg.Connection, name: str, values: Mapping[str, object], into: Path) -> File:
     """Write one report as it comes. Raises TimeoutError when nothing comes for too long."""
     report = REPORTS[name]
     path = into / f"{name}.csv"
     digest = hashlib.sha256()
+    text, arguments = report.export.text, report.export.arguments(values)
     loop = asyncio.get_running_loop()
     with _written(path) as file:
         async with asyncio.timeout(SILENCE_SECONDS_MAX) as patience:
@@ -205,7 +218,7 @@ async def _copy(connection: asyncpg.Connection, name: str, arguments: tuple[obje
                 except OSError as error:
                     raise _DiskError(error.strerror) from None
 
-            told = await connection.copy_from_query(report.export, *arguments, output=take, format="csv", header=True)
+            told = await connection.copy_from_query(text, *arguments, output=take, format="csv", header=True)
     columns = [
         Column(to_camel_case(column), _scalar(kind)) for column, (_, kind) in columns_of(report.row_type).items()
     ]

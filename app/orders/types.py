@@ -5,11 +5,13 @@ from datetime import datetime
 import strawberry
 
 from app import ids
+from app.api.context import Viewer
 from app.api.inputs import Money
+from app.api.node import refetches
 from app.api.operations import Node
 from app.api.scalars import BigInt
 from app.members.types import Member, MemberSource
-from app.orders.rows import WholePurchaseRow
+from app.orders.rows import WholePurchaseRow, find_purchase
 from app.storage.wallet_versions import ChangeRow
 
 
@@ -38,3 +40,9 @@ class Purchase(Node):
             recorded_at=row["purchase_recorded_at"],
             reversed_at=row["purchase_reversed_at"],
         )
+
+
+@refetches("purchase")
+async def _purchase(viewer: Viewer, node_id: str) -> Purchase | None:
+    row = await find_purchase(viewer, node_id)
+    return None if row is None else Purchase.of(row)

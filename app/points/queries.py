@@ -3,13 +3,15 @@
 from app import ids
 from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Role, Viewer
+from app.api.node import refetches
 from app.api.operations import Info, query
 from app.coupons.types import Code
-from app.points.rows import FIND_EXCHANGE, LIST_ENTRIES, LIST_REWARDS, code_of
+from app.points.rows import FIND_EXCHANGE, LIST_ENTRIES, LIST_REWARDS, code_of, find_entry, find_reward
 from app.points.types import PointsEntry, Reward, RewardRedemption
 from app.storage.database import database
 
 
+@refetches("rewardredemption")
 async def find_exchange(viewer: Viewer, node_id: str) -> RewardRedemption | None:
     """Return the redemption of a reward behind an id; a member sees its own only."""
     exchange_id = ids.decode("rewardredemption", node_id)
@@ -49,3 +51,15 @@ async def rewards(info: Info, first: First = None, after: After = None) -> Conne
         active_only=viewer.role is Role.MEMBER,
     )
     return connect(rows, asked, Reward.of, key="reward_id")
+
+
+@refetches("entry")
+async def _entry(viewer: Viewer, node_id: str) -> PointsEntry | None:
+    row = await find_entry(viewer, node_id)
+    return None if row is None else PointsEntry.of(row)
+
+
+@refetches("reward")
+async def _reward(viewer: Viewer, node_id: str) -> Reward | None:
+    row = await find_reward(viewer, node_id)
+    return None if row is None else Reward.of(row)

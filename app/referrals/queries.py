@@ -7,7 +7,8 @@ from uuid import UUID
 import strawberry
 
 from app.api.connections import After, Connection, First, connect, page
-from app.api.context import Role
+from app.api.context import Role, Viewer
+from app.api.node import refetches
 from app.api.operations import Info, query
 from app.referrals.rows import (
     LIST_DECLINED,
@@ -16,10 +17,21 @@ from app.referrals.rows import (
     LIST_REFERRALS,
     LIST_REFERRALS_OF_REFERRER,
     READ_QUOTA,
+    find_invite,
+    find_referral,
     program_row,
     referrals_by_referee,
 )
-from app.referrals.types import HeldReferral, Invite, InviteQuota, InviteStatus, Referral, ReferralProgram, released
+from app.referrals.types import (
+    HeldReferral,
+    Invite,
+    InviteQuota,
+    InviteStatus,
+    Referral,
+    ReferralProgram,
+    released,
+    shown,
+)
 from app.storage.database import database
 
 
@@ -101,3 +113,15 @@ async def held_referrals(
         limit=asked.limit,
     )
     return connect(rows, asked, HeldReferral.of, key="referral_id")
+
+
+@refetches("invite")
+async def _invite(viewer: Viewer, node_id: str) -> Invite | None:
+    row = await find_invite(viewer, node_id)
+    return None if row is None else Invite.of(row)
+
+
+@refetches("referral")
+async def _referral(viewer: Viewer, node_id: str) -> Referral | HeldReferral | None:
+    row = await find_referral(viewer, node_id)
+    return None if row is None else shown(row)

@@ -8,8 +8,8 @@ from strawberry.utils.str_converters import to_camel_case
 
 from app.ids import Kind
 
-#: What every report's statement takes: the merchant $1, its currency $2, and how many minor units a unit of it has.
-MONEY: Final = "CROSS JOIN (SELECT $2::text AS currency, $3::float8 AS minor_units) money"
+#: Continues a FROM: the merchant's currency, and how many minor units a unit of it has.
+MONEY: Final = "CROSS JOIN (SELECT :currency::text AS currency, :minor_units::float8 AS minor_units) money"
 
 
 def column(sql: str, description: str) -> Any:

@@ -21,8 +21,8 @@ from app.reports.rows import (
     ReportRedemption,
     ReportReferral,
 )
-from app.reports.tables import REPORTS, Report, money_of
-from app.storage.database import Row, replica
+from app.reports.tables import REPORTS, PageRow, Report, money_of
+from app.storage.database import replica
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class _Unhurried:
     An iterable, not an iterator: a document may ask for the edges under several names.
     """
 
-    def __init__(self, rows: list[Row], row_type: type) -> None:
+    def __init__(self, rows: list[PageRow], row_type: type) -> None:
         self._rows = rows
         self._row_type = row_type
 
@@ -71,9 +71,8 @@ class _Unhurried:
         for number, row in enumerate(self._rows, start=1):
             if number % _EDGES_PER_TURN == 0:
                 await asyncio.sleep(0)
-            values = dict(row)
-            place = cursor(values.pop("key"))
-            yield ReportEdge(cursor=place, node=self._row_type(**values))
+            columns = {name: value for name, value in row.items() if name != "key"}
+            yield ReportEdge(cursor=cursor(row["key"]), node=self._row_type(**columns))
 
 
 async def _read(
@@ -85,7 +84,14 @@ async def _read(
     asked = page(first, after, unless_told=rows_max, most=rows_max)
     below = asked.id if until is None else min(asked.id, _lowest_id(until))
     from_id = _FIRST_ID if since is None else _lowest_id(since)
-    rows = await replica().rows(report.page, tenant.id, *money_of(tenant.currency), below, from_id, asked.limit)
+    rows = await replica().rows(
+        report.page,
+        merchant_id=tenant.id,
+        before=below,
+        from_id=from_id,
+        limit=asked.limit,
+        **money_of(tenant.currency),
+    )
     kept = rows[: asked.size]
     edges = cast("list[ReportEdge[Any] | None]", _Unhurried(kept, report.row_type))
     ends = [cursor(row["key"]) for row in (*kept[:1], *kept[-1:])]
@@ -102,7 +108,6 @@ def _lowest_id(instant: datetime) -> UUID:
 async def report_pools(
     info: Info, first: First = None, after: After = None, since: Since = None, until: Until = None
 ) -> ReportConnection[ReportPool] | None:
-    """Read a page of rows."""
     return await _read(info, REPORTS["pools"], first, after, since, until)
 
 
@@ -110,7 +115,6 @@ async def report_pools(
 async def report_codes(
     info: Info, first: First = None, after: After = None, since: Since = None, until: Until = None
 ) -> ReportConnection[ReportCode] | None:
-    """Read a page of rows."""
     return await _read(info, REPORTS["codes"], first, after, since, until)
 
 
@@ -118,7 +122,6 @@ async def report_codes(
 async def report_members(
     info: Info, first: First = None, after: After = None, since: Since = None, until: Until = None
 ) -> ReportConnection[ReportMember] | None:
-    """Read a page of rows."""
     return await _read(info, REPORTS["members"], first, after, since, until)
 
 
@@ -126,7 +129,6 @@ async def report_members(
 async def report_purchases(
     info: Info, first: First = None, after: After = None, since: Since = None, until: Until = None
 ) -> ReportConnection[ReportPurchase] | None:
-    """Read a page of rows."""
     return await _read(info, REPORTS["purchases"], first, after, since, until)
 
 
@@ -134,7 +136,6 @@ async def report_purchases(
 async def report_points_entries(
     info: Info, first: First = None, after: After = None, since: Since = None, until: Until = None
 ) -> ReportConnection[ReportPointsEntry] | None:
-    """Read a page of rows."""
     return await _read(info, REPORTS["pointsEntries"], first, after, since, until)
 
 
@@ -142,7 +143,6 @@ async def report_points_entries(
 async def report_redemptions(
     info: Info, first: First = None, after: After = None, since: Since = None, until: Until = None
 ) -> ReportConnection[ReportRedemption] | None:
-    """Read a page of rows."""
     return await _read(info, REPORTS["redemptions"], first, after, since, until)
 
 
@@ -150,7 +150,6 @@ async def report_redemptions(
 async def report_invites(
     info: Info, first: First = None, after: After = None, since: Since = None, until: Until = None
 ) -> ReportConnection[ReportInvite] | None:
-    """Read a page of rows."""
     return await _read(info, REPORTS["invites"], first, after, since, until)
 
 
@@ -158,5 +157,4 @@ async def report_invites(
 async def report_referrals(
     info: Info, first: First = None, after: After = None, since: Since = None, until: Until = None
 ) -> ReportConnection[ReportReferral] | None:
-    """Read a page of rows."""
     return await _read(info, REPORTS["referrals"], first, after, since, until)

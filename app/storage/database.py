@@ -130,11 +130,11 @@ class Statements:
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
             await connection.copy_to_table(table, source=source, columns=columns, format="binary", timeout=seconds_max)
 
-    async def copy_out(self, sql: str, *args: object) -> bytes:
+    async def copy_out(self, statement: Statement[Any], /, **values: object) -> bytes:
         """Return the rows of one statement in PostgreSQL's binary form."""
-        target = io.BytesIO()
+        target, arguments = io.BytesIO(), statement.arguments(values)
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
-            await connection.copy_from_query(sql, *args, output=target, format="binary")
+            await connection.copy_from_query(statement.text, *arguments, output=target, format="binary")
         return target.getvalue()
 
 

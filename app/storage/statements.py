@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypedDict, TypeVar, cast, get_type_hints
 
 Row = TypeVar("Row")
+Row_co = TypeVar("Row_co", covariant=True)
 AnyRow = TypeVar("AnyRow", bound=Mapping[str, Any])
 
 #: A parameter, behind what may hold a colon that is none: a quoted text, a comment, a cast.
@@ -16,14 +17,15 @@ ROW_TABLES: Final[dict[type, Mapping[str, str]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Statement(Generic[Row]):
+class Statement(Generic[Row_co]):
     """A statement as PostgreSQL takes it, and the names of its parameters in their order.
 
-    `Row` is what its rows are: a TypedDict. Rows are asyncpg's records, cast and not copied.
+    `row` is what its rows are: a TypedDict. Rows are asyncpg's records, cast and not copied.
     """
 
     text: str
     names: tuple[str, ...]
+    row: type[Row_co]
 
     def arguments(self, values: Mapping[str, object]) -> list[object]:
         """Return the values in the order of their places. Raises TypeError when one is missing or too many."""
@@ -41,14 +43,13 @@ class NoRow(TypedDict):
 
 def statement(row: type[Row], text: str) -> Statement[Row]:
     """Compile a statement whose parameters are named `:like_this`; `row` is what it returns."""
-    del row  # mypy's only: it tells the type of what is read
     places: dict[str, int] = {}
 
     def place(found: re.Match[str]) -> str:
         name = found[1]
         return found[0] if name is None else f"${places.setdefault(name, len(places) + 1)}"
 
-    return Statement(_PARAMETER.sub(place, text), tuple(places))
+    return Statement(_PARAMETER.sub(place, text), tuple(places), row)
 
 
 def row_of(**tables: str) -> Callable[[type[AnyRow]], type[AnyRow]]:

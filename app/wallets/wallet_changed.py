@@ -8,8 +8,8 @@ import strawberry
 
 from app.api.operations import Info, subscription
 from app.coupons.types import Code
+from app.merchants.types import Event
 from app.points.types import PointsEntry
-from app.root import Event
 from app.wallets.types import Wallet
 from app.wallets.wallet_feed import WalletChangeRow, wallet_feed
 

@@ -6,7 +6,7 @@ Files never change, so they are kept for ever by whoever got them.
 import asyncio
 import gzip
 from collections import OrderedDict
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from starlette.requests import Request
@@ -16,6 +16,7 @@ from app import ids
 from app.graph.signing import is_signed
 from app.merchants.tenants import tenant
 from app.storage.database import database, is_away
+from app.storage.statements import statement
 
 _KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 _MEDIA_TYPES: Final = {"svg": "image/svg+xml", "json": "application/json"}
@@ -25,7 +26,15 @@ _HEADERS: Final = {
     "vary": "accept-encoding, origin",
 }
 
-READ: Final = "SELECT body FROM graph_file WHERE merchant_id = $1 AND snapshot_id = $2 AND format = $3"
+
+class _FileRow(TypedDict):
+    body: bytes
+
+
+READ: Final = statement(
+    _FileRow,
+    "SELECT body FROM graph_file WHERE merchant_id = :merchant_id AND snapshot_id = :snapshot_id AND format = :form",
+)
 
 #: Files that were read lately, by what they are: the snapshot's id is never used again.
 _kept: "OrderedDict[tuple[UUID, UUID, str], bytes]" = OrderedDict()
@@ -88,10 +97,10 @@ async def _body(merchant_id: UUID, snapshot_id: UUID, form: str) -> bytes | None
     if kept is not None:
         _kept.move_to_end(key)
         return kept
-    row = await database().row(READ, merchant_id, snapshot_id, form)
+    row = await database().row(READ, merchant_id=merchant_id, snapshot_id=snapshot_id, form=form)
     if row is None:
         return None
-    body = bytes(row["body"])
+    body = row["body"]
     _kept[key] = body
     while sum(map(len, _kept.values())) > _KEPT_BYTES_MAX:
         _kept.popitem(last=False)

@@ -6,9 +6,11 @@ import strawberry
 
 from app import ids
 from app.api.connections import After, Connection, First, connect, page
+from app.api.context import Viewer
+from app.api.node import refetches
 from app.api.operations import Info, query
 from app.storage.database import database
-from app.webhooks.rows import LIST_DELIVERIES, LIST_WEBHOOKS
+from app.webhooks.rows import LIST_DELIVERIES, LIST_WEBHOOKS, find_delivery, find_webhook
 from app.webhooks.types import Webhook, WebhookDelivery, WebhookDeliveryState
 
 
@@ -52,3 +54,15 @@ async def webhook_deliveries(
         states=sorted({state.value for state in (WebhookDeliveryState if states is None else states)}),
     )
     return connect(rows, asked, WebhookDelivery.of, key="delivery_id")
+
+
+@refetches("webhook")
+async def _webhook(viewer: Viewer, node_id: str) -> Webhook | None:
+    row = await find_webhook(viewer, node_id)
+    return None if row is None else Webhook.of(row)
+
+
+@refetches("webhookdelivery")
+async def _webhook_delivery(viewer: Viewer, node_id: str) -> WebhookDelivery | None:
+    row = await find_delivery(viewer, node_id)
+    return None if row is None else WebhookDelivery.of(row)

@@ -108,11 +108,11 @@ async def test_a_worker_that_lost_its_run_stores_nothing_and_the_next_answers_by
     assert (await read(shop, run))["suggestions"] == answered["suggestions"]
 
 
-def _nothing() -> dict[str, Any]:
-    return {
-        "source": "RULES", "model": None, "prompt_version": None, "fallback_reason": "late", "facts": {},
-        "suggestions": [], "rejected": [], "raw_answer": None,
-    }  # fmt: skip
+def _nothing() -> runs.Answer:
+    return runs.Answer(
+        source="RULES", model=None, prompt_version=None, fallback_reason="late", facts={}, suggestions=[], rejected=[],
+        raw_answer=None,
+    )  # fmt: skip
 
 
 async def test_a_run_that_kills_every_worker_fails_after_three(shop: Shop) -> None:

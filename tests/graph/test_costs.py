@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 from app.graph import jobs, pages
-from app.graph.queries import LATEST
+from app.graph.rows import LATEST
 from app.storage.database import database
+from app.storage.statements import Statement
 from app.web.graph_files import READ
 from bench.networks import grown, store
 from tests.api.test_round_trips import Counter
@@ -28,8 +29,9 @@ FROM generate_series(1, 2000) day
 """
 
 
-async def _buffers(sql: str, *args: object) -> int:
-    (row,) = await database().rows(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
+async def _buffers(statement: Statement[Any], **values: object) -> int:
+    explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}"
+    (row,) = await database().rows(explained, *statement.arguments(values))
     plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
 
@@ -62,9 +64,9 @@ async def test_fifty_hubs_of_a_large_network_cost_what_fifty_of_a_small_one_cost
         (row,) = await database().rows("SELECT id FROM graph_snapshot WHERE merchant_id = $1", each.merchant_id)
         touched.append(
             [
-                await _buffers(LATEST, each.merchant_id),
-                await _buffers(pages.HUBS, each.merchant_id, [row["id"]]),
-                await _buffers(READ, each.merchant_id, row["id"], "svg"),
+                await _buffers(LATEST, merchant_id=each.merchant_id),
+                await _buffers(pages.HUBS, merchant_id=each.merchant_id, snapshot_ids=[row["id"]]),
+                await _buffers(READ, merchant_id=each.merchant_id, snapshot_id=row["id"], form="svg"),
             ]
         )
 

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from app.graph import draw
+from app.graph.binary_copy import instant, packed
 from app.graph.draw import frame, parts_of
 from app.graph.drawing import DrawingError, drawn
-from app.graph.rows import instant, packed
 from bench.networks import grown
 
 HEADER = {

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.graph.binary_copy import instant, packed, unpacked
 from app.graph.draw import draw, frame, parts_of
 from app.graph.layout import FRAME, Layout, Previous, equal_angle, lay_out
 from app.graph.network import Edge, Network, hub_degree, labels, measure
 from app.graph.packing import Disc, pack
 from app.graph.picture import Sheet, columns, svg
-from app.graph.rows import instant, packed, unpacked
 from bench.networks import grown
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)

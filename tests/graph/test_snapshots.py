@@ -3,7 +3,8 @@
 import asyncio
 import gzip
 import json
-from typing import Any
+from typing import Any, TypedDict
+from uuid import UUID
 
 import pytest
 
@@ -12,6 +13,7 @@ from app.graph import jobs
 from app.graph.advocates import ADVOCATES
 from app.graph.take_snapshots import EDGES
 from app.storage.database import database
+from app.storage.statements import statement
 from bench.networks import grown, store
 from tests.factories import Shop
 from tests.graph.documents import JOB, LATEST, TAKE, age, take_all, taken
@@ -27,6 +29,11 @@ query ($first: Int, $after: String) {
   }
 }
 """
+
+
+class _AdvocateRow(TypedDict):
+    member_id: UUID
+    recruited: int
 
 
 async def _star(shop: Shop, leaves: int) -> tuple[Any, list[Any]]:
@@ -157,10 +164,13 @@ async def test_the_advocates_are_read_by_one_statement(shop: Shop) -> None:
     hub, _ = await _star(shop, 3)
     await taken(shop)
 
-    found = await database().rows(ADVOCATES, shop.merchant_id, 3)
+    async def advocates(referrals_min: int) -> list[tuple[UUID, int]]:
+        reading = statement(_AdvocateRow, ADVOCATES)
+        rows = await database().rows(reading, merchant_id=shop.merchant_id, referrals_min=referrals_min)
+        return [(row["member_id"], row["recruited"]) for row in rows]
 
-    assert [(row["member_id"], row["recruited"]) for row in found] == [(ids.decode("member", hub["id"]), 3)]
-    assert await database().rows(ADVOCATES, shop.merchant_id, 4) == []
+    assert await advocates(3) == [(ids.decode("member", hub["id"]), 3)]
+    assert await advocates(4) == []
 
 
 async def test_a_job_that_waits_is_joined_and_tells_how_far_it_is(shop: Shop) -> None:
@@ -208,7 +218,7 @@ async def test_a_job_of_a_worker_that_died_is_taken_over_and_the_dead_one_stores
     await jobs.release(held)
     await take_all()
 
-    assert await jobs.advance(None, held, "DONE") is False
+    assert await jobs.advance(database(), held, "DONE") is False
     assert [
         tuple(row) for row in await _rows("SELECT status, attempts FROM graph_job WHERE merchant_id = $1", shop)
     ] == [("DONE", 2)]
@@ -326,5 +336,5 @@ async def test_the_stored_file_is_what_is_sent(shop: Shop) -> None:
 
 
 async def test_only_converted_referrals_are_read_wherever_they_are_read() -> None:
-    assert "released_at IS NOT NULL AND r.reversed_at IS NULL" in EDGES
-    assert EDGES.count("referral r") == 1
+    assert "released_at IS NOT NULL AND r.reversed_at IS NULL" in EDGES.text
+    assert EDGES.text.count("referral r") == 1

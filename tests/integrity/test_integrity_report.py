@@ -265,7 +265,7 @@ async def test_the_audit_names_what_is_broken_and_puts_it_on_record(tmp_path: Pa
         connection = await asyncpg.connect(dsn(url))
         try:
             whole, wrong = ids.new(), ids.new()
-            await connection.executemany(INSERT_MERCHANT, [(whole, "Whole", "USD"), (wrong, "Wrong", "USD")])
+            await connection.executemany(INSERT_MERCHANT.text, [(whole, "Whole", "USD"), (wrong, "Wrong", "USD")])
             await connection.execute(ENROL, wrong, [ids.new()])
             await connection.execute("UPDATE wallet SET points = 5, version = 1")
             said = await asyncio.to_thread(flash, "audit", "--data", tmp_path, DATABASE_URL=url)

@@ -11,12 +11,11 @@ from uuid import UUID
 import asyncpg
 
 from app import ids
-from app.merchants.data_keys import DATA_KEY_COLUMNS
 from app.merchants.reencrypt import SEALED
 from app.storage.crypto import KEY_BYTES, MasterKeyring, MerchantKeys, data_key_identity
 from tests.operate.processes import flash
 
-FIND_KEYS = f"SELECT {DATA_KEY_COLUMNS} FROM data_key k WHERE merchant_id = $1"
+FIND_KEYS = "SELECT purpose, version, master_key, wrapped FROM data_key WHERE merchant_id = $1"
 INSERT_KEY = """
 INSERT INTO data_key (merchant_id, id, purpose, version, master_key, wrapped, created_at)
 VALUES ($1, $2, 'ENCRYPTION', $3, $4, $5, now() - $6 * interval '1 second')

@@ -12,7 +12,7 @@ from graphql import GraphQLField, GraphQLList, GraphQLObjectType, get_named_type
 from app.api.access import ACCESS
 from app.api.context import Role
 from app.api.scalars import parse_date_time, serialize_date_time
-from app.reports.tables import REPORTS
+from app.reports.tables import REPORTS, money_of
 from app.storage.database import database
 from tests.factories import Shop
 from tests.reports.documents import (
@@ -195,13 +195,15 @@ async def test_sql_over_graphql_sums_what_the_tables_sum(shop: Shop) -> None:
 
 async def test_a_deep_page_touches_what_the_first_one_does(shop: Shop) -> None:
     await shop.pool(codes=5000)
-    statement = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {REPORTS['codes'].page}"
+    page = REPORTS["codes"].page
+    explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {page.text}"
     ends = await database().rows(
         "SELECT id FROM code WHERE merchant_id = $1 ORDER BY id DESC OFFSET 4800 LIMIT 1", shop.merchant_id
     )
 
     async def buffers(below: UUID) -> int:
-        row = await database().row(statement, shop.merchant_id, "USD", 100.0, below, UUID(int=0), 101)
+        values = {"merchant_id": shop.merchant_id, "before": below, "from_id": UUID(int=0), "limit": 101}
+        row = await database().row(explained, *page.arguments({**values, **money_of("USD")}))
         assert row is not None
         plan = json.loads(row["QUERY PLAN"])[0]["Plan"]
         return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

@@ -45,7 +45,7 @@ async def _own_api(shop: Shop) -> AsyncIterator[tuple[Api, str, asyncpg.Connecti
 
 
 async def _copy_shop(shop: Shop, connection: asyncpg.Connection) -> None:
-    await connection.execute(INSERT_MERCHANT, shop.merchant_id, "Shop", "USD")
+    await connection.execute(INSERT_MERCHANT.text, shop.merchant_id, "Shop", "USD")
     for table in ("data_key", "api_key"):
         rows = await database().rows(f"SELECT * FROM {table} WHERE merchant_id = $1", shop.merchant_id)
         columns = list(rows[0].keys())
