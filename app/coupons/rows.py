@@ -259,7 +259,7 @@ FIND_BATCH: Final = statement(
     BatchRow,
     f"""
 SELECT {columns(BatchRow)}
-FROM code_batch b JOIN pool p ON p.merchant_id = b.merchant_id AND p.id = b.pool_id
+FROM code_batch b JOIN pool p ON p.merchant_id = :merchant_id AND p.id = b.pool_id
 WHERE b.merchant_id = :merchant_id AND b.id = :batch_id
 """,
 )
@@ -267,7 +267,7 @@ FIND_CAMPAIGN: Final = statement(
     CampaignRow,
     f"""
 SELECT {columns(CampaignRow)}
-FROM campaign k JOIN pool p ON p.merchant_id = k.merchant_id AND p.id = k.pool_id
+FROM campaign k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id
 WHERE k.merchant_id = :merchant_id AND k.id = :campaign_id
 """,
 )
