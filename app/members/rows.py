@@ -48,6 +48,19 @@ SELECT {columns(MemberRow)} {_FROM}
 WHERE m.merchant_id = :merchant_id AND m.id < :before ORDER BY m.id DESC LIMIT :limit
 """,
 )
+# By one key and by the other, in no order: with OR, or with UNION, a plan that was made while there were few members
+# walks all of them by their ids.
+FIND_EXISTING: Final = statement(
+    MemberRow,
+    f"""
+SELECT {columns(MemberRow)} {_FROM}
+WHERE m.merchant_id = :merchant_id AND m.id = ANY(ARRAY(
+    SELECT id FROM member WHERE merchant_id = :merchant_id AND external_id = :external_id
+    UNION ALL
+    SELECT id FROM member WHERE merchant_id = :merchant_id AND email_index = :email_index
+)) ORDER BY m.id LIMIT 1
+""",
+)
 
 
 async def find_member(viewer: Viewer, node_id: str, kind: ids.Kind = "member") -> MemberRow | None:
@@ -61,3 +74,10 @@ async def find_member(viewer: Viewer, node_id: str, kind: ids.Kind = "member") -
 async def member_row(viewer: Viewer, member_id: UUID) -> MemberRow | None:
     """Return a member of the viewer's merchant."""
     return await database().row(FIND, merchant_id=viewer.merchant_id, member_id=member_id)
+
+
+async def find_existing(viewer: Viewer, external_id: str | None, email_index: bytes | None) -> MemberRow | None:
+    """Return the member that has this external id or this address; the older one where they are two."""
+    return await database().row(
+        FIND_EXISTING, merchant_id=viewer.merchant_id, external_id=external_id, email_index=email_index
+    )
