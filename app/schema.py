@@ -10,12 +10,13 @@ from app.api.node import node
 from app.api.scalars import config
 from app.coupons import queries as coupons
 from app.coupons.change_pool_status import activate_pool, archive_pool, pause_pool
+from app.coupons.check_codes import check_codes
 from app.coupons.claim_code import claim_code
 from app.coupons.create_campaign import create_campaign
 from app.coupons.create_pool import create_pool
 from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
-from app.coupons.redeem_codes import check_codes, redeem_codes
+from app.coupons.redeem_codes import redeem_codes
 from app.coupons.reveal_code import reveal_code
 from app.coupons.reverse_redemption import reverse_redemption
 from app.coupons.revoke_code import revoke_code

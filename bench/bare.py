@@ -32,8 +32,19 @@ async def claim(request: Request) -> JSONResponse:
     asked: dict[str, Any] = await request.json()
     pool_id = UUID(asked["pool"])
     after = _last_found.get(pool_id, UUID(int=0))
-    arguments = (UUID(asked["merchant"]), pool_id, UUID(asked["member"]), None, "bench", after, ids.new())
-    row = await request.app.state.pool.fetchrow(CLAIM, *arguments)
+    arguments = CLAIM.arguments(
+        {
+            "merchant_id": UUID(asked["merchant"]),
+            "pool_id": pool_id,
+            "member_id": UUID(asked["member"]),
+            "key": None,
+            "is_paid": False,
+            "after": after,
+            "event_id": ids.new(),
+            "actor": "bench",
+        }
+    )
+    row = await request.app.state.pool.fetchrow(CLAIM.text, *arguments)
     _last_found[pool_id] = row["code_id"]
     return JSONResponse({"id": str(row["code_id"]), "state": row["code_state"], "replayed": False})
 

@@ -15,7 +15,7 @@ POOL_SIZE = 100_000
 BATCH = 5000
 SAMPLES = 60
 
-EXPLAIN = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {CLAIM}"
+EXPLAIN = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {CLAIM.text}"
 CLAIMED_CODE = "SELECT code_id FROM claim WHERE merchant_id = $1 AND pool_id = $2 AND member_id = $3"
 #: Makes many claims at once and leaves the same dead versions and dead index entries as single claims.
 CLAIM_MANY = """
@@ -90,7 +90,18 @@ async def _sample(viewer: Viewer, pool_id: UUID, members: list[UUID]) -> float:
 async def explained(viewer: Viewer, pool_id: UUID, member_id: UUID) -> int:
     """Claim for a member under EXPLAIN. Returns the buffers that the statement hit or read."""
     after = claims._last_found.get(pool_id, UUID(int=0))
-    arguments = (viewer.merchant_id, pool_id, member_id, None, viewer.actor, after, ids.new())
+    arguments = CLAIM.arguments(
+        {
+            "merchant_id": viewer.merchant_id,
+            "pool_id": pool_id,
+            "member_id": member_id,
+            "key": None,
+            "is_paid": False,
+            "after": after,
+            "event_id": ids.new(),
+            "actor": viewer.actor,
+        }
+    )
     explained = await database().row(EXPLAIN, *arguments)
     claimed = await database().row(CLAIMED_CODE, viewer.merchant_id, pool_id, member_id)
     if explained is None or claimed is None:

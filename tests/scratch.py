@@ -4,14 +4,18 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import uuid4
 
 import asyncpg
 
-from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
 from app.operate.migrate import create_database
 from app.storage.database import dsn
+from app.storage.statements import Statement
 from tests.conftest import _clone, database_url
+
+MERCHANT = "INSERT INTO merchant (merchant_id, name, currency, created_at) VALUES ($1, 'Shop', 'USD', now())"
+TYPES = "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'asked'"
 
 
 @asynccontextmanager
@@ -33,24 +37,32 @@ async def scratch_database(*, migrated: bool = True) -> AsyncIterator[str]:
             await connection.close()
 
 
-async def buffers_planned_on_nothing(statement: str, types: str, arguments: str, fill: str) -> tuple[int, int]:
+async def buffers_planned_on_nothing(asked: Statement[Any], fill: str, **values: object) -> tuple[int, int]:
     """Return the rows of a statement of a merchant's, and the buffers it takes by a plan made before `fill` was run.
 
-    The merchant is the first parameter of both; plans are made so by processes that were there before the rows.
+    `values` are all parameters but the merchant, which is the first one of `fill`; plans are made so by processes that
+    were there before the rows.
     """
-    merchant_id: UUID = uuid4()
+    merchant_id = uuid4()
     async with scratch_database() as url:
         connection = await asyncpg.connect(dsn(url))
         try:
-            await connection.execute(INSERT_MERCHANT.text, merchant_id, "Shop", "USD")
+            await connection.execute(MERCHANT, merchant_id)
             await connection.execute("SET plan_cache_mode = force_generic_plan")
-            await connection.execute(f"PREPARE asked (uuid, {types}) AS {statement}")
-            await connection.execute(f"EXECUTE asked ('{merchant_id}', {arguments})")
+            await connection.execute(f"PREPARE asked AS {asked.text}")
+            types = await connection.fetchval(TYPES)
+            given = asked.arguments({"merchant_id": merchant_id} | values)
+            arguments = [await _literal(connection, *each) for each in zip(types, given, strict=True)]
+            execute = f"EXECUTE asked ({', '.join(arguments)})"
+            await connection.execute(execute)
             await connection.execute(fill, merchant_id)
-            told = await connection.fetchval(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked ('{merchant_id}', {arguments})"
-            )
+            told = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}")
         finally:
             await connection.close()
     plan = json.loads(told)[0]["Plan"]
     return int(plan["Actual Rows"]), plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+
+
+async def _literal(connection: asyncpg.Connection, type_name: str, value: object) -> str:
+    """Return a value as EXECUTE takes it: it is a command, and has no parameters of its own."""
+    return str(await connection.fetchval(f"SELECT quote_nullable($1::{type_name}::text)", value))

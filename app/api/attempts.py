@@ -1,6 +1,6 @@
-"""How often codes may be guessed: unknown codes are counted per key and per presenting member, code by code.
+"""The limit on guessing codes: unknown codes are counted one by one, per API key and per presenter.
 
-Counters live in Valkey, shared by all processes. While that is away each process counts in its own memory.
+Valkey holds the counters for all processes. While it is away each process counts in its own memory.
 """
 
 import logging
@@ -19,7 +19,7 @@ from app.config import settings
 
 log = logging.getLogger("flash.attempts")
 
-#: How long Valkey is left alone after it didn't answer, so that its silence costs one request its time-out, not all.
+#: How long Valkey isn't asked after it didn't answer, so that one request waits for the time-out, and not all.
 _PAUSE_SECONDS: Final = 2.0
 _TIMEOUT_SECONDS: Final = 0.5
 
@@ -29,8 +29,8 @@ _away_until = 0.0
 async def exceeded(viewer: Viewer, presenters: Sequence[bytes], unknown: int) -> bool:
     """Count `unknown` codes that were just tried. Returns whether the caller or a presenter is over its limit.
 
-    A presenter is a member's id or the index of an address; who names both is counted under both.
-    An exceeded limit stands for known codes too, until the minute is over: a guess must not be told from a hit.
+    A presenter is a member's id or the index of an address; a call that names both counts for both. Over the limit
+    known codes are refused as well until the minute ends, or the answer would tell a hit from a guess.
     """
     limits = [(RateLimitItemPerMinute(settings().attempts_per_key_max), viewer.actor)]
     limits += [(RateLimitItemPerMinute(settings().attempts_per_member_max), each.hex()) for each in presenters]
@@ -38,7 +38,7 @@ async def exceeded(viewer: Viewer, presenters: Sequence[bytes], unknown: int) ->
 
 
 async def allowed(item: RateLimitItem, scope: str, unknown: int) -> bool:
-    """Count so many attempts in a scope, at most half a second long. Returns whether they were within the limit."""
+    """Count attempts in a scope, for at most half a second. Returns whether they were within the limit."""
     global _away_until  # noqa: PLW0603  (one breaker per process)
     shared = _shared(settings().redis_url)
     if shared is not None and time.monotonic() >= _away_until:

@@ -1,4 +1,4 @@
-"""The reason that a person gives for what is done to one code: checked, and sealed for the event that records it."""
+"""Reasons that people give for a change: checked, and encrypted for the event that records it."""
 
 from typing import Final
 from uuid import UUID
@@ -11,7 +11,7 @@ REASON_LENGTH_MAX: Final = 500
 
 
 def sealed(viewer: Viewer, reason: str) -> tuple[UUID, bytes]:
-    """Return the id of the event to record and the reason's ciphertext in it. Raises Refused(InvalidInput)."""
+    """Return the id of the event to record, and the reason encrypted for it. Raises Refused(InvalidInput)."""
     problems = Problems()
     checked = problems.text("reason", reason, length_max=REASON_LENGTH_MAX)
     problems.refuse_if_any()

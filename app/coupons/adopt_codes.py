@@ -4,76 +4,99 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
 from app.api.context import Viewer
 from app.coupons.recycle import recycle
-from app.storage.database import Row, Tx
-from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
+from app.storage.database import Tx
+from app.storage.statements import NoRow, columns, statement
+from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
-# Locks the codes; what they are claimed for comes with the limits of those pools and the member's own claims there.
-FIND_WAITING: Final = """
-WITH waiting AS (
-    SELECT id, state, pool_id FROM code
-    WHERE merchant_id = $1 AND email_index = $2 AND member_id IS NULL ORDER BY id FOR UPDATE
-)
-SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, served.kind, served.status, held.pool_id AS claimed_of,
-    held.idempotency_key, held.claimed_at, asked.claims_per_member, own.claims, own.slot
-FROM waiting
-CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = $1 AND id = waiting.pool_id OFFSET 0) served
-CROSS JOIN LATERAL (
-    SELECT * FROM claim WHERE merchant_id = $1 AND code_id = waiting.id AND email_index = $2 OFFSET 0
-) held
-CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = $1 AND id = held.pool_id OFFSET 0) asked
-CROSS JOIN LATERAL (
-    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM (
-        SELECT slot FROM claim WHERE merchant_id = $1 AND pool_id = held.pool_id AND member_id = $3 ORDER BY slot
-    ) claims
-) own
-ORDER BY held.claimed_at, waiting.id
-"""
-# The slots of the address and those of the member are one count from now on, so they are written anew: two
-# statements, because rows that move up one by one would meet.
-DROP_CLAIMS: Final = "DELETE FROM claim WHERE merchant_id = $1 AND email_index = $2 AND code_id = ANY($3::uuid[])"
-WRITE_CLAIMS: Final = """
-INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, claimed_at)
-SELECT $1, code_id, pool_id, $2, $3, slot, idempotency_key, claimed_at
-FROM unnest($4::uuid[], $5::uuid[], $6::int[], $7::text[], $8::timestamptz[])
-    AS t (code_id, pool_id, slot, idempotency_key, claimed_at)
-"""
-EVENT_TYPE: Final = [("code.adopted", "is_live"), ("code.adopted_after_end", "")]
-ADOPT: Final = f"""
-WITH adopted AS (
-    UPDATE code SET member_id = $4 WHERE merchant_id = $1 AND id = ANY($2::uuid[])
-), changed AS (
-    SELECT t.event_id, t.code_id AS subject_id, $4::uuid AS member_id, NULL::bytea AS reason, is_live
-    FROM unnest($2::uuid[], $3::uuid[], $6::bool[]) AS t (code_id, event_id, is_live)
-), {raise_wallets(EVENT_TYPE, actor="$5")}
-SELECT {CHANGE_COLUMNS} FROM recorded ev
-"""
-REVOKE: Final = f"""
-WITH revoked AS (
-    UPDATE code SET state = 'REVOKED' WHERE merchant_id = $1 AND id = ANY($2::uuid[]) AND state = 'ALLOCATED'
-    RETURNING id, pool_id, member_id
-), stocked AS (
-    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
-    SELECT $1, pool_id, gen_random_uuid(), 0, -count(*), 0, 0, count(*) FROM revoked GROUP BY pool_id
-), changed AS (
-    SELECT t.event_id, revoked.id AS subject_id, revoked.member_id, NULL::bytea AS reason
-    FROM revoked JOIN unnest($2::uuid[], $3::uuid[]) AS t (code_id, event_id) ON t.code_id = revoked.id
-), {raise_wallets("code.revoked", actor="$4")}
-SELECT {CHANGE_COLUMNS} FROM recorded ev
-"""
+
+class WaitingRow(TypedDict):
+    """A claim of a code that waits for an address; a code of a fallback pool is a claim of two pools."""
+
+    code_id: UUID
+    state: str
+    # The pool that served the code.
+    pool_id: UUID
+    kind: str
+    status: str
+    # The pool that it is a claim of, that pool's limit, and what the member has of it.
+    claimed_of: UUID
+    idempotency_key: str | None
+    claimed_at: datetime
+    claims_per_member: int
+    claims: int
+    slot: int
 
 
 @dataclass(slots=True)
 class _Adoption:
-    """What becomes of the waiting codes: the claims of those that are kept, and those that are too many."""
+    """What becomes of the waiting codes: the claims of those that are kept, and the codes that are too many."""
 
     claims: list[tuple[UUID, UUID, int, str | None, datetime]] = field(default_factory=list)
-    surplus: list[Row] = field(default_factory=list)
+    surplus: list[WaitingRow] = field(default_factory=list)
+
+
+FIND_WAITING: Final = statement(
+    WaitingRow,
+    """
+WITH waiting AS (
+    -- Locked until they are the member's.
+    SELECT id, state, pool_id FROM code
+    WHERE merchant_id = :merchant_id AND email_index = :email_index AND member_id IS NULL ORDER BY id FOR UPDATE
+)
+SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, served.kind, served.status, held.pool_id AS claimed_of,
+    held.idempotency_key, held.claimed_at, asked.claims_per_member, own.claims, own.slot
+FROM waiting
+CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = waiting.pool_id OFFSET 0) served
+CROSS JOIN LATERAL (
+    SELECT * FROM claim
+    WHERE merchant_id = :merchant_id AND code_id = waiting.id AND email_index = :email_index OFFSET 0
+) held
+CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = held.pool_id OFFSET 0) asked
+CROSS JOIN LATERAL (
+    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM (
+        SELECT slot FROM claim
+        WHERE merchant_id = :merchant_id AND pool_id = held.pool_id AND member_id = :member_id ORDER BY slot
+    ) claims
+) own
+ORDER BY held.claimed_at, waiting.id
+""",
+)
+# The slots of the address and those of the member are one count from now on, so they are written anew: two
+# statements, because rows that move up one by one would meet.
+DROP_CLAIMS: Final = statement(
+    NoRow,
+    """
+DELETE FROM claim
+WHERE merchant_id = :merchant_id AND email_index = :email_index AND code_id = ANY(:code_ids::uuid[])
+""",
+)
+WRITE_CLAIMS: Final = statement(
+    NoRow,
+    """
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, claimed_at)
+SELECT :merchant_id, code_id, pool_id, :member_id, :email_index, slot, idempotency_key, claimed_at
+FROM unnest(:code_ids::uuid[], :pool_ids::uuid[], :slots::int[], :keys::text[], :claimed_at::timestamptz[])
+    AS t (code_id, pool_id, slot, idempotency_key, claimed_at)
+""",
+)
+ADOPT: Final = statement(
+    ChangeRow,
+    f"""
+WITH adopted AS (
+    UPDATE code SET member_id = :member_id WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[])
+), changed AS (
+    SELECT t.event_id, t.code_id AS subject_id, :member_id::uuid AS member_id, NULL::bytea AS reason, is_live
+    FROM unnest(:code_ids::uuid[], :event_ids::uuid[], :are_live::bool[]) AS t (code_id, event_id, is_live)
+), {raise_wallets([("code.adopted", "is_live"), ("code.adopted_after_end", "")])}
+SELECT {columns(ChangeRow)} FROM recorded ev
+""",
+)
 
 
 async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes) -> int:
@@ -85,31 +108,48 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
     claims any more, so that the member's latest is one that it can spend. Raises asyncpg.UniqueViolationError when
     the member claims at this very moment; the transaction is to be tried again.
     """
-    rows = await tx.rows(FIND_WAITING, viewer.merchant_id, email_index, member_id)
+    rows = await tx.rows(FIND_WAITING, merchant_id=viewer.merchant_id, email_index=email_index, member_id=member_id)
     if not rows:
         return 0
     adoption = _decide(rows)
     live = {row["code_id"]: row["state"] == "ALLOCATED" for row in rows}
     codes = list(live)
-    await tx.row(DROP_CLAIMS, viewer.merchant_id, email_index, codes)
+    await tx.row(DROP_CLAIMS, merchant_id=viewer.merchant_id, email_index=email_index, code_ids=codes)
     if adoption.claims:
-        columns = [list(column) for column in zip(*adoption.claims, strict=True)]
-        await tx.row(WRITE_CLAIMS, viewer.merchant_id, member_id, email_index, *columns)
-    event_ids = [ids.new() for _ in codes]
-    arguments = (viewer.merchant_id, codes, event_ids, member_id, viewer.actor, list(live.values()))
-    for change in await tx.rows(ADOPT, *arguments):
+        code_ids, pool_ids, slots, keys, claimed_at = zip(*adoption.claims, strict=True)
+        await tx.row(
+            WRITE_CLAIMS,
+            merchant_id=viewer.merchant_id,
+            member_id=member_id,
+            email_index=email_index,
+            code_ids=code_ids,
+            pool_ids=pool_ids,
+            slots=slots,
+            keys=keys,
+            claimed_at=claimed_at,
+        )
+    changes = await tx.rows(
+        ADOPT,
+        merchant_id=viewer.merchant_id,
+        member_id=member_id,
+        code_ids=codes,
+        event_ids=[ids.new() for _ in codes],
+        are_live=list(live.values()),
+        actor=viewer.actor,
+    )
+    for change in changes:
         ring_wallet(tx, viewer.merchant_id, change)
     await _revoke(tx, viewer, adoption.surplus)
     return len(codes)
 
 
-def _decide(rows: Sequence[Row]) -> _Adoption:
+def _decide(rows: Sequence[WaitingRow]) -> _Adoption:
     """Number the claims after the member's own; a live code beyond a limit of its pools is surplus.
 
     What can't be taken back (spent, ended) counts first, then what is live, first come first.
     """
     adoption = _Adoption()
-    claims_by_code: defaultdict[UUID, list[Row]] = defaultdict(list)
+    claims_by_code: defaultdict[UUID, list[WaitingRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["state"] == "ALLOCATED"):
         claims_by_code[row["code_id"]].append(row)
     taken: Counter[UUID] = Counter()
@@ -127,11 +167,37 @@ def _decide(rows: Sequence[Row]) -> _Adoption:
     return adoption
 
 
-async def _revoke(tx: Tx, viewer: Viewer, surplus: Sequence[Row]) -> None:
+REVOKE: Final = statement(
+    ChangeRow,
+    f"""
+WITH revoked AS (
+    UPDATE code SET state = 'REVOKED'
+    WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND state = 'ALLOCATED'
+    RETURNING id, pool_id, member_id
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT :merchant_id, pool_id, gen_random_uuid(), 0, -count(*), 0, 0, count(*) FROM revoked GROUP BY pool_id
+), changed AS (
+    SELECT t.event_id, revoked.id AS subject_id, revoked.member_id, NULL::bytea AS reason
+    FROM revoked JOIN unnest(:code_ids::uuid[], :event_ids::uuid[]) AS t (code_id, event_id) ON t.code_id = revoked.id
+), {raise_wallets("code.revoked")}
+SELECT {columns(ChangeRow)} FROM recorded ev
+""",
+)
+
+
+async def _revoke(tx: Tx, viewer: Viewer, surplus: Sequence[WaitingRow]) -> None:
     if not surplus:
         return
     codes = [row["code_id"] for row in surplus]
-    for change in await tx.rows(REVOKE, viewer.merchant_id, codes, [ids.new() for _ in codes], viewer.actor):
+    changes = await tx.rows(
+        REVOKE,
+        merchant_id=viewer.merchant_id,
+        code_ids=codes,
+        event_ids=[ids.new() for _ in codes],
+        actor=viewer.actor,
+    )
+    for change in changes:
         ring_wallet(tx, viewer.merchant_id, change)
     places = Counter((row["pool_id"], row["kind"]) for row in surplus if row["status"] != "ARCHIVED")
     for (pool_id, kind), count in sorted(places.items()):

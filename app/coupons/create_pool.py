@@ -1,9 +1,9 @@
 """createPool: a pool in DRAFT, with terms that make sense for its kind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 import strawberry
@@ -13,9 +13,11 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, mutation
 from app.coupons.claims import CHAIN_LENGTH_MAX
-from app.coupons.rows import POOL_COLUMNS
+from app.coupons.rows import PoolRow
 from app.coupons.types import CodeKind, Pool, StackingPolicy
-from app.storage.database import Row, Statements, database
+from app.storage.database import Statements, database
+from app.storage.events import event
+from app.storage.statements import columns, statement
 
 NAME_LENGTH_MAX: Final = 200
 SKU_LENGTH_MAX: Final = 100
@@ -32,8 +34,6 @@ VALUE_FIELDS: Final = {
 
 @strawberry.input(description="A pool to create. Exactly one of percentOff, amountOff and giftSku, as the kind says.")
 class CreatePoolInput:
-    """All terms of a pool."""
-
     name: str = strawberry.field(description="Its name, at most 200 characters.")
     kind: CodeKind = strawberry.field(description="What its codes give.")
     percent_off: float | None = strawberry.field(
@@ -77,8 +77,6 @@ class CreatePoolInput:
 
 @strawberry.type(description="The pool was created, in DRAFT.")
 class CreatePoolSuccess:
-    """The new pool."""
-
     pool: Pool = strawberry.field(description="The new pool.")
 
 
@@ -88,40 +86,11 @@ CreatePoolResult = Annotated[
 ]
 
 
-#: The columns of `pool` in the order of `checked_terms`, and then `checked_fallback`.
-TERMS: Final = (
-    "name, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount, starts_at, ends_at, "
-    "code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired, fallback_pool_id"
-)
-#: A pool and those it falls back to, nearest first.
-CHAIN: Final = """
-WITH RECURSIVE chain AS (
-    SELECT id, status, fallback_pool_id, 1 AS position FROM pool WHERE merchant_id = $1 AND id = $2
-    UNION ALL
-    SELECT p.id, p.status, p.fallback_pool_id, position + 1
-    FROM chain JOIN pool p ON p.merchant_id = $1 AND p.id = chain.fallback_pool_id
-    WHERE position < 100
-)
-SELECT id, status FROM chain ORDER BY position
-"""
-INSERT: Final = f"""
-WITH p AS (
-    INSERT INTO pool (merchant_id, id, status, created_at, {TERMS})
-    VALUES ($1, $2, 'DRAFT', now(), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-    RETURNING *
-), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT merchant_id, $3, 'pool.created', id, $4, now() FROM p
-)
-SELECT {POOL_COLUMNS} FROM p
-"""
-
-
-def checked_terms(terms: CreatePoolInput, currency: str) -> tuple[object, ...]:
-    """Return the values of TERMS but the last. Raises Refused(InvalidInput) with every problem of the terms."""
+def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
+    """Return the terms but the fallback, by their columns. Raises Refused(InvalidInput) with every problem."""
     problems = Problems()
     name = problems.text("name", terms.name, length_max=NAME_LENGTH_MAX)
-    values: Mapping[str, Any] = {
+    values: dict[str, object] = {
         "percentOff": terms.percent_off,
         "amountOff": terms.amount_off,
         "giftSku": terms.gift_sku,
@@ -143,31 +112,55 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> tuple[object, ...]:
     problems.number("codeLifetimeDays", terms.code_lifetime_days, least=1, most=LIFETIME_DAYS_MAX)
     problems.number("claimsPerMember", terms.claims_per_member, least=1, most=CLAIMS_PER_MEMBER_MAX)
     problems.refuse_if_any()
-    return (
-        name,
-        terms.kind.value,
-        percent_off,
-        amount_off,
-        gift_sku,
-        minimum_spend,
-        maximum_discount,
-        terms.starts_at,
-        terms.ends_at,
-        terms.code_lifetime_days,
-        terms.claims_per_member,
-        terms.stacking.value,
-        terms.transferable,
-        bool(terms.recycle_expired),
-    )
+    return {
+        "name": name,
+        "kind": terms.kind.value,
+        "percent_off": percent_off,
+        "amount_off": amount_off,
+        "gift_sku": gift_sku,
+        "minimum_spend": minimum_spend,
+        "maximum_discount": maximum_discount,
+        "starts_at": terms.starts_at,
+        "ends_at": terms.ends_at,
+        "code_lifetime_days": terms.code_lifetime_days,
+        "claims_per_member": terms.claims_per_member,
+        "stacking": terms.stacking.value,
+        "transferable": terms.transferable,
+        "recycle_expired": bool(terms.recycle_expired),
+    }
 
 
-async def chain_from(where: Statements, viewer: Viewer, named: str) -> list[Row]:
+class ChainedRow(TypedDict):
+    """A pool of a chain."""
+
+    id: UUID
+    status: str
+
+
+CHAIN: Final = statement(
+    ChainedRow,
+    """
+WITH RECURSIVE chain AS (
+    SELECT id, status, fallback_pool_id, 1 AS position FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id
+    UNION ALL
+    SELECT p.id, p.status, p.fallback_pool_id, position + 1
+    FROM chain JOIN pool p ON p.merchant_id = :merchant_id AND p.id = chain.fallback_pool_id
+    WHERE position < 100
+)
+SELECT id, status FROM chain ORDER BY position
+""",
+)
+
+
+async def chain_from(where: Statements, viewer: Viewer, named: str) -> list[ChainedRow]:
     """Return the pool of this id and those it falls back to, nearest first; nothing if there is no such pool."""
     pool_id = ids.decode("pool", named)
-    return [] if pool_id is None else await where.rows(CHAIN, viewer.merchant_id, pool_id)
+    if pool_id is None:
+        return []
+    return await where.rows(CHAIN, merchant_id=viewer.merchant_id, pool_id=pool_id)
 
 
-def checked_fallback(chain: Sequence[Row], *, of: UUID | None, above: int = 0) -> UUID:
+def checked_fallback(chain: Sequence[ChainedRow], *, of: UUID | None, above: int = 0) -> UUID:
     """Return the pool that starts a chain, if `of` (None: a new pool), to which `above` others lead, may have it.
 
     Raises Refused(InvalidInput) when there is no such pool, or when that would be a circle, a dead end or too long.
@@ -182,8 +175,7 @@ def checked_fallback(chain: Sequence[Row], *, of: UUID | None, above: int = 0) -
     elif above + 1 + len(chain) > CHAIN_LENGTH_MAX:
         problems.add("fallbackPoolId", f"would make a chain of more than {CHAIN_LENGTH_MAX} pools")
     problems.refuse_if_any()
-    fallback_id: UUID = chain[0]["id"]
-    return fallback_id
+    return chain[0]["id"]
 
 
 def _percent(problems: Problems, share: float | None) -> Decimal | None:
@@ -197,17 +189,46 @@ def _percent(problems: Problems, share: float | None) -> Decimal | None:
     return exact
 
 
+INSERT: Final = statement(
+    PoolRow,
+    f"""
+WITH p AS (
+    INSERT INTO pool (
+        merchant_id, id, name, status, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount,
+        starts_at, ends_at, code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired,
+        fallback_pool_id, created_at
+    )
+    VALUES (
+        :merchant_id, :pool_id, :name, 'DRAFT', :kind, :percent_off, :amount_off, :gift_sku, :minimum_spend,
+        :maximum_discount, :starts_at, :ends_at, :code_lifetime_days, :claims_per_member, :stacking, :transferable,
+        :recycle_expired, :fallback_pool_id, now()
+    )
+    RETURNING *
+), recorded AS (
+    {event("pool.created", subject="id", source="p")}
+)
+SELECT {columns(PoolRow)} FROM p WHERE p.merchant_id = :merchant_id
+""",
+)
+
+
 @mutation(description="Create a pool, in DRAFT. ADMIN only.")
 async def create_pool(
     info: Info, input: Annotated[CreatePoolInput, strawberry.argument(description="The pool to create.")]
 ) -> CreatePoolResult:
-    """Insert the pool and its event in one statement."""
     viewer = info.context.viewer
     checked = checked_terms(input, viewer.tenant.currency)
     named = input.fallback_pool_id
     fallback_id = None if named is None else checked_fallback(await chain_from(database(), viewer, named), of=None)
-    arguments = (viewer.merchant_id, ids.new(), ids.new(), viewer.actor, *checked, fallback_id)
-    row = await database().row(INSERT, *arguments)
+    row = await database().row(
+        INSERT,
+        merchant_id=viewer.merchant_id,
+        pool_id=ids.new(),
+        fallback_pool_id=fallback_id,
+        event_id=ids.new(),
+        actor=viewer.actor,
+        **checked,
+    )
     if row is None:
         raise RuntimeError("INSERT returned no row")
     return CreatePoolSuccess(pool=Pool.of(row))

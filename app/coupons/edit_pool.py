@@ -1,7 +1,7 @@
 """editPool: other terms for a pool that is still in DRAFT."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final, TypedDict, TypeVar, cast
 from uuid import UUID
 
 import strawberry
@@ -12,17 +12,18 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.scalars import BigInt
-from app.coupons.create_pool import TERMS, CreatePoolInput, chain_from, checked_fallback, checked_terms
-from app.coupons.rows import POOL_COLUMNS
+from app.coupons.create_pool import CreatePoolInput, chain_from, checked_fallback, checked_terms
+from app.coupons.rows import PoolRow
 from app.coupons.types import CodeKind, Pool, PoolStatus, StackingPolicy
 from app.storage import events
-from app.storage.database import Row, Tx, transaction
+from app.storage.database import Tx, transaction
+from app.storage.statements import NoRow, columns, statement
+
+T = TypeVar("T")
 
 
 @strawberry.input(description="What to change; what is left out stays, null takes an optional term away.")
 class EditPoolInput:
-    """Any of the terms but the kind."""
-
     pool_id: strawberry.ID = strawberry.field(description="The pool; it must be in DRAFT.")
     name: str | None = strawberry.field(default=UNSET, description="Its name, at most 200 characters.")
     percent_off: float | None = strawberry.field(
@@ -62,14 +63,12 @@ class EditPoolInput:
 
 @strawberry.type(description="The terms were changed.")
 class EditPoolSuccess:
-    """The edited pool."""
-
     pool: Pool = strawberry.field(description="The pool with its new terms.")
 
 
 @strawberry.type(description="In this status the pool doesn't take such a change.")
 class PoolNotEditable(Refusal):
-    """Terms change in DRAFT only, codes are generated in DRAFT and PAUSED only."""
+    """Terms change in DRAFT only; codes are generated in DRAFT and PAUSED only."""
 
     status: PoolStatus = strawberry.field(description="The pool's status.")
 
@@ -81,24 +80,24 @@ EditPoolResult = Annotated[
 
 # NO KEY: an edit that makes this pool another's fallback refers to its key, and must not wait while this one waits for
 # that edit (ONE_AT_A_TIME).
-LOCK: Final = f"SELECT {POOL_COLUMNS} FROM pool p WHERE p.merchant_id = $1 AND p.id = $2 FOR NO KEY UPDATE"
-UPDATE: Final = f"""
-UPDATE pool p SET ({TERMS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
-WHERE p.merchant_id = $1 AND p.id = $2 AND p.status = 'DRAFT'
-RETURNING {POOL_COLUMNS}
-"""
-#: Fallbacks are changed one after another, so that two edits can't close a circle that neither of them sees.
-ONE_AT_A_TIME: Final = "SELECT FROM merchant WHERE merchant_id = $1 FOR NO KEY UPDATE"
-#: How many pools come before this one, on the longest of the chains that lead to it.
-COUNT_ABOVE: Final = """
-WITH RECURSIVE above AS (
-    SELECT $2::uuid AS id, 0 AS distance
-    UNION ALL
-    SELECT p.id, distance + 1 FROM above JOIN pool p ON p.merchant_id = $1 AND p.fallback_pool_id = above.id
-    WHERE distance < 100
+LOCK: Final = statement(
+    PoolRow,
+    f"""
+SELECT {columns(PoolRow)} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UPDATE
+""",
 )
-SELECT max(distance) AS pools FROM above
-"""
+UPDATE: Final = statement(
+    PoolRow,
+    f"""
+UPDATE pool p SET
+    name = :name, kind = :kind, percent_off = :percent_off, amount_off = :amount_off, gift_sku = :gift_sku,
+    minimum_spend = :minimum_spend, maximum_discount = :maximum_discount, starts_at = :starts_at, ends_at = :ends_at,
+    code_lifetime_days = :code_lifetime_days, claims_per_member = :claims_per_member, stacking = :stacking,
+    transferable = :transferable, recycle_expired = :recycle_expired, fallback_pool_id = :fallback_pool_id
+WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND p.status = 'DRAFT'
+RETURNING {columns(PoolRow)}
+""",
+)
 _NEVER_NULL: Final = ("name", "claims_per_member", "stacking", "transferable")
 
 
@@ -106,7 +105,6 @@ _NEVER_NULL: Final = ("name", "claims_per_member", "stacking", "transferable")
 async def edit_pool(
     info: Info, input: Annotated[EditPoolInput, strawberry.argument(description="What to change.")]
 ) -> EditPoolResult:
-    """Check the terms as they would be, under the pool's lock, so that two edits at once can't cross."""
     viewer = info.context.viewer
     problems = Problems()
     for field in _NEVER_NULL:
@@ -114,13 +112,16 @@ async def edit_pool(
             problems.add(to_camel_case(field), "must not be null")
     problems.refuse_if_any()
     pool_id = node_id("pool", "pool", input.pool_id)
-    async with transaction() as tx:
-        row = await tx.row(LOCK, viewer.merchant_id, pool_id)
+    async with transaction(viewer.merchant_id) as tx:
+        # The terms are checked as they would be, so two edits at once go one after the other.
+        row = await tx.row(LOCK, merchant_id=viewer.merchant_id, pool_id=pool_id)
         if row is None:
             raise not_found("pool", input.pool_id)
         checked = checked_terms(_merged(row, input, viewer.tenant.currency), viewer.tenant.currency)
         fallback_id = await _fallback(tx, viewer, pool_id, row["pool_fallback_pool_id"], input.fallback_pool_id)
-        edited = await tx.row(UPDATE, viewer.merchant_id, pool_id, *checked, fallback_id)
+        edited = await tx.row(
+            UPDATE, merchant_id=viewer.merchant_id, pool_id=pool_id, fallback_pool_id=fallback_id, **checked
+        )
         if edited is None:
             status = PoolStatus(row["pool_status"])
             raise Refused(PoolNotEditable(message=f"The terms of a pool in {status.value} are fixed.", status=status))
@@ -128,43 +129,65 @@ async def edit_pool(
     return EditPoolSuccess(pool=Pool.of(edited))
 
 
+class _AboveRow(TypedDict):
+    pools: int
+
+
+#: Fallbacks are changed one after another, so that two edits can't close a circle that neither of them sees.
+ONE_AT_A_TIME: Final = statement(NoRow, "SELECT FROM merchant WHERE merchant_id = :merchant_id FOR NO KEY UPDATE")
+#: How many pools come before this one, on the longest of the chains that lead to it.
+COUNT_ABOVE: Final = statement(
+    _AboveRow,
+    """
+WITH RECURSIVE above AS (
+    SELECT :pool_id::uuid AS id, 0 AS distance
+    UNION ALL
+    SELECT p.id, distance + 1
+    FROM above JOIN pool p ON p.fallback_pool_id = above.id
+    WHERE p.merchant_id = :merchant_id AND distance < 100
+)
+SELECT max(distance) AS pools FROM above
+""",
+)
+
+
 async def _fallback(tx: Tx, viewer: Viewer, pool_id: UUID, standing: UUID | None, named: str | None) -> UUID | None:
     """Return the fallback as it would be. Raises Refused with NotFound or InvalidInput."""
     if named is UNSET or named is None:
         return standing if named is UNSET else None
-    await tx.row(ONE_AT_A_TIME, viewer.merchant_id)
+    await tx.row(ONE_AT_A_TIME, merchant_id=viewer.merchant_id)
     chain = await chain_from(tx, viewer, named)
     if not chain:
         raise not_found("pool", named)
-    above = await tx.row(COUNT_ABOVE, viewer.merchant_id, pool_id)
+    above = await tx.row(COUNT_ABOVE, merchant_id=viewer.merchant_id, pool_id=pool_id)
     return checked_fallback(chain, of=pool_id, above=0 if above is None else above["pools"])
 
 
-def _merged(row: Row, edit: EditPoolInput, currency: str) -> CreatePoolInput:
+def _merged(row: PoolRow, edit: EditPoolInput, currency: str) -> CreatePoolInput:
     """Return the terms as they would be: the row's, with what the edit sets in their place."""
 
-    def term(field: str) -> Any:
-        asked = getattr(edit, field)
-        return row[f"pool_{field}"] if asked is UNSET else asked
+    def amount(minor: int | None) -> MoneyInput | None:
+        return None if minor is None else MoneyInput(amount_minor=BigInt(minor), currency=currency)
 
-    def amount(field: str) -> MoneyInput | None:
-        value = term(field)
-        return MoneyInput(amount_minor=BigInt(value), currency=currency) if isinstance(value, int) else value
-
-    percent_off = term("percent_off")
+    percent_off = row["pool_percent_off"]
     return CreatePoolInput(
-        name=term("name"),
+        name=_term(edit.name, row["pool_name"]),
         kind=CodeKind(row["pool_kind"]),
-        percent_off=None if percent_off is None else float(percent_off),
-        amount_off=amount("amount_off"),
-        gift_sku=term("gift_sku"),
-        minimum_spend=amount("minimum_spend"),
-        maximum_discount=amount("maximum_discount"),
-        starts_at=term("starts_at"),
-        ends_at=term("ends_at"),
-        code_lifetime_days=term("code_lifetime_days"),
-        claims_per_member=term("claims_per_member"),
-        stacking=StackingPolicy(term("stacking")),
-        transferable=term("transferable"),
-        recycle_expired=term("recycle_expired"),
+        percent_off=_term(edit.percent_off, None if percent_off is None else float(percent_off)),
+        amount_off=_term(edit.amount_off, amount(row["pool_amount_off"])),
+        gift_sku=_term(edit.gift_sku, row["pool_gift_sku"]),
+        minimum_spend=_term(edit.minimum_spend, amount(row["pool_minimum_spend"])),
+        maximum_discount=_term(edit.maximum_discount, amount(row["pool_maximum_discount"])),
+        starts_at=_term(edit.starts_at, row["pool_starts_at"]),
+        ends_at=_term(edit.ends_at, row["pool_ends_at"]),
+        code_lifetime_days=_term(edit.code_lifetime_days, row["pool_code_lifetime_days"]),
+        claims_per_member=_term(edit.claims_per_member, row["pool_claims_per_member"]),
+        stacking=_term(edit.stacking, StackingPolicy(row["pool_stacking"])),
+        transferable=_term(edit.transferable, row["pool_transferable"]),
+        recycle_expired=_term(edit.recycle_expired, row["pool_recycle_expired"]),
     )
+
+
+def _term(asked: T | None, standing: T) -> T:
+    """Return what the edit asks for, or what stands; null was refused where a term can't be."""
+    return standing if asked is UNSET else cast("T", asked)

@@ -1,7 +1,7 @@
 """generateCodes: a batch of encrypted codes, whole or not at all."""
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 import asyncpg
@@ -13,19 +13,18 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
-from app.coupons.rows import FIND_BATCH, pool_row
+from app.coupons.rows import FIND_BATCH, BatchRow, pool_row
 from app.coupons.types import CodeBatch, PoolStatus
 from app.storage import events
 from app.storage.crypto import MerchantKeys
-from app.storage.database import Row, Tx, database, transaction
+from app.storage.database import Tx, database, transaction
+from app.storage.statements import NoRow, statement
 
 BATCH_SIZE_MAX: Final = 5000
 
 
 @strawberry.input(description="A batch to generate.")
 class GenerateCodesInput:
-    """Where, how many, and the caller's key for a retry."""
-
     pool_id: strawberry.ID = strawberry.field(description="The pool; it must be in DRAFT or PAUSED.")
     count: int = strawberry.field(description="How many codes: 1 to 5,000.")
     idempotency_key: str | None = strawberry.field(
@@ -35,8 +34,6 @@ class GenerateCodesInput:
 
 @strawberry.type(description="The batch exists, whole.")
 class GenerateCodesSuccess:
-    """The batch."""
-
     batch: CodeBatch = strawberry.field(description="The batch.")
     replayed: bool = strawberry.field(description="Whether an earlier call with the same key made it.")
 
@@ -46,19 +43,6 @@ GenerateCodesResult = Annotated[
     strawberry.union("GenerateCodesResult", description="The batch, or why there is none."),
 ]
 
-FIND_BY_KEY: Final = """
-SELECT id, pool_id, size FROM code_batch WHERE merchant_id = $1 AND idempotency_key = $2
-"""
-#: Batches share this lock; a change of the pool's status waits for it.
-HOLD_POOL: Final = "SELECT status FROM pool WHERE merchant_id = $1 AND id = $2 FOR SHARE"
-INSERT_BATCH: Final = """
-INSERT INTO code_batch (merchant_id, id, pool_id, size, idempotency_key, created_at)
-VALUES ($1, $2, $3, $4, $5, now()) ON CONFLICT DO NOTHING RETURNING id
-"""
-ADD_STOCK: Final = """
-INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
-VALUES ($1, $2, $3, $4, 0, 0, 0, 0)
-"""
 COLUMNS: Final = ["merchant_id", "id", "pool_id", "batch_id", "state", "ciphertext", "fingerprint", "suffix"]
 
 
@@ -75,6 +59,37 @@ def encrypted_codes(
     return rows
 
 
+class _HeldPoolRow(TypedDict):
+    status: str
+
+
+class _InsertedRow(TypedDict):
+    id: UUID
+
+
+class _EarlierRow(TypedDict):
+    id: UUID
+    pool_id: UUID
+    size: int
+
+
+#: Batches share this lock; a change of the pool's status waits for it.
+HOLD_POOL: Final = statement(
+    _HeldPoolRow, "SELECT status FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR SHARE"
+)
+INSERT_BATCH: Final = statement(
+    _InsertedRow,
+    """
+INSERT INTO code_batch (merchant_id, id, pool_id, size, idempotency_key, created_at)
+VALUES (:merchant_id, :batch_id, :pool_id, :size, :key, now()) ON CONFLICT DO NOTHING RETURNING id
+""",
+)
+FIND_BY_KEY: Final = statement(
+    _EarlierRow,
+    "SELECT id, pool_id, size FROM code_batch WHERE merchant_id = :merchant_id AND idempotency_key = :key",
+)
+
+
 async def store_batch(
     tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, rows: list[tuple[object, ...]], key: str | None
 ) -> bool:
@@ -82,16 +97,29 @@ async def store_batch(
 
     Raises Refused when the pool doesn't take codes.
     """
-    held = await tx.row(HOLD_POOL, viewer.merchant_id, pool_id)
+    merchant_id = viewer.merchant_id
+    held = await tx.row(HOLD_POOL, merchant_id=merchant_id, pool_id=pool_id)
     if held is None or held["status"] not in {"DRAFT", "PAUSED"}:
-        if key is not None and await tx.row(FIND_BY_KEY, viewer.merchant_id, key) is not None:
+        if key is not None and await tx.row(FIND_BY_KEY, merchant_id=merchant_id, key=key) is not None:
             return False  # The same request has made the batch since, and then the pool was activated.
         raise _not_editable(PoolStatus(held["status"] if held else "ARCHIVED"))
-    if await tx.row(INSERT_BATCH, viewer.merchant_id, batch_id, pool_id, len(rows), key) is None:
+    inserted = await tx.row(
+        INSERT_BATCH, merchant_id=merchant_id, batch_id=batch_id, pool_id=pool_id, size=len(rows), key=key
+    )
+    if inserted is None:
         return False
-    await write_codes(tx, viewer.merchant_id, pool_id, batch_id, rows, viewer.actor)
-    await tx.row(stock_levels.FORGET, viewer.merchant_id, pool_id)
+    await write_codes(tx, merchant_id, pool_id, batch_id, rows, viewer.actor)
+    await tx.row(stock_levels.FORGET, merchant_id=merchant_id, pool_id=pool_id)
     return True
+
+
+ADD_STOCK: Final = statement(
+    NoRow,
+    """
+INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+VALUES (:merchant_id, :pool_id, :id, :available, 0, 0, 0, 0)
+""",
+)
 
 
 async def write_codes(
@@ -99,7 +127,7 @@ async def write_codes(
 ) -> None:
     """Write the codes of a batch that exists, the stock and the event."""
     await tx.copy("code", COLUMNS, rows)
-    await tx.row(ADD_STOCK, merchant_id, pool_id, ids.new(), len(rows))
+    await tx.row(ADD_STOCK, merchant_id=merchant_id, pool_id=pool_id, id=ids.new(), available=len(rows))
     await events.record(tx, merchant_id, "codes.generated", batch_id, actor)
 
 
@@ -108,7 +136,6 @@ async def generate_codes(
     info: Info,
     input: Annotated[GenerateCodesInput, strawberry.argument(description="The batch to generate.")],
 ) -> GenerateCodesResult:
-    """Refuse early, encrypt outside the transaction and off the event loop, then store in one transaction."""
     viewer = info.context.viewer
     problems = Problems()
     problems.number("count", input.count, least=1, most=BATCH_SIZE_MAX)
@@ -131,11 +158,11 @@ async def generate_codes(
             encrypted_codes, viewer.tenant.keys, pool["pool_kind"], input.count, pool_id, batch_id
         )
         try:
-            async with transaction() as tx:
+            async with transaction(viewer.merchant_id) as tx:
                 stored = await store_batch(tx, viewer, pool_id, batch_id, rows, key)
             break
         except asyncpg.UniqueViolationError:
-            # A text that the merchant has already: of 2^60, so once is chance and twice is a fault.
+            # A text that the merchant has already. There are 2^60: once is chance, twice is a fault.
             if attempt == 2:
                 raise
     if not stored:
@@ -148,7 +175,9 @@ async def generate_codes(
 
 async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: str | None) -> GenerateCodesSuccess | None:
     """Return the batch that this key made before. Raises Refused when it was another request."""
-    earlier = await database().row(FIND_BY_KEY, viewer.merchant_id, key) if key is not None else None
+    if key is None:
+        return None
+    earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if earlier is None:
         return None
     if (earlier["pool_id"], earlier["size"]) != (pool_id, count):
@@ -156,8 +185,8 @@ async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: str | None) -
     return GenerateCodesSuccess(batch=CodeBatch.of(await _batch(viewer, earlier["id"])), replayed=True)
 
 
-async def _batch(viewer: Viewer, batch_id: UUID) -> Row:
-    row = await database().row(FIND_BATCH, viewer.merchant_id, batch_id)
+async def _batch(viewer: Viewer, batch_id: UUID) -> BatchRow:
+    row = await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
     if row is None:
         raise RuntimeError("a committed batch can't be read")
     return row

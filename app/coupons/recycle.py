@@ -15,6 +15,6 @@ async def recycle(tx: Tx, keys: MerchantKeys, pool_id: UUID, kind: str, *, count
     """
     batch_id = ids.new()
     rows = encrypted_codes(keys, kind, count, pool_id, batch_id)
-    await tx.row(INSERT_BATCH, keys.merchant_id, batch_id, pool_id, count, None)
+    await tx.row(INSERT_BATCH, merchant_id=keys.merchant_id, batch_id=batch_id, pool_id=pool_id, size=count, key=None)
     await write_codes(tx, keys.merchant_id, pool_id, batch_id, rows, actor)
     return [row[1] for row in rows if isinstance(row[1], UUID)]

@@ -1,6 +1,7 @@
 """revokeCode: a code that isn't spent dies at once, and a fresh one can take its place in the pool."""
 
 from typing import Annotated, Final
+from uuid import UUID
 
 import strawberry
 
@@ -12,13 +13,12 @@ from app.coupons.recycle import recycle
 from app.coupons.rows import FIND_CODE
 from app.coupons.types import Code, CodeState
 from app.storage.database import database, transaction
-from app.storage.wallet_versions import CHANGE_COLUMNS, raise_wallets, ring_wallet
+from app.storage.statements import columns, statement
+from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 
 @strawberry.input(description="A code to revoke.")
 class RevokeCodeInput:
-    """Which one, why, and whether another takes its place."""
-
     code_id: strawberry.ID = strawberry.field(description="The code.")
     reason: str = strawberry.field(description="Why, for the record; at most 500 characters, stored encrypted.")
     recycle: bool = strawberry.field(
@@ -28,16 +28,12 @@ class RevokeCodeInput:
 
 @strawberry.type(description="The code is dead.")
 class RevokeCodeSuccess:
-    """The revoked code and its replacement."""
-
     code: Code = strawberry.field(description="The revoked code.")
     replacement: Code | None = strawberry.field(description="The fresh code in the pool's stock, if there is one.")
 
 
 @strawberry.type(description="The code is spent, expired or revoked already.")
 class CodeNotRevocable(Refusal):
-    """Only AVAILABLE and ALLOCATED codes can be revoked."""
-
     state: CodeState = strawberry.field(description="The code's state.")
 
 
@@ -46,48 +42,68 @@ RevokeCodeResult = Annotated[
     strawberry.union("RevokeCodeResult", description="The revoked code, or why it lives on."),
 ]
 
-# Waits for whoever is claiming or redeeming the code, and then looks at its state again.
-REVOKE: Final = f"""
+
+class RevokedRow(ChangeRow):
+    """That a code was revoked, and its pool."""
+
+    pool_id: UUID
+    kind: str
+    status: str
+
+
+REVOKE: Final = statement(
+    RevokedRow,
+    f"""
 WITH live AS (
+    -- Waits for whoever is claiming or redeeming the code, and then looks at its state again.
     SELECT id, pool_id, member_id, state FROM code
-    WHERE merchant_id = $1 AND id = $2 AND state IN ('AVAILABLE', 'ALLOCATED') FOR UPDATE
+    WHERE merchant_id = :merchant_id AND id = :code_id AND state IN ('AVAILABLE', 'ALLOCATED') FOR UPDATE
 ), c AS (
-    UPDATE code SET state = 'REVOKED' WHERE merchant_id = $1 AND id = (SELECT id FROM live)
+    UPDATE code SET state = 'REVOKED' WHERE merchant_id = :merchant_id AND id = (SELECT id FROM live)
     RETURNING id
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
-    SELECT $1, pool_id, gen_random_uuid(), -(state = 'AVAILABLE')::int, -(state = 'ALLOCATED')::int, 0, 0, 1
+    SELECT :merchant_id, pool_id, gen_random_uuid(), -(state = 'AVAILABLE')::int, -(state = 'ALLOCATED')::int, 0, 0, 1
     FROM live
 ), changed AS (
-    SELECT $3::uuid AS event_id, id AS subject_id, member_id, $4::bytea AS reason FROM live
-), {raise_wallets("code.revoked", actor="$5")}
-SELECT live.pool_id, p.kind, p.status, {CHANGE_COLUMNS}
-FROM live JOIN pool p ON p.merchant_id = $1 AND p.id = live.pool_id, recorded ev
-"""
+    SELECT :event_id::uuid AS event_id, id AS subject_id, member_id, :reason::bytea AS reason FROM live
+), {raise_wallets("code.revoked")}
+SELECT live.pool_id, p.kind, p.status, {columns(ChangeRow)}
+FROM live JOIN pool p ON p.merchant_id = :merchant_id AND p.id = live.pool_id, recorded ev
+""",
+)
 
 
 @mutation(description="Revoke a code that isn't spent; its text is never used again. ADMIN only.")
 async def revoke_code(
     info: Info, input: Annotated[RevokeCodeInput, strawberry.argument(description="What to revoke.")]
 ) -> RevokeCodeResult:
-    """Revoke and recycle in one transaction."""
     viewer = info.context.viewer
     event_id, reason = sealed(viewer, input.reason)
     code_id = node_id("code", "code", input.code_id)
     fresh = []
-    async with transaction() as tx:
-        revoked = await tx.row(REVOKE, viewer.merchant_id, code_id, event_id, reason, viewer.actor)
+    async with transaction(viewer.merchant_id) as tx:
+        revoked = await tx.row(
+            REVOKE,
+            merchant_id=viewer.merchant_id,
+            code_id=code_id,
+            event_id=event_id,
+            reason=reason,
+            actor=viewer.actor,
+        )
         if revoked is not None and input.recycle and revoked["status"] != "ARCHIVED":
             keys = viewer.tenant.keys
             fresh = await recycle(tx, keys, revoked["pool_id"], revoked["kind"], count=1, actor=viewer.actor)
         elif revoked is not None:
             await stock_levels.check(tx, viewer.merchant_id, revoked["pool_id"], viewer.actor)
-    row = await database().row(FIND_CODE, viewer.merchant_id, code_id, None)
+    row = await database().row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=code_id, member_id=None)
     if row is None:
         raise not_found("code", input.code_id)
     if revoked is None:
         state = CodeState(row["code_state"])
         raise Refused(CodeNotRevocable(message=f"A code that is {state.value} can't be revoked.", state=state))
-    ring_wallet(database(), viewer.merchant_id, dict(row) | dict(revoked))
-    replacement = await database().row(FIND_CODE, viewer.merchant_id, fresh[0], None) if fresh else None
+    ring_wallet(database(), viewer.merchant_id, revoked, about=row)
+    replacement = None
+    if fresh:
+        replacement = await database().row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=fresh[0], member_id=None)
     return RevokeCodeSuccess(code=Code.of(row), replacement=None if replacement is None else Code.of(replacement))

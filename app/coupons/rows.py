@@ -145,10 +145,6 @@ REWARD_OF_POOL: Final = """
 BACKS_REWARD: Final = f"EXISTS {REWARD_OF_POOL.format('p.id')}"
 
 _POOL: Final = columns(PoolRow)
-POOL_COLUMNS: Final = _POOL
-CODE_COLUMNS: Final = columns(CodeRow)
-WHOLE_CODE: Final = columns(WholeCodeRow)
-REDEMPTION_COLUMNS: Final = columns(RedemptionRow)
 _CODE: Final = columns(WholeCodeRow)
 _REDEMPTION: Final = columns(WholeRedemptionRow)
 
@@ -259,7 +255,7 @@ FIND_BATCH: Final = statement(
     BatchRow,
     f"""
 SELECT {columns(BatchRow)}
-FROM code_batch b JOIN pool p ON p.merchant_id = b.merchant_id AND p.id = b.pool_id
+FROM code_batch b JOIN pool p ON p.merchant_id = :merchant_id AND p.id = b.pool_id
 WHERE b.merchant_id = :merchant_id AND b.id = :batch_id
 """,
 )
@@ -267,7 +263,7 @@ FIND_CAMPAIGN: Final = statement(
     CampaignRow,
     f"""
 SELECT {columns(CampaignRow)}
-FROM campaign k JOIN pool p ON p.merchant_id = k.merchant_id AND p.id = k.pool_id
+FROM campaign k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id
 WHERE k.merchant_id = :merchant_id AND k.id = :campaign_id
 """,
 )

@@ -3,13 +3,15 @@
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
 from app.api.context import Viewer
 from app.storage.bounded import remember
 from app.storage.database import Statements, database
+from app.storage.events import event
+from app.storage.statements import NoRow, statement
 
 #: In percent of all codes ever generated in the pool.
 LEVELS: Final = (50, 25, 10, 0)
@@ -17,41 +19,27 @@ LEVELS: Final = (50, 25, 10, 0)
 TRUSTED_SECONDS: Final = 2.0
 POOLS_KEPT_MAX: Final = 10_000
 
-# A level that is on record stays so: of two processes that see it crossed, one writes the event.
-CHECK: Final = """
-WITH stock AS (
-    SELECT coalesce(sum(available), 0) AS available,
-        coalesce(sum(available + allocated + redeemed + expired + revoked), 0) AS total
-    FROM stock_change WHERE merchant_id = $1 AND pool_id = $2
-), fallen AS (
-    INSERT INTO stock_alert (merchant_id, pool_id, level, raised_at)
-    SELECT $1, $2, level, now() FROM stock, unnest($3::smallint[]) AS level
-    WHERE total > 0 AND available * 100 <= level * total
-    ON CONFLICT DO NOTHING RETURNING level
-), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, ($4::uuid[])[row_number() OVER (ORDER BY level DESC)], 'pool.stock_fell_to_' || level, $2, $5, now()
-    FROM fallen
-)
-SELECT available, total FROM stock
-"""
+
+class _StockRow(TypedDict):
+    available: int
+    total: int
+
+
+class _PoolRow(TypedDict):
+    merchant_id: UUID
+    pool_id: UUID
+
+
 #: Fresh codes were generated: levels that the stock is above again can be crossed again.
-FORGET: Final = """
-DELETE FROM stock_alert WHERE merchant_id = $1 AND pool_id = $2 AND level * (
+FORGET: Final = statement(
+    NoRow,
+    """
+DELETE FROM stock_alert WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND level * (
     SELECT sum(available + allocated + redeemed + expired + revoked) FROM stock_change
-    WHERE merchant_id = $1 AND pool_id = $2
-) < 100 * (SELECT sum(available) FROM stock_change WHERE merchant_id = $1 AND pool_id = $2)
-"""
-MISSED: Final = """
-SELECT s.merchant_id, s.pool_id FROM (
-    SELECT merchant_id, pool_id, sum(available) AS available,
-        sum(available + allocated + redeemed + expired + revoked) AS total
-    FROM stock_change GROUP BY merchant_id, pool_id
-) s
-WHERE total > 0
-    AND (SELECT count(*) FROM unnest($1::smallint[]) AS level WHERE available * 100 <= level * total)
-        > (SELECT count(*) FROM stock_alert a WHERE a.merchant_id = s.merchant_id AND a.pool_id = s.pool_id)
-"""
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id
+) < 100 * (SELECT sum(available) FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = :pool_id)
+""",
+)
 
 
 @dataclass(slots=True)
@@ -79,10 +67,44 @@ async def watch(where: Statements, viewer: Viewer, pool_id: UUID) -> None:
     await check(where, viewer.merchant_id, pool_id, viewer.actor)
 
 
+CHECK: Final = statement(
+    _StockRow,
+    f"""
+WITH stock AS (
+    SELECT coalesce(sum(available), 0) AS available,
+        coalesce(sum(available + allocated + redeemed + expired + revoked), 0) AS total
+    FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = :pool_id
+), fallen AS (
+    -- A level that is on record stays so: of two processes that see it crossed, one writes the event.
+    INSERT INTO stock_alert (merchant_id, pool_id, level, raised_at)
+    SELECT :merchant_id, :pool_id, level, now() FROM stock, unnest(:levels::smallint[]) AS level
+    WHERE total > 0 AND available * 100 <= level * total
+    ON CONFLICT DO NOTHING RETURNING level
+), recorded AS (
+    {
+        event(
+            [(f"pool.stock_fell_to_{level}", f"level = {level}") for level in LEVELS],
+            id="(:event_ids::uuid[])[row_number() OVER (ORDER BY level DESC)]",
+            subject=":pool_id",
+            source="fallen",
+        )
+    }
+)
+SELECT available, total FROM stock
+""",
+)
+
+
 async def check(where: Statements, merchant_id: UUID, pool_id: UUID, actor: str) -> None:
     """Look at a pool's stock and put the levels that it has fallen to on record."""
-    event_ids = [ids.new() for _ in LEVELS]
-    row = await where.row(CHECK, merchant_id, pool_id, list(LEVELS), event_ids, actor)
+    row = await where.row(
+        CHECK,
+        merchant_id=merchant_id,
+        pool_id=pool_id,
+        levels=LEVELS,
+        event_ids=[ids.new() for _ in LEVELS],
+        actor=actor,
+    )
     if row is None:
         raise RuntimeError("an aggregate returned no row")
     kept = _Watch(_left_to_next(row["available"], row["total"]) // 4, time.monotonic() + TRUSTED_SECONDS)
@@ -94,9 +116,24 @@ def _left_to_next(available: int, total: int) -> int:
     return min((available - level * total // 100 for level in LEVELS if available * 100 > level * total), default=0)
 
 
+MISSED: Final = statement(
+    _PoolRow,
+    """
+SELECT s.merchant_id, s.pool_id FROM (
+    SELECT merchant_id, pool_id, sum(available) AS available,
+        sum(available + allocated + redeemed + expired + revoked) AS total
+    FROM stock_change GROUP BY merchant_id, pool_id
+) s
+WHERE total > 0
+    AND (SELECT count(*) FROM unnest(:levels::smallint[]) AS level WHERE available * 100 <= level * total)
+        > (SELECT count(*) FROM stock_alert a WHERE a.merchant_id = s.merchant_id AND a.pool_id = s.pool_id)
+""",
+)
+
+
 async def check_missed() -> int:
     """Record what claims left unrecorded: their process died, or others took the last codes. Returns how many pools."""
-    missed = await database().rows(MISSED, list(LEVELS))
+    missed = await database().rows(MISSED, levels=LEVELS)
     for row in missed:
         await check(database(), row["merchant_id"], row["pool_id"], "system")
     return len(missed)

@@ -23,6 +23,7 @@ from app.coupons.rows import (
     CodeRow,
     DeliveryRow,
     PoolRow,
+    RedemptionRow,
     StockRow,
     WholeCodeRow,
     WholeRedemptionRow,
@@ -318,13 +319,18 @@ class Redemption(Node):
     @classmethod
     def of(cls, row: WholeRedemptionRow) -> "Redemption":
         """Return the redemption of a row."""
+        return cls.of_code(Code.of(row), row)
+
+    @classmethod
+    def of_code(cls, code: Code, row: RedemptionRow) -> "Redemption":
+        """Return the redemption of a code that was read on its own."""
 
         def amount(minor: int) -> Money:
             return Money(amount_minor=BigInt(minor), currency=row["redemption_currency"])
 
         return cls(
             id=strawberry.ID(ids.encode("redemption", row["redemption_id"])),
-            code=Code.of(row),
+            code=code,
             order_id=row["redemption_order_id"],
             position=row["redemption_position"],
             order_amount=amount(row["redemption_order_amount"]),

@@ -1,7 +1,8 @@
 """issueMemberToken: a short-lived token with which the member app acts for one member."""
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
+from uuid import UUID
 
 import strawberry
 
@@ -10,22 +11,19 @@ from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.members import tokens
 from app.storage import events
 from app.storage.database import transaction
+from app.storage.statements import statement
 
 LIFETIME_SECONDS_MAX: Final = 86_400
 
 
 @strawberry.input(description="A token to issue.")
 class IssueMemberTokenInput:
-    """For whom and for how long."""
-
     member_id: strawberry.ID = strawberry.field(description="The member it is for.")
     lifetime_seconds: int = strawberry.field(default=3600, description="For how long: 1 to 86,400 seconds.")
 
 
 @strawberry.type(description="The token was issued.")
 class IssueMemberTokenSuccess:
-    """The token."""
-
     token: str = strawberry.field(description="What the member app sends as `Authorization: Bearer …`.")
     expires_at: datetime = strawberry.field(description="When it stops working.")
 
@@ -35,7 +33,12 @@ IssueMemberTokenResult = Annotated[
     strawberry.union("IssueMemberTokenResult", description="The token, or why there is none."),
 ]
 
-FIND: Final = "SELECT id FROM member WHERE merchant_id = $1 AND id = $2"
+
+class _FoundRow(TypedDict):
+    id: UUID
+
+
+FIND: Final = statement(_FoundRow, "SELECT id FROM member WHERE merchant_id = :merchant_id AND id = :member_id")
 
 
 @mutation(description="Issue a token for a member. ADMIN and CHECKOUT.")
@@ -43,15 +46,15 @@ async def issue_member_token(
     info: Info,
     input: Annotated[IssueMemberTokenInput, strawberry.argument(description="The token to issue.")],
 ) -> IssueMemberTokenResult:
-    """Sign a token. Tokens are not stored; that one was issued, and by whom, is an event."""
     viewer = info.context.viewer
     member_id = node_id("member", "member", input.member_id)
     problems = Problems()
     problems.number("lifetimeSeconds", input.lifetime_seconds, least=1, most=LIFETIME_SECONDS_MAX)
-    async with transaction() as tx:
-        if await tx.row(FIND, viewer.merchant_id, member_id) is None:
+    async with transaction(viewer.merchant_id) as tx:
+        if await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member_id) is None:
             raise not_found("member", input.member_id)
         problems.refuse_if_any()
+        # Tokens aren't stored: that one was issued, and by whom, is an event.
         await events.record(tx, viewer.merchant_id, "member.token_issued", member_id, viewer.actor)
     token, expires_at = tokens.issue(viewer.tenant, member_id, input.lifetime_seconds)
     return IssueMemberTokenSuccess(token=token, expires_at=expires_at)

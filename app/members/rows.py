@@ -36,8 +36,6 @@ _FROM: Final = """
     FROM member m
     CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = m.id OFFSET 0) w
 """
-MEMBER_COLUMNS: Final = columns(MemberRow)
-FROM: Final = _FROM
 FIND: Final = statement(
     MemberRow,
     f"SELECT {columns(MemberRow)} {_FROM} WHERE m.merchant_id = :merchant_id AND m.id = :member_id",
@@ -52,6 +50,19 @@ WHERE m.merchant_id = :merchant_id AND m.id < :before ORDER BY m.id DESC LIMIT :
 BY_ID: Final = statement(
     MemberRow,
     f"SELECT {columns(MemberRow)} {_FROM} WHERE m.merchant_id = :merchant_id AND m.id = ANY(:member_ids::uuid[])",
+)
+# By one key and by the other, in no order: with OR, or with UNION, a plan that was made while there were few members
+# walks all of them by their ids.
+FIND_EXISTING: Final = statement(
+    MemberRow,
+    f"""
+SELECT {columns(MemberRow)} {_FROM}
+WHERE m.merchant_id = :merchant_id AND m.id = ANY(ARRAY(
+    SELECT id FROM member WHERE merchant_id = :merchant_id AND external_id = :external_id
+    UNION ALL
+    SELECT id FROM member WHERE merchant_id = :merchant_id AND email_index = :email_index
+)) ORDER BY m.id LIMIT 1
+""",
 )
 
 
@@ -72,3 +83,10 @@ async def members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID,
     """Return the rows of members that exist."""
     rows = await database().rows(BY_ID, merchant_id=viewer.merchant_id, member_ids=member_ids)
     return {row["member_id"]: row for row in rows}
+
+
+async def find_existing(viewer: Viewer, external_id: str | None, email_index: bytes | None) -> MemberRow | None:
+    """Return the member that has this external id or this address; the older one where they are two."""
+    return await database().row(
+        FIND_EXISTING, merchant_id=viewer.merchant_id, external_id=external_id, email_index=email_index
+    )

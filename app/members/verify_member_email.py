@@ -1,6 +1,6 @@
 """verifyMemberEmail: an address is known to be the member's, and the codes that waited for it are too."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 
 import asyncpg
 import strawberry
@@ -12,21 +12,19 @@ from app.coupons.adopt_codes import adopt_codes
 from app.members.rows import member_row
 from app.members.types import Member
 from app.storage.database import transaction
+from app.storage.events import event
+from app.storage.statements import statement
 
 ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(description="A member whose address is known to be its own.")
 class VerifyMemberEmailInput:
-    """Which member."""
-
     member_id: strawberry.ID = strawberry.field(description="The member.")
 
 
 @strawberry.type(description="The address counts, and what waited for it is in the member's wallet.")
 class VerifyMemberEmailSuccess:
-    """The member."""
-
     member: Member = strawberry.field(description="The member, with its wallet as it is now.")
 
 
@@ -35,38 +33,51 @@ VerifyMemberEmailResult = Annotated[
     strawberry.union("VerifyMemberEmailResult", description="The member, or why not."),
 ]
 
-# Waits for claims by e-mail that are under way for this address; later ones are the member's.
-VERIFY: Final = """
+
+class _VerifiedRow(TypedDict):
+    email_index: bytes
+
+
+VERIFY: Final = statement(
+    _VerifiedRow,
+    f"""
 WITH m AS (
     UPDATE member SET email_verified = true
-    WHERE merchant_id = $1 AND id = $2 AND email_index IS NOT NULL AND NOT email_verified
+    WHERE merchant_id = :merchant_id AND id = :member_id AND email_index IS NOT NULL AND NOT email_verified
     RETURNING id, email_index
 ), addressed AS (
-    INSERT INTO address (merchant_id, email_index, member_id) SELECT $1, email_index, id FROM m
+    -- Waits for claims by e-mail that are under way for this address; later ones are the member's.
+    INSERT INTO address (merchant_id, email_index, member_id) SELECT :merchant_id, email_index, id FROM m
     ON CONFLICT (merchant_id, email_index) DO UPDATE SET member_id = excluded.member_id
 ), recorded AS (
-    INSERT INTO event (merchant_id, id, type, subject_id, actor, occurred_at)
-    SELECT $1, $3, 'member.email_verified', id, $4, now() FROM m
+    {event("member.email_verified", subject="id", source="m")}
 )
 SELECT email_index FROM m
-"""
+""",
+)
 
 
 @mutation(description="Tell that a member's address is known to be its own; again changes nothing. ADMIN only.")
 async def verify_member_email(
     info: Info, input: Annotated[VerifyMemberEmailInput, strawberry.argument(description="Whose address.")]
 ) -> VerifyMemberEmailResult:
-    """Verify and adopt in one transaction, again when the member claimed in between."""
     viewer = info.context.viewer
     member_id = node_id("member", "member", input.member_id)
     for _ in range(ATTEMPTS_MAX):
         try:
-            async with transaction() as tx:
-                verified = await tx.row(VERIFY, viewer.merchant_id, member_id, ids.new(), viewer.actor)
+            async with transaction(viewer.merchant_id) as tx:
+                verified = await tx.row(
+                    VERIFY,
+                    merchant_id=viewer.merchant_id,
+                    member_id=member_id,
+                    event_id=ids.new(),
+                    actor=viewer.actor,
+                )
                 if verified is not None:
                     await adopt_codes(tx, viewer, member_id, verified["email_index"])
             break
         except asyncpg.UniqueViolationError:
+            # The member claimed in between.
             continue
     else:
         raise RuntimeError("a member kept claiming while its address was verified")

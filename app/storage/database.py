@@ -64,8 +64,8 @@ def _bound(
     statement: Statement[Any] | str, values: tuple[object, ...], named: Mapping[str, object]
 ) -> tuple[str, Sequence[object]]:
     if isinstance(statement, str):
-        return statement.replace(":merchant_id", "$1"), values
-    return statement.text, values or statement.arguments(named)
+        return statement, values
+    return statement.text, statement.arguments(named)
 
 
 class Statements:

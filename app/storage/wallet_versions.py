@@ -8,7 +8,7 @@ from uuid import UUID
 from app.storage.database import Statements
 from app.storage.events import WALLET_EVENTS, EventType, event
 from app.storage.rings import ring
-from app.storage.statements import columns, row_of
+from app.storage.statements import row_of
 
 
 @row_of(ev="event")
@@ -26,7 +26,6 @@ class ChangeRow(TypedDict):
     event_wallet_points: Annotated[int | None, "ev.wallet_points"]
 
 
-CHANGE_COLUMNS: Final = columns(ChangeRow)
 #: What rings carry of a row: the change, and what a Code and its Pool or a PointsEntry, and the Member show.
 _CARRIED: Final = ("event_", "code_", "pool_", "entry_", "member_", "wallet_")
 

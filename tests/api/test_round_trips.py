@@ -22,8 +22,9 @@ from app.config import Settings
 from app.coupons import rows as coupons
 from app.coupons import stock_levels
 from app.members import rows as members
-from app.reports.tables import REPORTS
+from app.reports.tables import REPORTS, money_of
 from app.storage.database import database
+from app.storage.statements import Statement
 from bench.wire import AUTHENTICATION, counting
 from tests.conftest import run_api
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
@@ -92,7 +93,7 @@ async def test_a_claim_is_one_round_trip_and_its_replay_two(
         waits = await counter.during(lambda: counted_shop.do(CLAIM_CODE, **values))
         assert len(waits) <= 2
         # Now and then, and near a level of the stock, a claim is followed by a look at it.
-        return len([statement for statement in waits if statement != stock_levels.CHECK])
+        return len([statement for statement in waits if statement != stock_levels.CHECK.text])
 
     for _ in ("claims", "replays"):
         await counted_shop.do(CLAIM_CODE, **{"poolId": pool["id"], claimant: claimants[0]})
@@ -133,7 +134,7 @@ async def test_a_claim_that_the_first_fallback_serves_is_at_most_four_round_trip
     replay = await claim(claimants[-1])
 
     # The claim that fails, why, and the one of the fallback; now and then a look at the stock.
-    served = [[statement for statement in each if statement != stock_levels.CHECK] for each in waits[2:]]
+    served = [[statement for statement in each if statement != stock_levels.CHECK.text] for each in waits[2:]]
     assert [len(each) for each in served] == [3, 3, 3]
     assert max(len(each) for each in waits[2:]) <= 4
     assert len(replay) == 2
@@ -216,21 +217,27 @@ async def test_a_page_reads_its_own_rows_whatever_the_planner_knows(counter: Cou
     member_ids = await database().rows("SELECT id FROM member WHERE merchant_id = $1", merchant_id)
     pool_ids = await database().rows("SELECT id FROM pool WHERE merchant_id = $1", merchant_id)
     instant = datetime(9999, 1, 1, tzinfo=UTC)
-    pages: dict[str, tuple[Any, ...]] = {
-        "members": (members.LIST, last, 101),
-        "redemptions": (coupons.LIST_REDEMPTIONS, last, 101),
-        "codes": (coupons.LIST_CODES, last, 101),
-        "codes in a state": (coupons.LIST_CODES_IN_STATE, last, 101, "REDEEMED"),
-        "pools": (coupons.LIST_POOLS, last, 101, None),
-        "stock": (coupons.STOCK_OF_POOLS, [row["id"] for row in pool_ids]),
-        "codes of pools": (
-            coupons.CODES_OF_POOLS, [row["id"] for row in pool_ids], last, 4, ["AVAILABLE", "ALLOCATED", "REDEEMED"]
-        ),
-        **{f"report of {name}": (each.page, "USD", 100.0, last, UUID(int=0), 101) for name, each in REPORTS.items()},
-        "codes of members": (coupons.CODES_OF_MEMBERS, [row["id"] for row in member_ids], instant, last, 4, None),
-    }  # fmt: skip
+    pools, states = [row["id"] for row in pool_ids], ["AVAILABLE", "ALLOCATED", "REDEEMED"]
+    of_members = {"member_ids": [row["id"] for row in member_ids], "instant": instant, "state": None}
+    page, few = {"before": last, "limit": 101}, {"before": last, "limit": 4}
+    pages: dict[str, tuple[Statement[Any], dict[str, object]]] = {
+        "members": (members.LIST, page),
+        "redemptions": (coupons.LIST_REDEMPTIONS, page),
+        "codes": (coupons.LIST_CODES, page),
+        "codes in a state": (coupons.LIST_CODES_IN_STATE, page | {"state": "REDEEMED"}),
+        "pools": (coupons.LIST_POOLS, page | {"status": None}),
+        "stock": (coupons.STOCK_OF_POOLS, {"pool_ids": pools}),
+        "codes of pools": (coupons.CODES_OF_POOLS, few | {"pool_ids": pools, "states": states}),
+        "codes of members": (coupons.CODES_OF_MEMBERS, few | of_members),
+    }
 
-    touched = {name: await _buffers(sql, merchant_id, *args) for name, (sql, *args) in pages.items()}
+    touched = {
+        name: await _buffers(asked.text, *asked.arguments({"merchant_id": merchant_id} | values))
+        for name, (asked, values) in pages.items()
+    }
+    for name, report in REPORTS.items():
+        values = {"merchant_id": merchant_id, "from_id": UUID(int=0)} | page | dict(money_of("USD"))
+        touched[f"report of {name}"] = await _buffers(report.page.text, *report.page.arguments(values))
 
     assert {name: buffers for name, buffers in touched.items() if buffers > BUFFERS_PER_PAGE_MAX} == {}
 

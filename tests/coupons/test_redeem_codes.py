@@ -1,11 +1,12 @@
 """redeemCodes. Without these a code could be spent twice, by a stranger, in part of an order, or for a wrong sum."""
 
+import hashlib
 from typing import Any
 
 import pytest
 
 from app import ids
-from app.coupons.redeem_codes import READ
+from app.coupons.presented_codes import READ
 from app.storage.database import database
 from tests.coupons.orders import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, expire, order
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, problems, usd
@@ -399,9 +400,11 @@ async def test_a_checkout_redeems_and_sees_no_text(shop: Shop) -> None:
 
 
 async def test_codes_are_found_by_their_fingerprints_whatever_the_planner_knew() -> None:
-    arguments = "ARRAY[sha256('2000'::bytea)], 'an order', NULL"
+    fingerprints = [hashlib.sha256(b"2000").digest()]
 
-    rows, buffers = await buffers_planned_on_nothing(READ, "bytea[], text, bytea", arguments, CODES)
+    rows, buffers = await buffers_planned_on_nothing(
+        READ, CODES, fingerprints=fingerprints, order_id="an order", email_index=None
+    )
 
     assert rows == 1
     assert buffers < 40

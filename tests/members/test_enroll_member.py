@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.api.inputs import Problems, normalise_email
-from app.members.enroll_member import FIND_EXISTING
+from app.members.rows import FIND_EXISTING
 from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import ENROLL_MEMBER, Shop
@@ -116,7 +116,7 @@ async def test_one_address_is_one_member_however_it_is_spelled(shop: Shop, spell
 
 
 async def test_who_is_a_member_already_is_found_by_its_keys_whatever_the_planner_knew() -> None:
-    rows, buffers = await buffers_planned_on_nothing(FIND_EXISTING, "text, bytea", "'c-2000', '\\x01'", MEMBERS)
+    rows, buffers = await buffers_planned_on_nothing(FIND_EXISTING, MEMBERS, external_id="c-2000", email_index=b"\x01")
 
     assert rows == 1
     assert buffers < 40

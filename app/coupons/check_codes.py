@@ -1,0 +1,45 @@
+"""checkCodes: what redeemCodes would answer, without changing anything."""
+
+from dataclasses import replace
+
+from app import ids
+from app.api.operations import Info, query
+from app.coupons.presented_codes import FoundRow, Presentation, judged, limited
+from app.coupons.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
+from app.coupons.rows import RedemptionRow
+from app.coupons.rules import Applied
+from app.coupons.types import Code, CodeState, Redemption
+
+
+@query(
+    description="What redeemCodes would answer, without changing anything. The redemptions are what it would make: "
+    "their ids name nothing yet. ADMIN and CHECKOUT."
+)
+async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
+    viewer = info.context.viewer
+    presented = presentation(viewer, input)
+    verdict = await limited(viewer, presented, await judged(viewer, presented))
+    refuse_if_rejected(verdict)
+    if verdict.replayed:
+        return success([Redemption.of(row) for row in verdict.replayed], presented.currency, replayed=True)
+    redemptions = [
+        _would_be(presented, position, row, share) for position, (row, share) in enumerate(verdict.accepted, start=1)
+    ]
+    return success(redemptions, presented.currency, replayed=False)
+
+
+def _would_be(presented: Presentation, position: int, row: FoundRow, share: Applied) -> Redemption:
+    """Return the redemption of a code as it would be made, which leaves the wallet's version as it is."""
+    spent = replace(Code.of(row), state=CodeState.REDEEMED, redeemed_at=row["asked_at"])
+    made = RedemptionRow(
+        redemption_id=ids.new(),
+        redemption_order_id=presented.order_id,
+        redemption_position=position,
+        redemption_order_amount=presented.amount,
+        redemption_base=share.base,
+        redemption_discount=share.discount,
+        redemption_currency=presented.currency,
+        redemption_redeemed_at=row["asked_at"],
+        redemption_reversed_at=None,
+    )
+    return Redemption.of_code(spent, made)

@@ -1,0 +1,347 @@
+"""Sending: one code of a pool for each of many people at once, members and addresses."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypedDict
+from uuid import UUID
+
+from app import ids
+from app.api.context import Viewer
+from app.api.operations import Refused, not_found
+from app.coupons.claims import exhausted
+from app.storage.database import Tx
+from app.storage.statements import columns, statement
+from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
+
+ATTEMPTS_MAX: Final = 20
+DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "recipient"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipients:
+    """Checked recipients, each once: members, and addresses by their index."""
+
+    members: list[UUID]
+    addresses: dict[bytes, str]
+
+    def hash(self, name: str, pool_id: UUID) -> bytes:
+        """Return what tells this request from another one, whatever the order of the recipients."""
+        digest = hashlib.sha256(pool_id.bytes + len(name.encode()).to_bytes(4) + name.encode())
+        for part in (*sorted(member.bytes for member in self.members), *sorted(self.addresses)):
+            digest.update(part)
+        return digest.digest()
+
+
+@dataclass(slots=True)
+class Person:
+    """A recipient: a member, an address, or an address that is known to be a member's; and what it has of the pool.
+
+    `sent_to` is the address that was asked for, `email_index` also the verified one of a member that was.
+    """
+
+    member_id: UUID | None
+    sent_to: bytes | None
+    email_index: bytes | None
+    claims: int = 0
+    slot: int = 0
+    latest_code_id: UUID | None = None
+
+
+class ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
+    """A recipient's address became a member's since it was looked at, or it claimed again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How many people there were, each counted once, and how many codes they were allocated."""
+
+    recipients: int
+    allocated: int
+
+
+class HeldPoolRow(TypedDict):
+    """A pool that is locked for sending its codes."""
+
+    id: UUID
+    status: str
+    code_lifetime_days: int | None
+    claims_per_member: int
+    is_open: bool
+
+
+# Raises wallets, so it comes after the claims: the other way round a recipient that claims at this moment would hold
+# its claim and wait for its wallet, while the campaign holds the wallet and waits for the claim.
+ALLOCATE: Final = statement(
+    ChangeRow,
+    f"""
+WITH asked AS (
+    SELECT * FROM unnest(:code_ids::uuid[], :member_ids::uuid[], :sent_to::bytea[], :event_ids::uuid[])
+        AS t (code_id, member_id, sent_to, event_id)
+), c AS (
+    UPDATE code SET state = 'ALLOCATED', member_id = asked.member_id, email_index = asked.sent_to,
+        matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = now(),
+        expires_at = now() + make_interval(days => :lifetime_days)
+    FROM asked
+    WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[]) AND code.id = asked.code_id
+    RETURNING code.id
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT :merchant_id, :pool_id, gen_random_uuid(), -count(*), count(*), 0, 0, 0 FROM asked
+), changed AS (
+    SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
+), {raise_wallets("code.sent")}
+SELECT {columns(ChangeRow)} FROM recorded ev WHERE ev.member_id IS NOT NULL
+""",
+)
+
+
+class _CodeRow(TypedDict):
+    id: UUID
+
+
+FIND_LIVE: Final = statement(
+    _CodeRow,
+    """
+SELECT id FROM code
+WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[])
+    AND state = 'ALLOCATED' AND (expires_at IS NULL OR expires_at > now())
+""",
+)
+
+
+async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUID, asked: Recipients) -> Sent:
+    """Allocate a code to each recipient and write the deliveries. The order of locks is that of a claim.
+
+    The caller holds the pool. A recipient that has had all its codes of the pool gets none; if its latest is live,
+    that one is delivered again. Raises Refused with NotFound or PoolExhausted, and ChangedMeanwhile: the transaction
+    is to be tried again.
+    """
+    pool_id, limit = pool["id"], pool["claims_per_member"]
+    people = await _resolve(tx, viewer, asked)
+    await _count_claims(tx, viewer, pool_id, people)
+    codes = await _pick(tx, viewer, pool_id, sum(person.claims < limit for person in people))
+    await _hold_addresses(tx, viewer, people)
+    served = await _claim(tx, viewer, pool_id, limit, people, codes)
+    if served:
+        changes = await tx.many(
+            ALLOCATE,
+            merchant_id=viewer.merchant_id,
+            pool_id=pool_id,
+            lifetime_days=pool["code_lifetime_days"],
+            code_ids=[code_id for _, code_id in served],
+            member_ids=[person.member_id for person, _ in served],
+            sent_to=[person.sent_to for person, _ in served],
+            event_ids=[ids.new() for _ in served],
+            actor=viewer.actor,
+        )
+        for change in changes:
+            ring_wallet(tx, viewer.merchant_id, change)
+    had = {person.latest_code_id: person for person in people if person.claims >= limit}
+    live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
+    sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
+    deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, asked)
+    await tx.copy("delivery", DELIVERY_COLUMNS, deliveries)
+    return Sent(recipients=len(people), allocated=len(served))
+
+
+class _MemberRow(TypedDict):
+    member_id: UUID
+    email_index: bytes | None
+
+
+class _AddressRow(TypedDict):
+    email_index: bytes
+    member_id: UUID | None
+
+
+FIND_MEMBERS: Final = statement(
+    _MemberRow,
+    """
+SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
+FROM member WHERE merchant_id = :merchant_id AND id = ANY(:member_ids::uuid[])
+""",
+)
+FIND_OWNERS: Final = statement(
+    _AddressRow,
+    """
+SELECT email_index, member_id FROM address
+WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND member_id IS NOT NULL
+""",
+)
+
+
+async def _resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
+    """Return each person once, member or address. Raises Refused(NotFound) for a member that doesn't exist."""
+    members = await tx.many(FIND_MEMBERS, merchant_id=viewer.merchant_id, member_ids=asked.members)
+    if len(members) < len(asked.members):
+        found = {row["member_id"] for row in members}
+        raise not_found("member", ids.encode("member", next(each for each in asked.members if each not in found)))
+    owned = await tx.many(FIND_OWNERS, merchant_id=viewer.merchant_id, email_indexes=list(asked.addresses))
+    owners = {row["email_index"]: row["member_id"] for row in owned}
+    people: dict[UUID | bytes, Person] = {
+        row["member_id"]: Person(row["member_id"], None, row["email_index"]) for row in members
+    }
+    for index in asked.addresses:
+        owner = owners.get(index)
+        # Asked for by id and by address, a member is sent to at that address.
+        people[owner or index] = Person(owner, index, index)
+    return list(people.values())
+
+
+class _ClaimsRow(TypedDict):
+    """The claims of a member or of an address."""
+
+    member_id: UUID | None
+    email_index: bytes | None
+    claims: int
+    slot: int
+    code_id: UUID
+
+
+FIND_CLAIMS: Final = statement(
+    _ClaimsRow,
+    """
+SELECT member_id, email_index, count(*) AS claims, max(slot) AS slot,
+    (array_agg(code_id ORDER BY slot DESC))[1] AS code_id
+FROM (
+    SELECT member_id, NULL::bytea AS email_index, slot, code_id FROM claim
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND member_id = ANY(:member_ids::uuid[])
+    UNION ALL
+    SELECT NULL::uuid, email_index, slot, code_id FROM claim
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND email_index = ANY(:email_indexes::bytea[])
+) claims GROUP BY member_id, email_index
+""",
+)
+
+
+async def _count_claims(tx: Tx, viewer: Viewer, pool_id: UUID, people: Sequence[Person]) -> None:
+    """Note what each person has of the pool now."""
+    members = {person.member_id: person for person in people if person.member_id is not None}
+    strangers = {person.sent_to: person for person in people if person.member_id is None}
+    rows = await tx.many(
+        FIND_CLAIMS,
+        merchant_id=viewer.merchant_id,
+        pool_id=pool_id,
+        member_ids=list(members),
+        email_indexes=list(strangers),
+    )
+    for row in rows:
+        person = strangers[row["email_index"]] if row["member_id"] is None else members[row["member_id"]]
+        person.claims, person.slot, person.latest_code_id = row["claims"], row["slot"], row["code_id"]
+
+
+class _StockRow(TypedDict):
+    available: int
+
+
+# The first codes in stock. Waits for claims that are taking one of them; nothing that they wait for is held yet.
+PICK: Final = statement(
+    _CodeRow,
+    """
+SELECT id FROM code
+WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' ORDER BY id LIMIT :count FOR UPDATE
+""",
+)
+IN_STOCK: Final = statement(
+    _StockRow,
+    """
+SELECT coalesce(sum(available), 0) AS available FROM stock_change
+WHERE merchant_id = :merchant_id AND pool_id = :pool_id
+""",
+)
+
+
+async def _pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]:
+    """Lock the codes to send. Raises Refused(PoolExhausted) when there are too few."""
+    codes: list[UUID] = []
+    while count:
+        picked = await tx.rows(PICK, merchant_id=viewer.merchant_id, pool_id=pool_id, count=count)
+        codes = [row["id"] for row in picked]
+        if len(codes) == count:
+            break
+        # Claims that it waited for took some; as long as the stock has enough, others are left.
+        stock = await tx.row(IN_STOCK, merchant_id=viewer.merchant_id, pool_id=pool_id)
+        if stock is None or stock["available"] < count:
+            raise Refused(exhausted([pool_id], "The pool has too few codes left for these recipients."))
+    return codes
+
+
+# In order, so that two campaigns to the same people don't wait for each other in a circle.
+HOLD_ADDRESSES: Final = statement(
+    _AddressRow,
+    """
+INSERT INTO address (merchant_id, email_index)
+SELECT :merchant_id, each FROM unnest(:email_indexes::bytea[]) AS each ORDER BY each
+ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
+RETURNING email_index, member_id
+""",
+)
+
+
+async def _hold_addresses(tx: Tx, viewer: Viewer, people: Sequence[Person]) -> None:
+    """Lock the addresses among the recipients, so that who owns them stays as it was resolved."""
+    resolved = {person.sent_to: person.member_id for person in people if person.sent_to is not None}
+    if not resolved:
+        return
+    for row in await tx.many(HOLD_ADDRESSES, merchant_id=viewer.merchant_id, email_indexes=list(resolved)):
+        if row["member_id"] != resolved[row["email_index"]]:
+            raise ChangedMeanwhile
+
+
+class _ClaimedRow(TypedDict):
+    code_id: UUID
+
+
+# Waits for recipients that claim at this moment. Where such a claim was first, none is made here; it is counted again.
+CLAIM: Final = statement(
+    _ClaimedRow,
+    """
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
+SELECT :merchant_id, code_id, :pool_id, member_id, email_index, slot, now()
+FROM unnest(:code_ids::uuid[], :member_ids::uuid[], :email_indexes::bytea[], :slots::int[])
+    AS t (code_id, member_id, email_index, slot)
+ON CONFLICT DO NOTHING RETURNING code_id
+""",
+)
+
+
+async def _claim(
+    tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, people: Sequence[Person], codes: Sequence[UUID]
+) -> list[tuple[Person, UUID]]:
+    """Claim one of the locked codes for each person below the limit. Returns who got which; the rest stay in stock."""
+    served: list[tuple[Person, UUID]] = []
+    for _ in range(ATTEMPTS_MAX):
+        # Nobody gets below the limit again, so there are codes enough.
+        asking = list(zip((person for person in people if person.claims < limit), codes, strict=False))
+        if not asking:
+            return served
+        rows = await tx.many(
+            CLAIM,
+            merchant_id=viewer.merchant_id,
+            pool_id=pool_id,
+            code_ids=[code_id for _, code_id in asking],
+            member_ids=[person.member_id for person, _ in asking],
+            email_indexes=[person.email_index for person, _ in asking],
+            slots=[person.slot + 1 for person, _ in asking],
+        )
+        claimed = {row["code_id"] for row in rows}
+        served += [(person, code_id) for person, code_id in asking if code_id in claimed]
+        codes = [code_id for _, code_id in asking if code_id not in claimed]
+        people = [person for person, code_id in asking if code_id not in claimed]
+        await _count_claims(tx, viewer, pool_id, people)
+    raise ChangedMeanwhile
+
+
+def _deliveries(
+    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Person, UUID]], asked: Recipients
+) -> list[tuple[object, ...]]:
+    """Return the rows (DELIVERY_COLUMNS) of what is sent: a member's address is read when the mailer asks."""
+    rows: list[tuple[object, ...]] = []
+    for person, code_id in sent:
+        recipient = None
+        if person.sent_to is not None:
+            recipient = viewer.tenant.keys.encrypt(code_id, "recipient", asked.addresses[person.sent_to])
+        rows.append((viewer.merchant_id, campaign_id, code_id, recipient))
+    return rows
