@@ -46,6 +46,9 @@ from app.web.trusted_documents import sha256_of
 
 log = logging.getLogger("flash.graphql")
 
+#: graphql-core's schema, which Strawberry keeps private: its own `execute` parses and validates each time.
+SCHEMA: Final = schema._schema
+
 DOCUMENTS_KEPT_MAX: Final = 1000
 #: Longer documents are judged each time.
 DOCUMENT_KEPT_LENGTH_MAX: Final = 20_000
@@ -295,7 +298,7 @@ async def answer(
     """Execute a query or a mutation and return what clients are to see. Raises NotExecutedError."""
     nodes = admit(operation, asked, viewer, limits)
     executed = execute(
-        schema._schema,
+        SCHEMA,
         _parsed(document),
         context_value=Context(viewer),
         variable_values=asked.variables,
@@ -317,7 +320,7 @@ async def _subscribe(
 ) -> AsyncGenerator[ExecutionResult, None]:
     """Yield one result per event. An event that can't be shown ends the stream: its reader resumes before it."""
     executor = schema.execution_context_class.build(
-        schema._schema,
+        SCHEMA,
         _parsed(document),
         context_value=Context(viewer),
         raw_variable_values=variables,
@@ -366,7 +369,7 @@ def judge_document(query: str, limits: Settings) -> Document:
     try:
         refuse_long_text(query, limits)
         parsed = parse(query, max_tokens=limits.tokens_max)
-        costs = measure_document(parsed, schema._schema, limits)
+        costs = measure_document(parsed, SCHEMA, limits)
         errors = _invalid(parsed, _DOCUMENT_RULES, "GRAPHQL_VALIDATION_FAILED")
         errors = errors or _invalid(parsed, _VALUE_RULES, "BAD_USER_INPUT")
     except GraphQLSyntaxError as error:
@@ -425,7 +428,7 @@ def _present(error: GraphQLError) -> dict[str, Any]:
 
 def _invalid(parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], code: str) -> list[GraphQLError]:
     """Return what is wrong by these rules, without guesses at what was meant: they would spell the schema out."""
-    errors = validate(schema._schema, parsed, rules, ERRORS_MAX, hide_suggestions=True)
+    errors = validate(SCHEMA, parsed, rules, ERRORS_MAX, hide_suggestions=True)
     for error in errors:
         error.message = _ASIDES.sub("", error.message)
     return coded(errors, code)
