@@ -1,24 +1,18 @@
 """The changes of advice runs: each watched run is read when it rings, and all of them now and then, until it ends."""
 
-import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
-from uuid import UUID
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final
 
 from app.advisor.queries import FIND_RUN
 from app.advisor.runs import channel
 from app.advisor.types import AdviceRun
 from app.config import Settings
-from app.storage.database import Row, database, is_away
-from app.storage.rings import Listener
-
-log = logging.getLogger("flash.advisor")
+from app.storage import feed
+from app.storage.database import Row, database
+from app.storage.feed import Feed, Watched, read_patiently
 
 #: How often the watched runs are compared with the table, whatever rings: a lost ring costs so long.
 _SWEEP_SECONDS: Final = 2.0
-_AWAY_SECONDS: Final = 1.0
 
 SWEEP: Final = """
 SELECT asked.merchant_id, asked.id FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (merchant_id, id, state)
@@ -28,36 +22,34 @@ CROSS JOIN LATERAL (
 WHERE a.status || a.attempts <> asked.state
 """
 
-Run = tuple[UUID, UUID]
 
+class Watcher(feed.Watcher):
+    """One subscriber: what it was told last."""
 
-class Watcher:
-    """One subscriber: what it was told last, and whether it has to look again."""
-
-    __slots__ = ("rung", "state")
+    __slots__ = ("state",)
 
     def __init__(self) -> None:
         """Begin with nothing told."""
+        super().__init__()
         self.state = ""
-        self.rung = asyncio.Event()
 
 
-class AdviceFeed:
-    """All runs that this process's subscribers watch: one listening connection, and one statement to sweep them."""
+class AdviceFeed(Feed[Watcher]):
+    """All runs that this process's subscribers watch."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the settings; `running` connects."""
-        self._watchers: dict[str, tuple[Run, set[Watcher]]] = {}
-        self._listener = (
-            None if settings.redis_url is None else Listener(settings.redis_url, self._heard, self._ring_all)
-        )
+        super().__init__(settings.redis_url, sweep_seconds=_SWEEP_SECONDS)
 
-    async def changes(self, merchant_id: UUID, run_id: UUID) -> AsyncGenerator[Row, None]:
+    async def follow(self, run: Watched) -> AsyncGenerator[Row, None]:
         """Yield a run as it is now (RUN_COLUMNS), and whenever it has changed; ends with the run."""
-        async with self._watching((merchant_id, run_id)) as watcher:
+        watcher = Watcher()
+        async with self.watching(run, watcher):
             while True:
                 watcher.rung.clear()
-                row = await _read(merchant_id, run_id)
+                row = await read_patiently(lambda: database().row(FIND_RUN, *run))
+                if row is None:
+                    raise RuntimeError("a run that was found is gone")
                 state = f"{row['run_status']}{row['run_attempts']}"
                 if state != watcher.state:
                     watcher.state = state
@@ -66,94 +58,18 @@ class AdviceFeed:
                     return
                 await watcher.rung.wait()
 
-    @asynccontextmanager
-    async def _watching(self, run: Run) -> AsyncIterator[Watcher]:
-        """Watch a run for the length of the block; it rings from the beginning of the block on."""
-        name = channel(*run)
-        watcher = Watcher()
-        _, watchers = self._watchers.setdefault(name, (run, set()))
-        watchers.add(watcher)
-        try:
-            if self._listener is not None:
-                await self._listener.listen(name)
-            yield watcher
-        finally:
-            watchers.discard(watcher)
-            if not watchers and self._watchers.pop(name, None) is not None and self._listener is not None:
-                await self._listener.ignore(name)
+    def channel(self, watched: Watched) -> str:
+        """Return where the changes of a run ring."""
+        return channel(*watched)
 
-    def _heard(self, name: str, _row: Row) -> None:
-        for watcher in self._watchers[name][1] if name in self._watchers else ():
+    def hear(self, watchers: set[Watcher], _ring: Mapping[str, Any]) -> None:
+        """Have the watchers of a run look again."""
+        for watcher in watchers:
             watcher.rung.set()
 
-    def _ring_all(self) -> None:
-        for name in self._watchers:
-            self._heard(name, {})
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Listen and sweep for the length of the block."""
-        tasks = [asyncio.create_task(self._sweep_always())]
-        if self._listener is not None:
-            tasks.append(asyncio.create_task(self._listener.run()))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _sweep_always(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            try:
-                await self._sweep()
-            except Exception as error:
-                if not is_away(error):
-                    log.exception("a sweep failed")
-
-    async def _sweep(self) -> None:
-        """Ask once for all runs whether one is further than a watcher was told."""
-        told = [(run, watcher.state) for run, watchers in self._watchers.values() for watcher in watchers]
-        if not told:
-            return
+    async def sweep(self, watchers: Mapping[Watched, set[Watcher]]) -> None:
+        """Find the runs that are further than a watcher was told."""
+        told = [(run, watcher.state) for run, its in watchers.items() for watcher in its]
         merchants, run_ids = zip(*(run for run, _ in told), strict=True)
         for row in await database().rows(SWEEP, merchants, run_ids, [state for _, state in told]):
-            self._heard(channel(row["merchant_id"], row["id"]), {})
-
-
-async def _read(merchant_id: UUID, run_id: UUID) -> Row:
-    """Return a run; waits out an absent database."""
-    while True:
-        try:
-            row = await database().row(FIND_RUN, merchant_id, run_id)
-        except Exception as error:
-            if not is_away(error):
-                raise
-        else:
-            if row is None:
-                raise RuntimeError("a run that was found is gone")
-            return row
-        await asyncio.sleep(_AWAY_SECONDS)
-
-
-_feed: AdviceFeed | None = None
-
-
-def advice_feed() -> AdviceFeed:
-    """Return the feed of this process."""
-    if _feed is None:
-        raise RuntimeError("this process feeds no advice")
-    return _feed
-
-
-@asynccontextmanager
-async def advising(settings: Settings) -> AsyncIterator[None]:
-    """Feed this process's subscribers for the length of the block."""
-    global _feed  # noqa: PLW0603  (one feed per process)
-    _feed = AdviceFeed(settings)
-    try:
-        async with _feed.running():
-            yield
-    finally:
-        _feed = None
+            self.hear(watchers[row["merchant_id"], row["id"]], {})
