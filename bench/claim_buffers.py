@@ -39,7 +39,7 @@ async def measure(viewer: Viewer) -> list[str]:
     fresh = await _sample(viewer, pool_id, members)
 
     snapshot_pool = await add_filled_pool(viewer, POOL_SIZE)
-    async with transaction() as old:
+    async with transaction(None) as old:
         await old.row("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         await old.row("SELECT count(*) FROM code WHERE merchant_id = $1", viewer.merchant_id)
         for member_id in members[:6000]:

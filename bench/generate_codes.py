@@ -28,14 +28,14 @@ async def measure(viewer: Viewer) -> list[str]:
         begun = time.perf_counter()
         rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
         made = time.perf_counter()
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             await store_batch(tx, viewer, pool_id, batch_id, rows, None)
         whole.append(time.perf_counter() - begun)
         making.append(made - begun)
 
         batch_id = ids.new()
         rows = encrypted_codes(viewer.tenant.keys, "PERCENT", BATCH, pool_id, batch_id)
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             await tx.row(BARE_BATCH, viewer.merchant_id, batch_id, pool_id, BATCH)
             begun = time.perf_counter()
             await _copy(tx, rows)

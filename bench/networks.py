@@ -55,7 +55,7 @@ async def store(merchant_id: UUID, edges: list[Edge], known: list[Edge] | None =
     """Write the members and the released referrals of edges; the members of `known` edges exist already."""
     there = {member for edge in known or [] for member in edge[:2]}
     members = sorted({member for edge in edges for member in edge[:2]} - there)
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         for start in range(0, len(members), _CHUNK):
             await tx.row(ADD_MEMBERS, merchant_id, members[start : start + _CHUNK])
             await tx.row(ADD_WALLETS, merchant_id, members[start : start + _CHUNK])

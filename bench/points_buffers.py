@@ -41,7 +41,7 @@ async def _buffers(sql: str, *args: object) -> int:
     """Return the buffers that a statement touches on its third run."""
     touched = 0
     for _ in range(3):
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             row = await tx.row(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *args)
             if row is None:
                 raise RuntimeError("EXPLAIN returned no row")

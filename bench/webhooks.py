@@ -100,12 +100,12 @@ async def measure(viewer: Viewer) -> list[str]:
         micros = (time.perf_counter() - began) / size * 1e6
         await database().row("VACUUM (ANALYZE) webhook_delivery")
         looked = await _explained(database(), feed.FIND)
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             taken = await _explained(
                 tx, deliveries.TAKE, webhook_ids=[], rooms=[], per_webhook=4, most=4, lease_seconds=30.0
             )
         (delivery,) = await deliveries.take({}, per_webhook=1, most=1)
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             ended = await _explained(
                 tx,
                 deliveries.SETTLE,

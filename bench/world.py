@@ -64,7 +64,7 @@ async def add_members(viewer: Viewer, count: int) -> list[UUID]:
     members = [ids.new() for _ in range(count)]
     for start in range(0, count, 10_000):
         chunk = members[start : start + 10_000]
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             await tx.row(MEMBERS, viewer.merchant_id, chunk)
             await tx.row(WALLETS, viewer.merchant_id, chunk)
     return members
@@ -83,7 +83,7 @@ async def add_filled_pool(viewer: Viewer, codes: int) -> UUID:
     for start in range(0, codes, BATCH):
         batch_id = ids.new()
         rows = encrypted_codes(viewer.tenant.keys, "PERCENT", min(BATCH, codes - start), pool_id, batch_id)
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             await store_batch(tx, viewer, pool_id, batch_id, rows, None)
     await activate(viewer, pool_id)
     return pool_id

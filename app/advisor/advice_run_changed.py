@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from graphql import GraphQLError
 
-from app.advisor.advice_feed import advice_feed
+from app.advisor.advice_feed import AdviceFeed
 from app.advisor.rows import RunRow, find_run
 from app.advisor.types import AdviceRun
 from app.api.operations import Id, Info, subscription
@@ -19,7 +19,7 @@ async def advice_run_changed(info: Info, id: Id) -> AsyncGenerator[AdviceRun, No
     run = await find_run(info.context.viewer, id)
     if run is None:
         raise GraphQLError("There is no such run.", extensions={"code": "NOT_FOUND"})
-    return _shown(advice_feed().changes(run["run_merchant_id"], run["run_id"]))
+    return _shown(AdviceFeed.of_process().follow((run["run_merchant_id"], run["run_id"])))
 
 
 async def _shown(changes: AsyncGenerator[RunRow, None]) -> AsyncGenerator[AdviceRun, None]:

@@ -1,12 +1,12 @@
 """Claiming: a claimant gets one code of a pool, or of the pools it falls back to, and the same one ever after."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 import strawberry
+from cachetools import LRUCache
 
 from app import ids
 from app.api.context import Viewer
@@ -14,7 +14,6 @@ from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.coupons import stock_levels
 from app.coupons.rows import BACKS_REWARD, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
-from app.storage.bounded import remember
 from app.storage.database import Statements, Tx
 from app.storage.events import event
 from app.storage.statements import NoRow, columns, statement
@@ -316,7 +315,7 @@ ORDER BY id LIMIT 1 FOR UPDATE
 _FIRST: Final = UUID(int=0)
 #: Where this process last found a code of a pool, of those that were claimed from lately. A hint only: a search that
 #: finds nothing starts over.
-_last_found: OrderedDict[UUID, UUID] = OrderedDict()
+_last_found: LRUCache[UUID, UUID] = LRUCache(stock_levels.POOLS_KEPT_MAX)
 
 
 async def claim(
@@ -363,7 +362,7 @@ async def _claim_from(
     for _ in range(ATTEMPTS_MAX):
         taken = await _take(where, viewer, asked, serving, claimant, key, is_paid)
         if taken is not None:
-            remember(_last_found, serving, taken["code_id"], most=stock_levels.POOLS_KEPT_MAX)
+            _last_found[serving] = taken["code_id"]
             ring_wallet(where, viewer.merchant_id, taken)
             await stock_levels.watch(where, viewer, serving)
             return Claimed(taken, replayed=False, change=taken)

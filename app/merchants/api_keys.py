@@ -1,9 +1,12 @@
 """API keys: `flash_`, the merchant, and 256 random bits, of which the database holds the SHA-256."""
 
 import hashlib
+import math
 import secrets
 from typing import Final, TypedDict
 from uuid import UUID
+
+from cachetools import TTLCache
 
 from app import ids
 from app.api.context import Role
@@ -14,8 +17,9 @@ from app.storage.statements import columns, statement
 
 PREFIX: Final = "flash_"
 
-#: The keys that this process revoked, by id: what it keeps of them doesn't stand any more.
-revoked_here: Final[set[str]] = set()
+#: The keys that this process revoked, by id: what it keeps of them doesn't stand any more. In ten minutes nothing is
+#: kept of them, and nobody waits for an answer to an older question.
+revoked_here: Final[TTLCache[str, None]] = TTLCache(math.inf, ttl=600)
 
 
 class WorkingKeyRow(TypedDict):

@@ -1,19 +1,19 @@
 """Tenants by id: a merchant and its unwrapped keys, read once and kept for some seconds."""
 
 import time
-from collections import OrderedDict
 from typing import Annotated, Final
 from uuid import UUID
 
+from cachetools import TLRUCache
+
 from app.api.context import Tenant
 from app.merchants.data_keys import DataKeyRow, unwrap
-from app.storage.bounded import remember
 from app.storage.crypto import UnknownVersionError
 from app.storage.database import database
 from app.storage.statements import columns, row_of, statement
 
 KEPT_SECONDS: Final = 5.0
-#: However many merchants there are, no more keys than theirs are in memory; those read longest ago are forgotten.
+#: However many merchants there are, no more keys than theirs are in memory; those used longest ago are forgotten.
 KEPT_MAX: Final = 5_000
 
 
@@ -34,15 +34,14 @@ WHERE m.merchant_id = :merchant_id
 """,
 )
 
-_kept: OrderedDict[UUID, tuple[float, Tenant]] = OrderedDict()
+#: Until when (monotonic seconds), and the tenant.
+_kept: TLRUCache[UUID, tuple[float, Tenant]] = TLRUCache(KEPT_MAX, lambda _merchant_id, kept, _now: kept[0])
 
 
 async def tenant(merchant_id: UUID) -> Tenant | None:
     """Return the tenant, at most `KEPT_SECONDS` old, or None if there is no such merchant."""
     kept = _kept.get(merchant_id)
-    if kept is not None and kept[0] > time.monotonic():
-        return kept[1]
-    return await _read(merchant_id)
+    return await _read(merchant_id) if kept is None else kept[1]
 
 
 async def decrypted(owner: Tenant, row_id: UUID, column: str, ciphertext: bytes) -> str:
@@ -73,5 +72,5 @@ async def _read(merchant_id: UUID) -> Tenant | None:
         return None
     keys = unwrap(merchant_id, rows)
     found = Tenant(merchant_id, rows[0]["merchant_name"], rows[0]["merchant_currency"], keys)
-    remember(_kept, merchant_id, (until, found), most=KEPT_MAX)
+    _kept[merchant_id] = (until, found)
     return found

@@ -21,7 +21,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from app.storage.database import Row, Statements
+from app.storage.database import Statements
 from app.telemetry.metrics import RINGS_LOST
 
 log = logging.getLogger("flash.rings")
@@ -138,7 +138,9 @@ class _Ring:
 class Listener:
     """One subscription connection of this process, whatever number of channels it listens to."""
 
-    def __init__(self, redis_url: str, heard: Callable[[str, Row], None], began: Callable[[], None]) -> None:
+    def __init__(
+        self, redis_url: str, heard: Callable[[str, Mapping[str, Any]], None], began: Callable[[], None]
+    ) -> None:
         """Take who is told of rings, and of each time that listening begins: what rang before that was missed."""
         self._connection = _connection(redis_url)
         self._heard = heard
@@ -227,7 +229,7 @@ def encode(row: Mapping[str, Any]) -> bytes:
     return orjson.dumps({name: _spelt(value) for name, value in row.items()})
 
 
-def decode(message: bytes) -> Row:
+def decode(message: bytes) -> Mapping[str, Any]:
     """Return the row that `encode` was given. Raises one of NO_RING for what it never returned."""
     spelt = orjson.loads(message)
     return {

@@ -11,7 +11,7 @@ from app.coupons.types import Code
 from app.merchants.types import Event
 from app.points.types import PointsEntry
 from app.wallets.types import Wallet
-from app.wallets.wallet_feed import WalletChangeRow, wallet_feed
+from app.wallets.wallet_feed import WalletChangeRow, WalletFeed
 
 
 @strawberry.type(description="One change to a wallet, as of that change.")
@@ -56,7 +56,7 @@ async def wallet_changed(
     viewer = info.context.viewer
     if viewer.member_id is None:
         raise RuntimeError("a caller that is no member has a wallet")
-    return _shown(await wallet_feed().follow(viewer.merchant_id, viewer.member_id, after))
+    return _shown(await WalletFeed.of_process().follow(viewer.merchant_id, viewer.member_id, after))
 
 
 async def _shown(changes: AsyncGenerator[WalletChangeRow, None]) -> AsyncGenerator[WalletChange, None]:

@@ -4,13 +4,10 @@ One feed per process serves all its subscribers: one listening connection, and o
 """
 
 import asyncio
-import contextlib
-import logging
 from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
 from datetime import timedelta
-from typing import Final, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 from uuid import UUID
 
 from graphql import GraphQLError
@@ -19,19 +16,17 @@ from strawberry.dataloader import DataLoader
 from app.config import Settings
 from app.coupons.rows import WholeCodeRow
 from app.points.rows import EntryRow, WholeEntryRow
-from app.storage.database import database, is_away
-from app.storage.rings import Listener
+from app.storage import feed
+from app.storage.database import database
+from app.storage.feed import Feed, Watched, read_patiently
 from app.storage.statements import columns, columns_of, row_of, statement
 from app.storage.wallet_versions import ChangeRow, wallet_channel
-
-log = logging.getLogger("flash.wallets")
 
 #: How many changes are read at a time, and how many rings wait for a subscriber that is busy; it reads what is beyond.
 BATCH: Final = 50
 WAITING_MAX: Final = 50
 #: How many wallets one statement reads.
 _WALLETS_MAX: Final = 100
-_AWAY_SECONDS: Final = 1.0
 
 
 @row_of(ev="event", c="code?", p="pool?", e="points_entry?", m="member", w="wallet")
@@ -112,8 +107,6 @@ FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id
 _OF_CODE: Final = columns_of(ChangeRow).keys() | columns_of(WholeCodeRow).keys()
 _OF_ENTRY: Final = columns_of(ChangeRow).keys() | columns_of(WholeEntryRow).keys()
 
-Wallet = tuple[UUID, UUID]
-
 
 def _whole(rung: Mapping[str, object]) -> WalletChangeRow | None:
     """Return a ring that tells all of a change; one that lacks something (of another release, say) is None."""
@@ -121,17 +114,22 @@ def _whole(rung: Mapping[str, object]) -> WalletChangeRow | None:
     return cast("WalletChangeRow", rung) if is_whole else None
 
 
-class Watcher:
+class Watcher(feed.Watcher):
     """One subscriber's place: the version it was given last, and what rang since."""
 
-    __slots__ = ("is_behind", "rung", "version", "waiting")
+    __slots__ = ("is_behind", "version", "waiting")
 
     def __init__(self, version: int) -> None:
         """Begin after a version; what came between that and the first ring has to be read."""
+        super().__init__()
         self.version = version
         self.is_behind = True
         self.waiting: deque[WalletChangeRow] = deque()
-        self.rung = asyncio.Event()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do until something rings."""
+        return not (self.is_behind or self.waiting)
 
     def offer(self, change: WalletChangeRow | None) -> None:
         """Keep a change that rang, or notice that it has to be read."""
@@ -148,19 +146,14 @@ class Watcher:
         self.rung.set()
 
 
-class WalletFeed:
+class WalletFeed(Feed[Watcher]):
     """All wallets that this process's subscribers watch."""
 
     def __init__(self, settings: Settings) -> None:
         """Take the settings; `running` connects."""
+        super().__init__(settings.redis_url, sweep_seconds=settings.wallet_sweep_seconds)
         self._history = timedelta(days=settings.wallet_history_days)
-        self._sweep_seconds = settings.wallet_sweep_seconds
-        self._watchers: dict[str, tuple[Wallet, set[Watcher]]] = {}
-        self._listener = (
-            None if settings.redis_url is None else Listener(settings.redis_url, self._heard, self._sweep_soon)
-        )
-        self._swept = asyncio.Event()
-        self._reader: DataLoader[tuple[Wallet, int], list[WalletChangeRow]] = DataLoader(
+        self._reader: DataLoader[tuple[Watched, int], list[WalletChangeRow]] = DataLoader(
             load_fn=_read, max_batch_size=_WALLETS_MAX, cache=False
         )
 
@@ -187,8 +180,9 @@ class WalletFeed:
             raise GraphQLError(message, extensions={"code": "HISTORY_GONE", "version": version})
         return self._changes((merchant_id, member_id), version if after is None else after)
 
-    async def _changes(self, wallet: Wallet, after: int) -> AsyncGenerator[WalletChangeRow, None]:
-        async with self._watching(wallet, after) as watcher:
+    async def _changes(self, wallet: Watched, after: int) -> AsyncGenerator[WalletChangeRow, None]:
+        watcher = Watcher(after)
+        async with self.watching(wallet, watcher):
             while True:
                 if watcher.is_behind:
                     # What rings while the table is read is kept: it may be newer than what is read.
@@ -210,88 +204,41 @@ class WalletFeed:
                     elif version > watcher.version:
                         watcher.fall_behind()
 
-    @asynccontextmanager
-    async def _watching(self, wallet: Wallet, after: int) -> AsyncIterator[Watcher]:
-        """Watch a wallet for the length of the block; it rings from the beginning of the block on."""
-        channel = wallet_channel(*wallet)
-        watcher = Watcher(after)
-        _, watchers = self._watchers.setdefault(channel, (wallet, set()))
-        watchers.add(watcher)
-        try:
-            if self._listener is not None:
-                await self._listener.listen(channel)
-            yield watcher
-        finally:
-            watchers.discard(watcher)
-            if not watchers and self._watchers.pop(channel, None) is not None and self._listener is not None:
-                await self._listener.ignore(channel)
+    async def _read(self, wallet: Watched, after: int) -> list[WalletChangeRow]:
+        """Return the next changes of a wallet, read together with those of others."""
+        # A subscriber that leaves must not cancel what it waits for: a loader whose first waiters were all cancelled
+        # before it began to read never reads again.
+        return await read_patiently(lambda: asyncio.shield(self._reader.load((wallet, after))))
 
-    async def _read(self, wallet: Wallet, after: int) -> list[WalletChangeRow]:
-        """Return the next changes of a wallet, read together with those of others; waits out an absent database."""
-        while True:
-            try:
-                # A subscriber that leaves must not cancel what it waits for: a loader whose first waiters were all
-                # cancelled before it began to read never reads again.
-                return await asyncio.shield(self._reader.load((wallet, after)))
-            except Exception as error:
-                if not is_away(error):
-                    raise
-            await asyncio.sleep(_AWAY_SECONDS)
+    def channel(self, watched: Watched) -> str:
+        """Return where changes of a wallet ring."""
+        return wallet_channel(*watched)
 
-    def _heard(self, channel: str, rung: Mapping[str, object]) -> None:
-        if channel in self._watchers:
-            change = _whole(rung)
-            for watcher in self._watchers[channel][1]:
-                watcher.offer(change)
+    def hear(self, watchers: set[Watcher], ring: Mapping[str, Any]) -> None:
+        """Offer a change to the watchers of its wallet."""
+        change = _whole(ring)
+        for watcher in watchers:
+            watcher.offer(change)
 
-    def _sweep_soon(self) -> None:
-        self._swept.set()
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Listen and sweep for the length of the block."""
-        tasks = [asyncio.create_task(self._sweep_always())]
-        if self._listener is not None:
-            tasks.append(asyncio.create_task(self._listener.run()))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _sweep_always(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._sweep_seconds):
-                    await self._swept.wait()
-            self._swept.clear()
-            try:
-                await self._sweep()
-            except Exception as error:
-                if not is_away(error):
-                    log.exception("a sweep failed")
-
-    async def _sweep(self) -> None:
-        """Ask once for all wallets whether they are ahead of watchers that wait for rings."""
-        waiting = {
-            wallet: min(watcher.version for watcher in watchers if not (watcher.is_behind or watcher.waiting))
-            for wallet, watchers in self._watchers.values()
-            if any(not (watcher.is_behind or watcher.waiting) for watcher in watchers)
+    async def sweep(self, watchers: Mapping[Watched, set[Watcher]]) -> None:
+        """Find the wallets that are ahead of watchers that wait for rings."""
+        told = {
+            wallet: min(watcher.version for watcher in its if watcher.is_idle)
+            for wallet, its in watchers.items()
+            if any(watcher.is_idle for watcher in its)
         }
-        if not waiting:
+        if not told:
             return
-        merchants, members = zip(*waiting, strict=True)
+        merchants, members = zip(*told, strict=True)
         for row in await database().rows(
-            SWEEP, merchant_ids=merchants, member_ids=members, versions=list(waiting.values())
+            SWEEP, merchant_ids=merchants, member_ids=members, versions=list(told.values())
         ):
-            channel = wallet_channel(row["merchant_id"], row["member_id"])
-            for watcher in self._watchers[channel][1] if channel in self._watchers else ():
+            for watcher in watchers[row["merchant_id"], row["member_id"]]:
                 if watcher.version < row["version"]:
                     watcher.fall_behind()
 
 
-async def _read(asked: list[tuple[Wallet, int]]) -> list[list[WalletChangeRow]]:
+async def _read(asked: list[tuple[Watched, int]]) -> list[list[WalletChangeRow]]:
     """Return the next changes after each version, by one statement a merchant."""
     places: defaultdict[UUID, list[int]] = defaultdict(list)
     for place, ((merchant_id, _), _) in enumerate(asked):
@@ -309,25 +256,3 @@ async def _read(asked: list[tuple[Wallet, int]]) -> list[list[WalletChangeRow]]:
 
     await asyncio.gather(*(read(merchant_id, own) for merchant_id, own in places.items()))
     return changes
-
-
-_feed: WalletFeed | None = None
-
-
-def wallet_feed() -> WalletFeed:
-    """Return the feed of this process."""
-    if _feed is None:
-        raise RuntimeError("this process feeds no wallets")
-    return _feed
-
-
-@asynccontextmanager
-async def feeding(settings: Settings) -> AsyncIterator[None]:
-    """Feed this process's subscribers for the length of the block."""
-    global _feed  # noqa: PLW0603  (one feed per process)
-    _feed = WalletFeed(settings)
-    try:
-        async with _feed.running():
-            yield
-    finally:
-        _feed = None

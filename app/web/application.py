@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import ids
-from app.advisor.advice_feed import advising
+from app.advisor.advice_feed import AdviceFeed
 from app.config import Settings, settings
 from app.pages import ASSETS, Page
 from app.storage.database import answers, connected
@@ -25,7 +25,7 @@ from app.storage.master_keys import keyring
 from app.storage.rings import ringing
 from app.telemetry import logs, traces
 from app.telemetry.observed import request_id
-from app.wallets.wallet_feed import feeding
+from app.wallets.wallet_feed import WalletFeed
 from app.web.graph_files import graph_file
 from app.web.graphql_execution import Documents
 from app.web.graphql_http import GraphQLEndpoint
@@ -142,8 +142,8 @@ def application(configured: Settings | None = None) -> Starlette:
         async with (
             connected(chosen, limited=True),
             ringing(chosen.redis_url),
-            feeding(chosen),
-            advising(chosen),
+            WalletFeed(chosen).running(),
+            AdviceFeed(chosen).running(),
             sampling(),
         ):
             _collect_seldom()

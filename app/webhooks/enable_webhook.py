@@ -91,6 +91,6 @@ async def enable_webhook(info: Info, input: WhichWebhook) -> EnableWebhookResult
                     lease_seconds=lease_seconds(),
                     limit=RESUMED_MAX,
                 )
-        await doorbell.ring(JOB)
+        await doorbell.wake_workers(JOB)
         found = row or await find_webhook(viewer, input.webhook_id) or found
     return EnableWebhookSuccess(webhook=Webhook.of(found))

@@ -133,7 +133,7 @@ async def redeliver(
         row = await delivery_row(tx, viewer, delivery_id)
     if row is None:
         raise not_found("delivery", input.delivery_id)
-    await doorbell.ring(JOB)
+    await doorbell.wake_workers(JOB)
     return RedeliverSuccess(delivery=WebhookDelivery.of(row))
 
 

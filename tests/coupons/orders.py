@@ -164,7 +164,7 @@ async def _after_the_pools_end(shop: Shop) -> Refused:
 
 async def end_pool(shop: Shop, pool: Any) -> None:
     """Let a pool's window end; as the trigger holds the terms, it is put aside for this transaction."""
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         await tx.row("SET LOCAL session_replication_role = replica")
         statement = "UPDATE pool SET ends_at = now() - interval '1 second' WHERE merchant_id = $1 AND id = $2"
         await tx.row(statement, shop.merchant_id, ids.decode("pool", pool["id"]))

@@ -124,7 +124,7 @@ async def test_a_caller_that_loses_to_its_own_retry_and_an_activation_gets_the_b
     pool_id = ids.decode("pool", pool["id"])
     assert pool_id is not None
 
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         stored = await store_batch(tx, viewer, pool_id, ids.new(), [], "may")
 
     assert stored is False
@@ -177,7 +177,7 @@ async def test_a_batch_whose_connection_dies_before_the_commit_leaves_nothing(sh
     before = await shop.counts()
 
     async def die_before_the_commit() -> None:
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             assert await store_batch(tx, viewer, pool_id, batch_id, rows, "may")
             inside = await tx.row(COUNT_INSIDE, shop.merchant_id, batch_id)
             assert inside is not None
@@ -205,7 +205,7 @@ async def test_a_batch_whose_last_code_exists_already_leaves_nothing(shop: Shop)
     before = await shop.counts()
 
     with pytest.raises(asyncpg.UniqueViolationError) as violation:
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             await store_batch(tx, viewer, pool_id, batch_id, rows, None)
 
     assert violation.value.constraint_name == "code_fingerprint"

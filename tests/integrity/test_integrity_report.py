@@ -206,7 +206,7 @@ async def test_a_merchant_at_which_everything_happened_keeps_every_promise(livel
 
 @pytest.mark.parametrize(("name", "statement", "rows"), BREAKS)
 async def test_a_promise_that_is_broken_by_hand_is_found(lively: Shop, name: str, statement: str, rows: int) -> None:
-    async with _undone(transaction()) as tx:
+    async with _undone(transaction(None)) as tx:
         await tx.rows(UNGUARD)
         await tx.rows(statement, lively.merchant_id)
         found = await _violations(tx, lively)
@@ -216,7 +216,7 @@ async def test_a_promise_that_is_broken_by_hand_is_found(lively: Shop, name: str
 
 async def test_a_row_that_names_a_row_which_its_merchant_lacks_is_found(lively: Shop) -> None:
     found, untried = {}, set()
-    async with _undone(transaction()) as tx:
+    async with _undone(transaction(None)) as tx:
         await tx.rows(UNGUARD)
         for table, column, *_ in REFERENCES:
             row = _one(table, f"{column} IS NOT NULL")

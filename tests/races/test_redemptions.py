@@ -116,7 +116,7 @@ async def test_opposite_orders_that_meet_in_the_middle_do_not_lock_each_other_ou
     codes = sorted(await stackable(shop, member, 5), key=lambda code: str(code["id"]))
     texts = [code["text"] for code in codes]
 
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         await tx.row(HOLD, shop.merchant_id, ids.decode("code", codes[2]["id"]))
         calls = await let_two_wait(
             processes.do(REDEEM_CODES, **order(texts, member, orderId="forwards")),
@@ -136,7 +136,7 @@ async def test_calls_for_one_order_that_meet_in_the_middle_do_not_lock_each_othe
     first, second = [code["text"] for code in codes[:5]], [code["text"] for code in codes[5:10]]
     other = ids.decode("code", codes[10]["id"])
 
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         await tx.row(TAKE_THIRD_POSITION, shop.merchant_id, ids.new(), other, "order")
         calls = await let_two_wait(
             processes.do(REDEEM_CODES, **order(first, member)),

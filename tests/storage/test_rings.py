@@ -152,11 +152,11 @@ async def test_nothing_rings_before_the_commit_or_after_a_rollback(shop: Shop, d
     await began.wait()
     async with rings.ringing(settings().redis_url):
         with contextlib.suppress(ZeroDivisionError):
-            async with transaction() as tx:
+            async with transaction(None) as tx:
                 rings.ring(tx, f"{shop.merchant_id}:rolled back", row)
                 raise ZeroDivisionError
         outside = database()
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             rings.ring(tx, f"{shop.merchant_id}:committed", row)
             rings.ring(outside, f"{shop.merchant_id}:at once", row)
             first = await heard.get()

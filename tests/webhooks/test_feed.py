@@ -33,7 +33,7 @@ async def _record(shop: Shop, subject: Any = None, where: Any = None) -> str:
     if where is not None:
         await events.record(where, shop.merchant_id, "pool.edited", subject, "system")
     else:
-        async with transaction() as tx:
+        async with transaction(None) as tx:
             await events.record(tx, shop.merchant_id, "pool.edited", subject, "system")
     return ids.encode("pool", subject)
 
@@ -143,7 +143,7 @@ async def test_a_window_is_taken_in_steps_and_what_is_committed_meanwhile_comes_
     monkeypatch.setattr(feed, "BATCH", 4)
     subjects = [ids.new() for _ in range(3)]
     expected = [await _record(shop, subjects[turn % 3]) for turn in range(6)]
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         # One transaction that is larger than a step.
         expected += [await _record(shop, subjects[turn % 3], tx) for turn in range(9)]
     steps = [await feed._step(shop.merchant_id, row_id)]
@@ -181,7 +181,7 @@ async def test_feeds_at_once_beside_writers_make_each_event_one_delivery_in_orde
 
     async def write(subject: Any) -> None:
         # As verbs do, who changes a subject has it to itself until its commit.
-        async with turns[subject], transaction() as tx:
+        async with turns[subject], transaction(None) as tx:
             if dice.random() < 0.3:
                 await tx.row("SELECT pg_sleep(0.02)")
             name = await _record(shop, subject, tx)

@@ -135,7 +135,7 @@ async def test_enabling_hastens_the_soonest_of_what_waits_and_nothing_that_is_un
     await make_deliveries()
     row_id = ids.decode("webhook", webhook["id"])
     await database().row(WAIT, shop.merchant_id, [28.0, 4_000.0, 3_000.0, 2_000.0, 1_000.0])
-    async with transaction() as tx:
+    async with transaction(None) as tx:
         await tx.row(RESUME, merchant_id=shop.merchant_id, webhook_id=row_id, lease_seconds=lease_seconds(), limit=2)
         some = [row["waits"] for row in await tx.rows(WAITS, shop.merchant_id)]
     await shop.do(DISABLE, webhookId=webhook["id"])
