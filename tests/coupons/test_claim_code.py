@@ -1,13 +1,13 @@
 """claimCode. Without these a member could get two codes, another's code, or one from a pool that is on hold."""
 
 import asyncio
-from collections import OrderedDict
 from typing import Any
 
 import pytest
+from cachetools import LRUCache
 
 from app import ids
-from app.coupons import claims, stock_levels
+from app.coupons import claims
 from app.coupons.claims import Claimant, claim
 from app.coupons.stock import fold_stock
 from app.storage.database import database
@@ -564,8 +564,7 @@ async def test_the_record_of_a_claim_names_ids_only(shop: Shop) -> None:
 
 
 async def test_a_process_remembers_so_many_pools_and_claims_from_all(shop: Shop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(claims, "_last_found", OrderedDict())
-    monkeypatch.setattr(stock_levels, "POOLS_KEPT_MAX", 2)
+    monkeypatch.setattr(claims, "_last_found", LRUCache(2))
     viewer = await authenticate(f"Bearer {shop.admin}")
     assert viewer is not None
     claimants = [Claimant(ids.decode("member", (await shop.member())["id"])) for _ in range(2)]

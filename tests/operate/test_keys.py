@@ -226,7 +226,7 @@ async def test_a_value_that_is_locked_and_then_changed_is_neither_waited_for_nor
     name_of = "SELECT display_name FROM member WHERE merchant_id = $1 AND id = $2"
 
     connection = await asyncpg.connect(vault.url)
-    change = connection.transaction(None)
+    change = connection.transaction()
     await change.start()
     assert ada_id is not None
     renamed = old_keys.encrypt(ada_id, "display_name", "Ada Lovelace")

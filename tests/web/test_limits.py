@@ -192,7 +192,7 @@ async def test_a_slow_sender_is_cut_off_however_steadily_it_sends(strict_api: Ap
 @asynccontextmanager
 async def _held(lock: asyncpg.Connection, pool: Any) -> AsyncIterator[None]:
     """Hold a pool's row."""
-    async with lock.transaction(None):
+    async with lock.transaction():
         await lock.execute("SELECT 1 FROM pool WHERE id = $1 FOR UPDATE", ids.decode("pool", pool["id"]))
         yield
 
