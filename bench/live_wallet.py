@@ -103,7 +103,7 @@ async def measure(viewer: Viewer) -> list[str]:
         busy = cpu_seconds(process) - busy
         deliveries.over.set()
     read = [statement for statement in waits if statement not in AUTHENTICATION]
-    sweeps = read.count(SWEEP)
+    sweeps = read.count(SWEEP.text)
     late = sorted((deliveries.at[change] - at) * 1000 for change, at in committed.items())
     cuts = quantiles(late, n=100)
     changes = len(committed)

@@ -19,7 +19,8 @@ from app.coupons.expire_codes import expire_batch
 from app.storage import rings
 from app.storage.database import database, transaction
 from app.storage.events import WALLET_EVENTS
-from app.storage.wallet_versions import CHANGE_COLUMNS, ring_wallet
+from app.storage.statements import columns, statement
+from app.storage.wallet_versions import ChangeRow, ring_wallet
 from app.wallets.wallet_feed import BEGIN, READ, SWEEP
 from bench.wire import counting
 from tests.conftest import run_api
@@ -28,6 +29,10 @@ from tests.wallets.sockets import Socket, joined
 from tests.wallets.test_wallet_changed import AGE_CODES, MAKERS
 from tests.wallets.valkeys import api_with_own_valkey
 
+CLAIMED = statement(
+    ChangeRow,
+    f"SELECT {columns(ChangeRow)} FROM event ev WHERE merchant_id = :merchant_id AND type = 'code.claimed'",
+)
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -88,7 +93,7 @@ async def test_a_delivery_reads_nothing(worker_database: str, database_pool: Any
 
     assert [change["version"] for change in changes] == versions
     assert changes[-1]["event"]["type"] == event_type
-    assert not {READ, SWEEP, BEGIN}.intersection(waits)
+    assert not {READ.text, SWEEP.text, BEGIN.text}.intersection(waits)
 
 
 async def _run(stack: contextlib.AsyncExitStack, database_url: str, **environment: str) -> Any:
@@ -102,7 +107,7 @@ async def _run(stack: contextlib.AsyncExitStack, database_url: str, **environmen
 async def _followed(socket: Socket, waits: list[str]) -> None:
     """Return once the subscription has read what it missed: a statement is prepared, then executed."""
     deadline = time.monotonic() + 20
-    while waits.count(READ) < 2:
+    while waits.count(READ.text) < 2:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
     waits.clear()
@@ -111,8 +116,7 @@ async def _followed(socket: Socket, waits: list[str]) -> None:
 async def test_a_ring_without_its_change_is_read_from_the_table(shop: Shop, database_pool: Any) -> None:
     member = await shop.member()
     await shop.claim(await shop.pool(), member)
-    statement = f"SELECT {CHANGE_COLUMNS} FROM event ev WHERE merchant_id = $1 AND type = 'code.claimed'"
-    row = await database().row(statement, shop.merchant_id)
+    row = await database().row(CLAIMED, merchant_id=shop.merchant_id)
     assert row is not None
     async with joined(shop.url.replace("http", "ws"), await shop.token(member["id"])) as socket:
         await socket.follow(0)

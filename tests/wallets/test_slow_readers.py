@@ -10,7 +10,7 @@ from typing import Any
 
 import websockets
 
-from app.wallets.wallet_feed import _OF_ENTRY, WAITING_MAX, Watcher
+from app.wallets.wallet_feed import _OF_ENTRY, WAITING_MAX, Watcher, _whole
 from tests.conftest import run_api
 from tests.factories import Shop
 from tests.points.documents import grant
@@ -44,7 +44,7 @@ def logged(log: Path, line: str) -> None:
 
 
 def test_what_rings_beyond_the_bound_is_left_to_the_table() -> None:
-    watcher, change = Watcher(0), dict.fromkeys(_OF_ENTRY)
+    watcher, change = Watcher(0), _whole(dict.fromkeys(_OF_ENTRY))
     watcher.is_behind = False
 
     for _ in range(WAITING_MAX):
