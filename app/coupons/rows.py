@@ -146,9 +146,6 @@ BACKS_REWARD: Final = f"EXISTS {REWARD_OF_POOL.format('p.id')}"
 
 _POOL: Final = columns(PoolRow)
 POOL_COLUMNS: Final = _POOL
-CODE_COLUMNS: Final = columns(CodeRow)
-WHOLE_CODE: Final = columns(WholeCodeRow)
-REDEMPTION_COLUMNS: Final = columns(RedemptionRow)
 _CODE: Final = columns(WholeCodeRow)
 _REDEMPTION: Final = columns(WholeRedemptionRow)
 
