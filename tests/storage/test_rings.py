@@ -29,6 +29,10 @@ from tests.wallets.sockets import Socket, joined
 from tests.wallets.test_wallet_changed import AGE_CODES, MAKERS
 from tests.wallets.valkeys import api_with_own_valkey
 
+CLAIMED = statement(
+    ChangeRow,
+    f"SELECT {columns(ChangeRow)} FROM event ev WHERE merchant_id = :merchant_id AND type = 'code.claimed'",
+)
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
