@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.api.inputs import Problems, normalise_email
-from app.members.enroll_member import FIND_EXISTING
+from app.enrolment.enroll_member import FIND_EXISTING
 from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import ENROLL_MEMBER, Shop
