@@ -20,13 +20,13 @@ from app.coupons.redeem_codes import redeem_codes
 from app.coupons.reveal_code import reveal_code
 from app.coupons.reverse_redemption import reverse_redemption
 from app.coupons.revoke_code import revoke_code
+from app.enrolment.enroll_member import enroll_member
+from app.enrolment.verify_member_email import verify_member_email
 from app.graph import queries as graph
 from app.graph.take_graph_snapshot import take_graph_snapshot
 from app.integrity.integrity_report import integrity_report
 from app.members import queries as members
-from app.members.enroll_member import enroll_member
 from app.members.issue_member_token import issue_member_token
-from app.members.verify_member_email import verify_member_email
 from app.members.viewer import viewer
 from app.merchants import queries as merchants
 from app.merchants.configure_merchant import configure_merchant

@@ -1,1 +1,1 @@
-"""Members, their wallets and their tokens."""
+"""Members as every noun knows them, and their tokens; app/enrolment/ makes them."""

@@ -13,7 +13,7 @@ from app.api.context import Viewer
 from app.api.inputs import Problems
 from app.api.operations import Info, InputProblem, InvalidInput, Refusal, Refused, mutation
 from app.config import settings
-from app.members.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
+from app.enrolment.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
 from app.members.rows import member_row
 from app.members.types import Member, MemberSource
 from app.referrals.conversion import convert
