@@ -20,8 +20,6 @@ from app.coupons.redeem_codes import redeem_codes
 from app.coupons.reveal_code import reveal_code
 from app.coupons.reverse_redemption import reverse_redemption
 from app.coupons.revoke_code import revoke_code
-from app.enrolment.enroll_member import enroll_member
-from app.enrolment.verify_member_email import verify_member_email
 from app.graph import queries as graph
 from app.graph.take_graph_snapshot import take_graph_snapshot
 from app.integrity.integrity_report import integrity_report
@@ -35,6 +33,8 @@ from app.merchants.revoke_api_key import revoke_api_key
 from app.merchants.types import ApiKey
 from app.orders.record_purchase import record_purchase
 from app.orders.reverse_purchase import reverse_purchase
+from app.people.enroll_member import enroll_member
+from app.people.verify_member_email import verify_member_email
 from app.points import queries as points
 from app.points.create_reward import create_reward
 from app.points.edit_reward import edit_reward

@@ -1,1 +1,1 @@
-"""Members as every noun knows them, and their tokens; app/enrolment/ makes them."""
+"""Members as every noun knows them, and their tokens; app/people/ makes them."""

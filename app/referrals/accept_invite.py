@@ -13,9 +13,9 @@ from app.api.context import Viewer
 from app.api.inputs import Problems
 from app.api.operations import Info, InputProblem, InvalidInput, Refusal, Refused, mutation
 from app.config import settings
-from app.enrolment.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
 from app.members.rows import member_row
 from app.members.types import Member, MemberSource
+from app.people.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
 from app.referrals.conversion import convert
 from app.referrals.rows import invite_row, referral_row
 from app.referrals.tokens import token_hash

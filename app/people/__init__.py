@@ -1,0 +1,1 @@
+"""What happens to a person across the nouns: enrolling, and proving an address."""
