@@ -19,14 +19,14 @@ pytestmark = pytest.mark.xdist_group("operating")
 
 WITHOUT = """
 import os, sys
-from app import main
 from app.config import settings
-main.application()
+from app.web.application import application
+application()
 print(sorted(name for name in sys.modules if name.startswith("opentelemetry")))
 os.environ["FLASH_TRACES_URL"] = "http://127.0.0.1:1/v1/traces"
 settings.cache_clear()
 sys.modules["opentelemetry"] = None
-main.application()
+application()
 """
 
 
