@@ -32,7 +32,7 @@ async def test_an_event_of_an_unknown_type_is_listed_as_it_is_among_the_others(s
     edges = (await shop.data(EVENTS))["events"]["edges"]
 
     assert [edge["node"]["type"] for edge in edges] == [
-        "member.enrolled", "voucher.framed", "api_key.created", "merchant.created",
+        "member.enrolled", "voucher.framed", "merchant.created", "api_key.created",
     ]  # fmt: skip
     assert edges[1]["node"] == framed
 
