@@ -14,6 +14,8 @@ import asyncpg
 
 import app
 from app.config import Settings
+from app.points.rows import WholeEntryRow
+from app.referrals.rows import ReferralRow
 from app.reports.columns import columns_of as report_columns
 from app.reports.tables import REPORTS, Report
 from app.storage.database import database
@@ -22,8 +24,10 @@ from app.storage.statements import ROW_TABLES, Statement, columns_of
 TYPES: dict[str, Any] = {
     "uuid": UUID, "text": str, "varchar": str, "int2": int, "int4": int, "int8": int, "timestamptz": datetime,
     "date": date, "interval": timedelta, "bool": bool, "bytea": bytes, "numeric": Decimal, "float8": float,
-    "jsonb": str, "text[]": list[str], "uuid[]": list[UUID],
+    "jsonb": str, "text[]": list[str], "uuid[]": list[UUID], "bytea[]": list[bytes],
 }  # fmt: skip
+#: What statements select besides a row, under the prefixes that `part` reads it by.
+PARTS: dict[Any, dict[str, Any]] = {ReferralRow: {"referrer_": WholeEntryRow, "referee_": WholeEntryRow}}
 CATALOG = """
 SELECT c.relname AS table, a.attname AS column, replace(t.typname, '_text', 'text[]') AS type,
     a.attnotnull AS is_never_null
@@ -106,7 +110,12 @@ async def test_each_statement_can_be_prepared_and_returns_what_its_row_says(data
 
     async with database().acquire_connection() as connection:
         for name, statement in statements.items():
-            said = {field: _plain(hint) for field, hint in get_type_hints(statement.row).items()}
+            parts = {"": statement.row} | PARTS.get(statement.row, {})
+            said = {
+                prefix + field: _plain(hint)
+                for prefix, row in parts.items()
+                for field, hint in get_type_hints(row).items()
+            }
             try:
                 returned = await _returned(connection, statement)
             except asyncpg.PostgresError as error:
