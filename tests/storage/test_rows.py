@@ -83,6 +83,15 @@ async def _returned(connection: asyncpg.Connection, statement: Statement[Any]) -
     return {each.name: TYPES.get(each.type.name, each.type.name) for each in prepared.get_attributes()}
 
 
+def _is_part(column: str, kind: Any) -> bool:
+    """Whether a column is one of a declared row's behind a prefix, as `part` reads them."""
+    return any(
+        column.endswith(f"_{name}") and _plain(hint) == kind
+        for row in ROW_TABLES
+        for name, hint in get_type_hints(row).items()
+    )
+
+
 async def test_each_column_of_a_row_is_in_the_catalog_with_its_type_and_its_null(database_pool: Settings) -> None:
     list(_modules())
     catalog = {(row["table"], row["column"]): row for row in await database().rows(CATALOG)}
@@ -121,7 +130,8 @@ async def test_each_statement_can_be_prepared_and_returns_what_its_row_says(data
             except asyncpg.PostgresError as error:
                 wrong[name] = str(error)
                 continue
-            if returned != said:
+            parts = {field for field in returned.keys() - said.keys() if _is_part(field, returned[field])}
+            if {field: returned[field] for field in returned.keys() - parts} != said:
                 wrong[name] = f"returns {returned}, its row says {said}"
 
     assert len(statements) > 50
