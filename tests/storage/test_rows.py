@@ -14,8 +14,6 @@ import asyncpg
 
 import app
 from app.config import Settings
-from app.points.rows import WholeEntryRow
-from app.referrals.rows import ReferralRow
 from app.reports.columns import columns_of as report_columns
 from app.reports.tables import REPORTS, Report
 from app.storage.database import database
@@ -26,8 +24,6 @@ TYPES: dict[str, Any] = {
     "date": date, "interval": timedelta, "bool": bool, "bytea": bytes, "numeric": Decimal, "float8": float,
     "jsonb": str, "text[]": list[str], "uuid[]": list[UUID], "bytea[]": list[bytes],
 }  # fmt: skip
-#: What statements select besides a row, under the prefixes that `part` reads it by.
-PARTS: dict[Any, dict[str, Any]] = {ReferralRow: {"referrer_": WholeEntryRow, "referee_": WholeEntryRow}}
 CATALOG = """
 SELECT c.relname AS table, a.attname AS column, replace(t.typname, '_text', 'text[]') AS type,
     a.attnotnull AS is_never_null
@@ -42,7 +38,7 @@ def _modules() -> Iterator[Any]:
             yield importlib.import_module(found.name)
 
 
-def _statements() -> dict[str, Statement[Any]]:
+def statements_by_name() -> dict[str, Statement[Any]]:
     """Return every statement of the engine that a module holds, by where it was found first."""
     found: dict[Statement[Any], str] = {}
     for module in _modules():
@@ -115,16 +111,11 @@ async def test_each_column_of_a_row_is_in_the_catalog_with_its_type_and_its_null
 
 
 async def test_each_statement_can_be_prepared_and_returns_what_its_row_says(database_pool: Settings) -> None:
-    statements, wrong = _statements(), {}
+    statements, wrong = statements_by_name(), {}
 
     async with database().acquire_connection() as connection:
         for name, statement in statements.items():
-            parts = {"": statement.row} | PARTS.get(statement.row, {})
-            said = {
-                prefix + field: _plain(hint)
-                for prefix, row in parts.items()
-                for field, hint in get_type_hints(row).items()
-            }
+            said = {field: _plain(hint) for field, hint in get_type_hints(statement.row).items()}
             try:
                 returned = await _returned(connection, statement)
             except asyncpg.PostgresError as error:

@@ -1,0 +1,64 @@
+"""Which merchants a statement names, as a router before several PostgreSQL servers finds them."""
+
+from typing import Any
+
+from pglast import ast, enums, parse_sql
+from pglast.visitors import Visitor
+
+
+class _Merchants(Visitor):
+    """Collects what `merchant_id` is compared with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def visit_A_Expr(self, _ancestors: Any, node: Any) -> None:  # noqa: N802  (the node's own name)
+        if node.kind != enums.A_Expr_Kind.AEXPR_OP or node.name[-1].sval != "=":
+            return
+        for column, value in ((node.lexpr, node.rexpr), (node.rexpr, node.lexpr)):
+            if _is_merchant(column) and (name := _value(value)) is not None:
+                self.found.add(name)
+
+
+def merchants_of(sql: str) -> set[str] | None:
+    """Return the parameters that a statement names as its merchant, or None for one that touches no table.
+
+    A router finds `merchant_id = $n` in any WHERE, and the merchant's place in the VALUES or the target list of a
+    top-level INSERT. It doesn't find it in an INSERT within WITH.
+    """
+    (raw,) = parse_sql(sql)
+    statement: Any = raw.stmt
+    if isinstance(statement, (ast.TransactionStmt, ast.VariableSetStmt, ast.VariableShowStmt)):
+        return None
+    visitor = _Merchants()
+    visitor(statement)
+    if isinstance(statement, ast.InsertStmt):
+        visitor.found |= _inserted(statement)
+    if not visitor.found and isinstance(statement, ast.SelectStmt) and not statement.fromClause:
+        return None
+    return visitor.found
+
+
+def _inserted(statement: Any) -> set[str]:
+    names = [column.name for column in statement.cols or ()]
+    if "merchant_id" not in names:
+        return set()
+    place = names.index("merchant_id")
+    query = statement.selectStmt
+    values = [row[place] for row in query.valuesLists or ()] or [query.targetList[place].val]
+    return {name for value in values if (name := _value(value)) is not None}
+
+
+def _is_merchant(node: Any) -> bool:
+    return isinstance(node, ast.ColumnRef) and (node.fields or ())[-1:] == (ast.String("merchant_id"),)
+
+
+def _value(node: Any) -> str | None:
+    match node:
+        case ast.TypeCast():
+            return _value(node.arg)
+        case ast.ParamRef():
+            return f"${node.number}"
+        case _:
+            return None

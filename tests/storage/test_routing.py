@@ -1,0 +1,50 @@
+"""Behind a router each statement of a request must name one merchant; without this a new one crosses all servers."""
+
+import pytest
+
+from tests.storage.routing import merchants_of
+from tests.storage.test_rows import statements_by_name
+
+#: Statements over all merchants: of workers and commands, each of which works on one server, and of the wallets' sweep.
+SWEEPS = {
+    "app.advisor.runs": {"WAITING", "TAKE", "ABANDONED"},
+    "app.coupons.expire_codes": {"FIND"},
+    "app.coupons.stock": {"FIND"},
+    "app.coupons.stock_levels": {"MISSED"},
+    "app.graph.forget_snapshots": {"FORGET"},
+    "app.graph.jobs": {"DUE", "PLAN", "LANES", "TAKE", "ABANDONED"},
+    "app.merchants.data_keys": {"HOLD_MASTER_KEYS"},
+    "app.merchants.rotate_master_key": {"TRY_LOCK", "WAIT_FOR_WRAPPERS", "COUNT", "FIND_MERCHANTS"},
+    "app.points.expire_points": {"FIND_DUE", "FIND_UNWARNED"},
+    "app.referrals.expire_invites": {"FIND"},
+    "app.wallets.wallet_feed": {"SWEEP"},
+    "app.webhooks.deliveries": {"TAKE"},
+    "app.webhooks.feed": {"FIND"},
+    "app.webhooks.forget_deliveries": {"FORGET", "FORGET_SECRETS"},
+}
+
+
+@pytest.mark.parametrize(
+    ("sql", "merchants"),
+    [
+        ("SELECT * FROM pool WHERE merchant_id = $1 AND id = $2", {"$1"}),
+        ("SELECT * FROM pool WHERE $3::uuid = pool.merchant_id", {"$3"}),
+        ("INSERT INTO pool (id, merchant_id) VALUES ($1, $2)", {"$2"}),
+        ("INSERT INTO pool (id, merchant_id) SELECT id, $2 FROM unnest($1::uuid[]) AS id", {"$2"}),
+        ("WITH p AS (INSERT INTO pool (merchant_id) VALUES ($1) RETURNING *) SELECT * FROM p", set()),
+        ("WITH p AS (INSERT INTO pool (merchant_id) VALUES ($1)) SELECT FROM code WHERE merchant_id = $1", {"$1"}),
+        ("SELECT * FROM pool p JOIN code c ON c.merchant_id = p.merchant_id", set()),
+        ("SELECT FROM pool WHERE merchant_id = $1 AND EXISTS (SELECT FROM code WHERE merchant_id = $2)", {"$1", "$2"}),
+        ("SELECT 1", None),
+        ("BEGIN", None),
+    ],
+)  # fmt: skip
+def test_a_merchant_is_found_where_a_router_finds_it(sql: str, merchants: set[str] | None) -> None:
+    assert merchants_of(sql) == merchants
+
+
+def test_every_statement_but_a_sweep_names_one_merchant() -> None:
+    found = {name: merchants_of(statement.text) for name, statement in statements_by_name().items()}
+
+    placed = {name for name, merchants in found.items() if merchants is not None and len(merchants) == 1}
+    assert found.keys() - placed == {f"{module}.{name}" for module, names in SWEEPS.items() for name in names}
