@@ -3,7 +3,24 @@
 from tortoise import migrations
 from tortoise.migrations import operations as ops
 
-# Every key starts with merchant_id, so no row can refer to another merchant's row.
+# Every key starts with merchant_id, so no row can refer to another merchant's row. What holds which promise is in
+# docs/promises.md.
+
+# A unique key holds its promise for as long as the row is there and keeps its key: so some rows stay, and some columns
+# stay as they were written. A statement that names none of those columns doesn't reach the trigger, and a condition
+# (WHEN) is looked at without calling the function.
+REFUSALS = """
+CREATE FUNCTION refuse_delete() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME
+        USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+END $guard$;
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    RAISE EXCEPTION 'rows of % are never changed in this way', TG_TABLE_NAME
+        USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+END $guard$;
+"""
 
 MERCHANTS = """
 ALTER TABLE merchant
@@ -41,7 +58,8 @@ ALTER TABLE member
     ADD CONSTRAINT member_email_to_verify CHECK (email IS NOT NULL OR NOT email_verified),
     ADD CONSTRAINT member_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
 
--- A balance is never negative, and what is left of the points that expire is part of it.
+-- A wallet begins empty and its version only grows. A balance is never negative, and what is left of the points that
+-- expire is part of it.
 ALTER TABLE wallet
     DROP CONSTRAINT wallet_pkey,
     ADD PRIMARY KEY (merchant_id, member_id),
@@ -51,6 +69,11 @@ ALTER TABLE wallet
     ADD CONSTRAINT wallet_points_expiring CHECK (
         expiring_spent >= 0 AND expiring_earned - expiring_spent BETWEEN 0 AND points
     );
+CREATE TRIGGER wallet_kept BEFORE DELETE OR TRUNCATE ON wallet FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER wallet_begins_empty AFTER INSERT ON wallet FOR EACH ROW
+    WHEN (NEW.version <> 0 OR NEW.points <> 0) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER wallet_version_grows AFTER UPDATE OF version ON wallet FOR EACH ROW
+    WHEN (NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 
 -- An address that codes are bound to, and the member that is known to own it, if there is one. Its row is the lock
 -- under which claims by e-mail and the verification of the address see each other. No model: its key is binary, which
@@ -110,6 +133,7 @@ BEGIN
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER pool_guard BEFORE INSERT OR UPDATE ON pool FOR EACH ROW EXECUTE FUNCTION pool_guard();
+CREATE TRIGGER pool_kept BEFORE DELETE OR TRUNCATE ON pool FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
 CODES = """
@@ -119,6 +143,8 @@ ALTER TABLE code_batch
     ADD CONSTRAINT code_batch_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT code_batch_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT code_batch_size CHECK (size BETWEEN 1 AND 5000);
+CREATE TRIGGER code_batch_kept BEFORE DELETE OR TRUNCATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER code_batch_fixed BEFORE UPDATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- No two codes of a merchant are the same text; a code's state agrees with its dates and its owner.
 ALTER TABLE code
@@ -132,6 +158,9 @@ ALTER TABLE code
     ADD CONSTRAINT code_available CHECK (state <> 'AVAILABLE' OR (member_id IS NULL AND allocated_at IS NULL)),
     ADD CONSTRAINT code_available_to_all CHECK (state <> 'AVAILABLE' OR email_index IS NULL),
     ADD CONSTRAINT code_allocated CHECK (state NOT IN ('ALLOCATED', 'REDEEMED') OR allocated_at IS NOT NULL),
+    ADD CONSTRAINT code_owned CHECK (
+        state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL
+    ),
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
@@ -142,6 +171,13 @@ CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALL
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL AND member_id IS NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+CREATE TRIGGER code_kept BEFORE DELETE OR TRUNCATE ON code FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, suffix ON code
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What somebody had is never given to somebody else.
+CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
+    WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
 
 -- A claimant's n-th claim of a pool exists once, whether it was made as a member or by e-mail, and so does each
 -- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it.
@@ -175,6 +211,7 @@ ALTER TABLE campaign
     ADD CONSTRAINT campaign_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT campaign_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
+CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
@@ -183,6 +220,7 @@ ALTER TABLE delivery
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
 -- What re-encryption pages by.
 CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
+CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
 REDEMPTIONS = """
@@ -198,12 +236,18 @@ CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, posit
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
+CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER redemption_fixed BEFORE UPDATE OF merchant_id, id, pool_id, code_id ON redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A redemption is taken back once.
 ALTER TABLE reversal
     DROP CONSTRAINT reversal_pkey,
     ADD PRIMARY KEY (merchant_id, redemption_id),
     ADD CONSTRAINT reversal_redemption FOREIGN KEY (merchant_id, redemption_id) REFERENCES redemption;
+CREATE TRIGGER reversal_kept BEFORE DELETE OR TRUNCATE ON reversal FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER reversal_fixed BEFORE UPDATE OF merchant_id, redemption_id, reinstated ON reversal
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 EVENTS = """
@@ -219,6 +263,12 @@ CREATE UNIQUE INDEX event_wallet_version ON event (merchant_id, member_id, walle
 -- What the webhooks' feed reads events by.
 ALTER TABLE event ALTER COLUMN txid SET DEFAULT (pg_current_xact_id()::text::bigint);
 CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
+-- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
+CREATE TRIGGER event_kept BEFORE DELETE OR TRUNCATE ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER event_fixed
+    BEFORE UPDATE OF merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version, wallet_points,
+        txid
+    ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 POINTS = """
@@ -244,14 +294,30 @@ CREATE INDEX points_entry_newest ON points_entry (merchant_id, created_at, id) I
 CREATE INDEX points_entry_of_member ON points_entry (merchant_id, member_id, created_at, id);
 -- Which expiry passed a place among a member's expiring points.
 CREATE INDEX points_entry_expiry ON points_entry (merchant_id, member_id, mark) WHERE reason = 'EXPIRY';
+CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
-CREATE FUNCTION points_entry_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
+-- Points change with an entry that says by how many: the one that the event of the wallet's new version names. Nothing
+-- is looked up where only the version changes, as with a claim. A process keeps the plans that it made while the tables
+-- were small: without sequential scans, and with an order that one index has, they are those for large ones.
+CREATE FUNCTION wallet_points_posted() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
+DECLARE
+    named uuid;
+    entry points_entry;
 BEGIN
-    RAISE EXCEPTION 'entries are written once and never changed'
-        USING ERRCODE = 'check_violation', CONSTRAINT = 'points_entry_append_only';
+    SELECT subject_id INTO named FROM event
+    WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version;
+    SELECT * INTO entry FROM points_entry
+    WHERE (merchant_id, id) >= (NEW.merchant_id, named) ORDER BY merchant_id, id LIMIT 1;
+    IF (entry.merchant_id, entry.id, entry.member_id, entry.amount, entry.balance_after)
+            IS DISTINCT FROM (NEW.merchant_id, named, NEW.member_id, NEW.points - OLD.points, NEW.points) THEN
+        RAISE EXCEPTION 'points change with an entry that says by how many'
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
 END $guard$;
-CREATE TRIGGER points_entry_guard BEFORE UPDATE OR DELETE ON points_entry
-    FOR EACH ROW EXECUTE FUNCTION points_entry_guard();
+CREATE TRIGGER wallet_points_posted AFTER UPDATE OF points ON wallet FOR EACH ROW
+    WHEN (NEW.points <> OLD.points) EXECUTE FUNCTION wallet_points_posted();
 
 ALTER TABLE points_due
     DROP CONSTRAINT points_due_pkey,
@@ -271,6 +337,9 @@ ALTER TABLE purchase
     ADD CONSTRAINT purchase_order UNIQUE (merchant_id, source, order_id),
     ADD CONSTRAINT purchase_amounts CHECK (amount >= 0 AND points >= 0),
     ADD CONSTRAINT purchase_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
+CREATE TRIGGER purchase_kept BEFORE DELETE OR TRUNCATE ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER purchase_fixed BEFORE UPDATE OF merchant_id, id, member_id, source, order_id ON purchase
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A purchase is taken back once.
 ALTER TABLE purchase_reversal
@@ -278,6 +347,8 @@ ALTER TABLE purchase_reversal
     ADD PRIMARY KEY (merchant_id, purchase_id),
     ADD CONSTRAINT purchase_reversal_purchase FOREIGN KEY (merchant_id, purchase_id) REFERENCES purchase,
     ADD CONSTRAINT purchase_reversal_points CHECK (taken >= 0 AND shortfall >= 0);
+CREATE TRIGGER purchase_reversal_kept BEFORE DELETE OR TRUNCATE ON purchase_reversal
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
 REWARDS = """
@@ -302,6 +373,11 @@ ALTER TABLE reward_redemption
     ADD CONSTRAINT reward_redemption_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT reward_redemption_paid UNIQUE (merchant_id, entry_id),
     ADD CONSTRAINT reward_redemption_code_once UNIQUE (merchant_id, code_id);
+CREATE TRIGGER reward_redemption_kept BEFORE DELETE OR TRUNCATE ON reward_redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER reward_redemption_fixed
+    BEFORE UPDATE OF merchant_id, id, member_id, entry_id, idempotency_key ON reward_redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 REFERRALS = """
@@ -325,6 +401,8 @@ ALTER TABLE invite_quota
     ADD CONSTRAINT invite_quota_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT invite_quota_day CHECK (sent_today BETWEEN 0 AND day_max),
     ADD CONSTRAINT invite_quota_lifetime CHECK (sent_lifetime BETWEEN 0 AND lifetime_max);
+CREATE TRIGGER invite_quota_kept BEFORE DELETE OR TRUNCATE ON invite_quota
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 ALTER TABLE invite
     DROP CONSTRAINT invite_pkey,
@@ -352,6 +430,7 @@ CREATE INDEX invite_of_referrer ON invite (merchant_id, referrer_id, id);
 -- What flags count.
 CREATE INDEX invite_alike ON invite (merchant_id, referrer_id, domain_index, created_at) WHERE domain_index IS NOT NULL;
 CREATE INDEX invite_of_mailbox ON invite (merchant_id, referrer_id, mailbox_index) WHERE accepted_at IS NOT NULL;
+CREATE TRIGGER invite_kept BEFORE DELETE OR TRUNCATE ON invite FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 -- An invite ends once.
 CREATE FUNCTION invite_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
@@ -393,6 +472,7 @@ CREATE INDEX referral_released ON referral (merchant_id, id) WHERE released_at I
 CREATE INDEX referral_held ON referral (merchant_id, id)
     WHERE released_at IS NULL AND declined_at IS NULL AND reversed_at IS NULL;
 CREATE INDEX referral_declined ON referral (merchant_id, id) WHERE declined_at IS NOT NULL;
+CREATE TRIGGER referral_kept BEFORE DELETE OR TRUNCATE ON referral FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 -- Who brought whom never changes, and is a forest: nobody is found above itself.
 CREATE FUNCTION referral_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
@@ -530,7 +610,7 @@ class Migration(migrations.Migration):
     operations = [
         ops.RunSQL(
             [
-                MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
+                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
                 REFERRALS, GRAPH, ADVISOR, WEBHOOKS,
             ]
         )

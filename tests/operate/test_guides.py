@@ -40,6 +40,7 @@ TRIED = {
     ("docs/operations.md", "Logs"): "tests/telemetry/test_logs.py",
     ("docs/operations.md", "Metrics"): "tests/telemetry/test_metrics.py",
     ("docs/scaling.md", "Citus"): "tests/operate/test_guides.py",
+    ("docs/promises.md", "Rows that stay"): "tests/integrity/test_constraints.py",
     ("docs/webhooks.md", "Another secret"): "tests/webhooks/test_guide.py",
     ("docs/webhooks.md", "Ask for events"): "tests/webhooks/test_guide.py",
     ("docs/webhooks.md", "Receive"): "tests/webhooks/test_guide.py",
