@@ -424,19 +424,6 @@ def audit(data: Data = None) -> None:
 
 
 @app.command()
-def distribute(data: Data = None) -> None:
-    """Print the statements that spread the database over a Citus cluster, by merchant; run nothing."""
-    from app.distribute import statements
-
-    _name_data(data)
-
-    async def work() -> None:
-        print("\n".join(await statements()))
-
-    _with_database(work)
-
-
-@app.command()
 def export(
     directory: Annotated[
         Path, typer.Argument(help="What to make; a directory that isn't there, or is empty.", show_default=False)

@@ -9,7 +9,6 @@ from pathlib import Path
 import asyncpg
 
 from app.config import Settings
-from app.distribute import TABLES, statements
 from app.storage.database import database
 from migrations.__main__ import missing
 from tests.scratch import scratch_database
@@ -46,10 +45,6 @@ WHERE i.indisvalid AND c.relnamespace = 'public'::regnamespace
 """
 NAMED = re.compile(
     r"\b(ADD|DROP) CONSTRAINT (?:IF EXISTS )?(\w+)|\b(CREATE|DROP) (?:UNIQUE )?INDEX (?:IF (?:NOT )?EXISTS )?(\w+)"
-)
-
-DISTRIBUTED = re.compile(
-    r"SELECT create_distributed_table\('(?P<name>\w+)', 'merchant_id'(, colocate_with => 'merchant')?\);"
 )
 
 
@@ -129,23 +124,3 @@ async def test_a_fresh_database_gets_what_the_template_has(database_pool: Settin
             await connection.close()
 
     assert fresh == set(await _rows(NAMES))
-
-
-async def test_every_table_of_merchants_is_distributed_by_them_after_what_it_refers_to(
-    database_pool: Settings,
-) -> None:
-    printed = await statements()
-
-    distributed = [DISTRIBUTED.fullmatch(line) for line in printed if line.startswith("SELECT")]
-    names = [each["name"] for each in distributed if each]
-    tables = {row["name"]: row for row in await database().rows(TABLES)}
-    assert len(names) == len(distributed)
-    assert names[0] == "merchant"
-    assert set(names) == {name for name, row in tables.items() if row["is_merchants"]}
-    assert all(names.index(to) < names.index(name) for name in names for to in tables[name]["refers_to"])
-    assert printed[0] == "SET citus.enable_unsafe_triggers TO on;"
-    assert [line for line in printed if line.startswith("--")] == [
-        f"-- {name} names no merchant and stays on the coordinator."
-        for name, row in tables.items()
-        if not row["is_merchants"]
-    ]
