@@ -266,8 +266,8 @@ CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
 -- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
 CREATE TRIGGER event_kept BEFORE DELETE OR TRUNCATE ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER event_fixed
-    BEFORE UPDATE OF merchant_id, id, type, subject_id, actor, occurred_at, member_id, wallet_version, wallet_points,
-        txid
+    BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, member_id, wallet_version,
+        wallet_points, txid
     ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 

@@ -94,6 +94,7 @@ WALLET_EVENTS: Final[dict[str, str | None]] = {
 class Event(Model):
     """A change to one subject, with a person's reason (a ciphertext) where one was asked for.
 
+    `subject_kind` says what the subject is, so that a process that is older than a type shows its events all the same.
     Wallet changes also carry the member, and the wallet's version and points after them. The database itself fills in
     `txid`, its number of the transaction, by which the webhooks' feed tells what it has seen.
     """
@@ -101,6 +102,7 @@ class Event(Model):
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     type = fields.CharField(max_length=50)
+    subject_kind = fields.CharField(max_length=30)
     subject_id = fields.UUIDField()
     actor = fields.CharField(max_length=60)
     occurred_at = fields.DatetimeField()

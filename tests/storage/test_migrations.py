@@ -117,6 +117,14 @@ async def test_every_constraint_that_the_migrations_name_exists(database_pool: S
     assert declared - set(await _rows(NAMES)) == set()
 
 
+async def test_every_event_says_what_its_subject_is(database_pool: Settings) -> None:
+    rows = await database().rows(
+        "SELECT attnotnull, atthasdef FROM pg_attribute WHERE attrelid = 'event'::regclass AND attname = 'subject_kind'"
+    )
+
+    assert [tuple(row.values()) for row in rows] == [(True, False)]
+
+
 async def test_two_processes_migrate_a_fresh_database_at_once(database_pool: Settings) -> None:
     async with scratch_database(migrated=False) as url:
         first = await asyncio.gather(_migrate(url), _migrate(url))
