@@ -55,7 +55,10 @@ schema: $(VENV)/development ## Write schema.graphql
 	$(BIN)/flash schema > schema.graphql
 
 migration: $(VENV)/development ## Write a migration for changed models: make migration name=add_rewards
-	$(BIN)/tortoise makemigrations --name $(name)
+	@test -n "$(name)" || { echo "make migration name=add_rewards"; exit 1; }
+	@$(BIN)/tortoise makemigrations --name $(name)
+	@$(BIN)/ruff check --quiet --fix migrations
+	@$(BIN)/ruff format --quiet migrations
 
 bench: $(VENV)/development ## Measure, side by side, and write bench/RESULTS.md
 	$(BIN)/python -m bench

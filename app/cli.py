@@ -396,10 +396,14 @@ def audit(data: Data = None) -> None:
     """Recompute every promise of the engine from the rows of every merchant; exit 1 if one is broken."""
     from app import ids
     from app.integrity.audit import audit as audited
+    from app.integrity.audit import missing_constraints
 
     _name_data(data)
 
     async def work() -> None:
+        missing = await missing_constraints()
+        for constraint in missing:
+            print(f"{constraint} holds nothing: it was dropped or disabled, or isn't valid")
         broken = unknown = 0
         async for merchant_id, report in audited():
             if report is None:
@@ -413,19 +417,8 @@ def audit(data: Data = None) -> None:
             raise ConfigurationError(f"{broken} promises are broken; stop what writes, and look at those rows.")
         if unknown:
             raise ConfigurationError(f"{unknown} merchants can't be recomputed in time; the others' promises hold.")
-
-    _with_database(work)
-
-
-@app.command()
-def distribute(data: Data = None) -> None:
-    """Print the statements that spread the database over a Citus cluster, by merchant; run nothing."""
-    from app.distribute import statements
-
-    _name_data(data)
-
-    async def work() -> None:
-        print("\n".join(await statements()))
+        if missing:
+            raise ConfigurationError(f"Every promise holds, but {len(missing)} constraints that hold them don't.")
 
     _with_database(work)
 

@@ -13,10 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import ConfigurationError as ConfigurationError  # noqa: PLC0414  (most take it from here)
 
-MODELS = [
-    "app.merchants.models", "app.members.models", "app.coupons.models", "app.points.models", "app.referrals.models",
-    "app.graph.models", "app.advisor.models", "app.webhooks.models", "app.storage.events",
-]  # fmt: skip
+#: Every noun's models.py, and the events.
+MODELS: Final = [
+    *(f"app.{path.parent.name}.models" for path in sorted(Path(__file__).parent.glob("*/models.py"))),
+    "app.storage.events",
+]
 
 
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.\-_]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?", re.ASCII)

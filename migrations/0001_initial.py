@@ -186,7 +186,7 @@ class Migration(migrations.Migration):
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
                 ("merchant_id", fields.UUIDField()),
                 ("type", fields.CharField(max_length=50)),
-                ("subject_kind", fields.CharField(null=True, max_length=30)),
+                ("subject_kind", fields.CharField(max_length=30)),
                 ("subject_id", fields.UUIDField()),
                 ("actor", fields.CharField(max_length=60)),
                 ("occurred_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),

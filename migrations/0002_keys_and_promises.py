@@ -3,52 +3,77 @@
 from tortoise import migrations
 from tortoise.migrations import operations as ops
 
-# Every key starts with merchant_id: no row can refer to another merchant's row, and the schema runs on Citus.
-KEYS = """
-ALTER TABLE api_key DROP CONSTRAINT api_key_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE data_key DROP CONSTRAINT data_key_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE member DROP CONSTRAINT member_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE wallet DROP CONSTRAINT wallet_pkey, ADD PRIMARY KEY (merchant_id, member_id);
-ALTER TABLE pool DROP CONSTRAINT pool_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE code_batch DROP CONSTRAINT code_batch_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE code DROP CONSTRAINT code_pkey, ADD PRIMARY KEY (merchant_id, id);
--- Two claims of one code: of the pool that was asked, and of the pool that served it.
-ALTER TABLE claim DROP CONSTRAINT claim_pkey, ADD PRIMARY KEY (merchant_id, pool_id, code_id);
-ALTER TABLE stock_change DROP CONSTRAINT stock_change_pkey, ADD PRIMARY KEY (merchant_id, pool_id, id);
-ALTER TABLE stock_alert DROP CONSTRAINT stock_alert_pkey, ADD PRIMARY KEY (merchant_id, pool_id, level);
-ALTER TABLE campaign DROP CONSTRAINT campaign_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE delivery DROP CONSTRAINT delivery_pkey, ADD PRIMARY KEY (merchant_id, campaign_id, code_id);
-ALTER TABLE redemption DROP CONSTRAINT redemption_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE reversal DROP CONSTRAINT reversal_pkey, ADD PRIMARY KEY (merchant_id, redemption_id);
-ALTER TABLE event DROP CONSTRAINT event_pkey, ADD PRIMARY KEY (merchant_id, id);
+# Every key starts with merchant_id, so no row can refer to another merchant's row. What holds which promise is in
+# docs/promises.md.
 
-ALTER TABLE api_key ADD CONSTRAINT api_key_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
-ALTER TABLE data_key ADD CONSTRAINT data_key_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
-ALTER TABLE member ADD CONSTRAINT member_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
-ALTER TABLE wallet ADD CONSTRAINT wallet_member FOREIGN KEY (merchant_id, member_id) REFERENCES member;
-ALTER TABLE pool
-    ADD CONSTRAINT pool_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
-    ADD CONSTRAINT pool_fallback FOREIGN KEY (merchant_id, fallback_pool_id) REFERENCES pool;
-ALTER TABLE code_batch ADD CONSTRAINT code_batch_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
-ALTER TABLE code
-    ADD CONSTRAINT code_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
-    ADD CONSTRAINT code_batch FOREIGN KEY (merchant_id, batch_id) REFERENCES code_batch,
-    ADD CONSTRAINT code_member FOREIGN KEY (merchant_id, member_id) REFERENCES member;
-ALTER TABLE claim
-    ADD CONSTRAINT claim_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
-    ADD CONSTRAINT claim_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
-    ADD CONSTRAINT claim_member FOREIGN KEY (merchant_id, member_id) REFERENCES member;
-ALTER TABLE stock_alert ADD CONSTRAINT stock_alert_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
-ALTER TABLE campaign ADD CONSTRAINT campaign_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
-ALTER TABLE delivery
-    ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
-    ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
-ALTER TABLE redemption
-    ADD CONSTRAINT redemption_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
-    ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
--- A redemption is taken back once.
-ALTER TABLE reversal ADD CONSTRAINT reversal_redemption
-    FOREIGN KEY (merchant_id, redemption_id) REFERENCES redemption;
+# A unique key holds its promise for as long as the row is there and keeps its key: so some rows stay, and some columns
+# stay as they were written. A statement that names none of those columns doesn't reach the trigger, and a condition
+# (WHEN) is looked at without calling the function.
+REFUSALS = """
+CREATE FUNCTION refuse_delete() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME
+        USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+END $guard$;
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    RAISE EXCEPTION 'rows of % are never changed in this way', TG_TABLE_NAME
+        USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+END $guard$;
+"""
+
+MERCHANTS = """
+ALTER TABLE merchant
+    ADD CONSTRAINT merchant_points CHECK (points_per_unit BETWEEN 0 AND 10000 AND point_value BETWEEN 0 AND 10000),
+    ADD CONSTRAINT merchant_points_lifetime CHECK (points_lifetime_days BETWEEN 1 AND 3650),
+    ADD CONSTRAINT merchant_points_warning CHECK (points_warning_days BETWEEN 0 AND 365),
+    ADD CONSTRAINT merchant_margin_rate CHECK (margin_rate BETWEEN 0 AND 1),
+    ADD CONSTRAINT merchant_advised_percent CHECK (advised_percent_max > 0 AND advised_percent_max <= 100),
+    ADD CONSTRAINT merchant_advised_amount CHECK (advised_amount_max > 0);
+
+-- A secret or a data key version exists once.
+ALTER TABLE api_key
+    DROP CONSTRAINT api_key_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT api_key_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT api_key_secret UNIQUE (merchant_id, secret_hash),
+    ADD CONSTRAINT api_key_role CHECK (role IN ('ADMIN', 'CHECKOUT', 'ANALYST'));
+ALTER TABLE data_key
+    DROP CONSTRAINT data_key_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT data_key_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT data_key_version UNIQUE (merchant_id, purpose, version),
+    ADD CONSTRAINT data_key_purpose CHECK (purpose IN ('ENCRYPTION', 'LOOKUP', 'TOKEN'));
+"""
+
+MEMBERS = """
+-- A person is one record, found by the store's id or by address.
+ALTER TABLE member
+    DROP CONSTRAINT member_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT member_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT member_external_id UNIQUE (merchant_id, external_id),
+    ADD CONSTRAINT member_email UNIQUE (merchant_id, email_index),
+    ADD CONSTRAINT member_email_whole CHECK ((email IS NULL) = (email_index IS NULL)),
+    ADD CONSTRAINT member_email_to_verify CHECK (email IS NOT NULL OR NOT email_verified),
+    ADD CONSTRAINT member_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
+
+-- A wallet begins empty and its version only grows. A balance is never negative, and what is left of the points that
+-- expire is part of it.
+ALTER TABLE wallet
+    DROP CONSTRAINT wallet_pkey,
+    ADD PRIMARY KEY (merchant_id, member_id),
+    ADD CONSTRAINT wallet_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT wallet_version CHECK (version >= 0),
+    ADD CONSTRAINT wallet_points CHECK (points >= 0),
+    ADD CONSTRAINT wallet_points_expiring CHECK (
+        expiring_spent >= 0 AND expiring_earned - expiring_spent BETWEEN 0 AND points
+    );
+CREATE TRIGGER wallet_kept BEFORE DELETE OR TRUNCATE ON wallet FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER wallet_begins_empty AFTER INSERT ON wallet FOR EACH ROW
+    WHEN (NEW.version <> 0 OR NEW.points <> 0) EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER wallet_version_grows AFTER UPDATE OF version ON wallet FOR EACH ROW
+    WHEN (NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 
 -- An address that codes are bound to, and the member that is known to own it, if there is one. Its row is the lock
 -- under which claims by e-mail and the verification of the address see each other. No model: its key is binary, which
@@ -63,26 +88,14 @@ CREATE TABLE address (
 );
 """
 
-PROMISES = """
--- A secret or a data key version exists once.
-ALTER TABLE api_key
-    ADD CONSTRAINT api_key_secret UNIQUE (merchant_id, secret_hash),
-    ADD CONSTRAINT api_key_role CHECK (role IN ('ADMIN', 'CHECKOUT', 'ANALYST'));
-ALTER TABLE data_key
-    ADD CONSTRAINT data_key_version UNIQUE (merchant_id, purpose, version),
-    ADD CONSTRAINT data_key_purpose CHECK (purpose IN ('ENCRYPTION', 'LOOKUP', 'TOKEN'));
-
--- A person is one record, found by the store's id or by address.
-ALTER TABLE member
-    ADD CONSTRAINT member_external_id UNIQUE (merchant_id, external_id),
-    ADD CONSTRAINT member_email UNIQUE (merchant_id, email_index),
-    ADD CONSTRAINT member_email_whole CHECK ((email IS NULL) = (email_index IS NULL)),
-    ADD CONSTRAINT member_email_to_verify CHECK (email IS NOT NULL OR NOT email_verified),
-    ADD CONSTRAINT member_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
-ALTER TABLE wallet ADD CONSTRAINT wallet_version CHECK (version >= 0);
-
+POOLS = """
 -- The terms of a pool make sense, and each kind has exactly its own value.
 ALTER TABLE pool
+    DROP CONSTRAINT pool_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT pool_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT pool_fallback FOREIGN KEY (merchant_id, fallback_pool_id) REFERENCES pool,
+    ADD CONSTRAINT pool_fallback_other CHECK (fallback_pool_id <> id),
     ADD CONSTRAINT pool_status CHECK (status IN ('DRAFT', 'ACTIVE', 'PAUSED', 'ARCHIVED')),
     ADD CONSTRAINT pool_value CHECK (CASE kind
         WHEN 'PERCENT' THEN percent_off > 0 AND percent_off <= 100 AND amount_off IS NULL AND gift_sku IS NULL
@@ -96,8 +109,7 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_window CHECK (ends_at > starts_at),
     ADD CONSTRAINT pool_code_lifetime CHECK (code_lifetime_days BETWEEN 1 AND 3650),
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
-    ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE')),
-    ADD CONSTRAINT pool_fallback_other CHECK (fallback_pool_id <> id);
+    ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE'));
 
 -- A pool starts in DRAFT, moves only along its lifecycle, and keeps its terms once it has left DRAFT.
 CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
@@ -121,18 +133,34 @@ BEGIN
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER pool_guard BEFORE INSERT OR UPDATE ON pool FOR EACH ROW EXECUTE FUNCTION pool_guard();
+CREATE TRIGGER pool_kept BEFORE DELETE OR TRUNCATE ON pool FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+"""
 
+CODES = """
 ALTER TABLE code_batch
+    DROP CONSTRAINT code_batch_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT code_batch_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT code_batch_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT code_batch_size CHECK (size BETWEEN 1 AND 5000);
+CREATE TRIGGER code_batch_kept BEFORE DELETE OR TRUNCATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER code_batch_fixed BEFORE UPDATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- No two codes of a merchant are the same text; a code's state agrees with its dates and its owner.
 ALTER TABLE code
+    DROP CONSTRAINT code_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT code_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT code_batch FOREIGN KEY (merchant_id, batch_id) REFERENCES code_batch,
+    ADD CONSTRAINT code_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT code_fingerprint UNIQUE (merchant_id, fingerprint),
     ADD CONSTRAINT code_state CHECK (state IN ('AVAILABLE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED')),
     ADD CONSTRAINT code_available CHECK (state <> 'AVAILABLE' OR (member_id IS NULL AND allocated_at IS NULL)),
     ADD CONSTRAINT code_available_to_all CHECK (state <> 'AVAILABLE' OR email_index IS NULL),
     ADD CONSTRAINT code_allocated CHECK (state NOT IN ('ALLOCATED', 'REDEEMED') OR allocated_at IS NOT NULL),
+    ADD CONSTRAINT code_owned CHECK (
+        state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL
+    ),
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
@@ -141,10 +169,24 @@ CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) IN
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALLOCATED' AND expires_at IS NOT NULL;
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL AND member_id IS NULL;
+-- What the portfolio counts, without a look at the rows themselves.
+CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+CREATE TRIGGER code_kept BEFORE DELETE OR TRUNCATE ON code FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, suffix ON code
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What somebody had is never given to somebody else.
+CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
+    WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
 
 -- A claimant's n-th claim of a pool exists once, whether it was made as a member or by e-mail, and so does each
--- idempotency key.
+-- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it.
 ALTER TABLE claim
+    DROP CONSTRAINT claim_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id, code_id),
+    ADD CONSTRAINT claim_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT claim_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT claim_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT claim_slot UNIQUE (merchant_id, pool_id, member_id, slot),
     ADD CONSTRAINT claim_slot_counts CHECK (slot >= 1),
     ADD CONSTRAINT claim_claimant CHECK (member_id IS NOT NULL OR email_index IS NOT NULL);
@@ -153,66 +195,88 @@ CREATE INDEX claim_by_code ON claim (merchant_id, code_id) WHERE email_index IS 
 -- Partial, because most claims have no key and each index costs every claim some buffers.
 CREATE UNIQUE INDEX claim_key ON claim (merchant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
-ALTER TABLE stock_alert ADD CONSTRAINT stock_alert_level CHECK (level IN (50, 25, 10, 0));
+-- Appended without a look-up: whoever changes a pool's stock has read the pool.
+ALTER TABLE stock_change DROP CONSTRAINT stock_change_pkey, ADD PRIMARY KEY (merchant_id, pool_id, id);
+ALTER TABLE stock_alert
+    DROP CONSTRAINT stock_alert_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id, level),
+    ADD CONSTRAINT stock_alert_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT stock_alert_level CHECK (level IN (50, 25, 10, 0));
+"""
+
+CAMPAIGNS = """
 ALTER TABLE campaign
+    DROP CONSTRAINT campaign_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT campaign_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT campaign_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
+CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+
+ALTER TABLE delivery
+    DROP CONSTRAINT delivery_pkey,
+    ADD PRIMARY KEY (merchant_id, campaign_id, code_id),
+    ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
+    ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
 -- What re-encryption pages by.
 CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
+CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+"""
 
+REDEMPTIONS = """
+ALTER TABLE redemption
+    DROP CONSTRAINT redemption_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT redemption_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT redemption_amounts CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
 -- A code is redeemed once, and an order's codes are redeemed in one call.
 CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id) WHERE reversed_at IS NULL;
 CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, position) WHERE reversed_at IS NULL;
-ALTER TABLE redemption ADD CONSTRAINT redemption_amounts
-    CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
+-- What the portfolio sums, without a look at the rows themselves.
+CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
+    WHERE reversed_at IS NULL;
+CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER redemption_fixed BEFORE UPDATE OF merchant_id, id, pool_id, code_id ON redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- A redemption is taken back once.
+ALTER TABLE reversal
+    DROP CONSTRAINT reversal_pkey,
+    ADD PRIMARY KEY (merchant_id, redemption_id),
+    ADD CONSTRAINT reversal_redemption FOREIGN KEY (merchant_id, redemption_id) REFERENCES redemption;
+CREATE TRIGGER reversal_kept BEFORE DELETE OR TRUNCATE ON reversal FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER reversal_fixed BEFORE UPDATE OF merchant_id, redemption_id, reinstated ON reversal
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+"""
+
+EVENTS = """
+ALTER TABLE event
+    DROP CONSTRAINT event_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    -- A wallet's change tells what it left: its version and its points.
+    ADD CONSTRAINT event_wallet CHECK ((member_id IS NULL) = (wallet_version IS NULL)),
+    ADD CONSTRAINT event_wallet_points CHECK ((wallet_version IS NULL) = (wallet_points IS NULL));
 -- Each version of a wallet has one event.
 CREATE UNIQUE INDEX event_wallet_version ON event (merchant_id, member_id, wallet_version)
     WHERE wallet_version IS NOT NULL;
-ALTER TABLE event ADD CONSTRAINT event_wallet CHECK ((member_id IS NULL) = (wallet_version IS NULL));
+-- What the webhooks' feed reads events by.
+ALTER TABLE event ALTER COLUMN txid SET DEFAULT (pg_current_xact_id()::text::bigint);
+CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
+-- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
+CREATE TRIGGER event_kept BEFORE DELETE OR TRUNCATE ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER event_fixed
+    BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, member_id, wallet_version,
+        wallet_points, txid
+    ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 POINTS = """
-ALTER TABLE points_entry DROP CONSTRAINT points_entry_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE points_due DROP CONSTRAINT points_due_pkey, ADD PRIMARY KEY (merchant_id, member_id, mark);
-ALTER TABLE purchase DROP CONSTRAINT purchase_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE purchase_reversal DROP CONSTRAINT purchase_reversal_pkey, ADD PRIMARY KEY (merchant_id, purchase_id);
-ALTER TABLE reward DROP CONSTRAINT reward_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE reward_redemption DROP CONSTRAINT reward_redemption_pkey, ADD PRIMARY KEY (merchant_id, id);
-
-ALTER TABLE points_entry ADD CONSTRAINT points_entry_wallet
-    FOREIGN KEY (merchant_id, member_id) REFERENCES wallet;
-ALTER TABLE points_due ADD CONSTRAINT points_due_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry;
-ALTER TABLE purchase ADD CONSTRAINT purchase_member FOREIGN KEY (merchant_id, member_id) REFERENCES member;
--- A purchase is taken back once.
-ALTER TABLE purchase_reversal ADD CONSTRAINT purchase_reversal_purchase
-    FOREIGN KEY (merchant_id, purchase_id) REFERENCES purchase;
-ALTER TABLE reward ADD CONSTRAINT reward_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
-ALTER TABLE reward ADD CONSTRAINT reward_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
-ALTER TABLE reward_redemption
-    ADD CONSTRAINT reward_redemption_reward FOREIGN KEY (merchant_id, reward_id) REFERENCES reward,
-    ADD CONSTRAINT reward_redemption_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
-    ADD CONSTRAINT reward_redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
-    ADD CONSTRAINT reward_redemption_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry;
-
-ALTER TABLE merchant
-    ADD CONSTRAINT merchant_points CHECK (points_per_unit BETWEEN 0 AND 10000 AND point_value BETWEEN 0 AND 10000),
-    ADD CONSTRAINT merchant_points_lifetime CHECK (points_lifetime_days BETWEEN 1 AND 3650),
-    ADD CONSTRAINT merchant_points_warning CHECK (points_warning_days BETWEEN 0 AND 365),
-    ADD CONSTRAINT merchant_margin_rate CHECK (margin_rate BETWEEN 0 AND 1);
-
--- A balance is never negative, and what is left of the points that expire is part of it.
-ALTER TABLE wallet
-    ADD CONSTRAINT wallet_points CHECK (points >= 0),
-    ADD CONSTRAINT wallet_points_expiring CHECK (
-        expiring_spent >= 0 AND expiring_earned - expiring_spent BETWEEN 0 AND points
-    );
-
--- A wallet's change tells what it left: its version and its points.
-ALTER TABLE event ADD CONSTRAINT event_wallet_points CHECK ((wallet_version IS NULL) = (wallet_points IS NULL));
-
 -- A points event is credited once.
 ALTER TABLE points_entry
+    DROP CONSTRAINT points_entry_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT points_entry_wallet FOREIGN KEY (merchant_id, member_id) REFERENCES wallet,
     ADD CONSTRAINT points_entry_origin UNIQUE (merchant_id, reason, origin),
     ADD CONSTRAINT points_entry_amount CHECK (amount <> 0),
     ADD CONSTRAINT points_entry_balance CHECK (balance_after >= 0),
@@ -230,60 +294,95 @@ CREATE INDEX points_entry_newest ON points_entry (merchant_id, created_at, id) I
 CREATE INDEX points_entry_of_member ON points_entry (merchant_id, member_id, created_at, id);
 -- Which expiry passed a place among a member's expiring points.
 CREATE INDEX points_entry_expiry ON points_entry (merchant_id, member_id, mark) WHERE reason = 'EXPIRY';
+CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
-CREATE FUNCTION points_entry_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
+-- Points change with an entry that says by how many: the one that the event of the wallet's new version names. Nothing
+-- is looked up where only the version changes, as with a claim. A process keeps the plans that it made while the tables
+-- were small: without sequential scans, and with an order that one index has, they are those for large ones.
+CREATE FUNCTION wallet_points_posted() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
+DECLARE
+    named uuid;
+    entry points_entry;
 BEGIN
-    RAISE EXCEPTION 'entries are written once and never changed'
-        USING ERRCODE = 'check_violation', CONSTRAINT = 'points_entry_append_only';
+    SELECT subject_id INTO named FROM event
+    WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version;
+    SELECT * INTO entry FROM points_entry
+    WHERE (merchant_id, id) >= (NEW.merchant_id, named) ORDER BY merchant_id, id LIMIT 1;
+    IF (entry.merchant_id, entry.id, entry.member_id, entry.amount, entry.balance_after)
+            IS DISTINCT FROM (NEW.merchant_id, named, NEW.member_id, NEW.points - OLD.points, NEW.points) THEN
+        RAISE EXCEPTION 'points change with an entry that says by how many'
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
 END $guard$;
-CREATE TRIGGER points_entry_guard BEFORE UPDATE OR DELETE ON points_entry
-    FOR EACH ROW EXECUTE FUNCTION points_entry_guard();
+CREATE TRIGGER wallet_points_posted AFTER UPDATE OF points ON wallet FOR EACH ROW
+    WHEN (NEW.points <> OLD.points) EXECUTE FUNCTION wallet_points_posted();
 
+ALTER TABLE points_due
+    DROP CONSTRAINT points_due_pkey,
+    ADD PRIMARY KEY (merchant_id, member_id, mark),
+    ADD CONSTRAINT points_due_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry;
 -- What the expiry job looks for.
 CREATE INDEX points_due_next ON points_due (merchant_id, expires_at);
 CREATE INDEX points_due_unwarned ON points_due (merchant_id, expires_at) WHERE NOT warned;
+"""
 
+ORDERS = """
+-- An order earns once.
 ALTER TABLE purchase
+    DROP CONSTRAINT purchase_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT purchase_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT purchase_order UNIQUE (merchant_id, source, order_id),
     ADD CONSTRAINT purchase_amounts CHECK (amount >= 0 AND points >= 0),
     ADD CONSTRAINT purchase_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
-ALTER TABLE purchase_reversal ADD CONSTRAINT purchase_reversal_points CHECK (taken >= 0 AND shortfall >= 0);
+CREATE TRIGGER purchase_kept BEFORE DELETE OR TRUNCATE ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER purchase_fixed BEFORE UPDATE OF merchant_id, id, member_id, source, order_id ON purchase
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- A purchase is taken back once.
+ALTER TABLE purchase_reversal
+    DROP CONSTRAINT purchase_reversal_pkey,
+    ADD PRIMARY KEY (merchant_id, purchase_id),
+    ADD CONSTRAINT purchase_reversal_purchase FOREIGN KEY (merchant_id, purchase_id) REFERENCES purchase,
+    ADD CONSTRAINT purchase_reversal_points CHECK (taken >= 0 AND shortfall >= 0);
+CREATE TRIGGER purchase_reversal_kept BEFORE DELETE OR TRUNCATE ON purchase_reversal
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+"""
+
+REWARDS = """
 ALTER TABLE reward
+    DROP CONSTRAINT reward_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT reward_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT reward_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT reward_cost CHECK (cost > 0),
     ADD CONSTRAINT reward_stock CHECK (stock >= 0);
 -- Each claim looks here. The newest of several rewards is the one that a refusal names.
 CREATE INDEX reward_of_pool ON reward (merchant_id, pool_id, id) WHERE active;
+
 -- Each key is one redemption, each redemption is paid once and gives a code of its own.
 ALTER TABLE reward_redemption
+    DROP CONSTRAINT reward_redemption_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT reward_redemption_reward FOREIGN KEY (merchant_id, reward_id) REFERENCES reward,
+    ADD CONSTRAINT reward_redemption_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT reward_redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT reward_redemption_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry,
     ADD CONSTRAINT reward_redemption_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT reward_redemption_paid UNIQUE (merchant_id, entry_id),
     ADD CONSTRAINT reward_redemption_code_once UNIQUE (merchant_id, code_id);
+CREATE TRIGGER reward_redemption_kept BEFORE DELETE OR TRUNCATE ON reward_redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER reward_redemption_fixed
+    BEFORE UPDATE OF merchant_id, id, member_id, entry_id, idempotency_key ON reward_redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 REFERRALS = """
-ALTER TABLE invite DROP CONSTRAINT invite_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE invite_quota DROP CONSTRAINT invite_quota_pkey, ADD PRIMARY KEY (merchant_id, member_id);
-ALTER TABLE referral DROP CONSTRAINT referral_pkey, ADD PRIMARY KEY (merchant_id, id);
-
 ALTER TABLE referral_program
-    ADD CONSTRAINT referral_program_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
-ALTER TABLE invite
-    ADD CONSTRAINT invite_referrer FOREIGN KEY (merchant_id, referrer_id) REFERENCES member,
-    ADD CONSTRAINT invite_referee FOREIGN KEY (merchant_id, referee_id) REFERENCES member;
-ALTER TABLE invite_quota ADD CONSTRAINT invite_quota_member FOREIGN KEY (merchant_id, member_id) REFERENCES member;
-
--- An edge is that of an invite which is CONVERTED and, because the key holds it, stays so.
-ALTER TABLE invite ADD CONSTRAINT invite_edge UNIQUE (merchant_id, id, referrer_id, referee_id, status);
-ALTER TABLE referral
-    ADD CONSTRAINT referral_invite FOREIGN KEY (merchant_id, invite_id, referrer_id, referee_id, invite_status)
-        REFERENCES invite (merchant_id, id, referrer_id, referee_id, status),
-    ADD CONSTRAINT referral_converted CHECK (invite_status = 'CONVERTED'),
-    ADD CONSTRAINT referral_purchase FOREIGN KEY (merchant_id, purchase_id) REFERENCES purchase,
-    ADD CONSTRAINT referral_referrer_entry FOREIGN KEY (merchant_id, referrer_entry_id) REFERENCES points_entry,
-    ADD CONSTRAINT referral_referee_entry FOREIGN KEY (merchant_id, referee_entry_id) REFERENCES points_entry;
-
-ALTER TABLE referral_program
+    ADD CONSTRAINT referral_program_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT referral_program_points CHECK (referrer_points > 0 AND referee_points > 0),
     ADD CONSTRAINT referral_program_quotas CHECK (
         invites_per_batch BETWEEN 0 AND 5000 AND invites_per_day BETWEEN 0 AND 100000
@@ -297,10 +396,21 @@ ALTER TABLE referral_program
 
 -- What a member sent is never negative and never over the limits that its latest batch was let through by.
 ALTER TABLE invite_quota
+    DROP CONSTRAINT invite_quota_pkey,
+    ADD PRIMARY KEY (merchant_id, member_id),
+    ADD CONSTRAINT invite_quota_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT invite_quota_day CHECK (sent_today BETWEEN 0 AND day_max),
     ADD CONSTRAINT invite_quota_lifetime CHECK (sent_lifetime BETWEEN 0 AND lifetime_max);
+CREATE TRIGGER invite_quota_kept BEFORE DELETE OR TRUNCATE ON invite_quota
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 ALTER TABLE invite
+    DROP CONSTRAINT invite_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT invite_referrer FOREIGN KEY (merchant_id, referrer_id) REFERENCES member,
+    ADD CONSTRAINT invite_referee FOREIGN KEY (merchant_id, referee_id) REFERENCES member,
+    -- What an edge refers to.
+    ADD CONSTRAINT invite_edge UNIQUE (merchant_id, id, referrer_id, referee_id, status),
     ADD CONSTRAINT invite_token UNIQUE (merchant_id, token_hash),
     ADD CONSTRAINT invite_status CHECK (CASE status
         WHEN 'PENDING' THEN converted_at IS NULL
@@ -320,6 +430,7 @@ CREATE INDEX invite_of_referrer ON invite (merchant_id, referrer_id, id);
 -- What flags count.
 CREATE INDEX invite_alike ON invite (merchant_id, referrer_id, domain_index, created_at) WHERE domain_index IS NOT NULL;
 CREATE INDEX invite_of_mailbox ON invite (merchant_id, referrer_id, mailbox_index) WHERE accepted_at IS NOT NULL;
+CREATE TRIGGER invite_kept BEFORE DELETE OR TRUNCATE ON invite FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 -- An invite ends once.
 CREATE FUNCTION invite_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
@@ -332,9 +443,17 @@ BEGIN
 END $guard$;
 CREATE TRIGGER invite_guard BEFORE UPDATE OF status ON invite FOR EACH ROW EXECUTE FUNCTION invite_guard();
 
--- One referrer per referee, nobody refers itself, each invite and each purchase converts once; either both are
--- credited or neither is.
+-- An edge is that of an invite which is CONVERTED and, because the key holds it, stays so. One referrer per referee,
+-- nobody refers itself, each invite and each purchase converts once; either both are credited or neither is.
 ALTER TABLE referral
+    DROP CONSTRAINT referral_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT referral_invite FOREIGN KEY (merchant_id, invite_id, referrer_id, referee_id, invite_status)
+        REFERENCES invite (merchant_id, id, referrer_id, referee_id, status),
+    ADD CONSTRAINT referral_converted CHECK (invite_status = 'CONVERTED'),
+    ADD CONSTRAINT referral_purchase FOREIGN KEY (merchant_id, purchase_id) REFERENCES purchase,
+    ADD CONSTRAINT referral_referrer_entry FOREIGN KEY (merchant_id, referrer_entry_id) REFERENCES points_entry,
+    ADD CONSTRAINT referral_referee_entry FOREIGN KEY (merchant_id, referee_entry_id) REFERENCES points_entry,
     ADD CONSTRAINT referral_referee UNIQUE (merchant_id, referee_id),
     ADD CONSTRAINT referral_once UNIQUE (merchant_id, invite_id),
     ADD CONSTRAINT referral_purchase_once UNIQUE (merchant_id, purchase_id),
@@ -353,6 +472,7 @@ CREATE INDEX referral_released ON referral (merchant_id, id) WHERE released_at I
 CREATE INDEX referral_held ON referral (merchant_id, id)
     WHERE released_at IS NULL AND declined_at IS NULL AND reversed_at IS NULL;
 CREATE INDEX referral_declined ON referral (merchant_id, id) WHERE declined_at IS NOT NULL;
+CREATE TRIGGER referral_kept BEFORE DELETE OR TRUNCATE ON referral FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 -- Who brought whom never changes, and is a forest: nobody is found above itself.
 CREATE FUNCTION referral_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
@@ -378,61 +498,59 @@ CREATE TRIGGER referral_guard BEFORE INSERT OR UPDATE ON referral FOR EACH ROW E
 """
 
 GRAPH = """
-ALTER TABLE graph_job DROP CONSTRAINT graph_job_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE graph_snapshot DROP CONSTRAINT graph_snapshot_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE graph_node DROP CONSTRAINT graph_node_pkey, ADD PRIMARY KEY (merchant_id, snapshot_id, rank);
-ALTER TABLE graph_edge DROP CONSTRAINT graph_edge_pkey, ADD PRIMARY KEY (merchant_id, snapshot_id, rank);
-ALTER TABLE graph_file DROP CONSTRAINT graph_file_pkey, ADD PRIMARY KEY (merchant_id, snapshot_id, format);
-
-ALTER TABLE graph_job ADD CONSTRAINT graph_job_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
--- A snapshot is a job's, once.
-ALTER TABLE graph_snapshot ADD CONSTRAINT graph_snapshot_job FOREIGN KEY (merchant_id, id) REFERENCES graph_job;
-ALTER TABLE graph_node
-    ADD CONSTRAINT graph_node_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
-        ON DELETE CASCADE,
-    ADD CONSTRAINT graph_node_member FOREIGN KEY (merchant_id, member_id) REFERENCES member;
-ALTER TABLE graph_edge
-    ADD CONSTRAINT graph_edge_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
-        ON DELETE CASCADE,
-    ADD CONSTRAINT graph_edge_referrer FOREIGN KEY (merchant_id, referrer_id) REFERENCES member,
-    ADD CONSTRAINT graph_edge_referee FOREIGN KEY (merchant_id, referee_id) REFERENCES member;
-ALTER TABLE graph_file
-    ADD CONSTRAINT graph_file_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
-        ON DELETE CASCADE;
-
--- One snapshot per merchant and day.
-ALTER TABLE graph_snapshot ADD CONSTRAINT graph_snapshot_day UNIQUE (merchant_id, taken_on);
 -- At most one job of a merchant waits, and at most one is being worked at.
-CREATE UNIQUE INDEX graph_job_queued ON graph_job (merchant_id) WHERE status = 'QUEUED';
-CREATE UNIQUE INDEX graph_job_running ON graph_job (merchant_id) WHERE status IN ('READING', 'DRAWING', 'STORING');
 ALTER TABLE graph_job
+    DROP CONSTRAINT graph_job_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT graph_job_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT graph_job_status CHECK (status IN ('QUEUED', 'READING', 'DRAWING', 'STORING', 'DONE', 'FAILED')),
     ADD CONSTRAINT graph_job_ended CHECK ((status IN ('DONE', 'FAILED')) = (finished_at IS NOT NULL)),
     ADD CONSTRAINT graph_job_leased CHECK (status = 'QUEUED' OR lease_until IS NOT NULL);
+CREATE UNIQUE INDEX graph_job_queued ON graph_job (merchant_id) WHERE status = 'QUEUED';
+CREATE UNIQUE INDEX graph_job_running ON graph_job (merchant_id) WHERE status IN ('READING', 'DRAWING', 'STORING');
+
+-- A snapshot is a job's, once; and one per merchant and day.
+ALTER TABLE graph_snapshot
+    DROP CONSTRAINT graph_snapshot_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT graph_snapshot_job FOREIGN KEY (merchant_id, id) REFERENCES graph_job,
+    ADD CONSTRAINT graph_snapshot_day UNIQUE (merchant_id, taken_on);
 ALTER TABLE graph_node
+    DROP CONSTRAINT graph_node_pkey,
+    ADD PRIMARY KEY (merchant_id, snapshot_id, rank),
+    ADD CONSTRAINT graph_node_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+        ON DELETE CASCADE,
+    ADD CONSTRAINT graph_node_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT graph_node_framed CHECK (x BETWEEN 0 AND 1000 AND y BETWEEN 0 AND 1000),
     ADD CONSTRAINT graph_node_degree CHECK (degree > 0 AND recruited BETWEEN 0 AND degree),
     ADD CONSTRAINT graph_node_new_hub CHECK (is_hub OR NOT is_new_hub);
-ALTER TABLE graph_edge ADD CONSTRAINT graph_edge_not_self CHECK (referrer_id <> referee_id);
-ALTER TABLE graph_file ADD CONSTRAINT graph_file_format CHECK (format IN ('svg', 'json', 'hubs'));
-
 CREATE INDEX graph_node_new ON graph_node (merchant_id, snapshot_id, rank) WHERE is_new_hub;
-CREATE INDEX graph_edge_new ON graph_edge (merchant_id, snapshot_id, rank) WHERE is_new;
 -- Advocates, and how many there are.
 CREATE INDEX graph_node_advocate ON graph_node (merchant_id, snapshot_id, recruited, member_id) WHERE recruited > 0;
--- Files are compressed already. What fits into a block is in the row; pictures don't, and aren't.
-ALTER TABLE graph_file ALTER COLUMN body SET STORAGE MAIN;
+ALTER TABLE graph_edge
+    DROP CONSTRAINT graph_edge_pkey,
+    ADD PRIMARY KEY (merchant_id, snapshot_id, rank),
+    ADD CONSTRAINT graph_edge_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+        ON DELETE CASCADE,
+    ADD CONSTRAINT graph_edge_referrer FOREIGN KEY (merchant_id, referrer_id) REFERENCES member,
+    ADD CONSTRAINT graph_edge_referee FOREIGN KEY (merchant_id, referee_id) REFERENCES member,
+    ADD CONSTRAINT graph_edge_not_self CHECK (referrer_id <> referee_id);
+CREATE INDEX graph_edge_new ON graph_edge (merchant_id, snapshot_id, rank) WHERE is_new;
+ALTER TABLE graph_file
+    DROP CONSTRAINT graph_file_pkey,
+    ADD PRIMARY KEY (merchant_id, snapshot_id, format),
+    ADD CONSTRAINT graph_file_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+        ON DELETE CASCADE,
+    ADD CONSTRAINT graph_file_format CHECK (format IN ('svg', 'json', 'hubs')),
+    -- Files are compressed already. What fits into a block is in the row; pictures don't, and aren't.
+    ALTER COLUMN body SET STORAGE MAIN;
 """
 
 ADVISOR = """
-ALTER TABLE advice_run DROP CONSTRAINT advice_run_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE advice_run ADD CONSTRAINT advice_run_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
-
--- One run of a merchant at a time.
-CREATE UNIQUE INDEX advice_run_live ON advice_run (merchant_id) WHERE status IN ('QUEUED', 'RUNNING');
--- What workers look for, whatever the merchant.
-CREATE INDEX advice_run_waiting ON advice_run (requested_at) WHERE status IN ('QUEUED', 'RUNNING');
 ALTER TABLE advice_run
+    DROP CONSTRAINT advice_run_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT advice_run_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT advice_run_status CHECK (status IN ('QUEUED', 'RUNNING', 'DONE', 'FAILED')),
     ADD CONSTRAINT advice_run_ended CHECK ((status IN ('DONE', 'FAILED')) = (finished_at IS NOT NULL)),
     ADD CONSTRAINT advice_run_leased CHECK (status = 'QUEUED' OR lease_until IS NOT NULL),
@@ -442,30 +560,17 @@ ALTER TABLE advice_run
         AND (source IS NULL) = (suggestions IS NULL) AND (source IS NULL) = (rejected IS NULL)
         AND (source IS NULL) = (facts IS NULL)),
     ADD CONSTRAINT advice_run_fallback CHECK ((source IS NOT DISTINCT FROM 'RULES') = (fallback_reason IS NOT NULL));
-
-ALTER TABLE merchant
-    ADD CONSTRAINT merchant_advised_percent CHECK (advised_percent_max > 0 AND advised_percent_max <= 100),
-    ADD CONSTRAINT merchant_advised_amount CHECK (advised_amount_max > 0);
-
--- What the portfolio sums, without a look at the rows themselves.
-CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
-    WHERE reversed_at IS NULL;
-CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+-- One run of a merchant at a time.
+CREATE UNIQUE INDEX advice_run_live ON advice_run (merchant_id) WHERE status IN ('QUEUED', 'RUNNING');
+-- What workers look for, whatever the merchant.
+CREATE INDEX advice_run_waiting ON advice_run (requested_at) WHERE status IN ('QUEUED', 'RUNNING');
 """
 
 WEBHOOKS = """
-ALTER TABLE webhook DROP CONSTRAINT webhook_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE webhook_delivery DROP CONSTRAINT webhook_delivery_pkey, ADD PRIMARY KEY (merchant_id, id);
-ALTER TABLE webhook ADD CONSTRAINT webhook_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
-ALTER TABLE webhook_delivery
-    ADD CONSTRAINT webhook_delivery_webhook FOREIGN KEY (merchant_id, webhook_id) REFERENCES webhook,
-    ADD CONSTRAINT webhook_delivery_event FOREIGN KEY (merchant_id, event_id) REFERENCES event;
-
--- What the feed reads events by.
-ALTER TABLE event ALTER COLUMN txid SET DEFAULT (pg_current_xact_id()::text::bigint);
-CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
-
 ALTER TABLE webhook
+    DROP CONSTRAINT webhook_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT webhook_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT webhook_disabled CHECK ((disabled_at IS NULL) = (disabled_reason IS NULL)),
     ADD CONSTRAINT webhook_disabled_reason CHECK (disabled_reason IN ('REQUESTED', 'GONE', 'FAILING')),
     ADD CONSTRAINT webhook_previous_secret CHECK ((previous_secret IS NULL) = (previous_secret_until IS NULL)),
@@ -476,6 +581,10 @@ ALTER TABLE webhook
 CREATE INDEX webhook_enabled ON webhook (merchant_id, id) WHERE disabled_at IS NULL;
 
 ALTER TABLE webhook_delivery
+    DROP CONSTRAINT webhook_delivery_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT webhook_delivery_webhook FOREIGN KEY (merchant_id, webhook_id) REFERENCES webhook,
+    ADD CONSTRAINT webhook_delivery_event FOREIGN KEY (merchant_id, event_id) REFERENCES event,
     ADD CONSTRAINT webhook_delivery_state CHECK (state IN ('PENDING', 'DELIVERED', 'DEAD')),
     ADD CONSTRAINT webhook_delivery_settled CHECK ((state = 'PENDING') = (settled_at IS NULL)),
     ADD CONSTRAINT webhook_delivery_due CHECK (next_attempt_at IS NULL OR state = 'PENDING'),
@@ -497,4 +606,12 @@ class Migration(migrations.Migration):
     """Swap Tortoise's single-column keys for composite ones and add what its models can't say."""
 
     dependencies = [("flash", "0001_initial")]
-    operations = [ops.RunSQL([KEYS, PROMISES, POINTS, REFERRALS, GRAPH, ADVISOR, WEBHOOKS])]
+    # A noun after those that it refers to.
+    operations = [
+        ops.RunSQL(
+            [
+                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
+                REFERRALS, GRAPH, ADVISOR, WEBHOOKS,
+            ]
+        )
+    ]  # fmt: skip

@@ -5,12 +5,15 @@ from typing import Any
 
 from app import ids
 from app.integrity.audit import audit as audited
+from app.integrity.audit import missing_constraints
 
 log = logging.getLogger("flash.worker")
 
 
 async def audit(_ctx: dict[Any, Any]) -> int:
     """Audit everybody. Returns how many promises are broken; the log has each, and who takes too long."""
+    for constraint in await missing_constraints():
+        log.error("%s holds nothing: it was dropped or disabled, or isn't valid", constraint)
     broken = 0
     async for merchant_id, report in audited():
         name = ids.encode("merchant", merchant_id)

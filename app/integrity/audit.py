@@ -2,19 +2,52 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 import asyncpg
 
+from app.integrity.held import HELD
 from app.integrity.integrity_report import IntegrityReport, recompute
 from app.storage import events
 from app.storage.database import database, transaction
+from app.storage.statements import statement
 
 #: A promise of a large merchant may take its time.
 PROMISE_SECONDS_MAX: Final = 600.0
 
-MERCHANTS: Final = "SELECT merchant_id FROM merchant ORDER BY merchant_id"
+
+class Standing(TypedDict):
+    """What the database refuses by."""
+
+    name: str
+
+
+class Audited(TypedDict):
+    """Whose promises are recomputed."""
+
+    merchant_id: UUID
+
+
+# A constraint whose internal triggers are disabled is in the catalog and holds nothing.
+STANDING: Final = statement(
+    Standing,
+    """
+    SELECT conname AS name FROM pg_constraint k WHERE connamespace = current_schema()::regnamespace AND convalidated
+        AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = k.oid AND tgenabled NOT IN ('O', 'A'))
+    UNION SELECT relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+    WHERE relnamespace = current_schema()::regnamespace AND indisunique AND indisvalid
+    UNION SELECT tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
+    WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+    """,
+)
+MERCHANTS: Final = statement(Audited, "SELECT merchant_id FROM merchant ORDER BY merchant_id")
+
+
+async def missing_constraints() -> list[str]:
+    """Return the names of the constraints, unique indexes and triggers that should hold promises and don't."""
+    standing = {row["name"] for row in await database().rows(STANDING)}
+    return sorted({name for held in HELD.values() for name in held.constraints} - standing)
 
 
 async def audit() -> AsyncIterator[tuple[UUID, IntegrityReport | None]]:

@@ -41,7 +41,7 @@ async def recompute(merchant_id: UUID, *, seconds_max: float | None = None) -> I
     checked_at = datetime.now(UTC)
     checks = []
     for promise in PROMISES:
-        (row,) = await database().many(promise.statement, merchant_id, seconds_max=seconds_max)
+        (row,) = await database().many(promise.count, merchant_id=merchant_id, seconds_max=seconds_max)
         checks.append(IntegrityCheck(name=promise.name, ok=row["violations"] == 0, violations=row["violations"]))
     return IntegrityReport(checked_at=checked_at, ok=all(check.ok for check in checks), checks=checks)
 

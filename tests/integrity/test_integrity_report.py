@@ -1,38 +1,27 @@
 """integrityReport. Without this a broken promise could stay unnoticed, or a whole one be reported as broken."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import os
+import subprocess
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from app import ids
 from app.integrity.integrity_report import IntegrityReport, recompute
-from app.integrity.promises import PROMISES, REFERENCES
-from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
-from app.storage.database import Tx, database, dsn, transaction
-from tests.conftest import Api
-from tests.coupons.ownership import send
-from tests.factories import Shop, open_shop
+from app.integrity.references import REFERENCES, UNKEYED, Reference
+from app.storage.database import database, dsn, transaction
+from tests.factories import Shop
+from tests.integrity.breaking import CLAIM_TOO_MANY, NAMES, one, undone, violations
 from tests.operate.processes import flash
-from tests.points.documents import grant, purchase, redeem, reward
 from tests.races.storm import ENROL, at_once
-from tests.referrals.documents import accepted, invited, program
 from tests.scratch import scratch_database
-from tests.webhooks.documents import delivery_made
+from tests.unguarded import set_points
 from workers.audit import audit
 
 REPORT = "{ integrityReport { checkedAt ok checks { name ok violations } } }"
-NAMES = [
-    "ONE_OWNER", "CLAIM_LIMIT", "REDEEMED_ONCE", "WHOLE_BATCHES", "UNIQUE_CODES", "CREDITED_ONCE", "EXACT_BALANCES",
-    "INVITE_QUOTAS", "CONVERTED_REFERRALS", "POOL_LIFECYCLE", "ONE_MERCHANT", "ON_RECORD",
-]  # fmt: skip
 
 #: Leaves nothing that could hold a promise but the rows themselves.
 UNGUARD = """
@@ -53,7 +42,8 @@ END $$
 """
 FOREIGN_KEYS = """
 SELECT conrelid::regclass::text AS table, confrelid::regclass::text AS target,
-    array_agg(a.attname::text ORDER BY place) AS columns, array_agg(f.attname::text ORDER BY place) AS keys
+    array_agg(a.attname::text ORDER BY place) AS columns, array_agg(f.attname::text ORDER BY place) AS keys,
+    conname AS name
 FROM pg_constraint, unnest(conkey, confkey) WITH ORDINALITY AS pairs (column_, key, place)
 JOIN pg_attribute a ON true JOIN pg_attribute f ON true
 WHERE contype = 'f' AND connamespace = 'public'::regnamespace AND a.attrelid = conrelid AND a.attnum = column_
@@ -62,28 +52,24 @@ GROUP BY pg_constraint.oid, 1, 2
 """
 
 
-def _one(table: str, where: str = "true") -> str:
-    """Name one row of the merchant's."""
-    return f"ctid = (SELECT ctid FROM {table} WHERE merchant_id = $1 AND {where} LIMIT 1)"
-
-
+#: References of rows that the merchant of conftest.py doesn't have.
+UNMADE = {
+    "graph_snapshot.id", "graph_node.snapshot_id", "graph_node.member_id", "graph_edge.snapshot_id",
+    "graph_edge.referrer_id", "graph_edge.referee_id", "graph_file.snapshot_id", "points_due.entry_id",
+    "points_due.member_id", "purchase_reversal.purchase_id", "referral.purchase_id",
+}  # fmt: skip
 #: What breaks a promise: its name, how, and in how many rows that is seen.
 BREAKS = [
-    ("ONE_OWNER", f"UPDATE claim SET member_id = gen_random_uuid() WHERE {_one('claim', 'member_id IS NOT NULL')}", 1),
+    ("ONE_OWNER", f"UPDATE claim SET member_id = gen_random_uuid() WHERE {one('claim', 'member_id IS NOT NULL')}", 1),
     (
         "ONE_OWNER",
-        f"UPDATE code SET member_id = NULL, email_index = NULL WHERE {_one('code', 'state = $$REDEEMED$$')}",
+        f"UPDATE code SET member_id = NULL, email_index = NULL WHERE {one('code', 'state = $$REDEEMED$$')}",
         2,
     ),
-    ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {_one('code', 'state = $$AVAILABLE$$')}", 1),
-    (
-        "CLAIM_LIMIT",
-        """INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, claimed_at)
-        SELECT $1, c.id, k.pool_id, k.member_id, 2, now() FROM (
-            SELECT * FROM claim WHERE merchant_id = $1 AND member_id IS NOT NULL LIMIT 1
-        ) k, (SELECT id FROM code WHERE merchant_id = $1 AND state = 'AVAILABLE' LIMIT 1) c""",
-        1,
-    ),
+    ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
+    ("ONE_OWNER", f"UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NULL')}", 1),
+    ("CLAIM_LIMIT", CLAIM_TOO_MANY, 1),
+    ("CLAIM_LIMIT", f"DELETE FROM claim WHERE {one('claim')}", 1),
     ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 1),
     (
         "REDEEMED_ONCE",
@@ -101,8 +87,9 @@ BREAKS = [
         ) WHERE merchant_id = $1 AND reversed_at IS NULL""",
         1,
     ),
-    ("WHOLE_BATCHES", f"DELETE FROM code WHERE {_one('code', 'state = $$AVAILABLE$$')}", 1),
-    ("WHOLE_BATCHES", f"DELETE FROM delivery WHERE {_one('delivery')}", 1),
+    ("WHOLE_BATCHES", f"DELETE FROM code WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
+    ("WHOLE_BATCHES", f"UPDATE code_batch SET size = size + 1 WHERE {one('code_batch')}", 1),
+    ("WHOLE_BATCHES", f"DELETE FROM delivery WHERE {one('delivery')}", 1),
     (
         "UNIQUE_CODES",
         """UPDATE code SET fingerprint = 'same'
@@ -116,11 +103,11 @@ BREAKS = [
         FROM points_entry WHERE merchant_id = $1 AND reason = 'ADJUSTMENT' LIMIT 1""",
         1,
     ),
-    ("CREDITED_ONCE", f"UPDATE purchase SET points = points + 1 WHERE {_one('purchase')}", 1),
+    ("CREDITED_ONCE", f"UPDATE purchase SET points = points + 1 WHERE {one('purchase')}", 1),
     ("CREDITED_ONCE", "DELETE FROM points_entry WHERE merchant_id = $1 AND reason = 'PURCHASE'", 2),
-    ("EXACT_BALANCES", f"UPDATE wallet SET points = points + 1 WHERE {_one('wallet')}", 1),
-    ("EXACT_BALANCES", f"UPDATE wallet SET points = -1 WHERE {_one('wallet')}", 1),
-    ("EXACT_BALANCES", f"UPDATE points_entry SET balance_after = balance_after + 1 WHERE {_one('points_entry')}", 1),
+    ("EXACT_BALANCES", f"UPDATE wallet SET points = points + 1 WHERE {one('wallet')}", 1),
+    ("EXACT_BALANCES", f"UPDATE wallet SET points = -1 WHERE {one('wallet')}", 1),
+    ("EXACT_BALANCES", f"UPDATE points_entry SET balance_after = balance_after + 1 WHERE {one('points_entry')}", 1),
     ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_lifetime = sent_lifetime - 1 WHERE merchant_id = $1", 1),
     ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_today = day_max + 1 WHERE merchant_id = $1", 1),
     ("INVITE_QUOTAS", "DELETE FROM invite_quota WHERE merchant_id = $1", 1),
@@ -139,60 +126,16 @@ BREAKS = [
     ("POOL_LIFECYCLE", "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND status = 'ARCHIVED'", 1),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 5),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 2),
-    ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {_one('wallet')}", 1),
+    ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {one('wallet')}", 1),
+    ("ON_RECORD", f"DELETE FROM event WHERE {one('event', 'wallet_version = 1')}", 2),
+    ("ON_RECORD", f"UPDATE code SET state = 'REVOKED' WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
+    ("ON_RECORD", f"UPDATE api_key SET revoked_at = now() WHERE {one('api_key', 'revoked_at IS NULL')}", 1),
+    (
+        "ONE_MERCHANT",
+        f"UPDATE event SET subject_id = gen_random_uuid() WHERE {one('event', 'type = $$member.enrolled$$')}",
+        1,
+    ),
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
-    """A merchant at which everything happened; made once for all tests of this file, which leave it as it is."""
-    async with open_shop(f"{api.url}/graphql") as shop:
-        anna, ben, cleo = [await shop.member() for _ in range(3)]
-        summer = await shop.pool()
-        winter = await shop.pool(codes=4, fallbackPoolId=summer["id"])
-        await shop.member(email="verified@example.com", emailVerified=True)
-        code = await shop.claim(summer, anna)
-        await shop.redeem([code["text"]], anna)
-        spent = await shop.claim(summer, ben)
-        redeemed = await shop.redeem([spent["text"]], ben)
-        await shop.do(
-            """mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) {
-                __typename } }""",
-            redemptionId=redeemed["redemptions"][0]["id"], reinstate=True, reason="a return",
-        )  # fmt: skip
-        await send(shop, winter, {"memberId": cleo["id"]}, {"email": "stranger@example.com"})
-        for change, pool in (("pausePool", summer), ("archivePool", winter)):
-            await shop.do(
-                f"mutation ($input: PoolIdInput!) {{ answer: {change}(input: $input) {{ __typename }} }}",
-                poolId=pool["id"],
-            )
-        await purchase(shop, anna, "order-a")
-        await purchase(shop, ben, "order-b")
-        await grant(shop, anna, 100, "gift")
-        await redeem(shop, await reward(shop, cost=50, poolId=(await shop.pool())["id"]), anna, "mug")
-        await program(shop, convertsOn="JOIN")
-        await accepted(shop, anna)
-        await invited(shop, anna)
-        await delivery_made(shop)
-        yield shop
-
-
-async def _violations(tx: Tx, shop: Shop) -> dict[str, int]:
-    found = {promise.name: (await tx.many(promise.statement, shop.merchant_id))[0] for promise in PROMISES}
-    return {name: row["violations"] for name, row in found.items() if row["violations"]}
-
-
-class _UndoneError(Exception):
-    """Rolls a transaction or a savepoint back."""
-
-
-@asynccontextmanager
-async def _undone(opened: AbstractAsyncContextManager[Tx]) -> AsyncIterator[Tx]:
-    """Open a transaction or a savepoint that is rolled back after the block."""
-    with contextlib.suppress(_UndoneError):
-        async with opened as tx:
-            yield tx
-            raise _UndoneError
 
 
 async def test_a_merchant_at_which_everything_happened_keeps_every_promise(lively: Shop) -> None:
@@ -206,44 +149,42 @@ async def test_a_merchant_at_which_everything_happened_keeps_every_promise(livel
 
 @pytest.mark.parametrize(("name", "statement", "rows"), BREAKS)
 async def test_a_promise_that_is_broken_by_hand_is_found(lively: Shop, name: str, statement: str, rows: int) -> None:
-    async with _undone(transaction(None)) as tx:
+    async with undone(transaction(None)) as tx:
         await tx.rows(UNGUARD)
         await tx.rows(statement, lively.merchant_id)
-        found = await _violations(tx, lively)
+        found = await violations(tx, lively.merchant_id)
 
     assert found[name] == rows
 
 
 async def test_a_row_that_names_a_row_which_its_merchant_lacks_is_found(lively: Shop) -> None:
     found, untried = {}, set()
-    async with _undone(transaction(None)) as tx:
+    async with undone(transaction(None)) as tx:
         await tx.rows(UNGUARD)
-        for table, column, *_ in REFERENCES:
-            row = _one(table, f"{column} IS NOT NULL")
-            async with _undone(tx.nested()) as inner:
+        for table, column, *_ in (*REFERENCES, *UNKEYED):
+            row = one(table, f"{column} IS NOT NULL")
+            async with undone(tx.nested()) as inner:
                 statement = f"UPDATE {table} SET {column} = gen_random_uuid() WHERE {row} RETURNING 1"
                 if await inner.rows(statement, lively.merchant_id):
-                    found[table, column] = (await _violations(inner, lively)).get("ONE_MERCHANT")
+                    found[table, column] = (await violations(inner, lively.merchant_id)).get("ONE_MERCHANT")
                 else:
                     untried.add(f"{table}.{column}")
 
     # Rows that referred to the changed one are found too.
     assert [pair for pair, violations in found.items() if not violations] == []
-    assert untried == {
-        "graph_snapshot.id", "graph_node.snapshot_id", "graph_node.member_id", "graph_edge.snapshot_id",
-        "graph_edge.referrer_id", "graph_edge.referee_id", "graph_file.snapshot_id", "points_due.entry_id",
-        "purchase_reversal.purchase_id", "referral.purchase_id",
-    }  # fmt: skip
+    unmade = [f"{each}: the merchant of conftest.py has no such row" for each in sorted(untried ^ UNMADE)]
+    assert not unmade, "\n".join(unmade)
 
 
 async def test_every_foreign_key_is_looked_at() -> None:
     keys = {
-        (row["table"], row["columns"][1], row["target"], row["keys"][1])
+        Reference(row["table"], row["columns"][1], row["target"], row["keys"][1], row["name"])
         for row in await database().rows(FOREIGN_KEYS)
         if row["target"] != "merchant"
     }
 
-    assert keys == set(REFERENCES)
+    unlike = [f"{each} is in the catalog or in references.py alone" for each in sorted(keys ^ set(REFERENCES), key=str)]
+    assert not unlike, "\n".join(unlike)
 
 
 async def test_those_who_ask_at_once_share_one_report(lively: Shop) -> None:
@@ -262,28 +203,47 @@ async def test_checkouts_and_members_get_no_report(lively: Shop) -> None:
 
 async def test_the_audit_names_what_is_broken_and_puts_it_on_record(tmp_path: Path) -> None:
     async with scratch_database() as url:
+        keys = os.environ["FLASH_MASTER_KEYS"]
+
+        async def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+            return await asyncio.to_thread(
+                flash, *arguments, "--data", tmp_path, DATABASE_URL=url, FLASH_MASTER_KEYS=keys
+            )
+
+        for name in ("Whole", "Wrong"):
+            await run("merchant", "create", "--name", name, "--currency", "USD")
         connection = await asyncpg.connect(dsn(url))
         try:
-            whole, wrong = ids.new(), ids.new()
-            await connection.executemany(INSERT_MERCHANT.text, [(whole, "Whole", "USD"), (wrong, "Wrong", "USD")])
+            rows = await connection.fetch("SELECT merchant_id FROM merchant ORDER BY name")
+            whole, wrong = [row["merchant_id"] for row in rows]
             await connection.execute(ENROL, wrong, [ids.new()])
+            await connection.execute("ALTER TABLE wallet DISABLE TRIGGER wallet_points_posted")
             await connection.execute("UPDATE wallet SET points = 5, version = 1")
-            said = await asyncio.to_thread(flash, "audit", "--data", tmp_path, DATABASE_URL=url)
+            said = await run("audit")
             recorded = await connection.fetch("SELECT merchant_id, type FROM event WHERE type LIKE 'integrity.%'")
+            await connection.execute("ALTER TABLE wallet DISABLE TRIGGER wallet_version_grows")
             await connection.execute("UPDATE wallet SET points = 0, version = 0")
-            after = await asyncio.to_thread(flash, "audit", "--data", tmp_path, DATABASE_URL=url)
+            await connection.execute("ALTER TABLE code DROP CONSTRAINT code_owned")
+            after = await run("audit")
         finally:
             await connection.close()
 
     names = [ids.encode("merchant", each) for each in (whole, wrong)]
+    gone = "holds nothing: it was dropped or disabled, or isn't valid"
     assert said.returncode == 1
     assert said.stdout.splitlines() == [
+        f"wallet_points_posted {gone}",
         f"{names[0]}: every promise holds",
         f"{names[1]}: EXACT_BALANCES is broken by 1 rows; ON_RECORD is broken by 1 rows",
     ]
     assert said.stderr == "flash: 2 promises are broken; stop what writes, and look at those rows.\n"
     assert [tuple(row) for row in recorded] == [(wrong, "integrity.violated")]
-    assert (after.returncode, after.stdout.count("every promise holds")) == (0, 2)
+    assert after.returncode == 1
+    assert after.stdout.splitlines() == [
+        *(f"{name} {gone}" for name in ("code_owned", "wallet_points_posted", "wallet_version_grows")),
+        *(f"{name}: every promise holds" for name in names),
+    ]
+    assert after.stderr == "flash: Every promise holds, but 3 constraints that hold them don't.\n"
 
 
 async def test_the_worker_logs_what_is_broken_and_whom_it_could_not_audit(
@@ -298,11 +258,11 @@ async def test_the_worker_logs_what_is_broken_and_whom_it_could_not_audit(
     monkeypatch.setattr("app.integrity.audit.MERCHANTS", f"SELECT * FROM (VALUES {listed}) AS m (merchant_id)")
     monkeypatch.setattr("app.integrity.audit.recompute", audited)
     await shop.member()
-    await database().rows("UPDATE wallet SET points = 5 WHERE merchant_id = $1", shop.merchant_id)
+    await set_points(5, shop.merchant_id)
 
     assert await audit({}) == 1
 
-    await database().rows("UPDATE wallet SET points = 0 WHERE merchant_id = $1", shop.merchant_id)
+    await set_points(0, shop.merchant_id)
     assert f"{merchants[0]}: its promises can't be recomputed in time" in caplog.messages
     assert f"{merchants[1]}: EXACT_BALANCES is broken by 1 rows" in caplog.messages
     assert "integrity.violated" in await shop.event_types()

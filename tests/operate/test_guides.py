@@ -39,7 +39,7 @@ TRIED = {
     ("docs/operations.md", "Deploy"): "tests/operate/test_restore.py",
     ("docs/operations.md", "Logs"): "tests/telemetry/test_logs.py",
     ("docs/operations.md", "Metrics"): "tests/telemetry/test_metrics.py",
-    ("docs/scaling.md", "Citus"): "tests/operate/test_guides.py",
+    ("docs/promises.md", "Rows that stay"): "tests/integrity/test_constraints.py",
     ("docs/states.md", "Code"): "tests/operate/test_docs.py",
     ("docs/states.md", "Invite"): "tests/operate/test_docs.py",
     ("docs/states.md", "Pool"): "tests/operate/test_docs.py",
@@ -112,13 +112,3 @@ def test_compose_passes_on_settings_that_there_are() -> None:
     assert {name for name, _ in passed} <= known
     assert {name for name in known if name.startswith("FLASH_ADVISOR_")} <= {name for name, _ in passed}
     assert all(value.startswith(f"${{{name}:") for name, value in passed if value.startswith("$"))
-
-
-def test_the_statements_for_citus_are_printed_as_the_guide_says(worker_database: str, tmp_path: Path) -> None:
-    (block,) = blocks("docs/scaling.md", "Citus", "sh")
-
-    variables = {"DATABASE_URL": worker_database, "FLASH_MASTER_KEYS": os.environ["FLASH_MASTER_KEYS"]}
-
-    said = run(block.text, tmp_path, **variables)
-
-    assert said.stdout.splitlines()[1] == "SELECT create_distributed_table('merchant', 'merchant_id');"

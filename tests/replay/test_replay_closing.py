@@ -9,10 +9,10 @@ from rich.console import Console
 from app.config import Settings
 from app.replay import closing
 from app.replay.engine import Engine
-from app.storage.database import database
 from tests.conftest import own_valkey, run_api, run_worker
 from tests.factories import Shop, open_shop
 from tests.referrals.documents import accepted, program
+from tests.unguarded import set_points
 
 
 async def test_a_year_ends_with_a_picture_and_advice(worker_database: str, database_pool: Settings) -> None:
@@ -51,8 +51,8 @@ async def test_a_broken_promise_is_told(shop: Shop) -> None:
     said = io.StringIO()
     async with Engine(shop.url, shop.admin, "a test") as engine:
         assert await closing.told_integrity(engine, Console(file=said)) is True
-        await database().rows("UPDATE wallet SET points = 5 WHERE merchant_id = $1", shop.merchant_id)
+        await set_points(5, shop.merchant_id)
         assert await closing.told_integrity(engine, Console(file=said)) is False
-        await database().rows("UPDATE wallet SET points = 0 WHERE merchant_id = $1", shop.merchant_id)
+        await set_points(0, shop.merchant_id)
 
     assert said.getvalue() == "Every promise holds.\nbroken: EXACT_BALANCES by 1 rows\n"

@@ -9,52 +9,37 @@ from pathlib import Path
 import asyncpg
 
 from app.config import Settings
-from app.distribute import TABLES, statements
 from app.storage.database import database
 from migrations.__main__ import missing
 from tests.scratch import scratch_database
+from tests.storage.catalog import APPENDED, OF_ALL_MERCHANTS, OF_MANY_KINDS, UNSEARCHED, lacking, tables
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
-ENGINE_TABLES = (
-    "SELECT c.oid, c.relname FROM pg_class c WHERE c.relkind IN ('r', 'p') "
-    "AND c.relnamespace = 'public'::regnamespace AND c.relname NOT LIKE 'tortoise%'"
-)
-KEYS_NOT_BY_MERCHANT = f"""
-WITH engine AS ({ENGINE_TABLES})
-SELECT engine.relname || '.' || k.conname AS name FROM pg_constraint k JOIN engine ON engine.oid = k.conrelid
-JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
-LEFT JOIN pg_attribute f ON f.attrelid = k.confrelid AND f.attnum = k.confkey[1]
-WHERE k.contype IN ('p', 'u', 'f', 'x')
-    AND (a.attname <> 'merchant_id' OR (k.contype = 'f' AND f.attname <> 'merchant_id'))
-UNION ALL
-SELECT engine.relname || '.' || i.indexrelid::regclass FROM pg_index i JOIN engine ON engine.oid = i.indrelid
-LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-WHERE i.indisunique AND a.attname IS DISTINCT FROM 'merchant_id'
-"""
-UNKEYED_TABLES = f"""
-WITH engine AS ({ENGINE_TABLES})
-SELECT relname FROM engine WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = engine.oid AND contype = 'p')
-"""
-ORPHAN_TABLES = f"""
-WITH engine AS ({ENGINE_TABLES})
-SELECT relname FROM engine WHERE NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = engine.oid AND contype = 'f')
-"""
 NAMES = """
 SELECT conname AS name FROM pg_constraint WHERE convalidated AND connamespace = 'public'::regnamespace
 UNION SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.indisvalid AND c.relnamespace = 'public'::regnamespace
+UNION SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'
 """
 NAMED = re.compile(
-    r"\b(ADD|DROP) CONSTRAINT (?:IF EXISTS )?(\w+)|\b(CREATE|DROP) (?:UNIQUE )?INDEX (?:IF (?:NOT )?EXISTS )?(\w+)"
+    r"\b(ADD|DROP) CONSTRAINT (?:IF EXISTS )?(\w+)"
+    r"|\b(CREATE|DROP) (?:UNIQUE )?(?:INDEX(?: CONCURRENTLY)?|TRIGGER) (?:IF (?:NOT )?EXISTS )?(\w+)"
 )
 
-DISTRIBUTED = re.compile(
-    r"SELECT create_distributed_table\('(?P<name>\w+)', 'merchant_id'(, colocate_with => 'merchant')?\);"
+#: A table as a newcomer might make it better and better.
+NEW_TABLE = (
+    "CREATE TABLE example (id uuid PRIMARY KEY, member_id uuid, text text UNIQUE, written_at timestamptz)",
+    "ALTER TABLE example ADD merchant_id uuid NOT NULL; CREATE INDEX example_newest ON example (written_at)",
+    """ALTER TABLE example DROP CONSTRAINT example_pkey, DROP CONSTRAINT example_text_key,
+        ADD CONSTRAINT example_member FOREIGN KEY (merchant_id, member_id) REFERENCES member;
+    DROP INDEX example_newest""",
+    """ALTER TABLE example ADD PRIMARY KEY (merchant_id, id);
+    CREATE INDEX example_of_member ON example (merchant_id, member_id, written_at, id)""",
 )
 
 
 def _declared() -> set[str]:
-    """Return the names of all constraints and indexes that the migrations leave behind."""
+    """Return the names of all constraints, indexes and triggers that the migrations leave behind."""
     names: set[str] = set()
     for path in sorted(MIGRATIONS.glob("0*.py")):
         for verb, constraint, index_verb, index in NAMED.findall(path.read_text()):
@@ -83,32 +68,61 @@ async def test_the_models_say_nothing_that_no_migration_does() -> None:
     assert await missing() == []
 
 
-async def test_every_key_starts_with_the_merchant(database_pool: Settings) -> None:
-    assert await _rows(KEYS_NOT_BY_MERCHANT) == []
+async def test_every_table_has_its_keys_and_indexes(database_pool: Settings) -> None:
+    said = await lacking(database().rows)
+
+    assert not said, "\n".join(said)
 
 
-async def test_every_table_has_a_primary_key(database_pool: Settings) -> None:
-    assert await _rows(UNKEYED_TABLES) == []
+async def test_what_is_excused_from_keys_and_indexes_is_there(database_pool: Settings) -> None:
+    names, read = set(await _rows(NAMES)), await tables(database().rows)
+
+    assert (UNSEARCHED | OF_ALL_MERCHANTS) - names == set()
+    assert {name for name, table in read.items() if not table.keys["f"]} >= APPENDED
+    assert {f"{table}.{column}" for table, each in read.items() for column in each.row["ids"]} >= OF_MANY_KINDS
 
 
-async def test_what_belongs_to_a_row_refers_to_it(database_pool: Settings) -> None:
-    """Merchants are the root; events and changes of stock are appended without a look-up."""
-    assert set(await _rows(ORPHAN_TABLES)) == {"merchant", "event", "stock_change"}
+async def test_a_new_table_is_told_what_it_lacks(database_pool: Settings) -> None:
+    said = []
+    async with scratch_database() as url:
+        connection = await asyncpg.connect(url)
+        try:
+            for statements in NEW_TABLE:
+                await connection.execute(statements)
+                said.append([each for each in await lacking(connection.fetch) if each.startswith("example")])
+        finally:
+            await connection.close()
+
+    assert said == [
+        ["example lacks a column merchant_id that is NOT NULL."],
+        [
+            "example: the primary key example_pkey is on (id); it must start with merchant_id.",
+            "example: the unique key example_text_key is on (text); it must start with merchant_id.",
+            "example: the index example_newest is on (written_at); it must start with merchant_id.",
+            "example lacks a foreign key that leads to merchant, at once or over another table.",
+            "example.member_id lacks a foreign key: (merchant_id, member_id) REFERENCES …",
+        ],
+        [
+            "example lacks a primary key: (merchant_id, …).",
+            "example lacks an index that begins with (merchant_id, member_id), by which example_member refers.",
+        ],
+        [],
+    ]
 
 
 async def test_every_constraint_that_the_migrations_name_exists(database_pool: Settings) -> None:
     declared = _declared()
 
-    assert {"code_fingerprint", "claim_slot", "redemption_live", "wallet_version", "code_by_state"} <= declared
+    assert {"code_fingerprint", "redemption_live", "wallet_version", "code_by_state", "pool_guard"} <= declared
     assert declared - set(await _rows(NAMES)) == set()
 
 
-async def test_the_lifecycle_of_pools_is_guarded_by_a_trigger(database_pool: Settings) -> None:
-    guards = await _rows(
-        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'pool'::regclass AND NOT tgisinternal AND tgenabled = 'O'"
+async def test_every_event_says_what_its_subject_is(database_pool: Settings) -> None:
+    rows = await database().rows(
+        "SELECT attnotnull, atthasdef FROM pg_attribute WHERE attrelid = 'event'::regclass AND attname = 'subject_kind'"
     )
 
-    assert "pool_guard" in guards
+    assert [tuple(row.values()) for row in rows] == [(True, False)]
 
 
 async def test_two_processes_migrate_a_fresh_database_at_once(database_pool: Settings) -> None:
@@ -129,23 +143,3 @@ async def test_a_fresh_database_gets_what_the_template_has(database_pool: Settin
             await connection.close()
 
     assert fresh == set(await _rows(NAMES))
-
-
-async def test_every_table_of_merchants_is_distributed_by_them_after_what_it_refers_to(
-    database_pool: Settings,
-) -> None:
-    printed = await statements()
-
-    distributed = [DISTRIBUTED.fullmatch(line) for line in printed if line.startswith("SELECT")]
-    names = [each["name"] for each in distributed if each]
-    tables = {row["name"]: row for row in await database().rows(TABLES)}
-    assert len(names) == len(distributed)
-    assert names[0] == "merchant"
-    assert set(names) == {name for name, row in tables.items() if row["is_merchants"]}
-    assert all(names.index(to) < names.index(name) for name in names for to in tables[name]["refers_to"])
-    assert printed[0] == "SET citus.enable_unsafe_triggers TO on;"
-    assert [line for line in printed if line.startswith("--")] == [
-        f"-- {name} names no merchant and stays on the coordinator."
-        for name, row in tables.items()
-        if not row["is_merchants"]
-    ]

@@ -13,6 +13,7 @@ from tests.conftest import Api, run_api
 from tests.factories import Shop
 from tests.operate.processes import flash
 from tests.referrals.documents import program
+from tests.unguarded import set_points, unguarded
 from tests.webhooks.documents import eventually
 
 MEMBERS = 60
@@ -50,11 +51,12 @@ async def test_two_processes_keep_every_promise_and_nothing_stays_open(
 
 async def test_a_broken_promise_is_the_verdict(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     await shop.member()
-    await database().rows("UPDATE wallet SET points = 5 WHERE merchant_id = $1", shop.merchant_id)
+    await set_points(5, shop.merchant_id)
 
     status = await stress([shop.url], shop.admin, 2)
 
-    await database().rows("UPDATE wallet SET points = 0 WHERE merchant_id = $1 AND points = 5", shop.merchant_id)
+    async with unguarded("wallet") as tx:
+        await tx.rows("UPDATE wallet SET points = 0 WHERE merchant_id = $1 AND points = 5", shop.merchant_id)
     output = capsys.readouterr().out
     assert status == 1
     assert re.search(

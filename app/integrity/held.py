@@ -1,0 +1,78 @@
+"""What holds each promise: constraints by name, guarded statements, transactions. docs/promises.md says it in words."""
+
+from enum import Enum
+from typing import Final, NamedTuple
+
+from app.integrity.references import REFERENCES
+
+
+class Holder(Enum):
+    """A way to hold a promise."""
+
+    #: A key, a check, a trigger: whatever writes.
+    CONSTRAINT = "constraint"
+    #: One statement that decides and changes, under the lock of the row that it decides by.
+    GUARDED_STATEMENT = "guarded statement"
+    #: What belongs together is written in one transaction, mostly by one statement.
+    TRANSACTION = "transaction"
+
+
+class Held(NamedTuple):
+    """What holds a promise, what counts most first, and the names of the constraints, unique indexes and triggers."""
+
+    by: tuple[Holder, ...]
+    constraints: tuple[str, ...]
+
+
+_CONSTRAINT, _STATEMENT, _TRANSACTION = Holder.CONSTRAINT, Holder.GUARDED_STATEMENT, Holder.TRANSACTION
+
+HELD: Final = {
+    "ONE_OWNER": Held(
+        (_CONSTRAINT, _TRANSACTION),
+        ("code_pkey", "code_available", "code_available_to_all", "code_allocated", "code_owned", "code_issued_once",
+         "code_kept"),
+    ),
+    "CLAIM_LIMIT": Held(
+        (_STATEMENT, _CONSTRAINT),
+        ("claim_slot", "claim_email_slot", "claim_slot_counts", "claim_claimant", "claim_key"),
+    ),
+    "REDEEMED_ONCE": Held(
+        (_CONSTRAINT, _TRANSACTION),
+        ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "reversal_pkey",
+         "reversal_redemption", "reversal_kept", "reversal_fixed", "code_redeemed"),
+    ),
+    "WHOLE_BATCHES": Held(
+        (_TRANSACTION, _CONSTRAINT),
+        ("code_batch_size", "code_batch_key", "code_batch_kept", "code_batch_fixed", "code_kept", "code_fixed",
+         "campaign_key", "campaign_counts", "campaign_kept", "delivery_kept"),
+    ),
+    "UNIQUE_CODES": Held((_CONSTRAINT,), ("code_fingerprint", "code_kept", "code_fixed")),
+    "CREDITED_ONCE": Held(
+        (_CONSTRAINT, _TRANSACTION),
+        ("points_entry_origin", "points_entry_kept", "points_entry_fixed", "purchase_order", "purchase_kept",
+         "purchase_fixed", "purchase_reversal_pkey", "purchase_reversal_kept", "reward_redemption_key",
+         "reward_redemption_paid", "reward_redemption_kept", "reward_redemption_fixed"),
+    ),
+    "EXACT_BALANCES": Held(
+        (_CONSTRAINT, _TRANSACTION),
+        ("wallet_points", "wallet_points_posted", "wallet_points_expiring", "wallet_begins_empty", "wallet_kept",
+         "points_entry_balance", "points_entry_kept", "points_entry_fixed"),
+    ),
+    "INVITE_QUOTAS": Held(
+        (_STATEMENT, _CONSTRAINT),
+        ("invite_quota_day", "invite_quota_lifetime", "invite_quota_kept", "invite_kept"),
+    ),
+    "CONVERTED_REFERRALS": Held(
+        (_CONSTRAINT, _TRANSACTION),
+        ("referral_invite", "referral_converted", "referral_once", "referral_referee", "referral_purchase_once",
+         "referral_not_self", "referral_guard", "referral_credited", "referral_kept", "invite_guard",
+         "invite_not_self"),
+    ),
+    "POOL_LIFECYCLE": Held((_CONSTRAINT, _STATEMENT), ("pool_guard", "pool_status", "pool_kept")),
+    "ONE_MERCHANT": Held((_CONSTRAINT, _TRANSACTION), tuple(each.constraint for each in REFERENCES if each.constraint)),
+    "ON_RECORD": Held(
+        (_TRANSACTION, _CONSTRAINT),
+        ("event_wallet_version", "event_wallet", "event_wallet_points", "event_kept", "event_fixed", "wallet_version",
+         "wallet_version_grows", "wallet_begins_empty"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,89 @@
+"""Which columns name rows of which tables, of the same merchant."""
+
+from typing import Final, NamedTuple
+
+
+class Reference(NamedTuple):
+    """That a column of a table names a row of another one, of the same merchant."""
+
+    table: str
+    column: str
+    target: str
+    key: str = "id"
+    #: The foreign key that holds it.
+    constraint: str | None = None
+
+
+#: Every reference between rows of a merchant that a foreign key holds; tests/integrity compares them with the catalog.
+REFERENCES: Final = (
+    Reference("wallet", "member_id", "member", constraint="wallet_member"),
+    Reference("address", "member_id", "member", constraint="address_member"),
+    Reference("pool", "fallback_pool_id", "pool", constraint="pool_fallback"),
+    Reference("stock_alert", "pool_id", "pool", constraint="stock_alert_pool"),
+    Reference("code_batch", "pool_id", "pool", constraint="code_batch_pool"),
+    Reference("code", "pool_id", "pool", constraint="code_pool"),
+    Reference("code", "batch_id", "code_batch", constraint="code_batch"),
+    Reference("code", "member_id", "member", constraint="code_member"),
+    Reference("claim", "pool_id", "pool", constraint="claim_pool"),
+    Reference("claim", "code_id", "code", constraint="claim_code"),
+    Reference("claim", "member_id", "member", constraint="claim_member"),
+    Reference("campaign", "pool_id", "pool", constraint="campaign_pool"),
+    Reference("delivery", "campaign_id", "campaign", constraint="delivery_campaign"),
+    Reference("delivery", "code_id", "code", constraint="delivery_code"),
+    Reference("redemption", "code_id", "code", constraint="redemption_code"),
+    Reference("redemption", "pool_id", "pool", constraint="redemption_pool"),
+    Reference("reversal", "redemption_id", "redemption", constraint="reversal_redemption"),
+    Reference("points_entry", "member_id", "wallet", "member_id", constraint="points_entry_wallet"),
+    Reference("points_due", "entry_id", "points_entry", constraint="points_due_entry"),
+    Reference("purchase", "member_id", "member", constraint="purchase_member"),
+    Reference("purchase_reversal", "purchase_id", "purchase", constraint="purchase_reversal_purchase"),
+    Reference("reward", "pool_id", "pool", constraint="reward_pool"),
+    Reference("reward_redemption", "reward_id", "reward", constraint="reward_redemption_reward"),
+    Reference("reward_redemption", "member_id", "member", constraint="reward_redemption_member"),
+    Reference("reward_redemption", "code_id", "code", constraint="reward_redemption_code"),
+    Reference("reward_redemption", "entry_id", "points_entry", constraint="reward_redemption_entry"),
+    Reference("invite", "referrer_id", "member", constraint="invite_referrer"),
+    Reference("invite", "referee_id", "member", constraint="invite_referee"),
+    Reference("invite_quota", "member_id", "member", constraint="invite_quota_member"),
+    Reference("referral", "invite_id", "invite", constraint="referral_invite"),
+    Reference("referral", "purchase_id", "purchase", constraint="referral_purchase"),
+    Reference("referral", "referrer_entry_id", "points_entry", constraint="referral_referrer_entry"),
+    Reference("referral", "referee_entry_id", "points_entry", constraint="referral_referee_entry"),
+    Reference("graph_snapshot", "id", "graph_job", constraint="graph_snapshot_job"),
+    Reference("graph_node", "snapshot_id", "graph_snapshot", constraint="graph_node_snapshot"),
+    Reference("graph_node", "member_id", "member", constraint="graph_node_member"),
+    Reference("graph_edge", "snapshot_id", "graph_snapshot", constraint="graph_edge_snapshot"),
+    Reference("graph_edge", "referrer_id", "member", constraint="graph_edge_referrer"),
+    Reference("graph_edge", "referee_id", "member", constraint="graph_edge_referee"),
+    Reference("graph_file", "snapshot_id", "graph_snapshot", constraint="graph_file_snapshot"),
+    Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
+    Reference("webhook_delivery", "event_id", "event", constraint="webhook_delivery_event"),
+)
+#: Those that none holds: of rows that are appended without a look-up, and of one whose entry names the same member.
+UNKEYED: Final = (
+    Reference("event", "member_id", "wallet", "member_id"),
+    Reference("stock_change", "pool_id", "pool"),
+    Reference("points_due", "member_id", "wallet", "member_id"),
+)
+#: What the subjects of events are, by kind. Snapshots of the network and their jobs are forgotten, their events aren't.
+SUBJECTS: Final = {
+    kind: Reference("event", "subject_id", table, key)
+    for kind, table, key in (
+        ("advicerun", "advice_run", "id"),
+        ("apikey", "api_key", "id"),
+        ("batch", "code_batch", "id"),
+        ("campaign", "campaign", "id"),
+        ("code", "code", "id"),
+        ("entry", "points_entry", "id"),
+        ("invite", "invite", "id"),
+        ("member", "member", "id"),
+        ("merchant", "merchant", "merchant_id"),
+        ("pool", "pool", "id"),
+        ("purchase", "purchase", "id"),
+        ("redemption", "redemption", "id"),
+        ("referral", "referral", "id"),
+        ("reward", "reward", "id"),
+        ("rewardredemption", "reward_redemption", "id"),
+        ("webhook", "webhook", "id"),
+    )
+}

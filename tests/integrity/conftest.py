@@ -1,0 +1,47 @@
+"""A merchant at which everything happened, and ways to break what is promised to it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest_asyncio
+
+from tests.conftest import Api
+from tests.coupons.ownership import send
+from tests.factories import Shop, open_shop
+from tests.points.documents import grant, purchase, redeem, reward
+from tests.referrals.documents import accepted, invited, program
+from tests.webhooks.documents import delivery_made
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
+    """A merchant at which everything happened; made once for all tests of this folder, which leave it as it is."""
+    async with open_shop(f"{api.url}/graphql") as shop:
+        anna, ben, cleo = [await shop.member() for _ in range(3)]
+        summer = await shop.pool()
+        winter = await shop.pool(codes=4, fallbackPoolId=summer["id"])
+        await shop.member(email="verified@example.com", emailVerified=True)
+        code = await shop.claim(summer, anna)
+        await shop.redeem([code["text"]], anna)
+        spent = await shop.claim(summer, ben)
+        redeemed = await shop.redeem([spent["text"]], ben)
+        await shop.do(
+            """mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) {
+                __typename } }""",
+            redemptionId=redeemed["redemptions"][0]["id"], reinstate=True, reason="a return",
+        )  # fmt: skip
+        await send(shop, winter, {"memberId": cleo["id"]}, {"email": "stranger@example.com"})
+        for change, pool in (("pausePool", summer), ("archivePool", winter)):
+            await shop.do(
+                f"mutation ($input: PoolIdInput!) {{ answer: {change}(input: $input) {{ __typename }} }}",
+                poolId=pool["id"],
+            )
+        await purchase(shop, anna, "order-a")
+        await purchase(shop, ben, "order-b")
+        await grant(shop, anna, 100, "gift")
+        await redeem(shop, await reward(shop, cost=50, poolId=(await shop.pool())["id"]), anna, "mug")
+        await program(shop, convertsOn="JOIN")
+        await accepted(shop, anna)
+        await invited(shop, anna)
+        await delivery_made(shop)
+        yield shop

@@ -1,0 +1,146 @@
+"""What the database itself refuses. Without these a promise would hold only as long as every statement is careful."""
+
+import re
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app.config import Settings
+from app.integrity.audit import missing_constraints
+from app.integrity.held import HELD
+from app.storage import events
+from app.storage.database import database, dsn, transaction
+from tests.factories import Shop
+from tests.guides import ROOT, blocks
+from tests.integrity.breaking import CLAIM_TOO_MANY, NAMES, one, undone, violations
+from tests.scratch import scratch_database
+
+ALLOCATED = one("code", "state = 'ALLOCATED'")
+#: Tables whose rows stay.
+KEPT = (
+    "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "points_entry", "pool", "purchase",
+    "purchase_reversal", "redemption", "referral", "reversal", "reward_redemption", "wallet",
+)  # fmt: skip
+#: A column of each table of which some stay as they were written.
+FIXED = {
+    "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "points_entry": "reference",
+    "purchase": "order_id", "redemption": "code_id", "reversal": "reinstated", "reward_redemption": "entry_id",
+}  # fmt: skip
+REFUSED = [
+    *(f"{table}_kept | DELETE FROM {table} WHERE merchant_id = $1" for table in KEPT),
+    *(f"{table}_fixed | UPDATE {table} SET {each} = {each} WHERE merchant_id = $1" for table, each in FIXED.items()),
+    f"code_owned | UPDATE code SET member_id = NULL, email_index = NULL WHERE {ALLOCATED}",
+    f"""code_issued_once | UPDATE code
+        SET state = 'AVAILABLE', member_id = NULL, email_index = NULL, allocated_at = NULL WHERE {ALLOCATED}""",
+    f"wallet_points_posted | UPDATE wallet SET points = points + 1 WHERE {one('wallet')}",
+    f"wallet_points_posted | UPDATE wallet SET points = points + 1, version = version + 1 WHERE {one('wallet')}",
+    f"wallet_version_grows | UPDATE wallet SET version = version - 1 WHERE {one('wallet', 'version > 0')}",
+    """wallet_begins_empty | WITH m AS (
+            INSERT INTO member (merchant_id, id, email_verified, source, joined_at)
+            VALUES ($1, gen_random_uuid(), false, 'STORE', now()) RETURNING merchant_id, id
+        )
+        INSERT INTO wallet (merchant_id, member_id, version, points) SELECT merchant_id, id, 0, 5 FROM m""",
+]
+#: What no constraint refuses, and which promise the report then finds broken.
+ACCEPTED = [
+    (
+        "ONE_OWNER",
+        f"""UPDATE claim k SET member_id = (SELECT id FROM member WHERE merchant_id = $1 AND id <> k.member_id LIMIT 1)
+        WHERE {one("claim", "member_id IS NOT NULL")}""",
+    ),
+    ("CLAIM_LIMIT", CLAIM_TOO_MANY),
+    (
+        "WHOLE_BATCHES",
+        """INSERT INTO code_batch (merchant_id, id, pool_id, size, created_at)
+        SELECT merchant_id, gen_random_uuid(), id, 3, now() FROM pool WHERE merchant_id = $1 LIMIT 1""",
+    ),
+    (
+        "EXACT_BALANCES",
+        """INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, created_at)
+        SELECT merchant_id, gen_random_uuid(), member_id, 5, 5, 'ADJUSTMENT', 'by hand', now()
+        FROM wallet WHERE merchant_id = $1 LIMIT 1""",
+    ),
+    ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_lifetime = sent_lifetime - 1 WHERE merchant_id = $1"),
+    ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {one('wallet')}"),
+    ("ON_RECORD", f"UPDATE api_key SET revoked_at = now() WHERE {one('api_key', 'revoked_at IS NULL')}"),
+]
+
+
+@pytest.mark.parametrize("refused", REFUSED, ids=lambda refused: refused.partition(" |")[0])
+async def test_the_database_refuses_it(lively: Shop, refused: str) -> None:
+    constraint, _, statement = refused.partition(" | ")
+
+    with pytest.raises(asyncpg.CheckViolationError) as violation:
+        await database().rows(statement, lively.merchant_id)
+
+    assert violation.value.constraint_name == constraint
+
+
+async def test_a_table_whose_rows_stay_is_not_emptied_either(lively: Shop) -> None:
+    with pytest.raises(asyncpg.CheckViolationError) as violation:
+        await database().rows("TRUNCATE reversal")
+
+    assert violation.value.constraint_name == "reversal_kept"
+
+
+@pytest.mark.parametrize(("promise", "statement"), ACCEPTED)
+async def test_what_no_constraint_refuses_is_found(lively: Shop, promise: str, statement: str) -> None:
+    async with undone(transaction(None)) as tx:
+        await tx.rows(statement, lively.merchant_id)
+        found = await violations(tx, lively.merchant_id)
+
+    assert found[promise] == 1
+
+
+async def test_an_event_about_a_row_that_is_not_there_is_found(lively: Shop) -> None:
+    async with undone(transaction(None)) as tx:
+        await events.record(tx, lively.merchant_id, "member.enrolled", uuid4(), "system")
+        found = await violations(tx, lively.merchant_id)
+
+    assert found == {"ONE_MERCHANT": 1}
+
+
+async def test_every_refusal_is_tried(database_pool: Settings) -> None:
+    rows = await database().rows(
+        "SELECT tgname FROM pg_trigger WHERE tgfoid = ANY($1::text[]::regproc[])", ["refuse_delete", "refuse_change"]
+    )
+
+    assert {row["tgname"] for row in rows} - {refused.partition(" |")[0] for refused in REFUSED} == set()
+
+
+def test_the_page_says_what_holds_each_promise() -> None:
+    page = (ROOT / "docs" / "promises.md").read_text()
+    told = re.findall(r"^\| (\d+) \| [^|]+ \| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    (one_by_one,) = re.findall(r"^## One by one$(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    explained = re.split(r"^\d+\. ", one_by_one, flags=re.MULTILINE)[1:]
+
+    assert [(int(number), name) for number, name, *_ in told] == list(enumerate(NAMES, start=1))
+    assert [held_by for _, _, held_by, _ in told] == [", ".join(each.value for each in HELD[name].by) for name in NAMES]
+    for _, name, _, first in told:
+        assert set(re.findall(r"`(\w+)`", first)) <= set(HELD[name].constraints)
+    unlike = [
+        f"{name}: {constraint} is on the page or in held.py alone"
+        for name, text in zip(NAMES, explained, strict=True)
+        for constraint in {*re.findall(r"`(\w+_\w+)`", text)} - {"merchant_id"} ^ {*HELD[name].constraints}
+    ]
+    assert not unlike, "\n".join(unlike)
+
+
+async def test_what_the_page_names_is_in_the_catalog_and_holds(database_pool: Settings) -> None:
+    assert await missing_constraints() == []
+
+
+async def test_rows_that_stay_can_be_deleted_as_the_page_says(database_pool: Settings) -> None:
+    (block,) = blocks("docs/promises.md", "Rows that stay", "sql")
+    async with scratch_database() as url:
+        connection = await asyncpg.connect(dsn(url))
+        try:
+            said = await connection.execute(block.text)
+            with pytest.raises(asyncpg.CheckViolationError) as violation:
+                await connection.execute("DELETE FROM reversal")
+        finally:
+            await connection.close()
+
+    assert said == "COMMIT"
+    assert violation.value.constraint_name == "reversal_kept"
