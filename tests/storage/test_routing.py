@@ -13,6 +13,7 @@ SWEEPS = {
     "app.coupons.stock_levels": {"MISSED"},
     "app.graph.forget_snapshots": {"FORGET"},
     "app.graph.jobs": {"DUE", "PLAN", "LANES", "TAKE", "ABANDONED"},
+    "app.integrity.audit": {"MERCHANTS", "STANDING"},
     "app.merchants.data_keys": {"HOLD_MASTER_KEYS"},
     "app.merchants.rotate_master_key": {"TRY_LOCK", "WAIT_FOR_WRAPPERS", "COUNT", "FIND_MERCHANTS"},
     "app.points.expire_points": {"FIND_DUE", "FIND_UNWARNED"},
