@@ -20,8 +20,8 @@ from app.storage.database import database
 from app.storage.statements import ROW_TABLES, Statement, columns_of
 
 TYPES: dict[str, Any] = {
-    "uuid": UUID, "text": str, "varchar": str, "name": str, "int2": int, "int4": int, "int8": int, "timestamptz": datetime,
-    "date": date, "interval": timedelta, "bool": bool, "bytea": bytes, "numeric": Decimal, "float8": float,
+    "uuid": UUID, "text": str, "varchar": str, "name": str, "int2": int, "int4": int, "int8": int,
+    "timestamptz": datetime, "date": date, "interval": timedelta, "bool": bool, "bytea": bytes, "numeric": Decimal, "float8": float,
     "jsonb": str, "text[]": list[str], "uuid[]": list[UUID], "bytea[]": list[bytes],
 }  # fmt: skip
 CATALOG = """
