@@ -31,20 +31,47 @@ from app.operate.migrate import create_database, migrate
 from app.storage.crypto import new_master_key
 from app.storage.database import connected, dsn
 from tests.factories import Shop, open_shop
+from tests.sizes import FULL
+from tests.starts import ADDRESS, Process, start
 
-#: Files whose tests share engines that take long to start: one test worker runs all of a file.
-SHARING_ENGINES = {"tests/chaos/test_whole_engine.py", "tests/operate/test_keys.py", "tests/operate/test_up.py"}
+pytest_plugins = ["tests.engines", "tests.refusals"]
+
+#: Tests that share what takes long to start: one test worker runs all of a line, in this order and before all others.
+SHARING = (
+    ("tests/operate/test_up.py", "tests/chaos/test_whole_engine.py"),
+    ("tests/operate/test_keys.py",),
+    ("tests/pages/",),
+    ("tests/reports/test_guide.py", "tests/operate/test_readme.py"),
+    ("tests/clients/test_frontend.py",),
+    ("tests/api/test_round_trips.py",),
+    ("tests/telemetry/",),
+)
 _SERVERS = pytest.StashKey[list["subprocess.Popen[bytes]"]]()
 _DIRECTORY = pytest.StashKey[Path]()
 _DATABASES = pytest.StashKey[str]()
+_STARTER = pytest.StashKey["subprocess.Popen[bytes]"]()
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Hands out one test at a time, but the files that share engines as a whole."""
+    """Hands out one test at a time, but the tests that share something as a whole."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return path if path in SHARING_ENGINES else nodeid
+        line, _ = _place(nodeid)
+        return str(line) if line < len(SHARING) else nodeid
+
+
+def _place(nodeid: str) -> tuple[int, int]:
+    """Return the line of SHARING that a test is in, and the place in it; after the last line for all others."""
+    for line, paths in enumerate(SHARING):
+        for place, path in enumerate(paths):
+            if nodeid.startswith(path):
+                return line, place
+    return len(SHARING), 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long, so that nobody waits for it at the end."""
+    items.sort(key=lambda item: _place(item.nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
@@ -62,6 +89,9 @@ def pytest_configure(config: pytest.Config) -> None:
     data = DataDirectory(Path(tempfile.mkdtemp(prefix="flash-test-")))
     config.stash[_DIRECTORY] = data.path
     data.create()
+    if not FULL:
+        os.environ[ADDRESS] = str(data.path / "starts")
+        config.stash[_STARTER] = _start_starter(data)
     if config.option.basetemp is None:
         # Not in the folder of all runs, which each run of root's closes to the user that PostgreSQL runs as.
         config.option.basetemp = data.path / "pytest"
@@ -89,6 +119,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     if not config.stash[_SERVERS]:
         asyncio.run(_drop_databases(config.stash[_DATABASES]))
+    if _STARTER in config.stash:
+        config.stash[_STARTER].communicate(timeout=20)
     for process in config.stash[_SERVERS]:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=20)
@@ -98,6 +130,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _start(command: Command) -> "subprocess.Popen[bytes]":
     log = command.log.open("ab")
     return subprocess.Popen(command.arguments, stdout=log, stderr=log, user=command.uid, group=command.uid)
+
+
+def _start_starter(data: DataDirectory) -> "subprocess.Popen[bytes]":
+    with (data.logs / "starts.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.starts", os.environ[ADDRESS]],
+            cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=log, stderr=log,
+        )  # fmt: skip
 
 
 def database_url(name: str) -> str:
@@ -133,7 +173,7 @@ class Api:
     """A running API process of this test worker."""
 
     url: str
-    process: "subprocess.Popen[bytes]"
+    process: Process
     log: Path
 
 
@@ -159,16 +199,10 @@ async def _clone(template: str, name: str) -> None:
 def run_api(database: str, port: int = 0, /, **environment: str) -> Iterator[Api]:
     """Run one API process on a database until the block ends, at a free port unless told."""
     listening = bind("127.0.0.1", port)
-    descriptor = listening.fileno()
-    log = Path(os.environ["FLASH_DATA"]) / "logs" / f"api-{os.getpid()}-{descriptor}-{time.monotonic_ns()}.log"
+    log = Path(os.environ["FLASH_DATA"]) / "logs" / f"api-{os.getpid()}-{time.monotonic_ns()}.log"
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "api", "--fd", str(descriptor)],
-            env=os.environ | {"DATABASE_URL": database} | environment,
-            pass_fds=(descriptor,),
-            stdout=output,
-            stderr=output,
-        )
+        variables = os.environ | {"DATABASE_URL": database} | environment
+        process = start("api", environment=variables, output=output, errors=output, listening=listening)
     port = listening.getsockname()[1]
     listening.close()
     url = f"http://127.0.0.1:{port}"
@@ -190,16 +224,12 @@ def own_valkey(number: int) -> str:
 
 
 @contextlib.contextmanager
-def run_worker(redis_url: str, log: Path | None = None, /, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+def run_worker(redis_url: str, log: Path | None = None, /, **environment: str) -> Iterator[Process]:
     """Run one worker process on this test worker's database until the block ends."""
     log = log or Path(os.environ["FLASH_DATA"]) / "logs" / f"worker-{os.getpid()}-{time.monotonic_ns()}.log"
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "worker"],
-            env=os.environ | {"REDIS_URL": redis_url} | environment,
-            stdout=output,
-            stderr=output,
-        )
+        variables = os.environ | {"REDIS_URL": redis_url} | environment
+        process = start("worker", environment=variables, output=output, errors=output)
     try:
         yield process
     finally:
@@ -207,7 +237,7 @@ def run_worker(redis_url: str, log: Path | None = None, /, **environment: str) -
         process.wait(timeout=30)
 
 
-def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def _wait_until_ready(url: str, process: Process, log: Path) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):

@@ -3,12 +3,12 @@
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.operate.embedded import _postgres_binaries
 from tests.operate.processes import environment
+from tests.starts import path_with_flash
 
 ROOT: Path = Path(__file__).parents[1]
 _HEADING = re.compile(r"^(#{1,6}) ([^\n]+)$|^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -36,7 +36,7 @@ def blocks(guide: str, section: str | None = None, language: str | None = None) 
 
 def run(script: str, where: Path, **variables: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run a block as a reader would who has `flash` and PostgreSQL's programs on the path. It must succeed."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), str(_postgres_binaries()), os.environ["PATH"]])
+    path = os.pathsep.join([str(_postgres_binaries()), path_with_flash()])
     ended = subprocess.run(
         ["sh", "-euc", script],
         cwd=where,

@@ -48,7 +48,7 @@ class Counter:
         return [statement for statement in self.waits if statement not in AUTHENTICATION]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def counter(worker_database: str) -> AsyncIterator[Counter]:
     """An API process with one connection, through the proxy, so that a statement is prepared once for all requests."""
     async with counting(worker_database) as (through, waits), contextlib.AsyncExitStack() as stack:
@@ -186,8 +186,15 @@ LISTS = {
 }
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def filled_shop(counter: Counter, database_pool: Settings) -> AsyncIterator[Shop]:
+    """A shop with at least 100 rows of everything that can be listed."""
+    async with open_shop(counter.url) as opened:
+        await _fill(opened)
+        yield opened
+
+
 async def _fill(shop: Shop) -> None:
-    """Make at least 100 rows of everything that can be listed."""
     pools = [await shop.pool(codes=4, claimsPerMember=4) for _ in range(3)]
     wide = await shop.pool(codes=110)
     members = [await shop.member(displayName=f"member {turn}") for turn in range(101)]
@@ -210,10 +217,9 @@ async def _buffers(sql: str, *args: object) -> int:
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
 
 
-async def test_a_page_reads_its_own_rows_whatever_the_planner_knows(counter: Counter, counted_shop: Shop) -> None:
+async def test_a_page_reads_its_own_rows_whatever_the_planner_knows(filled_shop: Shop) -> None:
     """Nothing has analysed these tables: what is planned badly here is planned badly in every new database."""
-    await _fill(counted_shop)
-    merchant_id, last = counted_shop.merchant_id, UUID(int=2**128 - 1)
+    merchant_id, last = filled_shop.merchant_id, UUID(int=2**128 - 1)
     member_ids = await database().rows("SELECT id FROM member WHERE merchant_id = $1", merchant_id)
     pool_ids = await database().rows("SELECT id FROM pool WHERE merchant_id = $1", merchant_id)
     instant = datetime(9999, 1, 1, tzinfo=UTC)
@@ -243,9 +249,8 @@ async def test_a_page_reads_its_own_rows_whatever_the_planner_knows(counter: Cou
 
 
 async def test_a_page_is_at_most_three_round_trips_and_the_same_for_1_and_100_rows(
-    counter: Counter, counted_shop: Shop
+    counter: Counter, filled_shop: Shop
 ) -> None:
-    await _fill(counted_shop)
     expected = {
         "pools": 2, "pools with their codes": 3, "codes": 2, "codes in a state": 2, "members": 3, "redemptions": 2,
         "events": 1, "reportCodes": 1, "reportPools": 1,
@@ -261,7 +266,7 @@ async def test_a_page_is_at_most_three_round_trips_and_the_same_for_1_and_100_ro
             answers: list[Any] = []
 
             async def ask(size: int = first, asked: str = document, to: list[Any] = answers) -> None:
-                to.append(await counted_shop.data(asked, {"first": size}))
+                to.append(await filled_shop.data(asked, {"first": size}))
 
             counts.append(len(await counter.during(ask)))
             assert len(answers[0]["answer"]["edges"]) == first

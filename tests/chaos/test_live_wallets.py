@@ -1,18 +1,18 @@
 """Live wallets under kills. Without this a subscriber that resumes could miss a version, or get one twice.
 
-`make chaos` runs it for longer: FLASH_CHAOS_SECONDS, FLASH_CHAOS_MEMBERS and FLASH_CHAOS_RATE (changes per second) say
-how long, how many and how fast; FLASH_CHAOS_SEED repeats the order of events of a run.
+Each trouble comes once. `make chaos` and `make full` go on for longer: FLASH_CHAOS_SECONDS, FLASH_CHAOS_MEMBERS and
+FLASH_CHAOS_RATE (changes per second) say how long, how many and how fast; FLASH_CHAOS_SEED repeats the order of events.
 """
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import secrets
 import signal
-import subprocess
-import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,17 @@ from app.storage.database import database
 from app.storage.rings import ringing
 from app.web.authentication import authenticate
 from tests.factories import Shop
+from tests.sizes import size
+from tests.starts import start
 from tests.wallets.sockets import Socket, joined
 from tests.wallets.valkeys import Valkey
 
-SECONDS = float(os.environ.get("FLASH_CHAOS_SECONDS", "8"))
+SECONDS = float(os.environ.get("FLASH_CHAOS_SECONDS", size("0", "30")))
 MEMBERS = int(os.environ.get("FLASH_CHAOS_MEMBERS", "20"))
 RATE = float(os.environ.get("FLASH_CHAOS_RATE", "20"))
 SEED = int(os.environ.get("FLASH_CHAOS_SEED", "0")) or secrets.randbits(32)
 CATCH_UP_SECONDS = 60.0
+TROUBLES = ("kill api", "kill valkey", "freeze valkey", "drop")
 
 VERSIONS = "SELECT member_id, version FROM wallet WHERE merchant_id = $1"
 
@@ -52,11 +55,9 @@ class KilledApi:
 
     def start(self) -> None:
         """Start it again."""
-        descriptor = self._listening.fileno()
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", "api", "--fd", str(descriptor)],
-                env=self._environment, pass_fds=(descriptor,), stdout=output, stderr=output,
+        with self.log.open("ab") as log:
+            self._process = start(
+                "api", environment=self._environment, output=log, errors=log, listening=self._listening
             )  # fmt: skip
 
     def kill(self) -> None:
@@ -125,9 +126,13 @@ async def test_every_version_arrives_once_and_in_order_whatever_is_killed(
         following = [asyncio.create_task(follower.run()) for follower in followers]
         try:
             async with ringing(valkey.data.redis_url):
-                changing = asyncio.create_task(_change(shop, rolls, members, pools))
-                await _trouble(rolls, api, valkey, followers, changing)
+                over = asyncio.Event()
+                changing = asyncio.create_task(_change(shop, random.Random(rolls.random()), members, pools, over))
+                await _trouble(rolls, api, valkey, followers)
+                over.set()
                 await changing
+                for follower in followers:
+                    follower.drop()
                 await _caught_up(shop, members, followers, api)
         finally:
             for task in following:
@@ -149,8 +154,8 @@ async def test_every_version_arrives_once_and_in_order_whatever_is_killed(
 async def _pools(shop: Shop) -> list[Any]:
     """Return pools with a code for every change, whoever gets it."""
     pools = []
-    for _ in range(1 + int(SECONDS * RATE / 4500)):
-        pool = await shop.pool(codes=5000, claimsPerMember=1000, active=False)
+    for _ in range(2 + int(SECONDS * RATE / 4500)):
+        pool = await shop.pool(codes=size(1000, 5000), claimsPerMember=1000, active=False)
         pools.append(pool)
         await shop.data(
             "mutation ($id: ID!) { activatePool(input: { poolId: $id }) { __typename } }", {"id": pool["id"]}
@@ -158,12 +163,12 @@ async def _pools(shop: Shop) -> list[Any]:
     return pools
 
 
-async def _change(shop: Shop, rolls: random.Random, members: list[Any], pools: list[Any]) -> None:
+async def _change(shop: Shop, rolls: random.Random, members: list[Any], pools: list[Any], over: asyncio.Event) -> None:
     """Claim for random members at the rate, in this process, as an API process that isn't killed would."""
     viewer = await authenticate(f"Bearer {shop.admin}")
     assert viewer is not None
     claims = set()
-    for number in range(int(SECONDS * RATE)):
+    for number in itertools.takewhile(lambda _: not over.is_set(), itertools.count()):
         member_id = ids.decode("member", rolls.choice(members)["id"])
         pool_id = ids.decode("pool", pools[number % len(pools)]["id"])
         assert member_id is not None
@@ -173,30 +178,28 @@ async def _change(shop: Shop, rolls: random.Random, members: list[Any], pools: l
     assert all(claimed is not None for claimed in await asyncio.gather(*claims))
 
 
-async def _trouble(
-    rolls: random.Random, api: KilledApi, valkey: Valkey, followers: list[Follower], changing: "asyncio.Task[None]"
-) -> None:
-    """Do one bad thing after the other while there are changes."""
-    while not changing.done():
-        match rolls.choice(["kill api", "kill valkey", "freeze valkey", "drop", "drop", "drop"]):
+async def _trouble(rolls: random.Random, api: KilledApi, valkey: Valkey, followers: list[Follower]) -> None:
+    """Do one bad thing after the other: each once, then any for as long as it is told."""
+    until = time.monotonic() + SECONDS
+    first = rolls.sample(TROUBLES, k=len(TROUBLES))
+    while first or time.monotonic() < until:
+        match first.pop() if first else rolls.choice([*TROUBLES, "drop", "drop"]):
             case "kill api":
                 api.kill()
                 api.start()
-                await asyncio.sleep(rolls.uniform(1, 4))
+                await asyncio.sleep(rolls.uniform(*size((0.5, 1), (1, 4))))
             case "kill valkey":
                 valkey.kill()
                 await asyncio.sleep(rolls.uniform(0, 1))
                 valkey.start()
             case "freeze valkey":
                 valkey.send(signal.SIGSTOP)
-                await asyncio.sleep(rolls.uniform(0, 3))
+                await asyncio.sleep(rolls.uniform(*size((0.5, 1), (0, 3))))
                 valkey.send(signal.SIGCONT)
             case _:
                 for follower in rolls.sample(followers, k=max(1, len(followers) // 4)):
                     follower.drop()
         await asyncio.sleep(rolls.uniform(0, 0.5))
-    for follower in followers:
-        follower.drop()
 
 
 async def _caught_up(shop: Shop, members: list[Any], followers: list[Follower], api: KilledApi) -> None:

@@ -37,8 +37,6 @@ needs_node = pytest.mark.skipif(
     NODE is None or not (MODULES / "relay-compiler").is_dir(),
     reason="the frontend guide is NOT tried: it needs Node 20 and `npm ci --prefix tests/clients`",
 )
-# The types are generated and compiled once.
-pytestmark = pytest.mark.xdist_group("frontend")
 
 
 def _node(where: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

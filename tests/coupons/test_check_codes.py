@@ -28,11 +28,11 @@ async def test_a_check_answers_what_redeeming_then_answers_and_writes_nothing(sh
     ]
     codes = [await shop.claim(pool, member) for pool in pools]
     presented = order([code["text"] for code in codes], member)
-    before = await shop.counts()
+    before = await shop.state()
 
     checked = await figures(shop, CHECK_CODES, **presented)
 
-    assert await shop.counts() == before
+    assert await shop.state() == before
     assert [(each["position"], each["base"]["amountMinor"], each["discount"]["amountMinor"])
             for each in checked["redemptions"]] == [(1, 10_000, 3_000), (2, 7_000, 1_234), (3, 5_766, 0)]  # fmt: skip
     assert checked["totalDiscount"] == usd(4_234)

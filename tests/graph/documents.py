@@ -2,9 +2,13 @@
 
 from typing import Any, Final
 
+import pytest
+
+from app.graph.draw import draw
 from app.graph.take_snapshots import take_waiting
 from app.storage.database import database
 from tests.factories import Shop
+from tests.sizes import FULL
 
 NODE: Final = "label degree recruited isHub isNewHub community x y member { id }"
 EDGE: Final = "referrerId refereeId convertedAt isNew"
@@ -40,9 +44,19 @@ async def taken(shop: Shop) -> Any:
 
 
 async def take_all() -> None:
-    """Take everything that waits, in both lanes; more than one test may ask at once."""
-    for is_large in (False, True):
-        await take_waiting(is_large=is_large, seconds_max=60)
+    """Take everything that waits, in both lanes; more than one test may ask at once.
+
+    It is drawn here, which `make full` leaves to a process for each, as a worker does.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        if not FULL:
+            patched.setattr("app.graph.take_snapshots.drawn", _drawn_here)
+        for is_large in (False, True):
+            await take_waiting(is_large=is_large, seconds_max=60)
+
+
+async def _drawn_here(message: bytes) -> bytes:
+    return draw(message)
 
 
 async def age(shop: Shop, days: int = 1) -> None:

@@ -45,7 +45,7 @@ async def test_without_valkey_nothing_is_asked_for_and_snapshots_are_still_read(
     starting = run_api(worker_database, REDIS_URL="redis://127.0.0.1:1/0")
     api = await asyncio.to_thread(starting.__enter__)
     try:
-        before = await shop.counts()
+        before = await shop.state()
         code = await shop.error_code(TAKE, url=f"{api.url}/graphql")
         read = await shop.data(LATEST, url=f"{api.url}/graphql")
     finally:
@@ -53,7 +53,7 @@ async def test_without_valkey_nothing_is_asked_for_and_snapshots_are_still_read(
 
     assert code == "UNAVAILABLE"
     assert read["latestGraphSnapshot"] is None
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 async def test_a_job_is_in_the_lane_of_its_size(shop: Shop) -> None:

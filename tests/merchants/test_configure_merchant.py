@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import sys
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from app import ids
 from tests.factories import Shop, problems
 from tests.points.documents import CONFIGURE
+from tests.starts import run
 
 SETTINGS = "{ viewer { merchant { settings { pointsPerUnit pointsLifetimeDays } } } }"
 DEFAULTS = {
@@ -82,14 +82,10 @@ async def test_tills_and_members_do_not_see_the_settings(shop: Shop) -> None:
     assert seen == [{"pointsPerUnit": 1.0, "pointsLifetimeDays": None}] * 2 + [None] * 2
 
 
-async def flash(*arguments: str) -> tuple[int | None, str, str]:
+async def flash(*arguments: str) -> tuple[int, str, str]:
     """Run a command on the tests' database."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", *arguments, env=os.environ,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    output, error = await process.communicate()
-    return process.returncode, output.decode(), error.decode()
+    ended = await asyncio.to_thread(run, *arguments, environment=dict(os.environ))
+    return ended.returncode, ended.stdout, ended.stderr
 
 
 async def test_the_command_shows_and_sets(shop: Shop) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +15,9 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 
+from tests.starts import FLASH, run
+
 T = TypeVar("T")
-FLASH = [sys.executable, "-m", "app"]
 
 
 def environment(**variables: str | Path) -> dict[str, str]:
@@ -31,15 +31,7 @@ def flash(
     *arguments: str | Path, cwd: Path | None = None, **variables: str | Path
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
-    return subprocess.run(
-        [*FLASH, *map(str, arguments)],
-        env=environment(**variables),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return run(*arguments, environment=environment(**variables), cwd=cwd)
 
 
 def refusal(*arguments: str | Path, cwd: Path | None = None, **variables: str | Path) -> str:

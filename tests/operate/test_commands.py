@@ -19,7 +19,8 @@ from app.operate.migrate import create_database
 from app.storage.crypto import KEY_BYTES, MasterKeyring, new_master_key
 from tests.conftest import database_url
 from tests.factories import Shop
-from tests.operate.processes import FLASH, environment, eventually, flash, refusal
+from tests.operate.processes import environment, eventually, flash, refusal
+from tests.starts import start
 
 TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
 NOBODY = "postgresql://somebody:verysecret@127.0.0.1:1/flash"
@@ -209,7 +210,7 @@ def test_a_worker_waits_for_valkey_and_says_so(worker_database: str, valkey: Dat
         "FLASH_MASTER_KEYS": new_master_key("k"),
     }
     with log.open("w") as output:
-        worker = subprocess.Popen([*FLASH, "worker"], env=environment(**variables), stderr=output)
+        worker = start("worker", environment=environment(**variables), errors=output)
     eventually(lambda: "Valkey is away (ConnectionError); jobs wait for it" in log.read_text())
 
     command = valkey.valkey_command()

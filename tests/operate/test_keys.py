@@ -24,12 +24,15 @@ from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, Shop
 from tests.guides import blocks
 from tests.merchants.vault import Vault, spellings
-from tests.operate.processes import FLASH, environment, flash, refusal
+from tests.operate.processes import environment, flash, refusal
 from tests.scratch import scratch_database
+from tests.sizes import FULL, size
+from tests.starts import start
 
 CLIENTS = 4
-#: Seconds between a customer's visits: a rotation takes half a minute, and other tests need the machine.
+#: Seconds between a customer's visits: other tests need the machine.
 VISITS_APART = 0.2
+CODES = size(2500, 5000)
 # The commands of the guide, without the merchant's id that it can't know.
 REENCRYPT_ALL, (*REENCRYPT_ONE, _) = (
     line.partition("#")[0].split()[1:] for line in blocks("docs/keys.md", "New data keys", "sh")[0].text.splitlines()
@@ -89,9 +92,10 @@ async def _flash(vault: Vault, *arguments: str) -> "subprocess.CompletedProcess[
     return ended
 
 
-async def shop_a_while(shop: Shop, pool: Any, number: int, urls: list[str], stop: asyncio.Event) -> Counter[str]:
-    """Do what customers do until the stop, each request at the next process. Returns the requests by outcome."""
-    outcomes: Counter[str] = Counter()
+async def shop_a_while(
+    shop: Shop, pool: Any, number: int, urls: list[str], stop: asyncio.Event, outcomes: Counter[str]
+) -> None:
+    """Do what customers do until the stop, each request at the next process. Counts the requests by outcome."""
     visits = 0
 
     async def ask(document: str, variables: dict[str, Any], key: str | None = None) -> Any:
@@ -130,30 +134,45 @@ async def shop_a_while(shop: Shop, pool: Any, number: int, urls: list[str], stop
         outcomes[spent["__typename"]] += 1
         redemption = spent["redemptions"][0]["id"]
         await ask(REVERSE, {"input": {"redemptionId": redemption, "reason": "sent back", "reinstate": True}})
-    return outcomes
 
 
 async def test_both_rotations_under_load_cost_no_request_and_then_the_old_key_can_go(
     vault: Vault, apis: list[Api], customers: Shop
 ) -> None:
-    pool = await customers.pool(codes=5000)
+    """With data keys that every process has known for an hour; `make full` waits the half-minute until they know it."""
+    if not FULL:
+        await vault.add_version(customers.merchant_id, 2)
+    pool = await customers.pool(codes=CODES)
     before = vault.keyring()
     indexes = await vault.rows("SELECT fingerprint FROM code WHERE merchant_id = $1", customers.merchant_id)
     stop = asyncio.Event()
     urls = [f"{api.url}/graphql" for api in apis]
-    loads = [asyncio.create_task(shop_a_while(customers, pool, n, urls, stop)) for n in range(CLIENTS)]
+    outcomes: Counter[str] = Counter()
+    loads = [asyncio.create_task(shop_a_while(customers, pool, n, urls, stop, outcomes)) for n in range(CLIENTS)]
+
+    async def visited(count: int) -> None:
+        """Wait for more visits, so that each step is under load."""
+        wanted = outcomes["read what was written"] + count
+        while outcomes["read what was written"] < wanted:
+            assert not any(load.done() for load in loads), outcomes
+            await asyncio.sleep(0.01)
+
     try:
+        await visited(CLIENTS)
         rotated = await _flash(vault, "keys", "rotate", "--name", "second")
         both = vault.keyring()
+        await visited(CLIENTS)
         removed = await _flash(vault, "keys", "remove", "first")
+        await visited(CLIENTS)
         reencrypted = await _flash(vault, *REENCRYPT_ALL)
-        _, pending = await asyncio.wait(loads, timeout=1)
+        await visited(4 * CLIENTS)
+        pending = [load for load in loads if not load.done()]
     finally:
         stop.set()
-    outcomes: Counter[str] = sum(await asyncio.gather(*loads), Counter())
+    await asyncio.gather(*loads)
 
     print(outcomes)
-    assert set(outcomes) == {"answered", "read what was written", "RedeemCodesSuccess"}, outcomes
+    assert set(+outcomes) == {"answered", "read what was written", "RedeemCodesSuccess"}, outcomes
     assert len(pending) == CLIENTS
     assert (before.current, both.current, vault.keyring()) == ("first", "second", both.without("first"))
     assert stat.S_IMODE(vault.file.stat().st_mode) == 0o640
@@ -180,20 +199,18 @@ async def test_both_rotations_under_load_cost_no_request_and_then_the_old_key_ca
 async def test_a_killed_reencryption_is_ended_by_the_next_one(vault: Vault, customers: Shop) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    await customers.pool(codes=5000)
-    killed_at = random.Random(seed).randrange(500, 4000)
+    await customers.pool(codes=CODES)
+    killed_at = random.Random(seed).randrange(500, CODES - 1000)
     await vault.add_version(customers.merchant_id, 2)
     command = [*REENCRYPT_ONE, ids.encode("merchant", customers.merchant_id)]
 
-    process = await asyncio.create_subprocess_exec(
-        *FLASH, *command, env=environment(**vault.variables), stderr=asyncio.subprocess.DEVNULL
-    )
+    process = start(*command, environment=environment(**vault.variables))
     connection = await asyncpg.connect(vault.url)
     done = "SELECT count(*) FROM code WHERE merchant_id = $1 AND ciphertext >= '\\x0002'"
     while await connection.fetchval(done, customers.merchant_id) < killed_at:
-        assert process.returncode is None
+        assert process.poll() is None
     process.kill()
-    await process.wait()
+    process.wait()
     await connection.close()
     halfway = await vault.values(customers.merchant_id)
     looked = await asyncio.to_thread(vault.flash, "doctor", "--json")
@@ -201,8 +218,8 @@ async def test_a_killed_reencryption_is_ended_by_the_next_one(vault: Vault, cust
     after = await vault.values(customers.merchant_id)
 
     assert halfway.keys() == {("code.ciphertext", 1), ("code.ciphertext", 2)}
-    assert halfway.total() == 5000
-    assert after == {("code.ciphertext", 2): 5000}
+    assert halfway.total() == CODES
+    assert after == {("code.ciphertext", 2): CODES}
     data_keys = next(finding for finding in json.loads(looked.stdout) if finding["what"] == "data keys")
     assert data_keys["state"].endswith("1 merchants have values under older data keys")
     assert data_keys["advice"] == "Run `flash keys reencrypt`, unless it is running: it goes on where it was."

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.engines import Demo
 from tests.guides import blocks, run
-from tests.operate.processes import up
 
 CODE = re.compile(r"PCT-[0-9A-Z]{13}")
 
@@ -25,17 +26,37 @@ def masked(said: Any) -> Any:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's examples need curl")
-def test_the_first_queries_answer_what_the_readme_says(tmp_path: Path) -> None:
+def test_the_first_queries_answer_what_the_readme_says(demo: Demo) -> None:
     claim, claimed, redeem, redeemed = (block.text for block in blocks("README.md", "A first query"))
-    with up(tmp_path / ".flash", errors=tmp_path / "errors.log"):
-        first = answer(claim, tmp_path)
-        again = answer(claim, tmp_path)
-        code = first["data"]["claimCode"]["code"]["text"]
-        own = ". .flash/demo.env\n" + CODE.sub(code, redeem)
-        spent, replayed = answer(own, tmp_path), answer(own, tmp_path)
-        refused = answer(own.replace("order-1", "order-2"), tmp_path)
+    first = answer(claim, demo.where)
+    again = answer(claim, demo.where)
+    code = first["data"]["claimCode"]["code"]["text"]
+    own = ". .flash/demo.env\n" + CODE.sub(code, redeem)
+    spent, replayed = answer(own, demo.where), answer(own, demo.where)
+    refused = answer(own.replace("order-1", "order-2"), demo.where)
 
     assert masked(first) == masked(json.loads(claimed))
     assert again["data"]["claimCode"] == first["data"]["claimCode"] | {"replayed": True}
     assert spent == replayed == json.loads(redeemed)
     assert refused["data"]["redeemCodes"]["rejections"][0]["reason"] == "ALREADY_REDEEMED"
+
+
+def test_the_links_that_are_printed_open_what_they_say(demo: Demo) -> None:
+    links = [word for line in demo.printed for word in line.split() if "#" in word]
+    graphiql, portfolio, wallet = links
+    pages = [httpx.get(link, headers={"accept": "text/html"}, timeout=30).text for link in links]
+    key, token = graphiql.partition("#key=")[2], wallet.partition("#token=")[2]
+    roles = [
+        httpx.post(
+            graphiql.partition("#")[0],
+            json={"query": "{ viewer { role } }"},
+            headers={"authorization": f"Bearer {credential}"},
+            timeout=30,
+        ).json()["data"]["viewer"]["role"]
+        for credential in (key, token)
+    ]
+
+    titles = [page.partition("<title>")[2].partition("</title>")[0] for page in pages]
+    assert titles == ["Flash · GraphiQL", "Flash · Portfolio", "Flash · Wallet"]
+    assert portfolio.partition("#key=")[2] == key
+    assert roles == ["ADMIN", "MEMBER"]

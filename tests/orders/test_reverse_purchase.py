@@ -115,14 +115,14 @@ async def test_it_must_be_named_in_one_way_and_with_a_reason(shop: Shop) -> None
 
 async def test_an_unknown_purchase_is_not_found(shop: Shop, other_shop: Shop) -> None:
     theirs = (await purchase(other_shop, await other_shop.member(), "theirs"))["purchase"]
-    before = await other_shop.counts()
+    before = await other_shop.state()
 
     for node in (theirs["id"], f"purchase_{'0' * 32}", "nonsense"):
         answer = await shop.refused(REVERSE, purchaseId=node, reason="why not")
         assert answer == {"__typename": "NotFound", "message": "There is no such purchase.", "id": node}
     answer = await shop.refused(REVERSE, source="STORE", orderId="theirs", reason="why not")
     assert (answer["__typename"], answer["id"]) == ("NotFound", "theirs")
-    assert await other_shop.counts() == before
+    assert await other_shop.state() == before
 
 
 async def test_a_second_reversal_is_refused(shop: Shop) -> None:

@@ -27,7 +27,7 @@ async def test_a_suggestion_is_followed_live_and_created_only_when_a_person_subm
 ) -> None:
     await shop.pool(name=HOSTILE, codes=2)
     await purchase(shop, await shop.member(), "o1", 5_000)
-    before = await shop.counts()
+    before = await shop.state()
     async with visit() as page:
         await _opened(page, api, shop.admin)
         assert "key=" not in page.url
@@ -44,7 +44,7 @@ async def test_a_suggestion_is_followed_live_and_created_only_when_a_person_subm
         first = run["suggestions"][0]
         await page.get_by_role("button", name="Adopt…").first.click()
         await expect(page.locator("#create [name=name]")).to_have_value(first["draft"]["name"])
-        assert (await shop.counts())["pool"] == before["pool"]
+        assert (await shop.state())["pool"] == before["pool"]
         await page.locator("#create [name=name]").fill("Adopted")
         await page.get_by_role("button", name="Create the draft").click()
         await expect(page.locator("#pools tr")).to_have_count(2)
@@ -60,7 +60,7 @@ async def test_a_suggestion_is_followed_live_and_created_only_when_a_person_subm
 
 async def test_what_createpool_refuses_is_shown_and_nothing_is_created(shop: Shop, api: Api, visit: Visit) -> None:
     await advised(shop)
-    before = await shop.counts()
+    before = await shop.state()
     async with visit() as page:
         await _opened(page, api, shop.admin)
         await page.get_by_role("button", name="Adopt…").first.click()
@@ -70,7 +70,7 @@ async def test_what_createpool_refuses_is_shown_and_nothing_is_created(shop: Sho
         await page.get_by_role("button", name="Not now").click()
         await expect(page.locator("#adopt")).to_be_hidden()
 
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

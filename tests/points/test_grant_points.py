@@ -34,13 +34,13 @@ async def test_points_are_given_and_taken_with_an_exact_balance(shop: Shop) -> N
 async def test_the_same_key_is_the_same_grant(shop: Shop) -> None:
     member = await shop.member()
     first = await grant(shop, member, 100, "once")
-    before = await shop.counts()
+    before = await shop.state()
 
     again = await grant(shop, member, 100, "once")
 
     assert again["replayed"] is True
     assert again["entry"] == first["entry"]
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 async def test_a_debit_that_emptied_the_balance_is_replayed_not_refused(shop: Shop) -> None:
@@ -96,12 +96,12 @@ async def test_what_can_not_be_is_invalid(shop: Shop) -> None:
 
 async def test_another_merchants_member_is_not_found(shop: Shop, other_shop: Shop) -> None:
     theirs = await other_shop.member()
-    before = await other_shop.counts()
+    before = await other_shop.state()
 
     for node in (theirs["id"], f"member_{'0' * 32}", "nonsense"):
         answer = await shop.refused(GRANT, memberId=node, amount=1, reference="r", idempotencyKey="k")
         assert answer == {"__typename": "NotFound", "message": "There is no such member.", "id": node}
-    assert await other_shop.counts() == before
+    assert await other_shop.state() == before
 
 
 async def test_a_debit_beyond_the_balance_is_refused(shop: Shop) -> None:

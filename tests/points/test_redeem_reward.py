@@ -81,13 +81,13 @@ async def test_the_same_key_is_the_same_redemption(shop: Shop) -> None:
     member, pool = await rich(shop, 100), await shop.pool(codes=1)
     mug = await reward(shop, cost=100, stock=1, poolId=pool["id"])
     first = await redeem(shop, mug, member, "k")
-    before = await shop.counts()
+    before = await shop.state()
 
     again = await redeem(shop, mug, member, "k")
 
     assert again["replayed"] is True
     assert again["redemption"] == first["redemption"]
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 async def test_each_key_is_a_redemption_and_a_code_of_its_own(shop: Shop) -> None:
@@ -127,7 +127,7 @@ async def test_a_key_must_be_one_and_a_till_names_the_member(shop: Shop) -> None
 async def test_another_merchants_reward_or_member_is_not_found(shop: Shop, other_shop: Shop) -> None:
     member, mug = await rich(shop), await reward(shop)
     foreign, theirs = await rich(other_shop), await reward(other_shop)
-    before = await other_shop.counts()
+    before = await other_shop.state()
 
     for node in (theirs["id"], f"reward_{'0' * 32}", "nonsense"):
         answer = await shop.refused(REDEEM_REWARD, rewardId=node, memberId=member["id"], idempotencyKey="k")
@@ -137,7 +137,7 @@ async def test_another_merchants_reward_or_member_is_not_found(shop: Shop, other
         for node in (foreign["id"], f"member_{'0' * 32}", "nonsense"):
             answer = await shop.refused(REDEEM_REWARD, rewardId=wanted["id"], memberId=node, idempotencyKey="k")
             assert answer == {"__typename": "NotFound", "message": "There is no such member.", "id": node}
-    assert await other_shop.counts() == before
+    assert await other_shop.state() == before
 
 
 async def test_too_few_points_leave_stock_and_codes_as_they_were(shop: Shop) -> None:

@@ -54,7 +54,7 @@ async def test_what_can_not_be_is_invalid(shop: Shop) -> None:
 
 async def test_another_merchants_pool_or_reward_is_not_found(shop: Shop, other_shop: Shop) -> None:
     pool, theirs = await other_shop.pool(), await reward(other_shop)
-    before = await other_shop.counts()
+    before = await other_shop.state()
 
     for node in (pool["id"], f"pool_{'0' * 32}", "nonsense"):
         answer = await shop.refused(CREATE_REWARD, name="Mug", cost=1, poolId=node)
@@ -63,7 +63,7 @@ async def test_another_merchants_pool_or_reward_is_not_found(shop: Shop, other_s
         for document in (EDIT_REWARD, RETIRE_REWARD):
             answer = await shop.refused(document, rewardId=node)
             assert answer == {"__typename": "NotFound", "message": "There is no such reward.", "id": node}
-    assert await other_shop.counts() == before
+    assert await other_shop.state() == before
 
 
 async def test_an_edit_changes_what_it_names(shop: Shop) -> None:
@@ -99,11 +99,11 @@ async def test_a_retired_reward_is_out_of_stock_and_out_of_members_sight(shop: S
     node = "query ($id: ID!) { node(id: $id) { id } }"
 
     answer = await shop.do(RETIRE_REWARD, rewardId=mug["id"])
-    before = await shop.counts()
+    before = await shop.state()
     again = await shop.do(RETIRE_REWARD, rewardId=mug["id"])
 
     assert answer["reward"] == again["reward"] == mug | {"active": False}
-    assert await shop.counts() == before
+    assert await shop.state() == before
     assert (await listed(shop), await listed(shop, token)) == (["Cup", "Mug"], ["Cup"])
     assert (await shop.data(node, {"id": mug["id"]}))["node"] == {"id": mug["id"]}
     assert (await shop.data(node, {"id": mug["id"]}, key=token))["node"] is None

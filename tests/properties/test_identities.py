@@ -18,6 +18,7 @@ from tests.factories import (
     open_shop,
     usd,
 )
+from tests.sizes import FULL, size
 
 PEOPLE = 3
 POOLS = 3
@@ -146,7 +147,12 @@ class World:
             await self.redeem(person, number, by_member=by_member)
 
 
-@settings(deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=size(10, 100),
+    derandomize=not FULL,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     steps=STEPS,
     limits=st.lists(st.integers(1, 3), min_size=POOLS, max_size=POOLS),

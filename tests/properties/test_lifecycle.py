@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app import ids
 from app.storage.database import database
 from tests.factories import CHANGE_STATUS, EDIT_POOL, GENERATE_CODES, Shop
+from tests.sizes import FULL, size
 
 NEXT = {"DRAFT": ["ACTIVE"], "ACTIVE": ["PAUSED", "ARCHIVED"], "PAUSED": ["ACTIVE", "ARCHIVED"], "ARCHIVED": []}
 STEPS = {"activatePool": "ACTIVE", "pausePool": "PAUSED", "archivePool": "ARCHIVED"}
@@ -51,7 +52,12 @@ async def pool_in(shop: Shop, status: str) -> Any:
     return pool
 
 
-@settings(deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=size(12, 100),
+    derandomize=not FULL,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     has_codes=st.booleans(),
     steps=st.lists(st.sampled_from([*STEPS, "generateCodes", "editPool"]), min_size=1, max_size=8),
@@ -121,13 +127,13 @@ async def test_the_database_knows_no_other_status(shop: Shop, status: str, to: s
 
 @pytest.mark.parametrize("status", ["ACTIVE", "PAUSED", "ARCHIVED"])
 async def test_the_database_takes_new_pools_in_draft_only(shop: Shop, status: str) -> None:
-    before = await shop.counts()
+    before = await shop.state()
 
     with pytest.raises(asyncpg.CheckViolationError) as violation:
         await database().row(INSERT, shop.merchant_id, ids.new(), status)
 
     assert violation.value.constraint_name == "pool_lifecycle"
-    assert await shop.counts() == before
+    assert await shop.state() == before
     row = await database().row(INSERT, shop.merchant_id, ids.new(), "DRAFT")
     assert row is not None
     assert row["status"] == "DRAFT"

@@ -31,6 +31,7 @@ from tests.points.documents import (
     redeem,
     reward,
 )
+from tests.sizes import FULL, size
 
 T = TypeVar("T")
 COST = 30
@@ -222,9 +223,9 @@ async def test_any_walk_keeps_the_ledger_exact(api: Api, shop: Shop) -> None:
 
     how = settings(
         deadline=None,
-        max_examples=12,
+        max_examples=size(4, 40),
         stateful_step_count=30,
-        derandomize=True,
+        derandomize=not FULL,
         suppress_health_check=list(HealthCheck),
     )
     await asyncio.to_thread(run_state_machine_as_test, OnThisLoop, settings=how)

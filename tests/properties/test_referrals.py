@@ -33,6 +33,7 @@ from tests.referrals.documents import (
     program,
 )
 from tests.referrals.test_conversions import buy
+from tests.sizes import FULL, size
 
 T = TypeVar("T")
 REFERRER, REFEREE = 100, 50
@@ -220,9 +221,9 @@ async def test_any_walk_pays_for_conversions_that_stand_and_for_nothing_else(api
 
     how = settings(
         deadline=None,
-        max_examples=12,
+        max_examples=size(4, 40),
         stateful_step_count=25,
-        derandomize=True,
+        derandomize=not FULL,
         suppress_health_check=list(HealthCheck),
     )
     await asyncio.to_thread(run_state_machine_as_test, OnThisLoop, settings=how)

@@ -13,6 +13,7 @@ from tests.conftest import Api
 from tests.coupons.ownership import breaches
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, CREATE_CAMPAIGN, VERIFY_MEMBER_EMAIL, Shop
 from tests.races.storm import Processes, at_once, kinds, members
+from tests.sizes import size
 
 SENT = """
 SELECT count(*) AS deliveries, count(DISTINCT code_id) AS codes FROM delivery WHERE merchant_id = $1
@@ -37,7 +38,7 @@ def to_strangers(count: int, *, first: int = 0) -> list[dict[str, str]]:
 async def test_twenty_callers_with_one_key_make_one_campaign(shop: Shop, processes: Processes) -> None:
     pool = await shop.pool(codes=100)
     recipients = to_members(await members(shop, 10)) + to_strangers(10)
-    before = await shop.counts()
+    before = await shop.state()
 
     answers = await at_once(
         processes.do(
@@ -53,9 +54,9 @@ async def test_twenty_callers_with_one_key_make_one_campaign(shop: Shop, process
     assert kinds(answers) == {"CreateCampaignSuccess": 20}
     assert sorted(answer["replayed"] for answer in answers) == [False] + [True] * 19
     assert all(answer["campaign"] == answers[0]["campaign"] for answer in answers)
-    assert await shop.counts() == before | {
-        "campaign": 1, "delivery": 20, "claim": 20, "address": 10, "stock_change": before["stock_change"] + 1,
-        "event": before["event"] + 21,
+    assert (await shop.state()).since(before) == {
+        "campaign": 1, "delivery": 20, "claim": 20, "code": 0, "wallet": 0, "address": 10, "stock_change": 1,
+        "event": 21,
     }  # fmt: skip
     assert await breaches(shop) == {}
 
@@ -80,34 +81,35 @@ async def test_one_key_for_two_pools_at_once_is_one_campaign_and_a_refusal(shop:
 async def test_a_campaign_against_the_claims_of_its_recipients_gives_each_what_it_can_have(
     shop: Shop, processes: Processes, limit: int
 ) -> None:
-    pool = await shop.pool(codes=1500, claimsPerMember=limit)
-    crowd = await members(shop, 200)
-    recipients = to_members(crowd) + to_strangers(100)
+    half = size(30, 100)
+    pool = await shop.pool(codes=15 * half, claimsPerMember=limit)
+    crowd = await members(shop, 2 * half)
+    recipients = to_members(crowd) + to_strangers(half)
     campaign = {"name": "Spring", "poolId": pool["id"], "recipients": recipients}
 
     def claims() -> list[Any]:
         by_member = [processes.do(CLAIM_CODE, poolId=pool["id"], memberId=member) for member in crowd]
-        by_email = [processes.do(CLAIM_CODE, poolId=pool["id"], **recipient) for recipient in to_strangers(100)]
-        return [call for pair in zip(by_member[:100], by_email, by_member[100:], strict=True) for call in pair]
+        by_email = [processes.do(CLAIM_CODE, poolId=pool["id"], **recipient) for recipient in to_strangers(half)]
+        return [call for pair in zip(by_member[:half], by_email, by_member[half:], strict=True) for call in pair]
 
     sending = [asyncio.ensure_future(processes.do(CREATE_CAMPAIGN, **campaign)) for _ in range(2)]
     answers = await at_once(claims(), most=60)
     sent = await asyncio.gather(*sending)
 
     assert kinds(sent) == {"CreateCampaignSuccess": 2}
-    assert kinds(answers) == {"ClaimCodeSuccess": 300}
-    assert {each["campaign"]["recipientCount"] for each in sent} == {300}
+    assert kinds(answers) == {"ClaimCodeSuccess": 3 * half}
+    assert {each["campaign"]["recipientCount"] for each in sent} == {3 * half}
     assert await breaches(shop) == {}
     claimed = sum(not answer["replayed"] for answer in answers)
     allocated = sum(each["campaign"]["allocatedCount"] for each in sent) + claimed
     stock = await shop.stock(pool)
     assert stock["allocated"] == allocated
-    assert 300 <= allocated <= 300 * limit
-    assert stock["available"] == 1500 - allocated
+    assert 3 * half <= allocated <= 3 * half * limit
+    assert stock["available"] == 15 * half - allocated
 
 
 async def test_a_campaign_for_the_last_codes_gets_them_all_or_none(shop: Shop, processes: Processes) -> None:
-    for _ in range(5):
+    for _ in range(size(2, 5)):
         pool = await shop.pool(codes=60)
         crowd = await members(shop, 50)
         campaign = {"name": "Spring", "poolId": pool["id"], "recipients": to_members(await members(shop, 40))}
@@ -213,29 +215,33 @@ async def test_a_campaign_comes_whole_before_a_pause_or_not_at_all(shop: Shop, p
     assert await breaches(shop) == {}
 
 
-async def test_200_claimants_of_a_chain_of_three_pools_get_its_150_codes(shop: Shop, processes: Processes) -> None:
-    last = await shop.pool(codes=50)
-    middle = await shop.pool(codes=50, fallbackPoolId=last["id"])
-    first = await shop.pool(codes=50, fallbackPoolId=middle["id"])
+async def test_of_the_claimants_of_a_chain_of_three_pools_three_in_four_get_its_codes(
+    shop: Shop, processes: Processes
+) -> None:
+    half = size(30, 100)
+    stock = half // 2
+    last = await shop.pool(codes=stock)
+    middle = await shop.pool(codes=stock, fallbackPoolId=last["id"])
+    first = await shop.pool(codes=stock, fallbackPoolId=middle["id"])
     claimants: list[dict[str, str]] = [
-        name for pair in zip(to_members(await members(shop, 100)), to_strangers(100), strict=True) for name in pair
+        name for pair in zip(to_members(await members(shop, half)), to_strangers(half), strict=True) for name in pair
     ]
 
     answers = await at_once(
         (processes.do(CLAIM_CODE, poolId=first["id"], **claimant) for claimant in claimants), most=40
     )
 
-    assert kinds(answers) == {"ClaimCodeSuccess": 150, "PoolExhausted": 50}
+    assert kinds(answers) == {"ClaimCodeSuccess": 3 * stock, "PoolExhausted": stock}
     claimed = [answer for answer in answers if answer["__typename"] == "ClaimCodeSuccess"]
-    assert len({answer["code"]["id"] for answer in claimed}) == 150
+    assert len({answer["code"]["id"] for answer in claimed}) == 3 * stock
     assert not any(answer["replayed"] for answer in claimed)
     for pool in (first, middle, last):
-        assert sum(answer["servedBy"]["id"] == pool["id"] for answer in claimed) == 50
+        assert sum(answer["servedBy"]["id"] == pool["id"] for answer in claimed) == stock
         assert await shop.stock(pool) == {
-            "total": 50, "available": 0, "allocated": 50, "redeemed": 0, "expired": 0, "revoked": 0
+            "total": stock, "available": 0, "allocated": stock, "redeemed": 0, "expired": 0, "revoked": 0
         }  # fmt: skip
     refused = [answer["poolsTried"] for answer in answers if answer["__typename"] == "PoolExhausted"]
-    assert refused == [[first["id"], middle["id"], last["id"]]] * 50
+    assert refused == [[first["id"], middle["id"], last["id"]]] * stock
     assert await breaches(shop) == {}
 
 

@@ -8,8 +8,9 @@ from tests.conftest import Api
 from tests.coupons.ownership import breaches
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.races.storm import Processes, at_once, kinds
+from tests.sizes import size
 
-ROUNDS = 40
+ROUNDS = size(15, 40)
 
 
 @pytest.fixture

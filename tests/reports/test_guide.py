@@ -4,19 +4,19 @@ Every block is run against the demo shop, and what is below it is what it must p
 with the rest of development: `pip install 'dlt[duckdb]'` runs its block too.
 """
 
-import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.engines import Demo
 from tests.guides import blocks
-from tests.operate.processes import environment, up
+from tests.operate.processes import environment
+from tests.starts import path_with_flash
 
 NODE_ID = re.compile(r"_[0-9a-f]{32}")
 
@@ -34,8 +34,7 @@ class Guide:
         ran = found[runs[number]]
         below = found[runs[number] + 1 : runs[number] + 2]
         command = ["sh", "-euc"] if ran.language == "sh" else [sys.executable, "-W", "ignore", "-c"]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        variables = environment(PATH=path, DLT_DATA_DIR=self.where / "dlt", **self._demo())
+        variables = environment(PATH=path_with_flash(), DLT_DATA_DIR=self.where / "dlt", **self._demo())
         ended = subprocess.run(
             [*command, ran.text],
             cwd=self.where,
@@ -55,14 +54,12 @@ class Guide:
 
 
 @pytest.fixture
-def guide(tmp_path: Path) -> Iterator[Guide]:
-    """The demo shop, served until the last block has run."""
-    with up(tmp_path / ".flash", errors=tmp_path / "errors.log"):
-        yield Guide(tmp_path)
+def guide(demo: Demo) -> Guide:
+    """The demo shop, from which nobody has claimed."""
+    return Guide(demo.where)
 
 
 def test_every_block_prints_what_the_guide_says(guide: Guide) -> None:
-    """In one test, because the demo shop takes longer to start than all blocks together."""
     for section, number in (
         ("BI: reports and exports", 0),
         ("Superset, and whatever speaks SQLAlchemy", 0),

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import sys
 from pathlib import Path
 
 import asyncpg
@@ -13,6 +12,7 @@ from app.storage.database import database
 from migrations.__main__ import missing
 from tests.scratch import scratch_database
 from tests.storage.catalog import APPENDED, OF_ALL_MERCHANTS, OF_MANY_KINDS, UNSEARCHED, lacking, tables
+from tests.starts import run
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 NAMES = """
@@ -54,14 +54,9 @@ async def _rows(sql: str) -> list[str]:
     return [next(iter(row.values())) for row in await database().rows(sql)]
 
 
-async def _migrate(url: str) -> tuple[int | None, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "migrate",
-        env=os.environ | {"DATABASE_URL": url},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
+async def _migrate(url: str) -> tuple[int, str]:
+    ended = await asyncio.to_thread(run, "migrate", environment=os.environ | {"DATABASE_URL": url})
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 async def test_the_models_say_nothing_that_no_migration_does() -> None:

@@ -21,8 +21,8 @@ from app.storage.statements import ROW_TABLES, Statement, columns_of
 
 TYPES: dict[str, Any] = {
     "uuid": UUID, "text": str, "varchar": str, "name": str, "int2": int, "int4": int, "int8": int,
-    "timestamptz": datetime, "date": date, "interval": timedelta, "bool": bool, "bytea": bytes, "numeric": Decimal, "float8": float,
-    "jsonb": str, "text[]": list[str], "uuid[]": list[UUID], "bytea[]": list[bytes],
+    "timestamptz": datetime, "date": date, "interval": timedelta, "bool": bool, "bytea": bytes, "numeric": Decimal,
+    "float8": float, "jsonb": str, "text[]": list[str], "uuid[]": list[UUID], "bytea[]": list[bytes],
 }  # fmt: skip
 CATALOG = """
 SELECT c.relname AS table, a.attname AS column, replace(t.typname, '_text', 'text[]') AS type,

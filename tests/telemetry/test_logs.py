@@ -19,8 +19,6 @@ from tests.operate.processes import eventually
 from tests.telemetry.conftest import VALKEY
 from tests.wallets.sockets import joined
 
-pytestmark = pytest.mark.xdist_group("operating")
-
 CLAIM = f"mutation Tap {CLAIM_CODE.strip().removeprefix('mutation ')}"
 ROLE = "query Who { viewer { role } }"
 ASK = "mutation { askAdvisor { __typename } }"

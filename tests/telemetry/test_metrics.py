@@ -22,9 +22,6 @@ from tests.operate.processes import eventually
 from tests.telemetry.conftest import TOKEN
 from tests.wallets.sockets import joined
 
-# One process for these tests, not one for each test worker.
-pytestmark = pytest.mark.xdist_group("operating")
-
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 SCHEMA = (ROOT / "schema.graphql").read_text()
 NAME = re.compile(r"\bflash_\w+")

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from app import ids
@@ -14,8 +13,6 @@ from tests.conftest import Api
 from tests.factories import CREATE_POOL, ENROLL_MEMBER, Shop
 from tests.operate.processes import eventually
 from tests.telemetry.conftest import Collector
-
-pytestmark = pytest.mark.xdist_group("operating")
 
 WITHOUT = """
 import os, sys

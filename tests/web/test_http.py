@@ -86,23 +86,23 @@ async def test_get_without_a_document_is_a_bad_request(shop: Shop) -> None:
 
 
 async def test_a_mutation_by_get_is_refused_and_changes_nothing(shop: Shop) -> None:
-    before = await shop.counts()
+    before = await shop.state()
     document = 'mutation { enrollMember(input: { source: STORE, externalId: "by-get" }) { __typename } }'
 
     response = await _send(shop, method="GET", params={"query": document}, content_type="")
 
     assert (response.status_code, response.headers["allow"], _code(response)) == (405, "POST", "BAD_REQUEST")
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 async def test_a_named_mutation_by_get_hides_behind_no_query(shop: Shop) -> None:
-    before = await shop.counts()
+    before = await shop.state()
     document = "query A { viewer { role } } mutation B { enrollMember(input: { source: STORE }) { __typename } }"
 
     response = await _send(shop, method="GET", params={"query": document, "operationName": "B"}, content_type="")
 
     assert response.status_code == 405
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ async def test_the_answer_has_the_media_type_of_ours_that_weighs_most(shop: Shop
     ],
 )
 async def test_a_body_of_another_type_is_refused_and_changes_nothing(shop: Shop, content_type: str) -> None:
-    before = await shop.counts()
+    before = await shop.state()
     body = _asking(ENROLL_MEMBER, variables={"input": {"source": "STORE"}})
 
     response = await _send(shop, body, content_type=content_type)
 
     assert (response.status_code, _code(response)) == (415, "BAD_REQUEST")
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 @pytest.mark.parametrize(

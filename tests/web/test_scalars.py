@@ -29,14 +29,14 @@ async def test_an_amount_beyond_31_bits_is_exact(shop: Shop, amount: int) -> Non
 
 @pytest.mark.parametrize("amount", [0, -1, 10**15 + 1, 2**63 - 1, -(2**63)])
 async def test_an_amount_of_64_bits_out_of_bounds_is_a_refusal(shop: Shop, amount: int) -> None:
-    before = await shop.counts()
+    before = await shop.state()
 
     answer = await _amount(shop, amount)
 
     assert answer["data"]["answer"]["problems"] == [
         {"path": ["amountOff", "amountMinor"], "message": "must be between 1 and 1000000000000000"}
     ]
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 NOT_BIG_INTS = [
@@ -47,13 +47,13 @@ NOT_BIG_INTS = [
 
 @pytest.mark.parametrize("amount", NOT_BIG_INTS, ids=ascii)
 async def test_what_is_no_integer_of_64_bits_is_bad_user_input(shop: Shop, amount: Any) -> None:
-    before = await shop.counts()
+    before = await shop.state()
 
     answer = await _amount(shop, amount)
 
     assert _codes(answer) == ["BAD_USER_INPUT"]
     assert "data" not in answer
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ async def test_an_instant_is_answered_in_utc(shop: Shop, given: str, answered: s
     ids=ascii,
 )  # fmt: skip
 async def test_what_is_no_instant_is_bad_user_input(shop: Shop, given: Any) -> None:
-    before = await shop.counts()
+    before = await shop.state()
     pool = {"name": "walked", "kind": "AMOUNT", "amountOff": usd(100), "endsAt": given}
 
     answer = await shop.post(CREATE_POOL, {"input": pool})
 
     assert _codes(answer) == ["BAD_USER_INPUT"]
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 @pytest.mark.parametrize("share", ["10", " 10 ", "1_0", "\u0661\u0660", True, [], {}])
@@ -157,14 +157,14 @@ async def test_what_is_no_float_is_bad_user_input(shop: Shop, share: Any) -> Non
 
 @pytest.mark.parametrize("share", [1e308, -1e308, -1, 0, -0.0, 5e-324, 100.00001, 10.00001])
 async def test_a_share_out_of_bounds_is_a_refusal(shop: Shop, share: float) -> None:
-    before = await shop.counts()
+    before = await shop.state()
 
     answer = await shop.do(CREATE_POOL, name="walked", kind="PERCENT", percentOff=share)
 
     (problem,) = answer["problems"]
     assert problem["path"] == ["percentOff"]
     assert problem["message"] in {"must be over 0 and at most 100", "must have at most 4 decimals"}
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", '"10"', "true"])

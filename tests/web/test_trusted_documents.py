@@ -83,7 +83,7 @@ async def test_a_trusted_document_is_asked_for_by_its_hash_or_its_text(shop: Sho
 
 @pytest.mark.parametrize("media_type", ["application/json", "application/graphql-response+json"])
 async def test_nothing_else_is_executed_where_trust_is_required(shop: Shop, trusting_api: Api, media_type: str) -> None:
-    before = await shop.counts()
+    before = await shop.state()
     create = 'mutation { createPool(input: { name: "x", kind: PERCENT, percentOff: 1.0 }) { __typename } }'
     for asked, errors in (
         ({"query": OTHER}, UNTRUSTED),
@@ -97,7 +97,7 @@ async def test_nothing_else_is_executed_where_trust_is_required(shop: Shop, trus
         answer = await _post(shop, asked, trusting_api, accept=media_type)
         assert answer.status_code == (200 if media_type == "application/json" else 400)
         assert answer.json() == {"errors": errors}
-    assert await shop.counts() == before
+    assert await shop.state() == before
 
 
 async def test_sockets_and_event_streams_trust_the_same_documents(shop: Shop, trusting_api: Api) -> None:
