@@ -5,10 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 UP_OPTIONS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# uv installs in seconds what takes pip a minute; where it can't (an index that only pip is told of), pip does.
+LOCKED = $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1) || $(PIP) --require-hashes -r $(1)
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock" --group build
 
-.PHONY: help up install test chaos conformance check fmt schema migration bench lock clean
+.PHONY: help up install test full mutants chaos conformance check lint types rules fmt schema migration bench lock clean
 
 help: ## Print this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,12 +18,14 @@ help: ## Print this
 $(VENV)/runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes -r requirements.lock
+	@awk '/^uv==/ { found = 1 } found { print } found && !/\\$$/ { exit }' requirements-dev.lock > $(VENV)/uv.lock
+	$(PIP) --require-hashes -r $(VENV)/uv.lock
+	$(call LOCKED,requirements.lock)
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/development: requirements-dev.lock $(VENV)/runtime
-	$(PIP) --require-hashes -r requirements-dev.lock
+	$(call LOCKED,requirements-dev.lock)
 	@touch $@
 
 up: $(VENV)/runtime ## Start the whole engine with demo data; UP_OPTIONS="--port 9000" and so on
@@ -32,6 +36,13 @@ install: $(VENV)/development ## Install everything that development needs into .
 test: $(VENV)/development ## Run every test, in parallel
 	$(BIN)/pytest -n auto
 
+full: $(VENV)/development ## Run every test at its whole size, then the mutants: what must hold before a release
+	FLASH_TEST_FULL=1 $(BIN)/pytest -n auto
+	$(BIN)/python -m tests.mutants
+
+mutants: $(VENV)/development ## Break verbs in ten ways and see that the tests catch each
+	$(BIN)/python -m tests.mutants
+
 chaos: $(VENV)/development ## Kill and freeze servers for a minute, under live wallets and under a whole engine's load
 	FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos
 
@@ -39,9 +50,16 @@ conformance: $(VENV)/development ## Send 2,000 made-up documents and every hosti
 	FLASH_CONFORMANCE_CASES=2000 $(BIN)/pytest -n 2 tests/conformance tests/clients tests/web/test_sockets.py
 
 check: $(VENV)/development ## Lint, types, import rules, schema.graphql current and breaking nobody, migrations complete
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync lint types rules
+
+lint: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/development
 	$(BIN)/mypy
+
+rules: $(VENV)/development
 	$(BIN)/lint-imports
 	@$(BIN)/flash schema | diff - schema.graphql || { echo "schema.graphql is not current: make schema"; exit 1; }
 	@$(BIN)/flash schema --since schema.released.graphql
