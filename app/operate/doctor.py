@@ -68,6 +68,10 @@ def _data_directory(data: DataDirectory) -> Finding:
     existing = next(path for path in (data.path, *data.path.parents) if os.path.exists(path))  # noqa: PTH110
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Finding("data directory", f"{data.path} can't be written", "Name another with --data or FLASH_DATA.")
+    try:
+        data.refuse_strangers()
+    except ConfigurationError as error:
+        return Finding("data directory", f"{data.path} isn't only yours", str(error))
     if existing != data.path:
         return Finding("data directory", f"{data.path}, made on first start")
     return Finding("data directory", f"{data.path}, {'in use' if data.is_locked() else 'not in use'}")

@@ -34,8 +34,8 @@ def ensure_master_keys(data: DataDirectory) -> None:
             "`flash keys new` prints (or FLASH_MASTER_KEYS_FILE to a file of it), and keep a copy; without it nothing "
             "can be decrypted."
         )
+    data.create()
     if not data.master_keys.exists():
-        data.create()
         data.write_secret(data.master_keys, new_master_key("development") + "\n")
     master_keys.read_file(data.master_keys)
     adopt(FLASH_MASTER_KEYS_FILE=str(data.master_keys))
