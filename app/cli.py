@@ -182,6 +182,54 @@ def merchant_create(
     _with_database(work)
 
 
+@merchant.command("list")
+def merchant_list(data: Data = None, as_json: Json = False) -> None:
+    """Print all merchants, the oldest first, and how many ADMIN keys of each work."""
+    from app import ids
+    from app.merchants.list_merchants import list_merchants
+
+    _name_data(data)
+
+    async def work() -> None:
+        found = [
+            {
+                "merchantId": ids.encode("merchant", row["merchant_id"]),
+                "name": row["name"],
+                "currency": row["currency"],
+                "createdAt": row["created_at"].isoformat(),
+                "adminKeys": row["admin_keys"],
+            }
+            for row in await list_merchants()
+        ]
+        if as_json:
+            print(json.dumps(found))
+            return
+        for each in found:
+            keys_of_it = f"{each['adminKeys']} ADMIN key{'' if each['adminKeys'] == 1 else 's'}"
+            print(f"{each['merchantId']}  {each['currency']}  {keys_of_it}  {each['name']}")
+
+    _with_database(work)
+
+
+@merchant.command("key")
+def merchant_key(
+    merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
+    label: Annotated[str, typer.Option(help="What to call the key.")] = "made by the operator",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Make another ADMIN key for a merchant, which is shown only here: for who has lost theirs."""
+    from app.merchants.create_admin_key import create_admin_key
+
+    _name_data(data)
+
+    async def work() -> None:
+        secret = await create_admin_key(merchant_id, label)
+        print(json.dumps({"merchantId": merchant_id, "apiKey": secret}) if as_json else f"ADMIN key {secret}")
+
+    _with_database(work)
+
+
 @merchant.command("show")
 def merchant_show(
     merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")], data: Data = None
