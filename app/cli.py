@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 merchant = typer.Typer(help="Merchants.", no_args_is_help=True)
 keys = typer.Typer(help="Master keys and data keys; docs/keys.md is the guide.", no_args_is_help=True)
+clock = typer.Typer(help="The database's clock, by which things expire.", no_args_is_help=True)
 app.add_typer(merchant, name="merchant")
+app.add_typer(clock, name="clock")
 app.add_typer(keys, name="keys")
 
 Data = Annotated[
@@ -428,6 +430,32 @@ def keys_reencrypt(
             )
 
     _with_database(_keyed(work))
+
+
+@clock.command("accept")
+def clock_accept(data: Data = None) -> None:
+    """Believe the database's clock as it is, after workers have stopped letting things expire by it.
+
+    Run it on a machine that runs workers: how far the clock is ahead of that machine's is accepted, too.
+    """
+    from redis.exceptions import RedisError
+
+    from app.operate.clocks import accept, this_machine
+    from app.operate.running import valkey
+
+    _name_data(data)
+
+    async def work() -> None:
+        try:
+            async with valkey() as at:
+                seen = await accept(this_machine(), at)
+        except (RedisError, OSError) as error:
+            raise ConfigurationError(
+                f"Valkey (or Redis) doesn't answer ({type(error).__name__}); nothing was accepted."
+            ) from None
+        print(f"Accepted: the database's clock is {seen.ahead:+.1f} s from this machine's. Due things expire again.")
+
+    _with_database(work)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from arq import Worker, cron, func
 from redis.exceptions import RedisError
 
 from app.config import Settings, settings
+from app.operate.clocks import Watch, this_machine
 from app.storage.database import connected
 from app.storage.doorbell import UNREADABLE, decode_job, encode_job, queue_at
 from app.storage.master_keys import keyring
@@ -129,6 +130,8 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
         ctx["stopping"] = stopped
         await stack.enter_async_context(connected(configured))
         await stack.enter_async_context(ringing(configured.redis_url))
+        # What a wrong clock lets expire is gone: jobs that expire things ask first.
+        ctx["clocks"] = Watch(this_machine(), ctx["redis"])
         await began()
 
     async def on_shutdown(_ctx: dict[Any, Any]) -> None:

@@ -7,15 +7,19 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from app.config import ConfigurationError, settings
 from app.operate.embedded import Command, DataDirectory, LockedError
 from app.operate.migrate import create_database, migrate
-from app.operate.preflight import check_database
+from app.operate.preflight import check_database, redis_at
 from app.storage import master_keys
 from app.storage.crypto import new_master_key
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 START_SECONDS_MAX = 30.0
 
@@ -61,6 +65,11 @@ async def running(*, migrated: bool = False) -> AsyncIterator[None]:
         await check_database()
         await stack.enter_async_context(connected(settings()))
         yield
+
+
+def valkey() -> "Redis":
+    """Return a client of the configured Valkey, or of the embedded one, that hasn't connected yet."""
+    return redis_at(settings().redis_url or DataDirectory(settings().data).redis_url)
 
 
 def adopt(**variables: str) -> None:
