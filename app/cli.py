@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 merchant = typer.Typer(help="Merchants.", no_args_is_help=True)
 keys = typer.Typer(help="Master keys and data keys; docs/keys.md is the guide.", no_args_is_help=True)
+clock = typer.Typer(help="The database's clock, by which things expire.", no_args_is_help=True)
 app.add_typer(merchant, name="merchant")
+app.add_typer(clock, name="clock")
 app.add_typer(keys, name="keys")
 
 Data = Annotated[
@@ -178,6 +180,54 @@ def merchant_create(
         made = await create_merchant(name, currency)
         answer = {"merchantId": ids.encode("merchant", made.id), "apiKey": made.api_key}
         print(json.dumps(answer) if as_json else f"Merchant {answer['merchantId']}\nADMIN key {made.api_key}")
+
+    _with_database(work)
+
+
+@merchant.command("list")
+def merchant_list(data: Data = None, as_json: Json = False) -> None:
+    """Print all merchants, the oldest first, and how many ADMIN keys of each work."""
+    from app import ids
+    from app.merchants.list_merchants import list_merchants
+
+    _name_data(data)
+
+    async def work() -> None:
+        found = [
+            {
+                "merchantId": ids.encode("merchant", row["merchant_id"]),
+                "name": row["name"],
+                "currency": row["currency"],
+                "createdAt": row["created_at"].isoformat(),
+                "adminKeys": row["admin_keys"],
+            }
+            for row in await list_merchants()
+        ]
+        if as_json:
+            print(json.dumps(found))
+            return
+        for each in found:
+            keys_of_it = f"{each['adminKeys']} ADMIN key{'' if each['adminKeys'] == 1 else 's'}"
+            print(f"{each['merchantId']}  {each['currency']}  {keys_of_it}  {each['name']}")
+
+    _with_database(work)
+
+
+@merchant.command("key")
+def merchant_key(
+    merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
+    label: Annotated[str, typer.Option(help="What to call the key.")] = "made by the operator",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Make another ADMIN key for a merchant, which is shown only here: for who has lost theirs."""
+    from app.merchants.create_admin_key import create_admin_key
+
+    _name_data(data)
+
+    async def work() -> None:
+        secret = await create_admin_key(merchant_id, label)
+        print(json.dumps({"merchantId": merchant_id, "apiKey": secret}) if as_json else f"ADMIN key {secret}")
 
     _with_database(work)
 
@@ -380,6 +430,32 @@ def keys_reencrypt(
             )
 
     _with_database(_keyed(work))
+
+
+@clock.command("accept")
+def clock_accept(data: Data = None) -> None:
+    """Believe the database's clock as it is, after workers have stopped letting things expire by it.
+
+    Run it on a machine that runs workers: how far the clock is ahead of that machine's is accepted, too.
+    """
+    from redis.exceptions import RedisError
+
+    from app.operate.clocks import accept, this_machine
+    from app.operate.running import valkey
+
+    _name_data(data)
+
+    async def work() -> None:
+        try:
+            async with valkey() as at:
+                seen = await accept(this_machine(), at)
+        except (RedisError, OSError) as error:
+            raise ConfigurationError(
+                f"Valkey (or Redis) doesn't answer ({type(error).__name__}); nothing was accepted."
+            ) from None
+        print(f"Accepted: the database's clock is {seen.ahead:+.1f} s from this machine's. Due things expire again.")
+
+    _with_database(work)
 
 
 @app.command()

@@ -5,14 +5,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, cast
-from urllib.parse import unquote
 
 from arq import Worker, cron, func
-from arq.connections import RedisSettings
 from redis.exceptions import RedisError
 
 from app.config import Settings, settings
+from app.operate.clocks import Watch, this_machine
 from app.storage.database import connected
+from app.storage.doorbell import UNREADABLE, decode_job, encode_job, queue_at
 from app.storage.master_keys import keyring
 from app.storage.rings import ringing
 from app.telemetry import logs
@@ -21,6 +21,7 @@ from workers.advise import TIMEOUT_SECONDS, advise, sweep_advice
 from workers.audit import audit
 from workers.deliver_webhooks import TIMEOUT_SECONDS as DELIVERING_SECONDS
 from workers.deliver_webhooks import deliver_webhooks, forget_webhook_deliveries
+from workers.drop_unreadable import drop_unreadable
 from workers.expire_codes import expire_codes
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
@@ -69,10 +70,29 @@ JOBS = [
     func(cast(Any, advise), timeout=TIMEOUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: deliveries that somebody asked for again.
     func(cast(Any, deliver_webhooks), timeout=DELIVERING_SECONDS, max_tries=1, keep_result=0),
+    # Read in the place of what is no job.
+    func(cast(Any, drop_unreadable), name=UNREADABLE, keep_result=0),
 ]
 
+_CONNECT_SECONDS_MAX: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
 _REMIND_EVERY: Final = 30
+
+
+class _Worker(Worker):
+    """arq's worker, which would end at an id that isn't text."""
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        readable = []
+        for each in job_ids:
+            try:
+                each.decode()
+            except UnicodeDecodeError:
+                await self.pool.zrem(self.queue_name, each)
+                log.warning("a job whose id can't be read was dropped")
+            else:
+                readable.append(each)
+        await super().start_jobs(readable)
 
 
 def run() -> None:
@@ -110,6 +130,8 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
         ctx["stopping"] = stopped
         await stack.enter_async_context(connected(configured))
         await stack.enter_async_context(ringing(configured.redis_url))
+        # What a wrong clock lets expire is gone: jobs that expire things ask first.
+        ctx["clocks"] = Watch(this_machine(), ctx["redis"])
         await began()
 
     async def on_shutdown(_ctx: dict[Any, Any]) -> None:
@@ -119,10 +141,13 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
         # A job is a task of its own: whatever it logs names it.
         job_id.set(ctx["job_id"])
 
-    worker = Worker(
+    worker = _Worker(
         functions=JOBS,
         cron_jobs=CRON_JOBS,
-        redis_settings=_redis(configured.redis_url or ""),
+        redis_pool=queue_at(configured.redis_url or "", socket_connect_timeout=_CONNECT_SECONDS_MAX),
+        job_serializer=encode_job,
+        job_deserializer=decode_job,
+        keep_result=0,
         on_startup=cast(Any, on_startup),
         on_shutdown=cast(Any, on_shutdown),
         on_job_start=cast(Any, on_job_start),
@@ -144,13 +169,3 @@ async def _pause(stopped: asyncio.Event) -> None:
         await asyncio.wait_for(stopped.wait(), _RETRY_SECONDS)
     except TimeoutError:
         return
-
-
-def _redis(url: str) -> RedisSettings:
-    redis = RedisSettings.from_dsn(url)
-    # arq takes these as they are written in the URL.
-    for name in ("username", "password", "unix_socket_path"):
-        written = getattr(redis, name)
-        setattr(redis, name, unquote(written) if written else None)
-    redis.conn_retries = 0
-    return redis

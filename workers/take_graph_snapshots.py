@@ -25,6 +25,8 @@ async def plan_graph_snapshots(ctx: dict[Any, Any]) -> int:
     planned = await jobs.plan()
     for is_large in await jobs.lanes():
         await ctx["redis"].enqueue_job("take_graph_snapshots", is_large)
+    if not await ctx["clocks"].trusts():
+        return planned
     forgotten, until = 0, time.monotonic() + FORGET_SECONDS_MAX
     while time.monotonic() < until and (batch := await forget_batch(settings().graph_history_days)):
         forgotten += batch

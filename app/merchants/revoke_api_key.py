@@ -6,7 +6,7 @@ import strawberry
 
 from app import ids
 from app.api.inputs import node_id
-from app.api.operations import Info, NotFound, mutation, not_found
+from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
 from app.merchants.api_keys import revoked_here
 from app.merchants.rows import FIND_API_KEY, ApiKeyRow
 from app.merchants.types import ApiKey
@@ -29,22 +29,35 @@ class RevokeApiKeySuccess:
     api_key: ApiKey = strawberry.field(description="The key, with its `revokedAt`.")
 
 
+@strawberry.type(
+    description="It is the last ADMIN key that works: without it nobody could do anything. Make another one first."
+)
+class LastAdminKey(Refusal):
+    """Whoever revokes it is locked out."""
+
+
 RevokeApiKeyResult = Annotated[
-    RevokeApiKeySuccess | NotFound,
+    RevokeApiKeySuccess | NotFound | LastAdminKey,
     strawberry.union("RevokeApiKeyResult", description="The revoked key, or why not."),
 ]
 
 REVOKE: Final = statement(
     ApiKeyRow,
     f"""
+WITH admins AS (
+    -- Of two ADMIN keys that are revoked at once, whichever comes second waits here, and isn't counted any more.
+    SELECT id FROM api_key WHERE merchant_id = :merchant_id AND role = 'ADMIN' AND revoked_at IS NULL
+    ORDER BY id FOR UPDATE
+)
 UPDATE api_key k SET revoked_at = now()
 WHERE k.merchant_id = :merchant_id AND k.id = :api_key_id AND k.revoked_at IS NULL
+    AND (k.role <> 'ADMIN' OR (SELECT count(*) FROM admins) > 1)
 RETURNING {columns(ApiKeyRow)}
 """,
 )
 
 
-@mutation(description="Revoke an API key; revoking it again changes nothing. ADMIN only.")
+@mutation(description="Revoke an API key; revoking it again changes nothing. The last ADMIN key stays. ADMIN only.")
 async def revoke_api_key(
     info: Info, input: Annotated[RevokeApiKeyInput, strawberry.argument(description="The key to revoke.")]
 ) -> RevokeApiKeyResult:
@@ -58,5 +71,7 @@ async def revoke_api_key(
         row = revoked or await tx.row(FIND_API_KEY, merchant_id=viewer.merchant_id, api_key_id=api_key_id)
     if row is None:
         raise not_found("API key", input.api_key_id)
+    if row["api_key_revoked_at"] is None:
+        raise Refused(LastAdminKey(message="The last ADMIN key can't be revoked; make another one first."))
     revoked_here[ids.encode("apikey", api_key_id)] = None
     return RevokeApiKeySuccess(api_key=ApiKey.of(row))

@@ -6,16 +6,25 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import Final
 from urllib.parse import urlsplit
 
 import asyncpg
+from redis.exceptions import RedisError
 
 from app.config import ConfigurationError, settings
+from app.operate.clocks import NOW, doubts, this_machine
 from app.operate.embedded import DataDirectory
 from app.operate.preflight import check_redis, missing_migrations, reach, refuse_other_keys
+from app.operate.running import valkey
 from app.storage import master_keys
 from app.storage.crypto import MasterKeyring
 from app.web.trusted_documents import trusted_documents
+
+SET_CLOCKS: Final = (
+    "Set the clock that is wrong, and workers go on by themselves. If the database's is right as it is now, run `flash "
+    "clock accept` on a machine that runs workers."
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ async def examine(*, as_json: bool) -> int:
         *data_keys,
         *await _replica(),
         await _redis(data),
+        await _clocks(data),
         _advisor(),
         _webhooks(),
         _limits(),
@@ -68,6 +78,10 @@ def _data_directory(data: DataDirectory) -> Finding:
     existing = next(path for path in (data.path, *data.path.parents) if os.path.exists(path))  # noqa: PTH110
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Finding("data directory", f"{data.path} can't be written", "Name another with --data or FLASH_DATA.")
+    try:
+        data.refuse_strangers()
+    except ConfigurationError as error:
+        return Finding("data directory", f"{data.path} isn't only yours", str(error))
     if existing != data.path:
         return Finding("data directory", f"{data.path}, made on first start")
     return Finding("data directory", f"{data.path}, {'in use' if data.is_locked() else 'not in use'}")
@@ -162,6 +176,26 @@ async def _redis(data: DataDirectory) -> Finding:
     except ConfigurationError as error:
         return Finding("valkey", "doesn't answer; claims go on without it, jobs and live updates wait", str(error))
     return Finding("valkey", "embedded, answers" if embedded else "answers")
+
+
+async def _clocks(data: DataDirectory) -> Finding:
+    """Tell whether things expire, and how far the database's clock is from this machine's."""
+    if not (settings().database_url and settings().redis_url) and not data.is_locked():
+        return Finding("clocks", "not looked at: the embedded servers don't run")
+    try:
+        connection = await reach(settings().database_url or data.database_url)
+    except ConfigurationError:
+        return Finding("clocks", "not looked at: the database doesn't answer")
+    try:
+        async with valkey() as at:
+            seen, found = await doubts(this_machine(lambda: connection.fetchval(NOW.text)), at)
+    except (ConfigurationError, RedisError, OSError):
+        return Finding("clocks", "not looked at: Valkey doesn't answer")
+    finally:
+        await connection.close()
+    if found:
+        return Finding("clocks", f"nothing expires: {'; '.join(sorted(set(map(str, found))))}", SET_CLOCKS)
+    return Finding("clocks", f"the database's is {seen.ahead:+.1f} s from this machine's")
 
 
 def _advisor() -> Finding:

@@ -5,7 +5,6 @@ files is a change of one line. Both servers listen on Unix sockets only.
 """
 
 import fcntl
-import hashlib
 import importlib.util
 import os
 import pwd
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import ConfigurationError
+from app.storage.folders import give, make_private, owner_of, refuse_others, refuse_strangers
 
 #: sun_path holds 108 bytes on Linux and 104 on macOS, the file name and a NUL included.
 _SOCKET_PATH_BYTES_MAX: Final = 103
@@ -99,8 +99,7 @@ class DataDirectory:
     @property
     def database_url(self) -> str:
         """The URL of the embedded database."""
-        directory = _socket_directory(self.postgres, _POSTGRES_SOCKET)
-        return f"postgresql://postgres@/flash?host={directory}"
+        return f"postgresql://postgres@/flash?host={self._sockets(self.postgres, _POSTGRES_SOCKET)}"
 
     @property
     def redis_url(self) -> str:
@@ -109,13 +108,23 @@ class DataDirectory:
 
     @property
     def _valkey_socket(self) -> Path:
-        return _socket_directory(self.valkey, _VALKEY_SOCKET) / _VALKEY_SOCKET
+        return self._sockets(self.valkey, _VALKEY_SOCKET) / _VALKEY_SOCKET
+
+    def refuse_strangers(self) -> None:
+        """Raise ConfigurationError when others can change what is in the directory, which need not be there."""
+        refuse_strangers(self.path)
+        if self.path.exists():
+            refuse_others(self.path.resolve())
 
     def create(self) -> None:
-        """Make the directory. Raises ConfigurationError when it can't be written."""
+        """Make the directory. Raises ConfigurationError when it can't be written, or isn't this user's alone."""
+        refuse_strangers(self.path)
         try:
-            for path in (self.path, self.valkey, self.logs):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # What was missing may have been made by somebody else meanwhile.
+            refuse_strangers(self.path)
+            for path in (self.path.resolve(), self.valkey, self.logs):
+                make_private(path)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
@@ -125,7 +134,7 @@ class DataDirectory:
         """Take the directory for this process until it ends. Raises LockedError when another has it."""
         self.create()
         try:
-            descriptor = os.open(self.path / "flash.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(self.path / "flash.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise _unwritable(self.path, error) from None
         try:
@@ -141,10 +150,11 @@ class DataDirectory:
         self._lock = descriptor
 
     def is_locked(self) -> bool:
-        """Whether some `flash up` runs on this directory right now."""
+        """Whether some `flash up` runs on this directory right now, as far as others can't pretend so."""
         try:
-            descriptor = os.open(self.path / "flash.lock", os.O_RDWR)
-        except OSError:
+            self.refuse_strangers()
+            descriptor = os.open(self.path / "flash.lock", os.O_RDWR | os.O_NOFOLLOW)
+        except (OSError, ConfigurationError):
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -190,13 +200,41 @@ class DataDirectory:
         uid = self._postgres_user(binaries)
         if not (self.postgres / "PG_VERSION").exists():
             self._initdb(binaries, uid)
-        socket_directory = _socket_directory(self.postgres, _POSTGRES_SOCKET)
+        socket_directory = self._sockets(self.postgres, _POSTGRES_SOCKET)
         if uid is not None and socket_directory != self.postgres:
-            os.chown(socket_directory, uid, uid)
+            give(socket_directory, uid)
         arguments = [str(binaries / "postgres"), "-D", str(self.postgres), "-k", str(socket_directory)]
         for name, value in POSTGRES_SETTINGS.items():
             arguments += ["-c", f"{name}={value}"]
         return Command("postgres", arguments, uid, signal.SIGINT, self.open_log("postgres"))
+
+    def _sockets(self, server: Path, socket: str) -> Path:
+        """Return where a server's socket is: beside its files, or in a short folder where that path doesn't suit one.
+
+        The short folder has a name that nobody can foresee. The data directory remembers it, for other commands.
+        """
+        if _suits(server / socket):
+            return server
+        remembered = self.path / f"{server.name}.sockets"
+        owners = {os.geteuid()} | ({server.lstat().st_uid} if server.exists() else set())
+        try:
+            short = Path(remembered.read_text())
+            if owner_of(short) in owners:
+                return short
+        except (OSError, ConfigurationError):
+            # Temporary folders are emptied when the machine starts.
+            if self._lock is None and self.is_locked():
+                raise ConfigurationError(
+                    f"What runs on {self.path} has its sockets where this command can't see them; try again."
+                ) from None
+        self.create()
+        refuse_strangers(Path(tempfile.gettempdir()))
+        short = Path(tempfile.mkdtemp(prefix="flash-"))
+        if not _suits(short / socket):
+            short.rmdir()
+            raise ConfigurationError(f"{server / socket} can't be a socket's path; name a shorter --data.")
+        self.write_secret(remembered, str(short))
+        return short
 
     def _initdb(self, binaries: Path, uid: int | None) -> None:
         """Make PostgreSQL's files beside their place and move them there: half-made ones are never taken for whole."""
@@ -204,7 +242,7 @@ class DataDirectory:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         if uid is not None:
-            os.chown(unfinished, uid, uid)
+            give(unfinished, uid)
         arguments = [str(binaries / "initdb"), "-D", str(unfinished), "-U", "postgres", "--auth=trust"]
         arguments += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
         made = subprocess.run(arguments, user=uid, group=uid, capture_output=True, text=True, check=False, cwd="/")
@@ -217,11 +255,13 @@ class DataDirectory:
         unfinished.rename(self.postgres)
 
     def _postgres_user(self, binaries: Path) -> int | None:
-        self.postgres.mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() != 0:
+            make_private(self.postgres)
             return None
-        uid = self.postgres.stat().st_uid or pwd.getpwnam("nobody").pw_uid
-        os.chown(self.postgres, uid, uid)
+        self.postgres.mkdir(mode=0o700, exist_ok=True)
+        # Only root can have made it, so its owner is root's choice.
+        uid = owner_of(self.postgres) or pwd.getpwnam("nobody").pw_uid
+        give(self.postgres, uid)
         for path in (*self.postgres.parents, *binaries.parents):
             if _allow(path, stat.S_IXOTH) and path != self.path:
                 print(
@@ -230,6 +270,10 @@ class DataDirectory:
         for path in binaries.parent.rglob("*"):
             _allow(path, stat.S_IROTH | (stat.S_IXOTH if path.stat().st_mode & stat.S_IXUSR else 0))
         return uid
+
+
+def _suits(socket: Path) -> bool:
+    return len(str(socket)) <= _SOCKET_PATH_BYTES_MAX and _PLAIN_PATH.fullmatch(str(socket)) is not None
 
 
 def _allow(path: Path, bits: int) -> bool:
@@ -264,20 +308,6 @@ def _package(name: str, variable: str) -> Path:
             f"{variable} is not set and {name} is not installed; set the URL or install flash-engine[embedded]."
         )
     return Path(found.origin).parent
-
-
-def _socket_directory(preferred: Path, socket: str) -> Path:
-    """Return `preferred`, or a short private directory that stands for it when its path doesn't suit a socket."""
-    path = str(preferred / socket)
-    if len(path) <= _SOCKET_PATH_BYTES_MAX and _PLAIN_PATH.fullmatch(path):
-        return preferred
-    digest = hashlib.sha256(os.fsencode(preferred)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir()) / f"flash-{os.getuid()}-{digest}"
-    short.mkdir(mode=0o700, exist_ok=True)
-    found = short.lstat()
-    if not stat.S_ISDIR(found.st_mode) or (os.getuid() not in {0, found.st_uid}) or found.st_mode & 0o022:
-        raise ConfigurationError(f"{short} belongs to somebody else; remove it or name a shorter --data.")
-    return short
 
 
 def _stop_leftover(pid_file: Path, argument: str, name: str) -> None:

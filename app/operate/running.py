@@ -7,15 +7,19 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from app.config import ConfigurationError, settings
 from app.operate.embedded import Command, DataDirectory, LockedError
 from app.operate.migrate import create_database, migrate
-from app.operate.preflight import check_database
+from app.operate.preflight import check_database, redis_at
 from app.storage import master_keys
 from app.storage.crypto import new_master_key
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 START_SECONDS_MAX = 30.0
 
@@ -34,8 +38,8 @@ def ensure_master_keys(data: DataDirectory) -> None:
             "`flash keys new` prints (or FLASH_MASTER_KEYS_FILE to a file of it), and keep a copy; without it nothing "
             "can be decrypted."
         )
+    data.create()
     if not data.master_keys.exists():
-        data.create()
         data.write_secret(data.master_keys, new_master_key("development") + "\n")
     master_keys.read_file(data.master_keys)
     adopt(FLASH_MASTER_KEYS_FILE=str(data.master_keys))
@@ -61,6 +65,11 @@ async def running(*, migrated: bool = False) -> AsyncIterator[None]:
         await check_database()
         await stack.enter_async_context(connected(settings()))
         yield
+
+
+def valkey() -> "Redis":
+    """Return a client of the configured Valkey, or of the embedded one, that hasn't connected yet."""
+    return redis_at(settings().redis_url or DataDirectory(settings().data).redis_url)
 
 
 def adopt(**variables: str) -> None:

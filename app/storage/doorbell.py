@@ -1,47 +1,82 @@
 """Waking the workers, through arq's queue in Valkey, when a job waits. It is rare: each time has its own connection."""
 
-from typing import Final
+from typing import Any, Final
 
+import orjson
 from arq.connections import ArqRedis
 from graphql import GraphQLError
 from redis.exceptions import RedisError
 
 from app.config import settings
 
+#: The job that takes the place of one that can't be read.
+UNREADABLE: Final = "drop_unreadable"
 _SECONDS_MAX: Final = 1.5
+#: In the year 5138, in milliseconds; arq makes a date of the time in a job.
+_TIME_MAX: Final = 10**14
 
 
-def _valkey() -> ArqRedis | None:
+def queue_at(url: str, **options: Any) -> ArqRedis:
+    """Return a client of the queue that hasn't connected yet. Jobs are JSON: what lies in Valkey is never run."""
+    queue: ArqRedis = ArqRedis.from_url(url, **options)
+    queue.job_serializer = encode_job
+    queue.job_deserializer = decode_job
+    return queue
+
+
+def encode_job(job: dict[str, Any]) -> bytes:
+    """Return a job or what it ended with as JSON. Raises TypeError for an argument that JSON can't hold."""
+    return orjson.dumps(job, default=_error_name)
+
+
+def _error_name(value: object) -> str:
+    if not isinstance(value, BaseException):
+        raise TypeError(f"a job can't hold {type(value).__name__}")
+    return type(value).__name__
+
+
+def decode_job(payload: bytes) -> dict[str, Any]:
+    """Return a job as arq reads it, UNREADABLE for anything else: arq would log a traceback for it, or end."""
+    try:
+        job = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        job = None
+    match job:
+        case {"f": str(), "a": list(), "k": dict(), "t": int() | None, "et": int(time)} if 0 <= time < _TIME_MAX:
+            return {field: job[field] for field in ("f", "a", "k", "t", "et")}
+    return {"f": UNREADABLE, "a": [], "k": {}, "t": None, "et": 0}
+
+
+def _queue() -> ArqRedis | None:
     url = settings().redis_url
     if url is None:
         return None
-    valkey: ArqRedis = ArqRedis.from_url(url, socket_timeout=_SECONDS_MAX, socket_connect_timeout=_SECONDS_MAX)
-    return valkey
+    return queue_at(url, socket_timeout=_SECONDS_MAX, socket_connect_timeout=_SECONDS_MAX)
 
 
 async def require_workers(what: str) -> None:
     """Raise UNAVAILABLE unless the queue of the workers answers; `what` can't be asked for without them."""
     message = f"{what} can't be asked for while Valkey is away; try again."
     away = GraphQLError(message, extensions={"code": "UNAVAILABLE"})
-    valkey = _valkey()
-    if valkey is None:
+    queue = _queue()
+    if queue is None:
         raise away
     try:
-        await valkey.ping()
+        await queue.ping()
     except (RedisError, OSError):
         raise away from None
     finally:
-        await valkey.aclose()
+        await queue.aclose()
 
 
 async def wake_workers(job: str, *arguments: object) -> None:
     """Tell the workers of a job, by its name. One that is lost costs a minute: the workers look by themselves."""
-    valkey = _valkey()
-    if valkey is None:
+    queue = _queue()
+    if queue is None:
         return
     try:
-        await valkey.enqueue_job(job, *arguments)
+        await queue.enqueue_job(job, *arguments)
     except (RedisError, OSError):
         return
     finally:
-        await valkey.aclose()
+        await queue.aclose()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.config import ConfigurationError, settings
 from app.storage.crypto import DecryptionError, MasterKeyring
+from app.storage.folders import refuse_strangers
 
 
 @dataclass(slots=True)
@@ -81,6 +82,7 @@ def replace_file(path: Path, changed: MasterKeyring) -> None:
     Raises ConfigurationError when that isn't allowed. Not for two writers at once.
     """
     target = path.resolve()
+    refuse_strangers(target.parent)
     fresh = target.with_name(f".{target.name}.new")
     try:
         found = target.stat()

@@ -6,11 +6,13 @@ import time
 import pytest
 
 from app import ids
+from app.storage.database import database
 from tests.conftest import Api, run_api
 from tests.factories import CREATE_API_KEY, REVOKE_API_KEY, Shop
 
 ROLE = "{ viewer { role } }"
 STOPS_SECONDS_MAX = 5.0
+ADMIN_KEYS = "SELECT id FROM api_key WHERE merchant_id = $1 AND role = 'ADMIN' AND label <> $2"
 
 
 async def _stops(shop: Shop, secret: str, *, url: str, since: float) -> bool:
@@ -135,3 +137,28 @@ async def test_a_key_can_revoke_itself(shop: Shop) -> None:
     answer = await shop.do(REVOKE_API_KEY, key=made["secret"], apiKeyId=made["apiKey"]["id"])
 
     assert answer["__typename"] == "RevokeApiKeySuccess"
+
+
+async def test_the_last_admin_key_is_not_revoked(shop: Shop) -> None:
+    await shop.key("CHECKOUT")
+    made = await shop.do(CREATE_API_KEY, label="second admin", role="ADMIN")
+    (first,) = await database().rows(ADMIN_KEYS, shop.merchant_id, "second admin")
+    api_key_id = ids.encode("apikey", first["id"])
+    await shop.do(REVOKE_API_KEY, apiKeyId=made["apiKey"]["id"])
+
+    refusal = await shop.refused(REVOKE_API_KEY, apiKeyId=api_key_id)
+
+    assert refusal == {
+        "__typename": "LastAdminKey",
+        "message": "The last ADMIN key can't be revoked; make another one first.",
+    }
+    assert await shop.data(ROLE) == {"viewer": {"role": "ADMIN"}}
+
+
+async def test_another_merchants_admin_keys_do_not_count(shop: Shop, other_shop: Shop) -> None:
+    await other_shop.do(CREATE_API_KEY, label="second admin", role="ADMIN")
+    (first,) = await database().rows(ADMIN_KEYS, shop.merchant_id, "")
+
+    refusal = await shop.refused(REVOKE_API_KEY, apiKeyId=ids.encode("apikey", first["id"]))
+
+    assert refusal["__typename"] == "LastAdminKey"
