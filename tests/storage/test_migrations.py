@@ -11,8 +11,8 @@ from app.config import Settings
 from app.storage.database import database
 from migrations.__main__ import missing
 from tests.scratch import scratch_database
-from tests.storage.catalog import APPENDED, OF_ALL_MERCHANTS, OF_MANY_KINDS, UNSEARCHED, lacking, tables
 from tests.starts import run
+from tests.storage.catalog import APPENDED, OF_ALL_MERCHANTS, OF_MANY_KINDS, UNSEARCHED, lacking, tables
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 NAMES = """
