@@ -727,6 +727,7 @@ class Migration(migrations.Migration):
                 ("feed_to", fields.TextField(null=True, unique=False)),
                 ("feed_txid", fields.BigIntField(null=True)),
                 ("feed_event_id", fields.UUIDField(null=True)),
+                ("skipped", fields.TextField(db_default="{}", unique=False)),
                 ("failing_since", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("failures", fields.IntField(db_default=0)),
                 ("paused_until", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),

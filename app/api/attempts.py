@@ -1,17 +1,15 @@
-"""The limit on guessing codes: unknown codes are counted one by one, per API key and per presenter.
+"""The limit on guessing codes: unknown codes are counted one by one, per presenter and per API key.
 
 Valkey holds the counters for all processes. While it is away each process counts in its own memory.
 """
 
 import logging
 import time
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from limits import RateLimitItem, RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage
-from limits.aio.strategies import FixedWindowRateLimiter
+from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from redis.exceptions import RedisError
 
 from app.api.context import Viewer
@@ -26,49 +24,66 @@ _TIMEOUT_SECONDS: Final = 0.5
 _away_until = 0.0
 
 
-async def exceeded(viewer: Viewer, presenters: Sequence[bytes], unknown: int) -> bool:
-    """Count `unknown` codes that were just tried. Returns whether the caller or a presenter is over its limit.
+async def exceeded(viewer: Viewer, presenter: bytes | None, *, tried: int, unknown: int) -> bool:
+    """Count the unknown ones of the codes that were tried. Returns whether the presenter or the key is over its limit.
 
-    A presenter is a member's id or the index of an address; a call that names both counts for both. Over the limit
-    known codes are refused as well until the minute ends, or the answer would tell a hit from a guess.
+    The presenter's limit comes first, and what it refuses isn't counted for the key: it takes many presenters to reach
+    that. Over a limit no answer tells a hit from a guess. So whether it is over depends on how many codes were tried,
+    not on which of them exist, and then all of them are counted.
     """
-    limits = [(RateLimitItemPerMinute(settings().attempts_per_key_max), viewer.actor)]
-    limits += [(RateLimitItemPerMinute(settings().attempts_per_member_max), each.hex()) for each in presenters]
-    return not all([await allowed(item, f"{viewer.merchant_id.hex}/{scope}", unknown) for item, scope in limits])
+    limits = [(settings().attempts_per_key_max, viewer.actor)]
+    if presenter is not None:
+        limits.insert(0, (settings().attempts_per_member_max, presenter.hex()))
+    known = tried - unknown
+    counted = []
+    for most, whose in limits:
+        limit, scope = RateLimitItemPerMinute(most), f"{viewer.merchant_id.hex}/{whose}"
+        counted.append((limit, scope))
+        if await _counted(limit, scope, unknown) + known > most:
+            if known:
+                for each in counted:
+                    await _counted(*each, known)
+            return True
+    return False
 
 
-async def allowed(item: RateLimitItem, scope: str, unknown: int) -> bool:
-    """Count attempts in a scope, for at most half a second. Returns whether they were within the limit."""
+async def allowed(limit: RateLimitItem, scope: str, attempts: int) -> bool:
+    """Count attempts in a scope. Returns whether they were within the limit, or, of none, whether one more would be."""
+    return await _counted(limit, scope, attempts) + (attempts == 0) <= limit.amount
+
+
+async def _counted(limit: RateLimitItem, scope: str, attempts: int) -> int:
+    """Count attempts in a scope, for at most half a second. Returns how many there were by now."""
     global _away_until  # noqa: PLW0603  (one breaker per process)
     shared = _shared(settings().redis_url)
     if shared is not None and time.monotonic() >= _away_until:
         try:
-            return await _count(shared, item, scope, unknown)
+            return await _count(shared, limit, scope, attempts)
         except (RedisError, OSError, TimeoutError) as error:
             _away_until = time.monotonic() + _PAUSE_SECONDS
             log.warning("counting attempts in memory: Valkey is away (%s)", type(error).__name__)
-    return await _count(_own(), item, scope, unknown)
+    return await _count(_own(), limit, scope, attempts)
 
 
-async def _count(limiter: FixedWindowRateLimiter, item: RateLimitItem, scope: str, unknown: int) -> bool:
-    return await (limiter.hit(item, scope, cost=unknown) if unknown else limiter.test(item, scope))
+async def _count(storage: Storage, limit: RateLimitItem, scope: str, attempts: int) -> int:
+    key = limit.key_for(scope)
+    return await (storage.incr(key, limit.get_expiry(), attempts) if attempts else storage.get(key))
 
 
 @lru_cache(maxsize=1)
-def _shared(redis_url: str | None) -> FixedWindowRateLimiter | None:
+def _shared(redis_url: str | None) -> Storage | None:
     if redis_url is None:
         return None
     scheme = "async+redis+unix" if redis_url.startswith("unix:") else f"async+{redis_url.partition(':')[0]}"
-    storage = RedisStorage(
+    return RedisStorage(
         f"{scheme}:{redis_url.partition(':')[2]}",
         implementation="redispy",
         key_prefix="flash:attempts",
         socket_timeout=_TIMEOUT_SECONDS,
         socket_connect_timeout=_TIMEOUT_SECONDS,
     )
-    return FixedWindowRateLimiter(storage)
 
 
 @lru_cache(maxsize=1)
-def _own() -> FixedWindowRateLimiter:
-    return FixedWindowRateLimiter(MemoryStorage())
+def _own() -> Storage:
+    return MemoryStorage()

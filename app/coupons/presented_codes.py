@@ -19,6 +19,7 @@ from app.coupons.rules import (
     PresentedCode,
     Terms,
     is_open,
+    is_owner,
     owned_reason,
     reason,
     stack,
@@ -59,12 +60,15 @@ class FoundRow(WholeRedemptionRow):
 class Verdict:
     """What an order's codes come to, one of the three: why not, what an earlier call redeemed, or what each takes off.
 
-    Both lists of codes are in the order in which they apply.
+    Codes are in the order in which they apply; rejections are by their code's place in it. `guesses` are the places of
+    those that the limit on guessing is about, of which so many are `unknown`.
     """
 
-    rejections: list[CodeRejection] = field(default_factory=list)
+    rejections: dict[int, CodeRejection] = field(default_factory=dict)
     replayed: list[FoundRow] = field(default_factory=list)
     accepted: list[tuple[FoundRow, Applied]] = field(default_factory=list)
+    guesses: list[int] = field(default_factory=list)
+    unknown: int = 0
 
 
 # The presented codes and those that the order has already, each with its standing redemption. UNION without ALL would
@@ -113,19 +117,26 @@ def _judge(viewer: Viewer, presented: Presentation, found: Sequence[FoundRow]) -
     codes = [None if row is None else _presented_code(row) for row in rows]
     if _is_replay(presented, rows, on_order) and not any(owned_reason(code, order) for code in codes):
         return Verdict(replayed=sorted(on_order, key=lambda row: row["redemption_position"]))
-    rejections = []
-    for typed, row, code in zip(presented.typed, rows, codes, strict=True):
+    rejections, guesses, unknown = {}, [], 0
+    for place, (typed, fingerprint, row, code) in enumerate(
+        zip(presented.typed, presented.fingerprints, rows, codes, strict=True)
+    ):
+        # What can't be a code tells nothing about those that exist, and its owner may ask about a code at any time.
+        if fingerprint is not None and (code is None or not is_owner(code, order)):
+            guesses.append(place)
+            unknown += code is None
         if row is None:
-            rejections.append(CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.UNKNOWN))
+            rejections[place] = CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.UNKNOWN)
             continue
         why = reason(code, order, codes_of_order=len(codes), now=row["asked_at"])
         if why is not None:
             masked = code_text.mask(row["pool_kind"], row["code_suffix"])
-            rejections.append(CodeRejection(masked=masked, reason=why))
+            rejections[place] = CodeRejection(masked=masked, reason=why)
     if rejections:
-        return Verdict(rejections=rejections)
+        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown)
     applied = stack([code.terms for code in codes if code is not None], presented.amount)
-    return Verdict(accepted=list(zip((row for row in rows if row is not None), applied, strict=True)))
+    accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
+    return Verdict(accepted=accepted, guesses=guesses)
 
 
 def _is_replay(presented: Presentation, rows: list[FoundRow | None], on_order: list[FoundRow]) -> bool:
@@ -159,13 +170,20 @@ def _presented_code(row: FoundRow) -> PresentedCode:
 
 
 async def limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> Verdict:
-    """Count the unknown codes of this call; over the limit every code is refused alike, known or not."""
-    unknown = sum(rejection.reason is CodeRejectionReason.UNKNOWN for rejection in verdict.rejections)
-    presenters = [presented.presenter and presented.presenter.bytes, presented.email_index]
-    if not await attempts.exceeded(viewer, [each for each in presenters if each], unknown):
+    """Count what was guessed; over the limit a guess is refused alike whether the code exists or not.
+
+    A member that the checkout names has a limit of its own, and whoever it names by address only has the address's.
+    Anybody can type an address: that its limit was reached says nothing about its owner, whose own codes pass.
+    """
+    if not verdict.guesses:
         return verdict
-    rejections = [
-        CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.TOO_MANY_ATTEMPTS)
-        for typed in presented.typed
-    ]
-    return Verdict(rejections=rejections)
+    presenter = presented.email_index if presented.presenter is None else presented.presenter.bytes
+    if not await attempts.exceeded(viewer, presenter, tried=len(verdict.guesses), unknown=verdict.unknown):
+        return verdict
+    refused = {
+        place: CodeRejection(
+            masked=code_text.mask_typed(presented.typed[place]), reason=CodeRejectionReason.TOO_MANY_ATTEMPTS
+        )
+        for place in verdict.guesses
+    }
+    return Verdict(rejections=dict(sorted((verdict.rejections | refused).items())))

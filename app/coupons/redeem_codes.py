@@ -191,7 +191,7 @@ def refuse_if_rejected(verdict: Verdict) -> None:
     if verdict.rejections:
         count = len(verdict.rejections)
         message = f"{count} of the codes can't be redeemed; none was." if count > 1 else "A code can't be redeemed."
-        raise Refused(CodesRejected(message=message, rejections=verdict.rejections))
+        raise Refused(CodesRejected(message=message, rejections=list(verdict.rejections.values())))
 
 
 @mutation(description="Redeem all codes of one order, or none of them. ADMIN and CHECKOUT.")

@@ -35,7 +35,8 @@ class CodeRejectionReason(Enum):
     CURRENCY_MISMATCH = described("CURRENCY_MISMATCH", "The order is not in the merchant's currency.")
     BELOW_MINIMUM_SPEND = described("BELOW_MINIMUM_SPEND", "The order is below the pool's minimum spend.")
     TOO_MANY_ATTEMPTS = described(
-        "TOO_MANY_ATTEMPTS", "Too many unknown codes were tried with this key or by this member; wait a minute."
+        "TOO_MANY_ATTEMPTS",
+        "Too many unknown codes were tried with this key or by this presenter; wait a minute. Its own codes pass.",
     )
     NOT_STACKABLE = described("NOT_STACKABLE", "It goes alone, or the order's codes were redeemed in an earlier call.")
 

@@ -61,7 +61,7 @@ class InviteNotUsable(Refusal):
 
     status: InviteStatus | None = strawberry.field(
         description="Where the invite stands: PENDING if it was accepted before. Null for tokens that aren't known, "
-        "and for all tokens while too many of those were tried."
+        "and, while too many of those were tried, for all but those that come with the invited address."
     )
 
 
@@ -104,7 +104,7 @@ async def accept_invite(
         display_name=problems.optional_text("displayName", input.display_name, length_max=200),
     )
     problems.refuse_if_any()
-    found_by = await _known(viewer, input.token)
+    found_by = await _known(viewer, input.token, person)
     async with transaction(viewer.merchant_id) as tx:
         invite = await _usable(tx, viewer, found_by, person)
         member = await enrol(tx, viewer, person)
@@ -133,19 +133,34 @@ async def accept_invite(
     return AcceptInviteSuccess(member=Member.of(joined), invite=Invite.of(accepted), referral=referral)
 
 
-IS_KNOWN: Final = statement(NoRow, "SELECT FROM invite WHERE merchant_id = :merchant_id AND token_hash = :token_hash")
+class FoundInviteRow(TypedDict):
+    """The address that an invite was sent to."""
+
+    email_index: bytes
 
 
-async def _known(viewer: Viewer, token: str) -> bytes:
-    """Return the hash of a token that an invite has. Raises Refused for others; for all, when too many were tried."""
+FIND: Final = statement(
+    FoundInviteRow,
+    "SELECT email_index FROM invite WHERE merchant_id = :merchant_id AND token_hash = :token_hash",
+)
+
+
+async def _known(viewer: Viewer, token: str, person: Person) -> bytes:
+    """Return the hash of a token that an invite has. Raises Refused for others; for all, when too many were tried.
+
+    What can't be a token isn't counted, and an invite's token with the invited address passes whatever was tried.
+    """
+    unknown = Refused(InviteNotUsable(message="No invite that could be accepted has this token.", status=None))
     found_by = token_hash(token)
-    known = found_by is not None and (
-        await database().row(IS_KNOWN, merchant_id=viewer.merchant_id, token_hash=found_by) is not None
-    )
+    if found_by is None:
+        raise unknown
+    found = await database().row(FIND, merchant_id=viewer.merchant_id, token_hash=found_by)
+    if found is not None and found["email_index"] == viewer.tenant.keys.email_index(person.address or ""):
+        return found_by
     scope = f"{viewer.merchant_id.hex}/invite/{viewer.actor}"
-    within = await allowed(RateLimitItemPerMinute(settings().attempts_per_key_max), scope, 0 if known else 1)
-    if found_by is None or not known or not within:
-        raise Refused(InviteNotUsable(message="No invite that could be accepted has this token.", status=None))
+    within = await allowed(RateLimitItemPerMinute(settings().attempts_per_key_max), scope, 0 if found else 1)
+    if found is None or not within:
+        raise unknown
     return found_by
 
 

@@ -31,11 +31,15 @@ DisableWebhookResult = Annotated[
 ]
 WhichWebhook = Annotated[WebhookIdInput, strawberry.argument(description="The webhook.")]
 
+# The feed stays where it is, which may be behind. It is to skip this transaction, and whatever begins to write after it
+# and is committed before the webhook is enabled; what others are writing at this moment is of before.
 DISABLE: Final = statement(
     WebhookRow,
     f"""
 WITH w AS (
-    UPDATE webhook SET disabled_at = now(), disabled_reason = :reason
+    UPDATE webhook SET disabled_at = now(), disabled_reason = :reason, skipped = (
+        skipped::int8multirange + int8multirange(int8range(pg_current_xact_id()::text::bigint, NULL))
+    )::text
     WHERE merchant_id = :merchant_id AND id = :webhook_id AND disabled_at IS NULL RETURNING *
 ), recorded AS (
     {event("webhook.disabled", subject="id", source="w")}

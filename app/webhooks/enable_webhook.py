@@ -15,6 +15,7 @@ from app.webhooks.create_webhook import refuse_beyond_limit
 from app.webhooks.deliver import JOB
 from app.webhooks.deliveries import lease_seconds
 from app.webhooks.disable_webhook import WhichWebhook
+from app.webhooks.feed import BEGIN_ANEW, unseen
 from app.webhooks.rows import WebhookRow, find_webhook
 from app.webhooks.types import Webhook, WebhookLimitReached
 
@@ -29,13 +30,13 @@ EnableWebhookResult = Annotated[
     strawberry.union("EnableWebhookResult", description="The enabled webhook, or why it isn't."),
 ]
 
-# What happened while it was disabled is behind the snapshot from which it goes on.
+# The feed goes on where it was, and skips what was written and committed while the webhook was disabled.
 ENABLE: Final = statement(
     WebhookRow,
     f"""
 WITH w AS (
     UPDATE webhook SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL, failures = 0,
-        paused_until = NULL, feed_from = :feed_from, feed_to = NULL, feed_txid = NULL, feed_event_id = NULL
+        paused_until = NULL, skipped = (skipped::int8multirange - {unseen("(:now::text::pg_snapshot)")})::text
     WHERE merchant_id = :merchant_id AND id = :webhook_id AND disabled_at IS NOT NULL RETURNING *
 ), recorded AS (
     {event("webhook.enabled", subject="id", source="w")}
@@ -62,8 +63,8 @@ WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(
 
 
 @mutation(
-    description="Send events to a disabled webhook again: those that waited when it was disabled, then those from now "
-    "on, not those in between. Enabling one that is enabled changes nothing. ADMIN only."
+    description="Send events to a disabled webhook again: those of before it was disabled, then those from now on, not "
+    "those in between. Enabling one that is enabled changes nothing. ADMIN only."
 )
 async def enable_webhook(info: Info, input: WhichWebhook) -> EnableWebhookResult:
     """Count, change, record and resume in one transaction, then ring."""
@@ -75,11 +76,12 @@ async def enable_webhook(info: Info, input: WhichWebhook) -> EnableWebhookResult
     if found["webhook_disabled_at"] is not None:
         async with transaction(viewer.merchant_id) as tx:
             now = await refuse_beyond_limit(tx, viewer.merchant_id)
+            await tx.row(BEGIN_ANEW, merchant_id=viewer.merchant_id, webhook_id=webhook_id, now=now)
             row = await tx.row(
                 ENABLE,
                 merchant_id=viewer.merchant_id,
                 webhook_id=webhook_id,
-                feed_from=now,
+                now=now,
                 event_id=ids.new(),
                 actor=viewer.actor,
             )

@@ -2,7 +2,8 @@
 
 An event may be committed after one with a higher id, so no id says what was seen. A snapshot of the database does: the
 events of a step are those that this snapshot sees and the last one didn't. Which these are is known by the transaction
-that wrote them (`event.txid`): one that was under way at the last snapshot, or one that began after it.
+that wrote them (`event.txid`): one that was under way at the last snapshot, or one that began after it. What a disabled
+webhook isn't told of is a set of transactions, too, which the steps skip.
 """
 
 import logging
@@ -26,6 +27,7 @@ class BehindRow(TypedDict):
 
     merchant_id: UUID
     id: UUID
+    now: str
     is_of_another_server: bool
 
 
@@ -35,7 +37,7 @@ class BehindRow(TypedDict):
 FIND: Final = statement(
     BehindRow,
     """
-SELECT w.merchant_id, w.id,
+SELECT w.merchant_id, w.id, pg_current_snapshot()::text AS now,
     pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS is_of_another_server
 FROM webhook w
 WHERE w.disabled_at IS NULL AND (
@@ -55,13 +57,14 @@ WHERE w.disabled_at IS NULL AND (
 ORDER BY random()
 """,
 )
-# Where a dump was restored transactions are counted anew, and the old snapshot would hide all of them.
+# Where a dump was restored transactions are counted anew, and the old snapshot would hide all of them. There a webhook
+# is told of what is committed after the snapshot `:now`.
 BEGIN_ANEW: Final = statement(
     NoRow,
     """
-UPDATE webhook SET feed_from = pg_current_snapshot()::text, feed_to = NULL, feed_txid = NULL, feed_event_id = NULL
+UPDATE webhook SET feed_from = :now::text, feed_to = NULL, feed_txid = NULL, feed_event_id = NULL, skipped = '{}'
 WHERE merchant_id = :merchant_id AND id = :webhook_id
-    AND pg_snapshot_xmax(feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+    AND pg_snapshot_xmax(feed_from::pg_snapshot) > pg_snapshot_xmax(:now::text::pg_snapshot)
 """,
 )
 
@@ -82,7 +85,7 @@ async def make_deliveries() -> tuple[int, bool]:
             return made, True
         if row["is_of_another_server"]:
             log.warning("%s begins anew: its database was restored", ids.encode("webhook", row["id"]))
-            await database().row(BEGIN_ANEW, merchant_id=row["merchant_id"], webhook_id=row["id"])
+            await database().row(BEGIN_ANEW, merchant_id=row["merchant_id"], webhook_id=row["id"], now=row["now"])
         step = await _step(row["merchant_id"], row["id"])
         if step is not None:
             made += step[0]
@@ -107,6 +110,16 @@ FIRST_WAITING: Final = """
 """
 
 
+def unseen(snapshot: str) -> str:
+    """Return the multirange of the transactions that a snapshot doesn't see: those under way, and all later ones."""
+    return f"""(
+        int8multirange(int8range(pg_snapshot_xmax({snapshot})::text::bigint, NULL))
+        + coalesce((
+            SELECT range_agg(int8range(x::text::bigint, x::text::bigint, '[]')) FROM pg_snapshot_xip({snapshot}) x
+        ), '{{}}')
+    )"""
+
+
 class StepRow(TypedDict):
     """How many deliveries a step made, and whether it ended its window."""
 
@@ -121,7 +134,8 @@ STEP: Final = statement(
     f"""
 WITH w AS (
     SELECT event_types, position, feed_from::pg_snapshot AS begun,
-        coalesce(feed_to::pg_snapshot, pg_current_snapshot()) AS ended, coalesce(feed_txid, 0) AS feed_txid,
+        coalesce(feed_to::pg_snapshot, pg_current_snapshot()) AS ended, skipped::int8multirange AS skipped,
+        coalesce(feed_txid, 0) AS feed_txid,
         coalesce(feed_event_id, '00000000-0000-0000-0000-000000000000') AS feed_event_id
     FROM webhook WHERE merchant_id = :merchant_id AND id = :webhook_id
 ), news AS (
@@ -133,14 +147,21 @@ WITH w AS (
                 AND txid >= w.feed_txid AND (txid, id) > (w.feed_txid, w.feed_event_id)
                 AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
             ORDER BY txid, id LIMIT :batch
-        ) late)
+        ) late WHERE NOT w.skipped @> late.txid)
         UNION ALL
-        (SELECT id, txid, type, subject_id FROM event
-         WHERE merchant_id = :merchant_id AND txid >= pg_snapshot_xmax(w.begun)::text::bigint
-            AND txid < pg_snapshot_xmax(w.ended)::text::bigint
-            AND txid >= w.feed_txid AND (txid, id) > (w.feed_txid, w.feed_event_id)
-            AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
-         ORDER BY txid, id LIMIT :batch)
+        -- In each stretch that isn't skipped: in the months for which a webhook was disabled nothing is looked at.
+        (SELECT later.* FROM unnest(
+            int8multirange(int8range(
+                pg_snapshot_xmax(w.begun)::text::bigint,
+                greatest(pg_snapshot_xmax(w.begun), pg_snapshot_xmax(w.ended))::text::bigint
+            )) - w.skipped
+        ) AS stretch (txids) CROSS JOIN LATERAL (
+            SELECT id, txid, type, subject_id FROM event
+            WHERE merchant_id = :merchant_id AND txid >= lower(stretch.txids) AND txid < upper(stretch.txids)
+                AND txid >= w.feed_txid AND (txid, id) > (w.feed_txid, w.feed_event_id)
+                AND pg_visible_in_snapshot(txid::text::xid8, w.ended)
+            ORDER BY txid, id LIMIT :batch
+        ) later)
     ) e
     ORDER BY e.txid, e.id LIMIT :batch
 ), fresh AS (
@@ -160,14 +181,16 @@ WITH w AS (
 ), last AS (
     SELECT txid, id, (SELECT count(*) FROM news) < :batch AS is_end FROM news ORDER BY txid DESC, id DESC LIMIT 1
 ), step AS (
-    SELECT w.ended::text AS ended, coalesce(last.is_end, true) AS is_end, last.txid, last.id
+    SELECT w.ended::text AS ended, coalesce(last.is_end, true) AS is_end, last.txid, last.id,
+        (w.skipped * {unseen("w.ended")})::text AS skipped
     FROM w LEFT JOIN last ON true
 )
 UPDATE webhook SET position = webhook.position + (SELECT count(*) FROM made),
     feed_from = CASE WHEN step.is_end THEN step.ended ELSE webhook.feed_from END,
     feed_to = CASE WHEN NOT step.is_end THEN step.ended END,
     feed_txid = CASE WHEN NOT step.is_end THEN step.txid END,
-    feed_event_id = CASE WHEN NOT step.is_end THEN step.id END
+    feed_event_id = CASE WHEN NOT step.is_end THEN step.id END,
+    skipped = CASE WHEN step.is_end THEN step.skipped ELSE webhook.skipped END
 FROM step WHERE webhook.merchant_id = :merchant_id AND webhook.id = :webhook_id
 RETURNING (SELECT count(*)::int FROM made) AS deliveries, step.is_end
 """,

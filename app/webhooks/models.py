@@ -12,6 +12,7 @@ class Webhook(Model):
 
     `feed_from` is the snapshot of the database up to which events have become deliveries. While those up to `feed_to`
     become them in batches, `feed_txid` and `feed_event_id` are the last that did. `position` is the last delivery's.
+    `skipped` (a multirange) are the transactions of which it isn't told: those of the time while it is disabled.
     A webhook that isn't answered well has been failing since, and is paused for longer with each of its `failures`.
     """
 
@@ -30,6 +31,7 @@ class Webhook(Model):
     feed_to = fields.TextField(null=True)
     feed_txid = fields.BigIntField(null=True)
     feed_event_id = fields.UUIDField(null=True)
+    skipped = fields.TextField(db_default="{}")
     failing_since = fields.DatetimeField(null=True)
     failures = fields.IntField(db_default=0)
     paused_until = fields.DatetimeField(null=True)

@@ -195,22 +195,29 @@ async def test_tokens_and_addresses_are_kept_where_they_cannot_be_read(shop: Sho
     assert len(invite["token"]) == 36
 
 
-async def test_guessing_tokens_is_limited_and_then_known_ones_are_refused_too(
+async def test_guessing_tokens_is_limited_and_then_only_whom_an_invite_names_is_told_of_it(
     worker_database: str, database_pool: Settings
 ) -> None:
     with run_api(worker_database, FLASH_ATTEMPTS_PER_KEY_MAX="3") as api:
         async with open_shop(f"{api.url}/graphql") as shop:
             await program(shop)
-            invite, email = await invited(shop, await shop.member())
+            referrer = await shop.member()
+            (first, email), (second, _) = await invited(shop, referrer), await invited(shop, referrer)
             till = await shop.key("CHECKOUT")
 
-            async def tried(token: str, key: str) -> Any:
+            async def tried(token: str, key: str = till) -> Any:
                 answer = await shop.do(ACCEPT_INVITE, token=token, email=email, key=key)
                 return answer["__typename"], answer.get("status", "none")
 
-            assert [await tried(UNKNOWN, till) for _ in range(4)] == [("InviteNotUsable", None)] * 4
-            assert await tried(invite["token"], till) == ("InviteNotUsable", None)
-            assert (await tried(invite["token"], shop.admin))[0] == "AcceptInviteSuccess"
+            # What can't be a token is no guess.
+            assert [await tried(token) for token in ("", "inv_", "x" * 36, UNKNOWN + "x")] == [
+                ("InviteNotUsable", None)
+            ] * 4
+            assert await tried(second["token"]) == ("InvalidInput", "none")
+            assert [await tried(UNKNOWN) for _ in range(4)] == [("InviteNotUsable", None)] * 4
+            assert await tried(second["token"]) == ("InviteNotUsable", None)
+            assert (await tried(second["token"], shop.admin)) == ("InvalidInput", "none")
+            assert (await tried(first["token"]))[0] == "AcceptInviteSuccess"
 
 
 @pytest.mark.parametrize("role", ["MEMBER", "ANALYST"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 from collections.abc import AsyncIterator
@@ -14,8 +15,11 @@ from app import ids
 from app.storage import events
 from app.storage.database import database, transaction
 from app.webhooks import feed
+from app.webhooks.deliveries import HOLD_ALONE
+from app.webhooks.disable_webhook import disable
 from app.webhooks.feed import make_deliveries
 from app.webhooks.forget_deliveries import forget_batch
+from app.webhooks.types import WebhookDisabledReason
 from tests.factories import Shop
 from tests.webhooks.documents import DISABLE, ENABLE, deliver, deliveries, happen, hook
 from tests.webhooks.receiver import receiving
@@ -24,6 +28,10 @@ NOWHERE = "https://nowhere.invalid/"
 WAITING = """
 SELECT subject_id, state, next_attempt_at IS NOT NULL AS has_turn FROM webhook_delivery
 WHERE merchant_id = $1 ORDER BY position
+"""
+MANY_EVENTS = """
+INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at)
+SELECT $1, gen_random_uuid(), 'pool.edited', 'pool', gen_random_uuid(), 'system', now() FROM generate_series(1, 100)
 """
 
 
@@ -205,6 +213,190 @@ async def test_feeds_at_once_beside_writers_make_each_event_one_delivery_in_orde
         assert told == sorted(told)
         assert len(told) == count
     assert (await deliveries(shop, webhook, "DELIVERED")) == []
+
+
+# -------------------------------------------------------------------------------- what a disabled webhook isn't told of
+
+
+@pytest.mark.parametrize("is_behind", [True, False], ids=["the feed is behind", "the feed has caught up"])
+async def test_what_happened_before_a_webhook_was_disabled_is_told_when_it_is_enabled(
+    shop: Shop, is_behind: bool
+) -> None:
+    webhook = await hook(shop, NOWHERE, "pool.edited")
+    before = [await _record(shop) for _ in range(3)]
+    if not is_behind:
+        await make_deliveries()
+    await shop.do(DISABLE, webhookId=webhook["id"])
+    for _ in range(3):
+        await _record(shop)
+    await shop.do(ENABLE, webhookId=webhook["id"])
+    after = [await _record(shop) for _ in range(3)]
+    await make_deliveries()
+
+    assert await _subjects(shop, webhook) == before + after
+
+
+@pytest.mark.parametrize("is_behind", [True, False], ids=["the feed is behind", "the feed has caught up"])
+async def test_what_was_under_way_when_a_webhook_was_disabled_counts_as_before(shop: Shop, is_behind: bool) -> None:
+    webhook = await hook(shop, NOWHERE, "pool.edited")
+    async with contextlib.AsyncExitStack() as stack:
+        early, ends_early = await stack.enter_async_context(_under_way(shop))
+        late, ends_late = await stack.enter_async_context(_under_way(shop))
+        _, undone = await stack.enter_async_context(_under_way(shop))
+        before = await _record(shop)
+        # No snapshot lists this one among those that are under way, because none after it has ended.
+        latest, ends_latest = await stack.enter_async_context(_under_way(shop))
+        if not is_behind:
+            await make_deliveries()
+        await shop.do(DISABLE, webhookId=webhook["id"])
+        _, meanwhile = await stack.enter_async_context(_under_way(shop))
+        through, ends_through = await stack.enter_async_context(_under_way(shop))
+        for connection, end in ((ends_early, "COMMIT"), (undone, "ROLLBACK"), (meanwhile, "COMMIT")):
+            await connection.execute(end)
+        await make_deliveries()
+        await shop.do(ENABLE, webhookId=webhook["id"])
+        if not is_behind:
+            await make_deliveries()
+        await ends_late.execute("COMMIT")
+        await ends_latest.execute("COMMIT")
+        await ends_through.execute("COMMIT")
+    after = await _record(shop)
+    await make_deliveries()
+
+    # All but what began and ended while it was disabled, and what never was.
+    assert sorted(await _subjects(shop, webhook)) == sorted([early, late, before, latest, through, after])
+
+
+async def test_a_webhook_may_be_disabled_within_a_window_that_takes_many_steps(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = await hook(shop, NOWHERE, "pool.edited")
+    row_id = ids.decode("webhook", webhook["id"])
+    assert row_id is not None
+    monkeypatch.setattr(feed, "BATCH", 4)
+    expected = [await _record(shop) for _ in range(10)]
+    first = await feed._step(shop.merchant_id, row_id)
+    for _ in range(2):
+        expected.append(await _record(shop))
+        await shop.do(DISABLE, webhookId=webhook["id"])
+        while_disabled = await feed._step(shop.merchant_id, row_id)
+        await _record(shop)
+        await shop.do(ENABLE, webhookId=webhook["id"])
+    expected.append(await _record(shop))
+    while await make_deliveries() != (0, False):
+        pass
+
+    assert (first, while_disabled) == ((3, False), None)
+    assert await _subjects(shop, webhook) == expected
+
+
+async def test_a_webhook_that_the_worker_disables_is_told_of_what_was_before_and_not_of_its_own_end(
+    shop: Shop,
+) -> None:
+    webhook, other = await hook(shop, NOWHERE), await hook(shop, NOWHERE, "webhook.disabled")
+    row_id = ids.decode("webhook", webhook["id"])
+    assert row_id is not None
+    async with _under_way(shop) as (slow, connection):
+        before = await _record(shop)
+        async with transaction(shop.merchant_id) as tx:
+            # As a worker does, which ends the delivery first: others begin and end before it disables the webhook.
+            await tx.row(HOLD_ALONE, merchant_id=shop.merchant_id, webhook_id=row_id)
+            await shop.member()
+            await disable(tx, shop.merchant_id, row_id, WebhookDisabledReason.GONE, "system")
+        await connection.execute("COMMIT")
+    await _record(shop)
+    await shop.do(ENABLE, webhookId=webhook["id"])
+    await make_deliveries()
+
+    told = [(each["eventType"], each["subjectId"]) for each in await deliveries(shop, webhook)]
+    assert told == [
+        ("webhook.created", webhook["id"]), ("webhook.created", other["id"]), ("pool.edited", slow),
+        ("pool.edited", before), ("webhook.enabled", webhook["id"]),
+    ]  # fmt: skip
+    assert [each["subjectId"] for each in await deliveries(shop, other)] == [webhook["id"]]
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_whenever_a_webhook_is_disabled_it_misses_what_began_and_ended_meanwhile_and_nothing_else(
+    shop: Shop, turn: int
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    webhook = await hook(shop, NOWHERE, "pool.edited")
+    expected: list[str] = []
+    period, is_disabled = 0, False
+    async with contextlib.AsyncExitStack() as stack:
+        #: The event, the connection, and the period of disabling in which it was written.
+        under_way: list[tuple[str, asyncpg.Connection, int | None]] = []
+        for _ in range(60):
+            match dice.choice(("open", "open", "end", "end", "end", "undo", "turn", "turn", "feed")):
+                case "open" if len(under_way) < 6:
+                    subject, connection = await stack.enter_async_context(_under_way(shop))
+                    under_way.append((subject, connection, period if is_disabled else None))
+                case "end" | "undo" as how if under_way:
+                    subject, connection, written_in = under_way.pop(dice.randrange(len(under_way)))
+                    await connection.execute("COMMIT" if how == "end" else "ROLLBACK")
+                    if how == "end" and not (is_disabled and written_in == period):
+                        expected.append(subject)
+                case "turn":
+                    await shop.do(ENABLE if is_disabled else DISABLE, webhookId=webhook["id"])
+                    is_disabled = not is_disabled
+                    period += is_disabled
+                case "feed":
+                    await make_deliveries()
+    if is_disabled:
+        await shop.do(ENABLE, webhookId=webhook["id"])
+    await make_deliveries()
+
+    rows = await database().rows("SELECT subject_id FROM webhook_delivery WHERE merchant_id = $1", shop.merchant_id)
+    assert sorted(ids.encode("pool", row["subject_id"]) for row in rows) == sorted(expected)
+    # What is skipped is forgotten as soon as the feed is past it.
+    row = await database().row("SELECT skipped FROM webhook WHERE merchant_id = $1", shop.merchant_id)
+    assert row is not None
+    assert row["skipped"] == "{}"
+
+
+async def test_a_webhook_that_was_disabled_for_long_is_enabled_without_a_look_at_what_it_missed(shop: Shop) -> None:
+    webhook = await hook(shop, NOWHERE, "pool.edited")
+    row_id = ids.decode("webhook", webhook["id"])
+    before = await _record(shop)
+    await shop.do(DISABLE, webhookId=webhook["id"])
+    for _ in range(20):
+        async with transaction(None) as tx:
+            await tx.rows(MANY_EVENTS, shop.merchant_id)
+    await database().rows("ANALYZE event")
+    await shop.do(ENABLE, webhookId=webhook["id"])
+    after = await _record(shop)
+    values: dict[str, object] = {"merchant_id": shop.merchant_id, "webhook_id": row_id, "batch": 1000}
+    values["delivery_ids"] = [ids.new() for _ in range(1000)]
+
+    (plan,) = await database().rows(f"EXPLAIN (ANALYZE, FORMAT JSON) {feed.STEP.text}", *feed.STEP.arguments(values))
+
+    assert _rows_read(json.loads(plan["QUERY PLAN"])[0]["Plan"], "event") <= 10
+    assert await _subjects(shop, webhook) == [before, after]
+
+
+def _rows_read(plan: dict[str, Any], table: str) -> float:
+    """Return how many rows of a table the nodes of a plan looked at."""
+    is_of_it = plan.get("Relation Name") == table
+    own = (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"] if is_of_it else 0
+    return float(own) + sum(_rows_read(each, table) for each in plan.get("Plans", []))
+
+
+async def test_where_a_dump_was_restored_a_webhook_that_was_disabled_begins_anew(shop: Shop) -> None:
+    webhook = await hook(shop, NOWHERE)
+    await shop.do(DISABLE, webhookId=webhook["id"])
+    await database().row(
+        "UPDATE webhook SET feed_from = '9000000000:9000000001:9000000000', skipped = '{[9000000002,)}' "
+        "WHERE merchant_id = $1",
+        shop.merchant_id,
+    )
+    await shop.do(ENABLE, webhookId=webhook["id"])
+    told = await _record(shop)
+    await make_deliveries()
+
+    assert [each["subjectId"] for each in await deliveries(shop, webhook)] == [webhook["id"], told]
 
 
 async def test_where_a_dump_was_restored_a_feed_begins_anew(shop: Shop) -> None:
