@@ -1,6 +1,8 @@
 """Settings from the environment, read once and frozen, and the Tortoise configuration made from them."""
 
+import os
 import re
+from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -18,13 +20,20 @@ MODELS = [
 
 
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.\-_]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?", re.ASCII)
+#: Variables that look like settings and aren't: the key of a command, the ports of docker-compose.yml, what tests and
+#: benchmarks read, and what Kubernetes tells every container of services whose names begin with `flash`.
+_NOT_SETTINGS: Final = re.compile(
+    r"FLASH_(KEY|BIND|PORT|(BENCH|CHAOS|CONFORMANCE|TEST)_\w+"
+    r"|(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?))",
+    re.ASCII,
+)
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set; each field is an environment variable of the name beside it."""
+    """Everything an operator can set: FLASH_ and the field's name in capitals, or the name that stands beside it."""
 
     model_config = SettingsConfigDict(
-        frozen=True, env_ignore_empty=True, populate_by_name=True, extra="ignore", case_sensitive=True
+        env_prefix="FLASH_", frozen=True, env_ignore_empty=True, populate_by_name=True, extra="ignore"
     )
 
     environment: Literal["development", "production"] = Field(default="development", validation_alias="FLASH_ENV")
@@ -32,83 +41,83 @@ class Settings(BaseSettings):
     #: A streaming replica, or the primary itself: what reports and exports read. Unset, they read DATABASE_URL.
     database_replica_url: str | None = Field(default=None, validation_alias="DATABASE_REPLICA_URL")
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
-    data: Path = Field(default=Path(".flash"), validation_alias="FLASH_DATA")
+    data: Path = Path(".flash")
     #: `name:base64 of 32 bytes`, comma separated, the current key first.
-    master_keys: SecretStr | None = Field(default=None, validation_alias="FLASH_MASTER_KEYS")
+    master_keys: SecretStr | None = None
     #: The same in a file, which running processes read again when they meet a key that they don't know.
-    master_keys_file: Path | None = Field(default=None, validation_alias="FLASH_MASTER_KEYS_FILE")
-    database_connections_max: int = Field(default=10, validation_alias="FLASH_DATABASE_CONNECTIONS_MAX", ge=1, le=500)
-    database_timeout_seconds: float = Field(default=10.0, validation_alias="FLASH_DATABASE_TIMEOUT_SECONDS", gt=0)
+    master_keys_file: Path | None = None
+    database_connections_max: int = Field(default=10, ge=1, le=500)
+    database_timeout_seconds: float = Field(default=10.0, gt=0)
     #: After which PostgreSQL itself ends a statement of an API process. 0 leaves it to the server, as PgBouncer needs.
-    statement_seconds_max: float = Field(default=10.0, validation_alias="FLASH_STATEMENT_SECONDS_MAX", ge=0, le=3600)
-    operation_seconds_max: float = Field(default=10.0, validation_alias="FLASH_OPERATION_SECONDS_MAX", gt=0, le=3600)
+    statement_seconds_max: float = Field(default=10.0, ge=0, le=3600)
+    operation_seconds_max: float = Field(default=10.0, gt=0, le=3600)
     #: How long a request's head may take to come, and then its body.
-    request_seconds_max: float = Field(default=10.0, validation_alias="FLASH_REQUEST_SECONDS_MAX", gt=0, le=600)
-    header_bytes_max: int = Field(default=32_768, validation_alias="FLASH_HEADER_BYTES_MAX", ge=8_192, le=1_048_576)
-    body_bytes_max: int = Field(default=1_048_576, validation_alias="FLASH_BODY_BYTES_MAX", ge=1024)
-    message_bytes_max: int = Field(default=131_072, validation_alias="FLASH_MESSAGE_BYTES_MAX", ge=1024)
+    request_seconds_max: float = Field(default=10.0, gt=0, le=600)
+    header_bytes_max: int = Field(default=32_768, ge=8_192, le=1_048_576)
+    body_bytes_max: int = Field(default=1_048_576, ge=1024)
+    message_bytes_max: int = Field(default=131_072, ge=1024)
     #: How long a socket may take to say who it is.
-    socket_init_seconds_max: float = Field(default=5.0, validation_alias="FLASH_SOCKET_INIT_SECONDS_MAX", gt=0, le=60)
+    socket_init_seconds_max: float = Field(default=5.0, gt=0, le=60)
     #: What one document may be: its tokens, and as many fields when its fragments are spread out.
-    tokens_max: int = Field(default=2_000, validation_alias="FLASH_TOKENS_MAX", ge=200, le=50_000)
-    depth_max: int = Field(default=15, validation_alias="FLASH_DEPTH_MAX", ge=3, le=100)
-    aliases_max: int = Field(default=30, validation_alias="FLASH_ALIASES_MAX", ge=0, le=10_000)
-    operations_max: int = Field(default=10, validation_alias="FLASH_OPERATIONS_MAX", ge=1, le=1_000)
+    tokens_max: int = Field(default=2_000, ge=200, le=50_000)
+    depth_max: int = Field(default=15, ge=3, le=100)
+    aliases_max: int = Field(default=30, ge=0, le=10_000)
+    operations_max: int = Field(default=10, ge=1, le=1_000)
     #: Of any list in an argument, save the few that hold thousands by design.
-    list_items_max: int = Field(default=250, validation_alias="FLASH_LIST_ITEMS_MAX", ge=50, le=100_000)
+    list_items_max: int = Field(default=250, ge=50, le=100_000)
     #: What one operation may ask for: root fields and, through nested lists, their items.
-    nodes_max: int = Field(default=20_000, validation_alias="FLASH_NODES_MAX", ge=100, le=10_000_000)
+    nodes_max: int = Field(default=20_000, ge=100, le=10_000_000)
     #: Of a page of a report: tools for BI read all of them.
-    report_rows_max: int = Field(default=1_000, validation_alias="FLASH_REPORT_ROWS_MAX", ge=100, le=10_000)
+    report_rows_max: int = Field(default=1_000, ge=100, le=10_000)
     #: A JSON file of hashes and documents, as `flash documents` writes it.
-    trusted_documents: Path | None = Field(default=None, validation_alias="FLASH_TRUSTED_DOCUMENTS")
-    trusted_documents_required: bool = Field(default=False, validation_alias="FLASH_TRUSTED_DOCUMENTS_REQUIRED")
-    api_key_cache_seconds: float = Field(default=2.0, validation_alias="FLASH_API_KEY_CACHE_SECONDS", ge=0, le=5)
-    attempts_per_key_max: int = Field(default=100, validation_alias="FLASH_ATTEMPTS_PER_KEY_MAX", ge=1)
-    attempts_per_member_max: int = Field(default=20, validation_alias="FLASH_ATTEMPTS_PER_MEMBER_MAX", ge=1)
+    trusted_documents: Path | None = None
+    trusted_documents_required: bool = False
+    api_key_cache_seconds: float = Field(default=2.0, ge=0, le=5)
+    attempts_per_key_max: int = Field(default=100, ge=1)
+    attempts_per_member_max: int = Field(default=20, ge=1)
     #: How long snapshots of the network are kept; a merchant's newest one is kept for ever.
-    graph_history_days: int = Field(default=400, validation_alias="FLASH_GRAPH_HISTORY_DAYS", ge=1)
+    graph_history_days: int = Field(default=400, ge=1)
     #: How far back `walletChanged(after:)` replays.
-    wallet_history_days: int = Field(default=90, validation_alias="FLASH_WALLET_HISTORY_DAYS", ge=1)
+    wallet_history_days: int = Field(default=90, ge=1)
     #: How often an API process looks in the database for wallet changes that it wasn't told of.
-    wallet_sweep_seconds: float = Field(default=2.0, validation_alias="FLASH_WALLET_SWEEP_SECONDS", gt=0)
+    wallet_sweep_seconds: float = Field(default=2.0, gt=0)
     #: WebSockets and event streams of one API process.
-    streams_max: int = Field(default=5_000, validation_alias="FLASH_STREAMS_MAX", ge=1)
+    streams_max: int = Field(default=5_000, ge=1)
     #: How long a reader of one may take nothing; it is closed then, and resumes.
     stream_send_seconds_max: float = Field(default=10.0, validation_alias="FLASH_STREAM_SEND_SECONDS", gt=0)
-    operations_per_socket_max: int = Field(default=20, validation_alias="FLASH_OPERATIONS_PER_SOCKET_MAX", ge=1)
+    operations_per_socket_max: int = Field(default=20, ge=1)
     #: An OpenAI-compatible endpoint, like https://models.example/v1; without one rules advise.
-    advisor_base_url: str | None = Field(default=None, validation_alias="FLASH_ADVISOR_BASE_URL", pattern="^https?://")
-    advisor_api_key: SecretStr | None = Field(default=None, validation_alias="FLASH_ADVISOR_API_KEY")
-    advisor_model: str = Field(default="default", validation_alias="FLASH_ADVISOR_MODEL", max_length=200)
+    advisor_base_url: str | None = Field(default=None, pattern="^https?://")
+    advisor_api_key: SecretStr | None = None
+    advisor_model: str = Field(default="default", max_length=200)
     #: How long a run may ask the endpoint, its second tries included; after that rules advise.
-    advisor_timeout_seconds: float = Field(default=60.0, validation_alias="FLASH_ADVISOR_TIMEOUT_SECONDS", gt=0, le=240)
-    advisor_tokens_max: int = Field(default=2_000, validation_alias="FLASH_ADVISOR_TOKENS_MAX", ge=100, le=100_000)
-    advisor_temperature: float = Field(default=0.2, validation_alias="FLASH_ADVISOR_TEMPERATURE", ge=0, le=2)
+    advisor_timeout_seconds: float = Field(default=60.0, gt=0, le=240)
+    advisor_tokens_max: int = Field(default=2_000, ge=100, le=100_000)
+    advisor_temperature: float = Field(default=0.2, ge=0, le=2)
     #: Of a merchant, disabled ones not counted.
-    webhooks_max: int = Field(default=10, validation_alias="FLASH_WEBHOOKS_MAX", ge=1, le=1_000)
+    webhooks_max: int = Field(default=10, ge=1, le=1_000)
     #: How long a webhook may take to answer, from looking its host up to the end of its answer.
-    webhook_timeout_seconds: float = Field(default=15.0, validation_alias="FLASH_WEBHOOK_TIMEOUT_SECONDS", gt=0, le=60)
+    webhook_timeout_seconds: float = Field(default=15.0, gt=0, le=60)
     #: What one worker sends at once.
-    webhook_connections_max: int = Field(default=100, validation_alias="FLASH_WEBHOOK_CONNECTIONS_MAX", ge=1, le=5_000)
+    webhook_connections_max: int = Field(default=100, ge=1, le=5_000)
     #: How long deliveries are kept: those that were accepted, and those that nobody accepted.
-    webhook_history_days: int = Field(default=7, validation_alias="FLASH_WEBHOOK_HISTORY_DAYS", ge=1)
-    webhook_dead_history_days: int = Field(default=30, validation_alias="FLASH_WEBHOOK_DEAD_HISTORY_DAYS", ge=1)
+    webhook_history_days: int = Field(default=7, ge=1)
+    webhook_dead_history_days: int = Field(default=30, ge=1)
     #: `10.1.0.0/16`, comma separated: networks that aren't public, and that webhooks may lead to all the same.
-    webhook_networks: str = Field(default="", validation_alias="FLASH_WEBHOOK_NETWORKS")
+    webhook_networks: str = ""
     #: `https://shop.example`, comma separated: whose pages may call, besides the engine's own. Unset in development,
     #: those of any server on the same machine.
-    cors_origins: str = Field(default="", validation_alias="FLASH_CORS_ORIGINS")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="FLASH_LOG_LEVEL")
-    log_format: Literal["text", "json"] = Field(default="text", validation_alias="FLASH_LOG_FORMAT")
+    cors_origins: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
     #: Whether each operation is a line; unset, in production. A client's mistake always is one.
-    log_operations: bool | None = Field(default=None, validation_alias="FLASH_LOG_OPERATIONS")
+    log_operations: bool | None = None
     #: Who reads /metrics sends it as a bearer token. Without one, nobody does in production.
-    metrics_token: SecretStr | None = Field(default=None, validation_alias="FLASH_METRICS_TOKEN", min_length=16)
+    metrics_token: SecretStr | None = Field(default=None, min_length=16)
     #: Where traces are sent by OTLP over HTTP, like http://collector:4318/v1/traces.
-    traces_url: str | None = Field(default=None, validation_alias="FLASH_TRACES_URL", pattern="^https?://")
+    traces_url: str | None = Field(default=None, pattern="^https?://")
     #: How many of the operations are traced, 1 being all.
-    traces_share: float = Field(default=1.0, validation_alias="FLASH_TRACES_SHARE", ge=0, le=1)
+    traces_share: float = Field(default=1.0, ge=0, le=1)
 
     @field_validator("cors_origins")
     @classmethod
@@ -154,6 +163,12 @@ class Settings(BaseSettings):
         return self.environment == "production"
 
 
+#: The environment variable of each field.
+VARIABLES: Final = {
+    name: str(field.validation_alias or f"FLASH_{name.upper()}") for name, field in Settings.model_fields.items()
+}
+
+
 def _listed(text: str) -> list[str]:
     return [entry.strip() for entry in text.split(",") if entry.strip()]
 
@@ -162,13 +177,29 @@ def _listed(text: str) -> list[str]:
 def settings() -> Settings:
     """Return the process's settings; the environment is read once.
 
-    Raises ConfigurationError that names the variable that can't be read, and never its value.
+    Raises ConfigurationError that names each variable that can't be read or that is no setting, and never its value.
     """
+    wrong = [_no_such(name) for name, value in sorted(os.environ.items()) if value and _is_unknown(name)]
     try:
-        return Settings()
+        if not wrong:
+            return Settings()
     except ValidationError as error:
-        wrong = [f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors(include_input=False)]
-        raise ConfigurationError(f"The environment can't be read: {'; '.join(wrong)}.") from None
+        wrong = [
+            f"{VARIABLES.get(str(problem['loc'][0]), problem['loc'][0])}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        ]
+    raise ConfigurationError(f"The environment can't be read: {'; '.join(wrong)}.")
+
+
+def _is_unknown(variable: str) -> bool:
+    """Whether a variable looks like a setting and is none. Case doesn't matter: pydantic-settings reads any."""
+    name = variable.upper()
+    return name.startswith("FLASH_") and name not in VARIABLES.values() and not _NOT_SETTINGS.fullmatch(name)
+
+
+def _no_such(variable: str) -> str:
+    nearest, *_ = get_close_matches(variable.upper(), VARIABLES.values(), n=1, cutoff=0)
+    return f"{variable}: There is no such setting (the nearest is {nearest})"
 
 
 def dsn(url: str, setting: str = "DATABASE_URL") -> str:

@@ -13,7 +13,8 @@ from graphql import (
 )
 
 from app.operate.schema_changes import changes
-from app.schema import schema, sdl
+from app.schema import sdl
+from app.web.graphql_execution import SCHEMA
 
 PRINTED = Path(__file__).parents[1] / "schema.graphql"
 RELEASED = PRINTED.with_name("schema.released.graphql")
@@ -21,7 +22,7 @@ RELEASED = PRINTED.with_name("schema.released.graphql")
 
 def _descriptions() -> Iterator[tuple[str, str | None]]:
     """Yield the coordinate and the description of everything in the schema that can have one."""
-    for name, kind in schema._schema.type_map.items():
+    for name, kind in SCHEMA.type_map.items():
         if name.startswith("__") or name in specified_scalar_types:
             continue
         yield name, kind.description

@@ -35,5 +35,5 @@ async def ask_advisor(info: Info) -> AskAdvisorResult:
     viewer = info.context.viewer
     run, is_new = await runs.request(viewer.merchant_id, viewer.actor)
     if is_new:
-        await doorbell.ring(JOB)
+        await doorbell.wake_workers(JOB)
     return AskAdvisorSuccess(run=AdviceRun.of(run))

@@ -1,14 +1,13 @@
 """Stock levels: when a pool's stock falls to 50, 25, 10 or 0 % of its codes, that is an event, once."""
 
-import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from cachetools import TTLCache
+
 from app import ids
 from app.api.context import Viewer
-from app.storage.bounded import remember
 from app.storage.database import Statements, database
 
 #: In percent of all codes ever generated in the pool.
@@ -56,13 +55,12 @@ WHERE total > 0
 
 @dataclass(slots=True)
 class _Watch:
-    """How many codes this process may still take from a pool, and until when, before it looks at the stock again."""
+    """How many codes this process may still take from a pool before it looks at the stock again."""
 
     unwatched: int
-    until: float
 
 
-_watches: OrderedDict[UUID, _Watch] = OrderedDict()
+_watches: TTLCache[UUID, _Watch] = TTLCache(POOLS_KEPT_MAX, TRUSTED_SECONDS)
 
 
 async def watch(where: Statements, viewer: Viewer, pool_id: UUID) -> None:
@@ -73,7 +71,7 @@ async def watch(where: Statements, viewer: Viewer, pool_id: UUID) -> None:
     dies between the claim and the look is found by `check_missed`.
     """
     kept = _watches.get(pool_id)
-    if kept is not None and kept.unwatched > 0 and time.monotonic() < kept.until:
+    if kept is not None and kept.unwatched > 0:
         kept.unwatched -= 1
         return
     await check(where, viewer.merchant_id, pool_id, viewer.actor)
@@ -85,8 +83,7 @@ async def check(where: Statements, merchant_id: UUID, pool_id: UUID, actor: str)
     row = await where.row(CHECK, merchant_id, pool_id, list(LEVELS), event_ids, actor)
     if row is None:
         raise RuntimeError("an aggregate returned no row")
-    kept = _Watch(_left_to_next(row["available"], row["total"]) // 4, time.monotonic() + TRUSTED_SECONDS)
-    remember(_watches, pool_id, kept, most=POOLS_KEPT_MAX)
+    _watches[pool_id] = _Watch(_left_to_next(row["available"], row["total"]) // 4)
 
 
 def _left_to_next(available: int, total: int) -> int:

@@ -37,5 +37,5 @@ async def take_graph_snapshot(info: Info) -> TakeGraphSnapshotResult:
     viewer = info.context.viewer
     await doorbell.require_workers("Snapshots")
     job = await jobs.request(viewer.merchant_id, viewer.actor)
-    await doorbell.ring(JOB, job["is_large"])
+    await doorbell.wake_workers(JOB, job["is_large"])
     return TakeGraphSnapshotSuccess(job_id=strawberry.ID(ids.encode("graphjob", job["id"])))

@@ -1,9 +1,12 @@
 """API keys: `flash_`, the merchant, and 256 random bits, of which the database holds the SHA-256."""
 
 import hashlib
+import math
 import secrets
 from typing import Final
 from uuid import UUID
+
+from cachetools import TTLCache
 
 from app import ids
 from app.api.context import Role
@@ -12,8 +15,9 @@ from app.storage.database import Row, Tx, database
 
 PREFIX: Final = "flash_"
 
-#: The keys that this process revoked, by id: what it keeps of them doesn't stand any more.
-revoked_here: Final[set[str]] = set()
+#: The keys that this process revoked, by id: what it keeps of them doesn't stand any more. In ten minutes nothing is
+#: kept of them, and nobody waits for an answer to an older question.
+revoked_here: Final[TTLCache[str, None]] = TTLCache(math.inf, ttl=600)
 
 INSERT = """
 INSERT INTO api_key (merchant_id, id, label, role, secret_hash, created_at)

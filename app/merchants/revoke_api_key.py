@@ -54,5 +54,5 @@ async def revoke_api_key(
             row = await tx.row(FIND, viewer.merchant_id, api_key_id)
     if row is None:
         raise not_found("API key", input.api_key_id)
-    revoked_here.add(ids.encode("apikey", api_key_id))
+    revoked_here[ids.encode("apikey", api_key_id)] = None
     return RevokeApiKeySuccess(api_key=ApiKey.of(row))

@@ -1,18 +1,18 @@
 """Tenants by id: a merchant and its unwrapped keys, read once and kept for some seconds."""
 
 import time
-from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
+from cachetools import TLRUCache
+
 from app.api.context import Tenant
 from app.merchants.data_keys import DATA_KEY_COLUMNS, unwrap
-from app.storage.bounded import remember
 from app.storage.crypto import UnknownVersionError
 from app.storage.database import database
 
 KEPT_SECONDS: Final = 5.0
-#: However many merchants there are, no more keys than theirs are in memory; those read longest ago are forgotten.
+#: However many merchants there are, no more keys than theirs are in memory; those used longest ago are forgotten.
 KEPT_MAX: Final = 5_000
 
 FIND = f"""
@@ -21,15 +21,14 @@ FROM merchant m JOIN data_key k ON k.merchant_id = m.merchant_id
 WHERE m.merchant_id = $1
 """
 
-_kept: OrderedDict[UUID, tuple[float, Tenant]] = OrderedDict()
+#: Until when (monotonic seconds), and the tenant.
+_kept: TLRUCache[UUID, tuple[float, Tenant]] = TLRUCache(KEPT_MAX, lambda _merchant_id, kept, _now: kept[0])
 
 
 async def tenant(merchant_id: UUID) -> Tenant | None:
     """Return the tenant, at most `KEPT_SECONDS` old, or None if there is no such merchant."""
     kept = _kept.get(merchant_id)
-    if kept is not None and kept[0] > time.monotonic():
-        return kept[1]
-    return await _read(merchant_id)
+    return await _read(merchant_id) if kept is None else kept[1]
 
 
 async def decrypted(owner: Tenant, row_id: UUID, column: str, ciphertext: bytes) -> str:
@@ -59,5 +58,5 @@ async def _read(merchant_id: UUID) -> Tenant | None:
     if not rows:
         return None
     found = Tenant(merchant_id, rows[0]["name"], rows[0]["currency"], unwrap(merchant_id, rows))
-    remember(_kept, merchant_id, (until, found), most=KEPT_MAX)
+    _kept[merchant_id] = (until, found)
     return found

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Final, get_args, get_type_hints
 
 import strawberry
+from strawberry.types import get_object_definition
 from strawberry.utils.str_converters import to_camel_case
 
 from app.ids import Kind
@@ -40,7 +41,7 @@ def inserted_at(sql: str) -> str:
 def columns_of(row_type: type) -> dict[str, tuple[str, type]]:
     """Return the columns of a row's type by their names in Python: the SQL, and the type without its null."""
     types = get_type_hints(row_type)
-    fields = row_type.__strawberry_definition__.fields  # type: ignore[attr-defined]
+    fields = get_object_definition(row_type, strict=True).fields
     return {
         name: (field.metadata["sql"], next(iter(get_args(types[name])), types[name]))
         for field in fields

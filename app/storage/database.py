@@ -16,16 +16,13 @@ from uuid import UUID
 import asyncpg
 from tortoise import Tortoise
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
-from tortoise.backends.base.client import (
-    NestedTransactionContext,
-    TransactionContext,
-    TransactionContextPooled,
-)
+from tortoise.backends.base.client import NestedTransactionContext, TransactionContext
 from tortoise.connection import get_connection
 from tortoise.exceptions import BaseORMException
 
 from app.config import ConfigurationError, Settings, settings, tortoise_config
 from app.config import dsn as dsn  # noqa: PLC0414  (most take it from here)
+from app.storage import compat
 from app.storage.statements import Statement
 from app.telemetry import traces
 
@@ -141,8 +138,9 @@ class Statements:
 class Tx(Statements, TransactionWrapper):
     """An open transaction. A function that takes one as `tx` runs inside its caller's transaction."""
 
-    def __init__(self, connection: AsyncpgDBClient) -> None:
-        super().__init__(connection)
+    def __init__(self, outer: AsyncpgDBClient) -> None:
+        super().__init__(outer)
+        self._outer = outer
         self.merchant_id: UUID | None = None
         self._after_commit: list[Callable[[], None]] = []
 
@@ -152,20 +150,21 @@ class Tx(Statements, TransactionWrapper):
 
     async def release_savepoint(self) -> None:
         await super().release_savepoint()
-        cast(Tx, self._parent)._after_commit += self._after_commit
+        cast(Tx, self._outer)._after_commit += self._after_commit
 
     def committed(self) -> None:
         """Do what waited for the commit, in order."""
         for act in self._after_commit:
             act()
 
-    def _in_transaction(self) -> TransactionContext:
+    def opening(self) -> TransactionContext:
+        """Return the context of a savepoint."""
         return NestedTransactionContext(Tx(self))
 
     @asynccontextmanager
     async def nested(self) -> AsyncIterator["Tx"]:
         """Open a savepoint: what fails inside leaves this transaction as it was."""
-        async with self._in_transaction() as tx:
+        async with self.opening() as tx:
             cast(Tx, tx).merchant_id = self.merchant_id
             yield cast(Tx, tx)
 
@@ -176,6 +175,8 @@ class Client(Statements, AsyncpgDBClient):
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._dsn = dsn
+        #: Made with the first statement.
+        self.pool: asyncpg.Pool | None = None
 
     async def create_pool(self, **kwargs: Any) -> asyncpg.Pool:
         for setting in ("host", "port", "user", "password", "database", "loop"):
@@ -183,10 +184,12 @@ class Client(Statements, AsyncpgDBClient):
         if traces.are_on():
             kwargs["init"] = traces.watch
         kwargs |= {"connection_class": _Connection, "min_size": 1, "max_inactive_connection_lifetime": 0}
-        return await asyncpg.create_pool(self._dsn, **kwargs)
+        self.pool = await asyncpg.create_pool(self._dsn, **kwargs)
+        return self.pool
 
-    def _in_transaction(self) -> TransactionContext:
-        return TransactionContextPooled(Tx(self), self._pool_init_lock)
+    def opening(self) -> TransactionContext:
+        """Return the context of a transaction."""
+        return compat.pooled(self, Tx(self))
 
 
 client_class = Client
@@ -208,7 +211,7 @@ async def transaction(merchant_id: UUID | None = None) -> AsyncIterator[Tx]:
 
     None stands for a transaction over all merchants, which only jobs of workers and commands open.
     """
-    async with database()._in_transaction() as tx:
+    async with database().opening() as tx:
         cast(Tx, tx).merchant_id = merchant_id
         yield cast(Tx, tx)
     cast(Tx, tx).committed()
@@ -227,8 +230,7 @@ async def connected(configured: Settings, *, limited: bool = False) -> AsyncIter
         timeout_seconds=configured.database_timeout_seconds,
         statement_seconds_max=configured.statement_seconds_max if limited else 0,
     )
-    # The fallback is global because Starlette runs requests outside the context of its lifespan.
-    await Tortoise.init(config=config, _enable_global_fallback=True)
+    await compat.initialise(config)
     try:
         yield
     finally:

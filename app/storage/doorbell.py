@@ -1,4 +1,4 @@
-"""Telling the workers, through arq's queue in Valkey, that a job waits. Rings are rare: each has its connection."""
+"""Waking the workers, through arq's queue in Valkey, when a job waits. It is rare: each time has its own connection."""
 
 from typing import Final
 
@@ -34,8 +34,8 @@ async def require_workers(what: str) -> None:
         await valkey.aclose()
 
 
-async def ring(job: str, *arguments: object) -> None:
-    """Tell the workers of a job, by its name. A ring that is lost costs a minute: the workers look by themselves."""
+async def wake_workers(job: str, *arguments: object) -> None:
+    """Tell the workers of a job, by its name. One that is lost costs a minute: the workers look by themselves."""
     valkey = _valkey()
     if valkey is None:
         return

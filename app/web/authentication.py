@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
+
+from cachetools import TLRUCache
 
 from app import ids
 from app.api.context import Role, Viewer
@@ -12,7 +13,6 @@ from app.config import settings
 from app.members import tokens
 from app.merchants import api_keys
 from app.merchants.tenants import tenant
-from app.storage.bounded import remember
 from app.storage.database import is_away
 
 _KEPT_MAX: Final = 20_000
@@ -28,10 +28,12 @@ class Proof:
 
     viewer: Viewer
     stands_until: float
+    #: How long requests are answered without another look.
+    kept_seconds: float
 
 
-#: By credential: until when (monotonic seconds) its proof is kept.
-_kept: "OrderedDict[str, tuple[float, Proof]]" = OrderedDict()
+#: By credential.
+_kept: TLRUCache[str, Proof] = TLRUCache(_KEPT_MAX, lambda _credential, proof, now: now + proof.kept_seconds)
 
 
 async def authenticate(authorization: str | None) -> Viewer | None:
@@ -50,15 +52,13 @@ async def prove(authorization: str | None) -> Proof | None:
     if scheme.lower() != "bearer" or not credential or len(credential) > _CREDENTIAL_LENGTH_MAX:
         return None
     kept = _kept.get(credential)
-    if kept is not None and kept[0] > time.monotonic() and kept[1].viewer.actor not in api_keys.revoked_here:
-        return kept[1]
-    proof, kept_seconds = await (
-        _api_key(credential) if credential.startswith(api_keys.PREFIX) else _member(credential)
-    )
+    if kept is not None and kept.viewer.actor not in api_keys.revoked_here:
+        return kept
+    proof = await (_api_key(credential) if credential.startswith(api_keys.PREFIX) else _member(credential))
     if proof is None:
         _kept.pop(credential, None)
         return None
-    remember(_kept, credential, (time.monotonic() + kept_seconds, proof), most=_KEPT_MAX)
+    _kept[credential] = proof
     return proof
 
 
@@ -75,24 +75,24 @@ async def lapsed(authorization: str | None, proof: Proof) -> None:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
 
-async def _api_key(secret: str) -> tuple[Proof | None, float]:
+async def _api_key(secret: str) -> Proof | None:
     merchant_id = api_keys.merchant_of(secret)
     if merchant_id is None:
-        return None, 0
+        return None
     row = await api_keys.find(merchant_id, secret)
     owner = await tenant(merchant_id) if row is not None else None
     if row is None or owner is None:
-        return None, 0
+        return None
     viewer = Viewer(Role(row["role"]), owner, ids.encode("apikey", row["id"]))
     kept_seconds = settings().api_key_cache_seconds
-    return Proof(viewer, time.monotonic() + max(kept_seconds, _ASK_AGAIN_SECONDS)), kept_seconds
+    return Proof(viewer, time.monotonic() + max(kept_seconds, _ASK_AGAIN_SECONDS), kept_seconds)
 
 
-async def _member(token: str) -> tuple[Proof | None, float]:
+async def _member(token: str) -> Proof | None:
     merchant_id = tokens.merchant_of(token)
     owner = await tenant(merchant_id) if merchant_id is not None else None
     verified = tokens.verify(token, owner) if owner is not None else None
     if owner is None or verified is None:
-        return None, 0
+        return None
     viewer = Viewer(Role.MEMBER, owner, ids.encode("member", verified.member_id), verified.member_id)
-    return Proof(viewer, time.monotonic() + verified.seconds_left), min(verified.seconds_left, 5.0)
+    return Proof(viewer, time.monotonic() + verified.seconds_left, min(verified.seconds_left, 5.0))

@@ -5,10 +5,10 @@ Files never change, so they are kept for ever by whoever got them.
 
 import asyncio
 import gzip
-from collections import OrderedDict
 from typing import Final
 from uuid import UUID
 
+from cachetools import LRUCache
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -28,7 +28,7 @@ _HEADERS: Final = {
 READ: Final = "SELECT body FROM graph_file WHERE merchant_id = $1 AND snapshot_id = $2 AND format = $3"
 
 #: Files that were read lately, by what they are: the snapshot's id is never used again.
-_kept: "OrderedDict[tuple[UUID, UUID, str], bytes]" = OrderedDict()
+_kept: LRUCache[tuple[UUID, UUID, str], bytes] = LRUCache(_KEPT_BYTES_MAX, getsizeof=len)
 
 
 async def graph_file(request: Request) -> Response:
@@ -86,15 +86,13 @@ async def _body(merchant_id: UUID, snapshot_id: UUID, form: str) -> bytes | None
     key = (merchant_id, snapshot_id, form)
     kept = _kept.get(key)
     if kept is not None:
-        _kept.move_to_end(key)
         return kept
     row = await database().row(READ, merchant_id, snapshot_id, form)
     if row is None:
         return None
     body = bytes(row["body"])
-    _kept[key] = body
-    while sum(map(len, _kept.values())) > _KEPT_BYTES_MAX:
-        _kept.popitem(last=False)
+    if len(body) <= _KEPT_BYTES_MAX:
+        _kept[key] = body
     return body
 
 

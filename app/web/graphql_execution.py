@@ -8,12 +8,12 @@ import functools
 import logging
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cachetools import LRUCache
 from graphql import (
     DocumentNode,
     ExecutionResult,
@@ -39,13 +39,15 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 from app.api.context import Context, Role, Viewer
 from app.config import Settings
 from app.schema import schema
-from app.storage.bounded import remember
 from app.storage.database import is_away
 from app.telemetry.observed import at_hand, failed
 from app.web.document_costs import Cost, TooCostlyError, measure_document, refuse_long_lists, refuse_long_text
 from app.web.trusted_documents import sha256_of
 
 log = logging.getLogger("flash.graphql")
+
+#: graphql-core's schema, which Strawberry keeps private: its own `execute` parses and validates each time.
+SCHEMA: Final = schema._schema
 
 DOCUMENTS_KEPT_MAX: Final = 1000
 #: Longer documents are judged each time.
@@ -167,6 +169,8 @@ class Document:
     parsed: DocumentNode | None
     operations: dict[str | None, Operation]
     errors: list[GraphQLError]
+    #: Of its text, in characters.
+    length: int
 
     def operation(self, name: str | None) -> Operation | None:
         """Return the operation of this name, or the only one."""
@@ -182,16 +186,18 @@ class Documents:
         """Take the limits and the trusted documents by their hashes."""
         self.limits = limits
         self._trusted = trusted or {}
-        self._kept: OrderedDict[str, Document] = OrderedDict()
+        self._kept: LRUCache[str, Document] = LRUCache(
+            DOCUMENTS_KEPT_LENGTH_MAX, getsizeof=lambda document: document.length
+        )
         #: The texts of documents that were sent with their hash, as clients do that send the hash alone afterwards.
-        self._hashed: OrderedDict[str, str] = OrderedDict()
+        self._hashed: LRUCache[str, str] = LRUCache(DOCUMENTS_KEPT_MAX)
 
     def judged(self, asked: Asked) -> Document:
         """Return the document that is asked for, judged now or before."""
         if asked.sha256 is None and not self.limits.trusted_documents_required:
             return self._judged(asked.query)
         text = self._named(asked)
-        return _useless([text]) if isinstance(text, GraphQLError) else self._judged(text)
+        return _useless([text], len(asked.query)) if isinstance(text, GraphQLError) else self._judged(text)
 
     def _named(self, asked: Asked) -> str | GraphQLError:
         """Return the text behind a hash, or of a document that may be trusted."""
@@ -209,19 +215,18 @@ class Documents:
         if self.limits.trusted_documents_required:
             return fault("UNTRUSTED_DOCUMENT", "Only documents that the engine was told of are executed here.")
         if len(asked.query) <= DOCUMENT_KEPT_LENGTH_MAX:
-            remember(self._hashed, sha256 or "", asked.query, most=DOCUMENTS_KEPT_MAX)
+            self._hashed[sha256 or ""] = asked.query
         return asked.query
 
     def _judged(self, query: str) -> Document:
         kept = self._kept.get(query)
         if kept is not None:
-            self._kept.move_to_end(query)
             return kept
         document = judge_document(query, self.limits)
         if len(query) <= DOCUMENT_KEPT_LENGTH_MAX:
-            remember(self._kept, query, document, most=DOCUMENTS_KEPT_MAX)
-            while sum(map(len, self._kept)) > DOCUMENTS_KEPT_LENGTH_MAX:
-                self._kept.popitem(last=False)
+            self._kept[query] = document
+            if len(self._kept) > DOCUMENTS_KEPT_MAX:
+                self._kept.popitem()
         return document
 
 
@@ -293,7 +298,7 @@ async def answer(
     """Execute a query or a mutation and return what clients are to see. Raises NotExecutedError."""
     nodes = admit(operation, asked, viewer, limits)
     executed = execute(
-        schema._schema,
+        SCHEMA,
         _parsed(document),
         context_value=Context(viewer),
         variable_values=asked.variables,
@@ -315,7 +320,7 @@ async def _subscribe(
 ) -> AsyncGenerator[ExecutionResult, None]:
     """Yield one result per event. An event that can't be shown ends the stream: its reader resumes before it."""
     executor = schema.execution_context_class.build(
-        schema._schema,
+        SCHEMA,
         _parsed(document),
         context_value=Context(viewer),
         raw_variable_values=variables,
@@ -364,7 +369,7 @@ def judge_document(query: str, limits: Settings) -> Document:
     try:
         refuse_long_text(query, limits)
         parsed = parse(query, max_tokens=limits.tokens_max)
-        costs = measure_document(parsed, schema._schema, limits)
+        costs = measure_document(parsed, SCHEMA, limits)
         errors = _invalid(parsed, _DOCUMENT_RULES, "GRAPHQL_VALIDATION_FAILED")
         errors = errors or _invalid(parsed, _VALUE_RULES, "BAD_USER_INPUT")
     except GraphQLSyntaxError as error:
@@ -374,21 +379,21 @@ def judge_document(query: str, limits: Settings) -> Document:
     except TooCostlyError as error:
         errors = [_too_costly(str(error))]
     if errors:
-        return _useless(errors)
+        return _useless(errors, len(query))
     fragments = {d.name.value: d for d in parsed.definitions if isinstance(d, FragmentDefinitionNode)}
     operations = {}
     for node in parsed.definitions:
         if isinstance(node, OperationDefinitionNode):
             name = node.name.value if node.name else None
             operations[name] = Operation(node, costs[name], _root_fields(node.selection_set, fragments))
-    return Document(parsed, operations, [])
+    return Document(parsed, operations, [], len(query))
 
 
-def _useless(errors: list[GraphQLError]) -> Document:
+def _useless(errors: list[GraphQLError], length: int) -> Document:
     """Return a document of errors. These hold on to no part of what was parsed: kept ones would take 0.7 MB each."""
     for error in errors:
         error.nodes = error.__traceback__ = error.__context__ = None
-    return Document(None, {}, errors)
+    return Document(None, {}, errors, length)
 
 
 def presented(errors: Sequence[GraphQLError]) -> list[dict[str, Any]]:
@@ -423,7 +428,7 @@ def _present(error: GraphQLError) -> dict[str, Any]:
 
 def _invalid(parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], code: str) -> list[GraphQLError]:
     """Return what is wrong by these rules, without guesses at what was meant: they would spell the schema out."""
-    errors = validate(schema._schema, parsed, rules, ERRORS_MAX, hide_suggestions=True)
+    errors = validate(SCHEMA, parsed, rules, ERRORS_MAX, hide_suggestions=True)
     for error in errors:
         error.message = _ASIDES.sub("", error.message)
     return coded(errors, code)

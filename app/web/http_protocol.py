@@ -104,6 +104,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._is_too_large = True
                 raise httptools.HttpParserError
         has_body = self.parser.should_upgrade() and not _OF_BODIES.isdisjoint(name for name, _ in self.headers)
+        # A private method, because uvicorn itself goes by its answer.
         if has_body and not self._should_upgrade():
             raise httptools.HttpParserError
         self._is_in_head = False

@@ -177,8 +177,7 @@ async def _sample_often() -> None:
 
 
 def _sample() -> None:
-    pool = database()._pool
-    # It is made with the first statement.
+    pool = database().pool
     size, idle = (0, 0) if pool is None else (pool.get_size(), pool.get_idle_size())
     metrics.CONNECTIONS.labels("idle").set(idle)
     metrics.CONNECTIONS.labels("used").set(size - idle)

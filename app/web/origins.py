@@ -1,4 +1,8 @@
-"""Whose pages may call the engine: browsers say where a page comes from, and always truly."""
+"""Whose pages may call the engine: browsers say where a page comes from, and always truly.
+
+Starlette's CORSMiddleware doesn't do this: it tells pages of every origin which methods and headers there are, and
+answers their preflights with 400. Here a foreign page gets what any client gets, and nothing that is meant for pages.
+"""
 
 import re
 from typing import Final

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
+from cachetools import LRUCache
 
 from app import ids
 from app.api.scalars import serialize_date_time
@@ -39,7 +40,7 @@ class _Worker:
     def __init__(self) -> None:
         self._tasks: dict[asyncio.Task[None], Row] = {}
         self._under_way: Counter[UUID] = Counter()
-        self._slow: OrderedDict[UUID, None] = OrderedDict()
+        self._slow: LRUCache[UUID, None] = LRUCache(_WEBHOOKS_KEPT_MAX)
         self.attempts = 0
 
     @property
@@ -92,10 +93,8 @@ class _Worker:
         """Remember who is slow: it gets less at once, so that many slow ones don't take all there is."""
         if seconds < SLOW_SECONDS:
             self._slow.pop(webhook_id, None)
-            return
-        self._slow[webhook_id] = None
-        if len(self._slow) > _WEBHOOKS_KEPT_MAX:
-            self._slow.popitem(last=False)
+        else:
+            self._slow[webhook_id] = None
 
 
 async def deliver_waiting(*, seconds_max: float, stopping: asyncio.Event | None = None) -> int:

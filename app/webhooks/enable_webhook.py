@@ -72,6 +72,6 @@ async def enable_webhook(info: Info, input: WhichWebhook) -> EnableWebhookResult
             row = await tx.row(ENABLE, viewer.merchant_id, webhook_id, now, ids.new(), viewer.actor)
             if row is not None:
                 await tx.row(RESUME, viewer.merchant_id, webhook_id, lease_seconds(), RESUMED_MAX)
-        await doorbell.ring(JOB)
+        await doorbell.wake_workers(JOB)
         found = row or await find_webhook(viewer, input.webhook_id) or found
     return EnableWebhookSuccess(webhook=Webhook.of(found))

@@ -97,7 +97,7 @@ async def redeliver(
         row = await tx.row(FIND_DELIVERY, viewer.merchant_id, delivery_id)
     if row is None:
         raise not_found("delivery", input.delivery_id)
-    await doorbell.ring(JOB)
+    await doorbell.wake_workers(JOB)
     return RedeliverSuccess(delivery=WebhookDelivery.of(row))
 
 

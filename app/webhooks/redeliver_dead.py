@@ -51,5 +51,5 @@ async def redeliver_dead(info: Info, input: WhichWebhook) -> RedeliverDeadResult
         dead = [row["id"] for row in await tx.rows(FIND_DEAD, viewer.merchant_id, webhook_id, DEAD_MAX + 1)]
         count = await requeue(tx, viewer.merchant_id, webhook_id, dead[:DEAD_MAX], viewer.actor) if dead else 0
     if count:
-        await doorbell.ring(JOB)
+        await doorbell.wake_workers(JOB)
     return RedeliverDeadSuccess(count=count, has_more=len(dead) > DEAD_MAX)

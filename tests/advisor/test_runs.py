@@ -165,7 +165,7 @@ async def test_while_valkey_is_away_a_run_waits_in_the_table(shop: Shop, monkeyp
     with monkeypatch.context() as patched:
         patched.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
         settings.cache_clear()
-        await doorbell.ring("advise")
+        await doorbell.wake_workers("advise")
     settings.cache_clear()
     await ask(shop)
 

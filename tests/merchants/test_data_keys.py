@@ -1,11 +1,10 @@
 """Data keys by version. Without these a new version could be used before everybody knows it, or a column forgotten."""
 
 import asyncio
+import math
 import os
-from collections import OrderedDict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -100,7 +99,7 @@ async def test_a_value_under_a_version_made_since_is_read_with_the_keys_read_aga
     with pytest.raises(DecryptionError):
         old.keys.decrypt(row_id, "code", value)
     by_the_kept_one = await tenants.decrypted(old, row_id, "code", value)
-    tenants._kept[shop.merchant_id] = (0.0, old)
+    tenants._kept[shop.merchant_id] = (math.inf, old)
     by_a_fresh_one = await tenants.decrypted(old, row_id, "code", value)
 
     assert (by_the_kept_one, by_a_fresh_one) == ("text", "text")
@@ -108,13 +107,18 @@ async def test_a_value_under_a_version_made_since_is_read_with_the_keys_read_aga
         await tenants.decrypted(old, row_id, "code", b"\0\7" + value[2:])
 
 
-async def test_only_so_many_merchants_keys_are_kept(shop: Shop, other_shop: Shop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(tenants, "_kept", OrderedDict())
-    monkeypatch.setattr(tenants, "KEPT_MAX", 1)
-    for merchant_id in (shop.merchant_id, other_shop.merchant_id):
-        await tenants.tenant(merchant_id)
+async def test_only_so_many_merchants_keys_are_kept(shop: Shop, other_shop: Shop) -> None:
+    owner = await _fresh(shop.merchant_id)
+    try:
+        tenants._kept.update({ids.new(): (math.inf, owner) for _ in range(tenants.KEPT_MAX)})
+        before = len(tenants._kept)
+        await _fresh(other_shop.merchant_id)
 
-    assert list(tenants._kept) == [other_shop.merchant_id]
+        assert (before, len(tenants._kept)) == (tenants.KEPT_MAX, tenants.KEPT_MAX)
+        assert shop.merchant_id not in tenants._kept
+        assert other_shop.merchant_id in tenants._kept
+    finally:
+        tenants._kept.clear()
 
 
 async def test_two_reencryptions_at_once_share_the_work(shop: Shop) -> None:

@@ -120,6 +120,7 @@ def test_a_single_process_needs_a_master_key() -> None:
         ({"FLASH_MASTER_KEYS": "k1:verysecret"}, "FLASH_MASTER_KEYS must be `name:base64 of 32 bytes`"),
         ({"FLASH_DATABASE_CONNECTIONS_MAX": "verysecret"}, "The environment can't be read: FLASH_DATABASE_CONNEC"),
         ({"FLASH_ENV": "verysecret"}, "The environment can't be read: FLASH_ENV: Input should be 'development' or"),
+        ({"FLASH_METRIC_TOKEN": "verysecret"}, "The environment can't be read: FLASH_METRIC_TOKEN: There is no such"),
     ],
 )
 def test_a_mistake_is_one_sentence_without_the_secret(variables: dict[str, str], sentence: str, keys: str) -> None:
@@ -129,6 +130,17 @@ def test_a_mistake_is_one_sentence_without_the_secret(variables: dict[str, str],
 
     assert said.startswith(sentence)
     assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["up", "--port", "0"], ["migrate"], ["demo"], ["audit"], ["doctor"], ["worker"]],
+    ids=lambda each: each[0],
+)
+def test_a_variable_that_is_no_setting_is_refused_by_every_command(command: list[str], tmp_path: Path) -> None:
+    assert refusal(*command, FLASH_DATA=tmp_path, FLASH_LOG_LEVL="debug") == (
+        "The environment can't be read: FLASH_LOG_LEVL: There is no such setting (the nearest is FLASH_LOG_LEVEL)."
+    )
 
 
 def test_an_api_port_in_use_is_one_sentence(worker_database: str, keys: str) -> None:

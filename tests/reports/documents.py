@@ -11,10 +11,10 @@ from app import ids
 from app.api.scalars import serialize_date_time
 from app.reports.tables import REPORTS
 from app.storage.database import Row, database
+from app.web.graphql_execution import SCHEMA
 from tests.factories import CREATE_CAMPAIGN, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.points.documents import REVERSE, grant, purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
-from tests.web.walk import SCHEMA
 
 REVERSE_REDEMPTION = """
 mutation ($input: ReverseRedemptionInput!) {

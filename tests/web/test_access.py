@@ -9,8 +9,9 @@ from graphql import GraphQLObjectType
 from app import ids
 from app.api.access import ACCESS
 from app.api.context import Role
+from app.web.graphql_execution import SCHEMA
 from tests.factories import Shop
-from tests.web.walk import SCHEMA, Operation, operations
+from tests.web.walk import Operation, operations
 
 #: What domain.md says about the roles, independently of the table in access.py.
 MUTATIONS_OF_MEMBERS = {"claimCode", "redeemReward", "inviteMembers", "cancelInvite"}

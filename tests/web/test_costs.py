@@ -13,10 +13,10 @@ from graphql import get_introspection_query, parse
 
 from app.config import Settings
 from app.web.document_costs import LONG_LISTS, measure_document
-from app.web.graphql_execution import Asked, Documents, judge_document
+from app.web.graphql_execution import SCHEMA, Asked, Documents, judge_document
 from tests.factories import Shop
 from tests.wallets.sockets import address, joined
-from tests.web.walk import SCHEMA, operations
+from tests.web.walk import operations
 
 LIMITS = Settings()
 NODES_MAX = 20_000

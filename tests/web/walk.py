@@ -22,9 +22,7 @@ from graphql import (
 )
 
 from app import ids
-from app.schema import schema
-
-SCHEMA = schema._schema
+from app.web.graphql_execution import SCHEMA
 
 #: A value of each scalar that a resolver can take.
 VALUES: dict[str, Any] = {

@@ -1,0 +1,20 @@
+"""The private names of Tortoise that the engine uses: pyproject.toml keeps it below the next minor version for them."""
+
+from typing import Any
+
+from tortoise import Tortoise
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
+from tortoise.backends.base.client import TransactionContextPooled
+
+
+async def initialise(config: dict[str, Any]) -> None:
+    """Make the pools that a configuration names, for all contexts of this process.
+
+    Tortoise keeps them in a context variable; Starlette runs requests outside the context of its lifespan.
+    """
+    await Tortoise.init(config=config, _enable_global_fallback=True)
+
+
+def pooled(client: AsyncpgDBClient, transaction: TransactionWrapper) -> TransactionContextPooled:
+    """Return the context of a transaction on a connection of its own. `in_transaction` makes only Tortoise's class."""
+    return TransactionContextPooled(transaction, client._pool_init_lock)
