@@ -120,6 +120,12 @@ class Settings(BaseSettings):
     #: How many of the operations are traced, 1 being all.
     traces_share: float = Field(default=1.0, ge=0, le=1)
 
+    #: What one operation may answer with: the fields of every item of its lists. A field takes about 10 µs of CPU
+    #: (bench/loop_holds.py), so this many take half a second.
+    fields_max: int = Field(default=50_000, validation_alias="FLASH_FIELDS_MAX", ge=1_000, le=10_000_000)
+    #: Of one answer, as JSON.
+    answer_bytes_max: int = Field(default=4_194_304, validation_alias="FLASH_ANSWER_BYTES_MAX", ge=65_536)
+
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, given: str) -> str:

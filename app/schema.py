@@ -8,6 +8,7 @@ from app.advisor.advice_run_changed import advice_run_changed
 from app.advisor.ask_advisor import ask_advisor
 from app.api.node import node
 from app.api.scalars import config
+from app.api.turns import TurnTaking
 from app.coupons import queries as coupons
 from app.coupons.change_pool_status import activate_pool, archive_pool, pause_pool
 from app.coupons.check_codes import check_codes
@@ -159,7 +160,14 @@ Subscription = create_type(
     description="What can be followed, over a WebSocket (graphql-transport-ws) or as server-sent events.",
 )
 
-schema = strawberry.Schema(query=Query, mutation=Mutation, subscription=Subscription, types=[ApiKey], config=config())
+schema = strawberry.Schema(
+    query=Query,
+    mutation=Mutation,
+    subscription=Subscription,
+    types=[ApiKey],
+    config=config(),
+    execution_context_class=TurnTaking,
+)
 
 
 def sdl() -> str:

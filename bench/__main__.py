@@ -21,6 +21,7 @@ from bench import (
     graph_snapshot,
     integrity,
     live_wallet,
+    loop_holds,
     points_buffers,
     portfolio,
     retailers_year,
@@ -50,6 +51,7 @@ MEASUREMENTS = {
     "S8: from start to ready": start.measure,
     "S9: a retailer's year": retailers_year.measure,
     "S10: API processes": api_processes.measure,
+    "S12: how long a request holds the loop": loop_holds.measure,
 }
 
 

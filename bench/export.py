@@ -23,7 +23,8 @@ from app.config import settings
 from app.reports.columns import columns_of
 from app.reports.tables import REPORTS
 from app.storage.database import database
-from app.web.graphql_execution import Asked, Documents, answer
+from app.web.graphql_documents import Asked, Documents
+from app.web.graphql_execution import answer
 from bench.claim_buffers import BATCH, CLAIM_MANY, explained
 from bench.world import add_filled_pool, add_members
 
@@ -87,7 +88,7 @@ async def _page(viewer: Viewer) -> tuple[float, float]:
     """Return the CPU seconds of a report's page, and those of its longest stretch without yielding."""
     columns = " ".join(to_camel_case(name) for name in columns_of(REPORTS["codes"].row_type))
     asked = Asked(f"{{ reportCodes {{ edges {{ node {{ {columns} }} }} }} }}", None, {})
-    document = Documents(settings()).judged(asked)
+    document = await Documents(settings()).judged(asked)
     operation = document.operation(None)
     if operation is None:
         raise RuntimeError("the document of a report isn't valid")

@@ -14,7 +14,7 @@ from graphql import (
 
 from app.operate.schema_changes import changes
 from app.schema import sdl
-from app.web.graphql_execution import SCHEMA
+from app.web.graphql_documents import SCHEMA
 
 PRINTED = Path(__file__).parents[1] / "schema.graphql"
 RELEASED = PRINTED.with_name("schema.released.graphql")

@@ -6,7 +6,7 @@ then the row's id.
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Generic, TypeVar, cast
@@ -110,20 +110,35 @@ def cursor(row_id: UUID, instant: datetime | None = None) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
+class Lazily(Iterable[T]):
+    """Items that are made when they are asked for: whoever reads a list lets others have a turn between them."""
+
+    def __init__(self, rows: Sequence[Row], make: Callable[[Row], T]) -> None:
+        """Take the rows, and what makes an item of one; a list may be read more than once, under several names."""
+        self._rows = rows
+        self._make = make
+
+    def __iter__(self) -> Iterator[T]:
+        """Make the items, one after the other."""
+        return map(self._make, self._rows)
+
+
 def connect(
     rows: Sequence[Row], asked: Page, node: Callable[[Row], T], *, key: str = "id", instant: str | None = None
 ) -> Connection[T]:
     """Return the connection of a page's rows, which are at most `asked.limit`; `key` and `instant` name fields."""
+
+    def place(row: Row) -> str:
+        return cursor(cast("UUID", row[key]), cast("datetime", row[instant]) if instant else None)
+
     kept = rows[: asked.size]
-    edges = [
-        Edge(cursor=cursor(cast("UUID", row[key]), cast("datetime", row[instant]) if instant else None), node=node(row))
-        for row in kept
-    ]
-    return Connection(edges=edges, page_info=page_info(asked, [edge.cursor for edge in edges], len(rows)))
+    edges = Lazily(kept, lambda row: Edge(cursor=place(row), node=node(row)))
+    ends = [place(row) for row in (*kept[:1], *kept[-1:])]
+    return Connection(edges=cast("list[Edge[T]]", edges), page_info=page_info(asked, ends, len(rows)))
 
 
 def page_info(asked: Page, cursors: Sequence[str], found: int) -> PageInfo:
-    """Return where a page stands whose items have these cursors, when its SQL found so many rows."""
+    """Return where a page stands that begins and ends with these cursors, when its SQL found so many rows."""
     return PageInfo(
         has_next_page=found > asked.size,
         has_previous_page=not asked.is_first,

@@ -1,19 +1,26 @@
 """Who is asking, and what is shared by the resolvers of one request."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar, cast
+from itertools import chain
+from math import inf
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import strawberry
-from strawberry.dataloader import DataLoader
 
 from app.api.scalars import described
+from app.api.turns import FIELDS_PER_TURN, Turn
 from app.storage.crypto import MerchantKeys
 
 Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")
+
+#: For how many rounds of the event loop no field may wait for its turn before what they ask for is read: a list's
+#: items come to their own fields a round after their list is complete.
+_QUIET_ROUNDS: Final = 2
 
 
 @strawberry.enum(description="What a caller may do.")
@@ -60,10 +67,13 @@ class Viewer:
 
 @dataclass(slots=True)
 class Context:
-    """One request: its viewer (None only for introspection in development) and its batching loaders."""
+    """One operation: its viewer (None only for introspection in development), its turn, and what its fields load."""
 
     caller: Viewer | None
-    _loaders: dict[Hashable, DataLoader[Any, Any]] = field(default_factory=dict)
+    #: How large the answer may be, in bytes of JSON.
+    answer_bytes_max: float = inf
+    turn: Turn = field(default_factory=Turn)
+    _loading: "_Loading | None" = None
 
     @property
     def viewer(self) -> Viewer:
@@ -74,13 +84,76 @@ class Context:
 
     def load(self, batch: Callable[..., Awaitable[Mapping[Key, Row]]], key: Key, *args: Hashable) -> Awaitable[Row]:
         """Return `batch`'s row for `key`, read together with those of all siblings that pass the same `args`."""
-        loader = self._loaders.get((batch, args))
-        if loader is None:
-            viewer = self.viewer
+        if self._loading is None:
+            self._loading = _Loading(self.viewer, self.turn)
+        return self._loading.load(batch, args, key)
 
-            async def read(keys: list[Key]) -> list[Row]:
-                rows = await batch(viewer, keys, *args)
-                return [rows[key] for key in keys]
+    def stop(self) -> None:
+        """Read nothing more: the operation has ended."""
+        if self._loading is not None:
+            self._loading.stop()
 
-            loader = self._loaders[batch, args] = DataLoader(load_fn=read)
-        return cast("Awaitable[Row]", loader.load(key))
+
+class _Loading:
+    """The rows that an operation's fields have asked for, batch by batch."""
+
+    def __init__(self, viewer: Viewer, turn: Turn) -> None:
+        self._viewer = viewer
+        self._turn = turn
+        self._loaded: dict[Hashable, dict[Any, Any]] = {}
+        #: Of each batch that isn't read yet: who waits for each of its keys.
+        self._waiting: dict[Hashable, dict[Any, list[asyncio.Future[Any]]]] = {}
+        self._reading: set[asyncio.Task[None]] = set()
+
+    async def load(
+        self, batch: Callable[..., Awaitable[Mapping[Any, Any]]], args: tuple[Hashable, ...], key: Any
+    ) -> Any:
+        loaded = self._loaded.get((batch, args))
+        if loaded is not None and key in loaded:
+            return loaded[key]
+        waiting = self._waiting.get((batch, args))
+        if waiting is None:
+            waiting = self._waiting[batch, args] = {}
+            self._read_soon(batch, args)
+        found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        waiting.setdefault(key, []).append(found)
+        row = await found
+        if self._turn.left <= 0:
+            await self._turn.next()
+        return row
+
+    def stop(self) -> None:
+        for task in self._reading:
+            task.cancel()
+
+    def _read_soon(self, batch: Callable[..., Awaitable[Mapping[Any, Any]]], args: tuple[Hashable, ...]) -> None:
+        """Read a batch when every field that would ask for a part of it has: not while some wait for their turn."""
+
+        def begin(quiet: int = 0) -> None:
+            quiet = 0 if self._turn.waiting else quiet + 1
+            if quiet < _QUIET_ROUNDS:
+                loop.call_soon(begin, quiet)
+                return
+            task = loop.create_task(self._read(batch, args))
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+
+        loop = asyncio.get_running_loop()
+        loop.call_soon(begin)
+
+    async def _read(self, batch: Callable[..., Awaitable[Mapping[Any, Any]]], args: tuple[Hashable, ...]) -> None:
+        waiting = self._waiting.pop((batch, args))
+        try:
+            rows = await batch(self._viewer, list(waiting), *args)
+            loaded = {key: rows[key] for key in waiting}
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is for who waits)
+            for found in chain.from_iterable(waiting.values()):
+                if not found.done():
+                    found.set_exception(error)
+            return
+        self._loaded.setdefault((batch, args), {}).update(loaded)
+        for number, (key, found) in enumerate((key, found) for key, those in waiting.items() for found in those):
+            if number % FIELDS_PER_TURN == FIELDS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            if not found.done():
+                found.set_result(loaded[key])

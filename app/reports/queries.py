@@ -1,14 +1,13 @@
 """Reading reports: nullable connections of flat rows, a page of a thousand in one statement."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Final, Generic, TypeVar, cast
 from uuid import UUID
 
 import strawberry
 
-from app.api.connections import After, PageInfo, cursor, page, page_info
+from app.api.connections import After, Lazily, PageInfo, cursor, page, page_info
 from app.api.operations import Info, query
 from app.config import settings
 from app.reports.rows import (
@@ -26,8 +25,6 @@ from app.storage.database import replica
 
 T = TypeVar("T")
 
-#: About 6 ms of a page of codes.
-_EDGES_PER_TURN: Final = 20
 _FIRST_ID: Final = UUID(int=0)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: How far the milliseconds of a UUIDv7 stand from its end.
@@ -57,24 +54,6 @@ class ReportConnection(Generic[T]):
     page_info: PageInfo = strawberry.field(description="Where this page stands.")
 
 
-class _Unhurried:
-    """Edges that are made some at a time: a page of codes takes 0.3 s of CPU, and claims have their turns between.
-
-    An iterable, not an iterator: a document may ask for the edges under several names.
-    """
-
-    def __init__(self, rows: list[PageRow], row_type: type) -> None:
-        self._rows = rows
-        self._row_type = row_type
-
-    async def __aiter__(self) -> AsyncIterator[ReportEdge[Any]]:
-        for number, row in enumerate(self._rows, start=1):
-            if number % _EDGES_PER_TURN == 0:
-                await asyncio.sleep(0)
-            columns = {name: value for name, value in row.items() if name != "key"}
-            yield ReportEdge(cursor=cursor(row["key"]), node=self._row_type(**columns))
-
-
 async def _read(
     info: Info, report: Report, first: int | None, after: str | None, since: datetime | None, until: datetime | None
 ) -> ReportConnection[Any]:
@@ -93,9 +72,14 @@ async def _read(
         **money_of(tenant.currency),
     )
     kept = rows[: asked.size]
-    edges = cast("list[ReportEdge[Any] | None]", _Unhurried(kept, report.row_type))
+    edges = cast("list[ReportEdge[Any] | None]", Lazily(kept, partial(_edge, report.row_type)))
     ends = [cursor(row["key"]) for row in (*kept[:1], *kept[-1:])]
     return ReportConnection(edges=edges, page_info=page_info(asked, ends, len(rows)))
+
+
+def _edge(row_type: type, row: PageRow) -> ReportEdge[Any]:
+    values = {name: value for name, value in row.items() if name != "key"}
+    return ReportEdge(cursor=cursor(row["key"]), node=row_type(**values))
 
 
 def _lowest_id(instant: datetime) -> UUID:

@@ -1,6 +1,6 @@
 """What a document may cost, measured before it is executed: each selection once, however often it is spread."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -41,14 +41,20 @@ from app.config import Settings
 #: beyond so many nobody reads them: that is done before anybody is asked whether the caller may send them.
 LONG_LISTS: Final = frozenset({"CreateCampaignInput.recipients", "InviteMembersInput.emails"})
 LONG_LIST_MAX: Final = 10_000
+#: Lists and objects in all variables together: each item of a long list may be an object.
+BRACKETS_MAX: Final = 2 * LONG_LIST_MAX
 #: For each token that a document may have: so many characters and lines. Each error that is told counts the lines
 #: before it, so half a megabyte of them took half a minute (measured). Long strings are what variables are for.
 CHARACTERS_PER_TOKEN: Final = 50
 LINES_PER_TOKEN: Final = 2
+#: Of an alias: each row of the answer spells it.
+ALIAS_LENGTH_MAX: Final = 200
 #: What a list without pages is taken to hold.
 LIST_SIZE: Final = 10
-#: The schema's own lists: many hold less, few more.
-_INTROSPECTION_LIST_SIZE: Final = 3
+#: What the schema's own lists are taken to hold on average, and how many types are wrapped in another.
+_INTROSPECTION_SIZES: Final = {"fields": 2}
+_WRAPPED_ONE_IN: Final = 2
+_BRACKETS: Final = frozenset({list, dict})
 _META_FIELDS: Final = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
 
 Variables = Mapping[str, Any]
@@ -70,26 +76,56 @@ class TooCostlyError(Exception):
     """The document asks for more than one may; the message says of what."""
 
 
+class Size(NamedTuple):
+    """How much an answer may hold: items of lists, and fields of all of them."""
+
+    nodes: int
+    fields: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Nodes:
-    """How many nodes a selection may answer with: some, and those of pages whose size a variable says."""
+class Answered:
+    """What a selection may answer with: some of it always, and pages whose size a variable says."""
 
-    fixed: int = 0
-    #: How often, the variable, what it may be, and what each item holds.
-    pages: tuple[tuple[int, str, PageSize, "Nodes"], ...] = ()
+    nodes: int = 0
+    fields: int = 0
+    #: Of a connection's selection: fields that come once, and not for each item of the page.
+    fields_once: int = 0
+    #: How often, the variable, what it may be, and what each page holds.
+    pages: "tuple[tuple[int, str, PageSize, Answered], ...]" = ()
 
-    def count(self, variables: Variables) -> int:
-        """Return how many these are with these variables."""
-        count = self.fixed
+    @property
+    def always(self) -> Size:
+        """How much this is without those pages."""
+        return Size(self.nodes, self.fields + self.fields_once)
+
+    def size(self, variables: Variables) -> Size:
+        """Return how much this is with these variables."""
+        nodes, fields = self.always
         for times, variable, size, inner in self.pages:
-            count += times * size.of(variables.get(variable)) * (1 + inner.count(variables))
-        return count
+            more = inner.page(size.of(variables.get(variable))).size(variables)
+            nodes += times * more.nodes
+            fields += times * more.fields
+        return Size(nodes, fields)
 
-    def times(self, factor: int) -> "Nodes":
-        """Return these, so many times."""
-        if factor == 1:
-            return self
-        return Nodes(self.fixed * factor, tuple((factor * times, *page) for times, *page in self.pages))  # type: ignore[misc]
+    def page(self, size: int) -> "Answered":
+        """Return what a page of so many items holds, if this is what is selected of a connection."""
+        pages = tuple((size * times, *page) for times, *page in self.pages)
+        return Answered(size * (1 + self.nodes), self.fields_once + size * self.fields, 0, pages)  # type: ignore[arg-type]
+
+    def plus(self, *, nodes: int = 0, fields: int = 0) -> "Answered":
+        """Return this and some more."""
+        return Answered(self.nodes + nodes, self.fields + fields, self.fields_once, self.pages)
+
+    @classmethod
+    def together(cls, parts: Sequence["Answered"]) -> "Answered":
+        """Return all of these."""
+        return cls(
+            sum(part.nodes for part in parts),
+            sum(part.fields for part in parts),
+            sum(part.fields_once for part in parts),
+            tuple(page for part in parts for page in part.pages),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +135,7 @@ class Measure:
     depth: int = 0
     aliases: int = 0
     fields: int = 0
-    nodes: Nodes = Nodes()
+    answered: Answered = Answered()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,10 +147,10 @@ class Cost:
     #: What the variables of pages are unless they are given.
     page_sizes: dict[str, int | None]
 
-    def nodes(self, variables: Variables) -> int:
-        """Return how many nodes it may answer with."""
-        nodes = self.measure.nodes
-        return nodes.count({**self.page_sizes, **variables}) if nodes.pages else nodes.fixed
+    def size(self, variables: Variables) -> Size:
+        """Return how much it may answer with."""
+        answered = self.measure.answered
+        return answered.size({**self.page_sizes, **variables}) if answered.pages else answered.always
 
 
 def refuse_long_text(query: str, limits: Settings) -> None:
@@ -137,6 +173,29 @@ def measure_document(document: DocumentNode, schema: GraphQLSchema, limits: Sett
         raise TooCostlyError(f"A document holds at most {limits.operations_max} operations.")
     measuring = _Measuring(document, schema, limits)
     return {each.name.value if each.name else None: measuring.operation(each) for each in operations}
+
+
+def refuse_many_brackets(body: bytes) -> None:
+    """Raise TooCostlyError for JSON that may hold more lists and objects than variables may, before it is parsed.
+
+    A megabyte of them takes a twentieth of a second to parse alone. Texts that hold so many brackets are refused too.
+    """
+    if body.count(b"[") + body.count(b"{") > BRACKETS_MAX:
+        raise TooCostlyError(f"A request holds at most {BRACKETS_MAX} lists and objects.")
+
+
+def count_values(variables: Variables) -> int:
+    """Return how many values the variables hold, at any depth. Raises TooCostlyError beyond BRACKETS_MAX."""
+    values = brackets = 0
+    waiting: list[Any] = [variables]
+    while waiting:
+        value = waiting.pop()
+        values += len(value)
+        brackets += 1
+        if brackets > BRACKETS_MAX:
+            raise TooCostlyError(f"The variables hold more than {BRACKETS_MAX} lists and objects.")
+        waiting += [item for item in (value.values() if type(value) is dict else value) if type(item) in _BRACKETS]
+    return values
 
 
 def refuse_long_lists(cost: Cost, variables: Variables, items_max: int) -> None:
@@ -176,13 +235,14 @@ class _Measuring:
         #: By the selection set's identity; one that is being measured counts nothing, so that cycles end.
         self._measured: dict[int, Measure] = {}
         self._long_variables: set[str] = set()
+        self._introspection_sizes = {"types": len(schema.type_map)} | _INTROSPECTION_SIZES
 
     def operation(self, operation: OperationDefinitionNode) -> Cost:
         root = self._schema.get_root_type(operation.operation)
         found = self._selection(operation.selection_set, root)
         # A root field is a node too, so that nothing is free.
         roots = sum(1 for _ in self._level(operation.selection_set, root))
-        nodes = Nodes(found.nodes.fixed + roots, found.nodes.pages)
+        answered = found.answered.plus(nodes=roots)
         lists: list[tuple[str, GraphQLInputType, bool]] = []
         page_sizes: dict[str, int | None] = {}
         for definition in operation.variable_definitions or ():
@@ -193,7 +253,7 @@ class _Measuring:
                 page_sizes[name] = _literal(definition.default_value)
             if kind is not None and is_input_type(kind) and self._may_hold_lists(kind):
                 lists.append((name, kind, name in self._long_variables))
-        return Cost(Measure(found.depth, found.aliases, found.fields, nodes), tuple(lists), page_sizes)
+        return Cost(Measure(found.depth, found.aliases, found.fields, answered), tuple(lists), page_sizes)
 
     def _may_hold_lists(self, kind: GraphQLInputType) -> bool:
         return is_list_type(get_nullable_type(kind)) or isinstance(get_named_type(kind), GraphQLInputObjectType)
@@ -204,17 +264,16 @@ class _Measuring:
         if known is not None:
             return known
         self._measured[id(selections)] = Measure()
-        depth = aliases = fields = fixed = 0
-        pages: list[tuple[int, str, PageSize, Nodes]] = []
+        depth = aliases = fields = 0
+        within: list[Answered] = []
         for node, owner in self._level(selections, parent):
             inner = self._field(node, owner)
             depth = max(depth, inner.depth)
             aliases += inner.aliases
             fields += inner.fields
-            fixed += inner.nodes.fixed
-            pages += inner.nodes.pages
+            within.append(inner.answered)
             self._refuse_beyond_limits(depth, aliases, fields)
-        found = Measure(depth, aliases, fields, Nodes(fixed, tuple(pages)))
+        found = Measure(depth, aliases, fields, Answered.together(within))
         self._measured[id(selections)] = found
         return found
 
@@ -261,33 +320,42 @@ class _Measuring:
             definition = field.args.get(argument.name.value) if field else None
             self._refuse_long_literal(argument.value, definition.type if definition else None)
         aliases = 1 if node.alias else 0
-        if node.selection_set is None:
-            return Measure(1, aliases, 1)
+        if node.alias and len(node.alias.value) > ALIAS_LENGTH_MAX:
+            raise TooCostlyError(f"An alias has at most {ALIAS_LENGTH_MAX} characters.")
         kind = get_named_type(field.type) if field else None
-        inner = self._selection(node.selection_set, kind)
-        nodes = inner.nodes if field is None else self._nodes(node, owner, field, inner.nodes)
-        return Measure(inner.depth + 1, inner.aliases + aliases, inner.fields + 1, nodes)
+        inner = Measure() if node.selection_set is None else self._selection(node.selection_set, kind)
+        answered = self._answered(node, owner, field, inner.answered)
+        return Measure(inner.depth + 1, inner.aliases + aliases, inner.fields + 1, answered)
 
-    def _nodes(self, node: FieldNode, owner: GraphQLNamedType | None, field: GraphQLField, inner: Nodes) -> Nodes:
-        """Return what a field answers with: `inner` for each item that it may have."""
-        if "first" in field.args:
-            return self._page(node, field, inner)
-        if not is_list_type(get_nullable_type(field.type)) or not is_composite_type(get_named_type(field.type)):
-            return inner
-        if owner is None or (owner.name.endswith("Connection") and node.name.value == "edges"):
-            return inner
+    def _answered(
+        self, node: FieldNode, owner: GraphQLNamedType | None, field: GraphQLField | None, inner: Answered
+    ) -> Answered:
+        """Return what a field answers with: itself, and `inner` for each item that it may have."""
+        if field is not None and "first" in field.args:
+            return self._page(node, field, inner).plus(fields=1)
+        fields = inner.fields + inner.fields_once
+        if owner is not None and owner.name == "__Type" and node.name.value == "ofType":
+            fields //= _WRAPPED_ONE_IN
+        if owner is not None and owner.name.endswith("Connection"):
+            if node.name.value == "edges":
+                return Answered(inner.nodes, fields, 1, inner.pages)
+            return Answered(inner.nodes, 0, 1 + fields, inner.pages)
+        if owner is None or field is None or not is_list_type(get_nullable_type(field.type)):
+            return Answered(inner.nodes, 1 + fields, 0, inner.pages)
         size = LIST_SIZE
         if owner.name.startswith("__"):
-            size = len(self._schema.type_map) if node.name.value == "types" else _INTROSPECTION_LIST_SIZE
-        return Nodes(1 + inner.fixed, inner.pages).times(size)
+            size = self._introspection_sizes.get(node.name.value, 1)
+        if not is_composite_type(get_named_type(field.type)):
+            return Answered(0, 1 + size)
+        return Answered(inner.nodes, fields, 0, inner.pages).page(size).plus(fields=1)
 
-    def _page(self, node: FieldNode, field: GraphQLField, inner: Nodes) -> Nodes:
+    def _page(self, node: FieldNode, field: GraphQLField, inner: Answered) -> Answered:
         asked = next((each.value for each in node.arguments or () if each.name.value == "first"), None)
         is_report = get_named_type(field.type).name.startswith("Report")
         size = PageSize(*[self._limits.report_rows_max] * 2) if is_report else PageSize(FIRST_DEFAULT, FIRST_MAX)
         if isinstance(asked, VariableNode):
-            return Nodes(0, ((1, asked.name.value, size, inner),))
-        return Nodes(1 + inner.fixed, inner.pages).times(size.of(_literal(asked)))
+            return Answered(pages=((1, asked.name.value, size, inner),))
+        return inner.page(size.of(_literal(asked)))
 
     def _refuse_long_literal(self, value: ValueNode, kind: GraphQLInputType | None) -> None:
         """Raise TooCostlyError for a long list, and note the variables that hold one of LONG_LISTS."""

@@ -19,20 +19,10 @@ from app.storage.database import is_away
 from app.telemetry.observed import Observed
 from app.web.authentication import authenticate, lapsed, prove
 from app.web.deadline import ClientLeftError, WhileWanted
-from app.web.graphql_execution import (
-    Asked,
-    Documents,
-    MalformedError,
-    NotExecutedError,
-    Operation,
-    answer,
-    answers,
-    fault,
-    observe,
-    observe_viewer,
-    presented,
-    told,
-)
+from app.web.document_costs import TooCostlyError, refuse_many_brackets
+from app.web.graphql_documents import Asked, Documents, MalformedError, Operation
+from app.web.graphql_errors import NotExecutedError, fault, presented, told
+from app.web.graphql_execution import answer, answers, chosen, observe, observe_viewer
 from app.web.graphql_sse import EVENT_STREAM, EventStream
 from app.web.open_streams import OpenStreams
 from app.web.origins import Origins
@@ -118,17 +108,13 @@ class GraphQLEndpoint:
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
             return _response({"errors": told(error)}, 503 if is_away(error) else 500, media_type)
 
-    async def _execute(self, request: Request, asked: Asked, viewer: Viewer | None) -> dict[str, Any]:
-        """Return the answer of a query or a mutation. Raises NotExecutedError."""
+    async def _execute(self, request: Request, asked: Asked, viewer: Viewer | None) -> bytes:
+        """Return the answer of a query or a mutation, as JSON. Raises NotExecutedError."""
         if viewer is None and self._settings.production:
             # Strangers don't make the engine parse anything.
             raise NotExecutedError([fault("UNAUTHENTICATED", _UNAUTHENTICATED)])
-        document = self._documents.judged(asked)
-        if document.errors:
-            raise NotExecutedError(document.errors)
-        operation = document.operation(asked.operation_name)
-        if operation is None:
-            raise NotExecutedError([fault("BAD_USER_INPUT", "There is no such operation.")])
+        document = await self._documents.judged(asked)
+        operation = chosen(document, asked)
         observe(operation)
         if operation.kind is OperationType.SUBSCRIPTION:
             message = "Subscriptions are sent over a WebSocket, or with `Accept: text/event-stream`."
@@ -147,13 +133,14 @@ class GraphQLEndpoint:
         try:
             async with WhileWanted(request.receive, self._settings.operation_seconds_max):
                 proof = await prove(authorization)
+                document = None if proof is None else await self._documents.judged(asked)
         except ClientLeftError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
             return _response({"errors": told(error)}, 503 if is_away(error) else 500, _JSON)
-        if proof is None:
+        if proof is None or document is None:
             raise BadRequestError(401, _UNAUTHENTICATED, code="UNAUTHENTICATED")
-        operation = self._documents.judged(asked).operation(asked.operation_name)
+        operation = document.operation(asked.operation_name)
         if operation is not None:
             _refuse_mutation_by_get(request, operation)
         if self._streams.is_full:
@@ -175,7 +162,12 @@ class GraphQLEndpoint:
                 "charset" in charset.lower() and "utf-8" not in charset.lower()
             ):
                 raise BadRequestError(415, "The body must be application/json in UTF-8.")
-            given = _json(await _body(request, self._settings.body_bytes_max), "The body")
+            raw = await _body(request, self._settings.body_bytes_max)
+            try:
+                refuse_many_brackets(raw)
+            except TooCostlyError as error:
+                raise BadRequestError(400, str(error), code="COST_LIMIT_EXCEEDED") from None
+            given = _json(raw, "The body")
         try:
             return Asked.of(given)
         except MalformedError as malformed:
@@ -250,9 +242,9 @@ def _request_errors(errors: list[GraphQLError], media_type: str) -> Response:
     return _response(body, 401 if is_stranger else 400, media_type)
 
 
-def _response(body: dict[str, Any], status: int, media_type: str) -> Response:
+def _response(body: dict[str, Any] | bytes, status: int, media_type: str) -> Response:
     return Response(
-        orjson.dumps(body),
+        body if isinstance(body, bytes) else orjson.dumps(body),
         status_code=status,
         media_type=f"{media_type}; charset=utf-8",
         headers={"cache-control": "no-store"},

@@ -18,7 +18,9 @@ from starlette.types import Receive, Scope, Send
 from app.config import Settings
 from app.telemetry.observed import Observed, request_id
 from app.web.authentication import Proof, lapsed, prove
-from app.web.graphql_execution import Asked, Documents, MalformedError, answers, fault, presented, told
+from app.web.graphql_documents import Asked, Documents, MalformedError
+from app.web.graphql_errors import fault, presented, told
+from app.web.graphql_execution import answers
 from app.web.open_streams import OpenStreams, SlowReaderError
 from app.web.origins import Origins
 
@@ -228,7 +230,7 @@ class Socket:
                 return
             async with aclosing(answers(self._documents, asked, proof.viewer)) as bodies:
                 async for body in bodies:
-                    await self._reply({"id": operation_id, "type": "next", "payload": body})
+                    await self._reply({"id": operation_id, "type": "next", "payload": orjson.Fragment(body)})
         except SlowReaderError:
             await self.close(1013, _SLOW)
             return

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from app.web.graphql_execution import fault, presented, told
+from app.web.graphql_errors import fault, presented, told
 from app.web.open_streams import OpenStreams, SlowReaderError
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -32,7 +32,7 @@ class EventStream:
     """The answer to one operation, as an ASGI application."""
 
     def __init__(
-        self, bodies: AsyncGenerator[dict[str, Any], None], lapsed: Coroutine[Any, Any, None], streams: OpenStreams
+        self, bodies: AsyncGenerator[bytes, None], lapsed: Coroutine[Any, Any, None], streams: OpenStreams
     ) -> None:
         """Take what the operation answers, and what returns when its caller's credential doesn't stand any more."""
         self._bodies = bodies
@@ -55,7 +55,7 @@ class EventStream:
                     sending.result()
                 elif lapsed.done() and not left.done():
                     await _end(sending)
-                    await self._streams.send_in_time(send, _chunk(_next({"errors": _why(lapsed)}) + _COMPLETE))
+                    await self._streams.send_in_time(send, _chunk(_errors(_why(lapsed)) + _COMPLETE))
             finally:
                 for task in tasks:
                     await _end(task)
@@ -70,7 +70,7 @@ class EventStream:
             except SlowReaderError:
                 raise
             except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-                await self._streams.send_in_time(send, _chunk(_next({"errors": told(error)})))
+                await self._streams.send_in_time(send, _chunk(_errors(told(error))))
         await self._streams.send_in_time(send, _chunk(_COMPLETE))
 
 
@@ -92,8 +92,12 @@ async def _end(task: "asyncio.Task[Any]") -> None:
     await asyncio.wait([task])
 
 
-def _next(body: dict[str, Any]) -> bytes:
-    return b"event: next\ndata: " + orjson.dumps(body) + b"\n\n"
+def _next(body: bytes) -> bytes:
+    return b"event: next\ndata: " + body + b"\n\n"
+
+
+def _errors(errors: list[dict[str, Any]]) -> bytes:
+    return _next(orjson.dumps({"errors": errors}))
 
 
 def _chunk(body: bytes) -> dict[str, Any]:

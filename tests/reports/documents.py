@@ -11,7 +11,7 @@ from app import ids
 from app.api.scalars import serialize_date_time
 from app.reports.tables import REPORTS
 from app.storage.database import Row, database
-from app.web.graphql_execution import SCHEMA
+from app.web.graphql_documents import SCHEMA
 from tests.factories import CREATE_CAMPAIGN, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.points.documents import REVERSE, grant, purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program

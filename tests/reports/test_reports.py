@@ -14,7 +14,7 @@ from app.api.context import Role
 from app.api.scalars import parse_date_time, serialize_date_time
 from app.reports.tables import REPORTS, money_of
 from app.storage.database import database
-from app.web.graphql_execution import SCHEMA
+from app.web.graphql_documents import SCHEMA
 from tests.factories import Shop
 from tests.reports.documents import (
     SECRETS,

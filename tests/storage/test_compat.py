@@ -24,8 +24,8 @@ USES = {
     ("app/storage/compat.py", "_enable_global_fallback"): "tortoise-orm",
     ("app/storage/compat.py", "_pool_init_lock"): "tortoise-orm",
     ("app/telemetry/logs.py", "_srcfile"): "",
-    ("app/web/graphql_execution.py", "MAX_COMPLEXITY_BUDGET"): "graphql-core",
-    ("app/web/graphql_execution.py", "_schema"): "strawberry-graphql",
+    ("app/web/graphql_documents.py", "MAX_COMPLEXITY_BUDGET"): "graphql-core",
+    ("app/web/graphql_documents.py", "_schema"): "strawberry-graphql",
     ("app/web/http_protocol.py", "_should_upgrade"): "uvicorn",
 }
 #: Public all the same: of named tuples, and what Python says of classes, functions, modules, exceptions and types.

@@ -9,7 +9,7 @@ from graphql import GraphQLObjectType
 from app import ids
 from app.api.access import ACCESS
 from app.api.context import Role
-from app.web.graphql_execution import SCHEMA
+from app.web.graphql_documents import SCHEMA
 from tests.factories import Shop
 from tests.web.walk import Operation, operations
 

@@ -13,13 +13,14 @@ from graphql import get_introspection_query, parse
 
 from app.config import Settings
 from app.web.document_costs import LONG_LISTS, measure_document
-from app.web.graphql_execution import SCHEMA, Asked, Documents, judge_document
+from app.web.graphql_documents import SCHEMA, Asked, Documents, judge_document
 from tests.factories import Shop
 from tests.wallets.sockets import address, joined
 from tests.web.walk import operations
 
 LIMITS = Settings()
 NODES_MAX = 20_000
+FIELDS_MAX = 50_000
 
 
 async def _answer(shop: Shop, document: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -208,15 +209,15 @@ def test_a_kilobyte_is_judged_in_few_steps(named: str) -> None:
     assert pstats.Stats(profile).total_calls < 400_000  # type: ignore[attr-defined]
 
 
-def test_documents_are_kept_up_to_a_million_characters() -> None:
+async def test_documents_are_kept_up_to_a_million_characters() -> None:
     documents = Documents(LIMITS)
     asked = [Asked("{ viewer { role } } #".ljust(19_998, "x") + f"{number:02}", None, {}) for number in range(51)]
 
-    judged = [documents.judged(each) for each in asked]
+    judged = [await documents.judged(each) for each in asked]
 
-    assert documents.judged(asked[50]) is judged[50]
-    assert documents.judged(asked[1]) is judged[1]
-    assert documents.judged(asked[0]) is not judged[0]
+    assert await documents.judged(asked[50]) is judged[50]
+    assert await documents.judged(asked[1]) is judged[1]
+    assert await documents.judged(asked[0]) is not judged[0]
 
 
 def test_ten_errors_of_a_document_are_told() -> None:
@@ -247,6 +248,7 @@ async def test_what_tools_ask_is_answered(shop: Shop, tool: str) -> None:
 
     assert "errors" not in answer
     assert answer["extensions"]["cost"]["nodes"] <= NODES_MAX / 2
+    assert answer["extensions"]["cost"]["fields"] <= FIELDS_MAX / 2
 
 
 async def test_the_schema_is_not_asked_for_again_and_again(shop: Shop) -> None:
@@ -294,12 +296,17 @@ async def test_more_nodes_than_allowed_are_refused_by_what_the_variables_say(sho
         "} } } " + CODES
     )
 
-    assert (await _answer(shop, document, {"n": 20}))["extensions"]["cost"] == {"nodes": 8_421, "nodesMax": NODES_MAX}
+    assert (await _answer(shop, document, {"n": 20}))["extensions"]["cost"] == {
+        "nodes": 8_421, "nodesMax": NODES_MAX, "fields": 9_662, "fieldsMax": FIELDS_MAX
+    }  # fmt: skip
     assert await _answer(shop, document, {"n": 100}) == {
         "errors": [
             {
                 "message": "The operation asks for up to 1010101 nodes; at most 20000 are answered.",
-                "extensions": {"code": "COST_LIMIT_EXCEEDED", "cost": {"nodes": 1_010_101, "nodesMax": NODES_MAX}},
+                "extensions": {
+                    "code": "COST_LIMIT_EXCEEDED",
+                    "cost": {"nodes": 1_010_101, "nodesMax": NODES_MAX, "fields": 1_040_302, "fieldsMax": FIELDS_MAX},
+                },
             }
         ]
     }

@@ -16,6 +16,7 @@ from tests.wallets.sockets import CHANGED
 from tests.web.test_sockets import short_token
 
 ROLE = "{ viewer { role } }"
+COST = {"nodes": 1, "nodesMax": 20_000, "fields": 2, "fieldsMax": 50_000}
 
 
 class Events:
@@ -101,7 +102,7 @@ async def test_a_stream_ends_with_the_fault_when_its_credential_cannot_be_verifi
 async def test_a_query_is_one_event_and_complete(shop: Shop) -> None:
     async with streaming(shop, shop.admin, ROLE) as events:
         assert [await events.next() for _ in range(3)] == [
-            ("next", {"data": {"viewer": {"role": "ADMIN"}}, "extensions": {"cost": {"nodes": 1, "nodesMax": 20_000}}}),
+            ("next", {"data": {"viewer": {"role": "ADMIN"}}, "extensions": {"cost": COST}}),
             ("complete", None),
             ("end", None),
         ]

@@ -22,7 +22,7 @@ from graphql import (
 )
 
 from app import ids
-from app.web.graphql_execution import SCHEMA
+from app.web.graphql_documents import SCHEMA
 
 #: A value of each scalar that a resolver can take.
 VALUES: dict[str, Any] = {

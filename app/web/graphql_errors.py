@@ -1,0 +1,94 @@
+"""Errors as clients see them: each with a code, and nothing in them that is none of their business."""
+
+import logging
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from graphql import GraphQLError
+
+from app.storage.database import is_away
+from app.telemetry.observed import failed
+
+log = logging.getLogger("flash.graphql")
+
+Shown = dict[str, Any]
+
+
+class NotExecutedError(Exception):
+    """There is no answer but these errors: nothing was executed, or what was can't be told."""
+
+    def __init__(self, errors: list[GraphQLError]) -> None:
+        super().__init__(errors[0].message)
+        self.errors = errors
+
+
+def fault(code: str, message: str) -> GraphQLError:
+    """Return an error with a code."""
+    return GraphQLError(message, extensions={"code": code})
+
+
+def coded(errors: list[GraphQLError], code: str) -> list[GraphQLError]:
+    """Give a code to errors that have none."""
+    for error in errors:
+        error.extensions = {"code": code} | (error.extensions or {})
+    return errors
+
+
+def told(error: Exception) -> list[Shown]:
+    """Return what clients are told when an operation ends in an exception. What nobody expected is masked."""
+    if isinstance(error, NotExecutedError):
+        return presented(error.errors)
+    return presented([GraphQLError("", path=[], original_error=error)])
+
+
+def presented(errors: Iterable[GraphQLError]) -> list[Shown]:
+    """Return errors as clients see them, and take note of their codes.
+
+    A resolver's unexpected exception becomes "Internal error." with a reference that the log has too.
+    """
+    presenting = Presenting()
+    return presenting.done([presenting.one(error) for error in errors])
+
+
+class Presenting:
+    """The errors of one answer. An exception that many fields end with is logged once."""
+
+    def __init__(self) -> None:
+        self._masked: dict[int, Shown] = {}
+
+    def one(self, error: GraphQLError) -> Shown:
+        """Return one of the errors."""
+        shown: Shown = {"message": error.message}
+        if error.locations:
+            shown["locations"] = [location.formatted for location in error.locations]
+        if error.path:
+            shown["path"] = error.path
+        extensions = error.extensions or {}
+        if "code" in extensions:
+            return shown | {"extensions": extensions}
+        cause = error.original_error or error
+        masked = self._masked.get(id(cause))
+        if masked is None:
+            masked = self._masked[id(cause)] = _masked(cause, error)
+        return shown | masked
+
+    def done(self, shown: list[Shown]) -> list[Shown]:
+        """Take note of what was told, and return it."""
+        failed({each["extensions"]["code"] for each in shown})
+        return shown
+
+
+def _masked(cause: Exception, error: GraphQLError) -> Shown:
+    if is_away(cause):
+        log.warning("the database is away: %r", cause)
+        return {
+            "message": "The engine can't reach its database; try again.",
+            "extensions": {"code": "UNAVAILABLE"},
+        }
+    reference = secrets.token_hex(8)
+    log.error("internal error %s at %.200s", reference, error.path, exc_info=cause)
+    return {
+        "message": "Internal error.",
+        "extensions": {"code": "INTERNAL_SERVER_ERROR", "reference": reference},
+    }
