@@ -74,6 +74,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _place(item.nodeid))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many test workers `-n auto` means: one more than there are cores, because many tests wait."""
+    return min(os.cpu_count() or 1, 8) + 1
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Say how tests are handed out to the test workers."""
     config.option.loadscopereorder = False

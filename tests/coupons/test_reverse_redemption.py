@@ -73,20 +73,18 @@ async def test_without_reinstating_the_code_stays_spent(shop: Shop) -> None:
 
 async def test_blank_reasons_are_refused(shop: Shop) -> None:
     _, _, redemption = await redeemed(shop)
-    before = await shop.state()
 
-    answer = await shop.do(REVERSE, redemptionId=redemption["id"], reason=" ")
+    answer = await shop.refused(REVERSE, redemptionId=redemption["id"], reason=" ")
 
     assert answer["__typename"] == "InvalidInput"
     assert answer["problems"] == [{"path": ["reason"], "message": "must not be blank"}]
-    assert await shop.state() == before
 
 
 async def test_an_unknown_redemption_is_not_found(shop: Shop, other_shop: Shop) -> None:
     _, _, foreign = await redeemed(other_shop)
     before = await other_shop.state()
     for node in (foreign["id"], f"redemption_{'0' * 32}", "nonsense"):
-        answer = await shop.do(REVERSE, redemptionId=node, reason="why not")
+        answer = await shop.refused(REVERSE, redemptionId=node, reason="why not")
         assert answer == {"__typename": "NotFound", "message": "There is no such redemption.", "id": node}
     assert await other_shop.state() == before
 
@@ -94,13 +92,11 @@ async def test_an_unknown_redemption_is_not_found(shop: Shop, other_shop: Shop) 
 async def test_a_second_reversal_is_refused(shop: Shop) -> None:
     _, _, redemption = await redeemed(shop)
     first = await shop.do(REVERSE, redemptionId=redemption["id"], reason="returned")
-    before = await shop.state()
 
-    answer = await shop.do(REVERSE, redemptionId=redemption["id"], reason="returned")
+    answer = await shop.refused(REVERSE, redemptionId=redemption["id"], reason="returned")
 
     assert answer["__typename"] == "AlreadyReversed"
     assert answer["redemption"] == first["redemption"]
-    assert await shop.state() == before
 
 
 async def test_of_twenty_reversals_at_once_one_counts(shop: Shop) -> None:

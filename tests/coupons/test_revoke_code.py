@@ -86,19 +86,17 @@ async def test_an_archived_pool_gets_no_replacement(shop: Shop) -> None:
 
 async def test_blank_and_overlong_reasons_are_refused(shop: Shop) -> None:
     code = await shop.claim(await shop.pool(codes=1), await shop.member())
-    before = await shop.state()
     for reason in ("", "x" * 501, "a\x00b"):
-        answer = await shop.do(REVOKE, codeId=code["id"], reason=reason)
+        answer = await shop.refused(REVOKE, codeId=code["id"], reason=reason)
         assert answer["__typename"] == "InvalidInput"
         assert [problem["path"] for problem in answer["problems"]] == [["reason"]]
-    assert await shop.state() == before
 
 
 async def test_unknown_and_foreign_codes_are_not_found(shop: Shop, other_shop: Shop) -> None:
     foreign = await other_shop.claim(await other_shop.pool(codes=1), await other_shop.member())
     before = await other_shop.state()
     for node in (foreign["id"], f"code_{'0' * 32}", "code_1"):
-        answer = await shop.do(REVOKE, codeId=node, reason="leaked")
+        answer = await shop.refused(REVOKE, codeId=node, reason="leaked")
         assert answer == {"__typename": "NotFound", "message": "There is no such code.", "id": node}
     assert await other_shop.state() == before
 
@@ -109,10 +107,8 @@ async def test_a_spent_or_dead_code_cannot_be_revoked(shop: Shop) -> None:
     spent, lost = await shop.claim(pool, spender), await shop.claim(pool, loser)
     await shop.do(REDEEM_CODES, codes=[spent["text"]], orderId="o", orderAmount=usd(100), memberId=spender["id"])
     await shop.do(REVOKE, codeId=lost["id"], reason="lost", recycle=False)
-    before = await shop.state()
 
-    answers = [await shop.do(REVOKE, codeId=code["id"], reason="again") for code in (spent, lost)]
+    answers = [await shop.refused(REVOKE, codeId=code["id"], reason="again") for code in (spent, lost)]
 
     assert [answer["__typename"] for answer in answers] == ["CodeNotRevocable", "CodeNotRevocable"]
     assert [answer["state"] for answer in answers] == ["REDEEMED", "REVOKED"]
-    assert await shop.state() == before

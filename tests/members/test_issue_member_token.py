@@ -48,16 +48,14 @@ async def test_a_lifetime_in_bounds_is_taken(shop: Shop, lifetime: int) -> None:
 @pytest.mark.parametrize("lifetime", [0, -1, 86_401, 2**31 - 1, -(2**31)])
 async def test_a_lifetime_out_of_bounds_is_refused_and_nothing_is_written(shop: Shop, lifetime: int) -> None:
     member = await shop.member()
-    before = await shop.state()
 
-    answer = await shop.do(ISSUE_MEMBER_TOKEN, memberId=member["id"], lifetimeSeconds=lifetime)
+    answer = await shop.refused(ISSUE_MEMBER_TOKEN, memberId=member["id"], lifetimeSeconds=lifetime)
 
     assert answer == {
         "__typename": "InvalidInput",
         "message": "lifetimeSeconds must be between 1 and 86400.",
         "problems": [{"path": ["lifetimeSeconds"], "message": "must be between 1 and 86400"}],
     }
-    assert await shop.state() == before
 
 
 @pytest.mark.parametrize("lifetime", [2**31, 1.5, "60", True, None])
@@ -74,12 +72,9 @@ async def test_a_lifetime_that_is_no_int_is_bad_user_input(shop: Shop, lifetime:
     ids=["unknown", "wallet", "empty", "nothing", "NUL", "number"],
 )
 async def test_an_id_that_names_no_member_is_not_found(shop: Shop, member_id: str) -> None:
-    before = await shop.state()
-
-    answer = await shop.do(ISSUE_MEMBER_TOKEN, memberId=member_id)
+    answer = await shop.refused(ISSUE_MEMBER_TOKEN, memberId=member_id)
 
     assert answer == {"__typename": "NotFound", "message": "There is no such member.", "id": member_id}
-    assert await shop.state() == before
 
 
 async def test_another_merchants_member_is_not_found_and_nothing_is_written(shop: Shop, other_shop: Shop) -> None:

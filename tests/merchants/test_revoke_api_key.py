@@ -105,12 +105,9 @@ async def test_ten_revocations_at_once_are_one(shop: Shop, api: Api, second_api:
     ids=["unknown", "other kind", "empty", "upper case", "Arabic digits", "nothing", "number", "NUL", "spaces"],
 )
 async def test_an_id_that_names_no_key_is_not_found(shop: Shop, api_key_id: str) -> None:
-    before = await shop.state()
-
-    answer = await shop.do(REVOKE_API_KEY, apiKeyId=api_key_id)
+    answer = await shop.refused(REVOKE_API_KEY, apiKeyId=api_key_id)
 
     assert answer == {"__typename": "NotFound", "message": "There is no such API key.", "id": api_key_id}
-    assert await shop.state() == before
 
 
 async def test_an_id_in_other_letters_is_not_found(shop: Shop) -> None:

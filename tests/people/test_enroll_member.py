@@ -102,12 +102,10 @@ async def test_address_and_name_are_stored_encrypted(shop: Shop) -> None:
 )
 async def test_one_address_is_one_member_however_it_is_spelled(shop: Shop, spelling: str) -> None:
     first = await shop.member(email="jane.doe@example.com")
-    before = await shop.state()
 
-    answer = await shop.do(ENROLL_MEMBER, source="SHOPIFY", externalId="another", email=spelling)
+    answer = await shop.refused(ENROLL_MEMBER, source="SHOPIFY", externalId="another", email=spelling)
 
     assert answer == {"__typename": "MemberAlreadyExists", "message": SAME_PERSON, "existing": {"id": first["id"]}}
-    assert await shop.state() == before
 
 
 async def test_who_is_a_member_already_is_found_by_its_keys_whatever_the_planner_knew() -> None:
@@ -134,24 +132,20 @@ async def test_a_letter_that_composes_only_in_lower_case_is_the_same_address(sho
 
 async def test_the_same_external_id_is_the_same_member(shop: Shop) -> None:
     first = await shop.member(externalId="c-77", email="first@example.com")
-    before = await shop.state()
 
-    answer = await shop.do(ENROLL_MEMBER, source="STORE", externalId=" c-77 ", email="second@example.com")
+    answer = await shop.refused(ENROLL_MEMBER, source="STORE", externalId=" c-77 ", email="second@example.com")
 
     assert answer == {"__typename": "MemberAlreadyExists", "message": SAME_PERSON, "existing": {"id": first["id"]}}
-    assert await shop.state() == before
 
 
 async def test_id_of_one_and_address_of_another_shows_the_one_enrolled_first(shop: Shop) -> None:
     first = await shop.member(email="one@example.com")
     second = await shop.member(externalId="c-two")
-    before = await shop.state()
 
-    answer = await shop.do(ENROLL_MEMBER, source="STORE", externalId="c-two", email="one@example.com")
+    answer = await shop.refused(ENROLL_MEMBER, source="STORE", externalId="c-two", email="one@example.com")
 
     assert second["id"] != first["id"]
     assert answer["existing"] == {"id": first["id"]}
-    assert await shop.state() == before
 
 
 async def test_external_ids_differ_by_case(shop: Shop) -> None:
@@ -219,16 +213,13 @@ async def test_twenty_enrolments_of_one_address_at_once_make_one_member(shop: Sh
     ],
 )
 async def test_what_is_no_address_is_refused_and_nothing_is_written(shop: Shop, address: str) -> None:
-    before = await shop.state()
-
-    answer = await shop.do(ENROLL_MEMBER, source="STORE", email=address)
+    answer = await shop.refused(ENROLL_MEMBER, source="STORE", email=address)
 
     assert answer == {
         "__typename": "InvalidInput",
         "message": "email must be an e-mail address.",
         "problems": [{"path": ["email"], "message": "must be an e-mail address"}],
     }
-    assert await shop.state() == before
 
 
 @pytest.mark.parametrize(
@@ -265,25 +256,19 @@ async def test_what_is_an_address_is_taken(shop: Shop, address: str) -> None:
     ],
 )
 async def test_bad_text_is_refused_and_nothing_is_written(shop: Shop, field: str, value: str, problem: str) -> None:
-    before = await shop.state()
-
-    answer = await shop.do(ENROLL_MEMBER, source="STORE", **{field: value})
+    answer = await shop.refused(ENROLL_MEMBER, source="STORE", **{field: value})
 
     assert answer == {
         "__typename": "InvalidInput",
         "message": f"{field} {problem}.",
         "problems": [{"path": [field], "message": problem}],
     }
-    assert await shop.state() == before
 
 
 async def test_a_verified_address_must_be_there(shop: Shop) -> None:
-    before = await shop.state()
-
-    answer = await shop.do(ENROLL_MEMBER, source="STORE", emailVerified=True)
+    answer = await shop.refused(ENROLL_MEMBER, source="STORE", emailVerified=True)
 
     assert answer["problems"] == [{"path": ["emailVerified"], "message": "needs an address"}]
-    assert await shop.state() == before
 
 
 async def test_all_problems_are_told_at_once_and_before_a_member_is_looked_for(shop: Shop) -> None:

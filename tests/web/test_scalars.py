@@ -157,14 +157,11 @@ async def test_what_is_no_float_is_bad_user_input(shop: Shop, share: Any) -> Non
 
 @pytest.mark.parametrize("share", [1e308, -1e308, -1, 0, -0.0, 5e-324, 100.00001, 10.00001])
 async def test_a_share_out_of_bounds_is_a_refusal(shop: Shop, share: float) -> None:
-    before = await shop.state()
-
-    answer = await shop.do(CREATE_POOL, name="walked", kind="PERCENT", percentOff=share)
+    answer = await shop.refused(CREATE_POOL, name="walked", kind="PERCENT", percentOff=share)
 
     (problem,) = answer["problems"]
     assert problem["path"] == ["percentOff"]
     assert problem["message"] in {"must be over 0 and at most 100", "must have at most 4 decimals"}
-    assert await shop.state() == before
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", '"10"', "true"])

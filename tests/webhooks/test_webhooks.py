@@ -20,7 +20,7 @@ from app.webhooks.deliveries import lease_seconds
 from app.webhooks.enable_webhook import RESUME
 from app.webhooks.feed import make_deliveries
 from app.webhooks.signatures import sign
-from tests.factories import Shop, problems
+from tests.factories import REFUSED, Shop, problems
 from tests.webhooks.documents import (
     CREATE,
     DISABLE,
@@ -53,6 +53,7 @@ async def _refused(shop: Shop, url: str, **how: Any) -> Any:
     answer = await create(shop, url, **how)
     assert not answer["__typename"].endswith("Success"), answer
     assert await shop.state() == before
+    REFUSED.add(("createWebhook", answer["__typename"]))
     return answer
 
 
