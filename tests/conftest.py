@@ -34,7 +34,7 @@ from tests.factories import Shop, open_shop
 from tests.sizes import FULL
 from tests.starts import ADDRESS, Process, start
 
-pytest_plugins = ["tests.engines", "tests.refusals"]
+pytest_plugins = ["tests.engines", "tests.recorded", "tests.refusals"]
 
 #: Tests that share what takes long to start: one test worker runs all of a line, in this order and before all others.
 SHARING = (
@@ -102,6 +102,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = data.path / "pytest"
     os.environ["FLASH_MASTER_KEYS"] = new_master_key("tests")
     os.environ["FLASH_DATA"] = str(data.path)
+    os.environ["FLASH_TEST_STATEMENTS"] = str(data.path / "statements")
+    (data.path / "statements").mkdir()
     # Where the tests receive webhooks; everything else that isn't public is as closed as anywhere.
     os.environ["FLASH_WEBHOOK_NETWORKS"] = "127.0.0.1/32"
     if "REDIS_URL" not in os.environ:

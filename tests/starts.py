@@ -233,6 +233,7 @@ def _import_everything() -> None:
         for module in pkgutil.walk_packages(found.__path__, f"{package}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+    importlib.import_module("tests.recorded")
     gc.collect()
     gc.freeze()
 
@@ -279,6 +280,8 @@ def _become(descriptors: list[int], arguments: list[str], environment: dict[str,
         os.environ.update(environment)
         time.tzset()
         sys.argv = ["flash", *arguments]
+        if arguments[:1] == ["api"] and "FLASH_TEST_STATEMENTS" in environment:
+            importlib.import_module("tests.recorded").record()
         importlib.import_module("app.cli").main()
         status = 0
     except SystemExit as ended:

@@ -1,9 +1,21 @@
 """Which merchants a statement names, as a router before several PostgreSQL servers finds them."""
 
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 from pglast import ast, enums, parse_sql
 from pglast.visitors import Visitor
+from tortoise.models import Model
+
+from app.config import MODELS
+
+#: The tables of the engine: those of models, and the one that has none.
+TABLES: Final = {"address"} | {
+    model.Meta.table  # type: ignore[attr-defined]
+    for module in MODELS
+    for model in vars(import_module(module)).values()
+    if isinstance(model, type) and issubclass(model, Model) and model is not Model
+}
 
 
 class _Merchants(Visitor):
@@ -38,6 +50,27 @@ def merchants_of(sql: str) -> set[str] | None:
     if not visitor.found and isinstance(statement, ast.SelectStmt) and not statement.fromClause:
         return None
     return visitor.found
+
+
+class _Tables(Visitor):
+    """Collects the names of the tables that a statement reads or writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def visit_RangeVar(self, _ancestors: Any, node: Any) -> None:  # noqa: N802  (the node's own name)
+        if node.schemaname is None:
+            self.found.add(node.relname)
+
+
+def tables_of(sql: str) -> set[str]:
+    """Return which of the engine's tables a statement reads or writes."""
+    (raw,) = parse_sql(sql)
+    statement: Any = raw.stmt
+    visitor = _Tables()
+    visitor(statement)
+    return visitor.found & TABLES
 
 
 def _inserted(statement: Any) -> set[str]:

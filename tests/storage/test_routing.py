@@ -27,6 +27,12 @@ SWEEPS = {
 }
 
 
+def sweeps() -> set[str]:
+    """Return the texts of the statements that may name no merchant."""
+    found = statements_by_name()
+    return {found[f"{module}.{name}"].text for module, names in SWEEPS.items() for name in names}
+
+
 @pytest.mark.parametrize(
     ("sql", "merchants"),
     [
