@@ -63,7 +63,7 @@ check-style: $(VENV)/development
 	$(BIN)/ruff format --check .
 
 check-types: $(VENV)/development
-	$(BIN)/mypy --num-workers 2
+	$(BIN)/mypy
 
 check-imports: $(VENV)/development
 	$(BIN)/lint-imports

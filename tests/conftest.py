@@ -31,8 +31,7 @@ from app.operate.migrate import create_database, migrate
 from app.storage.crypto import new_master_key
 from app.storage.database import connected, dsn
 from tests.factories import Shop, open_shop
-from tests.sizes import FULL
-from tests.starts import ADDRESS, Process, start
+from tests.starts import ADDRESS, FORKS, Process, start
 
 pytest_plugins = ["tests.engines", "tests.recorded", "tests.refusals"]
 
@@ -94,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
     data = DataDirectory(Path(tempfile.mkdtemp(prefix="flash-test-")))
     config.stash[_DIRECTORY] = data.path
     data.create()
-    if not FULL:
+    if FORKS:
         os.environ[ADDRESS] = str(data.path / "starts")
         config.stash[_STARTER] = _start_starter(data)
     if config.option.basetemp is None:

@@ -1,7 +1,6 @@
 """Starts `flash`: a fork of one process that has imported everything, because imports are most of a start.
 
-`make full` starts each process as an operator does. So does whoever says `imported=False`, and where there is no fork
-to trust.
+`make full` starts each process as an operator does; so does macOS, where such a fork isn't safe.
 """
 
 import contextlib
@@ -27,9 +26,10 @@ from typing import IO, Any, Final, NoReturn, Protocol
 from tests.sizes import FULL
 
 FLASH: Final = (sys.executable, "-m", "app")
+FORKS: Final = not FULL and sys.platform != "darwin"
 #: Where the process that is forked listens.
 ADDRESS: Final = "FLASH_TEST_STARTS"
-#: What is read when a module is imported: a process that has these must import by itself.
+#: What is read when a module is imported: a process for which these are others must import by itself.
 READ_AT_IMPORT: Final = {"PYTHONPATH", "PROMETHEUS_MULTIPROC_DIR"}
 #: `flash` for a shell. It imports next to nothing.
 _COMMAND: Final = """
@@ -120,11 +120,11 @@ def start(
     errors: IO[Any] | None = None,
     cwd: Path | None = None,
     listening: socket.socket | None = None,
-    imported: bool = True,
 ) -> Process:
     """Start a command. Its output is thrown away unless told where to; a socket that it is to listen at is `--fd`."""
     words = [str(each) for each in arguments]
-    if not imported or FULL or ADDRESS not in os.environ or READ_AT_IMPORT & environment.keys():
+    other = any(environment.get(name) != os.environ.get(name) for name in READ_AT_IMPORT)
+    if ADDRESS not in os.environ or other:
         inherits = () if listening is None else (listening.fileno(),)
         return subprocess.Popen(
             [*FLASH, *words, *(word for each in inherits for word in ("--fd", str(each)))],
@@ -143,13 +143,11 @@ def start(
 
 
 def run(
-    *arguments: str | Path, environment: dict[str, str], cwd: Path | None = None, imported: bool = True
+    *arguments: str | Path, environment: dict[str, str], cwd: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = start(
-            *arguments, environment=environment, output=output, errors=errors, cwd=cwd, imported=imported
-        )  # fmt: skip
+        process = start(*arguments, environment=environment, output=output, errors=errors, cwd=cwd)
         try:
             status = process.wait(_SECONDS_MAX)
         except subprocess.TimeoutExpired:
@@ -179,7 +177,7 @@ def _connected() -> socket.socket:
 def path_with_flash() -> str:
     """Return a PATH for shells, on which `flash` is started as `start` does."""
     ours = [str(Path(sys.executable).parent), os.environ["PATH"]]
-    if not FULL and ADDRESS in os.environ:
+    if ADDRESS in os.environ:
         ours.insert(0, str(Path(os.environ[ADDRESS]).parent / "bin"))
     return os.pathsep.join(ours)
 
