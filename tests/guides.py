@@ -12,6 +12,7 @@ from tests.starts import path_with_flash
 
 ROOT: Path = Path(__file__).parents[1]
 _HEADING = re.compile(r"^(#{1,6}) ([^\n]+)$|^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"^`([^`\n]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ def blocks(guide: str, section: str | None = None, language: str | None = None) 
         elif section in {None, heading} and language in {None, spoken}:
             found.append(Block(heading, spoken, text))
     return found
+
+
+def files(guide: str) -> dict[str, str]:
+    """Return the blocks that a guide gives the name of a file, by these names."""
+    return dict(_FILE.findall((ROOT / guide).read_text()))
 
 
 def run(script: str, where: Path, **variables: str | Path) -> "subprocess.CompletedProcess[str]":

@@ -1,11 +1,11 @@
 // Runs the guide's client and Apollo's against an API for a test, and prints what came of it.
 import { readFileSync } from "node:fs";
 
-import { createApollo } from "./apollo.mjs";
 import { untilAnswered } from "./built/again.js";
+import { createApollo } from "./built/apollo.js";
 import { claim } from "./built/claim.js";
 import { createAsk, FlashError } from "./built/client.js";
-import { ClaimDocument, CodesDocument } from "./built/graphql.js";
+import { ClaimDocument, CodesDocument } from "./built/gql/graphql.js";
 import { codes } from "./built/pages.js";
 
 const { url, token, pools, empty } = JSON.parse(process.argv[2]);
@@ -34,8 +34,8 @@ told.answered = await untilAnswered(async () => {
 told.refusedAtOnce = await untilAnswered(() => claim(stranger, pools[0])).catch(({ code }) => code);
 told.tries = tries;
 
-const possibleTypes = JSON.parse(readFileSync(new URL("possible-types.json", import.meta.url))).possibleTypes;
-const apollo = createApollo({ url, credential: async () => token, possibleTypes });
+const { possibleTypes } = JSON.parse(readFileSync(new URL("src/gql/possible-types.json", import.meta.url)));
+const apollo = createApollo(url, async () => token, possibleTypes);
 const refused = await apollo.mutate({ mutation: ClaimDocument, variables: { input: { poolId: empty } } });
 told.apolloRefusal = refused.data.claimCode;
 const first = await apollo.query({ query: CodesDocument });

@@ -1,5 +1,5 @@
 import type { Ask } from "./client.js";
-import { ClaimDocument } from "./graphql.js";
+import { ClaimDocument } from "./gql/graphql.js";
 
 /** What to show a member that tapped: its code, or why there is none. */
 export async function claim(ask: Ask, poolId: string): Promise<string> {

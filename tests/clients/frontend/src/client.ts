@@ -10,9 +10,14 @@ export class FlashError extends Error {
 
 export type Ask = <Data, Variables>(document: TypedDocumentNode<Data, Variables>, variables: Variables) => Promise<Data>;
 
-/** `credential` returns a member's token in an app, and a key only on a server. */
-export function createAsk(url: string, credential: () => Promise<string>): Ask {
+/**
+ * `credential` returns a member's token in an app, and a key only on a server. With `isTrusted` documents are sent by
+ * the hash that codegen gave them; the server must know them.
+ */
+export function createAsk(url: string, credential: () => Promise<string>, isTrusted = false): Ask {
   return async (document, variables) => {
+    const sha256Hash = (document as { __meta__?: { hash: string } }).__meta__?.hash;
+    const asked = isTrusted ? { extensions: { persistedQuery: { version: 1, sha256Hash } } } : { query: print(document) };
     const response = await fetch(url, {
       method: "POST",
       headers: {
@@ -20,7 +25,7 @@ export function createAsk(url: string, credential: () => Promise<string>): Ask {
         authorization: `Bearer ${await credential()}`,
         "content-type": "application/json",
       },
-      body: JSON.stringify({ query: print(document), variables }),
+      body: JSON.stringify({ ...asked, variables }),
       signal: AbortSignal.timeout(15_000),
     });
     const { data, errors } = await response.json();

@@ -1,8 +1,8 @@
-import { ApolloClient, HttpLink, InMemoryCache } from "@apollo/client";
+import { ApolloClient, HttpLink, InMemoryCache, type PossibleTypesMap } from "@apollo/client";
 import { SetContextLink } from "@apollo/client/link/context";
 import { relayStylePagination } from "@apollo/client/utilities";
 
-export function createApollo({ url, credential, possibleTypes }) {
+export function createApollo(url: string, credential: () => Promise<string>, possibleTypes: PossibleTypesMap): ApolloClient {
   const withCredential = new SetContextLink(async ({ headers }) => ({
     headers: { ...headers, authorization: `Bearer ${await credential()}` },
   }));

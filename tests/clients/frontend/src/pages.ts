@@ -1,5 +1,5 @@
 import type { Ask } from "./client.js";
-import { CodesDocument, type CodeOfMemberFragment, type CodesQuery } from "./graphql.js";
+import { CodesDocument, type CodeOfMemberFragment, type CodesQuery } from "./gql/graphql.js";
 
 /** All codes of the member, page by page. */
 export async function* codes(ask: Ask): AsyncGenerator<CodeOfMemberFragment> {
