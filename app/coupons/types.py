@@ -247,7 +247,9 @@ class Code(Node):
     revealed: strawberry.Private[bool]
     state: CodeState = strawberry.field(description="Where it is in its life.")
     matched_by: OwnershipMatch | None = strawberry.field(description="What binds it to its owner.")
-    allocated_at: datetime | None = strawberry.field(description="When it became someone's.")
+    allocated_at: datetime | None = strawberry.field(
+        description="When it became someone's; later than any before it in its wallet, even if a clock was set back."
+    )
     expires_at: datetime | None = strawberry.field(description="Until when it can be spent.")
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
 

@@ -43,7 +43,9 @@ class PointsEntry(Node):
     expires_at: datetime | None = strawberry.field(
         description="From when what is left of these points expires; null for ever."
     )
-    created_at: datetime = strawberry.field(description="When the balance changed.")
+    created_at: datetime = strawberry.field(
+        description="When the balance changed; later than the member's entry before it, even if a clock was set back."
+    )
 
     @classmethod
     def of(cls, row: WholeEntryRow, *, as_of: ChangeRow | None = None) -> "PointsEntry":
