@@ -373,6 +373,7 @@ ALTER TABLE reward_redemption
     ADD CONSTRAINT reward_redemption_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT reward_redemption_paid UNIQUE (merchant_id, entry_id),
     ADD CONSTRAINT reward_redemption_code_once UNIQUE (merchant_id, code_id);
+CREATE INDEX reward_redemption_of_member ON reward_redemption (merchant_id, member_id, reward_id);
 CREATE TRIGGER reward_redemption_kept BEFORE DELETE OR TRUNCATE ON reward_redemption
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER reward_redemption_fixed

@@ -1,5 +1,6 @@
 """The printed schema. Without these schema.graphql could be out of date, or the API say nothing about itself."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from graphql import (
     specified_scalar_types,
 )
 
+from app.api.access import ACCESS
+from app.api.context import Role
 from app.operate.schema_changes import changes
 from app.schema import sdl
 from app.web.graphql_documents import SCHEMA
@@ -56,6 +59,18 @@ def test_a_description_is_a_sentence() -> None:
         for coordinate, description in _descriptions()
         if description and (description != description.strip() or description[-1] not in ".)" or "\n" in description)
     ] == []
+
+
+@pytest.mark.parametrize("coordinate", ACCESS)
+def test_a_description_says_who_may_call(coordinate: str) -> None:
+    type_name, _, name = coordinate.partition(".")
+    kind = SCHEMA.type_map[type_name]
+    assert isinstance(kind, GraphQLObjectType)
+    description = kind.fields[name].description or ""
+
+    named = {role for role in Role if re.search(rf"\b{role.value}\b", description)}
+    assert ("Everyone." in description) == (ACCESS[coordinate] == set(Role)), description
+    assert named == (set() if "Everyone." in description else ACCESS[coordinate]), description
 
 
 def test_nothing_that_was_released_is_broken() -> None:

@@ -24,7 +24,7 @@ def refetches(kind: ids.Kind) -> Callable[[AnyRefetch], AnyRefetch]:
     return register
 
 
-@query(description="Anything with an id, if the caller may see it; null if not.")
+@query(description="Anything with an id, if the caller may see it; null if not. Everyone.")
 async def node(info: Info, id: Id) -> Node | None:
     refetch = REFETCHES.get(ids.kind_of(id))
     return None if refetch is None else await refetch(info.context.viewer, id)

@@ -52,7 +52,7 @@ ClaimCodeResult = Annotated[
 
 @mutation(
     description="Claim a code of a pool. The same claimant gets the same code however often it asks. "
-    "A member for itself; ADMIN and CHECKOUT for the member or the address they name."
+    "MEMBER for itself; ADMIN and CHECKOUT for the member or the address they name."
 )
 async def claim_code(
     info: Info, input: Annotated[ClaimCodeInput, strawberry.argument(description="The claim.")]

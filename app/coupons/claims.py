@@ -17,7 +17,7 @@ from app.coupons.types import PoolStatus
 from app.storage.database import Statements, Tx
 from app.storage.events import event
 from app.storage.statements import NoRow, columns, statement
-from app.storage.wallet_versions import ChangeRow, ring_wallet
+from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
 ATTEMPTS_MAX: Final = 1000
 #: How many pools a chain may have; editing refuses longer ones.
@@ -115,21 +115,21 @@ WITH who AS (
     SELECT :merchant_id, picked.id, :pool_id, who.member_id, who.email_index, may.slot, :key, now()
     FROM picked, may, who
     ON CONFLICT DO NOTHING RETURNING code_id, member_id
+), w AS (
+    -- The wallet's next version, whose date is the allocation's.
+    UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = (SELECT member_id FROM claimed)
+    RETURNING version, points, changed_at
 ), c AS (
     -- The code becomes the claimant's.
-    UPDATE code SET state = 'ALLOCATED', member_id = claimed.member_id, matched_by = 'MEMBER_ID', allocated_at = now(),
-        expires_at = now() + make_interval(days => may.code_lifetime_days)
-    FROM may, claimed WHERE code.merchant_id = :merchant_id AND code.id = (SELECT code_id FROM claimed)
+    UPDATE code SET state = 'ALLOCATED', member_id = claimed.member_id, matched_by = 'MEMBER_ID',
+        allocated_at = w.changed_at, expires_at = w.changed_at + make_interval(days => may.code_lifetime_days)
+    FROM may, claimed, w WHERE code.merchant_id = :merchant_id AND code.id = (SELECT code_id FROM claimed)
     RETURNING code.*
 ), stocked AS (
     -- One row per change: a counter row would make claimants wait for each other.
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT :merchant_id, :pool_id, gen_random_uuid(), -1, 1, 0, 0, 0 FROM c
-), w AS (
-    -- The wallet's next version.
-    UPDATE wallet SET version = version + 1
-    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = (SELECT member_id FROM c)
-    RETURNING version, points
 ), ev AS (
     -- The record of it.
     {
@@ -215,23 +215,25 @@ WITH who AS ({_WHO}), asked AS (
     SELECT :merchant_id, claimed.code_id, :serving_id, claimed.member_id, claimed.email_index, serving.slot, now()
     FROM claimed, serving WHERE serving.is_fallback
     RETURNING code_id
+), won AS (
+    SELECT claimed.*, serving.code_lifetime_days FROM serving, claimed
+    WHERE NOT serving.is_fallback OR EXISTS (SELECT FROM claimed_too)
+), w AS (
+    UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = (SELECT member_id FROM won)
+    RETURNING version, points, changed_at
 ), c AS (
-    UPDATE code SET state = 'ALLOCATED', member_id = claimed.member_id, email_index = :email_index,
+    -- A code that waits for its address is in nobody's wallet.
+    UPDATE code SET state = 'ALLOCATED', member_id = won.member_id, email_index = :email_index,
         matched_by = CASE WHEN :email_index::bytea IS NULL THEN 'MEMBER_ID' ELSE 'CLAIM_EMAIL' END,
-        allocated_at = now(), expires_at = now() + make_interval(days => serving.code_lifetime_days)
-    FROM serving, claimed
-    WHERE code.merchant_id = :merchant_id AND code.id = (SELECT code_id FROM claimed)
-        AND (NOT serving.is_fallback OR EXISTS (SELECT FROM claimed_too))
+        allocated_at = won.at, expires_at = won.at + make_interval(days => won.code_lifetime_days)
+    FROM (SELECT won.*, coalesce((SELECT changed_at FROM w), now()) AS at FROM won) won
+    WHERE code.merchant_id = :merchant_id AND code.id = (SELECT code_id FROM won)
     RETURNING code.*
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT :merchant_id, :serving_id, gen_random_uuid(), -1, 1, 0, 0, 0 FROM c
-), w AS (
-    UPDATE wallet SET version = version + 1
-    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = (SELECT member_id FROM c)
-    RETURNING version, points
 ), ev AS (
-    -- A code that waits for its address is in nobody's wallet.
     {
         event(
             "code.claimed",

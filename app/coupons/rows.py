@@ -143,6 +143,13 @@ REWARD_OF_POOL: Final = """
      WHERE reward.merchant_id = :merchant_id AND reward.pool_id = {} AND active ORDER BY id DESC LIMIT 1)
 """
 BACKS_REWARD: Final = f"EXISTS {REWARD_OF_POOL.format('p.id')}"
+#: Whether some answer shows the reward `a` to the member `:member_id`: it is offered, or the member had it.
+SHOWN_TO_MEMBER: Final = """
+    (a.active OR EXISTS (
+        SELECT FROM reward_redemption x
+        WHERE x.merchant_id = :merchant_id AND x.member_id = :member_id AND x.reward_id = a.id
+    ))
+"""
 
 _POOL: Final = columns(PoolRow)
 _CODE: Final = columns(WholeCodeRow)
@@ -150,6 +157,17 @@ _REDEMPTION: Final = columns(WholeRedemptionRow)
 
 FIND_POOL: Final = statement(
     PoolRow, f"SELECT {_POOL} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id"
+)
+#: One of which the member has a code, or that backs a reward that it sees.
+FIND_POOL_OF_MEMBER: Final = statement(
+    PoolRow,
+    f"""
+SELECT {_POOL} FROM pool p
+WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND (
+    p.id = ANY(ARRAY(SELECT pool_id FROM code WHERE merchant_id = :merchant_id AND member_id = :member_id))
+    OR EXISTS (SELECT FROM reward a WHERE a.merchant_id = :merchant_id AND a.pool_id = p.id AND {SHOWN_TO_MEMBER})
+)
+""",
 )
 LIST_POOLS: Final = statement(
     PoolRow,
@@ -287,11 +305,15 @@ ORDER BY d.code_id DESC
 
 
 async def find_pool(viewer: Viewer, node_id: str) -> PoolRow | None:
-    """Return the pool behind an id; members reach pools through their codes only."""
+    """Return the pool behind an id; a member sees those of its codes and of the rewards that it sees."""
     pool_id = ids.decode("pool", node_id)
-    if pool_id is None or viewer.role is Role.MEMBER:
+    if pool_id is None:
         return None
-    return await pool_row(database(), viewer, pool_id)
+    if viewer.member_id is None:
+        return await pool_row(database(), viewer, pool_id)
+    return await database().row(
+        FIND_POOL_OF_MEMBER, merchant_id=viewer.merchant_id, pool_id=pool_id, member_id=viewer.member_id
+    )
 
 
 async def pool_row(where: Statements, viewer: Viewer, pool_id: UUID) -> PoolRow | None:

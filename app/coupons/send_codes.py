@@ -79,19 +79,22 @@ ALLOCATE: Final = statement(
 WITH asked AS (
     SELECT * FROM unnest(:code_ids::uuid[], :member_ids::uuid[], :sent_to::bytea[], :event_ids::uuid[])
         AS t (code_id, member_id, sent_to, event_id)
-), c AS (
-    UPDATE code SET state = 'ALLOCATED', member_id = asked.member_id, email_index = asked.sent_to,
-        matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = now(),
-        expires_at = now() + make_interval(days => :lifetime_days)
-    FROM asked
-    WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[]) AND code.id = asked.code_id
-    RETURNING code.id
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT :merchant_id, :pool_id, gen_random_uuid(), -count(*), count(*), 0, 0, 0 FROM asked
 ), changed AS (
     SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
-), {raise_wallets("code.sent")}
+), {raise_wallets("code.sent")}, c AS (
+    -- Dated as its wallet's new version is, if it is in a wallet.
+    UPDATE code SET state = 'ALLOCATED', member_id = sent.member_id, email_index = sent.sent_to,
+        matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = sent.at,
+        expires_at = sent.at + make_interval(days => :lifetime_days)
+    FROM (
+        SELECT asked.*, coalesce(raised.changed_at, now()) AS at
+        FROM asked LEFT JOIN raised ON raised.member_id = asked.member_id
+    ) sent
+    WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[]) AND code.id = sent.code_id
+)
 SELECT {columns(ChangeRow)} FROM recorded ev WHERE ev.member_id IS NOT NULL
 """,
 )

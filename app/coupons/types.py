@@ -10,7 +10,7 @@ import strawberry
 
 from app import ids
 from app.api.connections import After, Connection, First, connect, page
-from app.api.context import Viewer
+from app.api.context import Role, Viewer
 from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import BigInt, described
@@ -189,19 +189,21 @@ class Pool(Node):
         """Return the amount in the merchant's currency."""
         return money(self.row["pool_maximum_discount"], info.context.viewer.tenant.currency)
 
-    @guarded("Pool.fallbackPool", description="The pool that serves claims once this one is empty.")
+    @field(description="The pool that serves claims once this one is empty; null to members.")
     async def fallback_pool(self, info: Info) -> "Pool | None":
         """Read the fallbacks of all pools of this page together."""
-        fallback_id: UUID | None = self.row["pool_fallback_pool_id"]
-        return None if fallback_id is None else Pool.of(await info.context.load(pools_by_id, fallback_id))
+        fallback_id = self.row["pool_fallback_pool_id"]
+        if fallback_id is None or info.context.viewer.role is Role.MEMBER:
+            return None
+        return Pool.of(await info.context.load(pools_by_id, fallback_id))
 
-    @guarded("Pool.stock", description="How many of its codes are in each state, exactly.")
+    @guarded("Pool.stock", description="How many of its codes are in each state, exactly. ADMIN, CHECKOUT and ANALYST.")
     async def stock(self, info: Info) -> PoolStock:
         """Read the stock of all pools of this page together."""
 
         return await info.context.load(stock_of_pools, self.row["pool_id"])
 
-    @guarded("Pool.codes", description="Its codes, newest first.")
+    @guarded("Pool.codes", description="Its codes, newest first. ADMIN, CHECKOUT and ANALYST.")
     async def codes(
         self,
         info: Info,
@@ -245,7 +247,9 @@ class Code(Node):
     revealed: strawberry.Private[bool]
     state: CodeState = strawberry.field(description="Where it is in its life.")
     matched_by: OwnershipMatch | None = strawberry.field(description="What binds it to its owner.")
-    allocated_at: datetime | None = strawberry.field(description="When it became someone's.")
+    allocated_at: datetime | None = strawberry.field(
+        description="When it became someone's; later than any before it in its wallet, even if a clock was set back."
+    )
     expires_at: datetime | None = strawberry.field(description="Until when it can be spent.")
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
 

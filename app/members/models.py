@@ -22,7 +22,7 @@ class Member(Model):
 
 
 class Wallet(Model):
-    """A member's wallet: its version counts the changes to it, without gaps.
+    """A member's wallet: its version counts the changes to it, without gaps, and `changed_at` dates the last one.
 
     Of its points, `expiring_earned - expiring_spent` have a lifetime; both only grow (see app/points/ledger.py).
     """
@@ -34,6 +34,7 @@ class Wallet(Model):
     expiring_earned = fields.BigIntField(db_default=0)
     expiring_spent = fields.BigIntField(db_default=0)
     expiring_until = fields.DatetimeField(null=True)
+    changed_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "wallet"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final, TypedDict, TypeVar, cast
 from uuid import UUID
 
 from app import ids
@@ -25,6 +25,8 @@ class MemberRow(TypedDict):
     wallet_version: Annotated[int, "w.version"]
     wallet_points: Annotated[int, "w.points"]
 
+
+AnyMemberRow = TypeVar("AnyMemberRow", bound=MemberRow)
 
 #: Continues a FROM: the member and wallet of a row's `member_id`, each looked up by its whole key. OFFSET 0 keeps the
 #: planner from joining by the merchant's index, as it would before the first ANALYZE.
@@ -66,12 +68,42 @@ WHERE m.merchant_id = :merchant_id AND m.id = ANY(ARRAY(
 )
 
 
+#: The other one of a referral whose points were given, whichever of both asks.
+FIND_TIED: Final = statement(
+    MemberRow,
+    f"""
+SELECT {columns(MemberRow)} {_FROM}
+WHERE m.merchant_id = :merchant_id AND m.id = :member_id AND EXISTS (
+    SELECT FROM referral r
+    WHERE r.merchant_id = :merchant_id AND r.referee_id IN (:member_id, :viewer_id)
+        AND r.referrer_id IN (:member_id, :viewer_id) AND r.released_at IS NOT NULL
+)
+""",
+)
+
+
 async def find_member(viewer: Viewer, node_id: str, kind: ids.Kind = "member") -> MemberRow | None:
     """Return the row behind a member's or wallet's id, if this viewer may see it: a member sees itself only."""
     member_id = ids.decode(kind, node_id)
     if member_id is None or (viewer.role is Role.MEMBER and member_id != viewer.member_id):
         return None
     return await member_row(viewer, member_id)
+
+
+async def find_tied_member(viewer: Viewer, node_id: str) -> MemberRow | None:
+    """Return the row behind the id of a member that a referral ties to the viewing one, as referrals show it."""
+    member_id = ids.decode("member", node_id)
+    if member_id is None or viewer.member_id is None:
+        return None
+    row = await database().row(
+        FIND_TIED, merchant_id=viewer.merchant_id, member_id=member_id, viewer_id=viewer.member_id
+    )
+    return None if row is None else unnamed(row)
+
+
+def unnamed(row: AnyMemberRow) -> AnyMemberRow:
+    """Return a member's row, or that of what is a member's, without what tells who it is."""
+    return cast("AnyMemberRow", {**row, "member_external_id": None, "member_email": None, "member_display_name": None})
 
 
 async def member_row(viewer: Viewer, member_id: UUID) -> MemberRow | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import strawberry
 
 from app import ids
-from app.api.access import require_own
+from app.api.access import is_another
 from app.api.context import Role
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
@@ -73,17 +73,20 @@ class Member(Node):
         address = await self._decrypt(info, "email", self.row["member_email"])
         return None if address is None else mask_email(address)
 
-    @field(description="The member's wallet. To a member its own only.")
-    def wallet(self, info: Info) -> Annotated["Wallet", strawberry.lazy("app.wallets.types")]:
+    @field(description="The member's wallet; null to another member.")
+    def wallet(self, info: Info) -> Annotated["Wallet", strawberry.lazy("app.wallets.types")] | None:
         """Every member has one."""
         from app.wallets.types import Wallet  # noqa: PLC0415  (a member shows its wallet, and a wallet its member)
 
-        require_own(info.context.viewer, "Member.wallet", self.row["member_id"])
+        if is_another(info.context.viewer, self.row["member_id"]):
+            return None
         return Wallet.of(self.row, as_of=self.as_of)
 
-    @field(description="The referral that brought the member; null for others, and while it is held for review.")
+    @field(
+        description="The referral that brought the member; null for others, while it is held, and to another member."
+    )
     async def referred_by(self, info: Info) -> Annotated["Referral", strawberry.lazy("app.referrals.types")] | None:
-        """Read the referrals of all members of this page together. A member asks this of itself only."""
+        """Read the referrals of all members of this page together."""
         from app.referrals.queries import referral_of_member  # noqa: PLC0415  (a member shows its referral, and a referral its members)
 
         return await referral_of_member(info, self.row["member_id"])

@@ -23,7 +23,7 @@ class Viewer:
         return None if row is None else Member.of(row)
 
 
-@query(description="Who is asking.")
+@query(description="Who is asking. Everyone.")
 def viewer(info: Info) -> Viewer:
     """Answer from what authentication knows."""
     caller = info.context.viewer

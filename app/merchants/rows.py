@@ -11,7 +11,7 @@ from app.storage.database import database
 from app.storage.statements import columns, row_of, statement
 from app.storage.wallet_versions import ChangeRow
 
-_READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST}
+_READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST, Role.MEMBER}
 
 
 @row_of(s="merchant")
@@ -53,8 +53,13 @@ READ_SETTINGS: Final = statement(
 FIND_API_KEY: Final = statement(
     ApiKeyRow, f"SELECT {columns(ApiKeyRow)} FROM api_key k WHERE k.merchant_id = :merchant_id AND k.id = :api_key_id"
 )
+#: Of one member's wallet only, or any where `member_id` is null.
 FIND_EVENT: Final = statement(
-    EventRow, f"SELECT {columns(EventRow)} FROM event ev WHERE ev.merchant_id = :merchant_id AND ev.id = :event_id"
+    EventRow,
+    f"""
+SELECT {columns(EventRow)} FROM event ev
+WHERE ev.merchant_id = :merchant_id AND ev.id = :event_id AND (:member_id::uuid IS NULL OR ev.member_id = :member_id)
+""",
 )
 LIST_EVENTS: Final = statement(
     EventRow,
@@ -79,8 +84,10 @@ async def find_api_key(viewer: Viewer, node_id: str) -> ApiKeyRow | None:
 
 
 async def find_event(viewer: Viewer, node_id: str) -> EventRow | None:
-    """Return the event behind an id; ADMIN and ANALYST only."""
+    """Return the event behind an id: ADMIN and ANALYST see all, a member the changes of its wallet."""
     event_id = ids.decode("event", node_id)
     if event_id is None or viewer.role not in _READS_EVENTS:
         return None
-    return await database().row(FIND_EVENT, merchant_id=viewer.merchant_id, event_id=event_id)
+    return await database().row(
+        FIND_EVENT, merchant_id=viewer.merchant_id, event_id=event_id, member_id=viewer.member_id
+    )

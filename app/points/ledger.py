@@ -20,7 +20,7 @@ from app.points.types import PointsReason
 from app.storage.database import Statements, Tx
 from app.storage.events import event
 from app.storage.statements import columns, statement
-from app.storage.wallet_versions import ChangeRow, ring_wallet
+from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
 #: A balance is a GraphQL Int.
 POINTS_MAX: Final = 2**31 - 1
@@ -55,9 +55,9 @@ WITH given AS (
     FROM merchant WHERE merchant_id = :merchant_id
 ), w AS (
     -- The guard: a debit that the wallet can't pay, or a credit that it can't hold, changes no row. Its lock orders the
-    -- member's entries, and the time is read under it, so that entries by time are entries by balance. A credit never
-    -- expires before an older one of the member that has a lifetime, or the order would be broken.
-    UPDATE wallet SET version = version + 1, points = points + :amount,
+    -- member's entries and dates them, so that entries by date are entries by balance. A credit never expires before an
+    -- older one of the member that has a lifetime, or the order would be broken.
+    UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}, points = points + :amount,
         expiring_earned = expiring_earned + CASE WHEN lifetime IS NULL THEN 0 ELSE :amount END,
         expiring_spent = expiring_spent
             + CASE WHEN :amount < 0 THEN least(-(:amount::bigint), expiring_earned - expiring_spent) ELSE 0 END,
@@ -68,14 +68,14 @@ WITH given AS (
     FROM given
     WHERE wallet.merchant_id = :merchant_id AND member_id = :member_id
         AND points + :amount::bigint BETWEEN 0 AND {POINTS_MAX}
-    RETURNING wallet.*, lifetime IS NOT NULL AS expires, clock_timestamp() AS written_at
+    RETURNING wallet.*, lifetime IS NOT NULL AS expires
 ), e AS (
     -- The entry, at its mark among the points that expire if it is one of them or ends some.
     INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference, mark,
                               expires_at, created_at)
     SELECT :merchant_id, :entry_id, :member_id, :amount, points, :reason::text, :origin, :reference,
         CASE WHEN expires THEN expiring_earned WHEN :reason::text = 'EXPIRY' THEN expiring_spent END,
-        CASE WHEN expires THEN expiring_until END, written_at
+        CASE WHEN expires THEN expiring_until END, changed_at
     FROM w RETURNING *
 ), due AS (
     -- What the expiry looks for.

@@ -26,7 +26,10 @@ async def find_exchange(viewer: Viewer, node_id: str) -> RewardRedemption | None
     return RewardRedemption.of(row, reward=row, entry=row, code=None if code is None else Code.of(code))
 
 
-@query(description="All changes of points, newest first. A member finds its own in its wallet.")
+@query(
+    description="All changes of points, newest first; a member finds its own in its wallet. ADMIN, CHECKOUT and "
+    "ANALYST."
+)
 async def points_entries(info: Info, first: First = None, after: After = None) -> Connection[PointsEntry]:
     asked = page(first, after, by_instant=True)
     rows = await database().rows(
@@ -39,7 +42,7 @@ async def points_entries(info: Info, first: First = None, after: After = None) -
     return connect(rows, asked, PointsEntry.of, key="entry_id", instant="entry_created_at")
 
 
-@query(description="All rewards, newest first; members see those that are offered.")
+@query(description="All rewards, newest first; members see those that are offered. Everyone.")
 async def rewards(info: Info, first: First = None, after: After = None) -> Connection[Reward]:
     viewer = info.context.viewer
     asked = page(first, after)

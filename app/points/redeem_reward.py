@@ -164,7 +164,7 @@ LOCK_MEMBER: Final = statement(
 )
 
 
-@mutation(description="Have a reward for points. A member for itself; ADMIN and CHECKOUT for the member they name.")
+@mutation(description="Have a reward for points. MEMBER for itself; ADMIN and CHECKOUT for the member they name.")
 async def redeem_reward(
     info: Info, input: Annotated[RedeemRewardInput, strawberry.argument(description="The reward, and for whom.")]
 ) -> RedeemRewardResult:

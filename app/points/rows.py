@@ -7,9 +7,10 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.api.context import Role, Viewer
-from app.coupons.rows import FIND_CODE, WholeCodeRow
-from app.members.rows import JOIN_MEMBER, MemberRow
+from app.api.access import is_another
+from app.api.context import Viewer
+from app.coupons.rows import FIND_CODE, SHOWN_TO_MEMBER, WholeCodeRow
+from app.members.rows import JOIN_MEMBER, MemberRow, unnamed
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
@@ -61,11 +62,18 @@ class WholeExchangeRow(ExchangeRow, RewardRow, WholeEntryRow):
 _ENTRY: Final = columns(WholeEntryRow)
 _REWARD: Final = columns(RewardRow)
 
+#: Of one member only, and what its referrals brought the other one, or anybody's where `member_id` is null.
 FIND_ENTRY: Final = statement(
     WholeEntryRow,
     f"""
 SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
-WHERE e.merchant_id = :merchant_id AND e.id = :entry_id AND (:member_id::uuid IS NULL OR e.member_id = :member_id)
+WHERE e.merchant_id = :merchant_id AND e.id = :entry_id AND (
+    :member_id::uuid IS NULL OR e.member_id = :member_id OR EXISTS (
+        SELECT FROM referral r
+        WHERE r.merchant_id = :merchant_id AND r.referee_id IN (e.member_id, :member_id)
+            AND :member_id IN (r.referrer_id, r.referee_id) AND e.id IN (r.referrer_entry_id, r.referee_entry_id)
+    )
+)
 """,
 )
 FIND_ENTRY_BY_ORIGIN: Final = statement(
@@ -98,11 +106,12 @@ WHERE e.merchant_id = :merchant_id AND e.id = ANY(ARRAY(SELECT id FROM page))
 ORDER BY e.created_at DESC, e.id DESC
 """,
 )
+#: Where `member_id` isn't null, only one that is offered or that the member had.
 FIND_REWARD: Final = statement(
     RewardRow,
     f"""
 SELECT {_REWARD} FROM reward a
-WHERE a.merchant_id = :merchant_id AND a.id = :reward_id AND (a.active OR NOT :active_only)
+WHERE a.merchant_id = :merchant_id AND a.id = :reward_id AND (:member_id::uuid IS NULL OR {SHOWN_TO_MEMBER})
 """,
 )
 LIST_REWARDS: Final = statement(
@@ -137,13 +146,14 @@ WHERE x.merchant_id = :merchant_id AND x.idempotency_key = :key
 
 
 async def find_entry(viewer: Viewer, node_id: str) -> WholeEntryRow | None:
-    """Return the entry behind an id; a member sees its own only."""
+    """Return the entry behind an id; a member sees its own, and unnamed what its referrals brought others."""
     entry_id = ids.decode("entry", node_id)
     if entry_id is None:
         return None
-    return await database().row(
+    row = await database().row(
         FIND_ENTRY, merchant_id=viewer.merchant_id, entry_id=entry_id, member_id=viewer.member_id
     )
+    return unnamed(row) if row is not None and is_another(viewer, row["member_id"]) else row
 
 
 async def entry_by_origin(viewer: Viewer, reason: str, origin: str) -> WholeEntryRow | None:
@@ -170,12 +180,12 @@ async def entries_by_member(
 
 
 async def find_reward(viewer: Viewer, node_id: str) -> RewardRow | None:
-    """Return the reward behind an id; members see those that are offered."""
+    """Return the reward behind an id; a member sees those that are offered, and those that it had."""
     reward_id = ids.decode("reward", node_id)
     if reward_id is None:
         return None
     return await database().row(
-        FIND_REWARD, merchant_id=viewer.merchant_id, reward_id=reward_id, active_only=viewer.role is Role.MEMBER
+        FIND_REWARD, merchant_id=viewer.merchant_id, reward_id=reward_id, member_id=viewer.member_id
     )
 
 

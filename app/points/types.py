@@ -6,7 +6,7 @@ from enum import Enum
 import strawberry
 
 from app import ids
-from app.api.access import require_own
+from app.api.access import is_another
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
 from app.coupons.rows import pools_by_id
@@ -43,7 +43,9 @@ class PointsEntry(Node):
     expires_at: datetime | None = strawberry.field(
         description="From when what is left of these points expires; null for ever."
     )
-    created_at: datetime = strawberry.field(description="When the balance changed.")
+    created_at: datetime = strawberry.field(
+        description="When the balance changed; later than the member's entry before it, even if a clock was set back."
+    )
 
     @classmethod
     def of(cls, row: WholeEntryRow, *, as_of: ChangeRow | None = None) -> "PointsEntry":
@@ -59,11 +61,10 @@ class PointsEntry(Node):
             created_at=row["entry_created_at"],
         )
 
-    @field(description="The member's points right after it, exactly. To a member those of its own only.")
-    def balance_after(self, info: Info) -> int:
+    @field(description="The member's points right after it, exactly; null to another member.")
+    def balance_after(self, info: Info) -> int | None:
         """A referral shows a member what another one earned, and not what it has."""
-        require_own(info.context.viewer, "PointsEntry.balanceAfter", self.row["member_id"])
-        return self.row["entry_balance_after"]
+        return None if is_another(info.context.viewer, self.row["member_id"]) else self.row["entry_balance_after"]
 
 
 @strawberry.type(description="Something to have for points.")

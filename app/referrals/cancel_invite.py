@@ -55,7 +55,7 @@ SELECT FROM i
 
 @mutation(
     description="Take an invite back that nobody has accepted. Its quota stays used, so that inviting and cancelling "
-    "isn't a way around it. A member its own; ADMIN and CHECKOUT any."
+    "isn't a way around it. MEMBER its own; ADMIN and CHECKOUT any."
 )
 async def cancel_invite(
     info: Info, input: Annotated[CancelInviteInput, strawberry.argument(description="What to take back.")]

@@ -113,7 +113,7 @@ class _NoRoomError(Exception):
 
 @mutation(
     description="Invite people by their addresses. Those that can't be invited are skipped with a reason, looked for "
-    "in the order of InviteSkipReason. A member for itself; ADMIN and CHECKOUT for the member they name."
+    "in the order of InviteSkipReason. MEMBER for itself; ADMIN and CHECKOUT for the member they name."
 )
 async def invite_members(
     info: Info, input: Annotated[InviteMembersInput, strawberry.argument(description="The invites.")]

@@ -6,8 +6,9 @@ from uuid import UUID
 
 import strawberry
 
+from app.api.access import is_another
 from app.api.connections import After, Connection, First, connect, page
-from app.api.context import Role, Viewer
+from app.api.context import Viewer
 from app.api.node import refetches
 from app.api.operations import Info, query
 from app.referrals.rows import (
@@ -45,24 +46,23 @@ async def quota_of(merchant_id: UUID, member_id: UUID, at: datetime | None = Non
 
 async def referral_of_member(info: Info, member_id: UUID) -> Referral | None:
     """Return the referral that brought a member, read together with those of its siblings; a member's own only."""
-    viewer = info.context.viewer
-    if viewer.role is Role.MEMBER and viewer.member_id != member_id:
+    if is_another(info.context.viewer, member_id):
         return None
     return released(await info.context.load(referrals_by_referee, member_id))
 
 
-@query(description="What inviting brings, and how much of it there may be.")
+@query(description="What inviting brings, and how much of it there may be. Everyone.")
 async def referral_program(info: Info) -> ReferralProgram:
     return ReferralProgram.of(await program_row(info.context.viewer))
 
 
-@query(description="How many invites the viewing member may still send; null for API keys.")
+@query(description="How many invites the viewing member may still send; null for API keys. Everyone.")
 async def invite_quota(info: Info) -> InviteQuota | None:
     viewer = info.context.viewer
     return None if viewer.member_id is None else await quota_of(viewer.merchant_id, viewer.member_id)
 
 
-@query(description="Invites, newest first: to a member those that it sent, to API keys all.")
+@query(description="Invites, newest first: to a member those that it sent, to API keys all. Everyone.")
 async def invites(
     info: Info,
     first: First = None,
@@ -83,7 +83,7 @@ async def invites(
 
 @query(
     description="Who brought whom, newest first, reversed ones included: to a member those whom it brought, to API "
-    "keys all."
+    "keys all. Everyone."
 )
 async def referrals(info: Info, first: First = None, after: After = None) -> Connection[Referral]:
     viewer = info.context.viewer

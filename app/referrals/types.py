@@ -6,9 +6,11 @@ from enum import Enum
 import strawberry
 
 from app import ids
+from app.api.access import is_another
 from app.api.context import Role, Viewer
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
+from app.members.rows import unnamed
 from app.members.types import Member, mask_email
 from app.merchants.tenants import decrypted
 from app.points.rows import WholeEntryRow
@@ -225,12 +227,12 @@ class Referral(Node):
     def referee(self, info: Info) -> Member:
         return Member.of(_side(info, self.row, "referee_"))
 
-    @field(description="What the referrer earned.")
-    def referrer_entry(self, info: Info) -> PointsEntry:
+    @field(description="What the referrer earned; null if nothing was credited.")
+    def referrer_entry(self, info: Info) -> PointsEntry | None:
         return PointsEntry.of(_side(info, self.row, "referrer_"))
 
-    @field(description="What the referee earned.")
-    def referee_entry(self, info: Info) -> PointsEntry:
+    @field(description="What the referee earned; null if nothing was credited.")
+    def referee_entry(self, info: Info) -> PointsEntry | None:
         return PointsEntry.of(_side(info, self.row, "referee_"))
 
 
@@ -290,8 +292,5 @@ def _side(info: Info, row: ReferralRow, prefix: str) -> WholeEntryRow:
 
     A member sees of another one that it is there and since when, and not who it is.
     """
-    viewer = info.context.viewer
     side = part(row, prefix, WholeEntryRow)
-    if viewer.role is Role.MEMBER and viewer.member_id != side["member_id"]:
-        return {**side, "member_external_id": None, "member_email": None, "member_display_name": None}
-    return side
+    return unnamed(side) if is_another(info.context.viewer, side["member_id"]) else side

@@ -26,6 +26,9 @@ class ChangeRow(TypedDict):
     event_wallet_points: Annotated[int | None, "ev.wallet_points"]
 
 
+#: The next date of a wallet, made under its lock: later than the one before it, even if the clock was set back. What a
+#: wallet lists is dated by this, and ordered by its dates.
+NEXT_DATE: Final = "greatest(clock_timestamp(), changed_at + interval '1 microsecond')"
 #: What rings carry of a row: the change, and what a Code and its Pool or a PointsEntry, and the Member show.
 _CARRIED: Final = ("event_", "code_", "pool_", "entry_", "member_", "wallet_")
 
@@ -34,7 +37,7 @@ def raise_wallets(event_type: EventType, *, actor: str = ":actor") -> str:
     """Return CTEs that raise the wallets that a statement changes, and record the events.
 
     They continue a WITH that has `changed (event_id, subject_id, member_id, reason)`, one row per change, where
-    `member_id` is null for what is in nobody's wallet. They add `raised (member_id, version)` and `recorded`, the
+    `member_id` is null for what is in nobody's wallet. They add `raised (member_id, changed_at)` and `recorded`, the
     events: return their ChangeRow and hand it to `ring_wallet`. Wallets are locked in the order of their members, so
     that statements over several of them don't deadlock. Raises KeyError for a type that raises no wallet.
     """
@@ -62,11 +65,11 @@ holders AS (
         holders.points
     FROM changed LEFT JOIN holders ON holders.member_id = changed.member_id
 ), raised AS (
-    UPDATE wallet SET version = newest.version
+    UPDATE wallet SET version = newest.version, changed_at = {NEXT_DATE}
     FROM (SELECT member_id, max(version) AS version FROM numbered WHERE member_id IS NOT NULL GROUP BY 1) newest
     WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = ANY(ARRAY(SELECT member_id FROM holders))
         AND wallet.member_id = newest.member_id
-    RETURNING wallet.member_id, wallet.version
+    RETURNING wallet.member_id, wallet.changed_at
 ), recorded AS (
     {recorded} RETURNING *
 )"""

@@ -69,6 +69,7 @@ async function read(client) {
 async function ask(client, request) {
   for await (const { data, errors } of client.iterate(request)) {
     if (errors) throw errors;
+    if (data.wallet === null) throw new Error("An API key has no wallet; use a member's token.");
     return data.wallet;
   }
 }

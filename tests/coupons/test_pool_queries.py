@@ -342,19 +342,22 @@ async def test_a_member_lists_nothing_of_the_merchant(shop: Shop, field: str) ->
     assert await shop.error_code(f"{{ {field} {{ edges {{ node {{ id }} }} }} }}", key=token) == "FORBIDDEN"
 
 
-async def test_a_member_reads_neither_a_pool_nor_its_stock(shop: Shop) -> None:
-    pool = await shop.pool(codes=1)
+async def test_a_member_reads_a_pool_through_its_code_and_never_the_stock(shop: Shop) -> None:
+    pool, other = await shop.pool(codes=1), await shop.pool()
     member = await shop.member()
     await shop.claim(pool, member)
     token = await shop.token(member["id"])
 
-    by_node = await shop.data("query ($id: ID!) { node(id: $id) { id } }", {"id": pool["id"]}, key=token)
+    document = "query ($id: ID!) { node(id: $id) { id } }"
+    by_node = [(await shop.data(document, {"id": each["id"]}, key=token))["node"] for each in (pool, other)]
+    stock = "query ($id: ID!) { node(id: $id) { ... on Pool { stock { total } } } }"
     codes = "{ wallet { codes { edges { node { pool { name stock { total } } } } } } }"
 
-    assert by_node == {"node": None}
+    assert by_node == [{"id": pool["id"]}, None]
     assert (
         await shop.error_code("query ($id: ID!) { pool(id: $id) { id } }", {"id": pool["id"]}, key=token) == "FORBIDDEN"
     )
+    assert await shop.error_code(stock, {"id": pool["id"]}, key=token) == "FORBIDDEN"
     assert await shop.error_code(codes, key=token) == "FORBIDDEN"
 
 

@@ -80,8 +80,12 @@ async def test_a_member_cannot_list_members(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("role", ["ADMIN", "CHECKOUT", "ANALYST"])
-async def test_a_key_has_no_wallet(shop: Shop, role: str) -> None:
-    assert await shop.error_code(WALLET, key=await shop.key(role)) == "FORBIDDEN"
+async def test_what_is_a_members_own_is_null_to_a_key_beside_the_rest(shop: Shop, role: str) -> None:
+    document = "{ wallet { version } inviteQuota { perBatch } viewer { role member { id } } }"
+
+    answer = await shop.data(document, key=await shop.key(role))
+
+    assert answer == {"wallet": None, "inviteQuota": None, "viewer": {"role": role, "member": None}}
 
 
 async def test_an_id_that_names_no_member_reads_as_null(shop: Shop) -> None:

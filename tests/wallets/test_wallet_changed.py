@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app import ids
+from app.api.scalars import serialize_date_time
 from app.coupons.expire_codes import expire_batch
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
@@ -51,7 +52,7 @@ async def test_a_claim_is_told_as_it_happened(shop: Shop) -> None:
             "type": "code.claimed",
             "subjectId": code["id"],
             "actor": row["actor"],
-            "occurredAt": code["allocatedAt"],
+            "occurredAt": serialize_date_time(row["occurred_at"]),
             "reason": None,
         },
         "code": code | {"owner": {"id": member["id"]}},

@@ -48,10 +48,10 @@ def test_nothing_is_allowed_to_nobody() -> None:
     assert [coordinate for coordinate, roles in ACCESS.items() if not roles] == []
 
 
-def test_an_admin_may_call_everything_but_the_wallet_of_a_member() -> None:
+def test_an_admin_may_call_everything_but_follow_a_members_wallet() -> None:
     closed = [coordinate for coordinate, roles in ACCESS.items() if Role.ADMIN not in roles]
 
-    assert closed == ["Query.wallet", "Subscription.walletChanged"]
+    assert closed == ["Subscription.walletChanged"]
 
 
 def test_an_analyst_changes_nothing_and_a_member_and_a_till_only_what_is_theirs() -> None:

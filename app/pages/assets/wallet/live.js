@@ -39,7 +39,9 @@ export class Live {
       this.onState(this.#tries === 0 ? { is: "connecting" } : { is: "offline", seconds: 0 });
       try {
         if (!this.wallet) {
-          this.wallet = new Wallet(await this.ask(READ));
+          const read = await this.ask(READ);
+          if (read.wallet === null) throw ofKey();
+          this.wallet = new Wallet(read);
           this.onRead(this.wallet);
         }
         await this.#follow();
@@ -163,6 +165,10 @@ function invalid() {
   return new TokenError("This token is not valid, or not any longer. Open the wallet with a fresh one.");
 }
 
+function ofKey() {
+  return new TokenError("This is a key for programs. A wallet opens with a member’s token.");
+}
+
 function ofToken(problem) {
   switch (codeOf(problem)) {
     case "UNAUTHENTICATED":
@@ -170,7 +176,7 @@ function ofToken(problem) {
     case 4403:
       return invalid();
     case "FORBIDDEN":
-      return new TokenError("This is a key for programs. A wallet opens with a member’s token.");
+      return ofKey();
     default:
       return null;
   }
