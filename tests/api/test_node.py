@@ -26,7 +26,7 @@ from app import ids, schema
 from app.api.access import ACCESS
 from app.api.context import Role
 from app.api.node import REFETCHES
-from app.web.graphql_execution import SCHEMA
+from app.web.graphql_documents import SCHEMA
 from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, Shop, open_shop
