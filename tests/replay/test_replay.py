@@ -415,7 +415,7 @@ def _wait_until_ready(url: str) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            if httpx.get(url, timeout=5).status_code == 200:
+            if httpx.get(url, verify=False, timeout=5).status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -225,7 +225,7 @@ async def test_a_client_that_leaves_ends_its_statement(
 ) -> None:
     pool = await shop.pool()
     async with _held(lock, pool):
-        async with httpx.AsyncClient() as leaving:
+        async with httpx.AsyncClient(verify=False) as leaving:
             asked = asyncio.create_task(
                 leaving.post(f"{strict_api.url}/graphql", **_pausing(shop, pool, accept=accept))
             )
@@ -288,7 +288,7 @@ async def test_many_clients_that_leave_leave_nothing_behind(
     """Forty at once, more than there are connections; afterwards all connections serve."""
     pool = await shop.pool()
     async with _held(lock, pool):
-        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None)) as leaving:
+        async with httpx.AsyncClient(verify=False, limits=httpx.Limits(max_connections=None)) as leaving:
             asked = [
                 asyncio.create_task(leaving.post(f"{strict_api.url}/graphql", **_pausing(shop, pool)))
                 for _ in range(40)
