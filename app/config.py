@@ -122,9 +122,16 @@ class Settings(BaseSettings):
 
     #: What one operation may answer with: the fields of every item of its lists. A field takes about 10 µs of CPU
     #: (bench/loop_holds.py), so this many take half a second.
-    fields_max: int = Field(default=50_000, validation_alias="FLASH_FIELDS_MAX", ge=1_000, le=10_000_000)
+    fields_max: int = Field(default=50_000, ge=1_000, le=10_000_000)
     #: Of one answer, as JSON.
-    answer_bytes_max: int = Field(default=4_194_304, validation_alias="FLASH_ANSWER_BYTES_MAX", ge=65_536)
+    answer_bytes_max: int = Field(default=4_194_304, ge=65_536)
+    #: WebSockets and event streams of one member, and the share of all that one API key may have.
+    streams_per_member_max: int = Field(default=20, ge=1)
+    streams_per_key_share: float = Field(default=0.2, gt=0, le=1)
+    #: Sockets that haven't said yet who they are. For a further one the oldest of them goes.
+    sockets_waiting_max: int = Field(default=100, ge=1)
+    #: How many credentials of one address may be looked up in vain, per minute.
+    failed_authentications_max: int = Field(default=100, ge=1)
 
     @field_validator("cors_origins")
     @classmethod

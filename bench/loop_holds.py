@@ -130,7 +130,7 @@ class Holds:
 
 def served(limits: Settings) -> GraphQLEndpoint:
     """Return the endpoint of an API process with these limits."""
-    return GraphQLEndpoint(limits, Documents(limits), OpenStreams(10, 1.0), Origins(limits))
+    return GraphQLEndpoint(limits, Documents(limits), OpenStreams(limits), Origins(limits))
 
 
 async def send(endpoint: GraphQLEndpoint, key: str, document: str, variables: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from app.api.context import Role
 from app.merchants.rows import ApiKeyRow
 from app.storage import events
 from app.storage.database import Tx, database
-from app.storage.statements import columns, statement
+from app.storage.statements import NoRow, columns, statement
 
 PREFIX: Final = "flash_"
 
@@ -72,3 +72,13 @@ async def find(merchant_id: UUID, secret: str) -> WorkingKeyRow | None:
 
 def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
+
+
+FIND_REVOKED: Final = statement(
+    NoRow, "SELECT FROM api_key WHERE merchant_id = :merchant_id AND secret_hash = :secret_hash"
+)
+
+
+async def was_revoked(merchant_id: UUID, secret: str) -> bool:
+    """Whether a secret that no working key has was a key's once."""
+    return await database().row(FIND_REVOKED, merchant_id=merchant_id, secret_hash=_hash(secret)) is not None

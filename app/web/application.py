@@ -158,7 +158,7 @@ def application(configured: Settings | None = None) -> Starlette:
                 await asyncio.to_thread(traces.flush)
 
     documents = Documents(chosen, trusted_documents(chosen))
-    streams = OpenStreams(chosen.streams_max, chosen.stream_send_seconds_max)
+    streams = OpenStreams(chosen)
     origins = Origins(chosen)
     routes: list[BaseRoute] = [
         Route("/graphql", GraphQLEndpoint(chosen, documents, streams, origins)),

@@ -1,11 +1,17 @@
-"""From an Authorization header to a viewer: API keys are looked up, member tokens verified, both kept briefly."""
+"""From an Authorization header to a viewer: API keys are looked up, member tokens verified, and both kept briefly."""
 
 import asyncio
+import hashlib
 import time
+from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
+from uuid import UUID
 
-from cachetools import TLRUCache
+from cachetools import LRUCache, TLRUCache, TTLCache
 
 from app import ids
 from app.api.context import Role, Viewer
@@ -17,9 +23,24 @@ from app.storage.database import is_away
 
 _KEPT_MAX: Final = 20_000
 _CREDENTIAL_LENGTH_MAX: Final = 4096
+#: How long a credential that proves nobody is refused without another look, and how long failures are counted.
+_REFUSED_SECONDS: Final = 10.0
+_COUNTED_SECONDS: Final = 60.0
+#: Who has an IPv6 address has a network of them.
+_IPV6_PREFIX: Final = 64
 
 #: What stays open asks again for its API key this often at most, and again this long after the database was away.
 _ASK_AGAIN_SECONDS: Final = 1.0
+
+
+class Unproven(Enum):
+    """Why a header proves nobody. Only who had the credential can learn that it expired or was revoked."""
+
+    MISSING = "Send a key or a token as `Authorization: Bearer …`."
+    MALFORMED = "The Authorization header must be `Bearer`, a space, and a key or a token."
+    UNKNOWN = "There is no such key, or the token wasn't issued here."
+    EXPIRED = "The token has expired; get another one."
+    REVOKED = "The key was revoked."
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,40 +53,72 @@ class Proof:
     kept_seconds: float
 
 
+TOO_MANY_FAILURES: Final = "Too many keys and tokens from this address proved nobody; try again in a minute."
+
+
+class TooManyFailuresError(Exception):
+    """Too many credentials from this address proved nobody. What was never seen to prove anybody isn't looked up."""
+
+
 #: By credential.
 _kept: TLRUCache[str, Proof] = TLRUCache(_KEPT_MAX, lambda _credential, proof, now: now + proof.kept_seconds)
+#: By SHA-256, so that nothing is kept of what somebody may have mistyped.
+_refused: TTLCache[bytes, Unproven] = TTLCache(_KEPT_MAX, _REFUSED_SECONDS)
+#: Keys (by SHA-256) and merchants that were found before: they are looked up whatever their address did.
+_found: LRUCache[Hashable, None] = LRUCache(_KEPT_MAX)
+#: How many look-ups found nothing, by address. The count ends a minute after the first.
+_failures: TTLCache[str, list[int]] = TTLCache(_KEPT_MAX, _COUNTED_SECONDS)
 
 
 async def authenticate(authorization: str | None) -> Viewer | None:
     """Return who sends this header, or None if it proves nobody."""
     proof = await prove(authorization)
-    return None if proof is None else proof.viewer
+    return proof.viewer if isinstance(proof, Proof) else None
 
 
-async def prove(authorization: str | None) -> Proof | None:
-    """Return what this header proves, or None if it proves nobody.
+async def prove(authorization: str | None, address: str = "") -> Proof | Unproven:
+    """Return what this header, sent from an address, proves. Raises TooManyFailuresError.
 
     An API key is looked up again after `api_key_cache_seconds`, so a revoked one stops within that time on every
     process, and at once on the one that revoked it; a member token stands until it expires.
     """
-    scheme, _, credential = (authorization or "").partition(" ")
+    if not authorization:
+        return Unproven.MISSING
+    scheme, _, credential = authorization.partition(" ")
     if scheme.lower() != "bearer" or not credential or len(credential) > _CREDENTIAL_LENGTH_MAX:
-        return None
+        return Unproven.MALFORMED
     kept = _kept.get(credential)
     if kept is not None and kept.viewer.actor not in api_keys.revoked_here:
         return kept
-    proof = await (_api_key(credential) if credential.startswith(api_keys.PREFIX) else _member(credential))
-    if proof is None:
-        _kept.pop(credential, None)
-        return None
-    _kept[credential] = proof
+    digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
+    return _refused.get(digest) or await _look_up(credential, digest, _network(address))
+
+
+async def _look_up(credential: str, digest: bytes, network: str) -> Proof | Unproven:
+    """Find out what a credential proves, and remember it. Raises TooManyFailuresError."""
+    is_key = credential.startswith(api_keys.PREFIX)
+    merchant_id = api_keys.merchant_of(credential) if is_key else tokens.merchant_of(credential)
+    if merchant_id is None:
+        return Unproven.MALFORMED
+    looked_up: Hashable = digest if is_key else merchant_id
+    if looked_up not in _found and _failures.get(network, [0])[0] >= settings().failed_authentications_max:
+        raise TooManyFailuresError
+    proof = await (_api_key(merchant_id, credential) if is_key else _member(merchant_id, credential))
+    if isinstance(proof, Proof):
+        _kept[credential] = proof
+        _found[looked_up] = None
+        return proof
+    _kept.pop(credential, None)
+    _refused[digest] = proof
+    if looked_up not in _found:
+        _failures.setdefault(network, [0])[0] += 1
     return proof
 
 
-async def lapsed(authorization: str | None, proof: Proof) -> None:
-    """Wait until what this header proved doesn't stand any more: the token has expired or the key was revoked."""
-    standing: Proof | None = proof
-    while standing is not None:
+async def lapsed(authorization: str | None, proof: Proof) -> Unproven:
+    """Wait until what this header proved doesn't stand any more. Returns why."""
+    standing: Proof | Unproven = proof
+    while isinstance(standing, Proof):
         await asyncio.sleep(max(standing.stands_until - time.monotonic(), 0) + 0.01)
         try:
             standing = await prove(authorization)
@@ -73,26 +126,38 @@ async def lapsed(authorization: str | None, proof: Proof) -> None:
             if not is_away(error):
                 raise
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
+    return standing
 
 
-async def _api_key(secret: str) -> Proof | None:
-    merchant_id = api_keys.merchant_of(secret)
-    if merchant_id is None:
-        return None
+async def _api_key(merchant_id: UUID, secret: str) -> Proof | Unproven:
     row = await api_keys.find(merchant_id, secret)
-    owner = await tenant(merchant_id) if row is not None else None
-    if row is None or owner is None:
-        return None
+    if row is None:
+        return Unproven.REVOKED if await api_keys.was_revoked(merchant_id, secret) else Unproven.UNKNOWN
+    owner = await tenant(merchant_id)
+    if owner is None:
+        return Unproven.UNKNOWN
     viewer = Viewer(Role(row["role"]), owner, ids.encode("apikey", row["id"]))
     kept_seconds = settings().api_key_cache_seconds
     return Proof(viewer, time.monotonic() + max(kept_seconds, _ASK_AGAIN_SECONDS), kept_seconds)
 
 
-async def _member(token: str) -> Proof | None:
-    merchant_id = tokens.merchant_of(token)
-    owner = await tenant(merchant_id) if merchant_id is not None else None
-    verified = tokens.verify(token, owner) if owner is not None else None
-    if owner is None or verified is None:
-        return None
+async def _member(merchant_id: UUID, token: str) -> Proof | Unproven:
+    owner = await tenant(merchant_id)
+    if owner is None:
+        return Unproven.UNKNOWN
+    _found[merchant_id] = None
+    verified = tokens.verify(token, owner)
+    if verified is None:
+        return Unproven.UNKNOWN
+    if not verified.seconds_left > 0:
+        return Unproven.EXPIRED
     viewer = Viewer(Role.MEMBER, owner, ids.encode("member", verified.member_id), verified.member_id)
     return Proof(viewer, time.monotonic() + verified.seconds_left, min(verified.seconds_left, 5.0))
+
+
+def _network(address: str) -> str:
+    with suppress(ValueError):
+        parsed = ip_address(address)
+        if isinstance(parsed, IPv6Address):
+            return str(IPv6Network((parsed, _IPV6_PREFIX), strict=False))
+    return address

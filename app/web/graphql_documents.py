@@ -230,7 +230,7 @@ def judge_document(query: str, limits: Settings) -> Document:
     except RecursionError:
         errors = [fault("GRAPHQL_PARSE_FAILED", "The document is nested too deeply.")]
     except TooCostlyError as error:
-        errors = [too_costly(str(error))]
+        errors = [fault("COST_LIMIT_EXCEEDED", str(error))]
     if errors:
         return _useless(errors, query)
     fragments = {d.name.value: d for d in parsed.definitions if isinstance(d, FragmentDefinitionNode)}
@@ -240,11 +240,6 @@ def judge_document(query: str, limits: Settings) -> Document:
             name = node.name.value if node.name else None
             operations[name] = Operation(node, costs[name], _root_fields(node.selection_set, fragments))
     return Document(parsed, operations, [], query)
-
-
-def too_costly(message: str, **told: Any) -> GraphQLError:
-    """Return the error of what asks for too much."""
-    return GraphQLError(message, extensions={"code": "COST_LIMIT_EXCEEDED", **told})
 
 
 def _useless(errors: list[GraphQLError], text: str) -> Document:

@@ -23,9 +23,9 @@ class NotExecutedError(Exception):
         self.errors = errors
 
 
-def fault(code: str, message: str) -> GraphQLError:
-    """Return an error with a code."""
-    return GraphQLError(message, extensions={"code": code})
+def fault(code: str, message: str, **told: Any) -> GraphQLError:
+    """Return an error with a code, and what else is told with it."""
+    return GraphQLError(message, extensions={"code": code, **told})
 
 
 def coded(errors: list[GraphQLError], code: str) -> list[GraphQLError]:

@@ -24,7 +24,6 @@ from app.web.graphql_documents import (
     Document,
     Documents,
     Operation,
-    too_costly,
 )
 from app.web.graphql_errors import NotExecutedError, Presenting, coded, fault
 
@@ -65,15 +64,15 @@ def admit(operation: Operation, asked: Asked, viewer: Viewer | None, limits: Set
     size = operation.cost.size(asked.variables)
     if size.nodes > limits.nodes_max:
         message = f"The operation asks for up to {size.nodes} nodes; at most {limits.nodes_max} are answered."
-        raise NotExecutedError([too_costly(message, cost=_told_cost(size, limits))])
+        raise NotExecutedError([fault("COST_LIMIT_EXCEEDED", message, cost=_told_cost(size, limits))])
     if size.fields > limits.fields_max:
         message = f"The operation asks for up to {size.fields} fields; at most {limits.fields_max} are answered."
-        raise NotExecutedError([too_costly(message, cost=_told_cost(size, limits))])
+        raise NotExecutedError([fault("COST_LIMIT_EXCEEDED", message, cost=_told_cost(size, limits))])
     try:
         values = count_values(asked.variables)
         refuse_long_lists(operation.cost, asked.variables, limits.list_items_max)
     except TooCostlyError as error:
-        raise NotExecutedError([too_costly(str(error))]) from None
+        raise NotExecutedError([fault("COST_LIMIT_EXCEEDED", str(error))]) from None
     return Admitted(size, values)
 
 

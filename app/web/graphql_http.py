@@ -4,6 +4,7 @@ Requests are judged in this order: method, Accept, body type, size, JSON, form, 
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -12,36 +13,37 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.context import Viewer
 from app.config import Settings
 from app.pages import Page
 from app.storage.database import is_away
 from app.telemetry.observed import Observed
-from app.web.authentication import authenticate, lapsed, prove
+from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, prove
 from app.web.deadline import ClientLeftError, WhileWanted
 from app.web.document_costs import TooCostlyError, refuse_many_brackets
 from app.web.graphql_documents import Asked, Documents, MalformedError, Operation
 from app.web.graphql_errors import NotExecutedError, fault, presented, told
-from app.web.graphql_execution import answer, answers, chosen, observe, observe_viewer
+from app.web.graphql_execution import answer, chosen, observe, observe_viewer
 from app.web.graphql_sse import EVENT_STREAM, EventStream
-from app.web.open_streams import OpenStreams
+from app.web.open_streams import NoRoomError, OpenStreams
 from app.web.origins import Origins
 
 _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"
 _WEIGHT: Final = re.compile(r";\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
-_UNAUTHENTICATED: Final = "Send a valid key or token as `Authorization: Bearer …`."
+_BEARER: Final = 'Bearer realm="flash"'
 
 
 class BadRequestError(Exception):
     """An answer below GraphQL: a status, one error and perhaps headers."""
 
-    def __init__(self, status: int, message: str, *, code: str = "BAD_REQUEST", allow: str | None = None) -> None:
-        """Take the status and the sentence."""
+    def __init__(
+        self, status: int, message: str, *, code: str = "BAD_REQUEST", headers: Mapping[str, str] | None = None,
+        **told: Any,
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.status = status
-        self.code = code
-        self.allow = allow
+        self.error = fault(code, message, **told)
+        self.headers = headers or {}
 
 
 class GraphQLEndpoint:
@@ -79,12 +81,10 @@ class GraphQLEndpoint:
             else:
                 response = await self._answer(request, media_type)
         except BadRequestError as bad:
-            observed.codes.add(bad.code)
             observed.status = bad.status
-            body = {"errors": [{"message": str(bad), "extensions": {"code": bad.code}}]}
+            body = {"errors": presented([bad.error])}
             response = _response(body, bad.status, _RESPONSE_JSON if media_type == _RESPONSE_JSON else _JSON)
-            if bad.allow:
-                response.headers["allow"] = bad.allow
+            response.headers.update(bad.headers)
         except (ClientLeftError, ClientDisconnect):
             observed.client_left = True
             return None
@@ -98,21 +98,24 @@ class GraphQLEndpoint:
         authorization = _authorization(request)
         try:
             async with WhileWanted(request.receive, self._settings.operation_seconds_max):
-                viewer = await authenticate(authorization)
-                observe_viewer(viewer)
-                return _response(await self._execute(request, asked, viewer), 200, media_type)
+                proof = await prove(authorization, _address(request))
+                return _response(await self._execute(request, asked, proof), 200, media_type)
         except NotExecutedError as error:
             return _request_errors(error.errors, media_type)
+        except TooManyFailuresError:
+            raise _too_many_failures() from None
         except (BadRequestError, ClientLeftError):
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
             return _response({"errors": told(error)}, 503 if is_away(error) else 500, media_type)
 
-    async def _execute(self, request: Request, asked: Asked, viewer: Viewer | None) -> bytes:
+    async def _execute(self, request: Request, asked: Asked, proof: Proof | Unproven) -> bytes:
         """Return the answer of a query or a mutation, as JSON. Raises NotExecutedError."""
-        if viewer is None and self._settings.production:
+        viewer = proof.viewer if isinstance(proof, Proof) else None
+        observe_viewer(viewer)
+        if isinstance(proof, Unproven) and self._settings.production:
             # Strangers don't make the engine parse anything.
-            raise NotExecutedError([fault("UNAUTHENTICATED", _UNAUTHENTICATED)])
+            raise NotExecutedError([_unauthenticated(proof)])
         document = await self._documents.judged(asked)
         operation = chosen(document, asked)
         observe(operation)
@@ -120,8 +123,8 @@ class GraphQLEndpoint:
             message = "Subscriptions are sent over a WebSocket, or with `Accept: text/event-stream`."
             raise NotExecutedError([fault("BAD_USER_INPUT", message)])
         _refuse_mutation_by_get(request, operation)
-        if viewer is None and not operation.is_introspection_only:
-            raise NotExecutedError([fault("UNAUTHENTICATED", _UNAUTHENTICATED)])
+        if isinstance(proof, Unproven) and not operation.is_introspection_only:
+            raise NotExecutedError([_unauthenticated(proof)])
         return await answer(document, operation, asked, viewer, self._settings)
 
     async def _stream(self, request: Request) -> "Response | EventStream":
@@ -132,21 +135,26 @@ class GraphQLEndpoint:
         authorization = _authorization(request)
         try:
             async with WhileWanted(request.receive, self._settings.operation_seconds_max):
-                proof = await prove(authorization)
-                document = None if proof is None else await self._documents.judged(asked)
+                proof = await prove(authorization, _address(request))
+                document = await self._documents.judged(asked) if isinstance(proof, Proof) else None
+        except TooManyFailuresError:
+            raise _too_many_failures() from None
         except ClientLeftError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
             return _response({"errors": told(error)}, 503 if is_away(error) else 500, _JSON)
-        if proof is None or document is None:
-            raise BadRequestError(401, _UNAUTHENTICATED, code="UNAUTHENTICATED")
-        operation = document.operation(asked.operation_name)
+        if isinstance(proof, Unproven):
+            headers = _challenge(proof)
+            raise BadRequestError(401, proof.value, code="UNAUTHENTICATED", reason=proof.name, headers=headers)
+        operation = document.operation(asked.operation_name) if document is not None else None
         if operation is not None:
             _refuse_mutation_by_get(request, operation)
-        if self._streams.is_full:
-            raise BadRequestError(503, "Too many streams are open here; try again.", code="UNAVAILABLE")
-        bodies = answers(self._documents, asked, proof.viewer)
-        return EventStream(bodies, lapsed(authorization, proof), self._streams)
+        try:
+            self._streams.refuse_more(proof.viewer)
+        except NoRoomError as full:
+            status, code = (429, "TOO_MANY_STREAMS") if full.is_own_fault else (503, "UNAVAILABLE")
+            raise BadRequestError(status, str(full), code=code) from None
+        return EventStream(self._documents, asked, authorization, proof, self._streams)
 
     async def _asked(self, request: Request) -> Asked:
         if request.method == "GET":
@@ -183,13 +191,13 @@ def _authorization(request: Request) -> str | None:
 
 def _refuse_mutation_by_get(request: Request, operation: Operation) -> None:
     if request.method == "GET" and operation.kind is OperationType.MUTATION:
-        raise BadRequestError(405, "Mutations are sent by POST.", allow="POST")
+        raise BadRequestError(405, "Mutations are sent by POST.", headers={"allow": "POST"})
 
 
 def _negotiated(request: Request) -> str:
     """Return the media type of the answer: of ours the one that Accept weighs most, the first of equals."""
     if request.method not in {"GET", "POST"}:
-        raise BadRequestError(405, "GraphQL is asked by GET or POST.", allow="GET, POST")
+        raise BadRequestError(405, "GraphQL is asked by GET or POST.", headers={"allow": "GET, POST"})
     accepted = [_weighed(entry) for entry in request.headers.get("accept", "*/*").split(",")]
     if accepted[0][0] == EVENT_STREAM and accepted[0][1] > 0:
         # Only there: some clients list it last on every request and expect JSON.
@@ -238,8 +246,31 @@ def _request_errors(errors: list[GraphQLError], media_type: str) -> Response:
     body = {"errors": presented(errors)}
     if media_type != _RESPONSE_JSON:
         return _response(body, 200, media_type)
-    is_stranger = body["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
-    return _response(body, 401 if is_stranger else 400, media_type)
+    reason = body["errors"][0]["extensions"].get("reason")
+    if reason not in Unproven.__members__:
+        return _response(body, 400, media_type)
+    response = _response(body, 401, media_type)
+    response.headers.update(_challenge(Unproven[reason]))
+    return response
+
+
+def _unauthenticated(reason: Unproven) -> GraphQLError:
+    return fault("UNAUTHENTICATED", reason.value, reason=reason.name)
+
+
+def _challenge(reason: Unproven) -> dict[str, str]:
+    """Return the header that goes with 401 (RFC 6750, 3). Without a credential it tells no error."""
+    if reason is Unproven.MISSING:
+        return {"www-authenticate": _BEARER}
+    return {"www-authenticate": f'{_BEARER}, error="invalid_token", error_description="{reason.value}"'}
+
+
+def _too_many_failures() -> BadRequestError:
+    return BadRequestError(429, TOO_MANY_FAILURES, code="TOO_MANY_ATTEMPTS", headers={"retry-after": "60"})
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _response(body: dict[str, Any] | bytes, status: int, media_type: str) -> Response:

@@ -17,11 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from app.config import Settings
 from app.telemetry.observed import Observed, request_id
-from app.web.authentication import Proof, lapsed, prove
+from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, lapsed, prove
 from app.web.graphql_documents import Asked, Documents, MalformedError
 from app.web.graphql_errors import fault, presented, told
 from app.web.graphql_execution import answers
-from app.web.open_streams import OpenStreams, SlowReaderError
+from app.web.open_streams import NoRoomError, OpenStreams, SlowReaderError
 from app.web.origins import Origins
 
 log = logging.getLogger("flash.graphql")
@@ -30,7 +30,6 @@ PROTOCOL: Final = "graphql-transport-ws"
 #: What a close frame holds of it.
 _REASON_BYTES_MAX: Final = 123
 _SLOW: Final = "Too slow: resume after the last version that you have"
-_LAPSED: Final = "Forbidden: the token has expired or the key was revoked"
 _UNVERIFIED: Final = "The credential can't be verified now; try again"
 
 
@@ -63,29 +62,28 @@ class SocketEndpoint:
         offered = PROTOCOL in scope["subprotocols"]
         named = [(b"x-request-id", request_id.get().encode())]
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None, "headers": named})
-        socket = Socket(receive, send, self._documents, self._streams, self._settings)
-        with self._streams.one():
-            if not offered:
-                await socket.close(4406, f"The subprotocol is {PROTOCOL}")
-            elif self._streams.is_over:
-                await socket.close(1013, "Too many sockets are open here; try again")
-            else:
-                await socket.serve(headers.get("authorization"))
+        client = scope.get("client")
+        socket = Socket(receive, send, client[0] if client else "", self._documents, self._streams, self._settings)
+        if offered:
+            await socket.serve(headers.get("authorization"))
+        else:
+            await socket.close(4406, f"The subprotocol is {PROTOCOL}")
 
 
 class Socket:
     """One open socket: who it belongs to and its running operations."""
 
     __slots__ = (
-        "_authorization", "_documents", "_is_closed", "_operations", "_receive", "_send", "_settings", "_streams"
+        "_address", "_authorization", "_documents", "_is_closed", "_operations", "_receive", "_send", "_settings",
+        "_streams",
     )  # fmt: skip
 
     def __init__(
-        self, receive: Receive, send: Send, documents: Documents, streams: OpenStreams, settings: Settings
+        self, receive: Receive, send: Send, address: str, documents: Documents, streams: OpenStreams, settings: Settings
     ) -> None:
-        """Take the socket's ends, and what it shares with others."""
         self._receive = receive
         self._send = send
+        self._address = address
         self._documents = documents
         self._streams = streams
         self._settings = settings
@@ -107,24 +105,42 @@ class Socket:
             await self.close(1013, _SLOW)
 
     async def _serve(self, authorization: str | None) -> None:
+        proof = await self._proven(authorization)
+        if proof is None:
+            return
         try:
-            async with asyncio.timeout(self._settings.socket_init_seconds_max):
-                payload = await self._initialised()
+            with self._streams.one(proof.viewer):
+                await self._serve_proven(proof)
+        except NoRoomError as full:
+            raise CloseError(1013, str(full)) from None
+
+    async def _proven(self, authorization: str | None) -> Proof | None:
+        """Return who the peer is, or None when it left before. Raises CloseError for whoever may not stay."""
+        try:
+            async with asyncio.timeout(self._settings.socket_init_seconds_max) as patience:
+                with self._streams.waiting(patience):
+                    payload = await self._initialised()
         except TimeoutError:
             raise CloseError(4408, "Connection initialisation timeout") from None
         if payload is None:
-            return
+            return None
         self._authorization = _credential(payload) or authorization
-        if self._authorization is None:
-            raise CloseError(4401, "Unauthorized: send {authorization: Bearer …} with connection_init")
         try:
-            async with asyncio.timeout(self._settings.socket_init_seconds_max):
-                proof = await prove(self._authorization)
+            async with asyncio.timeout(self._settings.socket_init_seconds_max) as patience:
+                with self._streams.waiting(patience):
+                    proof = await prove(self._authorization, self._address)
+        except TooManyFailuresError:
+            raise CloseError(1013, TOO_MANY_FAILURES) from None
         except Exception as error:
             told(error)
             raise CloseError(1013, _UNVERIFIED) from error
-        if proof is None:
-            raise CloseError(4403, "Forbidden: the credential proves nobody")
+        if proof is Unproven.MISSING:
+            raise CloseError(4401, "Unauthorized: send {authorization: Bearer …} with connection_init")
+        if isinstance(proof, Unproven):
+            raise CloseError(4403, _forbidden(proof))
+        return proof
+
+    async def _serve_proven(self, proof: Proof) -> None:
         await self._reply({"type": "connection_ack"})
         expiry = asyncio.create_task(self._expire(proof))
         try:
@@ -160,12 +176,12 @@ class Socket:
     async def _expire(self, proof: Proof) -> None:
         """Close the socket when its credential doesn't stand any more, and when nobody can tell whether it does."""
         try:
-            await lapsed(self._authorization, proof)
+            reason = await lapsed(self._authorization, proof)
         except Exception as error:  # noqa: BLE001  (whatever it is, nobody stays who may have been locked out)
             told(error)
             await self.close(1013, _UNVERIFIED)
             return
-        await self.close(4403, _LAPSED)
+        await self.close(4403, _forbidden(reason))
 
     async def _next(self) -> dict[str, Any] | None:
         """Return the next message, or None when the peer left. Raises CloseError for what is none."""
@@ -220,13 +236,12 @@ class Socket:
 
     async def _run(self, operation_id: str, asked: Asked) -> None:
         ended: dict[str, Any] = {"id": operation_id, "type": "complete"}
-        proof = None
         try:
             async with asyncio.timeout(self._settings.operation_seconds_max):
                 # Asked each time: a key that was revoked since it opened the socket ends it with its next operation.
                 proof = await prove(self._authorization)
-            if proof is None:
-                await self.close(4403, _LAPSED)
+            if isinstance(proof, Unproven):
+                await self.close(4403, _forbidden(proof))
                 return
             async with aclosing(answers(self._documents, asked, proof.viewer)) as bodies:
                 async for body in bodies:
@@ -254,6 +269,10 @@ class Socket:
             await self._streams.send_in_time(self._send, {"type": "websocket.send", "text": text})
         except OSError:
             self._is_closed = True
+
+
+def _forbidden(reason: Unproven) -> str:
+    return f"Forbidden: {reason.value}"
 
 
 def _credential(payload: dict[str, Any]) -> str | None:

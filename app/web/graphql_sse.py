@@ -6,14 +6,16 @@ was cut off and is to be resumed.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from app.web.authentication import Proof, Unproven, lapsed
+from app.web.graphql_documents import Asked, Documents
 from app.web.graphql_errors import fault, presented, told
+from app.web.graphql_execution import answers
 from app.web.open_streams import OpenStreams, SlowReaderError
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -32,38 +34,43 @@ class EventStream:
     """The answer to one operation, as an ASGI application."""
 
     def __init__(
-        self, bodies: AsyncGenerator[bytes, None], lapsed: Coroutine[Any, Any, None], streams: OpenStreams
+        self, documents: Documents, asked: Asked, authorization: str | None, proof: Proof, streams: OpenStreams
     ) -> None:
-        """Take what the operation answers, and what returns when its caller's credential doesn't stand any more."""
-        self._bodies = bodies
-        self._lapsed = lapsed
+        self._documents = documents
+        self._asked = asked
+        self._authorization = authorization
+        self._proof = proof
         self._streams = streams
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the operation, the reader, the credential or the process ends."""
-        with self._streams.one(), contextlib.suppress(SlowReaderError):
+        with self._streams.one(self._proof.viewer), contextlib.suppress(SlowReaderError):
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            tasks = [
-                asyncio.create_task(work)
-                for work in (self._send(send), self._lapsed, _left(receive), self._streams.ending.wait())
+            sending = asyncio.create_task(self._send(send))
+            lapsing = asyncio.create_task(lapsed(self._authorization, self._proof))
+            leaving = asyncio.create_task(_left(receive))
+            tasks: list[asyncio.Task[Any]] = [
+                sending,
+                lapsing,
+                leaving,
+                asyncio.create_task(self._streams.ending.wait()),
             ]
-            sending, lapsed, left, _ = tasks
             try:
                 while not (await asyncio.wait(tasks, timeout=KEEP_ALIVE_SECONDS, return_when="FIRST_COMPLETED"))[0]:
                     await self._streams.send_in_time(send, _chunk(b":\n\n"))
                 if sending.done():
                     sending.result()
-                elif lapsed.done() and not left.done():
+                elif lapsing.done() and not leaving.done():
                     await _end(sending)
-                    await self._streams.send_in_time(send, _chunk(_errors(_why(lapsed)) + _COMPLETE))
+                    await self._streams.send_in_time(send, _chunk(_errors(_why(lapsing)) + _COMPLETE))
             finally:
                 for task in tasks:
                     await _end(task)
-            if left.cancelled():
+            if leaving.cancelled():
                 await self._streams.send_in_time(send, {"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send) -> None:
-        async with aclosing(self._bodies) as bodies:
+        async with aclosing(answers(self._documents, self._asked, self._proof.viewer)) as bodies:
             try:
                 async for body in bodies:
                     await self._streams.send_in_time(send, _chunk(_next(body)))
@@ -74,12 +81,13 @@ class EventStream:
         await self._streams.send_in_time(send, _chunk(_COMPLETE))
 
 
-def _why(lapsed: "asyncio.Task[Any]") -> list[dict[str, Any]]:
+def _why(lapsing: asyncio.Task[Unproven]) -> list[dict[str, Any]]:
     """Return why the caller's credential doesn't stand any more, or why nobody can tell whether it does."""
-    error = lapsed.exception()
+    error = lapsing.exception()
     if isinstance(error, Exception):
         return told(error)
-    return presented([fault("UNAUTHENTICATED", "The token has expired or the key was revoked.")])
+    reason = lapsing.result()
+    return presented([fault("UNAUTHENTICATED", reason.value, reason=reason.name)])
 
 
 async def _left(receive: Receive) -> None:

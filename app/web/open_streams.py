@@ -1,15 +1,27 @@
-"""What stays open at this process, sockets and event streams: how many, how slow, and until when."""
+"""What stays open at this process, sockets and event streams: how many, whose, how slow, and until when."""
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from starlette.types import Message, Send
 
+from app.api.context import Role, Viewer
+from app.config import Settings
 from app.telemetry.metrics import STREAMS
 
 log = logging.getLogger("flash.streams")
+
+
+class NoRoomError(Exception):
+    """No further stream may open here; the message says of whom there are too many."""
+
+    def __init__(self, message: str, *, is_own_fault: bool) -> None:
+        super().__init__(message)
+        #: Whether the caller itself has too many, and not everybody together.
+        self.is_own_fault = is_own_fault
 
 
 class SlowReaderError(Exception):
@@ -17,35 +29,60 @@ class SlowReaderError(Exception):
 
 
 class OpenStreams:
-    """The count of open streams, and whether the process is ending."""
+    """The open streams by whose they are, the sockets that haven't said whose, and whether the process is ending."""
 
-    def __init__(self, streams_max: int, send_seconds_max: float) -> None:
-        """Start with none. A reader may take nothing of what is sent to it for so many seconds."""
-        self._max = streams_max
-        self._send_seconds_max = send_seconds_max
-        self._open = 0
+    def __init__(self, limits: Settings) -> None:
+        self._max = limits.streams_max
+        self._per_member_max = limits.streams_per_member_max
+        self._per_key_max = max(int(limits.streams_max * limits.streams_per_key_share), 1)
+        self._waiting_max = limits.sockets_waiting_max
+        self._send_seconds_max = limits.stream_send_seconds_max
+        self._open: Counter[str] = Counter()
+        #: The oldest first; when each has to have said who it is.
+        self._waiting: dict[asyncio.Timeout, None] = {}
         self.ending = asyncio.Event()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether no other stream may open."""
-        return self._open >= self._max
-
-    @property
-    def is_over(self) -> bool:
-        """Whether more are open than may be: the last one has to go."""
-        return self._open > self._max
+    def refuse_more(self, viewer: Viewer) -> None:
+        """Raise NoRoomError unless the viewer may open another stream."""
+        if viewer.role is Role.MEMBER:
+            most, who = self._per_member_max, "member"
+        else:
+            most, who = self._per_key_max, "key"
+        if self._open[viewer.actor] >= most:
+            raise NoRoomError(f"This {who} has {most} streams open here; close one.", is_own_fault=True)
+        if self._open.total() >= self._max:
+            raise NoRoomError("Too many streams are open here; try again.", is_own_fault=False)
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count a stream for the length of the block."""
-        self._open += 1
+    def one(self, viewer: Viewer) -> Iterator[None]:
+        """Count a stream for the length of the block. Raises NoRoomError."""
+        self.refuse_more(viewer)
+        self._open[viewer.actor] += 1
         STREAMS.inc()
         try:
             yield
         finally:
-            self._open -= 1
+            self._open[viewer.actor] -= 1
+            if not self._open[viewer.actor]:
+                del self._open[viewer.actor]
             STREAMS.dec()
+
+    @contextmanager
+    def waiting(self, patience: asyncio.Timeout) -> Iterator[None]:
+        """Count a socket that hasn't said yet who it is. If there are too many, the oldest one's patience ends now.
+
+        So a crowd that says nothing shuts out nobody who says at once who it is.
+        """
+        if len(self._waiting) >= self._waiting_max:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
+        self._waiting[patience] = None
+        try:
+            yield
+        finally:
+            self._waiting.pop(patience, None)
 
     async def send_in_time(self, send: Send, message: Message) -> None:
         """Send a message. Raises SlowReaderError when the reader has taken nothing for too long."""

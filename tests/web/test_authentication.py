@@ -2,8 +2,12 @@
 
 import pytest
 
+from app import ids
+from app.members import tokens
+from app.merchants.tenants import tenant
+from app.web.authentication import Unproven
 from tests.conftest import Api, run_api
-from tests.factories import Shop
+from tests.factories import CREATE_API_KEY, REVOKE_API_KEY, Shop
 
 BODY = {"query": "{ viewer { role } }"}
 RESPONSE_JSON = "application/graphql-response+json"
@@ -36,15 +40,18 @@ def _headers(name: str, key: str) -> bytes | str:
     return made[name]
 
 
-NAMES = [
-    "empty", "no scheme", "other scheme", "no credential", "two spaces",
-    "two credentials", "comma", "quoted", "one letter less", "one letter more", "other letters", "non-ASCII",
-    "non-ASCII merchant", "latin-1", "not UTF-8", "non-ASCII token", "long", "long key", "other merchant",
-]  # fmt: skip
+REASONS = {
+    "MISSING": ["empty"],
+    "MALFORMED": [
+        "no scheme", "other scheme", "no credential", "two spaces", "quoted", "other letters", "non-ASCII merchant",
+        "latin-1", "not UTF-8", "non-ASCII token", "long", "long key",
+    ],
+    "UNKNOWN": ["two credentials", "comma", "one letter less", "one letter more", "non-ASCII", "other merchant"],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
-async def test_a_malformed_header_proves_nobody(shop: Shop, name: str) -> None:
+@pytest.mark.parametrize(("reason", "name"), [(reason, name) for reason, names in REASONS.items() for name in names])
+async def test_a_header_that_proves_nobody_is_told_why(shop: Shop, reason: str, name: str) -> None:
     given = _headers(name, shop.admin)
     value = given if isinstance(given, bytes) else given.encode()
 
@@ -53,13 +60,10 @@ async def test_a_malformed_header_proves_nobody(shop: Shop, name: str) -> None:
         response = await shop.http.post(shop.url, json=BODY, headers=headers)
 
         assert response.status_code == status
-        assert response.json() == {
-            "errors": [
-                {
-                    "message": "Send a valid key or token as `Authorization: Bearer …`.",
-                    "extensions": {"code": "UNAUTHENTICATED"},
-                }
-            ]
+        (error,) = response.json()["errors"]
+        assert error == {
+            "message": Unproven[reason].value,
+            "extensions": {"code": "UNAUTHENTICATED", "reason": reason},
         }
 
 
@@ -69,6 +73,40 @@ async def test_no_header_proves_nobody(shop: Shop) -> None:
 
         assert response.status_code == status
         assert response.json()["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def test_401_says_how_to_authenticate_and_what_was_wrong(shop: Shop) -> None:
+    owner = await tenant(shop.merchant_id)
+    member_id = ids.decode("member", (await shop.member())["id"])
+    assert owner is not None
+    assert member_id is not None
+    revoked = await shop.do(CREATE_API_KEY, label="revoked", role="ANALYST")
+    await shop.do(REVOKE_API_KEY, apiKeyId=revoked["apiKey"]["id"])
+    expired, _ = tokens.issue(owner, member_id, -1)
+    credentials = {
+        "MISSING": None,
+        # Whoever can't sign a token doesn't learn that one would have expired.
+        "UNKNOWN": expired.rpartition(".")[0] + "." + "A" * 43,
+        "EXPIRED": expired,
+        "REVOKED": revoked["secret"],
+    }
+    challenges = {}
+    for reason, credential in credentials.items():
+        for accept in (RESPONSE_JSON, "text/event-stream"):
+            headers = {"accept": accept} | ({"authorization": f"Bearer {credential}"} if credential else {})
+            response = await shop.http.post(shop.url, json=BODY, headers=headers)
+            challenges[reason] = response.headers["www-authenticate"]
+
+            assert response.status_code == 401
+            assert response.json()["errors"][0]["extensions"] == {"code": "UNAUTHENTICATED", "reason": reason}
+
+    told = 'Bearer realm="flash", error="invalid_token", error_description="{}"'
+    assert challenges == {
+        "MISSING": 'Bearer realm="flash"',
+        "UNKNOWN": told.format("There is no such key, or the token wasn't issued here."),
+        "EXPIRED": told.format("The token has expired; get another one."),
+        "REVOKED": told.format("The key was revoked."),
+    }
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
@@ -109,7 +147,7 @@ async def test_in_development_the_schema_is_read_without_a_key_and_nothing_else_
         assert answer.pop("extensions", {"cost": {}}).keys() == {"cost"}
         return answer
 
-    unauthenticated = "Send a valid key or token as `Authorization: Bearer …`."
+    unauthenticated = "Send a key or a token as `Authorization: Bearer …`."
     assert await ask(INTROSPECTION) == {"data": {"__schema": {"queryType": {"name": "Query"}}, "__typename": "Query"}}
     for document, more in (
         ("{ __typename viewer { role } }", {}),

@@ -4,11 +4,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from math import inf
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from app.api.context import Role, Tenant, Viewer
+from app.config import Settings
+from app.web.authentication import Proof
+from app.web.graphql_documents import Asked, Documents
 from app.web.graphql_sse import EventStream
 from app.web.open_streams import OpenStreams
 from tests.factories import CREATE_POOL, Shop
@@ -76,13 +81,20 @@ async def test_a_wallet_is_followed_by_events(shop: Shop) -> None:
     ]
 
 
-async def test_a_stream_ends_with_the_fault_when_its_credential_cannot_be_verified() -> None:
-    async def bodies() -> AsyncIterator[dict[str, Any]]:
+async def test_a_stream_ends_with_the_fault_when_its_credential_cannot_be_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def answers(*_: Any) -> AsyncIterator[bytes]:
         await asyncio.Event().wait()
-        yield {}
+        yield b""
 
-    async def lapsed() -> None:
+    async def lapsed(*_: Any) -> None:
         raise RuntimeError("a table is gone")
+
+    monkeypatch.setattr("app.web.graphql_sse.answers", answers)
+    monkeypatch.setattr("app.web.graphql_sse.lapsed", lapsed)
+    limits = Settings()
+    proof = Proof(Viewer(Role.ADMIN, cast("Tenant", None), "apikey_1"), inf, inf)
 
     async def receive() -> dict[str, Any]:
         return await asyncio.Future[dict[str, Any]]()
@@ -92,7 +104,8 @@ async def test_a_stream_ends_with_the_fault_when_its_credential_cannot_be_verifi
     async def send(message: Any) -> None:
         sent.append(message.get("body", b""))
 
-    await EventStream(bodies(), lapsed(), OpenStreams(1, 5.0))({}, receive, send)  # type: ignore[arg-type]
+    stream = EventStream(Documents(limits), Asked("{ x }", None, {}), "Bearer x", proof, OpenStreams(limits))
+    await stream({}, receive, send)
 
     (event,) = [json.loads(each.partition(b"data: ")[2].partition(b"\n")[0]) for each in sent if b"data: " in each]
     assert [error["extensions"]["code"] for error in event["errors"]] == ["INTERNAL_SERVER_ERROR"]

@@ -322,7 +322,7 @@ async def test_the_end_of_a_token_ends_its_sockets(shop: Shop) -> None:
         code, reason = await ending.closed()
         await shop.claim(await shop.pool(), member)
 
-        assert (code, reason) == (4403, "Forbidden: the token has expired or the key was revoked")
+        assert (code, reason) == (4403, "Forbidden: The token has expired; get another one.")
         assert (await going_on.change())["version"] == 1
 
 
@@ -347,15 +347,17 @@ async def test_a_revoked_key_ends_its_sockets(shop: Shop) -> None:
             "mutation ($id: ID!) { revokeApiKey(input: { apiKeyId: $id }) { __typename } }", {"id": key["apiKey"]["id"]}
         )
 
-        assert (await socket.closed())[0] == 4403
+        assert await socket.closed() == (4403, "Forbidden: The key was revoked.")
 
 
 async def test_a_process_that_is_full_says_so_and_has_room_again(shop: Shop, worker_database: str) -> None:
-    with run_api(worker_database, FLASH_STREAMS_MAX="2") as api:
+    token = await shop.token((await shop.member())["id"])
+    with run_api(worker_database, FLASH_STREAMS_MAX="2", FLASH_STREAMS_PER_KEY_SHARE="1") as api:
         url = f"{api.url.replace('http', 'ws')}/graphql"
         async with joined(url, shop.admin) as first:
-            async with joined(url, shop.admin), opened(url) as third:
-                assert (await third.closed())[0] == 1013
+            async with joined(url, token), opened(url) as third:
+                await third.send(type="connection_init", payload={"token": shop.admin})
+                assert await third.closed() == (1013, "Too many streams are open here; try again.")
                 assert await _answers(first, ROLE) == {"data": {"viewer": {"role": "ADMIN"}}}
                 stream = await shop.http.post(
                     f"{api.url}/graphql",
