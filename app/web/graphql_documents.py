@@ -55,7 +55,8 @@ _INTROSPECTION: Final = _SCHEMA_FIELDS | {"__typename"}
 #: document of a kilobyte take longer than all other rules together; no client of ours comes near to this.
 overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 12_000
 
-#: What rules add to their errors that is nobody's business: one guesses all the same, one quotes Python's own errors.
+#: What rules add to their errors: one quotes Python's own errors, and one suggests something whatever it is told.
+_PYTHON_ERRORS: Final = re.compile(r", but encountered error .*", re.DOTALL)
 _ASIDES: Final = re.compile(r"( Did you mean |, but encountered error ).*", re.DOTALL)
 
 #: One thread: more would take turns with the event loop's as often, and leave it less.
@@ -223,8 +224,8 @@ def judge_document(query: str, limits: Settings) -> Document:
         refuse_long_text(query, limits)
         parsed = parse(query, max_tokens=limits.tokens_max)
         costs = measure_document(parsed, SCHEMA, limits)
-        errors = _invalid(parsed, _DOCUMENT_RULES, "GRAPHQL_VALIDATION_FAILED")
-        errors = errors or _invalid(parsed, _VALUE_RULES, "BAD_USER_INPUT")
+        errors = _invalid(parsed, _DOCUMENT_RULES, "GRAPHQL_VALIDATION_FAILED", limits)
+        errors = errors or _invalid(parsed, _VALUE_RULES, "BAD_USER_INPUT", limits)
     except GraphQLSyntaxError as error:
         errors = coded([error], "GRAPHQL_PARSE_FAILED")
     except RecursionError:
@@ -249,11 +250,13 @@ def _useless(errors: list[GraphQLError], text: str) -> Document:
     return Document(None, {}, errors, text)
 
 
-def _invalid(parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], code: str) -> list[GraphQLError]:
-    """Return what is wrong by these rules, without guesses at what was meant: they would spell the schema out."""
-    errors = validate(SCHEMA, parsed, rules, ERRORS_MAX, hide_suggestions=True)
+def _invalid(
+    parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], code: str, limits: Settings
+) -> list[GraphQLError]:
+    """Return what is wrong by these rules. In production nothing is suggested: it would spell the schema out."""
+    errors = validate(SCHEMA, parsed, rules, ERRORS_MAX, hide_suggestions=limits.production)
     for error in errors:
-        error.message = _ASIDES.sub("", error.message)
+        error.message = (_ASIDES if limits.production else _PYTHON_ERRORS).sub("", error.message)
     return coded(errors, code)
 
 

@@ -128,7 +128,7 @@ async def answer(
         return _schema_answers[name]
     context = Context(viewer, limits.answer_bytes_max)
     try:
-        executor = await _executor(document, operation, asked, admitted, context)
+        executor = await _executor(document, operation, asked, admitted, context, limits)
         executed: Any = executor.execute_operation()
         result = await executed if executor.is_awaitable(executed) else executed
         body = await _body(executor, result, limits, {"cost": _told_cost(admitted.size, limits)})
@@ -140,7 +140,12 @@ async def answer(
 
 
 async def _executor(
-    document: Document, operation: Operation, asked: Asked, admitted: Admitted, context: Context
+    document: Document,
+    operation: Operation,
+    asked: Asked,
+    admitted: Admitted,
+    context: Context,
+    limits: Settings,
 ) -> TurnTaking:
     """Return what executes an operation. Raises NotExecutedError when the variables don't fit."""
     build = partial(
@@ -152,7 +157,7 @@ async def _executor(
         operation_name=operation.name,
         operation_extensions=None,
         max_coercion_errors=ERRORS_MAX,
-        hide_suggestions=True,
+        hide_suggestions=limits.production,
     )
     executor = await asyncio.to_thread(build) if admitted.values > _READ_AT_ONCE_MAX else build()
     if isinstance(executor, list):
@@ -167,7 +172,7 @@ async def _subscribe(
     admitted = admit(operation, asked, viewer, limits)
     context = Context(viewer, limits.answer_bytes_max)
     async with asyncio.timeout(limits.operation_seconds_max):
-        executor = await _executor(document, operation, asked, admitted, context)
+        executor = await _executor(document, operation, asked, admitted, context, limits)
         stream: Any = create_source_event_stream(executor)
         stream = await stream if executor.is_awaitable(stream) else stream
     if isinstance(stream, ExecutionResult):

@@ -19,7 +19,7 @@ _AT_ONCE: Final = 8
 #: Words of the driver, the database, the language and the libraries, that no answer may hold.
 _LEAKS: Final = (
     "Traceback", "asyncpg", "psycopg", "tortoise", "strawberry", "starlette", ".py", "SELECT ", "INSERT ", "UPDATE ",
-    "relation ", "column ", "constraint", "syntax error at", "Did you mean", "NoneType", "KeyError", "0x7f",
+    "relation ", "column ", "constraint", "syntax error at", "NoneType", "KeyError", "0x7f",
 )  # fmt: skip
 _FAULTS: Final = {"INTERNAL_SERVER_ERROR", "UNAVAILABLE"}
 

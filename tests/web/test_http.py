@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.web.document_costs import BRACKETS_MAX
+from tests.conftest import run_api
 from tests.factories import ENROLL_MEMBER, Shop
 
 JSON = "application/json"
@@ -354,8 +355,32 @@ async def test_a_document_that_cannot_be_executed_has_a_code(shop: Shop, documen
         assert answer.keys() == {"errors"}
         assert {error["extensions"]["code"] for error in answer["errors"]} == {code}
         assert "Traceback" not in response.text
-        assert "Did you mean" not in response.text
         assert "set_int_max_str_digits" not in response.text
+
+
+#: The sentence, and what is suggested.
+SUGGESTED = {
+    "{ viewr { role } }": ("Cannot query field 'viewr' on type 'Query'.", "viewer"),
+    "{ viewer }": ("Field 'viewer' of type 'Viewer!' must have a selection of subfields.", "viewer { ... }"),
+    "{ rewards(frist: 1) { edges { cursor } } }": ("Unknown argument 'frist' on field 'Query.rewards'.", "first"),
+}
+
+
+async def test_what_was_meant_is_suggested_in_development_only(shop: Shop, worker_database: str) -> None:
+    variables = {"input": {"memberId": "x", "poolld": "y"}}
+    document = "mutation ($input: ClaimCodeInput!) { claimCode(input: $input) { __typename } }"
+    told: dict[str, list[str]] = {}
+    with run_api(worker_database, FLASH_ENV="production") as production:
+        for url in (shop.url, f"{production.url}/graphql"):
+            answers = [await shop.post(each, url=url) for each in SUGGESTED]
+            answers.append(await shop.post(document, variables, url=url))
+            told[url] = [answer["errors"][-1]["message"] for answer in answers]
+
+    development, strict = told.values()
+    assert development[:3] == [f"{said} Did you mean '{suggested}'?" for said, suggested in SUGGESTED.values()]
+    assert strict[:3] == [said for said, _ in SUGGESTED.values()]
+    assert "Did you mean 'poolId'" in development[3]
+    assert "Did you mean" not in strict[3]
 
 
 async def test_so_many_errors_in_variables_are_told_and_no_more(shop: Shop) -> None:
