@@ -97,5 +97,19 @@ lock: $(VENV)/development ## Pin the newest versions that fit
 		-o requirements-dev.lock
 	echo uv | $(COMPILE) -c requirements-dev.lock - -o requirements-uv.lock
 
-clean: ## Remove what was installed and built, and the development data
+define ASK_FIRST
+import fcntl, sys
+try:
+    lock = open(".flash/flash.lock")
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except FileNotFoundError:
+    pass
+except BlockingIOError:
+    print(f"An engine runs on .flash (process {lock.read().strip()}). Delete its data? [y/N] ", end="", flush=True)
+    sys.exit(sys.stdin.readline().strip().lower() not in {"y", "yes"} and "Nothing was removed.")
+endef
+export ASK_FIRST
+
+clean: ## Remove what was installed and built, and the development data; ask while an engine runs on it
+	@$(PYTHON) -c "$$ASK_FIRST"
 	rm -rf $(VENV) .flash *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

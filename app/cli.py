@@ -45,6 +45,24 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 
 Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON.")]
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        print(f"flash {version('flash-engine')}")
+        raise typer.Exit
+
+
+@app.callback()
+def flash(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    # What it calls has ended the command.
+    del version
+
+
 def main() -> None:
     """Run the command; what is wrong with the configuration is one sentence and exit 1."""
     try:

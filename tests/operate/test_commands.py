@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -79,6 +80,10 @@ def test_a_database_of_somebody_else_is_one_sentence_and_gets_none_of_our_tables
         "DATABASE_URL must name a database of Flash's own, whose role may create tables in it."
     )
     assert asyncio.run(tables()) == {"member", "tortoise_migrations"}
+
+
+def test_the_version_is_printed() -> None:
+    assert flash("--version").stdout == f"flash {version('flash-engine')}\n"
 
 
 def test_schema_prints_the_schema(tmp_path: Path) -> None:

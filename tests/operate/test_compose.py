@@ -14,6 +14,7 @@ import yaml
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.config import VARIABLES, Settings
 from app.operate.embedded import DataDirectory
 from app.storage.crypto import MasterKeyring
 from tests.conftest import run_worker
@@ -22,6 +23,8 @@ from tests.guides import ROOT
 from tests.operate.processes import eventually
 
 COMPOSE = "docker-compose.yml"
+#: What it says itself.
+OWN = {"DATABASE_URL", "FLASH_DATA", "FLASH_ENV", "REDIS_URL"}
 #: `export NAME=$(…)` and so on, in the comment at its head.
 EXPORTS = re.compile(r"^#   (export \w+=\S*\$\([^)]+\))", re.MULTILINE)
 
@@ -41,16 +44,22 @@ def _exported() -> dict[str, str]:
 
 
 def _services(**variables: str) -> dict[str, Any]:
-    """Return the services as Compose sees them in this environment."""
+    """Return the services as Compose sees them in this environment: it fills in what it has parsed."""
 
-    def value(found: re.Match[str]) -> str:
-        name, operator, word = found.groups()
+    def word(found: re.Match[str]) -> str:
+        name, operator, default = found.groups()
         given = variables.get(name, "")
         assert given or operator != ":?", f"{name} is not set"
-        return given or word or ""
+        return given or default or ""
 
-    text = re.sub(r"\$\{(\w+)(?:(:[?-])([^}]*))?\}", value, (ROOT / COMPOSE).read_text())
-    return cast(dict[str, Any], yaml.safe_load(text)["services"])
+    def filled(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: filled(value) for name, value in part.items()}
+        if isinstance(part, list):
+            return [filled(value) for value in part]
+        return re.sub(r"\$\{(\w+)(?:(:[?-])([^}]*))?\}", word, part) if isinstance(part, str) else part
+
+    return cast(dict[str, Any], filled(yaml.safe_load((ROOT / COMPOSE).read_text())["services"]))
 
 
 def test_the_exports_at_its_head_are_all_that_it_needs() -> None:
@@ -61,6 +70,26 @@ def test_the_exports_at_its_head_are_all_that_it_needs() -> None:
     assert list(MasterKeyring.parse(flash["FLASH_MASTER_KEYS"]).keys) == ["k1"]
     for name in ("DATABASE_URL", "REDIS_URL"):
         assert re.fullmatch("[0-9a-f]{48}", urlsplit(flash[name]).password or ""), name
+
+
+def test_every_setting_is_passed_on_and_those_that_are_not_set_have_their_defaults(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exported = _exported()
+    passed = _services(**exported)["api"]["environment"]
+    given = {name: f"given for {name}" for name in passed}
+    changed = _services(**exported | given)["api"]["environment"]
+    for name in [*VARIABLES.values(), *passed]:
+        monkeypatch.delenv(name, raising=False)
+    default = Settings().model_dump()
+    for name, value in passed.items():
+        monkeypatch.setenv(name, value)
+    composed = Settings().model_dump()
+
+    assert passed.keys() == set(VARIABLES.values())
+    assert {name for name in passed if changed[name] != given[name]} == OWN
+    differing = {VARIABLES[name] for name, value in composed.items() if value != default[name]}
+    assert differing == OWN | {"FLASH_MASTER_KEYS", "FLASH_LOG_FORMAT"}
 
 
 @pytest.fixture

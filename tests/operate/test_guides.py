@@ -55,6 +55,7 @@ SHOWN = {
     ("docs/advisor.md", "How the rules did on a real year"): "figures",
     ("docs/advisor.md", "A real small model"): "it installs the weights of a model",
     ("docs/bi.md", "What it costs"): "figures",
+    ("docs/operations.md", "Install"): "it needs the network; tests/operate/test_install.py runs what the wheel holds",
     ("docs/replay.md", "A real retailer's year"): "the output of a run that takes minutes; tests/replay/test_replay.py",
     ("docs/scaling.md", "Does it hold?"): "it needs a running deployment; tests/stress runs it",
     ("docs/scaling.md", "More processes"): "they run until they are stopped; tests/operate/test_up.py runs them",
@@ -103,12 +104,3 @@ async def test_a_master_key_in_a_file_is_replaced_as_the_guide_says(database_poo
     (kept,) = MasterKeyring.parse(file.read_text()).keys
     assert re.fullmatch(r"k\d{14}", kept)
     assert f"3 under '{kept}', none under 'development'" in said
-
-
-def test_compose_passes_on_settings_that_there_are() -> None:
-    passed = re.findall(r"^    (FLASH_\w+): (.*)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
-    known = set(VARIABLES.values())
-
-    assert {name for name, _ in passed} <= known
-    assert {name for name in known if name.startswith("FLASH_ADVISOR_")} <= {name for name, _ in passed}
-    assert all(value.startswith(f"${{{name}:") for name, value in passed if value.startswith("$"))
