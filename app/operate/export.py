@@ -43,7 +43,7 @@ MANIFEST: Final = "manifest.json"
 #: What is read of a CSV file at once, to be written as a row group: it bounds the memory.
 _BLOCK_BYTES: Final = 4 * 1024 * 1024
 #: Of each type of a column, what the manifest calls it: the scalars of the API.
-_SCALARS: Final = {str: "String", int: "Int", float: "Float", bool: "Boolean", datetime: "DateTime"}
+_SCALARS: Final = {str: "String", float: "Float", bool: "Boolean", datetime: "DateTime"}
 
 # A server may end long statements by itself, which is meant for those that somebody waits for.
 BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0"
@@ -263,7 +263,6 @@ def _parquet_of(file: File, directory: Path) -> File:
     types = {
         "ID": arrow.string(),
         "String": arrow.string(),
-        "Int": arrow.int32(),
         "Float": arrow.float64(),
         "Boolean": arrow.bool_(),
         "DateTime": arrow.timestamp("us", tz="UTC"),

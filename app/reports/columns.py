@@ -28,8 +28,11 @@ def units(sql: str) -> str:
     return f"{sql} / money.minor_units"
 
 
-def minor(sql: str) -> str:
-    """Return the SQL of an amount in minor units. An Int holds 32 bits; a Float holds our greatest amount exactly."""
+def whole(sql: str) -> str:
+    """Return the SQL of a whole number, minor units included, as a Float.
+
+    SQL over GraphQL compares Ints as text, and an Int holds 32 bits; a Float holds our greatest amount exactly.
+    """
     return f"{sql}::float8"
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import strawberry
 
 from app.coupons.code_text import PREFIXES, mask
-from app.reports.columns import column, inserted_at, minor, node_id, units
+from app.reports.columns import column, inserted_at, node_id, units, whole
 
 _INSERTED: Final = "When the row came into being, to the millisecond: what `since` and `until` are compared with."
 _MASKED: Final = (
@@ -31,29 +31,31 @@ class ReportPool:
     kind: str = column("p.kind", "What its codes give: PERCENT, AMOUNT or GIFT.")
     percent_off: float | None = column("p.percent_off::float8", "The share that a PERCENT code takes off.")
     amount_off: float | None = column(units("p.amount_off"), "What an AMOUNT code takes off.")
-    amount_off_minor: float | None = column(minor("p.amount_off"), "The same in minor units.")
+    amount_off_minor: float | None = column(whole("p.amount_off"), "The same in minor units.")
     gift_sku: str | None = column("p.gift_sku", "The article that a GIFT code gives.")
     minimum_spend: float | None = column(units("p.minimum_spend"), "What an order must be worth before discounts.")
-    minimum_spend_minor: float | None = column(minor("p.minimum_spend"), "The same in minor units.")
+    minimum_spend_minor: float | None = column(whole("p.minimum_spend"), "The same in minor units.")
     maximum_discount: float | None = column(units("p.maximum_discount"), "The most that a PERCENT code takes off.")
-    maximum_discount_minor: float | None = column(minor("p.maximum_discount"), "The same in minor units.")
+    maximum_discount_minor: float | None = column(whole("p.maximum_discount"), "The same in minor units.")
     currency: str = column("money.currency", "ISO 4217 code of its amounts.")
     starts_at: datetime | None = column("p.starts_at", "From when it issues and honours codes.")
     ends_at: datetime | None = column("p.ends_at", "Until when; this instant is not included.")
-    code_lifetime_days: int | None = column("p.code_lifetime_days", "How long a code can be spent once allocated.")
-    claims_per_member: int = column("p.claims_per_member", "How many codes of it one member can have.")
+    code_lifetime_days: float | None = column(
+        whole("p.code_lifetime_days"), "How long a code can be spent once allocated."
+    )
+    claims_per_member: float = column(whole("p.claims_per_member"), "How many codes of it one member can have.")
     stacking: str = column("p.stacking", "Whether its codes share an order with others: EXCLUSIVE or STACKABLE.")
     transferable: bool = column("p.transferable", "Whether it honours whoever holds the code.")
     recycle_expired: bool = column("p.recycle_expired", "Whether expired codes are replaced by fresh ones.")
     fallback_pool_id: strawberry.ID | None = column(
         node_id("pool", "p.fallback_pool_id"), "The pool that serves claims once this one is empty."
     )
-    total: int = column("s.total", "All codes ever generated.")
-    available: int = column("s.available", "Codes that can be claimed.")
-    allocated: int = column("s.allocated", "Codes that are someone's and not spent.")
-    redeemed: int = column("s.redeemed", "Codes that are spent.")
-    expired: int = column("s.expired", "Codes whose lifetime ended unspent.")
-    revoked: int = column("s.revoked", "Codes that were taken back.")
+    total: float = column(whole("s.total"), "All codes ever generated.")
+    available: float = column(whole("s.available"), "Codes that can be claimed.")
+    allocated: float = column(whole("s.allocated"), "Codes that are someone's and not spent.")
+    redeemed: float = column(whole("s.redeemed"), "Codes that are spent.")
+    expired: float = column(whole("s.expired"), "Codes whose lifetime ended unspent.")
+    revoked: float = column(whole("s.revoked"), "Codes that were taken back.")
     created_at: datetime = column("p.created_at", "When it was created.")
     inserted_at: datetime = column(inserted_at("p.id"), _INSERTED)
 
@@ -76,7 +78,7 @@ class ReportCode:
     )
     percent_off: float | None = column("p.percent_off::float8", "The share that it takes off, if it is a PERCENT code.")
     amount_off: float | None = column(units("p.amount_off"), "What it takes off, if it is an AMOUNT code.")
-    amount_off_minor: float | None = column(minor("p.amount_off"), "The same in minor units.")
+    amount_off_minor: float | None = column(whole("p.amount_off"), "The same in minor units.")
     gift_sku: str | None = column("p.gift_sku", "The article that it gives, if it is a GIFT code.")
     currency: str = column("money.currency", "ISO 4217 code of its amounts.")
     allocated_at: datetime | None = column("c.allocated_at", "When it became someone's: when it was claimed or sent.")
@@ -84,9 +86,9 @@ class ReportCode:
     redeemed_at: datetime | None = column("c.redeemed_at", "When it was spent.")
     order_id: str | None = column("r.order_id", "The shop's own id of the order that it was spent on.")
     order_amount: float | None = column(units("r.order_amount"), "What that order was worth before discounts.")
-    order_amount_minor: float | None = column(minor("r.order_amount"), "The same in minor units.")
+    order_amount_minor: float | None = column(whole("r.order_amount"), "The same in minor units.")
     discount: float | None = column(units("r.discount"), "What it took off that order.")
-    discount_minor: float | None = column(minor("r.discount"), "The same in minor units.")
+    discount_minor: float | None = column(whole("r.discount"), "The same in minor units.")
     inserted_at: datetime = column(inserted_at("c.id"), _INSERTED)
 
 
@@ -98,7 +100,7 @@ class ReportMember:
     external_id: str | None = column("m.external_id", "The store's own id for this member.")
     source: str = column("m.source", "Where the record came from: STORE, SHOPIFY, RECEIPT, REFERRAL or IMPORT.")
     email_verified: bool = column("m.email_verified", "Whether it has an address that is known to be its own.")
-    points: int = column("w.points", "Its points.")
+    points: float = column(whole("w.points"), "Its points.")
     joined_at: datetime = column("m.joined_at", "When it was enrolled.")
     inserted_at: datetime = column(inserted_at("m.id"), _INSERTED)
 
@@ -112,9 +114,9 @@ class ReportPurchase:
     source: str = column("b.source", "Where it comes from: STORE, SHOPIFY, RECEIPT, REFERRAL or IMPORT.")
     order_id: str = column("b.order_id", "The source's own id of the order.")
     amount: float = column(units("b.amount"), "What it was worth.")
-    amount_minor: float = column(minor("b.amount"), "The same in minor units.")
+    amount_minor: float = column(whole("b.amount"), "The same in minor units.")
     currency: str = column("b.currency", "ISO 4217 code of its amount.")
-    points: int = column("b.points", "How many points it earned.")
+    points: float = column(whole("b.points"), "How many points it earned.")
     occurred_at: datetime = column("b.occurred_at", "When it happened.")
     recorded_at: datetime = column("b.recorded_at", "When it was recorded.")
     reversed_at: datetime | None = column("b.reversed_at", "When it was taken back; null while it stands.")
@@ -127,8 +129,8 @@ class ReportPointsEntry:
 
     id: strawberry.ID = column(node_id("entry", "e.id"), "The entry.")
     member_id: strawberry.ID = column(node_id("member", "e.member_id"), "Whose points.")
-    amount: int = column("e.amount", "How many: over 0 earned, below 0 spent.")
-    balance_after: int = column("e.balance_after", "The member's points right after it.")
+    amount: float = column(whole("e.amount"), "How many: over 0 earned, below 0 spent.")
+    balance_after: float = column(whole("e.balance_after"), "The member's points right after it.")
     reason: str = column(
         "e.reason",
         "PURCHASE, REFERRAL_REFERRER, REFERRAL_REFEREE, REWARD, ADJUSTMENT, REVERSAL or EXPIRY.",
@@ -148,13 +150,13 @@ class ReportRedemption:
     pool_id: strawberry.ID = column(node_id("pool", "r.pool_id"), "The code's pool.")
     member_id: strawberry.ID | None = column(node_id("member", "c.member_id"), "Whose code it is; null for nobody's.")
     order_id: str = column("r.order_id", "The shop's own id of the order.")
-    position: int = column("r.position", "Which of the order's codes it was; 1 was applied first.")
+    position: float = column(whole("r.position"), "Which of the order's codes it was; 1 was applied first.")
     order_amount: float = column(units("r.order_amount"), "What the order was worth before discounts.")
-    order_amount_minor: float = column(minor("r.order_amount"), "The same in minor units.")
+    order_amount_minor: float = column(whole("r.order_amount"), "The same in minor units.")
     base: float = column(units("r.base"), "What the codes before this one had left of the order.")
-    base_minor: float = column(minor("r.base"), "The same in minor units.")
+    base_minor: float = column(whole("r.base"), "The same in minor units.")
     discount: float = column(units("r.discount"), "What this code took off.")
-    discount_minor: float = column(minor("r.discount"), "The same in minor units.")
+    discount_minor: float = column(whole("r.discount"), "The same in minor units.")
     currency: str = column("r.currency", "ISO 4217 code of its amounts.")
     redeemed_at: datetime = column("r.redeemed_at", "When it was redeemed.")
     reversed_at: datetime | None = column("r.reversed_at", "When it was taken back; null while it stands.")
@@ -191,9 +193,13 @@ class ReportReferral:
         _STANDING,
         "RELEASED (the points were given), HELD (they wait for a person), DECLINED by one, or REVERSED (by a return).",
     )
-    referrer_points: int = column("r.referrer_points", "What the referrer earned, or is to earn once it is released.")
-    referee_points: int = column("r.referee_points", "The same of the referee.")
-    shortfall: int | None = column("r.shortfall", "How many points both had spent when it was reversed, together.")
+    referrer_points: float = column(
+        whole("r.referrer_points"), "What the referrer earned, or is to earn once it is released."
+    )
+    referee_points: float = column(whole("r.referee_points"), "The same of the referee.")
+    shortfall: float | None = column(
+        whole("r.shortfall"), "How many points both had spent when it was reversed, together."
+    )
     flags: str | None = column(
         "nullif(array_to_string(r.flags, ','), '')", "What a person might want to look at, comma separated."
     )

@@ -32,7 +32,6 @@ FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "ID": str,
     "String": str,
     "DateTime": str,
-    "Int": int,
     "Float": float,
     "Boolean": {"true": True, "false": False}.__getitem__,
 }

@@ -16,6 +16,7 @@ from app.reports.tables import REPORTS, money_of
 from app.storage.database import database
 from app.web.graphql_documents import SCHEMA
 from tests.factories import Shop
+from tests.points.documents import grant
 from tests.reports.documents import (
     SECRETS,
     expected,
@@ -28,8 +29,8 @@ from tests.reports.documents import (
     world,
 )
 
-#: What SQL over GraphQL knows.
-SCALARS = {"ID", "String", "Int", "Float", "Boolean", "DateTime", "Date"}
+#: What SQL over GraphQL knows and compares as what it is: of two Ints it takes 94 for the larger than 1,000.
+SCALARS = {"ID", "String", "Float", "Boolean", "DateTime", "Date"}
 
 
 def _query() -> dict[str, GraphQLField]:
@@ -191,6 +192,48 @@ async def test_sql_over_graphql_sums_what_the_tables_sum(shop: Shop) -> None:
         )
         assert row is not None
         assert found[name] == [row["a"], row["b"]], name
+
+
+@pytest.mark.filterwarnings("ignore:The dbapi:DeprecationWarning")
+async def test_sql_over_graphql_compares_numbers_as_numbers(shop: Shop) -> None:
+    from sqlalchemy import create_engine, text
+
+    await world(shop)
+    for points in (94, 310, 1_000, 8):
+        await grant(shop, await shop.member(), points, f"grant of {points}")
+    reports = await read_all(shop)
+    numbers = {
+        name: [title for title, column in row_type(name).fields.items() if get_named_type(column.type).name == "Float"]
+        for name in REPORTS
+    }
+
+    def by_the_dialect() -> tuple[dict[str, list[Any]], list[Any], list[Any]]:
+        engine = create_engine(f"graphql://:{shop.admin}@{shop.url.removeprefix('http://')}?is_https=0")
+        with engine.connect() as connection:
+            extremes = {
+                name: list(connection.execute(text(
+                    f"SELECT {', '.join(f'min({title}), max({title})' for title in titles)} FROM {field_of(name)}"
+                )).one())
+                for name, titles in numbers.items() if titles
+            }  # fmt: skip
+            ordered = connection.execute(text("SELECT points FROM reportMembers ORDER BY points DESC LIMIT 3"))
+            above = connection.execute(text("SELECT count(*) FROM reportMembers WHERE points > 95"))
+            return extremes, [row[0] for row in ordered], list(above.one())
+
+    extremes, ordered, above = await asyncio.to_thread(by_the_dialect)
+
+    def known(name: str, title: str) -> list[Any]:
+        return [row[title] for row in reports[name] if row[title] is not None] or [None]
+
+    most = sorted(known("members", "points"), reverse=True)
+    assert extremes == {
+        name: [end(known(name, title)) for title in titles for end in (min, max)]
+        for name, titles in numbers.items() if titles
+    }  # fmt: skip
+    assert ordered == most[:3]
+    assert above == [sum(each > 95 for each in most)]
+    # As text the greatest would be another one.
+    assert max(most, key=str) != most[0]
 
 
 async def test_a_deep_page_touches_what_the_first_one_does(shop: Shop) -> None:
