@@ -31,11 +31,11 @@ class Mutant:
 
 MUTANTS: Final = (
     Mutant(
-        "an UPDATE more: a refused redemption gives every wallet a point",
+        "an UPDATE more: a refused redemption writes to every member",
         "app/coupons/redeem_codes.py",
         "        refuse_if_rejected(verdict)\n",
         "        if verdict.rejections:\n"
-        '            await database().row("UPDATE wallet SET points = points + 1 WHERE merchant_id = $1", '
+        '            await database().row("UPDATE member SET joined_at = now() WHERE merchant_id = $1", '
         "viewer.merchant_id)\n"
         "        refuse_if_rejected(verdict)\n",
         ("tests/coupons/test_redeem_codes.py",),

@@ -43,7 +43,8 @@ ChangePoolStatusResult = Annotated[
     ChangePoolStatusSuccess | NotFound | PoolTransitionRejected | PoolHasNoCodes,
     strawberry.union("ChangePoolStatusResult", description="The pool in its new status, or why it keeps its own."),
 ]
-ATTEMPTS_MAX: Final = 5
+#: Of callers that pause and activate at once each try loses to another; forty of each need more than five.
+ATTEMPTS_MAX: Final = 100
 WhichPool = Annotated[PoolIdInput, strawberry.argument(description="The pool.")]
 
 

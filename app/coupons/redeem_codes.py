@@ -22,7 +22,7 @@ from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 CODES_PER_ORDER_MAX: Final = 20
 CODE_LENGTH_MAX: Final = 100
-ATTEMPTS_MAX: Final = 5
+ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(
