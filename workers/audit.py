@@ -10,7 +10,7 @@ log = logging.getLogger("flash.worker")
 
 
 async def audit(_ctx: dict[Any, Any]) -> int:
-    """Audit everybody. Returns how many promises are broken; the log has each, and who takes too long."""
+    """Audit every merchant. Returns how many promises are broken; each is a line of the log."""
     broken = 0
     async for merchant_id, report in audited():
         name = ids.encode("merchant", merchant_id)
