@@ -64,7 +64,7 @@ def flash(
 
 
 def main() -> None:
-    """Run the command; what is wrong with the configuration is one sentence and exit 1."""
+    """Run the command. A ConfigurationError is one sentence on stderr, and exit 1."""
     try:
         app()
     except ConfigurationError as error:
@@ -96,10 +96,12 @@ def api(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     data: Data = None,
-    fd: Annotated[int | None, typer.Option(hidden=True, help="A listening socket; who gives it has checked.")] = None,
+    fd: Annotated[
+        int | None, typer.Option(hidden=True, help="A listening socket; its supervisor has checked the database.")
+    ] = None,
 ) -> None:
     """Run one API process (for supervisors; `flash up` starts everything)."""
-    # Nothing that imports make is garbage: looking for some costs a tenth of the start.
+    # Imports make no garbage, and looking for it takes a tenth of the start.
     gc.disable()
     import socket
 
@@ -128,14 +130,14 @@ def api(
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Event streams end themselves; sockets are closed by uvicorn, with 1012.
+            # Event streams end by themselves; uvicorn closes sockets with 1012.
             served.state.streams.ending.set()
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
         served,
         http=LimitedProtocol,
-        # Or a start that fails would be taken for an application without one.
+        # Without this, uvicorn takes a start that fails for an application without a lifespan.
         lifespan="on",
         access_log=False,
         server_header=False,
@@ -145,7 +147,7 @@ def api(
         timeout_keep_alive=75,
         ws=SocketProtocol,
         ws_max_size=settings().message_bytes_max,
-        # Compression contexts cost more memory than everything else that a socket needs.
+        # Compression needs more memory than everything else of a socket.
         ws_per_message_deflate=False,
         log_config=None,
         log_level="warning",
@@ -172,7 +174,7 @@ def worker(data: Data = None) -> None:
 
 @app.command()
 def migrate(data: Data = None) -> None:
-    """Bring the database to the schema of this version."""
+    """Migrate the database to the schema of this version."""
     _name_data(data)
 
     async def work() -> None:
@@ -188,7 +190,7 @@ def merchant_create(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Make a merchant and its first ADMIN key, which is shown only here."""
+    """Make a merchant and its first ADMIN key, which is shown only once."""
     from app import ids
     from app.merchants.create_merchant import create_merchant
 
@@ -204,7 +206,7 @@ def merchant_create(
 
 @merchant.command("list")
 def merchant_list(data: Data = None, as_json: Json = False) -> None:
-    """Print all merchants, the oldest first, and how many ADMIN keys of each work."""
+    """Print all merchants, oldest first, with the number of their working ADMIN keys."""
     from app import ids
     from app.merchants.list_merchants import list_merchants
 
@@ -238,7 +240,7 @@ def merchant_key(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Make another ADMIN key for a merchant, which is shown only here: for who has lost theirs."""
+    """Make another ADMIN key for a merchant that has lost its own. It is shown only once."""
     from app.merchants.create_admin_key import create_admin_key
 
     _name_data(data)
@@ -263,15 +265,23 @@ def merchant_set(
     merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
     points_per_unit: Annotated[float | None, typer.Option(help="Points for each unit of the currency.")] = None,
     point_value: Annotated[float | None, typer.Option(help="What a point is worth, in minor units.")] = None,
-    points_lifetime_days: Annotated[int | None, typer.Option(help="After how many days; 0 for never.")] = None,
-    points_warning_days: Annotated[int | None, typer.Option(help="Days before that to warn; 0 for not.")] = None,
+    points_lifetime_days: Annotated[
+        int | None, typer.Option(help="After how many days points expire; 0 for never.")
+    ] = None,
+    points_warning_days: Annotated[
+        int | None, typer.Option(help="How many days before that to warn; 0 for never.")
+    ] = None,
     time_zone: Annotated[str | None, typer.Option(help="IANA name, like Europe/Berlin.")] = None,
     margin_rate: Annotated[float | None, typer.Option(help="The share of a sale that is margin, 0 to 1.")] = None,
-    advised_percent_max: Annotated[float | None, typer.Option(help="The most that is advised, in %; 0: any.")] = None,
-    advised_amount_max: Annotated[int | None, typer.Option(help="The same in minor units; 0: any.")] = None,
+    advised_percent_max: Annotated[
+        float | None, typer.Option(help="The highest percentage to advise; 0 for no limit.")
+    ] = None,
+    advised_amount_max: Annotated[
+        int | None, typer.Option(help="The highest amount to advise, in minor units; 0 for no limit.")
+    ] = None,
     data: Data = None,
 ) -> None:
-    """Change a merchant's settings; what isn't named stays."""
+    """Change a merchant's settings. Those that aren't named stay as they are."""
     asked = {
         "points_per_unit": points_per_unit,
         "point_value": point_value,
@@ -290,7 +300,6 @@ def merchant_set(
 
 
 def _configure_merchant(named: str, wanted: dict[str, object], data: Path | None) -> None:
-    """Change what is wanted, and print all settings."""
     from app.merchants.configure_merchant import configure_by_operator
 
     _name_data(data)
@@ -303,7 +312,7 @@ def _configure_merchant(named: str, wanted: dict[str, object], data: Path | None
 
 @app.command(hidden=True)
 def demo(data: Data = None) -> None:
-    """Make the demo merchant, unless it is there."""
+    """Make the demo merchant, unless it exists."""
     from app.config import settings
     from app.operate.demo import ensure_demo
     from app.operate.embedded import DataDirectory
@@ -316,7 +325,7 @@ def demo(data: Data = None) -> None:
 @app.command()
 def schema(
     since: Annotated[
-        Path | None, typer.Option(help="An older schema: tell what changed; exit 1 if it breaks clients.")
+        Path | None, typer.Option(help="An older schema: print the changes; exit 1 if one breaks clients.")
     ] = None,
     data: Data = None,
 ) -> None:
@@ -338,7 +347,8 @@ def schema(
 @app.command()
 def documents(
     folder: Annotated[
-        Path, typer.Argument(help="Where the .graphql files are, at any depth: a document each.", show_default=False)
+        Path,
+        typer.Argument(help="Where the .graphql files are, at any depth, one document in each.", show_default=False),
     ],
 ) -> None:
     """Print a manifest of trusted documents, for FLASH_TRUSTED_DOCUMENTS; docs/adr/0020 says what it is for."""
@@ -369,13 +379,13 @@ def keys_rotate(
 ) -> None:
     """Put every data key under a new master key, while servers run.
 
-    With FLASH_MASTER_KEYS_FILE, and in a data directory, the new key is made and written first in the file; each
-    process reads the file again when it meets the new name. `flash keys remove` then takes the old key out.
+    With FLASH_MASTER_KEYS_FILE, and in a data directory, the new key is first written to the file. Each process reads
+    the file again when it meets the new name. `flash keys remove` then removes the old key.
 
-    With FLASH_MASTER_KEYS nothing can be written: add a new key (`flash keys new`) at the end of it for every process
-    and restart them; then move it to the front for every process, restart them, and run this.
+    With FLASH_MASTER_KEYS nothing can be written. Add a new key (`flash keys new`) at its end for every process and
+    restart them. Then move it to the front for every process, restart them, and run this.
 
-    Codes, addresses and fingerprints aren't touched. Killed half-way, run it again.
+    Codes, addresses and fingerprints aren't touched. If it is killed half-way, run it again.
     """
     from app.merchants.rotate_master_key import rotate
 
@@ -398,9 +408,9 @@ def keys_remove(
     name: Annotated[str, typer.Argument(help="The name of the master key.", show_default=False)],
     data: Data = None,
 ) -> None:
-    """Take a master key out of the file (FLASH_MASTER_KEYS_FILE, or the data directory's).
+    """Remove a master key from the file (FLASH_MASTER_KEYS_FILE, or the data directory's).
 
-    Refused while it is the current one or any data key is under it. Running processes forget it when they end.
+    Refused while it is the current key, or while any data key is under it. Running processes forget it when they end.
     """
     from app.merchants.rotate_master_key import remove
 
@@ -422,9 +432,9 @@ def keys_reencrypt(
 ) -> None:
     """Encrypt every code, address, name and reason again, under a new data key per merchant, while servers run.
 
-    It begins with a pause of 10 seconds, in which every process learns the new keys, and looks at everything once
-    more 20 seconds later, for what was written under the old ones meanwhile. Killed half-way, run it again: it goes
-    on. Old data keys are kept. Fingerprints, by which codes and addresses are found, don't change.
+    It begins with a pause of 10 seconds, in which every process learns the new keys. 20 seconds later it looks at
+    everything once more, for values that were written under the old keys meanwhile. If it is killed half-way, run it
+    again, and it goes on. Old data keys are kept. Fingerprints, by which codes and addresses are found, don't change.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -452,9 +462,9 @@ def keys_reencrypt(
 
 @clock.command("accept")
 def clock_accept(data: Data = None) -> None:
-    """Believe the database's clock as it is, after workers have stopped letting things expire by it.
+    """Trust the database's clock as it is, after workers have stopped letting things expire.
 
-    Run it on a machine that runs workers: how far the clock is ahead of that machine's is accepted, too.
+    Run it on a machine that runs workers: the difference between its clock and the database's is accepted, too.
     """
     from redis.exceptions import RedisError
 
@@ -471,14 +481,14 @@ def clock_accept(data: Data = None) -> None:
             raise ConfigurationError(
                 f"Valkey (or Redis) doesn't answer ({type(error).__name__}); nothing was accepted."
             ) from None
-        print(f"Accepted: the database's clock is {seen.ahead:+.1f} s from this machine's. Due things expire again.")
+        print(f"Accepted: the database's clock is {seen.ahead:+.1f} s from this machine's. What is due expires again.")
 
     _with_database(work)
 
 
 @app.command()
 def doctor(data: Data = None, as_json: Json = False) -> None:
-    """Tell what is configured, what answers, what is wrong and what to do about it."""
+    """Print what is configured, what answers, what is wrong and how to fix it."""
     from app.operate.doctor import examine
 
     _name_data(data)
@@ -487,7 +497,7 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
 
 @app.command()
 def audit(data: Data = None) -> None:
-    """Recompute every promise of the engine from the rows of every merchant; exit 1 if one is broken."""
+    """Recompute every promise from the rows of every merchant; exit 1 if one is broken."""
     from app import ids
     from app.integrity.audit import audit as audited
     from app.integrity.audit import missing_constraints
@@ -508,7 +518,7 @@ def audit(data: Data = None) -> None:
             print(f"{ids.encode('merchant', merchant_id)}: {'; '.join(wrong) or 'every promise holds'}")
             broken += len(wrong)
         if broken:
-            raise ConfigurationError(f"{broken} promises are broken; stop what writes, and look at those rows.")
+            raise ConfigurationError(f"{broken} promises are broken; stop all writes, and look at those rows.")
         if unknown:
             raise ConfigurationError(f"{unknown} merchants can't be recomputed in time; the others' promises hold.")
         if missing:
@@ -520,21 +530,21 @@ def audit(data: Data = None) -> None:
 @app.command()
 def export(
     directory: Annotated[
-        Path, typer.Argument(help="What to make; a directory that isn't there, or is empty.", show_default=False)
+        Path, typer.Argument(help="The directory to make; it mustn't exist, or must be empty.", show_default=False)
     ],
     merchant_id: Annotated[str, typer.Option("--merchant", help="Whose rows (merchant_…).", show_default=False)],
     table: Annotated[
         list[str] | None,
-        typer.Option(help="Which report: pools, codes and so on; may be repeated.", show_default="all of them"),
+        typer.Option(help="A report, like pools or codes; may be repeated.", show_default="all of them"),
     ] = None,
-    file_format: Annotated[Literal["csv", "parquet"], typer.Option("--format", help="Of the files.")] = "csv",
+    file_format: Annotated[Literal["csv", "parquet"], typer.Option("--format", help="Format of the files.")] = "csv",
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Write a merchant's rows to files, all of one moment; docs/bi.md is the guide.
 
-    The directory appears when every file in it is complete, with a manifest of their rows and checksums. Codes are
-    masked; names and addresses aren't in it. It reads DATABASE_REPLICA_URL where that is set, DATABASE_URL otherwise.
+    The directory appears when all its files are complete, with a manifest of their rows and checksums. Codes are
+    masked; names and addresses are left out. It reads DATABASE_REPLICA_URL if that is set, and else DATABASE_URL.
     """
     from app.config import settings
     from app.operate.export import export as exported
@@ -566,11 +576,11 @@ def replay(
     url: Annotated[
         str, typer.Option(help="The GraphQL address of a running server.")
     ] = "http://127.0.0.1:8000/graphql",
-    key: Annotated[str | None, typer.Option(envvar="FLASH_KEY", help="An ADMIN key; the demo's unless told.")] = None,
+    key: Annotated[str | None, typer.Option(envvar="FLASH_KEY", help="An ADMIN key; the demo's by default.")] = None,
     households: Annotated[int | None, typer.Option(min=1, help="Only the first N households.")] = None,
     data: Data = None,
 ) -> None:
-    """Play a real retailer's campaigns against a running server, over HTTP only; can be stopped and run again."""
+    """Play a real retailer's year against a running server, over HTTP only. It can be stopped and run again."""
     from app.replay import play
 
     _name_data(data)
@@ -581,15 +591,17 @@ def replay(
 def stress(
     urls: Annotated[list[str], typer.Argument(help="The GraphQL addresses of one deployment's API processes.")],
     key: Annotated[str, typer.Option(envvar="FLASH_KEY", help="An ADMIN key.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Yes: make members, pools, codes and points there.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Confirm that members, pools, codes and points are made there.")
+    ] = False,
     members: Annotated[int, typer.Option(min=2, max=5000, help="How many members rush for codes.")] = 1000,
 ) -> None:
-    """Fire the races of the engine's promises at a running deployment, check the rows, and print a verdict."""
+    """Fire races at a running deployment, check the promises, and print a verdict."""
     from app.stress import stress as fire
 
     if not yes:
         raise ConfigurationError(
-            f"This makes {members:,} members and some pools at the key's merchant, which stay (archived); say --yes."
+            f"This makes {members:,} members and some pools for the key's merchant, which stay; confirm by --yes."
         )
     raise SystemExit(asyncio.run(fire(urls, key, members)))
 
@@ -600,7 +612,7 @@ def _refuse_key_name(name: str) -> None:
 
 
 def _keyed(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
-    """Turn what may go wrong with keys or the database half-way into one sentence."""
+    """Turn what may fail half-way, keys or the database, into a ConfigurationError."""
 
     async def told() -> None:
         import asyncpg
@@ -620,13 +632,13 @@ def _keyed(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Corout
 
 
 def _name_data(data: Path | None) -> None:
-    """Make the data directory a setting, for this process and its children."""
+    """Set FLASH_DATA, for this process and its children."""
     if data is not None:
         os.environ["FLASH_DATA"] = str(data.expanduser().absolute())
 
 
 def _refuse_unconfigured() -> None:
-    """Raise ConfigurationError unless the servers and the keys are named and can be read."""
+    """Raise ConfigurationError unless servers and keys are configured, and well-formed."""
     from app.config import dsn, settings
     from app.operate.preflight import redis_at
     from app.storage import master_keys
@@ -642,7 +654,7 @@ def _refuse_unconfigured() -> None:
 
 
 def _with_database(work: Callable[[], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
-    """Run a command's work against the configured database, or the embedded one (started if it isn't running)."""
+    """Run `work` against the configured database, or the embedded one, which is started if it isn't running."""
     from app.operate.running import running
 
     async def run() -> None:

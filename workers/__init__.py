@@ -1,1 +1,1 @@
-"""Background jobs: thin files that load, call the engine, and log one line."""
+"""Background jobs: thin files that call the engine and log one line."""

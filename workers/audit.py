@@ -11,7 +11,7 @@ log = logging.getLogger("flash.worker")
 
 
 async def audit(_ctx: dict[Any, Any]) -> int:
-    """Audit everybody. Returns how many promises are broken; the log has each, and who takes too long."""
+    """Audit every merchant. Returns how many promises are broken; each is a line of the log."""
     for constraint in await missing_constraints():
         log.error("%s holds nothing: it was dropped or disabled, or isn't valid", constraint)
     broken = 0

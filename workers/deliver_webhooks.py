@@ -1,4 +1,4 @@
-"""Tells webhooks of events, and lets old deliveries go."""
+"""Sends events to webhooks, and deletes old deliveries."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from app.webhooks.forget_deliveries import forget_batch
 
 log = logging.getLogger("flash.worker")
 
-#: A worker ends after this long and begins again, so that arq's timeout never cuts a delivery off.
+#: A run ends after this long and another begins, so that arq's timeout never cuts a delivery off.
 SECONDS_MAX: Final = 300.0
 TIMEOUT_SECONDS: Final = 900
 FORGET_SECONDS_MAX: Final = 20.0
@@ -19,7 +19,7 @@ _delivering = asyncio.Lock()
 
 
 async def deliver_webhooks(ctx: dict[Any, Any]) -> int:
-    """Send what is due. A worker does so once at a time: whoever rings meanwhile is heard by the one that does."""
+    """Send what is due. One run at a time in each worker; it notices what others ring for meanwhile."""
     if _delivering.locked():
         return 0
     async with _delivering:
@@ -30,12 +30,12 @@ async def deliver_webhooks(ctx: dict[Any, Any]) -> int:
 
 
 async def forget_webhook_deliveries(ctx: dict[Any, Any]) -> int:
-    """Let old deliveries go; a run leaves the rest to the next minute's."""
+    """Delete old deliveries. A run leaves the rest to the next minute's."""
     if not await ctx["clocks"].trusts():
         return 0
     forgotten, until = 0, time.monotonic() + FORGET_SECONDS_MAX
     while time.monotonic() < until and (batch := await forget_batch()):
         forgotten += batch
     if forgotten:
-        log.info("let %d old deliveries of webhooks go", forgotten)
+        log.info("deleted %d old webhook deliveries", forgotten)
     return forgotten

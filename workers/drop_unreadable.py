@@ -1,4 +1,4 @@
-"""Drops jobs that nobody of ours wrote."""
+"""Drops jobs that can't be read."""
 
 import logging
 from typing import Any
@@ -7,5 +7,5 @@ log = logging.getLogger("flash.worker")
 
 
 async def drop_unreadable(ctx: dict[Any, Any]) -> None:
-    """Log one line. The job is gone from the queue when this ends, and isn't tried again."""
+    """Log one line. Then arq removes the job from the queue."""
     log.warning("the job %s can't be read; it was dropped", ctx["job_id"])

@@ -1,4 +1,4 @@
-"""Ends codes whose lifetime is over."""
+"""Expires codes whose lifetime is over."""
 
 import logging
 from typing import Any
@@ -9,7 +9,6 @@ log = logging.getLogger("flash.worker")
 
 
 async def expire_codes(ctx: dict[Any, Any]) -> int:
-    """Expire what is due."""
     if not await ctx["clocks"].trusts():
         return 0
     codes = await expiry.expire_codes()

@@ -1,4 +1,4 @@
-"""Ends invites that didn't convert in their lifetime."""
+"""Expires invites that didn't convert in their lifetime."""
 
 import logging
 from typing import Any
@@ -9,7 +9,6 @@ log = logging.getLogger("flash.worker")
 
 
 async def expire_invites(ctx: dict[Any, Any]) -> int:
-    """Expire what is due."""
     if not await ctx["clocks"].trusts():
         return 0
     invites = await expiry.expire_invites()

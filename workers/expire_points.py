@@ -1,4 +1,4 @@
-"""Debits points whose lifetime is over, and warns of those that will be."""
+"""Expires points whose lifetime is over, and warns of those that expire soon."""
 
 import logging
 from typing import Any
@@ -9,7 +9,7 @@ log = logging.getLogger("flash.worker")
 
 
 async def expire_points(ctx: dict[Any, Any]) -> int:
-    """Warn first, so that there is a warning even for what was late."""
+    """Warn first, so that even late points have a warning."""
     if not await ctx["clocks"].trusts():
         return 0
     warned = await expiry.warn_of_expiry()

@@ -1,4 +1,4 @@
-"""Keeps reading a pool's stock cheap, however many claims there were."""
+"""Keeps a pool's stock cheap to read, however many claims there were."""
 
 import logging
 from typing import Any
@@ -9,7 +9,6 @@ log = logging.getLogger("flash.worker")
 
 
 async def fold_stock(_ctx: dict[Any, Any]) -> int:
-    """Fold crowded pools."""
     pools = await stock.fold_stock()
     if pools:
         log.info("folded the stock of %d pools", pools)

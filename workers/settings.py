@@ -32,24 +32,24 @@ from workers.watch_stock import watch_stock
 log = logging.getLogger("flash.worker")
 
 CRON_JOBS = [
-    # Every ten seconds: keep reading stock cheap.
+    # Every ten seconds: keep stock cheap to read.
     cron(
         cast(Any, fold_stock), second=set(range(0, 60, 10)), timeout=60, max_tries=1, keep_result=0, run_at_startup=True
     ),
-    # Every ten seconds: what claims left unrecorded of a pool's stock levels.
+    # Every ten seconds: record stock levels that claims haven't recorded.
     cron(cast(Any, watch_stock), second=set(range(5, 60, 10)), timeout=60, max_tries=1, keep_result=0),
-    # Every minute: end codes whose lifetime is over. Redeeming looks at the time itself, so a late run harms nothing.
+    # Every minute: expire codes whose lifetime is over. Redeeming checks the time itself, so a late run does no harm.
     cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
-    # Every minute: debit points whose lifetime is over, and warn of those that will be.
+    # Every minute: expire points whose lifetime is over, and warn of those that expire soon.
     cron(cast(Any, expire_points), second=45, timeout=300, max_tries=1, keep_result=0),
-    # Every minute: end invites that didn't convert in time. Accepting and converting look at the time themselves.
+    # Every minute: expire invites that didn't convert in time. Accepting and converting check the time themselves.
     cron(cast(Any, expire_invites), second=15, timeout=300, max_tries=1, keep_result=0),
-    # Every minute: ask for the network snapshots of merchants whose day has begun, ring for those that wait, and let
-    # those go that are too old.
+    # Every minute: ask for the network snapshots of merchants whose day has begun, ring for those that wait, and delete
+    # old ones.
     cron(cast(Any, plan_graph_snapshots), second=20, timeout=60, max_tries=1, keep_result=0),
-    # Every minute: end the advisor's runs that no worker survived, and ring for those that wait.
+    # Every minute: end the advisor's runs that no worker could finish, and ring for those that wait.
     cron(cast(Any, sweep_advice), second=40, timeout=60, max_tries=1, keep_result=0),
-    # Every two seconds, once for each worker: send webhooks what happened, unless the worker is at it already.
+    # Every two seconds, in each worker: send events to webhooks, unless the worker is doing so already.
     cron(
         cast(Any, deliver_webhooks),
         second=set(range(0, 60, 2)),
@@ -58,19 +58,19 @@ CRON_JOBS = [
         keep_result=0,
         unique=False,
     ),
-    # Every minute: let deliveries go that ended long ago.
+    # Every minute: delete deliveries that ended long ago.
     cron(cast(Any, forget_webhook_deliveries), second=50, timeout=60, max_tries=1, keep_result=0),
-    # Every night: recompute every promise of the engine from the rows.
+    # Every night: recompute every promise from the rows.
     cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
 ]
 JOBS = [
-    # Rung for: what waits in the lane of small networks, or in that of large ones.
+    # Rung for: network snapshots that wait, in the lane of small networks or of large ones.
     func(cast(Any, take_graph_snapshots), timeout=LANE_TIMEOUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: runs of the advisor that wait.
     func(cast(Any, advise), timeout=TIMEOUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: deliveries that somebody asked for again.
     func(cast(Any, deliver_webhooks), timeout=DELIVERING_SECONDS, max_tries=1, keep_result=0),
-    # Read in the place of what is no job.
+    # What decode_job makes of anything that isn't a job.
     func(cast(Any, drop_unreadable), name=UNREADABLE, keep_result=0),
 ]
 
@@ -80,7 +80,7 @@ _REMIND_EVERY: Final = 30
 
 
 class _Worker(Worker):
-    """arq's worker, which would end at an id that isn't text."""
+    """arq's worker; an id that isn't text would end it."""
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         readable = []
@@ -96,7 +96,7 @@ class _Worker(Worker):
 
 
 def run() -> None:
-    """Run one worker until SIGTERM: it finishes the job it is at. While Valkey is away it waits, and says so."""
+    """Run a worker until SIGTERM, at which it finishes its jobs. While Valkey is away it waits, and logs that."""
     configured = settings()
     keyring()
     logs.configure(configured)
@@ -122,15 +122,15 @@ def run() -> None:
 
 
 def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: asyncio.Event) -> None:
-    """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer, or no longer."""
+    """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer."""
     stack = AsyncExitStack()
 
     async def on_startup(ctx: dict[Any, Any]) -> None:
-        # What takes one thing after the other on, for minutes, ends early when this worker is to stop.
+        # Jobs that go on for minutes end early when it is set.
         ctx["stopping"] = stopped
         await stack.enter_async_context(connected(configured))
         await stack.enter_async_context(ringing(configured.redis_url))
-        # What a wrong clock lets expire is gone: jobs that expire things ask first.
+        # Jobs that let anything expire ask it first.
         ctx["clocks"] = Watch(this_machine(), ctx["redis"])
         await began()
 
@@ -138,7 +138,7 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
         await stack.aclose()
 
     async def on_job_start(ctx: dict[Any, Any]) -> None:
-        # A job is a task of its own: whatever it logs names it.
+        # A job is a task of its own, so every line that it logs has its id.
         job_id.set(ctx["job_id"])
 
     worker = _Worker(
@@ -158,7 +158,7 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
     try:
         worker.run()
     except asyncio.CancelledError:
-        # A job didn't end in the time that a signal leaves it; it runs again elsewhere.
+        # A job didn't end in time; it runs again elsewhere.
         stopped.set()
     finally:
         asyncio.get_event_loop().run_until_complete(stack.aclose())

@@ -1,4 +1,4 @@
-"""Takes snapshots of the networks, the day's and those that were asked for, and lets old ones go."""
+"""Takes network snapshots, the day's and those that were asked for, and deletes old ones."""
 
 import logging
 import time
@@ -21,7 +21,7 @@ _busy: set[bool] = set()
 
 
 async def plan_graph_snapshots(ctx: dict[Any, Any]) -> int:
-    """Ask for the day's snapshots that are due, ring for every lane in which somebody waits, and let old ones go."""
+    """Ask for the day's snapshots that are due, ring for each lane in which one waits, and delete old ones."""
     planned = await jobs.plan()
     for is_large in await jobs.lanes():
         await ctx["redis"].enqueue_job("take_graph_snapshots", is_large)
@@ -31,12 +31,12 @@ async def plan_graph_snapshots(ctx: dict[Any, Any]) -> int:
     while time.monotonic() < until and (batch := await forget_batch(settings().graph_history_days)):
         forgotten += batch
     if forgotten:
-        log.info("let %d old network snapshots go", forgotten)
+        log.info("deleted %d old network snapshots", forgotten)
     return planned
 
 
 async def take_graph_snapshots(_ctx: dict[Any, Any], is_large: bool) -> int:
-    """Take what waits in a lane. A worker is in each lane once: one small and one large network at a time."""
+    """Take the waiting snapshots of a lane. A worker takes one small and one large network at a time."""
     if is_large in _busy:
         return 0
     _busy.add(is_large)

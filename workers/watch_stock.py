@@ -1,4 +1,4 @@
-"""Puts stock levels on record that nobody did."""
+"""Records stock levels that no claim has recorded."""
 
 import logging
 from typing import Any
@@ -9,7 +9,6 @@ log = logging.getLogger("flash.worker")
 
 
 async def watch_stock(_ctx: dict[Any, Any]) -> int:
-    """Check the pools whose stock is lower than the record says."""
     pools = await stock_levels.check_missed()
     if pools:
         log.info("recorded the stock levels of %d pools", pools)

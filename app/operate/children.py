@@ -1,4 +1,4 @@
-"""A child process that is started again when it dies, and that never outlives its supervisor."""
+"""A child process that is restarted when it dies, and that never outlives its supervisor."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-#: From a polite signal to SIGKILL; an API process gives its requests 8 seconds.
+#: From SIGTERM to SIGKILL; an API process gives its requests 8 seconds.
 STOP_SECONDS_MAX: Final = 10.0
 _RESTART_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _CALM_SECONDS: Final = 30.0
@@ -23,7 +23,7 @@ _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass
 class Child:
-    """What to run and how to stop it; `log` None means the supervisor's own stderr."""
+    """A process to run. Without a `log` it writes to the supervisor's stderr."""
 
     name: str
     arguments: list[str]
@@ -36,12 +36,11 @@ class Child:
     _keeper: "asyncio.Task[None] | None" = field(default=None, repr=False)
 
     async def start(self, tell: Callable[[str], None], ended: Callable[["Child", int, str], None]) -> None:
-        """Start the process and keep it running. `ended` learns of each end: how many in a row, and how."""
+        """Start the process and keep it running. `ended` is told of each end: its number in a row, and the exit."""
         self.process = await self._spawn()
         self._keeper = asyncio.create_task(self._keep(self.process, tell, ended))
 
     async def run_once(self) -> int:
-        """Run the process to its end. Returns its exit status."""
         self.process = await self._spawn()
         return await self.process.wait()
 
@@ -67,7 +66,7 @@ class Child:
         tell: Callable[[str], None],
         ended: Callable[["Child", int, str], None],
     ) -> None:
-        """Start the process again whenever it ends by itself, sooner the longer it had run."""
+        """Restart the process whenever it ends by itself. The pause grows with each end in a row."""
         ends = 0
         while True:
             started = time.monotonic()
@@ -77,7 +76,7 @@ class Child:
             ends = 1 if time.monotonic() - started > _CALM_SECONDS else ends + 1
             pause = _RESTART_SECONDS[min(ends, len(_RESTART_SECONDS)) - 1]
             ended(self, ends, _ending(status))
-            tell(f"{self.name} ended ({_ending(status)}); starting it again in {pause} s")
+            tell(f"{self.name} ended ({_ending(status)}); restarting it in {pause} s")
             await asyncio.sleep(pause)
             if self.stopping:
                 return
@@ -87,7 +86,7 @@ class Child:
                 tell(f"{self.name} can't be started ({error})")
 
     async def stop(self, hurry: asyncio.Event) -> None:
-        """Ask the process to stop; make it stop after a while, or at once when there is a hurry."""
+        """Send the stop signal, then SIGKILL after STOP_SECONDS_MAX or as soon as `hurry` is set."""
         self.stopping = True
         process = self.process
         if process is not None and process.returncode is None:
@@ -104,7 +103,7 @@ class Child:
             self._keeper.cancel()
 
     def last_line(self) -> str:
-        """Return the end of the log, which mostly says why."""
+        """Return the last line of the log, which usually says what went wrong."""
         try:
             lines = self.log.read_text(errors="replace").strip().splitlines() if self.log else []
         except OSError:
@@ -113,7 +112,7 @@ class Child:
 
 
 def _end_with_parent(stop_signal: signal.Signals) -> None:
-    """In the child: stop with the supervisor, even when that is killed (Linux only)."""
+    """In the child: stop when the supervisor ends, even if it is killed. Linux only."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, stop_signal)
 

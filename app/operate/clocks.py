@@ -1,9 +1,8 @@
-"""Whether the database's clock can be believed: what a wrong one lets expire is gone for good.
+"""Whether the database's clock can be trusted. What a wrong clock lets expire is gone for good.
 
-It can't when it is far from the clock of a machine that works, nor when it has moved against a clock that nobody can
-set: the time since the machine started. On one machine the first two jump together, so that both are looked at.
-
-What each machine saw last is in Valkey, for workers that begin anew and for `flash doctor`.
+It is compared with the clock of each machine that runs workers, and with the time since that machine started, which
+nobody can set: on one machine the first two jump together. What each machine saw last is in Valkey, for new workers
+and for `flash doctor`.
 """
 
 import json
@@ -25,9 +24,9 @@ from app.storage.statements import statement
 
 log = logging.getLogger("flash.worker")
 
-#: How far the database's clock may be off.
+#: How far the database's clock may be off, or move between two looks.
 FAR_SECONDS: Final = 300.0
-#: A hash: by machine the base that it trusted last and what it doubts, and the difference that somebody accepted.
+#: A hash: for each machine its last trusted base and its doubt, and the difference that an operator accepted.
 KEY: Final = "flash:clocks"
 _ACCEPTED: Final = "accepted"
 _BASE: Final = "base:"
@@ -36,7 +35,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class SecondsRow(TypedDict):
-    """An instant, in seconds since 1970."""
+    """An instant in seconds since 1970."""
 
     seconds: float
 
@@ -46,7 +45,7 @@ NOW: Final = statement(SecondsRow, "SELECT extract(epoch FROM clock_timestamp())
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """A machine, its clock, the time since it started, and the database's clock, all in seconds."""
+    """The clocks of a machine, in seconds: its own, the time since it started, and the database's."""
 
     machine: str
     wall: Callable[[], float]
@@ -56,9 +55,9 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the clocks showed at one moment: how far the database's is ahead of the machine's, and of its start.
+    """The database's clock, less the machine's clock (`ahead`) and less the time since its start (`base`).
 
-    `late` is how long the database took to answer, and so how wrong the other two may be.
+    `late` is how long the database took to answer, and thus how wrong the others may be.
     """
 
     ahead: float
@@ -68,13 +67,12 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why the database's clock isn't believed: it has moved by so many seconds, or is so far ahead of the machine's."""
+    """Why the clock isn't trusted: it has moved by this many seconds, or is this far ahead of the machine's."""
 
     has_moved: bool
     seconds: float
 
     def __str__(self) -> str:
-        """Return it as the beginning of a sentence."""
         length, is_later = timedelta(seconds=round(abs(self.seconds))), self.seconds > 0
         if self.has_moved:
             return f"the database's clock was moved {'forward' if is_later else 'back'} by {length}"
@@ -82,10 +80,10 @@ class Doubt:
 
 
 def this_machine(database_seconds: Callable[[], Awaitable[float]] | None = None) -> Clocks:
-    """Return the clocks of this machine, and that of the database that this process is connected to, unless told."""
-    # It goes on while a laptop sleeps, which Linux's monotonic clock doesn't.
+    """Return the clocks of this machine. Without a function, the database is the one this process is connected to."""
+    # It goes on while a laptop sleeps; Linux's monotonic clock doesn't.
     since_start = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    # The time since the start means nothing after another one. Where starts have no name, each process has its own.
+    # The time since the start says nothing after the next one. Where starts have no id, each process is a machine.
     machine = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else uuid4().hex
     return Clocks(machine, time.time, lambda: time.clock_gettime(since_start), database_seconds or _database_seconds)
 
@@ -98,14 +96,14 @@ async def _database_seconds() -> float:
 
 
 async def look(clocks: Clocks) -> Look:
-    """Look at the clocks. Raises what the database raises."""
+    """Raises what the database raises."""
     wall, running = clocks.wall(), clocks.running()
     shown = await clocks.database()
     return Look(ahead=shown - wall, base=shown - running, late=clocks.running() - running)
 
 
 def doubt_of(seen: Look, *, base: float | None, accepted: float) -> Doubt | None:
-    """Return why the database's clock can't be believed. `base` is None where nobody has looked before."""
+    """Return why the clock can't be trusted, or None. `base` is None for a machine that hasn't looked before."""
     far = FAR_SECONDS + seen.late
     if base is not None and abs(seen.base - base) > far:
         return Doubt(has_moved=True, seconds=seen.base - base)
@@ -115,7 +113,7 @@ def doubt_of(seen: Look, *, base: float | None, accepted: float) -> Doubt | None
 
 
 class Watch:
-    """A worker's eye on the clocks. Until they are right again, or somebody accepts them, nothing may expire."""
+    """A worker's check of the clocks. Nothing may expire until they are right again, or an operator accepts them."""
 
     def __init__(self, clocks: Clocks, valkey: Redis) -> None:
         self._clocks = clocks
@@ -123,7 +121,7 @@ class Watch:
         self._is_stopped = False
 
     async def trusts(self) -> bool:
-        """Whether something may expire now. The log has a line when that changes. Raises what the database raises."""
+        """Whether anything may expire now. Logs a line when that changes. Raises what the database raises."""
         try:
             doubt = await self._doubt()
             why = "" if doubt is None else str(doubt)
@@ -153,7 +151,7 @@ class Watch:
 
 
 async def accept(clocks: Clocks, valkey: Redis) -> Look:
-    """Believe the database's clock everywhere: forget what machines saw, and keep how far it is ahead of this one's."""
+    """Trust the clock everywhere: forget what the machines saw, and accept its difference from this machine's."""
     seen = await look(clocks)
     async with valkey.pipeline(transaction=True) as commands:
         commands.delete(KEY)
@@ -163,7 +161,7 @@ async def accept(clocks: Clocks, valkey: Redis) -> Look:
 
 
 async def doubts(clocks: Clocks, valkey: Redis) -> tuple[Look, list[Doubt]]:
-    """Return what the clocks show here, and why workers let nothing expire, or wouldn't here."""
+    """Return what the clocks show here, and why workers let nothing expire, or wouldn't on this machine."""
     kept = await _kept(valkey)
     seen = await look(clocks)
     found = [doubt for name, value in kept.items() if name.startswith(_DOUBT) and (doubt := _told(value))]

@@ -1,4 +1,4 @@
-"""A demo merchant for development, made through the API itself: keys, members, codes, points, referrals and a past."""
+"""A demo merchant for development, made through GraphQL: keys, members, codes, points, referrals and a past."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,10 +14,10 @@ from app.schema import schema
 from app.storage.database import connected
 from app.web.authentication import authenticate
 
-#: Members without a name, who give the shop a past.
+#: Members without names, who bought something in the past.
 HISTORY_MEMBERS: Final = 12
 NAMES: Final = ("Ada Lovelace", "Grace Hopper", "Alan Turing")
-#: Who invites whom, by first names: those who are invited join and buy, except for the last, who hasn't answered.
+#: Who invites whom, by first name. All who are invited join and buy, except UNANSWERED.
 INVITES: Final = (
     ("Ada", ("Katherine Johnson", "Annie Easley", "Edsger Dijkstra")),
     ("Katherine", ("Dorothy Vaughan",)),
@@ -96,7 +96,7 @@ mutation { answer: takeGraphSnapshot { ... on TakeGraphSnapshotSuccess { jobId }
 
 @dataclass(frozen=True)
 class Demo:
-    """What a newcomer tries: secrets by role, and ids to use."""
+    """What a newcomer needs: secrets by role, and ids to use."""
 
     merchant_id: str
     admin: str
@@ -107,7 +107,7 @@ class Demo:
 
 
 async def ensure_demo(data: DataDirectory) -> None:
-    """Make the demo merchant of this data directory, unless it is there and its key works."""
+    """Make the demo merchant of this data directory, unless it exists and its key works."""
     async with connected(settings()):
         kept = _kept(data)
         if kept is None or await authenticate(f"Bearer {kept.admin}") is None:
@@ -126,7 +126,7 @@ async def _make() -> Demo:
     merchant = await create_merchant("Demo store", "USD")
     viewer = await authenticate(f"Bearer {merchant.api_key}")
     if viewer is None:
-        raise RuntimeError("a key that was just made proves nobody")
+        raise RuntimeError("a new key isn't accepted")
     keys = {
         role: await _do(viewer, CREATE_KEY, label=f"demo {role.value.lower()}", role=role.value)
         for role in (Role.CHECKOUT, Role.ANALYST)
@@ -170,18 +170,18 @@ async def _make() -> Demo:
 
 
 async def _refer(viewer: Viewer, members: dict[str, str]) -> None:
-    """Let members, by first name, bring others, who join them in the dictionary; then ask for the network's picture."""
+    """Let members, by first name, refer others, and add those to the dictionary; then ask for a snapshot."""
     await _do(
         viewer, CONFIGURE_PROGRAM,
         referrerPoints=100, refereePoints=50, invitesPerBatch=10, invitesPerDay=20, invitesLifetime=100,
         inviteLifetimeDays=30, convertsOn="FIRST_PURCHASE",
     )  # fmt: skip
     for referrer, names in INVITES:
-        # Only who sent an invite is told its token.
+        # Only the sender of an invite can read its token.
         token = (await _do(viewer, ISSUE, memberId=members[referrer]))["token"]
         sender = await authenticate(f"Bearer {token}")
         if sender is None:
-            raise RuntimeError("a token that was just issued proves nobody")
+            raise RuntimeError("a new token isn't accepted")
         sent = await _do(sender, INVITE, emails=[_address(name) for name in names])
         for name, invite in zip(names, sent["invites"], strict=True):
             if name != UNANSWERED:
@@ -200,7 +200,7 @@ def _address(name: str) -> str:
 
 
 async def _history(viewer: Viewer, welcome: str) -> None:
-    """Let a few other members have bought and redeemed, so that a portfolio has something to show."""
+    """Let other members buy and redeem, so that the portfolio has something to show."""
     coffee = await _pool(viewer, 40, name="A coffee on us", kind="GIFT", giftSku="coffee")
     autumn = await _pool(
         viewer, 60, name="Autumn: $8 off from $60", kind="AMOUNT", amountOff=_dollars(8), minimumSpend=_dollars(60)
@@ -210,7 +210,7 @@ async def _history(viewer: Viewer, welcome: str) -> None:
     for number in range(HISTORY_MEMBERS):
         enrolled = await _do(viewer, ENROL, externalId=f"demo-guest-{number}", source="STORE")
         member_id = enrolled["member"]["id"]
-        # Some come every month, some came once and never again.
+        # Some come every month, some came once.
         for turn in range(1 + number % 4):
             await _do(
                 viewer,
@@ -240,7 +240,7 @@ def _dollars(units: int) -> dict[str, object]:
 
 
 async def _pool(viewer: Viewer, count: int, **terms: object) -> str:
-    """Make an active pool with codes, and return its id."""
+    """Return the id of a new active pool with codes."""
     made: str = (await _do(viewer, CREATE_POOL, **terms))["pool"]["id"]
     await _do(viewer, GENERATE, poolId=made, count=count)
     await _do(viewer, ACTIVATE, poolId=made)
@@ -248,7 +248,7 @@ async def _pool(viewer: Viewer, count: int, **terms: object) -> str:
 
 
 async def _do(viewer: Viewer, document: str, **values: object) -> Any:
-    """Carry out one mutation of a viewer's. Raises RuntimeError unless it succeeds."""
+    """Return the answer of a mutation. Raises RuntimeError unless it succeeds."""
     variables = {"input": values} if values else {}
     result = await schema.execute(document, variables, context_value=Context(viewer))
     if result.errors or not result.data or not result.data["answer"]:

@@ -1,4 +1,4 @@
-"""`flash doctor`: what is configured, what answers, what is wrong and what to do about it."""
+"""`flash doctor`: what is configured, what answers, what is wrong and how to fix it."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SET_CLOCKS: Final = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `advice` is empty when it is well."""
+    """What was found about one thing. `advice` is empty when nothing is wrong."""
 
     what: str
     state: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 async def examine(*, as_json: bool) -> int:
-    """Print the findings. Returns 1 if something is wrong. Changes and starts nothing."""
+    """Print the findings. Returns 1 if anything is wrong. Changes and starts nothing."""
     data = DataDirectory(settings().data)
     database, data_keys = await _database(data)
     findings = [
@@ -74,10 +74,10 @@ async def examine(*, as_json: bool) -> int:
 def _data_directory(data: DataDirectory) -> Finding:
     if settings().database_url and settings().redis_url and settings().has_master_keys:
         return Finding("data directory", "not needed: both servers and the keys are configured")
-    # `os.path.exists` finds what mustn't be seen missing, where Path.exists raises.
+    # Path.exists raises where it may not look; os.path.exists returns False.
     existing = next(path for path in (data.path, *data.path.parents) if os.path.exists(path))  # noqa: PTH110
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return Finding("data directory", f"{data.path} can't be written", "Name another with --data or FLASH_DATA.")
+        return Finding("data directory", f"{data.path} can't be written", "Choose another by --data or FLASH_DATA.")
     try:
         data.refuse_strangers()
     except ConfigurationError as error:
@@ -101,7 +101,7 @@ def _master_keys(data: DataDirectory) -> Finding:
 
 
 async def _database(data: DataDirectory) -> tuple[Finding, list[Finding]]:
-    """Look at the database and, where it can be read, at the keys in it."""
+    """Look at the database, and at the data keys in it if it can be read."""
     embedded = settings().database_url is None
     if embedded and not data.is_locked():
         return Finding("database", "embedded, not running; `flash up` starts it"), []
@@ -127,7 +127,7 @@ async def _database(data: DataDirectory) -> tuple[Finding, list[Finding]]:
 
 
 async def _replica() -> list[Finding]:
-    """Look at the replica that reports and exports read, where there is one."""
+    """Look at the replica that reports and exports read, if there is one."""
     url = settings().database_replica_url
     if url is None:
         return []
@@ -140,7 +140,7 @@ async def _replica() -> list[Finding]:
         is_replica = await connection.fetchval("SELECT pg_is_in_recovery()")
     finally:
         await connection.close()
-    state = "answers" if is_replica else "answers, and is no replica"
+    state = "answers" if is_replica else "answers, but isn't a replica"
     if missing:
         return [Finding("replica", f"{state}, lacks {', '.join(missing)}", "Wait until it has caught up.")]
     return [Finding("replica", state)]
@@ -151,7 +151,7 @@ COUNT_UNADOPTED = "SELECT count(DISTINCT merchant_id) FROM data_key WHERE adopte
 
 
 async def _data_keys(connection: asyncpg.Connection, keyring: MasterKeyring) -> Finding:
-    """Tell which master keys are in use, and whether a rotation or a re-encryption was left half-way."""
+    """Say which master keys are in use, and whether a rotation or a re-encryption stopped half-way."""
     found = await connection.fetch(COUNT_DATA_KEYS)
     in_use = {row["master_key"]: row["data_keys"] for row in found}
     unadopted = await connection.fetchval(COUNT_UNADOPTED)
@@ -161,9 +161,9 @@ async def _data_keys(connection: asyncpg.Connection, keyring: MasterKeyring) -> 
         parts.append(f"{unadopted} merchants have values under older data keys")
     advice = []
     if in_use.keys() - {keyring.current}:
-        advice.append("Run `flash keys rotate`: it puts all of them under the current master key.")
+        advice.append("Run `flash keys rotate` to put all of them under the current master key.")
     if unadopted:
-        advice.append("Run `flash keys reencrypt`, unless it is running: it goes on where it was.")
+        advice.append("Run `flash keys reencrypt`, unless it is running; it goes on where it stopped.")
     return Finding("data keys", ", ".join(parts), " ".join(advice))
 
 
@@ -179,7 +179,7 @@ async def _redis(data: DataDirectory) -> Finding:
 
 
 async def _clocks(data: DataDirectory) -> Finding:
-    """Tell whether things expire, and how far the database's clock is from this machine's."""
+    """Say whether anything expires, and how far the database's clock is from this machine's."""
     if not (settings().database_url and settings().redis_url) and not data.is_locked():
         return Finding("clocks", "not looked at: the embedded servers don't run")
     try:
@@ -199,7 +199,7 @@ async def _clocks(data: DataDirectory) -> Finding:
 
 
 def _advisor() -> Finding:
-    """Tell what the advisor asks; whether it answers is seen by asking, which may cost money."""
+    """Say what the advisor asks. The endpoint isn't called: that may cost money."""
     configured = settings()
     if configured.advisor_base_url is None:
         return Finding("advisor", "rules only: FLASH_ADVISOR_BASE_URL names no endpoint")
@@ -266,7 +266,7 @@ def _trusted_documents() -> Finding:
 
 def _metrics() -> Finding:
     if settings().metrics_token is not None:
-        return Finding("metrics", "for who has the token")
+        return Finding("metrics", "for callers with the token")
     return Finding("metrics", "none: FLASH_METRICS_TOKEN is not set" if settings().production else "for this machine")
 
 
@@ -282,13 +282,13 @@ def _traces() -> Finding:
 
 
 def _shown(url: str) -> str:
-    """Return a URL without the password that may be in it."""
+    """Return a URL without its user and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _configured_keys(data: DataDirectory) -> MasterKeyring | None:
-    """Return the master keys, None where there are none yet. Raises ConfigurationError when they can't be read."""
+    """Return the master keys, or None if there are none yet. Raises ConfigurationError when they can't be read."""
     if settings().has_master_keys:
         return master_keys.configured()
     return master_keys.read_file(data.master_keys) if data.master_keys.exists() else None

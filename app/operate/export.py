@@ -1,4 +1,4 @@
-"""`flash export`: whole reports as files, all of one moment, there when they are complete and not before."""
+"""`flash export`: reports as files, all of one moment, which appear only when they are complete."""
 
 import asyncio
 import errno
@@ -30,7 +30,7 @@ from app.storage.statements import statement
 
 Format = Literal["csv", "parquet"]
 
-#: How long the database may send nothing before it is taken for gone. It begins by reading an index: soon.
+#: How long the database may send nothing before it counts as gone. Each report begins with an index, so soon.
 SILENCE_SECONDS_MAX: Final = 120.0
 _FAILURES: Final = (
     OSError,
@@ -40,12 +40,12 @@ _FAILURES: Final = (
     asyncpg.InternalClientError,
 )
 MANIFEST: Final = "manifest.json"
-#: What is read of a CSV file at once, to be written as a row group: it bounds the memory.
+#: How much of a CSV file becomes a row group. It bounds the memory.
 _BLOCK_BYTES: Final = 4 * 1024 * 1024
-#: Of each type of a column, what the manifest calls it: the scalars of the API.
+#: What the manifest calls each type of column: the scalars of the API.
 _SCALARS: Final = {str: "String", float: "Float", bool: "Boolean", datetime: "DateTime"}
 
-# A server may end long statements by itself, which is meant for those that somebody waits for.
+# A server may end long statements by itself; that is meant for statements that somebody waits for.
 BEGIN: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0"
 
 
@@ -55,8 +55,8 @@ class _MerchantRow(TypedDict):
     as_of: datetime
 
 
-# The first statement that needs a snapshot, so it is as of now. A replica is as of what it has replayed; one that has
-# replayed nothing since it was started is as of what happened last.
+# The first statement takes the database snapshot, so the primary's is as of now. A replica's is as of what it has
+# replayed, or as of the latest event if it has replayed nothing since it started.
 MERCHANT: Final = statement(
     _MerchantRow,
     """
@@ -73,7 +73,7 @@ WHERE merchant_id = :merchant_id
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a file: its name and the scalar that it holds."""
+    """A column of a file. `type` is a scalar of the API."""
 
     name: str
     type: str
@@ -81,7 +81,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of an export, as its manifest tells of it."""
+    """A file of an export, as the manifest describes it."""
 
     table: str
     file: str
@@ -93,7 +93,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """An export: which rows of whom as of when, and the files that hold them."""
+    """An export: whose rows, as of when, and the files."""
 
     engine: str
     merchant_id: str
@@ -104,24 +104,23 @@ class Manifest:
     files: list[File]
 
     def to_json(self) -> str:
-        """Return it as it is written beside the files."""
         return json.dumps({to_camel_case(name): value for name, value in asdict(self).items()}, indent=2) + "\n"
 
 
 class _DiskError(Exception):
-    """The files can't be written; not to be taken for a network that fails."""
+    """The files can't be written. An OSError of the network is another matter."""
 
 
 async def export(
     url: str, setting: str, named: str, directory: Path, tables: Sequence[str], file_format: Format
 ) -> Manifest:
-    """Write reports of a merchant to a directory, which comes into being when all of them are complete.
+    """Write reports of a merchant to a directory, which appears when all of them are complete.
 
-    All are read in one transaction, so they are of one moment: a code that is redeemed in one file is redeemed in the
-    others. Rows stream from PostgreSQL's own COPY to the disk, so that the memory doesn't grow with them and the
-    snapshot is open for as short as can be; other formats are made of the files afterwards.
+    All are read in one transaction, so they agree: a code that is redeemed in one file is redeemed in the others. COPY
+    streams rows to the disk, so that memory doesn't grow with them and the transaction is short; other formats are
+    made from the files afterwards.
 
-    Raises ConfigurationError, and leaves nothing, when anything is wrong or goes wrong.
+    Raises ConfigurationError, and leaves nothing behind, when anything is wrong.
     """
     merchant_id = ids.decode("merchant", named)
     if merchant_id is None:
@@ -143,16 +142,16 @@ async def export(
 def _refuse_tables(tables: Sequence[str]) -> None:
     unknown = sorted(set(tables) - REPORTS.keys())
     if unknown:
-        raise ConfigurationError(f"There is no table {unknown[0]!r}; there are {', '.join(REPORTS)}.")
+        raise ConfigurationError(f"There is no table {unknown[0]!r}; choose from {', '.join(REPORTS)}.")
 
 
 @contextmanager
 def _appearing(directory: Path) -> Iterator[Path]:
-    """Yield a directory of its owner's that becomes this one when the block has ended well, and is gone otherwise."""
+    """Yield a private directory, which becomes this one when the block succeeds and is deleted when it doesn't."""
     target = directory.absolute()
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise ConfigurationError(f"{directory} is there already; name a directory that isn't, or is empty.")
+            raise ConfigurationError(f"{directory} exists already; choose a directory that doesn't, or that is empty.")
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     except OSError as error:
@@ -169,7 +168,7 @@ def _appearing(directory: Path) -> Iterator[Path]:
 
 
 async def _copied(url: str, setting: str, merchant_id: UUID, tables: Sequence[str], into: Path) -> Manifest:
-    """Write CSV files of one snapshot."""
+    """Write CSV files from one database snapshot."""
     connection = await reach(url, setting)
     try:
         async with asyncio.timeout(SILENCE_SECONDS_MAX):
@@ -187,7 +186,7 @@ async def _copied(url: str, setting: str, merchant_id: UUID, tables: Sequence[st
             f"The database failed half-way ({type(error).__name__}); nothing was exported. Run this again."
         ) from None
     finally:
-        # There is nothing to commit, and neither a server that is gone nor one in the middle of a COPY would listen.
+        # There is nothing to commit, and a server that is gone or in the middle of a COPY wouldn't listen.
         connection.terminate()
     return Manifest(
         engine=version("flash-engine"),
@@ -201,7 +200,7 @@ async def _copied(url: str, setting: str, merchant_id: UUID, tables: Sequence[st
 
 
 async def _copy(connection: asyncpg.Connection, name: str, values: Mapping[str, object], into: Path) -> File:
-    """Write one report as it comes. Raises TimeoutError when nothing comes for too long."""
+    """Write a report as it arrives. Raises TimeoutError when nothing arrives for too long."""
     report = REPORTS[name]
     path = into / f"{name}.csv"
     digest = hashlib.sha256()
@@ -238,7 +237,7 @@ def _scalar(kind: Any) -> str:
 
 @contextmanager
 def _written(path: Path) -> Iterator[BinaryIO]:
-    """Yield a new file, which is on the disk when the block has ended. Raises _DiskError."""
+    """Yield a new file, which is synced when the block ends. Raises _DiskError."""
     try:
         with path.open("xb") as file:
             yield file
@@ -251,7 +250,7 @@ def _written(path: Path) -> Iterator[BinaryIO]:
 
 
 def _as_parquet(manifest: Manifest, directory: Path) -> Manifest:
-    """Replace the CSV files by Parquet, block by block."""
+    """Replace the CSV files by Parquet files."""
     return replace(manifest, format="parquet", files=[_parquet_of(each, directory) for each in manifest.files])
 
 
@@ -268,11 +267,11 @@ def _parquet_of(file: File, directory: Path) -> File:
         "DateTime": arrow.timestamp("us", tz="UTC"),
     }
     source, target = directory / file.file, directory / f"{file.table}.parquet"
-    # Threads read ahead: 500 MiB for 900,000 rows instead of 300.
+    # Threads would read ahead: 500 MiB instead of 300 for 900,000 rows.
     read = csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
     convert = csv.ConvertOptions(
         column_types={column.name: types[column.type] for column in file.columns},
-        # A null is nothing at all; an empty text has its quotes.
+        # A null is an empty field; an empty text has quotes.
         null_values=[""],
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
@@ -301,7 +300,7 @@ def _write_manifest(manifest: Manifest, directory: Path) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Make what is in a directory survive the machine."""
+    """Make the entries of a directory survive a crash of the machine."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The listening socket that a supervisor shares among its API processes, and one plain question through it."""
+"""The listening socket that a supervisor shares among its API processes, and a plain HTTP request to it."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,12 @@ from typing import Final
 from app.errors import ConfigurationError
 
 _BACKLOG: Final = 2048
-#: How long a reader may take nothing before its connection is dropped, whatever is still to be sent to it.
+#: How long a client may read nothing before its connection is dropped.
 _UNREAD_MILLISECONDS_MAX: Final = 30_000
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises ConfigurationError when the address can't be had."""
+    """Return a listening socket. Raises ConfigurationError when the address isn't available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -29,13 +29,13 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "no such host"
         raise ConfigurationError(
-            f"Can't listen on {host}:{port} ({reason.lower()}); stop what does or choose another with --port."
+            f"Can't listen on {host}:{port} ({reason.lower()}); stop what listens there, or choose another --port."
         ) from None
     return listening
 
 
 def allow_many_sockets() -> None:
-    """Let this process and its children open as many files as the system lets them; some shells give 256 or 1,024."""
+    """Raise the limit on open files as far as the system allows; some shells set 256 or 1,024."""
     if sys.platform != "win32":
         import resource  # noqa: PLC0415  (Windows has no such module)
 
@@ -45,7 +45,7 @@ def allow_many_sockets() -> None:
 
 
 def address_of(listening: socket.socket) -> str:
-    """Return `host:port` as a client on this machine writes it."""
+    """Return the `host:port` at which a client on this machine reaches the socket."""
     host, port = _reachable(listening)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -53,7 +53,7 @@ def address_of(listening: socket.socket) -> str:
 async def ask(
     listening: socket.socket, path: str, *, body: bytes = b"", key: str = "", within_seconds: float = 2.0
 ) -> tuple[int, bytes]:
-    """Send one HTTP request (POST when it has a body). Returns the status, 0 when nobody answers in time."""
+    """Send one HTTP request, a POST if it has a body. Returns status and body; status 0 for no answer in time."""
     verb = "POST" if body else "GET"
     head = f"{verb} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     if body:

@@ -1,20 +1,20 @@
-"""Bringing a database to the schema of this version, by one process at a time."""
+"""Migrates a database to the schema of this version, one process at a time."""
 
 import asyncpg
 
 from app.config import ConfigurationError, dsn, tortoise_config
 from app.operate.preflight import reach
 
-#: Any number works, as long as nothing else on the database locks it.
+#: Any number that nothing else on the database locks.
 _LOCK = 7_015_226_001
 
 
 async def migrate(database_url: str) -> None:
-    """Apply the migrations that are missing. Safe to run at once from several processes.
+    """Apply the missing migrations. Several processes may do so at once.
 
-    Raises ConfigurationError when the server can't be reached or is too old, or the database is someone else's.
+    Raises ConfigurationError when the server can't be reached or is too old, or when the database isn't Flash's.
     """
-    from tortoise import Tortoise  # noqa: PLC0415  (a second of imports; who only creates a database needs none of it)
+    from tortoise import Tortoise  # noqa: PLC0415  (a second of imports that creating a database doesn't need)
     from tortoise.exceptions import BaseORMException  # noqa: PLC0415
     from tortoise.migrations.api import migrate as tortoise_migrate  # noqa: PLC0415
 
@@ -35,7 +35,7 @@ async def migrate(database_url: str) -> None:
 
 
 async def create_database(database_url: str, name: str) -> None:
-    """Create a database beside the one of the URL unless it is there."""
+    """Create a database on the server of the URL, unless it exists."""
     connection = await asyncpg.connect(dsn(database_url), database="postgres", timeout=10)
     try:
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):

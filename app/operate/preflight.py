@@ -1,4 +1,4 @@
-"""What must hold before anything is served from a database: it answers, is new enough, migrated, and our keys fit."""
+"""Checks before a start: the database answers, is new enough and migrated, and the master keys fit it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,19 +17,19 @@ POSTGRES_VERSION_MIN: Final = 15
 _CONNECT_SECONDS_MAX: Final = 10.0
 _MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 
-#: One data key for each master key that wraps any.
+#: One data key of each master key in use.
 WRAPPED: Final = """
 SELECT DISTINCT ON (master_key) master_key, merchant_id, purpose, version, wrapped FROM data_key ORDER BY master_key
 """
 
 
 async def reach(database_url: str, setting: str = "DATABASE_URL") -> asyncpg.Connection:
-    """Return a connection. Raises ConfigurationError when there is none to be had, or the server is too old."""
+    """Return a connection. Raises ConfigurationError when the server can't be reached or is too old."""
     url = dsn(database_url, setting)
     try:
         connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS_MAX)
     except ValueError:
-        # The library's sentence may quote a piece of the password.
+        # The library's message may quote a part of the password.
         raise ConfigurationError(
             f"{setting} can't be read; it must look like postgresql://user:password@host:5432/name, "
             "special characters percent-encoded."
@@ -45,7 +45,7 @@ async def reach(database_url: str, setting: str = "DATABASE_URL") -> asyncpg.Con
 
 
 async def missing_migrations(connection: asyncpg.Connection) -> list[str]:
-    """Return the names of the migrations that the database lacks."""
+    """Return the migrations that the database lacks."""
     wanted = sorted(path.stem for path in _MIGRATIONS.glob("[0-9]*.py"))
     if await connection.fetchval("SELECT to_regclass('tortoise_migrations')") is None:
         return wanted
@@ -54,7 +54,7 @@ async def missing_migrations(connection: asyncpg.Connection) -> list[str]:
 
 
 async def refuse_other_keys(connection: asyncpg.Connection, unwrap: Callable[[str, bytes, bytes], bytes]) -> None:
-    """Raise ConfigurationError unless the master keys, of which `unwrap` is, unwrap what the database holds."""
+    """Raise ConfigurationError unless `unwrap`, of the configured keys, unwraps the data keys in the database."""
     for row in await connection.fetch(WRAPPED):
         identity = data_key_identity(row["merchant_id"], row["purpose"], row["version"])
         try:
@@ -67,7 +67,7 @@ async def refuse_other_keys(connection: asyncpg.Connection, unwrap: Callable[[st
 
 
 async def check_database() -> None:
-    """Raise ConfigurationError unless the configured database can be served from."""
+    """Raise ConfigurationError unless the configured database is ready to be served from."""
     configured = settings()
     connection = await reach(configured.database_url or "")
     try:
@@ -80,8 +80,8 @@ async def check_database() -> None:
 
 
 def redis_at(url: str, *, seconds_max: float = 5.0) -> "Redis":
-    """Return a client that hasn't connected yet. Raises ConfigurationError for a URL that can't be read."""
-    from redis.asyncio import Redis  # noqa: PLC0415  (half a second of imports that `flash up` does without)
+    """Return a client that hasn't connected yet. Raises ConfigurationError for a malformed URL."""
+    from redis.asyncio import Redis  # noqa: PLC0415  (half a second of imports that `flash up` doesn't need)
 
     try:
         redis: Redis = Redis.from_url(url, socket_connect_timeout=seconds_max, socket_timeout=seconds_max)
@@ -93,7 +93,7 @@ def redis_at(url: str, *, seconds_max: float = 5.0) -> "Redis":
 
 
 async def check_redis(url: str) -> None:
-    """Raise ConfigurationError unless the server of REDIS_URL answers; the message never shows the URL."""
+    """Raise ConfigurationError unless the server answers. The message never shows the URL."""
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     redis = redis_at(url)

@@ -1,4 +1,4 @@
-"""What a command runs against: the configured servers, those of a running `flash up`, or ones of its own."""
+"""The servers that a command uses: the configured ones, those of a running `flash up`, or its own."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,9 @@ START_SECONDS_MAX = 30.0
 
 
 def ensure_master_keys(data: DataDirectory) -> None:
-    """Make sure that there are master keys to be read; in development they are made on first start, in `data`.
+    """Make sure that master keys are configured. In development, make some in `data` on first start.
 
-    From then on that file is configured. Raises ConfigurationError in production without configured keys.
+    Raises ConfigurationError in production without configured keys.
     """
     if settings().has_master_keys:
         master_keys.configured()
@@ -47,11 +47,11 @@ def ensure_master_keys(data: DataDirectory) -> None:
 
 @asynccontextmanager
 async def running(*, migrated: bool = False) -> AsyncIterator[None]:
-    """Connect a command to its database. An embedded one is started for the command if it isn't running.
+    """Connect a command to its database; start the embedded one if it isn't running.
 
     Raises ConfigurationError when the database can't be reached, or lacks migrations and isn't embedded.
     """
-    from app.storage.database import connected  # noqa: PLC0415  (the ORM is two seconds of imports; `flash up` needs none of it)
+    from app.storage.database import connected  # noqa: PLC0415  (two seconds of imports that `flash up` doesn't need)
 
     data = DataDirectory(settings().data)
     async with contextlib.AsyncExitStack() as stack:
@@ -73,13 +73,16 @@ def valkey() -> "Redis":
 
 
 def adopt(**variables: str) -> None:
-    """Make these settings of the process and of its children."""
+    """Change the environment of this process and its children, and read the settings again."""
     os.environ.update(variables)
     settings.cache_clear()
 
 
 async def wait_for_postgres(data: DataDirectory, process: "subprocess.Popen[bytes] | None" = None) -> None:
-    """Wait until the embedded PostgreSQL answers (or `process` has ended), then make sure the database exists."""
+    """Wait until the embedded PostgreSQL answers, then create the database unless it exists.
+
+    Raises ConfigurationError when it doesn't answer in time, or when `process` ends.
+    """
     deadline = time.monotonic() + START_SECONDS_MAX
     while True:
         try:
@@ -88,7 +91,7 @@ async def wait_for_postgres(data: DataDirectory, process: "subprocess.Popen[byte
             ended = process is not None and process.poll() is not None
             if ended or time.monotonic() > deadline:
                 raise ConfigurationError(
-                    f"PostgreSQL doesn't start; its log is {data.logs / 'postgres.log'}."
+                    f"PostgreSQL doesn't start; see its log, {data.logs / 'postgres.log'}."
                 ) from None
             await asyncio.sleep(0.02)
         else:
@@ -97,7 +100,7 @@ async def wait_for_postgres(data: DataDirectory, process: "subprocess.Popen[byte
 
 @asynccontextmanager
 async def _embedded_postgres(data: DataDirectory) -> AsyncIterator[None]:
-    """Use the PostgreSQL of a running `flash up`, or run one for the length of a command."""
+    """Use the PostgreSQL of a running `flash up`, or run one until the block ends."""
     try:
         data.lock()
     except LockedError:

@@ -1,7 +1,7 @@
 """`flash up`: starts the servers, the migrations, the API and the worker, and keeps them running.
 
-Imports are most of a start. So the API processes are spawned first, before this process has imported anything but
-the standard library, and what this process checks meanwhile it checks without the ORM.
+Imports take most of a start. So the API processes are spawned first, before this process has imported more than the
+standard library, and this process does its checks without the ORM.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from app.operate.embedded import Command, DataDirectory
 from app.operate.listening import address_of, ask, bind
 
 READY_SECONDS_MAX: Final = 60.0
-#: A child that ends this often before everything was ready once won't ever run; but a server may have to wait for
-#: what a killed one left behind.
+#: A child that ends this often before everything was ready will never run. A server may first have to wait for what a
+#: killed one left behind.
 EARLY_ENDS_MAX: Final = 3
 EARLY_SECONDS_MIN: Final = 3.0
 _DEMO_SECRETS: Final = {"ADMIN": "admin", "CHECKOUT": "checkout", "ANALYST": "analyst", "MEMBER": "member_token"}
@@ -41,7 +41,7 @@ mutation ($memberId: ID!) {
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run and how to tell about it."""
+    """What to run, and how to report it."""
 
     host: str
     port: int
@@ -93,13 +93,13 @@ class _Supervisor:
             await asyncio.wait({starting})
             listening.close()
             await asyncio.gather(*(child.stop(self._hurry) for child in self._children if child not in self._servers))
-            # What serves is stopped before what it is served by; and that may always finish writing.
+            # The servers stop last, and may always finish writing.
             await asyncio.gather(*(child.stop(asyncio.Event()) for child in self._servers))
             self._counts.close()
         return 0
 
     def _on_signal(self) -> None:
-        """The first signal stops everything in order; another one doesn't wait for requests and jobs."""
+        """Stop everything in order; at a second signal, without waiting for requests and jobs."""
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
@@ -108,7 +108,7 @@ class _Supervisor:
         """Start everything. Returns the demo merchant, if there is one."""
         self._configure()
         if self._plan.api_processes > 1:
-            # One address, one /metrics: whichever process is asked adds up what all of them count in here.
+            # The processes share an address. Whichever answers /metrics adds up what all of them count in here.
             counts = self._counts.enter_context(tempfile.TemporaryDirectory(prefix="flash-metrics-"))
             os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", counts)
         self._tell(f"starting {self._plan.api_processes} API process(es)")
@@ -133,7 +133,7 @@ class _Supervisor:
         return demo
 
     def _configure(self) -> None:
-        """Take the data directory, if it is needed, and put into the environment what the children need to know."""
+        """Lock the data directory if it is needed, and set the environment of the children."""
         configured = os.environ.get("FLASH_MASTER_KEYS") or os.environ.get("FLASH_MASTER_KEYS_FILE")
         production = os.environ.get("FLASH_ENV") == "production"
         if production and not configured:
@@ -144,7 +144,7 @@ class _Supervisor:
         if not configured and not self._data.master_keys.exists():
             self._validate()
         if not configured:
-            # The file, not what is in it: who runs `flash keys rotate` changes it, and the children read it again.
+            # The file, not its content: `flash keys rotate` changes it, and the children read it again.
             os.environ["FLASH_MASTER_KEYS_FILE"] = str(self._data.master_keys)
         if self._embeds_valkey:
             os.environ["REDIS_URL"] = self._data.redis_url
@@ -156,12 +156,12 @@ class _Supervisor:
         from app.config import settings  # noqa: PLC0415
         from app.operate.running import ensure_master_keys  # noqa: PLC0415
 
-        # What this process has put into the environment since is part of them.
+        # This process has changed the environment since.
         settings.cache_clear()
         ensure_master_keys(self._data)
 
     async def _prepare(self) -> None:
-        """Check what is configured, wait for the servers, and bring the database up to date."""
+        """Check the configuration, wait for the servers, and migrate the database."""
         self._validate()
         from app.operate.preflight import check_database, check_redis, missing_migrations, reach  # noqa: PLC0415
         from app.operate.running import wait_for_postgres  # noqa: PLC0415
@@ -183,20 +183,20 @@ class _Supervisor:
         await self._run("demo", "The demo merchant can't be made (--no-demo goes without)")
 
     async def _demo(self, listening: socket.socket) -> dict[str, str]:
-        """Return the demo merchant with a fresh token for its member, asked of the API as anybody would."""
+        """Return the demo merchant, with a fresh token for its member from the API."""
         demo = await self._demo_with_token(listening)
         if demo is None:
-            # The database is another one than the demo was made in.
+            # The demo was made in another database.
             await self._make_demo()
             demo = await self._demo_with_token(listening)
         if demo is None:
             raise ConfigurationError(
-                f"The API refuses the demo merchant's keys; delete {self._data.demo} or --no-demo."
+                f"The API refuses the demo merchant's keys; delete {self._data.demo}, or use --no-demo."
             )
         return demo
 
     def _write_shell(self, listening: socket.socket, demo: dict[str, str]) -> None:
-        """Write the demo as assignments for a shell, so that examples can be pasted as they are."""
+        """Write the demo as shell assignments, so that examples can be pasted."""
         assignments = {label: demo[name] for label, name in _DEMO_SECRETS.items()}
         assignments |= {"POOL": demo["pool_id"], "MEMBER_ID": demo["member_id"], "MERCHANT": demo["merchant_id"]}
         assignments |= {"URL": f"http://{address_of(listening)}/graphql"}
@@ -223,7 +223,7 @@ class _Supervisor:
         await child.start(self._tell, self._on_end)
 
     async def _run(self, command: str, failure: str) -> None:
-        """Run one of our own commands to its end."""
+        """Run a `flash` command to its end."""
         child = self._flash(command, command)
         if await child.run_once():
             raise ConfigurationError(f"{failure}{_why(child)}")
@@ -235,7 +235,7 @@ class _Supervisor:
         return child
 
     def _on_end(self, child: Child, times: int, ending: str) -> None:
-        """Give up when a child ends again and again before everything was ready once."""
+        """Give up on a child that keeps ending before everything was ready."""
         hopeless = times >= EARLY_ENDS_MAX and time.monotonic() - self._begun > EARLY_SECONDS_MIN
         if hopeless and not self._ready and not self._failed.done():
             self._failed.set_exception(
@@ -243,11 +243,10 @@ class _Supervisor:
             )
 
     async def _wait_until_ready(self, listening: socket.socket) -> None:
-        """Wait until the API answers that it is ready."""
         deadline = time.monotonic() + READY_SECONDS_MAX
         while (await ask(listening, "/readyz"))[0] != 200:
             if time.monotonic() > deadline:
-                where = f"; its log is {self._logs / 'api-1.log'}" if self._logs else ""
+                where = f"; see its log, {self._logs / 'api-1.log'}" if self._logs else ""
                 raise ConfigurationError(f"The API isn't ready after {READY_SECONDS_MAX:.0f} s{where}.")
             await asyncio.sleep(0.02)
 
@@ -276,13 +275,13 @@ class _Supervisor:
             for label, name in _DEMO_SECRETS.items():
                 print(f"  {label:<9} {demo[name]}")
             print(f"\n  pool      {demo['pool_id']}   (active, to claim from)\n  member    {demo['member_id']}")
-            print(f"\nTo try it in the browser: {url}#key={demo['admin']}")
-            print(f"Its pools, and what the advisor suggests: http://{address}/portfolio#key={demo['admin']}")
-            print(f"The member's wallet, live (for a day): http://{address}/wallet#token={demo['member_token']}")
+            print(f"\nGraphiQL: {url}#key={demo['admin']}")
+            print(f"The portfolio and the advisor: http://{address}/portfolio#key={demo['admin']}")
+            print(f"The member's wallet, live, for a day: http://{address}/wallet#token={demo['member_token']}")
         print("\nCtrl-C stops everything.", flush=True)
 
 
 def _why(child: Child) -> str:
-    """Return the end of a sentence: what the child said last, and where it says the rest."""
+    """Return the end of a sentence: the last line of the child's log, and where the log is."""
     said = child.last_line().removeprefix("flash: ").rstrip(".")
-    return f": {said}; its log is {child.log}." if child.log else "; what it said is above."
+    return f": {said}; see its log, {child.log}." if child.log else "; see its output above."

@@ -1,4 +1,4 @@
-"""How a year ends: with a picture of the network, advice for the next one, and every promise recomputed."""
+"""The end of a replay: a snapshot of the network, advice, and every promise recomputed."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from app.replay.engine import Engine
 
-#: How long a worker may take for the picture or the advice of a retailer's year.
+#: How long a worker may take for the snapshot, and for the advice.
 WORK_SECONDS_MAX: Final = 300.0
 _LOOK_SECONDS: Final = 0.2
 
@@ -22,14 +22,14 @@ INTEGRITY: Final = "query { integrityReport { ok checks { name violations } } }"
 
 
 async def told_insights(engine: Engine, console: Console) -> bool:
-    """Have the network drawn and the advisor asked, and print what came of it. Returns whether both were done."""
+    """Ask for a snapshot and for advice, and print the results. Returns whether both were finished."""
     job = (await engine.ask(TAKE, {}))["answer"]["jobId"]
     run = (await engine.ask(ASK, {}))["answer"]["run"]["id"]
     taken, advised = await _worked(engine, TAKEN, job), await _worked(engine, ADVISED, run)
     if taken is None or advised is None:
-        console.print("No picture or no advice: the server's worker didn't get to it in time; its log may say why.")
+        console.print("No snapshot or no advice: the server's worker didn't finish in time; see its log.")
         return False
-    # A later snapshot of the same day has taken the place of ours, and is as good.
+    # It is null if a later snapshot of the same day has replaced ours, which is as good.
     if snapshot := taken["snapshot"]:
         console.print(
             f"The network: {snapshot['memberCount']:,} members, {snapshot['referralCount']:,} referrals, "
@@ -40,7 +40,7 @@ async def told_insights(engine: Engine, console: Console) -> bool:
 
 
 async def _worked(engine: Engine, document: str, work_id: str) -> dict[str, Any] | None:
-    """Return what a worker was asked for when it is done, or None when it failed or took too long."""
+    """Return a job when it is done, or None when it has failed or takes too long."""
     until = time.monotonic() + WORK_SECONDS_MAX
     while time.monotonic() < until:
         work: dict[str, Any] = (await engine.ask(document, {"id": work_id}))["work"]
@@ -51,7 +51,7 @@ async def _worked(engine: Engine, document: str, work_id: str) -> dict[str, Any]
 
 
 async def told_integrity(engine: Engine, console: Console) -> bool:
-    """Print the promises that are broken, or that all hold. Returns whether they do."""
+    """Print the broken promises, or that every promise holds. Returns whether they do."""
     report = (await engine.ask(INTEGRITY, {}))["integrityReport"]
     for check in report["checks"]:
         if check["violations"]:

@@ -1,4 +1,4 @@
-"""What the replay asks of the server: the GraphQL documents of each step."""
+"""The GraphQL documents of the replay's steps."""
 
 from functools import cache
 from typing import Final

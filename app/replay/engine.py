@@ -1,4 +1,4 @@
-"""The server as the replay sees it: each question is asked until it is answered, or until nothing helps."""
+"""A client that sends an operation again while the server is away, until it is answered or stays away."""
 
 import asyncio
 import time
@@ -10,18 +10,18 @@ import httpx
 
 IN_FLIGHT: Final = 24
 ANSWER_SECONDS_MAX: Final = 30.0
-#: A server that never answered is given less time than one that is being restarted.
+#: A server that has never answered gets less time than one that may be restarting.
 PATIENCE_FIRST_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 60.0
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class CannotGoOn(Exception):  # noqa: N818  (an end, told in one sentence)
-    """The replay can't go on; the message is one sentence that says why and what to do."""
+    """The replay can't go on. The message is a sentence that says why and what to do."""
 
 
 class Fault(Exception):  # noqa: N818  (an answer: this one thing went wrong)
-    """A top-level error of one operation, by its code."""
+    """A top-level error of one operation; the message is its code."""
 
 
 class _Away(Exception):  # noqa: N818  (a state of the server)
@@ -29,16 +29,16 @@ class _Away(Exception):  # noqa: N818  (a state of the server)
 
 
 class Engine:
-    """A client of a GraphQL server that keeps its connections.
+    """A client of a GraphQL server.
 
-    Each connection is an httpx client of its own: the pool inside of one looks at all its connections on every
-    request, which at 24 of them doubles the cost of a small one.
+    Each connection is an httpx client of its own: the pool inside one looks at all its connections on every request,
+    which doubles the cost of a small request when there are 24.
     """
 
     def __init__(self, url: str, key: str, key_from: str) -> None:
-        """Take the address, the key, and where the key came from (for the sentence that says it is wrong)."""
+        """`key_from` says where the key came from, for the sentence that says it is wrong."""
         if not key.isascii() or not key.isprintable():
-            raise CannotGoOn(f"The key from {key_from} can't be a key.")
+            raise CannotGoOn(f"The key from {key_from} isn't a key.")
         self._url = _address(url)
         self._key_from = key_from
         self._answered = False
@@ -48,13 +48,11 @@ class Engine:
         self._idle: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> Self:
-        """Open nothing: connections are made when they are needed."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connections."""
         for client in self._clients:
             await client.aclose()
 
@@ -66,11 +64,11 @@ class Engine:
         took_effect: Callable[[], Awaitable[Any]] | None = None,
         token: str | None = None,
     ) -> Any:
-        """Return the data of an operation, asked again while the server is away; as a member with its token.
+        """Return the data of an operation, sent again while the server is away. `token` makes it a member's.
 
-        The operation must be one that happens once however often it is asked; for one that isn't, `took_effect`
-        looks, before it is asked again, whether a lost answer was a yes, and returns that answer or None.
-        Raises Fault, and CannotGoOn when the server stays away or refuses to talk at all.
+        The operation must be idempotent. For one that isn't, `took_effect` is called before it is sent again, and
+        returns the answer if the operation took effect, and else None.
+        Raises Fault, and CannotGoOn when the server stays away or refuses the key.
         """
         begun: float | None = None
         tries = 0
@@ -79,7 +77,7 @@ class Engine:
                 answer = await took_effect() if took_effect is not None and tries else None
                 return answer if answer is not None else await self._send(document, variables, token)
             except _Away as away:
-                # From when it went away, not from when it was asked: a slow answer is no reason to give up sooner.
+                # Counts from when it went away, not from the first try: a slow answer is no reason to give up sooner.
                 begun = begun or time.monotonic()
                 patience = PATIENCE_SECONDS if self._answered else PATIENCE_FIRST_SECONDS
                 if time.monotonic() - begun > patience:
@@ -89,9 +87,7 @@ class Engine:
 
     def _gave_up(self, away: _Away, patience: float) -> str:
         if self._answered:
-            return (
-                f"The server at {self._url} has been away for {patience:.0f} s ({away}); run it again when it is back."
-            )
+            return f"The server at {self._url} has been away for {patience:.0f} s ({away}); run this again later."
         return f"Nothing answers at {self._url} ({away}); start a server with `flash up`, or name another with --url."
 
     async def _send(self, document: str, variables: dict[str, Any], token: str | None) -> dict[str, Any]:
@@ -108,7 +104,7 @@ class Engine:
         answer = _object(response)
         if "data" not in answer and "errors" not in answer:
             raise CannotGoOn(
-                f"{self._url} answers, but not in GraphQL (HTTP status {response.status_code}); "
+                f"{self._url} doesn't answer in GraphQL (HTTP status {response.status_code}); "
                 "the address usually ends in /graphql."
             )
         self._answered = True
@@ -132,7 +128,7 @@ class Engine:
                 f"The server at {self._url} doesn't know the key from {self._key_from}; name a working one with --key."
             )
         if code == "FORBIDDEN":
-            raise CannotGoOn(f"The replay needs an ADMIN key, and the one from {self._key_from} is none.")
+            raise CannotGoOn(f"This needs an ADMIN key, and the one from {self._key_from} isn't one.")
         raise Fault(code)
 
 
@@ -142,7 +138,7 @@ def _address(url: str) -> str:
     except httpx.InvalidURL:
         parsed = httpx.URL("")
     if parsed.scheme not in {"http", "https"} or not parsed.host or not 0 < (parsed.port or 80) < 65_536:
-        raise CannotGoOn(f"{url} is no address of a server; one looks like http://127.0.0.1:8000/graphql.")
+        raise CannotGoOn(f"{url} isn't the address of a server; it must look like http://127.0.0.1:8000/graphql.")
     return url
 
 

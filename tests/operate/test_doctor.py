@@ -76,7 +76,7 @@ def test_limits_origins_and_documents_are_shown_as_they_are_set(tmp_path: Path) 
     assert found["documents"]["state"] == "0 trusted, no others"
     assert "can't be read" in broken["documents"]["advice"]
     assert found["log"]["state"] == "json, each operation"
-    assert found["metrics"]["state"] == "for who has the token"
+    assert found["metrics"]["state"] == "for callers with the token"
     assert found["traces"]["state"] == "10% of the operations, to http://collector:4318/v1/traces"
     assert "verysecret" not in str(found)
 
@@ -124,7 +124,7 @@ def test_a_replica_is_looked_at_where_there_is_one(worker_database: str, tmp_pat
     found = findings("--data", tmp_path / "new", status=0, DATABASE_REPLICA_URL=worker_database)["replica"]
     missed = findings("--data", tmp_path / "new", status=1, DATABASE_REPLICA_URL=nobody)["replica"]
 
-    assert found == {"state": "answers, and is no replica", "advice": ""}
+    assert found == {"state": "answers, but isn't a replica", "advice": ""}
     assert missed["state"] == "doesn't answer; reports and exports fail without it"
     assert missed["advice"].endswith("; check DATABASE_REPLICA_URL.")
     assert "secret" not in str(missed)

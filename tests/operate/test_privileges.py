@@ -44,7 +44,7 @@ def test_data_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     theirs = _folder(tmp_path / "theirs", STRANGER)
 
     assert _refused(theirs) == (
-        f"Root can't trust {theirs}: {theirs} belongs to user {STRANGER}. Name a place to which root alone can write."
+        f"Root can't trust {theirs}: {theirs} belongs to user {STRANGER}. Choose a place that only root can change."
     )
     assert list(theirs.iterdir()) == []
 
@@ -82,7 +82,7 @@ def test_link_of_another_user_is_refused_wherever_it_leads(tmp_path: Path) -> No
 
     for path in (theirs, theirs / "data", link / "data"):
         assert _refused(path) == (
-            f"Root can't trust {path}: {theirs} belongs to user {STRANGER}. Name a place to which root alone can write."
+            f"Root can't trust {path}: {theirs} belongs to user {STRANGER}. Choose a place that only root can change."
         )
     assert list(ours.iterdir()) == []
 

@@ -73,7 +73,7 @@ def test_a_second_up_on_the_same_directory_says_so(engine: Up) -> None:
     data = Path(engine.facts["data"])
 
     assert refusal("up", "--port", "0", "--data", data) == (
-        f"Flash is already running on {data} (process {engine.process.pid}); stop it or name another --data."
+        f"Flash is already running on {data} (process {engine.process.pid}); stop it, or choose another --data."
     )
 
 
@@ -81,7 +81,7 @@ def test_a_port_in_use_is_one_sentence(engine: Up, tmp_path: Path) -> None:
     port = engine.url.rpartition(":")[2]
 
     assert refusal("up", "--port", port, "--data", tmp_path) == (
-        f"Can't listen on 127.0.0.1:{port} (address already in use); stop what does or choose another with --port."
+        f"Can't listen on 127.0.0.1:{port} (address already in use); stop what listens there, or choose another --port."
     )
 
 
@@ -127,7 +127,7 @@ def _pid(engine: Up, name: str) -> int:
 
 
 def _restarts(engine: Up, name: str) -> int:
-    return engine.errors.read_text().count(f"{name} ended (SIGKILL); starting it again")
+    return engine.errors.read_text().count(f"{name} ended (SIGKILL); restarting it")
 
 
 def test_a_directory_outlives_an_interrupted_start_and_a_killed_supervisor(tmp_path: Path) -> None:
@@ -166,6 +166,6 @@ def test_a_child_that_never_runs_ends_it_with_a_sentence(tmp_path: Path) -> None
 
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].endswith(
-        f"before it was ready (exit 1): broken on purpose; its log is {data / 'logs' / 'api-1.log'}."
+        f"before it was ready (exit 1): broken on purpose; see its log, {data / 'logs' / 'api-1.log'}."
     )
     assert "Traceback" not in ended.stderr

@@ -470,12 +470,16 @@ async def test_what_is_wrong_is_one_sentence_and_exit_1(
         async with open_shop(shop.url, "EUR") as euros:
             for url, key, sentence in (
                 (closed, shop.admin, f"Nothing answers at {closed} "),
-                ("nowhere", shop.admin, "nowhere is no address of a server"),
-                ("http://127.0.0.1:99999/graphql", shop.admin, "http://127.0.0.1:99999/graphql is no address"),
-                (f"{api.url}/healthz", shop.admin, f"{api.url}/healthz answers, but not in GraphQL"),
+                ("nowhere", shop.admin, "nowhere isn't the address of a server"),
+                ("http://127.0.0.1:99999/graphql", shop.admin, "http://127.0.0.1:99999/graphql isn't the address"),
+                (f"{api.url}/healthz", shop.admin, f"{api.url}/healthz doesn't answer in GraphQL"),
                 (shop.url, "wrong", f"The server at {shop.url} doesn't know the key from --key or FLASH_KEY"),
-                (shop.url, "schlüssel", "The key from --key or FLASH_KEY can't be a key."),
-                (shop.url, await shop.key("CHECKOUT"), "The replay needs an ADMIN key, and this is one of a CHECKOUT."),
+                (shop.url, "schlüssel", "The key from --key or FLASH_KEY isn't a key."),
+                (
+                    shop.url,
+                    await shop.key("CHECKOUT"),
+                    "The replay needs an ADMIN key, and the role of this one is CHECKOUT.",
+                ),
                 (shop.url, euros.admin, "The replay's orders are in USD, and "),
                 (shop.url, None, "There is no demo merchant in "),
             ):

@@ -43,7 +43,7 @@ async def test_a_worker_that_never_comes_is_told(shop: Shop, monkeypatch: pytest
     async with Engine(shop.url, shop.admin, "a test") as engine:
         assert await closing.told_insights(engine, Console(file=said, width=200)) is False
 
-    assert said.getvalue().startswith("No picture or no advice: ")
+    assert said.getvalue().startswith("No snapshot or no advice: ")
 
 
 async def test_a_broken_promise_is_told(shop: Shop) -> None:

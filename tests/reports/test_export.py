@@ -269,13 +269,13 @@ async def test_what_cannot_be_exported_is_one_sentence_and_leaves_nothing(shop: 
             await export(at, "DATABASE_REPLICA_URL", named, tmp_path / into, tables, "csv")
         return str(raised.value).replace(str(tmp_path), "HERE")
 
-    assert await said("taken") == "HERE/taken is there already; name a directory that isn't, or is empty."
-    assert await said("file") == "HERE/file is there already; name a directory that isn't, or is empty."
+    assert await said("taken") == "HERE/taken exists already; choose a directory that doesn't, or that is empty."
+    assert await said("file") == "HERE/file exists already; choose a directory that doesn't, or that is empty."
     assert await said("file/below") == "HERE/file/below can't be written: File exists."
     assert await said("empty", nobody) == f"There is no merchant {nobody}."
     assert await said("empty", "pool_x") == "There is no merchant pool_x."
     assert (await said("empty", tables=("pools", "pool; DROP TABLE pool"))).startswith(
-        "There is no table 'pool; DROP TABLE pool'; there are pools, codes, "
+        "There is no table 'pool; DROP TABLE pool'; choose from pools, codes, "
     )
     assert (await said("empty", at="mysql://u:verysecret@h/x")).startswith(
         "DATABASE_REPLICA_URL must look like postgres"

@@ -60,7 +60,7 @@ async def test_a_broken_promise_is_the_verdict(shop: Shop, capsys: pytest.Captur
     output = capsys.readouterr().out
     assert status == 1
     assert re.search(
-        r"^BROKEN  what the rows say .*: EXACT_BALANCES: 1; it had to be 12 promises hold$", output, re.MULTILINE
+        r"^BROKEN  what the rows say .*: EXACT_BALANCES: 1; expected: 12 promises hold$", output, re.MULTILINE
     )
     assert "Invites aren't raced for: a member may send 0 a day.\n" in output
     assert output.endswith("1 of 6 broke.\n")
@@ -79,7 +79,7 @@ async def test_stopped_it_tidies_up_and_has_no_verdict(shop: Shop, capsys: pytes
     assert await database().row(FIRST_POOL, shop.merchant_id, "ARCHIVED")
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "flash: Stopped before the verdict; the pools that it had activated are archived.\n"
+    assert said.err == "flash: Stopped before the verdict; the pools that it activated are archived.\n"
 
 
 def test_a_race_that_found_something_else_broke() -> None:
@@ -93,7 +93,7 @@ async def test_only_an_admin_fires(shop: Shop, capsys: pytest.CaptureFixture[str
 
     assert await stress([shop.url], checkout, 2) == 1
 
-    assert capsys.readouterr().err == "flash: The races need an ADMIN key, and this is one of a CHECKOUT.\n"
+    assert capsys.readouterr().err == "flash: The races need an ADMIN key, and the role of this one is CHECKOUT.\n"
     assert (await shop.state()).since(before) == {"api_key": 1, "event": 1}
 
 
@@ -104,6 +104,6 @@ async def test_without_a_yes_it_asks_for_one(shop: Shop, tmp_path: Path) -> None
 
     assert refused.returncode == 1
     assert refused.stderr == (
-        "flash: This makes 1,000 members and some pools at the key's merchant, which stay (archived); say --yes.\n"
+        "flash: This makes 1,000 members and some pools for the key's merchant, which stay; confirm by --yes.\n"
     )
     assert await shop.state() == before
