@@ -6,6 +6,7 @@ from typing import Any
 
 from app import ids
 from app.merchants.revoke_api_key import REVOKE
+from app.storage import events
 from app.storage.database import Tx, database, transaction
 from tests.conftest import Api
 from tests.factories import CREATE_API_KEY, REVOKE_API_KEY, Shop
@@ -54,7 +55,9 @@ async def test_of_two_revocations_under_way_the_second_one_is_refused(shop: Shop
 
     async with transaction(shop.merchant_id) as tx:
         second_id = ids.decode("apikey", made["apiKey"]["id"])
+        assert second_id is not None
         assert await tx.row(REVOKE, merchant_id=shop.merchant_id, api_key_id=second_id) is not None
+        await events.record(tx, shop.merchant_id, "api_key.revoked", second_id, "system")
         answering = asyncio.create_task(_revoke(shop, second_api, made["secret"], first_id))
         await _until_somebody_waits(tx)
 
