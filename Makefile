@@ -50,7 +50,7 @@ mutants: $(VENV)/development ## Break verbs in ten ways and see that the tests c
 	$(BIN)/python -m tests.mutants
 
 chaos: $(VENV)/development ## Kill and freeze servers for a minute, under live wallets and under a whole engine's load
-	FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos
+	FLASH_TEST_FULL=1 FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos
 
 conformance: $(VENV)/development ## Send 2,000 made-up documents and every hostile value in every argument; audit HTTP and sockets
 	FLASH_CONFORMANCE_CASES=2000 $(BIN)/pytest -n 2 tests/conformance tests/clients tests/web/test_sockets.py

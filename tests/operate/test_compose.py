@@ -93,9 +93,9 @@ def test_every_setting_is_passed_on_and_those_that_are_not_set_have_their_defaul
     assert differing == OWN | {"FLASH_MASTER_KEYS", "FLASH_LOG_FORMAT"}
 
 
-def _listens(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as connection:
-        return connection.connect_ex(path) == 0
+def _is_listening(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as looking:
+        return looking.connect_ex(path) == 0
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def valkey(tmp_path: Path) -> Iterator[tuple[str, str]]:
     command = data.valkey_command()
     arguments = [*command.arguments, *services["valkey"]["command"][1:]]
     with command.log.open("ab") as log, subprocess.Popen(arguments, stdout=log, stderr=log) as server:
-        eventually(lambda: _listens(urlsplit(data.redis_url).path))
+        eventually(lambda: _is_listening(urlsplit(data.redis_url).path))
         password = urlsplit(services["worker"]["environment"]["REDIS_URL"]).password
         yield data.redis_url, data.redis_url.replace("unix://", f"unix://:{password}@")
         server.terminate()
