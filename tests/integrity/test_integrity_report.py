@@ -236,7 +236,7 @@ async def test_the_audit_names_what_is_broken_and_puts_it_on_record(tmp_path: Pa
         f"{names[0]}: every promise holds",
         f"{names[1]}: EXACT_BALANCES is broken by 1 rows; ON_RECORD is broken by 1 rows",
     ]
-    assert said.stderr == "flash: 2 promises are broken; stop what writes, and look at those rows.\n"
+    assert said.stderr == "flash: 2 promises are broken; stop all writes, and look at those rows.\n"
     assert [tuple(row) for row in recorded] == [(wrong, "integrity.violated")]
     assert after.returncode == 1
     assert after.stdout.splitlines() == [

@@ -222,7 +222,7 @@ async def test_a_killed_reencryption_is_ended_by_the_next_one(vault: Vault, cust
     assert after == {("code.ciphertext", 2): CODES}
     data_keys = next(finding for finding in json.loads(looked.stdout) if finding["what"] == "data keys")
     assert data_keys["state"].endswith("1 merchants have values under older data keys")
-    assert data_keys["advice"] == "Run `flash keys reencrypt`, unless it is running: it goes on where it was."
+    assert data_keys["advice"] == "Run `flash keys reencrypt`, unless it is running; it goes on where it stopped."
     changed = int(ended.stdout.split()[0])
     # The statement that was under way at the kill may have ended just after we looked.
     assert halfway["code.ciphertext", 1] - changed in {0, BATCH}

@@ -29,7 +29,7 @@ USES = {
     ("app/web/http_protocol.py", "_should_upgrade"): "uvicorn",
 }
 #: Public all the same: of named tuples, and what Python says of classes, functions, modules, exceptions and types.
-PUBLIC = {"_replace", "_asdict", "_fields", "__slots__", "__orig_bases__"} | {
+PUBLIC = {"_replace", "_asdict", "_fields", "__slots__", "__orig_bases__", "__members__"} | {
     name
     for kind in (type, FunctionType, BuiltinFunctionType, ModuleType, BaseException, Annotated[int, ""])
     for name in dir(kind)

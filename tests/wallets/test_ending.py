@@ -15,7 +15,7 @@ EXIT_SECONDS_MAX = 10
 async def test_a_process_that_is_told_to_end_closes_its_streams_and_is_gone(shop: Shop, worker_database: str) -> None:
     member = await shop.member()
     token = await shop.token(member["id"])
-    with run_api(worker_database) as api:
+    with run_api(worker_database, FLASH_STREAMS_PER_MEMBER_MAX="25") as api:
         url = f"{api.url}/graphql"
         async with contextlib.AsyncExitStack() as stack:
             sockets = [await stack.enter_async_context(joined(url.replace("http", "ws"), token)) for _ in range(20)]
