@@ -94,7 +94,7 @@ MUTANTS: Final = (
         "app/coupons/rows.py",
         "AND c.id = :code_id AND (:member_id::uuid IS NULL OR c.member_id = :member_id)",
         "AND c.id = :code_id AND (:member_id::uuid IS NULL OR true)",
-        ("tests/web/test_tenancy.py",),
+        ("tests/web/test_access.py", "tests/coupons/test_ownership.py", "tests/coupons/test_pool_queries.py"),
     ),
     Mutant(
         "money rounded the other way: half a minor unit goes down",
