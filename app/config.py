@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     #: How long a run may ask the endpoint, its second tries included; after that rules advise.
     advisor_timeout_seconds: float = Field(default=60.0, gt=0, le=240)
     advisor_tokens_max: int = Field(default=2_000, ge=100, le=100_000)
+    #: What the model's context holds, prompt and answer together. Unset, the endpoint has to say that it is outgrown.
+    advisor_context_tokens: int | None = Field(default=None, ge=1_000)
     advisor_temperature: float = Field(default=0.2, ge=0, le=2)
     #: Of a merchant, disabled ones not counted.
     webhooks_max: int = Field(default=10, ge=1, le=1_000)

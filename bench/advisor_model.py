@@ -10,9 +10,10 @@ from collections import Counter
 from dataclasses import replace
 
 from app.advisor.checks import check
-from app.advisor.endpoint import Endpoint, Unanswered
+from app.advisor.endpoint import Endpoint
 from app.advisor.facts import Facts, PoolFact, SegmentFact
 from app.advisor.portfolio import SEGMENTS
+from app.advisor.proposals import Unanswered
 from app.config import settings
 
 
@@ -52,9 +53,9 @@ async def main(shops: int) -> None:
     answered = corrected = figures = 0
     for number in range(shops):
         known = merchant(number)
-        endpoint = Endpoint(settings())
+        endpoint = Endpoint(settings(), known)
         try:
-            proposals = await endpoint.propose(known)
+            proposals = await endpoint.propose()
         except Unanswered as unanswered:
             outcomes[f"no answer: {unanswered}"] += 1
             print(f"{number + 1}: {unanswered}")

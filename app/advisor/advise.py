@@ -9,9 +9,10 @@ from typing import Final
 from app import ids
 from app.advisor import rules, runs
 from app.advisor.checks import check
-from app.advisor.endpoint import Endpoint, Unanswered
+from app.advisor.endpoint import Endpoint
 from app.advisor.facts import Facts, gather
 from app.advisor.prompt import PROMPT_VERSION
+from app.advisor.proposals import Unanswered
 from app.advisor.suggestions import Rejection, Suggestion
 from app.config import settings
 from app.merchants.tenants import tenant
@@ -59,9 +60,9 @@ async def _advise(run: HeldRow) -> bool:
         # Whatever ended it may do so again: an answer by rules is better than none.
         why = ENDED_EARLIER
     else:
-        endpoint = Endpoint(settings())
+        endpoint = Endpoint(settings(), facts)
         try:
-            suggestions, rejections = check(await endpoint.propose(facts), facts)
+            suggestions, rejections = check(await endpoint.propose(), facts)
         except Unanswered as unanswered:
             why = str(unanswered)
         if not suggestions:
@@ -93,7 +94,7 @@ async def _answer(
         model=None if endpoint is None else endpoint.model,
         prompt_version=None if endpoint is None else PROMPT_VERSION,
         fallback_reason=why,
-        facts=facts.as_json(),
+        facts=facts.as_json() | {"pools_told": None if endpoint is None else endpoint.pools_told},
         suggestions=[asdict(suggestion) for suggestion in suggestions],
         rejected=[asdict(rejection) | {"reason": rejection.reason.value} for rejection in rejections],
         raw_answer=raw_answer,

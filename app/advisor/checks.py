@@ -1,16 +1,17 @@
 """What of a proposal may be shown: figures computed from the facts, discounts within their caps, nothing twice. Pure.
 
 Nothing that a proposal says is believed: its segment and the pools that it cites must exist, its figures are replaced,
-and its words are kept only if every number in them is a checked figure.
+and its words are kept only if every number in them, in digits or in words, is a checked figure.
 """
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from app.advisor import wording
 from app.advisor.facts import Facts, PoolFact, SegmentFact
+from app.advisor.numbers import numbers_in
 from app.advisor.proposals import Proposal
 from app.advisor.suggestions import AdviceRejectionReason, Draft, Figure, Rejection, Suggestion
 from app.api.inputs import MONEY_MAX
@@ -26,8 +27,9 @@ PERCENT_MIN: Final = 0.5
 NEAR: Final = 0.2
 #: A segment's own redemption rate is believed from so many codes on; below that all members' is.
 CODES_MIN: Final = 20
+#: What "free" says of an offer that isn't a gift: all is taken off.
+FREE_PERCENT: Final = 100.0
 _URL: Final = re.compile(r"://|www\.|\S@\S")
-_NUMBER: Final = re.compile(r"\d[\d.,\u00a0\u202f']*")
 
 
 class _Dropped(Exception):  # noqa: N818  (an answer on its way out)
@@ -40,9 +42,10 @@ def check(proposals: Iterable[Proposal], facts: Facts) -> tuple[list[Suggestion]
     """Return what may be shown, and what was dropped and why, both in the order of the proposals."""
     suggestions: list[Suggestion] = []
     rejections: list[Rejection] = []
+    pools = {pool.ref: pool for pool in facts.pools}
     for proposal in proposals:
         try:
-            suggestion = _checked(proposal, facts)
+            suggestion = _checked(proposal, facts, pools)
             _refuse_surplus(suggestion, suggestions)
             suggestions.append(suggestion)
         except _Dropped as dropped:
@@ -77,11 +80,16 @@ def is_near(one: float | str | None, other: float | str | None) -> bool:
 
 def runs_already(facts: Facts, segment: str, kind: str, value: float | str | None) -> PoolFact | None:
     """Return a live pool that gives the segment nearly this."""
-    values = {"PERCENT": "percent_off", "AMOUNT": "amount_off", "GIFT": "gift_sku"}
-    for pool in facts.live_pools:
-        if pool.kind == kind and segment in pool.reaches and is_near(value, getattr(pool, values[kind])):
-            return pool
-    return None
+    return next((pool for pool in _live_pools(facts, segment, kind) if is_near(value, pool.value)), None)
+
+
+def given_by_pools(facts: Facts, segment: str, kind: str) -> set[float | str]:
+    """Return the values of a kind that live pools give the segment."""
+    return {pool.value for pool in _live_pools(facts, segment, kind) if pool.value is not None}
+
+
+def _live_pools(facts: Facts, segment: str, kind: str) -> Iterator[PoolFact]:
+    return (pool for pool in facts.live_pools if pool.kind == kind and segment in pool.reaches)
 
 
 def _is_same(one: Suggestion, other: Suggestion) -> bool:
@@ -96,13 +104,13 @@ def _refuse_surplus(suggestion: Suggestion, before: list[Suggestion]) -> None:
         raise _Dropped(AdviceRejectionReason.SURPLUS, f"There are {SUGGESTIONS_MAX} before it.")
 
 
-def _checked(proposal: Proposal, facts: Facts) -> Suggestion:
+def _checked(proposal: Proposal, facts: Facts, pools: Mapping[str, PoolFact]) -> Suggestion:
     segment = facts.segment(proposal.segment)
     if segment is None:
         raise _Dropped(AdviceRejectionReason.UNKNOWN_SEGMENT, "There is no such segment.")
-    cited = [facts.pool(ref) for ref in proposal.pools]
-    if None in cited:
+    if not pools.keys() >= set(proposal.pools):
         raise _Dropped(AdviceRejectionReason.UNKNOWN_POOL, "It cites a pool that there isn't.")
+    cited = [pools[ref] for ref in proposal.pools]
     order_value = order_value_of(facts, segment)
     figures: list[Figure] = []
     percent_off = amount_off = gift_sku = maximum_discount = None
@@ -124,7 +132,7 @@ def _checked(proposal: Proposal, facts: Facts) -> Suggestion:
         message = f"{live.ref} ({live.name}) gives the segment nearly that already."
         raise _Dropped(AdviceRejectionReason.DUPLICATES_POOL, message)
     figures += _expectations(proposal, facts, segment, draft, order_value)
-    return _worded(proposal, facts, segment, draft, [pool for pool in cited if pool is not None], figures)
+    return _worded(proposal, facts, segment, draft, cited, figures)
 
 
 def _positive(value: float | None, what: str) -> float:
@@ -254,10 +262,10 @@ def _worded(
 ) -> Suggestion:
     """Name and explain a suggestion: in its own words where these hold, in ours where they don't."""
     title = wording.cleaned(proposal.title, length_max=120)
-    if not title or not _holds(title, facts, draft, figures):
+    if not _holds(title, facts, draft, figures):
         title = wording.title(facts, segment.name, draft)
     rationale = wording.cleaned(proposal.rationale, length_max=1_000)
-    if not rationale or not _holds(rationale, facts, draft, figures):
+    if not _holds(rationale, facts, draft, figures):
         rationale = wording.rationale(facts, segment, draft, cited)
     named = Draft(**(_fields(draft) | {"name": title}))
     return Suggestion(title, rationale, segment.name, named, tuple(figures))
@@ -268,22 +276,16 @@ def _fields(draft: Draft) -> dict[str, Any]:
 
 
 def _holds(text: str, facts: Facts, draft: Draft, figures: list[Figure]) -> bool:
-    """Whether every number in a text is a checked figure, and it leads nowhere."""
-    if _URL.search(text) or any(character.isnumeric() and not character.isascii() for character in text):
+    """Whether a text says something, leads nowhere, and every number in it is a checked figure."""
+    if _URL.search(text) or not any(character.isalpha() for character in text):
         return False
     true = {round(figure.checked, 2) for figure in figures if figure.name not in {"redemptionRate", "marginImpact"}}
     true |= {round(amount / facts.minor_units, 2) for amount in (
         draft.amount_off, draft.minimum_spend, draft.maximum_discount
     ) if amount}  # fmt: skip
     true |= {round(figure.checked * 100) for figure in figures if figure.name == "redemptionRate"}
-    for found in _NUMBER.findall(text):
-        try:
-            number = round(float(found.strip(".,'").replace(",", "").replace("'", "")), 2)
-        except ValueError:
-            return False
-        if number not in true:
-            return False
-    return True
+    said = numbers_in(text, free=None if draft.kind == "GIFT" else FREE_PERCENT)
+    return all(number is not None and round(number, 2) in true for number in said)
 
 
 def _rate(facts: Facts) -> str:

@@ -99,6 +99,11 @@ class PoolFact:
     quadrant: str
     reaches: tuple[str, ...]
 
+    @property
+    def value(self) -> float | str | None:
+        """What the kind gives."""
+        return {"PERCENT": self.percent_off, "AMOUNT": self.amount_off, "GIFT": self.gift_sku}[self.kind]
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentFact:
@@ -142,10 +147,6 @@ class Facts:
     def segment(self, name: str) -> SegmentFact | None:
         """Return the segment of a name."""
         return next((segment for segment in self.segments if segment.name == name), None)
-
-    def pool(self, ref: str) -> PoolFact | None:
-        """Return the pool that is cited so."""
-        return next((pool for pool in self.pools if pool.ref == ref), None)
 
     def as_json(self) -> dict[str, Any]:
         """Return what is stored."""

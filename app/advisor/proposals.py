@@ -1,12 +1,16 @@
 """What models and rules propose, before anybody has checked it."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 PROPOSALS_MAX: Final = 10
 ProposedKind = Literal["PERCENT", "AMOUNT", "GIFT"]
-_Figure = Annotated[float | None, Field(allow_inf_nan=False, description="null where it doesn't apply")]
+_Figure = Annotated[float | None, Field(allow_inf_nan=False)]
+
+
+class Unanswered(Exception):  # noqa: N818  (an endpoint without an answer is expected)
+    """There are no proposals; the message says why, for people. Of what the endpoint said it has the reason at most."""
 
 
 class Proposal(BaseModel):
@@ -14,12 +18,10 @@ class Proposal(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    title: str = Field(max_length=2_000, description="what the offer is, in a few words, without figures")
-    rationale: str = Field(max_length=10_000, description="why it is missing, in two sentences, without figures")
-    segment: str = Field(max_length=100, description="the name of one of the segments")
-    pools: list[Annotated[str, Field(max_length=100)]] = Field(
-        default_factory=list, max_length=50, description="refs of the pools that it builds on"
-    )
+    title: str = Field(max_length=2_000)
+    rationale: str = Field(max_length=10_000)
+    segment: str = Field(max_length=100)
+    pools: list[Annotated[str, Field(max_length=100)]] = Field(default_factory=list, max_length=50)
     kind: ProposedKind
     percent_off: _Figure = None
     amount_off: _Figure = None
@@ -35,24 +37,6 @@ class _Answer(BaseModel):
     model_config = ConfigDict(strict=True)
 
     suggestions: list[Proposal] = Field(min_length=1, max_length=PROPOSALS_MAX)
-
-
-def answer_schema() -> dict[str, Any]:
-    """Return the JSON schema of an answer as structured output wants it: every property there, and no other."""
-
-    def closed(schema: Any) -> Any:
-        if isinstance(schema, list):
-            return [closed(each) for each in schema]
-        if not isinstance(schema, dict):
-            return schema
-        # Bounds of length make grammars slow, and are checked here anyway.
-        kept = {name: closed(value) for name, value in schema.items() if name not in {"default", "title", "maxLength"}}
-        if "properties" in schema:
-            properties = {name: closed(value) for name, value in schema["properties"].items()}
-            kept |= {"properties": properties, "required": list(properties), "additionalProperties": False}
-        return kept
-
-    return dict(closed(_Answer.model_json_schema()))
 
 
 def read_answer(answer: object) -> tuple[list[Proposal], list[str]]:

@@ -94,8 +94,7 @@ def _offers(facts: Facts, segment: SegmentFact) -> Iterator[tuple[ProposedKind, 
 def pools_like(facts: Facts, kind: str, value: float | str | None) -> Iterator[PoolFact]:
     """Yield the pools of a kind and of nearly a value, live or archived."""
     for pool in facts.pools:
-        given = {"PERCENT": pool.percent_off, "AMOUNT": pool.amount_off, "GIFT": pool.gift_sku}[kind]
-        if pool.kind == kind and is_near(value, given):
+        if pool.kind == kind and is_near(value, pool.value):
             yield pool
 
 

@@ -272,6 +272,14 @@ class AdviceRun(Node):
     def facts(self) -> str | None:
         return self.row["run_facts"]
 
+    @field(
+        description="Of how many pools the model was told: 40 at most, and fewer if its context holds no more. Null "
+        "until then, and if none was asked."
+    )
+    def pools_told(self) -> int | None:
+        told: int | None = orjson.loads(self.row["run_facts"] or "{}").get("pools_told")
+        return told
+
     @field(description="What the model said, word for word; ADMIN only, null to others and if none was asked.")
     async def raw_answer(self, info: Info) -> str | None:
         viewer = info.context.viewer

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from app.advisor.facts import Facts, PoolFact, SegmentFact
@@ -17,12 +18,40 @@ _OF_SEGMENT: Final = {
     "advocates": "members who bring others",
 }
 _UNSEEN: Final = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+_HIDDEN: Final = "…"
+_SCHEMES: Final = {"bearer", "basic"}
+_SECRET_LENGTH_MIN: Final = 20
+_QUOTES: Final = "`'\".,:;()[]{}"
 
 
 def cleaned(text: str, *, length_max: int) -> str:
     """Return a text as one line of visible characters, cut to a length."""
     visible = "".join(" " if unicodedata.category(character) in _UNSEEN else character for character in text)
     return " ".join(visible.split())[:length_max].strip()
+
+
+def without_secrets(text: str, hidden: Sequence[str], *, known: str, length_max: int) -> str:
+    """Return what somebody else's program says as one line, without credentials, addresses and what is to be hidden.
+
+    A word counts as a credential if it is long and has letters and digits, or follows "Bearer"; one that is `known`
+    doesn't.
+    """
+    shortened = text[: 10 * length_max]
+    for each in hidden:
+        shortened = shortened.replace(each, _HIDDEN)
+    words = cleaned(shortened, length_max=10 * length_max).split(" ")
+    shown = [
+        _HIDDEN if before.casefold().rstrip(":") in _SCHEMES or _is_secret(word.strip(_QUOTES), known) else word
+        for before, word in pairwise(["", *words])
+    ]
+    return cleaned(" ".join(shown), length_max=length_max)
+
+
+def _is_secret(word: str, known: str) -> bool:
+    if word == known:
+        return False
+    is_mixed = any(character.isdigit() for character in word) and any(character.isalpha() for character in word)
+    return "@" in word or "://" in word or word.startswith("sk-") or (len(word) >= _SECRET_LENGTH_MIN and is_mixed)
 
 
 def title(facts: Facts, segment: str, draft: "Draft") -> str:

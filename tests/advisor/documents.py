@@ -25,7 +25,7 @@ DRAFT: Final = f"""
   name kind percentOff amountOff {MONEY} giftSku minimumSpend {MONEY} maximumDiscount {MONEY} claimsPerMember
 """
 RUN: Final = f"""
-  id status source model promptVersion fallbackReason requestedAt startedAt finishedAt facts rawAnswer
+  id status source model promptVersion poolsTold fallbackReason requestedAt startedAt finishedAt facts rawAnswer
   suggestions {{
     title rationale segment draft {{ {DRAFT} }} figures {{ name proposed checked cap basis }}
   }}

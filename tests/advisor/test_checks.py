@@ -11,7 +11,8 @@ from app.advisor import rules
 from app.advisor.checks import MARGIN_SHARE_MAX, SUGGESTIONS_MAX, amount_cap, check, is_near, percent_cap
 from app.advisor.facts import Facts, without_persons
 from app.advisor.portfolio import SEGMENTS
-from app.advisor.proposals import Proposal, answer_schema, read_answer
+from app.advisor.prompt import SIZES, Size, response_formats
+from app.advisor.proposals import Proposal, read_answer
 from app.advisor.suggestions import AdviceRejectionReason, Suggestion
 from app.api.inputs import MONEY_MAX, MoneyInput
 from app.api.scalars import BigInt
@@ -273,13 +274,28 @@ def test_a_pools_name_is_told_in_one_line_without_addresses(name: str) -> None:
     assert len(told) <= 80
 
 
-def test_the_schema_of_answers_is_closed_and_names_every_property() -> None:
-    schema = answer_schema()
-    proposed = schema["$defs"]["Proposal"]
+@settings(max_examples=100, deadline=None)
+@given(MERCHANTS, st.sampled_from(SIZES), st.data())
+def test_whatever_the_schema_lets_a_model_suggest_passes_the_checks(known: Facts, size: Size, data: Any) -> None:
+    *formats, last = response_formats(known, size)
 
-    assert schema["required"] == ["suggestions"]
-    assert schema["additionalProperties"] is proposed["additionalProperties"] is False
-    assert proposed["required"] == list(proposed["properties"]) == list(Proposal.model_fields)
+    assert last is None
+    for each in formats:
+        assert each is not None
+        schema = each["json_schema"]["schema"]
+        suggestions = schema["properties"]["suggestions"]
+        assert (schema["required"], schema["additionalProperties"]) == (["suggestions"], False)
+        assert suggestions["maxItems"] == size.suggestions
+        offer = data.draw(st.sampled_from(suggestions["items"]["anyOf"]))
+        assert (offer["required"], offer["additionalProperties"]) == (list(offer["properties"]), False)
+        said = {name: data.draw(st.sampled_from(field["enum"])) for name, field in offer["properties"].items()
+                if "enum" in field}  # fmt: skip
+        proposals, problems = read_answer({"suggestions": [said | {"title": "T", "rationale": "R"}]})
+        assert problems == []
+        (suggestion,), rejections = check(proposals, known)
+        assert rejections == []
+        assert suggestion.draft.value in said.values()
+        holds(suggestion, known)
 
 
 def test_of_an_answer_that_is_partly_right_that_part_is_read() -> None:

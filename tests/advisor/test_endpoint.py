@@ -3,6 +3,7 @@
 Each way in which one can misbehave is tried at a real HTTP server, from the facts in the database to the stored run.
 """
 
+import gzip
 import json
 import os
 from collections.abc import AsyncIterator
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from app.advisor import prompt
+from app.advisor.endpoint import _read
 from app.config import settings
 from app.merchants.tenants import tenant
 from app.storage.database import database
 from tests.advisor.documents import advised, read
 from tests.advisor.model_server import JSON, ModelServer, Reply, model_server, said, suggested, suggestion
-from tests.factories import CREATE_POOL, Shop
+from tests.factories import CHANGE_STATUS, CREATE_POOL, Shop
 from tests.points.documents import CONFIGURE, purchase
 
 GOOD = said(suggested(suggestion()))
@@ -72,7 +75,7 @@ async def test_a_model_that_answers_is_believed_within_the_caps(shop: Shop, mode
     run = await advised(shop)
 
     assert (run["status"], run["source"], run["fallbackReason"]) == ("DONE", "LLM", None)
-    assert (run["model"], run["promptVersion"]) == ("test-model-7b", "1")
+    assert (run["model"], run["promptVersion"], run["poolsTold"]) == ("test-model-7b", "2", 1)
     (kept,) = run["suggestions"]
     assert (kept["title"], kept["rationale"], kept["segment"]) == ("Come back", "They stopped buying.", "lapsed")
     assert kept["draft"] == {
@@ -92,20 +95,41 @@ async def test_a_model_that_answers_is_believed_within_the_caps(shop: Shop, mode
     assert (await shop.do(CREATE_POOL, **{k: v for k, v in kept["draft"].items() if v is not None}))["pool"]["id"]
     assert pool["id"] not in json.dumps(model.requests)
     assert f"Bearer {SECRET_KEY}" in model.headers[0]
-    asked = model.requests[0]["response_format"]["json_schema"]["schema"]["$defs"]["Proposal"]["properties"]
-    assert asked["segment"]["enum"] == ["new", "active", "lapsed", "high spend", "advocates"]
-    assert (asked["pools"]["items"], asked["gift_sku"]) == ({"enum": ["P1"]}, {"enum": [None]})
+    asked = model.requests[0]["response_format"]["json_schema"]["schema"]["properties"]["suggestions"]["items"]["anyOf"]
+    offers = [{name: field.get("enum") for name, field in each["properties"].items()} for each in asked]
+    assert [each["segment"][0] for each in offers if "percent_off" in each] == [
+        "new", "active", "lapsed", "high spend", "advocates"
+    ]  # fmt: skip
+    # Of 20 % at most, and not nearly the 10 % of the pool.
+    assert offers[0]["percent_off"] == [5, 7, 8, 14, 15, 17, 18, 20]
+    assert {tuple(each["kind"]) for each in offers} == {("PERCENT",), ("AMOUNT",)}
+    assert asked[0]["properties"]["pools"]["items"] == {"enum": ["P1"]}
 
 
 BAD: dict[str, tuple[list[Reply], str]] = {
-    "500": ([(500, JSON, b'{"error":{"message":"boom"}}')], "The endpoint answered with status 500."),
+    "500": ([(500, JSON, b'{"error":{"message":"boom"}}')], "The endpoint answered with status 500: boom."),
     "503 without a body": ([(503, {}, b"")], "The endpoint answered with status 503."),
     "429": ([(429, {"retry-after": "0"}, b"{}")], "The endpoint answered with status 429."),
     "429 for an hour": (
         [(429, {"retry-after": "3600"}, b"{}")],
         "The endpoint is busy, and asks to be left alone for longer than a run waits.",
     ),
-    "401": ([(401, JSON, b'{"error":{"message":"wrong key"}}')], "The endpoint answered with status 401."),
+    "401": ([(401, JSON, b'{"error":{"message":"wrong key"}}')], "The endpoint answered with status 401: wrong key."),
+    "an error without an end": ([(500, JSON, b" " * 2_000_000)], "The endpoint's answer doesn't end."),
+    "an error of HTML": ([(502, {}, b"<html>Bad gateway</html>")], "The endpoint answered with status 502."),
+    "a compressed answer": (
+        [(200, JSON | {"content-encoding": "gzip"}, gzip.compress(b" " * 100_000))],
+        "The endpoint's answer is compressed, which nobody asked for.",
+    ),
+    "a compressed error": (
+        [(400, JSON | {"content-encoding": "gzip"}, gzip.compress(b" " * 100_000))],
+        "The endpoint's answer is compressed, which nobody asked for.",
+    ),
+    "a crafted answer": ([said('{"a":[' * 49 + "1," * 450_000)], "The endpoint's answer doesn't end."),
+    "words without an end": (
+        [said("{" + "a" * 450_000)],
+        UNUSABLE + "the answer is too long; make it shorter.",
+    ),
     "truncated JSON": (
         [said('{"suggestions": [{"title": "Co', finish_reason="length")],
         UNUSABLE + "the answer was cut off; make it shorter.",
@@ -209,7 +233,7 @@ async def test_without_an_endpoint_rules_advise_and_say_so(shop: Shop) -> None:
     run = await advised(shop)
 
     _by_rules(run, "No endpoint is configured.")
-    assert (run["model"], run["promptVersion"], run["rawAnswer"]) == (None, None, None)
+    assert (run["model"], run["promptVersion"], run["poolsTold"], run["rawAnswer"]) == (None, None, None, None)
 
 
 LATER = "in a second"
@@ -242,7 +266,9 @@ async def test_an_endpoint_that_knows_no_response_format_is_asked_without(
     run = await advised(shop)
 
     assert run["source"] == "LLM"
-    assert [request.get("response_format", {}).get("type") for request in model.requests] == ["json_schema", None]
+    formats = [json.dumps(request.get("response_format")) for request in model.requests]
+    assert ["maxLength" in each for each in formats] == [True, False, False]
+    assert ["json_schema" in each for each in formats] == [True, True, False]
 
 
 AROUND = {
@@ -302,9 +328,166 @@ async def test_what_is_right_in_an_answer_that_stays_wrong_is_kept(shop: Shop, m
     assert (run["source"], len(model.requests)) == ("LLM", 2)
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(shop: Shop, model: ModelServer, status: int) -> None:
+    await shop.pool(codes=2)
+    async with model_server() as elsewhere:
+        elsewhere.replies = [GOOD]
+        model.replies = [(status, {"location": f"{elsewhere.url}/chat/completions"}, b"")]
+
+        _by_rules(await advised(shop), f"The endpoint answered with status {status}.")
+
+    assert (len(model.requests), elsewhere.requests) == (1, [])
+
+
+REASONS: dict[str, tuple[object, str]] = {
+    "OpenAI's": ({"error": {"message": "The model `asked-for` does not exist.", "code": "x"}},
+                 ": The model `asked-for` does not exist"),
+    "a text": ({"error": "no such model"}, ": no such model"),
+    "FastAPI's": ({"detail": "no such model"}, ": no such model"),
+    "FastAPI's list": ({"detail": [{"msg": "no such model"}]}, ""),
+    "a number": ({"error": 7}, ""),
+    "nothing": ({}, ""),
+    "the key": ({"message": f"Incorrect key {SECRET_KEY}, see https://evil.example/?k=1 or ask a@b.example"},
+                ": Incorrect key …, see … or ask …"),
+    "another key": ({"message": "key sk-proj-abc, Authorization: Bearer abc, token 0123456789abcdef0123"},
+                    ": key … Authorization: Bearer … token …"),
+    "control characters": ({"message": "one\r\ntwo\x1b[31m\u202ethree\x00"}, ": one two [31m three"),
+    "a long one": ({"message": "no " * 100_000}, ": " + ("no " * 67)[:200]),
+    "a name": ({"message": "Refused: 'Spring for Grace' is no name."}, ": Refused: '…' is no name"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REASONS)
+async def test_the_endpoints_reason_is_told_in_a_line_without_secrets(
+    shop: Shop, model: ModelServer, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    await shop.pool(codes=2, name="Spring for Grace")
+    body, told = REASONS[name]
+    model.replies = [(404, JSON, json.dumps(body).encode())]
+    why = f"The endpoint answered with status 404{told}."
+
+    _by_rules(await advised(shop), why)
+
+    assert [record.getMessage() for record in caplog.records if record.name == "flash.advisor"] == [why]
+
+
+def _outgrown_above(pools: int, answer: Reply = GOOD) -> Any:
+    """Return a model whose context holds so many pools."""
+
+    def reply(body: dict[str, Any]) -> Reply:
+        told = len(json.loads(body["messages"][1]["content"])["pools"])
+        refusal = (
+            b'{"error":{"code":400,"message":"request (5008 tokens) exceeds the available context size (2048 tokens)"}}'
+        )
+        return (400, JSON, refusal) if told > pools else answer
+
+    return reply
+
+
+async def test_facts_that_the_context_does_not_hold_are_told_shorter(
+    shop: Shop, model: ModelServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="flash.advisor")
+    for number in range(12):
+        await shop.pool(codes=1, name=f"Pool {number}")
+    model.replies = [_outgrown_above(5)]
+
+    run = await advised(shop)
+
+    assert (run["source"], run["fallbackReason"], run["poolsTold"]) == ("LLM", None, 3)
+    assert len(json.loads(run["facts"])["pools"]) == 12
+    told = [len(json.loads(request["messages"][1]["content"])["pools"]) for request in model.requests]
+    assert told == [12, 10, 3]
+    assert [request["max_tokens"] for request in model.requests] == [2_000, 1_000, 600]
+    assert all("response_format" in request for request in model.requests)
+    assert [record.getMessage() for record in caplog.records if record.name == "flash.advisor"] == [
+        f"told the model of {pools} of 12 pools: its context holds no more" for pools in (10, 3)
+    ]
+
+
+async def test_facts_that_no_context_holds_leave_the_rules_which_say_so(shop: Shop, model: ModelServer) -> None:
+    for number in range(2):
+        await shop.pool(codes=1, name=f"Pool {number}")
+    model.replies = [_outgrown_above(-1)]
+
+    run = await advised(shop)
+
+    _by_rules(
+        run,
+        "The endpoint answered with status 400: request (5008 tokens) exceeds the available context size (2048 "
+        "tokens). It was told of 0 of 2 pools: its context holds no more.",
+    )
+    assert run["poolsTold"] == 0
+
+
+async def test_an_answer_that_outgrows_the_context_when_it_is_repaired_is_asked_for_anew(
+    shop: Shop, model: ModelServer
+) -> None:
+    for number in range(12):
+        await shop.pool(codes=1, name=f"Pool {number}")
+    refused = (400, JSON, b'{"error":{"message":"This model\'s maximum context length is 4096 tokens."}}')
+    model.replies = [
+        said("no JSON"), lambda body: refused if len(body["messages"]) > 2 else GOOD, lambda _: GOOD,
+    ]  # fmt: skip
+
+    run = await advised(shop)
+
+    assert (run["source"], run["poolsTold"]) == ("LLM", 10)
+    assert [len(request["messages"]) for request in model.requests] == [2, 4, 2]
+
+
+async def test_a_context_that_is_configured_is_not_outgrown(
+    shop: Shop, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLASH_ADVISOR_CONTEXT_TOKENS", "4096")
+    settings.cache_clear()
+    for number in range(30):
+        await shop.pool(codes=1, name=f"Pool {number}")
+    model.replies = [GOOD]
+
+    run = await advised(shop)
+
+    assert (run["source"], run["poolsTold"], len(model.requests)) == ("LLM", 10, 1)
+    asked = model.requests[0]
+    assert prompt.tokens_of(asked["messages"]) + asked["max_tokens"] <= 4096
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":[' * 49 + "1," * 49_000, "{" * 100_000, '{"a":' * 20_000, ('{"k":"v",' * 11_000), "[{" * 50_000],
+    ids=["objects without an end", "braces", "deep", "keys", "lists"],
+)
+def test_a_text_is_read_a_few_times_at_most(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    read = 0
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            nonlocal read
+            try:
+                found, end = super().raw_decode(s, idx)
+            except json.JSONDecodeError as error:
+                read += error.pos - idx
+                raise
+            read += end - idx
+            return found, end
+
+    monkeypatch.setattr(json, "JSONDecoder", Counting)
+
+    proposals, problems = _read(text, [])
+
+    assert (proposals, problems) == ([], ["it is not JSON"])
+    assert read <= 5 * len(text)
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        "Half price for all", "A third off", "Take twenty percent", "Twenty-five off", "Two for one", "Free for you",
+        "Zum halben Preis", "F\u00fcnfzig Prozent", "Fu\u0308nfzig Prozent", "Zwanzigprozentiger Rabatt",
+        "\u00c0 moiti\u00e9 prix", "La mitad", "Cinquanta per cento", "Twintig procent", "Metade do pre\u00e7o",
+        "\u043f\u043e\u043b\u043e\u0432\u0438\u043d\u0430", "h\u0430lf price", "\u4e94\u6298", "5O % off", "15% or 2nd",
+        "Double points", "A dozen codes", "fifty_percent", "HALF-PRICE", "...",
         "Give 50 % to all", "A gain of 12,000 USD", "\u0665\u0660 per cent", "\u00bd price",
         "See www.example.com", "Ask a@b.example", "https://evil.example", "\u202e\u200b\x00", "15 % and 7 more",
     ],
@@ -323,11 +506,18 @@ async def test_words_with_a_number_or_a_way_out_that_is_not_ours_are_replaced(
 
 async def test_words_with_checked_numbers_are_kept(shop: Shop, model: ModelServer) -> None:
     await shop.pool(codes=2)
-    model.replies = [said(suggested(suggestion(title="15 % to come back", rationale="Now 15.00 %, once: 1 code.")))]
+    words = {"title": "15 % to come back", "rationale": "Fifteen per cent, 15.00 %, once: one code, 1 code."}
+    gift = {"kind": "GIFT", "percent_off": None, "gift_sku": "mug", "segment": "new"}
+    model.replies = [
+        said(suggested(suggestion(**words), suggestion(**gift, title="A free mug", rationale="It is free.")))
+    ]
+    retired = await shop.pool(codes=1, kind="GIFT", giftSku="mug")
+    await shop.do(CHANGE_STATUS % "archivePool", poolId=retired["id"])
 
-    (kept,) = (await advised(shop))["suggestions"]
+    kept, given = (await advised(shop))["suggestions"]
 
-    assert (kept["title"], kept["rationale"]) == ("15 % to come back", "Now 15.00 %, once: 1 code.")
+    assert (kept["title"], kept["rationale"]) == tuple(words.values())
+    assert (given["title"], given["rationale"]) == ("A free mug", "It is free.")
 
 
 async def test_names_of_pools_are_data_and_no_person_and_no_code_is_in_any_request(
