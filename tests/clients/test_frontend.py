@@ -92,6 +92,7 @@ def test_generated_types_are_strict_and_let_no_mistake_pass(frontend: Path) -> N
 
 
 @needs_node
+@pytest.mark.timeout(600)
 def test_a_newcomers_project_is_installed_generated_and_compiled_as_the_guide_says(tmp_path: Path) -> None:
     """Takes a minute where npm has nothing at hand: everything is installed once more, as a reader would."""
     (tmp_path / "package.json").write_text('{"type": "module"}')
@@ -103,7 +104,7 @@ def test_a_newcomers_project_is_installed_generated_and_compiled_as_the_guide_sa
     script = "".join(installs).replace("npm install", "npm install --prefer-offline --no-audit --no-fund")
 
     installed = subprocess.run(
-        ["sh", "-euc", script], cwd=tmp_path, capture_output=True, text=True, timeout=220, check=False
+        ["sh", "-euc", script], cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False
     )
     if installed.returncode and any(code in installed.stderr for code in NO_NETWORK):
         pytest.skip("installing as the frontend guide says is NOT tried: npm reaches no registry")
