@@ -121,6 +121,12 @@ def eventually(ask: Callable[[], T | None], *, within_seconds: float = 40.0) -> 
     raise AssertionError(f"no answer within {within_seconds} s")
 
 
+def is_listening(path: str) -> bool:
+    """Whether a server listens at a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as looking:
+        return looking.connect_ex(path) == 0
+
+
 @contextmanager
 def reserved_port() -> Iterator[int]:
     """Yield a port that nobody else is given for the length of the block; who says SO_REUSEADDR may listen at it."""

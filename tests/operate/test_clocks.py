@@ -20,7 +20,7 @@ from app.points import expire_points as of_points
 from app.referrals import expire_invites as of_invites
 from tests.coupons.test_expire_codes import age, states
 from tests.factories import Shop
-from tests.operate.processes import eventually, flash
+from tests.operate.processes import eventually, flash, is_listening
 from tests.wallets.valkeys import Valkey
 from workers import deliver_webhooks, expire_codes, expire_invites, expire_points, take_graph_snapshots
 from workers.settings import CRON_JOBS
@@ -70,7 +70,7 @@ def own_server() -> Iterator[DataDirectory]:
     """A Valkey of this file's: what somebody accepts counts for all who share one."""
     with tempfile.TemporaryDirectory(prefix="flash-valkey-", ignore_cleanup_errors=True) as directory:
         server = Valkey(DataDirectory(Path(directory)))
-        eventually(lambda: Path(server.data.redis_url.removeprefix("unix://")).exists())
+        eventually(lambda: is_listening(server.data.redis_url.removeprefix("unix://")))
         yield server.data
         server.kill()
 

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from app.storage.crypto import MasterKeyring
 from tests.conftest import run_worker
 from tests.factories import Shop
 from tests.guides import ROOT
-from tests.operate.processes import eventually
+from tests.operate.processes import eventually, is_listening
 
 COMPOSE = "docker-compose.yml"
 #: What it says itself.
@@ -93,11 +92,6 @@ def test_every_setting_is_passed_on_and_those_that_are_not_set_have_their_defaul
     assert differing == OWN | {"FLASH_MASTER_KEYS", "FLASH_LOG_FORMAT"}
 
 
-def _is_listening(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as looking:
-        return looking.connect_ex(path) == 0
-
-
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """A Valkey with the arguments that Compose gives it: its URL without the password, and with that of REDIS_URL."""
@@ -107,7 +101,7 @@ def valkey(tmp_path: Path) -> Iterator[tuple[str, str]]:
     command = data.valkey_command()
     arguments = [*command.arguments, *services["valkey"]["command"][1:]]
     with command.log.open("ab") as log, subprocess.Popen(arguments, stdout=log, stderr=log) as server:
-        eventually(lambda: _is_listening(urlsplit(data.redis_url).path))
+        eventually(lambda: is_listening(urlsplit(data.redis_url).path))
         password = urlsplit(services["worker"]["environment"]["REDIS_URL"]).password
         yield data.redis_url, data.redis_url.replace("unix://", f"unix://:{password}@")
         server.terminate()
