@@ -1,7 +1,6 @@
 """Checks before a start: the database answers, is new enough and migrated, and the master keys fit it."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -9,13 +8,13 @@ import asyncpg
 from app.config import ConfigurationError, dsn, settings
 from app.storage import master_keys
 from app.storage.crypto import DecryptionError, data_key_identity
+from app.storage.versions import migration_names
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 POSTGRES_VERSION_MIN: Final = 15
 _CONNECT_SECONDS_MAX: Final = 10.0
-_MIGRATIONS: Final = Path(__file__).parents[2] / "migrations"
 
 #: One data key of each master key in use.
 WRAPPED: Final = """
@@ -46,11 +45,10 @@ async def reach(database_url: str, setting: str = "DATABASE_URL") -> asyncpg.Con
 
 async def missing_migrations(connection: asyncpg.Connection) -> list[str]:
     """Return the migrations that the database lacks."""
-    wanted = sorted(path.stem for path in _MIGRATIONS.glob("[0-9]*.py"))
     if await connection.fetchval("SELECT to_regclass('tortoise_migrations')") is None:
-        return wanted
+        return list(migration_names())
     applied = {row["name"] for row in await connection.fetch("SELECT name FROM tortoise_migrations")}
-    return [name for name in wanted if name not in applied]
+    return [name for name in migration_names() if name not in applied]
 
 
 async def refuse_other_keys(connection: asyncpg.Connection, unwrap: Callable[[str, bytes, bytes], bytes]) -> None:

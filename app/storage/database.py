@@ -9,7 +9,8 @@ transaction. That saves a round trip per statement and is what PgBouncer's trans
 import asyncio
 import io
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from enum import Enum
 from typing import Any, Final, TypeVar, cast, overload
 from uuid import UUID
 
@@ -23,7 +24,9 @@ from tortoise.exceptions import BaseORMException
 from app.config import ConfigurationError, Settings, settings, tortoise_config
 from app.config import dsn as dsn  # noqa: PLC0414  (most take it from here)
 from app.storage import compat
+from app.storage.pulse import FULL, Pulse, Waiting, within
 from app.storage.statements import Statement
+from app.storage.versions import migration_names
 from app.telemetry import traces
 
 T = TypeVar("T")
@@ -49,7 +52,16 @@ _AWAY: Final = (
     asyncpg.ObjectNotInPrerequisiteStateError,
     # A statement that took so long that PostgreSQL itself ended it.
     asyncpg.QueryCanceledError,
+    # The server has no room, on its disk or in its memory.
+    *FULL,
+    asyncpg.OutOfMemoryError,
 )
+#: For a connection of a database that is watched.
+_CONNECT_SECONDS_MAX: Final = 2.5
+
+APPLIED: Final = "SELECT name FROM tortoise_migrations"
+# A row of a table that is gone when the statement ends takes a block of its own.
+TRY_TO_WRITE: Final = "CREATE TEMPORARY TABLE flash_room ON COMMIT DROP AS SELECT 1 AS row"
 
 
 class _Connection(asyncpg.Connection):
@@ -175,21 +187,52 @@ class Client(Statements, AsyncpgDBClient):
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._dsn = dsn
+        #: Of a database that is watched.
+        self.pulse: Pulse | None = None
         #: Made with the first statement.
         self.pool: asyncpg.Pool | None = None
 
     async def create_pool(self, **kwargs: Any) -> asyncpg.Pool:
         for setting in ("host", "port", "user", "password", "database", "loop"):
             kwargs.pop(setting)
-        if traces.are_on():
-            kwargs["init"] = traces.watch
         kwargs |= {"connection_class": _Connection, "min_size": 1, "max_inactive_connection_lifetime": 0}
+        kwargs["init"] = self._begin
+        if self.pulse is not None:
+            kwargs["timeout"] = _CONNECT_SECONDS_MAX
         self.pool = await asyncpg.create_pool(self._dsn, **kwargs)
         return self.pool
 
-    def opening(self) -> TransactionContext:
+    async def _begin(self, connection: asyncpg.Connection) -> None:
+        if self.pulse is not None:
+            self.pulse.knows(connection)
+        if traces.are_on():
+            await traces.watch(connection)
+
+    def acquire_connection(self) -> Any:
+        """Return the context of a connection."""
+        acquiring = super().acquire_connection()
+        return acquiring if self.pulse is None else Waiting(acquiring, self.pulse)
+
+    def opening(self) -> Any:
         """Return the context of a transaction."""
-        return compat.pooled(self, Tx(self))
+        opening = compat.pooled(self, Tx(self))
+        return opening if self.pulse is None else Waiting(opening, self.pulse)
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Notice for the length of the block when the database falls silent. Begins before the first statement."""
+
+        async def connect(seconds_max: float) -> asyncpg.Connection:
+            connection: asyncpg.Connection = await asyncpg.connect(self._dsn, timeout=seconds_max)
+            return connection
+
+        self.pulse = Pulse(connect)
+        watching = asyncio.create_task(self.pulse.watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
 
 
 client_class = Client
@@ -232,19 +275,48 @@ async def connected(configured: Settings, *, limited: bool = False) -> AsyncIter
     )
     await compat.initialise(config)
     try:
-        yield
+        async with AsyncExitStack() as stack:
+            for client in {database(), replica()} if limited else ():
+                await stack.enter_async_context(client.watched())
+            yield
     finally:
         await Tortoise.close_connections()
 
 
-async def answers(*, within_seconds: float) -> bool:
-    """Whether the database answers a trivial statement in time."""
+class Readiness(Enum):
+    """Whether the database can be served from."""
+
+    OK = "ok"
+    AWAY = "away"
+    FULL = "full"
+    UNMIGRATED = "not migrated"
+
+
+async def readiness(*, within_seconds: float) -> Readiness:
+    """Return whether a claim finds what it needs: a server that answers and can write, and this version's tables."""
+    pulse = database().pulse
+    if pulse is not None and pulse.is_silent:
+        return Readiness.AWAY
     try:
-        async with asyncio.timeout(within_seconds):
-            await database().row("SELECT 1")
+        return await within(within_seconds, _readiness(database()))
     except (*_AWAY, asyncpg.PostgresError):
-        return False
-    return True
+        return Readiness.AWAY
+
+
+async def _readiness(client: Client) -> Readiness:
+    try:
+        applied = {row["name"] for row in await client.rows(APPLIED)}
+    except asyncpg.UndefinedTableError:
+        return Readiness.UNMIGRATED
+    if not applied.issuperset(migration_names()):
+        return Readiness.UNMIGRATED
+    if client.pulse is not None and client.pulse.is_full:
+        try:
+            await client.rows(TRY_TO_WRITE)
+        except FULL:
+            return Readiness.FULL
+        client.pulse.is_full = False
+    return Readiness.OK
 
 
 def is_away(error: BaseException | None) -> bool:

@@ -21,8 +21,9 @@ from app import ids
 from app.advisor.advice_feed import AdviceFeed
 from app.config import Settings, settings
 from app.pages import ASSETS, Page
-from app.storage.database import answers, connected
+from app.storage.database import Readiness, connected, readiness
 from app.storage.master_keys import keyring
+from app.storage.pulse import within
 from app.storage.rings import ringing
 from app.telemetry import logs, traces
 from app.telemetry.observed import request_id
@@ -79,13 +80,13 @@ async def healthz(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Whether requests can be served. A missing Valkey is told but doesn't make it unready: claims go on without."""
+    """Whether a claim can be served. A missing Valkey is told but doesn't make it unready: claims go on without."""
     # At once: who asks waits for one of them when both are silent.
-    database_answers, valkey = await asyncio.gather(
-        answers(within_seconds=READY_SECONDS_MAX), _valkey(request.app.state.redis)
+    database, valkey = await asyncio.gather(
+        readiness(within_seconds=READY_SECONDS_MAX), _valkey(request.app.state.redis)
     )
-    body = {"database": "ok" if database_answers else "away", "valkey": valkey}
-    return JSONResponse(body, status_code=200 if database_answers else 503)
+    body = {"database": database.value, "valkey": valkey}
+    return JSONResponse(body, status_code=200 if database is Readiness.OK else 503)
 
 
 async def wallet(_request: Request) -> Response:
@@ -107,8 +108,7 @@ async def _valkey(redis: Redis | None) -> str:
     if redis is None:
         return "unset"
     try:
-        async with asyncio.timeout(READY_SECONDS_MAX):
-            await redis.ping()
+        await within(READY_SECONDS_MAX, redis.ping())
     except (RedisError, OSError, TimeoutError):
         return "away"
     return "ok"

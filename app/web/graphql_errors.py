@@ -80,6 +80,12 @@ class Presenting:
 
 
 def _masked(cause: Exception, error: GraphQLError) -> Shown:
+    if isinstance(cause, TimeoutError):
+        log.warning("an operation takes too long at %.200s", error.path)
+        return {
+            "message": "This takes too long; ask for less, or try again.",
+            "extensions": {"code": "UNAVAILABLE"},
+        }
     if is_away(cause):
         log.warning("the database is away: %r", cause)
         return {

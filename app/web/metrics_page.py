@@ -26,13 +26,14 @@ from starlette.responses import PlainTextResponse, Response
 
 from app.config import Settings
 from app.storage.database import database, is_away
+from app.storage.pulse import within
 from app.telemetry import metrics
 
 log = logging.getLogger("flash.metrics")
 
 #: However often the page is asked for, the database is looked at this often, and never twice at once.
 LOOK_SECONDS: Final = 15.0
-_LOOK_SECONDS_MAX: Final = 2.0
+_LOOK_SECONDS_MAX: Final = 1.5
 #: Beyond so many active pools only some are looked at.
 _POOLS_MAX: Final = 50_000
 _SAMPLE_SECONDS: Final = 2.0
@@ -138,25 +139,34 @@ class MetricsPage:
 
 
 async def _look(redis: Redis | None) -> Facts:
+    """Look at both servers at once, so that two silent ones take no longer than one."""
     facts = Facts()
-    if redis is not None:
-        try:
-            async with asyncio.timeout(_LOOK_SECONDS_MAX):
-                facts.queued = await redis.zcard(default_queue_name)
-            facts.valkey_answers = True
-        except (RedisError, OSError, TimeoutError):
-            facts.valkey_answers = False
+    await asyncio.gather(_look_at_valkey(redis, facts), _look_at_database(facts))
+    return facts
+
+
+async def _look_at_valkey(redis: Redis | None, facts: Facts) -> None:
+    if redis is None:
+        return
     try:
-        async with asyncio.timeout(_LOOK_SECONDS_MAX):
-            facts.pools = {row["stock"]: row["pools"] for row in await database().rows(POOLS)}
-            rows = await database().rows(JOBS)
+        facts.queued = await within(_LOOK_SECONDS_MAX, redis.zcard(default_queue_name))
+        facts.valkey_answers = True
+    except (RedisError, OSError, TimeoutError):
+        facts.valkey_answers = False
+
+
+async def _look_at_database(facts: Facts) -> None:
+    async def look() -> None:
+        facts.pools = {row["stock"]: row["pools"] for row in await database().rows(POOLS)}
+        facts.jobs = {row["job"]: (row["waiting"], row["seconds"] or 0.0) for row in await database().rows(JOBS)}
+
+    try:
+        await within(_LOOK_SECONDS_MAX, look())
     except Exception as error:
         if not is_away(error):
             raise
-        return facts
-    facts.jobs = {row["job"]: (row["waiting"], row["seconds"] or 0.0) for row in rows}
+        return
     facts.database_answers = True
-    return facts
 
 
 @asynccontextmanager

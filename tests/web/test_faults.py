@@ -17,7 +17,7 @@ from starlette.requests import Request
 from app import ids
 from app.config import Settings
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
-from app.storage.database import database, dsn
+from app.storage.database import Readiness, database, dsn
 from app.web.application import readyz
 from app.web.metrics_page import _look
 from tests.conftest import Api, run_api
@@ -277,12 +277,12 @@ async def test_readiness_asks_both_servers_at_once(monkeypatch: pytest.MonkeyPat
         async def ping(self) -> None:
             asked.set()
 
-    async def database_answers(*, within_seconds: float) -> bool:
+    async def ready(*, within_seconds: float) -> Readiness:
         async with asyncio.timeout(within_seconds):
             await asked.wait()
-        return True
+        return Readiness.OK
 
-    monkeypatch.setattr("app.web.application.answers", database_answers)
+    monkeypatch.setattr("app.web.application.readiness", ready)
     app = Starlette()
     app.state.redis = Valkey()
 
