@@ -124,16 +124,10 @@ def api(
     from app.config import settings
     from app.web.application import application
     from app.web.http_protocol import LimitedProtocol
+    from app.web.server import Server
     from app.web.socket_protocol import SocketProtocol
 
     served = application()
-
-    class Server(uvicorn.Server):
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # Event streams end by themselves; uvicorn closes sockets with 1012.
-            served.state.streams.ending.set()
-            await super().shutdown(sockets)
-
     config = uvicorn.Config(
         served,
         http=LimitedProtocol,
@@ -142,7 +136,8 @@ def api(
         access_log=False,
         server_header=False,
         date_header=True,
-        timeout_graceful_shutdown=8,
+        # With the time to drain less than what a supervisor waits.
+        timeout_graceful_shutdown=6,
         # Longer than load balancers keep idle connections, so that they never send into a closing one.
         timeout_keep_alive=75,
         ws=SocketProtocol,
@@ -154,7 +149,7 @@ def api(
     )
     gc.freeze()
     gc.enable()
-    server = Server(config)
+    server = Server(config, served.state.streams, settings().drain_seconds)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
     if not server.started:

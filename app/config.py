@@ -132,6 +132,8 @@ class Settings(BaseSettings):
     streams_per_key_share: float = Field(default=0.2, gt=0, le=1)
     #: Sockets that haven't said yet who they are. For a further one the oldest of them goes.
     sockets_waiting_max: int = Field(default=100, ge=1)
+    #: How long a process that was told to end still takes requests, unready, so that idle connections lose none.
+    drain_seconds: float = Field(default=2.0, ge=0, le=60)
     #: How many credentials of one address may be looked up in vain, per minute.
     failed_authentications_max: int = Field(default=100, ge=1)
 

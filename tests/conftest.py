@@ -103,6 +103,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["FLASH_DATA"] = str(data.path)
     os.environ["FLASH_TEST_STATEMENTS"] = str(data.path / "statements")
     (data.path / "statements").mkdir()
+    # Nobody is to wait for the end of the many processes that tests start; those that try it say so.
+    os.environ["FLASH_DRAIN_SECONDS"] = "0"
     # All tests come from one address.
     os.environ["FLASH_FAILED_AUTHENTICATIONS_MAX"] = "1000000"
     # Where the tests receive webhooks; everything else that isn't public is as closed as anywhere.

@@ -47,9 +47,10 @@ _HEADERS: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-r
 class Headers:
     """Middleware: every answer has a request id, and _HEADERS."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap an application."""
+    def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:
+        """Wrap an application. While the process is ending connections are closed with their answers."""
         self._app = app
+        self._ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Add the headers to the answer."""
@@ -62,7 +63,8 @@ class Headers:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS | {"x-request-id": chosen})
+                closing = {"connection": "close"} if self._ending.is_set() else {}
+                MutableHeaders(scope=message).update(_HEADERS | closing | {"x-request-id": chosen})
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -86,6 +88,8 @@ async def readyz(request: Request) -> Response:
         readiness(within_seconds=READY_SECONDS_MAX), _valkey(request.app.state.redis)
     )
     body = {"database": database.value, "valkey": valkey}
+    if request.app.state.streams.ending.is_set():
+        return JSONResponse(body | {"process": "ending"}, status_code=503)
     return JSONResponse(body, status_code=200 if database is Readiness.OK else 503)
 
 
@@ -182,5 +186,5 @@ def application(configured: Settings | None = None) -> Starlette:
     app.router.redirect_slashes = False
     app.state.streams = streams
     app.add_middleware(CrossOrigin, origins)
-    app.add_middleware(Headers)
+    app.add_middleware(Headers, streams.ending)
     return app

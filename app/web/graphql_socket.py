@@ -9,7 +9,7 @@ import contextlib
 import functools
 import logging
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from starlette.datastructures import Headers
@@ -70,12 +70,19 @@ class SocketEndpoint:
             await socket.close(4406, f"The subprotocol is {PROTOCOL}")
 
 
+class _Running(NamedTuple):
+    """An operation of a socket."""
+
+    task: asyncio.Task[None]
+    observed: Observed
+
+
 class Socket:
     """One open socket: who it belongs to and its running operations."""
 
     __slots__ = (
-        "_address", "_authorization", "_documents", "_is_closed", "_operations", "_receive", "_send", "_settings",
-        "_streams",
+        "_address", "_authorization", "_documents", "_goodbye", "_is_closed", "_operations", "_receive", "_send",
+        "_settings", "_streams",
     )  # fmt: skip
 
     def __init__(
@@ -87,7 +94,7 @@ class Socket:
         self._documents = documents
         self._streams = streams
         self._settings = settings
-        self._operations: dict[str, asyncio.Task[None]] = {}
+        self._operations: dict[str, _Running] = {}
         self._authorization: str | None = None
         self._is_closed = False
 
@@ -109,10 +116,20 @@ class Socket:
         if proof is None:
             return
         try:
-            with self._streams.one(proof.viewer):
+            with self._streams.one(proof.viewer, self._say_goodbye):
                 await self._serve_proven(proof)
         except NoRoomError as full:
-            raise CloseError(1013, str(full)) from None
+            raise CloseError(1012 if self._streams.ending.is_set() else 1013, str(full)) from None
+
+    def _say_goodbye(self) -> None:
+        self._goodbye = asyncio.create_task(self._close_when_answered())
+
+    async def _close_when_answered(self) -> None:
+        """Close the socket as soon as what was asked is answered; what is followed is resumed elsewhere."""
+        answering = [each.task for each in self._operations.values() if each.observed.kind != "subscription"]
+        if answering:
+            await asyncio.wait(answering)
+        await self.close(1012, "This process is ending; connect again")
 
     async def _proven(self, authorization: str | None) -> Proof | None:
         """Return who the peer is, or None when it left before. Raises CloseError for whoever may not stay."""
@@ -147,7 +164,7 @@ class Socket:
             while (message := await self._next()) is not None:
                 await self._take(message)
         finally:
-            tasks = [expiry, *self._operations.values()]
+            tasks = [expiry, *(each.task for each in self._operations.values())]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -201,9 +218,9 @@ class Socket:
             case "subscribe":
                 await self._subscribe(_id_of(message), message.get("payload"))
             case "complete":
-                operation = self._operations.pop(_id_of(message), None)
-                if operation is not None:
-                    operation.cancel()
+                running = self._operations.pop(_id_of(message), None)
+                if running is not None:
+                    running.task.cancel()
             case "ping":
                 await self._reply({"type": "pong"})
             case "pong":
@@ -218,6 +235,9 @@ class Socket:
             asked = Asked.of(payload)
         except MalformedError as malformed:
             raise CloseError(4400, str(malformed)) from None
+        if self._streams.ending.is_set():
+            # The socket is about to be closed: whoever asks now asks again elsewhere.
+            return
         if operation_id in self._operations:
             raise CloseError(4409, f"Subscriber for {operation_id[:60]} already exists")
         if len(self._operations) >= self._settings.operations_per_socket_max:
@@ -225,13 +245,14 @@ class Socket:
             busy = presented([fault("TOO_MANY_OPERATIONS", message)])
             await self._reply({"id": operation_id, "type": "error", "payload": busy})
             return
-        operation = asyncio.create_task(self._operate(operation_id, asked))
-        self._operations[operation_id] = operation
-        operation.add_done_callback(functools.partial(self._forget, operation_id))
+        observed = Observed("websocket")
+        task = asyncio.create_task(self._operate(operation_id, asked, observed))
+        self._operations[operation_id] = _Running(task, observed)
+        task.add_done_callback(functools.partial(self._forget, operation_id))
 
-    async def _operate(self, operation_id: str, asked: Asked) -> None:
+    async def _operate(self, operation_id: str, asked: Asked, observed: Observed) -> None:
         """Run one operation to its end. Its id is free again before the peer hears of that."""
-        with Observed("websocket"):
+        with observed:
             await self._run(operation_id, asked)
 
     async def _run(self, operation_id: str, asked: Asked) -> None:
@@ -257,7 +278,8 @@ class Socket:
 
     def _forget(self, operation_id: str, operation: "asyncio.Task[None] | None") -> None:
         """Free an id, unless another operation has it by now."""
-        if self._operations.get(operation_id) is operation:
+        running = self._operations.get(operation_id)
+        if running is not None and running.task is operation:
             del self._operations[operation_id]
 
     async def _reply(self, message: dict[str, Any]) -> None:

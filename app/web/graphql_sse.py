@@ -34,8 +34,17 @@ class EventStream:
     """The answer to one operation, as an ASGI application."""
 
     def __init__(
-        self, documents: Documents, asked: Asked, authorization: str | None, proof: Proof, streams: OpenStreams
+        self,
+        documents: Documents,
+        asked: Asked,
+        authorization: str | None,
+        proof: Proof,
+        streams: OpenStreams,
+        *,
+        is_resumed: bool,
     ) -> None:
+        """Take what is asked, and whether its reader goes on elsewhere when the process ends: who follows something."""
+        self._is_resumed = is_resumed
         self._documents = documents
         self._asked = asked
         self._authorization = authorization
@@ -44,7 +53,9 @@ class EventStream:
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the operation, the reader, the credential or the process ends."""
-        with self._streams.one(self._proof.viewer), contextlib.suppress(SlowReaderError):
+        ending = asyncio.Event()
+        say_goodbye = ending.set if self._is_resumed else _say_nothing
+        with self._streams.one(self._proof.viewer, say_goodbye), contextlib.suppress(SlowReaderError):
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             sending = asyncio.create_task(self._send(send))
             lapsing = asyncio.create_task(lapsed(self._authorization, self._proof))
@@ -53,7 +64,7 @@ class EventStream:
                 sending,
                 lapsing,
                 leaving,
-                asyncio.create_task(self._streams.ending.wait()),
+                asyncio.create_task(ending.wait()),
             ]
             try:
                 while not (await asyncio.wait(tasks, timeout=KEEP_ALIVE_SECONDS, return_when="FIRST_COMPLETED"))[0]:
@@ -88,6 +99,10 @@ def _why(lapsing: asyncio.Task[Unproven]) -> list[dict[str, Any]]:
         return told(error)
     reason = lapsing.result()
     return presented([fault("UNAUTHENTICATED", reason.value, reason=reason.name)])
+
+
+def _say_nothing() -> None:
+    """Answers are sent to their end."""
 
 
 async def _left(receive: Receive) -> None:

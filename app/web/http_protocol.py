@@ -81,6 +81,11 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._stop_deadline()
 
+    def shutdown(self) -> None:
+        """Close the connection if it is idle. What has begun to come is answered, which closes it too."""
+        if self._is_new or not self._is_idle:
+            super().shutdown()
+
     def handle_websocket_upgrade(self) -> None:
         """Leave the connection to the socket, which has deadlines of its own."""
         self._stop_deadline()

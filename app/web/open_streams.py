@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.types import Message, Send
@@ -40,10 +40,19 @@ class OpenStreams:
         self._open: Counter[str] = Counter()
         #: The oldest first; when each has to have said who it is.
         self._waiting: dict[asyncio.Timeout, None] = {}
+        self._goodbyes: set[Callable[[], None]] = set()
         self.ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Say that the process is ending, so that every stream says goodbye."""
+        self.ending.set()
+        for say_goodbye in list(self._goodbyes):
+            say_goodbye()
 
     def refuse_more(self, viewer: Viewer) -> None:
         """Raise NoRoomError unless the viewer may open another stream."""
+        if self.ending.is_set():
+            raise NoRoomError("This process is ending; try again.", is_own_fault=False)
         if viewer.role is Role.MEMBER:
             most, who = self._per_member_max, "member"
         else:
@@ -54,14 +63,16 @@ class OpenStreams:
             raise NoRoomError("Too many streams are open here; try again.", is_own_fault=False)
 
     @contextmanager
-    def one(self, viewer: Viewer) -> Iterator[None]:
-        """Count a stream for the length of the block. Raises NoRoomError."""
+    def one(self, viewer: Viewer, say_goodbye: Callable[[], None]) -> Iterator[None]:
+        """Count a stream for the length of the block, and call it when the process ends. Raises NoRoomError."""
         self.refuse_more(viewer)
         self._open[viewer.actor] += 1
+        self._goodbyes.add(say_goodbye)
         STREAMS.inc()
         try:
             yield
         finally:
+            self._goodbyes.discard(say_goodbye)
             self._open[viewer.actor] -= 1
             if not self._open[viewer.actor]:
                 del self._open[viewer.actor]

@@ -18,7 +18,7 @@ async def test_a_process_that_is_told_to_end_closes_its_streams_and_is_gone(shop
     with run_api(worker_database, FLASH_STREAMS_PER_MEMBER_MAX="25") as api:
         url = f"{api.url}/graphql"
         async with contextlib.AsyncExitStack() as stack:
-            sockets = [await stack.enter_async_context(joined(url.replace("http", "ws"), token)) for _ in range(20)]
+            sockets = [await stack.enter_async_context(joined(url.replace("http", "ws"), token)) for _ in range(12)]
             streams = [
                 await stack.enter_async_context(streaming(shop, token, CHANGED, url=url, after=0)) for _ in range(5)
             ]

@@ -20,6 +20,7 @@ from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
 from app.storage.database import Readiness, database, dsn
 from app.web.application import readyz
 from app.web.metrics_page import _look
+from app.web.open_streams import OpenStreams
 from tests.conftest import Api, run_api
 from tests.factories import CREATE_POOL, ENROLL_MEMBER, Shop
 from tests.scratch import scratch_database
@@ -285,6 +286,7 @@ async def test_readiness_asks_both_servers_at_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("app.web.application.readiness", ready)
     app = Starlette()
     app.state.redis = Valkey()
+    app.state.streams = OpenStreams(Settings())
 
     answer = await readyz(Request({"type": "http", "app": app}))
 
