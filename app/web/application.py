@@ -1,4 +1,4 @@
-"""The web application: /graphql for requests, sockets and event streams, health, metrics, the pages of development."""
+"""The web application: GraphQL over requests, sockets and event streams; health and metrics; pages for development."""
 
 import asyncio
 import gc
@@ -37,27 +37,25 @@ from app.web.open_streams import OpenStreams
 from app.web.origins import CrossOrigin, Origins
 from app.web.trusted_documents import trusted_documents
 
-#: Ten times Python's own.
+#: Python's own is 10.
 _MIDDLE_COLLECTIONS_PER_FULL: Final = 100
 READY_SECONDS_MAX: Final = 1.5
-#: On every answer, beside the request's id: it is taken for nothing but what it says it is.
+#: Of every answer, beside the request's id: browsers don't guess its type, and links in it don't tell where it was.
 _HEADERS: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
 class Headers:
-    """Middleware: every answer has a request id, and _HEADERS."""
+    """Middleware: every answer has a request id and _HEADERS, and closes its connection while the process is ending."""
 
     def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:
-        """Wrap an application. While the process is ending connections are closed with their answers."""
         self._app = app
         self._ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Add the headers to the answer."""
         chosen = ids.new().hex
         request_id.set(chosen)
         if scope["type"] != "http":
-            # A socket's handshake says the id itself, so that what it sends goes through nothing here.
+            # A socket's handshake has the id itself, so that its messages don't pass through here.
             await self._app(scope, receive, send)
             return
 
@@ -71,19 +69,19 @@ class Headers:
 
 
 async def fault(_request: Request, _error: Exception) -> Response:
-    """Tell of what nobody expected, outside of GraphQL, and by which id the log has it: no middleware sees this one."""
+    """Answer after an unexpected error outside of GraphQL, with all headers: no middleware sees this answer."""
     headers = _HEADERS | {"x-request-id": request_id.get(), "cache-control": "no-store"}
     return JSONResponse({"error": "Internal error."}, status_code=500, headers=headers)
 
 
 async def healthz(_request: Request) -> Response:
-    """Whether the process is alive."""
+    """Say that the process is alive."""
     return PlainTextResponse("ok")
 
 
 async def readyz(request: Request) -> Response:
-    """Whether a claim can be served. A missing Valkey is told but doesn't make it unready: claims go on without."""
-    # At once: who asks waits for one of them when both are silent.
+    """Say whether a claim would work. A missing Valkey is told, but claims work without it."""
+    # At once, so that two silent servers take no longer than one.
     database, valkey = await asyncio.gather(
         readiness(within_seconds=READY_SECONDS_MAX), _valkey(request.app.state.redis)
     )
@@ -94,17 +92,17 @@ async def readyz(request: Request) -> Response:
 
 
 async def wallet(_request: Request) -> Response:
-    """The page of a member's wallet; who the member is, the page says when it asks."""
+    """Answer with the page of a member's wallet. The page sends the member's token itself."""
     return Page.WALLET.response()
 
 
 async def graph(_request: Request) -> Response:
-    """The page that draws the network."""
+    """Answer with the page that draws the network."""
     return Page.GRAPH.response()
 
 
 async def portfolio(_request: Request) -> Response:
-    """The page of a merchant's pools and of what the advisor suggests."""
+    """Answer with the page of a merchant's pools and of the advisor's suggestions."""
     return Page.PORTFOLIO.response()
 
 
@@ -119,10 +117,10 @@ async def _valkey(redis: Redis | None) -> str:
 
 
 def collect_seldom() -> None:
-    """Let full garbage collections pass over what stays for good, and come a tenth as often.
+    """Make full garbage collections skip what stays for good, and come a tenth as often.
 
-    With a thousand live wallets one takes 0.3 s, in which nobody is told anything (measured: every 14 s before, which
-    was two deliveries in a hundred).
+    With a thousand live wallets a collection stops the process for 0.3 s (measured). At Python's own pace there was one
+    every 14 s, which delayed two deliveries in a hundred.
     """
     gc.collect()
     gc.freeze()
@@ -131,9 +129,9 @@ def collect_seldom() -> None:
 
 
 def application(configured: Settings | None = None) -> Starlette:
-    """Make the application; it connects when it starts."""
+    """Return the application. It connects to its servers when it starts."""
     chosen = configured or settings()
-    # An operation that ends before its time leaves some behind, and nobody can do anything about it.
+    # A cancelled operation leaves coroutines that were never awaited; nothing can be done about these.
     warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
     logs.configure(chosen)
     traces.configure(chosen)
@@ -182,7 +180,7 @@ def application(configured: Settings | None = None) -> Starlette:
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={Exception: fault})
-    # Its redirects name the host that the caller names, by http: behind a proxy a credential would follow them.
+    # Redirects would name the caller's Host with http: behind a proxy a client would send its credential there.
     app.router.redirect_slashes = False
     app.state.streams = streams
     app.add_middleware(CrossOrigin, origins)

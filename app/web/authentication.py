@@ -1,4 +1,4 @@
-"""From an Authorization header to a viewer: API keys are looked up, member tokens verified, and both kept briefly."""
+"""Who sends an Authorization header: API keys are looked up, member tokens verified, and both kept for some seconds."""
 
 import asyncio
 import hashlib
@@ -23,18 +23,18 @@ from app.storage.database import is_away
 
 _KEPT_MAX: Final = 20_000
 _CREDENTIAL_LENGTH_MAX: Final = 4096
-#: How long a credential that proves nobody is refused without another look, and how long failures are counted.
+#: How long an invalid credential is refused without another look-up, and how long failures are counted.
 _REFUSED_SECONDS: Final = 10.0
 _COUNTED_SECONDS: Final = 60.0
-#: Who has an IPv6 address has a network of them.
+#: Whoever has one IPv6 address usually has a whole network of this size.
 _IPV6_PREFIX: Final = 64
 
-#: What stays open asks again for its API key this often at most, and again this long after the database was away.
+#: How often the API key of an open stream is verified again at most, and how soon after the database was away.
 _ASK_AGAIN_SECONDS: Final = 1.0
 
 
 class Unproven(Enum):
-    """Why a header proves nobody. Only who had the credential can learn that it expired or was revoked."""
+    """Why a header is refused. Only whoever had the credential can learn that it expired or was revoked."""
 
     MISSING = "Send a key or a token as `Authorization: Bearer …`."
     MALFORMED = "The Authorization header must be `Bearer`, a space, and a key or a token."
@@ -45,11 +45,11 @@ class Unproven(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Who a credential proves, and until when (monotonic seconds) that needs no other look."""
+    """Whose a credential is, and until when (monotonic seconds) an open stream may rely on it."""
 
     viewer: Viewer
     stands_until: float
-    #: How long requests are answered without another look.
+    #: How long requests are answered without another look-up.
     kept_seconds: float
 
 
@@ -57,30 +57,30 @@ TOO_MANY_FAILURES: Final = "Too many keys and tokens from this address proved no
 
 
 class TooManyFailuresError(Exception):
-    """Too many credentials from this address proved nobody. What was never seen to prove anybody isn't looked up."""
+    """Too many credentials from this address were unknown, and this one wasn't seen before, so it isn't looked up."""
 
 
 #: By credential.
 _kept: TLRUCache[str, Proof] = TLRUCache(_KEPT_MAX, lambda _credential, proof, now: now + proof.kept_seconds)
-#: By SHA-256, so that nothing is kept of what somebody may have mistyped.
+#: By SHA-256, because a mistyped credential is nearly a secret.
 _refused: TTLCache[bytes, Unproven] = TTLCache(_KEPT_MAX, _REFUSED_SECONDS)
-#: Keys (by SHA-256) and merchants that were found before: they are looked up whatever their address did.
+#: Keys (by SHA-256) and merchants that were found before. They are looked up however many failures their address had.
 _found: LRUCache[Hashable, None] = LRUCache(_KEPT_MAX)
 #: How many look-ups found nothing, by address. The count ends a minute after the first.
 _failures: TTLCache[str, list[int]] = TTLCache(_KEPT_MAX, _COUNTED_SECONDS)
 
 
 async def authenticate(authorization: str | None) -> Viewer | None:
-    """Return who sends this header, or None if it proves nobody."""
+    """Return who sends this header, or None."""
     proof = await prove(authorization)
     return proof.viewer if isinstance(proof, Proof) else None
 
 
 async def prove(authorization: str | None, address: str = "") -> Proof | Unproven:
-    """Return what this header, sent from an address, proves. Raises TooManyFailuresError.
+    """Return whose credential is in this header, which came from an address. Raises TooManyFailuresError.
 
-    An API key is looked up again after `api_key_cache_seconds`, so a revoked one stops within that time on every
-    process, and at once on the one that revoked it; a member token stands until it expires.
+    An API key is looked up again after `api_key_cache_seconds`. So a revoked key stops working within that time on
+    every process, and at once on the one that revoked it. A member token is valid until it expires.
     """
     if not authorization:
         return Unproven.MISSING
@@ -95,7 +95,7 @@ async def prove(authorization: str | None, address: str = "") -> Proof | Unprove
 
 
 async def _look_up(credential: str, digest: bytes, network: str) -> Proof | Unproven:
-    """Find out what a credential proves, and remember it. Raises TooManyFailuresError."""
+    """Look a credential up, and keep the result. Raises TooManyFailuresError."""
     is_key = credential.startswith(api_keys.PREFIX)
     merchant_id = api_keys.merchant_of(credential) if is_key else tokens.merchant_of(credential)
     if merchant_id is None:
@@ -116,7 +116,7 @@ async def _look_up(credential: str, digest: bytes, network: str) -> Proof | Unpr
 
 
 async def lapsed(authorization: str | None, proof: Proof) -> Unproven:
-    """Wait until what this header proved doesn't stand any more. Returns why."""
+    """Wait until this header's credential is no longer valid. Returns why."""
     standing: Proof | Unproven = proof
     while isinstance(standing, Proof):
         await asyncio.sleep(max(standing.stands_until - time.monotonic(), 0) + 0.01)

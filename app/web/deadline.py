@@ -1,4 +1,4 @@
-"""How long the work for a request goes on: until it is done, its time is over, or nobody waits for it any more."""
+"""How long work for a request goes on: until it is done, its time is over, or its client has left."""
 
 import asyncio
 from types import TracebackType
@@ -6,32 +6,30 @@ from typing import Final
 
 from starlette.types import Receive
 
-#: Most work is done before anybody looks whether its client is still there.
+#: Most work is done before this, and needs no watching task.
 _LOOK_AFTER_SECONDS: Final = 0.1
 
 
 class ClientLeftError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client closed its connection."""
 
 
 class WhileWanted:
-    """A block that ends with ClientLeftError when the client leaves, and with TimeoutError when its time is over.
+    """A block that ends with ClientLeftError when the client leaves, and with TimeoutError after so many seconds.
 
-    What it awaits is cancelled: a statement ends in the database too, and a transaction is rolled back. The request's
-    body must have been received.
+    What the block awaits is cancelled: a statement ends in the database too, and a transaction is rolled back. The
+    request's body must have been received before.
     """
 
     __slots__ = ("_cancelling", "_ended", "_receive", "_seconds", "_task", "_timer", "_watch")
 
     def __init__(self, receive: Receive, seconds: float) -> None:
-        """Take where the client's leaving is heard of, and how long the block may take."""
         self._receive = receive
         self._seconds = seconds
         self._ended: type[Exception] | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        """Begin to count."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("work for a request outside a task")
@@ -41,7 +39,6 @@ class WhileWanted:
 
     async def __aexit__(self, _kind: type[BaseException] | None, error: BaseException | None,
                         _traceback: TracebackType | None) -> None:  # fmt: skip
-        """Stop watching, and say why the block was ended if it was."""
         self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()

@@ -37,21 +37,21 @@ from graphql import (
 from app.api.connections import FIRST_DEFAULT, FIRST_MAX
 from app.config import Settings
 
-#: Lists that hold thousands by design. Their verbs refuse those that are too long, with whatever else is wrong; but
-#: beyond so many nobody reads them: that is done before anybody is asked whether the caller may send them.
+#: Lists that may hold thousands. Their verbs refuse longer ones, together with whatever else is wrong. But beyond
+#: LONG_LIST_MAX they are refused unread, because inputs are read before anybody asks whether the caller may send them.
 LONG_LISTS: Final = frozenset({"CreateCampaignInput.recipients", "InviteMembersInput.emails"})
 LONG_LIST_MAX: Final = 10_000
 #: Lists and objects in all variables together: each item of a long list may be an object.
 BRACKETS_MAX: Final = 2 * LONG_LIST_MAX
-#: For each token that a document may have: so many characters and lines. Each error that is told counts the lines
-#: before it, so half a megabyte of them took half a minute (measured). Long strings are what variables are for.
+#: Characters and lines for each token that a document may have. Each error counts the lines before it, so errors in
+#: half a megabyte took half a minute (measured). Long strings belong in variables.
 CHARACTERS_PER_TOKEN: Final = 50
 LINES_PER_TOKEN: Final = 2
 #: Of an alias: each row of the answer spells it.
 ALIAS_LENGTH_MAX: Final = 200
-#: What a list without pages is taken to hold.
+#: How much a list without pages is assumed to hold.
 LIST_SIZE: Final = 10
-#: What the schema's own lists are taken to hold on average, and how many types are wrapped in another.
+#: How much lists of the schema itself hold on average; 1 for those that aren't named. One type in two wraps another.
 _INTROSPECTION_SIZES: Final = {"fields": 2}
 _WRAPPED_ONE_IN: Final = 2
 _BRACKETS: Final = frozenset({list, dict})
@@ -67,17 +67,17 @@ class PageSize(NamedTuple):
     most: int
 
     def of(self, asked: object) -> int:
-        """Return how many items a page may hold for this `first`; what no list takes is refused by the lists."""
+        """Return how many items a page may hold for this `first`. Lists refuse values that they don't take."""
         # Clients may spell an Int as 100.0.
         return int(min(max(asked, 1), self.most)) if isinstance(asked, int | float) else self.unless_told
 
 
 class TooCostlyError(Exception):
-    """The document asks for more than one may; the message says of what."""
+    """A request exceeds a limit; the message says which."""
 
 
 class Size(NamedTuple):
-    """How much an answer may hold: items of lists, and fields of all of them."""
+    """How much an answer may hold: items of lists, and the fields of all items."""
 
     nodes: int
     fields: int
@@ -85,22 +85,22 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answered:
-    """What a selection may answer with: some of it always, and pages whose size a variable says."""
+    """How much a selection may answer with: a fixed part, and pages whose size is in a variable."""
 
     nodes: int = 0
     fields: int = 0
-    #: Of a connection's selection: fields that come once, and not for each item of the page.
+    #: Of a connection's selection: the fields that come once, and not for each item of the page.
     fields_once: int = 0
-    #: How often, the variable, what it may be, and what each page holds.
+    #: How often, the variable, the sizes it may have, and what each item holds.
     pages: "tuple[tuple[int, str, PageSize, Answered], ...]" = ()
 
     @property
     def always(self) -> Size:
-        """How much this is without those pages."""
+        """The fixed part."""
         return Size(self.nodes, self.fields + self.fields_once)
 
     def size(self, variables: Variables) -> Size:
-        """Return how much this is with these variables."""
+        """Return how much it is with these variables."""
         nodes, fields = self.always
         for times, variable, size, inner in self.pages:
             more = inner.page(size.of(variables.get(variable))).size(variables)
@@ -109,17 +109,15 @@ class Answered:
         return Size(nodes, fields)
 
     def page(self, size: int) -> "Answered":
-        """Return what a page of so many items holds, if this is what is selected of a connection."""
+        """Return a page of so many items, when this is the selection of a connection."""
         pages = tuple((size * times, *page) for times, *page in self.pages)
         return Answered(size * (1 + self.nodes), self.fields_once + size * self.fields, 0, pages)  # type: ignore[arg-type]
 
     def plus(self, *, nodes: int = 0, fields: int = 0) -> "Answered":
-        """Return this and some more."""
         return Answered(self.nodes + nodes, self.fields + fields, self.fields_once, self.pages)
 
     @classmethod
     def together(cls, parts: Sequence["Answered"]) -> "Answered":
-        """Return all of these."""
         return cls(
             sum(part.nodes for part in parts),
             sum(part.fields for part in parts),
@@ -130,7 +128,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measure:
-    """What a selection or an operation costs, its fragments spread out."""
+    """What a selection or an operation costs with its fragments spread out."""
 
     depth: int = 0
     aliases: int = 0
@@ -140,21 +138,22 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cost:
-    """What an operation costs, and the variables that may hold lists: their types, and whether they may be long."""
+    """What an operation costs, apart from its variables."""
 
     measure: Measure
+    #: The variables that may hold lists: name, type, and whether their lists may be long.
     lists: tuple[tuple[str, GraphQLInputType, bool], ...]
-    #: What the variables of pages are unless they are given.
+    #: The defaults of variables that hold page sizes.
     page_sizes: dict[str, int | None]
 
     def size(self, variables: Variables) -> Size:
-        """Return how much it may answer with."""
+        """Return how much the operation may answer with."""
         answered = self.measure.answered
         return answered.size({**self.page_sizes, **variables}) if answered.pages else answered.always
 
 
 def refuse_long_text(query: str, limits: Settings) -> None:
-    """Raise TooCostlyError for a text that is too long for the tokens that it may have, before it is parsed."""
+    """Raise TooCostlyError if a document's text is too long for its limit of tokens. It isn't parsed yet."""
     characters_max = limits.tokens_max * CHARACTERS_PER_TOKEN
     if len(query) > characters_max:
         raise TooCostlyError(f"A document has at most {characters_max} characters.")
@@ -164,9 +163,9 @@ def refuse_long_text(query: str, limits: Settings) -> None:
 
 
 def measure_document(document: DocumentNode, schema: GraphQLSchema, limits: Settings) -> dict[str | None, Cost]:
-    """Return what each operation costs. Raises TooCostlyError, but for nodes: these may depend on variables.
+    """Return what each operation costs. Raises TooCostlyError for everything that doesn't depend on variables.
 
-    The document needn't be valid: what isn't in the schema costs nothing, and cycles end.
+    The document needn't be valid: fields that aren't in the schema cost nothing, and cycles end.
     """
     operations = [each for each in document.definitions if isinstance(each, OperationDefinitionNode)]
     if len(operations) > limits.operations_max:
@@ -176,9 +175,9 @@ def measure_document(document: DocumentNode, schema: GraphQLSchema, limits: Sett
 
 
 def refuse_many_brackets(body: bytes) -> None:
-    """Raise TooCostlyError for JSON that may hold more lists and objects than variables may, before it is parsed.
+    """Raise TooCostlyError for JSON with more brackets than variables may have lists and objects. It isn't parsed yet.
 
-    A megabyte of them takes a twentieth of a second to parse alone. Texts that hold so many brackets are refused too.
+    Parsing a megabyte of lists alone takes 50 ms. Brackets in texts count too.
     """
     if body.count(b"[") + body.count(b"{") > BRACKETS_MAX:
         raise TooCostlyError(f"A request holds at most {BRACKETS_MAX} lists and objects.")
@@ -199,7 +198,7 @@ def count_values(variables: Variables) -> int:
 
 
 def refuse_long_lists(cost: Cost, variables: Variables, items_max: int) -> None:
-    """Raise TooCostlyError if a list or an object in the variables holds too much; LONG_LISTS may hold more."""
+    """Raise TooCostlyError if a list or an object in the variables is too long. LONG_LISTS may be longer."""
     for variable, expected, may_be_long in cost.lists:
         waiting: list[tuple[Any, Any, bool]] = [(variables.get(variable), expected, may_be_long)]
         while waiting:
@@ -232,7 +231,7 @@ class _Measuring:
         self._fragments = {
             each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
         }
-        #: By the selection set's identity; one that is being measured counts nothing, so that cycles end.
+        #: By the identity of the selection set. One that is being measured counts nothing, so that cycles end.
         self._measured: dict[int, Measure] = {}
         self._long_variables: set[str] = set()
         self._introspection_sizes = {"types": len(schema.type_map)} | _INTROSPECTION_SIZES
@@ -240,7 +239,7 @@ class _Measuring:
     def operation(self, operation: OperationDefinitionNode) -> Cost:
         root = self._schema.get_root_type(operation.operation)
         found = self._selection(operation.selection_set, root)
-        # A root field is a node too, so that nothing is free.
+        # Each root field counts as a node, so that nothing is free.
         roots = sum(1 for _ in self._level(operation.selection_set, root))
         answered = found.answered.plus(nodes=roots)
         lists: list[tuple[str, GraphQLInputType, bool]] = []
@@ -259,7 +258,7 @@ class _Measuring:
         return is_list_type(get_nullable_type(kind)) or isinstance(get_named_type(kind), GraphQLInputObjectType)
 
     def _selection(self, selections: SelectionSetNode, parent: GraphQLNamedType | None) -> Measure:
-        """Measure a selection set with what it spreads. Raises TooCostlyError as soon as it can't be executed."""
+        """Measure a selection set with its fragments. Raises TooCostlyError as soon as a limit is exceeded."""
         known = self._measured.get(id(selections))
         if known is not None:
             return known
@@ -288,7 +287,7 @@ class _Measuring:
     def _level(
         self, selections: SelectionSetNode, parent: GraphQLNamedType | None
     ) -> Iterator[tuple[FieldNode, GraphQLNamedType | None]]:
-        """Yield the fields of a selection set and of its fragments, each of these once, with the types they are on."""
+        """Yield the fields of a selection set and of its fragments, each fragment once, with the types they are on."""
         spread: set[str] = set()
         waiting = [(selections, parent)]
         while waiting:
@@ -330,7 +329,7 @@ class _Measuring:
     def _answered(
         self, node: FieldNode, owner: GraphQLNamedType | None, field: GraphQLField | None, inner: Answered
     ) -> Answered:
-        """Return what a field answers with: itself, and `inner` for each item that it may have."""
+        """Return how much a field answers with: itself, and `inner` for each of its items."""
         if field is not None and "first" in field.args:
             return self._page(node, field, inner).plus(fields=1)
         fields = inner.fields + inner.fields_once
@@ -358,7 +357,7 @@ class _Measuring:
         return inner.page(size.of(_literal(asked)))
 
     def _refuse_long_literal(self, value: ValueNode, kind: GraphQLInputType | None) -> None:
-        """Raise TooCostlyError for a long list, and note the variables that hold one of LONG_LISTS."""
+        """Raise TooCostlyError for a long list in a literal. Notes variables that hold one of LONG_LISTS."""
         waiting: list[tuple[ValueNode, GraphQLInputType | None]] = [(value, kind)]
         while waiting:
             value, kind = waiting.pop()

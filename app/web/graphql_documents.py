@@ -33,57 +33,57 @@ from app.web.document_costs import Cost, TooCostlyError, measure_document, refus
 from app.web.graphql_errors import coded, fault
 from app.web.trusted_documents import sha256_of
 
-#: graphql-core's schema, which Strawberry keeps private: its own `execute` parses and validates each time.
+#: graphql-core's schema, which is private in Strawberry. Strawberry's `execute` would parse and validate each time.
 SCHEMA: Final = schema._schema
 
 DOCUMENTS_KEPT_MAX: Final = 1000
 #: Longer documents are judged each time.
 DOCUMENT_KEPT_LENGTH_MAX: Final = 20_000
-#: Of all that are kept: parsed, a document takes a hundred times its text, so that a thousand could take a gigabyte.
+#: Of all documents together. A parsed one takes a hundred times its text, so a thousand could take a gigabyte.
 DOCUMENTS_KEPT_LENGTH_MAX: Final = 1_000_000
 #: A longer document may take a tenth of a second to judge: that is done beside the event loop.
 JUDGED_AT_ONCE_LENGTH_MAX: Final = 1_000
-#: How many errors are told of a document, and how many of variables. The former count the lines before them, the
-#: latter quote the whole value: fifty of a large one take a second.
+#: Of a document, and of variables. An error of a document counts the lines before it, and one of a variable quotes the
+#: whole value: fifty errors of a large one take a second.
 ERRORS_MAX: Final = 10
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _SCHEMA_FIELDS: Final = frozenset({"__schema", "__type"})
 _INTROSPECTION: Final = _SCHEMA_FIELDS | {"__typename"}
 
-#: Comparing fields that may be one takes time that grows with the square of their number. Its own default lets a
-#: document of a kilobyte take longer than all other rules together; no client of ours comes near to this.
+#: Comparing fields that might be merged takes time that grows with the square of their number. With graphql-core's
+#: default, a document of a kilobyte takes longer there than in all other rules together. Our clients stay far below.
 overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 12_000
 
-#: What rules add to their errors: one quotes Python's own errors, and one suggests something whatever it is told.
+#: What rules append to their errors: one quotes Python's errors, and one makes suggestions even if told not to.
 _PYTHON_ERRORS: Final = re.compile(r", but encountered error .*", re.DOTALL)
 _ASIDES: Final = re.compile(r"( Did you mean |, but encountered error ).*", re.DOTALL)
 
-#: One thread: more would take turns with the event loop's as often, and leave it less.
+#: One thread, because each further one would take as large a share of the interpreter as the event loop has.
 _judging: Final = ThreadPoolExecutor(1, "judging")
 
-#: Wrong values are told apart from other validation errors: they are the user's input, not the client's document.
+#: Wrong values have a code of their own: they come from a user's input, and other errors from the client's document.
 _VALUE_RULES: Final = (ValuesOfCorrectTypeRule,)
 _DOCUMENT_RULES: Final = tuple(rule for rule in specified_rules if rule not in _VALUE_RULES)
 
 
 class MalformedError(Exception):
-    """What was sent isn't of the form of a GraphQL request; the message says why."""
+    """A request doesn't have the form of a GraphQL request; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A GraphQL request: a document or its hash, which of its operations, and the variables."""
+    """A GraphQL request: a document or its hash, the operation, and the variables."""
 
     query: str
     operation_name: str | None
     variables: dict[str, Any]
-    #: Of `extensions.persistedQuery`: the SHA-256 of the document, which may stand for it.
+    #: Of `extensions.persistedQuery`: the SHA-256 of the document, which may replace it.
     sha256: str | None = None
 
     @classmethod
     def of(cls, given: Any) -> "Asked":
-        """Read a parsed JSON value. Raises MalformedError when it isn't a request."""
+        """Read a parsed JSON value. Raises MalformedError."""
         if not isinstance(given, dict):
             raise MalformedError("The request must be a JSON object.")
         for name, kind in (("variables", dict), ("operationName", str), ("extensions", dict)):
@@ -99,7 +99,7 @@ class Asked:
 
 
 def _hash_in(extensions: dict[str, Any]) -> str | None:
-    """Return the hash of a request that names its document by it. Raises MalformedError when it can't be one."""
+    """Return the hash by which a request names its document. Raises MalformedError when it isn't one."""
     persisted = extensions.get("persistedQuery")
     if persisted is None:
         return None
@@ -119,17 +119,17 @@ class Operation:
 
     @property
     def name(self) -> str | None:
-        """Its name, unless it has none."""
+        """Its name, or None."""
         return self.node.name.value if self.node.name else None
 
     @property
     def kind(self) -> OperationType:
-        """Whether it is a query, a mutation or a subscription."""
+        """Query, mutation or subscription."""
         return self.node.operation
 
     @functools.cached_property
     def field(self) -> str:
-        """Its root field, as counters name it: a word of the schema, whatever a client sends."""
+        """Its root field, as counters name it: a name of the schema, whatever a client sends."""
         asked = self.root_fields - _INTROSPECTION
         if not asked:
             return "introspection"
@@ -137,18 +137,18 @@ class Operation:
 
     @property
     def is_introspection_only(self) -> bool:
-        """Whether it asks for nothing but the schema."""
+        """Whether it reads only the schema."""
         return self.root_fields <= _INTROSPECTION
 
     @property
     def reads_schema(self) -> bool:
-        """Whether it asks for the schema."""
+        """Whether it reads the schema."""
         return not self.root_fields.isdisjoint(_SCHEMA_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document that was parsed, measured and validated: its operations, or the errors that make it useless."""
+    """A document that was parsed, measured and validated: its operations, or its errors."""
 
     parsed: DocumentNode | None
     operations: dict[str | None, Operation]
@@ -163,20 +163,19 @@ class Document:
 
 
 class Documents:
-    """The documents that were judged, the least lately used forgotten first, and those that are trusted."""
+    """Judged documents, of which the least recently used are dropped first, and trusted ones."""
 
     def __init__(self, limits: Settings, trusted: Mapping[str, str] | None = None) -> None:
-        """Take the limits and the trusted documents by their hashes."""
         self.limits = limits
         self._trusted = trusted or {}
         self._kept: LRUCache[str, Document] = LRUCache(
             DOCUMENTS_KEPT_LENGTH_MAX, getsizeof=lambda document: len(document.text)
         )
-        #: The texts of documents that were sent with their hash, as clients do that send the hash alone afterwards.
+        #: The texts of documents that were sent with their hash, for clients that then send the hash alone.
         self._hashed: LRUCache[str, str] = LRUCache(DOCUMENTS_KEPT_MAX)
 
     async def judged(self, asked: Asked) -> Document:
-        """Return the document that is asked for, judged now or before."""
+        """Return the requested document, judged now or before."""
         text = asked.query
         if asked.sha256 is not None or self.limits.trusted_documents_required:
             named = self._named(asked)
@@ -187,7 +186,7 @@ class Documents:
         return kept if kept is not None else await self._judge(text)
 
     def _named(self, asked: Asked) -> str | GraphQLError:
-        """Return the text behind a hash, or of a document that may be trusted."""
+        """Return the text of a document that is named by its hash or must be trusted, or an error."""
         sha256 = asked.sha256
         if asked.query:
             sha256 = sha256_of(asked.query)
@@ -244,7 +243,7 @@ def judge_document(query: str, limits: Settings) -> Document:
 
 
 def _useless(errors: list[GraphQLError], text: str) -> Document:
-    """Return a document of errors. These hold on to no part of what was parsed: kept ones would take 0.7 MB each."""
+    """Return a document of errors. They hold on to no part of what was parsed, which would take 0.7 MB each."""
     for error in errors:
         error.nodes = error.__traceback__ = error.__context__ = None
     return Document(None, {}, errors, text)
@@ -253,7 +252,7 @@ def _useless(errors: list[GraphQLError], text: str) -> Document:
 def _invalid(
     parsed: DocumentNode, rules: Sequence[type[ASTValidationRule]], code: str, limits: Settings
 ) -> list[GraphQLError]:
-    """Return what is wrong by these rules. In production nothing is suggested: it would spell the schema out."""
+    """Return the errors by these rules. In production without suggestions, which would spell out the schema."""
     errors = validate(SCHEMA, parsed, rules, ERRORS_MAX, hide_suggestions=limits.production)
     for error in errors:
         error.message = (_ASIDES if limits.production else _PYTHON_ERRORS).sub("", error.message)

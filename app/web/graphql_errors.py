@@ -1,4 +1,4 @@
-"""Errors as clients see them: each with a code, and nothing in them that is none of their business."""
+"""Errors as clients see them: each has a code, and none shows the insides of the engine."""
 
 import logging
 import secrets
@@ -16,7 +16,7 @@ Shown = dict[str, Any]
 
 
 class NotExecutedError(Exception):
-    """There is no answer but these errors: nothing was executed, or what was can't be told."""
+    """There is no answer but these errors: nothing was executed, or its result can't be sent."""
 
     def __init__(self, errors: list[GraphQLError]) -> None:
         super().__init__(errors[0].message)
@@ -24,26 +24,26 @@ class NotExecutedError(Exception):
 
 
 def fault(code: str, message: str, **told: Any) -> GraphQLError:
-    """Return an error with a code, and what else is told with it."""
+    """Return an error with a code and other extensions."""
     return GraphQLError(message, extensions={"code": code, **told})
 
 
 def coded(errors: list[GraphQLError], code: str) -> list[GraphQLError]:
-    """Give a code to errors that have none."""
+    """Add a code to errors that have none."""
     for error in errors:
         error.extensions = {"code": code} | (error.extensions or {})
     return errors
 
 
 def told(error: Exception) -> list[Shown]:
-    """Return what clients are told when an operation ends in an exception. What nobody expected is masked."""
+    """Return what clients are told when an operation ends in an exception. Unexpected ones are masked."""
     if isinstance(error, NotExecutedError):
         return presented(error.errors)
     return presented([GraphQLError("", path=[], original_error=error)])
 
 
 def presented(errors: Iterable[GraphQLError]) -> list[Shown]:
-    """Return errors as clients see them, and take note of their codes.
+    """Return errors as clients see them, and note their codes for the log and the counters.
 
     A resolver's unexpected exception becomes "Internal error." with a reference that the log has too.
     """
@@ -52,13 +52,13 @@ def presented(errors: Iterable[GraphQLError]) -> list[Shown]:
 
 
 class Presenting:
-    """The errors of one answer. An exception that many fields end with is logged once."""
+    """Presents the errors of one answer. An exception that many fields end with is logged once."""
 
     def __init__(self) -> None:
         self._masked: dict[int, Shown] = {}
 
     def one(self, error: GraphQLError) -> Shown:
-        """Return one of the errors."""
+        """Return an error as clients see it."""
         shown: Shown = {"message": error.message}
         if error.locations:
             shown["locations"] = [location.formatted for location in error.locations]
@@ -74,7 +74,7 @@ class Presenting:
         return shown | masked
 
     def done(self, shown: list[Shown]) -> list[Shown]:
-        """Take note of what was told, and return it."""
+        """Note the codes of these errors, and return them."""
         failed({each["extensions"]["code"] for each in shown})
         return shown
 

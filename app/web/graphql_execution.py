@@ -1,4 +1,4 @@
-"""Executing GraphQL documents, whatever brought them: a request, a socket or an event stream."""
+"""Executing GraphQL documents for requests, sockets and event streams."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -27,38 +27,38 @@ from app.web.graphql_documents import (
 )
 from app.web.graphql_errors import NotExecutedError, Presenting, coded, fault
 
-#: Variables of more values are read beside the event loop: ten thousand recipients take a tenth of a second.
+#: Variables with more values are read beside the event loop: ten thousand recipients take a tenth of a second.
 _READ_AT_ONCE_MAX: Final = 1_000
 _SCHEMA_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
 
-#: Answers that tell of nothing but the schema, by their documents and operations. Who may have them is asked before.
+#: Answers that are about the schema alone, by document and operation. Whether a caller may have one is decided before.
 _schema_answers: LRUCache[tuple[str, str | None], bytes] = LRUCache(_SCHEMA_ANSWERS_BYTES_MAX, getsizeof=len)
 
 
 def observe(operation: Operation) -> None:
-    """Say which operation is at hand."""
+    """Note the operation for the log and the counters."""
     observed = at_hand()
     if observed is not None:
         observed.is_of(operation.kind.value, operation.field, operation.name)
 
 
 def observe_viewer(viewer: Viewer | None) -> None:
-    """Say who asks for it."""
+    """Note the caller for the log and the counters."""
     observed = at_hand()
     if observed is not None and viewer is not None:
         observed.is_by(viewer.role.value, viewer.actor, viewer.merchant_id)
 
 
 class Admitted(NamedTuple):
-    """What an operation that may be executed costs."""
+    """The cost of an operation that may be executed."""
 
     size: Size
-    #: Of its variables.
+    #: How many values its variables hold.
     values: int
 
 
 def admit(operation: Operation, asked: Asked, viewer: Viewer | None, limits: Settings) -> Admitted:
-    """Return what an operation costs. Raises NotExecutedError unless it may be executed."""
+    """Return the cost of an operation. Raises NotExecutedError unless it may be executed."""
     if operation.reads_schema and limits.production and (viewer is None or viewer.role is Role.MEMBER):
         raise NotExecutedError([fault("FORBIDDEN", "The schema is read with an API key.")])
     size = operation.cost.size(asked.variables)
@@ -83,9 +83,9 @@ def _told_cost(size: Size, limits: Settings) -> dict[str, int]:
 
 
 async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGenerator[bytes, None]:
-    """Yield what clients are to see of an operation, as JSON: one answer, or one per event of a subscription.
+    """Yield the answers of an operation as JSON: one, or one per event of a subscription.
 
-    Raises NotExecutedError, and whatever nobody expects; `told` turns both into errors for clients.
+    Raises NotExecutedError and unexpected exceptions; `told` turns both into errors for clients.
     """
     limits = documents.limits
     observe_viewer(viewer)
@@ -104,7 +104,7 @@ async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGe
 
 
 def chosen(document: Document, asked: Asked) -> Operation:
-    """Return the operation of a document that is asked for. Raises NotExecutedError when there is none."""
+    """Return the requested operation of a document. Raises NotExecutedError."""
     if document.errors:
         raise NotExecutedError(document.errors)
     operation = document.operation(asked.operation_name)
@@ -116,7 +116,7 @@ def chosen(document: Document, asked: Asked) -> Operation:
 async def answer(
     document: Document, operation: Operation, asked: Asked, viewer: Viewer | None, limits: Settings
 ) -> bytes:
-    """Execute a query or a mutation and return what clients are to see, as JSON. Raises NotExecutedError."""
+    """Execute a query or a mutation and return its answer as JSON. Raises NotExecutedError."""
     admitted = admit(operation, asked, viewer, limits)
     name = (document.text, operation.name)
     tells_schema = (
@@ -147,7 +147,7 @@ async def _executor(
     context: Context,
     limits: Settings,
 ) -> TurnTaking:
-    """Return what executes an operation. Raises NotExecutedError when the variables don't fit."""
+    """Return the executor of an operation. Raises NotExecutedError when the variables don't fit."""
     build = partial(
         schema.execution_context_class.build,
         SCHEMA,
@@ -168,7 +168,7 @@ async def _executor(
 async def _subscribe(
     document: Document, operation: Operation, asked: Asked, viewer: Viewer, limits: Settings
 ) -> AsyncGenerator[bytes, None]:
-    """Yield one answer per event. An event that can't be shown ends the stream: its reader resumes before it."""
+    """Yield one answer per event. An event that can't be shown ends the stream, and its reader resumes before it."""
     admitted = admit(operation, asked, viewer, limits)
     context = Context(viewer, limits.answer_bytes_max)
     async with asyncio.timeout(limits.operation_seconds_max):
@@ -179,7 +179,7 @@ async def _subscribe(
         raise NotExecutedError(stream.errors or [])
     async with aclosing(stream):
         async for event in stream:
-            # What an event's resolvers load is as of that event.
+            # What an event's resolvers load must be as of that event.
             context = Context(viewer, limits.answer_bytes_max)
             each = executor.for_event(event, context)
             try:
@@ -197,7 +197,7 @@ async def _subscribe(
 async def _body(
     executor: TurnTaking, result: ExecutionResult, limits: Settings, extensions: dict[str, Any] | None = None
 ) -> bytes:
-    """Return a result as clients see it. Raises NotExecutedError when it is too large."""
+    """Return a result as JSON. Raises NotExecutedError when it is too large."""
     body: dict[str, Any] = {"data": result.data}
     if result.errors:
         body["errors"] = await _presented(result, executor.turn)
@@ -212,7 +212,7 @@ async def _body(
 
 
 async def _presented(result: ExecutionResult, turn: Turn) -> list[dict[str, Any]]:
-    """Return the errors of a result as clients see them: each field may have one."""
+    """Return the errors of a result as clients see them, in turns: each field may have one."""
     presenting = Presenting()
     shown = []
     for error in result.errors or ():

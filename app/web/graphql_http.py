@@ -1,4 +1,4 @@
-"""GraphQL over HTTP: https://graphql.github.io/graphql-over-http/draft/, one request to one answer or event stream.
+"""GraphQL over HTTP (https://graphql.github.io/graphql-over-http/draft/): one request, one answer or event stream.
 
 Requests are judged in this order: method, Accept, body type, size, JSON, form, caller, document, operation, cost.
 """
@@ -31,6 +31,7 @@ _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"
 _WEIGHT: Final = re.compile(r";\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
 _BEARER: Final = 'Bearer realm="flash"'
+_REASONS: Final = {reason.name: reason for reason in Unproven}
 
 
 class BadRequestError(Exception):
@@ -47,17 +48,16 @@ class BadRequestError(Exception):
 
 
 class GraphQLEndpoint:
-    """The ASGI application at /graphql, for requests."""
+    """The ASGI application for requests at /graphql."""
 
     def __init__(self, settings: Settings, documents: Documents, streams: OpenStreams, origins: Origins) -> None:
-        """Take the settings and what is shared with the sockets at the same address."""
         self._settings = settings
         self._documents = documents
         self._streams = streams
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, unless its client has left."""
+        """Answer one request, unless its client leaves before."""
         request = Request(scope, receive)
         if request.method == "GET" and self._wants_page(request):
             await Page.GRAPHIQL.response()(scope, receive, send)
@@ -71,7 +71,7 @@ class GraphQLEndpoint:
             await response(scope, receive, send)
 
     async def _judged(self, request: Request, observed: Observed) -> "Response | EventStream | None":
-        """Return the answer; None when nobody waits for it."""
+        """Return the answer, or None when the client has left."""
         media_type = _JSON
         response: Response | EventStream
         try:
@@ -114,7 +114,7 @@ class GraphQLEndpoint:
         viewer = proof.viewer if isinstance(proof, Proof) else None
         observe_viewer(viewer)
         if isinstance(proof, Unproven) and self._settings.production:
-            # Strangers don't make the engine parse anything.
+            # The documents of strangers aren't even parsed.
             raise NotExecutedError([_unauthenticated(proof)])
         document = await self._documents.judged(asked)
         operation = chosen(document, asked)
@@ -128,7 +128,7 @@ class GraphQLEndpoint:
         return await answer(document, operation, asked, viewer, self._settings)
 
     async def _stream(self, request: Request) -> "Response | EventStream":
-        """Answer with a stream of events: GraphQL's errors are events too, because its readers see no other body."""
+        """Return a stream of events. GraphQL's errors are events too, because readers of streams see no other body."""
         if not self._origins.are_ours(request.headers):
             raise BadRequestError(403, "Pages of this origin may open no streams.", code="FORBIDDEN")
         asked = await self._asked(request)
@@ -160,7 +160,7 @@ class GraphQLEndpoint:
     async def _asked(self, request: Request) -> Asked:
         if request.method == "GET":
             given: Any = dict(request.query_params)
-            # A URL has no null: an empty name is how it says that there is none.
+            # A URL has no null, so an empty name means that there is none.
             given["operationName"] = given.get("operationName") or None
             for name in ("variables", "extensions"):
                 if name in given:
@@ -196,12 +196,12 @@ def _refuse_mutation_by_get(request: Request, operation: Operation) -> None:
 
 
 def _negotiated(request: Request) -> str:
-    """Return the media type of the answer: of ours the one that Accept weighs most, the first of equals."""
+    """Return the media type of ours that Accept prefers; of equals, the one listed first."""
     if request.method not in {"GET", "POST"}:
         raise BadRequestError(405, "GraphQL is asked by GET or POST.", headers={"allow": "GET, POST"})
     accepted = [_weighed(entry) for entry in request.headers.get("accept", "*/*").split(",")]
     if accepted[0][0] == EVENT_STREAM and accepted[0][1] > 0:
-        # Only there: some clients list it last on every request and expect JSON.
+        # Only in the first place: some clients list it last on every request and expect JSON.
         return EVENT_STREAM
     ours = [each for each in (_JSON, _RESPONSE_JSON) if (each, 0) not in accepted]
     for media_type, weight in sorted(accepted, key=lambda each: -each[1]):
@@ -212,7 +212,7 @@ def _negotiated(request: Request) -> str:
 
 
 def _weighed(entry: str) -> tuple[str, float]:
-    """Return a media type of Accept and its weight: 1 unless told, 0 for one that must not come."""
+    """Return a media type of Accept and its weight: 1 unless given; 0 excludes it."""
     media_type, _, parameters = entry.partition(";")
     weight = _WEIGHT.search(f";{parameters}")
     return media_type.strip().lower(), float(weight[1]) if weight else 1.0
@@ -236,22 +236,22 @@ def _json(raw: bytes, what: str) -> Any:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if "surrogate in string" in error.msg:
-            # JSON's grammar lets it pass: it is what somebody put in, not how it came.
+            # JSON's grammar allows it, so the mistake is in what a user entered and not in the request.
             message = f"{what} holds half of a surrogate pair, which is no text."
             raise BadRequestError(400, message, code="BAD_USER_INPUT") from None
         raise BadRequestError(400, f"{what} is not JSON.") from None
 
 
 def _request_errors(errors: list[GraphQLError], media_type: str) -> Response:
-    """Answer without data: nothing was executed. Under application/json the status is 200, as its clients expect."""
+    """Answer with errors alone. Under application/json the status is 200, as its clients expect."""
     body = {"errors": presented(errors)}
     if media_type != _RESPONSE_JSON:
         return _response(body, 200, media_type)
-    reason = body["errors"][0]["extensions"].get("reason")
-    if reason not in Unproven.__members__:
+    reason = _REASONS.get(body["errors"][0]["extensions"].get("reason"))
+    if reason is None:
         return _response(body, 400, media_type)
     response = _response(body, 401, media_type)
-    response.headers.update(_challenge(Unproven[reason]))
+    response.headers.update(_challenge(reason))
     return response
 
 
@@ -260,7 +260,7 @@ def _unauthenticated(reason: Unproven) -> GraphQLError:
 
 
 def _challenge(reason: Unproven) -> dict[str, str]:
-    """Return the header that goes with 401 (RFC 6750, 3). Without a credential it tells no error."""
+    """Return the header of a 401 (RFC 6750, section 3). It names no error if no credential was sent."""
     if reason is Unproven.MISSING:
         return {"www-authenticate": _BEARER}
     return {"www-authenticate": f'{_BEARER}, error="invalid_token", error_description="{reason.value}"'}

@@ -27,34 +27,32 @@ from app.web.origins import Origins
 log = logging.getLogger("flash.graphql")
 
 PROTOCOL: Final = "graphql-transport-ws"
-#: What a close frame holds of it.
+#: A close frame has room for so many.
 _REASON_BYTES_MAX: Final = 123
 _SLOW: Final = "Too slow: resume after the last version that you have"
 _UNVERIFIED: Final = "The credential can't be verified now; try again"
 
 
 class CloseError(Exception):
-    """The socket is to be closed with this code and reason."""
+    """The socket must be closed with this code and reason. The reason is cut to what fits."""
 
     def __init__(self, code: int, reason: str) -> None:
-        """Take both; reasons of the protocol are short."""
         super().__init__(reason)
         self.code = code
         self.reason = reason.encode()[:_REASON_BYTES_MAX].decode(errors="ignore")
 
 
 class SocketEndpoint:
-    """The ASGI application at /graphql, for WebSockets."""
+    """The ASGI application for WebSockets at /graphql."""
 
     def __init__(self, settings: Settings, documents: Documents, streams: OpenStreams, origins: Origins) -> None:
-        """Take the settings and what is shared with the requests at the same address."""
         self._settings = settings
         self._origins = origins
         self._documents = documents
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one socket. A foreign page's is answered 403 before it opens."""
+        """Serve one socket. A foreign page is answered 403 before its socket opens."""
         headers = Headers(scope=scope)
         if (await receive())["type"] != "websocket.connect" or not self._origins.are_ours(headers):
             await send({"type": "websocket.close"})
@@ -78,7 +76,7 @@ class _Running(NamedTuple):
 
 
 class Socket:
-    """One open socket: who it belongs to and its running operations."""
+    """One open socket, its owner and its running operations."""
 
     __slots__ = (
         "_address", "_authorization", "_documents", "_goodbye", "_is_closed", "_operations", "_receive", "_send",
@@ -99,9 +97,9 @@ class Socket:
         self._is_closed = False
 
     async def serve(self, authorization: str | None) -> None:
-        """Serve messages until the peer leaves, breaks the protocol or must go.
+        """Serve messages until the peer leaves, breaks the protocol or loses its right to stay.
 
-        The credential is that of `connection_init`, or the handshake's header where a client can send one.
+        The credential comes with `connection_init`, or else with the handshake's header.
         """
         try:
             await self._serve(authorization)
@@ -125,14 +123,14 @@ class Socket:
         self._goodbye = asyncio.create_task(self._close_when_answered())
 
     async def _close_when_answered(self) -> None:
-        """Close the socket as soon as what was asked is answered; what is followed is resumed elsewhere."""
+        """Close the socket when its queries and mutations are answered. Subscriptions are resumed elsewhere."""
         answering = [each.task for each in self._operations.values() if each.observed.kind != "subscription"]
         if answering:
             await asyncio.wait(answering)
         await self.close(1012, "This process is ending; connect again")
 
     async def _proven(self, authorization: str | None) -> Proof | None:
-        """Return who the peer is, or None when it left before. Raises CloseError for whoever may not stay."""
+        """Return who the peer is, or None when it left before. Raises CloseError if it may not stay."""
         try:
             async with asyncio.timeout(self._settings.socket_init_seconds_max) as patience:
                 with self._streams.waiting(patience):
@@ -170,7 +168,7 @@ class Socket:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, code: int, reason: str) -> None:
-        """Close the socket; a slow reader finds out behind what it hasn't taken yet (app/web/socket_protocol.py)."""
+        """Close the socket. A slow reader is told after what is already on its way (app/web/socket_protocol.py)."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -191,17 +189,17 @@ class Socket:
         return None
 
     async def _expire(self, proof: Proof) -> None:
-        """Close the socket when its credential doesn't stand any more, and when nobody can tell whether it does."""
+        """Close the socket when its credential stops being valid, or can't be verified any more."""
         try:
             reason = await lapsed(self._authorization, proof)
-        except Exception as error:  # noqa: BLE001  (whatever it is, nobody stays who may have been locked out)
+        except Exception as error:  # noqa: BLE001  (whatever it is, whoever may have been locked out must go)
             told(error)
             await self.close(1013, _UNVERIFIED)
             return
         await self.close(4403, _forbidden(reason))
 
     async def _next(self) -> dict[str, Any] | None:
-        """Return the next message, or None when the peer left. Raises CloseError for what is none."""
+        """Return the next message, or None when the peer left. Raises CloseError for anything else."""
         received = await self._receive()
         if received["type"] != "websocket.receive":
             return None
@@ -236,7 +234,7 @@ class Socket:
         except MalformedError as malformed:
             raise CloseError(4400, str(malformed)) from None
         if self._streams.ending.is_set():
-            # The socket is about to be closed: whoever asks now asks again elsewhere.
+            # The socket is about to be closed, and the client will ask again at another process.
             return
         if operation_id in self._operations:
             raise CloseError(4409, f"Subscriber for {operation_id[:60]} already exists")
@@ -251,7 +249,7 @@ class Socket:
         task.add_done_callback(functools.partial(self._forget, operation_id))
 
     async def _operate(self, operation_id: str, asked: Asked, observed: Observed) -> None:
-        """Run one operation to its end. Its id is free again before the peer hears of that."""
+        """Run one operation to its end. Its id is free again before the peer is told."""
         with observed:
             await self._run(operation_id, asked)
 
@@ -259,7 +257,7 @@ class Socket:
         ended: dict[str, Any] = {"id": operation_id, "type": "complete"}
         try:
             async with asyncio.timeout(self._settings.operation_seconds_max):
-                # Asked each time: a key that was revoked since it opened the socket ends it with its next operation.
+                # Verified each time, so that a revoked key ends its socket with the next operation at the latest.
                 proof = await prove(self._authorization)
             if isinstance(proof, Unproven):
                 await self.close(4403, _forbidden(proof))
@@ -277,7 +275,7 @@ class Socket:
             await self._reply(ended)
 
     def _forget(self, operation_id: str, operation: "asyncio.Task[None] | None") -> None:
-        """Free an id, unless another operation has it by now."""
+        """Free an id, unless another operation uses it by now."""
         running = self._operations.get(operation_id)
         if running is not None and running.task is operation:
             del self._operations[operation_id]
@@ -298,7 +296,7 @@ def _forbidden(reason: Unproven) -> str:
 
 
 def _credential(payload: dict[str, Any]) -> str | None:
-    """Return the Authorization that a payload spells, as a header would or as a bare token."""
+    """Return the credential in a payload, as an Authorization header spells it."""
     for name, prefix in (("authorization", ""), ("Authorization", ""), ("token", "Bearer ")):
         if isinstance(payload.get(name), str):
             return f"{prefix}{payload[name]}"

@@ -1,4 +1,4 @@
-"""GraphQL over server-sent events: https://github.com/enisdenjo/graphql-sse, distinct connections, one per operation.
+"""GraphQL over server-sent events (https://github.com/enisdenjo/graphql-sse): distinct connections, one per operation.
 
 `next` events carry what a socket would send; `complete` says that no more will come. A stream that ends without it
 was cut off and is to be resumed.
@@ -43,7 +43,7 @@ class EventStream:
         *,
         is_resumed: bool,
     ) -> None:
-        """Take what is asked, and whether its reader goes on elsewhere when the process ends: who follows something."""
+        """`is_resumed` says that the reader resumes at another process when this one ends, as for subscriptions."""
         self._is_resumed = is_resumed
         self._documents = documents
         self._asked = asked
@@ -93,7 +93,7 @@ class EventStream:
 
 
 def _why(lapsing: asyncio.Task[Unproven]) -> list[dict[str, Any]]:
-    """Return why the caller's credential doesn't stand any more, or why nobody can tell whether it does."""
+    """Return why the caller's credential isn't valid any more, or why it can't be verified."""
     error = lapsing.exception()
     if isinstance(error, Exception):
         return told(error)
@@ -102,7 +102,7 @@ def _why(lapsing: asyncio.Task[Unproven]) -> list[dict[str, Any]]:
 
 
 def _say_nothing() -> None:
-    """Answers are sent to their end."""
+    """Do nothing: an answer is sent to its end even while the process is ending."""
 
 
 async def _left(receive: Receive) -> None:

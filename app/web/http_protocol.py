@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with what it lacks: a greatest size of a request's head, deadlines for it and its body.
+"""uvicorn's HTTP protocol with limits that it lacks: the size of a request's head, and deadlines for head and body.
 
 An offer of another protocol is passed over, as RFC 9110 has it: some clients of HTTP/2 make one with every request.
 """
@@ -20,28 +20,27 @@ from app.config import settings
 log = logging.getLogger("flash.http")
 
 _REASONS: Final = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
-#: A body in chunks of a byte takes six times its size.
+#: A body in chunks of one byte takes six times its size.
 _CHUNKED_TIMES_MAX: Final = 8
-#: The parser takes the body after such a header for the other protocol: it would be lost, or read as a request.
+#: The parser takes what follows such a header for the other protocol. The body would be lost, or read as a request.
 _OFFER: Final = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*(?=\r\n)", re.IGNORECASE)
 _OF_BODIES: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. Who goes too far is told why, unless another answer is due first, and the connection is closed.
+    """One connection. It is closed after a request beyond a limit, with an answer unless another one is due first.
 
     Requests that come whole, as nearly all do, start no timer.
     """
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any],
                  _loop: asyncio.AbstractEventLoop | None = None) -> None:  # fmt: skip
-        """Take what uvicorn passes, and the limits of this process."""
         super().__init__(config, server_state, app_state, _loop)
         limits = settings()
         self._head_bytes_max = limits.header_bytes_max
         self._bytes_max = limits.header_bytes_max + _CHUNKED_TIMES_MAX * limits.body_bytes_max
         self._seconds_max = limits.request_seconds_max
-        #: Of the request that is coming.
+        #: These three are of the request that is coming.
         self._bytes = 0
         self._is_in_head = True
         self._is_coming = True
@@ -51,17 +50,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the first request's head its time."""
+        """Start the deadline of the first request's head."""
         super().connection_made(transport)
         self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop counting."""
         self._stop_deadline()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and see what is still to come."""
+        """Parse what came, and start or stop the deadline of what is still to come."""
         if self._is_new and b"pgrade" in data:
             head, end, rest = data.partition(b"\r\n\r\n")
             data = _OFFER.sub(b"", head + end[:2]) + end[2:] + rest
@@ -76,32 +74,32 @@ class LimitedProtocol(HttpToolsProtocol):
             elif self._deadline is None or was_in_head != self._is_in_head:
                 self._start_deadline()
         elif self._is_idle and self.timeout_keep_alive_task is None:
-            # An empty line between two requests stops uvicorn's clock, and begins none.
+            # An empty line between two requests stops uvicorn's keep-alive timer and starts no request.
             self._start_deadline()
         else:
             self._stop_deadline()
 
     def shutdown(self) -> None:
-        """Close the connection if it is idle. What has begun to come is answered, which closes it too."""
+        """Close the connection if it is idle. A request that has begun to come is answered first."""
         if self._is_new or not self._is_idle:
             super().shutdown()
 
     def handle_websocket_upgrade(self) -> None:
-        """Leave the connection to the socket, which has deadlines of its own."""
+        """Hand the connection to the socket, which has its own deadlines."""
         self._stop_deadline()
         super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
-        """Begin with the next request."""
+        """Start counting the next request."""
         self._is_in_head = True
         self._is_coming = True
         self._is_new = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Refuse a head that is too large, however it came, and an offer of another protocol that came in pieces.
+        """Refuse a head that is too large, and an offer of another protocol that came in pieces.
 
-        It is measured only if it may be too large.
+        A head is measured only if so many bytes have come.
         """
         if self._bytes > self._head_bytes_max:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -109,14 +107,14 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._is_too_large = True
                 raise httptools.HttpParserError
         has_body = self.parser.should_upgrade() and not _OF_BODIES.isdisjoint(name for name, _ in self.headers)
-        # A private method, because uvicorn itself goes by its answer.
+        # A private method, because uvicorn decides by the same one.
         if has_body and not self._should_upgrade():
             raise httptools.HttpParserError
         self._is_in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Wait for the next request, as long as uvicorn keeps the connection."""
+        """Expect the next request."""
         self._is_coming = False
         self._is_new = True
         self._is_in_head = True
@@ -124,7 +122,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what can't be parsed in the form of all answers."""
+        """Answer an unreadable request in the form of all answers."""
         if self._is_too_large:
             self._refuse(431, self._too_large)
         else:
@@ -136,7 +134,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def _is_idle(self) -> bool:
-        """Whether no answer is due."""
+        """Whether no answer is being made."""
         return self.cycle is None or self.cycle.response_complete
 
     def _start_deadline(self) -> None:
@@ -154,9 +152,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._refuse(408, message, f"a request whose {part} takes too long")
 
     def _refuse(self, status: int, message: str, logged: str = "") -> None:
-        """Answer, unless that is not what the peer would take for its answer, and close the connection.
+        """Answer, unless the peer would take it for another request's answer, and close the connection.
 
-        What can't be parsed is a line of uvicorn's already.
+        An unreadable request is logged by uvicorn already, so `logged` is empty for it.
         """
         self._stop_deadline()
         request_id = ids.new().hex

@@ -1,7 +1,7 @@
-"""/metrics: what this process counted, and what a cheap look at the servers says, at most once in some seconds.
+"""/metrics: what this process counted, and some facts of the servers, which are looked up every few seconds at most.
 
-Who may read it sends FLASH_METRICS_TOKEN. Without that setting there is no such page in production, and in development
-only the same machine sees it.
+Readers send FLASH_METRICS_TOKEN. Without that setting there is no such page in production, and in development only the
+same machine may read it.
 """
 
 import asyncio
@@ -31,16 +31,16 @@ from app.telemetry import metrics
 
 log = logging.getLogger("flash.metrics")
 
-#: However often the page is asked for, the database is looked at this often, and never twice at once.
+#: However often the page is read, the servers are looked at once in so many seconds, and never twice at once.
 LOOK_SECONDS: Final = 15.0
 _LOOK_SECONDS_MAX: Final = 1.5
-#: Beyond so many active pools only some are looked at.
+#: If more pools are active, only so many are counted.
 _POOLS_MAX: Final = 50_000
 _SAMPLE_SECONDS: Final = 2.0
-#: Who passes requests on says for whom; then the peer's address says nothing.
+#: Headers of proxies: with one of them the peer's address isn't the reader's.
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
-# The lowest level on record, of each active pool: stock itself would have to be summed up from every change.
+# The lowest level on record of each active pool, because stock itself is the sum of every change.
 POOLS: Final = f"""
 SELECT coalesce(lowest, 100)::int AS stock, count(*) AS pools
 FROM (
@@ -104,14 +104,13 @@ class MetricsPage:
     """The page, and who may read it."""
 
     def __init__(self, chosen: Settings) -> None:
-        """Take who may read it."""
         self._token = None if chosen.metrics_token is None else chosen.metrics_token.get_secret_value()
         self._facts = Facts()
         self._stands_until = 0.0
         self._looking = asyncio.Lock()
 
     async def answer(self, request: Request) -> Response:
-        """Answer who may know."""
+        """Answer with the page, or 401."""
         if not self._may_read(request):
             log.info("refused to a caller: metrics")
             return PlainTextResponse(
@@ -130,7 +129,7 @@ class MetricsPage:
         return hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode())
 
     async def _looked(self, redis: Redis | None) -> Facts:
-        """Return what the servers say, as of LOOK_SECONDS ago at most."""
+        """Return the facts of the servers, at most LOOK_SECONDS old."""
         async with self._looking:
             if time.monotonic() >= self._stands_until:
                 self._facts = await _look(redis)
@@ -171,7 +170,7 @@ async def _look_at_database(facts: Facts) -> None:
 
 @asynccontextmanager
 async def sampling() -> AsyncIterator[None]:
-    """Count the connections of this process's pool now and then, for siblings that are asked, until the block ends."""
+    """Count this process's connections every few seconds until the block ends: another process may answer for it."""
     task = asyncio.create_task(_sample_often())
     try:
         yield
@@ -194,7 +193,7 @@ def _sample() -> None:
 
 
 def _is_of_this_machine(request: Request) -> bool:
-    """Whether the peer is a process of this machine that asks for itself."""
+    """Whether the peer is a process of this machine, and no proxy."""
     if request.client is None or any(name in request.headers for name in _FORWARDED):
         return False
     with contextlib.suppress(ValueError):

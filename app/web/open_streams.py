@@ -1,4 +1,4 @@
-"""What stays open at this process, sockets and event streams: how many, whose, how slow, and until when."""
+"""The sockets and event streams that are open at this process: their limits, their slow readers and their end."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger("flash.streams")
 
 
 class NoRoomError(Exception):
-    """No further stream may open here; the message says of whom there are too many."""
+    """No further stream may be opened here; the message says why."""
 
     def __init__(self, message: str, *, is_own_fault: bool) -> None:
         super().__init__(message)
@@ -25,11 +25,11 @@ class NoRoomError(Exception):
 
 
 class SlowReaderError(Exception):
-    """The reader doesn't take what is sent; it is to come back and resume."""
+    """The reader takes nothing of what is sent; it should connect again and resume."""
 
 
 class OpenStreams:
-    """The open streams by whose they are, the sockets that haven't said whose, and whether the process is ending."""
+    """Counts open streams by owner, and sockets that aren't authenticated yet. Ends all when the process ends."""
 
     def __init__(self, limits: Settings) -> None:
         self._max = limits.streams_max
@@ -38,13 +38,13 @@ class OpenStreams:
         self._waiting_max = limits.sockets_waiting_max
         self._send_seconds_max = limits.stream_send_seconds_max
         self._open: Counter[str] = Counter()
-        #: The oldest first; when each has to have said who it is.
+        #: The deadlines of sockets that aren't authenticated, the oldest first.
         self._waiting: dict[asyncio.Timeout, None] = {}
         self._goodbyes: set[Callable[[], None]] = set()
         self.ending = asyncio.Event()
 
     def end(self) -> None:
-        """Say that the process is ending, so that every stream says goodbye."""
+        """Note that the process is ending, and let every stream end."""
         self.ending.set()
         for say_goodbye in list(self._goodbyes):
             say_goodbye()
@@ -64,7 +64,10 @@ class OpenStreams:
 
     @contextmanager
     def one(self, viewer: Viewer, say_goodbye: Callable[[], None]) -> Iterator[None]:
-        """Count a stream for the length of the block, and call it when the process ends. Raises NoRoomError."""
+        """Count a stream for the length of the block. `say_goodbye` is called when the process ends.
+
+        Raises NoRoomError.
+        """
         self.refuse_more(viewer)
         self._open[viewer.actor] += 1
         self._goodbyes.add(say_goodbye)
@@ -80,9 +83,9 @@ class OpenStreams:
 
     @contextmanager
     def waiting(self, patience: asyncio.Timeout) -> Iterator[None]:
-        """Count a socket that hasn't said yet who it is. If there are too many, the oldest one's patience ends now.
+        """Count a socket that isn't authenticated yet. If there are too many, the deadline of the oldest comes now.
 
-        So a crowd that says nothing shuts out nobody who says at once who it is.
+        So a crowd of silent sockets doesn't keep out those that authenticate at once.
         """
         if len(self._waiting) >= self._waiting_max:
             oldest = next(iter(self._waiting))

@@ -1,4 +1,4 @@
-"""Whose pages may call the engine: browsers say where a page comes from, and always truly.
+"""The origins whose pages may call the engine. Browsers send a page's origin, and a page can't change it.
 
 Starlette's CORSMiddleware doesn't do this: it tells pages of every origin which methods and headers there are, and
 answers their preflights with 400. Here a foreign page gets what any client gets, and nothing that is meant for pages.
@@ -24,10 +24,12 @@ _PREFLIGHT: Final = {
 
 
 class Origins:
-    """The origins whose pages may call, besides the engine's own."""
+    """The origins whose pages may call, besides the engine's own.
+
+    In development these are servers of the same machine, unless some are configured.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        """Take those of the settings; in development, unless some are set, those of servers on the same machine."""
         self._listed = settings.origins
         self._takes_own_machine = not settings.production and not self._listed
 
@@ -48,12 +50,11 @@ class CrossOrigin:
     """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
-        """Wrap an application."""
         self._app = app
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer preflights, and let the page of an allowed origin read other answers."""
+        """Answer preflights, and let pages of allowed origins read other answers."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

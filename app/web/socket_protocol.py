@@ -1,4 +1,4 @@
-"""The server's end of a WebSocket, which can say goodbye to a reader that takes nothing, or never shook hands."""
+"""uvicorn's WebSocket protocol, which also closes sockets whose readers take nothing, and unreadable handshakes."""
 
 import logging
 from typing import Any, Final
@@ -13,14 +13,15 @@ _UNREADABLE: Final = (
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, except that a close is written behind what waits: it would wait for the reader, which may never come.
+    """One socket. A close is written at once, behind what is already waiting to be sent.
 
-    Without this a socket whose reader comes back later would stay open and never tell anything again. A handshake that
-    can't be read (one with a body, or with too many headers) is refused: uvicorn would leave it open, without a word.
+    uvicorn would wait for the reader first. If the reader came back later, the socket would still be open, and nothing
+    would ever come over it. A handshake that can't be read (with a body, or too many headers) is refused; uvicorn would
+    leave it open without an answer.
     """
 
     def data_received(self, data: bytes) -> None:
-        """Read what came, or end what can't become a socket."""
+        """Read what came, and refuse an unreadable handshake."""
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             log.info("refused to a caller: a handshake that can't be read")
@@ -28,10 +29,10 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
     async def send(self, message: Any) -> None:
-        """Send a message when the reader has room for it, and a close at once."""
+        """Send a message when the reader has room for it; send a close at once."""
         if message["type"] == "websocket.close":
             self.writable.set()
-        # What waited for room while the close was written is for nobody.
+        # After a close nothing may be sent, so what waited for room until then is dropped.
         while not self.writable.is_set():
             await self.writable.wait()
         if not self.close_sent:

@@ -1,4 +1,4 @@
-"""The documents that the engine was told of beforehand: a JSON file of SHA-256 hashes and GraphQL documents."""
+"""Trusted documents: a JSON file of GraphQL documents by their SHA-256 hashes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ _SUFFIXES: Final = {".graphql", ".gql"}
 
 
 def sha256_of(document: str) -> str:
-    """Return the hash that stands for a document: of its text in UTF-8, in lower-case hexadecimal digits."""
+    """Return the SHA-256 of a document's text in UTF-8, in lower-case hexadecimal digits."""
     return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def trusted_documents(settings: Settings) -> Mapping[str, str]:
-    """Return the documents of the configured manifest by their hashes, none where there is no manifest.
+    """Return the documents of the configured manifest by their hashes; none if no manifest is configured.
 
     Raises ConfigurationError for a file that can't be read, or whose hashes aren't those of its documents.
     """
@@ -43,7 +43,7 @@ def trusted_documents(settings: Settings) -> Mapping[str, str]:
 
 
 def manifest_of(folder: Path) -> dict[str, str]:
-    """Return the manifest of a folder's documents, one per file, in the order of their paths.
+    """Return the manifest of the documents in a folder, one per file, in the order of their paths.
 
     Raises ConfigurationError when there are none.
     """
