@@ -455,6 +455,35 @@ def keys_reencrypt(
     _with_database(_keyed(work))
 
 
+@keys.command("rotate-tokens")
+def keys_rotate_tokens(
+    merchant_id: Annotated[
+        str | None, typer.Option("--merchant", help="Only this merchant (merchant_…).", show_default="all of them")
+    ] = None,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="End all tokens that older keys signed, half a minute later.")
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Sign member tokens with a new key per merchant, while servers run.
+
+    The new keys sign after 10 seconds, in which every process learns them. Tokens that older keys signed are good until
+    they end, a day at most. Killed half-way, run it again: it goes on.
+    """
+    from app.merchants.reencrypt import find_merchants
+    from app.merchants.rotate_token_keys import rotate_token_keys
+
+    _name_data(data)
+
+    async def work() -> None:
+        merchants = await find_merchants(merchant_id)
+        await rotate_token_keys(merchants, at_once=at_once)
+        older = "are good no more" if at_once else "are good until they end, a day at most"
+        print(f"New keys sign the member tokens of {len(merchants)} merchants. Tokens that older keys signed {older}.")
+
+    _with_database(_keyed(work))
+
+
 @clock.command("accept")
 def clock_accept(data: Data = None) -> None:
     """Trust the database's clock as it is, after workers have stopped letting things expire.

@@ -26,6 +26,7 @@ from app.graph.take_graph_snapshot import take_graph_snapshot
 from app.integrity.integrity_report import integrity_report
 from app.members import queries as members
 from app.members.issue_member_token import issue_member_token
+from app.members.revoke_member_tokens import revoke_member_tokens
 from app.members.viewer import viewer
 from app.merchants import queries as merchants
 from app.merchants.configure_merchant import configure_merchant
@@ -123,6 +124,7 @@ Mutation = create_type(
         enroll_member,
         verify_member_email,
         issue_member_token,
+        revoke_member_tokens,
         create_api_key,
         revoke_api_key,
         configure_merchant,

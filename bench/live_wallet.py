@@ -17,7 +17,7 @@ import websockets
 from app.api.context import Viewer
 from app.config import settings
 from app.coupons.claims import Claimant, claim
-from app.members import tokens
+from app.members import token_feed, tokens
 from app.operate.embedded import DataDirectory
 from app.operate.listening import allow_many_sockets, ask, bind
 from app.operate.running import START_SECONDS_MAX
@@ -103,7 +103,7 @@ async def measure(viewer: Viewer) -> list[str]:
         busy = cpu_seconds(process) - busy
         deliveries.over.set()
     read = [statement for statement in waits if statement not in AUTHENTICATION]
-    sweeps = read.count(SWEEP.text)
+    sweeps = sum(statement in {SWEEP.text, token_feed.SWEEP.text} for statement in read)
     late = sorted((deliveries.at[change] - at) * 1000 for change, at in committed.items())
     cuts = quantiles(late, n=100)
     changes = len(committed)
@@ -144,7 +144,7 @@ async def _change(viewer: Viewer, members: list[UUID], pools: list[UUID]) -> dic
 
 async def _follow(viewer: Viewer, member_id: UUID, url: str, deliveries: Deliveries) -> None:
     """Watch a wallet from its beginning. Raises RuntimeError when a version comes twice or out of order."""
-    token, _ = tokens.issue(viewer.tenant, member_id, 3600)
+    token, _ = tokens.issue(viewer.tenant, member_id, 3600, generation=0)
     async with deliveries.connecting:
         socket = await websockets.connect(url, subprotocols=[PROTOCOL], compression=None)  # type: ignore[list-item]
     async with socket:

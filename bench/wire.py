@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
+from app.members import token_feed
 from app.merchants import api_keys, tenants
 
 PORT = 5432
 #: Authentication's statements; what they read serves all requests of some seconds.
-AUTHENTICATION = {api_keys.FIND.text, tenants.FIND.text}
+AUTHENTICATION = {api_keys.FIND.text, tenants.FIND.text, token_feed.FIND.text}
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

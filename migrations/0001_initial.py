@@ -371,6 +371,7 @@ class Migration(migrations.Migration):
                 ("display_name", fields.BinaryField(null=True)),
                 ("source", fields.CharField(max_length=10)),
                 ("joined_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+                ("token_generation", fields.IntField(db_default=0)),
             ],
             options={
                 "table": "member",

@@ -64,6 +64,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.revealCode": _ADMIN,
     "Mutation.enrollMember": _TILL,
     "Mutation.issueMemberToken": _TILL,
+    "Mutation.revokeMemberTokens": _ADMIN,
     "Mutation.createApiKey": _ADMIN,
     "Mutation.revokeApiKey": _ADMIN,
     "Mutation.createCampaign": _ADMIN,

@@ -1,7 +1,7 @@
 """Signed addresses of a snapshot's files: a picture can't send an Authorization header, so its URL carries the proof.
 
-The proof is an HMAC-SHA-256, under a key derived from the merchant's token key, of the merchant, the file's name and
-the end of its time.
+The proof is an HMAC-SHA-256 of the merchant, the file's name and the end of its time, under a key derived from one of
+the merchant's token keys.
 """
 
 import hmac
@@ -23,16 +23,17 @@ def signed_url(owner: Tenant, snapshot_id: UUID, form: Format) -> str:
     expires = (int(time.time()) // SLOT_SECONDS + 2) * SLOT_SECONDS
     name = f"{ids.encode('graph', snapshot_id)}.{form}"
     merchant = ids.encode("merchant", owner.id)
-    return f"/graph/{name}?merchant={merchant}&expires={expires}&signature={signature(owner, name, str(expires))}"
+    proof = signature(owner, owner.keys.token_keys[0], name, str(expires))
+    return f"/graph/{name}?merchant={merchant}&expires={expires}&signature={proof}"
 
 
 def is_signed(owner: Tenant, name: str, expires: str, given: str) -> bool:
     """Whether this is the signature of a file's name and an end that hasn't come."""
-    matches = hmac.compare_digest(given.encode(), signature(owner, name, expires).encode())
-    return matches and int(expires) > time.time()
+    proofs = (signature(owner, key, name, expires) for key in owner.keys.token_keys)
+    return any(hmac.compare_digest(given.encode(), each.encode()) for each in proofs) and int(expires) > time.time()
 
 
-def signature(owner: Tenant, name: str, expires: str) -> str:
+def signature(owner: Tenant, token_key: bytes, name: str, expires: str) -> str:
     """Return the proof for a file's name until a second of Unix time."""
-    key = hmac.digest(owner.keys.token_key, b"graph file", "sha256")
+    key = hmac.digest(token_key, b"graph file", "sha256")
     return hmac.digest(key, f"{owner.id.hex}/{name}/{expires}".encode(), "sha256").hex()

@@ -1,19 +1,17 @@
 """issueMemberToken: a short-lived token with which the member app acts for one member."""
 
 from datetime import datetime
-from typing import Annotated, Final, TypedDict
-from uuid import UUID
+from typing import Annotated
 
 import strawberry
 
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.members import tokens
+from app.members.token_feed import FIND
+from app.merchants.data_keys import TOKEN_SECONDS_MAX
 from app.storage import events
 from app.storage.database import transaction
-from app.storage.statements import statement
-
-LIFETIME_SECONDS_MAX: Final = 86_400
 
 
 @strawberry.input(description="A token to issue.")
@@ -34,13 +32,6 @@ IssueMemberTokenResult = Annotated[
 ]
 
 
-class _FoundRow(TypedDict):
-    id: UUID
-
-
-FIND: Final = statement(_FoundRow, "SELECT id FROM member WHERE merchant_id = :merchant_id AND id = :member_id")
-
-
 @mutation(description="Issue a token for a member. ADMIN and CHECKOUT.")
 async def issue_member_token(
     info: Info,
@@ -49,12 +40,15 @@ async def issue_member_token(
     viewer = info.context.viewer
     member_id = node_id("member", "member", input.member_id)
     problems = Problems()
-    problems.number("lifetimeSeconds", input.lifetime_seconds, least=1, most=LIFETIME_SECONDS_MAX)
+    problems.number("lifetimeSeconds", input.lifetime_seconds, least=1, most=TOKEN_SECONDS_MAX)
     async with transaction(viewer.merchant_id) as tx:
-        if await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member_id) is None:
+        found = await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member_id)
+        if found is None:
             raise not_found("member", input.member_id)
         problems.refuse_if_any()
         # Tokens aren't stored: that one was issued, and by whom, is an event.
         await events.record(tx, viewer.merchant_id, "member.token_issued", member_id, viewer.actor)
-    token, expires_at = tokens.issue(viewer.tenant, member_id, input.lifetime_seconds)
+    token, expires_at = tokens.issue(
+        viewer.tenant, member_id, input.lifetime_seconds, generation=found["token_generation"]
+    )
     return IssueMemberTokenSuccess(token=token, expires_at=expires_at)

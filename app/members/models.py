@@ -5,7 +5,10 @@ from tortoise.models import Model
 
 
 class Member(Model):
-    """A member, one record whatever the source. Address and name are ciphertexts; the index finds the address."""
+    """A member, one record whatever the source. Address and name are ciphertexts; the index finds the address.
+
+    Its tokens name the `token_generation` that they were issued in, and stand as long as that is the member's.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -16,6 +19,7 @@ class Member(Model):
     display_name = fields.BinaryField(null=True)
     source = fields.CharField(max_length=10)
     joined_at = fields.DatetimeField()
+    token_generation = fields.IntField(db_default=0)
 
     class Meta:
         table = "member"

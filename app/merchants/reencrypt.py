@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from app import ids
 from app.config import ConfigurationError
-from app.merchants.data_keys import SETTLING_SECONDS, DataKeyRow, next_encryption_key, unwrap
+from app.merchants.data_keys import SETTLING_SECONDS, DataKeyRow, next_key, unwrap
 from app.storage.crypto import DecryptionError, MerchantKeys
 from app.storage.database import database
 from app.storage.statements import NoRow, Statement, columns, statement
@@ -176,7 +176,7 @@ async def reencrypt(merchants: list[UUID], progress: Progress) -> Reencryption:
 
     Raises DecryptionError when a master key is missing.
     """
-    versions = {each: await next_encryption_key(each) for each in merchants}
+    versions = {each: await next_key(each, "ENCRYPTION") for each in merchants}
     done = Reencryption(merchants=len(merchants))
     settled = _Pass(SETTLING_SECONDS, done, progress, last=False)
     for each, version in versions.items():

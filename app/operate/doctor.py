@@ -147,23 +147,28 @@ async def _replica() -> list[Finding]:
 
 
 COUNT_DATA_KEYS = "SELECT master_key, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1"
-COUNT_UNADOPTED = "SELECT count(DISTINCT merchant_id) FROM data_key WHERE adopted_at IS NULL"
+COUNT_UNADOPTED = "SELECT count(DISTINCT merchant_id) FROM data_key WHERE purpose = $1 AND adopted_at IS NULL"
 
 
 async def _data_keys(connection: asyncpg.Connection, keyring: MasterKeyring) -> Finding:
     """Say which master keys are in use, and whether a rotation or a re-encryption stopped half-way."""
     found = await connection.fetch(COUNT_DATA_KEYS)
     in_use = {row["master_key"]: row["data_keys"] for row in found}
-    unadopted = await connection.fetchval(COUNT_UNADOPTED)
+    unadopted = await connection.fetchval(COUNT_UNADOPTED, "ENCRYPTION")
+    half_rotated = await connection.fetchval(COUNT_UNADOPTED, "TOKEN")
     parts = [f"{count} under {name!r}" for name, count in in_use.items()]
     parts += [f"none under {name!r}" for name in keyring.keys if name not in in_use]
     if unadopted:
         parts.append(f"{unadopted} merchants have values under older data keys")
+    if half_rotated:
+        parts.append("a rotation of token keys was left half-way")
     advice = []
     if in_use.keys() - {keyring.current}:
         advice.append("Run `flash keys rotate` to put all of them under the current master key.")
     if unadopted:
         advice.append("Run `flash keys reencrypt`, unless it is running; it goes on where it stopped.")
+    if half_rotated:
+        advice.append("Run `flash keys rotate-tokens`, unless it is running; it goes on where it stopped.")
     return Finding("data keys", ", ".join(parts), " ".join(advice))
 
 

@@ -9,6 +9,7 @@ import base64
 import binascii
 import hmac
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -102,7 +103,7 @@ def data_key_identity(merchant_id: UUID, purpose: str, version: int) -> bytes:
 class MerchantKeys:
     """One merchant's data keys, unwrapped: what encrypts, fingerprints and signs for it."""
 
-    __slots__ = ("_ciphers", "_current", "_lookup", "merchant_id", "token_key")
+    __slots__ = ("_ciphers", "_current", "_lookup", "merchant_id", "token_keys")
 
     def __init__(
         self,
@@ -110,12 +111,15 @@ class MerchantKeys:
         *,
         encryption: dict[int, bytes],
         lookup: bytes,
-        token: bytes,
+        tokens: Sequence[bytes],
         current: int | None = None,
     ) -> None:
-        """Take the encryption keys by version (`current`, or else the highest, encrypts), lookup key and token key."""
+        """Take the encryption keys by version (`current`, or else the highest, encrypts), lookup key and token keys.
+
+        What any of the token keys signed is honoured, and the first one signs.
+        """
         self.merchant_id = merchant_id
-        self.token_key = token
+        self.token_keys = tuple(tokens)
         self._ciphers = {version: AESGCM(key) for version, key in encryption.items()}
         self._current = max(encryption) if current is None else current
         self._lookup = lookup

@@ -43,6 +43,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "member.email_verified": "member",
     "member.enrolled": "member",
     "member.token_issued": "member",
+    "member.tokens_revoked": "member",
     "merchant.configured": "merchant",
     "merchant.created": "merchant",
     "merchant.data_key_created": "merchant",

@@ -48,7 +48,7 @@ class Feed(ABC, Generic[W]):
         self._sweep_seconds = sweep_seconds
         self._watchers: dict[str, tuple[Watched, set[W]]] = {}
         self._sweep_due = asyncio.Event()
-        self._listener = None if redis_url is None else Listener(redis_url, self._heard, self._sweep_due.set)
+        self._listener = None if redis_url is None else Listener(redis_url, self.heard, self._sweep_due.set)
 
     @abstractmethod
     def channel(self, watched: Watched) -> str:
@@ -99,7 +99,8 @@ class Feed(ABC, Generic[W]):
             if not watchers and self._watchers.pop(channel, None) is not None and self._listener is not None:
                 await self._listener.ignore(channel)
 
-    def _heard(self, channel: str, ring: Mapping[str, Any]) -> None:
+    def heard(self, channel: str, ring: Mapping[str, Any]) -> None:
+        """Tell those who watch what rings on a channel, if anybody does."""
         if channel in self._watchers:
             self.hear(self._watchers[channel][1], ring)
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import ids
 from app.advisor.advice_feed import AdviceFeed
 from app.config import Settings, settings
+from app.members.token_feed import TokenFeed
 from app.pages import ASSETS, Page
 from app.storage.database import Readiness, connected, readiness
 from app.storage.master_keys import keyring
@@ -149,6 +150,7 @@ def application(configured: Settings | None = None) -> Starlette:
             ringing(chosen.redis_url),
             WalletFeed(chosen).running(),
             AdviceFeed(chosen).running(),
+            TokenFeed(chosen).running(),
             sampling(),
         ):
             collect_seldom()

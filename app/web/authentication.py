@@ -16,7 +16,8 @@ from cachetools import LRUCache, TLRUCache, TTLCache
 from app import ids
 from app.api.context import Role, Viewer
 from app.config import settings
-from app.members import tokens
+from app.members import token_feed, tokens
+from app.members.token_feed import TokenFeed
 from app.merchants import api_keys
 from app.merchants.tenants import tenant
 from app.storage.database import is_away
@@ -40,7 +41,7 @@ class Unproven(Enum):
     MALFORMED = "The Authorization header must be `Bearer`, a space, and a key or a token."
     UNKNOWN = "There is no such key, or the token wasn't issued here."
     EXPIRED = "The token has expired; get another one."
-    REVOKED = "The key was revoked."
+    REVOKED = "The key or the token was revoked."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Proof:
     stands_until: float
     #: How long requests are answered without another look-up.
     kept_seconds: float
+    #: Of a member token: the generation that it was issued in.
+    generation: int = 0
 
 
 TOO_MANY_FAILURES: Final = "Too many keys and tokens from this address proved nobody; try again in a minute."
@@ -80,7 +83,7 @@ async def prove(authorization: str | None, address: str = "") -> Proof | Unprove
     """Return whose credential is in this header, which came from an address. Raises TooManyFailuresError.
 
     An API key is looked up again after `api_key_cache_seconds`. So a revoked key stops working within that time on
-    every process, and at once on the one that revoked it. A member token is valid until it expires.
+    every process, and at once on the one that revoked it. The same holds for a member token, until it expires.
     """
     if not authorization:
         return Unproven.MISSING
@@ -88,7 +91,7 @@ async def prove(authorization: str | None, address: str = "") -> Proof | Unprove
     if scheme.lower() != "bearer" or not credential or len(credential) > _CREDENTIAL_LENGTH_MAX:
         return Unproven.MALFORMED
     kept = _kept.get(credential)
-    if kept is not None and kept.viewer.actor not in api_keys.revoked_here:
+    if kept is not None and not _was_revoked_here(kept):
         return kept
     digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
     return _refused.get(digest) or await _look_up(credential, digest, _network(address))
@@ -117,6 +120,13 @@ async def _look_up(credential: str, digest: bytes, network: str) -> Proof | Unpr
 
 async def lapsed(authorization: str | None, proof: Proof) -> Unproven:
     """Wait until this header's credential is no longer valid. Returns why."""
+    viewer = proof.viewer
+    if viewer.member_id is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(proof.stands_until - time.monotonic(), 0) + 0.01):
+                await TokenFeed.of_process().ended((viewer.merchant_id, viewer.member_id), proof.generation)
+                return Unproven.REVOKED
+        return Unproven.EXPIRED
     standing: Proof | Unproven = proof
     while isinstance(standing, Proof):
         await asyncio.sleep(max(standing.stands_until - time.monotonic(), 0) + 0.01)
@@ -127,6 +137,13 @@ async def lapsed(authorization: str | None, proof: Proof) -> Unproven:
                 raise
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
     return standing
+
+
+def _was_revoked_here(proof: Proof) -> bool:
+    viewer = proof.viewer
+    if viewer.member_id is None:
+        return viewer.actor in api_keys.revoked_here
+    return token_feed.has_ended((viewer.merchant_id, viewer.member_id), proof.generation)
 
 
 async def _api_key(merchant_id: UUID, secret: str) -> Proof | Unproven:
@@ -151,8 +168,13 @@ async def _member(merchant_id: UUID, token: str) -> Proof | Unproven:
         return Unproven.UNKNOWN
     if not verified.seconds_left > 0:
         return Unproven.EXPIRED
+    known_until = await token_feed.stands_until((merchant_id, verified.member_id), verified.generation)
+    if known_until is None:
+        return Unproven.REVOKED
     viewer = Viewer(Role.MEMBER, owner, ids.encode("member", verified.member_id), verified.member_id)
-    return Proof(viewer, time.monotonic() + verified.seconds_left, min(verified.seconds_left, 5.0))
+    now = time.monotonic()
+    kept_seconds = min(verified.seconds_left, known_until - now)
+    return Proof(viewer, now + verified.seconds_left, kept_seconds, verified.generation)
 
 
 def _network(address: str) -> str:

@@ -5,9 +5,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app import ids
+from app.storage.database import database
 from tests.factories import ISSUE_MEMBER_TOKEN, Shop
 
 VIEWER = "{ viewer { role member { id } } }"
+
+
+LATEST_EVENT = "SELECT type, subject_id, actor FROM event WHERE merchant_id = $1 ORDER BY id DESC LIMIT 1"
+KEY_OF_ROLE = "SELECT id FROM api_key WHERE merchant_id = $1 AND role = $2"
+
+
+async def _id_of_key(shop: Shop, role: str) -> str:
+    row = await database().row(KEY_OF_ROLE, shop.merchant_id, role)
+    assert row is not None
+    return ids.encode("apikey", row["id"])
 
 
 def _instant(text: str) -> datetime:
@@ -31,7 +42,11 @@ async def test_a_token_makes_its_bearer_the_member(shop: Shop, role: str) -> Non
     }
     made = 1 if role == "CHECKOUT" else 0
     assert (await shop.state()).since(before) == {"event": 1 + made} | ({"api_key": made} if made else {})
-    assert (await shop.event_types())[-1] == "member.token_issued"
+    # Whoever has a token reads the texts of a member's codes: which key asked for it is on record.
+    row = await database().row(LATEST_EVENT, shop.merchant_id)
+    assert row is not None
+    assert (row["type"], row["subject_id"]) == ("member.token_issued", ids.decode("member", member["id"]))
+    assert row["actor"] == await _id_of_key(shop, role)
 
 
 @pytest.mark.parametrize("lifetime", [1, 60, 86_400])

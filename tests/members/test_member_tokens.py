@@ -14,6 +14,7 @@ from app.api.context import Tenant
 from app.members import tokens
 from app.merchants.tenants import tenant
 from tests.factories import Shop
+from tests.wallets.sockets import address, opened
 
 VIEWER = "{ viewer { role member { id } } }"
 
@@ -36,7 +37,7 @@ async def _signed(shop: Shop, changes: dict[str, Any] | None = None, *, algorith
     } | (changes or {})
     kept = {name: value for name, value in claims.items() if value is not None}
     payload = json.dumps(kept).encode()
-    return jwt.PyJWS().encode(payload, (await _tenant(shop)).keys.token_key, algorithm=algorithm)
+    return jwt.PyJWS().encode(payload, (await _tenant(shop)).keys.token_keys[0], algorithm=algorithm)
 
 
 def _segment(value: object) -> str:
@@ -54,7 +55,9 @@ async def test_a_token_with_all_claims_is_taken(shop: Shop) -> None:
 
 async def test_a_token_in_its_last_second_stops_when_it_expires(shop: Shop) -> None:
     member = await shop.member()
-    token, expires_at = tokens.issue(await _tenant(shop), ids.decode("member", member["id"]) or ids.new(), 2)
+    member_id = ids.decode("member", member["id"])
+    assert member_id is not None
+    token, expires_at = tokens.issue(await _tenant(shop), member_id, 2, generation=0)
     taken = await shop.post(VIEWER, key=token)
     deadline = time.monotonic() + 10
 
@@ -75,7 +78,7 @@ async def test_a_token_from_a_clock_that_is_a_little_ahead_is_taken(shop: Shop) 
 async def test_an_expired_token_proves_nobody(shop: Shop) -> None:
     member_id = ids.decode("member", (await shop.member())["id"])
     assert member_id is not None
-    token, _ = tokens.issue(await _tenant(shop), member_id, -1)
+    token, _ = tokens.issue(await _tenant(shop), member_id, -1, generation=0)
 
     assert await _refused(shop, token)
 
@@ -102,11 +105,41 @@ async def test_a_token_without_one_of_its_claims_proves_nobody(shop: Shop, claim
         {"nbf": int(time.time()) + 3600},
         {"iss": ids.encode("merchant", ids.new())},
         {"iss": 7},
+        {"sub": ids.encode("member", ids.new())},
+        {"gen": 1},
+        {"gen": -1},
+        {"gen": "0"},
+        {"gen": True},
+        {"gen": 0.0},
+        {"gen": 2**70},
     ],
     ids="-".join,
 )
 async def test_a_token_with_a_wrong_claim_proves_nobody(shop: Shop, changes: dict[str, Any]) -> None:
     assert await _refused(shop, await _signed(shop, changes))
+
+
+@pytest.mark.parametrize(
+    ("issued", "ends"),
+    [
+        (0, 86_401), (0, 2**40), (0, float("inf")), (0, 1e300), (-86_400, 600), (-(2**40), 600), (float("-inf"), 600),
+        (float("nan"), 600), (False, 600),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_no_token_lives_longer_than_a_day_whatever_it_says(shop: Shop, issued: float, ends: float) -> None:
+    now = int(time.time())
+    issued_at = issued if issued is False else now + issued
+
+    assert await _refused(shop, await _signed(shop, {"iat": issued_at, "exp": now + ends}))
+
+
+async def test_a_token_may_live_for_a_day(shop: Shop) -> None:
+    now = int(time.time())
+
+    token = await _signed(shop, {"iat": now, "exp": now + 86_400})
+
+    assert (await shop.data(VIEWER, key=token))["viewer"]["role"] == "MEMBER"
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
@@ -138,17 +171,19 @@ async def test_each_changed_part_of_a_token_breaks_it(shop: Shop) -> None:
 
 async def test_one_merchants_key_signs_nothing_for_another(shop: Shop, other_shop: Shop) -> None:
     claims = jwt.decode(await _signed(shop), options={"verify_signature": False})
-    forged = jwt.encode(claims, (await _tenant(other_shop)).keys.token_key, algorithm="HS256")
+    forged = jwt.encode(claims, (await _tenant(other_shop)).keys.token_keys[0], algorithm="HS256")
 
     assert await _refused(shop, forged)
 
 
-async def test_a_token_that_names_another_merchants_member_shows_no_member(shop: Shop, other_shop: Shop) -> None:
+async def test_a_token_that_names_another_merchants_member_proves_nobody(shop: Shop, other_shop: Shop) -> None:
     theirs = await other_shop.member()
+    token = await _signed(shop, {"sub": theirs["id"]})
 
-    seen = await shop.data("{ viewer { member { id } } wallet { id } }", key=await _signed(shop, {"sub": theirs["id"]}))
-
-    assert seen == {"viewer": {"member": None}, "wallet": None}
+    assert await _refused(shop, token)
+    async with opened(address(shop)) as socket:
+        await socket.send(type="connection_init", payload={"token": token})
+        assert (await socket.closed())[0] == 4403
 
 
 @pytest.mark.parametrize(

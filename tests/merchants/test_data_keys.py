@@ -14,7 +14,7 @@ from app import ids
 from app.api.context import Tenant
 from app.config import Settings, settings
 from app.merchants import tenants
-from app.merchants.data_keys import next_encryption_key
+from app.merchants.data_keys import next_key
 from app.merchants.reencrypt import SEALED, reencrypt
 from app.storage import master_keys
 from app.storage.crypto import DecryptionError, MasterKeyring, new_master_key
@@ -69,7 +69,7 @@ async def test_every_column_of_bytes_is_re_encrypted_or_is_no_ciphertext(databas
 
 async def test_a_version_encrypts_only_once_it_has_settled(shop: Shop) -> None:
     at_first = await _fresh(shop.merchant_id)
-    made = await next_encryption_key(shop.merchant_id)
+    made = await next_key(shop.merchant_id, "ENCRYPTION")
     just_made = await _fresh(shop.merchant_id)
     await database().rows(AGE, shop.merchant_id)
     settled = await _fresh(shop.merchant_id)
@@ -79,11 +79,11 @@ async def test_a_version_encrypts_only_once_it_has_settled(shop: Shop) -> None:
 
 
 async def test_a_version_that_is_not_adopted_is_joined_and_an_adopted_one_followed(shop: Shop) -> None:
-    versions = [await next_encryption_key(shop.merchant_id) for _ in range(3)]
+    versions = [await next_key(shop.merchant_id, "ENCRYPTION") for _ in range(3)]
     await database().rows(
         "UPDATE data_key SET adopted_at = $2 WHERE merchant_id = $1", shop.merchant_id, datetime.now(UTC)
     )
-    versions.append(await next_encryption_key(shop.merchant_id))
+    versions.append(await next_key(shop.merchant_id, "ENCRYPTION"))
 
     assert versions == [2, 2, 2, 3]
     assert (await shop.event_types())[-2:] == ["merchant.data_key_created"] * 2
@@ -91,7 +91,7 @@ async def test_a_version_that_is_not_adopted_is_joined_and_an_adopted_one_follow
 
 async def test_a_value_under_a_version_made_since_is_read_with_the_keys_read_again(shop: Shop) -> None:
     old = await _fresh(shop.merchant_id)
-    await next_encryption_key(shop.merchant_id)
+    await next_key(shop.merchant_id, "ENCRYPTION")
     await database().rows(AGE, shop.merchant_id)
     row_id = ids.new()
     value = (await _fresh(shop.merchant_id)).keys.encrypt(row_id, "code", "text")
@@ -123,7 +123,7 @@ async def test_only_so_many_merchants_keys_are_kept(shop: Shop, other_shop: Shop
 
 async def test_two_reencryptions_at_once_share_the_work(shop: Shop) -> None:
     await shop.pool(codes=3000)
-    await next_encryption_key(shop.merchant_id)
+    await next_key(shop.merchant_id, "ENCRYPTION")
     await database().rows(AGE, shop.merchant_id)
     with Progress(disable=True) as progress:
         runs = await asyncio.gather(*(reencrypt([shop.merchant_id], progress) for _ in range(2)))
@@ -133,18 +133,18 @@ async def test_two_reencryptions_at_once_share_the_work(shop: Shop) -> None:
     assert [run.unreadable for run in runs] == [set(), set()]
     assert old is not None
     assert old["codes"] == 0
-    assert await next_encryption_key(shop.merchant_id) == 3
+    assert await next_key(shop.merchant_id, "ENCRYPTION") == 3
 
 
 async def test_addresses_and_tokens_outlive_a_new_data_key(shop: Shop) -> None:
     member = await shop.member(email="ada@example.com")
     before = await _fresh(shop.merchant_id)
-    await next_encryption_key(shop.merchant_id)
+    await next_key(shop.merchant_id, "ENCRYPTION")
     await database().rows(AGE, shop.merchant_id)
     after = await _fresh(shop.merchant_id)
 
     assert before.keys.code_fingerprint("PCT-1") == after.keys.code_fingerprint("PCT-1")
-    assert before.keys.token_key == after.keys.token_key
+    assert before.keys.token_keys == after.keys.token_keys
     again = await shop.do(ENROLL_MEMBER, email="ada@example.com", source="STORE")
     assert again["existing"]["id"] == member["id"]
 

@@ -15,7 +15,7 @@ from app.merchants.reencrypt import SEALED
 from app.storage.crypto import KEY_BYTES, MasterKeyring, MerchantKeys, data_key_identity
 from tests.operate.processes import flash
 
-FIND_KEYS = "SELECT purpose, version, master_key, wrapped FROM data_key WHERE merchant_id = $1"
+FIND_KEYS = "SELECT purpose, version, master_key, wrapped FROM data_key WHERE merchant_id = $1 ORDER BY version"
 INSERT_KEY = """
 INSERT INTO data_key (merchant_id, id, purpose, version, master_key, wrapped, created_at)
 VALUES ($1, $2, 'ENCRYPTION', $3, $4, $5, now() - $6 * interval '1 second')
@@ -52,7 +52,7 @@ class Vault:
             identity = data_key_identity(merchant_id, row["purpose"], row["version"])
             plain[row["purpose"]][row["version"]] = master.unwrap(row["master_key"], row["wrapped"], identity)
         return MerchantKeys(
-            merchant_id, encryption=plain["ENCRYPTION"], lookup=plain["LOOKUP"][1], token=plain["TOKEN"][1]
+            merchant_id, encryption=plain["ENCRYPTION"], lookup=plain["LOOKUP"][1], tokens=[*plain["TOKEN"].values()]
         )
 
     async def add_version(self, merchant_id: UUID, version: int, *, age_seconds: float = 3600.0) -> None:

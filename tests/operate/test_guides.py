@@ -33,6 +33,7 @@ TRIED = {
     ("docs/frontend.md", "Relay"): "tests/clients/test_frontend.py",
     ("docs/keys.md", "The keys are in a file"): "tests/operate/test_guides.py",
     ("docs/keys.md", "New data keys"): "tests/operate/test_keys.py",
+    ("docs/keys.md", "New token keys"): "tests/operate/test_keys.py",
     ("docs/member-app.md", "With Apollo Client"): "tests/clients/test_clients.py",
     ("docs/member-app.md", "With graphql-ws"): "tests/clients/test_clients.py",
     ("docs/operations.md", "Back up and restore"): "tests/operate/test_restore.py",

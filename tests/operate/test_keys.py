@@ -1,11 +1,13 @@
 """Rotation of master keys and data keys. Without these a rotation could cost a request, a restart, or all the codes."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import stat
 import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,10 +15,12 @@ from typing import Any
 
 import asyncpg
 import httpx
+import jwt
 import pytest
 import pytest_asyncio
 
 from app import ids
+from app.merchants import tenants
 from app.merchants.reencrypt import BATCH
 from app.storage.crypto import MasterKeyring, new_master_key
 from tests.conftest import Api, run_api
@@ -37,6 +41,11 @@ CODES = size(2500, 5000)
 REENCRYPT_ALL, (*REENCRYPT_ONE, _) = (
     line.partition("#")[0].split()[1:] for line in blocks("docs/keys.md", "New data keys", "sh")[0].text.splitlines()
 )
+ROTATE_TOKENS, ROTATE_TOKENS_OF_ONE, _AT_ONCE = (
+    line.partition("#")[0].partition("merchant_")[0].split()[1:]
+    for line in blocks("docs/keys.md", "New token keys", "sh")[0].text.splitlines()
+)
+OWN_ID = "{ viewer { member { id } } }"
 REVERSE = """
 mutation ($input: ReverseRedemptionInput!) {
   answer: reverseRedemption(input: $input) { __typename ... on ReverseRedemptionSuccess { code { state } } }
@@ -194,6 +203,83 @@ async def test_both_rotations_under_load_cost_no_request_and_then_the_old_key_ca
     said = "".join(text for ended in (rotated, removed, reencrypted) for text in (ended.stdout, ended.stderr))
     said += "".join(api.log.read_text() for api in apis)
     assert [secret for secret in spellings(before, both) if secret in said] == []
+
+
+async def use_tokens(shop: Shop, member: Any, urls: list[str], stop: asyncio.Event) -> list[str]:
+    """Issue tokens at one process and use the first, the one before and the new one at the next, until the stop."""
+    issued: list[str] = []
+    while not stop.is_set():
+        issued.append(await shop.token(member["id"], url=urls[len(issued) % 2]))
+        for token in (issued[0], issued[-2:][0], issued[-1]):
+            own = await shop.data(OWN_ID, key=token, url=urls[(len(issued) + 1) % 2])
+            assert own == {"viewer": {"member": {"id": member["id"]}}}
+        await asyncio.sleep(VISITS_APART)
+    return issued
+
+
+async def test_a_rotation_of_token_keys_under_load_ends_no_token_before_its_time(
+    vault: Vault, apis: list[Api], customers: Shop
+) -> None:
+    members = [await customers.member() for _ in range(CLIENTS)]
+    urls, stop = [f"{api.url}/graphql" for api in apis], asyncio.Event()
+    merchant = ids.encode("merchant", customers.merchant_id)
+
+    def is_signed_by(token: str, key: bytes) -> bool:
+        with contextlib.suppress(jwt.InvalidSignatureError):
+            return bool(jwt.decode(token, key, algorithms=["HS256"], options={"verify_exp": False}))
+        return False
+
+    (old,) = (await vault.keys(customers.merchant_id)).token_keys
+    loads = [asyncio.create_task(use_tokens(customers, member, urls, stop)) for member in members]
+    try:
+        said = await _flash(vault, *ROTATE_TOKENS_OF_ONE, merchant)
+        _, new = (await vault.keys(customers.merchant_id)).token_keys
+        deadline = time.monotonic() + 60
+        while not is_signed_by(await customers.token(members[0]["id"], url=urls[0]), new):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(VISITS_APART)
+        # As long again as it may take until every process signs with the new key.
+        await asyncio.wait(loads, timeout=tenants.KEPT_SECONDS + 1)
+    finally:
+        stop.set()
+    issued = await asyncio.gather(*loads)
+
+    assert said.stdout == (
+        "New keys sign the member tokens of 1 merchants. "
+        "Tokens that older keys signed are good until they end, a day at most.\n"
+    )
+    for tokens in issued:
+        assert is_signed_by(tokens[0], old)
+        assert is_signed_by(tokens[-1], new)
+    await vault.rows(
+        "UPDATE data_key SET created_at = created_at - interval '25 hours' "
+        "WHERE merchant_id = $1 AND purpose = 'TOKEN' AND version = 2",
+        customers.merchant_id,
+    )
+    deadline = time.monotonic() + 60
+    while "data" in await customers.post(OWN_ID, key=issued[0][0]):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(VISITS_APART)
+    assert await customers.error_code(OWN_ID, key=issued[0][0]) == "UNAUTHENTICATED"
+    assert await customers.data(OWN_ID, key=issued[0][-1]) == {"viewer": {"member": {"id": members[0]["id"]}}}
+
+
+async def test_a_rotation_of_token_keys_that_was_left_half_way_is_told_and_ended(vault: Vault, customers: Shop) -> None:
+    await vault.rows(
+        "UPDATE data_key SET adopted_at = NULL WHERE merchant_id = $1 AND purpose = 'TOKEN'", customers.merchant_id
+    )
+
+    looked = await asyncio.to_thread(vault.flash, "doctor", "--json")
+    await _flash(vault, *ROTATE_TOKENS)
+
+    data_keys = next(finding for finding in json.loads(looked.stdout) if finding["what"] == "data keys")
+    assert data_keys["state"].endswith("a rotation of token keys was left half-way")
+    assert data_keys["advice"] == "Run `flash keys rotate-tokens`, unless it is running; it goes on where it stopped."
+    left = await vault.rows("SELECT FROM data_key WHERE adopted_at IS NULL")
+    own = await vault.rows(
+        "SELECT version FROM data_key WHERE merchant_id = $1 AND purpose = 'TOKEN'", customers.merchant_id
+    )
+    assert (left, [row["version"] for row in own]) == ([], [1])
 
 
 async def test_a_killed_reencryption_is_ended_by_the_next_one(vault: Vault, customers: Shop) -> None:

@@ -22,7 +22,7 @@ def _keys(**changes: bytes) -> MerchantKeys:
         uuid4(),
         encryption={1: changes.get("encryption", os.urandom(32))},
         lookup=changes.get("lookup", os.urandom(32)),
-        token=os.urandom(32),
+        tokens=[os.urandom(32)],
     )
 
 
@@ -155,8 +155,8 @@ def test_an_older_data_key_goes_on_decrypting_and_the_newest_encrypts() -> None:
     merchant_id, row = uuid4(), uuid4()
     first, second = os.urandom(32), os.urandom(32)
     lookup, token = os.urandom(32), os.urandom(32)
-    before = MerchantKeys(merchant_id, encryption={1: first}, lookup=lookup, token=token)
-    after = MerchantKeys(merchant_id, encryption={1: first, 2: second}, lookup=lookup, token=token)
+    before = MerchantKeys(merchant_id, encryption={1: first}, lookup=lookup, tokens=[token])
+    after = MerchantKeys(merchant_id, encryption={1: first, 2: second}, lookup=lookup, tokens=[token])
 
     assert after.decrypt(row, "code", before.encrypt(row, "code", "text")) == "text"
     with pytest.raises(DecryptionError):

@@ -18,6 +18,7 @@ SWEEPS = {
     "app.merchants.data_keys": {"HOLD_MASTER_KEYS"},
     "app.merchants.list_merchants": {"LIST"},
     "app.merchants.rotate_master_key": {"TRY_LOCK", "WAIT_FOR_WRAPPERS", "COUNT", "FIND_MERCHANTS"},
+    "app.merchants.rotate_token_keys": {"ADOPT"},
     "app.operate.clocks": {"NOW"},
     "app.points.expire_points": {"FIND_DUE", "FIND_UNWARNED"},
     "app.referrals.expire_invites": {"FIND"},

@@ -13,7 +13,7 @@ from app import ids
 from app.config import Settings
 from app.integrity.integrity_report import recompute
 from app.merchants import tenants
-from app.merchants.data_keys import next_encryption_key
+from app.merchants.data_keys import next_key
 from app.merchants.reencrypt import reencrypt
 from app.storage.database import database, transaction
 from app.webhooks.deliveries import lease_seconds
@@ -215,7 +215,7 @@ async def test_neither_secrets_nor_urls_are_readable_in_the_database_and_both_mo
     assert "8.8.8.8" not in written
     assert "s3cret" not in written
 
-    await next_encryption_key(shop.merchant_id)
+    await next_key(shop.merchant_id, "ENCRYPTION")
     await database().rows(
         "UPDATE data_key SET created_at = created_at - interval '1 minute' WHERE merchant_id = $1", shop.merchant_id
     )
