@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Annotated
@@ -28,10 +28,11 @@ USES = {
     ("app/web/graphql_documents.py", "_schema"): "strawberry-graphql",
     ("app/web/http_protocol.py", "_should_upgrade"): "uvicorn",
 }
-#: Public all the same: of named tuples, and what Python says of classes, functions, modules, exceptions and types.
+#: Public all the same: of named tuples, and what Python says of classes, functions, modules, exceptions,
+#: iterators and types.
 PUBLIC = {"_replace", "_asdict", "_fields", "__slots__", "__orig_bases__", "__members__"} | {
     name
-    for kind in (type, FunctionType, BuiltinFunctionType, ModuleType, BaseException, Annotated[int, ""])
+    for kind in (type, FunctionType, BuiltinFunctionType, ModuleType, BaseException, AsyncIterator, Annotated[int, ""])
     for name in dir(kind)
     if name.startswith("__")
 }
