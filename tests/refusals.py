@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _missing(config: pytest.Config) -> list[tuple[str, str]]:
     """Return what is missing; nothing when only some tests were asked for."""
-    part = config.option.keyword or config.option.markexpr or config.option.lf or config.option.collectonly
+    part = config.option.keyword or config.option.markexpr or config.getoption("lf", False) or config.option.collectonly
     if part or config.args_source is pytest.Config.ArgsSource.ARGS:
         return []
     return sorted(_refusals() - NEVER.keys() - REFUSED)
