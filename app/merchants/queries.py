@@ -9,7 +9,7 @@ from app.merchants.types import ApiKey, Event, Merchant
 from app.storage.database import database
 
 
-@query(description="Everything that happened, newest first. ADMIN and ANALYST.")
+@query(description="Everything that happened, newest first. ADMIN, SUPPORT and ANALYST.")
 async def events(info: Info, first: First = None, after: After = None) -> Connection[Event]:
     asked = page(first, after)
     rows = await database().rows(
