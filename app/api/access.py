@@ -84,6 +84,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Query.portfolio": _READERS,
         "Query.adviceRun": _READERS,
         "Query.latestAdviceRun": _READERS,
+        "Query.apiKeys": _ADMIN,
         "Query.webhooks": _ADMIN,
         "Query.webhookDeliveries": _ADMIN,
         "Mutation.createPool": _ADMIN,

@@ -30,8 +30,8 @@ class Role(Enum):
     ADMIN = described("ADMIN", "Everything.")
     CHECKOUT = described(
         "CHECKOUT",
-        description="Enrols members, records purchases and proofs of addresses, accepts invites, claims and redeems for "
-        "members, issues member tokens.",
+        description="Enrols members, records purchases and proofs of addresses, accepts invites, claims and redeems "
+        "for members, issues member tokens.",
     )
     SUPPORT = described(
         "SUPPORT",

@@ -52,6 +52,13 @@ READ_SETTINGS: Final = statement(
 FIND_API_KEY: Final = statement(
     ApiKeyRow, f"SELECT {columns(ApiKeyRow)} FROM api_key k WHERE k.merchant_id = :merchant_id AND k.id = :api_key_id"
 )
+LIST_API_KEYS: Final = statement(
+    ApiKeyRow,
+    f"""
+SELECT {columns(ApiKeyRow)} FROM api_key k
+WHERE k.merchant_id = :merchant_id AND k.id < :before ORDER BY k.id DESC LIMIT :limit
+""",
+)
 #: Of one member's wallet only, or any where `member_id` is null.
 FIND_EVENT: Final = statement(
     EventRow,

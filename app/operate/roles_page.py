@@ -34,9 +34,9 @@ def page() -> str:
     parts = [
         "# Roles",
         "",
-        "Written by `make roles` from the table in `app/api/access.py`, which every check looks up. Other roles get what",
-        "the last column says: the error `FORBIDDEN`, null, or a value that is masked. What isn't listed is for everyone",
-        "who can reach it. Members see their own wallets, invites and referrals, and nothing of anyone else.",
+        "Written by `make roles` from the table in `app/api/access.py`, which every check looks up. Other roles get",
+        "what the last column says: the error `FORBIDDEN`, null, or a value that is masked. What isn't listed is for",
+        "everyone who can reach it. Members see their own wallets, invites and referrals, and nothing of anyone else.",
         "",
         *[f"- **{role.value}**: {said[role.value].description}" for role in Role],
     ]
