@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # So that what runs side by side is told one after the other; older makes can't.
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 CHECKS := check-style check-types check-imports check-schema check-migrations
-.PHONY: help up install test full mutants chaos conformance check $(CHECKS) fmt schema migration bench lock clean
+.PHONY: help up install test full mutants chaos conformance check $(CHECKS) fmt schema roles migration bench lock clean
 
 help: ## Print this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ fmt: $(VENV)/development ## Format the code
 
 schema: $(VENV)/development ## Write schema.graphql
 	$(BIN)/flash schema > schema.graphql
+
+roles: $(VENV)/development ## Write docs/roles.md
+	$(BIN)/python -m app.operate.roles_page > docs/roles.md
 
 migration: $(VENV)/development ## Write a migration for changed models: make migration name=add_rewards
 	@test -n "$(name)" || { echo "make migration name=add_rewards"; exit 1; }

@@ -32,7 +32,6 @@ from app.merchants import queries as merchants
 from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
-from app.merchants.types import ApiKey
 from app.orders.record_purchase import record_purchase
 from app.orders.reverse_purchase import reverse_purchase
 from app.people.enroll_member import enroll_member
@@ -91,6 +90,7 @@ Query = create_type(
         advisor.advice_run,
         advisor.latest_advice_run,
         merchants.events,
+        merchants.api_keys,
         webhooks.webhooks,
         webhooks.webhook_deliveries,
         integrity_report,
@@ -166,7 +166,6 @@ schema = strawberry.Schema(
     query=Query,
     mutation=Mutation,
     subscription=Subscription,
-    types=[ApiKey],
     config=config(),
     execution_context_class=TurnTaking,
 )

@@ -37,7 +37,7 @@ ALTER TABLE api_key
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT api_key_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT api_key_secret UNIQUE (merchant_id, secret_hash),
-    ADD CONSTRAINT api_key_role CHECK (role IN ('ADMIN', 'CHECKOUT', 'ANALYST'));
+    ADD CONSTRAINT api_key_role CHECK (role IN ('ADMIN', 'CHECKOUT', 'SUPPORT', 'ANALYST'));
 ALTER TABLE data_key
     DROP CONSTRAINT data_key_pkey,
     ADD PRIMARY KEY (merchant_id, id),

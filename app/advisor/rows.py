@@ -5,11 +5,10 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.api.context import Role, Viewer
+from app.api.access import may
+from app.api.context import Viewer
 from app.storage.database import database
 from app.storage.statements import columns, row_of, statement
-
-_READERS: Final = {Role.ADMIN, Role.ANALYST}
 
 
 @row_of(a="advice_run")
@@ -45,6 +44,6 @@ LATEST_RUN: Final = statement(
 async def find_run(viewer: Viewer, node_id: str) -> RunRow | None:
     """Return the run behind an id, if this viewer may see it."""
     run_id = ids.decode("advicerun", node_id)
-    if run_id is None or viewer.role not in _READERS:
+    if run_id is None or not may(viewer.role, "AdviceRun"):
         return None
     return await database().row(FIND_RUN, merchant_id=viewer.merchant_id, run_id=run_id)

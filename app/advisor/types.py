@@ -13,9 +13,9 @@ from app import ids
 from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
 from app.advisor.rows import RunRow
 from app.advisor.suggestions import AdviceRejectionReason
-from app.api.context import Role, Tenant, Viewer
+from app.api.context import Tenant, Viewer
 from app.api.inputs import Money, money
-from app.api.operations import Info, Node, field
+from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import BigInt, described
 from app.coupons.types import CodeKind, Pool
 from app.merchants.tenants import decrypted
@@ -280,9 +280,11 @@ class AdviceRun(Node):
         told: int | None = orjson.loads(self.row["run_facts"] or "{}").get("pools_told")
         return told
 
-    @field(description="What the model said, word for word; ADMIN only, null to others and if none was asked.")
+    @guarded(
+        "AdviceRun.rawAnswer",
+        description="What the model said, word for word; for ADMIN, null to others and if none was asked.",
+    )
     async def raw_answer(self, info: Info) -> str | None:
-        viewer = info.context.viewer
-        if self.row["run_raw_answer"] is None or viewer.role is not Role.ADMIN:
+        if self.row["run_raw_answer"] is None:
             return None
-        return await decrypted(viewer.tenant, self.row["run_id"], "raw_answer", self.row["run_raw_answer"])
+        return await decrypted(info.context.viewer.tenant, self.row["run_id"], "raw_answer", self.row["run_raw_answer"])

@@ -25,13 +25,18 @@ _QUIET_ROUNDS: Final = 2
 
 @strawberry.enum(description="What a caller may do.")
 class Role(Enum):
-    """The four roles; access.py says what each may call."""
+    """The five roles; access.py says what each may call."""
 
     ADMIN = described("ADMIN", "Everything.")
     CHECKOUT = described(
         "CHECKOUT",
-        description="Enrols members, records purchases, accepts invites, claims and redeems for members, issues member "
-        "tokens.",
+        description="Enrols members, records purchases and proofs of addresses, accepts invites, claims and redeems "
+        "for members, issues member tokens.",
+    )
+    SUPPORT = described(
+        "SUPPORT",
+        description="Finds people, reads histories with reasons, repairs; makes no key, pool, campaign, webhook or "
+        "reward.",
     )
     ANALYST = described("ANALYST", "Reads everything masked and changes nothing.")
     MEMBER = described(

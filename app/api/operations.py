@@ -10,7 +10,7 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.utils.str_converters import to_camel_case
 
-from app.api.access import require
+from app.api.access import admitted
 from app.api.context import Context
 from app.telemetry.observed import refused as note_refusal
 
@@ -90,7 +90,7 @@ def mutation(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
 
         @functools.wraps(verb)
         async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
-            require(info.context.viewer, coordinate)
+            admitted(info.context.viewer, coordinate)
             deadlocks = 0
             while True:
                 try:
@@ -117,7 +117,8 @@ def query(*, description: str, name: str | None = None) -> Callable[[Callable[P,
 
         @functools.wraps(resolver)
         async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
-            require(info.context.viewer, coordinate)
+            if not admitted(info.context.viewer, coordinate):
+                return None
             try:
                 answer = resolver(info, *args, **kwargs)  # type: ignore[arg-type]
                 return await answer if inspect.isawaitable(answer) else answer
@@ -138,7 +139,7 @@ def subscription(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], A
 
         @functools.wraps(resolver)
         async def edge(info: Info, *args: Any, **kwargs: Any) -> T:
-            require(info.context.viewer, coordinate)
+            admitted(info.context.viewer, coordinate)
             return await resolver(info, *args, **kwargs)  # type: ignore[arg-type]
 
         return strawberry.subscription(resolver=edge, description=description)
@@ -155,14 +156,16 @@ def field(*, description: str) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-def guarded(coordinate: str, *, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
-    """Turn a resolver into a field of an object that not every role may read."""
+def guarded(coordinate: str, *, description: str) -> Callable[[Callable[..., Any]], Any]:
+    """Turn a method into a field of its object that not every role may read: FORBIDDEN or null, as the table says."""
 
-    def decorate(resolver: Callable[P, Awaitable[T]]) -> Any:
+    def decorate(resolver: Callable[..., Any]) -> Any:
         @functools.wraps(resolver)
         async def edge(self: Any, info: Info, *args: Any, **kwargs: Any) -> Any:
-            require(info.context.viewer, coordinate)
-            return await resolver(self, info, *args, **kwargs)  # type: ignore[arg-type]
+            if not admitted(info.context.viewer, coordinate):
+                return None
+            answer = resolver(self, info, *args, **kwargs)
+            return await answer if inspect.isawaitable(answer) else answer
 
         return strawberry.field(resolver=edge, description=description)
 

@@ -13,7 +13,7 @@ from app.coupons.types import Code, CodeState, Redemption
 
 @query(
     description="What redeemCodes would answer, without changing anything. The redemptions are what it would make: "
-    "their ids name nothing yet. ADMIN and CHECKOUT."
+    "their ids name nothing yet. ADMIN, CHECKOUT and SUPPORT."
 )
 async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     viewer = info.context.viewer

@@ -23,14 +23,14 @@ from app.coupons.types import Campaign, Code, CodeBatch, CodeState, Pool, PoolSt
 from app.storage.database import database
 
 
-@query(description="A pool by id. ADMIN, CHECKOUT and ANALYST.")
+@query(description="A pool by id. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
 async def pool(info: Info, id: Id) -> Pool | None:
     """Read one pool."""
     row = await find_pool(info.context.viewer, id)
     return None if row is None else Pool.of(row)
 
 
-@query(description="All pools, newest first. ADMIN, CHECKOUT and ANALYST.")
+@query(description="All pools, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
 async def pools(
     info: Info,
     first: First = None,
@@ -50,7 +50,7 @@ async def pools(
     return connect(rows, asked, Pool.of, key="pool_id")
 
 
-@query(description="All codes of all pools, newest first. ADMIN, CHECKOUT and ANALYST.")
+@query(description="All codes of all pools, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
 async def codes(
     info: Info,
     first: First = None,
@@ -69,7 +69,7 @@ async def codes(
     return connect(rows, asked, Code.of, key="code_id")
 
 
-@query(description="All redemptions, newest first. ADMIN, CHECKOUT and ANALYST.")
+@query(description="All redemptions, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
 async def redemptions(info: Info, first: First = None, after: After = None) -> Connection[Redemption]:
     """Read a page of redemptions with their codes."""
     asked = page(first, after)
@@ -79,7 +79,7 @@ async def redemptions(info: Info, first: First = None, after: After = None) -> C
     return connect(rows, asked, Redemption.of, key="redemption_id")
 
 
-@query(description="A campaign by id. ADMIN, CHECKOUT and ANALYST.")
+@query(description="A campaign by id. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
 async def campaign(info: Info, id: Id) -> Campaign | None:
     """Read one campaign."""
     row = await find_campaign(info.context.viewer, id)

@@ -68,7 +68,7 @@ SELECT {columns(ChangeRow)} FROM recorded ev
 )
 
 
-@mutation(description="Take a redemption back, once, at any age. ADMIN and CHECKOUT.")
+@mutation(description="Take a redemption back, once, at any age. ADMIN, CHECKOUT and SUPPORT.")
 async def reverse_redemption(
     info: Info, input: Annotated[ReverseRedemptionInput, strawberry.argument(description="What to take back.")]
 ) -> ReverseRedemptionResult:

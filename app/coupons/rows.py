@@ -8,7 +8,8 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.api.context import Role, Viewer
+from app.api.access import may
+from app.api.context import Viewer
 from app.members.rows import MemberRow
 from app.storage.database import Statements, database
 from app.storage.events import event
@@ -338,7 +339,7 @@ async def find_code(viewer: Viewer, node_id: str) -> WholeCodeRow | None:
 async def find_redemption(viewer: Viewer, node_id: str) -> WholeRedemptionRow | None:
     """Return the redemption behind an id; not for members."""
     redemption_id = ids.decode("redemption", node_id)
-    if redemption_id is None or viewer.role is Role.MEMBER:
+    if redemption_id is None or not may(viewer.role, "Redemption"):
         return None
     return await database().row(FIND_REDEMPTION, merchant_id=viewer.merchant_id, redemption_id=redemption_id)
 
@@ -346,7 +347,7 @@ async def find_redemption(viewer: Viewer, node_id: str) -> WholeRedemptionRow | 
 async def find_batch(viewer: Viewer, node_id: str) -> BatchRow | None:
     """Return the batch behind an id; not for members."""
     batch_id = ids.decode("batch", node_id)
-    if batch_id is None or viewer.role is Role.MEMBER:
+    if batch_id is None or not may(viewer.role, "CodeBatch"):
         return None
     return await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
 
@@ -391,6 +392,6 @@ async def codes_by_member(
 async def find_campaign(viewer: Viewer, node_id: str) -> CampaignRow | None:
     """Return the campaign behind an id; not for members."""
     campaign_id = ids.decode("campaign", node_id)
-    if campaign_id is None or viewer.role is Role.MEMBER:
+    if campaign_id is None or not may(viewer.role, "Campaign"):
         return None
     return await database().row(FIND_CAMPAIGN, merchant_id=viewer.merchant_id, campaign_id=campaign_id)

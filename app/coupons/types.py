@@ -10,7 +10,7 @@ import strawberry
 
 from app import ids
 from app.api.connections import After, Connection, First, connect, page
-from app.api.context import Role, Viewer
+from app.api.context import Viewer
 from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import BigInt, described
@@ -189,21 +189,28 @@ class Pool(Node):
         """Return the amount in the merchant's currency."""
         return money(self.row["pool_maximum_discount"], info.context.viewer.tenant.currency)
 
-    @field(description="The pool that serves claims once this one is empty; null to members.")
+    @guarded(
+        "Pool.fallbackPool",
+        description="The pool that serves claims once this one is empty; for ADMIN, CHECKOUT, SUPPORT and ANALYST, "
+        "null to others.",
+    )
     async def fallback_pool(self, info: Info) -> "Pool | None":
         """Read the fallbacks of all pools of this page together."""
         fallback_id = self.row["pool_fallback_pool_id"]
-        if fallback_id is None or info.context.viewer.role is Role.MEMBER:
+        if fallback_id is None:
             return None
         return Pool.of(await info.context.load(pools_by_id, fallback_id))
 
-    @guarded("Pool.stock", description="How many of its codes are in each state, exactly. ADMIN, CHECKOUT and ANALYST.")
+    @guarded(
+        "Pool.stock",
+        description="How many of its codes are in each state, exactly. ADMIN, CHECKOUT, SUPPORT and ANALYST.",
+    )
     async def stock(self, info: Info) -> PoolStock:
         """Read the stock of all pools of this page together."""
 
         return await info.context.load(stock_of_pools, self.row["pool_id"])
 
-    @guarded("Pool.codes", description="Its codes, newest first. ADMIN, CHECKOUT and ANALYST.")
+    @guarded("Pool.codes", description="Its codes, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
     async def codes(
         self,
         info: Info,

@@ -5,11 +5,10 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.api.context import Role, Viewer
+from app.api.access import may
+from app.api.context import Viewer
 from app.storage.database import database
 from app.storage.statements import columns, row_of, statement
-
-_READERS: Final = {Role.ADMIN, Role.ANALYST}
 
 
 @row_of(s="graph_snapshot")
@@ -107,7 +106,7 @@ WHERE j.merchant_id = :merchant_id AND j.id = :job_id
 async def find_snapshot(viewer: Viewer, node_id: str) -> SnapshotRow | None:
     """Return the snapshot behind an id, if this viewer may see it."""
     snapshot_id = ids.decode("graph", node_id)
-    if snapshot_id is None or viewer.role not in _READERS:
+    if snapshot_id is None or not may(viewer.role, "GraphSnapshot"):
         return None
     return await database().row(FIND, merchant_id=viewer.merchant_id, snapshot_id=snapshot_id)
 
@@ -115,6 +114,6 @@ async def find_snapshot(viewer: Viewer, node_id: str) -> SnapshotRow | None:
 async def find_job(viewer: Viewer, node_id: str) -> JobRow | None:
     """Return the job behind an id, if this viewer may see it."""
     job_id = ids.decode("graphjob", node_id)
-    if job_id is None or viewer.role not in _READERS:
+    if job_id is None or not may(viewer.role, "GraphSnapshotJob"):
         return None
     return await database().row(FIND_JOB, merchant_id=viewer.merchant_id, job_id=job_id)

@@ -21,7 +21,7 @@ async def member(info: Info, id: Id) -> Member | None:
     return None if row is None else Member.of(row)
 
 
-@query(description="All members, newest first. ADMIN, CHECKOUT and ANALYST.")
+@query(description="All members, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
 async def members(info: Info, first: First = None, after: After = None) -> Connection[Member]:
     asked = page(first, after)
     rows = await database().rows(LIST, merchant_id=info.context.viewer.merchant_id, before=asked.id, limit=asked.limit)

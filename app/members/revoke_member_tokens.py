@@ -46,7 +46,7 @@ SELECT token_generation FROM m
 
 @mutation(
     description="End all tokens that a member has, and the sockets and streams that are open with them: at once on the "
-    "process that is asked, within 5 seconds on every other. Tokens that are issued afterwards work. ADMIN only."
+    "process that is asked, within 5 seconds on every other. Tokens that are issued afterwards work. ADMIN and SUPPORT."
 )
 async def revoke_member_tokens(
     info: Info, input: Annotated[RevokeMemberTokensInput, strawberry.argument(description="Whose tokens.")]

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import strawberry
 
 from app import ids
-from app.api.access import is_another
-from app.api.context import Role
+from app.api.access import is_another, may
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
 from app.members.rows import MemberRow
@@ -65,7 +64,9 @@ class Member(Node):
     async def display_name(self, info: Info) -> str | None:
         """Decrypt the name."""
         name = await self._decrypt(info, "display_name", self.row["member_display_name"])
-        return f"{name[:1]}•••" if name is not None and info.context.viewer.role is Role.ANALYST else name
+        return (
+            f"{name[:1]}•••" if name is not None and not may(info.context.viewer.role, "Member.displayName") else name
+        )
 
     @field(description="The address with only its first letter and its domain readable.")
     async def masked_email(self, info: Info) -> str | None:

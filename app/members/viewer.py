@@ -3,7 +3,7 @@
 import strawberry
 
 from app.api.context import Role
-from app.api.operations import Info, field, query
+from app.api.operations import Info, guarded, query
 from app.members.rows import member_row
 from app.members.types import Member
 from app.merchants.types import Merchant
@@ -16,7 +16,7 @@ class Viewer:
     role: Role = strawberry.field(description="What the caller may do.")
     merchant: Merchant = strawberry.field(description="The merchant it belongs to.")
 
-    @field(description="The member whose token this is; null for API keys.")
+    @guarded("Viewer.member", description="The member whose token this is; for MEMBER, null to others.")
     async def member(self, info: Info) -> Member | None:
         caller = info.context.viewer
         row = await member_row(caller, caller.member_id) if caller.member_id is not None else None

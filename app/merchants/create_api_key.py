@@ -17,7 +17,7 @@ class CreateApiKeyInput:
     """Label and role."""
 
     label: str = strawberry.field(description="What to call it, at most 100 characters.")
-    role: Role = strawberry.field(description="What it may do: ADMIN, CHECKOUT or ANALYST.")
+    role: Role = strawberry.field(description="What it may do: ADMIN, CHECKOUT, SUPPORT or ANALYST.")
 
 
 @strawberry.type(description="The key was made.")
@@ -41,7 +41,7 @@ async def create_api_key(
     problems = Problems()
     label = problems.text("label", input.label, length_max=100)
     if input.role is Role.MEMBER:
-        problems.add("role", "must be ADMIN, CHECKOUT or ANALYST; members use tokens")
+        problems.add("role", "must be ADMIN, CHECKOUT, SUPPORT or ANALYST; members use tokens")
     problems.refuse_if_any()
     viewer = info.context.viewer
     async with transaction(viewer.merchant_id) as tx:

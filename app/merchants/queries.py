@@ -4,18 +4,27 @@ from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Viewer
 from app.api.node import refetches
 from app.api.operations import Info, query
-from app.merchants.rows import LIST_EVENTS, find_api_key, find_event
+from app.merchants.rows import LIST_API_KEYS, LIST_EVENTS, find_api_key, find_event
 from app.merchants.types import ApiKey, Event, Merchant
 from app.storage.database import database
 
 
-@query(description="Everything that happened, newest first. ADMIN and ANALYST.")
+@query(description="Everything that happened, newest first. ADMIN, SUPPORT and ANALYST.")
 async def events(info: Info, first: First = None, after: After = None) -> Connection[Event]:
     asked = page(first, after)
     rows = await database().rows(
         LIST_EVENTS, merchant_id=info.context.viewer.merchant_id, before=asked.id, limit=asked.limit
     )
     return connect(rows, asked, Event.of, key="event_id")
+
+
+@query(description="All API keys, newest first, revoked ones too. ADMIN only.")
+async def api_keys(info: Info, first: First = None, after: After = None) -> Connection[ApiKey]:
+    asked = page(first, after)
+    rows = await database().rows(
+        LIST_API_KEYS, merchant_id=info.context.viewer.merchant_id, before=asked.id, limit=asked.limit
+    )
+    return connect(rows, asked, ApiKey.of, key="api_key_id")
 
 
 @refetches("merchant")

@@ -6,12 +6,11 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.api.context import Role, Viewer
+from app.api.access import may
+from app.api.context import Viewer
 from app.storage.database import database
 from app.storage.statements import columns, row_of, statement
 from app.storage.wallet_versions import ChangeRow
-
-_READS_EVENTS: Final = {Role.ADMIN, Role.ANALYST, Role.MEMBER}
 
 
 @row_of(s="merchant")
@@ -53,6 +52,13 @@ READ_SETTINGS: Final = statement(
 FIND_API_KEY: Final = statement(
     ApiKeyRow, f"SELECT {columns(ApiKeyRow)} FROM api_key k WHERE k.merchant_id = :merchant_id AND k.id = :api_key_id"
 )
+LIST_API_KEYS: Final = statement(
+    ApiKeyRow,
+    f"""
+SELECT {columns(ApiKeyRow)} FROM api_key k
+WHERE k.merchant_id = :merchant_id AND k.id < :before ORDER BY k.id DESC LIMIT :limit
+""",
+)
 #: Of one member's wallet only, or any where `member_id` is null.
 FIND_EVENT: Final = statement(
     EventRow,
@@ -76,17 +82,17 @@ async def settings_row(merchant_id: UUID) -> SettingsRow | None:
 
 
 async def find_api_key(viewer: Viewer, node_id: str) -> ApiKeyRow | None:
-    """Return the key behind an id; ADMIN only."""
+    """Return the key behind an id, if this viewer may see it."""
     api_key_id = ids.decode("apikey", node_id)
-    if api_key_id is None or viewer.role is not Role.ADMIN:
+    if api_key_id is None or not may(viewer.role, "ApiKey"):
         return None
     return await database().row(FIND_API_KEY, merchant_id=viewer.merchant_id, api_key_id=api_key_id)
 
 
 async def find_event(viewer: Viewer, node_id: str) -> EventRow | None:
-    """Return the event behind an id: ADMIN and ANALYST see all, a member the changes of its wallet."""
+    """Return the event behind an id, if this viewer may see it: a member the changes of its wallet only."""
     event_id = ids.decode("event", node_id)
-    if event_id is None or viewer.role not in _READS_EVENTS:
+    if event_id is None or not may(viewer.role, "Event"):
         return None
     return await database().row(
         FIND_EVENT, merchant_id=viewer.merchant_id, event_id=event_id, member_id=viewer.member_id

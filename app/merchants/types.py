@@ -2,20 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 import strawberry
 
 from app import ids
 from app.api.context import Role, Tenant, Viewer
-from app.api.operations import Info, Node, field
+from app.api.operations import Info, Node, guarded
 from app.api.scalars import BigInt
 from app.merchants.rows import ApiKeyRow, EventRow, SettingsRow, settings_row
 from app.merchants.tenants import decrypted
 from app.storage.wallet_versions import ChangeRow
-
-SEES_SETTINGS: Final = {Role.ADMIN, Role.ANALYST}
 
 
 @strawberry.type(description="What the merchant has configured.")
@@ -71,12 +68,9 @@ class Merchant(Node):
         node_id = strawberry.ID(ids.encode("merchant", tenant.id))
         return cls(id=node_id, name=tenant.name, currency=tenant.currency)
 
-    @field(description="What it has configured; for ADMIN and ANALYST, null to others.")
+    @guarded("Merchant.settings", description="What it has configured; for ADMIN and ANALYST, null to others.")
     async def settings(self, info: Info) -> MerchantSettings | None:
-        viewer = info.context.viewer
-        if viewer.role not in SEES_SETTINGS:
-            return None
-        return MerchantSettings.of(await info.context.load(_settings, viewer.merchant_id))
+        return MerchantSettings.of(await info.context.load(_settings, info.context.viewer.merchant_id))
 
 
 @strawberry.type(description="A key with which a program calls this API. Its secret is shown once, when it is made.")
@@ -129,9 +123,11 @@ class Event(Node):
             event_id=row["event_id"],
         )
 
-    @field(description="The reason that a person gave, where one was asked for; ADMIN only, null to others.")
+    @guarded(
+        "Event.reason",
+        description="The reason that a person gave, where one was asked for; for ADMIN and SUPPORT, null to others.",
+    )
     async def reason(self, info: Info) -> str | None:
-        caller = info.context.viewer
-        if self.sealed_reason is None or caller.role is not Role.ADMIN:
+        if self.sealed_reason is None:
             return None
-        return await decrypted(caller.tenant, self.event_id, "reason", self.sealed_reason)
+        return await decrypted(info.context.viewer.tenant, self.event_id, "reason", self.sealed_reason)

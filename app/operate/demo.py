@@ -101,6 +101,7 @@ class Demo:
     merchant_id: str
     admin: str
     checkout: str
+    support: str
     analyst: str
     pool_id: str
     member_id: str
@@ -129,7 +130,7 @@ async def _make() -> Demo:
         raise RuntimeError("a new key isn't accepted")
     keys = {
         role: await _do(viewer, CREATE_KEY, label=f"demo {role.value.lower()}", role=role.value)
-        for role in (Role.CHECKOUT, Role.ANALYST)
+        for role in (Role.CHECKOUT, Role.SUPPORT, Role.ANALYST)
     }
     members = [
         await _do(
@@ -163,6 +164,7 @@ async def _make() -> Demo:
         merchant_id=ids.encode("merchant", merchant.id),
         admin=merchant.api_key,
         checkout=keys[Role.CHECKOUT]["secret"],
+        support=keys[Role.SUPPORT]["secret"],
         analyst=keys[Role.ANALYST]["secret"],
         pool_id=pool_id,
         member_id=members[0]["member"]["id"],

@@ -27,7 +27,9 @@ READY_SECONDS_MAX: Final = 60.0
 #: killed one left behind.
 EARLY_ENDS_MAX: Final = 3
 EARLY_SECONDS_MIN: Final = 3.0
-_DEMO_SECRETS: Final = {"ADMIN": "admin", "CHECKOUT": "checkout", "ANALYST": "analyst", "MEMBER": "member_token"}
+_DEMO_SECRETS: Final = {
+    "ADMIN": "admin", "CHECKOUT": "checkout", "SUPPORT": "support", "ANALYST": "analyst", "MEMBER": "member_token"
+}  # fmt: skip
 _FLASH: Final = (sys.executable, "-m", "app")
 
 LOG_IN: Final = """

@@ -88,7 +88,7 @@ WITH reversal AS (
 @mutation(
     description="Take a purchase back, once and whole, with the points that it earned as far as the balance goes, and "
     "those of a referral that it converted some days ago at most. "
-    "ADMIN and CHECKOUT."
+    "ADMIN, CHECKOUT and SUPPORT."
 )
 async def reverse_purchase(
     info: Info, input: Annotated[ReversePurchaseInput, strawberry.argument(description="What to take back.")]

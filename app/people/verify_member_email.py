@@ -57,7 +57,10 @@ SELECT email_index FROM m
 )
 
 
-@mutation(description="Tell that a member's address is known to be its own; again changes nothing. ADMIN only.")
+@mutation(
+    description="Tell that a member's address is known to be its own; again changes nothing. ADMIN, CHECKOUT and "
+    "SUPPORT."
+)
 async def verify_member_email(
     info: Info, input: Annotated[VerifyMemberEmailInput, strawberry.argument(description="Whose address.")]
 ) -> VerifyMemberEmailResult:

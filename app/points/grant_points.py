@@ -40,7 +40,7 @@ GrantPointsResult = Annotated[
 ]
 
 
-@mutation(description="Give points to a member, or take some. ADMIN only.")
+@mutation(description="Give points to a member, or take some. ADMIN and SUPPORT.")
 async def grant_points(
     info: Info, input: Annotated[GrantPointsInput, strawberry.argument(description="The points.")]
 ) -> GrantPointsResult:

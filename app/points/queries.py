@@ -27,8 +27,8 @@ async def find_exchange(viewer: Viewer, node_id: str) -> RewardRedemption | None
 
 
 @query(
-    description="All changes of points, newest first; a member finds its own in its wallet. ADMIN, CHECKOUT and "
-    "ANALYST."
+    description="All changes of points, newest first; a member finds its own in its wallet. ADMIN, CHECKOUT, "
+    "SUPPORT and ANALYST."
 )
 async def points_entries(info: Info, first: First = None, after: After = None) -> Connection[PointsEntry]:
     asked = page(first, after, by_instant=True)

@@ -56,7 +56,7 @@ async def referral_program(info: Info) -> ReferralProgram:
     return ReferralProgram.of(await program_row(info.context.viewer))
 
 
-@query(description="How many invites the viewing member may still send; null for API keys. Everyone.")
+@query(description="How many invites the viewing member may still send; for MEMBER, null to others.")
 async def invite_quota(info: Info) -> InviteQuota | None:
     viewer = info.context.viewer
     return None if viewer.member_id is None else await quota_of(viewer.merchant_id, viewer.member_id)
@@ -96,7 +96,7 @@ async def referrals(info: Info, first: First = None, after: After = None) -> Con
     return connect(rows, asked, Referral.of, key="referral_id")
 
 
-@query(description="Conversions whose points wait for a person, newest first. ADMIN and ANALYST.")
+@query(description="Conversions whose points wait for a person, newest first. ADMIN, SUPPORT and ANALYST.")
 async def held_referrals(
     info: Info,
     first: First = None,

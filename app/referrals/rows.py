@@ -6,7 +6,8 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.api.context import Role, Viewer
+from app.api.access import may
+from app.api.context import Viewer
 from app.members.rows import MemberRow
 from app.points.rows import WholeEntryRow
 from app.storage.database import database
@@ -191,8 +192,6 @@ LIST_REFERRALS_OF_REFERRER: Final = _referrals("r.released_at IS NOT NULL AND r.
 LIST_HELD: Final = _referrals("r.released_at IS NULL AND r.reversed_at IS NULL AND r.declined_at IS NULL")
 LIST_DECLINED: Final = _referrals("r.declined_at IS NOT NULL")
 
-SEES_HELD: Final = {Role.ADMIN, Role.ANALYST}
-
 
 async def program_row(viewer: Viewer) -> ProgramRow:
     """Return the merchant's program; every merchant has one."""
@@ -222,7 +221,7 @@ async def referral_row(viewer: Viewer, referral_id: UUID) -> ReferralRow | None:
         merchant_id=viewer.merchant_id,
         referral_id=referral_id,
         member_id=viewer.member_id,
-        sees_held=viewer.role in SEES_HELD,
+        sees_held=may(viewer.role, "HeldReferral"),
     )
 
 

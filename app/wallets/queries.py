@@ -7,7 +7,7 @@ from app.members.rows import find_member, member_row
 from app.wallets.types import Wallet
 
 
-@query(description="The viewing member's own wallet; null for API keys. Everyone.")
+@query(description="The viewing member's own wallet; for MEMBER, null to others.")
 async def wallet(info: Info) -> Wallet | None:
     viewer = info.context.viewer
     row = await member_row(viewer, viewer.member_id) if viewer.member_id is not None else None

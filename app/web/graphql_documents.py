@@ -29,6 +29,7 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 
 from app.config import Settings
 from app.schema import schema
+from app.web.document_access import Guarded
 from app.web.document_costs import Cost, TooCostlyError, measure_document, refuse_long_text
 from app.web.graphql_errors import coded, fault
 from app.web.trusted_documents import sha256_of
@@ -116,6 +117,8 @@ class Operation:
     node: OperationDefinitionNode
     cost: Cost
     root_fields: frozenset[str]
+    #: Of a mutation. Anything else may be answered in part, and nothing is lost with it.
+    guarded: Guarded | None
 
     @property
     def name(self) -> str | None:
@@ -238,7 +241,8 @@ def judge_document(query: str, limits: Settings) -> Document:
     for node in parsed.definitions:
         if isinstance(node, OperationDefinitionNode):
             name = node.name.value if node.name else None
-            operations[name] = Operation(node, costs[name], _root_fields(node.selection_set, fragments))
+            guarded = Guarded(node, fragments, SCHEMA) if node.operation is OperationType.MUTATION else None
+            operations[name] = Operation(node, costs[name], _root_fields(node.selection_set, fragments), guarded)
     return Document(parsed, operations, [], query)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import orjson
 from cachetools import LRUCache
-from graphql import DocumentNode, ExecutionResult, OperationType, create_source_event_stream
+from graphql import DocumentNode, ExecutionResult, GraphQLError, OperationType, create_source_event_stream
 
 from app.api.context import Context, Role, Viewer
 from app.api.turns import Turn, TurnTaking
@@ -147,7 +147,7 @@ async def _executor(
     context: Context,
     limits: Settings,
 ) -> TurnTaking:
-    """Return the executor of an operation. Raises NotExecutedError when the variables don't fit."""
+    """Return the executor of an operation. Raises NotExecutedError unless variables and the viewer's role fit."""
     build = partial(
         schema.execution_context_class.build,
         SCHEMA,
@@ -162,6 +162,11 @@ async def _executor(
     executor = await asyncio.to_thread(build) if admitted.values > _READ_AT_ONCE_MAX else build()
     if isinstance(executor, list):
         raise NotExecutedError(coded(executor, "BAD_USER_INPUT"))
+    if operation.guarded is not None and context.caller is not None:
+        try:
+            operation.guarded.refuse(context.caller, executor.variable_values)
+        except GraphQLError as error:
+            raise NotExecutedError([error]) from None
     return cast("TurnTaking", executor)
 
 

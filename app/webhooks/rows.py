@@ -5,7 +5,8 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.api.context import Role, Viewer
+from app.api.access import may
+from app.api.context import Viewer
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
@@ -98,7 +99,7 @@ SELECT {columns(WebhookDeliveryRow)} FROM newest d {_JOIN_DELIVERY} ORDER BY d.i
 async def find_webhook(viewer: Viewer, node_id: str) -> WebhookRow | None:
     """Return the webhook behind an id, if this viewer may see it."""
     webhook_id = ids.decode("webhook", node_id)
-    if webhook_id is None or viewer.role is not Role.ADMIN:
+    if webhook_id is None or not may(viewer.role, "Webhook"):
         return None
     return await database().row(FIND_WEBHOOK, merchant_id=viewer.merchant_id, webhook_id=webhook_id)
 
@@ -106,7 +107,7 @@ async def find_webhook(viewer: Viewer, node_id: str) -> WebhookRow | None:
 async def find_delivery(viewer: Viewer, node_id: str) -> WebhookDeliveryRow | None:
     """Return the delivery behind an id, if this viewer may see it."""
     delivery_id = ids.decode("webhookdelivery", node_id)
-    if delivery_id is None or viewer.role is not Role.ADMIN:
+    if delivery_id is None or not may(viewer.role, "WebhookDelivery"):
         return None
     return await delivery_row(database(), viewer, delivery_id)
 

@@ -23,7 +23,7 @@ from graphql import (
 )
 
 from app import ids, schema
-from app.api.access import ACCESS
+from app.api.access import ACCESS, Otherwise
 from app.api.context import Role
 from app.api.node import REFETCHES
 from app.web.graphql_documents import SCHEMA
@@ -48,7 +48,8 @@ PER_PATH_MAX = 2
 def _members_of(kind: GraphQLObjectType, role: Role) -> Iterator[tuple[str, str, GraphQLNamedType]]:
     """Yield each field that a role may select without arguments: its name, how to ask for it, and its type."""
     for name, field in kind.fields.items():
-        is_open = role in ACCESS.get(f"{kind.name}.{name}", set(Role))
+        rule = ACCESS.get(f"{kind.name}.{name}")
+        is_open = rule is None or role in rule or rule.otherwise is not Otherwise.FORBIDDEN
         if is_open and not any(is_required_argument(argument) for argument in field.args.values()):
             yield name, f"{name}(first: {PAGE_SIZE})" if "first" in field.args else name, get_named_type(field.type)
 
@@ -113,6 +114,17 @@ MEMBERS = ["MEMBER", "MEMBER who was brought", "MEMBER with nothing"]
 CALLERS = {
     "ADMIN": {"Webhook", "WebhookDelivery", "HeldReferral", "GraphSnapshot", "AdviceRun", "Campaign", "Event"},
     "CHECKOUT": {"Pool", "Code", "Redemption", "Member", "Wallet", "PointsEntry", "Reward", "Invite", "Referral"},
+    "SUPPORT": {
+        "HeldReferral",
+        "Member",
+        "Wallet",
+        "PointsEntry",
+        "Code",
+        "Redemption",
+        "Event",
+        "Campaign",
+        "Referral",
+    },
     "ANALYST": {"HeldReferral", "GraphSnapshot", "AdviceRun", "Event", "Redemption"},
     "MEMBER": {"Merchant", "Member", "Wallet", "Code", "Pool", "PointsEntry", "Reward", "Invite", "Referral"},
     "MEMBER who was brought": {"Merchant", "Member", "Wallet", "Pool", "PointsEntry", "Reward", "Referral"},

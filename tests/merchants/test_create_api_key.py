@@ -8,7 +8,7 @@ from tests.factories import CREATE_API_KEY, Shop
 VIEWER = "{ viewer { role merchant { name currency } member { id } } }"
 
 
-@pytest.mark.parametrize("role", ["ADMIN", "CHECKOUT", "ANALYST"])
+@pytest.mark.parametrize("role", ["ADMIN", "CHECKOUT", "SUPPORT", "ANALYST"])
 async def test_a_key_of_each_role_works_with_that_role(shop: Shop, role: str) -> None:
     before = await shop.state()
 
@@ -68,5 +68,5 @@ async def test_there_is_no_key_for_members_and_all_problems_are_told_at_once(sho
     assert answer["__typename"] == "InvalidInput"
     assert answer["problems"] == [
         {"path": ["label"], "message": "must not be blank"},
-        {"path": ["role"], "message": "must be ADMIN, CHECKOUT or ANALYST; members use tokens"},
+        {"path": ["role"], "message": "must be ADMIN, CHECKOUT, SUPPORT or ANALYST; members use tokens"},
     ]

@@ -47,7 +47,7 @@ def test_whichever_process_is_asked_for_metrics_answers_for_both(engine: Up) -> 
     assert {counted() for _ in range(12)} == {before + 6}
 
 
-@pytest.mark.parametrize("role", ["admin", "checkout", "analyst", "member_token"])
+@pytest.mark.parametrize("role", ["admin", "checkout", "support", "analyst", "member_token"])
 def test_the_demo_keys_are_accepted(engine: Up, role: str) -> None:
     assert "errors" not in engine.ask("{ __typename }", engine.facts["demo"][role])
 

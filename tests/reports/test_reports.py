@@ -54,7 +54,7 @@ def test_a_report_has_the_shape_that_sql_over_graphql_finds(name: str) -> None:
     assert next(iter(columns)) == "id"
     assert {str(get_nullable_type(column.type)) for column in columns.values()} <= SCALARS
     assert all(not column.args and "__" not in title for title, column in columns.items())
-    assert ACCESS[f"Query.{field_of(name)}"] == {Role.ADMIN, Role.ANALYST}
+    assert ACCESS[f"Query.{field_of(name)}"].roles == {Role.ADMIN, Role.ANALYST}
 
 
 def test_amounts_are_columns_in_units_and_in_minor_units() -> None:

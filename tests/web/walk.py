@@ -22,6 +22,8 @@ from graphql import (
 )
 
 from app import ids
+from app.api.access import ACCESS, Otherwise
+from app.api.context import Role
 from app.web.graphql_documents import SCHEMA
 
 #: A value of each scalar that a resolver can take.
@@ -73,17 +75,18 @@ class Operation:
         """How access.py and error messages call it."""
         return f"{self.root}.{self.name}"
 
-    def document(self, depth: int = 3) -> str:
+    def document(self, depth: int = 3, *, role: Role | None = None) -> str:
         """Return a document that asks it for everything that needs no arguments, down to a depth.
 
-        Of an interface that is every type: a level less keeps it within the tokens that a document may have.
+        Of an interface that is every type: a level less keeps it within the tokens that a document may have. For a role
+        it leaves out the fields that are FORBIDDEN to it.
         """
         if isinstance(get_named_type(self.field.type), GraphQLInterfaceType):
             depth -= 1
         arguments = self.field.args
         declared = ", ".join(f"${name}: {argument.type}" for name, argument in arguments.items())
         passed = ", ".join(f"{name}: ${name}" for name in arguments)
-        asked = f"{self.name}{f'({passed})' if passed else ''} {selection(self.field.type, depth)}"
+        asked = f"{self.name}{f'({passed})' if passed else ''} {selection(self.field.type, depth, role)}"
         return f"{self.root.lower()} Walk{f'({declared})' if declared else ''} {{ answer: {asked} }}"
 
     def variables(self, known: dict[ids.Kind, str]) -> dict[str, Any]:
@@ -146,18 +149,18 @@ def operations(*roots: str) -> list[Operation]:
     return found
 
 
-def selection(kind: GraphQLOutputType, depth: int) -> str:
-    """Return a selection of everything on a type, and on what it holds, down to a depth."""
+def selection(kind: GraphQLOutputType, depth: int, role: Role | None = None) -> str:
+    """Return a selection of everything on a type that isn't FORBIDDEN, and on what it holds, down to a depth."""
     named = get_named_type(kind)
     if is_leaf_type(named):
         return ""
     if isinstance(named, GraphQLUnionType | GraphQLInterfaceType):
         kinds = SCHEMA.get_possible_types(named)
         plain = _plain_types(kinds)
-        parts = [f"... on {each.name} {{ {' '.join(_fields(each, depth, plain))} }}" for each in kinds]
+        parts = [f"... on {each.name} {{ {' '.join(_fields(each, depth, plain, role))} }}" for each in kinds]
         return f"{{ __typename {' '.join(parts)} }}"
     assert isinstance(named, GraphQLObjectType)
-    return f"{{ __typename {' '.join(_fields(named, depth, {}))} }}"
+    return f"{{ __typename {' '.join(_fields(named, depth, {}, role))} }}"
 
 
 def _plain_types(kinds: Sequence[GraphQLObjectType]) -> dict[str, str]:
@@ -169,15 +172,18 @@ def _plain_types(kinds: Sequence[GraphQLObjectType]) -> dict[str, str]:
     return types
 
 
-def _fields(kind: GraphQLObjectType, depth: int, plain: dict[str, str]) -> Iterator[str]:
+def _fields(kind: GraphQLObjectType, depth: int, plain: dict[str, str], role: Role | None) -> Iterator[str]:
     for name, field in kind.fields.items():
         if any(is_required_argument(argument) for argument in field.args.values()):
+            continue
+        rule = ACCESS.get(f"{kind.name}.{name}")
+        if role is not None and rule is not None and rule.otherwise is Otherwise.FORBIDDEN and role not in rule:
             continue
         asked = name if plain.get(name, str(field.type)) == str(field.type) else f"{kind.name}_{name}: {name}"
         if is_leaf_type(get_named_type(field.type)):
             yield asked
         elif depth > 1:
-            yield f"{asked} {selection(field.type, depth - 1)}"
+            yield f"{asked} {selection(field.type, depth - 1, role)}"
 
 
 def placed(variables: dict[str, Any], path: tuple[str, ...], value: object) -> dict[str, Any]:
