@@ -68,7 +68,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.createApiKey": _ADMIN,
     "Mutation.revokeApiKey": _ADMIN,
     "Mutation.createCampaign": _ADMIN,
-    "Mutation.verifyMemberEmail": _ADMIN,
+    "Mutation.verifyMemberEmail": _TILL,
     "Campaign.deliveries": _ADMIN,
     "Subscription.walletChanged": frozenset({Role.MEMBER}),
     "Mutation.configureMerchant": _ADMIN,
