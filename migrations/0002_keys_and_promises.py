@@ -47,16 +47,26 @@ ALTER TABLE data_key
 """
 
 MEMBERS = """
--- A person is one record, found by the store's id or by address.
+-- A person is one record, found by the store's id or by an address that it has proved. What was merely written down
+-- blocks nobody.
 ALTER TABLE member
     DROP CONSTRAINT member_pkey,
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT member_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT member_external_id UNIQUE (merchant_id, external_id),
-    ADD CONSTRAINT member_email UNIQUE (merchant_id, email_index),
     ADD CONSTRAINT member_email_whole CHECK ((email IS NULL) = (email_index IS NULL)),
     ADD CONSTRAINT member_email_to_verify CHECK (email IS NOT NULL OR NOT email_verified),
+    ADD CONSTRAINT member_pending_email_whole CHECK ((pending_email IS NULL) = (pending_email_index IS NULL)),
+    -- A new address waits beside a proven one; else it takes its place.
+    ADD CONSTRAINT member_pending_email_beside CHECK (
+        pending_email_index IS NULL OR (email_verified AND pending_email_index <> email_index)
+    ),
     ADD CONSTRAINT member_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
+CREATE UNIQUE INDEX member_email_proven ON member (merchant_id, email_index) WHERE email_verified;
+-- Who loses an address when somebody proves it.
+CREATE INDEX member_email_unproven ON member (merchant_id, email_index)
+    WHERE email_index IS NOT NULL AND NOT email_verified;
+CREATE INDEX member_email_pending ON member (merchant_id, pending_email_index) WHERE pending_email_index IS NOT NULL;
 
 -- A wallet begins empty and its version only grows. A balance is never negative, and what is left of the points that
 -- expire is part of it.
@@ -75,9 +85,9 @@ CREATE TRIGGER wallet_begins_empty AFTER INSERT ON wallet FOR EACH ROW
 CREATE TRIGGER wallet_version_grows AFTER UPDATE OF version ON wallet FOR EACH ROW
     WHEN (NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 
--- An address that codes are bound to, and the member that is known to own it, if there is one. Its row is the lock
--- under which claims by e-mail and the verification of the address see each other. No model: its key is binary, which
--- Tortoise can't say, and only raw statements touch it.
+-- An address that somebody wrote down or that codes wait for, and the member that has proved it, if there is one. Its
+-- row is the lock under which those that claim by it, write it down and prove it see each other. No model: its key is
+-- binary, which Tortoise can't say, and only raw statements touch it.
 CREATE TABLE address (
     merchant_id uuid NOT NULL,
     email_index bytea NOT NULL,
@@ -161,6 +171,8 @@ ALTER TABLE code
     ADD CONSTRAINT code_owned CHECK (
         state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL
     ),
+    -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
+    ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
@@ -168,7 +180,7 @@ CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) IN
     WHERE member_id IS NOT NULL;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALLOCATED' AND expires_at IS NOT NULL;
-CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL AND member_id IS NULL;
+CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
 CREATE TRIGGER code_kept BEFORE DELETE OR TRUNCATE ON code FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
@@ -179,7 +191,7 @@ CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, f
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
     WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
 
--- A claimant's n-th claim of a pool exists once, whether it was made as a member or by e-mail, and so does each
+-- A claimant's n-th claim of a pool exists once, whether the claimant is a member or an address, and so does each
 -- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it.
 ALTER TABLE claim
     DROP CONSTRAINT claim_pkey,
@@ -189,7 +201,7 @@ ALTER TABLE claim
     ADD CONSTRAINT claim_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT claim_slot UNIQUE (merchant_id, pool_id, member_id, slot),
     ADD CONSTRAINT claim_slot_counts CHECK (slot >= 1),
-    ADD CONSTRAINT claim_claimant CHECK (member_id IS NOT NULL OR email_index IS NOT NULL);
+    ADD CONSTRAINT claim_claimant CHECK (num_nonnulls(member_id, email_index) = 1);
 CREATE UNIQUE INDEX claim_email_slot ON claim (merchant_id, pool_id, email_index, slot) WHERE email_index IS NOT NULL;
 CREATE INDEX claim_by_code ON claim (merchant_id, code_id) WHERE email_index IS NOT NULL;
 -- Partial, because most claims have no key and each index costs every claim some buffers.

@@ -107,7 +107,9 @@ query ($id: ID!, $after: String) {{
 VERIFY_MEMBER_EMAIL = f"""
 mutation ($input: VerifyMemberEmailInput!) {{
   answer: verifyMemberEmail(input: $input) {{
-    __typename ... on VerifyMemberEmailSuccess {{ member {{ id emailVerified wallet {{ version }} }} }} {REFUSALS}
+    __typename
+    ... on VerifyMemberEmailSuccess {{ member {{ id emailVerified wallet {{ version }} }} displaced {{ id }} }}
+    {REFUSALS} ... on MemberAlreadyExists {{ existing {{ id }} }}
   }}
 }}
 """
@@ -118,6 +120,7 @@ mutation ($input: EnrollMemberInput!) {{
     __typename
     ... on EnrollMemberSuccess {{
       member {{ id externalId displayName maskedEmail emailVerified source joinedAt wallet {{ id version }} }}
+      displaced {{ id }}
     }}
     {REFUSALS} ... on MemberAlreadyExists {{ existing {{ id }} }}
   }}

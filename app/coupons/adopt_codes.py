@@ -1,4 +1,4 @@
-"""Adoption: the codes that wait for an address become those of the member that turns out to own it."""
+"""Adoption: the codes that wait for an address become those of the member that has proved it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ FIND_WAITING: Final = statement(
 WITH waiting AS (
     -- Locked until they are the member's.
     SELECT id, state, pool_id FROM code
-    WHERE merchant_id = :merchant_id AND email_index = :email_index AND member_id IS NULL ORDER BY id FOR UPDATE
+    WHERE merchant_id = :merchant_id AND email_index = :email_index ORDER BY id FOR UPDATE
 )
 SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, served.kind, served.status, held.pool_id AS claimed_of,
     held.idempotency_key, held.claimed_at, asked.claims_per_member, own.claims, own.slot
@@ -67,8 +67,8 @@ CROSS JOIN LATERAL (
 ORDER BY held.claimed_at, waiting.id
 """,
 )
-# The slots of the address and those of the member are one count from now on, so they are written anew: two
-# statements, because rows that move up one by one would meet.
+# The address's claims are the member's from now on, numbered after its own: two statements, because a row can't be
+# deleted and written in one.
 DROP_CLAIMS: Final = statement(
     NoRow,
     """
@@ -79,8 +79,8 @@ WHERE merchant_id = :merchant_id AND email_index = :email_index AND code_id = AN
 WRITE_CLAIMS: Final = statement(
     NoRow,
     """
-INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, claimed_at)
-SELECT :merchant_id, code_id, pool_id, :member_id, :email_index, slot, idempotency_key, claimed_at
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, claimed_at)
+SELECT :merchant_id, code_id, pool_id, :member_id, slot, idempotency_key, claimed_at
 FROM unnest(:code_ids::uuid[], :pool_ids::uuid[], :slots::int[], :keys::text[], :claimed_at::timestamptz[])
     AS t (code_id, pool_id, slot, idempotency_key, claimed_at)
 """,
@@ -89,7 +89,9 @@ ADOPT: Final = statement(
     ChangeRow,
     f"""
 WITH adopted AS (
-    UPDATE code SET member_id = :member_id WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[])
+    -- From now on the code answers to the member, and to no address as such.
+    UPDATE code SET member_id = :member_id, email_index = NULL
+    WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[])
 ), changed AS (
     SELECT t.event_id, t.code_id AS subject_id, :member_id::uuid AS member_id, NULL::bytea AS reason, is_live
     FROM unnest(:code_ids::uuid[], :event_ids::uuid[], :are_live::bool[]) AS t (code_id, event_id, is_live)
@@ -100,7 +102,7 @@ SELECT {columns(ChangeRow)} FROM recorded ev
 
 
 async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes) -> int:
-    """Bind the codes of an address to the member that owns it. Returns how many there were.
+    """Bind the codes of an address to the member that has proved it. Returns how many there were.
 
     The caller has made the address the member's in this transaction, in an earlier statement: claims by e-mail wait
     for that, and the ones before it are seen here. Where address and member have claimed more of a pool together than
@@ -121,7 +123,6 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
             WRITE_CLAIMS,
             merchant_id=viewer.merchant_id,
             member_id=member_id,
-            email_index=email_index,
             code_ids=code_ids,
             pool_ids=pool_ids,
             slots=slots,

@@ -83,9 +83,8 @@ CLAIM: Final = statement(
     ClaimRow,
     f"""
 WITH who AS (
-    -- The claimant, and the address that it has proved.
-    SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
-    FROM member WHERE merchant_id = :merchant_id AND id = :member_id
+    -- The claimant.
+    SELECT id AS member_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id
 ), asked AS (
     -- The pool, and whether it issues codes now.
     SELECT p.*, {_ISSUES} AS issues FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
@@ -111,8 +110,8 @@ WITH who AS (
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ), claimed AS (
     -- What makes it once: of two taps of one claimant both pick a code, and one finds its slot taken.
-    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, claimed_at)
-    SELECT :merchant_id, picked.id, :pool_id, who.member_id, who.email_index, may.slot, :key, now()
+    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, claimed_at)
+    SELECT :merchant_id, picked.id, :pool_id, who.member_id, may.slot, :key, now()
     FROM picked, may, who
     ON CONFLICT DO NOTHING RETURNING code_id, member_id
 ), w AS (
@@ -150,12 +149,12 @@ JOIN member m ON m.merchant_id = :merchant_id AND m.id = c.member_id
 """,
 )
 
-# Who claims by `:member_id` or by `:email_index`, one of them null, and what that claimant has of the pool {0}.
+# Who claims by `:member_id` or by `:email_index`, one of them null, and what that claimant has of the pool {0}. Whoever
+# has proved the address is the claimant; nobody else has anything to do with what a member claimed.
 _WHO: Final = """
-    SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
-    FROM member WHERE merchant_id = :merchant_id AND id = :member_id
+    SELECT id AS member_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id
     UNION ALL
-    SELECT (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index), :email_index
+    SELECT (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index)
     WHERE :email_index::bytea IS NOT NULL
 """
 _OWN_CLAIMS: Final = """
@@ -193,14 +192,15 @@ WITH who AS ({_WHO}), asked AS (
         AND EXISTS (SELECT FROM serving)
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ), addressed AS (
-    -- A claim by e-mail and the verification of that address meet on the address's row: whoever comes second waits.
+    -- A claim by e-mail and a proof of that address meet on the address's row: whoever comes second waits.
     INSERT INTO address (merchant_id, email_index) SELECT :merchant_id, :email_index FROM picked
     WHERE :email_index::bytea IS NOT NULL
     ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
     RETURNING member_id
 ), owner AS (
-    -- If the address has become a member's since this statement began, nothing is claimed, and it is asked again.
-    SELECT who.* FROM who
+    -- If the address has become a member's since this statement began, or nobody's, nothing is claimed, and it is asked
+    -- again. A claim is the member's or the address's, never both.
+    SELECT who.member_id, CASE WHEN who.member_id IS NULL THEN :email_index::bytea END AS email_index FROM who
     WHERE :email_index::bytea IS NULL
         OR EXISTS (SELECT FROM addressed WHERE addressed.member_id IS NOT DISTINCT FROM who.member_id)
 ), claimed AS (
@@ -224,7 +224,7 @@ WITH who AS ({_WHO}), asked AS (
     RETURNING version, points, changed_at
 ), c AS (
     -- A code that waits for its address is in nobody's wallet.
-    UPDATE code SET state = 'ALLOCATED', member_id = won.member_id, email_index = :email_index,
+    UPDATE code SET state = 'ALLOCATED', member_id = won.member_id, email_index = won.email_index,
         matched_by = CASE WHEN :email_index::bytea IS NULL THEN 'MEMBER_ID' ELSE 'CLAIM_EMAIL' END,
         allocated_at = won.at, expires_at = won.at + make_interval(days => won.code_lifetime_days)
     FROM (SELECT won.*, coalesce((SELECT changed_at FROM w), now()) AS at FROM won) won

@@ -48,7 +48,7 @@ class CodeBatch(Model):
 class Code(Model):
     """One code for its whole life: the text is a ciphertext, `suffix` is what a masked code shows.
 
-    `email_index` is the address it was claimed with or sent to, whether that is a member's by now or not.
+    It is a member's, or waits for an address (`email_index`) that nobody has proved; never both.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -71,7 +71,7 @@ class Code(Model):
 
 
 class Claim(Model):
-    """That a claimant took its n-th code (`slot`) of a pool: a member, an address, or a member with its address.
+    """That a claimant took its n-th code (`slot`) of a pool: a member, or an address that is no member's.
 
     A code that a fallback pool served has two: one of the pool that was asked, one of the pool it came from. The key
     is what makes a retry the same claim.

@@ -39,8 +39,9 @@ class RedeemCodesInput:
     )
     email: str | None = strawberry.field(
         default=None,
-        description="The address that the presenter gave: compared with the one a code was claimed with or sent to, "
-        "and with its owner's verified one. Where both are given and the code has an owner, memberId decides.",
+        description="The address that the presenter gave: it counts for a code with an owner if the owner has proved "
+        "it, for any other if the code was claimed with it or sent to it. Where both are given and the code has an "
+        "owner, memberId decides.",
     )
 
 
@@ -112,7 +113,7 @@ WITH asked AS (
             OR c.member_id = coalesce(:presenter, (
                 SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
             ))
-            OR (c.email_index = :email_index AND (c.member_id IS NULL OR :presenter IS NULL)))
+            OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c
 ), redeemed AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now()

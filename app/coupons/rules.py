@@ -56,7 +56,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class PresentedCode:
-    """A code as it stands when it is presented; `email_index` is the address it was claimed with or sent to."""
+    """A code as it stands when it is presented; `email_index` is the address that it waits for, if it has no owner."""
 
     terms: Terms
     state: str
@@ -70,7 +70,7 @@ class PresentedCode:
 class Order:
     """What codes are presented for. The checkout names the presenter by member id, by address, by both or not at all.
 
-    `member_of_email` is the member that is known to own the address.
+    `member_of_email` is the member that has proved the address.
     """
 
     amount: int
@@ -116,12 +116,12 @@ def stack(terms: Sequence[Terms], amount: int) -> list[Applied]:
 def is_owner(code: PresentedCode, order: Order) -> bool:
     """Whether the presenter owns a code in one of the three ways.
 
-    A member id says more than an address, so where both are given and the code has an owner, the address is not asked.
+    An address counts for a code that has an owner only if the owner has proved it, whatever address it was claimed
+    with. A member id says more than an address, so where both are given the address is not asked then.
     """
-    if code.owner is not None and code.owner == (order.presenter or order.member_of_email):
-        return True
-    by_address = code.email_index is not None and code.email_index == order.email_index
-    return by_address and (code.owner is None or order.presenter is None)
+    if code.owner is not None:
+        return code.owner == (order.presenter or order.member_of_email)
+    return code.email_index is not None and code.email_index == order.email_index
 
 
 def owned_reason(code: PresentedCode | None, order: Order) -> CodeRejectionReason | None:

@@ -36,17 +36,21 @@ class Recipients:
 
 @dataclass(slots=True)
 class Person:
-    """A recipient: a member, an address, or an address that is known to be a member's; and what it has of the pool.
+    """A recipient: a member, an address, or an address that a member has proved; and what it has of the pool.
 
-    `sent_to` is the address that was asked for, `email_index` also the verified one of a member that was.
+    `sent_to` is the address that was asked for.
     """
 
     member_id: UUID | None
     sent_to: bytes | None
-    email_index: bytes | None
     claims: int = 0
     slot: int = 0
     latest_code_id: UUID | None = None
+
+    @property
+    def waits_for(self) -> bytes | None:
+        """The address that its codes wait for, where nobody has proved that."""
+        return self.sent_to if self.member_id is None else None
 
 
 class ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
@@ -77,8 +81,8 @@ ALLOCATE: Final = statement(
     ChangeRow,
     f"""
 WITH asked AS (
-    SELECT * FROM unnest(:code_ids::uuid[], :member_ids::uuid[], :sent_to::bytea[], :event_ids::uuid[])
-        AS t (code_id, member_id, sent_to, event_id)
+    SELECT * FROM unnest(:code_ids::uuid[], :member_ids::uuid[], :email_indexes::bytea[], :event_ids::uuid[])
+        AS t (code_id, member_id, email_index, event_id)
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT :merchant_id, :pool_id, gen_random_uuid(), -count(*), count(*), 0, 0, 0 FROM asked
@@ -86,7 +90,7 @@ WITH asked AS (
     SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
 ), {raise_wallets("code.sent")}, c AS (
     -- Dated as its wallet's new version is, if it is in a wallet.
-    UPDATE code SET state = 'ALLOCATED', member_id = sent.member_id, email_index = sent.sent_to,
+    UPDATE code SET state = 'ALLOCATED', member_id = sent.member_id, email_index = sent.email_index,
         matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = sent.at,
         expires_at = sent.at + make_interval(days => :lifetime_days)
     FROM (
@@ -135,7 +139,7 @@ async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUI
             lifetime_days=pool["code_lifetime_days"],
             code_ids=[code_id for _, code_id in served],
             member_ids=[person.member_id for person, _ in served],
-            sent_to=[person.sent_to for person, _ in served],
+            email_indexes=[person.waits_for for person, _ in served],
             event_ids=[ids.new() for _ in served],
             actor=viewer.actor,
         )
@@ -151,7 +155,6 @@ async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUI
 
 class _MemberRow(TypedDict):
     member_id: UUID
-    email_index: bytes | None
 
 
 class _AddressRow(TypedDict):
@@ -162,8 +165,7 @@ class _AddressRow(TypedDict):
 FIND_MEMBERS: Final = statement(
     _MemberRow,
     """
-SELECT id AS member_id, CASE WHEN email_verified THEN email_index END AS email_index
-FROM member WHERE merchant_id = :merchant_id AND id = ANY(:member_ids::uuid[])
+SELECT id AS member_id FROM member WHERE merchant_id = :merchant_id AND id = ANY(:member_ids::uuid[])
 """,
 )
 FIND_OWNERS: Final = statement(
@@ -183,13 +185,11 @@ async def _resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
         raise not_found("member", ids.encode("member", next(each for each in asked.members if each not in found)))
     owned = await tx.many(FIND_OWNERS, merchant_id=viewer.merchant_id, email_indexes=list(asked.addresses))
     owners = {row["email_index"]: row["member_id"] for row in owned}
-    people: dict[UUID | bytes, Person] = {
-        row["member_id"]: Person(row["member_id"], None, row["email_index"]) for row in members
-    }
+    people: dict[UUID | bytes, Person] = {row["member_id"]: Person(row["member_id"], None) for row in members}
     for index in asked.addresses:
         owner = owners.get(index)
         # Asked for by id and by address, a member is sent to at that address.
-        people[owner or index] = Person(owner, index, index)
+        people[owner or index] = Person(owner, index)
     return list(people.values())
 
 
@@ -326,7 +326,7 @@ async def _claim(
             pool_id=pool_id,
             code_ids=[code_id for _, code_id in asking],
             member_ids=[person.member_id for person, _ in asking],
-            email_indexes=[person.email_index for person, _ in asking],
+            email_indexes=[person.waits_for for person, _ in asking],
             slots=[person.slot + 1 for person, _ in asking],
         )
         claimed = {row["code_id"] for row in rows}
@@ -344,7 +344,7 @@ def _deliveries(
     rows: list[tuple[object, ...]] = []
     for person, code_id in sent:
         recipient = None
-        if person.sent_to is not None:
-            recipient = viewer.tenant.keys.encrypt(code_id, "recipient", asked.addresses[person.sent_to])
+        if person.waits_for is not None:
+            recipient = viewer.tenant.keys.encrypt(code_id, "recipient", asked.addresses[person.waits_for])
         rows.append((viewer.merchant_id, campaign_id, code_id, recipient))
     return rows

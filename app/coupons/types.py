@@ -412,13 +412,13 @@ class Delivery:
         return cls(code=Code.of(row, revealed=True), row=row)
 
     @field(
-        description="The address to send it to: as it was given, in lower case, or the member's verified one. "
-        "A member without one is named by its id."
+        description="The address to send it to: as it was given, in lower case, or, once the code is a member's, the "
+        "one that the member has proved. A member without one is named by its id."
     )
     async def recipient(self, info: Info) -> str:
-        """Decrypt the address."""
+        """Decrypt the address. What the campaign was sent to says nothing about a member that has left it since."""
         tenant, row = info.context.viewer.tenant, self.row
-        if row["delivery_recipient"] is not None:
+        if row["code_member_id"] is None and row["delivery_recipient"] is not None:
             return await decrypted(tenant, row["code_id"], "recipient", row["delivery_recipient"])
         if row["member_email_verified"] and row["member_email"] is not None:
             return await decrypted(tenant, row["member_id"], "email", row["member_email"])

@@ -29,8 +29,9 @@ _CONSTRAINT, _STATEMENT, _TRANSACTION = Holder.CONSTRAINT, Holder.GUARDED_STATEM
 HELD: Final = {
     "ONE_OWNER": Held(
         (_CONSTRAINT, _TRANSACTION),
-        ("code_pkey", "code_available", "code_available_to_all", "code_allocated", "code_owned", "code_issued_once",
-         "code_kept"),
+        ("code_pkey", "code_available", "code_available_to_all", "code_allocated", "code_owned", "code_one_owner",
+         "code_issued_once", "code_kept", "address_pkey", "member_email_proven", "member_email_to_verify",
+         "member_pending_email_beside"),
     ),
     "CLAIM_LIMIT": Held(
         (_STATEMENT, _CONSTRAINT),

@@ -64,8 +64,22 @@ ONE_OWNER: Final = _promise(
     SELECT FROM code WHERE merchant_id = :merchant_id AND state IN ('ALLOCATED', 'REDEEMED')
         AND member_id IS NULL AND email_index IS NULL""",
     """
-    SELECT FROM code WHERE merchant_id = :merchant_id AND state = 'AVAILABLE'
-        AND num_nonnulls(member_id, email_index) > 0""",
+    SELECT FROM code WHERE merchant_id = :merchant_id AND (
+        num_nonnulls(member_id, email_index) > 1 OR (state = 'AVAILABLE' AND num_nonnulls(member_id, email_index) > 0)
+    )""",
+    # An address is the member's that has proved it: its row says so, nobody else has it, and no code waits for it.
+    """
+    SELECT FROM (SELECT * FROM member WHERE merchant_id = :merchant_id AND email_verified) m
+    FULL JOIN (SELECT * FROM address WHERE merchant_id = :merchant_id AND member_id IS NOT NULL) a
+        ON a.email_index = m.email_index
+    WHERE a.member_id IS DISTINCT FROM m.id""",
+    """
+    SELECT FROM member m JOIN address a ON a.merchant_id = :merchant_id
+        AND a.email_index IN (m.email_index, m.pending_email_index)
+    WHERE m.merchant_id = :merchant_id AND a.member_id <> m.id""",
+    """
+    SELECT FROM code c JOIN address a ON a.merchant_id = :merchant_id AND a.email_index = c.email_index
+    WHERE c.merchant_id = :merchant_id AND a.member_id IS NOT NULL""",
 )
 # Where a member turns out to own an address, both may have spent what one of them could have: that can't be taken back,
 # so adopted codes count while they are live only.

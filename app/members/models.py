@@ -5,9 +5,11 @@ from tortoise.models import Model
 
 
 class Member(Model):
-    """A member, one record whatever the source. Address and name are ciphertexts; the index finds the address.
+    """A member, one record whatever the source. Addresses and name are ciphertexts; the indexes find the addresses.
 
-    Its tokens name the `token_generation` that they were issued in, and stand as long as that is the member's.
+    Both addresses are encrypted as `email`, so that the pending one can take the other's place as it is; it waits
+    beside a proven one only. `email_edited` says that a proof must name its address. Its tokens name the
+    `token_generation` that they were issued in, and stand as long as that is the member's.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -16,6 +18,9 @@ class Member(Model):
     email = fields.BinaryField(null=True)
     email_index = fields.BinaryField(null=True)
     email_verified = fields.BooleanField()
+    pending_email = fields.BinaryField(null=True)
+    pending_email_index = fields.BinaryField(null=True)
+    email_edited = fields.BooleanField(db_default=False)
     display_name = fields.BinaryField(null=True)
     source = fields.CharField(max_length=10)
     joined_at = fields.DatetimeField()

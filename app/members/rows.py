@@ -19,6 +19,7 @@ class MemberRow(TypedDict):
     member_external_id: Annotated[str | None, "m.external_id"]
     member_email: Annotated[bytes | None, "m.email"]
     member_email_verified: Annotated[bool, "m.email_verified"]
+    member_pending_email: Annotated[bytes | None, "m.pending_email"]
     member_display_name: Annotated[bytes | None, "m.display_name"]
     member_source: Annotated[str, "m.source"]
     member_joined_at: Annotated[datetime, "m.joined_at"]
@@ -62,7 +63,7 @@ SELECT {columns(MemberRow)} {_FROM}
 WHERE m.merchant_id = :merchant_id AND m.id = ANY(ARRAY(
     SELECT id FROM member WHERE merchant_id = :merchant_id AND external_id = :external_id
     UNION ALL
-    SELECT id FROM member WHERE merchant_id = :merchant_id AND email_index = :email_index
+    SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
 )) ORDER BY m.id LIMIT 1
 """,
 )
@@ -103,7 +104,8 @@ async def find_tied_member(viewer: Viewer, node_id: str) -> MemberRow | None:
 
 def unnamed(row: AnyMemberRow) -> AnyMemberRow:
     """Return a member's row, or that of what is a member's, without what tells who it is."""
-    return cast("AnyMemberRow", {**row, "member_external_id": None, "member_email": None, "member_display_name": None})
+    hidden = dict.fromkeys(("member_external_id", "member_email", "member_pending_email", "member_display_name"), None)
+    return cast("AnyMemberRow", {**row, **hidden})
 
 
 async def member_row(viewer: Viewer, member_id: UUID) -> MemberRow | None:
@@ -118,7 +120,7 @@ async def members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID,
 
 
 async def find_existing(viewer: Viewer, external_id: str | None, email_index: bytes | None) -> MemberRow | None:
-    """Return the member that has this external id or this address; the older one where they are two."""
+    """Return the member that has this external id or has proved this address; the older one where they are two."""
     return await database().row(
         FIND_EXISTING, merchant_id=viewer.merchant_id, external_id=external_id, email_index=email_index
     )

@@ -43,7 +43,9 @@ class Member(Node):
     row: strawberry.Private[MemberRow]
     as_of: strawberry.Private[ChangeRow | None]
     external_id: str | None = strawberry.field(description="The store's own id for this member.")
-    email_verified: bool = strawberry.field(description="Whether the address is known to be the member's.")
+    email_verified: bool = strawberry.field(
+        description="Whether the address is known to be the member's. Others may have written down one that isn't."
+    )
     source: MemberSource = strawberry.field(description="Where the record came from.")
     joined_at: datetime = strawberry.field(description="When the member was enrolled.")
 
@@ -72,6 +74,12 @@ class Member(Node):
     async def masked_email(self, info: Info) -> str | None:
         """Decrypt the address and mask it."""
         address = await self._decrypt(info, "email", self.row["member_email"])
+        return None if address is None else mask_email(address)
+
+    @field(description="A new address, masked, that waits beside the proven one until it is proved, too.")
+    async def pending_masked_email(self, info: Info) -> str | None:
+        """Decrypt the address and mask it."""
+        address = await self._decrypt(info, "email", self.row["member_pending_email"])
         return None if address is None else mask_email(address)
 
     @field(description="The member's wallet; null to another member.")

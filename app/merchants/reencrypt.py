@@ -36,10 +36,12 @@ class Sealed:
     identity: str
 
 
-#: Every column that holds ciphertexts under data keys. A new one is a line here.
+#: Every column that holds ciphertexts under data keys. A new one is a line here. Where a value moves from one column to
+#: another, the one that it comes from is first: it is found in one of both.
 SEALED: Final = (
     Sealed("code", "id", "ciphertext", "code"),
     Sealed("delivery", "code_id", "recipient", "recipient"),
+    Sealed("member", "id", "pending_email", "email"),
     Sealed("member", "id", "email", "email"),
     Sealed("member", "id", "display_name", "display_name"),
     Sealed("event", "id", "reason", "reason"),

@@ -8,10 +8,12 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Problems
-from app.api.operations import Info, InvalidInput, Refusal, mutation
+from app.api.operations import Info, InvalidInput, mutation
 from app.coupons.adopt_codes import adopt_codes
-from app.members.rows import FIND, MemberRow, find_existing
+from app.members.rows import FIND, MemberRow
 from app.members.types import Member, MemberSource
+from app.people.addresses import take
+from app.people.existing import MemberAlreadyExists, already_exists
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import columns, statement
@@ -23,10 +25,13 @@ class EnrollMemberInput:
         default=None, description="The store's own id for this member, at most 100 characters; unique."
     )
     email: str | None = strawberry.field(
-        default=None, description="The member's address; compared trimmed, in lower case and NFKC; unique."
+        default=None,
+        description="The member's address; compared trimmed, in lower case and NFKC. Refused if another member has "
+        "proved it; any number may have it written down.",
     )
     email_verified: bool = strawberry.field(
-        default=False, description="Whether the address is known to be the member's; only then does it count."
+        default=False,
+        description="Whether the address is known to be the member's; only then does it count, and others lose it.",
     )
     display_name: str | None = strawberry.field(
         default=None, description="The name to greet the member by, at most 200 characters."
@@ -37,11 +42,9 @@ class EnrollMemberInput:
 @strawberry.type(description="The member was enrolled.")
 class EnrollMemberSuccess:
     member: Member = strawberry.field(description="The new member.")
-
-
-@strawberry.type(description="A member with this external id or address exists; nothing was changed.")
-class MemberAlreadyExists(Refusal):
-    existing: Member | None = strawberry.field(description="Who it is; only for callers that may see it.")
+    displaced: list[Member] = strawberry.field(
+        description="Who had the address written down, and lost it because the new member has proved it."
+    )
 
 
 EnrollMemberResult = Annotated[
@@ -61,38 +64,58 @@ class Person:
     display_name: str | None
 
 
-# Two callers at once make one member: whoever comes second gets no row.
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A new member, and who had its address written down and lost it."""
+
+    row: MemberRow
+    displaced: list[MemberRow]
+
+
+class EnrolledRow(MemberRow):
+    """A member that was just made; `is_known` says that somebody has written its address down, or claimed by it."""
+
+    is_known: bool
+
+
+# Two callers at once make one member of an external id: whoever comes second gets no row.
 ENROL: Final = statement(
-    MemberRow,
+    EnrolledRow,
     f"""
-WITH m AS (
+WITH taken AS (
+    SELECT FROM member WHERE merchant_id = :merchant_id AND external_id = :external_id
+), addressed AS (
+    -- Waits for who is proving the address, and returns who has proved it by now. A row that was there already is
+    -- updated, which its xmax says.
+    INSERT INTO address (merchant_id, email_index)
+    SELECT :merchant_id, :email_index WHERE :email_index::bytea IS NOT NULL AND NOT EXISTS (SELECT FROM taken)
+    ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
+    RETURNING member_id, xmax <> 0 AS is_known
+), m AS (
     INSERT INTO member (merchant_id, id, external_id, email, email_index, email_verified, display_name, source,
                         joined_at)
-    VALUES (:merchant_id, :member_id, :external_id, :email, :email_index, :email_verified, :display_name, :source,
-            now())
-    ON CONFLICT DO NOTHING
+    SELECT :merchant_id, :member_id, :external_id, :email, :email_index, :email_verified, :display_name, :source,
+        now()
+    WHERE NOT EXISTS (SELECT FROM taken) AND NOT EXISTS (SELECT FROM addressed WHERE member_id IS NOT NULL)
+    ON CONFLICT (merchant_id, external_id) DO NOTHING
     RETURNING *
 ), w AS (
     -- Everybody has a wallet from the beginning.
     INSERT INTO wallet (merchant_id, member_id, version) SELECT :merchant_id, id, 0 FROM m RETURNING version, points
-), addressed AS (
-    -- A proven address is the member's, also where codes wait for it.
-    INSERT INTO address (merchant_id, email_index, member_id)
-    SELECT :merchant_id, email_index, id FROM m WHERE email_verified
-    ON CONFLICT (merchant_id, email_index) DO UPDATE SET member_id = excluded.member_id
 ), recorded AS (
     {event("member.enrolled", subject="id", source="m")}
 )
-SELECT {columns(MemberRow)} FROM m CROSS JOIN w WHERE m.merchant_id = :merchant_id
+SELECT {columns(MemberRow)}, coalesce((SELECT is_known FROM addressed), false) AS is_known
+FROM m CROSS JOIN w WHERE m.merchant_id = :merchant_id
 """,
 )
 
 
-async def enrol(where: Statements, viewer: Viewer, person: Person) -> MemberRow | None:
+async def enrol(where: Statements, viewer: Viewer, person: Person) -> Enrolled | None:
     """Make the member, its wallet and the event in one statement, in the caller's transaction or in one of its own.
 
-    Returns None when there is a member with this external id or address. With a verified address `where` is a
-    transaction, in which the codes that wait for the address are adopted.
+    Returns None when another member has this external id or has proved the address. With a verified address `where`
+    is a transaction, in which the address becomes the member's, and the codes that wait for it are adopted.
     """
     keys = viewer.tenant.keys
     member_id = ids.new()
@@ -111,23 +134,19 @@ async def enrol(where: Statements, viewer: Viewer, person: Person) -> MemberRow 
         event_id=ids.new(),
         actor=viewer.actor,
     )
-    if enrolled is None or email_index is None or not person.email_verified:
-        return enrolled
+    if enrolled is None:
+        return None
+    if email_index is None or not person.email_verified:
+        return Enrolled(enrolled, [])
     if not isinstance(where, Tx):
-        raise TypeError("codes are adopted in a transaction")
-    if not await adopt_codes(where, viewer, member_id, email_index):
-        return enrolled
-    return await where.row(FIND, merchant_id=viewer.merchant_id, member_id=member_id)
-
-
-async def already_exists(viewer: Viewer, person: Person) -> MemberAlreadyExists:
-    """Return the refusal for a person that is a member; who it is, because only those that may see members enrol."""
-    email_index = None if person.address is None else viewer.tenant.keys.email_index(person.address)
-    existing = await find_existing(viewer, person.external_id, email_index)
-    return MemberAlreadyExists(
-        message="A member with this external id or address is enrolled already.",
-        existing=None if existing is None else Member.of(existing),
-    )
+        raise TypeError("an address is taken in a transaction")
+    displaced = await take(where, viewer, member_id, email_index)
+    if not enrolled["is_known"] or not await adopt_codes(where, viewer, member_id, email_index):
+        return Enrolled(enrolled, displaced)
+    row = await where.row(FIND, merchant_id=viewer.merchant_id, member_id=member_id)
+    if row is None:
+        raise RuntimeError("a new member can't be read")
+    return Enrolled(row, displaced)
 
 
 @mutation(description="Enrol a member. ADMIN and CHECKOUT.")
@@ -144,9 +163,13 @@ async def enroll_member(
     problems.refuse_if_any()
     person = Person(input.source, external_id, address, input.email_verified, display_name)
     if person.email_verified:
-        # In a transaction, because the codes that wait for the address are adopted.
+        # In a transaction, because the address is taken from others, and the codes that wait for it are adopted.
         async with transaction(viewer.merchant_id) as tx:
             enrolled = await enrol(tx, viewer, person)
     else:
         enrolled = await enrol(database(), viewer, person)
-    return await already_exists(viewer, person) if enrolled is None else EnrollMemberSuccess(member=Member.of(enrolled))
+    if enrolled is None:
+        return await already_exists(viewer, external_id, address)
+    return EnrollMemberSuccess(
+        member=Member.of(enrolled.row), displaced=[Member.of(lost) for lost in enrolled.displaced]
+    )

@@ -1,94 +1,91 @@
 """verifyMemberEmail: an address is known to be the member's, and the codes that waited for it are too."""
 
-from typing import Annotated, Final, TypedDict
+from typing import Annotated
 
 import asyncpg
 import strawberry
 
-from app import ids
+from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
-from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
-from app.coupons.adopt_codes import adopt_codes
-from app.members.rows import member_row
+from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.members.rows import FIND
 from app.members.types import Member
-from app.storage.database import transaction
-from app.storage.events import event
-from app.storage.statements import statement
-
-ATTEMPTS_MAX: Final = 20
+from app.people.addresses import ATTEMPTS_MAX, ChangedMeanwhile, HeldRow, Proved, hold, prove
+from app.people.existing import MemberAlreadyExists, proved_by
+from app.storage.database import Tx, transaction
 
 
 @strawberry.input(description="A member whose address is known to be its own.")
 class VerifyMemberEmailInput:
     member_id: strawberry.ID = strawberry.field(description="The member.")
+    email: str | None = strawberry.field(
+        default=None,
+        description="The address that was proved: it must be the member's present or pending one. Left out: the "
+        "member's, if it was never edited.",
+    )
 
 
 @strawberry.type(description="The address counts, and what waited for it is in the member's wallet.")
 class VerifyMemberEmailSuccess:
     member: Member = strawberry.field(description="The member, with its wallet as it is now.")
+    displaced: list[Member] = strawberry.field(
+        description="Who else had the address written down, and lost it; the shop may know them to be one person."
+    )
 
 
 VerifyMemberEmailResult = Annotated[
-    VerifyMemberEmailSuccess | InvalidInput | NotFound,
+    VerifyMemberEmailSuccess | InvalidInput | NotFound | MemberAlreadyExists,
     strawberry.union("VerifyMemberEmailResult", description="The member, or why not."),
 ]
 
 
-class _VerifiedRow(TypedDict):
-    email_index: bytes
-
-
-VERIFY: Final = statement(
-    _VerifiedRow,
-    f"""
-WITH m AS (
-    UPDATE member SET email_verified = true
-    WHERE merchant_id = :merchant_id AND id = :member_id AND email_index IS NOT NULL AND NOT email_verified
-    RETURNING id, email_index
-), addressed AS (
-    -- Waits for claims by e-mail that are under way for this address; later ones are the member's.
-    INSERT INTO address (merchant_id, email_index, member_id) SELECT :merchant_id, email_index, id FROM m
-    ON CONFLICT (merchant_id, email_index) DO UPDATE SET member_id = excluded.member_id
-), recorded AS (
-    {event("member.email_verified", subject="id", source="m")}
-)
-SELECT email_index FROM m
-""",
-)
-
-
 @mutation(
-    description="Tell that a member's address is known to be its own; again changes nothing. ADMIN, CHECKOUT and "
-    "SUPPORT."
+    description="Record a proof that an address is a member's own: whoever else wrote it down loses it. Again changes "
+    "nothing. ADMIN, CHECKOUT and SUPPORT."
 )
 async def verify_member_email(
     info: Info, input: Annotated[VerifyMemberEmailInput, strawberry.argument(description="Whose address.")]
 ) -> VerifyMemberEmailResult:
     viewer = info.context.viewer
+    problems = Problems()
+    address = None if input.email is None else problems.email("email", input.email)
+    problems.refuse_if_any()
     member_id = node_id("member", "member", input.member_id)
+    named = None if address is None else viewer.tenant.keys.email_index(address)
     for _ in range(ATTEMPTS_MAX):
         try:
             async with transaction(viewer.merchant_id) as tx:
-                verified = await tx.row(
-                    VERIFY,
-                    merchant_id=viewer.merchant_id,
-                    member_id=member_id,
-                    event_id=ids.new(),
-                    actor=viewer.actor,
-                )
-                if verified is not None:
-                    await adopt_codes(tx, viewer, member_id, verified["email_index"])
+                held = await hold(tx, viewer, member_id, named)
+                if held is None:
+                    raise not_found("member", input.member_id)
+                proved = await _prove(tx, viewer, held, named)
             break
-        except asyncpg.UniqueViolationError:
-            # The member claimed in between.
+        except (asyncpg.UniqueViolationError, ChangedMeanwhile):
+            # The member claimed in between, or got another address.
             continue
     else:
         raise RuntimeError("a member kept claiming while its address was verified")
-    row = await member_row(viewer, member_id)
-    if row is None:
-        raise not_found("member", input.member_id)
-    if row["member_email"] is None:
-        problems = Problems()
+    return VerifyMemberEmailSuccess(
+        member=Member.of(proved.row), displaced=[Member.of(lost) for lost in proved.displaced]
+    )
+
+
+async def _prove(tx: Tx, viewer: Viewer, member: HeldRow, named: bytes | None) -> Proved:
+    """Prove the named address of a held member, or its only one. Raises Refused when it isn't the member's."""
+    problems = Problems()
+    if named is not None and named not in {member["email_index"], member["pending_email_index"]}:
+        if member["owner_id"] is not None:
+            raise Refused(await proved_by(tx, viewer, member["owner_id"]))
+        problems.add("email", "must be the member's present or pending address")
+    elif named is None and member["email_index"] is None:
         problems.add("memberId", "names a member without an address")
-        problems.refuse_if_any()
-    return VerifyMemberEmailSuccess(member=Member.of(row))
+    elif named is None and member["email_edited"]:
+        problems.add("email", "must name the address that was proved, because the member's was edited")
+    problems.refuse_if_any()
+    address = named or member["email_index"]
+    if address is not None and (address != member["email_index"] or not member["email_verified"]):
+        return await prove(tx, viewer, member, address)
+    row = await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member["member_id"])
+    if row is None:
+        raise RuntimeError("a held member can't be read")
+    return Proved(row, [])

@@ -15,7 +15,8 @@ from app.api.operations import Info, InputProblem, InvalidInput, Refusal, Refuse
 from app.config import settings
 from app.members.rows import member_row
 from app.members.types import Member, MemberSource
-from app.people.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
+from app.people.enroll_member import Person, enrol
+from app.people.existing import MemberAlreadyExists, already_exists
 from app.referrals.conversion import convert
 from app.referrals.rows import invite_row, referral_row
 from app.referrals.tokens import token_hash
@@ -107,9 +108,9 @@ async def accept_invite(
     found_by = await _known(viewer, input.token, person)
     async with transaction(viewer.merchant_id) as tx:
         invite = await _usable(tx, viewer, found_by, person)
-        member = await enrol(tx, viewer, person)
-        if member is not None:
-            member_id = member["member_id"]
+        enrolled = await enrol(tx, viewer, person)
+        if enrolled is not None:
+            member_id = enrolled.row["member_id"]
             taken = await tx.row(
                 ACCEPT,
                 merchant_id=viewer.merchant_id,
@@ -123,8 +124,8 @@ async def accept_invite(
             referral_id = None
             if invite["converts_on"] == ConversionTrigger.JOIN.value:
                 referral_id = await convert(tx, viewer.merchant_id, viewer.actor, invite["id"], None)
-    if member is None:
-        return await already_exists(viewer, person)
+    if enrolled is None:
+        return await already_exists(viewer, person.external_id, person.address)
     joined = await member_row(viewer, member_id)
     accepted = await invite_row(viewer, invite["id"])
     if joined is None or accepted is None:

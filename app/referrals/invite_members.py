@@ -153,7 +153,8 @@ READ_SENDER: Final = statement(
     f"""
 SELECT m.id AS member_id, m.email AS member_email, p.reports_members, {columns(QuotaRow)},
     ARRAY(
-        SELECT email_index FROM member WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
+        SELECT email_index FROM address
+        WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND member_id IS NOT NULL
     ) AS members,
     ARRAY(
         SELECT email_index FROM invite

@@ -37,9 +37,29 @@ BREACHES: Final = {
         WHERE k.merchant_id = $1 AND k.member_id IS NULL
         GROUP BY k.pool_id, k.email_index, p.claims_per_member HAVING count(*) > p.claims_per_member
     """,
+    "a code or a claim is a member's or an address's": """
+        SELECT id::text AS breach FROM code WHERE merchant_id = $1 AND num_nonnulls(member_id, email_index) > 1
+        UNION ALL
+        SELECT code_id::text FROM claim WHERE merchant_id = $1 AND num_nonnulls(member_id, email_index) <> 1
+    """,
     "no code waits for an address that is known to be a member's": """
         SELECT c.id::text AS breach FROM code c JOIN address a ON a.merchant_id = $1 AND a.email_index = c.email_index
-        WHERE c.merchant_id = $1 AND c.member_id IS NULL AND a.member_id IS NOT NULL
+        WHERE c.merchant_id = $1 AND a.member_id IS NOT NULL
+    """,
+    "an address that is written down or that a code waits for has a row": """
+        SELECT found.what AS breach FROM (
+            SELECT 'member ' || id AS what, email_index FROM member WHERE merchant_id = $1
+            UNION ALL
+            SELECT 'pending of member ' || id, pending_email_index FROM member WHERE merchant_id = $1
+            UNION ALL
+            SELECT 'code ' || id, email_index FROM code WHERE merchant_id = $1
+        ) found LEFT JOIN address a ON a.merchant_id = $1 AND a.email_index = found.email_index
+        WHERE found.email_index IS NOT NULL AND a.email_index IS NULL
+    """,
+    "nobody has an address that another has proved": """
+        SELECT m.id::text AS breach FROM member m
+        JOIN address a ON a.merchant_id = $1 AND a.email_index IN (m.email_index, m.pending_email_index)
+        WHERE m.merchant_id = $1 AND a.member_id <> m.id
     """,
     "an address is a member's exactly when the member's is verified": """
         SELECT m.id::text AS breach FROM member m FULL JOIN (
@@ -108,6 +128,6 @@ async def send(shop: Shop, pool: Any, *recipients: dict[str, str], **input: Any)
     return answer
 
 
-async def verify(shop: Shop, member: Any) -> Any:
+async def verify(shop: Shop, member: Any, **named: str) -> Any:
     """Verify a member's address and return the member."""
-    return (await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"]))["member"]
+    return (await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"], **named))["member"]

@@ -620,3 +620,5 @@ async def test_verifying_is_not_for_members_and_analysts(shop: Shop) -> None:
 
     for key in (await shop.key("ANALYST"), await shop.token(member["id"])):
         assert await shop.failed(VERIFY_MEMBER_EMAIL, key=key, memberId=member["id"]) == "FORBIDDEN"
+    answer = await shop.do(VERIFY_MEMBER_EMAIL, key=await shop.key("CHECKOUT"), memberId=member["id"])
+    assert answer["member"]["emailVerified"] is True

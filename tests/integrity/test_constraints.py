@@ -31,6 +31,12 @@ REFUSED = [
     *(f"{table}_kept | DELETE FROM {table} WHERE merchant_id = $1" for table in KEPT),
     *(f"{table}_fixed | UPDATE {table} SET {each} = {each} WHERE merchant_id = $1" for table, each in FIXED.items()),
     f"code_owned | UPDATE code SET member_id = NULL, email_index = NULL WHERE {ALLOCATED}",
+    f"""code_one_owner | UPDATE code
+        SET email_index = 'x' WHERE {one("code", "state = 'ALLOCATED' AND member_id IS NOT NULL")}""",
+    f"claim_claimant | UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NOT NULL')}",
+    f"member_email_to_verify | UPDATE member SET email_verified = true WHERE {one('member', 'email IS NULL')}",
+    f"""member_pending_email_beside | UPDATE member SET pending_email = 'x', pending_email_index = email_index
+        WHERE {one("member", "email_verified")}""",
     f"""code_issued_once | UPDATE code
         SET state = 'AVAILABLE', member_id = NULL, email_index = NULL, allocated_at = NULL WHERE {ALLOCATED}""",
     f"wallet_points_posted | UPDATE wallet SET points = points + 1 WHERE {one('wallet')}",
@@ -46,7 +52,10 @@ REFUSED = [
 ACCEPTED = [
     (
         "ONE_OWNER",
-        f"""UPDATE claim k SET member_id = (SELECT id FROM member WHERE merchant_id = $1 AND id <> k.member_id LIMIT 1)
+        f"""UPDATE claim k SET member_id = (
+            SELECT id FROM member m WHERE merchant_id = $1
+                AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = $1 AND member_id = m.id) LIMIT 1
+        )
         WHERE {one("claim", "member_id IS NOT NULL")}""",
     ),
     ("CLAIM_LIMIT", CLAIM_TOO_MANY),

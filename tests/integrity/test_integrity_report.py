@@ -68,6 +68,21 @@ BREAKS = [
     ),
     ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
     ("ONE_OWNER", f"UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NULL')}", 1),
+    ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {one('code', 'member_id IS NOT NULL')}", 1),
+    ("ONE_OWNER", "UPDATE address SET member_id = NULL WHERE merchant_id = $1 AND member_id IS NOT NULL", 1),
+    (
+        "ONE_OWNER",
+        f"""UPDATE member SET email_index = (
+            SELECT email_index FROM address WHERE merchant_id = $1 AND member_id IS NOT NULL
+        ) WHERE {one("member", "email_index IS NULL")}""",
+        1,
+    ),
+    (
+        "ONE_OWNER",
+        f"""UPDATE address SET member_id = (SELECT id FROM member WHERE merchant_id = $1 LIMIT 1)
+        WHERE {one("address", "email_index IN (SELECT email_index FROM code WHERE merchant_id = $1)")}""",
+        2,
+    ),
     ("CLAIM_LIMIT", CLAIM_TOO_MANY, 1),
     ("CLAIM_LIMIT", f"DELETE FROM claim WHERE {one('claim')}", 1),
     ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 1),

@@ -130,7 +130,7 @@ async def test_who_came_by_a_declined_referral_is_brought_by_nobody_else(shop: S
     await program(shop, reviewPolicy="ALL")
     first, second = await shop.member(), await shop.member()
     email = "friend@example.com"
-    await accepted(shop, first, email=email)
+    await accepted(shop, first, email=email, emailVerified=True)
     (held,) = await held_by(shop)
     await shop.do(DECLINE_REFERRAL, referralId=held["id"], reason=WHY)
     await program(shop, reviewPolicy="ALL", reportsMembers=False)

@@ -133,8 +133,8 @@ async def test_somebody_elses_mailbox_is_not_the_senders(shop: Shop, own: str, o
 async def test_each_address_is_skipped_for_the_first_reason_that_applies(shop: Shop) -> None:
     await program(shop, invitesPerBatch=1)
     member = await shop.member(email="me@example.com")
-    await shop.member(email="known@example.com")
-    await shop.member(email="known@mailinator.com")
+    for known in ("known@example.com", "known@mailinator.com"):
+        await shop.member(email=known, emailVerified=True)
     await invited(shop, await shop.member(), "pending@example.com")
 
     answer = await send(
