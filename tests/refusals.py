@@ -43,7 +43,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _missing(config: pytest.Config) -> list[tuple[str, str]]:
     """Return what is missing; nothing when only some tests were asked for."""
-    part = config.option.keyword or config.option.markexpr or config.getoption("lf", False) or config.option.collectonly
+    option = config.option
+    part = option.keyword or option.markexpr or option.collectonly or config.getoption("lf", default=False)
     if part or config.args_source is pytest.Config.ArgsSource.ARGS:
         return []
     return sorted(_refusals() - NEVER.keys() - REFUSED)
