@@ -46,10 +46,10 @@ def _missing(config: pytest.Config) -> list[tuple[str, str]]:
     part = config.option.keyword or config.option.markexpr or config.option.lf or config.option.collectonly
     if part or config.args_source is pytest.Config.ArgsSource.ARGS:
         return []
-    return sorted(_refusals() - NEVER.keys() - REFUSED)
+    return sorted(refusals() - NEVER.keys() - REFUSED)
 
 
-def _refusals() -> set[tuple[str, str]]:
+def refusals() -> set[tuple[str, str]]:
     """Return each mutation with each of its refusals."""
     from app.schema import schema
 

@@ -52,13 +52,13 @@ class Client:
             raise Fault("nothing there")
         return found
 
-    async def patiently(self, document: str, input: dict[str, Any]) -> dict[str, Any]:
-        """Send a mutation until it is answered. Raises Fault, and Unanswered when the server never comes back."""
+    async def patiently(self, document: str, input: dict[str, Any], *, is_query: bool = False) -> dict[str, Any]:
+        """Send an operation until it is answered. Raises Fault, and Unanswered when the server never comes back."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE_SECONDS
         while True:
             try:
-                return await self.ask(document, {"input": input})
+                return await self.ask(document, input if is_query else {"input": input})
             except (Unsent, Unanswered):
                 if loop.time() > deadline:
                     raise Unanswered("the server never came back") from None

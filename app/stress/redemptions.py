@@ -149,10 +149,10 @@ def _revoked(call: Call) -> Sequence[Story]:
 
 
 def _not_revocable(call: Call) -> Sequence[Story]:
-    ended = {"REDEEMED": lambda code: code.order is not None, "REVOKED": lambda code: code.revoked}
-    if call.answer["state"] not in ended:
-        return ()
-    return (((f"code:{call.about['id']}", where(ended[call.answer["state"]])),),)
+    """Only a code that has ended can't be."""
+    told = call.answer["state"]
+    ended = where(lambda code: told == ("REVOKED" if code.revoked else code.order and "REDEEMED"))
+    return (((f"code:{call.about['id']}", ended),),)
 
 
 CODES: Final = "member(id: $id) { wallet { codes(first: 100) { edges { node { id state pool { id } } } } } }"

@@ -4,6 +4,7 @@ Each bug is one that an engine like this has had: FLASH_TEST_BROKEN names the on
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from typing import Any, Final
@@ -16,7 +17,10 @@ from app.storage.database import Statements, database, transaction
 from tests.starts import BROKEN
 
 BUGS: Final = ("lost update", "double spend", "stale read", "replay that differs", "effect of a refused call")
-_STALE_SECONDS: Final = 3.0
+#: How long the first update waits for a rival to read what it has read.
+RIVAL_SECONDS: Final = "FLASH_TEST_RIVAL_SECONDS"
+#: Longer than a script takes.
+_STALE_SECONDS: Final = 60.0
 _POINTS: Final = "SELECT points FROM wallet WHERE merchant_id = $1 AND member_id = $2"
 
 
@@ -41,12 +45,20 @@ async def _unguarded(merchant_id: Any, *statements: tuple[str, tuple[object, ...
 def _lose_updates() -> None:
     """Read a balance, decide, and write it back."""
     post = ledger.post
+    met = asyncio.Event()
+    readers = 0
 
     async def read_and_write_back(
         where: Statements, merchant_id: Any, actor: str, member_id: Any, amount: int, *reason: Any, **how: Any
     ) -> Any:
+        nonlocal readers
         row = await database().row(_POINTS, merchant_id, member_id)
-        await asyncio.sleep(0.05)
+        readers += 1
+        if readers > 1:
+            met.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(float(os.environ.get(RIVAL_SECONDS, "20"))):
+                await met.wait()
         posted = await post(where, merchant_id, actor, member_id, amount, *reason, **how)
         if posted is not None and row is not None:
             changed = "UPDATE wallet SET points = $3 WHERE merchant_id = $1 AND member_id = $2"

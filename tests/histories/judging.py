@@ -219,7 +219,8 @@ def timeline(found: Counterexample) -> str:
     end = max(each.returned or each.called for each in found.told)
     shown = [
         each for each, stories in zip(whole.operations, whole.stories, strict=True)
-        if each.called <= end and any(step[0] in case.names for story in stories for step in story)
+        if each.number in told
+        or (each.called <= end and any(step[0] in case.names for story in stories for step in story))
     ]  # fmt: skip
     if len(shown) > SHOWN_MAX:
         shown = [each for each in history.operations if each.number in {other.number for other in case.operations}]
