@@ -10,6 +10,8 @@ Answer = dict[str, Any]
 
 #: The type of an answer to a query.
 READ: Final = "Read"
+#: The type of what nobody asks for and nobody is told: something ends because its time has come.
+PASSED: Final = "Passed"
 #: That an operation has an effect at some time, or never: nobody was told.
 NEVER: Final = None
 
@@ -40,7 +42,7 @@ class Operation:
         if self.answer is None:
             return "unknown"
         kind = self.answer["__typename"]
-        return "ok" if kind.endswith("Success") or kind == READ else "refused"
+        return "ok" if kind.endswith("Success") or kind in {READ, PASSED} else "refused"
 
     @property
     def over(self) -> int | None:
@@ -81,6 +83,12 @@ class Recorder:
         operation = Operation(next(self._numbers), client, verb, input, about, now)
         self.history.operations.append(operation)
         return operation
+
+    def passes(self, verb: str, input: dict[str, Any], at: int, *, within_seconds: float) -> None:
+        """Note what happens by itself, from an instant on."""
+        over = at + int(within_seconds * 1e9)
+        operation = Operation(next(self._numbers), "time", verb, input, {}, at, over, {"__typename": PASSED})
+        self.history.operations.append(operation)
 
     def answered(self, operation: Operation, answer: Answer, now: int) -> None:
         """Note what a client was told. Earlier calls of the same input had their effect by now, if it was done."""

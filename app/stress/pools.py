@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from app.stress.operations import PASSED
 from app.stress.things import Pool, Stock, Story, is_, where
 from app.stress.verb import Asked, Call, Verb, mutation, reading
 
@@ -37,7 +38,14 @@ def _saw_stock(call: Call) -> Sequence[Story]:
     return (((f"stock:{call.input['id']}", is_(found)),),)
 
 
+def _ended(call: Call) -> Sequence[Story]:
+    return (((f"pool:{call.input['poolId']}", lambda pool: (pool._replace(is_in_time=False),)),),)
+
+
+#: A step that no client takes: from its `endsAt` on a pool issues and honours nothing.
+END: Final = Verb("end", "", lambda _: None, {PASSED: _ended}, weight=0)
 VERBS: Final = (
+    END,
     _change("pausePool", ("ACTIVE",), "PAUSED"),
     _change("activatePool", ("DRAFT", "PAUSED"), "ACTIVE"),
     reading("readStock", "pool(id: $id) { stock { available allocated redeemed revoked } }", _ask_pool, _saw_stock),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from app.stress.operations import Answer, Operation
+from app.stress.operations import PASSED, READ, Answer, Operation
 from app.stress.things import Story
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ class Verb:
     @property
     def done(self) -> Says | None:
         """What a success says; None for a verb that only reads."""
-        return next((says for kind, says in self.says.items() if kind.endswith("Success")), None)
+        return next((says for kind, says in self.says.items() if _is_success(kind)), None)
+
+    @property
+    def refusals(self) -> list[str]:
+        """The refusals that it is declared to provoke."""
+        return [kind for kind in self.says if kind != READ and not _is_success(kind)]
 
     def stories(self, operation: Operation, facts: Facts) -> Sequence[Story]:
         """Return the stories that can be true of an operation. Raises KeyError for an answer that isn't declared."""
@@ -81,6 +86,10 @@ class Verb:
         return Call(operation.input, operation.about, answer, facts)
 
 
+def _is_success(kind: str) -> bool:
+    return kind.endswith("Success") or kind == PASSED
+
+
 def mutation(name: str, input: str, fields: str) -> str:
     """Return the document of a mutation, which tells the type of the answer and some of its fields."""
     return f"""
@@ -92,7 +101,7 @@ mutation ($input: {input}!) {{
 
 def reading(name: str, fields: str, ask: Callable[["World"], Asked | None], says: Says) -> Verb:
     """Declare a verb that reads something by its id."""
-    return Verb(name, f"query ($id: ID!) {{ answer: {fields} }}", ask, {"Read": says}, weight=2)
+    return Verb(name, f"query ($id: ID!) {{ answer: {fields} }}", ask, {READ: says}, weight=2)
 
 
 def ask_member(world: "World") -> Asked:

@@ -9,10 +9,12 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from app.stress.clients import Client, Fault, Unanswered, Unsent
 from app.stress.operations import READ, Answer, History, Operation, Recorder
+from app.stress.pools import END
 from app.stress.races import CREATE_POOL, ENROL, GENERATE
 from app.stress.things import Stock
 from app.stress.verb import Verb
@@ -24,6 +26,11 @@ QUOTA: Final = 6
 OPERATIONS_MAX: Final = 60
 OPEN_MAX: Final = 5
 REPEATED: Final = 0.25
+#: When a pool ends, and how long after that what began before may still be under way.
+ENDS_AFTER_SECONDS: Final = (0.5, 5.0)
+ENDED_WITHIN_SECONDS: Final = 15.0
+#: Nanoseconds between two looks at two clocks.
+CLOCKS_APART: Final = 10_000_000
 SPOILED: Final = 0.08
 
 CREATE_REWARD: Final = """
@@ -107,6 +114,7 @@ class World:
         backing = await self._pool(client, codes=2, limit=1)
         await self._reward(client, cost=20, stock=3, pool=None)
         await self._reward(client, cost=10, stock=9, pool=backing)
+        await self._ending_pool(client)
         for pool in self.pools:
             await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
 
@@ -115,6 +123,14 @@ class World:
             if await self.call(client, verb, asked, {}) is not None:
                 return
             await asyncio.sleep(self.rolls.uniform(0.05, 0.2))
+
+    async def _ending_pool(self, client: Client) -> None:
+        """Make a pool that ends soon, as the clock of this machine says, which is the engine's."""
+        seconds = self.rolls.uniform(*ENDS_AFTER_SECONDS)
+        ends, now = datetime.now(UTC) + timedelta(seconds=seconds), time.monotonic_ns()
+        pool = await self._pool(client, codes=2, limit=1, endsAt=ends.isoformat())
+        at = now + int(seconds * 1e9) - CLOCKS_APART
+        self.recorder.passes(END.name, {"poolId": pool}, at, within_seconds=ENDED_WITHIN_SECONDS)
 
     async def _pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
         pool: str = (

@@ -412,10 +412,7 @@ def wanted() -> set[str]:
 
 def declared() -> set[str]:
     """Return what the worlds and the errands provoke."""
-    worlds = {
-        f"{verb.name}: {kind}" for verb in VERBS.values() if verb.done is not None
-        for kind in verb.says if not kind.endswith("Success")
-    }  # fmt: skip
+    worlds = {f"{verb.name}: {refusal}" for verb in VERBS.values() for refusal in verb.refusals}
     again = {f"{verb.name}: {REPLAYED}" for verb in VERBS.values() if verb.repeats}
     return worlds | (again & wanted()) | {errand.name for errand in ERRANDS}
 

@@ -18,7 +18,7 @@ def test_one_that_nothing_provokes_fails_the_check(
     assert provoked.main() == 1
     assert capsys.readouterr().out == (
         "Nothing provokes revokeApiKey: LastAdminKey: "
-        "app/stress/verbs.py or an errand in tests/histories/provoked.py has to.\n"
+        "declare a verb (app/stress/verbs.py) or an errand (tests/histories/provoked.py).\n"
     )
 
 
