@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UP_OPTIONS ?=
+HISTORIES_OPTIONS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # uv takes a tenth of pip's time. Where it can't install (an index or certificates that only pip was told of), pip does.
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
@@ -16,8 +17,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # So that what runs side by side is told one after the other; older makes can't.
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
-CHECKS := check-style check-types check-imports check-schema check-migrations
-.PHONY: help up install test full mutants chaos conformance check $(CHECKS) fmt schema roles migration bench lock clean
+CHECKS := check-style check-types check-imports check-schema check-refusals check-migrations
+.PHONY: help up install test full mutants chaos histories conformance check $(CHECKS) fmt schema roles migration bench lock clean
 
 help: ## Print this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,9 +43,10 @@ install: $(VENV)/development ## Install everything that development needs into .
 test: $(VENV)/development ## Run every test, in parallel
 	$(BIN)/pytest -n auto
 
-full: $(VENV)/development ## Run every test at its full size, each process started as in production, then the mutants
+full: $(VENV)/development ## Run every test at its full size, each process started as in production, then the mutants and histories
 	FLASH_TEST_FULL=1 FLASH_CONFORMANCE_CASES=2000 $(BIN)/pytest -n auto
 	$(BIN)/python -m tests.mutants
+	$(BIN)/python -m tests.histories --seconds 120
 
 mutants: $(VENV)/development ## Break verbs in ten ways and see that the tests catch each
 	$(BIN)/python -m tests.mutants
@@ -52,10 +54,13 @@ mutants: $(VENV)/development ## Break verbs in ten ways and see that the tests c
 chaos: $(VENV)/development ## Kill and freeze servers for a minute, under live wallets and under a whole engine's load
 	FLASH_TEST_FULL=1 FLASH_CHAOS_SECONDS=60 FLASH_CHAOS_MEMBERS=100 FLASH_CHAOS_RATE=50 $(BIN)/pytest -n 1 tests/chaos
 
+histories: $(VENV)/development ## Judge what clients were told of an engine in trouble; HISTORIES_OPTIONS="--seconds 3600 --seed 7"
+	$(BIN)/python -m tests.histories $(HISTORIES_OPTIONS)
+
 conformance: $(VENV)/development ## Send 2,000 made-up documents and every hostile value in every argument; audit HTTP and sockets
 	FLASH_CONFORMANCE_CASES=2000 $(BIN)/pytest -n 2 tests/conformance tests/clients tests/web/test_sockets.py
 
-check: $(VENV)/development ## Lint, types, import rules, schema.graphql current and breaking nobody, migrations complete
+check: $(VENV)/development ## Lint, types, import rules, schema.graphql current and breaking nobody, refusals provoked, migrations complete
 	@$(MAKE) --no-print-directory --jobs --keep-going $(SYNC) $(CHECKS)
 
 check-style: $(VENV)/development
@@ -71,6 +76,9 @@ check-imports: $(VENV)/development
 check-schema: $(VENV)/development
 	@$(BIN)/flash schema | diff - schema.graphql || { echo "schema.graphql is not current: make schema"; exit 1; }
 	@$(BIN)/flash schema --since schema.released.graphql
+
+check-refusals: $(VENV)/development
+	@$(BIN)/python -m tests.histories.provoked
 
 check-migrations: $(VENV)/development
 	@$(BIN)/python -m migrations

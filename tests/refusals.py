@@ -47,10 +47,10 @@ def _missing(config: pytest.Config) -> list[tuple[str, str]]:
     part = option.keyword or option.markexpr or option.collectonly or config.getoption("lf", default=False)
     if part or config.args_source is pytest.Config.ArgsSource.ARGS:
         return []
-    return sorted(_refusals() - NEVER.keys() - REFUSED)
+    return sorted(refusals() - NEVER.keys() - REFUSED)
 
 
-def _refusals() -> set[tuple[str, str]]:
+def refusals() -> set[tuple[str, str]]:
     """Return each mutation with each of its refusals."""
     from app.schema import schema
 

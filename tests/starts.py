@@ -29,6 +29,8 @@ FLASH: Final = (sys.executable, "-m", "app")
 FORKS: Final = not FULL and sys.platform != "darwin"
 #: Where the process that is forked listens.
 ADDRESS: Final = "FLASH_TEST_STARTS"
+#: Names the bug that a process is to have (tests/histories/broken.py).
+BROKEN: Final = "FLASH_TEST_BROKEN"
 #: What is read when a module is imported: a process for which these are others must import by itself.
 READ_AT_IMPORT: Final = {"PYTHONPATH", "PROMETHEUS_MULTIPROC_DIR"}
 #: `flash` for a shell. It imports next to nothing.
@@ -126,8 +128,9 @@ def start(
     other = any(environment.get(name) != os.environ.get(name) for name in READ_AT_IMPORT)
     if ADDRESS not in os.environ or other:
         inherits = () if listening is None else (listening.fileno(),)
+        command = FLASH if BROKEN not in environment else (sys.executable, "-m", "tests.histories.broken")
         return subprocess.Popen(
-            [*FLASH, *words, *(word for each in inherits for word in ("--fd", str(each)))],
+            [*command, *words, *(word for each in inherits for word in ("--fd", str(each)))],
             env=environment, cwd=cwd, pass_fds=inherits, stdin=subprocess.DEVNULL,
             stdout=output or subprocess.DEVNULL, stderr=errors or subprocess.DEVNULL,
         )  # fmt: skip
@@ -280,6 +283,8 @@ def _become(descriptors: list[int], arguments: list[str], environment: dict[str,
         sys.argv = ["flash", *arguments]
         if arguments[:1] == ["api"] and "FLASH_TEST_STATEMENTS" in environment:
             importlib.import_module("tests.recorded").record()
+        if BROKEN in environment:
+            importlib.import_module("tests.histories.broken").break_engine()
         importlib.import_module("app.cli").main()
         status = 0
     except SystemExit as ended:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import strawberry
 
+from app.api.context import Viewer
 from app.api.inputs import node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.reasons import sealed
@@ -74,14 +75,11 @@ FROM live JOIN pool p ON p.merchant_id = :merchant_id AND p.id = live.pool_id, r
 )
 
 
-@mutation(description="Revoke a code that isn't spent; its text is never used again. ADMIN only.")
-async def revoke_code(
-    info: Info, input: Annotated[RevokeCodeInput, strawberry.argument(description="What to revoke.")]
-) -> RevokeCodeResult:
-    viewer = info.context.viewer
-    event_id, reason = sealed(viewer, input.reason)
-    code_id = node_id("code", "code", input.code_id)
-    fresh = []
+async def _revoke(
+    viewer: Viewer, code_id: UUID, input: RevokeCodeInput, event_id: UUID, reason: bytes
+) -> tuple[RevokedRow | None, list[UUID]]:
+    """Revoke a code and mint what replaces it, in one transaction. Returns None when it isn't live."""
+    fresh: list[UUID] = []
     async with transaction(viewer.merchant_id) as tx:
         revoked = await tx.row(
             REVOKE,
@@ -96,12 +94,27 @@ async def revoke_code(
             fresh = await recycle(tx, keys, revoked["pool_id"], revoked["kind"], count=1, actor=viewer.actor)
         elif revoked is not None:
             await stock_levels.check(tx, viewer.merchant_id, revoked["pool_id"], viewer.actor)
-    row = await database().row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=code_id, member_id=None)
-    if row is None:
-        raise not_found("code", input.code_id)
-    if revoked is None:
+    return revoked, fresh
+
+
+@mutation(description="Revoke a code that isn't spent; its text is never used again. ADMIN only.")
+async def revoke_code(
+    info: Info, input: Annotated[RevokeCodeInput, strawberry.argument(description="What to revoke.")]
+) -> RevokeCodeResult:
+    viewer = info.context.viewer
+    event_id, reason = sealed(viewer, input.reason)
+    code_id = node_id("code", "code", input.code_id)
+    while True:
+        revoked, fresh = await _revoke(viewer, code_id, input, event_id, reason)
+        row = await database().row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=code_id, member_id=None)
+        if row is None:
+            raise not_found("code", input.code_id)
+        if revoked is not None:
+            break
         state = CodeState(row["code_state"])
-        raise Refused(CodeNotRevocable(message=f"A code that is {state.value} can't be revoked.", state=state))
+        # One that a reversal has given back since is tried again.
+        if state not in {CodeState.AVAILABLE, CodeState.ALLOCATED}:
+            raise Refused(CodeNotRevocable(message=f"A code that is {state.value} can't be revoked.", state=state))
     ring_wallet(database(), viewer.merchant_id, revoked, about=row)
     replacement = None
     if fresh:

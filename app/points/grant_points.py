@@ -55,21 +55,21 @@ async def grant_points(
     problems.refuse_if_any()
     member_id = node_id("member", "member", input.member_id)
     origin = f"grant/{key}"
-    earlier = await _earlier(viewer, origin)
-    if earlier is None:
+    while (earlier := await _earlier(viewer, origin)) is None:
         try:
             entry = await post(
                 database(), viewer.merchant_id, viewer.actor, member_id, input.amount, PointsReason.ADJUSTMENT,
                 origin=origin, reference=reference,
             )  # fmt: skip
         except asyncpg.UniqueViolationError:
-            entry = None
+            continue
         if entry is not None:
             return GrantPointsSuccess(entry=PointsEntry.of(entry), replayed=False)
         # The points may be missing because a rival with the same key has just spent them.
         earlier = await _earlier(viewer, origin)
-    if earlier is None:
-        raise await _refusal(viewer, member_id, input.amount)
+        if earlier is not None:
+            break
+        await _refuse(viewer, member_id, input.amount)
     if (earlier["member_id"], earlier["entry_amount"], earlier["entry_reference"]) != (
         member_id, input.amount, reference
     ):  # fmt: skip
@@ -81,10 +81,12 @@ async def _earlier(viewer: Viewer, origin: str) -> WholeEntryRow | None:
     return await entry_by_origin(viewer, PointsReason.ADJUSTMENT.value, origin)
 
 
-async def _refusal(viewer: Viewer, member_id: UUID, amount: int) -> Refused:
+async def _refuse(viewer: Viewer, member_id: UUID, amount: int) -> None:
+    """Raise Refused with why nothing was written; return when a rival has taken the reason away since."""
     why, balance = await obstacle(database(), viewer.merchant_id, member_id, amount)
     if why is Obstacle.NO_MEMBER:
-        return not_found("member", ids.encode("member", member_id))
+        raise not_found("member", ids.encode("member", member_id))
     if why is Obstacle.TOO_FEW:
-        return insufficient(balance, -amount)
-    return too_many("amount")
+        raise insufficient(balance, -amount)
+    if why is Obstacle.TOO_MANY:
+        raise too_many("amount")

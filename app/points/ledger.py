@@ -146,11 +146,13 @@ BALANCE: Final = statement(
 )
 
 
-async def obstacle(where: Statements, merchant_id: UUID, member_id: UUID, amount: int) -> tuple[Obstacle, int]:
-    """Return why `post` returned None, and the balance."""
+async def obstacle(where: Statements, merchant_id: UUID, member_id: UUID, amount: int) -> tuple[Obstacle | None, int]:
+    """Return why `post` returned None, and the balance; no reason when a rival has taken it away since."""
     row = await where.row(BALANCE, merchant_id=merchant_id, member_id=member_id)
     if row is None:
         return Obstacle.NO_MEMBER, 0
+    if 0 <= row["points"] + amount <= POINTS_MAX:
+        return None, row["points"]
     return (Obstacle.TOO_FEW if amount < 0 else Obstacle.TOO_MANY), row["points"]
 
 

@@ -13,7 +13,7 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
-from app.points.ledger import InsufficientPoints, insufficient, obstacle, post
+from app.points.ledger import InsufficientPoints, insufficient, lock_wallet, post
 from app.points.rows import FIND_EXCHANGE_BY_KEY, ExchangeRow, RewardRow, code_of
 from app.points.types import PointsReason, RewardRedemption
 from app.storage.database import Tx, transaction
@@ -106,19 +106,18 @@ async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID
     code = None
     if reward["reward_pool_id"] is not None:
         code = await _new_code(tx, viewer, reward["reward_pool_id"], member_id, exchange_id)
-    entry = await post(
-        tx,
-        viewer.merchant_id,
-        viewer.actor,
-        member_id,
-        -reward["reward_cost"],
-        PointsReason.REWARD,
-        origin=exchange_id.hex,
-        reference=reward["reward_name"],
-    )
-    if entry is None:
-        _, balance = await obstacle(tx, viewer.merchant_id, member_id, -reward["reward_cost"])
-        raise insufficient(balance, reward["reward_cost"])
+    cost = reward["reward_cost"]
+    while True:
+        entry = await post(
+            tx, viewer.merchant_id, viewer.actor, member_id, -cost, PointsReason.REWARD,
+            origin=exchange_id.hex, reference=reward["reward_name"],
+        )  # fmt: skip
+        if entry is not None:
+            break
+        # Under the lock the balance that is told is the one that the points are missing from.
+        wallet = await lock_wallet(tx, viewer.merchant_id, member_id)
+        if wallet["points"] < cost:
+            raise insufficient(wallet["points"], cost)
     made = await tx.row(
         INSERT,
         merchant_id=viewer.merchant_id,

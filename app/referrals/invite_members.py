@@ -206,10 +206,10 @@ async def send_invites(
     found = {row["invite_email_index"]: row for row in rows}
     for index in [index for index in batch.wanted if index not in found]:
         batch.drop(index, InviteSkipReason.ALREADY_INVITED)
+    # A rival that invited all of them since they were looked up may have used the same quota.
+    left = InviteQuota.of(rows[0]) if rows else await quota_of(viewer.merchant_id, member_id, at)
     return InviteMembersSuccess(
-        invites=[Invite.of(found[index]) for index in batch.wanted],
-        skipped=batch.in_order(),
-        quota=InviteQuota.of(rows[0]) if rows else quota,
+        invites=[Invite.of(found[index]) for index in batch.wanted], skipped=batch.in_order(), quota=left
     )
 
 

@@ -1,7 +1,13 @@
 """`flash stress`: fires races at a running deployment, and says whether the promises held.
 
-races.py    the races, and the outcome that each must have
-report.py   what is printed
+races.py        the races, and the outcome that each must have
+report.py       what is printed of them
+worlds.py       small worlds that a few clients use at once, and the histories of what these saw
+operations.py   histories as they are written down
+clients.py      clients that say whether a call was answered, never sent, or neither
+things.py       what a wallet, a code, a quota, a stock is to those who use it
+verb.py         what a verb declares: what it needs, how it is called, what answers mean
+verbs.py        all of them, from claims.py, redemptions.py, points.py, invites.py and pools.py
 """
 
 import asyncio

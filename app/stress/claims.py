@@ -1,0 +1,106 @@
+"""Claims: a member gets codes of a pool, or of one that it falls back to, up to its limit."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from app.stress.operations import Answer, Operation
+from app.stress.things import Code, Move, Story, becomes, changed, is_, stocked, where
+from app.stress.verb import NOTHING, UNSEEN, Asked, Call, Says, Verb, mutation
+
+if TYPE_CHECKING:
+    from app.stress.worlds import World
+
+OPEN: Final = where(lambda pool: pool.is_open)
+CLOSED: Final = where(lambda pool: not pool.is_open)
+EMPTY: Final = where(lambda stock: stock.available == 0)
+
+CLAIM: Final = mutation(
+    "claimCode",
+    "ClaimCodeInput",
+    "... on ClaimCodeSuccess { replayed servedBy { id } code { id text masked } } ... on PoolNotActive { status }",
+)
+
+
+def _ask_claim(world: "World") -> Asked:
+    pool = world.rolls.choice(world.pools)
+    return {"poolId": pool, "memberId": world.member(), "idempotencyKey": world.key()}, {}
+
+
+def holds(pool: str, member: str) -> str:
+    return f"claims:{pool}/{member}"
+
+
+def allocated(code: str | None, pool: str, member: str) -> Story:
+    """A code leaves the stock of its pool and is a member's, whose wallet changes."""
+    allocated: Story = (
+        (f"stock:{pool}", stocked(available=-1, allocated=1)), (f"wallet:{member}", changed()),
+    )  # fmt: skip
+    return allocated if code is None else ((f"code:{code}", becomes(Code(), Code(member))), *allocated)
+
+
+def one_more(code: str, limit: int) -> Move:
+    return lambda codes: ((*codes, code),) if len(codes) < limit else ()
+
+
+def _claimed(call: Call) -> Sequence[Story]:
+    asked, member, key = (call.input[name] for name in ("poolId", "memberId", "idempotencyKey"))
+    served = call.answer["servedBy"]["id"] if "servedBy" in call.answer else None
+    if call.answer["replayed"]:
+        code, full = call.answer["code"]["id"], call.facts["limits"][served or asked]
+        has_all = where(lambda codes: len(codes) >= full and codes[-1] == code)
+        return (
+            ((f"key:claim/{key}", is_(code)),),
+            ((f"key:claim/{key}", is_(None)), (holds(asked, member), has_all)),
+            ((f"key:claim/{key}", is_(None)), (holds(served or asked, member), has_all)),
+        )
+    stories: list[Story] = []
+    for pool in [served] if served else [asked, *call.facts["fallbacks"].get(asked, [])]:
+        codes = [call.answer["code"]["id"]] if "code" in call.answer else [*call.facts["codes"].get(pool, ()), UNSEEN]
+        for code in codes:
+            story: Story = (
+                (f"pool:{asked}", OPEN), (f"key:claim/{key}", becomes(None, code)),
+                (holds(asked, member), one_more(code, call.facts["limits"][asked])),
+                *allocated(None if code == UNSEEN else code, pool, member),
+            )  # fmt: skip
+            if pool != asked:
+                story = (
+                    (f"stock:{asked}", EMPTY), (f"pool:{pool}", OPEN),
+                    (holds(pool, member), one_more(code, call.facts["limits"][pool])), *story,
+                )  # fmt: skip
+            stories.append(story)
+    return stories
+
+
+def _learn_claim(world: "World", operation: Operation, answer: Answer) -> None:
+    world.learn_code(answer["code"], answer["servedBy"]["id"], operation.input["memberId"])
+
+
+def _exhausted(call: Call) -> Sequence[Story]:
+    """Neither the pool nor, while it is open, its fallback has a code."""
+    asked = call.input["poolId"]
+    first: Story = ((f"pool:{asked}", OPEN), (f"stock:{asked}", EMPTY))
+    fallbacks = call.facts["fallbacks"].get(asked, [])
+    if not fallbacks:
+        return (first,)
+    return tuple((*first, step) for pool in fallbacks for step in ((f"stock:{pool}", EMPTY), (f"pool:{pool}", CLOSED)))
+
+
+def _not_active(call: Call) -> Sequence[Story]:
+    told = where(lambda pool: pool.status == call.answer["status"] and not pool.is_open)
+    return (((f"pool:{call.input['poolId']}", told),),)
+
+
+def key_used(prefix: str) -> Says:
+    return lambda call: (((f"{prefix}{call.input['idempotencyKey']}", where(lambda found: found is not None)),),)
+
+
+def _backs_reward(call: Call) -> Sequence[Story]:
+    return (NOTHING,) if call.input["poolId"] in call.facts["backing"] else ()
+
+
+VERBS: Final = (
+    Verb("claimCode", CLAIM, _ask_claim, {
+        "ClaimCodeSuccess": _claimed, "PoolNotActive": _not_active, "PoolBacksReward": _backs_reward,
+        "PoolExhausted": _exhausted, "IdempotencyKeyReused": key_used("key:claim/"),
+    }, _learn_claim, repeats=True, weight=4),
+)  # fmt: skip

@@ -1,0 +1,144 @@
+"""What the engine's things are to those who use it: a wallet, a code, a quota, a pool's stock, each with its steps.
+
+An answer tells a story: for each thing that it is about, a move from its state to the next. An answer is possible when
+one of its stories is: then all its moves happen at once. A story that leaves things out says nothing about them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+#: From the state of a thing to those that it can be in afterwards; none when it can't have been so.
+Move = Callable[[Any], Iterable[Any]]
+#: The moves of things by their names (`wallet:mbr_…`), in order.
+Story = tuple[tuple[str, Move], ...]
+
+#: The state of a thing of which nobody follows any more what it is.
+ANYTHING: Final = "anything"
+
+
+class Wallet(NamedTuple):
+    """A member's wallet: a running balance, and a version that each change raises by one."""
+
+    points: int = 0
+    version: int = 0
+
+    @property
+    def spendable(self) -> int:
+        """How many points a debit may take now."""
+        return self.points
+
+    def changed(self, amount: int) -> "Wallet | None":
+        """Return the wallet after one change of so many points, None if it can't be changed so."""
+        if self.spendable + min(amount, 0) < 0:
+            return None
+        return Wallet(self.points + amount, self.version + 1)
+
+
+class Stock(NamedTuple):
+    """How many codes of a pool are in each state."""
+
+    available: int = 0
+    allocated: int = 0
+    redeemed: int = 0
+    revoked: int = 0
+
+
+class Code(NamedTuple):
+    """A code: whose it is, and on which order it was spent. Without an owner it is in stock."""
+
+    owner: str | None = None
+    order: str | None = None
+    revoked: bool = False
+
+
+class Pool(NamedTuple):
+    """A pool's status, and whether the time is within its dates."""
+
+    status: str = "DRAFT"
+    is_in_time: bool = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it issues and honours codes."""
+        return self.status == "ACTIVE" and self.is_in_time
+
+
+#: What things are before anything happens to them, by the first word of their names; facts of a world replace it.
+INITIAL: Final[Mapping[str, Any]] = {
+    "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "quota": 0,
+    "address": None, "invite": None, "order": None, "purchase": None, "returned": None, "redemption": "STANDS",
+    "reward": None, "key": None,
+}  # fmt: skip
+
+
+def changed(amount: int = 0, *, points: int | None = None, version: int | None = None) -> Move:
+    """A wallet changes once by so many points; the balance and version that it then has, as far as they were told."""
+
+    def move(wallet: Wallet) -> Iterable[Wallet]:
+        after = wallet.changed(amount)
+        if after is not None and points in {None, after.points} and version in {None, after.version}:
+            yield after
+
+    return move
+
+
+def taken_back(earned: int, taken: int | None) -> Move:
+    """A wallet gives back what a purchase earned, as far as it is there; nothing changes when nothing is."""
+
+    def move(wallet: Wallet) -> Iterable[Wallet]:
+        left = min(earned, wallet.points)
+        after = wallet.changed(-left) if left else wallet
+        if after is not None and taken in {None, left}:
+            yield after
+
+    return move
+
+
+def stocked(available: int = 0, allocated: int = 0, redeemed: int = 0, revoked: int = 0) -> Move:
+    """Codes of a pool change their state; none of the numbers falls below 0."""
+
+    def move(stock: Stock) -> Iterable[Stock]:
+        steps = zip(stock, (available, allocated, redeemed, revoked), strict=True)
+        after = Stock(*(number + step for number, step in steps))
+        if min(after) >= 0:
+            yield after
+
+    return move
+
+
+def is_(state: Any) -> Move:
+    """The thing is in this state, and stays in it."""
+    return where(lambda found: found == state)
+
+
+def where(holds: Callable[[Any], bool]) -> Move:
+    """Something is true of the thing, which stays as it is."""
+    return lambda state: (state,) if holds(state) else ()
+
+
+def becomes(before: Any, after: Any) -> Move:
+    """The thing goes from one state to another."""
+    return lambda state: (after,) if state == before else ()
+
+
+def every(*moves: Move) -> Move:
+    """Make several moves of one thing, one after the other."""
+
+    def move(state: Any) -> Iterable[Any]:
+        states = [state]
+        for each in moves:
+            states = [after for before in states for after in each(before)]
+        return states
+
+    return move
+
+
+def follow(story: Story, state: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """Return the states of all things after a story; none when it is impossible."""
+    states = [state]
+    for name, move in story:
+        states = [
+            {**each, name: after} for each in states
+            for after in ((ANYTHING,) if each[name] == ANYTHING else move(each[name]))
+        ]  # fmt: skip
+    return states

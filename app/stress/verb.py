@@ -1,0 +1,109 @@
+"""What a verb declares to be tried under load: what it needs, how it is called, and what its answers mean.
+
+An answer tells stories (things.py); a refusal tells why, and moves nothing. An operation that nobody was told of may
+have moved nothing, or done what a success would tell. The declarations are in claims.py and its neighbours, and listed
+in verbs.py.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from app.stress.operations import PASSED, READ, Answer, Operation
+from app.stress.things import Story
+
+if TYPE_CHECKING:
+    from app.stress.worlds import World
+
+#: What is sent, and what the client knows of the things in it.
+Asked = tuple[dict[str, Any], dict[str, Any]]
+#: What never changes in a world: limits, fallbacks, costs, quotas; and `codes`, those that were ever seen, by pool.
+Facts = dict[str, Any]
+
+NOTHING: Final[Story] = ()
+#: What nobody has seen: the code of a claim, or the id of an invite, that was never told.
+UNSEEN: Final = "unseen"
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation and an answer to it. Where nobody was told, the answer lacks all values but `replayed`."""
+
+    input: dict[str, Any]
+    about: dict[str, Any]
+    answer: Answer
+    facts: Facts
+
+
+#: The stories that an answer can tell.
+Says = Callable[[Call], Sequence[Story]]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A declaration: its name and document, what it asks for in a world, and what each type of answer says.
+
+    `ask` returns None while the world lacks what the verb needs. `learns` keeps what a success tells, for verbs that
+    need it. `repeats` says that the same input again is the same operation; `weight` how often it is called beside
+    others.
+    """
+
+    name: str
+    document: str
+    ask: Callable[["World"], Asked | None]
+    says: dict[str, Says]
+    learns: Callable[["World", Operation, Answer], None] | None = None
+    repeats: bool = False
+    weight: int = 1
+
+    @property
+    def done(self) -> Says | None:
+        """What a success says; None for a verb that only reads."""
+        return next((says for kind, says in self.says.items() if _is_success(kind)), None)
+
+    @property
+    def refusals(self) -> list[str]:
+        """The refusals that it is declared to provoke."""
+        return [kind for kind in self.says if kind != READ and not _is_success(kind)]
+
+    def stories(self, operation: Operation, facts: Facts) -> Sequence[Story]:
+        """Return the stories that can be true of an operation. Raises KeyError for an answer that isn't declared."""
+        if operation.answer is not None:
+            return self.says[operation.answer["__typename"]](self._call(operation, operation.answer, facts))
+        if self.done is None:
+            return (NOTHING,)
+        known = operation.settled
+        if known is None:
+            return (NOTHING, *self.done(self._call(operation, {"replayed": False}, facts)))
+        if not known["replayed"]:
+            # Another call had the effect, so this one had none.
+            return (NOTHING,)
+        effect = {**known, "replayed": False, "was_replayed": True}
+        return (NOTHING, *self.done(self._call(operation, effect, facts)))
+
+    @staticmethod
+    def _call(operation: Operation, answer: Answer, facts: Facts) -> Call:
+        return Call(operation.input, operation.about, answer, facts)
+
+
+def _is_success(kind: str) -> bool:
+    return kind.endswith("Success") or kind == PASSED
+
+
+def mutation(name: str, input: str, fields: str) -> str:
+    """Return the document of a mutation, which tells the type of the answer and some of its fields."""
+    return f"""
+mutation ($input: {input}!) {{
+  answer: {name}(input: $input) {{ __typename {fields} ... on Refusal {{ message }} }}
+}}
+"""
+
+
+def reading(name: str, fields: str, ask: Callable[["World"], Asked | None], says: Says) -> Verb:
+    """Declare a verb that reads something by its id."""
+    return Verb(name, f"query ($id: ID!) {{ answer: {fields} }}", ask, {READ: says}, weight=2)
+
+
+def ask_member(world: "World") -> Asked:
+    """Ask about any member."""
+    return {"id": world.member()}, {}

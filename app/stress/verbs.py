@@ -1,0 +1,10 @@
+"""Every verb that is tried under load, by its name. One more is a declaration in one of these files."""
+
+from typing import Final
+
+from app.stress import claims, invites, points, pools, redemptions
+from app.stress.verb import Verb
+
+VERBS: Final[dict[str, Verb]] = {
+    verb.name: verb for verb in (*claims.VERBS, *redemptions.VERBS, *points.VERBS, *invites.VERBS, *pools.VERBS)
+}

@@ -1,0 +1,222 @@
+"""Small worlds: a few members, pools, rewards and orders of their own, that a few clients use all at once.
+
+A world is small so that every order of its operations can be tried, and soon over: another takes its place.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from app.stress.clients import Client, Fault, Unanswered, Unsent
+from app.stress.operations import READ, Answer, History, Operation, Recorder
+from app.stress.pools import END
+from app.stress.races import CREATE_POOL, ENROL, GENERATE
+from app.stress.things import Stock
+from app.stress.verb import Verb
+from app.stress.verbs import VERBS
+
+MEMBERS: Final = 2
+QUOTA: Final = 6
+#: How many operations a world has, and how many of them nobody may have been told of: each can be anywhere.
+OPERATIONS_MAX: Final = 60
+OPEN_MAX: Final = 5
+REPEATED: Final = 0.25
+#: When a pool ends, and how long after that what began before may still be under way.
+ENDS_AFTER_SECONDS: Final = (0.5, 5.0)
+ENDED_WITHIN_SECONDS: Final = 15.0
+#: Nanoseconds between two looks at two clocks.
+CLOCKS_APART: Final = 10_000_000
+SPOILED: Final = 0.08
+
+CREATE_REWARD: Final = """
+mutation ($input: CreateRewardInput!) {
+  answer: createReward(input: $input) {
+    __typename ... on CreateRewardSuccess { reward { id } } ... on Refusal { message }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A code that somebody was told of."""
+
+    id: str
+    text: str
+    masked: str
+    pool: str
+    owner: str
+
+
+class World:
+    """What a world has, what its clients learned, and the history of what they did."""
+
+    def __init__(self, name: str, currency: str, rolls: random.Random) -> None:
+        self.name = name
+        self.currency = currency
+        self.rolls = rolls
+        self.members: list[str] = []
+        self.pools: list[str] = []
+        self.codes: dict[str, Seen] = {}
+        self.redemptions: list[dict[str, Any]] = []
+        self.purchases: list[dict[str, Any]] = []
+        self.invites: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {
+            "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "quota": QUOTA, "initial": {},
+        }  # fmt: skip
+        self.history = History(name, self.facts)
+        self.recorder = Recorder(self.history)
+        self.counts: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self.stopped = False
+        self._numbers = itertools.count(1)
+        self._orders: list[str] = []
+
+    # What verbs ask for.
+
+    def member(self) -> str:
+        """Return any member."""
+        return self.rolls.choice(self.members)
+
+    def key(self) -> str:
+        """Return a key that is new."""
+        return f"{self.name}-{next(self._numbers)}"
+
+    def order(self) -> str:
+        """Return an order, new or not."""
+        if not self._orders or self.rolls.random() < 0.6:
+            self._orders.append(self.key())
+        return self.rolls.choice(self._orders[-3:])
+
+    def some(self, things: list[Any], *, most: int) -> list[Any]:
+        """Return one or a few of them; mostly one."""
+        count = min(len(things), 1 if self.rolls.random() < 0.7 else most)
+        return self.rolls.sample(things, k=count)
+
+    def learn_code(self, code: dict[str, Any], pool: str, owner: str) -> None:
+        """Keep a code that somebody was told of."""
+        self.codes[code["id"]] = Seen(code["id"], code["text"], code["masked"], pool, owner)
+
+    # What happens in it.
+
+    async def prepare(self, client: Client) -> None:
+        """Make what the world has, however often that takes. Only what is in the history moves anything later."""
+        for number in range(MEMBERS):
+            made = await client.patiently(ENROL, {"externalId": f"{self.name}-{number}", "source": "IMPORT"})
+            self.members.append((made.get("member") or made["existing"])["id"])
+        spare = await self._pool(client, codes=2, limit=2)
+        await self._pool(client, codes=3, limit=2, fallbackPoolId=spare)
+        backing = await self._pool(client, codes=2, limit=1)
+        await self._reward(client, cost=20, stock=3, pool=None)
+        await self._reward(client, cost=10, stock=9, pool=backing)
+        await self._ending_pool(client)
+        for pool in self.pools:
+            await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
+
+    async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
+        while not self.stopped:
+            if await self.call(client, verb, asked, {}) is not None:
+                return
+            await asyncio.sleep(self.rolls.uniform(0.05, 0.2))
+
+    async def _ending_pool(self, client: Client) -> None:
+        """Make a pool that ends soon, as the clock of this machine says, which is the engine's."""
+        seconds = self.rolls.uniform(*ENDS_AFTER_SECONDS)
+        ends, now = datetime.now(UTC) + timedelta(seconds=seconds), time.monotonic_ns()
+        pool = await self._pool(client, codes=2, limit=1, endsAt=ends.isoformat())
+        at = now + int(seconds * 1e9) - CLOCKS_APART
+        self.recorder.passes(END.name, {"poolId": pool}, at, within_seconds=ENDED_WITHIN_SECONDS)
+
+    async def _pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
+        pool: str = (
+            await client.patiently(
+                CREATE_POOL, {"name": self.name, "kind": "PERCENT", "percentOff": 10.0, "claimsPerMember": limit,
+                              "stacking": "STACKABLE", **terms},
+            )
+        )["pool"]["id"]  # fmt: skip
+        await client.patiently(GENERATE, {"poolId": pool, "count": codes, "idempotencyKey": pool})
+        self.pools.append(pool)
+        self.facts["limits"][pool] = limit
+        if "fallbackPoolId" in terms:
+            self.facts["fallbacks"][pool] = [terms["fallbackPoolId"]]
+        self.facts["initial"][f"stock:{pool}"] = list(Stock(available=codes))
+        return pool
+
+    async def _reward(self, client: Client, *, cost: int, stock: int, pool: str | None) -> None:
+        terms = {"name": self.name, "cost": cost, "stock": stock, "poolId": pool}
+        reward = (await client.patiently(CREATE_REWARD, terms))["reward"]["id"]
+        self.facts["rewards"][reward] = {"cost": cost, "pool": pool}
+        self.facts["initial"][f"reward:{reward}"] = stock
+        if pool is not None:
+            self.facts["backing"].append(pool)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has all the operations that it can have."""
+        full = len(self.history.operations) >= OPERATIONS_MAX or self.recorder.open >= OPEN_MAX
+        return self.stopped or full or bool(self.faults)
+
+    async def play(self, client: Client) -> None:
+        """Call one verb after the other as a client, until the world is over."""
+        while not self.is_over:
+            verb, asked, about = self._next()
+            if await self.call(client, verb, asked, about) is None:
+                await asyncio.sleep(self.rolls.uniform(0, 0.1))
+
+    def _next(self) -> tuple[Verb, dict[str, Any], dict[str, Any]]:
+        """Return what to call: something new, what was called before, or another thing under a key of before."""
+        roll = self.rolls.random()
+        if roll < REPEATED:
+            before = [each for each in self.history.operations if VERBS[each.verb].repeats]
+            if before:
+                again = self.rolls.choice(before[-8:])
+                same = dict(again.input)
+                if roll < SPOILED and again.verb in {"claimCode", "grantPoints", "recordPurchase", "redeemReward"}:
+                    same["memberId"] = self.member()
+                return VERBS[again.verb], same, again.about
+        while True:
+            (verb,) = self.rolls.choices(list(VERBS.values()), [verb.weight for verb in VERBS.values()])
+            asked = verb.ask(self)
+            if asked is not None:
+                return verb, *asked
+
+    async def call(self, client: Client, verb: Verb, input: dict[str, Any], about: dict[str, Any]) -> Answer | None:
+        """Call a verb and write down what came of it. Returns the answer, None when there was none."""
+        operation = self.recorder.call(client.name, verb.name, input, about, time.monotonic_ns())
+        try:
+            answer = await client.ask(verb.document, input if _is_query(verb) else {"input": input})
+        except Unsent:
+            self.recorder.unsent(operation)
+            self.counts["connection refused"] += 1
+            return None
+        except Unanswered as lost:
+            self.recorder.unanswered(operation, time.monotonic_ns())
+            self.counts[str(lost)] += 1
+            return None
+        except Fault as fault:
+            self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
+            return None
+        if _is_query(verb):
+            answer = {**answer, "__typename": READ}
+        self.recorder.answered(operation, answer, time.monotonic_ns())
+        self._count(operation, answer)
+        if operation.outcome == "ok" and verb.learns is not None:
+            verb.learns(self, operation, answer)
+        return answer
+
+    def _count(self, operation: Operation, answer: Answer) -> None:
+        if operation.outcome == "refused":
+            self.counts[f"{operation.verb}: {answer['__typename']}"] += 1
+        if answer.get("replayed"):
+            self.counts[f"{operation.verb}: replayed"] += 1
+        if "servedBy" in answer and answer["servedBy"]["id"] != operation.input["poolId"]:
+            self.counts["claimCode: served by a fallback"] += 1
+
+
+def _is_query(verb: Verb) -> bool:
+    return verb.done is None

@@ -1,0 +1,131 @@
+"""The engine with a bug planted in it: a process that tests start, to see that the judge finds it.
+
+Each bug is one that an engine like this has had: FLASH_TEST_BROKEN names the one that a process has.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import Any, Final
+from uuid import UUID
+
+from app.coupons import redeem_codes
+from app.members import rows
+from app.points import grant_points, ledger
+from app.storage.database import Statements, database, transaction
+from tests.starts import BROKEN
+
+BUGS: Final = ("lost update", "double spend", "stale read", "replay that differs", "effect of a refused call")
+#: How long the first update waits for a rival to read what it has read.
+RIVAL_SECONDS: Final = "FLASH_TEST_RIVAL_SECONDS"
+#: Longer than a script takes.
+_STALE_SECONDS: Final = 60.0
+_POINTS: Final = "SELECT points FROM wallet WHERE merchant_id = $1 AND member_id = $2"
+
+
+def break_engine() -> None:
+    """Plant the bug that the environment names into this process."""
+    {
+        "lost update": _lose_updates,
+        "double spend": _spend_twice,
+        "stale read": _read_what_was,
+        "replay that differs": _replay_otherwise,
+        "effect of a refused call": _debit_when_refused,
+    }[os.environ[BROKEN]]()
+
+
+async def _unguarded(merchant_id: Any, *statements: tuple[str, tuple[object, ...]]) -> None:
+    async with transaction(merchant_id) as tx:
+        await tx.row("SET LOCAL session_replication_role = replica")
+        for text, values in statements:
+            await tx.row(text, *values)
+
+
+def _lose_updates() -> None:
+    """Read a balance, decide, and write it back."""
+    post = ledger.post
+    met = asyncio.Event()
+    readers = 0
+
+    async def read_and_write_back(
+        where: Statements, merchant_id: Any, actor: str, member_id: Any, amount: int, *reason: Any, **how: Any
+    ) -> Any:
+        nonlocal readers
+        row = await database().row(_POINTS, merchant_id, member_id)
+        readers += 1
+        if readers > 1:
+            met.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(float(os.environ.get(RIVAL_SECONDS, "20"))):
+                await met.wait()
+        posted = await post(where, merchant_id, actor, member_id, amount, *reason, **how)
+        if posted is not None and row is not None:
+            changed = "UPDATE wallet SET points = $3 WHERE merchant_id = $1 AND member_id = $2"
+            await _unguarded(merchant_id, (changed, (merchant_id, member_id, row["points"] + amount)))
+        return posted
+
+    grant_points.post = read_and_write_back  # type: ignore[attr-defined]
+
+
+def _spend_twice() -> None:
+    """Forget that codes were redeemed."""
+    redeem = redeem_codes._redeem
+
+    async def redeem_and_forget(viewer: Any, presented: Any, accepted: Any) -> Any:
+        redeemed = await redeem(viewer, presented, accepted)
+        codes = [row["code_id"] for row, _ in accepted]
+        await _unguarded(
+            viewer.merchant_id,
+            ("DELETE FROM redemption WHERE merchant_id = $1 AND code_id = ANY($2)", (viewer.merchant_id, codes)),
+            ("UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL WHERE merchant_id = $1 AND id = ANY($2)",
+             (viewer.merchant_id, codes)),
+        )  # fmt: skip
+        return redeemed
+
+    redeem_codes._redeem = redeem_and_forget
+
+
+def _read_what_was() -> None:
+    """Answer who asks for a member from memory for a while."""
+    read = rows.member_row
+    kept: dict[UUID, tuple[float, Any]] = {}
+
+    async def remembered(viewer: Any, member_id: UUID) -> Any:
+        if member_id not in kept or time.monotonic() > kept[member_id][0] + _STALE_SECONDS:
+            kept[member_id] = (time.monotonic(), await read(viewer, member_id))
+        return kept[member_id][1]
+
+    rows.member_row = remembered
+
+
+def _replay_otherwise() -> None:
+    """Tell a replay of the balance as if it came on top of the first."""
+    earlier = grant_points._earlier
+
+    async def otherwise(viewer: Any, origin: str) -> Any:
+        row = await earlier(viewer, origin)
+        return row and {**row, "entry_balance_after": (row["entry_balance_after"] or 0) + row["entry_amount"]}
+
+    grant_points._earlier = otherwise
+
+
+def _debit_when_refused() -> None:
+    """Take what is there before saying that it isn't enough."""
+    refuse = grant_points._refuse
+
+    async def take_and_refuse(viewer: Any, member_id: Any, amount: int) -> None:
+        try:
+            await refuse(viewer, member_id, amount)
+        finally:
+            changed = "UPDATE wallet SET points = points / 2 WHERE merchant_id = $1 AND member_id = $2"
+            await _unguarded(viewer.merchant_id, (changed, (viewer.merchant_id, member_id)))
+
+    grant_points._refuse = take_and_refuse
+
+
+if __name__ == "__main__":
+    from app.cli import main
+
+    break_engine()
+    main()

@@ -1,0 +1,288 @@
+"""Asks porcupine whether some order of a history's operations explains every answer, and shows which can't be."""
+
+import itertools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from app.stress.operations import READ, History, Operation
+from app.stress.things import INITIAL, Pool, Stock, Story, follow
+from app.stress.verb import Facts
+from app.stress.verbs import VERBS
+
+SOURCE: Final = Path(__file__).parent / "judge"
+#: For a whole history, and for each try to make a counterexample smaller.
+SECONDS_MAX: Final = 30.0
+SMALLER_SECONDS_MAX: Final = 2.0
+BAR_WIDTH: Final = 24
+SHOWN_MAX: Final = 20
+OK, ILLEGAL, UNKNOWN = "Ok", "Illegal", "Unknown"
+
+State = Mapping[str, Any]
+
+
+class NoJudgeError(Exception):
+    """There is no Go, or it can't build the judge; the message says which."""
+
+
+@contextmanager
+def judge() -> Iterator["Judge"]:
+    """Build the judge and run it for the length of the block. Raises NoJudgeError."""
+    go = shutil.which("go")
+    if go is None:
+        raise NoJudgeError("there is no Go toolchain")
+    with tempfile.TemporaryDirectory(prefix="flash-judge-") as directory:
+        binary = Path(directory) / "judge"
+        built = subprocess.run(
+            [go, "build", "-buildvcs=false", "-o", str(binary), "."],
+            cwd=SOURCE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if built.returncode != 0:
+            raise NoJudgeError(f"Go can't build the judge: {built.stderr.strip()[-500:]}")
+        with subprocess.Popen([str(binary)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            yield Judge(process)
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+class Judge:
+    """A running judge; one history at a time."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def verdict(self, case: "Case", seconds: float = SECONDS_MAX) -> str:
+        """Return OK, ILLEGAL or UNKNOWN."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        tell, hear = self._process.stdin, self._process.stdout
+        spans = [f"{each.called} {-1 if each.over is None else each.over}" for each in case.operations]
+        tell.write("\n".join([f"check {len(spans)} {round(seconds * 1000)}", *spans, ""]))
+        tell.flush()
+        while True:
+            kind, *words = hear.readline().split()
+            if kind == "!":
+                return words[0]
+            tell.write(f"{case.step(int(words[0]), int(words[1]))}\n")
+            tell.flush()
+
+
+@dataclass
+class Case:
+    """What is judged: operations with their stories, without the things that were left out.
+
+    A state of the judge is a number that stands for a set of states of all things: those that are possible after the
+    operations so far, where an answer leaves open what was done.
+    """
+
+    history: History
+    operations: list[Operation]
+    left_out: frozenset[str] = frozenset()
+    stories: list[Sequence[Story]] = field(init=False)
+    _sets: list[frozenset[tuple[Any, ...]]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        facts: Facts = {**self.history.facts, "codes": _codes(self.operations)}
+        told = [VERBS[each.verb].stories(each, facts) if each.verb in VERBS else () for each in self.operations]
+        self.stories = [
+            list(dict.fromkeys(tuple(step for step in story if step[0] not in self.left_out) for story in stories))
+            for stories in told
+        ]
+        self.names = sorted({name for stories in self.stories for story in stories for name, _ in story})
+        begun = self.history.facts["initial"]
+        self._sets = [frozenset({tuple(_initial(name, begun) for name in self.names)})]
+        self._numbers = {self._sets[0]: 0}
+
+    def step(self, state: int, operation: int) -> int:
+        """Return the number of the states after an operation, -1 when there are none."""
+        after = frozenset(
+            tuple(end[name] for name in self.names)
+            for values in self._sets[state]
+            for story in self.stories[operation]
+            for end in follow(story, dict(zip(self.names, values, strict=True)))
+        )
+        if not after:
+            return -1
+        if after not in self._numbers:
+            self._numbers[after] = len(self._sets)
+            self._sets.append(after)
+        return self._numbers[after]
+
+
+def _initial(name: str, begun: State) -> Any:
+    kind = name.partition(":")[0]
+    made = {"stock": Stock, "pool": Pool}
+    return made[kind](*begun[name]) if kind in made and name in begun else begun.get(name, INITIAL[kind])
+
+
+def _codes(operations: Sequence[Operation]) -> dict[str, list[str]]:
+    """Return the codes that anybody was told of, by pool."""
+    found: dict[str, dict[str, None]] = {}
+    for each in operations:
+        answer = each.answer or {}
+        if each.verb == "claimCode" and "code" in answer:
+            found.setdefault(answer["servedBy"]["id"], {})[answer["code"]["id"]] = None
+        if each.verb == "readCodes" and answer:
+            for edge in answer["wallet"]["codes"]["edges"]:
+                found.setdefault(edge["node"]["pool"]["id"], {})[edge["node"]["id"]] = None
+    return {pool: sorted(codes) for pool, codes in found.items()}
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """The few answers that can't all be true, whatever the other operations did."""
+
+    case: Case
+    told: list[Operation]
+
+
+def counterexample(judge: Judge, history: History) -> Counterexample:
+    """Make a history that is ILLEGAL small, so that what is left is impossible whatever all others did.
+
+    The history is cut where it becomes impossible. Things go, with all that answers say of them; then operations that
+    say nothing any more; then reads and refusals that aren't needed; then answers, as if nobody had been told.
+    """
+
+    def illegal(case: Case) -> bool:
+        return judge.verdict(case, SMALLER_SECONDS_MAX) == ILLEGAL
+
+    case = _first_impossible(history, illegal)
+    # Last those that say most to a person.
+    for name in sorted(case.names, key=lambda name: (name.startswith(("code:", "wallet:")), name)):
+        smaller = _without(case, case.left_out | {name})
+        if illegal(smaller):
+            case = smaller
+    for each in list(case.operations):
+        smaller = Case(history, [other for other in case.operations if other is not each], case.left_out)
+        if _moves_nothing(each) and illegal(smaller):
+            case = smaller
+    for each in list(reversed(case.operations)):
+        if each.answer is not None:
+            untold = [_unanswered(other) if other is each else other for other in case.operations]
+            smaller = Case(history, untold, case.left_out)
+            if illegal(smaller):
+                case = smaller
+    return Counterexample(case, [each for each in case.operations if each.answer is not None])
+
+
+def _first_impossible(history: History, illegal: Callable[[Case], bool]) -> Case:
+    """Cut the history after the first answer that makes it impossible."""
+    ends = sorted(each.returned for each in history.operations if each.returned is not None)
+    low, high = 0, len(ends) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if illegal(_until(history, ends[middle])):
+            high = middle
+        else:
+            low = middle + 1
+    return _until(history, ends[low])
+
+
+def _until(history: History, end: int) -> Case:
+    operations = []
+    for each in history.operations:
+        if each.called <= end:
+            told = each.returned is not None and each.returned <= end
+            operations.append(each if told or each.answer is None else _unanswered(each))
+    return Case(history, operations)
+
+
+def _unanswered(operation: Operation) -> Operation:
+    return replace(operation, answer=None, returned=None, settled=None, settled_by=None)
+
+
+def _without(case: Case, left_out: frozenset[str]) -> Case:
+    smaller = Case(case.history, case.operations, left_out)
+    speaking = [each for each, stories in zip(smaller.operations, smaller.stories, strict=True) if () not in stories]
+    return Case(case.history, speaking, left_out)
+
+
+def _moves_nothing(operation: Operation) -> bool:
+    """Whether it is a read or a refusal: leaving it out can't make the rest impossible."""
+    return operation.outcome == "refused" or (operation.answer is not None and operation.answer["__typename"] == READ)
+
+
+def timeline(found: Counterexample) -> str:
+    """Return a counterexample as a person reads it: who asked what when, and was told what."""
+    case, names = found.case, _Names()
+    history = case.history
+    told = {each.number for each in found.told}
+    whole = Case(history, history.operations, case.left_out)
+    end = max(each.returned or each.called for each in found.told)
+    shown = [
+        each for each, stories in zip(whole.operations, whole.stories, strict=True)
+        if each.number in told
+        or (each.called <= end and any(step[0] in case.names for story in stories for step in story))
+    ]  # fmt: skip
+    if len(shown) > SHOWN_MAX:
+        shown = [each for each in history.operations if each.number in {other.number for other in case.operations}]
+    begun = min(each.called for each in shown)
+    ended = max(each.returned or each.called for each in shown)
+    lines = [f"{history.name}: no order of these operations explains the answers marked with !, whatever others did."]
+    lines += [f"    {names.short(name)} begins as {_initial(name, history.facts['initial'])}" for name in case.names]
+    for each in sorted(shown, key=lambda operation: operation.called):
+        mark, at = "!" if each.number in told else " ", (each.called - begun) / 1e6
+        answer = "no answer" if each.answer is None else _told(each.answer, names)
+        line = f"{each.client}: {each.verb}({names.flat(each.input)}) → {answer}"
+        lines.append(f"  {mark} {at:8.1f} ms  {_bar(each, begun, ended)}  {line}")
+    others = len(history.operations) - len(shown)
+    lines.append(f"    {others} other operations of this world are about other things." if others else "")
+    return "\n".join(lines).rstrip()
+
+
+def _bar(operation: Operation, begun: int, ended: int) -> str:
+    """Draw from when to when an operation was under way."""
+    scale = max(ended - begun, 1)
+    left = (operation.called - begun) * (BAR_WIDTH - 1) // scale
+    if operation.returned is None:
+        return " " * left + "├" + "─" * (BAR_WIDTH - left - 2) + ">" * (left < BAR_WIDTH - 1)
+    right = (operation.returned - begun) * (BAR_WIDTH - 1) // scale
+    return (" " * left + ("│" if right == left else "├" + "─" * (right - left - 1) + "┤")).ljust(BAR_WIDTH)
+
+
+def _told(answer: Mapping[str, Any], names: "_Names") -> str:
+    kind = answer["__typename"]
+    what = names.flat({name: value for name, value in answer.items() if name not in {"__typename", "message"}})
+    return kind if not what else f"{what}" if kind == "Read" else f"{kind}({what})"
+
+
+class _Names:
+    """Short names for ids, in the order in which they come up: member 1, pool 2."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, str] = {}
+        self._numbers: dict[str, Iterator[int]] = {}
+
+    def short(self, text: str) -> str:
+        """Return a text with every id in it made short."""
+        return "/".join(":".join(self._one(word) for word in part.split(":")) for part in text.split("/"))
+
+    def _one(self, word: str) -> str:
+        kind, separator, rest = word.partition("_")
+        if not separator or len(rest) < 16:
+            return word
+        if word not in self._found:
+            number = next(self._numbers.setdefault(kind, itertools.count(1)))
+            self._found[word] = f"{kind}{number}"
+        return self._found[word]
+
+    def flat(self, value: Any) -> str:
+        """Return what a value says, in a line."""
+        match value:
+            case dict():
+                parts = [f"{name}: {self.flat(each)}" for name, each in value.items() if each is not None]
+                return ", ".join(parts)
+            case list():
+                return "[" + "; ".join(self.flat(each) for each in value) + "]"
+            case str():
+                return self.short(value)
+            case _:
+                return str(value)

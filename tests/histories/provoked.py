@@ -1,0 +1,442 @@
+"""What provokes each refusal of each mutation: the worlds, or an errand here. `make check` fails when nothing does.
+
+Errands run once in each full run, under the same chaos as everything else: one that didn't see its refusal at the end
+fails the run.
+"""
+
+import asyncio
+import itertools
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from graphql import GraphQLInputObjectType, GraphQLObjectType, get_named_type
+
+from app import ids
+from app.schema import schema
+from app.stress.clients import Client
+from app.stress.verbs import VERBS
+from tests.factories import usd
+from tests.refusals import NEVER, refusals
+
+REPLAYED: Final = "replayed"
+BAD_EMAIL: Final = "no address"
+#: Where nobody listens.
+NOWHERE: Final = "http://127.0.0.1:9/"
+#: Known addresses of which a member may be told in a day, and one more.
+STRANGERS: Final = 201
+DELIVERY_TRIES: Final = 100
+
+
+def nobody(kind: ids.Kind) -> str:
+    """Return an id that names nothing."""
+    return ids.encode(kind, ids.new())
+
+
+class Errands:
+    """A merchant of its own, on which errands are run: whatever they need is made, however often that takes."""
+
+    def __init__(self, client: Client, as_member: Callable[[str], Client], own_key: str, name: str) -> None:
+        """`own_key` is the id of the merchant's only ADMIN key."""
+        self._client = client
+        self._own_key = own_key
+        self._as_member = as_member
+        self._name = name
+        self._numbers = itertools.count(1)
+
+    def word(self) -> str:
+        """Return a word that is new."""
+        return f"{self._name}-{next(self._numbers)}"
+
+    def email(self) -> str:
+        """Return an address that is new."""
+        return f"{self.word()}@example.com"
+
+    async def do(self, mutation: str, fields: str = "", *, client: Client | None = None, **input: Any) -> Any:
+        """Call a mutation until it is answered, and return the answer."""
+        return await (client or self._client).patiently(document(mutation, fields), input)
+
+    async def member(self, **input: Any) -> str:
+        """Enrol a member."""
+        fields = "... on EnrollMemberSuccess { member { id } } ... on MemberAlreadyExists { existing { id } }"
+        answer = await self.do("enrollMember", fields, source="STORE", externalId=self.word(), **input)
+        member: str = (answer.get("member") or answer["existing"])["id"]
+        return member
+
+    async def draft(self, **terms: Any) -> str:
+        """Create a pool."""
+        terms = {"name": self.word(), "kind": "PERCENT", "percentOff": 10.0, **terms}
+        pool: str = (await self.do("createPool", "... on CreatePoolSuccess { pool { id } }", **terms))["pool"]["id"]
+        return pool
+
+    async def pool(self, codes: int = 1, **terms: Any) -> str:
+        """Create a pool with codes and open it."""
+        pool = await self.draft(**terms)
+        await self.do("generateCodes", poolId=pool, count=codes, idempotencyKey=pool)
+        await self.do("activatePool", poolId=pool)
+        return pool
+
+    async def reward(self, pool: str | None = None) -> str:
+        """Create a reward."""
+        terms: dict[str, Any] = {"name": self.word(), "cost": 10, "poolId": pool}
+        answer = await self.do("createReward", "... on CreateRewardSuccess { reward { id } }", **terms)
+        reward: str = answer["reward"]["id"]
+        return reward
+
+    async def member_client(self) -> Client:
+        """Return the client of a new member."""
+        fields = "... on IssueMemberTokenSuccess { token }"
+        return self._as_member((await self.do("issueMemberToken", fields, memberId=await self.member()))["token"])
+
+    async def invite(self, email: str) -> str:
+        """Let a member invite an address, and return the invite's token.
+
+        Raises LookupError when the answer that had it was lost.
+        """
+        fields = "... on InviteMembersSuccess { invites { token } }"
+        sender = await self.member_client()
+        answer = await self.do("inviteMembers", fields, client=sender, emails=[email])
+        await sender.close()
+        if not answer["invites"]:
+            raise LookupError("the answer that had the token was lost")
+        token: str = answer["invites"][0]["token"]
+        return token
+
+    async def webhook(self) -> str:
+        """Create a webhook where nobody listens; one that there is, where there may be no more."""
+        fields = "... on CreateWebhookSuccess { webhook { id } }"
+        answer = await self.do("createWebhook", fields, url=NOWHERE)
+        if "webhook" in answer:
+            webhook: str = answer["webhook"]["id"]
+            return webhook
+        found = await self._read("{ answer: webhooks(first: 100) { edges { node { id } } } }")
+        newest: str = found["edges"][0]["node"]["id"]
+        return newest
+
+    async def _read(self, query: str, **variables: Any) -> Any:
+        return await self._client.patiently(query, variables, is_query=True)
+
+    # What single errands need.
+
+    async def held(self) -> str:
+        """Return a referral that is held for review."""
+        email = self.email()
+        token = await self.invite(email)
+        await self.do("acceptInvite", token=token, email=email, emailVerified=True)
+        found = await self._read("{ answer: heldReferrals(first: 1) { edges { node { id } } } }")
+        referral: str = found["edges"][0]["node"]["id"]
+        return referral
+
+    async def declined(self) -> str:
+        """Return a referral that was declined."""
+        referral = await self.held()
+        await self.do("declineReferral", referralId=referral, reason="tried")
+        return referral
+
+    async def released(self) -> str:
+        """Return a referral that was released."""
+        referral = await self.held()
+        await self.do("releaseReferral", referralId=referral)
+        return referral
+
+    async def stranger_list(self) -> tuple[Client, list[str]]:
+        """Return a member's client, and more addresses that others invited than it may be told of."""
+        emails = [self.email() for _ in range(STRANGERS)]
+        await self.do("inviteMembers", memberId=await self.member(), emails=emails)
+        return await self.member_client(), emails
+
+    async def own_key(self) -> str:
+        """Return the id of the merchant's only ADMIN key."""
+        return self._own_key
+
+    async def delivery(self) -> tuple[str, str]:
+        """Return a webhook and a delivery to it."""
+        webhook = await self.webhook()
+        await self.do("enableWebhook", webhookId=webhook)
+        query = "query ($id: ID!) { answer: webhookDeliveries(webhookId: $id, first: 1) { edges { node { id } } } }"
+        for _ in range(DELIVERY_TRIES):
+            await self.member()
+            if found := (await self._read(query, id=webhook))["edges"]:
+                return webhook, found[0]["node"]["id"]
+            await asyncio.sleep(0.5)
+        raise LookupError("the workers made no delivery")
+
+
+def document(mutation: str, fields: str) -> str:
+    """Return the document of any mutation."""
+    root = schema._schema.mutation_type
+    assert isinstance(root, GraphQLObjectType)
+    sent = get_named_type(root.fields[mutation].args["input"].type)
+    assert isinstance(sent, GraphQLInputObjectType)
+    return (
+        f"mutation ($input: {sent.name}!) "
+        f"{{ answer: {mutation}(input: $input) {{ __typename {fields} ... on Refusal {{ message }} }} }}"
+    )
+
+
+Needs = Callable[[Errands], Awaitable[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A call that must be refused, or replayed where it says so: a fixed input, or what makes one."""
+
+    mutation: str
+    outcome: str
+    input: dict[str, Any] | Needs
+
+    @property
+    def name(self) -> str:
+        """How the table of what happened calls it."""
+        return f"{self.mutation}: {self.outcome}"
+
+    async def run(self, errands: Errands) -> bool:
+        """Call it, and return whether the outcome was the one that it is about."""
+        found = self.input if isinstance(self.input, dict) else await self.input(errands)
+        sent = {name: value for name, value in found.items() if name != "as"}
+        fields = f"... on {self.mutation[0].upper()}{self.mutation[1:]}Success {{ replayed }}"
+        replays = self.outcome == REPLAYED
+        answer = await errands.do(self.mutation, fields if replays else "", client=found.get("as"), **sent)
+        return answer.get("replayed") is True if replays else answer["__typename"] == self.outcome
+
+
+def _missing(*ways: tuple[str, ids.Kind, dict[str, Any]]) -> list[Errand]:
+    """Return errands for ids that name nothing; the id is the first part of the input."""
+    return [
+        Errand(mutation, "NotFound", {f"{_ID.get(kind, kind)}Id": nobody(kind), **more})
+        for mutation, kind, more in ways
+    ]
+
+
+_ID: Final[dict[ids.Kind, str]] = {"apikey": "apiKey", "webhookdelivery": "delivery"}
+_BLANK: Final = {"reason": " "}
+_WHY: Final = {"reason": "tried"}
+
+
+def _invalid(**inputs: dict[str, Any]) -> list[Errand]:
+    """Return errands for inputs that can't be."""
+    return [Errand(mutation, "InvalidInput", sent) for mutation, sent in inputs.items()]
+
+
+async def _used_token(errands: Errands) -> dict[str, Any]:
+    return {"token": "nobody", "email": errands.email()}
+
+
+async def _members_address(errands: Errands) -> dict[str, Any]:
+    email = errands.email()
+    token = await errands.invite(email)
+    await errands.member(email=email, emailVerified=True)
+    return {"token": token, "email": email}
+
+
+async def _known_member(errands: Errands) -> dict[str, Any]:
+    return {"source": "STORE", "email": await _proved_address(errands)}
+
+
+async def _anothers_proof(errands: Errands) -> dict[str, Any]:
+    return {"memberId": await errands.member(), "email": await _proved_address(errands)}
+
+
+async def _proved_address(errands: Errands) -> str:
+    email = errands.email()
+    await errands.member(email=email, emailVerified=True)
+    return email
+
+
+async def _archived(errands: Errands) -> dict[str, Any]:
+    pool = await errands.pool()
+    await errands.do("archivePool", poolId=pool)
+    return {"poolId": pool}
+
+
+async def _campaign(errands: Errands, pool: str, key: str | None = None) -> dict[str, Any]:
+    recipients = [{"email": errands.email()}, {"email": errands.email()}]
+    return {"name": "tried", "poolId": pool, "recipients": recipients, "idempotencyKey": key or errands.word()}
+
+
+async def _sent(errands: Errands) -> dict[str, Any]:
+    campaign = await _campaign(errands, await errands.pool(codes=9))
+    await errands.do("createCampaign", **campaign)
+    return campaign
+
+
+async def _generated(errands: Errands) -> dict[str, Any]:
+    batch: dict[str, Any] = {"poolId": await errands.draft(), "count": 1, "idempotencyKey": errands.word()}
+    await errands.do("generateCodes", **batch)
+    return batch
+
+
+async def _backing(errands: Errands) -> str:
+    pool = await errands.pool(codes=9)
+    await errands.reward(pool)
+    return pool
+
+
+async def _as_many_webhooks(errands: Errands) -> str:
+    """Return a disabled webhook of a merchant that has as many enabled ones as it may."""
+    webhook = await errands.webhook()
+    await errands.do("disableWebhook", webhookId=webhook)
+    while (await errands.do("createWebhook", url=NOWHERE))["__typename"] != "WebhookLimitReached":
+        pass
+    return webhook
+
+
+async def _one_webhook_more(errands: Errands) -> dict[str, Any]:
+    await _as_many_webhooks(errands)
+    return {"url": NOWHERE}
+
+
+async def _disabled(errands: Errands) -> tuple[str, str]:
+    webhook, delivery = await errands.delivery()
+    await errands.do("disableWebhook", webhookId=webhook)
+    return webhook, delivery
+
+
+async def _told_too_much(errands: Errands) -> dict[str, Any]:
+    client, emails = await errands.stranger_list()
+    return {"emails": emails, "as": client}
+
+
+def _with(**values: Callable[[Errands], Awaitable[Any]]) -> Needs:
+    async def made(errands: Errands) -> dict[str, Any]:
+        return {name: await value(errands) for name, value in values.items()}
+
+    return made
+
+
+def _then(make: Callable[[Errands], Awaitable[dict[str, Any]]], **more: Any) -> Needs:
+    async def made(errands: Errands) -> dict[str, Any]:
+        return await make(errands) | more
+
+    return made
+
+
+def _campaign_of(make: Callable[[Errands], Awaitable[str]]) -> Needs:
+    async def made(errands: Errands) -> dict[str, Any]:
+        return await _campaign(errands, await make(errands))
+
+    return made
+
+
+ERRANDS: Final = (
+    *_invalid(
+        acceptInvite={"token": "nobody", "email": BAD_EMAIL},
+        claimCode={"poolId": nobody("pool")},
+        configureMerchant={"pointsPerUnit": -1.0},
+        configureReferralProgram={
+            "referrerPoints": 0, "refereePoints": 0, "invitesPerBatch": 0, "invitesPerDay": 0, "invitesLifetime": 0,
+            "inviteLifetimeDays": 0, "convertsOn": "JOIN",
+        },
+        createApiKey={"label": " ", "role": "ADMIN"},
+        createCampaign={"name": " ", "poolId": nobody("pool"), "recipients": []},
+        createPool={"name": " ", "kind": "PERCENT"},
+        createReward={"name": " ", "cost": 0},
+        createWebhook={"url": "nowhere"},
+        declineReferral={"referralId": nobody("referral"), **_BLANK},
+        editReward={"rewardId": nobody("reward"), "cost": 0},
+        enrollMember={"source": "STORE", "email": BAD_EMAIL},
+        generateCodes={"poolId": nobody("pool"), "count": 0},
+        grantPoints={"memberId": nobody("member"), "amount": 0, "reference": "r", "idempotencyKey": "k"},
+        inviteMembers={"memberId": nobody("member"), "emails": []},
+        recordPurchase={"memberId": nobody("member"), "source": "STORE", "orderId": " ", "amount": usd(1)},
+        redeemCodes={"codes": [], "orderId": "o", "orderAmount": usd(1)},
+        redeemReward={"rewardId": nobody("reward"), "idempotencyKey": " "},
+        revealCode={"codeId": nobody("code"), **_BLANK},
+        reversePurchase={"reason": "tried"},
+        reverseRedemption={"redemptionId": nobody("redemption"), **_BLANK},
+        revokeCode={"codeId": nobody("code"), **_BLANK},
+        rotateWebhookSecret={"webhookId": nobody("webhook"), "overlapHours": -1},
+    ),
+    *_missing(
+        ("activatePool", "pool", {}), ("archivePool", "pool", {}), ("pausePool", "pool", {}),
+        ("cancelInvite", "invite", {}), ("claimCode", "pool", {"memberId": nobody("member")}),
+        ("createCampaign", "pool", {"name": "n", "recipients": [{"email": "a@example.com"}]}),
+        ("createReward", "pool", {"name": "n", "cost": 1}), ("declineReferral", "referral", _WHY),
+        ("disableWebhook", "webhook", {}), ("editPool", "pool", {"name": "n"}), ("editReward", "reward", {"name": "n"}),
+        ("enableWebhook", "webhook", {}), ("generateCodes", "pool", {"count": 1}),
+        ("grantPoints", "member", {"amount": 1, "reference": "r", "idempotencyKey": "nobody"}),
+        ("inviteMembers", "member", {"emails": ["a@example.com"]}), ("issueMemberToken", "member", {}),
+        ("recordPurchase", "member", {"source": "STORE", "orderId": "nobody", "amount": usd(1)}),
+        ("redeemReward", "reward", {"memberId": nobody("member"), "idempotencyKey": "nobody"}),
+        ("redeliver", "webhookdelivery", {}), ("redeliverDead", "webhook", {}), ("releaseReferral", "referral", {}),
+        ("retireReward", "reward", {}), ("revealCode", "code", _WHY), ("reversePurchase", "purchase", _WHY),
+        ("reverseRedemption", "redemption", _WHY), ("revokeApiKey", "apikey", {}), ("revokeCode", "code", _WHY),
+        ("revokeMemberTokens", "member", {}), ("rotateWebhookSecret", "webhook", {}),
+        ("verifyMemberEmail", "member", {}),
+    ),
+    Errand("acceptInvite", "InviteNotUsable", _used_token),
+    Errand("acceptInvite", "MemberAlreadyExists", _members_address),
+    Errand("activatePool", "PoolHasNoCodes", _with(poolId=Errands.draft)),
+    Errand("archivePool", "PoolTransitionRejected", _archived),
+    Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
+    Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),
+    Errand("createCampaign", "PoolExhausted", _campaign_of(Errands.pool)),
+    Errand("createCampaign", "IdempotencyKeyReused", _then(_sent, name="another")),
+    Errand("createCampaign", REPLAYED, _sent),
+    Errand("createWebhook", "WebhookLimitReached", _one_webhook_more),
+    Errand("declineReferral", "ReferralNotDeclinable", _then(_with(referralId=Errands.released), **_WHY)),
+    Errand("releaseReferral", "ReferralNotReleasable", _with(referralId=Errands.declined)),
+    Errand("editPool", "InvalidInput", _then(_with(poolId=Errands.draft), name=" ")),
+    Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), name="n")),
+    Errand("enableWebhook", "WebhookLimitReached", _with(webhookId=_as_many_webhooks)),
+    Errand("enrollMember", "MemberAlreadyExists", _known_member),
+    Errand("generateCodes", "PoolNotEditable", _then(_with(poolId=Errands.pool), count=1)),
+    Errand("generateCodes", "IdempotencyKeyReused", _then(_generated, count=2)),
+    Errand("generateCodes", REPLAYED, _generated),
+    Errand("inviteMembers", "TooManyInviteAttempts", _told_too_much),
+    Errand("issueMemberToken", "InvalidInput", _then(_with(memberId=Errands.member), lifetimeSeconds=0)),
+    Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
+    Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
+    Errand("revokeApiKey", "LastAdminKey", _with(apiKeyId=Errands.own_key)),
+    Errand("verifyMemberEmail", "InvalidInput", _with(memberId=Errands.member)),
+    Errand("verifyMemberEmail", "MemberAlreadyExists", _anothers_proof),
+)  # fmt: skip
+
+
+async def _first(pair: Awaitable[tuple[str, str]]) -> str:
+    return (await pair)[0]
+
+
+async def _second(pair: Awaitable[tuple[str, str]]) -> str:
+    return (await pair)[1]
+
+
+def replays() -> set[str]:
+    """Return the mutations whose success tells whether it is a replay."""
+    types = schema._schema.type_map
+    found = set()
+    for mutation in schema._schema.mutation_type.fields if schema._schema.mutation_type else ():
+        success = types.get(f"{mutation[0].upper()}{mutation[1:]}Success")
+        if isinstance(success, GraphQLObjectType) and REPLAYED in success.fields:
+            found.add(mutation)
+    return found
+
+
+def wanted() -> set[str]:
+    """Return every refusal and replay of the schema, as the table of what happened calls them."""
+    refused = {f"{mutation}: {refusal}" for mutation, refusal in refusals() - NEVER.keys()}
+    return refused | {f"{mutation}: {REPLAYED}" for mutation in replays()}
+
+
+def declared() -> set[str]:
+    """Return what the worlds and the errands provoke."""
+    worlds = {f"{verb.name}: {refusal}" for verb in VERBS.values() for refusal in verb.refusals}
+    again = {f"{verb.name}: {REPLAYED}" for verb in VERBS.values() if verb.repeats}
+    return worlds | (again & wanted()) | {errand.name for errand in ERRANDS}
+
+
+def main() -> int:
+    """Print what nothing provokes, and what is provoked although the schema doesn't have it. Returns 1 for either."""
+    missing, gone = sorted(wanted() - declared()), sorted(declared() - wanted())
+    for name in missing:
+        print(
+            f"Nothing provokes {name}: declare a verb (app/stress/verbs.py) or an errand (tests/histories/provoked.py)."
+        )
+    for name in gone:
+        print(f"The schema has no {name}, which something provokes.")
+    return 1 if missing or gone else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,286 @@
+"""A run: a whole engine in trouble, small worlds on it whose histories are judged, and a table of what happened."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import asyncpg
+
+from app import ids
+from app.operate.embedded import DataDirectory
+from app.storage.database import dsn
+from app.stress.clients import Client, Fault, Http, Socket, Unanswered
+from app.stress.operations import History
+from app.stress.worlds import World
+from tests.factories import usd
+from tests.histories import streams, trouble
+from tests.histories.judging import ILLEGAL, OK, Case, Judge, counterexample, timeline
+from tests.histories.network import Network
+from tests.histories.provoked import ERRANDS, Errands, document, wanted
+from tests.operate.processes import Up, flash, up
+
+#: Worlds at a time, and clients in each: the first over a WebSocket, the others over HTTP.
+WORLDS_AT_ONCE: Final = 3
+CLIENTS_EACH: Final = 3
+ERRAND_TRIES: Final = 3
+REPORT: Final = "{ answer: integrityReport { checks { name violations } } }"
+LOCK_WALLET: Final = "SELECT FROM wallet WHERE member_id = $1 FOR UPDATE"
+LOCK_CODE: Final = "SELECT FROM code WHERE id = $1 FOR UPDATE"
+#: What must have happened beside refusals and replays.
+CIRCUMSTANCES: Final = frozenset({
+    "claimCode: served by a fallback", "a deadlock: tried again", "a WebSocket: connected again", "connection refused",
+    "the answer was lost", "timed out", "unavailable", *trouble.KINDS,
+})  # fmt: skip
+#: So that what waits for a frozen database gives up before its clients do, and errands are few.
+SETTINGS: Final = {
+    "FLASH_OPERATION_SECONDS_MAX": "4", "FLASH_DATABASE_TIMEOUT_SECONDS": "3", "FLASH_WEBHOOKS_MAX": "2",
+    "FLASH_WEBHOOK_NETWORKS": "127.0.0.1/32", "FLASH_DRAIN_SECONDS": "0",
+}  # fmt: skip
+PROGRAM: Final[dict[str, Any]] = {
+    "referrerPoints": 1, "refereePoints": 1, "invitesPerBatch": 1000, "invitesPerDay": 100_000, "invitesLifetime": 6,
+    "inviteLifetimeDays": 30, "convertsOn": "JOIN",
+}  # fmt: skip
+
+
+@dataclass
+class Found:
+    """What a run has found so far."""
+
+    happened: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def missing(self) -> list[str]:
+        """Return what must happen at least once and didn't."""
+        return sorted(name for name in wanted() | CIRCUMSTANCES if not self.happened[name])
+
+
+class Run:
+    """A run on a running engine, through a network."""
+
+    def __init__(self, seed: int, engine: Up, network: Network, judge: Judge, written: TextIO | None) -> None:
+        self._seed = seed
+        self._engine = engine
+        self._network = network
+        self._judge = judge
+        self._written = written
+        self._judging = asyncio.Lock()
+        self._url = f"http://127.0.0.1:{network.port}/graphql"
+        self._over = asyncio.Event()
+        self.found = Found()
+
+    async def go(self, seconds: float, key: str, errands_key: str, errands_key_id: str, database: str) -> None:
+        """Record and judge for so long, and as much longer as the errands take."""
+        patient = Client("setup", Http(self._url, key))
+        other = Client("errands", Http(self._url, errands_key))
+        await patient.patiently(document("configureMerchant", ""), {"pointsPerUnit": 1.0})
+        await patient.patiently(document("configureReferralProgram", ""), PROGRAM)
+        review = {**PROGRAM, "invitesLifetime": 1_000_000, "reviewPolicy": "ALL"}
+        await other.patiently(document("configureReferralProgram", ""), review)
+        errands = Errands(other, self._as_member, errands_key_id, f"e{self._seed}")
+        why_not = streams.missing()
+        if why_not is not None:
+            print(f"!!!! Wallets are NOT followed by JavaScript clients: {why_not}. !!!!")
+        async with contextlib.AsyncExitStack() as stack:
+            followed = []
+            if why_not is None:
+                name = f"f{self._seed}"
+                followed = await stack.enter_async_context(streams.followers(self._url, key, patient, name))
+                changes = streams.change(patient, followed, random.Random(self._seed), self._over, name)
+                self._start(stack, changes)
+            worlds = [self._start(stack, self._worlds(slot, key)) for slot in range(WORLDS_AT_ONCE)]
+            plan = self._start(stack, self._trouble())
+            waited = [self._start(stack, self._errands(errands)), self._start(stack, self._deadlock(other, database))]
+            await asyncio.sleep(seconds)
+            await asyncio.gather(*waited)
+            self._over.set()
+            await asyncio.gather(*worlds, plan)
+            if followed:
+                self.found.wrong += await streams.all_told(patient, followed)
+                self.found.outcomes["versions told"] += sum(len(follower.versions) for follower in followed)
+        for client in (patient, other):
+            await self._check_integrity(client)
+            await client.close()
+
+    @staticmethod
+    def _start(stack: contextlib.AsyncExitStack, work: Any) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        stack.callback(task.cancel)
+        return task
+
+    def _as_member(self, token: str) -> Client:
+        return Client("member", Http(self._url, token))
+
+    async def _worlds(self, slot: int, key: str) -> None:
+        """Play one world after the other."""
+        rolls = random.Random(f"{self._seed}/{slot}")
+        sockets = [Socket(self._url, key)]
+        clients = [Client(f"client {slot + 1}.1 (WebSocket)", sockets[0])]
+        clients += [
+            Client(f"client {slot + 1}.{number} (HTTP)", Http(self._url, key)) for number in range(2, CLIENTS_EACH + 1)
+        ]
+        for number in itertools.count(1):
+            if self._over.is_set():
+                break
+            world = World(f"h{self._seed}-{slot + 1}-{number}", "USD", rolls)
+            try:
+                await world.prepare(clients[-1])
+                await asyncio.gather(*(world.play(client) for client in clients))
+            except (Fault, Unanswered) as failed:
+                self.found.wrong.append(f"{world.name} couldn't be made: {failed}")
+                continue
+            self._count(world)
+            await self._judged(world.history)
+        self.found.happened["a WebSocket: connected again"] += sockets[0].opened - 1
+        for client in clients:
+            await client.close()
+
+    def _count(self, world: World) -> None:
+        self.found.happened += world.counts
+        self.found.outcomes += Counter(each.outcome for each in world.history.operations if each.client != "time")
+        self.found.wrong += world.faults
+        if self._written is not None:
+            world.history.write(self._written)
+
+    async def _judged(self, history: History) -> None:
+        async with self._judging:
+            verdict = await asyncio.to_thread(self._judge.verdict, Case(history, history.operations))
+            self.found.verdicts[verdict] += 1
+            if verdict == ILLEGAL:
+                shown = timeline(await asyncio.to_thread(counterexample, self._judge, history))
+                print(shown, flush=True)
+                self.found.wrong.append(shown.partition("\n")[0])
+
+    async def _trouble(self) -> None:
+        for each in trouble.plan(self._seed):
+            if self._over.is_set():
+                return
+            await trouble.make(each, self._engine, self._network)
+            self.found.happened[each.kind] += 1
+
+    async def _errands(self, errands: Errands) -> None:
+        """Run each errand until its outcome was seen, in an order that the seed repeats."""
+        for errand in random.Random(self._seed).sample(ERRANDS, k=len(ERRANDS)):
+            for _ in range(ERRAND_TRIES):
+                try:
+                    seen = await errand.run(errands)
+                except (Fault, Unanswered, LookupError, TypeError) as failed:
+                    print(f"the errand {errand.name} failed with {failed!r}", flush=True)
+                    continue
+                if seen:
+                    self.found.happened[errand.name] += 1
+                    break
+
+    async def _deadlock(self, client: Client, database: str) -> None:
+        """Lock a wallet, let a redemption that has its code wait for it, and want the code: PostgreSQL ends it."""
+        errands = Errands(client, self._as_member, "", f"d{self._seed}")
+        for _ in range(ERRAND_TRIES * 3):
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                async with asyncio.timeout(30):
+                    if await self._deadlocked(errands, database):
+                        self.found.happened["a deadlock: tried again"] += 1
+                        return
+
+    @staticmethod
+    async def _deadlocked(errands: Errands, database: str) -> bool:
+        member, pool = await errands.member(), await errands.pool()
+        claim: dict[str, Any] = {"poolId": pool, "memberId": member, "idempotencyKey": errands.word()}
+        code = (await errands.do("claimCode", "... on ClaimCodeSuccess { code { id text } }", **claim))["code"]
+        order: dict[str, Any] = {"codes": [code["text"]], "orderId": errands.word(), "orderAmount": usd(100)}
+        connection = await asyncpg.connect(dsn(database), timeout=3)
+        try:
+            before = await connection.fetchval("SELECT sum(deadlocks) FROM pg_stat_database")
+            more = f"SELECT sum(deadlocks) > {before} FROM pg_stat_database"
+            async with connection.transaction():
+                # So that the other one is ended.
+                await connection.execute("SET LOCAL deadlock_timeout = '60s'")
+                await connection.execute(LOCK_WALLET, ids.decode("member", member))
+                redeeming = asyncio.create_task(errands.do("redeemCodes", memberId=member, **order))
+                await _eventually(connection, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+                await connection.execute(LOCK_CODE, ids.decode("code", code["id"]))
+            answer = await redeeming
+            # The process that met it tells of it a moment later.
+            return await _eventually(connection, more) and answer["__typename"] == "RedeemCodesSuccess"
+        finally:
+            connection.terminate()
+
+    async def _check_integrity(self, client: Client) -> None:
+        report = await client.patiently(REPORT, {}, is_query=True)
+        self.found.wrong += [
+            f"the promise {check['name']} is broken {check['violations']} times"
+            for check in report["checks"] if check["violations"]
+        ]  # fmt: skip
+
+
+async def _eventually(connection: asyncpg.Connection, asked: str) -> bool:
+    """Whether something is true within ten seconds."""
+    for _ in range(500):
+        if await connection.fetchval(asked):
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def run(seed: int, seconds: float, judge: Judge, written: TextIO | None = None) -> Found:
+    """Start an engine, record and judge for so long, and return what was found."""
+    with tempfile.TemporaryDirectory(prefix="flash-histories-", ignore_cleanup_errors=True) as directory:
+        data, errors = Path(directory) / "data", Path(directory) / "errors.log"
+        with up(data, "--api-processes", "2", "--no-demo", errors=errors, **SETTINGS) as engine:
+            worlds, errands = [await asyncio.to_thread(_merchant, name, data) for name in ("Worlds", "Errands")]
+            database = DataDirectory(data).database_url
+            key_id = await _first_key(database, errands["merchantId"])
+            port = int(engine.url.rpartition(":")[2])
+            async with Network(port).running() as network:
+                going = Run(seed, engine, network, judge, written)
+                await going.go(seconds, worlds["apiKey"], errands["apiKey"], key_id, database)
+    return going.found
+
+
+def _merchant(name: str, data: Path) -> dict[str, str]:
+    made = flash("merchant", "create", "--name", name, "--currency", "USD", "--json", "--data", str(data))
+    answer: dict[str, str] = json.loads(made.stdout)
+    return answer
+
+
+async def _first_key(database: str, merchant: str) -> str:
+    connection = await asyncpg.connect(dsn(database))
+    try:
+        merchant_id = ids.decode("merchant", merchant)
+        return ids.encode(
+            "apikey", await connection.fetchval("SELECT id FROM api_key WHERE merchant_id = $1", merchant_id)
+        )
+    finally:
+        await connection.close()
+
+
+def tell(seed: int, begun: float, found: Found) -> bool:
+    """Print what a run has found, and return whether all is well."""
+    outcomes = found.outcomes
+    operations = outcomes["ok"] + outcomes["refused"] + outcomes["unknown"]
+    print(f"seed {seed}, {time.monotonic() - begun:.0f} s")
+    print(
+        f"{operations:,} operations: {outcomes['ok']:,} done, {outcomes['refused']:,} refused, {outcomes['unknown']:,} "
+        f"unanswered; {outcomes['versions told']:,} wallet versions told"
+    )
+    print(f"{sum(found.happened[kind] for kind in trouble.KINDS)} troubles")
+    print("histories: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.verdicts.items())))
+    print("\nhow often           what")
+    for name in sorted(wanted() | CIRCUMSTANCES | found.happened.keys()):
+        print(f"{found.happened[name]:>9,}           {name}")
+    missing = found.missing()
+    for name in missing:
+        print(f"NEVER HAPPENED: {name}")
+    for each in found.wrong:
+        print(f"WRONG: {each}")
+    well = not missing and not found.wrong and found.verdicts[OK] > 0
+    print("Every history is explained, and everything happened." if well else "Not well.")
+    return well

@@ -1,0 +1,151 @@
+"""The judge is judged: bugs are planted in the engine. Without these a verdict of `Ok` could be worth nothing."""
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import pytest
+
+from app.stress.clients import Client, Http, Socket
+from app.stress.things import Stock
+from app.stress.verbs import VERBS
+from app.stress.worlds import World
+from tests.conftest import run_api
+from tests.factories import Shop, open_shop, usd
+from tests.histories.broken import BUGS
+from tests.histories.judging import Case, Judge, counterexample, timeline
+from tests.starts import BROKEN
+
+WORLDS_MAX: Final = 60
+
+Script = Callable[["Stage"], Awaitable[None]]
+
+
+class Stage:
+    """A member and a pool, on which a script calls verbs over HTTP and a WebSocket."""
+
+    def __init__(self, url: str, shop: Shop, member: str, pool: str) -> None:
+        self.world = World("a script", "USD", random.Random(1))
+        self.world.facts["limits"][pool] = 1
+        self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
+        self.member, self.pool = member, pool
+        self.clients = [Client("shop", Http(url, shop.admin)), Client("till", Socket(url, shop.admin))]
+
+    async def call(self, verb: str, client: int = 0, about: Any = None, **input: Any) -> Any:
+        """Call a verb, and return its answer."""
+        return await self.world.call(self.clients[client], VERBS[verb], input, about or {})
+
+    async def grant(self, amount: int, key: str, client: int = 0) -> Any:
+        """Grant points."""
+        return await self.call(
+            "grantPoints", client, memberId=self.member, amount=amount, reference="r", idempotencyKey=key
+        )
+
+    async def read(self) -> Any:
+        """Read the wallet."""
+        return await self.call("readWallet", id=self.member)
+
+
+async def _two_grants(stage: Stage) -> None:
+    await asyncio.gather(stage.grant(10, "a"), stage.grant(10, "b", client=1))
+    await stage.read()
+
+
+async def _two_orders(stage: Stage) -> None:
+    claimed = await stage.call("claimCode", poolId=stage.pool, memberId=stage.member, idempotencyKey="c")
+    code = claimed["code"]
+    about = {"codes": [{"id": code["id"], "pool": stage.pool, "owner": stage.member, "masked": code["masked"]}]}
+    for client, order in enumerate(("first", "second")):
+        await stage.call(
+            "redeemCodes", client, about, orderId=order, codes=[code["text"]], orderAmount=usd(1000),
+            memberId=stage.member,
+        )  # fmt: skip
+
+
+async def _a_grant_between_reads(stage: Stage) -> None:
+    await stage.read()
+    await stage.grant(10, "a")
+    await stage.read()
+
+
+async def _a_grant_again(stage: Stage) -> None:
+    await stage.grant(10, "a")
+    await stage.grant(10, "a", client=1)
+
+
+async def _a_refused_debit(stage: Stage) -> None:
+    await stage.grant(10, "a")
+    await stage.grant(-30, "b", client=1)
+    await stage.read()
+
+
+#: A script that meets the bug, and the timeline that a person is shown, without its times.
+SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
+    "lost update": (_two_grants, """
+    wallet:member1 begins as Wallet(points=0, version=0)
+    shop: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
+    till: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: b) → GrantPointsSuccess(...)
+  ! shop: readWallet(id: member1) → wallet: points: 10, version: 2
+"""),
+    "double spend": (_two_orders, """
+    code:code1 begins as Code(owner=None, order=None, revoked=False)
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
+  ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+  ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+"""),
+    "stale read": (_a_grant_between_reads, """
+    wallet:member1 begins as Wallet(points=0, version=0)
+    shop: readWallet(id: member1) → wallet: points: 0, version: 0
+  ! shop: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
+  ! shop: readWallet(id: member1) → wallet: points: 0, version: 0
+"""),
+    "replay that differs": (_a_grant_again, """
+    key:grant/a begins as None
+  ! shop: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
+  ! till: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
+"""),
+    "effect of a refused call": (_a_refused_debit, """
+    wallet:member1 begins as Wallet(points=0, version=0)
+    shop: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
+    till: grantPoints(memberId: member1, amount: -30, reference: r, idempotencyKey: b) → InsufficientPoints(...)
+  ! shop: readWallet(id: member1) → wallet: points: 5, version: 1
+"""),
+}  # fmt: skip
+
+
+async def _played(script: Script, url: str, shop: Shop) -> World:
+    member, pool = await shop.member(), await shop.pool(codes=10)
+    stage = Stage(url, shop, member["id"], pool["id"])
+    await script(stage)
+    for client in stage.clients:
+        await client.close()
+    assert stage.world.faults == []
+    return stage.world
+
+
+def _without_times(text: str) -> str:
+    text = re.sub(r"^  (.) +[\d.]+ ms  .{24}  ", r"  \1 ", text.partition("\n")[2], flags=re.MULTILINE)
+    text = re.sub(r"(Success|InsufficientPoints)\(.*\)", r"\1(...)", text)
+    return re.sub(r"PCT-\w+", "CODE", text).replace("amountMinor: 1000, currency: USD, memberId: member1", "USD")
+
+
+@pytest.mark.parametrize("bug", BUGS)
+async def test_a_planted_bug_is_found_and_shown(shop: Shop, worker_database: str, judging: Judge, bug: str) -> None:
+    script, shown = SCRIPTS[bug]
+    with run_api(worker_database, **{BROKEN: bug}) as broken:
+        world = await _played(script, f"{broken.url}/graphql", shop)
+
+    assert judging.verdict(Case(world.history, world.history.operations)) == "Illegal"
+    found = timeline(counterexample(judging, world.history))
+    print(found)
+    assert found.startswith("a script: no order of these operations explains the answers marked with !")
+    assert _without_times(found) == shown.strip("\n")
+
+
+async def test_the_engine_without_a_bug_is_found_innocent(shop: Shop, judging: Judge) -> None:
+    for script, _ in SCRIPTS.values():
+        async with open_shop(shop.url) as own:
+            world = await _played(script, own.url, own)
+        assert judging.verdict(Case(world.history, world.history.operations)) == "Ok"

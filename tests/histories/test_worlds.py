@@ -1,0 +1,72 @@
+"""Small worlds on two API processes, judged. Without these verbs that meet could answer what no order explains."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from app.stress.clients import Client, Http, Socket
+from app.stress.verbs import VERBS
+from app.stress.worlds import World
+from tests.conftest import Api
+from tests.factories import Shop
+from tests.histories.judging import Case, Judge, counterexample, timeline
+from tests.histories.provoked import document
+from tests.histories.run import PROGRAM
+from tests.sizes import size
+
+WORLDS = size(2, 40)
+SENT_AT_ONCE = size(4, 12)
+ROUNDS = size(1, 10)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def clients(shop: Shop, api: Api, second_api: Api) -> AsyncIterator[list[Client]]:
+    """Clients of both processes; every other one is over a WebSocket."""
+    await shop.do(document("configureMerchant", ""), pointsPerUnit=1.0)
+    await shop.do(document("configureReferralProgram", ""), **PROGRAM)
+    urls = [f"{each.url}/graphql" for each in (api, second_api)]
+    made = [
+        Client(f"client {number}", (Http if number % 2 else Socket)(urls[number // 2 % 2], shop.admin))
+        for number in range(1, SENT_AT_ONCE + 1)
+    ]
+    yield made
+    for client in made:
+        await client.close()
+
+
+def innocent(judging: Judge, world: World) -> None:
+    """Fail with a timeline unless some order explains what the world's clients were told."""
+    assert world.faults == []
+    verdict = judging.verdict(Case(world.history, world.history.operations))
+    shown = timeline(counterexample(judging, world.history)) if verdict == "Illegal" else world.name
+    assert verdict == "Ok", shown
+
+
+async def test_some_order_explains_what_the_clients_of_a_world_are_told(clients: list[Client], judging: Judge) -> None:
+    for number in range(WORLDS):
+        world = World(f"world-{number}", "USD", random.Random(number))
+        await world.prepare(clients[0])
+        await asyncio.gather(*(world.play(client) for client in clients))
+        innocent(judging, world)
+
+
+async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: list[Client], judging: Judge) -> None:
+    """Every declared verb that repeats, in worlds of its own."""
+    for number in range(ROUNDS):
+        world = World(f"again-{number}", "USD", random.Random(number))
+        await world.prepare(clients[0])
+        for _ in range(10):
+            await world.call(clients[0], VERBS["grantPoints"], *_asked(world, "grantPoints"))
+            await world.call(clients[0], VERBS["claimCode"], *_asked(world, "claimCode"))
+        for verb in [each for each in VERBS.values() if each.repeats]:
+            asked, about = _asked(world, verb.name)
+            await asyncio.gather(*(world.call(client, verb, asked, about) for client in clients))
+        innocent(judging, world)
+
+
+def _asked(world: World, name: str) -> tuple[dict[str, object], dict[str, object]]:
+    asked = VERBS[name].ask(world)
+    assert asked is not None
+    return asked
