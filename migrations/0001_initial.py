@@ -205,6 +205,22 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.CreateModel(
+            name="ExternalId",
+            fields=[
+                ("member_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("source", fields.CharField(max_length=10)),
+                ("external_id", fields.CharField(max_length=100)),
+            ],
+            options={
+                "table": "external_id",
+                "app": "flash",
+                "pk_attr": "member_id",
+                "table_description": "What a source calls a member. Each source's ids are its own; `member.external_id` repeats that of its source.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
             name="GraphEdge",
             fields=[
                 ("snapshot_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),

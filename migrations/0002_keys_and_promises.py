@@ -53,7 +53,6 @@ ALTER TABLE member
     DROP CONSTRAINT member_pkey,
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT member_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
-    ADD CONSTRAINT member_external_id UNIQUE (merchant_id, external_id),
     ADD CONSTRAINT member_email_whole CHECK ((email IS NULL) = (email_index IS NULL)),
     ADD CONSTRAINT member_email_to_verify CHECK (email IS NOT NULL OR NOT email_verified),
     ADD CONSTRAINT member_pending_email_whole CHECK ((pending_email IS NULL) = (pending_email_index IS NULL)),
@@ -62,6 +61,20 @@ ALTER TABLE member
         pending_email_index IS NULL OR (email_verified AND pending_email_index <> email_index)
     ),
     ADD CONSTRAINT member_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
+
+-- Each source knows a member by an id of its own; a record repeats the id of the source that it came from.
+ALTER TABLE external_id
+    DROP CONSTRAINT external_id_pkey,
+    ADD PRIMARY KEY (merchant_id, source, external_id),
+    ADD CONSTRAINT external_id_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    -- What a member's record refers to.
+    ADD CONSTRAINT external_id_repeated UNIQUE (merchant_id, source, external_id, member_id),
+    ADD CONSTRAINT external_id_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
+CREATE INDEX external_id_of_member ON external_id (merchant_id, member_id);
+ALTER TABLE member
+    ADD CONSTRAINT member_external_id FOREIGN KEY (merchant_id, external_id, source, id)
+        REFERENCES external_id (merchant_id, external_id, source, member_id);
+
 CREATE UNIQUE INDEX member_email_proven ON member (merchant_id, email_index) WHERE email_verified;
 -- Who loses an address when somebody proves it.
 CREATE INDEX member_email_unproven ON member (merchant_id, email_index)

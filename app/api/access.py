@@ -180,6 +180,13 @@ def forbidden(viewer: Viewer, coordinate: str) -> GraphQLError:
     return GraphQLError(f"{coordinate} is not for the role {viewer.role.value}.", extensions={"code": "FORBIDDEN"})
 
 
+def require_finder(viewer: Viewer) -> None:
+    """Raise FORBIDDEN unless the viewer may find members by a store's id or by address, which tells who is one."""
+    if viewer.role not in _TILL:
+        message = f"Finding a member by externalId or email is not for the role {viewer.role.value}."
+        raise GraphQLError(message, extensions={"code": "FORBIDDEN"})
+
+
 def is_another(viewer: Viewer, member_id: UUID) -> bool:
     """Whether a member reads what is another member's, on whichever way it came there: most of that is null."""
     return viewer.role is Role.MEMBER and viewer.member_id != member_id

@@ -17,7 +17,7 @@ from app.coupons.types import Code, CodeState, Redemption
 )
 async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     viewer = info.context.viewer
-    presented = presentation(viewer, input)
+    presented = await presentation(viewer, input)
     verdict = await limited(viewer, presented, await judged(viewer, presented))
     refuse_if_rejected(verdict)
     if verdict.replayed:

@@ -5,11 +5,12 @@ from typing import Annotated
 import strawberry
 
 from app.api.context import Role, Viewer
-from app.api.inputs import Problems, acting_member, node_id, scoped_key
+from app.api.inputs import Problems, node_id, scoped_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons.claims import Claimant, PoolBacksReward, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import pool_row
 from app.coupons.types import Code, Pool
+from app.members.member_keys import MemberKeyInput, NamedMember, optional_key
 from app.storage.database import database
 
 
@@ -22,6 +23,9 @@ class ClaimCodeInput:
     pool_id: strawberry.ID = strawberry.field(description="The pool.")
     member_id: strawberry.ID | None = strawberry.field(
         default=None, description="The member that claims; a member may leave it out."
+    )
+    member: MemberKeyInput | None = strawberry.field(
+        default=None, description="The member that claims, by a store's id or a proven address, in place of its id."
     )
     email: str | None = strawberry.field(
         default=None,
@@ -64,27 +68,24 @@ async def claim_code(
     address = None if input.email is None else problems.email("email", input.email)
     if viewer.role is Role.MEMBER and input.email is not None:
         problems.add("email", "is for API keys; a member claims for itself")
-    elif viewer.role is not Role.MEMBER and (input.member_id is None) == (input.email is None):
-        problems.add("memberId", "or email must be given, and not both")
+    elif viewer.role is not Role.MEMBER and [input.member_id, input.member, input.email].count(None) != 2:
+        problems.add("memberId", "or member or email must be given, and only one of them")
+    named = NamedMember(input.member_id, optional_key(problems, viewer, input.member))
     problems.refuse_if_any()
     pool_id = node_id("pool", "pool", input.pool_id)
-    claimant = _claimant(viewer, input.member_id, address)
+    if address is not None:
+        claimant = Claimant(email_index=viewer.tenant.keys.email_index(address))
+    else:
+        claimant = Claimant(await named.id(viewer))
     claimed = await claim(database(), viewer, pool_id, claimant, None if key is None else scoped_key(viewer, key))
     if claimed is None:
-        raise await _missing(viewer, input)
+        raise await _missing(viewer, input.pool_id, named)
     return ClaimCodeSuccess(
         code=Code.of(claimed.row, revealed=True), served_by=Pool.of(claimed.row), replayed=claimed.replayed
     )
 
 
-def _claimant(viewer: Viewer, named: str | None, address: str | None) -> Claimant:
-    """Return who claims: an address or a member."""
-    if address is not None:
-        return Claimant(email_index=viewer.tenant.keys.email_index(address))
-    return Claimant(acting_member(viewer, named))
-
-
-async def _missing(viewer: Viewer, input: ClaimCodeInput) -> Refused:
-    if await pool_row(database(), viewer, node_id("pool", "pool", input.pool_id)) is None:
-        return not_found("pool", input.pool_id)
-    return not_found("member", input.member_id or viewer.actor)
+async def _missing(viewer: Viewer, pool_id: str, named: NamedMember) -> Refused:
+    if await pool_row(database(), viewer, node_id("pool", "pool", pool_id)) is None:
+        return not_found("pool", pool_id)
+    return not_found("member", named.shown(viewer))

@@ -16,6 +16,7 @@ from app.coupons.presented_codes import CodeRejection, FoundRow, Presentation, V
 from app.coupons.rows import IS_OPEN, RedemptionRow
 from app.coupons.rules import Applied
 from app.coupons.types import Code, Redemption
+from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.storage.database import database
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -36,6 +37,11 @@ class RedeemCodesInput:
     member_id: strawberry.ID | None = strawberry.field(
         default=None,
         description="The member that presents the codes; it or an address is needed unless all are transferable.",
+    )
+    member: MemberKeyInput | None = strawberry.field(
+        default=None,
+        description="The member by a store's id or a proven address, in place of its id. One that fits nobody presents "
+        "as somebody who owns nothing.",
     )
     email: str | None = strawberry.field(
         default=None,
@@ -64,8 +70,8 @@ RedeemCodesResult = Annotated[
 Presented = Annotated[RedeemCodesInput, strawberry.argument(description="The order and its codes.")]
 
 
-def presentation(viewer: Viewer, input: RedeemCodesInput) -> Presentation:
-    """Check the input. Raises Refused(InvalidInput) with every problem."""
+async def presentation(viewer: Viewer, input: RedeemCodesInput) -> Presentation:
+    """Check the input, and find the member behind a key. Raises Refused(InvalidInput) with every problem."""
     problems = Problems()
     if not 1 <= len(input.codes) <= CODES_PER_ORDER_MAX:
         problems.add("codes", f"must be 1 to {CODES_PER_ORDER_MAX} codes")
@@ -84,9 +90,14 @@ def presentation(viewer: Viewer, input: RedeemCodesInput) -> Presentation:
     presenter = None if input.member_id is None else ids.decode("member", input.member_id)
     if input.member_id is not None and presenter is None:
         problems.add("memberId", "must be the id of a member")
+    if input.member_id is not None and input.member is not None:
+        problems.add("memberId", "or member may be given, and not both")
+    key = optional_key(problems, viewer, input.member)
     address = None if input.email is None else problems.email("email", input.email)
     problems.refuse_if_any()
     keys = viewer.tenant.keys
+    if key is not None:
+        presenter = await member_of_key(viewer, key) or key.nobody()
     fingerprints = [None if text is None else keys.code_fingerprint(text) for text in parsed]
     email_index = None if address is None else keys.email_index(address)
     return Presentation(input.codes, fingerprints, order_id, amount, currency, presenter, email_index)
@@ -198,7 +209,7 @@ def refuse_if_rejected(verdict: Verdict) -> None:
 @mutation(description="Redeem all codes of one order, or none of them. ADMIN and CHECKOUT.")
 async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
     viewer = info.context.viewer
-    presented = presentation(viewer, input)
+    presented = await presentation(viewer, input)
     for attempt in range(ATTEMPTS_MAX):
         verdict = await judged(viewer, presented)
         if attempt == 0:

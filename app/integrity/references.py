@@ -18,6 +18,8 @@ class Reference(NamedTuple):
 REFERENCES: Final = (
     Reference("wallet", "member_id", "member", constraint="wallet_member"),
     Reference("address", "member_id", "member", constraint="address_member"),
+    Reference("external_id", "member_id", "member", constraint="external_id_member"),
+    Reference("member", "external_id", "external_id", "external_id", constraint="member_external_id"),
     Reference("pool", "fallback_pool_id", "pool", constraint="pool_fallback"),
     Reference("stock_alert", "pool_id", "pool", constraint="stock_alert_pool"),
     Reference("code_batch", "pool_id", "pool", constraint="code_batch_pool"),

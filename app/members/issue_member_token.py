@@ -5,9 +5,10 @@ from typing import Annotated
 
 import strawberry
 
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
 from app.members import tokens
+from app.members.member_keys import MemberKeyInput, named_member
 from app.members.token_feed import FIND
 from app.merchants.data_keys import TOKEN_SECONDS_MAX
 from app.storage import events
@@ -16,7 +17,12 @@ from app.storage.database import transaction
 
 @strawberry.input(description="A token to issue.")
 class IssueMemberTokenInput:
-    member_id: strawberry.ID = strawberry.field(description="The member it is for.")
+    member_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The member it is for; this or `member`."
+    )
+    member: MemberKeyInput | None = strawberry.field(
+        default=None, description="The member by a store's id or a proven address, in place of its id."
+    )
     lifetime_seconds: int = strawberry.field(default=3600, description="For how long: 1 to 86,400 seconds.")
 
 
@@ -38,13 +44,15 @@ async def issue_member_token(
     input: Annotated[IssueMemberTokenInput, strawberry.argument(description="The token to issue.")],
 ) -> IssueMemberTokenResult:
     viewer = info.context.viewer
-    member_id = node_id("member", "member", input.member_id)
     problems = Problems()
+    named = named_member(problems, viewer, input.member_id, input.member)
+    problems.refuse_if_any()
+    member_id = await named.id(viewer)
     problems.number("lifetimeSeconds", input.lifetime_seconds, least=1, most=TOKEN_SECONDS_MAX)
     async with transaction(viewer.merchant_id) as tx:
         found = await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member_id)
         if found is None:
-            raise not_found("member", input.member_id)
+            raise not_found("member", named.shown(viewer))
         problems.refuse_if_any()
         # Tokens aren't stored: that one was issued, and by whom, is an event.
         await events.record(tx, viewer.merchant_id, "member.token_issued", member_id, viewer.actor)

@@ -30,6 +30,18 @@ class Member(Model):
         table = "member"
 
 
+class ExternalId(Model):
+    """What a source calls a member. Each source's ids are its own; `member.external_id` repeats that of its source."""
+
+    member_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    source = fields.CharField(max_length=10)
+    external_id = fields.CharField(max_length=100)
+
+    class Meta:
+        table = "external_id"
+
+
 class Wallet(Model):
     """A member's wallet: its version counts the changes to it, without gaps, and `changed_at` dates the last one.
 

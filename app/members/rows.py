@@ -54,6 +54,15 @@ BY_ID: Final = statement(
     MemberRow,
     f"SELECT {columns(MemberRow)} {_FROM} WHERE m.merchant_id = :merchant_id AND m.id = ANY(:member_ids::uuid[])",
 )
+#: The member that `:external_source` calls `:external_id`. In the order of the index to read: to a planner that saw the
+#: table empty, the index of a member's ids is as good (1,900 buffers instead of 3 after 2,000 members).
+BY_EXTERNAL_ID: Final = """
+    SELECT member_id FROM (
+        SELECT external_id, member_id FROM external_id
+        WHERE merchant_id = :merchant_id AND source = :external_source AND external_id >= :external_id
+        ORDER BY external_id LIMIT 1
+    ) next WHERE external_id = :external_id
+"""
 # By one key and by the other, in no order: with OR, or with UNION, a plan that was made while there were few members
 # walks all of them by their ids.
 FIND_EXISTING: Final = statement(
@@ -61,7 +70,7 @@ FIND_EXISTING: Final = statement(
     f"""
 SELECT {columns(MemberRow)} {_FROM}
 WHERE m.merchant_id = :merchant_id AND m.id = ANY(ARRAY(
-    SELECT id FROM member WHERE merchant_id = :merchant_id AND external_id = :external_id
+    {BY_EXTERNAL_ID}
     UNION ALL
     SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
 )) ORDER BY m.id LIMIT 1
@@ -119,8 +128,39 @@ async def members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID,
     return {row["member_id"]: row for row in rows}
 
 
-async def find_existing(viewer: Viewer, external_id: str | None, email_index: bytes | None) -> MemberRow | None:
+async def find_existing(
+    viewer: Viewer, external_source: str, external_id: str | None, email_index: bytes | None
+) -> MemberRow | None:
     """Return the member that has this external id or has proved this address; the older one where they are two."""
     return await database().row(
-        FIND_EXISTING, merchant_id=viewer.merchant_id, external_id=external_id, email_index=email_index
+        FIND_EXISTING,
+        merchant_id=viewer.merchant_id,
+        external_source=external_source,
+        external_id=external_id,
+        email_index=email_index,
     )
+
+
+class ExternalIdRow(TypedDict):
+    """What a source calls a member."""
+
+    member_id: UUID
+    source: str
+    external_id: str
+
+
+EXTERNAL_IDS: Final = statement(
+    ExternalIdRow,
+    """
+SELECT member_id, source, external_id FROM external_id
+WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[]) ORDER BY member_id, source, external_id
+""",
+)
+
+
+async def external_ids_by_member(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, list[ExternalIdRow]]:
+    """Return the external ids of each member, in the order of their sources."""
+    grouped: dict[UUID, list[ExternalIdRow]] = {member_id: [] for member_id in member_ids}
+    for row in await database().rows(EXTERNAL_IDS, merchant_id=viewer.merchant_id, member_ids=member_ids):
+        grouped[row["member_id"]].append(row)
+    return grouped

@@ -10,7 +10,7 @@ from app import ids
 from app.api.access import is_another, may
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
-from app.members.rows import MemberRow
+from app.members.rows import MemberRow, external_ids_by_member
 from app.merchants.tenants import decrypted
 from app.storage.wallet_versions import ChangeRow
 
@@ -36,13 +36,21 @@ def mask_email(address: str) -> str:
     return f"{local[:1]}•••@{domain}"
 
 
+@strawberry.type(description="What a source calls a member.")
+class ExternalId:
+    source: MemberSource = strawberry.field(description="Whose id it is.")
+    id: str = strawberry.field(description="The source's own id for the member; unique among those of the source.")
+
+
 @strawberry.type(description="A member: one record, whatever the source.")
 class Member(Node):
     """A member; name and address are decrypted when they are asked for."""
 
     row: strawberry.Private[MemberRow]
     as_of: strawberry.Private[ChangeRow | None]
-    external_id: str | None = strawberry.field(description="The store's own id for this member.")
+    external_id: str | None = strawberry.field(
+        description="The id for this member of the source that its record came from."
+    )
     email_verified: bool = strawberry.field(
         description="Whether the address is known to be the member's. Others may have written down one that isn't."
     )
@@ -81,6 +89,15 @@ class Member(Node):
         """Decrypt the address and mask it."""
         address = await self._decrypt(info, "email", self.row["member_pending_email"])
         return None if address is None else mask_email(address)
+
+    @field(description="What each source calls the member, in the order of the sources; empty to another member.")
+    async def external_ids(self, info: Info) -> list[ExternalId]:
+        """Read the ids of all members of this page together."""
+        member_id = self.row["member_id"]
+        if is_another(info.context.viewer, member_id):
+            return []
+        rows = await info.context.load(external_ids_by_member, member_id)
+        return [ExternalId(source=MemberSource(row["source"]), id=row["external_id"]) for row in rows]
 
     @field(description="The member's wallet; null to another member.")
     def wallet(self, info: Info) -> Annotated["Wallet", strawberry.lazy("app.wallets.types")] | None:

@@ -9,8 +9,9 @@ from iso4217 import Currency
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import MoneyInput, Problems, node_id
+from app.api.inputs import MoneyInput, Problems
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.members.member_keys import MemberKeyInput, named_member
 from app.members.rows import JOIN_MEMBER
 from app.members.types import MemberSource
 from app.orders.rows import WholePurchaseRow, purchase_by_order, purchase_row
@@ -34,7 +35,10 @@ SKEW_MAX: Final = timedelta(minutes=5)
 class RecordPurchaseInput:
     """Who bought what, where and when."""
 
-    member_id: strawberry.ID = strawberry.field(description="Who bought.")
+    member_id: strawberry.ID | None = strawberry.field(default=None, description="Who bought; this or `member`.")
+    member: MemberKeyInput | None = strawberry.field(
+        default=None, description="Who bought, by a store's id or a proven address, in place of its id."
+    )
     source: MemberSource = strawberry.field(description="Where the order comes from.")
     order_id: str = strawberry.field(description="The source's own id of the order, at most 100 characters.")
     amount: MoneyInput = strawberry.field(description="What it was worth; 0 or more.")
@@ -146,8 +150,9 @@ async def record_purchase(
     amount = problems.money("amount", input.amount, currency=viewer.tenant.currency, least=0) or 0
     if input.occurred_at is not None and input.occurred_at > datetime.now(UTC) + SKEW_MAX:
         problems.add("occurredAt", "must not be in the future")
+    named = named_member(problems, viewer, input.member_id, input.member)
     problems.refuse_if_any()
-    member_id = node_id("member", "member", input.member_id)
+    member_id = await named.id(viewer)
     referral_id: UUID | None = None
     async with transaction(viewer.merchant_id) as tx:
         purchase = await record(tx, viewer, member_id, input.source, order_id, amount, input.occurred_at)
@@ -159,7 +164,7 @@ async def record_purchase(
                 )
             entry = await earn(tx, viewer, purchase)
     if purchase is None:
-        return await _standing(viewer, input, member_id, order_id, amount)
+        return await _standing(viewer, input.source, order_id, member_id, named.shown(viewer), amount)
     latest: WholePurchaseRow = purchase
     if entry is None and referral_id is not None:
         # Nothing that this purchase wrote itself has the wallet as the referral left it.
@@ -176,13 +181,13 @@ MEMBER_EXISTS: Final = statement(NoRow, "SELECT FROM member WHERE merchant_id = 
 
 
 async def _standing(
-    viewer: Viewer, input: RecordPurchaseInput, member_id: UUID, order_id: str, amount: int
+    viewer: Viewer, source: MemberSource, order_id: str, member_id: UUID, shown: str, amount: int
 ) -> RecordPurchaseSuccess:
     """Return the purchase that an earlier call recorded. Raises Refused with why there is none."""
-    stands = await purchase_by_order(viewer, input.source.value, order_id)
+    stands = await purchase_by_order(viewer, source.value, order_id)
     if stands is None:
         if await database().row(MEMBER_EXISTS, merchant_id=viewer.merchant_id, member_id=member_id) is None:
-            raise not_found("member", input.member_id)
+            raise not_found("member", shown)
         raise too_many("amount.amountMinor")
     if (stands["member_id"], stands["purchase_amount"]) != (member_id, amount):
         message = "This order of this source was recorded for another member or amount."

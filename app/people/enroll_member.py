@@ -10,7 +10,8 @@ from app.api.context import Viewer
 from app.api.inputs import Problems
 from app.api.operations import Info, InvalidInput, mutation
 from app.coupons.adopt_codes import adopt_codes
-from app.members.rows import FIND, MemberRow
+from app.members.member_keys import EXTERNAL_ID_LENGTH_MAX
+from app.members.rows import BY_EXTERNAL_ID, FIND, MemberRow
 from app.members.types import Member, MemberSource
 from app.people.addresses import take
 from app.people.existing import MemberAlreadyExists, already_exists
@@ -22,7 +23,10 @@ from app.storage.statements import columns, statement
 @strawberry.input(description="A person to enrol.")
 class EnrollMemberInput:
     external_id: str | None = strawberry.field(
-        default=None, description="The store's own id for this member, at most 100 characters; unique."
+        default=None, description="A source's own id for this member, at most 100 characters; unique for the source."
+    )
+    external_source: MemberSource | None = strawberry.field(
+        default=None, description="Whose id `externalId` is; the member's source unless told."
     )
     email: str | None = strawberry.field(
         default=None,
@@ -58,6 +62,7 @@ class Person:
     """Somebody to enrol: what was given, checked, with the address normalised."""
 
     source: MemberSource
+    external_source: MemberSource
     external_id: str | None
     address: str | None
     email_verified: bool
@@ -83,7 +88,7 @@ ENROL: Final = statement(
     EnrolledRow,
     f"""
 WITH taken AS (
-    SELECT FROM member WHERE merchant_id = :merchant_id AND external_id = :external_id
+    {BY_EXTERNAL_ID}
 ), addressed AS (
     -- Waits for who is proving the address, and returns who has proved it by now. A row that was there already is
     -- updated, which its xmax says.
@@ -91,13 +96,19 @@ WITH taken AS (
     SELECT :merchant_id, :email_index WHERE :email_index::bytea IS NOT NULL AND NOT EXISTS (SELECT FROM taken)
     ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
     RETURNING member_id, xmax <> 0 AS is_known
+), named AS (
+    INSERT INTO external_id (merchant_id, member_id, source, external_id)
+    SELECT :merchant_id, :member_id, :external_source, :external_id
+    WHERE :external_id IS NOT NULL AND NOT EXISTS (SELECT FROM addressed WHERE member_id IS NOT NULL)
+    ON CONFLICT (merchant_id, source, external_id) DO NOTHING RETURNING external_id
 ), m AS (
+    -- Repeats the id of its own source.
     INSERT INTO member (merchant_id, id, external_id, email, email_index, email_verified, display_name, source,
                         joined_at)
-    SELECT :merchant_id, :member_id, :external_id, :email, :email_index, :email_verified, :display_name, :source,
-        now()
-    WHERE NOT EXISTS (SELECT FROM taken) AND NOT EXISTS (SELECT FROM addressed WHERE member_id IS NOT NULL)
-    ON CONFLICT (merchant_id, external_id) DO NOTHING
+    SELECT :merchant_id, :member_id, (SELECT external_id FROM named WHERE :external_source = :source), :email,
+        :email_index, :email_verified, :display_name, :source, now()
+    WHERE NOT EXISTS (SELECT FROM addressed WHERE member_id IS NOT NULL)
+        AND (:external_id IS NULL OR EXISTS (SELECT FROM named))
     RETURNING *
 ), w AS (
     -- Everybody has a wallet from the beginning.
@@ -125,6 +136,7 @@ async def enrol(where: Statements, viewer: Viewer, person: Person) -> Enrolled |
         ENROL,
         merchant_id=viewer.merchant_id,
         member_id=member_id,
+        external_source=person.external_source.value,
         external_id=person.external_id,
         email=None if person.address is None else keys.encrypt(member_id, "email", person.address),
         email_index=email_index,
@@ -155,13 +167,16 @@ async def enroll_member(
 ) -> EnrollMemberResult:
     viewer = info.context.viewer
     problems = Problems()
-    external_id = problems.optional_text("externalId", input.external_id, length_max=100)
+    external_id = problems.optional_text("externalId", input.external_id, length_max=EXTERNAL_ID_LENGTH_MAX)
+    if input.external_source is not None and input.external_id is None:
+        problems.add("externalSource", "needs an externalId")
     display_name = problems.optional_text("displayName", input.display_name, length_max=200)
     address = None if input.email is None else problems.email("email", input.email)
     if input.email_verified and address is None:
         problems.add("emailVerified", "needs an address")
     problems.refuse_if_any()
-    person = Person(input.source, external_id, address, input.email_verified, display_name)
+    source = input.external_source or input.source
+    person = Person(input.source, source, external_id, address, input.email_verified, display_name)
     if person.email_verified:
         # In a transaction, because the address is taken from others, and the codes that wait for it are adopted.
         async with transaction(viewer.merchant_id) as tx:
@@ -169,7 +184,7 @@ async def enroll_member(
     else:
         enrolled = await enrol(database(), viewer, person)
     if enrolled is None:
-        return await already_exists(viewer, external_id, address)
+        return await already_exists(viewer, source, external_id, address)
     return EnrollMemberSuccess(
         member=Member.of(enrolled.row), displaced=[Member.of(lost) for lost in enrolled.displaced]
     )

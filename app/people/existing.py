@@ -7,7 +7,7 @@ import strawberry
 from app.api.context import Viewer
 from app.api.operations import Refusal
 from app.members.rows import FIND, MemberRow, find_existing
-from app.members.types import Member
+from app.members.types import Member, MemberSource
 from app.storage.database import Tx
 
 
@@ -16,10 +16,12 @@ class MemberAlreadyExists(Refusal):
     existing: Member | None = strawberry.field(description="Who it is; only for callers that may see it.")
 
 
-async def already_exists(viewer: Viewer, external_id: str | None, address: str | None) -> MemberAlreadyExists:
+async def already_exists(
+    viewer: Viewer, external_source: MemberSource, external_id: str | None, address: str | None
+) -> MemberAlreadyExists:
     """Return the refusal for a person that is a member; who it is, because only those that may see members ask."""
     email_index = None if address is None else viewer.tenant.keys.email_index(address)
-    return _refusal(await find_existing(viewer, external_id, email_index))
+    return _refusal(await find_existing(viewer, external_source.value, external_id, email_index))
 
 
 async def proved_by(tx: Tx, viewer: Viewer, member_id: UUID) -> MemberAlreadyExists:

@@ -8,8 +8,9 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.members.member_keys import MemberKeyInput, named_member
 from app.points.ledger import POINTS_MAX, InsufficientPoints, Obstacle, insufficient, obstacle, post, too_many
 from app.points.rows import WholeEntryRow, entry_by_origin
 from app.points.types import PointsEntry, PointsReason
@@ -22,7 +23,10 @@ REFERENCE_LENGTH_MAX: Final = 200
 class GrantPointsInput:
     """Whose, how many, and why."""
 
-    member_id: strawberry.ID = strawberry.field(description="The member.")
+    member_id: strawberry.ID | None = strawberry.field(default=None, description="The member; this or `member`.")
+    member: MemberKeyInput | None = strawberry.field(
+        default=None, description="The member by a store's id or a proven address, in place of its id."
+    )
     amount: int = strawberry.field(description="How many: over 0 gives, below 0 takes; not 0.")
     reference: str = strawberry.field(description="What it refers to, for the record; at most 200 characters.")
     idempotency_key: str = strawberry.field(description="The same key again is the same grant; at most 200 characters.")
@@ -52,8 +56,9 @@ async def grant_points(
     problems.number("amount", input.amount, least=-POINTS_MAX, most=POINTS_MAX)
     reference = problems.text("reference", input.reference, length_max=REFERENCE_LENGTH_MAX)
     key = problems.idempotency_key(input.idempotency_key)
+    named = named_member(problems, viewer, input.member_id, input.member)
     problems.refuse_if_any()
-    member_id = node_id("member", "member", input.member_id)
+    member_id = await named.id(viewer)
     origin = f"grant/{key}"
     while (earlier := await _earlier(viewer, origin)) is None:
         try:

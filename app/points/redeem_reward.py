@@ -7,12 +7,13 @@ import asyncpg
 import strawberry
 
 from app import ids
-from app.api.context import Role, Viewer
-from app.api.inputs import Problems, acting_member, node_id, scoped_key
+from app.api.context import Viewer
+from app.api.inputs import Problems, node_id, scoped_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
+from app.members.member_keys import MemberKeyInput, named_member
 from app.points.ledger import InsufficientPoints, insufficient, lock_wallet, post
 from app.points.rows import FIND_EXCHANGE_BY_KEY, ExchangeRow, RewardRow, code_of
 from app.points.types import PointsReason, RewardRedemption
@@ -28,6 +29,9 @@ class RedeemRewardInput:
     reward_id: strawberry.ID = strawberry.field(description="The reward.")
     member_id: strawberry.ID | None = strawberry.field(
         default=None, description="The member that redeems; a member may leave it out."
+    )
+    member: MemberKeyInput | None = strawberry.field(
+        default=None, description="The member that redeems, by a store's id or a proven address, in place of its id."
     )
     idempotency_key: str = strawberry.field(
         description="Each key is a redemption of its own, and the same key again is the same one. "
@@ -174,16 +178,15 @@ async def redeem_reward(
     viewer = info.context.viewer
     problems = Problems()
     problems.idempotency_key(input.idempotency_key)
-    if viewer.role is not Role.MEMBER and input.member_id is None:
-        problems.add("memberId", "must name the member that redeems")
+    named = named_member(problems, viewer, input.member_id, input.member)
     problems.refuse_if_any()
     reward_id = node_id("reward", "reward", input.reward_id)
-    member_id = acting_member(viewer, input.member_id)
+    member_id = await named.id(viewer)
     key = scoped_key(viewer, input.idempotency_key)
     try:
         async with transaction(viewer.merchant_id) as tx:
             if await tx.row(LOCK_MEMBER, merchant_id=viewer.merchant_id, member_id=member_id) is None:
-                raise not_found("member", input.member_id or viewer.actor)
+                raise not_found("member", named.shown(viewer))
             earlier = await _earlier(tx, viewer, key, reward_id, member_id)
             if earlier is not None:
                 return RedeemRewardSuccess(redemption=earlier, replayed=True)

@@ -99,6 +99,7 @@ async def accept_invite(
     problems = Problems()
     person = Person(
         source=MemberSource.REFERRAL,
+        external_source=MemberSource.REFERRAL,
         external_id=problems.optional_text("externalId", input.external_id, length_max=100),
         address=problems.email("email", input.email),
         email_verified=bool(input.email_verified),
@@ -125,7 +126,7 @@ async def accept_invite(
             if invite["converts_on"] == ConversionTrigger.JOIN.value:
                 referral_id = await convert(tx, viewer.merchant_id, viewer.actor, invite["id"], None)
     if enrolled is None:
-        return await already_exists(viewer, person.external_id, person.address)
+        return await already_exists(viewer, person.external_source, person.external_id, person.address)
     joined = await member_row(viewer, member_id)
     accepted = await invite_row(viewer, invite["id"])
     if joined is None or accepted is None:

@@ -377,7 +377,7 @@ async def test_a_key_must_name_the_claimant(shop: Shop, role: str) -> None:
 
     refusal = await shop.refused(CLAIM_CODE, key=key, poolId=pool["id"])
 
-    assert problems(refusal) == {"memberId": "or email must be given, and not both"}
+    assert problems(refusal) == {"memberId": "or member or email must be given, and only one of them"}
 
 
 @pytest.mark.parametrize("input", [{"poolId": None}, {"memberId": 1.5}, {"idempotencyKey": 5}, {"status": "ACTIVE"}])

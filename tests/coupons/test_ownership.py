@@ -122,7 +122,7 @@ async def test_a_claimant_has_one_name(shop: Shop) -> None:
 
     refused = await shop.refused(CLAIM_CODE, poolId=pool["id"], memberId=member["id"], email=JANE)
 
-    assert problems(refused) == {"memberId": "or email must be given, and not both"}
+    assert problems(refused) == {"memberId": "or member or email must be given, and only one of them"}
 
 
 async def test_a_member_claims_for_no_address_not_even_its_own(shop: Shop) -> None:

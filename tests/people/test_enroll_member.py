@@ -17,7 +17,10 @@ MEMBERS = """
 WITH m AS (
     INSERT INTO member (merchant_id, id, external_id, email_verified, source, joined_at)
     SELECT $1, gen_random_uuid(), 'c-' || each, false, 'STORE', now() FROM generate_series(1, 2000) AS each
-    RETURNING merchant_id, id
+    RETURNING merchant_id, id, source, external_id
+), named AS (
+    INSERT INTO external_id (merchant_id, member_id, source, external_id)
+    SELECT merchant_id, id, source, external_id FROM m
 )
 INSERT INTO wallet (merchant_id, member_id, version) SELECT merchant_id, id, 0 FROM m
 """
@@ -48,7 +51,9 @@ async def test_a_member_with_all_fields_is_enrolled_with_a_new_wallet(shop: Shop
         "joinedAt": member["joinedAt"],
         "wallet": {"id": member["id"].replace("member_", "wallet_"), "version": 0},
     }
-    assert (await shop.state()).since(before) == {"member": 1, "wallet": 1, "address": 1, "event": 1}
+    assert (await shop.state()).since(before) == {
+        "member": 1, "external_id": 1, "wallet": 1, "address": 1, "event": 1
+    }  # fmt: skip
     assert (await shop.event_types())[-1] == "member.enrolled"
 
 
@@ -110,7 +115,9 @@ async def test_a_proven_address_is_one_member_however_it_is_spelled(shop: Shop, 
 
 
 async def test_who_is_a_member_already_is_found_by_its_keys_whatever_the_planner_knew() -> None:
-    rows, buffers = await buffers_planned_on_nothing(FIND_EXISTING, MEMBERS, external_id="c-2000", email_index=b"\x01")
+    rows, buffers = await buffers_planned_on_nothing(
+        FIND_EXISTING, MEMBERS, external_source="STORE", external_id="c-2000", email_index=b"\x01"
+    )
 
     assert rows == 1
     assert buffers < 40

@@ -121,7 +121,7 @@ async def test_a_key_must_be_one_and_a_till_names_the_member(shop: Shop) -> None
     assert await wrong(memberId=member["id"], idempotencyKey="k" * 201) == {
         "idempotencyKey": "must be at most 200 characters"
     }
-    assert await wrong(idempotencyKey="k") == {"memberId": "must name the member that redeems"}
+    assert await wrong(idempotencyKey="k") == {"memberId": "or member must be given, and not both"}
 
 
 async def test_another_merchants_reward_or_member_is_not_found(shop: Shop, other_shop: Shop) -> None:

@@ -16,6 +16,9 @@ ENROL = """
 WITH m AS (
     INSERT INTO member (merchant_id, id, external_id, email_verified, source, joined_at)
     SELECT $1, id, id::text, false, 'IMPORT', now() FROM unnest($2::uuid[]) AS id RETURNING merchant_id, id
+), named AS (
+    INSERT INTO external_id (merchant_id, member_id, source, external_id)
+    SELECT $1, id, 'IMPORT', id::text FROM unnest($2::uuid[]) AS id
 ), recorded AS (
     INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at)
     SELECT merchant_id, gen_random_uuid(), 'member.enrolled', 'member', id, 'system', now() FROM m

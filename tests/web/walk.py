@@ -62,6 +62,11 @@ KINDS_BY_OPERATION: dict[str, ids.Kind] = {
 }  # fmt: skip
 
 
+#: Of several arguments, or fields of an input, one is needed: this one is passed.
+ONE_OF = {"member(id:)"}
+ONE_OF_FIELDS = {f"{name}Input.memberId" for name in ("GrantPoints", "IssueMemberToken", "RecordPurchase")}
+
+
 @dataclass(frozen=True)
 class Operation:
     """A field of Query or Mutation."""
@@ -94,7 +99,7 @@ class Operation:
         return {
             name: self.value(name, argument.type, known)
             for name, argument in self.field.args.items()
-            if is_required_argument(argument)
+            if is_required_argument(argument) or f"{self.name}({name}:)" in ONE_OF
         }
 
     def kind_of(self, name: str) -> ids.Kind:
@@ -113,7 +118,7 @@ class Operation:
             return {
                 field_name: self.value(field_name, field.type, known)
                 for field_name, field in kind.fields.items()
-                if is_required_input_field(field)
+                if is_required_input_field(field) or f"{kind.name}.{field_name}" in ONE_OF_FIELDS
             }
         if isinstance(kind, GraphQLEnumType):
             return next(iter(kind.values))
