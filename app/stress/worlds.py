@@ -32,6 +32,7 @@ ENDED_WITHIN_SECONDS: Final = 15.0
 #: Nanoseconds between two looks at two clocks.
 CLOCKS_APART: Final = 10_000_000
 SPOILED: Final = 0.08
+GIVEN_UP: Final = 0.3
 
 CREATE_REWARD: Final = """
 mutation ($input: CreateRewardInput!) {
@@ -162,11 +163,13 @@ class World:
         return self.stopped or full or bool(self.faults)
 
     async def play(self, client: Client) -> None:
-        """Call one verb after the other as a client, until the world is over."""
+        """Call one verb after the other as a client, until the world is over; mostly again what wasn't answered."""
         while not self.is_over:
             verb, asked, about = self._next()
-            if await self.call(client, verb, asked, about) is None:
-                await asyncio.sleep(self.rolls.uniform(0, 0.1))
+            while await self.call(client, verb, asked, about) is None and not self.is_over:
+                await asyncio.sleep(self.rolls.uniform(0, 0.2))
+                if not verb.repeats or self.rolls.random() < GIVEN_UP:
+                    break
 
     def _next(self) -> tuple[Verb, dict[str, Any], dict[str, Any]]:
         """Return what to call: something new, what was called before, or another thing under a key of before."""
