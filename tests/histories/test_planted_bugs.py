@@ -11,13 +11,13 @@ import pytest
 from app.stress.clients import Client, Http, Socket
 from app.stress.things import Stock
 from app.stress.verbs import VERBS
-from app.stress.worlds import World
+from app.stress.worlds import World, play
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop, usd
 from tests.histories.broken import BUGS, RIVAL_SECONDS
 from tests.histories.judging import Case, Judge, counterexample, timeline
 from tests.histories.provoked import document
-from tests.histories.run import PROGRAM
+from tests.histories.run import PROGRAM, TERMS
 from tests.sizes import FULL
 from tests.starts import BROKEN
 
@@ -32,7 +32,7 @@ class Stage:
     """A member and a pool, on which a script calls verbs over HTTP and a WebSocket."""
 
     def __init__(self, url: str, shop: Shop, member: str, pool: str) -> None:
-        self.world = World("a script", "USD", random.Random(1))
+        self.world = World("a script", TERMS, random.Random(1))
         self.world.facts["limits"][pool] = 1
         self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
         self.member, self.pool = member, pool
@@ -167,9 +167,8 @@ async def test_a_planted_bug_is_found_in_small_worlds(
         url = f"{broken.url}/graphql"
         clients = [Client(f"client {number}", Http(url, shop.admin)) for number in range(1, 5)]
         for number in range(WORLDS_MAX):
-            world = World(f"{bug} {number}", "USD", random.Random(number))
-            await world.prepare(clients[0])
-            await asyncio.gather(*(world.play(client) for client in clients))
+            world = World(f"{bug} {number}", TERMS, random.Random(number))
+            await play(world, clients)
             if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
                 break
         for client in clients:
