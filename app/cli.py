@@ -619,6 +619,9 @@ def stress(
         bool, typer.Option("--yes", help="Confirm that members, pools, codes and points are made there.")
     ] = False,
     members: Annotated[int, typer.Option(min=2, max=5000, help="How many members rush for codes.")] = 1000,
+    history: Annotated[
+        Path | None, typer.Option(help="A file for what the clients of some small worlds are told, to be judged.")
+    ] = None,
 ) -> None:
     """Fire races at a running deployment, check the promises, and print a verdict."""
     from app.stress import stress as fire
@@ -627,7 +630,7 @@ def stress(
         raise ConfigurationError(
             f"This makes {members:,} members and some pools for the key's merchant, which stay; confirm by --yes."
         )
-    raise SystemExit(asyncio.run(fire(urls, key, members)))
+    raise SystemExit(asyncio.run(fire(urls, key, members, history)))
 
 
 def _refuse_key_name(name: str) -> None:

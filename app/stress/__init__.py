@@ -2,6 +2,7 @@
 
 races.py        the races, and the outcome that each must have
 report.py       what is printed of them
+histories.py    histories of small worlds at a running deployment, written to a file
 worlds.py       small worlds that a few clients use at once, and the histories of what these saw
 operations.py   histories as they are written down
 clients.py      clients that say whether a call was answered, never sent, or neither
@@ -13,22 +14,25 @@ verbs.py        all of them, from claims.py, redemptions.py, points.py, invites.
 import asyncio
 import importlib.util
 import sys
+from pathlib import Path
 
 from app.errors import ConfigurationError
 
 
-async def stress(urls: list[str], key: str, members: int) -> int:
-    """Fire the races. Returns the exit status: 0 if every promise held, 130 if it was stopped.
+async def stress(urls: list[str], key: str, members: int, history: Path | None = None) -> int:
+    """Fire the races, and record histories if told where. Returns the exit status.
 
-    Raises ConfigurationError when httpx isn't installed.
+    0 if every promise held, 130 if it was stopped. Raises ConfigurationError when httpx isn't installed.
     """
     if importlib.util.find_spec("httpx") is None:
         raise ConfigurationError("The races need httpx: install flash-engine[stress].")
     from app.replay.engine import CannotGoOn, Fault  # noqa: PLC0415  (needs an optional dependency)
+    from app.stress.histories import record  # noqa: PLC0415
     from app.stress.races import run  # noqa: PLC0415
 
     try:
-        return 0 if await run(urls, key, members) else 1
+        held = await run(urls, key, members)
+        recorded = history is None or await record(urls, key, history)
     except CannotGoOn as error:
         print(f"flash: {error}", file=sys.stderr)
     except Fault as fault:
@@ -36,4 +40,6 @@ async def stress(urls: list[str], key: str, members: int) -> int:
     except asyncio.CancelledError:
         print("flash: Stopped before the verdict; the pools that it activated are archived.", file=sys.stderr)
         return 130
+    else:
+        return 0 if held and recorded else 1
     return 1

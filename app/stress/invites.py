@@ -18,7 +18,9 @@ INVITE: Final = mutation(
 )
 
 
-def _ask_invite(world: "World") -> Asked:
+def _ask_invite(world: "World") -> Asked | None:
+    if world.facts["quota"] is None:
+        return None
     count = world.rolls.choice([1, 2, 3])
     emails = [f"h-{world.key()}@example.com" for _ in range(count)]
     return {"memberId": world.member(), "emails": emails}, {}

@@ -1,12 +1,13 @@
 """Points: a wallet earns, spends and gives back, each once."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.claims import CLOSED, EMPTY, OPEN, allocated, holds, key_used, one_more
 from app.stress.operations import Answer, Operation
 from app.stress.things import Move, Story, Wallet, becomes, changed, every, is_, taken_back, where
-from app.stress.verb import UNSEEN, Asked, Call, Verb, ask_member, mutation, reading
+from app.stress.verb import UNSEEN, Asked, Call, Facts, Verb, ask_member, mutation, reading
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
@@ -60,14 +61,23 @@ def _ask_record(world: "World") -> Asked:
     return {"memberId": world.member(), "source": "STORE", "orderId": world.key(), "amount": money}, {}
 
 
+def earned(purchase: dict[str, Any], facts: Facts) -> int:
+    """Return the whole points that a purchase earns."""
+    return int(purchase["amount"]["amountMinor"] * Decimal(facts["points_per_unit"]) / facts["minor_units"])
+
+
 def _recorded(call: Call) -> Sequence[Story]:
     order, member = call.input["orderId"], call.input["memberId"]
-    points = call.input["amount"]["amountMinor"] // 100
-    return _entered(f"purchase:{order}", member, points, call.answer)
+    points, name = earned(call.input, call.facts), f"purchase:{order}"
+    if points == 0:
+        return (
+            ((name, where(lambda found: found is not None) if call.answer["replayed"] else becomes(None, (member,))),),
+        )
+    return _entered(name, member, points, call.answer)
 
 
 def _learn_purchase(world: "World", operation: Operation, answer: Answer) -> None:
-    points = operation.input["amount"]["amountMinor"] // 100
+    points = earned(operation.input, world.facts)
     purchase = {"id": answer["purchase"]["id"], "points": points, "member": operation.input["memberId"]}
     if purchase not in world.purchases:
         world.purchases.append(purchase)

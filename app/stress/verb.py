@@ -67,9 +67,10 @@ class Verb:
         return [kind for kind in self.says if kind != READ and not _is_success(kind)]
 
     def stories(self, operation: Operation, facts: Facts) -> Sequence[Story]:
-        """Return the stories that can be true of an operation. Raises KeyError for an answer that isn't declared."""
+        """Return the stories that can be true of an operation; none for an answer that isn't declared."""
         if operation.answer is not None:
-            return self.says[operation.answer["__typename"]](self._call(operation, operation.answer, facts))
+            says = self.says.get(operation.answer["__typename"])
+            return () if says is None else says(self._call(operation, operation.answer, facts))
         if self.done is None:
             return (NOTHING,)
         known = operation.settled

@@ -12,16 +12,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from iso4217 import Currency
+
 from app.stress.clients import Client, Fault, Unanswered, Unsent
 from app.stress.operations import READ, Answer, History, Operation, Recorder
 from app.stress.pools import END
-from app.stress.races import CREATE_POOL, ENROL, GENERATE
+from app.stress.races import CANCEL, CHANGE, CREATE_POOL, ENROL, GENERATE
 from app.stress.things import Stock
 from app.stress.verb import Verb
 from app.stress.verbs import VERBS
 
 MEMBERS: Final = 2
-QUOTA: Final = 6
+#: A larger quota of invites isn't used up by a world, and one call sends up to so many.
+QUOTA_MAX: Final = 20
+INVITES_AT_ONCE: Final = 3
 #: How many operations a world has, and how many of them nobody may have been told of: each can be anywhere.
 OPERATIONS_MAX: Final = 60
 OPEN_MAX: Final = 5
@@ -32,6 +36,7 @@ ENDED_WITHIN_SECONDS: Final = 15.0
 #: Nanoseconds between two looks at two clocks.
 CLOCKS_APART: Final = 10_000_000
 SPOILED: Final = 0.08
+GIVEN_UP: Final = 0.3
 
 CREATE_REWARD: Final = """
 mutation ($input: CreateRewardInput!) {
@@ -40,6 +45,36 @@ mutation ($input: CreateRewardInput!) {
   }
 }
 """
+
+
+MERCHANT: Final = "{ answer: viewer { merchant { currency settings { pointsPerUnit } } } }"
+PROGRAM: Final = "{ answer: referralProgram { invitesPerBatch invitesPerDay invitesLifetime } }"
+ARCHIVE: Final = CHANGE % "archivePool"
+RETIRE: Final = """
+mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __typename ... on Refusal { message } } }
+"""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a merchant has set: its currency, the points that a unit of it earns, and how many invites a member has.
+
+    Without a quota nobody invites: the program is closed, or other limits come before that of a lifetime.
+    """
+
+    currency: str
+    points_per_unit: str
+    quota: int | None
+
+    @classmethod
+    async def of(cls, client: Client) -> "Terms":
+        """Read them."""
+        merchant = (await client.patiently(MERCHANT, {}, is_query=True))["merchant"]
+        program = await client.patiently(PROGRAM, {}, is_query=True)
+        first = min(program["invitesPerBatch"], program["invitesPerDay"])
+        quota = program["invitesLifetime"]
+        bounded = 0 < quota <= QUOTA_MAX and first >= max(quota, INVITES_AT_ONCE)
+        return cls(merchant["currency"], str(merchant["settings"]["pointsPerUnit"]), quota if bounded else None)
 
 
 @dataclass(frozen=True)
@@ -56,9 +91,9 @@ class Seen:
 class World:
     """What a world has, what its clients learned, and the history of what they did."""
 
-    def __init__(self, name: str, currency: str, rolls: random.Random) -> None:
+    def __init__(self, name: str, terms: Terms, rolls: random.Random) -> None:
         self.name = name
-        self.currency = currency
+        self.currency = terms.currency
         self.rolls = rolls
         self.members: list[str] = []
         self.pools: list[str] = []
@@ -67,7 +102,8 @@ class World:
         self.purchases: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {
-            "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "quota": QUOTA, "initial": {},
+            "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "initial": {}, "quota": terms.quota,
+            "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
         }  # fmt: skip
         self.history = History(name, self.facts)
         self.recorder = Recorder(self.history)
@@ -162,11 +198,22 @@ class World:
         return self.stopped or full or bool(self.faults)
 
     async def play(self, client: Client) -> None:
-        """Call one verb after the other as a client, until the world is over."""
+        """Call one verb after the other as a client, until the world is over; mostly again what wasn't answered."""
         while not self.is_over:
             verb, asked, about = self._next()
-            if await self.call(client, verb, asked, about) is None:
-                await asyncio.sleep(self.rolls.uniform(0, 0.1))
+            while await self.call(client, verb, asked, about) is None and not self.is_over:
+                await asyncio.sleep(self.rolls.uniform(0, 0.2))
+                if not verb.repeats or self.rolls.random() < GIVEN_UP:
+                    break
+
+    async def tidy_up(self, client: Client) -> None:
+        """Archive its pools, retire its rewards and cancel its invites, which nobody writes down any more."""
+        for pool in self.pools:
+            await client.patiently(ARCHIVE, {"poolId": pool})
+        for reward in self.facts["rewards"]:
+            await client.patiently(RETIRE, {"rewardId": reward})
+        for invite in self.invites:
+            await client.patiently(CANCEL, {"inviteId": invite["id"]})
 
     def _next(self) -> tuple[Verb, dict[str, Any], dict[str, Any]]:
         """Return what to call: something new, what was called before, or another thing under a key of before."""
@@ -216,6 +263,12 @@ class World:
             self.counts[f"{operation.verb}: replayed"] += 1
         if "servedBy" in answer and answer["servedBy"]["id"] != operation.input["poolId"]:
             self.counts["claimCode: served by a fallback"] += 1
+
+
+async def play(world: World, clients: list[Client]) -> None:
+    """Make a world, and let the clients use it until it is over. Raises Fault and Unanswered if it can't be made."""
+    await world.prepare(clients[0])
+    await asyncio.gather(*(world.play(client) for client in clients))
 
 
 def _is_query(verb: Verb) -> bool:

@@ -19,7 +19,7 @@ from app.operate.embedded import DataDirectory
 from app.storage.database import dsn
 from app.stress.clients import Client, Fault, Http, Socket, Unanswered
 from app.stress.operations import History
-from app.stress.worlds import World
+from app.stress.worlds import Terms, World, play
 from tests.factories import usd
 from tests.histories import streams, trouble
 from tests.histories.judging import ILLEGAL, OK, Case, Judge, counterexample, timeline
@@ -44,8 +44,11 @@ SETTINGS: Final = {
     "FLASH_OPERATION_SECONDS_MAX": "4", "FLASH_DATABASE_TIMEOUT_SECONDS": "3", "FLASH_WEBHOOKS_MAX": "2",
     "FLASH_WEBHOOK_NETWORKS": "127.0.0.1/32", "FLASH_DRAIN_SECONDS": "0",
 }  # fmt: skip
+#: What the merchant of the worlds has set.
+TERMS: Final = Terms("USD", "1.0", 6)
 PROGRAM: Final[dict[str, Any]] = {
-    "referrerPoints": 1, "refereePoints": 1, "invitesPerBatch": 1000, "invitesPerDay": 100_000, "invitesLifetime": 6,
+    "referrerPoints": 1, "refereePoints": 1, "invitesPerBatch": 1000, "invitesPerDay": 100_000,
+    "invitesLifetime": TERMS.quota,
     "inviteLifetimeDays": 30, "convertsOn": "JOIN",
 }  # fmt: skip
 
@@ -131,10 +134,9 @@ class Run:
         for number in itertools.count(1):
             if self._over.is_set():
                 break
-            world = World(f"h{self._seed}-{slot + 1}-{number}", "USD", rolls)
+            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls)
             try:
-                await world.prepare(clients[-1])
-                await asyncio.gather(*(world.play(client) for client in clients))
+                await play(world, clients)
             except (Fault, Unanswered) as failed:
                 self.found.wrong.append(f"{world.name} couldn't be made: {failed}")
                 continue

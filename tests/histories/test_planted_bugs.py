@@ -11,14 +11,19 @@ import pytest
 from app.stress.clients import Client, Http, Socket
 from app.stress.things import Stock
 from app.stress.verbs import VERBS
-from app.stress.worlds import World
+from app.stress.worlds import World, play
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop, usd
-from tests.histories.broken import BUGS
+from tests.histories.broken import BUGS, RIVAL_SECONDS
 from tests.histories.judging import Case, Judge, counterexample, timeline
+from tests.histories.provoked import document
+from tests.histories.run import PROGRAM, TERMS
+from tests.sizes import FULL
 from tests.starts import BROKEN
 
 WORLDS_MAX: Final = 60
+#: Of a timeline that a person reads.
+LINES_MAX: Final = 30
 
 Script = Callable[["Stage"], Awaitable[None]]
 
@@ -27,7 +32,7 @@ class Stage:
     """A member and a pool, on which a script calls verbs over HTTP and a WebSocket."""
 
     def __init__(self, url: str, shop: Shop, member: str, pool: str) -> None:
-        self.world = World("a script", "USD", random.Random(1))
+        self.world = World("a script", TERMS, random.Random(1))
         self.world.facts["limits"][pool] = 1
         self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
         self.member, self.pool = member, pool
@@ -149,3 +154,27 @@ async def test_the_engine_without_a_bug_is_found_innocent(shop: Shop, judging: J
         async with open_shop(shop.url) as own:
             world = await _played(script, own.url, own)
         assert judging.verdict(Case(world.history, world.history.operations)) == "Ok"
+
+
+@pytest.mark.skipif(not FULL, reason="`make full` looks for the planted bugs in worlds, too")
+@pytest.mark.parametrize("bug", BUGS)
+async def test_a_planted_bug_is_found_in_small_worlds(
+    shop: Shop, worker_database: str, judging: Judge, bug: str
+) -> None:
+    await shop.do(document("configureMerchant", ""), pointsPerUnit=1.0)
+    await shop.do(document("configureReferralProgram", ""), **PROGRAM)
+    with run_api(worker_database, **{BROKEN: bug, RIVAL_SECONDS: "0.05"}) as broken:
+        url = f"{broken.url}/graphql"
+        clients = [Client(f"client {number}", Http(url, shop.admin)) for number in range(1, 5)]
+        for number in range(WORLDS_MAX):
+            world = World(f"{bug} {number}", TERMS, random.Random(number))
+            await play(world, clients)
+            if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
+                break
+        for client in clients:
+            await client.close()
+
+    found = timeline(counterexample(judging, world.history))
+    print(found)
+    assert "  ! " in found
+    assert len(found.splitlines()) < LINES_MAX

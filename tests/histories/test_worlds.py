@@ -8,12 +8,12 @@ import pytest_asyncio
 
 from app.stress.clients import Client, Http, Socket
 from app.stress.verbs import VERBS
-from app.stress.worlds import World
+from app.stress.worlds import World, play
 from tests.conftest import Api
 from tests.factories import Shop
 from tests.histories.judging import Case, Judge, counterexample, timeline
 from tests.histories.provoked import document
-from tests.histories.run import PROGRAM
+from tests.histories.run import PROGRAM, TERMS
 from tests.sizes import size
 
 WORLDS = size(2, 40)
@@ -46,16 +46,15 @@ def innocent(judging: Judge, world: World) -> None:
 
 async def test_some_order_explains_what_the_clients_of_a_world_are_told(clients: list[Client], judging: Judge) -> None:
     for number in range(WORLDS):
-        world = World(f"world-{number}", "USD", random.Random(number))
-        await world.prepare(clients[0])
-        await asyncio.gather(*(world.play(client) for client in clients))
+        world = World(f"world-{number}", TERMS, random.Random(number))
+        await play(world, clients)
         innocent(judging, world)
 
 
 async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: list[Client], judging: Judge) -> None:
     """Every declared verb that repeats, in worlds of its own."""
     for number in range(ROUNDS):
-        world = World(f"again-{number}", "USD", random.Random(number))
+        world = World(f"again-{number}", TERMS, random.Random(number))
         await world.prepare(clients[0])
         for _ in range(10):
             await world.call(clients[0], VERBS["grantPoints"], *_asked(world, "grantPoints"))

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from app.storage.database import database
-from app.stress import stress
+from app.stress import histories, stress
+from app.stress.operations import read
 from app.stress.report import Outcome
 from tests.conftest import Api, run_api
 from tests.factories import Shop
+from tests.histories.conftest import judging as judging  # noqa: PLC0414  (a fixture of this file, too)
+from tests.histories.judging import Case, Judge, counterexample, timeline
 from tests.operate.processes import flash
 from tests.referrals.documents import program
 from tests.unguarded import set_points, unguarded
@@ -47,6 +50,26 @@ async def test_two_processes_keep_every_promise_and_nothing_stays_open(
     assert status == 0
     (left,) = await database().rows(LEFT, shop.merchant_id)
     assert tuple(left.values()) == (0, 0, 0)
+
+
+async def test_the_histories_of_small_worlds_are_written_and_can_be_judged(
+    shop: Shop, api: Api, second_api: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str], judging: Judge,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    await program(shop, invitesPerBatch=10, invitesPerDay=70, invitesLifetime=10)
+    monkeypatch.setattr(histories, "WORLDS", 2)
+    file = tmp_path / "histories.jsonl"
+
+    held = await histories.record([f"{each.url}/graphql" for each in (api, second_api)], shop.admin, file)
+
+    written = list(read(file.read_text().splitlines()))
+    count = sum(len(history.operations) for history in written)
+    assert held
+    assert capsys.readouterr().out == f"{count:,} operations of 2 small worlds are written to {file}.\n"
+    verdicts = [judging.verdict(Case(history, history.operations)) for history in written]
+    assert verdicts == ["Ok", "Ok"], [timeline(counterexample(judging, history)) for history in written]
+    (left,) = await database().rows(LEFT, shop.merchant_id)
+    assert (left["open_pools"], left["open_invites"]) == (0, 0)
 
 
 async def test_a_broken_promise_is_the_verdict(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
