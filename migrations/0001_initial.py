@@ -330,6 +330,8 @@ class Migration(migrations.Migration):
                 ("expires_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ("accepted_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("referee_id", fields.UUIDField(null=True)),
+                ("converts_on", fields.CharField(null=True, max_length=20)),
+                ("obstacle", fields.CharField(null=True, max_length=20)),
                 ("converted_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
@@ -367,11 +369,13 @@ class Migration(migrations.Migration):
                 ("external_id", fields.CharField(null=True, max_length=100)),
                 ("email", fields.BinaryField(null=True)),
                 ("email_index", fields.BinaryField(null=True)),
+                ("mailbox_index", fields.BinaryField(null=True)),
                 ("email_verified", fields.BooleanField()),
                 ("display_name", fields.BinaryField(null=True)),
                 ("source", fields.CharField(max_length=10)),
                 ("joined_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ("token_generation", fields.IntField(db_default=0)),
+                ("accepted_invite_id", fields.UUIDField(null=True)),
             ],
             options={
                 "table": "member",
@@ -589,6 +593,8 @@ class Migration(migrations.Migration):
                 ("reports_members", fields.BooleanField(db_default=True)),
                 ("review_policy", fields.CharField(db_default="NONE", max_length=10)),
                 ("refund_window_days", fields.IntField(db_default=30)),
+                ("minimum_purchase", fields.BigIntField(null=True)),
+                ("one_reward_per_mailbox", fields.BooleanField(db_default=True)),
             ],
             options={
                 "table": "referral_program",

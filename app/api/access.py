@@ -142,6 +142,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Event.reason": _REPAIR,
         "AdviceRun.rawAnswer": _ADMIN,
         "Pool.fallbackPool": _KEYS,
+        "Invite.obstacle": _KEYS,
         "ApiKey": _ADMIN,
         "Event": _HISTORY | _MEMBER,
         "Redemption": _KEYS,

@@ -182,6 +182,11 @@ CONVERTED_REFERRALS: Final = _promise(
     _repeated("referral", "referee_id"),
     _repeated("referral", "invite_id"),
     "SELECT FROM referral WHERE merchant_id = :merchant_id AND referrer_id = referee_id",
+    # A mailbox is taken by an invite that was paid for, or is to be.
+    """
+    SELECT FROM rewarded_mailbox x JOIN invite i ON i.merchant_id = :merchant_id AND i.id = x.invite_id
+    WHERE x.merchant_id = :merchant_id AND i.status <> 'CONVERTED'""",
+    _repeated("rewarded_mailbox", "mailbox_index"),
     # Whoever can't be reached from a member that nobody brought is part of a circle.
     """
     WITH RECURSIVE brought AS (

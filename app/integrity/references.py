@@ -18,6 +18,7 @@ class Reference(NamedTuple):
 REFERENCES: Final = (
     Reference("wallet", "member_id", "member", constraint="wallet_member"),
     Reference("address", "member_id", "member", constraint="address_member"),
+    Reference("member", "accepted_invite_id", "invite", constraint="member_accepted_invite"),
     Reference("pool", "fallback_pool_id", "pool", constraint="pool_fallback"),
     Reference("stock_alert", "pool_id", "pool", constraint="stock_alert_pool"),
     Reference("code_batch", "pool_id", "pool", constraint="code_batch_pool"),
@@ -44,6 +45,7 @@ REFERENCES: Final = (
     Reference("reward_redemption", "entry_id", "points_entry", constraint="reward_redemption_entry"),
     Reference("invite", "referrer_id", "member", constraint="invite_referrer"),
     Reference("invite", "referee_id", "member", constraint="invite_referee"),
+    Reference("rewarded_mailbox", "invite_id", "invite", constraint="rewarded_mailbox_invite"),
     Reference("invite_quota", "member_id", "member", constraint="invite_quota_member"),
     Reference("referral", "invite_id", "invite", constraint="referral_invite"),
     Reference("referral", "purchase_id", "purchase", constraint="referral_purchase"),

@@ -7,7 +7,8 @@ from tortoise.models import Model
 class Member(Model):
     """A member, one record whatever the source. Address and name are ciphertexts; the index finds the address.
 
-    Its tokens name the `token_generation` that they were issued in, and stand as long as that is the member's.
+    All spellings of its mailbox have one `mailbox_index`. `accepted_invite_id` is the invite that it accepted last. Its
+    tokens name the `token_generation` that they were issued in, and stand as long as that is the member's.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -15,11 +16,13 @@ class Member(Model):
     external_id = fields.CharField(max_length=100, null=True)
     email = fields.BinaryField(null=True)
     email_index = fields.BinaryField(null=True)
+    mailbox_index = fields.BinaryField(null=True)
     email_verified = fields.BooleanField()
     display_name = fields.BinaryField(null=True)
     source = fields.CharField(max_length=10)
     joined_at = fields.DatetimeField()
     token_generation = fields.IntField(db_default=0)
+    accepted_invite_id = fields.UUIDField(null=True)
 
     class Meta:
         table = "member"

@@ -12,6 +12,7 @@ from app.api.operations import Info, InvalidInput, Refusal, mutation
 from app.coupons.adopt_codes import adopt_codes
 from app.members.rows import FIND, MemberRow, find_existing
 from app.members.types import Member, MemberSource
+from app.referrals.mailboxes import mailbox_index
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import columns, statement
@@ -66,10 +67,10 @@ ENROL: Final = statement(
     MemberRow,
     f"""
 WITH m AS (
-    INSERT INTO member (merchant_id, id, external_id, email, email_index, email_verified, display_name, source,
-                        joined_at)
-    VALUES (:merchant_id, :member_id, :external_id, :email, :email_index, :email_verified, :display_name, :source,
-            now())
+    INSERT INTO member (merchant_id, id, external_id, email, email_index, mailbox_index, email_verified, display_name,
+                        source, joined_at)
+    VALUES (:merchant_id, :member_id, :external_id, :email, :email_index, :mailbox_index, :email_verified,
+            :display_name, :source, now())
     ON CONFLICT DO NOTHING
     RETURNING *
 ), w AS (
@@ -105,6 +106,7 @@ async def enrol(where: Statements, viewer: Viewer, person: Person) -> MemberRow 
         external_id=person.external_id,
         email=None if person.address is None else keys.encrypt(member_id, "email", person.address),
         email_index=email_index,
+        mailbox_index=None if person.address is None else mailbox_index(keys, person.address),
         email_verified=person.email_verified,
         display_name=None if name is None else keys.encrypt(member_id, "display_name", name),
         source=person.source.value,

@@ -20,12 +20,13 @@ ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
     "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "points_entry", "pool", "purchase",
-    "purchase_reversal", "redemption", "referral", "reversal", "reward_redemption", "wallet",
+    "purchase_reversal", "redemption", "referral", "reversal", "reward_redemption", "rewarded_mailbox", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "points_entry": "reference",
     "purchase": "order_id", "redemption": "code_id", "reversal": "reinstated", "reward_redemption": "entry_id",
+    "rewarded_mailbox": "invite_id",
 }  # fmt: skip
 REFUSED = [
     *(f"{table}_kept | DELETE FROM {table} WHERE merchant_id = $1" for table in KEPT),
@@ -46,7 +47,10 @@ REFUSED = [
 ACCEPTED = [
     (
         "ONE_OWNER",
-        f"""UPDATE claim k SET member_id = (SELECT id FROM member WHERE merchant_id = $1 AND id <> k.member_id LIMIT 1)
+        f"""UPDATE claim k SET member_id = (
+            SELECT id FROM member m WHERE merchant_id = $1
+                AND NOT EXISTS (SELECT FROM claim o WHERE o.merchant_id = $1 AND o.member_id = m.id) LIMIT 1
+        )
         WHERE {one("claim", "member_id IS NOT NULL")}""",
     ),
     ("CLAIM_LIMIT", CLAIM_TOO_MANY),

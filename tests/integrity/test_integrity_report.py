@@ -111,7 +111,13 @@ BREAKS = [
     ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_lifetime = sent_lifetime - 1 WHERE merchant_id = $1", 1),
     ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_today = day_max + 1 WHERE merchant_id = $1", 1),
     ("INVITE_QUOTAS", "DELETE FROM invite_quota WHERE merchant_id = $1", 1),
-    ("CONVERTED_REFERRALS", "UPDATE invite SET status = 'EXPIRED' WHERE merchant_id = $1 AND status = 'CONVERTED'", 1),
+    ("CONVERTED_REFERRALS", "UPDATE invite SET status = 'EXPIRED' WHERE merchant_id = $1 AND status = 'CONVERTED'", 2),
+    (
+        "CONVERTED_REFERRALS",
+        """INSERT INTO rewarded_mailbox (merchant_id, mailbox_index, invite_id)
+        SELECT $1, 'x', id FROM invite WHERE merchant_id = $1 AND status = 'PENDING'""",
+        1,
+    ),
     ("CONVERTED_REFERRALS", "DELETE FROM referral WHERE merchant_id = $1", 3),
     ("CONVERTED_REFERRALS", "UPDATE referral SET referee_id = referrer_id WHERE merchant_id = $1", 4),
     (
