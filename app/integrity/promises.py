@@ -276,6 +276,7 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'reward.redeemed', id FROM reward_redemption WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'invite.sent', id FROM invite WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'invite.accepted', id FROM invite WHERE merchant_id = :merchant_id AND accepted_at IS NOT NULL
+    UNION ALL SELECT 'invite.obstructed', id FROM invite WHERE merchant_id = :merchant_id AND obstacle IS NOT NULL
     UNION ALL SELECT 'invite.expired', id FROM invite WHERE merchant_id = :merchant_id AND status = 'EXPIRED'
     UNION ALL SELECT 'invite.cancelled', id FROM invite WHERE merchant_id = :merchant_id AND status = 'CANCELLED'
     UNION ALL SELECT 'referral.converted', id FROM referral WHERE merchant_id = :merchant_id

@@ -1,7 +1,7 @@
 """acceptInvite: an invited person becomes a member by a token, or a member that came otherwise uses it, once."""
 
 from datetime import datetime
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final, NamedTuple, TypedDict
 from uuid import UUID
 
 import strawberry
@@ -16,7 +16,8 @@ from app.config import settings
 from app.members.rows import member_row
 from app.members.types import Member, MemberSource
 from app.people.enroll_member import MemberAlreadyExists, Person, already_exists, enrol
-from app.referrals.conversion import convert
+from app.referrals.conversion import Conversion, convert
+from app.referrals.expire_invites import expire_batch
 from app.referrals.rows import invite_row, referral_row
 from app.referrals.tokens import token_hash
 from app.referrals.types import Invite, InviteObstacle, InviteStatus, Referral, released
@@ -123,29 +124,19 @@ async def accept_invite(
     problems.refuse_if_any()
     named = None if input.member_id is None else node_id("member", "member", input.member_id)
     found_by = await _known(viewer, input.token, person)
-    async with transaction(viewer.merchant_id) as tx:
-        if named is None:
-            invite = await _usable(tx, viewer, found_by, None)
-            enrolled = await enrol(tx, viewer, person)
-            member_id = None if enrolled is None else enrolled["member_id"]
-        else:
-            # Members are locked before invites.
-            member = await tx.row(LOCK_MEMBER, merchant_id=viewer.merchant_id, member_id=named)
-            if member is None:
-                raise not_found("member", input.member_id or "")
-            invite = await _usable(tx, viewer, found_by, named)
-            _refuse_a_strangers(viewer, person, invite, member)
-            member_id = named
-        if member_id is not None:
-            await _accept(tx, viewer, invite["id"], member_id)
-            converted = await convert(tx, viewer.merchant_id, viewer.actor, invite["id"])
-    if member_id is None:
+    try:
+        done = await _accept(viewer, person, found_by, named)
+    except _NotEndedYetError:
+        while await expire_batch(viewer.merchant_id):
+            pass
+        done = await _accept(viewer, person, found_by, named)
+    if done is None:
         return await already_exists(viewer, person)
-    joined = await member_row(viewer, member_id)
-    accepted = await invite_row(viewer, invite["id"])
+    joined = await member_row(viewer, done.member_id)
+    accepted = await invite_row(viewer, done.invite_id)
     if joined is None or accepted is None:
         raise RuntimeError("an accepted invite has no row")
-    referral_id, obstacle = converted
+    referral_id, obstacle = done.conversion
     return AcceptInviteSuccess(
         member=Member.of(joined),
         invite=Invite.of(accepted),
@@ -154,17 +145,47 @@ async def accept_invite(
     )
 
 
-async def _accept(tx: Tx, viewer: Viewer, invite_id: UUID, member_id: UUID) -> None:
-    taken = await tx.row(
-        ACCEPT,
-        merchant_id=viewer.merchant_id,
-        invite_id=invite_id,
-        member_id=member_id,
-        event_id=ids.new(),
-        actor=viewer.actor,
-    )
-    if taken is None:
-        raise RuntimeError("a locked invite that could be accepted wasn't")
+class _NotEndedYetError(Exception):
+    """The member's invite of before is past its lifetime, and the job that ends it hasn't come to it."""
+
+
+class _Accepted(NamedTuple):
+    """Who accepted which invite, and what came of it."""
+
+    member_id: UUID
+    invite_id: UUID
+    conversion: Conversion
+
+
+async def _accept(viewer: Viewer, person: Person, found_by: bytes, named: UUID | None) -> _Accepted | None:
+    """Let a member accept an invite, or a person that is enrolled: None if it is a member already."""
+    async with transaction(viewer.merchant_id) as tx:
+        if named is None:
+            invite = await _usable(tx, viewer, found_by, None)
+            enrolled = await enrol(tx, viewer, person)
+            if enrolled is None:
+                return None
+            member_id = enrolled["member_id"]
+        else:
+            # Members are locked before invites.
+            member = await tx.row(LOCK_MEMBER, merchant_id=viewer.merchant_id, member_id=named)
+            if member is None:
+                raise not_found("member", ids.encode("member", named))
+            invite = await _usable(tx, viewer, found_by, named)
+            _refuse_a_strangers(viewer, person, invite, member)
+            member_id = named
+        taken = await tx.row(
+            ACCEPT,
+            merchant_id=viewer.merchant_id,
+            invite_id=invite["id"],
+            member_id=member_id,
+            event_id=ids.new(),
+            actor=viewer.actor,
+        )
+        if taken is None:
+            raise RuntimeError("a locked invite that could be accepted wasn't")
+        conversion = await convert(tx, viewer.merchant_id, viewer.actor, invite["id"])
+    return _Accepted(member_id, invite["id"], conversion)
 
 
 class FoundInviteRow(TypedDict):
@@ -216,7 +237,7 @@ WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE
 
 
 class LockedInviteRow(TypedDict):
-    """An invite that is locked, and where the one stands that the member came by, if it did by one."""
+    """An invite that is locked, and where another one stands that the member accepted: EXPIRED from its end on."""
 
     id: UUID
     referrer_id: UUID
@@ -232,7 +253,8 @@ LOCK: Final = statement(
     LockedInviteRow,
     """
 SELECT i.id, i.referrer_id, i.email_index, i.status, i.accepted_at, i.expires_at <= now() AS is_late, (
-    SELECT other.status FROM invite other
+    SELECT CASE WHEN other.status = 'PENDING' AND other.expires_at <= now() THEN 'EXPIRED' ELSE other.status END
+    FROM invite other
     WHERE other.merchant_id = :merchant_id AND other.referee_id = :member_id AND other.status <> 'EXPIRED'
         AND other.id <> i.id
 ) AS came_by
@@ -252,6 +274,8 @@ async def _usable(tx: Tx, viewer: Viewer, found_by: bytes, member_id: UUID | Non
     if status is not InviteStatus.PENDING or invite["accepted_at"] is not None:
         how = "accepted already" if status is InviteStatus.PENDING else status.value
         raise Refused(InviteNotUsable(message=f"The invite can't be accepted: it is {how}.", status=status))
+    if invite["came_by"] == InviteStatus.EXPIRED.value:
+        raise _NotEndedYetError
     if invite["came_by"] is not None:
         message = "The invite can't be accepted by this member, who came by another one."
         raise Refused(InviteNotUsable(message=message, status=status))

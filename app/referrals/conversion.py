@@ -119,6 +119,9 @@ WITH p AS (
     FROM decided
     WHERE invite.merchant_id = :merchant_id AND invite.id = :invite_id
         AND (decided.converts OR invite.obstacle IS DISTINCT FROM decided.met)
+    RETURNING invite.id, invite.obstacle
+), recorded AS (
+    {event("invite.obstructed", subject="id", source="changed WHERE obstacle IS NOT NULL")}
 )
 SELECT i.id AS invite_id, i.referrer_id, i.referee_id, i.referrer_points, i.referee_points, i.converts,
     i.met AS obstacle, i.purchase_id, i.review_policy, CASE WHEN i.converts THEN {FLAGS} ELSE '{{}}' END AS flags
@@ -161,7 +164,7 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Con
     is paid for, the edge, both entries with their wallets, and the events; where the program wants a person's look, the
     edge without entries.
     """
-    invite = await tx.row(CONVERT, merchant_id=merchant_id, invite_id=invite_id)
+    invite = await tx.row(CONVERT, merchant_id=merchant_id, invite_id=invite_id, event_id=ids.new(), actor=actor)
     if invite is None:
         return Conversion(None, None)
     if not invite["converts"]:

@@ -259,7 +259,13 @@ async def test_a_conversion_costs_the_same_for_a_referrer_of_10_and_of_10_000(sh
                 "occurred_at, recorded_at) VALUES ($1, $2, $3, 'STORE', $2::uuid::text, 100, 'USD', 0, now(), now())",
                 shop.merchant_id, ids.new(), member_uuid(answer["member"]),
             )  # fmt: skip
-            cost = await buffers(conversion.CONVERT, merchant_id=shop.merchant_id, invite_id=waiting_id)
+            cost = await buffers(
+                conversion.CONVERT,
+                merchant_id=shop.merchant_id,
+                invite_id=waiting_id,
+                event_id=ids.new(),
+                actor="system",
+            )
             # Only the invite was converted here; give it an end that holds.
             await database().row(
                 "INSERT INTO referral (merchant_id, id, invite_id, referrer_id, referee_id, referrer_points, "

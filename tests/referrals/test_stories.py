@@ -149,6 +149,7 @@ async def test_an_old_customer_is_welcome_and_is_not_paid_for(shop: Shop) -> Non
     himself = await joins(shop, invite, "otto@gmail.com", memberId=otto["id"])
     spelt_otherwise = await joins(shop, other, email, emailVerified=True)
 
+    assert (await shop.event_types()).count("invite.obstructed") == 2
     for accepted in (himself, spelt_otherwise):
         assert (accepted["__typename"], accepted["obstacle"]) == ("AcceptInviteSuccess", "EXISTING_CUSTOMER")
         assert (await buys(shop, accepted["member"], accepted["invite"]["id"]))["referral"] is None
