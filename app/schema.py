@@ -34,6 +34,7 @@ from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
 from app.orders.record_purchase import record_purchase
 from app.orders.reverse_purchase import reverse_purchase
+from app.people.accept_invite import accept_invite
 from app.people.enroll_member import enroll_member
 from app.people.verify_member_email import verify_member_email
 from app.points import queries as points
@@ -44,7 +45,6 @@ from app.points.liability import points_liability
 from app.points.redeem_reward import redeem_reward
 from app.points.retire_reward import retire_reward
 from app.referrals import queries as referrals
-from app.referrals.accept_invite import accept_invite
 from app.referrals.cancel_invite import cancel_invite
 from app.referrals.configure_referral_program import configure_referral_program
 from app.referrals.decline_referral import decline_referral

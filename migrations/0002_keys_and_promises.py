@@ -54,6 +54,9 @@ ALTER TABLE member
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT member_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT member_email_whole CHECK ((email IS NULL) = (email_index IS NULL)),
+    ADD CONSTRAINT member_mailbox_whole CHECK (
+        (email IS NULL) = (mailbox_index IS NULL) AND (pending_email IS NULL) = (pending_mailbox_index IS NULL)
+    ),
     ADD CONSTRAINT member_email_to_verify CHECK (email IS NOT NULL OR NOT email_verified),
     ADD CONSTRAINT member_pending_email_whole CHECK ((pending_email IS NULL) = (pending_email_index IS NULL)),
     -- A new address waits beside a proven one; else it takes its place.
@@ -418,6 +421,9 @@ ALTER TABLE referral_program
         invite_lifetime_days BETWEEN 1 AND 3650 AND refund_window_days BETWEEN 0 AND 3650
     ),
     ADD CONSTRAINT referral_program_converts_on CHECK (converts_on IN ('JOIN', 'FIRST_PURCHASE')),
+    ADD CONSTRAINT referral_program_minimum CHECK (
+        minimum_purchase > 0 AND (converts_on = 'FIRST_PURCHASE' OR minimum_purchase IS NULL)
+    ),
     ADD CONSTRAINT referral_program_review CHECK (review_policy IN ('NONE', 'FLAGGED', 'ALL'));
 
 -- What a member sent is never negative and never over the limits that its latest batch was let through by.
@@ -444,11 +450,19 @@ ALTER TABLE invite
         WHEN 'EXPIRED' THEN converted_at IS NULL
         WHEN 'CANCELLED' THEN converted_at IS NULL AND accepted_at IS NULL
         ELSE false END),
-    ADD CONSTRAINT invite_accepted CHECK ((accepted_at IS NULL) = (referee_id IS NULL)),
+    ADD CONSTRAINT invite_accepted CHECK (
+        (accepted_at IS NULL) = (referee_id IS NULL) AND (accepted_at IS NULL) = (converts_on IS NULL)
+    ),
+    ADD CONSTRAINT invite_converts_on CHECK (converts_on IN ('JOIN', 'FIRST_PURCHASE')),
+    ADD CONSTRAINT invite_obstacle CHECK (
+        obstacle IN ('SELF', 'EXISTING_CUSTOMER', 'MAILBOX_REWARDED')
+        AND (obstacle IS NULL OR (accepted_at IS NOT NULL AND status <> 'CONVERTED'))
+    ),
     ADD CONSTRAINT invite_not_self CHECK (referrer_id <> referee_id);
--- An address has one invite at a time, whoever sends it; a member comes by one invite.
+-- An address has one invite at a time, whoever sends it; a member comes by one invite, unless that expires first.
 CREATE UNIQUE INDEX invite_pending ON invite (merchant_id, email_index) WHERE status = 'PENDING';
-CREATE UNIQUE INDEX invite_of_referee ON invite (merchant_id, referee_id) WHERE referee_id IS NOT NULL;
+CREATE UNIQUE INDEX invite_of_referee ON invite (merchant_id, referee_id)
+    WHERE referee_id IS NOT NULL AND status <> 'EXPIRED';
 -- What the expiry job looks for, and the lists.
 CREATE INDEX invite_due ON invite (merchant_id, expires_at) WHERE status = 'PENDING';
 CREATE INDEX invite_by_status ON invite (merchant_id, status, id);
@@ -468,6 +482,27 @@ BEGIN
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER invite_guard BEFORE UPDATE OF status ON invite FOR EACH ROW EXECUTE FUNCTION invite_guard();
+
+ALTER TABLE member
+    ADD CONSTRAINT member_accepted_invite FOREIGN KEY (merchant_id, accepted_invite_id) REFERENCES invite;
+CREATE INDEX member_by_invite ON member (merchant_id, accepted_invite_id) WHERE accepted_invite_id IS NOT NULL;
+CREATE INDEX member_of_mailbox ON member (merchant_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
+-- What may convert an invite, the earliest first.
+CREATE INDEX purchase_of_member ON purchase (merchant_id, member_id, occurred_at);
+
+-- A mailbox, all its spellings, that an invite was paid for: once. No model, as for an address.
+CREATE TABLE rewarded_mailbox (
+    merchant_id uuid NOT NULL,
+    mailbox_index bytea NOT NULL,
+    invite_id uuid NOT NULL,
+    PRIMARY KEY (merchant_id, mailbox_index),
+    CONSTRAINT rewarded_mailbox_once UNIQUE (merchant_id, invite_id),
+    CONSTRAINT rewarded_mailbox_invite FOREIGN KEY (merchant_id, invite_id) REFERENCES invite
+);
+CREATE TRIGGER rewarded_mailbox_kept BEFORE DELETE OR TRUNCATE ON rewarded_mailbox
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER rewarded_mailbox_fixed BEFORE UPDATE ON rewarded_mailbox
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- An edge is that of an invite which is CONVERTED and, because the key holds it, stays so. One referrer per referee,
 -- nobody refers itself, each invite and each purchase converts once; either both are credited or neither is.

@@ -63,10 +63,12 @@ def test_a_description_is_a_sentence() -> None:
 
 @pytest.mark.parametrize("coordinate", [coordinate for coordinate in ACCESS if "." in coordinate])
 def test_a_description_says_who_may_call(coordinate: str) -> None:
-    type_name, _, name = coordinate.partition(".")
+    type_name, _, path = coordinate.partition(".")
+    name, _, argument = path.rstrip(":)").partition("(")
     kind = SCHEMA.type_map[type_name]
     assert isinstance(kind, GraphQLObjectType)
-    description = kind.fields[name].description or ""
+    field = kind.fields[name]
+    description = (field.args[argument] if argument else field).description or ""
 
     rule = ACCESS[coordinate]
     told = set(Role) - rule.roles if rule.otherwise is Otherwise.MASKED else rule.roles

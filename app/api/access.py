@@ -46,9 +46,9 @@ _READERS: Final = frozenset({Role.ADMIN, Role.ANALYST})
 _HISTORY: Final = frozenset({Role.ADMIN, Role.ANALYST, Role.SUPPORT})
 _EVERYONE: Final = frozenset(Role)
 
-#: Operations (`Query.pool`); fields of objects that aren't for everyone who can reach the object (`Pool.stock`); and
-#: types (`ApiKey`): whether `node` finds one. What a member sees of its own and of others is a matter of rows, not of
-#: this table. docs/roles.md is written from it (`make roles`).
+#: Operations (`Query.pool`) and single arguments of theirs; fields of objects that aren't for everyone who can reach
+#: the object (`Pool.stock`); and types (`ApiKey`): whether `node` finds one. What a member sees of its own and of
+#: others is a matter of rows, not of this table. docs/roles.md is written from it (`make roles`).
 ACCESS: Final[dict[str, Rule]] = {
     **_otherwise(Otherwise.FORBIDDEN, {
         "Query.viewer": _EVERYONE,
@@ -60,6 +60,9 @@ ACCESS: Final[dict[str, Rule]] = {
         "Query.campaign": _KEYS,
         "Query.checkCodes": _COUNTER,
         "Query.member": _EVERYONE,
+        # By these it tells who is a member.
+        "Query.member(externalId:)": _COUNTER,
+        "Query.member(email:)": _COUNTER,
         "Query.members": _KEYS,
         "Query.pointsEntries": _KEYS,
         "Query.rewards": _EVERYONE,
@@ -142,6 +145,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Event.reason": _REPAIR,
         "AdviceRun.rawAnswer": _ADMIN,
         "Pool.fallbackPool": _KEYS,
+        "Invite.obstacle": _KEYS,
         "ApiKey": _ADMIN,
         "Event": _HISTORY | _MEMBER,
         "Redemption": _KEYS,
@@ -178,13 +182,6 @@ def admitted(viewer: Viewer, coordinate: str) -> bool:
 def forbidden(viewer: Viewer, coordinate: str) -> GraphQLError:
     """Return the error for an operation or a field that the viewer's role may not use."""
     return GraphQLError(f"{coordinate} is not for the role {viewer.role.value}.", extensions={"code": "FORBIDDEN"})
-
-
-def require_finder(viewer: Viewer) -> None:
-    """Raise FORBIDDEN unless the viewer may find members by a store's id or by address, which tells who is one."""
-    if viewer.role not in _TILL:
-        message = f"Finding a member by externalId or email is not for the role {viewer.role.value}."
-        raise GraphQLError(message, extensions={"code": "FORBIDDEN"})
 
 
 def is_another(viewer: Viewer, member_id: UUID) -> bool:

@@ -196,6 +196,11 @@ CONVERTED_REFERRALS: Final = _promise(
     _repeated("referral", "referee_id"),
     _repeated("referral", "invite_id"),
     "SELECT FROM referral WHERE merchant_id = :merchant_id AND referrer_id = referee_id",
+    # A mailbox is taken by an invite that was paid for, or is to be.
+    """
+    SELECT FROM rewarded_mailbox x JOIN invite i ON i.merchant_id = :merchant_id AND i.id = x.invite_id
+    WHERE x.merchant_id = :merchant_id AND i.status <> 'CONVERTED'""",
+    _repeated("rewarded_mailbox", "mailbox_index"),
     # Whoever can't be reached from a member that nobody brought is part of a circle.
     """
     WITH RECURSIVE brought AS (
@@ -285,6 +290,7 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'reward.redeemed', id FROM reward_redemption WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'invite.sent', id FROM invite WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'invite.accepted', id FROM invite WHERE merchant_id = :merchant_id AND accepted_at IS NOT NULL
+    UNION ALL SELECT 'invite.obstructed', id FROM invite WHERE merchant_id = :merchant_id AND obstacle IS NOT NULL
     UNION ALL SELECT 'invite.expired', id FROM invite WHERE merchant_id = :merchant_id AND status = 'EXPIRED'
     UNION ALL SELECT 'invite.cancelled', id FROM invite WHERE merchant_id = :merchant_id AND status = 'CANCELLED'
     UNION ALL SELECT 'referral.converted', id FROM referral WHERE merchant_id = :merchant_id

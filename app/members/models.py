@@ -8,7 +8,8 @@ class Member(Model):
     """A member, one record whatever the source. Addresses and name are ciphertexts; the indexes find the addresses.
 
     Both addresses are encrypted as `email`, so that the pending one can take the other's place as it is; it waits
-    beside a proven one only. `email_edited` says that a proof must name its address. Its tokens name the
+    beside a proven one only. All spellings of an address's mailbox have one `mailbox_index`. `email_edited` says that a
+    proof must name its address. `accepted_invite_id` is the invite that it accepted last. Its tokens name the
     `token_generation` that they were issued in, and stand as long as that is the member's.
     """
 
@@ -17,14 +18,17 @@ class Member(Model):
     external_id = fields.CharField(max_length=100, null=True)
     email = fields.BinaryField(null=True)
     email_index = fields.BinaryField(null=True)
+    mailbox_index = fields.BinaryField(null=True)
     email_verified = fields.BooleanField()
     pending_email = fields.BinaryField(null=True)
     pending_email_index = fields.BinaryField(null=True)
+    pending_mailbox_index = fields.BinaryField(null=True)
     email_edited = fields.BooleanField(db_default=False)
     display_name = fields.BinaryField(null=True)
     source = fields.CharField(max_length=10)
     joined_at = fields.DatetimeField()
     token_generation = fields.IntField(db_default=0)
+    accepted_invite_id = fields.UUIDField(null=True)
 
     class Meta:
         table = "member"

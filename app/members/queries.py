@@ -4,7 +4,7 @@ from typing import Annotated
 
 import strawberry
 
-from app.api.access import require_finder
+from app.api.access import admitted
 from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Viewer
 from app.api.inputs import Problems
@@ -23,17 +23,21 @@ async def _member(viewer: Viewer, node_id: str) -> Member | None:
 
 
 @query(
-    description="A member by id, by a store's id or by a proven address: exactly one of them. By id everyone, a member "
-    "itself only; otherwise ADMIN and CHECKOUT."
+    description="A member by id, by a store's id or by a proven address: exactly one of them. Everyone. A member "
+    "finds itself only."
 )
 async def member(
     info: Info,
     id: Annotated[strawberry.ID | None, strawberry.argument(description="The id of a member.")] = None,
-    external_id: Annotated[str | None, strawberry.argument(description="A store's id of the member.")] = None,
+    external_id: Annotated[
+        str | None, strawberry.argument(description="A store's id of the member. ADMIN, CHECKOUT and SUPPORT.")
+    ] = None,
     external_source: Annotated[
         MemberSource | None, strawberry.argument(description="Whose id `externalId` is; STORE unless told.")
     ] = None,
-    email: Annotated[str | None, strawberry.argument(description="An address that the member has proved.")] = None,
+    email: Annotated[
+        str | None, strawberry.argument(description="An address that the member has proved. ADMIN, CHECKOUT and SUPPORT.")
+    ] = None,
 ) -> Member | None:
     viewer = info.context.viewer
     if (id is None) + (external_id is None) + (email is None) != 2:
@@ -43,7 +47,7 @@ async def member(
     if id is not None:
         row = await find_member(viewer, id)
         return None if row is None else Member.of(row)
-    require_finder(viewer)
+    admitted(viewer, "Query.member(email:)" if external_id is None else "Query.member(externalId:)")
     problems = Problems()
     given = MemberKeyInput(external_id=external_id, external_source=external_source, email=email)
     key = checked_key(problems, viewer, given, path="")

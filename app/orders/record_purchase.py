@@ -78,21 +78,25 @@ WITH earning AS (
     -- The whole points of amount x rate: `div` cuts exactly where `/` would round.
     SELECT div(:amount::bigint * points_per_unit, :minor_units::bigint) AS points
     FROM merchant WHERE merchant_id = :merchant_id
+), buyer AS MATERIALIZED (
+    -- Locked, and read as it is once the lock is had: of a purchase, a proof of the member's address and its accepting
+    -- an invite, whoever comes last sees the others.
+    SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR SHARE
 ), b AS (
     -- What makes it once: of two callers with one order one inserts nothing.
     INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, currency, points, occurred_at,
                           recorded_at)
-    SELECT :merchant_id, :purchase_id, m.id, :source, :order_id, :amount, :currency, earning.points,
+    SELECT :merchant_id, :purchase_id, buyer.id, :source, :order_id, :amount, :currency, earning.points,
         coalesce(:occurred_at, now()), now()
-    FROM earning, (SELECT id FROM member WHERE merchant_id = :merchant_id AND id = :member_id) m
+    FROM earning, buyer
     WHERE earning.points <= {POINTS_MAX}
     ON CONFLICT DO NOTHING RETURNING *
 ), recorded AS (
     {event("purchase.recorded", subject="id", source="b")}
 )
 SELECT {columns(WholePurchaseRow)},
-    (SELECT id FROM invite
-     WHERE merchant_id = :merchant_id AND referee_id = b.member_id AND status = 'PENDING') AS invite_id
+    (SELECT id FROM invite WHERE merchant_id = :merchant_id AND id = (SELECT accepted_invite_id FROM buyer)
+        AND status = 'PENDING' AND obstacle IS NULL) AS invite_id
 FROM b {JOIN_MEMBER.format("b")}
 """,
 )
@@ -137,7 +141,7 @@ async def earn(tx: Tx, viewer: Viewer, purchase: WholePurchaseRow) -> PostedRow 
 
 @mutation(
     description="Record a purchase and credit the points that it earns: amount x the merchant's points per unit, "
-    "whole points only. The first one after joining by an invite may convert it. Idempotent on (source, orderId). "
+    "whole points only. It may convert the invite that the member came by. Idempotent on (source, orderId). "
     "ADMIN and CHECKOUT."
 )
 async def record_purchase(
@@ -159,9 +163,8 @@ async def record_purchase(
         if purchase is not None:
             if purchase["invite_id"] is not None:
                 # First, because it locks two wallets, and several are locked by member.
-                referral_id = await convert(
-                    tx, viewer.merchant_id, viewer.actor, purchase["invite_id"], purchase["purchase_id"]
-                )
+                converted = await convert(tx, viewer.merchant_id, viewer.actor, purchase["invite_id"])
+                referral_id = converted.referral_id
             entry = await earn(tx, viewer, purchase)
     if purchase is None:
         return await _standing(viewer, input.source, order_id, member_id, named.shown(viewer), amount)

@@ -1,6 +1,6 @@
 """reversePurchase: a purchase is taken back, once and whole, and what it earned with it, as far as it is there."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 import strawberry
@@ -25,7 +25,7 @@ from app.points.types import PointsEntry, PointsReason
 from app.referrals.conversion import reverse
 from app.storage.database import transaction
 from app.storage.events import event
-from app.storage.statements import NoRow, columns, statement
+from app.storage.statements import columns, statement
 
 
 @strawberry.input(description="A purchase to take back, by its id or by source and orderId.")
@@ -61,6 +61,13 @@ ReversePurchaseResult = Annotated[
     strawberry.union("ReversePurchaseResult", description="The reversed purchase, or why it stands."),
 ]
 
+
+class FinishedRow(TypedDict):
+    """The referral that a returned purchase had converted, if it had."""
+
+    referral_id: UUID | None
+
+
 # The purchase's row is the guard: of two callers one finds it standing. The order of locks is purchase, wallet.
 REVERSE: Final = statement(
     StandingPurchaseRow,
@@ -73,14 +80,17 @@ SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id
 FROM b {JOIN_MEMBER.format("b")}
 """,
 )
+# Says, too, which referral the purchase converts: a proof or an acceptance that had its lock before has just made one.
 FINISH: Final = statement(
-    NoRow,
+    FinishedRow,
     f"""
 WITH reversal AS (
     INSERT INTO purchase_reversal (merchant_id, purchase_id, taken, shortfall, reversed_at)
     VALUES (:merchant_id, :purchase_id, :taken, :shortfall, now())
+), recorded AS (
+    {event("purchase.reversed", subject=":purchase_id", reason=":reason")}
 )
-{event("purchase.reversed", subject=":purchase_id", reason=":reason")}
+SELECT (SELECT id FROM referral WHERE merchant_id = :merchant_id AND purchase_id = :purchase_id) AS referral_id
 """,
 )
 
@@ -109,7 +119,7 @@ async def reverse_purchase(
                 tx, viewer.merchant_id, viewer.actor, purchase["member_id"], purchase["purchase_points"],
                 credit=(PointsReason.PURCHASE, origin), origin=origin, reference=purchase["purchase_order_id"],
             )  # fmt: skip
-            await tx.row(
+            finished = await tx.row(
                 FINISH,
                 merchant_id=viewer.merchant_id,
                 purchase_id=purchase_id,
@@ -119,6 +129,9 @@ async def reverse_purchase(
                 actor=viewer.actor,
                 reason=reason,
             )
+            late = None if finished is None else finished["referral_id"]
+            if late is not None and late != purchase["referral_id"]:
+                await reverse(tx, viewer.merchant_id, viewer.actor, late)
     if purchase is None:
         stands = await purchase_row(viewer, purchase_id)
         if stands is None:

@@ -13,6 +13,7 @@ from app import ids
 from app.api.context import Viewer
 from app.coupons.adopt_codes import adopt_codes
 from app.members.rows import FIND, JOIN_MEMBER, MemberRow
+from app.referrals.conversion import convert
 from app.storage.database import Tx
 from app.storage.events import event
 from app.storage.statements import columns, row_of, statement
@@ -82,7 +83,9 @@ class _DisplacedRow(TypedDict):
 
 
 class ProvedRow(MemberRow, _DisplacedRow):
-    """A member that has proved an address, and who lost it."""
+    """A member that has proved an address, who lost it, and the invite that waited for the proof, if one did."""
+
+    invite_id: UUID | None
 
 
 _TAKE: Final = """
@@ -104,8 +107,10 @@ owned AS (
     UPDATE member SET
         email = CASE WHEN email_index <> :email_index THEN email END,
         email_index = nullif(email_index, :email_index),
+        mailbox_index = CASE WHEN email_index <> :email_index THEN mailbox_index END,
         pending_email = CASE WHEN pending_email_index <> :email_index THEN pending_email END,
-        pending_email_index = nullif(pending_email_index, :email_index)
+        pending_email_index = nullif(pending_email_index, :email_index),
+        pending_mailbox_index = CASE WHEN pending_email_index <> :email_index THEN pending_mailbox_index END
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM rivals))
     RETURNING id
 )
@@ -121,13 +126,16 @@ WITH m AS (
     -- A pending address takes the place of the one that was proved before.
     UPDATE member SET
         email = CASE WHEN email_index = :email_index THEN email ELSE pending_email END, email_index = :email_index,
-        email_verified = true, pending_email = NULL, pending_email_index = NULL
+        mailbox_index = CASE WHEN email_index = :email_index THEN mailbox_index ELSE pending_mailbox_index END,
+        email_verified = true, pending_email = NULL, pending_email_index = NULL, pending_mailbox_index = NULL
     WHERE merchant_id = :merchant_id AND id = :member_id
     RETURNING *
 ), recorded AS (
     {event("member.email_verified", subject="id", source="m")}
 ), {_TAKE}
-SELECT {columns(MemberRow)}, {_DISPLACED}
+SELECT {columns(MemberRow)}, {_DISPLACED}, (
+    SELECT id FROM invite WHERE merchant_id = :merchant_id AND id = m.accepted_invite_id AND status = 'PENDING'
+) AS invite_id
 FROM m CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = m.id OFFSET 0) w
 """,
 )
@@ -146,17 +154,18 @@ SELECT {columns(MemberRow)} FROM lost {JOIN_MEMBER.format("lost")} ORDER BY m.id
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """A member that has proved an address, as it is now, and who had it written down and lost it."""
+    """A member that has proved an address, as it is now; who had it written down and lost it; what it converted."""
 
     row: MemberRow
     displaced: list[MemberRow]
+    referral_id: UUID | None
 
 
 async def prove(tx: Tx, viewer: Viewer, member: HeldRow, email_index: bytes) -> Proved:
     """Make a held address, which the member has written down and nobody has proved, the member's own.
 
-    Adopts the codes that wait for it. Raises asyncpg.UniqueViolationError when the member claims at this very moment;
-    the transaction is to be tried again.
+    Converts an invite that waited for it, and adopts the codes that did. Raises asyncpg.UniqueViolationError when the
+    member claims at this very moment; the transaction is to be tried again.
     """
     row: MemberRow | None
     row = proved = await tx.row(
@@ -171,9 +180,14 @@ async def prove(tx: Tx, viewer: Viewer, member: HeldRow, email_index: bytes) -> 
     if proved is None:
         raise RuntimeError("a held member can't be read")
     lost = await _tell(tx, viewer, proved["displaced"])
-    if await adopt_codes(tx, viewer, member["member_id"], email_index):
+    referral_id: UUID | None = None
+    if proved["invite_id"] is not None:
+        # First, because it locks two wallets, and several are locked by member.
+        referral_id = (await convert(tx, viewer.merchant_id, viewer.actor, proved["invite_id"])).referral_id
+    adopted = await adopt_codes(tx, viewer, member["member_id"], email_index)
+    if adopted or referral_id is not None:
         row = await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member["member_id"])
-    return Proved(row or proved, lost)
+    return Proved(row or proved, lost, referral_id)
 
 
 async def take(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes) -> list[MemberRow]:

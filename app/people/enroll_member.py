@@ -15,6 +15,7 @@ from app.members.rows import BY_EXTERNAL_ID, FIND, MemberRow
 from app.members.types import Member, MemberSource
 from app.people.addresses import take
 from app.people.existing import MemberAlreadyExists, already_exists
+from app.referrals.mailboxes import mailbox_index
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import columns, statement
@@ -103,10 +104,10 @@ WITH taken AS (
     ON CONFLICT (merchant_id, source, external_id) DO NOTHING RETURNING external_id
 ), m AS (
     -- Repeats the id of its own source.
-    INSERT INTO member (merchant_id, id, external_id, email, email_index, email_verified, display_name, source,
-                        joined_at)
+    INSERT INTO member (merchant_id, id, external_id, email, email_index, mailbox_index, email_verified, display_name,
+                        source, joined_at)
     SELECT :merchant_id, :member_id, (SELECT external_id FROM named WHERE :external_source = :source), :email,
-        :email_index, :email_verified, :display_name, :source, now()
+        :email_index, :mailbox_index, :email_verified, :display_name, :source, now()
     WHERE NOT EXISTS (SELECT FROM addressed WHERE member_id IS NOT NULL)
         AND (:external_id IS NULL OR EXISTS (SELECT FROM named))
     RETURNING *
@@ -140,6 +141,7 @@ async def enrol(where: Statements, viewer: Viewer, person: Person) -> Enrolled |
         external_id=person.external_id,
         email=None if person.address is None else keys.encrypt(member_id, "email", person.address),
         email_index=email_index,
+        mailbox_index=None if person.address is None else mailbox_index(keys, person.address),
         email_verified=person.email_verified,
         display_name=None if name is None else keys.encrypt(member_id, "display_name", name),
         source=person.source.value,

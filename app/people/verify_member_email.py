@@ -1,4 +1,4 @@
-"""verifyMemberEmail: an address is known to be the member's, and the codes that waited for it are too."""
+"""verifyMemberEmail: an address is known to be the member's; codes and an accepted invite that waited for it follow."""
 
 from typing import Annotated
 
@@ -12,6 +12,8 @@ from app.members.rows import FIND
 from app.members.types import Member
 from app.people.addresses import ATTEMPTS_MAX, ChangedMeanwhile, HeldRow, Proved, hold, prove
 from app.people.existing import MemberAlreadyExists, proved_by
+from app.referrals.rows import referral_row
+from app.referrals.types import Referral, released
 from app.storage.database import Tx, transaction
 
 
@@ -31,6 +33,9 @@ class VerifyMemberEmailSuccess:
     displaced: list[Member] = strawberry.field(
         description="Who else had the address written down, and lost it; the shop may know them to be one person."
     )
+    referral: Referral | None = strawberry.field(
+        description="The referral that it converted; null when it converted none, and while that is held for review."
+    )
 
 
 VerifyMemberEmailResult = Annotated[
@@ -40,8 +45,9 @@ VerifyMemberEmailResult = Annotated[
 
 
 @mutation(
-    description="Record a proof that an address is a member's own: whoever else wrote it down loses it. Again changes "
-    "nothing. ADMIN, CHECKOUT and SUPPORT."
+    description="Record a proof that an address is a member's own: whoever else wrote it down loses it. An invite that "
+    "the member accepted converts with it, or waits for the purchase. Again changes nothing. ADMIN, CHECKOUT and "
+    "SUPPORT."
 )
 async def verify_member_email(
     info: Info, input: Annotated[VerifyMemberEmailInput, strawberry.argument(description="Whose address.")]
@@ -66,7 +72,9 @@ async def verify_member_email(
     else:
         raise RuntimeError("a member kept claiming while its address was verified")
     return VerifyMemberEmailSuccess(
-        member=Member.of(proved.row), displaced=[Member.of(lost) for lost in proved.displaced]
+        member=Member.of(proved.row),
+        displaced=[Member.of(lost) for lost in proved.displaced],
+        referral=None if proved.referral_id is None else released(await referral_row(viewer, proved.referral_id)),
     )
 
 
@@ -88,4 +96,4 @@ async def _prove(tx: Tx, viewer: Viewer, member: HeldRow, named: bytes | None) -
     row = await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member["member_id"])
     if row is None:
         raise RuntimeError("a held member can't be read")
-    return Proved(row, [])
+    return Proved(row, [], None)

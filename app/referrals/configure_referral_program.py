@@ -3,9 +3,10 @@
 from typing import Annotated, Final
 
 import strawberry
+from strawberry import UNSET
 
 from app import ids
-from app.api.inputs import Problems
+from app.api.inputs import MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, mutation
 from app.points.ledger import POINTS_MAX
 from app.referrals.rows import ProgramRow
@@ -18,6 +19,7 @@ BATCH_MAX: Final = 5000
 DAY_MAX: Final = 100_000
 LIFETIME_MAX: Final = 1_000_000
 DAYS_MAX: Final = 3650
+_NO_MINIMUM: Final = "must be null where joining converts"
 
 
 @strawberry.input(description="The program as it is to be. Safeguards that are left out, or null, stay as they are.")
@@ -42,7 +44,8 @@ class ConfigureReferralProgramInput:
         "for invites from now on."
     )
     converts_on: ConversionTrigger = strawberry.field(
-        description="When an invite converts; it counts for those that are accepted from now on."
+        description="When an invite converts; it counts for those that are accepted from now on. JOIN goes with no "
+        "minimum purchase."
     )
     reports_members: bool | None = strawberry.field(
         default=None,
@@ -56,6 +59,16 @@ class ConfigureReferralProgramInput:
         default=None,
         description="For how many days of 24 hours after a conversion the return of its purchase takes the points "
         "back: 0 to 3,650; 30 unless changed.",
+    )
+    minimum_purchase: MoneyInput | None = strawberry.field(
+        default=UNSET,
+        description="What a purchase must be worth to convert an invite, over 0, for conversions from now on. "
+        "Left out it stays as it is; null takes it away.",
+    )
+    one_reward_per_mailbox: bool | None = strawberry.field(
+        default=None,
+        description="Whether one mailbox, all its spellings, is paid for once, whoever invites it. True unless "
+        "changed.",
     )
 
 
@@ -78,8 +91,13 @@ WITH p AS (
         invites_lifetime = :invites_lifetime, invite_lifetime_days = :invite_lifetime_days, converts_on = :converts_on,
         reports_members = coalesce(:reports_members, reports_members),
         review_policy = coalesce(:review_policy, review_policy),
-        refund_window_days = coalesce(:refund_window_days, refund_window_days)
-    WHERE merchant_id = :merchant_id RETURNING *
+        refund_window_days = coalesce(:refund_window_days, refund_window_days),
+        minimum_purchase = CASE WHEN :changes_minimum THEN :minimum_purchase ELSE minimum_purchase END,
+        one_reward_per_mailbox = coalesce(:one_reward_per_mailbox, one_reward_per_mailbox)
+    WHERE merchant_id = :merchant_id
+        -- A join is worth nothing, so no minimum goes with it, nor does one that stays as it is.
+        AND (:converts_on <> 'JOIN' OR :changes_minimum OR minimum_purchase IS NULL)
+    RETURNING *
 ), recorded AS (
     {event("referral_program.configured", subject=":merchant_id", source="p")}
 )
@@ -102,6 +120,10 @@ async def configure_referral_program(
     problems.number("invitesLifetime", input.invites_lifetime, least=0, most=LIFETIME_MAX)
     problems.number("inviteLifetimeDays", input.invite_lifetime_days, least=1, most=DAYS_MAX)
     problems.number("refundWindowDays", input.refund_window_days, least=0, most=DAYS_MAX)
+    changes_minimum = input.minimum_purchase is not UNSET
+    minimum = problems.money("minimumPurchase", input.minimum_purchase or None, currency=viewer.tenant.currency)
+    if minimum is not None and input.converts_on is ConversionTrigger.JOIN:
+        problems.add("minimumPurchase", _NO_MINIMUM)
     problems.refuse_if_any()
     row = await database().row(
         CONFIGURE,
@@ -116,9 +138,14 @@ async def configure_referral_program(
         reports_members=input.reports_members,
         review_policy=None if input.review_policy is None else input.review_policy.value,
         refund_window_days=input.refund_window_days,
+        changes_minimum=changes_minimum,
+        minimum_purchase=minimum,
+        one_reward_per_mailbox=input.one_reward_per_mailbox,
         event_id=ids.new(),
         actor=viewer.actor,
     )
     if row is None:
-        raise RuntimeError("a merchant has no referral program")
+        problems.add("minimumPurchase", _NO_MINIMUM)
+        problems.refuse_if_any()
+        raise RuntimeError("a problem refused nothing")
     return ConfigureReferralProgramSuccess(program=ReferralProgram.of(row))

@@ -1,10 +1,10 @@
 """Conversions: the only writer of edges, of what they earn, and of what a return takes back of it.
 
-Locks go in the order purchase, invite, referral, wallets; the two wallets by member.
+Locks go in the order member, purchase, invite, referral, wallets; the two wallets by member.
 """
 
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from app import ids
@@ -28,32 +28,104 @@ class EarningRow(TypedDict):
     referee_points: int
 
 
-class ConvertedRow(EarningRow):
-    """An invite that was just converted, and what the program's review policy needs to know."""
+class DecidedRow(EarningRow):
+    """An accepted invite that was looked at: whether that converted it, by which purchase, or what keeps it from it.
 
+    Of one that was converted, what the program's review policy needs to know.
+    """
+
+    converts: bool
+    obstacle: str | None
+    purchase_id: UUID | None
     review_policy: str
     flags: list[str]
 
 
-# The invite's row is the guard: of any number of callers one finds it PENDING. A purchase counts when it is of the
-# referee, of something, and not from before it joined.
+# The earliest purchase of the referee `r` that converts by the program `p`: it stands, is worth enough, and isn't from
+# more than a day before the referee joined. Shops hear of an order before the sign-up that it came with.
+_BOUGHT: Final = """
+    SELECT b.id FROM purchase b, r, p
+    WHERE b.merchant_id = :merchant_id AND b.member_id = r.id AND b.reversed_at IS NULL
+        AND b.amount >= coalesce(p.minimum_purchase, 1) AND b.occurred_at >= r.joined_at - interval '24 hours'
+        AND r.converts_on = 'FIRST_PURCHASE'
+    ORDER BY b.occurred_at, b.id LIMIT 1 FOR SHARE OF b
+"""
+# Whether the referee `r` was a customer before the invite `i` was sent: its own record, or one that proved another
+# spelling of the same mailbox, was there or bought by then.
+_WAS_CUSTOMER: Final = """
+    EXISTS (
+        SELECT FROM member o
+        WHERE o.merchant_id = :merchant_id AND o.id = ANY(ARRAY(
+            SELECT r.id UNION ALL
+            SELECT id FROM member
+            WHERE merchant_id = :merchant_id AND mailbox_index = r.mailbox_index AND email_verified
+        )) AND (
+            o.joined_at < i.created_at OR EXISTS (
+                SELECT FROM purchase b
+                WHERE b.merchant_id = :merchant_id AND b.member_id = o.id AND b.occurred_at < i.created_at
+                    AND b.reversed_at IS NULL AND b.amount > 0
+            )
+        )
+    )
+"""
+# The caller holds a lock of the referee's row since a statement before, and so does whoever else proves its address,
+# records a purchase of it or lets it accept: whoever comes last sees what the others did. The invite's row is the
+# guard: of any number of callers one finds it PENDING.
 CONVERT: Final = statement(
-    ConvertedRow,
+    DecidedRow,
     f"""
-WITH i AS (
-    UPDATE invite SET status = 'CONVERTED', converted_at = now()
-    WHERE merchant_id = :merchant_id AND id = :invite_id AND status = 'PENDING' AND accepted_at IS NOT NULL
-        AND expires_at > now()
-        AND (:purchase_id::uuid IS NULL OR EXISTS (
-            SELECT FROM purchase b
-            WHERE b.merchant_id = :merchant_id AND b.id = :purchase_id AND b.member_id = invite.referee_id
-                AND b.amount > 0 AND b.occurred_at >= invite.accepted_at
-        ))
-    RETURNING *
+WITH p AS (
+    SELECT * FROM referral_program WHERE merchant_id = :merchant_id
+), r AS (
+    SELECT m.id, m.email_verified, m.mailbox_index, m.joined_at, v.converts_on
+    FROM invite v, member m
+    WHERE v.merchant_id = :merchant_id AND v.id = :invite_id AND m.merchant_id = :merchant_id AND m.id = v.referee_id
+), bought AS MATERIALIZED (
+    -- Locked before the invite: a return waits, and then sees what its purchase converted.
+    {_BOUGHT}
+), i AS (
+    SELECT i.*, bought.id AS purchase_id, r.mailbox_index AS own_mailbox, p.referrer_points, p.referee_points,
+        p.review_policy, p.one_reward_per_mailbox,
+        r.email_verified AND (i.converts_on = 'JOIN' OR bought.id IS NOT NULL) AS is_due,
+        CASE
+            WHEN r.mailbox_index = s.mailbox_index THEN 'SELF'
+            WHEN {_WAS_CUSTOMER} THEN 'EXISTING_CUSTOMER'
+            WHEN p.one_reward_per_mailbox AND EXISTS (
+                SELECT FROM rewarded_mailbox x
+                WHERE x.merchant_id = :merchant_id AND x.mailbox_index = r.mailbox_index
+            ) THEN 'MAILBOX_REWARDED'
+        END AS found
+    FROM invite i
+    CROSS JOIN p
+    CROSS JOIN r
+    JOIN member s ON s.merchant_id = :merchant_id AND s.id = i.referrer_id
+    LEFT JOIN bought ON true
+    WHERE i.merchant_id = :merchant_id AND i.id = :invite_id AND i.status = 'PENDING' AND i.accepted_at IS NOT NULL
+        AND i.expires_at > now()
+    FOR UPDATE OF i
+), taken AS (
+    -- What pays a mailbox once: of two invites that convert at once for two spellings of it, one inserts nothing.
+    INSERT INTO rewarded_mailbox (merchant_id, mailbox_index, invite_id)
+    SELECT :merchant_id, own_mailbox, id FROM i WHERE is_due AND found IS NULL
+    ON CONFLICT DO NOTHING RETURNING invite_id
+), decided AS (
+    SELECT i.*, is_due AND found IS NULL AND (taken.invite_id IS NOT NULL OR NOT one_reward_per_mailbox) AS converts,
+        CASE WHEN is_due AND found IS NULL AND taken.invite_id IS NULL AND one_reward_per_mailbox
+            THEN 'MAILBOX_REWARDED' ELSE found END AS met
+    FROM i LEFT JOIN taken ON true
+), changed AS (
+    UPDATE invite SET status = CASE WHEN decided.converts THEN 'CONVERTED' ELSE 'PENDING' END,
+        converted_at = CASE WHEN decided.converts THEN now() END, obstacle = decided.met
+    FROM decided
+    WHERE invite.merchant_id = :merchant_id AND invite.id = :invite_id
+        AND (decided.converts OR invite.obstacle IS DISTINCT FROM decided.met)
+    RETURNING invite.id, invite.obstacle
+), recorded AS (
+    {event("invite.obstructed", subject="id", source="changed WHERE obstacle IS NOT NULL")}
 )
-SELECT i.id AS invite_id, i.referrer_id, i.referee_id, p.referrer_points, p.referee_points, p.review_policy,
-    {FLAGS} AS flags
-FROM i, referral_program p WHERE p.merchant_id = :merchant_id
+SELECT i.id AS invite_id, i.referrer_id, i.referee_id, i.referrer_points, i.referee_points, i.converts,
+    i.met AS obstacle, i.purchase_id, i.review_policy, CASE WHEN i.converts THEN {FLAGS} ELSE '{{}}' END AS flags
+FROM decided i
 """,
 )
 WRITE: Final = statement(
@@ -78,15 +150,25 @@ WITH r AS (
 )
 
 
-async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID, purchase_id: UUID | None) -> UUID | None:
-    """Convert an accepted invite, by the referee's joining or by a purchase, once.
+class Conversion(NamedTuple):
+    """What came of looking at an accepted invite: a referral, something that keeps it from converting, or neither."""
 
-    Writes its status, the edge, both entries with their wallets, and the events; where the program wants a person's
-    look, the edge without entries. Returns the referral, or None when there is nothing to convert.
+    referral_id: UUID | None
+    obstacle: str | None
+
+
+async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Conversion:
+    """Convert an accepted invite, once, if its referee has proved its address and what triggers it has happened.
+
+    The caller holds a lock of the referee's row since a statement before. Writes the invite's status, the mailbox that
+    is paid for, the edge, both entries with their wallets, and the events; where the program wants a person's look, the
+    edge without entries.
     """
-    invite = await tx.row(CONVERT, merchant_id=merchant_id, invite_id=invite_id, purchase_id=purchase_id)
+    invite = await tx.row(CONVERT, merchant_id=merchant_id, invite_id=invite_id, event_id=ids.new(), actor=actor)
     if invite is None:
-        return None
+        return Conversion(None, None)
+    if not invite["converts"]:
+        return Conversion(None, invite["obstacle"])
     flags = list(invite["flags"])
     policy = ReviewPolicy(invite["review_policy"])
     is_held = policy is ReviewPolicy.ALL or (policy is ReviewPolicy.FLAGGED and bool(flags))
@@ -103,7 +185,7 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID, purcha
         invite_id=invite_id,
         referrer_id=invite["referrer_id"],
         referee_id=invite["referee_id"],
-        purchase_id=purchase_id,
+        purchase_id=invite["purchase_id"],
         referrer_points=invite["referrer_points"],
         referee_points=invite["referee_points"],
         flags=flags,
@@ -112,7 +194,7 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID, purcha
         event_id=ids.new(),
         actor=actor,
     )
-    return referral_id
+    return Conversion(referral_id, None)
 
 
 class WalletRow(TypedDict):

@@ -19,7 +19,7 @@ from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, m
 from app.merchants.tenants import decrypted
 from app.referrals.configure_referral_program import BATCH_MAX
 from app.referrals.disposable import is_disposable
-from app.referrals.mailboxes import mailbox, telling_domain
+from app.referrals.mailboxes import mailbox, mailbox_index, telling_domain
 from app.referrals.queries import quota_of
 from app.referrals.rows import JOIN_QUOTA, JOIN_REFERRER, QuotaRow, WholeInviteRow
 from app.referrals.tokens import new_token, token_hash
@@ -275,8 +275,8 @@ def _new_invites(viewer: Viewer, addresses: Mapping[bytes, str]) -> Mapping[str,
         lists["invite_ids"].append(invite_id)
         lists["emails"].append(keys.encrypt(invite_id, "email", address))
         lists["email_indexes"].append(index)
-        # Blind indexes of what is no address: nobody can spell these two as one.
-        lists["mailbox_indexes"].append(keys.email_index(f"mailbox\0{mailbox(address)}"))
+        lists["mailbox_indexes"].append(mailbox_index(keys, address))
+        # The blind index of what is no address, as a mailbox' is: nobody can spell these as one.
         lists["domain_indexes"].append(None if domain is None else keys.email_index(f"domain\0{domain}"))
         lists["tokens"].append(keys.encrypt(invite_id, "token", token))
         lists["token_hashes"].append(token_hash(token))

@@ -1,7 +1,9 @@
-"""Which addresses are one mailbox: a pure rule, for finding a member's own address among those that it invites."""
+"""Which addresses are one mailbox: pure rules, for finding one person behind several spellings."""
 
 from functools import lru_cache
 from typing import Final
+
+from app.storage.crypto import MerchantKeys
 
 #: Providers that ignore dots before the @, each by the name that its mailboxes go by.
 _IGNORES_DOTS: Final = {"gmail.com": "gmail.com", "googlemail.com": "gmail.com"}
@@ -26,6 +28,11 @@ def mailbox(address: str) -> str:
     if domain in _IGNORES_DOTS:
         local = local.replace(".", "") or local
     return f"{local}@{_IGNORES_DOTS.get(domain, domain)}"
+
+
+def mailbox_index(keys: MerchantKeys, address: str) -> bytes:
+    """Return the blind index that all spellings of an address' mailbox share. It is no address' index."""
+    return keys.email_index(f"mailbox\0{mailbox(address)}")
 
 
 def telling_domain(address: str) -> str | None:

@@ -8,7 +8,8 @@ from tortoise.models import Model
 class ReferralProgram(Model):
     """A merchant's program, made with the merchant: closed (its quotas are 0) until somebody configures it.
 
-    Points and the trigger are those of the conversion; a lifetime is that of the invite when it was sent.
+    Points and the minimum are those of the conversion; a lifetime is that of the invite when it was sent, and the
+    trigger is that of its acceptance. The minimum is in minor units.
     """
 
     merchant_id = fields.UUIDField(primary_key=True)
@@ -22,6 +23,8 @@ class ReferralProgram(Model):
     reports_members = fields.BooleanField(db_default=True)
     review_policy = fields.CharField(max_length=10, db_default="NONE")
     refund_window_days = fields.IntField(db_default=30)
+    minimum_purchase = fields.BigIntField(null=True)
+    one_reward_per_mailbox = fields.BooleanField(db_default=True)
 
     class Meta:
         table = "referral_program"
@@ -30,8 +33,9 @@ class ReferralProgram(Model):
 class Invite(Model):
     """An address that a member invited. Address and token are ciphertexts; the index and the hash find them.
 
-    An invite that was accepted stays PENDING until it converts; it has its referee then. Mailbox and domain are blind
-    indexes that invites are compared by; the domain is null where it is a public provider's.
+    An invite that was accepted stays PENDING until it converts; it has its referee then, and an obstacle where it
+    won't. Mailbox and domain are blind indexes that invites are compared by; the domain is null where it is a public
+    provider's.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -48,6 +52,8 @@ class Invite(Model):
     expires_at = fields.DatetimeField()
     accepted_at = fields.DatetimeField(null=True)
     referee_id = fields.UUIDField(null=True)
+    converts_on = fields.CharField(max_length=20, null=True)
+    obstacle = fields.CharField(max_length=20, null=True)
     converted_at = fields.DatetimeField(null=True)
 
     class Meta:

@@ -28,6 +28,8 @@ class ProgramRow(TypedDict):
     program_reports_members: Annotated[bool, "p.reports_members"]
     program_review_policy: Annotated[str, "p.review_policy"]
     program_refund_window_days: Annotated[int, "p.refund_window_days"]
+    program_minimum_purchase: Annotated[int | None, "p.minimum_purchase"]
+    program_one_reward_per_mailbox: Annotated[bool, "p.one_reward_per_mailbox"]
 
 
 @row_of(p="referral_program", q="invite_quota?")
@@ -56,6 +58,7 @@ class InviteRow(TypedDict):
     invite_created_at: Annotated[datetime, "i.created_at"]
     invite_expires_at: Annotated[datetime, "i.expires_at"]
     invite_accepted_at: Annotated[datetime | None, "i.accepted_at"]
+    invite_obstacle: Annotated[str | None, "i.obstacle"]
     invite_converted_at: Annotated[datetime | None, "i.converted_at"]
     invite_email_index: Annotated[bytes, "i.email_index"]
 

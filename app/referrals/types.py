@@ -8,6 +8,7 @@ import strawberry
 from app import ids
 from app.api.access import is_another
 from app.api.context import Viewer
+from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import described
 from app.members.rows import unnamed
@@ -23,8 +24,10 @@ from app.storage.statements import part
 class ConversionTrigger(Enum):
     """When an invite converts."""
 
-    JOIN = described("JOIN", "The invited person joins.")
-    FIRST_PURCHASE = described("FIRST_PURCHASE", "The invited person buys something after joining.")
+    JOIN = described("JOIN", "The invited person joins and has proved an address, whichever is later.")
+    FIRST_PURCHASE = described(
+        "FIRST_PURCHASE", "The invited person buys something and has proved an address, whichever is later."
+    )
 
 
 @strawberry.enum(description="Where an invite stands. It leaves PENDING once, and nothing else.")
@@ -35,6 +38,19 @@ class InviteStatus(Enum):
     CONVERTED = described("CONVERTED", "It brought a member; what both earn follows from it.")
     EXPIRED = described("EXPIRED", "It didn't convert in its lifetime; the sender's lifetime quota has it back.")
     CANCELLED = described("CANCELLED", "It was taken back before anybody accepted it.")
+
+
+@strawberry.enum(description="Why an accepted invite will not convert.")
+class InviteObstacle(Enum):
+    """What is in the way, in the order in which it is looked for."""
+
+    SELF = described("SELF", "Who accepted it has the mailbox of who sent it, however it is spelt.")
+    EXISTING_CUSTOMER = described(
+        "EXISTING_CUSTOMER", "Who accepted it was a member, or had bought, before it was sent, by any spelling."
+    )
+    MAILBOX_REWARDED = described(
+        "MAILBOX_REWARDED", "An invite was paid for this mailbox before, whoever sent it and however it was spelt."
+    )
 
 
 @strawberry.enum(description="Why an address of a batch got no invite.")
@@ -100,6 +116,9 @@ class ReferralProgram:
         description="After how many days of 24 hours an invite that has not converted expires."
     )
     converts_on: ConversionTrigger = strawberry.field(description="When an invite converts.")
+    one_reward_per_mailbox: bool = strawberry.field(
+        description="Whether one mailbox, all its spellings, is paid for once, whoever invites it."
+    )
 
     @classmethod
     def of(cls, row: ProgramRow) -> "ReferralProgram":
@@ -113,7 +132,13 @@ class ReferralProgram:
             invites_lifetime=row["program_invites_lifetime"],
             invite_lifetime_days=row["program_invite_lifetime_days"],
             converts_on=ConversionTrigger(row["program_converts_on"]),
+            one_reward_per_mailbox=row["program_one_reward_per_mailbox"],
         )
+
+    @field(description="What a purchase must be worth to convert an invite; null: more than nothing.")
+    def minimum_purchase(self, info: Info) -> Money | None:
+        """Return the amount in the merchant's currency."""
+        return money(self.row["program_minimum_purchase"], info.context.viewer.tenant.currency)
 
     @guarded(
         "ReferralProgram.safeguards",
@@ -155,7 +180,7 @@ class Invite(Node):
     status: InviteStatus = strawberry.field(description="Where it stands.")
     created_at: datetime = strawberry.field(description="When it was sent.")
     expires_at: datetime = strawberry.field(description="From when on it can't be accepted or convert.")
-    accepted_at: datetime | None = strawberry.field(description="When the invited person joined; null before.")
+    accepted_at: datetime | None = strawberry.field(description="When a member accepted it; null before.")
     converted_at: datetime | None = strawberry.field(description="When it converted; null before.")
 
     @classmethod
@@ -171,6 +196,15 @@ class Invite(Node):
             accepted_at=row["invite_accepted_at"],
             converted_at=row["invite_converted_at"],
         )
+
+    @guarded(
+        "Invite.obstacle",
+        description="Why it will not convert, although it was accepted; for ADMIN, CHECKOUT, SUPPORT and ANALYST, null "
+        "to others. What was found while the address isn't proven is looked for again with the proof.",
+    )
+    def obstacle(self, info: Info) -> InviteObstacle | None:  # noqa: ARG002  (guarded reads it)
+        found = self.row["invite_obstacle"]
+        return None if found is None else InviteObstacle(found)
 
     @field(description="The invited address with only its first letter and its domain readable.")
     async def masked_email(self, info: Info) -> str:

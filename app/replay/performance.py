@@ -304,7 +304,7 @@ class Performance:
         return found[::-1]
 
     async def _join(self, latecomer: int, referrer_id: str, secrets: list[str]) -> None:
-        """Accept this household's invite, whose token is among `secrets`; or find it as a member already."""
+        """Accept one of the referrer's invites, by a token of `secrets`; or find the household as a member already."""
         tally = self.tallies["referrals"]
         for secret in secrets:
             answer = await self._answer(ACCEPT, {**_person(latecomer), "token": secret})

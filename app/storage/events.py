@@ -39,6 +39,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "invite.accepted": "invite",
     "invite.cancelled": "invite",
     "invite.expired": "invite",
+    "invite.obstructed": "invite",
     "invite.sent": "invite",
     "member.edited": "member",
     "member.email_displaced": "member",

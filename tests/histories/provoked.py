@@ -230,6 +230,11 @@ async def _members_address(errands: Errands) -> dict[str, Any]:
     return {"token": token, "email": email}
 
 
+async def _nobodys_acceptance(errands: Errands) -> dict[str, Any]:
+    email = errands.email()
+    return {"token": await errands.invite(email), "email": email, "memberId": nobody("member")}
+
+
 async def _known_member(errands: Errands) -> dict[str, Any]:
     return {"source": "STORE", "email": await _proved_address(errands)}
 
@@ -367,6 +372,7 @@ ERRANDS: Final = (
     ),
     Errand("acceptInvite", "InviteNotUsable", _used_token),
     Errand("acceptInvite", "MemberAlreadyExists", _members_address),
+    Errand("acceptInvite", "NotFound", _nobodys_acceptance),
     Errand("activatePool", "PoolHasNoCodes", _with(poolId=Errands.draft)),
     Errand("archivePool", "PoolTransitionRejected", _archived),
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),

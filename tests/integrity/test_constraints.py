@@ -20,12 +20,13 @@ ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
     "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "points_entry", "pool", "purchase",
-    "purchase_reversal", "redemption", "referral", "reversal", "reward_redemption", "wallet",
+    "purchase_reversal", "redemption", "referral", "reversal", "reward_redemption", "rewarded_mailbox", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "points_entry": "reference",
     "purchase": "order_id", "redemption": "code_id", "reversal": "reinstated", "reward_redemption": "entry_id",
+    "rewarded_mailbox": "invite_id",
 }  # fmt: skip
 REFUSED = [
     *(f"{table}_kept | DELETE FROM {table} WHERE merchant_id = $1" for table in KEPT),
@@ -35,8 +36,8 @@ REFUSED = [
         SET email_index = 'x' WHERE {one("code", "state = 'ALLOCATED' AND member_id IS NOT NULL")}""",
     f"claim_claimant | UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NOT NULL')}",
     f"member_email_to_verify | UPDATE member SET email_verified = true WHERE {one('member', 'email IS NULL')}",
-    f"""member_pending_email_beside | UPDATE member SET pending_email = 'x', pending_email_index = email_index
-        WHERE {one("member", "email_verified")}""",
+    f"""member_pending_email_beside | UPDATE member SET pending_email = 'x',
+        pending_email_index = email_index, pending_mailbox_index = 'x' WHERE {one("member", "email_verified")}""",
     f"""code_issued_once | UPDATE code
         SET state = 'AVAILABLE', member_id = NULL, email_index = NULL, allocated_at = NULL WHERE {ALLOCATED}""",
     f"wallet_points_posted | UPDATE wallet SET points = points + 1 WHERE {one('wallet')}",

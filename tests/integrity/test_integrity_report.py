@@ -69,11 +69,11 @@ BREAKS = [
     ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
     ("ONE_OWNER", f"UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NULL')}", 1),
     ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {one('code', 'member_id IS NOT NULL')}", 1),
-    ("ONE_OWNER", "UPDATE address SET member_id = NULL WHERE merchant_id = $1 AND member_id IS NOT NULL", 1),
+    ("ONE_OWNER", f"UPDATE address SET member_id = NULL WHERE {one('address', 'member_id IS NOT NULL')}", 1),
     (
         "ONE_OWNER",
         f"""UPDATE member SET email_index = (
-            SELECT email_index FROM address WHERE merchant_id = $1 AND member_id IS NOT NULL
+            SELECT email_index FROM address WHERE merchant_id = $1 AND member_id IS NOT NULL LIMIT 1
         ) WHERE {one("member", "email_index IS NULL")}""",
         1,
     ),
@@ -126,7 +126,13 @@ BREAKS = [
     ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_lifetime = sent_lifetime - 1 WHERE merchant_id = $1", 1),
     ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_today = day_max + 1 WHERE merchant_id = $1", 1),
     ("INVITE_QUOTAS", "DELETE FROM invite_quota WHERE merchant_id = $1", 1),
-    ("CONVERTED_REFERRALS", "UPDATE invite SET status = 'EXPIRED' WHERE merchant_id = $1 AND status = 'CONVERTED'", 1),
+    ("CONVERTED_REFERRALS", "UPDATE invite SET status = 'EXPIRED' WHERE merchant_id = $1 AND status = 'CONVERTED'", 2),
+    (
+        "CONVERTED_REFERRALS",
+        """INSERT INTO rewarded_mailbox (merchant_id, mailbox_index, invite_id)
+        SELECT $1, 'x', id FROM invite WHERE merchant_id = $1 AND status = 'PENDING'""",
+        1,
+    ),
     ("CONVERTED_REFERRALS", "DELETE FROM referral WHERE merchant_id = $1", 3),
     ("CONVERTED_REFERRALS", "UPDATE referral SET referee_id = referrer_id WHERE merchant_id = $1", 4),
     (

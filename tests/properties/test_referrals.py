@@ -38,6 +38,11 @@ from tests.sizes import FULL, size
 T = TypeVar("T")
 REFERRER, REFEREE = 100, 50
 DAY, LIFETIME, DAYS = 6, 9, 10
+VERIFY = """
+mutation ($input: VerifyMemberEmailInput!) {
+  answer: verifyMemberEmail(input: $input) { ... on VerifyMemberEmailSuccess { referral { id } } }
+}
+"""
 
 
 @dataclass
@@ -51,6 +56,7 @@ class Sent:
     status: str = "PENDING"
     ends_in: int = DAYS
     referee: int | None = None
+    trigger: str = ""
     by_purchase: str | None = None
     is_reversed: bool = False
 
@@ -64,10 +70,13 @@ class Person:
     sent: int = 0
     reclaimed: int = 0
     orders: list[str] = field(default_factory=list)
+    #: Those that are worth something and stand, oldest first.
+    worth: list[str] = field(default_factory=list)
+    is_proven: bool = False
 
 
 class Program(RuleBasedStateMachine):
-    """Invite, cancel, accept, buy, return and age in any order; each step is a call to the API."""
+    """Invite, cancel, accept, prove, buy, return and age in any order; each step is a call to the API."""
 
     loop: asyncio.AbstractEventLoop
     url: str
@@ -132,18 +141,31 @@ class Program(RuleBasedStateMachine):
             assert (answer["__typename"], answer["status"]) == ("InviteNotCancellable", sent.status)
 
     @precondition(lambda self: bool(getattr(self, "invites", None)))
-    @rule(data=st.data())
-    def accept(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), is_proven=st.booleans())
+    def accept(self, data: st.DataObject, is_proven: bool) -> None:
         sent = data.draw(st.sampled_from(self.invites))
-        answer = self.do(self.shop.do(ACCEPT_INVITE, token=sent.token, email=sent.email))
+        answer = self.do(self.shop.do(ACCEPT_INVITE, token=sent.token, email=sent.email, emailVerified=is_proven))
         if sent.status != "PENDING" or sent.referee is not None:
             assert (answer["__typename"], answer["status"]) == ("InviteNotUsable", sent.status)
             return
-        sent.referee = len(self.people)
-        self.people.append(Person(answer["member"]))
-        assert (answer["referral"] is not None) is (self.trigger == "JOIN")
-        if self.trigger == "JOIN":
+        sent.referee, sent.trigger = len(self.people), self.trigger
+        self.people.append(Person(answer["member"], is_proven=is_proven))
+        assert answer["obstacle"] is None
+        assert (answer["referral"] is not None) is (is_proven and self.trigger == "JOIN")
+        if answer["referral"] is not None:
             self.convert(sent, None)
+
+    @precondition(lambda self: any(sent.referee for sent in getattr(self, "invites", ())))
+    @rule(data=st.data())
+    def prove(self, data: st.DataObject) -> None:
+        sent = data.draw(st.sampled_from([sent for sent in self.invites if sent.referee]))
+        person = self.people[sent.referee or 0]
+        answer = self.do(self.shop.do(VERIFY, memberId=person.node["id"]))
+        is_due = sent.status == "PENDING" and not person.is_proven and (sent.trigger == "JOIN" or person.worth)
+        person.is_proven = True
+        assert (answer["referral"] is not None) is bool(is_due)
+        if is_due:
+            self.convert(sent, person.worth[0] if sent.trigger == "FIRST_PURCHASE" else None)
 
     def convert(self, sent: Sent, order: str | None) -> None:
         """Credit both."""
@@ -158,12 +180,18 @@ class Program(RuleBasedStateMachine):
         self.numbers += 1
         order = f"o-{self.numbers}"
         answer = self.do(buy(self.shop, self.people[who].node, order, 1000 if whole else 0))
-        waiting = [sent for sent in self.invites if sent.referee == who and sent.status == "PENDING"]
+        waiting = [
+            sent for sent in self.invites
+            if sent.referee == who and (sent.status, sent.trigger) == ("PENDING", "FIRST_PURCHASE")
+            and self.people[who].is_proven
+        ]  # fmt: skip
         assert (answer["referral"] is not None) is bool(waiting and whole)
         for sent in waiting if whole else ():
             self.convert(sent, answer["purchase"]["id"])
         self.people[who].points += 10 if whole else 0
         self.people[who].orders.append(answer["purchase"]["id"])
+        if whole:
+            self.people[who].worth.append(answer["purchase"]["id"])
 
     @precondition(lambda self: any(person.orders for person in getattr(self, "people", ())))
     @rule(data=st.data())
@@ -175,6 +203,7 @@ class Program(RuleBasedStateMachine):
             assert answer["__typename"] == "PurchaseAlreadyReversed"
             return
         self.returned.add(order)
+        person.worth = [each for each in person.worth if each != order]
         person.points += answer["entry"]["amount"] if answer["entry"] else 0
         for sent in self.invites:
             if sent.by_purchase == order and sent.referee is not None:

@@ -8,7 +8,7 @@ import pytest
 from app.referrals.expire_invites import expire_batch
 from app.storage.database import database
 from tests.conftest import Api
-from tests.factories import ENROLL_MEMBER, Shop, usd
+from tests.factories import ENROLL_MEMBER, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.points.documents import REVERSE, entries, points
 from tests.points.documents import broken as broken_points
 from tests.races.storm import Processes, at_once, kinds
@@ -101,7 +101,9 @@ async def test_an_invite_that_twenty_accept_brings_one_member(
     referrer = await shop.member()
     invite, email = await invited(shop, referrer)
 
-    answers = await at_once(processes.do(ACCEPT_INVITE, token=invite["token"], email=email) for _ in range(20))
+    answers = await at_once(
+        processes.do(ACCEPT_INVITE, token=invite["token"], email=email, emailVerified=True) for _ in range(20)
+    )
 
     assert kinds(answers) == {"AcceptInviteSuccess": 1, "InviteNotUsable": 19}
     assert {answer["status"] for answer in answers if "status" in answer} == {status}
@@ -134,7 +136,7 @@ async def test_accepting_against_cancelling_has_one_winner(shop: Shop, processes
     for _ in range(10):
         invite, email = await invited(shop, referrer)
         joined, cancelled = await at_once([
-            processes.do(ACCEPT_INVITE, token=invite["token"], email=email),
+            processes.do(ACCEPT_INVITE, token=invite["token"], email=email, emailVerified=True),
             processes.do(CANCEL_INVITE, inviteId=invite["id"]),
         ])  # fmt: skip
         success = joined["__typename"] == "AcceptInviteSuccess"
@@ -154,7 +156,7 @@ async def test_converting_against_expiry_has_one_winner(shop: Shop, processes: P
     for number in range(10):
         if end == "accept":
             invite, email = await invited(shop, referrer)
-            waiting.append(processes.do(ACCEPT_INVITE, token=invite["token"], email=email))
+            waiting.append(processes.do(ACCEPT_INVITE, token=invite["token"], email=email, emailVerified=True))
         else:
             member = (await accepted(shop, referrer))["member"]
             waiting.append(
@@ -260,4 +262,87 @@ async def test_conversions_and_returns_along_a_chain_do_not_deadlock(shop: Shop,
         "ReversePurchaseSuccess": 6, "PurchaseAlreadyReversed": 12, "RecordPurchaseSuccess": 7
     }  # fmt: skip
     assert [await points(shop, member) for member in chain] == [10, *[50] * 6]
+    await sound(shop)
+
+
+@pytest.mark.parametrize("comes", ["by the invite", "by another door"])
+async def test_accepting_buying_and_proving_at_once_pay_once_whoever_comes_last(
+    shop: Shop, processes: Processes, comes: str
+) -> None:
+    """None of the three knows of the others when it begins, and whoever ends last must convert."""
+    await program(shop, convertsOn="FIRST_PURCHASE")
+    referrer = await shop.member()
+    referees = []
+
+    for turn in range(12):
+        invite, email = await invited(shop, referrer)
+        if comes == "by the invite":
+            member = (await shop.do(ACCEPT_INVITE, token=invite["token"], email=email))["member"]
+            accepts = []
+        else:
+            member = await shop.member(email=email)
+            accepts = [processes.do(ACCEPT_INVITE, token=invite["token"], email=email, memberId=member["id"])]
+        order = {"source": "STORE", "amount": usd(1000), "memberId": member["id"]}
+        answers = await at_once([
+            *accepts,
+            processes.do(VERIFY_MEMBER_EMAIL, memberId=member["id"]),
+            processes.do(RECORD_PURCHASE, orderId=f"first of {turn}", **order),
+            processes.do(RECORD_PURCHASE, orderId=f"second of {turn}", **order),
+        ])  # fmt: skip
+        assert all(answer["__typename"].endswith("Success") for answer in answers), answers
+        referees.append(member)
+        assert await points(shop, referrer) == 100 * len(referees)
+        assert await points(shop, member) == 70
+    assert await shop.count("rewarded_mailbox") == 12
+    await sound(shop)
+
+
+async def test_of_ten_spellings_that_are_proven_at_once_one_is_paid(shop: Shop, processes: Processes) -> None:
+    await program(shop)
+    referrers = [await shop.member() for _ in range(10)]
+    # All are invited before the first joins: otherwise the others would be customers.
+    sent = [await invited(shop, who, f"eve+{number}@gmail.com") for number, who in enumerate(referrers)]
+    members = [(await shop.do(ACCEPT_INVITE, token=invite["token"], email=email))["member"] for invite, email in sent]
+
+    await at_once(processes.do(VERIFY_MEMBER_EMAIL, memberId=member["id"]) for member in members)
+
+    assert sorted([await points(shop, who) for who in referrers]) == [0] * 9 + [100]
+    assert sorted([await points(shop, member) for member in members]) == [0] * 9 + [50]
+    obstacles = [edge["node"]["obstacle"] for edge in (await shop.data(INVITES))["answer"]["edges"]]
+    assert sorted(obstacles, key=str) == ["MAILBOX_REWARDED"] * 9 + [None]
+    await sound(shop)
+
+
+async def test_a_return_against_the_proof_leaves_nothing_paid(shop: Shop, processes: Processes) -> None:
+    await program(shop, convertsOn="FIRST_PURCHASE")
+    referrer = await shop.member()
+
+    for turn in range(10):
+        invite, email = await invited(shop, referrer)
+        member = (await shop.do(ACCEPT_INVITE, token=invite["token"], email=email))["member"]
+        bought = await shop.do(
+            RECORD_PURCHASE, memberId=member["id"], source="STORE", orderId=f"o-{turn}", amount=usd(1000)
+        )
+        await at_once([
+            processes.do(VERIFY_MEMBER_EMAIL, memberId=member["id"]),
+            processes.do(REVERSE, purchaseId=bought["purchase"]["id"], reason="returned"),
+        ])  # fmt: skip
+        assert (await points(shop, referrer), await points(shop, member)) == (0, 0)
+    await sound(shop)
+
+
+async def test_two_invites_that_one_member_accepts_at_once_bring_it_once(shop: Shop, processes: Processes) -> None:
+    await program(shop)
+    anna, ben = await shop.member(), await shop.member()
+
+    for _ in range(8):
+        sent = [await invited(shop, who) for who in (anna, ben)]
+        member = await shop.member(email=address(), emailVerified=True)
+        answers = await at_once(
+            processes.do(ACCEPT_INVITE, token=invite["token"], email=email, memberId=member["id"])
+            for invite, email in sent
+        )
+        assert kinds(answers) == {"AcceptInviteSuccess": 1, "InviteNotUsable": 1}
+        assert await points(shop, member) == 50
+    assert await points(shop, anna) + await points(shop, ben) == 800
     await sound(shop)

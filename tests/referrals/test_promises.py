@@ -23,8 +23,9 @@ SET_STATUS = "UPDATE invite SET status = $3, converted_at = NULL WHERE merchant_
 #: An invite as a careless statement might write it: of one member, accepted by another, converted.
 CONVERTED = """
 INSERT INTO invite (merchant_id, id, referrer_id, status, email, email_index, mailbox_index, token, token_hash,
-                    created_at, expires_at, accepted_at, referee_id, converted_at)
-VALUES ($1, $2, $3, 'CONVERTED', '', '', '', '', sha256($2::uuid::text::bytea), now(), now(), now(), $4, now())
+                    created_at, expires_at, accepted_at, referee_id, converts_on, converted_at)
+VALUES ($1, $2, $3, 'CONVERTED', '', '', '', '', sha256($2::uuid::text::bytea), now(), now(), now(), $4, 'JOIN',
+        now())
 """
 
 

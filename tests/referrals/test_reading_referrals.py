@@ -178,8 +178,8 @@ async def test_what_one_call_asks_of_the_database(counter: Counter, counted_shop
 
     # Look, then BEGIN, SEND and COMMIT, for one address or a hundred.
     assert await count(await sends(1), await sends(100)) == [4, 4]
-    # The token, then BEGIN, lock, enrol, accept and COMMIT, and what is shown.
-    assert await count(await accepts()) == [8]
+    # The token, then BEGIN, lock, enrol, accept, look whether it converts and COMMIT, and what is shown.
+    assert await count(await accepts()) == [9]
     # BEGIN, the purchase, convert, wallets, two credits, the edge, its own credit and COMMIT, and what is shown.
     assert await count(await converts("a"), await converts("b")) == [10, 10]
 
@@ -220,9 +220,9 @@ WITH people AS (
     INSERT INTO wallet (merchant_id, member_id, version) SELECT merchant_id, id, 0 FROM people
 ), sent AS (
     INSERT INTO invite (merchant_id, id, referrer_id, status, email, email_index, mailbox_index, domain_index, token,
-                        token_hash, created_at, expires_at, accepted_at, referee_id, converted_at)
+                        token_hash, created_at, expires_at, accepted_at, referee_id, converts_on, converted_at)
     SELECT $1, gen_random_uuid(), $2, 'CONVERTED', '', sha256(id::text::bytea), sha256(id::text::bytea), 'one', '',
-        sha256(id::text::bytea), now(), now() + interval '30 days', now(), id, now()
+        sha256(id::text::bytea), now(), now() + interval '30 days', now(), id, 'JOIN', now()
     FROM people RETURNING *
 )
 INSERT INTO referral (merchant_id, id, invite_id, referrer_id, referee_id, referrer_points, referee_points, flags,
@@ -254,8 +254,17 @@ async def test_a_conversion_costs_the_same_for_a_referrer_of_10_and_of_10_000(sh
         for _ in range(3):
             answer = await accepted(shop, referrer)
             waiting_id = ids.decode("invite", answer["invite"]["id"])
+            await database().row(
+                "INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, currency, points, "
+                "occurred_at, recorded_at) VALUES ($1, $2, $3, 'STORE', $2::uuid::text, 100, 'USD', 0, now(), now())",
+                shop.merchant_id, ids.new(), member_uuid(answer["member"]),
+            )  # fmt: skip
             cost = await buffers(
-                conversion.CONVERT, merchant_id=shop.merchant_id, invite_id=waiting_id, purchase_id=None
+                conversion.CONVERT,
+                merchant_id=shop.merchant_id,
+                invite_id=waiting_id,
+                event_id=ids.new(),
+                actor="system",
             )
             # Only the invite was converted here; give it an end that holds.
             await database().row(

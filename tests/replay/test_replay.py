@@ -152,7 +152,7 @@ class Expected:
             "code": self.codes, "claim": sent, "campaign": pools, "delivery": sent, "redemption": orders,
             "stock_change": 2 * pools + orders, "stock_alert": alerts,
             "purchase": self.purchases, "points_entry": self.credits + self.rewards + 2 * brought, "reward": 1,
-            "reward_redemption": self.rewards, "invite": brought, "referral": brought,
+            "reward_redemption": self.rewards, "invite": brought, "referral": brought, "rewarded_mailbox": brought,
             "invite_quota": len(set(self.brought.values())),
             # Enrolled; created, generated, activated, sent; allocated, adopted, redeemed; and what the stock fell to.
             "event": members + 4 * pools + sent + self.found + orders + alerts
