@@ -69,6 +69,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.revokeApiKey": _ADMIN,
     "Mutation.createCampaign": _ADMIN,
     "Mutation.verifyMemberEmail": _TILL,
+    "Mutation.editMember": _ADMIN,
     "Campaign.deliveries": _ADMIN,
     "Subscription.walletChanged": frozenset({Role.MEMBER}),
     "Mutation.configureMerchant": _ADMIN,
