@@ -35,6 +35,7 @@ from app.merchants.revoke_api_key import revoke_api_key
 from app.orders.record_purchase import record_purchase
 from app.orders.reverse_purchase import reverse_purchase
 from app.people.accept_invite import accept_invite
+from app.people.edit_member import edit_member
 from app.people.enroll_member import enroll_member
 from app.people.verify_member_email import verify_member_email
 from app.points import queries as points
@@ -122,6 +123,7 @@ Mutation = create_type(
         reveal_code,
         create_campaign,
         enroll_member,
+        edit_member,
         verify_member_email,
         issue_member_token,
         revoke_member_tokens,

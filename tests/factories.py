@@ -126,6 +126,21 @@ mutation ($input: EnrollMemberInput!) {{
   }}
 }}
 """
+EDIT_MEMBER = f"""
+mutation ($input: EditMemberInput!) {{
+  answer: editMember(input: $input) {{
+    __typename
+    ... on EditMemberSuccess {{
+      member {{
+        id externalId externalIds {{ source id }} displayName maskedEmail emailVerified pendingMaskedEmail
+        wallet {{ version }}
+      }}
+      displaced {{ id }}
+    }}
+    {REFUSALS} ... on MemberAlreadyExists {{ existing {{ id }} }}
+  }}
+}}
+"""
 ISSUE_MEMBER_TOKEN = f"""
 mutation ($input: IssueMemberTokenInput!) {{
   answer: issueMemberToken(input: $input) {{

@@ -108,6 +108,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.revokeApiKey": _ADMIN,
         "Mutation.createCampaign": _ADMIN,
         "Mutation.verifyMemberEmail": _COUNTER,
+        "Mutation.editMember": _REPAIR,
         "Mutation.configureMerchant": _ADMIN,
         "Mutation.recordPurchase": _TILL,
         "Mutation.reversePurchase": _COUNTER,

@@ -36,7 +36,8 @@ async def member(
         MemberSource | None, strawberry.argument(description="Whose id `externalId` is; STORE unless told.")
     ] = None,
     email: Annotated[
-        str | None, strawberry.argument(description="An address that the member has proved. ADMIN, CHECKOUT and SUPPORT.")
+        str | None,
+        strawberry.argument(description="An address that the member has proved. ADMIN, CHECKOUT and SUPPORT."),
     ] = None,
 ) -> Member | None:
     viewer = info.context.viewer

@@ -340,6 +340,7 @@ ERRANDS: Final = (
         createWebhook={"url": "nowhere"},
         declineReferral={"referralId": nobody("referral"), **_BLANK},
         editReward={"rewardId": nobody("reward"), "cost": 0},
+        editMember={"memberId": nobody("member"), "email": BAD_EMAIL},
         enrollMember={"source": "STORE", "email": BAD_EMAIL},
         generateCodes={"poolId": nobody("pool"), "count": 0},
         grantPoints={"memberId": nobody("member"), "amount": 0, "reference": "r", "idempotencyKey": "k"},
@@ -368,7 +369,7 @@ ERRANDS: Final = (
         ("retireReward", "reward", {}), ("revealCode", "code", _WHY), ("reversePurchase", "purchase", _WHY),
         ("reverseRedemption", "redemption", _WHY), ("revokeApiKey", "apikey", {}), ("revokeCode", "code", _WHY),
         ("revokeMemberTokens", "member", {}), ("rotateWebhookSecret", "webhook", {}),
-        ("verifyMemberEmail", "member", {}),
+        ("verifyMemberEmail", "member", {}), ("editMember", "member", {"displayName": "n"}),
     ),
     Errand("acceptInvite", "InviteNotUsable", _used_token),
     Errand("acceptInvite", "MemberAlreadyExists", _members_address),
@@ -397,6 +398,7 @@ ERRANDS: Final = (
     Errand("revokeApiKey", "LastAdminKey", _with(apiKeyId=Errands.own_key)),
     Errand("verifyMemberEmail", "InvalidInput", _with(memberId=Errands.member)),
     Errand("verifyMemberEmail", "MemberAlreadyExists", _anothers_proof),
+    Errand("editMember", "MemberAlreadyExists", _anothers_proof),
 )  # fmt: skip
 
 

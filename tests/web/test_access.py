@@ -31,7 +31,7 @@ MUTATIONS_OF_CHECKOUTS = {
     "recordPurchase", "reversePurchase", "redeemReward", "inviteMembers", "acceptInvite", "cancelInvite",
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
-    "reverseRedemption", "reversePurchase", "verifyMemberEmail", "grantPoints", "revokeMemberTokens",
+    "reverseRedemption", "reversePurchase", "verifyMemberEmail", "grantPoints", "revokeMemberTokens", "editMember",
 }  # fmt: skip
 ROOTS = {"Query", "Mutation", "Subscription"}
 
