@@ -223,8 +223,10 @@ class World:
             if before:
                 again = self.rolls.choice(before[-8:])
                 same = dict(again.input)
-                if roll < SPOILED and again.verb in {"claimCode", "grantPoints", "recordPurchase", "redeemReward"}:
+                if roll < SPOILED and "memberId" in same and again.verb != "redeemCodes":
                     same["memberId"] = self.member()
+                elif roll < SPOILED and "count" in same:
+                    same["count"] += 1
                 return VERBS[again.verb], same, again.about
         while True:
             (verb,) = self.rolls.choices(list(VERBS.values()), [verb.weight for verb in VERBS.values()])
@@ -236,7 +238,7 @@ class World:
         """Call a verb and write down what came of it. Returns the answer, None when there was none."""
         operation = self.recorder.call(client.name, verb.name, input, about, time.monotonic_ns())
         try:
-            answer = await client.ask(verb.document, input if _is_query(verb) else {"input": input})
+            answer = await client.ask(verb.document, verb.variables(input))
         except Unsent:
             self.recorder.unsent(operation)
             self.counts["connection refused"] += 1
@@ -248,8 +250,7 @@ class World:
         except Fault as fault:
             self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
             return None
-        if _is_query(verb):
-            answer = {**answer, "__typename": READ}
+        answer = {"__typename": READ, **answer}
         self.recorder.answered(operation, answer, time.monotonic_ns())
         self._count(operation, answer)
         if operation.outcome == "ok" and verb.learns is not None:
@@ -257,6 +258,8 @@ class World:
         return answer
 
     def _count(self, operation: Operation, answer: Answer) -> None:
+        if VERBS[operation.verb].reads:
+            return
         if operation.outcome == "refused":
             self.counts[f"{operation.verb}: {answer['__typename']}"] += 1
         if answer.get("replayed"):
@@ -269,7 +272,3 @@ async def play(world: World, clients: list[Client]) -> None:
     """Make a world, and let the clients use it until it is over. Raises Fault and Unanswered if it can't be made."""
     await world.prepare(clients[0])
     await asyncio.gather(*(world.play(client) for client in clients))
-
-
-def _is_query(verb: Verb) -> bool:
-    return verb.done is None

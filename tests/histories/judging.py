@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from app.stress.operations import READ, History, Operation
+from app.stress.operations import History, Operation
 from app.stress.things import INITIAL, Pool, Stock, Story, follow
 from app.stress.verb import Facts
 from app.stress.verbs import VERBS
@@ -207,7 +207,7 @@ def _without(case: Case, left_out: frozenset[str]) -> Case:
 
 def _moves_nothing(operation: Operation) -> bool:
     """Whether it is a read or a refusal: leaving it out can't make the rest impossible."""
-    return operation.outcome == "refused" or (operation.answer is not None and operation.answer["__typename"] == READ)
+    return operation.outcome == "refused" or (operation.answer is not None and VERBS[operation.verb].reads)
 
 
 def timeline(found: Counterexample) -> str:
