@@ -145,8 +145,8 @@ class World:
         for number in range(MEMBERS):
             made = await client.patiently(ENROL, {"externalId": f"{self.name}-{number}", "source": "IMPORT"})
             self.members.append((made.get("member") or made["existing"])["id"])
-        spare = await self._pool(client, codes=2, limit=2)
-        await self._pool(client, codes=3, limit=2, fallbackPoolId=spare)
+        spare = await self._pool(client, codes=3, limit=2)
+        await self._pool(client, codes=2, limit=2, fallbackPoolId=spare)
         backing = await self._pool(client, codes=2, limit=1)
         await self._reward(client, cost=20, stock=3, pool=None)
         await self._reward(client, cost=10, stock=9, pool=backing)
