@@ -44,8 +44,8 @@ class Verb:
     """A declaration: its name and document, what it asks for in a world, and what each type of answer says.
 
     `ask` returns None while the world lacks what the verb needs. `learns` keeps what a success tells, for verbs that
-    need it. `repeats` says that the same input again is the same operation, `reads` that nothing is changed, and
-    `weight` how often it is called beside others.
+    need it. `repeats` says that the same input again is the same operation, `reads` that nothing is changed,
+    `as_member` that the member `about["as"]` calls it, and `weight` how often it is called beside others.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Verb:
     learns: Callable[["World", Operation, Answer], None] | None = None
     repeats: bool = False
     reads: bool = False
+    as_member: bool = False
     weight: float = 1
 
     @property

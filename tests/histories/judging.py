@@ -231,7 +231,8 @@ def timeline(found: Counterexample) -> str:
     for each in sorted(shown, key=lambda operation: operation.called):
         mark, at = "!" if each.number in told else " ", (each.called - begun) / 1e6
         answer = "no answer" if each.answer is None else _told(each.answer, names)
-        line = f"{each.client}: {each.verb}({names.flat(each.input)}) → {answer}"
+        who = f"{each.client} as {names.short(each.about['as'])}" if "as" in each.about else each.client
+        line = f"{who}: {each.verb}({names.flat(each.input)}) → {answer}"
         lines.append(f"  {mark} {at:8.1f} ms  {_bar(each, begun, ended)}  {line}")
     others = len(history.operations) - len(shown)
     lines.append(f"    {others} other operations of this world are about other things." if others else "")

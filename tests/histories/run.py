@@ -47,11 +47,11 @@ SETTINGS: Final = {
     "FLASH_WEBHOOK_NETWORKS": "127.0.0.1/32", "FLASH_DRAIN_SECONDS": "0",
 }  # fmt: skip
 #: What the merchant of the worlds has set.
-TERMS: Final = Terms("USD", "1.0", 6)
+TERMS: Final = Terms("USD", "1.0", quota=6, referral=(2, 1))
 PROGRAM: Final[dict[str, Any]] = {
-    "referrerPoints": 1, "refereePoints": 1, "invitesPerBatch": 1000, "invitesPerDay": 100_000,
-    "invitesLifetime": TERMS.quota,
-    "inviteLifetimeDays": 30, "convertsOn": "JOIN",
+    "referrerPoints": TERMS.referral[0], "refereePoints": TERMS.referral[1],
+    "invitesPerBatch": 1000, "invitesPerDay": 100_000, "invitesLifetime": TERMS.quota, "inviteLifetimeDays": 30,
+    "convertsOn": "JOIN",
 }  # fmt: skip
 
 
