@@ -8,7 +8,7 @@ operations.py   histories as they are written down
 clients.py      clients that say whether a call was answered, never sent, or neither
 things.py       what a wallet, a code, a quota, a stock is to those who use it
 verb.py         what a verb declares: what it needs, how it is called, what answers mean
-verbs.py        all of them, from claims.py, redemptions.py, points.py, invites.py and pools.py
+verbs.py        all of them, from claims.py, redemptions.py, points.py, invites.py, members.py and pools.py
 """
 
 import asyncio

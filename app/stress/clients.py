@@ -35,11 +35,16 @@ class Client:
         self.name = name
         self._transport = transport
 
-    async def ask(self, document: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """Return the field `answer` of the data. Raises Unsent, Unanswered and Fault."""
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether it can ask as a member."""
+        return isinstance(self._transport, Http)
+
+    async def ask(self, document: str, variables: dict[str, Any], token: str | None = None) -> dict[str, Any]:
+        """Return the field `answer` of the data; a token makes it a member's. Raises Unsent, Unanswered and Fault."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                answer = await self._transport.send({"query": document, "variables": variables})
+                answer = await self._transport.send({"query": document, "variables": variables}, token)
         except TimeoutError:
             await self._transport.drop()
             raise Unanswered("timed out") from None
@@ -72,7 +77,7 @@ class Client:
 class Transport(Protocol):
     """A way to send a request. Raises Unsent and Unanswered."""
 
-    async def send(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def send(self, body: dict[str, Any], token: str | None) -> dict[str, Any]:
         """Return the whole answer."""
 
     async def drop(self) -> None:
@@ -84,18 +89,18 @@ class Http:
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url
-        self._headers = {"authorization": f"Bearer {key}"}
+        self._key = key
         self._client: httpx.AsyncClient | None = None
 
-    async def send(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def send(self, body: dict[str, Any], token: str | None) -> dict[str, Any]:
         if self._client is None:
             timeout = httpx.Timeout(ANSWER_SECONDS_MAX * 2, connect=CONNECT_SECONDS_MAX)
             limits = httpx.Limits(max_connections=1, keepalive_expiry=None)
             # The certificates of the system take longer to load than most operations.
             verify = self._url.startswith("https")
-            self._client = httpx.AsyncClient(headers=self._headers, timeout=timeout, limits=limits, verify=verify)
+            self._client = httpx.AsyncClient(timeout=timeout, limits=limits, verify=verify)
         try:
-            response = await self._client.post(self._url, json=body)
+            response = await self._client.post(self._url, json=body, headers=_authorization(token or self._key))
             answer = response.json()
         except (httpx.ConnectError, httpx.ConnectTimeout):
             raise Unsent from None
@@ -122,7 +127,9 @@ class Socket:
         self._ids = itertools.count(1)
         self.opened = 0
 
-    async def send(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def send(self, body: dict[str, Any], token: str | None) -> dict[str, Any]:
+        if token is not None:
+            raise ValueError("a socket has one caller")
         connection = await self._connected()
         number = str(next(self._ids))
         try:
@@ -149,7 +156,7 @@ class Socket:
                     self._url, subprotocols=[Subprotocol("graphql-transport-ws")], compression=None, proxy=None,
                     close_timeout=1,
                 )  # fmt: skip
-                init = {"type": "connection_init", "payload": {"authorization": f"Bearer {self._key}"}}
+                init = {"type": "connection_init", "payload": _authorization(self._key)}
                 await connection.send(json.dumps(init))
                 if json.loads(await connection.recv())["type"] != "connection_ack":
                     raise Unsent
@@ -163,3 +170,7 @@ class Socket:
         if self._connection is not None:
             self._connection.transport.abort()
             self._connection = None
+
+
+def _authorization(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}

@@ -1,19 +1,22 @@
-"""Invites: a member sends as many as its quota has, each address once."""
+"""Invites: a member sends as many as its quota has, each address once, and each brings one member."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from app.stress.operations import Answer, Operation
-from app.stress.things import Move, Story, becomes, where
+from app.stress.things import Move, Story, becomes, changed, is_, where
 from app.stress.verb import UNSEEN, Asked, Call, Verb, mutation
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
 
+#: The state of an address that is a member's.
+JOINED: Final = "JOINED"
+
 INVITE: Final = mutation(
     "inviteMembers",
     "InviteMembersInput",
-    """... on InviteMembersSuccess { invites { id maskedEmail } skipped { email reason } quota { remainingLifetime } }
+    """... on InviteMembersSuccess { invites { id token } skipped { email reason } quota { remainingLifetime } }
     ... on InviteQuotaExceeded { requested quota { remainingLifetime } }""",
 )
 
@@ -23,12 +26,12 @@ def _ask_invite(world: "World") -> Asked | None:
         return None
     count = world.rolls.choice([1, 2, 3])
     emails = [f"h-{world.key()}@example.com" for _ in range(count)]
-    return {"memberId": world.member(), "emails": emails}, {}
+    return {"emails": emails}, {"as": world.rolls.choice(list(world.tokens))}
 
 
 def _invited(call: Call) -> Sequence[Story]:
     """Addresses that were invited before are skipped, and cost nothing."""
-    member, emails = call.input["memberId"], call.input["emails"]
+    member, emails = call.about["as"], call.input["emails"]
     quota = call.facts["quota"]
     told = call.answer["quota"]["remainingLifetime"] if "quota" in call.answer else None
     stories: list[Story] = []
@@ -51,7 +54,9 @@ def _invited(call: Call) -> Sequence[Story]:
 def _learn_invites(world: "World", operation: Operation, answer: Answer) -> None:
     skipped = {each["email"] for each in answer["skipped"]}
     new = [email for email in operation.input["emails"] if email not in skipped]
-    world.invites += [{"id": made["id"], "email": email} for made, email in zip(answer["invites"], new, strict=True)]
+    for made, email in zip(answer["invites"], new, strict=True):
+        sender = operation.about["as"]
+        world.invites.append({"id": made["id"], "token": made["token"], "email": email, "sender": sender})
 
 
 def _subsets(emails: list[str]) -> list[set[str]]:
@@ -69,7 +74,7 @@ def _used(count: int, quota: int, told: int | None) -> Move:
 def _over_quota(call: Call) -> Sequence[Story]:
     left = call.answer["quota"]["remainingLifetime"]
     full = where(lambda used: call.facts["quota"] - used == left < call.answer["requested"])
-    return (((f"quota:{call.input['memberId']}", full),),)
+    return (((f"quota:{call.about['as']}", full),),)
 
 
 CANCEL: Final = mutation("cancelInvite", "CancelInviteInput", "... on InviteNotCancellable { status }")
@@ -92,10 +97,58 @@ def _not_cancellable(call: Call) -> Sequence[Story]:
     return (((f"invite:{call.about['id']}", ended),),)
 
 
+ACCEPT: Final = mutation(
+    "acceptInvite",
+    "AcceptInviteInput",
+    """... on AcceptInviteSuccess {
+      member { id wallet { points version } } referral { referrerEntry { balanceAfter } refereeEntry { balanceAfter } }
+    }
+    ... on InviteNotUsable { status } ... on MemberAlreadyExists { existing { id } }""",
+)
+
+
+def _ask_accept(world: "World") -> Asked | None:
+    if not world.invites:
+        return None
+    invite = world.rolls.choice(world.invites)
+    return {"token": invite["token"], "email": invite["email"], "emailVerified": True}, invite
+
+
+def _accepted(call: Call) -> Sequence[Story]:
+    """Joining converts: the invite is used up, and both members have points, all at once."""
+    invite, email, sender = (call.about[name] for name in ("id", "email", "sender"))
+    for_sender, for_member = call.facts["referral"]
+    used: Story = ((f"invite:{invite}", becomes("PENDING", "CONVERTED")), (f"address:{email}", becomes(invite, JOINED)))
+    if "member" not in call.answer:
+        return ((*used, (f"wallet:{sender}", changed(for_sender))),)
+    entries = call.answer["referral"]
+    if entries is None:
+        return ()
+    earned = changed(for_sender, points=entries["referrerEntry"]["balanceAfter"])
+    first = changed(for_member, points=entries["refereeEntry"]["balanceAfter"])
+    return ((*used, (f"wallet:{sender}", earned), (f"wallet:{call.answer['member']['id']}", first)),)
+
+
+def _learn_member(world: "World", _: Operation, answer: Answer) -> None:
+    world.members.append(answer["member"]["id"])
+
+
+def _not_usable(call: Call) -> Sequence[Story]:
+    ended = where(lambda status: status == call.answer["status"] != "PENDING")
+    return (((f"invite:{call.about['id']}", ended),),)
+
+
+def _joined(call: Call) -> Sequence[Story]:
+    return (((f"address:{call.about['email']}", is_(JOINED)),),)
+
+
 VERBS: Final = (
     Verb("inviteMembers", INVITE, _ask_invite,
          {"InviteMembersSuccess": _invited, "InviteQuotaExceeded": _over_quota}, _learn_invites,
-         repeats=True, weight=2),
+         repeats=True, as_member=True, weight=2),
+    Verb("acceptInvite", ACCEPT, _ask_accept,
+         {"AcceptInviteSuccess": _accepted, "InviteNotUsable": _not_usable, "MemberAlreadyExists": _joined},
+         _learn_member, weight=2),
     Verb("cancelInvite", CANCEL, _ask_cancel,
          {"CancelInviteSuccess": _cancelled, "InviteNotCancellable": _not_cancellable}),
 )  # fmt: skip

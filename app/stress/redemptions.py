@@ -96,6 +96,18 @@ def _rejected(call: Call) -> Sequence[Story]:
     return (tuple(story),)
 
 
+CHECK: Final = REDEEM.replace("mutation", "query", 1).replace("redeemCodes", "checkCodes")
+
+
+def _checked(call: Call) -> Sequence[Story]:
+    """What redeeming would do can be done, but isn't."""
+    return [tuple((name, _could(move)) for name, move in story) for story in _redeemed(call)]
+
+
+def _could(move: Move) -> Move:
+    return where(lambda state: bool(list(move(state))))
+
+
 REVERSE: Final = mutation("reverseRedemption", "ReverseRedemptionInput", "")
 
 
@@ -126,7 +138,11 @@ def _reversed_before(call: Call) -> Sequence[Story]:
     return (((f"redemption:{call.about['id']}", is_("REVERSED")),),)
 
 
-REVOKE: Final = mutation("revokeCode", "RevokeCodeInput", "... on CodeNotRevocable { state }")
+REVOKE: Final = mutation(
+    "revokeCode",
+    "RevokeCodeInput",
+    "... on RevokeCodeSuccess { code { id } replacement { id } } ... on CodeNotRevocable { state }",
+)
 
 
 def _ask_revoke(world: "World") -> Asked | None:
@@ -134,18 +150,30 @@ def _ask_revoke(world: "World") -> Asked | None:
         return None
     code = world.rolls.choice(list(world.codes.values()))
     about = {"id": code.id, "pool": code.pool, "owner": code.owner}
-    return {"codeId": code.id, "reason": "tried", "recycle": False}, about
+    # A pool that falls back to another never gets codes: that it is empty stays so.
+    recycle = code.pool not in world.facts["fallbacks"] and world.rolls.random() < 0.5
+    return {"codeId": code.id, "reason": "tried", "recycle": recycle}, about
 
 
 def _revoked(call: Call) -> Sequence[Story]:
     about = call.about
-    return (
+    return [
         (
             (f"code:{about['id']}", becomes(Code(about["owner"]), Code(about["owner"], revoked=True))),
-            (f"stock:{about['pool']}", stocked(allocated=-1, revoked=1)),
+            (f"stock:{about['pool']}", stocked(available=fresh, allocated=-1, revoked=1)),
             (f"wallet:{about['owner']}", changed()),
-        ),
-    )
+        )
+        for fresh in _replaced(call)
+    ]
+
+
+def _replaced(call: Call) -> list[int]:
+    """Return how many codes took the place of a revoked one; in a pool that was archived none does."""
+    if not call.input["recycle"]:
+        return [0]
+    if "code" not in call.answer:
+        return [0, 1]
+    return [0 if call.answer["replacement"] is None else 1]
 
 
 def _not_revocable(call: Call) -> Sequence[Story]:
@@ -179,6 +207,8 @@ def _is_shown(member: str, state: str | None) -> Move:
 VERBS: Final = (
     Verb("redeemCodes", REDEEM, _ask_redeem, {"RedeemCodesSuccess": _redeemed, "CodesRejected": _rejected},
          _learn_redemptions, repeats=True, weight=4),
+    Verb("checkCodes", CHECK, _ask_redeem, {"RedeemCodesSuccess": _checked, "CodesRejected": _rejected},
+         reads=True),
     Verb("reverseRedemption", REVERSE, _ask_reverse,
          {"ReverseRedemptionSuccess": _reversed, "AlreadyReversed": _reversed_before}),
     Verb("revokeCode", REVOKE, _ask_revoke, {"RevokeCodeSuccess": _revoked, "CodeNotRevocable": _not_revocable}),

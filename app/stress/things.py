@@ -67,7 +67,7 @@ class Pool(NamedTuple):
 INITIAL: Final[Mapping[str, Any]] = {
     "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "quota": 0,
     "address": None, "invite": None, "order": None, "purchase": None, "returned": None, "redemption": "STANDS",
-    "reward": None, "key": None,
+    "reward": None, "key": None, "member": None,
 }  # fmt: skip
 
 

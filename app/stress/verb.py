@@ -44,8 +44,8 @@ class Verb:
     """A declaration: its name and document, what it asks for in a world, and what each type of answer says.
 
     `ask` returns None while the world lacks what the verb needs. `learns` keeps what a success tells, for verbs that
-    need it. `repeats` says that the same input again is the same operation; `weight` how often it is called beside
-    others.
+    need it. `repeats` says that the same input again is the same operation, `reads` that nothing is changed,
+    `as_member` that the member `about["as"]` calls it, and `weight` how often it is called beside others.
     """
 
     name: str
@@ -54,17 +54,25 @@ class Verb:
     says: dict[str, Says]
     learns: Callable[["World", Operation, Answer], None] | None = None
     repeats: bool = False
-    weight: int = 1
+    reads: bool = False
+    as_member: bool = False
+    weight: float = 1
 
     @property
     def done(self) -> Says | None:
         """What a success says; None for a verb that only reads."""
+        if self.reads:
+            return None
         return next((says for kind, says in self.says.items() if _is_success(kind)), None)
 
     @property
     def refusals(self) -> list[str]:
         """The refusals that it is declared to provoke."""
-        return [kind for kind in self.says if kind != READ and not _is_success(kind)]
+        return [] if self.reads else [kind for kind in self.says if not _is_success(kind)]
+
+    def variables(self, input: dict[str, Any]) -> dict[str, Any]:
+        """Return the variables of the document."""
+        return {"input": input} if "$input" in self.document else input
 
     def stories(self, operation: Operation, facts: Facts) -> Sequence[Story]:
         """Return the stories that can be true of an operation; none for an answer that isn't declared."""
@@ -101,8 +109,8 @@ mutation ($input: {input}!) {{
 
 
 def reading(name: str, fields: str, ask: Callable[["World"], Asked | None], says: Says) -> Verb:
-    """Declare a verb that reads something by its id."""
-    return Verb(name, f"query ($id: ID!) {{ answer: {fields} }}", ask, {READ: says}, weight=2)
+    """Return the declaration of a verb that reads something by its id."""
+    return Verb(name, f"query ($id: ID!) {{ answer: {fields} }}", ask, {READ: says}, reads=True, weight=2)
 
 
 def ask_member(world: "World") -> Asked:

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from app.stress import claims, invites, points, pools, redemptions
+from app.stress import claims, invites, members, points, pools, redemptions
 from app.stress.verb import Verb
 
 VERBS: Final[dict[str, Verb]] = {
-    verb.name: verb for verb in (*claims.VERBS, *redemptions.VERBS, *points.VERBS, *invites.VERBS, *pools.VERBS)
+    verb.name: verb
+    for verb in (*claims.VERBS, *redemptions.VERBS, *points.VERBS, *invites.VERBS, *members.VERBS, *pools.VERBS)
 }

@@ -48,7 +48,20 @@ mutation ($input: CreateRewardInput!) {
 
 
 MERCHANT: Final = "{ answer: viewer { merchant { currency settings { pointsPerUnit } } } }"
-PROGRAM: Final = "{ answer: referralProgram { invitesPerBatch invitesPerDay invitesLifetime } }"
+PROGRAM: Final = """
+{
+  answer: referralProgram {
+    invitesPerBatch invitesPerDay invitesLifetime convertsOn referrerPoints refereePoints safeguards { reviewPolicy }
+  }
+}
+"""
+ISSUE: Final = """
+mutation ($input: IssueMemberTokenInput!) {
+  answer: issueMemberToken(input: $input) {
+    __typename ... on IssueMemberTokenSuccess { token } ... on Refusal { message }
+  }
+}
+"""
 ARCHIVE: Final = CHANGE % "archivePool"
 RETIRE: Final = """
 mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __typename ... on Refusal { message } } }
@@ -57,14 +70,15 @@ mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __
 
 @dataclass(frozen=True)
 class Terms:
-    """What a merchant has set: its currency, the points that a unit of it earns, and how many invites a member has.
+    """What a merchant has set: its currency, what a unit of it earns, how many invites a member has, what they bring.
 
-    Without a quota nobody invites: the program is closed, or other limits come before that of a lifetime.
+    Without a quota nobody invites: the program is closed, or its limits, reviews or conversions aren't those of worlds.
     """
 
     currency: str
     points_per_unit: str
     quota: int | None
+    referral: tuple[int, int]
 
     @classmethod
     async def of(cls, client: Client) -> "Terms":
@@ -74,7 +88,10 @@ class Terms:
         first = min(program["invitesPerBatch"], program["invitesPerDay"])
         quota = program["invitesLifetime"]
         bounded = 0 < quota <= QUOTA_MAX and first >= max(quota, INVITES_AT_ONCE)
-        return cls(merchant["currency"], str(merchant["settings"]["pointsPerUnit"]), quota if bounded else None)
+        plain = program["convertsOn"] == "JOIN" and program["safeguards"]["reviewPolicy"] == "NONE"
+        brings = (program["referrerPoints"], program["refereePoints"])
+        points = str(merchant["settings"]["pointsPerUnit"])
+        return cls(merchant["currency"], points, quota if bounded and plain else None, brings)
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,8 @@ class World:
         self.currency = terms.currency
         self.rolls = rolls
         self.members: list[str] = []
+        #: Of the members that are there from the beginning.
+        self.tokens: dict[str, str] = {}
         self.pools: list[str] = []
         self.codes: dict[str, Seen] = {}
         self.redemptions: list[dict[str, Any]] = []
@@ -103,6 +122,7 @@ class World:
         self.invites: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "initial": {}, "quota": terms.quota,
+            "referral": list(terms.referral),
             "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
         }  # fmt: skip
         self.history = History(name, self.facts)
@@ -144,9 +164,11 @@ class World:
         """Make what the world has, however often that takes. Only what is in the history moves anything later."""
         for number in range(MEMBERS):
             made = await client.patiently(ENROL, {"externalId": f"{self.name}-{number}", "source": "IMPORT"})
-            self.members.append((made.get("member") or made["existing"])["id"])
-        spare = await self._pool(client, codes=2, limit=2)
-        await self._pool(client, codes=3, limit=2, fallbackPoolId=spare)
+            member = (made.get("member") or made["existing"])["id"]
+            self.members.append(member)
+            self.tokens[member] = (await client.patiently(ISSUE, {"memberId": member}))["token"]
+        spare = await self._pool(client, codes=3, limit=2)
+        await self._pool(client, codes=2, limit=2, fallbackPoolId=spare)
         backing = await self._pool(client, codes=2, limit=1)
         await self._reward(client, cost=20, stock=3, pool=None)
         await self._reward(client, cost=10, stock=9, pool=backing)
@@ -200,7 +222,7 @@ class World:
     async def play(self, client: Client) -> None:
         """Call one verb after the other as a client, until the world is over; mostly again what wasn't answered."""
         while not self.is_over:
-            verb, asked, about = self._next()
+            verb, asked, about = self._next(client)
             while await self.call(client, verb, asked, about) is None and not self.is_over:
                 await asyncio.sleep(self.rolls.uniform(0, 0.2))
                 if not verb.repeats or self.rolls.random() < GIVEN_UP:
@@ -215,20 +237,25 @@ class World:
         for invite in self.invites:
             await client.patiently(CANCEL, {"inviteId": invite["id"]})
 
-    def _next(self) -> tuple[Verb, dict[str, Any], dict[str, Any]]:
+    def _next(self, client: Client) -> tuple[Verb, dict[str, Any], dict[str, Any]]:
         """Return what to call: something new, what was called before, or another thing under a key of before."""
         roll = self.rolls.random()
         if roll < REPEATED:
-            before = [each for each in self.history.operations if VERBS[each.verb].repeats]
+            before = [
+                each for each in self.history.operations
+                if VERBS[each.verb].repeats and (client.takes_tokens or not VERBS[each.verb].as_member)
+            ]  # fmt: skip
             if before:
                 again = self.rolls.choice(before[-8:])
                 same = dict(again.input)
-                if roll < SPOILED and again.verb in {"claimCode", "grantPoints", "recordPurchase", "redeemReward"}:
+                if roll < SPOILED and "memberId" in same and again.verb != "redeemCodes":
                     same["memberId"] = self.member()
+                elif roll < SPOILED and "count" in same:
+                    same["count"] += 1
                 return VERBS[again.verb], same, again.about
         while True:
             (verb,) = self.rolls.choices(list(VERBS.values()), [verb.weight for verb in VERBS.values()])
-            asked = verb.ask(self)
+            asked = verb.ask(self) if client.takes_tokens or not verb.as_member else None
             if asked is not None:
                 return verb, *asked
 
@@ -236,7 +263,7 @@ class World:
         """Call a verb and write down what came of it. Returns the answer, None when there was none."""
         operation = self.recorder.call(client.name, verb.name, input, about, time.monotonic_ns())
         try:
-            answer = await client.ask(verb.document, input if _is_query(verb) else {"input": input})
+            answer = await client.ask(verb.document, verb.variables(input), self._token(verb, about))
         except Unsent:
             self.recorder.unsent(operation)
             self.counts["connection refused"] += 1
@@ -248,15 +275,19 @@ class World:
         except Fault as fault:
             self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
             return None
-        if _is_query(verb):
-            answer = {**answer, "__typename": READ}
+        answer = {"__typename": READ, **answer}
         self.recorder.answered(operation, answer, time.monotonic_ns())
         self._count(operation, answer)
         if operation.outcome == "ok" and verb.learns is not None:
             verb.learns(self, operation, answer)
         return answer
 
+    def _token(self, verb: Verb, about: dict[str, Any]) -> str | None:
+        return self.tokens[about["as"]] if verb.as_member else None
+
     def _count(self, operation: Operation, answer: Answer) -> None:
+        if VERBS[operation.verb].reads:
+            return
         if operation.outcome == "refused":
             self.counts[f"{operation.verb}: {answer['__typename']}"] += 1
         if answer.get("replayed"):
@@ -269,7 +300,3 @@ async def play(world: World, clients: list[Client]) -> None:
     """Make a world, and let the clients use it until it is over. Raises Fault and Unanswered if it can't be made."""
     await world.prepare(clients[0])
     await asyncio.gather(*(world.play(client) for client in clients))
-
-
-def _is_query(verb: Verb) -> bool:
-    return verb.done is None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from app.stress.operations import READ, History, Operation
+from app.stress.operations import History, Operation
 from app.stress.things import INITIAL, Pool, Stock, Story, follow
 from app.stress.verb import Facts
 from app.stress.verbs import VERBS
@@ -207,7 +207,7 @@ def _without(case: Case, left_out: frozenset[str]) -> Case:
 
 def _moves_nothing(operation: Operation) -> bool:
     """Whether it is a read or a refusal: leaving it out can't make the rest impossible."""
-    return operation.outcome == "refused" or (operation.answer is not None and operation.answer["__typename"] == READ)
+    return operation.outcome == "refused" or (operation.answer is not None and VERBS[operation.verb].reads)
 
 
 def timeline(found: Counterexample) -> str:
@@ -231,7 +231,8 @@ def timeline(found: Counterexample) -> str:
     for each in sorted(shown, key=lambda operation: operation.called):
         mark, at = "!" if each.number in told else " ", (each.called - begun) / 1e6
         answer = "no answer" if each.answer is None else _told(each.answer, names)
-        line = f"{each.client}: {each.verb}({names.flat(each.input)}) → {answer}"
+        who = f"{each.client} as {names.short(each.about['as'])}" if "as" in each.about else each.client
+        line = f"{who}: {each.verb}({names.flat(each.input)}) → {answer}"
         lines.append(f"  {mark} {at:8.1f} ms  {_bar(each, begun, ended)}  {line}")
     others = len(history.operations) - len(shown)
     lines.append(f"    {others} other operations of this world are about other things." if others else "")

@@ -61,7 +61,8 @@ async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: 
             await world.call(clients[0], VERBS["claimCode"], *_asked(world, "claimCode"))
         for verb in [each for each in VERBS.values() if each.repeats]:
             asked, about = _asked(world, verb.name)
-            await asyncio.gather(*(world.call(client, verb, asked, about) for client in clients))
+            able = [client for client in clients if client.takes_tokens or not verb.as_member]
+            await asyncio.gather(*(world.call(client, verb, asked, about) for client in able))
         innocent(judging, world)
 
 

@@ -146,6 +146,25 @@ async def test_a_forbidden_mutation_writes_nothing(shop: Shop, operation: Operat
     assert await shop.state() == before
 
 
+#: What lets a subscription that a role may follow end at once: it asks for what isn't there.
+ENDS_AT_ONCE: Final[dict[str, dict[str, Any]]] = {
+    "Subscription.adviceRunChanged": {},
+    "Subscription.walletChanged": {"after": 1_000_000},
+}
+
+
+@pytest.mark.parametrize("operation", operations("Subscription"), ids=lambda operation: operation.coordinate)
+async def test_a_subscription_begins_for_the_roles_that_may_follow_it(shop: Shop, operation: Operation) -> None:
+    rule = ACCESS[operation.coordinate]
+    variables = operation.variables(_made_up()) | ENDS_AT_ONCE[operation.coordinate]
+    for role, key in (await _keys(shop)).items():
+        headers = {"accept": "text/event-stream", "authorization": f"Bearer {key}"}
+        body = {"query": operation.document(role=role), "variables": variables}
+        told = (await shop.http.post(shop.url, json=body, headers=headers)).text
+        assert ("FORBIDDEN" in told) is (role not in rule), told
+        assert ("NOT_FOUND" in told or "VERSION_UNKNOWN" in told) is (role in rule), told
+
+
 @pytest.mark.parametrize("operation", operations(), ids=lambda operation: operation.coordinate)
 async def test_nobody_is_unauthenticated(shop: Shop, operation: Operation) -> None:
     body = {"query": operation.document(), "variables": operation.variables(_made_up())}
