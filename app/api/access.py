@@ -79,6 +79,7 @@ ACCESS: Final[dict[str, frozenset[Role]]] = {
     "Mutation.editReward": _ADMIN,
     "Mutation.retireReward": _ADMIN,
     "Mutation.redeemReward": _TILL_AND_MEMBER,
+    "Mutation.reverseRewardRedemption": _TILL,
     "Mutation.configureReferralProgram": _ADMIN,
     "Mutation.inviteMembers": _TILL_AND_MEMBER,
     "Mutation.acceptInvite": _TILL,

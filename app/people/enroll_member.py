@@ -74,7 +74,7 @@ WITH m AS (
     RETURNING *
 ), w AS (
     -- Everybody has a wallet from the beginning.
-    INSERT INTO wallet (merchant_id, member_id, version) SELECT :merchant_id, id, 0 FROM m RETURNING version, points
+    INSERT INTO wallet (merchant_id, member_id, version) SELECT :merchant_id, id, 0 FROM m RETURNING *
 ), addressed AS (
     -- A proven address is the member's, also where codes wait for it.
     INSERT INTO address (merchant_id, email_index, member_id)

@@ -8,7 +8,8 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.points.ledger import POINTS_MAX, post
+from app.points.ledger import POINTS_MAX
+from app.points.ledger import credit as post
 from app.points.take_back import take_back
 from app.points.types import PointsReason
 from app.referrals.flags import FLAGS
@@ -78,11 +79,20 @@ WITH r AS (
 )
 
 
-async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID, purchase_id: UUID | None) -> UUID | None:
+async def convert(
+    tx: Tx,
+    merchant_id: UUID,
+    actor: str,
+    invite_id: UUID,
+    purchase_id: UUID | None,
+    *,
+    spendable_at: datetime | None = None,
+) -> UUID | None:
     """Convert an accepted invite, by the referee's joining or by a purchase, once.
 
-    Writes its status, the edge, both entries with their wallets, and the events; where the program wants a person's
-    look, the edge without entries. Returns the referral, or None when there is nothing to convert.
+    What both earn is pending as long as the purchase's points are: until `spendable_at`. Writes its status, the edge,
+    both entries with their wallets, and the events; where the program wants a person's look, the edge without entries.
+    Returns the referral, or None when there is nothing to convert.
     """
     invite = await tx.row(CONVERT, merchant_id=merchant_id, invite_id=invite_id, purchase_id=purchase_id)
     if invite is None:
@@ -94,7 +104,9 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID, purcha
         # A purchase must not fail because somebody else is too rich.
         flags.append(ReviewFlag.BALANCE_FULL.value)
         is_held = True
-    referrer_entry_id, referee_entry_id = (None, None) if is_held else await credit(tx, merchant_id, actor, invite)
+    referrer_entry_id, referee_entry_id = (
+        (None, None) if is_held else await credit(tx, merchant_id, actor, invite, spendable_at=spendable_at)
+    )
     referral_id = ids.new()
     await tx.row(
         WRITE,
@@ -138,7 +150,9 @@ async def lock_wallets(tx: Tx, merchant_id: UUID, earning: EarningRow) -> bool:
     return all(wallet["points"] + earned[wallet["member_id"]] <= POINTS_MAX for wallet in wallets)
 
 
-async def credit(tx: Tx, merchant_id: UUID, actor: str, earning: EarningRow) -> tuple[UUID, UUID]:
+async def credit(
+    tx: Tx, merchant_id: UUID, actor: str, earning: EarningRow, *, spendable_at: datetime | None
+) -> tuple[UUID, UUID]:
     """Credit what both members earn, once for each invite, and return the two entries. Both wallets are locked."""
     origin = earning["invite_id"].hex
     reference = ids.encode("invite", earning["invite_id"])
@@ -147,7 +161,10 @@ async def credit(tx: Tx, merchant_id: UUID, actor: str, earning: EarningRow) -> 
         (earning["referrer_id"], earning["referrer_points"], PointsReason.REFERRAL_REFERRER),
         (earning["referee_id"], earning["referee_points"], PointsReason.REFERRAL_REFEREE),
     ):
-        entry = await post(tx, merchant_id, actor, member_id, points, reason, origin=origin, reference=reference)
+        entry = await post(
+            tx, merchant_id, actor, member_id, points, reason, origin=origin, reference=reference,
+            spendable_at=spendable_at,
+        )  # fmt: skip
         if entry is None:
             raise RuntimeError("a locked wallet with room for a referral's points didn't take them")
         made.append(entry["entry_id"])
@@ -196,15 +213,15 @@ async def reverse(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -> N
         await lock_wallets(tx, merchant_id, referral)
         origin = referral["invite_id"].hex
         reference = ids.encode("invite", referral["invite_id"])
-        for who, member_id, points, reason in (
-            ("referrer", referral["referrer_id"], referral["referrer_points"], PointsReason.REFERRAL_REFERRER),
-            ("referee", referral["referee_id"], referral["referee_points"], PointsReason.REFERRAL_REFEREE),
+        for who, member_id, reason in (
+            ("referrer", referral["referrer_id"], PointsReason.REFERRAL_REFERRER),
+            ("referee", referral["referee_id"], PointsReason.REFERRAL_REFEREE),
         ):
-            _, missing = await take_back(
-                tx, merchant_id, actor, member_id, points, credit=(reason, origin), origin=f"{origin}/{who}",
+            taken = await take_back(
+                tx, merchant_id, actor, member_id, credit=(reason, origin), origin=f"{origin}/{who}",
                 reference=reference,
             )  # fmt: skip
-            shortfall += missing
+            shortfall += taken.shortfall
     await tx.row(
         REVERSE,
         merchant_id=merchant_id,

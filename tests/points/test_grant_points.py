@@ -112,7 +112,7 @@ async def test_a_debit_beyond_the_balance_is_refused(shop: Shop) -> None:
     least = await shop.refused(GRANT, memberId=member["id"], amount=-INT_MAX, reference="r", idempotencyKey="k")
 
     assert (answer["__typename"], answer["balance"], answer["required"]) == ("InsufficientPoints", 99, 100)
-    assert answer["message"] == "The member has 99 points; 100 are needed."
+    assert answer["message"] == "The member can spend 99 points; 100 are needed."
     assert (least["balance"], least["required"]) == (99, INT_MAX)
     assert await points(shop, member) == 99
 
@@ -147,8 +147,11 @@ async def test_the_database_keeps_entries_as_they_were_written(shop: Shop, state
     ("change", "constraint"),
     [
         ("points = -1", "wallet_points"),
-        ("expiring_earned = 101", "wallet_points_expiring"),
-        ("expiring_spent = 1", "wallet_points_expiring"),
+        ("pending_points = 101", "wallet_points_spendable"),
+        ("held_points = 60, pending_points = 41", "wallet_points_spendable"),
+        ("held_points = -1", "wallet_points_spendable"),
+        ("pending_points = -1", "wallet_points_spendable"),
+        ("shortfall = -1", "wallet_shortfall"),
     ],
 )
 async def test_the_database_keeps_balances_possible(shop: Shop, change: str, constraint: str) -> None:
@@ -157,7 +160,7 @@ async def test_the_database_keeps_balances_possible(shop: Shop, change: str, con
     with pytest.raises(asyncpg.CheckViolationError) as violation:
         await database().row(f"UPDATE wallet SET {change} WHERE merchant_id = $1", shop.merchant_id)
 
-    assert violation.value.constraint_name in {constraint, "wallet_points_expiring"}
+    assert violation.value.constraint_name in {constraint, "wallet_points_spendable"}
 
 
 async def test_a_wallets_entries_are_paged_newest_first(shop: Shop) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from app.points.expire_points import expire_points_of
-from app.storage.database import database
 from tests.conftest import Api
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, Shop, usd
 from tests.points.documents import (
@@ -17,6 +16,7 @@ from tests.points.documents import (
     REDEEM_REWARD,
     REVERSE,
     broken,
+    end,
     entries,
     grant,
     points,
@@ -137,8 +137,7 @@ async def test_everything_at_once_stays_exact(shop: Shop, processes: Processes) 
     await shop.do(CONFIGURE, pointsLifetimeDays=1)
     crowd = await rich(shop, 3, 100)
     made = [(await purchase(shop, {"id": member}, f"old {member}", 5000))["purchase"]["id"] for member in crowd]
-    aged = "UPDATE points_due SET expires_at = now() - interval '1 second' WHERE merchant_id = $1 AND mark = 100"
-    await database().row(aged, shop.merchant_id)
+    await end(shop, 1)
     pool = await shop.pool(codes=20, claimsPerMember=20)
     mug = await reward(shop, cost=20, stock=15, poolId=pool["id"])
 
