@@ -193,7 +193,7 @@ async def test_spending_against_expiry_is_exact(shop: Shop, member: Any) -> None
     assert await broken(shop) == []
 
 
-WARNED = "SELECT subject_id FROM event WHERE merchant_id = $1 AND type = 'points.expiring'"
+WARNED = "SELECT subject_id, points FROM event WHERE merchant_id = $1 AND type = 'points.expiring'"
 
 
 async def test_a_warning_comes_once_and_only_for_what_is_left(shop: Shop, member: Any) -> None:
@@ -212,7 +212,8 @@ async def test_a_warning_comes_once_and_only_for_what_is_left(shop: Shop, member
     before = await shop.state()
     await warn_of_expiry()
 
-    assert [f"entry_{row['subject_id'].hex}" for row in await database().rows(WARNED, shop.merchant_id)] == [left["id"]]
+    warned = await database().rows(WARNED, shop.merchant_id)
+    assert [(f"entry_{row['subject_id'].hex}", row["points"]) for row in warned] == [(left["id"], 10)]
     assert await shop.state() == before
     assert await shop.wallet_versions(member) == [1, 2, 3]
 

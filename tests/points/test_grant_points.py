@@ -1,11 +1,13 @@
 """grantPoints. Without these a retry could give points twice, or a debit take what isn't there."""
 
+from datetime import UTC, datetime, timedelta
+
 import asyncpg
 import pytest
 
 from app.storage.database import database
 from tests.factories import Shop, problems
-from tests.points.documents import GRANT, WALLET, broken, entries, grant, points
+from tests.points.documents import CONFIGURE, GRANT, WALLET, broken, days_later, entries, grant, points, wallet
 
 INT_MAX = 2**31 - 1
 
@@ -92,6 +94,39 @@ async def test_what_can_not_be_is_invalid(shop: Shop) -> None:
     assert problems(await shop.refused(GRANT, **(same | {"idempotencyKey": "k" * 201}))) == {
         "idempotencyKey": "must be at most 200 characters"
     }
+
+
+async def test_a_grant_may_have_an_end_of_its_own(shop: Shop) -> None:
+    member = await shop.member()
+    await shop.do(CONFIGURE, pointsLifetimeDays=30)
+    soon = (datetime.now(UTC) + timedelta(days=7)).isoformat()
+    late = (datetime.now(UTC) + timedelta(days=3650)).isoformat()
+
+    first = await grant(shop, member, 10, "soon", expiresAt=soon)
+    await grant(shop, member, 20, "late", expiresAt=late)
+    await grant(shop, member, 30, "as all")
+
+    assert datetime.fromisoformat(first["entry"]["expiresAt"]) == datetime.fromisoformat(soon)
+    assert (await wallet(shop, member))["nextExpiry"] == {"points": 10, "expiresAt": first["entry"]["expiresAt"]}
+    again = await grant(shop, member, 10, "soon", expiresAt=soon)
+    assert (again["replayed"], again["entry"]["id"]) == (True, first["entry"]["id"])
+    same = {"memberId": member["id"], "amount": 10, "reference": "goodwill", "idempotencyKey": "soon"}
+    assert (await shop.refused(GRANT, **same, expiresAt=late))["__typename"] == "IdempotencyKeyReused"
+    await days_later(shop, member, 7.1)
+    assert (await entries(shop, member))[3:] == [(-10, 50, "EXPIRY")]
+
+
+async def test_a_grant_ends_neither_in_the_past_nor_beyond_ten_years(shop: Shop) -> None:
+    member = await shop.member()
+    same = {"memberId": member["id"], "reference": "r", "idempotencyKey": "k"}
+    now = datetime.now(UTC)
+
+    async def wrong(amount: int, ends: datetime) -> dict[str, str]:
+        return problems(await shop.refused(GRANT, **same, amount=amount, expiresAt=ends.isoformat()))
+
+    assert await wrong(1, now - timedelta(seconds=1)) == {"expiresAt": "must be in the future"}
+    assert await wrong(1, now + timedelta(days=3654)) == {"expiresAt": "must be at most ten years from now"}
+    assert await wrong(-1, now + timedelta(days=1)) == {"expiresAt": "has no meaning where points are taken"}
 
 
 async def test_another_merchants_member_is_not_found(shop: Shop, other_shop: Shop) -> None:
