@@ -266,6 +266,12 @@ def merchant_set(
     points_warning_days: Annotated[
         int | None, typer.Option(help="How many days before that to warn; 0 for never.")
     ] = None,
+    points_pending_days: Annotated[
+        int | None, typer.Option(help="After how many days a purchase's points can be spent; 0 for at once.")
+    ] = None,
+    recover_shortfalls: Annotated[
+        bool | None, typer.Option(help="Whether later purchases make good what returns could not take back.")
+    ] = None,
     time_zone: Annotated[str | None, typer.Option(help="IANA name, like Europe/Berlin.")] = None,
     margin_rate: Annotated[float | None, typer.Option(help="The share of a sale that is margin, 0 to 1.")] = None,
     advised_percent_max: Annotated[
@@ -282,6 +288,8 @@ def merchant_set(
         "point_value": point_value,
         "points_lifetime_days": points_lifetime_days,
         "points_warning_days": points_warning_days,
+        "points_pending_days": points_pending_days,
+        "recover_shortfalls": recover_shortfalls,
         "time_zone": time_zone,
         "margin_rate": margin_rate,
         "advised_percent_max": advised_percent_max,

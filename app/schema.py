@@ -45,6 +45,7 @@ from app.points.grant_points import grant_points
 from app.points.liability import points_liability
 from app.points.redeem_reward import redeem_reward
 from app.points.retire_reward import retire_reward
+from app.points.reverse_reward_redemption import reverse_reward_redemption
 from app.referrals import queries as referrals
 from app.referrals.cancel_invite import cancel_invite
 from app.referrals.configure_referral_program import configure_referral_program
@@ -137,6 +138,7 @@ Mutation = create_type(
         edit_reward,
         retire_reward,
         redeem_reward,
+        reverse_reward_redemption,
         configure_referral_program,
         invite_members,
         accept_invite,

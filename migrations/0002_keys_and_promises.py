@@ -27,6 +27,7 @@ ALTER TABLE merchant
     ADD CONSTRAINT merchant_points CHECK (points_per_unit BETWEEN 0 AND 10000 AND point_value BETWEEN 0 AND 10000),
     ADD CONSTRAINT merchant_points_lifetime CHECK (points_lifetime_days BETWEEN 1 AND 3650),
     ADD CONSTRAINT merchant_points_warning CHECK (points_warning_days BETWEEN 0 AND 365),
+    ADD CONSTRAINT merchant_points_pending CHECK (points_pending_days BETWEEN 0 AND 365),
     ADD CONSTRAINT merchant_margin_rate CHECK (margin_rate BETWEEN 0 AND 1),
     ADD CONSTRAINT merchant_advised_percent CHECK (advised_percent_max > 0 AND advised_percent_max <= 100),
     ADD CONSTRAINT merchant_advised_amount CHECK (advised_amount_max > 0);
@@ -84,20 +85,21 @@ CREATE INDEX member_email_unproven ON member (merchant_id, email_index)
     WHERE email_index IS NOT NULL AND NOT email_verified;
 CREATE INDEX member_email_pending ON member (merchant_id, pending_email_index) WHERE pending_email_index IS NOT NULL;
 
--- A wallet begins empty and its version only grows. A balance is never negative, and what is left of the points that
--- expire is part of it.
+-- A wallet begins empty and its version only grows. A balance is never negative, and what is held or pending is part
+-- of it.
 ALTER TABLE wallet
     DROP CONSTRAINT wallet_pkey,
     ADD PRIMARY KEY (merchant_id, member_id),
     ADD CONSTRAINT wallet_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT wallet_version CHECK (version >= 0),
     ADD CONSTRAINT wallet_points CHECK (points >= 0),
-    ADD CONSTRAINT wallet_points_expiring CHECK (
-        expiring_spent >= 0 AND expiring_earned - expiring_spent BETWEEN 0 AND points
-    );
+    ADD CONSTRAINT wallet_points_spendable CHECK (
+        held_points >= 0 AND pending_points >= 0 AND held_points + pending_points <= points
+    ),
+    ADD CONSTRAINT wallet_shortfall CHECK (shortfall >= 0);
 CREATE TRIGGER wallet_kept BEFORE DELETE OR TRUNCATE ON wallet FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER wallet_begins_empty AFTER INSERT ON wallet FOR EACH ROW
-    WHEN (NEW.version <> 0 OR NEW.points <> 0) EXECUTE FUNCTION refuse_change();
+    WHEN (NEW.version <> 0 OR NEW.points <> 0 OR NEW.shortfall <> 0) EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER wallet_version_grows AFTER UPDATE OF version ON wallet FOR EACH ROW
     WHEN (NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 
@@ -284,7 +286,9 @@ ALTER TABLE event
     ADD PRIMARY KEY (merchant_id, id),
     -- A wallet's change tells what it left: its version and its points.
     ADD CONSTRAINT event_wallet CHECK ((member_id IS NULL) = (wallet_version IS NULL)),
-    ADD CONSTRAINT event_wallet_points CHECK ((wallet_version IS NULL) = (wallet_points IS NULL));
+    ADD CONSTRAINT event_wallet_points CHECK (
+        num_nulls(wallet_version, wallet_points, wallet_held_points, wallet_pending_points, wallet_shortfall) IN (0, 5)
+    );
 -- Each version of a wallet has one event.
 CREATE UNIQUE INDEX event_wallet_version ON event (merchant_id, member_id, wallet_version)
     WHERE wallet_version IS NOT NULL;
@@ -294,8 +298,8 @@ CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
 -- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
 CREATE TRIGGER event_kept BEFORE DELETE OR TRUNCATE ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER event_fixed
-    BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, member_id, wallet_version,
-        wallet_points, txid
+    BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, points, member_id,
+        wallet_version, wallet_points, wallet_held_points, wallet_pending_points, wallet_shortfall, txid
     ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
@@ -308,30 +312,100 @@ ALTER TABLE points_entry
     ADD CONSTRAINT points_entry_origin UNIQUE (merchant_id, reason, origin),
     ADD CONSTRAINT points_entry_amount CHECK (amount <> 0),
     ADD CONSTRAINT points_entry_balance CHECK (balance_after >= 0),
-    ADD CONSTRAINT points_entry_lifetime CHECK (expires_at IS NULL OR (amount > 0 AND mark >= amount)),
+    ADD CONSTRAINT points_entry_lifetime CHECK (
+        (spendable_at IS NULL OR amount > 0) AND (expires_at IS NULL OR spendable_at IS NOT NULL)
+    ),
     ADD CONSTRAINT points_entry_reason CHECK (CASE reason
         WHEN 'PURCHASE' THEN amount > 0
         WHEN 'REFERRAL_REFERRER' THEN amount > 0
         WHEN 'REFERRAL_REFEREE' THEN amount > 0
         WHEN 'REWARD' THEN amount < 0
+        WHEN 'REFUND' THEN amount > 0
         WHEN 'REVERSAL' THEN amount < 0
         WHEN 'EXPIRY' THEN amount < 0
         ELSE reason = 'ADJUSTMENT' END);
 -- The lists: all entries of the merchant (the liability sums their amounts), and those of a wallet.
 CREATE INDEX points_entry_newest ON points_entry (merchant_id, created_at, id) INCLUDE (amount);
 CREATE INDEX points_entry_of_member ON points_entry (merchant_id, member_id, created_at, id);
--- Which expiry passed a place among a member's expiring points.
-CREATE INDEX points_entry_expiry ON points_entry (merchant_id, member_id, mark) WHERE reason = 'EXPIRY';
 CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- Points change with an entry that says by how many: the one that the event of the wallet's new version names. Nothing
--- is looked up where only the version changes, as with a claim. A process keeps the plans that it made while the tables
--- were small: without sequential scans, and with an order that one index has, they are those for large ones.
+-- A lot begins whole, is never below 0 or above its credit, and keeps what it is. `is_open` is what indexes look at, so
+-- that a debit which leaves something changes none of them (HOT, for which pages leave room).
+ALTER TABLE points_lot
+    DROP CONSTRAINT points_lot_pkey,
+    ADD PRIMARY KEY (merchant_id, entry_id),
+    ADD CONSTRAINT points_lot_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry,
+    ADD CONSTRAINT points_lot_amounts CHECK (
+        amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND shortfall BETWEEN 0 AND amount
+    ),
+    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0)),
+    ADD CONSTRAINT points_lot_taken_back CHECK (shortfall = 0 OR taken_back_at IS NOT NULL);
+ALTER TABLE points_lot SET (fillfactor = 80);
+-- The order of spending; a member's lots that end next, pending ones too.
+CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
+    WHERE is_open;
+-- What jobs look for, and what a debit looks for when a job is late.
+CREATE INDEX points_lot_due ON points_lot (merchant_id, expires_at) WHERE is_open AND expires_at < 'infinity';
+CREATE INDEX points_lot_unwarned ON points_lot (merchant_id, expires_at)
+    WHERE is_open AND NOT is_warned AND expires_at < 'infinity';
+CREATE INDEX points_lot_ripe ON points_lot (merchant_id, spendable_at) WHERE is_pending;
+CREATE INDEX points_lot_pending ON points_lot (merchant_id, member_id, spendable_at) WHERE is_pending;
+-- What points that come back and later purchases make good.
+CREATE INDEX points_lot_short ON points_lot (merchant_id, member_id, taken_back_at) WHERE shortfall > 0;
+CREATE TRIGGER points_lot_kept BEFORE DELETE OR TRUNCATE ON points_lot FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER points_lot_fixed
+    BEFORE UPDATE OF merchant_id, entry_id, member_id, amount, spendable_at, expires_at, created_at ON points_lot
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER points_lot_begins_whole AFTER INSERT ON points_lot FOR EACH ROW
+    WHEN (NEW.remaining <> NEW.amount OR NEW.last_entry_id <> NEW.entry_id) EXECUTE FUNCTION refuse_change();
+
+-- What an entry took from a lot, once; no more comes back than was taken.
+ALTER TABLE points_part
+    DROP CONSTRAINT points_part_pkey,
+    ADD PRIMARY KEY (merchant_id, entry_id, lot_id),
+    ADD CONSTRAINT points_part_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry,
+    ADD CONSTRAINT points_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
+    ADD CONSTRAINT points_part_returned CHECK (amount <> 0 AND returned BETWEEN 0 AND greatest(-amount, 0));
+CREATE TRIGGER points_part_kept BEFORE DELETE OR TRUNCATE ON points_part FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount ON points_part
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A lot changes by what a part of another entry than before says.
+CREATE FUNCTION points_lot_moved() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
+BEGIN
+    IF NEW.last_entry_id = OLD.last_entry_id OR (NEW.remaining - OLD.remaining) IS DISTINCT FROM (
+        SELECT amount FROM points_part
+        WHERE merchant_id = NEW.merchant_id AND entry_id = NEW.last_entry_id AND lot_id = NEW.entry_id
+    ) THEN
+        RAISE EXCEPTION 'a lot changes by a part of an entry'
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $guard$;
+CREATE TRIGGER points_lot_moved AFTER UPDATE OF remaining ON points_lot FOR EACH ROW
+    WHEN (NEW.remaining <> OLD.remaining) EXECUTE FUNCTION points_lot_moved();
+
+-- One lot covers another: rows stay, and what came back is taken off.
+ALTER TABLE points_cover
+    DROP CONSTRAINT points_cover_pkey,
+    ADD PRIMARY KEY (merchant_id, covered_id, lot_id),
+    ADD CONSTRAINT points_cover_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
+    ADD CONSTRAINT points_cover_covered FOREIGN KEY (merchant_id, covered_id) REFERENCES points_lot,
+    ADD CONSTRAINT points_cover_other CHECK (lot_id <> covered_id),
+    ADD CONSTRAINT points_cover_amount CHECK (amount >= 0);
+CREATE INDEX points_cover_of_lot ON points_cover (merchant_id, lot_id);
+
+-- Points change with an entry that says by how many, the one that the event of the wallet's new version names, and the
+-- lots with it: by the lot that a credit makes, or by the parts of any other entry. So the balance is the sum of the
+-- entries and the sum of the lots. Nothing is looked up where only the version changes, as with a claim. A process
+-- keeps the plans that it made while the tables were small: without sequential scans, and with an order that one index
+-- has, they are those for large ones.
 CREATE FUNCTION wallet_points_posted() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
 DECLARE
     named uuid;
     entry points_entry;
+    moved bigint;
 BEGIN
     SELECT subject_id INTO named FROM event
     WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version;
@@ -342,18 +416,26 @@ BEGIN
         RAISE EXCEPTION 'points change with an entry that says by how many'
             USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
     END IF;
+    IF entry.spendable_at IS NOT NULL THEN
+        SELECT amount INTO moved FROM points_lot
+        WHERE merchant_id = NEW.merchant_id AND entry_id = named AND last_entry_id = named;
+    ELSE
+        SELECT sum(p.amount) INTO moved FROM (
+            SELECT lot_id, amount FROM points_part
+            WHERE merchant_id = NEW.merchant_id AND entry_id = named ORDER BY lot_id
+        ) p CROSS JOIN LATERAL (
+            SELECT FROM points_lot WHERE merchant_id = NEW.merchant_id AND entry_id = p.lot_id
+                AND member_id = NEW.member_id AND last_entry_id = named OFFSET 0
+        ) l;
+    END IF;
+    IF moved IS DISTINCT FROM entry.amount THEN
+        RAISE EXCEPTION 'an entry changes lots by as much as it says'
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
     RETURN NULL;
 END $guard$;
 CREATE TRIGGER wallet_points_posted AFTER UPDATE OF points ON wallet FOR EACH ROW
     WHEN (NEW.points <> OLD.points) EXECUTE FUNCTION wallet_points_posted();
-
-ALTER TABLE points_due
-    DROP CONSTRAINT points_due_pkey,
-    ADD PRIMARY KEY (merchant_id, member_id, mark),
-    ADD CONSTRAINT points_due_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry;
--- What the expiry job looks for.
-CREATE INDEX points_due_next ON points_due (merchant_id, expires_at);
-CREATE INDEX points_due_unwarned ON points_due (merchant_id, expires_at) WHERE NOT warned;
 """
 
 ORDERS = """
@@ -407,6 +489,9 @@ CREATE TRIGGER reward_redemption_kept BEFORE DELETE OR TRUNCATE ON reward_redemp
 CREATE TRIGGER reward_redemption_fixed
     BEFORE UPDATE OF merchant_id, id, member_id, entry_id, idempotency_key ON reward_redemption
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- A reward goes back once.
+CREATE TRIGGER reward_redemption_reversed_once AFTER UPDATE OF reversed_at ON reward_redemption FOR EACH ROW
+    WHEN (OLD.reversed_at IS NOT NULL) EXECUTE FUNCTION refuse_change();
 """
 
 REFERRALS = """

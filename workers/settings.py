@@ -40,7 +40,7 @@ CRON_JOBS = [
     cron(cast(Any, watch_stock), second=set(range(5, 60, 10)), timeout=60, max_tries=1, keep_result=0),
     # Every minute: expire codes whose lifetime is over. Redeeming checks the time itself, so a late run does no harm.
     cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
-    # Every minute: expire points whose lifetime is over, and warn of those that expire soon.
+    # Every minute: let pending points be spent, expire those whose lifetime is over, and warn of those that end soon.
     cron(cast(Any, expire_points), second=45, timeout=300, max_tries=1, keep_result=0),
     # Every minute: expire invites that didn't convert in time. Accepting and converting check the time themselves.
     cron(cast(Any, expire_invites), second=15, timeout=300, max_tries=1, keep_result=0),

@@ -117,6 +117,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.editReward": _ADMIN,
         "Mutation.retireReward": _ADMIN,
         "Mutation.redeemReward": _TILL_AND_MEMBER,
+        "Mutation.reverseRewardRedemption": _COUNTER,
         "Mutation.configureReferralProgram": _ADMIN,
         "Mutation.inviteMembers": _TILL_AND_MEMBER,
         "Mutation.acceptInvite": _TILL,

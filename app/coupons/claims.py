@@ -118,7 +118,7 @@ WITH who AS (
     -- The wallet's next version, whose date is the allocation's.
     UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}
     WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = (SELECT member_id FROM claimed)
-    RETURNING version, points, changed_at
+    RETURNING *
 ), c AS (
     -- The code becomes the claimant's.
     UPDATE code SET state = 'ALLOCATED', member_id = claimed.member_id, matched_by = 'MEMBER_ID',
@@ -137,8 +137,7 @@ WITH who AS (
             subject="c.id",
             source="c, w",
             member_id="c.member_id",
-            wallet_version="w.version",
-            wallet_points="w.points",
+            wallet="w",
         )
     }
     RETURNING *
@@ -221,7 +220,7 @@ WITH who AS ({_WHO}), asked AS (
 ), w AS (
     UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}
     WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = (SELECT member_id FROM won)
-    RETURNING version, points, changed_at
+    RETURNING *
 ), c AS (
     -- A code that waits for its address is in nobody's wallet.
     UPDATE code SET state = 'ALLOCATED', member_id = won.member_id, email_index = won.email_index,
@@ -240,8 +239,7 @@ WITH who AS ({_WHO}), asked AS (
             subject="c.id",
             source="c LEFT JOIN w ON true",
             member_id="c.member_id",
-            wallet_version="w.version",
-            wallet_points="w.points",
+            wallet="w",
         )
     }
     RETURNING *

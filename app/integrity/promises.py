@@ -155,6 +155,13 @@ CREDITED_ONCE: Final = _promise(
     """
     SELECT FROM reward_redemption x JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = x.entry_id
     WHERE x.merchant_id = :merchant_id AND (e.reason <> 'REWARD' OR e.member_id <> x.member_id)""",
+    # A reward that went back brought back what was paid.
+    """
+    SELECT FROM reward_redemption x JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = x.entry_id
+    LEFT JOIN points_entry back ON back.merchant_id = :merchant_id AND back.reason = 'REFUND'
+        AND back.origin = 'reward/' || replace(x.id::text, '-', '')
+    WHERE x.merchant_id = :merchant_id AND CASE WHEN x.reversed_at IS NULL THEN back.id IS NOT NULL
+        ELSE (back.member_id, back.amount) IS DISTINCT FROM (x.member_id, -e.amount) END""",
 )
 EXACT_BALANCES: Final = _promise(
     "EXACT_BALANCES",
@@ -173,6 +180,46 @@ EXACT_BALANCES: Final = _promise(
             AND v.type IN ('points.credited', 'points.debited')
         WHERE e.merchant_id = :merchant_id
     ) history WHERE balance_after <> points OR wallet_points <> points""",
+    # A wallet is the sum of its lots.
+    """
+    SELECT FROM wallet w LEFT JOIN (
+        SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending,
+            sum(shortfall) AS shortfall
+        FROM points_lot WHERE merchant_id = :merchant_id GROUP BY member_id
+    ) l ON l.member_id = w.member_id
+    WHERE w.merchant_id = :merchant_id AND (w.points, w.pending_points, w.shortfall)
+        <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(l.shortfall, 0))""",
+    # A lot is its credit and what entries took from it or gave back, and never less than nothing or more than all.
+    """
+    SELECT FROM (SELECT * FROM points_lot WHERE merchant_id = :merchant_id) l
+    FULL JOIN (SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND spendable_at IS NOT NULL) e
+        ON e.id = l.entry_id
+    LEFT JOIN (
+        SELECT lot_id, sum(amount) AS moved FROM points_part WHERE merchant_id = :merchant_id GROUP BY lot_id
+    ) p ON p.lot_id = l.entry_id
+    WHERE (l.member_id, l.amount, l.remaining) IS DISTINCT FROM (e.member_id, e.amount, e.amount + coalesce(p.moved, 0))
+        OR l.remaining NOT BETWEEN 0 AND l.amount""",
+    # Every other entry is what it took from lots of its member, or gave back to them.
+    """
+    SELECT FROM points_entry e LEFT JOIN (
+        SELECT p.entry_id, sum(p.amount) AS moved FROM points_part p
+        JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = p.entry_id
+        JOIN points_lot l ON l.merchant_id = :merchant_id AND l.entry_id = p.lot_id AND l.member_id = e.member_id
+        WHERE p.merchant_id = :merchant_id GROUP BY p.entry_id
+    ) p ON p.entry_id = e.id
+    WHERE e.merchant_id = :merchant_id
+        AND coalesce(p.moved, 0) <> CASE WHEN e.spendable_at IS NULL THEN e.amount ELSE 0 END""",
+    # What came back of debits is what was returned, and no more than was taken.
+    """
+    SELECT FROM (
+        SELECT e.member_id, sum(p.returned) - sum(e.amount) FILTER (WHERE e.reason = 'REFUND') AS unexplained,
+            bool_or(p.returned NOT BETWEEN 0 AND greatest(-p.amount, 0)) AS is_too_much
+        FROM points_entry e LEFT JOIN (
+            SELECT entry_id, sum(returned) AS returned, sum(amount) AS amount FROM points_part
+            WHERE merchant_id = :merchant_id GROUP BY entry_id
+        ) p ON p.entry_id = e.id
+        WHERE e.merchant_id = :merchant_id GROUP BY e.member_id
+    ) back WHERE unexplained <> 0 OR is_too_much""",
 )
 INVITE_QUOTAS: Final = _promise(
     "INVITE_QUOTAS",
@@ -288,6 +335,8 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'reward.created', id FROM reward WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'reward.retired', id FROM reward WHERE merchant_id = :merchant_id AND NOT active
     UNION ALL SELECT 'reward.redeemed', id FROM reward_redemption WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'reward.returned', id FROM reward_redemption
+    WHERE merchant_id = :merchant_id AND reversed_at IS NOT NULL
     UNION ALL SELECT 'invite.sent', id FROM invite WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'invite.accepted', id FROM invite WHERE merchant_id = :merchant_id AND accepted_at IS NOT NULL
     UNION ALL SELECT 'invite.obstructed', id FROM invite WHERE merchant_id = :merchant_id AND obstacle IS NOT NULL

@@ -49,16 +49,16 @@ class ExternalId(Model):
 class Wallet(Model):
     """A member's wallet: its version counts the changes to it, without gaps, and `changed_at` dates the last one.
 
-    Of its points, `expiring_earned - expiring_spent` have a lifetime; both only grow (see app/points/ledger.py).
+    Of its points some may be held for orders, others pending; `shortfall` is what its lots lack together.
     """
 
     member_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     version = fields.BigIntField()
     points = fields.IntField(db_default=0)
-    expiring_earned = fields.BigIntField(db_default=0)
-    expiring_spent = fields.BigIntField(db_default=0)
-    expiring_until = fields.DatetimeField(null=True)
+    held_points = fields.IntField(db_default=0)
+    pending_points = fields.IntField(db_default=0)
+    shortfall = fields.IntField(db_default=0)
     changed_at = fields.DatetimeField(null=True)
 
     class Meta:

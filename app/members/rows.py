@@ -25,6 +25,9 @@ class MemberRow(TypedDict):
     member_joined_at: Annotated[datetime, "m.joined_at"]
     wallet_version: Annotated[int, "w.version"]
     wallet_points: Annotated[int, "w.points"]
+    wallet_held_points: Annotated[int, "w.held_points"]
+    wallet_pending_points: Annotated[int, "w.pending_points"]
+    wallet_shortfall: Annotated[int, "w.shortfall"]
 
 
 AnyMemberRow = TypeVar("AnyMemberRow", bound=MemberRow)

@@ -24,6 +24,7 @@ from app.storage.statements import columns, statement
 
 LIFETIME_DAYS_MAX: Final = 3650
 WARNING_DAYS_MAX: Final = 365
+PENDING_DAYS_MAX: Final = 365
 RATE_MAX: Final = 10_000
 
 
@@ -47,6 +48,15 @@ class ConfigureMerchantInput:
     points_warning_days: int | None = strawberry.field(
         default=UNSET,
         description="How many days before points expire an event warns of it, 0 to 365; 0 for no warning.",
+    )
+    points_pending_days: int | None = strawberry.field(
+        default=UNSET,
+        description="After how many days from when it happened a purchase's points can be spent, 0 to 365; 0: at once. "
+        "Purchases recorded from now on keep it.",
+    )
+    recover_shortfalls: bool | None = strawberry.field(
+        default=UNSET,
+        description="Whether points of later purchases make good what a return could not take back.",
     )
     time_zone: str | None = strawberry.field(
         default=UNSET, description="The IANA name of the time zone in which the merchant's days begin."
@@ -82,8 +92,8 @@ ConfigureMerchantResult = Annotated[
 
 #: The settings in the order in which their problems are told.
 SETTINGS: Final = (
-    "points_per_unit", "point_value", "points_lifetime_days", "points_warning_days", "time_zone", "margin_rate",
-    "advised_percent_max", "advised_amount_max",
+    "points_per_unit", "point_value", "points_lifetime_days", "points_warning_days", "points_pending_days",
+    "recover_shortfalls", "time_zone", "margin_rate", "advised_percent_max", "advised_amount_max",
 )  # fmt: skip
 #: Of exact numbers the most that they may be, and their decimals.
 _DECIMALS: Final = (
@@ -104,6 +114,10 @@ WITH s AS (
             THEN :points_lifetime_days ELSE points_lifetime_days END,
         points_warning_days = CASE WHEN 'points_warning_days' = ANY(:changed)
             THEN :points_warning_days ELSE points_warning_days END,
+        points_pending_days = CASE WHEN 'points_pending_days' = ANY(:changed)
+            THEN :points_pending_days ELSE points_pending_days END,
+        recover_shortfalls = CASE WHEN 'recover_shortfalls' = ANY(:changed)
+            THEN :recover_shortfalls ELSE recover_shortfalls END,
         time_zone = CASE WHEN 'time_zone' = ANY(:changed) THEN :time_zone ELSE time_zone END,
         margin_rate = CASE WHEN 'margin_rate' = ANY(:changed) THEN :margin_rate ELSE margin_rate END,
         advised_percent_max = CASE WHEN 'advised_percent_max' = ANY(:changed)
@@ -131,6 +145,7 @@ def checked(wanted: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = _decimal(problems, to_camel_case(name), wanted[name], most=most, decimals=decimals)
     problems.number("pointsLifetimeDays", wanted.get("points_lifetime_days"), least=1, most=LIFETIME_DAYS_MAX)
     problems.number("pointsWarningDays", wanted.get("points_warning_days"), least=0, most=WARNING_DAYS_MAX)
+    problems.number("pointsPendingDays", wanted.get("points_pending_days"), least=0, most=PENDING_DAYS_MAX)
     if wanted.get("advised_percent_max") == 0:
         problems.add("advisedPercentMax", "must be over 0")
     problems.number("advisedAmountMax", wanted.get("advised_amount_max"), least=1, most=MONEY_MAX)

@@ -18,6 +18,8 @@ class Merchant(Model):
     point_value = fields.DecimalField(max_digits=11, decimal_places=6, db_default=1)
     points_lifetime_days = fields.IntField(null=True)
     points_warning_days = fields.IntField(db_default=14)
+    points_pending_days = fields.IntField(db_default=0)
+    recover_shortfalls = fields.BooleanField(db_default=True)
     time_zone = fields.CharField(max_length=64, db_default="UTC")
     margin_rate = fields.DecimalField(max_digits=5, decimal_places=4, null=True)
     advised_percent_max = fields.DecimalField(max_digits=7, decimal_places=4, null=True)

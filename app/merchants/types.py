@@ -23,6 +23,12 @@ class MerchantSettings:
     point_value: float = strawberry.field(description="What a point is worth, in minor units.")
     points_lifetime_days: int | None = strawberry.field(description="After how many days points expire; null: never.")
     points_warning_days: int = strawberry.field(description="How many days before that an event warns; 0: none does.")
+    points_pending_days: int = strawberry.field(
+        description="After how many days a purchase's points can be spent; 0: at once."
+    )
+    recover_shortfalls: bool = strawberry.field(
+        description="Whether points of later purchases make good what a return could not take back."
+    )
     time_zone: str = strawberry.field(description="The IANA name of the zone in which the merchant's days begin.")
     margin_rate: float | None = strawberry.field(description="The share of a sale that is margin; null if unknown.")
     advised_percent_max: float | None = strawberry.field(
@@ -42,6 +48,8 @@ class MerchantSettings:
             point_value=float(row["settings_point_value"]),
             points_lifetime_days=row["settings_points_lifetime_days"],
             points_warning_days=row["settings_points_warning_days"],
+            points_pending_days=row["settings_points_pending_days"],
+            recover_shortfalls=row["settings_recover_shortfalls"],
             time_zone=row["settings_time_zone"],
             margin_rate=None if margin_rate is None else float(margin_rate),
             advised_percent_max=None if percent_max is None else float(percent_max),
@@ -102,6 +110,9 @@ class Event(Node):
     subject_id: strawberry.ID = strawberry.field(description="The node it happened to.")
     actor: str = strawberry.field(description="The id of the API key or member that did it, or `system`.")
     occurred_at: datetime = strawberry.field(description="When.")
+    points: int | None = strawberry.field(
+        description="How many points came, went, matured, are about to expire or are lacking; null of other events."
+    )
     sealed_reason: strawberry.Private[bytes | None]
     event_id: strawberry.Private[UUID]
 
@@ -119,6 +130,7 @@ class Event(Node):
             subject_id=strawberry.ID(f"{row['event_subject_kind']}_{row['event_subject_id'].hex}"),
             actor=row["event_actor"],
             occurred_at=row["event_occurred_at"],
+            points=row["event_points"],
             sealed_reason=sealed_reason,
             event_id=row["event_id"],
         )

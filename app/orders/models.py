@@ -5,7 +5,7 @@ from tortoise.models import Model
 
 
 class Purchase(Model):
-    """An order as a source told it, once, and the points that it earned."""
+    """An order as a source told it, once, and the points that it earned; `spendable_at` is when their pending ends."""
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -15,6 +15,7 @@ class Purchase(Model):
     amount = fields.BigIntField()
     currency = fields.CharField(max_length=3)
     points = fields.IntField()
+    spendable_at = fields.DatetimeField(null=True)
     occurred_at = fields.DatetimeField()
     recorded_at = fields.DatetimeField()
     reversed_at = fields.DatetimeField(null=True)

@@ -16,8 +16,9 @@ from app.members.rows import JOIN_MEMBER
 from app.members.types import MemberSource
 from app.orders.rows import WholePurchaseRow, purchase_by_order, purchase_row
 from app.orders.types import Purchase
-from app.points.ledger import POINTS_MAX, PostedRow, post, too_many
+from app.points.ledger import POINTS_MAX, PostedRow, credit, too_many
 from app.points.rows import entry_by_origin
+from app.points.take_back import make_good
 from app.points.types import PointsEntry, PointsReason
 from app.referrals.conversion import convert
 from app.referrals.rows import referral_row
@@ -69,14 +70,16 @@ class RecordedRow(WholePurchaseRow):
     invite_id: UUID | None
 
 
-# The rate is read here, not from what this process remembers of the merchant: all processes agree from the instant
-# at which it changes.
+# The rate and the days of pending are read here, not from what this process remembers of the merchant: all processes
+# agree from the instant at which they change. The purchase keeps what they were.
 RECORD: Final = statement(
     RecordedRow,
     f"""
 WITH earning AS (
     -- The whole points of amount x rate: `div` cuts exactly where `/` would round.
-    SELECT div(:amount::bigint * points_per_unit, :minor_units::bigint) AS points
+    SELECT div(:amount::bigint * points_per_unit, :minor_units::bigint) AS points,
+        CASE WHEN points_pending_days > 0
+            THEN coalesce(:occurred_at, now()) + points_pending_days * interval '24 hours' END AS spendable_at
     FROM merchant WHERE merchant_id = :merchant_id
 ), buyer AS MATERIALIZED (
     -- Locked, and read as it is once the lock is had: of a purchase, a proof of the member's address and its accepting
@@ -84,10 +87,10 @@ WITH earning AS (
     SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR SHARE
 ), b AS (
     -- What makes it once: of two callers with one order one inserts nothing.
-    INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, currency, points, occurred_at,
-                          recorded_at)
+    INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, currency, points, spendable_at,
+                          occurred_at, recorded_at)
     SELECT :merchant_id, :purchase_id, buyer.id, :source, :order_id, :amount, :currency, earning.points,
-        coalesce(:occurred_at, now()), now()
+        earning.spendable_at, coalesce(:occurred_at, now()), now()
     FROM earning, buyer
     WHERE earning.points <= {POINTS_MAX}
     ON CONFLICT DO NOTHING RETURNING *
@@ -126,17 +129,25 @@ async def record(
     )
 
 
-async def earn(tx: Tx, viewer: Viewer, purchase: WholePurchaseRow) -> PostedRow | None:
-    """Credit what a new purchase earned. Raises Refused(InvalidInput) when the balance can't hold it."""
+async def earn(tx: Tx, viewer: Viewer, purchase: WholePurchaseRow) -> tuple[PostedRow | None, PostedRow | None]:
+    """Credit what a new purchase earned, and let it make good what returns lack.
+
+    Returns the credit and the last of both. Raises Refused(InvalidInput) when the balance can't hold it.
+    """
     if purchase["purchase_points"] == 0:
-        return None
-    entry = await post(
+        return None, None
+    origin = purchase["purchase_id"].hex
+    entry = await credit(
         tx, viewer.merchant_id, viewer.actor, purchase["member_id"], purchase["purchase_points"],
-        PointsReason.PURCHASE, origin=purchase["purchase_id"].hex, reference=purchase["purchase_order_id"],
+        PointsReason.PURCHASE, origin=origin, reference=purchase["purchase_order_id"],
+        spendable_at=purchase["purchase_spendable_at"],
     )  # fmt: skip
     if entry is None:
         raise too_many("amount.amountMinor")
-    return entry
+    if entry["wallet_shortfall"] == 0:
+        return entry, entry
+    paid = await make_good(tx, viewer.merchant_id, viewer.actor, entry, origin=f"{origin}/earned")
+    return entry, paid or entry
 
 
 @mutation(
@@ -165,7 +176,7 @@ async def record_purchase(
                 # First, because it locks two wallets, and several are locked by member.
                 converted = await convert(tx, viewer.merchant_id, viewer.actor, purchase["invite_id"])
                 referral_id = converted.referral_id
-            entry = await earn(tx, viewer, purchase)
+            entry, change = await earn(tx, viewer, purchase)
     if purchase is None:
         return await _standing(viewer, input.source, order_id, member_id, named.shown(viewer), amount)
     latest: WholePurchaseRow = purchase
@@ -173,8 +184,8 @@ async def record_purchase(
         # Nothing that this purchase wrote itself has the wallet as the referral left it.
         latest = await purchase_row(viewer, purchase["purchase_id"]) or purchase
     return RecordPurchaseSuccess(
-        purchase=Purchase.of(latest, as_of=entry),
-        entry=None if entry is None else PointsEntry.of(entry),
+        purchase=Purchase.of(latest, as_of=change),
+        entry=None if entry is None else PointsEntry.of(entry, as_of=change),
         referral=await _referral(viewer, referral_id),
         replayed=False,
     )

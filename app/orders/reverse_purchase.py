@@ -45,7 +45,8 @@ class ReversePurchaseSuccess:
     purchase: Purchase = strawberry.field(description="The purchase, with its `reversedAt`.")
     entry: PointsEntry | None = strawberry.field(description="The points that were taken; null when there were none.")
     shortfall: int = strawberry.field(
-        description="How many of the points that it earned were spent already. They are not taken later."
+        description="How many of the points that it earned were spent already. Points that come back and, where the "
+        "merchant wants it, those of later purchases make them good."
     )
 
 
@@ -96,8 +97,8 @@ SELECT (SELECT id FROM referral WHERE merchant_id = :merchant_id AND purchase_id
 
 
 @mutation(
-    description="Take a purchase back, once and whole, with the points that it earned as far as the balance goes, and "
-    "those of a referral that it converted some days ago at most. "
+    description="Take a purchase back, once and whole, with the points that it earned: its own, pending or not, then "
+    "others as far as the balance goes, and those of a referral that it converted some days ago at most. "
     "ADMIN, CHECKOUT and SUPPORT."
 )
 async def reverse_purchase(
@@ -115,16 +116,17 @@ async def reverse_purchase(
             if purchase["referral_id"] is not None:
                 await reverse(tx, viewer.merchant_id, viewer.actor, purchase["referral_id"])
             origin = purchase_id.hex
-            entry, shortfall = await take_back(
-                tx, viewer.merchant_id, viewer.actor, purchase["member_id"], purchase["purchase_points"],
-                credit=(PointsReason.PURCHASE, origin), origin=origin, reference=purchase["purchase_order_id"],
+            taken = await take_back(
+                tx, viewer.merchant_id, viewer.actor, purchase["member_id"], credit=(PointsReason.PURCHASE, origin),
+                origin=origin, reference=purchase["purchase_order_id"],
             )  # fmt: skip
+            entry = taken.entry
             finished = await tx.row(
                 FINISH,
                 merchant_id=viewer.merchant_id,
                 purchase_id=purchase_id,
                 taken=0 if entry is None else -entry["entry_amount"],
-                shortfall=shortfall,
+                shortfall=taken.shortfall,
                 event_id=event_id,
                 actor=viewer.actor,
                 reason=reason,
@@ -139,13 +141,13 @@ async def reverse_purchase(
         message = "The purchase was taken back before."
         raise Refused(PurchaseAlreadyReversed(message=message, purchase=Purchase.of(stands)))
     latest: WholePurchaseRow = purchase
-    if entry is None and purchase["referral_id"] is not None:
+    if taken.latest is None and purchase["referral_id"] is not None:
         # Nothing that this return wrote itself has the wallet as the referral's return left it.
         latest = await purchase_row(viewer, purchase_id) or purchase
     return ReversePurchaseSuccess(
-        purchase=Purchase.of(latest, as_of=entry),
-        entry=None if entry is None else PointsEntry.of(entry),
-        shortfall=shortfall,
+        purchase=Purchase.of(latest, as_of=taken.latest),
+        entry=None if entry is None else PointsEntry.of(entry, as_of=taken.latest),
+        shortfall=taken.shortfall,
     )
 
 

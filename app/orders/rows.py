@@ -21,6 +21,7 @@ class PurchaseRow(TypedDict):
     purchase_amount: Annotated[int, "b.amount"]
     purchase_currency: Annotated[str, "b.currency"]
     purchase_points: Annotated[int, "b.points"]
+    purchase_spendable_at: Annotated[datetime | None, "b.spendable_at"]
     purchase_occurred_at: Annotated[datetime, "b.occurred_at"]
     purchase_recorded_at: Annotated[datetime, "b.recorded_at"]
     purchase_reversed_at: Annotated[datetime | None, "b.reversed_at"]

@@ -113,7 +113,7 @@ WITH taken AS (
     RETURNING *
 ), w AS (
     -- Everybody has a wallet from the beginning.
-    INSERT INTO wallet (merchant_id, member_id, version) SELECT :merchant_id, id, 0 FROM m RETURNING version, points
+    INSERT INTO wallet (merchant_id, member_id, version) SELECT :merchant_id, id, 0 FROM m RETURNING *
 ), recorded AS (
     {event("member.enrolled", subject="id", source="m")}
 )

@@ -1,20 +1,20 @@
-"""Expiry: what is left of a credit when its lifetime ends is debited, and some days before the member is warned.
+"""Expiry: what is left of a credit when it ends is debited, and some days before the member is warned.
 
 Points expire when the job writes it, so until then they can be spent; a balance is always the sum of its entries.
 """
 
+from collections.abc import Sequence
 from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.points.ledger import lock_wallet, post
-from app.points.types import PointsReason
-from app.storage.database import database, transaction
+from app.points.sweep import lock_due, sweep
+from app.storage.database import Tx, database
 from app.storage.events import event
-from app.storage.statements import statement
+from app.storage.statements import columns, statement
+from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
-MEMBERS_PER_LOOK: Final = 500
-CREDITS_PER_ENTRY_MAX: Final = 5000
+LOTS_PER_ENTRY_MAX: Final = 5000
 WARNINGS_PER_STATEMENT: Final = 500
 
 
@@ -28,108 +28,136 @@ FIND_DUE: Final = statement(
     DueMerchantRow,
     """
 SELECT merchant_id FROM merchant m WHERE EXISTS (
-    SELECT FROM points_due d WHERE d.merchant_id = m.merchant_id AND d.expires_at <= now()
+    SELECT FROM points_lot l
+    WHERE l.merchant_id = m.merchant_id AND l.is_open AND l.expires_at < 'infinity' AND l.expires_at <= now()
 )
 """,
 )
 
 
 async def expire_points() -> int:
-    """Expire all points that are due, a member per transaction. Returns how many. Safe to run twice and at once."""
+    """Expire all points that are due. Returns how many. Safe to run twice and at once."""
     expired = 0
     for row in await database().rows(FIND_DUE):
         expired += await expire_points_of(row["merchant_id"])
     return expired
 
 
-class DueMemberRow(TypedDict):
-    """A member of whose points some are due."""
-
-    member_id: UUID
-
-
-FIND_MEMBERS: Final = statement(
-    DueMemberRow,
-    """
-SELECT DISTINCT member_id FROM (
-    SELECT member_id FROM points_due
-    WHERE merchant_id = :merchant_id AND expires_at <= now() ORDER BY expires_at LIMIT :limit
-) due ORDER BY member_id
-""",
-)
-
-
 async def expire_points_of(merchant_id: UUID) -> int:
     """Expire what is due of one merchant. Returns how many points."""
-    expired = 0
-    while due := await database().rows(FIND_MEMBERS, merchant_id=merchant_id, limit=MEMBERS_PER_LOOK):
-        for row in due:
-            expired += await _expire_member(merchant_id, row["member_id"])
-    return expired
+    return await sweep(merchant_id, LOCK_DUE, WAIT_FOR_DUE, _expire)
 
 
-class NewestDueRow(TypedDict):
-    """The newest of the credits that were due."""
+_DUE: Final = """
+    SELECT member_id FROM points_lot
+    WHERE merchant_id = :merchant_id AND is_open AND expires_at < 'infinity' AND expires_at <= now()
+    ORDER BY expires_at LIMIT :credits
+"""
+LOCK_DUE: Final = lock_due(_DUE, skips=True)
+WAIT_FOR_DUE: Final = lock_due(_DUE, skips=False)
 
-    mark: int
-    entry_id: UUID
+
+class ExpiredRow(ChangeRow):
+    """An expiry, and how many points it took."""
+
+    entry_amount: int
 
 
-TAKE_DUE: Final = statement(
-    NewestDueRow,
-    """
+# One entry for each member. Its origin is the newest of the credits that end, so that it can't be written twice.
+EXPIRE: Final = statement(
+    ExpiredRow,
+    f"""
 WITH due AS (
-    SELECT mark FROM points_due
-    WHERE merchant_id = :merchant_id AND member_id = :member_id AND expires_at <= now() ORDER BY mark LIMIT :limit
+    SELECT asked.member_id, asked.place, lot.entry_id, lot.remaining, lot.is_pending
+    FROM unnest(:member_ids::uuid[]) WITH ORDINALITY AS asked (member_id, place) CROSS JOIN LATERAL (
+        SELECT entry_id, remaining, is_pending FROM points_lot
+        WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_open AND is_pending IN (false, true)
+            AND expires_at <= now()
+        ORDER BY is_pending, expires_at, created_at, entry_id LIMIT {LOTS_PER_ENTRY_MAX}
+    ) lot
 ), gone AS (
-    DELETE FROM points_due
-    WHERE merchant_id = :merchant_id AND member_id = :member_id AND mark = ANY(ARRAY(SELECT mark FROM due))
-    RETURNING mark, entry_id
+    SELECT member_id, (:entry_ids::uuid[])[place] AS entry_id, (:event_ids::uuid[])[place] AS event_id,
+        sum(remaining)::int AS points, coalesce(sum(remaining) FILTER (WHERE is_pending), 0)::int AS pending,
+        (array_agg(due.entry_id ORDER BY due.entry_id DESC))[1] AS newest
+    FROM due GROUP BY member_id, place
+), w AS (
+    UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}, points = wallet.points - gone.points,
+        pending_points = pending_points - gone.pending
+    FROM gone
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = ANY(ARRAY(SELECT member_id FROM gone))
+        AND wallet.member_id = gone.member_id
+    RETURNING wallet.*, gone.entry_id, gone.event_id, gone.points AS gone, gone.newest
+), e AS (
+    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, created_at)
+    SELECT :merchant_id, entry_id, member_id, -gone, points, 'EXPIRY', replace(newest::text, '-', ''), changed_at
+    FROM w RETURNING *
+), emptied AS (
+    UPDATE points_lot SET remaining = 0, is_open = false, expired = points_lot.expired + due.remaining,
+        last_entry_id = w.entry_id
+    FROM due JOIN w ON w.member_id = due.member_id
+    WHERE points_lot.merchant_id = :merchant_id AND points_lot.entry_id = ANY(ARRAY(SELECT entry_id FROM due))
+        AND points_lot.entry_id = due.entry_id
+    RETURNING points_lot.entry_id AS lot_id, points_lot.last_entry_id, due.remaining
+), parts AS (
+    INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
+    SELECT :merchant_id, last_entry_id, lot_id, -remaining FROM emptied
+), ev AS (
+    {
+        event(
+            "points.debited",
+            id="w.event_id",
+            subject="w.entry_id",
+            actor="'system'",
+            source="w",
+            points="w.gone",
+            member_id="w.member_id",
+            wallet="w",
+        )
+    }
+    RETURNING *
 )
-SELECT mark, entry_id FROM gone ORDER BY mark DESC LIMIT 1
+SELECT e.amount AS entry_amount, {columns(ChangeRow)} FROM e JOIN ev ON ev.subject_id = e.id
 """,
 )
 
 
-async def _expire_member(merchant_id: UUID, member_id: UUID) -> int:
-    """Debit what is left of a member's credits that are due, as one entry, and forget them.
-
-    The wallet's lock comes first, so that no debit comes between looking and writing. The entry's origin is the
-    newest of the credits, so that it can't be written twice.
-    """
-    async with transaction(merchant_id) as tx:
-        wallet = await lock_wallet(tx, merchant_id, member_id)
-        newest = await tx.row(TAKE_DUE, merchant_id=merchant_id, member_id=member_id, limit=CREDITS_PER_ENTRY_MAX)
-        left = 0 if newest is None else newest["mark"] - wallet["expiring_spent"]
-        if newest is None or left <= 0:
-            return 0
-        origin = newest["entry_id"].hex
-        await post(tx, merchant_id, "system", member_id, -left, PointsReason.EXPIRY, origin=origin, reference=None)
-        return left
+async def _expire(tx: Tx, merchant_id: UUID, member_ids: Sequence[UUID]) -> int:
+    """Expire what is due in wallets that are locked. Returns how many points."""
+    changes = await tx.rows(
+        EXPIRE,
+        merchant_id=merchant_id,
+        member_ids=list(member_ids),
+        entry_ids=[ids.new() for _ in member_ids],
+        event_ids=[ids.new() for _ in member_ids],
+    )
+    for change in changes:
+        ring_wallet(tx, merchant_id, change)
+    return -sum(change["entry_amount"] for change in changes)
 
 
 FIND_UNWARNED: Final = statement(
     DueMerchantRow,
     """
 SELECT merchant_id FROM merchant m WHERE points_warning_days > 0 AND EXISTS (
-    SELECT FROM points_due d WHERE d.merchant_id = m.merchant_id AND NOT d.warned
-        AND d.expires_at <= now() + m.points_warning_days * interval '24 hours'
+    SELECT FROM points_lot l
+    WHERE l.merchant_id = m.merchant_id AND l.is_open AND NOT l.is_warned AND l.expires_at < 'infinity'
+        AND l.expires_at <= now() + m.points_warning_days * interval '24 hours'
 )
 """,
 )
 
 
 async def warn_of_expiry() -> int:
-    """Write one event for each credit that is about to expire with points left. Returns how many were looked at."""
+    """Write one event for each credit that is about to expire with points left. Returns how many."""
     warned = 0
     for row in await database().rows(FIND_UNWARNED):
-        while looked_at := await _warn(row["merchant_id"]):
-            warned += looked_at
+        while written := await _warn(row["merchant_id"]):
+            warned += written
     return warned
 
 
 class WarnedRow(TypedDict):
-    """How many credits were looked at."""
+    """How many credits were warned of."""
 
     credits: int
 
@@ -138,22 +166,17 @@ WARN: Final = statement(
     WarnedRow,
     f"""
 WITH near AS (
-    -- The next ones, without those that another run is at.
-    SELECT d.entry_id, d.member_id, d.mark FROM points_due d
-    WHERE d.merchant_id = :merchant_id AND NOT d.warned AND d.expires_at <= now() + interval '24 hours' * (
-        SELECT points_warning_days FROM merchant WHERE merchant_id = :merchant_id
-    )
-    ORDER BY d.expires_at LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE SKIP LOCKED
-), marked AS (
-    UPDATE points_due d SET warned = true FROM near
-    WHERE d.merchant_id = :merchant_id AND d.member_id = near.member_id AND d.mark = near.mark
-    RETURNING d.entry_id, d.member_id, d.mark
-), unspent AS (
-    -- A credit of which nothing is left is passed over in silence.
-    SELECT marked.entry_id FROM marked CROSS JOIN LATERAL (
-        SELECT expiring_spent FROM wallet WHERE merchant_id = :merchant_id AND member_id = marked.member_id OFFSET 0
-    ) w
-    WHERE marked.mark > w.expiring_spent
+    -- The next ones, without those that another run or a debit is at.
+    SELECT l.entry_id FROM points_lot l
+    WHERE l.merchant_id = :merchant_id AND l.is_open AND NOT l.is_warned AND l.expires_at < 'infinity'
+        AND l.expires_at <= now() + interval '24 hours' * (
+            SELECT points_warning_days FROM merchant WHERE merchant_id = :merchant_id
+        )
+    ORDER BY l.expires_at LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE SKIP LOCKED
+), warned AS (
+    UPDATE points_lot SET is_warned = true
+    WHERE merchant_id = :merchant_id AND entry_id = ANY(ARRAY(SELECT entry_id FROM near))
+    RETURNING entry_id, remaining
 ), recorded AS (
     {
         event(
@@ -161,11 +184,12 @@ WITH near AS (
             id="(:event_ids::uuid[])[row_number() OVER (ORDER BY entry_id)]",
             subject="entry_id",
             actor="'system'",
-            source="unspent",
+            source="warned",
+            points="remaining",
         )
     }
 )
-SELECT count(*) AS credits FROM marked
+SELECT count(*) AS credits FROM warned
 """,
 )
 

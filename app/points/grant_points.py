@@ -1,5 +1,6 @@
 """grantPoints: a person gives or takes points, once per key."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -11,12 +12,15 @@ from app.api.context import Viewer
 from app.api.inputs import Problems
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.member_keys import MemberKeyInput, named_member
-from app.points.ledger import POINTS_MAX, InsufficientPoints, Obstacle, insufficient, obstacle, post, too_many
+from app.points.ledger import POINTS_MAX, InsufficientPoints, PostedRow, credit, debit, too_many
 from app.points.rows import WholeEntryRow, entry_by_origin
 from app.points.types import PointsEntry, PointsReason
 from app.storage.database import database
+from app.storage.statements import NoRow, statement
 
 REFERENCE_LENGTH_MAX: Final = 200
+#: With as many leap days as they can have.
+TEN_YEARS: Final = timedelta(days=3653)
 
 
 @strawberry.input(description="Points to give or take.")
@@ -30,6 +34,11 @@ class GrantPointsInput:
     amount: int = strawberry.field(description="How many: over 0 gives, below 0 takes; not 0.")
     reference: str = strawberry.field(description="What it refers to, for the record; at most 200 characters.")
     idempotency_key: str = strawberry.field(description="The same key again is the same grant; at most 200 characters.")
+    expires_at: datetime | None = strawberry.field(
+        default=None,
+        description="When these points end, in the future, at most ten years from now; as the merchant's points do "
+        "unless told. Only for points that are given.",
+    )
 
 
 @strawberry.type(description="The points were given or taken.")
@@ -56,42 +65,67 @@ async def grant_points(
     problems.number("amount", input.amount, least=-POINTS_MAX, most=POINTS_MAX)
     reference = problems.text("reference", input.reference, length_max=REFERENCE_LENGTH_MAX)
     key = problems.idempotency_key(input.idempotency_key)
+    if input.expires_at is not None:
+        _check_end(problems, input.expires_at, input.amount)
     named = named_member(problems, viewer, input.member_id, input.member)
     problems.refuse_if_any()
     member_id = await named.id(viewer)
     origin = f"grant/{key}"
-    while (earlier := await _earlier(viewer, origin)) is None:
+    earlier = await _earlier(viewer, origin)
+    if earlier is None:
+        lacking: Refused | None = None
+        entry: PostedRow | None = None
         try:
-            entry = await post(
-                database(), viewer.merchant_id, viewer.actor, member_id, input.amount, PointsReason.ADJUSTMENT,
-                origin=origin, reference=reference,
-            )  # fmt: skip
+            entry = await _post(viewer, member_id, input, origin, reference)
         except asyncpg.UniqueViolationError:
-            continue
+            pass
+        except Refused as refused:
+            lacking = refused
         if entry is not None:
             return GrantPointsSuccess(entry=PointsEntry.of(entry), replayed=False)
         # The points may be missing because a rival with the same key has just spent them.
         earlier = await _earlier(viewer, origin)
-        if earlier is not None:
-            break
-        await _refuse(viewer, member_id, input.amount)
+        if earlier is None:
+            raise lacking or await _refusal(viewer, member_id)
     if (earlier["member_id"], earlier["entry_amount"], earlier["entry_reference"]) != (
         member_id, input.amount, reference
-    ):  # fmt: skip
+    ) or input.expires_at not in {None, earlier["entry_expires_at"]}:  # fmt: skip
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another grant."))
     return GrantPointsSuccess(entry=PointsEntry.of(earlier), replayed=True)
+
+
+def _check_end(problems: Problems, expires_at: datetime, amount: int) -> None:
+    now = datetime.now(UTC)
+    if amount < 0:
+        problems.add("expiresAt", "has no meaning where points are taken")
+    elif expires_at <= now:
+        problems.add("expiresAt", "must be in the future")
+    elif expires_at > now + TEN_YEARS:
+        problems.add("expiresAt", "must be at most ten years from now")
+
+
+async def _post(
+    viewer: Viewer, member_id: UUID, input: GrantPointsInput, origin: str, reference: str
+) -> PostedRow | None:
+    if input.amount < 0:
+        return await debit(
+            database(), viewer.merchant_id, viewer.actor, member_id, -input.amount, PointsReason.ADJUSTMENT,
+            origin=origin, reference=reference,
+        )  # fmt: skip
+    return await credit(
+        database(), viewer.merchant_id, viewer.actor, member_id, input.amount, PointsReason.ADJUSTMENT, origin=origin,
+        reference=reference, expires_at=input.expires_at,
+    )  # fmt: skip
 
 
 async def _earlier(viewer: Viewer, origin: str) -> WholeEntryRow | None:
     return await entry_by_origin(viewer, PointsReason.ADJUSTMENT.value, origin)
 
 
-async def _refuse(viewer: Viewer, member_id: UUID, amount: int) -> None:
-    """Raise Refused with why nothing was written; return when a rival has taken the reason away since."""
-    why, balance = await obstacle(database(), viewer.merchant_id, member_id, amount)
-    if why is Obstacle.NO_MEMBER:
-        raise not_found("member", ids.encode("member", member_id))
-    if why is Obstacle.TOO_FEW:
-        raise insufficient(balance, -amount)
-    if why is Obstacle.TOO_MANY:
-        raise too_many("amount")
+MEMBER_EXISTS: Final = statement(NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id")
+
+
+async def _refusal(viewer: Viewer, member_id: UUID) -> Refused:
+    if await database().row(MEMBER_EXISTS, merchant_id=viewer.merchant_id, member_id=member_id) is None:
+        return not_found("member", ids.encode("member", member_id))
+    return too_many("amount")

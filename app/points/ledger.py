@@ -1,12 +1,11 @@
-"""The ledger: every change of a balance is one entry, written here and nowhere else.
+"""The ledger: every change of a balance is one entry, and each credit is a lot that debits take from.
 
-Points are spent and expire in the order in which they came, those with a lifetime before those without. So nothing
-is kept about single credits: of a member's expiring points the wallet counts what was ever earned and what was ever
-spent (or expired), and a credit is the stretch `(mark - amount, mark]` of that count. What is left of it is what
-lies beyond `expiring_spent`, however many credits and debits there were: each costs the same.
+A lot keeps what is left of its credit, from when it can be spent and when it ends. A debit takes the lot that ends
+soonest, endless ones last, then the oldest, and records what it took from which. Its cost grows with the lots that it
+empties, never with the history.
 """
 
-from enum import Enum, auto
+from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
 
@@ -15,9 +14,10 @@ import strawberry
 from app import ids
 from app.api.inputs import Problems
 from app.api.operations import InvalidInput, Refusal, Refused
+from app.points.mature_points import mature
 from app.points.rows import WholeEntryRow
 from app.points.types import PointsReason
-from app.storage.database import Statements, Tx
+from app.storage.database import Statements, Tx, transaction
 from app.storage.events import event
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
@@ -26,74 +26,59 @@ from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 POINTS_MAX: Final = 2**31 - 1
 
 
-@strawberry.type(description="The member has too few points; nothing was changed.")
+@strawberry.type(description="The member has too few points to spend; nothing was changed.")
 class InsufficientPoints(Refusal):
-    """What is there and what it would take."""
+    """What can be spent and what it would take."""
 
-    balance: int = strawberry.field(description="The member's points.")
+    balance: int = strawberry.field(
+        description="The points that the member can spend: without those that are held or pending."
+    )
     required: int = strawberry.field(description="How many it would take.")
-
-
-class Obstacle(Enum):
-    """Why an entry can't be written: nobody's, below 0, or beyond POINTS_MAX."""
-
-    NO_MEMBER = auto()
-    TOO_FEW = auto()
-    TOO_MANY = auto()
 
 
 class PostedRow(WholeEntryRow, ChangeRow):
     """An entry that was just written, with its member's wallet as it left it, and the event."""
 
 
-POST: Final = statement(
+#: The record of an entry `e` and of the wallet `w` that it left.
+RECORD_ENTRY: Final = event(
+    [("points.credited", "e.amount > 0"), ("points.debited", "")],
+    subject="e.id",
+    source="e, w",
+    points="abs(e.amount)",
+    member_id="e.member_id",
+    wallet="w",
+)
+
+CREDIT: Final = statement(
     PostedRow,
     f"""
-WITH given AS (
-    -- How long these points live: null for debits, and where the merchant's points never expire.
-    SELECT CASE WHEN :amount::int > 0 THEN points_lifetime_days * interval '24 hours' END AS lifetime
-    FROM merchant WHERE merchant_id = :merchant_id
-), w AS (
-    -- The guard: a debit that the wallet can't pay, or a credit that it can't hold, changes no row. Its lock orders the
-    -- member's entries and dates them, so that entries by date are entries by balance. A credit never expires before an
-    -- older one of the member that has a lifetime, or the order would be broken.
-    UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}, points = points + :amount,
-        expiring_earned = expiring_earned + CASE WHEN lifetime IS NULL THEN 0 ELSE :amount END,
-        expiring_spent = expiring_spent
-            + CASE WHEN :amount < 0 THEN least(-(:amount::bigint), expiring_earned - expiring_spent) ELSE 0 END,
-        expiring_until = CASE
-            WHEN lifetime IS NULL THEN expiring_until
-            WHEN expiring_earned > expiring_spent THEN greatest(expiring_until, clock_timestamp() + lifetime)
-            ELSE clock_timestamp() + lifetime END
-    FROM given
-    WHERE wallet.merchant_id = :merchant_id AND member_id = :member_id
-        AND points + :amount::bigint BETWEEN 0 AND {POINTS_MAX}
-    RETURNING wallet.*, lifetime IS NOT NULL AS expires
-), e AS (
-    -- The entry, at its mark among the points that expire if it is one of them or ends some.
-    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference, mark,
-                              expires_at, created_at)
-    SELECT :merchant_id, :entry_id, :member_id, :amount, points, :reason::text, :origin, :reference,
-        CASE WHEN expires THEN expiring_earned WHEN :reason::text = 'EXPIRY' THEN expiring_spent END,
-        CASE WHEN expires THEN expiring_until END, changed_at
-    FROM w RETURNING *
-), due AS (
-    -- What the expiry looks for.
-    INSERT INTO points_due (merchant_id, entry_id, member_id, mark, expires_at, warned)
-    SELECT :merchant_id, id, :member_id, mark, expires_at, false FROM e WHERE expires_at IS NOT NULL
-), ev AS (
-    -- The record of it.
-    {
-        event(
-            [("points.credited", ":amount > 0"), ("points.debited", "")],
-            subject=":entry_id",
-            source="e, w",
-            member_id=":member_id",
-            wallet_version="w.version",
-            wallet_points="w.points",
-        )
-    }
+WITH w AS (
+    -- The guard: a credit that the wallet can't hold changes no row. The wallet's lock orders the member's entries and
+    -- dates them, so that entries by date are entries by balance.
+    UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}, points = points + :amount::int,
+        pending_points = pending_points + CASE WHEN :spendable_at::timestamptz > now() THEN :amount ELSE 0 END
+    WHERE merchant_id = :merchant_id AND member_id = :member_id AND points + :amount::bigint <= {POINTS_MAX}
     RETURNING *
+), dated AS (
+    -- A lifetime begins when the points can be spent, and never before they are there.
+    SELECT w.*, CASE WHEN :spendable_at > now() THEN :spendable_at ELSE changed_at END AS spendable_at,
+        (SELECT points_lifetime_days * interval '24 hours' FROM merchant WHERE merchant_id = :merchant_id) AS lifetime
+    FROM w
+), e AS (
+    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference,
+                              spendable_at, expires_at, created_at)
+    SELECT :merchant_id, :entry_id, member_id, :amount, points, :reason, :origin, :reference, spendable_at,
+        coalesce(:expires_at, greatest(spendable_at, changed_at) + lifetime), changed_at
+    FROM dated RETURNING *
+), lot AS (
+    INSERT INTO points_lot (merchant_id, entry_id, member_id, amount, remaining, is_open, is_pending, is_warned,
+                            spendable_at, expires_at, created_at, last_entry_id)
+    SELECT :merchant_id, id, member_id, amount, amount, true, coalesce(:spendable_at > now(), false), false,
+        spendable_at, coalesce(expires_at, 'infinity'), created_at, id
+    FROM e
+), ev AS (
+    {RECORD_ENTRY} RETURNING *
 )
 SELECT {columns(WholeEntryRow)}, {columns(ChangeRow)} FROM e CROSS JOIN w CROSS JOIN ev
 CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = :member_id OFFSET 0) m
@@ -101,7 +86,113 @@ CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id
 )
 
 
-async def post(
+async def credit(
+    where: Statements,
+    merchant_id: UUID,
+    actor: str,
+    member_id: UUID,
+    amount: int,
+    reason: PointsReason,
+    *,
+    origin: str,
+    reference: str | None,
+    spendable_at: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> PostedRow | None:
+    """Write a credit and its lot, in the caller's transaction or in one of its own.
+
+    The points are pending until `spendable_at`, if that is to come; they end at `expires_at`, or after the merchant's
+    lifetime. Locks the wallet, which comes last in every order of locks; of several, by member. Returns None when there
+    is no such member or the balance would pass POINTS_MAX. Raises asyncpg.UniqueViolationError when `origin` has an
+    entry for this reason already.
+    """
+    entry = await where.row(
+        CREDIT,
+        merchant_id=merchant_id,
+        member_id=member_id,
+        entry_id=ids.new(),
+        amount=amount,
+        reason=reason.value,
+        origin=origin,
+        reference=reference,
+        spendable_at=spendable_at,
+        expires_at=expires_at,
+        event_id=ids.new(),
+        actor=actor,
+    )
+    if entry is not None:
+        ring_wallet(where, merchant_id, entry)
+    return entry
+
+
+class DebitedRow(PostedRow):
+    """A debit as PostedRow where it was written, and what could be spent before it."""
+
+    is_written: bool
+    has_ripe: bool
+    spendable: int
+
+
+# The lots are read as they were when the statement began, so it writes nothing when the wallet has changed since: then
+# it is asked again under the wallet's lock.
+DEBIT: Final = statement(
+    DebitedRow,
+    f"""
+WITH RECURSIVE seen AS MATERIALIZED (
+    -- The wallet as this statement finds it, and whether the end of some points' pending wasn't written yet.
+    SELECT version, points - held_points - pending_points AS spendable, pending_points > 0 AND EXISTS (
+        SELECT FROM points_lot
+        WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_pending AND spendable_at <= now()
+    ) AS has_ripe
+    FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id
+), w AS (
+    -- The guard: what can't be spent, and what was seen too early, changes no row.
+    UPDATE wallet SET version = wallet.version + 1, changed_at = {NEXT_DATE}, points = points - :amount::int
+    FROM seen
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = :member_id AND wallet.version = seen.version
+        AND seen.spendable >= :amount AND NOT seen.has_ripe
+    RETURNING wallet.*
+), e AS (
+    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference, created_at)
+    SELECT :merchant_id, :entry_id, member_id, -:amount, points, :reason, :origin, :reference, changed_at
+    FROM w RETURNING *
+), taken AS (
+    -- One lot after the other in the order of spending, until it is enough.
+    SELECT lot.*, :amount - lot.remaining AS lacking FROM w CROSS JOIN LATERAL (
+        SELECT expires_at, created_at, entry_id, remaining FROM points_lot
+        WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_open AND NOT is_pending
+        ORDER BY expires_at, created_at, entry_id LIMIT 1
+    ) lot
+    UNION ALL
+    SELECT lot.*, taken.lacking - lot.remaining FROM taken CROSS JOIN LATERAL (
+        SELECT expires_at, created_at, entry_id, remaining FROM points_lot
+        WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_open AND NOT is_pending
+            AND (expires_at, created_at, entry_id) > (taken.expires_at, taken.created_at, taken.entry_id)
+        ORDER BY expires_at, created_at, entry_id LIMIT 1
+    ) lot
+    WHERE taken.lacking > 0
+), moved AS (
+    -- All of them are empty then, but for what the last one has too many.
+    UPDATE points_lot SET remaining = greatest(-lacking, 0), is_open = lacking < 0, last_entry_id = :entry_id
+    FROM taken
+    WHERE merchant_id = :merchant_id AND points_lot.entry_id = ANY(ARRAY(SELECT entry_id FROM taken))
+        AND points_lot.entry_id = taken.entry_id
+    RETURNING points_lot.entry_id, taken.remaining - points_lot.remaining AS amount
+), parts AS (
+    INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
+    SELECT :merchant_id, :entry_id, entry_id, -amount FROM moved
+), ev AS (
+    {RECORD_ENTRY} RETURNING *
+)
+SELECT e.id IS NOT NULL AS is_written, seen.has_ripe, seen.spendable, {columns(WholeEntryRow)}, {columns(ChangeRow)}
+FROM seen LEFT JOIN (e CROSS JOIN w CROSS JOIN ev CROSS JOIN LATERAL (
+    SELECT * FROM member WHERE merchant_id = :merchant_id AND id = :member_id OFFSET 0
+) m) ON true
+""",
+)
+
+
+async def debit(
     where: Statements,
     merchant_id: UUID,
     actor: str,
@@ -112,62 +203,58 @@ async def post(
     origin: str,
     reference: str | None,
 ) -> PostedRow | None:
-    """Write an entry with its balance, wallet version and event, in the caller's transaction or in one of its own.
+    """Take `amount` points from a member's lots, in the caller's transaction or in one of its own.
 
-    Locks the wallet, which comes last in every order of locks; of several, by member. Returns None when there is no
-    such member or the balance would leave 0 to POINTS_MAX. Raises asyncpg.UniqueViolationError when `origin` has an
-    entry for this reason already.
+    Locks the wallet, which comes last in every order of locks. Returns None when there is no such member. Raises
+    Refused(InsufficientPoints), and asyncpg.UniqueViolationError when `origin` has an entry for this reason already.
     """
-    entry = await where.row(
-        POST,
-        merchant_id=merchant_id,
-        member_id=member_id,
-        entry_id=ids.new(),
-        amount=amount,
-        reason=reason.value,
-        origin=origin,
-        reference=reference,
-        event_id=ids.new(),
-        actor=actor,
-    )
-    if entry is not None:
-        ring_wallet(where, merchant_id, entry)
-    return entry
+
+    async def ask(where: Statements) -> DebitedRow | None:
+        return await where.row(
+            DEBIT,
+            merchant_id=merchant_id,
+            member_id=member_id,
+            entry_id=ids.new(),
+            amount=amount,
+            reason=reason.value,
+            origin=origin,
+            reference=reference,
+            event_id=ids.new(),
+            actor=actor,
+        )
+
+    async def ask_locked(tx: Tx) -> DebitedRow | None:
+        await lock_wallet(tx, merchant_id, member_id)
+        await mature(tx, merchant_id, [member_id])
+        return await ask(tx)
+
+    row = await ask(where)
+    if row is not None and not row["is_written"] and (row["has_ripe"] or row["spendable"] >= amount):
+        # Somebody was faster, or points have just become spendable.
+        if isinstance(where, Tx):
+            row = await ask_locked(where)
+        else:
+            async with transaction(merchant_id) as tx:
+                row = await ask_locked(tx)
+    if row is None:
+        return None
+    if not row["is_written"]:
+        raise insufficient(row["spendable"], amount)
+    ring_wallet(where, merchant_id, row)
+    return row
 
 
-class BalanceRow(TypedDict):
-    """A wallet's points."""
+class LockedWalletRow(TypedDict):
+    """A wallet that is locked."""
 
     points: int
-
-
-BALANCE: Final = statement(
-    BalanceRow, "SELECT points FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id"
-)
-
-
-async def obstacle(where: Statements, merchant_id: UUID, member_id: UUID, amount: int) -> tuple[Obstacle | None, int]:
-    """Return why `post` returned None, and the balance; no reason when a rival has taken it away since."""
-    row = await where.row(BALANCE, merchant_id=merchant_id, member_id=member_id)
-    if row is None:
-        return Obstacle.NO_MEMBER, 0
-    if 0 <= row["points"] + amount <= POINTS_MAX:
-        return None, row["points"]
-    return (Obstacle.TOO_FEW if amount < 0 else Obstacle.TOO_MANY), row["points"]
-
-
-class LockedWalletRow(BalanceRow):
-    """A wallet that is locked, with what was ever spent of its points that expire."""
-
-    expiring_spent: int
+    shortfall: int
 
 
 # What is read after it stays.
 LOCK_WALLET: Final = statement(
     LockedWalletRow,
-    """
-SELECT points, expiring_spent FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE
-""",
+    "SELECT points, shortfall FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE",
 )
 
 
@@ -179,10 +266,10 @@ async def lock_wallet(tx: Tx, merchant_id: UUID, member_id: UUID) -> LockedWalle
     return row
 
 
-def insufficient(balance: int, required: int) -> Refused:
+def insufficient(spendable: int, required: int) -> Refused:
     """Return the refusal of a debit."""
-    message = f"The member has {balance:,} points; {required:,} are needed."
-    return Refused(InsufficientPoints(message=message, balance=balance, required=required))
+    message = f"The member can spend {spendable:,} points; {required:,} are needed."
+    return Refused(InsufficientPoints(message=message, balance=spendable, required=required))
 
 
 def too_many(path: str) -> Refused:

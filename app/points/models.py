@@ -1,4 +1,4 @@
-"""Rows of the points ledger, purchases and rewards; amounts are in minor units of the merchant's currency."""
+"""Rows of the points ledger and of rewards."""
 
 from tortoise import fields
 from tortoise.models import Model
@@ -7,8 +7,7 @@ from tortoise.models import Model
 class PointsEntry(Model):
     """A change of a balance, written once and never changed. `origin` is what caused it: once per reason.
 
-    `mark` places it among the member's points that expire: what was ever earned of them up to a credit that has a
-    lifetime, what was ever spent of them up to an EXPIRY.
+    A credit that makes a lot has the dates of it: from when its points can be spent, and when they end.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -19,7 +18,7 @@ class PointsEntry(Model):
     reason = fields.CharField(max_length=20)
     origin = fields.CharField(max_length=240)
     reference = fields.CharField(max_length=200, null=True)
-    mark = fields.BigIntField(null=True)
+    spendable_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField()
 
@@ -27,18 +26,56 @@ class PointsEntry(Model):
         table = "points_entry"
 
 
-class PointsDue(Model):
-    """A credit that will expire; the row goes when it has, whether anything was left of it or not."""
+class PointsLot(Model):
+    """What is left of a credit, which its entry names. An endless one ends at infinity.
+
+    `taken_back_at` is when its credit was first taken back, `shortfall` what could not be got, `expired` what expired
+    of it. `last_entry_id` is the entry that changed it last.
+    """
 
     entry_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     member_id = fields.UUIDField()
-    mark = fields.BigIntField()
+    amount = fields.IntField()
+    remaining = fields.IntField()
+    is_open = fields.BooleanField()
+    is_pending = fields.BooleanField()
+    is_warned = fields.BooleanField()
+    expired = fields.IntField(db_default=0)
+    shortfall = fields.IntField(db_default=0)
+    spendable_at = fields.DatetimeField()
     expires_at = fields.DatetimeField()
-    warned = fields.BooleanField()
+    taken_back_at = fields.DatetimeField(null=True)
+    created_at = fields.DatetimeField()
+    last_entry_id = fields.UUIDField()
 
     class Meta:
-        table = "points_due"
+        table = "points_lot"
+
+
+class PointsPart(Model):
+    """What an entry took from a lot (below 0) or gave back to one, and how much of it has come back since."""
+
+    entry_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    lot_id = fields.UUIDField()
+    amount = fields.IntField()
+    returned = fields.IntField(db_default=0)
+
+    class Meta:
+        table = "points_part"
+
+
+class PointsCover(Model):
+    """How many points a lot has paid in place of another one that was taken back, less what it got back for them."""
+
+    lot_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    covered_id = fields.UUIDField()
+    amount = fields.IntField()
+
+    class Meta:
+        table = "points_cover"
 
 
 class Reward(Model):
@@ -58,7 +95,10 @@ class Reward(Model):
 
 
 class RewardRedemption(Model):
-    """That a member had a reward: the entry that paid for it and the code that it brought."""
+    """That a member had a reward: the entry that paid for it and the code that it brought.
+
+    One that is reversed gives back to the stock what it took from it.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -67,7 +107,9 @@ class RewardRedemption(Model):
     code_id = fields.UUIDField(null=True)
     entry_id = fields.UUIDField()
     idempotency_key = fields.CharField(max_length=240)
+    is_from_stock = fields.BooleanField()
     created_at = fields.DatetimeField()
+    reversed_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "reward_redemption"

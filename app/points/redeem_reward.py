@@ -14,7 +14,7 @@ from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
 from app.members.member_keys import MemberKeyInput, named_member
-from app.points.ledger import InsufficientPoints, insufficient, lock_wallet, post
+from app.points.ledger import InsufficientPoints, debit
 from app.points.rows import FIND_EXCHANGE_BY_KEY, ExchangeRow, RewardRow, code_of
 from app.points.types import PointsReason, RewardRedemption
 from app.storage.database import Tx, transaction
@@ -32,6 +32,9 @@ class RedeemRewardInput:
     )
     member: MemberKeyInput | None = strawberry.field(
         default=None, description="The member that redeems, by a store's id or a proven address, in place of its id."
+    )
+    expected_cost: int | None = strawberry.field(
+        default=None, description="What the caller told the member that it costs: refused if it costs something else."
     )
     idempotency_key: str = strawberry.field(
         description="Each key is a redemption of its own, and the same key again is the same one. "
@@ -53,8 +56,21 @@ class RewardOutOfStock(Refusal):
     """Nothing left for this member."""
 
 
+@strawberry.type(description="The reward costs something else by now; nothing was changed.")
+class RewardCostChanged(Refusal):
+    """What it costs."""
+
+    cost: int = strawberry.field(description="What it costs now, in points.")
+
+
 RedeemRewardResult = Annotated[
-    RedeemRewardSuccess | InvalidInput | NotFound | InsufficientPoints | RewardOutOfStock | IdempotencyKeyReused,
+    RedeemRewardSuccess
+    | InvalidInput
+    | NotFound
+    | RewardCostChanged
+    | InsufficientPoints
+    | RewardOutOfStock
+    | IdempotencyKeyReused,
     strawberry.union("RedeemRewardResult", description="The redemption, or why there is none."),
 ]
 
@@ -88,8 +104,9 @@ INSERT: Final = statement(
     f"""
 WITH x AS (
     INSERT INTO reward_redemption (merchant_id, id, reward_id, member_id, code_id, entry_id, idempotency_key,
-                                   created_at)
-    VALUES (:merchant_id, :exchange_id, :reward_id, :member_id, :code_id, :entry_id, :key, now()) RETURNING *
+                                   is_from_stock, created_at)
+    VALUES (:merchant_id, :exchange_id, :reward_id, :member_id, :code_id, :entry_id, :key, :is_from_stock, now())
+    RETURNING *
 ), recorded AS (
     {event("reward.redeemed", subject="id", source="x")}
 )
@@ -110,18 +127,18 @@ async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID
     code = None
     if reward["reward_pool_id"] is not None:
         code = await _new_code(tx, viewer, reward["reward_pool_id"], member_id, exchange_id)
-    cost = reward["reward_cost"]
-    while True:
-        entry = await post(
-            tx, viewer.merchant_id, viewer.actor, member_id, -cost, PointsReason.REWARD,
-            origin=exchange_id.hex, reference=reward["reward_name"],
-        )  # fmt: skip
-        if entry is not None:
-            break
-        # Under the lock the balance that is told is the one that the points are missing from.
-        wallet = await lock_wallet(tx, viewer.merchant_id, member_id)
-        if wallet["points"] < cost:
-            raise insufficient(wallet["points"], cost)
+    entry = await debit(
+        tx,
+        viewer.merchant_id,
+        viewer.actor,
+        member_id,
+        reward["reward_cost"],
+        PointsReason.REWARD,
+        origin=exchange_id.hex,
+        reference=reward["reward_name"],
+    )
+    if entry is None:
+        raise RuntimeError("a locked member is gone")
     made = await tx.row(
         INSERT,
         merchant_id=viewer.merchant_id,
@@ -131,6 +148,7 @@ async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID
         code_id=None if code is None else code["code_id"],
         entry_id=entry["entry_id"],
         key=key,
+        is_from_stock=reward["reward_stock"] is not None,
         event_id=ids.new(),
         actor=viewer.actor,
     )
@@ -193,6 +211,9 @@ async def redeem_reward(
             reward = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=reward_id)
             if reward is None:
                 raise not_found("reward", input.reward_id)
+            if input.expected_cost not in {None, reward["reward_cost"]}:
+                cost = reward["reward_cost"]
+                raise Refused(RewardCostChanged(message=f"The reward costs {cost:,} points now.", cost=cost))
             redemption = await redeem(tx, viewer, reward, member_id, key)
     except asyncpg.UniqueViolationError:
         raise _reused() from None

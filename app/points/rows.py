@@ -24,6 +24,7 @@ class EntryRow(TypedDict):
     entry_balance_after: Annotated[int, "e.balance_after"]
     entry_reason: Annotated[str, "e.reason"]
     entry_reference: Annotated[str | None, "e.reference"]
+    entry_spendable_at: Annotated[datetime | None, "e.spendable_at"]
     entry_expires_at: Annotated[datetime | None, "e.expires_at"]
     entry_created_at: Annotated[datetime, "e.created_at"]
 
@@ -47,6 +48,7 @@ class ExchangeRow(TypedDict):
     exchange_id: Annotated[UUID, "x.id"]
     exchange_code_id: Annotated[UUID | None, "x.code_id"]
     exchange_created_at: Annotated[datetime, "x.created_at"]
+    exchange_reversed_at: Annotated[datetime | None, "x.reversed_at"]
 
 
 @row_of(e="points_entry", m="member", w="wallet")
@@ -195,3 +197,68 @@ async def code_of(where: Statements, viewer: Viewer, exchange: ExchangeRow) -> W
     if code_id is None:
         return None
     return await where.row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=code_id, member_id=None)
+
+
+class RemainingRow(TypedDict):
+    """What is left of a credit."""
+
+    entry_id: UUID
+    remaining: int
+
+
+REMAINING: Final = statement(
+    RemainingRow,
+    """
+SELECT entry_id, remaining FROM points_lot
+WHERE merchant_id = :merchant_id AND entry_id = ANY(:entry_ids::uuid[])
+""",
+)
+
+
+async def remaining_by_entry(viewer: Viewer, entry_ids: list[UUID]) -> Mapping[UUID, int]:
+    """Return what is left of credits."""
+    rows = await database().rows(REMAINING, merchant_id=viewer.merchant_id, entry_ids=entry_ids)
+    return {row["entry_id"]: row["remaining"] for row in rows}
+
+
+class PurseRow(TypedDict):
+    """What can't be seen in a wallet's row: what is pending by the clock, and what ends next."""
+
+    member_id: UUID
+    pending: int
+    expires_at: datetime | None
+    expiring: int
+
+
+# Pending points whose time has come count as spendable, though the job may not have written it. What ends next is
+# looked for among spendable and among pending lots, because their index keeps them apart.
+PURSES: Final = statement(
+    PurseRow,
+    """
+SELECT asked.member_id, pending.points AS pending, next.expires_at, expiring.points AS expiring
+FROM unnest(:member_ids::uuid[]) AS asked (member_id)
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(remaining), 0)::int AS points FROM points_lot
+    WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_pending AND spendable_at > now()
+) pending
+CROSS JOIN LATERAL (
+    SELECT min(expires_at) AS expires_at FROM unnest(ARRAY[false, true]) AS kind (is_pending) CROSS JOIN LATERAL (
+        SELECT expires_at FROM points_lot
+        WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_open AND is_pending = kind.is_pending
+            AND expires_at < 'infinity'
+        ORDER BY expires_at LIMIT 1
+    ) soonest
+) next
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(remaining), 0)::int AS points FROM points_lot
+    WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_open AND is_pending IN (false, true)
+        AND expires_at = next.expires_at
+) expiring
+""",
+)
+
+
+async def purse_by_member(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, PurseRow]:
+    """Return what is pending of wallets and what ends next."""
+    rows = await database().rows(PURSES, merchant_id=viewer.merchant_id, member_ids=member_ids)
+    return {row["member_id"]: row for row in rows}

@@ -12,7 +12,7 @@ from app.api.scalars import described
 from app.coupons.rows import pools_by_id
 from app.coupons.types import Code, Pool
 from app.members.types import Member
-from app.points.rows import ExchangeRow, RewardRow, WholeEntryRow
+from app.points.rows import ExchangeRow, RewardRow, WholeEntryRow, remaining_by_entry
 from app.storage.wallet_versions import ChangeRow
 
 
@@ -25,7 +25,8 @@ class PointsReason(Enum):
     REFERRAL_REFEREE = described("REFERRAL_REFEREE", "The member came by an invite.")
     REWARD = described("REWARD", "They paid for a reward.")
     ADJUSTMENT = described("ADJUSTMENT", "A person gave or took them.")
-    REVERSAL = described("REVERSAL", "The purchase that earned them was taken back.")
+    REFUND = described("REFUND", "They had been spent and came back.")
+    REVERSAL = described("REVERSAL", "The purchase that earned them, or others in their place, was taken back.")
     EXPIRY = described("EXPIRY", "Their lifetime ended.")
 
 
@@ -39,6 +40,9 @@ class PointsEntry(Node):
     reason: PointsReason = strawberry.field(description="Why.")
     reference: str | None = strawberry.field(
         description="What it refers to: an order's id, a reward's name, or what was given with the adjustment."
+    )
+    spendable_at: datetime | None = strawberry.field(
+        description="From when these points can be spent; null of a debit and of points that came back."
     )
     expires_at: datetime | None = strawberry.field(
         description="From when what is left of these points expires; null for ever."
@@ -57,6 +61,7 @@ class PointsEntry(Node):
             amount=row["entry_amount"],
             reason=PointsReason(row["entry_reason"]),
             reference=row["entry_reference"],
+            spendable_at=row["entry_spendable_at"],
             expires_at=row["entry_expires_at"],
             created_at=row["entry_created_at"],
         )
@@ -65,6 +70,16 @@ class PointsEntry(Node):
     def balance_after(self, info: Info) -> int | None:
         """A referral shows a member what another one earned, and not what it has."""
         return None if is_another(info.context.viewer, self.row["member_id"]) else self.row["entry_balance_after"]
+
+    @field(
+        description="What is left of this credit, pending or not; null of a debit, of points that came back to other "
+        "credits, and to another member."
+    )
+    async def remaining(self, info: Info) -> int | None:
+        """Read what is left of all credits of this page together."""
+        if self.row["entry_spendable_at"] is None or is_another(info.context.viewer, self.row["member_id"]):
+            return None
+        return await info.context.load(remaining_by_entry, self.row["entry_id"])
 
 
 @strawberry.type(description="Something to have for points.")
@@ -105,6 +120,7 @@ class RewardRedemption(Node):
     code: Code | None = strawberry.field(description="The code that it brought; null where the reward has no pool.")
     entry: PointsEntry = strawberry.field(description="What was paid.")
     created_at: datetime = strawberry.field(description="When.")
+    reversed_at: datetime | None = strawberry.field(description="When it went back; null while it stands.")
 
     @classmethod
     def of(cls, row: ExchangeRow, *, reward: RewardRow, entry: WholeEntryRow, code: Code | None) -> "RewardRedemption":
@@ -116,4 +132,5 @@ class RewardRedemption(Node):
             code=code,
             entry=PointsEntry.of(entry),
             created_at=row["exchange_created_at"],
+            reversed_at=row["exchange_reversed_at"],
         )

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.points.ledger import POINTS_MAX, post
+from app.points.ledger import POINTS_MAX
+from app.points.ledger import credit as post
 from app.points.take_back import take_back
 from app.points.types import PointsReason
 from app.referrals.flags import FLAGS
@@ -37,6 +38,7 @@ class DecidedRow(EarningRow):
     converts: bool
     obstacle: str | None
     purchase_id: UUID | None
+    spendable_at: datetime | None
     review_policy: str
     flags: list[str]
 
@@ -44,7 +46,7 @@ class DecidedRow(EarningRow):
 # The earliest purchase of the referee `r` that converts by the program `p`: it stands, is worth enough, and isn't from
 # more than a day before the referee joined. Shops hear of an order before the sign-up that it came with.
 _BOUGHT: Final = """
-    SELECT b.id FROM purchase b, r, p
+    SELECT b.id, b.spendable_at FROM purchase b, r, p
     WHERE b.merchant_id = :merchant_id AND b.member_id = r.id AND b.reversed_at IS NULL
         AND b.amount >= coalesce(p.minimum_purchase, 1) AND b.occurred_at >= r.joined_at - interval '24 hours'
         AND r.converts_on = 'FIRST_PURCHASE'
@@ -84,8 +86,8 @@ WITH p AS (
     -- Locked before the invite: a return waits, and then sees what its purchase converted.
     {_BOUGHT}
 ), i AS (
-    SELECT i.*, bought.id AS purchase_id, r.mailbox_index AS own_mailbox, p.referrer_points, p.referee_points,
-        p.review_policy, p.one_reward_per_mailbox,
+    SELECT i.*, bought.id AS purchase_id, bought.spendable_at, r.mailbox_index AS own_mailbox,
+        p.referrer_points, p.referee_points, p.review_policy, p.one_reward_per_mailbox,
         r.email_verified AND (i.converts_on = 'JOIN' OR bought.id IS NOT NULL) AS is_due,
         CASE
             WHEN r.mailbox_index = s.mailbox_index THEN 'SELF'
@@ -124,7 +126,8 @@ WITH p AS (
     {event("invite.obstructed", subject="id", source="changed WHERE obstacle IS NOT NULL")}
 )
 SELECT i.id AS invite_id, i.referrer_id, i.referee_id, i.referrer_points, i.referee_points, i.converts,
-    i.met AS obstacle, i.purchase_id, i.review_policy, CASE WHEN i.converts THEN {FLAGS} ELSE '{{}}' END AS flags
+    i.met AS obstacle, i.purchase_id, i.spendable_at, i.review_policy,
+    CASE WHEN i.converts THEN {FLAGS} ELSE '{{}}' END AS flags
 FROM decided i
 """,
 )
@@ -160,7 +163,8 @@ class Conversion(NamedTuple):
 async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Conversion:
     """Convert an accepted invite, once, if its referee has proved its address and what triggers it has happened.
 
-    The caller holds a lock of the referee's row since a statement before. Writes the invite's status, the mailbox that
+    What both earn is pending as long as the points of the purchase are that converts it. The caller holds a lock of the
+    referee's row since a statement before. Writes the invite's status, the mailbox that
     is paid for, the edge, both entries with their wallets, and the events; where the program wants a person's look, the
     edge without entries.
     """
@@ -176,7 +180,9 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Con
         # A purchase must not fail because somebody else is too rich.
         flags.append(ReviewFlag.BALANCE_FULL.value)
         is_held = True
-    referrer_entry_id, referee_entry_id = (None, None) if is_held else await credit(tx, merchant_id, actor, invite)
+    referrer_entry_id, referee_entry_id = (
+        (None, None) if is_held else await credit(tx, merchant_id, actor, invite, spendable_at=invite["spendable_at"])
+    )
     referral_id = ids.new()
     await tx.row(
         WRITE,
@@ -220,7 +226,9 @@ async def lock_wallets(tx: Tx, merchant_id: UUID, earning: EarningRow) -> bool:
     return all(wallet["points"] + earned[wallet["member_id"]] <= POINTS_MAX for wallet in wallets)
 
 
-async def credit(tx: Tx, merchant_id: UUID, actor: str, earning: EarningRow) -> tuple[UUID, UUID]:
+async def credit(
+    tx: Tx, merchant_id: UUID, actor: str, earning: EarningRow, *, spendable_at: datetime | None
+) -> tuple[UUID, UUID]:
     """Credit what both members earn, once for each invite, and return the two entries. Both wallets are locked."""
     origin = earning["invite_id"].hex
     reference = ids.encode("invite", earning["invite_id"])
@@ -229,7 +237,10 @@ async def credit(tx: Tx, merchant_id: UUID, actor: str, earning: EarningRow) -> 
         (earning["referrer_id"], earning["referrer_points"], PointsReason.REFERRAL_REFERRER),
         (earning["referee_id"], earning["referee_points"], PointsReason.REFERRAL_REFEREE),
     ):
-        entry = await post(tx, merchant_id, actor, member_id, points, reason, origin=origin, reference=reference)
+        entry = await post(
+            tx, merchant_id, actor, member_id, points, reason, origin=origin, reference=reference,
+            spendable_at=spendable_at,
+        )  # fmt: skip
         if entry is None:
             raise RuntimeError("a locked wallet with room for a referral's points didn't take them")
         made.append(entry["entry_id"])
@@ -278,15 +289,15 @@ async def reverse(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -> N
         await lock_wallets(tx, merchant_id, referral)
         origin = referral["invite_id"].hex
         reference = ids.encode("invite", referral["invite_id"])
-        for who, member_id, points, reason in (
-            ("referrer", referral["referrer_id"], referral["referrer_points"], PointsReason.REFERRAL_REFERRER),
-            ("referee", referral["referee_id"], referral["referee_points"], PointsReason.REFERRAL_REFEREE),
+        for who, member_id, reason in (
+            ("referrer", referral["referrer_id"], PointsReason.REFERRAL_REFERRER),
+            ("referee", referral["referee_id"], PointsReason.REFERRAL_REFEREE),
         ):
-            _, missing = await take_back(
-                tx, merchant_id, actor, member_id, points, credit=(reason, origin), origin=f"{origin}/{who}",
+            taken = await take_back(
+                tx, merchant_id, actor, member_id, credit=(reason, origin), origin=f"{origin}/{who}",
                 reference=reference,
             )  # fmt: skip
-            shortfall += missing
+            shortfall += taken.shortfall
     await tx.row(
         REVERSE,
         merchant_id=merchant_id,

@@ -40,18 +40,21 @@ ReleaseReferralResult = Annotated[
 
 
 class LockedReferralRow(EarningRow):
-    """A referral that is locked, and what became of it."""
+    """A referral that is locked, what became of it, and when the pending of its purchase ends."""
 
     released_at: datetime | None
     declined_at: datetime | None
     reversed_at: datetime | None
+    spendable_at: datetime | None
 
 
 # Waits for whoever is releasing, declining or reversing it.
 LOCK: Final = statement(
     LockedReferralRow,
     """
-SELECT invite_id, referrer_id, referee_id, referrer_points, referee_points, released_at, declined_at, reversed_at
+SELECT invite_id, referrer_id, referee_id, referrer_points, referee_points, released_at, declined_at, reversed_at,
+    (SELECT spendable_at FROM purchase
+     WHERE merchant_id = :merchant_id AND id = referral.purchase_id) AS spendable_at
 FROM referral WHERE merchant_id = :merchant_id AND id = :referral_id FOR UPDATE
 """,
 )
@@ -89,7 +92,9 @@ async def release_referral(
             raise Refused(ReferralNotReleasable(message="The referral was declined."))
         if not await lock_wallets(tx, viewer.merchant_id, held):
             raise Refused(ReferralNotReleasable(message="A balance can't hold so many points."))
-        referrer_entry_id, referee_entry_id = await credit(tx, viewer.merchant_id, viewer.actor, held)
+        referrer_entry_id, referee_entry_id = await credit(
+            tx, viewer.merchant_id, viewer.actor, held, spendable_at=held["spendable_at"]
+        )
         await tx.row(
             RELEASE,
             merchant_id=viewer.merchant_id,

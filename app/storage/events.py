@@ -54,6 +54,8 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "points.credited": "entry",
     "points.debited": "entry",
     "points.expiring": "entry",
+    "points.fell_short": "entry",
+    "points.matured": "entry",
     "pool.activated": "pool",
     "pool.archived": "pool",
     "pool.created": "pool",
@@ -75,6 +77,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "reward.edited": "reward",
     "reward.redeemed": "rewardredemption",
     "reward.retired": "reward",
+    "reward.returned": "rewardredemption",
     "webhook.created": "webhook",
     "webhook.disabled": "webhook",
     "webhook.enabled": "webhook",
@@ -94,6 +97,8 @@ WALLET_EVENTS: Final[dict[str, str | None]] = {
     "code.sent": "ALLOCATED",
     "points.credited": None,
     "points.debited": None,
+    "points.fell_short": None,
+    "points.matured": None,
     "redemption.reversed": "ALLOCATED",
 }
 
@@ -102,8 +107,9 @@ class Event(Model):
     """A change to one subject, with a person's reason (a ciphertext) where one was asked for.
 
     `subject_kind` says what the subject is, so that a process that is older than a type shows its events all the same.
-    Wallet changes also carry the member, and the wallet's version and points after them. The database itself fills in
-    `txid`, its number of the transaction, by which the webhooks' feed tells what it has seen.
+    Changes of points carry how many. Wallet changes also carry the member, and the wallet's version and points after
+    them. The database itself fills in `txid`, its number of the transaction, by which the webhooks' feed tells what it
+    has seen.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -114,9 +120,13 @@ class Event(Model):
     actor = fields.CharField(max_length=60)
     occurred_at = fields.DatetimeField()
     reason = fields.BinaryField(null=True)
+    points = fields.IntField(null=True)
     member_id = fields.UUIDField(null=True)
     wallet_version = fields.BigIntField(null=True)
     wallet_points = fields.IntField(null=True)
+    wallet_held_points = fields.IntField(null=True)
+    wallet_pending_points = fields.IntField(null=True)
+    wallet_shortfall = fields.IntField(null=True)
     txid = fields.BigIntField(null=True)
 
     class Meta:
@@ -126,7 +136,15 @@ class Event(Model):
 #: The type of each row's event: one for all, or the first whose condition holds, the last without a condition.
 EventType = str | Sequence[tuple[str, str]]
 
-_MORE: Final = ("reason", "member_id", "wallet_version", "wallet_points")
+_MORE: Final = ("reason", "points", "member_id")
+#: Columns of an event and those of the wallet that they tell.
+_WALLET: Final = {
+    "wallet_version": "version",
+    "wallet_points": "points",
+    "wallet_held_points": "held_points",
+    "wallet_pending_points": "pending_points",
+    "wallet_shortfall": "shortfall",
+}
 
 
 def event(
@@ -137,15 +155,19 @@ def event(
     source: str = "",
     actor: str = ":actor",
     merchant: str = ":merchant_id",
+    wallet: str = "",
     **more: str,
 ) -> str:
     """Return the INSERT of an event: one, or one for each row of `source`.
 
-    All but the type are SQL expressions; `more` are those of reason, member_id, wallet_version and wallet_points.
-    Raises KeyError for a type that EVENTS doesn't declare.
+    `wallet` is the alias in `source` of the wallet as the change leaves it. All others but the type are SQL
+    expressions; `more` are those of reason, points and member_id. Raises KeyError for a type that EVENTS doesn't
+    declare.
     """
     type_sql, kind = _typed(event_type)
-    given = {name: more.pop(name) for name in _MORE if name in more}
+    given: dict[str, str] = {name: more.pop(name) for name in _MORE if name in more}
+    if wallet:
+        given |= {name: f"{wallet}.{column}" for name, column in _WALLET.items()}
     if more:
         raise TypeError(f"an event has no {sorted(more)}")
     names = ", ".join(["merchant_id, id, type, subject_kind, subject_id, actor, occurred_at", *given])

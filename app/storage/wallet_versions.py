@@ -21,9 +21,13 @@ class ChangeRow(TypedDict):
     event_subject_id: Annotated[UUID, "ev.subject_id"]
     event_actor: Annotated[str, "ev.actor"]
     event_occurred_at: Annotated[datetime, "ev.occurred_at"]
+    event_points: Annotated[int | None, "ev.points"]
     event_member_id: Annotated[UUID | None, "ev.member_id"]
     event_wallet_version: Annotated[int | None, "ev.wallet_version"]
     event_wallet_points: Annotated[int | None, "ev.wallet_points"]
+    event_wallet_held_points: Annotated[int | None, "ev.wallet_held_points"]
+    event_wallet_pending_points: Annotated[int | None, "ev.wallet_pending_points"]
+    event_wallet_shortfall: Annotated[int | None, "ev.wallet_shortfall"]
 
 
 #: The next date of a wallet, made under its lock: later than the one before it, even if the clock was set back. What a
@@ -51,18 +55,17 @@ def raise_wallets(event_type: EventType, *, actor: str = ":actor") -> str:
         actor=actor,
         reason="reason",
         member_id="member_id",
-        wallet_version="version",
-        wallet_points="points",
+        wallet="numbered",
     )
     return f"""
 holders AS (
-    SELECT w.member_id, w.version, w.points FROM wallet w
+    SELECT w.member_id, w.version, w.points, w.held_points, w.pending_points, w.shortfall FROM wallet w
     WHERE w.merchant_id = :merchant_id AND w.member_id = ANY(ARRAY(SELECT member_id FROM changed))
     ORDER BY w.member_id FOR UPDATE
 ), numbered AS (
     SELECT changed.*,
         holders.version + row_number() OVER (PARTITION BY holders.member_id ORDER BY changed.event_id) AS version,
-        holders.points
+        holders.points, holders.held_points, holders.pending_points, holders.shortfall
     FROM changed LEFT JOIN holders ON holders.member_id = changed.member_id
 ), raised AS (
     UPDATE wallet SET version = newest.version, changed_at = {NEXT_DATE}

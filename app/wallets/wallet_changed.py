@@ -24,7 +24,9 @@ class WalletChange:
     )
     event: Event = strawberry.field(description="What happened.")
     code: Code | None = strawberry.field(description="The code that it happened to, in the state that it left it in.")
-    entry: PointsEntry | None = strawberry.field(description="The points that came or went.")
+    entry: PointsEntry | None = strawberry.field(
+        description="The points that came or went, can be spent from now on, or could not be taken back."
+    )
 
     @classmethod
     def of(cls, row: WalletChangeRow) -> "WalletChange":

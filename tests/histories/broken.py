@@ -10,10 +10,11 @@ import time
 from typing import Any, Final
 from uuid import UUID
 
+from app.api.operations import Refused
 from app.coupons import redeem_codes
 from app.members import rows
-from app.points import grant_points, ledger
-from app.storage.database import Statements, database, transaction
+from app.points import grant_points
+from app.storage.database import database, transaction
 from tests.starts import BROKEN
 
 BUGS: Final = ("lost update", "double spend", "stale read", "replay that differs", "effect of a refused call")
@@ -44,28 +45,27 @@ async def _unguarded(merchant_id: Any, *statements: tuple[str, tuple[object, ...
 
 def _lose_updates() -> None:
     """Read a balance, decide, and write it back."""
-    post = ledger.post
+    post = grant_points._post
     met = asyncio.Event()
     readers = 0
 
-    async def read_and_write_back(
-        where: Statements, merchant_id: Any, actor: str, member_id: Any, amount: int, *reason: Any, **how: Any
-    ) -> Any:
+    async def read_and_write_back(viewer: Any, member_id: Any, input: Any, origin: str, reference: str) -> Any:
         nonlocal readers
-        row = await database().row(_POINTS, merchant_id, member_id)
+        row = await database().row(_POINTS, viewer.merchant_id, member_id)
         readers += 1
         if readers > 1:
             met.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(float(os.environ.get(RIVAL_SECONDS, "20"))):
                 await met.wait()
-        posted = await post(where, merchant_id, actor, member_id, amount, *reason, **how)
+        posted = await post(viewer, member_id, input, origin, reference)
         if posted is not None and row is not None:
             changed = "UPDATE wallet SET points = $3 WHERE merchant_id = $1 AND member_id = $2"
-            await _unguarded(merchant_id, (changed, (merchant_id, member_id, row["points"] + amount)))
+            points = row["points"] + input.amount
+            await _unguarded(viewer.merchant_id, (changed, (viewer.merchant_id, member_id, points)))
         return posted
 
-    grant_points.post = read_and_write_back  # type: ignore[attr-defined]
+    grant_points._post = read_and_write_back
 
 
 def _spend_twice() -> None:
@@ -112,16 +112,17 @@ def _replay_otherwise() -> None:
 
 def _debit_when_refused() -> None:
     """Take what is there before saying that it isn't enough."""
-    refuse = grant_points._refuse
+    post = grant_points._post
 
-    async def take_and_refuse(viewer: Any, member_id: Any, amount: int) -> None:
+    async def take_and_refuse(viewer: Any, member_id: Any, input: Any, origin: str, reference: str) -> Any:
         try:
-            await refuse(viewer, member_id, amount)
-        finally:
+            return await post(viewer, member_id, input, origin, reference)
+        except Refused:
             changed = "UPDATE wallet SET points = points / 2 WHERE merchant_id = $1 AND member_id = $2"
             await _unguarded(viewer.merchant_id, (changed, (viewer.merchant_id, member_id)))
+            raise
 
-    grant_points._refuse = take_and_refuse
+    grant_points._post = take_and_refuse
 
 
 if __name__ == "__main__":

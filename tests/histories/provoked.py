@@ -84,6 +84,31 @@ class Errands:
         reward: str = answer["reward"]["id"]
         return reward
 
+    async def exchange(self, pool: str | None = None) -> Any:
+        """Let a new member redeem a reward, and return the redemption, its code, and the member."""
+        member = await self.member()
+        await self.do("grantPoints", memberId=member, amount=10, reference="r", idempotencyKey=member)
+        fields = "... on RedeemRewardSuccess { redemption { id entry { member { id } } code { text } } }"
+        reward = await self.reward(pool)
+        answer = await self.do("redeemReward", fields, rewardId=reward, memberId=member, idempotencyKey=member)
+        return answer["redemption"]
+
+    async def returned(self) -> str:
+        """Return a redemption of a reward that was reversed."""
+        redemption: str = (await self.exchange())["id"]
+        await self.do("reverseRewardRedemption", redemptionId=redemption, reason="tried")
+        return redemption
+
+    async def used(self) -> str:
+        """Return a redemption of a reward whose code was spent."""
+        redemption = await self.exchange(await self.pool())
+        await self.do(
+            "redeemCodes", codes=[redemption["code"]["text"]], orderId=self.word(), orderAmount=usd(1000),
+            memberId=redemption["entry"]["member"]["id"],
+        )  # fmt: skip
+        used: str = redemption["id"]
+        return used
+
     async def member_client(self) -> Client:
         """Return the client of a new member."""
         fields = "... on IssueMemberTokenSuccess { token }"
@@ -209,7 +234,7 @@ def _missing(*ways: tuple[str, ids.Kind, dict[str, Any]]) -> list[Errand]:
     ]
 
 
-_ID: Final[dict[ids.Kind, str]] = {"apikey": "apiKey", "webhookdelivery": "delivery"}
+_ID: Final[dict[ids.Kind, str]] = {"apikey": "apiKey", "rewardredemption": "redemption", "webhookdelivery": "delivery"}
 _BLANK: Final = {"reason": " "}
 _WHY: Final = {"reason": "tried"}
 
@@ -233,6 +258,13 @@ async def _members_address(errands: Errands) -> dict[str, Any]:
 async def _nobodys_acceptance(errands: Errands) -> dict[str, Any]:
     email = errands.email()
     return {"token": await errands.invite(email), "email": email, "memberId": nobody("member")}
+
+
+async def _dearer(errands: Errands) -> dict[str, Any]:
+    key = errands.word()
+    return {
+        "rewardId": await errands.reward(), "memberId": await errands.member(), "expectedCost": 9, "idempotencyKey": key
+    }  # fmt: skip
 
 
 async def _known_member(errands: Errands) -> dict[str, Any]:
@@ -351,6 +383,7 @@ ERRANDS: Final = (
         revealCode={"codeId": nobody("code"), **_BLANK},
         reversePurchase={"reason": "tried"},
         reverseRedemption={"redemptionId": nobody("redemption"), **_BLANK},
+        reverseRewardRedemption={"redemptionId": nobody("rewardredemption"), **_BLANK},
         revokeCode={"codeId": nobody("code"), **_BLANK},
         rotateWebhookSecret={"webhookId": nobody("webhook"), "overlapHours": -1},
     ),
@@ -367,7 +400,8 @@ ERRANDS: Final = (
         ("redeemReward", "reward", {"memberId": nobody("member"), "idempotencyKey": "nobody"}),
         ("redeliver", "webhookdelivery", {}), ("redeliverDead", "webhook", {}), ("releaseReferral", "referral", {}),
         ("retireReward", "reward", {}), ("revealCode", "code", _WHY), ("reversePurchase", "purchase", _WHY),
-        ("reverseRedemption", "redemption", _WHY), ("revokeApiKey", "apikey", {}), ("revokeCode", "code", _WHY),
+        ("reverseRedemption", "redemption", _WHY), ("reverseRewardRedemption", "rewardredemption", _WHY),
+        ("revokeApiKey", "apikey", {}), ("revokeCode", "code", _WHY),
         ("revokeMemberTokens", "member", {}), ("rotateWebhookSecret", "webhook", {}),
         ("verifyMemberEmail", "member", {}), ("editMember", "member", {"displayName": "n"}),
     ),
@@ -395,6 +429,9 @@ ERRANDS: Final = (
     Errand("issueMemberToken", "InvalidInput", _then(_with(memberId=Errands.member), lifetimeSeconds=0)),
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
+    Errand("redeemReward", "RewardCostChanged", _dearer),
+    Errand("reverseRewardRedemption", "RewardNotReversible", _then(_with(redemptionId=Errands.used), **_WHY)),
+    Errand("reverseRewardRedemption", REPLAYED, _then(_with(redemptionId=Errands.returned), **_WHY)),
     Errand("revokeApiKey", "LastAdminKey", _with(apiKeyId=Errands.own_key)),
     Errand("verifyMemberEmail", "InvalidInput", _with(memberId=Errands.member)),
     Errand("verifyMemberEmail", "MemberAlreadyExists", _anothers_proof),

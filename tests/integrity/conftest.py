@@ -8,7 +8,7 @@ import pytest_asyncio
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.factories import Shop, open_shop
-from tests.points.documents import grant, purchase, redeem, reward
+from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
 
@@ -40,6 +40,11 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await purchase(shop, ben, "order-b")
         await grant(shop, anna, 100, "gift")
         await redeem(shop, await reward(shop, cost=50, poolId=(await shop.pool())["id"]), anna, "mug")
+        # What comes back of a reward fills what a return lacks, which a later purchase had paid in part.
+        back = await redeem(shop, await reward(shop, cost=60), anna, "bag")
+        await shop.do(REVERSE, source="STORE", orderId="order-a", reason="a return")
+        await purchase(shop, anna, "order-c", 400)
+        await shop.do(REVERSE_REWARD, redemptionId=back["redemption"]["id"], reason="a return")
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)

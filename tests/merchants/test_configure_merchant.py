@@ -14,7 +14,8 @@ from tests.starts import run
 
 SETTINGS = "{ viewer { merchant { settings { pointsPerUnit pointsLifetimeDays } } } }"
 DEFAULTS = {
-    "pointsPerUnit": 1.0, "pointValue": 1.0, "pointsLifetimeDays": None, "pointsWarningDays": 14, "timeZone": "UTC",
+    "pointsPerUnit": 1.0, "pointValue": 1.0, "pointsLifetimeDays": None, "pointsWarningDays": 14,
+    "pointsPendingDays": 0, "recoverShortfalls": True, "timeZone": "UTC",
     "marginRate": None, "advisedPercentMax": None, "advisedAmountMax": None,
 }  # fmt: skip
 
@@ -27,7 +28,8 @@ async def configure(shop: Shop, **input: Any) -> Any:
 async def test_what_is_left_out_stays(shop: Shop) -> None:
     changed: dict[str, Any] = {
         "pointsPerUnit": 2.5, "pointValue": 0.125, "pointsLifetimeDays": 365, "pointsWarningDays": 0,
-        "timeZone": "Europe/Berlin", "marginRate": 0.3, "advisedPercentMax": 12.5, "advisedAmountMax": 2000,
+        "pointsPendingDays": 14, "recoverShortfalls": False, "timeZone": "Europe/Berlin", "marginRate": 0.3,
+        "advisedPercentMax": 12.5, "advisedAmountMax": 2000,
     }  # fmt: skip
     expected = DEFAULTS
 
@@ -37,7 +39,7 @@ async def test_what_is_left_out_stays(shop: Shop) -> None:
         assert await configure(shop, **{name: value}) == expected
     nothing = dict.fromkeys(("pointsLifetimeDays", "marginRate", "advisedPercentMax", "advisedAmountMax"))
     assert await configure(shop, **nothing) == expected | nothing
-    assert (await shop.event_types()).count("merchant.configured") == 9
+    assert (await shop.event_types()).count("merchant.configured") == 11
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,10 @@ async def test_what_is_left_out_stays(shop: Shop) -> None:
         ("pointsLifetimeDays", 3651, "must be between 1 and 3650"),
         ("pointsWarningDays", -1, "must be between 0 and 365"),
         ("pointsWarningDays", None, "must not be null"),
+        ("pointsPendingDays", -1, "must be between 0 and 365"),
+        ("pointsPendingDays", 10_000, "must be between 0 and 365"),
+        ("pointsPendingDays", None, "must not be null"),
+        ("recoverShortfalls", None, "must not be null"),
         ("timeZone", "Mars/Olympus", "must be the IANA name of a time zone, like Europe/Berlin"),
         ("timeZone", "../etc/passwd", "must be the IANA name of a time zone, like Europe/Berlin"),
         ("timeZone", "", "must be the IANA name of a time zone, like Europe/Berlin"),

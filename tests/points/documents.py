@@ -5,17 +5,24 @@ from uuid import UUID
 
 from app import ids
 from app.points.expire_points import expire_points_of
+from app.points.mature_points import mature_points_of
 from app.storage.database import database
 from tests.factories import CODE, REFUSALS, Shop, usd
+from tests.unguarded import unguarded
 
-ENTRY = "id amount balanceAfter reason reference expiresAt createdAt member { id wallet { version points } }"
+WALLET_NOW = "version points heldPoints pendingPoints spendablePoints shortfall nextExpiry { points expiresAt }"
+ENTRY = """
+  id amount balanceAfter reason reference spendableAt expiresAt createdAt
+  member { id wallet { version points } }
+"""
 PURCHASE = """
   id source orderId amount { amountMinor currency } points occurredAt recordedAt reversedAt
   member { id wallet { version points } }
 """
 REWARD = "id name cost stock active pool { id }"
 EXCHANGE = f"""
-  id createdAt reward {{ {REWARD} }} member {{ id wallet {{ version points }} }} entry {{ {ENTRY} }} code {{ {CODE} }}
+  id createdAt reversedAt reward {{ {REWARD} }} member {{ id wallet {{ version points }} }} entry {{ {ENTRY} }}
+  code {{ {CODE} }}
 """
 INSUFFICIENT = "... on InsufficientPoints { balance required }"
 RECORD = f"""
@@ -59,6 +66,15 @@ REDEEM_REWARD = f"""
 mutation ($input: RedeemRewardInput!) {{
   answer: redeemReward(input: $input) {{
     __typename ... on RedeemRewardSuccess {{ replayed redemption {{ {EXCHANGE} }} }} {REFUSALS} {INSUFFICIENT}
+    ... on RewardCostChanged {{ cost }}
+  }}
+}}
+"""
+REVERSE_REWARD = f"""
+mutation ($input: ReverseRewardRedemptionInput!) {{
+  answer: reverseRewardRedemption(input: $input) {{
+    __typename
+    ... on ReverseRewardRedemptionSuccess {{ replayed entry {{ {ENTRY} }} redemption {{ {EXCHANGE} }} }} {REFUSALS}
   }}
 }}
 """
@@ -69,8 +85,8 @@ mutation ($input: ConfigureMerchantInput!) {{
       merchant {{
         id
         settings {{
-          pointsPerUnit pointValue pointsLifetimeDays pointsWarningDays timeZone marginRate advisedPercentMax
-          advisedAmountMax
+          pointsPerUnit pointValue pointsLifetimeDays pointsWarningDays pointsPendingDays recoverShortfalls timeZone
+          marginRate advisedPercentMax advisedAmountMax
         }}
       }}
     }}
@@ -82,7 +98,7 @@ WALLET = f"""
 query ($id: ID!, $first: Int, $after: String) {{
   member(id: $id) {{
     wallet {{
-      version points
+      {WALLET_NOW}
       entries(first: $first, after: $after) {{
         edges {{ cursor node {{ {ENTRY} }} }} pageInfo {{ hasNextPage endCursor }}
       }}
@@ -105,6 +121,14 @@ UNION ALL
 SELECT 'balance', w.member_id FROM wallet w LEFT JOIN sums ON sums.member_id = w.member_id
 WHERE w.merchant_id = $1 AND w.points <> coalesce(sums.points, 0)
 UNION ALL
+SELECT 'lots', w.member_id FROM wallet w LEFT JOIN (
+    SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending,
+        sum(shortfall) AS shortfall
+    FROM points_lot WHERE merchant_id = $1 GROUP BY 1
+) l ON l.member_id = w.member_id
+WHERE w.merchant_id = $1 AND (w.points, w.pending_points, w.shortfall)
+    <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(l.shortfall, 0))
+UNION ALL
 SELECT 'version', w.member_id FROM wallet w WHERE w.merchant_id = $1 AND w.version <> (
     SELECT count(*) FROM event v WHERE v.merchant_id = $1 AND v.member_id = w.member_id
 )
@@ -115,10 +139,18 @@ SELECT 'event', e.member_id FROM points_entry e WHERE e.merchant_id = $1 AND 1 <
 )
 """
 AGE = """
-WITH due AS (
-    UPDATE points_due SET expires_at = expires_at - make_interval(secs => $3) WHERE merchant_id = $1 AND member_id = $2
+UPDATE points_lot SET expires_at = expires_at - make_interval(secs => $3),
+    spendable_at = spendable_at - make_interval(secs => $3)
+WHERE merchant_id = $1 AND ($2::uuid IS NULL OR member_id = $2)
+"""
+
+END = """
+UPDATE points_lot SET expires_at = now() - interval '1 second' WHERE merchant_id = $1 AND entry_id IN (
+    SELECT entry_id FROM (
+        SELECT entry_id, row_number() OVER (PARTITION BY member_id ORDER BY created_at) AS number
+        FROM points_lot WHERE merchant_id = $1
+    ) numbered WHERE number <= $2
 )
-UPDATE wallet SET expiring_until = expiring_until - make_interval(secs => $3) WHERE merchant_id = $1 AND member_id = $2
 """
 
 
@@ -180,6 +212,30 @@ def member_uuid(member: Any) -> UUID:
 
 
 async def days_later(shop: Shop, member: Any, days: float) -> None:
-    """Bring a member's points that expire so many days nearer to it, and expire what is due."""
-    await database().row(AGE, shop.merchant_id, member_uuid(member), days * 86_400)
+    """Let days pass for a member's points, then end the pending that is over, and expire what is due."""
+    await age(shop, member, days)
+    await mature_points_of(shop.merchant_id)
     await expire_points_of(shop.merchant_id)
+
+
+async def age(shop: Shop, member: Any | None, days: float) -> None:
+    """Bring the dates of a member's points, or of everybody's, so many days nearer."""
+    await _date_anew(shop, AGE, None if member is None else member_uuid(member), days * 86_400)
+
+
+async def end(shop: Shop, count: int) -> None:
+    """Let each member's oldest credits be due for expiry."""
+    await _date_anew(shop, END, count)
+
+
+async def _date_anew(shop: Shop, statement: str, *values: object) -> None:
+    """Change dates of lots, which nothing else does."""
+    async with unguarded("points_lot") as tx:
+        await tx.row(statement, shop.merchant_id, *values)
+
+
+async def wallet(shop: Shop, member: Any) -> Any:
+    """Return a member's wallet."""
+    return (
+        await shop.data(f"query ($id: ID!) {{ member(id: $id) {{ wallet {{ {WALLET_NOW} }} }} }}", {"id": member["id"]})
+    )["member"]["wallet"]

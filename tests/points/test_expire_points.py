@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from app.points.expire_points import expire_points, expire_points_of, warn_of_expiry
-from app.storage.database import database
+from app.points.ledger import lock_wallet
+from app.storage.database import database, transaction
 from tests.factories import Shop
-from tests.points.documents import CONFIGURE, broken, days_later, entries, grant, member_uuid, points, purchase
+from tests.points.documents import CONFIGURE, broken, days_later, end, entries, grant, member_uuid, points, purchase
 from workers.expire_points import expire_points as expire_points_job
 from workers.settings import CRON_JOBS
 
-AGE = "UPDATE points_due SET expires_at = now() - interval '1 second' WHERE merchant_id = $1 AND mark <= $2"
-DUE = "SELECT mark FROM points_due WHERE merchant_id = $1 AND member_id = $2 ORDER BY mark"
+OPEN = """
+SELECT remaining FROM points_lot WHERE merchant_id = $1 AND member_id = $2 AND is_open ORDER BY created_at
+"""
 
 
 class _Trusting:
@@ -22,9 +24,9 @@ class _Trusting:
         return True
 
 
-async def due(shop: Shop, member: Any) -> list[int]:
-    """Return the marks of a member's credits that will expire."""
-    return [row["mark"] for row in await database().rows(DUE, shop.merchant_id, member_uuid(member))]
+async def left(shop: Shop, member: Any) -> list[int]:
+    """Return what is left of a member's credits that have something left, the oldest first."""
+    return [row["remaining"] for row in await database().rows(OPEN, shop.merchant_id, member_uuid(member))]
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ async def test_what_is_left_expires_and_the_wallet_says_so(shop: Shop, member: A
         (100, 100, "ADJUSTMENT"), (-30, 70, "ADJUSTMENT"), (-70, 0, "EXPIRY")
     ]  # fmt: skip
     assert await shop.wallet_versions(member) == [1, 2, 3]
-    assert await due(shop, member) == []
+    assert await left(shop, member) == []
     assert await broken(shop) == []
 
 
@@ -96,23 +98,23 @@ async def test_what_was_spent_whole_expires_in_silence(shop: Shop, member: Any) 
 
     await days_later(shop, member, 31)
 
-    # The wallet's only because `days_later` brings its dates nearer.
-    assert (await shop.state()).since(before) == {"points_due": -1, "wallet": 0}
-    assert await shop.count("points_due") == 0
+    # The lot's only because `days_later` brings its dates nearer.
+    assert (await shop.state()).since(before) == {"points_lot": 0}
 
 
-async def test_a_shortened_lifetime_lets_no_newer_points_expire_before_older_ones(shop: Shop, member: Any) -> None:
+async def test_a_changed_lifetime_holds_for_credits_from_then_on(shop: Shop, member: Any) -> None:
     old = (await grant(shop, member, 100, "old"))["entry"]
     await shop.do(CONFIGURE, pointsLifetimeDays=1)
     new = (await grant(shop, member, 50, "new"))["entry"]
-    await grant(shop, member, -150, "out")
-    alone = (await grant(shop, member, 10, "alone"))["entry"]
 
-    assert new["expiresAt"] == old["expiresAt"] > alone["expiresAt"]
+    assert old["expiresAt"] > new["expiresAt"]
+    await grant(shop, member, -20, "out")
+    assert await left(shop, member) == [100, 30]
     await days_later(shop, member, 2)
-    assert (await entries(shop, member))[4:] == [(-10, 0, "EXPIRY")]
+    assert (await entries(shop, member))[3:] == [(-30, 100, "EXPIRY")]
     await days_later(shop, member, 30)
-    assert await due(shop, member) == []
+    assert (await entries(shop, member))[4:] == [(-100, 0, "EXPIRY")]
+    assert await left(shop, member) == []
     assert await broken(shop) == []
 
 
@@ -121,7 +123,7 @@ async def test_expiring_twice_and_at_once_expires_once(shop: Shop, member: Any) 
     for number, each in enumerate(members):
         for turn in range(3):
             await grant(shop, each, 10, f"{number}-{turn}")
-    await database().row(AGE, shop.merchant_id, 20)
+    await end(shop, 2)
 
     expired = await asyncio.gather(*[expire_points_of(shop.merchant_id) for _ in range(8)])
     before = await shop.state()
@@ -133,21 +135,52 @@ async def test_expiring_twice_and_at_once_expires_once(shop: Shop, member: Any) 
     assert await broken(shop) == []
 
 
-async def test_many_credits_expire_in_bounded_batches(shop: Shop, member: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.points.expire_points.CREDITS_PER_ENTRY_MAX", 2)
-    monkeypatch.setattr("app.points.expire_points.MEMBERS_PER_LOOK", 1)
-    for turn in range(5):
-        await grant(shop, member, 10, f"{turn}")
-    await grant(shop, member, -5, "out")
+async def test_many_wallets_expire_in_batches_and_each_by_one_entry(
+    shop: Shop, member: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.points.sweep.WALLETS_PER_BATCH", 2)
+    members = [member, *[await shop.member() for _ in range(4)]]
+    for number, each in enumerate(members):
+        for turn in range(3):
+            await grant(shop, each, 10, f"{number}-{turn}")
+        await grant(shop, each, -5, f"{number} out")
+    await end(shop, 2)
 
-    await days_later(shop, member, 31)
+    assert await expire_points_of(shop.merchant_id) == 75
 
-    assert (await entries(shop, member))[6:] == [(-15, 30, "EXPIRY"), (-20, 10, "EXPIRY"), (-10, 0, "EXPIRY")]
+    assert [(await entries(shop, each))[4:] for each in members] == [[(-15, 10, "EXPIRY")]] * 5
+    assert await broken(shop) == []
+
+
+async def test_a_wallet_that_is_busy_is_waited_for_and_holds_up_no_other(shop: Shop, member: Any) -> None:
+    other = await shop.member()
+    for each in (member, other):
+        await grant(shop, each, 10, each["id"])
+    await end(shop, 1)
+    locked = asyncio.Event()
+
+    async def sweep() -> int:
+        await locked.wait()
+        return await expire_points_of(shop.merchant_id)
+
+    # Begun outside: a task that begins in a transaction is part of it.
+    sweeping = asyncio.create_task(sweep())
+    async with transaction(shop.merchant_id) as tx:
+        await lock_wallet(tx, shop.merchant_id, member_uuid(member))
+        locked.set()
+        async with asyncio.timeout(60):
+            while await points(shop, other):  # noqa: ASYNC110  (nobody tells)
+                await asyncio.sleep(0.01)
+        assert await points(shop, member) == 10
+        assert not sweeping.done()
+
+    assert await sweeping == 20
+    assert await points(shop, member) == 0
 
 
 async def test_spending_against_expiry_is_exact(shop: Shop, member: Any) -> None:
     await grant(shop, member, 100, "in")
-    await database().row(AGE, shop.merchant_id, 100)
+    await end(shop, 1)
 
     answers, expired = await asyncio.gather(
         asyncio.gather(*[grant(shop, member, -5, f"out {n}") for n in range(20)]),
@@ -160,7 +193,7 @@ async def test_spending_against_expiry_is_exact(shop: Shop, member: Any) -> None
     assert await broken(shop) == []
 
 
-WARNED = "SELECT subject_id FROM event WHERE merchant_id = $1 AND type = 'points.expiring'"
+WARNED = "SELECT subject_id, points FROM event WHERE merchant_id = $1 AND type = 'points.expiring'"
 
 
 async def test_a_warning_comes_once_and_only_for_what_is_left(shop: Shop, member: Any) -> None:
@@ -179,14 +212,15 @@ async def test_a_warning_comes_once_and_only_for_what_is_left(shop: Shop, member
     before = await shop.state()
     await warn_of_expiry()
 
-    assert [f"entry_{row['subject_id'].hex}" for row in await database().rows(WARNED, shop.merchant_id)] == [left["id"]]
+    warned = await database().rows(WARNED, shop.merchant_id)
+    assert [(f"entry_{row['subject_id'].hex}", row["points"]) for row in warned] == [(left["id"], 10)]
     assert await shop.state() == before
     assert await shop.wallet_versions(member) == [1, 2, 3]
 
 
 async def test_the_timetables_job_warns_and_then_expires(shop: Shop, member: Any) -> None:
     await grant(shop, member, 10, "in")
-    await database().row(AGE, shop.merchant_id, 10)
+    await end(shop, 1)
 
     await expire_points_job({"clocks": _Trusting()})
 
@@ -198,7 +232,7 @@ async def test_the_timetables_job_warns_and_then_expires(shop: Shop, member: Any
 async def test_without_warning_days_there_is_no_warning(shop: Shop, member: Any) -> None:
     await shop.do(CONFIGURE, pointsWarningDays=0)
     await grant(shop, member, 10, "in")
-    await database().row(AGE, shop.merchant_id, 10)
+    await end(shop, 1)
 
     await warn_of_expiry()
 

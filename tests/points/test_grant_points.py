@@ -1,11 +1,13 @@
 """grantPoints. Without these a retry could give points twice, or a debit take what isn't there."""
 
+from datetime import UTC, datetime, timedelta
+
 import asyncpg
 import pytest
 
 from app.storage.database import database
 from tests.factories import Shop, problems
-from tests.points.documents import GRANT, WALLET, broken, entries, grant, points
+from tests.points.documents import CONFIGURE, GRANT, WALLET, broken, days_later, entries, grant, points, wallet
 
 INT_MAX = 2**31 - 1
 
@@ -94,6 +96,39 @@ async def test_what_can_not_be_is_invalid(shop: Shop) -> None:
     }
 
 
+async def test_a_grant_may_have_an_end_of_its_own(shop: Shop) -> None:
+    member = await shop.member()
+    await shop.do(CONFIGURE, pointsLifetimeDays=30)
+    soon = (datetime.now(UTC) + timedelta(days=7)).isoformat()
+    late = (datetime.now(UTC) + timedelta(days=3650)).isoformat()
+
+    first = await grant(shop, member, 10, "soon", expiresAt=soon)
+    await grant(shop, member, 20, "late", expiresAt=late)
+    await grant(shop, member, 30, "as all")
+
+    assert datetime.fromisoformat(first["entry"]["expiresAt"]) == datetime.fromisoformat(soon)
+    assert (await wallet(shop, member))["nextExpiry"] == {"points": 10, "expiresAt": first["entry"]["expiresAt"]}
+    again = await grant(shop, member, 10, "soon", expiresAt=soon)
+    assert (again["replayed"], again["entry"]["id"]) == (True, first["entry"]["id"])
+    same = {"memberId": member["id"], "amount": 10, "reference": "goodwill", "idempotencyKey": "soon"}
+    assert (await shop.refused(GRANT, **same, expiresAt=late))["__typename"] == "IdempotencyKeyReused"
+    await days_later(shop, member, 7.1)
+    assert (await entries(shop, member))[3:] == [(-10, 50, "EXPIRY")]
+
+
+async def test_a_grant_ends_neither_in_the_past_nor_beyond_ten_years(shop: Shop) -> None:
+    member = await shop.member()
+    same = {"memberId": member["id"], "reference": "r", "idempotencyKey": "k"}
+    now = datetime.now(UTC)
+
+    async def wrong(amount: int, ends: datetime) -> dict[str, str]:
+        return problems(await shop.refused(GRANT, **same, amount=amount, expiresAt=ends.isoformat()))
+
+    assert await wrong(1, now - timedelta(seconds=1)) == {"expiresAt": "must be in the future"}
+    assert await wrong(1, now + timedelta(days=3654)) == {"expiresAt": "must be at most ten years from now"}
+    assert await wrong(-1, now + timedelta(days=1)) == {"expiresAt": "has no meaning where points are taken"}
+
+
 async def test_another_merchants_member_is_not_found(shop: Shop, other_shop: Shop) -> None:
     theirs = await other_shop.member()
     before = await other_shop.state()
@@ -112,7 +147,7 @@ async def test_a_debit_beyond_the_balance_is_refused(shop: Shop) -> None:
     least = await shop.refused(GRANT, memberId=member["id"], amount=-INT_MAX, reference="r", idempotencyKey="k")
 
     assert (answer["__typename"], answer["balance"], answer["required"]) == ("InsufficientPoints", 99, 100)
-    assert answer["message"] == "The member has 99 points; 100 are needed."
+    assert answer["message"] == "The member can spend 99 points; 100 are needed."
     assert (least["balance"], least["required"]) == (99, INT_MAX)
     assert await points(shop, member) == 99
 
@@ -147,8 +182,11 @@ async def test_the_database_keeps_entries_as_they_were_written(shop: Shop, state
     ("change", "constraint"),
     [
         ("points = -1", "wallet_points"),
-        ("expiring_earned = 101", "wallet_points_expiring"),
-        ("expiring_spent = 1", "wallet_points_expiring"),
+        ("pending_points = 101", "wallet_points_spendable"),
+        ("held_points = 60, pending_points = 41", "wallet_points_spendable"),
+        ("held_points = -1", "wallet_points_spendable"),
+        ("pending_points = -1", "wallet_points_spendable"),
+        ("shortfall = -1", "wallet_shortfall"),
     ],
 )
 async def test_the_database_keeps_balances_possible(shop: Shop, change: str, constraint: str) -> None:
@@ -157,7 +195,7 @@ async def test_the_database_keeps_balances_possible(shop: Shop, change: str, con
     with pytest.raises(asyncpg.CheckViolationError) as violation:
         await database().row(f"UPDATE wallet SET {change} WHERE merchant_id = $1", shop.merchant_id)
 
-    assert violation.value.constraint_name in {constraint, "wallet_points_expiring"}
+    assert violation.value.constraint_name in {constraint, "wallet_points_spendable"}
 
 
 async def test_a_wallets_entries_are_paged_newest_first(shop: Shop) -> None:

@@ -226,3 +226,20 @@ async def test_a_claims_key_is_not_a_redemptions(shop: Shop) -> None:
     row = await database().row(counted, shop.merchant_id, ids.decode("code", made["code"]["id"]))
     assert row is not None
     assert row["codes"] == 1
+
+
+async def test_a_price_that_has_changed_is_refused_where_the_caller_says_which(shop: Shop) -> None:
+    member = await shop.member()
+    await grant(shop, member, 500, "in")
+    mug = await reward(shop, cost=120, stock=1)
+    asked = {"rewardId": mug["id"], "memberId": member["id"], "idempotencyKey": "k"}
+
+    answer = await shop.refused(REDEEM_REWARD, **asked, expectedCost=100)
+
+    assert answer == {
+        "__typename": "RewardCostChanged", "message": "The reward costs 120 points now.", "cost": 120
+    }  # fmt: skip
+    had = await redeem(shop, mug, member, "k", expectedCost=120)
+    assert had["redemption"]["entry"]["amount"] == -120
+    # What was had stays the same answer, whatever it would cost now.
+    assert (await redeem(shop, mug, member, "k", expectedCost=100))["replayed"] is True

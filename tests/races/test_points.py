@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.points.expire_points import expire_points_of
-from app.storage.database import database
+from app.points.mature_points import mature_points_of
 from tests.conftest import Api
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, Shop, usd
 from tests.points.documents import (
@@ -16,7 +17,10 @@ from tests.points.documents import (
     RECORD,
     REDEEM_REWARD,
     REVERSE,
+    REVERSE_REWARD,
+    age,
     broken,
+    end,
     entries,
     grant,
     points,
@@ -137,8 +141,7 @@ async def test_everything_at_once_stays_exact(shop: Shop, processes: Processes) 
     await shop.do(CONFIGURE, pointsLifetimeDays=1)
     crowd = await rich(shop, 3, 100)
     made = [(await purchase(shop, {"id": member}, f"old {member}", 5000))["purchase"]["id"] for member in crowd]
-    aged = "UPDATE points_due SET expires_at = now() - interval '1 second' WHERE merchant_id = $1 AND mark = 100"
-    await database().row(aged, shop.merchant_id)
+    await end(shop, 1)
     pool = await shop.pool(codes=20, claimsPerMember=20)
     mug = await reward(shop, cost=20, stock=15, poolId=pool["id"])
 
@@ -161,6 +164,82 @@ async def test_everything_at_once_stays_exact(shop: Shop, processes: Processes) 
     assert counted.get("RedeemRewardSuccess", 0) == await shop.count("reward_redemption")
     assert (await shop.stock(pool))["allocated"] == counted.get("RedeemRewardSuccess", 0)
     assert await broken(shop) == []
+
+
+async def test_of_fifty_that_want_all_or_one_more_one_gets_all(shop: Shop, processes: Processes) -> None:
+    await shop.do(CONFIGURE, pointsPendingDays=14)
+    (member,) = await rich(shop, 1, 60)
+    await grant(shop, {"id": member}, 40, "a second lot")
+    await purchase(shop, {"id": member}, "pending", 5000)
+
+    answers = await at_once(
+        processes.do(GRANT, memberId=member, amount=-100 - number % 2, reference="all", idempotencyKey=f"{number}")
+        for number in range(50)
+    )
+
+    assert kinds(answers) == {"GrantPointsSuccess": 1, "InsufficientPoints": 49}
+    (taken,) = [answer["entry"] for answer in answers if "entry" in answer]
+    assert (taken["amount"], taken["balanceAfter"]) == (-100, 50)
+    assert {answer["balance"] for answer in answers if "balance" in answer} <= {0, 100}
+    assert await broken(shop) == []
+
+
+async def test_credits_and_debits_of_many_lots_at_once_are_exact(shop: Shop, processes: Processes) -> None:
+    (member,) = await members(shop, 1)
+    calls = []
+    for number in range(40):
+        key = f"{number}"
+        calls += [
+            processes.do(GRANT, memberId=member, amount=7, reference="in", idempotencyKey=f"in {key}"),
+            processes.do(GRANT, memberId=member, amount=-10, reference="out", idempotencyKey=f"out {key}"),
+        ]
+
+    answers = await at_once(calls)
+
+    spent = sum(answer.get("entry", {}).get("amount") == -10 for answer in answers)
+    assert kinds(answers).get("InsufficientPoints", 0) == 40 - spent
+    assert await points(shop, {"id": member}) == 40 * 7 - spent * 10
+    assert await broken(shop) == await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("against", ["expiry", "the end of pending", "a return", "a reward that goes back"])
+async def test_spending_against_what_else_changes_lots_is_exact(shop: Shop, processes: Processes, against: str) -> None:
+    await shop.do(CONFIGURE, pointsLifetimeDays=30, pointsPendingDays=14 if against == "the end of pending" else 0)
+    crowd = await members(shop, 6)
+    mug = await reward(shop, cost=20)
+    calls: list[Any] = []
+    for member in crowd:
+        await purchase(shop, {"id": member}, f"first {member}", 5000)
+        await grant(shop, {"id": member}, 50, f"second {member}")
+        had = await processes.do(REDEEM_REWARD, rewardId=mug["id"], memberId=member, idempotencyKey=member)
+        if against == "a return":
+            calls += [
+                processes.do(REVERSE, source="STORE", orderId=f"first {member}", reason="returned") for _ in range(2)
+            ]
+        elif against == "a reward that goes back":
+            calls += [
+                processes.do(REVERSE_REWARD, redemptionId=had["redemption"]["id"], reason="broken") for _ in range(2)
+            ]
+        calls += [
+            processes.do(GRANT, memberId=member, amount=-15, reference="spend", idempotencyKey=f"{member} {turn}")
+            for turn in range(8)
+        ]
+    if against == "expiry":
+        await end(shop, 1)
+        calls += [expire_points_of(shop.merchant_id) for _ in range(3)]
+    elif against == "the end of pending":
+        await age(shop, None, 14.1)
+        calls += [mature_points_of(shop.merchant_id) for _ in range(3)]
+
+    # As they come to mind: sweeps, returns and spends of all members side by side.
+    answers = await at_once(sorted(calls, key=lambda _: ids.new().hex[-8:]), most=40)
+
+    spent = kinds(answer for answer in answers if isinstance(answer, dict)).get("GrantPointsSuccess", 0)
+    for member in crowd:
+        moved = [amount for amount, _, _ in await entries(shop, {"id": member})]
+        assert sum(moved) == await points(shop, {"id": member})
+    assert spent > 0
+    assert await broken(shop) == await shop.broken_promises() == []
 
 
 async def test_once_a_reward_is_there_nobody_gets_its_codes_for_nothing(shop: Shop, processes: Processes) -> None:

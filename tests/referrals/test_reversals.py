@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.factories import Shop
-from tests.points.documents import CONFIGURE, REVERSE, days_later, entries, grant, points
+from tests.points.documents import CONFIGURE, REVERSE, days_later, entries, grant, points, wallet
 from tests.points.documents import broken as broken_points
 from tests.referrals.documents import (
     HELD_REFERRALS,
@@ -70,7 +70,9 @@ async def test_what_was_spent_is_a_shortfall(shop: Shop) -> None:
 
     assert (await points(shop, referrer), await points(shop, referee)) == (0, 0)
     assert (await listed(shop))[0]["shortfall"] == 70 + 45
-    assert answer["shortfall"] == 10
+    # Five of the purchase's own points had paid for the referral, which lacks them now.
+    assert answer["shortfall"] == 5
+    assert [(await wallet(shop, each))["shortfall"] for each in (referrer, referee)] == [70, 50 + 5]
     assert await broken(shop) == await broken_points(shop) == []
 
 

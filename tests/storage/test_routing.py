@@ -21,6 +21,7 @@ SWEEPS = {
     "app.merchants.rotate_token_keys": {"ADOPT"},
     "app.operate.clocks": {"NOW"},
     "app.points.expire_points": {"FIND_DUE", "FIND_UNWARNED"},
+    "app.points.mature_points": {"FIND_RIPE"},
     "app.referrals.expire_invites": {"FIND"},
     "app.wallets.wallet_feed": {"SWEEP"},
     "app.webhooks.deliveries": {"TAKE"},

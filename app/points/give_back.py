@@ -1,0 +1,179 @@
+"""Giving points back that were spent: to their lots, with their dates; what is past its date expires at once."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypedDict
+from uuid import UUID
+
+from app.points.ledger import POINTS_MAX, PostedRow, lock_wallet
+from app.points.moves import Move, write
+from app.points.returns import Cover, Part, Plan, Short, plan
+from app.points.types import PointsReason
+from app.storage.database import Tx
+from app.storage.statements import NoRow, statement
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """The entry that returned the points, the last one that it led to, and what expired at once."""
+
+    entry: PostedRow
+    latest: PostedRow
+    expired: int
+
+
+class SpentRow(TypedDict):
+    """What a debit took from a lot and hasn't come back, and when."""
+
+    lot_id: UUID
+    amount: int
+    expires_at: datetime
+    created_at: datetime
+    spent_at: datetime
+
+
+# The last spent first.
+FIND_SPENT: Final = statement(
+    SpentRow,
+    """
+SELECT p.lot_id, -p.amount - p.returned AS amount, l.expires_at, l.created_at, e.created_at AS spent_at
+FROM points_entry e CROSS JOIN LATERAL (
+    SELECT * FROM points_part WHERE merchant_id = :merchant_id AND entry_id = e.id OFFSET 0
+) p
+CROSS JOIN LATERAL (
+    SELECT * FROM points_lot WHERE merchant_id = :merchant_id AND entry_id = p.lot_id OFFSET 0
+) l
+WHERE e.merchant_id = :merchant_id AND e.id = :entry_id AND -p.amount > p.returned
+ORDER BY l.expires_at DESC, l.created_at DESC, l.entry_id DESC
+""",
+)
+
+
+class StandingRow(TypedDict):
+    """That a lot lacks points (`lot_id` is null), or that another one paid in its place."""
+
+    covered_id: UUID
+    lot_id: UUID | None
+    amount: int
+    expires_at: datetime
+    since: datetime
+
+
+# Who paid last is paid back first.
+FIND_STANDING: Final = statement(
+    StandingRow,
+    """
+WITH RECURSIVE paid AS (
+    -- In place of the lots that were spent, and in place of those that paid.
+    SELECT c.* FROM points_cover c
+    WHERE c.merchant_id = :merchant_id AND c.covered_id = ANY(:lot_ids::uuid[]) AND c.amount > 0
+    UNION
+    SELECT c.* FROM paid CROSS JOIN LATERAL (
+        SELECT * FROM points_cover WHERE merchant_id = :merchant_id AND covered_id = paid.lot_id AND amount > 0 OFFSET 0
+    ) c
+)
+SELECT paid.covered_id, paid.lot_id, paid.amount, l.expires_at, l.created_at AS since FROM paid CROSS JOIN LATERAL (
+    SELECT expires_at, created_at FROM points_lot WHERE merchant_id = :merchant_id AND entry_id = paid.lot_id OFFSET 0
+) l
+UNION ALL
+SELECT entry_id, NULL, shortfall, expires_at, taken_back_at FROM points_lot
+WHERE merchant_id = :merchant_id AND member_id = :member_id AND shortfall > 0
+ORDER BY since
+""",
+)
+SETTLE: Final = statement(
+    NoRow,
+    """
+WITH uncovered AS (
+    UPDATE points_cover SET amount = points_cover.amount - back.amount
+    FROM unnest(:covering_ids::uuid[], :covered_ids::uuid[], :covered::int[]) AS back (lot_id, covered_id, amount)
+    WHERE merchant_id = :merchant_id AND points_cover.covered_id = ANY(:covered_ids)
+        AND points_cover.covered_id = back.covered_id AND points_cover.lot_id = back.lot_id
+)
+UPDATE points_part SET returned = returned + back.amount
+FROM unnest(:lot_ids::uuid[], :amounts::int[]) AS back (lot_id, amount)
+WHERE merchant_id = :merchant_id AND entry_id = :entry_id AND points_part.lot_id = back.lot_id
+""",
+)
+
+
+class PastRow(TypedDict):
+    """A lot whose date is past."""
+
+    entry_id: UUID
+
+
+FIND_PAST: Final = statement(
+    PastRow,
+    """
+SELECT entry_id FROM points_lot
+WHERE merchant_id = :merchant_id AND entry_id = ANY(:lot_ids::uuid[]) AND expires_at <= now()
+""",
+)
+
+
+async def give_back(
+    tx: Tx,
+    merchant_id: UUID,
+    actor: str,
+    member_id: UUID,
+    entry_id: UUID,
+    *,
+    origin: str,
+    reference: str | None,
+) -> GivenBack | None:
+    """Give back what a debit took and hasn't come back yet, as a REFUND of this `origin`, and what follows from it.
+
+    Locks the wallet. Returns None when the balance can't hold it. Raises RuntimeError when there is nothing to give.
+    """
+    wallet = await lock_wallet(tx, merchant_id, member_id)
+    spent = await tx.rows(FIND_SPENT, merchant_id=merchant_id, entry_id=entry_id)
+    amount = sum(row["amount"] for row in spent)
+    if not spent:
+        raise RuntimeError("nothing of this debit is left to give back")
+    if wallet["points"] + amount > POINTS_MAX:
+        return None
+    planned = await _planned(tx, merchant_id, member_id, spent)
+    await tx.row(
+        SETTLE,
+        merchant_id=merchant_id,
+        entry_id=entry_id,
+        lot_ids=[row["lot_id"] for row in spent],
+        amounts=[row["amount"] for row in spent],
+        covering_ids=[lot_id for lot_id, _ in planned.uncovers],
+        covered_ids=[covered_id for _, covered_id in planned.uncovers],
+        covered=list(planned.uncovers.values()),
+    )
+
+    async def written(move: Move, reason: PointsReason, origin: str) -> PostedRow:
+        return await write(tx, merchant_id, actor, member_id, move, reason, origin=origin, reference=reference)
+
+    latest = entry = await written(Move(parts=dict(planned.given)), PointsReason.REFUND, origin)
+    if planned.filled:
+        filling = Move(
+            parts={lot_id: -filled for lot_id, filled in planned.filling.items() if filled},
+            shortfalls={lot_id: -filled for lot_id, filled in planned.filled.items()},
+            covers=dict(planned.covers),
+        )
+        latest = await written(filling, PointsReason.REVERSAL, entry["entry_id"].hex)
+    past = await tx.rows(FIND_PAST, merchant_id=merchant_id, lot_ids=list(planned.kept))
+    ended = {row["entry_id"]: -planned.kept[row["entry_id"]] for row in past}
+    if ended:
+        latest = await written(Move(parts=ended), PointsReason.EXPIRY, entry["entry_id"].hex)
+    return GivenBack(entry, latest, -sum(ended.values()))
+
+
+async def _planned(tx: Tx, merchant_id: UUID, member_id: UUID, spent: list[SpentRow]) -> Plan:
+    standing = await tx.rows(
+        FIND_STANDING, merchant_id=merchant_id, member_id=member_id, lot_ids=[row["lot_id"] for row in spent]
+    )
+    order = {row["lot_id"]: (row["expires_at"], row["created_at"]) for row in spent}
+    order |= {row["lot_id"]: (row["expires_at"], row["since"]) for row in standing if row["lot_id"] is not None}
+    covers = [
+        Cover(row["lot_id"], row["covered_id"], row["amount"])
+        for row in reversed(standing)
+        if row["lot_id"] is not None
+    ]
+    shorts = [Short(row["covered_id"], row["amount"], row["since"]) for row in standing if row["lot_id"] is None]
+    parts = [Part(row["lot_id"], row["amount"]) for row in spent]
+    return plan(parts, covers, shorts, spent[0]["spent_at"], order.__getitem__)
