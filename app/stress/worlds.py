@@ -29,14 +29,15 @@ INVITES_AT_ONCE: Final = 3
 #: How many operations a world has, and how many of them nobody may have been told of: each can be anywhere.
 OPERATIONS_MAX: Final = 60
 OPEN_MAX: Final = 5
-REPEATED: Final = 0.25
+#: For a world whose server never comes back.
+SECONDS_MAX: Final = 180.0
+#: How often a client sends what was sent before, or another thing under its key, and gives up what wasn't answered.
+REPEATED, SPOILED, GIVEN_UP = 0.25, 0.08, 0.3
 #: When a pool ends, and how long after that what began before may still be under way.
 ENDS_AFTER_SECONDS: Final = (0.5, 5.0)
 ENDED_WITHIN_SECONDS: Final = 15.0
 #: Nanoseconds between two looks at two clocks.
 CLOCKS_APART: Final = 10_000_000
-SPOILED: Final = 0.08
-GIVEN_UP: Final = 0.3
 
 CREATE_REWARD: Final = """
 mutation ($input: CreateRewardInput!) {
@@ -45,8 +46,6 @@ mutation ($input: CreateRewardInput!) {
   }
 }
 """
-
-
 MERCHANT: Final = "{ answer: viewer { merchant { currency settings { pointsPerUnit } } } }"
 PROGRAM: Final = """
 {
@@ -129,7 +128,7 @@ class World:
         self.recorder = Recorder(self.history)
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
-        self.stopped = False
+        self._ends = time.monotonic() + SECONDS_MAX
         self._numbers = itertools.count(1)
         self._orders: list[str] = []
 
@@ -177,10 +176,11 @@ class World:
             await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
 
     async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
-        while not self.stopped:
+        while time.monotonic() < self._ends:
             if await self.call(client, verb, asked, {}) is not None:
                 return
             await asyncio.sleep(self.rolls.uniform(0.05, 0.2))
+        raise Unanswered("the server never came back")
 
     async def _ending_pool(self, client: Client) -> None:
         """Make a pool that ends soon, as the clock of this machine says, which is the engine's."""
@@ -217,7 +217,7 @@ class World:
     def is_over(self) -> bool:
         """Whether it has all the operations that it can have."""
         full = len(self.history.operations) >= OPERATIONS_MAX or self.recorder.open >= OPEN_MAX
-        return self.stopped or full or bool(self.faults)
+        return full or bool(self.faults) or time.monotonic() > self._ends
 
     async def play(self, client: Client) -> None:
         """Call one verb after the other as a client, until the world is over; mostly again what wasn't answered."""

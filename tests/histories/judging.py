@@ -90,7 +90,7 @@ class Case:
     _sets: list[frozenset[tuple[Any, ...]]] = field(init=False)
 
     def __post_init__(self) -> None:
-        facts: Facts = {**self.history.facts, "codes": _codes(self.operations)}
+        facts: Facts = {**self.history.facts, "codes": _codes(self.operations, self.history.facts)}
         told = [VERBS[each.verb].stories(each, facts) if each.verb in VERBS else () for each in self.operations]
         self.stories = [
             list(dict.fromkeys(tuple(step for step in story if step[0] not in self.left_out) for story in stories))
@@ -123,13 +123,16 @@ def _initial(name: str, begun: State) -> Any:
     return made[kind](*begun[name]) if kind in made and name in begun else begun.get(name, INITIAL[kind])
 
 
-def _codes(operations: Sequence[Operation]) -> dict[str, list[str]]:
+def _codes(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]]:
     """Return the codes that anybody was told of, by pool."""
     found: dict[str, dict[str, None]] = {}
     for each in operations:
         answer = each.answer or {}
         if each.verb == "claimCode" and "code" in answer:
             found.setdefault(answer["servedBy"]["id"], {})[answer["code"]["id"]] = None
+        if each.verb == "redeemReward" and answer.get("redemption", {}).get("code"):
+            pool = facts["rewards"][each.input["rewardId"]]["pool"]
+            found.setdefault(pool, {})[answer["redemption"]["code"]["id"]] = None
         if each.verb == "readCodes" and answer:
             for edge in answer["wallet"]["codes"]["edges"]:
                 found.setdefault(edge["node"]["pool"]["id"], {})[edge["node"]["id"]] = None

@@ -22,7 +22,7 @@ from app.stress.operations import History
 from app.stress.worlds import Terms, World, play
 from tests.factories import usd
 from tests.histories import streams, trouble
-from tests.histories.judging import ILLEGAL, OK, Case, Judge, counterexample, timeline
+from tests.histories.judging import ILLEGAL, OK, UNKNOWN, Case, Judge, counterexample, timeline
 from tests.histories.network import Network
 from tests.histories.provoked import ERRANDS, Errands, document, wanted
 from tests.operate.processes import Up, flash, up
@@ -30,7 +30,7 @@ from tests.operate.processes import Up, flash, up
 #: Worlds at a time, and clients in each: the first over a WebSocket, the others over HTTP.
 WORLDS_AT_ONCE: Final = 3
 CLIENTS_EACH: Final = 3
-ERRAND_TRIES: Final = 3
+ERRAND_TRIES: Final = 8
 #: How much longer than it was told, and as long again, a run waits for what hasn't happened yet.
 LONGER_SECONDS: Final = 60.0
 REPORT: Final = "{ answer: integrityReport { checks { name violations } } }"
@@ -170,6 +170,8 @@ class Run:
         async with self._judging:
             verdict = await asyncio.to_thread(self._judge.verdict, Case(history, history.operations))
             self.found.verdicts[verdict] += 1
+            if verdict == UNKNOWN:
+                print(f"{history.name} took too long to judge", flush=True)
             if verdict == ILLEGAL:
                 shown = timeline(await asyncio.to_thread(counterexample, self._judge, history))
                 print(shown, flush=True)
@@ -198,7 +200,7 @@ class Run:
     async def _deadlock(self, client: Client, database: str) -> None:
         """Lock a wallet, let a redemption that has its code wait for it, and want the code: PostgreSQL ends it."""
         errands = Errands(client, self._as_member, "", f"d{self._seed}")
-        for _ in range(ERRAND_TRIES * 3):
+        for _ in range(ERRAND_TRIES):
             with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 async with asyncio.timeout(30):
                     if await self._deadlocked(errands, database):

@@ -22,6 +22,8 @@ from tests.sizes import FULL
 from tests.starts import BROKEN
 
 WORLDS_MAX: Final = 60
+#: A script needs every answer.
+PATIENCE_SECONDS: Final = 90.0
 #: Of a timeline that a person reads.
 LINES_MAX: Final = 30
 
@@ -36,7 +38,10 @@ class Stage:
         self.world.facts["limits"][pool] = 1
         self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
         self.member, self.pool = member, pool
-        self.clients = [Client("shop", Http(url, shop.admin)), Client("till", Socket(url, shop.admin))]
+        self.clients = [
+            Client("shop", Http(url, shop.admin), PATIENCE_SECONDS),
+            Client("till", Socket(url, shop.admin), PATIENCE_SECONDS),
+        ]
 
     async def call(self, verb: str, client: int = 0, about: Any = None, **input: Any) -> Any:
         """Call a verb, and return its answer."""
