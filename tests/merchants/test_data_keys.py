@@ -41,6 +41,8 @@ OTHER_BYTES = {
     "invite.mailbox_index",
     "invite.token_hash",
     "member.email_index",
+    "member.mailbox_index",
+    "rewarded_mailbox.mailbox_index",
 }
 AGE = """
 UPDATE data_key SET created_at = created_at - interval '1 minute'
