@@ -41,7 +41,10 @@ OTHER_BYTES = {
     "invite.mailbox_index",
     "invite.token_hash",
     "member.email_index",
+    "member.mailbox_index",
     "member.pending_email_index",
+    "member.pending_mailbox_index",
+    "rewarded_mailbox.mailbox_index",
 }
 AGE = """
 UPDATE data_key SET created_at = created_at - interval '1 minute'
