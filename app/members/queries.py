@@ -23,8 +23,8 @@ async def _member(viewer: Viewer, node_id: str) -> Member | None:
 
 
 @query(
-    description="A member by id, by a store's id or by a proven address: exactly one of them. By id everyone, a member "
-    "itself only; otherwise ADMIN and CHECKOUT."
+    description="A member by id, by a store's id or by a proven address: exactly one of them. A member sees itself "
+    "only, and only keys that may enrol find by more than the id. Everyone."
 )
 async def member(
     info: Info,
