@@ -75,6 +75,8 @@ async def claim_code(
     pool_id = node_id("pool", "pool", input.pool_id)
     if address is not None:
         claimant = Claimant(email_index=viewer.tenant.keys.email_index(address))
+    elif named.key is not None:
+        claimant = Claimant(key=named.key)
     else:
         claimant = Claimant(await named.id(viewer))
     claimed = await claim(database(), viewer, pool_id, claimant, None if key is None else scoped_key(viewer, key))

@@ -14,6 +14,7 @@ from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.coupons import stock_levels
 from app.coupons.rows import BACKS_REWARD, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
+from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
 from app.storage.database import Statements, Tx
 from app.storage.events import event
 from app.storage.statements import NoRow, columns, statement
@@ -52,10 +53,16 @@ class PoolBacksReward(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who claims: a member, or whoever has an address (its index), known as a member or not."""
+    """Who claims: a member, by its id or by a key, or whoever has an address (its index), known as a member or not."""
 
     member_id: UUID | None = None
     email_index: bytes | None = None
+    key: MemberKey | None = None
+
+    def parameters(self) -> dict[str, object]:
+        """Return the claimant as _WHO takes it."""
+        key = self.key or NO_KEY
+        return {"member_id": self.member_id, "email_index": self.email_index} | key.parameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +155,12 @@ JOIN member m ON m.merchant_id = :merchant_id AND m.id = c.member_id
 """,
 )
 
-# Who claims by `:member_id` or by `:email_index`, one of them null, and what that claimant has of the pool {0}. Whoever
-# has proved the address is the claimant; nobody else has anything to do with what a member claimed.
-_WHO: Final = """
-    SELECT id AS member_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id
+# Who claims by `:member_id`, by a key or by `:email_index`, all but one of them null, and what that claimant has of the
+# pool {0}. With an id no key is looked for. Whoever has proved the address is the claimant; nobody else has anything to
+# do with what a member claimed.
+_WHO: Final = f"""
+    SELECT id AS member_id FROM member
+    WHERE merchant_id = :merchant_id AND id = coalesce(:member_id, ({BY_KEY}))
     UNION ALL
     SELECT (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index)
     WHERE :email_index::bytea IS NOT NULL
@@ -165,8 +174,8 @@ _OWN_CLAIMS: Final = """
         AND (SELECT member_id FROM who) IS NULL ORDER BY slot)
 """
 
-#: Every other claim: by e-mail, or of a code of `:serving_id`, a pool that the asked one falls back to. As the usual
-#: one but for what its comments say; the address is locked after the code.
+#: Every other claim: by a member's key, by e-mail, or of a code of `:serving_id`, a pool that the asked one falls back
+#: to. As the usual one but for what its comments say; the address is locked after the code.
 CLAIM_OTHERWISE: Final = statement(
     ClaimRow,
     f"""
@@ -401,9 +410,9 @@ async def _take(
         "actor": viewer.actor,
     }
     try:
-        if serving == asked and claimant.email_index is None:
+        if serving == asked and claimant.member_id is not None:
             return await where.row(CLAIM, **arguments)
-        arguments |= {"email_index": claimant.email_index, "serving_id": serving}
+        arguments |= claimant.parameters() | {"serving_id": serving}
         if serving == asked or not isinstance(where, Tx):
             return await where.row(CLAIM_OTHERWISE, **arguments)
         async with where.nested() as tx:
@@ -426,9 +435,8 @@ async def _look(
         LOOK,
         merchant_id=viewer.merchant_id,
         pool_id=pool_id,
-        member_id=claimant.member_id,
-        email_index=claimant.email_index,
         key=key,
+        **claimant.parameters(),
     )
 
 

@@ -74,9 +74,12 @@ ONE_OWNER: Final = _promise(
         ON a.email_index = m.email_index
     WHERE a.member_id IS DISTINCT FROM m.id""",
     """
-    SELECT FROM member m JOIN address a ON a.merchant_id = :merchant_id
-        AND a.email_index IN (m.email_index, m.pending_email_index)
-    WHERE m.merchant_id = :merchant_id AND a.member_id <> m.id""",
+    SELECT FROM (
+        SELECT id, email_index FROM member WHERE merchant_id = :merchant_id
+        UNION ALL
+        SELECT id, pending_email_index FROM member WHERE merchant_id = :merchant_id
+    ) m JOIN address a ON a.merchant_id = :merchant_id AND a.email_index = m.email_index
+    WHERE a.member_id <> m.id""",
     """
     SELECT FROM code c JOIN address a ON a.merchant_id = :merchant_id AND a.email_index = c.email_index
     WHERE c.merchant_id = :merchant_id AND a.member_id IS NOT NULL""",

@@ -40,13 +40,22 @@ class MemberKey:
     shown: str
     external_source: MemberSource | None = None
     external_id: str | None = None
-    email_index: bytes | None = None
+    proven_index: bytes | None = None
+
+    def parameters(self) -> dict[str, object]:
+        """Return the key as BY_KEY takes it."""
+        source = None if self.external_source is None else self.external_source.value
+        return {"external_source": source, "external_id": self.external_id, "proven_index": self.proven_index}
 
     def nobody(self) -> UUID:
         """Return an id that is no member's, the same for the same key: who presents codes by it has limits, too."""
         source = self.external_source.value if self.external_source else ""
-        named = f"{source}/{self.external_id or ''}/".encode() + (self.email_index or b"")
+        named = f"{source}/{self.external_id or ''}/".encode() + (self.proven_index or b"")
         return UUID(bytes=hashlib.sha256(named).digest()[:16])
+
+
+#: What BY_KEY takes where no key is given; it fits nobody, and nothing is read.
+NO_KEY: Final = MemberKey(shown="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,7 @@ def checked_key(problems: Problems, viewer: Viewer, key: MemberKeyInput, path: s
         text = problems.text(f"{path}externalId", key.external_id, length_max=EXTERNAL_ID_LENGTH_MAX)
         return MemberKey(shown=text, external_source=key.external_source or MemberSource.STORE, external_id=text)
     address = "" if key.email is None else problems.email(f"{path}email", key.email)
-    return MemberKey(shown=mask_email(address), email_index=viewer.tenant.keys.email_index(address))
+    return MemberKey(shown=mask_email(address), proven_index=viewer.tenant.keys.email_index(address))
 
 
 def named_member(problems: Problems, viewer: Viewer, member_id: str | None, key: MemberKeyInput | None) -> NamedMember:
@@ -103,23 +112,17 @@ class _KeyedRow(TypedDict):
     member_id: UUID
 
 
-FIND_BY_KEY: Final = statement(
-    _KeyedRow,
-    f"""
-{BY_EXTERNAL_ID}
-UNION ALL
-SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index AND member_id IS NOT NULL
-""",
-)
+#: The member that a key fits, whose parts are `MemberKey.parameters`.
+BY_KEY: Final = f"""
+    {BY_EXTERNAL_ID}
+    UNION ALL
+    SELECT member_id FROM address
+    WHERE merchant_id = :merchant_id AND email_index = :proven_index AND member_id IS NOT NULL
+"""
+FIND_BY_KEY: Final = statement(_KeyedRow, BY_KEY)
 
 
 async def member_of_key(viewer: Viewer, key: MemberKey) -> UUID | None:
     """Return the member that a key fits."""
-    found = await database().row(
-        FIND_BY_KEY,
-        merchant_id=viewer.merchant_id,
-        external_source=None if key.external_source is None else key.external_source.value,
-        external_id=key.external_id,
-        email_index=key.email_index,
-    )
+    found = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, **key.parameters())
     return None if found is None else found["member_id"]

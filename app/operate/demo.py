@@ -33,6 +33,9 @@ mutation ($input: EnrollMemberInput!) {
   answer: enrollMember(input: $input) { ... on EnrollMemberSuccess { member { id } } }
 }
 """
+EDIT: Final = """
+mutation ($input: EditMemberInput!) { answer: editMember(input: $input) { ... on EditMemberSuccess { member { id } } } }
+"""
 CREATE_POOL: Final = """
 mutation ($input: CreatePoolInput!) { answer: createPool(input: $input) { ... on CreatePoolSuccess { pool { id } } } }
 """
@@ -144,6 +147,15 @@ async def _make() -> Demo:
         )
         for number, name in enumerate(NAMES, start=1)
     ]
+    # Grace is known to the web shop, too, and has moved: her new address waits for a proof.
+    await _do(
+        viewer,
+        EDIT,
+        memberId=members[1]["member"]["id"],
+        externalId="web-7",
+        externalSource="SHOPIFY",
+        email="grace.hopper@example.org",
+    )
     pool_id = await _pool(viewer, 500, name="Welcome: 10 % off", kind="PERCENT", percentOff=10.0)
     of_rewards = await _pool(
         viewer, 100, name="$5 for points", kind="AMOUNT", amountOff=_dollars(5), claimsPerMember=10

@@ -97,7 +97,7 @@ class ReportMember:
     """The member `m` and its wallet `w`."""
 
     id: strawberry.ID = column(node_id("member", "m.id"), "The member.")
-    external_id: str | None = column("m.external_id", "The store's own id for this member.")
+    external_id: str | None = column("m.external_id", "The id for it of the source that it came from.")
     source: str = column("m.source", "Where the record came from: STORE, SHOPIFY, RECEIPT, REFERRAL or IMPORT.")
     email_verified: bool = column("m.email_verified", "Whether it has an address that is known to be its own.")
     points: float = column(whole("w.points"), "Its points.")

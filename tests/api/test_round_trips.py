@@ -170,6 +170,34 @@ async def test_enrolling_is_one_round_trip_and_finding_the_same_person_two(
     assert [await enrol("a"), await enrol("b")] == [2, 2]
 
 
+async def test_a_claim_by_a_member_key_and_a_verified_enrolment_cost_no_more(
+    counter: Counter, counted_shop: Shop
+) -> None:
+    pool = await counted_shop.pool(codes=10)
+
+    async def trips(document: str, **values: Any) -> int:
+        waits = await counter.during(lambda: counted_shop.do(document, **values))
+        return len([statement for statement in waits if statement != stock_levels.CHECK.text])
+
+    async def enrol(name: str) -> int:
+        person = {"source": "STORE", "externalId": name, "email": f"{name}@example.com"}
+        return await trips(ENROLL_MEMBER, emailVerified=True, **person)
+
+    async def claim(**who: Any) -> int:
+        return await trips(CLAIM_CODE, poolId=pool["id"], **who)
+
+    await enrol("warm")
+    await claim(member={"externalId": "warm"})
+
+    # BEGIN, the member, its address, COMMIT.
+    assert [await enrol(name) for name in "abc"] == [4, 4, 4]
+    keys: list[dict[str, Any]] = [
+        {"member": {"externalId": "a"}}, {"member": {"email": "b@example.com"}}, {"email": "c@example.com"}
+    ]  # fmt: skip
+    assert [await claim(**key) for key in keys] == [1, 1, 1]
+    assert [await claim(**key) for key in keys] == [2, 2, 2]
+
+
 POOL = "id name percentOff stock { total available allocated redeemed } allowedTransitions"
 OWNER = "owner { id displayName maskedEmail wallet { id version } }"
 CODE = f"id masked text state pool {{ {POOL} }} {OWNER}"

@@ -19,7 +19,8 @@ from app.merchants.reencrypt import SEALED, reencrypt
 from app.storage import master_keys
 from app.storage.crypto import DecryptionError, MasterKeyring, new_master_key
 from app.storage.database import database
-from tests.factories import ENROLL_MEMBER, Shop
+from tests.factories import EDIT_MEMBER, ENROLL_MEMBER, VERIFY_MEMBER_EMAIL, Shop
+from tests.people.documents import addresses
 
 CIPHERTEXT_COLUMNS = """
 SELECT c.relname || '.' || a.attname AS name FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
@@ -151,6 +152,23 @@ async def test_addresses_and_tokens_outlive_a_new_data_key(shop: Shop) -> None:
     assert before.keys.token_keys == after.keys.token_keys
     again = await shop.do(ENROLL_MEMBER, email="ada@example.com", source="STORE")
     assert again["existing"]["id"] == member["id"]
+
+
+async def test_a_pending_address_is_re_encrypted_and_proved_under_the_new_key(shop: Shop) -> None:
+    member = await shop.member(email="ada@example.com", emailVerified=True)
+    await shop.do(EDIT_MEMBER, memberId=member["id"], email="new@example.com")
+    await next_key(shop.merchant_id, "ENCRYPTION")
+    await database().rows(AGE, shop.merchant_id)
+    with Progress(disable=True) as progress:
+        await reencrypt([shop.merchant_id], progress)
+    (stored,) = await database().rows(
+        "SELECT email, pending_email FROM member WHERE merchant_id = $1", shop.merchant_id
+    )
+
+    await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"], email="new@example.com")
+
+    assert {stored["email"][:2], stored["pending_email"][:2]} == {b"\0\2"}
+    assert await addresses(shop, member) == ("n•••@example.com", True, None)
 
 
 @pytest.fixture

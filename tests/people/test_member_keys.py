@@ -158,7 +158,7 @@ async def test_a_member_is_asked_for_in_one_way(shop: Shop, named: dict[str, Any
 
 @pytest.mark.parametrize("key", [{"external_id": "c-2000", "external_source": "STORE"}, {"external_id": None}])
 async def test_finding_by_a_key_reads_next_to_nothing_whatever_the_planner_knew(key: dict[str, Any]) -> None:
-    values = {"external_source": None, "external_id": None, "email_index": b"\x01"} | key
+    values = {"external_source": None, "external_id": None, "proven_index": b"\x01"} | key
     rows, buffers = await buffers_planned_on_nothing(FIND_BY_KEY, MEMBERS, **values)
 
     assert rows == (1 if key["external_id"] else 0)

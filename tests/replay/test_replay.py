@@ -148,7 +148,8 @@ class Expected:
             for c, households in self.recipients.items()
         )
         grown = {
-            "member": members, "wallet": members, "address": members, "pool": pools, "code_batch": pools,
+            "member": members, "external_id": members, "wallet": members, "address": members, "pool": pools,
+            "code_batch": pools,
             "code": self.codes, "claim": sent, "campaign": pools, "delivery": sent, "redemption": orders,
             "stock_change": 2 * pools + orders, "stock_alert": alerts,
             "purchase": self.purchases, "points_entry": self.credits + self.rewards + 2 * brought, "reward": 1,
