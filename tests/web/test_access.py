@@ -17,7 +17,7 @@ from tests.web.walk import Operation, operations
 MUTATIONS_OF_MEMBERS = {"claimCode", "redeemReward", "inviteMembers", "cancelInvite"}
 MUTATIONS_OF_CHECKOUTS = {
     "claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "issueMemberToken", "recordPurchase",
-    "reversePurchase", "redeemReward", "inviteMembers", "acceptInvite", "cancelInvite",
+    "reversePurchase", "redeemReward", "reverseRewardRedemption", "inviteMembers", "acceptInvite", "cancelInvite",
 }  # fmt: skip
 
 
