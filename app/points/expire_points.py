@@ -57,15 +57,9 @@ LOCK_DUE: Final = lock_due(_DUE, skips=True)
 WAIT_FOR_DUE: Final = lock_due(_DUE, skips=False)
 
 
-class ExpiredRow(ChangeRow):
-    """An expiry, and how many points it took."""
-
-    entry_amount: int
-
-
 # One entry for each member. Its origin is the newest of the credits that end, so that it can't be written twice.
 EXPIRE: Final = statement(
-    ExpiredRow,
+    ChangeRow,
     f"""
 WITH due AS (
     SELECT asked.member_id, asked.place, lot.entry_id, lot.remaining, lot.is_pending
@@ -84,19 +78,17 @@ WITH due AS (
     UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}, points = wallet.points - gone.points,
         pending_points = pending_points - gone.pending
     FROM gone
-    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = ANY(ARRAY(SELECT member_id FROM gone))
-        AND wallet.member_id = gone.member_id
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = gone.member_id
     RETURNING wallet.*, gone.entry_id, gone.event_id, gone.points AS gone, gone.newest
 ), e AS (
     INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, created_at)
     SELECT :merchant_id, entry_id, member_id, -gone, points, 'EXPIRY', replace(newest::text, '-', ''), changed_at
-    FROM w RETURNING *
+    FROM w
 ), emptied AS (
     UPDATE points_lot SET remaining = 0, is_open = false, expired = points_lot.expired + due.remaining,
         last_entry_id = w.entry_id
     FROM due JOIN w ON w.member_id = due.member_id
-    WHERE points_lot.merchant_id = :merchant_id AND points_lot.entry_id = ANY(ARRAY(SELECT entry_id FROM due))
-        AND points_lot.entry_id = due.entry_id
+    WHERE points_lot.merchant_id = :merchant_id AND points_lot.entry_id = due.entry_id
     RETURNING points_lot.entry_id AS lot_id, points_lot.last_entry_id, due.remaining
 ), parts AS (
     INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
@@ -116,14 +108,14 @@ WITH due AS (
     }
     RETURNING *
 )
-SELECT e.amount AS entry_amount, {columns(ChangeRow)} FROM e JOIN ev ON ev.subject_id = e.id
+SELECT {columns(ChangeRow)} FROM ev
 """,
 )
 
 
 async def _expire(tx: Tx, merchant_id: UUID, member_ids: Sequence[UUID]) -> int:
     """Expire what is due in wallets that are locked. Returns how many points."""
-    changes = await tx.rows(
+    changes = await tx.many(
         EXPIRE,
         merchant_id=merchant_id,
         member_ids=list(member_ids),
@@ -132,7 +124,7 @@ async def _expire(tx: Tx, merchant_id: UUID, member_ids: Sequence[UUID]) -> int:
     )
     for change in changes:
         ring_wallet(tx, merchant_id, change)
-    return -sum(change["entry_amount"] for change in changes)
+    return sum(change["event_points"] or 0 for change in changes)
 
 
 FIND_UNWARNED: Final = statement(

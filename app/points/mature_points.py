@@ -77,8 +77,7 @@ WITH ripe AS (
     UPDATE wallet SET version = version + its.changes, changed_at = {NEXT_DATE},
         pending_points = pending_points - its.points
     FROM (SELECT member_id, count(*) AS changes, sum(remaining)::int AS points FROM numbered GROUP BY member_id) its
-    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = ANY(ARRAY(SELECT member_id FROM numbered))
-        AND wallet.member_id = its.member_id
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = its.member_id
     RETURNING wallet.*, its.changes, its.points AS matured
 ), step AS (
     -- The wallet after each of them.
@@ -110,7 +109,7 @@ async def mature(tx: Tx, merchant_id: UUID, member_ids: Sequence[UUID]) -> int:
     matured = 0
     while True:
         event_ids = [ids.new() for _ in range(LOTS_PER_STATEMENT)]
-        changes = await tx.rows(MATURE, merchant_id=merchant_id, member_ids=list(member_ids), event_ids=event_ids)
+        changes = await tx.many(MATURE, merchant_id=merchant_id, member_ids=list(member_ids), event_ids=event_ids)
         for change in changes:
             ring_wallet(tx, merchant_id, change)
         matured += len(changes)

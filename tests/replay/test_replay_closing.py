@@ -55,4 +55,4 @@ async def test_a_broken_promise_is_told(shop: Shop) -> None:
         assert await closing.told_integrity(engine, Console(file=said)) is False
         await set_points(0, shop.merchant_id)
 
-    assert said.getvalue() == "Every promise holds.\nbroken: EXACT_BALANCES by 1 rows\n"
+    assert said.getvalue() == "Every promise holds.\nbroken: EXACT_BALANCES by 2 rows\n"
