@@ -43,6 +43,9 @@ class AcceptInviteInput:
         default=None,
         description="The store's own id for this member, at most 100 characters; unique. Ignored beside memberId.",
     )
+    external_source: MemberSource | None = strawberry.field(
+        default=None, description="Whose id `externalId` is; REFERRAL unless told. Ignored beside memberId."
+    )
     email_verified: bool | None = strawberry.field(
         default=None,
         description="Whether the address is known to be the person's; only then does it count, and an invite convert. "
@@ -117,12 +120,14 @@ async def accept_invite(
     problems = Problems()
     person = Person(
         source=MemberSource.REFERRAL,
-        external_source=MemberSource.REFERRAL,
+        external_source=input.external_source or MemberSource.REFERRAL,
         external_id=problems.optional_text("externalId", input.external_id, length_max=100),
         address=problems.email("email", input.email),
         email_verified=bool(input.email_verified),
         display_name=problems.optional_text("displayName", input.display_name, length_max=200),
     )
+    if input.external_source is not None and input.external_id is None:
+        problems.add("externalSource", "needs an externalId")
     problems.refuse_if_any()
     named = None if input.member_id is None else node_id("member", "member", input.member_id)
     found_by = await _known(viewer, input.token, person)

@@ -324,3 +324,19 @@ async def test_one_invite_is_not_accepted_by_two_members(shop: Shop) -> None:
     for member in (first, second):
         answer = await shop.refused(ACCEPT_INVITE, token=invite["token"], email=email, memberId=member["id"])
         assert (answer["__typename"], answer["status"]) == ("InviteNotUsable", "PENDING")
+
+
+async def test_a_joining_persons_external_id_is_that_of_the_source_that_is_told(shop: Shop) -> None:
+    await program(shop)
+    invite, email = await invited(shop, await shop.member())
+    bare = await shop.refused(ACCEPT_INVITE, token=invite["token"], email=email, externalSource="SHOPIFY")
+
+    member = (
+        await shop.do(ACCEPT_INVITE, token=invite["token"], email=email, externalId="s-1", externalSource="SHOPIFY")
+    )["member"]
+
+    found = await shop.data(
+        '{ shop: member(externalId: "s-1", externalSource: SHOPIFY) { id } till: member(externalId: "s-1") { id } }'
+    )
+    assert problems(bare) == {"externalSource": "needs an externalId"}
+    assert found == {"shop": {"id": member["id"]}, "till": None}
