@@ -10,6 +10,8 @@ from tests.coupons.ownership import breaches, claim_by_email, send, verify
 from tests.coupons.test_ownership import NOBODY, present, wallet
 from tests.factories import CLAIM_CODE, EDIT_MEMBER, ENROLL_MEMBER, VERIFY_MEMBER_EMAIL, Shop, problems
 from tests.people.documents import addresses
+from tests.points.documents import points
+from tests.referrals.documents import ACCEPT_INVITE, invited, program
 
 JANE = "jane.doe@example.com"
 NEW = "new.doe@example.com"
@@ -370,3 +372,28 @@ async def test_an_edit_of_the_address_loses_no_claim_and_gives_no_second(shop: S
         answer = await shop.do(CLAIM_CODE, poolId=pool["id"], **name)
         assert (answer["replayed"], answer["code"]["id"]) == (True, code["id"])
     assert await shop.state() == before
+
+
+async def test_an_edit_that_proves_the_address_converts_the_invite_that_waited_for_it(shop: Shop) -> None:
+    await program(shop)
+    invite, email = await invited(shop, referrer := await shop.member())
+    friend = (await shop.do(ACCEPT_INVITE, token=invite["token"], email=email))["member"]
+    before = await points(shop, friend)
+
+    edited = await shop.do(EDIT_MEMBER, memberId=friend["id"], emailVerified=True)
+
+    assert (before, edited["member"]["emailVerified"]) == (0, True)
+    assert (await points(shop, referrer), await points(shop, friend)) == (100, 50)
+
+
+async def test_a_pending_address_takes_its_mailbox_along(shop: Shop) -> None:
+    """Else a second invite to another spelling of the new address would be paid for."""
+    await program(shop)
+    first, email = await invited(shop, await shop.member())
+    friend = (await shop.do(ACCEPT_INVITE, token=first["token"], email=email, emailVerified=True))["member"]
+    await shop.do(EDIT_MEMBER, memberId=friend["id"], email="kim.roe@gmail.com", emailVerified=True)
+    second, _ = await invited(shop, await shop.member())
+
+    answer = await shop.do(ACCEPT_INVITE, token=second["token"], email="kimroe+shop@gmail.com", emailVerified=True)
+
+    assert (answer["obstacle"], answer["referral"]) == ("EXISTING_CUSTOMER", None)
