@@ -24,7 +24,8 @@ from tests.races.storm import Processes, at_once, kinds
 from tests.races.test_ownership import owned
 from tests.sizes import size
 
-ROUNDS = size(12, 40)
+#: Three members a round, of whom a page shows a hundred.
+ROUNDS = size(12, 30)
 MASKED = "s•••@example.com"
 
 
