@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 import strawberry
@@ -204,13 +204,32 @@ async def send_invites(
     except _NoRoomError as error:
         raise _exceeded(await quota_of(viewer.merchant_id, member_id, at), error.requested) from None
     found = {row["invite_email_index"]: row for row in rows}
-    for index in [index for index in batch.wanted if index not in found]:
-        batch.drop(index, InviteSkipReason.ALREADY_INVITED)
+    if late := [index for index in batch.wanted if index not in found]:
+        joined = await _members(viewer, late) if sender["reports_members"] else frozenset()
+        for index in late:
+            is_member = index in joined
+            batch.drop(index, InviteSkipReason.ALREADY_MEMBER if is_member else InviteSkipReason.ALREADY_INVITED)
     # A rival that invited all of them since they were looked up may have used the same quota.
     left = InviteQuota.of(rows[0]) if rows else await quota_of(viewer.merchant_id, member_id, at)
     return InviteMembersSuccess(
         invites=[Invite.of(found[index]) for index in batch.wanted], skipped=batch.in_order(), quota=left
     )
+
+
+class _MemberRow(TypedDict):
+    email_index: bytes
+
+
+FIND_MEMBERS: Final = statement(
+    _MemberRow,
+    "SELECT email_index FROM member WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])",
+)
+
+
+async def _members(viewer: Viewer, indexes: list[bytes]) -> frozenset[bytes]:
+    """Return which addresses are members' by now."""
+    rows = await database().rows(FIND_MEMBERS, merchant_id=viewer.merchant_id, email_indexes=indexes)
+    return frozenset(row["email_index"] for row in rows)
 
 
 def _read(viewer: Viewer, emails: list[str]) -> _Batch:
@@ -307,6 +326,10 @@ WITH program AS (
             :invite_ids::uuid[], :emails::bytea[], :email_indexes::bytea[], :mailbox_indexes::bytea[],
             :domain_indexes::bytea[], :tokens::bytea[], :token_hashes::bytea[]
         ) AS t (id, email, email_index, mailbox_index, domain_index, token, token_hash)
+    -- Who has joined since the addresses were looked up isn't invited again.
+    WHERE NOT (reports_members AND EXISTS (
+        SELECT FROM member WHERE merchant_id = :merchant_id AND email_index = t.email_index
+    ))
     ORDER BY t.email_index
     ON CONFLICT (merchant_id, email_index) WHERE status = 'PENDING' DO NOTHING RETURNING *
 ), batch AS (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from app.stress.operations import Answer, Operation
 from app.stress.things import Code, Move, Story, becomes, changed, is_, stocked, where
-from app.stress.verb import NOTHING, UNSEEN, Asked, Call, Says, Verb, mutation
+from app.stress.verb import NOTHING, UNSEEN, Asked, Call, Says, Verb, mutation, named, who
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
@@ -23,7 +23,7 @@ CLAIM: Final = mutation(
 
 def _ask_claim(world: "World") -> Asked:
     pool = world.rolls.choice(world.pools)
-    return {"poolId": pool, "memberId": world.member(), "idempotencyKey": world.key()}, {}
+    return {"poolId": pool, "idempotencyKey": world.key(), **named(world.claimant())}, {}
 
 
 def holds(pool: str, member: str) -> str:
@@ -31,7 +31,7 @@ def holds(pool: str, member: str) -> str:
 
 
 def allocated(code: str | None, pool: str, member: str) -> Story:
-    """A code leaves the stock of its pool and is a member's, whose wallet changes."""
+    """A code leaves the stock of its pool and is a member's, whose wallet changes; nobody reads that of an address."""
     allocated: Story = (
         (f"stock:{pool}", stocked(available=-1, allocated=1)), (f"wallet:{member}", changed()),
     )  # fmt: skip
@@ -43,7 +43,7 @@ def one_more(code: str, limit: int) -> Move:
 
 
 def _claimed(call: Call) -> Sequence[Story]:
-    asked, member, key = (call.input[name] for name in ("poolId", "memberId", "idempotencyKey"))
+    asked, key, member = call.input["poolId"], call.input["idempotencyKey"], who(call.input)
     served = call.answer["servedBy"]["id"] if "servedBy" in call.answer else None
     if call.answer["replayed"]:
         code, full = call.answer["code"]["id"], call.facts["limits"][served or asked]
@@ -72,7 +72,7 @@ def _claimed(call: Call) -> Sequence[Story]:
 
 
 def _learn_claim(world: "World", operation: Operation, answer: Answer) -> None:
-    world.learn_code(answer["code"], answer["servedBy"]["id"], operation.input["memberId"])
+    world.learn_code(answer["code"], answer["servedBy"]["id"], who(operation.input))
 
 
 def _exhausted(call: Call) -> Sequence[Story]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.stress.claims import CLOSED, OPEN
 from app.stress.operations import Answer, Operation
 from app.stress.things import ANYTHING, Code, Move, Story, becomes, changed, is_, stocked, where
-from app.stress.verb import Asked, Call, Verb, ask_member, mutation, reading
+from app.stress.verb import Asked, Call, Verb, ask_member, mutation, named, reading, who
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
@@ -23,15 +23,15 @@ def _ask_redeem(world: "World") -> Asked | None:
     codes = world.some(list(world.codes.values()), most=2)
     if not codes:
         return None
-    owner = codes[0].owner if world.rolls.random() < 0.9 else world.member()
+    owner = codes[0].owner if world.rolls.random() < 0.9 else world.claimant()
     typed = [code.text for code in codes]
     money = {"amountMinor": 1000, "currency": world.currency}
     about = [{"id": code.id, "pool": code.pool, "owner": code.owner, "masked": code.masked} for code in codes]
-    return {"codes": typed, "orderId": world.order(), "orderAmount": money, "memberId": owner}, {"codes": about}
+    return {"codes": typed, "orderId": world.order(), "orderAmount": money, **named(owner)}, {"codes": about}
 
 
 def _redeemed(call: Call) -> Sequence[Story]:
-    order, member, about = call.input["orderId"], call.input["memberId"], call.about["codes"]
+    order, member, about = call.input["orderId"], who(call.input), call.about["codes"]
     made = tuple((each["id"], each["code"]["id"]) for each in call.answer.get("redemptions", ()))
     what = tuple(code["id"] for code in about)
     if call.answer["replayed"]:
@@ -56,7 +56,7 @@ def _learn_redemptions(world: "World", operation: Operation, answer: Answer) -> 
         code = about[made["code"]["id"]]
         world.redemptions.append({
             "id": made["id"], "order": operation.input["orderId"], "code": code["id"], "pool": code["pool"],
-            "owner": operation.input["memberId"],
+            "owner": who(operation.input),
         })  # fmt: skip
 
 
@@ -80,7 +80,7 @@ _AGAINST: Final[dict[str, Callable[[str], Move]]] = {
 
 def _rejected(call: Call) -> Sequence[Story]:
     """Each code that stands in the way does so at one instant. Too many attempts may be told at any time."""
-    order, member = call.input["orderId"], call.input["memberId"]
+    order, member = call.input["orderId"], who(call.input)
     story: list[tuple[str, Move]] = []
     for rejection in call.answer["rejections"]:
         code = next(each for each in call.about["codes"] if each["masked"] == rejection["masked"])

@@ -108,6 +108,17 @@ mutation ($input: {input}!) {{
 """
 
 
+def named(who: str) -> dict[str, Any]:
+    """Return the part of an input that names a member by its id, or whoever has an address by it."""
+    return {"email" if "@" in who else "memberId": who}
+
+
+def who(input: dict[str, Any]) -> str:
+    """Return whom an input names so."""
+    name: str = input["email"] if "email" in input else input["memberId"]
+    return name
+
+
 def reading(name: str, fields: str, ask: Callable[["World"], Asked | None], says: Says) -> Verb:
     """Return the declaration of a verb that reads something by its id."""
     return Verb(name, f"query ($id: ID!) {{ answer: {fields} }}", ask, {READ: says}, reads=True, weight=2)

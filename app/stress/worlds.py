@@ -138,6 +138,10 @@ class World:
         """Return any member."""
         return self.rolls.choice(self.members)
 
+    def claimant(self) -> str:
+        """Return any member, or now and then the address of nobody."""
+        return self.member() if self.rolls.random() < 0.8 else f"{self.name}@example.com"
+
     def key(self) -> str:
         """Return a key that is new."""
         return f"{self.name}-{next(self._numbers)}"
