@@ -403,33 +403,31 @@ CREATE INDEX points_cover_of_lot ON points_cover (merchant_id, lot_id);
 -- has, they are those for large ones.
 CREATE FUNCTION wallet_points_posted() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
 DECLARE
-    named uuid;
-    entry points_entry;
-    moved bigint;
+    entry record;
 BEGIN
-    SELECT subject_id INTO named FROM event
-    WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version;
-    SELECT * INTO entry FROM points_entry
-    WHERE (merchant_id, id) >= (NEW.merchant_id, named) ORDER BY merchant_id, id LIMIT 1;
-    IF (entry.merchant_id, entry.id, entry.member_id, entry.amount, entry.balance_after)
-            IS DISTINCT FROM (NEW.merchant_id, named, NEW.member_id, NEW.points - OLD.points, NEW.points) THEN
-        RAISE EXCEPTION 'points change with an entry that says by how many'
-            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
-    END IF;
-    IF entry.spendable_at IS NOT NULL THEN
-        SELECT amount INTO moved FROM points_lot
-        WHERE merchant_id = NEW.merchant_id AND entry_id = named AND last_entry_id = named;
-    ELSE
-        SELECT sum(p.amount) INTO moved FROM (
-            SELECT lot_id, amount FROM points_part
-            WHERE merchant_id = NEW.merchant_id AND entry_id = named ORDER BY lot_id
-        ) p CROSS JOIN LATERAL (
-            SELECT FROM points_lot WHERE merchant_id = NEW.merchant_id AND entry_id = p.lot_id
-                AND member_id = NEW.member_id AND last_entry_id = named OFFSET 0
-        ) l;
-    END IF;
-    IF moved IS DISTINCT FROM entry.amount THEN
-        RAISE EXCEPTION 'an entry changes lots by as much as it says'
+    SELECT named.id AS named, e.*, CASE
+        WHEN e.spendable_at IS NULL THEN (
+            SELECT sum(p.amount) FROM (
+                SELECT lot_id, amount FROM points_part
+                WHERE merchant_id = NEW.merchant_id AND entry_id = named.id ORDER BY lot_id
+            ) p CROSS JOIN LATERAL (
+                SELECT FROM points_lot WHERE merchant_id = NEW.merchant_id AND entry_id = p.lot_id
+                    AND member_id = NEW.member_id AND last_entry_id = named.id OFFSET 0
+            ) l
+        )
+        ELSE (SELECT amount FROM points_lot
+              WHERE merchant_id = NEW.merchant_id AND entry_id = named.id AND last_entry_id = named.id)
+        END AS moved
+    INTO entry FROM (
+        SELECT subject_id AS id FROM event
+        WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version OFFSET 0
+    ) named CROSS JOIN LATERAL (
+        SELECT merchant_id, id, member_id, amount, balance_after, spendable_at FROM points_entry
+        WHERE (merchant_id, id) >= (NEW.merchant_id, named.id) ORDER BY merchant_id, id LIMIT 1
+    ) e;
+    IF (entry.merchant_id, entry.id, entry.member_id, entry.amount, entry.balance_after, entry.moved) IS DISTINCT FROM
+            (NEW.merchant_id, entry.named, NEW.member_id, NEW.points - OLD.points, NEW.points, entry.amount) THEN
+        RAISE EXCEPTION 'points change with an entry that says by how many, and lots by as many'
             USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
     END IF;
     RETURN NULL;

@@ -170,6 +170,15 @@ async def _make() -> Demo:
         reference="welcome",
         idempotencyKey="demo",
     )
+    await _do(
+        viewer,
+        GRANT,
+        memberId=members[0]["member"]["id"],
+        amount=50,
+        reference="birthday",
+        idempotencyKey="demo birthday",
+        expiresAt=(datetime.now(UTC) + timedelta(days=30)).isoformat(),
+    )
     await _refer(viewer, {name.split()[0]: made["member"]["id"] for name, made in zip(NAMES, members, strict=True)})
     await _history(viewer, pool_id)
     return Demo(

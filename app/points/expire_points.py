@@ -78,21 +78,21 @@ WITH due AS (
     UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}, points = wallet.points - gone.points,
         pending_points = pending_points - gone.pending
     FROM gone
-    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = gone.member_id
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = ANY(:member_ids)
+        AND wallet.member_id = gone.member_id
     RETURNING wallet.*, gone.entry_id, gone.event_id, gone.points AS gone, gone.newest
 ), e AS (
     INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, created_at)
     SELECT :merchant_id, entry_id, member_id, -gone, points, 'EXPIRY', replace(newest::text, '-', ''), changed_at
     FROM w
 ), emptied AS (
-    UPDATE points_lot SET remaining = 0, is_open = false, expired = points_lot.expired + due.remaining,
-        last_entry_id = w.entry_id
-    FROM due JOIN w ON w.member_id = due.member_id
-    WHERE points_lot.merchant_id = :merchant_id AND points_lot.entry_id = due.entry_id
-    RETURNING points_lot.entry_id AS lot_id, points_lot.last_entry_id, due.remaining
+    UPDATE points_lot SET remaining = 0, is_open = false, expired = expired + remaining, last_entry_id = w.entry_id
+    FROM w
+    WHERE points_lot.merchant_id = :merchant_id AND points_lot.entry_id = ANY(ARRAY(SELECT entry_id FROM due))
+        AND points_lot.member_id = w.member_id
 ), parts AS (
     INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
-    SELECT :merchant_id, last_entry_id, lot_id, -remaining FROM emptied
+    SELECT :merchant_id, w.entry_id, due.entry_id, -due.remaining FROM due JOIN w ON w.member_id = due.member_id
 ), ev AS (
     {
         event(

@@ -77,7 +77,8 @@ WITH ripe AS (
     UPDATE wallet SET version = version + its.changes, changed_at = {NEXT_DATE},
         pending_points = pending_points - its.points
     FROM (SELECT member_id, count(*) AS changes, sum(remaining)::int AS points FROM numbered GROUP BY member_id) its
-    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = its.member_id
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = ANY(:member_ids)
+        AND wallet.member_id = its.member_id
     RETURNING wallet.*, its.changes, its.points AS matured
 ), step AS (
     -- The wallet after each of them.

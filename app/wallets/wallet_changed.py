@@ -24,9 +24,7 @@ class WalletChange:
     )
     event: Event = strawberry.field(description="What happened.")
     code: Code | None = strawberry.field(description="The code that it happened to, in the state that it left it in.")
-    entry: PointsEntry | None = strawberry.field(
-        description="The points that came or went, can be spent from now on, or could not be taken back."
-    )
+    entry: PointsEntry | None = strawberry.field(description="The points that came or went.")
 
     @classmethod
     def of(cls, row: WalletChangeRow) -> "WalletChange":

@@ -77,7 +77,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = c.pool_id OFFSET 0) p ON true
 LEFT JOIN LATERAL (
     SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = ev.subject_id OFFSET 0
-) e ON ev.subject_kind = 'entry'
+) e ON ev.type IN ('points.credited', 'points.debited')
 ORDER BY ev.wallet_version
 """,
 )

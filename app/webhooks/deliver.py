@@ -172,5 +172,7 @@ def message(delivery: TakenRow) -> tuple[str, bytes]:
     }
     if delivery["member_id"] is not None:
         data |= {"memberId": ids.encode("member", delivery["member_id"]), "walletVersion": delivery["wallet_version"]}
+    if delivery["points"] is not None:
+        data["points"] = delivery["points"]
     told = {"type": delivery["type"], "timestamp": serialize_date_time(delivery["occurred_at"]), "data": data}
     return event_id, orjson.dumps(told)

@@ -50,6 +50,7 @@ class TakenRow(TypedDict):
     subject_id: UUID
     actor: str
     occurred_at: datetime
+    points: int | None
     member_id: UUID | None
     wallet_version: int | None
 
@@ -80,7 +81,8 @@ WITH due AS (
 SELECT t.merchant_id, t.id, t.webhook_id, t.attempts, t.position, t.created_at,
     w.url, w.secret, CASE WHEN w.previous_secret_until > now() THEN w.previous_secret END AS previous_secret,
     w.failing_since,
-    e.id AS event_id, e.type, e.subject_kind, e.subject_id, e.actor, e.occurred_at, e.member_id, e.wallet_version
+    e.id AS event_id, e.type, e.subject_kind, e.subject_id, e.actor, e.occurred_at, e.points, e.member_id,
+    e.wallet_version
 FROM taken t
 CROSS JOIN LATERAL (SELECT * FROM webhook WHERE merchant_id = t.merchant_id AND id = t.webhook_id OFFSET 0) w
 CROSS JOIN LATERAL (SELECT * FROM event WHERE merchant_id = t.merchant_id AND id = t.event_id OFFSET 0) e

@@ -215,6 +215,8 @@ async def test_every_change_is_told_live_and_replayed_alike(shop: Shop, event_ty
         assert last["wallet"]["points"] == sum(moved)
         if event_type in MOVING:
             assert last["entry"]["balanceAfter"] == sum(moved)
+        else:
+            assert last["entry"] is None
         return
     state = WALLET_EVENTS[event_type] or "REDEEMED"
     assert last["entry"] is None

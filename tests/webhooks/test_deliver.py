@@ -23,6 +23,7 @@ from app.webhooks.deliver import PER_WEBHOOK, deliver_waiting
 from app.webhooks.feed import make_deliveries
 from app.webhooks.posting import Outcome, WebhookFailure
 from tests.factories import Shop
+from tests.points.documents import grant
 from tests.webhooks.documents import (
     DISABLE,
     ENABLE,
@@ -110,6 +111,20 @@ async def test_what_happens_is_posted_as_ids_with_a_signature_that_others_verify
         (each.id, "DELIVERED", 1, 200) for each in (created, enrolled, claimed)
     ]
     assert {(each["nextAttemptAt"], each["lastFailure"]) for each in told} == {(None, None)}
+
+
+async def test_an_event_about_points_says_how_many(shop: Shop) -> None:
+    async with receiving() as receiver:
+        await hook(shop, receiver.url, "points.credited", "points.debited")
+        member = await shop.member()
+        await grant(shop, member, 70, "in")
+        await grant(shop, member, -20, "out")
+        await deliver(shop)
+
+    told = {each.event["type"]: each.event["data"] for each in receiver.requests}
+    assert {name: (data["points"], data["walletVersion"]) for name, data in told.items()} == {
+        "points.credited": (70, 1), "points.debited": (20, 2)
+    }  # fmt: skip
 
 
 async def test_an_event_of_a_type_that_this_process_does_not_know_is_shown_and_sent_as_it_is(shop: Shop) -> None:

@@ -66,7 +66,7 @@ function show(wallet) {
   arrange(element.entries, wallet.newestEntries.map(entryOf));
   element["entries-empty"].hidden = wallet.entries.size > 0;
   element.earlier.hidden = wallet.entriesAfter === null;
-  rewards.update(wallet.points);
+  rewards.update(wallet.spendable);
   list("ready", codes.filter(isReady));
   list("past", codes.filter((code) => !isReady(code)));
   element["ready-empty"].hidden = codes.some(isReady);

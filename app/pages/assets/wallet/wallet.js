@@ -11,7 +11,7 @@ const ENTRIES = `edges { node { ${ENTRY} } } pageInfo { hasNextPage endCursor }`
 export const READ = `
 query Wallet {
   viewer { merchant { name } member { displayName } }
-  wallet { id version points codes(first: 50) { ${CODES} } entries(first: 5) { ${ENTRIES} } }
+  wallet { id version points spendablePoints codes(first: 50) { ${CODES} } entries(first: 5) { ${ENTRIES} } }
 }`;
 
 export const VERSION = "query Version { wallet { version } }";
@@ -25,7 +25,7 @@ query OlderEntries($after: String) { wallet { entries(first: 20, after: $after) 
 export const FOLLOW = `
 subscription Changes($after: Int) {
   walletChanged(after: $after) {
-    version wallet { points } event { id type occurredAt } code { ${CODE} } entry { ${ENTRY} }
+    version wallet { points spendablePoints } event { id type occurredAt points } code { ${CODE} } entry { ${ENTRY} }
   }
 }`;
 
@@ -37,6 +37,7 @@ export class Wallet {
     this.member = viewer.member.displayName;
     this.version = wallet.version;
     this.points = wallet.points;
+    this.spendable = wallet.spendablePoints;
     this.codes = new Map();
     this.entries = new Map();
     this.addOlderCodes(wallet.codes);
@@ -62,6 +63,7 @@ export class Wallet {
     if (version <= this.version) return false;
     this.version = version;
     this.points = wallet.points;
+    this.spendable = wallet.spendablePoints;
     if (code) this.codes.set(code.id, code);
     if (entry) this.entries.set(entry.id, entry);
     return true;

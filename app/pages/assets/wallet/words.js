@@ -25,6 +25,7 @@ const ENDS = { EXPIRED: "Expired", REVOKED: "Taken back" };
 const REASONS = {
   ADJUSTMENT: "By the shop",
   EXPIRY: "Expired",
+  REFUND: "Came back",
   PURCHASE: "Purchase",
   REFERRAL_REFEREE: "You came by an invite",
   REFERRAL_REFERRER: "Your invite brought someone",
@@ -32,7 +33,11 @@ const REASONS = {
   REWARD: "Reward",
 };
 // The references of the others are ids, which say nothing to a reader.
-const TOLD = new Set(["ADJUSTMENT", "PURCHASE", "REWARD"]);
+const TOLD = new Set(["ADJUSTMENT", "PURCHASE", "REFUND", "REWARD"]);
+const ENDINGS = {
+  "points.fell_short": "lacking after a return",
+  "points.matured": "can be spent now",
+};
 
 function money({ amountMinor, currency }) {
   const format = new Intl.NumberFormat(language, { style: "currency", currency, trailingZeroDisplay: "stripIfInteger" });
@@ -82,6 +87,7 @@ export function termsOf({ state, redeemedAt, expiresAt, pool }) {
 
 export function changeOf({ event, code, entry }) {
   if (entry) return `${amountOf(entry)} · ${reasonOf(entry)}`;
+  if (event.type in ENDINGS) return `${points(event.points)} · ${ENDINGS[event.type]}`;
   return [VERBS[event.type] ?? event.type, code?.pool.name].filter(Boolean).join(": ");
 }
 
