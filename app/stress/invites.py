@@ -43,12 +43,19 @@ def _invited(call: Call) -> Sequence[Story]:
         if len(made) != len(new):
             continue
         known: Story = tuple((f"address:{email}", where(lambda found: found is not None)) for email in old)
-        fresh: Story = tuple(
-            (f"address:{email}", becomes(None, invite)) for email, invite in zip(new, made, strict=True)
-        )
+        fresh: Story = tuple((f"address:{email}", _sent_to(invite)) for email, invite in zip(new, made, strict=True))
         pending: Story = tuple((f"invite:{invite}", becomes(None, "PENDING")) for invite in made if invite != UNSEEN)
         stories.append(((f"quota:{member}", used), *known, *fresh, *pending))
     return stories
+
+
+def _sent_to(invite: str) -> Move:
+    """An address has an invite.
+
+    Whoever joins while a batch is sent may be invited once more: the insert waits for the conversion, and can't see its
+    member. Such an invite never converts.
+    """
+    return lambda found: (invite,) if found is None else (JOINED,) if found == JOINED else ()
 
 
 def _learn_invites(world: "World", operation: Operation, answer: Answer) -> None:
@@ -89,7 +96,8 @@ def _ask_cancel(world: "World") -> Asked | None:
 
 def _cancelled(call: Call) -> Sequence[Story]:
     invite, email = call.about["id"], call.about["email"]
-    return (((f"invite:{invite}", becomes("PENDING", "CANCELLED")), (f"address:{email}", becomes(invite, None))),)
+    ended = becomes("PENDING", "CANCELLED")
+    return [((f"invite:{invite}", ended), (f"address:{email}", left)) for left in (becomes(invite, None), is_(JOINED))]
 
 
 def _not_cancellable(call: Call) -> Sequence[Story]:

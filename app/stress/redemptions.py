@@ -83,8 +83,11 @@ def _rejected(call: Call) -> Sequence[Story]:
     order, member = call.input["orderId"], who(call.input)
     story: list[tuple[str, Move]] = []
     for rejection in call.answer["rejections"]:
-        code = next(each for each in call.about["codes"] if each["masked"] == rejection["masked"])
-        reason = rejection["reason"]
+        found = [each for each in call.about["codes"] if each["masked"] == rejection["masked"]]
+        if len(found) > 1:
+            # Two codes that end alike: it can be either.
+            continue
+        code, reason = found[0], rejection["reason"]
         if reason in _AGAINST:
             story.append((f"code:{code['id']}", _AGAINST[reason](member)))
         elif reason == "POOL_NOT_ACTIVE":

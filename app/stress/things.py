@@ -27,10 +27,8 @@ class Wallet(NamedTuple):
         """How many points a debit may take now."""
         return self.points
 
-    def changed(self, amount: int) -> "Wallet | None":
-        """Return the wallet after one change of so many points, None if it can't be changed so."""
-        if self.spendable + min(amount, 0) < 0:
-            return None
+    def changed(self, amount: int) -> "Wallet":
+        """Return the wallet after one change of so many points."""
         return Wallet(self.points + amount, self.version + 1)
 
 
@@ -76,20 +74,22 @@ def changed(amount: int = 0, *, points: int | None = None, version: int | None =
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
         after = wallet.changed(amount)
-        if after is not None and points in {None, after.points} and version in {None, after.version}:
+        if wallet.spendable >= -amount and points in {None, after.points} and version in {None, after.version}:
             yield after
 
     return move
 
 
 def taken_back(earned: int, taken: int | None) -> Move:
-    """A wallet gives back what a purchase earned, as far as it is there; nothing changes when nothing is."""
+    """A wallet gives back what a purchase earned, as far as it is there.
+
+    When nothing is, its balance stays, and that it fell short may be a change of its own.
+    """
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
         left = min(earned, wallet.points)
-        after = wallet.changed(-left) if left else wallet
-        if after is not None and taken in {None, left}:
-            yield after
+        if taken in {None, left}:
+            yield from [wallet, wallet.changed(0)] if left == 0 else [wallet.changed(-left)]
 
     return move
 
