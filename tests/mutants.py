@@ -62,10 +62,10 @@ MUTANTS: Final = (
         ("tests/coupons/test_reverse_redemption.py",),
     ),
     Mutant(
-        "a lock less: points expire while they are being spent",
+        "a lock less: lots are spent as they were before somebody else spent them",
         "app/points/ledger.py",
-        "WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE\n",
-        "WHERE merchant_id = :merchant_id AND member_id = :member_id\n",
+        " AND wallet.version = seen.version\n",
+        "\n",
         ("tests/races/test_points.py",),
     ),
     Mutant(

@@ -172,15 +172,16 @@ WITH RECURSIVE seen AS MATERIALIZED (
     ) lot
     WHERE taken.lacking > 0
 ), moved AS (
-    -- All of them are empty then, but for what the last one has too many.
-    UPDATE points_lot SET remaining = greatest(-lacking, 0), is_open = lacking < 0, last_entry_id = :entry_id
-    FROM taken
-    WHERE merchant_id = :merchant_id AND points_lot.entry_id = ANY(ARRAY(SELECT entry_id FROM taken))
-        AND points_lot.entry_id = taken.entry_id
-    RETURNING points_lot.entry_id, taken.remaining - points_lot.remaining AS amount
+    -- All of them are empty then, but for what the last one has too many. Not joined: of thousands each would be
+    -- compared with each.
+    UPDATE points_lot SET last_entry_id = :entry_id,
+        remaining = CASE entry_id WHEN (SELECT entry_id FROM taken WHERE lacking < 0)
+            THEN (SELECT -lacking FROM taken WHERE lacking < 0) ELSE 0 END,
+        is_open = coalesce(entry_id = (SELECT entry_id FROM taken WHERE lacking < 0), false)
+    WHERE merchant_id = :merchant_id AND entry_id = ANY(ARRAY(SELECT entry_id FROM taken))
 ), parts AS (
     INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
-    SELECT :merchant_id, :entry_id, entry_id, -amount FROM moved
+    SELECT :merchant_id, :entry_id, entry_id, greatest(-lacking, 0) - remaining FROM taken
 ), ev AS (
     {RECORD_ENTRY} RETURNING *
 )

@@ -31,7 +31,7 @@ EXPIRING: dict[str, tuple[Any, list[tuple[Any, str]]]] = {
     "expire_codes": (expire_codes.expire_codes, [(of_codes, "expire_codes")]),
     "expire_points": (
         expire_points.expire_points,
-        [(of_points, "warn_of_expiry"), (of_points, "expire_points")],
+        [(expire_points, "mature_points"), (of_points, "warn_of_expiry"), (of_points, "expire_points")],
     ),
     "expire_invites": (expire_invites.expire_invites, [(of_invites, "expire_invites")]),
     "plan_graph_snapshots": (take_graph_snapshots.plan_graph_snapshots, [(take_graph_snapshots, "forget_batch")]),
