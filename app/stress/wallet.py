@@ -136,7 +136,7 @@ class Wallet(NamedTuple):
         draft = _Draft(self)
         draft.spent = tuple(other for other in self.spent if other != spent)
         kept: dict[int, int] = {}
-        for since, part in reversed(spent.parts):
+        for since, part in spent.parts:
             draft.give(since, part, kept)
         amount = sum(part for _, part in spent.parts)
         told = Told(amount, self.points + amount)

@@ -9,17 +9,12 @@ from app.stress.wallet import Wallet
 from tests.points.model import ModelDebit, ModelLot, ModelWallet
 from tests.sizes import FULL, size
 
-AMOUNTS: Final = st.integers(1, 40)
+#: Few, so that lots run dry and returns fall short.
+AMOUNTS: Final = st.sampled_from([10, 20, 30])
 PLACES: Final = st.integers(0, 9)
 STEPS: Final = st.one_of(
-    st.tuples(st.just("credit"), AMOUNTS),
-    st.tuples(st.just("earn"), AMOUNTS),
-    st.tuples(st.just("debit"), AMOUNTS),
-    st.tuples(st.just("spend"), AMOUNTS),
-    st.tuples(st.just("take back"), PLACES),
-    st.tuples(st.just("take back"), PLACES),
-    st.tuples(st.just("give back"), PLACES),
-    st.tuples(st.just("give back"), PLACES),
+    *(st.tuples(st.just(kind), AMOUNTS) for kind in ("credit", "earn", "earn", "debit", "spend", "spend")),
+    *(st.tuples(st.just(kind), PLACES) for kind in ("take back", "take back", "give back")),
 )
 
 
@@ -93,7 +88,7 @@ class Both:
 
 
 @settings(max_examples=size(300, 5000), deadline=None, derandomize=not FULL)
-@given(st.booleans(), st.lists(STEPS, max_size=40))
+@given(st.booleans(), st.lists(STEPS, min_size=20, max_size=20))
 def test_any_walk_leaves_the_wallet_that_the_model_has(recovers: bool, steps: list[tuple[str, int]]) -> None:
     both = Both(recovers=recovers)
     for kind, number in steps:
