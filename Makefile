@@ -48,7 +48,7 @@ full: $(VENV)/development ## Run every test at its full size, each process start
 	$(BIN)/python -m tests.mutants
 	$(BIN)/python -m tests.histories --seconds 120
 
-mutants: $(VENV)/development ## Break verbs in ten ways and see that the tests catch each
+mutants: $(VENV)/development ## Break verbs in eleven ways and see that the tests catch each
 	$(BIN)/python -m tests.mutants
 
 chaos: $(VENV)/development ## Kill and freeze servers for a minute, under live wallets and under a whole engine's load

@@ -1,4 +1,4 @@
-"""`make mutants`: break verbs in ten ways and see that the tests catch each.
+"""`make mutants`: break verbs in eleven ways and see that the tests catch each.
 
 A mutant is a change of a few characters in a copy of the tree. The tests that are about what it breaks run on the copy;
 one of them must fail. A mutant that survives is a hole in the tests, and the script ends with status 1.
@@ -62,7 +62,14 @@ MUTANTS: Final = (
         ("tests/coupons/test_reverse_redemption.py",),
     ),
     Mutant(
-        "a lock less: lots are spent as they were before somebody else spent them",
+        "a lock less: points are taken back while they are being spent",
+        "app/points/ledger.py",
+        'WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE",\n',
+        'WHERE merchant_id = :merchant_id AND member_id = :member_id",\n',
+        ("tests/races/test_points.py",),
+    ),
+    Mutant(
+        "a guard less: lots are spent as they were before somebody else spent them",
         "app/points/ledger.py",
         " AND wallet.version = seen.version\n",
         "\n",

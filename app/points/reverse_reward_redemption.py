@@ -129,12 +129,21 @@ async def _end_code(tx: Tx, viewer: Viewer, exchange: WholeExchangeRow, why: str
     if code_id is None:
         return
     event_id, reason = sealed(viewer, why)
-    revoked = await tx.row(
-        REVOKE, merchant_id=viewer.merchant_id, code_id=code_id, event_id=event_id, reason=reason, actor=viewer.actor
-    )
-    code = await code_of(tx, viewer, exchange)
-    if code is None:
-        raise RuntimeError("a redemption's code is gone")
+    while True:
+        revoked = await tx.row(
+            REVOKE,
+            merchant_id=viewer.merchant_id,
+            code_id=code_id,
+            event_id=event_id,
+            reason=reason,
+            actor=viewer.actor,
+        )
+        code = await code_of(tx, viewer, exchange)
+        if code is None:
+            raise RuntimeError("a redemption's code is gone")
+        # One that a reversal of the order has given back since is tried again.
+        if revoked is not None or code["code_state"] != CodeState.ALLOCATED.value:
+            break
     if code["code_state"] == CodeState.REDEEMED.value:
         raise Refused(RewardNotReversible(message="The code that the reward brought was spent."))
     if revoked is not None:

@@ -6,7 +6,8 @@ histories.py    histories of small worlds at a running deployment, written to a 
 worlds.py       small worlds that a few clients use at once, and the histories of what these saw
 operations.py   histories as they are written down
 clients.py      clients that say whether a call was answered, never sent, or neither
-things.py       what a wallet, a code, a quota, a stock is to those who use it
+things.py       what a code, a quota, a stock is to those who use it, and the moves of each
+wallet.py       what a wallet is: points in lots
 verb.py         what a verb declares: what it needs, how it is called, what answers mean
 verbs.py        all of them, from claims.py, redemptions.py, points.py, invites.py, members.py and pools.py
 """

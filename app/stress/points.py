@@ -1,13 +1,29 @@
-"""Points: a wallet earns, spends and gives back, each once."""
+"""Points: a wallet earns and spends, and takes and gives back, each once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.claims import CLOSED, EMPTY, OPEN, allocated, holds, key_used, one_more
 from app.stress.operations import Answer, Operation
-from app.stress.things import Move, Story, Wallet, becomes, changed, every, is_, taken_back, where
+from app.stress.things import (
+    Code,
+    Move,
+    Story,
+    becomes,
+    changed,
+    earned,
+    every,
+    given_back,
+    is_,
+    spent,
+    stocked,
+    taken_back,
+    where,
+)
 from app.stress.verb import UNSEEN, Asked, Call, Facts, Verb, ask_member, mutation, reading
+from app.stress.wallet import Told, Wallet
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
@@ -26,23 +42,28 @@ def _ask_grant(world: "World") -> Asked:
     return {"memberId": world.member(), "amount": amount, "reference": key, "idempotencyKey": key}, {}
 
 
-def _entered(name: str, member: str, amount: int, answer: Answer, *before: tuple[str, Move]) -> Sequence[Story]:
-    """An entry is written once, under a name, after what comes before it; a replay tells the same entry."""
+def _entered(
+    name: str, member: str, amount: int, answer: Answer, *before: tuple[str, Move], move: Callable[..., Move]
+) -> Sequence[Story]:
+    """An entry is written once, under a name, after what comes before it; a replay tells the same entry.
+
+    `move` makes the wallet's move of what was told of its balance and version.
+    """
     entry = answer.get("entry")
     told = None if entry is None else (entry["id"], entry["amount"], entry["balanceAfter"])
     if answer["replayed"]:
         return (((name, where(lambda found: found is not None and found[-1] in {None, told})),),)
-    wallet = changed(amount)
-    if entry is not None:
-        # What a replay told of the wallet is how it was by then.
-        version = None if answer.get("was_replayed") else entry["member"]["wallet"]["version"]
-        wallet = changed(amount, points=entry["balanceAfter"], version=version)
+    if told is not None and told[1] != amount:
+        return ()
+    # What a replay told of the wallet is how it was by then.
+    version = None if entry is None or answer.get("was_replayed") else entry["member"]["wallet"]["version"]
+    wallet = move(points=None if entry is None else entry["balanceAfter"], version=version)
     return (((name, becomes(None, (member, amount, told))), *before, (f"wallet:{member}", wallet)),)
 
 
 def _granted(call: Call) -> Sequence[Story]:
     key, member, amount = (call.input[name] for name in ("idempotencyKey", "memberId", "amount"))
-    return _entered(f"key:grant/{key}", member, amount, call.answer)
+    return _entered(f"key:grant/{key}", member, amount, call.answer, move=partial(changed, amount))
 
 
 def _insufficient(call: Call) -> Sequence[Story]:
@@ -56,29 +77,33 @@ RECORD: Final = mutation(
 )
 
 
-def _ask_record(world: "World") -> Asked:
+def _ask_record(world: "World") -> Asked | None:
+    if world.facts["points_per_unit"] is None:
+        return None
     money = {"amountMinor": world.rolls.choice([1000, 2000]), "currency": world.currency}
     return {"memberId": world.member(), "source": "STORE", "orderId": world.key(), "amount": money}, {}
 
 
-def earned(purchase: dict[str, Any], facts: Facts) -> int:
+def points_of(purchase: dict[str, Any], facts: Facts) -> int:
     """Return the whole points that a purchase earns."""
     return int(purchase["amount"]["amountMinor"] * Decimal(facts["points_per_unit"]) / facts["minor_units"])
 
 
 def _recorded(call: Call) -> Sequence[Story]:
     order, member = call.input["orderId"], call.input["memberId"]
-    points, name = earned(call.input, call.facts), f"purchase:{order}"
+    points, name = points_of(call.input, call.facts), f"purchase:{order}"
     if points == 0:
         return (
             ((name, where(lambda found: found is not None) if call.answer["replayed"] else becomes(None, (member,))),),
         )
-    return _entered(name, member, points, call.answer)
+    move = partial(earned, points, order, recovers=call.facts["recovers"])
+    return _entered(name, member, points, call.answer, move=move)
 
 
 def _learn_purchase(world: "World", operation: Operation, answer: Answer) -> None:
-    points = earned(operation.input, world.facts)
-    purchase = {"id": answer["purchase"]["id"], "points": points, "member": operation.input["memberId"]}
+    points = points_of(operation.input, world.facts)
+    order, member = operation.input["orderId"], operation.input["memberId"]
+    purchase = {"id": answer["purchase"]["id"], "order": order, "points": points, "member": member}
     if purchase not in world.purchases:
         world.purchases.append(purchase)
 
@@ -90,7 +115,9 @@ def _recorded_before(call: Call) -> Sequence[Story]:
 RETURN: Final = mutation(
     "reversePurchase",
     "ReversePurchaseInput",
-    "... on ReversePurchaseSuccess { shortfall entry { amount balanceAfter } }",
+    """... on ReversePurchaseSuccess {
+      shortfall entry { amount balanceAfter } purchase { member { wallet { points version shortfall } } }
+    }""",
 )
 
 
@@ -102,13 +129,26 @@ def _ask_return(world: "World") -> Asked | None:
 
 
 def _returned(call: Call) -> Sequence[Story]:
-    about = call.about
-    taken = about["points"] - call.answer["shortfall"] if "shortfall" in call.answer else None
-    entry = call.answer.get("entry")
-    wallet = taken_back(about["points"], taken)
-    if entry is not None:
-        wallet = every(wallet, where(lambda after: after.points == entry["balanceAfter"]))
-    return (((f"returned:{about['id']}", becomes(None, "RETURNED")), (f"wallet:{about['member']}", wallet)),)
+    """The entry tells what was taken for this purchase; the wallet, how it was after all that followed."""
+    about, answer = call.about, call.answer
+    once: Story = ((f"returned:{about['id']}", becomes(None, "RETURNED")),)
+    if about["points"] == 0:
+        return (once,)
+    if "shortfall" not in answer:
+        return ((*once, (f"wallet:{about['member']}", taken_back(about["order"], None))),)
+    entry = answer["entry"] or {"amount": 0, "balanceAfter": 0}
+    taken = taken_back(about["order"], Told(entry["amount"], entry["balanceAfter"], answer["shortfall"]))
+    after = answer["purchase"]["member"]["wallet"]
+    return ((*once, (f"wallet:{about['member']}", every(taken, where(lambda wallet: _is(wallet, after))))),)
+
+
+def _is(wallet: Wallet, shown: dict[str, int]) -> bool:
+    """Whether a wallet is what was shown of it."""
+    found = {
+        "points": wallet.points, "version": wallet.version, "shortfall": wallet.shortfall,
+        "spendablePoints": wallet.spendable,
+    }  # fmt: skip
+    return shown.items() <= found.items()
 
 
 def _returned_before(call: Call) -> Sequence[Story]:
@@ -134,22 +174,29 @@ def _exchanged(call: Call) -> Sequence[Story]:
     redemption = call.answer.get("redemption", {})
     told = {**call.answer, **({"entry": redemption["entry"]} if redemption else {})}
     taken: Story = ((f"reward:{reward}", lambda stock: (stock - 1,) if stock > 0 else ()),)
-    name = f"key:reward/{key}"
+    name, move = f"key:reward/{key}", partial(spent, cost, key)
     if pool is None or call.answer["replayed"]:
-        return _entered(name, member, -cost, told, *taken)
+        return _entered(name, member, -cost, told, *taken, move=move)
     codes = [redemption["code"]["id"]] if redemption else [*call.facts["codes"].get(pool, ()), UNSEEN]
     stories: list[Story] = []
     for code in codes:
         one: Story = ((f"pool:{pool}", OPEN), (holds(pool, member), one_more(code, call.facts["limits"][pool])))
         given = allocated(None if code == UNSEEN else code, pool, member)
-        stories += _entered(name, member, -cost, told, *taken, *one, *given)
+        stories += _entered(name, member, -cost, told, *taken, *one, *given, move=move)
     return stories
 
 
 def _learn_exchange(world: "World", operation: Operation, answer: Answer) -> None:
-    code, pool = answer["redemption"]["code"], world.facts["rewards"][operation.input["rewardId"]]["pool"]
+    key, member, reward = (operation.input[name] for name in ("idempotencyKey", "memberId", "rewardId"))
+    code, facts = answer["redemption"]["code"], world.facts["rewards"][reward]
     if code is not None:
-        world.learn_code(code, pool, operation.input["memberId"])
+        world.learn_code(code, facts["pool"], member)
+    exchange = {
+        "id": answer["redemption"]["id"], "key": key, "member": member, "reward": reward, "cost": facts["cost"],
+        "pool": facts["pool"], "code": code and code["id"],
+    }  # fmt: skip
+    if exchange not in world.exchanges:
+        world.exchanges.append(exchange)
 
 
 def _out_of_stock(call: Call) -> Sequence[Story]:
@@ -167,9 +214,49 @@ def _out_of_stock(call: Call) -> Sequence[Story]:
     )
 
 
+BACK: Final = mutation(
+    "reverseRewardRedemption",
+    "ReverseRewardRedemptionInput",
+    "... on ReverseRewardRedemptionSuccess { replayed entry { id amount balanceAfter } }",
+)
+
+
+def _ask_back(world: "World") -> Asked | None:
+    if not world.exchanges:
+        return None
+    exchange = world.rolls.choice(world.exchanges)
+    return {"redemptionId": exchange["id"], "reason": "tried"}, exchange
+
+
+def _went_back(call: Call) -> Sequence[Story]:
+    """The points are where they were, the stock has one more, and a code that was alive is revoked."""
+    about, entry = call.about, call.answer.get("entry")
+    told = None if entry is None else (entry["id"], entry["amount"], entry["balanceAfter"])
+    name, wallet = f"back:{about['id']}", f"wallet:{about['member']}"
+    if call.answer["replayed"]:
+        return (((name, where(lambda found: found is not None and found[-1] in {None, told})),),)
+    given = given_back(about["key"], None if entry is None else Told(entry["amount"], entry["balanceAfter"]))
+    stocked_again: Story = ((f"reward:{about['reward']}", lambda stock: (stock + 1,)),)
+    first: Story = ((name, becomes(None, ("BACK", told))), *stocked_again)
+    if about["code"] is None:
+        return ((*first, (wallet, given)),)
+    owner, code = about["member"], f"code:{about['code']}"
+    revoked: Story = (
+        (code, becomes(Code(owner), Code(owner, revoked=True))),
+        (f"stock:{about['pool']}", stocked(allocated=-1, revoked=1)),
+        (wallet, changed()),
+    )
+    return ((*first, *revoked, (wallet, given)), (*first, (code, where(lambda code: code.revoked)), (wallet, given)))
+
+
+def _not_reversible(call: Call) -> Sequence[Story]:
+    if call.about["code"] is None:
+        return ()
+    return (((f"code:{call.about['code']}", where(lambda code: code.order is not None)),),)
+
+
 def _saw_wallet(call: Call) -> Sequence[Story]:
-    found = Wallet(call.answer["wallet"]["points"], call.answer["wallet"]["version"])
-    return (((f"wallet:{call.input['id']}", is_(found)),),)
+    return (((f"wallet:{call.input['id']}", where(lambda wallet: _is(wallet, call.answer["wallet"]))),),)
 
 
 VERBS: Final = (
@@ -181,10 +268,14 @@ VERBS: Final = (
          {"RecordPurchaseSuccess": _recorded, "IdempotencyKeyReused": _recorded_before}, _learn_purchase,
          repeats=True, weight=2),
     Verb("reversePurchase", RETURN, _ask_return,
-         {"ReversePurchaseSuccess": _returned, "PurchaseAlreadyReversed": _returned_before}, weight=0),
+         {"ReversePurchaseSuccess": _returned, "PurchaseAlreadyReversed": _returned_before}),
     Verb("redeemReward", EXCHANGE, _ask_exchange, {
         "RedeemRewardSuccess": _exchanged, "InsufficientPoints": _insufficient, "RewardOutOfStock": _out_of_stock,
         "IdempotencyKeyReused": key_used("key:reward/"),
     }, _learn_exchange, repeats=True, weight=3),
-    reading("readWallet", "member(id: $id) { wallet { points version } }", ask_member, _saw_wallet),
+    Verb("reverseRewardRedemption", BACK, _ask_back, {
+        "ReverseRewardRedemptionSuccess": _went_back, "RewardNotReversible": _not_reversible,
+    }, repeats=True, weight=2),
+    reading("readWallet", "member(id: $id) { wallet { points version shortfall spendablePoints } }", ask_member,
+            _saw_wallet),
 )  # fmt: skip

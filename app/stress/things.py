@@ -1,4 +1,4 @@
-"""What the engine's things are to those who use it: a wallet, a code, a quota, a pool's stock, each with its steps.
+"""What the engine's things are to those who use it: a code, a quota, a pool's stock, a wallet, each with its moves.
 
 An answer tells a story: for each thing that it is about, a move from its state to the next. An answer is possible when
 one of its stories is: then all its moves happen at once. A story that leaves things out says nothing about them.
@@ -7,6 +7,8 @@ one of its stories is: then all its moves happen at once. A story that leaves th
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from app.stress.wallet import Told, Wallet
+
 #: From the state of a thing to those that it can be in afterwards; none when it can't have been so.
 Move = Callable[[Any], Iterable[Any]]
 #: The moves of things by their names (`wallet:mbr_…`), in order.
@@ -14,22 +16,6 @@ Story = tuple[tuple[str, Move], ...]
 
 #: The state of a thing of which nobody follows any more what it is.
 ANYTHING: Final = "anything"
-
-
-class Wallet(NamedTuple):
-    """A member's wallet: a running balance, and a version that each change raises by one."""
-
-    points: int = 0
-    version: int = 0
-
-    @property
-    def spendable(self) -> int:
-        """How many points a debit may take now."""
-        return self.points
-
-    def changed(self, amount: int) -> "Wallet":
-        """Return the wallet after one change of so many points."""
-        return Wallet(self.points + amount, self.version + 1)
 
 
 class Stock(NamedTuple):
@@ -65,7 +51,7 @@ class Pool(NamedTuple):
 INITIAL: Final[Mapping[str, Any]] = {
     "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "quota": 0,
     "address": None, "invite": None, "order": None, "purchase": None, "returned": None, "redemption": "STANDS",
-    "reward": None, "key": None, "member": None,
+    "reward": None, "key": None, "member": None, "back": None,
 }  # fmt: skip
 
 
@@ -73,23 +59,62 @@ def changed(amount: int = 0, *, points: int | None = None, version: int | None =
     """A wallet changes once by so many points; the balance and version that it then has, as far as they were told."""
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
-        after = wallet.changed(amount)
-        if wallet.spendable >= -amount and points in {None, after.points} and version in {None, after.version}:
+        after = wallet.debited(-amount) if amount < 0 else wallet.credited(amount) if amount else wallet.changed()
+        if after is not None and points in {None, after.points} and version in {None, after.version}:
             yield after
 
     return move
 
 
-def taken_back(earned: int, taken: int | None) -> Move:
-    """A wallet gives back what a purchase earned, as far as it is there.
+def earned(amount: int, order: str, *, recovers: bool, points: int | None = None, version: int | None = None) -> Move:
+    """A wallet earns points with an order; where the merchant recovers shortfalls, they make good what returns lack.
 
-    When nothing is, its balance stays, and that it fell short may be a change of its own.
+    The balance before they did, and the version after it, as far as they were told.
     """
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
-        left = min(earned, wallet.points)
-        if taken in {None, left}:
-            yield from [wallet, wallet.changed(0)] if left == 0 else [wallet.changed(-left)]
+        credited = wallet.credited(amount, order)
+        after = credited.made_good() if recovers else credited
+        if points in {None, credited.points} and version in {None, after.version}:
+            yield after
+
+    return move
+
+
+def spent(cost: int, name: str, *, points: int | None = None, version: int | None = None) -> Move:
+    """A wallet spends points under a name, by which they may come back."""
+
+    def move(wallet: Wallet) -> Iterable[Wallet]:
+        after = wallet.debited(cost, name)
+        if after is not None and points in {None, after.points} and version in {None, after.version}:
+            yield after
+
+    return move
+
+
+def taken_back(order: str, told: Told | None) -> Move:
+    """A wallet gives back what an order earned, as far as it is there, and is told of that."""
+
+    def move(wallet: Wallet) -> Iterable[Wallet]:
+        found = wallet.taken_back(order)
+        if found is not None and (told is None or _tells(told, found[1])):
+            yield found[0]
+
+    return move
+
+
+def _tells(told: Told, found: Told) -> bool:
+    """Nothing that was got has no entry, and no balance."""
+    return told == (found if found.amount else found._replace(balance=told.balance))
+
+
+def given_back(name: str, told: Told | None) -> Move:
+    """A wallet gets back what was spent under a name, and is told of that."""
+
+    def move(wallet: Wallet) -> Iterable[Wallet]:
+        found = wallet.given_back(name)
+        if found is not None and told in {None, found[1]}:
+            yield found[0]
 
     return move
 

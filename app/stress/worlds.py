@@ -46,7 +46,9 @@ mutation ($input: CreateRewardInput!) {
   }
 }
 """
-MERCHANT: Final = "{ answer: viewer { merchant { currency settings { pointsPerUnit } } } }"
+MERCHANT: Final = (
+    "{ answer: viewer { merchant { currency settings { pointsPerUnit pointsPendingDays recoverShortfalls } } } }"
+)
 PROGRAM: Final = """
 {
   answer: referralProgram {
@@ -71,13 +73,16 @@ mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __
 class Terms:
     """What a merchant has set: its currency, what a unit of it earns, how many invites a member has, what they bring.
 
-    Without a quota nobody invites: the program is closed, or its limits, reviews or conversions aren't those of worlds.
+    Purchases make good what returns lack, where it `recovers` that. Without a rate nobody buys: what purchases earn is
+    pending. Without a quota nobody invites: the program is closed, or its limits, reviews or conversions aren't those
+    of worlds.
     """
 
     currency: str
-    points_per_unit: str
+    points_per_unit: str | None
     quota: int | None
     referral: tuple[int, int]
+    recovers: bool = True
 
     @classmethod
     async def of(cls, client: Client) -> "Terms":
@@ -89,8 +94,10 @@ class Terms:
         bounded = 0 < quota <= QUOTA_MAX and first >= max(quota, INVITES_AT_ONCE)
         plain = program["convertsOn"] == "JOIN" and program["safeguards"]["reviewPolicy"] == "NONE"
         brings = (program["referrerPoints"], program["refereePoints"])
-        points = str(merchant["settings"]["pointsPerUnit"])
-        return cls(merchant["currency"], points, quota if bounded and plain else None, brings)
+        settings = merchant["settings"]
+        rate = None if settings["pointsPendingDays"] else str(settings["pointsPerUnit"])
+        recovers = settings["recoverShortfalls"]
+        return cls(merchant["currency"], rate, quota if bounded and plain else None, brings, recovers)
 
 
 @dataclass(frozen=True)
@@ -118,10 +125,11 @@ class World:
         self.codes: dict[str, Seen] = {}
         self.redemptions: list[dict[str, Any]] = []
         self.purchases: list[dict[str, Any]] = []
+        self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "initial": {}, "quota": terms.quota,
-            "referral": list(terms.referral),
+            "referral": list(terms.referral), "recovers": terms.recovers,
             "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
         }  # fmt: skip
         self.history = History(name, self.facts)

@@ -84,31 +84,6 @@ class Errands:
         reward: str = answer["reward"]["id"]
         return reward
 
-    async def exchange(self, pool: str | None = None) -> Any:
-        """Let a new member redeem a reward, and return the redemption, its code, and the member."""
-        member = await self.member()
-        await self.do("grantPoints", memberId=member, amount=10, reference="r", idempotencyKey=member)
-        fields = "... on RedeemRewardSuccess { redemption { id entry { member { id } } code { text } } }"
-        reward = await self.reward(pool)
-        answer = await self.do("redeemReward", fields, rewardId=reward, memberId=member, idempotencyKey=member)
-        return answer["redemption"]
-
-    async def returned(self) -> str:
-        """Return a redemption of a reward that was reversed."""
-        redemption: str = (await self.exchange())["id"]
-        await self.do("reverseRewardRedemption", redemptionId=redemption, reason="tried")
-        return redemption
-
-    async def used(self) -> str:
-        """Return a redemption of a reward whose code was spent."""
-        redemption = await self.exchange(await self.pool())
-        await self.do(
-            "redeemCodes", codes=[redemption["code"]["text"]], orderId=self.word(), orderAmount=usd(1000),
-            memberId=redemption["entry"]["member"]["id"],
-        )  # fmt: skip
-        used: str = redemption["id"]
-        return used
-
     async def member_client(self) -> Client:
         """Return the client of a new member."""
         fields = "... on IssueMemberTokenSuccess { token }"
@@ -430,8 +405,6 @@ ERRANDS: Final = (
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
     Errand("redeemReward", "RewardCostChanged", _dearer),
-    Errand("reverseRewardRedemption", "RewardNotReversible", _then(_with(redemptionId=Errands.used), **_WHY)),
-    Errand("reverseRewardRedemption", REPLAYED, _then(_with(redemptionId=Errands.returned), **_WHY)),
     Errand("revokeApiKey", "LastAdminKey", _with(apiKeyId=Errands.own_key)),
     Errand("verifyMemberEmail", "InvalidInput", _with(memberId=Errands.member)),
     Errand("verifyMemberEmail", "MemberAlreadyExists", _anothers_proof),

@@ -42,7 +42,8 @@ class Written:
 
     def read(self, points: int, version: int) -> None:
         """Read the wallet."""
-        self.call("readWallet", {"__typename": "Read", "wallet": {"points": points, "version": version}}, id="m")
+        shown = {"points": points, "version": version, "shortfall": 0, "spendablePoints": points}
+        self.call("readWallet", {"__typename": "Read", "wallet": shown}, id="m")
 
     def claim(self, answer: dict[str, Any], key: str) -> None:
         """Claim a code of the pool."""

@@ -3,6 +3,15 @@
 import asyncio
 from typing import Any
 
+import pytest
+
+from app import ids
+from app.api.context import Role, Viewer
+from app.merchants.tenants import tenant
+from app.points import reverse_reward_redemption
+from app.points.reverse_reward_redemption import _end_code, _exchange
+from app.points.rows import code_of
+from app.storage.database import database, transaction
 from tests.factories import Shop, problems
 from tests.points.documents import (
     CONFIGURE,
@@ -19,6 +28,9 @@ from tests.points.documents import (
     wallet,
 )
 
+REVERSE_REDEMPTION = """
+mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) { __typename } }
+"""
 REWARD = "query ($id: ID!) { node(id: $id) { ... on Reward { stock } } }"
 EVENTS = "query { events(first: 3) { edges { node { type subjectId reason points } } } }"
 
@@ -108,6 +120,37 @@ async def test_one_whose_code_was_spent_stays(shop: Shop) -> None:
     assert answer == {
         "__typename": "RewardNotReversible", "message": "The code that the reward brought was spent."
     }  # fmt: skip
+
+
+async def test_a_code_that_comes_back_to_life_meanwhile_dies(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is spent when the reward's return looks for a live one, and given back when it looks at its state."""
+    member, pool = await shop.member(), await shop.pool()
+    await grant(shop, member, 100, "in")
+    had = (await redeem(shop, await reward(shop, poolId=pool["id"]), member, "k"))["redemption"]
+    spent = (await shop.redeem([had["code"]["text"]], member))["redemptions"][0]
+    read = code_of
+    reinstated: list[Any] = []
+
+    async def reinstate_and_read(*asked: Any) -> Any:
+        if not reinstated:
+            # Outside of the transaction that this one is in.
+            reinstated.append(await shop.do(REVERSE_REDEMPTION, redemptionId=spent["id"], reason="mistake"))
+        return await read(*asked)
+
+    monkeypatch.setattr(reverse_reward_redemption, "code_of", reinstate_and_read)
+    owner = await tenant(shop.merchant_id)
+    assert owner is not None
+    viewer = Viewer(Role.ADMIN, owner, "system")
+    exchange_id = ids.decode("rewardredemption", had["id"])
+    assert exchange_id is not None
+    exchange = await _exchange(database(), viewer, exchange_id)
+    assert exchange is not None
+    async with transaction(shop.merchant_id) as tx:
+        await _end_code(tx, viewer, exchange, "broken")
+
+    assert reinstated[0]["__typename"] == "ReverseRedemptionSuccess"
+    assert (await shop.stock(pool))["revoked"] == 1
+    assert await broken(shop) == []
 
 
 async def test_a_stock_that_came_later_is_not_given_what_it_never_lost(shop: Shop) -> None:

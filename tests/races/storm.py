@@ -2,15 +2,19 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Iterable
 from typing import Any, TypeVar
 
 from app import ids
-from app.storage.database import database
+from app.storage.database import Tx, database
 from tests.conftest import Api
 from tests.factories import Shop
 
 T = TypeVar("T")
+
+SECONDS_MAX = 30
+WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
 
 ENROL = """
 WITH m AS (
@@ -64,3 +68,11 @@ def kinds(answers: Iterable[Any]) -> dict[str, int]:
     for answer in answers:
         counted[answer["__typename"]] = counted.get(answer["__typename"], 0) + 1
     return counted
+
+
+async def until_somebody_waits(tx: Tx) -> None:
+    """Wait until another transaction waits for a lock of this one."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while not await tx.rows(WAITING):
+        assert time.monotonic() < deadline, "nobody waits"
+        await asyncio.sleep(0.01)

@@ -1,20 +1,18 @@
 """ADMIN keys that revoke each other. Without these a merchant could be locked out of what is its own."""
 
 import asyncio
-import time
 from typing import Any
 
 from app import ids
 from app.merchants.revoke_api_key import REVOKE
 from app.storage import events
-from app.storage.database import Tx, database, transaction
+from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.factories import CREATE_API_KEY, REVOKE_API_KEY, Shop
+from tests.races.storm import until_somebody_waits
 
 ROUNDS = 20
-SECONDS_MAX = 30
 WORKING = "SELECT id FROM api_key WHERE merchant_id = $1 AND role = 'ADMIN' AND revoked_at IS NULL"
-WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
 
 
 async def _working(shop: Shop) -> list[str]:
@@ -59,7 +57,7 @@ async def test_of_two_revocations_under_way_the_second_one_is_refused(shop: Shop
         assert await tx.row(REVOKE, merchant_id=shop.merchant_id, api_key_id=second_id) is not None
         await events.record(tx, shop.merchant_id, "api_key.revoked", second_id, "system")
         answering = asyncio.create_task(_revoke(shop, second_api, made["secret"], first_id))
-        await _until_somebody_waits(tx)
+        await until_somebody_waits(tx)
 
     assert await answering == "LastAdminKey"
     assert await _working(shop) == [first_id]
@@ -78,10 +76,3 @@ async def test_a_merchant_with_three_loses_two_at_once(shop: Shop, api: Api, sec
 
     assert outcome == ["RevokeApiKeySuccess"] * 8
     assert len(await _working(shop)) == 1
-
-
-async def _until_somebody_waits(tx: Tx) -> None:
-    deadline = time.monotonic() + SECONDS_MAX
-    while not await tx.rows(WAITING):
-        assert time.monotonic() < deadline, "nobody waits"
-        await asyncio.sleep(0.01)

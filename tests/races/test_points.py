@@ -7,7 +7,10 @@ import pytest
 
 from app import ids
 from app.points.expire_points import expire_points_of
+from app.points.ledger import debit
 from app.points.mature_points import mature_points_of
+from app.points.types import PointsReason
+from app.storage.database import transaction
 from tests.conftest import Api
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, Shop, usd
 from tests.points.documents import (
@@ -23,11 +26,12 @@ from tests.points.documents import (
     end,
     entries,
     grant,
+    member_uuid,
     points,
     purchase,
     reward,
 )
-from tests.races.storm import Processes, at_once, kinds, members
+from tests.races.storm import Processes, at_once, kinds, members, until_somebody_waits
 
 
 @pytest.fixture
@@ -240,6 +244,27 @@ async def test_spending_against_what_else_changes_lots_is_exact(shop: Shop, proc
         assert sum(moved) == await points(shop, {"id": member})
     assert spent > 0
     assert await broken(shop) == await shop.broken_promises() == []
+
+
+async def test_a_return_waits_for_who_spends_and_takes_what_that_leaves(shop: Shop, second_api: Api) -> None:
+    member = await shop.member()
+    await purchase(shop, member, "o-1", 5000)
+
+    async with transaction(shop.merchant_id) as tx:
+        spent = await debit(
+            tx, shop.merchant_id, "system", member_uuid(member), 30, PointsReason.ADJUSTMENT, origin="grant/spend",
+            reference="spend",
+        )  # fmt: skip
+        assert spent is not None
+        returning = asyncio.create_task(
+            shop.do(REVERSE, url=f"{second_api.url}/graphql", source="STORE", orderId="o-1", reason="returned")
+        )
+        await until_somebody_waits(tx)
+
+    answer = await returning
+    assert (answer["entry"]["amount"], answer["entry"]["balanceAfter"], answer["shortfall"]) == (-20, 0, 30)
+    assert await entries(shop, member) == [(50, 50, "PURCHASE"), (-30, 20, "ADJUSTMENT"), (-20, 0, "REVERSAL")]
+    assert await broken(shop) == []
 
 
 async def test_once_a_reward_is_there_nobody_gets_its_codes_for_nothing(shop: Shop, processes: Processes) -> None:
