@@ -268,7 +268,7 @@ VERBS: Final = (
          {"RecordPurchaseSuccess": _recorded, "IdempotencyKeyReused": _recorded_before}, _learn_purchase,
          repeats=True, weight=2),
     Verb("reversePurchase", RETURN, _ask_return,
-         {"ReversePurchaseSuccess": _returned, "PurchaseAlreadyReversed": _returned_before}),
+         {"ReversePurchaseSuccess": _returned, "PurchaseAlreadyReversed": _returned_before}, weight=2),
     Verb("redeemReward", EXCHANGE, _ask_exchange, {
         "RedeemRewardSuccess": _exchanged, "InsufficientPoints": _insufficient, "RewardOutOfStock": _out_of_stock,
         "IdempotencyKeyReused": key_used("key:reward/"),

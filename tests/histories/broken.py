@@ -13,11 +13,18 @@ from uuid import UUID
 from app.api.operations import Refused
 from app.coupons import redeem_codes
 from app.members import rows
-from app.points import grant_points
+from app.points import grant_points, take_back
 from app.storage.database import database, transaction
 from tests.starts import BROKEN
 
-BUGS: Final = ("lost update", "double spend", "stale read", "replay that differs", "effect of a refused call")
+BUGS: Final = (
+    "lost update",
+    "double spend",
+    "stale read",
+    "replay that differs",
+    "effect of a refused call",
+    "forgotten shortfall",
+)
 #: How long the first update waits for a rival to read what it has read.
 RIVAL_SECONDS: Final = "FLASH_TEST_RIVAL_SECONDS"
 #: Longer than a script takes.
@@ -33,6 +40,7 @@ def break_engine() -> None:
         "stale read": _read_what_was,
         "replay that differs": _replay_otherwise,
         "effect of a refused call": _debit_when_refused,
+        "forgotten shortfall": _forget_shortfalls,
     }[os.environ[BROKEN]]()
 
 
@@ -123,6 +131,15 @@ def _debit_when_refused() -> None:
             raise
 
     grant_points._post = take_and_refuse
+
+
+def _forget_shortfalls() -> None:
+    """Tell of what a return lacks, and don't write it down."""
+
+    async def tell_only(*_: Any) -> None:
+        return None
+
+    take_back.fall_short = tell_only  # type: ignore[assignment, attr-defined]
 
 
 if __name__ == "__main__":

@@ -84,6 +84,17 @@ class Errands:
         reward: str = answer["reward"]["id"]
         return reward
 
+    async def used(self) -> str:
+        """Let a new member redeem a reward and spend its code, and return the redemption of the reward."""
+        member, reward = await self.member(), await self.reward(await self.pool())
+        await self.do("grantPoints", memberId=member, amount=10, reference="r", idempotencyKey=member)
+        fields = "... on RedeemRewardSuccess { redemption { id code { text } } }"
+        answer = await self.do("redeemReward", fields, rewardId=reward, memberId=member, idempotencyKey=member)
+        code: str = answer["redemption"]["code"]["text"]
+        await self.do("redeemCodes", codes=[code], orderId=self.word(), orderAmount=usd(1000), memberId=member)
+        redemption: str = answer["redemption"]["id"]
+        return redemption
+
     async def member_client(self) -> Client:
         """Return the client of a new member."""
         fields = "... on IssueMemberTokenSuccess { token }"
@@ -405,6 +416,7 @@ ERRANDS: Final = (
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
     Errand("redeemReward", "RewardCostChanged", _dearer),
+    Errand("reverseRewardRedemption", "RewardNotReversible", _then(_with(redemptionId=Errands.used), **_WHY)),
     Errand("revokeApiKey", "LastAdminKey", _with(apiKeyId=Errands.own_key)),
     Errand("verifyMemberEmail", "InvalidInput", _with(memberId=Errands.member)),
     Errand("verifyMemberEmail", "MemberAlreadyExists", _anothers_proof),
