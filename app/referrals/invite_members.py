@@ -222,12 +222,15 @@ class _MemberRow(TypedDict):
 
 FIND_MEMBERS: Final = statement(
     _MemberRow,
-    "SELECT email_index FROM member WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])",
+    """
+SELECT email_index FROM address
+WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND member_id IS NOT NULL
+""",
 )
 
 
 async def _members(viewer: Viewer, indexes: list[bytes]) -> frozenset[bytes]:
-    """Return which addresses are members' by now."""
+    """Return which addresses members have proved by now."""
     rows = await database().rows(FIND_MEMBERS, merchant_id=viewer.merchant_id, email_indexes=indexes)
     return frozenset(row["email_index"] for row in rows)
 
@@ -328,7 +331,8 @@ WITH program AS (
         ) AS t (id, email, email_index, mailbox_index, domain_index, token, token_hash)
     -- Who has joined since the addresses were looked up isn't invited again.
     WHERE NOT (reports_members AND EXISTS (
-        SELECT FROM member WHERE merchant_id = :merchant_id AND email_index = t.email_index
+        SELECT FROM address
+        WHERE merchant_id = :merchant_id AND email_index = t.email_index AND member_id IS NOT NULL
     ))
     ORDER BY t.email_index
     ON CONFLICT (merchant_id, email_index) WHERE status = 'PENDING' DO NOTHING RETURNING *
