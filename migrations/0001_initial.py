@@ -610,6 +610,7 @@ class Migration(migrations.Migration):
                 ("currency", fields.CharField(max_length=3)),
                 ("redeemed_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ("reversed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+                ("presented_by", fields.BinaryField(null=True)),
             ],
             options={
                 "table": "redemption",

@@ -148,7 +148,10 @@ class Delivery(Model):
 
 
 class Redemption(Model):
-    """A code honoured on an order: what it was applied to (`base`), what it took off, and in which position."""
+    """A code honoured on an order: what it was applied to (`base`), what it took off, and in which position.
+
+    A hash of order and presenter, as the caller named it, knows a call that comes again.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -162,6 +165,7 @@ class Redemption(Model):
     currency = fields.CharField(max_length=3)
     redeemed_at = fields.DatetimeField()
     reversed_at = fields.DatetimeField(null=True)
+    presented_by = fields.BinaryField(null=True)
 
     class Meta:
         table = "redemption"

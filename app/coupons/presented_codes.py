@@ -36,7 +36,10 @@ class CodeRejection:
 
 @dataclass(frozen=True, slots=True)
 class Presentation:
-    """A checked input: the order, and for each code what was typed and its fingerprint (None: not a code)."""
+    """A checked input: the order, and for each code what was typed and its fingerprint (None: not a code).
+
+    `presented_by` is a hash of the order and of who presents it, as the caller named it.
+    """
 
     typed: list[str]
     fingerprints: list[bytes | None]
@@ -45,6 +48,7 @@ class Presentation:
     currency: str
     presenter: UUID | None
     email_index: bytes | None
+    presented_by: bytes
 
 
 class FoundRow(WholeRedemptionRow):
@@ -53,6 +57,7 @@ class FoundRow(WholeRedemptionRow):
     fingerprint: bytes
     email_index: bytes | None
     owner_of_email: UUID | None
+    presented_by: bytes | None
     asked_at: datetime
 
 
@@ -76,7 +81,7 @@ class Verdict:
 READ: Final = statement(
     FoundRow,
     f"""
-SELECT {columns(WholeRedemptionRow)}, c.fingerprint, c.email_index, now() AS asked_at,
+SELECT {columns(WholeRedemptionRow)}, c.fingerprint, c.email_index, r.presented_by, now() AS asked_at,
     (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email
 FROM code c {JOIN_CODE}
 LEFT JOIN redemption r ON r.merchant_id = :merchant_id AND r.code_id = c.id AND r.reversed_at IS NULL
@@ -115,7 +120,10 @@ def _judge(viewer: Viewer, presented: Presentation, found: Sequence[FoundRow]) -
         has_other_codes=bool(on_order),
     )
     codes = [None if row is None else _presented_code(row) for row in rows]
-    if _is_replay(presented, rows, on_order) and not any(owned_reason(code, order) for code in codes):
+    # What was done for this presenter is told again whoever its address or number has become since.
+    if _is_replay(presented, rows, on_order) and (
+        on_order[0]["presented_by"] == presented.presented_by or not any(owned_reason(code, order) for code in codes)
+    ):
         return Verdict(replayed=sorted(on_order, key=lambda row: row["redemption_position"]))
     rejections, guesses, unknown = {}, [], 0
     for place, (typed, fingerprint, row, code) in enumerate(

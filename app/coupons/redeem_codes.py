@@ -96,11 +96,14 @@ async def presentation(viewer: Viewer, input: RedeemCodesInput) -> Presentation:
     address = None if input.email is None else problems.email("email", input.email)
     problems.refuse_if_any()
     keys = viewer.tenant.keys
-    if key is not None:
-        presenter = await member_of_key(viewer, key) or key.nobody()
     fingerprints = [None if text is None else keys.code_fingerprint(text) for text in parsed]
     email_index = None if address is None else keys.email_index(address)
-    return Presentation(input.codes, fingerprints, order_id, amount, currency, presenter, email_index)
+    named = presenter if key is None else key.nobody()
+    # With the order in it, nobody's orders can be found by it.
+    presented_by = keys.email_index(f"presenter\0{order_id}\0{named}\0{address}")
+    if key is not None:
+        presenter = await member_of_key(viewer, key) or key.nobody()
+    return Presentation(input.codes, fingerprints, order_id, amount, currency, presenter, email_index, presented_by)
 
 
 class RedeemedRow(RedemptionRow, ChangeRow):
@@ -134,9 +137,9 @@ WITH asked AS (
 ), r AS (
     -- What makes it once: a code has one standing redemption, and so has each position on an order.
     INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
-                            currency, redeemed_at)
+                            currency, redeemed_at, presented_by)
     SELECT :merchant_id, asked.redemption_id, redeemed.pool_id, asked.code_id, :order_id, asked.position, :amount,
-        asked.base, asked.discount, :currency, now()
+        asked.base, asked.discount, :currency, now(), :presented_by
     FROM asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
     RETURNING *
 ), stocked AS (
@@ -170,6 +173,7 @@ async def _redeem(
             order_id=presented.order_id,
             amount=presented.amount,
             currency=presented.currency,
+            presented_by=presented.presented_by,
             actor=viewer.actor,
         )
     except asyncpg.UniqueViolationError:

@@ -167,14 +167,14 @@ class _Accepted(NamedTuple):
 async def _accept(viewer: Viewer, person: Person, found_by: bytes, named: UUID | None) -> _Accepted | None:
     """Let a member accept an invite, or a person that is enrolled: None if it is a member already."""
     async with transaction(viewer.merchant_id) as tx:
+        # Members are locked before invites, those too that lose the address.
         if named is None:
-            invite = await _usable(tx, viewer, found_by, None)
             enrolled = await enrol(tx, viewer, person)
+            invite = await _usable(tx, viewer, found_by, None)
             if enrolled is None:
                 return None
             member_id = enrolled.row["member_id"]
         else:
-            # Members are locked before invites.
             member = await tx.row(LOCK_MEMBER, merchant_id=viewer.merchant_id, member_id=named)
             if member is None:
                 raise not_found("member", ids.encode("member", named))

@@ -90,7 +90,7 @@ WITH p AS (
         p.referrer_points, p.referee_points, p.review_policy, p.one_reward_per_mailbox,
         r.email_verified AND (i.converts_on = 'JOIN' OR bought.id IS NOT NULL) AS is_due,
         CASE
-            WHEN r.mailbox_index = s.mailbox_index THEN 'SELF'
+            WHEN r.mailbox_index IN (s.mailbox_index, s.pending_mailbox_index) THEN 'SELF'
             WHEN {_WAS_CUSTOMER} THEN 'EXISTING_CUSTOMER'
             WHEN p.one_reward_per_mailbox AND EXISTS (
                 SELECT FROM rewarded_mailbox x

@@ -141,6 +141,7 @@ class SenderRow(QuotaRow):
 
     member_id: UUID
     member_email: bytes | None
+    member_pending_email: bytes | None
     reports_members: bool
     members: list[bytes]
     invited: list[bytes]
@@ -151,7 +152,8 @@ class SenderRow(QuotaRow):
 READ_SENDER: Final = statement(
     SenderRow,
     f"""
-SELECT m.id AS member_id, m.email AS member_email, p.reports_members, {columns(QuotaRow)},
+SELECT m.id AS member_id, m.email AS member_email, m.pending_email AS member_pending_email,
+    p.reports_members, {columns(QuotaRow)},
     ARRAY(
         SELECT email_index FROM address
         WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND member_id IS NOT NULL
@@ -189,7 +191,7 @@ async def send_invites(
     )
     if sender is None:
         return None
-    await asyncio.to_thread(_choose, batch, sender, await _own_mailbox(viewer, sender))
+    await asyncio.to_thread(_choose, batch, sender, await _own_mailboxes(viewer, sender))
     await _refuse_if_told_too_much(viewer, batch, own=frozenset(sender["invited_before"]))
     quota = InviteQuota.of(sender)
     if not batch.wanted:
@@ -222,12 +224,15 @@ class _MemberRow(TypedDict):
 
 FIND_MEMBERS: Final = statement(
     _MemberRow,
-    "SELECT email_index FROM member WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])",
+    """
+SELECT email_index FROM address
+WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND member_id IS NOT NULL
+""",
 )
 
 
 async def _members(viewer: Viewer, indexes: list[bytes]) -> frozenset[bytes]:
-    """Return which addresses are members' by now."""
+    """Return which addresses members have proved by now."""
     rows = await database().rows(FIND_MEMBERS, merchant_id=viewer.merchant_id, email_indexes=indexes)
     return frozenset(row["email_index"] for row in rows)
 
@@ -249,19 +254,22 @@ def _read(viewer: Viewer, emails: list[str]) -> _Batch:
     return batch
 
 
-async def _own_mailbox(viewer: Viewer, sender: SenderRow) -> str | None:
-    ciphertext = sender["member_email"]
-    if ciphertext is None:
-        return None
-    return mailbox(await decrypted(viewer.tenant, sender["member_id"], "email", ciphertext))
+async def _own_mailboxes(viewer: Viewer, sender: SenderRow) -> frozenset[str]:
+    ciphertexts = [each for each in (sender["member_email"], sender["member_pending_email"]) if each is not None]
+    return frozenset(
+        [
+            mailbox(await decrypted(viewer.tenant, sender["member_id"], "email", ciphertext))
+            for ciphertext in ciphertexts
+        ]
+    )
 
 
-def _choose(batch: _Batch, sender: SenderRow, own: str | None) -> None:
-    """Leave out the sender's own mailbox, throw-away addresses, members (where they are reported) and the invited."""
+def _choose(batch: _Batch, sender: SenderRow, own: frozenset[str]) -> None:
+    """Leave out the sender's own mailboxes, throw-away addresses, members (where they are reported) and the invited."""
     members = frozenset(sender["members"]) if sender["reports_members"] else frozenset()
     invited = frozenset(sender["invited"])
     for index, address in list(batch.wanted.items()):
-        if mailbox(address) == own:
+        if mailbox(address) in own:
             batch.drop(index, InviteSkipReason.SELF)
         elif is_disposable(address):
             batch.drop(index, InviteSkipReason.DISPOSABLE_EMAIL)
@@ -328,7 +336,8 @@ WITH program AS (
         ) AS t (id, email, email_index, mailbox_index, domain_index, token, token_hash)
     -- Who has joined since the addresses were looked up isn't invited again.
     WHERE NOT (reports_members AND EXISTS (
-        SELECT FROM member WHERE merchant_id = :merchant_id AND email_index = t.email_index
+        SELECT FROM address
+        WHERE merchant_id = :merchant_id AND email_index = t.email_index AND member_id IS NOT NULL
     ))
     ORDER BY t.email_index
     ON CONFLICT (merchant_id, email_index) WHERE status = 'PENDING' DO NOTHING RETURNING *

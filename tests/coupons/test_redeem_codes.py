@@ -9,7 +9,7 @@ from app import ids
 from app.coupons.presented_codes import READ
 from app.storage.database import database
 from tests.coupons.orders import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, expire, order
-from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, problems, usd
+from tests.factories import CHANGE_STATUS, CLAIM_CODE, EDIT_MEMBER, REDEEM_CODES, Shop, problems, usd
 from tests.scratch import buffers_planned_on_nothing
 
 #: Codes, each with a fingerprint of its own.
@@ -316,6 +316,46 @@ async def test_a_replay_tells_a_stranger_nothing(shop: Shop) -> None:
         refusal = await shop.refused(REDEEM_CODES, **presented)
 
         assert refusal["rejections"] == [{"masked": code["masked"], "reason": "NOT_OWNER"}]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [{"email": "jane@example.com"}, {"member": {"email": "jane@example.com"}}, {"member": {"externalId": "1001"}}],
+)
+async def test_a_replay_is_answered_whoever_its_presenters_address_or_number_has_become(
+    shop: Shop, key: dict[str, Any]
+) -> None:
+    jane = "jane@example.com"
+    member = await shop.member(email=jane, emailVerified=True, externalId="1001")
+    code = await shop.claim(await shop.pool(), member)
+    presented: dict[str, Any] = {"codes": [code["text"]], "orderId": "A-1", "orderAmount": usd(10_000)}
+    first = await shop.do(REDEEM_CODES, **presented, **key)
+
+    await shop.do(EDIT_MEMBER, memberId=member["id"], email="j@new.example", emailVerified=True, externalId="2002")
+    nobodys = await shop.do(REDEEM_CODES, **presented, **key)
+    await shop.member(email=jane, emailVerified=True, externalId="1001")
+    heirs = await shop.do(REDEEM_CODES, **presented, **key)
+    assert shares(nobodys) == shares(heirs) == shares(first)
+    assert (nobodys["replayed"], heirs["replayed"]) == (True, True)
+
+    # It is the call that is answered again: neither another order of this presenter's, nor this one by somebody else.
+    other = await shop.refused(REDEEM_CODES, **presented | {"orderId": "A-2"}, **key)
+    stranger = await shop.refused(REDEEM_CODES, **presented, email="stranger@example.com")
+    assert [each["rejections"][0]["reason"] for each in (other, stranger)] == ["NOT_OWNER", "NOT_OWNER"]
+
+
+async def test_an_order_of_an_address_is_replayed_when_its_code_has_got_and_left_a_member(shop: Shop) -> None:
+    jane = "jane@example.com"
+    code = (await shop.do(CLAIM_CODE, poolId=(await shop.pool())["id"], email=jane))["code"]
+    presented: dict[str, Any] = {"codes": [code["text"]], "orderId": "A-1", "orderAmount": usd(10_000), "email": jane}
+    await shop.do(REDEEM_CODES, **presented)
+    member = await shop.member(email=jane, emailVerified=True)
+    await shop.do(EDIT_MEMBER, memberId=member["id"], emailVerified=False)
+
+    again = await shop.do(REDEEM_CODES, **presented)
+
+    assert (again["__typename"], again.get("replayed")) == ("RedeemCodesSuccess", True)
+    assert again["redemptions"][0]["code"]["text"] is None
 
 
 async def test_another_currency_under_the_same_order_is_refused(shop: Shop) -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.referrals.expire_invites import expire_batch
-from app.storage.database import database
+from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.factories import ENROLL_MEMBER, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.points.documents import REVERSE, entries, points
@@ -28,6 +29,10 @@ from tests.referrals.documents import (
     program,
     quota,
 )
+
+WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+HOLD_MEMBER = "SELECT FROM member WHERE merchant_id = $1 AND id = $2 FOR NO KEY UPDATE"
+HOLD_INVITE = "SELECT id FROM invite WHERE merchant_id = $1 AND id = $2 FOR UPDATE NOWAIT"
 
 
 @pytest.fixture
@@ -345,4 +350,24 @@ async def test_two_invites_that_one_member_accepts_at_once_bring_it_once(shop: S
         assert kinds(answers) == {"AcceptInviteSuccess": 1, "InviteNotUsable": 1}
         assert await points(shop, member) == 50
     assert await points(shop, anna) + await points(shop, ben) == 800
+    await sound(shop)
+
+
+async def test_two_doors_that_tell_of_one_person_at_once_lock_members_before_the_invite(shop: Shop) -> None:
+    """One names the member that wrote the address down, one enrols who proved it, which that member loses it by."""
+    await program(shop)
+    invite, email = await invited(shop, await shop.member())
+    ben = await shop.member(email=email)
+    ids_of = ids.decode("member", ben["id"]), ids.decode("invite", invite["id"])
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.row(HOLD_MEMBER, shop.merchant_id, ids_of[0])
+        enrols = asyncio.create_task(shop.do(ACCEPT_INVITE, token=invite["token"], email=email, emailVerified=True))
+        async with asyncio.timeout(30):
+            while not await tx.rows(WAITING):
+                await asyncio.sleep(0.01)
+        held = await tx.row(HOLD_INVITE, shop.merchant_id, ids_of[1])
+
+    assert held is not None
+    assert (await enrols)["__typename"] == "AcceptInviteSuccess"
     await sound(shop)

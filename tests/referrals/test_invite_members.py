@@ -177,6 +177,17 @@ async def test_where_members_are_not_reported_their_invites_look_like_any_other(
     assert reasons(await send(shop, sender, "known@example.com")) == [("known@example.com", "ALREADY_INVITED")]
 
 
+async def test_who_only_wrote_an_address_down_keeps_nobody_from_being_invited_by_it(shop: Shop) -> None:
+    await program(shop)
+    sender, email = await shop.member(), address()
+    await shop.member(email=email)
+
+    answer = await send(shop, sender, email)
+
+    # What somebody wrote down isn't told, either.
+    assert (answer["skipped"], len(answer["invites"])) == ([], 1)
+
+
 async def test_trying_out_who_is_a_member_is_limited(shop: Shop) -> None:
     await program(shop, invitesPerBatch=5000)
     sender, other = await shop.member(), await shop.member()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.referrals.expire_invites import expire_batch
-from tests.factories import REFUSALS, Shop, usd
+from tests.factories import EDIT_MEMBER, REFUSALS, Shop, usd
 from tests.points.documents import points
 from tests.referrals.documents import (
     ACCEPT_INVITE,
@@ -138,6 +138,21 @@ async def test_anna_tries_to_be_her_own_friend(shop: Shop) -> None:
     assert (joined["__typename"], joined["obstacle"], joined["referral"]) == ("AcceptInviteSuccess", "SELF", None)
     await buys(shop, joined["member"], "A-1")
     assert (await points(shop, anna), joined["invite"]["status"]) == (0, "PENDING")
+
+
+async def test_anna_invites_herself_by_the_address_that_she_is_moving_to(shop: Shop) -> None:
+    await opens(shop, convertsOn="JOIN")
+    anna = await shop.member(email="anna@example.com", emailVerified=True)
+    # She told support of it, and hasn't followed the link in the mail yet.
+    await shop.do(EDIT_MEMBER, memberId=anna["id"], email="anna@new.example")
+    token = await shop.token(anna["id"])
+
+    skipped = await shop.do(INVITE_MEMBERS, emails=["anna+shop@new.example"], key=token)
+    invite, _ = await invited(shop, anna, "a-friend@example.com")
+    joined = await joins(shop, invite, "anna+friend@new.example", emailVerified=True)
+
+    assert reasons(skipped) == [("anna+shop@new.example", "SELF")]
+    assert (joined["obstacle"], joined["referral"], await points(shop, anna)) == ("SELF", None, 0)
 
 
 async def test_an_old_customer_is_welcome_and_is_not_paid_for(shop: Shop) -> None:
