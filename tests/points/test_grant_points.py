@@ -1,5 +1,6 @@
 """grantPoints. Without these a retry could give points twice, or a debit take what isn't there."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -127,6 +128,19 @@ async def test_a_grant_ends_neither_in_the_past_nor_beyond_ten_years(shop: Shop)
     assert await wrong(1, now - timedelta(seconds=1)) == {"expiresAt": "must be in the future"}
     assert await wrong(1, now + timedelta(days=3654)) == {"expiresAt": "must be at most ten years from now"}
     assert await wrong(-1, now + timedelta(days=1)) == {"expiresAt": "has no meaning where points are taken"}
+
+
+async def test_a_retry_is_one_after_the_end_of_its_points_too(shop: Shop) -> None:
+    member = await shop.member()
+    ends = datetime.now(UTC) + timedelta(seconds=1)
+    first = await grant(shop, member, 5, "k", expiresAt=ends.isoformat())
+    while datetime.now(UTC) <= ends:
+        await asyncio.sleep(0.1)
+
+    again = await grant(shop, member, 5, "k", expiresAt=ends.isoformat())
+
+    assert again["replayed"] is True
+    assert again["entry"] == first["entry"]
 
 
 async def test_another_merchants_member_is_not_found(shop: Shop, other_shop: Shop) -> None:
