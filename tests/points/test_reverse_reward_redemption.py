@@ -3,9 +3,11 @@
 import asyncio
 from typing import Any
 
+from app.points.ledger import POINTS_MAX
 from tests.factories import Shop, problems
 from tests.points.documents import (
     CONFIGURE,
+    EDIT_REWARD,
     REVERSE,
     REVERSE_REWARD,
     age,
@@ -211,3 +213,15 @@ async def test_a_balance_that_can_not_hold_it_is_left_alone(shop: Shop) -> None:
     answer = await shop.refused(REVERSE_REWARD, redemptionId=had["redemption"]["id"], reason="broken")
 
     assert problems(answer) == {"redemptionId": f"would take the member's balance over {2**31 - 1}"}
+
+
+async def test_a_stock_that_is_full_stays_full(shop: Shop) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "in")
+    mug = await reward(shop, stock=1)
+    had = await redeem(shop, mug, member, "k")
+    await shop.do(EDIT_REWARD, rewardId=mug["id"], stock=POINTS_MAX)
+
+    answer = await back(shop, had)
+
+    assert answer["redemption"]["reward"]["stock"] == POINTS_MAX
