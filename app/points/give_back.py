@@ -98,7 +98,7 @@ WHERE merchant_id = :merchant_id AND entry_id = :entry_id AND points_part.lot_id
 
 
 class PastRow(TypedDict):
-    """A lot whose date is past."""
+    """A lot whose date is past, by this transaction's clock or by the one that let it expire."""
 
     entry_id: UUID
 
@@ -107,7 +107,7 @@ FIND_PAST: Final = statement(
     PastRow,
     """
 SELECT entry_id FROM points_lot
-WHERE merchant_id = :merchant_id AND entry_id = ANY(:lot_ids::uuid[]) AND expires_at <= now()
+WHERE merchant_id = :merchant_id AND entry_id = ANY(:lot_ids::uuid[]) AND (expires_at <= now() OR expired > 0)
 """,
 )
 

@@ -73,6 +73,10 @@ async def grant_points(
     origin = f"grant/{key}"
     earlier = await _earlier(viewer, origin)
     if earlier is None:
+        # A retry may come when the points that it gave have ended.
+        if input.expires_at is not None and input.expires_at <= datetime.now(UTC):
+            problems.add("expiresAt", "must be in the future")
+            problems.refuse_if_any()
         lacking: Refused | None = None
         entry: PostedRow | None = None
         try:
@@ -98,8 +102,6 @@ def _check_end(problems: Problems, expires_at: datetime, amount: int) -> None:
     now = datetime.now(UTC)
     if amount < 0:
         problems.add("expiresAt", "has no meaning where points are taken")
-    elif expires_at <= now:
-        problems.add("expiresAt", "must be in the future")
     elif expires_at > now + TEN_YEARS:
         problems.add("expiresAt", "must be at most ten years from now")
 

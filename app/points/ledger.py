@@ -142,7 +142,7 @@ WITH RECURSIVE seen AS MATERIALIZED (
     -- The wallet as this statement finds it, and whether the end of some points' pending wasn't written yet.
     SELECT version, points - held_points - pending_points AS spendable, pending_points > 0 AND EXISTS (
         SELECT FROM points_lot
-        WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_pending AND spendable_at <= now()
+        WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_pending AND is_open AND spendable_at <= now()
     ) AS has_ripe
     FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id
 ), w AS (
@@ -249,13 +249,13 @@ class LockedWalletRow(TypedDict):
     """A wallet that is locked."""
 
     points: int
-    shortfall: int
+    pending_points: int
 
 
 # What is read after it stays.
 LOCK_WALLET: Final = statement(
     LockedWalletRow,
-    "SELECT points, shortfall FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE",
+    "SELECT points, pending_points FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE",
 )
 
 

@@ -57,14 +57,14 @@ MATURE: Final = statement(
     ChangeRow,
     f"""
 WITH ripe AS (
+    -- Those that have points come first: where fewer than asked for end, none is left.
     UPDATE points_lot SET is_pending = false
     WHERE merchant_id = :merchant_id AND entry_id = ANY(ARRAY(
         SELECT ripe.entry_id FROM unnest(:member_ids::uuid[]) AS asked (member_id) CROSS JOIN LATERAL (
-            SELECT entry_id FROM points_lot
+            SELECT entry_id, is_open FROM points_lot
             WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_pending AND spendable_at <= now()
-            ORDER BY spendable_at
         ) ripe
-        LIMIT cardinality(:event_ids::uuid[])
+        ORDER BY ripe.is_open DESC LIMIT cardinality(:event_ids::uuid[])
     ))
     RETURNING entry_id, member_id, remaining, spendable_at
 ), numbered AS (

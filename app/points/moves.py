@@ -5,7 +5,9 @@ from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.points.ledger import RECORD_ENTRY, PostedRow
+from app.api.inputs import Problems
+from app.api.operations import InvalidInput, Refused
+from app.points.ledger import POINTS_MAX, RECORD_ENTRY, PostedRow
 from app.points.types import PointsReason
 from app.storage.database import Tx
 from app.storage.events import event
@@ -118,7 +120,8 @@ FALL_SHORT: Final = statement(
     f"""
 WITH w AS (
     UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}, shortfall = shortfall + :lacking::int
-    WHERE merchant_id = :merchant_id AND member_id = :member_id RETURNING *
+    WHERE merchant_id = :merchant_id AND member_id = :member_id AND shortfall + :lacking::bigint <= {POINTS_MAX}
+    RETURNING *
 ), lot AS (
     UPDATE points_lot SET shortfall = points_lot.shortfall + :lacking,
         taken_back_at = coalesce(taken_back_at, w.changed_at)
@@ -142,7 +145,10 @@ SELECT {columns(ChangeRow)} FROM ev
 
 
 async def fall_short(tx: Tx, merchant_id: UUID, actor: str, member_id: UUID, lot_id: UUID, lacking: int) -> ChangeRow:
-    """Write down what a take-back of a lot's credit could not get, in a wallet that is locked."""
+    """Write down what a take-back of a lot's credit could not get, in a wallet that is locked.
+
+    Raises Refused(InvalidInput) when the wallet would lack more than POINTS_MAX.
+    """
     change = await tx.row(
         FALL_SHORT,
         merchant_id=merchant_id,
@@ -153,6 +159,8 @@ async def fall_short(tx: Tx, merchant_id: UUID, actor: str, member_id: UUID, lot
         actor=actor,
     )
     if change is None:
-        raise RuntimeError("a locked wallet took no shortfall")
+        problems = Problems()
+        problems.add("purchaseId", f"would take the member's shortfall over {POINTS_MAX}")
+        raise Refused(InvalidInput(message=f"purchaseId {problems.found[0].message}.", problems=problems.found))
     ring_wallet(tx, merchant_id, change)
     return change

@@ -13,7 +13,7 @@ from app.coupons import stock_levels
 from app.coupons.revoke_code import REVOKE
 from app.coupons.types import Code, CodeState
 from app.points.give_back import give_back
-from app.points.ledger import too_many
+from app.points.ledger import POINTS_MAX, too_many
 from app.points.rows import FIND_EXCHANGE, WholeExchangeRow, code_of, entry_by_origin
 from app.points.types import PointsEntry, PointsReason, RewardRedemption
 from app.storage.database import Statements, Tx, database, transaction
@@ -54,7 +54,8 @@ class ReversedRow(TypedDict):
     subject_id: UUID
 
 
-# The redemption's row is the guard: of two callers one finds it standing. What it took from a stock goes back there.
+# The redemption's row is the guard: of two callers one finds it standing. What it took from a stock goes back there,
+# unless somebody has filled that to the brim.
 # The order of locks is redemption, reward, code, wallet.
 REVERSE: Final = statement(
     ReversedRow,
@@ -63,7 +64,7 @@ WITH x AS (
     UPDATE reward_redemption SET reversed_at = now()
     WHERE merchant_id = :merchant_id AND id = :exchange_id AND reversed_at IS NULL RETURNING *
 ), a AS (
-    UPDATE reward SET stock = stock + 1 FROM x
+    UPDATE reward SET stock = least(stock, {POINTS_MAX - 1}) + 1 FROM x
     WHERE reward.merchant_id = :merchant_id AND reward.id = x.reward_id AND x.is_from_stock
 )
 {event("reward.returned", subject="x.id", source="x", reason=":reason")} RETURNING subject_id

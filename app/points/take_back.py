@@ -6,6 +6,7 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from app.points.ledger import PostedRow, lock_wallet
+from app.points.mature_points import mature
 from app.points.moves import Move, fall_short, write
 from app.points.types import PointsReason
 from app.storage.database import Tx
@@ -86,12 +87,15 @@ async def take_back(
     What its lot had paid in place of others counts as taken, too, and is taken again for those, from lots older than
     their return. Locks the wallet. Writes a REVERSAL entry of this `origin`.
     """
-    await lock_wallet(tx, merchant_id, member_id)
+    wallet = await lock_wallet(tx, merchant_id, member_id)
     reason, credited = credit
     lot = await tx.row(FIND_CREDIT, merchant_id=merchant_id, reason=reason.value, origin=credited)
     if lot is None:
         return TakenBack()
     owed = lot["amount"] - lot["expired"] - lot["covered"]
+    if wallet["pending_points"] and (owed > lot["remaining"] or lot["covered"]):
+        # Others may pay: those whose pending is over pay as spendable ones, however late the job is.
+        await mature(tx, merchant_id, [member_id])
     taken = await _take(
         tx, merchant_id, actor, member_id, lot["lot_id"], owed, own=lot["remaining"], before=None, origin=origin,
         reference=reference,

@@ -10,7 +10,21 @@ from app.points.expire_points import expire_points, expire_points_of, warn_of_ex
 from app.points.ledger import lock_wallet
 from app.storage.database import database, transaction
 from tests.factories import Shop
-from tests.points.documents import CONFIGURE, broken, days_later, end, entries, grant, member_uuid, points, purchase
+from tests.points.documents import (
+    CONFIGURE,
+    REVERSE_REWARD,
+    age,
+    broken,
+    days_later,
+    end,
+    entries,
+    grant,
+    member_uuid,
+    points,
+    purchase,
+    redeem,
+    reward,
+)
 from workers.expire_points import expire_points as expire_points_job
 from workers.settings import CRON_JOBS
 
@@ -216,6 +230,22 @@ async def test_a_warning_comes_once_and_only_for_what_is_left(shop: Shop, member
     assert [(f"entry_{row['subject_id'].hex}", row["points"]) for row in warned] == [(left["id"], 10)]
     assert await shop.state() == before
     assert await shop.wallet_versions(member) == [1, 2, 3]
+
+
+async def test_what_expired_once_never_lives_again(shop: Shop, member: Any) -> None:
+    """As where a return began before the end and the job was faster. Else the job fails on it for ever."""
+    await grant(shop, member, 50, "in")
+    mug = await redeem(shop, await reward(shop, cost=30), member, "k")
+    await days_later(shop, member, 31)
+    await age(shop, member, -2)
+
+    await shop.do(REVERSE_REWARD, redemptionId=mug["redemption"]["id"], reason="broken")
+
+    assert (await entries(shop, member))[2:] == [(-20, 0, "EXPIRY"), (30, 30, "REFUND"), (-30, 0, "EXPIRY")]
+    await grant(shop, member, 5, "in, too")
+    await days_later(shop, member, 31)
+    assert await points(shop, member) == 0
+    assert await broken(shop) == []
 
 
 async def test_the_timetables_job_warns_and_then_expires(shop: Shop, member: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 from app.storage.database import database
 from tests.factories import Shop, problems
 from tests.points.documents import CONFIGURE, GRANT, WALLET, broken, days_later, entries, grant, points, wallet
+from tests.unguarded import unguarded
 
 INT_MAX = 2**31 - 1
 
@@ -127,6 +128,20 @@ async def test_a_grant_ends_neither_in_the_past_nor_beyond_ten_years(shop: Shop)
     assert await wrong(1, now - timedelta(seconds=1)) == {"expiresAt": "must be in the future"}
     assert await wrong(1, now + timedelta(days=3654)) == {"expiresAt": "must be at most ten years from now"}
     assert await wrong(-1, now + timedelta(days=1)) == {"expiresAt": "has no meaning where points are taken"}
+
+
+async def test_a_retry_is_one_after_the_end_of_its_points_too(shop: Shop) -> None:
+    member = await shop.member()
+    now = datetime.now(UTC)
+    first = await grant(shop, member, 5, "k", expiresAt=(now + timedelta(days=1)).isoformat())
+    ended = now - timedelta(days=1)
+    async with unguarded("points_entry") as tx:
+        await tx.rows("UPDATE points_entry SET expires_at = $1 WHERE merchant_id = $2", ended, shop.merchant_id)
+
+    again = await grant(shop, member, 5, "k", expiresAt=ended.isoformat())
+
+    assert again["replayed"] is True
+    assert again["entry"]["id"] == first["entry"]["id"]
 
 
 async def test_another_merchants_member_is_not_found(shop: Shop, other_shop: Shop) -> None:

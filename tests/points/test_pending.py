@@ -197,3 +197,37 @@ async def test_many_credits_mature_in_batches(shop: Shop, member: Any, monkeypat
     assert [await points(shop, each) for each in members] == [30] * 5
     assert [len(await entries(shop, each)) for each in members] == [3] * 5
     assert await broken(shop) == []
+
+
+async def test_what_was_taken_back_keeps_nothing_else_pending(
+    shop: Shop, member: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.points.mature_points.LOTS_PER_STATEMENT", 2)
+    for number in range(5):
+        await purchase(shop, member, f"o-{number}")
+    for number in range(4):
+        await shop.do(REVERSE, source="STORE", orderId=f"o-{number}", reason="returned")
+    await age(shop, member, 14.1)
+
+    answer = await grant(shop, member, -10, "out")
+
+    assert answer["__typename"] == "GrantPointsSuccess"
+    assert await mature_points_of(shop.merchant_id) == 0
+    assert await broken(shop) == []
+
+
+async def test_a_return_takes_what_just_became_spendable_in_the_order_of_spending(shop: Shop, member: Any) -> None:
+    await shop.do(CONFIGURE, pointsPendingDays=0)
+    await purchase(shop, member, "o-1", 5000)
+    await grant(shop, member, -50, "spent")
+    await grant(shop, member, 50, "endless")
+    await shop.do(CONFIGURE, pointsPendingDays=14, pointsLifetimeDays=30)
+    await purchase(shop, member, "o-2", 5000)
+    await age(shop, member, 14.1)
+
+    answer = await shop.do(REVERSE, source="STORE", orderId="o-1", reason="returned")
+
+    assert (answer["entry"]["amount"], answer["entry"]["balanceAfter"]) == (-50, 50)
+    assert answer["purchase"]["member"]["wallet"] == {"version": 6, "points": 50}
+    assert (await wallet(shop, member))["nextExpiry"] is None
+    assert await broken(shop) == []

@@ -9,12 +9,14 @@ from app import ids
 from app.api.context import Role, Viewer
 from app.merchants.tenants import tenant
 from app.points import reverse_reward_redemption
+from app.points.ledger import POINTS_MAX
 from app.points.reverse_reward_redemption import _end_code, _exchange
 from app.points.rows import code_of
 from app.storage.database import database, transaction
 from tests.factories import Shop, problems
 from tests.points.documents import (
     CONFIGURE,
+    EDIT_REWARD,
     REVERSE,
     REVERSE_REWARD,
     age,
@@ -254,3 +256,15 @@ async def test_a_balance_that_can_not_hold_it_is_left_alone(shop: Shop) -> None:
     answer = await shop.refused(REVERSE_REWARD, redemptionId=had["redemption"]["id"], reason="broken")
 
     assert problems(answer) == {"redemptionId": f"would take the member's balance over {2**31 - 1}"}
+
+
+async def test_a_stock_that_is_full_stays_full(shop: Shop) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "in")
+    mug = await reward(shop, stock=1)
+    had = await redeem(shop, mug, member, "k")
+    await shop.do(EDIT_REWARD, rewardId=mug["id"], stock=POINTS_MAX)
+
+    answer = await back(shop, had)
+
+    assert answer["redemption"]["reward"]["stock"] == POINTS_MAX

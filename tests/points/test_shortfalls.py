@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.points.ledger import POINTS_MAX
 from app.storage.database import database
 from tests.conftest import Api
-from tests.factories import Shop, open_shop
+from tests.factories import Shop, open_shop, problems
 from tests.points.documents import (
     CONFIGURE,
     REVERSE,
@@ -130,6 +131,19 @@ async def test_a_pending_purchase_pays_too(shop: Shop) -> None:
     shown = await wallet(shop, member)
     assert (shown["points"], shown["pendingPoints"], shown["shortfall"]) == (20, 20, 0)
     assert await broken(shop) == []
+
+
+async def test_a_shortfall_has_a_limit(shop: Shop) -> None:
+    member = await shop.member()
+    await shop.do(CONFIGURE, recoverShortfalls=False)
+    for order in ("o-1", "o-2"):
+        await purchase(shop, member, order, 100 * POINTS_MAX)
+        await grant(shop, member, -POINTS_MAX, f"spent {order}")
+    assert (await reverse(shop, "o-1"))["shortfall"] == POINTS_MAX
+
+    refused = await shop.refused(REVERSE, source="STORE", orderId="o-2", reason="returned")
+
+    assert problems(refused) == {"purchaseId": f"would take the member's shortfall over {POINTS_MAX}"}
 
 
 #: What may have happened before: earned, given with an end or without, spent, returned, waited.
