@@ -1,7 +1,9 @@
 """Where points go that come back: a pure rule, without the database.
 
 To the lot that they came from. Where that was taken back meanwhile, they fill what it lacks, or go to the lots that
-paid in its place. Then they fill what else is lacking since after they were spent. What is past its date then expires.
+paid in its place. Then they fill what else is lacking since after they were spent or credited: what was credited before
+pays whenever it is there, so that it doesn't matter which of several things goes back first. What is past its date then
+expires.
 """
 
 from collections import defaultdict
@@ -66,7 +68,7 @@ def plan(
     """Return where points go that were spent at an instant.
 
     `covers` of each lot come in the order in which it is paid back, `shorts` in the order in which they are filled.
-    `spending` sorts lots in the order in which they are spent, which is that in which they fill.
+    `spending` says when a lot ends and when it was credited: the order in which lots are spent, and in which they fill.
     """
     plan: Final = Plan()
     lacking = {short.lot_id: short.amount for short in shorts}
@@ -96,9 +98,10 @@ def plan(
     for part in parts:
         give(part.lot_id, part.amount)
     for short in shorts:
-        if short.since <= spent_at:
-            continue
         for lot_id in sorted(plan.kept, key=spending):
+            _, created_at = spending(lot_id)
+            if short.since <= min(spent_at, created_at):
+                continue
             fill = min(plan.kept[lot_id], lacking[short.lot_id])
             if fill:
                 plan.filling[lot_id] += fill

@@ -176,8 +176,8 @@ class ModelWallet:
             lot.remaining += amount
         self._wrote(total, "REFUND")
         for short in sorted(self.lots, key=lambda lot: lot.taken_back or 0):
-            if short.shortfall and short.taken_back is not None and debit.number < short.taken_back:
-                for lot in sorted(given, key=lambda lot: lot.spending):
+            for lot in sorted(given, key=lambda lot: lot.spending):
+                if short.taken_back is not None and min(debit.number, lot.number) < short.taken_back:
                     part = min(given[lot] - filling.get(lot, 0), short.shortfall)
                     if part:
                         filling[lot] = filling.get(lot, 0) + part

@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -130,6 +131,31 @@ async def test_a_pending_purchase_pays_too(shop: Shop) -> None:
 
     shown = await wallet(shop, member)
     assert (shown["points"], shown["pendingPoints"], shown["shortfall"]) == (20, 20, 0)
+    assert await broken(shop) == []
+
+
+@pytest.mark.parametrize("is_mug_first", [True, False])
+async def test_what_comes_back_fills_what_its_absence_opened_again(shop: Shop, *, is_mug_first: bool) -> None:
+    """A purchase had paid in place of another one, and goes back while older points are spent."""
+    member = await shop.member()
+    await grant(shop, member, 50, "old")
+    first = await redeem(shop, await reward(shop, cost=50), member, "spends the old ones")
+    await purchase(shop, member, "o-1", 3000)
+    await redeem(shop, await reward(shop, cost=30), member, "spends the purchase")
+    await reverse(shop, "o-1")
+    await purchase(shop, member, "o-2", 3000)
+    assert await state(shop, member) == (0, 0)
+    await shop.do(REVERSE_REWARD, redemptionId=first["redemption"]["id"], reason="broken")
+    second = await redeem(shop, await reward(shop, cost=50), member, "spends the old ones again")
+
+    if not is_mug_first:
+        assert (await reverse(shop, "o-2"))["shortfall"] == 0
+        assert await state(shop, member) == (0, 30)
+    await shop.do(REVERSE_REWARD, redemptionId=second["redemption"]["id"], reason="broken, too")
+    if is_mug_first:
+        await reverse(shop, "o-2")
+
+    assert await state(shop, member) == (20, 0)
     assert await broken(shop) == []
 
 
