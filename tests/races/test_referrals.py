@@ -364,7 +364,9 @@ async def test_two_doors_that_tell_of_one_person_at_once_lock_members_before_the
         await tx.row(HOLD_MEMBER, shop.merchant_id, ids_of[0])
         enrols = asyncio.create_task(shop.do(ACCEPT_INVITE, token=invite["token"], email=email, emailVerified=True))
         async with asyncio.timeout(30):
-            while not await tx.rows(WAITING):
+            while True:
+                if await tx.rows(WAITING):
+                    break
                 await asyncio.sleep(0.01)
         held = await tx.row(HOLD_INVITE, shop.merchant_id, ids_of[1])
 
