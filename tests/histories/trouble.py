@@ -19,6 +19,8 @@ KINDS: Final = (
 )  # fmt: skip
 #: The first time something freezes or falls silent, longer than a client or the engine waits.
 LONG_SECONDS: Final = 8.0
+#: How often it is as long again.
+AGAIN: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def plan(seed: int) -> Iterator[Trouble]:
     for number in itertools.count():
         is_first = number < len(first)
         kind = first[number] if is_first else rolls.choice(KINDS)
-        long = is_first and kind in {"freeze api", "freeze postgres", "silence network"}
+        long = (is_first or rolls.random() < AGAIN) and kind in {"freeze api", "freeze postgres", "silence network"}
         seconds = LONG_SECONDS if long else rolls.uniform(0.2, 2.5)
         yield Trouble(kind, rolls.random(), seconds, rolls.uniform(1.0, 4.0))
 

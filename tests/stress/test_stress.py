@@ -82,6 +82,7 @@ async def test_a_broken_promise_is_the_verdict(shop: Shop, capsys: pytest.Captur
         await tx.rows("UPDATE wallet SET points = 0 WHERE merchant_id = $1 AND points = 5", shop.merchant_id)
     output = capsys.readouterr().out
     assert status == 1
+    # Neither the entries nor the lots explain it.
     assert re.search(
         r"^BROKEN  what the rows say .*: EXACT_BALANCES: 2; expected: 12 promises hold$", output, re.MULTILINE
     )
