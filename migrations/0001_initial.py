@@ -569,6 +569,7 @@ class Migration(migrations.Migration):
                 ("occurred_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ("recorded_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ("reversed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+                ("told_of", fields.BinaryField(null=True)),
             ],
             options={
                 "table": "purchase",

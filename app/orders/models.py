@@ -5,7 +5,10 @@ from tortoise.models import Model
 
 
 class Purchase(Model):
-    """An order as a source told it, once, and the points that it earned; `spendable_at` is when their pending ends."""
+    """An order as a source told it, once, and the points that it earned; `spendable_at` is when their pending ends.
+
+    Where the buyer was named by a key, a hash of the order and that key knows a call that comes again.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -19,6 +22,7 @@ class Purchase(Model):
     occurred_at = fields.DatetimeField()
     recorded_at = fields.DatetimeField()
     reversed_at = fields.DatetimeField(null=True)
+    told_of = fields.BinaryField(null=True)
 
     class Meta:
         table = "purchase"

@@ -38,6 +38,12 @@ class StandingPurchaseRow(WholePurchaseRow):
     referral_id: UUID | None
 
 
+class ToldPurchaseRow(StandingPurchaseRow):
+    """A purchase that a source tells again, and the hash of the key that named its buyer, if one did."""
+
+    told_of: bytes | None
+
+
 #: The referral that the purchase `b` converted.
 REFERRAL_OF_PURCHASE: Final = "(SELECT id FROM referral WHERE merchant_id = :merchant_id AND purchase_id = b.id)"
 
@@ -49,9 +55,9 @@ WHERE b.merchant_id = :merchant_id AND b.id = :purchase_id AND (:member_id::uuid
 """,
 )
 FIND_BY_ORDER: Final = statement(
-    StandingPurchaseRow,
+    ToldPurchaseRow,
     f"""
-SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id
+SELECT {columns(WholePurchaseRow)}, b.told_of, {REFERRAL_OF_PURCHASE} AS referral_id
 FROM purchase b {JOIN_MEMBER.format("b")}
 WHERE b.merchant_id = :merchant_id AND b.source = :source AND b.order_id = :order_id
 """,
@@ -73,6 +79,6 @@ async def purchase_row(viewer: Viewer, purchase_id: UUID) -> WholePurchaseRow | 
     )
 
 
-async def purchase_by_order(viewer: Viewer, source: str, order_id: str) -> StandingPurchaseRow | None:
+async def purchase_by_order(viewer: Viewer, source: str, order_id: str) -> ToldPurchaseRow | None:
     """Return the purchase that a source told by this id."""
     return await database().row(FIND_BY_ORDER, merchant_id=viewer.merchant_id, source=source, order_id=order_id)

@@ -136,7 +136,10 @@ WITH m AS (
     {event("member.email_verified", subject="id", source="m")}
 ), {_TAKE}
 SELECT {columns(MemberRow)}, {_DISPLACED}, (
-    SELECT id FROM invite WHERE merchant_id = :merchant_id AND id = m.accepted_invite_id AND status = 'PENDING'
+    -- By its key first, whatever the planner knew.
+    SELECT id FROM (
+        SELECT id, status FROM invite WHERE merchant_id = :merchant_id AND id = m.accepted_invite_id OFFSET 0
+    ) accepted WHERE status = 'PENDING'
 ) AS invite_id
 FROM m CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = m.id OFFSET 0) w
 """,

@@ -334,11 +334,11 @@ WITH program AS (
             :invite_ids::uuid[], :emails::bytea[], :email_indexes::bytea[], :mailbox_indexes::bytea[],
             :domain_indexes::bytea[], :tokens::bytea[], :token_hashes::bytea[]
         ) AS t (id, email, email_index, mailbox_index, domain_index, token, token_hash)
-    -- Who has joined since the addresses were looked up isn't invited again.
-    WHERE NOT (reports_members AND EXISTS (
-        SELECT FROM address
-        WHERE merchant_id = :merchant_id AND email_index = t.email_index AND member_id IS NOT NULL
-    ))
+    -- Who has joined since the addresses were looked up isn't invited again. Not by EXISTS, which may be planned as one
+    -- look at all addresses of the merchant.
+    WHERE NOT reports_members OR (
+        SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = t.email_index
+    ) IS NULL
     ORDER BY t.email_index
     ON CONFLICT (merchant_id, email_index) WHERE status = 'PENDING' DO NOTHING RETURNING *
 ), batch AS (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Api
-from tests.factories import Shop, open_shop, problems, usd
+from tests.factories import EDIT_MEMBER, Shop, open_shop, problems, usd
 from tests.points.documents import CONFIGURE, RECORD, broken, entries, points, purchase
 
 DAY = "2026-01-31T09:30:00Z"
@@ -189,3 +189,26 @@ async def test_a_till_records_and_a_member_does_not(shop: Shop) -> None:
 
     assert answer["entry"]["amount"] == 10
     assert await shop.failed(RECORD, key=await shop.token(member["id"]), **values(member)) == "FORBIDDEN"
+
+
+@pytest.mark.parametrize("key", [{"email": "jane@example.com"}, {"externalId": "1001"}])
+async def test_a_resent_order_is_the_same_whoever_its_buyers_address_or_number_has_become(
+    shop: Shop, key: dict[str, str]
+) -> None:
+    jane: dict[str, Any] = {"email": "jane@example.com", "emailVerified": True, "externalId": "1001"}
+    member = await shop.member(**jane)
+    order: dict[str, Any] = {"member": key, "source": "STORE", "orderId": "o-1", "amount": usd(1000)}
+    first = await shop.do(RECORD, **order)
+
+    await shop.do(EDIT_MEMBER, memberId=member["id"], email="j@new.example", emailVerified=True, externalId="2002")
+    nobodys = await shop.do(RECORD, **order)
+    heir = await shop.member(**jane)
+    heirs = await shop.do(RECORD, **order)
+
+    assert nobodys == heirs == first | {"replayed": True}
+    assert (await points(shop, member), await points(shop, heir)) == (10, 0)
+    # Another amount, or another name, is another order of the same number.
+    changes: tuple[dict[str, Any], ...] = ({"amount": usd(2000)}, {"member": None, "memberId": heir["id"]})
+    for change in changes:
+        assert (await shop.refused(RECORD, **order | change))["__typename"] == "IdempotencyKeyReused"
+    assert await broken(shop) == []
