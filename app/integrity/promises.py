@@ -215,7 +215,8 @@ EXACT_BALANCES: Final = _promise(
     # What came back of debits is what was returned, and no more than was taken.
     """
     SELECT FROM (
-        SELECT e.member_id, sum(p.returned) - sum(e.amount) FILTER (WHERE e.reason = 'REFUND') AS unexplained,
+        SELECT e.member_id,
+            sum(p.returned) - coalesce(sum(e.amount) FILTER (WHERE e.reason = 'REFUND'), 0) AS unexplained,
             bool_or(p.returned NOT BETWEEN 0 AND greatest(-p.amount, 0)) AS is_too_much
         FROM points_entry e LEFT JOIN (
             SELECT entry_id, sum(returned) AS returned, sum(amount) AS amount FROM points_part
@@ -223,6 +224,20 @@ EXACT_BALANCES: Final = _promise(
         ) p ON p.entry_id = e.id
         WHERE e.merchant_id = :merchant_id GROUP BY e.member_id
     ) back WHERE unexplained <> 0 OR is_too_much""",
+    # What expired of a lot is what entries say. What was spent of one that was taken back is lacking, or others paid.
+    """
+    SELECT FROM points_lot l LEFT JOIN (
+        SELECT p.lot_id, -sum(p.amount) FILTER (WHERE e.reason = 'EXPIRY') AS expired,
+            sum(-p.amount - p.returned) FILTER (WHERE e.reason IN ('REWARD', 'ADJUSTMENT')) AS spent
+        FROM points_part p JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = p.entry_id
+        WHERE p.merchant_id = :merchant_id GROUP BY p.lot_id
+    ) p ON p.lot_id = l.entry_id LEFT JOIN (
+        SELECT covered_id, sum(amount) AS covered FROM points_cover WHERE merchant_id = :merchant_id GROUP BY covered_id
+    ) c ON c.covered_id = l.entry_id
+    WHERE l.merchant_id = :merchant_id AND (
+        l.expired <> coalesce(p.expired, 0) OR l.shortfall + coalesce(c.covered, 0)
+            <> CASE WHEN l.taken_back_at IS NULL THEN 0 ELSE coalesce(p.spent, 0) END
+    )""",
 )
 INVITE_QUOTAS: Final = _promise(
     "INVITE_QUOTAS",

@@ -222,10 +222,10 @@ async def remaining_by_entry(viewer: Viewer, entry_ids: list[UUID]) -> Mapping[U
 
 
 class PurseRow(TypedDict):
-    """What can't be seen in a wallet's row: what is pending by the clock, and what ends next."""
+    """What can't be seen in a wallet's row: what isn't pending any more by the clock, and what ends next."""
 
     member_id: UUID
-    pending: int
+    ripe: int
     expires_at: datetime | None
     expiring: int
 
@@ -235,12 +235,12 @@ class PurseRow(TypedDict):
 PURSES: Final = statement(
     PurseRow,
     """
-SELECT asked.member_id, pending.points AS pending, next.expires_at, expiring.points AS expiring
+SELECT asked.member_id, ripe.points AS ripe, next.expires_at, expiring.points AS expiring
 FROM unnest(:member_ids::uuid[]) AS asked (member_id)
 CROSS JOIN LATERAL (
     SELECT coalesce(sum(remaining), 0)::int AS points FROM points_lot
-    WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_pending AND spendable_at > now()
-) pending
+    WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_pending AND spendable_at <= now()
+) ripe
 CROSS JOIN LATERAL (
     SELECT min(expires_at) AS expires_at FROM unnest(ARRAY[false, true]) AS kind (is_pending) CROSS JOIN LATERAL (
         SELECT expires_at FROM points_lot
@@ -259,6 +259,6 @@ CROSS JOIN LATERAL (
 
 
 async def purse_by_member(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, PurseRow]:
-    """Return what is pending of wallets and what ends next."""
+    """Return what isn't pending any more of wallets, and what ends next."""
     rows = await database().rows(PURSES, merchant_id=viewer.merchant_id, member_ids=member_ids)
     return {row["member_id"]: row for row in rows}

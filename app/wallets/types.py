@@ -79,14 +79,17 @@ class Wallet(Node):
         return self.points - self.held_points - await self._pending(info)
 
     async def _pending(self, info: Info) -> int:
-        """Go by the clock where the row may be late; a change is shown as it left the wallet."""
+        """Go by the clock where the row may be late; a change is shown as it left the wallet.
+
+        The lots are read after the row. What was taken back or credited in between must not show as spendable.
+        """
         if self.as_of is not None:
             return self.as_of["event_wallet_pending_points"] or 0
         pending = self.row["wallet_pending_points"]
         if pending == 0:
             return 0
         purse = await self._purse(info)
-        return min(pending, purse["pending"])
+        return max(pending - purse["ripe"], 0)
 
     @field(description="Which of the points end next, without those that are held; null if none ends.")
     async def next_expiry(self, info: Info) -> PointsExpiry | None:
