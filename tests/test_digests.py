@@ -18,7 +18,9 @@ async def test_a_value_that_changes_is_seen_without_a_row_that_comes_or_goes(sho
     await shop.member()
     before = await shop.state()
 
-    await database().rows("UPDATE member SET source = 'IMPORT' WHERE merchant_id = $1", shop.merchant_id)
+    await database().rows(
+        "UPDATE member SET token_generation = token_generation + 1 WHERE merchant_id = $1", shop.merchant_id
+    )
 
     assert (await shop.state()).since(before) == {"member": 0}
 
@@ -28,7 +30,9 @@ async def test_a_refusal_that_leaves_a_trace_fails_its_test(shop: Shop, monkeypa
     ask = shop.do
 
     async def ask_and_write(*arguments: object, **input: object) -> object:
-        await database().rows("UPDATE member SET source = 'IMPORT' WHERE merchant_id = $1", shop.merchant_id)
+        await database().rows(
+            "UPDATE member SET token_generation = token_generation + 1 WHERE merchant_id = $1", shop.merchant_id
+        )
         return await ask(*arguments, **input)  # type: ignore[arg-type]
 
     monkeypatch.setattr(shop, "do", ask_and_write)

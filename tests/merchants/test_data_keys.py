@@ -45,6 +45,8 @@ OTHER_BYTES = {
     "member.mailbox_index",
     "member.pending_email_index",
     "member.pending_mailbox_index",
+    "purchase.told_of",
+    "redemption.presented_by",
     "rewarded_mailbox.mailbox_index",
 }
 AGE = """
