@@ -135,7 +135,8 @@ async def test_what_is_in_flight_is_answered_over_every_transport(
     shop: Shop, worker_database: str, lock: asyncpg.Connection
 ) -> None:
     pools = [await shop.pool() for _ in range(3)]
-    with run_api(worker_database, **DRAIN) as api:
+    # The connection of the event stream stays open, idle, until the process ends.
+    with run_api(worker_database, FLASH_DRAIN_SECONDS="3") as api:
         url = f"{api.url}/graphql"
         async with AsyncExitStack() as stack:
             (client,) = await stack.enter_async_context(_clients(1))

@@ -90,6 +90,8 @@ async def test_who_says_nothing_takes_no_stream_and_goes_when_others_come(shop: 
         silent = [await stack.enter_async_context(opened(url)) for _ in range(20)]
         closed = [await socket.closed() for socket in silent[:17]]
         async with _joined(2, url, token), _joined(3, url, shop.admin):
+            for _ in range(3):
+                await stack.enter_async_context(opened(url))
             last = [await socket.closed() for socket in silent[17:]]
 
     assert {code for code, _ in (*closed, *last)} == {4408}
