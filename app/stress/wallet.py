@@ -128,7 +128,8 @@ class Wallet(NamedTuple):
     def given_back(self, name: str) -> "tuple[Wallet, Told] | None":
         """Return the wallet after what was spent under a name came back, and what was told; None if nothing was.
 
-        First to its lots, or to those that paid in their place; then it fills what is lacking since it was spent.
+        First to its lots, or to those that paid in their place; then it fills what is lacking since it was spent or
+        credited.
         """
         spent = next((spent for spent in self.spent if spent.name == name), None)
         if spent is None:
@@ -141,8 +142,7 @@ class Wallet(NamedTuple):
         amount = sum(part for _, part in spent.parts)
         told = Told(amount, self.points + amount)
         for short in sorted(draft.lots.values(), key=lambda lot: lot.lacks_since):
-            if spent.since < short.lacks_since:
-                draft.fill(short.since, kept)
+            draft.fill(short.since, kept, spent.since)
         draft.version += 1 + (draft.points < told.balance)
         return draft.wallet, told
 
@@ -213,9 +213,11 @@ class _Draft:
             self.change(since, remaining=amount)
             kept[since] = kept.get(since, 0) + amount
 
-    def fill(self, short: int, kept: dict[int, int]) -> None:
-        """Let what came back to lots fill what another one lacks."""
+    def fill(self, short: int, kept: dict[int, int], spent: int) -> None:
+        """Let what came back to lots fill what another one lacks since after they were credited, or spent."""
         for since in sorted(kept):
+            if min(since, spent) >= self.lots[short].lacks_since:
+                continue
             if part := min(kept[since], self.lots[short].shortfall):
                 kept[since] -= part
                 self.pay(since, short, part)
