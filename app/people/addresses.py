@@ -4,24 +4,26 @@ The row of an address is the lock: whoever writes it down, proves it or claims b
 in order, and before members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
+
+import asyncpg
 
 from app import ids
 from app.api.context import Viewer
 from app.coupons.adopt_codes import adopt_codes
 from app.members.rows import FIND, JOIN_MEMBER, MemberRow
 from app.referrals.conversion import convert
-from app.storage.database import Tx
+from app.storage.database import Tx, transaction
 from app.storage.events import event
 from app.storage.statements import columns, row_of, statement
 
-ATTEMPTS_MAX: Final = 20
+_ATTEMPTS_MAX: Final = 20
 
 
-class ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
+class _ChangedMeanwhileError(Exception):
     """The member has got another address since it was looked at."""
 
 
@@ -69,15 +71,23 @@ SELECT {columns(HeldRow)} FROM m
 )
 
 
-async def hold(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes | None) -> HeldRow | None:
+async def _hold(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes | None) -> HeldRow | None:
     """Lock a member with its addresses and another one, or return None when there is no such member.
 
-    Raises ChangedMeanwhile: the transaction is to be tried again.
+    Raises _ChangedMeanwhileError: the transaction is to be tried again.
     """
     held = await tx.row(HOLD, merchant_id=viewer.merchant_id, member_id=member_id, email_index=email_index)
     if held is not None and not {held["email_index"], held["pending_email_index"]} - {None} <= {*held["held"]}:
-        raise ChangedMeanwhile
+        raise _ChangedMeanwhileError
     return held
+
+
+async def as_it_is(tx: Tx, viewer: Viewer, member: HeldRow) -> MemberRow:
+    """Return a held member as it is now."""
+    row = await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member["member_id"])
+    if row is None:
+        raise RuntimeError("a held member can't be read")
+    return row
 
 
 class _DisplacedRow(TypedDict):
@@ -166,14 +176,31 @@ class Proved:
     referral_id: UUID | None
 
 
+async def on_held(
+    viewer: Viewer, member_id: UUID, email_index: bytes | None, work: Callable[[Tx, HeldRow], Awaitable[Proved]]
+) -> Proved | None:
+    """Do `work` in a transaction that holds a member with its addresses and another one.
+
+    Again in another one when the member claimed in between or got another address. Returns None when there is no such
+    member.
+    """
+    for _ in range(_ATTEMPTS_MAX):
+        try:
+            async with transaction(viewer.merchant_id) as tx:
+                held = await _hold(tx, viewer, member_id, email_index)
+                return None if held is None else await work(tx, held)
+        except (asyncpg.UniqueViolationError, _ChangedMeanwhileError):
+            continue
+    raise RuntimeError("a member kept claiming while its addresses were held")
+
+
 async def prove(tx: Tx, viewer: Viewer, member: HeldRow, email_index: bytes) -> Proved:
     """Make a held address, which the member has written down and nobody has proved, the member's own.
 
     Converts an invite that waited for it, and adopts the codes that did. Raises asyncpg.UniqueViolationError when the
     member claims at this very moment; the transaction is to be tried again.
     """
-    row: MemberRow | None
-    row = proved = await tx.row(
+    proved = await tx.row(
         PROVE,
         merchant_id=viewer.merchant_id,
         member_id=member["member_id"],
@@ -190,9 +217,8 @@ async def prove(tx: Tx, viewer: Viewer, member: HeldRow, email_index: bytes) -> 
         # First, because it locks two wallets, and several are locked by member.
         referral_id = (await convert(tx, viewer.merchant_id, viewer.actor, proved["invite_id"])).referral_id
     adopted = await adopt_codes(tx, viewer, member["member_id"], email_index)
-    if adopted or referral_id is not None:
-        row = await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member["member_id"])
-    return Proved(row or proved, lost, referral_id)
+    row = await as_it_is(tx, viewer, member) if adopted or referral_id is not None else proved
+    return Proved(row, lost, referral_id)
 
 
 async def take(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes) -> list[MemberRow]:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, TypedDict
 
-import asyncpg
 import strawberry
 from strawberry import UNSET
 
@@ -12,13 +11,13 @@ from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.member_keys import EXTERNAL_ID_LENGTH_MAX
-from app.members.rows import FIND, MemberRow
+from app.members.rows import MemberRow
 from app.members.types import Member, MemberSource
 from app.merchants.tenants import decrypted
-from app.people.addresses import ATTEMPTS_MAX, ChangedMeanwhile, HeldRow, Proved, hold, prove
+from app.people.addresses import HeldRow, Proved, as_it_is, on_held, prove
 from app.people.existing import MemberAlreadyExists, called, proved_by
 from app.referrals.mailboxes import mailbox_index
-from app.storage.database import Tx, transaction
+from app.storage.database import Tx
 from app.storage.events import event
 from app.storage.statements import columns, statement
 
@@ -169,19 +168,13 @@ async def edit_member(
     viewer = info.context.viewer
     edit = _checked(viewer, input)
     member_id = node_id("member", "member", input.member_id)
-    for _ in range(ATTEMPTS_MAX):
-        try:
-            async with transaction(viewer.merchant_id) as tx:
-                held = await hold(tx, viewer, member_id, edit.email_index)
-                if held is None:
-                    raise not_found("member", input.member_id)
-                edited = await _edit(tx, viewer, held, edit)
-            break
-        except (asyncpg.UniqueViolationError, ChangedMeanwhile):
-            # The member claimed in between, or got another address.
-            continue
-    else:
-        raise RuntimeError("a member kept claiming while it was edited")
+
+    async def work(tx: Tx, held: HeldRow) -> Proved:
+        return await _edit(tx, viewer, held, edit)
+
+    edited = await on_held(viewer, member_id, edit.email_index, work)
+    if edited is None:
+        raise not_found("member", input.member_id)
     return EditMemberSuccess(member=Member.of(edited.row), displaced=[Member.of(lost) for lost in edited.displaced])
 
 
@@ -219,10 +212,7 @@ async def _edit(tx: Tx, viewer: Viewer, member: HeldRow, edit: Edit) -> Proved:
         is_proven = to_prove == after.email_index and after.email_verified
         if not is_proven:
             return await prove(tx, viewer, member, to_prove)
-    row = row or await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member["member_id"])
-    if row is None:
-        raise RuntimeError("a held member can't be read")
-    return Proved(row, [], None)
+    return Proved(row or await as_it_is(tx, viewer, member), [], None)
 
 
 async def _name(viewer: Viewer, member: HeldRow, edit: Edit) -> bytes | None:

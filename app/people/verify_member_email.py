@@ -2,19 +2,17 @@
 
 from typing import Annotated
 
-import asyncpg
 import strawberry
 
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
-from app.members.rows import FIND
 from app.members.types import Member
-from app.people.addresses import ATTEMPTS_MAX, ChangedMeanwhile, HeldRow, Proved, hold, prove
+from app.people.addresses import HeldRow, Proved, as_it_is, on_held, prove
 from app.people.existing import MemberAlreadyExists, proved_by
 from app.referrals.rows import referral_row
 from app.referrals.types import Referral, released
-from app.storage.database import Tx, transaction
+from app.storage.database import Tx
 
 
 @strawberry.input(description="A member whose address is known to be its own.")
@@ -58,19 +56,13 @@ async def verify_member_email(
     problems.refuse_if_any()
     member_id = node_id("member", "member", input.member_id)
     named = None if address is None else viewer.tenant.keys.email_index(address)
-    for _ in range(ATTEMPTS_MAX):
-        try:
-            async with transaction(viewer.merchant_id) as tx:
-                held = await hold(tx, viewer, member_id, named)
-                if held is None:
-                    raise not_found("member", input.member_id)
-                proved = await _prove(tx, viewer, held, named)
-            break
-        except (asyncpg.UniqueViolationError, ChangedMeanwhile):
-            # The member claimed in between, or got another address.
-            continue
-    else:
-        raise RuntimeError("a member kept claiming while its address was verified")
+
+    async def work(tx: Tx, held: HeldRow) -> Proved:
+        return await _prove(tx, viewer, held, named)
+
+    proved = await on_held(viewer, member_id, named, work)
+    if proved is None:
+        raise not_found("member", input.member_id)
     return VerifyMemberEmailSuccess(
         member=Member.of(proved.row),
         displaced=[Member.of(lost) for lost in proved.displaced],
@@ -93,7 +85,4 @@ async def _prove(tx: Tx, viewer: Viewer, member: HeldRow, named: bytes | None) -
     address = named or member["email_index"]
     if address is not None and (address != member["email_index"] or not member["email_verified"]):
         return await prove(tx, viewer, member, address)
-    row = await tx.row(FIND, merchant_id=viewer.merchant_id, member_id=member["member_id"])
-    if row is None:
-        raise RuntimeError("a held member can't be read")
-    return Proved(row, [], None)
+    return Proved(await as_it_is(tx, viewer, member), [], None)
