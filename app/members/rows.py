@@ -8,7 +8,7 @@ from uuid import UUID
 from app import ids
 from app.api.context import Role, Viewer
 from app.storage.database import database
-from app.storage.statements import columns, row_of, statement
+from app.storage.statements import NoRow, columns, row_of, statement
 
 
 @row_of(m="member", w="wallet")
@@ -123,6 +123,14 @@ def unnamed(row: AnyMemberRow) -> AnyMemberRow:
 async def member_row(viewer: Viewer, member_id: UUID) -> MemberRow | None:
     """Return a member of the viewer's merchant."""
     return await database().row(FIND, merchant_id=viewer.merchant_id, member_id=member_id)
+
+
+EXISTS: Final = statement(NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id")
+
+
+async def member_exists(viewer: Viewer, member_id: UUID) -> bool:
+    """Whether the merchant has this member."""
+    return await database().row(EXISTS, merchant_id=viewer.merchant_id, member_id=member_id) is not None
 
 
 async def members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, MemberRow]:

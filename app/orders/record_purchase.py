@@ -12,7 +12,7 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.member_keys import MemberKey, MemberKeyInput, named_member
-from app.members.rows import JOIN_MEMBER
+from app.members.rows import JOIN_MEMBER, member_exists
 from app.members.types import MemberSource
 from app.orders.rows import StandingPurchaseRow, WholePurchaseRow, purchase_by_order, purchase_row
 from app.orders.types import Purchase
@@ -23,9 +23,9 @@ from app.points.types import PointsEntry, PointsReason
 from app.referrals.conversion import convert
 from app.referrals.rows import referral_row
 from app.referrals.types import Referral, released
-from app.storage.database import Tx, database, transaction
+from app.storage.database import Tx, transaction
 from app.storage.events import event
-from app.storage.statements import NoRow, columns, statement
+from app.storage.statements import columns, statement
 
 ORDER_ID_LENGTH_MAX: Final = 100
 #: How far a till's clock may be ahead of ours.
@@ -210,9 +210,6 @@ async def record_purchase(
     )
 
 
-MEMBER_EXISTS: Final = statement(NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id")
-
-
 def _told_of(viewer: Viewer, source: MemberSource, order_id: str, key: MemberKey | None) -> bytes | None:
     """Return a hash of the order and the key that names the buyer: a store's id or an address may be another's later.
 
@@ -235,7 +232,7 @@ async def _standing(
     """Return the purchase that an earlier call recorded. Raises Refused with why there is none."""
     stands = await purchase_by_order(viewer, source.value, order_id)
     if stands is None:
-        if await database().row(MEMBER_EXISTS, merchant_id=viewer.merchant_id, member_id=member_id) is None:
+        if not await member_exists(viewer, member_id):
             raise not_found("member", shown)
         raise too_many("amount.amountMinor")
     is_buyer = stands["member_id"] == member_id or (told_of is not None and stands["told_of"] == told_of)

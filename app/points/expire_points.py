@@ -8,7 +8,7 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.points.sweep import lock_due, sweep
+from app.points.sweep import DueMerchantRow, lock_due, sweep
 from app.storage.database import Tx, database
 from app.storage.events import event
 from app.storage.statements import columns, statement
@@ -16,12 +16,6 @@ from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
 LOTS_PER_ENTRY_MAX: Final = 5000
 WARNINGS_PER_STATEMENT: Final = 500
-
-
-class DueMerchantRow(TypedDict):
-    """A merchant of whose points some are due."""
-
-    merchant_id: UUID
 
 
 FIND_DUE: Final = statement(

@@ -12,11 +12,11 @@ from app.api.context import Viewer
 from app.api.inputs import Problems
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.member_keys import MemberKeyInput, named_member
+from app.members.rows import member_exists
 from app.points.ledger import POINTS_MAX, InsufficientPoints, PostedRow, credit, debit, too_many
 from app.points.rows import WholeEntryRow, entry_by_origin
 from app.points.types import PointsEntry, PointsReason
 from app.storage.database import database
-from app.storage.statements import NoRow, statement
 
 REFERENCE_LENGTH_MAX: Final = 200
 #: With as many leap days as they can have.
@@ -124,10 +124,7 @@ async def _earlier(viewer: Viewer, origin: str) -> WholeEntryRow | None:
     return await entry_by_origin(viewer, PointsReason.ADJUSTMENT.value, origin)
 
 
-MEMBER_EXISTS: Final = statement(NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id")
-
-
 async def _refusal(viewer: Viewer, member_id: UUID) -> Refused:
-    if await database().row(MEMBER_EXISTS, merchant_id=viewer.merchant_id, member_id=member_id) is None:
+    if not await member_exists(viewer, member_id):
         return not_found("member", ids.encode("member", member_id))
     return too_many("amount")

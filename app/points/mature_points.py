@@ -4,11 +4,11 @@ A debit doesn't wait for the job: it looks at the clock, and ends what is over b
 """
 
 from collections.abc import Sequence
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
 
 from app import ids
-from app.points.sweep import lock_due, sweep
+from app.points.sweep import DueMerchantRow, lock_due, sweep
 from app.storage.database import Tx, database
 from app.storage.events import event
 from app.storage.statements import columns, statement
@@ -17,14 +17,8 @@ from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 LOTS_PER_STATEMENT: Final = 1000
 
 
-class RipeMerchantRow(TypedDict):
-    """A merchant of whose pending points some can be spent now."""
-
-    merchant_id: UUID
-
-
 FIND_RIPE: Final = statement(
-    RipeMerchantRow,
+    DueMerchantRow,
     """
 SELECT merchant_id FROM merchant m WHERE EXISTS (
     SELECT FROM points_lot l WHERE l.merchant_id = m.merchant_id AND l.is_pending AND l.spendable_at <= now()

@@ -11,6 +11,12 @@ from app.storage.statements import Statement, statement
 WALLETS_PER_BATCH: Final = 500
 
 
+class DueMerchantRow(TypedDict):
+    """A merchant of whose points some are due."""
+
+    merchant_id: UUID
+
+
 class LockedRow(TypedDict):
     """A wallet that is locked."""
 
