@@ -14,7 +14,7 @@ from app.coupons.rules import TRANSITIONS
 from app.coupons.types import Pool, PoolStatus
 from app.storage.database import database
 from app.storage.events import event
-from app.storage.statements import columns, statement
+from app.storage.statements import NoRow, columns, statement
 
 
 @strawberry.input(description="A pool.")
@@ -75,6 +75,10 @@ SELECT {columns(PoolRow)} FROM p
 """,
 )
 
+# Claims and redemptions lock the pool that they found open until they are done: once it can be locked, none is left.
+# They are waited for after the change, not before it: new ones find the pool closed, so that there is an end of them.
+WAIT: Final = statement(NoRow, "SELECT FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR UPDATE")
+
 
 async def _move(viewer: Viewer, node: str, to: PoolStatus) -> ChangePoolStatusSuccess:
     """Do the guarded change; the refusal is worked out afterwards, from what stood in the way."""
@@ -91,6 +95,8 @@ async def _move(viewer: Viewer, node: str, to: PoolStatus) -> ChangePoolStatusSu
             actor=viewer.actor,
         )
         if moved is not None:
+            if to is not PoolStatus.ACTIVE:
+                await database().row(WAIT, merchant_id=viewer.merchant_id, pool_id=pool_id)
             return ChangePoolStatusSuccess(pool=Pool.of(moved))
         await _refuse_if_in_the_way(viewer, pool_id, node, to)
     raise RuntimeError("a pool's status kept changing while it was to be changed")

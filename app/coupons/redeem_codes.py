@@ -119,7 +119,8 @@ WITH asked AS (
         :code_ids::uuid[], :redemption_ids::uuid[], :event_ids::uuid[], :bases::bigint[], :discounts::bigint[]
     ) WITH ORDINALITY AS t (code_id, redemption_id, event_id, base, discount, position)
 ), locked AS (
-    -- Every condition that can change between reading and writing is checked again, on locked rows.
+    -- Every condition that can change between reading and writing is checked again, on locked rows;
+    -- pausing waits for those that found the pool open.
     SELECT c.id FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
     WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED'
         AND (c.expires_at IS NULL OR c.expires_at > now()) AND {IS_OPEN}
@@ -128,7 +129,7 @@ WITH asked AS (
                 SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
             ))
             OR c.email_index = :email_index)
-    ORDER BY c.id FOR UPDATE OF c
+    ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
 ), redeemed AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now()
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from app.stress.claims import key_used
-from app.stress.operations import PASSED
+from app.stress.operations import PASSED, Answer, Operation
 from app.stress.things import Pool, Stock, Story, becomes, is_, stocked, where
 from app.stress.verb import UNSEEN, Asked, Call, Says, Verb, mutation, reading
 
@@ -48,9 +48,13 @@ def _change(name: str, before: tuple[str, ...], after: str, weight: float = 1) -
 
     def done(call: Call) -> Sequence[Story]:
         def move(pool: Pool) -> Sequence[Pool]:
-            return (pool._replace(status=after),) if pool.status in before else ()
+            return (pool._replace(status=after, is_closing=after != "ACTIVE"),) if pool.status in before else ()
 
         return (((f"pool:{call.input['poolId']}", move),),)
+
+    def learns(world: "World", operation: Operation, _: Answer) -> None:
+        if after != "ACTIVE" and operation.returned is not None:
+            world.recorder.passes(SETTLED.name, operation.input, operation.returned + 1, within_seconds=0)
 
     def rejected(call: Call) -> Sequence[Story]:
         told = where(lambda pool: pool.status == call.answer["from"] and pool.status not in before)
@@ -58,7 +62,7 @@ def _change(name: str, before: tuple[str, ...], after: str, weight: float = 1) -
 
     document = mutation(name, "PoolIdInput", "... on PoolTransitionRejected { from }")
     says: dict[str, Says] = {"ChangePoolStatusSuccess": done, "PoolTransitionRejected": rejected}
-    return Verb(name, document, ask, says, weight=weight)
+    return Verb(name, document, ask, says, learns, weight=weight)
 
 
 def _ask_pool(world: "World") -> Asked:
@@ -74,10 +78,17 @@ def _ended(call: Call) -> Sequence[Story]:
     return (((f"pool:{call.input['poolId']}", lambda pool: (pool._replace(is_in_time=False),)),),)
 
 
-#: A step that no client takes: from its `endsAt` on a pool issues and honours nothing.
+def _settled(call: Call) -> Sequence[Story]:
+    return (((f"pool:{call.input['poolId']}", lambda pool: (pool._replace(is_closing=False),)),),)
+
+
+#: Steps that no client takes. From its `endsAt` on a pool issues and honours nothing; and nothing that found it open
+#: comes once it was told that it is closed.
 END: Final = Verb("end", "", lambda _: None, {PASSED: _ended}, weight=0)
+SETTLED: Final = Verb("settled", "", lambda _: None, {PASSED: _settled}, weight=0)
 VERBS: Final = (
     END,
+    SETTLED,
     _change("pausePool", ("ACTIVE",), "PAUSED"),
     _change("activatePool", ("DRAFT", "PAUSED"), "ACTIVE", weight=2),
     _change("archivePool", ("ACTIVE", "PAUSED"), "ARCHIVED", weight=0.2),

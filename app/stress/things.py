@@ -36,14 +36,18 @@ class Code(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A pool's status, and whether the time is within its dates."""
+    """A pool's status, whether the time is within its dates, and whether it is being closed.
+
+    Until that was answered, what had found it open before may still come.
+    """
 
     status: str = "DRAFT"
     is_in_time: bool = True
+    is_closing: bool = False
 
     @property
     def is_open(self) -> bool:
-        """Whether it issues and honours codes."""
+        """Whether it issues and honours codes, to whoever looks now."""
         return self.status == "ACTIVE" and self.is_in_time
 
 
