@@ -1,4 +1,4 @@
-"""The pool. Without these it could run out of connections that nobody uses."""
+"""The pool. Without these somebody could wait for a connection as long as others ask, or for ever for a lost one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,6 +16,47 @@ async def client(worker_database: str, database_pool: Settings) -> AsyncIterator
     await client.row("SELECT 1")
     yield client
     await client.close()
+
+
+async def test_who_asks_first_is_answered_first_however_many_come(client: Client) -> None:
+    answered: list[int] = []
+
+    async def ask(number: int) -> None:
+        await client.row("SELECT 1")
+        answered.append(number)
+
+    async with asyncio.TaskGroup() as asking:
+        for number in range(300):
+            asking.create_task(ask(number))
+            # While they come, connections are given back.
+            await asyncio.sleep(0)
+
+    assert answered == list(range(300))
+
+
+async def test_a_transaction_waits_for_its_turn_and_gives_it_on_however_it_ends(client: Client) -> None:
+    answered: list[str] = []
+
+    async def read(name: str) -> None:
+        await client.row("SELECT 1")
+        answered.append(name)
+
+    async def write(name: str) -> None:
+        async with client.opening() as tx:
+            await tx.row("SELECT 1")
+            answered.append(name)
+            raise LookupError
+
+    async def leave() -> None:
+        async with asyncio.timeout(0), client.opening():
+            pass
+
+    ended = await asyncio.gather(
+        read("a"), write("b"), leave(), read("c"), write("d"), read("e"), return_exceptions=True
+    )
+
+    assert answered == ["a", "b", "c", "d", "e"]
+    assert [type(end) for end in ended if end is not None] == [LookupError, TimeoutError, LookupError]
 
 
 @pytest.mark.parametrize("turns", range(6))
