@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -10,9 +11,12 @@ import asyncpg
 import pytest
 
 from app import ids
+from app.integrity import integrity_report
 from app.integrity.integrity_report import IntegrityReport, recompute
+from app.integrity.promises import PROMISES, Violations
 from app.integrity.references import REFERENCES, UNKEYED, Reference
 from app.storage.database import database, dsn, transaction
+from app.storage.statements import statement
 from tests.factories import Shop
 from tests.integrity.breaking import CLAIM_TOO_MANY, NAMES, one, undone, violations
 from tests.operate.processes import flash
@@ -176,6 +180,17 @@ BREAKS = [
         1,
     ),
 ]
+
+
+async def test_each_promise_reads_its_tables_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While statistics say that tables are empty, thousands of rows would be compared with each other."""
+    loops = statement(
+        Violations,
+        "SELECT (:merchant_id::uuid IS NULL OR current_setting('enable_nestloop') = 'on')::int AS violations",
+    )
+    monkeypatch.setattr(integrity_report, "PROMISES", [replace(PROMISES[0], count=loops)] * 2)
+
+    assert (await recompute(shop.merchant_id)).ok
 
 
 async def test_a_merchant_at_which_everything_happened_keeps_every_promise(lively: Shop) -> None:
