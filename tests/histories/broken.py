@@ -11,8 +11,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.api.operations import Refused
-from app.coupons import redeem_codes
 from app.members import rows
+from app.orders import redeem_codes
 from app.points import grant_points, take_back
 from app.storage.database import database, transaction
 from tests.starts import BROKEN

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.coupons.orders import NEVER_ISSUED, expire
 from tests.coupons.ownership import claim_by_email
 from tests.factories import CHANGE_STATUS, CHECK_CODES, REDEEM_CODES, Shop, usd
+from tests.orders.presented import NEVER_ISSUED, expire
 from tests.sizes import FULL, size
 
 _numbers = itertools.count(1)

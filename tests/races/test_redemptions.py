@@ -10,8 +10,8 @@ import pytest
 from app import ids
 from app.storage.database import database, transaction
 from tests.conftest import Api
-from tests.coupons.orders import order
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop
+from tests.orders.presented import order
 from tests.races.storm import Processes, at_once, kinds
 
 HOLD = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"

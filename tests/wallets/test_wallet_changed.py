@@ -11,9 +11,9 @@ from app.api.scalars import serialize_date_time
 from app.coupons.expire_codes import expire_batch
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
-from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
+from tests.orders.test_reverse_redemption import REVERSE
 from tests.points.documents import CONFIGURE, days_later, grant, purchase
 from tests.points.documents import REVERSE as REVERSE_PURCHASE
 from tests.unguarded import unguarded

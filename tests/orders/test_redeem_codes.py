@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from app import ids
-from app.coupons.presented_codes import READ
+from app.orders.presented_codes import READ
 from app.storage.database import database
-from tests.coupons.orders import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, expire, order
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, EDIT_MEMBER, REDEEM_CODES, Shop, problems, usd
+from tests.orders.presented import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, expire, order
 from tests.scratch import buffers_planned_on_nothing
 
 #: Codes, each with a fingerprint of its own.

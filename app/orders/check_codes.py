@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from app import ids
 from app.api.operations import Info, query
-from app.coupons.presented_codes import FoundRow, Presentation, judged, limited
-from app.coupons.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
 from app.coupons.rows import RedemptionRow
 from app.coupons.rules import Applied
 from app.coupons.types import Code, CodeState, Redemption
+from app.orders.presented_codes import FoundRow, Presentation, judged, limited
+from app.orders.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
 
 
 @query(

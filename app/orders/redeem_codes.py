@@ -12,11 +12,11 @@ from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
 from app.coupons import code_text
-from app.coupons.presented_codes import CodeRejection, FoundRow, Presentation, Verdict, judged, limited
 from app.coupons.rows import IS_OPEN, RedemptionRow
 from app.coupons.rules import Applied
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
+from app.orders.presented_codes import CodeRejection, FoundRow, Presentation, Verdict, judged, limited
 from app.storage.database import database
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
