@@ -38,9 +38,9 @@ WITH spent AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now()
     WHERE merchant_id = $1 AND pool_id = $2 AND state = 'ALLOCATED' RETURNING id
 ), numbered AS (SELECT id, row_number() OVER (ORDER BY id) AS n FROM spent)
-INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount, currency,
-                        redeemed_at)
-SELECT $1, ids.id, $2, numbered.id, 'order-' || numbered.id, 1, 10000, 10000, 1000, 'USD', now()
+INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, order_id, position, order_amount, base,
+                        discount, currency, redeemed_at)
+SELECT $1, ids.id, $2, 1, numbered.id, 'order-' || numbered.id, 1, 10000, 10000, 1000, 'USD', now()
 FROM numbered JOIN unnest($3::uuid[]) WITH ORDINALITY AS ids (id, n) USING (n)
 """
 

@@ -139,15 +139,33 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
     ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE'));
 
--- A pool starts in DRAFT, moves only along its lifecycle, and keeps its terms once it has left DRAFT.
+-- Each version of a pool's terms is a row, which redemptions name; the pool itself has the current ones.
+ALTER TABLE pool_terms
+    DROP CONSTRAINT pool_terms_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id, version),
+    ADD CONSTRAINT pool_terms_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
+CREATE TRIGGER pool_terms_kept BEFORE DELETE OR TRUNCATE ON pool_terms
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER pool_terms_fixed BEFORE UPDATE ON pool_terms FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A pool starts in DRAFT, moves only along its lifecycle, and keeps its terms once it has left DRAFT. Other terms are
+-- its next version.
 CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.status <> 'DRAFT' THEN
             RAISE EXCEPTION 'a pool starts in DRAFT' USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
         END IF;
+        NEW.terms_version := 1;
         RETURN NEW;
     END IF;
+    NEW.terms_version := OLD.terms_version + ((
+        OLD.percent_off, OLD.amount_off, OLD.gift_sku, OLD.minimum_spend, OLD.maximum_discount, OLD.starts_at,
+        OLD.ends_at, OLD.code_lifetime_days, OLD.claims_per_member, OLD.stacking, OLD.transferable
+    ) IS DISTINCT FROM (
+        NEW.percent_off, NEW.amount_off, NEW.gift_sku, NEW.minimum_spend, NEW.maximum_discount, NEW.starts_at,
+        NEW.ends_at, NEW.code_lifetime_days, NEW.claims_per_member, NEW.stacking, NEW.transferable
+    ))::int;
     IF NEW.status <> OLD.status AND (OLD.status, NEW.status) NOT IN (
         ('DRAFT', 'ACTIVE'), ('ACTIVE', 'PAUSED'), ('PAUSED', 'ACTIVE'), ('ACTIVE', 'ARCHIVED'), ('PAUSED', 'ARCHIVED')
     ) THEN
@@ -156,11 +174,28 @@ BEGIN
     END IF;
     IF OLD.status <> 'DRAFT' AND to_jsonb(NEW) - 'status' <> to_jsonb(OLD) - 'status' THEN
         RAISE EXCEPTION 'the terms of a pool are fixed once it has left DRAFT'
-            USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_terms_fixed';
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_terms_improve';
     END IF;
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER pool_guard BEFORE INSERT OR UPDATE ON pool FOR EACH ROW EXECUTE FUNCTION pool_guard();
+
+CREATE FUNCTION pool_terms_written() RETURNS trigger LANGUAGE plpgsql AS $written$
+BEGIN
+    INSERT INTO pool_terms (
+        merchant_id, pool_id, version, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount, starts_at,
+        ends_at, code_lifetime_days, claims_per_member, stacking, transferable, written_at
+    )
+    VALUES (
+        NEW.merchant_id, NEW.id, NEW.terms_version, NEW.percent_off, NEW.amount_off, NEW.gift_sku, NEW.minimum_spend,
+        NEW.maximum_discount, NEW.starts_at, NEW.ends_at, NEW.code_lifetime_days, NEW.claims_per_member, NEW.stacking,
+        NEW.transferable, now()
+    );
+    RETURN NULL;
+END $written$;
+CREATE TRIGGER pool_terms_begun AFTER INSERT ON pool FOR EACH ROW EXECUTE FUNCTION pool_terms_written();
+CREATE TRIGGER pool_terms_written AFTER UPDATE ON pool FOR EACH ROW
+    WHEN (NEW.terms_version <> OLD.terms_version) EXECUTE FUNCTION pool_terms_written();
 CREATE TRIGGER pool_kept BEFORE DELETE OR TRUNCATE ON pool FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
@@ -257,7 +292,7 @@ REDEMPTIONS = """
 ALTER TABLE redemption
     DROP CONSTRAINT redemption_pkey,
     ADD PRIMARY KEY (merchant_id, id),
-    ADD CONSTRAINT redemption_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT redemption_terms FOREIGN KEY (merchant_id, pool_id, terms_version) REFERENCES pool_terms,
     ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
     ADD CONSTRAINT redemption_amounts CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
 -- A code is redeemed once, and an order's codes are redeemed in one call.
@@ -267,7 +302,7 @@ CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, posit
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER redemption_fixed BEFORE UPDATE OF merchant_id, id, pool_id, code_id ON redemption
+CREATE TRIGGER redemption_fixed BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id ON redemption
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A redemption is taken back once.

@@ -74,7 +74,11 @@ HELD: Final = {
          "invite_not_self", "rewarded_mailbox_pkey", "rewarded_mailbox_once", "rewarded_mailbox_kept",
          "rewarded_mailbox_fixed"),
     ),
-    "POOL_LIFECYCLE": Held((_CONSTRAINT, _STATEMENT), ("pool_guard", "pool_status", "pool_kept")),
+    "POOL_LIFECYCLE": Held(
+        (_CONSTRAINT, _STATEMENT),
+        ("pool_guard", "pool_status", "pool_kept", "pool_terms_pkey", "pool_terms_begun", "pool_terms_written",
+         "pool_terms_kept", "pool_terms_fixed"),
+    ),
     "ONE_MERCHANT": Held((_CONSTRAINT, _TRANSACTION), tuple(each.constraint for each in REFERENCES if each.constraint)),
     "ON_RECORD": Held(
         (_TRANSACTION, _CONSTRAINT),

@@ -317,6 +317,27 @@ POOL_LIFECYCLE: Final = _promise(
     """
     SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.status = 'DRAFT'
         AND EXISTS (SELECT FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = p.id)""",
+    # Each version of a pool's terms is there, and the last is what the pool goes by.
+    """
+    SELECT FROM pool p LEFT JOIN (
+        SELECT pool_id, count(*) AS versions, max(version) AS last FROM pool_terms
+        WHERE merchant_id = :merchant_id GROUP BY pool_id
+    ) v ON v.pool_id = p.id
+    LEFT JOIN pool_terms t ON t.merchant_id = :merchant_id AND t.pool_id = p.id AND t.version = p.terms_version
+    WHERE p.merchant_id = :merchant_id AND (
+        (v.versions, v.last) IS DISTINCT FROM (p.terms_version::bigint, p.terms_version) OR (
+            p.percent_off, p.amount_off, p.gift_sku, p.minimum_spend, p.maximum_discount, p.starts_at, p.ends_at,
+            p.code_lifetime_days, p.claims_per_member, p.stacking, p.transferable
+        ) IS DISTINCT FROM (
+            t.percent_off, t.amount_off, t.gift_sku, t.minimum_spend, t.maximum_discount, t.starts_at, t.ends_at,
+            t.code_lifetime_days, t.claims_per_member, t.stacking, t.transferable
+        )
+    )""",
+    """
+    SELECT FROM redemption r WHERE r.merchant_id = :merchant_id AND NOT EXISTS (
+        SELECT FROM pool_terms t
+        WHERE t.merchant_id = :merchant_id AND t.pool_id = r.pool_id AND t.version = r.terms_version
+    )""",
 )
 # Rows of some tables go, and a newer version may know events that this one doesn't.
 _KNOWN_EVENTS: Final = ", ".join(f"'{each}'" for each, subject in EVENTS.items() if subject in SUBJECTS)

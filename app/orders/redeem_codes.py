@@ -116,11 +116,14 @@ REDEEM: Final = statement(
     f"""
 WITH asked AS (
     SELECT * FROM unnest(
-        :code_ids::uuid[], :redemption_ids::uuid[], :event_ids::uuid[], :bases::bigint[], :discounts::bigint[]
-    ) WITH ORDINALITY AS t (code_id, redemption_id, event_id, base, discount, position)
+        :code_ids::uuid[], :redemption_ids::uuid[], :event_ids::uuid[], :bases::bigint[], :discounts::bigint[],
+        :terms_versions::int[]
+    ) WITH ORDINALITY AS t (code_id, redemption_id, event_id, base, discount, terms_version, position)
 ), locked AS (
-    -- Every condition that can change between reading and writing is checked again, on locked rows.
+    -- Every condition that can change between reading and writing is checked again, on locked rows, and so are the
+    -- terms that the discounts were worked out by.
     SELECT c.id FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
+        JOIN asked ON asked.code_id = c.id AND asked.terms_version = p.terms_version
     WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED'
         AND (c.expires_at IS NULL OR c.expires_at > now()) AND {IS_OPEN}
         AND (p.transferable
@@ -136,10 +139,10 @@ WITH asked AS (
     RETURNING code.id, code.pool_id, code.member_id
 ), r AS (
     -- What makes it once: a code has one standing redemption, and so has each position on an order.
-    INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
-                            currency, redeemed_at, presented_by)
-    SELECT :merchant_id, asked.redemption_id, redeemed.pool_id, asked.code_id, :order_id, asked.position, :amount,
-        asked.base, asked.discount, :currency, now(), :presented_by
+    INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, order_id, position, order_amount, base,
+                            discount, currency, redeemed_at, presented_by)
+    SELECT :merchant_id, asked.redemption_id, redeemed.pool_id, asked.terms_version, asked.code_id, :order_id,
+        asked.position, :amount, asked.base, asked.discount, :currency, now(), :presented_by
     FROM asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
     RETURNING *
 ), stocked AS (
@@ -168,6 +171,7 @@ async def _redeem(
             event_ids=[ids.new() for _ in accepted],
             bases=[share.base for _, share in accepted],
             discounts=[share.discount for _, share in accepted],
+            terms_versions=[row["pool_terms_version"] for row, _ in accepted],
             presenter=presented.presenter,
             email_index=presented.email_index,
             order_id=presented.order_id,

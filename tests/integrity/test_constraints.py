@@ -20,13 +20,14 @@ ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
     "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "points_entry", "points_lot",
-    "points_part", "pool", "purchase", "purchase_reversal", "redemption", "referral", "reversal",
+    "points_part", "pool", "pool_terms", "purchase", "purchase_reversal", "redemption", "referral", "reversal",
     "reward_redemption", "rewarded_mailbox", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "points_entry": "reference",
-    "points_lot": "expires_at", "points_part": "amount", "purchase": "order_id", "redemption": "code_id",
+    "points_lot": "expires_at", "points_part": "amount", "pool_terms": "ends_at", "purchase": "order_id",
+    "redemption": "code_id",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",
 }  # fmt: skip
 REFUSED = [

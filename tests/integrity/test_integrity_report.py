@@ -87,10 +87,10 @@ BREAKS = [
     ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 1),
     (
         "REDEEMED_ONCE",
-        """INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
-            currency, redeemed_at)
-        SELECT merchant_id, gen_random_uuid(), pool_id, code_id, 'another', position, order_amount, base, discount,
-            currency, redeemed_at FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
+        """INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, order_id, position, order_amount,
+            base, discount, currency, redeemed_at)
+        SELECT merchant_id, gen_random_uuid(), pool_id, terms_version, code_id, 'another', position, order_amount,
+            base, discount, currency, redeemed_at FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
         1,
     ),
     ("REDEEMED_ONCE", "DELETE FROM reversal WHERE merchant_id = $1", 1),
@@ -164,6 +164,15 @@ BREAKS = [
     ),
     ("POOL_LIFECYCLE", "UPDATE pool SET status = 'DRAFT' WHERE merchant_id = $1 AND status = 'PAUSED'", 2),
     ("POOL_LIFECYCLE", "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND status = 'ARCHIVED'", 1),
+    ("POOL_LIFECYCLE", f"UPDATE pool SET claims_per_member = 7 WHERE {one('pool')}", 1),
+    ("POOL_LIFECYCLE", f"UPDATE pool SET ends_at = now() WHERE {one('pool', 'ends_at IS NULL')}", 1),
+    (
+        "POOL_LIFECYCLE",
+        f"""UPDATE pool_terms SET version = 2
+        WHERE {one("pool_terms", "pool_id NOT IN (SELECT pool_id FROM redemption)")}""",
+        1,
+    ),
+    ("POOL_LIFECYCLE", "UPDATE redemption SET terms_version = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 5),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 3),
     ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {one('wallet')}", 1),

@@ -16,9 +16,9 @@ from tests.races.storm import Processes, at_once, kinds
 
 HOLD = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
 TAKE_THIRD_POSITION = """
-INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount, currency,
-                        redeemed_at)
-SELECT merchant_id, $2, pool_id, id, $4, 3, 0, 0, 0, 'USD', now() FROM code WHERE merchant_id = $1 AND id = $3
+INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, order_id, position, order_amount, base,
+                        discount, currency, redeemed_at)
+SELECT merchant_id, $2, pool_id, 1, id, $4, 3, 0, 0, 0, 'USD', now() FROM code WHERE merchant_id = $1 AND id = $3
 """
 WAITING = """
 SELECT count(*)::int AS sessions FROM pg_stat_activity
