@@ -29,6 +29,7 @@ from app.merchants import queries as merchants
 from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
+from app.orders import queries as orders
 from app.orders.check_codes import check_codes
 from app.orders.record_purchase import record_purchase
 from app.orders.redeem_codes import redeem_codes
@@ -74,6 +75,7 @@ Query = create_type(
         coupons.redemptions,
         coupons.campaign,
         check_codes,
+        orders.order,
         members.member,
         members.members,
         wallets.wallet,

@@ -289,20 +289,40 @@ CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STAT
 """
 
 REDEMPTIONS = """
+-- An order is known by its channel's own id: one row, which is the guard of its redemptions.
+ALTER TABLE sales_order
+    DROP CONSTRAINT sales_order_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT sales_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT sales_order_key UNIQUE (merchant_id, order_id, source),
+    ADD CONSTRAINT sales_order_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
+    ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0 OR cancelled_at IS NOT NULL),
+    ADD CONSTRAINT sales_order_version CHECK (version > 0);
+CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- An order is cancelled once, and its version grows with each change of it.
+CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
+    WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
+
 ALTER TABLE redemption
     DROP CONSTRAINT redemption_pkey,
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT redemption_terms FOREIGN KEY (merchant_id, pool_id, terms_version) REFERENCES pool_terms,
     ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT redemption_sales_order
+        FOREIGN KEY (merchant_id, order_id, source) REFERENCES sales_order (merchant_id, order_id, source),
     ADD CONSTRAINT redemption_amounts CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
--- A code is redeemed once, and an order's codes are redeemed in one call.
+-- A code is redeemed once, and each has its place on an order.
 CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id) WHERE reversed_at IS NULL;
-CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, position) WHERE reversed_at IS NULL;
+CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, source, position) WHERE reversed_at IS NULL;
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER redemption_fixed BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id ON redemption
+CREATE TRIGGER redemption_fixed
+    BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A redemption is taken back once.

@@ -182,6 +182,7 @@ class Redemption(Model):
     pool_id = fields.UUIDField()
     terms_version = fields.IntField()
     code_id = fields.UUIDField()
+    source = fields.CharField(max_length=10)
     order_id = fields.CharField(max_length=100)
     position = fields.SmallIntField()
     order_amount = fields.BigIntField()

@@ -61,6 +61,7 @@ class RedemptionRow(TypedDict):
     """A redemption `r`; amounts are in minor units of its currency."""
 
     redemption_id: Annotated[UUID, "r.id"]
+    redemption_source: Annotated[str, "r.source"]
     redemption_order_id: Annotated[str, "r.order_id"]
     redemption_position: Annotated[int, "r.position"]
     redemption_order_amount: Annotated[int, "r.order_amount"]

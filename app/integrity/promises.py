@@ -122,7 +122,18 @@ REDEEMED_ONCE: Final = _promise(
     SELECT FROM (SELECT * FROM redemption WHERE merchant_id = :merchant_id) r
     FULL JOIN (SELECT * FROM reversal WHERE merchant_id = :merchant_id) x ON x.redemption_id = r.id
     WHERE (r.reversed_at IS NULL) <> (x.redemption_id IS NULL)""",
-    _repeated("redemption", "order_id", "position", where="reversed_at IS NULL"),
+    _repeated("redemption", "source", "order_id", "position", where="reversed_at IS NULL"),
+    _repeated("sales_order", "source", "order_id"),
+    # What stands on an order is one stack: of the whole order first, of what the one before left next.
+    """
+    SELECT FROM (
+        SELECT r.*, row_number() OVER stack AS place, lag(base - discount, 1, order_amount) OVER stack AS left_over
+        FROM redemption r WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
+        WINDOW stack AS (PARTITION BY r.source, r.order_id ORDER BY r.position)
+    ) r LEFT JOIN sales_order o
+        ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
+    WHERE r.position <> r.place OR r.base <> r.left_over OR o.cancelled_at IS NOT NULL
+        OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id

@@ -36,6 +36,7 @@ REFERENCES: Final = (
     Reference("delivery", "code_id", "code", constraint="delivery_code"),
     Reference("redemption", "code_id", "code", constraint="redemption_code"),
     Reference("redemption", "pool_id", "pool_terms", "pool_id", constraint="redemption_terms"),
+    Reference("redemption", "order_id", "sales_order", "order_id", constraint="redemption_sales_order"),
     Reference("reversal", "redemption_id", "redemption", constraint="reversal_redemption"),
     Reference("points_entry", "member_id", "wallet", "member_id", constraint="points_entry_wallet"),
     Reference("points_lot", "entry_id", "points_entry", constraint="points_lot_entry"),

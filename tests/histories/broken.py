@@ -80,8 +80,8 @@ def _spend_twice() -> None:
     """Forget that codes were redeemed."""
     redeem = redeem_codes._redeem
 
-    async def redeem_and_forget(viewer: Any, presented: Any, accepted: Any) -> Any:
-        redeemed = await redeem(viewer, presented, accepted)
+    async def redeem_and_forget(viewer: Any, presented: Any, seen: Any, accepted: Any) -> Any:
+        redeemed = await redeem(viewer, presented, seen, accepted)
         codes = [row["code_id"] for row, _ in accepted]
         await _unguarded(
             viewer.merchant_id,

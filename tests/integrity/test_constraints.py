@@ -21,7 +21,7 @@ ALLOCATED = one("code", "state = 'ALLOCATED'")
 KEPT = (
     "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "points_entry", "points_lot",
     "points_part", "pool", "pool_terms", "purchase", "purchase_reversal", "redemption", "referral", "reversal",
-    "reward_redemption", "rewarded_mailbox", "wallet",
+    "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
@@ -29,6 +29,7 @@ FIXED = {
     "points_lot": "expires_at", "points_part": "amount", "pool_terms": "ends_at", "purchase": "order_id",
     "redemption": "code_id",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",
+    "sales_order": "order_id",
 }  # fmt: skip
 REFUSED = [
     *(f"{table}_kept | DELETE FROM {table} WHERE merchant_id = $1" for table in KEPT),
@@ -63,6 +64,7 @@ REFUSED = [
         SELECT merchant_id, id, member_id, amount, 4, true, false, false, now(), 'infinity', now(), id FROM e""",
     f"""reward_redemption_reversed_once | UPDATE reward_redemption SET reversed_at = now()
         WHERE {one("reward_redemption", "reversed_at IS NOT NULL")}""",
+    f"sales_order_guard | UPDATE sales_order SET order_amount = 5 WHERE {one('sales_order')}",
     f"wallet_version_grows | UPDATE wallet SET version = version - 1 WHERE {one('wallet', 'version > 0')}",
     """wallet_begins_empty | WITH m AS (
             INSERT INTO member (merchant_id, id, email_verified, source, joined_at)

@@ -87,12 +87,22 @@ BREAKS = [
     ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 1),
     (
         "REDEEMED_ONCE",
-        """INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, order_id, position, order_amount,
-            base, discount, currency, redeemed_at)
-        SELECT merchant_id, gen_random_uuid(), pool_id, terms_version, code_id, 'another', position, order_amount,
-            base, discount, currency, redeemed_at FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
+        """WITH o AS (
+            INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
+            SELECT merchant_id, gen_random_uuid(), source, 'another', order_amount, currency, 1 FROM redemption
+            WHERE merchant_id = $1 AND reversed_at IS NULL
+        )
+        INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position,
+            order_amount, base, discount, currency, redeemed_at)
+        SELECT merchant_id, gen_random_uuid(), pool_id, terms_version, code_id, source, 'another', position,
+            order_amount, base, discount, currency, redeemed_at
+        FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
         1,
     ),
+    ("REDEEMED_ONCE", "UPDATE redemption SET base = base - 1 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
+    ("REDEEMED_ONCE", "UPDATE redemption SET position = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
+    ("REDEEMED_ONCE", "UPDATE sales_order SET cancelled_at = now() WHERE merchant_id = $1", 1),
+    ("REDEEMED_ONCE", "UPDATE sales_order SET order_amount = order_amount + 1 WHERE merchant_id = $1", 1),
     ("REDEEMED_ONCE", "DELETE FROM reversal WHERE merchant_id = $1", 1),
     (
         "REDEEMED_ONCE",
