@@ -392,10 +392,9 @@ ALTER TABLE points_lot
     ADD PRIMARY KEY (merchant_id, entry_id),
     ADD CONSTRAINT points_lot_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry,
     ADD CONSTRAINT points_lot_amounts CHECK (
-        amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND shortfall BETWEEN 0 AND amount
+        amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND returned BETWEEN 0 AND amount
     ),
-    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0)),
-    ADD CONSTRAINT points_lot_taken_back CHECK (shortfall = 0 OR taken_back_at IS NOT NULL);
+    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0));
 ALTER TABLE points_lot SET (fillfactor = 80);
 -- The order of spending; a member's lots that end next, pending ones too.
 CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
@@ -406,8 +405,6 @@ CREATE INDEX points_lot_unwarned ON points_lot (merchant_id, expires_at)
     WHERE is_open AND NOT is_warned AND expires_at < 'infinity';
 CREATE INDEX points_lot_ripe ON points_lot (merchant_id, spendable_at) WHERE is_pending;
 CREATE INDEX points_lot_pending ON points_lot (merchant_id, member_id, spendable_at) WHERE is_pending;
--- What points that come back and later purchases make good.
-CREATE INDEX points_lot_short ON points_lot (merchant_id, member_id, taken_back_at) WHERE shortfall > 0;
 CREATE TRIGGER points_lot_kept BEFORE DELETE OR TRUNCATE ON points_lot FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER points_lot_fixed
     BEFORE UPDATE OF merchant_id, entry_id, member_id, amount, spendable_at, expires_at, created_at ON points_lot
@@ -441,13 +438,25 @@ END $guard$;
 CREATE TRIGGER points_lot_moved AFTER UPDATE OF remaining ON points_lot FOR EACH ROW
     WHEN (NEW.remaining <> OLD.remaining) EXECUTE FUNCTION points_lot_moved();
 
--- One lot covers another: rows stay, and what came back is taken off.
+-- A take-back of a lot, and what it lacks: no more than it took back. Rows stay.
+ALTER TABLE points_return
+    DROP CONSTRAINT points_return_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT points_return_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
+    ADD CONSTRAINT points_return_amounts CHECK (expired >= 0 AND shortfall >= 0 AND expired + shortfall <= amount);
+CREATE INDEX points_return_of_lot ON points_return (merchant_id, lot_id);
+-- What points that come back and later purchases make good.
+CREATE INDEX points_return_short ON points_return (merchant_id, member_id, since) WHERE shortfall > 0;
+CREATE TRIGGER points_return_kept BEFORE DELETE OR TRUNCATE ON points_return FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER points_return_fixed BEFORE UPDATE OF merchant_id, id, member_id, lot_id, since ON points_return
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A lot pays for a take-back of another one: rows stay, and what came back is taken off.
 ALTER TABLE points_cover
     DROP CONSTRAINT points_cover_pkey,
-    ADD PRIMARY KEY (merchant_id, covered_id, lot_id),
+    ADD PRIMARY KEY (merchant_id, return_id, lot_id),
     ADD CONSTRAINT points_cover_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
-    ADD CONSTRAINT points_cover_covered FOREIGN KEY (merchant_id, covered_id) REFERENCES points_lot,
-    ADD CONSTRAINT points_cover_other CHECK (lot_id <> covered_id),
+    ADD CONSTRAINT points_cover_return FOREIGN KEY (merchant_id, return_id) REFERENCES points_return,
     ADD CONSTRAINT points_cover_amount CHECK (amount >= 0);
 CREATE INDEX points_cover_of_lot ON points_cover (merchant_id, lot_id);
 

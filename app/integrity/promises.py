@@ -197,12 +197,14 @@ EXACT_BALANCES: Final = _promise(
     # A wallet is the sum of its lots.
     """
     SELECT FROM wallet w LEFT JOIN (
-        SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending,
-            sum(shortfall) AS shortfall
+        SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending
         FROM points_lot WHERE merchant_id = :merchant_id GROUP BY member_id
-    ) l ON l.member_id = w.member_id
+    ) l ON l.member_id = w.member_id LEFT JOIN (
+        SELECT member_id, sum(shortfall) AS shortfall FROM points_return WHERE merchant_id = :merchant_id
+        GROUP BY member_id
+    ) r ON r.member_id = w.member_id
     WHERE w.merchant_id = :merchant_id AND (w.points, w.pending_points, w.shortfall)
-        <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(l.shortfall, 0))""",
+        <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(r.shortfall, 0))""",
     # A lot is its credit and what entries took from it or gave back, and never less than nothing or more than all.
     """
     SELECT FROM (SELECT * FROM points_lot WHERE merchant_id = :merchant_id) l
@@ -235,19 +237,31 @@ EXACT_BALANCES: Final = _promise(
         ) p ON p.entry_id = e.id
         WHERE e.merchant_id = :merchant_id GROUP BY e.member_id
     ) back WHERE unexplained <> 0 OR is_too_much""",
-    # What expired of a lot is what entries say. What was spent of one that was taken back is lacking, or others paid.
+    # What expired of a lot is what entries say, and no more of it counts as taken back. What its take-backs lack, and
+    # what others pay for them, was spent of it. All else that they took, entries took, which have not given it back.
     """
     SELECT FROM points_lot l LEFT JOIN (
         SELECT p.lot_id, -sum(p.amount) FILTER (WHERE e.reason = 'EXPIRY') AS expired,
-            sum(-p.amount - p.returned) FILTER (WHERE e.reason IN ('REWARD', 'ADJUSTMENT')) AS spent
+            sum(-p.amount - p.returned) FILTER (WHERE p.amount < 0 AND e.reason NOT IN ('EXPIRY', 'REVERSAL')) AS spent,
+            sum(p.returned) - coalesce(sum(p.amount) FILTER (WHERE p.amount > 0 OR e.reason = 'REVERSAL'), 0) AS taken
         FROM points_part p JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = p.entry_id
         WHERE p.merchant_id = :merchant_id GROUP BY p.lot_id
     ) p ON p.lot_id = l.entry_id LEFT JOIN (
-        SELECT covered_id, sum(amount) AS covered FROM points_cover WHERE merchant_id = :merchant_id GROUP BY covered_id
-    ) c ON c.covered_id = l.entry_id
+        SELECT lot_id, sum(amount) AS amount FROM points_cover WHERE merchant_id = :merchant_id GROUP BY lot_id
+    ) c ON c.lot_id = l.entry_id LEFT JOIN (
+        SELECT r.lot_id, r.member_id, sum(r.amount) AS amount, sum(r.expired) AS expired,
+            sum(r.shortfall + coalesce(c.amount, 0)) AS lacking
+        FROM points_return r LEFT JOIN (
+            SELECT return_id, sum(amount) AS amount FROM points_cover WHERE merchant_id = :merchant_id
+            GROUP BY return_id
+        ) c ON c.return_id = r.id
+        WHERE r.merchant_id = :merchant_id GROUP BY r.lot_id, r.member_id
+    ) r ON r.lot_id = l.entry_id
     WHERE l.merchant_id = :merchant_id AND (
-        l.expired <> coalesce(p.expired, 0) OR l.shortfall + coalesce(c.covered, 0)
-            <> CASE WHEN l.taken_back_at IS NULL THEN 0 ELSE coalesce(p.spent, 0) END
+        l.expired <> coalesce(p.expired, 0) OR l.returned <> coalesce(r.amount, 0) OR coalesce(r.expired, 0) > l.expired
+        OR coalesce(r.lacking, 0) > coalesce(p.spent, 0) OR r.member_id <> l.member_id
+        OR coalesce(p.taken, 0) - coalesce(c.amount, 0)
+            <> coalesce(r.amount - r.expired - r.lacking, 0)
     )""",
 )
 INVITE_QUOTAS: Final = _promise(

@@ -20,13 +20,14 @@ ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
     "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "points_entry", "points_lot",
-    "points_part", "pool", "pool_terms", "purchase", "purchase_reversal", "redemption", "referral", "reversal",
-    "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
+    "points_part", "points_return", "pool", "pool_terms", "purchase", "purchase_reversal", "redemption", "referral",
+    "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "points_entry": "reference",
-    "points_lot": "expires_at", "points_part": "amount", "pool_terms": "ends_at", "purchase": "order_id",
+    "points_lot": "expires_at", "points_part": "amount", "points_return": "since", "pool_terms": "ends_at",
+    "purchase": "order_id",
     "redemption": "code_id",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",
     "sales_order": "order_id",
@@ -51,7 +52,8 @@ REFUSED = [
     f"points_lot_amounts | UPDATE points_lot SET remaining = -1 WHERE {one('points_lot')}",
     f"points_lot_amounts | UPDATE points_lot SET remaining = amount + 1, is_open = true WHERE {one('points_lot')}",
     f"points_lot_open | UPDATE points_lot SET is_open = NOT is_open WHERE {one('points_lot')}",
-    f"points_lot_taken_back | UPDATE points_lot SET shortfall = 1 WHERE {one('points_lot', 'taken_back_at IS NULL')}",
+    f"points_lot_amounts | UPDATE points_lot SET returned = amount + 1 WHERE {one('points_lot')}",
+    "points_return_amounts | UPDATE points_return SET shortfall = amount + 1 WHERE merchant_id = $1",
     f"points_part_returned | UPDATE points_part SET returned = 1 - amount WHERE {one('points_part', 'amount < 0')}",
     """points_lot_begins_whole | WITH e AS (
             INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, spendable_at,

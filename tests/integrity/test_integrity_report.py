@@ -139,13 +139,17 @@ BREAKS = [
     ),
     ("EXACT_BALANCES", f"UPDATE points_lot SET amount = amount + 1 WHERE {one('points_lot', 'remaining > 0')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'remaining > 0')}", 1),
-    ("EXACT_BALANCES", f"UPDATE points_lot SET shortfall = shortfall + 1 WHERE {one('points_lot')}", 2),
+    ("EXACT_BALANCES", f"UPDATE points_lot SET returned = returned + 1 WHERE {one('points_lot', 'returned = 0')}", 1),
+    ("EXACT_BALANCES", "UPDATE points_return SET shortfall = 1, amount = amount + 1 WHERE merchant_id = $1", 2),
+    ("EXACT_BALANCES", "UPDATE points_return SET expired = 1, amount = amount + 1 WHERE merchant_id = $1", 1),
+    ("EXACT_BALANCES", "DELETE FROM points_return WHERE merchant_id = $1", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET expired = expired + 1 WHERE {one('points_lot')}", 1),
     (
         "EXACT_BALANCES",
-        """INSERT INTO points_cover (merchant_id, lot_id, covered_id, amount)
-        SELECT $1, min(entry_id::text)::uuid, max(entry_id::text)::uuid, 1 FROM points_lot WHERE merchant_id = $1""",
-        1,
+        """INSERT INTO points_cover (merchant_id, lot_id, return_id, amount)
+        SELECT $1, l.entry_id, r.id, 1 FROM points_return r, points_lot l
+        WHERE r.merchant_id = $1 AND l.merchant_id = $1 AND l.remaining > 0 LIMIT 1""",
+        2,
     ),
     ("EXACT_BALANCES", f"DELETE FROM points_lot WHERE {one('points_lot', 'remaining > 0')}", 2),
     ("EXACT_BALANCES", f"DELETE FROM points_part WHERE {one('points_part', 'returned = 0')}", 3),
