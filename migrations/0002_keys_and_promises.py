@@ -139,15 +139,33 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
     ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE'));
 
--- A pool starts in DRAFT, moves only along its lifecycle, and keeps its terms once it has left DRAFT.
+-- Each version of a pool's terms is a row, which redemptions name; the pool itself has the current ones.
+ALTER TABLE pool_terms
+    DROP CONSTRAINT pool_terms_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id, version),
+    ADD CONSTRAINT pool_terms_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
+CREATE TRIGGER pool_terms_kept BEFORE DELETE OR TRUNCATE ON pool_terms
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER pool_terms_fixed BEFORE UPDATE ON pool_terms FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A pool starts in DRAFT, moves only along its lifecycle, and keeps its terms once it has left DRAFT. Other terms are
+-- its next version.
 CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.status <> 'DRAFT' THEN
             RAISE EXCEPTION 'a pool starts in DRAFT' USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
         END IF;
+        NEW.terms_version := 1;
         RETURN NEW;
     END IF;
+    NEW.terms_version := OLD.terms_version + ((
+        OLD.percent_off, OLD.amount_off, OLD.gift_sku, OLD.minimum_spend, OLD.maximum_discount, OLD.starts_at,
+        OLD.ends_at, OLD.code_lifetime_days, OLD.claims_per_member, OLD.stacking, OLD.transferable
+    ) IS DISTINCT FROM (
+        NEW.percent_off, NEW.amount_off, NEW.gift_sku, NEW.minimum_spend, NEW.maximum_discount, NEW.starts_at,
+        NEW.ends_at, NEW.code_lifetime_days, NEW.claims_per_member, NEW.stacking, NEW.transferable
+    ))::int;
     IF NEW.status <> OLD.status AND (OLD.status, NEW.status) NOT IN (
         ('DRAFT', 'ACTIVE'), ('ACTIVE', 'PAUSED'), ('PAUSED', 'ACTIVE'), ('ACTIVE', 'ARCHIVED'), ('PAUSED', 'ARCHIVED')
     ) THEN
@@ -156,11 +174,28 @@ BEGIN
     END IF;
     IF OLD.status <> 'DRAFT' AND to_jsonb(NEW) - 'status' <> to_jsonb(OLD) - 'status' THEN
         RAISE EXCEPTION 'the terms of a pool are fixed once it has left DRAFT'
-            USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_terms_fixed';
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_terms_improve';
     END IF;
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER pool_guard BEFORE INSERT OR UPDATE ON pool FOR EACH ROW EXECUTE FUNCTION pool_guard();
+
+CREATE FUNCTION pool_terms_written() RETURNS trigger LANGUAGE plpgsql AS $written$
+BEGIN
+    INSERT INTO pool_terms (
+        merchant_id, pool_id, version, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount, starts_at,
+        ends_at, code_lifetime_days, claims_per_member, stacking, transferable, written_at
+    )
+    VALUES (
+        NEW.merchant_id, NEW.id, NEW.terms_version, NEW.percent_off, NEW.amount_off, NEW.gift_sku, NEW.minimum_spend,
+        NEW.maximum_discount, NEW.starts_at, NEW.ends_at, NEW.code_lifetime_days, NEW.claims_per_member, NEW.stacking,
+        NEW.transferable, now()
+    );
+    RETURN NULL;
+END $written$;
+CREATE TRIGGER pool_terms_begun AFTER INSERT ON pool FOR EACH ROW EXECUTE FUNCTION pool_terms_written();
+CREATE TRIGGER pool_terms_written AFTER UPDATE ON pool FOR EACH ROW
+    WHEN (NEW.terms_version <> OLD.terms_version) EXECUTE FUNCTION pool_terms_written();
 CREATE TRIGGER pool_kept BEFORE DELETE OR TRUNCATE ON pool FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
@@ -254,20 +289,40 @@ CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STAT
 """
 
 REDEMPTIONS = """
+-- An order is known by its channel's own id: one row, which is the guard of its redemptions.
+ALTER TABLE sales_order
+    DROP CONSTRAINT sales_order_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT sales_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT sales_order_key UNIQUE (merchant_id, order_id, source),
+    ADD CONSTRAINT sales_order_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
+    ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0 OR cancelled_at IS NOT NULL),
+    ADD CONSTRAINT sales_order_version CHECK (version > 0);
+CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- An order is cancelled once, and its version grows with each change of it.
+CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
+    WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
+
 ALTER TABLE redemption
     DROP CONSTRAINT redemption_pkey,
     ADD PRIMARY KEY (merchant_id, id),
-    ADD CONSTRAINT redemption_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT redemption_terms FOREIGN KEY (merchant_id, pool_id, terms_version) REFERENCES pool_terms,
     ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT redemption_sales_order
+        FOREIGN KEY (merchant_id, order_id, source) REFERENCES sales_order (merchant_id, order_id, source),
     ADD CONSTRAINT redemption_amounts CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
--- A code is redeemed once, and an order's codes are redeemed in one call.
+-- A code is redeemed once, and each has its place on an order.
 CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id) WHERE reversed_at IS NULL;
-CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, position) WHERE reversed_at IS NULL;
+CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, source, position) WHERE reversed_at IS NULL;
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER redemption_fixed BEFORE UPDATE OF merchant_id, id, pool_id, code_id ON redemption
+CREATE TRIGGER redemption_fixed
+    BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A redemption is taken back once.
@@ -337,10 +392,9 @@ ALTER TABLE points_lot
     ADD PRIMARY KEY (merchant_id, entry_id),
     ADD CONSTRAINT points_lot_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry,
     ADD CONSTRAINT points_lot_amounts CHECK (
-        amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND shortfall BETWEEN 0 AND amount
+        amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND returned BETWEEN 0 AND amount
     ),
-    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0)),
-    ADD CONSTRAINT points_lot_taken_back CHECK (shortfall = 0 OR taken_back_at IS NOT NULL);
+    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0));
 ALTER TABLE points_lot SET (fillfactor = 80);
 -- The order of spending; a member's lots that end next, pending ones too.
 CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
@@ -351,8 +405,6 @@ CREATE INDEX points_lot_unwarned ON points_lot (merchant_id, expires_at)
     WHERE is_open AND NOT is_warned AND expires_at < 'infinity';
 CREATE INDEX points_lot_ripe ON points_lot (merchant_id, spendable_at) WHERE is_pending;
 CREATE INDEX points_lot_pending ON points_lot (merchant_id, member_id, spendable_at) WHERE is_pending;
--- What points that come back and later purchases make good.
-CREATE INDEX points_lot_short ON points_lot (merchant_id, member_id, taken_back_at) WHERE shortfall > 0;
 CREATE TRIGGER points_lot_kept BEFORE DELETE OR TRUNCATE ON points_lot FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER points_lot_fixed
     BEFORE UPDATE OF merchant_id, entry_id, member_id, amount, spendable_at, expires_at, created_at ON points_lot
@@ -386,13 +438,25 @@ END $guard$;
 CREATE TRIGGER points_lot_moved AFTER UPDATE OF remaining ON points_lot FOR EACH ROW
     WHEN (NEW.remaining <> OLD.remaining) EXECUTE FUNCTION points_lot_moved();
 
--- One lot covers another: rows stay, and what came back is taken off.
+-- A take-back of a lot, and what it lacks: no more than it took back. Rows stay.
+ALTER TABLE points_return
+    DROP CONSTRAINT points_return_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT points_return_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
+    ADD CONSTRAINT points_return_amounts CHECK (expired >= 0 AND shortfall >= 0 AND expired + shortfall <= amount);
+CREATE INDEX points_return_of_lot ON points_return (merchant_id, lot_id);
+-- What points that come back and later purchases make good.
+CREATE INDEX points_return_short ON points_return (merchant_id, member_id, since) WHERE shortfall > 0;
+CREATE TRIGGER points_return_kept BEFORE DELETE OR TRUNCATE ON points_return FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER points_return_fixed BEFORE UPDATE OF merchant_id, id, member_id, lot_id, since ON points_return
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A lot pays for a take-back of another one: rows stay, and what came back is taken off.
 ALTER TABLE points_cover
     DROP CONSTRAINT points_cover_pkey,
-    ADD PRIMARY KEY (merchant_id, covered_id, lot_id),
+    ADD PRIMARY KEY (merchant_id, return_id, lot_id),
     ADD CONSTRAINT points_cover_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
-    ADD CONSTRAINT points_cover_covered FOREIGN KEY (merchant_id, covered_id) REFERENCES points_lot,
-    ADD CONSTRAINT points_cover_other CHECK (lot_id <> covered_id),
+    ADD CONSTRAINT points_cover_return FOREIGN KEY (merchant_id, return_id) REFERENCES points_return,
     ADD CONSTRAINT points_cover_amount CHECK (amount >= 0);
 CREATE INDEX points_cover_of_lot ON points_cover (merchant_id, lot_id);
 

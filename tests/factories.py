@@ -76,8 +76,8 @@ mutation ($input: RedeemCodesInput!) {{
     ... on RedeemCodesSuccess {{
       replayed totalDiscount {{ amountMinor currency }}
       redemptions {{
-        id orderId position orderAmount {{ amountMinor currency }} base {{ amountMinor }} discount {{ amountMinor }}
-        redeemedAt reversedAt code {{ {CODE} }}
+        id source orderId position orderAmount {{ amountMinor currency }} base {{ amountMinor }}
+        discount {{ amountMinor }} redeemedAt reversedAt code {{ {CODE} }}
       }}
     }}
     {REFUSALS} ... on CodesRejected {{ rejections {{ masked reason }} }}

@@ -59,6 +59,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Query.redemptions": _KEYS,
         "Query.campaign": _KEYS,
         "Query.checkCodes": _COUNTER,
+        "Query.order": _COUNTER,
         "Query.member": _EVERYONE,
         # By these it tells who is a member.
         "Query.member(externalId:)": _COUNTER,

@@ -37,6 +37,7 @@ class PoolRow(TypedDict):
     pool_transferable: Annotated[bool, "p.transferable"]
     pool_recycle_expired: Annotated[bool, "p.recycle_expired"]
     pool_fallback_pool_id: Annotated[UUID | None, "p.fallback_pool_id"]
+    pool_terms_version: Annotated[int, "p.terms_version"]
     pool_created_at: Annotated[datetime, "p.created_at"]
 
 
@@ -60,6 +61,7 @@ class RedemptionRow(TypedDict):
     """A redemption `r`; amounts are in minor units of its currency."""
 
     redemption_id: Annotated[UUID, "r.id"]
+    redemption_source: Annotated[str, "r.source"]
     redemption_order_id: Annotated[str, "r.order_id"]
     redemption_position: Annotated[int, "r.position"]
     redemption_order_amount: Annotated[int, "r.order_amount"]

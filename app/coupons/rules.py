@@ -39,6 +39,7 @@ class CodeRejectionReason(Enum):
         "Too many unknown codes were tried with this key or by this presenter; wait a minute. Its own codes pass.",
     )
     NOT_STACKABLE = described("NOT_STACKABLE", "It goes alone, or the order's codes were redeemed in an earlier call.")
+    NO_DISCOUNT = described("NO_DISCOUNT", "It would take nothing off; GIFT codes may.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ class PresentedCode:
     email_index: bytes | None
     expires_at: datetime | None
     pool_open: bool
+    #: When its pool begins, of one that hasn't begun.
+    opens_at: datetime | None = None
+    #: Whether it was redeemed on the order before: then only what the order is now can speak against it.
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,14 @@ class Order:
     email_index: bytes | None
     member_of_email: UUID | None
     has_other_codes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """What would make a refused code work: more on the order, or later."""
+
+    short_by: int | None = None
+    valid_from: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +154,17 @@ def reason(
     code: PresentedCode | None, order: Order, *, codes_of_order: int, now: datetime
 ) -> CodeRejectionReason | None:
     """Return the first reason against redeeming a code on an order of `codes_of_order` codes, or None."""
-    refused = owned_reason(code, order)
+    refused = None if code is not None and code.stays else owned_reason(code, order)
     if refused is not None or code is None:
         return refused
     checks = (
-        (CodeRejectionReason.ALREADY_REDEEMED, code.state == "REDEEMED"),
+        (CodeRejectionReason.ALREADY_REDEEMED, code.state == "REDEEMED" and not code.stays),
         (
             CodeRejectionReason.EXPIRED,
-            code.state == "EXPIRED" or (code.expires_at is not None and code.expires_at <= now),
+            code.state == "EXPIRED" or (not code.stays and code.expires_at is not None and code.expires_at <= now),
         ),
         (CodeRejectionReason.REVOKED, code.state == "REVOKED"),
-        (CodeRejectionReason.POOL_NOT_ACTIVE, not code.pool_open),
+        (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays)),
         (CodeRejectionReason.CURRENCY_MISMATCH, not order.currency_matches),
         (CodeRejectionReason.BELOW_MINIMUM_SPEND, order.amount < (code.terms.minimum_spend or 0)),
         (
@@ -160,3 +173,17 @@ def reason(
         ),
     )
     return next((why for why, holds in checks if holds), None)
+
+
+def remedy(why: CodeRejectionReason, code: PresentedCode, order: Order) -> Remedy | None:
+    """Return what would make a code work that is refused for this reason, or None."""
+    if why is CodeRejectionReason.BELOW_MINIMUM_SPEND:
+        return Remedy(short_by=(code.terms.minimum_spend or 0) - order.amount)
+    if why is CodeRejectionReason.POOL_NOT_ACTIVE and code.opens_at is not None:
+        return Remedy(valid_from=code.opens_at)
+    return None
+
+
+def takes_nothing(terms: Terms, applied: Applied) -> bool:
+    """Whether a code that has its place in a stack would be spent for nothing. A gift isn't taken off."""
+    return applied.discount == 0 and terms.kind != "GIFT"

@@ -31,7 +31,7 @@ from app.coupons.rows import (
     pools_by_id,
 )
 from app.coupons.rules import TRANSITIONS
-from app.members.types import Member
+from app.members.types import Member, MemberSource
 from app.merchants.tenants import decrypted
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
@@ -319,7 +319,8 @@ class Redemption(Node):
     """A redemption: what it was applied to and what it took off."""
 
     code: Code = strawberry.field(description="The code.")
-    order_id: str = strawberry.field(description="The shop's own id of the order.")
+    source: MemberSource = strawberry.field(description="Where the order comes from.")
+    order_id: str = strawberry.field(description="The source's own id of the order.")
     position: int = strawberry.field(description="Which of the order's codes it was; 1 was applied first.")
     order_amount: Money = strawberry.field(description="What the order was worth before discounts.")
     base: Money = strawberry.field(description="What the codes before this one had left of the order.")
@@ -342,6 +343,7 @@ class Redemption(Node):
         return cls(
             id=strawberry.ID(ids.encode("redemption", row["redemption_id"])),
             code=code,
+            source=MemberSource(row["redemption_source"]),
             order_id=row["redemption_order_id"],
             position=row["redemption_position"],
             order_amount=amount(row["redemption_order_amount"]),

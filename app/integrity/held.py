@@ -39,8 +39,9 @@ HELD: Final = {
     ),
     "REDEEMED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
-        ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "reversal_pkey",
-         "reversal_redemption", "reversal_kept", "reversal_fixed", "code_redeemed"),
+        ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "sales_order_key",
+         "sales_order_kept", "sales_order_fixed", "sales_order_guard", "reversal_pkey", "reversal_redemption",
+         "reversal_kept", "reversal_fixed", "code_redeemed"),
     ),
     "WHOLE_BATCHES": Held(
         (_TRANSACTION, _CONSTRAINT),
@@ -59,9 +60,9 @@ HELD: Final = {
         (_CONSTRAINT, _TRANSACTION),
         ("wallet_points", "wallet_points_posted", "wallet_points_spendable", "wallet_shortfall", "wallet_begins_empty",
          "wallet_kept", "points_entry_balance", "points_entry_lifetime", "points_entry_kept", "points_entry_fixed",
-         "points_lot_amounts", "points_lot_open", "points_lot_taken_back", "points_lot_begins_whole",
-         "points_lot_moved", "points_lot_kept", "points_lot_fixed", "points_part_pkey", "points_part_returned",
-         "points_part_kept", "points_part_fixed", "points_cover_amount"),
+         "points_lot_amounts", "points_lot_open", "points_lot_begins_whole", "points_lot_moved", "points_lot_kept",
+         "points_lot_fixed", "points_part_pkey", "points_part_returned", "points_part_kept", "points_part_fixed",
+         "points_return_amounts", "points_return_kept", "points_return_fixed", "points_cover_amount"),
     ),
     "INVITE_QUOTAS": Held(
         (_STATEMENT, _CONSTRAINT),
@@ -74,7 +75,11 @@ HELD: Final = {
          "invite_not_self", "rewarded_mailbox_pkey", "rewarded_mailbox_once", "rewarded_mailbox_kept",
          "rewarded_mailbox_fixed"),
     ),
-    "POOL_LIFECYCLE": Held((_CONSTRAINT, _STATEMENT), ("pool_guard", "pool_status", "pool_kept")),
+    "POOL_LIFECYCLE": Held(
+        (_CONSTRAINT, _STATEMENT),
+        ("pool_guard", "pool_status", "pool_kept", "pool_terms_pkey", "pool_terms_begun", "pool_terms_written",
+         "pool_terms_kept", "pool_terms_fixed"),
+    ),
     "ONE_MERCHANT": Held((_CONSTRAINT, _TRANSACTION), tuple(each.constraint for each in REFERENCES if each.constraint)),
     "ON_RECORD": Held(
         (_TRANSACTION, _CONSTRAINT),

@@ -122,7 +122,18 @@ REDEEMED_ONCE: Final = _promise(
     SELECT FROM (SELECT * FROM redemption WHERE merchant_id = :merchant_id) r
     FULL JOIN (SELECT * FROM reversal WHERE merchant_id = :merchant_id) x ON x.redemption_id = r.id
     WHERE (r.reversed_at IS NULL) <> (x.redemption_id IS NULL)""",
-    _repeated("redemption", "order_id", "position", where="reversed_at IS NULL"),
+    _repeated("redemption", "source", "order_id", "position", where="reversed_at IS NULL"),
+    _repeated("sales_order", "source", "order_id"),
+    # What stands on an order is one stack: of the whole order first, of what the one before left next.
+    """
+    SELECT FROM (
+        SELECT r.*, row_number() OVER stack AS place, lag(base - discount, 1, order_amount) OVER stack AS left_over
+        FROM redemption r WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
+        WINDOW stack AS (PARTITION BY r.source, r.order_id ORDER BY r.position)
+    ) r LEFT JOIN sales_order o
+        ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
+    WHERE r.position <> r.place OR r.base <> r.left_over OR o.cancelled_at IS NOT NULL
+        OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id
@@ -186,12 +197,14 @@ EXACT_BALANCES: Final = _promise(
     # A wallet is the sum of its lots.
     """
     SELECT FROM wallet w LEFT JOIN (
-        SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending,
-            sum(shortfall) AS shortfall
+        SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending
         FROM points_lot WHERE merchant_id = :merchant_id GROUP BY member_id
-    ) l ON l.member_id = w.member_id
+    ) l ON l.member_id = w.member_id LEFT JOIN (
+        SELECT member_id, sum(shortfall) AS shortfall FROM points_return WHERE merchant_id = :merchant_id
+        GROUP BY member_id
+    ) r ON r.member_id = w.member_id
     WHERE w.merchant_id = :merchant_id AND (w.points, w.pending_points, w.shortfall)
-        <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(l.shortfall, 0))""",
+        <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(r.shortfall, 0))""",
     # A lot is its credit and what entries took from it or gave back, and never less than nothing or more than all.
     """
     SELECT FROM (SELECT * FROM points_lot WHERE merchant_id = :merchant_id) l
@@ -224,19 +237,31 @@ EXACT_BALANCES: Final = _promise(
         ) p ON p.entry_id = e.id
         WHERE e.merchant_id = :merchant_id GROUP BY e.member_id
     ) back WHERE unexplained <> 0 OR is_too_much""",
-    # What expired of a lot is what entries say. What was spent of one that was taken back is lacking, or others paid.
+    # What expired of a lot is what entries say, and no more of it counts as taken back. What its take-backs lack, and
+    # what others pay for them, was spent of it. All else that they took, entries took, which have not given it back.
     """
     SELECT FROM points_lot l LEFT JOIN (
         SELECT p.lot_id, -sum(p.amount) FILTER (WHERE e.reason = 'EXPIRY') AS expired,
-            sum(-p.amount - p.returned) FILTER (WHERE e.reason IN ('REWARD', 'ADJUSTMENT')) AS spent
+            sum(-p.amount - p.returned) FILTER (WHERE p.amount < 0 AND e.reason NOT IN ('EXPIRY', 'REVERSAL')) AS spent,
+            sum(p.returned) - coalesce(sum(p.amount) FILTER (WHERE p.amount > 0 OR e.reason = 'REVERSAL'), 0) AS taken
         FROM points_part p JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = p.entry_id
         WHERE p.merchant_id = :merchant_id GROUP BY p.lot_id
     ) p ON p.lot_id = l.entry_id LEFT JOIN (
-        SELECT covered_id, sum(amount) AS covered FROM points_cover WHERE merchant_id = :merchant_id GROUP BY covered_id
-    ) c ON c.covered_id = l.entry_id
+        SELECT lot_id, sum(amount) AS amount FROM points_cover WHERE merchant_id = :merchant_id GROUP BY lot_id
+    ) c ON c.lot_id = l.entry_id LEFT JOIN (
+        SELECT r.lot_id, r.member_id, sum(r.amount) AS amount, sum(r.expired) AS expired,
+            sum(r.shortfall + coalesce(c.amount, 0)) AS lacking
+        FROM points_return r LEFT JOIN (
+            SELECT return_id, sum(amount) AS amount FROM points_cover WHERE merchant_id = :merchant_id
+            GROUP BY return_id
+        ) c ON c.return_id = r.id
+        WHERE r.merchant_id = :merchant_id GROUP BY r.lot_id, r.member_id
+    ) r ON r.lot_id = l.entry_id
     WHERE l.merchant_id = :merchant_id AND (
-        l.expired <> coalesce(p.expired, 0) OR l.shortfall + coalesce(c.covered, 0)
-            <> CASE WHEN l.taken_back_at IS NULL THEN 0 ELSE coalesce(p.spent, 0) END
+        l.expired <> coalesce(p.expired, 0) OR l.returned <> coalesce(r.amount, 0) OR coalesce(r.expired, 0) > l.expired
+        OR coalesce(r.lacking, 0) > coalesce(p.spent, 0) OR r.member_id <> l.member_id
+        OR coalesce(p.taken, 0) - coalesce(c.amount, 0)
+            <> coalesce(r.amount - r.expired - r.lacking, 0)
     )""",
 )
 INVITE_QUOTAS: Final = _promise(
@@ -317,6 +342,27 @@ POOL_LIFECYCLE: Final = _promise(
     """
     SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.status = 'DRAFT'
         AND EXISTS (SELECT FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = p.id)""",
+    # Each version of a pool's terms is there, and the last is what the pool goes by.
+    """
+    SELECT FROM pool p LEFT JOIN (
+        SELECT pool_id, count(*) AS versions, max(version) AS last FROM pool_terms
+        WHERE merchant_id = :merchant_id GROUP BY pool_id
+    ) v ON v.pool_id = p.id
+    LEFT JOIN pool_terms t ON t.merchant_id = :merchant_id AND t.pool_id = p.id AND t.version = p.terms_version
+    WHERE p.merchant_id = :merchant_id AND (
+        (v.versions, v.last) IS DISTINCT FROM (p.terms_version::bigint, p.terms_version) OR (
+            p.percent_off, p.amount_off, p.gift_sku, p.minimum_spend, p.maximum_discount, p.starts_at, p.ends_at,
+            p.code_lifetime_days, p.claims_per_member, p.stacking, p.transferable
+        ) IS DISTINCT FROM (
+            t.percent_off, t.amount_off, t.gift_sku, t.minimum_spend, t.maximum_discount, t.starts_at, t.ends_at,
+            t.code_lifetime_days, t.claims_per_member, t.stacking, t.transferable
+        )
+    )""",
+    """
+    SELECT FROM redemption r WHERE r.merchant_id = :merchant_id AND NOT EXISTS (
+        SELECT FROM pool_terms t
+        WHERE t.merchant_id = :merchant_id AND t.pool_id = r.pool_id AND t.version = r.terms_version
+    )""",
 )
 # Rows of some tables go, and a newer version may know events that this one doesn't.
 _KNOWN_EVENTS: Final = ", ".join(f"'{each}'" for each, subject in EVENTS.items() if subject in SUBJECTS)

@@ -22,6 +22,7 @@ REFERENCES: Final = (
     Reference("member", "external_id", "external_id", "external_id", constraint="member_external_id"),
     Reference("member", "accepted_invite_id", "invite", constraint="member_accepted_invite"),
     Reference("pool", "fallback_pool_id", "pool", constraint="pool_fallback"),
+    Reference("pool_terms", "pool_id", "pool", constraint="pool_terms_pool"),
     Reference("stock_alert", "pool_id", "pool", constraint="stock_alert_pool"),
     Reference("code_batch", "pool_id", "pool", constraint="code_batch_pool"),
     Reference("code", "pool_id", "pool", constraint="code_pool"),
@@ -34,14 +35,16 @@ REFERENCES: Final = (
     Reference("delivery", "campaign_id", "campaign", constraint="delivery_campaign"),
     Reference("delivery", "code_id", "code", constraint="delivery_code"),
     Reference("redemption", "code_id", "code", constraint="redemption_code"),
-    Reference("redemption", "pool_id", "pool", constraint="redemption_pool"),
+    Reference("redemption", "pool_id", "pool_terms", "pool_id", constraint="redemption_terms"),
+    Reference("redemption", "order_id", "sales_order", "order_id", constraint="redemption_sales_order"),
     Reference("reversal", "redemption_id", "redemption", constraint="reversal_redemption"),
     Reference("points_entry", "member_id", "wallet", "member_id", constraint="points_entry_wallet"),
     Reference("points_lot", "entry_id", "points_entry", constraint="points_lot_entry"),
     Reference("points_part", "entry_id", "points_entry", constraint="points_part_entry"),
     Reference("points_part", "lot_id", "points_lot", "entry_id", constraint="points_part_lot"),
+    Reference("points_return", "lot_id", "points_lot", "entry_id", constraint="points_return_lot"),
     Reference("points_cover", "lot_id", "points_lot", "entry_id", constraint="points_cover_lot"),
-    Reference("points_cover", "covered_id", "points_lot", "entry_id", constraint="points_cover_covered"),
+    Reference("points_cover", "return_id", "points_return", constraint="points_cover_return"),
     Reference("purchase", "member_id", "member", constraint="purchase_member"),
     Reference("purchase_reversal", "purchase_id", "purchase", constraint="purchase_reversal_purchase"),
     Reference("reward", "pool_id", "pool", constraint="reward_pool"),
@@ -67,13 +70,14 @@ REFERENCES: Final = (
     Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
     Reference("webhook_delivery", "event_id", "event", constraint="webhook_delivery_event"),
 )
-#: Those that none holds: of rows that are appended without a look-up, and of lots, whose entry names the same member
-#: and whose parts name the entry.
+#: Those that none holds: of rows that are appended without a look-up, of lots, whose entry names the same member and
+#: whose parts name the entry, and of take-backs, whose lot names the member.
 UNKEYED: Final = (
     Reference("event", "member_id", "wallet", "member_id"),
     Reference("stock_change", "pool_id", "pool"),
     Reference("points_lot", "member_id", "wallet", "member_id"),
     Reference("points_lot", "last_entry_id", "points_entry"),
+    Reference("points_return", "member_id", "wallet", "member_id"),
 )
 #: What the subjects of events are, by kind. Snapshots of the network and their jobs are forgotten, their events aren't.
 SUBJECTS: Final = {

@@ -1,7 +1,26 @@
-"""Tables of purchases."""
+"""Tables of orders and purchases."""
 
 from tortoise import fields
 from tortoise.models import Model
+
+
+class SalesOrder(Model):
+    """An order of one channel whose codes were redeemed. What changes its redemptions raises `version` by one.
+
+    What it was worth before discounts is null for an order that was never redeemed, and cancelled.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    source = fields.CharField(max_length=10)
+    order_id = fields.CharField(max_length=100)
+    order_amount = fields.BigIntField(null=True)
+    currency = fields.CharField(max_length=3)
+    version = fields.IntField()
+    cancelled_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "sales_order"
 
 
 class Purchase(Model):

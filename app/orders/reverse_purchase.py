@@ -117,8 +117,8 @@ async def reverse_purchase(
                 await reverse(tx, viewer.merchant_id, viewer.actor, purchase["referral_id"])
             origin = purchase_id.hex
             taken = await take_back(
-                tx, viewer.merchant_id, viewer.actor, purchase["member_id"], credit=(PointsReason.PURCHASE, origin),
-                origin=origin, reference=purchase["purchase_order_id"],
+                tx, viewer.merchant_id, viewer.actor, purchase["member_id"], reason=PointsReason.PURCHASE,
+                credited=[origin], origin=origin, reference=purchase["purchase_order_id"],
             )  # fmt: skip
             entry = taken.entry
             finished = await tx.row(

@@ -1,4 +1,4 @@
-"""What statements select of purchases, and what reads them."""
+"""What statements select of orders and purchases, and what reads them."""
 
 from datetime import datetime
 from typing import Annotated, Final, TypedDict
@@ -6,6 +6,7 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Viewer
+from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
 from app.members.rows import JOIN_MEMBER, MemberRow
 from app.storage.database import database
 from app.storage.statements import columns, row_of, statement
@@ -82,3 +83,39 @@ async def purchase_row(viewer: Viewer, purchase_id: UUID) -> WholePurchaseRow | 
 async def purchase_by_order(viewer: Viewer, source: str, order_id: str) -> ToldPurchaseRow | None:
     """Return the purchase that a source told by this id."""
     return await database().row(FIND_BY_ORDER, merchant_id=viewer.merchant_id, source=source, order_id=order_id)
+
+
+class OrderRow(TypedDict):
+    """An order that is known, by a purchase or by its codes."""
+
+    cancelled_at: datetime | None
+
+
+FIND_ORDER: Final = statement(
+    OrderRow,
+    """
+SELECT o.cancelled_at FROM (VALUES (1)) once
+LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
+WHERE o.id IS NOT NULL OR EXISTS (
+    SELECT FROM purchase WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id
+)
+""",
+)
+REDEMPTIONS_OF_ORDER: Final = statement(
+    WholeRedemptionRow,
+    f"""
+SELECT {columns(WholeRedemptionRow)} FROM redemption r {CODE_OF_REDEMPTION} {JOIN_CODE}
+WHERE r.merchant_id = :merchant_id AND r.source = :source AND r.order_id = :order_id AND r.reversed_at IS NULL
+ORDER BY r.position
+""",
+)
+
+
+async def find_order(viewer: Viewer, source: str, order_id: str) -> OrderRow | None:
+    """Return an order of which a purchase or codes are known."""
+    return await database().row(FIND_ORDER, merchant_id=viewer.merchant_id, source=source, order_id=order_id)
+
+
+async def redemptions_of_order(viewer: Viewer, source: str, order_id: str) -> list[WholeRedemptionRow]:
+    """Return the redemptions that stand on an order, in the order in which they apply."""
+    return await database().rows(REDEMPTIONS_OF_ORDER, merchant_id=viewer.merchant_id, source=source, order_id=order_id)

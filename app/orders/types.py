@@ -1,4 +1,4 @@
-"""Purchases as the API shows them."""
+"""Orders and purchases as the API shows them."""
 
 from datetime import datetime
 
@@ -8,10 +8,11 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Money
 from app.api.node import refetches
-from app.api.operations import Node
+from app.api.operations import Info, Node, field
 from app.api.scalars import BigInt
+from app.coupons.types import Redemption
 from app.members.types import Member, MemberSource
-from app.orders.rows import WholePurchaseRow, find_purchase
+from app.orders.rows import WholePurchaseRow, find_purchase, purchase_by_order, redemptions_of_order
 from app.storage.wallet_versions import ChangeRow
 
 
@@ -46,3 +47,20 @@ class Purchase(Node):
 async def _purchase(viewer: Viewer, node_id: str) -> Purchase | None:
     row = await find_purchase(viewer, node_id)
     return None if row is None else Purchase.of(row)
+
+
+@strawberry.type(description="One order of one channel: what was bought, and the codes that were honoured on it.")
+class Order:
+    source: MemberSource = strawberry.field(description="Where it comes from.")
+    order_id: str = strawberry.field(description="The source's own id of the order.")
+    cancelled_at: datetime | None = strawberry.field(description="When it was called off; null while it stands.")
+
+    @field(description="What was recorded for it; null before.")
+    async def purchase(self, info: Info) -> Purchase | None:
+        row = await purchase_by_order(info.context.viewer, self.source.value, self.order_id)
+        return None if row is None else Purchase.of(row)
+
+    @field(description="The redemptions that stand, in the order in which they apply: at most 20.")
+    async def redemptions(self, info: Info) -> list[Redemption]:
+        rows = await redemptions_of_order(info.context.viewer, self.source.value, self.order_id)
+        return [Redemption.of(row) for row in rows]

@@ -1,5 +1,6 @@
 """Giving points back that were spent: to their lots, with their dates; what is past its date expires at once."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypedDict
@@ -50,13 +51,15 @@ ORDER BY l.expires_at DESC, l.created_at DESC, l.entry_id DESC
 
 
 class StandingRow(TypedDict):
-    """That a lot lacks points (`lot_id` is null), or that another one paid in its place."""
+    """That a take-back of a lot lacks points (`lot_id` is null), or that a lot paid for it."""
 
-    covered_id: UUID
+    return_id: UUID
+    returned_lot_id: UUID
     lot_id: UUID | None
     amount: int
     expires_at: datetime
     since: datetime
+    returned_since: datetime
 
 
 # Who paid last is paid back first.
@@ -64,21 +67,30 @@ FIND_STANDING: Final = statement(
     StandingRow,
     """
 WITH RECURSIVE paid AS (
-    -- In place of the lots that were spent, and in place of those that paid.
-    SELECT c.* FROM points_cover c
-    WHERE c.merchant_id = :merchant_id AND c.covered_id = ANY(:lot_ids::uuid[]) AND c.amount > 0
+    -- For take-backs of the lots that were spent, and of those that paid.
+    SELECT c.*, r.lot_id AS returned_lot_id, r.since FROM points_return r CROSS JOIN LATERAL (
+        SELECT * FROM points_cover WHERE merchant_id = :merchant_id AND return_id = r.id AND amount > 0 OFFSET 0
+    ) c
+    WHERE r.merchant_id = :merchant_id AND r.lot_id = ANY(:lot_ids::uuid[])
     UNION
-    SELECT c.* FROM paid CROSS JOIN LATERAL (
-        SELECT * FROM points_cover WHERE merchant_id = :merchant_id AND covered_id = paid.lot_id AND amount > 0 OFFSET 0
+    SELECT c.*, r.lot_id, r.since FROM paid CROSS JOIN LATERAL (
+        SELECT * FROM points_return WHERE merchant_id = :merchant_id AND lot_id = paid.lot_id OFFSET 0
+    ) r
+    CROSS JOIN LATERAL (
+        SELECT * FROM points_cover WHERE merchant_id = :merchant_id AND return_id = r.id AND amount > 0 OFFSET 0
     ) c
 )
-SELECT paid.covered_id, paid.lot_id, paid.amount, l.expires_at, l.created_at AS since FROM paid CROSS JOIN LATERAL (
+SELECT paid.return_id, paid.returned_lot_id, paid.lot_id, paid.amount, l.expires_at, l.created_at AS since,
+    paid.since AS returned_since
+FROM paid CROSS JOIN LATERAL (
     SELECT expires_at, created_at FROM points_lot WHERE merchant_id = :merchant_id AND entry_id = paid.lot_id OFFSET 0
 ) l
 UNION ALL
-SELECT entry_id, NULL, shortfall, expires_at, taken_back_at FROM points_lot
-WHERE merchant_id = :merchant_id AND member_id = :member_id AND shortfall > 0
-ORDER BY since
+SELECT r.id, r.lot_id, NULL, r.shortfall, l.expires_at, l.created_at, r.since FROM points_return r
+CROSS JOIN LATERAL (
+    SELECT expires_at, created_at FROM points_lot WHERE merchant_id = :merchant_id AND entry_id = r.lot_id OFFSET 0
+) l
+WHERE r.merchant_id = :merchant_id AND r.member_id = :member_id AND r.shortfall > 0
 """,
 )
 SETTLE: Final = statement(
@@ -86,9 +98,9 @@ SETTLE: Final = statement(
     """
 WITH uncovered AS (
     UPDATE points_cover SET amount = points_cover.amount - back.amount
-    FROM unnest(:covering_ids::uuid[], :covered_ids::uuid[], :covered::int[]) AS back (lot_id, covered_id, amount)
-    WHERE merchant_id = :merchant_id AND points_cover.covered_id = ANY(:covered_ids)
-        AND points_cover.covered_id = back.covered_id AND points_cover.lot_id = back.lot_id
+    FROM unnest(:covering_ids::uuid[], :covered_ids::uuid[], :covered::int[]) AS back (lot_id, return_id, amount)
+    WHERE merchant_id = :merchant_id AND points_cover.return_id = ANY(:covered_ids)
+        AND points_cover.return_id = back.return_id AND points_cover.lot_id = back.lot_id
 )
 UPDATE points_part SET returned = returned + back.amount
 FROM unnest(:lot_ids::uuid[], :amounts::int[]) AS back (lot_id, amount)
@@ -133,7 +145,12 @@ async def give_back(
         raise RuntimeError("nothing of this debit is left to give back")
     if wallet["points"] + amount > POINTS_MAX:
         return None
-    planned = await _planned(tx, merchant_id, member_id, spent)
+    standing = await tx.rows(
+        FIND_STANDING, merchant_id=merchant_id, member_id=member_id, lot_ids=[row["lot_id"] for row in spent]
+    )
+    order = {row["lot_id"]: (row["expires_at"], row["created_at"]) for row in spent}
+    parts = [Part(row["lot_id"], row["amount"]) for row in spent]
+    planned = plan(parts, covers(standing), shorts(standing), spent[0]["spent_at"], spending(order, standing))
     await tx.row(
         SETTLE,
         merchant_id=merchant_id,
@@ -141,18 +158,65 @@ async def give_back(
         lot_ids=[row["lot_id"] for row in spent],
         amounts=[row["amount"] for row in spent],
         covering_ids=[lot_id for lot_id, _ in planned.uncovers],
-        covered_ids=[covered_id for _, covered_id in planned.uncovers],
+        covered_ids=[return_id for _, return_id in planned.uncovers],
         covered=list(planned.uncovers.values()),
     )
+    return await write_plan(
+        tx, merchant_id, actor, member_id, planned, PointsReason.REFUND, origin=origin, reference=reference
+    )
+
+
+def covers(standing: Sequence[StandingRow]) -> list[Cover]:
+    """Return which lots paid for which take-backs, in the order in which they are paid back."""
+    latest = sorted(standing, key=lambda row: (row["since"], row["returned_since"]), reverse=True)
+    return [
+        Cover(row["lot_id"], row["return_id"], row["returned_lot_id"], row["amount"])
+        for row in latest
+        if row["lot_id"] is not None
+    ]
+
+
+def shorts(standing: Sequence[StandingRow]) -> list[Short]:
+    """Return which take-backs lack points, in the order in which they are filled: of one instant the newest lot's."""
+    lacking = sorted((row for row in standing if row["lot_id"] is None), key=lambda row: row["since"], reverse=True)
+    return [
+        Short(row["return_id"], row["returned_lot_id"], row["amount"], row["returned_since"])
+        for row in sorted(lacking, key=lambda row: row["returned_since"])
+    ]
+
+
+def spending(
+    order: Mapping[UUID, tuple[datetime, datetime]], standing: Sequence[StandingRow]
+) -> Callable[[UUID], tuple[datetime, datetime]]:
+    """Return when a lot ends and when it was credited: those of `order`, and those that paid."""
+    paid = {row["lot_id"]: (row["expires_at"], row["since"]) for row in standing if row["lot_id"] is not None}
+    return {**order, **paid}.__getitem__
+
+
+async def write_plan(
+    tx: Tx,
+    merchant_id: UUID,
+    actor: str,
+    member_id: UUID,
+    planned: Plan,
+    reason: PointsReason,
+    *,
+    origin: str,
+    reference: str | None,
+) -> GivenBack:
+    """Write what comes back as an entry, then what fills take-backs, then what of it is past its date.
+
+    The wallet is locked.
+    """
 
     async def written(move: Move, reason: PointsReason, origin: str) -> PostedRow:
         return await write(tx, merchant_id, actor, member_id, move, reason, origin=origin, reference=reference)
 
-    latest = entry = await written(Move(parts=dict(planned.given)), PointsReason.REFUND, origin)
+    latest = entry = await written(Move(parts=dict(planned.given)), reason, origin)
     if planned.filled:
         filling = Move(
             parts={lot_id: -filled for lot_id, filled in planned.filling.items() if filled},
-            shortfalls={lot_id: -filled for lot_id, filled in planned.filled.items()},
+            shortfalls={return_id: -filled for return_id, filled in planned.filled.items()},
             covers=dict(planned.covers),
         )
         latest = await written(filling, PointsReason.REVERSAL, entry["entry_id"].hex)
@@ -161,19 +225,3 @@ async def give_back(
     if ended:
         latest = await written(Move(parts=ended), PointsReason.EXPIRY, entry["entry_id"].hex)
     return GivenBack(entry, latest, -sum(ended.values()))
-
-
-async def _planned(tx: Tx, merchant_id: UUID, member_id: UUID, spent: list[SpentRow]) -> Plan:
-    standing = await tx.rows(
-        FIND_STANDING, merchant_id=merchant_id, member_id=member_id, lot_ids=[row["lot_id"] for row in spent]
-    )
-    order = {row["lot_id"]: (row["expires_at"], row["created_at"]) for row in spent}
-    order |= {row["lot_id"]: (row["expires_at"], row["since"]) for row in standing if row["lot_id"] is not None}
-    covers = [
-        Cover(row["lot_id"], row["covered_id"], row["amount"])
-        for row in reversed(standing)
-        if row["lot_id"] is not None
-    ]
-    shorts = [Short(row["covered_id"], row["amount"], row["since"]) for row in standing if row["lot_id"] is None]
-    parts = [Part(row["lot_id"], row["amount"]) for row in spent]
-    return plan(parts, covers, shorts, spent[0]["spent_at"], order.__getitem__)

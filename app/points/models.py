@@ -29,8 +29,8 @@ class PointsEntry(Model):
 class PointsLot(Model):
     """What is left of a credit, which its entry names. An endless one ends at infinity.
 
-    `taken_back_at` is when its credit was first taken back, `shortfall` what could not be got, `expired` what expired
-    of it. `last_entry_id` is the entry that changed it last.
+    `expired` is what expired of it, `returned` how much of the credit was taken back. `last_entry_id` is the entry that
+    changed it last.
     """
 
     entry_id = fields.UUIDField(primary_key=True)
@@ -42,10 +42,9 @@ class PointsLot(Model):
     is_pending = fields.BooleanField()
     is_warned = fields.BooleanField()
     expired = fields.IntField(db_default=0)
-    shortfall = fields.IntField(db_default=0)
+    returned = fields.IntField(db_default=0)
     spendable_at = fields.DatetimeField()
     expires_at = fields.DatetimeField()
-    taken_back_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField()
     last_entry_id = fields.UUIDField()
 
@@ -66,12 +65,31 @@ class PointsPart(Model):
         table = "points_part"
 
 
+class PointsReturn(Model):
+    """A take-back of points of a lot: how much of its credit, how much of that had expired, and what is lacking.
+
+    `since` is the date of the change of the wallet that took them.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    member_id = fields.UUIDField()
+    lot_id = fields.UUIDField()
+    amount = fields.IntField()
+    expired = fields.IntField()
+    shortfall = fields.IntField()
+    since = fields.DatetimeField()
+
+    class Meta:
+        table = "points_return"
+
+
 class PointsCover(Model):
-    """How many points a lot has paid in place of another one that was taken back, less what it got back for them."""
+    """How many points a lot has paid for a take-back of another one, less what it got back for them."""
 
     lot_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
-    covered_id = fields.UUIDField()
+    return_id = fields.UUIDField()
     amount = fields.IntField()
 
     class Meta:

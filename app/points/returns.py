@@ -1,9 +1,9 @@
 """Where points go that come back: a pure rule, without the database.
 
-To the lot that they came from. Where that was taken back meanwhile, they fill what it lacks, or go to the lots that
-paid in its place. Then they fill what else is lacking since after they were spent or credited: what was credited before
-pays whenever it is there, so that it doesn't matter which of several things goes back first. What is past its date then
-expires.
+To the lot that they came from. Where that was taken back meanwhile, they fill what its take-backs lack, or go to the
+lots that paid in its place. Then they fill what else is lacking since after they were spent or credited: what was
+credited before pays whenever it is there, so that it doesn't matter which of several things goes back first. What is
+past its date then expires.
 """
 
 from collections import defaultdict
@@ -24,17 +24,19 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """What a lot has paid in place of another one."""
+    """What a lot has paid for a take-back of another one."""
 
     lot_id: UUID
-    covered_id: UUID
+    return_id: UUID
+    returned_lot_id: UUID
     amount: int
 
 
 @dataclass(frozen=True, slots=True)
 class Short:
-    """A lot that lacks points since its credit was taken back."""
+    """A take-back of a lot that lacks points since it began."""
 
+    return_id: UUID
     lot_id: UUID
     amount: int
     since: datetime
@@ -42,12 +44,12 @@ class Short:
 
 @dataclass(slots=True)
 class Plan:
-    """What comes back to lots, what of that is taken for lots that lack it, and how covers change."""
+    """What comes back to lots, what of that is taken for take-backs that lack it, and how covers change."""
 
     given: defaultdict[UUID, int] = field(default_factory=lambda: defaultdict(int))
     filling: defaultdict[UUID, int] = field(default_factory=lambda: defaultdict(int))
     filled: defaultdict[UUID, int] = field(default_factory=lambda: defaultdict(int))
-    #: By (lot, covered lot): what lots pay from now on, and what they get back of what they paid.
+    #: By (lot, take-back): what lots pay from now on, and what they get back of what they paid.
     covers: defaultdict[tuple[UUID, UUID], int] = field(default_factory=lambda: defaultdict(int))
     uncovers: defaultdict[tuple[UUID, UUID], int] = field(default_factory=lambda: defaultdict(int))
 
@@ -71,27 +73,25 @@ def plan(
     `spending` says when a lot ends and when it was credited: the order in which lots are spent, and in which they fill.
     """
     plan: Final = Plan()
-    lacking = {short.lot_id: short.amount for short in shorts}
-    paid = {(cover.lot_id, cover.covered_id): cover.amount for cover in covers}
+    lacking = {short.return_id: short.amount for short in shorts}
+    paid = {(cover.lot_id, cover.return_id): cover.amount for cover in covers}
 
     def give(lot_id: UUID, amount: int) -> None:
         """Return points to a lot, or to those that stand in for it."""
-        own = min(amount, lacking.get(lot_id, 0))
-        if own:
-            plan.given[lot_id] += own
-            plan.filling[lot_id] += own
-            plan.filled[lot_id] += own
-            lacking[lot_id] -= own
-            amount -= own
-        for cover in covers:
-            if cover.covered_id == lot_id and amount:
-                key = (cover.lot_id, lot_id)
-                back = min(amount, paid[key])
+        for short in [each for each in shorts if each.lot_id == lot_id]:
+            if own := min(amount, lacking[short.return_id]):
+                plan.given[lot_id] += own
+                plan.filling[lot_id] += own
+                plan.filled[short.return_id] += own
+                lacking[short.return_id] -= own
+                amount -= own
+        for cover in [each for each in covers if each.returned_lot_id == lot_id]:
+            key = (cover.lot_id, cover.return_id)
+            if back := min(amount, paid[key]):
                 paid[key] -= back
                 amount -= back
-                if back:
-                    plan.uncovers[key] += back
-                    give(cover.lot_id, back)
+                plan.uncovers[key] += back
+                give(cover.lot_id, back)
         if amount:
             plan.given[lot_id] += amount
 
@@ -100,12 +100,16 @@ def plan(
     for short in shorts:
         for lot_id in sorted(plan.kept, key=spending):
             _, created_at = spending(lot_id)
-            if short.since <= min(spent_at, created_at):
-                continue
-            fill = min(plan.kept[lot_id], lacking[short.lot_id])
-            if fill:
-                plan.filling[lot_id] += fill
-                plan.filled[short.lot_id] += fill
-                plan.covers[lot_id, short.lot_id] += fill
-                lacking[short.lot_id] -= fill
+            if short.since > min(spent_at, created_at):
+                _fill(plan, lot_id, short.return_id, lacking)
     return plan
+
+
+def _fill(plan: Plan, lot_id: UUID, return_id: UUID, lacking: dict[UUID, int]) -> None:
+    """Let what stays in a lot pay for a take-back of another one, as far as it goes."""
+    fill = min(plan.kept.get(lot_id, 0), lacking[return_id])
+    if fill:
+        plan.filling[lot_id] += fill
+        plan.filled[return_id] += fill
+        plan.covers[lot_id, return_id] += fill
+        lacking[return_id] -= fill

@@ -294,7 +294,7 @@ async def reverse(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -> N
             ("referee", referral["referee_id"], PointsReason.REFERRAL_REFEREE),
         ):
             taken = await take_back(
-                tx, merchant_id, actor, member_id, credit=(reason, origin), origin=f"{origin}/{who}",
+                tx, merchant_id, actor, member_id, reason=reason, credited=[origin], origin=f"{origin}/{who}",
                 reference=reference,
             )  # fmt: skip
             shortfall += taken.shortfall

@@ -56,6 +56,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "points.expiring": "entry",
     "points.fell_short": "entry",
     "points.matured": "entry",
+    "points.shortfall_lowered": "entry",
     "pool.activated": "pool",
     "pool.archived": "pool",
     "pool.created": "pool",
@@ -99,6 +100,7 @@ WALLET_EVENTS: Final[dict[str, str | None]] = {
     "points.debited": None,
     "points.fell_short": None,
     "points.matured": None,
+    "points.shortfall_lowered": None,
     "redemption.reversed": "ALLOCATED",
 }
 

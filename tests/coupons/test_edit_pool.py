@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.storage.database import database
 from tests.factories import CHANGE_STATUS, CREATE_POOL, EDIT_POOL, POOL, Shop, problems, usd
 
@@ -226,3 +227,47 @@ async def test_only_an_admin_edits_pools(shop: Shop, role: str) -> None:
     assert await shop.failed(EDIT_POOL, key=key, poolId=pool["id"], name="Mine") == "FORBIDDEN"
     rows = await database().rows("SELECT name FROM pool WHERE merchant_id = $1", shop.merchant_id)
     assert [row["name"] for row in rows] == ["Spring"]
+
+
+TERMS = """
+SELECT t.version, t.ends_at, t.claims_per_member, p.terms_version FROM pool_terms t
+JOIN pool p ON p.merchant_id = t.merchant_id AND p.id = t.pool_id
+WHERE t.merchant_id = $1 AND t.pool_id = $2 ORDER BY t.version
+"""
+
+
+async def versions(shop: Shop, pool: Any) -> list[tuple[int, int]]:
+    """Return each version of a pool's terms with its limit of claims; the pool goes by the last one."""
+    rows = await database().rows(TERMS, shop.merchant_id, ids.decode("pool", pool["id"]))
+    assert {row["terms_version"] for row in rows} == {len(rows)}
+    return [(row["version"], row["claims_per_member"]) for row in rows]
+
+
+async def test_other_terms_are_the_next_version_and_the_first_one_stays(shop: Shop) -> None:
+    pool = await draft(shop)
+
+    await shop.do(EDIT_POOL, poolId=pool["id"], claimsPerMember=3)
+    await shop.do(EDIT_POOL, poolId=pool["id"], claimsPerMember=2, endsAt="2026-07-01T00:00:00Z")
+
+    assert await versions(shop, pool) == [(1, 1), (2, 3), (3, 2)]
+
+
+@pytest.mark.parametrize("edit", [{}, {"name": "Summer"}, {"recycleExpired": True}, {"percentOff": 10.0}], ids=str)
+async def test_an_edit_that_leaves_the_terms_makes_no_version(shop: Shop, edit: dict[str, Any]) -> None:
+    pool = await draft(shop)
+
+    await shop.do(EDIT_POOL, poolId=pool["id"], **edit)
+
+    assert await versions(shop, pool) == [(1, 1)]
+
+
+async def test_a_redemption_names_the_terms_that_its_discount_was_worked_out_by(shop: Shop) -> None:
+    pool = await shop.pool(codes=1, active=False)
+    await shop.do(EDIT_POOL, poolId=pool["id"], percentOff=20.0)
+    await shop.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+    member = await shop.member()
+
+    await shop.redeem([(await shop.claim(pool, member))["text"]], member)
+
+    rows = await database().rows("SELECT terms_version FROM redemption WHERE merchant_id = $1", shop.merchant_id)
+    assert [row["terms_version"] for row in rows] == [2]

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Api
-from tests.coupons.orders import end_pool
 from tests.coupons.ownership import breaches
 from tests.factories import (
     CHANGE_STATUS,
@@ -16,6 +15,7 @@ from tests.factories import (
     Shop,
     problems,
 )
+from tests.orders.presented import end_pool
 from tests.races.storm import Processes, at_once, kinds
 
 FALLBACK = "query ($id: ID!) { pool(id: $id) { fallbackPool { id fallbackPool { id } } } }"

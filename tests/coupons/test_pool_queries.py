@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.coupons.orders import end_pool, expire, set_state
 from tests.factories import CHANGE_STATUS, CREATE_POOL, GENERATE_CODES, POOL, Shop, usd
+from tests.orders.presented import end_pool, expire, set_state
 
 PAGE = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor }"
 #: Each list: how it is asked for, and where in the answer it is.

@@ -11,8 +11,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.api.operations import Refused
-from app.coupons import redeem_codes
 from app.members import rows
+from app.orders import redeem_codes
 from app.points import grant_points, take_back
 from app.storage.database import database, transaction
 from tests.starts import BROKEN
@@ -80,8 +80,8 @@ def _spend_twice() -> None:
     """Forget that codes were redeemed."""
     redeem = redeem_codes._redeem
 
-    async def redeem_and_forget(viewer: Any, presented: Any, accepted: Any) -> Any:
-        redeemed = await redeem(viewer, presented, accepted)
+    async def redeem_and_forget(viewer: Any, presented: Any, seen: Any, accepted: Any) -> Any:
+        redeemed = await redeem(viewer, presented, seen, accepted)
         codes = [row["code_id"] for row, _ in accepted]
         await _unguarded(
             viewer.merchant_id,

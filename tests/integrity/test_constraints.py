@@ -20,14 +20,17 @@ ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
     "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "points_entry", "points_lot",
-    "points_part", "pool", "purchase", "purchase_reversal", "redemption", "referral", "reversal",
-    "reward_redemption", "rewarded_mailbox", "wallet",
+    "points_part", "points_return", "pool", "pool_terms", "purchase", "purchase_reversal", "redemption", "referral",
+    "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "points_entry": "reference",
-    "points_lot": "expires_at", "points_part": "amount", "purchase": "order_id", "redemption": "code_id",
+    "points_lot": "expires_at", "points_part": "amount", "points_return": "since", "pool_terms": "ends_at",
+    "purchase": "order_id",
+    "redemption": "code_id",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",
+    "sales_order": "order_id",
 }  # fmt: skip
 REFUSED = [
     *(f"{table}_kept | DELETE FROM {table} WHERE merchant_id = $1" for table in KEPT),
@@ -49,7 +52,8 @@ REFUSED = [
     f"points_lot_amounts | UPDATE points_lot SET remaining = -1 WHERE {one('points_lot')}",
     f"points_lot_amounts | UPDATE points_lot SET remaining = amount + 1, is_open = true WHERE {one('points_lot')}",
     f"points_lot_open | UPDATE points_lot SET is_open = NOT is_open WHERE {one('points_lot')}",
-    f"points_lot_taken_back | UPDATE points_lot SET shortfall = 1 WHERE {one('points_lot', 'taken_back_at IS NULL')}",
+    f"points_lot_amounts | UPDATE points_lot SET returned = amount + 1 WHERE {one('points_lot')}",
+    "points_return_amounts | UPDATE points_return SET shortfall = amount + 1 WHERE merchant_id = $1",
     f"points_part_returned | UPDATE points_part SET returned = 1 - amount WHERE {one('points_part', 'amount < 0')}",
     """points_lot_begins_whole | WITH e AS (
             INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, spendable_at,
@@ -62,6 +66,7 @@ REFUSED = [
         SELECT merchant_id, id, member_id, amount, 4, true, false, false, now(), 'infinity', now(), id FROM e""",
     f"""reward_redemption_reversed_once | UPDATE reward_redemption SET reversed_at = now()
         WHERE {one("reward_redemption", "reversed_at IS NOT NULL")}""",
+    f"sales_order_guard | UPDATE sales_order SET order_amount = 5 WHERE {one('sales_order')}",
     f"wallet_version_grows | UPDATE wallet SET version = version - 1 WHERE {one('wallet', 'version > 0')}",
     """wallet_begins_empty | WITH m AS (
             INSERT INTO member (merchant_id, id, email_verified, source, joined_at)

@@ -91,12 +91,22 @@ BREAKS = [
     ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 1),
     (
         "REDEEMED_ONCE",
-        """INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
-            currency, redeemed_at)
-        SELECT merchant_id, gen_random_uuid(), pool_id, code_id, 'another', position, order_amount, base, discount,
-            currency, redeemed_at FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
+        """WITH o AS (
+            INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
+            SELECT merchant_id, gen_random_uuid(), source, 'another', order_amount, currency, 1 FROM redemption
+            WHERE merchant_id = $1 AND reversed_at IS NULL
+        )
+        INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position,
+            order_amount, base, discount, currency, redeemed_at)
+        SELECT merchant_id, gen_random_uuid(), pool_id, terms_version, code_id, source, 'another', position,
+            order_amount, base, discount, currency, redeemed_at
+        FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
         1,
     ),
+    ("REDEEMED_ONCE", "UPDATE redemption SET base = base - 1 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
+    ("REDEEMED_ONCE", "UPDATE redemption SET position = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
+    ("REDEEMED_ONCE", "UPDATE sales_order SET cancelled_at = now() WHERE merchant_id = $1", 1),
+    ("REDEEMED_ONCE", "UPDATE sales_order SET order_amount = order_amount + 1 WHERE merchant_id = $1", 1),
     ("REDEEMED_ONCE", "DELETE FROM reversal WHERE merchant_id = $1", 1),
     (
         "REDEEMED_ONCE",
@@ -133,13 +143,17 @@ BREAKS = [
     ),
     ("EXACT_BALANCES", f"UPDATE points_lot SET amount = amount + 1 WHERE {one('points_lot', 'remaining > 0')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'remaining > 0')}", 1),
-    ("EXACT_BALANCES", f"UPDATE points_lot SET shortfall = shortfall + 1 WHERE {one('points_lot')}", 2),
+    ("EXACT_BALANCES", f"UPDATE points_lot SET returned = returned + 1 WHERE {one('points_lot', 'returned = 0')}", 1),
+    ("EXACT_BALANCES", "UPDATE points_return SET shortfall = 1, amount = amount + 1 WHERE merchant_id = $1", 2),
+    ("EXACT_BALANCES", "UPDATE points_return SET expired = 1, amount = amount + 1 WHERE merchant_id = $1", 1),
+    ("EXACT_BALANCES", "DELETE FROM points_return WHERE merchant_id = $1", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET expired = expired + 1 WHERE {one('points_lot')}", 1),
     (
         "EXACT_BALANCES",
-        """INSERT INTO points_cover (merchant_id, lot_id, covered_id, amount)
-        SELECT $1, min(entry_id::text)::uuid, max(entry_id::text)::uuid, 1 FROM points_lot WHERE merchant_id = $1""",
-        1,
+        """INSERT INTO points_cover (merchant_id, lot_id, return_id, amount)
+        SELECT $1, l.entry_id, r.id, 1 FROM points_return r, points_lot l
+        WHERE r.merchant_id = $1 AND l.merchant_id = $1 AND l.remaining > 0 LIMIT 1""",
+        2,
     ),
     ("EXACT_BALANCES", f"DELETE FROM points_lot WHERE {one('points_lot', 'remaining > 0')}", 2),
     ("EXACT_BALANCES", f"DELETE FROM points_part WHERE {one('points_part', 'returned = 0')}", 3),
@@ -168,6 +182,15 @@ BREAKS = [
     ),
     ("POOL_LIFECYCLE", "UPDATE pool SET status = 'DRAFT' WHERE merchant_id = $1 AND status = 'PAUSED'", 2),
     ("POOL_LIFECYCLE", "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND status = 'ARCHIVED'", 1),
+    ("POOL_LIFECYCLE", f"UPDATE pool SET claims_per_member = 7 WHERE {one('pool')}", 1),
+    ("POOL_LIFECYCLE", f"UPDATE pool SET ends_at = now() WHERE {one('pool', 'ends_at IS NULL')}", 1),
+    (
+        "POOL_LIFECYCLE",
+        f"""UPDATE pool_terms SET version = 2
+        WHERE {one("pool_terms", "pool_id NOT IN (SELECT pool_id FROM redemption)")}""",
+        1,
+    ),
+    ("POOL_LIFECYCLE", "UPDATE redemption SET terms_version = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 5),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 3),
     ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {one('wallet')}", 1),

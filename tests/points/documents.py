@@ -122,12 +122,13 @@ SELECT 'balance', w.member_id FROM wallet w LEFT JOIN sums ON sums.member_id = w
 WHERE w.merchant_id = $1 AND w.points <> coalesce(sums.points, 0)
 UNION ALL
 SELECT 'lots', w.member_id FROM wallet w LEFT JOIN (
-    SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending,
-        sum(shortfall) AS shortfall
+    SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending
     FROM points_lot WHERE merchant_id = $1 GROUP BY 1
-) l ON l.member_id = w.member_id
+) l ON l.member_id = w.member_id LEFT JOIN (
+    SELECT member_id, sum(shortfall) AS shortfall FROM points_return WHERE merchant_id = $1 GROUP BY 1
+) r ON r.member_id = w.member_id
 WHERE w.merchant_id = $1 AND (w.points, w.pending_points, w.shortfall)
-    <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(l.shortfall, 0))
+    <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(r.shortfall, 0))
 UNION ALL
 SELECT 'version', w.member_id FROM wallet w WHERE w.merchant_id = $1 AND w.version <> (
     SELECT count(*) FROM event v WHERE v.merchant_id = $1 AND v.member_id = w.member_id

@@ -21,15 +21,44 @@ class ModelLot:
     ends_in: float
     is_pending: bool = False
     expired: int = 0
-    shortfall: int = 0
-    taken_back: int | None = None
-    #: What it has paid in place of other lots.
-    covers: "dict[ModelLot, int]" = field(default_factory=dict)
+    returns: "list[ModelReturn]" = field(default_factory=list)
+    #: What it has paid for take-backs of other lots.
+    covers: "dict[ModelReturn, int]" = field(default_factory=dict)
 
     @property
     def spending(self) -> tuple[float, int]:
         """Sort as lots are spent."""
         return self.ends_in, self.number
+
+    @property
+    def standing(self) -> int:
+        """Return how much of the credit wasn't taken back."""
+        return self.amount - sum(each.amount for each in self.returns)
+
+    @property
+    def shortfall(self) -> int:
+        return sum(each.shortfall for each in self.returns)
+
+    @property
+    def uncounted(self) -> int:
+        """Return how much of it expired that no take-back has counted."""
+        return self.expired - sum(each.expired for each in self.returns)
+
+
+@dataclass(eq=False)
+class ModelReturn:
+    """That points of a lot were taken back: since when, how many, how many of them had expired or are lacking."""
+
+    lot: ModelLot
+    number: int
+    amount: int = 0
+    expired: int = 0
+    shortfall: int = 0
+
+    @property
+    def arising(self) -> tuple[int, int]:
+        """Sort as they arose; those of one instant by their lots, the newest first."""
+        return self.number, -self.lot.number
 
 
 @dataclass(eq=False)
@@ -65,6 +94,11 @@ class ModelWallet:
     @property
     def shortfall(self) -> int:
         return sum(lot.shortfall for lot in self.lots)
+
+    @property
+    def returns(self) -> list[ModelReturn]:
+        """Return all take-backs as they arose."""
+        return sorted((each for lot in self.lots for each in lot.returns), key=lambda each: each.arising)
 
     @property
     def next_expiry(self) -> tuple[int, float] | None:
@@ -114,75 +148,145 @@ class ModelWallet:
         """Add a purchase's lot, and let it pay for what is lacking."""
         lot = self.credit(amount, "PURCHASE", lifetime=lifetime, pending=pending)
         paid = 0
-        for short in sorted(self.lots, key=lambda lot: lot.taken_back or 0):
-            if self.recovers and short.shortfall and lot.remaining:
-                part = min(short.shortfall, lot.remaining)
-                lot.remaining -= part
+        for short in self.returns if self.recovers else []:
+            part = min(short.shortfall, lot.remaining)
+            if part:
+                self._pay(lot, short, part)
                 short.shortfall -= part
-                lot.covers[short] = lot.covers.get(short, 0) + part
                 paid += part
         self._wrote(-paid, "REVERSAL")
         return lot
 
-    def take_back(self, lot: ModelLot) -> tuple[int, int]:
-        """Take a lot's credit back. Returns how many of its points were got, and how many were not."""
-        covered = dict(lot.covers)
-        lot.covers.clear()
-        got = self._take_for(lot, lot.amount - lot.expired - sum(covered.values()), [*self.lots])
-        lacking = lot.amount - lot.expired - sum(covered.values()) - got
-        for other, amount in sorted(covered.items(), key=lambda item: item[0].taken_back or 0):
-            if amount:
-                assert other.taken_back is not None
-                self._take_for(other, amount, [each for each in self.lots if each.number < other.taken_back])
+    def _pay(self, payer: ModelLot, short: ModelReturn, amount: int) -> None:
+        payer.remaining -= amount
+        payer.covers[short] = payer.covers.get(short, 0) + amount
+
+    def earn_more(
+        self, lots: list[ModelLot], amount: int, *, lifetime: float | None, pending: float
+    ) -> tuple[int, ModelLot | None]:
+        """Let a purchase earn more: it fills what its own take-backs lack, the newest first, and earns the rest now.
+
+        Returns how much it filled, and the lot that it added.
+        """
+        filled = 0
+        for short in sorted((each for lot in lots for each in lot.returns), key=lambda each: each.number, reverse=True):
+            part = min(short.shortfall, amount - filled)
+            short.shortfall -= part
+            short.amount -= part
+            filled += part
+        self.changes += filled > 0
+        return filled, self.earn(amount - filled, lifetime=lifetime, pending=pending) if amount > filled else None
+
+    def take_back(self, lots: list[ModelLot], points: int | None = None) -> tuple[int, int]:
+        """Take points of a credit back, as many as stand unless told. Returns how many were got, and how many not.
+
+        Of each lot, the newest first: what is left, what has expired, what it had paid for other take-backs.
+        """
+        newest = sorted(lots, key=lambda lot: lot.number, reverse=True)
+        left = sum(lot.standing for lot in newest) if points is None else points
+        if left == 0:
+            return 0, 0
+        begun = [ModelReturn(lot, self._next()) for lot in newest]
+        for each in begun:
+            each.number = begun[0].number
+        again: dict[ModelReturn, int] = {}
+        got = 0
+        for each in begun:
+            own = min(each.lot.remaining, left)
+            each.expired = min(each.lot.uncounted, left - own)
+            each.amount = own + each.expired
+            each.lot.remaining -= own
+            got += own
+            for other in sorted(each.lot.covers, key=lambda other: other.arising, reverse=True):
+                back = min(each.lot.covers[other], left - each.amount)
+                each.lot.covers[other] -= back
+                each.amount += back
+                again[other] = again.get(other, 0) + back
+            left -= each.amount
+        parts = self._take([lot for lot in self.lots if lot not in lots], left)
+        got += sum(parts.values())
+        lacking = left - sum(parts.values())
+        for each in begun:
+            room = min(each.lot.standing - each.amount, left)
+            left -= room
+            each.amount += room
+            for payer in list(parts):
+                part = min(parts[payer], room)
+                parts[payer] -= part
+                room -= part
+                payer.covers[each] = payer.covers.get(each, 0) + part
+            each.shortfall = room
+            each.lot.returns.append(each)
+        assert left == 0
+        self._wrote(-got, "REVERSAL")
+        for other in sorted(again, key=lambda other: other.arising):
+            self._take_again(other, again[other])
         return got, lacking
 
-    def _take_for(self, lot: ModelLot, amount: int, lots: list[ModelLot]) -> int:
-        number = self._next()
-        own = min(lot.remaining, amount)
-        lot.remaining -= own
-        parts = self._take([each for each in lots if each is not lot], amount - own)
+    def _take_again(self, short: ModelReturn, amount: int) -> None:
+        """Take for a take-back what a lot doesn't pay any more, from lots that are older."""
+        self._next()
+        parts = self._take([lot for lot in self.lots if lot.number < short.number and lot is not short.lot], amount)
         for payer, part in parts.items():
-            payer.covers[lot] = payer.covers.get(lot, 0) + part
-        got = own + sum(parts.values())
-        if amount:
-            lot.taken_back = lot.taken_back or number
-        lot.shortfall += amount - got
-        self._wrote(-got, "REVERSAL")
-        return got
+            payer.covers[short] = payer.covers.get(short, 0) + part
+        short.shortfall += amount - sum(parts.values())
+        self._wrote(-sum(parts.values()), "REVERSAL")
 
     def give_back(self, debit: ModelDebit) -> int:
         """Give back what was spent. Returns how many points came back."""
+        parts = sorted(debit.parts.items(), key=lambda item: item[0].spending, reverse=True)
+        return self._come_back(parts, debit.number, "REFUND")
+
+    def put_back(self, lot: ModelLot, reason: str) -> int:
+        """Let a credit stand again that was taken back: what was really taken goes to where it came from.
+
+        Returns how many points came back.
+        """
+        own, parts = 0, list[tuple[ModelLot, int]]()
+        for ended in lot.returns:
+            own += ended.amount - ended.expired - ended.shortfall
+            for payer in sorted(self.lots, key=lambda each: each.number, reverse=True):
+                if paid := payer.covers.pop(ended, 0):
+                    parts.append((payer, paid))
+                    own -= paid
+        lot.returns = []
+        self._next()
+        return self._come_back([(lot, own), *parts], None, reason)
+
+    def _come_back(self, parts: list[tuple[ModelLot, int]], spent: int | None, reason: str) -> int:
+        """Return points to lots, or to those that paid in their place; then they fill, and what is past expires."""
         given: dict[ModelLot, int] = {}
         filling: dict[ModelLot, int] = {}
 
         def give(lot: ModelLot, amount: int) -> None:
-            own = min(amount, lot.shortfall)
-            lot.shortfall -= own
-            filling[lot] = filling.get(lot, 0) + own
-            given[lot] = given.get(lot, 0) + own
-            amount -= own
+            for short in sorted(lot.returns, key=lambda each: each.arising):
+                own = min(amount, short.shortfall)
+                short.shortfall -= own
+                filling[lot] = filling.get(lot, 0) + own
+                given[lot] = given.get(lot, 0) + own
+                amount -= own
             for payer in sorted(self.lots, key=lambda each: -each.number):
-                back = min(amount, payer.covers.get(lot, 0))
-                if back:
-                    payer.covers[lot] -= back
-                    amount -= back
-                    give(payer, back)
+                for short in sorted(lot.returns, key=lambda each: each.arising, reverse=True):
+                    back = min(amount, payer.covers.get(short, 0))
+                    if back:
+                        payer.covers[short] -= back
+                        amount -= back
+                        give(payer, back)
             given[lot] = given.get(lot, 0) + amount
 
-        for lot, amount in sorted(debit.parts.items(), key=lambda item: item[0].spending, reverse=True):
+        for lot, amount in parts:
             give(lot, amount)
         total = sum(given.values())
         for lot, amount in given.items():
             lot.remaining += amount
-        self._wrote(total, "REFUND")
-        for short in sorted(self.lots, key=lambda lot: lot.taken_back or 0):
+        self._wrote(total, reason)
+        for short in self.returns:
             for lot in sorted(given, key=lambda lot: lot.spending):
-                if short.taken_back is not None and min(debit.number, lot.number) < short.taken_back:
+                if lot.number < short.number or (spent is not None and spent < short.number):
                     part = min(given[lot] - filling.get(lot, 0), short.shortfall)
-                    if part:
-                        filling[lot] = filling.get(lot, 0) + part
-                        short.shortfall -= part
-                        lot.covers[short] = lot.covers.get(short, 0) + part
+                    filling[lot] = filling.get(lot, 0) + part
+                    short.shortfall -= part
+                    lot.covers[short] = lot.covers.get(short, 0) + part
         for lot, amount in filling.items():
             lot.remaining -= amount
         self._wrote(-sum(filling.values()), "REVERSAL")

@@ -169,7 +169,7 @@ async def test_a_shortfall_has_a_limit(shop: Shop) -> None:
 
     refused = await shop.refused(REVERSE, source="STORE", orderId="o-2", reason="returned")
 
-    assert problems(refused) == {"purchaseId": f"would take the member's shortfall over {POINTS_MAX}"}
+    assert problems(refused) == {"orderId": f"would take the member's shortfall over {POINTS_MAX}"}
 
 
 #: What may have happened before: earned, given with an end or without, spent, returned, waited.
@@ -239,9 +239,12 @@ async def _as_it_was(url: str, steps: list[tuple[str, int]], points: int, *, pen
 
 
 LOTS = """
-SELECT sum(remaining)::int AS points, expires_at, is_pending, sum(shortfall)::int AS shortfall
-FROM points_lot WHERE merchant_id = $1 AND (remaining > 0 OR shortfall > 0)
-GROUP BY expires_at, is_pending, entry_id ORDER BY expires_at, is_pending, entry_id
+SELECT sum(l.remaining)::int AS points, l.expires_at, l.is_pending, coalesce(sum(r.shortfall), 0)::int AS shortfall
+FROM points_lot l LEFT JOIN (
+    SELECT lot_id, sum(shortfall) AS shortfall FROM points_return WHERE merchant_id = $1 GROUP BY lot_id
+) r ON r.lot_id = l.entry_id
+WHERE l.merchant_id = $1 AND (l.remaining > 0 OR r.shortfall > 0)
+GROUP BY l.expires_at, l.is_pending, l.entry_id ORDER BY l.expires_at, l.is_pending, l.entry_id
 """
 
 

@@ -147,7 +147,7 @@ async def test_the_database_fixes_every_term_outside_draft(shop: Shop, status: s
     with pytest.raises(asyncpg.CheckViolationError) as violation:
         await database().row(f"UPDATE pool SET {term} = {TERMS[term]} WHERE merchant_id = $1", shop.merchant_id)
 
-    assert violation.value.constraint_name == "pool_terms_fixed"
+    assert violation.value.constraint_name == "pool_terms_improve"
 
 
 async def test_a_term_can_not_be_slipped_in_with_an_allowed_change_of_status(shop: Shop) -> None:
@@ -158,4 +158,4 @@ async def test_a_term_can_not_be_slipped_in_with_an_allowed_change_of_status(sho
             "UPDATE pool SET status = 'PAUSED', percent_off = 99 WHERE merchant_id = $1", shop.merchant_id
         )
 
-    assert violation.value.constraint_name == "pool_terms_fixed"
+    assert violation.value.constraint_name == "pool_terms_improve"

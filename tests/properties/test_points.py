@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.points.types import PointsReason
 from tests.conftest import Api
 from tests.factories import Shop, open_shop
 from tests.points.documents import (
@@ -35,6 +37,7 @@ from tests.points.documents import (
     reward,
     wallet,
 )
+from tests.points.ledger import put_back_again, taken_back
 from tests.points.model import ModelDebit, ModelLot, ModelWallet
 from tests.sizes import FULL, size
 
@@ -65,7 +68,9 @@ class Ledger(RuleBasedStateMachine):
         self.set_lifetime(5)
         self.purchases: list[tuple[int, str, int, ModelLot | None]] = []
         self.reversed: set[str] = set()
+        self.origins: dict[str, str] = {}
         self.mugs: list[tuple[int, str, ModelDebit]] = []
+        self.grants: list[tuple[int, str, ModelLot]] = []
         self.answered: list[tuple[Any, Any]] = []
         self.numbers = 0
 
@@ -106,6 +111,8 @@ class Ledger(RuleBasedStateMachine):
             lot = model.earn(points, lifetime=self.lifetime, pending=pending)
         assert answer["purchase"]["member"]["wallet"]["points"] == model.points
         self.purchases.append((who, order, units, lot))
+        if lot:
+            self.origins[order] = UUID(hex=answer["purchase"]["id"].removeprefix("purchase_")).hex
 
     @rule(who=WHO, amount=st.integers(-60, 60).filter(bool), days=st.sampled_from([None, 1, 7]))
     def adjust(self, who: int, amount: int, days: int | None) -> None:
@@ -120,7 +127,8 @@ class Ledger(RuleBasedStateMachine):
             )  # fmt: skip
             return
         if amount > 0:
-            model.credit(amount, "ADJUSTMENT", lifetime=self.lifetime, ends_in=days if how else None)
+            lot = model.credit(amount, "ADJUSTMENT", lifetime=self.lifetime, ends_in=days if how else None)
+            self.grants.append((who, key, lot))
         else:
             model.debit(-amount, "ADJUSTMENT")
         assert answer["entry"]["balanceAfter"] == model.points
@@ -161,10 +169,39 @@ class Ledger(RuleBasedStateMachine):
             assert answer["__typename"] == "PurchaseAlreadyReversed"
             return
         self.reversed.add(order)
-        got, lacking = model.take_back(lot) if lot else (0, 0)
+        got, lacking = model.take_back([lot]) if lot else (0, 0)
         assert answer["shortfall"] == lacking
         assert -(answer["entry"] or {"amount": 0})["amount"] == got
         assert answer["purchase"]["member"]["wallet"]["points"] == model.points
+
+    @precondition(lambda self: bool(getattr(self, "origins", None)))
+    @rule(data=st.data())
+    def bring_some_back(self, data: st.DataObject) -> None:
+        """At the ledger: a part of a purchase."""
+        who, order, _, lot = data.draw(st.sampled_from([each for each in self.purchases if each[3]]))
+        assert lot is not None
+        if not lot.standing:
+            return
+        model, part = self.wallets[who], data.draw(st.integers(1, lot.standing))
+        taken = self.do(
+            taken_back(self.shop, model.member, PointsReason.PURCHASE, [self.origins[order]], self.number(), part)
+        )
+        got, lacking = model.take_back([lot], part)
+        assert (-(taken.entry["entry_amount"] if taken.entry else 0), taken.shortfall) == (got, lacking)
+
+    @precondition(lambda self: bool(getattr(self, "grants", None)))
+    @rule(data=st.data())
+    def call_off_and_on(self, data: st.DataObject) -> None:
+        """At the ledger: a credit falls, and stands again after that, as a referral's may."""
+        who, key, lot = data.draw(st.sampled_from(self.grants))
+        model, origin = self.wallets[who], f"grant/{key}"
+        if lot.standing:
+            taken = self.do(taken_back(self.shop, model.member, PointsReason.ADJUSTMENT, [origin], self.number()))
+            got, lacking = model.take_back([lot])
+            assert (-(taken.entry["entry_amount"] if taken.entry else 0), taken.shortfall) == (got, lacking)
+        else:
+            back = self.do(put_back_again(self.shop, model.member, PointsReason.ADJUSTMENT, origin, self.number()))
+            assert (back.entry["entry_amount"] if back else 0) == model.put_back(lot, "ADJUSTMENT")
 
     @rule(who=WHO, days=st.sampled_from([1, 5, 30]))
     def wait(self, who: int, days: int) -> None:

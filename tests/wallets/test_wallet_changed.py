@@ -9,13 +9,15 @@ import pytest
 from app import ids
 from app.api.scalars import serialize_date_time
 from app.coupons.expire_codes import expire_batch
+from app.points.types import PointsReason
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
-from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
+from tests.orders.test_reverse_redemption import REVERSE
 from tests.points.documents import CONFIGURE, days_later, grant, purchase
 from tests.points.documents import REVERSE as REVERSE_PURCHASE
+from tests.points.ledger import put_back_again, taken_back
 from tests.unguarded import unguarded
 from tests.wallets.sockets import Socket, address, joined
 
@@ -167,6 +169,13 @@ async def _matured(shop: Shop, member: Any, pool: Any) -> None:
     await days_later(shop, member, 15)
 
 
+async def _shortfall_lowered(shop: Shop, member: Any, pool: Any) -> None:
+    await grant(shop, member, 70, "k-1")
+    await grant(shop, member, -70, "k-2")
+    await taken_back(shop, member, PointsReason.ADJUSTMENT, ["grant/k-1"], "falls")
+    await put_back_again(shop, member, PointsReason.ADJUSTMENT, "grant/k-1", "stands again")
+
+
 #: How each event that raises a wallet comes about, last.
 MAKERS = {
     "code.adopted": _adopted,
@@ -180,6 +189,7 @@ MAKERS = {
     "points.debited": _debited,
     "points.fell_short": _fell_short,
     "points.matured": _matured,
+    "points.shortfall_lowered": _shortfall_lowered,
     "redemption.reversed": _reversed,
 }
 

@@ -37,6 +37,7 @@ const TOLD = new Set(["ADJUSTMENT", "PURCHASE", "REFUND", "REWARD"]);
 const ENDINGS = {
   "points.fell_short": "lacking after a return",
   "points.matured": "can be spent now",
+  "points.shortfall_lowered": "no longer lacking",
 };
 
 function money({ amountMinor, currency }) {

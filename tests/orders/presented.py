@@ -229,6 +229,28 @@ async def _one_bad_code_among_good_ones(shop: Shop) -> Refused:
     return Refused(order(texts, member), [*rejected(bad, "NOT_OWNER"), {"masked": "PCT-••••00", "reason": "UNKNOWN"}])
 
 
+async def _nothing_to_take_off(shop: Shop) -> Refused:
+    code = await shop.claim(await shop.pool(), member := await shop.member())
+    return Refused(order([code["text"]], member, orderAmount=usd(4)), rejected(code, "NO_DISCOUNT"))
+
+
+async def _nothing_left_to_take_off(shop: Shop) -> Refused:
+    member = await shop.member()
+    pools = [await shop.pool(stacking="STACKABLE", percentOff=share) for share in (50.0, 100.0, 50.0)]
+    pools += [await shop.pool(stacking="STACKABLE", kind="AMOUNT", amountOff=usd(5))]
+    codes = [await shop.claim(pool, member) for pool in pools]
+    refused = rejected(codes[2], "NO_DISCOUNT") + rejected(codes[3], "NO_DISCOUNT")
+    return Refused(order([code["text"] for code in codes], member), refused)
+
+
+async def _nothing_to_take_off_and_not_stackable(shop: Shop) -> Refused:
+    member = await shop.member()
+    codes = [await shop.claim(await shop.pool(stacking=each), member) for each in ("EXCLUSIVE", "STACKABLE")]
+    return Refused(
+        order([code["text"] for code in codes], member, orderAmount=usd(0)), rejected(codes[0], "NOT_STACKABLE")
+    )
+
+
 async def _several_reasons_at_once(shop: Shop) -> Refused:
     pool = await shop.pool(minimumSpend=usd(5_000))
     code = await shop.claim(pool, member := await shop.member())
@@ -246,7 +268,8 @@ REFUSED: dict[str, Callable[[Shop], Awaitable[Refused]]] = {
         _past_its_lifetime, _expired, _revoked, _in_a_paused_pool, _in_an_archived_pool, _after_the_pools_end,
         _in_another_currency, _below_the_minimum_spend, _two_exclusive_ones, _exclusive_beside_stackable,
         _more_codes_for_an_order_that_has_some, _one_code_more_than_the_order_had, _fewer_codes_than_the_order_had,
-        _one_bad_code_among_good_ones, _several_reasons_at_once,
+        _one_bad_code_among_good_ones, _nothing_to_take_off, _nothing_left_to_take_off,
+        _nothing_to_take_off_and_not_stackable, _several_reasons_at_once,
     )
 }  # fmt: skip
 
