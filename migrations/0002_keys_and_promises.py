@@ -148,9 +148,14 @@ CREATE TRIGGER pool_terms_kept BEFORE DELETE OR TRUNCATE ON pool_terms
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER pool_terms_fixed BEFORE UPDATE ON pool_terms FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- A pool starts in DRAFT, moves only along its lifecycle, and keeps its terms once it has left DRAFT. Other terms are
--- its next version.
+-- A pool starts in DRAFT and moves only along its lifecycle. Once it has left DRAFT its terms only improve for who holds
+-- a code, until it is closed for good. Other terms are its next version.
 CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
+DECLARE
+    may_change CONSTANT text[] := ARRAY[
+        'status', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
+        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at'
+    ];
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.status <> 'DRAFT' THEN
@@ -172,8 +177,20 @@ BEGIN
         RAISE EXCEPTION 'a pool may not go from % to %', OLD.status, NEW.status
             USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
     END IF;
-    IF OLD.status <> 'DRAFT' AND to_jsonb(NEW) - 'status' <> to_jsonb(OLD) - 'status' THEN
-        RAISE EXCEPTION 'the terms of a pool are fixed once it has left DRAFT'
+    IF OLD.status <> 'DRAFT' AND (
+        (OLD.status = 'ARCHIVED' AND NEW.terms_version <> OLD.terms_version)
+        OR NEW.percent_off < OLD.percent_off
+        OR NEW.amount_off < OLD.amount_off
+        OR NEW.claims_per_member < OLD.claims_per_member
+        -- No limit is better than any.
+        OR NEW.maximum_discount < coalesce(OLD.maximum_discount, NEW.maximum_discount + 1)
+        OR NEW.minimum_spend > coalesce(OLD.minimum_spend, 0)
+        OR NEW.code_lifetime_days < coalesce(OLD.code_lifetime_days, NEW.code_lifetime_days + 1)
+        OR NEW.starts_at > coalesce(OLD.starts_at, '-infinity')
+        OR NEW.ends_at < coalesce(OLD.ends_at, 'infinity')
+        OR to_jsonb(NEW) - may_change <> to_jsonb(OLD) - may_change
+    ) THEN
+        RAISE EXCEPTION 'the terms of a pool only improve once it has left DRAFT'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_terms_improve';
     END IF;
     RETURN NEW;

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import strawberry
@@ -19,6 +19,25 @@ TRANSITIONS: Final[dict[str, tuple[str, ...]]] = {
     "PAUSED": ("ACTIVE", "ARCHIVED"),
     "ARCHIVED": (),
 }
+
+#: Terms that may improve for who holds a code once their pool has left DRAFT, upwards or downwards. None is no limit.
+IMPROVE_UPWARDS: Final = frozenset(
+    {"ends_at", "code_lifetime_days", "percent_off", "amount_off", "maximum_discount", "claims_per_member"}
+)
+IMPROVE_DOWNWARDS: Final = frozenset({"starts_at", "minimum_spend"})
+#: What holds for later claims and dead codes only.
+FREE: Final = frozenset({"name", "recycle_expired", "fallback_pool_id"})
+
+
+def may_change(status: str, term: str, before: Any, after: Any) -> bool:
+    """Whether a pool in this status takes another value of a term. The trigger pool_guard holds the same."""
+    if status == "DRAFT" or before == after or term in FREE:
+        return True
+    if status == "ARCHIVED" or term not in IMPROVE_UPWARDS | IMPROVE_DOWNWARDS:
+        return False
+    if before is None or after is None:
+        return after is None
+    return bool(after > before if term in IMPROVE_UPWARDS else after < before)
 
 
 @strawberry.enum(description="Why a code can't be redeemed on an order; of several reasons the first is told.")

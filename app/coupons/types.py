@@ -42,7 +42,7 @@ from app.storage.wallet_versions import ChangeRow
 class PoolStatus(Enum):
     """Lifecycle of a pool."""
 
-    DRAFT = described("DRAFT", "Being prepared: terms can change, codes be generated.")
+    DRAFT = described("DRAFT", "Being prepared: all terms can change, codes be generated.")
     ACTIVE = described("ACTIVE", "Issuing and honouring codes.")
     PAUSED = described("PAUSED", "A hold on issuing and honouring; can be lifted.")
     ARCHIVED = described("ARCHIVED", "Closed for good.")

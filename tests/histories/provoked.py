@@ -405,7 +405,7 @@ ERRANDS: Final = (
     Errand("declineReferral", "ReferralNotDeclinable", _then(_with(referralId=Errands.released), **_WHY)),
     Errand("releaseReferral", "ReferralNotReleasable", _with(referralId=Errands.declined)),
     Errand("editPool", "InvalidInput", _then(_with(poolId=Errands.draft), name=" ")),
-    Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), name="n")),
+    Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), stacking="STACKABLE")),
     Errand("enableWebhook", "WebhookLimitReached", _with(webhookId=_as_many_webhooks)),
     Errand("enrollMember", "MemberAlreadyExists", _known_member),
     Errand("generateCodes", "PoolNotEditable", _then(_with(poolId=Errands.pool), count=1)),
