@@ -125,6 +125,9 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_fallback FOREIGN KEY (merchant_id, fallback_pool_id) REFERENCES pool,
     ADD CONSTRAINT pool_fallback_other CHECK (fallback_pool_id <> id),
     ADD CONSTRAINT pool_status CHECK (status IN ('DRAFT', 'ACTIVE', 'PAUSED', 'ARCHIVED')),
+    -- A pause stops issuing, or honouring too.
+    ADD CONSTRAINT pool_pause CHECK ((status = 'PAUSED') = (pause_scope IS NOT NULL)),
+    ADD CONSTRAINT pool_pause_scope CHECK (pause_scope IN ('ALL', 'ISSUING')),
     ADD CONSTRAINT pool_value CHECK (CASE kind
         WHEN 'PERCENT' THEN percent_off > 0 AND percent_off <= 100 AND amount_off IS NULL AND gift_sku IS NULL
         WHEN 'AMOUNT' THEN amount_off > 0 AND percent_off IS NULL AND gift_sku IS NULL
@@ -153,7 +156,7 @@ CREATE TRIGGER pool_terms_fixed BEFORE UPDATE ON pool_terms FOR EACH STATEMENT E
 CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
 DECLARE
     may_change CONSTANT text[] := ARRAY[
-        'status', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
+        'status', 'pause_scope', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
         'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at'
     ];
 BEGIN
@@ -246,7 +249,7 @@ ALTER TABLE code
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
-CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id)
+CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
     WHERE member_id IS NOT NULL;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALLOCATED' AND expires_at IS NOT NULL;
@@ -260,6 +263,11 @@ CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, f
 -- What somebody had is never given to somebody else.
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
     WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE code_revival
+    DROP CONSTRAINT code_revival_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id),
+    ADD CONSTRAINT code_revival_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
 
 -- A claimant's n-th claim of a pool exists once, whether the claimant is a member or an address, and so does each
 -- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it.

@@ -14,10 +14,11 @@ from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.scalars import BigInt
 from app.coupons.create_pool import CreatePoolInput, chain_from, checked_fallback, checked_terms
+from app.coupons.revive_codes import JOB as REVIVE_JOB
 from app.coupons.rows import PoolRow
 from app.coupons.rules import may_change
 from app.coupons.types import CodeKind, Pool, PoolStatus, StackingPolicy
-from app.storage import events
+from app.storage import doorbell, events
 from app.storage.database import Tx, transaction
 from app.storage.statements import NoRow, columns, statement
 
@@ -47,7 +48,9 @@ class EditPoolInput:
     )
     starts_at: datetime | None = strawberry.field(default=UNSET, description="From when it issues and honours codes.")
     ends_at: datetime | None = strawberry.field(
-        default=UNSET, description="Until when, this instant not included; after startsAt."
+        default=UNSET,
+        description="Until when, this instant not included; after startsAt. A later end, also of a pool that has "
+        "ended, holds at once for every code; those that only the end before had expired are valid again.",
     )
     code_lifetime_days: int | None = strawberry.field(
         default=UNSET,
@@ -108,6 +111,14 @@ WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
 RETURNING {columns(PoolRow)}
 """,
 )
+#: Codes that the end before had expired live again, by a job; one that is at it begins anew.
+REVIVE: Final = statement(
+    NoRow,
+    """
+INSERT INTO code_revival (merchant_id, pool_id) VALUES (:merchant_id, :pool_id)
+ON CONFLICT (merchant_id, pool_id) DO UPDATE SET walked_to = NULL
+""",
+)
 _NEVER_NULL: Final = ("name", "claims_per_member", "stacking", "transferable")
 
 
@@ -138,6 +149,11 @@ async def edit_pool(
         if edited is None:
             raise RuntimeError("a pool vanished under its lock")
         await events.record(tx, viewer.merchant_id, "pool.edited", pool_id, viewer.actor)
+        is_extended = row["pool_status"] != "DRAFT" and row["pool_ends_at"] != edited["pool_ends_at"]
+        if is_extended:
+            await tx.row(REVIVE, merchant_id=viewer.merchant_id, pool_id=pool_id)
+    if is_extended:
+        await doorbell.wake_workers(REVIVE_JOB)
     return EditPoolSuccess(pool=Pool.of(edited))
 
 

@@ -18,7 +18,7 @@ from app.coupons.rules import (
     Order,
     PresentedCode,
     Terms,
-    is_open,
+    honours,
     is_owner,
     owned_reason,
     reason,
@@ -173,7 +173,7 @@ def _presented_code(row: FoundRow) -> PresentedCode:
         owner=row["code_member_id"],
         email_index=row["email_index"],
         expires_at=row["code_expires_at"],
-        pool_open=is_open(row["pool_status"], row["pool_starts_at"], row["pool_ends_at"], row["asked_at"]),
+        pool_open=honours(row["pool_status"], row["pool_pause_scope"], row["pool_starts_at"], row["asked_at"]),
     )
 
 

@@ -48,9 +48,9 @@ class CodeRejectionReason(Enum):
     NOT_ALLOCATED = described("NOT_ALLOCATED", "Nobody has claimed it.")
     NOT_OWNER = described("NOT_OWNER", "It belongs to someone else than its presenter.")
     ALREADY_REDEEMED = described("ALREADY_REDEEMED", "It was redeemed before.")
-    EXPIRED = described("EXPIRED", "Its lifetime is over.")
+    EXPIRED = described("EXPIRED", "Its lifetime is over, or its pool's: past its end, or archived.")
     REVOKED = described("REVOKED", "It was revoked.")
-    POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, archived, or outside its dates.")
+    POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, or hasn't begun.")
     CURRENCY_MISMATCH = described("CURRENCY_MISMATCH", "The order is not in the merchant's currency.")
     BELOW_MINIMUM_SPEND = described("BELOW_MINIMUM_SPEND", "The order is below the pool's minimum spend.")
     TOO_MANY_ATTEMPTS = described(
@@ -108,9 +108,9 @@ class Applied:
     discount: int
 
 
-def is_open(status: str, starts_at: datetime | None, ends_at: datetime | None, now: datetime) -> bool:
-    """Whether a pool issues and honours codes at this instant: `starts_at` included, `ends_at` not."""
-    return status == "ACTIVE" and (starts_at is None or starts_at <= now) and (ends_at is None or now < ends_at)
+def honours(status: str, pause_scope: str | None, starts_at: datetime | None, now: datetime) -> bool:
+    """Whether a pool honours codes that haven't ended at this instant: `starts_at` included."""
+    return (status == "ACTIVE" or pause_scope == "ISSUING") and (starts_at is None or starts_at <= now)
 
 
 def discount(terms: Terms, base: int) -> int:

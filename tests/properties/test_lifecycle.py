@@ -20,7 +20,10 @@ PATHS: dict[str, list[str]] = {
     "PAUSED": ["activatePool", "pausePool"],
     "ARCHIVED": ["activatePool", "archivePool"],
 }
-SET_STATUS = "UPDATE pool SET status = $3 WHERE merchant_id = $1 AND id = $2 RETURNING status"
+SET_STATUS = """
+UPDATE pool SET status = $3::text, pause_scope = CASE WHEN $3::text = 'PAUSED' THEN 'ALL' END
+WHERE merchant_id = $1 AND id = $2 RETURNING status
+"""
 INSERT = """
 INSERT INTO pool (merchant_id, id, name, status, kind, percent_off, claims_per_member, stacking, transferable,
                   created_at)
@@ -154,7 +157,8 @@ async def test_a_term_can_not_be_slipped_in_with_an_allowed_change_of_status(sho
 
     with pytest.raises(asyncpg.CheckViolationError) as violation:
         await database().row(
-            "UPDATE pool SET status = 'PAUSED', percent_off = 5 WHERE merchant_id = $1", shop.merchant_id
+            "UPDATE pool SET status = 'PAUSED', pause_scope = 'ALL', percent_off = 5 WHERE merchant_id = $1",
+            shop.merchant_id,
         )
 
     assert violation.value.constraint_name == "pool_terms_improve"

@@ -13,11 +13,12 @@ from app import ids
 from app.coupons.rules import FREE, IMPROVE_DOWNWARDS, IMPROVE_UPWARDS, may_change
 from app.storage.database import database
 from tests.factories import Shop
+from tests.properties.test_lifecycle import SET_STATUS
 from tests.sizes import FULL, size
 
 NOON = datetime(2095, 6, 1, 12, tzinfo=UTC)
 #: What every pool has of its own, and what moves along its lifecycle.
-OF_THE_POOL = {"merchant_id", "id", "kind", "status", "terms_version", "created_at"}
+OF_THE_POOL = {"merchant_id", "id", "kind", "status", "pause_scope", "terms_version", "created_at"}
 COLUMNS = """
 SELECT attname::text AS name FROM pg_attribute
 WHERE attrelid = 'pool'::regclass AND attnum > 0 AND NOT attisdropped
@@ -93,9 +94,7 @@ async def test_the_api_and_the_database_allow_the_same_edits(
     places = ", ".join(f"${place}" for place in range(1, len(row) + 1))
     await database().rows(f"INSERT INTO pool ({', '.join(row)}) VALUES ({places})", *row.values())
     for step in PATHS[status]:
-        await database().rows(
-            "UPDATE pool SET status = $3 WHERE merchant_id = $1 AND id = $2", shop.merchant_id, pool_id, step
-        )
+        await database().rows(SET_STATUS, shop.merchant_id, pool_id, step)
 
     allowed = all(may_change(status, term, before[term], after[term]) for term in before)
 
