@@ -145,6 +145,21 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.CreateModel(
+            name="CodeRevival",
+            fields=[
+                ("pool_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("walked_to", fields.UUIDField(null=True)),
+            ],
+            options={
+                "table": "code_revival",
+                "app": "flash",
+                "pk_attr": "pool_id",
+                "table_description": "That a pool has a later end: its codes that only the end before had expired are to live again.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
             name="DataKey",
             fields=[
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
@@ -549,6 +564,7 @@ class Migration(migrations.Migration):
                 ("merchant_id", fields.UUIDField()),
                 ("name", fields.CharField(max_length=200)),
                 ("status", fields.CharField(max_length=10)),
+                ("pause_scope", fields.CharField(null=True, max_length=10)),
                 ("kind", fields.CharField(max_length=10)),
                 ("percent_off", fields.DecimalField(null=True, max_digits=7, decimal_places=4)),
                 ("amount_off", fields.BigIntField(null=True)),

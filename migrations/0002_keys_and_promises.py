@@ -125,6 +125,9 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_fallback FOREIGN KEY (merchant_id, fallback_pool_id) REFERENCES pool,
     ADD CONSTRAINT pool_fallback_other CHECK (fallback_pool_id <> id),
     ADD CONSTRAINT pool_status CHECK (status IN ('DRAFT', 'ACTIVE', 'PAUSED', 'ARCHIVED')),
+    -- A pause stops issuing, or honouring too.
+    ADD CONSTRAINT pool_pause CHECK ((status = 'PAUSED') = (pause_scope IS NOT NULL)),
+    ADD CONSTRAINT pool_pause_scope CHECK (pause_scope IN ('ALL', 'ISSUING')),
     ADD CONSTRAINT pool_value CHECK (CASE kind
         WHEN 'PERCENT' THEN percent_off > 0 AND percent_off <= 100 AND amount_off IS NULL AND gift_sku IS NULL
         WHEN 'AMOUNT' THEN amount_off > 0 AND percent_off IS NULL AND gift_sku IS NULL
@@ -148,9 +151,14 @@ CREATE TRIGGER pool_terms_kept BEFORE DELETE OR TRUNCATE ON pool_terms
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER pool_terms_fixed BEFORE UPDATE ON pool_terms FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- A pool starts in DRAFT, moves only along its lifecycle, and keeps its terms once it has left DRAFT. Other terms are
--- its next version.
+-- A pool starts in DRAFT and moves only along its lifecycle. Once it has left DRAFT its terms only improve for who holds
+-- a code, until it is closed for good. Other terms are its next version.
 CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
+DECLARE
+    may_change CONSTANT text[] := ARRAY[
+        'status', 'pause_scope', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
+        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at'
+    ];
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.status <> 'DRAFT' THEN
@@ -172,8 +180,20 @@ BEGIN
         RAISE EXCEPTION 'a pool may not go from % to %', OLD.status, NEW.status
             USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
     END IF;
-    IF OLD.status <> 'DRAFT' AND to_jsonb(NEW) - 'status' <> to_jsonb(OLD) - 'status' THEN
-        RAISE EXCEPTION 'the terms of a pool are fixed once it has left DRAFT'
+    IF OLD.status <> 'DRAFT' AND (
+        (OLD.status = 'ARCHIVED' AND NEW.terms_version <> OLD.terms_version)
+        OR NEW.percent_off < OLD.percent_off
+        OR NEW.amount_off < OLD.amount_off
+        OR NEW.claims_per_member < OLD.claims_per_member
+        -- No limit is better than any.
+        OR NEW.maximum_discount < coalesce(OLD.maximum_discount, NEW.maximum_discount + 1)
+        OR NEW.minimum_spend > coalesce(OLD.minimum_spend, 0)
+        OR NEW.code_lifetime_days < coalesce(OLD.code_lifetime_days, NEW.code_lifetime_days + 1)
+        OR NEW.starts_at > coalesce(OLD.starts_at, '-infinity')
+        OR NEW.ends_at < coalesce(OLD.ends_at, 'infinity')
+        OR to_jsonb(NEW) - may_change <> to_jsonb(OLD) - may_change
+    ) THEN
+        RAISE EXCEPTION 'the terms of a pool only improve once it has left DRAFT'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_terms_improve';
     END IF;
     RETURN NEW;
@@ -229,7 +249,7 @@ ALTER TABLE code
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
-CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id)
+CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
     WHERE member_id IS NOT NULL;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALLOCATED' AND expires_at IS NOT NULL;
@@ -243,6 +263,11 @@ CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, f
 -- What somebody had is never given to somebody else.
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
     WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE code_revival
+    DROP CONSTRAINT code_revival_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id),
+    ADD CONSTRAINT code_revival_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
 
 -- A claimant's n-th claim of a pool exists once, whether the claimant is a member or an address, and so does each
 -- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it.

@@ -41,7 +41,7 @@ mutation ($input: CreatePoolInput!) {{
 EDIT_POOL = f"""
 mutation ($input: EditPoolInput!) {{
   answer: editPool(input: $input) {{
-    __typename ... on EditPoolSuccess {{ pool {{ {POOL} }} }} {REFUSALS} ... on PoolNotEditable {{ status }}
+    __typename ... on EditPoolSuccess {{ pool {{ {POOL} }} }} {REFUSALS} ... on PoolNotEditable {{ status fields }}
   }}
 }}
 """

@@ -11,6 +11,7 @@ class Pool(Model):
     merchant_id = fields.UUIDField()
     name = fields.CharField(max_length=200)
     status = fields.CharField(max_length=10)
+    pause_scope = fields.CharField(max_length=10, null=True)
     kind = fields.CharField(max_length=10)
     percent_off = fields.DecimalField(max_digits=7, decimal_places=4, null=True)
     amount_off = fields.BigIntField(null=True)
@@ -53,6 +54,20 @@ class PoolTerms(Model):
 
     class Meta:
         table = "pool_terms"
+
+
+class CodeRevival(Model):
+    """That a pool has a later end: its codes that only the end before had expired are to live again.
+
+    A job walks them by their ids, and has come to `walked_to`.
+    """
+
+    pool_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    walked_to = fields.UUIDField(null=True)
+
+    class Meta:
+        table = "code_revival"
 
 
 class CodeBatch(Model):

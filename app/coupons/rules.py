@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import strawberry
@@ -20,6 +20,25 @@ TRANSITIONS: Final[dict[str, tuple[str, ...]]] = {
     "ARCHIVED": (),
 }
 
+#: Terms that may improve for who holds a code once their pool has left DRAFT, upwards or downwards. None is no limit.
+IMPROVE_UPWARDS: Final = frozenset(
+    {"ends_at", "code_lifetime_days", "percent_off", "amount_off", "maximum_discount", "claims_per_member"}
+)
+IMPROVE_DOWNWARDS: Final = frozenset({"starts_at", "minimum_spend"})
+#: What holds for later claims and dead codes only.
+FREE: Final = frozenset({"name", "recycle_expired", "fallback_pool_id"})
+
+
+def may_change(status: str, term: str, before: Any, after: Any) -> bool:
+    """Whether a pool in this status takes another value of a term. The trigger pool_guard holds the same."""
+    if status == "DRAFT" or before == after or term in FREE:
+        return True
+    if status == "ARCHIVED" or term not in IMPROVE_UPWARDS | IMPROVE_DOWNWARDS:
+        return False
+    if before is None or after is None:
+        return after is None
+    return bool(after > before if term in IMPROVE_UPWARDS else after < before)
+
 
 @strawberry.enum(description="Why a code can't be redeemed on an order; of several reasons the first is told.")
 class CodeRejectionReason(Enum):
@@ -29,9 +48,9 @@ class CodeRejectionReason(Enum):
     NOT_ALLOCATED = described("NOT_ALLOCATED", "Nobody has claimed it.")
     NOT_OWNER = described("NOT_OWNER", "It belongs to someone else than its presenter.")
     ALREADY_REDEEMED = described("ALREADY_REDEEMED", "It was redeemed before.")
-    EXPIRED = described("EXPIRED", "Its lifetime is over.")
+    EXPIRED = described("EXPIRED", "Its lifetime is over, or its pool's: past its end, or archived.")
     REVOKED = described("REVOKED", "It was revoked.")
-    POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, archived, or outside its dates.")
+    POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, or hasn't begun.")
     CURRENCY_MISMATCH = described("CURRENCY_MISMATCH", "The order is not in the merchant's currency.")
     BELOW_MINIMUM_SPEND = described("BELOW_MINIMUM_SPEND", "The order is below the pool's minimum spend.")
     TOO_MANY_ATTEMPTS = described(
@@ -102,9 +121,9 @@ class Applied:
     discount: int
 
 
-def is_open(status: str, starts_at: datetime | None, ends_at: datetime | None, now: datetime) -> bool:
-    """Whether a pool issues and honours codes at this instant: `starts_at` included, `ends_at` not."""
-    return status == "ACTIVE" and (starts_at is None or starts_at <= now) and (ends_at is None or now < ends_at)
+def honours(status: str, pause_scope: str | None, starts_at: datetime | None, now: datetime) -> bool:
+    """Whether a pool honours codes that haven't ended at this instant: `starts_at` included."""
+    return (status == "ACTIVE" or pause_scope == "ISSUING") and (starts_at is None or starts_at <= now)
 
 
 def discount(terms: Terms, base: int) -> int:

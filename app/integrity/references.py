@@ -23,6 +23,7 @@ REFERENCES: Final = (
     Reference("member", "accepted_invite_id", "invite", constraint="member_accepted_invite"),
     Reference("pool", "fallback_pool_id", "pool", constraint="pool_fallback"),
     Reference("pool_terms", "pool_id", "pool", constraint="pool_terms_pool"),
+    Reference("code_revival", "pool_id", "pool", constraint="code_revival_pool"),
     Reference("stock_alert", "pool_id", "pool", constraint="stock_alert_pool"),
     Reference("code_batch", "pool_id", "pool", constraint="code_batch_pool"),
     Reference("code", "pool_id", "pool", constraint="code_pool"),

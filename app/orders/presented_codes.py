@@ -21,7 +21,7 @@ from app.coupons.rules import (
     Order,
     PresentedCode,
     Terms,
-    is_open,
+    honours,
     is_owner,
     owned_reason,
     reason,
@@ -252,7 +252,7 @@ def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
         owner=row["code_member_id"],
         email_index=row["email_index"],
         expires_at=row["code_expires_at"],
-        pool_open=is_open(row["pool_status"], starts_at, row["pool_ends_at"], now),
+        pool_open=honours(row["pool_status"], row["pool_pause_scope"], starts_at, now),
         opens_at=starts_at if row["pool_status"] == "ACTIVE" and starts_at is not None and now < starts_at else None,
         stays=stays,
     )

@@ -420,4 +420,4 @@ async def test_a_code_past_its_lifetime_and_a_pool_past_its_end_are_still_read(s
 
     wallet = found(await shop.data(LISTS["wallet codes"] % "edges { node { id text state } }", key=token))
 
-    assert wallet["edges"] == [{"node": {"id": code["id"], "text": code["text"], "state": "ALLOCATED"}}]
+    assert wallet["edges"] == [{"node": {"id": code["id"], "text": code["text"], "state": "EXPIRED"}}]

@@ -273,6 +273,12 @@ async def _archived(errands: Errands) -> dict[str, Any]:
     return {"poolId": pool}
 
 
+async def _over(errands: Errands) -> dict[str, Any]:
+    pool = await errands.draft(endsAt="2020-01-01T00:00:00Z")
+    await errands.do("generateCodes", poolId=pool, count=1, idempotencyKey=pool)
+    return {"poolId": pool}
+
+
 async def _campaign(errands: Errands, pool: str, key: str | None = None) -> dict[str, Any]:
     recipients = [{"email": errands.email()}, {"email": errands.email()}]
     return {"name": "tried", "poolId": pool, "recipients": recipients, "idempotencyKey": key or errands.word()}
@@ -395,6 +401,7 @@ ERRANDS: Final = (
     Errand("acceptInvite", "MemberAlreadyExists", _members_address),
     Errand("acceptInvite", "NotFound", _nobodys_acceptance),
     Errand("activatePool", "PoolHasNoCodes", _with(poolId=Errands.draft)),
+    Errand("activatePool", "PoolEnded", _over),
     Errand("archivePool", "PoolTransitionRejected", _archived),
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
     Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),
@@ -405,7 +412,7 @@ ERRANDS: Final = (
     Errand("declineReferral", "ReferralNotDeclinable", _then(_with(referralId=Errands.released), **_WHY)),
     Errand("releaseReferral", "ReferralNotReleasable", _with(referralId=Errands.declined)),
     Errand("editPool", "InvalidInput", _then(_with(poolId=Errands.draft), name=" ")),
-    Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), name="n")),
+    Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), stacking="STACKABLE")),
     Errand("enableWebhook", "WebhookLimitReached", _with(webhookId=_as_many_webhooks)),
     Errand("enrollMember", "MemberAlreadyExists", _known_member),
     Errand("generateCodes", "PoolNotEditable", _then(_with(poolId=Errands.pool), count=1)),

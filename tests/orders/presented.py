@@ -153,21 +153,24 @@ async def _in_a_paused_pool(shop: Shop) -> Refused:
 async def _in_an_archived_pool(shop: Shop) -> Refused:
     code = await shop.claim(pool := await shop.pool(), member := await shop.member())
     await shop.do(CHANGE_STATUS % "archivePool", poolId=pool["id"])
-    return Refused(order([code["text"]], member), rejected(code, "POOL_NOT_ACTIVE"))
+    return Refused(order([code["text"]], member), rejected(code, "EXPIRED"))
 
 
 async def _after_the_pools_end(shop: Shop) -> Refused:
     code = await shop.claim(pool := await shop.pool(endsAt="2999-01-01T00:00:00Z"), member := await shop.member())
     await end_pool(shop, pool)
-    return Refused(order([code["text"]], member), rejected(code, "POOL_NOT_ACTIVE"))
+    return Refused(order([code["text"]], member), rejected(code, "EXPIRED"))
 
 
 async def end_pool(shop: Shop, pool: Any) -> None:
     """Let a pool's window end; as the trigger holds the terms, it is put aside for this transaction."""
     async with transaction(None) as tx:
         await tx.row("SET LOCAL session_replication_role = replica")
-        statement = "UPDATE pool SET ends_at = now() - interval '1 second' WHERE merchant_id = $1 AND id = $2"
-        await tx.row(statement, shop.merchant_id, ids.decode("pool", pool["id"]))
+        for table, key in (("pool", "id"), ("pool_terms", "pool_id")):
+            statement = (
+                f"UPDATE {table} SET ends_at = now() - interval '1 second' WHERE merchant_id = $1 AND {key} = $2"
+            )
+            await tx.row(statement, shop.merchant_id, ids.decode("pool", pool["id"]))
 
 
 async def _in_another_currency(shop: Shop) -> Refused:

@@ -8,8 +8,8 @@ import pytest
 from app import ids
 from app.storage.database import transaction
 from tests.conftest import Api
-from tests.coupons.orders import order
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, EDIT_POOL, GENERATE_CODES, POOL, REDEEM_CODES, Shop
+from tests.orders.presented import order
 from tests.races.storm import SECONDS_MAX, Processes, at_once, kinds, until_somebody_waits
 
 HOLD_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE"
@@ -34,15 +34,15 @@ async def test_an_edit_comes_before_the_activation_or_not_at_all(shop: Shop, pro
 
         edited, activated, other = await at_once(
             [
-                processes.do(EDIT_POOL, poolId=pool["id"], percentOff=20.0),
+                processes.do(EDIT_POOL, poolId=pool["id"], percentOff=5.0),
                 processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"]),
-                processes.do(EDIT_POOL, poolId=pool["id"], claimsPerMember=5),
+                processes.do(EDIT_POOL, poolId=pool["id"], stacking="STACKABLE"),
             ]
         )
 
         expected = pool | {"status": "ACTIVE", "allowedTransitions": ["PAUSED", "ARCHIVED"]}
         assert activated["__typename"] == "ChangePoolStatusSuccess"
-        for answer, terms in ((edited, {"percentOff": 20.0}), (other, {"claimsPerMember": 5})):
+        for answer, terms in ((edited, {"percentOff": 5.0}), (other, {"stacking": "STACKABLE"})):
             if answer["__typename"] == "EditPoolSuccess":
                 expected |= terms
             else:
