@@ -32,7 +32,9 @@ from app.merchants import queries as merchants
 from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
+from app.orders.check_refund import check_refund
 from app.orders.record_purchase import record_purchase
+from app.orders.refund_purchase import refund_purchase
 from app.orders.reverse_purchase import reverse_purchase
 from app.people.accept_invite import accept_invite
 from app.people.edit_member import edit_member
@@ -74,6 +76,7 @@ Query = create_type(
         coupons.redemptions,
         coupons.campaign,
         check_codes,
+        check_refund,
         members.member,
         members.members,
         wallets.wallet,
@@ -132,6 +135,7 @@ Mutation = create_type(
         revoke_api_key,
         configure_merchant,
         record_purchase,
+        refund_purchase,
         reverse_purchase,
         grant_points,
         create_reward,

@@ -59,6 +59,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Query.redemptions": _KEYS,
         "Query.campaign": _KEYS,
         "Query.checkCodes": _COUNTER,
+        "Query.checkRefund": _COUNTER,
         "Query.member": _EVERYONE,
         # By these it tells who is a member.
         "Query.member(externalId:)": _COUNTER,
@@ -111,6 +112,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.editMember": _REPAIR,
         "Mutation.configureMerchant": _ADMIN,
         "Mutation.recordPurchase": _TILL,
+        "Mutation.refundPurchase": _COUNTER,
         "Mutation.reversePurchase": _COUNTER,
         "Mutation.grantPoints": _REPAIR,
         "Mutation.createReward": _ADMIN,

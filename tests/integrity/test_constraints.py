@@ -20,14 +20,14 @@ ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
     "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "points_entry", "points_lot",
-    "points_part", "points_return", "pool", "purchase", "purchase_reversal", "redemption", "referral", "reversal",
+    "points_part", "points_return", "pool", "purchase", "redemption", "referral", "refund", "reversal",
     "reward_redemption", "rewarded_mailbox", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "points_entry": "reference",
     "points_lot": "expires_at", "points_part": "amount", "points_return": "since", "purchase": "order_id",
-    "redemption": "code_id",
+    "redemption": "code_id", "refund": "amount",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",
 }  # fmt: skip
 REFUSED = [
