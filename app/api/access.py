@@ -60,6 +60,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Query.campaign": _KEYS,
         "Query.checkCodes": _COUNTER,
         "Query.order": _COUNTER,
+        "Query.checkRefund": _COUNTER,
         "Query.member": _EVERYONE,
         # By these it tells who is a member.
         "Query.member(externalId:)": _COUNTER,
@@ -112,6 +113,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.editMember": _REPAIR,
         "Mutation.configureMerchant": _ADMIN,
         "Mutation.recordPurchase": _TILL,
+        "Mutation.refundPurchase": _COUNTER,
         "Mutation.reversePurchase": _COUNTER,
         "Mutation.grantPoints": _REPAIR,
         "Mutation.createReward": _ADMIN,

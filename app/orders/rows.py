@@ -1,6 +1,9 @@
-"""What statements select of orders and purchases, and what reads them."""
+"""What statements select of orders, purchases and their refunds, and what reads them."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
@@ -14,14 +17,19 @@ from app.storage.statements import columns, row_of, statement
 
 @row_of(b="purchase")
 class PurchaseRow(TypedDict):
-    """A purchase `b`; the amount is in minor units of its currency."""
+    """A purchase `b`; amounts are in minor units of its currency."""
 
     purchase_id: Annotated[UUID, "b.id"]
     purchase_source: Annotated[str, "b.source"]
     purchase_order_id: Annotated[str, "b.order_id"]
     purchase_amount: Annotated[int, "b.amount"]
+    purchase_recorded_amount: Annotated[int, "b.recorded_amount"]
+    purchase_refunded: Annotated[int, "b.refunded"]
     purchase_currency: Annotated[str, "b.currency"]
     purchase_points: Annotated[int, "b.points"]
+    purchase_points_per_unit: Annotated[Decimal, "b.points_per_unit"]
+    purchase_minor_units: Annotated[int, "b.minor_units"]
+    purchase_credits: Annotated[int, "b.credits"]
     purchase_spendable_at: Annotated[datetime | None, "b.spendable_at"]
     purchase_occurred_at: Annotated[datetime, "b.occurred_at"]
     purchase_recorded_at: Annotated[datetime, "b.recorded_at"]
@@ -37,6 +45,38 @@ class StandingPurchaseRow(WholePurchaseRow):
     """A purchase, and the referral that it converted, if it did."""
 
     referral_id: UUID | None
+
+
+@row_of(f="refund")
+class RefundRow(TypedDict):
+    """A refund `f`, and what was told of it; money is in minor units of the purchase's currency."""
+
+    refund_id: Annotated[UUID, "f.id"]
+    refund_purchase_id: Annotated[UUID, "f.purchase_id"]
+    refund_key: Annotated[str, "f.refund_id"]
+    refund_amount: Annotated[int, "f.amount"]
+    refund_taken: Annotated[int, "f.taken"]
+    refund_shortfall: Annotated[int, "f.shortfall"]
+    refund_points_returned: Annotated[int, "f.points_returned"]
+    refund_points_expired: Annotated[int, "f.points_expired"]
+    refund_points_forfeited: Annotated[int, "f.points_forfeited"]
+    refund_money_returned: Annotated[int, "f.money_returned"]
+    refund_ends_referral: Annotated[bool, "f.ends_referral"]
+    refund_entry_ids: Annotated[list[UUID], "f.entry_ids"]
+    refund_refunded_at: Annotated[datetime, "f.refunded_at"]
+
+
+@row_of(f="refund", b="purchase")
+class WholeRefundRow(RefundRow):
+    """A refund with the currency of its purchase."""
+
+    refund_currency: Annotated[str, "b.currency"]
+
+
+class RefundableRow(StandingPurchaseRow):
+    """A purchase of which a part goes back, and the refund that an earlier call made by the same id."""
+
+    earlier_id: UUID | None
 
 
 class ToldPurchaseRow(StandingPurchaseRow):
@@ -63,6 +103,73 @@ FROM purchase b {JOIN_MEMBER.format("b")}
 WHERE b.merchant_id = :merchant_id AND b.source = :source AND b.order_id = :order_id
 """,
 )
+
+
+FIND_STANDING: Final = statement(
+    StandingPurchaseRow,
+    f"""
+SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id
+FROM purchase b {JOIN_MEMBER.format("b")}
+WHERE b.merchant_id = :merchant_id AND b.id = :purchase_id
+""",
+)
+FIND_REFUNDABLE: Final = statement(
+    RefundableRow,
+    f"""
+SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id, (
+    SELECT id FROM refund WHERE merchant_id = :merchant_id AND purchase_id = b.id AND refund_id = :refund_id
+) AS earlier_id
+FROM purchase b {JOIN_MEMBER.format("b")}
+WHERE b.merchant_id = :merchant_id AND b.source = :source AND b.order_id = :order_id
+""",
+)
+_JOIN_PURCHASE: Final = """
+    CROSS JOIN LATERAL (SELECT * FROM purchase WHERE merchant_id = :merchant_id AND id = f.purchase_id OFFSET 0) b
+"""
+FIND_REFUND: Final = statement(
+    WholeRefundRow,
+    f"""
+SELECT {columns(WholeRefundRow)} FROM refund f {_JOIN_PURCHASE}
+WHERE f.merchant_id = :merchant_id AND f.id = :refund_id
+    AND (:member_id::uuid IS NULL OR b.member_id = :member_id)
+""",
+)
+REFUNDS_OF_PURCHASES: Final = statement(
+    WholeRefundRow,
+    f"""
+SELECT {columns(WholeRefundRow)} FROM refund f {_JOIN_PURCHASE}
+WHERE f.merchant_id = :merchant_id AND f.purchase_id = ANY(:purchase_ids::uuid[])
+ORDER BY f.refunded_at, f.id
+""",
+)
+
+
+async def standing_purchase(viewer: Viewer, purchase_id: UUID) -> StandingPurchaseRow | None:
+    """Return a purchase and the referral that it converted, if it did."""
+    return await database().row(FIND_STANDING, merchant_id=viewer.merchant_id, purchase_id=purchase_id)
+
+
+async def refundable_purchase(viewer: Viewer, source: str, order_id: str, refund_id: str) -> RefundableRow | None:
+    """Return the purchase that a source told by this id, and the refund that has this one, if there is one."""
+    return await database().row(
+        FIND_REFUNDABLE, merchant_id=viewer.merchant_id, source=source, order_id=order_id, refund_id=refund_id
+    )
+
+
+async def refund_row(viewer: Viewer, refund_id: UUID) -> WholeRefundRow | None:
+    """Return a refund of the viewer's merchant; of a member's own purchase only."""
+    return await database().row(
+        FIND_REFUND, merchant_id=viewer.merchant_id, refund_id=refund_id, member_id=viewer.member_id
+    )
+
+
+async def refunds_by_purchase(viewer: Viewer, purchase_ids: list[UUID]) -> Mapping[UUID, list[WholeRefundRow]]:
+    """Return the refunds of purchases, the oldest first."""
+    rows = await database().rows(REFUNDS_OF_PURCHASES, merchant_id=viewer.merchant_id, purchase_ids=purchase_ids)
+    grouped: defaultdict[UUID, list[WholeRefundRow]] = defaultdict(list)
+    for row in rows:
+        grouped[row["refund_purchase_id"]].append(row)
+    return grouped
 
 
 async def find_purchase(viewer: Viewer, node_id: str) -> WholePurchaseRow | None:

@@ -67,6 +67,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "pool.stock_fell_to_25": "pool",
     "pool.stock_fell_to_50": "pool",
     "purchase.recorded": "purchase",
+    "purchase.refunded": "purchase",
     "purchase.reversed": "purchase",
     "redemption.reversed": "redemption",
     "referral.converted": "referral",

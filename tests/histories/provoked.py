@@ -342,6 +342,22 @@ def _campaign_of(make: Callable[[Errands], Awaitable[str]]) -> Needs:
     return made
 
 
+async def _nobodys_refund(errands: Errands) -> dict[str, Any]:
+    return _refund(errands.word(), 1)
+
+
+async def _used_refund(errands: Errands) -> dict[str, Any]:
+    order = errands.word()
+    member = await errands.member()
+    await errands.do("recordPurchase", memberId=member, source="STORE", orderId=order, amount=usd(100))
+    await errands.do("refundPurchase", **_refund(order, 1))
+    return _refund(order, 2)
+
+
+def _refund(order: str, amount: int) -> dict[str, Any]:
+    return {"source": "STORE", "orderId": order, "refundId": "r", "amount": usd(amount), "reason": "tried"}
+
+
 ERRANDS: Final = (
     *_invalid(
         acceptInvite={"token": "nobody", "email": BAD_EMAIL},
@@ -366,6 +382,7 @@ ERRANDS: Final = (
         recordPurchase={"memberId": nobody("member"), "source": "STORE", "orderId": " ", "amount": usd(1)},
         redeemCodes={"codes": [], "orderId": "o", "orderAmount": usd(1)},
         redeemReward={"rewardId": nobody("reward"), "idempotencyKey": " "},
+        refundPurchase={"source": "STORE", "orderId": "o", "refundId": "r", "amount": usd(0), "reason": "tried"},
         revealCode={"codeId": nobody("code"), **_BLANK},
         reversePurchase={"reason": "tried"},
         reverseRedemption={"redemptionId": nobody("redemption"), **_BLANK},
@@ -416,6 +433,8 @@ ERRANDS: Final = (
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
     Errand("redeemReward", "RewardCostChanged", _dearer),
+    Errand("refundPurchase", "NotFound", _nobodys_refund),
+    Errand("refundPurchase", "IdempotencyKeyReused", _used_refund),
     Errand("reverseRewardRedemption", "RewardNotReversible", _then(_with(redemptionId=Errands.used), **_WHY)),
     Errand("revokeApiKey", "LastAdminKey", _with(apiKeyId=Errands.own_key)),
     Errand("verifyMemberEmail", "InvalidInput", _with(memberId=Errands.member)),

@@ -8,7 +8,7 @@ import pytest_asyncio
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.factories import Shop, open_shop
-from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, reward
+from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
 
@@ -44,6 +44,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         back = await redeem(shop, await reward(shop, cost=60), anna, "bag")
         await shop.do(REVERSE, source="STORE", orderId="order-a", reason="a return")
         await purchase(shop, anna, "order-c", 400)
+        await refund(shop, "order-c", "refund-1", 150)
         await shop.do(REVERSE_REWARD, redemptionId=back["redemption"]["id"], reason="a return")
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)

@@ -28,12 +28,12 @@ from tests.webhooks.documents import delivery_made
 MUTATIONS_OF_MEMBERS = {"claimCode", "redeemReward", "inviteMembers", "cancelInvite"}
 MUTATIONS_OF_CHECKOUTS = {
     "claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "verifyMemberEmail", "issueMemberToken",
-    "recordPurchase", "reversePurchase", "redeemReward", "reverseRewardRedemption", "inviteMembers", "acceptInvite",
-    "cancelInvite",
+    "recordPurchase", "refundPurchase", "reversePurchase", "redeemReward", "reverseRewardRedemption", "inviteMembers",
+    "acceptInvite", "cancelInvite",
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
-    "reverseRedemption", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail", "grantPoints",
-    "revokeMemberTokens", "editMember",
+    "reverseRedemption", "refundPurchase", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail",
+    "grantPoints", "revokeMemberTokens", "editMember",
 }  # fmt: skip
 ROOTS = {"Query", "Mutation", "Subscription"}
 
