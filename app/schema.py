@@ -30,6 +30,8 @@ from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
 from app.orders import queries as orders
+from app.orders.amend_order import amend_order
+from app.orders.cancel_order import cancel_order
 from app.orders.check_codes import check_codes
 from app.orders.check_refund import check_refund
 from app.orders.record_purchase import record_purchase
@@ -125,6 +127,8 @@ Mutation = create_type(
         claim_code,
         redeem_codes,
         reverse_redemption,
+        amend_order,
+        cancel_order,
         revoke_code,
         reveal_code,
         create_campaign,

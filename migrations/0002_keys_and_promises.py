@@ -296,7 +296,10 @@ ALTER TABLE sales_order
     ADD CONSTRAINT sales_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT sales_order_key UNIQUE (merchant_id, order_id, source),
     ADD CONSTRAINT sales_order_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
-    ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0 OR cancelled_at IS NOT NULL),
+    ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0),
+    ADD CONSTRAINT sales_order_cancelled CHECK (
+        num_nulls(cancelled_at, money_returned, points_returned, points_expired, shortfall) IN (0, 5)
+    ),
     ADD CONSTRAINT sales_order_version CHECK (version > 0);
 CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
@@ -323,6 +326,21 @@ CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (re
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER redemption_fixed
     BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A key is one amendment.
+ALTER TABLE order_amendment
+    DROP CONSTRAINT order_amendment_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT order_amendment_sales_order FOREIGN KEY (merchant_id, sales_order_id) REFERENCES sales_order,
+    ADD CONSTRAINT order_amendment_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT order_amendment_totals CHECK (
+        0 <= discount_before AND discount_before <= amount_before AND 0 <= discount_after
+        AND discount_after <= amount_after AND shortfall >= 0
+    );
+CREATE TRIGGER order_amendment_kept BEFORE DELETE OR TRUNCATE ON order_amendment
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER order_amendment_fixed BEFORE UPDATE ON order_amendment
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A redemption is taken back once.

@@ -414,6 +414,9 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'code.revoked', id FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED'
     UNION ALL SELECT 'pool.stock_fell_to_' || level, pool_id FROM stock_alert WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'redemption.reversed', redemption_id FROM reversal WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'order.amended', sales_order_id FROM order_amendment WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'order.cancelled', id FROM sales_order
+    WHERE merchant_id = :merchant_id AND cancelled_at IS NOT NULL
     UNION ALL SELECT 'campaign.created', id FROM campaign WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'points.credited', id FROM points_entry WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.recorded', id FROM purchase WHERE merchant_id = :merchant_id

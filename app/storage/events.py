@@ -51,6 +51,8 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "merchant.configured": "merchant",
     "merchant.created": "merchant",
     "merchant.data_key_created": "merchant",
+    "order.amended": "order",
+    "order.cancelled": "order",
     "points.credited": "entry",
     "points.debited": "entry",
     "points.expiring": "entry",

@@ -194,6 +194,7 @@ BREAKS = [
     ("POOL_LIFECYCLE", "UPDATE redemption SET terms_version = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 5),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 3),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'order.amended'", 1),
     ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {one('wallet')}", 1),
     ("ON_RECORD", f"DELETE FROM event WHERE {one('event', 'wallet_version = 1')}", 2),
     ("ON_RECORD", f"UPDATE code SET state = 'REVOKED' WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
