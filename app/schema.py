@@ -30,9 +30,13 @@ from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
 from app.orders import queries as orders
+from app.orders.amend_order import amend_order
+from app.orders.cancel_order import cancel_order
 from app.orders.check_codes import check_codes
+from app.orders.check_refund import check_refund
 from app.orders.record_purchase import record_purchase
 from app.orders.redeem_codes import redeem_codes
+from app.orders.refund_purchase import refund_purchase
 from app.orders.reverse_purchase import reverse_purchase
 from app.orders.reverse_redemption import reverse_redemption
 from app.people.accept_invite import accept_invite
@@ -76,6 +80,7 @@ Query = create_type(
         coupons.campaign,
         check_codes,
         orders.order,
+        check_refund,
         members.member,
         members.members,
         wallets.wallet,
@@ -122,6 +127,8 @@ Mutation = create_type(
         claim_code,
         redeem_codes,
         reverse_redemption,
+        amend_order,
+        cancel_order,
         revoke_code,
         reveal_code,
         create_campaign,
@@ -134,6 +141,7 @@ Mutation = create_type(
         revoke_api_key,
         configure_merchant,
         record_purchase,
+        refund_purchase,
         reverse_purchase,
         grant_points,
         create_reward,

@@ -45,10 +45,11 @@ SELECT $1, $2, gen_random_uuid(), count(*) FILTER (WHERE state = 'AVAILABLE'),
 FROM made
 """
 PURCHASES = """
-INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, currency, points, occurred_at, recorded_at)
+INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, recorded_amount, currency, points,
+                      points_per_unit, minor_units, credits, occurred_at, recorded_at)
 SELECT $1, uuidv7(), ($2::uuid[])[1 + (random() * ($3::int - 1))::int], 'STORE', gen_random_uuid()::text,
-    (random() * 10000)::int, 'USD', 0, now() - random() * interval '400 days', now()
-FROM generate_series(1, $4::int)
+    amount, amount, 'USD', 0, 0, 100, 0, now() - random() * interval '400 days', now()
+FROM (SELECT (random() * 10000)::int AS amount FROM generate_series(1, $4::int)) made
 """
 
 

@@ -321,7 +321,10 @@ ALTER TABLE sales_order
     ADD CONSTRAINT sales_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT sales_order_key UNIQUE (merchant_id, order_id, source),
     ADD CONSTRAINT sales_order_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
-    ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0 OR cancelled_at IS NOT NULL),
+    ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0),
+    ADD CONSTRAINT sales_order_cancelled CHECK (
+        num_nulls(cancelled_at, money_returned, points_returned, points_expired, shortfall) IN (0, 5)
+    ),
     ADD CONSTRAINT sales_order_version CHECK (version > 0);
 CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
@@ -348,6 +351,21 @@ CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (re
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER redemption_fixed
     BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A key is one amendment.
+ALTER TABLE order_amendment
+    DROP CONSTRAINT order_amendment_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT order_amendment_sales_order FOREIGN KEY (merchant_id, sales_order_id) REFERENCES sales_order,
+    ADD CONSTRAINT order_amendment_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT order_amendment_totals CHECK (
+        0 <= discount_before AND discount_before <= amount_before AND 0 <= discount_after
+        AND discount_after <= amount_after AND shortfall >= 0
+    );
+CREATE TRIGGER order_amendment_kept BEFORE DELETE OR TRUNCATE ON order_amendment
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER order_amendment_fixed BEFORE UPDATE ON order_amendment
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A redemption is taken back once.
@@ -532,20 +550,32 @@ ALTER TABLE purchase
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT purchase_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT purchase_order UNIQUE (merchant_id, source, order_id),
-    ADD CONSTRAINT purchase_amounts CHECK (amount >= 0 AND points >= 0),
+    ADD CONSTRAINT purchase_amounts CHECK (
+        amount >= 0 AND points >= 0 AND credits >= 0 AND recorded_amount >= 0 AND points_per_unit >= 0
+        AND minor_units > 0
+    ),
+    ADD CONSTRAINT purchase_refunded CHECK (
+        refunded BETWEEN 0 AND amount AND (reversed_at IS NULL OR refunded = amount)
+    ),
     ADD CONSTRAINT purchase_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
 CREATE TRIGGER purchase_kept BEFORE DELETE OR TRUNCATE ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER purchase_fixed BEFORE UPDATE OF merchant_id, id, member_id, source, order_id ON purchase
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER purchase_fixed
+    BEFORE UPDATE OF merchant_id, id, member_id, source, order_id, recorded_amount, points_per_unit, minor_units
+    ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- A purchase is taken back once.
-ALTER TABLE purchase_reversal
-    DROP CONSTRAINT purchase_reversal_pkey,
-    ADD PRIMARY KEY (merchant_id, purchase_id),
-    ADD CONSTRAINT purchase_reversal_purchase FOREIGN KEY (merchant_id, purchase_id) REFERENCES purchase,
-    ADD CONSTRAINT purchase_reversal_points CHECK (taken >= 0 AND shortfall >= 0);
-CREATE TRIGGER purchase_reversal_kept BEFORE DELETE OR TRUNCATE ON purchase_reversal
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+-- A part of a purchase goes back once.
+ALTER TABLE refund
+    DROP CONSTRAINT refund_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT refund_purchase FOREIGN KEY (merchant_id, purchase_id) REFERENCES purchase,
+    ADD CONSTRAINT refund_once UNIQUE (merchant_id, purchase_id, refund_id),
+    ADD CONSTRAINT refund_amounts CHECK (
+        amount >= 0 AND money_returned BETWEEN 0 AND amount AND points >= 0 AND taken >= 0 AND shortfall >= 0
+        AND points_returned >= 0 AND points_expired >= 0 AND points_forfeited >= 0
+        AND points_expired + points_forfeited <= points_returned
+    );
+CREATE TRIGGER refund_kept BEFORE DELETE OR TRUNCATE ON refund FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER refund_fixed BEFORE UPDATE ON refund FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 REWARDS = """
@@ -692,6 +722,7 @@ ALTER TABLE referral
     ADD CONSTRAINT referral_purchase_once UNIQUE (merchant_id, purchase_id),
     ADD CONSTRAINT referral_not_self CHECK (referrer_id <> referee_id),
     ADD CONSTRAINT referral_points CHECK (referrer_points > 0 AND referee_points > 0),
+    ADD CONSTRAINT referral_terms CHECK (minimum_purchase > 0 AND refund_window_days >= 0),
     ADD CONSTRAINT referral_credited CHECK (
         (referrer_entry_id IS NULL) = (released_at IS NULL) AND (referee_entry_id IS NULL) = (released_at IS NULL)
     ),

@@ -56,7 +56,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a wrong state: a reinstated code comes back as if it had expired",
-        "app/orders/reverse_redemption.py",
+        "app/orders/order_changes.py",
         "UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL",
         "UPDATE code SET state = 'EXPIRED', redeemed_at = NULL",
         ("tests/orders/test_reverse_redemption.py",),

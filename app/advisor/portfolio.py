@@ -161,7 +161,7 @@ told AS (
     FROM member WHERE merchant_id = :merchant_id
     UNION ALL
     SELECT member_id, false, max(occurred_at) > now() - interval '90 days', true, false,
-        coalesce(sum(amount) FILTER (WHERE occurred_at > now() - interval '365 days'), 0),
+        coalesce(sum(amount - refunded) FILTER (WHERE occurred_at > now() - interval '365 days'), 0),
         count(*) FILTER (WHERE occurred_at > now() - interval '365 days'), 0, 0
     FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY member_id
     UNION ALL

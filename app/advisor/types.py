@@ -88,9 +88,7 @@ class AudienceSegment:
     name: str = strawberry.field(description="new, active, lapsed, high spend or advocates.")
     member_count: int = strawberry.field(description="How many members are in it now.")
     redemption_rate: float = strawberry.field(description="Codes they redeemed / codes they ever had, 0 to 1.")
-    spend: Money = strawberry.field(
-        description="What they bought within the last 365 days, without purchases that were reversed."
-    )
+    spend: Money = strawberry.field(description="What they bought within the last 365 days, less what was refunded.")
 
     @classmethod
     def of(cls, segment: Segment, currency: str) -> "AudienceSegment":

@@ -159,12 +159,34 @@ UNIQUE_CODES: Final = _promise(
 CREDITED_ONCE: Final = _promise(
     "CREDITED_ONCE",
     _repeated("points_entry", "reason", "origin"),
-    # What a purchase says it earned is what its entry credited.
+    # What a purchase says it has earned is what its entries credited, less what was taken back of them.
     """
-    SELECT FROM (SELECT * FROM purchase WHERE merchant_id = :merchant_id AND points > 0) b
-    FULL JOIN (SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND reason = 'PURCHASE') e
-        ON e.origin = replace(b.id::text, '-', '')
-    WHERE (b.member_id, b.points) IS DISTINCT FROM (e.member_id, e.amount)""",
+    SELECT FROM (
+        SELECT *, div((amount - refunded) * points_per_unit, minor_units) AS kept FROM purchase
+        WHERE merchant_id = :merchant_id
+    ) b
+    FULL JOIN (
+        SELECT split_part(e.origin, '/', 1) AS origin, e.member_id, count(*) AS credits,
+            sum(e.amount - coalesce(r.amount, 0)) AS kept
+        FROM points_entry e LEFT JOIN (
+            SELECT lot_id, sum(amount) AS amount FROM points_return WHERE merchant_id = :merchant_id GROUP BY lot_id
+        ) r ON r.lot_id = e.id
+        WHERE e.merchant_id = :merchant_id AND e.reason = 'PURCHASE' GROUP BY 1, 2
+    ) e ON e.origin = replace(b.id::text, '-', '')
+    WHERE (b.credits, b.kept) IS DISTINCT FROM (coalesce(e.credits, 0), coalesce(e.kept, 0))
+        OR e.member_id <> b.member_id OR b.points <> div(b.amount * b.points_per_unit, b.minor_units)""",
+    # What was refunded of a purchase is the sum of its refunds.
+    """
+    SELECT FROM purchase b LEFT JOIN (
+        SELECT purchase_id, sum(amount) AS amount FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
+    ) f ON f.purchase_id = b.id
+    WHERE b.merchant_id = :merchant_id
+        AND (b.refunded <> coalesce(f.amount, 0) OR (b.reversed_at IS NOT NULL AND b.refunded < b.amount))""",
+    # What a refund says it took is what its entries took.
+    """
+    SELECT FROM refund f LEFT JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = ANY(f.entry_ids)
+    WHERE f.merchant_id = :merchant_id GROUP BY f.id, f.taken HAVING f.taken <> coalesce(-sum(e.amount), 0)""",
+    _repeated("refund", "purchase_id", "refund_id"),
     _repeated("purchase", "source", "order_id"),
     """
     SELECT FROM reward_redemption x JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = x.entry_id
@@ -392,10 +414,13 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'code.revoked', id FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED'
     UNION ALL SELECT 'pool.stock_fell_to_' || level, pool_id FROM stock_alert WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'redemption.reversed', redemption_id FROM reversal WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'order.amended', sales_order_id FROM order_amendment WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'order.cancelled', id FROM sales_order
+    WHERE merchant_id = :merchant_id AND cancelled_at IS NOT NULL
     UNION ALL SELECT 'campaign.created', id FROM campaign WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'points.credited', id FROM points_entry WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.recorded', id FROM purchase WHERE merchant_id = :merchant_id
-    UNION ALL SELECT 'purchase.reversed', purchase_id FROM purchase_reversal WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'purchase.reversed', id FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NOT NULL
     UNION ALL SELECT 'reward.created', id FROM reward WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'reward.retired', id FROM reward WHERE merchant_id = :merchant_id AND NOT active
     UNION ALL SELECT 'reward.redeemed', id FROM reward_redemption WHERE merchant_id = :merchant_id
@@ -427,6 +452,15 @@ ON_RECORD: Final = _promise(
         SELECT {_SAYS} AS type, subject_id FROM event WHERE merchant_id = :merchant_id
     ) said ON said.type = expected.type AND said.subject_id = expected.subject_id
     WHERE said.type IS NULL""",
+    # Each refund of a purchase is one event's.
+    """
+    SELECT FROM (
+        SELECT purchase_id, count(*) AS refunds FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
+    ) f FULL JOIN (
+        SELECT subject_id, count(*) AS told FROM event
+        WHERE merchant_id = :merchant_id AND type = 'purchase.refunded' GROUP BY subject_id
+    ) e ON e.subject_id = f.purchase_id
+    WHERE f.refunds IS DISTINCT FROM e.told""",
     # Every version of a wallet, from the first to the last, is one event's.
     """
     SELECT FROM wallet w LEFT JOIN (

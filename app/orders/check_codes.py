@@ -9,6 +9,8 @@ from app.coupons.rules import Applied
 from app.coupons.types import Code, CodeState, Redemption
 from app.orders.presented_codes import FoundRow, Presentation, judged, limited, read
 from app.orders.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
+from app.orders.types import refuse_if_cancelled
+from app.storage.database import database
 
 
 @query(
@@ -18,7 +20,8 @@ from app.orders.redeem_codes import Presented, RedeemCodesResult, presentation, 
 async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     viewer = info.context.viewer
     presented = await presentation(viewer, input)
-    seen = await read(viewer, presented)
+    seen = await read(database(), viewer, presented)
+    refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
     verdict = await limited(viewer, presented, judged(viewer, presented, seen))
     refuse_if_rejected(verdict)
     if verdict.replayed:

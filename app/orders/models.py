@@ -1,13 +1,15 @@
-"""Tables of orders and purchases."""
+"""Tables of orders, of purchases and of what goes back of them."""
 
 from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
 
 class SalesOrder(Model):
-    """An order of one channel whose codes were redeemed. What changes its redemptions raises `version` by one.
+    """An order of one channel whose codes were redeemed, or that was cancelled: with what that paid out.
 
-    What it was worth before discounts is null for an order that was never redeemed, and cancelled.
+    What changes its redemptions raises `version`. What it was worth before discounts is null for an order that was
+    never redeemed.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -18,15 +20,43 @@ class SalesOrder(Model):
     currency = fields.CharField(max_length=3)
     version = fields.IntField()
     cancelled_at = fields.DatetimeField(null=True)
+    money_returned = fields.BigIntField(null=True)
+    points_returned = fields.IntField(null=True)
+    points_expired = fields.IntField(null=True)
+    shortfall = fields.IntField(null=True)
 
     class Meta:
         table = "sales_order"
 
 
+class OrderAmendment(Model):
+    """That an order's codes and amount were replaced: what they came to before and after, and what the buyer lacks.
+
+    The hash is of what was asked for, to know it again.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    sales_order_id = fields.UUIDField()
+    idempotency_key = fields.CharField(max_length=200)
+    request_hash = fields.BinaryField()
+    amount_before = fields.BigIntField()
+    discount_before = fields.BigIntField()
+    amount_after = fields.BigIntField()
+    discount_after = fields.BigIntField()
+    shortfall = fields.IntField()
+    amended_at = fields.DatetimeField()
+
+    class Meta:
+        table = "order_amendment"
+
+
 class Purchase(Model):
     """An order as a source told it, once, and the points that it earned; `spendable_at` is when their pending ends.
 
-    Where the buyer was named by a key, a hash of the order and that key knows a call that comes again.
+    `amount` is what it was worth before refunds, `recorded_amount` what was told first, and `points` what the amount
+    earns at the rate of that moment: `points_per_unit`, for each `minor_units` of the currency. `credits` counts its
+    lots. Where the buyer was named by a key, a hash of the order and that key knows a call that comes again.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -35,8 +65,13 @@ class Purchase(Model):
     source = fields.CharField(max_length=10)
     order_id = fields.CharField(max_length=100)
     amount = fields.BigIntField()
+    recorded_amount = fields.BigIntField()
+    refunded = fields.BigIntField(db_default=0)
     currency = fields.CharField(max_length=3)
     points = fields.IntField()
+    points_per_unit = fields.DecimalField(max_digits=9, decimal_places=4)
+    minor_units = fields.IntField()
+    credits = fields.IntField()
     spendable_at = fields.DatetimeField(null=True)
     occurred_at = fields.DatetimeField()
     recorded_at = fields.DatetimeField()
@@ -47,14 +82,28 @@ class Purchase(Model):
         table = "purchase"
 
 
-class PurchaseReversal(Model):
-    """That a purchase was taken back, once: how many of its points were there to take, and how many were not."""
+class Refund(Model):
+    """A part of a purchase that went back, once, and what was told of it.
 
-    purchase_id = fields.UUIDField(primary_key=True)
+    Of the points that it had earned, `points` were owed: `taken` left the balance, `shortfall` were not there. What had
+    been paid with points came back as points; the rest is the money that the shop returned.
+    """
+
+    id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
+    purchase_id = fields.UUIDField()
+    refund_id = fields.CharField(max_length=100)
+    amount = fields.BigIntField()
+    points = fields.IntField()
     taken = fields.IntField()
     shortfall = fields.IntField()
-    reversed_at = fields.DatetimeField()
+    points_returned = fields.IntField(db_default=0)
+    points_expired = fields.IntField(db_default=0)
+    points_forfeited = fields.IntField(db_default=0)
+    money_returned = fields.BigIntField()
+    ends_referral = fields.BooleanField()
+    entry_ids = ArrayField(element_type="uuid")
+    refunded_at = fields.DatetimeField()
 
     class Meta:
-        table = "purchase_reversal"
+        table = "refund"

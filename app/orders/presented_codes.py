@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final
 from uuid import UUID
 
 import strawberry
@@ -14,7 +14,7 @@ from app.api.context import Viewer
 from app.api.inputs import Money
 from app.api.scalars import BigInt
 from app.coupons import code_text
-from app.coupons.rows import JOIN_CODE, WholeRedemptionRow
+from app.coupons.rows import JOIN_CODE, PoolRow, WholeRedemptionRow
 from app.coupons.rules import (
     Applied,
     CodeRejectionReason,
@@ -30,7 +30,7 @@ from app.coupons.rules import (
     takes_nothing,
 )
 from app.members.types import MemberSource
-from app.storage.database import database
+from app.storage.database import Statements
 from app.storage.statements import columns, row_of, statement
 
 
@@ -68,9 +68,9 @@ class Presentation:
     presented_by: bytes
 
 
-@row_of(t="pool_terms?")
-class TermsRow(TypedDict):
-    """The terms `t` that a code was redeemed under; null where no redemption of it stands."""
+@row_of(t="pool_terms?", p="pool")
+class TermsRow(PoolRow):
+    """A pool, and the terms `t` that a code of it was redeemed under; null where no redemption stands."""
 
     terms_percent_off: Annotated[Decimal | None, "t.percent_off"]
     terms_amount_off: Annotated[int | None, "t.amount_off"]
@@ -92,15 +92,21 @@ class FoundRow(WholeRedemptionRow, TermsRow):
 class SeenRow(FoundRow):
     """The order beside each code; there is one row without a code where none is found."""
 
+    order_row_id: UUID | None
     order_version: int | None
     order_amount: int | None
     order_cancelled_at: datetime | None
+
+
+#: A code, and what it takes off in its place on an order.
+Placed = tuple[FoundRow, Applied]
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """An order as it was read: its version (0: none is known), and all codes that were presented or that it has."""
 
+    order_row_id: UUID | None
     version: int
     amount: int | None
     cancelled_at: datetime | None
@@ -120,7 +126,7 @@ class Verdict:
 
     rejections: dict[int, CodeRejection] = field(default_factory=dict)
     replayed: Sequence[FoundRow] = ()
-    accepted: list[tuple[FoundRow, Applied]] = field(default_factory=list)
+    accepted: list[Placed] = field(default_factory=list)
     guesses: list[int] = field(default_factory=list)
     unknown: int = 0
 
@@ -132,7 +138,7 @@ READ: Final = statement(
     f"""
 SELECT {columns(WholeRedemptionRow, TermsRow)}, c.fingerprint, c.email_index, r.presented_by, now() AS asked_at,
     (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email,
-    o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at
+    o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at
 FROM (VALUES (1)) once
 LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
 LEFT JOIN (
@@ -153,9 +159,9 @@ LEFT JOIN (
 )
 
 
-async def read(viewer: Viewer, presented: Presentation) -> Seen:
+async def read(where: Statements, viewer: Viewer, presented: Presentation) -> Seen:
     """Read an order and its codes. Nothing is locked: what changes them checks again what can change in between."""
-    rows = await database().rows(
+    rows = await where.rows(
         READ,
         merchant_id=viewer.merchant_id,
         fingerprints=[fingerprint for fingerprint in presented.fingerprints if fingerprint is not None],
@@ -167,6 +173,7 @@ async def read(viewer: Viewer, presented: Presentation) -> Seen:
     here = (presented.source.value, presented.order_id)
     on_order = [row for row in found if (row["redemption_source"], row["redemption_order_id"]) == here]
     return Seen(
+        order_row_id=order["order_row_id"],
         version=order["order_version"] or 0,
         amount=order["order_amount"],
         cancelled_at=order["order_cancelled_at"],
@@ -234,20 +241,36 @@ def _is_replay(presented: Presentation, rows: list[FoundRow | None], on_order: S
     )
 
 
-def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
-    """Return a code by the terms of its pool, or, if it stays on its order, by those that it was redeemed under."""
-    terms = Terms(
+def terms_of(row: TermsRow) -> Terms:
+    """Return the terms that a code was redeemed under; its kind and whether it is transferable never change."""
+    return Terms(
         kind=row["pool_kind"],
-        percent_off=row["terms_percent_off"] if stays else row["pool_percent_off"],
-        amount_off=row["terms_amount_off"] if stays else row["pool_amount_off"],
-        minimum_spend=row["terms_minimum_spend"] if stays else row["pool_minimum_spend"],
-        maximum_discount=row["terms_maximum_discount"] if stays else row["pool_maximum_discount"],
-        stacking=(row["terms_stacking"] if stays else None) or row["pool_stacking"],
+        percent_off=row["terms_percent_off"],
+        amount_off=row["terms_amount_off"],
+        minimum_spend=row["terms_minimum_spend"],
+        maximum_discount=row["terms_maximum_discount"],
+        stacking=row["terms_stacking"] or row["pool_stacking"],
         transferable=row["pool_transferable"],
     )
+
+
+def _terms_now(row: PoolRow) -> Terms:
+    return Terms(
+        kind=row["pool_kind"],
+        percent_off=row["pool_percent_off"],
+        amount_off=row["pool_amount_off"],
+        minimum_spend=row["pool_minimum_spend"],
+        maximum_discount=row["pool_maximum_discount"],
+        stacking=row["pool_stacking"],
+        transferable=row["pool_transferable"],
+    )
+
+
+def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
+    """Return a code by the terms of its pool, or, if it stays on its order, by those that it was redeemed under."""
     starts_at, now = row["pool_starts_at"], row["asked_at"]
     return PresentedCode(
-        terms=terms,
+        terms=terms_of(row) if stays else _terms_now(row),
         state=row["code_state"],
         owner=row["code_member_id"],
         email_index=row["email_index"],

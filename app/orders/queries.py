@@ -28,4 +28,4 @@ async def order(
     if problems.found:
         raise bad_user_input(f"`orderId` {problems.found[0].message}.")
     row = await find_order(info.context.viewer, source.value, checked)
-    return None if row is None else Order(source=source, order_id=checked, cancelled_at=row["cancelled_at"])
+    return None if row is None else Order.of(row)

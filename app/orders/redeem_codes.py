@@ -1,6 +1,6 @@
 """redeemCodes: all codes of one order together or not at all, each exactly once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Protocol
 
 import strawberry
@@ -12,12 +12,12 @@ from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
 from app.coupons import code_text
 from app.coupons.rows import HONOURS, IS_OVER, RedemptionRow
-from app.coupons.rules import Applied
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
-from app.orders.presented_codes import CodeRejection, FoundRow, Presentation, Seen, Verdict, judged, limited, read
-from app.storage.database import database
+from app.orders.presented_codes import CodeRejection, Placed, Presentation, Verdict, judged, limited, read
+from app.orders.types import OrderNotOpen, refuse_if_cancelled
+from app.storage.database import Statements, database
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
@@ -70,7 +70,7 @@ class CodesRejected(Refusal):
 
 
 RedeemCodesResult = Annotated[
-    RedeemCodesSuccess | InvalidInput | CodesRejected,
+    RedeemCodesSuccess | InvalidInput | CodesRejected | OrderNotOpen,
     strawberry.union("RedeemCodesResult", description="The redemptions, or why there are none."),
 ]
 Presented = Annotated[RedeemCodesInput, strawberry.argument(description="The order and its codes.")]
@@ -93,7 +93,7 @@ async def presentation(
 ) -> Presentation:
     """Check the input, and find the member behind a key.
 
-    Raises Refused(InvalidInput) with every problem, those among them that were found before.
+    Raises Refused(InvalidInput) with every problem, also with those that were found before.
     """
     problems = problems or Problems()
     if not codes_min <= len(input.codes) <= CODES_PER_ORDER_MAX:
@@ -143,8 +143,8 @@ REDEEM: Final = statement(
 WITH asked AS (
     SELECT * FROM unnest(
         :code_ids::uuid[], :redemption_ids::uuid[], :event_ids::uuid[], :bases::bigint[], :discounts::bigint[],
-        :terms_versions::int[]
-    ) WITH ORDINALITY AS t (code_id, redemption_id, event_id, base, discount, terms_version, position)
+        :terms_versions::int[], :positions::int[]
+    ) AS t (code_id, redemption_id, event_id, base, discount, terms_version, position)
 ), known AS MATERIALIZED (
     -- An order that is known is locked first, and read as it is then.
     SELECT version FROM sales_order
@@ -201,23 +201,28 @@ FROM r JOIN recorded ev ON ev.subject_id = r.code_id ORDER BY ev.wallet_version
 )
 
 
-async def _redeem(
-    viewer: Viewer, presented: Presentation, seen: Seen, accepted: Sequence[tuple[FoundRow, Applied]]
-) -> list[Redemption] | None:
-    """Redeem all codes of an order in one statement. Returns None when something changed since they were read."""
-    redeemed = await database().rows(
+async def redeem(
+    where: Statements, viewer: Viewer, presented: Presentation, places: Mapping[int, Placed], *, version: int
+) -> list[RedeemedRow]:
+    """Redeem codes in their places on an order in one statement, and tell who watches their owners' wallets.
+
+    Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
+    """
+    placed = places.values()
+    redeemed = await where.rows(
         REDEEM,
         merchant_id=viewer.merchant_id,
-        code_ids=[row["code_id"] for row, _ in accepted],
-        redemption_ids=[ids.new() for _ in accepted],
-        event_ids=[ids.new() for _ in accepted],
-        bases=[share.base for _, share in accepted],
-        discounts=[share.discount for _, share in accepted],
-        terms_versions=[row["pool_terms_version"] for row, _ in accepted],
+        code_ids=[row["code_id"] for row, _ in placed],
+        redemption_ids=[ids.new() for _ in placed],
+        event_ids=[ids.new() for _ in placed],
+        bases=[share.base for _, share in placed],
+        discounts=[share.discount for _, share in placed],
+        terms_versions=[row["pool_terms_version"] for row, _ in placed],
+        positions=list(places),
         presenter=presented.presenter,
         email_index=presented.email_index,
         order_row_id=ids.new(),
-        version=seen.version,
+        version=version,
         source=presented.source.value,
         order_id=presented.order_id,
         amount=presented.amount,
@@ -225,15 +230,19 @@ async def _redeem(
         presented_by=presented.presented_by,
         actor=viewer.actor,
     )
-    if not redeemed:
-        return None
+    made = {row["event_subject_id"]: row for row in redeemed}
+    for found, _ in placed if redeemed else ():
+        ring_wallet(where, viewer.merchant_id, made[found["code_id"]], about=found)
+    return redeemed
+
+
+def _told(redeemed: Sequence[RedeemedRow], accepted: Sequence[Placed]) -> list[Redemption]:
     made = {row["event_subject_id"]: row for row in redeemed}
     # Each wallet's last change: the answer shows a wallet as all codes of the order left it.
     last = {row["event_member_id"]: row for row in redeemed}
     redemptions = []
     for found, _ in accepted:
         row = made[found["code_id"]]
-        ring_wallet(database(), viewer.merchant_id, row, about=found)
         redemptions.append(Redemption.of_code(Code.of(found, as_of=last[row["event_member_id"]]), row))
     return redemptions
 
@@ -261,7 +270,8 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
     viewer = info.context.viewer
     presented = await presentation(viewer, input)
     for attempt in range(ATTEMPTS_MAX):
-        seen = await read(viewer, presented)
+        seen = await read(database(), viewer, presented)
+        refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
         verdict = judged(viewer, presented, seen)
         if attempt == 0:
             verdict = await limited(viewer, presented, verdict)
@@ -269,7 +279,8 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
         if verdict.replayed:
             replayed = [Redemption.of(row) for row in verdict.replayed]
             return success(replayed, presented.currency, replayed=True)
-        redemptions = await _redeem(viewer, presented, seen, verdict.accepted)
-        if redemptions is not None:
-            return success(redemptions, presented.currency, replayed=False)
+        places = dict(enumerate(verdict.accepted, start=1))
+        redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
+        if redeemed:
+            return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)
     raise RuntimeError("codes kept changing while they were redeemed")

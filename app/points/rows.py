@@ -85,6 +85,14 @@ SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
 WHERE e.merchant_id = :merchant_id AND e.reason = :reason AND e.origin = :origin
 """,
 )
+ENTRIES_BY_ID: Final = statement(
+    WholeEntryRow,
+    f"""
+SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+WHERE e.merchant_id = :merchant_id AND e.id = ANY(:entry_ids::uuid[])
+ORDER BY e.created_at, e.id
+""",
+)
 LIST_ENTRIES: Final = statement(
     WholeEntryRow,
     f"""
@@ -161,6 +169,11 @@ async def find_entry(viewer: Viewer, node_id: str) -> WholeEntryRow | None:
 async def entry_by_origin(viewer: Viewer, reason: str, origin: str) -> WholeEntryRow | None:
     """Return the entry of this reason and origin, if there is one."""
     return await database().row(FIND_ENTRY_BY_ORIGIN, merchant_id=viewer.merchant_id, reason=reason, origin=origin)
+
+
+async def entries_by_id(viewer: Viewer, entry_ids: list[UUID]) -> list[WholeEntryRow]:
+    """Return entries, the oldest first."""
+    return await database().rows(ENTRIES_BY_ID, merchant_id=viewer.merchant_id, entry_ids=entry_ids)
 
 
 async def entries_by_member(

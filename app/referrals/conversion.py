@@ -32,13 +32,15 @@ class EarningRow(TypedDict):
 class DecidedRow(EarningRow):
     """An accepted invite that was looked at: whether that converted it, by which purchase, or what keeps it from it.
 
-    Of one that was converted, what the program's review policy needs to know.
+    Of one that was converted, what the program's review policy needs to know, and the terms that a return ends it by.
     """
 
     converts: bool
     obstacle: str | None
     purchase_id: UUID | None
     spendable_at: datetime | None
+    minimum_purchase: int | None
+    refund_window_days: int
     review_policy: str
     flags: list[str]
 
@@ -48,8 +50,8 @@ class DecidedRow(EarningRow):
 _BOUGHT: Final = """
     SELECT b.id, b.spendable_at FROM purchase b, r, p
     WHERE b.merchant_id = :merchant_id AND b.member_id = r.id AND b.reversed_at IS NULL
-        AND b.amount >= coalesce(p.minimum_purchase, 1) AND b.occurred_at >= r.joined_at - interval '24 hours'
-        AND r.converts_on = 'FIRST_PURCHASE'
+        AND b.amount - b.refunded >= coalesce(p.minimum_purchase, 1)
+        AND b.occurred_at >= r.joined_at - interval '24 hours' AND r.converts_on = 'FIRST_PURCHASE'
     ORDER BY b.occurred_at, b.id LIMIT 1 FOR SHARE OF b
 """
 # Whether the referee `r` was a customer before the invite `i` was sent: its own record, or one that proved another
@@ -65,7 +67,7 @@ _WAS_CUSTOMER: Final = """
             o.joined_at < i.created_at OR EXISTS (
                 SELECT FROM purchase b
                 WHERE b.merchant_id = :merchant_id AND b.member_id = o.id AND b.occurred_at < i.created_at
-                    AND b.reversed_at IS NULL AND b.amount > 0
+                    AND b.amount > b.refunded
             )
         )
     )
@@ -87,7 +89,8 @@ WITH p AS (
     {_BOUGHT}
 ), i AS (
     SELECT i.*, bought.id AS purchase_id, bought.spendable_at, r.mailbox_index AS own_mailbox,
-        p.referrer_points, p.referee_points, p.review_policy, p.one_reward_per_mailbox,
+        p.referrer_points, p.referee_points, p.review_policy, p.one_reward_per_mailbox, p.minimum_purchase,
+        p.refund_window_days,
         r.email_verified AND (i.converts_on = 'JOIN' OR bought.id IS NOT NULL) AS is_due,
         CASE
             WHEN r.mailbox_index IN (s.mailbox_index, s.pending_mailbox_index) THEN 'SELF'
@@ -126,7 +129,7 @@ WITH p AS (
     {event("invite.obstructed", subject="id", source="changed WHERE obstacle IS NOT NULL")}
 )
 SELECT i.id AS invite_id, i.referrer_id, i.referee_id, i.referrer_points, i.referee_points, i.converts,
-    i.met AS obstacle, i.purchase_id, i.spendable_at, i.review_policy,
+    i.met AS obstacle, i.purchase_id, i.spendable_at, i.review_policy, i.minimum_purchase, i.refund_window_days,
     CASE WHEN i.converts THEN {FLAGS} ELSE '{{}}' END AS flags
 FROM decided i
 """,
@@ -136,9 +139,11 @@ WRITE: Final = statement(
     f"""
 WITH r AS (
     INSERT INTO referral (merchant_id, id, invite_id, referrer_id, referee_id, purchase_id, referrer_points,
-                          referee_points, flags, referrer_entry_id, referee_entry_id, converted_at, released_at)
+                          referee_points, flags, minimum_purchase, refund_window_days, referrer_entry_id,
+                          referee_entry_id, converted_at, released_at)
     VALUES (:merchant_id, :referral_id, :invite_id, :referrer_id, :referee_id, :purchase_id, :referrer_points,
-            :referee_points, :flags, :referrer_entry_id, :referee_entry_id, now(),
+            :referee_points, :flags, :minimum_purchase, :refund_window_days, :referrer_entry_id,
+            :referee_entry_id, now(),
             CASE WHEN :referrer_entry_id::uuid IS NOT NULL THEN now() END)
     RETURNING merchant_id, id, released_at
 )
@@ -195,6 +200,8 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Con
         referrer_points=invite["referrer_points"],
         referee_points=invite["referee_points"],
         flags=flags,
+        minimum_purchase=invite["minimum_purchase"],
+        refund_window_days=invite["refund_window_days"],
         referrer_entry_id=referrer_entry_id,
         referee_entry_id=referee_entry_id,
         event_id=ids.new(),
@@ -247,20 +254,22 @@ async def credit(
     return made[0], made[1]
 
 
-class ReversibleRow(EarningRow):
-    """A referral that a return may still take back; `released_at` is null where it is held."""
+class FallingRow(EarningRow):
+    """A referral for which too little stands; `released_at` is null where it is held."""
 
     released_at: datetime | None
 
 
-# Waits for whoever is releasing it.
-LOCK_REVERSIBLE: Final = statement(
-    ReversibleRow,
+# It stands by the terms of its conversion. Waits for whoever is releasing it.
+LOCK_FALLING: Final = statement(
+    FallingRow,
     """
 SELECT r.invite_id, r.referrer_id, r.referee_id, r.referrer_points, r.referee_points, r.released_at
-FROM referral r, referral_program p
-WHERE r.merchant_id = :merchant_id AND r.id = :referral_id AND r.reversed_at IS NULL AND p.merchant_id = :merchant_id
-    AND r.converted_at > now() - p.refund_window_days * interval '24 hours'
+FROM referral r, purchase b
+WHERE r.merchant_id = :merchant_id AND r.id = :referral_id AND r.reversed_at IS NULL
+    AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
+    AND b.merchant_id = :merchant_id AND b.id = r.purchase_id
+    AND b.amount - b.refunded < coalesce(r.minimum_purchase, 1)
 FOR UPDATE OF r
 """,
 )
@@ -276,14 +285,15 @@ WITH r AS (
 )
 
 
-async def reverse(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -> None:
-    """Take back what a referral earned, once, if its conversion is in the program's window of returns.
+async def reconsider(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -> bool:
+    """Take back what a referral earned, once, if too little of its purchase stands. Returns whether it fell.
 
-    What both have spent already is the shortfall, as with purchases. A held referral can't be released any more.
+    Whatever lowers a purchase calls it, before it locks a wallet. After the window of returns nothing falls. What both
+    have spent already is the shortfall, as with purchases. A held referral can't be released any more.
     """
-    referral = await tx.row(LOCK_REVERSIBLE, merchant_id=merchant_id, referral_id=referral_id)
+    referral = await tx.row(LOCK_FALLING, merchant_id=merchant_id, referral_id=referral_id)
     if referral is None:
-        return
+        return False
     shortfall = 0
     if referral["released_at"] is not None:
         await lock_wallets(tx, merchant_id, referral)
@@ -306,3 +316,4 @@ async def reverse(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -> N
         event_id=ids.new(),
         actor=actor,
     )
+    return True

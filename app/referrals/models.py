@@ -81,7 +81,8 @@ class InviteQuota(Model):
 class Referral(Model):
     """Who brought whom: one row per converted invite. Without its entries it is held for a person's review.
 
-    A reversal stays on the row; a shortfall is what the balances lacked then. A declined one never has entries.
+    A reversal stays on the row; a shortfall is what the balances lacked then. A declined one never has entries. The
+    minimum, in minor units, and the window in which a return ends it are those of the conversion.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -94,6 +95,8 @@ class Referral(Model):
     referrer_points = fields.IntField()
     referee_points = fields.IntField()
     flags = ArrayField(element_type="text")
+    minimum_purchase = fields.BigIntField(null=True)
+    refund_window_days = fields.IntField(db_default=30)
     referrer_entry_id = fields.UUIDField(null=True)
     referee_entry_id = fields.UUIDField(null=True)
     converted_at = fields.DatetimeField()

@@ -116,13 +116,19 @@ class ReportPurchase:
     member_id: strawberry.ID = column(node_id("member", "b.member_id"), "Who bought.")
     source: str = column("b.source", "Where it comes from: STORE, SHOPIFY, RECEIPT, REFERRAL or IMPORT.")
     order_id: str = column("b.order_id", "The source's own id of the order.")
-    amount: float = column(units("b.amount"), "What it was worth.")
+    amount: float = column(units("b.amount"), "What it was worth; refunds aren't taken off.")
     amount_minor: float = column(whole("b.amount"), "The same in minor units.")
+    refunded: float = column(units("b.refunded"), "How much of the amount went back.")
+    refunded_minor: float = column(whole("b.refunded"), "The same in minor units.")
     currency: str = column("b.currency", "ISO 4217 code of its amount.")
-    points: float = column(whole("b.points"), "How many points it earned.")
+    points: float = column(whole("b.points"), "How many points its amount earns.")
+    kept_points: float = column(
+        whole("div((b.amount - b.refunded) * b.points_per_unit, b.minor_units)"),
+        "How many points it has earned after its refunds.",
+    )
     occurred_at: datetime = column("b.occurred_at", "When it happened.")
     recorded_at: datetime = column("b.recorded_at", "When it was recorded.")
-    reversed_at: datetime | None = column("b.reversed_at", "When it was taken back; null while it stands.")
+    reversed_at: datetime | None = column("b.reversed_at", "When the last of it went back; null while some stands.")
     inserted_at: datetime = column(inserted_at("b.id"), _INSERTED)
 
 

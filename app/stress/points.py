@@ -90,26 +90,121 @@ def points_of(purchase: dict[str, Any], facts: Facts) -> int:
 
 
 def _recorded(call: Call) -> Sequence[Story]:
-    order, member = call.input["orderId"], call.input["memberId"]
+    order, member, amount = call.input["orderId"], call.input["memberId"], call.input["amount"]["amountMinor"]
     points, name = points_of(call.input, call.facts), f"purchase:{order}"
+    if call.answer["replayed"]:
+        stands: Story = ((f"returned:{order}", where(lambda found: _sum(found) < amount)),)
+        entry = call.answer.get("entry")
+        told = None if entry is None else (entry["id"], entry["amount"], entry["balanceAfter"])
+        return (((name, where(lambda found: found is not None and found[-1] in {None, told, member})), *stands),)
     if points == 0:
-        return (
-            ((name, where(lambda found: found is not None) if call.answer["replayed"] else becomes(None, (member,))),),
-        )
+        return (((name, becomes(None, (member,))),),)
     move = partial(earned, points, order, recovers=call.facts["recovers"])
     return _entered(name, member, points, call.answer, move=move)
 
 
 def _learn_purchase(world: "World", operation: Operation, answer: Answer) -> None:
-    points = points_of(operation.input, world.facts)
+    points, amount = points_of(operation.input, world.facts), operation.input["amount"]["amountMinor"]
     order, member = operation.input["orderId"], operation.input["memberId"]
-    purchase = {"id": answer["purchase"]["id"], "order": order, "points": points, "member": member}
+    purchase = {
+        "id": answer["purchase"]["id"], "order": order, "points": points, "member": member, "amount": amount,
+    }  # fmt: skip
     if purchase not in world.purchases:
         world.purchases.append(purchase)
 
 
 def _recorded_before(call: Call) -> Sequence[Story]:
     return (((f"purchase:{call.input['orderId']}", where(lambda found: found is not None)),),)
+
+
+def _sum(refunds: tuple[Any, ...] | None) -> int:
+    """How much of a purchase went back: `returned` holds its refunds, each its id, amount and what it told."""
+    return sum(part for _, part, _ in refunds or ())
+
+
+def _whole(order: str, amount: int) -> Story:
+    return ((f"returned:{order}", where(lambda found: _sum(found) == amount)),)
+
+
+def _recorded_and_returned(call: Call) -> Sequence[Story]:
+    return (_whole(call.input["orderId"], call.input["amount"]["amountMinor"]),)
+
+
+REFUND: Final = mutation(
+    "refundPurchase",
+    "RefundPurchaseInput",
+    """... on RefundPurchaseSuccess {
+      replayed shortfall entries { id amount balanceAfter } purchase { member { wallet { points version shortfall } } }
+    }
+    ... on RefundTooLarge { refundable { amountMinor } }""",
+)
+#: How much of a purchase goes back at once; each is a multiple of the first.
+PARTS: Final = (500, 1000)
+
+
+def _ask_refund(world: "World") -> Asked | None:
+    if not world.purchases:
+        return None
+    purchase = world.rolls.choice(world.purchases)
+    money = {"amountMinor": world.rolls.choice(PARTS), "currency": world.currency}
+    asked = {"source": "STORE", "orderId": purchase["order"], "refundId": world.key(), "amount": money}
+    return {**asked, "reason": "tried"}, purchase
+
+
+def _refunded(call: Call) -> Sequence[Story]:
+    """What was taken depends on what had gone back before: a story for each sum that this can be."""
+    about, answer, key, part = call.about, call.answer, call.input["refundId"], call.input["amount"]["amountMinor"]
+    name, amount = f"returned:{about['order']}", about["amount"]
+    told = None if "entries" not in answer else (answer["shortfall"], *(each["id"] for each in answer["entries"]))
+    if answer["replayed"]:
+        return (((name, where(lambda found: _told_by(found, key, part, told))),),)
+    return [
+        (
+            (name, partial(_adds, (key, part, told), before)),
+            *_taken_from_wallet(call, _earns(call, amount - before) - _earns(call, amount - before - part)),
+        )
+        for before in range(0, amount - part + 1, PARTS[0])
+    ]
+
+
+def _earns(call: Call, amount: int) -> int:
+    return points_of({"amount": {"amountMinor": amount}}, call.facts)
+
+
+def _told_by(refunds: tuple[Any, ...] | None, key: str, part: int, told: Any) -> bool:
+    return any((each[0], each[1]) == (key, part) and told in {None, each[2]} for each in refunds or ())
+
+
+def _adds(refund: tuple[str, int, Any], before: int, refunds: tuple[Any, ...] | None) -> Sequence[Any]:
+    if _sum(refunds) != before or any(each[0] == refund[0] for each in refunds or ()):
+        return ()
+    return ((*(refunds or ()), refund),)
+
+
+def _taken_from_wallet(call: Call, points: int) -> Story:
+    """The first entry tells what was taken for this purchase; the wallet, how it was after all that followed."""
+    about, answer = call.about, call.answer
+    if points == 0:
+        return ()
+    wallet = f"wallet:{about['member']}"
+    if "shortfall" not in answer or answer.get("was_replayed"):
+        return ((wallet, taken_back(about["order"], None, points)),)
+    entries = answer["entries"] if "entries" in answer else [answer["entry"]] if answer["entry"] else []
+    entry = entries[0] if entries else {"amount": 0, "balanceAfter": 0}
+    taken = taken_back(about["order"], Told(entry["amount"], entry["balanceAfter"], answer["shortfall"]), points)
+    after = answer["purchase"]["member"]["wallet"]
+    return ((wallet, every(taken, where(lambda wallet: _is(wallet, after)))),)
+
+
+def _too_large(call: Call) -> Sequence[Story]:
+    stands, amount = call.answer["refundable"]["amountMinor"], call.about["amount"]
+    if not 0 < stands < call.input["amount"]["amountMinor"]:
+        return ()
+    return (((f"returned:{call.about['order']}", where(lambda found: _sum(found) == amount - stands)),),)
+
+
+def _returned_before(call: Call) -> Sequence[Story]:
+    return (_whole(call.about["order"], call.about["amount"]),)
 
 
 RETURN: Final = mutation(
@@ -129,17 +224,15 @@ def _ask_return(world: "World") -> Asked | None:
 
 
 def _returned(call: Call) -> Sequence[Story]:
-    """The entry tells what was taken for this purchase; the wallet, how it was after all that followed."""
-    about, answer = call.about, call.answer
-    once: Story = ((f"returned:{about['id']}", becomes(None, "RETURNED")),)
-    if about["points"] == 0:
-        return (once,)
-    if "shortfall" not in answer:
-        return ((*once, (f"wallet:{about['member']}", taken_back(about["order"], None))),)
-    entry = answer["entry"] or {"amount": 0, "balanceAfter": 0}
-    taken = taken_back(about["order"], Told(entry["amount"], entry["balanceAfter"], answer["shortfall"]))
-    after = answer["purchase"]["member"]["wallet"]
-    return ((*once, (f"wallet:{about['member']}", every(taken, where(lambda wallet: _is(wallet, after))))),)
+    """All that stood goes back."""
+    name, amount = f"returned:{call.about['order']}", call.about["amount"]
+    return [
+        (
+            (name, partial(_adds, ("the rest", amount - before, None), before)),
+            *_taken_from_wallet(call, _earns(call, amount - before)),
+        )
+        for before in range(0, amount, PARTS[0])
+    ]
 
 
 def _is(wallet: Wallet, shown: dict[str, int]) -> bool:
@@ -149,10 +242,6 @@ def _is(wallet: Wallet, shown: dict[str, int]) -> bool:
         "spendablePoints": wallet.spendable,
     }  # fmt: skip
     return shown.items() <= found.items()
-
-
-def _returned_before(call: Call) -> Sequence[Story]:
-    return (((f"returned:{call.about['id']}", is_("RETURNED")),),)
 
 
 EXCHANGE: Final = mutation(
@@ -265,8 +354,11 @@ VERBS: Final = (
         "IdempotencyKeyReused": key_used("key:grant/"),
     }, repeats=True, weight=4),
     Verb("recordPurchase", RECORD, _ask_record,
-         {"RecordPurchaseSuccess": _recorded, "IdempotencyKeyReused": _recorded_before}, _learn_purchase,
-         repeats=True, weight=2),
+         {"RecordPurchaseSuccess": _recorded, "IdempotencyKeyReused": _recorded_before,
+          "PurchaseAlreadyReversed": _recorded_and_returned}, _learn_purchase, repeats=True, weight=2),
+    Verb("refundPurchase", REFUND, _ask_refund, {
+        "RefundPurchaseSuccess": _refunded, "RefundTooLarge": _too_large, "PurchaseAlreadyReversed": _returned_before,
+    }, repeats=True, weight=2),
     Verb("reversePurchase", RETURN, _ask_return,
          {"ReversePurchaseSuccess": _returned, "PurchaseAlreadyReversed": _returned_before}, weight=2),
     Verb("redeemReward", EXCHANGE, _ask_exchange, {

@@ -103,11 +103,11 @@ def spent(cost: int, name: str, *, points: int | None = None, version: int | Non
     return move
 
 
-def taken_back(order: str, told: Told | None) -> Move:
-    """A wallet gives back what an order earned, as far as it is there, and is told of that."""
+def taken_back(order: str, told: Told | None, points: int) -> Move:
+    """A wallet gives back points that an order earned, as far as they are there, and is told of that."""
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
-        found = wallet.taken_back(order)
+        found = wallet.taken_back(order, points)
         if found is not None and (told is None or _tells(told, found[1])):
             yield found[0]
 

@@ -8,7 +8,8 @@ import pytest_asyncio
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.factories import EDIT_POOL, Shop, open_shop
-from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, reward
+from tests.orders.documents import AMEND, amendment
+from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
 
@@ -22,7 +23,8 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         winter = await shop.pool(codes=4, fallbackPoolId=summer["id"])
         await shop.member(email="verified@example.com", emailVerified=True)
         code = await shop.claim(summer, anna)
-        await shop.redeem([code["text"]], anna)
+        await shop.redeem([code["text"]], anna, order="A-1")
+        await shop.do(AMEND, **amendment([code], amount=20_000))
         spent = await shop.claim(summer, ben)
         redeemed = await shop.redeem([spent["text"]], ben)
         await shop.do(
@@ -45,6 +47,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         back = await redeem(shop, await reward(shop, cost=60), anna, "bag")
         await shop.do(REVERSE, source="STORE", orderId="order-a", reason="a return")
         await purchase(shop, anna, "order-c", 400)
+        await refund(shop, "order-c", "refund-1", 150)
         await shop.do(REVERSE_REWARD, redemptionId=back["redemption"]["id"], reason="a return")
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)

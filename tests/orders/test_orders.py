@@ -5,35 +5,21 @@ from typing import Any
 import pytest
 
 from app import ids
-from app.storage.database import database, transaction
+from app.storage.database import database
 from tests.factories import CHECK_CODES, REDEEM_CODES, Shop, usd
+from tests.orders.documents import ORDER, order_of, unguarded
 from tests.orders.presented import order
 from tests.points.documents import purchase
 
-ORDER = """
-query ($source: MemberSource! = STORE, $orderId: String!) {
-  order(source: $source, orderId: $orderId) {
-    source orderId cancelledAt purchase { id amount { amountMinor } }
-    redemptions { id source orderId position discount { amountMinor } reversedAt code { id } }
-  }
-}
-"""
 REJECTED = REDEEM_CODES.replace(
     "masked reason", "masked reason remedy { shortBy { amountMinor currency } validFrom heldUntil }"
 )
 
 
-async def order_of(shop: Shop, order_id: str, source: str = "STORE", **how: Any) -> Any:
-    """Return an order as it can be read."""
-    return (await shop.data(ORDER, {"source": source, "orderId": order_id}, **how))["order"]
-
-
 async def start_tomorrow(shop: Shop, pool: Any) -> None:
-    """Let a pool begin a day later; as the trigger holds the terms, it is put aside for this transaction."""
-    async with transaction(None) as tx:
-        await tx.row("SET LOCAL session_replication_role = replica")
-        statement = "UPDATE pool SET starts_at = '2999-01-01T00:00:00Z' WHERE merchant_id = $1 AND id = $2"
-        await tx.row(statement, shop.merchant_id, ids.decode("pool", pool["id"]))
+    """Let a pool begin much later."""
+    statement = "UPDATE pool SET starts_at = '2999-01-01T00:00:00Z' WHERE merchant_id = $1 AND id = $2"
+    await unguarded(shop, statement, ids.decode("pool", pool["id"]))
 
 
 async def test_two_channels_may_have_an_order_of_one_id(shop: Shop) -> None:
@@ -72,11 +58,12 @@ async def test_an_order_shows_its_purchase_and_its_codes_in_their_order(shop: Sh
 
     found = await order_of(shop, " 1001 ", key=await shop.key("SUPPORT"))
 
+    assert found.pop("id").startswith("order_")
     assert found == {
         "source": "STORE",
         "orderId": "1001",
         "cancelledAt": None,
-        "purchase": {"id": made["purchase"]["id"], "amount": {"amountMinor": 8_100}},
+        "purchase": {"id": made["purchase"]["id"], "amount": {"amountMinor": 8_100}, "reversedAt": None},
         "redemptions": [
             {
                 "id": each["id"],
@@ -100,6 +87,23 @@ async def test_an_order_that_was_only_recorded_is_one(shop: Shop) -> None:
     found = await order_of(shop, "1001")
 
     assert (found["purchase"]["id"], found["redemptions"]) == (made["purchase"]["id"], [])
+
+
+async def test_an_order_can_be_read_again_by_its_id(shop: Shop) -> None:
+    member = await shop.member()
+    read = "query ($id: ID!) { node(id: $id) { id ... on Order { source orderId } } }"
+    await purchase(shop, member, "recorded")
+    await purchase(shop, member, "both", source="SHOPIFY")
+    code = await shop.claim(await shop.pool(), member)
+    before = (await order_of(shop, "both", "SHOPIFY"))["id"]
+    await shop.do(REDEEM_CODES, **order([code["text"]], member, orderId="both", source="SHOPIFY"))
+
+    for order_id, source in (("recorded", "STORE"), ("both", "SHOPIFY")):
+        found = await order_of(shop, order_id, source)
+        node = (await shop.data(read, {"id": found["id"]}))["node"]
+        assert node == {"id": found["id"], "source": source, "orderId": order_id}
+        assert await shop.data(read, {"id": found["id"]}, key=await shop.key("ANALYST")) == {"node": None}
+    assert (await shop.data(read, {"id": before}))["node"]["orderId"] == "both"
 
 
 async def test_an_order_that_nobody_knows_is_null(shop: Shop, other_shop: Shop) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from tests.factories import Shop, problems
-from tests.points.documents import CONFIGURE, REVERSE, broken, days_later, entries, grant, points, purchase
+from tests.factories import Shop, problems, usd
+from tests.points.documents import CONFIGURE, RECORD, REVERSE, broken, days_later, entries, grant, points, purchase
 
 EVENTS = "query { events(first: 2) { edges { node { type subjectId reason } } } }"
 
@@ -146,14 +146,17 @@ async def test_of_twenty_reversals_at_once_one_counts(shop: Shop) -> None:
     assert await entries(shop, member) == [(10, 10, "PURCHASE"), (-10, 0, "REVERSAL")]
 
 
-async def test_a_reversed_order_that_is_sent_again_is_a_replay(shop: Shop) -> None:
+async def test_a_reversed_order_that_is_sent_again_is_refused(shop: Shop) -> None:
     member = await shop.member()
     first = await purchase(shop, member, "o-1")
     await shop.do(REVERSE, purchaseId=first["purchase"]["id"], reason="returned")
+    order = {"memberId": member["id"], "source": "STORE", "orderId": "o-1"}
 
-    again = await purchase(shop, member, "o-1")
+    again = await shop.refused(RECORD, **order, amount=usd(1000))
+    other = await shop.refused(RECORD, **order, amount=usd(1001))
 
-    assert again["replayed"] is True
-    assert again["entry"]["id"] == first["entry"]["id"]
-    assert again["purchase"]["reversedAt"] is not None
+    assert (again["__typename"], again["message"]) == (
+        "PurchaseAlreadyReversed", "The purchase was taken back before."
+    )  # fmt: skip
+    assert other["__typename"] == "IdempotencyKeyReused"
     assert await points(shop, member) == 0

@@ -16,7 +16,8 @@ ENTRY = """
   member { id wallet { version points } }
 """
 PURCHASE = """
-  id source orderId amount { amountMinor currency } points occurredAt recordedAt reversedAt
+  id source orderId amount { amountMinor currency } refunded { amountMinor currency } points keptPoints
+  refunds { id refundId amount { amountMinor currency } refundedAt } occurredAt recordedAt reversedAt
   member { id wallet { version points } }
 """
 REWARD = "id name cost stock active pool { id }"
@@ -37,6 +38,29 @@ mutation ($input: ReversePurchaseInput!) {{
   answer: reversePurchase(input: $input) {{
     __typename ... on ReversePurchaseSuccess {{ shortfall entry {{ {ENTRY} }} purchase {{ {PURCHASE} }} }}
     {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+  }}
+}}
+"""
+REFUND = f"""
+mutation ($input: RefundPurchaseInput!) {{
+  answer: refundPurchase(input: $input) {{
+    __typename
+    ... on RefundPurchaseSuccess {{
+      replayed shortfall pointsReturned pointsExpired pointsForfeited moneyReturned {{ amountMinor currency }}
+      entries {{ {ENTRY} }} purchase {{ {PURCHASE} }}
+    }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+    ... on RefundTooLarge {{ refundable {{ amountMinor currency }} }}
+  }}
+}}
+"""
+CHECK_REFUND = f"""
+query ($input: RefundPurchaseInput!) {{
+  answer: checkRefund(input: $input) {{
+    __typename
+    ... on RefundPreview {{ points shortfall pointsReturned moneyReturned {{ amountMinor currency }} endsReferral }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+    ... on RefundTooLarge {{ refundable {{ amountMinor currency }} }}
   }}
 }}
 """
@@ -140,6 +164,10 @@ SELECT 'event', e.member_id FROM points_entry e WHERE e.merchant_id = $1 AND 1 <
 )
 """
 AGE = """
+WITH purchases AS (
+    UPDATE purchase SET spendable_at = spendable_at - make_interval(secs => $3)
+    WHERE merchant_id = $1 AND ($2::uuid IS NULL OR member_id = $2)
+)
 UPDATE points_lot SET expires_at = expires_at - make_interval(secs => $3),
     spendable_at = spendable_at - make_interval(secs => $3)
 WHERE merchant_id = $1 AND ($2::uuid IS NULL OR member_id = $2)
@@ -164,6 +192,24 @@ async def purchase(shop: Shop, member: Any, order: str, amount: int = 1000, **ho
         "amount": usd(amount),
     } | how
     return await shop.do(RECORD, **values)
+
+
+async def refund(shop: Shop, order: str, refund_id: str, amount: int, **how: Any) -> Any:
+    """Refund a part of a purchase, and return the answer."""
+    return await shop.do(REFUND, **asked_refund(order, refund_id, amount, **how))
+
+
+async def check_refund(shop: Shop, order: str, refund_id: str, amount: int, **how: Any) -> Any:
+    """Return what a refund would do."""
+    return (await shop.data(CHECK_REFUND, {"input": asked_refund(order, refund_id, amount, **how)}))["answer"]
+
+
+def asked_refund(order: str, refund_id: str, amount: int, **how: Any) -> dict[str, Any]:
+    """Return what asks for a refund."""
+    values: dict[str, Any] = {
+        "source": "STORE", "orderId": order, "refundId": refund_id, "amount": usd(amount), "reason": "returned"
+    }  # fmt: skip
+    return values | how
 
 
 async def grant(shop: Shop, member: Any, amount: int, key: str, **how: Any) -> Any:

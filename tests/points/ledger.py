@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from app.api.context import Role, Viewer
+from app.merchants.tenants import tenant
+from app.orders.follow import Followed, follow
+from app.orders.rows import purchase_by_order
 from app.points.give_back import GivenBack
 from app.points.put_back import put_back
 from app.points.take_back import EarnedMore, TakenBack, earn_more, take_back
@@ -22,6 +26,17 @@ async def taken_back(
             tx, shop.merchant_id, "system", member_uuid(member), reason=reason, credited=credited, points=points,
             origin=origin, reference="returned",
         )  # fmt: skip
+
+
+async def amended(shop: Shop, order: str, amount: int, origin: str) -> Followed:
+    """Let a purchase be worth another amount, as if its order had changed."""
+    owner = await tenant(shop.merchant_id)
+    assert owner is not None
+    viewer = Viewer(Role.ADMIN, owner, "system")
+    told = await purchase_by_order(viewer, "STORE", order)
+    assert told is not None
+    async with transaction(shop.merchant_id) as tx:
+        return await follow(tx, viewer, told, amount, origin=origin)
 
 
 async def put_back_again(shop: Shop, member: Any, reason: PointsReason, credited: str, origin: str) -> GivenBack | None:

@@ -20,6 +20,7 @@ from tests.points.documents import (
     member_uuid,
     purchase,
     redeem,
+    refund,
     reward,
     wallet,
 )
@@ -71,13 +72,13 @@ async def test_parts_take_what_is_left_of_the_lot(shop: Shop) -> None:
 async def test_points_spent_between_two_parts_fill_the_second(shop: Shop) -> None:
     """By the time that they were spent the first was lacking already."""
     member = await shop.member()
-    origin = await bought(shop, member, "o-1", 10)
+    await bought(shop, member, "o-1", 10)
     await grant(shop, member, -10, "spent")
-    first = await taken_back(shop, member, EARNED, [origin], "t-1", 4)
+    first = await refund(shop, "o-1", "r-1", 400)
     await grant(shop, member, 6, "younger than the first")
     mug = await redeem(shop, await reward(shop, cost=6), member, "spent between")
-    second = await taken_back(shop, member, EARNED, [origin], "t-2", 6)
-    assert (first.shortfall, second.shortfall) == (4, 6)
+    second = await refund(shop, "o-1", "r-2", 600)
+    assert (first["shortfall"], second["shortfall"]) == (4, 6)
 
     await shop.do(REVERSE_REWARD, redemptionId=mug["redemption"]["id"], reason="broken")
 
@@ -89,15 +90,15 @@ async def test_points_spent_between_two_parts_fill_the_second(shop: Shop) -> Non
 async def test_what_expired_counts_as_taken_once_over_all_parts(shop: Shop) -> None:
     member = await shop.member()
     await shop.do(CONFIGURE, pointsLifetimeDays=30)
-    origin = await bought(shop, member, "o-1", 10)
+    await bought(shop, member, "o-1", 10)
     await grant(shop, member, -4, "spent")
     await days_later(shop, member, 31)
     await grant(shop, member, 50, "new")
 
-    taken = [await taken_back(shop, member, EARNED, [origin], f"t-{part}", part) for part in (3, 5, 2)]
+    taken = [await refund(shop, "o-1", f"r-{part}", 100 * part) for part in (3, 5, 2)]
 
     # Six expired: three of the first part, three of the second.
-    assert [each.entry and each.entry["entry_amount"] for each in taken] == [None, -2, -2]
+    assert [[entry["amount"] for entry in each["entries"]] for each in taken] == [[], [-2], [-2]]
     assert await lots(shop, member) == [(0, 0, [0, 0, 0]), (46, 50, [])]
     assert await shop.broken_promises() == []
 

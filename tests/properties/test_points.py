@@ -5,9 +5,9 @@ Each step is a call to the API, and every balance, shortfall and end of points i
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-from uuid import UUID
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -29,21 +29,48 @@ from tests.points.documents import (
     REVERSE,
     REVERSE_REWARD,
     broken,
+    check_refund,
     days_later,
     entries,
     grant,
     purchase,
     redeem,
+    refund,
     reward,
     wallet,
 )
-from tests.points.ledger import put_back_again, taken_back
+from tests.points.ledger import amended, put_back_again, taken_back
 from tests.points.model import ModelDebit, ModelLot, ModelWallet
 from tests.sizes import FULL, size
 
 T = TypeVar("T")
 COST = 30
 WHO = st.integers(0, 1)
+
+
+@dataclass
+class Bought:
+    """A purchase as the rules say it: its amount in hundredths of a unit, what went back, and its rate."""
+
+    who: int
+    order: str
+    amount: int
+    rate: int
+    pending: float
+    refunded: int = 0
+    is_reversed: bool = False
+    lots: list[ModelLot] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.recorded = self.amount
+
+    def earns(self, amount: int) -> int:
+        return amount * self.rate // 100
+
+    @property
+    def points(self) -> int:
+        """Return what it has earned after its refunds."""
+        return self.earns(self.amount - self.refunded)
 
 
 class Ledger(RuleBasedStateMachine):
@@ -66,9 +93,8 @@ class Ledger(RuleBasedStateMachine):
         self.pending = 0
         self.rate = 1
         self.set_lifetime(5)
-        self.purchases: list[tuple[int, str, int, ModelLot | None]] = []
-        self.reversed: set[str] = set()
-        self.origins: dict[str, str] = {}
+        self.purchases: list[Bought] = []
+        self.refunds: list[tuple[Bought, str, int, Any]] = []
         self.mugs: list[tuple[int, str, ModelDebit]] = []
         self.grants: list[tuple[int, str, ModelLot]] = []
         self.answered: list[tuple[Any, Any]] = []
@@ -105,14 +131,11 @@ class Ledger(RuleBasedStateMachine):
         # 99 hundredths of a unit are a point when a unit is two.
         points = units * self.rate + (self.rate - 1)
         assert answer["purchase"]["points"] == points
-        lot = None
+        bought = Bought(who, order, units * 100 + 99, self.rate, self.pending - days_ago if self.pending else 0)
         if points:
-            pending = self.pending - days_ago if self.pending else 0
-            lot = model.earn(points, lifetime=self.lifetime, pending=pending)
+            bought.lots.append(model.earn(points, lifetime=self.lifetime, pending=bought.pending))
         assert answer["purchase"]["member"]["wallet"]["points"] == model.points
-        self.purchases.append((who, order, units, lot))
-        if lot:
-            self.origins[order] = UUID(hex=answer["purchase"]["id"].removeprefix("purchase_")).hex
+        self.purchases.append(bought)
 
     @rule(who=WHO, amount=st.integers(-60, 60).filter(bool), days=st.sampled_from([None, 1, 7]))
     def adjust(self, who: int, amount: int, days: int | None) -> None:
@@ -162,32 +185,75 @@ class Ledger(RuleBasedStateMachine):
     @precondition(lambda self: bool(getattr(self, "purchases", None)))
     @rule(data=st.data())
     def bring_back(self, data: st.DataObject) -> None:
-        who, order, _, lot = data.draw(st.sampled_from(self.purchases))
-        model = self.wallets[who]
-        answer = self.do(self.shop.do(REVERSE, source="STORE", orderId=order, reason="returned"))
-        if order in self.reversed:
+        bought = data.draw(st.sampled_from(self.purchases))
+        model = self.wallets[bought.who]
+        answer = self.do(self.shop.do(REVERSE, source="STORE", orderId=bought.order, reason="returned"))
+        if bought.is_reversed:
             assert answer["__typename"] == "PurchaseAlreadyReversed"
             return
-        self.reversed.add(order)
-        got, lacking = model.take_back([lot]) if lot else (0, 0)
+        bought.refunded, bought.is_reversed = bought.amount, True
+        got, lacking = model.take_back(bought.lots)
         assert answer["shortfall"] == lacking
         assert -(answer["entry"] or {"amount": 0})["amount"] == got
         assert answer["purchase"]["member"]["wallet"]["points"] == model.points
 
-    @precondition(lambda self: bool(getattr(self, "origins", None)))
-    @rule(data=st.data())
-    def bring_some_back(self, data: st.DataObject) -> None:
-        """At the ledger: a part of a purchase."""
-        who, order, _, lot = data.draw(st.sampled_from([each for each in self.purchases if each[3]]))
-        assert lot is not None
-        if not lot.standing:
+    @precondition(lambda self: bool(getattr(self, "purchases", None)))
+    @rule(data=st.data(), part=st.sampled_from([1, 33, 50, 100, 250, 777, 2000]))
+    def bring_some_back(self, data: st.DataObject, part: int) -> None:
+        bought = data.draw(st.sampled_from(self.purchases))
+        model, name = self.wallets[bought.who], self.number()
+        checked = self.do(check_refund(self.shop, bought.order, name, part))
+        answer = self.do(refund(self.shop, bought.order, name, part))
+        stands = bought.amount - bought.refunded
+        if bought.is_reversed:
+            assert answer["__typename"] == checked["__typename"] == "PurchaseAlreadyReversed"
             return
-        model, part = self.wallets[who], data.draw(st.integers(1, lot.standing))
-        taken = self.do(
-            taken_back(self.shop, model.member, PointsReason.PURCHASE, [self.origins[order]], self.number(), part)
-        )
-        got, lacking = model.take_back([lot], part)
-        assert (-(taken.entry["entry_amount"] if taken.entry else 0), taken.shortfall) == (got, lacking)
+        if part > stands:
+            assert answer["refundable"]["amountMinor"] == checked["refundable"]["amountMinor"] == stands
+            return
+        owed = bought.points - bought.earns(stands - part)
+        bought.refunded += part
+        bought.is_reversed = part == stands
+        before = model.points
+        got, lacking = model.take_back(bought.lots, owed)
+        assert (sum(-each["amount"] for each in answer["entries"][:1]) if got else 0, answer["shortfall"]) == (
+            got, lacking
+        )  # fmt: skip
+        assert sum(-each["amount"] for each in answer["entries"]) == before - model.points == checked["points"]
+        assert checked["shortfall"] == lacking
+        assert (answer["purchase"]["keptPoints"], answer["purchase"]["member"]["wallet"]["points"]) == (
+            bought.points, model.points
+        )  # fmt: skip
+        self.refunds.append((bought, name, part, answer))
+
+    @precondition(lambda self: bool(getattr(self, "refunds", None)))
+    @rule(data=st.data())
+    def refund_again(self, data: st.DataObject) -> None:
+        bought, name, part, told = data.draw(st.sampled_from(self.refunds))
+        answer = self.do(refund(self.shop, bought.order, name, part))
+        assert answer["replayed"] is True
+        assert (answer["shortfall"], answer["moneyReturned"]) == (told["shortfall"], told["moneyReturned"])
+        assert [each["id"] for each in answer["entries"]] == [each["id"] for each in told["entries"]]
+
+    @precondition(lambda self: bool(getattr(self, "purchases", None)))
+    @rule(data=st.data(), amount=st.sampled_from([0, 99, 500, 1099, 3000, 5050]))
+    def amend(self, data: st.DataObject, amount: int) -> None:
+        """At the ledger: the order of a purchase is worth another amount."""
+        bought = data.draw(st.sampled_from(self.purchases))
+        if amount < bought.refunded:
+            return
+        followed = self.do(amended(self.shop, bought.order, amount, self.number()))
+        if bought.is_reversed:
+            return
+        model, before = self.wallets[bought.who], bought.points
+        bought.amount = amount
+        if bought.points < before:
+            assert followed.shortfall == model.take_back(bought.lots, before - bought.points)[1]
+        elif bought.points > before:
+            _, lot = model.earn_more(
+                bought.lots, bought.points - before, lifetime=self.lifetime, pending=bought.pending
+            )
+            bought.lots += [lot] if lot else []
 
     @precondition(lambda self: bool(getattr(self, "grants", None)))
     @rule(data=st.data())
@@ -207,14 +273,20 @@ class Ledger(RuleBasedStateMachine):
     def wait(self, who: int, days: int) -> None:
         self.do(days_later(self.shop, self.wallets[who].member, days))
         self.wallets[who].age(days)
+        for bought in self.purchases:
+            bought.pending -= days if bought.who == who else 0
 
     @precondition(lambda self: bool(getattr(self, "purchases", None)))
     @rule(data=st.data())
     def send_again(self, data: st.DataObject) -> None:
-        who, order, units, lot = data.draw(st.sampled_from(self.purchases))
-        answer = self.do(purchase(self.shop, self.wallets[who].member, order, units * 100 + 99))
+        """As it was recorded first, whatever became of it."""
+        bought = data.draw(st.sampled_from(self.purchases))
+        answer = self.do(purchase(self.shop, self.wallets[bought.who].member, bought.order, bought.recorded))
+        if bought.is_reversed:
+            assert answer["__typename"] == "PurchaseAlreadyReversed"
+            return
         assert answer["replayed"] is True
-        assert (answer["entry"] or {"amount": 0})["amount"] == (lot.amount if lot else 0)
+        assert (answer["entry"] or {"amount": 0})["amount"] == (bought.lots[0].amount if bought.lots else 0)
 
     @precondition(lambda self: bool(getattr(self, "answered", None)))
     @rule(data=st.data())

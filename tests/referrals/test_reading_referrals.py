@@ -255,8 +255,9 @@ async def test_a_conversion_costs_the_same_for_a_referrer_of_10_and_of_10_000(sh
             answer = await accepted(shop, referrer)
             waiting_id = ids.decode("invite", answer["invite"]["id"])
             await database().row(
-                "INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, currency, points, "
-                "occurred_at, recorded_at) VALUES ($1, $2, $3, 'STORE', $2::uuid::text, 100, 'USD', 0, now(), now())",
+                "INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, recorded_amount, "
+                "currency, points, points_per_unit, minor_units, credits, occurred_at, recorded_at) "
+                "VALUES ($1, $2, $3, 'STORE', $2::uuid::text, 100, 100, 'USD', 0, 0, 100, 0, now(), now())",
                 shop.merchant_id, ids.new(), member_uuid(answer["member"]),
             )  # fmt: skip
             cost = await buffers(

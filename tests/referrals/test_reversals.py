@@ -4,8 +4,18 @@ from typing import Any
 
 import pytest
 
-from tests.factories import Shop
-from tests.points.documents import CONFIGURE, REVERSE, days_later, entries, grant, points, wallet
+from tests.factories import Shop, usd
+from tests.points.documents import (
+    CONFIGURE,
+    REVERSE,
+    check_refund,
+    days_later,
+    entries,
+    grant,
+    points,
+    refund,
+    wallet,
+)
 from tests.points.documents import broken as broken_points
 from tests.referrals.documents import (
     HELD_REFERRALS,
@@ -58,6 +68,47 @@ async def test_a_return_of_another_purchase_takes_nothing_of_it(shop: Shop) -> N
     await bring_back(shop, await buy(shop, referee, "o-2"))
 
     assert (await points(shop, referrer), await points(shop, referee)) == (100, 60)
+
+
+async def test_a_part_ends_it_only_where_too_little_stands(shop: Shop) -> None:
+    referrer, referee = await waiting(shop, minimumPurchase=usd(600))
+    await buy(shop, referee, "o-1")
+    # The minimum is that of the conversion, whatever the program says since.
+    await program(shop, convertsOn="FIRST_PURCHASE", minimumPurchase=usd(999))
+
+    assert (await check_refund(shop, "o-1", "r-1", 400))["endsReferral"] is False
+    await refund(shop, "o-1", "r-1", 400)
+    assert (await points(shop, referrer), await points(shop, referee)) == (100, 56)
+    assert (await check_refund(shop, "o-1", "r-2", 1))["endsReferral"] is True
+    told = await refund(shop, "o-1", "r-2", 1)
+    again = await check_refund(shop, "o-1", "r-2", 1)
+
+    assert (await points(shop, referrer), await points(shop, referee)) == (0, 5)
+    assert told["purchase"]["member"]["wallet"]["points"] == 5
+    assert again["endsReferral"] is True
+    assert "referral.reversed" in await happened(shop)
+    assert await broken(shop) == await broken_points(shop) == await shop.broken_promises() == []
+
+
+async def test_without_a_minimum_it_stands_until_the_last_unit(shop: Shop) -> None:
+    referrer, referee = await waiting(shop)
+    await buy(shop, referee, "o-1")
+
+    await refund(shop, "o-1", "r-1", 999)
+    assert await points(shop, referrer) == 100
+    await refund(shop, "o-1", "r-2", 1)
+
+    assert await points(shop, referrer) == 0
+
+
+async def test_the_window_is_that_of_the_conversion(shop: Shop) -> None:
+    referrer, referee = await waiting(shop)
+    await buy(shop, referee, "o-1")
+    await program(shop, convertsOn="FIRST_PURCHASE", refundWindowDays=0)
+
+    await refund(shop, "o-1", "r-1", 1000)
+
+    assert await points(shop, referrer) == 0
 
 
 async def test_what_was_spent_is_a_shortfall(shop: Shop) -> None:

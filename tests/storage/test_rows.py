@@ -25,8 +25,8 @@ TYPES: dict[str, Any] = {
     "float8": float, "jsonb": str, "text[]": list[str], "uuid[]": list[UUID], "bytea[]": list[bytes],
 }  # fmt: skip
 CATALOG = """
-SELECT c.relname AS table, a.attname AS column, replace(t.typname, '_text', 'text[]') AS type,
-    a.attnotnull AS is_never_null
+SELECT c.relname AS table, a.attname AS column, a.attnotnull AS is_never_null,
+    CASE t.typcategory WHEN 'A' THEN substr(t.typname, 2) || '[]' ELSE t.typname END AS type
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid JOIN pg_type t ON t.oid = a.atttypid
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND a.attnum > 0
 """

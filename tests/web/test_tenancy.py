@@ -17,7 +17,8 @@ from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
 from tests.graph.documents import taken
-from tests.points.documents import purchase, redeem, reward
+from tests.orders.documents import order_of
+from tests.points.documents import purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.sizes import size
 from tests.web.walk import Operation, operations, placed
@@ -28,8 +29,8 @@ World = tuple[Shop, dict[ids.Kind, str]]
 OTHER_KINDS = size(2, len(ids.Kind.__args__))  # type: ignore[attr-defined]
 #: What a member has of its own, or sees of others.
 KINDS_OF_MEMBERS: tuple[ids.Kind, ...] = (
-    "member", "wallet", "code", "redemption", "event", "apikey", "batch", "entry", "purchase", "rewardredemption",
-    "invite", "referral", "webhook", "webhookdelivery",
+    "member", "wallet", "code", "redemption", "event", "apikey", "batch", "entry", "purchase", "refund",
+    "rewardredemption", "invite", "referral", "webhook", "webhookdelivery",
 )  # fmt: skip
 PLACES = [(operation, path) for operation in operations() for path in operation.id_paths()]
 ID_PLACES = [
@@ -52,6 +53,7 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         CREATE_CAMPAIGN, name="Hidden", poolId=pool["id"], recipients=[{"email": "hidden-too@example.com"}]
     )
     bought = await purchase(shop, member, "hidden", 50_000)
+    returned = await refund(shop, "hidden", "part", 100)
     prize = await reward(shop, name="Hidden reward", cost=100)
     exchanged = (await redeem(shop, prize, member, "hidden"))["redemption"]
     await program(shop, reviewPolicy="ALL")
@@ -77,9 +79,11 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         "graphjob": snapshot["id"].replace("graph_", "graphjob_"),
         "invite": invite["id"],
         "member": member["id"],
+        "order": (await order_of(shop, "hidden"))["id"],
         "merchant": ids.encode("merchant", shop.merchant_id),
         "pool": pool["id"],
         "purchase": bought["purchase"]["id"],
+        "refund": returned["purchase"]["refunds"][0]["id"],
         "redemption": redeemed["redemptions"][0]["id"],
         "referral": brought["id"],
         "reward": prize["id"],

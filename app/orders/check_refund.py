@@ -1,0 +1,96 @@
+"""checkRefund: what refundPurchase would do, without doing it."""
+
+import contextlib
+from typing import Annotated
+
+import asyncpg
+import strawberry
+
+from app import ids
+from app.api.context import Viewer
+from app.api.inputs import Money, Problems
+from app.api.operations import DEADLOCKS_MAX, Info, InvalidInput, NotFound, query
+from app.api.scalars import BigInt
+from app.orders.refund_purchase import Asked, RefundPurchaseInput, RefundTooLarge, earlier
+from app.orders.refunds import OutpacedError, Returned, give_up
+from app.orders.rows import RefundableRow, WholeRefundRow
+from app.orders.types import PurchaseAlreadyReversed
+from app.storage.database import transaction
+
+
+@strawberry.type(description="What a refund would do.")
+class RefundPreview:
+    points: int = strawberry.field(description="How many points would be taken.")
+    shortfall: int = strawberry.field(description="How many of those that the purchase earned could not be taken.")
+    points_returned: int = strawberry.field(description="How many points that were paid would come back.")
+    money_returned: Money = strawberry.field(description="What the shop would pay out.")
+    ends_referral: bool = strawberry.field(description="Whether the referral would fall that the purchase converted.")
+
+
+CheckRefundResult = Annotated[
+    RefundPreview | InvalidInput | NotFound | RefundTooLarge | PurchaseAlreadyReversed,
+    strawberry.union("CheckRefundResult", description="What would happen, or why nothing would go back."),
+]
+
+
+class _TriedError(Exception):
+    """Rolls a refund back that was only tried."""
+
+
+@query(
+    description="What refundPurchase would do, without doing it; of a refund that was made before, what that did. "
+    "ADMIN, CHECKOUT and SUPPORT."
+)
+async def check_refund(
+    info: Info, input: Annotated[RefundPurchaseInput, strawberry.argument(description="What would go back.")]
+) -> CheckRefundResult:
+    """Refund in a transaction that is rolled back, so that the answer can't differ from what would happen."""
+    viewer = info.context.viewer
+    asked = Asked(viewer, input)
+    deadlocks = 0
+    while True:
+        purchase = await asked.purchase(viewer)
+        if purchase["earlier_id"] is not None:
+            return _made(await earlier(viewer, purchase["earlier_id"]), asked.amount)
+        asked.refuse_unless_refundable(purchase)
+        try:
+            return _preview(await _tried(viewer, purchase, asked.amount))
+        except OutpacedError:
+            continue
+        except asyncpg.DeadlockDetectedError:
+            deadlocks += 1
+            if deadlocks == DEADLOCKS_MAX:
+                raise
+
+
+async def _tried(viewer: Viewer, purchase: RefundableRow, part: int) -> Returned:
+    with contextlib.suppress(_TriedError):
+        async with transaction(viewer.merchant_id) as tx:
+            returned = await give_up(tx, viewer, purchase, part, origin=ids.new().hex)
+            raise _TriedError
+    return returned
+
+
+def _preview(returned: Returned) -> RefundPreview:
+    return RefundPreview(
+        points=returned.points,
+        shortfall=returned.taken.shortfall,
+        points_returned=0,
+        money_returned=Money(amount_minor=BigInt(returned.money), currency=returned.purchase["purchase_currency"]),
+        ends_referral=returned.ends_referral,
+    )
+
+
+def _made(told: WholeRefundRow, amount: int) -> RefundPreview:
+    """Return what a refund did. Raises Refused(InvalidInput) if it was of another amount."""
+    if told["refund_amount"] != amount:
+        problems = Problems()
+        problems.add("refundId", "was used for another amount")
+        problems.refuse_if_any()
+    return RefundPreview(
+        points=told["refund_taken"],
+        shortfall=told["refund_shortfall"],
+        points_returned=told["refund_points_returned"],
+        money_returned=Money(amount_minor=BigInt(told["refund_money_returned"]), currency=told["refund_currency"]),
+        ends_referral=told["refund_ends_referral"],
+    )

@@ -1,0 +1,94 @@
+"""A purchase whose order changed: it is worth another amount from now on, and has earned the points for that."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from app.api.context import Viewer
+from app.members.rows import JOIN_MEMBER
+from app.orders.refunds import OutpacedError
+from app.orders.rows import REFERRAL_OF_PURCHASE, StandingPurchaseRow, WholePurchaseRow
+from app.orders.rules import credit_of, credits_of, kept_points, points_of
+from app.points.ledger import POINTS_MAX, PostedRow, too_many
+from app.points.take_back import earn_more, take_back
+from app.points.types import PointsReason
+from app.referrals.conversion import reconsider
+from app.storage.database import Tx
+from app.storage.statements import NoRow, columns, statement
+from app.storage.wallet_versions import ChangeRow
+
+
+@dataclass(slots=True)
+class Followed:
+    """A purchase after its order changed, the entries that this brought, and what could not be taken."""
+
+    purchase: StandingPurchaseRow
+    entries: list[PostedRow] = field(default_factory=list)
+    shortfall: int = 0
+    #: The last change of the buyer's wallet.
+    latest: ChangeRow | None = None
+
+
+CHANGE: Final = statement(
+    StandingPurchaseRow,
+    f"""
+WITH b AS (
+    UPDATE purchase SET amount = :to_amount::bigint, points = :points::int
+    WHERE merchant_id = :merchant_id AND id = :purchase_id AND reversed_at IS NULL AND amount = :amount::bigint
+        AND refunded = :refunded::bigint
+    RETURNING *
+)
+SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id
+FROM b {JOIN_MEMBER.format("b")}
+""",
+)
+COUNT: Final = statement(
+    NoRow, "UPDATE purchase SET credits = credits + 1 WHERE merchant_id = :merchant_id AND id = :purchase_id"
+)
+
+
+async def follow(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, amount: int, *, origin: str) -> Followed:
+    """Let a purchase be worth another amount, at least what was refunded; one that was taken back whole stays.
+
+    Less is taken back as by a refund, and a referral falls for which too little stands. More fills what the purchase's
+    own returns lack, and is then credited now, at its rate. `origin` names the change. The caller has locked the buyer,
+    by a statement before the one that read the purchase. Raises OutpacedError when the purchase isn't what was read,
+    and Refused(InvalidInput) when the balance can't hold what it earns.
+    """
+    if purchase["purchase_reversed_at"] is not None or amount == purchase["purchase_amount"]:
+        return Followed(purchase)
+    points = points_of(amount, purchase["purchase_points_per_unit"], purchase["purchase_minor_units"])
+    if points > POINTS_MAX:
+        raise too_many("orderAmount.amountMinor")
+    changed = await tx.row(
+        CHANGE,
+        merchant_id=viewer.merchant_id,
+        purchase_id=purchase["purchase_id"],
+        to_amount=amount,
+        points=points,
+        amount=purchase["purchase_amount"],
+        refunded=purchase["purchase_refunded"],
+    )
+    if changed is None:
+        raise OutpacedError
+    if amount < purchase["purchase_amount"] and changed["referral_id"] is not None:
+        # First, because it locks two wallets, and several are locked by member.
+        await reconsider(tx, viewer.merchant_id, viewer.actor, changed["referral_id"])
+    more = kept_points(changed) - kept_points(purchase)
+    followed = Followed(changed)
+    if more < 0:
+        taken = await take_back(
+            tx, viewer.merchant_id, viewer.actor, purchase["member_id"], reason=PointsReason.PURCHASE,
+            credited=credits_of(purchase), points=-more, origin=origin, reference=purchase["purchase_order_id"],
+        )  # fmt: skip
+        followed.entries, followed.shortfall, followed.latest = taken.entries, taken.shortfall, taken.latest
+    elif more > 0:
+        earned = await earn_more(
+            tx, viewer.merchant_id, viewer.actor, purchase["member_id"], more, credited=credits_of(purchase),
+            origin=credit_of(purchase, purchase["purchase_credits"] + 1), reference=purchase["purchase_order_id"],
+            spendable_at=purchase["purchase_spendable_at"],
+        )  # fmt: skip
+        followed.latest = earned.latest
+        if earned.entry is not None:
+            followed.entries.append(earned.entry)
+            await tx.row(COUNT, merchant_id=viewer.merchant_id, purchase_id=purchase["purchase_id"])
+    return followed
