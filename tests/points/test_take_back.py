@@ -225,6 +225,24 @@ async def test_what_had_filled_the_shortfall_comes_back_to_who_paid(shop: Shop) 
     assert await shop.broken_promises() == []
 
 
+async def test_what_comes_back_of_it_fills_what_others_lack_since(shop: Shop) -> None:
+    """It would have been there to pay."""
+    member = await shop.member()
+    await grant(shop, member, 10, "falls")
+    await bought(shop, member, "o-1", 8)
+    await taken_back(shop, member, GIVEN, ["grant/falls"], "t-1")
+    await grant(shop, member, -8, "spent")
+    await refund(shop, "o-1", "r-1", 800)
+    assert await lots(shop, member) == [(0, 0, [0]), (0, 0, [8])]
+
+    back = await put_back_again(shop, member, GIVEN, "grant/falls", "again")
+
+    assert back is not None
+    assert (back.entry["entry_amount"], back.latest["event_wallet_points"]) == (10, 2)
+    assert await lots(shop, member) == [(2, 10, [0]), (0, 0, [0])]
+    assert await shop.broken_promises() == []
+
+
 async def test_a_full_wallet_takes_nothing_back(shop: Shop) -> None:
     member = await shop.member()
     await grant(shop, member, 10, "falls")

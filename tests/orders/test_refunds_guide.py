@@ -1,4 +1,4 @@
-"""docs/returns.md. Without this a shop could plan with numbers that aren't so, or send what isn't valid."""
+"""docs/refunds.md. Without this a shop could plan with numbers that aren't so, or send what isn't valid."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from tests.points.documents import (
     wallet,
 )
 
-GUIDE = "docs/returns.md"
+GUIDE = "docs/refunds.md"
 _TABLE = re.compile(r"^### (.+)\n(?:\n.+)+?\n\n\| What happens .*\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
 HISTORIES = {
     title: [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows.splitlines()]
@@ -116,7 +116,7 @@ def test_there_are_six_histories() -> None:
 
 async def test_the_guides_documents_do_what_it_says(shop: Shop) -> None:
     await purchase(shop, await shop.member(), "1001", 9999)
-    check, change = [block.text for block in blocks("docs/returns.md", "Refund a part", "graphql")]
+    check, change = [block.text for block in blocks("docs/refunds.md", "Refund a part", "graphql")]
     (values,) = [json.loads(block.text) for block in blocks(GUIDE, "Refund a part", "json")]
 
     checked = (await shop.data(check, values))["checkRefund"]
