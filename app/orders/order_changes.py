@@ -1,6 +1,6 @@
 """What changes an order that was redeemed: codes come back, others change places, and its purchase follows.
 
-The order of locks is buyer, order, codes by id, wallets by member, then what the purchase's own change locks.
+The order of locks is buyer, order, referral, codes by id, wallets by member; the purchase's own change locks no more.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -43,19 +43,20 @@ SELECT FROM sales_order WHERE merchant_id = :merchant_id AND source = :source AN
 FOR NO KEY UPDATE
 """,
 )
-# A purchase's change locks its buyer's wallet, and that of who referred it, before the codes' owners have theirs
-# locked: here all are, in the order of their members.
+# A purchase's change locks its referral, its buyer's wallet and the referrer's, before the codes' owners have theirs
+# locked: here all are, in their order.
 LOCK_WALLETS: Final = statement(
     NoRow,
     """
-WITH c AS MATERIALIZED (
-    SELECT id, member_id FROM code WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[])
+WITH r AS MATERIALIZED (
+    SELECT referrer_id FROM referral WHERE merchant_id = :merchant_id AND purchase_id = :purchase_id FOR UPDATE
+), c AS MATERIALIZED (
+    SELECT id, member_id FROM code
+    WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND (SELECT count(*) FROM r) >= 0
     ORDER BY id FOR UPDATE
 )
 SELECT FROM wallet WHERE merchant_id = :merchant_id AND member_id = ANY(ARRAY(
-    SELECT member_id FROM c
-    UNION ALL SELECT :buyer_id
-    UNION ALL SELECT referrer_id FROM referral WHERE merchant_id = :merchant_id AND purchase_id = :purchase_id
+    SELECT member_id FROM c UNION ALL SELECT :buyer_id UNION ALL SELECT referrer_id FROM r
 ))
 ORDER BY member_id FOR UPDATE
 """,
