@@ -8,6 +8,8 @@ const FOLLOW = `subscription ($after: Int) {
   walletChanged(after: $after) { version event { id type occurredAt } code { ${CODE} } }
 }`;
 
+const GONE = ["HISTORY_GONE", "VERSION_UNKNOWN"];
+
 // `freshToken` asks your server for a member token. Node 20 needs `webSocketImpl` (the package ws), browsers don't.
 export async function followWallet({ url, freshToken, onWallet, onChange, webSocketImpl }) {
   let silence;
@@ -32,10 +34,13 @@ export async function followWallet({ url, freshToken, onWallet, onChange, webSoc
       closed: () => clearTimeout(silence),
     },
   });
+  let wallet = null;
   for (;;) {
     try {
-      const wallet = await read(client);
-      onWallet(wallet);
+      if (wallet === null) {
+        wallet = await read(client);
+        onWallet(wallet);
+      }
       // graphql-ws sends the same payload after each reconnect; this one knows by then how far we are.
       const variables = { get after() { return wallet.version; } };
       for await (const { data } of client.iterate({ query: FOLLOW, variables })) {
@@ -46,8 +51,10 @@ export async function followWallet({ url, freshToken, onWallet, onChange, webSoc
         onChange(change, wallet);
       }
     } catch (problem) {
-      // A list holds errors of the operation: the history is gone, or the database is away. Reading anew mends both.
+      // A list holds errors of the operation. If the database was away we go on where we were; if the history is gone,
+      // only reading anew helps.
       if (!Array.isArray(problem)) throw problem;
+      if (problem.some(({ extensions }) => GONE.includes(extensions?.code))) wallet = null;
       await new Promise((resolve) => setTimeout(resolve, 1_000));
     }
   }
