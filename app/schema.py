@@ -11,15 +11,12 @@ from app.api.scalars import config
 from app.api.turns import TurnTaking
 from app.coupons import queries as coupons
 from app.coupons.change_pool_status import activate_pool, archive_pool, pause_pool
-from app.coupons.check_codes import check_codes
 from app.coupons.claim_code import claim_code
 from app.coupons.create_campaign import create_campaign
 from app.coupons.create_pool import create_pool
 from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
-from app.coupons.redeem_codes import redeem_codes
 from app.coupons.reveal_code import reveal_code
-from app.coupons.reverse_redemption import reverse_redemption
 from app.coupons.revoke_code import revoke_code
 from app.graph import queries as graph
 from app.graph.take_graph_snapshot import take_graph_snapshot
@@ -32,10 +29,16 @@ from app.merchants import queries as merchants
 from app.merchants.configure_merchant import configure_merchant
 from app.merchants.create_api_key import create_api_key
 from app.merchants.revoke_api_key import revoke_api_key
+from app.orders import queries as orders
+from app.orders.amend_order import amend_order
+from app.orders.cancel_order import cancel_order
+from app.orders.check_codes import check_codes
 from app.orders.check_refund import check_refund
 from app.orders.record_purchase import record_purchase
+from app.orders.redeem_codes import redeem_codes
 from app.orders.refund_purchase import refund_purchase
 from app.orders.reverse_purchase import reverse_purchase
+from app.orders.reverse_redemption import reverse_redemption
 from app.people.accept_invite import accept_invite
 from app.people.edit_member import edit_member
 from app.people.enroll_member import enroll_member
@@ -76,6 +79,7 @@ Query = create_type(
         coupons.redemptions,
         coupons.campaign,
         check_codes,
+        orders.order,
         check_refund,
         members.member,
         members.members,
@@ -123,6 +127,8 @@ Mutation = create_type(
         claim_code,
         redeem_codes,
         reverse_redemption,
+        amend_order,
+        cancel_order,
         revoke_code,
         reveal_code,
         create_campaign,

@@ -37,10 +37,13 @@ SPEND_MANY = """
 WITH spent AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now()
     WHERE merchant_id = $1 AND pool_id = $2 AND state = 'ALLOCATED' RETURNING id
-), numbered AS (SELECT id, row_number() OVER (ORDER BY id) AS n FROM spent)
-INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount, currency,
-                        redeemed_at)
-SELECT $1, ids.id, $2, numbered.id, 'order-' || numbered.id, 1, 10000, 10000, 1000, 'USD', now()
+), numbered AS (SELECT id, row_number() OVER (ORDER BY id) AS n FROM spent), ordered AS (
+    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
+    SELECT $1, gen_random_uuid(), 'STORE', 'order-' || id, 10000, 'USD', 1 FROM spent
+)
+INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position, order_amount,
+                        base, discount, currency, redeemed_at)
+SELECT $1, ids.id, $2, 1, numbered.id, 'STORE', 'order-' || numbered.id, 1, 10000, 10000, 1000, 'USD', now()
 FROM numbered JOIN unnest($3::uuid[]) WITH ORDINALITY AS ids (id, n) USING (n)
 """
 

@@ -30,10 +30,13 @@ WITH batch AS (
         CASE WHEN n % 10 <= 5 THEN 'MEMBER_ID' END, CASE WHEN n % 10 <= 5 THEN now() - interval '130 days' END,
         CASE WHEN n % 10 <= 5 AND n % 3 = 0 THEN now() - random() * interval '120 days' END
     FROM batch, generate_series(1, $3::int) AS n RETURNING *
+), ordered AS (
+    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
+    SELECT merchant_id, gen_random_uuid(), 'STORE', id::text, 5000, 'USD', 1 FROM made WHERE state = 'REDEEMED'
 ), redeemed AS (
-    INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
-                            currency, redeemed_at)
-    SELECT merchant_id, uuidv7(), pool_id, id, id::text, 1, 5000, 5000, 500, 'USD', redeemed_at
+    INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position, order_amount,
+                            base, discount, currency, redeemed_at)
+    SELECT merchant_id, uuidv7(), pool_id, 1, id, 'STORE', id::text, 1, 5000, 5000, 500, 'USD', redeemed_at
     FROM made WHERE state = 'REDEEMED'
 )
 INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)

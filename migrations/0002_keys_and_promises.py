@@ -125,6 +125,9 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_fallback FOREIGN KEY (merchant_id, fallback_pool_id) REFERENCES pool,
     ADD CONSTRAINT pool_fallback_other CHECK (fallback_pool_id <> id),
     ADD CONSTRAINT pool_status CHECK (status IN ('DRAFT', 'ACTIVE', 'PAUSED', 'ARCHIVED')),
+    -- A pause stops issuing, or honouring too.
+    ADD CONSTRAINT pool_pause CHECK ((status = 'PAUSED') = (pause_scope IS NOT NULL)),
+    ADD CONSTRAINT pool_pause_scope CHECK (pause_scope IN ('ALL', 'ISSUING')),
     ADD CONSTRAINT pool_value CHECK (CASE kind
         WHEN 'PERCENT' THEN percent_off > 0 AND percent_off <= 100 AND amount_off IS NULL AND gift_sku IS NULL
         WHEN 'AMOUNT' THEN amount_off > 0 AND percent_off IS NULL AND gift_sku IS NULL
@@ -139,28 +142,80 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
     ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE'));
 
--- A pool starts in DRAFT, moves only along its lifecycle, and keeps its terms once it has left DRAFT.
+-- Each version of a pool's terms is a row, which redemptions name; the pool itself has the current ones.
+ALTER TABLE pool_terms
+    DROP CONSTRAINT pool_terms_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id, version),
+    ADD CONSTRAINT pool_terms_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
+CREATE TRIGGER pool_terms_kept BEFORE DELETE OR TRUNCATE ON pool_terms
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER pool_terms_fixed BEFORE UPDATE ON pool_terms FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A pool starts in DRAFT and moves only along its lifecycle. Once it has left DRAFT its terms only improve for who holds
+-- a code, until it is closed for good. Other terms are its next version.
 CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
+DECLARE
+    may_change CONSTANT text[] := ARRAY[
+        'status', 'pause_scope', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
+        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at'
+    ];
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.status <> 'DRAFT' THEN
             RAISE EXCEPTION 'a pool starts in DRAFT' USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
         END IF;
+        NEW.terms_version := 1;
         RETURN NEW;
     END IF;
+    NEW.terms_version := OLD.terms_version + ((
+        OLD.percent_off, OLD.amount_off, OLD.gift_sku, OLD.minimum_spend, OLD.maximum_discount, OLD.starts_at,
+        OLD.ends_at, OLD.code_lifetime_days, OLD.claims_per_member, OLD.stacking, OLD.transferable
+    ) IS DISTINCT FROM (
+        NEW.percent_off, NEW.amount_off, NEW.gift_sku, NEW.minimum_spend, NEW.maximum_discount, NEW.starts_at,
+        NEW.ends_at, NEW.code_lifetime_days, NEW.claims_per_member, NEW.stacking, NEW.transferable
+    ))::int;
     IF NEW.status <> OLD.status AND (OLD.status, NEW.status) NOT IN (
         ('DRAFT', 'ACTIVE'), ('ACTIVE', 'PAUSED'), ('PAUSED', 'ACTIVE'), ('ACTIVE', 'ARCHIVED'), ('PAUSED', 'ARCHIVED')
     ) THEN
         RAISE EXCEPTION 'a pool may not go from % to %', OLD.status, NEW.status
             USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
     END IF;
-    IF OLD.status <> 'DRAFT' AND to_jsonb(NEW) - 'status' <> to_jsonb(OLD) - 'status' THEN
-        RAISE EXCEPTION 'the terms of a pool are fixed once it has left DRAFT'
-            USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_terms_fixed';
+    IF OLD.status <> 'DRAFT' AND (
+        (OLD.status = 'ARCHIVED' AND NEW.terms_version <> OLD.terms_version)
+        OR NEW.percent_off < OLD.percent_off
+        OR NEW.amount_off < OLD.amount_off
+        OR NEW.claims_per_member < OLD.claims_per_member
+        -- No limit is better than any.
+        OR NEW.maximum_discount < coalesce(OLD.maximum_discount, NEW.maximum_discount + 1)
+        OR NEW.minimum_spend > coalesce(OLD.minimum_spend, 0)
+        OR NEW.code_lifetime_days < coalesce(OLD.code_lifetime_days, NEW.code_lifetime_days + 1)
+        OR NEW.starts_at > coalesce(OLD.starts_at, '-infinity')
+        OR NEW.ends_at < coalesce(OLD.ends_at, 'infinity')
+        OR to_jsonb(NEW) - may_change <> to_jsonb(OLD) - may_change
+    ) THEN
+        RAISE EXCEPTION 'the terms of a pool only improve once it has left DRAFT'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_terms_improve';
     END IF;
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER pool_guard BEFORE INSERT OR UPDATE ON pool FOR EACH ROW EXECUTE FUNCTION pool_guard();
+
+CREATE FUNCTION pool_terms_written() RETURNS trigger LANGUAGE plpgsql AS $written$
+BEGIN
+    INSERT INTO pool_terms (
+        merchant_id, pool_id, version, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount, starts_at,
+        ends_at, code_lifetime_days, claims_per_member, stacking, transferable, written_at
+    )
+    VALUES (
+        NEW.merchant_id, NEW.id, NEW.terms_version, NEW.percent_off, NEW.amount_off, NEW.gift_sku, NEW.minimum_spend,
+        NEW.maximum_discount, NEW.starts_at, NEW.ends_at, NEW.code_lifetime_days, NEW.claims_per_member, NEW.stacking,
+        NEW.transferable, now()
+    );
+    RETURN NULL;
+END $written$;
+CREATE TRIGGER pool_terms_begun AFTER INSERT ON pool FOR EACH ROW EXECUTE FUNCTION pool_terms_written();
+CREATE TRIGGER pool_terms_written AFTER UPDATE ON pool FOR EACH ROW
+    WHEN (NEW.terms_version <> OLD.terms_version) EXECUTE FUNCTION pool_terms_written();
 CREATE TRIGGER pool_kept BEFORE DELETE OR TRUNCATE ON pool FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
@@ -194,7 +249,7 @@ ALTER TABLE code
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
-CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id)
+CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
     WHERE member_id IS NOT NULL;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALLOCATED' AND expires_at IS NOT NULL;
@@ -208,6 +263,11 @@ CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, f
 -- What somebody had is never given to somebody else.
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
     WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE code_revival
+    DROP CONSTRAINT code_revival_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id),
+    ADD CONSTRAINT code_revival_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
 
 -- A claimant's n-th claim of a pool exists once, whether the claimant is a member or an address, and so does each
 -- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it.
@@ -254,20 +314,58 @@ CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STAT
 """
 
 REDEMPTIONS = """
+-- An order is known by its channel's own id: one row, which is the guard of its redemptions.
+ALTER TABLE sales_order
+    DROP CONSTRAINT sales_order_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT sales_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT sales_order_key UNIQUE (merchant_id, order_id, source),
+    ADD CONSTRAINT sales_order_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
+    ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0),
+    ADD CONSTRAINT sales_order_cancelled CHECK (
+        num_nulls(cancelled_at, money_returned, points_returned, points_expired, shortfall) IN (0, 5)
+    ),
+    ADD CONSTRAINT sales_order_version CHECK (version > 0);
+CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- An order is cancelled once, and its version grows with each change of it.
+CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
+    WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
+
 ALTER TABLE redemption
     DROP CONSTRAINT redemption_pkey,
     ADD PRIMARY KEY (merchant_id, id),
-    ADD CONSTRAINT redemption_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT redemption_terms FOREIGN KEY (merchant_id, pool_id, terms_version) REFERENCES pool_terms,
     ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT redemption_sales_order
+        FOREIGN KEY (merchant_id, order_id, source) REFERENCES sales_order (merchant_id, order_id, source),
     ADD CONSTRAINT redemption_amounts CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
--- A code is redeemed once, and an order's codes are redeemed in one call.
+-- A code is redeemed once, and each has its place on an order.
 CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id) WHERE reversed_at IS NULL;
-CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, position) WHERE reversed_at IS NULL;
+CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, source, position) WHERE reversed_at IS NULL;
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER redemption_fixed BEFORE UPDATE OF merchant_id, id, pool_id, code_id ON redemption
+CREATE TRIGGER redemption_fixed
+    BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A key is one amendment.
+ALTER TABLE order_amendment
+    DROP CONSTRAINT order_amendment_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT order_amendment_sales_order FOREIGN KEY (merchant_id, sales_order_id) REFERENCES sales_order,
+    ADD CONSTRAINT order_amendment_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT order_amendment_totals CHECK (
+        0 <= discount_before AND discount_before <= amount_before AND 0 <= discount_after
+        AND discount_after <= amount_after AND shortfall >= 0
+    );
+CREATE TRIGGER order_amendment_kept BEFORE DELETE OR TRUNCATE ON order_amendment
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER order_amendment_fixed BEFORE UPDATE ON order_amendment
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A redemption is taken back once.

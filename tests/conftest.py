@@ -44,6 +44,7 @@ SHARING = (
     ("tests/clients/test_frontend.py",),
     ("tests/api/test_round_trips.py",),
     ("tests/telemetry/",),
+    tuple(f"tests/replay/test_replay.py::test_{name}" for name in ("everything_in_the_data", "no_code_address")),
 )
 _SERVERS = pytest.StashKey[list["subprocess.Popen[bytes]"]]()
 _DIRECTORY = pytest.StashKey[Path]()

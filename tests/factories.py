@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from app.integrity.integrity_report import IntegrityCheck, recompute
 from app.merchants.create_merchant import create_merchant
 from app.storage.database import database
 from tests.digests import State, state
+from tests.wire import Wire
 
 _numbers = itertools.count(1)
 
@@ -41,7 +42,7 @@ mutation ($input: CreatePoolInput!) {{
 EDIT_POOL = f"""
 mutation ($input: EditPoolInput!) {{
   answer: editPool(input: $input) {{
-    __typename ... on EditPoolSuccess {{ pool {{ {POOL} }} }} {REFUSALS} ... on PoolNotEditable {{ status }}
+    __typename ... on EditPoolSuccess {{ pool {{ {POOL} }} }} {REFUSALS} ... on PoolNotEditable {{ status fields }}
   }}
 }}
 """
@@ -76,8 +77,8 @@ mutation ($input: RedeemCodesInput!) {{
     ... on RedeemCodesSuccess {{
       replayed totalDiscount {{ amountMinor currency }}
       redemptions {{
-        id orderId position orderAmount {{ amountMinor currency }} base {{ amountMinor }} discount {{ amountMinor }}
-        redeemedAt reversedAt code {{ {CODE} }}
+        id source orderId position orderAmount {{ amountMinor currency }} base {{ amountMinor }}
+        discount {{ amountMinor }} redeemedAt reversedAt code {{ {CODE} }}
       }}
     }}
     {REFUSALS} ... on CodesRejected {{ rejections {{ masked reason }} }}
@@ -179,6 +180,7 @@ class Shop:
     """A merchant and a way to speak to the API as any of its roles."""
 
     http: httpx.AsyncClient
+    wire: Wire
     url: str
     merchant_id: UUID
     admin: str
@@ -187,10 +189,8 @@ class Shop:
     async def post(self, document: str, variables: dict[str, Any] | None = None, *, key: str | None = None,
                    url: str | None = None) -> dict[str, Any]:  # fmt: skip
         """Send a document, as ADMIN unless told. Returns the whole answer, but for what it cost."""
-        headers = {"authorization": f"Bearer {key or self.admin}"}
         body = {"query": document, "variables": variables or {}}
-        response = await self.http.post(url or self.url, json=body, headers=headers)
-        answer: dict[str, Any] = response.json()
+        answer: dict[str, Any] = await self.wire.post(url or self.url, body, f"Bearer {key or self.admin}")
         answer.pop("extensions", None)
         return answer
 
@@ -325,5 +325,5 @@ async def open_shop(url: str, currency: str = "USD") -> AsyncIterator[Shop]:
     # No expiry: under load httpcore closes connections as expired that it has just given to a request.
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200, keepalive_expiry=None)
     # The API speaks plain HTTP here; loading certificates takes longer than most tests.
-    async with httpx.AsyncClient(timeout=30, limits=limits, verify=False) as http:
-        yield Shop(http, url, made.id, made.api_key)
+    async with httpx.AsyncClient(timeout=30, limits=limits, verify=False) as http, aclosing(Wire()) as wire:
+        yield Shop(http, wire, url, made.id, made.api_key)

@@ -32,13 +32,13 @@ class Mutant:
 MUTANTS: Final = (
     Mutant(
         "an UPDATE more: a refused redemption writes to every member",
-        "app/coupons/redeem_codes.py",
+        "app/orders/redeem_codes.py",
         "        refuse_if_rejected(verdict)\n",
         "        if verdict.rejections:\n"
         '            await database().row("UPDATE member SET joined_at = now() WHERE merchant_id = $1", '
         "viewer.merchant_id)\n"
         "        refuse_if_rejected(verdict)\n",
-        ("tests/coupons/test_redeem_codes.py",),
+        ("tests/orders/test_redeem_codes.py",),
     ),
     Mutant(
         "a row too many: a recorded purchase is two events",
@@ -56,10 +56,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a wrong state: a reinstated code comes back as if it had expired",
-        "app/coupons/reverse_redemption.py",
+        "app/orders/order_changes.py",
         "UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL",
         "UPDATE code SET state = 'EXPIRED', redeemed_at = NULL",
-        ("tests/coupons/test_reverse_redemption.py",),
+        ("tests/orders/test_reverse_redemption.py",),
     ),
     Mutant(
         "a lock less: points are taken back while they are being spent",
@@ -93,7 +93,7 @@ MUTANTS: Final = (
     Mutant(
         "a replay that differs: another amount of the same order is taken for the same",
         "app/orders/record_purchase.py",
-        'if not is_buyer or stands["purchase_amount"] != amount:',
+        'if not is_buyer or stands["purchase_recorded_amount"] != amount:',
         "if not is_buyer:",
         ("tests/orders/test_record_purchase.py",),
     ),

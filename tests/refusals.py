@@ -14,6 +14,8 @@ from tests.factories import REFUSED
 NEVER: Final = {
     ("pausePool", "PoolHasNoCodes"): "shares its type with activatePool, which alone needs codes",
     ("archivePool", "PoolHasNoCodes"): "shares its type with activatePool, which alone needs codes",
+    ("pausePool", "PoolEnded"): "shares its type with activatePool, which alone needs an end that hasn't passed",
+    ("archivePool", "PoolEnded"): "shares its type with activatePool, which alone needs an end that hasn't passed",
 }
 _OUTPUT: Final = "refused"
 

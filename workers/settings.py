@@ -26,6 +26,7 @@ from workers.expire_codes import expire_codes
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
+from workers.revive_codes import revive_codes
 from workers.take_graph_snapshots import LANE_TIMEOUT_SECONDS, plan_graph_snapshots, take_graph_snapshots
 from workers.watch_stock import watch_stock
 
@@ -40,6 +41,8 @@ CRON_JOBS = [
     cron(cast(Any, watch_stock), second=set(range(5, 60, 10)), timeout=60, max_tries=1, keep_result=0),
     # Every minute: expire codes whose lifetime is over. Redeeming checks the time itself, so a late run does no harm.
     cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
+    # Every minute: revive codes whose pool has a later end, if the ring for them was lost.
+    cron(cast(Any, revive_codes), second=10, timeout=300, max_tries=1, keep_result=0),
     # Every minute: let pending points be spent, expire those whose lifetime is over, and warn of those that end soon.
     cron(cast(Any, expire_points), second=45, timeout=300, max_tries=1, keep_result=0),
     # Every minute: expire invites that didn't convert in time. Accepting and converting check the time themselves.
@@ -68,6 +71,8 @@ JOBS = [
     func(cast(Any, take_graph_snapshots), timeout=LANE_TIMEOUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: runs of the advisor that wait.
     func(cast(Any, advise), timeout=TIMEOUT_SECONDS, max_tries=1, keep_result=0),
+    # Rung for: codes whose pool has a later end.
+    func(cast(Any, revive_codes), timeout=300, max_tries=1, keep_result=0),
     # Rung for: deliveries that somebody asked for again.
     func(cast(Any, deliver_webhooks), timeout=DELIVERING_SECONDS, max_tries=1, keep_result=0),
     # What decode_job makes of anything that isn't a job.

@@ -10,6 +10,7 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.coupons.recycle import recycle
+from app.coupons.rows import IS_OVER
 from app.storage.database import Tx
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -23,7 +24,7 @@ class WaitingRow(TypedDict):
     # The pool that served the code.
     pool_id: UUID
     kind: str
-    status: str
+    is_over: bool
     # The pool that it is a claim of, that pool's limit, and what the member has of it.
     claimed_of: UUID
     idempotency_key: str | None
@@ -43,16 +44,16 @@ class _Adoption:
 
 FIND_WAITING: Final = statement(
     WaitingRow,
-    """
+    f"""
 WITH waiting AS (
     -- Locked until they are the member's.
     SELECT id, state, pool_id FROM code
     WHERE merchant_id = :merchant_id AND email_index = :email_index ORDER BY id FOR UPDATE
 )
-SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, served.kind, served.status, held.pool_id AS claimed_of,
+SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, p.kind, {IS_OVER} AS is_over, held.pool_id AS claimed_of,
     held.idempotency_key, held.claimed_at, asked.claims_per_member, own.claims, own.slot
 FROM waiting
-CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = waiting.pool_id OFFSET 0) served
+CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = waiting.pool_id OFFSET 0) p
 CROSS JOIN LATERAL (
     SELECT * FROM claim
     WHERE merchant_id = :merchant_id AND code_id = waiting.id AND email_index = :email_index OFFSET 0
@@ -200,6 +201,6 @@ async def _revoke(tx: Tx, viewer: Viewer, surplus: Sequence[WaitingRow]) -> None
     )
     for change in changes:
         ring_wallet(tx, viewer.merchant_id, change)
-    places = Counter((row["pool_id"], row["kind"]) for row in surplus if row["status"] != "ARCHIVED")
+    places = Counter((row["pool_id"], row["kind"]) for row in surplus if not row["is_over"])
     for (pool_id, kind), count in sorted(places.items()):
         await recycle(tx, viewer.tenant.keys, pool_id, kind, count=count, actor=viewer.actor)

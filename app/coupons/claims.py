@@ -92,9 +92,6 @@ CLAIM: Final = statement(
 WITH who AS (
     -- The claimant.
     SELECT id AS member_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id
-), asked AS (
-    -- The pool, and whether it issues codes now.
-    SELECT p.*, {_ISSUES} AS issues FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
 ), held AS (
     -- What the claimant has of the pool. In the order of the index to read: to a planner that saw the table empty, the
     -- index of the pool's claims is as good as that of the claimant's (132 buffers instead of 3 after 6,000 claims).
@@ -103,10 +100,13 @@ WITH who AS (
         WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND member_id = :member_id ORDER BY slot
     ) own
 ), may AS (
-    -- The pool again if this is the claimant's first claim, or a new key within its limit.
-    SELECT asked.*, held.slot + 1 AS slot FROM asked, who, held
-    WHERE issues AND (claims = 0 OR (:key::text IS NOT NULL AND claims < claims_per_member))
+    -- The pool, if it issues codes and this is the claimant's first claim, or a new key within its limit. Locked as
+    -- claims lock it anyway: pausing waits for those that found it open.
+    SELECT p.*, held.slot + 1 AS slot FROM pool p, who, held
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES}
+        AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
+    FOR KEY SHARE OF p
 ), picked AS (
     -- The first code in stock that nobody else is taking, so that claimants don't wait for each other. The search
     -- starts where this process last found one: under an old snapshot (a dump, an export) PostgreSQL steps over every
@@ -150,7 +150,7 @@ WITH who AS (
     RETURNING *
 )
 SELECT {_CLAIMED}
-FROM c CROSS JOIN asked p CROSS JOIN w CROSS JOIN ev
+FROM c CROSS JOIN may p CROSS JOIN w CROSS JOIN ev
 JOIN member m ON m.merchant_id = :merchant_id AND m.id = c.member_id
 """,
 )
@@ -179,14 +179,14 @@ _OWN_CLAIMS: Final = """
 CLAIM_OTHERWISE: Final = statement(
     ClaimRow,
     f"""
-WITH who AS ({_WHO}), asked AS (
-    SELECT p.*, {_ISSUES} AS issues FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
-), held AS (
+WITH who AS ({_WHO}), held AS (
     SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM ({_OWN_CLAIMS.format(":pool_id")}) own
 ), may AS (
-    SELECT asked.*, held.slot + 1 AS slot FROM asked, who, held
-    WHERE issues AND (claims = 0 OR (:key::text IS NOT NULL AND claims < claims_per_member))
+    SELECT held.slot + 1 AS slot FROM pool p, who, held
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES}
+        AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
+    FOR KEY SHARE OF p
 ), serving_held AS (
     SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM ({_OWN_CLAIMS.format(":serving_id")}) own
 ), serving AS (
@@ -194,6 +194,7 @@ WITH who AS ({_WHO}), asked AS (
     SELECT p.*, serving_held.slot + 1 AS slot, p.id <> :pool_id AS is_fallback FROM pool p, serving_held
     WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may)
         AND (p.id = :pool_id OR ({_ISSUES} AND serving_held.claims < p.claims_per_member))
+    FOR KEY SHARE OF p
 ), picked AS (
     SELECT id FROM code
     WHERE merchant_id = :merchant_id AND pool_id = :serving_id AND state = 'AVAILABLE' AND id > :after

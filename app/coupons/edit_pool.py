@@ -1,5 +1,6 @@
-"""editPool: other terms for a pool that is still in DRAFT."""
+"""editPool: other terms for a pool: any in DRAFT, later only what is better for who holds a code."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, TypedDict, TypeVar, cast
 from uuid import UUID
@@ -13,9 +14,11 @@ from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.scalars import BigInt
 from app.coupons.create_pool import CreatePoolInput, chain_from, checked_fallback, checked_terms
+from app.coupons.revive_codes import JOB as REVIVE_JOB
 from app.coupons.rows import PoolRow
+from app.coupons.rules import may_change
 from app.coupons.types import CodeKind, Pool, PoolStatus, StackingPolicy
-from app.storage import events
+from app.storage import doorbell, events
 from app.storage.database import Tx, transaction
 from app.storage.statements import NoRow, columns, statement
 
@@ -24,7 +27,11 @@ T = TypeVar("T")
 
 @strawberry.input(description="What to change; what is left out stays, null takes an optional term away.")
 class EditPoolInput:
-    pool_id: strawberry.ID = strawberry.field(description="The pool; it must be in DRAFT.")
+    pool_id: strawberry.ID = strawberry.field(
+        description="The pool. In DRAFT everything can change. Later name, recycleExpired and fallbackPoolId can, and "
+        "until it is ARCHIVED terms can improve for who holds a code: endsAt, codeLifetimeDays, percentOff, amountOff, "
+        "maximumDiscount and claimsPerMember go up only, startsAt and minimumSpend down only, and null lifts a limit."
+    )
     name: str | None = strawberry.field(default=UNSET, description="Its name, at most 200 characters.")
     percent_off: float | None = strawberry.field(
         default=UNSET, description="PERCENT only: over 0, at most 100, at most 4 decimals."
@@ -41,10 +48,13 @@ class EditPoolInput:
     )
     starts_at: datetime | None = strawberry.field(default=UNSET, description="From when it issues and honours codes.")
     ends_at: datetime | None = strawberry.field(
-        default=UNSET, description="Until when, this instant not included; after startsAt."
+        default=UNSET,
+        description="Until when, this instant not included; after startsAt. A later end, also of a pool that has "
+        "ended, holds at once for every code; those that only the end before had expired are valid again.",
     )
     code_lifetime_days: int | None = strawberry.field(
-        default=UNSET, description="How many days a code can be spent once allocated: 1 to 3,650."
+        default=UNSET,
+        description="How many days a code can be spent once allocated: 1 to 3,650. Holds for later claims.",
     )
     claims_per_member: int | None = strawberry.field(
         default=UNSET, description="How many codes of it one member can have: 1 to 1,000."
@@ -68,9 +78,12 @@ class EditPoolSuccess:
 
 @strawberry.type(description="In this status the pool doesn't take such a change.")
 class PoolNotEditable(Refusal):
-    """Terms change in DRAFT only; codes are generated in DRAFT and PAUSED only."""
+    """After DRAFT terms only improve; codes are generated in DRAFT and PAUSED only."""
 
     status: PoolStatus = strawberry.field(description="The pool's status.")
+    fields: list[str] = strawberry.field(
+        description="The fields of editPool that can't change so in this status; empty where it isn't about terms."
+    )
 
 
 EditPoolResult = Annotated[
@@ -94,14 +107,24 @@ UPDATE pool p SET
     minimum_spend = :minimum_spend, maximum_discount = :maximum_discount, starts_at = :starts_at, ends_at = :ends_at,
     code_lifetime_days = :code_lifetime_days, claims_per_member = :claims_per_member, stacking = :stacking,
     transferable = :transferable, recycle_expired = :recycle_expired, fallback_pool_id = :fallback_pool_id
-WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND p.status = 'DRAFT'
+WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
 RETURNING {columns(PoolRow)}
+""",
+)
+#: Codes that the end before had expired live again, by a job; one that is at it begins anew.
+REVIVE: Final = statement(
+    NoRow,
+    """
+INSERT INTO code_revival (merchant_id, pool_id) VALUES (:merchant_id, :pool_id)
+ON CONFLICT (merchant_id, pool_id) DO UPDATE SET walked_to = NULL
 """,
 )
 _NEVER_NULL: Final = ("name", "claims_per_member", "stacking", "transferable")
 
 
-@mutation(description="Change the terms of a pool in DRAFT. ADMIN only.")
+@mutation(
+    description="Change the terms of a pool: any in DRAFT, later only what is better for who holds a code. ADMIN only."
+)
 async def edit_pool(
     info: Info, input: Annotated[EditPoolInput, strawberry.argument(description="What to change.")]
 ) -> EditPoolResult:
@@ -119,14 +142,34 @@ async def edit_pool(
             raise not_found("pool", input.pool_id)
         checked = checked_terms(_merged(row, input, viewer.tenant.currency), viewer.tenant.currency)
         fallback_id = await _fallback(tx, viewer, pool_id, row["pool_fallback_pool_id"], input.fallback_pool_id)
+        _refuse_what_is_worse(row, checked)
         edited = await tx.row(
             UPDATE, merchant_id=viewer.merchant_id, pool_id=pool_id, fallback_pool_id=fallback_id, **checked
         )
         if edited is None:
-            status = PoolStatus(row["pool_status"])
-            raise Refused(PoolNotEditable(message=f"The terms of a pool in {status.value} are fixed.", status=status))
+            raise RuntimeError("a pool vanished under its lock")
         await events.record(tx, viewer.merchant_id, "pool.edited", pool_id, viewer.actor)
+        is_extended = row["pool_status"] != "DRAFT" and row["pool_ends_at"] != edited["pool_ends_at"]
+        if is_extended:
+            await tx.row(REVIVE, merchant_id=viewer.merchant_id, pool_id=pool_id)
+    if is_extended:
+        await doorbell.wake_workers(REVIVE_JOB)
     return EditPoolSuccess(pool=Pool.of(edited))
+
+
+def _refuse_what_is_worse(row: PoolRow, terms: Mapping[str, object]) -> None:
+    """Raise Refused(PoolNotEditable) with every term that may not change so once the pool has left DRAFT."""
+    status, standing = row["pool_status"], cast("Mapping[str, object]", row)
+    worse = [
+        to_camel_case(term)
+        for term, value in terms.items()
+        if not may_change(status, term, standing[f"pool_{term}"], value)
+    ]
+    if not worse:
+        return
+    why = "are fixed" if status == "ARCHIVED" else "may only improve for who holds a code"
+    message = f"The terms of a pool in {status} {why}; this can't change so: {', '.join(worse)}."
+    raise Refused(PoolNotEditable(message=message, status=PoolStatus(status), fields=worse))
 
 
 class _AboveRow(TypedDict):

@@ -1,4 +1,4 @@
-"""Expiry: allocated codes past their lifetime become EXPIRED, and are replaced where the pool says so."""
+"""Expiry: allocated codes past their end or their pool's become EXPIRED; those of pools that go on are replaced."""
 
 from collections import Counter
 from typing import Final, TypedDict
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from app import ids
 from app.coupons.recycle import recycle
-from app.coupons.rows import JOIN_CODE, WholeCodeRow
+from app.coupons.rows import IS_OVER, JOIN_CODE, WholeCodeRow
 from app.merchants.tenants import tenant
 from app.storage.database import database, transaction
 from app.storage.statements import columns, statement
@@ -27,9 +27,13 @@ class ExpiredRow(WholeCodeRow, ChangeRow):
 
 FIND: Final = statement(
     _MerchantRow,
-    """
+    f"""
 SELECT m.merchant_id FROM merchant m WHERE EXISTS (
     SELECT FROM code c WHERE c.merchant_id = m.merchant_id AND c.state = 'ALLOCATED' AND c.expires_at <= now()
+) OR EXISTS (
+    SELECT FROM pool p WHERE p.merchant_id = m.merchant_id AND {IS_OVER} AND EXISTS (
+        SELECT FROM code c WHERE c.merchant_id = m.merchant_id AND c.pool_id = p.id AND c.state = 'ALLOCATED'
+    )
 )
 """,
 )
@@ -47,10 +51,25 @@ async def expire_codes() -> int:
 EXPIRE: Final = statement(
     ExpiredRow,
     f"""
-WITH due AS (
+WITH over AS (
+    -- Pools whose codes are all dead. An edit that gives one a later end waits for this, and has revived what expired.
+    SELECT id FROM pool p WHERE merchant_id = :merchant_id AND {IS_OVER} AND EXISTS (
+        SELECT FROM code WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = 'ALLOCATED'
+    )
+    ORDER BY id FOR SHARE
+), found AS (
+    (SELECT id FROM code WHERE merchant_id = :merchant_id AND state = 'ALLOCATED' AND expires_at <= now()
+     ORDER BY expires_at LIMIT cardinality(:event_ids::uuid[]))
+    UNION
+    SELECT each.id FROM over CROSS JOIN LATERAL (
+        SELECT id FROM code WHERE merchant_id = :merchant_id AND pool_id = over.id AND state = 'ALLOCATED'
+        ORDER BY id LIMIT cardinality(:event_ids::uuid[])
+    ) each
+), due AS (
     -- Without codes that are being redeemed or revoked right now: they come up again, in whatever state they are then.
     SELECT id FROM code
-    WHERE merchant_id = :merchant_id AND state = 'ALLOCATED' AND expires_at <= now()
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM found)) AND state = 'ALLOCATED'
+        AND (expires_at <= now() OR pool_id = ANY(ARRAY(SELECT id FROM over)))
     ORDER BY id LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE SKIP LOCKED
 ), c AS (
     UPDATE code SET state = 'EXPIRED' WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))
@@ -63,7 +82,7 @@ WITH due AS (
         NULL::bytea AS reason
     FROM c
 ), {raise_wallets("code.expired", actor="'system'")}
-SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)}, p.recycle_expired AND p.status <> 'ARCHIVED' AS recycled
+SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)}, p.recycle_expired AND NOT {IS_OVER} AS recycled
 FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
 """,
 )

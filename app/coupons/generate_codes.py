@@ -194,4 +194,4 @@ async def _batch(viewer: Viewer, batch_id: UUID) -> BatchRow:
 
 def _not_editable(status: PoolStatus) -> Refused:
     message = f"Codes can't be generated in a pool that is {status.value}; DRAFT and PAUSED ones take them."
-    return Refused(PoolNotEditable(message=message, status=status))
+    return Refused(PoolNotEditable(message=message, status=status, fields=[]))

@@ -11,6 +11,7 @@ class Pool(Model):
     merchant_id = fields.UUIDField()
     name = fields.CharField(max_length=200)
     status = fields.CharField(max_length=10)
+    pause_scope = fields.CharField(max_length=10, null=True)
     kind = fields.CharField(max_length=10)
     percent_off = fields.DecimalField(max_digits=7, decimal_places=4, null=True)
     amount_off = fields.BigIntField(null=True)
@@ -25,10 +26,48 @@ class Pool(Model):
     transferable = fields.BooleanField()
     recycle_expired = fields.BooleanField(db_default=False)
     fallback_pool_id = fields.UUIDField(null=True)
+    terms_version = fields.IntField(db_default=1)
     created_at = fields.DatetimeField()
 
     class Meta:
         table = "pool"
+
+
+class PoolTerms(Model):
+    """A version of a pool's terms: what redemptions name. The pool's own row has the current ones."""
+
+    pool_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    version = fields.IntField()
+    percent_off = fields.DecimalField(max_digits=7, decimal_places=4, null=True)
+    amount_off = fields.BigIntField(null=True)
+    gift_sku = fields.CharField(max_length=100, null=True)
+    minimum_spend = fields.BigIntField(null=True)
+    maximum_discount = fields.BigIntField(null=True)
+    starts_at = fields.DatetimeField(null=True)
+    ends_at = fields.DatetimeField(null=True)
+    code_lifetime_days = fields.IntField(null=True)
+    claims_per_member = fields.IntField()
+    stacking = fields.CharField(max_length=10)
+    transferable = fields.BooleanField()
+    written_at = fields.DatetimeField()
+
+    class Meta:
+        table = "pool_terms"
+
+
+class CodeRevival(Model):
+    """That a pool has a later end: its codes that only the end before had expired are to live again.
+
+    A job walks them by their ids, and has come to `walked_to`.
+    """
+
+    pool_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    walked_to = fields.UUIDField(null=True)
+
+    class Meta:
+        table = "code_revival"
 
 
 class CodeBatch(Model):
@@ -156,7 +195,9 @@ class Redemption(Model):
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     pool_id = fields.UUIDField()
+    terms_version = fields.IntField()
     code_id = fields.UUIDField()
+    source = fields.CharField(max_length=10)
     order_id = fields.CharField(max_length=100)
     position = fields.SmallIntField()
     order_amount = fields.BigIntField()

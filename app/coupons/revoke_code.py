@@ -11,7 +11,7 @@ from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, m
 from app.api.reasons import sealed
 from app.coupons import stock_levels
 from app.coupons.recycle import recycle
-from app.coupons.rows import FIND_CODE
+from app.coupons.rows import FIND_CODE, HAS_ENDED, IS_OVER
 from app.coupons.types import Code, CodeState
 from app.storage.database import database, transaction
 from app.storage.statements import columns, statement
@@ -23,7 +23,8 @@ class RevokeCodeInput:
     code_id: strawberry.ID = strawberry.field(description="The code.")
     reason: str = strawberry.field(description="Why, for the record; at most 500 characters, stored encrypted.")
     recycle: bool = strawberry.field(
-        default=True, description="Whether a fresh code takes its place in the pool; not in ARCHIVED pools."
+        default=True,
+        description="Whether a fresh code takes its place in the pool; not in one that is ARCHIVED or past its end.",
     )
 
 
@@ -49,7 +50,7 @@ class RevokedRow(ChangeRow):
 
     pool_id: UUID
     kind: str
-    status: str
+    is_over: bool
 
 
 REVOKE: Final = statement(
@@ -57,8 +58,10 @@ REVOKE: Final = statement(
     f"""
 WITH live AS (
     -- Waits for whoever is claiming or redeeming the code, and then looks at its state again.
-    SELECT id, pool_id, member_id, state FROM code
-    WHERE merchant_id = :merchant_id AND id = :code_id AND state IN ('AVAILABLE', 'ALLOCATED') FOR UPDATE
+    SELECT c.id, c.pool_id, c.member_id, c.state, p.kind, {IS_OVER} AS is_over
+    FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
+    WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND c.state IN ('AVAILABLE', 'ALLOCATED')
+        AND NOT {HAS_ENDED} FOR UPDATE OF c
 ), c AS (
     UPDATE code SET state = 'REVOKED' WHERE merchant_id = :merchant_id AND id = (SELECT id FROM live)
     RETURNING id
@@ -69,8 +72,7 @@ WITH live AS (
 ), changed AS (
     SELECT :event_id::uuid AS event_id, id AS subject_id, member_id, :reason::bytea AS reason FROM live
 ), {raise_wallets("code.revoked")}
-SELECT live.pool_id, p.kind, p.status, {columns(ChangeRow)}
-FROM live JOIN pool p ON p.merchant_id = :merchant_id AND p.id = live.pool_id, recorded ev
+SELECT live.pool_id, live.kind, live.is_over, {columns(ChangeRow)} FROM live, recorded ev
 """,
 )
 
@@ -89,7 +91,7 @@ async def _revoke(
             reason=reason,
             actor=viewer.actor,
         )
-        if revoked is not None and input.recycle and revoked["status"] != "ARCHIVED":
+        if revoked is not None and input.recycle and not revoked["is_over"]:
             keys = viewer.tenant.keys
             fresh = await recycle(tx, keys, revoked["pool_id"], revoked["kind"], count=1, actor=viewer.actor)
         elif revoked is not None:

@@ -15,6 +15,13 @@ from app.storage.database import Statements, database
 from app.storage.events import event
 from app.storage.statements import columns, row_of, statement
 
+#: Whether all codes of the pool `p` that aren't spent are dead, whatever ends of their own they have.
+IS_OVER: Final = "(p.status = 'ARCHIVED' OR coalesce(p.ends_at <= now(), false))"
+#: Whether the code `c` of the pool `p` is past its own end or the pool's. A job writes that down later.
+HAS_ENDED: Final = f"(c.state = 'ALLOCATED' AND (coalesce(c.expires_at <= now(), false) OR {IS_OVER}))"
+#: The state of the code `c` of the pool `p` as everybody is shown it.
+SHOWN_STATE: Final = f"CASE WHEN {HAS_ENDED} THEN 'EXPIRED' ELSE c.state END"
+
 
 @row_of(p="pool")
 class PoolRow(TypedDict):
@@ -23,6 +30,7 @@ class PoolRow(TypedDict):
     pool_id: Annotated[UUID, "p.id"]
     pool_name: Annotated[str, "p.name"]
     pool_status: Annotated[str, "p.status"]
+    pool_pause_scope: Annotated[str | None, "p.pause_scope"]
     pool_kind: Annotated[str, "p.kind"]
     pool_percent_off: Annotated[Decimal | None, "p.percent_off"]
     pool_amount_off: Annotated[int | None, "p.amount_off"]
@@ -37,15 +45,16 @@ class PoolRow(TypedDict):
     pool_transferable: Annotated[bool, "p.transferable"]
     pool_recycle_expired: Annotated[bool, "p.recycle_expired"]
     pool_fallback_pool_id: Annotated[UUID | None, "p.fallback_pool_id"]
+    pool_terms_version: Annotated[int, "p.terms_version"]
     pool_created_at: Annotated[datetime, "p.created_at"]
 
 
-@row_of(c="code")
+@row_of(c="code", p="pool")
 class CodeRow(TypedDict):
-    """A code `c`."""
+    """A code `c` of the pool `p`."""
 
     code_id: Annotated[UUID, "c.id"]
-    code_state: Annotated[str, "c.state"]
+    code_state: Annotated[str, SHOWN_STATE]
     code_ciphertext: Annotated[bytes, "c.ciphertext"]
     code_suffix: Annotated[str, "c.suffix"]
     code_matched_by: Annotated[str | None, "c.matched_by"]
@@ -60,6 +69,7 @@ class RedemptionRow(TypedDict):
     """A redemption `r`; amounts are in minor units of its currency."""
 
     redemption_id: Annotated[UUID, "r.id"]
+    redemption_source: Annotated[str, "r.source"]
     redemption_order_id: Annotated[str, "r.order_id"]
     redemption_position: Annotated[int, "r.position"]
     redemption_order_amount: Annotated[int, "r.order_amount"]
@@ -134,9 +144,13 @@ JOIN_CODE: Final = """
 CODE_OF_REDEMPTION: Final = (
     "CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = r.code_id OFFSET 0) c"
 )
-#: Whether the pool `p` issues and honours codes now; `rules.is_open` is the same in Python.
+#: Whether the pool `p` issues codes now.
 IS_OPEN: Final = """
     (p.status = 'ACTIVE' AND (p.starts_at IS NULL OR p.starts_at <= now()) AND (p.ends_at IS NULL OR now() < p.ends_at))
+"""
+#: Whether the pool `p` honours codes that haven't ended; `rules.honours` is the same in Python.
+HONOURS: Final = """
+    ((p.status = 'ACTIVE' OR p.pause_scope = 'ISSUING') AND (p.starts_at IS NULL OR p.starts_at <= now()))
 """
 #: The reward that a pool backs while it is offered (the newest of several): its codes cost points then.
 REWARD_OF_POOL: Final = """
@@ -204,18 +218,35 @@ SELECT {_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :limit
 """,
 )
-# The index ends in (pool_id, state, id): asking each pool for its newest codes in a state, and merging, never
-# sorts more than a page per pool.
+# The newest codes of the pool `p` that are shown in `:state`, or in any. The index ends in (pool_id, state, id): asking
+# for the newest codes in each state that is stored, and merging, never sorts more than a page of each. A state is shown
+# that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over, and the
+# few that are past an end of their own, which have an index.
+_NEWEST_OF_POOL: Final = f"""
+    SELECT each.id FROM unnest(CASE
+        WHEN :state::text IS NULL THEN ARRAY['AVAILABLE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED']
+        WHEN {IS_OVER} AND :state = 'EXPIRED' THEN ARRAY['EXPIRED', 'ALLOCATED']
+        WHEN {IS_OVER} AND :state = 'ALLOCATED' THEN ARRAY[]::text[]
+        ELSE ARRAY[:state]
+    END) AS stored (state) CROSS JOIN LATERAL (
+        SELECT id FROM code
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = stored.state AND id < :before
+            AND (:state IS DISTINCT FROM 'ALLOCATED' OR expires_at IS NULL OR expires_at > now())
+        ORDER BY id DESC LIMIT :limit
+    ) each
+    UNION
+    (SELECT id FROM code
+     WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = 'ALLOCATED' AND expires_at <= now()
+        AND :state = 'EXPIRED' AND id < :before
+     ORDER BY id DESC LIMIT :limit)
+    ORDER BY 1 DESC LIMIT :limit
+"""
 LIST_CODES_IN_STATE: Final = statement(
     WholeCodeRow,
     f"""
 WITH page AS (
-    SELECT each.id FROM pool p CROSS JOIN LATERAL (
-        SELECT id FROM code
-        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = :state AND id < :before
-        ORDER BY id DESC LIMIT :limit
-    ) each
-    WHERE p.merchant_id = :merchant_id ORDER BY each.id DESC LIMIT :limit
+    SELECT newest.id FROM pool p CROSS JOIN LATERAL ({_NEWEST_OF_POOL}) newest
+    WHERE p.merchant_id = :merchant_id ORDER BY newest.id DESC LIMIT :limit
 )
 SELECT {_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT id FROM page))
@@ -226,14 +257,9 @@ CODES_OF_POOLS: Final = statement(
     WholeCodeRow,
     f"""
 WITH page AS (
-    SELECT newest.id FROM unnest(:pool_ids::uuid[]) AS asked (pool_id) CROSS JOIN LATERAL (
-        SELECT each.id FROM unnest(:states::text[]) AS wanted (state) CROSS JOIN LATERAL (
-            SELECT id FROM code
-            WHERE merchant_id = :merchant_id AND pool_id = asked.pool_id AND state = wanted.state AND id < :before
-            ORDER BY id DESC LIMIT :limit
-        ) each
-        ORDER BY each.id DESC LIMIT :limit
-    ) newest
+    SELECT newest.id FROM unnest(:pool_ids::uuid[]) AS asked (pool_id)
+    CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = asked.pool_id OFFSET 0) p
+    CROSS JOIN LATERAL ({_NEWEST_OF_POOL}) newest
 )
 SELECT {_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT id FROM page))
@@ -246,8 +272,12 @@ CODES_OF_MEMBERS: Final = statement(
 WITH page AS (
     SELECT newest.id FROM unnest(:member_ids::uuid[]) AS asked (member_id) CROSS JOIN LATERAL (
         SELECT id FROM code
-        WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND (:state::text IS NULL OR state = :state)
-            AND (allocated_at, id) < (:instant, :before)
+        WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND (allocated_at, id) < (:instant, :before)
+            AND (:state::text IS NULL OR :state = CASE WHEN state = 'ALLOCATED' AND (
+                expires_at <= now() OR EXISTS (
+                    SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = code.pool_id AND {IS_OVER}
+                )
+            ) THEN 'EXPIRED' ELSE state END)
         ORDER BY allocated_at DESC, id DESC LIMIT :limit
     ) newest
 )
@@ -353,7 +383,7 @@ async def find_batch(viewer: Viewer, node_id: str) -> BatchRow | None:
 
 
 async def codes_by_pool(
-    viewer: Viewer, pool_ids: list[UUID], before: UUID, limit: int, states: tuple[str, ...]
+    viewer: Viewer, pool_ids: list[UUID], before: UUID, limit: int, state: str | None
 ) -> Mapping[UUID, list[WholeCodeRow]]:
     """Return the newest codes of each pool, those after `before`, at most `limit` of each."""
     rows = await database().rows(
@@ -362,7 +392,7 @@ async def codes_by_pool(
         pool_ids=pool_ids,
         before=before,
         limit=limit,
-        states=list(states),
+        state=state,
     )
     grouped: defaultdict[UUID, list[WholeCodeRow]] = defaultdict(list)
     for row in rows:

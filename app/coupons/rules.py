@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import strawberry
@@ -20,6 +20,25 @@ TRANSITIONS: Final[dict[str, tuple[str, ...]]] = {
     "ARCHIVED": (),
 }
 
+#: Terms that may improve for who holds a code once their pool has left DRAFT, upwards or downwards. None is no limit.
+IMPROVE_UPWARDS: Final = frozenset(
+    {"ends_at", "code_lifetime_days", "percent_off", "amount_off", "maximum_discount", "claims_per_member"}
+)
+IMPROVE_DOWNWARDS: Final = frozenset({"starts_at", "minimum_spend"})
+#: What holds for later claims and dead codes only.
+FREE: Final = frozenset({"name", "recycle_expired", "fallback_pool_id"})
+
+
+def may_change(status: str, term: str, before: Any, after: Any) -> bool:
+    """Whether a pool in this status takes another value of a term. The trigger pool_guard holds the same."""
+    if status == "DRAFT" or before == after or term in FREE:
+        return True
+    if status == "ARCHIVED" or term not in IMPROVE_UPWARDS | IMPROVE_DOWNWARDS:
+        return False
+    if before is None or after is None:
+        return after is None
+    return bool(after > before if term in IMPROVE_UPWARDS else after < before)
+
 
 @strawberry.enum(description="Why a code can't be redeemed on an order; of several reasons the first is told.")
 class CodeRejectionReason(Enum):
@@ -29,9 +48,9 @@ class CodeRejectionReason(Enum):
     NOT_ALLOCATED = described("NOT_ALLOCATED", "Nobody has claimed it.")
     NOT_OWNER = described("NOT_OWNER", "It belongs to someone else than its presenter.")
     ALREADY_REDEEMED = described("ALREADY_REDEEMED", "It was redeemed before.")
-    EXPIRED = described("EXPIRED", "Its lifetime is over.")
+    EXPIRED = described("EXPIRED", "Its lifetime is over, or its pool's: past its end, or archived.")
     REVOKED = described("REVOKED", "It was revoked.")
-    POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, archived, or outside its dates.")
+    POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, or hasn't begun.")
     CURRENCY_MISMATCH = described("CURRENCY_MISMATCH", "The order is not in the merchant's currency.")
     BELOW_MINIMUM_SPEND = described("BELOW_MINIMUM_SPEND", "The order is below the pool's minimum spend.")
     TOO_MANY_ATTEMPTS = described(
@@ -39,6 +58,7 @@ class CodeRejectionReason(Enum):
         "Too many unknown codes were tried with this key or by this presenter; wait a minute. Its own codes pass.",
     )
     NOT_STACKABLE = described("NOT_STACKABLE", "It goes alone, or the order's codes were redeemed in an earlier call.")
+    NO_DISCOUNT = described("NO_DISCOUNT", "It would take nothing off; GIFT codes may.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,10 @@ class PresentedCode:
     email_index: bytes | None
     expires_at: datetime | None
     pool_open: bool
+    #: When its pool begins, of one that hasn't begun.
+    opens_at: datetime | None = None
+    #: Whether it was redeemed on the order before: then only what the order is now can speak against it.
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +106,14 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Remedy:
+    """What would make a refused code work: more on the order, or later."""
+
+    short_by: int | None = None
+    valid_from: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """What one code takes off: `discount` of `base`, which is what the codes before it left."""
 
@@ -89,9 +121,9 @@ class Applied:
     discount: int
 
 
-def is_open(status: str, starts_at: datetime | None, ends_at: datetime | None, now: datetime) -> bool:
-    """Whether a pool issues and honours codes at this instant: `starts_at` included, `ends_at` not."""
-    return status == "ACTIVE" and (starts_at is None or starts_at <= now) and (ends_at is None or now < ends_at)
+def honours(status: str, pause_scope: str | None, starts_at: datetime | None, now: datetime) -> bool:
+    """Whether a pool honours codes that haven't ended at this instant: `starts_at` included."""
+    return (status == "ACTIVE" or pause_scope == "ISSUING") and (starts_at is None or starts_at <= now)
 
 
 def discount(terms: Terms, base: int) -> int:
@@ -141,17 +173,17 @@ def reason(
     code: PresentedCode | None, order: Order, *, codes_of_order: int, now: datetime
 ) -> CodeRejectionReason | None:
     """Return the first reason against redeeming a code on an order of `codes_of_order` codes, or None."""
-    refused = owned_reason(code, order)
+    refused = None if code is not None and code.stays else owned_reason(code, order)
     if refused is not None or code is None:
         return refused
     checks = (
-        (CodeRejectionReason.ALREADY_REDEEMED, code.state == "REDEEMED"),
+        (CodeRejectionReason.ALREADY_REDEEMED, code.state == "REDEEMED" and not code.stays),
         (
             CodeRejectionReason.EXPIRED,
-            code.state == "EXPIRED" or (code.expires_at is not None and code.expires_at <= now),
+            code.state == "EXPIRED" or (not code.stays and code.expires_at is not None and code.expires_at <= now),
         ),
         (CodeRejectionReason.REVOKED, code.state == "REVOKED"),
-        (CodeRejectionReason.POOL_NOT_ACTIVE, not code.pool_open),
+        (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays)),
         (CodeRejectionReason.CURRENCY_MISMATCH, not order.currency_matches),
         (CodeRejectionReason.BELOW_MINIMUM_SPEND, order.amount < (code.terms.minimum_spend or 0)),
         (
@@ -160,3 +192,17 @@ def reason(
         ),
     )
     return next((why for why, holds in checks if holds), None)
+
+
+def remedy(why: CodeRejectionReason, code: PresentedCode, order: Order) -> Remedy | None:
+    """Return what would make a code work that is refused for this reason, or None."""
+    if why is CodeRejectionReason.BELOW_MINIMUM_SPEND:
+        return Remedy(short_by=(code.terms.minimum_spend or 0) - order.amount)
+    if why is CodeRejectionReason.POOL_NOT_ACTIVE and code.opens_at is not None:
+        return Remedy(valid_from=code.opens_at)
+    return None
+
+
+def takes_nothing(terms: Terms, applied: Applied) -> bool:
+    """Whether a code that has its place in a stack would be spent for nothing. A gift isn't taken off."""
+    return applied.discount == 0 and terms.kind != "GIFT"

@@ -31,7 +31,7 @@ from app.coupons.rows import (
     pools_by_id,
 )
 from app.coupons.rules import TRANSITIONS
-from app.members.types import Member
+from app.members.types import Member, MemberSource
 from app.merchants.tenants import decrypted
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
@@ -42,10 +42,18 @@ from app.storage.wallet_versions import ChangeRow
 class PoolStatus(Enum):
     """Lifecycle of a pool."""
 
-    DRAFT = described("DRAFT", "Being prepared: terms can change, codes be generated.")
+    DRAFT = described("DRAFT", "Being prepared: all terms can change, codes be generated.")
     ACTIVE = described("ACTIVE", "Issuing and honouring codes.")
-    PAUSED = described("PAUSED", "A hold on issuing and honouring; can be lifted.")
+    PAUSED = described("PAUSED", "A hold on issuing, and on honouring unless `pauseScope` says so; can be lifted.")
     ARCHIVED = described("ARCHIVED", "Closed for good.")
+
+
+@strawberry.enum(description="What a pause stops.")
+class PauseScope(Enum):
+    """How far a pause goes."""
+
+    ALL = described("ALL", "Issuing and honouring.")
+    ISSUING = described("ISSUING", "Issuing alone: codes that are someone's are honoured.")
 
 
 @strawberry.enum(description="What a code gives.")
@@ -64,7 +72,7 @@ class CodeState(Enum):
     AVAILABLE = described("AVAILABLE", "In stock, nobody's.")
     ALLOCATED = described("ALLOCATED", "Someone's, not spent.")
     REDEEMED = described("REDEEMED", "Spent.")
-    EXPIRED = described("EXPIRED", "Not spent in its lifetime.")
+    EXPIRED = described("EXPIRED", "Not spent before its end or its pool's; a later end of the pool revives it.")
     REVOKED = described("REVOKED", "Taken back.")
 
 
@@ -130,10 +138,14 @@ class Pool(Node):
     row: strawberry.Private[PoolRow]
     name: str = strawberry.field(description="Its name.")
     status: PoolStatus = strawberry.field(description="Where it is in its life.")
+    pause_scope: PauseScope | None = strawberry.field(description="What its pause stops; null unless it is PAUSED.")
     kind: CodeKind = strawberry.field(description="What its codes give.")
     gift_sku: str | None = strawberry.field(description="The article that a GIFT code gives.")
     starts_at: datetime | None = strawberry.field(description="From when it issues and honours codes.")
-    ends_at: datetime | None = strawberry.field(description="Until when; this instant is not included.")
+    ends_at: datetime | None = strawberry.field(
+        description="Until when; this instant is not included. From then on all its codes that aren't spent are "
+        "EXPIRED, until it has a later end."
+    )
     code_lifetime_days: int | None = strawberry.field(description="How long a code can be spent once allocated.")
     claims_per_member: int = strawberry.field(description="How many codes of it one member can have.")
     stacking: StackingPolicy = strawberry.field(description="Whether its codes share an order with others.")
@@ -151,6 +163,7 @@ class Pool(Node):
             row=row,
             name=row["pool_name"],
             status=PoolStatus(row["pool_status"]),
+            pause_scope=None if row["pool_pause_scope"] is None else PauseScope(row["pool_pause_scope"]),
             kind=CodeKind(row["pool_kind"]),
             gift_sku=row["pool_gift_sku"],
             starts_at=row["pool_starts_at"],
@@ -221,8 +234,8 @@ class Pool(Node):
         """Read the codes of all pools of this page together."""
 
         asked = page(first, after)
-        states = tuple(each.value for each in CodeState) if state is None else (state.value,)
-        rows = await info.context.load(codes_by_pool, self.row["pool_id"], asked.id, asked.limit, states)
+        wanted = None if state is None else state.value
+        rows = await info.context.load(codes_by_pool, self.row["pool_id"], asked.id, asked.limit, wanted)
         return connect(rows, asked, Code.of, key="code_id")
 
 
@@ -257,7 +270,9 @@ class Code(Node):
     allocated_at: datetime | None = strawberry.field(
         description="When it became someone's; later than any before it in its wallet, even if a clock was set back."
     )
-    expires_at: datetime | None = strawberry.field(description="Until when it can be spent.")
+    expires_at: datetime | None = strawberry.field(
+        description="Until when it can be spent: its own end or its pool's, the earlier of the two."
+    )
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
 
     @classmethod
@@ -276,7 +291,7 @@ class Code(Node):
             state=CodeState(state),
             matched_by=None if matched_by is None else OwnershipMatch(matched_by),
             allocated_at=row["code_allocated_at"],
-            expires_at=row["code_expires_at"],
+            expires_at=min(filter(None, (row["code_expires_at"], row["pool_ends_at"])), default=None),
             redeemed_at=redeemed_at,
         )
 
@@ -319,7 +334,8 @@ class Redemption(Node):
     """A redemption: what it was applied to and what it took off."""
 
     code: Code = strawberry.field(description="The code.")
-    order_id: str = strawberry.field(description="The shop's own id of the order.")
+    source: MemberSource = strawberry.field(description="Where the order comes from.")
+    order_id: str = strawberry.field(description="The source's own id of the order.")
     position: int = strawberry.field(description="Which of the order's codes it was; 1 was applied first.")
     order_amount: Money = strawberry.field(description="What the order was worth before discounts.")
     base: Money = strawberry.field(description="What the codes before this one had left of the order.")
@@ -342,6 +358,7 @@ class Redemption(Node):
         return cls(
             id=strawberry.ID(ids.encode("redemption", row["redemption_id"])),
             code=code,
+            source=MemberSource(row["redemption_source"]),
             order_id=row["redemption_order_id"],
             position=row["redemption_position"],
             order_amount=amount(row["redemption_order_amount"]),

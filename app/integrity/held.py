@@ -39,8 +39,10 @@ HELD: Final = {
     ),
     "REDEEMED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
-        ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "reversal_pkey",
-         "reversal_redemption", "reversal_kept", "reversal_fixed", "code_redeemed"),
+        ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "sales_order_key",
+         "sales_order_kept", "sales_order_fixed", "sales_order_guard", "order_amendment_key", "order_amendment_totals",
+         "order_amendment_kept", "order_amendment_fixed", "reversal_pkey", "reversal_redemption",
+         "reversal_kept", "reversal_fixed", "code_redeemed"),
     ),
     "WHOLE_BATCHES": Held(
         (_TRANSACTION, _CONSTRAINT),
@@ -74,7 +76,11 @@ HELD: Final = {
          "invite_not_self", "rewarded_mailbox_pkey", "rewarded_mailbox_once", "rewarded_mailbox_kept",
          "rewarded_mailbox_fixed"),
     ),
-    "POOL_LIFECYCLE": Held((_CONSTRAINT, _STATEMENT), ("pool_guard", "pool_status", "pool_kept")),
+    "POOL_LIFECYCLE": Held(
+        (_CONSTRAINT, _STATEMENT),
+        ("pool_guard", "pool_status", "pool_kept", "pool_terms_pkey", "pool_terms_begun", "pool_terms_written",
+         "pool_terms_kept", "pool_terms_fixed"),
+    ),
     "ONE_MERCHANT": Held((_CONSTRAINT, _TRANSACTION), tuple(each.constraint for each in REFERENCES if each.constraint)),
     "ON_RECORD": Held(
         (_TRANSACTION, _CONSTRAINT),

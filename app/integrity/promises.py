@@ -122,7 +122,18 @@ REDEEMED_ONCE: Final = _promise(
     SELECT FROM (SELECT * FROM redemption WHERE merchant_id = :merchant_id) r
     FULL JOIN (SELECT * FROM reversal WHERE merchant_id = :merchant_id) x ON x.redemption_id = r.id
     WHERE (r.reversed_at IS NULL) <> (x.redemption_id IS NULL)""",
-    _repeated("redemption", "order_id", "position", where="reversed_at IS NULL"),
+    _repeated("redemption", "source", "order_id", "position", where="reversed_at IS NULL"),
+    _repeated("sales_order", "source", "order_id"),
+    # What stands on an order is one stack: of the whole order first, of what the one before left next.
+    """
+    SELECT FROM (
+        SELECT r.*, row_number() OVER stack AS place, lag(base - discount, 1, order_amount) OVER stack AS left_over
+        FROM redemption r WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
+        WINDOW stack AS (PARTITION BY r.source, r.order_id ORDER BY r.position)
+    ) r LEFT JOIN sales_order o
+        ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
+    WHERE r.position <> r.place OR r.base <> r.left_over OR o.cancelled_at IS NOT NULL
+        OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id
@@ -353,6 +364,27 @@ POOL_LIFECYCLE: Final = _promise(
     """
     SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.status = 'DRAFT'
         AND EXISTS (SELECT FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = p.id)""",
+    # Each version of a pool's terms is there, and the last is what the pool goes by.
+    """
+    SELECT FROM pool p LEFT JOIN (
+        SELECT pool_id, count(*) AS versions, max(version) AS last FROM pool_terms
+        WHERE merchant_id = :merchant_id GROUP BY pool_id
+    ) v ON v.pool_id = p.id
+    LEFT JOIN pool_terms t ON t.merchant_id = :merchant_id AND t.pool_id = p.id AND t.version = p.terms_version
+    WHERE p.merchant_id = :merchant_id AND (
+        (v.versions, v.last) IS DISTINCT FROM (p.terms_version::bigint, p.terms_version) OR (
+            p.percent_off, p.amount_off, p.gift_sku, p.minimum_spend, p.maximum_discount, p.starts_at, p.ends_at,
+            p.code_lifetime_days, p.claims_per_member, p.stacking, p.transferable
+        ) IS DISTINCT FROM (
+            t.percent_off, t.amount_off, t.gift_sku, t.minimum_spend, t.maximum_discount, t.starts_at, t.ends_at,
+            t.code_lifetime_days, t.claims_per_member, t.stacking, t.transferable
+        )
+    )""",
+    """
+    SELECT FROM redemption r WHERE r.merchant_id = :merchant_id AND NOT EXISTS (
+        SELECT FROM pool_terms t
+        WHERE t.merchant_id = :merchant_id AND t.pool_id = r.pool_id AND t.version = r.terms_version
+    )""",
 )
 # Rows of some tables go, and a newer version may know events that this one doesn't.
 _KNOWN_EVENTS: Final = ", ".join(f"'{each}'" for each, subject in EVENTS.items() if subject in SUBJECTS)
@@ -382,6 +414,9 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'code.revoked', id FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED'
     UNION ALL SELECT 'pool.stock_fell_to_' || level, pool_id FROM stock_alert WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'redemption.reversed', redemption_id FROM reversal WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'order.amended', sales_order_id FROM order_amendment WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'order.cancelled', id FROM sales_order
+    WHERE merchant_id = :merchant_id AND cancelled_at IS NOT NULL
     UNION ALL SELECT 'campaign.created', id FROM campaign WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'points.credited', id FROM points_entry WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.recorded', id FROM purchase WHERE merchant_id = :merchant_id

@@ -1,8 +1,54 @@
-"""Tables of purchases and of what goes back of them."""
+"""Tables of orders, of purchases and of what goes back of them."""
 
 from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
+
+
+class SalesOrder(Model):
+    """An order of one channel whose codes were redeemed, or that was cancelled: with what that paid out.
+
+    What changes its redemptions raises `version`. What it was worth before discounts is null for an order that was
+    never redeemed.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    source = fields.CharField(max_length=10)
+    order_id = fields.CharField(max_length=100)
+    order_amount = fields.BigIntField(null=True)
+    currency = fields.CharField(max_length=3)
+    version = fields.IntField()
+    cancelled_at = fields.DatetimeField(null=True)
+    money_returned = fields.BigIntField(null=True)
+    points_returned = fields.IntField(null=True)
+    points_expired = fields.IntField(null=True)
+    shortfall = fields.IntField(null=True)
+
+    class Meta:
+        table = "sales_order"
+
+
+class OrderAmendment(Model):
+    """That an order's codes and amount were replaced: what they came to before and after, and what the buyer lacks.
+
+    The hash is of what was asked for, to know it again.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    sales_order_id = fields.UUIDField()
+    idempotency_key = fields.CharField(max_length=200)
+    request_hash = fields.BinaryField()
+    amount_before = fields.BigIntField()
+    discount_before = fields.BigIntField()
+    amount_after = fields.BigIntField()
+    discount_after = fields.BigIntField()
+    shortfall = fields.IntField()
+    amended_at = fields.DatetimeField()
+
+    class Meta:
+        table = "order_amendment"
 
 
 class Purchase(Model):

@@ -14,8 +14,8 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.members.member_keys import MemberKey, MemberKeyInput, named_member
 from app.members.rows import JOIN_MEMBER, member_exists
 from app.members.types import MemberSource
-from app.orders.rows import StandingPurchaseRow, WholePurchaseRow, purchase_by_order, purchase_row
-from app.orders.types import Purchase, PurchaseAlreadyReversed
+from app.orders.rows import StandingPurchaseRow, WholePurchaseRow, find_order, purchase_by_order, purchase_row
+from app.orders.types import OrderNotOpen, Purchase, PurchaseAlreadyReversed, refuse_if_cancelled
 from app.points.ledger import POINTS_MAX, PostedRow, credit, too_many
 from app.points.rows import entry_by_origin
 from app.points.take_back import make_good
@@ -62,7 +62,7 @@ class RecordPurchaseSuccess:
 
 
 RecordPurchaseResult = Annotated[
-    RecordPurchaseSuccess | InvalidInput | NotFound | IdempotencyKeyReused | PurchaseAlreadyReversed,
+    RecordPurchaseSuccess | InvalidInput | NotFound | IdempotencyKeyReused | PurchaseAlreadyReversed | OrderNotOpen,
     strawberry.union("RecordPurchaseResult", description="The purchase, or why it wasn't recorded."),
 ]
 
@@ -88,6 +88,11 @@ WITH earning AS (
     -- Locked, and read as it is once the lock is had: of a purchase, a proof of the member's address and its accepting
     -- an invite, whoever comes last sees the others.
     SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR SHARE
+), known AS MATERIALIZED (
+    -- The order, if its codes were redeemed, and after its buyer: it isn't amended or cancelled meanwhile.
+    SELECT cancelled_at FROM sales_order
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND EXISTS (SELECT FROM buyer)
+    FOR SHARE
 ), b AS (
     -- What makes it once: of two callers with one order one inserts nothing.
     INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, recorded_amount, currency, points,
@@ -96,7 +101,7 @@ WITH earning AS (
         earning.points_per_unit, :minor_units, sign(earning.points), earning.spendable_at,
         coalesce(:occurred_at, now()), now(), :told_of
     FROM earning, buyer
-    WHERE earning.points <= {POINTS_MAX}
+    WHERE earning.points <= {POINTS_MAX} AND NOT EXISTS (SELECT FROM known WHERE cancelled_at IS NOT NULL)
     ON CONFLICT DO NOTHING RETURNING *
 ), recorded AS (
     {event("purchase.recorded", subject="id", source="b")}
@@ -190,6 +195,8 @@ async def record_purchase(
         stands = None if told_of is None else await purchase_by_order(viewer, input.source.value, order_id)
         if stands is None or (stands["told_of"], stands["purchase_recorded_amount"]) != (told_of, amount):
             raise
+        if stands["order_cancelled_at"] is not None:
+            await _refuse_if_cancelled(viewer, input.source, order_id)
         return await _replayed(viewer, stands)
     referral_id: UUID | None = None
     async with transaction(viewer.merchant_id) as tx:
@@ -235,6 +242,8 @@ async def _standing(
 ) -> RecordPurchaseSuccess:
     """Return the purchase that an earlier call recorded. Raises Refused with why there is none."""
     stands = await purchase_by_order(viewer, source.value, order_id)
+    if stands is None or stands["order_cancelled_at"] is not None:
+        await _refuse_if_cancelled(viewer, source, order_id)
     if stands is None:
         if not await member_exists(viewer, member_id):
             raise not_found("member", shown)
@@ -244,6 +253,12 @@ async def _standing(
         message = "This order of this source was recorded for another member or amount."
         raise Refused(IdempotencyKeyReused(message=message))
     return await _replayed(viewer, stands)
+
+
+async def _refuse_if_cancelled(viewer: Viewer, source: MemberSource, order_id: str) -> None:
+    order = await find_order(viewer, source.value, order_id)
+    if order is not None:
+        refuse_if_cancelled(order["order_row_id"], source, order_id, order["cancelled_at"])
 
 
 async def _replayed(viewer: Viewer, stands: StandingPurchaseRow) -> RecordPurchaseSuccess:

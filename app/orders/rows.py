@@ -1,4 +1,4 @@
-"""What statements select of purchases and their refunds, and what reads them."""
+"""What statements select of orders, purchases and their refunds, and what reads them."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -8,7 +8,9 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app import ids
+from app.api.access import may
 from app.api.context import Viewer
+from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
 from app.members.rows import JOIN_MEMBER, MemberRow
 from app.storage.database import database
 from app.storage.statements import columns, row_of, statement
@@ -82,6 +84,7 @@ class ToldPurchaseRow(StandingPurchaseRow):
     """A purchase that a source tells again, and the hash of the key that named its buyer, if one did."""
 
     told_of: bytes | None
+    order_cancelled_at: datetime | None
 
 
 #: The referral that the purchase `b` converted.
@@ -97,7 +100,10 @@ WHERE b.merchant_id = :merchant_id AND b.id = :purchase_id AND (:member_id::uuid
 FIND_BY_ORDER: Final = statement(
     ToldPurchaseRow,
     f"""
-SELECT {columns(WholePurchaseRow)}, b.told_of, {REFERRAL_OF_PURCHASE} AS referral_id
+SELECT {columns(WholePurchaseRow)}, b.told_of, {REFERRAL_OF_PURCHASE} AS referral_id, (
+    SELECT cancelled_at FROM sales_order
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id
+) AS order_cancelled_at
 FROM purchase b {JOIN_MEMBER.format("b")}
 WHERE b.merchant_id = :merchant_id AND b.source = :source AND b.order_id = :order_id
 """,
@@ -189,3 +195,79 @@ async def purchase_row(viewer: Viewer, purchase_id: UUID) -> WholePurchaseRow | 
 async def purchase_by_order(viewer: Viewer, source: str, order_id: str) -> ToldPurchaseRow | None:
     """Return the purchase that a source told by this id."""
     return await database().row(FIND_BY_ORDER, merchant_id=viewer.merchant_id, source=source, order_id=order_id)
+
+
+class OrderRow(TypedDict):
+    """An order that is known by its codes or by a purchase, which then lends it its id, and what cancelling paid out.
+
+    `version` is null for one that is known by a purchase alone.
+    """
+
+    order_row_id: UUID
+    source: str
+    order_id: str
+    version: int | None
+    order_amount: int | None
+    cancelled_at: datetime | None
+    money_returned: int | None
+    points_returned: int | None
+    points_expired: int | None
+    shortfall: int | None
+
+
+FIND_ORDER: Final = statement(
+    OrderRow,
+    """
+SELECT coalesce(o.id, b.id) AS order_row_id, :source::text AS source, :order_id::text AS order_id, o.version,
+    o.order_amount, o.cancelled_at, o.money_returned, o.points_returned, o.points_expired, o.shortfall
+FROM (VALUES (1)) once
+LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
+LEFT JOIN purchase b ON b.merchant_id = :merchant_id AND b.source = :source AND b.order_id = :order_id
+WHERE coalesce(o.id, b.id) IS NOT NULL
+""",
+)
+
+
+class OrderNameRow(TypedDict):
+    """What an order is called."""
+
+    source: str
+    order_id: str
+
+
+NAME_ORDER: Final = statement(
+    OrderNameRow,
+    """
+SELECT source, order_id FROM sales_order WHERE merchant_id = :merchant_id AND id = :order_row_id
+UNION ALL
+SELECT source, order_id FROM purchase WHERE merchant_id = :merchant_id AND id = :order_row_id
+LIMIT 1
+""",
+)
+REDEMPTIONS_OF_ORDER: Final = statement(
+    WholeRedemptionRow,
+    f"""
+SELECT {columns(WholeRedemptionRow)} FROM redemption r {CODE_OF_REDEMPTION} {JOIN_CODE}
+WHERE r.merchant_id = :merchant_id AND r.source = :source AND r.order_id = :order_id AND r.reversed_at IS NULL
+ORDER BY r.position
+""",
+)
+
+
+async def find_order(viewer: Viewer, source: str, order_id: str) -> OrderRow | None:
+    """Return an order of which a purchase or codes are known."""
+    return await database().row(FIND_ORDER, merchant_id=viewer.merchant_id, source=source, order_id=order_id)
+
+
+async def order_of_node(viewer: Viewer, node_id: str) -> OrderRow | None:
+    """Return the order behind an id; for those who may see orders."""
+    order_row_id = ids.decode("order", node_id)
+    if order_row_id is None or not may(viewer.role, "Order"):
+        return None
+    name = await database().row(NAME_ORDER, merchant_id=viewer.merchant_id, order_row_id=order_row_id)
+    return None if name is None else await find_order(viewer, name["source"], name["order_id"])
+
+
+async def redemptions_of_order(viewer: Viewer, source: str, order_id: str) -> list[WholeRedemptionRow]:
+    """Return the redemptions that stand on an order, in the order in which they apply."""
+    return await database().rows(REDEMPTIONS_OF_ORDER, merchant_id=viewer.merchant_id, source=source, order_id=order_id)

@@ -1,6 +1,7 @@
-"""Purchases and refunds as the API shows them."""
+"""Orders, purchases and refunds as the API shows them."""
 
 from datetime import datetime
+from uuid import UUID
 
 import strawberry
 
@@ -8,14 +9,19 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Money
 from app.api.node import refetches
-from app.api.operations import Info, Node, Refusal, field
+from app.api.operations import Info, Node, Refusal, Refused, field
 from app.api.scalars import BigInt
+from app.coupons.types import Redemption
 from app.members.types import Member, MemberSource
 from app.orders.rows import (
+    OrderRow,
     PurchaseRow,
     WholePurchaseRow,
     WholeRefundRow,
     find_purchase,
+    order_of_node,
+    purchase_by_order,
+    redemptions_of_order,
     refund_row,
     refunds_by_purchase,
 )
@@ -108,3 +114,60 @@ class PurchaseAlreadyReversed(Refusal):
     def of(cls, row: WholePurchaseRow) -> "PurchaseAlreadyReversed":
         """Return the refusal of a purchase that was taken back."""
         return cls(message="The purchase was taken back before.", purchase=Purchase.of(row))
+
+
+@strawberry.type(description="One order of one channel: what was bought, and the codes that were honoured on it.")
+class Order(Node):
+    source: MemberSource = strawberry.field(description="Where it comes from.")
+    order_id: str = strawberry.field(description="The source's own id of the order.")
+    cancelled_at: datetime | None = strawberry.field(description="When it was called off; null while it stands.")
+
+    @classmethod
+    def of(cls, row: OrderRow) -> "Order":
+        """Return the order of a row."""
+        return cls(
+            id=strawberry.ID(ids.encode("order", row["order_row_id"])),
+            source=MemberSource(row["source"]),
+            order_id=row["order_id"],
+            cancelled_at=row["cancelled_at"],
+        )
+
+    @field(description="What was recorded for it; null before.")
+    async def purchase(self, info: Info) -> Purchase | None:
+        row = await purchase_by_order(info.context.viewer, self.source.value, self.order_id)
+        return None if row is None else Purchase.of(row)
+
+    @field(description="The redemptions that stand, in the order in which they apply: at most 20.")
+    async def redemptions(self, info: Info) -> list[Redemption]:
+        rows = await redemptions_of_order(info.context.viewer, self.source.value, self.order_id)
+        return [Redemption.of(row) for row in rows]
+
+    @field(description="The parts of its purchase that went back, the oldest first.")
+    async def refunds(self, info: Info) -> list[Refund]:
+        viewer = info.context.viewer
+        purchase = await purchase_by_order(viewer, self.source.value, self.order_id)
+        if purchase is None:
+            return []
+        rows = await info.context.load(refunds_by_purchase, purchase["purchase_id"])
+        return [Refund.of(row) for row in rows]
+
+
+@refetches("order")
+async def _order(viewer: Viewer, node_id: str) -> Order | None:
+    row = await order_of_node(viewer, node_id)
+    return None if row is None else Order.of(row)
+
+
+@strawberry.type(description="The order was cancelled, or redeemed before.")
+class OrderNotOpen(Refusal):
+    order: Order = strawberry.field(description="The order as it stands.")
+
+
+def refuse_if_cancelled(
+    order_row_id: UUID | None, source: MemberSource, order_id: str, cancelled_at: datetime | None
+) -> None:
+    """Raise Refused(OrderNotOpen) for an order that was called off."""
+    if order_row_id is not None and cancelled_at is not None:
+        node_id = strawberry.ID(ids.encode("order", order_row_id))
+        order = Order(id=node_id, source=source, order_id=order_id, cancelled_at=cancelled_at)
+        raise Refused(OrderNotOpen(message="The order was cancelled.", order=order))

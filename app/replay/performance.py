@@ -477,6 +477,7 @@ class Performance:
             return
         order = {
             "codes": [claimed["code"]["text"]],
+            "source": "IMPORT",
             "orderId": spending.order_id,
             "orderAmount": {"amountMinor": spending.amount, "currency": CURRENCY},
             "memberId": member_id,

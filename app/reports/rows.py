@@ -9,6 +9,7 @@ from typing import Final
 import strawberry
 
 from app.coupons.code_text import PREFIXES, mask
+from app.coupons.rows import SHOWN_STATE
 from app.reports.columns import column, inserted_at, node_id, units, whole
 
 _INSERTED: Final = "When the row came into being, to the millisecond: what `since` and `until` are compared with."
@@ -72,7 +73,7 @@ class ReportCode:
     redemption_id: strawberry.ID | None = column(node_id("redemption", "r.id"), "The redemption that stands.")
     masked: str = column(_MASKED, "The code with only its kind and its last two characters readable.")
     kind: str = column("p.kind", "What it gives: PERCENT, AMOUNT or GIFT.")
-    state: str = column("c.state", "AVAILABLE, ALLOCATED, REDEEMED, EXPIRED or REVOKED.")
+    state: str = column(SHOWN_STATE, "AVAILABLE, ALLOCATED, REDEEMED, EXPIRED or REVOKED.")
     matched_by: str | None = column(
         "c.matched_by", "What binds it to its owner: MEMBER_ID, CAMPAIGN_RECIPIENT or CLAIM_EMAIL."
     )
@@ -82,7 +83,9 @@ class ReportCode:
     gift_sku: str | None = column("p.gift_sku", "The article that it gives, if it is a GIFT code.")
     currency: str = column("money.currency", "ISO 4217 code of its amounts.")
     allocated_at: datetime | None = column("c.allocated_at", "When it became someone's: when it was claimed or sent.")
-    expires_at: datetime | None = column("c.expires_at", "Until when it can be spent.")
+    expires_at: datetime | None = column(
+        "least(c.expires_at, p.ends_at)", "Until when it can be spent: its own end or its pool's."
+    )
     redeemed_at: datetime | None = column("c.redeemed_at", "When it was spent.")
     order_id: str | None = column("r.order_id", "The shop's own id of the order that it was spent on.")
     order_amount: float | None = column(units("r.order_amount"), "What that order was worth before discounts.")
@@ -155,7 +158,8 @@ class ReportRedemption:
     code_id: strawberry.ID = column(node_id("code", "r.code_id"), "The code.")
     pool_id: strawberry.ID = column(node_id("pool", "r.pool_id"), "The code's pool.")
     member_id: strawberry.ID | None = column(node_id("member", "c.member_id"), "Whose code it is; null for nobody's.")
-    order_id: str = column("r.order_id", "The shop's own id of the order.")
+    source: str = column("r.source", "Where the order comes from: STORE, SHOPIFY, RECEIPT, REFERRAL or IMPORT.")
+    order_id: str = column("r.order_id", "The source's own id of the order.")
     position: float = column(whole("r.position"), "Which of the order's codes it was; 1 was applied first.")
     order_amount: float = column(units("r.order_amount"), "What the order was worth before discounts.")
     order_amount_minor: float = column(whole("r.order_amount"), "The same in minor units.")

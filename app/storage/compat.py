@@ -4,7 +4,7 @@ from typing import Any
 
 from tortoise import Tortoise
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
-from tortoise.backends.base.client import TransactionContextPooled
+from tortoise.backends.base.client import TransactionalDBClient, TransactionContextPooled
 
 
 async def initialise(config: dict[str, Any]) -> None:
@@ -15,6 +15,21 @@ async def initialise(config: dict[str, Any]) -> None:
     await Tortoise.init(config=config, _enable_global_fallback=True)
 
 
+class _Pooled(TransactionContextPooled):
+    """Tortoise's forgets its connection when the transaction doesn't begin, and nobody ever gets that again."""
+
+    async def __aenter__(self) -> TransactionalDBClient:
+        try:
+            return await super().__aenter__()
+        except BaseException:
+            if self.client._connection is not None:
+                # Nobody knows whether it is in a transaction.
+                self.client._connection.terminate()
+                self.client._finalized = True
+                await super().__aexit__(None, None, None)
+            raise
+
+
 def pooled(client: AsyncpgDBClient, transaction: TransactionWrapper) -> TransactionContextPooled:
     """Return the context of a transaction on a connection of its own. `in_transaction` makes only Tortoise's class."""
-    return TransactionContextPooled(transaction, client._pool_init_lock)
+    return _Pooled(transaction, client._pool_init_lock)

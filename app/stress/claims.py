@@ -10,7 +10,7 @@ from app.stress.verb import NOTHING, UNSEEN, Asked, Call, Says, Verb, mutation, 
 if TYPE_CHECKING:
     from app.stress.worlds import World
 
-OPEN: Final = where(lambda pool: pool.is_open)
+OPEN: Final = where(lambda pool: pool.is_open or pool.is_closing)
 CLOSED: Final = where(lambda pool: not pool.is_open)
 EMPTY: Final = where(lambda stock: stock.available == 0)
 

@@ -1,12 +1,12 @@
-"""Pools: opened, filled, paused and archived, with an exact stock."""
+"""Pools: opened, filled, improved and paused, with an exact stock."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from app.stress.claims import key_used
-from app.stress.operations import PASSED
+from app.stress.operations import PASSED, Answer, Operation
 from app.stress.things import Pool, Stock, Story, becomes, is_, stocked, where
-from app.stress.verb import UNSEEN, Asked, Call, Says, Verb, mutation, reading
+from app.stress.verb import UNSEEN, Asked, Call, Verb, mutation, reading
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
@@ -40,25 +40,66 @@ def _not_editable(call: Call) -> Sequence[Story]:
     return (((f"pool:{call.input['poolId']}", told),),)
 
 
-def _change(name: str, before: tuple[str, ...], after: str, weight: float = 1) -> Verb:
-    """Return the declaration of a verb that moves a pool from one status to another."""
+_CHANGE: Final = "... on PoolTransitionRejected { from }"
 
-    def ask(world: "World") -> Asked:
-        return {"poolId": world.rolls.choice(world.pools)}, {}
 
-    def done(call: Call) -> Sequence[Story]:
-        def move(pool: Pool) -> Sequence[Pool]:
-            return (pool._replace(status=after),) if pool.status in before else ()
+def _ask_activate(world: "World") -> Asked:
+    return {"poolId": world.rolls.choice(world.pools)}, {}
 
-        return (((f"pool:{call.input['poolId']}", move),),)
 
-    def rejected(call: Call) -> Sequence[Story]:
-        told = where(lambda pool: pool.status == call.answer["from"] and pool.status not in before)
-        return (((f"pool:{call.input['poolId']}", told),),)
+def _activated(call: Call) -> Sequence[Story]:
+    def move(pool: Pool) -> Sequence[Pool]:
+        return (pool._replace(status="ACTIVE", pause_scope=None),) if pool.status in {"DRAFT", "PAUSED"} else ()
 
-    document = mutation(name, "PoolIdInput", "... on PoolTransitionRejected { from }")
-    says: dict[str, Says] = {"ChangePoolStatusSuccess": done, "PoolTransitionRejected": rejected}
-    return Verb(name, document, ask, says, weight=weight)
+    return (((f"pool:{call.input['poolId']}", move),),)
+
+
+def _not_activated(call: Call) -> Sequence[Story]:
+    told = where(lambda pool: pool.status == call.answer["from"] == "ACTIVE")
+    return (((f"pool:{call.input['poolId']}", told),),)
+
+
+def _ask_pause(world: "World") -> Asked:
+    return {"poolId": world.rolls.choice(world.pools), "scope": world.rolls.choice(["ALL", "ISSUING"])}, {}
+
+
+def _paused(call: Call) -> Sequence[Story]:
+    scope = call.input["scope"]
+
+    def move(pool: Pool) -> Sequence[Pool]:
+        may = pool.status == "ACTIVE" or (pool.status == "PAUSED" and pool.pause_scope != scope)
+        return (pool._replace(status="PAUSED", pause_scope=scope, is_closing=True),) if may else ()
+
+    return (((f"pool:{call.input['poolId']}", move),),)
+
+
+def _learn_pause(world: "World", operation: Operation, _: Answer) -> None:
+    if operation.returned is not None:
+        about = {"poolId": operation.input["poolId"]}
+        world.recorder.passes(SETTLED.name, about, operation.returned + 1, within_seconds=0)
+
+
+def _not_paused(call: Call) -> Sequence[Story]:
+    status, scope = call.answer["from"], call.input["scope"]
+    told = where(lambda pool: pool.status == status and (status == "DRAFT" or pool.pause_scope == scope))
+    return (((f"pool:{call.input['poolId']}", told),),)
+
+
+EDIT: Final = mutation("editPool", "EditPoolInput", "... on PoolNotEditable { status }")
+
+
+def _ask_edit(world: "World") -> Asked:
+    return {"poolId": world.rolls.choice(world.pools), "percentOff": world.rolls.choice([10.0, 11.0, 12.0])}, {}
+
+
+def _edited(call: Call) -> Sequence[Story]:
+    """A discount only grows."""
+    percent = call.input["percentOff"]
+    return (((f"percent:{call.input['poolId']}", lambda before: (percent,) if percent >= before else ()),),)
+
+
+def _not_edited(call: Call) -> Sequence[Story]:
+    return (((f"percent:{call.input['poolId']}", where(lambda percent: percent > call.input["percentOff"])),),)
 
 
 def _ask_pool(world: "World") -> Asked:
@@ -70,17 +111,28 @@ def _saw_stock(call: Call) -> Sequence[Story]:
     return (((f"stock:{call.input['id']}", is_(found)),),)
 
 
-def _ended(call: Call) -> Sequence[Story]:
-    return (((f"pool:{call.input['poolId']}", lambda pool: (pool._replace(is_in_time=False),)),),)
+def _begun(call: Call) -> Sequence[Story]:
+    return (((f"pool:{call.input['poolId']}", lambda pool: (pool._replace(has_begun=True),)),),)
 
 
-#: A step that no client takes: from its `endsAt` on a pool issues and honours nothing.
-END: Final = Verb("end", "", lambda _: None, {PASSED: _ended}, weight=0)
+def _settled(call: Call) -> Sequence[Story]:
+    return (((f"pool:{call.input['poolId']}", lambda pool: (pool._replace(is_closing=False),)),),)
+
+
+#: Steps that no client takes. From its `startsAt` on a pool issues and honours codes (from its end on a job would
+#: change wallets at times that nobody is told); and once a pause was answered, nothing comes that found the pool open.
+BEGIN: Final = Verb("begin", "", lambda _: None, {PASSED: _begun}, weight=0)
+SETTLED: Final = Verb("settled", "", lambda _: None, {PASSED: _settled}, weight=0)
 VERBS: Final = (
-    END,
-    _change("pausePool", ("ACTIVE",), "PAUSED"),
-    _change("activatePool", ("DRAFT", "PAUSED"), "ACTIVE", weight=2),
-    _change("archivePool", ("ACTIVE", "PAUSED"), "ARCHIVED", weight=0.2),
+    BEGIN,
+    SETTLED,
+    Verb("pausePool", mutation("pausePool", "PoolIdInput", _CHANGE), _ask_pause, {
+        "ChangePoolStatusSuccess": _paused, "PoolTransitionRejected": _not_paused,
+    }, _learn_pause),
+    Verb("activatePool", mutation("activatePool", "PoolIdInput", _CHANGE), _ask_activate, {
+        "ChangePoolStatusSuccess": _activated, "PoolTransitionRejected": _not_activated,
+    }, weight=2),
+    Verb("editPool", EDIT, _ask_edit, {"EditPoolSuccess": _edited, "PoolNotEditable": _not_edited}, weight=0.5),
     Verb("generateCodes", GENERATE, _ask_generate, {
         "GenerateCodesSuccess": _generated, "PoolNotEditable": _not_editable,
         "IdempotencyKeyReused": key_used("key:batch/"),

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from app.stress.claims import CLOSED, OPEN
 from app.stress.operations import Answer, Operation
 from app.stress.things import ANYTHING, Code, Move, Story, becomes, changed, is_, stocked, where
 from app.stress.verb import Asked, Call, Verb, ask_member, mutation, named, reading, who
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
+
+HONOURS: Final = where(lambda pool: pool.honours or pool.is_closing)
+HOLDS: Final = where(lambda pool: not pool.honours)
 
 REDEEM: Final = mutation(
     "redeemCodes",
@@ -40,9 +42,13 @@ def _redeemed(call: Call) -> Sequence[Story]:
         return (((f"order:{order}", where(lambda found: _is_same(found, told))), *owned),)
     result = (frozenset(what), call.answer["totalDiscount"]["amountMinor"] if made else None, frozenset(made))
     story: list[tuple[str, Move]] = [(f"order:{order}", becomes(None, result))]
+    if made and len(about) == 1 and result[1] is not None:
+        # What the code's pool gives, of an order of 1,000; its terms may have improved since they were looked at.
+        given = result[1] / 10
+        story.append((f"percent:{about[0]['pool']}", where(lambda percent: percent >= given)))
     for code in about:
         story += [
-            (f"pool:{code['pool']}", OPEN),
+            (f"pool:{code['pool']}", HONOURS),
             (f"code:{code['id']}", becomes(Code(member), Code(member, order))),
             (f"stock:{code['pool']}", stocked(allocated=-1, redeemed=1)),
             (f"wallet:{member}", changed()),
@@ -91,7 +97,7 @@ def _rejected(call: Call) -> Sequence[Story]:
         if reason in _AGAINST:
             story.append((f"code:{code['id']}", _AGAINST[reason](member)))
         elif reason == "POOL_NOT_ACTIVE":
-            story.append((f"pool:{code['pool']}", CLOSED))
+            story.append((f"pool:{code['pool']}", HOLDS))
         elif reason == "NOT_STACKABLE":
             story.append((f"order:{order}", where(lambda found: found is not None)))
         elif reason != "TOO_MANY_ATTEMPTS":

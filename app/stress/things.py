@@ -36,20 +36,31 @@ class Code(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A pool's status, and whether the time is within its dates."""
+    """A pool's status, whether it has begun, what its pause stops, and whether that was answered.
+
+    Until then what had found it open before may still come.
+    """
 
     status: str = "DRAFT"
-    is_in_time: bool = True
+    has_begun: bool = True
+    pause_scope: str | None = None
+    is_closing: bool = False
 
     @property
     def is_open(self) -> bool:
-        """Whether it issues and honours codes."""
-        return self.status == "ACTIVE" and self.is_in_time
+        """Whether it issues codes, to whoever looks now."""
+        return self.status == "ACTIVE" and self.has_begun
+
+    @property
+    def honours(self) -> bool:
+        """Whether it honours codes, to whoever looks now."""
+        return self.has_begun and (self.status == "ACTIVE" or self.pause_scope == "ISSUING")
 
 
 #: What things are before anything happens to them, by the first word of their names; facts of a world replace it.
 INITIAL: Final[Mapping[str, Any]] = {
-    "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "quota": 0,
+    "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "percent": 10.0,
+    "quota": 0,
     "address": None, "invite": None, "order": None, "purchase": None, "returned": None, "redemption": "STANDS",
     "reward": None, "key": None, "member": None, "back": None,
 }  # fmt: skip

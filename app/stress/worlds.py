@@ -16,9 +16,9 @@ from iso4217 import Currency
 
 from app.stress.clients import Client, Fault, Unanswered, Unsent
 from app.stress.operations import READ, Answer, History, Operation, Recorder
-from app.stress.pools import END
+from app.stress.pools import BEGIN
 from app.stress.races import CANCEL, CHANGE, CREATE_POOL, ENROL, GENERATE
-from app.stress.things import Stock
+from app.stress.things import Pool, Stock
 from app.stress.verb import Verb
 from app.stress.verbs import VERBS
 
@@ -33,9 +33,9 @@ OPEN_MAX: Final = 5
 SECONDS_MAX: Final = 180.0
 #: How often a client sends what was sent before, or another thing under its key, and gives up what wasn't answered.
 REPEATED, SPOILED, GIVEN_UP = 0.25, 0.08, 0.3
-#: When a pool ends, and how long after that what began before may still be under way.
-ENDS_AFTER_SECONDS: Final = (0.5, 5.0)
-ENDED_WITHIN_SECONDS: Final = 15.0
+#: When a pool begins, and how long after that what began before may still be under way.
+BEGINS_AFTER_SECONDS: Final = (0.5, 5.0)
+BEGUN_WITHIN_SECONDS: Final = 15.0
 #: Nanoseconds between two looks at two clocks.
 CLOCKS_APART: Final = 10_000_000
 
@@ -183,7 +183,7 @@ class World:
         backing = await self._pool(client, codes=2, limit=1)
         await self._reward(client, cost=20, stock=3, pool=None)
         await self._reward(client, cost=10, stock=9, pool=backing)
-        await self._ending_pool(client)
+        await self._beginning_pool(client)
         for pool in self.pools:
             await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
 
@@ -194,13 +194,14 @@ class World:
             await asyncio.sleep(self.rolls.uniform(0.05, 0.2))
         raise Unanswered("the server never came back")
 
-    async def _ending_pool(self, client: Client) -> None:
-        """Make a pool that ends soon, as the clock of this machine says, which is the engine's."""
-        seconds = self.rolls.uniform(*ENDS_AFTER_SECONDS)
-        ends, now = datetime.now(UTC) + timedelta(seconds=seconds), time.monotonic_ns()
-        pool = await self._pool(client, codes=2, limit=1, endsAt=ends.isoformat())
+    async def _beginning_pool(self, client: Client) -> None:
+        """Make a pool that begins soon, as the clock of this machine says, which is the engine's."""
+        seconds = self.rolls.uniform(*BEGINS_AFTER_SECONDS)
+        begins, now = datetime.now(UTC) + timedelta(seconds=seconds), time.monotonic_ns()
+        pool = await self._pool(client, codes=2, limit=1, startsAt=begins.isoformat())
+        self.facts["initial"][f"pool:{pool}"] = list(Pool(has_begun=False))
         at = now + int(seconds * 1e9) - CLOCKS_APART
-        self.recorder.passes(END.name, {"poolId": pool}, at, within_seconds=ENDED_WITHIN_SECONDS)
+        self.recorder.passes(BEGIN.name, {"poolId": pool}, at, within_seconds=BEGUN_WITHIN_SECONDS)
 
     async def _pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
         pool: str = (

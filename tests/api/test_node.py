@@ -229,7 +229,11 @@ async def _read_again(world: World, caller: str, nodes: set[Seen]) -> None:
 
 def _asked(operation: Operation, role: Role) -> str:
     arguments = {name: argument for name, argument in operation.field.args.items() if name != "first"}
-    declared = ", ".join(f"${name}: {argument.type}" for name, argument in arguments.items())
+    # What has a default may be left out, also where it can't be null.
+    declared = ", ".join(
+        f"${name}: {argument.type if is_required_argument(argument) else str(argument.type).removesuffix('!')}"
+        for name, argument in arguments.items()
+    )
     passed = [f"{name}: ${name}" for name in arguments]
     if "first" in operation.field.args:
         passed.append(f"first: {PAGE_SIZE}")

@@ -251,7 +251,7 @@ async def test_a_page_reads_its_own_rows_whatever_the_planner_knows(filled_shop:
     member_ids = await database().rows("SELECT id FROM member WHERE merchant_id = $1", merchant_id)
     pool_ids = await database().rows("SELECT id FROM pool WHERE merchant_id = $1", merchant_id)
     instant = datetime(9999, 1, 1, tzinfo=UTC)
-    pools, states = [row["id"] for row in pool_ids], ["AVAILABLE", "ALLOCATED", "REDEEMED"]
+    pools = [row["id"] for row in pool_ids]
     of_members = {"member_ids": [row["id"] for row in member_ids], "instant": instant, "state": None}
     page, few = {"before": last, "limit": 101}, {"before": last, "limit": 4}
     pages: dict[str, tuple[Statement[Any], dict[str, object]]] = {
@@ -261,8 +261,11 @@ async def test_a_page_reads_its_own_rows_whatever_the_planner_knows(filled_shop:
         "codes in a state": (coupons.LIST_CODES_IN_STATE, page | {"state": "REDEEMED"}),
         "pools": (coupons.LIST_POOLS, page | {"status": None}),
         "stock": (coupons.STOCK_OF_POOLS, {"pool_ids": pools}),
-        "codes of pools": (coupons.CODES_OF_POOLS, few | {"pool_ids": pools, "states": states}),
+        "codes past an end": (coupons.LIST_CODES_IN_STATE, page | {"state": "EXPIRED"}),
+        "codes of pools": (coupons.CODES_OF_POOLS, few | {"pool_ids": pools, "state": None}),
+        "live codes of pools": (coupons.CODES_OF_POOLS, few | {"pool_ids": pools, "state": "ALLOCATED"}),
         "codes of members": (coupons.CODES_OF_MEMBERS, few | of_members),
+        "live codes of members": (coupons.CODES_OF_MEMBERS, few | of_members | {"state": "ALLOCATED"}),
     }
 
     touched = {

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.factories import CHANGE_STATUS, CREATE_POOL, Shop
+from tests.factories import CHANGE_STATUS, CLAIM_CODE, CREATE_POOL, EDIT_POOL, REFUSALS, Shop
+from tests.orders.presented import end_pool
 
 ALLOWED = {
     "DRAFT": ["ACTIVE"],
@@ -135,3 +136,71 @@ async def test_only_an_admin_moves_pools(shop: Shop, role: str, step: str) -> No
     key = await shop.token((await shop.member())["id"]) if role == "MEMBER" else await shop.key(role)
 
     assert await shop.failed(CHANGE_STATUS % step, key=key, poolId=pool["id"]) == "FORBIDDEN"
+
+
+SCOPED = f"""
+mutation ($input: PoolIdInput!) {{
+  answer: pausePool(input: $input) {{
+    __typename ... on ChangePoolStatusSuccess {{ pool {{ status pauseScope }} }} {REFUSALS}
+    ... on PoolTransitionRejected {{ from to allowed }}
+  }}
+}}
+"""
+ACTIVATE = (CHANGE_STATUS % "activatePool").replace("... on PoolTr", "... on PoolEnded { endsAt } ... on PoolTr")
+
+
+async def test_a_pause_of_issuing_goes_on_honouring(shop: Shop) -> None:
+    pool, member = await shop.pool(codes=2), await shop.member()
+    code = await shop.claim(pool, member)
+
+    paused = await shop.do(SCOPED, poolId=pool["id"], scope="ISSUING")
+    refused = await shop.refused(CLAIM_CODE, poolId=pool["id"], memberId=(await shop.member())["id"])
+    redeemed = await shop.redeem([code["text"]], member)
+
+    assert paused["pool"] == {"status": "PAUSED", "pauseScope": "ISSUING"}
+    assert (refused["__typename"], refused["status"]) == ("PoolNotActive", "PAUSED")
+    assert redeemed["__typename"] == "RedeemCodesSuccess"
+
+
+async def test_pausing_again_changes_the_scope_and_the_same_again_is_no_step(shop: Shop) -> None:
+    pool, member = await shop.pool(codes=1), await shop.member()
+    code = await shop.claim(pool, member)
+    scopes = [(await shop.do(SCOPED, poolId=pool["id"], scope=scope))["pool"] for scope in ("ISSUING", "ALL")]
+
+    again = await shop.refused(SCOPED, poolId=pool["id"])
+    redeemed = await shop.redeem([code["text"]], member)
+    activated = await shop.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+
+    assert [each["pauseScope"] for each in scopes] == ["ISSUING", "ALL"]
+    assert (again["__typename"], again["from"], again["to"]) == ("PoolTransitionRejected", "PAUSED", "PAUSED")
+    assert redeemed["rejections"][0]["reason"] == "POOL_NOT_ACTIVE"
+    assert activated["pool"]["status"] == "ACTIVE"
+    assert (await shop.event_types())[-3:] == ["pool.paused", "pool.pause_changed", "pool.activated"]
+    assert await shop.broken_promises() == []
+
+
+async def test_a_pool_whose_end_has_passed_can_not_be_activated_until_it_ends_later(shop: Shop) -> None:
+    draft = await shop.pool(codes=1, active=False, endsAt="2020-01-01T00:00:00Z")
+    paused = await shop.pool(codes=1, endsAt="2999-01-01T00:00:00Z")
+    await shop.do(CHANGE_STATUS % "pausePool", poolId=paused["id"])
+    await end_pool(shop, paused)
+
+    refused = await shop.refused(ACTIVATE, poolId=draft["id"])
+    also = await shop.refused(ACTIVATE, poolId=paused["id"])
+    await shop.do(EDIT_POOL, poolId=paused["id"], endsAt="2999-01-01T00:00:00Z")
+
+    assert refused == {
+        "__typename": "PoolEnded",
+        "message": "The pool's end has passed; give it a later one before activating it.",
+        "endsAt": "2020-01-01T00:00:00Z",
+    }
+    assert also["__typename"] == "PoolEnded"
+    assert (await shop.do(ACTIVATE, poolId=paused["id"]))["pool"]["status"] == "ACTIVE"
+
+
+async def test_a_pool_that_is_over_can_still_be_paused_and_archived(shop: Shop) -> None:
+    pool = await shop.pool(codes=1, endsAt="2999-01-01T00:00:00Z")
+    await end_pool(shop, pool)
+
+    for step in ("pausePool", "archivePool"):
+        assert (await shop.do(CHANGE_STATUS % step, poolId=pool["id"]))["__typename"] == "ChangePoolStatusSuccess"

@@ -6,9 +6,9 @@ import pytest
 
 from app import ids
 from app.storage.database import database
-from tests.coupons.orders import end_pool, expire
 from tests.coupons.ownership import breaches, claim_by_email, send, verify
 from tests.factories import CHANGE_STATUS, CREATE_CAMPAIGN, DELIVERIES, REDEEM_CODES, Shop, problems, usd
+from tests.orders.presented import end_pool, expire
 
 JANE, JOHN = "jane.doe@example.com", "john@example.com"
 NOWHERE = "pool_0123456789abcdef0123456789abcdef"

@@ -4,11 +4,42 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.storage.database import database
-from tests.factories import CHANGE_STATUS, CREATE_POOL, EDIT_POOL, POOL, Shop, problems, usd
+from tests.factories import (
+    CHANGE_STATUS,
+    CREATE_POOL,
+    EDIT_POOL,
+    GENERATE_CODES,
+    POOL,
+    Shop,
+    problems,
+    usd,
+)
 
 READ = f"query ($id: ID!) {{ pool(id: $id) {{ {POOL} }} }}"
 MONEY_RANGE = "must be between 1 and 1000000000000000"
+#: Better and worse terms than those of `draft`, in the order of the input.
+BETTER: dict[str, Any] = {
+    "percentOff": 12.5,
+    "minimumSpend": usd(4_000),
+    "maximumDiscount": usd(3_000),
+    "startsAt": "2026-04-30T00:00:00Z",
+    "endsAt": "2096-01-01T00:00:00Z",
+    "codeLifetimeDays": 60,
+    "claimsPerMember": 3,
+}
+WORSE: dict[str, Any] = {
+    "percentOff": 9.9999,
+    "maximumDiscount": usd(1_999),
+    "startsAt": "2026-05-01T00:00:01Z",
+    "endsAt": "2094-01-01T00:00:00Z",
+    "codeLifetimeDays": 29,
+    "claimsPerMember": 1,
+    "stacking": "STACKABLE",
+    "transferable": True,
+}
+LIMITS = ("minimumSpend", "maximumDiscount", "startsAt", "endsAt", "codeLifetimeDays")
 NOT_USD = "must be USD, the merchant's currency"
 
 IMPOSSIBLE = [
@@ -49,6 +80,15 @@ async def draft(shop: Shop, **terms: Any) -> Any:
         "codeLifetimeDays": 30,
     }
     return (await shop.do(CREATE_POOL, **(values | terms)))["pool"]
+
+
+async def moved(shop: Shop, path: list[str]) -> Any:
+    """Create a pool with a code and bring it somewhere in its life."""
+    pool = await draft(shop, claimsPerMember=2, endsAt="2095-01-01T00:00:00Z")
+    await shop.do(GENERATE_CODES, poolId=pool["id"], count=1)
+    for step in path:
+        await shop.do(CHANGE_STATUS % step, poolId=pool["id"])
+    return pool
 
 
 async def test_an_edit_changes_what_it_names_and_leaves_the_rest(shop: Shop) -> None:
@@ -187,20 +227,69 @@ async def test_another_merchants_pool_is_not_found(shop: Shop, other_shop: Shop)
         (["activatePool", "archivePool"], "ARCHIVED"),
     ],
 )
-async def test_the_terms_of_a_pool_that_left_draft_are_fixed(shop: Shop, path: list[str], status: str) -> None:
-    pool = await shop.pool(codes=1, active=False)
-    for step in path:
-        await shop.do(CHANGE_STATUS % step, poolId=pool["id"])
+async def test_a_pool_that_left_draft_takes_no_worse_terms_and_names_them(
+    shop: Shop, path: list[str], status: str
+) -> None:
+    pool = await moved(shop, path)
+    why = "are fixed" if status == "ARCHIVED" else "may only improve for who holds a code"
 
-    refusal = await shop.refused(EDIT_POOL, poolId=pool["id"], name="Summer")
+    # What is better doesn't make up for what is worse.
+    refusal = await shop.refused(EDIT_POOL, poolId=pool["id"], name="Summer", **WORSE, minimumSpend=usd(4_000))
 
+    fields = ["percentOff", *["minimumSpend"] * (status == "ARCHIVED"), *list(WORSE)[1:]]
     assert refusal == {
         "__typename": "PoolNotEditable",
-        "message": f"The terms of a pool in {status} are fixed.",
+        "message": f"The terms of a pool in {status} {why}; this can't change so: {', '.join(fields)}.",
         "status": status,
+        "fields": fields,
     }
     read = (await shop.data(READ, {"id": pool["id"]}))["pool"]
     assert read["name"] == pool["name"]
+
+
+@pytest.mark.parametrize("path", [["activatePool"], ["activatePool", "pausePool"]], ids=["ACTIVE", "PAUSED"])
+async def test_terms_improve_after_draft_and_the_rest_is_free(shop: Shop, path: list[str]) -> None:
+    pool = await moved(shop, path)
+    other = await shop.pool(codes=1)
+    edit: dict[str, Any] = BETTER | {"name": "Summer"}
+
+    answer = await shop.do(EDIT_POOL, poolId=pool["id"], **edit, recycleExpired=True, fallbackPoolId=other["id"])
+    lifted = await shop.do(EDIT_POOL, poolId=pool["id"], **dict.fromkeys(LIMITS))
+
+    assert answer["pool"] == pool | edit | {key: answer["pool"][key] for key in ("status", "allowedTransitions")}
+    assert lifted["pool"] == answer["pool"] | dict.fromkeys(LIMITS)
+    rows = await database().rows("SELECT version FROM pool_terms WHERE pool_id = $1", ids.decode("pool", pool["id"]))
+    assert sorted(row["version"] for row in rows) == [1, 2, 3]
+
+
+async def test_a_limit_that_was_lifted_does_not_come_back(shop: Shop) -> None:
+    pool = await moved(shop, ["activatePool"])
+    await shop.do(EDIT_POOL, poolId=pool["id"], **dict.fromkeys(LIMITS))
+
+    refusal = await shop.refused(EDIT_POOL, poolId=pool["id"], **{key: BETTER[key] for key in LIMITS})
+
+    assert sorted(refusal["fields"]) == sorted(LIMITS)
+
+
+async def test_a_closed_pool_is_not_extended_but_can_be_named(shop: Shop) -> None:
+    pool = await moved(shop, ["activatePool", "archivePool"])
+
+    refusal = await shop.refused(EDIT_POOL, poolId=pool["id"], endsAt=None)
+    named = await shop.do(EDIT_POOL, poolId=pool["id"], name="Spring, over")
+
+    assert refusal["fields"] == ["endsAt"]
+    assert named["pool"]["name"] == "Spring, over"
+
+
+async def test_what_is_improved_applies_to_codes_that_were_issued_before(shop: Shop) -> None:
+    pool = await shop.pool(codes=1)
+    member = await shop.member()
+    code = await shop.claim(pool, member)
+    await shop.do(EDIT_POOL, poolId=pool["id"], percentOff=25.0)
+
+    redeemed = await shop.redeem([code["text"]], member)
+
+    assert redeemed["totalDiscount"]["amountMinor"] == 2_500
 
 
 async def test_impossible_terms_are_told_before_the_status(shop: Shop) -> None:
@@ -226,3 +315,47 @@ async def test_only_an_admin_edits_pools(shop: Shop, role: str) -> None:
     assert await shop.failed(EDIT_POOL, key=key, poolId=pool["id"], name="Mine") == "FORBIDDEN"
     rows = await database().rows("SELECT name FROM pool WHERE merchant_id = $1", shop.merchant_id)
     assert [row["name"] for row in rows] == ["Spring"]
+
+
+TERMS = """
+SELECT t.version, t.ends_at, t.claims_per_member, p.terms_version FROM pool_terms t
+JOIN pool p ON p.merchant_id = t.merchant_id AND p.id = t.pool_id
+WHERE t.merchant_id = $1 AND t.pool_id = $2 ORDER BY t.version
+"""
+
+
+async def versions(shop: Shop, pool: Any) -> list[tuple[int, int]]:
+    """Return each version of a pool's terms with its limit of claims; the pool goes by the last one."""
+    rows = await database().rows(TERMS, shop.merchant_id, ids.decode("pool", pool["id"]))
+    assert {row["terms_version"] for row in rows} == {len(rows)}
+    return [(row["version"], row["claims_per_member"]) for row in rows]
+
+
+async def test_other_terms_are_the_next_version_and_the_first_one_stays(shop: Shop) -> None:
+    pool = await draft(shop)
+
+    await shop.do(EDIT_POOL, poolId=pool["id"], claimsPerMember=3)
+    await shop.do(EDIT_POOL, poolId=pool["id"], claimsPerMember=2, endsAt="2026-07-01T00:00:00Z")
+
+    assert await versions(shop, pool) == [(1, 1), (2, 3), (3, 2)]
+
+
+@pytest.mark.parametrize("edit", [{}, {"name": "Summer"}, {"recycleExpired": True}, {"percentOff": 10.0}], ids=str)
+async def test_an_edit_that_leaves_the_terms_makes_no_version(shop: Shop, edit: dict[str, Any]) -> None:
+    pool = await draft(shop)
+
+    await shop.do(EDIT_POOL, poolId=pool["id"], **edit)
+
+    assert await versions(shop, pool) == [(1, 1)]
+
+
+async def test_a_redemption_names_the_terms_that_its_discount_was_worked_out_by(shop: Shop) -> None:
+    pool = await shop.pool(codes=1, active=False)
+    await shop.do(EDIT_POOL, poolId=pool["id"], percentOff=20.0)
+    await shop.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+    member = await shop.member()
+
+    await shop.redeem([(await shop.claim(pool, member))["text"]], member)
+
+    rows = await database().rows("SELECT terms_version FROM redemption WHERE merchant_id = $1", shop.merchant_id)
+    assert [row["terms_version"] for row in rows] == [2]

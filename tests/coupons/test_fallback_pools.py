@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import Api
-from tests.coupons.orders import end_pool
 from tests.coupons.ownership import breaches
 from tests.factories import (
     CHANGE_STATUS,
@@ -16,6 +15,7 @@ from tests.factories import (
     Shop,
     problems,
 )
+from tests.orders.presented import end_pool
 from tests.races.storm import Processes, at_once, kinds
 
 FALLBACK = "query ($id: ID!) { pool(id: $id) { fallbackPool { id fallbackPool { id } } } }"
@@ -309,12 +309,14 @@ async def test_a_chain_of_eleven_is_refused_when_it_is_made_longer_at_its_end(sh
     assert fits["__typename"] == "EditPoolSuccess"
 
 
-async def test_the_fallback_of_a_pool_that_left_draft_is_fixed(shop: Shop) -> None:
+async def test_the_fallback_of_a_pool_that_left_draft_can_change(shop: Shop) -> None:
     pool, other = [await shop.pool(codes=1) for _ in range(2)]
 
-    refused = await shop.refused(EDIT_POOL, poolId=pool["id"], fallbackPoolId=other["id"])
+    edited = await shop.do(EDIT_POOL, poolId=pool["id"], fallbackPoolId=other["id"])
+    claimed = [await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=(await shop.member())["id"]) for _ in range(2)]
 
-    assert (refused["__typename"], refused["status"]) == ("PoolNotEditable", "ACTIVE")
+    assert edited["__typename"] == "EditPoolSuccess"
+    assert [answer["servedBy"]["id"] for answer in claimed] == [pool["id"], other["id"]]
 
 
 async def test_edits_at_once_close_no_circle(shop: Shop, api: Api, second_api: Api) -> None:

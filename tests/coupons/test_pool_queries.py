@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.coupons.orders import end_pool, expire, set_state
 from tests.factories import CHANGE_STATUS, CREATE_POOL, GENERATE_CODES, POOL, Shop, usd
+from tests.orders.presented import end_pool, expire, set_state
 
 PAGE = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor }"
 #: Each list: how it is asked for, and where in the answer it is.
@@ -420,4 +420,4 @@ async def test_a_code_past_its_lifetime_and_a_pool_past_its_end_are_still_read(s
 
     wallet = found(await shop.data(LISTS["wallet codes"] % "edges { node { id text state } }", key=token))
 
-    assert wallet["edges"] == [{"node": {"id": code["id"], "text": code["text"], "state": "ALLOCATED"}}]
+    assert wallet["edges"] == [{"node": {"id": code["id"], "text": code["text"], "state": "EXPIRED"}}]

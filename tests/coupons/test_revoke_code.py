@@ -74,11 +74,18 @@ async def test_the_replacement_of_an_exhausted_pool_can_be_claimed(shop: Shop) -
 
 
 async def test_an_archived_pool_gets_no_replacement(shop: Shop) -> None:
-    pool = await shop.pool(codes=1)
-    code = await shop.claim(pool, await shop.member())
+    pool = await shop.pool(codes=2)
+    claimed = await shop.claim(pool, await shop.member())
     await shop.do(CHANGE_STATUS % "archivePool", poolId=pool["id"])
+    (code,) = [
+        edge["node"]
+        for edge in (await shop.data("{ codes(state: AVAILABLE) { edges { node { id } } } }"))["codes"]["edges"]
+    ]
 
+    refusal = await shop.refused(REVOKE, codeId=claimed["id"], reason="leaked")
     answer = await shop.do(REVOKE, codeId=code["id"], reason="leaked")
+
+    assert (refusal["__typename"], refusal["state"]) == ("CodeNotRevocable", "EXPIRED")
 
     assert answer["code"]["state"] == "REVOKED"
     assert answer["replacement"] is None

@@ -8,8 +8,8 @@ import strawberry
 
 from app.coupons import revoke_code
 from app.web.authentication import authenticate
-from tests.coupons.test_reverse_redemption import REVERSE
 from tests.factories import Shop
+from tests.orders.test_reverse_redemption import REVERSE
 
 
 async def test_a_code_that_a_rival_has_given_back_is_revoked(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

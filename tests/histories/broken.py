@@ -11,8 +11,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.api.operations import Refused
-from app.coupons import redeem_codes
 from app.members import rows
+from app.orders import redeem_codes
 from app.points import grant_points, take_back
 from app.storage.database import database, transaction
 from tests.starts import BROKEN
@@ -78,11 +78,11 @@ def _lose_updates() -> None:
 
 def _spend_twice() -> None:
     """Forget that codes were redeemed."""
-    redeem = redeem_codes._redeem
+    redeem = redeem_codes.redeem
 
-    async def redeem_and_forget(viewer: Any, presented: Any, accepted: Any) -> Any:
-        redeemed = await redeem(viewer, presented, accepted)
-        codes = [row["code_id"] for row, _ in accepted]
+    async def redeem_and_forget(where: Any, viewer: Any, presented: Any, places: Any, **order: Any) -> Any:
+        redeemed = await redeem(where, viewer, presented, places, **order)
+        codes = [row["code_id"] for row, _ in places.values()]
         await _unguarded(
             viewer.merchant_id,
             ("DELETE FROM redemption WHERE merchant_id = $1 AND code_id = ANY($2)", (viewer.merchant_id, codes)),
@@ -91,7 +91,7 @@ def _spend_twice() -> None:
         )  # fmt: skip
         return redeemed
 
-    redeem_codes._redeem = redeem_and_forget
+    redeem_codes.redeem = redeem_and_forget
 
 
 def _read_what_was() -> None:

@@ -95,6 +95,20 @@ class Errands:
         redemption: str = answer["redemption"]["id"]
         return redemption
 
+    async def order(self, *, cancelled: bool = False) -> dict[str, Any]:
+        """Let a new member spend a code on an order, call that off where it is to be, and return what names both."""
+        member = await self.member()
+        fields = "... on ClaimCodeSuccess { code { text } }"
+        claimed = await self.do("claimCode", fields, poolId=await self.pool(), memberId=member)
+        code: str = claimed["code"]["text"]
+        order: dict[str, Any] = {
+            "orderId": self.word(), "memberId": member, "codes": [code], "orderAmount": usd(1000)
+        }  # fmt: skip
+        await self.do("redeemCodes", **order)
+        if cancelled:
+            await self.do("cancelOrder", orderId=order["orderId"], reason="tried")
+        return order
+
     async def member_client(self) -> Client:
         """Return the client of a new member."""
         fields = "... on IssueMemberTokenSuccess { token }"
@@ -273,6 +287,12 @@ async def _archived(errands: Errands) -> dict[str, Any]:
     return {"poolId": pool}
 
 
+async def _over(errands: Errands) -> dict[str, Any]:
+    pool = await errands.draft(endsAt="2020-01-01T00:00:00Z")
+    await errands.do("generateCodes", poolId=pool, count=1, idempotencyKey=pool)
+    return {"poolId": pool}
+
+
 async def _campaign(errands: Errands, pool: str, key: str | None = None) -> dict[str, Any]:
     recipients = [{"email": errands.email()}, {"email": errands.email()}]
     return {"name": "tried", "poolId": pool, "recipients": recipients, "idempotencyKey": key or errands.word()}
@@ -321,6 +341,34 @@ async def _told_too_much(errands: Errands) -> dict[str, Any]:
     return {"emails": emails, "as": client}
 
 
+async def _amendable(errands: Errands) -> dict[str, Any]:
+    return await errands.order() | _WHY | {"idempotencyKey": errands.word()}
+
+
+async def _amended(errands: Errands) -> dict[str, Any]:
+    amendment = await _amendable(errands)
+    await errands.do("amendOrder", **amendment)
+    return amendment
+
+
+async def _called_off(errands: Errands) -> dict[str, Any]:
+    order = await errands.order(cancelled=True)
+    return {"orderId": order["orderId"]} | _WHY
+
+
+async def _off(errands: Errands) -> dict[str, Any]:
+    return await errands.order(cancelled=True)
+
+
+async def _off_to_amend(errands: Errands) -> dict[str, Any]:
+    return await _off(errands) | _WHY | {"idempotencyKey": errands.word()}
+
+
+async def _off_to_record(errands: Errands) -> dict[str, Any]:
+    order = await _off(errands)
+    return {"memberId": order["memberId"], "source": "STORE", "orderId": order["orderId"], "amount": usd(1000)}
+
+
 def _with(**values: Callable[[Errands], Awaitable[Any]]) -> Needs:
     async def made(errands: Errands) -> dict[str, Any]:
         return {name: await value(errands) for name, value in values.items()}
@@ -361,6 +409,8 @@ def _refund(order: str, amount: int) -> dict[str, Any]:
 ERRANDS: Final = (
     *_invalid(
         acceptInvite={"token": "nobody", "email": BAD_EMAIL},
+        amendOrder={"orderId": " ", "codes": [], "orderAmount": usd(1), "idempotencyKey": "k", **_WHY},
+        cancelOrder={"orderId": "nobody", **_BLANK},
         claimCode={"poolId": nobody("pool")},
         configureMerchant={"pointsPerUnit": -1.0},
         configureReferralProgram={
@@ -412,7 +462,16 @@ ERRANDS: Final = (
     Errand("acceptInvite", "MemberAlreadyExists", _members_address),
     Errand("acceptInvite", "NotFound", _nobodys_acceptance),
     Errand("activatePool", "PoolHasNoCodes", _with(poolId=Errands.draft)),
+    Errand("activatePool", "PoolEnded", _over),
+    Errand("amendOrder", "NotFound",
+           {"orderId": "nobody", "codes": [], "orderAmount": usd(1), "idempotencyKey": "nobody", **_WHY}),
+    Errand("amendOrder", "OrderNotOpen", _off_to_amend),
+    Errand("amendOrder", "CodesRejected", _then(_amendable, orderAmount=usd(1))),
+    Errand("amendOrder", "IdempotencyKeyReused", _then(_amended, codes=[])),
+    Errand("amendOrder", REPLAYED, _amended),
     Errand("archivePool", "PoolTransitionRejected", _archived),
+    Errand("cancelOrder", "NotFound", {"orderId": "nobody", **_WHY}),
+    Errand("cancelOrder", REPLAYED, _called_off),
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
     Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),
     Errand("createCampaign", "PoolExhausted", _campaign_of(Errands.pool)),
@@ -422,7 +481,7 @@ ERRANDS: Final = (
     Errand("declineReferral", "ReferralNotDeclinable", _then(_with(referralId=Errands.released), **_WHY)),
     Errand("releaseReferral", "ReferralNotReleasable", _with(referralId=Errands.declined)),
     Errand("editPool", "InvalidInput", _then(_with(poolId=Errands.draft), name=" ")),
-    Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), name="n")),
+    Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), stacking="STACKABLE")),
     Errand("enableWebhook", "WebhookLimitReached", _with(webhookId=_as_many_webhooks)),
     Errand("enrollMember", "MemberAlreadyExists", _known_member),
     Errand("generateCodes", "PoolNotEditable", _then(_with(poolId=Errands.pool), count=1)),
@@ -430,6 +489,8 @@ ERRANDS: Final = (
     Errand("generateCodes", REPLAYED, _generated),
     Errand("inviteMembers", "TooManyInviteAttempts", _told_too_much),
     Errand("issueMemberToken", "InvalidInput", _then(_with(memberId=Errands.member), lifetimeSeconds=0)),
+    Errand("recordPurchase", "OrderNotOpen", _off_to_record),
+    Errand("redeemCodes", "OrderNotOpen", _off),
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
     Errand("redeemReward", "RewardCostChanged", _dearer),

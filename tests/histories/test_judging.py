@@ -45,6 +45,11 @@ class Written:
         shown = {"points": points, "version": version, "shortfall": 0, "spendablePoints": points}
         self.call("readWallet", {"__typename": "Read", "wallet": shown}, id="m")
 
+    def begins(self, at: int) -> None:
+        """Let the pool begin at an instant."""
+        self.history.facts["initial"]["pool:p"] = list(Pool("ACTIVE", has_begun=False))
+        self.recorder.passes("begin", {"poolId": "p"}, at, within_seconds=2)
+
     def claim(self, answer: dict[str, Any], key: str) -> None:
         """Claim a code of the pool."""
         self.call("claimCode", answer, poolId="p", memberId="m", idempotencyKey=key)
@@ -105,20 +110,20 @@ def test_a_refusal_says_what_is_true(judging: Judge, written: Written) -> None:
 
 
 @pytest.mark.parametrize(("after_seconds", "verdict"), [(1, "Ok"), (5, "Illegal")])
-def test_what_ends_by_time_ends_from_then_on(
+def test_what_begins_by_time_has_begun_from_then_on(
     judging: Judge, written: Written, after_seconds: int, verdict: str
 ) -> None:
-    """A claim is under way for a second; nothing that began before the end may take longer than two."""
-    written.recorder.passes("end", {"poolId": "p"}, 10 * SECOND, within_seconds=2)
+    """A claim is under way for a second; nothing that was sent before the beginning may take longer than two."""
+    written.begins(10 * SECOND)
     written.now = (10 + after_seconds) * SECOND
-    code = {"id": "c", "text": "t", "masked": "m"}
-    written.claim({"__typename": "ClaimCodeSuccess", "replayed": False, "servedBy": {"id": "p"}, "code": code}, "k")
+    written.claim({"__typename": "PoolNotActive", "status": "ACTIVE"}, "k")
     assert _verdict(judging, written) == verdict
 
 
-def test_nothing_ends_before_its_time(judging: Judge, written: Written) -> None:
-    written.recorder.passes("end", {"poolId": "p"}, 10 * SECOND, within_seconds=2)
-    written.claim({"__typename": "PoolNotActive", "status": "ACTIVE"}, "k")
+def test_nothing_begins_before_its_time(judging: Judge, written: Written) -> None:
+    written.begins(10 * SECOND)
+    code = {"id": "c", "text": "t", "masked": "m"}
+    written.claim({"__typename": "ClaimCodeSuccess", "replayed": False, "servedBy": {"id": "p"}, "code": code}, "k")
 
     assert _verdict(judging, written) == "Illegal"
 

@@ -7,7 +7,8 @@ import pytest_asyncio
 
 from tests.conftest import Api
 from tests.coupons.ownership import send
-from tests.factories import Shop, open_shop
+from tests.factories import EDIT_POOL, Shop, open_shop
+from tests.orders.documents import AMEND, amendment
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
@@ -22,7 +23,8 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         winter = await shop.pool(codes=4, fallbackPoolId=summer["id"])
         await shop.member(email="verified@example.com", emailVerified=True)
         code = await shop.claim(summer, anna)
-        await shop.redeem([code["text"]], anna)
+        await shop.redeem([code["text"]], anna, order="A-1")
+        await shop.do(AMEND, **amendment([code], amount=20_000))
         spent = await shop.claim(summer, ben)
         redeemed = await shop.redeem([spent["text"]], ben)
         await shop.do(
@@ -31,6 +33,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
             redemptionId=redeemed["redemptions"][0]["id"], reinstate=True, reason="a return",
         )  # fmt: skip
         await send(shop, winter, {"memberId": cleo["id"]}, {"email": "stranger@example.com"})
+        await shop.do(EDIT_POOL, poolId=(await shop.pool(endsAt="2999-01-01T00:00:00Z"))["id"], endsAt=None)
         for change, pool in (("pausePool", summer), ("archivePool", winter)):
             await shop.do(
                 f"mutation ($input: PoolIdInput!) {{ answer: {change}(input: $input) {{ __typename }} }}",

@@ -26,7 +26,7 @@ async def test_a_merchant_has_a_key_of_each_purpose_and_an_admin_key(shop: Shop)
     assert [tuple(row.values()) for row in purposes] == [
         ("ENCRYPTION", 1, "tests"), ("LOOKUP", 1, "tests"), ("TOKEN", 1, "tests")
     ]  # fmt: skip
-    others = Shop(shop.http, shop.url, made.id, made.api_key)
+    others = Shop(shop.http, shop.wire, shop.url, made.id, made.api_key)
     assert await others.event_types() == ["api_key.created", "merchant.created"]
     assert (await others.state()).counts() == {
         "merchant": 1, "api_key": 1, "data_key": 3, "referral_program": 1, "event": 2

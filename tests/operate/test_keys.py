@@ -32,6 +32,7 @@ from tests.operate.processes import environment, flash, refusal
 from tests.scratch import scratch_database
 from tests.sizes import FULL, size
 from tests.starts import start
+from tests.wire import Wire
 
 CLIENTS = 4
 #: Seconds between a customer's visits: other tests need the machine.
@@ -85,8 +86,8 @@ async def customers(vault: Vault, apis: list[Api]) -> AsyncIterator[Shop]:
     merchant_id = ids.decode("merchant", made["merchantId"])
     assert merchant_id is not None
     limits = httpx.Limits(max_connections=50, keepalive_expiry=None)
-    async with httpx.AsyncClient(timeout=30, limits=limits, verify=False) as http:
-        yield Shop(http, f"{apis[0].url}/graphql", merchant_id, made["apiKey"])
+    async with httpx.AsyncClient(timeout=30, limits=limits, verify=False) as http, contextlib.aclosing(Wire()) as wire:
+        yield Shop(http, wire, f"{apis[0].url}/graphql", merchant_id, made["apiKey"])
 
 
 def _api(vault: Vault) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from tests.conftest import run_api
 from tests.factories import CLAIM_CODE, Shop
 from tests.guides import blocks, run
 from tests.scratch import scratch_database
+from tests.wire import Wire
 
 GUIDE = "docs/operations.md"
 VALKEY = {"REDIS_URL": os.environ["REDIS_URL"]}
@@ -30,8 +31,8 @@ mutation ($input: GrantPointsInput!) { answer: grantPoints(input: $input) { __ty
 async def _shop(url: str, merchant_id: str, key: str) -> AsyncIterator[Shop]:
     merchant = ids.decode("merchant", merchant_id)
     assert merchant is not None
-    async with httpx.AsyncClient(timeout=30, verify=False) as http:
-        yield Shop(http, f"{url}/graphql", merchant, key)
+    async with httpx.AsyncClient(timeout=30, verify=False) as http, aclosing(Wire()) as wire:
+        yield Shop(http, wire, f"{url}/graphql", merchant, key)
 
 
 async def test_a_deployment_is_dumped_restored_and_goes_on(database_pool: object, tmp_path: Path) -> None:

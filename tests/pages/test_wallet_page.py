@@ -9,9 +9,9 @@ import pytest
 from playwright.async_api import WebSocketRoute, expect
 
 from tests.conftest import Api, run_api
-from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import Shop
+from tests.orders.test_reverse_redemption import REVERSE
 from tests.pages.conftest import Visit
 from tests.pages.wallet_page import WalletPage, member_with_token
 from tests.points.documents import grant, reward

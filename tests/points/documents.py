@@ -37,7 +37,7 @@ REVERSE = f"""
 mutation ($input: ReversePurchaseInput!) {{
   answer: reversePurchase(input: $input) {{
     __typename ... on ReversePurchaseSuccess {{ shortfall entry {{ {ENTRY} }} purchase {{ {RETURNED} }} }}
-    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {RETURNED} }} }}
   }}
 }}
 """
@@ -49,7 +49,7 @@ mutation ($input: RefundPurchaseInput!) {{
       replayed shortfall pointsReturned pointsExpired pointsForfeited moneyReturned {{ amountMinor currency }}
       entries {{ {ENTRY} }} purchase {{ {RETURNED} }}
     }}
-    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {RETURNED} }} }}
     ... on RefundTooLarge {{ refundable {{ amountMinor currency }} }}
   }}
 }}
@@ -59,7 +59,7 @@ query ($input: RefundPurchaseInput!) {{
   answer: checkRefund(input: $input) {{
     __typename
     ... on RefundPreview {{ points shortfall pointsReturned moneyReturned {{ amountMinor currency }} endsReferral }}
-    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {RETURNED} }} }}
     ... on RefundTooLarge {{ refundable {{ amountMinor currency }} }}
   }}
 }}

@@ -1,14 +1,26 @@
 """Changes of one pool that arrive at once at two processes. Without these terms could change under issued codes."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from app import ids
+from app.storage.database import transaction
 from tests.conftest import Api
-from tests.factories import CHANGE_STATUS, EDIT_POOL, GENERATE_CODES, POOL, Shop
-from tests.races.storm import Processes, at_once, kinds
+from tests.factories import CHANGE_STATUS, CLAIM_CODE, EDIT_POOL, GENERATE_CODES, POOL, REDEEM_CODES, Shop
+from tests.orders.presented import order
+from tests.races.storm import SECONDS_MAX, Processes, at_once, kinds, until_somebody_waits
 
+HOLD_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE"
 READ = f"query ($id: ID!) {{ pool(id: $id) {{ {POOL} }} }}"
+
+
+async def until_paused(shop: Shop, pool: Any) -> None:
+    """Wait until a pool is seen to be paused."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while (await shop.data(READ, {"id": pool["id"]}))["pool"]["status"] != "PAUSED":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -22,15 +34,15 @@ async def test_an_edit_comes_before_the_activation_or_not_at_all(shop: Shop, pro
 
         edited, activated, other = await at_once(
             [
-                processes.do(EDIT_POOL, poolId=pool["id"], percentOff=20.0),
+                processes.do(EDIT_POOL, poolId=pool["id"], percentOff=5.0),
                 processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"]),
-                processes.do(EDIT_POOL, poolId=pool["id"], claimsPerMember=5),
+                processes.do(EDIT_POOL, poolId=pool["id"], stacking="STACKABLE"),
             ]
         )
 
         expected = pool | {"status": "ACTIVE", "allowedTransitions": ["PAUSED", "ARCHIVED"]}
         assert activated["__typename"] == "ChangePoolStatusSuccess"
-        for answer, terms in ((edited, {"percentOff": 20.0}), (other, {"claimsPerMember": 5})):
+        for answer, terms in ((edited, {"percentOff": 5.0}), (other, {"stacking": "STACKABLE"})):
             if answer["__typename"] == "EditPoolSuccess":
                 expected |= terms
             else:
@@ -119,3 +131,28 @@ async def test_pauses_and_activations_at_once_alternate_and_never_miss_the_codes
     assert activated - paused in {0, 1}
     status = (await shop.data(READ, {"id": pool["id"]}))["pool"]["status"]
     assert status == ("ACTIVE" if activated > paused else "PAUSED")
+
+
+async def test_once_a_pause_is_answered_nothing_comes_after_it_that_found_the_pool_open(
+    shop: Shop, processes: Processes
+) -> None:
+    pool = await shop.pool(codes=3)
+    member = await shop.member()
+    code = await shop.claim(pool, other := await shop.member())
+    calls: list[tuple[Any, str, dict[str, Any], list[int]]] = [
+        (member, CLAIM_CODE, {"poolId": pool["id"], "memberId": member["id"]}, [1]),
+        (other, REDEEM_CODES, order([code["text"]], other), [1, 2]),
+    ]
+    for whose, document, asked, versions in calls:
+        async with transaction(shop.merchant_id) as tx:
+            # The call has found the pool open, and waits for the wallet.
+            await tx.rows(HOLD_WALLET, shop.merchant_id, ids.decode("member", whose["id"]))
+            caught = asyncio.ensure_future(processes.do(document, **asked))
+            await until_somebody_waits(tx)
+            pausing = asyncio.ensure_future(processes.do(CHANGE_STATUS % "pausePool", poolId=pool["id"]))
+            await until_paused(shop, pool)
+            assert not pausing.done()
+        assert (await pausing)["__typename"] == "ChangePoolStatusSuccess"
+        assert await shop.wallet_versions(whose) == versions
+        assert (await caught)["__typename"] in {"ClaimCodeSuccess", "RedeemCodesSuccess"}
+        await processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])

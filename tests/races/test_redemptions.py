@@ -10,15 +10,14 @@ import pytest
 from app import ids
 from app.storage.database import database, transaction
 from tests.conftest import Api
-from tests.coupons.orders import order
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop
+from tests.orders.presented import order
 from tests.races.storm import Processes, at_once, kinds
 
 HOLD = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
-TAKE_THIRD_POSITION = """
-INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount, currency,
-                        redeemed_at)
-SELECT merchant_id, $2, pool_id, id, $4, 3, 0, 0, 0, 'USD', now() FROM code WHERE merchant_id = $1 AND id = $3
+BEGIN_ORDER = """
+INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
+VALUES ($1, $2, 'STORE', $3, 0, 'USD', 1)
 """
 WAITING = """
 SELECT count(*)::int AS sessions FROM pg_stat_activity
@@ -55,7 +54,7 @@ async def test_of_fifty_checkouts_with_one_code_one_gets_it(shop: Shop, processe
     refused = [reasons(answer) for answer in answers if answer["__typename"] == "CodesRejected"]
     assert refused == [["ALREADY_REDEEMED"]] * 49
     assert (await shop.state()).since(before) == {
-        "redemption": 1, "code": 0, "wallet": 0, "stock_change": 1, "event": 1
+        "sales_order": 1, "redemption": 1, "code": 0, "wallet": 0, "stock_change": 1, "event": 1
     }  # fmt: skip
     assert await shop.wallet_versions(member) == [1, 2]
     assert (await shop.stock(pool))["redeemed"] == 1
@@ -73,7 +72,7 @@ async def test_fifty_checkouts_of_one_order_get_one_answer(shop: Shop, processes
     assert sorted(answer["replayed"] for answer in answers) == [False] + [True] * 49
     assert all(answer | {"replayed": True} == answers[0] | {"replayed": True} for answer in answers)
     assert (await shop.state()).since(before) == {
-        "redemption": 3, "code": 0, "wallet": 0, "stock_change": 1, "event": 3
+        "sales_order": 1, "redemption": 3, "code": 0, "wallet": 0, "stock_change": 1, "event": 3
     }  # fmt: skip
     assert await shop.wallet_versions(member) == [1, 2, 3, 4, 5, 6]
 
@@ -132,12 +131,11 @@ async def test_calls_for_one_order_that_meet_in_the_middle_do_not_lock_each_othe
     shop: Shop, processes: Processes
 ) -> None:
     member = await shop.member()
-    codes = sorted(await stackable(shop, member, 11), key=lambda code: str(code["id"]))
-    first, second = [code["text"] for code in codes[:5]], [code["text"] for code in codes[5:10]]
-    other = ids.decode("code", codes[10]["id"])
+    codes = sorted(await stackable(shop, member, 10), key=lambda code: str(code["id"]))
+    first, second = [code["text"] for code in codes[:5]], [code["text"] for code in codes[5:]]
 
     async with transaction(None) as tx:
-        await tx.row(TAKE_THIRD_POSITION, shop.merchant_id, ids.new(), other, "order")
+        await tx.row(BEGIN_ORDER, shop.merchant_id, ids.new(), "order")
         calls = await let_two_wait(
             processes.do(REDEEM_CODES, **order(first, member)),
             processes.do(REDEEM_CODES, **order(second[::-1], member)),

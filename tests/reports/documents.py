@@ -281,6 +281,7 @@ async def expected(shop: Shop) -> dict[str, list[dict[str, Any]]]:
             "codeId": _id("code", row["code_id"]),
             "poolId": _id("pool", row["pool_id"]),
             "memberId": _id("member", owners[row["code_id"]]),
+            "source": row["source"],
             "orderId": row["order_id"],
             "position": row["position"],
             **_usd("orderAmount", row["order_amount"]),

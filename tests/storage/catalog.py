@@ -16,8 +16,8 @@ OF_MANY_KINDS = {"event.subject_id", "webhook_delivery.subject_id", "webhook.fee
 #: Foreign keys by which nobody looks for the rows that refer: an index would cost each change of them.
 UNSEARCHED = {
     "address_member", "campaign_pool", "claim_member", "code_batch", "code_batch_pool", "graph_edge_referee",
-    "graph_edge_referrer", "graph_node_member", "member_external_id", "points_part_lot", "pool_fallback",
-    "purchase_member", "referral_referee_entry", "referral_referrer_entry", "reward_redemption_reward",
+    "graph_edge_referrer", "graph_node_member", "member_external_id", "order_amendment_sales_order", "points_part_lot",
+    "pool_fallback", "purchase_member", "referral_referee_entry", "referral_referrer_entry", "reward_redemption_reward",
     "webhook_delivery_event",
 }  # fmt: skip
 #: Indexes by which workers look for what waits, whatever the merchant.

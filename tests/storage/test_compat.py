@@ -6,6 +6,7 @@ import pkgutil
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Annotated
@@ -21,7 +22,9 @@ OURS = frozenset({"app", "workers", "migrations"})
 #: Where a library's private name is used, or something of it is set that it doesn't offer to be set, and whose it is.
 #: Python's own names have no ceiling; its documentation tells of this one.
 USES = {
+    ("app/storage/compat.py", "_connection"): "tortoise-orm",
     ("app/storage/compat.py", "_enable_global_fallback"): "tortoise-orm",
+    ("app/storage/compat.py", "_finalized"): "tortoise-orm",
     ("app/storage/compat.py", "_pool_init_lock"): "tortoise-orm",
     ("app/telemetry/logs.py", "_srcfile"): "",
     ("app/web/graphql_documents.py", "MAX_COMPLEXITY_BUDGET"): "graphql-core",
@@ -29,10 +32,19 @@ USES = {
     ("app/web/http_protocol.py", "_should_upgrade"): "uvicorn",
 }
 #: Public all the same: of named tuples, and what Python says of classes, functions, modules, exceptions,
-#: iterators and types.
+#: iterators, types and contexts.
 PUBLIC = {"_replace", "_asdict", "_fields", "__slots__", "__orig_bases__", "__members__"} | {
     name
-    for kind in (type, FunctionType, BuiltinFunctionType, ModuleType, BaseException, AsyncIterator, Annotated[int, ""])
+    for kind in (
+        type,
+        FunctionType,
+        BuiltinFunctionType,
+        ModuleType,
+        BaseException,
+        AsyncIterator,
+        Annotated[int, ""],
+        AbstractAsyncContextManager,
+    )
     for name in dir(kind)
     if name.startswith("__")
 }

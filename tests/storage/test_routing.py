@@ -10,6 +10,7 @@ from tests.storage.test_rows import statements_by_name
 SWEEPS = {
     "app.advisor.runs": {"WAITING", "TAKE", "ABANDONED"},
     "app.coupons.expire_codes": {"FIND"},
+    "app.coupons.revive_codes": {"FIND"},
     "app.coupons.stock": {"FIND"},
     "app.coupons.stock_levels": {"MISSED"},
     "app.graph.forget_snapshots": {"FORGET"},

@@ -16,7 +16,7 @@ import app
 from app.config import Settings
 from app.reports.columns import columns_of as report_columns
 from app.reports.tables import REPORTS, Report
-from app.storage.database import database
+from app.storage.database import Client, database
 from app.storage.statements import ROW_TABLES, Statement, columns_of
 
 TYPES: dict[str, Any] = {
@@ -110,10 +110,13 @@ async def test_each_column_of_a_row_is_in_the_catalog_with_its_type_and_its_null
     assert wrong == []
 
 
-async def test_each_statement_can_be_prepared_and_returns_what_its_row_says(database_pool: Settings) -> None:
+async def test_each_statement_can_be_prepared_and_returns_what_its_row_says(worker_database: str) -> None:
     statements, wrong = statements_by_name(), {}
+    asked: list[str] = []
+    client = Client(worker_database, connection_name="one", maxsize=1)
 
-    async with database().acquire_connection() as connection:
+    async with client.acquire_connection() as connection:
+        connection.add_query_logger(lambda sent: asked.append(sent.query))
         for name, statement in statements.items():
             said = {field: _plain(hint) for field, hint in get_type_hints(statement.row).items()}
             try:
@@ -124,9 +127,12 @@ async def test_each_statement_can_be_prepared_and_returns_what_its_row_says(data
             parts = {field for field in returned.keys() - said.keys() if _is_part(field, returned[field])}
             if {field: returned[field] for field in returned.keys() - parts} != said:
                 wrong[name] = f"returns {returned}, its row says {said}"
+    await client.close()
 
     assert len(statements) > 50
     assert wrong == {}
+    # What types there are the driver knows.
+    assert asked == []
 
 
 async def test_a_page_of_a_report_returns_what_its_row_type_says(database_pool: Settings) -> None:

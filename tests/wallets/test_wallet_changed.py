@@ -3,18 +3,21 @@
 import asyncio
 import itertools
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from app import ids
 from app.api.scalars import serialize_date_time
 from app.coupons.expire_codes import expire_batch
+from app.coupons.revive_codes import revive_batch
 from app.points.types import PointsReason
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
-from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
-from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
+from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_POOL, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
+from tests.orders.presented import end_pool
+from tests.orders.test_reverse_redemption import REVERSE
 from tests.points.documents import CONFIGURE, days_later, grant, purchase
 from tests.points.documents import REVERSE as REVERSE_PURCHASE
 from tests.points.ledger import put_back_again, taken_back
@@ -121,6 +124,15 @@ async def _expired(shop: Shop, member: Any, pool: Any) -> None:
     await expire_batch(shop.merchant_id)
 
 
+async def _revived(shop: Shop, member: Any, pool: Any) -> None:
+    ending = await shop.pool(endsAt="2999-01-01T00:00:00Z")
+    await shop.claim(ending, member)
+    await end_pool(shop, ending)
+    await expire_batch(shop.merchant_id)
+    await shop.do(EDIT_POOL, poolId=ending["id"], endsAt=None)
+    await revive_batch(shop.merchant_id, ids.decode("pool", ending["id"]) or UUID(int=0))
+
+
 async def _revoked(shop: Shop, member: Any, pool: Any) -> None:
     code = await shop.claim(pool, member)
     await shop.do(REVOKE, codeId=code["id"], reason="leaked")
@@ -183,6 +195,7 @@ MAKERS = {
     "code.claimed": _claimed,
     "code.expired": _expired,
     "code.redeemed": _redeemed,
+    "code.revived": _revived,
     "code.revoked": _revoked,
     "code.sent": _sent,
     "points.credited": _credited,

@@ -19,6 +19,7 @@ from app.web.graphql_documents import SCHEMA
 from tests.advisor.documents import advised
 from tests.factories import CREATE_CAMPAIGN, GENERATE_CODES, Shop
 from tests.graph.documents import taken
+from tests.orders.documents import order_of
 from tests.points.documents import GRANT
 from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, program
 from tests.web.walk import Operation, operations
@@ -29,11 +30,11 @@ MUTATIONS_OF_MEMBERS = {"claimCode", "redeemReward", "inviteMembers", "cancelInv
 MUTATIONS_OF_CHECKOUTS = {
     "claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "verifyMemberEmail", "issueMemberToken",
     "recordPurchase", "refundPurchase", "reversePurchase", "redeemReward", "reverseRewardRedemption", "inviteMembers",
-    "acceptInvite", "cancelInvite",
+    "acceptInvite", "cancelInvite", "amendOrder", "cancelOrder",
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
     "reverseRedemption", "refundPurchase", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail",
-    "grantPoints", "revokeMemberTokens", "editMember",
+    "grantPoints", "revokeMemberTokens", "editMember", "amendOrder", "cancelOrder",
 }  # fmt: skip
 ROOTS = {"Query", "Mutation", "Subscription"}
 
@@ -227,6 +228,7 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
         "Invite": invite["id"],
         "Member": member["id"],
         "Merchant": ids.encode("merchant", shop.merchant_id),
+        "Order": (await order_of(shop, redeemed["orderId"]))["id"],
         "Pool": pool["id"],
         "Redemption": redeemed["id"],
         "Webhook": webhook_id,

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from tests.operate.processes import flash
 from tests.scratch import scratch_database
 from tests.web.frozen import way_to
 from tests.web.test_faults import _copy_shop
+from tests.wire import Wire
 
 UNHURRIED = {
     "FLASH_OPERATION_SECONDS_MAX": "600",
@@ -66,8 +67,9 @@ async def test_while_the_database_is_silent_everybody_is_answered_and_then_it_is
         way_to(worker_database) as way,
         _running(way.url, 0, **UNHURRIED) as api,
         httpx.AsyncClient(timeout=WAIT_SECONDS_MAX, limits=httpx.Limits(max_connections=None)) as client,
+        aclosing(Wire(WAIT_SECONDS_MAX)) as wire,
     ):
-        patient = Shop(client, f"{api.url}/graphql", shop.merchant_id, shop.admin)
+        patient = Shop(client, wire, f"{api.url}/graphql", shop.merchant_id, shop.admin)
         await _until_answered(patient, api.url, ROLE, {})
         way.flows.clear()
         ready, alive, metrics, *answers = await asyncio.gather(

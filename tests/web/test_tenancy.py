@@ -17,6 +17,7 @@ from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
 from tests.graph.documents import taken
+from tests.orders.documents import order_of
 from tests.points.documents import purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.sizes import size
@@ -78,6 +79,7 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         "graphjob": snapshot["id"].replace("graph_", "graphjob_"),
         "invite": invite["id"],
         "member": member["id"],
+        "order": (await order_of(shop, "hidden"))["id"],
         "merchant": ids.encode("merchant", shop.merchant_id),
         "pool": pool["id"],
         "purchase": bought["purchase"]["id"],

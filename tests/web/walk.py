@@ -89,7 +89,11 @@ class Operation:
         if isinstance(get_named_type(self.field.type), GraphQLInterfaceType):
             depth -= 1
         arguments = self.field.args
-        declared = ", ".join(f"${name}: {argument.type}" for name, argument in arguments.items())
+        # What has a default may be left out, also where it can't be null.
+        declared = ", ".join(
+            f"${name}: {argument.type if is_required_argument(argument) else str(argument.type).removesuffix('!')}"
+            for name, argument in arguments.items()
+        )
         passed = ", ".join(f"{name}: ${name}" for name in arguments)
         asked = f"{self.name}{f'({passed})' if passed else ''} {selection(self.field.type, depth, role)}"
         return f"{self.root.lower()} Walk{f'({declared})' if declared else ''} {{ answer: {asked} }}"

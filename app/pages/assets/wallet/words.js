@@ -17,6 +17,7 @@ const VERBS = {
   "code.claimed": "Claimed",
   "code.expired": "Expired",
   "code.redeemed": "Used",
+  "code.revived": "Valid again",
   "code.revoked": "Taken back",
   "code.sent": "Received",
   "redemption.reversed": "Given back",

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.coupons.orders import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, order
 from tests.factories import CHECK_CODES, REDEEM_CODES, Shop, problems, usd
+from tests.orders.presented import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, order
 
 
 async def figures(shop: Shop, document: str, **input: Any) -> Any:

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 from app import ids
 from app.api.operations import Info, query
-from app.coupons.presented_codes import FoundRow, Presentation, judged, limited
-from app.coupons.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
 from app.coupons.rows import RedemptionRow
 from app.coupons.rules import Applied
 from app.coupons.types import Code, CodeState, Redemption
+from app.orders.presented_codes import FoundRow, Presentation, judged, limited, read
+from app.orders.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
+from app.orders.types import refuse_if_cancelled
+from app.storage.database import database
 
 
 @query(
@@ -18,7 +20,9 @@ from app.coupons.types import Code, CodeState, Redemption
 async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     viewer = info.context.viewer
     presented = await presentation(viewer, input)
-    verdict = await limited(viewer, presented, await judged(viewer, presented))
+    seen = await read(database(), viewer, presented)
+    refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
+    verdict = await limited(viewer, presented, judged(viewer, presented, seen))
     refuse_if_rejected(verdict)
     if verdict.replayed:
         return success([Redemption.of(row) for row in verdict.replayed], presented.currency, replayed=True)
@@ -33,6 +37,7 @@ def _would_be(presented: Presentation, position: int, row: FoundRow, share: Appl
     spent = replace(Code.of(row), state=CodeState.REDEEMED, redeemed_at=row["asked_at"])
     made = RedemptionRow(
         redemption_id=ids.new(),
+        redemption_source=presented.source.value,
         redemption_order_id=presented.order_id,
         redemption_position=position,
         redemption_order_amount=presented.amount,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from app import ids
-from app.coupons.presented_codes import READ
+from app.orders.presented_codes import READ
 from app.storage.database import database
-from tests.coupons.orders import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, expire, order
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, EDIT_MEMBER, REDEEM_CODES, Shop, problems, usd
+from tests.orders.presented import IMPOSSIBLE, MALFORMED, NEVER_ISSUED, REFUSED, expire, order
 from tests.scratch import buffers_planned_on_nothing
 
 #: Codes, each with a fingerprint of its own.
@@ -37,10 +37,13 @@ def shares(answer: Any) -> list[tuple[int, int, int]]:
     ]
 
 
-async def redeemed(shop: Shop, amount: int, **terms: Any) -> int:
-    """Redeem one code of a pool with these terms on an order, and return what it took off."""
+async def redeemed(shop: Shop, amount: int, **terms: Any) -> int | None:
+    """Redeem one code of a pool with these terms on an order, and return what it took off; None if it can't."""
     code = await shop.claim(await shop.pool(codes=1, **terms), member := await shop.member())
     answer = await shop.redeem([code["text"]], member, amount=amount)
+    if answer["__typename"] == "CodesRejected":
+        assert answer["rejections"] == [{"masked": code["masked"], "reason": "NO_DISCOUNT"}]
+        return None
     ((_, base, discount),) = shares(answer)
     assert base == amount
     assert answer["totalDiscount"] == usd(discount)
@@ -65,6 +68,7 @@ async def test_a_redemption_spends_the_code_and_tells_what_it_took_off(shop: Sho
     assert redemption.pop("id").startswith("redemption_")
     redeemed_at = redemption.pop("redeemedAt")
     assert redemption == {
+        "source": "STORE",
         "orderId": "A-1",
         "position": 1,
         "orderAmount": usd(19_999),
@@ -83,7 +87,7 @@ async def test_a_redemption_spends_the_code_and_tells_what_it_took_off(shop: Sho
         "total": 2, "available": 1, "allocated": 0, "redeemed": 1, "expired": 0, "revoked": 0
     }  # fmt: skip
     assert (await shop.state()).since(before) == {
-        "redemption": 1, "code": 0, "wallet": 0, "stock_change": 1, "event": 1
+        "sales_order": 1, "redemption": 1, "code": 0, "wallet": 0, "stock_change": 1, "event": 1
     }  # fmt: skip
     assert (await shop.event_types())[-1] == "code.redeemed"
     assert await shop.wallet_versions(member) == [1, 2]
@@ -171,13 +175,13 @@ async def test_two_merchants_may_have_an_order_of_the_same_id(shop: Shop, other_
 
 async def test_twenty_codes_go_on_one_order(shop: Shop) -> None:
     member = await shop.member()
-    pool = await shop.pool(codes=20, claimsPerMember=20, stacking="STACKABLE", kind="AMOUNT", amountOff=usd(600))
+    pool = await shop.pool(codes=20, claimsPerMember=20, stacking="STACKABLE", kind="AMOUNT", amountOff=usd(520))
     codes = [await shop.claim(pool, member, idempotencyKey=f"k{number}") for number in range(20)]
 
     answer = await shop.redeem([code["text"] for code in codes], member, amount=10_000)
 
-    taken = [600] * 16 + [400] + [0] * 3
-    bases = [max(0, 10_000 - 600 * number) for number in range(20)]
+    taken = [520] * 19 + [120]
+    bases = [10_000 - 520 * number for number in range(20)]
     assert shares(answer) == list(zip(range(1, 21), bases, taken, strict=True))
     assert answer["totalDiscount"] == usd(10_000)
     assert await shop.wallet_versions(member) == list(range(1, 41))
@@ -189,21 +193,21 @@ async def test_twenty_codes_go_on_one_order(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("percent", "amount", "discount"),
     [
-        (10.0, 0, 0),
-        (10.0, 4, 0),
+        (10.0, 0, None),
+        (10.0, 4, None),
         (10.0, 5, 1),
         (10.0, 14, 1),
         (10.0, 15, 2),
         (50.0, 1, 1),
         (33.3333, 10_000, 3_333),
         (12.5, 4, 1),
-        (0.0001, 499_999, 0),
+        (0.0001, 499_999, None),
         (0.0001, 500_000, 1),
         (100.0, 12_345, 12_345),
         (99.9999, 10**15, 999_999_000_000_000),
     ],
 )
-async def test_a_share_is_rounded_half_up(shop: Shop, percent: float, amount: int, discount: int) -> None:
+async def test_a_share_is_rounded_half_up(shop: Shop, percent: float, amount: int, discount: int | None) -> None:
     assert await redeemed(shop, amount, percentOff=percent) == discount
 
 
@@ -212,8 +216,8 @@ async def test_a_share_is_capped_by_the_maximum_discount(shop: Shop, amount: int
     assert await redeemed(shop, amount, percentOff=10.0, maximumDiscount=usd(500)) == discount
 
 
-@pytest.mark.parametrize(("amount", "discount"), [(0, 0), (499, 499), (500, 500), (501, 500)])
-async def test_an_amount_takes_off_no_more_than_the_order(shop: Shop, amount: int, discount: int) -> None:
+@pytest.mark.parametrize(("amount", "discount"), [(0, None), (499, 499), (500, 500), (501, 500)])
+async def test_an_amount_takes_off_no_more_than_the_order(shop: Shop, amount: int, discount: int | None) -> None:
     assert await redeemed(shop, amount, kind="AMOUNT", amountOff=usd(500)) == discount
 
 
@@ -256,7 +260,7 @@ async def test_discounts_never_take_an_order_below_zero(shop: Shop) -> None:
     pools = [
         await shop.pool(stacking="STACKABLE", kind="AMOUNT", amountOff=usd(7_000)),
         await shop.pool(stacking="STACKABLE", kind="AMOUNT", amountOff=usd(7_000)),
-        await shop.pool(stacking="STACKABLE", percentOff=100.0),
+        await shop.pool(stacking="STACKABLE", kind="GIFT", giftSku="MUG-1"),
     ]
     codes = [await shop.claim(pool, member) for pool in pools]
 
@@ -264,6 +268,19 @@ async def test_discounts_never_take_an_order_below_zero(shop: Shop) -> None:
 
     assert shares(answer) == [(1, 10_000, 7_000), (2, 3_000, 3_000), (3, 0, 0)]
     assert answer["totalDiscount"] == usd(10_000)
+
+
+async def test_a_code_that_finds_nothing_left_is_not_spent_for_nothing(shop: Shop) -> None:
+    member = await shop.member()
+    whole, more = [
+        await shop.claim(await shop.pool(stacking="STACKABLE", percentOff=share), member) for share in (100.0, 5.0)
+    ]
+
+    refusal = await shop.refused(REDEEM_CODES, **order([whole["text"], more["text"]], member))
+    other_way = await shop.do(REDEEM_CODES, **order([more["text"], whole["text"]], member))
+
+    assert refusal["rejections"] == [{"masked": more["masked"], "reason": "NO_DISCOUNT"}]
+    assert shares(other_way) == [(1, 10_000, 500), (2, 9_500, 9_500)]
 
 
 # ----------------------------------------------------------------------------------------------------- replays
@@ -443,7 +460,7 @@ async def test_codes_are_found_by_their_fingerprints_whatever_the_planner_knew()
     fingerprints = [hashlib.sha256(b"2000").digest()]
 
     rows, buffers = await buffers_planned_on_nothing(
-        READ, CODES, fingerprints=fingerprints, order_id="an order", email_index=None
+        READ, CODES, fingerprints=fingerprints, source="STORE", order_id="an order", email_index=None
     )
 
     assert rows == 1

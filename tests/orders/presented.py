@@ -153,21 +153,24 @@ async def _in_a_paused_pool(shop: Shop) -> Refused:
 async def _in_an_archived_pool(shop: Shop) -> Refused:
     code = await shop.claim(pool := await shop.pool(), member := await shop.member())
     await shop.do(CHANGE_STATUS % "archivePool", poolId=pool["id"])
-    return Refused(order([code["text"]], member), rejected(code, "POOL_NOT_ACTIVE"))
+    return Refused(order([code["text"]], member), rejected(code, "EXPIRED"))
 
 
 async def _after_the_pools_end(shop: Shop) -> Refused:
     code = await shop.claim(pool := await shop.pool(endsAt="2999-01-01T00:00:00Z"), member := await shop.member())
     await end_pool(shop, pool)
-    return Refused(order([code["text"]], member), rejected(code, "POOL_NOT_ACTIVE"))
+    return Refused(order([code["text"]], member), rejected(code, "EXPIRED"))
 
 
 async def end_pool(shop: Shop, pool: Any) -> None:
     """Let a pool's window end; as the trigger holds the terms, it is put aside for this transaction."""
     async with transaction(None) as tx:
         await tx.row("SET LOCAL session_replication_role = replica")
-        statement = "UPDATE pool SET ends_at = now() - interval '1 second' WHERE merchant_id = $1 AND id = $2"
-        await tx.row(statement, shop.merchant_id, ids.decode("pool", pool["id"]))
+        for table, key in (("pool", "id"), ("pool_terms", "pool_id")):
+            statement = (
+                f"UPDATE {table} SET ends_at = now() - interval '1 second' WHERE merchant_id = $1 AND {key} = $2"
+            )
+            await tx.row(statement, shop.merchant_id, ids.decode("pool", pool["id"]))
 
 
 async def _in_another_currency(shop: Shop) -> Refused:
@@ -229,6 +232,28 @@ async def _one_bad_code_among_good_ones(shop: Shop) -> Refused:
     return Refused(order(texts, member), [*rejected(bad, "NOT_OWNER"), {"masked": "PCT-••••00", "reason": "UNKNOWN"}])
 
 
+async def _nothing_to_take_off(shop: Shop) -> Refused:
+    code = await shop.claim(await shop.pool(), member := await shop.member())
+    return Refused(order([code["text"]], member, orderAmount=usd(4)), rejected(code, "NO_DISCOUNT"))
+
+
+async def _nothing_left_to_take_off(shop: Shop) -> Refused:
+    member = await shop.member()
+    pools = [await shop.pool(stacking="STACKABLE", percentOff=share) for share in (50.0, 100.0, 50.0)]
+    pools += [await shop.pool(stacking="STACKABLE", kind="AMOUNT", amountOff=usd(5))]
+    codes = [await shop.claim(pool, member) for pool in pools]
+    refused = rejected(codes[2], "NO_DISCOUNT") + rejected(codes[3], "NO_DISCOUNT")
+    return Refused(order([code["text"] for code in codes], member), refused)
+
+
+async def _nothing_to_take_off_and_not_stackable(shop: Shop) -> Refused:
+    member = await shop.member()
+    codes = [await shop.claim(await shop.pool(stacking=each), member) for each in ("EXCLUSIVE", "STACKABLE")]
+    return Refused(
+        order([code["text"] for code in codes], member, orderAmount=usd(0)), rejected(codes[0], "NOT_STACKABLE")
+    )
+
+
 async def _several_reasons_at_once(shop: Shop) -> Refused:
     pool = await shop.pool(minimumSpend=usd(5_000))
     code = await shop.claim(pool, member := await shop.member())
@@ -246,7 +271,8 @@ REFUSED: dict[str, Callable[[Shop], Awaitable[Refused]]] = {
         _past_its_lifetime, _expired, _revoked, _in_a_paused_pool, _in_an_archived_pool, _after_the_pools_end,
         _in_another_currency, _below_the_minimum_spend, _two_exclusive_ones, _exclusive_beside_stackable,
         _more_codes_for_an_order_that_has_some, _one_code_more_than_the_order_had, _fewer_codes_than_the_order_had,
-        _one_bad_code_among_good_ones, _several_reasons_at_once,
+        _one_bad_code_among_good_ones, _nothing_to_take_off, _nothing_left_to_take_off,
+        _nothing_to_take_off_and_not_stackable, _several_reasons_at_once,
     )
 }  # fmt: skip
 

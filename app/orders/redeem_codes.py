@@ -1,9 +1,8 @@
 """redeemCodes: all codes of one order together or not at all, each exactly once."""
 
-from collections.abc import Sequence
-from typing import Annotated, Final
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Protocol
 
-import asyncpg
 import strawberry
 
 from app import ids
@@ -12,12 +11,13 @@ from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
 from app.coupons import code_text
-from app.coupons.presented_codes import CodeRejection, FoundRow, Presentation, Verdict, judged, limited
-from app.coupons.rows import IS_OPEN, RedemptionRow
-from app.coupons.rules import Applied
+from app.coupons.rows import HONOURS, IS_OVER, RedemptionRow
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
-from app.storage.database import database
+from app.members.types import MemberSource
+from app.orders.presented_codes import CodeRejection, Placed, Presentation, Verdict, judged, limited, read
+from app.orders.types import OrderNotOpen, refuse_if_cancelled
+from app.storage.database import Statements, database
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
@@ -32,8 +32,14 @@ ATTEMPTS_MAX: Final = 20
 )
 class RedeemCodesInput:
     codes: list[str] = strawberry.field(description="The codes in the order they apply: 1 to 20, as typed.")
-    order_id: str = strawberry.field(description="The shop's own id of the order, at most 100 characters.")
-    order_amount: MoneyInput = strawberry.field(description="What the order is worth before discounts; 0 or more.")
+    order_id: str = strawberry.field(description="The source's own id of the order, at most 100 characters.")
+    order_amount: MoneyInput = strawberry.field(
+        description="What the order is worth before discounts: goods with tax, without shipping; 0 or more."
+    )
+    source: MemberSource = strawberry.field(
+        default=MemberSource.STORE,
+        description="Where the order comes from; orders of two sources with one id are two orders.",
+    )
     member_id: strawberry.ID | None = strawberry.field(
         default=None,
         description="The member that presents the codes; it or an address is needed unless all are transferable.",
@@ -64,17 +70,34 @@ class CodesRejected(Refusal):
 
 
 RedeemCodesResult = Annotated[
-    RedeemCodesSuccess | InvalidInput | CodesRejected,
+    RedeemCodesSuccess | InvalidInput | CodesRejected | OrderNotOpen,
     strawberry.union("RedeemCodesResult", description="The redemptions, or why there are none."),
 ]
 Presented = Annotated[RedeemCodesInput, strawberry.argument(description="The order and its codes.")]
 
 
-async def presentation(viewer: Viewer, input: RedeemCodesInput) -> Presentation:
-    """Check the input, and find the member behind a key. Raises Refused(InvalidInput) with every problem."""
-    problems = Problems()
-    if not 1 <= len(input.codes) <= CODES_PER_ORDER_MAX:
-        problems.add("codes", f"must be 1 to {CODES_PER_ORDER_MAX} codes")
+class Presents(Protocol):
+    """What the inputs share that present codes for an order."""
+
+    codes: list[str]
+    source: MemberSource
+    order_id: str
+    order_amount: MoneyInput
+    member_id: strawberry.ID | None
+    member: MemberKeyInput | None
+    email: str | None
+
+
+async def presentation(
+    viewer: Viewer, input: Presents, *, codes_min: int = 1, problems: Problems | None = None
+) -> Presentation:
+    """Check the input, and find the member behind a key.
+
+    Raises Refused(InvalidInput) with every problem, also with those that were found before.
+    """
+    problems = problems or Problems()
+    if not codes_min <= len(input.codes) <= CODES_PER_ORDER_MAX:
+        problems.add("codes", f"must be {codes_min} to {CODES_PER_ORDER_MAX} codes")
         problems.refuse_if_any()
     parsed = [code_text.parse(typed[:CODE_LENGTH_MAX]) for typed in input.codes]
     for position, (typed, text) in enumerate(zip(input.codes, parsed, strict=True)):
@@ -100,46 +123,69 @@ async def presentation(viewer: Viewer, input: RedeemCodesInput) -> Presentation:
     email_index = None if address is None else keys.email_index(address)
     named = presenter if key is None else key.nobody()
     # With the order in it, nobody's orders can be found by it.
-    presented_by = keys.email_index(f"presenter\0{order_id}\0{named}\0{address}")
+    presented_by = keys.email_index(f"presenter\0{input.source.value}\0{order_id}\0{named}\0{address}")
     if key is not None:
         presenter = await member_of_key(viewer, key) or key.nobody()
-    return Presentation(input.codes, fingerprints, order_id, amount, currency, presenter, email_index, presented_by)
+    return Presentation(
+        input.codes, fingerprints, input.source, order_id, amount, currency, presenter, email_index, presented_by
+    )
 
 
 class RedeemedRow(RedemptionRow, ChangeRow):
     """A redemption that was just made, and its event."""
 
 
-# All codes or none. The order of locks is codes by id, then positions on the order, then wallets by member.
+# All codes or none. The order of locks is the order, codes by id, wallets by member. A refusal leaves no trace of the
+# order either, so it begins, or has its next version, when all codes are locked.
 REDEEM: Final = statement(
     RedeemedRow,
     f"""
 WITH asked AS (
     SELECT * FROM unnest(
-        :code_ids::uuid[], :redemption_ids::uuid[], :event_ids::uuid[], :bases::bigint[], :discounts::bigint[]
-    ) WITH ORDINALITY AS t (code_id, redemption_id, event_id, base, discount, position)
+        :code_ids::uuid[], :redemption_ids::uuid[], :event_ids::uuid[], :bases::bigint[], :discounts::bigint[],
+        :terms_versions::int[], :positions::int[]
+    ) AS t (code_id, redemption_id, event_id, base, discount, terms_version, position)
+), known AS MATERIALIZED (
+    -- An order that is known is locked first, and read as it is then.
+    SELECT version FROM sales_order
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND cancelled_at IS NULL
+    FOR NO KEY UPDATE
 ), locked AS (
-    -- Every condition that can change between reading and writing is checked again, on locked rows.
+    -- Every condition that can change between reading and writing is checked again, on locked rows, and so are the
+    -- terms that the discounts were worked out by. Pausing waits for those that found the pool open.
     SELECT c.id FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
-    WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED'
-        AND (c.expires_at IS NULL OR c.expires_at > now()) AND {IS_OPEN}
+        JOIN asked ON asked.code_id = c.id AND asked.terms_version = p.terms_version
+    WHERE coalesce((SELECT version FROM known), 0) = :version
+        AND c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED'
+        AND (c.expires_at IS NULL OR c.expires_at > now()) AND NOT {IS_OVER} AND {HONOURS}
         AND (p.transferable
             OR c.member_id = coalesce(:presenter, (
                 SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
             ))
             OR c.email_index = :email_index)
-    ORDER BY c.id FOR UPDATE OF c
+    ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
+), begun AS (
+    -- Of two callers with one new order one begins it.
+    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
+    SELECT :merchant_id, :order_row_id, :source, :order_id, :amount, :currency, 1
+    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+    ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
+), continued AS (
+    UPDATE sales_order SET version = version + 1, order_amount = :amount
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
+        AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+    RETURNING id
 ), redeemed AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now()
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[])
-        AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+        AND EXISTS (SELECT FROM begun UNION ALL SELECT FROM continued)
     RETURNING code.id, code.pool_id, code.member_id
 ), r AS (
     -- What makes it once: a code has one standing redemption, and so has each position on an order.
-    INSERT INTO redemption (merchant_id, id, pool_id, code_id, order_id, position, order_amount, base, discount,
-                            currency, redeemed_at, presented_by)
-    SELECT :merchant_id, asked.redemption_id, redeemed.pool_id, asked.code_id, :order_id, asked.position, :amount,
-        asked.base, asked.discount, :currency, now(), :presented_by
+    INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position, order_amount,
+                            base, discount, currency, redeemed_at, presented_by)
+    SELECT :merchant_id, asked.redemption_id, redeemed.pool_id, asked.terms_version, asked.code_id, :source, :order_id,
+        asked.position, :amount, asked.base, asked.discount, :currency, now(), :presented_by
     FROM asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
     RETURNING *
 ), stocked AS (
@@ -155,39 +201,48 @@ FROM r JOIN recorded ev ON ev.subject_id = r.code_id ORDER BY ev.wallet_version
 )
 
 
-async def _redeem(
-    viewer: Viewer, presented: Presentation, accepted: Sequence[tuple[FoundRow, Applied]]
-) -> list[Redemption] | None:
-    """Redeem all codes of an order in one statement. Returns None when something changed since they were read."""
-    try:
-        redeemed = await database().rows(
-            REDEEM,
-            merchant_id=viewer.merchant_id,
-            code_ids=[row["code_id"] for row, _ in accepted],
-            redemption_ids=[ids.new() for _ in accepted],
-            event_ids=[ids.new() for _ in accepted],
-            bases=[share.base for _, share in accepted],
-            discounts=[share.discount for _, share in accepted],
-            presenter=presented.presenter,
-            email_index=presented.email_index,
-            order_id=presented.order_id,
-            amount=presented.amount,
-            currency=presented.currency,
-            presented_by=presented.presented_by,
-            actor=viewer.actor,
-        )
-    except asyncpg.UniqueViolationError:
-        # Another call has redeemed codes on this order in the meantime: what stands now is read again.
-        return None
-    if not redeemed:
-        return None
+async def redeem(
+    where: Statements, viewer: Viewer, presented: Presentation, places: Mapping[int, Placed], *, version: int
+) -> list[RedeemedRow]:
+    """Redeem codes in their places on an order in one statement, and tell who watches their owners' wallets.
+
+    Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
+    """
+    placed = places.values()
+    redeemed = await where.rows(
+        REDEEM,
+        merchant_id=viewer.merchant_id,
+        code_ids=[row["code_id"] for row, _ in placed],
+        redemption_ids=[ids.new() for _ in placed],
+        event_ids=[ids.new() for _ in placed],
+        bases=[share.base for _, share in placed],
+        discounts=[share.discount for _, share in placed],
+        terms_versions=[row["pool_terms_version"] for row, _ in placed],
+        positions=list(places),
+        presenter=presented.presenter,
+        email_index=presented.email_index,
+        order_row_id=ids.new(),
+        version=version,
+        source=presented.source.value,
+        order_id=presented.order_id,
+        amount=presented.amount,
+        currency=presented.currency,
+        presented_by=presented.presented_by,
+        actor=viewer.actor,
+    )
+    made = {row["event_subject_id"]: row for row in redeemed}
+    for found, _ in placed if redeemed else ():
+        ring_wallet(where, viewer.merchant_id, made[found["code_id"]], about=found)
+    return redeemed
+
+
+def _told(redeemed: Sequence[RedeemedRow], accepted: Sequence[Placed]) -> list[Redemption]:
     made = {row["event_subject_id"]: row for row in redeemed}
     # Each wallet's last change: the answer shows a wallet as all codes of the order left it.
     last = {row["event_member_id"]: row for row in redeemed}
     redemptions = []
     for found, _ in accepted:
         row = made[found["code_id"]]
-        ring_wallet(database(), viewer.merchant_id, row, about=found)
         redemptions.append(Redemption.of_code(Code.of(found, as_of=last[row["event_member_id"]]), row))
     return redemptions
 
@@ -215,14 +270,17 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
     viewer = info.context.viewer
     presented = await presentation(viewer, input)
     for attempt in range(ATTEMPTS_MAX):
-        verdict = await judged(viewer, presented)
+        seen = await read(database(), viewer, presented)
+        refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
+        verdict = judged(viewer, presented, seen)
         if attempt == 0:
             verdict = await limited(viewer, presented, verdict)
         refuse_if_rejected(verdict)
         if verdict.replayed:
             replayed = [Redemption.of(row) for row in verdict.replayed]
             return success(replayed, presented.currency, replayed=True)
-        redemptions = await _redeem(viewer, presented, verdict.accepted)
-        if redemptions is not None:
-            return success(redemptions, presented.currency, replayed=False)
+        places = dict(enumerate(verdict.accepted, start=1))
+        redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
+        if redeemed:
+            return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)
     raise RuntimeError("codes kept changing while they were redeemed")

@@ -1,0 +1,109 @@
+"""Revival: codes that only their pool's end had expired live again once the pool has a later one."""
+
+from typing import Final, TypedDict
+from uuid import UUID
+
+from app import ids
+from app.coupons.rows import IS_OVER, JOIN_CODE, WholeCodeRow
+from app.storage.database import database, transaction
+from app.storage.statements import NoRow, columns, statement
+from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
+
+#: What rings the workers.
+JOB: Final = "revive_codes"
+BATCH: Final = 1000
+_FIRST: Final = UUID(int=0)
+
+
+class _WaitingRow(TypedDict):
+    merchant_id: UUID
+    pool_id: UUID
+
+
+class _HeldRow(TypedDict):
+    walked_to: UUID | None
+    is_over: bool
+
+
+class RevivedRow(WholeCodeRow, ChangeRow):
+    """A code that lives again, and its event."""
+
+
+FIND: Final = statement(_WaitingRow, "SELECT merchant_id, pool_id FROM code_revival")
+
+
+async def revive_codes() -> int:
+    """Revive all codes that wait for it, a batch per transaction. Returns how many. Safe to run twice and at once."""
+    revived = 0
+    for row in await database().rows(FIND):
+        while (batch := await revive_batch(row["merchant_id"], row["pool_id"])) is not None:
+            revived += batch
+    return revived
+
+
+# An edit holds the pool first and then writes the row of the revival. What it did is seen by the statement after this.
+HOLD_POOL: Final = statement(NoRow, "SELECT FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR SHARE")
+HOLD: Final = statement(
+    _HeldRow,
+    f"""
+SELECT r.walked_to, {IS_OVER} AS is_over
+FROM code_revival r JOIN pool p ON p.merchant_id = :merchant_id AND p.id = r.pool_id
+WHERE r.merchant_id = :merchant_id AND r.pool_id = :pool_id FOR UPDATE OF r
+""",
+)
+END: Final = statement(
+    NoRow,
+    """
+DELETE FROM code_revival WHERE merchant_id = :merchant_id AND pool_id = :pool_id
+""",
+)
+# The order of locks is codes by id, then wallets by member. A code that died of its own end stays dead; it is those
+# that are replaced. Nothing else expires by the pool's end while the pool is held, so that one walk finds all.
+REVIVE: Final = statement(
+    RevivedRow,
+    f"""
+WITH due AS (
+    SELECT id FROM code
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'EXPIRED' AND id > :after
+        AND (expires_at IS NULL OR expires_at > now()) AND allocated_at IS NOT NULL
+    ORDER BY id LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE
+), c AS (
+    UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))
+    RETURNING *
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT :merchant_id, :pool_id, gen_random_uuid(), 0, count(*), 0, -count(*), 0 FROM c HAVING count(*) > 0
+), walked AS (
+    UPDATE code_revival SET walked_to = (SELECT id FROM due ORDER BY id DESC LIMIT 1)
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND EXISTS (SELECT FROM due)
+), changed AS (
+    SELECT (:event_ids::uuid[])[row_number() OVER (ORDER BY id)] AS event_id, id AS subject_id, member_id,
+        NULL::bytea AS reason
+    FROM c
+), {raise_wallets("code.revived", actor="'system'")}
+SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)} FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
+""",
+)
+
+
+async def revive_batch(merchant_id: UUID, pool_id: UUID) -> int | None:
+    """Revive up to BATCH codes of a pool in one transaction. Returns None once there is nothing left to do."""
+    async with transaction(merchant_id) as tx:
+        await tx.row(HOLD_POOL, merchant_id=merchant_id, pool_id=pool_id)
+        held = await tx.row(HOLD, merchant_id=merchant_id, pool_id=pool_id)
+        rows = []
+        # One that is over again, or closed, revives nothing more.
+        if held is not None and not held["is_over"]:
+            rows = await tx.rows(
+                REVIVE,
+                merchant_id=merchant_id,
+                pool_id=pool_id,
+                after=held["walked_to"] or _FIRST,
+                event_ids=[ids.new() for _ in range(BATCH)],
+            )
+        if not rows:
+            await tx.row(END, merchant_id=merchant_id, pool_id=pool_id)
+            return None
+        for row in rows:
+            ring_wallet(tx, merchant_id, row)
+    return len(rows)

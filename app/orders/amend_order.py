@@ -1,0 +1,254 @@
+"""amendOrder: the codes and the amount of an order that was redeemed are replaced, in one step."""
+
+import hashlib
+from typing import Annotated, Final, TypedDict
+from uuid import UUID
+
+import strawberry
+
+from app import ids
+from app.api.context import Viewer
+from app.api.inputs import Money, MoneyInput, Problems
+from app.api.operations import (
+    IdempotencyKeyReused,
+    Info,
+    InvalidInput,
+    NotFound,
+    Refused,
+    mutation,
+    not_found,
+)
+from app.api.reasons import REASON_LENGTH_MAX
+from app.api.scalars import BigInt
+from app.coupons.end_returned import end_returned
+from app.coupons.types import Redemption
+from app.members.member_keys import MemberKeyInput
+from app.members.types import MemberSource
+from app.orders.order_changes import (
+    buyer_of,
+    give_back,
+    let_follow,
+    lock_order,
+    lock_wallets,
+    place,
+)
+from app.orders.presented_codes import Presentation, Seen, judged, limited, read
+from app.orders.redeem_codes import CodesRejected, presentation, redeem, refuse_if_rejected
+from app.orders.refunds import OutpacedError
+from app.orders.rows import FIND_BY_ORDER, REDEMPTIONS_OF_ORDER
+from app.orders.types import OrderNotOpen, Purchase, refuse_if_cancelled
+from app.storage.database import Statements, Tx, database, transaction
+from app.storage.events import event
+from app.storage.statements import statement
+
+ATTEMPTS_MAX: Final = 20
+
+
+@strawberry.input(
+    description="What an order is to be from now on. The same key and the same request again is the same amendment."
+)
+class AmendOrderInput:
+    order_id: str = strawberry.field(description="The source's own id of the order, at most 100 characters.")
+    codes: list[str] = strawberry.field(
+        description="All its codes in the order they apply, as typed: 20 at most, none if it is to have none."
+    )
+    order_amount: MoneyInput = strawberry.field(
+        description="What the order is worth before discounts and before refunds: goods with tax, without shipping."
+    )
+    reason: str = strawberry.field(description="Why, for the record; at most 500 characters, stored encrypted.")
+    idempotency_key: str = strawberry.field(description="Makes a retry the same amendment; 1 to 200 characters.")
+    source: MemberSource = strawberry.field(default=MemberSource.STORE, description="Where the order comes from.")
+    member_id: strawberry.ID | None = strawberry.field(
+        default=None, description="The member that presents the codes that come; those that stay need no presenter."
+    )
+    member: MemberKeyInput | None = strawberry.field(
+        default=None, description="The member by a store's id or a proven address, in place of its id."
+    )
+    email: str | None = strawberry.field(
+        default=None, description="The address that the presenter gave, as in redeemCodes."
+    )
+
+
+@strawberry.type(description="The order is as it was asked for.")
+class AmendOrderSuccess:
+    redemptions: list[Redemption] = strawberry.field(description="Those that stand, in the order in which they apply.")
+    total_discount: Money = strawberry.field(description="What the codes take off together.")
+    purchase: Purchase | None = strawberry.field(description="What was recorded for the order, which followed.")
+    shortfall: int = strawberry.field(description="How many points of the purchase could not be taken back.")
+    replayed: bool = strawberry.field(
+        description="Whether an earlier call did this; then everything is told as it stands now."
+    )
+
+
+AmendOrderResult = Annotated[
+    AmendOrderSuccess | InvalidInput | NotFound | OrderNotOpen | CodesRejected | IdempotencyKeyReused,
+    strawberry.union("AmendOrderResult", description="The amended order, or why it is as it was."),
+]
+
+
+class _AmendmentRow(TypedDict):
+    """An amendment that an earlier call made."""
+
+    request_hash: bytes
+    shortfall: int
+
+
+FIND_BY_KEY: Final = statement(
+    _AmendmentRow,
+    "SELECT request_hash, shortfall FROM order_amendment WHERE merchant_id = :merchant_id AND idempotency_key = :key",
+)
+
+
+class _WrittenRow(TypedDict):
+    id: UUID
+
+
+# Of two callers with one key, for one order or two, one writes it; the other rolls its event back.
+WRITE: Final = statement(
+    _WrittenRow,
+    f"""
+WITH recorded AS (
+    {event("order.amended", subject=":order_row_id", reason=":reason")}
+)
+INSERT INTO order_amendment (merchant_id, id, sales_order_id, idempotency_key, request_hash, amount_before,
+                             discount_before, amount_after, discount_after, shortfall, amended_at)
+VALUES (:merchant_id, :amendment_id, :order_row_id, :key, :request_hash, :amount_before, :discount_before,
+        :amount_after, :discount_after, :shortfall, now())
+ON CONFLICT (merchant_id, idempotency_key) DO NOTHING RETURNING id
+""",
+)
+
+
+@mutation(
+    description="Replace the codes and the amount of an order that was redeemed, in one step. Codes that stay are "
+    "judged by the terms and the time of their first redemption, those that go are live again, those that come are "
+    "judged now; a recorded purchase follows. ADMIN, CHECKOUT and SUPPORT."
+)
+async def amend_order(
+    info: Info, input: Annotated[AmendOrderInput, strawberry.argument(description="The order as it is to be.")]
+) -> AmendOrderResult:
+    """Judge the codes, then do it all under the order's lock, where they are judged once more."""
+    viewer = info.context.viewer
+    problems = Problems()
+    reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
+    problems.idempotency_key(input.idempotency_key)
+    problems.money("orderAmount", input.order_amount, currency=viewer.tenant.currency, least=0)
+    presented = await presentation(viewer, input, codes_min=0, problems=problems)
+    request_hash = _hash(presented)
+    for attempt in range(ATTEMPTS_MAX):
+        earlier = await _earlier(database(), viewer, input.idempotency_key, request_hash)
+        if earlier is not None:
+            return await _answer(database(), viewer, presented, earlier["shortfall"], replayed=True)
+        seen = await read(database(), viewer, presented)
+        _refuse_unless_open(presented, seen)
+        verdict = judged(viewer, presented, seen, amends=True)
+        if attempt == 0:
+            verdict = await limited(viewer, presented, verdict)
+        refuse_if_rejected(verdict)
+        buyer = await buyer_of(viewer, presented.source, presented.order_id)
+        try:
+            async with transaction(viewer.merchant_id) as tx:
+                return await _amend(tx, viewer, presented, input.idempotency_key, request_hash, reason, buyer)
+        except OutpacedError:
+            continue
+    raise RuntimeError("an order kept changing while it was amended")
+
+
+def _hash(presented: Presentation) -> bytes:
+    """Return a hash of what is asked for: the order, its amount, the codes in their order and who presents them."""
+    digest = hashlib.sha256(presented.presented_by)
+    digest.update(f"{presented.amount} {presented.currency}".encode())
+    for typed, fingerprint in zip(presented.typed, presented.fingerprints, strict=True):
+        digest.update(hashlib.sha256(fingerprint or typed.encode()).digest())
+    return digest.digest()
+
+
+async def _earlier(where: Statements, viewer: Viewer, key: str, request_hash: bytes) -> _AmendmentRow | None:
+    """Return the amendment that this key made before. Raises Refused when it was another request."""
+    earlier = await where.row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key)
+    if earlier is not None and earlier["request_hash"] != request_hash:
+        raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another amendment."))
+    return earlier
+
+
+def _refuse_unless_open(presented: Presentation, seen: Seen) -> None:
+    refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
+    if seen.version == 0 or seen.amount is None:
+        raise not_found("order", presented.order_id)
+
+
+async def _amend(
+    tx: Tx, viewer: Viewer, presented: Presentation, key: str, request_hash: bytes, reason: str, buyer: UUID | None
+) -> AmendOrderSuccess:
+    """Replace what the order has. Raises OutpacedError when the order or a code isn't what it was before."""
+    purchase = await lock_order(tx, viewer, presented.source, presented.order_id, buyer)
+    if await tx.row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key) is not None:
+        raise OutpacedError
+    seen = await read(tx, viewer, presented)
+    _refuse_unless_open(presented, seen)
+    verdict = judged(viewer, presented, seen, amends=True)
+    refuse_if_rejected(verdict)
+    stays = {row["code_id"] for row in seen.on_order}
+    places = dict(enumerate(verdict.accepted, start=1))
+    staying = {position: placed for position, placed in places.items() if placed[0]["code_id"] in stays}
+    coming = {position: placed for position, placed in places.items() if position not in staying}
+    kept = {row["code_id"] for row, _ in staying.values()}
+    leaving = [row for row in seen.on_order if row["code_id"] not in kept]
+    amount_before = seen.amount or 0
+    discount_before = sum(row["redemption_discount"] for row in seen.on_order)
+    discount_after = sum(share.discount for _, share in places.values())
+
+    amendment_id, shortfall = ids.new(), 0
+    if purchase is not None:
+        moved = [row["code_id"] for row in leaving] + [row["code_id"] for row, _ in coming.values()]
+        await lock_wallets(tx, viewer, purchase, moved)
+        difference = (presented.amount - discount_after) - (amount_before - discount_before)
+        followed = await let_follow(
+            tx, viewer, purchase, difference, origin=amendment_id.hex, path="orderAmount.amountMinor"
+        )
+        shortfall = followed.shortfall
+    order_row_id, _ = await give_back(
+        tx, viewer, presented.source, presented.order_id, leaving,
+        version=seen.version, amount=presented.amount, reason=reason, reinstate=True,
+    )  # fmt: skip
+    await end_returned(tx, viewer, [row["code_id"] for row in leaving])
+    if coming and not await redeem(tx, viewer, presented, coming, version=seen.version + 1):
+        raise OutpacedError
+    await place(tx, viewer, staying, amount=presented.amount)
+    event_id = ids.new()
+    written = await tx.row(
+        WRITE,
+        merchant_id=viewer.merchant_id,
+        amendment_id=amendment_id,
+        order_row_id=order_row_id,
+        key=key,
+        request_hash=request_hash,
+        amount_before=amount_before,
+        discount_before=discount_before,
+        amount_after=presented.amount,
+        discount_after=discount_after,
+        shortfall=shortfall,
+        event_id=event_id,
+        actor=viewer.actor,
+        reason=viewer.tenant.keys.encrypt(event_id, "reason", reason),
+    )
+    if written is None:
+        raise OutpacedError
+    return await _answer(tx, viewer, presented, shortfall, replayed=False)
+
+
+async def _answer(
+    where: Statements, viewer: Viewer, presented: Presentation, shortfall: int, *, replayed: bool
+) -> AmendOrderSuccess:
+    """Return the order as it stands."""
+    order = {"merchant_id": viewer.merchant_id, "source": presented.source.value, "order_id": presented.order_id}
+    rows = await where.rows(REDEMPTIONS_OF_ORDER, **order)
+    purchase = await where.row(FIND_BY_ORDER, **order)
+    total = sum(row["redemption_discount"] for row in rows)
+    return AmendOrderSuccess(
+        redemptions=[Redemption.of(row) for row in rows],
+        total_discount=Money(amount_minor=BigInt(total), currency=viewer.tenant.currency),
+        purchase=None if purchase is None else Purchase.of(purchase),
+        shortfall=shortfall,
+        replayed=replayed,
+    )

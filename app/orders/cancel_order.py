@@ -1,0 +1,166 @@
+"""cancelOrder: an order is called off, once: what is left of its purchase goes back, and so do its codes."""
+
+from typing import Annotated, Final, TypedDict
+from uuid import UUID
+
+import strawberry
+
+from app import ids
+from app.api.context import Viewer
+from app.api.inputs import Money, Problems
+from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.api.reasons import REASON_LENGTH_MAX
+from app.api.scalars import BigInt
+from app.coupons.end_returned import end_returned
+from app.members.types import MemberSource
+from app.orders.order_changes import buyer_of, give_back, lock_order, lock_wallets
+from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
+from app.orders.refunds import OutpacedError, refund_rest
+from app.orders.rows import FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow, find_order
+from app.orders.types import Order
+from app.points.types import RewardRedemption
+from app.storage.database import Tx, transaction
+from app.storage.events import event
+from app.storage.statements import NoRow, statement
+
+ATTEMPTS_MAX: Final = 20
+
+
+@strawberry.input(description="An order to call off.")
+class CancelOrderInput:
+    order_id: str = strawberry.field(description="The source's own id of the order.")
+    reason: str = strawberry.field(description="Why, for the record; at most 500 characters, stored encrypted.")
+    source: MemberSource = strawberry.field(default=MemberSource.STORE, description="Where the order comes from.")
+    reinstate: bool = strawberry.field(default=True, description="Whether its codes are live again.")
+
+
+@strawberry.type(description="The order is off.")
+class CancelOrderSuccess:
+    order: Order = strawberry.field(description="The order, with its `cancelledAt`.")
+    money_returned: Money = strawberry.field(description="What the shop pays out for the purchase that was recorded.")
+    points_returned: int = strawberry.field(description="Points that were paid and came back.")
+    points_expired: int = strawberry.field(description="Those of them that were past their date.")
+    shortfall: int = strawberry.field(description="Earned points that could not be taken back.")
+    kept: list[RewardRedemption] = strawberry.field(description="Rewards of the order whose code was spent.")
+    replayed: bool = strawberry.field(description="Whether an earlier call cancelled it.")
+
+
+CancelOrderResult = Annotated[
+    CancelOrderSuccess | InvalidInput | NotFound,
+    strawberry.union("CancelOrderResult", description="The cancelled order, or why there is none."),
+]
+
+
+class _BegunRow(TypedDict):
+    id: UUID
+
+
+# An order that is known by its purchase alone begins here, and keeps the id that it was shown under.
+BEGIN: Final = statement(
+    _BegunRow,
+    """
+INSERT INTO sales_order (merchant_id, id, source, order_id, currency, version)
+VALUES (:merchant_id, :order_row_id, :source, :order_id, :currency, 1)
+ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
+""",
+)
+CANCEL: Final = statement(
+    NoRow,
+    f"""
+WITH o AS (
+    UPDATE sales_order SET version = version + 1, cancelled_at = now(), money_returned = :money_returned,
+        points_returned = 0, points_expired = 0, shortfall = :shortfall
+    WHERE merchant_id = :merchant_id AND id = :order_row_id AND cancelled_at IS NULL RETURNING id
+)
+{event("order.cancelled", subject="id", source="o", reason=":reason")}
+""",
+)
+
+
+@mutation(
+    description="Call an order off, once: what is left of its purchase is refunded with the points that it earned, its "
+    "redemptions are taken back, and nothing is redeemed, recorded or amended for it any more. Again, it is the same "
+    "answer. ADMIN, CHECKOUT and SUPPORT."
+)
+async def cancel_order(
+    info: Info, input: Annotated[CancelOrderInput, strawberry.argument(description="What to call off.")]
+) -> CancelOrderResult:
+    viewer = info.context.viewer
+    problems = Problems()
+    order_id = problems.text("orderId", input.order_id, length_max=ORDER_ID_LENGTH_MAX)
+    reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
+    problems.refuse_if_any()
+    for _ in range(ATTEMPTS_MAX):
+        found = await find_order(viewer, input.source.value, order_id)
+        if found is None:
+            raise not_found("order", order_id)
+        if found["cancelled_at"] is not None:
+            return _answer(viewer, found, replayed=True)
+        buyer = await buyer_of(viewer, input.source, order_id)
+        try:
+            async with transaction(viewer.merchant_id) as tx:
+                await _cancel(tx, viewer, input, order_id, reason, buyer)
+                cancelled = await _order(tx, viewer, input.source, order_id)
+            return _answer(viewer, cancelled, replayed=False)
+        except OutpacedError:
+            continue
+    raise RuntimeError("an order kept changing while it was cancelled")
+
+
+async def _order(tx: Tx, viewer: Viewer, source: MemberSource, order_id: str) -> OrderRow:
+    order = await tx.row(FIND_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
+    if order is None:
+        raise OutpacedError
+    return order
+
+
+async def _cancel(
+    tx: Tx, viewer: Viewer, input: CancelOrderInput, order_id: str, reason: str, buyer: UUID | None
+) -> None:
+    """Call the order off under its lock. Raises OutpacedError when it isn't what it was before."""
+    source = input.source
+    purchase = await lock_order(tx, viewer, source, order_id, buyer)
+    order = await _order(tx, viewer, source, order_id)
+    if order["cancelled_at"] is not None:
+        raise OutpacedError
+    name = {"merchant_id": viewer.merchant_id, "source": source.value, "order_id": order_id}
+    if order["version"] is None:
+        currency = viewer.tenant.currency
+        if await tx.row(BEGIN, **name, order_row_id=order["order_row_id"], currency=currency) is None:
+            raise OutpacedError
+    redeemed = await tx.rows(REDEMPTIONS_OF_ORDER, **name)
+    money, shortfall = 0, 0
+    if purchase is not None and purchase["purchase_reversed_at"] is None:
+        await lock_wallets(tx, viewer, purchase, [row["code_id"] for row in redeemed])
+        returned = await refund_rest(tx, viewer, purchase, reason=reason)
+        money, shortfall = returned.money, returned.taken.shortfall
+    if redeemed:
+        await give_back(
+            tx, viewer, source, order_id, redeemed,
+            version=order["version"] or 1, amount=order["order_amount"], reason=reason, reinstate=input.reinstate,
+        )  # fmt: skip
+        await end_returned(tx, viewer, [row["code_id"] for row in redeemed if input.reinstate])
+    event_id = ids.new()
+    await tx.row(
+        CANCEL,
+        merchant_id=viewer.merchant_id,
+        order_row_id=order["order_row_id"],
+        money_returned=money,
+        shortfall=shortfall,
+        event_id=event_id,
+        actor=viewer.actor,
+        reason=viewer.tenant.keys.encrypt(event_id, "reason", reason),
+    )
+
+
+def _answer(viewer: Viewer, row: OrderRow, *, replayed: bool) -> CancelOrderSuccess:
+    """Return what cancelling the order paid out."""
+    return CancelOrderSuccess(
+        order=Order.of(row),
+        money_returned=Money(amount_minor=BigInt(row["money_returned"] or 0), currency=viewer.tenant.currency),
+        points_returned=row["points_returned"] or 0,
+        points_expired=row["points_expired"] or 0,
+        shortfall=row["shortfall"] or 0,
+        kept=[],
+        replayed=replayed,
+    )

@@ -1,0 +1,275 @@
+"""What changes an order that was redeemed: codes come back, others change places, and its purchase follows.
+
+The order of locks is buyer, order, referral, codes by id, wallets by member; the purchase's own change locks no more.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Final, TypedDict
+from uuid import UUID
+
+from app import ids
+from app.api.context import Viewer
+from app.api.inputs import MONEY_MAX, Problems
+from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
+from app.coupons.rules import Applied, stack
+from app.members.types import MemberSource
+from app.orders.follow import Followed, follow
+from app.orders.presented_codes import TermsRow, terms_of
+from app.orders.refunds import OutpacedError
+from app.orders.rows import FIND_BY_ORDER, StandingPurchaseRow
+from app.storage.database import Statements, Tx, database
+from app.storage.statements import NoRow, columns, statement
+from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
+
+
+class BuyerRow(TypedDict):
+    """Whose purchase an order is."""
+
+    member_id: UUID
+
+
+FIND_BUYER: Final = statement(
+    BuyerRow,
+    "SELECT member_id FROM purchase WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id",
+)
+LOCK_BUYER: Final = statement(
+    NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE"
+)
+LOCK_ORDER: Final = statement(
+    NoRow,
+    """
+SELECT FROM sales_order WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id
+FOR NO KEY UPDATE
+""",
+)
+# A purchase's change locks its referral, its buyer's wallet and the referrer's, before the codes' owners have theirs
+# locked: here all are, in their order.
+LOCK_WALLETS: Final = statement(
+    NoRow,
+    """
+WITH r AS MATERIALIZED (
+    SELECT referrer_id FROM referral WHERE merchant_id = :merchant_id AND purchase_id = :purchase_id FOR UPDATE
+), c AS MATERIALIZED (
+    SELECT id, member_id FROM code
+    WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND (SELECT count(*) FROM r) >= 0
+    ORDER BY id FOR UPDATE
+)
+SELECT FROM wallet WHERE merchant_id = :merchant_id AND member_id = ANY(ARRAY(
+    SELECT member_id FROM c UNION ALL SELECT :buyer_id UNION ALL SELECT referrer_id FROM r
+))
+ORDER BY member_id FOR UPDATE
+""",
+)
+
+
+async def buyer_of(viewer: Viewer, source: MemberSource, order_id: str) -> UUID | None:
+    """Return who bought, as far as it is known before anything is locked."""
+    found = await database().row(FIND_BUYER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
+    return None if found is None else found["member_id"]
+
+
+async def lock_order(
+    tx: Tx, viewer: Viewer, source: MemberSource, order_id: str, buyer: UUID | None
+) -> StandingPurchaseRow | None:
+    """Lock the buyer and an order, which may be unknown, and return its purchase. Raises OutpacedError.
+
+    Afterwards nobody records a purchase for an order that is known, or changes one.
+    """
+    if buyer is not None:
+        await tx.row(LOCK_BUYER, merchant_id=viewer.merchant_id, member_id=buyer)
+    await tx.row(LOCK_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
+    purchase = await tx.row(FIND_BY_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
+    if purchase is not None and purchase["member_id"] != buyer:
+        raise OutpacedError
+    return purchase
+
+
+async def lock_wallets(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, code_ids: Collection[UUID]) -> None:
+    """Lock codes and all wallets that a purchase's and their change may concern."""
+    await tx.row(
+        LOCK_WALLETS,
+        merchant_id=viewer.merchant_id,
+        code_ids=list(code_ids),
+        buyer_id=purchase["member_id"],
+        purchase_id=purchase["purchase_id"],
+    )
+
+
+async def let_follow(
+    tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, difference: int, *, origin: str, path: str
+) -> Followed:
+    """Let the purchase of an order follow a change of what the order is worth after discounts.
+
+    Raises Refused(InvalidInput) at `path` when less than what was refunded would be left, or too much.
+    """
+    amount = purchase["purchase_amount"] + difference
+    problems = Problems()
+    if purchase["purchase_reversed_at"] is None and difference:
+        if amount < purchase["purchase_refunded"]:
+            problems.add(path, "would leave less of the purchase than was refunded")
+        if amount > MONEY_MAX:
+            problems.add(path, f"would make the purchase worth more than {MONEY_MAX}")
+    problems.refuse_if_any()
+    return await follow(tx, viewer, purchase, amount, origin=origin)
+
+
+class GivenBackRow(ChangeRow):
+    """The order, and the event of each redemption that was given back; null where none was."""
+
+    order_id: UUID
+
+
+# The version is the guard: what was read of the order stands. Codes that stay go aside, so that each finds its new
+# place free. Without a code that is live again nobody's wallet changes.
+GIVE_BACK: Final = statement(
+    GivenBackRow,
+    f"""
+WITH o AS (
+    UPDATE sales_order SET version = version + 1, order_amount = :amount
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
+        AND cancelled_at IS NULL
+    RETURNING id
+), aside AS (
+    UPDATE redemption SET position = -position
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND reversed_at IS NULL
+        AND id <> ALL(:redemption_ids::uuid[]) AND EXISTS (SELECT FROM o)
+), asked AS (
+    SELECT * FROM unnest(
+        :redemption_ids::uuid[], :event_ids::uuid[], :event_reasons::bytea[], :reversal_reasons::bytea[]
+    ) AS t (redemption_id, event_id, event_reason, reversal_reason)
+), r AS (
+    UPDATE redemption SET reversed_at = now()
+    WHERE merchant_id = :merchant_id AND id = ANY(:redemption_ids::uuid[]) AND reversed_at IS NULL
+        AND EXISTS (SELECT FROM o)
+    RETURNING id, code_id
+), reversal AS (
+    INSERT INTO reversal (merchant_id, redemption_id, reinstated, reason, reversed_at)
+    SELECT :merchant_id, r.id, :reinstate, asked.reversal_reason, now()
+    FROM r JOIN asked ON asked.redemption_id = r.id
+), c AS (
+    UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT code_id FROM r)) AND state = 'REDEEMED' AND :reinstate
+    RETURNING id, pool_id, member_id
+), stocked AS (
+    INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+    SELECT :merchant_id, pool_id, gen_random_uuid(), 0, count(*), -count(*), 0, 0 FROM c GROUP BY pool_id
+), changed AS (
+    SELECT asked.event_id, r.id AS subject_id, c.member_id, asked.event_reason AS reason
+    FROM r JOIN asked ON asked.redemption_id = r.id LEFT JOIN c ON c.id = r.code_id
+), {raise_wallets("redemption.reversed")}
+SELECT o.id AS order_id, {columns(ChangeRow)} FROM o LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
+""",
+)
+
+
+async def give_back(
+    where: Statements,
+    viewer: Viewer,
+    source: MemberSource,
+    order_id: str,
+    rows: Sequence[WholeRedemptionRow],
+    *,
+    version: int,
+    amount: int | None,
+    reason: str,
+    reinstate: bool,
+) -> tuple[UUID, dict[UUID, ChangeRow]]:
+    """Take redemptions of an order back, which is worth `amount` from now on, and raise its version.
+
+    All others of the order are to be placed anew. Returns the order's row and the change of each redemption. `reason`
+    is checked already. Raises OutpacedError when the order isn't of this version any more.
+    """
+    keys = viewer.tenant.keys
+    event_ids = [ids.new() for _ in rows]
+    given_back = await where.rows(
+        GIVE_BACK,
+        merchant_id=viewer.merchant_id,
+        source=source.value,
+        order_id=order_id,
+        version=version,
+        amount=amount,
+        redemption_ids=[row["redemption_id"] for row in rows],
+        event_ids=event_ids,
+        # The event and the reversal hold the reason, each sealed for its own row.
+        event_reasons=[keys.encrypt(event_id, "reason", reason) for event_id in event_ids],
+        reversal_reasons=[keys.encrypt(row["redemption_id"], "reason", reason) for row in rows],
+        reinstate=reinstate,
+        actor=viewer.actor,
+    )
+    if not given_back:
+        raise OutpacedError
+    changes: dict[UUID, ChangeRow] = {row["event_subject_id"]: row for row in given_back if rows}
+    for row in rows:
+        ring_wallet(where, viewer.merchant_id, changes[row["redemption_id"]], about=row)
+    return given_back[0]["order_id"], changes
+
+
+PLACE: Final = statement(
+    NoRow,
+    """
+UPDATE redemption SET position = placed.position, order_amount = :amount, base = placed.base, discount = placed.discount
+FROM unnest(:redemption_ids::uuid[], :positions::int[], :bases::bigint[], :discounts::bigint[])
+    AS placed (redemption_id, position, base, discount)
+WHERE merchant_id = :merchant_id AND id = ANY(:redemption_ids) AND id = placed.redemption_id AND reversed_at IS NULL
+""",
+)
+
+
+async def place(
+    tx: Tx, viewer: Viewer, places: Mapping[int, tuple[WholeRedemptionRow, Applied]], *, amount: int
+) -> None:
+    """Give redemptions that stay on an order of this amount their places, and what they take off there."""
+    if places:
+        await tx.row(
+            PLACE,
+            merchant_id=viewer.merchant_id,
+            amount=amount,
+            redemption_ids=[row["redemption_id"] for row, _ in places.values()],
+            positions=list(places),
+            bases=[share.base for _, share in places.values()],
+            discounts=[share.discount for _, share in places.values()],
+        )
+
+
+class StackRow(WholeRedemptionRow, TermsRow):
+    """A redemption that stands on an order, or one that is asked about, beside its order and that one's buyer."""
+
+    order_row_id: UUID
+    order_version: int
+    buyer_id: UUID | None
+    asked_at: datetime
+
+
+#: What stands on the order of a redemption, and that redemption itself.
+READ_STACK: Final = statement(
+    StackRow,
+    f"""
+WITH asked AS MATERIALIZED (
+    SELECT source, order_id FROM redemption WHERE merchant_id = :merchant_id AND id = :redemption_id
+)
+SELECT {columns(WholeRedemptionRow, TermsRow)}, o.id AS order_row_id, o.version AS order_version, (
+    SELECT member_id FROM purchase
+    WHERE merchant_id = :merchant_id AND source = asked.source AND order_id = asked.order_id
+) AS buyer_id, now() AS asked_at
+FROM asked
+JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = asked.source AND o.order_id = asked.order_id
+CROSS JOIN LATERAL (
+    SELECT * FROM redemption WHERE merchant_id = :merchant_id AND source = asked.source AND order_id = asked.order_id
+        AND reversed_at IS NULL
+    UNION ALL
+    SELECT * FROM redemption WHERE merchant_id = :merchant_id AND id = :redemption_id AND reversed_at IS NOT NULL
+) r
+{CODE_OF_REDEMPTION} {JOIN_CODE}
+CROSS JOIN LATERAL (
+    SELECT * FROM pool_terms
+    WHERE merchant_id = :merchant_id AND pool_id = r.pool_id AND version = r.terms_version OFFSET 0
+) t
+ORDER BY r.position
+""",
+)
+
+
+def placed_anew(rows: Sequence[StackRow], amount: int) -> dict[int, tuple[StackRow, Applied]]:
+    """Return the places of the codes that are left of a stack, each by the terms that it was redeemed under."""
+    return dict(enumerate(zip(rows, stack([terms_of(row) for row in rows], amount), strict=True), start=1))

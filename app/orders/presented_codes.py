@@ -1,0 +1,313 @@
+"""The codes that are presented for an order: what stands of them, and whether they are honoured together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Final
+from uuid import UUID
+
+import strawberry
+
+from app.api import attempts
+from app.api.context import Viewer
+from app.api.inputs import Money
+from app.api.scalars import BigInt
+from app.coupons import code_text
+from app.coupons.rows import JOIN_CODE, PoolRow, WholeRedemptionRow
+from app.coupons.rules import (
+    Applied,
+    CodeRejectionReason,
+    Order,
+    PresentedCode,
+    Terms,
+    honours,
+    is_owner,
+    owned_reason,
+    reason,
+    remedy,
+    stack,
+    takes_nothing,
+)
+from app.members.types import MemberSource
+from app.storage.database import Statements
+from app.storage.statements import columns, row_of, statement
+
+
+@strawberry.type(description="What would make a code work, where something would.")
+class Remedy:
+    short_by: Money | None = strawberry.field(description="How much more the order must be worth.")
+    valid_from: datetime | None = strawberry.field(description="From when its pool honours it.")
+    held_until: datetime | None = strawberry.field(description="Until when another order holds it.")
+
+
+@strawberry.type(description="Why one of the codes can't be redeemed.")
+class CodeRejection:
+    masked: str = strawberry.field(description="The code with its last two characters readable.")
+    reason: CodeRejectionReason = strawberry.field(description="The first reason against it.")
+    remedy: Remedy | None = strawberry.field(
+        default=None, description="What would make it work, where something would."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """A checked input: the order, and for each code what was typed and its fingerprint (None: not a code).
+
+    `presented_by` is a hash of the order and of who presents it, as the caller named it.
+    """
+
+    typed: list[str]
+    fingerprints: list[bytes | None]
+    source: MemberSource
+    order_id: str
+    amount: int
+    currency: str
+    presenter: UUID | None
+    email_index: bytes | None
+    presented_by: bytes
+
+
+@row_of(t="pool_terms?", p="pool")
+class TermsRow(PoolRow):
+    """A pool, and the terms `t` that a code of it was redeemed under; null where no redemption stands."""
+
+    terms_percent_off: Annotated[Decimal | None, "t.percent_off"]
+    terms_amount_off: Annotated[int | None, "t.amount_off"]
+    terms_minimum_spend: Annotated[int | None, "t.minimum_spend"]
+    terms_maximum_discount: Annotated[int | None, "t.maximum_discount"]
+    terms_stacking: Annotated[str | None, "t.stacking"]
+
+
+class FoundRow(WholeRedemptionRow, TermsRow):
+    """A code that was presented or that the order has; its redemption's fields are null where none stands."""
+
+    fingerprint: bytes
+    email_index: bytes | None
+    owner_of_email: UUID | None
+    presented_by: bytes | None
+    asked_at: datetime
+
+
+class SeenRow(FoundRow):
+    """The order beside each code; there is one row without a code where none is found."""
+
+    order_row_id: UUID | None
+    order_version: int | None
+    order_amount: int | None
+    order_cancelled_at: datetime | None
+
+
+#: A code, and what it takes off in its place on an order.
+Placed = tuple[FoundRow, Applied]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An order as it was read: its version (0: none is known), and all codes that were presented or that it has."""
+
+    order_row_id: UUID | None
+    version: int
+    amount: int | None
+    cancelled_at: datetime | None
+    owner_of_email: UUID | None
+    found: Sequence[FoundRow]
+    #: Those whose redemptions stand on it, in their order.
+    on_order: Sequence[FoundRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an order's codes come to, one of the three: why not, what an earlier call redeemed, or what each takes off.
+
+    Codes are in the order in which they apply; rejections are by their code's place in it. `guesses` are the places of
+    those that the limit on guessing is about, of which so many are `unknown`.
+    """
+
+    rejections: dict[int, CodeRejection] = field(default_factory=dict)
+    replayed: Sequence[FoundRow] = ()
+    accepted: list[Placed] = field(default_factory=list)
+    guesses: list[int] = field(default_factory=list)
+    unknown: int = 0
+
+
+# The order, the presented codes and those that it has already, each with its standing redemption and the terms of that.
+# UNION without ALL would let a plan that was made while there were few codes walk all of them by their ids.
+READ: Final = statement(
+    SeenRow,
+    f"""
+SELECT {columns(WholeRedemptionRow, TermsRow)}, c.fingerprint, c.email_index, r.presented_by, now() AS asked_at,
+    (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email,
+    o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at
+FROM (VALUES (1)) once
+LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
+LEFT JOIN (
+    code c {JOIN_CODE}
+    LEFT JOIN redemption r ON r.merchant_id = :merchant_id AND r.code_id = c.id AND r.reversed_at IS NULL
+    LEFT JOIN LATERAL (
+        SELECT * FROM pool_terms
+        WHERE merchant_id = :merchant_id AND pool_id = r.pool_id AND version = r.terms_version OFFSET 0
+    ) t ON true
+) ON c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(
+    SELECT id FROM code WHERE merchant_id = :merchant_id AND fingerprint = ANY(:fingerprints::bytea[])
+    UNION ALL
+    (SELECT code_id FROM redemption
+     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND reversed_at IS NULL
+     ORDER BY position)
+))
+""",
+)
+
+
+async def read(where: Statements, viewer: Viewer, presented: Presentation) -> Seen:
+    """Read an order and its codes. Nothing is locked: what changes them checks again what can change in between."""
+    rows = await where.rows(
+        READ,
+        merchant_id=viewer.merchant_id,
+        fingerprints=[fingerprint for fingerprint in presented.fingerprints if fingerprint is not None],
+        source=presented.source.value,
+        order_id=presented.order_id,
+        email_index=presented.email_index,
+    )
+    order, found = rows[0], [row for row in rows if row["code_id"] is not None]
+    here = (presented.source.value, presented.order_id)
+    on_order = [row for row in found if (row["redemption_source"], row["redemption_order_id"]) == here]
+    return Seen(
+        order_row_id=order["order_row_id"],
+        version=order["order_version"] or 0,
+        amount=order["order_amount"],
+        cancelled_at=order["order_cancelled_at"],
+        owner_of_email=order["owner_of_email"],
+        found=found,
+        on_order=sorted(on_order, key=lambda row: row["redemption_position"]),
+    )
+
+
+def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool = False) -> Verdict:
+    """Decide about codes that are presented for an order at once, or, if it is amended, in place of those it has."""
+    by_fingerprint = {row["fingerprint"]: row for row in seen.found}
+    rows = [None if each is None else by_fingerprint.get(each) for each in presented.fingerprints]
+    order = Order(
+        amount=presented.amount,
+        currency_matches=presented.currency == viewer.tenant.currency,
+        presenter=presented.presenter,
+        email_index=presented.email_index,
+        member_of_email=seen.owner_of_email,
+        has_other_codes=bool(seen.on_order) and not amends,
+    )
+    staying = {row["code_id"] for row in seen.on_order} if amends else set()
+    codes = [None if row is None else presented_code(row, stays=row["code_id"] in staying) for row in rows]
+    # What was done for this presenter is told again whoever its address or number has become since.
+    if not amends and _is_replay(presented, rows, seen.on_order) and all(
+        (row is not None and row["presented_by"] == presented.presented_by) or not owned_reason(code, order)
+        for row, code in zip(rows, codes, strict=True)
+    ):  # fmt: skip
+        return Verdict(replayed=seen.on_order)
+    rejections, guesses, unknown = {}, [], 0
+    for place, (typed, fingerprint, row, code) in enumerate(
+        zip(presented.typed, presented.fingerprints, rows, codes, strict=True)
+    ):
+        # What can't be a code tells nothing about those that exist, and its owner may ask about a code at any time.
+        if fingerprint is not None and (code is None or not (code.stays or is_owner(code, order))):
+            guesses.append(place)
+            unknown += code is None
+        if row is None or code is None:
+            rejections[place] = CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.UNKNOWN)
+            continue
+        why = reason(code, order, codes_of_order=len(codes), now=row["asked_at"])
+        if why is not None:
+            rejections[place] = _rejection(row, why, _remedy(why, code, order, presented.currency))
+    if rejections:
+        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown)
+    applied = stack([code.terms for code in codes if code is not None], presented.amount)
+    accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
+    for place, (row, share) in enumerate(accepted):
+        code = codes[place]
+        if code is not None and takes_nothing(code.terms, share):
+            rejections[place] = _rejection(row, CodeRejectionReason.NO_DISCOUNT)
+    if rejections:
+        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown)
+    return Verdict(accepted=accepted, guesses=guesses)
+
+
+def _is_replay(presented: Presentation, rows: list[FoundRow | None], on_order: Sequence[FoundRow]) -> bool:
+    """Whether this order was redeemed with exactly these codes and this amount."""
+    return (
+        bool(on_order)
+        and {row["code_id"] for row in rows if row is not None} == {row["code_id"] for row in on_order}
+        and None not in rows
+        and on_order[0]["redemption_order_amount"] == presented.amount
+        and on_order[0]["redemption_currency"] == presented.currency
+    )
+
+
+def terms_of(row: TermsRow) -> Terms:
+    """Return the terms that a code was redeemed under; its kind and whether it is transferable never change."""
+    return Terms(
+        kind=row["pool_kind"],
+        percent_off=row["terms_percent_off"],
+        amount_off=row["terms_amount_off"],
+        minimum_spend=row["terms_minimum_spend"],
+        maximum_discount=row["terms_maximum_discount"],
+        stacking=row["terms_stacking"] or row["pool_stacking"],
+        transferable=row["pool_transferable"],
+    )
+
+
+def _terms_now(row: PoolRow) -> Terms:
+    return Terms(
+        kind=row["pool_kind"],
+        percent_off=row["pool_percent_off"],
+        amount_off=row["pool_amount_off"],
+        minimum_spend=row["pool_minimum_spend"],
+        maximum_discount=row["pool_maximum_discount"],
+        stacking=row["pool_stacking"],
+        transferable=row["pool_transferable"],
+    )
+
+
+def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
+    """Return a code by the terms of its pool, or, if it stays on its order, by those that it was redeemed under."""
+    starts_at, now = row["pool_starts_at"], row["asked_at"]
+    return PresentedCode(
+        terms=terms_of(row) if stays else _terms_now(row),
+        state=row["code_state"],
+        owner=row["code_member_id"],
+        email_index=row["email_index"],
+        expires_at=row["code_expires_at"],
+        pool_open=honours(row["pool_status"], row["pool_pause_scope"], starts_at, now),
+        opens_at=starts_at if row["pool_status"] == "ACTIVE" and starts_at is not None and now < starts_at else None,
+        stays=stays,
+    )
+
+
+def _rejection(row: FoundRow, why: CodeRejectionReason, remedy: Remedy | None = None) -> CodeRejection:
+    return CodeRejection(masked=code_text.mask(row["pool_kind"], row["code_suffix"]), reason=why, remedy=remedy)
+
+
+def _remedy(why: CodeRejectionReason, code: PresentedCode, order: Order, currency: str) -> Remedy | None:
+    found = remedy(why, code, order)
+    if found is None:
+        return None
+    short_by = None if found.short_by is None else Money(amount_minor=BigInt(found.short_by), currency=currency)
+    return Remedy(short_by=short_by, valid_from=found.valid_from, held_until=None)
+
+
+async def limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> Verdict:
+    """Count what was guessed; over the limit a guess is refused alike whether the code exists or not.
+
+    A member that the checkout names has a limit of its own, and whoever it names by address only has the address's.
+    Anybody can type an address: that its limit was reached says nothing about its owner, whose own codes pass.
+    """
+    if not verdict.guesses:
+        return verdict
+    presenter = presented.email_index if presented.presenter is None else presented.presenter.bytes
+    if not await attempts.exceeded(viewer, presenter, tried=len(verdict.guesses), unknown=verdict.unknown):
+        return verdict
+    refused = {
+        place: CodeRejection(
+            masked=code_text.mask_typed(presented.typed[place]), reason=CodeRejectionReason.TOO_MANY_ATTEMPTS
+        )
+        for place in verdict.guesses
+    }
+    return Verdict(rejections=dict(sorted((verdict.rejections | refused).items())))

@@ -1,0 +1,265 @@
+"""A pool's end. Without these a wallet could show a dead code as live, or an extension leave codes dead."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app import ids
+from app.coupons.expire_codes import BATCH, expire_batch
+from app.coupons.revive_codes import revive_batch, revive_codes
+from app.storage.database import database
+from tests.coupons.test_expire_codes import states
+from tests.coupons.test_revoke_code import REVOKE
+from tests.factories import CHANGE_STATUS, EDIT_POOL, VERIFY_MEMBER_EMAIL, Shop
+from tests.orders.presented import end_pool, expire
+from tests.races.storm import members
+
+LATER = "2999-01-01T00:00:00Z"
+WALLET = (
+    "query ($state: CodeState) { wallet { version codes(state: $state) { edges { node { id state expiresAt } } } } }"
+)
+CODES = """
+query ($id: ID!, $state: CodeState) {
+  codes(state: $state) { edges { node { id } } } pool(id: $id) { codes(state: $state) { edges { node { id } } } }
+}
+"""
+REPORT = "{ reportCodes(first: 10) { edges { node { state expiresAt } } } }"
+
+
+def uuid(pool: Any) -> UUID:
+    """Return the id of a pool as it is stored."""
+    return ids.decode("pool", pool["id"]) or UUID(int=0)
+
+
+async def claimed(shop: Shop, **terms: Any) -> tuple[Any, Any, str, Any]:
+    """Return a pool that ends one day, a member, its token and its code."""
+    pool, member = await shop.pool(codes=3, **{"endsAt": LATER} | terms), await shop.member()
+    return pool, member, await shop.token(member["id"]), await shop.claim(pool, member)
+
+
+async def shown(shop: Shop, token: str, state: str | None = None) -> list[str]:
+    """Return the states of a member's codes as its wallet shows them."""
+    wallet = (await shop.data(WALLET, {"state": state}, key=token))["wallet"]
+    return [edge["node"]["state"] for edge in wallet["codes"]["edges"]]
+
+
+async def over(shop: Shop, pool: Any, how: str) -> None:
+    """Let a pool end, or archive it."""
+    if how == "ended":
+        await end_pool(shop, pool)
+    else:
+        await shop.do(CHANGE_STATUS % "archivePool", poolId=pool["id"])
+
+
+async def revived(shop: Shop, pool: Any) -> int:
+    """Work at a pool's revival until it is done; returns how many codes live again."""
+    codes = 0
+    while (batch := await revive_batch(shop.merchant_id, uuid(pool))) is not None:
+        codes += batch
+    return codes
+
+
+@pytest.mark.parametrize("how", ["ended", "archived"])
+async def test_a_code_of_a_pool_that_is_over_is_dead_at_once_wherever_it_is_read(shop: Shop, how: str) -> None:
+    pool, member, token, code = await claimed(shop, codeLifetimeDays=30)
+    await over(shop, pool, how)
+    before = await shop.state()
+
+    lists = {state: await shop.data(CODES, {"id": pool["id"], "state": state}) for state in ("ALLOCATED", "EXPIRED")}
+
+    assert await shown(shop, token) == await shown(shop, token, "EXPIRED") == ["EXPIRED"]
+    assert await shown(shop, token, "ALLOCATED") == []
+    for state, expected in (("ALLOCATED", []), ("EXPIRED", [{"node": {"id": code["id"]}}])):
+        assert lists[state]["codes"]["edges"] == lists[state]["pool"]["codes"]["edges"] == expected
+    assert (await shop.claim(pool, member))["state"] == "EXPIRED"
+    refused = await shop.redeem([code["text"]], member)
+    assert refused["rejections"][0]["reason"] == "EXPIRED"
+    report = (await shop.data(REPORT))["reportCodes"]["edges"]
+    assert sorted(edge["node"]["state"] for edge in report) == ["AVAILABLE", "AVAILABLE", "EXPIRED"]
+    # The stock follows the job.
+    assert (await shop.stock(pool))["allocated"] == 1
+    assert await shop.state() == before
+
+
+@pytest.mark.parametrize("how", ["ended", "archived"])
+async def test_the_job_expires_what_a_pool_that_is_over_leaves_and_replaces_nothing(shop: Shop, how: str) -> None:
+    pool, member, _token, _ = await claimed(shop, recycleExpired=True)
+    spender = await shop.member()
+    await shop.redeem([(await shop.claim(pool, spender))["text"]], spender)
+    await over(shop, pool, how)
+
+    assert await expire_batch(shop.merchant_id) == 1
+
+    assert await states(shop) == {"AVAILABLE": 1, "EXPIRED": 1, "REDEEMED": 1}
+    assert await shop.wallet_versions(member) == [1, 2]
+    assert (await shop.event_types())[-1] == "code.expired"
+    assert await expire_batch(shop.merchant_id) == 0
+    assert await shop.broken_promises() == []
+
+
+async def test_the_end_that_is_shown_is_the_earlier_one(shop: Shop) -> None:
+    _, _, token, code = await claimed(shop, codeLifetimeDays=30)
+    _, _member, other, _ = await claimed(shop)
+
+    own = (await shop.data(WALLET, key=token))["wallet"]["codes"]["edges"][0]["node"]["expiresAt"]
+    pools = (await shop.data(WALLET, key=other))["wallet"]["codes"]["edges"][0]["node"]["expiresAt"]
+
+    assert own == code["expiresAt"] < LATER
+    assert pools == LATER
+
+
+async def test_a_code_past_its_own_end_is_listed_as_expired_before_the_job(shop: Shop) -> None:
+    pool, member, token, code = await claimed(shop, codeLifetimeDays=30, claimsPerMember=2)
+    live = await shop.claim(pool, member, idempotencyKey="b")
+    await expire(shop, code)
+
+    found = {
+        state: [
+            edge["node"]["id"]
+            for edge in (await shop.data(CODES, {"id": pool["id"], "state": state}))["codes"]["edges"]
+        ]
+        for state in ("ALLOCATED", "EXPIRED")
+    }
+
+    assert found == {"ALLOCATED": [live["id"]], "EXPIRED": [code["id"]]}
+    assert await shown(shop, token, "EXPIRED") == ["EXPIRED"]
+    assert await shown(shop, token) == ["ALLOCATED", "EXPIRED"]
+
+
+async def test_a_sale_that_is_extended_after_its_end_gives_every_code_back(shop: Shop) -> None:
+    """Some codes were expired by the job by then, and some were not."""
+    pool, member, token, code = await claimed(shop)
+    await end_pool(shop, pool)
+    await expire_batch(shop.merchant_id)
+    late = await shop.member()
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+    late_code = await shop.claim(pool, late)
+
+    assert await shown(shop, token) == ["EXPIRED"]
+    assert await revived(shop, pool) == 1
+
+    assert await shown(shop, token) == ["ALLOCATED"]
+    assert await shop.wallet_versions(member) == [1, 2, 3]
+    assert (await shop.stock(pool)) == {
+        "total": 3, "available": 1, "allocated": 2, "redeemed": 0, "expired": 0, "revoked": 0
+    }  # fmt: skip
+    for text, owner in ((code["text"], member), (late_code["text"], late)):
+        assert (await shop.redeem([text], owner))["__typename"] == "RedeemCodesSuccess"
+    assert await shop.count("code_revival") == 0
+    assert await shop.broken_promises() == []
+
+
+async def test_a_code_that_no_job_has_expired_lives_again_with_the_edit(shop: Shop) -> None:
+    pool, member, token, code = await claimed(shop)
+    await end_pool(shop, pool)
+    assert await shown(shop, token) == ["EXPIRED"]
+
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=None)
+
+    assert await shown(shop, token) == ["ALLOCATED"]
+    assert await shop.wallet_versions(member) == [1]
+    assert await revived(shop, pool) == 0
+    assert (await shop.redeem([code["text"]], member))["__typename"] == "RedeemCodesSuccess"
+
+
+async def test_what_died_of_its_own_end_stays_dead_and_its_place_is_taken_once(shop: Shop) -> None:
+    pool, _member, token, code = await claimed(shop, codeLifetimeDays=30, recycleExpired=True)
+    other = await shop.member()
+    await shop.claim(pool, other)
+    await expire(shop, code)
+    await expire_batch(shop.merchant_id)
+    await end_pool(shop, pool)
+    await expire_batch(shop.merchant_id)
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+
+    assert await revived(shop, pool) == 1
+
+    assert await shown(shop, token) == ["EXPIRED"]
+    assert await states(shop) == {"AVAILABLE": 2, "ALLOCATED": 1, "EXPIRED": 1}
+
+
+async def test_a_code_that_waits_for_an_address_lives_again_and_is_adopted(shop: Shop) -> None:
+    pool = await shop.pool(codes=1, endsAt=LATER)
+    member = await shop.member(email="later@example.com")
+    await shop.claim(pool, {"id": None}, email="later@example.com")
+    await end_pool(shop, pool)
+    await expire_batch(shop.merchant_id)
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+
+    assert await revived(shop, pool) == 1
+    await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"])
+
+    assert await shown(shop, await shop.token(member["id"])) == ["ALLOCATED"]
+    assert await shop.broken_promises() == []
+
+
+async def test_a_pool_that_was_archived_meanwhile_revives_nothing(shop: Shop) -> None:
+    pool, _, token, _ = await claimed(shop)
+    await end_pool(shop, pool)
+    await expire_batch(shop.merchant_id)
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+    await shop.do(CHANGE_STATUS % "archivePool", poolId=pool["id"])
+
+    assert await revived(shop, pool) == 0
+
+    assert await shown(shop, token) == ["EXPIRED"]
+    assert await shop.count("code_revival") == 0
+
+
+async def test_a_paused_pool_revives_its_codes_too(shop: Shop) -> None:
+    pool, _, token, _ = await claimed(shop)
+    await shop.do(CHANGE_STATUS % "pausePool", poolId=pool["id"])
+    await end_pool(shop, pool)
+    await expire_batch(shop.merchant_id)
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+
+    await revive_codes()
+
+    assert await shown(shop, token) == ["ALLOCATED"]
+
+
+async def test_a_revival_goes_on_where_it_stopped_and_two_at_once_revive_once(shop: Shop) -> None:
+    count = BATCH + 20
+    pool = await shop.pool(codes=count, endsAt=LATER)
+    many = await members(shop, count)
+    recipients = [{"memberId": each} for each in many]
+    document = "mutation ($input: CreateCampaignInput!) { answer: createCampaign(input: $input) { __typename } }"
+    await shop.do(document, name="Sale", poolId=pool["id"], recipients=recipients)
+    await end_pool(shop, pool)
+    while await expire_batch(shop.merchant_id):
+        pass
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+
+    assert sum(await asyncio.gather(*(revived(shop, pool) for _ in range(2)))) == count
+
+    assert (await shop.stock(pool))["allocated"] == count
+    rows = await database().rows("SELECT version FROM wallet WHERE merchant_id = $1", shop.merchant_id)
+    assert {row["version"] for row in rows} == {3}
+    assert await shop.broken_promises() == []
+
+
+async def test_after_the_end_nothing_is_recycled(shop: Shop) -> None:
+    pool, _, _, _ = await claimed(shop)
+    await end_pool(shop, pool)
+    (code, *_) = (await shop.data(CODES, {"id": pool["id"], "state": "AVAILABLE"}))["codes"]["edges"]
+
+    answer = await shop.do(REVOKE, codeId=code["node"]["id"], reason="leaked")
+
+    assert answer["replacement"] is None
+    assert (await shop.stock(pool))["available"] == 1
+
+
+async def test_a_dead_code_that_is_given_back_stays_dead(shop: Shop) -> None:
+    pool, member, token, code = await claimed(shop)
+    redeemed = await shop.redeem([code["text"]], member)
+    await end_pool(shop, pool)
+    document = """mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) {
+        __typename ... on ReverseRedemptionSuccess { code { state } } } }"""
+
+    answer = await shop.do(document, redemptionId=redeemed["redemptions"][0]["id"], reason="returned")
+
+    assert answer["code"]["state"] == "EXPIRED"
+    assert await shown(shop, token) == ["EXPIRED"]
+    assert await expire_batch(shop.merchant_id) == 1

@@ -1,0 +1,75 @@
+"""The pool. Without these somebody could wait for a connection as long as others ask, or for ever for a lost one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.config import Settings
+from app.storage.database import Client
+
+
+@pytest.fixture
+async def client(worker_database: str, database_pool: Settings) -> AsyncIterator[Client]:
+    """A pool of one connection, which is there."""
+    client = Client(worker_database, connection_name="one", maxsize=1)
+    await client.row("SELECT 1")
+    yield client
+    await client.close()
+
+
+async def test_who_asks_first_is_answered_first_however_many_come(client: Client) -> None:
+    answered: list[int] = []
+
+    async def ask(number: int) -> None:
+        await client.row("SELECT 1")
+        answered.append(number)
+
+    async with asyncio.TaskGroup() as asking:
+        for number in range(300):
+            asking.create_task(ask(number))
+            # While they come, connections are given back.
+            await asyncio.sleep(0)
+
+    assert answered == list(range(300))
+
+
+async def test_a_transaction_waits_for_its_turn_and_gives_it_on_however_it_ends(client: Client) -> None:
+    answered: list[str] = []
+
+    async def read(name: str) -> None:
+        await client.row("SELECT 1")
+        answered.append(name)
+
+    async def write(name: str) -> None:
+        async with client.opening() as tx:
+            await tx.row("SELECT 1")
+            answered.append(name)
+            raise LookupError
+
+    async def leave() -> None:
+        async with asyncio.timeout(0), client.opening():
+            pass
+
+    ended = await asyncio.gather(
+        read("a"), write("b"), leave(), read("c"), write("d"), read("e"), return_exceptions=True
+    )
+
+    assert answered == ["a", "b", "c", "d", "e"]
+    assert [type(end) for end in ended if end is not None] == [LookupError, TimeoutError, LookupError]
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_whose_transaction_does_not_begin_is_not_lost(client: Client, turns: int) -> None:
+    async def begin() -> None:
+        async with client.opening():
+            pass
+
+    beginning = asyncio.create_task(begin())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    beginning.cancel()
+    await asyncio.wait([beginning])
+
+    async with asyncio.timeout(30), client.opening() as tx:
+        assert dict(await tx.row("SELECT 1 AS answer") or {}) == {"answer": 1}
