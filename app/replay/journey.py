@@ -21,8 +21,8 @@ REFERRER_POINTS: Final = 100
 REFEREE_POINTS: Final = 50
 #: What the reward costs. The data has no rewards.
 REWARD_COST: Final = 1000
-#: The data has no returns. A basket goes back whose number this divides: one in twenty. Every second one goes back whole,
-#: of the others half.
+#: The data has no returns. A basket goes back whose number this divides: one in twenty. Every second one goes back
+#: whole, of the others half.
 RETURNED_EVERY: Final = 20
 #: The data has no percentages. Type A coupons are chosen for each household; B and C are the same for all.
 PERCENT_OFF: Final = {"Type A": 20.0, "Type B": 15.0, "Type C": 10.0}
@@ -130,9 +130,11 @@ class Journey:
     #: Households in the data, and those of the played ones that received a campaign or redeemed a coupon.
     households_total: int
     households_concerned: int
-    #: Of the played households: rows of redemptions, those merged, those of households outside the campaign.
+    #: Of the played households: rows of redemptions, those merged, those of orders from which nothing can be taken off,
+    #: those of households outside the campaign.
     redemption_rows: int
     redemption_rows_merged: int
+    redemption_rows_worthless: int
     redemption_rows_strange: int
 
     @property
@@ -187,7 +189,7 @@ def read_journey(households: int | None) -> Journey:
     recipients = set(receipts)
     pairs = [Receipt(int(c), int(h)) for c, h in _rows(redeemed, "campaign_id", "household_id")]
     expected = [pair in recipients for pair in pairs]
-    spendings = _spendings(redeemed[expected], transactions)
+    orders = _spendings(redeemed[expected], transactions)
     baskets = _baskets(transactions[transactions["household_id"].isin(played)])
     return Journey(
         households=played,
@@ -196,14 +198,15 @@ def read_journey(households: int | None) -> Journey:
             Campaign(number, kinds[number], int(codes[number])) for number in sorted({r.campaign for r in receipts})
         ],
         receipts=receipts,
-        spendings=spendings,
+        spendings=[order for order in orders if order.amount > 0],
         baskets=baskets,
         prizes=_prizes(baskets),
         returns=_returns(baskets),
         households_total=len(everyone),
         households_concerned=len({receipt.household for receipt in receipts} | {pair.household for pair in pairs}),
         redemption_rows=len(pairs),
-        redemption_rows_merged=sum(expected) - len(spendings),
+        redemption_rows_merged=sum(expected) - len(orders),
+        redemption_rows_worthless=sum(order.amount == 0 for order in orders),
         redemption_rows_strange=len(pairs) - sum(expected),
     )
 

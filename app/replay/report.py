@@ -65,14 +65,14 @@ def tell_mapping(console: Console, journey: Journey) -> None:
         f"that. {len(journey.brought):,} join by an invite.",
         "redemptions": f"{journey.redemption_rows:,} rows, one per coupon. A household has one code of a campaign, so "
         f"{journey.redemption_rows_merged:,} rows are merged into the first one of their household and campaign. "
-        f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "
-        f"skipped. That leaves {len(journey.spendings):,}, each an order of its own, worth the household's largest "
-        "basket of that day.",
+        f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and "
+        f"{journey.redemption_rows_worthless:,} of orders that were worth nothing: both are skipped. That leaves "
+        f"{len(journey.spendings):,}, each an order of its own, worth the household's largest basket of that day.",
         "purchases": f"{len(journey.baskets):,} baskets, each a purchase of its household at the time of the basket.",
         "rewards": f"The data has none. Each household redeems a reward for every {REWARD_COST:,} points that its "
         f"baskets earn, at a point per dollar: {len(journey.prizes):,}.",
-        "returns": f"The data has none. One basket in {RETURNED_EVERY} goes back after that, by its number, every second "
-        f"one of these whole and of the others half: {len(journey.returns):,}.",
+        "returns": f"The data has none. One basket in {RETURNED_EVERY} goes back after that, by its number, every "
+        f"second one of these whole and of the others half: {len(journey.returns):,}.",
     }
     grid = Table.grid(padding=(0, 2))
     for name, sentence in lines.items():
