@@ -89,6 +89,14 @@ mutation ($input: RedeemRewardInput!) {
   }
 }
 """
+REFUND: Final = """
+mutation ($input: RefundPurchaseInput!) {
+  answer: refundPurchase(input: $input) {
+    __typename ... on RefundPurchaseSuccess { replayed } ... on Refusal { message }
+  }
+}
+"""
+POINTS: Final = "query ($id: ID!) { member(id: $id) { wallet { points shortfall } } }"
 CONFIGURE: Final = """
 mutation ($input: ConfigureReferralProgramInput!) {
   answer: configureReferralProgram(input: $input) { __typename ... on Refusal { message } }

@@ -21,6 +21,9 @@ REFERRER_POINTS: Final = 100
 REFEREE_POINTS: Final = 50
 #: What the reward costs. The data has no rewards.
 REWARD_COST: Final = 1000
+#: The data has no returns. A basket goes back whose number this divides: one in twenty. Every second one goes back
+#: whole, of the others half.
+RETURNED_EVERY: Final = 20
 #: The data has no percentages. Type A coupons are chosen for each household; B and C are the same for all.
 PERCENT_OFF: Final = {"Type A": 20.0, "Type B": 15.0, "Type C": 10.0}
 
@@ -80,6 +83,18 @@ class Basket:
 
 
 @dataclass(frozen=True, slots=True)
+class Return:
+    """That a basket goes back, for `amount` cents of it."""
+
+    basket: Basket
+    amount: int
+
+    @property
+    def is_whole(self) -> bool:
+        return self.amount == self.basket.amount
+
+
+@dataclass(frozen=True, slots=True)
 class Prize:
     """That a household redeems the reward for the n-th time."""
 
@@ -111,18 +126,36 @@ class Journey:
     spendings: list[Spending]
     baskets: list[Basket]
     prizes: list[Prize]
+    returns: list[Return]
     #: Households in the data, and those of the played ones that received a campaign or redeemed a coupon.
     households_total: int
     households_concerned: int
-    #: Of the played households: rows of redemptions, those merged, those of households outside the campaign.
+    #: Of the played households: rows of redemptions, those merged, those of orders from which nothing can be taken off,
+    #: those of households outside the campaign.
     redemption_rows: int
     redemption_rows_merged: int
+    redemption_rows_worthless: int
     redemption_rows_strange: int
 
     @property
     def brought(self) -> set[int]:
         """The latecomers that join by an invite."""
         return {latecomer for invitation in self.invitations for latecomer in invitation.latecomers}
+
+    @property
+    def points(self) -> Counter[int]:
+        """What each household has in the end, below 0 where it lacks something, at a point per dollar."""
+        gone = {each.basket.number: each.amount for each in self.returns}
+        points: Counter[int] = Counter()
+        for basket in self.baskets:
+            points[basket.household] += (basket.amount - gone.get(basket.number, 0)) // 100
+        for invitation in self.invitations:
+            points[invitation.referrer] += REFERRER_POINTS * len(invitation.latecomers)
+        for household in self.brought:
+            points[household] += REFEREE_POINTS
+        for prize in self.prizes:
+            points[prize.household] -= REWARD_COST
+        return points
 
 
 def external_id(household: int) -> str:
@@ -156,7 +189,7 @@ def read_journey(households: int | None) -> Journey:
     recipients = set(receipts)
     pairs = [Receipt(int(c), int(h)) for c, h in _rows(redeemed, "campaign_id", "household_id")]
     expected = [pair in recipients for pair in pairs]
-    spendings = _spendings(redeemed[expected], transactions)
+    orders = _spendings(redeemed[expected], transactions)
     baskets = _baskets(transactions[transactions["household_id"].isin(played)])
     return Journey(
         households=played,
@@ -165,13 +198,15 @@ def read_journey(households: int | None) -> Journey:
             Campaign(number, kinds[number], int(codes[number])) for number in sorted({r.campaign for r in receipts})
         ],
         receipts=receipts,
-        spendings=spendings,
+        spendings=[order for order in orders if order.amount > 0],
         baskets=baskets,
         prizes=_prizes(baskets),
+        returns=_returns(baskets),
         households_total=len(everyone),
         households_concerned=len({receipt.household for receipt in receipts} | {pair.household for pair in pairs}),
         redemption_rows=len(pairs),
-        redemption_rows_merged=sum(expected) - len(spendings),
+        redemption_rows_merged=sum(expected) - len(orders),
+        redemption_rows_worthless=sum(order.amount == 0 for order in orders),
         redemption_rows_strange=len(pairs) - sum(expected),
     )
 
@@ -242,6 +277,17 @@ def _prizes(baskets: list[Basket]) -> list[Prize]:
         for household in sorted(points)
         for turn in range(1, points[household] // REWARD_COST + 1)
     ]
+
+
+def _returns(baskets: list[Basket]) -> list[Return]:
+    """Return what goes back, in the order in which it was bought; of nothing nothing can."""
+    returns = []
+    for basket in baskets:
+        turn, is_other = divmod(basket.number, RETURNED_EVERY)
+        amount = basket.amount // (1 + turn % 2)
+        if not is_other and amount > 0:
+            returns.append(Return(basket, amount))
+    return returns
 
 
 def _transactions() -> Any:

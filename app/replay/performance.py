@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -32,10 +32,12 @@ from app.replay.documents import (
     ISSUE,
     PAUSE,
     PENDING,
+    POINTS,
     POOLS,
     REDEEM,
     REDEEM_REWARD,
     REFERRED_BY,
+    REFUND,
     REWARDS,
     SEND,
     VIEWER,
@@ -53,13 +55,14 @@ from app.replay.journey import (
     Journey,
     Prize,
     Receipt,
+    Return,
     Spending,
     address,
     external_id,
     is_late,
     read_journey,
 )
-from app.replay.report import Tally, tell_mapping, tell_outcome
+from app.replay.report import Tally, tell_mapping, tell_outcome, tell_points
 
 T = TypeVar("T")
 
@@ -122,6 +125,8 @@ async def _play(url: str, key: str | None, households: int | None, stop: asyncio
             return False
         tell_outcome(console, performance.tallies, performance.reopened, time.monotonic() - begun)
         clean = all(tally.clean for tally in performance.tallies.values())
+        if clean:
+            clean = tell_points(console, journey.points, await performance.points())
         # Only the whole year has the whole network.
         if households is None and not await told_insights(engine, console):
             clean = False
@@ -183,6 +188,7 @@ class Performance:
             "redemptions": Tally(len(journey.spendings)),
             "purchases": Tally(len(journey.baskets)),
             "rewards": Tally(len(journey.prizes)),
+            "returns": Tally(len(journey.returns)),
         }
 
     async def run(self) -> None:
@@ -198,6 +204,7 @@ class Performance:
             ("redemptions", journey.spendings, self._redeem),
             ("purchases", _chunks(journey.baskets, BASKETS_PER_DOCUMENT), self._buy),
             ("rewards", journey.prizes, self._have),
+            ("returns", journey.returns, self._go_back),
         ]
         for name, items, work in steps:
             if self._stop.is_set():
@@ -498,6 +505,9 @@ class Performance:
         for answer in await self._recorded(purchases):
             if answer["__typename"] == "RecordPurchaseSuccess":
                 tally.count(replayed=answer["replayed"])
+            elif answer["__typename"] == "PurchaseAlreadyReversed":
+                # An earlier run recorded it, and took it back whole.
+                tally.count(replayed=True)
             else:
                 tally.refuse(_reason(answer))
 
@@ -550,6 +560,35 @@ class Performance:
             tally.count(replayed=answer["replayed"])
         else:
             tally.refuse(_reason(answer))
+
+    async def _go_back(self, returned: Return) -> None:
+        tally = self.tallies["returns"]
+        if returned.basket.household not in self._member_ids:
+            tally.untried += 1
+            return
+        refund = {
+            "source": "IMPORT",
+            "orderId": returned.basket.order_id,
+            "refundId": "return",
+            "amount": {"amountMinor": returned.amount, "currency": CURRENCY},
+            "reason": "Goes back",
+        }
+        answer = await self._answer(REFUND, refund)
+        if answer["__typename"] == "RefundPurchaseSuccess":
+            tally.count(replayed=answer["replayed"])
+        else:
+            tally.refuse(_reason(answer))
+
+    async def points(self) -> Counter[int]:
+        """Return what each household has by its wallet, below 0 where it lacks something."""
+        points: Counter[int] = Counter()
+
+        async def look(household: int) -> None:
+            member = (await self._engine.ask(POINTS, {"id": self._member_ids[household]}))["member"]
+            points[household] = member["wallet"]["points"] - member["wallet"]["shortfall"]
+
+        await self._each(list(self._member_ids), look)
+        return points
 
 
 def _chunks(items: list[T], size: int) -> list[list[T]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from app.replay.journey import PERCENT_OFF, REFEREE_POINTS, REFERRER_POINTS, REWARD_COST, Journey
+from app.replay.journey import PERCENT_OFF, REFEREE_POINTS, REFERRER_POINTS, RETURNED_EVERY, REWARD_COST, Journey
 
 
 @dataclass
@@ -65,12 +65,14 @@ def tell_mapping(console: Console, journey: Journey) -> None:
         f"that. {len(journey.brought):,} join by an invite.",
         "redemptions": f"{journey.redemption_rows:,} rows, one per coupon. A household has one code of a campaign, so "
         f"{journey.redemption_rows_merged:,} rows are merged into the first one of their household and campaign. "
-        f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and are "
-        f"skipped. That leaves {len(journey.spendings):,}, each an order of its own, worth the household's largest "
-        "basket of that day.",
+        f"{journey.redemption_rows_strange:,} rows are of households that didn't receive the campaign, and "
+        f"{journey.redemption_rows_worthless:,} of orders that were worth nothing: both are skipped. That leaves "
+        f"{len(journey.spendings):,}, each an order of its own, worth the household's largest basket of that day.",
         "purchases": f"{len(journey.baskets):,} baskets, each a purchase of its household at the time of the basket.",
         "rewards": f"The data has none. Each household redeems a reward for every {REWARD_COST:,} points that its "
         f"baskets earn, at a point per dollar: {len(journey.prizes):,}.",
+        "returns": f"The data has none. One basket in {RETURNED_EVERY} goes back after that, by its number, every "
+        f"second one of these whole and of the others half: {len(journey.returns):,}.",
     }
     grid = Table.grid(padding=(0, 2))
     for name, sentence in lines.items():
@@ -99,6 +101,16 @@ def tell_outcome(console: Console, tallies: dict[str, Tally], reopened: int, sec
             console.print(f"refused: {count:,} {name}: {reason}", markup=False)
     if all(tally.clean for tally in tallies.values()):
         console.print(f"Nothing was refused. {seconds:.1f} s in all.")
+
+
+def tell_points(console: Console, wanted: Counter[int], found: Counter[int]) -> bool:
+    """Print what the households have, and whether it is what baskets, returns, referrals and rewards come to."""
+    has, lacks = sum(max(points, 0) for points in found.values()), sum(max(-points, 0) for points in found.values())
+    other = sum(points != wanted[household] for household, points in found.items())
+    console.print(f"The households have {has:,} points, and lack {lacks:,} that returns could not take.")
+    if other:
+        console.print(f"{other:,} have others than their baskets, returns, referrals and rewards come to.")
+    return other == 0
 
 
 def _rate(count: int, seconds: float) -> str:

@@ -53,8 +53,12 @@ LEFT JOIN redemption r ON r.merchant_id = k.merchant_id AND r.code_id = k.code_i
 WHERE k.merchant_id = $1
 """
 BALANCES = """
-SELECT m.external_id, w.points FROM member m
+SELECT m.external_id, w.points - w.shortfall AS points FROM member m
 JOIN wallet w ON w.merchant_id = m.merchant_id AND w.member_id = m.id WHERE m.merchant_id = $1
+"""
+TAKEN = """
+SELECT (SELECT count(*) FROM points_entry WHERE merchant_id = $1 AND reason = 'REVERSAL') AS taken,
+    (SELECT count(*) FROM event WHERE merchant_id = $1 AND type = 'points.fell_short') AS lacking
 """
 BROUGHT = """
 SELECT a.external_id AS referrer, b.external_id AS referee FROM referral r
@@ -76,11 +80,14 @@ class Expected:
 
     recipients: dict[int, set[int]]
     rows: int
+    coupons: int
     orders: dict[tuple[int, int], int]
     kinds: dict[int, str]
     codes_of: dict[int, int]
     households: list[int]
     baskets: dict[int, list[int]]
+    #: What goes back of baskets, by household: the basket's amount and what of it.
+    returns: dict[int, list[tuple[int, int]]]
     #: Who was brought, and by whom.
     brought: dict[int, int]
 
@@ -114,6 +121,21 @@ class Expected:
         return {household: sum(amount // 100 for amount in amounts) for household, amounts in self.baskets.items()}
 
     @property
+    def owing(self) -> int:
+        """How many returns leave a basket fewer points than it earned."""
+        parts = [part for parts in self.returns.values() for part in parts]
+        return sum(amount // 100 > (amount - gone) // 100 for amount, gone in parts)
+
+    @property
+    def balances(self) -> dict[int, int]:
+        """Return what each household has in the end, below 0 where it lacks something."""
+        return {
+            household: points % 1000 + self.referral_points[household]
+            - sum(amount // 100 - (amount - gone) // 100 for amount, gone in self.returns[household])
+            for household, points in self.points.items()
+        }  # fmt: skip
+
+    @property
     def referral_points(self) -> Counter[int]:
         """Return what each household earns by bringing and by having been brought."""
         earned: Counter[int] = Counter()
@@ -142,11 +164,15 @@ class Expected:
                 state.add((f"household-{household}", name, *order))
         return state
 
-    def grown(self, before: State, after: State) -> dict[str, int]:
+    async def grown(self, shop: Shop, before: State, after: State) -> dict[str, int]:
         """Return how many rows the merchant has in each table after a replay.
 
-        Which baskets a reward takes its points from depends on which came first: their parts are as they are.
+        Which baskets a reward takes its points from depends on which came first, and so does which of a household's
+        returns lack something: their parts are as they are.
         """
+        taken, lacking = (await database().rows(TAKEN, shop.merchant_id))[0].values()
+        returns = [part for parts in self.returns.values() for part in parts]
+        assert self.owing <= taken + lacking <= 2 * self.owing
         pools, orders, sent, members = len(self.recipients), len(self.orders), self.sent, len(self.households)
         brought = len(self.brought)
         alerts = sum(
@@ -155,10 +181,13 @@ class Expected:
         )
         grown = {
             "member": members, "external_id": members, "wallet": members, "address": members, "pool": pools,
+            "pool_terms": pools, "sales_order": orders,
             "code_batch": pools,
             "code": self.codes, "claim": sent, "campaign": pools, "delivery": sent, "redemption": orders,
             "stock_change": 2 * pools + orders, "stock_alert": alerts,
-            "purchase": self.purchases, "points_entry": self.credits + self.rewards + 2 * brought, "reward": 1,
+            "purchase": self.purchases, "points_entry": self.credits + self.rewards + 2 * brought + taken,
+            "reward": 1, "refund": len(returns), "points_return": self.owing,
+            "points_cover": after["points_cover"][0] - before["points_cover"][0],
             "points_lot": self.credits + 2 * brought, "points_part": after["points_part"][0] - before["points_part"][0],
             "reward_redemption": self.rewards, "invite": brought, "referral": brought, "rewarded_mailbox": brought,
             "invite_quota": len(set(self.brought.values())),
@@ -166,7 +195,9 @@ class Expected:
             "event": members + 4 * pools + sent + self.found + orders + alerts
             + self.purchases + self.credits + 1 + 2 * self.rewards
             # The program; the referrers' tokens; sent, accepted, converted, and what both earned.
-            + 1 + len(set(self.brought.values())) + 5 * brought,
+            + 1 + len(set(self.brought.values())) + 5 * brought
+            # What went back, and what of that went back whole; what was taken, and what was lacking.
+            + len(returns) + sum(amount == gone for amount, gone in returns) + taken + lacking,
         }  # fmt: skip
         return {name: rows for name in before if (rows := before[name][0] + grown.get(name, 0))}
 
@@ -177,6 +208,7 @@ class Expected:
             "members": len(self.households) - len(self.late), "pools": len(self.recipients), "codes": self.codes,
             "sent": self.sent, "referrals": len(self.brought), "latecomers": len(self.late) - len(self.brought),
             "found": self.found, "redemptions": len(self.orders), "purchases": self.purchases, "rewards": self.rewards,
+            "returns": sum(map(len, self.returns.values())),
         }  # fmt: skip
 
 
@@ -220,12 +252,22 @@ def expected(count: int) -> Expected:
     return Expected(
         recipients=dict(recipients),
         rows=len(rows),
-        orders={(c, h): round(largest[h, day] * 100) for (c, h), day in days.items()},
+        # Nothing can be taken off an order that is worth nothing.
+        orders={(c, h): amount for (c, h), day in days.items() if (amount := round(largest[h, day] * 100))},
+        coupons=len(days),
         kinds={int(r.campaign_id): r.campaign_type for r in frames["campaign_descriptions"].itertuples()},
         codes_of=Counter(campaign for campaign, _ in set(received) if campaign in recipients),
         households=households,
         brought=_brought(households),
         baskets={h: [amount for (buyer, _), amount in cents.items() if buyer == h] for h in households},
+        returns={
+            h: [
+                (amount, gone)
+                for (buyer, basket), amount in cents.items()
+                if buyer == h and basket % 20 == 0 and (gone := amount if basket % 40 == 0 else amount // 2)
+            ]
+            for h in households
+        },
     )
 
 
@@ -257,7 +299,8 @@ async def _state(shop: Shop) -> set[tuple[Any, ...]]:
 def _figures(output: str) -> dict[str, list[int]]:
     """Return wanted, new, replayed, refused and untried of each step, as the replay printed them."""
     lines = re.findall(
-        r"^(members|pools|codes|sent|referrals|latecomers|found|redemptions|purchases|rewards) +((?:[\d,]+ +){5})",
+        r"^(members|pools|codes|sent|referrals|latecomers|found|redemptions|purchases|rewards|returns) +"
+        r"((?:[\d,]+ +){5})",
         output,
         re.MULTILINE,
     )
@@ -324,9 +367,14 @@ async def test_everything_in_the_data_happens_once_and_a_second_run_writes_nothi
     assert _figures(output) == _new(HOUSEHOLDS)
     assert f"The first {HOUSEHOLDS} of 2,469 households are enrolled" in told
     assert f"{wanted.rows} rows, one per coupon" in told
-    assert f"so {wanted.rows - len(wanted.orders)} rows are merged" in told
-    assert "0 rows are of households that didn't receive the campaign" in told
+    assert f"so {wanted.rows - wanted.coupons} rows are merged" in told
+    assert "0 rows are of households that didn't receive the campaign, and 0 of orders that were worth nothing" in told
     assert "Nothing was refused." in told
+    has, lacks = (
+        sum(max(each, 0) for each in wanted.balances.values()),
+        sum(max(-each, 0) for each in wanted.balances.values()),
+    )
+    assert f"The households have {has:,} points, and lack {lacks:,} that returns could not take. Every" in told
     assert output.endswith("Every promise holds.\n")
     assert await _state(shop) == wanted.state
     assert {(row["referee"], row["referrer"]) for row in await database().rows(BROUGHT, shop.merchant_id)} == {
@@ -334,7 +382,7 @@ async def test_everything_in_the_data_happens_once_and_a_second_run_writes_nothi
     }
     assert wanted.brought == {11: 8}
     after = await shop.state()
-    assert after.counts() == wanted.grown(played.before, after)
+    assert after.counts() == await wanted.grown(shop, played.before, after)
     await _refuse_other_points(shop, wanted)
 
     status = await play(shop.url, shop.admin, HOUSEHOLDS)
@@ -347,11 +395,10 @@ async def test_everything_in_the_data_happens_once_and_a_second_run_writes_nothi
 async def _refuse_other_points(shop: Shop, wanted: Expected) -> None:
     """Fail unless the liability and every balance are what the data's baskets come to."""
     liability = (await shop.data("{ pointsLiability { outstandingPoints } }"))["pointsLiability"]
-    referrals = wanted.referral_points
-    assert liability["outstandingPoints"] == sum(wanted.points.values()) - 1000 * wanted.rewards + referrals.total()
+    assert liability["outstandingPoints"] == sum(max(points, 0) for points in wanted.balances.values())
     balances = await database().rows(BALANCES, shop.merchant_id)
     assert {row["external_id"]: row["points"] for row in balances} == {
-        f"household-{household}": points % 1000 + referrals[household] for household, points in wanted.points.items()
+        f"household-{household}": points for household, points in wanted.balances.items()
     }
     assert await broken(shop) == []
 
@@ -391,7 +438,7 @@ async def test_an_interrupted_replay_goes_on_where_it_was(shop: Shop, tmp_path: 
 
     assert await _state(shop) == expected(HOUSEHOLDS_INTERRUPTED).state
     after = await shop.state()
-    assert after.counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before, after)
+    assert after.counts() == await expected(HOUSEHOLDS_INTERRUPTED).grown(shop, before, after)
 
 
 @pytest.fixture
@@ -429,7 +476,7 @@ async def test_a_server_that_dies_under_a_replay_costs_time_only(
     assert status == 0, (tmp_path / "errors.log").read_text()
     assert await _state(shop) == expected(HOUSEHOLDS_INTERRUPTED).state
     after = await shop.state()
-    assert after.counts() == expected(HOUSEHOLDS_INTERRUPTED).grown(before, after)
+    assert after.counts() == await expected(HOUSEHOLDS_INTERRUPTED).grown(shop, before, after)
 
 
 def _wait_until_ready(url: str) -> None:
