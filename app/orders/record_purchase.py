@@ -181,7 +181,8 @@ async def earn(tx: Tx, viewer: Viewer, purchase: WholePurchaseRow) -> tuple[Post
 
 @mutation(
     description="Record a purchase and credit the points that it earns: amount x the merchant's points per unit, "
-    "whole points only. It may convert the invite that the member came by. Idempotent on (source, orderId). "
+    "whole points only. It may convert the invite that the member came by, or bring its referral back. Idempotent on "
+    "(source, orderId). "
     "ADMIN and CHECKOUT."
 )
 async def record_purchase(

@@ -54,7 +54,7 @@ ORDER BY e.created_at
 """
 
 
-def ago(**time: float) -> dict[str, str]:
+def ago(**time: float) -> dict[str, Any]:
     """Return when a purchase occurred, so long ago."""
     return {"occurredAt": (datetime.now(UTC) - timedelta(**time)).isoformat()}
 
