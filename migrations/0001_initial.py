@@ -719,6 +719,7 @@ class Migration(migrations.Migration):
                 ("declined_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("reversed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("shortfall", fields.IntField(null=True)),
+                ("falls", fields.IntField(db_default=0)),
             ],
             options={
                 "table": "referral",

@@ -728,7 +728,10 @@ ALTER TABLE referral
     ),
     -- A person releases a referral or declines it.
     ADD CONSTRAINT referral_released_or_declined CHECK (released_at IS NULL OR declined_at IS NULL),
-    ADD CONSTRAINT referral_reversed CHECK ((reversed_at IS NULL) = (shortfall IS NULL) AND shortfall >= 0);
+    ADD CONSTRAINT referral_reversed CHECK (
+        (reversed_at IS NULL) = (shortfall IS NULL) AND shortfall >= 0
+        AND falls >= CASE WHEN reversed_at IS NULL THEN 0 ELSE 1 END
+    );
 CREATE INDEX referral_of_referrer ON referral (merchant_id, referrer_id, id);
 CREATE INDEX referral_latest ON referral (merchant_id, referrer_id, converted_at);
 CREATE INDEX referral_returned ON referral (merchant_id, referrer_id) WHERE reversed_at IS NOT NULL;

@@ -335,13 +335,30 @@ CONVERTED_REFERRALS: Final = _promise(
             'REFERRAL_REFERRER', r.referrer_id, r.referrer_points,
             'REFERRAL_REFEREE', r.referee_id, r.referee_points
         )""",
+    # Paid once, net: all of both credits stands while the referral does, and nothing of them when it has fallen.
     """
-    SELECT FROM points_entry e WHERE e.merchant_id = :merchant_id AND (
-        (e.reason = 'REFERRAL_REFERRER'
-            AND NOT EXISTS (SELECT FROM referral r WHERE r.merchant_id = :merchant_id AND r.referrer_entry_id = e.id))
-        OR (e.reason = 'REFERRAL_REFEREE'
-            AND NOT EXISTS (SELECT FROM referral r WHERE r.merchant_id = :merchant_id AND r.referee_entry_id = e.id))
-    )""",
+    SELECT FROM referral r
+    JOIN points_lot a ON a.merchant_id = :merchant_id AND a.entry_id = r.referrer_entry_id
+    JOIN points_lot b ON b.merchant_id = :merchant_id AND b.entry_id = r.referee_entry_id
+    WHERE r.merchant_id = :merchant_id AND (a.returned, b.returned)
+        <> CASE WHEN r.reversed_at IS NULL THEN (0, 0) ELSE (a.amount, b.amount) END""",
+    # Nobody else is credited. What isn't a lot gives back what a fall had taken, and is the same member's.
+    """
+    SELECT FROM points_entry e LEFT JOIN referral r ON r.merchant_id = :merchant_id
+        AND replace(r.invite_id::text, '-', '') = split_part(e.origin, '/', 1)
+    WHERE e.merchant_id = :merchant_id AND e.reason IN ('REFERRAL_REFERRER', 'REFERRAL_REFEREE') AND NOT coalesce(
+        CASE WHEN e.spendable_at IS NOT NULL THEN e.id = CASE e.reason
+            WHEN 'REFERRAL_REFERRER' THEN r.referrer_entry_id ELSE r.referee_entry_id END
+        ELSE r.falls > 0 AND e.member_id = CASE e.reason
+            WHEN 'REFERRAL_REFERRER' THEN r.referrer_id ELSE r.referee_id END END, false)""",
+    # Within the window a referral stands by a purchase of the referee that is worth enough.
+    """
+    SELECT FROM referral r JOIN purchase b ON b.merchant_id = :merchant_id AND b.id = r.purchase_id
+    WHERE r.merchant_id = :merchant_id AND (b.member_id <> r.referee_id OR (
+        r.reversed_at IS NULL
+        AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
+        AND b.amount - b.refunded < coalesce(r.minimum_purchase, 1)
+    ))""",
 )
 POOL_LIFECYCLE: Final = _promise(
     "POOL_LIFECYCLE",

@@ -24,7 +24,9 @@ class RefundPreview:
     shortfall: int = strawberry.field(description="How many of those that the purchase earned could not be taken.")
     points_returned: int = strawberry.field(description="How many points that were paid would come back.")
     money_returned: Money = strawberry.field(description="What the shop would pay out.")
-    ends_referral: bool = strawberry.field(description="Whether the referral would fall that the purchase converted.")
+    ends_referral: bool = strawberry.field(
+        description="Whether a referral would fall, because no other purchase stands."
+    )
 
 
 CheckRefundResult = Annotated[

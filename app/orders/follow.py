@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from typing import Final
+from uuid import UUID
 
 from app.api.context import Viewer
 from app.members.rows import JOIN_MEMBER
@@ -11,7 +12,7 @@ from app.orders.rules import credit_of, credits_of, kept_points, points_of
 from app.points.ledger import POINTS_MAX, PostedRow, too_many
 from app.points.take_back import earn_more, take_back
 from app.points.types import PointsReason
-from app.referrals.conversion import reconsider
+from app.referrals.conversion import convert, reconsider
 from app.storage.database import Tx
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow
@@ -28,8 +29,14 @@ class Followed:
     latest: ChangeRow | None = None
 
 
+class ChangedRow(StandingPurchaseRow):
+    """A purchase that was changed, and the invite that its buyer came by, if by one."""
+
+    invite_id: UUID | None
+
+
 CHANGE: Final = statement(
-    StandingPurchaseRow,
+    ChangedRow,
     f"""
 WITH b AS (
     UPDATE purchase SET amount = :to_amount::bigint, points = :points::int
@@ -37,7 +44,7 @@ WITH b AS (
         AND refunded = :refunded::bigint
     RETURNING *
 )
-SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id
+SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id, m.accepted_invite_id AS invite_id
 FROM b {JOIN_MEMBER.format("b")}
 """,
 )
@@ -49,10 +56,11 @@ COUNT: Final = statement(
 async def follow(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, amount: int, *, origin: str) -> Followed:
     """Let a purchase be worth another amount, at least what was refunded; one that was taken back whole stays.
 
-    Less is taken back as by a refund, and a referral falls for which too little stands. More fills what the purchase's
-    own returns lack, and is then credited now, at its rate. `origin` names the change. The caller has locked the buyer,
-    by a statement before the one that read the purchase. Raises OutpacedError when the purchase isn't what was read,
-    and Refused(InvalidInput) when the balance can't hold what it earns.
+    Less is taken back as by a refund, and a referral falls for which too little stands. More may convert an invite or
+    bring its referral back, fills what the purchase's own returns lack, and is then credited now, at its rate. `origin`
+    names the change. The caller has locked the buyer, by a statement before the one that read the purchase. Raises
+    OutpacedError when the purchase isn't what was read, and Refused(InvalidInput) when the balance can't hold what it
+    earns.
     """
     if purchase["purchase_reversed_at"] is not None or amount == purchase["purchase_amount"]:
         return Followed(purchase)
@@ -70,8 +78,10 @@ async def follow(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, amount: 
     )
     if changed is None:
         raise OutpacedError
-    if amount < purchase["purchase_amount"] and changed["referral_id"] is not None:
-        # First, because it locks two wallets, and several are locked by member.
+    # The referral first, because it locks two wallets, and several are locked by member.
+    if amount > purchase["purchase_amount"] and changed["invite_id"] is not None:
+        await convert(tx, viewer.merchant_id, viewer.actor, changed["invite_id"])
+    elif amount < purchase["purchase_amount"] and changed["referral_id"] is not None:
         await reconsider(tx, viewer.merchant_id, viewer.actor, changed["referral_id"])
     more = kept_points(changed) - kept_points(purchase)
     followed = Followed(changed)

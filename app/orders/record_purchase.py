@@ -56,7 +56,8 @@ class RecordPurchaseSuccess:
     purchase: Purchase = strawberry.field(description="The purchase.")
     entry: PointsEntry | None = strawberry.field(description="The points that it earned; null when there were none.")
     referral: Referral | None = strawberry.field(
-        description="The referral that it converted; null when it converted none, and while that is held for review."
+        description="The referral that it converted, or that had fallen and stands by it again; null when there is "
+        "none, and while that is held for review."
     )
     replayed: bool = strawberry.field(description="Whether an earlier call recorded it.")
 
@@ -68,7 +69,10 @@ RecordPurchaseResult = Annotated[
 
 
 class RecordedRow(WholePurchaseRow):
-    """A purchase that was just recorded, and the invite that its member accepted and that waits for one."""
+    """A purchase that was just recorded, and the invite that its member came by, if that waits for a purchase.
+
+    So does one whose referral has fallen.
+    """
 
     invite_id: UUID | None
 
@@ -103,16 +107,25 @@ WITH earning AS (
     FROM earning, buyer
     WHERE earning.points <= {POINTS_MAX} AND NOT EXISTS (SELECT FROM known WHERE cancelled_at IS NOT NULL)
     ON CONFLICT DO NOTHING RETURNING *
+), brought AS (
+    -- Locked when the purchase is there, and read as it is then: a return that lets it fall sees the purchase, or this
+    -- sees the fall.
+    SELECT r.* FROM b CROSS JOIN buyer CROSS JOIN LATERAL (
+        SELECT invite_id, reversed_at, declined_at FROM referral
+        WHERE merchant_id = :merchant_id AND invite_id = buyer.accepted_invite_id OFFSET 0 FOR NO KEY UPDATE
+    ) r
 ), recorded AS (
     {event("purchase.recorded", subject="id", source="b")}
 )
 SELECT {columns(WholePurchaseRow)},
     -- By its key first: to a planner that saw the table empty, any index of those that are pending is as good (3,200
     -- buffers instead of 3 after 100,000 invites).
-    (SELECT id FROM (
+    coalesce((SELECT id FROM (
         SELECT id, status, obstacle FROM invite
         WHERE merchant_id = :merchant_id AND id = (SELECT accepted_invite_id FROM buyer) OFFSET 0
-    ) accepted WHERE status = 'PENDING' AND obstacle IS NULL) AS invite_id
+    ) accepted WHERE status = 'PENDING' AND obstacle IS NULL), (
+        SELECT invite_id FROM brought WHERE reversed_at IS NOT NULL AND declined_at IS NULL
+    )) AS invite_id
 FROM b {JOIN_MEMBER.format("b")}
 """,
 )
@@ -173,7 +186,8 @@ async def earn(tx: Tx, viewer: Viewer, purchase: WholePurchaseRow) -> tuple[Post
 
 @mutation(
     description="Record a purchase and credit the points that it earns: amount x the merchant's points per unit, "
-    "whole points only. It may convert the invite that the member came by. Idempotent on (source, orderId). "
+    "whole points only. It may convert the invite that the member came by, or bring its referral back. Idempotent on "
+    "(source, orderId). "
     "ADMIN and CHECKOUT."
 )
 async def record_purchase(

@@ -114,8 +114,8 @@ class Asked:
 @mutation(
     description="Take a part of a purchase back, with the points that it earned, so that it has earned exactly what "
     "stands of it does: its own points, pending or not, then others as far as the balance goes. A referral falls for "
-    "which too little stands, within the window of its conversion. Idempotent on (source, orderId, refundId). "
-    "ADMIN, CHECKOUT and SUPPORT."
+    "which too little stands, within the window of its conversion, unless another purchase takes its place. Idempotent "
+    "on (source, orderId, refundId). ADMIN, CHECKOUT and SUPPORT."
 )
 async def refund_purchase(
     info: Info, input: Annotated[RefundPurchaseInput, strawberry.argument(description="What goes back.")]

@@ -66,7 +66,8 @@ FROM b {JOIN_MEMBER.format("b")}
 async def give_up(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, part: int, *, origin: str) -> Returned:
     """Take a part of a purchase off what stands of it, and what that had earned from the buyer's wallet.
 
-    A referral falls for which too little stands. `origin` names what takes it. Raises OutpacedError.
+    A referral falls for which too little stands, unless another purchase takes its place. `origin` names what takes it.
+    Raises OutpacedError.
     """
     lowered = await tx.row(
         LOWER,
@@ -156,7 +157,7 @@ async def refund(
         reversed_reason=why_reversed,
         actor=viewer.actor,
     )
-    if finished is None or finished["referral_id"] != returned.purchase["referral_id"]:
+    if finished is None or finished["referral_id"] not in (None, returned.purchase["referral_id"]):
         # Whoever had the buyer's lock before has just let the purchase convert an invite.
         raise OutpacedError
     return returned

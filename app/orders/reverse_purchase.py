@@ -48,8 +48,9 @@ ReversePurchaseResult = Annotated[
 
 @mutation(
     description="Take all that stands of a purchase back, once, with the points that it earned: its own, pending or "
-    "not, then others as far as the balance goes, and those of a referral that it converted, within the window of its "
-    "conversion. It is refundPurchase of the rest. ADMIN, CHECKOUT and SUPPORT."
+    "not, then others as far as the balance goes. A referral falls that stood by it, within the window of its "
+    "conversion, unless another purchase takes its place. It is refundPurchase of the rest. "
+    "ADMIN, CHECKOUT and SUPPORT."
 )
 async def reverse_purchase(
     info: Info, input: Annotated[ReversePurchaseInput, strawberry.argument(description="What to take back.")]

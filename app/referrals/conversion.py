@@ -1,4 +1,4 @@
-"""Conversions: the only writer of edges, of what they earn, and of what a return takes back of it.
+"""Conversions: the only writer of edges, of what they earn, and of what a fall takes back and a comeback returns.
 
 Locks go in the order member, purchase, invite, referral, wallets; the two wallets by member.
 """
@@ -10,6 +10,7 @@ from uuid import UUID
 from app import ids
 from app.points.ledger import POINTS_MAX
 from app.points.ledger import credit as post
+from app.points.put_back import put_back
 from app.points.take_back import take_back
 from app.points.types import PointsReason
 from app.referrals.flags import FLAGS
@@ -159,7 +160,10 @@ WITH r AS (
 
 
 class Conversion(NamedTuple):
-    """What came of looking at an accepted invite: a referral, something that keeps it from converting, or neither."""
+    """What came of looking at an accepted invite: a referral, something that keeps it from converting, or neither.
+
+    The referral is new, or had fallen and stands again.
+    """
 
     referral_id: UUID | None
     obstacle: str | None
@@ -169,13 +173,13 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Con
     """Convert an accepted invite, once, if its referee has proved its address and what triggers it has happened.
 
     What both earn is pending as long as the points of the purchase are that converts it. The caller holds a lock of the
-    referee's row since a statement before. Writes the invite's status, the mailbox that
-    is paid for, the edge, both entries with their wallets, and the events; where the program wants a person's look, the
-    edge without entries.
+    referee's row since a statement before. Writes the invite's status, the mailbox that is paid for, the edge, both
+    entries with their wallets, and the events; where the program wants a person's look, the edge without entries. Of an
+    invite that converted before, the referral comes back if it has fallen and a purchase stands that it can stand by.
     """
     invite = await tx.row(CONVERT, merchant_id=merchant_id, invite_id=invite_id, event_id=ids.new(), actor=actor)
     if invite is None:
-        return Conversion(None, None)
+        return Conversion(await bring_back(tx, merchant_id, actor, invite_id), None)
     if not invite["converts"]:
         return Conversion(None, invite["obstacle"])
     flags = list(invite["flags"])
@@ -240,12 +244,9 @@ async def credit(
     origin = earning["invite_id"].hex
     reference = ids.encode("invite", earning["invite_id"])
     made = []
-    for member_id, points, reason in (
-        (earning["referrer_id"], earning["referrer_points"], PointsReason.REFERRAL_REFERRER),
-        (earning["referee_id"], earning["referee_points"], PointsReason.REFERRAL_REFEREE),
-    ):
+    for side in _sides(earning):
         entry = await post(
-            tx, merchant_id, actor, member_id, points, reason, origin=origin, reference=reference,
+            tx, merchant_id, actor, side.member_id, side.points, side.reason, origin=origin, reference=reference,
             spendable_at=spendable_at,
         )  # fmt: skip
         if entry is None:
@@ -254,17 +255,53 @@ async def credit(
     return made[0], made[1]
 
 
+class _Side(NamedTuple):
+    """What a referral is to one of its members."""
+
+    name: str
+    member_id: UUID
+    points: int
+    reason: PointsReason
+
+
+def _sides(earning: EarningRow) -> tuple[_Side, _Side]:
+    return (
+        _Side("referrer", earning["referrer_id"], earning["referrer_points"], PointsReason.REFERRAL_REFERRER),
+        _Side("referee", earning["referee_id"], earning["referee_points"], PointsReason.REFERRAL_REFEREE),
+    )
+
+
+# The earliest purchase of the referee that the referral `r` can stand by: worth enough by the terms of its conversion,
+# from the invite's lifetime, and not from more than a day before the referee joined. The caller holds a lock of the
+# referee's row since a statement before, for which all wait that lower a purchase of it.
+_STANDS_BY: Final = """
+    SELECT b.id FROM purchase b, invite i, member m
+    WHERE b.merchant_id = :merchant_id AND b.member_id = r.referee_id AND b.reversed_at IS NULL
+        AND b.amount - b.refunded >= coalesce(r.minimum_purchase, 1)
+        AND b.occurred_at >= m.joined_at - interval '24 hours' AND b.occurred_at < i.expires_at
+        AND i.merchant_id = :merchant_id AND i.id = r.invite_id AND i.converts_on = 'FIRST_PURCHASE'
+        AND m.merchant_id = :merchant_id AND m.id = r.referee_id
+    ORDER BY b.occurred_at, b.id LIMIT 1
+"""
+
+
 class FallingRow(EarningRow):
-    """A referral for which too little stands; `released_at` is null where it is held."""
+    """A referral for which too little of its purchase stands, and another one that can take its place.
+
+    `released_at` is null where it is held. `falls` counts how often it has fallen before.
+    """
 
     released_at: datetime | None
+    falls: int
+    other_id: UUID | None
 
 
-# It stands by the terms of its conversion. Waits for whoever is releasing it.
+# It stands by the terms of its conversion. Waits for whoever is releasing or declining it.
 LOCK_FALLING: Final = statement(
     FallingRow,
-    """
-SELECT r.invite_id, r.referrer_id, r.referee_id, r.referrer_points, r.referee_points, r.released_at
+    f"""
+SELECT r.invite_id, r.referrer_id, r.referee_id, r.referrer_points, r.referee_points, r.released_at, r.falls,
+    ({_STANDS_BY}) AS other_id
 FROM referral r, purchase b
 WHERE r.merchant_id = :merchant_id AND r.id = :referral_id AND r.reversed_at IS NULL
     AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
@@ -273,11 +310,21 @@ WHERE r.merchant_id = :merchant_id AND r.id = :referral_id AND r.reversed_at IS 
 FOR UPDATE OF r
 """,
 )
+REPLACE: Final = statement(
+    NoRow,
+    f"""
+WITH r AS (
+    UPDATE referral SET purchase_id = :purchase_id
+    WHERE merchant_id = :merchant_id AND id = :referral_id AND reversed_at IS NULL RETURNING id
+)
+{event("referral.purchase_replaced", subject="id", source="r")}
+""",
+)
 REVERSE: Final = statement(
     NoRow,
     f"""
 WITH r AS (
-    UPDATE referral SET reversed_at = now(), shortfall = :shortfall
+    UPDATE referral SET reversed_at = now(), shortfall = :shortfall, falls = falls + 1
     WHERE merchant_id = :merchant_id AND id = :referral_id AND reversed_at IS NULL RETURNING id
 )
 {event("referral.reversed", subject="id", source="r")}
@@ -286,26 +333,35 @@ WITH r AS (
 
 
 async def reconsider(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -> bool:
-    """Take back what a referral earned, once, if too little of its purchase stands. Returns whether it fell.
+    """Look at a referral again whose purchase was lowered. Returns whether it fell.
 
-    Whatever lowers a purchase calls it, before it locks a wallet. After the window of returns nothing falls. What both
-    have spent already is the shortfall, as with purchases. A held referral can't be released any more.
+    Whatever lowers a purchase calls it, before it locks a wallet, with a lock of the buyer's row. Where too little
+    stands, the referee's earliest other purchase takes its place, and no entry moves. Without one the referral falls:
+    what it earned is taken back, and what both have spent already is the shortfall, as with purchases; a held one
+    can't be released any more. After the window of returns nothing falls.
     """
     referral = await tx.row(LOCK_FALLING, merchant_id=merchant_id, referral_id=referral_id)
     if referral is None:
         return False
+    if referral["other_id"] is not None:
+        await tx.row(
+            REPLACE,
+            merchant_id=merchant_id,
+            referral_id=referral_id,
+            purchase_id=referral["other_id"],
+            event_id=ids.new(),
+            actor=actor,
+        )
+        return False
     shortfall = 0
     if referral["released_at"] is not None:
         await lock_wallets(tx, merchant_id, referral)
-        origin = referral["invite_id"].hex
-        reference = ids.encode("invite", referral["invite_id"])
-        for who, member_id, reason in (
-            ("referrer", referral["referrer_id"], PointsReason.REFERRAL_REFERRER),
-            ("referee", referral["referee_id"], PointsReason.REFERRAL_REFEREE),
-        ):
+        credited = referral["invite_id"].hex
+        for side in _sides(referral):
             taken = await take_back(
-                tx, merchant_id, actor, member_id, reason=reason, credited=[origin], origin=f"{origin}/{who}",
-                reference=reference,
+                tx, merchant_id, actor, side.member_id, reason=side.reason, credited=[credited],
+                origin=f"{credited}/{side.name}/{referral['falls'] + 1}",
+                reference=ids.encode("invite", referral["invite_id"]),
             )  # fmt: skip
             shortfall += taken.shortfall
     await tx.row(
@@ -317,3 +373,69 @@ async def reconsider(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -
         actor=actor,
     )
     return True
+
+
+class FallenRow(EarningRow):
+    """A referral that has fallen, so often, and the purchase that it can stand by again.
+
+    `released_at` is null where it was held.
+    """
+
+    referral_id: UUID
+    released_at: datetime | None
+    falls: int
+    purchase_id: UUID | None
+
+
+LOCK_FALLEN: Final = statement(
+    FallenRow,
+    f"""
+SELECT r.id AS referral_id, r.invite_id, r.referrer_id, r.referee_id, r.referrer_points, r.referee_points,
+    r.released_at, r.falls, ({_STANDS_BY}) AS purchase_id
+FROM referral r
+WHERE r.merchant_id = :merchant_id AND r.invite_id = :invite_id AND r.reversed_at IS NOT NULL AND r.declined_at IS NULL
+FOR UPDATE OF r
+""",
+)
+REINSTATE: Final = statement(
+    NoRow,
+    f"""
+WITH r AS (
+    UPDATE referral SET purchase_id = :purchase_id, reversed_at = NULL, shortfall = NULL
+    WHERE merchant_id = :merchant_id AND id = :referral_id AND reversed_at IS NOT NULL RETURNING id
+)
+{event("referral.reinstated", subject="id", source="r")}
+""",
+)
+
+
+async def bring_back(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> UUID | None:
+    """Let the referral of an invite stand again that has fallen, if a purchase stands that it can stand by.
+
+    What was really taken of both credits comes back to its lots, with their dates, and the shortfall of the fall ends,
+    so that both are paid once. One that was held is held again, and a declined one stays as it is. The caller holds a
+    lock of the referee's row since a statement before. Returns the referral, or None where nothing came back: also
+    where a balance can't hold it, since a purchase must not fail by that; the next one tries again.
+    """
+    fallen = await tx.row(LOCK_FALLEN, merchant_id=merchant_id, invite_id=invite_id)
+    if fallen is None or fallen["purchase_id"] is None:
+        return None
+    if fallen["released_at"] is not None:
+        if not await lock_wallets(tx, merchant_id, fallen):
+            return None
+        credited = invite_id.hex
+        for side in _sides(fallen):
+            await put_back(
+                tx, merchant_id, actor, side.member_id, credit=(side.reason, credited),
+                origin=f"{credited}/{fallen['purchase_id'].hex}/{fallen['falls']}",
+                reference=ids.encode("invite", invite_id),
+            )  # fmt: skip
+    await tx.row(
+        REINSTATE,
+        merchant_id=merchant_id,
+        referral_id=fallen["referral_id"],
+        purchase_id=fallen["purchase_id"],
+        event_id=ids.new(),
+        actor=actor,
+    )
+    return fallen["referral_id"]

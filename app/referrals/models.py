@@ -81,8 +81,10 @@ class InviteQuota(Model):
 class Referral(Model):
     """Who brought whom: one row per converted invite. Without its entries it is held for a person's review.
 
-    A reversal stays on the row; a shortfall is what the balances lacked then. A declined one never has entries. The
-    minimum, in minor units, and the window in which a return ends it are those of the conversion.
+    The purchase is the one that it stands by, or stood by when it fell. A reversal stays on the row until another
+    purchase brings the referral back, and `falls` counts them; a shortfall is what the balances lacked then. A declined
+    one never has entries. The minimum, in minor units, and the window in which a return ends it are those of the
+    conversion.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -104,6 +106,7 @@ class Referral(Model):
     declined_at = fields.DatetimeField(null=True)
     reversed_at = fields.DatetimeField(null=True)
     shortfall = fields.IntField(null=True)
+    falls = fields.IntField(db_default=0)
 
     class Meta:
         table = "referral"

@@ -40,12 +40,16 @@ ReleaseReferralResult = Annotated[
 
 
 class LockedReferralRow(EarningRow):
-    """A referral that is locked, what became of it, and when the pending of its purchase ends."""
+    """A referral that is locked, what became of it, and when the pending of its purchase ends.
+
+    `is_known` is false where it has waited for one that recorded the purchase which the referral stands by now.
+    """
 
     released_at: datetime | None
     declined_at: datetime | None
     reversed_at: datetime | None
     spendable_at: datetime | None
+    is_known: bool
 
 
 # Waits for whoever is releasing, declining or reversing it.
@@ -54,7 +58,10 @@ LOCK: Final = statement(
     """
 SELECT invite_id, referrer_id, referee_id, referrer_points, referee_points, released_at, declined_at, reversed_at,
     (SELECT spendable_at FROM purchase
-     WHERE merchant_id = :merchant_id AND id = referral.purchase_id) AS spendable_at
+     WHERE merchant_id = :merchant_id AND id = referral.purchase_id) AS spendable_at,
+    purchase_id IS NULL OR EXISTS (
+        SELECT FROM purchase WHERE merchant_id = :merchant_id AND id = referral.purchase_id
+    ) AS is_known
 FROM referral WHERE merchant_id = :merchant_id AND id = :referral_id FOR UPDATE
 """,
 )
@@ -82,6 +89,8 @@ async def release_referral(
     referral_id = node_id("referral", "referral", input.referral_id)
     async with transaction(viewer.merchant_id) as tx:
         held = await tx.row(LOCK, merchant_id=viewer.merchant_id, referral_id=referral_id)
+        if held is not None and not held["is_known"]:
+            held = await tx.row(LOCK, merchant_id=viewer.merchant_id, referral_id=referral_id)
         if held is None:
             raise not_found("referral", input.referral_id)
         if held["reversed_at"] is not None:

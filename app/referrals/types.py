@@ -231,10 +231,11 @@ class Referral(Node):
     converted_at: datetime = strawberry.field(description="When the invite converted.")
     released_at: datetime = strawberry.field(description="When the points were given; later only after a review.")
     reversed_at: datetime | None = strawberry.field(
-        description="When the return of the purchase that converted it took the points back; null while they stand."
+        description="When a return took the points back, because no purchase stood that it could stand by; null while "
+        "they stand, also when a later purchase has brought them back."
     )
     shortfall: int | None = strawberry.field(
-        description="How many points both had spent by then, together. They are not taken later."
+        description="How many points both had spent by then, together; null when they stand."
     )
     review_flags: list[ReviewFlag] = strawberry.field(description="What a person might want to look at.")
 
@@ -280,7 +281,8 @@ class HeldReferral(Node):
     row: strawberry.Private[ReferralRow]
     converted_at: datetime = strawberry.field(description="When the invite converted.")
     reversed_at: datetime | None = strawberry.field(
-        description="When the purchase that converted it was returned, after which it can't be released; null before."
+        description="When too little of its purchase stood, after which it can't be released; null before, and when a "
+        "later purchase lets it wait again."
     )
     declined_at: datetime | None = strawberry.field(
         description="When a person decided that nobody gets its points; null before."

@@ -77,6 +77,8 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "referral.converted": "referral",
     "referral.declined": "referral",
     "referral.held": "referral",
+    "referral.purchase_replaced": "referral",
+    "referral.reinstated": "referral",
     "referral.reversed": "referral",
     "referral_program.configured": "merchant",
     "reward.created": "reward",

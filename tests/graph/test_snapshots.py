@@ -81,7 +81,7 @@ async def test_reversed_referrals_and_those_held_or_declined_by_a_review_are_no_
     held = (await shop.data(HELD_REFERRALS))["answer"]["edges"][0]["node"]
     await shop.do(DECLINE_REFERRAL, referralId=held["id"], reason="fake")
     await database().row(
-        "UPDATE referral SET reversed_at = now(), shortfall = 0 WHERE merchant_id = $1 AND referee_id = $2",
+        "UPDATE referral SET reversed_at = now(), shortfall = 0, falls = 1 WHERE merchant_id = $1 AND referee_id = $2",
         shop.merchant_id, ids.decode("member", leaves[0]["id"]),
     )  # fmt: skip
 

@@ -185,6 +185,24 @@ BREAKS = [
         FROM referral WHERE merchant_id = $1""",
         3,
     ),
+    (
+        "CONVERTED_REFERRALS",
+        """UPDATE points_lot SET returned = 1
+        WHERE merchant_id = $1 AND entry_id IN (SELECT referee_entry_id FROM referral WHERE merchant_id = $1)""",
+        1,
+    ),
+    (
+        "CONVERTED_REFERRALS",
+        """INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, created_at)
+        SELECT merchant_id, gen_random_uuid(), member_id, amount, balance_after, reason, origin || '/again', created_at
+        FROM points_entry WHERE merchant_id = $1 AND reason = 'REFERRAL_REFERRER'""",
+        1,
+    ),
+    (
+        "CONVERTED_REFERRALS",
+        f"UPDATE referral SET purchase_id = (SELECT id FROM purchase WHERE {one('purchase')}) WHERE merchant_id = $1",
+        1,
+    ),
     ("POOL_LIFECYCLE", "UPDATE pool SET status = 'DRAFT' WHERE merchant_id = $1 AND status = 'PAUSED'", 2),
     ("POOL_LIFECYCLE", "UPDATE pool SET status = 'ACTIVE' WHERE merchant_id = $1 AND status = 'ARCHIVED'", 1),
     ("POOL_LIFECYCLE", f"UPDATE pool SET claims_per_member = 7 WHERE {one('pool')}", 1),

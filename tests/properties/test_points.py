@@ -1,6 +1,7 @@
 """The ledger against a model of lots. Without these a point could be spent twice, expire twice, or vanish.
 
-Each step is a call to the API, and every balance, shortfall and end of points is compared.
+Each step is a call to the API, and every balance, shortfall and end of points is compared. The second member was
+referred by the first one, and what both earned by it falls and comes back with the second one's purchases.
 """
 
 import asyncio
@@ -41,11 +42,16 @@ from tests.points.documents import (
 )
 from tests.points.ledger import amended, put_back_again, taken_back
 from tests.points.model import ModelDebit, ModelLot, ModelWallet
+from tests.referrals.documents import accepted, program
+from tests.referrals.documents import broken as broken_referrals
 from tests.sizes import FULL, size
 
 T = TypeVar("T")
 COST = 30
 WHO = st.integers(0, 1)
+REFEREE = 1
+#: What the referrer and the referee earn, and why.
+REFERRAL = ((100, "REFERRAL_REFERRER"), (50, "REFERRAL_REFEREE"))
 
 
 @dataclass
@@ -57,6 +63,8 @@ class Bought:
     amount: int
     rate: int
     pending: float
+    #: Whether a referral can stand by it.
+    counts: bool
     refunded: int = 0
     is_reversed: bool = False
     lots: list[ModelLot] = field(default_factory=list)
@@ -87,7 +95,12 @@ class Ledger(RuleBasedStateMachine):
     def open(self) -> None:
         self.closing = open_shop(self.url)
         self.shop: Shop = self.do(self.closing.__aenter__())
-        self.wallets = [ModelWallet(self.do(self.shop.member())) for _ in range(2)]
+        referrer = self.do(self.shop.member())
+        self.do(program(self.shop, convertsOn="FIRST_PURCHASE"))
+        referee = self.do(accepted(self.shop, referrer))["member"]
+        self.wallets = [ModelWallet(referrer), ModelWallet(referee)]
+        self.credits: list[ModelLot] = []
+        self.stands_by: Bought | None = None
         self.mug = self.do(reward(self.shop, cost=COST))
         self.lifetime: int | None = None
         self.pending = 0
@@ -99,10 +112,12 @@ class Ledger(RuleBasedStateMachine):
         self.grants: list[tuple[int, str, ModelLot]] = []
         self.answered: list[tuple[Any, Any]] = []
         self.numbers = 0
+        self.set_terms(3, 1, recovers=True)
+        self.buy(REFEREE, 1, 0)
 
     def teardown(self) -> None:
         if hasattr(self, "shop"):
-            assert self.do(broken(self.shop)) == []
+            assert self.do(broken(self.shop)) == self.do(broken_referrals(self.shop)) == []
             assert self.do(self.shop.broken_promises()) == []
             self.do(self.closing.__aexit__(None, None, None))
 
@@ -131,11 +146,40 @@ class Ledger(RuleBasedStateMachine):
         # 99 hundredths of a unit are a point when a unit is two.
         points = units * self.rate + (self.rate - 1)
         assert answer["purchase"]["points"] == points
-        bought = Bought(who, order, units * 100 + 99, self.rate, self.pending - days_ago if self.pending else 0)
+        bought = Bought(
+            who, order, units * 100 + 99, self.rate, self.pending - days_ago if self.pending else 0,
+            counts=who == REFEREE and days_ago == 0,
+        )  # fmt: skip
+        self.raised(bought)
         if points:
             bought.lots.append(model.earn(points, lifetime=self.lifetime, pending=bought.pending))
         assert answer["purchase"]["member"]["wallet"]["points"] == model.points
         self.purchases.append(bought)
+
+    def raised(self, bought: Bought) -> None:
+        """Convert the invite by a purchase, or bring its referral back, before the purchase earns."""
+        if not bought.counts or bought.amount == bought.refunded or self.stands_by is not None:
+            return
+        self.stands_by = bought
+        if not self.credits:
+            self.credits = [
+                model.credit(points, reason, lifetime=self.lifetime, pending=bought.pending)
+                for model, (points, reason) in zip(self.wallets, REFERRAL, strict=True)
+            ]
+            return
+        for model, lot, (_, reason) in zip(self.wallets, self.credits, REFERRAL, strict=True):
+            model.put_back(lot, reason)
+
+    def lowered(self, bought: Bought) -> bool:
+        """Let another purchase take the place of one of which nothing stands, or the referral fall. Returns whether."""
+        if self.stands_by is not bought or bought.amount > bought.refunded:
+            return False
+        self.stands_by = next((each for each in self.purchases if each.counts and each.amount > each.refunded), None)
+        if self.stands_by is not None:
+            return False
+        for model, lot in zip(self.wallets, self.credits, strict=True):
+            model.take_back([lot])
+        return True
 
     @rule(who=WHO, amount=st.integers(-60, 60).filter(bool), days=st.sampled_from([None, 1, 7]))
     def adjust(self, who: int, amount: int, days: int | None) -> None:
@@ -192,6 +236,7 @@ class Ledger(RuleBasedStateMachine):
             assert answer["__typename"] == "PurchaseAlreadyReversed"
             return
         bought.refunded, bought.is_reversed = bought.amount, True
+        self.lowered(bought)
         got, lacking = model.take_back(bought.lots)
         assert answer["shortfall"] == lacking
         assert -(answer["entry"] or {"amount": 0})["amount"] == got
@@ -214,6 +259,7 @@ class Ledger(RuleBasedStateMachine):
         owed = bought.points - bought.earns(stands - part)
         bought.refunded += part
         bought.is_reversed = part == stands
+        assert self.lowered(bought) is checked["endsReferral"]
         before = model.points
         got, lacking = model.take_back(bought.lots, owed)
         assert (sum(-each["amount"] for each in answer["entries"][:1]) if got else 0, answer["shortfall"]) == (
@@ -246,7 +292,12 @@ class Ledger(RuleBasedStateMachine):
         if bought.is_reversed:
             return
         model, before = self.wallets[bought.who], bought.points
+        is_less = amount < bought.amount
         bought.amount = amount
+        if is_less:
+            self.lowered(bought)
+        else:
+            self.raised(bought)
         if bought.points < before:
             assert followed.shortfall == model.take_back(bought.lots, before - bought.points)[1]
         elif bought.points > before:

@@ -168,9 +168,9 @@ class Program(RuleBasedStateMachine):
             self.convert(sent, person.worth[0] if sent.trigger == "FIRST_PURCHASE" else None)
 
     def convert(self, sent: Sent, order: str | None) -> None:
-        """Credit both."""
+        """Credit both, or give back what a fall had taken."""
         assert sent.referee is not None
-        sent.status, sent.by_purchase = "CONVERTED", order
+        sent.status, sent.by_purchase, sent.is_reversed = "CONVERTED", order, False
         self.people[sent.by].points += REFERRER
         self.people[sent.referee].points += REFEREE
 
@@ -185,8 +185,9 @@ class Program(RuleBasedStateMachine):
             if sent.referee == who and (sent.status, sent.trigger) == ("PENDING", "FIRST_PURCHASE")
             and self.people[who].is_proven
         ]  # fmt: skip
-        assert (answer["referral"] is not None) is bool(waiting and whole)
-        for sent in waiting if whole else ():
+        fallen = [sent for sent in self.invites if sent.referee == who and sent.is_reversed and sent.ends_in > 0]
+        assert (answer["referral"] is not None) is bool((waiting or fallen) and whole)
+        for sent in (*waiting, *fallen) if whole else ():
             self.convert(sent, answer["purchase"]["id"])
         self.people[who].points += 10 if whole else 0
         self.people[who].orders.append(answer["purchase"]["id"])
@@ -206,7 +207,11 @@ class Program(RuleBasedStateMachine):
         person.worth = [each for each in person.worth if each != order]
         person.points += answer["entry"]["amount"] if answer["entry"] else 0
         for sent in self.invites:
-            if sent.by_purchase == order and sent.referee is not None:
+            if sent.by_purchase != order or sent.referee is None:
+                continue
+            if person.worth and sent.ends_in > 0:
+                sent.by_purchase = person.worth[0]
+            else:
                 sent.is_reversed = True
                 self.people[sent.by].points -= REFERRER
                 self.people[sent.referee].points -= REFEREE

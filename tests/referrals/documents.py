@@ -110,7 +110,8 @@ query ($declined: Boolean) {{ answer: heldReferrals(declined: $declined) {{ edge
 """
 REFERRED_BY = f"query ($id: ID!) {{ member(id: $id) {{ referredBy {{ {REFERRAL} }} }} }}"
 #: Everything that must hold of a merchant's referrals at any time; each is a list of offenders. Entries exist exactly
-#: for conversions that were released, reversals exactly for the reversed; quotas are what was sent; edges are a forest.
+#: for conversions that were released, all of them stand, or nothing of those that fell; quotas are what was sent; edges
+#: are a forest.
 BROKEN = """
 WITH RECURSIVE due AS (
     SELECT reason, origin, member_id, amount FROM referral r CROSS JOIN LATERAL (VALUES
@@ -120,7 +121,7 @@ WITH RECURSIVE due AS (
     WHERE r.merchant_id = $1 AND r.released_at IS NOT NULL
 ), given AS (
     SELECT reason, origin, member_id, amount FROM points_entry
-    WHERE merchant_id = $1 AND reason IN ('REFERRAL_REFERRER', 'REFERRAL_REFEREE')
+    WHERE merchant_id = $1 AND reason IN ('REFERRAL_REFERRER', 'REFERRAL_REFEREE') AND spendable_at IS NOT NULL
 ), above AS (
     SELECT referee_id AS origin, referrer_id AS member_id, 1 AS depth FROM referral WHERE merchant_id = $1
     UNION ALL
@@ -130,17 +131,34 @@ WITH RECURSIVE due AS (
 (SELECT 'not credited' AS broken, member_id FROM (TABLE due EXCEPT ALL TABLE given) missing)
 UNION ALL (SELECT 'credited', member_id FROM (TABLE given EXCEPT ALL TABLE due) surplus)
 UNION ALL
-SELECT 'reversal', r.referrer_id FROM referral r WHERE r.merchant_id = $1 AND (r.reversed_at IS NOT NULL)
-    AND r.released_at IS NOT NULL AND r.referrer_points + r.referee_points <> r.shortfall + coalesce((
-        SELECT -sum(amount) FROM points_entry e WHERE e.merchant_id = $1 AND e.reason = 'REVERSAL'
+SELECT 'stands', l.member_id FROM points_lot l JOIN points_entry e ON e.merchant_id = $1 AND e.id = l.entry_id
+JOIN referral r ON r.merchant_id = $1 AND e.id IN (r.referrer_entry_id, r.referee_entry_id)
+WHERE l.merchant_id = $1 AND l.returned <> CASE WHEN r.reversed_at IS NULL THEN 0 ELSE l.amount END
+UNION ALL
+-- Net of what was given back, what the falls took is what they could.
+SELECT 'reversal', r.referrer_id FROM referral r WHERE r.merchant_id = $1 AND r.falls > 0 AND r.released_at IS NOT NULL
+    AND CASE WHEN r.reversed_at IS NULL THEN 0 ELSE r.referrer_points + r.referee_points - r.shortfall END < coalesce((
+        SELECT -sum(amount) FROM points_entry e WHERE e.merchant_id = $1
             AND starts_with(e.origin, replace(r.invite_id::text, '-', '') || '/')
     ), 0)
 UNION ALL
 SELECT 'taken back', e.member_id FROM points_entry e
-WHERE e.merchant_id = $1 AND e.reason = 'REVERSAL' AND e.origin LIKE '%/%' AND NOT EXISTS (
-    SELECT FROM referral r WHERE r.merchant_id = $1 AND r.reversed_at IS NOT NULL
+WHERE e.merchant_id = $1 AND e.origin ~ '/(referrer|referee)/[1-9]' AND NOT EXISTS (
+    SELECT FROM referral r WHERE r.merchant_id = $1 AND r.falls >= split_part(e.origin, '/', 3)::int
         AND replace(r.invite_id::text, '-', '') = split_part(e.origin, '/', 1)
 )
+UNION ALL
+SELECT 'purchase', r.referee_id FROM referral r JOIN purchase b ON b.merchant_id = $1 AND b.id = r.purchase_id
+WHERE r.merchant_id = $1 AND (r.reversed_at IS NULL)
+    AND b.amount - b.refunded < coalesce(r.minimum_purchase, 1)
+    AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
+UNION ALL
+SELECT 'fallen', r.referee_id FROM referral r JOIN invite i ON i.merchant_id = $1 AND i.id = r.invite_id
+JOIN member m ON m.merchant_id = $1 AND m.id = r.referee_id JOIN purchase b ON b.merchant_id = $1
+    AND b.member_id = m.id
+WHERE r.merchant_id = $1 AND r.reversed_at IS NOT NULL AND r.declined_at IS NULL
+    AND b.amount - b.refunded >= coalesce(r.minimum_purchase, 1)
+    AND b.occurred_at BETWEEN m.joined_at - interval '1 day' AND i.expires_at
 UNION ALL
 SELECT 'edge', i.referrer_id FROM invite i WHERE i.merchant_id = $1 AND (i.status = 'CONVERTED') <> EXISTS (
     SELECT FROM referral r WHERE r.merchant_id = $1 AND r.invite_id = i.id

@@ -226,8 +226,8 @@ WITH people AS (
     FROM people RETURNING *
 )
 INSERT INTO referral (merchant_id, id, invite_id, referrer_id, referee_id, referrer_points, referee_points, flags,
-                      converted_at, reversed_at, shortfall)
-SELECT $1, gen_random_uuid(), id, $2, referee_id, 1, 1, '{}', now(), now(), 0 FROM sent
+                      converted_at, reversed_at, shortfall, falls)
+SELECT $1, gen_random_uuid(), id, $2, referee_id, 1, 1, '{}', now(), now(), 0, 1 FROM sent
 """
 
 

@@ -162,15 +162,6 @@ async def test_without_a_window_nothing_is_taken_back(shop: Shop) -> None:
     assert await points(shop, referrer) == 100
 
 
-async def test_a_reversed_referral_does_not_convert_again(shop: Shop) -> None:
-    referrer, referee = await waiting(shop)
-    await bring_back(shop, await buy(shop, referee, "o-1"))
-
-    again = await buy(shop, referee, "o-2")
-
-    assert (again["referral"], await points(shop, referrer)) == (None, 0)
-
-
 async def test_a_held_referral_whose_purchase_is_returned_can_never_be_released(shop: Shop) -> None:
     referrer, referee = await waiting(shop, reviewPolicy="ALL")
     bought = await buy(shop, referee, "o-1")
