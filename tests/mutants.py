@@ -93,7 +93,7 @@ MUTANTS: Final = (
     Mutant(
         "a replay that differs: another amount of the same order is taken for the same",
         "app/orders/record_purchase.py",
-        'if not is_buyer or stands["purchase_amount"] != amount:',
+        'if not is_buyer or stands["purchase_recorded_amount"] != amount:',
         "if not is_buyer:",
         ("tests/orders/test_record_purchase.py",),
     ),

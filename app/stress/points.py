@@ -196,6 +196,42 @@ def _taken_from_wallet(call: Call, points: int) -> Story:
     return ((wallet, every(taken, where(lambda wallet: _is(wallet, after)))),)
 
 
+CHECK: Final = """
+query ($input: RefundPurchaseInput!) {
+  answer: checkRefund(input: $input) {
+    __typename ... on RefundPreview { points shortfall } ... on RefundTooLarge { refundable { amountMinor } }
+    ... on Refusal { message }
+  }
+}
+"""
+
+
+def _checked(call: Call) -> Sequence[Story]:
+    """A refund at this instant would have taken so much, and lacked so much."""
+    about, part = call.about, call.input["amount"]["amountMinor"]
+
+    def tells(points: int, wallet: Wallet) -> bool:
+        found = wallet.taken_back(about["order"], points)
+        if found is None:
+            return False
+        after, told = found
+        return (wallet.points - after.points, told.shortfall) == (call.answer["points"], call.answer["shortfall"])
+
+    stories: list[Story] = []
+    for before in range(0, about["amount"] - part + 1, PARTS[0]):
+        stood: Story = ((f"returned:{about['order']}", where(partial(_sums_to, before))),)
+        points = _earns(call, about["amount"] - before) - _earns(call, about["amount"] - before - part)
+        if points:
+            stories.append((*stood, (f"wallet:{about['member']}", where(partial(tells, points)))))
+        elif call.answer["points"] == call.answer["shortfall"] == 0:
+            stories.append(stood)
+    return stories
+
+
+def _sums_to(amount: int, refunds: tuple[Any, ...] | None) -> bool:
+    return _sum(refunds) == amount
+
+
 def _too_large(call: Call) -> Sequence[Story]:
     stands, amount = call.answer["refundable"]["amountMinor"], call.about["amount"]
     if not 0 < stands < call.input["amount"]["amountMinor"]:
@@ -359,6 +395,9 @@ VERBS: Final = (
     Verb("refundPurchase", REFUND, _ask_refund, {
         "RefundPurchaseSuccess": _refunded, "RefundTooLarge": _too_large, "PurchaseAlreadyReversed": _returned_before,
     }, repeats=True, weight=2),
+    Verb("checkRefund", CHECK, _ask_refund, {
+        "RefundPreview": _checked, "RefundTooLarge": _too_large, "PurchaseAlreadyReversed": _returned_before,
+    }, reads=True),
     Verb("reversePurchase", RETURN, _ask_return,
          {"ReversePurchaseSuccess": _returned, "PurchaseAlreadyReversed": _returned_before}, weight=2),
     Verb("redeemReward", EXCHANGE, _ask_exchange, {

@@ -41,6 +41,7 @@ TRIED = {
     ("docs/operations.md", "Logs"): "tests/telemetry/test_logs.py",
     ("docs/operations.md", "Metrics"): "tests/telemetry/test_metrics.py",
     ("docs/promises.md", "Rows that stay"): "tests/integrity/test_constraints.py",
+    ("docs/refunds.md", "Refund a part"): "tests/orders/test_refunds_guide.py",
     ("docs/returns.md", "A changed cart"): "tests/orders/test_guide.py",
     ("docs/returns.md", "An order that is off"): "tests/orders/test_guide.py",
     ("docs/states.md", "Code"): "tests/operate/test_docs.py",

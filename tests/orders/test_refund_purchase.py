@@ -14,8 +14,8 @@ from tests.factories import Shop, problems, usd
 from tests.points.documents import (
     CHECK_REFUND,
     CONFIGURE,
-    PURCHASE,
     REFUND,
+    RETURNED,
     REVERSE,
     asked_refund,
     broken,
@@ -30,7 +30,7 @@ from tests.points.documents import (
 
 NODE = "query ($id: ID!) { node(id: $id) { ... on Refund { id refundId amount { amountMinor } refundedAt } } }"
 EVENTS = "query { events(first: 9) { edges { node { type subjectId reason } } } }"
-AS_PURCHASE = f"query ($id: ID!) {{ node(id: $id) {{ ... on Purchase {{ {PURCHASE} }} }} }}"
+AS_PURCHASE = f"query ($id: ID!) {{ node(id: $id) {{ ... on Purchase {{ {RETURNED} }} }} }}"
 
 
 def taken(answer: Any) -> list[int]:

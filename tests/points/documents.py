@@ -17,9 +17,9 @@ ENTRY = """
 """
 PURCHASE = """
   id source orderId amount { amountMinor currency } refunded { amountMinor currency } points keptPoints
-  refunds { id refundId amount { amountMinor currency } refundedAt } occurredAt recordedAt reversedAt
-  member { id wallet { version points } }
+  occurredAt recordedAt reversedAt member { id wallet { version points } }
 """
+RETURNED = f"{PURCHASE} refunds {{ id refundId amount {{ amountMinor currency }} refundedAt }}"
 REWARD = "id name cost stock active pool { id }"
 EXCHANGE = f"""
   id createdAt reversedAt reward {{ {REWARD} }} member {{ id wallet {{ version points }} }} entry {{ {ENTRY} }}
@@ -36,8 +36,8 @@ mutation ($input: RecordPurchaseInput!) {{
 REVERSE = f"""
 mutation ($input: ReversePurchaseInput!) {{
   answer: reversePurchase(input: $input) {{
-    __typename ... on ReversePurchaseSuccess {{ shortfall entry {{ {ENTRY} }} purchase {{ {PURCHASE} }} }}
-    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+    __typename ... on ReversePurchaseSuccess {{ shortfall entry {{ {ENTRY} }} purchase {{ {RETURNED} }} }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {RETURNED} }} }}
   }}
 }}
 """
@@ -47,9 +47,9 @@ mutation ($input: RefundPurchaseInput!) {{
     __typename
     ... on RefundPurchaseSuccess {{
       replayed shortfall pointsReturned pointsExpired pointsForfeited moneyReturned {{ amountMinor currency }}
-      entries {{ {ENTRY} }} purchase {{ {PURCHASE} }}
+      entries {{ {ENTRY} }} purchase {{ {RETURNED} }}
     }}
-    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {RETURNED} }} }}
     ... on RefundTooLarge {{ refundable {{ amountMinor currency }} }}
   }}
 }}
@@ -59,7 +59,7 @@ query ($input: RefundPurchaseInput!) {{
   answer: checkRefund(input: $input) {{
     __typename
     ... on RefundPreview {{ points shortfall pointsReturned moneyReturned {{ amountMinor currency }} endsReferral }}
-    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {PURCHASE} }} }}
+    {REFUSALS} ... on PurchaseAlreadyReversed {{ purchase {{ {RETURNED} }} }}
     ... on RefundTooLarge {{ refundable {{ amountMinor currency }} }}
   }}
 }}

@@ -9,11 +9,12 @@ from app import ids
 from app.points import rows
 from app.points.ledger import CREDIT, DEBIT
 from app.points.liability import LIABILITY
+from app.points.take_back import FIND_CREDITED, FIND_SHORT, PICK
 from app.storage.database import database
 from app.storage.statements import Statement
 from bench.points_buffers import add_history, touched_by
 from tests.factories import Shop
-from tests.points.documents import broken, member_uuid
+from tests.points.documents import broken, member_uuid, purchase, refund
 
 MANY = 5_000
 LAST = UUID(int=2**128 - 1)
@@ -79,6 +80,28 @@ async def test_a_long_history_costs_what_a_short_one_does(shop: Shop) -> None:
     assert pages[1] <= pages[0] * 2
     assert given[1] <= given[0] * 1.3
     assert all(costs[1] <= costs[0] * 1.3 for costs in zip(*debits, strict=True))
+
+
+async def test_a_refund_costs_the_same_after_a_long_history(shop: Shop) -> None:
+    members = [await history(shop, length) for length in (10, MANY)]
+
+    async def read(number: int, member: Any) -> list[int]:
+        bought = await purchase(shop, member, f"o-{number}", 300)
+        credited = [bought["purchase"]["id"].removeprefix("purchase_")]
+        await refund(shop, f"o-{number}", "r-1", 100)
+        who = {"merchant_id": shop.merchant_id, "member_id": member_uuid(member)}
+        return [
+            await buffers(FIND_CREDITED, merchant_id=shop.merchant_id, reason="PURCHASE", origins=credited),
+            await buffers(PICK, **who, amount=5, besides=[], before=None),
+            await buffers(FIND_SHORT, **who),
+        ]
+
+    for number, member in enumerate(members):
+        await read(number, member)
+    short, long = [await read(number, member) for number, member in enumerate(members, start=2)]
+    print(f"buffers: the lots of a purchase, five others, what is lacking {short}, after 5,000 entries {long}")
+
+    assert all(after <= before * 1.5 for before, after in zip(short, long, strict=True))
 
 
 async def test_the_liability_reads_wallets_and_what_came_after(shop: Shop) -> None:

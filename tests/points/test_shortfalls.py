@@ -23,6 +23,7 @@ from tests.points.documents import (
     grant,
     purchase,
     redeem,
+    refund,
     reward,
     wallet,
 )
@@ -180,6 +181,7 @@ HISTORIES = st.lists(
         st.tuples(st.just("grant with an end"), st.integers(1, 20)),
         st.tuples(st.just("spend"), st.integers(1, 60)),
         st.tuples(st.just("return"), st.integers(0, 9)),
+        st.tuples(st.just("return some"), st.integers(0, 9)),
         st.tuples(st.just("wait"), st.integers(1, 12)),
         st.tuples(st.just("lifetime"), st.sampled_from([5, 30])),
         st.tuples(st.just("pending"), st.sampled_from([0, 3])),
@@ -189,21 +191,23 @@ HISTORIES = st.lists(
 
 
 async def test_buying_and_returning_leaves_everything_as_it_was(api: Api, shop: Shop) -> None:
-    """For any history: balance, pending, shortfall, and each date of expiry."""
+    """For any history, whole or in parts: balance, pending, shortfall, and each date of expiry."""
     loop = asyncio.get_running_loop()
 
     def do(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, loop).result(120)
 
     @settings(deadline=None, max_examples=size(10, 100), derandomize=not FULL, suppress_health_check=list(HealthCheck))
-    @given(steps=HISTORIES, points=st.integers(1, 80), pending_days=st.sampled_from([0, 3]))
-    def holds(steps: list[tuple[str, int]], points: int, pending_days: int) -> None:
-        do(_as_it_was(f"{api.url}/graphql", steps, points, pending_days=pending_days))
+    @given(
+        steps=HISTORIES, points=st.integers(1, 80), parts=st.integers(1, 4), pending_days=st.sampled_from([0, 3])
+    )  # fmt: skip
+    def holds(steps: list[tuple[str, int]], points: int, parts: int, pending_days: int) -> None:
+        do(_as_it_was(f"{api.url}/graphql", steps, 100 * points + 50, parts, pending_days=pending_days))
 
     await asyncio.to_thread(holds)
 
 
-async def _as_it_was(url: str, steps: list[tuple[str, int]], points: int, *, pending_days: int) -> None:
+async def _as_it_was(url: str, steps: list[tuple[str, int]], amount: int, parts: int, *, pending_days: int) -> None:
     async with open_shop(url) as shop:
         member = await shop.member()
         orders = 0
@@ -221,6 +225,8 @@ async def _as_it_was(url: str, steps: list[tuple[str, int]], points: int, *, pen
                     await grant(shop, member, -value, f"{number}")
                 case "return":
                     await shop.do(REVERSE, source="STORE", orderId=f"o-{value}", reason="returned")
+                case "return some":
+                    await refund(shop, f"o-{value}", f"{number}", 700)
                 case "wait":
                     await days_later(shop, member, value)
                 case "lifetime":
@@ -230,7 +236,9 @@ async def _as_it_was(url: str, steps: list[tuple[str, int]], points: int, *, pen
         await shop.do(CONFIGURE, pointsPendingDays=pending_days)
         before = await _dates(shop)
 
-        await purchase(shop, member, "bought and returned", 100 * points)
+        await purchase(shop, member, "bought and returned", amount)
+        for part in range(1, parts):
+            await refund(shop, "bought and returned", f"{part}", amount // parts)
         await reverse(shop, "bought and returned")
 
         assert await _dates(shop) == before

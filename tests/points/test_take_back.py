@@ -87,6 +87,40 @@ async def test_points_spent_between_two_parts_fill_the_second(shop: Shop) -> Non
     assert await shop.broken_promises() == []
 
 
+async def test_what_comes_back_to_a_lot_fills_its_first_part_first(shop: Shop) -> None:
+    member = await shop.member()
+    await bought(shop, member, "o-1", 10)
+    mug = await redeem(shop, await reward(shop, cost=3), member, "spent")
+    await grant(shop, member, -7, "spent, too")
+    for part in (4, 6):
+        await refund(shop, "o-1", f"r-{part}", 100 * part)
+
+    await shop.do(REVERSE_REWARD, redemptionId=mug["redemption"]["id"], reason="broken")
+
+    assert await lots(shop, member) == [(0, 0, [1, 6])]
+    # So does what a later purchase earns.
+    await bought(shop, member, "o-2", 2)
+    assert await lots(shop, member) == [(0, 0, [0, 5]), (0, 2, [])]
+    assert await shop.broken_promises() == []
+
+
+async def test_of_what_a_lot_had_paid_the_latest_take_back_loses_first(shop: Shop) -> None:
+    member = await shop.member()
+    await bought(shop, member, "o-1", 3)
+    await bought(shop, member, "o-2", 4)
+    await grant(shop, member, -7, "spent")
+    for order, amount in (("o-1", 300), ("o-2", 400)):
+        await refund(shop, order, "r-1", amount)
+    await bought(shop, member, "pays", 7)
+    assert await lots(shop, member) == [(0, 0, [0]), (0, 0, [0]), (0, 7, [])]
+
+    answer = await refund(shop, "pays", "r-1", 500)
+
+    assert (answer["entries"], answer["shortfall"]) == ([], 0)
+    assert await lots(shop, member) == [(0, 0, [1]), (0, 0, [4]), (0, 2, [0])]
+    assert await shop.broken_promises() == []
+
+
 async def test_what_expired_counts_as_taken_once_over_all_parts(shop: Shop) -> None:
     member = await shop.member()
     await shop.do(CONFIGURE, pointsLifetimeDays=30)
@@ -205,6 +239,24 @@ async def test_what_had_filled_the_shortfall_comes_back_to_who_paid(shop: Shop) 
     assert await lots(shop, member) == [(0, 10, [0]), (7, 7, [])]
     again = await taken_back(shop, member, GIVEN, ["grant/falls"], "t-2")
     assert (again.entry and again.entry["entry_amount"], again.shortfall) == (-7, 3)
+    assert await shop.broken_promises() == []
+
+
+async def test_what_comes_back_of_it_fills_what_others_lack_since(shop: Shop) -> None:
+    """It would have been there to pay."""
+    member = await shop.member()
+    await grant(shop, member, 10, "falls")
+    await bought(shop, member, "o-1", 8)
+    await taken_back(shop, member, GIVEN, ["grant/falls"], "t-1")
+    await grant(shop, member, -8, "spent")
+    await refund(shop, "o-1", "r-1", 800)
+    assert await lots(shop, member) == [(0, 0, [0]), (0, 0, [8])]
+
+    back = await put_back_again(shop, member, GIVEN, "grant/falls", "again")
+
+    assert back is not None
+    assert (back.entry["entry_amount"], back.latest["event_wallet_points"]) == (10, 2)
+    assert await lots(shop, member) == [(2, 10, [0]), (0, 0, [0])]
     assert await shop.broken_promises() == []
 
 
