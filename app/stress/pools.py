@@ -74,6 +74,7 @@ def _ended(call: Call) -> Sequence[Story]:
     return (((f"pool:{call.input['poolId']}", lambda pool: (pool._replace(is_in_time=False),)),),)
 
 
+STOCK: Final = "pool(id: $id) { stock { available allocated redeemed revoked expired } }"
 #: A step that no client takes: from its `endsAt` on a pool issues and honours nothing.
 END: Final = Verb("end", "", lambda _: None, {PASSED: _ended}, weight=0)
 VERBS: Final = (
@@ -85,5 +86,5 @@ VERBS: Final = (
         "GenerateCodesSuccess": _generated, "PoolNotEditable": _not_editable,
         "IdempotencyKeyReused": key_used("key:batch/"),
     }, repeats=True),
-    reading("readStock", "pool(id: $id) { stock { available allocated redeemed revoked } }", _ask_pool, _saw_stock),
+    reading("readStock", STOCK, _ask_pool, _saw_stock),
 )  # fmt: skip

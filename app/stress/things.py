@@ -25,6 +25,7 @@ class Stock(NamedTuple):
     allocated: int = 0
     redeemed: int = 0
     revoked: int = 0
+    expired: int = 0
 
 
 class Code(NamedTuple):
@@ -33,6 +34,7 @@ class Code(NamedTuple):
     owner: str | None = None
     order: str | None = None
     revoked: bool = False
+    expired: bool = False
 
 
 class Pool(NamedTuple):
@@ -40,6 +42,11 @@ class Pool(NamedTuple):
 
     status: str = "DRAFT"
     is_in_time: bool = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what comes back to it is dead."""
+        return self.status == "ARCHIVED" or not self.is_in_time
 
     @property
     def is_open(self) -> bool:
@@ -119,11 +126,11 @@ def given_back(name: str, told: Told | None) -> Move:
     return move
 
 
-def stocked(available: int = 0, allocated: int = 0, redeemed: int = 0, revoked: int = 0) -> Move:
+def stocked(available: int = 0, allocated: int = 0, redeemed: int = 0, revoked: int = 0, expired: int = 0) -> Move:
     """Codes of a pool change their state; none of the numbers falls below 0."""
 
     def move(stock: Stock) -> Iterable[Stock]:
-        steps = zip(stock, (available, allocated, redeemed, revoked), strict=True)
+        steps = zip(stock, (available, allocated, redeemed, revoked, expired), strict=True)
         after = Stock(*(number + step for number, step in steps))
         if min(after) >= 0:
             yield after
