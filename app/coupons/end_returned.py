@@ -19,6 +19,8 @@ class EndedRow(WholeCodeRow, ChangeRow):
     """A code that came back and expired."""
 
 
+#: Whether a row of `code` is past its own end or that of its pool `p`; `has_ended` is the same in Python.
+HAS_ENDED: Final = "(least(code.expires_at, p.ends_at) <= now() OR p.status = 'ARCHIVED')"
 END: Final = statement(
     EndedRow,
     f"""
@@ -26,7 +28,7 @@ WITH c AS (
     UPDATE code SET state = 'EXPIRED' FROM pool p
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[]) AND code.state = 'ALLOCATED'
         AND p.merchant_id = :merchant_id AND p.id = code.pool_id
-        AND (least(code.expires_at, p.ends_at) <= now() OR p.status = 'ARCHIVED')
+        AND {HAS_ENDED}
     RETURNING code.*
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
@@ -42,7 +44,7 @@ SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)} FROM c {JOIN_CODE} JOIN rec
 
 
 def has_ended(row: WholeCodeRow, now: datetime) -> bool:
-    """Whether a code is past its own end or that of its pool, as END says it."""
+    """Whether a code is past its own end or that of its pool."""
     ends = [end for end in (row["code_expires_at"], row["pool_ends_at"]) if end is not None]
     return is_archived(row) or any(end <= now for end in ends)
 

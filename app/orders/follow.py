@@ -88,13 +88,13 @@ async def follow(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, amount: 
     if more < 0:
         taken = await take_back(
             tx, viewer.merchant_id, viewer.actor, purchase["member_id"], reason=PointsReason.PURCHASE,
-            credited=credits_of(purchase), points=-more, origin=origin, reference=purchase["purchase_order_id"],
+            credited=credits_of(changed), points=-more, origin=origin, reference=purchase["purchase_order_id"],
         )  # fmt: skip
         followed.entries, followed.shortfall, followed.latest = taken.entries, taken.shortfall, taken.latest
     elif more > 0:
         earned = await earn_more(
-            tx, viewer.merchant_id, viewer.actor, purchase["member_id"], more, credited=credits_of(purchase),
-            origin=credit_of(purchase, purchase["purchase_credits"] + 1), reference=purchase["purchase_order_id"],
+            tx, viewer.merchant_id, viewer.actor, purchase["member_id"], more, credited=credits_of(changed),
+            origin=credit_of(changed, changed["purchase_credits"] + 1), reference=purchase["purchase_order_id"],
             spendable_at=purchase["purchase_spendable_at"],
         )  # fmt: skip
         followed.latest = earned.latest

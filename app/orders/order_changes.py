@@ -11,6 +11,7 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MONEY_MAX, Problems
+from app.coupons.end_returned import HAS_ENDED
 from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
 from app.coupons.rules import Applied, stack
 from app.members.types import MemberSource
@@ -120,15 +121,20 @@ class GivenBackRow(ChangeRow):
     order_id: UUID
 
 
-# The version is the guard: what was read of the order stands. Codes that stay go aside, so that each finds its new
-# place free. Without a code that is live again nobody's wallet changes.
+# The version is the guard: what was read of the order stands. So do the ends of codes, where they are to be alive.
+# Codes that stay go aside, so that each finds its new place free. Without a code that is live again nobody's wallet
+# changes.
 GIVE_BACK: Final = statement(
     GivenBackRow,
     f"""
 WITH o AS (
     UPDATE sales_order SET version = version + 1, order_amount = :amount
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
-        AND cancelled_at IS NULL
+        AND cancelled_at IS NULL AND NOT (:alive AND EXISTS (
+            SELECT FROM redemption r JOIN code ON code.merchant_id = :merchant_id AND code.id = r.code_id
+            JOIN pool p ON p.merchant_id = :merchant_id AND p.id = code.pool_id
+            WHERE r.merchant_id = :merchant_id AND r.id = ANY(:redemption_ids::uuid[]) AND {HAS_ENDED}
+        ))
     RETURNING id
 ), aside AS (
     UPDATE redemption SET position = -position
@@ -174,11 +180,13 @@ async def give_back(
     amount: int | None,
     reason: str,
     reinstate: bool,
+    alive: bool = False,
 ) -> tuple[UUID, dict[UUID, ChangeRow]]:
     """Take redemptions of an order back, which is worth `amount` from now on, and raise its version.
 
     All others of the order are to be placed anew. Returns the order's row and the change of each redemption. `reason`
-    is checked already. Raises OutpacedError when the order isn't of this version any more.
+    is checked already; `alive` says that none of the codes has ended. Raises OutpacedError when that isn't so, or the
+    order isn't of this version any more.
     """
     keys = viewer.tenant.keys
     event_ids = [ids.new() for _ in rows]
@@ -195,6 +203,7 @@ async def give_back(
         event_reasons=[keys.encrypt(event_id, "reason", reason) for event_id in event_ids],
         reversal_reasons=[keys.encrypt(row["redemption_id"], "reason", reason) for row in rows],
         reinstate=reinstate,
+        alive=alive,
         actor=viewer.actor,
     )
     if not given_back:

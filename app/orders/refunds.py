@@ -89,7 +89,7 @@ async def give_up(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, part: i
     if owed:
         taken = await take_back(
             tx, viewer.merchant_id, viewer.actor, purchase["member_id"], reason=PointsReason.PURCHASE,
-            credited=credits_of(purchase), points=owed, origin=origin, reference=purchase["purchase_order_id"],
+            credited=credits_of(lowered), points=owed, origin=origin, reference=purchase["purchase_order_id"],
         )  # fmt: skip
     return Returned(lowered, taken, owed, money=part, ends_referral=fell)
 

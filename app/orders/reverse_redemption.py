@@ -76,7 +76,7 @@ async def reverse_redemption(
             if others or row["buyer_id"] is not None or (input.reinstate and has_ended(row, row["asked_at"])):
                 async with transaction(viewer.merchant_id) as tx:
                     return await _reverse_with_order(tx, viewer, input, redemption_id, row, reason)
-            change = await _reverse(database(), viewer, row, reason, reinstate=input.reinstate)
+            change = await _reverse(database(), viewer, row, reason, reinstate=input.reinstate, alive=input.reinstate)
             return _success(row, change if input.reinstate else None, change)
         except OutpacedError:
             continue
@@ -95,10 +95,13 @@ async def _read(where: Statements, viewer: Viewer, redemption_id: UUID, shown: s
     return own[0], [row for row in rows if row["redemption_id"] != redemption_id]
 
 
-async def _reverse(where: Statements, viewer: Viewer, row: StackRow, reason: str, *, reinstate: bool) -> ChangeRow:
+async def _reverse(
+    where: Statements, viewer: Viewer, row: StackRow, reason: str, *, reinstate: bool, alive: bool = False
+) -> ChangeRow:
     _, changes = await give_back(
         where, viewer, MemberSource(row["redemption_source"]), row["redemption_order_id"], [row],
         version=row["order_version"], amount=row["redemption_order_amount"], reason=reason, reinstate=reinstate,
+        alive=alive,
     )  # fmt: skip
     return changes[row["redemption_id"]]
 

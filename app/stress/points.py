@@ -371,7 +371,8 @@ def _went_back(call: Call) -> Sequence[Story]:
         (f"stock:{about['pool']}", stocked(allocated=-1, revoked=1)),
         (wallet, changed()),
     )
-    return ((*first, *revoked, (wallet, given)), (*first, (code, where(lambda code: code.revoked)), (wallet, given)))
+    dead = where(lambda code: code.revoked or code.expired)
+    return ((*first, *revoked, (wallet, given)), (*first, (code, dead), (wallet, given)))
 
 
 def _not_reversible(call: Call) -> Sequence[Story]:

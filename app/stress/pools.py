@@ -119,6 +119,7 @@ def _settled(call: Call) -> Sequence[Story]:
     return (((f"pool:{call.input['poolId']}", lambda pool: (pool._replace(is_closing=False),)),),)
 
 
+STOCK: Final = "pool(id: $id) { stock { available allocated redeemed revoked expired } }"
 #: Steps that no client takes. From its `startsAt` on a pool issues and honours codes (from its end on a job would
 #: change wallets at times that nobody is told); and once a pause was answered, nothing comes that found the pool open.
 BEGIN: Final = Verb("begin", "", lambda _: None, {PASSED: _begun}, weight=0)
@@ -137,5 +138,5 @@ VERBS: Final = (
         "GenerateCodesSuccess": _generated, "PoolNotEditable": _not_editable,
         "IdempotencyKeyReused": key_used("key:batch/"),
     }, repeats=True),
-    reading("readStock", "pool(id: $id) { stock { available allocated redeemed revoked } }", _ask_pool, _saw_stock),
+    reading("readStock", STOCK, _ask_pool, _saw_stock),
 )  # fmt: skip

@@ -80,6 +80,7 @@ _AGAINST: Final[dict[str, Callable[[str], Move]]] = {
     "NOT_ALLOCATED": lambda _: where(lambda code: code.owner is None),
     "NOT_OWNER": lambda member: where(lambda code: code.owner != member),
     "ALREADY_REDEEMED": lambda _: where(lambda code: code.order is not None),
+    "EXPIRED": lambda _: where(lambda code: code.expired),
     "REVOKED": lambda _: where(lambda code: code.revoked),
 }
 
@@ -138,9 +139,18 @@ def _reversed(call: Call) -> Sequence[Story]:
     code = f"code:{about['code']}"
     if not call.input["reinstate"]:
         return ((*story, (code, where(lambda found: found.order == about["order"]))),)
-    spent, again = Code(about["owner"], about["order"]), Code(about["owner"])
-    back = (f"stock:{about['pool']}", stocked(allocated=1, redeemed=-1))
-    return ((*story, (code, becomes(spent, again)), back, (f"wallet:{about['owner']}", changed())),)
+    pool, owner = about["pool"], about["owner"]
+    spent = Code(owner, about["order"])
+    return [
+        # Live again, unless its pool is over: then it comes back and expires, which its wallet tells one by one.
+        (*story, (code, becomes(spent, after)), (f"pool:{pool}", is_so), (f"stock:{pool}", stock), *changes)
+        for after, is_so, stock, changes in (
+            (Code(owner), where(lambda pool: not pool.is_over), stocked(allocated=1, redeemed=-1),
+             [(f"wallet:{owner}", changed())]),
+            (Code(owner, expired=True), where(lambda pool: pool.is_over), stocked(redeemed=-1, expired=1),
+             [(f"wallet:{owner}", changed())] * 2),
+        )
+    ]  # fmt: skip
 
 
 def _reversed_before(call: Call) -> Sequence[Story]:
@@ -188,8 +198,12 @@ def _replaced(call: Call) -> list[int]:
 def _not_revocable(call: Call) -> Sequence[Story]:
     """Only a code that has ended can't be."""
     told = call.answer["state"]
-    ended = where(lambda code: told == ("REVOKED" if code.revoked else code.order and "REDEEMED"))
+    ended = where(lambda code: told == _end(code))
     return (((f"code:{call.about['id']}", ended),),)
+
+
+def _end(code: Code) -> str | None:
+    return "REVOKED" if code.revoked else "EXPIRED" if code.expired else code.order and "REDEEMED"
 
 
 CODES: Final = "member(id: $id) { wallet { codes(first: 100) { edges { node { id state pool { id } } } } } }"
@@ -208,7 +222,7 @@ def _is_shown(member: str, state: str | None) -> Move:
     def holds(code: Code) -> bool:
         if code.owner != member:
             return state is None
-        return state == ("REVOKED" if code.revoked else "ALLOCATED" if code.order is None else "REDEEMED")
+        return state == (_end(code) or "ALLOCATED")
 
     return where(holds)
 

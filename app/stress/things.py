@@ -25,6 +25,7 @@ class Stock(NamedTuple):
     allocated: int = 0
     redeemed: int = 0
     revoked: int = 0
+    expired: int = 0
 
 
 class Code(NamedTuple):
@@ -33,6 +34,7 @@ class Code(NamedTuple):
     owner: str | None = None
     order: str | None = None
     revoked: bool = False
+    expired: bool = False
 
 
 class Pool(NamedTuple):
@@ -45,6 +47,11 @@ class Pool(NamedTuple):
     has_begun: bool = True
     pause_scope: str | None = None
     is_closing: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what comes back to it is dead."""
+        return self.status == "ARCHIVED"
 
     @property
     def is_open(self) -> bool:
@@ -130,11 +137,11 @@ def given_back(name: str, told: Told | None) -> Move:
     return move
 
 
-def stocked(available: int = 0, allocated: int = 0, redeemed: int = 0, revoked: int = 0) -> Move:
+def stocked(available: int = 0, allocated: int = 0, redeemed: int = 0, revoked: int = 0, expired: int = 0) -> Move:
     """Codes of a pool change their state; none of the numbers falls below 0."""
 
     def move(stock: Stock) -> Iterable[Stock]:
-        steps = zip(stock, (available, allocated, redeemed, revoked), strict=True)
+        steps = zip(stock, (available, allocated, redeemed, revoked, expired), strict=True)
         after = Stock(*(number + step for number, step in steps))
         if min(after) >= 0:
             yield after

@@ -107,7 +107,7 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! shop: readWallet(id: member1) → wallet: points: 10, version: 2, shortfall: 0, spendablePoints: 10
 """),
     "double spend": (_two_orders, """
-    code:code1 begins as Code(owner=None, order=None, revoked=False)
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False)
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
   ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
   ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)

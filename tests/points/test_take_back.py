@@ -104,6 +104,23 @@ async def test_what_comes_back_to_a_lot_fills_its_first_part_first(shop: Shop) -
     assert await shop.broken_promises() == []
 
 
+async def test_of_what_a_lot_had_paid_the_latest_take_back_loses_first(shop: Shop) -> None:
+    member = await shop.member()
+    await bought(shop, member, "o-1", 3)
+    await bought(shop, member, "o-2", 4)
+    await grant(shop, member, -7, "spent")
+    for order, amount in (("o-1", 300), ("o-2", 400)):
+        await refund(shop, order, "r-1", amount)
+    await bought(shop, member, "pays", 7)
+    assert await lots(shop, member) == [(0, 0, [0]), (0, 0, [0]), (0, 7, [])]
+
+    answer = await refund(shop, "pays", "r-1", 500)
+
+    assert (answer["entries"], answer["shortfall"]) == ([], 0)
+    assert await lots(shop, member) == [(0, 0, [1]), (0, 0, [4]), (0, 2, [0])]
+    assert await shop.broken_promises() == []
+
+
 async def test_what_expired_counts_as_taken_once_over_all_parts(shop: Shop) -> None:
     member = await shop.member()
     await shop.do(CONFIGURE, pointsLifetimeDays=30)
