@@ -5,11 +5,14 @@ Nothing here is pending or expires. Versions date everything: an entry raises th
 
 from typing import NamedTuple
 
+#: A take-back among others as they arose: its first version, and its lot below 0, so that the newest comes first.
+Key = tuple[int, int]
+
 
 class Lot(NamedTuple):
     """A credit: the version that it made, what is left of it, and of which order it is if a purchase earned it.
 
-    `returned` is how much of it was taken back.
+    `returned` is how much of it was taken back. An order that was amended may have several.
     """
 
     since: int
@@ -26,12 +29,17 @@ class Return(NamedTuple):
     lot: int
     shortfall: int
 
+    @property
+    def key(self) -> Key:
+        """Name and sort it among others."""
+        return self.since, -self.lot
+
 
 class Cover(NamedTuple):
-    """What a lot has paid for a take-back of another one, by its version."""
+    """What a lot has paid for a take-back of another one."""
 
     payer: int
-    covered: int
+    covered: Key
     amount: int
 
 
@@ -94,8 +102,8 @@ class Wallet(NamedTuple):
         paid = 0
         for short in self.returns:
             if part := min(draft.lots[payer].remaining, short.shortfall):
-                draft.pay(payer, short.since, part)
-                draft.lack(short.since, -part)
+                draft.pay(payer, short.key, part)
+                draft.lack(short.key, -part)
                 paid += part
         draft.version += paid > 0
         return draft.wallet
@@ -113,30 +121,46 @@ class Wallet(NamedTuple):
             draft.spent = (*self.spent, Spent(name, draft.version, tuple(parts.items())))
         return draft.wallet
 
+    def earned_more(self, order: str, points: int) -> "tuple[Wallet, bool]":
+        """Return the wallet after an order earned more, and whether that made a lot, which may then make good.
+
+        First it fills what its own take-backs lack, the latest first.
+        """
+        draft, own, left = _Draft(self), {lot.since for lot in self.lots if lot.order == order}, points
+        for short in sorted(self.returns, reverse=True):
+            if short.lot in own and (part := min(short.shortfall, left)):
+                draft.lack(short.key, -part)
+                draft.return_(short.lot, -part)
+                left -= part
+        draft.version += left < points
+        return (draft.wallet.credited(left, order), True) if left else (draft.wallet, False)
+
     def taken_back(self, order: str, points: int | None = None) -> "tuple[Wallet, Told] | None":
         """Return the wallet after points that an order earned were taken back, as many as stand unless told.
 
-        With what was told; None if it earned nothing. What its lot had paid for others counts as taken, and is taken
-        again for those, from older lots.
+        With what was told; None if it earned nothing. Of its lots the newest goes first. What they had paid for others
+        counts as taken, and is taken again for those, from older lots.
         """
-        lot = next((lot for lot in self.lots if lot.order == order), None)
-        if lot is None:
+        lots = sorted((lot for lot in self.lots if lot.order == order), reverse=True)
+        if not lots:
             return None
         draft = _Draft(self)
-        owed = lot.amount - lot.returned if points is None else points
-        draft.lots[lot.since] = lot._replace(returned=lot.returned + owed)
-        own = min(lot.remaining, owed)
-        again: list[tuple[Return, int]] = []
-        for each in reversed(self.returns):
-            paid = draft.covers.get((lot.since, each.since), 0)
-            if part := min(paid, owed - own - sum(part for _, part in again)):
-                draft.covers[lot.since, each.since] = paid - part
-                again.append((each, part))
-        owed -= sum(part for _, part in again)
-        got = draft.take(None, lot.since, own, owed - own, list(draft.lots))
-        told = Told(-got, draft.points, owed - got)
-        for each, part in reversed(again):
-            draft.take(each.since, each.lot, 0, part, [since for since in draft.lots if since < each.since])
+        left = sum(lot.amount - lot.returned for lot in lots) if points is None else points
+        own: dict[int, int] = {}
+        again: dict[Key, int] = {}
+        for lot in lots:
+            own[lot.since] = min(lot.remaining, left)
+            left -= own[lot.since]
+            for each in reversed(self.returns):
+                part = min(draft.covers.get((lot.since, each.key), 0), left)
+                if part:
+                    draft.covers[lot.since, each.key] -= part
+                    draft.return_(lot.since, part)
+                    again[each.key] = again.get(each.key, 0) + part
+                    left -= part
+        told = draft.take(own, left)
+        for key in sorted(again):
+            draft.take_again(key, again[key])
         return draft.wallet, told
 
     def given_back(self, name: str) -> "tuple[Wallet, Told] | None":
@@ -155,8 +179,8 @@ class Wallet(NamedTuple):
             draft.give(since, part, kept)
         amount = sum(part for _, part in spent.parts)
         told = Told(amount, self.points + amount)
-        for short in sorted(draft.returns):
-            draft.fill(short, kept, spent.since)
+        for key in sorted(draft.returns):
+            draft.fill(key, kept, spent.since)
         draft.version += 1 + (draft.points < told.balance)
         return draft.wallet, told
 
@@ -167,7 +191,7 @@ class _Draft:
     def __init__(self, wallet: Wallet) -> None:
         self.version = wallet.version
         self.lots = {lot.since: lot for lot in wallet.lots}
-        self.returns = {each.since: each for each in wallet.returns}
+        self.returns = {each.key: each for each in wallet.returns}
         self.covers = {(cover.payer, cover.covered): cover.amount for cover in wallet.covers}
         self.spent = wallet.spent
 
@@ -176,7 +200,7 @@ class _Draft:
         covers = tuple(Cover(*pair, amount) for pair, amount in sorted(self.covers.items()) if amount)
         covered = {cover.covered for cover in covers}
         returns = tuple(
-            each for since, each in sorted(self.returns.items()) if each.shortfall or since in covered
+            each for key, each in sorted(self.returns.items()) if each.shortfall or key in covered
         )  # fmt: skip
         return Wallet(self.version, tuple(self.lots.values()), returns, covers, self.spent)
 
@@ -189,12 +213,17 @@ class _Draft:
         lot = self.lots[since]
         self.lots[since] = lot._replace(remaining=lot.remaining + remaining)
 
-    def lack(self, since: int, shortfall: int) -> None:
-        """Add to what a take-back lacks."""
-        short = self.returns[since]
-        self.returns[since] = short._replace(shortfall=short.shortfall + shortfall)
+    def return_(self, since: int, points: int) -> None:
+        """Add to what was taken back of a lot."""
+        lot = self.lots[since]
+        self.lots[since] = lot._replace(returned=lot.returned + points)
 
-    def pay(self, payer: int, covered: int, amount: int) -> None:
+    def lack(self, key: Key, shortfall: int) -> None:
+        """Add to what a take-back lacks."""
+        short = self.returns[key]
+        self.returns[key] = short._replace(shortfall=short.shortfall + shortfall)
+
+    def pay(self, payer: int, covered: Key, amount: int) -> None:
         """Let a lot pay for a take-back of another one."""
         self.change(payer, -amount)
         self.covers[payer, covered] = self.covers.get((payer, covered), 0) + amount
@@ -208,29 +237,48 @@ class _Draft:
                 amount -= part
         return parts
 
-    def take(self, short: int | None, lot: int, own: int, others: int, among: list[int]) -> int:
-        """Take for a take-back of a lot, a new one unless named: its own points, then those of others.
+    def take(self, own: dict[int, int], others: int) -> Told:
+        """Take points back of lots, the newest first: their `own` ones, then those of others as far as they go.
 
-        Returns how much that got; the rest is a shortfall.
+        What others pay, and what is lacking, is that of the first lots, as far as their credit goes.
         """
-        parts = self.pick(others, [each for each in among if each != lot])
-        got = own + sum(parts.values())
-        self.version += got > 0
-        if short is None:
-            short = self.version if got else self.version + 1
-            if got or others:
-                self.returns[short] = Return(short, lot, 0)
-        self.change(lot, -own)
+        parts = self.pick(others, [since for since in self.lots if since not in own])
+        got, lacking = sum(own.values()) + sum(parts.values()), others - sum(parts.values())
+        for since, part in own.items():
+            self.change(since, -part)
+            self.return_(since, part)
         for payer, part in parts.items():
-            self.pay(payer, short, part)
-        if lacking := own + others - got:
-            self.lack(short, lacking)
-            self.version += 1
-        return got
+            self.change(payer, -part)
+        told = Told(-got, self.points, lacking)
+        self.version += got > 0
+        first = self.version if got else self.version + 1
+        for since in own:
+            room = min(self.lots[since].amount - self.lots[since].returned, others)
+            self.return_(since, room)
+            others -= room
+            short = Return(first, since, 0)
+            for payer in parts:
+                part = min(parts[payer], room)
+                parts[payer] -= part
+                room -= part
+                self.covers[payer, short.key] = part
+            self.returns[short.key] = short._replace(shortfall=room)
+        self.version += lacking > 0
+        return told
+
+    def take_again(self, key: Key, amount: int) -> None:
+        """Take for a take-back what a lot doesn't pay any more, from lots that are older."""
+        since, lot = key[0], -key[1]
+        parts = self.pick(amount, [each for each in self.lots if each < since and each != lot])
+        for payer, part in parts.items():
+            self.pay(payer, key, part)
+        lacking = amount - sum(parts.values())
+        self.lack(key, lacking)
+        self.version += (lacking < amount) + (lacking > 0)
 
     def give(self, since: int, amount: int, kept: dict[int, int]) -> None:
         """Return points to a lot, or to those that paid in its place. What it lacks is filled first."""
-        own = [each for each, found in sorted(self.returns.items()) if found.lot == since]
+        own = [key for key, found in sorted(self.returns.items()) if found.lot == since]
         for each in own:
             lacking = min(amount, self.returns[each].shortfall)
             self.lack(each, -lacking)
@@ -245,12 +293,12 @@ class _Draft:
             self.change(since, amount)
             kept[since] = kept.get(since, 0) + amount
 
-    def fill(self, short: int, kept: dict[int, int], spent: int) -> None:
+    def fill(self, key: Key, kept: dict[int, int], spent: int) -> None:
         """Let what came back to lots fill what a take-back lacks since after they were credited, or spent."""
         for since in sorted(kept):
-            if min(since, spent) >= short:
+            if min(since, spent) >= key[0]:
                 continue
-            if part := min(kept[since], self.returns[short].shortfall):
+            if part := min(kept[since], self.returns[key].shortfall):
                 kept[since] -= part
-                self.pay(since, short, part)
-                self.lack(short, -part)
+                self.pay(since, key, part)
+                self.lack(key, -part)
