@@ -3,6 +3,7 @@
 Nothing here is pending or expires. Versions date everything: an entry raises the version by one, a shortfall too.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -19,6 +20,11 @@ class Lot(NamedTuple):
     returned: int = 0
 
 
+#: What names a take-back: the first version that it made, and its lot, negative: of one instant the newest lot's is
+#: the first.
+Arising = tuple[int, int]
+
+
 class Return(NamedTuple):
     """That points of a lot were taken back: the first version that it made, and what it lacks."""
 
@@ -26,12 +32,16 @@ class Return(NamedTuple):
     lot: int
     shortfall: int
 
+    @property
+    def arising(self) -> Arising:
+        return self.since, -self.lot
+
 
 class Cover(NamedTuple):
-    """What a lot has paid for a take-back of another one, by its version."""
+    """What a lot has paid for a take-back of another one."""
 
     payer: int
-    covered: int
+    covered: Arising
     amount: int
 
 
@@ -94,8 +104,8 @@ class Wallet(NamedTuple):
         paid = 0
         for short in self.returns:
             if part := min(draft.lots[payer].remaining, short.shortfall):
-                draft.pay(payer, short.since, part)
-                draft.lack(short.since, -part)
+                draft.pay(payer, short.arising, part)
+                draft.lack(short.arising, -part)
                 paid += part
         draft.version += paid > 0
         return draft.wallet
@@ -113,30 +123,68 @@ class Wallet(NamedTuple):
             draft.spent = (*self.spent, Spent(name, draft.version, tuple(parts.items())))
         return draft.wallet
 
-    def taken_back(self, order: str, points: int | None = None) -> "tuple[Wallet, Told] | None":
-        """Return the wallet after points that an order earned were taken back, as many as stand unless told.
+    def kept(self, order: str) -> int:
+        """Return how many points an order has earned that weren't taken back."""
+        return sum(lot.amount - lot.returned for lot in self.lots if lot.order == order)
 
-        With what was told; None if it earned nothing. What its lot had paid for others counts as taken, and is taken
-        again for those, from older lots.
+    def followed(self, order: str, points: int, *, recovers: bool) -> "tuple[Wallet, Told]":
+        """Return the wallet once an order has earned so many points, and what was told of it."""
+        more = points - self.kept(order)
+        return self.taken_back(order, -more) if more < 0 else self._earned_more(order, more, recovers=recovers)
+
+    def _earned_more(self, order: str, points: int, *, recovers: bool) -> "tuple[Wallet, Told]":
+        """Return the wallet after an order earned more: first it fills what its own take-backs lack, the newest first.
+
+        The rest is a new lot.
         """
-        lot = next((lot for lot in self.lots if lot.order == order), None)
-        if lot is None:
-            return None
         draft = _Draft(self)
-        owed = lot.amount - lot.returned if points is None else points
-        draft.lots[lot.since] = lot._replace(returned=lot.returned + owed)
-        own = min(lot.remaining, owed)
-        again: list[tuple[Return, int]] = []
-        for each in reversed(self.returns):
-            paid = draft.covers.get((lot.since, each.since), 0)
-            if part := min(paid, owed - own - sum(part for _, part in again)):
-                draft.covers[lot.since, each.since] = paid - part
-                again.append((each, part))
-        owed -= sum(part for _, part in again)
-        got = draft.take(None, lot.since, own, owed - own, list(draft.lots))
-        told = Told(-got, draft.points, owed - got)
-        for each, part in reversed(again):
-            draft.take(each.since, each.lot, 0, part, [since for since in draft.lots if since < each.since])
+        own = [each for each in self.returns if draft.lots[each.lot].order == order]
+        left = points
+        for short in sorted(own, key=lambda each: (-each.since, -each.lot)):
+            filled = min(left, short.shortfall)
+            lot = draft.lots[short.lot]
+            draft.lots[short.lot] = lot._replace(returned=lot.returned - filled)
+            draft.lack(short.arising, -filled)
+            left -= filled
+        draft.version += left < points
+        if not left:
+            return draft.wallet, Told(0, self.points)
+        credited = draft.wallet.credited(left, order)
+        return credited.made_good() if recovers else credited, Told(left, credited.points)
+
+    def taken_back(self, order: str, points: int) -> "tuple[Wallet, Told]":
+        """Return the wallet after points that an order earned were taken back, and what was told.
+
+        Of each of its lots, the newest first: what is left, then what it had paid for others, which is taken again for
+        those, from older lots. What is lacking comes from other lots.
+        """
+        draft, left = _Draft(self), points
+        again: dict[Arising, int] = {}
+        shares: list[_Share] = []
+        for lot in [lot for lot in reversed(self.lots) if lot.order == order]:
+            share = _Share(lot, own=min(lot.remaining, left))
+            left -= share.own
+            for each in reversed(self.returns):
+                paid = draft.covers.get((lot.since, each.arising), 0)
+                if part := min(paid, left):
+                    draft.covers[lot.since, each.arising] = paid - part
+                    again[each.arising] = again.get(each.arising, 0) + part
+                    share.paid += part
+                    left -= part
+            shares.append(share)
+        lots = {share.lot.since for share in shares}
+        others = draft.pick(left, [since for since in draft.lots if since not in lots])
+        got = sum(share.own for share in shares) + sum(others.values())
+        draft.version += got > 0
+        since = draft.version if got else draft.version + 1
+        lacking = 0
+        for share in shares:
+            lacking += draft.take(share, since, left, others)
+            left -= share.others
+        draft.version += lacking > 0
+        told = Told(-got, draft.points, lacking)
+        for arising in sorted(again):
+            draft.take_again(arising, again[arising])
         return draft.wallet, told
 
     def given_back(self, name: str) -> "tuple[Wallet, Told] | None":
@@ -161,13 +209,23 @@ class Wallet(NamedTuple):
         return draft.wallet, told
 
 
+@dataclass
+class _Share:
+    """What is taken back of a lot: its own points, what it had paid for others, and what is lacking then."""
+
+    lot: Lot
+    own: int
+    paid: int = 0
+    others: int = 0
+
+
 class _Draft:
     """A wallet that is being changed."""
 
     def __init__(self, wallet: Wallet) -> None:
         self.version = wallet.version
         self.lots = {lot.since: lot for lot in wallet.lots}
-        self.returns = {each.since: each for each in wallet.returns}
+        self.returns = {each.arising: each for each in wallet.returns}
         self.covers = {(cover.payer, cover.covered): cover.amount for cover in wallet.covers}
         self.spent = wallet.spent
 
@@ -175,9 +233,7 @@ class _Draft:
     def wallet(self) -> Wallet:
         covers = tuple(Cover(*pair, amount) for pair, amount in sorted(self.covers.items()) if amount)
         covered = {cover.covered for cover in covers}
-        returns = tuple(
-            each for since, each in sorted(self.returns.items()) if each.shortfall or since in covered
-        )  # fmt: skip
+        returns = tuple(each for arising, each in sorted(self.returns.items()) if each.shortfall or arising in covered)
         return Wallet(self.version, tuple(self.lots.values()), returns, covers, self.spent)
 
     @property
@@ -189,12 +245,12 @@ class _Draft:
         lot = self.lots[since]
         self.lots[since] = lot._replace(remaining=lot.remaining + remaining)
 
-    def lack(self, since: int, shortfall: int) -> None:
+    def lack(self, short: Arising, shortfall: int) -> None:
         """Add to what a take-back lacks."""
-        short = self.returns[since]
-        self.returns[since] = short._replace(shortfall=short.shortfall + shortfall)
+        each = self.returns[short]
+        self.returns[short] = each._replace(shortfall=each.shortfall + shortfall)
 
-    def pay(self, payer: int, covered: int, amount: int) -> None:
+    def pay(self, payer: int, covered: Arising, amount: int) -> None:
         """Let a lot pay for a take-back of another one."""
         self.change(payer, -amount)
         self.covers[payer, covered] = self.covers.get((payer, covered), 0) + amount
@@ -208,25 +264,37 @@ class _Draft:
                 amount -= part
         return parts
 
-    def take(self, short: int | None, lot: int, own: int, others: int, among: list[int]) -> int:
-        """Take for a take-back of a lot, a new one unless named: its own points, then those of others.
+    def take(self, share: _Share, since: int, lacking: int, others: dict[int, int]) -> int:
+        """Take back of a lot: its own points, and of what is lacking as much as its credit goes, from `others`.
 
-        Returns how much that got; the rest is a shortfall.
+        Returns how much of that is a shortfall.
         """
-        parts = self.pick(others, [each for each in among if each != lot])
-        got = own + sum(parts.values())
-        self.version += got > 0
-        if short is None:
-            short = self.version if got else self.version + 1
-            if got or others:
-                self.returns[short] = Return(short, lot, 0)
-        self.change(lot, -own)
+        lot = share.lot
+        share.others = room = min(lot.amount - lot.returned - share.own - share.paid, lacking)
+        if not share.own + share.paid + room:
+            return 0
+        short = Return(since, lot.since, 0)
+        self.returns[short.arising] = short
+        returned = lot.returned + share.own + share.paid + room
+        self.lots[lot.since] = lot._replace(remaining=lot.remaining - share.own, returned=returned)
+        for payer in list(others):
+            if part := min(others[payer], room):
+                self.pay(payer, short.arising, part)
+                others[payer] -= part
+                room -= part
+        self.lack(short.arising, room)
+        return room
+
+    def take_again(self, short: Arising, amount: int) -> None:
+        """Take for a take-back what a lot doesn't pay any more, from lots that are older than it."""
+        own = self.returns[short].lot
+        parts = self.pick(amount, [since for since in self.lots if since < short[0] and since != own])
+        self.version += bool(parts)
         for payer, part in parts.items():
             self.pay(payer, short, part)
-        if lacking := own + others - got:
+        if lacking := amount - sum(parts.values()):
             self.lack(short, lacking)
             self.version += 1
-        return got
 
     def give(self, since: int, amount: int, kept: dict[int, int]) -> None:
         """Return points to a lot, or to those that paid in its place. What it lacks is filled first."""
@@ -245,10 +313,10 @@ class _Draft:
             self.change(since, amount)
             kept[since] = kept.get(since, 0) + amount
 
-    def fill(self, short: int, kept: dict[int, int], spent: int) -> None:
+    def fill(self, short: Arising, kept: dict[int, int], spent: int) -> None:
         """Let what came back to lots fill what a take-back lacks since after they were credited, or spent."""
         for since in sorted(kept):
-            if min(since, spent) >= short:
+            if min(since, spent) >= short[0]:
                 continue
             if part := min(kept[since], self.returns[short].shortfall):
                 kept[since] -= part

@@ -169,7 +169,12 @@ class ModelWallet:
         Returns how much it filled, and the lot that it added.
         """
         filled = 0
-        for short in sorted((each for lot in lots for each in lot.returns), key=lambda each: each.number, reverse=True):
+        newest = sorted(
+            (each for lot in lots for each in lot.returns),
+            key=lambda each: (each.number, each.lot.number),
+            reverse=True,
+        )
+        for short in newest:
             part = min(short.shortfall, amount - filled)
             short.shortfall -= part
             short.amount -= part
