@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from app.stress.operations import Answer, Operation
+from app.stress.operations import UNSEEN, Answer, Operation
 from app.stress.things import Code, Move, Story, becomes, changed, is_, stocked, where
-from app.stress.verb import NOTHING, UNSEEN, Asked, Call, Says, Verb, mutation, named, who
+from app.stress.verb import NOTHING, Asked, Call, Says, Verb, mutation, named, who
 
 if TYPE_CHECKING:
     from app.stress.worlds import World

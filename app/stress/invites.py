@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from app.stress.operations import Answer, Operation
+from app.stress.operations import UNSEEN, Answer, Operation
 from app.stress.things import Move, Story, becomes, changed, is_, where
-from app.stress.verb import UNSEEN, Asked, Call, Verb, mutation
+from app.stress.verb import Asked, Call, Verb, mutation
 
 if TYPE_CHECKING:
     from app.stress.worlds import World

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from app.stress.operations import UNSEEN
 from app.stress.things import Story, becomes, is_
-from app.stress.verb import UNSEEN, Asked, Call, Verb, mutation
+from app.stress.verb import Asked, Call, Verb, mutation
 
 if TYPE_CHECKING:
     from app.stress.worlds import World

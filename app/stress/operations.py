@@ -12,6 +12,8 @@ Answer = dict[str, Any]
 READ: Final = "Read"
 #: The type of what nobody asks for and nobody is told: something ends because its time has come.
 PASSED: Final = "Passed"
+#: What nobody has seen: the id of a code, an invite or a redemption that was never told.
+UNSEEN: Final = "unseen"
 #: That an operation has an effect at some time, or never: nobody was told.
 NEVER: Final = None
 
@@ -90,17 +92,17 @@ class Recorder:
         operation = Operation(next(self._numbers), "time", verb, input, {}, at, over, {"__typename": PASSED})
         self.history.operations.append(operation)
 
-    def answered(self, operation: Operation, answer: Answer, now: int) -> None:
-        """Note what a client was told. Earlier calls of the same input had their effect by now, if it was done."""
+    def answered(self, operation: Operation, answer: Answer, now: int, *, once: bool = True) -> None:
+        """Note what a client was told. Earlier calls of the same input had their effect by now, if it comes once."""
         operation.answer, operation.returned = answer, now
-        if operation.outcome == "ok" and "replayed" in answer:
+        if once and operation.outcome == "ok" and "replayed" in answer:
             for other in self._same(operation):
                 if other.answer is None and other.settled is None:
                     other.settled, other.settled_by = answer, now
 
-    def unanswered(self, operation: Operation, now: int) -> None:
-        """Note that a client gave up waiting. What had been done before it called is done by now, or again not."""
-        for other in self._same(operation):
+    def unanswered(self, operation: Operation, now: int, *, once: bool = True) -> None:
+        """Note that a client gave up waiting. What comes once and had been done before has no effect any more."""
+        for other in self._same(operation) if once else ():
             if other.outcome == "ok" and "replayed" in (other.answer or {}):
                 operation.settled, operation.settled_by = other.answer, now
                 return

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from app.stress.claims import key_used
-from app.stress.operations import PASSED, Answer, Operation
-from app.stress.things import Pool, Stock, Story, becomes, is_, stocked, where
-from app.stress.verb import UNSEEN, Asked, Call, Verb, mutation, reading
+from app.stress.operations import PASSED, UNSEEN, Answer, Operation
+from app.stress.things import PERCENTS, Pool, Stock, Story, becomes, is_, stocked, where
+from app.stress.verb import Asked, Call, Verb, mutation, reading
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
@@ -89,7 +89,7 @@ EDIT: Final = mutation("editPool", "EditPoolInput", "... on PoolNotEditable { st
 
 
 def _ask_edit(world: "World") -> Asked:
-    return {"poolId": world.rolls.choice(world.pools), "percentOff": world.rolls.choice([10.0, 11.0, 12.0])}, {}
+    return {"poolId": world.rolls.choice(world.pools), "percentOff": world.rolls.choice(PERCENTS)}, {}
 
 
 def _edited(call: Call) -> Sequence[Story]:

@@ -1,23 +1,28 @@
 """Redemptions: codes are spent on an order together, given back and revoked."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from app.stress.operations import Answer, Operation
-from app.stress.things import ANYTHING, Code, Move, Story, becomes, changed, is_, stocked, where
-from app.stress.verb import Asked, Call, Verb, ask_member, mutation, named, reading, who
+from app.stress.operations import UNSEEN, Answer, Operation
+from app.stress.order import Honoured, Order, discounts
+from app.stress.things import PERCENTS, Code, Leads, Move, Story, Then, becomes, changed, is_, stocked, where
+from app.stress.verb import Asked, Call, Facts, Verb, ask_member, mutation, named, reading, who
+from app.stress.wallet import Wallet
 
 if TYPE_CHECKING:
-    from app.stress.worlds import World
+    from app.stress.worlds import Seen, World
 
 HONOURS: Final = where(lambda pool: pool.honours or pool.is_closing)
 HOLDS: Final = where(lambda pool: not pool.honours)
 
+REDEMPTIONS: Final = "redemptions { id discount { amountMinor } code { id } }"
 REDEEM: Final = mutation(
     "redeemCodes",
     "RedeemCodesInput",
-    """... on RedeemCodesSuccess { replayed totalDiscount { amountMinor } redemptions { id code { id } } }
-    ... on CodesRejected { rejections { masked reason } }""",
+    f"""... on RedeemCodesSuccess {{ replayed totalDiscount {{ amountMinor }} {REDEMPTIONS} }}
+    ... on CodesRejected {{ rejections {{ masked reason }} }}""",
 )
 
 
@@ -27,48 +32,86 @@ def _ask_redeem(world: "World") -> Asked | None:
         return None
     owner = codes[0].owner if world.rolls.random() < 0.9 else world.claimant()
     typed = [code.text for code in codes]
-    money = {"amountMinor": 1000, "currency": world.currency}
-    about = [{"id": code.id, "pool": code.pool, "owner": code.owner, "masked": code.masked} for code in codes]
-    return {"codes": typed, "orderId": world.order(), "orderAmount": money, **named(owner)}, {"codes": about}
+    money = {"amountMinor": world.rolls.choice([1000, 1000, 2000, 4]), "currency": world.currency}
+    return {"codes": typed, "orderId": world.order(), "orderAmount": money, **named(owner)}, {
+        "codes": about_codes(codes)
+    }
+
+
+def about_codes(codes: Iterable["Seen"]) -> list[dict[str, str]]:
+    """Return what a client knows of codes that it presents."""
+    return [{"id": code.id, "pool": code.pool, "owner": code.owner, "masked": code.masked} for code in codes]
+
+
+def priced(call: Call) -> list[tuple[Story, dict[str, float]]]:
+    """Return what the pools of presented codes may give at the moment, with the percentage of each."""
+    pools = sorted({code["pool"] for code in call.about["codes"]})
+    found = []
+    for percents in itertools.product(PERCENTS, repeat=len(pools)):
+        given = dict(zip(pools, percents, strict=True))
+        found.append((tuple((f"percent:{pool}", is_(percent)) for pool, percent in given.items()), given))
+    return found
 
 
 def _redeemed(call: Call) -> Sequence[Story]:
-    order, member, about = call.input["orderId"], who(call.input), call.about["codes"]
-    made = tuple((each["id"], each["code"]["id"]) for each in call.answer.get("redemptions", ()))
-    what = tuple(code["id"] for code in about)
-    if call.answer["replayed"]:
-        told = (frozenset(what), call.answer["totalDiscount"]["amountMinor"], frozenset(made))
-        owned: Story = tuple(_owned(code, member) for code in about)
-        return (((f"order:{order}", where(lambda found: _is_same(found, told))), *owned),)
-    result = (frozenset(what), call.answer["totalDiscount"]["amountMinor"] if made else None, frozenset(made))
-    story: list[tuple[str, Move]] = [(f"order:{order}", becomes(None, result))]
-    if made and len(about) == 1 and result[1] is not None:
-        # What the code's pool gives, of an order of 1,000; its terms may have improved since they were looked at.
-        given = result[1] / 10
-        story.append((f"percent:{about[0]['pool']}", where(lambda percent: percent >= given)))
-    for code in about:
-        story += [
-            (f"pool:{code['pool']}", HONOURS),
-            (f"code:{code['id']}", becomes(Code(member), Code(member, order))),
-            (f"stock:{code['pool']}", stocked(allocated=-1, redeemed=1)),
-            (f"wallet:{member}", changed()),
-        ]
-    return (tuple(story),)
+    answer, member, about = call.answer, who(call.input), call.about["codes"]
+    name, amount = f"order:{call.input['orderId']}", call.input["orderAmount"]["amountMinor"]
+    if answer["replayed"]:
+
+        def again(order: Order) -> Iterable[Order]:
+            is_same = order.amount == amount and {each.code for each in order.codes} == {each["id"] for each in about}
+            if is_same and order.cancelled is None:
+                yield from _as_told(order, answer)
+
+        return (((name, again), *(_owned(code, member) for code in about)),)
+
+    def redeem(percents: dict[str, float], order: Order) -> Iterable[Order]:
+        after = order._replace(amount=amount, codes=_codes(call, percents))
+        if order.cancelled is None and not order.codes and 0 not in after.discounts:
+            yield from _as_told(after, answer)
+
+    spent = tuple(step for each in _codes(call, None) for step in spend(each, call.input["orderId"]))
+    return [(*given, (name, partial(redeem, percents)), *spent) for given, percents in priced(call)]
+
+
+def _codes(call: Call, percents: dict[str, float] | None) -> tuple[Honoured, ...]:
+    """Return the codes that are asked for, as they would be on an order that has none."""
+    return tuple(
+        Honoured(UNSEEN, code["id"], code["pool"], who(call.input), percents[code["pool"]] if percents else 0)
+        for code in call.about["codes"]
+    )
+
+
+def _as_told(order: Order, answer: Answer) -> Iterable[Order]:
+    if "redemptions" not in answer:
+        yield order
+    elif sum(order.discounts) == answer["totalDiscount"]["amountMinor"]:
+        shown = order.shown(answer["redemptions"])
+        if shown is not None:
+            yield shown
+
+
+def spend(each: Honoured, order: str) -> Story:
+    """A code goes on an order."""
+    return (
+        (f"pool:{each.pool}", HONOURS),
+        (f"code:{each.code}", becomes(Code(each.owner), Code(each.owner, order))),
+        (f"stock:{each.pool}", stocked(allocated=-1, redeemed=1)),
+        (f"wallet:{each.owner}", changed()),
+    )
+
+
+def back(each: Honoured, order: str) -> Story:
+    """A code comes back from an order, live."""
+    return (
+        (f"code:{each.code}", becomes(Code(each.owner, order), Code(each.owner))),
+        (f"stock:{each.pool}", stocked(allocated=1, redeemed=-1)),
+        (f"wallet:{each.owner}", changed()),
+    )
 
 
 def _learn_redemptions(world: "World", operation: Operation, answer: Answer) -> None:
-    about = {code["id"]: code for code in operation.about["codes"]}
-    for made in answer["redemptions"]:
-        code = about[made["code"]["id"]]
-        world.redemptions.append({
-            "id": made["id"], "order": operation.input["orderId"], "code": code["id"], "pool": code["pool"],
-            "owner": who(operation.input),
-        })  # fmt: skip
-
-
-def _is_same(found: Any, told: Any) -> bool:
-    """Whether a replay tells what was done; of what nobody was told only the codes are known."""
-    return found is not None and (found == told or (found[1] is None and found[0] == told[0]))
+    world.learn_order(operation.input["orderId"], answer["redemptions"])
 
 
 def _owned(code: dict[str, Any], member: str) -> tuple[str, Move]:
@@ -85,25 +128,57 @@ _AGAINST: Final[dict[str, Callable[[str], Move]]] = {
 }
 
 
-def _rejected(call: Call) -> Sequence[Story]:
-    """Each code that stands in the way does so at one instant. Too many attempts may be told at any time."""
-    order, member = call.input["orderId"], who(call.input)
+def rejected(
+    call: Call, codes: Callable[[dict[str, float], Order], tuple[Honoured, ...]], *, amends: bool = False
+) -> Sequence[Story]:
+    """Each code that stands in the way does so at one instant. Too many attempts may be told at any time.
+
+    `codes` are those that the order would have; of one that is amended, none stands in the way that it has already.
+    """
+    name, member = f"order:{call.input['orderId']}", who(call.input)
     story: list[tuple[str, Move]] = []
+    against, worthless = set(), []
     for rejection in call.answer["rejections"]:
         found = [each for each in call.about["codes"] if each["masked"] == rejection["masked"]]
-        if len(found) > 1:
+        reason = rejection["reason"]
+        if reason == "NO_DISCOUNT":
+            worthless.append(rejection["masked"])
+        if len(found) > 1 or reason in {"NO_DISCOUNT", "TOO_MANY_ATTEMPTS"}:
             # Two codes that end alike: it can be either.
             continue
-        code, reason = found[0], rejection["reason"]
+        code = found[0]
+        against.add(code["id"])
         if reason in _AGAINST:
             story.append((f"code:{code['id']}", _AGAINST[reason](member)))
         elif reason == "POOL_NOT_ACTIVE":
             story.append((f"pool:{code['pool']}", HOLDS))
-        elif reason == "NOT_STACKABLE":
-            story.append((f"order:{order}", where(lambda found: found is not None)))
-        elif reason != "TOO_MANY_ATTEMPTS":
+        elif reason == "NOT_STACKABLE" and not amends:
+            story.append((name, where(lambda order: bool(order.codes))))
+        else:
             return ()
-    return (tuple(story),)
+
+    def is_open(order: Order) -> bool:
+        on_order = {each.code for each in order.codes}
+        return order.cancelled is None and not (amends and (order.amount is None or against & on_order))
+
+    def takes_nothing(percents: dict[str, float], order: Order) -> bool:
+        amount = call.input["orderAmount"]["amountMinor"]
+        taken = discounts(amount, [each.percent for each in codes(percents, order)])
+        masks = [code["masked"] for code, discount in zip(call.about["codes"], taken, strict=True) if discount == 0]
+        return all(masked in masks for masked in worthless)
+
+    story.append((name, where(is_open)))
+    if not worthless:
+        return (tuple(story),)
+    return [(*story, *given, (name, where(partial(takes_nothing, percents)))) for given, percents in priced(call)]
+
+
+def _rejected(call: Call) -> Sequence[Story]:
+    return rejected(call, lambda percents, _: _codes(call, percents))
+
+
+def _not_open(call: Call) -> Sequence[Story]:
+    return (((f"order:{call.input['orderId']}", where(lambda order: order.cancelled is not None)),),)
 
 
 CHECK: Final = REDEEM.replace("mutation", "query", 1).replace("redeemCodes", "checkCodes")
@@ -124,37 +199,47 @@ REVERSE: Final = mutation("reverseRedemption", "ReverseRedemptionInput", "")
 def _ask_reverse(world: "World") -> Asked | None:
     if not world.redemptions:
         return None
-    redemption = world.rolls.choice(world.redemptions)
+    redemption = world.rolls.choice(list(world.redemptions.values())[-4:])
     reinstate = world.rolls.random() < 0.7
     return {"redemptionId": redemption["id"], "reason": "tried", "reinstate": reinstate}, redemption
 
 
 def _reversed(call: Call) -> Sequence[Story]:
-    about = call.about
-    story: Story = (
-        (f"redemption:{about['id']}", becomes("STANDS", "REVERSED")),
-        # What an order that was taken back in parts may be redeemed for again isn't followed.
-        (f"order:{about['order']}", lambda _: (ANYTHING,)),
-    )
-    code = f"code:{about['code']}"
-    if not call.input["reinstate"]:
-        return ((*story, (code, where(lambda found: found.order == about["order"]))),)
-    pool, owner = about["pool"], about["owner"]
-    spent = Code(owner, about["order"])
-    return [
-        # Live again, unless its pool is over: then it comes back and expires, which its wallet tells one by one.
-        (*story, (code, becomes(spent, after)), (f"pool:{pool}", is_so), (f"stock:{pool}", stock), *changes)
-        for after, is_so, stock, changes in (
-            (Code(owner), where(lambda pool: not pool.is_over), stocked(allocated=1, redeemed=-1),
-             [(f"wallet:{owner}", changed())]),
-            (Code(owner, expired=True), where(lambda pool: pool.is_over), stocked(redeemed=-1, expired=1),
-             [(f"wallet:{owner}", changed())] * 2),
-        )
-    ]  # fmt: skip
+    """What is left of the stack is priced anew, and what was recorded follows."""
+    about, order_id = call.about, call.about["order"]
+
+    def reverse(order: Order) -> Iterable[Then]:
+        gone = [each for each in order.codes if _is(each, about)]
+        after = order.changed(order.amount, tuple(each for each in order.codes if each not in gone))
+        if gone and after is not None:
+            returned = back(gone[0], order_id) if call.input["reinstate"] else ()
+            yield Then(after, (*follow_order(order_id, order, after, call.facts), *returned))
+
+    return (((f"order:{order_id}", Leads(reverse, call.facts["touched"].get(order_id, ()))),),)
+
+
+def _is(each: Honoured, redemption: dict[str, Any]) -> bool:
+    return each.redemption == redemption["id"] or (each.redemption == UNSEEN and each.code == redemption["code"])
+
+
+def follow_order(order: str, before: Order, after: Order, facts: Facts, *, shortfall: int | None = None) -> Story:
+    """What was recorded for an order has earned what it is worth now; what that lacks, as far as it was told."""
+    if before.bought is None or after.bought is None or before.bought.earns(facts) == after.bought.earns(facts):
+        return () if not shortfall else ((f"order:{order}", where(lambda _: False)),)
+    points = after.bought.earns(facts)
+
+    def move(wallet: Wallet) -> Iterable[Wallet]:
+        found, told = wallet.followed(order, points, recovers=facts["recovers"])
+        if shortfall in {None, told.shortfall}:
+            yield found
+
+    return ((f"wallet:{after.bought.member}", move),)
 
 
 def _reversed_before(call: Call) -> Sequence[Story]:
-    return (((f"redemption:{call.about['id']}", is_("REVERSED")),),)
+    redemption = call.about["id"]
+    gone = where(lambda order: all(each.redemption != redemption for each in order.codes))
+    return (((f"order:{call.about['order']}", gone),),)
 
 
 REVOKE: Final = mutation(
@@ -228,10 +313,12 @@ def _is_shown(member: str, state: str | None) -> Move:
 
 
 VERBS: Final = (
-    Verb("redeemCodes", REDEEM, _ask_redeem, {"RedeemCodesSuccess": _redeemed, "CodesRejected": _rejected},
-         _learn_redemptions, repeats=True, weight=4),
-    Verb("checkCodes", CHECK, _ask_redeem, {"RedeemCodesSuccess": _checked, "CodesRejected": _rejected},
-         reads=True),
+    Verb("redeemCodes", REDEEM, _ask_redeem, {
+        "RedeemCodesSuccess": _redeemed, "CodesRejected": _rejected, "OrderNotOpen": _not_open,
+    }, _learn_redemptions, repeats=True, once=False, weight=4),
+    Verb("checkCodes", CHECK, _ask_redeem, {
+        "RedeemCodesSuccess": _checked, "CodesRejected": _rejected, "OrderNotOpen": _not_open,
+    }, reads=True),
     Verb("reverseRedemption", REVERSE, _ask_reverse,
          {"ReverseRedemptionSuccess": _reversed, "AlreadyReversed": _reversed_before}),
     Verb("revokeCode", REVOKE, _ask_revoke, {"RevokeCodeSuccess": _revoked, "CodeNotRevocable": _not_revocable}),

@@ -7,6 +7,7 @@ one of its stories is: then all its moves happen at once. A story that leaves th
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from app.stress.order import Order
 from app.stress.wallet import Told, Wallet
 
 #: From the state of a thing to those that it can be in afterwards; none when it can't have been so.
@@ -16,6 +17,38 @@ Story = tuple[tuple[str, Move], ...]
 
 #: The state of a thing of which nobody follows any more what it is.
 ANYTHING: Final = "anything"
+
+
+class Then(NamedTuple):
+    """A state, and what happens to other things with it."""
+
+    state: Any
+    story: Story
+
+
+class Leads:
+    """A move that says what happens to other things, too, as the state of its own is: it leads to `Then`.
+
+    `touches` are the names that those may have.
+    """
+
+    def __init__(self, move: Callable[[Any], Iterable[Then]], touches: Iterable[str]) -> None:
+        self._move = move
+        self.touches = frozenset(touches)
+
+    def __call__(self, state: Any) -> Iterable[Then]:
+        return self._move(state)
+
+
+def forgets(_: Any) -> Iterable[Any]:
+    """Nobody follows any more what the thing is."""
+    return (ANYTHING,)
+
+
+def touched(step: tuple[str, Move]) -> frozenset[str]:
+    """Return the names of the things that a step may be about."""
+    name, move = step
+    return frozenset({name}) | (move.touches if isinstance(move, Leads) else frozenset())
 
 
 class Stock(NamedTuple):
@@ -64,12 +97,13 @@ class Pool(NamedTuple):
         return self.has_begun and (self.status == "ACTIVE" or self.pause_scope == "ISSUING")
 
 
+#: What a pool takes off in the course of a world, in percent: at first the least.
+PERCENTS: Final = (10.0, 11.0, 12.0)
 #: What things are before anything happens to them, by the first word of their names; facts of a world replace it.
 INITIAL: Final[Mapping[str, Any]] = {
-    "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "percent": 10.0,
+    "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "percent": PERCENTS[0],
     "quota": 0,
-    "address": None, "invite": None, "order": None, "purchase": None, "returned": None, "redemption": "STANDS",
-    "reward": None, "key": None, "member": None, "back": None,
+    "address": None, "invite": None, "order": Order(), "reward": None, "key": None, "member": None, "back": None,
 }  # fmt: skip
 
 
@@ -110,13 +144,13 @@ def spent(cost: int, name: str, *, points: int | None = None, version: int | Non
     return move
 
 
-def taken_back(order: str, told: Told | None, points: int) -> Move:
-    """A wallet gives back points that an order earned, as far as they are there, and is told of that."""
+def follows(order: str, points: int, *, recovers: bool, told: Told | None = None) -> Move:
+    """An order has earned so many points from now on: a wallet gives some back or earns more, and is told of that."""
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
-        found = wallet.taken_back(order, points)
-        if found is not None and (told is None or _tells(told, found[1])):
-            yield found[0]
+        after, found = wallet.followed(order, points, recovers=recovers)
+        if told is None or _tells(told, found):
+            yield after
 
     return move
 
@@ -177,11 +211,22 @@ def every(*moves: Move) -> Move:
 
 
 def follow(story: Story, state: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Return the states of all things after a story; none when it is impossible."""
+    """Return the states of all things after a story; none when it is impossible. One without a state is left out."""
     states = [state]
-    for name, move in story:
-        states = [
-            {**each, name: after} for each in states
-            for after in ((ANYTHING,) if each[name] == ANYTHING else move(each[name]))
-        ]  # fmt: skip
+    for step in story:
+        states = [after for each in states for after in _step(step, each)]
     return states
+
+
+def _step(step: tuple[str, Move], state: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    name, move = step
+    if name not in state:
+        yield state
+    elif state[name] == ANYTHING:
+        yield {**state, **dict.fromkeys(touched(step) & state.keys(), ANYTHING)}
+    else:
+        for after in move(state[name]):
+            if isinstance(after, Then):
+                yield from follow(after.story, {**state, name: after.state})
+            else:
+                yield {**state, name: after}

@@ -21,8 +21,6 @@ Asked = tuple[dict[str, Any], dict[str, Any]]
 Facts = dict[str, Any]
 
 NOTHING: Final[Story] = ()
-#: What nobody has seen: the code of a claim, or the id of an invite, that was never told.
-UNSEEN: Final = "unseen"
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,9 @@ class Verb:
     """A declaration: its name and document, what it asks for in a world, and what each type of answer says.
 
     `ask` returns None while the world lacks what the verb needs. `learns` keeps what a success tells, for verbs that
-    need it. `repeats` says that the same input again is the same operation, `reads` that nothing is changed,
-    `as_member` that the member `about["as"]` calls it, and `weight` how often it is called beside others.
+    need it. `repeats` says that the same input again is the same operation, and `once` that it can't have its effect
+    again after that was undone; `reads`, that nothing is changed; `as_member`, that the member `about["as"]` calls it;
+    and `weight`, how often it is called beside others.
     """
 
     name: str
@@ -54,6 +53,7 @@ class Verb:
     says: dict[str, Says]
     learns: Callable[["World", Operation, Answer], None] | None = None
     repeats: bool = False
+    once: bool = True
     reads: bool = False
     as_member: bool = False
     weight: float = 1

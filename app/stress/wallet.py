@@ -3,16 +3,14 @@
 Nothing here is pending or expires. Versions date everything: an entry raises the version by one, a shortfall too.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
-
-#: A take-back among others as they arose: its first version, and its lot below 0, so that the newest comes first.
-Key = tuple[int, int]
 
 
 class Lot(NamedTuple):
     """A credit: the version that it made, what is left of it, and of which order it is if a purchase earned it.
 
-    `returned` is how much of it was taken back. An order that was amended may have several.
+    `returned` is how much of it was taken back.
     """
 
     since: int
@@ -20,6 +18,11 @@ class Lot(NamedTuple):
     remaining: int
     order: str | None = None
     returned: int = 0
+
+
+#: What names a take-back: the first version that it made, and its lot, negative: of one instant the newest lot's is
+#: the first.
+Arising = tuple[int, int]
 
 
 class Return(NamedTuple):
@@ -30,8 +33,7 @@ class Return(NamedTuple):
     shortfall: int
 
     @property
-    def key(self) -> Key:
-        """Name and sort it among others."""
+    def arising(self) -> Arising:
         return self.since, -self.lot
 
 
@@ -39,7 +41,7 @@ class Cover(NamedTuple):
     """What a lot has paid for a take-back of another one."""
 
     payer: int
-    covered: Key
+    covered: Arising
     amount: int
 
 
@@ -102,8 +104,8 @@ class Wallet(NamedTuple):
         paid = 0
         for short in self.returns:
             if part := min(draft.lots[payer].remaining, short.shortfall):
-                draft.pay(payer, short.key, part)
-                draft.lack(short.key, -part)
+                draft.pay(payer, short.arising, part)
+                draft.lack(short.arising, -part)
                 paid += part
         draft.version += paid > 0
         return draft.wallet
@@ -121,46 +123,68 @@ class Wallet(NamedTuple):
             draft.spent = (*self.spent, Spent(name, draft.version, tuple(parts.items())))
         return draft.wallet
 
-    def earned_more(self, order: str, points: int) -> "tuple[Wallet, bool]":
-        """Return the wallet after an order earned more, and whether that made a lot, which may then make good.
+    def kept(self, order: str) -> int:
+        """Return how many points an order has earned that weren't taken back."""
+        return sum(lot.amount - lot.returned for lot in self.lots if lot.order == order)
 
-        First it fills what its own take-backs lack, the latest first.
+    def followed(self, order: str, points: int, *, recovers: bool) -> "tuple[Wallet, Told]":
+        """Return the wallet once an order has earned so many points, and what was told of it."""
+        more = points - self.kept(order)
+        return self.taken_back(order, -more) if more < 0 else self._earned_more(order, more, recovers=recovers)
+
+    def _earned_more(self, order: str, points: int, *, recovers: bool) -> "tuple[Wallet, Told]":
+        """Return the wallet after an order earned more: first it fills what its own take-backs lack, the newest first.
+
+        The rest is a new lot.
         """
-        draft, own, left = _Draft(self), {lot.since for lot in self.lots if lot.order == order}, points
-        for short in sorted(self.returns, reverse=True):
-            if short.lot in own and (part := min(short.shortfall, left)):
-                draft.lack(short.key, -part)
-                draft.return_(short.lot, -part)
-                left -= part
-        draft.version += left < points
-        return (draft.wallet.credited(left, order), True) if left else (draft.wallet, False)
-
-    def taken_back(self, order: str, points: int | None = None) -> "tuple[Wallet, Told] | None":
-        """Return the wallet after points that an order earned were taken back, as many as stand unless told.
-
-        With what was told; None if it earned nothing. Of its lots the newest goes first. What they had paid for others
-        counts as taken, and is taken again for those, from older lots.
-        """
-        lots = sorted((lot for lot in self.lots if lot.order == order), reverse=True)
-        if not lots:
-            return None
         draft = _Draft(self)
-        left = sum(lot.amount - lot.returned for lot in lots) if points is None else points
-        own: dict[int, int] = {}
-        again: dict[Key, int] = {}
-        for lot in lots:
-            own[lot.since] = min(lot.remaining, left)
-            left -= own[lot.since]
+        own = [each for each in self.returns if draft.lots[each.lot].order == order]
+        left = points
+        for short in sorted(own, key=lambda each: (-each.since, -each.lot)):
+            filled = min(left, short.shortfall)
+            lot = draft.lots[short.lot]
+            draft.lots[short.lot] = lot._replace(returned=lot.returned - filled)
+            draft.lack(short.arising, -filled)
+            left -= filled
+        draft.version += left < points
+        if not left:
+            return draft.wallet, Told(0, self.points)
+        credited = draft.wallet.credited(left, order)
+        return credited.made_good() if recovers else credited, Told(left, credited.points)
+
+    def taken_back(self, order: str, points: int) -> "tuple[Wallet, Told]":
+        """Return the wallet after points that an order earned were taken back, and what was told.
+
+        Of each of its lots, the newest first: what is left, then what it had paid for others, which is taken again for
+        those, from older lots. What is lacking comes from other lots.
+        """
+        draft, left = _Draft(self), points
+        again: dict[Arising, int] = {}
+        shares: list[_Share] = []
+        for lot in [lot for lot in reversed(self.lots) if lot.order == order]:
+            share = _Share(lot, own=min(lot.remaining, left))
+            left -= share.own
             for each in reversed(self.returns):
-                part = min(draft.covers.get((lot.since, each.key), 0), left)
-                if part:
-                    draft.covers[lot.since, each.key] -= part
-                    draft.return_(lot.since, part)
-                    again[each.key] = again.get(each.key, 0) + part
+                paid = draft.covers.get((lot.since, each.arising), 0)
+                if part := min(paid, left):
+                    draft.covers[lot.since, each.arising] = paid - part
+                    again[each.arising] = again.get(each.arising, 0) + part
+                    share.paid += part
                     left -= part
-        told = draft.take(own, left)
-        for key in sorted(again):
-            draft.take_again(key, again[key])
+            shares.append(share)
+        lots = {share.lot.since for share in shares}
+        others = draft.pick(left, [since for since in draft.lots if since not in lots])
+        got = sum(share.own for share in shares) + sum(others.values())
+        draft.version += got > 0
+        since = draft.version if got else draft.version + 1
+        lacking = 0
+        for share in shares:
+            lacking += draft.take(share, since, left, others)
+            left -= share.others
+        draft.version += lacking > 0
+        told = Told(-got, draft.points, lacking)
+        for arising in sorted(again):
+            draft.take_again(arising, again[arising])
         return draft.wallet, told
 
     def given_back(self, name: str) -> "tuple[Wallet, Told] | None":
@@ -179,10 +203,20 @@ class Wallet(NamedTuple):
             draft.give(since, part, kept)
         amount = sum(part for _, part in spent.parts)
         told = Told(amount, self.points + amount)
-        for key in sorted(draft.returns):
-            draft.fill(key, kept, spent.since)
+        for short in sorted(draft.returns):
+            draft.fill(short, kept, spent.since)
         draft.version += 1 + (draft.points < told.balance)
         return draft.wallet, told
+
+
+@dataclass
+class _Share:
+    """What is taken back of a lot: its own points, what it had paid for others, and what is lacking then."""
+
+    lot: Lot
+    own: int
+    paid: int = 0
+    others: int = 0
 
 
 class _Draft:
@@ -191,7 +225,7 @@ class _Draft:
     def __init__(self, wallet: Wallet) -> None:
         self.version = wallet.version
         self.lots = {lot.since: lot for lot in wallet.lots}
-        self.returns = {each.key: each for each in wallet.returns}
+        self.returns = {each.arising: each for each in wallet.returns}
         self.covers = {(cover.payer, cover.covered): cover.amount for cover in wallet.covers}
         self.spent = wallet.spent
 
@@ -199,9 +233,7 @@ class _Draft:
     def wallet(self) -> Wallet:
         covers = tuple(Cover(*pair, amount) for pair, amount in sorted(self.covers.items()) if amount)
         covered = {cover.covered for cover in covers}
-        returns = tuple(
-            each for key, each in sorted(self.returns.items()) if each.shortfall or key in covered
-        )  # fmt: skip
+        returns = tuple(each for arising, each in sorted(self.returns.items()) if each.shortfall or arising in covered)
         return Wallet(self.version, tuple(self.lots.values()), returns, covers, self.spent)
 
     @property
@@ -213,17 +245,12 @@ class _Draft:
         lot = self.lots[since]
         self.lots[since] = lot._replace(remaining=lot.remaining + remaining)
 
-    def return_(self, since: int, points: int) -> None:
-        """Add to what was taken back of a lot."""
-        lot = self.lots[since]
-        self.lots[since] = lot._replace(returned=lot.returned + points)
-
-    def lack(self, key: Key, shortfall: int) -> None:
+    def lack(self, short: Arising, shortfall: int) -> None:
         """Add to what a take-back lacks."""
-        short = self.returns[key]
-        self.returns[key] = short._replace(shortfall=short.shortfall + shortfall)
+        each = self.returns[short]
+        self.returns[short] = each._replace(shortfall=each.shortfall + shortfall)
 
-    def pay(self, payer: int, covered: Key, amount: int) -> None:
+    def pay(self, payer: int, covered: Arising, amount: int) -> None:
         """Let a lot pay for a take-back of another one."""
         self.change(payer, -amount)
         self.covers[payer, covered] = self.covers.get((payer, covered), 0) + amount
@@ -237,48 +264,41 @@ class _Draft:
                 amount -= part
         return parts
 
-    def take(self, own: dict[int, int], others: int) -> Told:
-        """Take points back of lots, the newest first: their `own` ones, then those of others as far as they go.
+    def take(self, share: _Share, since: int, lacking: int, others: dict[int, int]) -> int:
+        """Take back of a lot: its own points, and of what is lacking as much as its credit goes, from `others`.
 
-        What others pay, and what is lacking, is that of the first lots, as far as their credit goes.
+        Returns how much of that is a shortfall.
         """
-        parts = self.pick(others, [since for since in self.lots if since not in own])
-        got, lacking = sum(own.values()) + sum(parts.values()), others - sum(parts.values())
-        for since, part in own.items():
-            self.change(since, -part)
-            self.return_(since, part)
-        for payer, part in parts.items():
-            self.change(payer, -part)
-        told = Told(-got, self.points, lacking)
-        self.version += got > 0
-        first = self.version if got else self.version + 1
-        for since in own:
-            room = min(self.lots[since].amount - self.lots[since].returned, others)
-            self.return_(since, room)
-            others -= room
-            short = Return(first, since, 0)
-            for payer in parts:
-                part = min(parts[payer], room)
-                parts[payer] -= part
+        lot = share.lot
+        share.others = room = min(lot.amount - lot.returned - share.own - share.paid, lacking)
+        if not share.own + share.paid + room:
+            return 0
+        short = Return(since, lot.since, 0)
+        self.returns[short.arising] = short
+        returned = lot.returned + share.own + share.paid + room
+        self.lots[lot.since] = lot._replace(remaining=lot.remaining - share.own, returned=returned)
+        for payer in list(others):
+            if part := min(others[payer], room):
+                self.pay(payer, short.arising, part)
+                others[payer] -= part
                 room -= part
-                self.covers[payer, short.key] = part
-            self.returns[short.key] = short._replace(shortfall=room)
-        self.version += lacking > 0
-        return told
+        self.lack(short.arising, room)
+        return room
 
-    def take_again(self, key: Key, amount: int) -> None:
-        """Take for a take-back what a lot doesn't pay any more, from lots that are older."""
-        since, lot = key[0], -key[1]
-        parts = self.pick(amount, [each for each in self.lots if each < since and each != lot])
+    def take_again(self, short: Arising, amount: int) -> None:
+        """Take for a take-back what a lot doesn't pay any more, from lots that are older than it."""
+        own = self.returns[short].lot
+        parts = self.pick(amount, [since for since in self.lots if since < short[0] and since != own])
+        self.version += bool(parts)
         for payer, part in parts.items():
-            self.pay(payer, key, part)
-        lacking = amount - sum(parts.values())
-        self.lack(key, lacking)
-        self.version += (lacking < amount) + (lacking > 0)
+            self.pay(payer, short, part)
+        if lacking := amount - sum(parts.values()):
+            self.lack(short, lacking)
+            self.version += 1
 
     def give(self, since: int, amount: int, kept: dict[int, int]) -> None:
         """Return points to a lot, or to those that paid in its place. What it lacks is filled first."""
-        own = [key for key, found in sorted(self.returns.items()) if found.lot == since]
+        own = [each for each, found in sorted(self.returns.items()) if found.lot == since]
         for each in own:
             lacking = min(amount, self.returns[each].shortfall)
             self.lack(each, -lacking)
@@ -293,12 +313,12 @@ class _Draft:
             self.change(since, amount)
             kept[since] = kept.get(since, 0) + amount
 
-    def fill(self, key: Key, kept: dict[int, int], spent: int) -> None:
+    def fill(self, short: Arising, kept: dict[int, int], spent: int) -> None:
         """Let what came back to lots fill what a take-back lacks since after they were credited, or spent."""
         for since in sorted(kept):
-            if min(since, spent) >= key[0]:
+            if min(since, spent) >= short[0]:
                 continue
-            if part := min(kept[since], self.returns[key].shortfall):
+            if part := min(kept[since], self.returns[short].shortfall):
                 kept[since] -= part
-                self.pay(since, key, part)
-                self.lack(key, -part)
+                self.pay(since, short, part)
+                self.lack(short, -part)

@@ -18,7 +18,7 @@ from app.stress.clients import Client, Fault, Unanswered, Unsent
 from app.stress.operations import READ, Answer, History, Operation, Recorder
 from app.stress.pools import BEGIN
 from app.stress.races import CANCEL, CHANGE, CREATE_POOL, ENROL, GENERATE
-from app.stress.things import Pool, Stock
+from app.stress.things import PERCENTS, Pool, Stock
 from app.stress.verb import Verb
 from app.stress.verbs import VERBS
 
@@ -123,7 +123,9 @@ class World:
         self.tokens: dict[str, str] = {}
         self.pools: list[str] = []
         self.codes: dict[str, Seen] = {}
-        self.redemptions: list[dict[str, Any]] = []
+        self.redemptions: dict[str, dict[str, Any]] = {}
+        #: The codes on each order that somebody was told of, as they were told last.
+        self.orders: dict[str, list[str]] = {}
         self.purchases: list[dict[str, Any]] = []
         self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
@@ -155,10 +157,10 @@ class World:
         return f"{self.name}-{next(self._numbers)}"
 
     def order(self) -> str:
-        """Return an order, new or not."""
-        if not self._orders or self.rolls.random() < 0.6:
+        """Return one of the few orders of the moment; now and then one is new."""
+        if not self._orders or self.rolls.random() < 0.15:
             self._orders.append(self.key())
-        return self.rolls.choice(self._orders[-3:])
+        return self.rolls.choice(self._orders[-2:])
 
     def some(self, things: list[Any], *, most: int) -> list[Any]:
         """Return one or a few of them; mostly one."""
@@ -168,6 +170,12 @@ class World:
     def learn_code(self, code: dict[str, Any], pool: str, owner: str) -> None:
         """Keep a code that somebody was told of."""
         self.codes[code["id"]] = Seen(code["id"], code["text"], code["masked"], pool, owner)
+
+    def learn_order(self, order: str, redemptions: list[dict[str, Any]]) -> None:
+        """Keep the redemptions of an order that somebody was told of."""
+        self.orders[order] = [each["code"]["id"] for each in redemptions]
+        for each in redemptions:
+            self.redemptions[each["id"]] = {"id": each["id"], "order": order, "code": each["code"]["id"]}
 
     # What happens in it.
 
@@ -206,7 +214,7 @@ class World:
     async def _pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
         pool: str = (
             await client.patiently(
-                CREATE_POOL, {"name": self.name, "kind": "PERCENT", "percentOff": 10.0, "claimsPerMember": limit,
+                CREATE_POOL, {"name": self.name, "kind": "PERCENT", "percentOff": PERCENTS[0], "claimsPerMember": limit,
                               "stacking": "STACKABLE", **terms},
             )
         )["pool"]["id"]  # fmt: skip
@@ -263,6 +271,8 @@ class World:
                 same = dict(again.input)
                 if roll < SPOILED and "memberId" in same and again.verb != "redeemCodes":
                     same["memberId"] = self.member()
+                elif roll < SPOILED and "refundId" in same:
+                    same["amount"] = {**same["amount"], "amountMinor": 700}
                 elif roll < SPOILED and "count" in same:
                     same["count"] += 1
                 return VERBS[again.verb], same, again.about
@@ -282,14 +292,14 @@ class World:
             self.counts["connection refused"] += 1
             return None
         except Unanswered as lost:
-            self.recorder.unanswered(operation, time.monotonic_ns())
+            self.recorder.unanswered(operation, time.monotonic_ns(), once=verb.once)
             self.counts[str(lost)] += 1
             return None
         except Fault as fault:
             self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
             return None
         answer = {"__typename": READ, **answer}
-        self.recorder.answered(operation, answer, time.monotonic_ns())
+        self.recorder.answered(operation, answer, time.monotonic_ns(), once=verb.once)
         self._count(operation, answer)
         if operation.outcome == "ok" and verb.learns is not None:
             verb.learns(self, operation, answer)

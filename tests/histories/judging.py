@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.stress.operations import History, Operation
-from app.stress.things import INITIAL, Pool, Stock, Story, follow
-from app.stress.verb import Facts
+from app.stress.things import INITIAL, Move, Pool, Stock, Story, follow, forgets, touched
+from app.stress.verb import Facts, who
 from app.stress.verbs import VERBS
 
 SOURCE: Final = Path(__file__).parent / "judge"
@@ -90,16 +90,27 @@ class Case:
     _sets: list[frozenset[tuple[Any, ...]]] = field(init=False)
 
     def __post_init__(self) -> None:
-        facts: Facts = {**self.history.facts, "codes": _codes(self.operations, self.history.facts)}
+        facts: Facts = {
+            **self.history.facts, "codes": _codes(self.operations, self.history.facts),
+            "touched": _touched(self.operations),
+        }  # fmt: skip
         told = [VERBS[each.verb].stories(each, facts) if each.verb in VERBS else () for each in self.operations]
-        self.stories = [
-            list(dict.fromkeys(tuple(step for step in story if step[0] not in self.left_out) for story in stories))
-            for stories in told
-        ]
-        self.names = sorted({name for stories in self.stories for story in stories for name, _ in story})
+        self.stories = [list(dict.fromkeys(self._without(story) for story in stories)) for stories in told]
+        named = {name for stories in self.stories for story in stories for step in story for name in touched(step)}
+        self.names = sorted(named - self.left_out)
         begun = self.history.facts["initial"]
         self._sets = [frozenset({tuple(_initial(name, begun) for name in self.names)})]
         self._numbers = {self._sets[0]: 0}
+
+    def _without(self, story: Story) -> Story:
+        """Return a story about what isn't left out; what depends on something that is can be anything afterwards."""
+        steps: list[tuple[str, Move]] = []
+        for step in story:
+            if step[0] in self.left_out:
+                steps += [(name, forgets) for name in sorted(touched(step) - self.left_out)]
+            else:
+                steps.append(step)
+        return tuple(steps)
 
     def step(self, state: int, operation: int) -> int:
         """Return the number of the states after an operation, -1 when there are none."""
@@ -137,6 +148,20 @@ def _codes(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]
             for edge in answer["wallet"]["codes"]["edges"]:
                 found.setdefault(edge["node"]["pool"]["id"], {})[edge["node"]["id"]] = None
     return {pool: sorted(codes) for pool, codes in found.items()}
+
+
+def _touched(operations: Sequence[Operation]) -> dict[str, list[str]]:
+    """Return the names of what a change of each order may touch: codes, stocks and pools, and whose wallets."""
+    found: dict[str, dict[str, None]] = {}
+    for each in operations:
+        names = found.setdefault(each.input.get("orderId", ""), {})
+        if each.verb == "recordPurchase":
+            names[f"wallet:{each.input['memberId']}"] = None
+        if each.verb in {"redeemCodes", "amendOrder"}:
+            for code in each.about["codes"]:
+                things = (f"code:{code['id']}", f"stock:{code['pool']}", f"pool:{code['pool']}")
+                names |= dict.fromkeys((*things, f"wallet:{who(each.input)}"))
+    return {order: list(names) for order, names in found.items()}
 
 
 @dataclass(frozen=True)

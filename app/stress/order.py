@@ -1,0 +1,108 @@
+"""An order as its clients know it: its amount, the codes on it, what was recorded for it, and how each changes.
+
+Codes take a percentage off, each of what those before it left. Amounts are in minor units.
+"""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from app.stress.operations import UNSEEN
+
+
+class Honoured(NamedTuple):
+    """A code on an order: its redemption, whose it is, and how many percent its pool gave when it was redeemed."""
+
+    redemption: str
+    code: str
+    pool: str
+    owner: str
+    percent: float
+
+
+class Refunded(NamedTuple):
+    """A part of a purchase that went back, under the shop's id, and what was told of it as far as it was."""
+
+    key: str
+    amount: int
+    told: Any
+
+
+class Bought(NamedTuple):
+    """A purchase: who bought, the amount that was recorded and what it is now, what went back, and its entry."""
+
+    member: str
+    recorded: int
+    amount: int
+    refunds: tuple[Refunded, ...] = ()
+    is_reversed: bool = False
+    entry: Any = None
+
+    @property
+    def refunded(self) -> int:
+        return sum(each.amount for each in self.refunds)
+
+    @property
+    def stands(self) -> int:
+        return self.amount - self.refunded
+
+    def earns(self, facts: Mapping[str, Any]) -> int:
+        """Return the whole points that it has earned, for what stands."""
+        return points_of(self.stands, facts)
+
+    def returned(self, part: Refunded) -> "Bought":
+        """Return it after a part went back; with the last of it, it is taken back."""
+        return self._replace(refunds=(*self.refunds, part), is_reversed=part.amount == self.stands)
+
+
+class Order(NamedTuple):
+    """An order. Without an amount it was never redeemed; once cancelled it knows the money and shortfall of that."""
+
+    amount: int | None = None
+    codes: tuple[Honoured, ...] = ()
+    bought: Bought | None = None
+    cancelled: tuple[int, int | None] | None = None
+
+    @property
+    def discounts(self) -> tuple[int, ...]:
+        """What each code takes off."""
+        return discounts(self.amount or 0, [each.percent for each in self.codes])
+
+    @property
+    def worth(self) -> int:
+        """What is left to pay."""
+        return (self.amount or 0) - sum(self.discounts)
+
+    def changed(self, amount: int | None, codes: tuple[Honoured, ...]) -> "Order | None":
+        """Return it with other codes and another amount, which its purchase follows; None below what was refunded."""
+        after = self._replace(amount=amount, codes=codes)
+        if self.bought is None or self.bought.is_reversed:
+            return after
+        bought = self.bought._replace(amount=self.bought.amount + after.worth - self.worth)
+        return None if bought.stands < 0 else after._replace(bought=bought)
+
+    def shown(self, redemptions: Sequence[Mapping[str, Any]]) -> "Order | None":
+        """Return it if these redemptions are what was told of it; from now on their ids are known."""
+        codes = []
+        if len(redemptions) != len(self.codes):
+            return None
+        for told, each, discount in zip(redemptions, self.codes, self.discounts, strict=True):
+            is_it = told["code"]["id"] == each.code and told["discount"]["amountMinor"] == discount
+            if not is_it or each.redemption not in {told["id"], UNSEEN}:
+                return None
+            codes.append(each._replace(redemption=told["id"]))
+        return self._replace(codes=tuple(codes))
+
+
+def discounts(amount: int, percents: Sequence[float]) -> tuple[int, ...]:
+    """Return what codes take off an amount, one after the other, half up."""
+    taken = []
+    for percent in percents:
+        taken.append(int((amount * Decimal(percent) / 100) + Decimal("0.5")))
+        amount -= taken[-1]
+    return tuple(taken)
+
+
+def points_of(amount: int, facts: Mapping[str, Any]) -> int:
+    """Return the whole points that an amount earns."""
+    return int(amount * Decimal(facts["points_per_unit"]) / facts["minor_units"])
