@@ -15,6 +15,7 @@ from app.coupons.check_codes import check_codes
 from app.coupons.claim_code import claim_code
 from app.coupons.create_campaign import create_campaign
 from app.coupons.create_pool import create_pool
+from app.coupons.discard_pool import discard_pool
 from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
 from app.coupons.redeem_codes import redeem_codes
@@ -113,6 +114,7 @@ Mutation = create_type(
     [
         create_pool,
         edit_pool,
+        discard_pool,
         activate_pool,
         pause_pool,
         archive_pool,

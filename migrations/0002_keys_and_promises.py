@@ -15,6 +15,15 @@ BEGIN
     RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME
         USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $guard$;
+-- A draft can be discarded, with all that it has; nobody was promised anything of it.
+CREATE FUNCTION refuse_delete_after_draft() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF EXISTS (SELECT FROM pool WHERE merchant_id = OLD.merchant_id AND id = OLD.pool_id AND status = 'DRAFT') THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION 'rows of % are deleted with a draft only', TG_TABLE_NAME
+        USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+END $guard$;
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $guard$
 BEGIN
     RAISE EXCEPTION 'rows of % are never changed in this way', TG_TABLE_NAME
@@ -147,8 +156,8 @@ ALTER TABLE pool_terms
     DROP CONSTRAINT pool_terms_pkey,
     ADD PRIMARY KEY (merchant_id, pool_id, version),
     ADD CONSTRAINT pool_terms_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
-CREATE TRIGGER pool_terms_kept BEFORE DELETE OR TRUNCATE ON pool_terms
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER pool_terms_kept BEFORE DELETE ON pool_terms
+    FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER pool_terms_fixed BEFORE UPDATE ON pool_terms FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A pool starts in DRAFT and moves only along its lifecycle. Once it has left DRAFT its terms only improve for who holds
@@ -216,7 +225,8 @@ END $written$;
 CREATE TRIGGER pool_terms_begun AFTER INSERT ON pool FOR EACH ROW EXECUTE FUNCTION pool_terms_written();
 CREATE TRIGGER pool_terms_written AFTER UPDATE ON pool FOR EACH ROW
     WHEN (NEW.terms_version <> OLD.terms_version) EXECUTE FUNCTION pool_terms_written();
-CREATE TRIGGER pool_kept BEFORE DELETE OR TRUNCATE ON pool FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER pool_kept BEFORE DELETE ON pool FOR EACH ROW
+    WHEN (OLD.status <> 'DRAFT') EXECUTE FUNCTION refuse_delete();
 """
 
 CODES = """
@@ -226,7 +236,8 @@ ALTER TABLE code_batch
     ADD CONSTRAINT code_batch_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT code_batch_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT code_batch_size CHECK (size BETWEEN 1 AND 5000);
-CREATE TRIGGER code_batch_kept BEFORE DELETE OR TRUNCATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER code_batch_kept BEFORE DELETE ON code_batch
+    FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_batch_fixed BEFORE UPDATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- No two codes of a merchant are the same text; a code's state agrees with its dates and its owner.
@@ -256,7 +267,7 @@ CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALL
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
-CREATE TRIGGER code_kept BEFORE DELETE OR TRUNCATE ON code FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 

@@ -95,6 +95,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.activatePool": _ADMIN,
         "Mutation.pausePool": _ADMIN,
         "Mutation.archivePool": _ADMIN,
+        "Mutation.discardPool": _ADMIN,
         "Mutation.generateCodes": _ADMIN,
         "Mutation.claimCode": _TILL_AND_MEMBER,
         "Mutation.redeemCodes": _TILL,

@@ -1,10 +1,12 @@
 """editPool: other terms for a pool: any in DRAFT, later only what is better for who holds a code."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Final, TypedDict, TypeVar, cast
 from uuid import UUID
 
+import asyncpg
 import strawberry
 from strawberry import UNSET
 from strawberry.utils.str_converters import to_camel_case
@@ -78,7 +80,7 @@ class EditPoolSuccess:
 
 @strawberry.type(description="In this status the pool doesn't take such a change.")
 class PoolNotEditable(Refusal):
-    """After DRAFT terms only improve; codes are generated in DRAFT and PAUSED only."""
+    """After DRAFT terms only improve, codes come in DRAFT and PAUSED only, and only a DRAFT is discarded."""
 
     status: PoolStatus = strawberry.field(description="The pool's status.")
     fields: list[str] = strawberry.field(
@@ -135,7 +137,7 @@ async def edit_pool(
             problems.add(to_camel_case(field), "must not be null")
     problems.refuse_if_any()
     pool_id = node_id("pool", "pool", input.pool_id)
-    async with transaction(viewer.merchant_id) as tx:
+    async with _naming_a_pool(input.fallback_pool_id), transaction(viewer.merchant_id) as tx:
         # The terms are checked as they would be, so two edits at once go one after the other.
         row = await tx.row(LOCK, merchant_id=viewer.merchant_id, pool_id=pool_id)
         if row is None:
@@ -155,6 +157,15 @@ async def edit_pool(
     if is_extended:
         await doorbell.wake_workers(REVIVE_JOB)
     return EditPoolSuccess(pool=Pool.of(edited))
+
+
+@asynccontextmanager
+async def _naming_a_pool(named: str | None) -> AsyncIterator[None]:
+    """Raise Refused(NotFound) if the pool that is named is discarded at this moment."""
+    try:
+        yield
+    except asyncpg.ForeignKeyViolationError:
+        raise not_found("pool", named or "") from None
 
 
 def _refuse_what_is_worse(row: PoolRow, terms: Mapping[str, object]) -> None:

@@ -95,14 +95,16 @@ async def store_batch(
 ) -> bool:
     """Write the batch, its codes, the stock and the event. Returns False when the key has a batch already.
 
-    Raises Refused when the pool doesn't take codes.
+    Raises Refused when the pool doesn't take codes, or is discarded by now.
     """
     merchant_id = viewer.merchant_id
     held = await tx.row(HOLD_POOL, merchant_id=merchant_id, pool_id=pool_id)
-    if held is None or held["status"] not in {"DRAFT", "PAUSED"}:
+    if held is None:
+        raise not_found("pool", ids.encode("pool", pool_id))
+    if held["status"] not in {"DRAFT", "PAUSED"}:
         if key is not None and await tx.row(FIND_BY_KEY, merchant_id=merchant_id, key=key) is not None:
             return False  # The same request has made the batch since, and then the pool was activated.
-        raise _not_editable(PoolStatus(held["status"] if held else "ARCHIVED"))
+        raise _not_editable(PoolStatus(held["status"]))
     inserted = await tx.row(
         INSERT_BATCH, merchant_id=merchant_id, batch_id=batch_id, pool_id=pool_id, size=len(rows), key=key
     )

@@ -339,11 +339,19 @@ POOL_LIFECYCLE: Final = _promise(
         WHERE t.merchant_id = :merchant_id AND t.pool_id = r.pool_id AND t.version = r.terms_version
     )""",
 )
-# Rows of some tables go, and a newer version may know events that this one doesn't.
-_KNOWN_EVENTS: Final = ", ".join(f"'{each}'" for each, subject in EVENTS.items() if subject in SUBJECTS)
-_SUBJECTS: Final = " UNION ALL ".join(
-    f"SELECT {reference.key} AS id FROM {reference.target} WHERE merchant_id = :merchant_id"
-    for reference in SUBJECTS.values()
+# Rows of some tables go, a draft goes with all that it had, and a newer version may know events that this one doesn't.
+# Of a draft's code that was only looked at nobody wrote down that it went.
+_KNOWN_EVENTS: Final = ", ".join(
+    f"'{each}'" for each, subject in EVENTS.items() if subject in SUBJECTS and each != "code.revealed"
+)
+_SUBJECTS: Final = (
+    " UNION ALL ".join(
+        f"SELECT {reference.key} AS id FROM {reference.target} WHERE merchant_id = :merchant_id"
+        for reference in SUBJECTS.values()
+    )
+    + """
+    UNION ALL SELECT subject_id FROM event
+    WHERE merchant_id = :merchant_id AND type IN ('pool.discarded', 'codes.discarded', 'code.discarded')"""
 )
 ONE_MERCHANT: Final = _promise(
     "ONE_MERCHANT",

@@ -380,7 +380,8 @@ ERRANDS: Final = (
         rotateWebhookSecret={"webhookId": nobody("webhook"), "overlapHours": -1},
     ),
     *_missing(
-        ("activatePool", "pool", {}), ("archivePool", "pool", {}), ("pausePool", "pool", {}),
+        ("activatePool", "pool", {}), ("archivePool", "pool", {}), ("discardPool", "pool", {}),
+        ("pausePool", "pool", {}),
         ("cancelInvite", "invite", {}), ("claimCode", "pool", {"memberId": nobody("member")}),
         ("createCampaign", "pool", {"name": "n", "recipients": [{"email": "a@example.com"}]}),
         ("createReward", "pool", {"name": "n", "cost": 1}), ("declineReferral", "referral", _WHY),
@@ -411,6 +412,7 @@ ERRANDS: Final = (
     Errand("createWebhook", "WebhookLimitReached", _one_webhook_more),
     Errand("declineReferral", "ReferralNotDeclinable", _then(_with(referralId=Errands.released), **_WHY)),
     Errand("releaseReferral", "ReferralNotReleasable", _with(referralId=Errands.declined)),
+    Errand("discardPool", "PoolNotEditable", _with(poolId=Errands.pool)),
     Errand("editPool", "InvalidInput", _then(_with(poolId=Errands.draft), name=" ")),
     Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), stacking="STACKABLE")),
     Errand("enableWebhook", "WebhookLimitReached", _with(webhookId=_as_many_webhooks)),

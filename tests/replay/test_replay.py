@@ -152,7 +152,7 @@ class Expected:
         )
         grown = {
             "member": members, "external_id": members, "wallet": members, "address": members, "pool": pools,
-            "code_batch": pools,
+            "pool_terms": pools, "code_batch": pools,
             "code": self.codes, "claim": sent, "campaign": pools, "delivery": sent, "redemption": orders,
             "stock_change": 2 * pools + orders, "stock_alert": alerts,
             "purchase": self.purchases, "points_entry": self.credits + self.rewards + 2 * brought, "reward": 1,

@@ -15,6 +15,7 @@ const VERBS = {
   "code.adopted": "Received",
   "code.adopted_after_end": "Received",
   "code.claimed": "Claimed",
+  "code.discarded": "Withdrawn",
   "code.expired": "Expired",
   "code.redeemed": "Used",
   "code.revived": "Valid again",
