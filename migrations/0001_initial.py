@@ -60,6 +60,22 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.CreateModel(
+            name="BearerCode",
+            fields=[
+                ("code_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("batch_id", fields.UUIDField()),
+                ("pool_id", fields.UUIDField()),
+            ],
+            options={
+                "table": "bearer_code",
+                "app": "flash",
+                "pk_attr": "code_id",
+                "table_description": "That a code is in the list of a batch of bearer codes, which whoever prints them reads.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
             name="Campaign",
             fields=[
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
@@ -113,6 +129,7 @@ class Migration(migrations.Migration):
                 ("suffix", fields.CharField(max_length=2)),
                 ("member_id", fields.UUIDField(null=True)),
                 ("email_index", fields.BinaryField(null=True)),
+                ("bearer", fields.BooleanField(db_default=False)),
                 ("matched_by", fields.CharField(null=True, max_length=20)),
                 ("allocated_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
@@ -132,6 +149,7 @@ class Migration(migrations.Migration):
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
                 ("merchant_id", fields.UUIDField()),
                 ("pool_id", fields.UUIDField()),
+                ("kind", fields.CharField(db_default="GENERATED", max_length=10)),
                 ("size", fields.IntField()),
                 ("idempotency_key", fields.CharField(null=True, max_length=200)),
                 ("created_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
@@ -140,7 +158,7 @@ class Migration(migrations.Migration):
                 "table": "code_batch",
                 "app": "flash",
                 "pk_attr": "id",
-                "table_description": "Codes that came into being together.",
+                "table_description": "Codes that came into being together, or, ISSUED, that left the stock together for print.",
             },
             bases=["Model"],
         ),

@@ -235,7 +235,9 @@ ALTER TABLE code_batch
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT code_batch_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT code_batch_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT code_batch_kind CHECK (kind IN ('GENERATED', 'IMPORTED', 'ISSUED')),
     ADD CONSTRAINT code_batch_size CHECK (size BETWEEN 1 AND 5000);
+CREATE INDEX code_batch_of_pool ON code_batch (merchant_id, pool_id, id);
 CREATE TRIGGER code_batch_kept BEFORE DELETE ON code_batch
     FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_batch_fixed BEFORE UPDATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -253,7 +255,11 @@ ALTER TABLE code
     ADD CONSTRAINT code_available_to_all CHECK (state <> 'AVAILABLE' OR email_index IS NULL),
     ADD CONSTRAINT code_allocated CHECK (state NOT IN ('ALLOCATED', 'REDEEMED') OR allocated_at IS NOT NULL),
     ADD CONSTRAINT code_owned CHECK (
-        state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL
+        state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL OR bearer
+    ),
+    -- A bearer code is nobody's, and out of stock for good.
+    ADD CONSTRAINT code_bearer CHECK (
+        NOT bearer OR (state <> 'AVAILABLE' AND member_id IS NULL AND email_index IS NULL)
     ),
     -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
     ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
@@ -274,6 +280,18 @@ CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, f
 -- What somebody had is never given to somebody else.
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
     WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
+
+-- What is printed of a pool, batch by batch; a code is in one list.
+ALTER TABLE bearer_code
+    DROP CONSTRAINT bearer_code_pkey,
+    ADD PRIMARY KEY (merchant_id, batch_id, code_id),
+    ADD CONSTRAINT bearer_code_batch FOREIGN KEY (merchant_id, batch_id) REFERENCES code_batch,
+    ADD CONSTRAINT bearer_code_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT bearer_code_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT bearer_code_once UNIQUE (merchant_id, code_id);
+CREATE TRIGGER bearer_code_kept BEFORE DELETE ON bearer_code
+    FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
+CREATE TRIGGER bearer_code_fixed BEFORE UPDATE ON bearer_code FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ALTER TABLE code_revival
     DROP CONSTRAINT code_revival_pkey,

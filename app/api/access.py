@@ -97,6 +97,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.archivePool": _ADMIN,
         "Mutation.discardPool": _ADMIN,
         "Mutation.generateCodes": _ADMIN,
+        "Mutation.issueCodes": _ADMIN,
         "Mutation.claimCode": _TILL_AND_MEMBER,
         "Mutation.redeemCodes": _TILL,
         "Mutation.reverseRedemption": _COUNTER,
@@ -138,6 +139,8 @@ ACCESS: Final[dict[str, Rule]] = {
         "Campaign.deliveries": _ADMIN,
         "Pool.stock": _KEYS,
         "Pool.codes": _KEYS,
+        "Pool.batches": _KEYS,
+        "CodeBatch.texts": _ADMIN,
     }),
     **_otherwise(Otherwise.NULL, {
         "Query.wallet": _MEMBER,

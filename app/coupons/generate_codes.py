@@ -70,6 +70,7 @@ class _InsertedRow(TypedDict):
 class _EarlierRow(TypedDict):
     id: UUID
     pool_id: UUID
+    kind: str
     size: int
 
 
@@ -86,7 +87,7 @@ VALUES (:merchant_id, :batch_id, :pool_id, :size, :key, now()) ON CONFLICT DO NO
 )
 FIND_BY_KEY: Final = statement(
     _EarlierRow,
-    "SELECT id, pool_id, size FROM code_batch WHERE merchant_id = :merchant_id AND idempotency_key = :key",
+    "SELECT id, pool_id, kind, size FROM code_batch WHERE merchant_id = :merchant_id AND idempotency_key = :key",
 )
 
 
@@ -182,7 +183,7 @@ async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: str | None) -
     earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if earlier is None:
         return None
-    if (earlier["pool_id"], earlier["size"]) != (pool_id, count):
+    if (earlier["pool_id"], earlier["kind"], earlier["size"]) != (pool_id, "GENERATED", count):
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another batch."))
     return GenerateCodesSuccess(batch=CodeBatch.of(await _batch(viewer, earlier["id"])), replayed=True)
 

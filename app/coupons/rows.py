@@ -57,6 +57,7 @@ class CodeRow(TypedDict):
     code_state: Annotated[str, SHOWN_STATE]
     code_ciphertext: Annotated[bytes, "c.ciphertext"]
     code_suffix: Annotated[str, "c.suffix"]
+    code_bearer: Annotated[bool, "c.bearer"]
     code_matched_by: Annotated[str | None, "c.matched_by"]
     code_allocated_at: Annotated[datetime | None, "c.allocated_at"]
     code_expires_at: Annotated[datetime | None, "c.expires_at"]
@@ -97,6 +98,7 @@ class BatchRow(PoolRow):
     """A batch `b` and its pool."""
 
     batch_id: Annotated[UUID, "b.id"]
+    batch_kind: Annotated[str, "b.kind"]
     batch_size: Annotated[int, "b.size"]
     batch_created_at: Annotated[datetime, "b.created_at"]
 
@@ -147,6 +149,8 @@ CODE_OF_REDEMPTION: Final = (
 IS_OPEN: Final = """
     (p.status = 'ACTIVE' AND (p.starts_at IS NULL OR p.starts_at <= now()) AND (p.ends_at IS NULL OR now() < p.ends_at))
 """
+#: Whether the pool `p` issues codes that somebody is sent or that are printed, which may be before it begins.
+ISSUES_AHEAD: Final = "(p.status = 'ACTIVE' AND (p.ends_at IS NULL OR now() < p.ends_at))"
 #: Whether the pool `p` honours codes that haven't ended; `rules.honours` is the same in Python.
 HONOURS: Final = """
     ((p.status = 'ACTIVE' OR p.pause_scope = 'ISSUING') AND (p.starts_at IS NULL OR p.starts_at <= now()))
@@ -307,6 +311,34 @@ FROM code_batch b JOIN pool p ON p.merchant_id = :merchant_id AND p.id = b.pool_
 WHERE b.merchant_id = :merchant_id AND b.id = :batch_id
 """,
 )
+BATCHES_OF_POOLS: Final = statement(
+    BatchRow,
+    f"""
+SELECT {columns(BatchRow)} FROM unnest(:pool_ids::uuid[]) AS asked (pool_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM code_batch WHERE merchant_id = :merchant_id AND pool_id = asked.pool_id AND id < :before
+    ORDER BY id DESC LIMIT :limit
+) b
+CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = asked.pool_id OFFSET 0) p
+ORDER BY b.id DESC
+""",
+)
+# The statement that reads the codes writes the event: no page is read off the record.
+TEXTS: Final = statement(
+    WholeCodeRow,
+    f"""
+WITH recorded AS (
+    {event("codes.texts_read", subject=":batch_id")} RETURNING subject_id
+), page AS (
+    SELECT * FROM bearer_code
+    WHERE merchant_id = :merchant_id AND batch_id = (SELECT subject_id FROM recorded) AND code_id < :before
+    ORDER BY code_id DESC LIMIT :limit
+)
+SELECT {_CODE} FROM page
+CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = page.code_id OFFSET 0) c {JOIN_CODE}
+ORDER BY page.code_id DESC
+""",
+)
 FIND_CAMPAIGN: Final = statement(
     CampaignRow,
     f"""
@@ -379,6 +411,19 @@ async def find_batch(viewer: Viewer, node_id: str) -> BatchRow | None:
     if batch_id is None or not may(viewer.role, "CodeBatch"):
         return None
     return await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
+
+
+async def batches_by_pool(
+    viewer: Viewer, pool_ids: list[UUID], before: UUID, limit: int
+) -> Mapping[UUID, list[BatchRow]]:
+    """Return the newest batches of each pool, those after `before`, at most `limit` of each."""
+    rows = await database().rows(
+        BATCHES_OF_POOLS, merchant_id=viewer.merchant_id, pool_ids=pool_ids, before=before, limit=limit
+    )
+    grouped: defaultdict[UUID, list[BatchRow]] = defaultdict(list)
+    for row in rows:
+        grouped[row["pool_id"]].append(row)
+    return grouped
 
 
 async def codes_by_pool(

@@ -62,10 +62,11 @@ ONE_OWNER: Final = _promise(
     )""",
     """
     SELECT FROM code WHERE merchant_id = :merchant_id AND state IN ('ALLOCATED', 'REDEEMED')
-        AND member_id IS NULL AND email_index IS NULL""",
+        AND member_id IS NULL AND email_index IS NULL AND NOT bearer""",
     """
     SELECT FROM code WHERE merchant_id = :merchant_id AND (
-        num_nonnulls(member_id, email_index) > 1 OR (state = 'AVAILABLE' AND num_nonnulls(member_id, email_index) > 0)
+        num_nonnulls(member_id, email_index) + bearer::int > 1
+        OR (state = 'AVAILABLE' AND num_nonnulls(member_id, email_index) + bearer::int > 0)
     )""",
     # An address is the member's that has proved it: its row says so, nobody else has it, and no code waits for it.
     """
@@ -104,7 +105,7 @@ CLAIM_LIMIT: Final = _promise(
     # A claim counts for as long as its row is there. An adoption drops those of the codes that it revokes.
     """
     SELECT FROM code c WHERE c.merchant_id = :merchant_id AND c.allocated_at IS NOT NULL AND c.state <> 'REVOKED'
-        AND NOT EXISTS (
+        AND NOT c.bearer AND NOT EXISTS (
             SELECT FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = c.pool_id AND k.code_id = c.id
         )""",
 )
@@ -133,8 +134,17 @@ WHOLE_BATCHES: Final = _promise(
     """
     SELECT FROM code_batch b LEFT JOIN (
         SELECT batch_id, count(*) AS codes FROM code WHERE merchant_id = :merchant_id GROUP BY batch_id
+        UNION ALL
+        SELECT k.batch_id, count(*) FROM bearer_code k
+        JOIN code_batch b ON b.merchant_id = :merchant_id AND b.id = k.batch_id AND b.kind = 'ISSUED'
+        WHERE k.merchant_id = :merchant_id GROUP BY k.batch_id
     ) c ON c.batch_id = b.id WHERE b.merchant_id = :merchant_id AND coalesce(c.codes, 0) <> b.size""",
     "SELECT FROM code_batch WHERE merchant_id = :merchant_id AND size NOT BETWEEN 1 AND 5000",
+    # Each bearer code is in the list of a batch of its pool.
+    """
+    SELECT FROM (SELECT id, pool_id FROM code WHERE merchant_id = :merchant_id AND bearer) c
+    FULL JOIN (SELECT code_id, pool_id FROM bearer_code WHERE merchant_id = :merchant_id) k ON k.code_id = c.id
+    WHERE c.pool_id IS DISTINCT FROM k.pool_id""",
     """
     SELECT FROM campaign a LEFT JOIN (
         SELECT campaign_id, count(*) AS sent FROM delivery WHERE merchant_id = :merchant_id GROUP BY campaign_id
@@ -369,7 +379,8 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'member.enrolled', id FROM member WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'pool.created', id FROM pool WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'codes.generated', id FROM code_batch WHERE merchant_id = :merchant_id
-    UNION ALL SELECT 'code.claimed', id FROM code WHERE merchant_id = :merchant_id AND allocated_at IS NOT NULL
+    UNION ALL SELECT 'code.claimed', id FROM code
+    WHERE merchant_id = :merchant_id AND allocated_at IS NOT NULL AND NOT bearer
     UNION ALL SELECT 'code.redeemed', code_id FROM redemption WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'code.expired', id FROM code WHERE merchant_id = :merchant_id AND state = 'EXPIRED'
     UNION ALL SELECT 'code.revoked', id FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED'
@@ -400,7 +411,8 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'webhook.disabled', id FROM webhook WHERE merchant_id = :merchant_id AND disabled_at IS NOT NULL
 """
 _SAYS: Final = """
-    CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'points.debited' THEN 'points.credited'
+    CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'codes.issued' THEN 'codes.generated'
+        WHEN 'points.debited' THEN 'points.credited'
         WHEN 'referral.held' THEN 'referral.converted' ELSE type END
 """
 ON_RECORD: Final = _promise(

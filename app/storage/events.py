@@ -35,6 +35,8 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "code.sent": "code",
     "codes.discarded": "batch",
     "codes.generated": "batch",
+    "codes.issued": "batch",
+    "codes.texts_read": "batch",
     "graph_job.failed": "graphjob",
     "graph_job.requested": "graphjob",
     "graph_snapshot.taken": "graph",

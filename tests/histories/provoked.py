@@ -296,6 +296,20 @@ async def _generated(errands: Errands) -> dict[str, Any]:
     return batch
 
 
+async def _issued(errands: Errands) -> dict[str, Any]:
+    pool = await errands.pool(codes=3, transferable=True)
+    batch: dict[str, Any] = {"poolId": pool, "count": 1, "reason": "print", "idempotencyKey": errands.word()}
+    await errands.do("issueCodes", **batch)
+    return batch
+
+
+def _to_issue(pool: Callable[[Errands], Awaitable[str]]) -> Any:
+    async def made(errands: Errands) -> dict[str, Any]:
+        return {"poolId": await pool(errands), "count": 1, "reason": "print", "idempotencyKey": errands.word()}
+
+    return made
+
+
 async def _backing(errands: Errands) -> str:
     pool = await errands.pool(codes=9)
     await errands.reward(pool)
@@ -367,6 +381,7 @@ ERRANDS: Final = (
         editMember={"memberId": nobody("member"), "email": BAD_EMAIL},
         enrollMember={"source": "STORE", "email": BAD_EMAIL},
         generateCodes={"poolId": nobody("pool"), "count": 0},
+        issueCodes={"poolId": nobody("pool"), "count": 0, "reason": "r", "idempotencyKey": "k"},
         grantPoints={"memberId": nobody("member"), "amount": 0, "reference": "r", "idempotencyKey": "k"},
         inviteMembers={"memberId": nobody("member"), "emails": []},
         recordPurchase={"memberId": nobody("member"), "source": "STORE", "orderId": " ", "amount": usd(1)},
@@ -387,6 +402,7 @@ ERRANDS: Final = (
         ("createReward", "pool", {"name": "n", "cost": 1}), ("declineReferral", "referral", _WHY),
         ("disableWebhook", "webhook", {}), ("editPool", "pool", {"name": "n"}), ("editReward", "reward", {"name": "n"}),
         ("enableWebhook", "webhook", {}), ("generateCodes", "pool", {"count": 1}),
+        ("issueCodes", "pool", {"count": 1, "reason": "r", "idempotencyKey": "nobody"}),
         ("grantPoints", "member", {"amount": 1, "reference": "r", "idempotencyKey": "nobody"}),
         ("inviteMembers", "member", {"emails": ["a@example.com"]}), ("issueMemberToken", "member", {}),
         ("recordPurchase", "member", {"source": "STORE", "orderId": "nobody", "amount": usd(1)}),
@@ -421,6 +437,12 @@ ERRANDS: Final = (
     Errand("generateCodes", "IdempotencyKeyReused", _then(_generated, count=2)),
     Errand("generateCodes", REPLAYED, _generated),
     Errand("inviteMembers", "TooManyInviteAttempts", _told_too_much),
+    Errand("issueCodes", "PoolNotActive", _to_issue(Errands.draft)),
+    Errand("issueCodes", "PoolBacksReward", _to_issue(_backing)),
+    Errand("issueCodes", "PoolNotTransferable", _to_issue(Errands.pool)),
+    Errand("issueCodes", "PoolExhausted", _then(_issued, count=5000, idempotencyKey="too many")),
+    Errand("issueCodes", "IdempotencyKeyReused", _then(_issued, count=2)),
+    Errand("issueCodes", REPLAYED, _issued),
     Errand("issueMemberToken", "InvalidInput", _then(_with(memberId=Errands.member), lifetimeSeconds=0)),
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),

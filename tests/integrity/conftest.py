@@ -7,6 +7,7 @@ import pytest_asyncio
 
 from tests.conftest import Api
 from tests.coupons.ownership import send
+from tests.coupons.test_issue_codes import ISSUE
 from tests.factories import EDIT_POOL, Shop, open_shop
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
@@ -32,6 +33,8 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         )  # fmt: skip
         await send(shop, winter, {"memberId": cleo["id"]}, {"email": "stranger@example.com"})
         await shop.do(EDIT_POOL, poolId=(await shop.pool(endsAt="2999-01-01T00:00:00Z"))["id"], endsAt=None)
+        await shop.do(ISSUE, poolId=(await shop.pool(transferable=True))["id"], count=3, reason="print",
+                      idempotencyKey="print")  # fmt: skip
         for change, pool in (("pausePool", summer), ("archivePool", winter)):
             await shop.do(
                 f"mutation ($input: PoolIdInput!) {{ answer: {change}(input: $input) {{ __typename }} }}",
