@@ -18,6 +18,7 @@ from app.coupons.create_pool import create_pool
 from app.coupons.discard_pool import discard_pool
 from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
+from app.coupons.import_codes import import_codes
 from app.coupons.issue_codes import issue_codes
 from app.coupons.redeem_codes import redeem_codes
 from app.coupons.reveal_code import reveal_code
@@ -73,6 +74,7 @@ Query = create_type(
         coupons.pool,
         coupons.pools,
         coupons.codes,
+        coupons.code,
         coupons.redemptions,
         coupons.campaign,
         check_codes,
@@ -120,6 +122,7 @@ Mutation = create_type(
         pause_pool,
         archive_pool,
         generate_codes,
+        import_codes,
         issue_codes,
         claim_code,
         redeem_codes,

@@ -126,6 +126,8 @@ class Migration(migrations.Migration):
                 ("state", fields.CharField(max_length=10)),
                 ("ciphertext", fields.BinaryField()),
                 ("fingerprint", fields.BinaryField()),
+                ("folded", fields.BinaryField(null=True)),
+                ("is_foreign", fields.BooleanField(db_default=False)),
                 ("suffix", fields.CharField(max_length=2)),
                 ("member_id", fields.UUIDField(null=True)),
                 ("email_index", fields.BinaryField(null=True)),
@@ -152,6 +154,7 @@ class Migration(migrations.Migration):
                 ("kind", fields.CharField(db_default="GENERATED", max_length=10)),
                 ("size", fields.IntField()),
                 ("idempotency_key", fields.CharField(null=True, max_length=200)),
+                ("request_hash", fields.BinaryField(null=True)),
                 ("created_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
             ],
             options={
@@ -159,6 +162,20 @@ class Migration(migrations.Migration):
                 "app": "flash",
                 "pk_attr": "id",
                 "table_description": "Codes that came into being together, or, ISSUED, that left the stock together for print.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
+            name="CodeLength",
+            fields=[
+                ("length", fields.SmallIntField(generated=True, primary_key=True, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+            ],
+            options={
+                "table": "code_length",
+                "app": "flash",
+                "pk_attr": "length",
+                "table_description": "That the merchant has codes from elsewhere of so many letters and digits: nothing else can be one.",
             },
             bases=["Model"],
         ),

@@ -269,17 +269,26 @@ CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
 CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
     WHERE member_id IS NOT NULL;
 -- What the expiry job looks for, and what waits for an address to become a member's.
-CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALLOCATED' AND expires_at IS NOT NULL;
+CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
+    WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
+-- Codes from elsewhere, as they are read when they are typed with an O for a 0.
+CREATE INDEX code_folded ON code (merchant_id, folded) WHERE folded IS NOT NULL;
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
 CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
-CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, suffix ON code
+CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, folded, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- What somebody had is never given to somebody else.
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
     WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE code_length
+    DROP CONSTRAINT code_length_pkey,
+    ADD PRIMARY KEY (merchant_id, length),
+    ADD CONSTRAINT code_length_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT code_length_range CHECK (length BETWEEN 4 AND 64);
 
 -- What is printed of a pool, batch by batch; a code is in one list.
 ALTER TABLE bearer_code

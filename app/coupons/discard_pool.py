@@ -116,6 +116,9 @@ WHERE merchant_id = :merchant_id AND batch_id = :batch_id AND pool_id = (
 DROP_CLAIMS: Final = statement(
     NoRow, "DELETE FROM claim WHERE merchant_id = :merchant_id AND code_id = ANY(:code_ids::uuid[])"
 )
+DROP_LISTED: Final = statement(
+    NoRow, "DELETE FROM bearer_code WHERE merchant_id = :merchant_id AND code_id = ANY(:code_ids::uuid[])"
+)
 # The order of locks is codes by id, then wallets by member. What leaves the stock is written down here, too.
 DISCARD: Final = statement(
     ChangeRow,
@@ -145,7 +148,8 @@ async def _discard_batch(tx: Tx, viewer: Viewer, batch_id: UUID) -> None:
     """Delete a batch, whole. What a code that isn't in stock any more tells of itself is that it is gone."""
     merchant_id = viewer.merchant_id
     taken = [row["id"] for row in await tx.rows(FIND_TAKEN, merchant_id=merchant_id, batch_id=batch_id)]
-    await tx.row(DROP_CLAIMS, merchant_id=merchant_id, code_ids=taken)
+    for each in (DROP_CLAIMS, DROP_LISTED):
+        await tx.row(each, merchant_id=merchant_id, code_ids=taken)
     changes = await tx.rows(
         DISCARD,
         merchant_id=merchant_id,

@@ -145,6 +145,7 @@ async def edit_pool(
         checked = checked_terms(_merged(row, input, viewer.tenant.currency), viewer.tenant.currency)
         fallback_id = await _fallback(tx, viewer, pool_id, row["pool_fallback_pool_id"], input.fallback_pool_id)
         _refuse_what_is_worse(row, checked)
+        await _refuse_what_imports_rule_out(tx, viewer, row, checked)
         edited = await tx.row(
             UPDATE, merchant_id=viewer.merchant_id, pool_id=pool_id, fallback_pool_id=fallback_id, **checked
         )
@@ -181,6 +182,37 @@ def _refuse_what_is_worse(row: PoolRow, terms: Mapping[str, object]) -> None:
     why = "are fixed" if status == "ARCHIVED" else "may only improve for who holds a code"
     message = f"The terms of a pool in {status} {why}; this can't change so: {', '.join(worse)}."
     raise Refused(PoolNotEditable(message=message, status=PoolStatus(status), fields=worse))
+
+
+class _ImportedRow(TypedDict):
+    has_bearers: bool
+    claims: int
+
+
+#: What imports have made of a draft.
+LOOK: Final = statement(
+    _ImportedRow,
+    """
+SELECT EXISTS (SELECT FROM bearer_code WHERE merchant_id = :merchant_id AND pool_id = :pool_id) AS has_bearers,
+    coalesce((SELECT max(slot) FROM claim WHERE merchant_id = :merchant_id AND pool_id = :pool_id), 0) AS claims
+""",
+)
+
+
+async def _refuse_what_imports_rule_out(tx: Tx, viewer: Viewer, row: PoolRow, terms: Mapping[str, object]) -> None:
+    """Raise Refused(InvalidInput) for a draft's terms that codes which were imported into it rule out."""
+    is_worse = not terms["transferable"] or row["pool_claims_per_member"] > cast("int", terms["claims_per_member"])
+    if row["pool_status"] != "DRAFT" or not is_worse:
+        return
+    imported = await tx.row(LOOK, merchant_id=viewer.merchant_id, pool_id=row["pool_id"])
+    problems = Problems()
+    if imported is not None and imported["has_bearers"] and not terms["transferable"]:
+        problems.add("transferable", "must stay: the pool has bearer codes")
+    if imported is not None and imported["claims"] > cast("int", terms["claims_per_member"]):
+        problems.add(
+            "claimsPerMember", f"must be at least {imported['claims']}: somebody has so many codes of the pool"
+        )
+    problems.refuse_if_any()
 
 
 class _AboveRow(TypedDict):

@@ -79,10 +79,21 @@ class CodeBatch(Model):
     kind = fields.CharField(max_length=10, db_default="GENERATED")
     size = fields.IntField()
     idempotency_key = fields.CharField(max_length=200, null=True)
+    request_hash = fields.BinaryField(null=True)
     created_at = fields.DatetimeField()
 
     class Meta:
         table = "code_batch"
+
+
+class CodeLength(Model):
+    """That the merchant has codes from elsewhere of so many letters and digits: nothing else can be one."""
+
+    length = fields.SmallIntField(primary_key=True)
+    merchant_id = fields.UUIDField()
+
+    class Meta:
+        table = "code_length"
 
 
 class BearerCode(Model):
@@ -100,6 +111,7 @@ class BearerCode(Model):
 class Code(Model):
     """One code for its whole life: the text is a ciphertext, `suffix` is what a masked code shows.
 
+    One from elsewhere also has the fingerprint of its text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
     to whoever holds it; only one of these.
     """
@@ -111,6 +123,8 @@ class Code(Model):
     state = fields.CharField(max_length=10)
     ciphertext = fields.BinaryField()
     fingerprint = fields.BinaryField()
+    folded = fields.BinaryField(null=True)
+    is_foreign = fields.BooleanField(db_default=False)
     suffix = fields.CharField(max_length=2)
     member_id = fields.UUIDField(null=True)
     email_index = fields.BinaryField(null=True)

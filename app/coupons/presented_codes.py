@@ -66,7 +66,8 @@ class Verdict:
     """What an order's codes come to, one of the three: why not, what an earlier call redeemed, or what each takes off.
 
     Codes are in the order in which they apply; rejections are by their code's place in it. `guesses` are the places of
-    those that the limit on guessing is about, of which so many are `unknown`.
+    those that the limit on guessing is about, of which so many are `unknown`, and `short` those that are known and
+    short enough to be guessed.
     """
 
     rejections: dict[int, CodeRejection] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Verdict:
     accepted: list[tuple[FoundRow, Applied]] = field(default_factory=list)
     guesses: list[int] = field(default_factory=list)
     unknown: int = 0
+    short: list[int] = field(default_factory=list)
 
 
 # The presented codes and those that the order has already, each with its standing redemption. UNION without ALL would
@@ -109,7 +111,10 @@ async def judged(viewer: Viewer, presented: Presentation) -> Verdict:
 
 def _judge(viewer: Viewer, presented: Presentation, found: Sequence[FoundRow]) -> Verdict:
     by_fingerprint = {row["fingerprint"]: row for row in found}
+    is_named = presented.presenter is not None or presented.email_index is not None
     rows = [None if each is None else by_fingerprint.get(each) for each in presented.fingerprints]
+    # What can be guessed is honoured for whoever has a limit of its own.
+    rows = [None if row is not None and _is_short(row) and not is_named else row for row in rows]
     on_order = [row for row in found if row["redemption_order_id"] == presented.order_id]
     order = Order(
         amount=presented.amount,
@@ -125,7 +130,7 @@ def _judge(viewer: Viewer, presented: Presentation, found: Sequence[FoundRow]) -
         on_order[0]["presented_by"] == presented.presented_by or not any(owned_reason(code, order) for code in codes)
     ):
         return Verdict(replayed=sorted(on_order, key=lambda row: row["redemption_position"]))
-    rejections, guesses, unknown = {}, [], 0
+    rejections, guesses, unknown, short = {}, [], 0, []
     for place, (typed, fingerprint, row, code) in enumerate(
         zip(presented.typed, presented.fingerprints, rows, codes, strict=True)
     ):
@@ -133,18 +138,25 @@ def _judge(viewer: Viewer, presented: Presentation, found: Sequence[FoundRow]) -
         if fingerprint is not None and (code is None or not is_owner(code, order)):
             guesses.append(place)
             unknown += code is None
+            if row is not None and _is_short(row):
+                short.append(place)
         if row is None:
             rejections[place] = CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.UNKNOWN)
             continue
         why = reason(code, order, codes_of_order=len(codes), now=row["asked_at"])
         if why is not None:
-            masked = code_text.mask(row["pool_kind"], row["code_suffix"])
+            masked = code_text.mask(row["pool_kind"], row["code_suffix"], is_foreign=row["code_is_foreign"])
             rejections[place] = CodeRejection(masked=masked, reason=why)
     if rejections:
-        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown)
+        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
     applied = stack([code.terms for code in codes if code is not None], presented.amount)
     accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
-    return Verdict(accepted=accepted, guesses=guesses)
+    return Verdict(accepted=accepted, guesses=guesses, short=short)
+
+
+def _is_short(row: FoundRow) -> bool:
+    """Whether a code is short enough to be guessed: of such a one not even the end is shown."""
+    return row["code_is_foreign"] and row["code_suffix"] == ""
 
 
 def _is_replay(presented: Presentation, rows: list[FoundRow | None], on_order: list[FoundRow]) -> bool:
@@ -186,7 +198,13 @@ async def limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> 
     if not verdict.guesses:
         return verdict
     presenter = presented.email_index if presented.presenter is None else presented.presenter.bytes
-    if not await attempts.exceeded(viewer, presenter, tried=len(verdict.guesses), unknown=verdict.unknown):
+    unknown = verdict.unknown
+    for place in verdict.short:
+        # A short code counts as a guess, known or not, but the same one once a minute.
+        fingerprint = presented.fingerprints[place]
+        if presenter is not None and fingerprint is not None:
+            unknown += await attempts.is_new(viewer, presenter, fingerprint)
+    if not await attempts.exceeded(viewer, presenter, tried=len(verdict.guesses), unknown=unknown):
         return verdict
     refused = {
         place: CodeRejection(

@@ -18,7 +18,10 @@ from app.storage.statements import columns, row_of, statement
 #: Whether all codes of the pool `p` that aren't spent are dead, whatever ends of their own they have.
 IS_OVER: Final = "(p.status = 'ARCHIVED' OR coalesce(p.ends_at <= now(), false))"
 #: Whether the code `c` of the pool `p` is past its own end or the pool's. A job writes that down later.
-HAS_ENDED: Final = f"(c.state = 'ALLOCATED' AND (coalesce(c.expires_at <= now(), false) OR {IS_OVER}))"
+HAS_ENDED: Final = f"""
+    ((c.state IN ('AVAILABLE', 'ALLOCATED') AND coalesce(c.expires_at <= now(), false))
+    OR (c.state = 'ALLOCATED' AND {IS_OVER}))
+"""
 #: The state of the code `c` of the pool `p` as everybody is shown it.
 SHOWN_STATE: Final = f"CASE WHEN {HAS_ENDED} THEN 'EXPIRED' ELSE c.state END"
 
@@ -57,6 +60,7 @@ class CodeRow(TypedDict):
     code_state: Annotated[str, SHOWN_STATE]
     code_ciphertext: Annotated[bytes, "c.ciphertext"]
     code_suffix: Annotated[str, "c.suffix"]
+    code_is_foreign: Annotated[bool, "c.is_foreign"]
     code_bearer: Annotated[bool, "c.bearer"]
     code_matched_by: Annotated[str | None, "c.matched_by"]
     code_allocated_at: Annotated[datetime | None, "c.allocated_at"]
@@ -214,6 +218,12 @@ SELECT {_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND (:member_id::uuid IS NULL OR c.member_id = :member_id)
 """,
 )
+FIND_CODE_BY_TEXT: Final = statement(
+    WholeCodeRow,
+    f"""
+SELECT {_CODE} FROM code c {JOIN_CODE} WHERE c.merchant_id = :merchant_id AND c.fingerprint = :fingerprint
+""",
+)
 LIST_CODES: Final = statement(
     WholeCodeRow,
     f"""
@@ -234,13 +244,13 @@ _NEWEST_OF_POOL: Final = f"""
     END) AS stored (state) CROSS JOIN LATERAL (
         SELECT id FROM code
         WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = stored.state AND id < :before
-            AND (:state IS DISTINCT FROM 'ALLOCATED' OR expires_at IS NULL OR expires_at > now())
+            AND (coalesce(:state, '') NOT IN ('AVAILABLE', 'ALLOCATED') OR expires_at IS NULL OR expires_at > now())
         ORDER BY id DESC LIMIT :limit
     ) each
     UNION
     (SELECT id FROM code
-     WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = 'ALLOCATED' AND expires_at <= now()
-        AND :state = 'EXPIRED' AND id < :before
+     WHERE merchant_id = :merchant_id AND pool_id = p.id AND state IN ('AVAILABLE', 'ALLOCATED')
+        AND expires_at <= now() AND :state = 'EXPIRED' AND id < :before
      ORDER BY id DESC LIMIT :limit)
     ORDER BY 1 DESC LIMIT :limit
 """

@@ -95,7 +95,9 @@ WITH asked AS (
     -- Dated as its wallet's new version is, if it is in a wallet. A lifetime counts from when the pool begins.
     UPDATE code SET state = 'ALLOCATED', member_id = sent.member_id, email_index = sent.email_index,
         matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = sent.at,
-        expires_at = greatest(sent.at, :starts_at) + make_interval(days => :lifetime_days)
+        expires_at = least(
+            code.expires_at, greatest(sent.at, :starts_at) + make_interval(days => :lifetime_days)
+        )
     FROM (
         SELECT asked.*, coalesce(raised.changed_at, now()) AS at
         FROM asked LEFT JOIN raised ON raised.member_id = asked.member_id
@@ -247,14 +249,19 @@ PICK: Final = statement(
     _CodeRow,
     """
 SELECT id FROM code
-WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' ORDER BY id LIMIT :count FOR UPDATE
+WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE'
+    AND (expires_at IS NULL OR expires_at > now())
+ORDER BY id LIMIT :count FOR UPDATE
 """,
 )
 IN_STOCK: Final = statement(
     _StockRow,
     """
-SELECT coalesce(sum(available), 0) AS available FROM stock_change
-WHERE merchant_id = :merchant_id AND pool_id = :pool_id
+SELECT coalesce(sum(available), 0) - (
+    SELECT count(*) FROM code
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' AND expires_at <= now()
+) AS available
+FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = :pool_id
 """,
 )
 

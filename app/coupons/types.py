@@ -337,10 +337,10 @@ class Code(Node):
         """The statement that read the code read the pool."""
         return Pool.of(self.row)
 
-    @field(description="The code with only its kind and its last two characters readable.")
+    @field(description="The code with only its kind and its last two characters readable; less of one from elsewhere.")
     def masked(self) -> str:
         """Return prefix, dots and suffix."""
-        return code_text.mask(self.row["pool_kind"], self.row["code_suffix"])
+        return code_text.mask(self.row["pool_kind"], self.row["code_suffix"], is_foreign=self.row["code_is_foreign"])
 
     @field(
         description="The code itself: for its owner, to whoever claimed it, and right after revealCode; otherwise null."

@@ -324,9 +324,13 @@ POOL_LIFECYCLE: Final = _promise(
         WHEN 'PAUSED' THEN archived = 0 AND activated = paused AND paused > 0
         WHEN 'ARCHIVED' THEN archived = 1 AND activated - paused IN (0, 1) AND activated > 0
     END, false)""",
+    # Nothing of a draft is anybody's but what was imported so.
     """
-    SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.status = 'DRAFT'
-        AND EXISTS (SELECT FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = p.id)""",
+    SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.status = 'DRAFT' AND EXISTS (
+        SELECT FROM claim k JOIN code c ON c.merchant_id = :merchant_id AND c.id = k.code_id
+        JOIN code_batch b ON b.merchant_id = :merchant_id AND b.id = c.batch_id
+        WHERE k.merchant_id = :merchant_id AND k.pool_id = p.id AND b.kind <> 'IMPORTED'
+    )""",
     # Each version of a pool's terms is there, and the last is what the pool goes by.
     """
     SELECT FROM pool p LEFT JOIN (
@@ -411,7 +415,8 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'webhook.disabled', id FROM webhook WHERE merchant_id = :merchant_id AND disabled_at IS NOT NULL
 """
 _SAYS: Final = """
-    CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'codes.issued' THEN 'codes.generated'
+    CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'code.imported' THEN 'code.claimed'
+        WHEN 'codes.issued' THEN 'codes.generated' WHEN 'codes.imported' THEN 'codes.generated'
         WHEN 'points.debited' THEN 'points.credited'
         WHEN 'referral.held' THEN 'referral.converted' ELSE type END
 """

@@ -303,6 +303,20 @@ async def _issued(errands: Errands) -> dict[str, Any]:
     return batch
 
 
+def _to_import(pool: Callable[[Errands], Awaitable[str]]) -> Any:
+    async def made(errands: Errands) -> dict[str, Any]:
+        codes = [{"text": f"IMPORTED{errands.word()}"}]
+        return {"poolId": await pool(errands), "codes": codes, "idempotencyKey": errands.word()}
+
+    return made
+
+
+async def _imported(errands: Errands) -> dict[str, Any]:
+    batch: dict[str, Any] = await _to_import(Errands.draft)(errands)
+    await errands.do("importCodes", **batch)
+    return batch
+
+
 def _to_issue(pool: Callable[[Errands], Awaitable[str]]) -> Any:
     async def made(errands: Errands) -> dict[str, Any]:
         return {"poolId": await pool(errands), "count": 1, "reason": "print", "idempotencyKey": errands.word()}
@@ -381,6 +395,7 @@ ERRANDS: Final = (
         editMember={"memberId": nobody("member"), "email": BAD_EMAIL},
         enrollMember={"source": "STORE", "email": BAD_EMAIL},
         generateCodes={"poolId": nobody("pool"), "count": 0},
+        importCodes={"poolId": nobody("pool"), "codes": []},
         issueCodes={"poolId": nobody("pool"), "count": 0, "reason": "r", "idempotencyKey": "k"},
         grantPoints={"memberId": nobody("member"), "amount": 0, "reference": "r", "idempotencyKey": "k"},
         inviteMembers={"memberId": nobody("member"), "emails": []},
@@ -402,6 +417,7 @@ ERRANDS: Final = (
         ("createReward", "pool", {"name": "n", "cost": 1}), ("declineReferral", "referral", _WHY),
         ("disableWebhook", "webhook", {}), ("editPool", "pool", {"name": "n"}), ("editReward", "reward", {"name": "n"}),
         ("enableWebhook", "webhook", {}), ("generateCodes", "pool", {"count": 1}),
+        ("importCodes", "pool", {"codes": [{"text": "SUMMER-2019-AB"}]}),
         ("issueCodes", "pool", {"count": 1, "reason": "r", "idempotencyKey": "nobody"}),
         ("grantPoints", "member", {"amount": 1, "reference": "r", "idempotencyKey": "nobody"}),
         ("inviteMembers", "member", {"emails": ["a@example.com"]}), ("issueMemberToken", "member", {}),
@@ -436,6 +452,9 @@ ERRANDS: Final = (
     Errand("generateCodes", "PoolNotEditable", _then(_with(poolId=Errands.pool), count=1)),
     Errand("generateCodes", "IdempotencyKeyReused", _then(_generated, count=2)),
     Errand("generateCodes", REPLAYED, _generated),
+    Errand("importCodes", "PoolNotEditable", _to_import(Errands.pool)),
+    Errand("importCodes", "IdempotencyKeyReused", _then(_imported, inCirculation=True)),
+    Errand("importCodes", REPLAYED, _imported),
     Errand("inviteMembers", "TooManyInviteAttempts", _told_too_much),
     Errand("issueCodes", "PoolNotActive", _to_issue(Errands.draft)),
     Errand("issueCodes", "PoolBacksReward", _to_issue(_backing)),

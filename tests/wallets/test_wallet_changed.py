@@ -15,6 +15,7 @@ from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
 from tests.coupons.orders import end_pool
 from tests.coupons.test_discard_pool import DISCARD
+from tests.coupons.test_import_codes import imported
 from tests.coupons.test_reverse_redemption import REVERSE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_POOL, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
@@ -142,6 +143,11 @@ async def _discarded(shop: Shop, member: Any, pool: Any) -> None:
     await shop.do(DISCARD, poolId=draft["id"])
 
 
+async def _imported(shop: Shop, member: Any, pool: Any) -> None:
+    draft = await shop.pool(codes=0, active=False)
+    await imported(shop, draft, {"text": "PCT-OLD-2019-01", "memberId": member["id"]})
+
+
 async def _revoked(shop: Shop, member: Any, pool: Any) -> None:
     code = await shop.claim(pool, member)
     await shop.do(REVOKE, codeId=code["id"], reason="leaked")
@@ -197,6 +203,7 @@ MAKERS = {
     "code.claimed": _claimed,
     "code.discarded": _discarded,
     "code.expired": _expired,
+    "code.imported": _imported,
     "code.redeemed": _redeemed,
     "code.revived": _revived,
     "code.revoked": _revoked,

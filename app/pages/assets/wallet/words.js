@@ -17,6 +17,7 @@ const VERBS = {
   "code.claimed": "Claimed",
   "code.discarded": "Withdrawn",
   "code.expired": "Expired",
+  "code.imported": "Received",
   "code.redeemed": "Used",
   "code.revived": "Valid again",
   "code.revoked": "Taken back",
