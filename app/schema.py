@@ -14,8 +14,11 @@ from app.coupons.change_pool_status import activate_pool, archive_pool, pause_po
 from app.coupons.claim_code import claim_code
 from app.coupons.create_campaign import create_campaign
 from app.coupons.create_pool import create_pool
+from app.coupons.discard_pool import discard_pool
 from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
+from app.coupons.import_codes import import_codes
+from app.coupons.issue_codes import issue_codes
 from app.coupons.reveal_code import reveal_code
 from app.coupons.revoke_code import revoke_code
 from app.graph import queries as graph
@@ -76,6 +79,7 @@ Query = create_type(
         coupons.pool,
         coupons.pools,
         coupons.codes,
+        coupons.code,
         coupons.redemptions,
         coupons.campaign,
         check_codes,
@@ -120,10 +124,13 @@ Mutation = create_type(
     [
         create_pool,
         edit_pool,
+        discard_pool,
         activate_pool,
         pause_pool,
         archive_pool,
         generate_codes,
+        import_codes,
+        issue_codes,
         claim_code,
         redeem_codes,
         reverse_redemption,

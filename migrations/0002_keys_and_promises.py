@@ -15,6 +15,15 @@ BEGIN
     RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME
         USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $guard$;
+-- A draft can be discarded, with all that it has; nobody was promised anything of it.
+CREATE FUNCTION refuse_delete_after_draft() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF EXISTS (SELECT FROM pool WHERE merchant_id = OLD.merchant_id AND id = OLD.pool_id AND status = 'DRAFT') THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION 'rows of % are deleted with a draft only', TG_TABLE_NAME
+        USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+END $guard$;
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $guard$
 BEGIN
     RAISE EXCEPTION 'rows of % are never changed in this way', TG_TABLE_NAME
@@ -147,8 +156,8 @@ ALTER TABLE pool_terms
     DROP CONSTRAINT pool_terms_pkey,
     ADD PRIMARY KEY (merchant_id, pool_id, version),
     ADD CONSTRAINT pool_terms_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
-CREATE TRIGGER pool_terms_kept BEFORE DELETE OR TRUNCATE ON pool_terms
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER pool_terms_kept BEFORE DELETE ON pool_terms
+    FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER pool_terms_fixed BEFORE UPDATE ON pool_terms FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A pool starts in DRAFT and moves only along its lifecycle. Once it has left DRAFT its terms only improve for who holds
@@ -216,7 +225,8 @@ END $written$;
 CREATE TRIGGER pool_terms_begun AFTER INSERT ON pool FOR EACH ROW EXECUTE FUNCTION pool_terms_written();
 CREATE TRIGGER pool_terms_written AFTER UPDATE ON pool FOR EACH ROW
     WHEN (NEW.terms_version <> OLD.terms_version) EXECUTE FUNCTION pool_terms_written();
-CREATE TRIGGER pool_kept BEFORE DELETE OR TRUNCATE ON pool FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER pool_kept BEFORE DELETE ON pool FOR EACH ROW
+    WHEN (OLD.status <> 'DRAFT') EXECUTE FUNCTION refuse_delete();
 """
 
 CODES = """
@@ -225,8 +235,11 @@ ALTER TABLE code_batch
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT code_batch_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT code_batch_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT code_batch_kind CHECK (kind IN ('GENERATED', 'IMPORTED', 'ISSUED')),
     ADD CONSTRAINT code_batch_size CHECK (size BETWEEN 1 AND 5000);
-CREATE TRIGGER code_batch_kept BEFORE DELETE OR TRUNCATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE INDEX code_batch_of_pool ON code_batch (merchant_id, pool_id, id);
+CREATE TRIGGER code_batch_kept BEFORE DELETE ON code_batch
+    FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_batch_fixed BEFORE UPDATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- No two codes of a merchant are the same text; a code's state agrees with its dates and its owner.
@@ -242,7 +255,11 @@ ALTER TABLE code
     ADD CONSTRAINT code_available_to_all CHECK (state <> 'AVAILABLE' OR email_index IS NULL),
     ADD CONSTRAINT code_allocated CHECK (state NOT IN ('ALLOCATED', 'REDEEMED') OR allocated_at IS NOT NULL),
     ADD CONSTRAINT code_owned CHECK (
-        state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL
+        state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL OR bearer
+    ),
+    -- A bearer code is nobody's, and out of stock for good.
+    ADD CONSTRAINT code_bearer CHECK (
+        NOT bearer OR (state <> 'AVAILABLE' AND member_id IS NULL AND email_index IS NULL)
     ),
     -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
     ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
@@ -252,17 +269,38 @@ CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
 CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
     WHERE member_id IS NOT NULL;
 -- What the expiry job looks for, and what waits for an address to become a member's.
-CREATE INDEX code_by_expiry ON code (merchant_id, expires_at) WHERE state = 'ALLOCATED' AND expires_at IS NOT NULL;
+CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
+    WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
+-- Codes from elsewhere, as they are read when they are typed with an O for a 0.
+CREATE INDEX code_folded ON code (merchant_id, folded) WHERE folded IS NOT NULL;
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
-CREATE TRIGGER code_kept BEFORE DELETE OR TRUNCATE ON code FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, suffix ON code
+CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
+CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, folded, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- What somebody had is never given to somebody else.
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
     WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE code_length
+    DROP CONSTRAINT code_length_pkey,
+    ADD PRIMARY KEY (merchant_id, length),
+    ADD CONSTRAINT code_length_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT code_length_range CHECK (length BETWEEN 4 AND 64);
+
+-- What is printed of a pool, batch by batch; a code is in one list.
+ALTER TABLE bearer_code
+    DROP CONSTRAINT bearer_code_pkey,
+    ADD PRIMARY KEY (merchant_id, batch_id, code_id),
+    ADD CONSTRAINT bearer_code_batch FOREIGN KEY (merchant_id, batch_id) REFERENCES code_batch,
+    ADD CONSTRAINT bearer_code_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT bearer_code_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT bearer_code_once UNIQUE (merchant_id, code_id);
+CREATE TRIGGER bearer_code_kept BEFORE DELETE ON bearer_code
+    FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
+CREATE TRIGGER bearer_code_fixed BEFORE UPDATE ON bearer_code FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ALTER TABLE code_revival
     DROP CONSTRAINT code_revival_pkey,

@@ -47,6 +47,12 @@ async def exceeded(viewer: Viewer, presenter: bytes | None, *, tried: int, unkno
     return False
 
 
+async def is_new(viewer: Viewer, presenter: bytes, text: bytes) -> bool:
+    """Whether a presenter didn't try this text within the last minute."""
+    scope = f"{viewer.merchant_id.hex}/{presenter.hex()}/{text.hex()}"
+    return await _counted(RateLimitItemPerMinute(1), scope, 1) == 1
+
+
 async def allowed(limit: RateLimitItem, scope: str, attempts: int) -> bool:
     """Count attempts in a scope. Returns whether they were within the limit, or, of none, whether one more would be."""
     return await _counted(limit, scope, attempts) + (attempts == 0) <= limit.amount

@@ -113,7 +113,7 @@ WITH who AS (
     -- index entry of the codes claimed since.
     SELECT id FROM code
     WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' AND id > :after
-        AND EXISTS (SELECT FROM may)
+        AND (expires_at IS NULL OR expires_at > now()) AND EXISTS (SELECT FROM may)
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ), claimed AS (
     -- What makes it once: of two taps of one claimant both pick a code, and one finds its slot taken.
@@ -129,7 +129,8 @@ WITH who AS (
 ), c AS (
     -- The code becomes the claimant's.
     UPDATE code SET state = 'ALLOCATED', member_id = claimed.member_id, matched_by = 'MEMBER_ID',
-        allocated_at = w.changed_at, expires_at = w.changed_at + make_interval(days => may.code_lifetime_days)
+        allocated_at = w.changed_at,
+        expires_at = least(code.expires_at, w.changed_at + make_interval(days => may.code_lifetime_days))
     FROM may, claimed, w WHERE code.merchant_id = :merchant_id AND code.id = (SELECT code_id FROM claimed)
     RETURNING code.*
 ), stocked AS (
@@ -198,7 +199,7 @@ WITH who AS ({_WHO}), held AS (
 ), picked AS (
     SELECT id FROM code
     WHERE merchant_id = :merchant_id AND pool_id = :serving_id AND state = 'AVAILABLE' AND id > :after
-        AND EXISTS (SELECT FROM serving)
+        AND (expires_at IS NULL OR expires_at > now()) AND EXISTS (SELECT FROM serving)
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ), addressed AS (
     -- A claim by e-mail and a proof of that address meet on the address's row: whoever comes second waits.
@@ -235,7 +236,8 @@ WITH who AS ({_WHO}), held AS (
     -- A code that waits for its address is in nobody's wallet.
     UPDATE code SET state = 'ALLOCATED', member_id = won.member_id, email_index = won.email_index,
         matched_by = CASE WHEN :email_index::bytea IS NULL THEN 'MEMBER_ID' ELSE 'CLAIM_EMAIL' END,
-        allocated_at = won.at, expires_at = won.at + make_interval(days => won.code_lifetime_days)
+        allocated_at = won.at,
+        expires_at = least(code.expires_at, won.at + make_interval(days => won.code_lifetime_days))
     FROM (SELECT won.*, coalesce((SELECT changed_at FROM w), now()) AS at FROM won) won
     WHERE code.merchant_id = :merchant_id AND code.id = (SELECT code_id FROM won)
     RETURNING code.*
@@ -318,6 +320,7 @@ WAIT: Final = statement(
     NoRow,
     """
 SELECT FROM code WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE'
+    AND (expires_at IS NULL OR expires_at > now())
 ORDER BY id LIMIT 1 FOR UPDATE
 """,
 )
@@ -390,11 +393,16 @@ async def _claim_from(
                 return _NothingLeft([])
             if stands["held_claims"] >= stands["asked_claims_per_member"]:
                 return Claimed(stands, replayed=True)
-        if stands["in_stock"] <= 0:
+        if stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
             return _NothingLeft(stands["fallbacks"])
-        if _last_found.pop(serving, None) is None:
-            await where.row(WAIT, merchant_id=viewer.merchant_id, pool_id=serving)
     raise RuntimeError("a claim found neither a code nor a reason against it")
+
+
+async def _is_left(where: Statements, viewer: Viewer, serving: UUID) -> bool:
+    """Whether another look may find a code. What the stock counts may be past ends of its own, or taken meanwhile."""
+    if _last_found.pop(serving, None) is not None:
+        return True
+    return await where.row(WAIT, merchant_id=viewer.merchant_id, pool_id=serving) is not None
 
 
 async def _take(

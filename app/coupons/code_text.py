@@ -8,6 +8,7 @@ distinct), before the database is asked.
 """
 
 import secrets
+import unicodedata
 from typing import Final
 
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -21,7 +22,11 @@ _IGNORED: Final = dict.fromkeys(
     [*b"\t\n\v\f\r -", 0x85, 0xA0, 0xAD, 0x1680, *range(0x2000, 0x2016), 0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x2212,
      0x3000, 0xFE58, 0xFE63, 0xFEFF, 0xFF0D]
 )  # fmt: skip
+_AROUND: Final = " \"'`´“”„‘’‚«»‹›."  # noqa: RUF001  (quotes as people type them)
 _MASK: Final = "••••"
+#: How many letters and digits a code from elsewhere has, and below how many it is short enough to be guessed.
+FOREIGN_LENGTHS: Final = (4, 64)
+SHORT_BELOW: Final = 12
 
 
 def _times_alpha(value: int) -> int:
@@ -69,9 +74,29 @@ def parse(text: str) -> str | None:
     return f"{prefix}-{body}" if _check(values[:-1]) == values[-1] else None
 
 
-def mask(kind: str, suffix: str) -> str:
+def foreign(text: str) -> str | None:
+    """Return the one spelling of a typed code from elsewhere, or None if it can't be one.
+
+    Letters A to Z after NFKC, and digits. Case, spaces, dashes, quotes and a full stop around it don't matter.
+    """
+    typed = unicodedata.normalize("NFKC", text).strip(_AROUND).translate(_IGNORED).upper()
+    least, most = FOREIGN_LENGTHS
+    return typed if least <= len(typed) <= most and typed.isascii() and typed.isalnum() else None
+
+
+def folded(text: str) -> str:
+    """Return a spelling with O as 0, and I and L as 1, as people read them."""
+    return text.translate(_ALIASES)
+
+
+def foreign_suffix(text: str) -> str:
+    """Return what a mask shows of a code from elsewhere: nothing of one that is short."""
+    return "" if len(text) < SHORT_BELOW else text[-2:]
+
+
+def mask(kind: str, suffix: str, *, is_foreign: bool = False) -> str:
     """Return how a code is shown to those who may not read it."""
-    return f"{PREFIXES[kind]}-{_MASK}{suffix}"
+    return f"{_MASK}{suffix}" if is_foreign else f"{PREFIXES[kind]}-{_MASK}{suffix}"
 
 
 def mask_typed(text: str) -> str:

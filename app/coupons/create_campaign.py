@@ -14,7 +14,7 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import stock_levels
 from app.coupons.claims import PoolBacksReward, PoolExhausted, PoolNotActive, not_active, refuse_if_for_points
-from app.coupons.rows import FIND_CAMPAIGN, IS_OPEN, REWARD_OF_POOL, CampaignRow
+from app.coupons.rows import FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, CampaignRow
 from app.coupons.send_codes import ChangedMeanwhile, HeldPoolRow, Recipients, send_codes
 from app.coupons.types import Campaign, PoolStatus
 from app.storage import events
@@ -45,7 +45,7 @@ get_object_definition(CampaignRecipientInput, strict=True).from_input = lambda r
 @strawberry.input(description="A campaign to send. Larger lists are several calls.")
 class CreateCampaignInput:
     name: str = strawberry.field(description="Its name, at most 200 characters.")
-    pool_id: strawberry.ID = strawberry.field(description="The pool; it must issue codes now.")
+    pool_id: strawberry.ID = strawberry.field(description="The pool; it must be ACTIVE, but need not have begun.")
     recipients: list[CampaignRecipientInput] = strawberry.field(
         description="1 to 5,000 members or addresses; who is listed twice gets one code."
     )
@@ -106,7 +106,7 @@ class _InsertedRow(TypedDict):
 HOLD_POOL: Final = statement(
     HeldPoolRow,
     f"""
-SELECT p.id, p.status, p.code_lifetime_days, p.claims_per_member, {IS_OPEN} AS is_open
+SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member, {ISSUES_AHEAD} AS is_open
 FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UPDATE
 """,
 )

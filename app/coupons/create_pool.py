@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
+import asyncpg
 import strawberry
 
 from app import ids
@@ -220,15 +221,20 @@ async def create_pool(
     checked = checked_terms(input, viewer.tenant.currency)
     named = input.fallback_pool_id
     fallback_id = None if named is None else checked_fallback(await chain_from(database(), viewer, named), of=None)
-    row = await database().row(
-        INSERT,
-        merchant_id=viewer.merchant_id,
-        pool_id=ids.new(),
-        fallback_pool_id=fallback_id,
-        event_id=ids.new(),
-        actor=viewer.actor,
-        **checked,
-    )
+    try:
+        row = await database().row(
+            INSERT,
+            merchant_id=viewer.merchant_id,
+            pool_id=ids.new(),
+            fallback_pool_id=fallback_id,
+            event_id=ids.new(),
+            actor=viewer.actor,
+            **checked,
+        )
+    except asyncpg.ForeignKeyViolationError:
+        # The fallback was discarded at this moment.
+        checked_fallback([], of=None)
+        raise
     if row is None:
         raise RuntimeError("INSERT returned no row")
     return CreatePoolSuccess(pool=Pool.of(row))

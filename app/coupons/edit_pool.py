@@ -1,10 +1,12 @@
 """editPool: other terms for a pool: any in DRAFT, later only what is better for who holds a code."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Final, TypedDict, TypeVar, cast
 from uuid import UUID
 
+import asyncpg
 import strawberry
 from strawberry import UNSET
 from strawberry.utils.str_converters import to_camel_case
@@ -78,7 +80,7 @@ class EditPoolSuccess:
 
 @strawberry.type(description="In this status the pool doesn't take such a change.")
 class PoolNotEditable(Refusal):
-    """After DRAFT terms only improve; codes are generated in DRAFT and PAUSED only."""
+    """After DRAFT terms only improve, codes come in DRAFT and PAUSED only, and only a DRAFT is discarded."""
 
     status: PoolStatus = strawberry.field(description="The pool's status.")
     fields: list[str] = strawberry.field(
@@ -135,7 +137,7 @@ async def edit_pool(
             problems.add(to_camel_case(field), "must not be null")
     problems.refuse_if_any()
     pool_id = node_id("pool", "pool", input.pool_id)
-    async with transaction(viewer.merchant_id) as tx:
+    async with _naming_a_pool(input.fallback_pool_id), transaction(viewer.merchant_id) as tx:
         # The terms are checked as they would be, so two edits at once go one after the other.
         row = await tx.row(LOCK, merchant_id=viewer.merchant_id, pool_id=pool_id)
         if row is None:
@@ -143,6 +145,7 @@ async def edit_pool(
         checked = checked_terms(_merged(row, input, viewer.tenant.currency), viewer.tenant.currency)
         fallback_id = await _fallback(tx, viewer, pool_id, row["pool_fallback_pool_id"], input.fallback_pool_id)
         _refuse_what_is_worse(row, checked)
+        await _refuse_what_imports_rule_out(tx, viewer, row, checked)
         edited = await tx.row(
             UPDATE, merchant_id=viewer.merchant_id, pool_id=pool_id, fallback_pool_id=fallback_id, **checked
         )
@@ -155,6 +158,15 @@ async def edit_pool(
     if is_extended:
         await doorbell.wake_workers(REVIVE_JOB)
     return EditPoolSuccess(pool=Pool.of(edited))
+
+
+@asynccontextmanager
+async def _naming_a_pool(named: str | None) -> AsyncIterator[None]:
+    """Raise Refused(NotFound) if the pool that is named is discarded at this moment."""
+    try:
+        yield
+    except asyncpg.ForeignKeyViolationError:
+        raise not_found("pool", named or "") from None
 
 
 def _refuse_what_is_worse(row: PoolRow, terms: Mapping[str, object]) -> None:
@@ -170,6 +182,37 @@ def _refuse_what_is_worse(row: PoolRow, terms: Mapping[str, object]) -> None:
     why = "are fixed" if status == "ARCHIVED" else "may only improve for who holds a code"
     message = f"The terms of a pool in {status} {why}; this can't change so: {', '.join(worse)}."
     raise Refused(PoolNotEditable(message=message, status=PoolStatus(status), fields=worse))
+
+
+class _ImportedRow(TypedDict):
+    has_bearers: bool
+    claims: int
+
+
+#: What imports have made of a draft.
+LOOK: Final = statement(
+    _ImportedRow,
+    """
+SELECT EXISTS (SELECT FROM bearer_code WHERE merchant_id = :merchant_id AND pool_id = :pool_id) AS has_bearers,
+    coalesce((SELECT max(slot) FROM claim WHERE merchant_id = :merchant_id AND pool_id = :pool_id), 0) AS claims
+""",
+)
+
+
+async def _refuse_what_imports_rule_out(tx: Tx, viewer: Viewer, row: PoolRow, terms: Mapping[str, object]) -> None:
+    """Raise Refused(InvalidInput) for a draft's terms that codes which were imported into it rule out."""
+    is_worse = not terms["transferable"] or row["pool_claims_per_member"] > cast("int", terms["claims_per_member"])
+    if row["pool_status"] != "DRAFT" or not is_worse:
+        return
+    imported = await tx.row(LOOK, merchant_id=viewer.merchant_id, pool_id=row["pool_id"])
+    problems = Problems()
+    if imported is not None and imported["has_bearers"] and not terms["transferable"]:
+        problems.add("transferable", "must stay: the pool has bearer codes")
+    if imported is not None and imported["claims"] > cast("int", terms["claims_per_member"]):
+        problems.add(
+            "claimsPerMember", f"must be at least {imported['claims']}: somebody has so many codes of the pool"
+        )
+    problems.refuse_if_any()
 
 
 class _AboveRow(TypedDict):

@@ -29,7 +29,8 @@ FIND: Final = statement(
     _MerchantRow,
     f"""
 SELECT m.merchant_id FROM merchant m WHERE EXISTS (
-    SELECT FROM code c WHERE c.merchant_id = m.merchant_id AND c.state = 'ALLOCATED' AND c.expires_at <= now()
+    SELECT FROM code c
+    WHERE c.merchant_id = m.merchant_id AND c.state IN ('AVAILABLE', 'ALLOCATED') AND c.expires_at <= now()
 ) OR EXISTS (
     SELECT FROM pool p WHERE p.merchant_id = m.merchant_id AND {IS_OVER} AND EXISTS (
         SELECT FROM code c WHERE c.merchant_id = m.merchant_id AND c.pool_id = p.id AND c.state = 'ALLOCATED'
@@ -58,7 +59,9 @@ WITH over AS (
     )
     ORDER BY id FOR SHARE
 ), found AS (
-    (SELECT id FROM code WHERE merchant_id = :merchant_id AND state = 'ALLOCATED' AND expires_at <= now()
+    -- Stock that was imported may have an end of its own, too.
+    (SELECT id FROM code
+     WHERE merchant_id = :merchant_id AND state IN ('AVAILABLE', 'ALLOCATED') AND expires_at <= now()
      ORDER BY expires_at LIMIT cardinality(:event_ids::uuid[]))
     UNION
     SELECT each.id FROM over CROSS JOIN LATERAL (
@@ -68,21 +71,25 @@ WITH over AS (
 ), due AS (
     -- Without codes that are being redeemed or revoked right now: they come up again, in whatever state they are then.
     SELECT id FROM code
-    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM found)) AND state = 'ALLOCATED'
-        AND (expires_at <= now() OR pool_id = ANY(ARRAY(SELECT id FROM over)))
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM found))
+        AND state IN ('AVAILABLE', 'ALLOCATED')
+        AND (expires_at <= now() OR (state = 'ALLOCATED' AND pool_id = ANY(ARRAY(SELECT id FROM over))))
     ORDER BY id LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE SKIP LOCKED
 ), c AS (
     UPDATE code SET state = 'EXPIRED' WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING *
+    RETURNING new.*, old.state AS state_before
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
-    SELECT :merchant_id, pool_id, gen_random_uuid(), 0, -count(*), 0, count(*), 0 FROM c GROUP BY pool_id
+    SELECT :merchant_id, pool_id, gen_random_uuid(), -count(*) FILTER (WHERE state_before = 'AVAILABLE'),
+        -count(*) FILTER (WHERE state_before = 'ALLOCATED'), 0, count(*), 0
+    FROM c GROUP BY pool_id
 ), changed AS (
     SELECT (:event_ids::uuid[])[row_number() OVER (ORDER BY id)] AS event_id, id AS subject_id, member_id,
         NULL::bytea AS reason
     FROM c
 ), {raise_wallets("code.expired", actor="'system'")}
-SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)}, p.recycle_expired AND NOT {IS_OVER} AS recycled
+SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)},
+    p.recycle_expired AND c.state_before = 'ALLOCATED' AND NOT {IS_OVER} AS recycled
 FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
 """,
 )

@@ -70,6 +70,7 @@ class _InsertedRow(TypedDict):
 class _EarlierRow(TypedDict):
     id: UUID
     pool_id: UUID
+    kind: str
     size: int
 
 
@@ -86,7 +87,7 @@ VALUES (:merchant_id, :batch_id, :pool_id, :size, :key, now()) ON CONFLICT DO NO
 )
 FIND_BY_KEY: Final = statement(
     _EarlierRow,
-    "SELECT id, pool_id, size FROM code_batch WHERE merchant_id = :merchant_id AND idempotency_key = :key",
+    "SELECT id, pool_id, kind, size FROM code_batch WHERE merchant_id = :merchant_id AND idempotency_key = :key",
 )
 
 
@@ -95,14 +96,16 @@ async def store_batch(
 ) -> bool:
     """Write the batch, its codes, the stock and the event. Returns False when the key has a batch already.
 
-    Raises Refused when the pool doesn't take codes.
+    Raises Refused when the pool doesn't take codes, or is discarded by now.
     """
     merchant_id = viewer.merchant_id
     held = await tx.row(HOLD_POOL, merchant_id=merchant_id, pool_id=pool_id)
-    if held is None or held["status"] not in {"DRAFT", "PAUSED"}:
+    if held is None:
+        raise not_found("pool", ids.encode("pool", pool_id))
+    if held["status"] not in {"DRAFT", "PAUSED"}:
         if key is not None and await tx.row(FIND_BY_KEY, merchant_id=merchant_id, key=key) is not None:
             return False  # The same request has made the batch since, and then the pool was activated.
-        raise _not_editable(PoolStatus(held["status"] if held else "ARCHIVED"))
+        raise _not_editable(PoolStatus(held["status"]))
     inserted = await tx.row(
         INSERT_BATCH, merchant_id=merchant_id, batch_id=batch_id, pool_id=pool_id, size=len(rows), key=key
     )
@@ -180,7 +183,7 @@ async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: str | None) -
     earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if earlier is None:
         return None
-    if (earlier["pool_id"], earlier["size"]) != (pool_id, count):
+    if (earlier["pool_id"], earlier["kind"], earlier["size"]) != (pool_id, "GENERATED", count):
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another batch."))
     return GenerateCodesSuccess(batch=CodeBatch.of(await _batch(viewer, earlier["id"])), replayed=True)
 

@@ -71,23 +71,49 @@ class CodeRevival(Model):
 
 
 class CodeBatch(Model):
-    """Codes that came into being together."""
+    """Codes that came into being together, or, ISSUED, that left the stock together for print."""
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     pool_id = fields.UUIDField()
+    kind = fields.CharField(max_length=10, db_default="GENERATED")
     size = fields.IntField()
     idempotency_key = fields.CharField(max_length=200, null=True)
+    request_hash = fields.BinaryField(null=True)
     created_at = fields.DatetimeField()
 
     class Meta:
         table = "code_batch"
 
 
+class CodeLength(Model):
+    """That the merchant has codes from elsewhere of so many letters and digits: nothing else can be one."""
+
+    length = fields.SmallIntField(primary_key=True)
+    merchant_id = fields.UUIDField()
+
+    class Meta:
+        table = "code_length"
+
+
+class BearerCode(Model):
+    """That a code is in the list of a batch of bearer codes, which whoever prints them reads."""
+
+    code_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    batch_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+
+    class Meta:
+        table = "bearer_code"
+
+
 class Code(Model):
     """One code for its whole life: the text is a ciphertext, `suffix` is what a masked code shows.
 
-    It is a member's, or waits for an address (`email_index`) that nobody has proved; never both.
+    One from elsewhere also has the fingerprint of its text with O as 0 and I and L as 1 (`folded`).
+    It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
+    to whoever holds it; only one of these.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -97,9 +123,12 @@ class Code(Model):
     state = fields.CharField(max_length=10)
     ciphertext = fields.BinaryField()
     fingerprint = fields.BinaryField()
+    folded = fields.BinaryField(null=True)
+    is_foreign = fields.BooleanField(db_default=False)
     suffix = fields.CharField(max_length=2)
     member_id = fields.UUIDField(null=True)
     email_index = fields.BinaryField(null=True)
+    bearer = fields.BooleanField(db_default=False)
     matched_by = fields.CharField(max_length=20, null=True)
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)

@@ -3,12 +3,15 @@
 from typing import Annotated
 
 import strawberry
+from graphql import GraphQLError
 
+from app.api import attempts
 from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Viewer
 from app.api.node import refetches
 from app.api.operations import Id, Info, query
 from app.coupons.rows import (
+    FIND_CODE_BY_TEXT,
     LIST_CODES,
     LIST_CODES_IN_STATE,
     LIST_POOLS,
@@ -19,6 +22,7 @@ from app.coupons.rows import (
     find_pool,
     find_redemption,
 )
+from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Campaign, Code, CodeBatch, CodeState, Pool, PoolStatus, Redemption
 from app.storage.database import database
 
@@ -67,6 +71,23 @@ async def codes(
             LIST_CODES_IN_STATE, merchant_id=merchant_id, before=asked.id, limit=asked.limit, state=state.value
         )
     return connect(rows, asked, Code.of, key="code_id")
+
+
+@query(
+    description="One code by its text, as typed; null if there is none. Counted as an attempt, whether there is one or "
+    "not: too many fail with TOO_MANY_ATTEMPTS. ADMIN, CHECKOUT and SUPPORT."
+)
+async def code(info: Info, text: Annotated[str, strawberry.argument(description="The code.")]) -> Code | None:
+    """Count, then look."""
+    viewer = info.context.viewer
+    (fingerprint,) = await read_typed(viewer, [text[:CODE_LENGTH_MAX]])
+    if fingerprint is None or len(text) > CODE_LENGTH_MAX:
+        return None
+    if await attempts.exceeded(viewer, None, tried=1, unknown=1):
+        message = "Too many codes were tried with this key; wait a minute."
+        raise GraphQLError(message, extensions={"code": "TOO_MANY_ATTEMPTS"})
+    row = await database().row(FIND_CODE_BY_TEXT, merchant_id=viewer.merchant_id, fingerprint=fingerprint)
+    return None if row is None else Code.of(row)
 
 
 @query(description="All redemptions, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")

@@ -18,7 +18,10 @@ from app.storage.statements import columns, row_of, statement
 #: Whether all codes of the pool `p` that aren't spent are dead, whatever ends of their own they have.
 IS_OVER: Final = "(p.status = 'ARCHIVED' OR coalesce(p.ends_at <= now(), false))"
 #: Whether the code `c` of the pool `p` is past its own end or the pool's. A job writes that down later.
-HAS_ENDED: Final = f"(c.state = 'ALLOCATED' AND (coalesce(c.expires_at <= now(), false) OR {IS_OVER}))"
+HAS_ENDED: Final = f"""
+    ((c.state IN ('AVAILABLE', 'ALLOCATED') AND coalesce(c.expires_at <= now(), false))
+    OR (c.state = 'ALLOCATED' AND {IS_OVER}))
+"""
 #: The state of the code `c` of the pool `p` as everybody is shown it.
 SHOWN_STATE: Final = f"CASE WHEN {HAS_ENDED} THEN 'EXPIRED' ELSE c.state END"
 
@@ -57,6 +60,8 @@ class CodeRow(TypedDict):
     code_state: Annotated[str, SHOWN_STATE]
     code_ciphertext: Annotated[bytes, "c.ciphertext"]
     code_suffix: Annotated[str, "c.suffix"]
+    code_is_foreign: Annotated[bool, "c.is_foreign"]
+    code_bearer: Annotated[bool, "c.bearer"]
     code_matched_by: Annotated[str | None, "c.matched_by"]
     code_allocated_at: Annotated[datetime | None, "c.allocated_at"]
     code_expires_at: Annotated[datetime | None, "c.expires_at"]
@@ -98,6 +103,7 @@ class BatchRow(PoolRow):
     """A batch `b` and its pool."""
 
     batch_id: Annotated[UUID, "b.id"]
+    batch_kind: Annotated[str, "b.kind"]
     batch_size: Annotated[int, "b.size"]
     batch_created_at: Annotated[datetime, "b.created_at"]
 
@@ -148,6 +154,8 @@ CODE_OF_REDEMPTION: Final = (
 IS_OPEN: Final = """
     (p.status = 'ACTIVE' AND (p.starts_at IS NULL OR p.starts_at <= now()) AND (p.ends_at IS NULL OR now() < p.ends_at))
 """
+#: Whether the pool `p` issues codes that somebody is sent or that are printed, which may be before it begins.
+ISSUES_AHEAD: Final = "(p.status = 'ACTIVE' AND (p.ends_at IS NULL OR now() < p.ends_at))"
 #: Whether the pool `p` honours codes that haven't ended; `rules.honours` is the same in Python.
 HONOURS: Final = """
     ((p.status = 'ACTIVE' OR p.pause_scope = 'ISSUING') AND (p.starts_at IS NULL OR p.starts_at <= now()))
@@ -211,6 +219,12 @@ SELECT {_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND (:member_id::uuid IS NULL OR c.member_id = :member_id)
 """,
 )
+FIND_CODE_BY_TEXT: Final = statement(
+    WholeCodeRow,
+    f"""
+SELECT {_CODE} FROM code c {JOIN_CODE} WHERE c.merchant_id = :merchant_id AND c.fingerprint = :fingerprint
+""",
+)
 LIST_CODES: Final = statement(
     WholeCodeRow,
     f"""
@@ -231,13 +245,13 @@ _NEWEST_OF_POOL: Final = f"""
     END) AS stored (state) CROSS JOIN LATERAL (
         SELECT id FROM code
         WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = stored.state AND id < :before
-            AND (:state IS DISTINCT FROM 'ALLOCATED' OR expires_at IS NULL OR expires_at > now())
+            AND (coalesce(:state, '') NOT IN ('AVAILABLE', 'ALLOCATED') OR expires_at IS NULL OR expires_at > now())
         ORDER BY id DESC LIMIT :limit
     ) each
     UNION
     (SELECT id FROM code
-     WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = 'ALLOCATED' AND expires_at <= now()
-        AND :state = 'EXPIRED' AND id < :before
+     WHERE merchant_id = :merchant_id AND pool_id = p.id AND state IN ('AVAILABLE', 'ALLOCATED')
+        AND expires_at <= now() AND :state = 'EXPIRED' AND id < :before
      ORDER BY id DESC LIMIT :limit)
     ORDER BY 1 DESC LIMIT :limit
 """
@@ -306,6 +320,34 @@ FIND_BATCH: Final = statement(
 SELECT {columns(BatchRow)}
 FROM code_batch b JOIN pool p ON p.merchant_id = :merchant_id AND p.id = b.pool_id
 WHERE b.merchant_id = :merchant_id AND b.id = :batch_id
+""",
+)
+BATCHES_OF_POOLS: Final = statement(
+    BatchRow,
+    f"""
+SELECT {columns(BatchRow)} FROM unnest(:pool_ids::uuid[]) AS asked (pool_id)
+CROSS JOIN LATERAL (
+    SELECT * FROM code_batch WHERE merchant_id = :merchant_id AND pool_id = asked.pool_id AND id < :before
+    ORDER BY id DESC LIMIT :limit
+) b
+CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = asked.pool_id OFFSET 0) p
+ORDER BY b.id DESC
+""",
+)
+# The statement that reads the codes writes the event: no page is read off the record.
+TEXTS: Final = statement(
+    WholeCodeRow,
+    f"""
+WITH recorded AS (
+    {event("codes.texts_read", subject=":batch_id")} RETURNING subject_id
+), page AS (
+    SELECT * FROM bearer_code
+    WHERE merchant_id = :merchant_id AND batch_id = (SELECT subject_id FROM recorded) AND code_id < :before
+    ORDER BY code_id DESC LIMIT :limit
+)
+SELECT {_CODE} FROM page
+CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = page.code_id OFFSET 0) c {JOIN_CODE}
+ORDER BY page.code_id DESC
 """,
 )
 FIND_CAMPAIGN: Final = statement(
@@ -380,6 +422,19 @@ async def find_batch(viewer: Viewer, node_id: str) -> BatchRow | None:
     if batch_id is None or not may(viewer.role, "CodeBatch"):
         return None
     return await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
+
+
+async def batches_by_pool(
+    viewer: Viewer, pool_ids: list[UUID], before: UUID, limit: int
+) -> Mapping[UUID, list[BatchRow]]:
+    """Return the newest batches of each pool, those after `before`, at most `limit` of each."""
+    rows = await database().rows(
+        BATCHES_OF_POOLS, merchant_id=viewer.merchant_id, pool_ids=pool_ids, before=before, limit=limit
+    )
+    grouped: defaultdict[UUID, list[BatchRow]] = defaultdict(list)
+    for row in rows:
+        grouped[row["pool_id"]].append(row)
+    return grouped
 
 
 async def codes_by_pool(

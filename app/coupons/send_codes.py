@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
 
@@ -71,6 +72,7 @@ class HeldPoolRow(TypedDict):
 
     id: UUID
     status: str
+    starts_at: datetime | None
     code_lifetime_days: int | None
     claims_per_member: int
     is_open: bool
@@ -90,10 +92,12 @@ WITH asked AS (
 ), changed AS (
     SELECT event_id, code_id AS subject_id, member_id, NULL::bytea AS reason FROM asked
 ), {raise_wallets("code.sent")}, c AS (
-    -- Dated as its wallet's new version is, if it is in a wallet.
+    -- Dated as its wallet's new version is, if it is in a wallet. A lifetime counts from when the pool begins.
     UPDATE code SET state = 'ALLOCATED', member_id = sent.member_id, email_index = sent.email_index,
         matched_by = 'CAMPAIGN_RECIPIENT', allocated_at = sent.at,
-        expires_at = sent.at + make_interval(days => :lifetime_days)
+        expires_at = least(
+            code.expires_at, greatest(sent.at, :starts_at) + make_interval(days => :lifetime_days)
+        )
     FROM (
         SELECT asked.*, coalesce(raised.changed_at, now()) AS at
         FROM asked LEFT JOIN raised ON raised.member_id = asked.member_id
@@ -128,7 +132,7 @@ async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUI
     pool_id, limit = pool["id"], pool["claims_per_member"]
     people = await _resolve(tx, viewer, asked)
     await _count_claims(tx, viewer, pool_id, people)
-    codes = await _pick(tx, viewer, pool_id, sum(person.claims < limit for person in people))
+    codes = await pick(tx, viewer, pool_id, sum(person.claims < limit for person in people))
     await _hold_addresses(tx, viewer, people)
     served = await _claim(tx, viewer, pool_id, limit, people, codes)
     if served:
@@ -136,6 +140,7 @@ async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUI
             ALLOCATE,
             merchant_id=viewer.merchant_id,
             pool_id=pool_id,
+            starts_at=pool["starts_at"],
             lifetime_days=pool["code_lifetime_days"],
             code_ids=[code_id for _, code_id in served],
             member_ids=[person.member_id for person, _ in served],
@@ -244,19 +249,24 @@ PICK: Final = statement(
     _CodeRow,
     """
 SELECT id FROM code
-WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' ORDER BY id LIMIT :count FOR UPDATE
+WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE'
+    AND (expires_at IS NULL OR expires_at > now())
+ORDER BY id LIMIT :count FOR UPDATE
 """,
 )
 IN_STOCK: Final = statement(
     _StockRow,
     """
-SELECT coalesce(sum(available), 0) AS available FROM stock_change
-WHERE merchant_id = :merchant_id AND pool_id = :pool_id
+SELECT coalesce(sum(available), 0) - (
+    SELECT count(*) FROM code
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' AND expires_at <= now()
+) AS available
+FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = :pool_id
 """,
 )
 
 
-async def _pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]:
+async def pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]:
     """Lock the codes to send. Raises Refused(PoolExhausted) when there are too few."""
     codes: list[UUID] = []
     while count:
@@ -267,7 +277,7 @@ async def _pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]
         # Claims that it waited for took some; as long as the stock has enough, others are left.
         stock = await tx.row(IN_STOCK, merchant_id=viewer.merchant_id, pool_id=pool_id)
         if stock is None or stock["available"] < count:
-            raise Refused(exhausted([pool_id], "The pool has too few codes left for these recipients."))
+            raise Refused(exhausted([pool_id], "The pool has too few codes left."))
     return codes
 
 

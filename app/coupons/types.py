@@ -1,5 +1,6 @@
 """Pools, codes and redemptions as the API shows them."""
 
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
@@ -18,6 +19,7 @@ from app.coupons import code_text
 from app.coupons.rows import (
     DELIVERIES,
     STOCK_OF_POOLS,
+    TEXTS,
     BatchRow,
     CampaignRow,
     CodeRow,
@@ -27,6 +29,7 @@ from app.coupons.rows import (
     StockRow,
     WholeCodeRow,
     WholeRedemptionRow,
+    batches_by_pool,
     codes_by_pool,
     pools_by_id,
 )
@@ -223,6 +226,14 @@ class Pool(Node):
 
         return await info.context.load(stock_of_pools, self.row["pool_id"])
 
+    @guarded("Pool.batches", description="Its batches, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
+    async def batches(self, info: Info, first: First = None, after: After = None) -> Connection["CodeBatch"]:
+        """Read the batches of all pools of this page together."""
+
+        asked = page(first, after)
+        rows = await info.context.load(batches_by_pool, self.row["pool_id"], asked.id, asked.limit)
+        return connect(rows, asked, CodeBatch.of, key="batch_id")
+
     @guarded("Pool.codes", description="Its codes, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
     async def codes(
         self,
@@ -239,13 +250,16 @@ class Pool(Node):
         return connect(rows, asked, Code.of, key="code_id")
 
 
-@strawberry.type(description="Codes that came into being together, all or none.")
+@strawberry.type(
+    description="Codes that came into being together, or were issued together as bearer codes; all or none."
+)
 class CodeBatch(Node):
     """A batch."""
 
     pool: Pool = strawberry.field(description="The pool they belong to.")
     size: int = strawberry.field(description="How many codes, 1 to 5,000.")
-    created_at: datetime = strawberry.field(description="When they were generated.")
+    created_at: datetime = strawberry.field(description="When they were generated, imported or issued.")
+    batch_id: strawberry.Private[UUID]
 
     @classmethod
     def of(cls, row: BatchRow) -> "CodeBatch":
@@ -255,7 +269,28 @@ class CodeBatch(Node):
             pool=Pool.of(row),
             size=row["batch_size"],
             created_at=row["batch_created_at"],
+            batch_id=row["batch_id"],
         )
+
+    @guarded(
+        "CodeBatch.texts",
+        description="The batch's bearer codes with their texts, for whoever prints them; empty of other batches. ADMIN "
+        "only; each page that is read is an audited event.",
+    )
+    async def texts(self, info: Info, first: First = None, after: After = None) -> Connection["Code"]:
+        """Record, then read a page."""
+
+        asked, viewer = page(first, after), info.context.viewer
+        rows = await database().rows(
+            TEXTS,
+            merchant_id=viewer.merchant_id,
+            batch_id=self.batch_id,
+            before=asked.id,
+            limit=asked.limit,
+            event_id=ids.new(),
+            actor=viewer.actor,
+        )
+        return connect(rows, asked, functools.partial(Code.of, revealed=True), key="code_id")
 
 
 @strawberry.type(description="A code. Its text is encrypted and shown to its owner only.")
@@ -266,6 +301,7 @@ class Code(Node):
     as_of: strawberry.Private[ChangeRow | None]
     revealed: strawberry.Private[bool]
     state: CodeState = strawberry.field(description="Where it is in its life.")
+    bearer: bool = strawberry.field(description="Whether it belongs to whoever holds it: printed, or a gift card.")
     matched_by: OwnershipMatch | None = strawberry.field(description="What binds it to its owner.")
     allocated_at: datetime | None = strawberry.field(
         description="When it became someone's; later than any before it in its wallet, even if a clock was set back."
@@ -289,6 +325,7 @@ class Code(Node):
             as_of=as_of,
             revealed=revealed,
             state=CodeState(state),
+            bearer=row["code_bearer"],
             matched_by=None if matched_by is None else OwnershipMatch(matched_by),
             allocated_at=row["code_allocated_at"],
             expires_at=min(filter(None, (row["code_expires_at"], row["pool_ends_at"])), default=None),
@@ -300,10 +337,10 @@ class Code(Node):
         """The statement that read the code read the pool."""
         return Pool.of(self.row)
 
-    @field(description="The code with only its kind and its last two characters readable.")
+    @field(description="The code with only its kind and its last two characters readable; less of one from elsewhere.")
     def masked(self) -> str:
         """Return prefix, dots and suffix."""
-        return code_text.mask(self.row["pool_kind"], self.row["code_suffix"])
+        return code_text.mask(self.row["pool_kind"], self.row["code_suffix"], is_foreign=self.row["code_is_foreign"])
 
     @field(
         description="The code itself: for its owner, to whoever claimed it, and right after revealCode; otherwise null."

@@ -30,7 +30,8 @@ HELD: Final = {
     "ONE_OWNER": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("code_pkey", "code_available", "code_available_to_all", "code_allocated", "code_owned", "code_one_owner",
-         "code_issued_once", "code_kept", "address_pkey", "member_email_proven", "member_email_to_verify",
+         "code_bearer", "code_issued_once", "code_kept", "address_pkey", "member_email_proven",
+         "member_email_to_verify",
          "member_pending_email_beside"),
     ),
     "CLAIM_LIMIT": Held(
@@ -47,7 +48,8 @@ HELD: Final = {
     "WHOLE_BATCHES": Held(
         (_TRANSACTION, _CONSTRAINT),
         ("code_batch_size", "code_batch_key", "code_batch_kept", "code_batch_fixed", "code_kept", "code_fixed",
-         "campaign_key", "campaign_counts", "campaign_kept", "delivery_kept"),
+         "bearer_code_once", "bearer_code_kept", "bearer_code_fixed", "campaign_key", "campaign_counts",
+         "campaign_kept", "delivery_kept"),
     ),
     "UNIQUE_CODES": Held((_CONSTRAINT,), ("code_fingerprint", "code_kept", "code_fixed")),
     "CREDITED_ONCE": Held(

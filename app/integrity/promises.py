@@ -62,10 +62,11 @@ ONE_OWNER: Final = _promise(
     )""",
     """
     SELECT FROM code WHERE merchant_id = :merchant_id AND state IN ('ALLOCATED', 'REDEEMED')
-        AND member_id IS NULL AND email_index IS NULL""",
+        AND member_id IS NULL AND email_index IS NULL AND NOT bearer""",
     """
     SELECT FROM code WHERE merchant_id = :merchant_id AND (
-        num_nonnulls(member_id, email_index) > 1 OR (state = 'AVAILABLE' AND num_nonnulls(member_id, email_index) > 0)
+        num_nonnulls(member_id, email_index) + bearer::int > 1
+        OR (state = 'AVAILABLE' AND num_nonnulls(member_id, email_index) + bearer::int > 0)
     )""",
     # An address is the member's that has proved it: its row says so, nobody else has it, and no code waits for it.
     """
@@ -104,7 +105,7 @@ CLAIM_LIMIT: Final = _promise(
     # A claim counts for as long as its row is there. An adoption drops those of the codes that it revokes.
     """
     SELECT FROM code c WHERE c.merchant_id = :merchant_id AND c.allocated_at IS NOT NULL AND c.state <> 'REVOKED'
-        AND NOT EXISTS (
+        AND NOT c.bearer AND NOT EXISTS (
             SELECT FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = c.pool_id AND k.code_id = c.id
         )""",
 )
@@ -144,8 +145,17 @@ WHOLE_BATCHES: Final = _promise(
     """
     SELECT FROM code_batch b LEFT JOIN (
         SELECT batch_id, count(*) AS codes FROM code WHERE merchant_id = :merchant_id GROUP BY batch_id
+        UNION ALL
+        SELECT k.batch_id, count(*) FROM bearer_code k
+        JOIN code_batch b ON b.merchant_id = :merchant_id AND b.id = k.batch_id AND b.kind = 'ISSUED'
+        WHERE k.merchant_id = :merchant_id GROUP BY k.batch_id
     ) c ON c.batch_id = b.id WHERE b.merchant_id = :merchant_id AND coalesce(c.codes, 0) <> b.size""",
     "SELECT FROM code_batch WHERE merchant_id = :merchant_id AND size NOT BETWEEN 1 AND 5000",
+    # Each bearer code is in the list of a batch of its pool.
+    """
+    SELECT FROM (SELECT id, pool_id FROM code WHERE merchant_id = :merchant_id AND bearer) c
+    FULL JOIN (SELECT code_id, pool_id FROM bearer_code WHERE merchant_id = :merchant_id) k ON k.code_id = c.id
+    WHERE c.pool_id IS DISTINCT FROM k.pool_id""",
     """
     SELECT FROM campaign a LEFT JOIN (
         SELECT campaign_id, count(*) AS sent FROM delivery WHERE merchant_id = :merchant_id GROUP BY campaign_id
@@ -378,9 +388,13 @@ POOL_LIFECYCLE: Final = _promise(
         WHEN 'PAUSED' THEN archived = 0 AND activated = paused AND paused > 0
         WHEN 'ARCHIVED' THEN archived = 1 AND activated - paused IN (0, 1) AND activated > 0
     END, false)""",
+    # Nothing of a draft is anybody's but what was imported so.
     """
-    SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.status = 'DRAFT'
-        AND EXISTS (SELECT FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = p.id)""",
+    SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.status = 'DRAFT' AND EXISTS (
+        SELECT FROM claim k JOIN code c ON c.merchant_id = :merchant_id AND c.id = k.code_id
+        JOIN code_batch b ON b.merchant_id = :merchant_id AND b.id = c.batch_id
+        WHERE k.merchant_id = :merchant_id AND k.pool_id = p.id AND b.kind <> 'IMPORTED'
+    )""",
     # Each version of a pool's terms is there, and the last is what the pool goes by.
     """
     SELECT FROM pool p LEFT JOIN (
@@ -403,11 +417,19 @@ POOL_LIFECYCLE: Final = _promise(
         WHERE t.merchant_id = :merchant_id AND t.pool_id = r.pool_id AND t.version = r.terms_version
     )""",
 )
-# Rows of some tables go, and a newer version may know events that this one doesn't.
-_KNOWN_EVENTS: Final = ", ".join(f"'{each}'" for each, subject in EVENTS.items() if subject in SUBJECTS)
-_SUBJECTS: Final = " UNION ALL ".join(
-    f"SELECT {reference.key} AS id FROM {reference.target} WHERE merchant_id = :merchant_id"
-    for reference in SUBJECTS.values()
+# Rows of some tables go, a draft goes with all that it had, and a newer version may know events that this one doesn't.
+# Of a draft's code that was only looked at nobody wrote down that it went.
+_KNOWN_EVENTS: Final = ", ".join(
+    f"'{each}'" for each, subject in EVENTS.items() if subject in SUBJECTS and each != "code.revealed"
+)
+_SUBJECTS: Final = (
+    " UNION ALL ".join(
+        f"SELECT {reference.key} AS id FROM {reference.target} WHERE merchant_id = :merchant_id"
+        for reference in SUBJECTS.values()
+    )
+    + """
+    UNION ALL SELECT subject_id FROM event
+    WHERE merchant_id = :merchant_id AND type IN ('pool.discarded', 'codes.discarded', 'code.discarded')"""
 )
 ONE_MERCHANT: Final = _promise(
     "ONE_MERCHANT",
@@ -425,7 +447,8 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'member.enrolled', id FROM member WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'pool.created', id FROM pool WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'codes.generated', id FROM code_batch WHERE merchant_id = :merchant_id
-    UNION ALL SELECT 'code.claimed', id FROM code WHERE merchant_id = :merchant_id AND allocated_at IS NOT NULL
+    UNION ALL SELECT 'code.claimed', id FROM code
+    WHERE merchant_id = :merchant_id AND allocated_at IS NOT NULL AND NOT bearer
     UNION ALL SELECT 'code.redeemed', code_id FROM redemption WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'code.expired', id FROM code WHERE merchant_id = :merchant_id AND state = 'EXPIRED'
     UNION ALL SELECT 'code.revoked', id FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED'
@@ -459,7 +482,9 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'webhook.disabled', id FROM webhook WHERE merchant_id = :merchant_id AND disabled_at IS NOT NULL
 """
 _SAYS: Final = """
-    CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'points.debited' THEN 'points.credited'
+    CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'code.imported' THEN 'code.claimed'
+        WHEN 'codes.issued' THEN 'codes.generated' WHEN 'codes.imported' THEN 'codes.generated'
+        WHEN 'points.debited' THEN 'points.credited'
         WHEN 'referral.held' THEN 'referral.converted' ELSE type END
 """
 ON_RECORD: Final = _promise(

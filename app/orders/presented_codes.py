@@ -121,7 +121,8 @@ class Verdict:
     """What an order's codes come to, one of the three: why not, what an earlier call redeemed, or what each takes off.
 
     Codes are in the order in which they apply; rejections are by their code's place in it. `guesses` are the places of
-    those that the limit on guessing is about, of which so many are `unknown`.
+    those that the limit on guessing is about, of which so many are `unknown`, and `short` those that are known and
+    short enough to be guessed.
     """
 
     rejections: dict[int, CodeRejection] = field(default_factory=dict)
@@ -129,6 +130,7 @@ class Verdict:
     accepted: list[Placed] = field(default_factory=list)
     guesses: list[int] = field(default_factory=list)
     unknown: int = 0
+    short: list[int] = field(default_factory=list)
 
 
 # The order, the presented codes and those that it has already, each with its standing redemption and the terms of that.
@@ -187,6 +189,10 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
     """Decide about codes that are presented for an order at once, or, if it is amended, in place of those it has."""
     by_fingerprint = {row["fingerprint"]: row for row in seen.found}
     rows = [None if each is None else by_fingerprint.get(each) for each in presented.fingerprints]
+    staying = {row["code_id"] for row in seen.on_order} if amends else set()
+    if presented.presenter is None and presented.email_index is None:
+        # What can be guessed is honoured for whoever has a limit of its own.
+        rows = [None if row is not None and _is_short(row) and row["code_id"] not in staying else row for row in rows]
     order = Order(
         amount=presented.amount,
         currency_matches=presented.currency == viewer.tenant.currency,
@@ -195,7 +201,6 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         member_of_email=seen.owner_of_email,
         has_other_codes=bool(seen.on_order) and not amends,
     )
-    staying = {row["code_id"] for row in seen.on_order} if amends else set()
     codes = [None if row is None else presented_code(row, stays=row["code_id"] in staying) for row in rows]
     # What was done for this presenter is told again whoever its address or number has become since.
     if not amends and _is_replay(presented, rows, seen.on_order) and all(
@@ -203,7 +208,7 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         for row, code in zip(rows, codes, strict=True)
     ):  # fmt: skip
         return Verdict(replayed=seen.on_order)
-    rejections, guesses, unknown = {}, [], 0
+    rejections, guesses, unknown, short = {}, [], 0, []
     for place, (typed, fingerprint, row, code) in enumerate(
         zip(presented.typed, presented.fingerprints, rows, codes, strict=True)
     ):
@@ -211,6 +216,8 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         if fingerprint is not None and (code is None or not (code.stays or is_owner(code, order))):
             guesses.append(place)
             unknown += code is None
+            if row is not None and _is_short(row):
+                short.append(place)
         if row is None or code is None:
             rejections[place] = CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.UNKNOWN)
             continue
@@ -218,7 +225,7 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         if why is not None:
             rejections[place] = _rejection(row, why, _remedy(why, code, order, presented.currency))
     if rejections:
-        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown)
+        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
     applied = stack([code.terms for code in codes if code is not None], presented.amount)
     accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
     for place, (row, share) in enumerate(accepted):
@@ -226,8 +233,13 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         if code is not None and takes_nothing(code.terms, share):
             rejections[place] = _rejection(row, CodeRejectionReason.NO_DISCOUNT)
     if rejections:
-        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown)
-    return Verdict(accepted=accepted, guesses=guesses)
+        return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
+    return Verdict(accepted=accepted, guesses=guesses, short=short)
+
+
+def _is_short(row: FoundRow) -> bool:
+    """Whether a code is short enough to be guessed: of such a one not even the end is shown."""
+    return row["code_is_foreign"] and row["code_suffix"] == ""
 
 
 def _is_replay(presented: Presentation, rows: list[FoundRow | None], on_order: Sequence[FoundRow]) -> bool:
@@ -282,7 +294,8 @@ def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
 
 
 def _rejection(row: FoundRow, why: CodeRejectionReason, remedy: Remedy | None = None) -> CodeRejection:
-    return CodeRejection(masked=code_text.mask(row["pool_kind"], row["code_suffix"]), reason=why, remedy=remedy)
+    masked = code_text.mask(row["pool_kind"], row["code_suffix"], is_foreign=row["code_is_foreign"])
+    return CodeRejection(masked=masked, reason=why, remedy=remedy)
 
 
 def _remedy(why: CodeRejectionReason, code: PresentedCode, order: Order, currency: str) -> Remedy | None:
@@ -302,7 +315,13 @@ async def limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> 
     if not verdict.guesses:
         return verdict
     presenter = presented.email_index if presented.presenter is None else presented.presenter.bytes
-    if not await attempts.exceeded(viewer, presenter, tried=len(verdict.guesses), unknown=verdict.unknown):
+    unknown = verdict.unknown
+    for place in verdict.short:
+        # A short code counts as a guess, known or not, but the same one once a minute.
+        fingerprint = presented.fingerprints[place]
+        if presenter is not None and fingerprint is not None:
+            unknown += await attempts.is_new(viewer, presenter, fingerprint)
+    if not await attempts.exceeded(viewer, presenter, tried=len(verdict.guesses), unknown=unknown):
         return verdict
     refused = {
         place: CodeRejection(

@@ -10,8 +10,8 @@ from app.api.context import Viewer
 from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
-from app.coupons import code_text
 from app.coupons.rows import HONOURS, IS_OVER, RedemptionRow
+from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
@@ -22,7 +22,6 @@ from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 CODES_PER_ORDER_MAX: Final = 20
-CODE_LENGTH_MAX: Final = 100
 ATTEMPTS_MAX: Final = 20
 
 
@@ -99,11 +98,11 @@ async def presentation(
     if not codes_min <= len(input.codes) <= CODES_PER_ORDER_MAX:
         problems.add("codes", f"must be {codes_min} to {CODES_PER_ORDER_MAX} codes")
         problems.refuse_if_any()
-    parsed = [code_text.parse(typed[:CODE_LENGTH_MAX]) for typed in input.codes]
-    for position, (typed, text) in enumerate(zip(input.codes, parsed, strict=True)):
+    fingerprints = await read_typed(viewer, [typed[:CODE_LENGTH_MAX] for typed in input.codes])
+    for position, (typed, fingerprint) in enumerate(zip(input.codes, fingerprints, strict=True)):
         if len(typed) > CODE_LENGTH_MAX:
             problems.add(f"codes.{position}", f"must be at most {CODE_LENGTH_MAX} characters")
-        if text is not None and text in parsed[:position]:
+        if fingerprint is not None and fingerprint in fingerprints[:position]:
             problems.add(f"codes.{position}", "is listed twice")
     order_id = problems.text("orderId", input.order_id, length_max=100)
     currency = input.order_amount.currency
@@ -119,7 +118,6 @@ async def presentation(
     address = None if input.email is None else problems.email("email", input.email)
     problems.refuse_if_any()
     keys = viewer.tenant.keys
-    fingerprints = [None if text is None else keys.code_fingerprint(text) for text in parsed]
     email_index = None if address is None else keys.email_index(address)
     named = presenter if key is None else key.nobody()
     # With the order in it, nobody's orders can be found by it.

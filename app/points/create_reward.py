@@ -54,7 +54,8 @@ WITH p AS (
     SELECT id FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR NO KEY UPDATE
 ), a AS (
     INSERT INTO reward (merchant_id, id, name, cost, stock, pool_id, active, created_at)
-    VALUES (:merchant_id, :reward_id, :name, :cost, :stock, (SELECT id FROM p), true, now()) RETURNING *
+    SELECT :merchant_id, :reward_id, :name, :cost, :stock, :pool_id, true, now()
+    WHERE :pool_id::uuid IS NULL OR EXISTS (SELECT FROM p) RETURNING *
 ), recorded AS (
     {event("reward.created", subject="id", source="a")}
 )
@@ -90,5 +91,6 @@ async def create_reward(
         actor=viewer.actor,
     )
     if row is None:
-        raise RuntimeError("INSERT returned no row")
+        # The pool was discarded at this moment.
+        raise not_found("pool", input.pool_id or "")
     return CreateRewardSuccess(reward=Reward.of(row))

@@ -14,7 +14,9 @@ from app.reports.columns import column, inserted_at, node_id, units, whole
 
 _INSERTED: Final = "When the row came into being, to the millisecond: what `since` and `until` are compared with."
 _MASKED: Final = (
-    "CASE p.kind " + " ".join(f"WHEN '{kind}' THEN '{mask(kind, '')}'" for kind in PREFIXES) + " END || c.suffix"
+    "CASE WHEN c.is_foreign THEN '••••' ELSE CASE p.kind "
+    + " ".join(f"WHEN '{kind}' THEN '{mask(kind, '')}'" for kind in PREFIXES)
+    + " END END || c.suffix"
 )
 #: What became of a conversion.
 _STANDING: Final = """CASE

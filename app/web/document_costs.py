@@ -39,7 +39,7 @@ from app.config import Settings
 
 #: Lists that may hold thousands. Their verbs refuse longer ones, together with whatever else is wrong. But beyond
 #: LONG_LIST_MAX they are refused unread, because inputs are read before anybody asks whether the caller may send them.
-LONG_LISTS: Final = frozenset({"CreateCampaignInput.recipients", "InviteMembersInput.emails"})
+LONG_LISTS: Final = frozenset({"CreateCampaignInput.recipients", "ImportCodesInput.codes", "InviteMembersInput.emails"})
 LONG_LIST_MAX: Final = 10_000
 #: Lists and objects in all variables together: each item of a long list may be an object.
 BRACKETS_MAX: Final = 2 * LONG_LIST_MAX

@@ -507,6 +507,20 @@ async def test_a_pool_that_isnt_open_sends_nothing(shop: Shop, status: str) -> N
     assert (refused["__typename"], refused["status"]) == ("PoolNotActive", status)
 
 
+async def test_a_campaign_may_go_out_before_the_pool_begins_and_lifetimes_count_from_then(shop: Shop) -> None:
+    pool, member = await shop.pool(startsAt="2999-01-01T00:00:00Z", codeLifetimeDays=2), await shop.member()
+
+    sent = await shop.do(CREATE_CAMPAIGN, name="Spring", poolId=pool["id"], recipients=[{"memberId": member["id"]}])
+
+    assert sent["__typename"] == "CreateCampaignSuccess"
+    wallet = await shop.data("{ wallet { codes { edges { node { state expiresAt text } } } } }",
+                             key=await shop.token(member["id"]))  # fmt: skip
+    (edge,) = wallet["wallet"]["codes"]["edges"]
+    assert (edge["node"]["state"], edge["node"]["expiresAt"]) == ("ALLOCATED", "2999-01-03T00:00:00Z")
+    refused = await shop.redeem([edge["node"]["text"]], member)
+    assert refused["rejections"][0]["reason"] == "POOL_NOT_ACTIVE"
+
+
 async def test_too_few_codes_are_none_and_a_campaign_never_falls_back(shop: Shop) -> None:
     last = await shop.pool(codes=10)
     pool = await shop.pool(codes=2, fallbackPoolId=last["id"])
@@ -516,7 +530,7 @@ async def test_too_few_codes_are_none_and_a_campaign_never_falls_back(shop: Shop
 
     assert refused == {
         "__typename": "PoolExhausted",
-        "message": "The pool has too few codes left for these recipients.",
+        "message": "The pool has too few codes left.",
         "poolsTried": [pool["id"]],
     }
     missing = await shop.refused(

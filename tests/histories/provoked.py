@@ -310,6 +310,34 @@ async def _generated(errands: Errands) -> dict[str, Any]:
     return batch
 
 
+async def _issued(errands: Errands) -> dict[str, Any]:
+    pool = await errands.pool(codes=3, transferable=True)
+    batch: dict[str, Any] = {"poolId": pool, "count": 1, "reason": "print", "idempotencyKey": errands.word()}
+    await errands.do("issueCodes", **batch)
+    return batch
+
+
+def _to_import(pool: Callable[[Errands], Awaitable[str]]) -> Any:
+    async def made(errands: Errands) -> dict[str, Any]:
+        codes = [{"text": f"IMPORTED{errands.word()}"}]
+        return {"poolId": await pool(errands), "codes": codes, "idempotencyKey": errands.word()}
+
+    return made
+
+
+async def _imported(errands: Errands) -> dict[str, Any]:
+    batch: dict[str, Any] = await _to_import(Errands.draft)(errands)
+    await errands.do("importCodes", **batch)
+    return batch
+
+
+def _to_issue(pool: Callable[[Errands], Awaitable[str]]) -> Any:
+    async def made(errands: Errands) -> dict[str, Any]:
+        return {"poolId": await pool(errands), "count": 1, "reason": "print", "idempotencyKey": errands.word()}
+
+    return made
+
+
 async def _backing(errands: Errands) -> str:
     pool = await errands.pool(codes=9)
     await errands.reward(pool)
@@ -427,6 +455,8 @@ ERRANDS: Final = (
         editMember={"memberId": nobody("member"), "email": BAD_EMAIL},
         enrollMember={"source": "STORE", "email": BAD_EMAIL},
         generateCodes={"poolId": nobody("pool"), "count": 0},
+        importCodes={"poolId": nobody("pool"), "codes": []},
+        issueCodes={"poolId": nobody("pool"), "count": 0, "reason": "r", "idempotencyKey": "k"},
         grantPoints={"memberId": nobody("member"), "amount": 0, "reference": "r", "idempotencyKey": "k"},
         inviteMembers={"memberId": nobody("member"), "emails": []},
         recordPurchase={"memberId": nobody("member"), "source": "STORE", "orderId": " ", "amount": usd(1)},
@@ -441,12 +471,15 @@ ERRANDS: Final = (
         rotateWebhookSecret={"webhookId": nobody("webhook"), "overlapHours": -1},
     ),
     *_missing(
-        ("activatePool", "pool", {}), ("archivePool", "pool", {}), ("pausePool", "pool", {}),
+        ("activatePool", "pool", {}), ("archivePool", "pool", {}), ("discardPool", "pool", {}),
+        ("pausePool", "pool", {}),
         ("cancelInvite", "invite", {}), ("claimCode", "pool", {"memberId": nobody("member")}),
         ("createCampaign", "pool", {"name": "n", "recipients": [{"email": "a@example.com"}]}),
         ("createReward", "pool", {"name": "n", "cost": 1}), ("declineReferral", "referral", _WHY),
         ("disableWebhook", "webhook", {}), ("editPool", "pool", {"name": "n"}), ("editReward", "reward", {"name": "n"}),
         ("enableWebhook", "webhook", {}), ("generateCodes", "pool", {"count": 1}),
+        ("importCodes", "pool", {"codes": [{"text": "SUMMER-2019-AB"}]}),
+        ("issueCodes", "pool", {"count": 1, "reason": "r", "idempotencyKey": "nobody"}),
         ("grantPoints", "member", {"amount": 1, "reference": "r", "idempotencyKey": "nobody"}),
         ("inviteMembers", "member", {"emails": ["a@example.com"]}), ("issueMemberToken", "member", {}),
         ("recordPurchase", "member", {"source": "STORE", "orderId": "nobody", "amount": usd(1)}),
@@ -480,6 +513,7 @@ ERRANDS: Final = (
     Errand("createWebhook", "WebhookLimitReached", _one_webhook_more),
     Errand("declineReferral", "ReferralNotDeclinable", _then(_with(referralId=Errands.released), **_WHY)),
     Errand("releaseReferral", "ReferralNotReleasable", _with(referralId=Errands.declined)),
+    Errand("discardPool", "PoolNotEditable", _with(poolId=Errands.pool)),
     Errand("editPool", "InvalidInput", _then(_with(poolId=Errands.draft), name=" ")),
     Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), stacking="STACKABLE")),
     Errand("enableWebhook", "WebhookLimitReached", _with(webhookId=_as_many_webhooks)),
@@ -487,7 +521,16 @@ ERRANDS: Final = (
     Errand("generateCodes", "PoolNotEditable", _then(_with(poolId=Errands.pool), count=1)),
     Errand("generateCodes", "IdempotencyKeyReused", _then(_generated, count=2)),
     Errand("generateCodes", REPLAYED, _generated),
+    Errand("importCodes", "PoolNotEditable", _to_import(Errands.pool)),
+    Errand("importCodes", "IdempotencyKeyReused", _then(_imported, inCirculation=True)),
+    Errand("importCodes", REPLAYED, _imported),
     Errand("inviteMembers", "TooManyInviteAttempts", _told_too_much),
+    Errand("issueCodes", "PoolNotActive", _to_issue(Errands.draft)),
+    Errand("issueCodes", "PoolBacksReward", _to_issue(_backing)),
+    Errand("issueCodes", "PoolNotTransferable", _to_issue(Errands.pool)),
+    Errand("issueCodes", "PoolExhausted", _then(_issued, count=5000, idempotencyKey="too many")),
+    Errand("issueCodes", "IdempotencyKeyReused", _then(_issued, count=2)),
+    Errand("issueCodes", REPLAYED, _issued),
     Errand("issueMemberToken", "InvalidInput", _then(_with(memberId=Errands.member), lifetimeSeconds=0)),
     Errand("recordPurchase", "OrderNotOpen", _off_to_record),
     Errand("redeemCodes", "OrderNotOpen", _off),

@@ -7,6 +7,8 @@ import pytest_asyncio
 
 from tests.conftest import Api
 from tests.coupons.ownership import send
+from tests.coupons.test_import_codes import imported
+from tests.coupons.test_issue_codes import ISSUE
 from tests.factories import EDIT_POOL, Shop, open_shop
 from tests.orders.documents import AMEND, amendment
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
@@ -34,6 +36,12 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         )  # fmt: skip
         await send(shop, winter, {"memberId": cleo["id"]}, {"email": "stranger@example.com"})
         await shop.do(EDIT_POOL, poolId=(await shop.pool(endsAt="2999-01-01T00:00:00Z"))["id"], endsAt=None)
+        draft = await shop.pool(active=False, codes=1, transferable=True, claimsPerMember=2)
+        await imported(shop, draft, {"text": "PRINTED-IN-2019-1"}, inCirculation=True)
+        await imported(shop, draft, {"text": "XMAS19"}, {"text": "WINTER-2019-AB", "memberId": anna["id"]},
+                       {"text": "WINTER-2019-AC", "email": "somebody@example.com"})  # fmt: skip
+        await shop.do(ISSUE, poolId=(await shop.pool(transferable=True))["id"], count=3, reason="print",
+                      idempotencyKey="print")  # fmt: skip
         for change, pool in (("pausePool", summer), ("archivePool", winter)):
             await shop.do(
                 f"mutation ($input: PoolIdInput!) {{ answer: {change}(input: $input) {{ __typename }} }}",

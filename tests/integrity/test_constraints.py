@@ -19,12 +19,13 @@ from tests.scratch import scratch_database
 ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
-    "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "order_amendment", "points_entry",
-    "points_lot", "points_part", "points_return", "pool", "pool_terms", "purchase", "redemption", "referral", "refund",
-    "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
+    "bearer_code", "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "order_amendment",
+    "points_entry", "points_lot", "points_part", "points_return", "pool", "pool_terms", "purchase", "redemption",
+    "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
+    "bearer_code": "batch_id",
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
     "pool_terms": "ends_at", "purchase": "order_id", "redemption": "code_id", "refund": "amount",
@@ -37,6 +38,7 @@ REFUSED = [
     f"code_owned | UPDATE code SET member_id = NULL, email_index = NULL WHERE {ALLOCATED}",
     f"""code_one_owner | UPDATE code
         SET email_index = 'x' WHERE {one("code", "state = 'ALLOCATED' AND member_id IS NOT NULL")}""",
+    f"code_bearer | UPDATE code SET member_id = NULL, bearer = true WHERE {one('code', 'state = $$AVAILABLE$$')}",
     f"claim_claimant | UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NOT NULL')}",
     f"member_email_to_verify | UPDATE member SET email_verified = true WHERE {one('member', 'email IS NULL')}",
     f"""member_pending_email_beside | UPDATE member SET pending_email = 'x',

@@ -14,6 +14,8 @@ from app.coupons.revive_codes import revive_batch
 from app.points.types import PointsReason
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
+from tests.coupons.test_discard_pool import DISCARD
+from tests.coupons.test_import_codes import imported
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_POOL, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.orders.presented import end_pool
@@ -31,6 +33,9 @@ UPDATE event SET occurred_at = now() - make_interval(days => $3)
 WHERE merchant_id = $1 AND member_id = $2 AND wallet_version <= $4
 """
 AGE_CODES = "UPDATE code SET expires_at = now() WHERE merchant_id = $1 AND state = 'ALLOCATED'"
+OWN_CODE = """
+UPDATE code SET state = 'ALLOCATED', member_id = $3, allocated_at = now() WHERE merchant_id = $1 AND pool_id = $2
+"""
 WALLET = "{ wallet { version codes { edges { node { id text state } } } } }"
 
 
@@ -133,6 +138,18 @@ async def _revived(shop: Shop, member: Any, pool: Any) -> None:
     await revive_batch(shop.merchant_id, ids.decode("pool", ending["id"]) or UUID(int=0))
 
 
+async def _discarded(shop: Shop, member: Any, pool: Any) -> None:
+    draft = await shop.pool(codes=1, active=False)
+    where = shop.merchant_id, ids.decode("pool", draft["id"]), ids.decode("member", member["id"])
+    await database().row(OWN_CODE, *where)
+    await shop.do(DISCARD, poolId=draft["id"])
+
+
+async def _imported(shop: Shop, member: Any, pool: Any) -> None:
+    draft = await shop.pool(codes=0, active=False)
+    await imported(shop, draft, {"text": "PCT-OLD-2019-01", "memberId": member["id"]})
+
+
 async def _revoked(shop: Shop, member: Any, pool: Any) -> None:
     code = await shop.claim(pool, member)
     await shop.do(REVOKE, codeId=code["id"], reason="leaked")
@@ -193,7 +210,9 @@ MAKERS = {
     "code.adopted": _adopted,
     "code.adopted_after_end": _adopted_after_end,
     "code.claimed": _claimed,
+    "code.discarded": _discarded,
     "code.expired": _expired,
+    "code.imported": _imported,
     "code.redeemed": _redeemed,
     "code.revived": _revived,
     "code.revoked": _revoked,
@@ -243,6 +262,9 @@ async def test_every_change_is_told_live_and_replayed_alike(shop: Shop, event_ty
         return
     state = WALLET_EVENTS[event_type] or "REDEEMED"
     assert last["entry"] is None
+    if event_type == "code.discarded":
+        assert last["code"] is None
+        return
     assert last["code"]["state"] == state
     assert last["code"]["text"].startswith("PCT-")
     assert (last["code"]["redeemedAt"] is not None) == (state == "REDEEMED")

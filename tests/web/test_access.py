@@ -42,10 +42,12 @@ ROOTS = {"Query", "Mutation", "Subscription"}
 SELECTED: Final = {
     "AdviceRun.rawAnswer": "rawAnswer",
     "Campaign.deliveries": "deliveries { pageInfo { hasNextPage } }",
+    "CodeBatch.texts": "texts { pageInfo { hasNextPage } }",
     "Event.reason": "reason",
     "Invite.obstacle": "obstacle",
     "Member.displayName": "displayName",
     "Merchant.settings": "settings { timeZone }",
+    "Pool.batches": "batches { pageInfo { hasNextPage } }",
     "Pool.codes": "codes { pageInfo { hasNextPage } }",
     "Pool.fallbackPool": "fallbackPool { id }",
     "Pool.stock": "stock { total }",
