@@ -104,7 +104,10 @@ WITH p AS (
     FROM invite i
     CROSS JOIN p
     CROSS JOIN r
-    JOIN member s ON s.merchant_id = :merchant_id AND s.id = i.referrer_id
+    CROSS JOIN LATERAL (
+        SELECT mailbox_index, pending_mailbox_index FROM member
+        WHERE merchant_id = :merchant_id AND id = i.referrer_id OFFSET 0
+    ) s
     LEFT JOIN bought ON true
     WHERE i.merchant_id = :merchant_id AND i.id = :invite_id AND i.status = 'PENDING' AND i.accepted_at IS NOT NULL
         AND i.expires_at > now()
