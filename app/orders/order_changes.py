@@ -1,6 +1,7 @@
 """What changes an order that was redeemed: codes come back, others change places, and its purchase follows.
 
-The order of locks is buyer, order, referral, codes by id, wallets by member; the purchase's own change locks no more.
+The order of locks is buyer, order, invite, referral, codes by id, wallets by member; the purchase's own change locks no
+more.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -44,20 +45,32 @@ SELECT FROM sales_order WHERE merchant_id = :merchant_id AND source = :source AN
 FOR NO KEY UPDATE
 """,
 )
-# A purchase's change locks its referral, its buyer's wallet and the referrer's, before the codes' owners have theirs
-# locked: here all are, in their order.
+# A purchase's change locks its referral, or what it may convert or bring back, its buyer's wallet and the referrer's,
+# before the codes' owners have theirs locked: here all are, in their order.
 LOCK_WALLETS: Final = statement(
     NoRow,
     """
-WITH r AS MATERIALIZED (
-    SELECT referrer_id FROM referral WHERE merchant_id = :merchant_id AND purchase_id = :purchase_id FOR UPDATE
+WITH i AS MATERIALIZED (
+    SELECT referrer_id FROM (
+        SELECT referrer_id, status FROM invite
+        WHERE merchant_id = :merchant_id AND id = (
+            SELECT accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :buyer_id
+        )
+        OFFSET 0 FOR UPDATE
+    ) accepted WHERE status = 'PENDING'
+), r AS MATERIALIZED (
+    SELECT referrer_id FROM referral
+    WHERE merchant_id = :merchant_id AND referee_id = :buyer_id AND (SELECT count(*) FROM i) >= 0
+        AND (purchase_id = :purchase_id OR reversed_at IS NOT NULL)
+    FOR UPDATE
 ), c AS MATERIALIZED (
     SELECT id, member_id FROM code
     WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND (SELECT count(*) FROM r) >= 0
     ORDER BY id FOR UPDATE
 )
 SELECT FROM wallet WHERE merchant_id = :merchant_id AND member_id = ANY(ARRAY(
-    SELECT member_id FROM c UNION ALL SELECT :buyer_id UNION ALL SELECT referrer_id FROM r
+    SELECT member_id FROM c UNION ALL SELECT :buyer_id UNION ALL SELECT referrer_id FROM i
+    UNION ALL SELECT referrer_id FROM r
 ))
 ORDER BY member_id FOR UPDATE
 """,

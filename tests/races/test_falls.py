@@ -16,6 +16,7 @@ from app.referrals.conversion import convert
 from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.factories import Shop, usd
+from tests.orders.documents import AMEND, amendment, stacked
 from tests.points.documents import CONFIGURE, REVERSE, member_uuid, points
 from tests.points.documents import broken as broken_points
 from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
@@ -35,6 +36,7 @@ SELECT b.order_id, r.reversed_at IS NULL AS stands FROM referral r JOIN purchase
     AND b.id = r.purchase_id
 WHERE r.merchant_id = $1 AND r.referee_id = $2
 """
+HOLD_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE NOWAIT"
 
 
 @pytest.fixture
@@ -203,4 +205,27 @@ async def test_a_release_that_waited_for_the_comeback_knows_its_purchase(shop: S
 
     entry = (await release)["referral"]["refereeEntry"]
     assert entry["spendableAt"] > entry["createdAt"]
+    await sound(shop)
+
+
+@pytest.mark.parametrize("waits", ["fallen", "not proven"])
+async def test_a_changed_cart_that_may_pay_for_a_referral_locks_wallets_in_their_order(shop: Shop, waits: str) -> None:
+    await program(shop, convertsOn="FIRST_PURCHASE", minimumPurchase=usd(6_000))
+    anna = await shop.member()
+    ben = (await accepted(shop, anna, emailVerified=waits == "fallen"))["member"]
+    if waits == "fallen":
+        first = await buy(shop, ben, "first", 6_000)
+        await shop.do(REVERSE, purchaseId=first["purchase"]["id"], reason="returned")
+    codes, _ = await stacked(shop, ben, 20.0, amount=5_000)
+    await buy(shop, ben, "A-1", 4_000)
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.rows(HOLD_WALLET, shop.merchant_id, member_uuid(anna))
+        amends = asyncio.create_task(shop.do(AMEND, **amendment(codes, ben, 10_000)))
+        await until_somebody_waits(tx)
+        # Anna's comes first, so Ben's isn't taken yet.
+        assert len(await tx.rows(HOLD_WALLET, shop.merchant_id, member_uuid(ben))) == 1
+
+    assert (await amends)["__typename"] == "AmendOrderSuccess"
+    assert (await points(shop, anna), await points(shop, ben)) == ((100, 130) if waits == "fallen" else (0, 80))
     await sound(shop)

@@ -10,6 +10,7 @@ import pytest
 
 from app.storage.database import database
 from tests.factories import Shop, usd
+from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, stacked
 from tests.points.documents import (
     CONFIGURE,
     REVERSE_REWARD,
@@ -262,6 +263,27 @@ async def test_an_order_that_changes_is_replaced_or_converts(shop: Shop) -> None
 
     assert (await points(shop, anna), await stands_by(shop)) == (100, ("second", 0))
     assert await falls(shop) == ["converted", "purchase_replaced"]
+    await sound(shop)
+
+
+async def test_a_changed_cart_ends_it_and_brings_it_back_and_calling_the_order_off_leaves_it_to_another(
+    shop: Shop,
+) -> None:
+    anna, ben = await waiting(shop, minimumPurchase=usd(6_000))
+    codes, _ = await stacked(shop, ben, 20.0)
+    await buy(shop, ben, "A-1", 8_000)
+    assert await both(shop, anna, ben) == [100, 130]
+
+    less = await shop.do(AMEND, **amendment(codes, ben, 7_000))
+    assert (less["shortfall"], less["purchase"]["member"]["wallet"]["points"]) == (0, 56)
+    assert (await points(shop, anna), (await listed(shop))[0]["reversedAt"] is not None) == (0, True)
+    more = await shop.do(AMEND, **amendment([], ben, 7_000))
+    assert more["purchase"]["member"]["wallet"]["points"] == 120
+    assert await points(shop, anna) == 100
+    await buy(shop, ben, "exchange", 6_000)
+    await shop.do(CANCEL, **cancellation())
+
+    assert (await both(shop, anna, ben), await stands_by(shop)) == ([100, 110], ("exchange", 1))
     await sound(shop)
 
 
