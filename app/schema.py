@@ -21,6 +21,7 @@ from app.coupons.generate_codes import generate_codes
 from app.coupons.import_codes import import_codes
 from app.coupons.issue_codes import issue_codes
 from app.coupons.redeem_codes import redeem_codes
+from app.coupons.reissue_code import reissue_code
 from app.coupons.reveal_code import reveal_code
 from app.coupons.reverse_redemption import reverse_redemption
 from app.coupons.revoke_code import revoke_code
@@ -126,6 +127,7 @@ Mutation = create_type(
         issue_codes,
         claim_code,
         redeem_codes,
+        reissue_code,
         reverse_redemption,
         revoke_code,
         reveal_code,
