@@ -33,7 +33,7 @@ MUTATIONS_OF_CHECKOUTS = {
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
     "reverseRedemption", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail", "grantPoints",
-    "revokeMemberTokens", "editMember",
+    "revokeMemberTokens", "editMember", "reissueCode",
 }  # fmt: skip
 ROOTS = {"Query", "Mutation", "Subscription"}
 
