@@ -19,6 +19,7 @@ from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
 from app.coupons.import_codes import import_codes
 from app.coupons.issue_codes import issue_codes
+from app.coupons.reissue_code import reissue_code
 from app.coupons.reveal_code import reveal_code
 from app.coupons.revoke_code import revoke_code
 from app.graph import queries as graph
@@ -133,6 +134,7 @@ Mutation = create_type(
         issue_codes,
         claim_code,
         redeem_codes,
+        reissue_code,
         reverse_redemption,
         amend_order,
         cancel_order,

@@ -132,6 +132,7 @@ class Migration(migrations.Migration):
                 ("member_id", fields.UUIDField(null=True)),
                 ("email_index", fields.BinaryField(null=True)),
                 ("bearer", fields.BooleanField(db_default=False)),
+                ("reissued_as", fields.UUIDField(null=True)),
                 ("matched_by", fields.CharField(null=True, max_length=20)),
                 ("allocated_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),

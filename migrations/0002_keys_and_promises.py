@@ -249,6 +249,9 @@ ALTER TABLE code
     ADD CONSTRAINT code_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT code_batch FOREIGN KEY (merchant_id, batch_id) REFERENCES code_batch,
     ADD CONSTRAINT code_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    -- What took the place of one that died.
+    ADD CONSTRAINT code_reissued_as FOREIGN KEY (merchant_id, reissued_as) REFERENCES code,
+    ADD CONSTRAINT code_reissued CHECK (reissued_as IS NULL OR state IN ('EXPIRED', 'REVOKED')),
     ADD CONSTRAINT code_fingerprint UNIQUE (merchant_id, fingerprint),
     ADD CONSTRAINT code_state CHECK (state IN ('AVAILABLE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED')),
     ADD CONSTRAINT code_available CHECK (state <> 'AVAILABLE' OR (member_id IS NULL AND allocated_at IS NULL)),
@@ -274,6 +277,7 @@ CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
 -- Codes from elsewhere, as they are read when they are typed with an O for a 0.
 CREATE INDEX code_folded ON code (merchant_id, folded) WHERE folded IS NOT NULL;
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL;
+CREATE INDEX code_reissued_from ON code (merchant_id, reissued_as) WHERE reissued_as IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
 CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();

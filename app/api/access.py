@@ -109,6 +109,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.cancelOrder": _COUNTER,
         "Mutation.revokeCode": _ADMIN,
         "Mutation.revealCode": _ADMIN,
+        "Mutation.reissueCode": _REPAIR,
         "Mutation.enrollMember": _TILL,
         "Mutation.issueMemberToken": _TILL,
         "Mutation.revokeMemberTokens": _REPAIR,

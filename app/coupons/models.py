@@ -129,6 +129,7 @@ class Code(Model):
     member_id = fields.UUIDField(null=True)
     email_index = fields.BinaryField(null=True)
     bearer = fields.BooleanField(db_default=False)
+    reissued_as = fields.UUIDField(null=True)
     matched_by = fields.CharField(max_length=20, null=True)
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)

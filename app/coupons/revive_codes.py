@@ -65,7 +65,7 @@ REVIVE: Final = statement(
 WITH due AS (
     SELECT id FROM code
     WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'EXPIRED' AND id > :after
-        AND (expires_at IS NULL OR expires_at > now()) AND allocated_at IS NOT NULL
+        AND (expires_at IS NULL OR expires_at > now()) AND allocated_at IS NOT NULL AND reissued_as IS NULL
     ORDER BY id LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE
 ), c AS (
     UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))

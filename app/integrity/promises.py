@@ -105,7 +105,7 @@ CLAIM_LIMIT: Final = _promise(
     # A claim counts for as long as its row is there. An adoption drops those of the codes that it revokes.
     """
     SELECT FROM code c WHERE c.merchant_id = :merchant_id AND c.allocated_at IS NOT NULL AND c.state <> 'REVOKED'
-        AND NOT c.bearer AND NOT EXISTS (
+        AND NOT c.bearer AND c.reissued_as IS NULL AND NOT EXISTS (
             SELECT FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = c.pool_id AND k.code_id = c.id
         )""",
 )
@@ -483,6 +483,7 @@ _EXPECTED: Final = """
 """
 _SAYS: Final = """
     CASE type WHEN 'code.sent' THEN 'code.claimed' WHEN 'code.imported' THEN 'code.claimed'
+        WHEN 'code.reissued' THEN 'code.claimed'
         WHEN 'codes.issued' THEN 'codes.generated' WHEN 'codes.imported' THEN 'codes.generated'
         WHEN 'points.debited' THEN 'points.credited'
         WHEN 'referral.held' THEN 'referral.converted' ELSE type END

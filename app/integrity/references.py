@@ -32,6 +32,7 @@ REFERENCES: Final = (
     Reference("code", "pool_id", "pool", constraint="code_pool"),
     Reference("code", "batch_id", "code_batch", constraint="code_batch"),
     Reference("code", "member_id", "member", constraint="code_member"),
+    Reference("code", "reissued_as", "code", constraint="code_reissued_as"),
     Reference("claim", "pool_id", "pool", constraint="claim_pool"),
     Reference("claim", "code_id", "code", constraint="claim_code"),
     Reference("claim", "member_id", "member", constraint="claim_member"),

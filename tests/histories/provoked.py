@@ -331,6 +331,39 @@ async def _imported(errands: Errands) -> dict[str, Any]:
     return batch
 
 
+async def _claimed(errands: Errands, codes: int) -> tuple[str, str]:
+    pool = await errands.pool(codes=codes)
+    asked: dict[str, Any] = {"poolId": pool, "memberId": await errands.member()}
+    return pool, (await errands.do("claimCode", "... on ClaimCodeSuccess { code { id } }", **asked))["code"]["id"]
+
+
+async def _alive(errands: Errands) -> dict[str, Any]:
+    return {"codeId": (await _claimed(errands, 2))[1], **_WHY}
+
+
+async def _dead(errands: Errands) -> dict[str, Any]:
+    return (await _died(errands, 1))[1]
+
+
+async def _died(errands: Errands, codes: int) -> tuple[str, dict[str, Any]]:
+    pool, code = await _claimed(errands, codes)
+    dead: dict[str, Any] = {"codeId": code, **_WHY}
+    await errands.do("revokeCode", recycle=False, **dead)
+    return pool, dead
+
+
+async def _paused_dead(errands: Errands) -> dict[str, Any]:
+    pool, dead = await _died(errands, 2)
+    await errands.do("pausePool", poolId=pool)
+    return dead
+
+
+async def _reissued(errands: Errands) -> dict[str, Any]:
+    _, dead = await _died(errands, 2)
+    await errands.do("reissueCode", **dead)
+    return dead
+
+
 def _to_issue(pool: Callable[[Errands], Awaitable[str]]) -> Any:
     async def made(errands: Errands) -> dict[str, Any]:
         return {"poolId": await pool(errands), "count": 1, "reason": "print", "idempotencyKey": errands.word()}
@@ -485,7 +518,8 @@ ERRANDS: Final = (
         ("recordPurchase", "member", {"source": "STORE", "orderId": "nobody", "amount": usd(1)}),
         ("redeemReward", "reward", {"memberId": nobody("member"), "idempotencyKey": "nobody"}),
         ("redeliver", "webhookdelivery", {}), ("redeliverDead", "webhook", {}), ("releaseReferral", "referral", {}),
-        ("retireReward", "reward", {}), ("revealCode", "code", _WHY), ("reversePurchase", "purchase", _WHY),
+        ("retireReward", "reward", {}), ("revealCode", "code", _WHY),
+        ("reissueCode", "code", _WHY), ("reversePurchase", "purchase", _WHY),
         ("reverseRedemption", "redemption", _WHY), ("reverseRewardRedemption", "rewardredemption", _WHY),
         ("revokeApiKey", "apikey", {}), ("revokeCode", "code", _WHY),
         ("revokeMemberTokens", "member", {}), ("rotateWebhookSecret", "webhook", {}),
@@ -525,6 +559,11 @@ ERRANDS: Final = (
     Errand("importCodes", "IdempotencyKeyReused", _then(_imported, inCirculation=True)),
     Errand("importCodes", REPLAYED, _imported),
     Errand("inviteMembers", "TooManyInviteAttempts", _told_too_much),
+    Errand("reissueCode", "InvalidInput", _then(_dead, reason=" ")),
+    Errand("reissueCode", "PoolNotActive", _paused_dead),
+    Errand("reissueCode", "CodeNotReissuable", _alive),
+    Errand("reissueCode", "PoolExhausted", _dead),
+    Errand("reissueCode", REPLAYED, _reissued),
     Errand("issueCodes", "PoolNotActive", _to_issue(Errands.draft)),
     Errand("issueCodes", "PoolBacksReward", _to_issue(_backing)),
     Errand("issueCodes", "PoolNotTransferable", _to_issue(Errands.pool)),

@@ -9,6 +9,8 @@ from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.coupons.test_import_codes import imported
 from tests.coupons.test_issue_codes import ISSUE
+from tests.coupons.test_reissue_code import REISSUE
+from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import EDIT_POOL, Shop, open_shop
 from tests.orders.documents import AMEND, amendment
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
@@ -36,6 +38,9 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         )  # fmt: skip
         await send(shop, winter, {"memberId": cleo["id"]}, {"email": "stranger@example.com"})
         await shop.do(EDIT_POOL, poolId=(await shop.pool(endsAt="2999-01-01T00:00:00Z"))["id"], endsAt=None)
+        lost = await shop.claim(await shop.pool(), ben)
+        await shop.do(REVOKE, codeId=lost["id"], reason="lost", recycle=False)
+        await shop.do(REISSUE, codeId=lost["id"], reason="lost")
         draft = await shop.pool(active=False, codes=1, transferable=True, claimsPerMember=2)
         await imported(shop, draft, {"text": "PRINTED-IN-2019-1"}, inCirculation=True)
         await imported(shop, draft, {"text": "XMAS19"}, {"text": "WINTER-2019-AB", "memberId": anna["id"]},

@@ -16,6 +16,7 @@ from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
 from tests.coupons.test_discard_pool import DISCARD
 from tests.coupons.test_import_codes import imported
+from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_POOL, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
 from tests.orders.presented import end_pool
@@ -138,6 +139,12 @@ async def _revived(shop: Shop, member: Any, pool: Any) -> None:
     await revive_batch(shop.merchant_id, ids.decode("pool", ending["id"]) or UUID(int=0))
 
 
+async def _reissued(shop: Shop, member: Any, pool: Any) -> None:
+    code = await shop.claim(pool, member)
+    await shop.do(REVOKE, codeId=code["id"], reason="leaked")
+    await shop.do(REISSUE, codeId=code["id"], reason="leaked")
+
+
 async def _discarded(shop: Shop, member: Any, pool: Any) -> None:
     draft = await shop.pool(codes=1, active=False)
     where = shop.merchant_id, ids.decode("pool", draft["id"]), ids.decode("member", member["id"])
@@ -214,6 +221,7 @@ MAKERS = {
     "code.expired": _expired,
     "code.imported": _imported,
     "code.redeemed": _redeemed,
+    "code.reissued": _reissued,
     "code.revived": _revived,
     "code.revoked": _revoked,
     "code.sent": _sent,

@@ -34,7 +34,7 @@ MUTATIONS_OF_CHECKOUTS = {
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
     "reverseRedemption", "refundPurchase", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail",
-    "grantPoints", "revokeMemberTokens", "editMember", "amendOrder", "cancelOrder",
+    "grantPoints", "revokeMemberTokens", "editMember", "amendOrder", "cancelOrder", "reissueCode",
 }  # fmt: skip
 ROOTS = {"Query", "Mutation", "Subscription"}
 

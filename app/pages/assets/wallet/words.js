@@ -19,6 +19,7 @@ const VERBS = {
   "code.expired": "Expired",
   "code.imported": "Received",
   "code.redeemed": "Used",
+  "code.reissued": "Replaced",
   "code.revived": "Valid again",
   "code.revoked": "Taken back",
   "code.sent": "Received",

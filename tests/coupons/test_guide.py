@@ -1,0 +1,37 @@
+"""docs/codes.md. Without this the guide could show what doesn't work."""
+
+import json
+from typing import Any
+
+from tests.coupons.test_revoke_code import REVOKE
+from tests.factories import CHANGE_STATUS, CLAIM_CODE, Shop
+from tests.guides import blocks
+
+
+async def done(shop: Shop, section: str, **named: str) -> Any:
+    """Send a section's document with its input, in which ids stand for `pool_…` and `code_…`."""
+    document, values = blocks("docs/codes.md", section)
+    answer = await shop.data(document.text, {"input": json.loads(values.text) | named})
+    return next(iter(answer.values()))
+
+
+async def test_the_guide_to_codes_does_what_it_says(shop: Shop) -> None:
+    pool = await shop.pool(codes=5, active=False, transferable=True, endsAt="2090-06-01T00:00:00Z")
+    imported = await done(shop, "Bring printed codes along", poolId=pool["id"])
+    assert (imported["replayed"], imported["batch"]["size"]) == (False, 2)
+    await shop.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+
+    printed = await done(shop, "Print", poolId=pool["id"])
+    assert len({edge["node"]["text"] for edge in printed["batch"]["texts"]["edges"]}) == 2
+
+    extended = await done(shop, "Extend a sale", poolId=pool["id"])
+    assert extended == {"pool": {"endsAt": "2091-01-01T00:00:00Z"}}
+
+    member = await shop.member()
+    code = await shop.claim(pool, member)
+    await shop.do(REVOKE, codeId=code["id"], reason="leaked")
+    dead = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"])
+    fresh = await done(shop, "A code that leaked", codeId=code["id"])
+    again = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"])
+    assert (dead["replayed"], dead["code"]["state"]) == (True, "REVOKED")
+    assert (again["replayed"], again["code"]["id"], again["code"]["state"]) == (True, fresh["code"]["id"], "ALLOCATED")
