@@ -10,7 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as sized
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -45,6 +46,8 @@ VALUES = st.one_of(
 )
 
 
+# Nothing is slow here but the machine.
+@sized(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from("abcdef"), VALUES))
 def test_a_ring_says_exactly_what_the_row_said(row: dict[str, Any]) -> None:
     assert rings.decode(rings.encode(row)) == row

@@ -167,7 +167,7 @@ class Data:
         #: How many objects were loaded together, each time that some were.
         self.batches: list[int] = []
 
-    def resolve(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
+    def resolve(self, source: Any, info: GraphQLResolveInfo[Any], /, **arguments: Any) -> Any:
         """Answer one field."""
         self.fields += 1
         kind = get_nullable_type(info.return_type)

@@ -247,8 +247,9 @@ async def test_what_tools_ask_is_answered(shop: Shop, tool: str) -> None:
     answer = await _answer(shop, TOOLS[tool], {"id": "x"} if "$id" in TOOLS[tool] else None)
 
     assert "errors" not in answer
-    assert answer["extensions"]["cost"]["nodes"] <= NODES_MAX / 2
-    assert answer["extensions"]["cost"]["fields"] <= FIELDS_MAX / 2
+    # With room for the schema to grow.
+    assert answer["extensions"]["cost"]["nodes"] <= NODES_MAX * 3 / 4
+    assert answer["extensions"]["cost"]["fields"] <= FIELDS_MAX * 3 / 4
 
 
 async def test_the_schema_is_not_asked_for_again_and_again(shop: Shop) -> None:
