@@ -154,6 +154,7 @@ class Expected:
             "member": members, "external_id": members, "wallet": members, "address": members, "pool": pools,
             "code_batch": pools,
             "code": self.codes, "claim": sent, "campaign": pools, "delivery": sent, "redemption": orders,
+            "sales_order": orders, "pool_terms": pools,
             "stock_change": 2 * pools + orders, "stock_alert": alerts,
             "purchase": self.purchases, "points_entry": self.credits + self.rewards + 2 * brought, "reward": 1,
             "points_lot": self.credits + 2 * brought, "points_part": after["points_part"][0] - before["points_part"][0],
