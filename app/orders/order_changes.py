@@ -19,7 +19,7 @@ from app.members.types import MemberSource
 from app.orders.follow import Followed, follow
 from app.orders.presented_codes import TermsRow, terms_of
 from app.orders.refunds import OutpacedError
-from app.orders.rows import FIND_BY_ORDER, StandingPurchaseRow
+from app.orders.rows import FIND_BY_ORDER, OF_ORDER, StandingPurchaseRow
 from app.storage.database import Statements, Tx, database
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -33,7 +33,7 @@ class BuyerRow(TypedDict):
 
 FIND_BUYER: Final = statement(
     BuyerRow,
-    "SELECT member_id FROM purchase WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id",
+    f"SELECT member_id FROM purchase WHERE {OF_ORDER}",
 )
 LOCK_BUYER: Final = statement(
     NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE"
@@ -271,17 +271,20 @@ WITH asked AS MATERIALIZED (
     SELECT source, order_id FROM redemption WHERE merchant_id = :merchant_id AND id = :redemption_id
 )
 SELECT {columns(WholeRedemptionRow, TermsRow)}, o.id AS order_row_id, o.version AS order_version, (
-    SELECT member_id FROM purchase
-    WHERE merchant_id = :merchant_id AND source = asked.source AND order_id = asked.order_id
+    -- In an order that one index alone has: to a planner that saw the table empty any of them is as good.
+    SELECT member_id FROM purchase WHERE merchant_id = :merchant_id AND source = (SELECT source FROM asked)
+        AND order_id = ANY(ARRAY[(SELECT order_id FROM asked)]) ORDER BY order_id LIMIT 1
 ) AS buyer_id, now() AS asked_at
-FROM asked
-JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = asked.source AND o.order_id = asked.order_id
-CROSS JOIN LATERAL (
-    SELECT * FROM redemption WHERE merchant_id = :merchant_id AND source = asked.source AND order_id = asked.order_id
-        AND reversed_at IS NULL
+FROM (
+    (SELECT * FROM redemption WHERE merchant_id = :merchant_id AND reversed_at IS NULL
+        AND source = (SELECT source FROM asked) AND order_id = (SELECT order_id FROM asked) ORDER BY position)
     UNION ALL
     SELECT * FROM redemption WHERE merchant_id = :merchant_id AND id = :redemption_id AND reversed_at IS NOT NULL
 ) r
+CROSS JOIN (
+    SELECT id, version FROM sales_order WHERE merchant_id = :merchant_id
+        AND source = (SELECT source FROM asked) AND order_id = (SELECT order_id FROM asked) OFFSET 0
+) o
 {CODE_OF_REDEMPTION} {JOIN_CODE}
 CROSS JOIN LATERAL (
     SELECT * FROM pool_terms

@@ -145,7 +145,12 @@ FROM (VALUES (1)) once
 LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
 LEFT JOIN (
     code c {JOIN_CODE}
-    LEFT JOIN redemption r ON r.merchant_id = :merchant_id AND r.code_id = c.id AND r.reversed_at IS NULL
+    LEFT JOIN LATERAL (
+        -- In an order that one index alone has: to a planner that saw the table empty any of them is as good.
+        SELECT * FROM redemption
+        WHERE merchant_id = :merchant_id AND code_id = ANY(ARRAY[c.id]) AND reversed_at IS NULL
+        ORDER BY code_id OFFSET 0
+    ) r ON true
     LEFT JOIN LATERAL (
         SELECT * FROM pool_terms
         WHERE merchant_id = :merchant_id AND pool_id = r.pool_id AND version = r.terms_version OFFSET 0

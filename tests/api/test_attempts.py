@@ -8,6 +8,7 @@ import pytest
 from app.coupons import code_text
 from tests.conftest import Api, run_api
 from tests.factories import CHECK_CODES, CLAIM_CODE, REDEEM_CODES, Shop, usd
+from tests.orders.documents import AMEND, amendment, stacked
 
 PER_KEY = 12
 PER_MEMBER = 5
@@ -51,6 +52,25 @@ async def test_unknown_codes_are_counted_one_by_one(shop: Shop, limited: Api, do
     assert await reasons(shop, limited.url, guesses(PER_KEY), document) == {"UNKNOWN"}
 
     assert await reasons(shop, limited.url, guesses(1), document) == {"TOO_MANY_ATTEMPTS"}
+
+
+async def test_an_amendment_is_no_way_around_the_limit(shop: Shop, limited: Api) -> None:
+    member = await shop.member()
+    codes, _ = await stacked(shop, member, 20.0)
+    own = await shop.claim(await shop.pool(stacking="STACKABLE"), member)
+    key = await shop.key("CHECKOUT")
+
+    async def amend(*more: str) -> list[str]:
+        texts = [codes[0]["text"], *more]
+        presented = amendment(codes, member) | {"codes": texts}
+        answer = await shop.do(AMEND, url=f"{limited.url}/graphql", key=key, **presented)
+        return [each["reason"] for each in answer.get("rejections", [])]
+
+    assert await amend(*guesses(PER_MEMBER)) == ["UNKNOWN"] * PER_MEMBER
+    assert await amend(*guesses(1)) == ["TOO_MANY_ATTEMPTS"]
+    # What stays is no guess, and neither is what the presenter owns.
+    assert await amend() == []
+    assert await amend(own["text"]) == []
 
 
 async def test_a_list_that_passes_the_limit_is_refused_whole(shop: Shop, limited: Api) -> None:

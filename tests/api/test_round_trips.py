@@ -28,6 +28,7 @@ from app.storage.statements import Statement
 from bench.wire import AUTHENTICATION, counting
 from tests.conftest import run_api
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
+from tests.orders.test_reverse_redemption import REVERSE
 
 #: While the tables are small an index that starts with the merchant costs the planner as much as the right one, so
 #: a look-up may read the merchant's few hundred rows; a join that reads them for each of the others touches millions.
@@ -154,6 +155,25 @@ async def test_redeeming_is_two_round_trips_and_a_replay_one(counter: Counter, c
     assert await redeem("counted", texts[number:]) == 2
     assert await redeem("counted", texts[number:]) == 1
     assert await redeem("another", texts[number:]) == 1
+
+
+async def test_taking_a_redemption_back_is_two_round_trips_while_it_is_alone_on_its_order(
+    counter: Counter, counted_shop: Shop
+) -> None:
+    pool = await counted_shop.pool(codes=9, claimsPerMember=9)
+    member = await counted_shop.member()
+    redemptions = []
+    for turn in range(4):
+        code = await counted_shop.claim(pool, member, idempotencyKey=f"{turn}")
+        redemptions += (await counted_shop.redeem([code["text"]], member))["redemptions"]
+
+    async def reverse(redemption: Any) -> int:
+        values = {"redemptionId": redemption["id"], "reason": "returned", "reinstate": redemption != redemptions[2]}
+        return len(await counter.during(lambda: counted_shop.do(REVERSE, **values)))
+
+    await reverse(redemptions[0])
+    assert [await reverse(each) for each in redemptions[1:]] == [2, 2, 2]
+    assert await reverse(redemptions[1]) == 1
 
 
 async def test_enrolling_is_one_round_trip_and_finding_the_same_person_two(
