@@ -8,7 +8,7 @@ from app.stress.operations import READ, UNSEEN, Answer, Operation
 from app.stress.order import Honoured, Order, Refunded
 from app.stress.points import is_shown
 from app.stress.purchases import SHOWN, cancelled, is_as_shown, named, touches
-from app.stress.redemptions import REDEMPTIONS, about_codes, back, follow_order, priced, rejected, spend
+from app.stress.redemptions import AMOUNTS, REDEMPTIONS, about_codes, back, follow_order, priced, rejected, spend
 from app.stress.things import Leads, Move, Story, Then, becomes, where
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
@@ -29,14 +29,14 @@ AMEND: Final = mutation(
 
 
 def _ask_amend(world: "World") -> Asked | None:
-    order, rolls = world.order(), world.rolls
+    order, rolls = world.order_of(world.redeemed), world.rolls
     there = [world.codes[code] for code in world.orders.get(order, ())]
     codes = rolls.sample(there, k=rolls.randint(0, len(there)))
     others = [code for code in world.codes.values() if code not in there]
     coming = world.some(others, most=1) if rolls.random() < 0.4 else []
     owner = coming[0].owner if coming and rolls.random() < 0.9 else world.claimant()
     typed = [*codes, *coming][:3]
-    money = {"amountMinor": rolls.choice([500, 1000, 1000, 2000, 4]), "currency": world.currency}
+    money = {"amountMinor": rolls.choice(AMOUNTS), "currency": world.currency}
     asked = {"orderId": order, "codes": [code.text for code in typed], "orderAmount": money, "reason": "tried"}
     return {**asked, "idempotencyKey": world.key(), **presenter(owner)}, {"codes": about_codes(typed)}
 
@@ -114,7 +114,7 @@ def _learn_amended(world: "World", operation: Operation, answer: Answer) -> None
 
 def _below_refunded(call: Call) -> Sequence[Story]:
     """Less would be left of what was recorded than was refunded."""
-    if [each["path"] for each in call.answer["problems"]] != ["orderAmount.amountMinor"]:
+    if [".".join(each["path"]) for each in call.answer["problems"]] != ["orderAmount.amountMinor"]:
         return ()
 
     def refuses(percents: dict[str, float], order: Order) -> bool:

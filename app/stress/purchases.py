@@ -105,7 +105,8 @@ def _ask_refund(world: "World") -> Asked | None:
     if world.facts["points_per_unit"] is None:
         return None
     money = {"amountMinor": world.rolls.choice([500, 500, 1000]), "currency": world.currency}
-    asked = {"source": "STORE", "orderId": world.order(), "refundId": world.key(), "amount": money}
+    order = world.order_of([purchase["order"] for purchase in world.purchases])
+    asked = {"source": "STORE", "orderId": order, "refundId": world.key(), "amount": money}
     return {**asked, "reason": "tried"}, {}
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 HONOURS: Final = where(lambda pool: pool.honours or pool.is_closing)
 HOLDS: Final = where(lambda pool: not pool.honours)
 
+#: What orders are worth; of the last no code takes anything off.
+AMOUNTS: Final = (1000, 1000, 1000, 2000, 2000, 500, 500, 4)
 REDEMPTIONS: Final = "redemptions { id discount { amountMinor } code { id } }"
 REDEEM: Final = mutation(
     "redeemCodes",
@@ -27,12 +29,12 @@ REDEEM: Final = mutation(
 
 
 def _ask_redeem(world: "World") -> Asked | None:
-    codes = world.some(list(world.codes.values()), most=2)
+    codes = world.presented()
     if not codes:
         return None
     owner = codes[0].owner if world.rolls.random() < 0.9 else world.claimant()
     typed = [code.text for code in codes]
-    money = {"amountMinor": world.rolls.choice([1000, 1000, 2000, 4]), "currency": world.currency}
+    money = {"amountMinor": world.rolls.choice(AMOUNTS), "currency": world.currency}
     return {"codes": typed, "orderId": world.order(), "orderAmount": money, **named(owner)}, {
         "codes": about_codes(codes)
     }

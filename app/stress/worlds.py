@@ -126,6 +126,7 @@ class World:
         self.redemptions: dict[str, dict[str, Any]] = {}
         #: The codes on each order that somebody was told of, as they were told last.
         self.orders: dict[str, list[str]] = {}
+        self.redeemed: list[str] = []
         self.purchases: list[dict[str, Any]] = []
         self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
@@ -162,6 +163,16 @@ class World:
             self._orders.append(self.key())
         return self.rolls.choice(self._orders[-2:])
 
+    def order_of(self, known: list[str]) -> str:
+        """Return mostly one of those of which something is known, the last ones."""
+        return self.rolls.choice(known[-2:]) if known and self.rolls.random() < 0.8 else self.order()
+
+    def presented(self) -> list[Seen]:
+        """Return one or a few codes that a member may present together, mostly codes of one owner."""
+        owner = self.claimant()
+        own = [code for code in self.codes.values() if code.owner == owner]
+        return self.some(own if own and self.rolls.random() < 0.9 else list(self.codes.values()), most=2)
+
     def some(self, things: list[Any], *, most: int) -> list[Any]:
         """Return one or a few of them; mostly one."""
         count = min(len(things), 1 if self.rolls.random() < 0.7 else most)
@@ -173,6 +184,8 @@ class World:
 
     def learn_order(self, order: str, redemptions: list[dict[str, Any]]) -> None:
         """Keep the redemptions of an order that somebody was told of."""
+        if redemptions and order not in self.redeemed:
+            self.redeemed.append(order)
         self.orders[order] = [each["code"]["id"] for each in redemptions]
         for each in redemptions:
             self.redemptions[each["id"]] = {"id": each["id"], "order": order, "code": each["code"]["id"]}
@@ -194,6 +207,9 @@ class World:
         await self._beginning_pool(client)
         for pool in self.pools:
             await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
+        for member, pool in itertools.product(self.members, self.pools[:2]):
+            claim = {"poolId": pool, "idempotencyKey": self.key(), "memberId": member}
+            await self._until_answered(client, VERBS["claimCode"], claim)
 
     async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
         while time.monotonic() < self._ends:

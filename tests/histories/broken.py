@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app.api.operations import Refused
 from app.members import rows
-from app.orders import redeem_codes
+from app.orders import redeem_codes, reverse_redemption
 from app.points import grant_points, take_back
 from app.storage.database import database, transaction
 from tests.starts import BROKEN
@@ -24,6 +24,7 @@ BUGS: Final = (
     "replay that differs",
     "effect of a refused call",
     "forgotten shortfall",
+    "stale discount",
 )
 #: How long the first update waits for a rival to read what it has read.
 RIVAL_SECONDS: Final = "FLASH_TEST_RIVAL_SECONDS"
@@ -41,6 +42,7 @@ def break_engine() -> None:
         "replay that differs": _replay_otherwise,
         "effect of a refused call": _debit_when_refused,
         "forgotten shortfall": _forget_shortfalls,
+        "stale discount": _price_once,
     }[os.environ[BROKEN]]()
 
 
@@ -140,6 +142,15 @@ def _forget_shortfalls() -> None:
         return None
 
     take_back.fall_short = tell_only  # type: ignore[assignment, attr-defined]
+
+
+def _price_once() -> None:
+    """Leave what stays on an order at the discount that it had beside what went."""
+
+    async def leave(*_: Any, **__: Any) -> None:
+        return None
+
+    reverse_redemption.place = leave  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

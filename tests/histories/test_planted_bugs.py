@@ -35,7 +35,7 @@ class Stage:
 
     def __init__(self, url: str, shop: Shop, member: str, pool: str) -> None:
         self.world = World("a script", TERMS, random.Random(1))
-        self.world.facts["limits"][pool] = 1
+        self.world.facts["limits"][pool] = 2
         self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
         self.member, self.pool = member, pool
         self.clients = [
@@ -65,13 +65,8 @@ async def _two_grants(stage: Stage) -> None:
 
 async def _two_orders(stage: Stage) -> None:
     claimed = await stage.call("claimCode", poolId=stage.pool, memberId=stage.member, idempotencyKey="c")
-    code = claimed["code"]
-    about = {"codes": [{"id": code["id"], "pool": stage.pool, "owner": stage.member, "masked": code["masked"]}]}
     for client, order in enumerate(("first", "second")):
-        await stage.call(
-            "redeemCodes", client, about, orderId=order, codes=[code["text"]], orderAmount=usd(1000),
-            memberId=stage.member,
-        )  # fmt: skip
+        await _redeem(stage, [claimed["code"]], client, order)
 
 
 async def _a_grant_between_reads(stage: Stage) -> None:
@@ -96,6 +91,28 @@ async def _a_return_of_what_was_spent(stage: Stage) -> None:
     await stage.grant(-10, "b")
     (bought,) = stage.world.purchases
     await stage.call("reversePurchase", client=1, about=bought, purchaseId=bought["id"], reason="returned")
+
+
+async def _one_of_two_codes_back(stage: Stage) -> None:
+    codes = [
+        (await stage.call("claimCode", poolId=stage.pool, memberId=stage.member, idempotencyKey=key))["code"]
+        for key in ("c", "d")
+    ]
+    redeemed = await _redeem(stage, codes, client=1)
+    (first, _) = redeemed["redemptions"]
+    about = {"id": first["id"], "order": "o", "code": codes[0]["id"]}
+    await stage.call("reverseRedemption", about=about, redemptionId=first["id"], reason="returned", reinstate=True)
+    await _redeem(stage, codes[1:], client=1)
+
+
+async def _redeem(stage: Stage, codes: list[Any], client: int, order: str = "o") -> Any:
+    about = {"codes": [
+        {"id": code["id"], "pool": stage.pool, "owner": stage.member, "masked": code["masked"]} for code in codes
+    ]}  # fmt: skip
+    typed = [code["text"] for code in codes]
+    return await stage.call(
+        "redeemCodes", client, about, orderId=order, codes=typed, orderAmount=usd(1000), memberId=stage.member
+    )
 
 
 #: A script that meets the bug, and the timeline that a person is shown, without its times.
@@ -135,11 +152,18 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
     shop: grantPoints(memberId: member1, amount: -10, reference: r, idempotencyKey: b) → GrantPointsSuccess(...)
   ! till: reversePurchase(purchaseId: purchase1, reason: returned) → ReversePurchaseSuccess(...)
 """),
+    "stale discount": (_one_of_two_codes_back, """
+    order:o begins as Order(amount=None, codes=(), bought=None, cancelled=None)
+    till: redeemCodes(orderId: o, codes: [CODE; CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+    shop: reverseRedemption(redemptionId: redemption1, reason: returned, reinstate: True) → ReverseRedemptionSuccess
+  ! till: redeemCodes(orderId: o, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+    2 other operations of this world are about other things.
+"""),
 }  # fmt: skip
 
 
 async def _played(script: Script, url: str, shop: Shop) -> World:
-    member, pool = await shop.member(), await shop.pool(codes=10)
+    member, pool = await shop.member(), await shop.pool(codes=10, claimsPerMember=2, stacking="STACKABLE")
     stage = Stage(url, shop, member["id"], pool["id"])
     await script(stage)
     for client in stage.clients:
