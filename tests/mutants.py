@@ -78,8 +78,8 @@ MUTANTS: Final = (
     Mutant(
         "a limit off by one: a claim more than claimsPerMember",
         "app/coupons/claims.py",
-        "AND claims < claims_per_member))",
-        "AND claims <= claims_per_member))",
+        "AND claims < p.claims_per_member))\n",
+        "AND claims <= p.claims_per_member))\n",
         ("tests/coupons/test_claim_code.py",),
     ),
     Mutant(
