@@ -73,10 +73,12 @@ async def reverse_redemption(
     for _ in range(ATTEMPTS_MAX):
         row, others = await _read(database(), viewer, redemption_id, input.redemption_id)
         try:
-            if others or row["buyer_id"] is not None or (input.reinstate and has_ended(row, row["asked_at"])):
-                async with transaction(viewer.merchant_id) as tx:
+            async with transaction(viewer.merchant_id) as tx:
+                if others or row["buyer_id"] is not None or (input.reinstate and has_ended(row, row["asked_at"])):
                     return await _reverse_with_order(tx, viewer, input, redemption_id, row, reason)
-            change = await _reverse(database(), viewer, row, reason, reinstate=input.reinstate, alive=input.reinstate)
+                # Recording a purchase doesn't raise the order's version: only its lock says that there is none.
+                await lock_order(tx, viewer, MemberSource(row["redemption_source"]), row["redemption_order_id"], None)
+                change = await _reverse(tx, viewer, row, reason, reinstate=input.reinstate, alive=input.reinstate)
             return _success(row, change if input.reinstate else None, change)
         except OutpacedError:
             continue

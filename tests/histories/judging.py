@@ -64,14 +64,17 @@ class Judge:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         tell, hear = self._process.stdin, self._process.stdout
-        spans = [f"{each.called} {-1 if each.over is None else each.over}" for each in case.operations]
+        # What says nothing can have happened at any time: trying when would double the work.
+        judged = [number for number, stories in enumerate(case.stories) if stories != [()]]
+        operations = [case.operations[number] for number in judged]
+        spans = [f"{each.called} {-1 if each.over is None else each.over}" for each in operations]
         tell.write("\n".join([f"check {len(spans)} {round(seconds * 1000)}", *spans, ""]))
         tell.flush()
         while True:
             kind, *words = hear.readline().split()
             if kind == "!":
                 return words[0]
-            tell.write(f"{case.step(int(words[0]), int(words[1]))}\n")
+            tell.write(f"{case.step(int(words[0]), judged[int(words[1])])}\n")
             tell.flush()
 
 

@@ -1,17 +1,21 @@
 """One order from two processes at once. Without these a discount could be given for codes that are spent elsewhere."""
 
+import asyncio
 import itertools
 from typing import Any
 
 import pytest
 
+from app.storage.database import transaction
 from tests.conftest import Api
 from tests.factories import REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, order_of, stacked
 from tests.orders.presented import order
 from tests.orders.test_reverse_redemption import REVERSE
 from tests.points.documents import RECORD, points, purchase
-from tests.races.storm import Processes, at_once, kinds
+from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
+
+SHARE = "SELECT FROM sales_order WHERE merchant_id = $1 AND order_id = $2 FOR SHARE"
 
 
 @pytest.fixture
@@ -109,6 +113,26 @@ async def test_what_a_purchase_is_worth_is_what_the_order_is_after_any_turns(sho
                    if answer["__typename"] == "AmendOrderSuccess"}  # fmt: skip
         assert found["purchase"]["amount"]["amountMinor"] in {amount - discount for amount in amounts}
         assert await points(shop, member) == found["purchase"]["amount"]["amountMinor"] // 100
+
+
+async def test_a_purchase_follows_a_reversal_that_began_before_it_was_recorded(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    (code,) = await stackable(shop, member, 1)
+    redeemed = await shop.redeem([code["text"]], member, order="A-1")
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.row(SHARE, shop.merchant_id, "A-1")
+        reversing = asyncio.ensure_future(
+            processes.do(REVERSE, redemptionId=redeemed["redemptions"][0]["id"], reason="x")
+        )
+        await until_somebody_waits(tx)
+        await purchase(shop, member, "A-1", 9_000)
+
+    assert (await reversing)["__typename"] == "ReverseRedemptionSuccess"
+    assert (await order_of(shop, "A-1"))["purchase"]["amount"] == {"amountMinor": 10_000}
+    assert await points(shop, member) == 100
 
 
 async def test_an_order_is_called_off_whatever_else_is_done_with_it(shop: Shop, processes: Processes) -> None:
