@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Protocol
+from uuid import UUID
 
 import strawberry
 
@@ -15,9 +16,11 @@ from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
+from app.orders.order_changes import buyer_of, let_follow, lock_order, lock_wallets
 from app.orders.presented_codes import CodeRejection, Placed, Presentation, Verdict, judged, limited, read
+from app.orders.refunds import OutpacedError
 from app.orders.types import OrderNotOpen, refuse_if_cancelled
-from app.storage.database import Statements, database
+from app.storage.database import Statements, Tx, database, transaction
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
@@ -277,8 +280,40 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
         if verdict.replayed:
             replayed = [Redemption.of(row) for row in verdict.replayed]
             return success(replayed, presented.currency, replayed=True)
+        buyer = None if seen.amount is None else await buyer_of(viewer, presented.source, presented.order_id)
+        if buyer is not None:
+            try:
+                async with transaction(viewer.merchant_id) as tx:
+                    return await _redeem_recorded(tx, viewer, presented, buyer)
+            except OutpacedError:
+                continue
         places = dict(enumerate(verdict.accepted, start=1))
         redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
         if redeemed:
             return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)
     raise RuntimeError("codes kept changing while they were redeemed")
+
+
+async def _redeem_recorded(tx: Tx, viewer: Viewer, presented: Presentation, buyer: UUID) -> RedeemCodesSuccess:
+    """Redeem codes on an order whose codes were given back and whose purchase is recorded: it follows.
+
+    Raises OutpacedError when the order or a code isn't what it was before.
+    """
+    purchase = await lock_order(tx, viewer, presented.source, presented.order_id, buyer)
+    seen = await read(tx, viewer, presented)
+    refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
+    verdict = judged(viewer, presented, seen)
+    refuse_if_rejected(verdict)
+    if purchase is None or seen.order_row_id is None or seen.amount is None or verdict.replayed:
+        raise OutpacedError
+    await lock_wallets(tx, viewer, purchase, [row["code_id"] for row, _ in verdict.accepted])
+    discount = sum(share.discount for _, share in verdict.accepted)
+    await let_follow(
+        tx, viewer, purchase, presented.amount - discount - seen.amount,
+        origin=f"{seen.order_row_id.hex}/{seen.version + 1}", path="orderAmount.amountMinor",
+    )  # fmt: skip
+    places = dict(enumerate(verdict.accepted, start=1))
+    redeemed = await redeem(tx, viewer, presented, places, version=seen.version)
+    if not redeemed:
+        raise OutpacedError
+    return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)

@@ -1,5 +1,6 @@
 """amendOrder. Without these a changed cart could keep a discount it has no right to, or lose a code for nothing."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -490,4 +491,54 @@ async def test_the_reversal_of_a_code_lets_the_purchase_follow(shop: Shop) -> No
         assert answer["code"]["state"] == "ALLOCATED"
         assert (await order_of(shop, "A-1"))["purchase"]["amount"]["amountMinor"] == amount
         assert await earned(shop, member) == (amount // 100, 0)
+    assert await shop.broken_promises() == []
+
+
+async def test_codes_that_are_redeemed_again_let_the_purchase_follow(shop: Shop) -> None:
+    """Taken back by mistake and redeemed again, as often as that happens, an order is worth what it was."""
+    member = await shop.member()
+    codes, (redemption,) = await stacked(shop, member, 20.0)
+    await purchase(shop, member, "A-1", 8_000)
+
+    for _ in range(2):
+        await shop.do(REVERSE, redemptionId=redemption["id"], reason="the wrong order")
+        again = await shop.redeem([codes[0]["text"]], member, order="A-1")
+        (redemption,) = again["redemptions"]
+        assert (await order_of(shop, "A-1"))["purchase"]["amount"]["amountMinor"] == 8_000
+        assert await earned(shop, member) == (80, 0)
+        assert (await shop.redeem([codes[0]["text"]], member, order="A-1"))["replayed"] is True
+    await shop.do(AMEND, **amendment([], member))
+    await shop.redeem([codes[0]["text"]], member, order="A-1", amount=5_000)
+
+    assert (await order_of(shop, "A-1"))["purchase"]["amount"]["amountMinor"] == 4_000
+    assert await earned(shop, member) == (40, 0)
+    assert await shop.broken_promises() == []
+
+
+async def test_codes_that_would_leave_less_than_was_refunded_are_not_redeemed_again(shop: Shop) -> None:
+    member = await shop.member()
+    codes, _ = await stacked(shop, member, 20.0)
+    await purchase(shop, member, "A-1", 8_000)
+    await shop.do(AMEND, **amendment([], member))
+    await shop.do(REFUND, source="STORE", orderId="A-1", refundId="r-1", amount=usd(9_000), reason="returned")
+
+    refused = await shop.refused(
+        REDEEM_CODES, codes=[codes[0]["text"]], orderId="A-1", orderAmount=usd(10_000), memberId=member["id"]
+    )
+
+    assert problems(refused) == {"orderAmount.amountMinor": "would leave less of the purchase than was refunded"}
+
+
+async def test_of_many_that_redeem_again_at_once_one_changes_the_purchase(shop: Shop) -> None:
+    member = await shop.member()
+    codes, _ = await stacked(shop, member, 20.0)
+    await purchase(shop, member, "A-1", 8_000)
+    await shop.do(AMEND, **amendment([], member))
+
+    answers = await asyncio.gather(
+        *(shop.redeem([codes[0]["text"]], member, order="A-1", amount=10_000) for _ in range(10))
+    )
+
+    assert sorted(each["replayed"] for each in answers) == [False] + [True] * 9
+    assert await earned(shop, member) == (80, 0)
     assert await shop.broken_promises() == []
