@@ -17,12 +17,11 @@ RANDOM_CHARACTERS: Final = 12
 _BODY_CHARACTERS: Final = RANDOM_CHARACTERS + 1
 _VALUES: Final = {character: value for value, character in enumerate(ALPHABET)}
 _ALIASES: Final = str.maketrans({"O": "0", "I": "1", "L": "1"})
-#: Spaces, dashes and what nobody sees, as word processors, mails and scanners put them in: the line's end, too.
-_IGNORED: Final = dict.fromkeys(
-    [*b"\t\n\v\f\r -", 0x85, 0xA0, 0xAD, 0x1680, *range(0x2000, 0x2016), 0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x2212,
-     0x3000, 0xFE58, 0xFE63, 0xFEFF, 0xFF0D]
-)  # fmt: skip
-_AROUND: Final = " \"'`´“”„‘’‚«»‹›."  # noqa: RUF001  (quotes as people type them)
+#: Spaces and dashes as people and word processors put them in, the line's end, too.
+_IGNORED: Final = dict.fromkeys([*b"\t\n\v\f\r -", 0x85, 0x2043, 0x2212])
+#: All other spaces and dashes, and format and direction marks, by their categories in Unicode.
+_IGNORED_CATEGORIES: Final = frozenset({"Zs", "Zl", "Zp", "Pd", "Cf"})
+_AROUND: Final = "\"'`´“”„‟‘’‚‛«»‹›."  # noqa: RUF001  (quotes as people type them)
 _MASK: Final = "••••"
 #: How many letters and digits a code from elsewhere has, and below how many it is short enough to be guessed.
 FOREIGN_LENGTHS: Final = (4, 64)
@@ -61,9 +60,9 @@ def new_codes(kind: str, count: int) -> list[str]:
 def parse(text: str) -> str | None:
     """Return the one spelling of a typed code, or None if it can't be a code.
 
-    Case, spaces and dashes don't matter, O reads as 0, I and L as 1 (not in the prefix).
+    Case, spaces, dashes, quotes and a full stop around it don't matter, O reads as 0, I and L as 1 (not in the prefix).
     """
-    typed = text.translate(_IGNORED)
+    typed = _bare(text)
     if len(typed) != 3 + _BODY_CHARACTERS or not typed.isascii():
         return None
     typed = typed.upper()
@@ -79,9 +78,21 @@ def foreign(text: str) -> str | None:
 
     Letters A to Z after NFKC, and digits. Case, spaces, dashes, quotes and a full stop around it don't matter.
     """
-    typed = unicodedata.normalize("NFKC", text).strip(_AROUND).translate(_IGNORED).upper()
+    typed = _bare(text)
     least, most = FOREIGN_LENGTHS
-    return typed if least <= len(typed) <= most and typed.isascii() and typed.isalnum() else None
+    return typed.upper() if least <= len(typed) <= most and typed.isascii() and typed.isalnum() else None
+
+
+def _bare(text: str) -> str:
+    """Return a typed text without what doesn't matter around and between its letters and digits, in NFKC."""
+    if not text.isascii():
+        # Quotes go first: NFKC makes a space and an accent of an acute.
+        text = _without_ignored(unicodedata.normalize("NFKC", _without_ignored(text).strip(_AROUND)))
+    return text.translate(_IGNORED).strip(_AROUND)
+
+
+def _without_ignored(text: str) -> str:
+    return "".join(each for each in text if unicodedata.category(each) not in _IGNORED_CATEGORIES)
 
 
 def folded(text: str) -> str:
@@ -101,7 +112,9 @@ def mask(kind: str, suffix: str, *, is_foreign: bool = False) -> str:
 
 def mask_typed(text: str) -> str:
     """Return a mask for whatever was typed, code or not; it shows at most what a code's mask shows."""
-    typed = text.translate(_IGNORED).upper()
+    typed = _bare(text).upper()
+    if len(typed) < SHORT_BELOW:
+        return f"???-{_MASK}"
     prefix = typed[:3] if typed[:3] in PREFIXES.values() else "???"
     suffix = "".join(c if c in _VALUES else "?" for c in typed[3:][-2:].translate(_ALIASES))
     return f"{prefix}-{_MASK}{suffix}"

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from app.config import settings
+from app.coupons import code_text
 from app.coupons.expire_codes import expire_batch
 from app.storage.database import database
 from tests.conftest import Api
@@ -283,6 +284,22 @@ async def test_a_discarded_draft_takes_imported_codes_along_and_frees_their_text
     assert await shop.broken_promises() == []
 
 
+async def test_a_code_of_our_own_form_is_one_code_however_it_is_quoted(shop: Shop) -> None:
+    ours, member = await shop.pool(codes=1), await shop.member()
+    own = (await shop.claim(ours, member))["text"]
+    (other,) = code_text.new_codes("PERCENT", 1)
+    pool = await draft(shop, transferable=True)
+
+    twice = await imported(shop, pool, {"text": f"“{own}”"})
+    once = await imported(shop, pool, {"text": f"“{other}”"}, inCirculation=True)
+    await activate(shop, pool)
+    redeemed = [await redeem(shop, text, member, order) for text, order in ((f"'{own}'.", "o-1"), (other, "o-2"))]
+
+    assert problems(twice) == {"codes.0.text": "exists already"}
+    assert once["__typename"] == "ImportCodesSuccess"
+    assert kinds(redeemed) == {"RedeemCodesSuccess": 2}
+
+
 async def test_a_short_code_needs_a_named_presenter_and_counts_as_a_guess(shop: Shop) -> None:
     pool, member = await draft(shop, transferable=True), await shop.member()
     await imported(shop, pool, {"text": "XMAS19"}, inCirculation=True)
@@ -292,7 +309,7 @@ async def test_a_short_code_needs_a_named_presenter_and_counts_as_a_guess(shop: 
     code = (await shop.data(CODE, {"text": "xmas 19"}))["code"]
     redeemed = await redeem(shop, "XMAS19", member)
 
-    assert nobody["rejections"] == [{"masked": "???-••••19", "reason": "UNKNOWN"}]
+    assert nobody["rejections"] == [{"masked": "???-••••", "reason": "UNKNOWN"}]
     assert (code["masked"], code["bearer"], code["text"]) == ("••••", True, None)
     assert redeemed["__typename"] == "RedeemCodesSuccess"
 

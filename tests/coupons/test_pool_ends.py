@@ -25,6 +25,8 @@ query ($id: ID!, $state: CodeState) {
   codes(state: $state) { edges { node { id } } } pool(id: $id) { codes(state: $state) { edges { node { id } } } }
 }
 """
+GIVE_BACK = """mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) {
+    __typename ... on ReverseRedemptionSuccess { code { state } } } }"""
 REPORT = "{ reportCodes(first: 10) { edges { node { state expiresAt } } } }"
 
 
@@ -255,11 +257,23 @@ async def test_a_dead_code_that_is_given_back_stays_dead(shop: Shop) -> None:
     pool, member, token, code = await claimed(shop)
     redeemed = await shop.redeem([code["text"]], member)
     await end_pool(shop, pool)
-    document = """mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) {
-        __typename ... on ReverseRedemptionSuccess { code { state } } } }"""
 
-    answer = await shop.do(document, redemptionId=redeemed["redemptions"][0]["id"], reason="returned")
+    answer = await shop.do(GIVE_BACK, redemptionId=redeemed["redemptions"][0]["id"], reason="returned")
 
     assert answer["code"]["state"] == "EXPIRED"
     assert await shown(shop, token) == ["EXPIRED"]
-    assert await expire_batch(shop.merchant_id) == 1
+    assert await expire_batch(shop.merchant_id) == 0
+
+
+async def test_a_code_that_was_given_back_after_the_end_lives_again_once(shop: Shop) -> None:
+    pool, member, token, code = await claimed(shop, recycleExpired=True)
+    redeemed = await shop.redeem([code["text"]], member)
+    await end_pool(shop, pool)
+    await shop.do(GIVE_BACK, redemptionId=redeemed["redemptions"][0]["id"], reason="returned")
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+
+    await revive_codes()
+
+    # Nothing has taken its place meanwhile.
+    assert await shown(shop, token) == ["ALLOCATED"]
+    assert (await shop.stock(pool))["total"] == 3

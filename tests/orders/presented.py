@@ -72,7 +72,7 @@ async def _not_a_code(shop: Shop) -> Refused:
         [
             {"masked": "???-••••", "reason": "UNKNOWN"},
             {"masked": "???-••••", "reason": "UNKNOWN"},
-            {"masked": "???-••••10", "reason": "UNKNOWN"},
+            {"masked": "???-••••", "reason": "UNKNOWN"},
             {"masked": "???-••••E?", "reason": "UNKNOWN"},
             {"masked": "???-••••XX", "reason": "UNKNOWN"},
             {"masked": "???-••••SS", "reason": "UNKNOWN"},

@@ -17,6 +17,11 @@ TYPED["0"] |= set("Oo")
 TYPED["1"] |= set("IiLl")
 #: What may stand between and around them: spaces, dashes, and what a scanner, a mail or a word processor adds.
 GAPS = " -\t\r\n\u00a0\u00ad\u2009\u200b\u2011\u2013\u2014\u2028\u202f\u2212\u3000\ufeff"
+GAPS += "\u061c\u200f\u202a\u202c\u2043\u2068\u2069\u2e3a\ufe63\uff0d"
+#: And what may stand around it.
+QUOTES = ["", '"', "'", "“", "„", "«", "´", ".", " ’", "”."]  # noqa: RUF001
+#: As some keyboards type it.
+WIDE = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 
 
 @st.composite
@@ -35,7 +40,9 @@ def typed(draw: st.DrawFn) -> tuple[str, str]:
     prefix = "".join(draw(st.sampled_from([character, character.lower()])) for character in code[:3])
     body = "".join(draw(st.sampled_from(sorted(TYPED[character]))) for character in code[4:])
     gaps = draw(st.lists(st.text(GAPS, max_size=3), min_size=17, max_size=17))
-    return code, "".join(gap + character for gap, character in zip(gaps, prefix + body + " ", strict=True))
+    text = "".join(gap + character for gap, character in zip(gaps, prefix + body + " ", strict=True))
+    around = draw(st.sampled_from(QUOTES)) + text + draw(st.sampled_from(QUOTES))
+    return code, around.translate(WIDE) if draw(st.booleans()) else around
 
 
 @given(typed())
@@ -44,6 +51,15 @@ def test_every_way_to_type_a_code_reads_as_its_one_spelling(example: tuple[str, 
     code, text = example
 
     assert code_text.parse(text) == code
+    # One that is imported is read in the same way.
+    spelling = code_text.foreign(text)
+    assert spelling is not None
+    assert code_text.parse(spelling) == code
+
+
+@pytest.mark.parametrize("text", ["STRA\u00dfE10", "\u0131NVITE10", "CAF\u00c9-2019", "ABC", "A" * 65, "AB_12"])
+def test_letters_that_are_not_from_a_to_z_are_no_code(text: str) -> None:
+    assert code_text.foreign(text) is None
 
 
 @given(codes())
@@ -126,6 +142,7 @@ def test_a_mask_of_whatever_was_typed_shows_two_characters_at_most(text: str) ->
     assert prefix in {*PREFIXES.values(), "???"}
     assert rest.startswith("••••")
     assert len(rest) <= 6
+    assert rest == "••••" or len(code_text.foreign(text) or text) >= code_text.SHORT_BELOW
     assert all(character in ALPHABET + "?" for character in rest[4:])
 
 
