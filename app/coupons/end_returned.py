@@ -9,14 +9,16 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.coupons.recycle import recycle
-from app.coupons.rows import JOIN_CODE, PoolRow, WholeCodeRow
+from app.coupons.rows import IS_OVER, JOIN_CODE, PoolRow, WholeCodeRow
 from app.storage.database import Tx
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 
 class EndedRow(WholeCodeRow, ChangeRow):
-    """A code that came back and expired."""
+    """A code that came back and expired, and whether a fresh one takes its place."""
+
+    recycled: bool
 
 
 #: Whether a row of `code` is past its own end or that of its pool `p`; `has_ended` is the same in Python.
@@ -24,12 +26,18 @@ HAS_ENDED: Final = "(least(code.expires_at, p.ends_at) <= now() OR p.status = 'A
 END: Final = statement(
     EndedRow,
     f"""
-WITH c AS (
-    UPDATE code SET state = 'EXPIRED' FROM pool p
-    WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[]) AND code.state = 'ALLOCATED'
-        AND p.merchant_id = :merchant_id AND p.id = code.pool_id
-        AND {HAS_ENDED}
-    RETURNING code.*
+WITH over AS (
+    -- Pools whose codes are all dead. An edit that gives one a later end waits for this, and has revived what expired.
+    SELECT id FROM pool p
+    WHERE merchant_id = :merchant_id AND {IS_OVER} AND id = ANY(ARRAY(
+        SELECT pool_id FROM code WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[])
+    ))
+    ORDER BY id FOR SHARE
+), c AS (
+    UPDATE code SET state = 'EXPIRED'
+    WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND state = 'ALLOCATED'
+        AND (expires_at <= now() OR pool_id = ANY(ARRAY(SELECT id FROM over)))
+    RETURNING *
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT :merchant_id, pool_id, gen_random_uuid(), 0, -count(*), 0, count(*), 0 FROM c GROUP BY pool_id
@@ -38,7 +46,8 @@ WITH c AS (
         NULL::bytea AS reason
     FROM c
 ), {raise_wallets("code.expired")}
-SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)} FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
+SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)}, p.recycle_expired AND NOT {IS_OVER} AS recycled
+FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
 """,
 )
 
@@ -68,9 +77,7 @@ async def end_returned(tx: Tx, viewer: Viewer, code_ids: Iterable[UUID]) -> list
     )
     for row in rows:
         ring_wallet(tx, viewer.merchant_id, row)
-    places = Counter(
-        (row["pool_id"], row["pool_kind"]) for row in rows if row["pool_recycle_expired"] and not is_archived(row)
-    )
+    places = Counter((row["pool_id"], row["pool_kind"]) for row in rows if row["recycled"])
     for (pool_id, kind), count in sorted(places.items()):
         await recycle(tx, viewer.tenant.keys, pool_id, kind, count=count, actor=viewer.actor)
     return rows

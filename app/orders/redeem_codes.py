@@ -15,7 +15,16 @@ from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
-from app.orders.presented_codes import CodeRejection, Placed, Presentation, Verdict, judged, limited, read
+from app.orders.presented_codes import (
+    CodeRejection,
+    Placed,
+    Presentation,
+    Verdict,
+    judged,
+    limited,
+    read,
+    revive_accepted,
+)
 from app.orders.types import OrderNotOpen, refuse_if_cancelled
 from app.storage.database import Statements, database
 from app.storage.statements import columns, statement
@@ -277,6 +286,7 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
         if verdict.replayed:
             replayed = [Redemption.of(row) for row in verdict.replayed]
             return success(replayed, presented.currency, replayed=True)
+        await revive_accepted(viewer, verdict)
         places = dict(enumerate(verdict.accepted, start=1))
         redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
         if redeemed:

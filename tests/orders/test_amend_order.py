@@ -142,7 +142,7 @@ async def test_a_code_that_goes_past_its_end_is_expired(shop: Shop, end: str) ->
 
     assert shares(answer) == []
     assert await states(shop, code) == ["EXPIRED"]
-    fresh = 0 if end == "archived" else 1
+    fresh = 1 if end == "lifetime" else 0
     assert await shop.stock(pool) == {
         "total": 1 + fresh, "available": fresh, "allocated": 0, "redeemed": 0, "expired": 1, "revoked": 0
     }  # fmt: skip
