@@ -10,6 +10,7 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.coupons.recycle import recycle
+from app.coupons.revive_codes import revive_needed
 from app.coupons.rows import IS_OVER
 from app.storage.database import Tx
 from app.storage.statements import NoRow, columns, statement
@@ -114,6 +115,8 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
     rows = await tx.rows(FIND_WAITING, merchant_id=viewer.merchant_id, email_index=email_index, member_id=member_id)
     if not rows:
         return 0
+    if await revive_needed(tx, viewer.merchant_id, (row["code_id"] for row in rows if row["state"] == "EXPIRED")):
+        rows = await tx.rows(FIND_WAITING, merchant_id=viewer.merchant_id, email_index=email_index, member_id=member_id)
     adoption = _decide(rows)
     live = {row["code_id"]: row["state"] == "ALLOCATED" for row in rows}
     codes = list(live)

@@ -22,18 +22,21 @@ class EndedRow(WholeCodeRow, ChangeRow):
 
 
 #: Whether a row of `code` is past its own end or that of its pool `p`; `has_ended` is the same in Python.
-HAS_ENDED: Final = "(least(code.expires_at, p.ends_at) <= now() OR p.status = 'ARCHIVED')"
+HAS_ENDED: Final = f"(coalesce(code.expires_at <= now(), false) OR {IS_OVER})"
 END: Final = statement(
     EndedRow,
     f"""
-WITH due AS (
-    -- The pool is locked as claims lock it: a revival after a later end waits for what expires by the one before.
-    SELECT code.id FROM code JOIN pool p ON p.merchant_id = :merchant_id AND p.id = code.pool_id
-    WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[]) AND code.state = 'ALLOCATED'
-        AND {HAS_ENDED}
-    FOR KEY SHARE OF p
+WITH over AS (
+    -- Pools whose codes are all dead. An edit that gives one a later end waits for this, and has revived what expired.
+    SELECT id FROM pool p
+    WHERE merchant_id = :merchant_id AND {IS_OVER} AND id = ANY(ARRAY(
+        SELECT pool_id FROM code WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[])
+    ))
+    ORDER BY id FOR SHARE
 ), c AS (
-    UPDATE code SET state = 'EXPIRED' WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))
+    UPDATE code SET state = 'EXPIRED'
+    WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND state = 'ALLOCATED'
+        AND (expires_at <= now() OR pool_id = ANY(ARRAY(SELECT id FROM over)))
     RETURNING *
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)

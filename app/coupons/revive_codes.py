@@ -1,11 +1,15 @@
-"""Revival: codes that only their pool's end had expired live again once the pool has a later one."""
+"""Revival: codes that only their pool's end had expired live again once the pool has a later one.
 
+They are shown as live from the edit on. What is left is to write that down.
+"""
+
+from collections.abc import Iterable
 from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.coupons.rows import IS_OVER, JOIN_CODE, WholeCodeRow
-from app.storage.database import database, transaction
+from app.coupons.rows import DIED_WITH_POOL, IS_OVER, JOIN_CODE, LIVES_AGAIN, WholeCodeRow
+from app.storage.database import Statements, database, transaction
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
@@ -61,33 +65,63 @@ END: Final = statement(
 DELETE FROM code_revival WHERE merchant_id = :merchant_id AND pool_id = :pool_id
 """,
 )
-# The order of locks is codes by id, then wallets by member. A code that died of its own end stays dead; it is those
-# that are replaced. Nothing else expires by the pool's end while the pool is held, so that one walk finds all.
-REVIVE: Final = statement(
-    RevivedRow,
-    f"""
-WITH due AS (
-    SELECT id FROM code
-    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'EXPIRED' AND id > :after
-        AND (expires_at IS NULL OR expires_at > now()) AND allocated_at IS NOT NULL AND reissued_as IS NULL
-    ORDER BY id LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE
-), c AS (
+# Continues a WITH that has the ids of the codes that are `due`, locked in their order; wallets follow by member.
+_REVIVED: Final = f"""
+c AS (
     UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))
     RETURNING *
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
-    SELECT :merchant_id, :pool_id, gen_random_uuid(), 0, count(*), 0, -count(*), 0 FROM c HAVING count(*) > 0
-), walked AS (
-    UPDATE code_revival SET walked_to = (SELECT id FROM due ORDER BY id DESC LIMIT 1)
-    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND EXISTS (SELECT FROM due)
+    SELECT :merchant_id, pool_id, gen_random_uuid(), 0, count(*), 0, -count(*), 0 FROM c GROUP BY pool_id
 ), changed AS (
     SELECT (:event_ids::uuid[])[row_number() OVER (ORDER BY id)] AS event_id, id AS subject_id, member_id,
         NULL::bytea AS reason
     FROM c
 ), {raise_wallets("code.revived", actor="'system'")}
 SELECT {columns(WholeCodeRow)}, {columns(ChangeRow)} FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
+"""
+# A code that died of its own end stays dead; it is those that are replaced. Nothing else expires by the pool's end
+# while the pool is held, so that one walk finds all. It passes over those that somebody needed before.
+REVIVE: Final = statement(
+    RevivedRow,
+    f"""
+WITH due AS (
+    SELECT c.id FROM code c
+    WHERE c.merchant_id = :merchant_id AND c.pool_id = :pool_id AND c.id > :after AND {DIED_WITH_POOL}
+    ORDER BY c.id LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE
+), walked AS (
+    UPDATE code_revival SET walked_to = (SELECT id FROM due ORDER BY id DESC LIMIT 1)
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND EXISTS (SELECT FROM due)
+), {_REVIVED}
 """,
 )
+# Archiving waits for those that found the pool going on.
+REVIVE_NEEDED: Final = statement(
+    RevivedRow,
+    f"""
+WITH due AS (
+    SELECT c.id FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
+    WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND {LIVES_AGAIN}
+    ORDER BY c.id FOR UPDATE OF c FOR SHARE OF p
+), {_REVIVED}
+""",
+)
+
+
+async def revive_needed(where: Statements, merchant_id: UUID, code_ids: Iterable[UUID]) -> int:
+    """Write down of those codes that live again that they do, before something else is done with them.
+
+    Others stay as they are. Nothing is sent where there are none. Returns how many were revived.
+    """
+    needed = set(code_ids)
+    if not needed:
+        return 0
+    rows = await where.rows(
+        REVIVE_NEEDED, merchant_id=merchant_id, code_ids=needed, event_ids=[ids.new() for _ in needed]
+    )
+    for row in rows:
+        ring_wallet(where, merchant_id, row)
+    return len(rows)
 
 
 async def revive_batch(merchant_id: UUID, pool_id: UUID) -> int | None:

@@ -11,6 +11,7 @@ from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, m
 from app.api.reasons import sealed
 from app.coupons import stock_levels
 from app.coupons.recycle import recycle
+from app.coupons.revive_codes import revive_needed
 from app.coupons.rows import FIND_CODE, HAS_ENDED, IS_OVER
 from app.coupons.types import Code, CodeState
 from app.storage.database import database, transaction
@@ -114,9 +115,10 @@ async def revoke_code(
         if revoked is not None:
             break
         state = CodeState(row["code_state"])
-        # One that a reversal has given back since is tried again.
         if state not in {CodeState.AVAILABLE, CodeState.ALLOCATED}:
             raise Refused(CodeNotRevocable(message=f"A code that is {state.value} can't be revoked.", state=state))
+        # One that lives again, or that a reversal has given back since, is tried again.
+        await revive_needed(database(), viewer.merchant_id, [code_id])
     ring_wallet(database(), viewer.merchant_id, revoked, about=row)
     replacement = None
     if fresh:

@@ -22,8 +22,16 @@ HAS_ENDED: Final = f"""
     ((c.state IN ('AVAILABLE', 'ALLOCATED') AND coalesce(c.expires_at <= now(), false))
     OR (c.state = 'ALLOCATED' AND {IS_OVER}))
 """
+#: Whether the code `c` was written down as dead though it isn't past its own end: only its pool's had expired it. One
+#: that was replaced stays dead.
+DIED_WITH_POOL: Final = """
+    (c.state = 'EXPIRED' AND (c.expires_at IS NULL OR c.expires_at > now()) AND c.allocated_at IS NOT NULL
+    AND c.reissued_as IS NULL)
+"""
+#: Whether such a code of the pool `p` lives again, because the pool has a later end. A job writes that down later.
+LIVES_AGAIN: Final = f"({DIED_WITH_POOL} AND NOT {IS_OVER})"
 #: The state of the code `c` of the pool `p` as everybody is shown it.
-SHOWN_STATE: Final = f"CASE WHEN {HAS_ENDED} THEN 'EXPIRED' ELSE c.state END"
+SHOWN_STATE: Final = f"CASE WHEN {HAS_ENDED} THEN 'EXPIRED' WHEN {LIVES_AGAIN} THEN 'ALLOCATED' ELSE c.state END"
 
 
 @row_of(p="pool")
@@ -235,17 +243,23 @@ WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :
 # The newest codes of the pool `p` that are shown in `:state`, or in any. The index ends in (pool_id, state, id): asking
 # for the newest codes in each state that is stored, and merging, never sorts more than a page of each. A state is shown
 # that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over, and the
-# few that are past an end of their own, which have an index.
+# few that are past an end of their own, which have an index. It is so, too, between a pool's later end and the job that
+# revives its codes, which a row waits for.
 _NEWEST_OF_POOL: Final = f"""
     SELECT each.id FROM unnest(CASE
         WHEN :state::text IS NULL THEN ARRAY['AVAILABLE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED']
         WHEN {IS_OVER} AND :state = 'EXPIRED' THEN ARRAY['EXPIRED', 'ALLOCATED']
         WHEN {IS_OVER} AND :state = 'ALLOCATED' THEN ARRAY[]::text[]
+        WHEN :state = 'ALLOCATED' AND EXISTS (
+            SELECT FROM code_revival WHERE merchant_id = :merchant_id AND pool_id = p.id
+        ) THEN ARRAY['ALLOCATED', 'EXPIRED']
         ELSE ARRAY[:state]
     END) AS stored (state) CROSS JOIN LATERAL (
-        SELECT id FROM code
+        SELECT id FROM code c
         WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = stored.state AND id < :before
             AND (coalesce(:state, '') NOT IN ('AVAILABLE', 'ALLOCATED') OR expires_at IS NULL OR expires_at > now())
+            AND (coalesce(:state, '') NOT IN ('ALLOCATED', 'EXPIRED') OR stored.state <> 'EXPIRED'
+                OR (:state = 'ALLOCATED') = {LIVES_AGAIN})
         ORDER BY id DESC LIMIT :limit
     ) each
     UNION
@@ -291,7 +305,12 @@ WITH page AS (
                 expires_at <= now() OR EXISTS (
                     SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = code.pool_id AND {IS_OVER}
                 )
-            ) THEN 'EXPIRED' ELSE state END)
+            ) THEN 'EXPIRED'
+            -- The code's own row is read for those that may live again only; the index has what tells that.
+            WHEN state = 'EXPIRED' AND (expires_at IS NULL OR expires_at > now()) AND EXISTS (
+                SELECT FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
+                WHERE c.merchant_id = :merchant_id AND c.id = code.id AND {LIVES_AGAIN}
+            ) THEN 'ALLOCATED' ELSE state END)
         ORDER BY allocated_at DESC, id DESC LIMIT :limit
     ) newest
 )

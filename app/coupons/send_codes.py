@@ -12,7 +12,7 @@ from app import ids
 from app.api.context import Viewer
 from app.api.operations import Refused, not_found
 from app.coupons.claims import exhausted
-from app.coupons.rows import HAS_ENDED
+from app.coupons.rows import SHOWN_STATE
 from app.storage.database import Tx
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -117,7 +117,7 @@ FIND_LIVE: Final = statement(
     _CodeRow,
     f"""
 SELECT c.id FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
-WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED' AND NOT {HAS_ENDED}
+WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND {SHOWN_STATE} = 'ALLOCATED'
 """,
 )
 

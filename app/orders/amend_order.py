@@ -32,7 +32,7 @@ from app.orders.order_changes import (
     lock_wallets,
     place,
 )
-from app.orders.presented_codes import Presentation, Seen, judged, limited, read
+from app.orders.presented_codes import Presentation, Seen, judged, limited, read, revive_accepted
 from app.orders.redeem_codes import CodesRejected, presentation, redeem, refuse_if_rejected
 from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, REDEMPTIONS_OF_ORDER
@@ -145,6 +145,8 @@ async def amend_order(
         if attempt == 0:
             verdict = await limited(viewer, presented, verdict)
         refuse_if_rejected(verdict)
+        # Before the order is locked, because this locks wallets.
+        await revive_accepted(viewer, verdict)
         buyer = await buyer_of(viewer, presented.source, presented.order_id)
         try:
             async with transaction(viewer.merchant_id) as tx:

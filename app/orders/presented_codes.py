@@ -14,6 +14,7 @@ from app.api.context import Viewer
 from app.api.inputs import Money
 from app.api.scalars import BigInt
 from app.coupons import code_text
+from app.coupons.revive_codes import revive_needed
 from app.coupons.rows import JOIN_CODE, PoolRow, WholeRedemptionRow
 from app.coupons.rules import (
     Applied,
@@ -30,7 +31,7 @@ from app.coupons.rules import (
     takes_nothing,
 )
 from app.members.types import MemberSource
-from app.storage.database import Statements
+from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
 
@@ -83,6 +84,7 @@ class FoundRow(WholeRedemptionRow, TermsRow):
     """A code that was presented or that the order has; its redemption's fields are null where none stands."""
 
     fingerprint: bytes
+    stored_state: str
     email_index: bytes | None
     owner_of_email: UUID | None
     presented_by: bytes | None
@@ -138,7 +140,8 @@ class Verdict:
 READ: Final = statement(
     SeenRow,
     f"""
-SELECT {columns(WholeRedemptionRow, TermsRow)}, c.fingerprint, c.email_index, r.presented_by, now() AS asked_at,
+SELECT {columns(WholeRedemptionRow, TermsRow)}, c.fingerprint, c.state AS stored_state, c.email_index,
+    r.presented_by, now() AS asked_at,
     (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email,
     o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at
 FROM (VALUES (1)) once
@@ -240,6 +243,12 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
     if rejections:
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
     return Verdict(accepted=accepted, guesses=guesses, short=short)
+
+
+async def revive_accepted(viewer: Viewer, verdict: Verdict) -> None:
+    """Write down of the codes of a verdict that live again that they do, so that they can be redeemed."""
+    due = [row["code_id"] for row, _ in verdict.accepted if row["stored_state"] == "EXPIRED"]
+    await revive_needed(database(), viewer.merchant_id, due)
 
 
 def _is_short(row: FoundRow) -> bool:

@@ -17,7 +17,16 @@ from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
 from app.orders.order_changes import buyer_of, let_follow, lock_order, lock_wallets
-from app.orders.presented_codes import CodeRejection, Placed, Presentation, Verdict, judged, limited, read
+from app.orders.presented_codes import (
+    CodeRejection,
+    Placed,
+    Presentation,
+    Verdict,
+    judged,
+    limited,
+    read,
+    revive_accepted,
+)
 from app.orders.refunds import OutpacedError
 from app.orders.types import OrderNotOpen, refuse_if_cancelled
 from app.storage.database import Statements, Tx, database, transaction
@@ -280,6 +289,7 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
         if verdict.replayed:
             replayed = [Redemption.of(row) for row in verdict.replayed]
             return success(replayed, presented.currency, replayed=True)
+        await revive_accepted(viewer, verdict)
         buyer = None if seen.amount is None else await buyer_of(viewer, presented.source, presented.order_id)
         if buyer is not None:
             try:

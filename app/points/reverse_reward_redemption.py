@@ -10,6 +10,7 @@ from app.api.inputs import node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.reasons import sealed
 from app.coupons import stock_levels
+from app.coupons.revive_codes import revive_needed
 from app.coupons.revoke_code import REVOKE
 from app.coupons.types import Code, CodeState
 from app.points.give_back import give_back
@@ -142,9 +143,10 @@ async def _end_code(tx: Tx, viewer: Viewer, exchange: WholeExchangeRow, why: str
         code = await code_of(tx, viewer, exchange)
         if code is None:
             raise RuntimeError("a redemption's code is gone")
-        # One that a reversal of the order has given back since is tried again.
         if revoked is not None or code["code_state"] != CodeState.ALLOCATED.value:
             break
+        # One that lives again, or that a reversal of the order has given back since, is tried again.
+        await revive_needed(tx, viewer.merchant_id, [code_id])
     if code["code_state"] == CodeState.REDEEMED.value:
         raise Refused(RewardNotReversible(message="The code that the reward brought was spent."))
     if revoked is not None:

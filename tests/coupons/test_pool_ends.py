@@ -8,12 +8,15 @@ import pytest
 
 from app import ids
 from app.coupons.expire_codes import BATCH, expire_batch
-from app.coupons.revive_codes import revive_batch, revive_codes
+from app.coupons.revive_codes import revive_batch, revive_codes, revive_needed
 from app.storage.database import database
 from tests.coupons.test_expire_codes import states
+from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
-from tests.factories import CHANGE_STATUS, EDIT_POOL, VERIFY_MEMBER_EMAIL, Shop
-from tests.orders.presented import end_pool, expire
+from tests.factories import CHANGE_STATUS, CHECK_CODES, EDIT_POOL, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop
+from tests.orders.documents import AMEND, amendment
+from tests.orders.presented import NEVER_ISSUED, end_pool, expire, order
+from tests.points.documents import REVERSE_REWARD, grant, redeem, reward
 from tests.races.storm import members
 
 LATER = "2999-01-01T00:00:00Z"
@@ -27,6 +30,10 @@ query ($id: ID!, $state: CodeState) {
 """
 GIVE_BACK = """mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) {
     __typename ... on ReverseRedemptionSuccess { code { state } } } }"""
+PAGE = """
+query ($id: ID!, $after: String) { pool(id: $id) { codes(state: ALLOCATED, first: 2, after: $after) {
+  edges { node { id } } pageInfo { hasNextPage endCursor } } } }
+"""
 REPORT = "{ reportCodes(first: 10) { edges { node { state expiresAt } } } }"
 
 
@@ -139,7 +146,8 @@ async def test_a_sale_that_is_extended_after_its_end_gives_every_code_back(shop:
     await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
     late_code = await shop.claim(pool, late)
 
-    assert await shown(shop, token) == ["EXPIRED"]
+    assert await shown(shop, token) == ["ALLOCATED"]
+    assert await shop.wallet_versions(member) == [1, 2]
     assert await revived(shop, pool) == 1
 
     assert await shown(shop, token) == ["ALLOCATED"]
@@ -164,6 +172,165 @@ async def test_a_code_that_no_job_has_expired_lives_again_with_the_edit(shop: Sh
     assert await shop.wallet_versions(member) == [1]
     assert await revived(shop, pool) == 0
     assert (await shop.redeem([code["text"]], member))["__typename"] == "RedeemCodesSuccess"
+
+
+async def extended(shop: Shop, **terms: Any) -> tuple[Any, Any, str, Any]:
+    """Return what `claimed` does, of a pool whose codes the job had expired before it got a later end."""
+    pool, member, token, code = await claimed(shop, **terms)
+    await end_pool(shop, pool)
+    assert await expire_batch(shop.merchant_id) == 1
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+    return pool, member, token, code
+
+
+def listed(pages: Any) -> list[str]:
+    return [edge["node"]["id"] for edge in pages["edges"]]
+
+
+@pytest.mark.parametrize("lifetime", [None, 30])
+async def test_a_code_that_the_job_had_expired_is_live_at_once_wherever_it_is_read(
+    shop: Shop, lifetime: int | None
+) -> None:
+    pool, member, token, code = await extended(shop, codeLifetimeDays=lifetime)
+    before = await shop.state()
+
+    lists = {state: await shop.data(CODES, {"id": pool["id"], "state": state}) for state in ("ALLOCATED", "EXPIRED")}
+
+    assert await shown(shop, token) == await shown(shop, token, "ALLOCATED") == ["ALLOCATED"]
+    assert await shown(shop, token, "EXPIRED") == []
+    for state, expected in (("ALLOCATED", [code["id"]]), ("EXPIRED", [])):
+        assert listed(lists[state]["codes"]) == listed(lists[state]["pool"]["codes"]) == expected
+    assert (await shop.claim(pool, member))["state"] == "ALLOCATED"
+    checked = await shop.do(CHECK_CODES, **order([code["text"]], member))
+    assert checked["__typename"] == "RedeemCodesSuccess"
+    report = (await shop.data(REPORT))["reportCodes"]["edges"]
+    assert sorted(edge["node"]["state"] for edge in report) == ["ALLOCATED", "AVAILABLE", "AVAILABLE"]
+    # The stock follows the job.
+    assert (await shop.stock(pool))["expired"] == 1
+    assert await shop.state() == before
+
+
+async def test_a_code_that_lives_again_is_redeemed_before_the_job(shop: Shop) -> None:
+    pool, member, token, code = await extended(shop)
+    before = await shop.state()
+
+    redeemed = await shop.redeem([code["text"]], member, order="A-1")
+
+    assert redeemed["__typename"] == "RedeemCodesSuccess"
+    assert (await shop.state()).since(before) == {
+        "code": 0, "sales_order": 1, "redemption": 1, "stock_change": 2, "wallet": 0, "event": 2
+    }  # fmt: skip
+    assert (await shop.event_types())[-2:] == ["code.revived", "code.redeemed"]
+    assert await shop.wallet_versions(member) == [1, 2, 3, 4]
+    assert (await shop.stock(pool))["redeemed"] == 1
+    assert (await shop.redeem([code["text"]], member, order="A-1"))["replayed"] is True
+    assert await revived(shop, pool) == 0
+    assert await shown(shop, token) == ["REDEEMED"]
+    assert await shop.broken_promises() == []
+
+
+async def test_a_refused_order_revives_nothing(shop: Shop) -> None:
+    _, member, _, code = await extended(shop)
+
+    refused = await shop.refused(REDEEM_CODES, **order([code["text"], NEVER_ISSUED], member))
+
+    assert [each["reason"] for each in refused["rejections"]] == ["NOT_STACKABLE", "UNKNOWN"]
+
+
+async def test_an_order_takes_a_code_that_lives_again_and_gives_it_back(shop: Shop) -> None:
+    pool, member, token, code = await extended(shop)
+    other = await shop.claim(await shop.pool(), member)
+    await shop.redeem([other["text"]], member, order="A-1")
+
+    answer = await shop.do(AMEND, **amendment([code], memberId=member["id"]))
+
+    assert answer["__typename"] == "AmendOrderSuccess"
+    assert await shown(shop, token, "REDEEMED") == ["REDEEMED"]
+    assert await shop.wallet_versions(member) == [1, 2, 3, 4, 5, 6, 7]
+    assert await revived(shop, pool) == 0
+    assert await shop.broken_promises() == []
+
+
+async def test_a_code_that_lives_again_is_revoked_before_the_job(shop: Shop) -> None:
+    pool, member, token, code = await extended(shop)
+
+    answer = await shop.do(REVOKE, codeId=code["id"], reason="leaked", recycle=False)
+
+    assert answer["__typename"] == "RevokeCodeSuccess"
+    assert await shown(shop, token) == ["REVOKED"]
+    assert await shop.wallet_versions(member) == [1, 2, 3, 4]
+    assert await revived(shop, pool) == 0
+    assert (await shop.stock(pool))["revoked"] == 1
+    assert await shop.broken_promises() == []
+
+
+async def test_a_reward_whose_code_lives_again_is_taken_back(shop: Shop) -> None:
+    pool, member = await shop.pool(codes=2, endsAt=LATER), await shop.member()
+    await grant(shop, member, 100, "k")
+    had = await redeem(shop, await reward(shop, cost=100, poolId=pool["id"]), member, "k")
+    await end_pool(shop, pool)
+    assert await expire_batch(shop.merchant_id) == 1
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+
+    answer = await shop.do(REVERSE_REWARD, redemptionId=had["redemption"]["id"], reason="broken")
+
+    assert answer["replayed"] is False
+    assert await states(shop) == {"AVAILABLE": 1, "REVOKED": 1}
+    assert await shop.broken_promises() == []
+
+
+async def test_a_code_that_lives_again_is_not_replaced_and_one_that_was_stays_dead(shop: Shop) -> None:
+    pool, _member, token, code = await extended(shop, codeLifetimeDays=30)
+    refused = await shop.refused(REISSUE, codeId=code["id"], reason="lost")
+    await expire(shop, code)
+    assert await revived(shop, pool) == 0
+
+    answer = await shop.do(REISSUE, codeId=code["id"], reason="lost")
+
+    assert (refused["__typename"], refused["state"]) == ("CodeNotReissuable", "ALLOCATED")
+    assert answer["code"]["state"] == "ALLOCATED"
+    assert await shown(shop, token) == ["ALLOCATED", "EXPIRED"]
+
+
+async def test_an_address_takes_a_code_that_lives_again_before_the_job(shop: Shop) -> None:
+    pool, member = await shop.pool(codes=1, endsAt=LATER), await shop.member(email="soon@example.com")
+    await shop.claim(pool, {"id": None}, email="soon@example.com")
+    await end_pool(shop, pool)
+    await expire_batch(shop.merchant_id)
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+
+    await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"])
+
+    assert (await shop.event_types())[-2:] == ["code.revived", "code.adopted"]
+    assert await shown(shop, await shop.token(member["id"])) == ["ALLOCATED"]
+    assert await revived(shop, pool) == 0
+    assert await shop.broken_promises() == []
+
+
+async def test_pages_of_a_state_meet_each_code_once_however_far_the_job_is(shop: Shop) -> None:
+    pool = await shop.pool(codes=9, endsAt=LATER, codeLifetimeDays=30)
+    codes = [await shop.claim(pool, await shop.member()) for _ in range(6)]
+    await expire(shop, codes[1])
+    await end_pool(shop, pool)
+    assert await expire_batch(shop.merchant_id) == 6
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+    codes.append(await shop.claim(pool, await shop.member()))
+    await revive_needed(database(), shop.merchant_id, [ids.decode("code", codes[3]["id"]) or UUID(int=0)])
+    live = sorted((code["id"] for code in codes if code is not codes[1]), reverse=True)
+
+    met: list[str] = []
+    after = None
+    while True:
+        page = (await shop.data(PAGE, {"id": pool["id"], "after": after}))["pool"]["codes"]
+        met += listed(page)
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+        after = page["pageInfo"]["endCursor"]
+
+    newest = sorted(live, key=lambda each: ids.decode("code", each) or UUID(int=0), reverse=True)
+    assert met == newest
+    dead = (await shop.data(CODES, {"id": pool["id"], "state": "EXPIRED"}))["pool"]["codes"]
+    assert listed(dead) == [codes[1]["id"]]
 
 
 async def test_what_died_of_its_own_end_stays_dead_and_its_place_is_taken_once(shop: Shop) -> None:
@@ -253,8 +420,8 @@ async def test_after_the_end_nothing_is_recycled(shop: Shop) -> None:
     assert (await shop.stock(pool))["available"] == 1
 
 
-async def test_a_dead_code_that_is_given_back_stays_dead(shop: Shop) -> None:
-    pool, member, token, code = await claimed(shop)
+async def test_a_dead_code_that_is_given_back_stays_dead_until_its_pool_has_a_later_end(shop: Shop) -> None:
+    pool, member, token, code = await claimed(shop, recycleExpired=True)
     redeemed = await shop.redeem([code["text"]], member)
     await end_pool(shop, pool)
 
@@ -263,6 +430,12 @@ async def test_a_dead_code_that_is_given_back_stays_dead(shop: Shop) -> None:
     assert answer["code"]["state"] == "EXPIRED"
     assert await shown(shop, token) == ["EXPIRED"]
     assert await expire_batch(shop.merchant_id) == 0
+    # Its place isn't given away: it may live again.
+    assert (await shop.stock(pool))["total"] == 3
+    await shop.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+    assert await shown(shop, token, "ALLOCATED") == ["ALLOCATED"]
+    assert await revived(shop, pool) == 1
+    assert await shop.broken_promises() == []
 
 
 async def test_a_code_that_was_given_back_after_the_end_lives_again_once(shop: Shop) -> None:

@@ -78,6 +78,40 @@ async def test_of_an_extension_and_the_job_that_expires_none_leaves_a_code_dead(
     assert await shop.broken_promises() == []
 
 
+async def test_codes_that_live_again_are_spent_while_the_job_another_edit_and_the_next_expiry_run(
+    shop: Shop, processes: Processes
+) -> None:
+    for _ in range(3):
+        pool = await shop.pool(codes=10, endsAt=LATER)
+        owners = [await shop.member() for _ in range(8)]
+        codes = [await shop.claim(pool, owner) for owner in owners]
+        await end_pool(shop, pool)
+        assert await expire_batch(shop.merchant_id) == 8
+        await processes.do(EDIT_POOL, poolId=pool["id"], endsAt=LATER)
+        (leaked, *spent), (_, *spenders) = codes, owners
+
+        answers = await at_once(
+            [
+                *(processes.do(REDEEM_CODES, **order(c, m)) for c, m in zip(spent, spenders, strict=True)),
+                *(processes.do(REDEEM_CODES, **order(c, m)) for c, m in zip(spent, spenders, strict=True)),
+                processes.do(REVOKE, codeId=leaked["id"], reason="leaked", recycle=False),
+                processes.do(EDIT_POOL, poolId=pool["id"], endsAt=None),
+                *(revive_codes() for _ in range(2)),
+                expire_batch(shop.merchant_id),
+            ]
+        )
+        await revive_codes()
+
+        assert kinds(answers[:16]) == {"RedeemCodesSuccess": 14, "RevokeCodeSuccess": 1, "EditPoolSuccess": 1}
+        assert sum(answer["replayed"] for answer in answers[:14]) == 7
+        assert await states(shop, pool) == {"AVAILABLE": 2, "REDEEMED": 7, "REVOKED": 1}
+        for owner in owners:
+            assert await shop.wallet_versions(owner) == [1, 2, 3, 4]
+    assert await database().rows(GAPS, shop.merchant_id) == []
+    assert await shop.count("code_revival") == 0
+    assert await shop.broken_promises() == []
+
+
 async def test_an_edit_waits_for_codes_that_are_being_expired_and_has_them_revived(
     shop: Shop, processes: Processes
 ) -> None:
