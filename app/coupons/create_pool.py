@@ -22,6 +22,8 @@ from app.storage.statements import columns, statement
 
 NAME_LENGTH_MAX: Final = 200
 SKU_LENGTH_MAX: Final = 100
+#: Lifetimes count from a pool's begin, and no date has more than four digits.
+STARTS_BEFORE_YEAR: Final = 9900
 LIFETIME_DAYS_MAX: Final = 3650
 CLAIMS_PER_MEMBER_MAX: Final = 1000
 
@@ -108,6 +110,8 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
     if terms.maximum_discount is not None and terms.kind is not CodeKind.PERCENT:
         problems.add("maximumDiscount", f"has no meaning in {terms.kind.value} pools")
     maximum_discount = problems.money("maximumDiscount", terms.maximum_discount, currency=currency)
+    if terms.starts_at is not None and terms.starts_at.year >= STARTS_BEFORE_YEAR:
+        problems.add("startsAt", f"must be before the year {STARTS_BEFORE_YEAR}")
     if terms.starts_at is not None and terms.ends_at is not None and terms.ends_at <= terms.starts_at:
         problems.add("endsAt", "must be after startsAt")
     problems.number("codeLifetimeDays", terms.code_lifetime_days, least=1, most=LIFETIME_DAYS_MAX)

@@ -193,7 +193,11 @@ class _ImportedRow(TypedDict):
 LOOK: Final = statement(
     _ImportedRow,
     """
-SELECT EXISTS (SELECT FROM bearer_code WHERE merchant_id = :merchant_id AND pool_id = :pool_id) AS has_bearers,
+SELECT EXISTS (
+        -- By the pool's batches: a merchant may have a million bearer codes in others.
+        SELECT FROM code_batch b WHERE b.merchant_id = :merchant_id AND b.pool_id = :pool_id
+            AND EXISTS (SELECT FROM bearer_code WHERE merchant_id = :merchant_id AND batch_id = b.id)
+    ) AS has_bearers,
     coalesce((SELECT max(slot) FROM claim WHERE merchant_id = :merchant_id AND pool_id = :pool_id), 0) AS claims
 """,
 )

@@ -61,6 +61,7 @@ IMPOSSIBLE = [
         {**PERCENT, "startsAt": "2026-05-01T02:00:00+02:00", "endsAt": "2026-05-01T00:00:00Z"},
         {"endsAt": "must be after startsAt"},
     ),
+    ({**PERCENT, "startsAt": "9900-01-01T00:00:00Z"}, {"startsAt": "must be before the year 9900"}),
     ({**PERCENT, "codeLifetimeDays": 0}, {"codeLifetimeDays": "must be between 1 and 3650"}),
     ({**PERCENT, "codeLifetimeDays": -1}, {"codeLifetimeDays": "must be between 1 and 3650"}),
     ({**PERCENT, "codeLifetimeDays": 3651}, {"codeLifetimeDays": "must be between 1 and 3650"}),
