@@ -132,7 +132,8 @@ async def amend_order(
     problems = Problems()
     reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
     problems.idempotency_key(input.idempotency_key)
-    problems.money("orderAmount", input.order_amount, currency=viewer.tenant.currency, least=0)
+    if input.order_amount.currency != viewer.tenant.currency:
+        problems.add("orderAmount.currency", f"must be {viewer.tenant.currency}, the merchant's currency")
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
     request_hash = _hash(presented)
     for attempt in range(ATTEMPTS_MAX):

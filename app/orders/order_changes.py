@@ -125,7 +125,7 @@ async def let_follow(
         if amount > MONEY_MAX:
             problems.add(path, f"would make the purchase worth more than {MONEY_MAX}")
     problems.refuse_if_any()
-    return await follow(tx, viewer, purchase, amount, origin=origin)
+    return await follow(tx, viewer, purchase, amount, origin=origin, path=path)
 
 
 class GivenBackRow(ChangeRow):
