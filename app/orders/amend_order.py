@@ -25,6 +25,7 @@ from app.coupons.types import Redemption
 from app.members.member_keys import MemberKeyInput
 from app.members.types import MemberSource
 from app.orders.order_changes import (
+    LOCK_CODES,
     buyer_of,
     give_back,
     let_follow,
@@ -200,8 +201,11 @@ async def _amend(
     discount_after = sum(share.discount for _, share in places.values())
 
     amendment_id, shortfall = ids.new(), 0
+    moved = [row["code_id"] for row in leaving] + [row["code_id"] for row, _ in coming.values()]
+    if purchase is None and leaving and coming:
+        # Those that come before the wallets of those that go.
+        await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=moved)
     if purchase is not None:
-        moved = [row["code_id"] for row in leaving] + [row["code_id"] for row, _ in coming.values()]
         await lock_wallets(tx, viewer, purchase, moved)
         difference = (presented.amount - discount_after) - (amount_before - discount_before)
         followed = await let_follow(
