@@ -25,6 +25,7 @@ from app.coupons.types import Redemption
 from app.members.member_keys import MemberKeyInput
 from app.members.types import MemberSource
 from app.orders.order_changes import (
+    LOCK_CODES,
     buyer_of,
     give_back,
     let_follow,
@@ -132,7 +133,8 @@ async def amend_order(
     problems = Problems()
     reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
     problems.idempotency_key(input.idempotency_key)
-    problems.money("orderAmount", input.order_amount, currency=viewer.tenant.currency, least=0)
+    if input.order_amount.currency != viewer.tenant.currency:
+        problems.add("orderAmount.currency", f"must be {viewer.tenant.currency}, the merchant's currency")
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
     request_hash = _hash(presented)
     for attempt in range(ATTEMPTS_MAX):
@@ -201,8 +203,11 @@ async def _amend(
     discount_after = sum(share.discount for _, share in places.values())
 
     amendment_id, shortfall = ids.new(), 0
+    moved = [row["code_id"] for row in leaving] + [row["code_id"] for row, _ in coming.values()]
+    if purchase is None and leaving and coming:
+        # Those that come before the wallets of those that go.
+        await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=moved)
     if purchase is not None:
-        moved = [row["code_id"] for row in leaving] + [row["code_id"] for row, _ in coming.values()]
         await lock_wallets(tx, viewer, purchase, moved)
         difference = (presented.amount - discount_after) - (amount_before - discount_before)
         followed = await let_follow(

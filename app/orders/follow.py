@@ -53,20 +53,22 @@ COUNT: Final = statement(
 )
 
 
-async def follow(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, amount: int, *, origin: str) -> Followed:
+async def follow(
+    tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, amount: int, *, origin: str, path: str
+) -> Followed:
     """Let a purchase be worth another amount, at least what was refunded; one that was taken back whole stays.
 
     Less is taken back as by a refund, and a referral falls for which too little stands. More may convert an invite or
     bring its referral back, fills what the purchase's own returns lack, and is then credited now, at its rate. `origin`
     names the change. The caller has locked the buyer, by a statement before the one that read the purchase. Raises
-    OutpacedError when the purchase isn't what was read, and Refused(InvalidInput) when the balance can't hold what it
-    earns.
+    OutpacedError when the purchase isn't what was read, and Refused(InvalidInput) at `path` when the balance can't hold
+    what it earns.
     """
     if purchase["purchase_reversed_at"] is not None or amount == purchase["purchase_amount"]:
         return Followed(purchase)
     points = points_of(amount, purchase["purchase_points_per_unit"], purchase["purchase_minor_units"])
     if points > POINTS_MAX:
-        raise too_many("orderAmount.amountMinor")
+        raise too_many(path)
     changed = await tx.row(
         CHANGE,
         merchant_id=viewer.merchant_id,
@@ -95,7 +97,7 @@ async def follow(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, amount: 
         earned = await earn_more(
             tx, viewer.merchant_id, viewer.actor, purchase["member_id"], more, credited=credits_of(changed),
             origin=credit_of(changed, changed["purchase_credits"] + 1), reference=purchase["purchase_order_id"],
-            spendable_at=purchase["purchase_spendable_at"],
+            spendable_at=purchase["purchase_spendable_at"], path=path,
         )  # fmt: skip
         followed.latest = earned.latest
         if earned.entry is not None:

@@ -76,6 +76,10 @@ ORDER BY member_id FOR UPDATE
 """,
 )
 
+LOCK_CODES: Final = statement(
+    NoRow, "SELECT FROM code WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) ORDER BY id FOR UPDATE"
+)
+
 
 async def buyer_of(viewer: Viewer, source: MemberSource, order_id: str) -> UUID | None:
     """Return who bought, as far as it is known before anything is locked."""
@@ -101,7 +105,8 @@ async def lock_order(
 
 async def lock_wallets(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, code_ids: Collection[UUID]) -> None:
     """Lock codes and all wallets that a purchase's and their change may concern."""
-    await tx.row(
+    # All rows, because a statement that is asked for its first row locks that one alone.
+    await tx.rows(
         LOCK_WALLETS,
         merchant_id=viewer.merchant_id,
         code_ids=list(code_ids),
@@ -125,7 +130,7 @@ async def let_follow(
         if amount > MONEY_MAX:
             problems.add(path, f"would make the purchase worth more than {MONEY_MAX}")
     problems.refuse_if_any()
-    return await follow(tx, viewer, purchase, amount, origin=origin)
+    return await follow(tx, viewer, purchase, amount, origin=origin, path=path)
 
 
 class GivenBackRow(ChangeRow):

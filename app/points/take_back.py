@@ -366,12 +366,13 @@ async def earn_more(
     origin: str,
     reference: str | None,
     spendable_at: datetime | None,
+    path: str,
 ) -> EarnedMore:
     """Let a purchase earn `points` more; its entries until now are named by their origins.
 
     First they fill what its own take-backs lack, the newest first, whether or not the merchant recovers shortfalls.
     What is left is credited now, as a lot of this `origin`, and makes good what other returns lack. Locks the wallet.
-    Raises Refused(InvalidInput) when the balance can't hold it.
+    Raises Refused(InvalidInput) at `path` when the balance can't hold it.
     """
     await lock_wallet(tx, merchant_id, member_id)
     earned = EarnedMore()
@@ -388,7 +389,7 @@ async def earn_more(
             spendable_at=spendable_at,
         )  # fmt: skip
         if entry is None:
-            raise too_many("orderAmount.amountMinor")
+            raise too_many(path)
         earned.latest = earned.entry = entry
         if entry["wallet_shortfall"]:
             good = await make_good(tx, merchant_id, actor, entry, origin=f"{origin}/earned")

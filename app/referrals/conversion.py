@@ -75,7 +75,7 @@ _WAS_CUSTOMER: Final = """
 """
 # The caller holds a lock of the referee's row since a statement before, and so does whoever else proves its address,
 # records a purchase of it or lets it accept: whoever comes last sees what the others did. The invite's row is the
-# guard: of any number of callers one finds it PENDING.
+# guard: of any number of callers one finds it PENDING. An obstacle that was found once stays.
 CONVERT: Final = statement(
     DecidedRow,
     f"""
@@ -110,7 +110,7 @@ WITH p AS (
     ) s
     LEFT JOIN bought ON true
     WHERE i.merchant_id = :merchant_id AND i.id = :invite_id AND i.status = 'PENDING' AND i.accepted_at IS NOT NULL
-        AND i.expires_at > now()
+        AND i.obstacle IS NULL AND i.expires_at > now()
     FOR UPDATE OF i
 ), taken AS (
     -- What pays a mailbox once: of two invites that convert at once for two spellings of it, one inserts nothing.
@@ -127,7 +127,7 @@ WITH p AS (
         converted_at = CASE WHEN decided.converts THEN now() END, obstacle = decided.met
     FROM decided
     WHERE invite.merchant_id = :merchant_id AND invite.id = :invite_id
-        AND (decided.converts OR invite.obstacle IS DISTINCT FROM decided.met)
+        AND (decided.converts OR decided.met IS NOT NULL)
     RETURNING invite.id, invite.obstacle
 ), recorded AS (
     {event("invite.obstructed", subject="id", source="changed WHERE obstacle IS NOT NULL")}

@@ -267,6 +267,7 @@ async def test_an_amendment_without_sense_is_refused_with_every_problem(
     refusal = await shop.refused(AMEND, **amendment([]) | change)
 
     assert problems(refusal) == expected
+    assert len(refusal["problems"]) == len(expected)
 
 
 async def test_an_order_that_was_never_redeemed_is_not_found(shop: Shop, other_shop: Shop) -> None:
@@ -479,6 +480,17 @@ async def test_a_purchase_can_not_follow_beyond_what_a_balance_holds(shop: Shop)
     refusal = await shop.refused(AMEND, **amendment([], amount=10**15))
 
     assert list(problems(refusal)) == ["orderAmount.amountMinor"]
+
+
+async def test_a_code_whose_discount_a_full_balance_can_not_hold_is_not_taken_back(shop: Shop) -> None:
+    member = await shop.member()
+    _, (redemption,) = await stacked(shop, member, 20.0)
+    await purchase(shop, member, "A-1", 8_000)
+    await grant(shop, member, 2**31 - 1 - 80, "full")
+
+    refusal = await shop.refused(REVERSE, redemptionId=redemption["id"], reason="returned")
+
+    assert problems(refusal) == {"redemptionId": "would take the member's balance over 2147483647"}
 
 
 async def test_the_reversal_of_a_code_lets_the_purchase_follow(shop: Shop) -> None:

@@ -36,7 +36,7 @@ async def amended(shop: Shop, order: str, amount: int, origin: str) -> Followed:
     told = await purchase_by_order(viewer, "STORE", order)
     assert told is not None
     async with transaction(shop.merchant_id) as tx:
-        return await follow(tx, viewer, told, amount, origin=origin)
+        return await follow(tx, viewer, told, amount, origin=origin, path="orderAmount.amountMinor")
 
 
 async def put_back_again(shop: Shop, member: Any, reason: PointsReason, credited: str, origin: str) -> GivenBack | None:
@@ -60,5 +60,5 @@ async def earned_more(
     async with transaction(shop.merchant_id) as tx:
         return await earn_more(
             tx, shop.merchant_id, "system", member_uuid(member), points, credited=credited, origin=origin,
-            reference="more", spendable_at=spendable_at,
+            reference="more", spendable_at=spendable_at, path="orderAmount.amountMinor",
         )  # fmt: skip

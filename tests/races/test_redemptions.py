@@ -11,10 +11,13 @@ from app import ids
 from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop
+from tests.orders.documents import AMEND, amendment, stacked
 from tests.orders.presented import order
-from tests.races.storm import Processes, at_once, kinds
+from tests.points.documents import member_uuid
+from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
 
 HOLD = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
+HOLD_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE NOWAIT"
 BEGIN_ORDER = """
 INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
 VALUES ($1, $2, 'STORE', $3, 0, 'USD', 1)
@@ -207,3 +210,19 @@ async def test_no_redemption_that_is_sent_after_the_answer_of_a_pause_succeeds(
     succeeded = kinds(during[:-1]).get("RedeemCodesSuccess", 0)
     assert (await shop.stock(pool))["redeemed"] == succeeded
     assert all(reasons(answer) in ([], ["POOL_NOT_ACTIVE"]) for answer in during[:-1])
+
+
+async def test_a_changed_cart_locks_the_codes_that_come_before_any_wallet(shop: Shop) -> None:
+    member = await shop.member()
+    await stacked(shop, member, 20.0)
+    more = await shop.claim(await shop.pool(), member)
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.rows(HOLD, shop.merchant_id, ids.decode("code", more["id"]))
+        amends = asyncio.create_task(shop.do(AMEND, **amendment([more], member)))
+        await until_somebody_waits(tx)
+        # Another checkout that has the code may still get its owner's wallet.
+        assert len(await tx.rows(HOLD_WALLET, shop.merchant_id, member_uuid(member))) == 1
+
+    assert (await amends)["__typename"] == "AmendOrderSuccess"
+    assert await shop.wallet_versions(member) == [1, 2, 3, 4, 5]

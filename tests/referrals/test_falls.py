@@ -456,3 +456,20 @@ async def test_only_what_was_really_taken_comes_back(shop: Shop, recovers: bool)
 
     assert ((await wallet(shop, anna))["shortfall"], await points(shop, anna)) == (0, 40)
     await sound(shop)
+
+
+async def test_an_order_that_changes_converts_no_invite_that_has_an_obstacle(shop: Shop) -> None:
+    """Ben bought before he was invited; that he has returned it since makes him no new customer."""
+    anna, ben = await waiting(shop, minimumPurchase=usd(6_000))
+    await stacked(shop, ben, 20.0)
+    await buy(shop, ben, "early", 6_500, **ago(hours=2))
+    await buy(shop, ben, "A-1", 4_000)
+    await refund(shop, "early", "r-1", 6_500)
+
+    await shop.do(AMEND, **amendment([], ben, 20_000))
+
+    row = await database().row("SELECT status, obstacle FROM invite WHERE merchant_id = $1", shop.merchant_id)
+    assert row is not None
+    assert (row["status"], row["obstacle"]) == ("PENDING", "EXISTING_CUSTOMER")
+    assert await both(shop, anna, ben) == [0, 160]
+    await sound(shop)
