@@ -40,15 +40,11 @@ async def revive_codes() -> int:
     """Revive all codes that wait for it, a batch per transaction. Returns how many. Safe to run twice and at once."""
     revived = 0
     for row in await database().rows(FIND):
-        await database().row(WAIT, merchant_id=row["merchant_id"], pool_id=row["pool_id"])
         while (batch := await revive_batch(row["merchant_id"], row["pool_id"])) is not None:
             revived += batch
     return revived
 
 
-# Codes that come back from an order and expire by the end before lock the pool until they are done. New ones find the
-# later end, so that there is an end of them. It is locked for a moment only.
-WAIT: Final = statement(NoRow, "SELECT FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR UPDATE")
 # An edit holds the pool first and then writes the row of the revival. What it did is seen by the statement after this.
 HOLD_POOL: Final = statement(NoRow, "SELECT FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR SHARE")
 HOLD: Final = statement(

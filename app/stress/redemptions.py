@@ -24,7 +24,7 @@ REDEEM: Final = mutation(
     "redeemCodes",
     "RedeemCodesInput",
     f"""... on RedeemCodesSuccess {{ replayed totalDiscount {{ amountMinor }} {REDEMPTIONS} }}
-    ... on CodesRejected {{ rejections {{ masked reason }} }}""",
+    ... on CodesRejected {{ rejections {{ masked reason }} }} ... on InvalidInput {{ problems {{ path }} }}""",
 )
 
 
@@ -57,7 +57,8 @@ def priced(call: Call) -> list[tuple[Story, dict[str, float]]]:
 
 def _redeemed(call: Call) -> Sequence[Story]:
     answer, member, about = call.answer, who(call.input), call.about["codes"]
-    name, amount = f"order:{call.input['orderId']}", call.input["orderAmount"]["amountMinor"]
+    order_id, amount = call.input["orderId"], call.input["orderAmount"]["amountMinor"]
+    name = f"order:{order_id}"
     if answer["replayed"]:
 
         def again(order: Order) -> Iterable[Order]:
@@ -67,13 +68,38 @@ def _redeemed(call: Call) -> Sequence[Story]:
 
         return (((name, again), *(_owned(code, member) for code in about)),)
 
-    def redeem(percents: dict[str, float], order: Order) -> Iterable[Order]:
-        after = order._replace(amount=amount, codes=_codes(call, percents))
-        if order.cancelled is None and not order.codes and 0 not in after.discounts:
-            yield from _as_told(after, answer)
+    def redeem(percents: dict[str, float], order: Order) -> Iterable[Then]:
+        after = _redeems(order, amount, _codes(call, percents))
+        if after is None or order.cancelled is not None or order.codes or 0 in after.discounts:
+            return
+        for told in _as_told(after, answer):
+            yield Then(told, follow_order(order_id, order, told, call.facts))
 
-    spent = tuple(step for each in _codes(call, None) for step in spend(each, call.input["orderId"]))
-    return [(*given, (name, partial(redeem, percents)), *spent) for given, percents in priced(call)]
+    spent = tuple(step for each in _codes(call, None) for step in spend(each, order_id))
+    touches = call.facts["touched"].get(order_id, ())
+    return [(*given, (name, Leads(partial(redeem, percents), touches)), *spent) for given, percents in priced(call)]
+
+
+def _redeems(order: Order, amount: int, codes: tuple[Honoured, ...]) -> Order | None:
+    """Return an order with codes that it hadn't; None where less would be left of its purchase than was refunded.
+
+    What was recorded before the first of them was told after discounts. Later it follows.
+    """
+    return order._replace(amount=amount, codes=codes) if order.amount is None else order.changed(amount, codes)
+
+
+def _below_refunded(call: Call) -> Sequence[Story]:
+    """Less would be left of what was recorded than was refunded."""
+    if [".".join(each["path"]) for each in call.answer["problems"]] != ["orderAmount.amountMinor"]:
+        return ()
+    amount = call.input["orderAmount"]["amountMinor"]
+
+    def refuses(percents: dict[str, float], order: Order) -> bool:
+        is_free = order.cancelled is None and not order.codes
+        return is_free and _redeems(order, amount, _codes(call, percents)) is None
+
+    name = f"order:{call.input['orderId']}"
+    return [(*given, (name, where(partial(refuses, percents)))) for given, percents in priced(call)]
 
 
 def _codes(call: Call, percents: dict[str, float] | None) -> tuple[Honoured, ...]:
@@ -317,6 +343,7 @@ def _is_shown(member: str, state: str | None) -> Move:
 VERBS: Final = (
     Verb("redeemCodes", REDEEM, _ask_redeem, {
         "RedeemCodesSuccess": _redeemed, "CodesRejected": _rejected, "OrderNotOpen": _not_open,
+        "InvalidInput": _below_refunded,
     }, _learn_redemptions, repeats=True, once=False, weight=4),
     Verb("checkCodes", CHECK, _ask_redeem, {
         "RedeemCodesSuccess": _checked, "CodesRejected": _rejected, "OrderNotOpen": _not_open,

@@ -133,7 +133,8 @@ async def _past_its_lifetime(shop: Shop) -> Refused:
 
 
 async def _expired(shop: Shop) -> Refused:
-    code = await shop.claim(await shop.pool(), member := await shop.member())
+    code = await shop.claim(await shop.pool(codeLifetimeDays=1), member := await shop.member())
+    await expire(shop, code)
     await set_state(shop, code, "EXPIRED")
     return Refused(order([code["text"]], member), rejected(code, "EXPIRED"))
 
