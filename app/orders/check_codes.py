@@ -7,8 +7,10 @@ from app.api.operations import Info, query
 from app.coupons.rows import RedemptionRow
 from app.coupons.rules import Applied
 from app.coupons.types import Code, CodeState, Redemption
+from app.orders.order_changes import worth_after
 from app.orders.presented_codes import FoundRow, Presentation, judged, limited, read
 from app.orders.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
+from app.orders.rows import purchase_by_order
 from app.orders.types import refuse_if_cancelled
 from app.storage.database import database
 
@@ -26,6 +28,11 @@ async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     refuse_if_rejected(verdict)
     if verdict.replayed:
         return success([Redemption.of(row) for row in verdict.replayed], presented.currency, replayed=True)
+    if seen.amount is not None:
+        purchase = await purchase_by_order(viewer, presented.source.value, presented.order_id)
+        if purchase is not None:
+            worth = presented.amount - sum(share.discount for _, share in verdict.accepted)
+            worth_after(purchase, worth - seen.amount, path="orderAmount.amountMinor")
     redemptions = [
         _would_be(presented, position, row, share) for position, (row, share) in enumerate(verdict.accepted, start=1)
     ]

@@ -122,6 +122,12 @@ async def let_follow(
 
     Raises Refused(InvalidInput) at `path` when less than what was refunded would be left, or too much.
     """
+    amount = worth_after(purchase, difference, path=path)
+    return await follow(tx, viewer, purchase, amount, origin=origin, path=path)
+
+
+def worth_after(purchase: StandingPurchaseRow, difference: int, *, path: str) -> int:
+    """Return what the purchase of an order is worth after a change. Raises Refused(InvalidInput) as `let_follow`."""
     amount = purchase["purchase_amount"] + difference
     problems = Problems()
     if purchase["purchase_reversed_at"] is None and difference:
@@ -130,7 +136,7 @@ async def let_follow(
         if amount > MONEY_MAX:
             problems.add(path, f"would make the purchase worth more than {MONEY_MAX}")
     problems.refuse_if_any()
-    return await follow(tx, viewer, purchase, amount, origin=origin, path=path)
+    return amount
 
 
 class GivenBackRow(ChangeRow):

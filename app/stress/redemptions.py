@@ -347,6 +347,7 @@ VERBS: Final = (
     }, _learn_redemptions, repeats=True, once=False, weight=4),
     Verb("checkCodes", CHECK, _ask_redeem, {
         "RedeemCodesSuccess": _checked, "CodesRejected": _rejected, "OrderNotOpen": _not_open,
+        "InvalidInput": _below_refunded,
     }, reads=True),
     Verb("reverseRedemption", REVERSE, _ask_reverse,
          {"ReverseRedemptionSuccess": _reversed, "AlreadyReversed": _reversed_before}),
