@@ -69,8 +69,10 @@ async def end_returned(tx: Tx, viewer: Viewer, code_ids: Iterable[UUID]) -> list
     for row in rows:
         ring_wallet(tx, viewer.merchant_id, row)
     places = Counter(
-        (row["pool_id"], row["pool_kind"]) for row in rows if row["pool_recycle_expired"] and not is_archived(row)
+        (row["pool_id"], row["pool_kind"], row["pool_code_pattern"])
+        for row in rows
+        if row["pool_recycle_expired"] and not is_archived(row)
     )
-    for (pool_id, kind), count in sorted(places.items()):
-        await recycle(tx, viewer.tenant.keys, pool_id, kind, count=count, actor=viewer.actor)
+    for (pool_id, kind, pattern), count in sorted(places.items()):
+        await recycle(tx, viewer.tenant.keys, pool_id, kind, pattern, count=count, actor=viewer.actor)
     return rows
