@@ -149,7 +149,11 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_window CHECK (ends_at > starts_at),
     ADD CONSTRAINT pool_code_lifetime CHECK (code_lifetime_days BETWEEN 1 AND 3650),
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
-    ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE'));
+    ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE')),
+    -- Twelve random characters: 50 bits besides the two that masks show.
+    ADD CONSTRAINT pool_code_pattern CHECK (
+        code_pattern ~ '^[0-9A-Za-z#-]{4,64}$' AND length(code_pattern) - length(replace(code_pattern, '#', '')) >= 12
+    );
 
 -- Each version of a pool's terms is a row, which redemptions name; the pool itself has the current ones.
 ALTER TABLE pool_terms
@@ -274,7 +278,7 @@ CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) IN
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
--- Codes from elsewhere, as they are read when they are typed with an O for a 0.
+-- Codes that aren't of our own form, as they are read when they are typed with an O for a 0.
 CREATE INDEX code_folded ON code (merchant_id, folded) WHERE folded IS NOT NULL;
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL;
 CREATE INDEX code_reissued_from ON code (merchant_id, reissued_as) WHERE reissued_as IS NOT NULL;

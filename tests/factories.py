@@ -22,7 +22,7 @@ _numbers = itertools.count(1)
 POOL = """
   id name status allowedTransitions kind percentOff amountOff { amountMinor currency } giftSku
   minimumSpend { amountMinor currency } maximumDiscount { amountMinor currency } startsAt endsAt
-  codeLifetimeDays claimsPerMember stacking transferable createdAt
+  codeLifetimeDays claimsPerMember stacking transferable codePattern createdAt
 """
 CODE = """
   id masked text state matchedBy allocatedAt expiresAt redeemedAt pool { id } owner { id wallet { version } }

@@ -25,6 +25,7 @@ class WaitingRow(TypedDict):
     # The pool that served the code.
     pool_id: UUID
     kind: str
+    code_pattern: str | None
     is_over: bool
     # The pool that it is a claim of, that pool's limit, and what the member has of it.
     claimed_of: UUID
@@ -51,8 +52,8 @@ WITH waiting AS (
     SELECT id, state, pool_id FROM code
     WHERE merchant_id = :merchant_id AND email_index = :email_index ORDER BY id FOR UPDATE
 )
-SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, p.kind, {IS_OVER} AS is_over, held.pool_id AS claimed_of,
-    held.idempotency_key, held.claimed_at, asked.claims_per_member, own.claims, own.slot
+SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, p.kind, p.code_pattern, {IS_OVER} AS is_over,
+    held.pool_id AS claimed_of, held.idempotency_key, held.claimed_at, asked.claims_per_member, own.claims, own.slot
 FROM waiting
 CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = waiting.pool_id OFFSET 0) p
 CROSS JOIN LATERAL (
@@ -204,6 +205,6 @@ async def _revoke(tx: Tx, viewer: Viewer, surplus: Sequence[WaitingRow]) -> None
     )
     for change in changes:
         ring_wallet(tx, viewer.merchant_id, change)
-    places = Counter((row["pool_id"], row["kind"]) for row in surplus if not row["is_over"])
-    for (pool_id, kind), count in sorted(places.items()):
-        await recycle(tx, viewer.tenant.keys, pool_id, kind, count=count, actor=viewer.actor)
+    places = Counter((row["pool_id"], row["kind"], row["code_pattern"]) for row in surplus if not row["is_over"])
+    for (pool_id, kind, pattern), count in sorted(places.items()):
+        await recycle(tx, viewer.tenant.keys, pool_id, kind, pattern, count=count, actor=viewer.actor)

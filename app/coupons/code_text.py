@@ -1,10 +1,10 @@
-"""The text of a code: a prefix for its kind, twelve random characters and a check character.
+"""The text of a code: a prefix for its kind, twelve random characters and a check character, or a pool's pattern.
 
 Characters are Crockford's base32 (https://www.crockford.com/base32.html). Twelve of them carry 60 random bits;
 a masked code shows the last two characters and leaves 50 unknown. The check character makes the weighted sum of
 the thirteen characters zero in GF(32), with weights that are all different and not zero. So every single wrong
 character and every swap of two different characters is caught (a linear code of distance 2 whose weights are
-distinct), before the database is asked.
+distinct), before the database is asked. A text of a pattern has no check character; it is read as one from elsewhere.
 """
 
 import secrets
@@ -23,6 +23,10 @@ _IGNORED: Final = dict.fromkeys([*b"\t\n\v\f\r -", 0x85, 0x2043, 0x2212])
 _IGNORED_CATEGORIES: Final = frozenset({"Zs", "Zl", "Zp", "Pd", "Cf"})
 _AROUND: Final = "\"'`´“”„‟‘’‚‛«»‹›."  # noqa: RUF001  (quotes as people type them)
 _MASK: Final = "••••"
+#: What stands for a random character in a pattern, how many bits that is, and how many a mask must leave unknown.
+RANDOM: Final = "#"
+BITS_OF_CHARACTER: Final = 5
+HIDDEN_BITS_MIN: Final = 50
 #: How many letters and digits a code from elsewhere has, and below how many it is short enough to be guessed.
 FOREIGN_LENGTHS: Final = (4, 64)
 SHORT_BELOW: Final = 12
@@ -55,6 +59,30 @@ def new_codes(kind: str, count: int) -> list[str]:
         values.append(_check(values))
         bodies.add("".join([ALPHABET[value] for value in values]))
     return [f"{prefix}-{body}" for body in bodies]
+
+
+def hidden_bits(pattern: str) -> int:
+    """Return how many random bits a pattern has besides the two characters that masks show."""
+    return BITS_OF_CHARACTER * max(0, pattern.count(RANDOM) - 2)
+
+
+def new_codes_of(pattern: str, count: int) -> dict[str, str]:
+    """Return `count` different texts of a pattern, each with its last two random characters, which masks show.
+
+    None of them reads as one of our own form. The pattern has random characters enough (HIDDEN_BITS_MIN).
+    """
+    places = [place for place, character in enumerate(pattern) if character == RANDOM]
+    made: dict[str, str] = {}
+    while len(made) < count:
+        number = secrets.randbits(BITS_OF_CHARACTER * len(places))
+        drawn = [ALPHABET[number >> BITS_OF_CHARACTER * each & 31] for each in range(len(places))]
+        characters = list(pattern)
+        for place, character in zip(places, drawn, strict=True):
+            characters[place] = character
+        text = "".join(characters)
+        if parse(text) is None:
+            made[text] = "".join(drawn[-2:])
+    return made
 
 
 def parse(text: str) -> str | None:

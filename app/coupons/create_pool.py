@@ -1,5 +1,7 @@
 """createPool: a pool in DRAFT, with terms that make sense for its kind."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -14,6 +16,7 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, mutation
 from app.coupons.claims import CHAIN_LENGTH_MAX
+from app.coupons.code_text import BITS_OF_CHARACTER, HIDDEN_BITS_MIN, hidden_bits
 from app.coupons.rows import PoolRow
 from app.coupons.types import CodeKind, Pool, StackingPolicy
 from app.storage.database import Statements, database
@@ -26,6 +29,8 @@ SKU_LENGTH_MAX: Final = 100
 STARTS_BEFORE_YEAR: Final = 9900
 LIFETIME_DAYS_MAX: Final = 3650
 CLAIMS_PER_MEMBER_MAX: Final = 1000
+PATTERN_LENGTHS: Final = (4, 64)
+_PATTERN: Final = re.compile("[0-9A-Za-z#-]*")
 
 #: Which field holds the value of each kind.
 VALUE_FIELDS: Final = {
@@ -72,6 +77,11 @@ class CreatePoolInput:
     recycle_expired: bool | None = strawberry.field(
         default=False, description="Whether a code that expires unspent leaves its place in the stock to a fresh one."
     )
+    code_pattern: str | None = strawberry.field(
+        default=None,
+        description="Text of the codes that are generated for it, 4 to 64 characters: letters from A to Z, digits and "
+        "dashes as they stand, # for a random character; at least 12 of those. Our own form unless told.",
+    )
     fallback_pool_id: strawberry.ID | None = strawberry.field(
         default=None,
         description="The pool that serves claims once this one is empty; it may have one itself, 10 in a row at most.",
@@ -116,6 +126,7 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
         problems.add("endsAt", "must be after startsAt")
     problems.number("codeLifetimeDays", terms.code_lifetime_days, least=1, most=LIFETIME_DAYS_MAX)
     problems.number("claimsPerMember", terms.claims_per_member, least=1, most=CLAIMS_PER_MEMBER_MAX)
+    code_pattern = _pattern(problems, terms.code_pattern)
     problems.refuse_if_any()
     return {
         "name": name,
@@ -132,6 +143,7 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
         "stacking": terms.stacking.value,
         "transferable": terms.transferable,
         "recycle_expired": bool(terms.recycle_expired),
+        "code_pattern": code_pattern,
     }
 
 
@@ -194,6 +206,30 @@ def _percent(problems: Problems, share: float | None) -> Decimal | None:
     return exact
 
 
+def _pattern(problems: Problems, text: str | None) -> str | None:
+    if text is None:
+        return None
+    pattern = unicodedata.normalize("NFKC", text.strip())
+    least, most = PATTERN_LENGTHS
+    bits = hidden_bits(pattern)
+    if not least <= len(pattern) <= most:
+        problems.add("codePattern", f"must have {least} to {most} characters")
+    elif not _PATTERN.fullmatch(pattern):
+        problems.add("codePattern", "must be letters from A to Z, digits, dashes, and # for a random character")
+    elif bits < HIDDEN_BITS_MIN:
+        needed = HIDDEN_BITS_MIN // BITS_OF_CHARACTER + 2
+        message = f"has {bits} random bits besides the two characters that masks show; it needs {HIDDEN_BITS_MIN}: "
+        problems.add("codePattern", f"{message}{needed} times #")
+    return pattern
+
+
+#: Goes on after a pool `p` was written: of what length its codes will be, before there is one. What has a length that
+#: none of the merchant's codes has is no code, and isn't looked for.
+KNOW_LENGTH: Final = """known AS (
+    INSERT INTO code_length (merchant_id, length)
+    SELECT :merchant_id, length(replace(code_pattern, '-', '')) FROM p WHERE code_pattern IS NOT NULL
+    ON CONFLICT DO NOTHING
+)"""
 INSERT: Final = statement(
     PoolRow,
     f"""
@@ -201,15 +237,15 @@ WITH p AS (
     INSERT INTO pool (
         merchant_id, id, name, status, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount,
         starts_at, ends_at, code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired,
-        fallback_pool_id, created_at
+        code_pattern, fallback_pool_id, created_at
     )
     VALUES (
         :merchant_id, :pool_id, :name, 'DRAFT', :kind, :percent_off, :amount_off, :gift_sku, :minimum_spend,
         :maximum_discount, :starts_at, :ends_at, :code_lifetime_days, :claims_per_member, :stacking, :transferable,
-        :recycle_expired, :fallback_pool_id, now()
+        :recycle_expired, :code_pattern, :fallback_pool_id, now()
     )
     RETURNING *
-), recorded AS (
+), {KNOW_LENGTH}, recorded AS (
     {event("pool.created", subject="id", source="p")}
 )
 SELECT {columns(PoolRow)} FROM p WHERE p.merchant_id = :merchant_id

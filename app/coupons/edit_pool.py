@@ -15,7 +15,7 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.scalars import BigInt
-from app.coupons.create_pool import CreatePoolInput, chain_from, checked_fallback, checked_terms
+from app.coupons.create_pool import KNOW_LENGTH, CreatePoolInput, chain_from, checked_fallback, checked_terms
 from app.coupons.revive_codes import JOB as REVIVE_JOB
 from app.coupons.rows import PoolRow
 from app.coupons.rules import may_change
@@ -68,6 +68,11 @@ class EditPoolInput:
     recycle_expired: bool | None = strawberry.field(
         default=UNSET, description="Whether a code that expires unspent leaves its place to a fresh one."
     )
+    code_pattern: str | None = strawberry.field(
+        default=UNSET,
+        description="Text of the codes that are generated from now on, as for createPool; in DRAFT only. Codes that "
+        "exist keep theirs.",
+    )
     fallback_pool_id: strawberry.ID | None = strawberry.field(
         default=UNSET, description="The pool that serves claims once this one is empty; chains must not be circles."
     )
@@ -104,13 +109,17 @@ SELECT {columns(PoolRow)} FROM pool p WHERE p.merchant_id = :merchant_id AND p.i
 UPDATE: Final = statement(
     PoolRow,
     f"""
-UPDATE pool p SET
-    name = :name, kind = :kind, percent_off = :percent_off, amount_off = :amount_off, gift_sku = :gift_sku,
-    minimum_spend = :minimum_spend, maximum_discount = :maximum_discount, starts_at = :starts_at, ends_at = :ends_at,
-    code_lifetime_days = :code_lifetime_days, claims_per_member = :claims_per_member, stacking = :stacking,
-    transferable = :transferable, recycle_expired = :recycle_expired, fallback_pool_id = :fallback_pool_id
-WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
-RETURNING {columns(PoolRow)}
+WITH p AS (
+    UPDATE pool SET
+        name = :name, kind = :kind, percent_off = :percent_off, amount_off = :amount_off, gift_sku = :gift_sku,
+        minimum_spend = :minimum_spend, maximum_discount = :maximum_discount, starts_at = :starts_at,
+        ends_at = :ends_at, code_lifetime_days = :code_lifetime_days, claims_per_member = :claims_per_member,
+        stacking = :stacking, transferable = :transferable, recycle_expired = :recycle_expired,
+        code_pattern = :code_pattern, fallback_pool_id = :fallback_pool_id
+    WHERE merchant_id = :merchant_id AND id = :pool_id
+    RETURNING *
+), {KNOW_LENGTH}
+SELECT {columns(PoolRow)} FROM p WHERE p.merchant_id = :merchant_id
 """,
 )
 #: Codes that the end before had expired live again, by a job; one that is at it begins anew.
@@ -275,6 +284,7 @@ def _merged(row: PoolRow, edit: EditPoolInput, currency: str) -> CreatePoolInput
         stacking=_term(edit.stacking, StackingPolicy(row["pool_stacking"])),
         transferable=_term(edit.transferable, row["pool_transferable"]),
         recycle_expired=_term(edit.recycle_expired, row["pool_recycle_expired"]),
+        code_pattern=_term(edit.code_pattern, row["pool_code_pattern"]),
     )
 
 

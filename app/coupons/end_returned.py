@@ -73,7 +73,7 @@ async def end_returned(tx: Tx, viewer: Viewer, code_ids: Iterable[UUID]) -> list
     for row in rows:
         ring_wallet(tx, viewer.merchant_id, row)
     # A later end of a pool that is over revives its codes: those that took their places would be too many.
-    places = Counter((row["pool_id"], row["pool_kind"]) for row in rows if row["recycled"])
-    for (pool_id, kind), count in sorted(places.items()):
-        await recycle(tx, viewer.tenant.keys, pool_id, kind, count=count, actor=viewer.actor)
+    places = Counter((row["pool_id"], row["pool_kind"], row["pool_code_pattern"]) for row in rows if row["recycled"])
+    for (pool_id, kind, pattern), count in sorted(places.items()):
+        await recycle(tx, viewer.tenant.keys, pool_id, kind, pattern, count=count, actor=viewer.actor)
     return rows

@@ -102,9 +102,11 @@ async def expire_batch(merchant_id: UUID) -> int:
         return 0
     async with transaction(merchant_id) as tx:
         rows = await tx.rows(EXPIRE, merchant_id=merchant_id, event_ids=[ids.new() for _ in range(BATCH)])
-        places = Counter((row["pool_id"], row["pool_kind"]) for row in rows if row["recycled"])
+        places = Counter(
+            (row["pool_id"], row["pool_kind"], row["pool_code_pattern"]) for row in rows if row["recycled"]
+        )
         for row in rows:
             ring_wallet(tx, merchant_id, row)
-        for (pool_id, kind), count in sorted(places.items()):
-            await recycle(tx, owner.keys, pool_id, kind, count=count, actor="system")
+        for (pool_id, kind, pattern), count in sorted(places.items()):
+            await recycle(tx, owner.keys, pool_id, kind, pattern, count=count, actor="system")
     return len(rows)

@@ -14,6 +14,7 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
 from app.coupons.rows import FIND_BATCH, BatchRow, pool_row
+from app.coupons.typed_codes import foreign_fingerprint
 from app.coupons.types import CodeBatch, PoolStatus
 from app.storage import events
 from app.storage.crypto import MerchantKeys
@@ -43,24 +44,48 @@ GenerateCodesResult = Annotated[
     strawberry.union("GenerateCodesResult", description="The batch, or why there is none."),
 ]
 
-COLUMNS: Final = ["merchant_id", "id", "pool_id", "batch_id", "state", "ciphertext", "fingerprint", "suffix"]
+COLUMNS: Final = [
+    "merchant_id", "id", "pool_id", "batch_id", "state", "ciphertext", "fingerprint", "suffix", "folded", "is_foreign",
+]  # fmt: skip
+
+
+class PatternChangedError(Exception):
+    """The pool has another pattern by now."""
+
+    def __init__(self, pattern: str | None) -> None:
+        super().__init__("the pool has another pattern by now")
+        self.pattern = pattern
 
 
 def encrypted_codes(
-    keys: MerchantKeys, kind: str, count: int, pool_id: UUID, batch_id: UUID
+    keys: MerchantKeys, kind: str, count: int, pool_id: UUID, batch_id: UUID, pattern: str | None = None
 ) -> list[tuple[object, ...]]:
-    """Return the rows (COLUMNS) of `count` new codes. Pure computation, about 15 µs a code."""
+    """Return the rows (COLUMNS) of `count` new codes. Pure computation, about 15 µs a code of our own form."""
     rows: list[tuple[object, ...]] = []
-    for text in code_text.new_codes(kind, count):
-        code_id = ids.new()
-        ciphertext = keys.encrypt(code_id, "code", text)
-        fingerprint = keys.code_fingerprint(text)
-        rows.append((keys.merchant_id, code_id, pool_id, batch_id, "AVAILABLE", ciphertext, fingerprint, text[-2:]))
+    if pattern is None:
+        for text in code_text.new_codes(kind, count):
+            code_id = ids.new()
+            ciphertext, fingerprint = keys.encrypt(code_id, "code", text), keys.code_fingerprint(text)
+            rows.append((
+                keys.merchant_id, code_id, pool_id, batch_id, "AVAILABLE", ciphertext, fingerprint, text[-2:], None,
+                False,
+            ))  # fmt: skip
+        return rows
+    for text, suffix in code_text.new_codes_of(pattern, count).items():
+        code_id, spelling = ids.new(), code_text.foreign(text)
+        if spelling is None:
+            raise ValueError("a pattern makes texts that can't be read")
+        folded = foreign_fingerprint(keys, code_text.folded(spelling))
+        rows.append((
+            keys.merchant_id, code_id, pool_id, batch_id, "AVAILABLE", keys.encrypt(code_id, "code", text),
+            foreign_fingerprint(keys, spelling), suffix, folded, True,
+        ))  # fmt: skip
     return rows
 
 
 class _HeldPoolRow(TypedDict):
     status: str
+    code_pattern: str | None
 
 
 class _InsertedRow(TypedDict):
@@ -74,9 +99,9 @@ class _EarlierRow(TypedDict):
     size: int
 
 
-#: Batches share this lock; a change of the pool's status waits for it.
+#: Batches share this lock; a change of the pool's status or its pattern waits for it.
 HOLD_POOL: Final = statement(
-    _HeldPoolRow, "SELECT status FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR SHARE"
+    _HeldPoolRow, "SELECT status, code_pattern FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR SHARE"
 )
 INSERT_BATCH: Final = statement(
     _InsertedRow,
@@ -92,11 +117,13 @@ FIND_BY_KEY: Final = statement(
 
 
 async def store_batch(
-    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, rows: list[tuple[object, ...]], key: str | None
-) -> bool:
+    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, rows: list[tuple[object, ...]], key: str | None,
+    pattern: str | None = None,
+) -> bool:  # fmt: skip
     """Write the batch, its codes, the stock and the event. Returns False when the key has a batch already.
 
-    Raises Refused when the pool doesn't take codes, or is discarded by now.
+    Raises Refused when the pool doesn't take codes, or is discarded by now, and PatternChangedError when the codes
+    aren't of its pattern any more.
     """
     merchant_id = viewer.merchant_id
     held = await tx.row(HOLD_POOL, merchant_id=merchant_id, pool_id=pool_id)
@@ -106,6 +133,8 @@ async def store_batch(
         if key is not None and await tx.row(FIND_BY_KEY, merchant_id=merchant_id, key=key) is not None:
             return False  # The same request has made the batch since, and then the pool was activated.
         raise _not_editable(PoolStatus(held["status"]))
+    if held["code_pattern"] != pattern:
+        raise PatternChangedError(held["code_pattern"])
     inserted = await tx.row(
         INSERT_BATCH, merchant_id=merchant_id, batch_id=batch_id, pool_id=pool_id, size=len(rows), key=key
     )
@@ -155,18 +184,21 @@ async def generate_codes(
     if status not in {PoolStatus.DRAFT, PoolStatus.PAUSED}:
         raise _not_editable(status)
 
-    batch_id = ids.new()
-    for attempt in (1, 2):
+    batch_id, pattern, clashes = ids.new(), pool["pool_code_pattern"], 0
+    while True:
         rows = await asyncio.to_thread(
-            encrypted_codes, viewer.tenant.keys, pool["pool_kind"], input.count, pool_id, batch_id
+            encrypted_codes, viewer.tenant.keys, pool["pool_kind"], input.count, pool_id, batch_id, pattern
         )
         try:
             async with transaction(viewer.merchant_id) as tx:
-                stored = await store_batch(tx, viewer, pool_id, batch_id, rows, key)
+                stored = await store_batch(tx, viewer, pool_id, batch_id, rows, key, pattern)
             break
+        except PatternChangedError as changed:
+            pattern = changed.pattern
         except asyncpg.UniqueViolationError:
             # A text that the merchant has already. There are 2^60: once is chance, twice is a fault.
-            if attempt == 2:
+            clashes += 1
+            if clashes == 2:
                 raise
     if not stored:
         earlier = await _earlier(viewer, pool_id, input.count, key)

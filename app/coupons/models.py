@@ -25,6 +25,7 @@ class Pool(Model):
     stacking = fields.CharField(max_length=10)
     transferable = fields.BooleanField()
     recycle_expired = fields.BooleanField(db_default=False)
+    code_pattern = fields.CharField(max_length=64, null=True)
     fallback_pool_id = fields.UUIDField(null=True)
     terms_version = fields.IntField(db_default=1)
     created_at = fields.DatetimeField()
@@ -87,7 +88,7 @@ class CodeBatch(Model):
 
 
 class CodeLength(Model):
-    """That the merchant has codes from elsewhere of so many letters and digits: nothing else can be one."""
+    """That the merchant has codes from elsewhere, or a pattern, of so many characters: nothing else can be one."""
 
     length = fields.SmallIntField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -111,7 +112,8 @@ class BearerCode(Model):
 class Code(Model):
     """One code for its whole life: the text is a ciphertext, `suffix` is what a masked code shows.
 
-    One from elsewhere also has the fingerprint of its text with O as 0 and I and L as 1 (`folded`).
+    One from elsewhere or of a pool's pattern isn't of our own form (`is_foreign`), and also has the fingerprint of its
+    text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
     to whoever holds it; only one of these.
     """

@@ -8,13 +8,15 @@ from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx
 
 
-async def recycle(tx: Tx, keys: MerchantKeys, pool_id: UUID, kind: str, *, count: int, actor: str) -> list[UUID]:
+async def recycle(
+    tx: Tx, keys: MerchantKeys, pool_id: UUID, kind: str, pattern: str | None, *, count: int, actor: str
+) -> list[UUID]:
     """Mint `count` codes into a pool's stock, in any status: they replace codes that were in it before.
 
     Returns the ids of the new codes.
     """
     batch_id = ids.new()
-    rows = encrypted_codes(keys, kind, count, pool_id, batch_id)
+    rows = encrypted_codes(keys, kind, count, pool_id, batch_id, pattern)
     await tx.row(INSERT_BATCH, merchant_id=keys.merchant_id, batch_id=batch_id, pool_id=pool_id, size=count, key=None)
     await write_codes(tx, keys.merchant_id, pool_id, batch_id, rows, actor)
     return [row[1] for row in rows if isinstance(row[1], UUID)]

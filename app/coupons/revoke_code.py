@@ -51,6 +51,7 @@ class RevokedRow(ChangeRow):
 
     pool_id: UUID
     kind: str
+    code_pattern: str | None
     is_over: bool
 
 
@@ -59,7 +60,7 @@ REVOKE: Final = statement(
     f"""
 WITH live AS (
     -- Waits for whoever is claiming or redeeming the code, and then looks at its state again.
-    SELECT c.id, c.pool_id, c.member_id, c.state, p.kind, {IS_OVER} AS is_over
+    SELECT c.id, c.pool_id, c.member_id, c.state, p.kind, p.code_pattern, {IS_OVER} AS is_over
     FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
     WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND c.state IN ('AVAILABLE', 'ALLOCATED')
         AND NOT {HAS_ENDED} FOR UPDATE OF c
@@ -73,7 +74,7 @@ WITH live AS (
 ), changed AS (
     SELECT :event_id::uuid AS event_id, id AS subject_id, member_id, :reason::bytea AS reason FROM live
 ), {raise_wallets("code.revoked")}
-SELECT live.pool_id, live.kind, live.is_over, {columns(ChangeRow)} FROM live, recorded ev
+SELECT live.pool_id, live.kind, live.code_pattern, live.is_over, {columns(ChangeRow)} FROM live, recorded ev
 """,
 )
 
@@ -93,8 +94,8 @@ async def _revoke(
             actor=viewer.actor,
         )
         if revoked is not None and input.recycle and not revoked["is_over"]:
-            keys = viewer.tenant.keys
-            fresh = await recycle(tx, keys, revoked["pool_id"], revoked["kind"], count=1, actor=viewer.actor)
+            keys, pool_id, pattern = viewer.tenant.keys, revoked["pool_id"], revoked["code_pattern"]
+            fresh = await recycle(tx, keys, pool_id, revoked["kind"], pattern, count=1, actor=viewer.actor)
         elif revoked is not None:
             await stock_levels.check(tx, viewer.merchant_id, revoked["pool_id"], viewer.actor)
     return revoked, fresh

@@ -55,6 +55,7 @@ class PoolRow(TypedDict):
     pool_stacking: Annotated[str, "p.stacking"]
     pool_transferable: Annotated[bool, "p.transferable"]
     pool_recycle_expired: Annotated[bool, "p.recycle_expired"]
+    pool_code_pattern: Annotated[str | None, "p.code_pattern"]
     pool_fallback_pool_id: Annotated[UUID | None, "p.fallback_pool_id"]
     pool_terms_version: Annotated[int, "p.terms_version"]
     pool_created_at: Annotated[datetime, "p.created_at"]

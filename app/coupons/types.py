@@ -156,6 +156,9 @@ class Pool(Node):
     recycle_expired: bool = strawberry.field(
         description="Whether a code that expires unspent leaves its place in the stock to a fresh one."
     )
+    code_pattern: str | None = strawberry.field(
+        description="What the texts of its generated codes look like, # for a random character; null for our own form."
+    )
     created_at: datetime = strawberry.field(description="When it was created.")
 
     @classmethod
@@ -176,6 +179,7 @@ class Pool(Node):
             stacking=StackingPolicy(row["pool_stacking"]),
             transferable=row["pool_transferable"],
             recycle_expired=row["pool_recycle_expired"],
+            code_pattern=row["pool_code_pattern"],
             created_at=row["pool_created_at"],
         )
 
@@ -337,7 +341,7 @@ class Code(Node):
         """The statement that read the code read the pool."""
         return Pool.of(self.row)
 
-    @field(description="The code with only its kind and its last two characters readable; less of one from elsewhere.")
+    @field(description="The code with only its kind and its last two random characters readable; less of other forms.")
     def masked(self) -> str:
         """Return prefix, dots and suffix."""
         return code_text.mask(self.row["pool_kind"], self.row["code_suffix"], is_foreign=self.row["code_is_foreign"])

@@ -135,6 +135,7 @@ async def test_a_new_pool_is_a_draft_with_the_terms_and_defaults_it_was_given(sh
         "claimsPerMember": 1,
         "stacking": "EXCLUSIVE",
         "transferable": False,
+        "codePattern": None,
     }
     assert (await shop.event_types())[-1] == "pool.created"
 

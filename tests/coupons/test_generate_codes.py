@@ -191,7 +191,7 @@ async def test_a_batch_whose_last_code_exists_already_leaves_nothing(shop: Shop)
     rows = encrypted_codes(viewer.tenant.keys, "PERCENT", 50, pool_id, batch_id)
     taken = await database().row("SELECT fingerprint FROM code WHERE merchant_id = $1", shop.merchant_id)
     assert taken is not None
-    rows[-1] = (*rows[-1][:6], taken["fingerprint"], rows[-1][7])
+    rows[-1] = (*rows[-1][:6], taken["fingerprint"], *rows[-1][7:])
     before = await shop.state()
 
     with pytest.raises(asyncpg.UniqueViolationError) as violation:

@@ -24,6 +24,9 @@ async def test_the_guide_to_codes_does_what_it_says(shop: Shop) -> None:
     printed = await done(shop, "Print", poolId=pool["id"])
     assert len({edge["node"]["text"] for edge in printed["batch"]["texts"]["edges"]}) == 2
 
+    patterned = await done(shop, "Texts of your own")
+    assert patterned["pool"]["codePattern"] == "WINTER-####-####-####"
+
     extended = await done(shop, "Extend a sale", poolId=pool["id"])
     assert extended == {"pool": {"endsAt": "2091-01-01T00:00:00Z"}}
 

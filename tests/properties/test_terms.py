@@ -50,6 +50,7 @@ def terms_of(kind: str) -> st.SearchStrategy[dict[str, Any]]:
             "stacking": st.sampled_from(["EXCLUSIVE", "STACKABLE"]),
             "transferable": st.booleans(),
             "recycle_expired": st.booleans(),
+            "code_pattern": st.sampled_from([None, "A-############"]),
             "fallback_pool_id": st.none(),
         }
     )
