@@ -28,8 +28,11 @@ async def expire(shop: Shop, code: Any) -> None:
 
 
 async def set_state(shop: Shop, code: Any, state: str) -> None:
-    """Give a code a state that no operation gives yet."""
-    statement = "UPDATE code SET state = $3 WHERE merchant_id = $1 AND id = $2"
+    """Give a code a state that no operation gives yet; one that is EXPIRED is past its own end."""
+    statement = """
+        UPDATE code SET state = $3::text, expires_at = CASE WHEN $3::text = 'EXPIRED' THEN now() ELSE expires_at END
+        WHERE merchant_id = $1 AND id = $2
+    """
     await database().row(statement, shop.merchant_id, ids.decode("code", code["id"]), state)
 
 
