@@ -21,7 +21,7 @@ from app.storage.statements import NoRow, columns, statement
 @strawberry.input(description="A pool.")
 class PoolIdInput:
     pool_id: strawberry.ID = strawberry.field(description="The pool.")
-    scope: PauseScope = strawberry.field(
+    scope: PauseScope | None = strawberry.field(
         default=PauseScope.ALL,
         description="For pausePool: ISSUING stops issuing and goes on honouring. Ignored elsewhere.",
     )
@@ -167,7 +167,7 @@ async def activate_pool(info: Info, input: WhichPool) -> ChangePoolStatusResult:
 )
 async def pause_pool(info: Info, input: WhichPool) -> ChangePoolStatusResult:
     """ACTIVE to PAUSED."""
-    return await _move(info.context.viewer, input.pool_id, PoolStatus.PAUSED, input.scope)
+    return await _move(info.context.viewer, input.pool_id, PoolStatus.PAUSED, input.scope or PauseScope.ALL)
 
 
 @mutation(description="Close a pool for good: all its codes that aren't spent expire. ADMIN only.")

@@ -47,7 +47,7 @@ class RedeemCodesInput:
     order_amount: MoneyInput = strawberry.field(
         description="What the order is worth before discounts: goods with tax, without shipping; 0 or more."
     )
-    source: MemberSource = strawberry.field(
+    source: MemberSource | None = strawberry.field(
         default=MemberSource.STORE,
         description="Where the order comes from; orders of two sources with one id are two orders.",
     )
@@ -91,12 +91,15 @@ class Presents(Protocol):
     """What the inputs share that present codes for an order."""
 
     codes: list[str]
-    source: MemberSource
     order_id: str
     order_amount: MoneyInput
     member_id: strawberry.ID | None
     member: MemberKeyInput | None
     email: str | None
+
+    @property
+    def source(self) -> MemberSource | None:
+        """Where the order comes from; the store unless told."""
 
 
 async def presentation(
@@ -133,11 +136,12 @@ async def presentation(
     email_index = None if address is None else keys.email_index(address)
     named = presenter if key is None else key.nobody()
     # With the order in it, nobody's orders can be found by it.
-    presented_by = keys.email_index(f"presenter\0{input.source.value}\0{order_id}\0{named}\0{address}")
+    source = input.source or MemberSource.STORE
+    presented_by = keys.email_index(f"presenter\0{source.value}\0{order_id}\0{named}\0{address}")
     if key is not None:
         presenter = await member_of_key(viewer, key) or key.nobody()
     return Presentation(
-        input.codes, fingerprints, input.source, order_id, amount, currency, presenter, email_index, presented_by
+        input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, presented_by
     )
 
 
