@@ -140,9 +140,10 @@ def mask(kind: str, suffix: str, *, is_foreign: bool = False) -> str:
 
 def mask_typed(text: str) -> str:
     """Return a mask for whatever was typed, code or not; it shows at most what a code's mask shows."""
-    typed = _bare(text).upper()
-    if len(typed) < SHORT_BELOW:
+    bare = _bare(text)
+    if len(bare) < SHORT_BELOW:
         return f"???-{_MASK}"
+    typed = bare.upper()
     prefix = typed[:3] if typed[:3] in PREFIXES.values() else "???"
     suffix = "".join(c if c in _VALUES else "?" for c in typed[3:][-2:].translate(_ALIASES))
     return f"{prefix}-{_MASK}{suffix}"

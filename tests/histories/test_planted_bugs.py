@@ -125,6 +125,8 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
 """),
     "double spend": (_two_orders, """
     code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False)
+    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None)
+    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None)
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
   ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
   ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
