@@ -294,11 +294,11 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
             replayed = [Redemption.of(row) for row in verdict.replayed]
             return success(replayed, presented.currency, replayed=True)
         await revive_accepted(viewer, verdict)
-        buyer = None if seen.amount is None else await buyer_of(viewer, presented.source, presented.order_id)
-        if buyer is not None:
+        if seen.amount is not None:
+            buyer = await buyer_of(viewer, presented.source, presented.order_id)
             try:
                 async with transaction(viewer.merchant_id) as tx:
-                    return await _redeem_recorded(tx, viewer, presented, buyer)
+                    return await _redeem_again(tx, viewer, presented, buyer)
             except OutpacedError:
                 continue
         places = dict(enumerate(verdict.accepted, start=1))
@@ -308,24 +308,26 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
     raise RuntimeError("codes kept changing while they were redeemed")
 
 
-async def _redeem_recorded(tx: Tx, viewer: Viewer, presented: Presentation, buyer: UUID) -> RedeemCodesSuccess:
-    """Redeem codes on an order whose codes were given back and whose purchase is recorded: it follows.
+async def _redeem_again(tx: Tx, viewer: Viewer, presented: Presentation, buyer: UUID | None) -> RedeemCodesSuccess:
+    """Redeem codes on an order whose codes were given back: its purchase follows, if one is recorded.
 
-    Raises OutpacedError when the order or a code isn't what it was before.
+    Recording one doesn't raise the order's version: only its lock says whether there is one. Raises OutpacedError when
+    the order or a code isn't what it was before.
     """
     purchase = await lock_order(tx, viewer, presented.source, presented.order_id, buyer)
     seen = await read(tx, viewer, presented)
     refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
     verdict = judged(viewer, presented, seen)
     refuse_if_rejected(verdict)
-    if purchase is None or seen.order_row_id is None or seen.amount is None or verdict.replayed:
+    if seen.order_row_id is None or seen.amount is None or verdict.replayed:
         raise OutpacedError
-    await lock_wallets(tx, viewer, purchase, [row["code_id"] for row, _ in verdict.accepted])
-    discount = sum(share.discount for _, share in verdict.accepted)
-    await let_follow(
-        tx, viewer, purchase, presented.amount - discount - seen.amount,
-        origin=f"{seen.order_row_id.hex}/{seen.version + 1}", path="orderAmount.amountMinor",
-    )  # fmt: skip
+    if purchase is not None:
+        await lock_wallets(tx, viewer, purchase, [row["code_id"] for row, _ in verdict.accepted])
+        discount = sum(share.discount for _, share in verdict.accepted)
+        await let_follow(
+            tx, viewer, purchase, presented.amount - discount - seen.amount,
+            origin=f"{seen.order_row_id.hex}/{seen.version + 1}", path="orderAmount.amountMinor",
+        )  # fmt: skip
     places = dict(enumerate(verdict.accepted, start=1))
     redeemed = await redeem(tx, viewer, presented, places, version=seen.version)
     if not redeemed:

@@ -135,6 +135,25 @@ async def test_a_purchase_follows_a_reversal_that_began_before_it_was_recorded(
     assert await points(shop, member) == 100
 
 
+async def test_a_purchase_follows_codes_that_are_redeemed_again_since_before_it_was_recorded(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    (code,) = await stackable(shop, member, 1)
+    redeemed = await shop.redeem([code["text"]], member, order="A-1")
+    await shop.do(REVERSE, redemptionId=redeemed["redemptions"][0]["id"], reason="x")
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.row(SHARE, shop.merchant_id, "A-1")
+        redeeming = asyncio.ensure_future(processes.do(REDEEM_CODES, **order([code["text"]], member, orderId="A-1")))
+        await until_somebody_waits(tx)
+        await purchase(shop, member, "A-1", 10_000)
+
+    assert (await redeeming)["__typename"] == "RedeemCodesSuccess"
+    assert (await order_of(shop, "A-1"))["purchase"]["amount"] == {"amountMinor": 9_000}
+    assert await points(shop, member) == 90
+
+
 async def test_an_order_is_called_off_whatever_else_is_done_with_it(shop: Shop, processes: Processes) -> None:
     for turn in range(8):
         member = await shop.member()
