@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Viewer
-from app.coupons.recycle import recycle
+from app.coupons.recycle import recycle_each
 from app.coupons.revive_codes import revive_needed
 from app.coupons.rows import IS_OVER
 from app.storage.database import Tx
@@ -205,6 +205,5 @@ async def _revoke(tx: Tx, viewer: Viewer, surplus: Sequence[WaitingRow]) -> None
     )
     for change in changes:
         ring_wallet(tx, viewer.merchant_id, change)
-    places = Counter((row["pool_id"], row["kind"], row["code_pattern"]) for row in surplus if not row["is_over"])
-    for (pool_id, kind, pattern), count in sorted(places.items()):
-        await recycle(tx, viewer.tenant.keys, pool_id, kind, pattern, count=count, actor=viewer.actor)
+    places = [(row["pool_id"], row["kind"], row["code_pattern"]) for row in surplus if not row["is_over"]]
+    await recycle_each(tx, viewer.tenant.keys, places, actor=viewer.actor)

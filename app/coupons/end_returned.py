@@ -1,6 +1,5 @@
 """Codes that come back past their end: they expire at once, and are replaced where the pool goes on and says so."""
 
-from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
@@ -8,7 +7,7 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Viewer
-from app.coupons.recycle import recycle
+from app.coupons.recycle import recycle_each
 from app.coupons.rows import IS_OVER, JOIN_CODE, WholeCodeRow
 from app.storage.database import Tx
 from app.storage.statements import columns, statement
@@ -73,7 +72,6 @@ async def end_returned(tx: Tx, viewer: Viewer, code_ids: Iterable[UUID]) -> list
     for row in rows:
         ring_wallet(tx, viewer.merchant_id, row)
     # A later end of a pool that is over revives its codes: those that took their places would be too many.
-    places = Counter((row["pool_id"], row["pool_kind"], row["pool_code_pattern"]) for row in rows if row["recycled"])
-    for (pool_id, kind, pattern), count in sorted(places.items()):
-        await recycle(tx, viewer.tenant.keys, pool_id, kind, pattern, count=count, actor=viewer.actor)
+    places = [(row["pool_id"], row["pool_kind"], row["pool_code_pattern"]) for row in rows if row["recycled"]]
+    await recycle_each(tx, viewer.tenant.keys, places, actor=viewer.actor)
     return rows

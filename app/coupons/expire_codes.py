@@ -1,11 +1,10 @@
 """Expiry: allocated codes past their end or their pool's become EXPIRED; those of pools that go on are replaced."""
 
-from collections import Counter
 from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.coupons.recycle import recycle
+from app.coupons.recycle import recycle_each
 from app.coupons.rows import IS_OVER, JOIN_CODE, WholeCodeRow
 from app.merchants.tenants import tenant
 from app.storage.database import database, transaction
@@ -102,11 +101,8 @@ async def expire_batch(merchant_id: UUID) -> int:
         return 0
     async with transaction(merchant_id) as tx:
         rows = await tx.rows(EXPIRE, merchant_id=merchant_id, event_ids=[ids.new() for _ in range(BATCH)])
-        places = Counter(
-            (row["pool_id"], row["pool_kind"], row["pool_code_pattern"]) for row in rows if row["recycled"]
-        )
         for row in rows:
             ring_wallet(tx, merchant_id, row)
-        for (pool_id, kind, pattern), count in sorted(places.items()):
-            await recycle(tx, owner.keys, pool_id, kind, pattern, count=count, actor="system")
+        places = [(row["pool_id"], row["pool_kind"], row["pool_code_pattern"]) for row in rows if row["recycled"]]
+        await recycle_each(tx, owner.keys, places, actor="system")
     return len(rows)

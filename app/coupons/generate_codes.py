@@ -13,7 +13,7 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
-from app.coupons.rows import FIND_BATCH, BatchRow, pool_row
+from app.coupons.rows import batch_row, pool_row
 from app.coupons.typed_codes import foreign_fingerprint
 from app.coupons.types import CodeBatch, PoolStatus
 from app.storage import events
@@ -205,7 +205,7 @@ async def generate_codes(
         if earlier is None:
             raise RuntimeError("a batch vanished while another one waited for it")
         return earlier
-    return GenerateCodesSuccess(batch=CodeBatch.of(await _batch(viewer, batch_id)), replayed=False)
+    return GenerateCodesSuccess(batch=CodeBatch.of(await batch_row(viewer, batch_id)), replayed=False)
 
 
 async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: str | None) -> GenerateCodesSuccess | None:
@@ -217,14 +217,7 @@ async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: str | None) -
         return None
     if (earlier["pool_id"], earlier["kind"], earlier["size"]) != (pool_id, "GENERATED", count):
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another batch."))
-    return GenerateCodesSuccess(batch=CodeBatch.of(await _batch(viewer, earlier["id"])), replayed=True)
-
-
-async def _batch(viewer: Viewer, batch_id: UUID) -> BatchRow:
-    row = await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
-    if row is None:
-        raise RuntimeError("a committed batch can't be read")
-    return row
+    return GenerateCodesSuccess(batch=CodeBatch.of(await batch_row(viewer, earlier["id"])), replayed=True)
 
 
 def _not_editable(status: PoolStatus) -> Refused:

@@ -19,7 +19,7 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
-from app.coupons.rows import FIND_BATCH
+from app.coupons.rows import batch_row
 from app.coupons.send_codes import CLAIM, FIND_CLAIMS, FIND_MEMBERS, HOLD_ADDRESSES
 from app.coupons.typed_codes import foreign_fingerprint
 from app.coupons.types import CodeBatch, PoolStatus
@@ -268,7 +268,7 @@ async def import_codes(
         except (_ChangedMeanwhile, asyncpg.UniqueViolationError):
             continue
         if is_new:
-            return ImportCodesSuccess(batch=await _batch(viewer, batch_id), replayed=False)
+            return ImportCodesSuccess(batch=CodeBatch.of(await batch_row(viewer, batch_id)), replayed=False)
     raise RuntimeError("owners kept changing while codes were imported")
 
 
@@ -439,11 +439,4 @@ async def _earlier(viewer: Viewer, key: str | None, request_hash: bytes) -> Impo
         return None
     if earlier["request_hash"] != request_hash:
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another batch."))
-    return ImportCodesSuccess(batch=await _batch(viewer, earlier["id"]), replayed=True)
-
-
-async def _batch(viewer: Viewer, batch_id: UUID) -> CodeBatch:
-    row = await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
-    if row is None:
-        raise RuntimeError("a committed batch can't be read")
-    return CodeBatch.of(row)
+    return ImportCodesSuccess(batch=CodeBatch.of(await batch_row(viewer, earlier["id"])), replayed=True)

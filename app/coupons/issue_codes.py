@@ -22,7 +22,7 @@ from app.api.reasons import sealed
 from app.coupons import stock_levels
 from app.coupons.claims import PoolBacksReward, PoolExhausted, PoolNotActive, not_active, refuse_if_for_points
 from app.coupons.generate_codes import BATCH_SIZE_MAX, FIND_BY_KEY
-from app.coupons.rows import FIND_BATCH, ISSUES_AHEAD, REWARD_OF_POOL
+from app.coupons.rows import ISSUES_AHEAD, REWARD_OF_POOL, batch_row
 from app.coupons.send_codes import pick
 from app.coupons.types import CodeBatch, PoolStatus
 from app.storage.database import Tx, database, transaction
@@ -130,10 +130,7 @@ async def issue_codes(
         is_new = await _issue(tx, viewer, pool_id, batch_id, input, event_id, reason)
     if not is_new:
         batch_id = await _earlier(viewer, pool_id, input)
-    row = await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
-    if row is None:
-        raise RuntimeError("a committed batch can't be read")
-    return IssueCodesSuccess(batch=CodeBatch.of(row), replayed=not is_new)
+    return IssueCodesSuccess(batch=CodeBatch.of(await batch_row(viewer, batch_id)), replayed=not is_new)
 
 
 async def _issue(

@@ -436,6 +436,14 @@ async def find_redemption(viewer: Viewer, node_id: str) -> WholeRedemptionRow | 
     return await database().row(FIND_REDEMPTION, merchant_id=viewer.merchant_id, redemption_id=redemption_id)
 
 
+async def batch_row(viewer: Viewer, batch_id: UUID) -> BatchRow:
+    """Return a batch that is committed."""
+    row = await database().row(FIND_BATCH, merchant_id=viewer.merchant_id, batch_id=batch_id)
+    if row is None:
+        raise RuntimeError("a committed batch can't be read")
+    return row
+
+
 async def find_batch(viewer: Viewer, node_id: str) -> BatchRow | None:
     """Return the batch behind an id; not for members."""
     batch_id = ids.decode("batch", node_id)
