@@ -15,5 +15,10 @@ def sealed(viewer: Viewer, reason: str) -> tuple[UUID, bytes]:
     problems = Problems()
     checked = problems.text("reason", reason, length_max=REASON_LENGTH_MAX)
     problems.refuse_if_any()
+    return seal(viewer, checked)
+
+
+def seal(viewer: Viewer, checked: str) -> tuple[UUID, bytes]:
+    """Return the id of the event to record, and a checked reason encrypted for it."""
     event_id = ids.new()
     return event_id, viewer.tenant.keys.encrypt(event_id, "reason", checked)

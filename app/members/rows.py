@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Role, Viewer
-from app.storage.database import database
+from app.storage.database import Tx, database
 from app.storage.statements import NoRow, columns, row_of, statement
 
 
@@ -131,6 +131,16 @@ EXISTS: Final = statement(NoRow, "SELECT FROM member WHERE merchant_id = :mercha
 async def member_exists(viewer: Viewer, member_id: UUID) -> bool:
     """Whether the merchant has this member."""
     return await database().row(EXISTS, merchant_id=viewer.merchant_id, member_id=member_id) is not None
+
+
+LOCK: Final = statement(
+    NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE"
+)
+
+
+async def lock_member(tx: Tx, merchant_id: UUID, member_id: UUID) -> bool:
+    """Lock a member until the end of the transaction. Returns False when there is none."""
+    return await tx.row(LOCK, merchant_id=merchant_id, member_id=member_id) is not None
 
 
 async def members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, MemberRow]:

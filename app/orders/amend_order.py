@@ -18,7 +18,7 @@ from app.api.operations import (
     mutation,
     not_found,
 )
-from app.api.reasons import REASON_LENGTH_MAX
+from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
 from app.coupons.types import Redemption
@@ -222,7 +222,7 @@ async def _amend(
     if coming and not await redeem(tx, viewer, presented, coming, version=seen.version + 1):
         raise OutpacedError
     await place(tx, viewer, staying, amount=presented.amount)
-    event_id = ids.new()
+    event_id, sealed_reason = seal(viewer, reason)
     written = await tx.row(
         WRITE,
         merchant_id=viewer.merchant_id,
@@ -237,7 +237,7 @@ async def _amend(
         shortfall=shortfall,
         event_id=event_id,
         actor=viewer.actor,
-        reason=viewer.tenant.keys.encrypt(event_id, "reason", reason),
+        reason=sealed_reason,
     )
     if written is None:
         raise OutpacedError

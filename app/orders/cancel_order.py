@@ -5,11 +5,10 @@ from uuid import UUID
 
 import strawberry
 
-from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Money, Problems
 from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
-from app.api.reasons import REASON_LENGTH_MAX
+from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
 from app.members.types import MemberSource
@@ -140,7 +139,7 @@ async def _cancel(
             version=order["version"] or 1, amount=order["order_amount"], reason=reason, reinstate=input.reinstate,
         )  # fmt: skip
         await end_returned(tx, viewer, [row["code_id"] for row in redeemed if input.reinstate])
-    event_id = ids.new()
+    event_id, sealed_reason = seal(viewer, reason)
     await tx.row(
         CANCEL,
         merchant_id=viewer.merchant_id,
@@ -149,7 +148,7 @@ async def _cancel(
         shortfall=shortfall,
         event_id=event_id,
         actor=viewer.actor,
-        reason=viewer.tenant.keys.encrypt(event_id, "reason", reason),
+        reason=sealed_reason,
     )
 
 

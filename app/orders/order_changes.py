@@ -15,6 +15,7 @@ from app.api.inputs import MONEY_MAX, Problems
 from app.coupons.end_returned import HAS_ENDED
 from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
 from app.coupons.rules import Applied, stack
+from app.members.rows import lock_member
 from app.members.types import MemberSource
 from app.orders.follow import Followed, follow
 from app.orders.presented_codes import TermsRow, terms_of
@@ -34,9 +35,6 @@ class BuyerRow(TypedDict):
 FIND_BUYER: Final = statement(
     BuyerRow,
     f"SELECT member_id FROM purchase WHERE {OF_ORDER}",
-)
-LOCK_BUYER: Final = statement(
-    NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE"
 )
 LOCK_ORDER: Final = statement(
     NoRow,
@@ -95,7 +93,7 @@ async def lock_order(
     Afterwards nobody records a purchase for an order that is known, or changes one.
     """
     if buyer is not None:
-        await tx.row(LOCK_BUYER, merchant_id=viewer.merchant_id, member_id=buyer)
+        await lock_member(tx, viewer.merchant_id, buyer)
     await tx.row(LOCK_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
     purchase = await tx.row(FIND_BY_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
     if purchase is not None and purchase["member_id"] != buyer:

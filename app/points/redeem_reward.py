@@ -14,12 +14,13 @@ from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
 from app.members.member_keys import MemberKeyInput, named_member
+from app.members.rows import lock_member
 from app.points.ledger import InsufficientPoints, debit
 from app.points.rows import FIND_EXCHANGE_BY_KEY, ExchangeRow, RewardRow, code_of
 from app.points.types import PointsReason, RewardRedemption
 from app.storage.database import Tx, transaction
 from app.storage.events import event
-from app.storage.statements import NoRow, columns, statement
+from app.storage.statements import columns, statement
 
 
 @strawberry.input(description="A member redeems for itself. ADMIN and CHECKOUT keys name the member.")
@@ -178,13 +179,6 @@ def _out_of_stock(why: str) -> Refused:
     return Refused(RewardOutOfStock(message=f"The reward can't be had: {why}."))
 
 
-# A member's redemptions go one after the other. Without this two of them would meet at the member's next slot of the
-# pool, each holding the lock of a code that the other one looks for.
-LOCK_MEMBER: Final = statement(
-    NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE"
-)
-
-
 @mutation(description="Have a reward for points. MEMBER for itself; ADMIN and CHECKOUT for the member they name.")
 async def redeem_reward(
     info: Info, input: Annotated[RedeemRewardInput, strawberry.argument(description="The reward, and for whom.")]
@@ -203,7 +197,9 @@ async def redeem_reward(
     key = scoped_key(viewer, input.idempotency_key)
     try:
         async with transaction(viewer.merchant_id) as tx:
-            if await tx.row(LOCK_MEMBER, merchant_id=viewer.merchant_id, member_id=member_id) is None:
+            # A member's redemptions go one after the other. Without this two of them would meet at the member's next
+            # slot of the pool, each holding the lock of a code that the other one looks for.
+            if not await lock_member(tx, viewer.merchant_id, member_id):
                 raise not_found("member", named.shown(viewer))
             earlier = await _earlier(tx, viewer, key, reward_id, member_id)
             if earlier is not None:
