@@ -78,6 +78,12 @@ def shares(answer: Any) -> list[tuple[int, int, int]]:
     ]
 
 
+async def stackable(shop: Shop, member: Any, count: int) -> list[Any]:
+    """Claim codes of one stackable pool."""
+    pool = await shop.pool(codes=count, claimsPerMember=count, stacking="STACKABLE")
+    return [await shop.claim(pool, member, idempotencyKey=f"{pool['id']} {number}") for number in range(count)]
+
+
 async def stacked(shop: Shop, member: Any, *percents: float, amount: int = 10_000) -> tuple[list[Any], list[Any]]:
     """Redeem codes of stackable pools on order A-1. Returns the codes and the redemptions."""
     codes = [await shop.claim(await shop.pool(stacking="STACKABLE", percentOff=each), member) for each in percents]

@@ -2,14 +2,13 @@
 
 import asyncio
 import itertools
-from typing import Any
 
 import pytest
 
 from app.storage.database import transaction
 from tests.conftest import Api
 from tests.factories import REDEEM_CODES, Shop, usd
-from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, order_of, stacked
+from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, order_of, stackable, stacked
 from tests.orders.presented import order
 from tests.orders.test_reverse_redemption import REVERSE
 from tests.points.documents import RECORD, points, purchase
@@ -21,12 +20,6 @@ SHARE = "SELECT FROM sales_order WHERE merchant_id = $1 AND order_id = $2 FOR SH
 @pytest.fixture
 def processes(shop: Shop, api: Api, second_api: Api) -> Processes:
     return Processes(shop, api, second_api)
-
-
-async def stackable(shop: Shop, member: Any, count: int) -> list[Any]:
-    """Claim codes of one stackable pool."""
-    pool = await shop.pool(codes=count, claimsPerMember=count, stacking="STACKABLE")
-    return [await shop.claim(pool, member, idempotencyKey=f"{pool['id']} {number}") for number in range(count)]
 
 
 async def discount_of(shop: Shop) -> int:

@@ -11,7 +11,7 @@ from app import ids
 from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop
-from tests.orders.documents import AMEND, amendment, stacked
+from tests.orders.documents import AMEND, amendment, stackable, stacked
 from tests.orders.presented import order
 from tests.points.documents import member_uuid
 from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
@@ -31,12 +31,6 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'
 @pytest.fixture
 def processes(shop: Shop, api: Api, second_api: Api) -> Processes:
     return Processes(shop, api, second_api)
-
-
-async def stackable(shop: Shop, member: Any, count: int) -> list[Any]:
-    """Claim codes of one stackable pool."""
-    pool = await shop.pool(codes=count, claimsPerMember=count, stacking="STACKABLE")
-    return [await shop.claim(pool, member, idempotencyKey=f"{pool['id']} {number}") for number in range(count)]
 
 
 def reasons(answer: Any) -> list[str]:
