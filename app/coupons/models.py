@@ -115,7 +115,7 @@ class Code(Model):
     One from elsewhere or of a pool's pattern isn't of our own form (`is_foreign`), and also has the fingerprint of its
     text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
-    to whoever holds it; only one of these.
+    to whoever holds it; only one of these. Until `held_until` a hold has it, for an order.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -136,6 +136,8 @@ class Code(Model):
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
     redeemed_at = fields.DatetimeField(null=True)
+    hold_id = fields.UUIDField(null=True)
+    held_until = fields.DatetimeField(null=True)
 
     class Meta:
         table = "code"

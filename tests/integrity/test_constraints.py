@@ -19,14 +19,15 @@ from tests.scratch import scratch_database
 ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
-    "bearer_code", "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "order_amendment",
+    "bearer_code", "campaign", "code", "code_batch", "delivery", "event", "hold", "hold_request", "invite", "invite_quota", "order_amendment",
     "points_entry", "points_lot", "points_part", "points_return", "pool", "pool_terms", "purchase", "redemption",
     "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "bearer_code": "batch_id",
-    "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "order_amendment": "shortfall",
+    "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "hold": "held_at", "hold_request": "idempotency_key",
+    "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
     "pool_terms": "ends_at", "purchase": "order_id", "redemption": "code_id", "refund": "amount",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",

@@ -60,6 +60,9 @@ GROUP BY pg_constraint.oid, 1, 2
 UNMADE = {
     "graph_snapshot.id", "graph_node.snapshot_id", "graph_node.member_id", "graph_edge.snapshot_id",
     "graph_edge.referrer_id", "graph_edge.referee_id", "graph_file.snapshot_id", "referral.purchase_id",
+    "hold.sales_order_id", "hold.member_id", "hold_code.hold_id", "hold_code.code_id", "hold_code.pool_id",
+    "hold_code.redemption_id", "hold_reward.hold_id", "hold_reward.reward_id", "hold_reward.code_id",
+    "hold_reward.redemption_id", "hold_request.sales_order_id", "code.hold_id",
 }  # fmt: skip
 #: What breaks a promise: its name, how, and in how many rows that is seen.
 BREAKS = [
