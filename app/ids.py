@@ -6,8 +6,8 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 Kind = Literal[
-    "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "hold", "invite", "member",
-    "merchant", "order", "pool", "purchase", "redemption", "referral", "refund", "reward", "rewardredemption",
+    "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "hold", "invite",
+    "member", "merchant", "order", "pool", "purchase", "redemption", "referral", "refund", "reward", "rewardredemption",
     "wallet", "webhook", "webhookdelivery",
 ]  # fmt: skip
 

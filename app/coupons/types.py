@@ -314,6 +314,9 @@ class Code(Node):
         description="Until when it can be spent: its own end or its pool's, the earlier of the two."
     )
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
+    held_until: datetime | None = strawberry.field(
+        description="Until when an order that isn't paid yet holds it; null while none does."
+    )
 
     @classmethod
     def of(cls, row: WholeCodeRow, *, as_of: ChangeRow | None = None, revealed: bool = False) -> "Code":
@@ -334,6 +337,7 @@ class Code(Node):
             allocated_at=row["code_allocated_at"],
             expires_at=min(filter(None, (row["code_expires_at"], row["pool_ends_at"])), default=None),
             redeemed_at=redeemed_at,
+            held_until=row["code_held_until"] if state == CodeState.ALLOCATED.value else None,
         )
 
     @field(description="The pool whose terms it carries.")
