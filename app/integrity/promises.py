@@ -457,6 +457,8 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'order.amended', sales_order_id FROM order_amendment WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'order.cancelled', id FROM sales_order
     WHERE merchant_id = :merchant_id AND cancelled_at IS NOT NULL
+    UNION ALL SELECT 'hold.placed', id FROM hold WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'hold.' || lower(status), id FROM hold WHERE merchant_id = :merchant_id AND status <> 'HELD'
     UNION ALL SELECT 'campaign.created', id FROM campaign WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'points.credited', id FROM points_entry WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.recorded', id FROM purchase WHERE merchant_id = :merchant_id

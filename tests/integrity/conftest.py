@@ -12,10 +12,25 @@ from tests.coupons.test_issue_codes import ISSUE
 from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import EDIT_POOL, Shop, open_shop
-from tests.orders.documents import AMEND, amendment
+from tests.orders.documents import AMEND, amendment, stackable
+from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
+
+
+async def carts(shop: Shop) -> None:
+    """Hold codes for orders of a new member, of which one each is captured, released, taken over and stays held."""
+    dora = await shop.member()
+    codes = await stackable(shop, dora, 4)
+    captured, released, _, live = [
+        await hold(shop, [code], dora, order=f"cart-{number}", idempotencyKey="key")
+        for number, code in enumerate(codes)
+    ]
+    await shop.do(CAPTURE, holdId=captured["id"])
+    await shop.do(RELEASE, holdId=released["id"])
+    await hold(shop, [codes[2]], dora, order="cart-4")
+    await shop.do(EXTEND, holdId=live["id"], lifetimeSeconds=604_800)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -65,5 +80,6 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)
+        await carts(shop)
         await delivery_made(shop)
         yield shop

@@ -1,4 +1,4 @@
-"""holdCheckout. Without these a code could be spent by two carts, or a customer be locked out by its own abandoned one."""
+"""holdCheckout. Without these two carts could spend a code, or an abandoned one could lock its customer out."""
 
 from typing import Any
 
