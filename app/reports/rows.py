@@ -86,7 +86,8 @@ class ReportCode:
     currency: str = column("money.currency", "ISO 4217 code of its amounts.")
     allocated_at: datetime | None = column("c.allocated_at", "When it became someone's: when it was claimed or sent.")
     expires_at: datetime | None = column(
-        "least(c.expires_at, p.ends_at)", "Until when it can be spent: its own end or its pool's."
+        "CASE WHEN c.outlives_pool THEN c.expires_at ELSE least(c.expires_at, p.ends_at) END",
+        "Until when it can be spent: its own end or its pool's.",
     )
     redeemed_at: datetime | None = column("c.redeemed_at", "When it was spent.")
     order_id: str | None = column("r.order_id", "The shop's own id of the order that it was spent on.")
