@@ -287,6 +287,8 @@ CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index I
 CREATE INDEX code_reissued_from ON code (merchant_id, reissued_as) WHERE reissued_as IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+CREATE INDEX code_in_no_hands ON code (merchant_id, pool_id)
+    WHERE (bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL);
 CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, folded, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();

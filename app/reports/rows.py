@@ -55,7 +55,7 @@ class ReportPool:
     )
     total: float = column(whole("s.total"), "All codes ever generated.")
     available: float = column(whole("s.available"), "Codes that can be claimed.")
-    allocated: float = column(whole("s.allocated"), "Codes that are someone's and not spent.")
+    allocated: float = column(whole("s.allocated"), "Codes that are out of stock and not spent, bearer codes included.")
     redeemed: float = column(whole("s.redeemed"), "Codes that are spent.")
     expired: float = column(whole("s.expired"), "Codes whose lifetime ended unspent.")
     revoked: float = column(whole("s.revoked"), "Codes that were taken back.")
@@ -78,6 +78,9 @@ class ReportCode:
     state: str = column(SHOWN_STATE, "AVAILABLE, ALLOCATED, REDEEMED, EXPIRED or REVOKED.")
     matched_by: str | None = column(
         "c.matched_by", "What binds it to its owner: MEMBER_ID, CAMPAIGN_RECIPIENT or CLAIM_EMAIL."
+    )
+    bearer: bool = column(
+        "c.bearer", "Whether it belongs to whoever holds it: one that isn't redeemed may be in nobody's hands."
     )
     percent_off: float | None = column("p.percent_off::float8", "The share that it takes off, if it is a PERCENT code.")
     amount_off: float | None = column(units("p.amount_off"), "What it takes off, if it is an AMOUNT code.")
