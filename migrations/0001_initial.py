@@ -136,6 +136,7 @@ class Migration(migrations.Migration):
                 ("matched_by", fields.CharField(null=True, max_length=20)),
                 ("allocated_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+                ("outlives_pool", fields.BooleanField(db_default=False)),
                 ("redeemed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
