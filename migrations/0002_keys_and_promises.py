@@ -864,6 +864,18 @@ ALTER TABLE graph_file
     ALTER COLUMN body SET STORAGE MAIN;
 """
 
+SEGMENTS = """
+-- Who is in a segment that a member's own row doesn't tell, as of the last refresh, whose row is its lock.
+ALTER TABLE segment_member
+    DROP CONSTRAINT segment_member_pkey,
+    ADD PRIMARY KEY (merchant_id, member_id, segment),
+    ADD CONSTRAINT segment_member_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT segment_member_segment CHECK (segment IN ('HIGH_SPEND', 'ADVOCATES'));
+CREATE INDEX segment_member_of_segment ON segment_member (merchant_id, segment, member_id);
+ALTER TABLE segment_refresh
+    ADD CONSTRAINT segment_refresh_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
+"""
+
 ADVISOR = """
 ALTER TABLE advice_run
     DROP CONSTRAINT advice_run_pkey,
@@ -929,7 +941,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
-                REFERRALS, GRAPH, ADVISOR, WEBHOOKS,
+                REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
             ]
         )
     ]  # fmt: skip
