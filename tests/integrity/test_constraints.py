@@ -53,6 +53,9 @@ REFUSED = [
         WHERE {one("points_lot", "remaining > 1")}""",
     f"points_lot_amounts | UPDATE points_lot SET remaining = -1 WHERE {one('points_lot')}",
     f"points_lot_amounts | UPDATE points_lot SET remaining = amount + 1, is_open = true WHERE {one('points_lot')}",
+    f"points_lot_held | UPDATE points_lot SET held = remaining + 1 WHERE {one('points_lot')}",
+    f"points_lot_held | UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'held > 0')}",
+    f"hold_part_amount | UPDATE hold_part SET amount = 0 WHERE {one('hold_part')}",
     f"points_lot_open | UPDATE points_lot SET is_open = NOT is_open WHERE {one('points_lot')}",
     f"points_lot_amounts | UPDATE points_lot SET returned = amount + 1 WHERE {one('points_lot')}",
     "points_return_amounts | UPDATE points_return SET shortfall = amount + 1 WHERE merchant_id = $1",
@@ -101,7 +104,7 @@ ACCEPTED = [
         """INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
         SELECT merchant_id, entry_id, entry_id, -1 FROM points_lot WHERE merchant_id = $1 LIMIT 1""",
     ),
-    ("EXACT_BALANCES", 1, f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'remaining > 0')}"),
+    ("EXACT_BALANCES", 1, f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'is_open AND held = 0')}"),
     (
         "EXACT_BALANCES",
         2,
