@@ -275,11 +275,14 @@ ALTER TABLE code
     ),
     -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
     ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
+    -- What doesn't end with its pool has an end of its own.
+    ADD CONSTRAINT code_outlives_pool CHECK (NOT outlives_pool OR expires_at IS NOT NULL),
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
-CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
+CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at, outlives_pool)
     WHERE member_id IS NOT NULL;
+CREATE INDEX code_outliving ON code (merchant_id, pool_id, id) WHERE outlives_pool;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
@@ -289,6 +292,8 @@ CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index I
 CREATE INDEX code_reissued_from ON code (merchant_id, reissued_as) WHERE reissued_as IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+CREATE INDEX code_in_no_hands ON code (merchant_id, pool_id)
+    WHERE (bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL);
 CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, folded, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -470,6 +475,7 @@ ALTER TABLE points_entry
         WHEN 'REFERRAL_REFERRER' THEN amount > 0
         WHEN 'REFERRAL_REFEREE' THEN amount > 0
         WHEN 'REWARD' THEN amount < 0
+        WHEN 'PAYMENT' THEN amount < 0
         WHEN 'REFUND' THEN amount > 0
         WHEN 'REVERSAL' THEN amount < 0
         WHEN 'EXPIRY' THEN amount < 0
@@ -481,7 +487,8 @@ CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR E
 CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A lot begins whole, is never below 0 or above its credit, and keeps what it is. `is_open` is what indexes look at, so
--- that a debit which leaves something changes none of them (HOT, for which pages leave room).
+-- that a debit which leaves something changes none of them (HOT, for which pages leave room). What is held of a lot isn't
+-- open: nobody spends it, and it doesn't expire. Pending points aren't held.
 ALTER TABLE points_lot
     DROP CONSTRAINT points_lot_pkey,
     ADD PRIMARY KEY (merchant_id, entry_id),
@@ -489,7 +496,8 @@ ALTER TABLE points_lot
     ADD CONSTRAINT points_lot_amounts CHECK (
         amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND returned BETWEEN 0 AND amount
     ),
-    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0));
+    ADD CONSTRAINT points_lot_held CHECK (held BETWEEN 0 AND remaining AND (held = 0 OR NOT is_pending)),
+    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > held));
 ALTER TABLE points_lot SET (fillfactor = 80);
 -- The order of spending; a member's lots that end next, pending ones too.
 CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
@@ -515,8 +523,15 @@ ALTER TABLE points_part
     ADD CONSTRAINT points_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
     ADD CONSTRAINT points_part_returned CHECK (amount <> 0 AND returned BETWEEN 0 AND greatest(-amount, 0));
 CREATE TRIGGER points_part_kept BEFORE DELETE OR TRUNCATE ON points_part FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount ON points_part
+CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount, held_at ON points_part
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What a hold has set aside of a lot.
+ALTER TABLE hold_part
+    DROP CONSTRAINT hold_part_pkey,
+    ADD PRIMARY KEY (merchant_id, hold_id, position, lot_id),
+    ADD CONSTRAINT hold_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
+    ADD CONSTRAINT hold_part_amount CHECK (amount > 0 AND position >= 0);
 
 -- A lot changes by what a part of another entry than before says.
 CREATE FUNCTION points_lot_moved() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
@@ -739,7 +754,9 @@ CREATE TRIGGER hold_request_kept BEFORE DELETE OR TRUNCATE ON hold_request
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER hold_request_fixed BEFORE UPDATE ON hold_request FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- A code is in one hold at a time; past its time the hold doesn't count, and another one may have the code.
+-- A code is in one hold at a time; past its time the hold doesn't count, and another one may have the code. The index is
+-- for lists of pools that are over.
+CREATE INDEX code_of_hold ON code (merchant_id, pool_id, id) WHERE hold_id IS NOT NULL;
 ALTER TABLE code
     ADD CONSTRAINT code_hold FOREIGN KEY (merchant_id, hold_id) REFERENCES hold,
     ADD CONSTRAINT code_held CHECK (
@@ -949,6 +966,18 @@ ALTER TABLE graph_file
     ALTER COLUMN body SET STORAGE MAIN;
 """
 
+SEGMENTS = """
+-- Who is in a segment that a member's own row doesn't tell, as of the last refresh, whose row is its lock.
+ALTER TABLE segment_member
+    DROP CONSTRAINT segment_member_pkey,
+    ADD PRIMARY KEY (merchant_id, member_id, segment),
+    ADD CONSTRAINT segment_member_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT segment_member_segment CHECK (segment IN ('HIGH_SPEND', 'ADVOCATES'));
+CREATE INDEX segment_member_of_segment ON segment_member (merchant_id, segment, member_id);
+ALTER TABLE segment_refresh
+    ADD CONSTRAINT segment_refresh_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
+"""
+
 ADVISOR = """
 ALTER TABLE advice_run
     DROP CONSTRAINT advice_run_pkey,
@@ -1014,7 +1043,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
-                HOLDS, REFERRALS, GRAPH, ADVISOR, WEBHOOKS,
+                HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
             ]
         )
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
-from app.coupons.rows import HONOURS, IS_HELD, IS_OVER
+from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.types import MemberSource
 from app.orders.hold_types import Hold, HoldNotOpen
@@ -177,7 +177,7 @@ WITH asked AS (
         JOIN asked ON asked.code_id = c.id
     WHERE EXISTS (SELECT FROM open) AND c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[])
         AND c.state = 'ALLOCATED' AND CASE WHEN asked.is_here THEN c.hold_id = :hold_id
-            ELSE asked.terms_version = p.terms_version AND NOT {IS_HELD} AND {HONOURS} AND NOT {IS_OVER}
+            ELSE asked.terms_version = p.terms_version AND NOT {IS_HELD} AND {HONOURS} AND NOT {IS_OVER_FOR.format("c")}
                 AND (c.expires_at IS NULL OR c.expires_at > now()) END
         AND (p.transferable
             OR c.member_id = coalesce(:presenter, (

@@ -121,6 +121,7 @@ WALLET_EVENTS: Final[dict[str, str | None]] = {
     "code.revived": "ALLOCATED",
     "code.revoked": "REVOKED",
     "code.sent": "ALLOCATED",
+    "hold.captured": None,
     "hold.changed": None,
     "hold.expired": None,
     "hold.extended": None,

@@ -99,7 +99,7 @@ async def test_a_captured_hold_is_not_released(shop: Shop) -> None:
 @pytest.mark.parametrize("document", [RELEASE, EXTEND], ids=["release", "extend"])
 async def test_a_hold_that_is_not_there_is_not_found(shop: Shop, other_shop: Shop, document: str) -> None:
     _, _, theirs = await held(other_shop)
-    more = {"lifetimeSeconds": 60} if document == EXTEND else {}
+    more: dict[str, Any] = {"lifetimeSeconds": 60} if document == EXTEND else {}
 
     for hold_id in (theirs["id"], "hold_1"):
         refused = await shop.refused(document, holdId=hold_id, **more)
