@@ -137,6 +137,7 @@ class Migration(migrations.Migration):
                 ("matched_by", fields.CharField(null=True, max_length=20)),
                 ("allocated_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+                ("outlives_pool", fields.BooleanField(db_default=False)),
                 ("redeemed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
@@ -386,6 +387,24 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.CreateModel(
+            name="HoldPart",
+            fields=[
+                ("hold_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("position", fields.IntField()),
+                ("lot_id", fields.UUIDField()),
+                ("amount", fields.IntField()),
+                ("held_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+            ],
+            options={
+                "table": "hold_part",
+                "app": "flash",
+                "pk_attr": "hold_id",
+                "table_description": "Points of a lot that a hold has set aside: at position 0 to pay with, at position n for its n-th reward.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
             name="Invite",
             fields=[
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
@@ -563,6 +582,7 @@ class Migration(migrations.Migration):
                 ("member_id", fields.UUIDField()),
                 ("amount", fields.IntField()),
                 ("remaining", fields.IntField()),
+                ("held", fields.IntField(db_default=0)),
                 ("is_open", fields.BooleanField()),
                 ("is_pending", fields.BooleanField()),
                 ("is_warned", fields.BooleanField()),
@@ -589,6 +609,7 @@ class Migration(migrations.Migration):
                 ("lot_id", fields.UUIDField()),
                 ("amount", fields.IntField()),
                 ("returned", fields.IntField(db_default=0)),
+                ("held_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
                 "table": "points_part",

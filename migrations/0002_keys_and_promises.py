@@ -280,11 +280,14 @@ ALTER TABLE code
     ),
     -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
     ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
+    -- What doesn't end with its pool has an end of its own.
+    ADD CONSTRAINT code_outlives_pool CHECK (NOT outlives_pool OR expires_at IS NOT NULL),
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
-CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
+CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at, outlives_pool)
     WHERE member_id IS NOT NULL;
+CREATE INDEX code_outliving ON code (merchant_id, pool_id, id) WHERE outlives_pool;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
@@ -294,6 +297,8 @@ CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index I
 CREATE INDEX code_reissued_from ON code (merchant_id, reissued_as) WHERE reissued_as IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+CREATE INDEX code_in_no_hands ON code (merchant_id, pool_id)
+    WHERE (bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL);
 CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, folded, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -476,6 +481,7 @@ ALTER TABLE points_entry
         WHEN 'REFERRAL_REFERRER' THEN amount > 0
         WHEN 'REFERRAL_REFEREE' THEN amount > 0
         WHEN 'REWARD' THEN amount < 0
+        WHEN 'PAYMENT' THEN amount < 0
         WHEN 'REFUND' THEN amount > 0
         WHEN 'REVERSAL' THEN amount < 0
         WHEN 'EXPIRY' THEN amount < 0
@@ -487,7 +493,8 @@ CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR E
 CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A lot begins whole, is never below 0 or above its credit, and keeps what it is. `is_open` is what indexes look at, so
--- that a debit which leaves something changes none of them (HOT, for which pages leave room).
+-- that a debit which leaves something changes none of them (HOT, for which pages leave room). What is held of a lot isn't
+-- open: nobody spends it, and it doesn't expire. Pending points aren't held.
 ALTER TABLE points_lot
     DROP CONSTRAINT points_lot_pkey,
     ADD PRIMARY KEY (merchant_id, entry_id),
@@ -495,7 +502,8 @@ ALTER TABLE points_lot
     ADD CONSTRAINT points_lot_amounts CHECK (
         amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND returned BETWEEN 0 AND amount
     ),
-    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0));
+    ADD CONSTRAINT points_lot_held CHECK (held BETWEEN 0 AND remaining AND (held = 0 OR NOT is_pending)),
+    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > held));
 ALTER TABLE points_lot SET (fillfactor = 80);
 -- The order of spending; a member's lots that end next, pending ones too.
 CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
@@ -521,8 +529,15 @@ ALTER TABLE points_part
     ADD CONSTRAINT points_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
     ADD CONSTRAINT points_part_returned CHECK (amount <> 0 AND returned BETWEEN 0 AND greatest(-amount, 0));
 CREATE TRIGGER points_part_kept BEFORE DELETE OR TRUNCATE ON points_part FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount ON points_part
+CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount, held_at ON points_part
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What a hold has set aside of a lot.
+ALTER TABLE hold_part
+    DROP CONSTRAINT hold_part_pkey,
+    ADD PRIMARY KEY (merchant_id, hold_id, position, lot_id),
+    ADD CONSTRAINT hold_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
+    ADD CONSTRAINT hold_part_amount CHECK (amount > 0 AND position >= 0);
 
 -- A lot changes by what a part of another entry than before says.
 CREATE FUNCTION points_lot_moved() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$

@@ -81,7 +81,8 @@ WHERE pool_id IS NOT NULL AND segment.is_inside GROUP BY pool_id, segment.number
 class PoolFact:
     """A pool as the advisor sees it; `ref` is how suggestions cite it. Amounts are in minor units.
 
-    `reaches` names the segments whose members hold at least a tenth of its codes: all of them while nobody holds any.
+    `held` and the rates are those of the portfolio. `reaches` names the segments whose members hold at least a tenth of
+    its codes: all of them while nobody holds any.
     """
 
     ref: str

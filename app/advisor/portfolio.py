@@ -39,7 +39,10 @@ class Quadrant(Enum):
 
 
 class FiguresRow(PoolRow):
-    """A pool with its sums, those of the pool that was redeemed most, and the merchant's margin rate."""
+    """A pool with its sums, those of the pool that was redeemed most, and the merchant's margin rate.
+
+    `held` are the codes that somebody ever had. Whether somebody has a bearer code is known while it is redeemed.
+    """
 
     codes: Decimal
     held: Decimal
@@ -67,7 +70,11 @@ class SegmentRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """A pool's figures; amounts in minor units."""
+    """A pool's figures; amounts in minor units.
+
+    Claim rate = codes allocated ever / all codes; redemption rate = codes redeemed / codes allocated ever. A bearer
+    code may lie in a drawer: in both it is allocated while it is redeemed. Stock that expired never was.
+    """
 
     row: PoolRow
     codes: int
@@ -110,8 +117,9 @@ class Segment:
 
 # Every part is summed by pool before it meets the others, and nothing is joined but the page of pools in the end, by
 # whole keys: the cost grows with what is counted, whatever the planner knows of the tables. Stock is kept summed up by
-# a job; standing redemptions are read from an index that has all that is summed. A redemption on an order with another
-# one of the same pool counts the order again. bench/portfolio.py counts the buffers.
+# a job; standing redemptions are read from an index that has all that is summed, and so are the codes that the stock
+# alone takes for allocated. A redemption on an order with another one of the same pool counts the order again.
+# bench/portfolio.py counts the buffers.
 POOLS: Final = statement(
     FiguresRow,
     f"""
@@ -126,6 +134,12 @@ WITH part AS (
     UNION ALL
     SELECT pool_id, 0, count(*), 0, 0, 0, 0, 0, 0
     FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED' AND allocated_at IS NOT NULL GROUP BY pool_id
+    UNION ALL
+    SELECT pool_id, 0, -count(*), 0, 0, 0, 0, 0, 0
+    FROM code
+    WHERE merchant_id = :merchant_id
+        AND ((bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL))
+    GROUP BY pool_id
     UNION ALL
     SELECT pool_id, 0, 0, 0, sum(order_amount), sum(discount),
         count(*) FILTER (WHERE redeemed_at > now() - interval '90 days'),

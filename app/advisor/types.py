@@ -50,8 +50,12 @@ class PoolPerformance:
     """A pool's figures."""
 
     pool: Pool = strawberry.field(description="The pool.")
-    claim_rate: float = strawberry.field(description="Codes that were ever allocated / all codes, 0 to 1.")
-    redemption_rate: float = strawberry.field(description="Codes redeemed / codes that were ever allocated, 0 to 1.")
+    claim_rate: float = strawberry.field(
+        description="Codes that were ever allocated / all codes, 0 to 1; a bearer code counts once it is redeemed."
+    )
+    redemption_rate: float = strawberry.field(
+        description="Codes redeemed / codes that were ever allocated, 0 to 1; a bearer code counts once it is redeemed."
+    )
     redemption_share: float = strawberry.field(
         description="The pool's redemptions of the last 90 days / those of the pool with the most, 0 to 1."
     )

@@ -24,7 +24,7 @@ class GivenBack:
 
 
 class SpentRow(TypedDict):
-    """What a debit took from a lot and hasn't come back, and when."""
+    """What a debit took from a lot and hasn't come back, and since when that was spent or held."""
 
     lot_id: UUID
     amount: int
@@ -37,7 +37,8 @@ class SpentRow(TypedDict):
 FIND_SPENT: Final = statement(
     SpentRow,
     """
-SELECT p.lot_id, -p.amount - p.returned AS amount, l.expires_at, l.created_at, e.created_at AS spent_at
+SELECT p.lot_id, -p.amount - p.returned AS amount, l.expires_at, l.created_at,
+    coalesce(p.held_at, e.created_at) AS spent_at
 FROM points_entry e CROSS JOIN LATERAL (
     SELECT * FROM points_part WHERE merchant_id = :merchant_id AND entry_id = e.id OFFSET 0
 ) p
@@ -149,8 +150,8 @@ async def give_back(
         FIND_STANDING, merchant_id=merchant_id, member_id=member_id, lot_ids=[row["lot_id"] for row in spent]
     )
     order = {row["lot_id"]: (row["expires_at"], row["created_at"]) for row in spent}
-    parts = [Part(row["lot_id"], row["amount"]) for row in spent]
-    planned = plan(parts, covers(standing), shorts(standing), spent[0]["spent_at"], spending(order, standing))
+    parts = [Part(row["lot_id"], row["amount"], row["spent_at"]) for row in spent]
+    planned = plan(parts, covers(standing), shorts(standing), spending(order, standing))
     await tx.row(
         SETTLE,
         merchant_id=merchant_id,
