@@ -102,6 +102,7 @@ CLAIM_LIMIT: Final = _promise(
         ) k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id WHERE k.claims > p.claims_per_member"""
         for claimant in ("member_id", "email_index")
     ),
+    _repeated("claim", "pool_id", "mailbox_index", where="mailbox_index IS NOT NULL"),
     # A claim counts for as long as its row is there. An adoption drops those of the codes that it revokes.
     """
     SELECT FROM code c WHERE c.merchant_id = :merchant_id AND c.allocated_at IS NOT NULL AND c.state <> 'REVOKED'
