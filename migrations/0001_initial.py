@@ -106,6 +106,7 @@ class Migration(migrations.Migration):
                 ("email_index", fields.BinaryField(null=True)),
                 ("slot", fields.IntField()),
                 ("idempotency_key", fields.CharField(null=True, max_length=240)),
+                ("mailbox_index", fields.BinaryField(null=True)),
                 ("claimed_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
             ],
             options={
@@ -750,6 +751,10 @@ class Migration(migrations.Migration):
                 ("transferable", fields.BooleanField()),
                 ("recycle_expired", fields.BooleanField(db_default=False)),
                 ("code_pattern", fields.CharField(null=True, max_length=64)),
+                ("audience", ArrayField(db_default=[], element_type="TEXT")),
+                ("first_order_only", fields.BooleanField(db_default=False)),
+                ("one_claim_per_mailbox", fields.BooleanField(db_default=True)),
+                ("listed", fields.BooleanField(db_default=False)),
                 ("fallback_pool_id", fields.UUIDField(null=True)),
                 ("terms_version", fields.IntField(db_default=1)),
                 ("created_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),

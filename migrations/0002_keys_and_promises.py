@@ -150,6 +150,7 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_code_lifetime CHECK (code_lifetime_days BETWEEN 1 AND 3650),
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
     ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE')),
+    ADD CONSTRAINT pool_audience CHECK (audience <@ '{NEW,ACTIVE,LAPSED,HIGH_SPEND,ADVOCATES}'),
     -- Twelve random characters: 50 bits besides the two that masks show.
     ADD CONSTRAINT pool_code_pattern CHECK (
         code_pattern ~ '^[0-9A-Za-z#-]{4,64}$' AND length(code_pattern) - length(replace(code_pattern, '#', '')) >= 12
@@ -170,7 +171,8 @@ CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
 DECLARE
     may_change CONSTANT text[] := ARRAY[
         'status', 'pause_scope', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
-        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at'
+        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at', 'audience',
+        'first_order_only', 'one_claim_per_mailbox', 'listed'
     ];
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -194,7 +196,15 @@ BEGIN
             USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
     END IF;
     IF OLD.status <> 'DRAFT' AND (
-        (OLD.status = 'ARCHIVED' AND NEW.terms_version <> OLD.terms_version)
+        (OLD.status = 'ARCHIVED' AND (
+            NEW.terms_version <> OLD.terms_version
+            OR (NEW.audience, NEW.first_order_only, NEW.one_claim_per_mailbox)
+                <> (OLD.audience, OLD.first_order_only, OLD.one_claim_per_mailbox)
+        ))
+        -- Nobody is excluded who wasn't; no segments are everybody.
+        OR (NEW.audience <> '{}' AND (OLD.audience = '{}' OR NOT NEW.audience @> OLD.audience))
+        OR NEW.first_order_only > OLD.first_order_only
+        OR NEW.one_claim_per_mailbox > OLD.one_claim_per_mailbox
         OR NEW.percent_off < OLD.percent_off
         OR NEW.amount_off < OLD.amount_off
         OR NEW.claims_per_member < OLD.claims_per_member
@@ -339,6 +349,8 @@ ALTER TABLE claim
     ADD CONSTRAINT claim_claimant CHECK (num_nonnulls(member_id, email_index) = 1);
 CREATE UNIQUE INDEX claim_email_slot ON claim (merchant_id, pool_id, email_index, slot) WHERE email_index IS NOT NULL;
 CREATE INDEX claim_by_code ON claim (merchant_id, code_id) WHERE email_index IS NOT NULL;
+-- One person of a mailbox claims of a pool: its first claim has the mailbox.
+CREATE UNIQUE INDEX claim_mailbox ON claim (merchant_id, pool_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 -- Partial, because most claims have no key and each index costs every claim some buffers.
 CREATE UNIQUE INDEX claim_key ON claim (merchant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 

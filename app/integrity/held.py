@@ -36,7 +36,7 @@ HELD: Final = {
     ),
     "CLAIM_LIMIT": Held(
         (_STATEMENT, _CONSTRAINT),
-        ("claim_slot", "claim_email_slot", "claim_slot_counts", "claim_claimant", "claim_key"),
+        ("claim_slot", "claim_email_slot", "claim_slot_counts", "claim_claimant", "claim_key", "claim_mailbox"),
     ),
     "REDEEMED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),

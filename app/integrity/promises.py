@@ -86,13 +86,17 @@ ONE_OWNER: Final = _promise(
     WHERE c.merchant_id = :merchant_id AND a.member_id IS NOT NULL""",
 )
 # Where a member turns out to own an address, both may have spent what one of them could have: that can't be taken back,
-# so adopted codes count while they are live only.
+# so adopted codes count while they are live only, and if no hold kept them from being taken back.
 CLAIM_LIMIT: Final = _promise(
     "CLAIM_LIMIT",
     *(
         f"""
         SELECT FROM (
-            SELECT k.pool_id, count(*) FILTER (WHERE a.subject_id IS NULL OR c.state = 'ALLOCATED') AS claims
+            SELECT k.pool_id, count(*) FILTER (
+                WHERE a.subject_id IS NULL OR (c.state = 'ALLOCATED' AND NOT EXISTS (
+                    SELECT FROM hold_code x WHERE x.merchant_id = :merchant_id AND x.code_id = k.code_id
+                ))
+            ) AS claims
             FROM claim k JOIN code c ON c.merchant_id = :merchant_id AND c.id = k.code_id
             LEFT JOIN (
                 SELECT DISTINCT subject_id FROM event
@@ -102,6 +106,7 @@ CLAIM_LIMIT: Final = _promise(
         ) k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id WHERE k.claims > p.claims_per_member"""
         for claimant in ("member_id", "email_index")
     ),
+    _repeated("claim", "pool_id", "mailbox_index", where="mailbox_index IS NOT NULL"),
     # A claim counts for as long as its row is there. An adoption drops those of the codes that it revokes.
     """
     SELECT FROM code c WHERE c.merchant_id = :merchant_id AND c.allocated_at IS NOT NULL AND c.state <> 'REVOKED'

@@ -53,7 +53,7 @@ BY_ROW: Final[Mapping[SegmentName, str]] = {
 KEPT: Final = tuple(name for name in SegmentName if name not in BY_ROW)
 
 _IN_ROW: Final = " OR ".join(f"('{name.value}' = ANY({{0}}) AND {told})" for name, told in BY_ROW.items())
-#: Whether the member `m` is in one of the segments that the array {0} names.
+#: Whether `m` is in one of the segments that the array {0} names; who is no member (its `id` is null) isn't.
 IN_ONE_OF: Final = f"""
     ({_IN_ROW} OR EXISTS (
         SELECT FROM segment_member

@@ -43,6 +43,7 @@ OTHER_BYTES = {
     "hold.email_index",
     "hold.presented_by",
     "invite.email_index",
+    "claim.mailbox_index",
     "invite.mailbox_index",
     "invite.token_hash",
     "member.email_index",

@@ -261,6 +261,7 @@ async def test_a_held_code_is_no_surplus_when_an_address_is_proved(shop: Shop) -
     await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"], email="anna@example.com")
 
     assert own["id"] != waiting["code"]["id"]
+    assert await shop.broken_promises() == []
     captured = await shop.do(CAPTURE, holdId=cart["id"])
     assert captured["__typename"] == "CaptureHoldSuccess"
 
