@@ -8,7 +8,19 @@ from app.stress.operations import READ, UNSEEN, Answer, Operation
 from app.stress.order import Honoured, Order, Refunded
 from app.stress.points import is_shown
 from app.stress.purchases import SHOWN, cancelled, is_as_shown, named, touches
-from app.stress.redemptions import AMOUNTS, REDEMPTIONS, about_codes, back, follow_order, priced, rejected, spend
+from app.stress.redemptions import (
+    AMOUNTS,
+    REDEMPTIONS,
+    REJECTED,
+    Beside,
+    about_codes,
+    back,
+    ends,
+    follow_order,
+    priced,
+    rejected,
+    spend,
+)
 from app.stress.things import Leads, Move, Story, Then, becomes, where
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
@@ -24,7 +36,7 @@ AMEND: Final = mutation(
     f"""... on AmendOrderSuccess {{
       replayed shortfall totalDiscount {{ amountMinor }} {REDEMPTIONS} purchase {{ {SHOWN} member {{ id {WALLET} }} }}
     }}
-    ... on CodesRejected {{ rejections {{ masked reason }} }} ... on InvalidInput {{ problems {{ path }} }}""",
+    {REJECTED} ... on InvalidInput {{ problems {{ path }} }}""",
 )
 
 
@@ -126,11 +138,13 @@ def _below_refunded(call: Call) -> Sequence[Story]:
 
 
 def _amend_rejected(call: Call) -> Sequence[Story]:
-    return rejected(call, lambda percents, order: _codes(call, percents, order), amends=True)
+    return rejected(call, lambda percents, order: _codes(call, percents, order), Beside.AMENDMENT)
 
 
 def _never_redeemed(call: Call) -> Sequence[Story]:
-    return (((named(call), where(lambda order: order.amount is None and order.cancelled is None)),),)
+    """Of an order that is held, codes would say what is in the way."""
+    has_codes = bool(call.input["codes"])
+    return (((named(call), where(lambda order: order.is_open and not (has_codes and order.live is not None))),),)
 
 
 def _amended_otherwise(call: Call) -> Sequence[Story]:
@@ -149,7 +163,7 @@ def _ask_cancel(world: "World") -> Asked:
 
 
 def _called_off(call: Call) -> Sequence[Story]:
-    """What stands goes back, and all codes."""
+    """What is held is released, what stands goes back, and all codes."""
     answer, order_id = call.answer, call.input["orderId"]
     money, shortfall = answer.get("moneyReturned", {}).get("amountMinor"), answer.get("shortfall")
     if answer["replayed"]:
@@ -157,7 +171,7 @@ def _called_off(call: Call) -> Sequence[Story]:
         return (((named(call), told),),)
 
     def cancel(order: Order) -> Iterable[Then]:
-        if order.cancelled or (order.amount is None and order.bought is None):
+        if order.cancelled or (order.amount is None and order.bought is None and not order.holds):
             return
         bought, returned = order.bought, 0
         if bought is not None and not bought.is_reversed:
@@ -167,6 +181,10 @@ def _called_off(call: Call) -> Sequence[Story]:
             return
         after = order._replace(codes=(), bought=bought, cancelled=(returned, shortfall))
         story = follow_order(order_id, order, after, call.facts, shortfall=shortfall)
+        for place, hold in enumerate(order.holds):
+            if hold.status in {"HELD", "EXPIRED"}:
+                story = (*ends(order_id, place, hold), *story)
+                after = after.with_hold(place, hold._replace(status="RELEASED"))
         for each in order.codes if call.input["reinstate"] else ():
             story = (*story, *back(each, order_id))
         yield Then(after, story)

@@ -3,6 +3,8 @@
 Nothing here is pending or expires. Versions date everything: an entry raises the version by one, a shortfall too.
 """
 
+import itertools
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,6 +55,16 @@ class Spent(NamedTuple):
     parts: tuple[tuple[int, int], ...]
 
 
+class Ending(NamedTuple):
+    """A hold whose time has passed, by its order and place, and the codes that still say that it has them.
+
+    That it has ended is written down at some time, which is a change of the wallet while there are any.
+    """
+
+    hold: tuple[str, int]
+    codes: tuple[str, ...]
+
+
 class Told(NamedTuple):
     """What an entry tells: how many points it moved, the balance after it; and what a return lacked."""
 
@@ -72,6 +84,7 @@ class Wallet(NamedTuple):
     returns: tuple[Return, ...] = ()
     covers: tuple[Cover, ...] = ()
     spent: tuple[Spent, ...] = ()
+    endings: tuple[Ending, ...] = ()
 
     def __str__(self) -> str:
         return f"Wallet(points={self.points}, version={self.version})"
@@ -92,6 +105,30 @@ class Wallet(NamedTuple):
     def changed(self) -> "Wallet":
         """Return the wallet after one change that isn't about points."""
         return self._replace(version=self.version + 1)
+
+    def overdue(self, hold: tuple[str, int], codes: tuple[str, ...]) -> "Wallet":
+        """Return the wallet when the time of a hold of its codes has passed, which nobody has written down."""
+        return self._replace(endings=(*self.endings, Ending(hold, codes))) if codes else self
+
+    def unnamed(self, codes: Collection[str]) -> "Wallet":
+        """Return the wallet when codes don't say any more which hold had them."""
+        left = [Ending(hold, tuple(code for code in named if code not in codes)) for hold, named in self.endings]
+        return self._replace(endings=tuple(each for each in left if each.codes))
+
+    def ended(self, hold: tuple[str, int]) -> "Wallet":
+        """Return the wallet once it is written down that a hold whose time has passed has ended."""
+        others = tuple(each for each in self.endings if each.hold != hold)
+        return self if others == self.endings else self.changed()._replace(endings=others)
+
+    @property
+    def perhaps(self) -> "Iterator[Wallet]":
+        """What the wallet may have become by itself: of what is to be written down, anything may have been."""
+        for count in range(len(self.endings) + 1):
+            for endings in itertools.combinations(self.endings, count):
+                wallet = self
+                for each in endings:
+                    wallet = wallet.ended(each.hold)
+                yield wallet
 
     def credited(self, amount: int, order: str | None = None) -> "Wallet":
         """Return the wallet with one more lot."""
@@ -223,6 +260,7 @@ class _Draft:
     """A wallet that is being changed."""
 
     def __init__(self, wallet: Wallet) -> None:
+        self._wallet = wallet
         self.version = wallet.version
         self.lots = {lot.since: lot for lot in wallet.lots}
         self.returns = {each.arising: each for each in wallet.returns}
@@ -234,7 +272,9 @@ class _Draft:
         covers = tuple(Cover(*pair, amount) for pair, amount in sorted(self.covers.items()) if amount)
         covered = {cover.covered for cover in covers}
         returns = tuple(each for arising, each in sorted(self.returns.items()) if each.shortfall or arising in covered)
-        return Wallet(self.version, tuple(self.lots.values()), returns, covers, self.spent)
+        return self._wallet._replace(
+            version=self.version, lots=tuple(self.lots.values()), returns=returns, covers=covers, spent=self.spent
+        )
 
     @property
     def points(self) -> int:

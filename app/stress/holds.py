@@ -1,0 +1,434 @@
+"""Holds: codes are set aside for an order, captured, released, extended and taken over, each as it is told."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from app.stress.operations import PASSED, READ, UNSEEN, Answer, Operation
+from app.stress.order import Hold, Order, discounts
+from app.stress.purchases import cancelled, named
+from app.stress.redemptions import (
+    AMOUNTS,
+    HONOURS,
+    REDEMPTIONS,
+    REJECTED,
+    Beside,
+    about_codes,
+    ends,
+    frees,
+    held_or,
+    priced,
+    rejected,
+)
+from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, stocked, unnamed, where
+from app.stress.verb import Asked, Call, Facts, Verb, mutation, who
+from app.stress.verb import named as presenter
+from app.stress.wallet import Wallet
+
+if TYPE_CHECKING:
+    from app.stress.worlds import World
+
+HOLD: Final = f"""
+id status heldUntil orderAmount {{ amountMinor }} totalDiscount {{ amountMinor }} amountDue {{ amountMinor }}
+codes {{ discount {{ amountMinor }} code {{ id masked }} }} {REDEMPTIONS}
+"""
+NOT_OPEN: Final = f"... on HoldNotOpen {{ hold {{ {HOLD} }} rejections {{ masked reason remedy {{ heldUntil }} }} }}"
+PLACE: Final = mutation(
+    "holdCheckout",
+    "HoldCheckoutInput",
+    f"... on HoldCheckoutSuccess {{ takenOver hold {{ {HOLD} }} }} {REJECTED} {NOT_OPEN}",
+)
+
+
+def _ask_hold(world: "World") -> Asked | None:
+    codes = world.presented()
+    if not codes:
+        return None
+    owner = codes[0].owner if world.rolls.random() < 0.95 else world.claimant()
+    money = {"amountMinor": world.rolls.choice(AMOUNTS), "currency": world.currency}
+    asked = {"orderId": world.order(new=0.35), "orderAmount": money, "codes": [code.text for code in codes]}
+    lifetime = world.rolls.choice([900, 1800, 3600])
+    asked |= {"lifetimeSeconds": lifetime, "idempotencyKey": world.key()}
+    return {**asked, **presenter(owner)}, {"codes": about_codes(codes)}
+
+
+def _held(call: Call) -> Sequence[Story]:
+    """All of it is held for the order, in place of what it held; or its key was used, and nothing changes."""
+    return [
+        (*given, (named(call), Leads(partial(_holds, call, percents), call.facts["holding"])))
+        for given, percents in priced(call)
+    ]
+
+
+def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[Then]:
+    key, order_id, told = call.input["idempotencyKey"], call.input["orderId"], call.answer.get("hold")
+    taken_over = call.answer.get("takenOver")
+    if key in order.requests:
+        if order.hold is not None and not taken_over:
+            for after in _as_told(order, order.hold, told):
+                yield Then(after, ())
+        return
+    codes, amount = held_or(call, percents, order), call.input["orderAmount"]["amountMinor"]
+    if not order.is_open or 0 in discounts(amount, [each.percent for each in codes]):
+        return
+    place = len(order.holds) if order.live is None else order.live
+    hold_id = UNSEEN if order.live is None else order.holds[place].id
+    hold = Hold(hold_id, who(call.input), amount, codes)
+    story = _places(order, order_id, place, hold)
+    coming = [each for each in codes if each.code not in order.held]
+    for took in itertools.product((False, True), repeat=len(coming)):
+        if taken_over not in {None, any(took)}:
+            continue
+        takes: Story = tuple(
+            step for each, is_elsewhere in zip(coming, took, strict=True)
+            for step in (
+                (f"pool:{each.pool}", HONOURS),
+                _takes(f"code:{each.code}", each.owner, (order_id, place), call.facts, is_elsewhere=is_elsewhere),
+            )
+        )  # fmt: skip
+        for after in _as_told(order.with_hold(place, hold), place, told):
+            yield Then(after._replace(requests=(*order.requests, key)), (*story, *takes))
+
+
+def _places(order: Order, order_id: str, place: int, hold: Hold) -> Story:
+    """What a hold leaves is free, one whose time has passed is over, and wallets change."""
+    story: Story = ()
+    owners = {each.owner for each in hold.codes}
+    if order.live is not None:
+        before = order.holds[place]
+        story = frees(order_id, place, before, but=[each.code for each in hold.codes])
+        owners |= {each.owner for each in before.codes if each.code not in {other.code for other in hold.codes}}
+    elif order.holds:
+        story = ends(order_id, place - 1, order.holds[-1]) if order.holds[-1].status == "EXPIRED" else ()
+    coming = [each.code for each in hold.codes]
+    return (*story, *((f"wallet:{owner}", unnamed(*coming)) for owner in sorted(owners)))
+
+
+def _takes(
+    code: str, owner: str, here: tuple[str, int], facts: Facts, *, is_elsewhere: bool
+) -> tuple[str, Move]:
+    if is_elsewhere:
+        return code, Leads(partial(_takes_over, code, owner, here), facts["holding"])
+    return code, becomes(Code(owner), Code(owner, hold=here))
+
+
+def _takes_over(name: str, owner: str, here: tuple[str, int], code: Code) -> Iterable[Then]:
+    """A code that another order holds for the same presenter is this one's; what else it held is free."""
+    if code.owner != owner or code.hold is None or code.hold[0] == here[0]:
+        return
+    other, place = code.hold
+
+    def give_way(order: Order) -> Iterable[Then]:
+        hold = order.holds[place]
+        if hold.status == "HELD" and hold.presenter == owner:
+            yield Then(order.with_hold(place, hold._replace(status="EXPIRED")), ends(other, place, hold))
+
+    # It is free with all the others, and taken then.
+    took = becomes(Code(owner), Code(owner, hold=here))
+    yield Then(code, ((f"order:{other}", Leads(give_way, ())), (name, took)))
+
+
+def _as_told(order: Order, place: int, told: dict[str, Any] | None) -> Iterable[Order]:
+    """Return the order if this was told of one of its holds."""
+    if told is None:
+        yield order
+    elif (hold := order.holds[place].shown(told)) is not None:
+        yield order.with_hold(place, hold)
+
+
+def _learn_hold(world: "World", operation: Operation, answer: Answer) -> None:
+    world.learn_hold(operation.input["orderId"], answer["hold"])
+
+
+def _notes_of_hold(operation: Operation, answer: Answer) -> Iterable[str]:
+    if answer.get("takenOver"):
+        yield "holdCheckout: took over"
+    hold, asked = answer.get("hold"), operation.about.get("codes")
+    if answer["__typename"] == "HoldCheckoutSuccess" and hold is not None and asked is not None:
+        is_it = hold["orderAmount"]["amountMinor"] == operation.input["orderAmount"]["amountMinor"]
+        is_it &= [each["code"]["id"] for each in hold["codes"]] == [each["id"] for each in asked]
+        if not is_it or hold["status"] != "HELD":
+            yield "holdCheckout: a delayed repeat changed nothing"
+
+
+def _hold_rejected(call: Call) -> Sequence[Story]:
+    return rejected(call, lambda percents, order: held_or(call, percents, order), Beside.HOLD)
+
+
+def _not_asked_before(call: Call, order: Order) -> bool:
+    return call.input["idempotencyKey"] not in order.requests
+
+
+def _redeemed_or_off(call: Call) -> Sequence[Story]:
+    """The order was called off, or redeemed without a hold."""
+
+    def is_so(order: Order) -> bool:
+        redeemed = order.amount is not None and not any(hold.status == "CAPTURED" for hold in order.holds)
+        return _not_asked_before(call, order) and (order.cancelled is not None or redeemed)
+
+    return (((named(call), where(is_so)),),)
+
+
+def _captured_before(call: Call) -> Sequence[Story]:
+    def shown(order: Order) -> Iterable[Order]:
+        if _not_asked_before(call, order) and order.cancelled is None and order.hold is not None:
+            if order.holds[order.hold].status == "CAPTURED" and not call.answer["rejections"]:
+                yield from _as_told(order, order.hold, call.answer["hold"])
+
+    return (((named(call), shown),),)
+
+
+def _ask_of_hold(world: "World") -> Asked | None:
+    if not world.holds:
+        return None
+    known = world.rolls.choice(world.holds[-3:])
+    return {"holdId": known["id"]}, {"order": known["order"]}
+
+
+CAPTURE: Final = mutation(
+    "captureHold", "CaptureHoldInput", f"... on CaptureHoldSuccess {{ replayed hold {{ {HOLD} }} }} {NOT_OPEN}"
+)
+
+
+def _of(call: Call) -> str:
+    return f"order:{call.about['order']}"
+
+
+def _about(call: Call, status: str) -> Sequence[Story]:
+    """The hold is so, and stays so."""
+
+    def shown(order: Order) -> Iterable[Order]:
+        for place in order.named(call.input["holdId"]):
+            if order.holds[place].status == status:
+                yield from _as_told(order, place, call.answer.get("hold"))
+
+    return (((_of(call), shown),),)
+
+
+def _captured(call: Call) -> Sequence[Story]:
+    if call.answer["replayed"]:
+        return _about(call, "CAPTURED")
+    return (((_of(call), Leads(partial(_captures, call), call.facts["holding"])),),)
+
+
+def _captures(call: Call, order: Order) -> Iterable[Then]:
+    """All of it is redeemed at the amounts that were told; late, too, if it is free, or held for this order again."""
+    order_id = call.about["order"]
+    for place in order.named(call.input["holdId"]) if order.is_open else ():
+        hold = order.holds[place]
+        if hold.status not in {"HELD", "EXPIRED"}:
+            continue
+        here = (order_id, place) if hold.status == "HELD" else None
+        redeemed = tuple(step for each in hold.codes for step in _redeems(each, order_id, here))
+        for others, released in _releases(order, order_id, place) if here is None else [((), order)]:
+            captured = released.with_hold(place, hold._replace(status="CAPTURED"))
+            told = call.answer.get("hold")
+            for after in _as_told(captured, place, None if call.answer.get("was_replayed") else told):
+                codes = after.holds[place].codes
+                yield Then(after._replace(amount=hold.amount, codes=codes), (*others, *redeemed))
+
+
+def _redeems(each: Any, order: str, hold: tuple[str, int] | None) -> Story:
+    """A code that a hold has, or that is free, goes on its order."""
+    return (
+        (f"code:{each.code}", becomes(Code(each.owner, hold=hold), Code(each.owner, order))),
+        (f"stock:{each.pool}", stocked(allocated=-1, redeemed=1)),
+        (f"wallet:{each.owner}", unnamed(each.code)),
+    )
+
+
+def _releases(order: Order, order_id: str, place: int) -> Iterable[tuple[Story, Order]]:
+    """A late capture releases what the order has held since. Of what has expired since, what isn't written down."""
+    newest = len(order.holds) - 1
+    hold = order.holds[newest]
+    if newest == place or hold.status not in {"HELD", "EXPIRED"}:
+        yield (), order
+        return
+    yield ends(order_id, newest, hold), order.with_hold(newest, hold._replace(status="RELEASED"))
+    if hold.status == "EXPIRED":
+
+        def is_written(wallet: Wallet) -> bool:
+            return all(ending.hold != (order_id, newest) for ending in wallet.endings)
+
+        yield ((f"wallet:{hold.presenter}", where(is_written)),), order
+
+
+def _learn_capture(world: "World", operation: Operation, answer: Answer) -> None:
+    if not answer["replayed"]:
+        world.learn_order(operation.about["order"], answer["hold"]["redemptions"])
+
+
+def _notes_of_capture(operation: Operation, answer: Answer) -> Iterable[str]:
+    hold = answer.get("hold")
+    if hold is None:
+        return
+    if answer["__typename"] == "HoldNotOpen":
+        why = {"RELEASED": "it was released", "EXPIRED": "what it held is gone"}
+        yield f"captureHold: {why.get(hold['status'], 'it is as it is')}"
+    elif not answer["replayed"] and datetime.fromisoformat(hold["heldUntil"]) < datetime.now(UTC):
+        yield "captureHold: late"
+
+
+def _not_captured(call: Call) -> Sequence[Story]:
+    """It was released, or its time has passed and it can't be had any more: each reason is told."""
+    hold, rejections = call.answer["hold"], call.answer["rejections"]
+    if hold["status"] != "EXPIRED":
+        return () if rejections or hold["status"] != "RELEASED" else _about(call, "RELEASED")
+
+    def refuse(order: Order) -> Iterable[Then]:
+        for place in order.named(call.input["holdId"]):
+            for after in _as_told(order, place, hold):
+                if not rejections:
+                    if order.amount is not None and order.cancelled is None:
+                        yield Then(after, ())
+                elif order.is_open:
+                    yield Then(after, _missing(call, order.live))
+
+    return (((_of(call), Leads(refuse, call.facts["holding"])),),)
+
+
+def _missing(call: Call, live: int | None) -> Story:
+    """What a late capture lacks; what the order holds now it would have."""
+    story: list[tuple[str, Move]] = []
+    own = (call.about["order"], live)
+    for each in call.answer["hold"]["codes"]:
+        code = each["code"]
+        reasons = {
+            rejection["reason"] for rejection in call.answer["rejections"] if rejection["masked"] == code["masked"]
+        }
+        ambiguous = [other for other in call.answer["hold"]["codes"] if other["code"]["masked"] == code["masked"]]
+        if len(ambiguous) == 1:
+            story.append((f"code:{code['id']}", where(partial(_is_gone, own, reasons))))
+    return tuple(story)
+
+
+def _is_gone(own: tuple[str, int | None], reasons: set[str], code: Code) -> bool:
+    found = {
+        "ALREADY_REDEEMED": code.order is not None, "REVOKED": code.revoked, "EXPIRED": code.expired,
+        "HELD": code.hold is not None and code.hold != own,
+    }  # fmt: skip
+    return reasons == {reason for reason, is_so in found.items() if is_so}
+
+
+RELEASE: Final = mutation(
+    "releaseHold", "ReleaseHoldInput", f"... on ReleaseHoldSuccess {{ replayed hold {{ {HOLD} }} }} {NOT_OPEN}"
+)
+
+
+def _released(call: Call) -> Sequence[Story]:
+    if call.answer["replayed"]:
+        return _about(call, "RELEASED")
+    order_id, told = call.about["order"], call.answer.get("hold")
+
+    def release(order: Order) -> Iterable[Then]:
+        for place in order.named(call.input["holdId"]):
+            hold = order.holds[place]
+            if hold.status in {"HELD", "EXPIRED"}:
+                after = order.with_hold(place, hold._replace(status="RELEASED"))
+                for shown in _as_told(after, place, None if call.answer.get("was_replayed") else told):
+                    yield Then(shown, ends(order_id, place, hold))
+
+    return (((_of(call), Leads(release, call.facts["holding"])),),)
+
+
+def _stands(call: Call) -> Sequence[Story]:
+    return _about(call, "CAPTURED")
+
+
+EXTEND: Final = mutation("extendHold", "ExtendHoldInput", f"... on ExtendHoldSuccess {{ hold {{ {HOLD} }} }} {NOT_OPEN}")
+
+
+def _ask_extend(world: "World") -> Asked | None:
+    asked = _ask_of_hold(world)
+    if asked is None:
+        return None
+    return {**asked[0], "lifetimeSeconds": world.rolls.choice([60, 1800, 7200])}, asked[1]
+
+
+def _extended(call: Call) -> Sequence[Story]:
+    """It is HELD for longer, of which its presenter's wallet is told; or it was long enough."""
+    told = call.answer.get("hold")
+
+    def extend(order: Order) -> Iterable[Then]:
+        for place in order.named(call.input["holdId"]):
+            before = order.holds[place]
+            if before.status != "HELD":
+                continue
+            for after in _as_told(order.with_hold(place, before._replace(until=None)), place, told):
+                until = after.holds[place].until
+                longer: Story = ((f"wallet:{before.presenter}", changed()),)
+                if None in {until, before.until} or _later(until, before.until):
+                    yield Then(after, longer)
+                if None in {until, before.until} or until == before.until:
+                    yield Then(after, ())
+
+    return (((_of(call), Leads(extend, call.facts["holding"])),),)
+
+
+def _later(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and datetime.fromisoformat(one) > datetime.fromisoformat(other)
+
+
+def _not_extended(call: Call) -> Sequence[Story]:
+    status = call.answer["hold"]["status"]
+    return () if status == "HELD" else _about(call, status)
+
+
+READ_HOLD: Final = f"query ($id: ID!) {{ answer: hold(id: $id) {{ {HOLD} }} }}"
+
+
+def _ask_read(world: "World") -> Asked | None:
+    asked = _ask_of_hold(world)
+    return None if asked is None else ({"id": asked[0]["holdId"]}, asked[1])
+
+
+def _saw_hold(call: Call) -> Sequence[Story]:
+    def shown(order: Order) -> Iterable[Order]:
+        for place in order.named(call.input["id"]):
+            yield from _as_told(order, place, call.answer)
+
+    return (((_of(call), shown),),)
+
+
+def _ask_lapse(world: "World") -> Asked | None:
+    return None if world.lapse is None else _ask_of_hold(world)
+
+
+def _lapsed(call: Call) -> Sequence[Story]:
+    """Its time has passed: it holds nothing any more, and somebody writes that down."""
+    order_id = call.about["order"]
+
+    def lapse(order: Order) -> Iterable[Then]:
+        for place in order.named(call.input["holdId"]):
+            hold = order.holds[place]
+            if hold.status == "HELD":
+                codes = tuple(sorted(each.code for each in hold.codes))
+                yield Then(
+                    order.with_hold(place, hold._replace(status="EXPIRED")),
+                    (*frees(order_id, place, hold), (f"wallet:{hold.presenter}", _overdue((order_id, place), codes))),
+                )
+
+    return (((_of(call), Leads(lapse, call.facts["holding"])),),)
+
+
+def _overdue(hold: tuple[str, int], codes: tuple[str, ...]) -> Move:
+    return lambda wallet: (wallet.overdue(hold, codes),)
+
+
+#: The time of a hold passes: whoever has the database's clock in hand lets it.
+LAPSE: Final = Verb("lapse", "", _ask_lapse, {PASSED: _lapsed}, weight=0.7)
+VERBS: Final = (
+    LAPSE,
+    Verb("holdCheckout", PLACE, _ask_hold, {
+        "HoldCheckoutSuccess": _held, "CodesRejected": _hold_rejected, "OrderNotOpen": _redeemed_or_off,
+        "HoldNotOpen": _captured_before,
+    }, _learn_hold, _notes_of_hold, repeats=True, weight=3),
+    Verb("captureHold", CAPTURE, _ask_of_hold, {"CaptureHoldSuccess": _captured, "HoldNotOpen": _not_captured},
+         _learn_capture, _notes_of_capture, repeats=True, weight=1.5),
+    Verb("releaseHold", RELEASE, _ask_of_hold, {"ReleaseHoldSuccess": _released, "HoldNotOpen": _stands},
+         repeats=True, weight=0.7),
+    Verb("extendHold", EXTEND, _ask_extend, {"ExtendHoldSuccess": _extended, "HoldNotOpen": _not_extended}, weight=0.7),
+    Verb("readHold", READ_HOLD, _ask_read, {READ: _saw_hold}, reads=True),
+)  # fmt: skip
