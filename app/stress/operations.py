@@ -84,6 +84,7 @@ class Recorder:
     def __init__(self, history: History) -> None:
         self.history = history
         self._numbers = itertools.count(1)
+        self._lost: set[int] = set()
 
     def call(self, client: str, verb: str, input: dict[str, Any], about: dict[str, Any], now: int) -> Operation:
         """Note that a client sends something."""
@@ -107,6 +108,7 @@ class Recorder:
 
     def unanswered(self, operation: Operation, now: int, *, once: bool = True) -> None:
         """Note that a client gave up waiting. What comes once and had been done before has no effect any more."""
+        self._lost.add(operation.number)
         for other in self._same(operation) if once else ():
             if other.outcome == "ok" and _tells_once(other):
                 operation.settled, operation.settled_by = other.answer, now
@@ -123,8 +125,8 @@ class Recorder:
         self.history.operations.remove(operation)
 
     def was_lost(self, operation: Operation) -> bool:
-        """Whether the same was called before and not answered."""
-        return any(each.answer is None for each in self._same(operation))
+        """Whether a client that called the same gave up waiting."""
+        return any(each.number in self._lost for each in self._same(operation))
 
     @property
     def open(self) -> int:
