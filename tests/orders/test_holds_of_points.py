@@ -14,9 +14,16 @@ from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, let
 from tests.points.documents import CONFIGURE, grant, reward
 from tests.points.documents import redeem as redeem_reward
 
-WALLET = """query ($id: ID!) { member(id: $id) { wallet {
-  version points heldPoints spendablePoints entries(first: 5) { edges { node { amount reason reference balanceAfter } } }
-} } }"""
+WALLET = """
+query ($id: ID!) {
+  member(id: $id) {
+    wallet {
+      version points heldPoints spendablePoints
+      entries(first: 5) { edges { node { amount reason reference balanceAfter } } }
+    }
+  }
+}
+"""
 
 
 async def wallet(shop: Shop, member: Any) -> tuple[int, int, int]:
