@@ -334,6 +334,9 @@ class Code(Node):
         "was given when it came back, which may be after its pool's."
     )
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
+    held_until: datetime | None = strawberry.field(
+        description="Until when an order that isn't paid yet holds it; null while none does."
+    )
 
     @classmethod
     def of(cls, row: WholeCodeRow, *, as_of: ChangeRow | None = None, revealed: bool = False) -> "Code":
@@ -354,6 +357,7 @@ class Code(Node):
             allocated_at=row["code_allocated_at"],
             expires_at=end_of(row),
             redeemed_at=redeemed_at,
+            held_until=row["code_held_until"] if state == CodeState.ALLOCATED.value else None,
         )
 
     @field(description="The pool whose terms it carries.")

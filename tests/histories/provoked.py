@@ -436,6 +436,39 @@ async def _off_to_amend(errands: Errands) -> dict[str, Any]:
     return await _off(errands) | _WHY | {"idempotencyKey": errands.word()}
 
 
+async def _cart(errands: Errands) -> dict[str, Any]:
+    member = await errands.member()
+    fields = "... on ClaimCodeSuccess { code { text } }"
+    claimed = await errands.do("claimCode", fields, poolId=await errands.pool(), memberId=member)
+    return {
+        "orderId": errands.word(), "memberId": member, "codes": [claimed["code"]["text"]], "orderAmount": usd(1000)
+    }  # fmt: skip
+
+
+async def _held(errands: Errands) -> tuple[dict[str, Any], str]:
+    cart = await _cart(errands)
+    answer = await errands.do("holdCheckout", "... on HoldCheckoutSuccess { hold { id } }", **cart)
+    return cart, answer["hold"]["id"]
+
+
+async def _captured_cart(errands: Errands) -> dict[str, Any]:
+    cart, hold = await _held(errands)
+    await errands.do("captureHold", holdId=hold)
+    return cart
+
+
+async def _captured_hold(errands: Errands) -> str:
+    _, hold = await _held(errands)
+    await errands.do("captureHold", holdId=hold)
+    return hold
+
+
+async def _released_hold(errands: Errands) -> str:
+    _, hold = await _held(errands)
+    await errands.do("releaseHold", holdId=hold)
+    return hold
+
+
 async def _off_to_record(errands: Errands) -> dict[str, Any]:
     order = await _off(errands)
     return {"memberId": order["memberId"], "source": "STORE", "orderId": order["orderId"], "amount": usd(1000)}
@@ -498,7 +531,9 @@ ERRANDS: Final = (
         editReward={"rewardId": nobody("reward"), "cost": 0},
         editMember={"memberId": nobody("member"), "email": BAD_EMAIL},
         enrollMember={"source": "STORE", "email": BAD_EMAIL},
+        extendHold={"holdId": nobody("hold"), "lifetimeSeconds": 0},
         generateCodes={"poolId": nobody("pool"), "count": 0},
+        holdCheckout={"orderId": "o", "orderAmount": usd(1)},
         importCodes={"poolId": nobody("pool"), "codes": []},
         issueCodes={"poolId": nobody("pool"), "count": 0, "reason": "r", "idempotencyKey": "k"},
         grantPoints={"memberId": nobody("member"), "amount": 0, "reference": "r", "idempotencyKey": "k"},
@@ -517,6 +552,8 @@ ERRANDS: Final = (
     *_missing(
         ("activatePool", "pool", {}), ("archivePool", "pool", {}), ("discardPool", "pool", {}),
         ("pausePool", "pool", {}),
+        ("captureHold", "hold", {}), ("extendHold", "hold", {"lifetimeSeconds": 60}), ("releaseHold", "hold", {}),
+        ("holdCheckout", "member", {"orderId": "nobody", "orderAmount": usd(1), "codes": ["nobody"]}),
         ("cancelInvite", "invite", {}), ("claimCode", "pool", {"memberId": nobody("member")}),
         ("createCampaign", "pool", {"name": "n", "recipients": [{"email": "a@example.com"}]}),
         ("createReward", "pool", {"name": "n", "cost": 1}), ("declineReferral", "referral", _WHY),
@@ -550,6 +587,14 @@ ERRANDS: Final = (
     Errand("archivePool", "PoolTransitionRejected", _archived),
     Errand("cancelOrder", "NotFound", {"orderId": "nobody", **_WHY}),
     Errand("cancelOrder", REPLAYED, _called_off),
+    Errand("captureHold", "HoldNotOpen", _with(holdId=_released_hold)),
+    Errand("captureHold", REPLAYED, _with(holdId=_captured_hold)),
+    Errand("extendHold", "HoldNotOpen", _then(_with(holdId=_released_hold), lifetimeSeconds=60)),
+    Errand("holdCheckout", "OrderNotOpen", _off),
+    Errand("holdCheckout", "HoldNotOpen", _captured_cart),
+    Errand("holdCheckout", "CodesRejected", _then(_cart, memberId=None)),
+    Errand("releaseHold", "HoldNotOpen", _with(holdId=_captured_hold)),
+    Errand("releaseHold", REPLAYED, _with(holdId=_released_hold)),
     Errand("claimCode", "NotEligible", _for_others),
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
     Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),

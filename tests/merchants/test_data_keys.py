@@ -40,6 +40,8 @@ OTHER_BYTES = {
     "data_key.wrapped",
     "graph_file.body",
     "invite.domain_index",
+    "hold.email_index",
+    "hold.presented_by",
     "invite.email_index",
     "claim.mailbox_index",
     "invite.mailbox_index",
