@@ -458,6 +458,9 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'order.cancelled', id FROM sales_order
     WHERE merchant_id = :merchant_id AND cancelled_at IS NOT NULL
     UNION ALL SELECT 'campaign.created', id FROM campaign WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'job.requested', id FROM bulk_job WHERE merchant_id = :merchant_id
+    UNION ALL SELECT CASE status WHEN 'DONE' THEN 'job.finished' ELSE 'job.' || lower(status) END, id FROM bulk_job
+    WHERE merchant_id = :merchant_id AND finished_at IS NOT NULL
     UNION ALL SELECT 'points.credited', id FROM points_entry WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.recorded', id FROM purchase WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.reversed', id FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NOT NULL

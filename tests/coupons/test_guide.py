@@ -6,6 +6,7 @@ from typing import Any
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, Shop
 from tests.guides import blocks
+from tests.jobs.documents import CANCEL
 
 
 async def done(shop: Shop, section: str, **named: str) -> Any:
@@ -19,6 +20,9 @@ async def test_the_guide_to_codes_does_what_it_says(shop: Shop) -> None:
     pool = await shop.pool(codes=5, active=False, transferable=True, endsAt="2090-06-01T00:00:00Z")
     imported = await done(shop, "Bring printed codes along", poolId=pool["id"])
     assert (imported["replayed"], imported["batch"]["size"]) == (False, 2)
+    filled = await done(shop, "Fill a pool", poolId=pool["id"])
+    assert (filled["replayed"], filled["job"]["status"], filled["job"]["total"]) == (False, "QUEUED", 19995)
+    await shop.data(CANCEL, {"input": filled["job"]["id"]})
     await shop.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
 
     printed = await done(shop, "Print", poolId=pool["id"])

@@ -12,6 +12,7 @@ from tests.coupons.test_issue_codes import ISSUE
 from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import EDIT_POOL, Shop, open_shop
+from tests.jobs.documents import CANCEL, FILL, carried_out
 from tests.orders.documents import AMEND, amendment
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
@@ -66,4 +67,8 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await accepted(shop, anna)
         await invited(shop, anna)
         await delivery_made(shop)
+        filling = await shop.do(FILL, poolId=draft["id"], available=9, idempotencyKey="fill")
+        await carried_out(shop, filling["job"])
+        waiting = await shop.do(FILL, poolId=(await shop.pool())["id"], available=99, idempotencyKey="fill more")
+        await shop.data(CANCEL, {"input": waiting["job"]["id"]})
         yield shop

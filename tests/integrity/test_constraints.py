@@ -19,13 +19,13 @@ from tests.scratch import scratch_database
 ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
-    "bearer_code", "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "order_amendment",
-    "points_entry", "points_lot", "points_part", "points_return", "pool", "pool_terms", "purchase", "redemption",
-    "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
+    "bearer_code", "bulk_job", "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota",
+    "order_amendment", "points_entry", "points_lot", "points_part", "points_return", "pool", "pool_terms", "purchase",
+    "redemption", "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
-    "bearer_code": "batch_id",
+    "bearer_code": "batch_id", "bulk_job": "kind",
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
     "pool_terms": "ends_at", "purchase": "order_id", "redemption": "code_id", "refund": "amount",
@@ -68,6 +68,7 @@ REFUSED = [
     f"""reward_redemption_reversed_once | UPDATE reward_redemption SET reversed_at = now()
         WHERE {one("reward_redemption", "reversed_at IS NOT NULL")}""",
     f"sales_order_guard | UPDATE sales_order SET order_amount = 5 WHERE {one('sales_order')}",
+    "bulk_job_guard | UPDATE bulk_job SET total = total WHERE merchant_id = $1 AND finished_at IS NOT NULL",
     f"wallet_version_grows | UPDATE wallet SET version = version - 1 WHERE {one('wallet', 'version > 0')}",
     """wallet_begins_empty | WITH m AS (
             INSERT INTO member (merchant_id, id, email_verified, source, joined_at)

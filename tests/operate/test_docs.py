@@ -9,6 +9,7 @@ from graphql import build_schema
 
 from app.coupons.rules import TRANSITIONS
 from app.coupons.types import CodeState, PoolStatus
+from app.jobs.types import JobStatus
 from app.referrals.types import InviteStatus
 from app.storage.events import EVENTS, WALLET_EVENTS
 from app.webhooks.types import WebhookDeliveryState
@@ -27,6 +28,7 @@ STATES = {
     "Pool": PoolStatus,
     "Code": CodeState,
     "Invite": InviteStatus,
+    "Job": JobStatus,
     "Webhook delivery": WebhookDeliveryState,
 }
 Transition = tuple[str, str]
