@@ -189,6 +189,7 @@ class Migration(migrations.Migration):
                 ("matched_by", fields.CharField(null=True, max_length=20)),
                 ("allocated_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+                ("outlives_pool", fields.BooleanField(db_default=False)),
                 ("redeemed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
@@ -504,6 +505,7 @@ class Migration(migrations.Migration):
                 ("joined_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ("token_generation", fields.IntField(db_default=0)),
                 ("accepted_invite_id", fields.UUIDField(null=True)),
+                ("last_bought_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
                 "table": "member",
@@ -951,6 +953,35 @@ class Migration(migrations.Migration):
                 "app": "flash",
                 "pk_attr": "id",
                 "table_description": "An order of one channel whose codes were redeemed, or that was cancelled: with what that paid out.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
+            name="SegmentMember",
+            fields=[
+                ("member_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("segment", fields.CharField(max_length=20)),
+            ],
+            options={
+                "table": "segment_member",
+                "app": "flash",
+                "pk_attr": "member_id",
+                "table_description": "That a member is in a segment, as of the last refresh.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
+            name="SegmentRefresh",
+            fields=[
+                ("merchant_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("refreshed_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+            ],
+            options={
+                "table": "segment_refresh",
+                "app": "flash",
+                "pk_attr": "merchant_id",
+                "table_description": "When a merchant's rows of segments were last worked out.",
             },
             bases=["Model"],
         ),

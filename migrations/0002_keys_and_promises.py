@@ -270,11 +270,14 @@ ALTER TABLE code
     ),
     -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
     ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
+    -- What doesn't end with its pool has an end of its own.
+    ADD CONSTRAINT code_outlives_pool CHECK (NOT outlives_pool OR expires_at IS NOT NULL),
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
-CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
+CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at, outlives_pool)
     WHERE member_id IS NOT NULL;
+CREATE INDEX code_outliving ON code (merchant_id, pool_id, id) WHERE outlives_pool;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
@@ -284,6 +287,8 @@ CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index I
 CREATE INDEX code_reissued_from ON code (merchant_id, reissued_as) WHERE reissued_as IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+CREATE INDEX code_in_no_hands ON code (merchant_id, pool_id)
+    WHERE (bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL);
 CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, folded, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -907,6 +912,18 @@ ALTER TABLE graph_file
     ALTER COLUMN body SET STORAGE MAIN;
 """
 
+SEGMENTS = """
+-- Who is in a segment that a member's own row doesn't tell, as of the last refresh, whose row is its lock.
+ALTER TABLE segment_member
+    DROP CONSTRAINT segment_member_pkey,
+    ADD PRIMARY KEY (merchant_id, member_id, segment),
+    ADD CONSTRAINT segment_member_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT segment_member_segment CHECK (segment IN ('HIGH_SPEND', 'ADVOCATES'));
+CREATE INDEX segment_member_of_segment ON segment_member (merchant_id, segment, member_id);
+ALTER TABLE segment_refresh
+    ADD CONSTRAINT segment_refresh_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
+"""
+
 ADVISOR = """
 ALTER TABLE advice_run
     DROP CONSTRAINT advice_run_pkey,
@@ -971,8 +988,8 @@ class Migration(migrations.Migration):
     operations = [
         ops.RunSQL(
             [
-                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
-                REFERRALS, GRAPH, ADVISOR, WEBHOOKS,
+                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
+                REWARDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
             ]
         )
     ]  # fmt: skip

@@ -115,7 +115,8 @@ class Code(Model):
     One from elsewhere or of a pool's pattern isn't of our own form (`is_foreign`), and also has the fingerprint of its
     text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
-    to whoever holds it; only one of these.
+    to whoever holds it; only one of these. It ends with its pool, unless it was given a later end of its own when it
+    came back (`outlives_pool`).
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -135,6 +136,7 @@ class Code(Model):
     matched_by = fields.CharField(max_length=20, null=True)
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
+    outlives_pool = fields.BooleanField(db_default=False)
     redeemed_at = fields.DatetimeField(null=True)
 
     class Meta:

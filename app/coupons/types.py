@@ -31,6 +31,7 @@ from app.coupons.rows import (
     WholeRedemptionRow,
     batches_by_pool,
     codes_by_pool,
+    end_of,
     pools_by_id,
 )
 from app.coupons.rules import TRANSITIONS
@@ -311,7 +312,8 @@ class Code(Node):
         description="When it became someone's; later than any before it in its wallet, even if a clock was set back."
     )
     expires_at: datetime | None = strawberry.field(
-        description="Until when it can be spent: its own end or its pool's, the earlier of the two."
+        description="Until when it can be spent: its own end or its pool's, the earlier of the two, or the end that it "
+        "was given when it came back, which may be after its pool's."
     )
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
 
@@ -332,7 +334,7 @@ class Code(Node):
             bearer=row["code_bearer"],
             matched_by=None if matched_by is None else OwnershipMatch(matched_by),
             allocated_at=row["code_allocated_at"],
-            expires_at=min(filter(None, (row["code_expires_at"], row["pool_ends_at"])), default=None),
+            expires_at=end_of(row),
             redeemed_at=redeemed_at,
         )
 

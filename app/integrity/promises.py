@@ -192,6 +192,13 @@ CREDITED_ONCE: Final = _promise(
     ) f ON f.purchase_id = b.id
     WHERE b.merchant_id = :merchant_id
         AND (b.refunded <> coalesce(f.amount, 0) OR (b.reversed_at IS NOT NULL AND b.refunded < b.amount))""",
+    # What a member bought last is the last of its purchases that stand.
+    """
+    SELECT FROM member m LEFT JOIN (
+        SELECT member_id, max(occurred_at) AS last FROM purchase
+        WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY member_id
+    ) b ON b.member_id = m.id
+    WHERE m.merchant_id = :merchant_id AND m.last_bought_at IS DISTINCT FROM b.last""",
     # What a refund says it took is what its entries took.
     """
     SELECT FROM refund f LEFT JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = ANY(f.entry_ids)

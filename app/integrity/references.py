@@ -69,6 +69,7 @@ REFERENCES: Final = (
     Reference("referral", "purchase_id", "purchase", constraint="referral_purchase"),
     Reference("referral", "referrer_entry_id", "points_entry", constraint="referral_referrer_entry"),
     Reference("referral", "referee_entry_id", "points_entry", constraint="referral_referee_entry"),
+    Reference("segment_member", "member_id", "member", constraint="segment_member_member"),
     Reference("graph_snapshot", "id", "graph_job", constraint="graph_snapshot_job"),
     Reference("graph_node", "snapshot_id", "graph_snapshot", constraint="graph_node_snapshot"),
     Reference("graph_node", "member_id", "member", constraint="graph_node_member"),

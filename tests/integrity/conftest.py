@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest_asyncio
 
+from app.segments import refresh
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.coupons.test_import_codes import imported
@@ -66,6 +67,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)
+        await refresh.refresh(shop.merchant_id)
         await delivery_made(shop)
         filling = await shop.do(FILL, poolId=draft["id"], available=9, idempotencyKey="fill")
         await carried_out(shop, filling["job"])

@@ -39,6 +39,7 @@ REFUSED = [
     f"""code_one_owner | UPDATE code
         SET email_index = 'x' WHERE {one("code", "state = 'ALLOCATED' AND member_id IS NOT NULL")}""",
     f"code_bearer | UPDATE code SET member_id = NULL, bearer = true WHERE {one('code', 'state = $$AVAILABLE$$')}",
+    f"code_outlives_pool | UPDATE code SET outlives_pool = true WHERE {one('code', 'expires_at IS NULL')}",
     f"claim_claimant | UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NOT NULL')}",
     f"member_email_to_verify | UPDATE member SET email_verified = true WHERE {one('member', 'email IS NULL')}",
     f"""member_pending_email_beside | UPDATE member SET pending_email = 'x',
