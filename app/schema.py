@@ -23,6 +23,7 @@ from app.coupons.issue_codes import issue_codes
 from app.coupons.reissue_code import reissue_code
 from app.coupons.reveal_code import reveal_code
 from app.coupons.revoke_code import revoke_code
+from app.coupons.revoke_codes import revoke_codes
 from app.graph import queries as graph
 from app.graph.take_graph_snapshot import take_graph_snapshot
 from app.integrity.integrity_report import integrity_report
@@ -144,6 +145,7 @@ Mutation = create_type(
         amend_order,
         cancel_order,
         revoke_code,
+        revoke_codes,
         reveal_code,
         create_campaign,
         cancel_job,

@@ -276,6 +276,7 @@ class Migration(migrations.Migration):
                 ("merchant_id", fields.UUIDField()),
                 ("campaign_id", fields.UUIDField()),
                 ("recipient", fields.BinaryField(null=True)),
+                ("allocated", fields.BooleanField()),
             ],
             options={
                 "table": "delivery",

@@ -110,6 +110,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.amendOrder": _COUNTER,
         "Mutation.cancelOrder": _COUNTER,
         "Mutation.revokeCode": _ADMIN,
+        "Mutation.revokeCodes": _ADMIN,
         "Mutation.cancelJob": _ADMIN,
         "Mutation.revealCode": _ADMIN,
         "Mutation.reissueCode": _REPAIR,

@@ -209,12 +209,16 @@ class Campaign(Model):
 
 
 class Delivery(Model):
-    """A code that a campaign sends to an address (a ciphertext), or to the member that owns it where there is none."""
+    """A code that a campaign sends to an address (a ciphertext), or to the member that owns it where there is none.
+
+    It is `allocated` by the campaign, or the recipient had it before.
+    """
 
     code_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     campaign_id = fields.UUIDField()
     recipient = fields.BinaryField(null=True)
+    allocated = fields.BooleanField()
 
     class Meta:
         table = "delivery"

@@ -18,7 +18,7 @@ from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 ATTEMPTS_MAX: Final = 20
-DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "recipient"]
+DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "recipient", "allocated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUI
     had = {person.latest_code_id: person for person in people if person.claims >= limit}
     live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
     sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
-    deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, asked)
+    deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, asked, len(served))
     await tx.copy("delivery", DELIVERY_COLUMNS, deliveries)
     return Sent(recipients=len(people), allocated=len(served))
 
@@ -348,13 +348,16 @@ async def _claim(
 
 
 def _deliveries(
-    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Person, UUID]], asked: Recipients
+    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Person, UUID]], asked: Recipients, allocated: int
 ) -> list[tuple[object, ...]]:
-    """Return the rows (DELIVERY_COLUMNS) of what is sent: a member's address is read when the mailer asks."""
+    """Return the rows (DELIVERY_COLUMNS) of what is sent, of which the first were allocated for it.
+
+    A member's address is read when the mailer asks.
+    """
     rows: list[tuple[object, ...]] = []
-    for person, code_id in sent:
+    for position, (person, code_id) in enumerate(sent):
         recipient = None
         if person.waits_for is not None:
             recipient = viewer.tenant.keys.encrypt(code_id, "recipient", asked.addresses[person.waits_for])
-        rows.append((viewer.merchant_id, campaign_id, code_id, recipient))
+        rows.append((viewer.merchant_id, campaign_id, code_id, recipient, position < allocated))
     return rows

@@ -54,6 +54,7 @@ class HeldRow(TurnRow):
     recycle: bool
     reason: bytes | None
     done: int
+    remaining: int
 
 
 class _PageRow(TypedDict):
@@ -180,7 +181,8 @@ async def _abandon(job: TurnRow) -> None:
 HOLD: Final = statement(
     HeldRow,
     f"""
-SELECT merchant_id, id, kind, actor, pool_id, campaign_id, wanted, state, recycle, reason, done
+SELECT merchant_id, id, kind, actor, pool_id, campaign_id, wanted, state, recycle, reason, done,
+    total - done - failed - skipped_erased - skipped_mailbox - skipped_has_all AS remaining
 FROM bulk_job WHERE merchant_id = :merchant_id AND id = :job_id AND status IN {OPEN} FOR UPDATE
 """,
 )

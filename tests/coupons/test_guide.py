@@ -6,7 +6,7 @@ from typing import Any
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, Shop
 from tests.guides import blocks
-from tests.jobs.documents import CANCEL
+from tests.jobs.documents import CANCEL, carried_out
 
 
 async def done(shop: Shop, section: str, **named: str) -> Any:
@@ -27,6 +27,12 @@ async def test_the_guide_to_codes_does_what_it_says(shop: Shop) -> None:
 
     printed = await done(shop, "Print", poolId=pool["id"])
     assert len({edge["node"]["text"] for edge in printed["batch"]["texts"]["edges"]}) == 2
+
+    stolen = await done(shop, "Codes that leaked", poolId=pool["id"], batchId=printed["batch"]["id"])
+    revoked = await carried_out(shop, stolen["job"])
+    assert (stolen["replayed"], stolen["job"]["status"], revoked["status"], revoked["done"]) == (
+        False, "QUEUED", "DONE", 2
+    )  # fmt: skip
 
     patterned = await done(shop, "Texts of your own")
     assert patterned["pool"]["codePattern"] == "WINTER-####-####-####"

@@ -324,6 +324,16 @@ async def _filling(errands: Errands) -> dict[str, Any]:
     return asked
 
 
+async def _leaked(errands: Errands) -> dict[str, Any]:
+    return {"poolId": await errands.pool(), "expectedCount": 1, "idempotencyKey": errands.word(), **_WHY}
+
+
+async def _revoked_all(errands: Errands) -> dict[str, Any]:
+    asked = await _leaked(errands)
+    await errands.do("revokeCodes", **asked)
+    return asked
+
+
 async def _issued(errands: Errands) -> dict[str, Any]:
     pool = await errands.pool(codes=3, transferable=True)
     batch: dict[str, Any] = {"poolId": pool, "count": 1, "reason": "print", "idempotencyKey": errands.word()}
@@ -516,6 +526,7 @@ ERRANDS: Final = (
         reverseRedemption={"redemptionId": nobody("redemption"), **_BLANK},
         reverseRewardRedemption={"redemptionId": nobody("rewardredemption"), **_BLANK},
         revokeCode={"codeId": nobody("code"), **_BLANK},
+        revokeCodes={"poolId": nobody("pool"), "expectedCount": -1, "idempotencyKey": "k", **_WHY},
         rotateWebhookSecret={"webhookId": nobody("webhook"), "overlapHours": -1},
     ),
     *_missing(
@@ -538,6 +549,7 @@ ERRANDS: Final = (
         ("reissueCode", "code", _WHY), ("reversePurchase", "purchase", _WHY),
         ("reverseRedemption", "redemption", _WHY), ("reverseRewardRedemption", "rewardredemption", _WHY),
         ("revokeApiKey", "apikey", {}), ("revokeCode", "code", _WHY),
+        ("revokeCodes", "pool", {"expectedCount": 1, "idempotencyKey": "nobody", **_WHY}),
         ("revokeMemberTokens", "member", {}), ("rotateWebhookSecret", "webhook", {}),
         ("verifyMemberEmail", "member", {}), ("editMember", "member", {"displayName": "n"}),
     ),
@@ -599,6 +611,9 @@ ERRANDS: Final = (
     Errand("refundPurchase", "IdempotencyKeyReused", _used_refund),
     Errand("reverseRewardRedemption", "RewardNotReversible", _then(_with(redemptionId=Errands.used), **_WHY)),
     Errand("revokeApiKey", "LastAdminKey", _with(apiKeyId=Errands.own_key)),
+    Errand("revokeCodes", "CountDiffers", _then(_leaked, expectedCount=0)),
+    Errand("revokeCodes", "IdempotencyKeyReused", _then(_revoked_all, recycle=True)),
+    Errand("revokeCodes", REPLAYED, _revoked_all),
     Errand("verifyMemberEmail", "InvalidInput", _with(memberId=Errands.member)),
     Errand("verifyMemberEmail", "MemberAlreadyExists", _anothers_proof),
     Errand("editMember", "MemberAlreadyExists", _anothers_proof),

@@ -1,6 +1,6 @@
 """Documents of jobs, and workers to order: what one does, and what one does that is killed."""
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -24,6 +24,13 @@ mutation ($input: ID!) {{
   answer: cancelJob(jobId: $input) {{ __typename ... on CancelJobSuccess {{ job {{ {JOB} }} }} {REFUSALS} }}
 }}
 """
+REVOKE_CODES = f"""
+mutation ($input: RevokeCodesInput!) {{
+  answer: revokeCodes(input: $input) {{
+    __typename ... on RevokeCodesSuccess {{ replayed job {{ {JOB} }} }} {REFUSALS} ... on CountDiffers {{ count }}
+  }}
+}}
+"""
 JOBS = f"""
 query ($first: Int, $after: String, $status: JobStatus) {{
   jobs(first: $first, after: $after, status: $status) {{
@@ -31,7 +38,19 @@ query ($first: Int, $after: String, $status: JobStatus) {{
   }}
 }}
 """
-_LEASES_ARE_OVER = "UPDATE bulk_job SET lease_until = NULL WHERE merchant_id = $1"
+# Numbers after those that there were: a page is never written twice.
+_CUT: Final = """
+WITH gone AS (
+    DELETE FROM bulk_job_page WHERE merchant_id = $1 RETURNING job_id, number, ids
+), listed AS (
+    SELECT job_id, id, (row_number() OVER (PARTITION BY job_id ORDER BY number, place) - 1) / $2::int AS page
+    FROM gone CROSS JOIN unnest(ids) WITH ORDINALITY AS t (id, place)
+)
+INSERT INTO bulk_job_page (merchant_id, job_id, number, ids)
+SELECT $1, job_id, 1000 + page, array_agg(id ORDER BY id) FROM listed GROUP BY job_id, page
+RETURNING number, cardinality(ids) AS rows
+"""
+_LEASES_ARE_OVER: Final = "UPDATE bulk_job SET lease_until = NULL WHERE merchant_id = $1"
 
 
 async def job_row(shop: Shop, job: Any) -> Any:
@@ -50,6 +69,12 @@ async def carried_out(shop: Shop, job: Any) -> Any:
 async def look_again(shop: Shop) -> None:
     """Let the time pass until the leases of the shop's jobs are over."""
     await database().rows(_LEASES_ARE_OVER, shop.merchant_id)
+
+
+async def paged(shop: Shop, size: int) -> list[int]:
+    """Cut the lists of the shop's jobs into pages of a few. Returns how long each is."""
+    rows = await database().rows(_CUT, shop.merchant_id, size)
+    return [row["rows"] for row in sorted(rows, key=lambda row: row["number"])]
 
 
 def progress(job: Any) -> dict[str, Any]:

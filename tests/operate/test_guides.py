@@ -25,6 +25,7 @@ TRIED = {
     ("docs/bi.md", "pandas and DuckDB"): "tests/reports/test_guide.py",
     ("docs/codes.md", "A code that leaked"): "tests/coupons/test_guide.py",
     ("docs/codes.md", "Bring printed codes along"): "tests/coupons/test_guide.py",
+    ("docs/codes.md", "Codes that leaked"): "tests/coupons/test_guide.py",
     ("docs/codes.md", "Extend a sale"): "tests/coupons/test_guide.py",
     ("docs/codes.md", "Fill a pool"): "tests/coupons/test_guide.py",
     ("docs/codes.md", "Print"): "tests/coupons/test_guide.py",
