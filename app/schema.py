@@ -87,6 +87,7 @@ Query = create_type(
         coupons.code,
         coupons.redemptions,
         coupons.campaign,
+        coupons.campaigns,
         jobs.jobs,
         check_codes,
         orders.order,

@@ -351,12 +351,15 @@ ALTER TABLE campaign
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT campaign_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT campaign_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT campaign_segment CHECK (segment IN ('NEW', 'ACTIVE', 'LAPSED', 'HIGH_SPEND', 'ADVOCATES')),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
 CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
     ADD PRIMARY KEY (merchant_id, campaign_id, code_id),
+    -- What mailers page by.
+    ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
 -- What re-encryption pages by.

@@ -1,5 +1,6 @@
 """What statements select of jobs, and what reads them."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
@@ -32,6 +33,12 @@ class BulkJobRow(TypedDict):
     job_finished_at: Annotated[datetime | None, "j.finished_at"]
 
 
+class JobOfCampaignRow(BulkJobRow):
+    """The job of a campaign."""
+
+    job_campaign_id: Annotated[UUID, "j.campaign_id"]
+
+
 class EarlierRow(BulkJobRow):
     """The job that a key asked for, and what was asked."""
 
@@ -53,6 +60,21 @@ WHERE j.merchant_id = :merchant_id AND j.id < :before AND (:status::text IS NULL
 ORDER BY j.id DESC LIMIT :limit
 """,
 )
+
+
+JOBS_OF_CAMPAIGNS: Final = statement(
+    JobOfCampaignRow,
+    f"""
+SELECT {columns(JobOfCampaignRow)} FROM bulk_job j
+WHERE j.merchant_id = :merchant_id AND j.campaign_id = ANY(:campaign_ids::uuid[])
+""",
+)
+
+
+async def jobs_by_campaign(viewer: Viewer, campaign_ids: list[UUID]) -> Mapping[UUID, BulkJobRow | None]:
+    """Return the jobs of campaigns, None for those that were sent at once."""
+    rows = await database().rows(JOBS_OF_CAMPAIGNS, merchant_id=viewer.merchant_id, campaign_ids=campaign_ids)
+    return dict.fromkeys(campaign_ids) | {row["job_campaign_id"]: row for row in rows}
 
 
 async def find_job(viewer: Viewer, node_id: str) -> BulkJobRow | None:

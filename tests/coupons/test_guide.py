@@ -43,6 +43,11 @@ async def test_the_guide_to_codes_does_what_it_says(shop: Shop) -> None:
     member = await shop.member()
     code = await shop.claim(pool, member)
     await shop.do(REVOKE, codeId=code["id"], reason="leaked")
+    welcome = await done(shop, "Send to a segment", poolId=pool["id"])
+    campaign = welcome["campaign"]
+    assert (welcome["replayed"], campaign["segment"], campaign["recipientCount"], campaign["job"]["total"]) == (
+        False, "NEW", 1, 1
+    )  # fmt: skip
     dead = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"])
     fresh = await done(shop, "A code that leaked", codeId=code["id"])
     again = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"])

@@ -58,7 +58,6 @@ GROUP BY pg_constraint.oid, 1, 2
 
 #: References of rows that the merchant of conftest.py doesn't have.
 UNMADE = {
-    "bulk_job.campaign_id",
     "graph_snapshot.id", "graph_node.snapshot_id", "graph_node.member_id", "graph_edge.snapshot_id",
     "graph_edge.referrer_id", "graph_edge.referee_id", "graph_file.snapshot_id", "referral.purchase_id",
 }  # fmt: skip

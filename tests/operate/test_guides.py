@@ -29,6 +29,7 @@ TRIED = {
     ("docs/codes.md", "Extend a sale"): "tests/coupons/test_guide.py",
     ("docs/codes.md", "Fill a pool"): "tests/coupons/test_guide.py",
     ("docs/codes.md", "Print"): "tests/coupons/test_guide.py",
+    ("docs/codes.md", "Send to a segment"): "tests/coupons/test_guide.py",
     ("docs/codes.md", "Texts of your own"): "tests/coupons/test_guide.py",
     ("docs/frontend.md", "Apollo Client"): "tests/clients/test_frontend.py",
     ("docs/frontend.md", "Ask"): "tests/clients/test_frontend.py",

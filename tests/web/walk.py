@@ -46,6 +46,7 @@ KINDS: dict[str, ids.Kind] = {
     "deliveryId": "webhookdelivery",
     "fallbackPoolId": "pool",
     "inviteId": "invite",
+    "jobId": "job",
     "memberId": "member",
     "poolId": "pool",
     "purchaseId": "purchase",
@@ -64,7 +65,10 @@ KINDS_BY_OPERATION: dict[str, ids.Kind] = {
 
 #: Of several arguments, or fields of an input, one is needed: this one is passed.
 ONE_OF = {"member(id:)"}
-ONE_OF_FIELDS = {f"{name}Input.memberId" for name in ("GrantPoints", "IssueMemberToken", "RecordPurchase")}
+ONE_OF_FIELDS = {
+    *(f"{name}Input.memberId" for name in ("GrantPoints", "IssueMemberToken", "RecordPurchase")),
+    "CreateCampaignInput.segment",
+}
 
 
 @dataclass(frozen=True)
