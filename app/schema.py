@@ -16,15 +16,19 @@ from app.coupons.create_campaign import create_campaign
 from app.coupons.create_pool import create_pool
 from app.coupons.discard_pool import discard_pool
 from app.coupons.edit_pool import edit_pool
+from app.coupons.fill_pool import fill_pool
 from app.coupons.generate_codes import generate_codes
 from app.coupons.import_codes import import_codes
 from app.coupons.issue_codes import issue_codes
 from app.coupons.reissue_code import reissue_code
 from app.coupons.reveal_code import reveal_code
 from app.coupons.revoke_code import revoke_code
+from app.coupons.revoke_codes import revoke_codes
 from app.graph import queries as graph
 from app.graph.take_graph_snapshot import take_graph_snapshot
 from app.integrity.integrity_report import integrity_report
+from app.jobs import queries as jobs
+from app.jobs.cancel_job import cancel_job
 from app.members import queries as members
 from app.members.issue_member_token import issue_member_token
 from app.members.revoke_member_tokens import revoke_member_tokens
@@ -87,6 +91,8 @@ Query = create_type(
         coupons.code,
         coupons.redemptions,
         coupons.campaign,
+        coupons.campaigns,
+        jobs.jobs,
         check_codes,
         orders.order,
         orders.hold,
@@ -135,6 +141,7 @@ Mutation = create_type(
         pause_pool,
         archive_pool,
         generate_codes,
+        fill_pool,
         import_codes,
         issue_codes,
         claim_code,
@@ -148,8 +155,10 @@ Mutation = create_type(
         amend_order,
         cancel_order,
         revoke_code,
+        revoke_codes,
         reveal_code,
         create_campaign,
+        cancel_job,
         enroll_member,
         edit_member,
         verify_member_email,

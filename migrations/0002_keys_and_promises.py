@@ -369,17 +369,68 @@ ALTER TABLE campaign
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT campaign_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT campaign_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT campaign_segment CHECK (segment IN ('NEW', 'ACTIVE', 'LAPSED', 'HIGH_SPEND', 'ADVOCATES')),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
 CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
     ADD PRIMARY KEY (merchant_id, campaign_id, code_id),
+    -- What mailers page by.
+    ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
 -- What re-encryption pages by.
 CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
 CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+"""
+
+JOBS = """
+-- A job goes from QUEUED over RUNNING and WAITING to its end, and stays there; what it counts only grows.
+ALTER TABLE bulk_job
+    DROP CONSTRAINT bulk_job_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT bulk_job_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT bulk_job_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT bulk_job_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
+    ADD CONSTRAINT bulk_job_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT bulk_job_kind CHECK (CASE kind
+        WHEN 'FILL' THEN num_nulls(wanted, campaign_id) = 1 AND wanted > 0
+        WHEN 'REVOKE' THEN reason IS NOT NULL
+        ELSE kind = 'CAMPAIGN' AND campaign_id IS NOT NULL END),
+    ADD CONSTRAINT bulk_job_status CHECK (
+        status IN ('QUEUED', 'RUNNING', 'WAITING', 'DONE', 'FAILED', 'CANCELLED')
+    ),
+    ADD CONSTRAINT bulk_job_state CHECK (state IN ('AVAILABLE', 'ALLOCATED')),
+    ADD CONSTRAINT bulk_job_ended CHECK ((status IN ('DONE', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)),
+    ADD CONSTRAINT bulk_job_counts CHECK (
+        least(done, failed, skipped_erased, skipped_mailbox, skipped_has_all) >= 0
+        AND done + failed + skipped_erased + skipped_mailbox + skipped_has_all <= total
+    ),
+    ADD CONSTRAINT bulk_job_whole CHECK (
+        status <> 'DONE' OR total = done + failed + skipped_erased + skipped_mailbox + skipped_has_all
+    ),
+    ADD CONSTRAINT bulk_job_problem CHECK ((status IN ('WAITING', 'FAILED')) = (problem IS NOT NULL));
+CREATE UNIQUE INDEX bulk_job_of_campaign ON bulk_job (merchant_id, campaign_id) WHERE campaign_id IS NOT NULL;
+CREATE INDEX bulk_job_of_pool ON bulk_job (merchant_id, pool_id);
+CREATE INDEX bulk_job_by_status ON bulk_job (merchant_id, status, id);
+-- When a merchant had its last turn, and what workers look for, whatever the merchant.
+CREATE INDEX bulk_job_turn ON bulk_job (merchant_id, turn_at);
+CREATE INDEX bulk_job_open ON bulk_job (requested_at) WHERE status IN ('QUEUED', 'RUNNING', 'WAITING');
+CREATE TRIGGER bulk_job_kept BEFORE DELETE OR TRUNCATE ON bulk_job
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER bulk_job_fixed
+    BEFORE UPDATE OF merchant_id, id, kind, wanted, state, recycle, idempotency_key, request_hash, requested_at
+    ON bulk_job FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER bulk_job_guard AFTER UPDATE OF status, total, done, failed ON bulk_job FOR EACH ROW WHEN (
+    OLD.finished_at IS NOT NULL OR (NEW.status = 'QUEUED' AND OLD.status <> 'QUEUED')
+    OR NEW.done < OLD.done OR NEW.failed < OLD.failed
+) EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE bulk_job_page
+    DROP CONSTRAINT bulk_job_page_pkey,
+    ADD PRIMARY KEY (merchant_id, job_id, number),
+    ADD CONSTRAINT bulk_job_page_job FOREIGN KEY (merchant_id, job_id) REFERENCES bulk_job;
 """
 
 REDEMPTIONS = """
@@ -1054,8 +1105,8 @@ class Migration(migrations.Migration):
     operations = [
         ops.RunSQL(
             [
-                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
-                HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
+                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
             ]
         )
     ]  # fmt: skip

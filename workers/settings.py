@@ -19,6 +19,8 @@ from app.telemetry import logs
 from app.telemetry.observed import job_id
 from workers.advise import TIMEOUT_SECONDS, advise, sweep_advice
 from workers.audit import audit
+from workers.carry_out_jobs import TIMEOUT_SECONDS as CARRYING_OUT_SECONDS
+from workers.carry_out_jobs import carry_out_jobs
 from workers.deliver_webhooks import TIMEOUT_SECONDS as DELIVERING_SECONDS
 from workers.deliver_webhooks import deliver_webhooks, forget_webhook_deliveries
 from workers.drop_unreadable import drop_unreadable
@@ -56,6 +58,15 @@ CRON_JOBS = [
     cron(cast(Any, plan_graph_snapshots), second=20, timeout=60, max_tries=1, keep_result=0),
     # Every minute: end the advisor's runs that no worker could finish, and ring for those that wait.
     cron(cast(Any, sweep_advice), second=40, timeout=60, max_tries=1, keep_result=0),
+    # Every five seconds, in each worker: give turns to jobs, unless the worker is doing so already.
+    cron(
+        cast(Any, carry_out_jobs),
+        second=set(range(3, 60, 5)),
+        timeout=CARRYING_OUT_SECONDS,
+        max_tries=1,
+        keep_result=0,
+        unique=False,
+    ),
     # Every two seconds, in each worker: send events to webhooks, unless the worker is doing so already.
     cron(
         cast(Any, deliver_webhooks),
@@ -79,6 +90,8 @@ JOBS = [
     func(cast(Any, advise), timeout=TIMEOUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: codes whose pool has a later end.
     func(cast(Any, revive_codes), timeout=300, max_tries=1, keep_result=0),
+    # Rung for: jobs that were just asked for.
+    func(cast(Any, carry_out_jobs), timeout=CARRYING_OUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: deliveries that somebody asked for again.
     func(cast(Any, deliver_webhooks), timeout=DELIVERING_SECONDS, max_tries=1, keep_result=0),
     # What decode_job makes of anything that isn't a job.

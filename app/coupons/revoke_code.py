@@ -59,6 +59,8 @@ class RevokedRow(ChangeRow):
     is_over: bool
 
 
+#: Whether the code `c` of the pool `p` lives and isn't spent.
+IS_REVOCABLE: Final = f"(c.state IN ('AVAILABLE', 'ALLOCATED') AND NOT {HAS_ENDED} AND NOT {IS_HELD})"
 REVOKE: Final = statement(
     RevokedRow,
     f"""
@@ -66,8 +68,7 @@ WITH live AS (
     -- Waits for whoever is claiming, redeeming or holding the code, and then looks at it again.
     SELECT c.id, c.pool_id, c.member_id, c.state, p.kind, p.code_pattern, {IS_OVER} AS is_over
     FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
-    WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND c.state IN ('AVAILABLE', 'ALLOCATED')
-        AND NOT {HAS_ENDED} AND NOT {IS_HELD} FOR UPDATE OF c
+    WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND {IS_REVOCABLE} FOR UPDATE OF c
 ), c AS (
     UPDATE code SET state = 'REVOKED' WHERE merchant_id = :merchant_id AND id = (SELECT id FROM live)
     RETURNING id

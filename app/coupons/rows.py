@@ -138,6 +138,7 @@ class CampaignRow(PoolRow):
 
     campaign_id: Annotated[UUID, "k.id"]
     campaign_name: Annotated[str, "k.name"]
+    campaign_segment: Annotated[str | None, "k.segment"]
     campaign_recipient_count: Annotated[int, "k.recipient_count"]
     campaign_allocated_count: Annotated[int, "k.allocated_count"]
     campaign_created_at: Annotated[datetime, "k.created_at"]
@@ -147,6 +148,7 @@ class CampaignRow(PoolRow):
 class DeliveryRow(WholeCodeRow):
     """A delivery `d` of a campaign and its code."""
 
+    delivery_place: Annotated[UUID, "lpad(to_hex(d.position), 32, '0')::uuid"]
     delivery_recipient: Annotated[bytes | None, "d.recipient"]
 
 
@@ -405,7 +407,16 @@ FROM campaign k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id
 WHERE k.merchant_id = :merchant_id AND k.id = :campaign_id
 """,
 )
-# The statement that reads the codes writes the event: no page is read off the record.
+LIST_CAMPAIGNS: Final = statement(
+    CampaignRow,
+    f"""
+SELECT {columns(CampaignRow)}
+FROM campaign k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id
+WHERE k.merchant_id = :merchant_id AND k.id < :before ORDER BY k.id DESC LIMIT :limit
+""",
+)
+# The statement that reads the codes writes the event: no page is read off the record. A job appends while a mailer
+# reads, and commits in the order of the positions: who pages misses none.
 DELIVERIES: Final = statement(
     DeliveryRow,
     f"""
@@ -413,13 +424,13 @@ WITH recorded AS (
     {event("campaign.deliveries_read", subject=":campaign_id")} RETURNING subject_id
 ), page AS (
     SELECT * FROM delivery
-    WHERE merchant_id = :merchant_id AND campaign_id = (SELECT subject_id FROM recorded) AND code_id < :before
-    ORDER BY code_id DESC LIMIT :limit
+    WHERE merchant_id = :merchant_id AND campaign_id = (SELECT subject_id FROM recorded) AND position > :after
+    ORDER BY position LIMIT :limit
 )
 SELECT {columns(DeliveryRow)}
 FROM page d
 CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = d.code_id OFFSET 0) c {JOIN_CODE}
-ORDER BY d.code_id DESC
+ORDER BY d.position
 """,
 )
 

@@ -488,6 +488,9 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'hold.placed', id FROM hold WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'hold.' || lower(status), id FROM hold WHERE merchant_id = :merchant_id AND status <> 'HELD'
     UNION ALL SELECT 'campaign.created', id FROM campaign WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'job.requested', id FROM bulk_job WHERE merchant_id = :merchant_id
+    UNION ALL SELECT CASE status WHEN 'DONE' THEN 'job.finished' ELSE 'job.' || lower(status) END, id FROM bulk_job
+    WHERE merchant_id = :merchant_id AND finished_at IS NOT NULL
     UNION ALL SELECT 'points.credited', id FROM points_entry WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.recorded', id FROM purchase WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.reversed', id FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NOT NULL

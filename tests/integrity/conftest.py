@@ -14,7 +14,8 @@ from tests.coupons.test_import_codes import imported
 from tests.coupons.test_issue_codes import ISSUE
 from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
-from tests.factories import EDIT_POOL, Shop, open_shop
+from tests.factories import CREATE_CAMPAIGN, EDIT_POOL, Shop, open_shop
+from tests.jobs.documents import CANCEL, FILL, REVOKE_CODES, carried_out
 from tests.orders.documents import AMEND, amendment, stackable
 from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
@@ -90,4 +91,10 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await invited(shop, anna)
         await refresh.refresh(shop.merchant_id)
         await delivery_made(shop)
+        filling = await shop.do(FILL, poolId=draft["id"], available=9, idempotencyKey="fill")
+        await carried_out(shop, filling["job"])
+        waiting = await shop.do(FILL, poolId=(await shop.pool())["id"], available=99, idempotencyKey="fill more")
+        await shop.data(CANCEL, {"input": waiting["job"]["id"]})
+        await shop.do(CREATE_CAMPAIGN, name="Welcome", poolId=(await shop.pool())["id"], segment="NEW")
+        await shop.do(REVOKE_CODES, poolId=summer["id"], expectedCount=99, reason="leaked", idempotencyKey="leaked")
         yield shop

@@ -19,14 +19,14 @@ from tests.scratch import scratch_database
 ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
-    "bearer_code", "campaign", "code", "code_batch", "delivery", "event", "hold", "hold_request", "invite",
-    "invite_quota", "order_amendment",
-    "points_entry", "points_lot", "points_part", "points_return", "pool", "pool_terms", "purchase", "redemption",
-    "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
+    "bearer_code", "bulk_job", "campaign", "code", "code_batch", "delivery", "event", "hold", "hold_request", "invite",
+    "invite_quota", "order_amendment", "points_entry", "points_lot", "points_part", "points_return", "pool",
+    "pool_terms", "purchase", "redemption", "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox",
+    "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
-    "bearer_code": "batch_id",
+    "bearer_code": "batch_id", "bulk_job": "kind",
     "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "hold": "held_at",
     "hold_request": "idempotency_key", "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
@@ -95,6 +95,7 @@ REFUSED = [
     f"""hold_points | UPDATE hold SET version = version + 1, member_id = NULL, held_points = 1
         WHERE {one("hold", "status = 'HELD'")}""",
     f"hold_code_amounts | UPDATE hold_code SET discount = base + 1 WHERE {one('hold_code')}",
+    "bulk_job_guard | UPDATE bulk_job SET total = total WHERE merchant_id = $1 AND finished_at IS NOT NULL",
     f"wallet_version_grows | UPDATE wallet SET version = version - 1 WHERE {one('wallet', 'version > 0')}",
     """wallet_begins_empty | WITH m AS (
             INSERT INTO member (merchant_id, id, email_verified, source, joined_at)

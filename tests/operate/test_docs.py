@@ -9,6 +9,7 @@ from graphql import build_schema
 
 from app.coupons.rules import TRANSITIONS
 from app.coupons.types import CodeState, PoolStatus
+from app.jobs.types import JobStatus
 from app.orders.hold_types import HoldStatus
 from app.referrals.types import InviteStatus
 from app.storage.events import EVENTS, WALLET_EVENTS
@@ -29,6 +30,7 @@ STATES = {
     "Code": CodeState,
     "Hold": HoldStatus,
     "Invite": InviteStatus,
+    "Job": JobStatus,
     "Webhook delivery": WebhookDeliveryState,
 }
 Transition = tuple[str, str]

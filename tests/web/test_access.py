@@ -43,6 +43,7 @@ ROOTS = {"Query", "Mutation", "Subscription"}
 #: Of each field that not everyone may read: what is selected on the object that has it.
 SELECTED: Final = {
     "AdviceRun.rawAnswer": "rawAnswer",
+    "Campaign.job": "job { id }",
     "Campaign.deliveries": "deliveries { pageInfo { hasNextPage } }",
     "CodeBatch.texts": "texts { pageInfo { hasNextPage } }",
     "Event.reason": "reason",
@@ -198,9 +199,9 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
         shop.merchant_id,
     )
     assert event is not None
-    campaign = await shop.do(
-        CREATE_CAMPAIGN, name="All", poolId=pool["id"], recipients=[{"email": "someone@example.com"}]
-    )
+    campaign = await shop.do(CREATE_CAMPAIGN, name="All", poolId=pool["id"], segment="NEW")
+    job = await database().row("SELECT id FROM bulk_job WHERE merchant_id = $1", shop.merchant_id)
+    assert job is not None
     await program(shop, reviewPolicy="ALL")
     await accepted(shop, member)
     held = await database().row("SELECT id FROM referral WHERE merchant_id = $1", shop.merchant_id)
@@ -224,6 +225,7 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
     )
     world = {
         "AdviceRun": run["id"],
+        "BulkJob": ids.encode("job", job["id"]),
         "ApiKey": ids.encode("apikey", key["id"]),
         "Campaign": campaign["campaign"]["id"],
         "CodeBatch": batch["id"],

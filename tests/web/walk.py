@@ -47,6 +47,7 @@ KINDS: dict[str, ids.Kind] = {
     "fallbackPoolId": "pool",
     "holdId": "hold",
     "inviteId": "invite",
+    "jobId": "job",
     "memberId": "member",
     "poolId": "pool",
     "purchaseId": "purchase",
@@ -65,7 +66,10 @@ KINDS_BY_OPERATION: dict[str, ids.Kind] = {
 
 #: Of several arguments, or fields of an input, one is needed: this one is passed.
 ONE_OF = {"member(id:)"}
-ONE_OF_FIELDS = {f"{name}Input.memberId" for name in ("GrantPoints", "IssueMemberToken", "RecordPurchase")}
+ONE_OF_FIELDS = {
+    *(f"{name}Input.memberId" for name in ("GrantPoints", "IssueMemberToken", "RecordPurchase")),
+    "CreateCampaignInput.segment",
+}
 
 
 @dataclass(frozen=True)
