@@ -30,9 +30,9 @@ from app.stress.wallet import Wallet
 if TYPE_CHECKING:
     from app.stress.worlds import World
 
+CODES: Final = f"codes {{ discount {{ amountMinor }} code {{ id masked }} }} {REDEMPTIONS}"
 HOLD: Final = f"""
-id status heldUntil orderAmount {{ amountMinor }} totalDiscount {{ amountMinor }} amountDue {{ amountMinor }}
-codes {{ discount {{ amountMinor }} code {{ id masked }} }} {REDEMPTIONS}
+id status heldUntil orderAmount {{ amountMinor }} totalDiscount {{ amountMinor }} amountDue {{ amountMinor }} {CODES}
 """
 NOT_OPEN: Final = f"... on HoldNotOpen {{ hold {{ {HOLD} }} rejections {{ masked reason remedy {{ heldUntil }} }} }}"
 PLACE: Final = mutation(
@@ -145,10 +145,9 @@ def _learn_hold(world: "World", operation: Operation, answer: Answer) -> None:
 def _notes_of_hold(operation: Operation, answer: Answer) -> Iterable[str]:
     if answer.get("takenOver"):
         yield "holdCheckout: took over"
-    hold, asked = answer.get("hold"), operation.about.get("codes")
-    if answer["__typename"] == "HoldCheckoutSuccess" and hold is not None and asked is not None:
+    if answer["__typename"] == "HoldCheckoutSuccess":
+        hold = answer["hold"]
         is_it = hold["orderAmount"]["amountMinor"] == operation.input["orderAmount"]["amountMinor"]
-        is_it &= [each["code"]["id"] for each in hold["codes"]] == [each["id"] for each in asked]
         if not is_it or hold["status"] != "HELD":
             yield "holdCheckout: a delayed repeat changed nothing"
 
@@ -377,6 +376,7 @@ def _not_extended(call: Call) -> Sequence[Story]:
 
 
 READ_HOLD: Final = f"query ($id: ID!) {{ answer: hold(id: $id) {{ {HOLD} }} }}"
+READ_HELD: Final = f"query ($id: ID!) {{ answer: hold(id: $id) {{ {CODES} }} }}"
 
 
 def _ask_read(world: "World") -> Asked | None:
@@ -388,6 +388,16 @@ def _saw_hold(call: Call) -> Sequence[Story]:
     def shown(order: Order) -> Iterable[Order]:
         for place in order.named(call.input["id"]):
             yield from _as_told(order, place, call.answer)
+
+    return (((_of(call), shown),),)
+
+
+def _saw_held(call: Call) -> Sequence[Story]:
+    def shown(order: Order) -> Iterable[Order]:
+        for place in order.named(call.input["id"]):
+            hold = order.holds[place].with_codes(call.answer)
+            if hold is not None:
+                yield order.with_hold(place, hold)
 
     return (((_of(call), shown),),)
 
@@ -431,4 +441,5 @@ VERBS: Final = (
          repeats=True, weight=0.7),
     Verb("extendHold", EXTEND, _ask_extend, {"ExtendHoldSuccess": _extended, "HoldNotOpen": _not_extended}, weight=0.7),
     Verb("readHold", READ_HOLD, _ask_read, {READ: _saw_hold}, reads=True),
+    Verb("readHeldCodes", READ_HELD, _ask_read, {READ: _saw_held}, reads=True),
 )  # fmt: skip

@@ -69,21 +69,35 @@ class Hold(NamedTuple):
     until: str | None = None
 
     def shown(self, told: Mapping[str, Any]) -> "Hold | None":
-        """Return it if this is what was told of it; from now on its id and those of its redemptions are known."""
+        """Return it if this is what was told of it; from now on its id and those of its redemptions are known.
+
+        Its codes are read after it: those of one that is HELD may be others by then, and are read by themselves.
+        """
         taken = discounts(self.amount, [each.percent for each in self.codes])
         amounts = (self.amount, sum(taken), self.amount - sum(taken))
         is_it = self.id in {told["id"], UNSEEN} and self.status == told["status"]
         is_same = amounts == tuple(told[name]["amountMinor"] for name in ("orderAmount", "totalDiscount", "amountDue"))
-        codes = [(each["code"]["id"], each["discount"]["amountMinor"]) for each in told["codes"]]
-        if not (is_it and is_same and codes == [(each.code, off) for each, off in zip(self.codes, taken, strict=True)]):
-            return None
-        if self.status == "HELD" and self.until not in {told["heldUntil"], None}:
+        if not is_it or not is_same or (self.status == "HELD" and self.until not in {told["heldUntil"], None}):
             return None
         found = self._replace(id=told["id"], until=told["heldUntil"])
+        return found if self.status == "HELD" else found.with_codes(told)
+
+    def with_codes(self, told: Mapping[str, Any]) -> "Hold | None":
+        """Return it if these are its codes, and the redemptions of one that was captured."""
+        taken = discounts(self.amount, [each.percent for each in self.codes])
+        codes = [(each["code"]["id"], each["discount"]["amountMinor"]) for each in told["codes"]]
+        if codes != [(each.code, off) for each, off in zip(self.codes, taken, strict=True)]:
+            return None
         if self.status != "CAPTURED":
-            return None if told["redemptions"] else found
-        redeemed = Order(self.amount, self.codes).shown(told["redemptions"])
-        return None if redeemed is None else found._replace(codes=redeemed.codes)
+            return None if told["redemptions"] else self
+        # What they take off is told as it is now: when another of them is taken back, they are priced anew.
+        redeemed = [(each["code"]["id"], each["id"]) for each in told["redemptions"]]
+        found = dict(redeemed)
+        if [code for code, _ in redeemed] != [each.code for each in self.codes] or any(
+            each.redemption not in {found[each.code], UNSEEN} for each in self.codes
+        ):
+            return None
+        return self._replace(codes=tuple(each._replace(redemption=found[each.code]) for each in self.codes))
 
 
 class Order(NamedTuple):

@@ -75,7 +75,7 @@ mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __
 Lapse = Callable[[str], Awaitable[bool]]
 #: How often verbs are called in a world that is about holds.
 HOLDING: Final = {
-    "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "lapse": 4,
+    "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "readHeldCodes": 1, "lapse": 4,
     "redeemCodes": 3, "checkCodes": 1, "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1, "revokeCode": 0.3,
     "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1, "redeemReward": 1,
     "reverseRewardRedemption": 0.5, "claimCode": 1, "readWallet": 2, "readCodes": 2, "readOrder": 1, "readPurchase": 0.5,

@@ -28,7 +28,7 @@ from tests.histories import streams, trouble
 from tests.histories.clock import Clock
 from tests.histories.judging import ILLEGAL, OK, UNKNOWN, Case, Judge, counterexample, timeline
 from tests.histories.network import Network
-from tests.histories.provoked import ERRANDS, Errands, document, wanted
+from tests.histories.provoked import ERRANDS, Errands, document, held_cart, wanted
 from tests.operate.processes import Up, flash, up
 
 #: Worlds at a time, and clients in each: the first over a WebSocket, the others over HTTP.
@@ -234,7 +234,7 @@ class Run:
                         return
 
     async def _captured_unheard(self, errands: Errands) -> bool:
-        cart, hold = await errands.held_cart()
+        cart, hold = await held_cart(errands)
         connection = await asyncpg.connect(dsn(self._database), timeout=3)
         capture = asyncio.create_task(errands.do("captureHold", "... on CaptureHoldSuccess { replayed }", holdId=hold))
         try:
