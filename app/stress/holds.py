@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import PASSED, READ, UNSEEN, Answer, Operation
-from app.stress.order import Hold, Order, discounts
+from app.stress.order import Hold, Honoured, Order, discounts
 from app.stress.purchases import cancelled, named
 from app.stress.redemptions import (
     AMOUNTS,
@@ -19,11 +19,13 @@ from app.stress.redemptions import (
     ends,
     frees,
     held_or,
+    owners,
     priced,
     rejected,
+    wallet_changes,
 )
 from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, stocked, unnamed, where
-from app.stress.verb import Asked, Call, Facts, Verb, mutation, who
+from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
 from app.stress.wallet import Wallet
 
@@ -46,7 +48,7 @@ def _ask_hold(world: "World") -> Asked | None:
     codes = world.presented()
     if not codes:
         return None
-    owner = codes[0].owner if world.rolls.random() < 0.95 else world.claimant()
+    owner = world.presenter(codes[0])
     money = {"amountMinor": world.rolls.choice(AMOUNTS), "currency": world.currency}
     asked = {"orderId": world.order(new=0.35), "orderAmount": money, "codes": [code.text for code in codes]}
     lifetime = world.rolls.choice([900, 1800, 3600])
@@ -85,7 +87,7 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
             step for each, is_elsewhere in zip(coming, took, strict=True)
             for step in (
                 (f"pool:{each.pool}", HONOURS),
-                _takes(f"code:{each.code}", each.owner, (order_id, place), call.facts, is_elsewhere=is_elsewhere),
+                _takes(call, each, (order_id, place), is_elsewhere=is_elsewhere),
             )
         )  # fmt: skip
         for after in _as_told(order.with_hold(place, hold), place, told):
@@ -95,39 +97,37 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
 def _places(order: Order, order_id: str, place: int, hold: Hold) -> Story:
     """What a hold leaves is free, one whose time has passed is over, and wallets change."""
     story: Story = ()
-    owners = {each.owner for each in hold.codes}
+    coming, touched = [each.code for each in hold.codes], list(hold.codes)
     if order.live is not None:
         before = order.holds[place]
-        story = frees(order_id, place, before, but=[each.code for each in hold.codes])
-        owners |= {each.owner for each in before.codes if each.code not in {other.code for other in hold.codes}}
-    elif order.holds:
-        story = ends(order_id, place - 1, order.holds[-1]) if order.holds[-1].status == "EXPIRED" else ()
-    coming = [each.code for each in hold.codes]
-    return (*story, *((f"wallet:{owner}", unnamed(*coming)) for owner in sorted(owners)))
+        story = frees(order_id, place, before, but=coming)
+        touched += before.codes
+    elif order.holds and order.holds[-1].status == "EXPIRED":
+        story = ends(order_id, place - 1, order.holds[-1])
+    return (*story, *((f"wallet:{owner}", unnamed(*coming)) for owner in owners(touched)))
 
 
-def _takes(
-    code: str, owner: str, here: tuple[str, int], facts: Facts, *, is_elsewhere: bool
-) -> tuple[str, Move]:
+def _takes(call: Call, each: Honoured, here: tuple[str, int], *, is_elsewhere: bool) -> tuple[str, Move]:
+    name = f"code:{each.code}"
     if is_elsewhere:
-        return code, Leads(partial(_takes_over, code, owner, here), facts["holding"])
-    return code, becomes(Code(owner), Code(owner, hold=here))
+        return name, Leads(partial(_takes_over, who(call.input), each, here), call.facts["holding"])
+    return name, becomes(Code(each.owner), Code(each.owner, hold=here))
 
 
-def _takes_over(name: str, owner: str, here: tuple[str, int], code: Code) -> Iterable[Then]:
+def _takes_over(member: str, each: Honoured, here: tuple[str, int], code: Code) -> Iterable[Then]:
     """A code that another order holds for the same presenter is this one's; what else it held is free."""
-    if code.owner != owner or code.hold is None or code.hold[0] == here[0]:
+    if code.owner != each.owner or code.hold is None or code.hold[0] == here[0]:
         return
     other, place = code.hold
 
     def give_way(order: Order) -> Iterable[Then]:
         hold = order.holds[place]
-        if hold.status == "HELD" and hold.presenter == owner:
+        if hold.status == "HELD" and hold.presenter == member:
             yield Then(order.with_hold(place, hold._replace(status="EXPIRED")), ends(other, place, hold))
 
     # It is free with all the others, and taken then.
-    took = becomes(Code(owner), Code(owner, hold=here))
-    yield Then(code, ((f"order:{other}", Leads(give_way, ())), (name, took)))
+    took = becomes(Code(each.owner), Code(each.owner, hold=here))
+    yield Then(code, ((f"order:{other}", Leads(give_way, ())), (f"code:{each.code}", took)))
 
 
 def _as_told(order: Order, place: int, told: dict[str, Any] | None) -> Iterable[Order]:
@@ -229,12 +229,12 @@ def _captures(call: Call, order: Order) -> Iterable[Then]:
                 yield Then(after._replace(amount=hold.amount, codes=codes), (*others, *redeemed))
 
 
-def _redeems(each: Any, order: str, hold: tuple[str, int] | None) -> Story:
+def _redeems(each: Honoured, order: str, hold: tuple[str, int] | None) -> Story:
     """A code that a hold has, or that is free, goes on its order."""
     return (
         (f"code:{each.code}", becomes(Code(each.owner, hold=hold), Code(each.owner, order))),
         (f"stock:{each.pool}", stocked(allocated=-1, redeemed=1)),
-        (f"wallet:{each.owner}", unnamed(each.code)),
+        *wallet_changes(each.owner, unnamed(each.code)),
     )
 
 
@@ -251,7 +251,7 @@ def _releases(order: Order, order_id: str, place: int) -> Iterable[tuple[Story, 
         def is_written(wallet: Wallet) -> bool:
             return all(ending.hold != (order_id, newest) for ending in wallet.endings)
 
-        yield ((f"wallet:{hold.presenter}", where(is_written)),), order
+        yield tuple((f"wallet:{owner}", where(is_written)) for owner in owners(hold.codes)), order
 
 
 def _learn_capture(world: "World", operation: Operation, answer: Answer) -> None:
@@ -347,7 +347,7 @@ def _ask_extend(world: "World") -> Asked | None:
 
 
 def _extended(call: Call) -> Sequence[Story]:
-    """It is HELD for longer, of which its presenter's wallet is told; or it was long enough."""
+    """It is HELD for longer, of which the wallets of its codes are told; or it was long enough."""
     told = call.answer.get("hold")
 
     def extend(order: Order) -> Iterable[Then]:
@@ -357,7 +357,7 @@ def _extended(call: Call) -> Sequence[Story]:
                 continue
             for after in _as_told(order.with_hold(place, before._replace(until=None)), place, told):
                 until = after.holds[place].until
-                longer: Story = ((f"wallet:{before.presenter}", changed()),)
+                longer: Story = tuple((f"wallet:{owner}", changed()) for owner in owners(before.codes))
                 if None in {until, before.until} or _later(until, before.until):
                     yield Then(after, longer)
                 if None in {until, before.until} or until == before.until:
@@ -414,11 +414,12 @@ def _lapsed(call: Call) -> Sequence[Story]:
         for place in order.named(call.input["holdId"]):
             hold = order.holds[place]
             if hold.status == "HELD":
-                codes = tuple(sorted(each.code for each in hold.codes))
-                yield Then(
-                    order.with_hold(place, hold._replace(status="EXPIRED")),
-                    (*frees(order_id, place, hold), (f"wallet:{hold.presenter}", _overdue((order_id, place), codes))),
+                over = tuple(
+                    (f"wallet:{owner}", _overdue((order_id, place), hold.codes_of(owner)))
+                    for owner in owners(hold.codes)
                 )
+                expired = order.with_hold(place, hold._replace(status="EXPIRED"))
+                yield Then(expired, (*frees(order_id, place, hold), *over))
 
     return (((_of(call), Leads(lapse, call.facts["holding"])),),)
 

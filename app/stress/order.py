@@ -68,6 +68,10 @@ class Hold(NamedTuple):
     status: str = "HELD"
     until: str | None = None
 
+    def codes_of(self, owner: str) -> tuple[str, ...]:
+        """Return those of its codes that are somebody's."""
+        return tuple(sorted(each.code for each in self.codes if each.owner == owner))
+
     def shown(self, told: Mapping[str, Any]) -> "Hold | None":
         """Return it if this is what was told of it; from now on its id and those of its redemptions are known.
 

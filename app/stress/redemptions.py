@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import UNSEEN, Answer, Operation
 from app.stress.order import Hold, Honoured, Order, discounts
-from app.stress.things import PERCENTS, Code, Leads, Move, Story, Then, becomes, changed, ended, is_, stocked, unnamed, where
+from app.stress.things import (
+    BEARER,
+    PERCENTS,
+    Code,
+    Leads,
+    Move,
+    Story,
+    Then,
+    becomes,
+    changed,
+    ended,
+    is_,
+    stocked,
+    unnamed,
+    where,
+)
 from app.stress.verb import Asked, Call, Facts, Verb, ask_member, mutation, named, reading, who
 from app.stress.wallet import Wallet
 
@@ -35,7 +50,7 @@ def _ask_redeem(world: "World") -> Asked | None:
     codes = world.presented()
     if not codes:
         return None
-    owner = codes[0].owner if world.rolls.random() < 0.9 else world.claimant()
+    owner = world.presenter(codes[0])
     typed = [code.text for code in codes]
     money = {"amountMinor": world.rolls.choice(AMOUNTS), "currency": world.currency}
     return {"codes": typed, "orderId": world.order(), "orderAmount": money, **named(owner)}, {
@@ -69,7 +84,8 @@ def _redeemed(call: Call) -> Sequence[Story]:
             if is_same and order.cancelled is None:
                 yield from _as_told(order, answer)
 
-        return (((name, again), *(_owned(code, member) for code in about)),)
+        bound = [code for code in about if code["pool"] not in call.facts["transferable"]]
+        return (((name, again), *(_owned(code, member) for code in bound)),)
 
     def redeem(percents: dict[str, float], order: Order) -> Iterable[Then]:
         after = _redeems(order, amount, _codes(call, percents))
@@ -109,9 +125,20 @@ def _below_refunded(call: Call) -> Sequence[Story]:
 def _codes(call: Call, percents: dict[str, float] | None) -> tuple[Honoured, ...]:
     """Return the codes that are asked for, as they would be on an order that has none."""
     return tuple(
-        Honoured(UNSEEN, code["id"], code["pool"], who(call.input), percents[code["pool"]] if percents else 0)
+        Honoured(UNSEEN, code["id"], code["pool"], owner_of(code, call), percents[code["pool"]] if percents else 0)
         for code in call.about["codes"]
     )
+
+
+def owner_of(code: dict[str, Any], call: Call) -> str:
+    """Return whose a code is that is honoured: its presenter's, unless its pool honours whoever holds it."""
+    owner: str = code["owner"] if code["pool"] in call.facts["transferable"] else who(call.input)
+    return owner
+
+
+def wallet_changes(owner: str, move: Move | None = None) -> Story:
+    """What is done to a code changes its owner's wallet; a bearer code is in none."""
+    return () if owner == BEARER else ((f"wallet:{owner}", move or changed()),)
 
 
 def _as_told(order: Order, answer: Answer) -> Iterable[Order]:
@@ -129,7 +156,7 @@ def spend(each: Honoured, order: str) -> Story:
         (f"pool:{each.pool}", HONOURS),
         (f"code:{each.code}", becomes(Code(each.owner), Code(each.owner, order))),
         (f"stock:{each.pool}", stocked(allocated=-1, redeemed=1)),
-        (f"wallet:{each.owner}", unnamed(each.code)),
+        *wallet_changes(each.owner, unnamed(each.code)),
     )
 
 
@@ -138,7 +165,7 @@ def back(each: Honoured, order: str) -> Story:
     return (
         (f"code:{each.code}", becomes(Code(each.owner, order), Code(each.owner))),
         (f"stock:{each.pool}", stocked(allocated=1, redeemed=-1)),
-        (f"wallet:{each.owner}", changed()),
+        *wallet_changes(each.owner),
     )
 
 
@@ -151,12 +178,16 @@ def frees(order: str, place: int, hold: Hold, but: Collection[str] = ()) -> Stor
     )  # fmt: skip
 
 
+def owners(codes: Iterable[Honoured]) -> list[str]:
+    """Return whose wallets codes are in."""
+    return sorted({each.owner for each in codes} - {BEARER})
+
+
 def ends(order: str, place: int, hold: Hold) -> Story:
-    """A hold ends, of which its presenter's wallet is told; of one that is over already, if it wasn't yet."""
-    wallet = f"wallet:{hold.presenter}"
+    """A hold ends, of which the wallets are told that its codes are in; of one that is over, if they weren't yet."""
     if hold.status == "HELD":
-        return (*frees(order, place, hold), (wallet, changed()))
-    return ((wallet, ended((order, place))),)
+        return (*frees(order, place, hold), *((f"wallet:{owner}", changed()) for owner in owners(hold.codes)))
+    return tuple((f"wallet:{owner}", ended((order, place))) for owner in owners(hold.codes))
 
 
 def _learn_redemptions(world: "World", operation: Operation, answer: Answer) -> None:
@@ -222,6 +253,8 @@ def _against(call: Call) -> _Against | None:
             continue
         code = codes[0]
         found.codes.add(code["id"])
+        if reason == "NOT_OWNER" and code["pool"] in call.facts["transferable"]:
+            return None
         if reason in _AGAINST:
             found.story.append((f"code:{code['id']}", _AGAINST[reason](member)))
         elif reason == "POOL_NOT_ACTIVE":
@@ -240,10 +273,10 @@ def rejected(
     """Each code that stands in the way does so at one instant. Too many attempts may be told at any time.
 
     `codes` are those that the order would have; of one that is amended, none stands in the way that it has already.
-    Nobody else can present a code of a world, so that what is held anew is taken over and never HELD.
+    What is held anew is HELD only by a hold of somebody else.
     """
     name, against = f"order:{call.input['orderId']}", _against(call)
-    if against is None or (beside is Beside.HOLD and not against.reasons.isdisjoint({"HELD", "NOT_STACKABLE"})):
+    if against is None:
         return ()
 
     def is_possible(order: Order) -> bool:
@@ -255,7 +288,8 @@ def rejected(
                 is_there = order.amount is not None or order.live is not None
                 return is_there and not against.codes & on_order and "NOT_STACKABLE" not in against.reasons
             case Beside.HOLD:
-                return order.is_open and call.input["idempotencyKey"] not in order.requests
+                is_asked = call.input["idempotencyKey"] not in order.requests
+                return is_asked and order.is_open and "NOT_STACKABLE" not in against.reasons
             case _:
                 return "NOT_STACKABLE" not in against.reasons or bool(order.codes)
 
@@ -274,12 +308,21 @@ def rejected(
         own = {} if beside in _BLOCKED else order.held
         if own.keys() & {*against.held, *against.paused}:
             return
-        elsewhere = where(lambda code: code.hold is not None)
+        elsewhere: Move = where(lambda code: code.hold is not None)
+        if beside is Beside.HOLD:
+            elsewhere = Leads(partial(_is_anothers, who(call.input)), call.facts["holding"])
         yield Then(order, () if is_blocked else tuple((f"code:{code}", elsewhere) for code in against.held))
 
-    told, touched = tuple(against.story), [f"code:{code}" for code in against.held]
+    told, touched = tuple(against.story), call.facts["holding"]
     moments: list[tuple[Story, dict[str, float]]] = priced(call) if against.worthless else [((), {})]
     return [(*told, *given, (name, Leads(partial(refuse, percents), touched))) for given, percents in moments]
+
+
+def _is_anothers(member: str, code: Code) -> Iterable[Then]:
+    """A hold of somebody else has the code."""
+    if code.hold is not None:
+        order, place = code.hold
+        yield Then(code, ((f"order:{order}", where(lambda found: found.holds[place].presenter != member)),))
 
 
 def _rejected(call: Call) -> Sequence[Story]:
@@ -317,7 +360,7 @@ def _checked(call: Call) -> Sequence[Story]:
             )  # fmt: skip
             yield Then(order, free)
 
-    owned = [_owned(code, member) for code in call.about["codes"]]
+    owned = [_owned(code, member) for code in call.about["codes"] if code["pool"] not in call.facts["transferable"]]
     touched = [f"{kind}:{code[key]}" for code in call.about["codes"] for kind, key in (("pool", "pool"), ("code", "id"))]
     name = f"order:{call.input['orderId']}"
     return [(*owned, *given, (name, Leads(partial(check, percents), touched))) for given, percents in priced(call)]
@@ -331,6 +374,8 @@ def _could(move: Move) -> Move:
     return where(lambda state: bool(list(move(state))))
 
 
+#: What no world sees.
+NEW_END: Final = "2999-01-01T00:00:00Z"
 REVERSE: Final = mutation("reverseRedemption", "ReverseRedemptionInput", "")
 
 
@@ -339,7 +384,8 @@ def _ask_reverse(world: "World") -> Asked | None:
         return None
     redemption = world.rolls.choice(list(world.redemptions.values())[-4:])
     reinstate = world.rolls.random() < 0.7
-    return {"redemptionId": redemption["id"], "reason": "tried", "reinstate": reinstate}, redemption
+    asked = {"redemptionId": redemption["id"], "reason": "tried", "reinstate": reinstate}
+    return asked | ({"expiresAt": NEW_END} if reinstate and world.rolls.random() < 0.3 else {}), redemption
 
 
 def _reversed(call: Call) -> Sequence[Story]:
@@ -397,13 +443,17 @@ def _ask_revoke(world: "World") -> Asked | None:
     return {"codeId": code.id, "reason": "tried", "recycle": recycle}, about
 
 
+def _learn_revoked(world: "World", operation: Operation, _: Answer) -> None:
+    world.dead.add(operation.input["codeId"])
+
+
 def _revoked(call: Call) -> Sequence[Story]:
     about = call.about
     return [
         (
             (f"code:{about['id']}", becomes(Code(about["owner"]), Code(about["owner"], revoked=True))),
             (f"stock:{about['pool']}", stocked(available=fresh, allocated=-1, revoked=1)),
-            (f"wallet:{about['owner']}", changed()),
+            *wallet_changes(about["owner"]),
         )
         for fresh in _replaced(call)
     ]
@@ -421,11 +471,11 @@ def _replaced(call: Call) -> list[int]:
 def _not_revocable(call: Call) -> Sequence[Story]:
     """Only a code that has ended can't be, or one that an order holds."""
     told, is_held = call.answer["state"], call.answer["heldUntil"] is not None
-    over = where(lambda code: code.hold is not None if is_held else told == _end(code))
+    over = where(lambda code: code.hold is not None if is_held else told == ended_as(code))
     return (((f"code:{call.about['id']}", over),),)
 
 
-def _end(code: Code) -> str | None:
+def ended_as(code: Code) -> str | None:
     return "REVOKED" if code.revoked else "EXPIRED" if code.expired else code.order and "REDEEMED"
 
 
@@ -446,7 +496,7 @@ def _is_shown(member: str, shown: tuple[str, bool] | None) -> Move:
     def holds(code: Code) -> bool:
         if code.owner != member:
             return shown is None
-        return shown == (_end(code) or "ALLOCATED", code.hold is not None)
+        return shown == (ended_as(code) or "ALLOCATED", code.hold is not None)
 
     return where(holds)
 
@@ -462,6 +512,7 @@ VERBS: Final = (
     }, reads=True),
     Verb("reverseRedemption", REVERSE, _ask_reverse,
          {"ReverseRedemptionSuccess": _reversed, "AlreadyReversed": _reversed_before}),
-    Verb("revokeCode", REVOKE, _ask_revoke, {"RevokeCodeSuccess": _revoked, "CodeNotRevocable": _not_revocable}),
+    Verb("revokeCode", REVOKE, _ask_revoke, {"RevokeCodeSuccess": _revoked, "CodeNotRevocable": _not_revocable},
+         _learn_revoked),
     reading("readCodes", CODES, ask_member, _saw_codes),
 )  # fmt: skip

@@ -61,16 +61,21 @@ class Stock(NamedTuple):
     expired: int = 0
 
 
-class Code(NamedTuple):
-    """A code: whose it is, on which order it was spent, and which hold has it, by its order and place there.
+#: Whose a code is that belongs to whoever holds it.
+BEARER: Final = "bearer"
 
-    Without an owner it is in stock.
+
+class Code(NamedTuple):
+    """A code: whose it is, on which order it was spent, what took its place, and which hold has it.
+
+    Without an owner it is in stock. A hold is named by its order and its place there.
     """
 
     owner: str | None = None
     order: str | None = None
     revoked: bool = False
     expired: bool = False
+    reissued_as: str | None = None
     hold: tuple[str, int] | None = None
 
 

@@ -143,7 +143,7 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! shop: readWallet(id: member1) → wallet: points: 10, version: 2, shortfall: 0, spendablePoints: 10
 """),
     "double spend": (_two_orders, """
-    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, hold=None)
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
     order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
     order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
@@ -181,7 +181,7 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
     2 other operations of this world are about other things.
 """),
     "stolen hold": (_two_carts, """
-    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, hold=None)
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
     order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
     order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
