@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import PASSED, READ, UNSEEN, Answer, Operation
 from app.stress.order import Hold, Honoured, Order, discounts
-from app.stress.purchases import cancelled, named
+from app.stress.purchases import named
 from app.stress.redemptions import (
     AMOUNTS,
     HONOURS,
@@ -50,9 +50,10 @@ def _ask_hold(world: "World") -> Asked | None:
         return None
     owner = world.presenter(codes[0])
     money = {"amountMinor": world.rolls.choice(AMOUNTS), "currency": world.currency}
-    asked = {"orderId": world.order(new=0.35), "orderAmount": money, "codes": [code.text for code in codes]}
-    lifetime = world.rolls.choice([900, 1800, 3600])
-    asked |= {"lifetimeSeconds": lifetime, "idempotencyKey": world.key()}
+    asked: dict[str, Any] = {
+        "orderId": world.order(new=0.35), "orderAmount": money, "codes": [code.text for code in codes],
+        "lifetimeSeconds": world.rolls.choice([900, 1800, 3600]), "idempotencyKey": world.key(),
+    }  # fmt: skip
     return {**asked, **presenter(owner)}, {"codes": about_codes(codes)}
 
 
@@ -172,9 +173,9 @@ def _redeemed_or_off(call: Call) -> Sequence[Story]:
 
 def _captured_before(call: Call) -> Sequence[Story]:
     def shown(order: Order) -> Iterable[Order]:
-        if _not_asked_before(call, order) and order.cancelled is None and order.hold is not None:
-            if order.holds[order.hold].status == "CAPTURED" and not call.answer["rejections"]:
-                yield from _as_told(order, order.hold, call.answer["hold"])
+        place, may = order.hold, _not_asked_before(call, order) and not call.answer["rejections"]
+        if may and order.cancelled is None and place is not None and order.holds[place].status == "CAPTURED":
+            yield from _as_told(order, place, call.answer["hold"])
 
     return (((named(call), shown),),)
 
@@ -259,7 +260,7 @@ def _learn_capture(world: "World", operation: Operation, answer: Answer) -> None
         world.learn_order(operation.about["order"], answer["hold"]["redemptions"])
 
 
-def _notes_of_capture(operation: Operation, answer: Answer) -> Iterable[str]:
+def _notes_of_capture(_: Operation, answer: Answer) -> Iterable[str]:
     hold = answer.get("hold")
     if hold is None:
         return
@@ -336,7 +337,9 @@ def _stands(call: Call) -> Sequence[Story]:
     return _about(call, "CAPTURED")
 
 
-EXTEND: Final = mutation("extendHold", "ExtendHoldInput", f"... on ExtendHoldSuccess {{ hold {{ {HOLD} }} }} {NOT_OPEN}")
+EXTEND: Final = mutation(
+    "extendHold", "ExtendHoldInput", f"... on ExtendHoldSuccess {{ hold {{ {HOLD} }} }} {NOT_OPEN}"
+)
 
 
 def _ask_extend(world: "World") -> Asked | None:

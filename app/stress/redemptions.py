@@ -361,7 +361,7 @@ def _checked(call: Call) -> Sequence[Story]:
             yield Then(order, free)
 
     owned = [_owned(code, member) for code in call.about["codes"] if code["pool"] not in call.facts["transferable"]]
-    touched = [f"{kind}:{code[key]}" for code in call.about["codes"] for kind, key in (("pool", "pool"), ("code", "id"))]
+    touched = [name for code in call.about["codes"] for name in (f"pool:{code['pool']}", f"code:{code['id']}")]
     name = f"order:{call.input['orderId']}"
     return [(*owned, *given, (name, Leads(partial(check, percents), touched))) for given, percents in priced(call)]
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 from iso4217 import Currency
 
 from app.stress.clients import Client, Fault, Unanswered, Unsent
-from app.stress.operations import PASSED, READ, Answer, History, Operation, Recorder
 from app.stress.holds import LAPSE
+from app.stress.operations import PASSED, READ, Answer, History, Operation, Recorder
 from app.stress.pools import BEGIN
 from app.stress.races import CANCEL, CHANGE, CREATE_POOL, ENROL, GENERATE
 from app.stress.things import BEARER, PERCENTS, Pool, Stock
@@ -75,11 +75,12 @@ mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __
 Lapse = Callable[[str], Awaitable[bool]]
 #: How often verbs are called in a world that is about holds.
 HOLDING: Final = {
-    "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "readHeldCodes": 1, "lapse": 4,
-    "redeemCodes": 3, "checkCodes": 1, "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1, "revokeCode": 0.3,
-    "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1, "redeemReward": 1,
-    "reverseRewardRedemption": 0.5, "claimCode": 1, "readWallet": 2, "readCodes": 2, "readOrder": 1, "readPurchase": 0.5,
-    "readStock": 0.5, "pausePool": 0.3, "activatePool": 0.6, "editPool": 0.3,
+    "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "readHeldCodes": 1,
+    "lapse": 4, "redeemCodes": 3, "checkCodes": 1, "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1,
+    "revokeCode": 0.3, "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1,
+    "redeemReward": 1, "reverseRewardRedemption": 0.5, "claimCode": 1, "issueCodes": 0.5, "readWallet": 2,
+    "readCodes": 2, "readOrder": 1, "readPurchase": 0.5, "readStock": 0.5, "pausePool": 0.3, "activatePool": 0.6,
+    "editPool": 0.3,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app.api.operations import Refused
 from app.members import rows
-from app.orders import capture_hold, redeem_codes, reverse_redemption
+from app.orders import capture_hold, holds, redeem_codes, reverse_redemption
 from app.points import grant_points, take_back
 from app.storage.database import database, transaction
 from tests.starts import BROKEN
@@ -162,7 +162,7 @@ def _price_once() -> None:
 
 def _steal_when_late() -> None:
     """Capture a hold whose time has passed without asking who has its codes by now."""
-    find = capture_hold.hold_row
+    find = holds.hold_row
 
     async def find_and_steal(where: Any, viewer: Any, hold_id: Any) -> Any:
         row = await find(where, viewer, hold_id)
