@@ -68,6 +68,10 @@ REFUSED = [
     f"""reward_redemption_reversed_once | UPDATE reward_redemption SET reversed_at = now()
         WHERE {one("reward_redemption", "reversed_at IS NOT NULL")}""",
     f"sales_order_guard | UPDATE sales_order SET order_amount = 5 WHERE {one('sales_order')}",
+    f"""sales_order_paid | UPDATE sales_order SET paid_points = 5, version = version + 1
+        WHERE {one("sales_order", "payments = 0")}""",
+    f"purchase_paid | UPDATE purchase SET paid_points = 1, paid_value = amount + 1 WHERE {one('purchase')}",
+    f"purchase_paid | UPDATE purchase SET returned_points = paid_points + 1 WHERE {one('purchase')}",
     f"wallet_version_grows | UPDATE wallet SET version = version - 1 WHERE {one('wallet', 'version > 0')}",
     """wallet_begins_empty | WITH m AS (
             INSERT INTO member (merchant_id, id, email_verified, source, joined_at)
