@@ -90,6 +90,8 @@ class Performance:
 class Segment:
     """An audience; `spend` (minor units) and `orders` are those of its members' purchases of the last 365 days.
 
+    What was paid with points is not spent.
+
     `codes` its members ever had, `redeemed` of them are spent.
     """
 
@@ -161,7 +163,8 @@ told AS (
     FROM member WHERE merchant_id = :merchant_id
     UNION ALL
     SELECT member_id, false, max(occurred_at) > now() - interval '90 days', true, false,
-        coalesce(sum(amount - refunded) FILTER (WHERE occurred_at > now() - interval '365 days'), 0),
+        coalesce(sum(amount - refunded - paid_value + returned_value)
+            FILTER (WHERE occurred_at > now() - interval '365 days'), 0),
         count(*) FILTER (WHERE occurred_at > now() - interval '365 days'), 0, 0
     FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY member_id
     UNION ALL
