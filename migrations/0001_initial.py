@@ -106,6 +106,7 @@ class Migration(migrations.Migration):
                 ("email_index", fields.BinaryField(null=True)),
                 ("slot", fields.IntField()),
                 ("idempotency_key", fields.CharField(null=True, max_length=240)),
+                ("mailbox_index", fields.BinaryField(null=True)),
                 ("claimed_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
             ],
             options={
@@ -136,6 +137,7 @@ class Migration(migrations.Migration):
                 ("matched_by", fields.CharField(null=True, max_length=20)),
                 ("allocated_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+                ("outlives_pool", fields.BooleanField(db_default=False)),
                 ("redeemed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
@@ -385,6 +387,24 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.CreateModel(
+            name="HoldPart",
+            fields=[
+                ("hold_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("position", fields.IntField()),
+                ("lot_id", fields.UUIDField()),
+                ("amount", fields.IntField()),
+                ("held_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+            ],
+            options={
+                "table": "hold_part",
+                "app": "flash",
+                "pk_attr": "hold_id",
+                "table_description": "Points of a lot that a hold has set aside: at position 0 to pay with, at position n for its n-th reward.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
             name="Invite",
             fields=[
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
@@ -451,6 +471,7 @@ class Migration(migrations.Migration):
                 ("joined_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ("token_generation", fields.IntField(db_default=0)),
                 ("accepted_invite_id", fields.UUIDField(null=True)),
+                ("last_bought_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
                 "table": "member",
@@ -562,6 +583,7 @@ class Migration(migrations.Migration):
                 ("member_id", fields.UUIDField()),
                 ("amount", fields.IntField()),
                 ("remaining", fields.IntField()),
+                ("held", fields.IntField(db_default=0)),
                 ("is_open", fields.BooleanField()),
                 ("is_pending", fields.BooleanField()),
                 ("is_warned", fields.BooleanField()),
@@ -588,6 +610,7 @@ class Migration(migrations.Migration):
                 ("lot_id", fields.UUIDField()),
                 ("amount", fields.IntField()),
                 ("returned", fields.IntField(db_default=0)),
+                ("held_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
                 "table": "points_part",
@@ -639,6 +662,10 @@ class Migration(migrations.Migration):
                 ("transferable", fields.BooleanField()),
                 ("recycle_expired", fields.BooleanField(db_default=False)),
                 ("code_pattern", fields.CharField(null=True, max_length=64)),
+                ("audience", ArrayField(db_default=[], element_type="TEXT")),
+                ("first_order_only", fields.BooleanField(db_default=False)),
+                ("one_claim_per_mailbox", fields.BooleanField(db_default=True)),
+                ("listed", fields.BooleanField(db_default=False)),
                 ("fallback_pool_id", fields.UUIDField(null=True)),
                 ("terms_version", fields.IntField(db_default=1)),
                 ("created_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
@@ -911,6 +938,35 @@ class Migration(migrations.Migration):
                 "app": "flash",
                 "pk_attr": "id",
                 "table_description": "An order of one channel whose codes were redeemed, or that was cancelled: with what that paid out.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
+            name="SegmentMember",
+            fields=[
+                ("member_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("segment", fields.CharField(max_length=20)),
+            ],
+            options={
+                "table": "segment_member",
+                "app": "flash",
+                "pk_attr": "member_id",
+                "table_description": "That a member is in a segment, as of the last refresh.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
+            name="SegmentRefresh",
+            fields=[
+                ("merchant_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("refreshed_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+            ],
+            options={
+                "table": "segment_refresh",
+                "app": "flash",
+                "pk_attr": "merchant_id",
+                "table_description": "When a merchant's rows of segments were last worked out.",
             },
             bases=["Model"],
         ),

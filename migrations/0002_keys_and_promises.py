@@ -150,6 +150,7 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_code_lifetime CHECK (code_lifetime_days BETWEEN 1 AND 3650),
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
     ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE')),
+    ADD CONSTRAINT pool_audience CHECK (audience <@ '{NEW,ACTIVE,LAPSED,HIGH_SPEND,ADVOCATES}'),
     -- Twelve random characters: 50 bits besides the two that masks show.
     ADD CONSTRAINT pool_code_pattern CHECK (
         code_pattern ~ '^[0-9A-Za-z#-]{4,64}$' AND length(code_pattern) - length(replace(code_pattern, '#', '')) >= 12
@@ -170,7 +171,8 @@ CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
 DECLARE
     may_change CONSTANT text[] := ARRAY[
         'status', 'pause_scope', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
-        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at'
+        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at', 'audience',
+        'first_order_only', 'one_claim_per_mailbox', 'listed'
     ];
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -194,7 +196,15 @@ BEGIN
             USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
     END IF;
     IF OLD.status <> 'DRAFT' AND (
-        (OLD.status = 'ARCHIVED' AND NEW.terms_version <> OLD.terms_version)
+        (OLD.status = 'ARCHIVED' AND (
+            NEW.terms_version <> OLD.terms_version
+            OR (NEW.audience, NEW.first_order_only, NEW.one_claim_per_mailbox)
+                <> (OLD.audience, OLD.first_order_only, OLD.one_claim_per_mailbox)
+        ))
+        -- Nobody is excluded who wasn't; no segments are everybody.
+        OR (NEW.audience <> '{}' AND (OLD.audience = '{}' OR NOT NEW.audience @> OLD.audience))
+        OR NEW.first_order_only > OLD.first_order_only
+        OR NEW.one_claim_per_mailbox > OLD.one_claim_per_mailbox
         OR NEW.percent_off < OLD.percent_off
         OR NEW.amount_off < OLD.amount_off
         OR NEW.claims_per_member < OLD.claims_per_member
@@ -270,11 +280,14 @@ ALTER TABLE code
     ),
     -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
     ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
+    -- What doesn't end with its pool has an end of its own.
+    ADD CONSTRAINT code_outlives_pool CHECK (NOT outlives_pool OR expires_at IS NOT NULL),
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
-CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
+CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at, outlives_pool)
     WHERE member_id IS NOT NULL;
+CREATE INDEX code_outliving ON code (merchant_id, pool_id, id) WHERE outlives_pool;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
@@ -284,6 +297,8 @@ CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index I
 CREATE INDEX code_reissued_from ON code (merchant_id, reissued_as) WHERE reissued_as IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+CREATE INDEX code_in_no_hands ON code (merchant_id, pool_id)
+    WHERE (bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL);
 CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, folded, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -328,6 +343,8 @@ ALTER TABLE claim
     ADD CONSTRAINT claim_claimant CHECK (num_nonnulls(member_id, email_index) = 1);
 CREATE UNIQUE INDEX claim_email_slot ON claim (merchant_id, pool_id, email_index, slot) WHERE email_index IS NOT NULL;
 CREATE INDEX claim_by_code ON claim (merchant_id, code_id) WHERE email_index IS NOT NULL;
+-- One person of a mailbox claims of a pool: its first claim has the mailbox.
+CREATE UNIQUE INDEX claim_mailbox ON claim (merchant_id, pool_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 -- Partial, because most claims have no key and each index costs every claim some buffers.
 CREATE UNIQUE INDEX claim_key ON claim (merchant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
@@ -482,7 +499,8 @@ CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR E
 CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A lot begins whole, is never below 0 or above its credit, and keeps what it is. `is_open` is what indexes look at, so
--- that a debit which leaves something changes none of them (HOT, for which pages leave room).
+-- that a debit which leaves something changes none of them (HOT, for which pages leave room). What is held of a lot isn't
+-- open: nobody spends it, and it doesn't expire. Pending points aren't held.
 ALTER TABLE points_lot
     DROP CONSTRAINT points_lot_pkey,
     ADD PRIMARY KEY (merchant_id, entry_id),
@@ -490,7 +508,8 @@ ALTER TABLE points_lot
     ADD CONSTRAINT points_lot_amounts CHECK (
         amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND returned BETWEEN 0 AND amount
     ),
-    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0));
+    ADD CONSTRAINT points_lot_held CHECK (held BETWEEN 0 AND remaining AND (held = 0 OR NOT is_pending)),
+    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > held));
 ALTER TABLE points_lot SET (fillfactor = 80);
 -- The order of spending; a member's lots that end next, pending ones too.
 CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
@@ -516,8 +535,15 @@ ALTER TABLE points_part
     ADD CONSTRAINT points_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
     ADD CONSTRAINT points_part_returned CHECK (amount <> 0 AND returned BETWEEN 0 AND greatest(-amount, 0));
 CREATE TRIGGER points_part_kept BEFORE DELETE OR TRUNCATE ON points_part FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount ON points_part
+CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount, held_at ON points_part
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What a hold has set aside of a lot.
+ALTER TABLE hold_part
+    DROP CONSTRAINT hold_part_pkey,
+    ADD PRIMARY KEY (merchant_id, hold_id, position, lot_id),
+    ADD CONSTRAINT hold_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
+    ADD CONSTRAINT hold_part_amount CHECK (amount > 0 AND position >= 0);
 
 -- A lot changes by what a part of another entry than before says.
 CREATE FUNCTION points_lot_moved() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
@@ -873,6 +899,18 @@ ALTER TABLE graph_file
     ALTER COLUMN body SET STORAGE MAIN;
 """
 
+SEGMENTS = """
+-- Who is in a segment that a member's own row doesn't tell, as of the last refresh, whose row is its lock.
+ALTER TABLE segment_member
+    DROP CONSTRAINT segment_member_pkey,
+    ADD PRIMARY KEY (merchant_id, member_id, segment),
+    ADD CONSTRAINT segment_member_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT segment_member_segment CHECK (segment IN ('HIGH_SPEND', 'ADVOCATES'));
+CREATE INDEX segment_member_of_segment ON segment_member (merchant_id, segment, member_id);
+ALTER TABLE segment_refresh
+    ADD CONSTRAINT segment_refresh_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
+"""
+
 ADVISOR = """
 ALTER TABLE advice_run
     DROP CONSTRAINT advice_run_pkey,
@@ -938,7 +976,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
-                REFERRALS, GRAPH, ADVISOR, WEBHOOKS,
+                REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
             ]
         )
     ]  # fmt: skip

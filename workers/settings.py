@@ -26,6 +26,7 @@ from workers.expire_codes import expire_codes
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
+from workers.refresh_segments import refresh_segments
 from workers.revive_codes import revive_codes
 from workers.take_graph_snapshots import LANE_TIMEOUT_SECONDS, plan_graph_snapshots, take_graph_snapshots
 from workers.watch_stock import watch_stock
@@ -63,6 +64,8 @@ CRON_JOBS = [
     ),
     # Every minute: delete deliveries that ended long ago.
     cron(cast(Any, forget_webhook_deliveries), second=50, timeout=60, max_tries=1, keep_result=0),
+    # Four times a night: work out the segments of merchants that this night hasn't had yet.
+    cron(cast(Any, refresh_segments), hour={2, 3, 4, 5}, minute=40, second=0, timeout=3000, max_tries=1, keep_result=0),
     # Every night: recompute every promise from the rows.
     cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
 ]

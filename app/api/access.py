@@ -159,6 +159,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Event.reason": _REPAIR,
         "AdviceRun.rawAnswer": _ADMIN,
         "Pool.fallbackPool": _KEYS,
+        "Pool.audience": _KEYS,
         "Invite.obstacle": _KEYS,
         "ApiKey": _ADMIN,
         "Event": _HISTORY | _MEMBER,

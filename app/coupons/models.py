@@ -1,6 +1,7 @@
 """Rows of pools, codes, claims, stock and redemptions; amounts are in minor units of the merchant's currency."""
 
 from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
 
@@ -26,6 +27,10 @@ class Pool(Model):
     transferable = fields.BooleanField()
     recycle_expired = fields.BooleanField(db_default=False)
     code_pattern = fields.CharField(max_length=64, null=True)
+    audience = ArrayField(element_type="text", db_default=[])
+    first_order_only = fields.BooleanField(db_default=False)
+    one_claim_per_mailbox = fields.BooleanField(db_default=True)
+    listed = fields.BooleanField(db_default=False)
     fallback_pool_id = fields.UUIDField(null=True)
     terms_version = fields.IntField(db_default=1)
     created_at = fields.DatetimeField()
@@ -115,7 +120,8 @@ class Code(Model):
     One from elsewhere or of a pool's pattern isn't of our own form (`is_foreign`), and also has the fingerprint of its
     text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
-    to whoever holds it; only one of these.
+    to whoever holds it; only one of these. It ends with its pool, unless it was given a later end of its own when it
+    came back (`outlives_pool`).
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -135,6 +141,7 @@ class Code(Model):
     matched_by = fields.CharField(max_length=20, null=True)
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
+    outlives_pool = fields.BooleanField(db_default=False)
     redeemed_at = fields.DatetimeField(null=True)
 
     class Meta:
@@ -145,7 +152,8 @@ class Claim(Model):
     """That a claimant took its n-th code (`slot`) of a pool: a member, or an address that is no member's.
 
     A code that a fallback pool served has two: one of the pool that was asked, one of the pool it came from. The key
-    is what makes a retry the same claim.
+    is what makes a retry the same claim. The first claim of a person whose mailbox counts has that: all spellings of
+    its address.
     """
 
     code_id = fields.UUIDField(primary_key=True)
@@ -155,6 +163,7 @@ class Claim(Model):
     email_index = fields.BinaryField(null=True)
     slot = fields.IntField()
     idempotency_key = fields.CharField(max_length=240, null=True)
+    mailbox_index = fields.BinaryField(null=True)
     claimed_at = fields.DatetimeField()
 
     class Meta:

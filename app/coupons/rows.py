@@ -17,10 +17,13 @@ from app.storage.statements import columns, row_of, statement
 
 #: Whether all codes of the pool `p` that aren't spent are dead, whatever ends of their own they have.
 IS_OVER: Final = "(p.status = 'ARCHIVED' OR coalesce(p.ends_at <= now(), false))"
+#: Whether that is the end of the code {}: one that outlives its pool dies with an archived pool only.
+IS_OVER_FOR: Final = "(p.status = 'ARCHIVED' OR (NOT {}.outlives_pool AND coalesce(p.ends_at <= now(), false)))"
+_IS_OVER_FOR_CODE: Final = IS_OVER_FOR.format("c")
 #: Whether the code `c` of the pool `p` is past its own end or the pool's. A job writes that down later.
 HAS_ENDED: Final = f"""
     ((c.state IN ('AVAILABLE', 'ALLOCATED') AND coalesce(c.expires_at <= now(), false))
-    OR (c.state = 'ALLOCATED' AND {IS_OVER}))
+    OR (c.state = 'ALLOCATED' AND {_IS_OVER_FOR_CODE}))
 """
 #: Whether the code `c` was written down as dead though it isn't past its own end: only its pool's had expired it. One
 #: that was replaced stays dead.
@@ -29,7 +32,7 @@ DIED_WITH_POOL: Final = """
     AND c.reissued_as IS NULL)
 """
 #: Whether such a code of the pool `p` lives again, because the pool has a later end. A job writes that down later.
-LIVES_AGAIN: Final = f"({DIED_WITH_POOL} AND NOT {IS_OVER})"
+LIVES_AGAIN: Final = f"({DIED_WITH_POOL} AND NOT {_IS_OVER_FOR_CODE})"
 #: The state of the code `c` of the pool `p` as everybody is shown it.
 SHOWN_STATE: Final = f"CASE WHEN {HAS_ENDED} THEN 'EXPIRED' WHEN {LIVES_AGAIN} THEN 'ALLOCATED' ELSE c.state END"
 
@@ -56,6 +59,10 @@ class PoolRow(TypedDict):
     pool_transferable: Annotated[bool, "p.transferable"]
     pool_recycle_expired: Annotated[bool, "p.recycle_expired"]
     pool_code_pattern: Annotated[str | None, "p.code_pattern"]
+    pool_audience: Annotated[list[str], "p.audience"]
+    pool_first_order_only: Annotated[bool, "p.first_order_only"]
+    pool_one_claim_per_mailbox: Annotated[bool, "p.one_claim_per_mailbox"]
+    pool_listed: Annotated[bool, "p.listed"]
     pool_fallback_pool_id: Annotated[UUID | None, "p.fallback_pool_id"]
     pool_terms_version: Annotated[int, "p.terms_version"]
     pool_created_at: Annotated[datetime, "p.created_at"]
@@ -74,6 +81,7 @@ class CodeRow(TypedDict):
     code_matched_by: Annotated[str | None, "c.matched_by"]
     code_allocated_at: Annotated[datetime | None, "c.allocated_at"]
     code_expires_at: Annotated[datetime | None, "c.expires_at"]
+    code_outlives_pool: Annotated[bool, "c.outlives_pool"]
     code_redeemed_at: Annotated[datetime | None, "c.redeemed_at"]
     code_member_id: Annotated[UUID | None, "c.member_id"]
 
@@ -243,9 +251,9 @@ WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :
 )
 # The newest codes of the pool `p` that are shown in `:state`, or in any. The index ends in (pool_id, state, id): asking
 # for the newest codes in each state that is stored, and merging, never sorts more than a page of each. A state is shown
-# that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over, and the
-# few that are past an end of their own, which have an index. It is so, too, between a pool's later end and the job that
-# revives its codes, which a row waits for.
+# that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over but the
+# few that outlive it, which have an index, and the few that are past an end of their own, which have one, too. It is
+# so, too, between a pool's later end and the job that revives its codes, which a row waits for.
 _NEWEST_OF_POOL: Final = f"""
     SELECT each.id FROM unnest(CASE
         WHEN :state::text IS NULL THEN ARRAY['AVAILABLE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED']
@@ -258,11 +266,14 @@ _NEWEST_OF_POOL: Final = f"""
     END) AS stored (state) CROSS JOIN LATERAL (
         SELECT id FROM code c
         WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = stored.state AND id < :before
-            AND (coalesce(:state, '') NOT IN ('AVAILABLE', 'ALLOCATED') OR expires_at IS NULL OR expires_at > now())
-            AND (coalesce(:state, '') NOT IN ('ALLOCATED', 'EXPIRED') OR stored.state <> 'EXPIRED'
-                OR (:state = 'ALLOCATED') = {LIVES_AGAIN})
+            AND (:state IS NULL OR :state = {SHOWN_STATE})
         ORDER BY id DESC LIMIT :limit
     ) each
+    UNION
+    (SELECT id FROM code c
+     WHERE merchant_id = :merchant_id AND pool_id = p.id AND outlives_pool AND state = 'ALLOCATED'
+        AND :state = 'ALLOCATED' AND :state = {SHOWN_STATE} AND id < :before
+     ORDER BY id DESC LIMIT :limit)
     UNION
     (SELECT id FROM code
      WHERE merchant_id = :merchant_id AND pool_id = p.id AND state IN ('AVAILABLE', 'ALLOCATED')
@@ -304,7 +315,8 @@ WITH page AS (
         WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND (allocated_at, id) < (:instant, :before)
             AND (:state::text IS NULL OR :state = CASE WHEN state = 'ALLOCATED' AND (
                 expires_at <= now() OR EXISTS (
-                    SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = code.pool_id AND {IS_OVER}
+                    SELECT FROM pool p
+                    WHERE p.merchant_id = :merchant_id AND p.id = code.pool_id AND {IS_OVER_FOR.format("code")}
                 )
             ) THEN 'EXPIRED'
             -- The code's own row is read for those that may live again only; the index has what tells that.
@@ -395,6 +407,12 @@ CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id =
 ORDER BY d.code_id DESC
 """,
 )
+
+
+def end_of(row: WholeCodeRow) -> datetime | None:
+    """Return until when a code can be spent, if its pool isn't archived before."""
+    own, pools = row["code_expires_at"], row["pool_ends_at"]
+    return own if row["code_outlives_pool"] else min(filter(None, (own, pools)), default=None)
 
 
 async def find_pool(viewer: Viewer, node_id: str) -> PoolRow | None:

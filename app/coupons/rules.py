@@ -26,17 +26,21 @@ IMPROVE_UPWARDS: Final = frozenset(
 )
 IMPROVE_DOWNWARDS: Final = frozenset({"starts_at", "minimum_spend"})
 #: What holds for later claims and dead codes only.
-FREE: Final = frozenset({"name", "recycle_expired", "fallback_pool_id"})
+FREE: Final = frozenset({"name", "recycle_expired", "fallback_pool_id", "listed"})
+#: Limits that are there or not.
+ENDS: Final = frozenset({"first_order_only", "one_claim_per_mailbox"})
 
 
 def may_change(status: str, term: str, before: Any, after: Any) -> bool:
     """Whether a pool in this status takes another value of a term. The trigger pool_guard holds the same."""
     if status == "DRAFT" or before == after or term in FREE:
         return True
-    if status == "ARCHIVED" or term not in IMPROVE_UPWARDS | IMPROVE_DOWNWARDS:
+    if status == "ARCHIVED" or term not in IMPROVE_UPWARDS | IMPROVE_DOWNWARDS | ENDS | {"audience"}:
         return False
-    if before is None or after is None:
-        return after is None
+    if term == "audience":
+        return not after or (bool(before) and set(before) <= set(after))
+    if before is None or after is None or term in ENDS:
+        return not after
     return bool(after > before if term in IMPROVE_UPWARDS else after < before)
 
 

@@ -31,11 +31,13 @@ from app.coupons.rows import (
     WholeRedemptionRow,
     batches_by_pool,
     codes_by_pool,
+    end_of,
     pools_by_id,
 )
 from app.coupons.rules import TRANSITIONS
 from app.members.types import Member, MemberSource
 from app.merchants.tenants import decrypted
+from app.segments.definitions import SegmentName
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
 from app.storage.wallet_versions import ChangeRow
@@ -159,6 +161,11 @@ class Pool(Node):
     code_pattern: str | None = strawberry.field(
         description="What the texts of its generated codes look like, # for a random character; null for our own form."
     )
+    first_order_only: bool = strawberry.field(description="Whether its codes are for a presenter's first order only.")
+    one_claim_per_mailbox: bool = strawberry.field(
+        description="Whether only the first person of a mailbox, all its spellings, can claim."
+    )
+    listed: bool = strawberry.field(description="Whether members see it in `offers`.")
     created_at: datetime = strawberry.field(description="When it was created.")
 
     @classmethod
@@ -180,6 +187,9 @@ class Pool(Node):
             transferable=row["pool_transferable"],
             recycle_expired=row["pool_recycle_expired"],
             code_pattern=row["pool_code_pattern"],
+            first_order_only=row["pool_first_order_only"],
+            one_claim_per_mailbox=row["pool_one_claim_per_mailbox"],
+            listed=row["pool_listed"],
             created_at=row["pool_created_at"],
         )
 
@@ -208,6 +218,15 @@ class Pool(Node):
     def maximum_discount(self, info: Info) -> Money | None:
         """Return the amount in the merchant's currency."""
         return money(self.row["pool_maximum_discount"], info.context.viewer.tenant.currency)
+
+    @guarded(
+        "Pool.audience",
+        description="Who may claim: members of one of these segments; empty: everybody. For ADMIN, CHECKOUT, SUPPORT "
+        "and ANALYST, null to others.",
+    )
+    def audience(self, info: Info) -> list[SegmentName] | None:  # noqa: ARG002  (guarded looks at it)
+        """Return the segments in their order."""
+        return [SegmentName(name) for name in self.row["pool_audience"]]
 
     @guarded(
         "Pool.fallbackPool",
@@ -311,7 +330,8 @@ class Code(Node):
         description="When it became someone's; later than any before it in its wallet, even if a clock was set back."
     )
     expires_at: datetime | None = strawberry.field(
-        description="Until when it can be spent: its own end or its pool's, the earlier of the two."
+        description="Until when it can be spent: its own end or its pool's, the earlier of the two, or the end that it "
+        "was given when it came back, which may be after its pool's."
     )
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
 
@@ -332,7 +352,7 @@ class Code(Node):
             bearer=row["code_bearer"],
             matched_by=None if matched_by is None else OwnershipMatch(matched_by),
             allocated_at=row["code_allocated_at"],
-            expires_at=min(filter(None, (row["code_expires_at"], row["pool_ends_at"])), default=None),
+            expires_at=end_of(row),
             redeemed_at=redeemed_at,
         )
 

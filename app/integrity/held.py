@@ -36,7 +36,7 @@ HELD: Final = {
     ),
     "CLAIM_LIMIT": Held(
         (_STATEMENT, _CONSTRAINT),
-        ("claim_slot", "claim_email_slot", "claim_slot_counts", "claim_claimant", "claim_key"),
+        ("claim_slot", "claim_email_slot", "claim_slot_counts", "claim_claimant", "claim_key", "claim_mailbox"),
     ),
     "REDEEMED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
@@ -64,9 +64,10 @@ HELD: Final = {
         (_CONSTRAINT, _TRANSACTION),
         ("wallet_points", "wallet_points_posted", "wallet_points_spendable", "wallet_shortfall", "wallet_begins_empty",
          "wallet_kept", "points_entry_balance", "points_entry_lifetime", "points_entry_kept", "points_entry_fixed",
-         "points_lot_amounts", "points_lot_open", "points_lot_begins_whole", "points_lot_moved", "points_lot_kept",
-         "points_lot_fixed", "points_part_pkey", "points_part_returned", "points_part_kept", "points_part_fixed",
-         "points_return_amounts", "points_return_kept", "points_return_fixed", "points_cover_amount"),
+         "points_lot_amounts", "points_lot_held", "points_lot_open", "points_lot_begins_whole", "points_lot_moved",
+         "points_lot_kept", "points_lot_fixed", "points_part_pkey", "points_part_returned", "points_part_kept",
+         "points_part_fixed", "hold_part_pkey", "hold_part_amount", "points_return_amounts", "points_return_kept",
+         "points_return_fixed", "points_cover_amount"),
     ),
     "INVITE_QUOTAS": Held(
         (_STATEMENT, _CONSTRAINT),

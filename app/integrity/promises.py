@@ -102,6 +102,7 @@ CLAIM_LIMIT: Final = _promise(
         ) k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id WHERE k.claims > p.claims_per_member"""
         for claimant in ("member_id", "email_index")
     ),
+    _repeated("claim", "pool_id", "mailbox_index", where="mailbox_index IS NOT NULL"),
     # A claim counts for as long as its row is there. An adoption drops those of the codes that it revokes.
     """
     SELECT FROM code c WHERE c.merchant_id = :merchant_id AND c.allocated_at IS NOT NULL AND c.state <> 'REVOKED'
@@ -218,6 +219,13 @@ CREDITED_ONCE: Final = _promise(
             IS DISTINCT FROM (coalesce(e.payments, 0), coalesce(e.points, 0))
         OR e.payers > 1 OR e.payer_id <> o.payer_id::text
         OR (b.paid_points, b.paid_value) <> (o.paid_points, o.paid_value)""",
+    # What a member bought last is the last of its purchases that stand.
+    """
+    SELECT FROM member m LEFT JOIN (
+        SELECT member_id, max(occurred_at) AS last FROM purchase
+        WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY member_id
+    ) b ON b.member_id = m.id
+    WHERE m.merchant_id = :merchant_id AND m.last_bought_at IS DISTINCT FROM b.last""",
     # What a refund says it took is what its entries took.
     """
     SELECT FROM refund f LEFT JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = ANY(f.entry_ids)
@@ -255,14 +263,21 @@ EXACT_BALANCES: Final = _promise(
     # A wallet is the sum of its lots.
     """
     SELECT FROM wallet w LEFT JOIN (
-        SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending
+        SELECT member_id, sum(remaining) AS points, sum(held) AS held,
+            sum(remaining) FILTER (WHERE is_pending) AS pending
         FROM points_lot WHERE merchant_id = :merchant_id GROUP BY member_id
     ) l ON l.member_id = w.member_id LEFT JOIN (
         SELECT member_id, sum(shortfall) AS shortfall FROM points_return WHERE merchant_id = :merchant_id
         GROUP BY member_id
     ) r ON r.member_id = w.member_id
-    WHERE w.merchant_id = :merchant_id AND (w.points, w.pending_points, w.shortfall)
-        <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(r.shortfall, 0))""",
+    WHERE w.merchant_id = :merchant_id AND (w.points, w.held_points, w.pending_points, w.shortfall)
+        <> (coalesce(l.points, 0), coalesce(l.held, 0), coalesce(l.pending, 0), coalesce(r.shortfall, 0))""",
+    # What is held of a lot is what holds have set aside of it.
+    """
+    SELECT FROM points_lot l LEFT JOIN (
+        SELECT lot_id, sum(amount) AS held FROM hold_part WHERE merchant_id = :merchant_id GROUP BY lot_id
+    ) p ON p.lot_id = l.entry_id
+    WHERE l.merchant_id = :merchant_id AND l.held <> coalesce(p.held, 0)""",
     # A lot is its credit and what entries took from it or gave back, and never less than nothing or more than all.
     """
     SELECT FROM (SELECT * FROM points_lot WHERE merchant_id = :merchant_id) l
@@ -283,11 +298,14 @@ EXACT_BALANCES: Final = _promise(
     ) p ON p.entry_id = e.id
     WHERE e.merchant_id = :merchant_id
         AND coalesce(p.moved, 0) <> CASE WHEN e.spendable_at IS NULL THEN e.amount ELSE 0 END""",
-    # What came back of debits is what was returned, and no more than was taken.
+    # What came back of debits is what was returned, and no more than was taken. What the end of a hold gives back to
+    # lots was never spent: a take-back gives up as much for it.
     """
     SELECT FROM (
         SELECT e.member_id,
-            sum(p.returned) - coalesce(sum(e.amount) FILTER (WHERE e.reason = 'REFUND'), 0) AS unexplained,
+            sum(p.returned) - coalesce(sum(e.amount) FILTER (
+                WHERE e.reason = 'REFUND' AND e.origin NOT LIKE 'hold/%'
+            ), 0) AS unexplained,
             bool_or(p.returned NOT BETWEEN 0 AND greatest(-p.amount, 0)) AS is_too_much
         FROM points_entry e LEFT JOIN (
             SELECT entry_id, sum(returned) AS returned, sum(amount) AS amount FROM points_part
@@ -295,8 +313,14 @@ EXACT_BALANCES: Final = _promise(
         ) p ON p.entry_id = e.id
         WHERE e.merchant_id = :merchant_id GROUP BY e.member_id
     ) back WHERE unexplained <> 0 OR is_too_much""",
+    """
+    SELECT FROM points_entry e LEFT JOIN points_entry moved ON moved.merchant_id = :merchant_id
+        AND moved.reason = 'REVERSAL' AND moved.origin = e.origin AND moved.member_id = e.member_id
+    WHERE e.merchant_id = :merchant_id AND e.reason = 'REFUND' AND e.origin LIKE 'hold/%'
+        AND e.amount > -coalesce(moved.amount, 0)""",
     # What expired of a lot is what entries say, and no more of it counts as taken back. What its take-backs lack, and
-    # what others pay for them, was spent of it. All else that they took, entries took, which have not given it back.
+    # what others pay for them, was spent of it or is held. All else that they took, entries took, which have not given
+    # it back.
     """
     SELECT FROM points_lot l LEFT JOIN (
         SELECT p.lot_id, -sum(p.amount) FILTER (WHERE e.reason = 'EXPIRY') AS expired,
@@ -317,7 +341,7 @@ EXACT_BALANCES: Final = _promise(
     ) r ON r.lot_id = l.entry_id
     WHERE l.merchant_id = :merchant_id AND (
         l.expired <> coalesce(p.expired, 0) OR l.returned <> coalesce(r.amount, 0) OR coalesce(r.expired, 0) > l.expired
-        OR coalesce(r.lacking, 0) > coalesce(p.spent, 0) OR r.member_id <> l.member_id
+        OR coalesce(r.lacking, 0) > coalesce(p.spent, 0) + l.held OR r.member_id <> l.member_id
         OR coalesce(p.taken, 0) - coalesce(c.amount, 0)
             <> coalesce(r.amount - r.expired - r.lacking, 0)
     )""",

@@ -184,7 +184,8 @@ WITH o AS (
     SELECT :merchant_id, r.id, :reinstate, asked.reversal_reason, now()
     FROM r JOIN asked ON asked.redemption_id = r.id
 ), c AS (
-    UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL
+    UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL, expires_at = coalesce(:expires_at, expires_at),
+        outlives_pool = outlives_pool OR :expires_at::timestamptz IS NOT NULL
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT code_id FROM r)) AND state = 'REDEEMED' AND :reinstate
     RETURNING id, pool_id, member_id
 ), stocked AS (
@@ -211,11 +212,13 @@ async def give_back(
     reason: str,
     reinstate: bool,
     alive: bool = False,
+    expires_at: datetime | None = None,
 ) -> tuple[UUID, dict[UUID, ChangeRow]]:
     """Take redemptions of an order back, which is worth `amount` from now on, and raise its version.
 
     All others of the order are to be placed anew. Returns the order's row and the change of each redemption. `reason`
-    is checked already; `alive` says that none of the codes has ended. Raises OutpacedError when that isn't so, or the
+    is checked already; `alive` says that none of the codes has ended; `expires_at` is a new end for those that are
+    reinstated, whatever their pools' ends are. Raises OutpacedError when that isn't so, or the
     order isn't of this version any more.
     """
     keys = viewer.tenant.keys
@@ -234,6 +237,7 @@ async def give_back(
         reversal_reasons=[keys.encrypt(row["redemption_id"], "reason", reason) for row in rows],
         reinstate=reinstate,
         alive=alive,
+        expires_at=expires_at,
         actor=viewer.actor,
     )
     if not given_back:

@@ -123,8 +123,8 @@ class Verdict:
     """What an order's codes come to, one of the three: why not, what an earlier call redeemed, or what each takes off.
 
     Codes are in the order in which they apply; rejections are by their code's place in it. `guesses` are the places of
-    those that the limit on guessing is about, of which so many are `unknown`, and `short` those that are known and
-    short enough to be guessed.
+    those that the limit on guessing is about. `short` are those of them that are short enough to be guessed, known or
+    not; of the others so many are `unknown`.
     """
 
     rejections: dict[int, CodeRejection] = field(default_factory=dict)
@@ -223,9 +223,11 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         # What can't be a code tells nothing about those that exist, and its owner may ask about a code at any time.
         if fingerprint is not None and (code is None or not (code.stays or is_owner(code, order))):
             guesses.append(place)
-            unknown += code is None
-            if row is not None and _is_short(row):
+            is_short = code_text.is_short(typed) if row is None else _is_short(row)
+            if is_short:
                 short.append(place)
+            else:
+                unknown += code is None
         if row is None or code is None:
             rejections[place] = CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.UNKNOWN)
             continue
@@ -331,10 +333,10 @@ async def limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> 
     presenter = presented.email_index if presented.presenter is None else presented.presenter.bytes
     unknown = verdict.unknown
     for place in verdict.short:
-        # A short code counts as a guess, known or not, but the same one once a minute.
+        # A short text counts as a guess, known or not, but the same one once a minute where somebody is named.
         fingerprint = presented.fingerprints[place]
-        if presenter is not None and fingerprint is not None:
-            unknown += await attempts.is_new(viewer, presenter, fingerprint)
+        if presenter is None or fingerprint is None or await attempts.is_new(viewer, presenter, fingerprint):
+            unknown += 1
     if not await attempts.exceeded(viewer, presenter, tried=len(verdict.guesses), unknown=unknown):
         return verdict
     refused = {

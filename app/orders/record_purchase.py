@@ -85,7 +85,7 @@ RECORD: Final = statement(
 WITH buyer AS MATERIALIZED (
     -- Locked, and read as it is once the lock is had: of a purchase, a proof of the member's address and its accepting
     -- an invite, whoever comes last sees the others.
-    SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR SHARE
+    SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE
 ), known AS MATERIALIZED (
     -- The order, if its codes were redeemed, and after its buyer: it isn't amended or cancelled meanwhile.
     SELECT cancelled_at, paid_points, paid_value FROM sales_order
@@ -118,6 +118,11 @@ WITH buyer AS MATERIALIZED (
         SELECT invite_id, reversed_at, declined_at FROM referral
         WHERE merchant_id = :merchant_id AND invite_id = buyer.accepted_invite_id OFFSET 0 FOR NO KEY UPDATE
     ) r
+), bought AS (
+    -- What the member bought last, unless this is of before that.
+    UPDATE member SET last_bought_at = b.occurred_at FROM b
+    WHERE member.merchant_id = :merchant_id AND member.id = :member_id
+        AND (last_bought_at IS NULL OR last_bought_at < b.occurred_at)
 ), recorded AS (
     {event("purchase.recorded", subject="id", source="b")}
 )

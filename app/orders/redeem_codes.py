@@ -11,7 +11,7 @@ from app.api.context import Viewer
 from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
-from app.coupons.rows import HONOURS, IS_OVER, RedemptionRow
+from app.coupons.rows import HONOURS, IS_OVER_FOR, RedemptionRow
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
@@ -172,7 +172,7 @@ WITH asked AS (
         JOIN asked ON asked.code_id = c.id AND asked.terms_version = p.terms_version
     WHERE coalesce((SELECT version FROM known), 0) = :version
         AND c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED'
-        AND (c.expires_at IS NULL OR c.expires_at > now()) AND NOT {IS_OVER} AND {HONOURS}
+        AND (c.expires_at IS NULL OR c.expires_at > now()) AND NOT {IS_OVER_FOR.format("c")} AND {HONOURS}
         AND (p.transferable
             OR c.member_id = coalesce(:presenter, (
                 SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index

@@ -149,6 +149,19 @@ WITH f AS (
                         points_expired, money_returned, ends_referral, entry_ids, refunded_at)
     VALUES (:merchant_id, :row_id, :purchase_id, :refund_id, :amount, :points, :taken, :shortfall, :points_returned,
             :points_expired, :money_returned, :ends_referral, :entry_ids::uuid[], now())
+), gone AS (
+    SELECT member_id, occurred_at FROM purchase
+    WHERE merchant_id = :merchant_id AND id = :purchase_id AND reversed_at IS NOT NULL
+), bought AS (
+    -- What the member bought last, if that went back whole: the one before. Whoever records a purchase waits for the
+    -- member's lock, which is had since the statement before.
+    UPDATE member SET last_bought_at = (
+        SELECT occurred_at FROM purchase
+        WHERE merchant_id = :merchant_id AND member_id = gone.member_id AND reversed_at IS NULL
+        ORDER BY member_id, occurred_at DESC LIMIT 1
+    ) FROM gone
+    WHERE member.merchant_id = :merchant_id AND member.id = gone.member_id
+        AND member.last_bought_at = gone.occurred_at
 ), refunded AS (
     {event("purchase.refunded", subject=":purchase_id", reason=":reason")}
 ), reversed AS (

@@ -26,7 +26,7 @@ class GivenBack:
 
 
 class SpentRow(TypedDict):
-    """What a debit took from a lot and hasn't come back, and when."""
+    """What a debit took from a lot and hasn't come back, and since when that was spent or held."""
 
     entry_id: UUID
     lot_id: UUID
@@ -41,7 +41,7 @@ FIND_SPENT: Final = statement(
     SpentRow,
     """
 SELECT e.id AS entry_id, p.lot_id, -p.amount - p.returned AS amount, l.expires_at, l.created_at,
-    e.created_at AS spent_at
+    coalesce(p.held_at, e.created_at) AS spent_at
 FROM points_entry e CROSS JOIN LATERAL (
     SELECT * FROM points_part WHERE merchant_id = :merchant_id AND entry_id = e.id OFFSET 0
 ) p
@@ -218,8 +218,8 @@ async def _give_back(
         FIND_STANDING, merchant_id=merchant_id, member_id=member_id, lot_ids=[row["lot_id"] for row in spent]
     )
     order = {row["lot_id"]: (row["expires_at"], row["created_at"]) for row in spent}
-    parts = [Part(row["lot_id"], row["amount"]) for row in spent]
-    planned = plan(parts, covers(standing), shorts(standing), spent[0]["spent_at"], spending(order, standing))
+    parts = [Part(row["lot_id"], row["amount"], row["spent_at"]) for row in spent]
+    planned = plan(parts, covers(standing), shorts(standing), spending(order, standing))
     await tx.row(
         SETTLE,
         merchant_id=merchant_id,

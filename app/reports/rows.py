@@ -55,7 +55,7 @@ class ReportPool:
     )
     total: float = column(whole("s.total"), "All codes ever generated.")
     available: float = column(whole("s.available"), "Codes that can be claimed.")
-    allocated: float = column(whole("s.allocated"), "Codes that are someone's and not spent.")
+    allocated: float = column(whole("s.allocated"), "Codes that are out of stock and not spent, bearer codes included.")
     redeemed: float = column(whole("s.redeemed"), "Codes that are spent.")
     expired: float = column(whole("s.expired"), "Codes whose lifetime ended unspent.")
     revoked: float = column(whole("s.revoked"), "Codes that were taken back.")
@@ -79,6 +79,9 @@ class ReportCode:
     matched_by: str | None = column(
         "c.matched_by", "What binds it to its owner: MEMBER_ID, CAMPAIGN_RECIPIENT or CLAIM_EMAIL."
     )
+    bearer: bool = column(
+        "c.bearer", "Whether it belongs to whoever holds it: one that isn't redeemed may be in nobody's hands."
+    )
     percent_off: float | None = column("p.percent_off::float8", "The share that it takes off, if it is a PERCENT code.")
     amount_off: float | None = column(units("p.amount_off"), "What it takes off, if it is an AMOUNT code.")
     amount_off_minor: float | None = column(whole("p.amount_off"), "The same in minor units.")
@@ -86,7 +89,8 @@ class ReportCode:
     currency: str = column("money.currency", "ISO 4217 code of its amounts.")
     allocated_at: datetime | None = column("c.allocated_at", "When it became someone's: when it was claimed or sent.")
     expires_at: datetime | None = column(
-        "least(c.expires_at, p.ends_at)", "Until when it can be spent: its own end or its pool's."
+        "CASE WHEN c.outlives_pool THEN c.expires_at ELSE least(c.expires_at, p.ends_at) END",
+        "Until when it can be spent: its own end or its pool's.",
     )
     redeemed_at: datetime | None = column("c.redeemed_at", "When it was spent.")
     order_id: str | None = column("r.order_id", "The shop's own id of the order that it was spent on.")

@@ -377,6 +377,17 @@ async def _backing(errands: Errands) -> str:
     return pool
 
 
+async def _for_others(errands: Errands) -> dict[str, Any]:
+    """Return the claim of a member from a pool that isn't for it."""
+    return {"poolId": await errands.pool(audience=["LAPSED"]), "memberId": await errands.member()}
+
+
+async def _reward_for_others(errands: Errands) -> dict[str, Any]:
+    claim = await _for_others(errands)
+    return {"rewardId": await errands.reward(claim["poolId"]), "memberId": claim["memberId"],
+            "idempotencyKey": errands.word()}  # fmt: skip
+
+
 async def _as_many_webhooks(errands: Errands) -> str:
     """Return a disabled webhook of a merchant that has as many enabled ones as it may."""
     webhook = await errands.webhook()
@@ -540,6 +551,7 @@ ERRANDS: Final = (
     Errand("archivePool", "PoolTransitionRejected", _archived),
     Errand("cancelOrder", "NotFound", {"orderId": "nobody", **_WHY}),
     Errand("cancelOrder", REPLAYED, _called_off),
+    Errand("claimCode", "NotEligible", _for_others),
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
     Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),
     Errand("createCampaign", "PoolExhausted", _campaign_of(Errands.pool)),
@@ -577,6 +589,7 @@ ERRANDS: Final = (
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
     Errand("redeemReward", "RewardCostChanged", _dearer),
+    Errand("redeemReward", "NotEligible", _reward_for_others),
     Errand("refundPurchase", "NotFound", _nobodys_refund),
     Errand("refundPurchase", "IdempotencyKeyReused", _used_refund),
     Errand("reverseRewardRedemption", "RewardNotReversible", _then(_with(redemptionId=Errands.used), **_WHY)),

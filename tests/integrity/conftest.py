@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest_asyncio
 
+from app.segments import refresh
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.coupons.test_import_codes import imported
@@ -14,6 +15,7 @@ from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import EDIT_POOL, Shop, open_shop
 from tests.orders.documents import AMEND, amendment
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
+from tests.points.holds import held
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
 
@@ -63,8 +65,10 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await refund(shop, "order-c", "refund-1", 150)
         await shop.do(REVERSE_REWARD, redemptionId=back["redemption"]["id"], reason="a return")
         await shop.do(AMEND, **amendment([code], anna, amount=20_000, points=40))
+        await held(shop, ben, 4)
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)
+        await refresh.refresh(shop.merchant_id)
         await delivery_made(shop)
         yield shop

@@ -39,6 +39,7 @@ REFUSED = [
     f"""code_one_owner | UPDATE code
         SET email_index = 'x' WHERE {one("code", "state = 'ALLOCATED' AND member_id IS NOT NULL")}""",
     f"code_bearer | UPDATE code SET member_id = NULL, bearer = true WHERE {one('code', 'state = $$AVAILABLE$$')}",
+    f"code_outlives_pool | UPDATE code SET outlives_pool = true WHERE {one('code', 'expires_at IS NULL')}",
     f"claim_claimant | UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NOT NULL')}",
     f"member_email_to_verify | UPDATE member SET email_verified = true WHERE {one('member', 'email IS NULL')}",
     f"""member_pending_email_beside | UPDATE member SET pending_email = 'x',
@@ -52,6 +53,9 @@ REFUSED = [
         WHERE {one("points_lot", "remaining > 1")}""",
     f"points_lot_amounts | UPDATE points_lot SET remaining = -1 WHERE {one('points_lot')}",
     f"points_lot_amounts | UPDATE points_lot SET remaining = amount + 1, is_open = true WHERE {one('points_lot')}",
+    f"points_lot_held | UPDATE points_lot SET held = remaining + 1 WHERE {one('points_lot')}",
+    f"points_lot_held | UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'held > 0')}",
+    f"hold_part_amount | UPDATE hold_part SET amount = 0 WHERE {one('hold_part')}",
     f"points_lot_open | UPDATE points_lot SET is_open = NOT is_open WHERE {one('points_lot')}",
     f"points_lot_amounts | UPDATE points_lot SET returned = amount + 1 WHERE {one('points_lot')}",
     "points_return_amounts | UPDATE points_return SET shortfall = amount + 1 WHERE merchant_id = $1",
@@ -104,7 +108,7 @@ ACCEPTED = [
         """INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
         SELECT merchant_id, entry_id, entry_id, -1 FROM points_lot WHERE merchant_id = $1 LIMIT 1""",
     ),
-    ("EXACT_BALANCES", 1, f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'remaining > 0')}"),
+    ("EXACT_BALANCES", 1, f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'is_open AND held = 0')}"),
     (
         "EXACT_BALANCES",
         2,

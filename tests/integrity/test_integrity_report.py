@@ -148,6 +148,10 @@ BREAKS = [
     ),
     ("EXACT_BALANCES", f"UPDATE points_lot SET amount = amount + 1 WHERE {one('points_lot', 'remaining > 0')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'remaining > 0')}", 1),
+    ("EXACT_BALANCES", f"UPDATE points_lot SET held = held - 1 WHERE {one('points_lot', 'held > 0')}", 2),
+    ("EXACT_BALANCES", f"UPDATE wallet SET held_points = 0 WHERE {one('wallet', 'held_points > 0')}", 1),
+    ("EXACT_BALANCES", f"DELETE FROM hold_part WHERE {one('hold_part')}", 1),
+    ("EXACT_BALANCES", f"UPDATE hold_part SET amount = amount + 1 WHERE {one('hold_part')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET returned = returned + 1 WHERE {one('points_lot', 'returned = 0')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_return SET shortfall = 1 WHERE {one('points_return', 'shortfall = 0')}", 2),
     ("EXACT_BALANCES", f"UPDATE points_return SET expired = 1 WHERE {one('points_return', 'expired = 0')}", 1),
@@ -163,6 +167,11 @@ BREAKS = [
     ("EXACT_BALANCES", f"DELETE FROM points_lot WHERE {one('points_lot', 'remaining > 0')}", 2),
     ("EXACT_BALANCES", f"DELETE FROM points_part WHERE {one('points_part', 'returned = 0')}", 3),
     ("EXACT_BALANCES", f"UPDATE points_part SET returned = returned + 1 WHERE {one('points_part')}", 2),
+    (
+        "EXACT_BALANCES",
+        "UPDATE points_entry SET origin = 'hold/' || origin WHERE merchant_id = $1 AND reason = 'REFUND'",
+        2,
+    ),
     ("CREDITED_ONCE", "UPDATE reward_redemption SET reversed_at = NULL WHERE merchant_id = $1", 1),
     (
         "CREDITED_ONCE",

@@ -41,6 +41,7 @@ OTHER_BYTES = {
     "graph_file.body",
     "invite.domain_index",
     "invite.email_index",
+    "claim.mailbox_index",
     "invite.mailbox_index",
     "invite.token_hash",
     "member.email_index",

@@ -5,7 +5,7 @@ The machine pays for orders, records, refunds, amends and calls them off in any 
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
@@ -280,16 +280,15 @@ class Payments(RuleBasedStateMachine):
         """Give back points that were paid, the last spent first. Returns how many expired."""
         points, expired = max(points, 0), 0
         for debit in reversed(order.debits):
-            part = ModelDebit(debit.number, {})
-            for lot in sorted(debit.parts, key=lambda lot: lot.spending, reverse=True):
-                taken = min(points, debit.parts[lot])
-                points -= taken
-                debit.parts[lot] -= taken
-                if taken:
-                    part.parts[lot] = taken
-            if part.parts:
+            back = ModelDebit([])
+            for part in sorted(debit.parts, key=lambda part: part.lot.spending, reverse=True):
+                if taken := min(points, part.amount):
+                    points -= taken
+                    back.parts.append(replace(part, amount=taken))
+                    debit.parts[debit.parts.index(part)] = replace(part, amount=part.amount - taken)
+            if back.parts:
                 entered = len(self.model.history)
-                self.model.give_back(part)
+                self.model.give_back(back)
                 expired -= sum(amount for amount, _, reason in self.model.history[entered:] if reason == "EXPIRY")
         assert points == 0
         return expired

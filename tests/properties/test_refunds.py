@@ -77,7 +77,7 @@ def test_what_goes_back_of_each_lot_is_what_goes_back(
     assert sum(sum(share.covers.values()) for share in shares) == lacking - left
     for share, lot in zip(shares, lots, strict=True):
         assert 0 <= share.amount <= lot.standing
-        assert share.own <= lot.remaining
+        assert share.own <= lot.free
         # Nobody else pays while something is left in the lot.
         if share.covers or share.shortfall:
-            assert (share.own, share.expired, share.uncovers) == (lot.remaining, lot.uncounted, lot.paid)
+            assert (share.own, share.expired, share.uncovers) == (lot.free, lot.uncounted, lot.paid)

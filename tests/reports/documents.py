@@ -236,6 +236,7 @@ async def expected(shop: Shop) -> dict[str, list[dict[str, Any]]]:
             "kind": pool["kind"],
             "state": row["state"],
             "matchedBy": row["matched_by"],
+            "bearer": row["bearer"],
             **value(pool),
             "allocatedAt": _at(row["allocated_at"]),
             "expiresAt": _at(row["expires_at"]),

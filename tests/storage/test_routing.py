@@ -24,6 +24,7 @@ SWEEPS = {
     "app.points.expire_points": {"FIND_DUE", "FIND_UNWARNED"},
     "app.points.mature_points": {"FIND_RIPE"},
     "app.referrals.expire_invites": {"FIND"},
+    "app.segments.refresh": {"DUE"},
     "app.wallets.wallet_feed": {"SWEEP"},
     "app.webhooks.deliveries": {"TAKE"},
     "app.webhooks.feed": {"FIND"},

@@ -47,6 +47,7 @@ SELECTED: Final = {
     "Invite.obstacle": "obstacle",
     "Member.displayName": "displayName",
     "Merchant.settings": "settings { timeZone }",
+    "Pool.audience": "audience",
     "Pool.batches": "batches { pageInfo { hasNextPage } }",
     "Pool.codes": "codes { pageInfo { hasNextPage } }",
     "Pool.fallbackPool": "fallbackPool { id }",
