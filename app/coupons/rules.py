@@ -52,6 +52,7 @@ class CodeRejectionReason(Enum):
     NOT_ALLOCATED = described("NOT_ALLOCATED", "Nobody has claimed it.")
     NOT_OWNER = described("NOT_OWNER", "It belongs to someone else than its presenter.")
     ALREADY_REDEEMED = described("ALREADY_REDEEMED", "It was redeemed before.")
+    HELD = described("HELD", "An order that isn't paid yet holds it, or this order itself is held.")
     EXPIRED = described("EXPIRED", "Its lifetime is over, or its pool's: past its end, or archived.")
     REVOKED = described("REVOKED", "It was revoked.")
     POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, or hasn't begun.")
@@ -92,6 +93,10 @@ class PresentedCode:
     opens_at: datetime | None = None
     #: Whether it was redeemed on the order before: then only what the order is now can speak against it.
     stays: bool = False
+    #: Whether it is held for the order: then it is honoured whatever became of it or its pool since.
+    is_held_here: bool = False
+    #: Until when an order holds it that it isn't presented for.
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,8 @@ class Order:
     email_index: bytes | None
     member_of_email: UUID | None
     has_other_codes: bool
+    #: Until when a hold of the order itself is in the way of whoever presents codes beside it.
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,7 @@ class Remedy:
 
     short_by: int | None = None
     valid_from: datetime | None = None
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +190,14 @@ def reason(
         return refused
     checks = (
         (CodeRejectionReason.ALREADY_REDEEMED, code.state == "REDEEMED" and not code.stays),
+        (CodeRejectionReason.HELD, code.held_until is not None or order.held_until is not None),
         (
             CodeRejectionReason.EXPIRED,
-            code.state == "EXPIRED" or (not code.stays and code.expires_at is not None and code.expires_at <= now),
+            code.state == "EXPIRED"
+            or (not (code.stays or code.is_held_here) and code.expires_at is not None and code.expires_at <= now),
         ),
         (CodeRejectionReason.REVOKED, code.state == "REVOKED"),
-        (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays)),
+        (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays or code.is_held_here)),
         (CodeRejectionReason.CURRENCY_MISMATCH, not order.currency_matches),
         (CodeRejectionReason.BELOW_MINIMUM_SPEND, order.amount < (code.terms.minimum_spend or 0)),
         (
@@ -204,6 +214,8 @@ def remedy(why: CodeRejectionReason, code: PresentedCode, order: Order) -> Remed
         return Remedy(short_by=(code.terms.minimum_spend or 0) - order.amount)
     if why is CodeRejectionReason.POOL_NOT_ACTIVE and code.opens_at is not None:
         return Remedy(valid_from=code.opens_at)
+    if why is CodeRejectionReason.HELD:
+        return Remedy(held_until=code.held_until or order.held_until)
     return None
 
 

@@ -35,7 +35,7 @@ from app.orders.order_changes import (
     place,
     standing_order,
 )
-from app.orders.presented_codes import Presentation, Seen, judged, limited, read, revive_accepted
+from app.orders.presented_codes import Beside, Presentation, Seen, judged, limited, read, revive_accepted
 from app.orders.redeem_codes import CodesRejected, presentation, redeem, refuse_if_rejected
 from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow
@@ -174,7 +174,7 @@ async def amend_order(
         _refuse_unless_open(presented, seen)
         if input.points and presented.presenter is not None and not await member_exists(viewer, presented.presenter):
             raise not_found("member", input.member_id or (input.member and input.member.external_id) or "")
-        verdict = judged(viewer, presented, seen, amends=True)
+        verdict = judged(viewer, presented, seen, Beside.AMENDMENT)
         if attempt == 0:
             verdict = await limited(viewer, presented, verdict)
         refuse_if_rejected(verdict)
@@ -234,7 +234,9 @@ async def _earlier(where: Statements, viewer: Viewer, key: str, request_hash: by
 
 def _refuse_unless_open(presented: Presentation, seen: Seen) -> None:
     refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
-    if seen.version == 0 or seen.amount is None:
+    # Of an order that is held, codes say what is in the way.
+    is_held = seen.hold is not None and seen.hold.is_live
+    if seen.amount is None and not (is_held and presented.typed):
         raise not_found("order", presented.order_id)
 
 
@@ -254,7 +256,7 @@ async def _amend(
         raise OutpacedError
     seen = await read(tx, viewer, presented)
     _refuse_unless_open(presented, seen)
-    verdict = judged(viewer, presented, seen, amends=True)
+    verdict = judged(viewer, presented, seen, Beside.AMENDMENT)
     refuse_if_rejected(verdict)
     order = await standing_order(tx, viewer, presented.source, presented.order_id)
     payer_id = _payer(presented, input, order)

@@ -12,8 +12,9 @@ from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
 from app.members.types import MemberSource
+from app.orders.holds import CODE_IDS_OF_HOLDS, end_hold, open_holds_of_order
 from app.orders.locks import lock_wallets
-from app.orders.order_changes import buyer_of, give_back, lock_order, standing_order
+from app.orders.order_changes import LOCK_CODES, buyer_of, give_back, lock_order, standing_order
 from app.orders.payments import PointsBack, give_back_paid
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.orders.refunds import OutpacedError, refund_rest
@@ -79,9 +80,10 @@ WITH o AS (
 
 
 @mutation(
-    description="Call an order off, once: points that were paid for it come back, what is left of its purchase is "
-    "refunded with the points that it earned, its redemptions are taken back, and nothing is redeemed, recorded or "
-    "amended for it any more. Again, it is the same answer. ADMIN, CHECKOUT and SUPPORT."
+    description="Call an order off, once: what is held for it is released, points that were paid for it come back, "
+    "what is left of its purchase is refunded with the points that it earned, its redemptions are taken back, and "
+    "nothing is held, redeemed, recorded or amended for it any more. Again, it is the same answer. ADMIN, CHECKOUT and "
+    "SUPPORT."
 )
 async def cancel_order(
     info: Info, input: Annotated[CancelOrderInput, strawberry.argument(description="What to call off.")]
@@ -123,14 +125,22 @@ async def _cancel(
         if await tx.row(BEGIN, **name, order_row_id=order["order_row_id"], currency=currency) is None:
             raise OutpacedError
     redeemed = await tx.rows(REDEMPTIONS_OF_ORDER, **name)
-    codes = [row["code_id"] for row in redeemed]
+    holds = await open_holds_of_order(tx, viewer, order["order_row_id"])
+    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=[row["hold_id"] for row in holds])
+    code_ids = [row["code_id"] for row in (*redeemed, *held)]
+    standing = None if purchase is None or purchase["purchase_reversed_at"] is not None else purchase
+    is_paid = purchase is None and order["paid_points"] > 0
+    if standing is not None or is_paid:
+        await lock_wallets(tx, viewer, standing, code_ids, payer_id=order["payer_id"])
+    elif redeemed and held:
+        await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
+    for hold in holds:
+        await end_hold(tx, viewer.merchant_id, viewer.actor, hold["hold_id"], "RELEASED")
     money, shortfall, back = 0, 0, PointsBack()
-    if purchase is not None and purchase["purchase_reversed_at"] is None:
-        await lock_wallets(tx, viewer, purchase, codes, payer_id=order["payer_id"])
-        returned = await refund_rest(tx, viewer, purchase, reason=reason)
+    if standing is not None:
+        returned = await refund_rest(tx, viewer, standing, reason=reason)
         money, shortfall, back = returned.money, returned.taken.shortfall, returned.back
-    elif purchase is None and order["paid_points"]:
-        await lock_wallets(tx, viewer, purchase, codes, payer_id=order["payer_id"])
+    elif is_paid:
         origin = f"{order['order_row_id'].hex}/cancelled"
         back = await give_back_paid(tx, viewer, order, order["paid_points"], origin=origin, path="orderId")
     if redeemed:
@@ -138,7 +148,7 @@ async def _cancel(
             tx, viewer, source, order_id, redeemed,
             version=order["version"] or 1, amount=order["order_amount"], reason=reason, reinstate=input.reinstate,
         )  # fmt: skip
-        await end_returned(tx, viewer, codes if input.reinstate else [])
+        await end_returned(tx, viewer, [row["code_id"] for row in redeemed if input.reinstate])
     event_id, sealed_reason = seal(viewer, reason)
     await tx.row(
         CANCEL,

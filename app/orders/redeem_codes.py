@@ -11,7 +11,7 @@ from app.api.context import Viewer
 from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
-from app.coupons.rows import HONOURS, IS_OVER_FOR, RedemptionRow
+from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR, RedemptionRow
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
@@ -173,6 +173,7 @@ WITH asked AS (
     WHERE coalesce((SELECT version FROM known), 0) = :version
         AND c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED'
         AND (c.expires_at IS NULL OR c.expires_at > now()) AND NOT {IS_OVER_FOR.format("c")} AND {HONOURS}
+        AND NOT {IS_HELD}
         AND (p.transferable
             OR c.member_id = coalesce(:presenter, (
                 SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
@@ -191,7 +192,7 @@ WITH asked AS (
         AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
     RETURNING id
 ), redeemed AS (
-    UPDATE code SET state = 'REDEEMED', redeemed_at = now()
+    UPDATE code SET state = 'REDEEMED', redeemed_at = now(), hold_id = NULL, held_until = NULL
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[])
         AND EXISTS (SELECT FROM begun UNION ALL SELECT FROM continued)
     RETURNING code.id, code.pool_id, code.member_id
