@@ -12,7 +12,7 @@ from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
 from app.members.types import MemberSource
-from app.orders.holds import CODE_IDS_OF_HOLDS, end_hold, open_holds_of_order
+from app.orders.holds import CODE_IDS_OF_HOLDS, end_locked_hold, open_holds_of_order
 from app.orders.locks import lock_wallets
 from app.orders.order_changes import LOCK_CODES, buyer_of, give_back, lock_order, standing_order
 from app.orders.payments import PointsBack, give_back_paid
@@ -135,7 +135,7 @@ async def _cancel(
     elif redeemed and held:
         await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
     for hold in holds:
-        await end_hold(tx, viewer.merchant_id, viewer.actor, hold["hold_id"], "RELEASED")
+        await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold["hold_id"], "RELEASED")
     money, shortfall, back = 0, 0, PointsBack()
     if standing is not None:
         returned = await refund_rest(tx, viewer, standing, reason=reason)

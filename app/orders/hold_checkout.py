@@ -1,9 +1,10 @@
-"""holdCheckout: codes are set aside for one order while its customer pays."""
+"""holdCheckout: codes and points are set aside for one order while its customer pays."""
 
+from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 import strawberry
@@ -17,16 +18,18 @@ from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.types import MemberSource
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
+    CODE_IDS_OF_HOLDS,
     JOIN_HOLDER,
     LOCK_HOLDS,
+    Changed,
     ChangedHoldRow,
     WholeHoldRow,
     changed_hold,
-    end_hold,
+    end_locked_hold,
     event_ids,
     hold_of_order,
 )
-from app.orders.order_changes import LOCK_ORDER
+from app.orders.order_changes import LOCK_CODES, LOCK_ORDER
 from app.orders.presented_codes import (
     FROM_SEEN,
     SEEN,
@@ -44,7 +47,11 @@ from app.orders.presented_codes import (
 )
 from app.orders.redeem_codes import CodesRejected, presentation, refuse_if_rejected
 from app.orders.refunds import OutpacedError
+from app.orders.rules import Paid, paid_with
 from app.orders.types import OrderNotOpen, order_not_open, refuse_if_cancelled
+from app.points.freeing import free_points
+from app.points.holding import hold_points
+from app.points.ledger import POINTS_MAX, InsufficientPoints, insufficient
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets
@@ -66,16 +73,22 @@ class HoldCheckoutInput:
     )
     source: MemberSource = strawberry.field(default=MemberSource.STORE, description="Where the order comes from.")
     member_id: strawberry.ID | None = strawberry.field(
-        default=None, description="The member whose order it is. An address presents codes as well."
+        default=None, description="The member whose order it is. Points need it; an address presents codes alone."
     )
     member: MemberKeyInput | None = strawberry.field(
-        default=None, description="The member by a store's id or a proven address, in place of its id."
+        default=None,
+        description="The member by a store's id or a proven address, in place of its id; for points by a store's id.",
     )
     email: str | None = strawberry.field(
         default=None, description="The address that the presenter gave, as in redeemCodes."
     )
     codes: list[str] = strawberry.field(
         default_factory=list, description="The codes in the order they apply: 20 at most, as typed."
+    )
+    points: int = strawberry.field(
+        default=0,
+        description="At most so many points are paid with, at the merchant's value of a point: the fewest that cover "
+        "what is left.",
     )
     lifetime_seconds: int = strawberry.field(
         default=900, description="How long they are held from now: 60 to 604,800 seconds, and 30 days in all."
@@ -94,7 +107,7 @@ class HoldCheckoutSuccess:
 
 
 HoldCheckoutResult = Annotated[
-    HoldCheckoutSuccess | InvalidInput | NotFound | OrderNotOpen | HoldNotOpen | CodesRejected,
+    HoldCheckoutSuccess | InvalidInput | NotFound | OrderNotOpen | HoldNotOpen | CodesRejected | InsufficientPoints,
     strawberry.union("HoldCheckoutResult", description="The hold, or why nothing is held."),
 ]
 
@@ -104,6 +117,7 @@ class Asked:
     """A checked request."""
 
     presented: Presentation
+    points: int
     lifetime_seconds: int
     key: str | None
 
@@ -114,6 +128,24 @@ class SeenToHoldRow(SeenRow):
     is_member: bool
     is_key_used: bool
     point_value: Decimal
+
+
+class PointsRow(TypedDict):
+    """A hold of a member's points."""
+
+    hold_id: UUID
+    held_points: int
+
+
+class TooFewPointsError(Exception):
+    """Fewer points can be spent than a hold wants: other holds of the member have to end for it."""
+
+    def __init__(self, wanted: int, spendable: int, ending: Collection[UUID]) -> None:
+        """Take how many it wants, how many can be spent, and the holds that would end anyway."""
+        super().__init__()
+        self.wanted = wanted
+        self.spendable = spendable
+        self.ending = ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +236,12 @@ WITH asked AS (
                       points, points_value, point_value, held_points, status, version, held_at, held_until,
                       presented_by)
     SELECT :merchant_id, :hold_id, on_order.id, :presenter, :email_index, :amount, :currency, :total_discount,
-        0, 0, :point_value, 0, 'HELD', 1, now(), now() + :lifetime_seconds * interval '1 second', :presented_by
+        :points, :points_value, :point_value, :points, 'HELD', 1, now(),
+        now() + :lifetime_seconds * interval '1 second', :presented_by
     FROM on_order
     ON CONFLICT (merchant_id, id) DO UPDATE SET member_id = excluded.member_id, email_index = excluded.email_index,
-        order_amount = excluded.order_amount, total_discount = excluded.total_discount,
+        order_amount = excluded.order_amount, total_discount = excluded.total_discount, points = excluded.points,
+        points_value = excluded.points_value, point_value = excluded.point_value, held_points = excluded.held_points,
         version = hold.version + 1, held_until = least(excluded.held_until, hold.held_at + {WHOLE_LIFETIME}),
         presented_by = excluded.presented_by
     RETURNING *
@@ -240,34 +274,51 @@ WITH asked AS (
     SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::varchar IS NOT NULL
 ), owners AS (
     SELECT DISTINCT member_id FROM (SELECT * FROM leaving UNION ALL SELECT id, member_id FROM locked) touched
-    WHERE member_id IS NOT NULL
+    WHERE member_id IS NOT NULL AND member_id IS DISTINCT FROM :payer_id::uuid
 ), changed AS (
+    -- The wallet whose points are held, or come free, changes by that.
     SELECT (:event_ids::uuid[])[row_number() OVER (ORDER BY owners.member_id)] AS event_id, h.id AS subject_id,
         owners.member_id, NULL::bytea AS reason
-    FROM h LEFT JOIN owners ON true
+    FROM h LEFT JOIN owners ON true WHERE owners.member_id IS NOT NULL OR :payer_id IS NULL
 ), {raise_wallets([("hold.changed", ":hold_version > 0"), ("hold.placed", "")])}
 SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
 FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
-CROSS JOIN recorded ev ORDER BY ev.wallet_version
+LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
+""",
+)
+OTHER_HOLDS: Final = statement(
+    PointsRow,
+    """
+SELECT id AS hold_id, held_points FROM hold
+WHERE merchant_id = :merchant_id AND member_id = :member_id AND status = 'HELD' AND held_until > now()
+    AND held_points > 0 AND id <> ALL(:but::uuid[])
+ORDER BY held_at, id
 """,
 )
 
 
 async def _hold(
-    where: Statements, viewer: Viewer, request: Asked, found: SeenToHold, verdict: Verdict
-) -> ChangedHoldRow | None:
+    where: Statements,
+    viewer: Viewer,
+    request: Asked,
+    found: SeenToHold,
+    verdict: Verdict,
+    *,
+    hold_id: UUID | None = None,
+    payer_id: UUID | None = None,
+) -> Changed | None:
     """Hold what a verdict accepted, and tell who watches the wallets that this changes.
 
-    Returns the hold, or None when something has changed since it was read.
+    `payer_id` is whose wallet has changed already, by points that the hold has. Returns the hold, or None when
+    something has changed since it was read.
     """
-    presented, order = request.presented, found.codes
-    here = order.hold if order.hold is not None and order.hold.is_live else None
-    accepted = verdict.accepted
-    coming = [row["code_id"] for row, _ in accepted]
+    presented, order, accepted = request.presented, found.codes, verdict.accepted
+    here = order.live_hold
+    paid = _paid(request, found, verdict)
     rows = await where.rows(
         HOLD,
         merchant_id=viewer.merchant_id,
-        code_ids=coming,
+        code_ids=[row["code_id"] for row, _ in accepted],
         terms_versions=[row["pool_terms_version"] for row, _ in accepted],
         positions=list(range(1, len(accepted) + 1)),
         bases=[share.base for _, share in accepted],
@@ -282,9 +333,12 @@ async def _hold(
         amount=presented.amount,
         currency=presented.currency,
         total_discount=sum(share.discount for _, share in accepted),
+        points=paid.points,
+        points_value=paid.value,
         point_value=found.point_value,
-        hold_id=ids.new() if here is None else here.id,
+        hold_id=hold_id or (ids.new() if here is None else here.id),
         hold_version=0 if here is None else here.version,
+        payer_id=payer_id,
         lifetime_seconds=request.lifetime_seconds,
         presented_by=presented.presented_by,
         key=request.key,
@@ -294,17 +348,24 @@ async def _hold(
     return changed_hold(where, viewer.merchant_id, rows)
 
 
+def _paid(request: Asked, found: SeenToHold, verdict: Verdict) -> Paid:
+    """Return how many points pay for what the codes leave of the order, and what they pay."""
+    left = request.presented.amount - sum(share.discount for _, share in verdict.accepted)
+    return paid_with(request.points, left, found.point_value)
+
+
 @mutation(
-    description="Hold codes for one order until it is paid, all of them or none. The same order again is the same "
-    "hold, with what is asked now. What only other holds of the same presenter are in the way of is taken over from "
-    "them: the earliest, whole, are EXPIRED at once. ADMIN and CHECKOUT."
+    description="Hold codes and points for one order until it is paid, all of it or nothing. The same order again is "
+    "the same hold, with what is asked now. What only other holds of the same presenter are in the way of is taken "
+    "over from them: the earliest, whole, are EXPIRED at once. ADMIN and CHECKOUT."
 )
 async def hold_checkout(
     info: Info, input: Annotated[HoldCheckoutInput, strawberry.argument(description="The order and what to hold.")]
 ) -> HoldCheckoutResult:
-    """Judge the codes, then hold them in one statement; under locks where another hold has to end for it."""
+    """Judge the codes, then hold them in one statement; under locks where points change or another hold has to end."""
     viewer = info.context.viewer
     request = await _checked(viewer, input)
+    more: set[UUID] = set()
     for attempt in range(ATTEMPTS_MAX):
         found = await _read(database(), viewer, request)
         if found.is_key_used:
@@ -314,32 +375,48 @@ async def hold_checkout(
         if attempt == 0:
             verdict = await limited(viewer, request.presented, verdict)
         refuse_if_rejected(verdict)
+        _refuse_if_empty(request, found, verdict)
         # Before the order is locked, because this locks wallets.
         await revive_accepted(viewer, verdict)
-        ending = _ending(found.codes, verdict)
+        ending = _ending(found.codes, verdict) | more
+        here = found.codes.live_hold
         try:
-            if ending:
+            if ending or _paid(request, found, verdict).points or (here is not None and here.held_points):
                 async with transaction(viewer.merchant_id) as tx:
                     held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending)
                 return HoldCheckoutSuccess(hold=Hold.changed(held), taken_over=taken_over)
         except OutpacedError:
             continue
-        row = await _hold(database(), viewer, request, found, verdict)
-        if row is not None:
-            return HoldCheckoutSuccess(hold=Hold.changed(row), taken_over=False)
+        except TooFewPointsError as lacking:
+            more = await _taken_over(viewer, request, found, lacking)
+            continue
+        changed = await _hold(database(), viewer, request, found, verdict)
+        if changed is not None:
+            return HoldCheckoutSuccess(hold=Hold.changed(changed), taken_over=False)
     raise RuntimeError("an order kept changing while it was held")
 
 
 async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
     problems = Problems()
+    problems.number("points", input.points, least=0, most=POINTS_MAX)
     problems.number("lifetimeSeconds", input.lifetime_seconds, least=LIFETIME_SECONDS_MIN, most=LIFETIME_SECONDS_MAX)
     problems.idempotency_key(input.idempotency_key)
-    if not input.codes:
-        problems.add("codes", "must hold something")
+    if not input.codes and not input.points:
+        problems.add("codes", "or points must hold something")
+    if input.points and input.member_id is None and (input.member is None or input.member.external_id is None):
+        problems.add("points", "need the member by its id or a store's id")
     if input.order_amount.currency != viewer.tenant.currency:
         problems.add("orderAmount.currency", f"must be {viewer.tenant.currency}, the merchant's currency")
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
-    return Asked(presented, input.lifetime_seconds, input.idempotency_key)
+    return Asked(presented, input.points, input.lifetime_seconds, input.idempotency_key)
+
+
+def _refuse_if_empty(request: Asked, found: SeenToHold, verdict: Verdict) -> None:
+    """Raise Refused(InvalidInput) when nothing is left of what was asked for."""
+    problems = Problems()
+    if not verdict.accepted and not _paid(request, found, verdict).points:
+        problems.add("points", "would pay nothing")
+    problems.refuse_if_any()
 
 
 async def _replayed(viewer: Viewer, found: SeenToHold) -> HoldCheckoutSuccess:
@@ -381,33 +458,114 @@ def _ending(order: Seen, verdict: Verdict) -> set[UUID]:
     return ending
 
 
+async def _taken_over(viewer: Viewer, request: Asked, found: SeenToHold, lacking: TooFewPointsError) -> set[UUID]:
+    """Return the member's earliest holds that have as many points as are lacking.
+
+    Raises Refused(InsufficientPoints) when all of them have too few.
+    """
+    own = found.codes.hold
+    others = await database().rows(
+        OTHER_HOLDS,
+        merchant_id=viewer.merchant_id,
+        member_id=request.presented.presenter,
+        but=[*lacking.ending, *([] if own is None else [own.id])],
+    )
+    taken, spendable = set(lacking.ending), lacking.spendable
+    for other in others:
+        if spendable >= lacking.wanted:
+            break
+        taken.add(other["hold_id"])
+        spendable += other["held_points"]
+    if spendable < lacking.wanted:
+        raise insufficient(lacking.spendable, lacking.wanted)
+    return taken
+
+
 async def _hold_under_locks(
     tx: Tx, viewer: Viewer, request: Asked, input: HoldCheckoutInput, ending: Collection[UUID]
-) -> tuple[ChangedHoldRow, bool]:
-    """End holds, then hold; all or nothing. Returns whether a hold of another order was taken over.
+) -> tuple[Changed, bool]:
+    """End holds, as far as that is needed, then hold; all or nothing. Returns whether another order's was taken over.
 
     Of another order only its hold's row is locked, never the order's. Raises OutpacedError when the order, a hold or a
-    code isn't what it was before.
+    code isn't what it was before, and TooFewPointsError.
     """
     presented = request.presented
     name = {"merchant_id": viewer.merchant_id, "source": presented.source.value, "order_id": presented.order_id}
     await tx.row(LOCK_ORDER, **name)
-    await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(ending))
+    seen_before = await _read(tx, viewer, request)
+    here = seen_before.codes.hold
+    locked = {*ending, *([] if here is None else [here.id])}
+    await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
     found = await _read(tx, viewer, request)
     await _refuse_unless_open(tx, viewer, request, input, found)
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
     refuse_if_rejected(verdict)
-    still = _ending(found.codes, verdict)
-    if found.is_key_used or not still <= set(ending):
+    needed = _ending(found.codes, verdict)
+    if found.is_key_used or not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
         raise OutpacedError
-    own = found.codes.hold
-    for hold_id in sorted(still):
-        await end_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "EXPIRED")
+    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
+    code_ids = {row["code_id"] for row, _ in verdict.accepted} | {row["code_id"] for row in held}
+    await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=list(code_ids))
+    for hold_id in sorted(needed):
+        await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "EXPIRED")
     # What has just been freed isn't held any more, and the order has no hold but a live one.
-    after = await _read(tx, viewer, request)
-    verdict = judged(viewer, presented, after.codes, Beside.HOLD)
+    found = await _read(tx, viewer, request)
+    verdict = judged(viewer, presented, found.codes, Beside.HOLD)
     refuse_if_rejected(verdict)
-    row = await _hold(tx, viewer, request, after, verdict)
-    if row is None:
+    hold_id = ids.new() if found.codes.live_hold is None else found.codes.live_hold.id
+    change, taken = await _hold_points(
+        tx, viewer, request, found, verdict, hold_id, [each for each in ending if each not in needed]
+    )
+    payer_id = None if change is None else change["event_member_id"]
+    changed = await _hold(tx, viewer, request, found, verdict, hold_id=hold_id, payer_id=payer_id)
+    if changed is None:
         raise OutpacedError
-    return row, bool(still - ({own.id} if own is not None and not own.is_live else set()))
+    lapsed = set() if here is None or here.is_live else {here.id}
+    return Changed(changed.row, change or changed.change), bool((needed | taken) - lapsed)
+
+
+async def _hold_points(
+    tx: Tx,
+    viewer: Viewer,
+    request: Asked,
+    found: SeenToHold,
+    verdict: Verdict,
+    hold_id: UUID,
+    may_end: Collection[UUID],
+) -> tuple[ChangeRow | None, set[UUID]]:
+    """Let a hold have the points that it pays with, for which other holds end as far as that is needed.
+
+    Returns the wallet's change, if there is one, and the holds that ended.
+    """
+    here, member_id = found.codes.live_hold, request.presented.presenter
+    points = _paid(request, found, verdict).points
+    had = 0 if here is None else here.held_points
+    ended: set[UUID] = set()
+    if here is not None and had and here.member_id != member_id:
+        # Another member's from now on, or nobody's.
+        await free_points(
+            tx, viewer.merchant_id, viewer.actor, _known(here.member_id), hold_id, event_type="hold.changed",
+            reference=request.presented.order_id,
+        )  # fmt: skip
+        had = 0
+    if not points and not had:
+        return None, ended
+    waiting = deque(sorted(may_end))
+    while True:
+        holding = await hold_points(
+            tx, viewer.merchant_id, viewer.actor, _known(member_id), hold_id, [points],
+            event_type="hold.placed" if here is None else "hold.changed", reference=request.presented.order_id,
+        )  # fmt: skip
+        if holding.is_held:
+            return holding.change, ended
+        if not waiting:
+            raise TooFewPointsError(points, holding.spendable, ended)
+        other = waiting.popleft()
+        if await end_locked_hold(tx, viewer.merchant_id, viewer.actor, other, "EXPIRED") is not None:
+            ended.add(other)
+
+
+def _known(member_id: UUID | None) -> UUID:
+    if member_id is None:
+        raise RuntimeError("nobody has points")
+    return member_id

@@ -15,7 +15,7 @@ from app.api.scalars import BigInt, described
 from app.coupons.types import Code, Redemption
 from app.members.rows import unnamed
 from app.members.types import Member, MemberSource
-from app.orders.holds import ChangedHoldRow, HeldCodeRow, WholeHoldRow, codes_by_hold, find_hold, of_change
+from app.orders.holds import Changed, HeldCodeRow, WholeHoldRow, codes_by_hold, find_hold
 from app.orders.presented_codes import CodeRejection
 from app.storage.wallet_versions import ChangeRow
 
@@ -48,6 +48,9 @@ class Hold(Node):
     status: HoldStatus = strawberry.field(description="What became of it.")
     source: MemberSource = strawberry.field(description="Where its order comes from.")
     order_id: str = strawberry.field(description="The source's own id of the order.")
+    points: int = strawberry.field(
+        description="How many points it pays with; once it is captured, those that were paid."
+    )
     held_until: datetime = strawberry.field(
         description="Until when everything is there for the order; from then on the hold is EXPIRED, unless it ended."
     )
@@ -62,14 +65,14 @@ class Hold(Node):
             status=HoldStatus(row["hold_status"]),
             source=MemberSource(row["hold_source"]),
             order_id=row["hold_order_id"],
+            points=row["hold_points"],
             held_until=row["hold_held_until"],
         )
 
     @classmethod
-    def changed(cls, row: ChangedHoldRow) -> "Hold":
+    def changed(cls, changed: Changed) -> "Hold":
         """Return a hold that has just changed, with what that left of its member's wallet."""
-        is_own = row["event_member_id"] is not None and row["event_member_id"] == row["hold_member_id"]
-        return cls.of(row, as_of=of_change(row) if is_own else None)
+        return cls.of(changed.row, as_of=changed.change)
 
     def _money(self, amount_minor: int) -> Money:
         return Money(amount_minor=BigInt(amount_minor), currency=self.row["hold_currency"])
@@ -86,6 +89,10 @@ class Hold(Node):
     @field(description="What its codes take off together.")
     def total_discount(self) -> Money:
         return self._money(self.row["hold_total_discount"])
+
+    @field(description="What its points pay, at the value that a point had when they were held.")
+    def points_value(self) -> Money:
+        return self._money(self.row["hold_points_value"])
 
     @field(description="What is left to pay with money.")
     def amount_due(self) -> Money:
@@ -121,8 +128,12 @@ async def _hold(viewer: Viewer, node_id: str) -> Hold | None:
 class HoldNotOpen(Refusal):
     hold: Hold = strawberry.field(description="The hold as it stands.")
     rejections: list[CodeRejection] = strawberry.field(description="Those of its codes that are missing, and why.")
+    points_missing: int = strawberry.field(description="How many of its points can't be spent any more.")
 
     @classmethod
-    def of(cls, row: WholeHoldRow, why: str, rejections: list[CodeRejection] | None = None) -> "HoldNotOpen":
+    def of(
+        cls, row: WholeHoldRow, why: str, *, rejections: list[CodeRejection] | None = None, points_missing: int = 0
+    ) -> "HoldNotOpen":
         """Return the refusal of a hold."""
-        return cls(message=f"The hold can't be had: {why}.", hold=Hold.of(row), rejections=rejections or [])
+        message = f"The hold can't be had: {why}."
+        return cls(message=message, hold=Hold.of(row), rejections=rejections or [], points_missing=points_missing)

@@ -4,6 +4,7 @@ The caller has locked the order, and its payer's wallet among all that its chang
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
@@ -74,7 +75,7 @@ async def settle(
         await _pay(tx, viewer, order, payer_id, more, origin=_origin(order, payments))
     elif more < 0:
         back = await give_back_paid(tx, viewer, order, -more, origin=origin, path=path)
-    await write_paid(tx, viewer, order, payer_id, paid, payments=payments)
+    await write_paid(tx, viewer, order, payer_id, paid, point_value=order["point_value"], payments=payments)
     return back
 
 
@@ -117,8 +118,10 @@ WHERE merchant_id = :merchant_id AND id = :order_row_id
 )
 
 
-async def write_paid(tx: Tx, viewer: Viewer, order: OrderRow, payer_id: UUID, paid: Paid, *, payments: int) -> None:
-    """Write down what an order is paid with, by so many entries in all. Raises its version."""
+async def write_paid(
+    tx: Tx, viewer: Viewer, order: OrderRow, payer_id: UUID, paid: Paid, *, point_value: Decimal, payments: int
+) -> None:
+    """Write down what an order is paid with, at which value of a point, by so many entries. Raises its version."""
     await tx.row(
         WRITE_PAID,
         merchant_id=viewer.merchant_id,
@@ -126,6 +129,6 @@ async def write_paid(tx: Tx, viewer: Viewer, order: OrderRow, payer_id: UUID, pa
         payer_id=payer_id,
         points=paid.points,
         value=paid.value,
-        point_value=order["point_value"],
+        point_value=point_value,
         payments=payments,
     )

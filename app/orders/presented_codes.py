@@ -113,6 +113,8 @@ class SeenRow(FoundRow):
     order_hold_id: UUID | None
     order_hold_version: int | None
     order_held_until: datetime | None
+    order_held_points: int | None
+    order_hold_member_id: UUID | None
 
 
 #: A code, and what it takes off in its place on an order.
@@ -133,6 +135,11 @@ class Seen:
     #: Those whose redemptions stand on it, in their order.
     on_order: Sequence[FoundRow]
 
+    @property
+    def live_hold(self) -> "SeenHold | None":
+        """Its hold, unless that one's time has passed."""
+        return self.hold if self.hold is not None and self.hold.is_live else None
+
 
 @dataclass(frozen=True, slots=True)
 class SeenHold:
@@ -141,6 +148,8 @@ class SeenHold:
     id: UUID
     version: int
     held_until: datetime
+    held_points: int
+    member_id: UUID | None
     is_live: bool
 
 
@@ -189,7 +198,8 @@ SEEN: Final = f"""
     ) AS holder_of_email, r.presented_by, now() AS asked_at,
     (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email,
     o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at,
-    oh.id AS order_hold_id, oh.version AS order_hold_version, oh.held_until AS order_held_until
+    oh.id AS order_hold_id, oh.version AS order_hold_version, oh.held_until AS order_held_until,
+    oh.held_points AS order_held_points, oh.member_id AS order_hold_member_id
 """
 FROM_SEEN: Final = f"""
 FROM (VALUES (1)) once
@@ -266,7 +276,10 @@ def _hold(order: SeenRow) -> SeenHold | None:
     hold_id, version, held_until = order["order_hold_id"], order["order_hold_version"], order["order_held_until"]
     if hold_id is None or version is None or held_until is None:
         return None
-    return SeenHold(hold_id, version, held_until, is_live=held_until > order["asked_at"])
+    return SeenHold(
+        hold_id, version, held_until, order["order_held_points"] or 0, order["order_hold_member_id"],
+        is_live=held_until > order["asked_at"],
+    )  # fmt: skip
 
 
 def is_of_presenter(presented: Presentation, seen: Seen, row: FoundRow) -> bool:

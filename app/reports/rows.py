@@ -53,11 +53,11 @@ class ReportPool:
     fallback_pool_id: strawberry.ID | None = column(
         node_id("pool", "p.fallback_pool_id"), "The pool that serves claims once this one is empty."
     )
-    total: float = column(whole("s.total"), "All codes ever generated.")
+    total: float = column(whole("s.total"), "All codes that it ever had, whatever became of them.")
     available: float = column(whole("s.available"), "Codes that can be claimed.")
     allocated: float = column(whole("s.allocated"), "Codes that are out of stock and not spent, bearer codes included.")
     redeemed: float = column(whole("s.redeemed"), "Codes that are spent.")
-    expired: float = column(whole("s.expired"), "Codes whose lifetime ended unspent.")
+    expired: float = column(whole("s.expired"), "Codes that ended unspent: by their own end or their pool's.")
     revoked: float = column(whole("s.revoked"), "Codes that were taken back.")
     created_at: datetime = column("p.created_at", "When it was created.")
     inserted_at: datetime = column(inserted_at("p.id"), _INSERTED)

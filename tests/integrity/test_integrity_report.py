@@ -165,7 +165,7 @@ BREAKS = [
         WHERE r.merchant_id = $1 AND l.merchant_id = $1 AND l.remaining > 0 LIMIT 1""",
         2,
     ),
-    ("EXACT_BALANCES", f"DELETE FROM points_lot WHERE {one('points_lot', 'remaining > 0')}", 2),
+    ("EXACT_BALANCES", f"DELETE FROM points_lot WHERE {one('points_lot', 'remaining = amount AND held = 0')}", 2),
     ("EXACT_BALANCES", f"DELETE FROM points_part WHERE {one('points_part', 'returned = 0')}", 3),
     ("EXACT_BALANCES", f"UPDATE points_part SET returned = returned + 1 WHERE {one('points_part')}", 2),
     (

@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import Api
 from tests.factories import REDEEM_CODES, Shop, open_shop, problems, usd
 from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, shares, stacked
+from tests.orders.holding import CAPTURE, hold, let_pass
 from tests.orders.test_reverse_redemption import REVERSE
 from tests.points.documents import (
     CHECK_REFUND,
@@ -552,3 +553,60 @@ async def test_parts_make_the_whole_in_any_currency(api: Api, currency: str) -> 
         assert sum(each["pointsReturned"] for each in parts[:-1]) == 701
         assert sum(each["moneyReturned"]["amountMinor"] for each in parts[:-1]) == 1_000 - 490
         assert await broken(shop) == await shop.broken_promises() == []
+
+
+# ---------------------------------------------------------------------------------------------------------- captures
+
+
+@pytest.mark.parametrize("is_recorded_first", [False, True], ids=["captured first", "recorded first"])
+async def test_what_a_hold_paid_earns_none_and_comes_back(shop: Shop, is_recorded_first: bool) -> None:
+    await shop.do(CONFIGURE, pointValue=2)
+    member = await shop.member()
+    await grant(shop, member, 1_000, "to spend")
+    held = await hold(shop, [], member, points=600, amount=8_000)
+    await shop.do(CONFIGURE, pointValue=5)
+    if is_recorded_first:
+        await purchase(shop, member, "A-1", 8_000)
+
+    answer = await shop.do(CAPTURE, holdId=held["id"], points=500)
+    made = (await purchase(shop, member, "A-1", 8_000))["purchase"]
+    # The value of a point is that of the hold; the order has no codes.
+    more = await pay(shop, member, [], 550, 8_000)
+    refunded = await refund(shop, "A-1", "r-1", 4_000)
+
+    assert answer["__typename"] == "CaptureHoldSuccess"
+    assert (made["paidPoints"], made["paidPointsValue"], made["keptPoints"]) == (500, usd(1_000), 70)
+    assert (told(more), more["purchase"]["keptPoints"]) == ((6_900, 0, 0), 69)
+    assert (refunded["pointsReturned"], refunded["moneyReturned"]) == (275, usd(3_450))
+    assert (await wallet(shop, member))["points"] == 1_000 - 550 + 275 + 34
+    assert await broken(shop) == await shop.broken_promises() == []
+
+
+async def test_a_capture_above_the_recorded_purchase_is_refused(shop: Shop) -> None:
+    member = await shop.member()
+    await grant(shop, member, 1_000, "to spend")
+    held = await hold(shop, [], member, points=1_000, amount=8_000)
+    await purchase(shop, member, "A-1", 999)
+
+    refusal = await shop.refused(CAPTURE, holdId=held["id"])
+    fewer = await shop.do(CAPTURE, holdId=held["id"], points=999)
+
+    assert problems(refusal) == {"points": "would leave less of the purchase than is paid with points"}
+    assert fewer["__typename"] == "CaptureHoldSuccess"
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_what_a_hold_paid_comes_back_with_a_cancelled_order(shop: Shop, is_late: bool) -> None:
+    member = await shop.member()
+    await grant(shop, member, 1_000, "to spend")
+    held = await hold(shop, [], member, points=1_000, amount=8_000)
+    if is_late:
+        await let_pass(shop, held)
+    await shop.do(CAPTURE, holdId=held["id"])
+
+    answer = await shop.do(CANCEL, **cancellation())
+
+    assert (answer["pointsReturned"], answer["moneyReturned"]) == (1_000, usd(0))
+    assert (await wallet(shop, member))["points"] == 1_000
+    assert await broken(shop) == await shop.broken_promises() == []
