@@ -447,7 +447,13 @@ ALTER TABLE sales_order
     ADD CONSTRAINT sales_order_cancelled CHECK (
         num_nulls(cancelled_at, money_returned, points_returned, points_expired, shortfall) IN (0, 5)
     ),
-    ADD CONSTRAINT sales_order_version CHECK (version > 0);
+    ADD CONSTRAINT sales_order_version CHECK (version > 0),
+    ADD CONSTRAINT sales_order_payer FOREIGN KEY (merchant_id, payer_id) REFERENCES member,
+    ADD CONSTRAINT sales_order_paid CHECK (
+        paid_points >= 0 AND paid_value >= 0 AND (paid_value = 0 OR paid_points > 0)
+        AND num_nulls(payer_id, point_value, nullif(payments, 0)) IN (0, 3) AND (payments > 0 OR paid_points = 0)
+    );
+CREATE INDEX sales_order_of_payer ON sales_order (merchant_id, payer_id) WHERE payer_id IS NOT NULL;
 CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
@@ -486,7 +492,7 @@ ALTER TABLE order_amendment
     ADD CONSTRAINT order_amendment_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT order_amendment_totals CHECK (
         0 <= discount_before AND discount_before <= amount_before AND 0 <= discount_after
-        AND discount_after <= amount_after AND shortfall >= 0
+        AND discount_after <= amount_after AND shortfall >= 0 AND points_returned >= 0
     );
 CREATE TRIGGER order_amendment_kept BEFORE DELETE OR TRUNCATE ON order_amendment
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
@@ -691,6 +697,13 @@ ALTER TABLE purchase
     ),
     ADD CONSTRAINT purchase_refunded CHECK (
         refunded BETWEEN 0 AND amount AND (reversed_at IS NULL OR refunded = amount)
+    ),
+    -- No more is paid with points than stands, and they come back with it.
+    ADD CONSTRAINT purchase_paid CHECK (
+        shares_from BETWEEN 0 AND refunded AND shares_points BETWEEN 0 AND returned_points
+        AND shares_value BETWEEN 0 AND returned_value AND returned_points <= paid_points
+        AND paid_value - returned_value BETWEEN 0 AND amount - refunded
+        AND (reversed_at IS NULL OR returned_points = paid_points)
     ),
     ADD CONSTRAINT purchase_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
 CREATE TRIGGER purchase_kept BEFORE DELETE OR TRUNCATE ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
