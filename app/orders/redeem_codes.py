@@ -16,7 +16,8 @@ from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
-from app.orders.order_changes import buyer_of, let_follow, lock_order, lock_wallets
+from app.orders.locks import lock_wallets
+from app.orders.order_changes import buyer_of, let_order_follow, lock_order, standing_order
 from app.orders.presented_codes import (
     CodeRejection,
     Placed,
@@ -312,6 +313,8 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
 async def _redeem_again(tx: Tx, viewer: Viewer, presented: Presentation, buyer: UUID | None) -> RedeemCodesSuccess:
     """Redeem codes on an order whose codes were given back: its purchase follows, if one is recorded.
 
+    Points that were paid beyond what it needs then come back.
+
     Recording one doesn't raise the order's version: only its lock says whether there is one. Raises OutpacedError when
     the order or a code isn't what it was before.
     """
@@ -322,15 +325,17 @@ async def _redeem_again(tx: Tx, viewer: Viewer, presented: Presentation, buyer: 
     refuse_if_rejected(verdict)
     if seen.order_row_id is None or seen.amount is None or verdict.replayed:
         raise OutpacedError
-    if purchase is not None:
-        await lock_wallets(tx, viewer, purchase, [row["code_id"] for row, _ in verdict.accepted])
-        discount = sum(share.discount for _, share in verdict.accepted)
-        await let_follow(
-            tx, viewer, purchase, presented.amount - discount - seen.amount,
-            origin=f"{seen.order_row_id.hex}/{seen.version + 1}", path="orderAmount.amountMinor",
-        )  # fmt: skip
+    order = await standing_order(tx, viewer, presented.source, presented.order_id)
+    if purchase is not None or order["paid_points"]:
+        codes = [row["code_id"] for row, _ in verdict.accepted]
+        await lock_wallets(tx, viewer, purchase, codes, payer_id=order["payer_id"])
+    worth = presented.amount - sum(share.discount for _, share in verdict.accepted)
+    followed = await let_order_follow(
+        tx, viewer, order, purchase, worth, worth - seen.amount, payer_id=order["payer_id"],
+        origin=f"{seen.order_row_id.hex}/{seen.version + 1}",
+    )  # fmt: skip
     places = dict(enumerate(verdict.accepted, start=1))
-    redeemed = await redeem(tx, viewer, presented, places, version=seen.version)
+    redeemed = await redeem(tx, viewer, presented, places, version=followed.version)
     if not redeemed:
         raise OutpacedError
     return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)
