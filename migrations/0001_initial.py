@@ -919,6 +919,8 @@ class Migration(migrations.Migration):
                 ("points_returned", fields.IntField(null=True)),
                 ("points_expired", fields.IntField(null=True)),
                 ("shortfall", fields.IntField(null=True)),
+                ("presenter_id", fields.UUIDField(null=True)),
+                ("mailbox_index", fields.BinaryField(null=True)),
             ],
             options={
                 "table": "sales_order",

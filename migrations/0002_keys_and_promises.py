@@ -384,11 +384,17 @@ ALTER TABLE sales_order
     ADD CONSTRAINT sales_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT sales_order_key UNIQUE (merchant_id, order_id, source),
     ADD CONSTRAINT sales_order_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
+    ADD CONSTRAINT sales_order_presenter FOREIGN KEY (merchant_id, presenter_id) REFERENCES member,
+    -- A guest is known by its mailbox.
+    ADD CONSTRAINT sales_order_person CHECK (num_nonnulls(presenter_id, mailbox_index) <= 1),
     ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0),
     ADD CONSTRAINT sales_order_cancelled CHECK (
         num_nulls(cancelled_at, money_returned, points_returned, points_expired, shortfall) IN (0, 5)
     ),
     ADD CONSTRAINT sales_order_version CHECK (version > 0);
+-- Whose other orders are looked for.
+CREATE INDEX sales_order_of_presenter ON sales_order (merchant_id, presenter_id) WHERE presenter_id IS NOT NULL;
+CREATE INDEX sales_order_of_mailbox ON sales_order (merchant_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
@@ -396,6 +402,16 @@ CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order
 -- An order is cancelled once, and its version grows with each change of it.
 CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
     WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
+
+-- By these rows two first orders of one person meet: each takes them at the version that it has seen. A person is a
+-- member's id or a mailbox. No model, as for an address.
+CREATE TABLE first_order (
+    merchant_id uuid NOT NULL,
+    person bytea NOT NULL,
+    version integer NOT NULL,
+    PRIMARY KEY (merchant_id, person),
+    CONSTRAINT first_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant
+);
 
 ALTER TABLE redemption
     DROP CONSTRAINT redemption_pkey,

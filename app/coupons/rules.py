@@ -61,6 +61,10 @@ class CodeRejectionReason(Enum):
         "TOO_MANY_ATTEMPTS",
         "Too many unknown codes were tried with this key or by this presenter; wait a minute. Its own codes pass.",
     )
+    NOT_FIRST_ORDER = described(
+        "NOT_FIRST_ORDER",
+        "It is for a first order, and its presenter has another one that stands, or isn't named.",
+    )
     NOT_STACKABLE = described("NOT_STACKABLE", "It goes alone, or the order's codes were redeemed in an earlier call.")
     NO_DISCOUNT = described("NO_DISCOUNT", "It would take nothing off; GIFT codes may.")
 
@@ -92,6 +96,8 @@ class PresentedCode:
     opens_at: datetime | None = None
     #: Whether it was redeemed on the order before: then only what the order is now can speak against it.
     stays: bool = False
+    #: Whether it is for a first order, and its presenter has another one, or isn't named.
+    has_another_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +196,7 @@ def reason(
         (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays)),
         (CodeRejectionReason.CURRENCY_MISMATCH, not order.currency_matches),
         (CodeRejectionReason.BELOW_MINIMUM_SPEND, order.amount < (code.terms.minimum_spend or 0)),
+        (CodeRejectionReason.NOT_FIRST_ORDER, code.has_another_order and not code.stays),
         (
             CodeRejectionReason.NOT_STACKABLE,
             order.has_other_codes or (codes_of_order > 1 and code.terms.stacking == "EXCLUSIVE"),

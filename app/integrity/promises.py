@@ -136,6 +136,14 @@ REDEEMED_ONCE: Final = _promise(
         ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
     WHERE r.position <> r.place OR r.base <> r.left_over OR o.cancelled_at IS NOT NULL
         OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
+    # A person has one order that stands with codes that are for first orders.
+    """
+    SELECT FROM (
+        SELECT DISTINCT o.id, coalesce(uuid_send(o.presenter_id), o.mailbox_index) AS person
+        FROM redemption r JOIN pool p ON p.merchant_id = :merchant_id AND p.id = r.pool_id AND p.first_order_only
+        JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
+        WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
+    ) first GROUP BY person HAVING count(*) > 1""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id

@@ -9,7 +9,7 @@ class SalesOrder(Model):
     """An order of one channel whose codes were redeemed, or that was cancelled: with what that paid out.
 
     What changes its redemptions raises `version`. What it was worth before discounts is null for an order that was
-    never redeemed.
+    never redeemed. It is known for the member that presented its codes, or for a guest's mailbox.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -24,6 +24,8 @@ class SalesOrder(Model):
     points_returned = fields.IntField(null=True)
     points_expired = fields.IntField(null=True)
     shortfall = fields.IntField(null=True)
+    presenter_id = fields.UUIDField(null=True)
+    mailbox_index = fields.BinaryField(null=True)
 
     class Meta:
         table = "sales_order"

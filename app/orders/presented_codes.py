@@ -31,6 +31,7 @@ from app.coupons.rules import (
     takes_nothing,
 )
 from app.members.types import MemberSource
+from app.orders.first_orders import HAS_ANOTHER, KEYS, PERSON, VERSIONS
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
@@ -66,6 +67,7 @@ class Presentation:
     currency: str
     presenter: UUID | None
     email_index: bytes | None
+    mailbox_index: bytes | None
     presented_by: bytes
 
 
@@ -89,6 +91,13 @@ class FoundRow(WholeRedemptionRow, TermsRow):
     owner_of_email: UUID | None
     presented_by: bytes | None
     asked_at: datetime
+    # Who presents: a member, or a guest by its mailbox.
+    person_id: UUID | None
+    person_mailbox: bytes | None
+    # Of a code that is for first orders; else null.
+    has_another_order: bool | None
+    first_keys: list[bytes] | None
+    first_versions: list[int] | None
 
 
 class SeenRow(FoundRow):
@@ -140,11 +149,15 @@ class Verdict:
 READ: Final = statement(
     SeenRow,
     f"""
+WITH {PERSON}
 SELECT {columns(WholeRedemptionRow, TermsRow)}, c.fingerprint, c.state AS stored_state, c.email_index,
-    r.presented_by, now() AS asked_at,
+    r.presented_by, now() AS asked_at, person.id AS person_id, person.mailbox_index AS person_mailbox,
+    CASE WHEN p.first_order_only THEN {HAS_ANOTHER} END AS has_another_order,
+    CASE WHEN p.first_order_only THEN {KEYS} END AS first_keys,
+    CASE WHEN p.first_order_only THEN {VERSIONS} END AS first_versions,
     (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email,
     o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at
-FROM (VALUES (1)) once
+FROM person
 LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
 LEFT JOIN (
     code c {JOIN_CODE}
@@ -177,7 +190,9 @@ async def read(where: Statements, viewer: Viewer, presented: Presentation) -> Se
         fingerprints=[fingerprint for fingerprint in presented.fingerprints if fingerprint is not None],
         source=presented.source.value,
         order_id=presented.order_id,
+        presenter=presented.presenter,
         email_index=presented.email_index,
+        mailbox_index=presented.mailbox_index,
     )
     order, found = rows[0], [row for row in rows if row["code_id"] is not None]
     here = (presented.source.value, presented.order_id)
@@ -306,6 +321,7 @@ def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
         pool_open=honours(row["pool_status"], row["pool_pause_scope"], starts_at, now),
         opens_at=starts_at if row["pool_status"] == "ACTIVE" and starts_at is not None and now < starts_at else None,
         stays=stays,
+        has_another_order=bool(row["has_another_order"]),
     )
 
 

@@ -14,8 +14,10 @@ from app.api.scalars import BigInt
 from app.coupons.rows import HONOURS, IS_OVER_FOR, RedemptionRow
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
+from app.members.mailboxes import mailbox_index
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
+from app.orders.first_orders import TAKE
 from app.orders.order_changes import buyer_of, let_follow, lock_order, lock_wallets
 from app.orders.presented_codes import (
     CodeRejection,
@@ -134,6 +136,7 @@ async def presentation(
     problems.refuse_if_any()
     keys = viewer.tenant.keys
     email_index = None if address is None else keys.email_index(address)
+    mailbox = None if address is None else mailbox_index(keys, address)
     named = presenter if key is None else key.nobody()
     # With the order in it, nobody's orders can be found by it.
     source = input.source or MemberSource.STORE
@@ -141,7 +144,7 @@ async def presentation(
     if key is not None:
         presenter = await member_of_key(viewer, key) or key.nobody()
     return Presentation(
-        input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, presented_by
+        input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, mailbox, presented_by
     )
 
 
@@ -149,8 +152,8 @@ class RedeemedRow(RedemptionRow, ChangeRow):
     """A redemption that was just made, and its event."""
 
 
-# All codes or none. The order of locks is the order, codes by id, wallets by member. A refusal leaves no trace of the
-# order either, so it begins, or has its next version, when all codes are locked.
+# All codes or none. The order of locks is the order, codes by id, first orders, wallets by member. A refusal leaves no
+# trace of the order either, so it begins, or has its next version, when all codes are locked.
 REDEEM: Final = statement(
     RedeemedRow,
     f"""
@@ -178,16 +181,26 @@ WITH asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
+), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, granted AS (
+    -- Nothing stands in the way.
+    SELECT WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+        AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
 ), begun AS (
     -- Of two callers with one new order one begins it.
-    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
-    SELECT :merchant_id, :order_row_id, :source, :order_id, :amount, :currency, 1
-    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version, presenter_id,
+                             mailbox_index)
+    SELECT :merchant_id, :order_row_id, :source, :order_id, :amount, :currency, 1, :person_id, :person_mailbox
+    FROM granted WHERE :version = 0
     ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
 ), continued AS (
-    UPDATE sales_order SET version = version + 1, order_amount = :amount
+    -- Whoever was named last is who it is known for.
+    UPDATE sales_order SET version = version + 1, order_amount = :amount,
+        presenter_id = CASE WHEN num_nonnulls(:person_id::uuid, :person_mailbox::bytea) = 0 THEN presenter_id
+            ELSE :person_id END,
+        mailbox_index = CASE WHEN num_nonnulls(:person_id, :person_mailbox) = 0 THEN mailbox_index
+            ELSE :person_mailbox END
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
-        AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+        AND EXISTS (SELECT FROM granted)
     RETURNING id
 ), redeemed AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now()
@@ -223,6 +236,8 @@ async def redeem(
     Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
     """
     placed = places.values()
+    person, *_ = (row for row, _ in placed)
+    first = next((row for row, _ in placed if row["first_keys"] is not None), None)
     redeemed = await where.rows(
         REDEEM,
         merchant_id=viewer.merchant_id,
@@ -235,6 +250,10 @@ async def redeem(
         positions=list(places),
         presenter=presented.presenter,
         email_index=presented.email_index,
+        person_id=person["person_id"],
+        person_mailbox=person["person_mailbox"] if person["person_id"] is None else None,
+        first_keys=[] if first is None else first["first_keys"],
+        first_versions=[] if first is None else first["first_versions"],
         order_row_id=ids.new(),
         version=version,
         source=presented.source.value,
