@@ -19,6 +19,7 @@ from app.coupons.edit_pool import edit_pool
 from app.coupons.generate_codes import generate_codes
 from app.coupons.import_codes import import_codes
 from app.coupons.issue_codes import issue_codes
+from app.coupons.offers import offers
 from app.coupons.reissue_code import reissue_code
 from app.coupons.reveal_code import reveal_code
 from app.coupons.revoke_code import revoke_code
@@ -83,6 +84,7 @@ Query = create_type(
         coupons.code,
         coupons.redemptions,
         coupons.campaign,
+        offers,
         check_codes,
         orders.order,
         check_refund,

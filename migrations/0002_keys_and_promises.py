@@ -156,6 +156,8 @@ ALTER TABLE pool
         code_pattern ~ '^[0-9A-Za-z#-]{4,64}$' AND length(code_pattern) - length(replace(code_pattern, '#', '')) >= 12
     );
 
+CREATE INDEX pool_listed ON pool (merchant_id, id) WHERE listed;
+
 -- Each version of a pool's terms is a row, which redemptions name; the pool itself has the current ones.
 ALTER TABLE pool_terms
     DROP CONSTRAINT pool_terms_pkey,
