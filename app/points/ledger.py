@@ -238,8 +238,8 @@ async def debit(
         return await ask(tx) if await end_overdue(tx, merchant_id, member_id) else row
 
     row = await ask(where)
-    if row is not None and not row["is_written"] and (row["has_ripe"] or row["spendable"] + row["held"] >= amount):
-        # Somebody was faster, or points have just become spendable, or it would take those that are held.
+    if row is not None and not row["is_written"] and (row["has_ripe"] or row["held"] or row["spendable"] >= amount):
+        # Somebody was faster, or points have just become spendable, or some are held, perhaps longer than they may be.
         if isinstance(where, Tx):
             row = await ask_locked(where)
         else:

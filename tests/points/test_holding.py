@@ -1,5 +1,6 @@
 """Held points. Without these they could be spent twice, expire, be taken back, or come back to the wrong dates."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from tests.points.documents import (
     wallet,
 )
 from tests.points.holds import captured, freed, held, parts
+from tests.races.storm import at_once
 
 #: In thirty days.
 ENDS = (datetime.now(UTC) + timedelta(days=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -247,4 +249,25 @@ async def test_a_reward_is_paid_by_what_is_not_held(shop: Shop) -> None:
     assert (await wallet(shop, member))["nextExpiry"] is None
     await freed(shop, member, hold_id)
     assert (await wallet(shop, member))["nextExpiry"] == {"points": 30, "expiresAt": ENDS}
+    assert await broken(shop) == await shop.broken_promises() == []
+
+
+async def test_of_holds_and_debits_at_once_none_has_the_points_of_another(shop: Shop) -> None:
+    member = await shop.member()
+    for number in range(5):
+        await grant(shop, member, 20, f"k-{number}")
+
+    holds, debits = await asyncio.gather(
+        at_once(held(shop, member, 7, 3) for _ in range(8)),
+        at_once(grant(shop, member, -6, f"spent-{number}") for number in range(8)),
+    )
+
+    placed = [hold_id for hold_id, holding in holds if holding.is_held]
+    spent = sum(answer["__typename"] == "GrantPointsSuccess" for answer in debits)
+    shown = await wallet(shop, member)
+    assert (shown["points"], shown["heldPoints"]) == (100 - 6 * spent, 10 * len(placed))
+    assert 0 <= shown["spendablePoints"] < 10
+    ended = await at_once(freed(shop, member, hold_id) for hold_id in placed * 2)
+    assert sum(each.points for each in ended if each is not None) == 10 * len(placed)
+    assert (await wallet(shop, member))["spendablePoints"] == 100 - 6 * spent
     assert await broken(shop) == await shop.broken_promises() == []
