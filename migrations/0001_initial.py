@@ -747,6 +747,7 @@ class Migration(migrations.Migration):
                 ("position", fields.SmallIntField()),
                 ("order_amount", fields.BigIntField()),
                 ("base", fields.BigIntField()),
+                ("eligible", fields.BigIntField(null=True)),
                 ("discount", fields.BigIntField()),
                 ("currency", fields.CharField(max_length=3)),
                 ("redeemed_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),

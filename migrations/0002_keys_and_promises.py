@@ -422,7 +422,9 @@ ALTER TABLE redemption
     ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
     ADD CONSTRAINT redemption_sales_order
         FOREIGN KEY (merchant_id, order_id, source) REFERENCES sales_order (merchant_id, order_id, source),
-    ADD CONSTRAINT redemption_amounts CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
+    ADD CONSTRAINT redemption_amounts CHECK (
+        discount >= 0 AND discount <= base AND base <= order_amount AND (eligible >= base OR eligible IS NULL)
+    );
 -- A code is redeemed once, and each has its place on an order.
 CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id) WHERE reversed_at IS NULL;
 CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, source, position) WHERE reversed_at IS NULL;

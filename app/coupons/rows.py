@@ -96,6 +96,7 @@ class RedemptionRow(TypedDict):
     redemption_position: Annotated[int, "r.position"]
     redemption_order_amount: Annotated[int, "r.order_amount"]
     redemption_base: Annotated[int, "r.base"]
+    redemption_eligible: Annotated[int | None, "r.eligible"]
     redemption_discount: Annotated[int, "r.discount"]
     redemption_currency: Annotated[str, "r.currency"]
     redemption_redeemed_at: Annotated[datetime, "r.redeemed_at"]

@@ -129,12 +129,13 @@ REDEEMED_ONCE: Final = _promise(
     # What stands on an order is one stack: of the whole order first, of what the one before left next.
     """
     SELECT FROM (
-        SELECT r.*, row_number() OVER stack AS place, lag(base - discount, 1, order_amount) OVER stack AS left_over
+        SELECT r.*, row_number() OVER stack AS place,
+            order_amount - sum(discount) OVER stack + discount AS left_over
         FROM redemption r WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
         WINDOW stack AS (PARTITION BY r.source, r.order_id ORDER BY r.position)
     ) r LEFT JOIN sales_order o
         ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
-    WHERE r.position <> r.place OR r.base <> r.left_over OR o.cancelled_at IS NOT NULL
+    WHERE r.position <> r.place OR r.base <> least(r.left_over, r.eligible) OR o.cancelled_at IS NOT NULL
         OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
     # A person has one order that stands with codes that are for first orders.
     """

@@ -34,7 +34,7 @@ from app.orders.order_changes import (
     place,
 )
 from app.orders.presented_codes import Presentation, Seen, judged, limited, read, revive_accepted
-from app.orders.redeem_codes import CodesRejected, presentation, redeem, refuse_if_rejected
+from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, redeem, refuse_if_rejected
 from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, REDEMPTIONS_OF_ORDER
 from app.orders.types import OrderNotOpen, Purchase, refuse_if_cancelled
@@ -67,6 +67,10 @@ class AmendOrderInput:
     )
     email: str | None = strawberry.field(
         default=None, description="The address that the presenter gave, as in redeemCodes."
+    )
+    eligible: list[EligibleAmountInput] | None = strawberry.field(
+        default=None,
+        description="How much of the order each code may be applied to from now on, where that isn't the whole order.",
     )
 
 
@@ -164,6 +168,8 @@ def _hash(presented: Presentation) -> bytes:
     digest.update(f"{presented.amount} {presented.currency}".encode())
     for typed, fingerprint in zip(presented.typed, presented.fingerprints, strict=True):
         digest.update(hashlib.sha256(fingerprint or typed.encode()).digest())
+    if any(each is not None for each in presented.eligible):
+        digest.update(repr(presented.eligible).encode())
     return digest.digest()
 
 

@@ -69,6 +69,8 @@ class Presentation:
     email_index: bytes | None
     mailbox_index: bytes | None
     presented_by: bytes
+    #: Of each code, how much of the order it may be applied to; None: the whole order.
+    eligible: list[int | None]
 
 
 @row_of(t="pool_terms?", p="pool")
@@ -224,7 +226,10 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         member_of_email=seen.owner_of_email,
         has_other_codes=bool(seen.on_order) and not amends,
     )
-    codes = [None if row is None else presented_code(row, stays=row["code_id"] in staying) for row in rows]
+    codes = [
+        None if row is None else presented_code(row, stays=row["code_id"] in staying, eligible=eligible)
+        for row, eligible in zip(rows, presented.eligible, strict=True)
+    ]
     # What was done for this presenter is told again whoever its address or number has become since.
     if not amends and _is_replay(presented, rows, seen.on_order) and all(
         (row is not None and row["presented_by"] == presented.presented_by) or not owned_reason(code, order)
@@ -251,7 +256,7 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
             rejections[place] = _rejection(row, why, _remedy(why, code, order, presented.currency))
     if rejections:
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
-    applied = stack([code.terms for code in codes if code is not None], presented.amount)
+    applied = stack([(code.terms, code.eligible) for code in codes if code is not None], presented.amount)
     accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
     for place, (row, share) in enumerate(accepted):
         code = codes[place]
@@ -274,10 +279,13 @@ def _is_short(row: FoundRow) -> bool:
 
 
 def _is_replay(presented: Presentation, rows: list[FoundRow | None], on_order: Sequence[FoundRow]) -> bool:
-    """Whether this order was redeemed with exactly these codes and this amount."""
+    """Whether this order was redeemed with exactly these codes, of which each may take so much, and this amount."""
+    asked = {
+        row["code_id"]: eligible for row, eligible in zip(rows, presented.eligible, strict=True) if row is not None
+    }
     return (
         bool(on_order)
-        and {row["code_id"] for row in rows if row is not None} == {row["code_id"] for row in on_order}
+        and asked == {row["code_id"]: row["redemption_eligible"] for row in on_order}
         and None not in rows
         and on_order[0]["redemption_order_amount"] == presented.amount
         and on_order[0]["redemption_currency"] == presented.currency
@@ -309,7 +317,7 @@ def _terms_now(row: PoolRow) -> Terms:
     )
 
 
-def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
+def presented_code(row: FoundRow, *, stays: bool, eligible: int | None) -> PresentedCode:
     """Return a code by the terms of its pool, or, if it stays on its order, by those that it was redeemed under."""
     starts_at, now = row["pool_starts_at"], row["asked_at"]
     return PresentedCode(
@@ -322,6 +330,7 @@ def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
         opens_at=starts_at if row["pool_status"] == "ACTIVE" and starts_at is not None and now < starts_at else None,
         stays=stays,
         has_another_order=bool(row["has_another_order"]),
+        eligible=eligible,
     )
 
 
