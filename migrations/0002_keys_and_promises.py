@@ -269,16 +269,21 @@ ALTER TABLE code
     ADD CONSTRAINT code_reissued_as FOREIGN KEY (merchant_id, reissued_as) REFERENCES code,
     ADD CONSTRAINT code_reissued CHECK (reissued_as IS NULL OR state IN ('EXPIRED', 'REVOKED')),
     ADD CONSTRAINT code_fingerprint UNIQUE (merchant_id, fingerprint),
-    ADD CONSTRAINT code_state CHECK (state IN ('AVAILABLE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED')),
-    ADD CONSTRAINT code_available CHECK (state <> 'AVAILABLE' OR (member_id IS NULL AND allocated_at IS NULL)),
-    ADD CONSTRAINT code_available_to_all CHECK (state <> 'AVAILABLE' OR email_index IS NULL),
+    -- What a held reward will bring is SET_ASIDE: still nobody's, and back in stock when the hold ends.
+    ADD CONSTRAINT code_state CHECK (
+        state IN ('AVAILABLE', 'SET_ASIDE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED')
+    ),
+    ADD CONSTRAINT code_available CHECK (
+        state NOT IN ('AVAILABLE', 'SET_ASIDE') OR (member_id IS NULL AND allocated_at IS NULL)
+    ),
+    ADD CONSTRAINT code_available_to_all CHECK (state NOT IN ('AVAILABLE', 'SET_ASIDE') OR email_index IS NULL),
     ADD CONSTRAINT code_allocated CHECK (state NOT IN ('ALLOCATED', 'REDEEMED') OR allocated_at IS NOT NULL),
     ADD CONSTRAINT code_owned CHECK (
         state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL OR bearer
     ),
     -- A bearer code is nobody's, and out of stock for good.
     ADD CONSTRAINT code_bearer CHECK (
-        NOT bearer OR (state <> 'AVAILABLE' AND member_id IS NULL AND email_index IS NULL)
+        NOT bearer OR (state NOT IN ('AVAILABLE', 'SET_ASIDE') AND member_id IS NULL AND email_index IS NULL)
     ),
     -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
     ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
@@ -307,7 +312,8 @@ CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, f
 
 -- What somebody had is never given to somebody else.
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
-    WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
+    WHEN (NEW.state IN ('AVAILABLE', 'SET_ASIDE') AND OLD.state NOT IN ('AVAILABLE', 'SET_ASIDE'))
+    EXECUTE FUNCTION refuse_change();
 
 ALTER TABLE code_length
     DROP CONSTRAINT code_length_pkey,
@@ -365,17 +371,68 @@ ALTER TABLE campaign
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT campaign_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT campaign_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT campaign_segment CHECK (segment IN ('NEW', 'ACTIVE', 'LAPSED', 'HIGH_SPEND', 'ADVOCATES')),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
 CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
     ADD PRIMARY KEY (merchant_id, campaign_id, code_id),
+    -- What mailers page by.
+    ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
 -- What re-encryption pages by.
 CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
 CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+"""
+
+JOBS = """
+-- A job goes from QUEUED over RUNNING and WAITING to its end, and stays there; what it counts only grows.
+ALTER TABLE bulk_job
+    DROP CONSTRAINT bulk_job_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT bulk_job_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT bulk_job_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT bulk_job_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
+    ADD CONSTRAINT bulk_job_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT bulk_job_kind CHECK (CASE kind
+        WHEN 'FILL' THEN num_nulls(wanted, campaign_id) = 1 AND wanted > 0
+        WHEN 'REVOKE' THEN reason IS NOT NULL
+        ELSE kind = 'CAMPAIGN' AND campaign_id IS NOT NULL END),
+    ADD CONSTRAINT bulk_job_status CHECK (
+        status IN ('QUEUED', 'RUNNING', 'WAITING', 'DONE', 'FAILED', 'CANCELLED')
+    ),
+    ADD CONSTRAINT bulk_job_state CHECK (state IN ('AVAILABLE', 'ALLOCATED')),
+    ADD CONSTRAINT bulk_job_ended CHECK ((status IN ('DONE', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)),
+    ADD CONSTRAINT bulk_job_counts CHECK (
+        least(done, failed, skipped_erased, skipped_mailbox, skipped_has_all) >= 0
+        AND done + failed + skipped_erased + skipped_mailbox + skipped_has_all <= total
+    ),
+    ADD CONSTRAINT bulk_job_whole CHECK (
+        status <> 'DONE' OR total = done + failed + skipped_erased + skipped_mailbox + skipped_has_all
+    ),
+    ADD CONSTRAINT bulk_job_problem CHECK ((status IN ('WAITING', 'FAILED')) = (problem IS NOT NULL));
+CREATE UNIQUE INDEX bulk_job_of_campaign ON bulk_job (merchant_id, campaign_id) WHERE campaign_id IS NOT NULL;
+CREATE INDEX bulk_job_of_pool ON bulk_job (merchant_id, pool_id);
+CREATE INDEX bulk_job_by_status ON bulk_job (merchant_id, status, id);
+-- When a merchant had its last turn, and what workers look for, whatever the merchant.
+CREATE INDEX bulk_job_turn ON bulk_job (merchant_id, turn_at);
+CREATE INDEX bulk_job_open ON bulk_job (requested_at) WHERE status IN ('QUEUED', 'RUNNING', 'WAITING');
+CREATE TRIGGER bulk_job_kept BEFORE DELETE OR TRUNCATE ON bulk_job
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER bulk_job_fixed
+    BEFORE UPDATE OF merchant_id, id, kind, wanted, state, recycle, idempotency_key, request_hash, requested_at
+    ON bulk_job FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER bulk_job_guard AFTER UPDATE OF status, total, done, failed ON bulk_job FOR EACH ROW WHEN (
+    OLD.finished_at IS NOT NULL OR (NEW.status = 'QUEUED' AND OLD.status <> 'QUEUED')
+    OR NEW.done < OLD.done OR NEW.failed < OLD.failed
+) EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE bulk_job_page
+    DROP CONSTRAINT bulk_job_page_pkey,
+    ADD PRIMARY KEY (merchant_id, job_id, number),
+    ADD CONSTRAINT bulk_job_page_job FOREIGN KEY (merchant_id, job_id) REFERENCES bulk_job;
 """
 
 REDEMPTIONS = """
@@ -704,6 +761,94 @@ CREATE TRIGGER reward_redemption_reversed_once AFTER UPDATE OF reversed_at ON re
     WHEN (OLD.reversed_at IS NOT NULL) EXECUTE FUNCTION refuse_change();
 """
 
+HOLDS = """
+-- A hold is of an order that isn't paid: one at a time, and one of an order is captured. It ends once, but for one that
+-- expired: that may still be captured, or released for good.
+ALTER TABLE hold
+    DROP CONSTRAINT hold_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT hold_sales_order FOREIGN KEY (merchant_id, sales_order_id) REFERENCES sales_order,
+    ADD CONSTRAINT hold_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT hold_status CHECK (status IN ('HELD', 'CAPTURED', 'RELEASED', 'EXPIRED')),
+    ADD CONSTRAINT hold_amounts CHECK (
+        0 <= total_discount AND total_discount <= order_amount AND points_value <= order_amount - total_discount
+        AND 0 <= points AND points <= held_points AND 0 <= points_value AND point_value >= 0
+    ),
+    -- Points are held of a member that is named by its id.
+    ADD CONSTRAINT hold_points CHECK (held_points = 0 OR member_id IS NOT NULL),
+    ADD CONSTRAINT hold_lifetime CHECK (held_at < held_until AND held_until <= held_at + interval '720 hours'),
+    ADD CONSTRAINT hold_ended CHECK ((status = 'HELD') = (ended_at IS NULL)),
+    ADD CONSTRAINT hold_captured CHECK (
+        num_nonnulls(captured_points, captured_value) = CASE status WHEN 'CAPTURED' THEN 2 ELSE 0 END
+        AND captured_points BETWEEN 0 AND points AND captured_value BETWEEN 0 AND points_value
+    );
+CREATE UNIQUE INDEX hold_live ON hold (merchant_id, sales_order_id) WHERE status = 'HELD';
+CREATE UNIQUE INDEX hold_captured_once ON hold (merchant_id, sales_order_id) WHERE status = 'CAPTURED';
+CREATE INDEX hold_of_order ON hold (merchant_id, sales_order_id, id);
+-- What a member's debits and further holds look for, and what the job does.
+CREATE INDEX hold_of_member ON hold (merchant_id, member_id, held_until) WHERE status = 'HELD' AND member_id IS NOT NULL;
+CREATE INDEX hold_due ON hold (merchant_id, held_until) WHERE status = 'HELD';
+CREATE TRIGGER hold_kept BEFORE DELETE OR TRUNCATE ON hold FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER hold_fixed BEFORE UPDATE OF merchant_id, id, sales_order_id, currency, held_at ON hold
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+CREATE FUNCTION hold_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.status <> 'HELD' THEN
+            RAISE EXCEPTION 'a hold begins as HELD' USING ERRCODE = 'check_violation', CONSTRAINT = 'hold_lifecycle';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF NEW.version <= OLD.version OR (OLD.status <> 'HELD' AND (OLD.status, NEW.status) NOT IN (
+        ('EXPIRED', 'CAPTURED'), ('EXPIRED', 'RELEASED')
+    )) THEN
+        RAISE EXCEPTION 'a hold may not go from % to %', OLD.status, NEW.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'hold_lifecycle';
+    END IF;
+    RETURN NEW;
+END $guard$;
+CREATE TRIGGER hold_guard BEFORE INSERT OR UPDATE ON hold FOR EACH ROW EXECUTE FUNCTION hold_guard();
+
+ALTER TABLE hold_code
+    DROP CONSTRAINT hold_code_pkey,
+    ADD PRIMARY KEY (merchant_id, hold_id, code_id),
+    ADD CONSTRAINT hold_code_hold FOREIGN KEY (merchant_id, hold_id) REFERENCES hold,
+    ADD CONSTRAINT hold_code_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT hold_code_terms FOREIGN KEY (merchant_id, pool_id, terms_version) REFERENCES pool_terms,
+    ADD CONSTRAINT hold_code_redemption FOREIGN KEY (merchant_id, redemption_id) REFERENCES redemption,
+    ADD CONSTRAINT hold_code_amounts CHECK (
+        0 <= discount AND discount <= base AND position > 0 AND (eligible >= base OR eligible IS NULL)
+    );
+
+ALTER TABLE hold_reward
+    DROP CONSTRAINT hold_reward_pkey,
+    ADD PRIMARY KEY (merchant_id, hold_id, position),
+    ADD CONSTRAINT hold_reward_hold FOREIGN KEY (merchant_id, hold_id) REFERENCES hold,
+    ADD CONSTRAINT hold_reward_reward FOREIGN KEY (merchant_id, reward_id) REFERENCES reward,
+    ADD CONSTRAINT hold_reward_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT hold_reward_redemption FOREIGN KEY (merchant_id, redemption_id) REFERENCES reward_redemption,
+    ADD CONSTRAINT hold_reward_cost CHECK (cost > 0 AND position > 0);
+
+-- A key is one request of an order.
+ALTER TABLE hold_request
+    DROP CONSTRAINT hold_request_pkey,
+    ADD PRIMARY KEY (merchant_id, sales_order_id, idempotency_key),
+    ADD CONSTRAINT hold_request_sales_order FOREIGN KEY (merchant_id, sales_order_id) REFERENCES sales_order;
+CREATE TRIGGER hold_request_kept BEFORE DELETE OR TRUNCATE ON hold_request
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER hold_request_fixed BEFORE UPDATE ON hold_request FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A code is in one hold at a time; past its time the hold doesn't count, and another one may have the code. The index is
+-- for lists of pools that are over.
+CREATE INDEX code_of_hold ON code (merchant_id, pool_id, id) WHERE hold_id IS NOT NULL;
+ALTER TABLE code
+    ADD CONSTRAINT code_hold FOREIGN KEY (merchant_id, hold_id) REFERENCES hold,
+    ADD CONSTRAINT code_held CHECK (
+        (hold_id IS NULL) = (held_until IS NULL) AND (hold_id IS NOT NULL OR state <> 'SET_ASIDE')
+    );
+"""
+
 REFERRALS = """
 ALTER TABLE referral_program
     ADD CONSTRAINT referral_program_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
@@ -982,8 +1127,8 @@ class Migration(migrations.Migration):
     operations = [
         ops.RunSQL(
             [
-                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
-                REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
+                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
             ]
         )
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from app import ids
 from app.api.context import Viewer
 from app.coupons.recycle import recycle_each
 from app.coupons.revive_codes import revive_needed
-from app.coupons.rows import IS_OVER
+from app.coupons.rows import IS_HELD, IS_OVER
 from app.storage.database import Tx
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -22,6 +22,7 @@ class WaitingRow(TypedDict):
 
     code_id: UUID
     state: str
+    is_held: bool
     # The pool that served the code.
     pool_id: UUID
     kind: str
@@ -52,11 +53,12 @@ FIND_WAITING: Final = statement(
     f"""
 WITH waiting AS (
     -- Locked until they are the member's.
-    SELECT id, state, pool_id FROM code
+    SELECT id, state, pool_id, {IS_HELD} AS is_held FROM code c
     WHERE merchant_id = :merchant_id AND email_index = :email_index ORDER BY id FOR UPDATE
 )
-SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, p.kind, p.code_pattern, {IS_OVER} AS is_over,
-    held.pool_id AS claimed_of, held.idempotency_key, held.mailbox_index, held.claimed_at, asked.claims_per_member,
+SELECT waiting.id AS code_id, waiting.state, waiting.is_held, waiting.pool_id, p.kind, p.code_pattern,
+    {IS_OVER} AS is_over, held.pool_id AS claimed_of, held.idempotency_key, held.mailbox_index, held.claimed_at,
+    asked.claims_per_member,
     own.claims, own.slot
 FROM waiting
 CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = waiting.pool_id OFFSET 0) p
@@ -180,16 +182,16 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
 def _decide(rows: Sequence[WaitingRow]) -> _Adoption:
     """Number the claims after the member's own; a live code beyond a limit of its pools is surplus.
 
-    What can't be taken back (spent, ended) counts first, then what is live, first come first.
+    What can't be taken back (spent, ended, held) counts first, then what is live, first come first.
     """
     adoption = _Adoption()
     claims_by_code: defaultdict[UUID, list[WaitingRow]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row["state"] == "ALLOCATED"):
+    for row in sorted(rows, key=_is_free):
         claims_by_code[row["code_id"]].append(row)
     taken: Counter[UUID] = Counter()
     for claims in claims_by_code.values():
         is_full = any(claim["claims"] + taken[claim["claimed_of"]] >= claim["claims_per_member"] for claim in claims)
-        if is_full and claims[0]["state"] == "ALLOCATED":
+        if is_full and _is_free(claims[0]):
             adoption.surplus.append(claims[0])
             adoption.mailboxes |= {
                 claim["claimed_of"]: claim["mailbox_index"] for claim in claims if claim["mailbox_index"] is not None
@@ -205,6 +207,11 @@ def _decide(rows: Sequence[WaitingRow]) -> _Adoption:
                 )
             )  # fmt: skip
     return adoption
+
+
+def _is_free(row: WaitingRow) -> bool:
+    """Whether a code can still be taken back."""
+    return row["state"] == "ALLOCATED" and not row["is_held"]
 
 
 REVOKE: Final = statement(

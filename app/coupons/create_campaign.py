@@ -1,7 +1,6 @@
-"""createCampaign: one code of a pool for each of up to 5,000 recipients, all or none."""
+"""createCampaign: one code of a pool for each of up to 5,000 recipients, all or none, or for each of a segment."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
@@ -13,12 +12,22 @@ from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import stock_levels
-from app.coupons.claims import PoolBacksReward, PoolExhausted, PoolNotActive, not_active, refuse_if_for_points
+from app.coupons.campaign_job import write_down
+from app.coupons.claims import (
+    PoolBacksReward,
+    PoolExhausted,
+    PoolNotActive,
+    exhausted,
+    not_active,
+    refuse_if_for_points,
+)
 from app.coupons.rows import FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, CampaignRow
-from app.coupons.send_codes import ChangedMeanwhile, HeldPoolRow, Recipients, send_codes
+from app.coupons.send_codes import IN_STOCK, ChangedMeanwhile, HeldPoolRow, Recipients, Sent, resolve, send_codes
 from app.coupons.types import Campaign, PoolStatus
-from app.storage import events
-from app.storage.database import database, transaction
+from app.jobs import turns
+from app.segments.definitions import SegmentName
+from app.storage import doorbell, events
+from app.storage.database import Tx, database, transaction
 from app.storage.statements import NoRow, statement
 
 RECIPIENTS_MAX: Final = 5000
@@ -42,19 +51,23 @@ get_object_definition(CampaignRecipientInput, strict=True).from_input = lambda r
 )
 
 
-@strawberry.input(description="A campaign to send. Larger lists are several calls.")
+@strawberry.input(description="A campaign to send: to recipients, or to a segment.")
 class CreateCampaignInput:
     name: str = strawberry.field(description="Its name, at most 200 characters.")
     pool_id: strawberry.ID = strawberry.field(description="The pool; it must be ACTIVE, but need not have begun.")
-    recipients: list[CampaignRecipientInput] = strawberry.field(
-        description="1 to 5,000 members or addresses; who is listed twice gets one code."
+    recipients: list[CampaignRecipientInput] | None = strawberry.field(
+        default=None, description="1 to 5,000 members or addresses; who is listed twice gets one code."
+    )
+    segment: SegmentName | None = strawberry.field(
+        default=None,
+        description="Instead of recipients: all members of a segment at the time of the call. A job sends the codes.",
     )
     idempotency_key: str | None = strawberry.field(
         default=None, description="The same key again returns the same campaign; at most 200 characters."
     )
 
 
-@strawberry.type(description="Every recipient has its code.")
+@strawberry.type(description="Every recipient has its code, or a job sends them.")
 class CreateCampaignSuccess:
     campaign: Campaign = strawberry.field(description="The campaign; its deliveries are what the mailer reads.")
     replayed: bool = strawberry.field(description="Whether an earlier call with the same key made it.")
@@ -72,8 +85,15 @@ CreateCampaignResult = Annotated[
 ]
 
 
-def recipients(problems: Problems, viewer: Viewer, asked: Sequence[CampaignRecipientInput]) -> Recipients:
+def recipients(problems: Problems, viewer: Viewer, input: CreateCampaignInput) -> Recipients:
     """Check the recipients; about 10 µs each. Raises Refused with InvalidInput or NotFound."""
+    if (input.recipients is None) == (input.segment is None):
+        problems.add("recipients", "must be given, or a segment, and not both")
+        problems.refuse_if_any()
+    if input.segment is not None:
+        problems.refuse_if_any()
+        return Recipients([], {}, input.segment)
+    asked = input.recipients or []
     if not 1 <= len(asked) <= RECIPIENTS_MAX:
         problems.add("recipients", f"must be 1 to {RECIPIENTS_MAX} members or addresses")
         problems.refuse_if_any()
@@ -115,9 +135,9 @@ FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UP
 INSERT: Final = statement(
     _InsertedRow,
     f"""
-INSERT INTO campaign (merchant_id, id, pool_id, name, recipient_count, allocated_count, idempotency_key, request_hash,
-                      created_at)
-VALUES (:merchant_id, :campaign_id, :pool_id, :name, 0, 0, :key, :request_hash, now()) ON CONFLICT DO NOTHING
+INSERT INTO campaign (merchant_id, id, pool_id, name, segment, recipient_count, allocated_count, idempotency_key,
+                      request_hash, created_at)
+VALUES (:merchant_id, :campaign_id, :pool_id, :name, :segment, 0, 0, :key, :request_hash, now()) ON CONFLICT DO NOTHING
 RETURNING {REWARD_OF_POOL.format(":pool_id")} AS reward_id
 """,
 )
@@ -130,7 +150,10 @@ WHERE merchant_id = :merchant_id AND id = :campaign_id
 )
 
 
-@mutation(description="Send one code of a pool to each of up to 5,000 members or addresses, all or none. ADMIN only.")
+@mutation(
+    description="Send one code of a pool to each of up to 5,000 members or addresses, all or none; or, as a job, to "
+    "all members of a segment. ADMIN only."
+)
 async def create_campaign(
     info: Info, input: Annotated[CreateCampaignInput, strawberry.argument(description="The campaign to send.")]
 ) -> CreateCampaignResult:
@@ -139,7 +162,7 @@ async def create_campaign(
     problems = Problems()
     name = problems.text("name", input.name, length_max=NAME_LENGTH_MAX)
     key = problems.idempotency_key(input.idempotency_key)
-    asked = await asyncio.to_thread(recipients, problems, viewer, input.recipients)
+    asked = await asyncio.to_thread(recipients, problems, viewer, input)
     pool_id = node_id("pool", "pool", input.pool_id)
     request_hash = asked.hash(name, pool_id)
     for _ in range(ATTEMPTS_MAX):
@@ -158,6 +181,7 @@ async def create_campaign(
                     campaign_id=campaign_id,
                     pool_id=pool_id,
                     name=name,
+                    segment=None if asked.segment is None else asked.segment.value,
                     key=key,
                     request_hash=request_hash,
                 )
@@ -166,7 +190,11 @@ async def create_campaign(
                 if not pool["is_open"]:
                     raise Refused(not_active(PoolStatus(pool["status"])))
                 refuse_if_for_points(inserted["reward_id"])
-                sent = await send_codes(tx, viewer, pool, campaign_id, asked)
+                if asked.segment is None:
+                    people = await resolve(tx, viewer, asked)
+                    sent = await send_codes(tx, viewer, pool, campaign_id, people, asked.addresses)
+                else:
+                    sent = await _write_down(tx, viewer, pool, campaign_id, asked.segment)
                 await tx.row(
                     COUNT,
                     merchant_id=merchant_id,
@@ -178,8 +206,23 @@ async def create_campaign(
                 await stock_levels.check(tx, merchant_id, pool_id, viewer.actor)
         except ChangedMeanwhile:
             continue
+        if asked.segment is not None:
+            await doorbell.wake_workers(turns.WORKER_JOB)
         return CreateCampaignSuccess(campaign=Campaign.of(await _campaign(viewer, campaign_id)), replayed=False)
     raise RuntimeError("recipients kept changing while they were sent a campaign")
+
+
+async def _write_down(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUID, segment: SegmentName) -> Sent:
+    """Let a job send to a segment. Raises Refused when nobody is in it, or the stock wouldn't do."""
+    listed = await write_down(tx, viewer, pool, campaign_id, ids.new(), ids.new(), segment)
+    problems = Problems()
+    if not listed["job_total"]:
+        problems.add("segment", "has no members")
+    problems.refuse_if_any()
+    stock = await tx.row(IN_STOCK, merchant_id=viewer.merchant_id, pool_id=pool["id"])
+    if stock is None or stock["available"] < listed["asking"]:
+        raise Refused(exhausted([pool["id"]], "The pool has too few codes left."))
+    return Sent(recipients=listed["job_total"], allocated=0, delivered=0)
 
 
 class _EarlierRow(TypedDict):

@@ -121,7 +121,7 @@ class Code(Model):
     text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
     to whoever holds it; only one of these. It ends with its pool, unless it was given a later end of its own when it
-    came back (`outlives_pool`).
+    came back (`outlives_pool`). Until `held_until` a hold has it, for an order.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -143,6 +143,8 @@ class Code(Model):
     expires_at = fields.DatetimeField(null=True)
     outlives_pool = fields.BooleanField(db_default=False)
     redeemed_at = fields.DatetimeField(null=True)
+    hold_id = fields.UUIDField(null=True)
+    held_until = fields.DatetimeField(null=True)
 
     class Meta:
         table = "code"
@@ -199,12 +201,16 @@ class StockAlert(Model):
 
 
 class Campaign(Model):
-    """One code of a pool for each of many recipients. The hash is of what was asked for, to know it again."""
+    """One code of a pool for each of many recipients: those that were named, or who was in a segment at the call.
+
+    The hash is of what was asked for, to know it again.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     pool_id = fields.UUIDField()
     name = fields.CharField(max_length=200)
+    segment = fields.CharField(max_length=20, null=True)
     recipient_count = fields.IntField()
     allocated_count = fields.IntField()
     idempotency_key = fields.CharField(max_length=200, null=True)
@@ -216,12 +222,18 @@ class Campaign(Model):
 
 
 class Delivery(Model):
-    """A code that a campaign sends to an address (a ciphertext), or to the member that owns it where there is none."""
+    """A code that a campaign sends to an address (a ciphertext), or to the member that owns it where there is none.
+
+    It is `allocated` by the campaign, or the recipient had it before. Positions count from 1, in the order in which
+    they became visible.
+    """
 
     code_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     campaign_id = fields.UUIDField()
+    position = fields.IntField()
     recipient = fields.BinaryField(null=True)
+    allocated = fields.BooleanField()
 
     class Meta:
         table = "delivery"

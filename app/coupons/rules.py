@@ -52,6 +52,7 @@ class CodeRejectionReason(Enum):
     NOT_ALLOCATED = described("NOT_ALLOCATED", "Nobody has claimed it.")
     NOT_OWNER = described("NOT_OWNER", "It belongs to someone else than its presenter.")
     ALREADY_REDEEMED = described("ALREADY_REDEEMED", "It was redeemed before.")
+    HELD = described("HELD", "An order that isn't paid yet holds it, or this order itself is held.")
     EXPIRED = described("EXPIRED", "Its lifetime is over, or its pool's: past its end, or archived.")
     REVOKED = described("REVOKED", "It was revoked.")
     POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, or hasn't begun.")
@@ -104,6 +105,10 @@ class PresentedCode:
     has_another_order: bool = False
     #: How much of the order it may be applied to, where that isn't the whole order.
     eligible: int | None = None
+    #: Whether it is held for the order: then it is honoured whatever became of it or its pool since.
+    is_held_here: bool = False
+    #: Until when an order holds it that it isn't presented for.
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,8 @@ class Order:
     email_index: bytes | None
     member_of_email: UUID | None
     has_other_codes: bool
+    #: Until when a hold of the order itself is in the way of whoever presents codes beside it.
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,7 @@ class Remedy:
 
     short_by: int | None = None
     valid_from: datetime | None = None
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +207,18 @@ def reason(
         return refused
     checks = (
         (CodeRejectionReason.ALREADY_REDEEMED, code.state == "REDEEMED" and not code.stays),
+        (CodeRejectionReason.HELD, code.held_until is not None or order.held_until is not None),
         (
             CodeRejectionReason.EXPIRED,
-            code.state == "EXPIRED" or (not code.stays and code.expires_at is not None and code.expires_at <= now),
+            code.state == "EXPIRED"
+            or (not (code.stays or code.is_held_here) and code.expires_at is not None and code.expires_at <= now),
         ),
         (CodeRejectionReason.REVOKED, code.state == "REVOKED"),
-        (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays)),
+        (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays or code.is_held_here)),
         (CodeRejectionReason.CURRENCY_MISMATCH, not order.currency_matches),
         (CodeRejectionReason.NOT_ELIGIBLE, code.eligible == 0),
         (CodeRejectionReason.BELOW_MINIMUM_SPEND, _spend(code, order) < (code.terms.minimum_spend or 0)),
-        (CodeRejectionReason.NOT_FIRST_ORDER, code.has_another_order and not code.stays),
+        (CodeRejectionReason.NOT_FIRST_ORDER, code.has_another_order and not (code.stays or code.is_held_here)),
         (
             CodeRejectionReason.NOT_STACKABLE,
             order.has_other_codes or (codes_of_order > 1 and code.terms.stacking == "EXCLUSIVE"),
@@ -228,6 +238,8 @@ def remedy(why: CodeRejectionReason, code: PresentedCode, order: Order) -> Remed
         return Remedy(short_by=(code.terms.minimum_spend or 0) - _spend(code, order))
     if why is CodeRejectionReason.POOL_NOT_ACTIVE and code.opens_at is not None:
         return Remedy(valid_from=code.opens_at)
+    if why is CodeRejectionReason.HELD:
+        return Remedy(held_until=code.held_until or order.held_until)
     return None
 
 

@@ -14,25 +14,29 @@ from app.api.operations import Refused, not_found
 from app.coupons.claims import FREE_MAILBOXES, exhausted
 from app.coupons.rows import SHOWN_STATE
 from app.members.mailboxes import mailbox_index
+from app.segments.definitions import SegmentName
 from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 ATTEMPTS_MAX: Final = 20
-DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "recipient"]
+DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "position", "recipient", "allocated"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """Checked recipients, each once: members, and addresses by their index."""
+    """Checked recipients, each once: members, and addresses by their index; or whoever is in a segment."""
 
     members: list[UUID]
     addresses: dict[bytes, str]
+    segment: SegmentName | None = None
 
     def hash(self, name: str, pool_id: UUID) -> bytes:
         """Return what tells this request from another one, whatever the order of the recipients."""
         digest = hashlib.sha256(pool_id.bytes + len(name.encode()).to_bytes(4) + name.encode())
+        if self.segment is not None:
+            digest.update(self.segment.value.encode())
         for part in (*sorted(member.bytes for member in self.members), *sorted(self.addresses)):
             digest.update(part)
         return digest.digest()
@@ -66,10 +70,11 @@ class ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How many people there were, each counted once, and how many codes they were allocated."""
+    """How many people there were, each once, how many codes they were allocated, and how many were delivered."""
 
     recipients: int
     allocated: int
+    delivered: int
 
 
 class HeldPoolRow(TypedDict):
@@ -128,15 +133,18 @@ WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND {SHOWN_
 )
 
 
-async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUID, asked: Recipients) -> Sent:
+async def send_codes(
+    tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUID, people: list[Person],
+    addresses: Mapping[bytes, str], *, delivered: int = 0, again: bool = True,
+) -> Sent:  # fmt: skip
     """Allocate a code to each recipient and write the deliveries. The order of locks is that of a claim.
 
-    The caller holds the pool. A recipient that has had all its codes of the pool gets none; if its latest is live,
-    that one is delivered again. Of two people with one mailbox the second gets none where only one may claim.
-    Raises Refused with NotFound or PoolExhausted, and ChangedMeanwhile: the transaction is to be tried again.
+    The caller holds the pool, and the campaign has `delivered` so many. A recipient that has had all its codes of the
+    pool gets none; if its latest is live, that one is delivered `again`. Of two people with one mailbox the second gets
+    none where only one may claim. Raises Refused with PoolExhausted, and ChangedMeanwhile: the transaction is to be
+    tried again.
     """
     pool_id, limit = pool["id"], pool["claims_per_member"]
-    people = await _resolve(tx, viewer, asked)
     await _count_claims(tx, viewer, pool_id, people)
     if pool["one_claim_per_mailbox"]:
         await _skip_mailboxes(tx, viewer, pool_id, limit, people)
@@ -161,12 +169,12 @@ async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUI
         )
         for change in changes:
             ring_wallet(tx, viewer.merchant_id, change)
-    had = {person.latest_code_id: person for person in people if person.claims >= limit}
+    had = {person.latest_code_id: person for person in people if again and person.claims >= limit}
     live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
     sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
-    deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, asked)
+    deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, addresses, delivered, len(served))
     await tx.copy("delivery", DELIVERY_COLUMNS, deliveries)
-    return Sent(recipients=len(people), allocated=len(served))
+    return Sent(recipients=len(people), allocated=len(served), delivered=len(sent))
 
 
 def _asks(person: Person, limit: int) -> bool:
@@ -204,17 +212,20 @@ WHERE a.merchant_id = :merchant_id AND a.email_index = ANY(:email_indexes::bytea
 )
 
 
-async def _resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
+async def known_members(tx: Tx, merchant_id: UUID, member_ids: list[UUID]) -> dict[UUID, Person]:
+    """Return those of the members that there are."""
+    rows = await tx.many(FIND_MEMBERS, merchant_id=merchant_id, member_ids=member_ids)
+    return {row["member_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in rows}
+
+
+async def resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
     """Return each person once, member or address. Raises Refused(NotFound) for a member that doesn't exist."""
-    members = await tx.many(FIND_MEMBERS, merchant_id=viewer.merchant_id, member_ids=asked.members)
-    if len(members) < len(asked.members):
-        found = {row["member_id"] for row in members}
+    found = await known_members(tx, viewer.merchant_id, asked.members)
+    if len(found) < len(asked.members):
         raise not_found("member", ids.encode("member", next(each for each in asked.members if each not in found)))
     owned = await tx.many(FIND_OWNERS, merchant_id=viewer.merchant_id, email_indexes=list(asked.addresses))
     owners = {row["email_index"]: row for row in owned}
-    people: dict[UUID | bytes, Person] = {
-        row["member_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in members
-    }
+    people: dict[UUID | bytes, Person] = dict(found.items())
     strangers = {index: address for index, address in asked.addresses.items() if index not in owners}
     mailboxes = await asyncio.to_thread(_mailboxes, viewer.tenant.keys, strangers)
     for index in asked.addresses:
@@ -420,13 +431,17 @@ async def _claim(
 
 
 def _deliveries(
-    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Person, UUID]], asked: Recipients
-) -> list[tuple[object, ...]]:
-    """Return the rows (DELIVERY_COLUMNS) of what is sent: a member's address is read when the mailer asks."""
+    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Person, UUID]], addresses: Mapping[bytes, str],
+    before: int, allocated: int,
+) -> list[tuple[object, ...]]:  # fmt: skip
+    """Return the rows (DELIVERY_COLUMNS) of what is sent after so many before, of which the first were allocated.
+
+    A member's address is read when the mailer asks.
+    """
     rows: list[tuple[object, ...]] = []
-    for person, code_id in sent:
+    for number, (person, code_id) in enumerate(sent, start=1):
         recipient = None
         if person.waits_for is not None:
-            recipient = viewer.tenant.keys.encrypt(code_id, "recipient", asked.addresses[person.waits_for])
-        rows.append((viewer.merchant_id, campaign_id, code_id, recipient))
+            recipient = viewer.tenant.keys.encrypt(code_id, "recipient", addresses[person.waits_for])
+        rows.append((viewer.merchant_id, campaign_id, code_id, before + number, recipient, number <= allocated))
     return rows

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 import strawberry
@@ -16,6 +16,7 @@ from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import BigInt, described
 from app.coupons import code_text
+from app.coupons.campaign_results import results_by_campaign
 from app.coupons.rows import (
     DELIVERIES,
     STOCK_OF_POOLS,
@@ -35,12 +36,16 @@ from app.coupons.rows import (
     pools_by_id,
 )
 from app.coupons.rules import TRANSITIONS
+from app.jobs.rows import jobs_by_campaign
+from app.jobs.types import BulkJob
 from app.members.types import Member, MemberSource
 from app.merchants.tenants import decrypted
 from app.segments.definitions import SegmentName
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
 from app.storage.wallet_versions import ChangeRow
+
+POSITION_MAX: Final = 2**31 - 1
 
 
 @strawberry.enum(description="Where a pool is in its life: DRAFT → ACTIVE ⇄ PAUSED, and from these two ARCHIVED.")
@@ -334,6 +339,9 @@ class Code(Node):
         "was given when it came back, which may be after its pool's."
     )
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
+    held_until: datetime | None = strawberry.field(
+        description="Until when an order that isn't paid yet holds it; null while none does."
+    )
 
     @classmethod
     def of(cls, row: WholeCodeRow, *, as_of: ChangeRow | None = None, revealed: bool = False) -> "Code":
@@ -354,6 +362,7 @@ class Code(Node):
             allocated_at=row["code_allocated_at"],
             expires_at=end_of(row),
             redeemed_at=redeemed_at,
+            held_until=row["code_held_until"] if state == CodeState.ALLOCATED.value else None,
         )
 
     @field(description="The pool whose terms it carries.")
@@ -439,9 +448,12 @@ class Campaign(Node):
 
     name: str = strawberry.field(description="Its name.")
     pool: Pool = strawberry.field(description="The pool whose codes were sent.")
-    recipient_count: int = strawberry.field(description="How many members and addresses it was for, each once.")
+    segment: SegmentName | None = strawberry.field(
+        description="The segment whose members at the time of the call it is for; null where recipients were named."
+    )
+    recipient_count: int = strawberry.field(description="How many members and addresses it is for, each once.")
     allocated_count: int = strawberry.field(
-        description="How many codes it allocated; who had all its codes of the pool before got none."
+        description="How many codes it has allocated; who had all its codes of the pool before gets none."
     )
     created_at: datetime = strawberry.field(description="When it was sent.")
     campaign_id: strawberry.Private[UUID]
@@ -453,6 +465,7 @@ class Campaign(Node):
             id=strawberry.ID(ids.encode("campaign", row["campaign_id"])),
             name=row["campaign_name"],
             pool=Pool.of(row),
+            segment=None if row["campaign_segment"] is None else SegmentName(row["campaign_segment"]),
             recipient_count=row["campaign_recipient_count"],
             allocated_count=row["campaign_allocated_count"],
             created_at=row["campaign_created_at"],
@@ -460,9 +473,43 @@ class Campaign(Node):
         )
 
     @guarded(
+        "Campaign.job",
+        description="The job that sends it, of a campaign to a segment. For ADMIN and ANALYST, null to others.",
+    )
+    async def job(self, info: Info) -> BulkJob | None:
+        """Read the jobs of all campaigns of this page together."""
+
+        row = await info.context.load(jobs_by_campaign, self.campaign_id)
+        return None if row is None else BulkJob.of(row)
+
+    @field(
+        description="How many of the codes that it allocated, or that took their places, were redeemed, by redemptions "
+        "that stand."
+    )
+    async def redeemed_count(self, info: Info) -> int:
+        """Read the results of all campaigns of this page together."""
+        return (await info.context.load(results_by_campaign, self.campaign_id))["redeemed"]
+
+    @field(description="What these took off.")
+    async def discount_given(self, info: Info) -> Money:
+        """Read the results of all campaigns of this page together."""
+        results = await info.context.load(results_by_campaign, self.campaign_id)
+        return Money(amount_minor=BigInt(results["discount"]), currency=info.context.viewer.tenant.currency)
+
+    @field(
+        description="What the orders that these were redeemed on were worth, each once: after all their discounts, "
+        "less what was refunded. An order with codes of two campaigns counts in both."
+    )
+    async def revenue(self, info: Info) -> Money:
+        """Read the results of all campaigns of this page together."""
+        results = await info.context.load(results_by_campaign, self.campaign_id)
+        return Money(amount_minor=BigInt(results["revenue"]), currency=info.context.viewer.tenant.currency)
+
+    @guarded(
         "Campaign.deliveries",
-        description="What the merchant's mailer sends: recipients and code texts. ADMIN only; each page that is read "
-        "is an audited event.",
+        description="What the merchant's mailer sends: recipients and code texts, in the order of allocation. While a "
+        "job is sending, go on from the last cursor later: nobody is missed. ADMIN only; each page that is read is an "
+        "audited event.",
     )
     async def deliveries(self, info: Info, first: First = None, after: After = None) -> Connection["Delivery"]:
         """Record, then read a page."""
@@ -472,12 +519,13 @@ class Campaign(Node):
             DELIVERIES,
             merchant_id=viewer.merchant_id,
             campaign_id=self.campaign_id,
-            before=asked.id,
+            # A cursor of another list is behind every position.
+            after=0 if asked.is_first else min(asked.id.int, POSITION_MAX),
             limit=asked.limit,
             event_id=ids.new(),
             actor=viewer.actor,
         )
-        return connect(rows, asked, Delivery.of, key="code_id")
+        return connect(rows, asked, Delivery.of, key="delivery_place")
 
 
 @strawberry.type(description="A campaign's code and whom it goes to.")

@@ -91,4 +91,11 @@ HELD: Final = {
         ("event_wallet_version", "event_wallet", "event_wallet_points", "event_kept", "event_fixed", "wallet_version",
          "wallet_version_grows", "wallet_begins_empty"),
     ),
+    "HELD_IS_THERE": Held(
+        (_STATEMENT, _CONSTRAINT),
+        ("code_held", "code_hold", "hold_live", "hold_captured_once", "hold_guard", "hold_status", "hold_amounts",
+         "hold_points", "hold_lifetime", "hold_ended", "hold_captured", "hold_kept", "hold_fixed", "hold_code_pkey",
+         "hold_code_amounts", "hold_reward_pkey", "hold_reward_cost", "hold_request_pkey", "hold_request_kept",
+         "hold_request_fixed"),
+    ),
 }  # fmt: skip

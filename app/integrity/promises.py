@@ -86,13 +86,17 @@ ONE_OWNER: Final = _promise(
     WHERE c.merchant_id = :merchant_id AND a.member_id IS NOT NULL""",
 )
 # Where a member turns out to own an address, both may have spent what one of them could have: that can't be taken back,
-# so adopted codes count while they are live only.
+# so adopted codes count while they are live only, and if no hold kept them from being taken back.
 CLAIM_LIMIT: Final = _promise(
     "CLAIM_LIMIT",
     *(
         f"""
         SELECT FROM (
-            SELECT k.pool_id, count(*) FILTER (WHERE a.subject_id IS NULL OR c.state = 'ALLOCATED') AS claims
+            SELECT k.pool_id, count(*) FILTER (
+                WHERE a.subject_id IS NULL OR (c.state = 'ALLOCATED' AND NOT EXISTS (
+                    SELECT FROM hold_code x WHERE x.merchant_id = :merchant_id AND x.code_id = k.code_id
+                ))
+            ) AS claims
             FROM claim k JOIN code c ON c.merchant_id = :merchant_id AND c.id = k.code_id
             LEFT JOIN (
                 SELECT DISTINCT subject_id FROM event
@@ -137,13 +141,16 @@ REDEEMED_ONCE: Final = _promise(
         ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
     WHERE r.position <> r.place OR r.base <> least(r.left_over, r.eligible) OR o.cancelled_at IS NOT NULL
         OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
-    # A person has one order that stands with codes that are for first orders.
+    # A person has one order that stands with codes that are for first orders, unless one was paid after its hold ended.
     """
     SELECT FROM (
         SELECT DISTINCT o.id, coalesce(uuid_send(o.presenter_id), o.mailbox_index) AS person
         FROM redemption r JOIN pool p ON p.merchant_id = :merchant_id AND p.id = r.pool_id AND p.first_order_only
         JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
-        WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
+        WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL AND NOT EXISTS (
+            SELECT FROM hold h WHERE h.merchant_id = :merchant_id AND h.sales_order_id = o.id
+                AND h.status = 'CAPTURED' AND h.ended_at > h.held_until
+        )
     ) first GROUP BY person HAVING count(*) > 1""",
     # What a redemption counts for is the pool of its code.
     """
@@ -490,7 +497,12 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'order.amended', sales_order_id FROM order_amendment WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'order.cancelled', id FROM sales_order
     WHERE merchant_id = :merchant_id AND cancelled_at IS NOT NULL
+    UNION ALL SELECT 'hold.placed', id FROM hold WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'hold.' || lower(status), id FROM hold WHERE merchant_id = :merchant_id AND status <> 'HELD'
     UNION ALL SELECT 'campaign.created', id FROM campaign WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'job.requested', id FROM bulk_job WHERE merchant_id = :merchant_id
+    UNION ALL SELECT CASE status WHEN 'DONE' THEN 'job.finished' ELSE 'job.' || lower(status) END, id FROM bulk_job
+    WHERE merchant_id = :merchant_id AND finished_at IS NOT NULL
     UNION ALL SELECT 'points.credited', id FROM points_entry WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.recorded', id FROM purchase WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.reversed', id FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NOT NULL
@@ -547,12 +559,63 @@ ON_RECORD: Final = _promise(
     WHERE w.merchant_id = :merchant_id AND (w.version, w.version, w.version)
         <> (coalesce(e.changes, 0), coalesce(e.versions, 0), coalesce(e.last, 0))""",
 )
+HELD_IS_THERE: Final = _promise(
+    "HELD_IS_THERE",
+    # What a code says of its hold is what the hold says of the code, as long as that holds anything.
+    """
+    SELECT FROM (
+        SELECT id, hold_id, held_until FROM code WHERE merchant_id = :merchant_id AND held_until > now()
+            AND state IN ('ALLOCATED', 'SET_ASIDE')
+    ) c
+    FULL JOIN (
+        SELECT x.code_id, h.id, h.held_until FROM hold h JOIN (
+            SELECT hold_id, code_id FROM hold_code WHERE merchant_id = :merchant_id
+            UNION ALL
+            SELECT hold_id, code_id FROM hold_reward WHERE merchant_id = :merchant_id AND code_id IS NOT NULL
+        ) x ON x.hold_id = h.id
+        WHERE h.merchant_id = :merchant_id AND h.status = 'HELD' AND h.held_until > now()
+    ) h ON h.code_id = c.id
+    WHERE (c.hold_id, c.held_until) IS DISTINCT FROM (h.id, h.held_until)""",
+    # What isn't ALLOCATED or set aside is held by nobody.
+    """
+    SELECT FROM code WHERE merchant_id = :merchant_id AND held_until > now() AND state NOT IN ('ALLOCATED', 'SET_ASIDE')
+    """,
+    # The codes of a hold are one stack, and what they take off is what the hold says. Captured, each is redeemed.
+    """
+    SELECT FROM (
+        SELECT h.id, h.order_amount, h.total_discount, h.status, x.redemption_id, x.position, x.base, x.eligible,
+            row_number() OVER stack AS place,
+            h.order_amount - sum(x.discount) OVER stack + x.discount AS left_over
+        FROM hold h JOIN hold_code x ON x.merchant_id = :merchant_id AND x.hold_id = h.id
+        WHERE h.merchant_id = :merchant_id
+        WINDOW stack AS (PARTITION BY h.id ORDER BY x.position)
+    ) h WHERE position <> place OR base <> least(left_over, eligible)
+        OR (status = 'CAPTURED') <> (redemption_id IS NOT NULL)""",
+    """
+    SELECT FROM hold h LEFT JOIN (
+        SELECT hold_id, sum(discount) AS discount FROM hold_code WHERE merchant_id = :merchant_id GROUP BY hold_id
+    ) x ON x.hold_id = h.id
+    WHERE h.merchant_id = :merchant_id AND h.total_discount <> coalesce(x.discount, 0)""",
+    # An order is captured once, held once at a time, and held only while it is neither redeemed nor cancelled.
+    _repeated("hold", "sales_order_id", where="status = 'CAPTURED'"),
+    _repeated("hold", "sales_order_id", where="status = 'HELD'"),
+    """
+    SELECT FROM hold h JOIN sales_order o ON o.merchant_id = :merchant_id AND o.id = h.sales_order_id
+    WHERE h.merchant_id = :merchant_id AND CASE h.status
+        WHEN 'CAPTURED' THEN o.order_amount IS NULL
+        WHEN 'HELD' THEN h.held_until > now() AND (o.order_amount IS NOT NULL OR o.cancelled_at IS NOT NULL)
+        ELSE false END""",
+    """
+    SELECT FROM hold WHERE merchant_id = :merchant_id
+        AND (held_until > held_at + interval '720 hours' OR (status = 'HELD') <> (ended_at IS NULL))""",
+)
 
 #: The promises, numbered as the domain numbers them: a code has one owner; claims per member and address; a code is
 #: redeemed once; a batch is whole; no two codes are the same text; a points event is credited once; balances are
 #: sums; invite quotas hold; referrals are conversions; pools keep to their lifecycle; no row names another merchant's;
-#: what happened is on record.
+#: what happened is on record; what is held is there.
 PROMISES: Final = (
     ONE_OWNER, CLAIM_LIMIT, REDEEMED_ONCE, WHOLE_BATCHES, UNIQUE_CODES, CREDITED_ONCE,
     EXACT_BALANCES, INVITE_QUOTAS, CONVERTED_REFERRALS, POOL_LIFECYCLE, ONE_MERCHANT, ON_RECORD,
+    HELD_IS_THERE,
 )  # fmt: skip

@@ -33,7 +33,7 @@ from app.orders.order_changes import (
     lock_wallets,
     place,
 )
-from app.orders.presented_codes import Presentation, Seen, judged, limited, read, revive_accepted
+from app.orders.presented_codes import Beside, Presentation, Seen, judged, limited, read, revive_accepted
 from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, redeem, refuse_if_rejected
 from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, REDEMPTIONS_OF_ORDER
@@ -147,7 +147,7 @@ async def amend_order(
             return await _answer(database(), viewer, presented, earlier["shortfall"], replayed=True)
         seen = await read(database(), viewer, presented)
         _refuse_unless_open(presented, seen)
-        verdict = judged(viewer, presented, seen, amends=True)
+        verdict = judged(viewer, presented, seen, Beside.AMENDMENT)
         if attempt == 0:
             verdict = await limited(viewer, presented, verdict)
         refuse_if_rejected(verdict)
@@ -183,7 +183,9 @@ async def _earlier(where: Statements, viewer: Viewer, key: str, request_hash: by
 
 def _refuse_unless_open(presented: Presentation, seen: Seen) -> None:
     refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
-    if seen.version == 0 or seen.amount is None:
+    # Of an order that is held, codes say what is in the way.
+    is_held = seen.hold is not None and seen.hold.is_live
+    if seen.amount is None and not (is_held and presented.typed):
         raise not_found("order", presented.order_id)
 
 
@@ -196,7 +198,7 @@ async def _amend(
         raise OutpacedError
     seen = await read(tx, viewer, presented)
     _refuse_unless_open(presented, seen)
-    verdict = judged(viewer, presented, seen, amends=True)
+    verdict = judged(viewer, presented, seen, Beside.AMENDMENT)
     refuse_if_rejected(verdict)
     stays = {row["code_id"] for row in seen.on_order}
     places = dict(enumerate(verdict.accepted, start=1))

@@ -12,7 +12,8 @@ from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
 from app.members.types import MemberSource
-from app.orders.order_changes import buyer_of, give_back, lock_order, lock_wallets
+from app.orders.holds import CODE_IDS_OF_HOLDS, end_hold, open_holds_of_order
+from app.orders.order_changes import LOCK_CODES, buyer_of, give_back, lock_order, lock_wallets
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.orders.refunds import OutpacedError, refund_rest
 from app.orders.rows import FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow, find_order
@@ -77,9 +78,9 @@ WITH o AS (
 
 
 @mutation(
-    description="Call an order off, once: what is left of its purchase is refunded with the points that it earned, its "
-    "redemptions are taken back, and nothing is redeemed, recorded or amended for it any more. Again, it is the same "
-    "answer. ADMIN, CHECKOUT and SUPPORT."
+    description="Call an order off, once: what is held for it is released, what is left of its purchase is refunded "
+    "with the points that it earned, its redemptions are taken back, and nothing is held, redeemed, recorded or "
+    "amended for it any more. Again, it is the same answer. ADMIN, CHECKOUT and SUPPORT."
 )
 async def cancel_order(
     info: Info, input: Annotated[CancelOrderInput, strawberry.argument(description="What to call off.")]
@@ -128,10 +129,19 @@ async def _cancel(
         if await tx.row(BEGIN, **name, order_row_id=order["order_row_id"], currency=currency) is None:
             raise OutpacedError
     redeemed = await tx.rows(REDEMPTIONS_OF_ORDER, **name)
+    holds = await open_holds_of_order(tx, viewer, order["order_row_id"])
+    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=[row["hold_id"] for row in holds])
+    code_ids = [row["code_id"] for row in (*redeemed, *held)]
+    standing = None if purchase is None or purchase["purchase_reversed_at"] is not None else purchase
+    if standing is not None:
+        await lock_wallets(tx, viewer, standing, code_ids)
+    elif redeemed and held:
+        await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
+    for hold in holds:
+        await end_hold(tx, viewer.merchant_id, viewer.actor, hold["hold_id"], "RELEASED")
     money, shortfall = 0, 0
-    if purchase is not None and purchase["purchase_reversed_at"] is None:
-        await lock_wallets(tx, viewer, purchase, [row["code_id"] for row in redeemed])
-        returned = await refund_rest(tx, viewer, purchase, reason=reason)
+    if standing is not None:
+        returned = await refund_rest(tx, viewer, standing, reason=reason)
         money, shortfall = returned.money, returned.taken.shortfall
     if redeemed:
         await give_back(

@@ -6,10 +6,10 @@ from tortoise.models import Model
 
 
 class SalesOrder(Model):
-    """An order of one channel whose codes were redeemed, or that was cancelled: with what that paid out.
+    """An order of one channel for which codes were held or redeemed, or that was cancelled: with what that paid out.
 
-    What changes its redemptions raises `version`. What it was worth before discounts is null for an order that was
-    never redeemed. It is known for the member that presented its codes, or for a guest's mailbox.
+    What changes its redemptions or its hold raises `version`. What it was worth before discounts is null for an order
+    that was never redeemed or captured. It is known for the member that presented its codes, or for a guest's mailbox.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -109,3 +109,81 @@ class Refund(Model):
 
     class Meta:
         table = "refund"
+
+
+class Hold(Model):
+    """What was set aside for an order while its customer pays: for a member, or for whoever gave an address.
+
+    `points` pay `points_value` minor units of it, at the `point_value` of when they were held; `held_points` are those
+    and what the rewards cost. Past `held_until` it is EXPIRED, whether that is written down yet or not. `presented_by`
+    knows the presenter, as a redemption does.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    sales_order_id = fields.UUIDField()
+    member_id = fields.UUIDField(null=True)
+    email_index = fields.BinaryField(null=True)
+    order_amount = fields.BigIntField()
+    currency = fields.CharField(max_length=3)
+    total_discount = fields.BigIntField()
+    points = fields.IntField()
+    points_value = fields.BigIntField()
+    point_value = fields.DecimalField(max_digits=11, decimal_places=6)
+    held_points = fields.IntField()
+    status = fields.CharField(max_length=10)
+    version = fields.IntField()
+    held_at = fields.DatetimeField()
+    held_until = fields.DatetimeField()
+    ended_at = fields.DatetimeField(null=True)
+    captured_points = fields.IntField(null=True)
+    captured_value = fields.BigIntField(null=True)
+    presented_by = fields.BinaryField()
+
+    class Meta:
+        table = "hold"
+
+
+class HoldCode(Model):
+    """A code of a hold, in its place on the order: what capturing it redeems, and the redemption once it has."""
+
+    hold_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    code_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+    position = fields.SmallIntField()
+    terms_version = fields.IntField()
+    base = fields.BigIntField()
+    eligible = fields.BigIntField(null=True)
+    discount = fields.BigIntField()
+    redemption_id = fields.UUIDField(null=True)
+
+    class Meta:
+        table = "hold_code"
+
+
+class HoldReward(Model):
+    """A reward of a hold, with the code that is set aside for it, and its redemption once it is captured."""
+
+    hold_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    position = fields.SmallIntField()
+    reward_id = fields.UUIDField()
+    cost = fields.IntField()
+    is_from_stock = fields.BooleanField()
+    code_id = fields.UUIDField(null=True)
+    redemption_id = fields.UUIDField(null=True)
+
+    class Meta:
+        table = "hold_reward"
+
+
+class HoldRequest(Model):
+    """A key by which something was held for an order: the same request again changes nothing."""
+
+    sales_order_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    idempotency_key = fields.CharField(max_length=200)
+
+    class Meta:
+        table = "hold_request"

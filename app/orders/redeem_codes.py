@@ -11,13 +11,13 @@ from app.api.context import Viewer
 from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
-from app.coupons.rows import HONOURS, IS_OVER_FOR, RedemptionRow
+from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR, RedemptionRow
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.mailboxes import mailbox_index
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
-from app.orders.first_orders import TAKE
+from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.order_changes import buyer_of, let_follow, lock_order, lock_wallets
 from app.orders.presented_codes import (
     CodeRejection,
@@ -222,6 +222,7 @@ WITH asked AS (
     WHERE coalesce((SELECT version FROM known), 0) = :version
         AND c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED'
         AND (c.expires_at IS NULL OR c.expires_at > now()) AND NOT {IS_OVER_FOR.format("c")} AND {HONOURS}
+        AND NOT {IS_HELD}
         AND (p.transferable
             OR c.member_id = coalesce(:presenter, (
                 SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
@@ -240,17 +241,12 @@ WITH asked AS (
     FROM granted WHERE :version = 0
     ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
 ), continued AS (
-    -- Whoever was named last is who it is known for.
-    UPDATE sales_order SET version = version + 1, order_amount = :amount,
-        presenter_id = CASE WHEN num_nonnulls(:person_id::uuid, :person_mailbox::bytea) = 0 THEN presenter_id
-            ELSE :person_id END,
-        mailbox_index = CASE WHEN num_nonnulls(:person_id, :person_mailbox) = 0 THEN mailbox_index
-            ELSE :person_mailbox END
+    UPDATE sales_order SET version = version + 1, order_amount = :amount, {NAMED_LAST}
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
         AND EXISTS (SELECT FROM granted)
     RETURNING id
 ), redeemed AS (
-    UPDATE code SET state = 'REDEEMED', redeemed_at = now()
+    UPDATE code SET state = 'REDEEMED', redeemed_at = now(), hold_id = NULL, held_until = NULL
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[])
         AND EXISTS (SELECT FROM begun UNION ALL SELECT FROM continued)
     RETURNING code.id, code.pool_id, code.member_id
@@ -283,8 +279,6 @@ async def redeem(
     Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
     """
     placed = places.values()
-    person, *_ = (row for row, _ in placed)
-    first = next((row for row, _ in placed if row["first_keys"] is not None), None)
     redeemed = await where.rows(
         REDEEM,
         merchant_id=viewer.merchant_id,
@@ -298,10 +292,7 @@ async def redeem(
         positions=list(places),
         presenter=presented.presenter,
         email_index=presented.email_index,
-        person_id=person["person_id"],
-        person_mailbox=person["person_mailbox"] if person["person_id"] is None else None,
-        first_keys=[] if first is None else first["first_keys"],
-        first_versions=[] if first is None else first["first_versions"],
+        **named_person([row for row, _ in placed], [row for row, _ in placed]),
         order_row_id=ids.new(),
         version=version,
         source=presented.source.value,

@@ -13,6 +13,8 @@ from app.api.operations import Info, Node, Refusal, Refused, field
 from app.api.scalars import BigInt
 from app.coupons.types import Redemption
 from app.members.types import Member, MemberSource
+from app.orders.hold_types import Hold
+from app.orders.holds import hold_of_order
 from app.orders.rows import (
     OrderRow,
     PurchaseRow,
@@ -26,6 +28,7 @@ from app.orders.rows import (
     refunds_by_purchase,
 )
 from app.orders.rules import kept_points
+from app.storage.database import database
 from app.storage.wallet_versions import ChangeRow
 
 
@@ -116,8 +119,11 @@ class PurchaseAlreadyReversed(Refusal):
         return cls(message="The purchase was taken back before.", purchase=Purchase.of(row))
 
 
-@strawberry.type(description="One order of one channel: what was bought, and the codes that were honoured on it.")
+@strawberry.type(
+    description="One order of one channel: what was bought, the codes that were honoured on it, what is held for it."
+)
 class Order(Node):
+    order_row_id: strawberry.Private[UUID]
     source: MemberSource = strawberry.field(description="Where it comes from.")
     order_id: str = strawberry.field(description="The source's own id of the order.")
     cancelled_at: datetime | None = strawberry.field(description="When it was called off; null while it stands.")
@@ -127,6 +133,7 @@ class Order(Node):
         """Return the order of a row."""
         return cls(
             id=strawberry.ID(ids.encode("order", row["order_row_id"])),
+            order_row_id=row["order_row_id"],
             source=MemberSource(row["source"]),
             order_id=row["order_id"],
             cancelled_at=row["cancelled_at"],
@@ -141,6 +148,11 @@ class Order(Node):
     async def redemptions(self, info: Info) -> list[Redemption]:
         rows = await redemptions_of_order(info.context.viewer, self.source.value, self.order_id)
         return [Redemption.of(row) for row in rows]
+
+    @field(description="What is held for it, or was captured; of several that ended otherwise the newest; null before.")
+    async def hold(self, info: Info) -> Hold | None:
+        row = await hold_of_order(database(), info.context.viewer, self.order_row_id)
+        return None if row is None else Hold.of(row)
 
     @field(description="The parts of its purchase that went back, the oldest first.")
     async def refunds(self, info: Info) -> list[Refund]:
@@ -168,6 +180,13 @@ def refuse_if_cancelled(
 ) -> None:
     """Raise Refused(OrderNotOpen) for an order that was called off."""
     if order_row_id is not None and cancelled_at is not None:
-        node_id = strawberry.ID(ids.encode("order", order_row_id))
-        order = Order(id=node_id, source=source, order_id=order_id, cancelled_at=cancelled_at)
-        raise Refused(OrderNotOpen(message="The order was cancelled.", order=order))
+        raise order_not_open("it was cancelled", order_row_id, source, order_id, cancelled_at)
+
+
+def order_not_open(
+    why: str, order_row_id: UUID, source: MemberSource, order_id: str, cancelled_at: datetime | None = None
+) -> Refused:
+    """Return the refusal of an order."""
+    node_id = strawberry.ID(ids.encode("order", order_row_id))
+    order = Order(id=node_id, order_row_id=order_row_id, source=source, order_id=order_id, cancelled_at=cancelled_at)
+    return Refused(OrderNotOpen(message=f"The order isn't open: {why}.", order=order))

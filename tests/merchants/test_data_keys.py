@@ -31,6 +31,7 @@ WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND a.
 OTHER_BYTES = {
     "address.email_index",
     "api_key.secret_hash",
+    "bulk_job.request_hash",
     "campaign.request_hash",
     "claim.email_index",
     "code.email_index",
@@ -41,6 +42,8 @@ OTHER_BYTES = {
     "graph_file.body",
     "first_order.person",
     "invite.domain_index",
+    "hold.email_index",
+    "hold.presented_by",
     "invite.email_index",
     "claim.mailbox_index",
     "invite.mailbox_index",

@@ -6,6 +6,7 @@ import pytest
 
 from tests.factories import CHECK_CODES, REDEEM_CODES, Shop, problems, usd
 from tests.orders.documents import AMEND, amendment
+from tests.orders.holding import CAPTURE, hold
 from tests.orders.test_reverse_redemption import REVERSE
 
 STACKED: dict[str, Any] = {"stacking": "STACKABLE"}
@@ -141,4 +142,17 @@ async def test_what_is_left_of_a_stack_keeps_what_it_may_be_applied_to(shop: Sho
 
     # The second may be applied to 70 of the whole order.
     assert shares(await presented(shop, member, codes[1:], 7_000)) == [(7_000, 3_500)]
+    assert await shop.broken_promises() == []
+
+
+async def test_a_hold_keeps_what_its_codes_may_be_applied_to(shop: Shop) -> None:
+    member, codes = await two_codes(shop)
+    eligible = [{"code": codes[0]["text"], "amount": usd(5_000)}, {"code": codes[1]["text"], "amount": usd(7_000)}]
+
+    held = await hold(shop, codes, member, eligible=eligible)
+    captured = await shop.do(CAPTURE, holdId=held["id"])
+
+    assert held["totalDiscount"] == usd(7_500)
+    assert shares(captured["hold"]) == [(5_000, 5_000), (5_000, 2_500)]
+    assert (await presented(shop, member, codes, 5_000, 7_000, order="A-1"))["replayed"] is True
     assert await shop.broken_promises() == []

@@ -6,6 +6,7 @@ from typing import Any
 from tests.coupons.ownership import claim_by_email
 from tests.factories import CHECK_CODES, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL
+from tests.orders.holding import CAPTURE, HOLD, RELEASE, cart, hold, reasons
 from tests.orders.test_reverse_redemption import REVERSE as REVERSE_REDEMPTION
 from tests.points.documents import REVERSE, purchase, refund
 
@@ -137,4 +138,34 @@ async def test_of_two_first_orders_at_once_one_wins(shop: Shop) -> None:
     )
 
     assert sorted(answers) == ["NOT_FIRST_ORDER"] * 7 + [OK]
+    assert await shop.broken_promises() == []
+
+
+async def test_what_is_held_is_an_order_until_it_is_released(shop: Shop) -> None:
+    member = await shop.member()
+    code, other = await welcome(shop, member), await welcome(shop, member)
+    held = await hold(shop, [code], member)
+
+    assert await presented(shop, other, "o-2", memberId=member["id"]) == "NOT_FIRST_ORDER"
+    # The same code in another cart of the same person ends the first one.
+    again = await shop.do(HOLD, **cart([code], member, order="A-2"))
+    assert (again["__typename"], again["takenOver"]) == ("HoldCheckoutSuccess", True)
+    assert (await shop.do(RELEASE, holdId=again["hold"]["id"]))["__typename"] == "ReleaseHoldSuccess"
+    assert await presented(shop, other, "o-2", memberId=member["id"]) == OK
+    assert reasons(await shop.do(HOLD, **cart([code], member, order="A-3"))) == ["NOT_FIRST_ORDER"]
+    assert held["status"] == "HELD"
+    assert await shop.broken_promises() == []
+
+
+async def test_of_two_first_carts_at_once_one_is_held_and_can_be_paid(shop: Shop) -> None:
+    member = await shop.member()
+    codes = [await welcome(shop, member) for _ in range(4)]
+
+    answers = await asyncio.gather(
+        *(shop.do(HOLD, **cart([code], member, order=f"A-{number}")) for number, code in enumerate(codes))
+    )
+
+    assert sorted(answer["__typename"] for answer in answers) == ["CodesRejected"] * 3 + ["HoldCheckoutSuccess"]
+    (held,) = (answer["hold"] for answer in answers if "hold" in answer)
+    assert (await shop.do(CAPTURE, holdId=held["id"]))["__typename"] == "CaptureHoldSuccess"
     assert await shop.broken_promises() == []

@@ -19,6 +19,7 @@ from tests.coupons.test_import_codes import imported
 from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_POOL, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
+from tests.orders.holding import EXTEND, hold
 from tests.orders.presented import end_pool
 from tests.orders.test_reverse_redemption import REVERSE
 from tests.points.documents import CONFIGURE, days_later, grant, purchase
@@ -221,6 +222,11 @@ async def _hold_expired(shop: Shop, member: Any, pool: Any) -> None:
     await freed(shop, member, await _placed(shop, member, pool), "hold.expired")
 
 
+async def _hold_extended(shop: Shop, member: Any, pool: Any) -> None:
+    cart = await hold(shop, [await shop.claim(pool, member)], member)
+    await shop.do(EXTEND, holdId=cart["id"], lifetimeSeconds=3_600)
+
+
 async def _matured(shop: Shop, member: Any, pool: Any) -> None:
     await shop.do(CONFIGURE, pointsPendingDays=14)
     await purchase(shop, member, "o-1", 7000)
@@ -250,6 +256,7 @@ MAKERS = {
     "hold.captured": _hold_captured,
     "hold.changed": _hold_changed,
     "hold.expired": _hold_expired,
+    "hold.extended": _hold_extended,
     "hold.placed": _placed,
     "hold.released": _hold_released,
     "points.credited": _credited,
