@@ -41,7 +41,8 @@ HELD: Final = {
     "REDEEMED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "sales_order_key",
-         "sales_order_kept", "sales_order_fixed", "sales_order_guard", "order_amendment_key", "order_amendment_totals",
+         "sales_order_kept", "sales_order_fixed", "sales_order_guard", "first_order_pkey", "order_amendment_key",
+         "order_amendment_totals",
          "order_amendment_kept", "order_amendment_fixed", "reversal_pkey", "reversal_redemption",
          "reversal_kept", "reversal_fixed", "code_redeemed"),
     ),
@@ -55,7 +56,8 @@ HELD: Final = {
     "CREDITED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("points_entry_origin", "points_entry_kept", "points_entry_fixed", "purchase_order", "purchase_kept",
-         "purchase_fixed", "purchase_refunded", "refund_once", "refund_kept", "refund_fixed", "reward_redemption_key",
+         "purchase_fixed", "purchase_refunded", "purchase_paid", "sales_order_paid", "refund_once", "refund_kept",
+         "refund_fixed", "reward_redemption_key",
          "reward_redemption_paid", "reward_redemption_kept", "reward_redemption_fixed",
          "reward_redemption_reversed_once"),
     ),

@@ -133,13 +133,25 @@ REDEEMED_ONCE: Final = _promise(
     # What stands on an order is one stack: of the whole order first, of what the one before left next.
     """
     SELECT FROM (
-        SELECT r.*, row_number() OVER stack AS place, lag(base - discount, 1, order_amount) OVER stack AS left_over
+        SELECT r.*, row_number() OVER stack AS place,
+            order_amount - sum(discount) OVER stack + discount AS left_over
         FROM redemption r WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
         WINDOW stack AS (PARTITION BY r.source, r.order_id ORDER BY r.position)
     ) r LEFT JOIN sales_order o
         ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
-    WHERE r.position <> r.place OR r.base <> r.left_over OR o.cancelled_at IS NOT NULL
+    WHERE r.position <> r.place OR r.base <> least(r.left_over, r.eligible) OR o.cancelled_at IS NOT NULL
         OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
+    # A person has one order that stands with codes that are for first orders, unless one was paid after its hold ended.
+    """
+    SELECT FROM (
+        SELECT DISTINCT o.id, coalesce(uuid_send(o.presenter_id), o.mailbox_index) AS person
+        FROM redemption r JOIN pool p ON p.merchant_id = :merchant_id AND p.id = r.pool_id AND p.first_order_only
+        JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
+        WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL AND NOT EXISTS (
+            SELECT FROM hold h WHERE h.merchant_id = :merchant_id AND h.sales_order_id = o.id
+                AND h.status = 'CAPTURED' AND h.ended_at > h.held_until
+        )
+    ) first GROUP BY person HAVING count(*) > 1""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id
@@ -177,7 +189,8 @@ CREDITED_ONCE: Final = _promise(
     # What a purchase says it has earned is what its entries credited, less what was taken back of them.
     """
     SELECT FROM (
-        SELECT *, div((amount - refunded) * points_per_unit, minor_units) AS kept FROM purchase
+        SELECT *, div((amount - refunded - paid_value + returned_value) * points_per_unit, minor_units) AS kept
+        FROM purchase
         WHERE merchant_id = :merchant_id
     ) b
     FULL JOIN (
@@ -189,14 +202,39 @@ CREDITED_ONCE: Final = _promise(
         WHERE e.merchant_id = :merchant_id AND e.reason = 'PURCHASE' GROUP BY 1, 2
     ) e ON e.origin = replace(b.id::text, '-', '')
     WHERE (b.credits, b.kept) IS DISTINCT FROM (coalesce(e.credits, 0), coalesce(e.kept, 0))
-        OR e.member_id <> b.member_id OR b.points <> div(b.amount * b.points_per_unit, b.minor_units)""",
-    # What was refunded of a purchase is the sum of its refunds.
+        OR e.member_id <> b.member_id
+        OR b.points <> div((b.amount - b.paid_value) * b.points_per_unit, b.minor_units)""",
+    # What was refunded of a purchase is the sum of its refunds, and so is what of the points paid they brought back.
     """
     SELECT FROM purchase b LEFT JOIN (
-        SELECT purchase_id, sum(amount) AS amount FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
+        SELECT purchase_id, sum(amount) AS amount, sum(points_returned) AS points,
+            sum(amount - money_returned) AS value
+        FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
     ) f ON f.purchase_id = b.id
-    WHERE b.merchant_id = :merchant_id
-        AND (b.refunded <> coalesce(f.amount, 0) OR (b.reversed_at IS NOT NULL AND b.refunded < b.amount))""",
+    WHERE b.merchant_id = :merchant_id AND (
+        (b.refunded, b.returned_points, b.returned_value)
+            <> (coalesce(f.amount, 0), coalesce(f.points, 0), coalesce(f.value, 0))
+        OR (b.reversed_at IS NOT NULL AND b.refunded < b.amount)
+    )""",
+    # What an order is paid with is what its payments took and haven't given back, all by one member. Its purchase says
+    # the same. A cancelled order has given all back.
+    """
+    SELECT FROM (
+        SELECT *, replace(id::text, '-', '') AS origin FROM sales_order WHERE merchant_id = :merchant_id
+    ) o
+    FULL JOIN (
+        SELECT split_part(e.origin, '/', 1) AS origin, count(DISTINCT e.id) AS payments,
+            sum(-p.amount - p.returned) AS points,
+            count(DISTINCT e.member_id) FILTER (WHERE -p.amount > p.returned) AS payers,
+            min(e.member_id::text) FILTER (WHERE -p.amount > p.returned) AS payer_id
+        FROM points_entry e JOIN points_part p ON p.merchant_id = :merchant_id AND p.entry_id = e.id
+        WHERE e.merchant_id = :merchant_id AND e.reason = 'PAYMENT' GROUP BY 1
+    ) e ON e.origin = o.origin
+    LEFT JOIN purchase b ON b.merchant_id = :merchant_id AND b.source = o.source AND b.order_id = o.order_id
+    WHERE (o.payments, CASE WHEN o.cancelled_at IS NULL THEN o.paid_points - coalesce(b.returned_points, 0) ELSE 0 END)
+            IS DISTINCT FROM (coalesce(e.payments, 0), coalesce(e.points, 0))
+        OR e.payers > 1 OR e.payer_id <> o.payer_id::text
+        OR (b.paid_points, b.paid_value) <> (o.paid_points, o.paid_value)""",
     # What a member bought last is the last of its purchases that stand.
     """
     SELECT FROM member m LEFT JOIN (
@@ -389,13 +427,13 @@ CONVERTED_REFERRALS: Final = _promise(
             WHEN 'REFERRAL_REFERRER' THEN r.referrer_entry_id ELSE r.referee_entry_id END
         ELSE r.falls > 0 AND e.member_id = CASE e.reason
             WHEN 'REFERRAL_REFERRER' THEN r.referrer_id ELSE r.referee_id END END, false)""",
-    # Within the window a referral stands by a purchase of the referee that is worth enough.
+    # Within the window a referral stands by a purchase of the referee of which enough was paid with money.
     """
     SELECT FROM referral r JOIN purchase b ON b.merchant_id = :merchant_id AND b.id = r.purchase_id
     WHERE r.merchant_id = :merchant_id AND (b.member_id <> r.referee_id OR (
         r.reversed_at IS NULL
         AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
-        AND b.amount - b.refunded < coalesce(r.minimum_purchase, 1)
+        AND b.amount - b.refunded - b.paid_value + b.returned_value < coalesce(r.minimum_purchase, 1)
     ))""",
 )
 POOL_LIFECYCLE: Final = _promise(
@@ -571,12 +609,14 @@ HELD_IS_THERE: Final = _promise(
     # The codes of a hold are one stack, and what they take off is what the hold says. Captured, each is redeemed.
     """
     SELECT FROM (
-        SELECT h.id, h.order_amount, h.total_discount, h.status, x.redemption_id, x.position, x.base,
-            row_number() OVER stack AS place, lag(x.base - x.discount, 1, h.order_amount) OVER stack AS left_over
+        SELECT h.id, h.order_amount, h.total_discount, h.status, x.redemption_id, x.position, x.base, x.eligible,
+            row_number() OVER stack AS place,
+            h.order_amount - sum(x.discount) OVER stack + x.discount AS left_over
         FROM hold h JOIN hold_code x ON x.merchant_id = :merchant_id AND x.hold_id = h.id
         WHERE h.merchant_id = :merchant_id
         WINDOW stack AS (PARTITION BY h.id ORDER BY x.position)
-    ) h WHERE position <> place OR base <> left_over OR (status = 'CAPTURED') <> (redemption_id IS NOT NULL)""",
+    ) h WHERE position <> place OR base <> least(left_over, eligible)
+        OR (status = 'CAPTURED') <> (redemption_id IS NOT NULL)""",
     """
     SELECT FROM hold h LEFT JOIN (
         SELECT hold_id, sum(discount) AS discount FROM hold_code WHERE merchant_id = :merchant_id GROUP BY hold_id

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Annotated, Final
+from uuid import UUID
 
 import strawberry
 
@@ -12,6 +13,8 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.coupons import code_text
 from app.coupons.rows import IS_HELD, IS_PAST_END
 from app.coupons.rules import CodeRejectionReason
+from app.members.types import MemberSource
+from app.orders.follow import follow
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
     CODE_IDS_OF_HOLDS,
@@ -27,10 +30,13 @@ from app.orders.holds import (
     hold_row,
     open_holds_of_order,
 )
-from app.orders.order_changes import LOCK_CODES, LOCK_ORDER
+from app.orders.locks import lock_wallets
+from app.orders.order_changes import buyer_of, lock_order, standing_order
+from app.orders.payments import write_paid
 from app.orders.presented_codes import CodeRejection, Remedy
 from app.orders.refunds import OutpacedError
-from app.orders.rows import FIND_ORDER
+from app.orders.rows import OrderRow, StandingPurchaseRow
+from app.orders.rules import Paid
 from app.points.capturing import capture_points
 from app.points.freeing import free_points
 from app.points.ledger import POINTS_MAX, InsufficientPoints, debit
@@ -106,9 +112,10 @@ WITH known AS MATERIALIZED (
     RETURNING id, pool_id, member_id
 ), r AS (
     INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position, order_amount,
-                            base, discount, currency, redeemed_at, presented_by)
+                            base, discount, currency, redeemed_at, presented_by, eligible)
     SELECT :merchant_id, asked.new_redemption_id, redeemed.pool_id, asked.terms_version, asked.code_id, :source,
-        :order_id, asked.position, h.order_amount, asked.base, asked.discount, h.currency, now(), h.presented_by
+        :order_id, asked.position, h.order_amount, asked.base, asked.discount, h.currency, now(), h.presented_by,
+        asked.eligible
     FROM h CROSS JOIN asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
 ), listed AS (
     UPDATE hold_code SET redemption_id = asked.new_redemption_id FROM asked, h
@@ -190,8 +197,9 @@ async def capture_hold(
             if row["hold_status"] == "HELD" and not row["hold_held_points"]:
                 captured = await _capture(database(), viewer, row, asked, is_late=False)
             else:
+                buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
                 async with transaction(viewer.merchant_id) as tx:
-                    captured = await _capture_under_locks(tx, viewer, row, asked)
+                    captured = await _capture_under_locks(tx, viewer, row, asked, buyer)
         except OutpacedError:
             continue
         if captured is not None:
@@ -211,26 +219,25 @@ def _asked(hold: WholeHoldRow, input: CaptureHoldInput) -> Asked:
     return Asked(points, int(points * hold["hold_point_value"]), reference)
 
 
-async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked: Asked) -> Changed:
+async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked: Asked, buyer: UUID | None) -> Changed:
     """Capture a hold with its points, or one whose time has passed: then what the order holds since is released.
 
-    Raises OutpacedError when it has become something else, and Refused(HoldNotOpen) when something is missing.
+    A purchase that is recorded follows. Raises OutpacedError when it has become something else, and Refused with
+    HoldNotOpen when something is missing, or with InvalidInput when more is paid than the purchase is worth.
     """
-    name = {
-        "merchant_id": viewer.merchant_id, "source": seen["hold_source"], "order_id": seen["hold_order_id"]
-    }  # fmt: skip
-    await tx.row(LOCK_ORDER, **name)
-    order = await tx.row(FIND_ORDER, **name)
+    source = MemberSource(seen["hold_source"])
+    purchase = await lock_order(tx, viewer, source, seen["hold_order_id"], buyer)
+    order = await standing_order(tx, viewer, source, seen["hold_order_id"])
     holds = {row["hold_id"]: row for row in await open_holds_of_order(tx, viewer, seen["hold_order_row_id"])}
     hold = holds.pop(seen["hold_id"], None)
-    if order is None or hold is None or hold["hold_version"] != seen["hold_version"]:
+    if hold is None or hold["hold_version"] != seen["hold_version"]:
         raise OutpacedError
     if order["cancelled_at"] is not None or order["order_amount"] is not None:
         raise Refused(HoldNotOpen.of(hold, "its order was paid or called off since"))
     live = [row["hold_id"] for row in holds.values() if row["hold_stored_status"] == "HELD"]
     wanted = {"merchant_id": viewer.merchant_id, "hold_ids": [hold["hold_id"], *live]}
     code_ids = [row["code_id"] for row in await tx.rows(CODE_IDS_OF_HOLDS, **wanted)]
-    await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
+    await lock_wallets(tx, viewer, purchase, code_ids, payer_id=hold["hold_member_id"])
     for hold_id in live:
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "RELEASED")
     is_late = hold["hold_status"] == "EXPIRED"
@@ -241,7 +248,31 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
     if captured is None:
         raise OutpacedError
-    return Changed(captured.row, captured.change or change)
+    followed = await _note(tx, viewer, order, purchase, hold, asked) if asked.points else None
+    return Changed(captured.row, followed or captured.change or change)
+
+
+async def _note(
+    tx: Tx,
+    viewer: Viewer,
+    order: OrderRow,
+    purchase: StandingPurchaseRow | None,
+    hold: WholeHoldRow,
+    asked: Asked,
+) -> ChangeRow | None:
+    """Write down what the order is paid with, and let its purchase follow. Returns the last change of the wallet."""
+    payer_id = hold["hold_member_id"]
+    if payer_id is None:
+        raise RuntimeError("nobody's points were captured")
+    paid = Paid(asked.points, asked.value)
+    await write_paid(tx, viewer, order, payer_id, paid, point_value=hold["hold_point_value"], payments=1)
+    if purchase is None:
+        return None
+    followed = await follow(
+        tx, viewer, purchase, purchase["purchase_amount"], paid=paid, origin=f"{order['order_row_id'].hex}/captured",
+        path="points",
+    )  # fmt: skip
+    return followed.latest if followed.purchase["member_id"] == payer_id else None
 
 
 async def _pay(

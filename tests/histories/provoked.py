@@ -626,6 +626,7 @@ ERRANDS: Final = (
            {"orderId": "nobody", "codes": [], "orderAmount": usd(1), "idempotencyKey": "nobody", **_WHY}),
     Errand("amendOrder", "OrderNotOpen", _off_to_amend),
     Errand("amendOrder", "CodesRejected", _then(_amendable, orderAmount=usd(1))),
+    Errand("amendOrder", "InsufficientPoints", _then(_amendable, points=1)),
     Errand("amendOrder", "IdempotencyKeyReused", _then(_amended, codes=[])),
     Errand("amendOrder", REPLAYED, _amended),
     Errand("archivePool", "PoolTransitionRejected", _archived),

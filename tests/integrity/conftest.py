@@ -85,6 +85,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await purchase(shop, anna, "order-c", 400)
         await refund(shop, "order-c", "refund-1", 150)
         await shop.do(REVERSE_REWARD, redemptionId=back["redemption"]["id"], reason="a return")
+        await shop.do(AMEND, **amendment([code], anna, amount=20_000, points=40))
         await held(shop, ben, 4, hold_id=await carts(shop))
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
