@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import PASSED, READ, UNSEEN, Answer, Operation
-from app.stress.order import Hold, Honoured, Order, discounts
+from app.stress.order import Hold, Honoured, Order, discounts, paid_with
 from app.stress.purchases import named
 from app.stress.redemptions import (
     AMOUNTS,
@@ -23,8 +24,9 @@ from app.stress.redemptions import (
     priced,
     rejected,
     wallet_changes,
+    wallets,
 )
-from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, stocked, unnamed, where
+from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, given_up, stocked, unnamed, where
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
 from app.stress.wallet import Wallet
@@ -34,17 +36,23 @@ if TYPE_CHECKING:
 
 CODES: Final = f"codes {{ discount {{ amountMinor }} code {{ id masked }} }} {REDEMPTIONS}"
 HOLD: Final = f"""
-id status heldUntil orderAmount {{ amountMinor }} totalDiscount {{ amountMinor }} amountDue {{ amountMinor }} {CODES}
+id status heldUntil orderAmount {{ amountMinor }} totalDiscount {{ amountMinor }} amountDue {{ amountMinor }} points
+pointsValue {{ amountMinor }} {CODES}
 """
-NOT_OPEN: Final = f"... on HoldNotOpen {{ hold {{ {HOLD} }} rejections {{ masked reason remedy {{ heldUntil }} }} }}"
+NOT_OPEN: Final = f"""
+... on HoldNotOpen {{ pointsMissing hold {{ {HOLD} }} rejections {{ masked reason remedy {{ heldUntil }} }} }}
+"""
 PLACE: Final = mutation(
     "holdCheckout",
     "HoldCheckoutInput",
-    f"... on HoldCheckoutSuccess {{ takenOver hold {{ {HOLD} }} }} {REJECTED} {NOT_OPEN}",
+    f"""... on HoldCheckoutSuccess {{ takenOver hold {{ {HOLD} }} }} {REJECTED} {NOT_OPEN}
+    ... on InsufficientPoints {{ balance required }}""",
 )
 
 
 def _ask_hold(world: "World") -> Asked | None:
+    if world.facts["point_value"] is not None and world.rolls.random() < 0.5:
+        return _ask_to_pay(world)
     codes = world.presented()
     if not codes:
         return None
@@ -55,6 +63,20 @@ def _ask_hold(world: "World") -> Asked | None:
         "lifetimeSeconds": world.rolls.choice([900, 1800, 3600]), "idempotencyKey": world.key(),
     }  # fmt: skip
     return {**asked, **presenter(owner)}, {"codes": about_codes(codes)}
+
+
+def _ask_to_pay(world: "World") -> Asked:
+    """Ask for points, and now and then a code, for an order on which nothing is recorded."""
+    member = world.member()
+    own = [code for code in world.codes.values() if code.owner == member]
+    codes = world.rolls.sample(own, k=1) if own and world.rolls.random() < 0.3 else []
+    money = {"amountMinor": world.rolls.choice([1000, 500, 15]), "currency": world.currency}
+    asked: dict[str, Any] = {
+        "orderId": world.order_to_pay(), "orderAmount": money, "codes": [code.text for code in codes],
+        "points": world.rolls.choice([5, 10, 10, 20, 30]), "memberId": member, "lifetimeSeconds": 900,
+        "idempotencyKey": world.key(),
+    }  # fmt: skip
+    return asked, {"codes": about_codes(codes)}
 
 
 def _held(call: Call) -> Sequence[Story]:
@@ -74,15 +96,16 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
                 yield Then(after, ())
         return
     codes, amount = held_or(call, percents, order), call.input["orderAmount"]["amountMinor"]
-    if not order.is_open or 0 in discounts(amount, [each.percent for each in codes]):
+    taken = discounts(amount, [each.percent for each in codes])
+    if not order.is_open or 0 in taken:
         return
+    points, value = paid_with(call.input.get("points", 0), amount - sum(taken), call.facts)
     place = len(order.holds) if order.live is None else order.live
     hold_id = UNSEEN if order.live is None else order.holds[place].id
-    hold = Hold(hold_id, who(call.input), amount, codes)
-    story = _places(order, order_id, place, hold)
+    hold = Hold(hold_id, who(call.input), amount, codes, points=points, value=value)
     coming = [each for each in codes if each.code not in order.held]
-    for took in itertools.product((False, True), repeat=len(coming)):
-        if taken_over not in {None, any(took)}:
+    for lacks, *took in itertools.product((False, True), repeat=len(coming) + 1):
+        if taken_over not in {None, lacks or any(took)}:
             continue
         takes: Story = tuple(
             step for each, is_elsewhere in zip(coming, took, strict=True)
@@ -92,20 +115,66 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
             )
         )  # fmt: skip
         for after in _as_told(order.with_hold(place, hold), place, told):
-            yield Then(after._replace(requests=(*order.requests, key)), (*story, *takes))
+            story = _places(call, order, place, hold, takes, lacks=lacks)
+            yield Then(after._replace(requests=(*order.requests, key)), story)
 
 
-def _places(order: Order, order_id: str, place: int, hold: Hold) -> Story:
-    """What a hold leaves is free, one whose time has passed is over, and wallets change."""
+def _places(call: Call, order: Order, place: int, hold: Hold, takes: Story, *, lacks: bool) -> Story:
+    """What a hold leaves is free, one whose time has passed is over, and wallets change.
+
+    It has its codes by what it `takes`, and if points are lacking for it, other holds end.
+    """
+    order_id = call.input["orderId"]
+    here, before = (order_id, place), order.holds[place] if order.live is not None else None
     story: Story = ()
     coming, touched = [each.code for each in hold.codes], list(hold.codes)
-    if order.live is not None:
-        before = order.holds[place]
+    payers = {hold.presenter} if hold.points else set()
+    if before is not None:
         story = frees(order_id, place, before, but=coming)
         touched += before.codes
+        payers |= {before.presenter} if before.points else set()
     elif order.holds and order.holds[-1].status == "EXPIRED":
         story = ends(order_id, place - 1, order.holds[-1])
-    return (*story, *((f"wallet:{owner}", unnamed(*coming)) for owner in owners(touched)))
+    story = (*story, *takes)
+    for payer in sorted(payers):
+        if payer != hold.presenter:
+            story = (*story, (f"wallet:{payer}", given_up(here, *coming)))
+            continue
+        is_owner = payer in owners(touched)
+        wanted = partial(_has_points, here, payer, hold.points, coming, is_owner, lacks)
+        story = (*story, (f"wallet:{payer}", Leads(wanted, call.facts["holding"])))
+    if lacks and hold.presenter not in payers:
+        return (*story, (f"order:{order_id}", where(lambda _: False)))
+    return (*story, *((f"wallet:{owner}", unnamed(*coming)) for owner in owners(touched) if owner not in payers))
+
+
+def _has_points(
+    here: tuple[str, int], member: str, points: int, codes: Sequence[str], is_owner: bool, lacks: bool, wallet: Wallet
+) -> Iterable[Then]:
+    """A hold has its points, for which the member's earliest other holds end as far as that is needed."""
+    name = f"wallet:{member}"
+    if not lacks:
+        after = wallet.holds(here, points)
+        if after is None:
+            return
+        if after.version == wallet.version and is_owner:
+            after = after.changed()
+        yield Then(after.unnamed(codes), ())
+        return
+    late = {each.hold for each in wallet.endings}
+    others = [each.hold for each in wallet.held if each.hold not in {here, *late}]
+    if points - wallet.points_of(here) <= wallet.spendable or not others:
+        return
+    other, place = others[0]
+
+    def give_way(order: Order) -> Iterable[Then]:
+        hold = order.holds[place]
+        if hold.status == "HELD":
+            yield Then(order.with_hold(place, hold._replace(status="EXPIRED")), ends(other, place, hold))
+
+    for again in (False, True):
+        more = partial(_has_points, here, member, points, codes, is_owner, again)
+        yield Then(wallet, ((f"order:{other}", Leads(give_way, ())), (name, Leads(more, ()))))
 
 
 def _takes(call: Call, each: Honoured, here: tuple[str, int], *, is_elsewhere: bool) -> tuple[str, Move]:
@@ -155,6 +224,29 @@ def _notes_of_hold(operation: Operation, answer: Answer) -> Iterable[str]:
 
 def _hold_rejected(call: Call) -> Sequence[Story]:
     return rejected(call, lambda percents, order: held_or(call, percents, order), Beside.HOLD)
+
+
+def _too_few(call: Call) -> Sequence[Story]:
+    """All that the member could spend, and what its other holds have, is less than the fewest points."""
+    member, balance, required = call.input["memberId"], call.answer["balance"], call.answer["required"]
+    name = f"wallet:{member}"
+
+    def refuse(order: Order) -> Iterable[Then]:
+        if not order.is_open or not _not_asked_before(call, order):
+            return
+        here = (call.input["orderId"], order.live if order.live is not None else -1)
+
+        def lacks(wallet: Wallet) -> bool:
+            late = {each.hold for each in wallet.endings}
+            all_held = sum(each.points for each in wallet.held if each.hold not in late)
+            is_told = bool(call.input["codes"]) or wallet.spendable + wallet.points_of(here) == balance
+            return is_told and wallet.spendable + all_held < required
+
+        yield Then(order, ((name, where(lacks)),))
+
+    if required > call.input["points"]:
+        return ()
+    return (((named(call), Leads(refuse, (name,))),),)
 
 
 def _not_asked_before(call: Call, order: Order) -> bool:
@@ -222,12 +314,26 @@ def _captures(call: Call, order: Order) -> Iterable[Then]:
             continue
         here = (order_id, place) if hold.status == "HELD" else None
         redeemed = tuple(step for each in hold.codes for step in _redeems(each, order_id, here))
+        points = call.input.get("points", hold.points)
+        if points > hold.points:
+            continue
+        value = hold.value if points == hold.points else int(points * Decimal(call.facts["point_value"]))
+        if hold.points:
+            paid = partial(_pays, (order_id, place), points, f"pay/{order_id}")
+            redeemed = ((f"wallet:{hold.presenter}", paid), *redeemed)
         for others, released in _releases(order, order_id, place) if here is None else [((), order)]:
-            captured = released.with_hold(place, hold._replace(status="CAPTURED"))
+            captured = released.with_hold(place, hold._replace(status="CAPTURED", points=points, value=value))
             told = call.answer.get("hold")
             for after in _as_told(captured, place, None if call.answer.get("was_replayed") else told):
                 codes = after.holds[place].codes
                 yield Then(after._replace(amount=hold.amount, codes=codes), (*others, *redeemed))
+
+
+def _pays(hold: tuple[str, int], points: int, name: str, wallet: Wallet) -> Iterable[Wallet]:
+    if not points and not wallet.points_of(hold):
+        yield wallet
+    elif (after := wallet.paid(hold, points, name)) is not None:
+        yield after
 
 
 def _redeems(each: Honoured, order: str, hold: tuple[str, int] | None) -> Story:
@@ -252,11 +358,12 @@ def _releases(order: Order, order_id: str, place: int) -> Iterable[tuple[Story, 
         def is_written(wallet: Wallet) -> bool:
             return all(ending.hold != (order_id, newest) for ending in wallet.endings)
 
-        yield tuple((f"wallet:{owner}", where(is_written)) for owner in owners(hold.codes)), order
+        yield tuple((f"wallet:{owner}", where(is_written)) for owner in wallets(hold)), order
 
 
 def _learn_capture(world: "World", operation: Operation, answer: Answer) -> None:
-    if not answer["replayed"]:
+    """Of what was paid with points nothing is taken back but by calling the order off."""
+    if not answer["replayed"] and not world.is_paid(operation.about["order"]):
         world.learn_order(operation.about["order"], answer["hold"]["redemptions"])
 
 
@@ -265,6 +372,8 @@ def _notes_of_capture(_: Operation, answer: Answer) -> Iterable[str]:
     if hold is None:
         return
     if answer["__typename"] == "HoldNotOpen":
+        if answer["pointsMissing"]:
+            yield "captureHold: points are missing"
         why = {"RELEASED": "it was released", "EXPIRED": "what it held is gone"}
         yield f"captureHold: {why.get(hold['status'], 'it is as it is')}"
     elif not answer["replayed"] and datetime.fromisoformat(hold["heldUntil"]) < datetime.now(UTC):
@@ -273,20 +382,34 @@ def _notes_of_capture(_: Operation, answer: Answer) -> Iterable[str]:
 
 def _not_captured(call: Call) -> Sequence[Story]:
     """It was released, or its time has passed and it can't be had any more: each reason is told."""
-    hold, rejections = call.answer["hold"], call.answer["rejections"]
+    hold, rejections, missing = (call.answer[name] for name in ("hold", "rejections", "pointsMissing"))
     if hold["status"] != "EXPIRED":
-        return () if rejections or hold["status"] != "RELEASED" else _about(call, "RELEASED")
+        return () if rejections or missing or hold["status"] != "RELEASED" else _about(call, "RELEASED")
 
     def refuse(order: Order) -> Iterable[Then]:
         for place in order.named(call.input["holdId"]):
             for after in _as_told(order, place, hold):
-                if not rejections:
+                if not rejections and not missing:
                     if order.amount is not None and order.cancelled is None:
                         yield Then(after, ())
                 elif order.is_open:
-                    yield Then(after, _missing(call, order.live))
+                    yield Then(after, (*_missing(call, order.live), *_lacking(call, order, place)))
 
     return (((_of(call), Leads(refuse, call.facts["holding"])),),)
+
+
+def _lacking(call: Call, order: Order, place: int) -> Story:
+    """Its points were free again, and so many of them can't be spent any more; what the order holds now would be."""
+    hold, missing, live = order.holds[place], call.answer["pointsMissing"], order.live
+    own = [] if live is None else [(call.about["order"], live)]
+
+    def lacks(wallet: Wallet) -> bool:
+        if wallet.points_of((call.about["order"], place)):
+            return missing == 0
+        spendable = wallet.spendable + sum(wallet.points_of(each) for each in own)
+        return max(call.input.get("points", hold.points) - spendable, 0) == missing
+
+    return ((f"wallet:{hold.presenter}", where(lacks)),) if hold.points else ()
 
 
 def _missing(call: Call, live: int | None) -> Story:
@@ -360,7 +483,7 @@ def _extended(call: Call) -> Sequence[Story]:
                 continue
             for after in _as_told(order.with_hold(place, before._replace(until=None)), place, told):
                 until = after.holds[place].until
-                longer: Story = tuple((f"wallet:{owner}", changed()) for owner in owners(before.codes))
+                longer: Story = tuple((f"wallet:{owner}", changed()) for owner in wallets(before))
                 if None in {until, before.until} or _later(until, before.until):
                     yield Then(after, longer)
                 if None in {until, before.until} or until == before.until:
@@ -419,7 +542,7 @@ def _lapsed(call: Call) -> Sequence[Story]:
             if hold.status == "HELD":
                 over = tuple(
                     (f"wallet:{owner}", _overdue((order_id, place), hold.codes_of(owner)))
-                    for owner in owners(hold.codes)
+                    for owner in wallets(hold)
                 )
                 expired = order.with_hold(place, hold._replace(status="EXPIRED"))
                 yield Then(expired, (*frees(order_id, place, hold), *over))
@@ -437,7 +560,7 @@ VERBS: Final = (
     LAPSE,
     Verb("holdCheckout", PLACE, _ask_hold, {
         "HoldCheckoutSuccess": _held, "CodesRejected": _hold_rejected, "OrderNotOpen": _redeemed_or_off,
-        "HoldNotOpen": _captured_before,
+        "HoldNotOpen": _captured_before, "InsufficientPoints": _too_few,
     }, _learn_hold, _notes_of_hold, repeats=True, weight=3),
     Verb("captureHold", CAPTURE, _ask_of_hold, {"CaptureHoldSuccess": _captured, "HoldNotOpen": _not_captured},
          _learn_capture, _notes_of_capture, repeats=True, weight=1.5),

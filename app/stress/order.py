@@ -4,7 +4,7 @@ Codes take a percentage off, each of what those before it left. Amounts are in m
 """
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, NamedTuple
 
 from app.stress.operations import UNSEEN
@@ -67,6 +67,8 @@ class Hold(NamedTuple):
     codes: tuple[Honoured, ...]
     status: str = "HELD"
     until: str | None = None
+    points: int = 0
+    value: int = 0
 
     def codes_of(self, owner: str) -> tuple[str, ...]:
         """Return those of its codes that are somebody's."""
@@ -78,9 +80,10 @@ class Hold(NamedTuple):
         Its codes are read after it: those of one that is HELD may be others by then, and are read by themselves.
         """
         taken = discounts(self.amount, [each.percent for each in self.codes])
-        amounts = (self.amount, sum(taken), self.amount - sum(taken))
-        is_it = self.id in {told["id"], UNSEEN} and self.status == told["status"]
-        is_same = amounts == tuple(told[name]["amountMinor"] for name in ("orderAmount", "totalDiscount", "amountDue"))
+        amounts = (self.amount, sum(taken), self.amount - sum(taken) - self.value, self.value)
+        is_it = self.id in {told["id"], UNSEEN} and (self.status, self.points) == (told["status"], told["points"])
+        names = ("orderAmount", "totalDiscount", "amountDue", "pointsValue")
+        is_same = amounts == tuple(told[name]["amountMinor"] for name in names)
         if not is_it or not is_same or (self.status == "HELD" and self.until not in {told["heldUntil"], None}):
             return None
         found = self._replace(id=told["id"], until=told["heldUntil"])
@@ -185,6 +188,13 @@ def discounts(amount: int, percents: Sequence[float]) -> tuple[int, ...]:
         taken.append(int((amount * Decimal(percent) / 100) + Decimal("0.5")))
         amount -= taken[-1]
     return tuple(taken)
+
+
+def paid_with(ceiling: int, left: int, facts: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the fewest points that pay for what is left, at most so many, and what they are worth, cut down."""
+    rate = Decimal(facts["point_value"])
+    points = min(ceiling, int((left / rate).to_integral_value(ROUND_CEILING))) if rate else 0
+    return points, min(int(points * rate), left)
 
 
 def points_of(amount: int, facts: Mapping[str, Any]) -> int:

@@ -22,7 +22,7 @@ from app.stress.redemptions import (
     rejected,
     spend,
 )
-from app.stress.things import Leads, Move, Story, Then, becomes, where
+from app.stress.things import Leads, Move, Story, Then, becomes, given_back, where
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
 from app.stress.wallet import Wallet
@@ -182,11 +182,14 @@ def _called_off(call: Call) -> Sequence[Story]:
         if money not in {None, returned}:
             return
         after = order._replace(codes=(), bought=bought, cancelled=(returned, shortfall))
+        paid = next((hold for hold in order.holds if hold.status == "CAPTURED" and hold.points), None)
         story = follow_order(order_id, order, after, call.facts, shortfall=shortfall)
         for place, hold in enumerate(order.holds):
             if hold.status in {"HELD", "EXPIRED"}:
                 story = (*ends(order_id, place, hold), *story)
                 after = after.with_hold(place, hold._replace(status="RELEASED"))
+        if paid is not None:
+            story = ((f"wallet:{paid.presenter}", given_back(f"pay/{order_id}", None)), *story)
         for each in order.codes if call.input["reinstate"] else ():
             story = (*story, *back(each, order_id))
         yield Then(after, story)

@@ -20,6 +20,7 @@ from app.stress.things import (
     becomes,
     changed,
     ended,
+    given_up,
     is_,
     stocked,
     unnamed,
@@ -184,10 +185,16 @@ def owners(codes: Iterable[Honoured]) -> list[str]:
 
 
 def ends(order: str, place: int, hold: Hold) -> Story:
-    """A hold ends, of which the wallets are told that its codes are in; of one that is over, if they weren't yet."""
+    """A hold ends, of which its wallets are told; of one that is over, if they weren't yet."""
+    here = (order, place)
     if hold.status == "HELD":
-        return (*frees(order, place, hold), *((f"wallet:{owner}", changed()) for owner in owners(hold.codes)))
-    return tuple((f"wallet:{owner}", ended((order, place))) for owner in owners(hold.codes))
+        return (*frees(order, place, hold), *((f"wallet:{owner}", given_up(here)) for owner in wallets(hold)))
+    return tuple((f"wallet:{owner}", ended(here)) for owner in wallets(hold))
+
+
+def wallets(hold: Hold) -> list[str]:
+    """Return whose wallets have what a hold has."""
+    return sorted({*owners(hold.codes), *([hold.presenter] if hold.points else [])})
 
 
 def _learn_redemptions(world: "World", operation: Operation, answer: Answer) -> None:

@@ -126,6 +126,11 @@ def ended(hold: tuple[str, int]) -> Move:
     return lambda wallet: (wallet.ended(hold),)
 
 
+def given_up(hold: tuple[str, int], *codes: str) -> Move:
+    """A wallet changes by the end of a hold, which has its points no more."""
+    return lambda wallet: (wallet.given_up(hold).unnamed(codes),)
+
+
 def changed(amount: int = 0, *, points: int | None = None, version: int | None = None) -> Move:
     """A wallet changes once by so many points; the balance and version that it then has, as far as they were told."""
 

@@ -49,7 +49,7 @@ mutation ($input: CreateRewardInput!) {
 }
 """
 MERCHANT: Final = (
-    "{ answer: viewer { merchant { currency settings { pointsPerUnit pointsPendingDays recoverShortfalls } } } }"
+    "{ answer: viewer { merchant { currency settings { pointsPerUnit pointValue pointsPendingDays recoverShortfalls } } } }"
 )
 PROGRAM: Final = """
 {
@@ -98,6 +98,7 @@ class Terms:
     quota: int | None
     referral: tuple[int, int]
     recovers: bool = True
+    point_value: str | None = "1"
 
     @classmethod
     async def of(cls, client: Client) -> "Terms":
@@ -112,7 +113,8 @@ class Terms:
         settings = merchant["settings"]
         rate = None if settings["pointsPendingDays"] else str(settings["pointsPerUnit"])
         recovers = settings["recoverShortfalls"]
-        return cls(merchant["currency"], rate, quota if bounded and plain else None, brings, recovers)
+        value = str(settings["pointValue"]) if settings["pointValue"] else None
+        return cls(merchant["currency"], rate, quota if bounded and plain else None, brings, recovers, value)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class World:
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
-            "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
+            "point_value": terms.point_value, "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
         }  # fmt: skip
         self.history = History(name, self.facts)
         self.recorder = Recorder(self.history)
@@ -165,6 +167,7 @@ class World:
         self._ends = time.monotonic() + SECONDS_MAX
         self._numbers = itertools.count(1)
         self._orders: list[str] = []
+        self._paid: list[str] = []
 
     # What verbs ask for.
 
@@ -185,6 +188,16 @@ class World:
         if not self._orders or self.rolls.random() < new:
             self._orders.append(self.key())
         return self.rolls.choice(self._orders[-2:])
+
+    def order_to_pay(self) -> str:
+        """Return one of the few orders that points pay for."""
+        if not self._paid or self.rolls.random() < 0.35:
+            self._paid.append(self.key())
+        return self.rolls.choice(self._paid[-2:])
+
+    def is_paid(self, order: str) -> bool:
+        """Whether points pay for an order."""
+        return order in self._paid
 
     def order_of(self, known: list[str]) -> str:
         """Return mostly one of those of which something is known, the last ones."""
