@@ -6,7 +6,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 Kind = Literal[
-    "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "invite", "job",
+    "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "hold", "invite", "job",
     "member", "merchant", "order", "pool", "purchase", "redemption", "referral", "refund", "reward",
     "rewardredemption", "wallet", "webhook", "webhookdelivery",
 ]  # fmt: skip

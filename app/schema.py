@@ -20,6 +20,7 @@ from app.coupons.fill_pool import fill_pool
 from app.coupons.generate_codes import generate_codes
 from app.coupons.import_codes import import_codes
 from app.coupons.issue_codes import issue_codes
+from app.coupons.offers import offers
 from app.coupons.reissue_code import reissue_code
 from app.coupons.reveal_code import reveal_code
 from app.coupons.revoke_code import revoke_code
@@ -40,11 +41,15 @@ from app.merchants.revoke_api_key import revoke_api_key
 from app.orders import queries as orders
 from app.orders.amend_order import amend_order
 from app.orders.cancel_order import cancel_order
+from app.orders.capture_hold import capture_hold
 from app.orders.check_codes import check_codes
 from app.orders.check_refund import check_refund
+from app.orders.extend_hold import extend_hold
+from app.orders.hold_checkout import hold_checkout
 from app.orders.record_purchase import record_purchase
 from app.orders.redeem_codes import redeem_codes
 from app.orders.refund_purchase import refund_purchase
+from app.orders.release_hold import release_hold
 from app.orders.reverse_purchase import reverse_purchase
 from app.orders.reverse_redemption import reverse_redemption
 from app.people.accept_invite import accept_invite
@@ -87,10 +92,12 @@ Query = create_type(
         coupons.code,
         coupons.redemptions,
         coupons.campaign,
+        offers,
         coupons.campaigns,
         jobs.jobs,
         check_codes,
         orders.order,
+        orders.hold,
         check_refund,
         members.member,
         members.members,
@@ -141,6 +148,10 @@ Mutation = create_type(
         issue_codes,
         claim_code,
         redeem_codes,
+        hold_checkout,
+        capture_hold,
+        release_hold,
+        extend_hold,
         reissue_code,
         reverse_redemption,
         amend_order,

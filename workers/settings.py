@@ -25,6 +25,7 @@ from workers.deliver_webhooks import TIMEOUT_SECONDS as DELIVERING_SECONDS
 from workers.deliver_webhooks import deliver_webhooks, forget_webhook_deliveries
 from workers.drop_unreadable import drop_unreadable
 from workers.expire_codes import expire_codes
+from workers.expire_holds import expire_holds
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
@@ -44,6 +45,8 @@ CRON_JOBS = [
     cron(cast(Any, watch_stock), second=set(range(5, 60, 10)), timeout=60, max_tries=1, keep_result=0),
     # Every minute: expire codes whose lifetime is over. Redeeming checks the time itself, so a late run does no harm.
     cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
+    # Every minute: write down which holds have ended. What wants something of one checks the time itself.
+    cron(cast(Any, expire_holds), second=0, timeout=300, max_tries=1, keep_result=0),
     # Every minute: revive codes whose pool has a later end, if the ring for them was lost.
     cron(cast(Any, revive_codes), second=10, timeout=300, max_tries=1, keep_result=0),
     # Every minute: let pending points be spent, expire those whose lifetime is over, and warn of those that end soon.

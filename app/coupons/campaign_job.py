@@ -103,8 +103,9 @@ class _CampaignRow(TypedDict):
 HOLD_POOL: Final = statement(
     _PoolRow,
     f"""
-SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member, {ISSUES_AHEAD} AS is_open,
-    {IS_OVER} AS is_over, {REWARD_OF_POOL.format("p.id")} AS reward_id
+SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member,
+    p.one_claim_per_mailbox, {ISSUES_AHEAD} AS is_open, {IS_OVER} AS is_over,
+    {REWARD_OF_POOL.format("p.id")} AS reward_id
 FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UPDATE
 """,
 )
@@ -184,10 +185,12 @@ async def _send(tx: Tx, viewer: Viewer, pool: _PoolRow, job: HeldRow) -> bool:
     sent = await send_codes(tx, viewer, pool, campaign_id, people, {}, delivered=campaign["delivered"], again=False)
     await tx.row(COUNT, merchant_id=merchant_id, campaign_id=campaign_id, allocated=sent.allocated)
     await stock_levels.check(tx, merchant_id, pool["id"], viewer.actor)
+    same_mailbox = sum(person.is_skipped for person in people)
     progress = Progress(
         done=sent.allocated,
         skipped_erased=len(listed) - len(people),
-        skipped_has_all=sent.recipients - sent.allocated,
+        skipped_mailbox=same_mailbox,
+        skipped_has_all=sent.recipients - sent.allocated - same_mailbox,
     )
     if len(listed) == job["remaining"]:
         await turns.finish(tx, job, progress)

@@ -138,7 +138,8 @@ class _InsertedRow(TypedDict):
 HOLD_POOL: Final = statement(
     HeldPoolRow,
     f"""
-SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member, {ISSUES_AHEAD} AS is_open
+SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member,
+    p.one_claim_per_mailbox, {ISSUES_AHEAD} AS is_open
 FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UPDATE
 """,
 )

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Final, TypedDict
@@ -19,6 +19,8 @@ from app.coupons.claims import CHAIN_LENGTH_MAX
 from app.coupons.code_text import BITS_OF_CHARACTER, HIDDEN_BITS_MIN, hidden_bits
 from app.coupons.rows import PoolRow
 from app.coupons.types import CodeKind, Pool, StackingPolicy
+from app.segments.definitions import KEPT, SegmentName
+from app.segments.refresh import refresh_if_stale
 from app.storage.database import Statements, database
 from app.storage.events import event
 from app.storage.statements import columns, statement
@@ -82,6 +84,20 @@ class CreatePoolInput:
         description="Text of the codes that are generated for it, 4 to 64 characters: letters from A to Z, digits and "
         "dashes as they stand, # for a random character; at least 12 of those. Our own form unless told.",
     )
+    audience: list[SegmentName] | None = strawberry.field(
+        default=None,
+        description="Who may claim: members of one of these segments; empty or null: everybody. Binds new claims and "
+        "rewards, not campaigns.",
+    )
+    first_order_only: bool | None = strawberry.field(
+        default=False, description="Whether its codes are for a presenter's first order only."
+    )
+    one_claim_per_mailbox: bool | None = strawberry.field(
+        default=True,
+        description="Whether only the first person of a mailbox can claim: a+x@ and dots are spellings of one. A "
+        "member's address counts once it is proven.",
+    )
+    listed: bool | None = strawberry.field(default=False, description="Whether members see it in `offers`.")
     fallback_pool_id: strawberry.ID | None = strawberry.field(
         default=None,
         description="The pool that serves claims once this one is empty; it may have one itself, 10 in a row at most.",
@@ -144,7 +160,22 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
         "transferable": terms.transferable,
         "recycle_expired": bool(terms.recycle_expired),
         "code_pattern": code_pattern,
+        "audience": audience_of(terms.audience or ()),
+        "first_order_only": bool(terms.first_order_only),
+        "one_claim_per_mailbox": terms.one_claim_per_mailbox is not False,
+        "listed": bool(terms.listed),
     }
+
+
+def audience_of(segments: Collection[SegmentName]) -> list[str]:
+    """Return segments as a pool's row has them: each once, in their order."""
+    return [name.value for name in SegmentName if name in segments]
+
+
+async def know_audience(viewer: Viewer, pool: PoolRow) -> None:
+    """Work out who is in a pool's segments that nights keep, if the merchant has never looked at them."""
+    if any(name.value in pool["pool_audience"] for name in KEPT):
+        await refresh_if_stale(viewer.merchant_id)
 
 
 class ChainedRow(TypedDict):
@@ -237,12 +268,13 @@ WITH p AS (
     INSERT INTO pool (
         merchant_id, id, name, status, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount,
         starts_at, ends_at, code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired,
-        code_pattern, fallback_pool_id, created_at
+        code_pattern, audience, first_order_only, one_claim_per_mailbox, listed, fallback_pool_id, created_at
     )
     VALUES (
         :merchant_id, :pool_id, :name, 'DRAFT', :kind, :percent_off, :amount_off, :gift_sku, :minimum_spend,
         :maximum_discount, :starts_at, :ends_at, :code_lifetime_days, :claims_per_member, :stacking, :transferable,
-        :recycle_expired, :code_pattern, :fallback_pool_id, now()
+        :recycle_expired, :code_pattern, :audience::text[], :first_order_only, :one_claim_per_mailbox, :listed,
+        :fallback_pool_id, now()
     )
     RETURNING *
 ), {KNOW_LENGTH}, recorded AS (
@@ -277,4 +309,5 @@ async def create_pool(
         raise
     if row is None:
         raise RuntimeError("INSERT returned no row")
+    await know_audience(viewer, row)
     return CreatePoolSuccess(pool=Pool.of(row))

@@ -90,9 +90,9 @@ class CodeState(Enum):
 class OwnershipMatch(Enum):
     """The three ways, strongest first."""
 
-    MEMBER_ID = described("MEMBER_ID", "The member claimed it.")
+    MEMBER_ID = described("MEMBER_ID", "It was claimed by the member, or imported for it.")
     CAMPAIGN_RECIPIENT = described("CAMPAIGN_RECIPIENT", "A campaign sent it to the member.")
-    CLAIM_EMAIL = described("CLAIM_EMAIL", "It was claimed with the member's address.")
+    CLAIM_EMAIL = described("CLAIM_EMAIL", "It was claimed with the member's address, or imported for that.")
 
 
 @strawberry.enum(description="Whether a code shares an order with others.")
@@ -110,11 +110,13 @@ class StackingPolicy(Enum):
 class PoolStock:
     """How many codes of a pool are in each state."""
 
-    total: int = strawberry.field(description="All codes ever generated.")
+    total: int = strawberry.field(description="All codes that it ever had, whatever became of them.")
     available: int = strawberry.field(description="Codes that can be claimed.")
-    allocated: int = strawberry.field(description="Codes that are someone's and not spent.")
+    allocated: int = strawberry.field(
+        description="Codes that are out of stock and not spent: someone's, or bearer codes."
+    )
     redeemed: int = strawberry.field(description="Codes that are spent.")
-    expired: int = strawberry.field(description="Codes whose lifetime ended unspent.")
+    expired: int = strawberry.field(description="Codes that ended unspent: by their own end or their pool's.")
     revoked: int = strawberry.field(description="Codes that were taken back.")
 
 
@@ -166,6 +168,11 @@ class Pool(Node):
     code_pattern: str | None = strawberry.field(
         description="What the texts of its generated codes look like, # for a random character; null for our own form."
     )
+    first_order_only: bool = strawberry.field(description="Whether its codes are for a presenter's first order only.")
+    one_claim_per_mailbox: bool = strawberry.field(
+        description="Whether only the first person of a mailbox, all its spellings, can claim."
+    )
+    listed: bool = strawberry.field(description="Whether members see it in `offers`.")
     created_at: datetime = strawberry.field(description="When it was created.")
 
     @classmethod
@@ -187,6 +194,9 @@ class Pool(Node):
             transferable=row["pool_transferable"],
             recycle_expired=row["pool_recycle_expired"],
             code_pattern=row["pool_code_pattern"],
+            first_order_only=row["pool_first_order_only"],
+            one_claim_per_mailbox=row["pool_one_claim_per_mailbox"],
+            listed=row["pool_listed"],
             created_at=row["pool_created_at"],
         )
 
@@ -215,6 +225,15 @@ class Pool(Node):
     def maximum_discount(self, info: Info) -> Money | None:
         """Return the amount in the merchant's currency."""
         return money(self.row["pool_maximum_discount"], info.context.viewer.tenant.currency)
+
+    @guarded(
+        "Pool.audience",
+        description="Who may claim: members of one of these segments; empty: everybody. For ADMIN, CHECKOUT, SUPPORT "
+        "and ANALYST, null to others.",
+    )
+    def audience(self, info: Info) -> list[SegmentName] | None:  # noqa: ARG002  (guarded looks at it)
+        """Return the segments in their order."""
+        return [SegmentName(name) for name in self.row["pool_audience"]]
 
     @guarded(
         "Pool.fallbackPool",
@@ -322,6 +341,9 @@ class Code(Node):
         "was given when it came back, which may be after its pool's."
     )
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
+    held_until: datetime | None = strawberry.field(
+        description="Until when an order that isn't paid yet holds it; null while none does."
+    )
 
     @classmethod
     def of(cls, row: WholeCodeRow, *, as_of: ChangeRow | None = None, revealed: bool = False) -> "Code":
@@ -342,6 +364,7 @@ class Code(Node):
             allocated_at=row["code_allocated_at"],
             expires_at=end_of(row),
             redeemed_at=redeemed_at,
+            held_until=row["code_held_until"] if state == CodeState.ALLOCATED.value else None,
         )
 
     @field(description="The pool whose terms it carries.")
@@ -387,7 +410,10 @@ class Redemption(Node):
     order_id: str = strawberry.field(description="The source's own id of the order.")
     position: int = strawberry.field(description="Which of the order's codes it was; 1 was applied first.")
     order_amount: Money = strawberry.field(description="What the order was worth before discounts.")
-    base: Money = strawberry.field(description="What the codes before this one had left of the order.")
+    base: Money = strawberry.field(
+        description="What the codes before this one had left of the order, or what of it this one may be applied to, "
+        "if that is less."
+    )
     discount: Money = strawberry.field(description="What this code took off; never more than `base`.")
     redeemed_at: datetime = strawberry.field(description="When it was redeemed.")
     reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")

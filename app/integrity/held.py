@@ -36,12 +36,13 @@ HELD: Final = {
     ),
     "CLAIM_LIMIT": Held(
         (_STATEMENT, _CONSTRAINT),
-        ("claim_slot", "claim_email_slot", "claim_slot_counts", "claim_claimant", "claim_key"),
+        ("claim_slot", "claim_email_slot", "claim_slot_counts", "claim_claimant", "claim_key", "claim_mailbox"),
     ),
     "REDEEMED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "sales_order_key",
-         "sales_order_kept", "sales_order_fixed", "sales_order_guard", "order_amendment_key", "order_amendment_totals",
+         "sales_order_kept", "sales_order_fixed", "sales_order_guard", "first_order_pkey", "order_amendment_key",
+         "order_amendment_totals",
          "order_amendment_kept", "order_amendment_fixed", "reversal_pkey", "reversal_redemption",
          "reversal_kept", "reversal_fixed", "code_redeemed"),
     ),
@@ -55,7 +56,8 @@ HELD: Final = {
     "CREDITED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("points_entry_origin", "points_entry_kept", "points_entry_fixed", "purchase_order", "purchase_kept",
-         "purchase_fixed", "purchase_refunded", "refund_once", "refund_kept", "refund_fixed", "reward_redemption_key",
+         "purchase_fixed", "purchase_refunded", "purchase_paid", "sales_order_paid", "refund_once", "refund_kept",
+         "refund_fixed", "reward_redemption_key",
          "reward_redemption_paid", "reward_redemption_kept", "reward_redemption_fixed",
          "reward_redemption_reversed_once"),
     ),
@@ -63,9 +65,10 @@ HELD: Final = {
         (_CONSTRAINT, _TRANSACTION),
         ("wallet_points", "wallet_points_posted", "wallet_points_spendable", "wallet_shortfall", "wallet_begins_empty",
          "wallet_kept", "points_entry_balance", "points_entry_lifetime", "points_entry_kept", "points_entry_fixed",
-         "points_lot_amounts", "points_lot_open", "points_lot_begins_whole", "points_lot_moved", "points_lot_kept",
-         "points_lot_fixed", "points_part_pkey", "points_part_returned", "points_part_kept", "points_part_fixed",
-         "points_return_amounts", "points_return_kept", "points_return_fixed", "points_cover_amount"),
+         "points_lot_amounts", "points_lot_held", "points_lot_open", "points_lot_begins_whole", "points_lot_moved",
+         "points_lot_kept", "points_lot_fixed", "points_part_pkey", "points_part_returned", "points_part_kept",
+         "points_part_fixed", "hold_part_pkey", "hold_part_amount", "points_return_amounts", "points_return_kept",
+         "points_return_fixed", "points_cover_amount"),
     ),
     "INVITE_QUOTAS": Held(
         (_STATEMENT, _CONSTRAINT),
@@ -88,5 +91,12 @@ HELD: Final = {
         (_TRANSACTION, _CONSTRAINT),
         ("event_wallet_version", "event_wallet", "event_wallet_points", "event_kept", "event_fixed", "wallet_version",
          "wallet_version_grows", "wallet_begins_empty"),
+    ),
+    "HELD_IS_THERE": Held(
+        (_STATEMENT, _CONSTRAINT),
+        ("code_held", "code_hold", "hold_live", "hold_captured_once", "hold_guard", "hold_status", "hold_amounts",
+         "hold_points", "hold_lifetime", "hold_ended", "hold_captured", "hold_kept", "hold_fixed", "hold_code_pkey",
+         "hold_code_amounts", "hold_reward_pkey", "hold_reward_cost", "hold_request_pkey", "hold_request_kept",
+         "hold_request_fixed"),
     ),
 }  # fmt: skip

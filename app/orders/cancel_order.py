@@ -12,10 +12,13 @@ from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
 from app.members.types import MemberSource
-from app.orders.order_changes import buyer_of, give_back, lock_order, lock_wallets
+from app.orders.holds import CODE_IDS_OF_HOLDS, end_locked_hold, open_holds_of_order
+from app.orders.locks import lock_wallets
+from app.orders.order_changes import LOCK_CODES, buyer_of, give_back, lock_order, standing_order
+from app.orders.payments import PointsBack, give_back_paid
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.orders.refunds import OutpacedError, refund_rest
-from app.orders.rows import FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow, find_order
+from app.orders.rows import REDEMPTIONS_OF_ORDER, OrderRow, find_order
 from app.orders.types import Order
 from app.points.types import RewardRedemption
 from app.storage.database import Tx, transaction
@@ -68,7 +71,7 @@ CANCEL: Final = statement(
     f"""
 WITH o AS (
     UPDATE sales_order SET version = version + 1, cancelled_at = now(), money_returned = :money_returned,
-        points_returned = 0, points_expired = 0, shortfall = :shortfall
+        points_returned = :points_returned, points_expired = :points_expired, shortfall = :shortfall
     WHERE merchant_id = :merchant_id AND id = :order_row_id AND cancelled_at IS NULL RETURNING id
 )
 {event("order.cancelled", subject="id", source="o", reason=":reason")}
@@ -77,9 +80,10 @@ WITH o AS (
 
 
 @mutation(
-    description="Call an order off, once: what is left of its purchase is refunded with the points that it earned, its "
-    "redemptions are taken back, and nothing is redeemed, recorded or amended for it any more. Again, it is the same "
-    "answer. ADMIN, CHECKOUT and SUPPORT."
+    description="Call an order off, once: what is held for it is released, points that were paid for it come back, "
+    "what is left of its purchase is refunded with the points that it earned, its redemptions are taken back, and "
+    "nothing is held, redeemed, recorded or amended for it any more. Again, it is the same answer. ADMIN, CHECKOUT and "
+    "SUPPORT."
 )
 async def cancel_order(
     info: Info, input: Annotated[CancelOrderInput, strawberry.argument(description="What to call off.")]
@@ -99,18 +103,11 @@ async def cancel_order(
         try:
             async with transaction(viewer.merchant_id) as tx:
                 await _cancel(tx, viewer, input, order_id, reason, buyer)
-                cancelled = await _order(tx, viewer, input.source, order_id)
+                cancelled = await standing_order(tx, viewer, input.source, order_id)
             return _answer(viewer, cancelled, replayed=False)
         except OutpacedError:
             continue
     raise RuntimeError("an order kept changing while it was cancelled")
-
-
-async def _order(tx: Tx, viewer: Viewer, source: MemberSource, order_id: str) -> OrderRow:
-    order = await tx.row(FIND_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
-    if order is None:
-        raise OutpacedError
-    return order
 
 
 async def _cancel(
@@ -119,7 +116,7 @@ async def _cancel(
     """Call the order off under its lock. Raises OutpacedError when it isn't what it was before."""
     source = input.source
     purchase = await lock_order(tx, viewer, source, order_id, buyer)
-    order = await _order(tx, viewer, source, order_id)
+    order = await standing_order(tx, viewer, source, order_id)
     if order["cancelled_at"] is not None:
         raise OutpacedError
     name = {"merchant_id": viewer.merchant_id, "source": source.value, "order_id": order_id}
@@ -128,11 +125,24 @@ async def _cancel(
         if await tx.row(BEGIN, **name, order_row_id=order["order_row_id"], currency=currency) is None:
             raise OutpacedError
     redeemed = await tx.rows(REDEMPTIONS_OF_ORDER, **name)
-    money, shortfall = 0, 0
-    if purchase is not None and purchase["purchase_reversed_at"] is None:
-        await lock_wallets(tx, viewer, purchase, [row["code_id"] for row in redeemed])
-        returned = await refund_rest(tx, viewer, purchase, reason=reason)
-        money, shortfall = returned.money, returned.taken.shortfall
+    holds = await open_holds_of_order(tx, viewer, order["order_row_id"])
+    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=[row["hold_id"] for row in holds])
+    code_ids = [row["code_id"] for row in (*redeemed, *held)]
+    standing = None if purchase is None or purchase["purchase_reversed_at"] is not None else purchase
+    is_paid = purchase is None and order["paid_points"] > 0
+    if standing is not None or is_paid:
+        await lock_wallets(tx, viewer, standing, code_ids, payer_id=order["payer_id"])
+    elif redeemed and held:
+        await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
+    for hold in holds:
+        await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold["hold_id"], "RELEASED")
+    money, shortfall, back = 0, 0, PointsBack()
+    if standing is not None:
+        returned = await refund_rest(tx, viewer, standing, reason=reason)
+        money, shortfall, back = returned.money, returned.taken.shortfall, returned.back
+    elif is_paid:
+        origin = f"{order['order_row_id'].hex}/cancelled"
+        back = await give_back_paid(tx, viewer, order, order["paid_points"], origin=origin, path="orderId")
     if redeemed:
         await give_back(
             tx, viewer, source, order_id, redeemed,
@@ -145,6 +155,8 @@ async def _cancel(
         merchant_id=viewer.merchant_id,
         order_row_id=order["order_row_id"],
         money_returned=money,
+        points_returned=back.points,
+        points_expired=back.expired,
         shortfall=shortfall,
         event_id=event_id,
         actor=viewer.actor,

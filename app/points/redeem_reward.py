@@ -10,7 +10,7 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id, scoped_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
-from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
+from app.coupons.claims import Claimant, NotEligible, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
 from app.members.member_keys import MemberKeyInput, named_member
@@ -71,6 +71,7 @@ RedeemRewardResult = Annotated[
     | RewardCostChanged
     | InsufficientPoints
     | RewardOutOfStock
+    | NotEligible
     | IdempotencyKeyReused,
     strawberry.union("RedeemRewardResult", description="The redemption, or why there is none."),
 ]
@@ -119,8 +120,8 @@ SELECT {columns(ExchangeRow)} FROM x WHERE x.merchant_id = :merchant_id
 async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID, key: str) -> RewardRedemption:
     """Redeem a reward that TAKE has returned, for a member that is locked.
 
-    Locks a code and its claim, and the wallet last. Raises Refused with InsufficientPoints or RewardOutOfStock, and
-    asyncpg.UniqueViolationError when the key has a redemption.
+    Locks a code and its claim, and the wallet last. Raises Refused with RewardOutOfStock, NotEligible or
+    InsufficientPoints, and asyncpg.UniqueViolationError when the key has a redemption.
     """
     if not reward["is_taken"]:
         raise _out_of_stock("none is left" if reward["reward_active"] else "it is retired")

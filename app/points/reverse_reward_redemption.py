@@ -38,9 +38,11 @@ class ReverseRewardRedemptionSuccess:
     replayed: bool = strawberry.field(description="Whether an earlier call reversed it.")
 
 
-@strawberry.type(description="The code that the reward brought was spent: it can't go back.")
+@strawberry.type(
+    description="The code that the reward brought was spent, or an order that isn't paid holds it: it can't go back."
+)
 class RewardNotReversible(Refusal):
-    """What was had was used."""
+    """What was had was used, or is about to be."""
 
 
 ReverseRewardRedemptionResult = Annotated[
@@ -126,7 +128,7 @@ async def _exchange(where: Statements, viewer: Viewer, exchange_id: UUID) -> Who
 
 
 async def _end_code(tx: Tx, viewer: Viewer, exchange: WholeExchangeRow, why: str) -> None:
-    """Revoke the code that a redemption brought, if it lives. Raises Refused(RewardNotReversible) if it is spent."""
+    """Revoke the code of a redemption, if it lives. Raises Refused(RewardNotReversible) if it is spent or held."""
     code_id = exchange["exchange_code_id"]
     if code_id is None:
         return
@@ -145,6 +147,8 @@ async def _end_code(tx: Tx, viewer: Viewer, exchange: WholeExchangeRow, why: str
             raise RuntimeError("a redemption's code is gone")
         if revoked is not None or code["code_state"] != CodeState.ALLOCATED.value:
             break
+        if code["code_held_until"] is not None:
+            raise Refused(RewardNotReversible(message="An order holds the code that the reward brought."))
         # One that lives again, or that a reversal of the order has given back since, is tried again.
         await revive_needed(tx, viewer.merchant_id, [code_id])
     if code["code_state"] == CodeState.REDEEMED.value:

@@ -263,7 +263,7 @@ CROSS JOIN LATERAL (
     ) soonest
 ) next
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(remaining), 0)::int AS points FROM points_lot
+    SELECT coalesce(sum(remaining - held), 0)::int AS points FROM points_lot
     WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_open AND is_pending IN (false, true)
         AND expires_at = next.expires_at
 ) expiring

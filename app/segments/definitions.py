@@ -21,7 +21,8 @@ class SegmentName(Enum):
     ACTIVE = described("ACTIVE", "Bought within the last 90 days; what was refunded whole doesn't count.")
     LAPSED = described("LAPSED", "Bought before, but not within the last 90 days.")
     HIGH_SPEND = described(
-        "HIGH_SPEND", "The tenth of the buyers of the last 365 days that spent the most, less what was refunded."
+        "HIGH_SPEND",
+        "The tenth of the buyers of the last 365 days that spent the most, less what was refunded or paid with points.",
     )
     ADVOCATES = described(
         "ADVOCATES", "Brought at least 3 members by converted referrals, by the latest network snapshot."
@@ -53,7 +54,7 @@ BY_ROW: Final[Mapping[SegmentName, str]] = {
 KEPT: Final = tuple(name for name in SegmentName if name not in BY_ROW)
 
 _IN_ROW: Final = " OR ".join(f"('{name.value}' = ANY({{0}}) AND {told})" for name, told in BY_ROW.items())
-#: Whether the member `m` is in one of the segments that the array {0} names.
+#: Whether `m` is in one of the segments that the array {0} names; who is no member (its `id` is null) isn't.
 IN_ONE_OF: Final = f"""
     ({_IN_ROW} OR EXISTS (
         SELECT FROM segment_member

@@ -34,6 +34,7 @@ WHERE r.refreshed_at IS NULL
 ORDER BY m.merchant_id
 """,
 )
+STALE: Final = statement(NoRow, f"SELECT FROM merchant WHERE merchant_id = :merchant_id AND {IS_STALE}")
 # Its row is the lock: a second refresh waits, and finds what the first one wrote.
 BEGIN: Final = statement(
     NoRow,
@@ -47,9 +48,9 @@ REFRESH: Final = statement(
     NoRow,
     f"""
 WITH spent AS MATERIALIZED (
-    SELECT member_id, sum(amount - refunded) AS spend FROM purchase
+    SELECT member_id, sum(amount - refunded - paid_value + returned_value) AS spend FROM purchase
     WHERE merchant_id = :merchant_id AND reversed_at IS NULL AND occurred_at > now() - interval '365 days'
-    GROUP BY member_id HAVING sum(amount - refunded) > 0
+    GROUP BY member_id HAVING sum(amount - refunded - paid_value + returned_value) > 0
 ), high AS (
     SELECT percentile_disc(0.9) WITHIN GROUP (ORDER BY spend) AS spend FROM spent
 ), inside AS MATERIALIZED (
@@ -72,6 +73,12 @@ async def refresh(merchant_id: UUID) -> None:
     async with transaction(merchant_id) as tx:
         await tx.row(BEGIN, merchant_id=merchant_id)
         await tx.many(REFRESH, merchant_id=merchant_id, referrals_min=REFERRALS_MIN)
+
+
+async def refresh_if_stale(merchant_id: UUID) -> None:
+    """Work out the members of the merchant's segments unless that was done last night."""
+    if await database().row(STALE, merchant_id=merchant_id) is not None:
+        await refresh(merchant_id)
 
 
 async def refresh_due() -> int:

@@ -401,6 +401,17 @@ async def _backing(errands: Errands) -> str:
     return pool
 
 
+async def _for_others(errands: Errands) -> dict[str, Any]:
+    """Return the claim of a member from a pool that isn't for it."""
+    return {"poolId": await errands.pool(audience=["LAPSED"]), "memberId": await errands.member()}
+
+
+async def _reward_for_others(errands: Errands) -> dict[str, Any]:
+    claim = await _for_others(errands)
+    return {"rewardId": await errands.reward(claim["poolId"]), "memberId": claim["memberId"],
+            "idempotencyKey": errands.word()}  # fmt: skip
+
+
 async def _as_many_webhooks(errands: Errands) -> str:
     """Return a disabled webhook of a merchant that has as many enabled ones as it may."""
     webhook = await errands.webhook()
@@ -447,6 +458,53 @@ async def _off(errands: Errands) -> dict[str, Any]:
 
 async def _off_to_amend(errands: Errands) -> dict[str, Any]:
     return await _off(errands) | _WHY | {"idempotencyKey": errands.word()}
+
+
+async def _cart(errands: Errands) -> dict[str, Any]:
+    member = await errands.member()
+    fields = "... on ClaimCodeSuccess { code { text } }"
+    claimed = await errands.do("claimCode", fields, poolId=await errands.pool(), memberId=member)
+    return {
+        "orderId": errands.word(), "memberId": member, "codes": [claimed["code"]["text"]], "orderAmount": usd(1000)
+    }  # fmt: skip
+
+
+async def _held(errands: Errands) -> tuple[dict[str, Any], str]:
+    cart = await _cart(errands)
+    answer = await errands.do("holdCheckout", "... on HoldCheckoutSuccess { hold { id } }", **cart)
+    return cart, answer["hold"]["id"]
+
+
+async def _captured_cart(errands: Errands) -> dict[str, Any]:
+    cart, hold = await _held(errands)
+    await errands.do("captureHold", holdId=hold)
+    return cart
+
+
+async def _captured_hold(errands: Errands) -> str:
+    _, hold = await _held(errands)
+    await errands.do("captureHold", holdId=hold)
+    return hold
+
+
+async def _poor_cart(errands: Errands) -> dict[str, Any]:
+    return {"orderId": errands.word(), "memberId": await errands.member(), "orderAmount": usd(1000), "points": 10}
+
+
+async def _paid_hold(errands: Errands) -> str:
+    cart = await _poor_cart(errands)
+    member = cart["memberId"]
+    await errands.do("grantPoints", memberId=member, amount=10, reference="r", idempotencyKey=member)
+    answer = await errands.do("holdCheckout", "... on HoldCheckoutSuccess { hold { id } }", **cart)
+    hold: str = answer["hold"]["id"]
+    await errands.do("captureHold", holdId=hold, points=5)
+    return hold
+
+
+async def _released_hold(errands: Errands) -> str:
+    _, hold = await _held(errands)
+    await errands.do("releaseHold", holdId=hold)
+    return hold
 
 
 async def _off_to_record(errands: Errands) -> dict[str, Any]:
@@ -496,6 +554,7 @@ ERRANDS: Final = (
         acceptInvite={"token": "nobody", "email": BAD_EMAIL},
         amendOrder={"orderId": " ", "codes": [], "orderAmount": usd(1), "idempotencyKey": "k", **_WHY},
         cancelOrder={"orderId": "nobody", **_BLANK},
+        captureHold={"holdId": nobody("hold"), "points": -1},
         claimCode={"poolId": nobody("pool")},
         configureMerchant={"pointsPerUnit": -1.0},
         configureReferralProgram={
@@ -511,8 +570,10 @@ ERRANDS: Final = (
         editReward={"rewardId": nobody("reward"), "cost": 0},
         editMember={"memberId": nobody("member"), "email": BAD_EMAIL},
         enrollMember={"source": "STORE", "email": BAD_EMAIL},
+        extendHold={"holdId": nobody("hold"), "lifetimeSeconds": 0},
         fillPool={"poolId": nobody("pool"), "available": 0, "idempotencyKey": "k"},
         generateCodes={"poolId": nobody("pool"), "count": 0},
+        holdCheckout={"orderId": "o", "orderAmount": usd(1)},
         importCodes={"poolId": nobody("pool"), "codes": []},
         issueCodes={"poolId": nobody("pool"), "count": 0, "reason": "r", "idempotencyKey": "k"},
         grantPoints={"memberId": nobody("member"), "amount": 0, "reference": "r", "idempotencyKey": "k"},
@@ -532,6 +593,8 @@ ERRANDS: Final = (
     *_missing(
         ("activatePool", "pool", {}), ("archivePool", "pool", {}), ("discardPool", "pool", {}),
         ("pausePool", "pool", {}),
+        ("captureHold", "hold", {}), ("extendHold", "hold", {"lifetimeSeconds": 60}), ("releaseHold", "hold", {}),
+        ("holdCheckout", "member", {"orderId": "nobody", "orderAmount": usd(1), "codes": ["nobody"]}),
         ("cancelInvite", "invite", {}), ("claimCode", "pool", {"memberId": nobody("member")}),
         ("createCampaign", "pool", {"name": "n", "recipients": [{"email": "a@example.com"}]}),
         ("createReward", "pool", {"name": "n", "cost": 1}), ("declineReferral", "referral", _WHY),
@@ -562,11 +625,23 @@ ERRANDS: Final = (
            {"orderId": "nobody", "codes": [], "orderAmount": usd(1), "idempotencyKey": "nobody", **_WHY}),
     Errand("amendOrder", "OrderNotOpen", _off_to_amend),
     Errand("amendOrder", "CodesRejected", _then(_amendable, orderAmount=usd(1))),
+    Errand("amendOrder", "InsufficientPoints", _then(_amendable, points=1)),
     Errand("amendOrder", "IdempotencyKeyReused", _then(_amended, codes=[])),
     Errand("amendOrder", REPLAYED, _amended),
     Errand("archivePool", "PoolTransitionRejected", _archived),
     Errand("cancelOrder", "NotFound", {"orderId": "nobody", **_WHY}),
     Errand("cancelOrder", REPLAYED, _called_off),
+    Errand("captureHold", "HoldNotOpen", _with(holdId=_released_hold)),
+    Errand("captureHold", "IdempotencyKeyReused", _then(_with(holdId=_paid_hold), points=4)),
+    Errand("captureHold", REPLAYED, _with(holdId=_captured_hold)),
+    Errand("extendHold", "HoldNotOpen", _then(_with(holdId=_released_hold), lifetimeSeconds=60)),
+    Errand("holdCheckout", "OrderNotOpen", _off),
+    Errand("holdCheckout", "HoldNotOpen", _captured_cart),
+    Errand("holdCheckout", "InsufficientPoints", _poor_cart),
+    Errand("holdCheckout", "CodesRejected", _then(_cart, memberId=None)),
+    Errand("releaseHold", "HoldNotOpen", _with(holdId=_captured_hold)),
+    Errand("releaseHold", REPLAYED, _with(holdId=_released_hold)),
+    Errand("claimCode", "NotEligible", _for_others),
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
     Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),
     Errand("createCampaign", "PoolExhausted", _campaign_of(Errands.pool)),
@@ -607,6 +682,7 @@ ERRANDS: Final = (
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
     Errand("redeemReward", "RewardCostChanged", _dearer),
+    Errand("redeemReward", "NotEligible", _reward_for_others),
     Errand("refundPurchase", "NotFound", _nobodys_refund),
     Errand("refundPurchase", "IdempotencyKeyReused", _used_refund),
     Errand("reverseRewardRedemption", "RewardNotReversible", _then(_with(redemptionId=Errands.used), **_WHY)),

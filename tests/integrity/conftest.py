@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest_asyncio
 
+from app import ids
 from app.segments import refresh
 from tests.conftest import Api
 from tests.coupons.ownership import send
@@ -14,10 +16,29 @@ from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CREATE_CAMPAIGN, EDIT_POOL, Shop, open_shop
 from tests.jobs.documents import CANCEL, FILL, REVOKE_CODES, carried_out
-from tests.orders.documents import AMEND, amendment
+from tests.orders.documents import AMEND, amendment, stackable
+from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
+from tests.points.holds import held
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
+
+
+async def carts(shop: Shop) -> UUID:
+    """Hold codes for orders of a new member, of which one each is captured, released, taken over and stays held."""
+    dora = await shop.member()
+    codes = await stackable(shop, dora, 4)
+    captured, released, _, live = [
+        await hold(shop, [code], dora, order=f"cart-{number}", idempotencyKey="key")
+        for number, code in enumerate(codes)
+    ]
+    await shop.do(CAPTURE, holdId=captured["id"])
+    await shop.do(RELEASE, holdId=released["id"])
+    await hold(shop, [codes[2]], dora, order="cart-4")
+    await shop.do(EXTEND, holdId=live["id"], lifetimeSeconds=604_800)
+    hold_id = ids.decode("hold", live["id"])
+    assert hold_id is not None
+    return hold_id
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -64,6 +85,8 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await purchase(shop, anna, "order-c", 400)
         await refund(shop, "order-c", "refund-1", 150)
         await shop.do(REVERSE_REWARD, redemptionId=back["redemption"]["id"], reason="a return")
+        await shop.do(AMEND, **amendment([code], anna, amount=20_000, points=40))
+        await held(shop, ben, 4, hold_id=await carts(shop))
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)

@@ -22,6 +22,7 @@ SWEEPS = {
     "app.merchants.rotate_master_key": {"TRY_LOCK", "WAIT_FOR_WRAPPERS", "COUNT", "FIND_MERCHANTS"},
     "app.merchants.rotate_token_keys": {"ADOPT"},
     "app.operate.clocks": {"NOW"},
+    "app.orders.expire_holds": {"FIND"},
     "app.points.expire_points": {"FIND_DUE", "FIND_UNWARNED"},
     "app.points.mature_points": {"FIND_RIPE"},
     "app.referrals.expire_invites": {"FIND"},

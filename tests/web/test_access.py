@@ -20,6 +20,7 @@ from tests.advisor.documents import advised
 from tests.factories import CREATE_CAMPAIGN, GENERATE_CODES, Shop
 from tests.graph.documents import taken
 from tests.orders.documents import order_of
+from tests.orders.holding import hold
 from tests.points.documents import GRANT
 from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, program
 from tests.web.walk import Operation, operations
@@ -31,6 +32,7 @@ MUTATIONS_OF_CHECKOUTS = {
     "claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "verifyMemberEmail", "issueMemberToken",
     "recordPurchase", "refundPurchase", "reversePurchase", "redeemReward", "reverseRewardRedemption", "inviteMembers",
     "acceptInvite", "cancelInvite", "amendOrder", "cancelOrder",
+    "holdCheckout", "captureHold", "releaseHold", "extendHold",
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
     "reverseRedemption", "refundPurchase", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail",
@@ -48,6 +50,7 @@ SELECTED: Final = {
     "Invite.obstacle": "obstacle",
     "Member.displayName": "displayName",
     "Merchant.settings": "settings { timeZone }",
+    "Pool.audience": "audience",
     "Pool.batches": "batches { pageInfo { hasNextPage } }",
     "Pool.codes": "codes { pageInfo { hasNextPage } }",
     "Pool.fallbackPool": "fallbackPool { id }",
@@ -104,7 +107,13 @@ def test_a_rule_is_about_something_that_can_answer_as_it_says(coordinate: str) -
 def test_an_admin_may_do_everything_but_what_only_a_member_has() -> None:
     closed = [coordinate for coordinate, rule in ACCESS.items() if Role.ADMIN not in rule]
 
-    assert closed == ["Subscription.walletChanged", "Query.wallet", "Query.inviteQuota", "Viewer.member"]
+    assert closed == [
+        "Query.offers",
+        "Subscription.walletChanged",
+        "Query.wallet",
+        "Query.inviteQuota",
+        "Viewer.member",
+    ]
 
 
 def test_each_role_may_do_what_is_its_own_and_nothing_else() -> None:
@@ -207,6 +216,7 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
     invite, email = await invited(shop, member)
     await shop.do(ACCEPT_INVITE, token=invite["token"], email=email, memberId=old["id"])
     snapshot = await taken(shop)
+    cart = await hold(shop, [await shop.claim(await shop.pool(), member)], member)
     run = await advised(shop)
     run_id, owner = ids.decode("advicerun", run["id"]), await tenant(shop.merchant_id)
     assert run_id is not None
@@ -228,6 +238,7 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
         "Event": ids.encode("event", event["id"]),
         "GraphSnapshot": snapshot["id"],
         "GraphSnapshotJob": snapshot["id"].replace("graph_", "graphjob_"),
+        "Hold": cart["id"],
         "HeldReferral": ids.encode("referral", held["id"]),
         "Invite": invite["id"],
         "Member": member["id"],

@@ -45,6 +45,7 @@ KINDS: dict[str, ids.Kind] = {
     "codeId": "code",
     "deliveryId": "webhookdelivery",
     "fallbackPoolId": "pool",
+    "holdId": "hold",
     "inviteId": "invite",
     "jobId": "job",
     "memberId": "member",
@@ -58,7 +59,7 @@ KINDS: dict[str, ids.Kind] = {
 #: For `id` arguments, by the operation.
 KINDS_BY_OPERATION: dict[str, ids.Kind] = {
     "adviceRun": "advicerun", "adviceRunChanged": "advicerun",
-    "campaign": "campaign", "graphSnapshotJob": "graphjob", "member": "member",
+    "campaign": "campaign", "graphSnapshotJob": "graphjob", "hold": "hold", "member": "member",
     "node": "pool", "pool": "pool",
 }  # fmt: skip
 
