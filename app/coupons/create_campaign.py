@@ -26,7 +26,8 @@ from app.coupons.rows import FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, Campai
 from app.coupons.send_codes import IN_STOCK, ChangedMeanwhile, HeldPoolRow, Recipients, Sent, resolve, send_codes
 from app.coupons.types import Campaign, PoolStatus
 from app.jobs import turns
-from app.segments.definitions import SegmentName
+from app.segments.definitions import KEPT, SegmentName
+from app.segments.refresh import refresh_if_stale
 from app.storage import doorbell, events
 from app.storage.database import Tx, database, transaction
 from app.storage.statements import NoRow, statement
@@ -177,6 +178,8 @@ async def create_campaign(
     asked = await asyncio.to_thread(recipients, problems, viewer, input)
     pool_id = node_id("pool", "pool", input.pool_id)
     request_hash = asked.hash(name, pool_id)
+    if asked.segment in KEPT:
+        await refresh_if_stale(merchant_id)
     for _ in range(ATTEMPTS_MAX):
         earlier = await _earlier(viewer, key, request_hash)
         if earlier is not None:

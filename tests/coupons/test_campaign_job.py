@@ -8,7 +8,6 @@ import pytest
 from app import ids
 from app.coupons.campaign_job import campaign_batch
 from app.jobs.turns import TAKE
-from app.segments.refresh import refresh
 from app.storage.database import database
 from tests.conftest import Api
 from tests.coupons.ownership import breaches, claim_by_email, send
@@ -125,7 +124,6 @@ async def test_segments_of_last_night_have_their_members(shop: Shop) -> None:
     pool = await shop.pool(codes=5)
     anna, _ = await shop.member(), await shop.member()
     await purchase(shop, anna, "order-1")
-    await refresh(shop.merchant_id)
 
     for segment in ("HIGH_SPEND", "ACTIVE"):
         campaign = await sent(shop, await shop.pool(codes=5), segment)
