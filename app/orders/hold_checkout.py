@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
+import asyncpg
 import strawberry
 
 from app import ids
@@ -50,11 +51,12 @@ from app.orders.refunds import OutpacedError
 from app.orders.rules import Paid, paid_with
 from app.orders.types import OrderNotOpen, order_not_open, refuse_if_cancelled
 from app.points.freeing import free_points
-from app.points.holding import hold_points
+from app.points.holding import HOLD_LOTS, hold_points
 from app.points.ledger import POINTS_MAX, InsufficientPoints, insufficient
 from app.storage.database import Statements, Tx, database, transaction
+from app.storage.events import event
 from app.storage.statements import columns, statement
-from app.storage.wallet_versions import ChangeRow, raise_wallets
+from app.storage.wallet_versions import NEXT_DATE, ChangeRow, raise_wallets
 
 ATTEMPTS_MAX: Final = 20
 LIFETIME_SECONDS_MIN: Final = 60
@@ -178,18 +180,16 @@ async def _read(where: Statements, viewer: Viewer, request: Asked) -> SeenToHold
     return SeenToHold(seen(presented, rows), rows[0]["is_member"], rows[0]["is_key_used"], rows[0]["point_value"])
 
 
-# All codes or none. The order of locks is the order, its hold, codes by id, wallets by member. What is held for the
+# What both statements below begin with: the order, the hold that changes and the codes, locked in this order and read
+# as they are then. Every condition that can change between reading and writing is checked again. What is held for the
 # order already stays with it, by the terms that it is held under.
-HOLD: Final = statement(
-    ChangedHoldRow,
-    f"""
-WITH asked AS (
+_LOCKED: Final = f"""
+asked AS (
     SELECT * FROM unnest(
-        :code_ids::uuid[], :terms_versions::int[], :positions::int[], :bases::bigint[], :discounts::bigint[],
+        :code_ids::uuid[], :terms_versions::int[], :places::int[], :bases::bigint[], :discounts::bigint[],
         :are_here::bool[]
     ) AS t (code_id, terms_version, position, base, discount, is_here)
 ), known AS MATERIALIZED (
-    -- An order that is known is locked first, and read as it is then.
     SELECT version FROM sales_order
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND cancelled_at IS NULL
         AND order_amount IS NULL
@@ -204,7 +204,6 @@ WITH asked AS (
     SELECT FROM (VALUES (1)) once
     WHERE coalesce((SELECT version FROM known), 0) = :version AND (:hold_version = 0 OR EXISTS (SELECT FROM here))
 ), locked AS (
-    -- Every condition that can change between reading and writing is checked again, on locked rows.
     SELECT c.id, c.pool_id, c.member_id FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
         JOIN asked ON asked.code_id = c.id
     WHERE EXISTS (SELECT FROM open) AND c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[])
@@ -217,21 +216,12 @@ WITH asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), begun AS (
-    -- Of two callers with one new order one begins it.
-    INSERT INTO sales_order (merchant_id, id, source, order_id, currency, version)
-    SELECT :merchant_id, :order_row_id, :source, :order_id, :currency, 1
-    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
-    ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
-), continued AS (
-    -- Its version tells those who have read it without this hold.
-    UPDATE sales_order SET version = version + 1
-    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
-        AND EXISTS (SELECT FROM open) AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
-    RETURNING id
-), on_order AS (
-    SELECT id FROM begun UNION ALL SELECT id FROM continued
-), h AS (
+), ready AS MATERIALIZED (
+    SELECT FROM open WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+)"""
+# What both go on with, once the order is `on_order`: the hold, its codes and the request's key.
+_WRITTEN: Final = f"""
+h AS (
     INSERT INTO hold (merchant_id, id, sales_order_id, member_id, email_index, order_amount, currency, total_discount,
                       points, points_value, point_value, held_points, status, version, held_at, held_until,
                       presented_by)
@@ -245,23 +235,9 @@ WITH asked AS (
         version = hold.version + 1, held_until = least(excluded.held_until, hold.held_at + {WHOLE_LIFETIME}),
         presented_by = excluded.presented_by
     RETURNING *
-), leaving AS (
-    -- Nobody else wants what the hold has, so that these need not be locked in one order with the others.
-    SELECT c.id, c.member_id FROM code c
-    WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND c.id = ANY(ARRAY(
-        SELECT code_id FROM hold_code
-        WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM h) AND code_id <> ALL(:code_ids::uuid[])
-    ))
-    ORDER BY c.id FOR UPDATE
-), freed AS (
-    UPDATE code SET hold_id = NULL, held_until = NULL
-    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM leaving))
 ), held AS (
     UPDATE code SET hold_id = :hold_id, held_until = h.held_until FROM h
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[])
-), unlisted AS (
-    DELETE FROM hold_code
-    WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM h) AND code_id <> ALL(:code_ids::uuid[])
 ), listed AS (
     INSERT INTO hold_code (merchant_id, hold_id, code_id, pool_id, position, terms_version, base, discount)
     SELECT :merchant_id, h.id, asked.code_id, locked.pool_id, asked.position, asked.terms_version, asked.base,
@@ -272,18 +248,97 @@ WITH asked AS (
 ), requested AS (
     INSERT INTO hold_request (merchant_id, sales_order_id, idempotency_key)
     SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::varchar IS NOT NULL
+)"""
+_TOLD: Final = f"""
+SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
+FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
+LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
+"""
+# All codes or none. The order of locks is the order, its hold, codes by id, wallets by member.
+HOLD: Final = statement(
+    ChangedHoldRow,
+    f"""
+WITH {_LOCKED}, begun AS (
+    -- Of two callers with one new order one begins it.
+    INSERT INTO sales_order (merchant_id, id, source, order_id, currency, version)
+    SELECT :merchant_id, :order_row_id, :source, :order_id, :currency, 1
+    WHERE :version = 0 AND EXISTS (SELECT FROM ready)
+    ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
+), continued AS (
+    -- Its version tells those who have read it without this hold.
+    UPDATE sales_order SET version = version + 1
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
+        AND EXISTS (SELECT FROM ready)
+    RETURNING id
+), on_order AS (
+    SELECT id FROM begun UNION ALL SELECT id FROM continued
+), {_WRITTEN}, leaving AS (
+    -- Nobody else wants what the hold has, so that these need not be locked in one order with the others.
+    SELECT c.id, c.member_id FROM code c
+    WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND c.id = ANY(ARRAY(
+        SELECT code_id FROM hold_code
+        WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM h) AND code_id <> ALL(:code_ids::uuid[])
+    ))
+    ORDER BY c.id FOR UPDATE
+), freed AS (
+    UPDATE code SET hold_id = NULL, held_until = NULL
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM leaving))
+), unlisted AS (
+    DELETE FROM hold_code
+    WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM h) AND code_id <> ALL(:code_ids::uuid[])
 ), owners AS (
+    -- Without the wallet whose points are held, or come free, which changes by that.
     SELECT DISTINCT member_id FROM (SELECT * FROM leaving UNION ALL SELECT id, member_id FROM locked) touched
     WHERE member_id IS NOT NULL AND member_id IS DISTINCT FROM :payer_id::uuid
 ), changed AS (
-    -- The wallet whose points are held, or come free, changes by that.
     SELECT (:event_ids::uuid[])[row_number() OVER (ORDER BY owners.member_id)] AS event_id, h.id AS subject_id,
         owners.member_id, NULL::bytea AS reason
     FROM h LEFT JOIN owners ON true WHERE owners.member_id IS NOT NULL OR :payer_id IS NULL
 ), {raise_wallets([("hold.changed", ":hold_version > 0"), ("hold.placed", "")])}
-SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
-FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
-LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
+{_TOLD}
+""",
+)
+# A new hold with points, and codes of nobody but their owner, whose wallet has one change. The lots are read as they
+# were when the statement began, so it writes nothing when the wallet has changed since. The order begins last: another
+# caller's with the same id is an error, which undoes all of it.
+HOLD_WITH_POINTS: Final = statement(
+    ChangedHoldRow,
+    f"""
+WITH RECURSIVE {_LOCKED}, before AS MATERIALIZED (
+    SELECT version, points - held_points - pending_points AS spendable FROM wallet
+    WHERE merchant_id = :merchant_id AND member_id = :member_id
+), w AS (
+    UPDATE wallet SET version = wallet.version + 1, changed_at = {NEXT_DATE},
+        held_points = wallet.held_points + :points
+    FROM before
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = :member_id AND wallet.version = before.version
+        AND before.spendable >= :points AND EXISTS (SELECT FROM ready)
+    RETURNING wallet.*
+), begun AS (
+    INSERT INTO sales_order (merchant_id, id, source, order_id, currency, version)
+    SELECT :merchant_id, :order_row_id, :source, :order_id, :currency, 1 FROM w WHERE :version = 0 RETURNING id
+), continued AS (
+    UPDATE sales_order SET version = version + 1
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
+        AND EXISTS (SELECT FROM w)
+    RETURNING id
+), on_order AS (
+    SELECT id FROM begun UNION ALL SELECT id FROM continued
+), {_WRITTEN}, {HOLD_LOTS}, recorded AS (
+    {
+        event(
+            "hold.placed",
+            id="(:event_ids::uuid[])[1]",
+            subject=":hold_id",
+            source="w",
+            points=":points",
+            member_id="w.member_id",
+            wallet="w",
+        )
+    }
+    RETURNING *
+)
+{_TOLD}
 """,
 )
 OTHER_HOLDS: Final = statement(
@@ -312,40 +367,60 @@ async def _hold(
     `payer_id` is whose wallet has changed already, by points that the hold has. Returns the hold, or None when
     something has changed since it was read.
     """
+    rows = await where.rows(HOLD, **_written(viewer, request, found, verdict, hold_id), payer_id=payer_id)
+    return changed_hold(where, viewer.merchant_id, rows)
+
+
+async def _hold_with_points(
+    viewer: Viewer, request: Asked, found: SeenToHold, verdict: Verdict, member_id: UUID
+) -> Changed | None:
+    """Hold what a verdict accepted and a member's points for an order that isn't held; otherwise as `_hold`."""
+    written = _written(viewer, request, found, verdict, None)
+    try:
+        rows = await database().rows(
+            HOLD_WITH_POINTS, **written, member_id=member_id, positions=[0], amounts=[written["points"]]
+        )
+    except asyncpg.UniqueViolationError:
+        # Somebody else has just begun the order.
+        return None
+    return changed_hold(database(), viewer.merchant_id, rows)
+
+
+def _written(
+    viewer: Viewer, request: Asked, found: SeenToHold, verdict: Verdict, hold_id: UUID | None
+) -> dict[str, object]:
+    """Return what both statements take that hold something."""
     presented, order, accepted = request.presented, found.codes, verdict.accepted
     here = order.live_hold
     paid = _paid(request, found, verdict)
-    rows = await where.rows(
-        HOLD,
-        merchant_id=viewer.merchant_id,
-        code_ids=[row["code_id"] for row, _ in accepted],
-        terms_versions=[row["pool_terms_version"] for row, _ in accepted],
-        positions=list(range(1, len(accepted) + 1)),
-        bases=[share.base for _, share in accepted],
-        discounts=[share.discount for _, share in accepted],
-        are_here=[is_held_here(order, row) for row, _ in accepted],
-        presenter=presented.presenter,
-        email_index=presented.email_index,
-        order_row_id=ids.new(),
-        version=order.version,
-        source=presented.source.value,
-        order_id=presented.order_id,
-        amount=presented.amount,
-        currency=presented.currency,
-        total_discount=sum(share.discount for _, share in accepted),
-        points=paid.points,
-        points_value=paid.value,
-        point_value=found.point_value,
-        hold_id=hold_id or (ids.new() if here is None else here.id),
-        hold_version=0 if here is None else here.version,
-        payer_id=payer_id,
-        lifetime_seconds=request.lifetime_seconds,
-        presented_by=presented.presented_by,
-        key=request.key,
-        event_ids=event_ids(),
-        actor=viewer.actor,
-    )
-    return changed_hold(where, viewer.merchant_id, rows)
+    return {
+        "merchant_id": viewer.merchant_id,
+        "code_ids": [row["code_id"] for row, _ in accepted],
+        "terms_versions": [row["pool_terms_version"] for row, _ in accepted],
+        "places": list(range(1, len(accepted) + 1)),
+        "bases": [share.base for _, share in accepted],
+        "discounts": [share.discount for _, share in accepted],
+        "are_here": [is_held_here(order, row) for row, _ in accepted],
+        "presenter": presented.presenter,
+        "email_index": presented.email_index,
+        "order_row_id": ids.new(),
+        "version": order.version,
+        "source": presented.source.value,
+        "order_id": presented.order_id,
+        "amount": presented.amount,
+        "currency": presented.currency,
+        "total_discount": sum(share.discount for _, share in accepted),
+        "points": paid.points,
+        "points_value": paid.value,
+        "point_value": found.point_value,
+        "hold_id": hold_id or (ids.new() if here is None else here.id),
+        "hold_version": 0 if here is None else here.version,
+        "lifetime_seconds": request.lifetime_seconds,
+        "presented_by": presented.presented_by,
+        "key": request.key,
+        "event_ids": event_ids(),
+        "actor": viewer.actor,
+    }
 
 
 def _paid(request: Asked, found: SeenToHold, verdict: Verdict) -> Paid:
@@ -379,9 +454,9 @@ async def hold_checkout(
         # Before the order is locked, because this locks wallets.
         await revive_accepted(viewer, verdict)
         ending = _ending(found.codes, verdict) | more
-        here = found.codes.live_hold
+        payer_id = _payer(request, found, verdict) if attempt == 0 and not ending else None
         try:
-            if ending or _paid(request, found, verdict).points or (here is not None and here.held_points):
+            if payer_id is None and _needs_locks(request, found, verdict, ending):
                 async with transaction(viewer.merchant_id) as tx:
                     held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending)
                 return HoldCheckoutSuccess(hold=Hold.changed(held), taken_over=taken_over)
@@ -390,10 +465,27 @@ async def hold_checkout(
         except TooFewPointsError as lacking:
             more = await _taken_over(viewer, request, found, lacking)
             continue
-        changed = await _hold(database(), viewer, request, found, verdict)
+        if payer_id is None:
+            changed = await _hold(database(), viewer, request, found, verdict)
+        else:
+            changed = await _hold_with_points(viewer, request, found, verdict, payer_id)
         if changed is not None:
             return HoldCheckoutSuccess(hold=Hold.changed(changed), taken_over=False)
     raise RuntimeError("an order kept changing while it was held")
+
+
+def _needs_locks(request: Asked, found: SeenToHold, verdict: Verdict, ending: Collection[UUID]) -> bool:
+    """Whether holds have to end, or points to be held or come free."""
+    here = found.codes.live_hold
+    return bool(ending or _paid(request, found, verdict).points or (here is not None and here.held_points))
+
+
+def _payer(request: Asked, found: SeenToHold, verdict: Verdict) -> UUID | None:
+    """Return the member whose points an order wants that isn't held, if no code that it wants is another's."""
+    member_id = request.presented.presenter
+    if found.codes.hold is not None or not _paid(request, found, verdict).points:
+        return None
+    return member_id if {row["code_member_id"] for row, _ in verdict.accepted} <= {member_id, None} else None
 
 
 async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
