@@ -20,6 +20,7 @@ from app.coupons.fill_pool import fill_pool
 from app.coupons.generate_codes import generate_codes
 from app.coupons.import_codes import import_codes
 from app.coupons.issue_codes import issue_codes
+from app.coupons.offers import offers
 from app.coupons.reissue_code import reissue_code
 from app.coupons.reveal_code import reveal_code
 from app.coupons.revoke_code import revoke_code
@@ -91,6 +92,7 @@ Query = create_type(
         coupons.code,
         coupons.redemptions,
         coupons.campaign,
+        offers,
         coupons.campaigns,
         jobs.jobs,
         check_codes,

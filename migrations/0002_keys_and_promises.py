@@ -156,6 +156,8 @@ ALTER TABLE pool
         code_pattern ~ '^[0-9A-Za-z#-]{4,64}$' AND length(code_pattern) - length(replace(code_pattern, '#', '')) >= 12
     );
 
+CREATE INDEX pool_listed ON pool (merchant_id, id) WHERE listed;
+
 -- Each version of a pool's terms is a row, which redemptions name; the pool itself has the current ones.
 ALTER TABLE pool_terms
     DROP CONSTRAINT pool_terms_pkey,
@@ -443,6 +445,9 @@ ALTER TABLE sales_order
     ADD CONSTRAINT sales_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT sales_order_key UNIQUE (merchant_id, order_id, source),
     ADD CONSTRAINT sales_order_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
+    ADD CONSTRAINT sales_order_presenter FOREIGN KEY (merchant_id, presenter_id) REFERENCES member,
+    -- A guest is known by its mailbox.
+    ADD CONSTRAINT sales_order_person CHECK (num_nonnulls(presenter_id, mailbox_index) <= 1),
     ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0),
     ADD CONSTRAINT sales_order_cancelled CHECK (
         num_nulls(cancelled_at, money_returned, points_returned, points_expired, shortfall) IN (0, 5)
@@ -454,6 +459,9 @@ ALTER TABLE sales_order
         AND num_nulls(payer_id, point_value, nullif(payments, 0)) IN (0, 3) AND (payments > 0 OR paid_points = 0)
     );
 CREATE INDEX sales_order_of_payer ON sales_order (merchant_id, payer_id) WHERE payer_id IS NOT NULL;
+-- Whose other orders are looked for.
+CREATE INDEX sales_order_of_presenter ON sales_order (merchant_id, presenter_id) WHERE presenter_id IS NOT NULL;
+CREATE INDEX sales_order_of_mailbox ON sales_order (merchant_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
@@ -462,6 +470,16 @@ CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order
 CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
     WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 
+-- By these rows two first orders of one person meet: each takes them at the version that it has seen. A person is a
+-- member's id or a mailbox. No model, as for an address.
+CREATE TABLE first_order (
+    merchant_id uuid NOT NULL,
+    person bytea NOT NULL,
+    version integer NOT NULL,
+    PRIMARY KEY (merchant_id, person),
+    CONSTRAINT first_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant
+);
+
 ALTER TABLE redemption
     DROP CONSTRAINT redemption_pkey,
     ADD PRIMARY KEY (merchant_id, id),
@@ -469,7 +487,9 @@ ALTER TABLE redemption
     ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
     ADD CONSTRAINT redemption_sales_order
         FOREIGN KEY (merchant_id, order_id, source) REFERENCES sales_order (merchant_id, order_id, source),
-    ADD CONSTRAINT redemption_amounts CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
+    ADD CONSTRAINT redemption_amounts CHECK (
+        discount >= 0 AND discount <= base AND base <= order_amount AND (eligible >= base OR eligible IS NULL)
+    );
 -- A code is redeemed once, and each has its place on an order. A code that goes with its draft looks for redemptions,
 -- reversed ones, too: so all are in the index, in which those that stand are alike. Its condition holds always, and keeps
 -- the index from whatever asks for no code: a plan that is made for an empty table might read all of it.
@@ -815,7 +835,9 @@ ALTER TABLE hold_code
     ADD CONSTRAINT hold_code_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
     ADD CONSTRAINT hold_code_terms FOREIGN KEY (merchant_id, pool_id, terms_version) REFERENCES pool_terms,
     ADD CONSTRAINT hold_code_redemption FOREIGN KEY (merchant_id, redemption_id) REFERENCES redemption,
-    ADD CONSTRAINT hold_code_amounts CHECK (0 <= discount AND discount <= base AND position > 0);
+    ADD CONSTRAINT hold_code_amounts CHECK (
+        0 <= discount AND discount <= base AND position > 0 AND (eligible >= base OR eligible IS NULL)
+    );
 
 ALTER TABLE hold_reward
     DROP CONSTRAINT hold_reward_pkey,

@@ -59,6 +59,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Query.code": _COUNTER,
         "Query.redemptions": _KEYS,
         "Query.campaign": _KEYS,
+        "Query.offers": _MEMBER,
         "Query.campaigns": _KEYS,
         "Query.jobs": _READERS,
         "Query.checkCodes": _COUNTER,

@@ -110,7 +110,7 @@ class ClaimRow(WholeCodeRow, ChangeRow):
 
 _ISSUES: Final = f"({IS_OPEN} AND (:is_paid OR NOT {BACKS_REWARD}))"
 #: Whether the pool `p` is for the claimant `m`.
-_IS_FOR: Final = f"(p.audience = '{{}}' OR {IN_ONE_OF.format('p.audience')})"
+IS_FOR: Final = f"(p.audience = '{{}}' OR {IN_ONE_OF.format('p.audience')})"
 _COUNTED: Final = """
     count(*) AS claims, coalesce(max(slot), 0) AS slot,
     coalesce(array_agg(mailbox_index) FILTER (WHERE mailbox_index IS NOT NULL), ARRAY[]::bytea[]) AS mailboxes
@@ -145,7 +145,7 @@ WITH who AS (
     -- Locked as claims lock it anyway: pausing waits for those that found it open. The first claim of a person in a
     -- mailbox is the mailbox's.
     SELECT p.*, held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
-    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {_IS_FOR}
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR}
         AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
@@ -235,7 +235,7 @@ CLAIM_OTHERWISE: Final = statement(
     f"""
 WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
     SELECT held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
-    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {_IS_FOR}
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR}
         AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
@@ -245,7 +245,7 @@ WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
         p.id <> :pool_id AS is_fallback
     FROM pool p, who m, serving_held
     WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may)
-        AND (p.id = :pool_id OR ({_ISSUES} AND {_IS_FOR} AND serving_held.claims < p.claims_per_member))
+        AND (p.id = :pool_id OR ({_ISSUES} AND {IS_FOR} AND serving_held.claims < p.claims_per_member))
     FOR KEY SHARE OF p
 ), picked AS (
     SELECT id FROM code
@@ -373,7 +373,7 @@ SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_m
     (SELECT coalesce(sum(available), 0)::int FROM stock_change
      WHERE merchant_id = :merchant_id AND pool_id = :pool_id) AS in_stock,
     {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
-    coalesce((SELECT {_IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
+    coalesce((SELECT {IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
     asked.one_claim_per_mailbox AND EXISTS (SELECT FROM other) AS asked_mailbox_is_taken,
     EXISTS (SELECT FROM other WHERE was_left) AS asked_mailbox_was_left,
     (SELECT mailbox_index FROM who) AS claimant_mailbox,

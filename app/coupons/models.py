@@ -242,6 +242,8 @@ class Delivery(Model):
 class Redemption(Model):
     """A code honoured on an order: what it was applied to (`base`), what it took off, and in which position.
 
+    Where it may be applied to a part of the order only, `eligible` says how much that is.
+
     A hash of order and presenter, as the caller named it, knows a call that comes again.
     """
 
@@ -255,6 +257,7 @@ class Redemption(Model):
     position = fields.SmallIntField()
     order_amount = fields.BigIntField()
     base = fields.BigIntField()
+    eligible = fields.BigIntField(null=True)
     discount = fields.BigIntField()
     currency = fields.CharField(max_length=3)
     redeemed_at = fields.DatetimeField()

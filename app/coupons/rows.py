@@ -103,6 +103,7 @@ class RedemptionRow(TypedDict):
     redemption_position: Annotated[int, "r.position"]
     redemption_order_amount: Annotated[int, "r.order_amount"]
     redemption_base: Annotated[int, "r.base"]
+    redemption_eligible: Annotated[int | None, "r.eligible"]
     redemption_discount: Annotated[int, "r.discount"]
     redemption_currency: Annotated[str, "r.currency"]
     redemption_redeemed_at: Annotated[datetime, "r.redeemed_at"]
@@ -186,6 +187,8 @@ ISSUES_AHEAD: Final = "(p.status = 'ACTIVE' AND (p.ends_at IS NULL OR now() < p.
 HONOURS: Final = """
     ((p.status = 'ACTIVE' OR p.pause_scope = 'ISSUING') AND (p.starts_at IS NULL OR p.starts_at <= now()))
 """
+#: Whether members see the pool `p` among their offers.
+LISTED: Final = f"(p.listed AND p.status IN ('ACTIVE', 'PAUSED') AND NOT {IS_OVER})"
 #: The reward that a pool backs while it is offered (the newest of several): its codes cost points then.
 REWARD_OF_POOL: Final = """
     (SELECT id FROM reward
@@ -207,7 +210,7 @@ _REDEMPTION: Final = columns(WholeRedemptionRow)
 FIND_POOL: Final = statement(
     PoolRow, f"SELECT {_POOL} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id"
 )
-#: One of which the member has a code, or that backs a reward that it sees.
+#: One of which the member has a code, that backs a reward that it sees, or that is among its offers.
 FIND_POOL_OF_MEMBER: Final = statement(
     PoolRow,
     f"""
@@ -215,6 +218,7 @@ SELECT {_POOL} FROM pool p
 WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND (
     p.id = ANY(ARRAY(SELECT pool_id FROM code WHERE merchant_id = :merchant_id AND member_id = :member_id))
     OR EXISTS (SELECT FROM reward a WHERE a.merchant_id = :merchant_id AND a.pool_id = p.id AND {SHOWN_TO_MEMBER})
+    OR {LISTED}
 )
 """,
 )
@@ -442,7 +446,7 @@ def end_of(row: WholeCodeRow) -> datetime | None:
 
 
 async def find_pool(viewer: Viewer, node_id: str) -> PoolRow | None:
-    """Return the pool behind an id; a member sees those of its codes and of the rewards that it sees."""
+    """Return the pool behind an id; a member sees those of its codes, its rewards and its offers."""
     pool_id = ids.decode("pool", node_id)
     if pool_id is None:
         return None

@@ -410,7 +410,10 @@ class Redemption(Node):
     order_id: str = strawberry.field(description="The source's own id of the order.")
     position: int = strawberry.field(description="Which of the order's codes it was; 1 was applied first.")
     order_amount: Money = strawberry.field(description="What the order was worth before discounts.")
-    base: Money = strawberry.field(description="What the codes before this one had left of the order.")
+    base: Money = strawberry.field(
+        description="What the codes before this one had left of the order, or what of it this one may be applied to, "
+        "if that is less."
+    )
     discount: Money = strawberry.field(description="What this code took off; never more than `base`.")
     redeemed_at: datetime = strawberry.field(description="When it was redeemed.")
     reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")

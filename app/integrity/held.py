@@ -41,7 +41,8 @@ HELD: Final = {
     "REDEEMED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "sales_order_key",
-         "sales_order_kept", "sales_order_fixed", "sales_order_guard", "order_amendment_key", "order_amendment_totals",
+         "sales_order_kept", "sales_order_fixed", "sales_order_guard", "first_order_pkey", "order_amendment_key",
+         "order_amendment_totals",
          "order_amendment_kept", "order_amendment_fixed", "reversal_pkey", "reversal_redemption",
          "reversal_kept", "reversal_fixed", "code_redeemed"),
     ),

@@ -133,13 +133,25 @@ REDEEMED_ONCE: Final = _promise(
     # What stands on an order is one stack: of the whole order first, of what the one before left next.
     """
     SELECT FROM (
-        SELECT r.*, row_number() OVER stack AS place, lag(base - discount, 1, order_amount) OVER stack AS left_over
+        SELECT r.*, row_number() OVER stack AS place,
+            order_amount - sum(discount) OVER stack + discount AS left_over
         FROM redemption r WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
         WINDOW stack AS (PARTITION BY r.source, r.order_id ORDER BY r.position)
     ) r LEFT JOIN sales_order o
         ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
-    WHERE r.position <> r.place OR r.base <> r.left_over OR o.cancelled_at IS NOT NULL
+    WHERE r.position <> r.place OR r.base <> least(r.left_over, r.eligible) OR o.cancelled_at IS NOT NULL
         OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
+    # A person has one order that stands with codes that are for first orders, unless one was paid after its hold ended.
+    """
+    SELECT FROM (
+        SELECT DISTINCT o.id, coalesce(uuid_send(o.presenter_id), o.mailbox_index) AS person
+        FROM redemption r JOIN pool p ON p.merchant_id = :merchant_id AND p.id = r.pool_id AND p.first_order_only
+        JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
+        WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL AND NOT EXISTS (
+            SELECT FROM hold h WHERE h.merchant_id = :merchant_id AND h.sales_order_id = o.id
+                AND h.status = 'CAPTURED' AND h.ended_at > h.held_until
+        )
+    ) first GROUP BY person HAVING count(*) > 1""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id
@@ -597,12 +609,14 @@ HELD_IS_THERE: Final = _promise(
     # The codes of a hold are one stack, and what they take off is what the hold says. Captured, each is redeemed.
     """
     SELECT FROM (
-        SELECT h.id, h.order_amount, h.total_discount, h.status, x.redemption_id, x.position, x.base,
-            row_number() OVER stack AS place, lag(x.base - x.discount, 1, h.order_amount) OVER stack AS left_over
+        SELECT h.id, h.order_amount, h.total_discount, h.status, x.redemption_id, x.position, x.base, x.eligible,
+            row_number() OVER stack AS place,
+            h.order_amount - sum(x.discount) OVER stack + x.discount AS left_over
         FROM hold h JOIN hold_code x ON x.merchant_id = :merchant_id AND x.hold_id = h.id
         WHERE h.merchant_id = :merchant_id
         WINDOW stack AS (PARTITION BY h.id ORDER BY x.position)
-    ) h WHERE position <> place OR base <> left_over OR (status = 'CAPTURED') <> (redemption_id IS NOT NULL)""",
+    ) h WHERE position <> place OR base <> least(left_over, eligible)
+        OR (status = 'CAPTURED') <> (redemption_id IS NOT NULL)""",
     """
     SELECT FROM hold h LEFT JOIN (
         SELECT hold_id, sum(discount) AS discount FROM hold_code WHERE merchant_id = :merchant_id GROUP BY hold_id

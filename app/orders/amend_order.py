@@ -36,7 +36,7 @@ from app.orders.order_changes import (
     standing_order,
 )
 from app.orders.presented_codes import Beside, Presentation, Seen, judged, limited, read, revive_accepted
-from app.orders.redeem_codes import CodesRejected, presentation, redeem, refuse_if_rejected
+from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, redeem, refuse_if_rejected
 from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow
 from app.orders.types import OrderNotOpen, Purchase, refuse_if_cancelled
@@ -77,6 +77,10 @@ class AmendOrderInput:
         "after discounts, before refunds. Those of the member that is named by its id or a store's id, or of who has "
         "paid already; an address spends nobody's. Without it the order is paid with as many as before, as far as it "
         "needs them.",
+    )
+    eligible: list[EligibleAmountInput] | None = strawberry.field(
+        default=None,
+        description="How much of the order each code may be applied to from now on, where that isn't the whole order.",
     )
 
 
@@ -221,6 +225,8 @@ def _hash(presented: Presentation, points: int | None) -> bytes:
     digest.update(f"{presented.amount} {presented.currency} {points}".encode())
     for typed, fingerprint in zip(presented.typed, presented.fingerprints, strict=True):
         digest.update(hashlib.sha256(fingerprint or typed.encode()).digest())
+    if any(each is not None for each in presented.eligible):
+        digest.update(repr(presented.eligible).encode())
     return digest.digest()
 
 

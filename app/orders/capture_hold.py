@@ -117,9 +117,10 @@ WITH known AS MATERIALIZED (
     RETURNING id, pool_id, member_id
 ), r AS (
     INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position, order_amount,
-                            base, discount, currency, redeemed_at, presented_by)
+                            base, discount, currency, redeemed_at, presented_by, eligible)
     SELECT :merchant_id, asked.new_redemption_id, redeemed.pool_id, asked.terms_version, asked.code_id, :source,
-        :order_id, asked.position, h.order_amount, asked.base, asked.discount, h.currency, now(), h.presented_by
+        :order_id, asked.position, h.order_amount, asked.base, asked.discount, h.currency, now(), h.presented_by,
+        asked.eligible
     FROM h CROSS JOIN asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
 ), listed AS (
     UPDATE hold_code SET redemption_id = asked.new_redemption_id FROM asked, h

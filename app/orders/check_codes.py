@@ -49,6 +49,7 @@ def _would_be(presented: Presentation, position: int, row: FoundRow, share: Appl
         redemption_position=position,
         redemption_order_amount=presented.amount,
         redemption_base=share.base,
+        redemption_eligible=share.eligible,
         redemption_discount=share.discount,
         redemption_currency=presented.currency,
         redemption_redeemed_at=row["asked_at"],

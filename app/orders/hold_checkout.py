@@ -18,6 +18,7 @@ from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.rows import lock_member
 from app.members.types import MemberSource
+from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.held_rewards import (
     UNLIST,
     OutOfStockError,
@@ -57,7 +58,7 @@ from app.orders.presented_codes import (
     revive_accepted,
     seen,
 )
-from app.orders.redeem_codes import CodesRejected, presentation, refuse_if_rejected
+from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, refuse_if_rejected
 from app.orders.refunds import OutpacedError
 from app.orders.rules import Paid, paid_with
 from app.orders.types import OrderNotOpen, order_not_open, refuse_if_cancelled
@@ -108,6 +109,10 @@ class HoldCheckoutInput:
     reward_ids: list[strawberry.ID] = strawberry.field(
         default_factory=list,
         description="Rewards to have with the order, for more points: 20 at most; one listed twice is had twice.",
+    )
+    eligible: list[EligibleAmountInput] | None = strawberry.field(
+        default=None,
+        description="How much of the order each code may be applied to, where that isn't the whole order.",
     )
     lifetime_seconds: int = strawberry.field(
         default=900, description="How long they are held from now: 60 to 604,800 seconds, and 30 days in all."
@@ -201,7 +206,7 @@ SELECT {SEEN},
 
 async def _read(where: Statements, viewer: Viewer, request: Asked) -> SeenToHold:
     presented = request.presented
-    rows = await where.rows(READ, **asked(viewer, presented), presenter=presented.presenter, key=request.key)
+    rows = await where.rows(READ, **asked(viewer, presented), key=request.key)
     return SeenToHold(seen(presented, rows), rows[0]["is_member"], rows[0]["is_key_used"], rows[0]["point_value"])
 
 
@@ -212,8 +217,8 @@ _LOCKED: Final = f"""
 asked AS (
     SELECT * FROM unnest(
         :code_ids::uuid[], :terms_versions::int[], :places::int[], :bases::bigint[], :discounts::bigint[],
-        :are_here::bool[]
-    ) AS t (code_id, terms_version, position, base, discount, is_here)
+        :are_here::bool[], :eligible::bigint[]
+    ) AS t (code_id, terms_version, position, base, discount, is_here, eligible)
 ), known AS MATERIALIZED (
     SELECT version FROM sales_order
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND cancelled_at IS NULL
@@ -241,8 +246,9 @@ asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), ready AS MATERIALIZED (
+), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, ready AS MATERIALIZED (
     SELECT FROM open WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+        AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
 )"""
 # What both go on with, once the order is `on_order`: the hold, its codes and the request's key.
 _WRITTEN: Final = f"""
@@ -264,12 +270,12 @@ h AS (
     UPDATE code SET hold_id = :hold_id, held_until = h.held_until FROM h
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[])
 ), listed AS (
-    INSERT INTO hold_code (merchant_id, hold_id, code_id, pool_id, position, terms_version, base, discount)
+    INSERT INTO hold_code (merchant_id, hold_id, code_id, pool_id, position, terms_version, base, discount, eligible)
     SELECT :merchant_id, h.id, asked.code_id, locked.pool_id, asked.position, asked.terms_version, asked.base,
-        asked.discount
+        asked.discount, asked.eligible
     FROM h CROSS JOIN asked JOIN locked ON locked.id = asked.code_id
     ON CONFLICT (merchant_id, hold_id, code_id) DO UPDATE SET position = excluded.position, base = excluded.base,
-        discount = excluded.discount
+        discount = excluded.discount, eligible = excluded.eligible
 ), requested AS (
     INSERT INTO hold_request (merchant_id, sales_order_id, idempotency_key)
     SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::varchar IS NOT NULL
@@ -279,19 +285,19 @@ SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
 FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
 LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
 """
-# All codes or none. The order of locks is the order, its hold, codes by id, wallets by member.
+# All codes or none. The order of locks is the order, its hold, codes by id, first orders, wallets by member.
 HOLD: Final = statement(
     ChangedHoldRow,
     f"""
 WITH {_LOCKED}, begun AS (
     -- Of two callers with one new order one begins it.
-    INSERT INTO sales_order (merchant_id, id, source, order_id, currency, version)
-    SELECT :merchant_id, :order_row_id, :source, :order_id, :currency, 1
+    INSERT INTO sales_order (merchant_id, id, source, order_id, currency, version, presenter_id, mailbox_index)
+    SELECT :merchant_id, :order_row_id, :source, :order_id, :currency, 1, :person_id, :person_mailbox
     WHERE :version = 0 AND EXISTS (SELECT FROM ready)
     ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
 ), continued AS (
     -- Its version tells those who have read it without this hold.
-    UPDATE sales_order SET version = version + 1
+    UPDATE sales_order SET version = version + 1, {NAMED_LAST}
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
         AND EXISTS (SELECT FROM ready)
     RETURNING id
@@ -340,10 +346,11 @@ WITH RECURSIVE {_LOCKED}, before AS MATERIALIZED (
         AND before.spendable >= :points AND EXISTS (SELECT FROM ready)
     RETURNING wallet.*
 ), begun AS (
-    INSERT INTO sales_order (merchant_id, id, source, order_id, currency, version)
-    SELECT :merchant_id, :order_row_id, :source, :order_id, :currency, 1 FROM w WHERE :version = 0 RETURNING id
+    INSERT INTO sales_order (merchant_id, id, source, order_id, currency, version, presenter_id, mailbox_index)
+    SELECT :merchant_id, :order_row_id, :source, :order_id, :currency, 1, :person_id, :person_mailbox
+    FROM w WHERE :version = 0 RETURNING id
 ), continued AS (
-    UPDATE sales_order SET version = version + 1
+    UPDATE sales_order SET version = version + 1, {NAMED_LAST}
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
         AND EXISTS (SELECT FROM w)
     RETURNING id
@@ -428,6 +435,8 @@ def _written(
         "bases": [share.base for _, share in accepted],
         "discounts": [share.discount for _, share in accepted],
         "are_here": [is_held_here(order, row) for row, _ in accepted],
+        "eligible": [share.eligible for _, share in accepted],
+        **named_person(order.person, [row for row, _ in accepted if not is_held_here(order, row)]),
         "presenter": presented.presenter,
         "email_index": presented.email_index,
         "order_row_id": ids.new(),

@@ -9,8 +9,9 @@ class SalesOrder(Model):
     """An order of one channel for which codes were held or redeemed, or that was cancelled: with what that paid out.
 
     What changes its redemptions or its hold raises `version`. What it was worth before discounts is null for an order
-    that was never redeemed or captured. `paid_points` are those that `payer_id` paid for it with `payments` entries,
-    before refunds, and `paid_value` is what they paid for, at `point_value` minor units each.
+    that was never redeemed or captured. It is known for the member that presented its codes, or for a guest's mailbox.
+    `paid_points` are those that `payer_id` paid for it with `payments` entries, before refunds, and `paid_value` is
+    what they paid for, at `point_value` minor units each.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -30,6 +31,8 @@ class SalesOrder(Model):
     points_returned = fields.IntField(null=True)
     points_expired = fields.IntField(null=True)
     shortfall = fields.IntField(null=True)
+    presenter_id = fields.UUIDField(null=True)
+    mailbox_index = fields.BinaryField(null=True)
 
     class Meta:
         table = "sales_order"
@@ -169,6 +172,7 @@ class HoldCode(Model):
     position = fields.SmallIntField()
     terms_version = fields.IntField()
     base = fields.BigIntField()
+    eligible = fields.BigIntField(null=True)
     discount = fields.BigIntField()
     redemption_id = fields.UUIDField(null=True)
 

@@ -251,9 +251,10 @@ async def give_back(
 PLACE: Final = statement(
     NoRow,
     """
-UPDATE redemption SET position = placed.position, order_amount = :amount, base = placed.base, discount = placed.discount
-FROM unnest(:redemption_ids::uuid[], :positions::int[], :bases::bigint[], :discounts::bigint[])
-    AS placed (redemption_id, position, base, discount)
+UPDATE redemption SET position = placed.position, order_amount = :amount, base = placed.base,
+    discount = placed.discount, eligible = placed.eligible
+FROM unnest(:redemption_ids::uuid[], :positions::int[], :bases::bigint[], :discounts::bigint[], :eligible::bigint[])
+    AS placed (redemption_id, position, base, discount, eligible)
 WHERE merchant_id = :merchant_id AND id = ANY(:redemption_ids) AND id = placed.redemption_id AND reversed_at IS NULL
 """,
 )
@@ -272,6 +273,7 @@ async def place(
             positions=list(places),
             bases=[share.base for _, share in places.values()],
             discounts=[share.discount for _, share in places.values()],
+            eligible=[share.eligible for _, share in places.values()],
         )
 
 
@@ -318,4 +320,5 @@ ORDER BY r.position
 
 def placed_anew(rows: Sequence[StackRow], amount: int) -> dict[int, tuple[StackRow, Applied]]:
     """Return the places of the codes that are left of a stack, each by the terms that it was redeemed under."""
-    return dict(enumerate(zip(rows, stack([terms_of(row) for row in rows], amount), strict=True), start=1))
+    applied = stack([(terms_of(row), row["redemption_eligible"]) for row in rows], amount)
+    return dict(enumerate(zip(rows, applied, strict=True), start=1))

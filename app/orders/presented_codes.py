@@ -32,6 +32,7 @@ from app.coupons.rules import (
     takes_nothing,
 )
 from app.members.types import MemberSource
+from app.orders.first_orders import HAS_ANOTHER, KEYS, PERSON, VERSIONS, PersonRow
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
@@ -67,7 +68,10 @@ class Presentation:
     currency: str
     presenter: UUID | None
     email_index: bytes | None
+    mailbox_index: bytes | None
     presented_by: bytes
+    #: Of each code, how much of the order it may be applied to; None: the whole order.
+    eligible: list[int | None]
 
 
 @row_of(t="pool_terms?", p="pool")
@@ -81,7 +85,7 @@ class TermsRow(PoolRow):
     terms_stacking: Annotated[str | None, "t.stacking"]
 
 
-class FoundRow(WholeRedemptionRow, TermsRow):
+class FoundRow(WholeRedemptionRow, TermsRow, PersonRow):
     """A code that was presented or that the order has; its redemption's fields are null where none stands.
 
     The holder's are null where nobody holds it: the hold, its order, and whom it is for, as the till named them and as
@@ -100,6 +104,8 @@ class FoundRow(WholeRedemptionRow, TermsRow):
     owner_of_email: UUID | None
     presented_by: bytes | None
     asked_at: datetime
+    # Of a code that is for first orders; else null.
+    has_another_order: bool | None
 
 
 class SeenRow(FoundRow):
@@ -130,6 +136,8 @@ class Seen:
     amount: int | None
     cancelled_at: datetime | None
     owner_of_email: UUID | None
+    #: Who presents.
+    person: PersonRow
     hold: "SeenHold | None"
     found: Sequence[FoundRow]
     #: Those whose redemptions stand on it, in their order.
@@ -199,10 +207,14 @@ SEEN: Final = f"""
     (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email,
     o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at,
     oh.id AS order_hold_id, oh.version AS order_hold_version, oh.held_until AS order_held_until,
-    oh.held_points AS order_held_points, oh.member_id AS order_hold_member_id
+    oh.held_points AS order_held_points, oh.member_id AS order_hold_member_id,
+    person.id AS person_id, person.mailbox_index AS person_mailbox,
+    CASE WHEN p.first_order_only THEN {HAS_ANOTHER} END AS has_another_order,
+    CASE WHEN p.first_order_only THEN {KEYS} END AS first_keys,
+    CASE WHEN p.first_order_only THEN {VERSIONS} END AS first_versions
 """
 FROM_SEEN: Final = f"""
-FROM (VALUES (1)) once
+FROM {PERSON}
 LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
 LEFT JOIN LATERAL (
     -- Of an order's holds, by the order: to a planner that saw the table empty, any index is as good.
@@ -251,7 +263,9 @@ def asked(viewer: Viewer, presented: Presentation) -> dict[str, object]:
         "fingerprints": [fingerprint for fingerprint in presented.fingerprints if fingerprint is not None],
         "source": presented.source.value,
         "order_id": presented.order_id,
+        "presenter": presented.presenter,
         "email_index": presented.email_index,
+        "mailbox_index": presented.mailbox_index,
     }
 
 
@@ -266,6 +280,7 @@ def seen(presented: Presentation, rows: Sequence[SeenRow]) -> Seen:
         amount=order["order_amount"],
         cancelled_at=order["order_cancelled_at"],
         owner_of_email=order["owner_of_email"],
+        person=order,
         hold=_hold(order),
         found=found,
         on_order=sorted(on_order, key=lambda row: row["redemption_position"]),
@@ -311,9 +326,9 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, beside: Beside =
     codes = [
         None if row is None else presented_code(
             row, stays=row["code_id"] in staying, is_held_here=beside in _IN_PLACE_OF_HOLD and is_held_here(seen, row),
-            is_free=holds and is_of_presenter(presented, seen, row),
+            is_free=holds and is_of_presenter(presented, seen, row), eligible=eligible,
         )
-        for row in rows
+        for row, eligible in zip(rows, presented.eligible, strict=True)
     ]  # fmt: skip
     # What was done for this presenter is told again whoever its address or number has become since.
     if not (amends or holds) and _is_replay(presented, rows, seen.on_order) and all(
@@ -341,7 +356,7 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, beside: Beside =
             rejections[place] = _rejection(row, why, _remedy(why, code, order, presented.currency))
     if rejections:
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
-    applied = stack([code.terms for code in codes if code is not None], presented.amount)
+    applied = stack([(code.terms, code.eligible) for code in codes if code is not None], presented.amount)
     accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
     for place, (row, share) in enumerate(accepted):
         code = codes[place]
@@ -364,10 +379,13 @@ def _is_short(row: FoundRow) -> bool:
 
 
 def _is_replay(presented: Presentation, rows: list[FoundRow | None], on_order: Sequence[FoundRow]) -> bool:
-    """Whether this order was redeemed with exactly these codes and this amount."""
+    """Whether this order was redeemed with exactly these codes, of which each may take so much, and this amount."""
+    asked = {
+        row["code_id"]: eligible for row, eligible in zip(rows, presented.eligible, strict=True) if row is not None
+    }
     return (
         bool(on_order)
-        and {row["code_id"] for row in rows if row is not None} == {row["code_id"] for row in on_order}
+        and asked == {row["code_id"]: row["redemption_eligible"] for row in on_order}
         and None not in rows
         and on_order[0]["redemption_order_amount"] == presented.amount
         and on_order[0]["redemption_currency"] == presented.currency
@@ -409,7 +427,9 @@ def _held_until(seen: Seen, beside: Beside) -> datetime | None:
     return seen.hold.held_until if seen.hold and seen.hold.is_live and beside not in _IN_PLACE_OF_HOLD else None
 
 
-def presented_code(row: FoundRow, *, stays: bool, is_held_here: bool = False, is_free: bool = False) -> PresentedCode:
+def presented_code(
+    row: FoundRow, *, stays: bool, is_held_here: bool = False, is_free: bool = False, eligible: int | None = None
+) -> PresentedCode:
     """Return a code by the terms of its pool, or by those that it was redeemed under and stays, or is held under.
 
     One that `is_free` is judged as if the hold that has it had ended.
@@ -425,6 +445,8 @@ def presented_code(row: FoundRow, *, stays: bool, is_held_here: bool = False, is
         pool_open=honours(row["pool_status"], row["pool_pause_scope"], starts_at, now),
         opens_at=starts_at if row["pool_status"] == "ACTIVE" and starts_at is not None and now < starts_at else None,
         stays=stays,
+        has_another_order=bool(row["has_another_order"]),
+        eligible=eligible,
         is_held_here=is_held_here,
         held_until=row["code_held_until"] if is_elsewhere and not is_free else None,
     )

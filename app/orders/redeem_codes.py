@@ -14,8 +14,10 @@ from app.api.scalars import BigInt
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR, RedemptionRow
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
+from app.members.mailboxes import mailbox_index
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
+from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.locks import lock_wallets
 from app.orders.order_changes import buyer_of, let_order_follow, lock_order, standing_order
 from app.orders.presented_codes import (
@@ -36,6 +38,14 @@ from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 CODES_PER_ORDER_MAX: Final = 20
 ATTEMPTS_MAX: Final = 20
+
+
+@strawberry.input(description="How much of an order a code may be applied to.")
+class EligibleAmountInput:
+    code: str = strawberry.field(description="One of the order's codes, as typed.")
+    amount: MoneyInput = strawberry.field(
+        description="What of the order it may be applied to, before discounts; at most the whole order."
+    )
 
 
 @strawberry.input(
@@ -67,6 +77,11 @@ class RedeemCodesInput:
         "it, for any other if the code was claimed with it or sent to it. Where both are given and the code has an "
         "owner, memberId decides.",
     )
+    eligible: list[EligibleAmountInput] | None = strawberry.field(
+        default=None,
+        description="How much of the order each code may be applied to, where that isn't the whole order. A minimum "
+        "spend is compared with it.",
+    )
 
 
 @strawberry.type(description="All codes are redeemed.")
@@ -97,6 +112,7 @@ class Presents(Protocol):
     member_id: strawberry.ID | None
     member: MemberKeyInput | None
     email: str | None
+    eligible: list[EligibleAmountInput] | None
 
     @property
     def source(self) -> MemberSource | None:
@@ -114,7 +130,13 @@ async def presentation(
     if not codes_min <= len(input.codes) <= CODES_PER_ORDER_MAX:
         problems.add("codes", f"must be {codes_min} to {CODES_PER_ORDER_MAX} codes")
         problems.refuse_if_any()
-    fingerprints = await read_typed(viewer, [typed[:CODE_LENGTH_MAX] for typed in input.codes])
+    limited = input.eligible or []
+    if len(limited) > CODES_PER_ORDER_MAX:
+        problems.add("eligible", f"must be at most {CODES_PER_ORDER_MAX} codes")
+        problems.refuse_if_any()
+    typed_codes = [*input.codes, *(each.code for each in limited)]
+    read = await read_typed(viewer, [typed[:CODE_LENGTH_MAX] for typed in typed_codes])
+    fingerprints, named_codes = read[: len(input.codes)], read[len(input.codes) :]
     for position, (typed, fingerprint) in enumerate(zip(input.codes, fingerprints, strict=True)):
         if len(typed) > CODE_LENGTH_MAX:
             problems.add(f"codes.{position}", f"must be at most {CODE_LENGTH_MAX} characters")
@@ -125,6 +147,7 @@ async def presentation(
     amount = problems.money("orderAmount", input.order_amount, currency=currency, least=0) or 0
     if len(currency) != 3 or not (currency.isascii() and currency.isalpha() and currency.isupper()):
         problems.add("orderAmount.currency", "must be an ISO 4217 code")
+    eligible = _eligible(problems, input, fingerprints, named_codes, amount)
     presenter = None if input.member_id is None else ids.decode("member", input.member_id)
     if input.member_id is not None and presenter is None:
         problems.add("memberId", "must be the id of a member")
@@ -135,6 +158,7 @@ async def presentation(
     problems.refuse_if_any()
     keys = viewer.tenant.keys
     email_index = None if address is None else keys.email_index(address)
+    mailbox = None if address is None else mailbox_index(keys, address)
     named = presenter if key is None else key.nobody()
     # With the order in it, nobody's orders can be found by it.
     source = input.source or MemberSource.STORE
@@ -142,24 +166,50 @@ async def presentation(
     if key is not None:
         presenter = await member_of_key(viewer, key) or key.nobody()
     return Presentation(
-        input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, presented_by
-    )
+        input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, mailbox, presented_by,
+        eligible,
+    )  # fmt: skip
+
+
+def _eligible(
+    problems: Problems, input: Presents, fingerprints: list[bytes | None], named: list[bytes | None], amount: int
+) -> list[int | None]:
+    """Return how much of the order each code may be applied to; None where that is the whole order."""
+    found: list[int | None] = [None] * len(input.codes)
+    told: set[int] = set()
+    for position, (each, fingerprint) in enumerate(zip(input.eligible or [], named, strict=True)):
+        path = f"eligible.{position}"
+        places = [
+            place for place, typed in enumerate(input.codes)
+            if (fingerprints[place] == fingerprint if fingerprint is not None else typed == each.code)
+        ]  # fmt: skip
+        if not places:
+            problems.add(f"{path}.code", "is none of the order's codes")
+            continue
+        if places[0] in told:
+            problems.add(f"{path}.code", "is listed twice")
+        told.add(places[0])
+        most = problems.money(f"{path}.amount", each.amount, currency=input.order_amount.currency, least=0) or 0
+        if most > amount:
+            problems.add(f"{path}.amount.amountMinor", "must be at most the order's amount")
+        found[places[0]] = most if most < amount else None
+    return found
 
 
 class RedeemedRow(RedemptionRow, ChangeRow):
     """A redemption that was just made, and its event."""
 
 
-# All codes or none. The order of locks is the order, codes by id, wallets by member. A refusal leaves no trace of the
-# order either, so it begins, or has its next version, when all codes are locked.
+# All codes or none. The order of locks is the order, codes by id, first orders, wallets by member. A refusal leaves no
+# trace of the order either, so it begins, or has its next version, when all codes are locked.
 REDEEM: Final = statement(
     RedeemedRow,
     f"""
 WITH asked AS (
     SELECT * FROM unnest(
         :code_ids::uuid[], :redemption_ids::uuid[], :event_ids::uuid[], :bases::bigint[], :discounts::bigint[],
-        :terms_versions::int[], :positions::int[]
-    ) AS t (code_id, redemption_id, event_id, base, discount, terms_version, position)
+        :terms_versions::int[], :positions::int[], :eligible::bigint[]
+    ) AS t (code_id, redemption_id, event_id, base, discount, terms_version, position, eligible)
 ), known AS MATERIALIZED (
     -- An order that is known is locked first, and read as it is then.
     SELECT version FROM sales_order
@@ -180,16 +230,21 @@ WITH asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
+), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, granted AS (
+    -- Nothing stands in the way.
+    SELECT WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+        AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
 ), begun AS (
     -- Of two callers with one new order one begins it.
-    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
-    SELECT :merchant_id, :order_row_id, :source, :order_id, :amount, :currency, 1
-    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version, presenter_id,
+                             mailbox_index)
+    SELECT :merchant_id, :order_row_id, :source, :order_id, :amount, :currency, 1, :person_id, :person_mailbox
+    FROM granted WHERE :version = 0
     ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
 ), continued AS (
-    UPDATE sales_order SET version = version + 1, order_amount = :amount
+    UPDATE sales_order SET version = version + 1, order_amount = :amount, {NAMED_LAST}
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
-        AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+        AND EXISTS (SELECT FROM granted)
     RETURNING id
 ), redeemed AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now(), hold_id = NULL, held_until = NULL
@@ -199,9 +254,9 @@ WITH asked AS (
 ), r AS (
     -- What makes it once: a code has one standing redemption, and so has each position on an order.
     INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position, order_amount,
-                            base, discount, currency, redeemed_at, presented_by)
+                            base, discount, currency, redeemed_at, presented_by, eligible)
     SELECT :merchant_id, asked.redemption_id, redeemed.pool_id, asked.terms_version, asked.code_id, :source, :order_id,
-        asked.position, :amount, asked.base, asked.discount, :currency, now(), :presented_by
+        asked.position, :amount, asked.base, asked.discount, :currency, now(), :presented_by, asked.eligible
     FROM asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
     RETURNING *
 ), stocked AS (
@@ -224,7 +279,7 @@ async def redeem(
 
     Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
     """
-    placed = places.values()
+    placed = list(places.values())
     redeemed = await where.rows(
         REDEEM,
         merchant_id=viewer.merchant_id,
@@ -233,10 +288,12 @@ async def redeem(
         event_ids=[ids.new() for _ in placed],
         bases=[share.base for _, share in placed],
         discounts=[share.discount for _, share in placed],
+        eligible=[share.eligible for _, share in placed],
         terms_versions=[row["pool_terms_version"] for row, _ in placed],
         positions=list(places),
         presenter=presented.presenter,
         email_index=presented.email_index,
+        **named_person(placed[0][0], [row for row, _ in placed]),
         order_row_id=ids.new(),
         version=version,
         source=presented.source.value,

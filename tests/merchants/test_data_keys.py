@@ -40,6 +40,7 @@ OTHER_BYTES = {
     "code_batch.request_hash",
     "data_key.wrapped",
     "graph_file.body",
+    "first_order.person",
     "invite.domain_index",
     "hold.email_index",
     "hold.presented_by",
@@ -55,6 +56,7 @@ OTHER_BYTES = {
     "purchase.told_of",
     "redemption.presented_by",
     "rewarded_mailbox.mailbox_index",
+    "sales_order.mailbox_index",
 }
 AGE = """
 UPDATE data_key SET created_at = created_at - interval '1 minute'

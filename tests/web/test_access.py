@@ -107,7 +107,13 @@ def test_a_rule_is_about_something_that_can_answer_as_it_says(coordinate: str) -
 def test_an_admin_may_do_everything_but_what_only_a_member_has() -> None:
     closed = [coordinate for coordinate, rule in ACCESS.items() if Role.ADMIN not in rule]
 
-    assert closed == ["Subscription.walletChanged", "Query.wallet", "Query.inviteQuota", "Viewer.member"]
+    assert closed == [
+        "Query.offers",
+        "Subscription.walletChanged",
+        "Query.wallet",
+        "Query.inviteQuota",
+        "Viewer.member",
+    ]
 
 
 def test_each_role_may_do_what_is_its_own_and_nothing_else() -> None:
