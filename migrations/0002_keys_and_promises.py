@@ -379,13 +379,12 @@ CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STAT
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
-    ADD PRIMARY KEY (merchant_id, campaign_id, code_id),
+    -- In this order: it is what re-encryption pages by, too.
+    ADD PRIMARY KEY (merchant_id, code_id, campaign_id),
     -- What mailers page by.
     ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
--- What re-encryption pages by.
-CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
 CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 

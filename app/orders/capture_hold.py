@@ -1,9 +1,11 @@
 """captureHold: what is held for an order is redeemed and paid, whole and once; late, too, if it is still there."""
 
-from dataclasses import dataclass
-from typing import Annotated, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Final, cast
 from uuid import UUID
 
+import asyncpg
 import strawberry
 
 from app import ids
@@ -11,10 +13,12 @@ from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text
+from app.coupons.claims import NotEligible
 from app.coupons.rows import IS_HELD, IS_PAST_END
 from app.coupons.rules import CodeRejectionReason
 from app.members.types import MemberSource
 from app.orders.follow import follow
+from app.orders.held_rewards import HeldRewardRow, capture_rewards, key_of, name_redemption, rewards_of
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
     CODE_IDS_OF_HOLDS,
@@ -40,6 +44,7 @@ from app.orders.rules import Paid
 from app.points.capturing import capture_points
 from app.points.freeing import free_points
 from app.points.ledger import POINTS_MAX, InsufficientPoints, debit
+from app.points.redeem_reward import TAKE, RewardOutOfStock, TakenRewardRow, redeem
 from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
@@ -200,7 +205,8 @@ async def capture_hold(
                 buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
                 async with transaction(viewer.merchant_id) as tx:
                     captured = await _capture_under_locks(tx, viewer, row, asked, buyer)
-        except OutpacedError:
+        except (OutpacedError, asyncpg.UniqueViolationError):
+            # A claim of the member's own may have taken the slot that a reward's code was to have.
             continue
         if captured is not None:
             return CaptureHoldSuccess(hold=Hold.changed(captured), replayed=False)
@@ -241,10 +247,12 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     for hold_id in live:
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "RELEASED")
     is_late = hold["hold_status"] == "EXPIRED"
-    rejections = await _missing_codes(tx, viewer, hold) if is_late else []
-    change = await _pay(tx, viewer, hold, asked, rejections)
-    if rejections:
-        raise Refused(HoldNotOpen.of(hold, "some of its codes are gone", rejections=rejections))
+    missing = Missing(await _missing_codes(tx, viewer, hold) if is_late else [])
+    rewards = await rewards_of(tx, viewer, [hold["hold_id"]])
+    change = await _have(tx, viewer, hold, asked, rewards, missing)
+    change = await _pay(tx, viewer, hold, asked, missing) or change
+    if missing.codes or missing.rewards:
+        raise Refused(missing.refusal(hold))
     captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
     if captured is None:
         raise OutpacedError
@@ -275,13 +283,67 @@ async def _note(
     return followed.latest if followed.purchase["member_id"] == payer_id else None
 
 
-async def _pay(
-    tx: Tx, viewer: Viewer, hold: WholeHoldRow, asked: Asked, rejections: list[CodeRejection]
+@dataclass(slots=True)
+class Missing:
+    """What a hold whose time has passed can't have any more."""
+
+    codes: list[CodeRejection]
+    rewards: list[UUID] = field(default_factory=list)
+
+    def refusal(self, hold: WholeHoldRow, points: int = 0) -> HoldNotOpen:
+        """Return the refusal that names it, and how many points are missing."""
+        return HoldNotOpen.of(
+            hold, "some of it is gone", rejections=self.codes, points_missing=points, rewards_missing=self.rewards
+        )
+
+    def refuse_without_points(self, hold: WholeHoldRow, refused: Refused, more: int) -> Refused:
+        """Return the refusal that stands for one of a debit, after which so many `more` points would be wanted."""
+        if not isinstance(refused.refusal, InsufficientPoints):
+            return refused
+        return Refused(self.refusal(hold, refused.refusal.required + more - refused.refusal.balance))
+
+
+async def _have(
+    tx: Tx, viewer: Viewer, hold: WholeHoldRow, asked: Asked, rewards: Sequence[HeldRewardRow], missing: Missing
 ) -> ChangeRow | None:
+    """Let the member have the rewards of a hold; returns the last change of the wallet, if there is one.
+
+    Those of a hold that was written down as EXPIRED are had as any others are, at the cost that was told. Raises
+    Refused(HoldNotOpen) when there are too few points.
+    """
+    member_id = hold["hold_member_id"]
+    if member_id is None or not rewards:
+        return None
+    if hold["hold_stored_status"] == "HELD":
+        return await capture_rewards(tx, viewer, hold["hold_id"], member_id, rewards)
+    left = asked.points + sum(row["held_cost"] for row in rewards)
+    for row in sorted(rewards, key=lambda row: row["reward_id"]):
+        left -= row["held_cost"]
+        taken = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=row["reward_id"], member_id=member_id)
+        if taken is None or not taken["is_taken"]:
+            missing.rewards.append(row["reward_id"])
+            continue
+        taken = cast("TakenRewardRow", {**taken, "reward_cost": row["held_cost"]})
+        try:
+            redemption = await redeem(tx, viewer, taken, member_id, key_of(hold["hold_id"], row))
+        except Refused as refused:
+            if not isinstance(refused.refusal, RewardOutOfStock | NotEligible):
+                raise missing.refuse_without_points(hold, refused, left) from None
+            missing.rewards.append(row["reward_id"])
+            continue
+        redemption_id = ids.decode("rewardredemption", redemption.id)
+        code_id = None if redemption.code is None else ids.decode("code", redemption.code.id)
+        if redemption_id is None:
+            raise RuntimeError("a redemption has no id")
+        await name_redemption(tx, viewer, hold["hold_id"], row, redemption_id, code_id)
+    return None
+
+
+async def _pay(tx: Tx, viewer: Viewer, hold: WholeHoldRow, asked: Asked, missing: Missing) -> ChangeRow | None:
     """Pay with points of a hold, the others are free again; returns the last change of the wallet, if there is one.
 
     Those of a hold that was written down as EXPIRED are free already: they are taken as any others are. Raises
-    Refused(HoldNotOpen) when there are too few, which also tells the codes that are missing.
+    Refused(HoldNotOpen) when there are too few, which also tells what else is missing.
     """
     member_id, origin = hold["hold_member_id"], hold["hold_order_row_id"].hex
     if member_id is None or not hold["hold_held_points"]:
@@ -306,12 +368,7 @@ async def _pay(
             reference=asked.reference,
         )  # fmt: skip
     except Refused as refused:
-        if not isinstance(refused.refusal, InsufficientPoints):
-            raise
-        missing = refused.refusal.required - refused.refusal.balance
-        raise Refused(
-            HoldNotOpen.of(hold, "some of it is gone", rejections=rejections, points_missing=missing)
-        ) from None
+        raise missing.refuse_without_points(hold, refused, 0) from None
 
 
 async def _missing_codes(tx: Tx, viewer: Viewer, hold: WholeHoldRow) -> list[CodeRejection]:

@@ -48,6 +48,8 @@ WITH open AS MATERIALIZED (
     SELECT c.id, c.member_id FROM code c
     WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND c.id = ANY(ARRAY(
         SELECT code_id FROM hold_code WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open)
+        UNION ALL
+        SELECT code_id FROM hold_reward WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open)
     ))
     ORDER BY c.id FOR UPDATE
 ), h AS (

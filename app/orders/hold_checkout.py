@@ -1,7 +1,7 @@
-"""holdCheckout: codes and points are set aside for one order while its customer pays."""
+"""holdCheckout: codes, points and rewards are set aside for one order while its customer pays."""
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Final, TypedDict
@@ -12,12 +12,23 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import MoneyInput, Problems
+from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
+from app.members.rows import lock_member
 from app.members.types import MemberSource
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
+from app.orders.held_rewards import (
+    UNLIST,
+    OutOfStockError,
+    give_back,
+    hold_of_reward,
+    holds_with_rewards,
+    place_rewards,
+    rewards_of,
+    set_aside,
+)
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
     CODE_IDS_OF_HOLDS,
@@ -54,12 +65,14 @@ from app.orders.types import OrderNotOpen, order_not_open, refuse_if_cancelled
 from app.points.freeing import free_points
 from app.points.holding import HOLD_LOTS, hold_points
 from app.points.ledger import POINTS_MAX, InsufficientPoints, insufficient
+from app.points.redeem_reward import RewardOutOfStock
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import NEXT_DATE, ChangeRow, raise_wallets
 
 ATTEMPTS_MAX: Final = 20
+REWARDS_MAX: Final = 20
 LIFETIME_SECONDS_MIN: Final = 60
 LIFETIME_SECONDS_MAX: Final = 604_800
 #: A hold lives for 30 days at most, however often it is extended.
@@ -76,11 +89,11 @@ class HoldCheckoutInput:
     )
     source: MemberSource = strawberry.field(default=MemberSource.STORE, description="Where the order comes from.")
     member_id: strawberry.ID | None = strawberry.field(
-        default=None, description="The member whose order it is. Points need it; an address presents codes alone."
+        default=None, description="The member whose order it is. Points and rewards need it; an address is for codes."
     )
     member: MemberKeyInput | None = strawberry.field(
         default=None,
-        description="The member by a store's id or a proven address, in place of its id; for points by a store's id.",
+        description="The member by a store's id or a proven address, in place of its id. An address is for codes.",
     )
     email: str | None = strawberry.field(
         default=None, description="The address that the presenter gave, as in redeemCodes."
@@ -92,6 +105,10 @@ class HoldCheckoutInput:
         default=0,
         description="At most so many points are paid with, at the merchant's value of a point: the fewest that cover "
         "what is left.",
+    )
+    reward_ids: list[strawberry.ID] = strawberry.field(
+        default_factory=list,
+        description="Rewards to have with the order, for more points: 20 at most; one listed twice is had twice.",
     )
     eligible: list[EligibleAmountInput] | None = strawberry.field(
         default=None,
@@ -114,7 +131,14 @@ class HoldCheckoutSuccess:
 
 
 HoldCheckoutResult = Annotated[
-    HoldCheckoutSuccess | InvalidInput | NotFound | OrderNotOpen | HoldNotOpen | CodesRejected | InsufficientPoints,
+    HoldCheckoutSuccess
+    | InvalidInput
+    | NotFound
+    | OrderNotOpen
+    | HoldNotOpen
+    | CodesRejected
+    | InsufficientPoints
+    | RewardOutOfStock,
     strawberry.union("HoldCheckoutResult", description="The hold, or why nothing is held."),
 ]
 
@@ -125,6 +149,7 @@ class Asked:
 
     presented: Presentation
     points: int
+    reward_ids: list[UUID]
     lifetime_seconds: int
     key: str | None
 
@@ -232,7 +257,7 @@ h AS (
                       points, points_value, point_value, held_points, status, version, held_at, held_until,
                       presented_by)
     SELECT :merchant_id, :hold_id, on_order.id, :presenter, :email_index, :amount, :currency, :total_discount,
-        :points, :points_value, :point_value, :points, 'HELD', 1, now(),
+        :points, :points_value, :point_value, :held_points, 'HELD', 1, now(),
         now() + :lifetime_seconds * interval '1 second', :presented_by
     FROM on_order
     ON CONFLICT (merchant_id, id) DO UPDATE SET member_id = excluded.member_id, email_index = excluded.email_index,
@@ -368,13 +393,15 @@ async def _hold(
     *,
     hold_id: UUID | None = None,
     payer_id: UUID | None = None,
+    costs: int = 0,
 ) -> Changed | None:
     """Hold what a verdict accepted, and tell who watches the wallets that this changes.
 
-    `payer_id` is whose wallet has changed already, by points that the hold has. Returns the hold, or None when
-    something has changed since it was read.
+    `payer_id` is whose wallet has changed already, by points that the hold has: to pay with, and what its rewards cost.
+    Returns the hold, or None when something has changed since it was read.
     """
-    rows = await where.rows(HOLD, **_written(viewer, request, found, verdict, hold_id), payer_id=payer_id)
+    written = _written(viewer, request, found, verdict, hold_id, costs=costs)
+    rows = await where.rows(HOLD, **written, payer_id=payer_id)
     return changed_hold(where, viewer.merchant_id, rows)
 
 
@@ -394,7 +421,7 @@ async def _hold_with_points(
 
 
 def _written(
-    viewer: Viewer, request: Asked, found: SeenToHold, verdict: Verdict, hold_id: UUID | None
+    viewer: Viewer, request: Asked, found: SeenToHold, verdict: Verdict, hold_id: UUID | None, *, costs: int = 0
 ) -> dict[str, object]:
     """Return what both statements take that hold something."""
     presented, order, accepted = request.presented, found.codes, verdict.accepted
@@ -420,6 +447,7 @@ def _written(
         "currency": presented.currency,
         "total_discount": sum(share.discount for _, share in accepted),
         "points": paid.points,
+        "held_points": paid.points + costs,
         "points_value": paid.value,
         "point_value": found.point_value,
         "hold_id": hold_id or (ids.new() if here is None else here.id),
@@ -439,9 +467,9 @@ def _paid(request: Asked, found: SeenToHold, verdict: Verdict) -> Paid:
 
 
 @mutation(
-    description="Hold codes and points for one order until it is paid, all of it or nothing. The same order again is "
-    "the same hold, with what is asked now. What only other holds of the same presenter are in the way of is taken "
-    "over from them: the earliest, whole, are EXPIRED at once. ADMIN and CHECKOUT."
+    description="Hold codes, points and rewards for one order until it is paid, all of it or nothing. The same order "
+    "again is the same hold, with what is asked now. What only other holds of the same presenter are in the way of is "
+    "taken over from them: the earliest, whole, are EXPIRED at once. ADMIN and CHECKOUT."
 )
 async def hold_checkout(
     info: Info, input: Annotated[HoldCheckoutInput, strawberry.argument(description="The order and what to hold.")]
@@ -474,6 +502,10 @@ async def hold_checkout(
         except TooFewPointsError as lacking:
             more = await _taken_over(viewer, request, found, lacking)
             continue
+        except OutOfStockError as lacking:
+            own = [] if found.codes.hold is None else [found.codes.hold.id]
+            more.add(await hold_of_reward(viewer, _known(request.presented.presenter), lacking, [*ending, *own]))
+            continue
         if payer_id is None:
             changed = await _hold(database(), viewer, request, found, verdict)
         else:
@@ -486,13 +518,14 @@ async def hold_checkout(
 def _needs_locks(request: Asked, found: SeenToHold, verdict: Verdict, ending: Collection[UUID]) -> bool:
     """Whether holds have to end, or points to be held or come free."""
     here = found.codes.live_hold
-    return bool(ending or _paid(request, found, verdict).points or (here is not None and here.held_points))
+    wanted = request.reward_ids or _paid(request, found, verdict).points
+    return bool(ending or wanted or (here is not None and here.held_points))
 
 
 def _payer(request: Asked, found: SeenToHold, verdict: Verdict) -> UUID | None:
     """Return the member whose points an order wants that isn't held, if no code that it wants is another's."""
     member_id = request.presented.presenter
-    if found.codes.hold is not None or not _paid(request, found, verdict).points:
+    if found.codes.hold is not None or request.reward_ids or not _paid(request, found, verdict).points:
         return None
     return member_id if {row["code_member_id"] for row, _ in verdict.accepted} <= {member_id, None} else None
 
@@ -502,20 +535,28 @@ async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
     problems.number("points", input.points, least=0, most=POINTS_MAX)
     problems.number("lifetimeSeconds", input.lifetime_seconds, least=LIFETIME_SECONDS_MIN, most=LIFETIME_SECONDS_MAX)
     problems.idempotency_key(input.idempotency_key)
-    if not input.codes and not input.points:
-        problems.add("codes", "or points must hold something")
-    if input.points and input.member_id is None and (input.member is None or input.member.external_id is None):
-        problems.add("points", "need the member by its id or a store's id")
+    if not input.codes and not input.points and not input.reward_ids:
+        problems.add("codes", "or points or rewardIds must hold something")
+    if len(input.reward_ids) > REWARDS_MAX:
+        problems.add("rewardIds", f"must be at most {REWARDS_MAX} rewards")
+    if (
+        (input.points or input.reward_ids)
+        and input.member_id is None
+        and (input.member is None or input.member.external_id is None)
+    ):
+        named = "points" if input.points else "rewardIds"
+        problems.add(named, "need the member by its id or a store's id")
     if input.order_amount.currency != viewer.tenant.currency:
         problems.add("orderAmount.currency", f"must be {viewer.tenant.currency}, the merchant's currency")
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
-    return Asked(presented, input.points, input.lifetime_seconds, input.idempotency_key)
+    reward_ids = [node_id("reward", "reward", each) for each in input.reward_ids]
+    return Asked(presented, input.points, reward_ids, input.lifetime_seconds, input.idempotency_key)
 
 
 def _refuse_if_empty(request: Asked, found: SeenToHold, verdict: Verdict) -> None:
     """Raise Refused(InvalidInput) when nothing is left of what was asked for."""
     problems = Problems()
-    if not verdict.accepted and not _paid(request, found, verdict).points:
+    if not verdict.accepted and not request.reward_ids and not _paid(request, found, verdict).points:
         problems.add("points", "would pay nothing")
     problems.refuse_if_any()
 
@@ -592,6 +633,9 @@ async def _hold_under_locks(
     """
     presented = request.presented
     name = {"merchant_id": viewer.merchant_id, "source": presented.source.value, "order_id": presented.order_id}
+    if request.reward_ids:
+        # What else it has of the pools that back rewards, and what it holds of them, stays as it is.
+        await lock_member(tx, viewer.merchant_id, _known(presented.presenter))
     await tx.row(LOCK_ORDER, **name)
     seen_before = await _read(tx, viewer, request)
     here = seen_before.codes.hold
@@ -613,14 +657,32 @@ async def _hold_under_locks(
     found = await _read(tx, viewer, request)
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
     refuse_if_rejected(verdict)
-    hold_id = ids.new() if found.codes.live_hold is None else found.codes.live_hold.id
+    own = found.codes.live_hold
+    hold_id = ids.new() if own is None else own.id
+    before = [] if own is None else await rewards_of(tx, viewer, [hold_id])
+    if before and own is not None and own.member_id != presented.presenter:
+        await give_back(tx, viewer.merchant_id, before)
+        await tx.row(UNLIST, merchant_id=viewer.merchant_id, hold_id=hold_id)
+        before = []
+    may_end = [each for each in ending if each not in needed]
+    for each in await holds_with_rewards(tx, viewer, may_end):
+        # Those that were found to have a reward that is lacking.
+        await end_locked_hold(tx, viewer.merchant_id, viewer.actor, each, "EXPIRED")
+        needed.add(each)
+    places = await place_rewards(tx, viewer, presented.presenter, request.reward_ids, before)
+    costs = [place["cost"] for place in places]
     change, taken = await _hold_points(
-        tx, viewer, request, found, verdict, hold_id, [each for each in ending if each not in needed]
+        tx, viewer, request, found, verdict, hold_id, costs, [each for each in may_end if each not in needed]
     )
     payer_id = None if change is None else change["event_member_id"]
-    changed = await _hold(tx, viewer, request, found, verdict, hold_id=hold_id, payer_id=payer_id)
+    changed = await _hold(tx, viewer, request, found, verdict, hold_id=hold_id, payer_id=payer_id, costs=sum(costs))
     if changed is None:
         raise OutpacedError
+    if places or before:
+        await set_aside(
+            tx, viewer, hold_id, _known(presented.presenter or (None if own is None else own.member_id)), places,
+            had_some=bool(before),
+        )  # fmt: skip
     lapsed = set() if here is None or here.is_live else {here.id}
     return Changed(changed.row, change or changed.change), bool((needed | taken) - lapsed)
 
@@ -632,9 +694,10 @@ async def _hold_points(
     found: SeenToHold,
     verdict: Verdict,
     hold_id: UUID,
+    costs: Sequence[int],
     may_end: Collection[UUID],
 ) -> tuple[ChangeRow | None, set[UUID]]:
-    """Let a hold have the points that it pays with, for which other holds end as far as that is needed.
+    """Let a hold have the points that it pays and has rewards with, for which other holds end as far as that is needed.
 
     Returns the wallet's change, if there is one, and the holds that ended.
     """
@@ -649,18 +712,19 @@ async def _hold_points(
             reference=request.presented.order_id,
         )  # fmt: skip
         had = 0
-    if not points and not had:
+    wanted = points + sum(costs)
+    if not wanted and not had:
         return None, ended
     waiting = deque(sorted(may_end))
     while True:
         holding = await hold_points(
-            tx, viewer.merchant_id, viewer.actor, _known(member_id), hold_id, [points],
+            tx, viewer.merchant_id, viewer.actor, _known(member_id), hold_id, [points, *costs],
             event_type="hold.placed" if here is None else "hold.changed", reference=request.presented.order_id,
         )  # fmt: skip
         if holding.is_held:
             return holding.change, ended
         if not waiting:
-            raise TooFewPointsError(points, holding.spendable, ended)
+            raise TooFewPointsError(wanted, holding.spendable, ended)
         other = waiting.popleft()
         if await end_locked_hold(tx, viewer.merchant_id, viewer.actor, other, "EXPIRED") is not None:
             ended.add(other)

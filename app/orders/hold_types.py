@@ -1,7 +1,9 @@
 """Holds as the API shows them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
+from uuid import UUID
 
 import strawberry
 
@@ -15,8 +17,11 @@ from app.api.scalars import BigInt, described
 from app.coupons.types import Code, Redemption
 from app.members.rows import unnamed
 from app.members.types import Member, MemberSource
+from app.orders.held_rewards import HeldRewardRow, rewards_by_hold
 from app.orders.holds import Changed, HeldCodeRow, WholeHoldRow, codes_by_hold, find_hold
 from app.orders.presented_codes import CodeRejection
+from app.points.rows import exchanges_by_id
+from app.points.types import Reward, RewardRedemption
 from app.storage.wallet_versions import ChangeRow
 
 
@@ -39,6 +44,27 @@ class HeldCode:
     def of(cls, row: HeldCodeRow, currency: str) -> "HeldCode":
         """Return the held code of a row."""
         return cls(code=Code.of(row), discount=Money(amount_minor=BigInt(row["held_discount"]), currency=currency))
+
+
+@strawberry.type(description="A reward of a hold.")
+class HeldReward:
+    row: strawberry.Private[HeldRewardRow]
+    reward: Reward = strawberry.field(description="The reward.")
+    cost: int = strawberry.field(description="What it costs, in points, which are held, too.")
+
+    @classmethod
+    def of(cls, row: HeldRewardRow) -> "HeldReward":
+        """Return the held reward of a row."""
+        return cls(row=row, reward=Reward.of(row), cost=row["held_cost"])
+
+    @field(description="What it became when the hold was captured; null before.")
+    async def redemption(self, info: Info) -> RewardRedemption | None:
+        """Read the redemptions of all rewards of this page together."""
+        redemption_id = self.row["held_redemption_id"]
+        if redemption_id is None:
+            return None
+        row, code = await info.context.load(exchanges_by_id, redemption_id)
+        return RewardRedemption.of(row, reward=row, entry=row, code=None if code is None else Code.of(code))
 
 
 @strawberry.type(description="What is set aside for one order while its customer pays.")
@@ -104,6 +130,12 @@ class Hold(Node):
         """Read the codes of all holds of this page together."""
         return [HeldCode.of(row, self.row["hold_currency"]) for row in await self._codes(info)]
 
+    @field(description="Its rewards, in the order in which they were asked for: at most 20.")
+    async def rewards(self, info: Info) -> list[HeldReward]:
+        """Read the rewards of all holds of this page together."""
+        rows = await info.context.load(rewards_by_hold, self.row["hold_id"])
+        return [HeldReward.of(row) for row in rows]
+
     @field(description="What it redeemed, in the order in which it applied; empty until it is captured.")
     async def redemptions(self, info: Info) -> list[Redemption]:
         """The statement that reads the codes reads what redeemed them."""
@@ -129,11 +161,24 @@ class HoldNotOpen(Refusal):
     hold: Hold = strawberry.field(description="The hold as it stands.")
     rejections: list[CodeRejection] = strawberry.field(description="Those of its codes that are missing, and why.")
     points_missing: int = strawberry.field(description="How many of its points can't be spent any more.")
+    rewards_missing: list[strawberry.ID] = strawberry.field(description="Those of its rewards that can't be had.")
 
     @classmethod
     def of(
-        cls, row: WholeHoldRow, why: str, *, rejections: list[CodeRejection] | None = None, points_missing: int = 0
+        cls,
+        row: WholeHoldRow,
+        why: str,
+        *,
+        rejections: Sequence[CodeRejection] = (),
+        points_missing: int = 0,
+        rewards_missing: Sequence[UUID] = (),
     ) -> "HoldNotOpen":
         """Return the refusal of a hold."""
         message = f"The hold can't be had: {why}."
-        return cls(message=message, hold=Hold.of(row), rejections=rejections or [], points_missing=points_missing)
+        return cls(
+            message=message,
+            hold=Hold.of(row),
+            rejections=list(rejections),
+            points_missing=points_missing,
+            rewards_missing=[strawberry.ID(ids.encode("reward", each)) for each in rewards_missing],
+        )

@@ -12,6 +12,7 @@ from app.api.access import may
 from app.api.context import Role, Viewer
 from app.coupons.rows import JOIN_CODE, WholeRedemptionRow
 from app.members.rows import MemberRow
+from app.orders.held_rewards import GIVEN_BACK
 from app.points.freeing import HoldEvent, free_points
 from app.points.overdue import ends_overdue
 from app.storage.database import Statements, Tx, database, transaction
@@ -202,13 +203,18 @@ END: Final = statement(
     EndedHoldRow,
     f"""
 WITH open AS MATERIALIZED (
-    SELECT id, CASE WHEN status = 'HELD' AND held_points > 0 THEN member_id END AS payer_id FROM hold
+    SELECT id, status = 'HELD' AS was_held, CASE WHEN status = 'HELD' AND held_points > 0 THEN member_id END AS payer_id
+    FROM hold
     WHERE merchant_id = :merchant_id AND id = :hold_id AND (:version::int IS NULL OR version = :version)
         AND status = ANY(CASE :status::text WHEN 'EXPIRED' THEN ARRAY['HELD'] ELSE ARRAY['HELD', 'EXPIRED'] END)
     FOR UPDATE
-), locked AS (
+), gone AS (
+    SELECT reward_id, is_from_stock, code_id FROM hold_reward
+    WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open WHERE was_held)
+), {GIVEN_BACK}, locked AS (
+    -- One that is overdue waits for nobody: its codes go on naming it, which blocks nobody.
     SELECT c.id, c.member_id FROM code c
-    WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND c.id = ANY(ARRAY(
+    WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND NOT :is_overdue AND c.id = ANY(ARRAY(
         SELECT code_id FROM hold_code WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open)
     ))
     ORDER BY c.id FOR UPDATE
@@ -254,7 +260,14 @@ async def end_locked_hold(tx: Tx, merchant_id: UUID, actor: str, hold_id: UUID, 
 
 
 async def _end(
-    where: Statements, merchant_id: UUID, actor: str, hold_id: UUID, status: EndedStatus, *, version: int | None
+    where: Statements,
+    merchant_id: UUID,
+    actor: str,
+    hold_id: UUID,
+    status: EndedStatus,
+    *,
+    version: int | None,
+    is_overdue: bool = False,
 ) -> Changed | None:
     rows = await where.rows(
         END,
@@ -262,6 +275,7 @@ async def _end(
         hold_id=hold_id,
         version=version,
         status=status,
+        is_overdue=is_overdue,
         event_ids=event_ids(),
         actor=actor,
     )
@@ -301,25 +315,28 @@ class OverdueRow(TypedDict):
     """A hold whose time has passed."""
 
     hold_id: UUID
-    order_id: str
 
 
-# Nothing is waited for: what others have locked they end themselves. Its codes go on naming it, which blocks nobody.
-EXPIRE_OVERDUE: Final = statement(
+# Nothing is waited for: what others have locked they end themselves, and so they do a hold whose rewards are locked.
+LOCK_OVERDUE: Final = statement(
     OverdueRow,
     """
-WITH due AS (
+WITH due AS MATERIALIZED (
     SELECT id FROM hold
     WHERE merchant_id = :merchant_id AND member_id = :member_id AND status = 'HELD' AND held_until <= now()
         AND held_points > 0
     ORDER BY held_until FOR UPDATE SKIP LOCKED
-), h AS (
-    UPDATE hold SET status = 'EXPIRED', version = version + 1, ended_at = now()
-    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))
-    RETURNING id, sales_order_id
+), rewards AS MATERIALIZED (
+    SELECT id FROM reward WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(
+        SELECT reward_id FROM hold_reward
+        WHERE merchant_id = :merchant_id AND hold_id = ANY(ARRAY(SELECT id FROM due)) AND is_from_stock
+    ))
+    ORDER BY id FOR UPDATE SKIP LOCKED
 )
-SELECT h.id AS hold_id, o.order_id
-FROM h JOIN sales_order o ON o.merchant_id = :merchant_id AND o.id = h.sales_order_id
+SELECT due.id AS hold_id FROM due WHERE NOT EXISTS (
+    SELECT FROM hold_reward WHERE merchant_id = :merchant_id AND hold_id = due.id AND is_from_stock
+        AND reward_id NOT IN (SELECT id FROM rewards)
+)
 """,
 )
 
@@ -327,9 +344,7 @@ FROM h JOIN sales_order o ON o.merchant_id = :merchant_id AND o.id = h.sales_ord
 @ends_overdue
 async def _end_overdue(tx: Tx, merchant_id: UUID, member_id: UUID) -> bool:
     ended = False
-    for row in await tx.rows(EXPIRE_OVERDUE, merchant_id=merchant_id, member_id=member_id):
-        freed = await free_points(
-            tx, merchant_id, "system", member_id, row["hold_id"], event_type="hold.expired", reference=row["order_id"]
-        )
-        ended = ended or freed is not None
+    for row in await tx.rows(LOCK_OVERDUE, merchant_id=merchant_id, member_id=member_id):
+        changed = await _end(tx, merchant_id, "system", row["hold_id"], "EXPIRED", version=None, is_overdue=True)
+        ended = ended or changed is not None
     return ended

@@ -145,7 +145,9 @@ class World:
         self.tokens: dict[str, str] = {}
         self.pools: list[str] = []
         self.codes: dict[str, Seen] = {}
-        #: Those that somebody was told to be revoked.
+        #: Pools that somebody was told to be paused, the last time.
+        self.paused: set[str] = set()
+        #: Codes that somebody was told to be revoked.
         self.dead: set[str] = set()
         self.redemptions: dict[str, dict[str, Any]] = {}
         #: The codes on each order that somebody was told of, as they were told last.

@@ -492,6 +492,14 @@ async def _poor_cart(errands: Errands) -> dict[str, Any]:
     return {"orderId": errands.word(), "memberId": await errands.member(), "orderAmount": usd(1000), "points": 10}
 
 
+async def _late_cart(errands: Errands) -> dict[str, Any]:
+    reward = await errands.reward()
+    await errands.do("retireReward", rewardId=reward)
+    return {
+        "orderId": errands.word(), "memberId": await errands.member(), "orderAmount": usd(1000), "rewardIds": [reward]
+    }  # fmt: skip
+
+
 async def _paid_hold(errands: Errands) -> str:
     cart = await _poor_cart(errands)
     member = cart["memberId"]
@@ -639,6 +647,7 @@ ERRANDS: Final = (
     Errand("holdCheckout", "OrderNotOpen", _off),
     Errand("holdCheckout", "HoldNotOpen", _captured_cart),
     Errand("holdCheckout", "InsufficientPoints", _poor_cart),
+    Errand("holdCheckout", "RewardOutOfStock", _late_cart),
     Errand("holdCheckout", "CodesRejected", _then(_cart, memberId=None)),
     Errand("releaseHold", "HoldNotOpen", _with(holdId=_captured_hold)),
     Errand("releaseHold", REPLAYED, _with(holdId=_released_hold)),

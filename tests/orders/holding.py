@@ -9,11 +9,12 @@ from tests.orders.documents import unguarded
 HOLD_FIELDS = f"""
   id status source orderId heldUntil points pointsValue {{ amountMinor currency }} member {{ id wallet {{ version }} }}
   orderAmount {{ amountMinor currency }} totalDiscount {{ amountMinor currency }} amountDue {{ amountMinor currency }}
+  rewards {{ cost reward {{ id stock }} redemption {{ id code {{ id state }} entry {{ amount reason }} }} }}
   codes {{ discount {{ amountMinor currency }} code {{ heldUntil {CODE} }} }}
   redemptions {{ id position base {{ amountMinor }} discount {{ amountMinor }} reversedAt code {{ id state }} }}
 """
 REJECTIONS = "rejections { masked reason remedy { heldUntil } }"
-HOLD_NOT_OPEN = f"... on HoldNotOpen {{ hold {{ {HOLD_FIELDS} }} {REJECTIONS} pointsMissing }}"
+HOLD_NOT_OPEN = f"... on HoldNotOpen {{ hold {{ {HOLD_FIELDS} }} {REJECTIONS} pointsMissing rewardsMissing }}"
 HOLD = f"""
 mutation ($input: HoldCheckoutInput!) {{
   answer: holdCheckout(input: $input) {{

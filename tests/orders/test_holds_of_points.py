@@ -184,7 +184,7 @@ async def test_nothing_is_no_hold(shop: Shop) -> None:
     member = await rich(shop)
 
     assert problems(await shop.refused(HOLD, **cart([], member, points=0))) == {
-        "codes": "or points must hold something"
+        "codes": "or points or rewardIds must hold something"
     }
     assert problems(await shop.refused(HOLD, **cart([], member, points=5, amount=0))) == {"points": "would pay nothing"}
     await shop.do(CONFIGURE, pointValue=0.000001)
