@@ -239,8 +239,9 @@ def _too_few(call: Call) -> Sequence[Story]:
         def lacks(wallet: Wallet) -> bool:
             late = {each.hold for each in wallet.endings}
             all_held = sum(each.points for each in wallet.held if each.hold not in late)
-            is_told = bool(call.input["codes"]) or wallet.spendable + wallet.points_of(here) == balance
-            return is_told and wallet.spendable + all_held < required
+            own = wallet.points_of(here)
+            is_told = bool(call.input["codes"]) or balance in {wallet.spendable, wallet.spendable + own}
+            return bool(is_told and wallet.spendable + all_held < required)
 
         yield Then(order, ((name, where(lacks)),))
 
@@ -405,9 +406,9 @@ def _lacking(call: Call, order: Order, place: int) -> Story:
 
     def lacks(wallet: Wallet) -> bool:
         if wallet.points_of((call.about["order"], place)):
-            return missing == 0
+            return bool(missing == 0)
         spendable = wallet.spendable + sum(wallet.points_of(each) for each in own)
-        return max(call.input.get("points", hold.points) - spendable, 0) == missing
+        return bool(max(call.input.get("points", hold.points) - spendable, 0) == missing)
 
     return ((f"wallet:{hold.presenter}", where(lacks)),) if hold.points else ()
 

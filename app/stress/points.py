@@ -72,7 +72,7 @@ def is_shown(wallet: Wallet, shown: dict[str, int]) -> bool:
     """Whether a wallet is what was shown of it."""
     found = {
         "points": wallet.points, "version": wallet.version, "shortfall": wallet.shortfall,
-        "spendablePoints": wallet.spendable,
+        "spendablePoints": wallet.spendable, "heldPoints": wallet.points - wallet.spendable,
     }  # fmt: skip
     return shown.items() <= found.items()
 
@@ -194,6 +194,6 @@ VERBS: Final = (
     Verb("reverseRewardRedemption", BACK, _ask_back, {
         "ReverseRewardRedemptionSuccess": _went_back, "RewardNotReversible": _not_reversible,
     }, repeats=True, weight=2),
-    reading("readWallet", "member(id: $id) { wallet { points version shortfall spendablePoints } }", ask_member,
+    reading("readWallet", "member(id: $id) { wallet { points version shortfall heldPoints spendablePoints } }", ask_member,
             _saw_wallet),
 )  # fmt: skip
