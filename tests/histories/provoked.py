@@ -469,20 +469,21 @@ async def _cart(errands: Errands) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _held(errands: Errands) -> tuple[dict[str, Any], str]:
+async def held_cart(errands: Errands) -> tuple[dict[str, Any], str]:
+    """Let a new member's order hold a code, and return what was asked and the hold."""
     cart = await _cart(errands)
     answer = await errands.do("holdCheckout", "... on HoldCheckoutSuccess { hold { id } }", **cart)
     return cart, answer["hold"]["id"]
 
 
 async def _captured_cart(errands: Errands) -> dict[str, Any]:
-    cart, hold = await _held(errands)
+    cart, hold = await held_cart(errands)
     await errands.do("captureHold", holdId=hold)
     return cart
 
 
 async def _captured_hold(errands: Errands) -> str:
-    _, hold = await _held(errands)
+    _, hold = await held_cart(errands)
     await errands.do("captureHold", holdId=hold)
     return hold
 
@@ -510,7 +511,7 @@ async def _paid_hold(errands: Errands) -> str:
 
 
 async def _released_hold(errands: Errands) -> str:
-    _, hold = await _held(errands)
+    _, hold = await held_cart(errands)
     await errands.do("releaseHold", holdId=hold)
     return hold
 
