@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import (
     api_processes,
+    budgets,
     claim_buffers,
     claim_cpu,
     claim_profile,
@@ -41,6 +42,7 @@ MEASUREMENTS = {
     "S3: SQL round trips per operation": round_trips.measure,
     "S4: 5,000 codes": generate_codes.measure,
     "S4: a campaign to 5,000": create_campaign.measure,
+    "Budgets": budgets.measure,
     "A sale that is extended": extended_sale.measure,
     "S5: a thousand live wallets": live_wallet.measure,
     "Points": points_buffers.measure,

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Final
 
+import asyncpg
 import strawberry
 
 from app import ids
@@ -189,7 +190,13 @@ async def _capture_late(tx: Tx, viewer: Viewer, seen: WholeHoldRow) -> ChangedHo
     for hold_id in live:
         await end_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "RELEASED")
     await _refuse_if_missing(tx, viewer, hold)
-    captured = await _capture(tx, viewer, hold, is_late=True)
+    try:
+        async with tx.nested() as inner:
+            captured = await _capture(inner, viewer, hold, is_late=True)
+    except asyncpg.CheckViolationError as violation:
+        if violation.constraint_name != "pool_budget_spent":
+            raise
+        raise Refused(HoldNotOpen.of(hold, "the budget of its pool is spent since")) from None
     if captured is None:
         raise OutpacedError
     return captured

@@ -15,6 +15,7 @@ from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, 
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.types import MemberSource
+from app.orders.budgets import within_budgets
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
@@ -272,35 +273,37 @@ async def _hold(
     here = order.hold if order.hold is not None and order.hold.is_live else None
     accepted = verdict.accepted
     coming = [row["code_id"] for row, _ in accepted]
-    rows = await where.rows(
-        HOLD,
-        merchant_id=viewer.merchant_id,
-        code_ids=coming,
-        terms_versions=[row["pool_terms_version"] for row, _ in accepted],
-        positions=list(range(1, len(accepted) + 1)),
-        bases=[share.base for _, share in accepted],
-        discounts=[share.discount for _, share in accepted],
-        are_here=[is_held_here(order, row) for row, _ in accepted],
-        eligible=[share.eligible for _, share in accepted],
-        **named_person([row for row, _ in accepted], [row for row, _ in accepted if not is_held_here(order, row)]),
-        presenter=presented.presenter,
-        email_index=presented.email_index,
-        order_row_id=ids.new(),
-        version=order.version,
-        source=presented.source.value,
-        order_id=presented.order_id,
-        amount=presented.amount,
-        currency=presented.currency,
-        total_discount=sum(share.discount for _, share in accepted),
-        point_value=found.point_value,
-        hold_id=ids.new() if here is None else here.id,
-        hold_version=0 if here is None else here.version,
-        lifetime_seconds=request.lifetime_seconds,
-        presented_by=presented.presented_by,
-        key=request.key,
-        event_ids=event_ids(),
-        actor=viewer.actor,
-    )
+    budgeted = [row["pool_id"] for row, _ in accepted if row["budget_left"] is not None]
+    async with within_budgets(where, viewer.merchant_id, budgeted):
+        rows = await where.rows(
+            HOLD,
+            merchant_id=viewer.merchant_id,
+            code_ids=coming,
+            terms_versions=[row["pool_terms_version"] for row, _ in accepted],
+            positions=list(range(1, len(accepted) + 1)),
+            bases=[share.base for _, share in accepted],
+            discounts=[share.discount for _, share in accepted],
+            are_here=[is_held_here(order, row) for row, _ in accepted],
+            eligible=[share.eligible for _, share in accepted],
+            **named_person([row for row, _ in accepted], [row for row, _ in accepted if not is_held_here(order, row)]),
+            presenter=presented.presenter,
+            email_index=presented.email_index,
+            order_row_id=ids.new(),
+            version=order.version,
+            source=presented.source.value,
+            order_id=presented.order_id,
+            amount=presented.amount,
+            currency=presented.currency,
+            total_discount=sum(share.discount for _, share in accepted),
+            point_value=found.point_value,
+            hold_id=ids.new() if here is None else here.id,
+            hold_version=0 if here is None else here.version,
+            lifetime_seconds=request.lifetime_seconds,
+            presented_by=presented.presented_by,
+            key=request.key,
+            event_ids=event_ids(),
+            actor=viewer.actor,
+        )
     return changed_hold(where, viewer.merchant_id, rows)
 
 
@@ -334,7 +337,10 @@ async def hold_checkout(
                 return HoldCheckoutSuccess(hold=Hold.changed(held), taken_over=taken_over)
         except OutpacedError:
             continue
-        row = await _hold(database(), viewer, request, found, verdict)
+        try:
+            row = await _hold(database(), viewer, request, found, verdict)
+        except OutpacedError:
+            continue
         if row is not None:
             return HoldCheckoutSuccess(hold=Hold.changed(row), taken_over=False)
     raise RuntimeError("an order kept changing while it was held")

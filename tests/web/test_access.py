@@ -51,6 +51,8 @@ SELECTED: Final = {
     "Member.displayName": "displayName",
     "Merchant.settings": "settings { timeZone }",
     "Pool.audience": "audience",
+    "Pool.discountGiven": "discountGiven { amountMinor }",
+    "Pool.maximumTotalDiscount": "maximumTotalDiscount { amountMinor }",
     "Pool.batches": "batches { pageInfo { hasNextPage } }",
     "Pool.codes": "codes { pageInfo { hasNextPage } }",
     "Pool.fallbackPool": "fallbackPool { id }",
