@@ -341,7 +341,7 @@ ALTER TABLE code_batch
     ADD CONSTRAINT code_batch_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT code_batch_kind CHECK (kind IN ('GENERATED', 'IMPORTED', 'ISSUED')),
     ADD CONSTRAINT code_batch_size CHECK (size BETWEEN 1 AND 5000);
-CREATE INDEX code_batch_of_pool ON code_batch (merchant_id, pool_id, id);
+CREATE UNIQUE INDEX code_batch_of_pool ON code_batch (merchant_id, pool_id, id);
 CREATE TRIGGER code_batch_kept BEFORE DELETE ON code_batch
     FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_batch_fixed BEFORE UPDATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -351,7 +351,9 @@ ALTER TABLE code
     DROP CONSTRAINT code_pkey,
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT code_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
-    ADD CONSTRAINT code_batch FOREIGN KEY (merchant_id, batch_id) REFERENCES code_batch,
+    -- With the pool, by which a batch that goes finds its codes.
+    ADD CONSTRAINT code_batch
+        FOREIGN KEY (merchant_id, batch_id, pool_id) REFERENCES code_batch (merchant_id, id, pool_id),
     ADD CONSTRAINT code_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     -- What took the place of one that died.
     ADD CONSTRAINT code_reissued_as FOREIGN KEY (merchant_id, reissued_as) REFERENCES code,
@@ -427,10 +429,11 @@ ALTER TABLE code_revival
     ADD CONSTRAINT code_revival_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
 
 -- A claimant's n-th claim of a pool exists once, whether the claimant is a member or an address, and so does each
--- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it.
+-- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it. The code comes first
+-- in the key, because a code that goes with its draft looks for its claims.
 ALTER TABLE claim
     DROP CONSTRAINT claim_pkey,
-    ADD PRIMARY KEY (merchant_id, pool_id, code_id),
+    ADD PRIMARY KEY (merchant_id, code_id, pool_id),
     ADD CONSTRAINT claim_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT claim_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
     ADD CONSTRAINT claim_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
@@ -438,7 +441,6 @@ ALTER TABLE claim
     ADD CONSTRAINT claim_slot_counts CHECK (slot >= 1),
     ADD CONSTRAINT claim_claimant CHECK (num_nonnulls(member_id, email_index) = 1);
 CREATE UNIQUE INDEX claim_email_slot ON claim (merchant_id, pool_id, email_index, slot) WHERE email_index IS NOT NULL;
-CREATE INDEX claim_by_code ON claim (merchant_id, code_id) WHERE email_index IS NOT NULL;
 -- One person of a mailbox claims of a pool: its first claim has the mailbox.
 CREATE UNIQUE INDEX claim_mailbox ON claim (merchant_id, pool_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 -- Partial, because most claims have no key and each index costs every claim some buffers.
@@ -465,13 +467,12 @@ CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STAT
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
-    ADD PRIMARY KEY (merchant_id, campaign_id, code_id),
+    -- In this order: it is what re-encryption pages by, too.
+    ADD PRIMARY KEY (merchant_id, code_id, campaign_id),
     -- What mailers page by.
     ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
--- What re-encryption pages by.
-CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
 CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
@@ -538,7 +539,13 @@ ALTER TABLE sales_order
     ADD CONSTRAINT sales_order_cancelled CHECK (
         num_nulls(cancelled_at, money_returned, points_returned, points_expired, shortfall) IN (0, 5)
     ),
-    ADD CONSTRAINT sales_order_version CHECK (version > 0);
+    ADD CONSTRAINT sales_order_version CHECK (version > 0),
+    ADD CONSTRAINT sales_order_payer FOREIGN KEY (merchant_id, payer_id) REFERENCES member,
+    ADD CONSTRAINT sales_order_paid CHECK (
+        paid_points >= 0 AND paid_value >= 0 AND (paid_value = 0 OR paid_points > 0)
+        AND num_nulls(payer_id, point_value, nullif(payments, 0)) IN (0, 3) AND (payments > 0 OR paid_points = 0)
+    );
+CREATE INDEX sales_order_of_payer ON sales_order (merchant_id, payer_id) WHERE payer_id IS NOT NULL;
 -- Whose other orders are looked for.
 CREATE INDEX sales_order_of_presenter ON sales_order (merchant_id, presenter_id) WHERE presenter_id IS NOT NULL;
 CREATE INDEX sales_order_of_mailbox ON sales_order (merchant_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
@@ -570,8 +577,11 @@ ALTER TABLE redemption
     ADD CONSTRAINT redemption_amounts CHECK (
         discount >= 0 AND discount <= base AND base <= order_amount AND (eligible >= base OR eligible IS NULL)
     );
--- A code is redeemed once, and each has its place on an order.
-CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id) WHERE reversed_at IS NULL;
+-- A code is redeemed once, and each has its place on an order. A code that goes with its draft looks for redemptions,
+-- reversed ones, too: so all are in the index, in which those that stand are alike. Its condition holds always, and keeps
+-- the index from whatever asks for no code: a plan that is made for an empty table might read all of it.
+CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id, (CASE WHEN reversed_at IS NOT NULL THEN id END))
+    NULLS NOT DISTINCT WHERE code_id IS NOT NULL;
 CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, source, position) WHERE reversed_at IS NULL;
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
@@ -606,7 +616,7 @@ ALTER TABLE order_amendment
     ADD CONSTRAINT order_amendment_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT order_amendment_totals CHECK (
         0 <= discount_before AND discount_before <= amount_before AND 0 <= discount_after
-        AND discount_after <= amount_after AND shortfall >= 0
+        AND discount_after <= amount_after AND shortfall >= 0 AND points_returned >= 0
     );
 CREATE TRIGGER order_amendment_kept BEFORE DELETE OR TRUNCATE ON order_amendment
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
@@ -811,6 +821,13 @@ ALTER TABLE purchase
     ),
     ADD CONSTRAINT purchase_refunded CHECK (
         refunded BETWEEN 0 AND amount AND (reversed_at IS NULL OR refunded = amount)
+    ),
+    -- No more is paid with points than stands, and they come back with it.
+    ADD CONSTRAINT purchase_paid CHECK (
+        shares_from BETWEEN 0 AND refunded AND shares_points BETWEEN 0 AND returned_points
+        AND shares_value BETWEEN 0 AND returned_value AND returned_points <= paid_points
+        AND paid_value - returned_value BETWEEN 0 AND amount - refunded
+        AND (reversed_at IS NULL OR returned_points = paid_points)
     ),
     ADD CONSTRAINT purchase_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
 CREATE TRIGGER purchase_kept BEFORE DELETE OR TRUNCATE ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();

@@ -93,8 +93,8 @@ class Performance:
 class Segment:
     """An audience, or everybody (None).
 
-    `spend` (minor units) and `orders` are those of its members' purchases of the last 365 days; `codes` its
-    members ever had, `redeemed` of them are spent.
+    `spend` (minor units) and `orders` are those of its members' purchases of the last 365 days, without what was paid
+    with points; `codes` its members ever had, `redeemed` of them are spent.
     """
 
     name: SegmentName | None
@@ -179,7 +179,7 @@ told AS (
     SELECT id AS member_id, {_flags(BY_ROW)}, 0 AS spend, 0 AS orders, 0 AS codes, 0 AS redeemed
     FROM member m WHERE merchant_id = :merchant_id
     UNION ALL
-    SELECT member_id, {_flags({})}, sum(amount - refunded), count(*), 0, 0
+    SELECT member_id, {_flags({})}, sum(amount - refunded - paid_value + returned_value), count(*), 0, 0
     FROM purchase
     WHERE merchant_id = :merchant_id AND reversed_at IS NULL AND occurred_at > now() - interval '365 days'
     GROUP BY member_id

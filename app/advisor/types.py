@@ -92,7 +92,9 @@ class AudienceSegment:
     name: str = strawberry.field(description="new, active, lapsed, high spend or advocates.")
     member_count: int = strawberry.field(description="How many members are in it now.")
     redemption_rate: float = strawberry.field(description="Codes they redeemed / codes they ever had, 0 to 1.")
-    spend: Money = strawberry.field(description="What they bought within the last 365 days, less what was refunded.")
+    spend: Money = strawberry.field(
+        description="What they bought within the last 365 days, less what was refunded or paid with points."
+    )
 
     @classmethod
     def of(cls, name: SegmentName, segment: Segment, currency: str) -> "AudienceSegment":

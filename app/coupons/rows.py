@@ -292,7 +292,8 @@ WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :
 # for the newest codes in each state that is stored, and merging, never sorts more than a page of each. A state is shown
 # that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over but the
 # few that outlive it or are held, which have an index, and the few that are past an end of their own, which have one,
-# too. It is so, too, between a pool's later end and the job that revives its codes, which a row waits for.
+# too. It is so, too, between a pool's later end and the job that revives its codes, which a row waits for. Each state
+# is read in an order that this index alone has: a plan that walks all codes of the merchant would look as good.
 _NEWEST_OF_POOL: Final = f"""
     SELECT each.id FROM unnest(CASE
         WHEN :state::text IS NULL THEN ARRAY['AVAILABLE', 'SET_ASIDE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED']
@@ -305,9 +306,9 @@ _NEWEST_OF_POOL: Final = f"""
         ELSE ARRAY[:state]
     END) AS stored (state) CROSS JOIN LATERAL (
         SELECT id FROM code c
-        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = stored.state AND id < :before
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = ANY(ARRAY[stored.state]) AND id < :before
             AND (:state IS NULL OR :state = {SHOWN_STATE})
-        ORDER BY id DESC LIMIT :limit
+        ORDER BY state DESC, id DESC LIMIT :limit
     ) each
     UNION
     (SELECT id FROM code c

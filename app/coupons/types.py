@@ -91,9 +91,9 @@ class CodeState(Enum):
 class OwnershipMatch(Enum):
     """The three ways, strongest first."""
 
-    MEMBER_ID = described("MEMBER_ID", "The member claimed it.")
+    MEMBER_ID = described("MEMBER_ID", "It was claimed by the member, or imported for it.")
     CAMPAIGN_RECIPIENT = described("CAMPAIGN_RECIPIENT", "A campaign sent it to the member.")
-    CLAIM_EMAIL = described("CLAIM_EMAIL", "It was claimed with the member's address.")
+    CLAIM_EMAIL = described("CLAIM_EMAIL", "It was claimed with the member's address, or imported for that.")
 
 
 @strawberry.enum(description="Whether a code shares an order with others.")
@@ -111,11 +111,13 @@ class StackingPolicy(Enum):
 class PoolStock:
     """How many codes of a pool are in each state."""
 
-    total: int = strawberry.field(description="All codes ever generated.")
+    total: int = strawberry.field(description="All codes that it ever had, whatever became of them.")
     available: int = strawberry.field(description="Codes that can be claimed.")
-    allocated: int = strawberry.field(description="Codes that are someone's and not spent.")
+    allocated: int = strawberry.field(
+        description="Codes that are out of stock and not spent: someone's, or bearer codes."
+    )
     redeemed: int = strawberry.field(description="Codes that are spent.")
-    expired: int = strawberry.field(description="Codes whose lifetime ended unspent.")
+    expired: int = strawberry.field(description="Codes that ended unspent: by their own end or their pool's.")
     revoked: int = strawberry.field(description="Codes that were taken back.")
 
 

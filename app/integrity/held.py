@@ -58,7 +58,8 @@ HELD: Final = {
     "CREDITED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("points_entry_origin", "points_entry_kept", "points_entry_fixed", "purchase_order", "purchase_kept",
-         "purchase_fixed", "purchase_refunded", "refund_once", "refund_kept", "refund_fixed", "reward_redemption_key",
+         "purchase_fixed", "purchase_refunded", "purchase_paid", "sales_order_paid", "refund_once", "refund_kept",
+         "refund_fixed", "reward_redemption_key",
          "reward_redemption_paid", "reward_redemption_kept", "reward_redemption_fixed",
          "reward_redemption_reversed_once"),
     ),

@@ -203,7 +203,8 @@ CREDITED_ONCE: Final = _promise(
     # What a purchase says it has earned is what its entries credited, less what was taken back of them.
     """
     SELECT FROM (
-        SELECT *, div((amount - refunded) * points_per_unit, minor_units) AS kept FROM purchase
+        SELECT *, div((amount - refunded - paid_value + returned_value) * points_per_unit, minor_units) AS kept
+        FROM purchase
         WHERE merchant_id = :merchant_id
     ) b
     FULL JOIN (
@@ -215,14 +216,39 @@ CREDITED_ONCE: Final = _promise(
         WHERE e.merchant_id = :merchant_id AND e.reason = 'PURCHASE' GROUP BY 1, 2
     ) e ON e.origin = replace(b.id::text, '-', '')
     WHERE (b.credits, b.kept) IS DISTINCT FROM (coalesce(e.credits, 0), coalesce(e.kept, 0))
-        OR e.member_id <> b.member_id OR b.points <> div(b.amount * b.points_per_unit, b.minor_units)""",
-    # What was refunded of a purchase is the sum of its refunds.
+        OR e.member_id <> b.member_id
+        OR b.points <> div((b.amount - b.paid_value) * b.points_per_unit, b.minor_units)""",
+    # What was refunded of a purchase is the sum of its refunds, and so is what of the points paid they brought back.
     """
     SELECT FROM purchase b LEFT JOIN (
-        SELECT purchase_id, sum(amount) AS amount FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
+        SELECT purchase_id, sum(amount) AS amount, sum(points_returned) AS points,
+            sum(amount - money_returned) AS value
+        FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
     ) f ON f.purchase_id = b.id
-    WHERE b.merchant_id = :merchant_id
-        AND (b.refunded <> coalesce(f.amount, 0) OR (b.reversed_at IS NOT NULL AND b.refunded < b.amount))""",
+    WHERE b.merchant_id = :merchant_id AND (
+        (b.refunded, b.returned_points, b.returned_value)
+            <> (coalesce(f.amount, 0), coalesce(f.points, 0), coalesce(f.value, 0))
+        OR (b.reversed_at IS NOT NULL AND b.refunded < b.amount)
+    )""",
+    # What an order is paid with is what its payments took and haven't given back, all by one member. Its purchase says
+    # the same. A cancelled order has given all back.
+    """
+    SELECT FROM (
+        SELECT *, replace(id::text, '-', '') AS origin FROM sales_order WHERE merchant_id = :merchant_id
+    ) o
+    FULL JOIN (
+        SELECT split_part(e.origin, '/', 1) AS origin, count(DISTINCT e.id) AS payments,
+            sum(-p.amount - p.returned) AS points,
+            count(DISTINCT e.member_id) FILTER (WHERE -p.amount > p.returned) AS payers,
+            min(e.member_id::text) FILTER (WHERE -p.amount > p.returned) AS payer_id
+        FROM points_entry e JOIN points_part p ON p.merchant_id = :merchant_id AND p.entry_id = e.id
+        WHERE e.merchant_id = :merchant_id AND e.reason = 'PAYMENT' GROUP BY 1
+    ) e ON e.origin = o.origin
+    LEFT JOIN purchase b ON b.merchant_id = :merchant_id AND b.source = o.source AND b.order_id = o.order_id
+    WHERE (o.payments, CASE WHEN o.cancelled_at IS NULL THEN o.paid_points - coalesce(b.returned_points, 0) ELSE 0 END)
+            IS DISTINCT FROM (coalesce(e.payments, 0), coalesce(e.points, 0))
+        OR e.payers > 1 OR e.payer_id <> o.payer_id::text
+        OR (b.paid_points, b.paid_value) <> (o.paid_points, o.paid_value)""",
     # What a member bought last is the last of its purchases that stand.
     """
     SELECT FROM member m LEFT JOIN (
@@ -415,13 +441,13 @@ CONVERTED_REFERRALS: Final = _promise(
             WHEN 'REFERRAL_REFERRER' THEN r.referrer_entry_id ELSE r.referee_entry_id END
         ELSE r.falls > 0 AND e.member_id = CASE e.reason
             WHEN 'REFERRAL_REFERRER' THEN r.referrer_id ELSE r.referee_id END END, false)""",
-    # Within the window a referral stands by a purchase of the referee that is worth enough.
+    # Within the window a referral stands by a purchase of the referee of which enough was paid with money.
     """
     SELECT FROM referral r JOIN purchase b ON b.merchant_id = :merchant_id AND b.id = r.purchase_id
     WHERE r.merchant_id = :merchant_id AND (b.member_id <> r.referee_id OR (
         r.reversed_at IS NULL
         AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
-        AND b.amount - b.refunded < coalesce(r.minimum_purchase, 1)
+        AND b.amount - b.refunded - b.paid_value + b.returned_value < coalesce(r.minimum_purchase, 1)
     ))""",
 )
 POOL_LIFECYCLE: Final = _promise(

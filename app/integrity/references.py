@@ -46,6 +46,7 @@ REFERENCES: Final = (
     Reference("redemption", "code_id", "code", constraint="redemption_code"),
     Reference("redemption", "pool_id", "pool_terms", "pool_id", constraint="redemption_terms"),
     Reference("redemption", "order_id", "sales_order", "order_id", constraint="redemption_sales_order"),
+    Reference("sales_order", "payer_id", "member", constraint="sales_order_payer"),
     Reference("sales_order", "presenter_id", "member", constraint="sales_order_presenter"),
     Reference("order_amendment", "sales_order_id", "sales_order", constraint="order_amendment_sales_order"),
     Reference("reversal", "redemption_id", "redemption", constraint="reversal_redemption"),

@@ -1,46 +1,70 @@
-"""captureHold: what is held for an order is redeemed, all of it or nothing, once; late, too, if it is still there."""
+"""captureHold: what is held for an order is redeemed and paid, whole and once; late, too, if it is still there."""
 
-from typing import Annotated, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Final, cast
+from uuid import UUID
 
 import asyncpg
 import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import node_id
-from app.api.operations import Info, NotFound, Refused, mutation, not_found
+from app.api.inputs import Problems, node_id
+from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text
+from app.coupons.claims import NotEligible
 from app.coupons.rows import IS_HELD, IS_PAST_END
 from app.coupons.rules import CodeRejectionReason
+from app.members.types import MemberSource
+from app.orders.follow import follow
+from app.orders.held_rewards import HeldRewardRow, capture_rewards, key_of, name_redemption, rewards_of
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
     CODE_IDS_OF_HOLDS,
     CODES_MAX,
     CODES_OF_HOLDS,
     JOIN_HOLDER,
+    Changed,
     ChangedHoldRow,
     HeldCodeRow,
     WholeHoldRow,
     changed_hold,
-    end_hold,
+    end_locked_hold,
     hold_row,
     open_holds_of_order,
 )
-from app.orders.order_changes import LOCK_CODES, LOCK_ORDER
+from app.orders.locks import lock_wallets
+from app.orders.order_changes import buyer_of, lock_order, standing_order
+from app.orders.payments import write_paid
 from app.orders.presented_codes import CodeRejection, Remedy
 from app.orders.refunds import OutpacedError
-from app.orders.rows import FIND_ORDER
+from app.orders.rows import OrderRow, StandingPurchaseRow
+from app.orders.rules import Paid
+from app.points.capturing import capture_points
+from app.points.freeing import free_points
+from app.points.ledger import POINTS_MAX, InsufficientPoints, debit
+from app.points.redeem_reward import TAKE, RewardOutOfStock, TakenRewardRow, redeem
+from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets
 
 ATTEMPTS_MAX: Final = 20
+REFERENCE_LENGTH_MAX: Final = 200
 
 
 @strawberry.input(description="A hold whose order is paid.")
 class CaptureHoldInput:
     hold_id: strawberry.ID = strawberry.field(description="The hold.")
+    points: int | None = strawberry.field(
+        default=None, description="How many points are paid: at most what it holds, which it is unless told."
+    )
+    payment_reference: str | None = strawberry.field(
+        default=None,
+        description="What the payment is called, for the record: at most 200 characters; the order's id unless told.",
+    )
 
 
 @strawberry.type(description="The hold is CAPTURED.")
@@ -50,7 +74,7 @@ class CaptureHoldSuccess:
 
 
 CaptureHoldResult = Annotated[
-    CaptureHoldSuccess | NotFound | HoldNotOpen,
+    CaptureHoldSuccess | InvalidInput | NotFound | HoldNotOpen | IdempotencyKeyReused,
     strawberry.union("CaptureHoldResult", description="The captured hold, or why it isn't."),
 ]
 
@@ -79,8 +103,8 @@ WITH known AS MATERIALIZED (
         AND CASE WHEN {IS_HELD} THEN c.hold_id = :hold_id ELSE :is_late AND NOT {IS_PAST_END} END
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
 ), h AS (
-    UPDATE hold SET status = 'CAPTURED', version = version + 1, ended_at = now(), captured_points = 0,
-        captured_value = 0
+    UPDATE hold SET status = 'CAPTURED', version = version + 1, ended_at = now(), captured_points = :points,
+        captured_value = :value
     WHERE merchant_id = :merchant_id AND id = (SELECT id FROM open)
         AND (SELECT count(*) FROM locked) = (SELECT count(*) FROM asked)
     RETURNING *
@@ -117,7 +141,18 @@ LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
 )
 
 
-async def _capture(where: Statements, viewer: Viewer, hold: WholeHoldRow, *, is_late: bool) -> ChangedHoldRow | None:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is captured of a hold: these points, which pay `value`, and what the payment is called."""
+
+    points: int
+    value: int
+    reference: str
+
+
+async def _capture(
+    where: Statements, viewer: Viewer, hold: WholeHoldRow, asked: Asked, *, is_late: bool
+) -> Changed | None:
     """Capture a hold as it was read, and tell who watches the wallets; None when it or its order has changed."""
     rows = await where.rows(
         CAPTURE,
@@ -127,6 +162,8 @@ async def _capture(where: Statements, viewer: Viewer, hold: WholeHoldRow, *, is_
         order_row_id=hold["hold_order_row_id"],
         source=hold["hold_source"],
         order_id=hold["hold_order_id"],
+        points=asked.points,
+        value=asked.value,
         is_late=is_late,
         redemption_ids=[ids.new() for _ in range(CODES_MAX)],
         event_id=ids.new(),
@@ -137,77 +174,212 @@ async def _capture(where: Statements, viewer: Viewer, hold: WholeHoldRow, *, is_
 
 
 @mutation(
-    description="Redeem what is held, all of it or nothing, by the terms and at the amounts that the hold told. Again, "
-    "it is the same answer. A hold that is EXPIRED is captured, too, if all that it held is still there. ADMIN and "
-    "CHECKOUT."
+    description="Redeem what is held and pay with its points, all of it or nothing, by the terms and at the amounts "
+    "that the hold told. Fewer points may be paid; the others are free again. Again, it is the same answer. A hold "
+    "that is EXPIRED is captured, too, if all that it held is still there. ADMIN and CHECKOUT."
 )
 async def capture_hold(
     info: Info, input: Annotated[CaptureHoldInput, strawberry.argument(description="The hold.")]
 ) -> CaptureHoldResult:
     viewer = info.context.viewer
+    problems = Problems()
+    problems.number("points", input.points, least=0, most=POINTS_MAX)
+    problems.optional_text("paymentReference", input.payment_reference, length_max=REFERENCE_LENGTH_MAX)
+    problems.refuse_if_any()
     hold_id = node_id("hold", "hold", input.hold_id)
     for _ in range(ATTEMPTS_MAX):
         row = await hold_row(database(), viewer, hold_id)
         if row is None:
             raise not_found("hold", input.hold_id)
+        asked = _asked(row, input)
         if row["hold_status"] == "CAPTURED":
+            if row["hold_points"] != asked.points:
+                raise Refused(IdempotencyKeyReused(message="The hold was captured with other points."))
             return CaptureHoldSuccess(hold=Hold.of(row), replayed=True)
         if row["hold_status"] == "RELEASED":
             raise Refused(HoldNotOpen.of(row, "it was released"))
         try:
-            if row["hold_status"] == "HELD":
-                captured = await _capture(database(), viewer, row, is_late=False)
+            if row["hold_status"] == "HELD" and not row["hold_held_points"]:
+                captured = await _capture(database(), viewer, row, asked, is_late=False)
             else:
+                buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
                 async with transaction(viewer.merchant_id) as tx:
-                    captured = await _capture_late(tx, viewer, row)
-        except OutpacedError:
+                    captured = await _capture_under_locks(tx, viewer, row, asked, buyer)
+        except (OutpacedError, asyncpg.UniqueViolationError):
+            # A claim of the member's own may have taken the slot that a reward's code was to have.
             continue
         if captured is not None:
             return CaptureHoldSuccess(hold=Hold.changed(captured), replayed=False)
     raise RuntimeError("a hold kept changing while it was captured")
 
 
-async def _capture_late(tx: Tx, viewer: Viewer, seen: WholeHoldRow) -> ChangedHoldRow:
-    """Capture a hold whose time has passed, and release what the order holds since.
+def _asked(hold: WholeHoldRow, input: CaptureHoldInput) -> Asked:
+    """Return what is captured of a hold. Raises Refused(InvalidInput) for more points than it holds."""
+    held, points = hold["hold_points_asked"], input.points
+    problems = Problems()
+    problems.number("points", points, least=0, most=held)
+    problems.refuse_if_any()
+    reference = (input.payment_reference or hold["hold_order_id"]).strip()
+    if points is None or points == held:
+        return Asked(held, hold["hold_value_asked"], reference)
+    return Asked(points, int(points * hold["hold_point_value"]), reference)
 
-    Raises OutpacedError when it has become something else, and Refused(HoldNotOpen) when something is missing.
+
+async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked: Asked, buyer: UUID | None) -> Changed:
+    """Capture a hold with its points, or one whose time has passed: then what the order holds since is released.
+
+    A purchase that is recorded follows. Raises OutpacedError when it has become something else, and Refused with
+    HoldNotOpen when something is missing, or with InvalidInput when more is paid than the purchase is worth.
     """
-    name = {
-        "merchant_id": viewer.merchant_id, "source": seen["hold_source"], "order_id": seen["hold_order_id"]
-    }  # fmt: skip
-    await tx.row(LOCK_ORDER, **name)
-    order = await tx.row(FIND_ORDER, **name)
+    source = MemberSource(seen["hold_source"])
+    purchase = await lock_order(tx, viewer, source, seen["hold_order_id"], buyer)
+    order = await standing_order(tx, viewer, source, seen["hold_order_id"])
     holds = {row["hold_id"]: row for row in await open_holds_of_order(tx, viewer, seen["hold_order_row_id"])}
     hold = holds.pop(seen["hold_id"], None)
-    if order is None or hold is None or hold["hold_version"] != seen["hold_version"]:
+    if hold is None or hold["hold_version"] != seen["hold_version"]:
         raise OutpacedError
     if order["cancelled_at"] is not None or order["order_amount"] is not None:
         raise Refused(HoldNotOpen.of(hold, "its order was paid or called off since"))
     live = [row["hold_id"] for row in holds.values() if row["hold_stored_status"] == "HELD"]
     wanted = {"merchant_id": viewer.merchant_id, "hold_ids": [hold["hold_id"], *live]}
     code_ids = [row["code_id"] for row in await tx.rows(CODE_IDS_OF_HOLDS, **wanted)]
-    await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
+    await lock_wallets(tx, viewer, purchase, code_ids, payer_id=hold["hold_member_id"])
     for hold_id in live:
-        await end_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "RELEASED")
-    await _refuse_if_missing(tx, viewer, hold)
+        await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "RELEASED")
+    is_late = hold["hold_status"] == "EXPIRED"
+    missing = Missing(await _missing_codes(tx, viewer, hold) if is_late else [])
+    rewards = await rewards_of(tx, viewer, [hold["hold_id"]])
+    change = await _have(tx, viewer, hold, asked, rewards, missing)
+    change = await _pay(tx, viewer, hold, asked, missing) or change
+    if missing.codes or missing.rewards:
+        raise Refused(missing.refusal(hold))
     try:
-        async with tx.nested() as inner:
-            captured = await _capture(inner, viewer, hold, is_late=True)
+        captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
     except asyncpg.CheckViolationError as violation:
         if violation.constraint_name != "pool_budget_spent":
             raise
         raise Refused(HoldNotOpen.of(hold, "the budget of its pool is spent since")) from None
     if captured is None:
         raise OutpacedError
-    return captured
+    followed = await _note(tx, viewer, order, purchase, hold, asked) if asked.points else None
+    return Changed(captured.row, followed or captured.change or change)
 
 
-async def _refuse_if_missing(tx: Tx, viewer: Viewer, hold: WholeHoldRow) -> None:
-    """Raise Refused(HoldNotOpen) with those codes of a hold that can't be redeemed any more."""
+async def _note(
+    tx: Tx,
+    viewer: Viewer,
+    order: OrderRow,
+    purchase: StandingPurchaseRow | None,
+    hold: WholeHoldRow,
+    asked: Asked,
+) -> ChangeRow | None:
+    """Write down what the order is paid with, and let its purchase follow. Returns the last change of the wallet."""
+    payer_id = hold["hold_member_id"]
+    if payer_id is None:
+        raise RuntimeError("nobody's points were captured")
+    paid = Paid(asked.points, asked.value)
+    await write_paid(tx, viewer, order, payer_id, paid, point_value=hold["hold_point_value"], payments=1)
+    if purchase is None:
+        return None
+    followed = await follow(
+        tx, viewer, purchase, purchase["purchase_amount"], paid=paid, origin=f"{order['order_row_id'].hex}/captured",
+        path="points",
+    )  # fmt: skip
+    return followed.latest if followed.purchase["member_id"] == payer_id else None
+
+
+@dataclass(slots=True)
+class Missing:
+    """What a hold whose time has passed can't have any more."""
+
+    codes: list[CodeRejection]
+    rewards: list[UUID] = field(default_factory=list)
+
+    def refusal(self, hold: WholeHoldRow, points: int = 0) -> HoldNotOpen:
+        """Return the refusal that names it, and how many points are missing."""
+        return HoldNotOpen.of(
+            hold, "some of it is gone", rejections=self.codes, points_missing=points, rewards_missing=self.rewards
+        )
+
+    def refuse_without_points(self, hold: WholeHoldRow, refused: Refused, more: int) -> Refused:
+        """Return the refusal that stands for one of a debit, after which so many `more` points would be wanted."""
+        if not isinstance(refused.refusal, InsufficientPoints):
+            return refused
+        return Refused(self.refusal(hold, refused.refusal.required + more - refused.refusal.balance))
+
+
+async def _have(
+    tx: Tx, viewer: Viewer, hold: WholeHoldRow, asked: Asked, rewards: Sequence[HeldRewardRow], missing: Missing
+) -> ChangeRow | None:
+    """Let the member have the rewards of a hold; returns the last change of the wallet, if there is one.
+
+    Those of a hold that was written down as EXPIRED are had as any others are, at the cost that was told. Raises
+    Refused(HoldNotOpen) when there are too few points.
+    """
+    member_id = hold["hold_member_id"]
+    if member_id is None or not rewards:
+        return None
+    if hold["hold_stored_status"] == "HELD":
+        return await capture_rewards(tx, viewer, hold["hold_id"], member_id, rewards)
+    left = asked.points + sum(row["held_cost"] for row in rewards)
+    for row in sorted(rewards, key=lambda row: row["reward_id"]):
+        left -= row["held_cost"]
+        taken = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=row["reward_id"], member_id=member_id)
+        if taken is None or not taken["is_taken"]:
+            missing.rewards.append(row["reward_id"])
+            continue
+        taken = cast("TakenRewardRow", {**taken, "reward_cost": row["held_cost"]})
+        try:
+            redemption = await redeem(tx, viewer, taken, member_id, key_of(hold["hold_id"], row))
+        except Refused as refused:
+            if not isinstance(refused.refusal, RewardOutOfStock | NotEligible):
+                raise missing.refuse_without_points(hold, refused, left) from None
+            missing.rewards.append(row["reward_id"])
+            continue
+        redemption_id = ids.decode("rewardredemption", redemption.id)
+        code_id = None if redemption.code is None else ids.decode("code", redemption.code.id)
+        if redemption_id is None:
+            raise RuntimeError("a redemption has no id")
+        await name_redemption(tx, viewer, hold["hold_id"], row, redemption_id, code_id)
+    return None
+
+
+async def _pay(tx: Tx, viewer: Viewer, hold: WholeHoldRow, asked: Asked, missing: Missing) -> ChangeRow | None:
+    """Pay with points of a hold, the others are free again; returns the last change of the wallet, if there is one.
+
+    Those of a hold that was written down as EXPIRED are free already: they are taken as any others are. Raises
+    Refused(HoldNotOpen) when there are too few, which also tells what else is missing.
+    """
+    member_id, origin = hold["hold_member_id"], hold["hold_order_row_id"].hex
+    if member_id is None or not hold["hold_held_points"]:
+        return None
+    if hold["hold_stored_status"] == "HELD" and not asked.points:
+        freed = await free_points(
+            tx, viewer.merchant_id, viewer.actor, member_id, hold["hold_id"], event_type="hold.captured",
+            reference=asked.reference,
+        )  # fmt: skip
+        return None if freed is None else freed.latest
+    if hold["hold_stored_status"] == "HELD":
+        captured = await capture_points(
+            tx, viewer.merchant_id, viewer.actor, member_id, hold["hold_id"], position=0, points=asked.points,
+            reason=PointsReason.PAYMENT, origin=origin, reference=asked.reference,
+        )  # fmt: skip
+        return captured.latest
+    if not asked.points:
+        return None
+    try:
+        return await debit(
+            tx, viewer.merchant_id, viewer.actor, member_id, asked.points, PointsReason.PAYMENT, origin=origin,
+            reference=asked.reference,
+        )  # fmt: skip
+    except Refused as refused:
+        raise missing.refuse_without_points(hold, refused, 0) from None
+
+
+async def _missing_codes(tx: Tx, viewer: Viewer, hold: WholeHoldRow) -> list[CodeRejection]:
+    """Return those codes of a hold that can't be redeemed any more, and why."""
     rows = await tx.rows(CODES_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=[hold["hold_id"]])
-    rejections = [rejection for row in rows if (rejection := _missing(row)) is not None]
-    if rejections:
-        raise Refused(HoldNotOpen.of(hold, "some of its codes are gone", rejections))
+    return [rejection for row in rows if (rejection := _missing(row)) is not None]
 
 
 def _missing(row: HeldCodeRow) -> CodeRejection | None:

@@ -1,28 +1,28 @@
 """Expiry of holds: one whose time has passed is written down as EXPIRED, and what it held is free."""
 
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
 
-from app.orders.holds import end_hold
+from app.orders.holds import HoldRow, end_hold
 from app.storage.database import database
-from app.storage.statements import statement
+from app.storage.statements import columns, statement
 
 BATCH: Final = 500
 
 
-class _DueRow(TypedDict):
+class DueRow(HoldRow):
+    """A hold whose time has passed, and whose it is."""
+
     merchant_id: UUID
-    hold_id: UUID
-    version: int
 
 
 FIND: Final = statement(
-    _DueRow,
+    DueRow,
     f"""
-SELECT m.merchant_id, due.id AS hold_id, due.version FROM merchant m CROSS JOIN LATERAL (
-    SELECT id, version FROM hold
+SELECT m.merchant_id, {columns(HoldRow)} FROM merchant m CROSS JOIN LATERAL (
+    SELECT * FROM hold
     WHERE hold.merchant_id = m.merchant_id AND status = 'HELD' AND held_until <= now() ORDER BY held_until LIMIT {BATCH}
-) due
+) h JOIN sales_order o ON o.merchant_id = m.merchant_id AND o.id = h.sales_order_id
 """,
 )
 
@@ -34,10 +34,7 @@ async def expire_holds() -> int:
         ended = 0
         for row in due:
             # One that was extended or captured meanwhile isn't of this version any more.
-            done = await end_hold(
-                database(), row["merchant_id"], "system", row["hold_id"], "EXPIRED", version=row["version"]
-            )
-            ended += done is not None
+            ended += await end_hold(row["merchant_id"], "system", row, "EXPIRED") is not None
         expired += ended
         if not ended:
             break

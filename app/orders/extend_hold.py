@@ -10,7 +10,7 @@ from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.orders.hold_checkout import LIFETIME_SECONDS_MAX, LIFETIME_SECONDS_MIN, WHOLE_LIFETIME
 from app.orders.hold_types import Hold, HoldNotOpen
-from app.orders.holds import JOIN_HOLD, ChangedHoldRow, WholeHoldRow, changed_hold, event_ids, hold_row
+from app.orders.holds import JOIN_HOLD, Changed, ChangedHoldRow, WholeHoldRow, changed_hold, event_ids, hold_row
 from app.storage.database import Statements, database
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets
@@ -48,6 +48,8 @@ WITH open AS MATERIALIZED (
     SELECT c.id, c.member_id FROM code c
     WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND c.id = ANY(ARRAY(
         SELECT code_id FROM hold_code WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open)
+        UNION ALL
+        SELECT code_id FROM hold_reward WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open)
     ))
     ORDER BY c.id FOR UPDATE
 ), h AS (
@@ -60,7 +62,8 @@ WITH open AS MATERIALIZED (
     UPDATE code SET held_until = h.held_until FROM h
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(ARRAY(SELECT id FROM locked))
 ), owners AS (
-    SELECT DISTINCT member_id FROM locked WHERE member_id IS NOT NULL
+    -- Those whose codes are held, and the one whose points are.
+    SELECT member_id FROM locked WHERE member_id IS NOT NULL UNION SELECT member_id FROM h WHERE held_points > 0
 ), changed AS (
     SELECT (:event_ids::uuid[])[row_number() OVER (ORDER BY owners.member_id)] AS event_id, h.id AS subject_id,
         owners.member_id, NULL::bytea AS reason
@@ -101,7 +104,7 @@ async def extend_hold(
 
 async def _extend(
     where: Statements, viewer: Viewer, hold_id: UUID, version: int, lifetime_seconds: int
-) -> ChangedHoldRow | None:
+) -> Changed | None:
     """Extend a hold of this version, and tell who watches the wallets that this changes; None if nothing changes."""
     rows = await where.rows(
         EXTEND,

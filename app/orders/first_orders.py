@@ -110,13 +110,13 @@ class NamedPerson(TypedDict):
     first_versions: list[int]
 
 
-def named_person(rows: Sequence[PersonRow], coming: Sequence[PersonRow]) -> NamedPerson:
-    """Return what NAMED_LAST and TAKE take, by the codes of an order and those that weren't on it before."""
-    person_id = rows[0]["person_id"]
+def named_person(person: PersonRow, coming: Sequence[PersonRow]) -> NamedPerson:
+    """Return what NAMED_LAST and TAKE take, by who presents and the codes that weren't on the order before."""
+    person_id = person["person_id"]
     first = next((row for row in coming if row["first_keys"] is not None), None)
     return NamedPerson(
         person_id=person_id,
-        person_mailbox=rows[0]["person_mailbox"] if person_id is None else None,
+        person_mailbox=person["person_mailbox"] if person_id is None else None,
         first_keys=(None if first is None else first["first_keys"]) or [],
         first_versions=(None if first is None else first["first_versions"]) or [],
     )

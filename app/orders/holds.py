@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Final, TypedDict
+from decimal import Decimal
+from typing import Annotated, Final, Literal, NamedTuple, TypedDict, cast
 from uuid import UUID
 
 from app import ids
@@ -11,19 +12,24 @@ from app.api.access import may
 from app.api.context import Role, Viewer
 from app.coupons.rows import JOIN_CODE, WholeRedemptionRow
 from app.members.rows import MemberRow
-from app.storage.database import Statements, Tx, database
+from app.orders.held_rewards import GIVEN_BACK
+from app.points.freeing import HoldEvent, free_points
+from app.points.overdue import ends_overdue
+from app.storage.database import Statements, Tx, database, transaction
 from app.storage.statements import NoRow, columns, row_of, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 #: How many codes an order may have.
 CODES_MAX: Final = 20
+EndedStatus = Literal["RELEASED", "EXPIRED"]
+_EVENTS: Final[dict[EndedStatus, HoldEvent]] = {"RELEASED": "hold.released", "EXPIRED": "hold.expired"}
 
 
 @row_of(h="hold", o="sales_order")
 class HoldRow(TypedDict):
     """A hold `h` of the order `o`, as it reads now: `stored_status` is what is written down of it.
 
-    Amounts are in minor units of its currency.
+    Amounts are in minor units of its currency. Points and their value are those captured, or else those that were held.
     """
 
     hold_id: Annotated[UUID, "h.id"]
@@ -41,6 +47,9 @@ class HoldRow(TypedDict):
     hold_total_discount: Annotated[int, "h.total_discount"]
     hold_points: Annotated[int, "coalesce(h.captured_points, h.points)"]
     hold_points_value: Annotated[int, "coalesce(h.captured_value, h.points_value)"]
+    hold_points_asked: Annotated[int, "h.points"]
+    hold_value_asked: Annotated[int, "h.points_value"]
+    hold_point_value: Annotated[Decimal, "h.point_value"]
     hold_held_points: Annotated[int, "h.held_points"]
     hold_held_until: Annotated[datetime, "h.held_until"]
 
@@ -171,23 +180,41 @@ async def open_holds_of_order(tx: Tx, viewer: Viewer, order_row_id: UUID) -> lis
 
 
 class ChangedHoldRow(WholeHoldRow, ChangeRow):
-    """A hold that has changed, and one event of that."""
+    """A hold that has changed, and one event of that; null where it is written with the points."""
+
+
+class EndedHoldRow(ChangedHoldRow):
+    """A hold that has ended, and whose points come free, if any do."""
+
+    payer_id: UUID | None
+
+
+class Changed(NamedTuple):
+    """A hold that has just changed, and the last change of its own member's wallet, if that changed."""
+
+    row: WholeHoldRow
+    change: ChangeRow | None
 
 
 # The hold's row is the guard, and what it held goes with it. A code that another hold has since isn't its own any more.
 # The order's row has no part in this: whatever reads that the order is held refuses, and whatever holds it again finds
 # the hold's row written.
 END: Final = statement(
-    ChangedHoldRow,
+    EndedHoldRow,
     f"""
 WITH open AS MATERIALIZED (
-    SELECT id FROM hold
+    SELECT id, status = 'HELD' AS was_held, CASE WHEN status = 'HELD' AND held_points > 0 THEN member_id END AS payer_id
+    FROM hold
     WHERE merchant_id = :merchant_id AND id = :hold_id AND (:version::int IS NULL OR version = :version)
         AND status = ANY(CASE :status::text WHEN 'EXPIRED' THEN ARRAY['HELD'] ELSE ARRAY['HELD', 'EXPIRED'] END)
     FOR UPDATE
-), locked AS (
+), gone AS (
+    SELECT reward_id, is_from_stock, code_id FROM hold_reward
+    WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open WHERE was_held)
+), {GIVEN_BACK}, locked AS (
+    -- One that is overdue waits for nobody: its codes go on naming it, which blocks nobody.
     SELECT c.id, c.member_id FROM code c
-    WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND c.id = ANY(ARRAY(
+    WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND NOT :is_overdue AND c.id = ANY(ARRAY(
         SELECT code_id FROM hold_code WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open)
     ))
     ORDER BY c.id FOR UPDATE
@@ -199,36 +226,69 @@ WITH open AS MATERIALIZED (
     WHERE merchant_id = :merchant_id AND id = (SELECT id FROM open) AND (SELECT count(*) FROM locked) >= 0
     RETURNING *
 ), owners AS (
-    SELECT DISTINCT member_id FROM locked WHERE member_id IS NOT NULL
+    -- Without the wallet whose points come free, which changes by that.
+    SELECT DISTINCT member_id FROM locked
+    WHERE member_id IS NOT NULL AND member_id IS DISTINCT FROM (SELECT payer_id FROM open)
 ), changed AS (
     SELECT (:event_ids::uuid[])[row_number() OVER (ORDER BY owners.member_id)] AS event_id, h.id AS subject_id,
         owners.member_id, NULL::bytea AS reason
-    FROM h LEFT JOIN owners ON true
+    FROM h CROSS JOIN open LEFT JOIN owners ON true WHERE owners.member_id IS NOT NULL OR open.payer_id IS NULL
 ), {raise_wallets([("hold.released", ":status = 'RELEASED'"), ("hold.expired", "")])}
-SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)} FROM h {JOIN_HOLD} CROSS JOIN recorded ev
-ORDER BY ev.wallet_version
+SELECT {columns(WholeHoldRow)}, open.payer_id, {columns(ChangeRow)} FROM h CROSS JOIN open {JOIN_HOLD}
+LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
 """,
 )
 
 
-async def end_hold(
-    where: Statements, merchant_id: UUID, actor: str, hold_id: UUID, status: str, *, version: int | None = None
-) -> ChangedHoldRow | None:
+async def end_hold(merchant_id: UUID, actor: str, hold: HoldRow, status: EndedStatus) -> Changed | None:
+    """Let a hold be RELEASED or EXPIRED, in a transaction of its own if it takes one; as `end_locked_hold`.
+
+    Returns None when it isn't what was read of it any more.
+    """
+    if not hold["hold_held_points"] or hold["hold_stored_status"] != "HELD":
+        return await _end(database(), merchant_id, actor, hold["hold_id"], status, version=hold["hold_version"])
+    async with transaction(merchant_id) as tx:
+        return await _end(tx, merchant_id, actor, hold["hold_id"], status, version=hold["hold_version"])
+
+
+async def end_locked_hold(tx: Tx, merchant_id: UUID, actor: str, hold_id: UUID, status: EndedStatus) -> Changed | None:
     """Let a hold be RELEASED or EXPIRED, with all that it held, and tell who watches the wallets that this changes.
 
-    Locks the hold, codes by id and wallets by member. Returns the hold as it is then, with its own member's change if
-    there is one, or None when it isn't of this version, or any if the caller holds its lock, or can't become that.
+    Locks the hold, codes by id and wallets by member, the hold's own last. Returns None when it can't become that.
     """
+    return await _end(tx, merchant_id, actor, hold_id, status, version=None)
+
+
+async def _end(
+    where: Statements,
+    merchant_id: UUID,
+    actor: str,
+    hold_id: UUID,
+    status: EndedStatus,
+    *,
+    version: int | None,
+    is_overdue: bool = False,
+) -> Changed | None:
     rows = await where.rows(
         END,
         merchant_id=merchant_id,
         hold_id=hold_id,
         version=version,
         status=status,
+        is_overdue=is_overdue,
         event_ids=event_ids(),
         actor=actor,
     )
-    return changed_hold(where, merchant_id, rows)
+    ended = changed_hold(where, merchant_id, rows)
+    if ended is None or rows[0]["payer_id"] is None:
+        return ended
+    if not isinstance(where, Tx):
+        raise TypeError("points come free in a transaction")
+    freed = await free_points(
+        where, merchant_id, actor, rows[0]["payer_id"], hold_id, event_type=_EVENTS[status],
+        reference=rows[0]["hold_order_id"],
+    )  # fmt: skip
+    return ended if freed is None else Changed(ended.row, freed.latest)
 
 
 def event_ids() -> list[UUID]:
@@ -236,14 +296,55 @@ def event_ids() -> list[UUID]:
     return [ids.new() for _ in range(CODES_MAX + 1)]
 
 
-def changed_hold(where: Statements, merchant_id: UUID, rows: Sequence[ChangedHoldRow]) -> ChangedHoldRow | None:
-    """Tell who watches the wallets that a change of a hold raised. Returns the last row of its own member, if any."""
-    for row in rows:
-        ring_wallet(where, merchant_id, of_change(row))
-    own = [row for row in rows if row["event_member_id"] == row["hold_member_id"]]
-    return (own or rows)[-1] if rows else None
+def changed_hold(where: Statements, merchant_id: UUID, rows: Sequence[ChangedHoldRow]) -> Changed | None:
+    """Tell who watches the wallets that a change of a hold raised, and return it; None where there are no rows."""
+    if not rows:
+        return None
+    # Without the hold's member, who needn't be the wallet's.
+    changes = [
+        cast("ChangeRow", {name: value for name, value in dict(row).items() if name.startswith("event_")})
+        for row in rows if row["event_member_id"] is not None
+    ]  # fmt: skip
+    for change in changes:
+        ring_wallet(where, merchant_id, change)
+    own = [change for change in changes if change["event_member_id"] == rows[0]["hold_member_id"]]
+    return Changed(rows[0], own[-1] if own else None)
 
 
-def of_change(row: ChangeRow) -> ChangeRow:
-    """Return the change that a row tells, without the hold's member, who needn't be the wallet's."""
-    return {name: row[name] for name in ChangeRow.__annotations__}  # type: ignore[return-value, literal-required]
+class OverdueRow(TypedDict):
+    """A hold whose time has passed."""
+
+    hold_id: UUID
+
+
+# Nothing is waited for: what others have locked they end themselves, and so they do a hold whose rewards are locked.
+LOCK_OVERDUE: Final = statement(
+    OverdueRow,
+    """
+WITH due AS MATERIALIZED (
+    SELECT id FROM hold
+    WHERE merchant_id = :merchant_id AND member_id = :member_id AND status = 'HELD' AND held_until <= now()
+        AND held_points > 0
+    ORDER BY held_until FOR UPDATE SKIP LOCKED
+), rewards AS MATERIALIZED (
+    SELECT id FROM reward WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(
+        SELECT reward_id FROM hold_reward
+        WHERE merchant_id = :merchant_id AND hold_id = ANY(ARRAY(SELECT id FROM due)) AND is_from_stock
+    ))
+    ORDER BY id FOR UPDATE SKIP LOCKED
+)
+SELECT due.id AS hold_id FROM due WHERE NOT EXISTS (
+    SELECT FROM hold_reward WHERE merchant_id = :merchant_id AND hold_id = due.id AND is_from_stock
+        AND reward_id NOT IN (SELECT id FROM rewards)
+)
+""",
+)
+
+
+@ends_overdue
+async def _end_overdue(tx: Tx, merchant_id: UUID, member_id: UUID) -> bool:
+    ended = False
+    for row in await tx.rows(LOCK_OVERDUE, merchant_id=merchant_id, member_id=member_id):
+        changed = await _end(tx, merchant_id, "system", row["hold_id"], "EXPIRED", version=None, is_overdue=True)
+        ended = ended or changed is not None
+    return ended

@@ -10,6 +10,8 @@ class SalesOrder(Model):
 
     What changes its redemptions or its hold raises `version`. What it was worth before discounts is null for an order
     that was never redeemed or captured. It is known for the member that presented its codes, or for a guest's mailbox.
+    `paid_points` are those that `payer_id` paid for it with `payments` entries, before refunds, and `paid_value` is
+    what they paid for, at `point_value` minor units each.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -19,6 +21,11 @@ class SalesOrder(Model):
     order_amount = fields.BigIntField(null=True)
     currency = fields.CharField(max_length=3)
     version = fields.IntField()
+    payer_id = fields.UUIDField(null=True)
+    paid_points = fields.IntField(db_default=0)
+    paid_value = fields.BigIntField(db_default=0)
+    point_value = fields.DecimalField(max_digits=11, decimal_places=6, null=True)
+    payments = fields.IntField(db_default=0)
     cancelled_at = fields.DatetimeField(null=True)
     money_returned = fields.BigIntField(null=True)
     points_returned = fields.IntField(null=True)
@@ -34,7 +41,7 @@ class SalesOrder(Model):
 class OrderAmendment(Model):
     """That an order's codes and amount were replaced: what they came to before and after, and what the buyer lacks.
 
-    The hash is of what was asked for, to know it again.
+    The hash is of what was asked for, to know it again. `points_returned` had been paid and came back.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -47,6 +54,7 @@ class OrderAmendment(Model):
     amount_after = fields.BigIntField()
     discount_after = fields.BigIntField()
     shortfall = fields.IntField()
+    points_returned = fields.IntField(db_default=0)
     amended_at = fields.DatetimeField()
 
     class Meta:
@@ -57,8 +65,11 @@ class Purchase(Model):
     """An order as a source told it, once, and the points that it earned; `spendable_at` is when their pending ends.
 
     `amount` is what it was worth before refunds, `recorded_amount` what was told first, and `points` what the amount
-    earns at the rate of that moment: `points_per_unit`, for each `minor_units` of the currency. `credits` counts its
-    lots. Where the buyer was named by a key, a hash of the order and that key knows a call that comes again.
+    that is not paid with points earns at the rate of that moment: `points_per_unit`, for each `minor_units` of the
+    currency. `credits` counts its lots. `paid_points` and `paid_value` are the order's, and `returned_points` and
+    `returned_value` what refunds brought back of them: shares of what stood when the order changed last. By then
+    `shares_from` had been refunded, and `shares_points` and `shares_value` had come back. Where the buyer was named by
+    a key, a hash of the order and that key knows a call that comes again.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -69,6 +80,13 @@ class Purchase(Model):
     amount = fields.BigIntField()
     recorded_amount = fields.BigIntField()
     refunded = fields.BigIntField(db_default=0)
+    paid_points = fields.IntField(db_default=0)
+    paid_value = fields.BigIntField(db_default=0)
+    returned_points = fields.IntField(db_default=0)
+    returned_value = fields.BigIntField(db_default=0)
+    shares_from = fields.BigIntField(db_default=0)
+    shares_points = fields.IntField(db_default=0)
+    shares_value = fields.BigIntField(db_default=0)
     currency = fields.CharField(max_length=3)
     points = fields.IntField()
     points_per_unit = fields.DecimalField(max_digits=9, decimal_places=4)

@@ -4,8 +4,8 @@ The order of locks is buyer, order, invite, referral, codes by id, wallets by me
 more.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
@@ -20,9 +20,10 @@ from app.members.rows import lock_member
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
 from app.orders.follow import Followed, follow
+from app.orders.payments import need, paid_from_now, settle
 from app.orders.presented_codes import TermsRow, terms_of
 from app.orders.refunds import OutpacedError
-from app.orders.rows import FIND_BY_ORDER, OF_ORDER, StandingPurchaseRow
+from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, OF_ORDER, OrderRow, StandingPurchaseRow
 from app.storage.database import Statements, Tx, database
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -45,37 +46,6 @@ SELECT FROM sales_order WHERE merchant_id = :merchant_id AND source = :source AN
 FOR NO KEY UPDATE
 """,
 )
-# A purchase's change locks its referral, or what it may convert or bring back, its buyer's wallet and the referrer's,
-# before the codes' owners have theirs locked: here all are, in their order.
-LOCK_WALLETS: Final = statement(
-    NoRow,
-    """
-WITH i AS MATERIALIZED (
-    SELECT referrer_id FROM (
-        SELECT referrer_id, status FROM invite
-        WHERE merchant_id = :merchant_id AND id = (
-            SELECT accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :buyer_id
-        )
-        OFFSET 0 FOR UPDATE
-    ) accepted WHERE status = 'PENDING'
-), r AS MATERIALIZED (
-    SELECT referrer_id FROM referral
-    WHERE merchant_id = :merchant_id AND referee_id = :buyer_id AND (SELECT count(*) FROM i) >= 0
-        AND (purchase_id = :purchase_id OR reversed_at IS NOT NULL)
-    FOR UPDATE
-), c AS MATERIALIZED (
-    SELECT id, member_id FROM code
-    WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND (SELECT count(*) FROM r) >= 0
-    ORDER BY id FOR UPDATE
-)
-SELECT FROM wallet WHERE merchant_id = :merchant_id AND member_id = ANY(ARRAY(
-    SELECT member_id FROM c UNION ALL SELECT :buyer_id UNION ALL SELECT referrer_id FROM i
-    UNION ALL SELECT referrer_id FROM r
-))
-ORDER BY member_id FOR UPDATE
-""",
-)
-
 LOCK_CODES: Final = statement(
     NoRow, "SELECT FROM code WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) ORDER BY id FOR UPDATE"
 )
@@ -103,16 +73,12 @@ async def lock_order(
     return purchase
 
 
-async def lock_wallets(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, code_ids: Collection[UUID]) -> None:
-    """Lock codes and all wallets that a purchase's and their change may concern."""
-    # All rows, because a statement that is asked for its first row locks that one alone.
-    await tx.rows(
-        LOCK_WALLETS,
-        merchant_id=viewer.merchant_id,
-        code_ids=list(code_ids),
-        buyer_id=purchase["member_id"],
-        purchase_id=purchase["purchase_id"],
-    )
+async def standing_order(tx: Tx, viewer: Viewer, source: MemberSource, order_id: str) -> OrderRow:
+    """Return an order as it stands, locked. Raises OutpacedError when there is none."""
+    order = await tx.row(FIND_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
+    if order is None:
+        raise OutpacedError
+    return order
 
 
 async def let_follow(
@@ -124,6 +90,47 @@ async def let_follow(
     """
     amount = worth_after(purchase, difference, path=path)
     return await follow(tx, viewer, purchase, amount, origin=origin, path=path)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFollowed:
+    """An order whose worth changed: its version since, points that were paid and came back, what could not be taken."""
+
+    version: int
+    points_returned: int = 0
+    shortfall: int = 0
+
+
+async def let_order_follow(
+    tx: Tx,
+    viewer: Viewer,
+    order: OrderRow,
+    purchase: StandingPurchaseRow | None,
+    worth: int,
+    difference: int,
+    *,
+    points: int | None = None,
+    payer_id: UUID | None,
+    origin: str,
+) -> OrderFollowed:
+    """Let what an order is paid with, and then its purchase, follow a change by `difference` of what it is worth.
+
+    `worth` is what it is worth after discounts, from now on. At most `points` pay for it, where they are told; points
+    beyond what it needs come back first. The wallets that this concerns are locked. Raises Refused with InvalidInput or
+    InsufficientPoints.
+    """
+    path = "orderAmount.amountMinor"
+    amount = 0 if purchase is None else worth_after(purchase, difference, path=path)
+    paid = paid_from_now(order, purchase, need(worth, purchase, amount), points)
+    version, back, shortfall = order["version"] or 0, None, 0
+    if payer_id is not None:
+        back = await settle(tx, viewer, order, payer_id, paid, origin=origin, path=path)
+    if purchase is not None:
+        followed = await follow(tx, viewer, purchase, amount, paid=paid, origin=origin, path=path)
+        shortfall = followed.shortfall
+    if back is None:
+        return OrderFollowed(version, 0, shortfall)
+    return OrderFollowed(version + 1, back.points, shortfall)
 
 
 def worth_after(purchase: StandingPurchaseRow, difference: int, *, path: str) -> int:

@@ -120,6 +120,8 @@ class SeenRow(FoundRow):
     order_hold_id: UUID | None
     order_hold_version: int | None
     order_held_until: datetime | None
+    order_held_points: int | None
+    order_hold_member_id: UUID | None
 
 
 _NOTHING: Final = Applied(0, 0)
@@ -136,10 +138,17 @@ class Seen:
     amount: int | None
     cancelled_at: datetime | None
     owner_of_email: UUID | None
+    #: Who presents.
+    person: PersonRow
     hold: "SeenHold | None"
     found: Sequence[FoundRow]
     #: Those whose redemptions stand on it, in their order.
     on_order: Sequence[FoundRow]
+
+    @property
+    def live_hold(self) -> "SeenHold | None":
+        """Its hold, unless that one's time has passed."""
+        return self.hold if self.hold is not None and self.hold.is_live else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,8 @@ class SeenHold:
     id: UUID
     version: int
     held_until: datetime
+    held_points: int
+    member_id: UUID | None
     is_live: bool
 
 
@@ -197,13 +208,14 @@ SEEN: Final = f"""
     ) AS holder_of_email, r.presented_by, now() AS asked_at,
     (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email,
     o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at,
+    oh.id AS order_hold_id, oh.version AS order_hold_version, oh.held_until AS order_held_until,
+    oh.held_points AS order_held_points, oh.member_id AS order_hold_member_id,
     person.id AS person_id, person.mailbox_index AS person_mailbox,
     CASE WHEN p.first_order_only THEN {HAS_ANOTHER} END AS has_another_order,
     CASE WHEN p.maximum_total_discount IS NOT NULL THEN {BUDGET_LEFT} END AS budget_left,
     hc.discount AS held_discount,
     CASE WHEN p.first_order_only THEN {KEYS} END AS first_keys,
-    CASE WHEN p.first_order_only THEN {VERSIONS} END AS first_versions,
-    oh.id AS order_hold_id, oh.version AS order_hold_version, oh.held_until AS order_held_until
+    CASE WHEN p.first_order_only THEN {VERSIONS} END AS first_versions
 """
 FROM_SEEN: Final = f"""
 FROM {PERSON}
@@ -272,6 +284,7 @@ def seen(presented: Presentation, rows: Sequence[SeenRow]) -> Seen:
         amount=order["order_amount"],
         cancelled_at=order["order_cancelled_at"],
         owner_of_email=order["owner_of_email"],
+        person=order,
         hold=_hold(order),
         found=found,
         on_order=sorted(on_order, key=lambda row: row["redemption_position"]),
@@ -282,7 +295,10 @@ def _hold(order: SeenRow) -> SeenHold | None:
     hold_id, version, held_until = order["order_hold_id"], order["order_hold_version"], order["order_held_until"]
     if hold_id is None or version is None or held_until is None:
         return None
-    return SeenHold(hold_id, version, held_until, is_live=held_until > order["asked_at"])
+    return SeenHold(
+        hold_id, version, held_until, order["order_held_points"] or 0, order["order_hold_member_id"],
+        is_live=held_until > order["asked_at"],
+    )  # fmt: skip
 
 
 def is_of_presenter(presented: Presentation, seen: Seen, row: FoundRow) -> bool:

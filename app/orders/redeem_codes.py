@@ -19,7 +19,8 @@ from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
-from app.orders.order_changes import buyer_of, let_follow, lock_order, lock_wallets
+from app.orders.locks import lock_wallets
+from app.orders.order_changes import buyer_of, let_order_follow, lock_order, standing_order
 from app.orders.presented_codes import (
     CodeRejection,
     Placed,
@@ -280,7 +281,7 @@ async def redeem(
     Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
     Raises OutpacedError where a budget doesn't suffice.
     """
-    placed = places.values()
+    placed = list(places.values())
     budgeted = [row["pool_id"] for row, _ in placed if row["budget_left"] is not None]
     async with within_budgets(where, viewer.merchant_id, budgeted):
         redeemed = await where.rows(
@@ -296,7 +297,7 @@ async def redeem(
             positions=list(places),
             presenter=presented.presenter,
             email_index=presented.email_index,
-            **named_person([row for row, _ in placed], [row for row, _ in placed]),
+            **named_person(placed[0][0], [row for row, _ in placed]),
             order_row_id=ids.new(),
             version=version,
             source=presented.source.value,
@@ -376,6 +377,8 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
 async def _redeem_again(tx: Tx, viewer: Viewer, presented: Presentation, buyer: UUID | None) -> RedeemCodesSuccess:
     """Redeem codes on an order whose codes were given back: its purchase follows, if one is recorded.
 
+    Points that were paid beyond what it needs then come back.
+
     Recording one doesn't raise the order's version: only its lock says whether there is one. Raises OutpacedError when
     the order or a code isn't what it was before.
     """
@@ -386,15 +389,17 @@ async def _redeem_again(tx: Tx, viewer: Viewer, presented: Presentation, buyer: 
     refuse_if_rejected(verdict)
     if seen.order_row_id is None or seen.amount is None or verdict.replayed:
         raise OutpacedError
-    if purchase is not None:
-        await lock_wallets(tx, viewer, purchase, [row["code_id"] for row, _ in verdict.accepted])
-        discount = sum(share.discount for _, share in verdict.accepted)
-        await let_follow(
-            tx, viewer, purchase, presented.amount - discount - seen.amount,
-            origin=f"{seen.order_row_id.hex}/{seen.version + 1}", path="orderAmount.amountMinor",
-        )  # fmt: skip
+    order = await standing_order(tx, viewer, presented.source, presented.order_id)
+    if purchase is not None or order["paid_points"]:
+        codes = [row["code_id"] for row, _ in verdict.accepted]
+        await lock_wallets(tx, viewer, purchase, codes, payer_id=order["payer_id"])
+    worth = presented.amount - sum(share.discount for _, share in verdict.accepted)
+    followed = await let_order_follow(
+        tx, viewer, order, purchase, worth, worth - seen.amount, payer_id=order["payer_id"],
+        origin=f"{seen.order_row_id.hex}/{seen.version + 1}",
+    )  # fmt: skip
     places = dict(enumerate(verdict.accepted, start=1))
-    redeemed = await redeem(tx, viewer, presented, places, version=seen.version)
+    redeemed = await redeem(tx, viewer, presented, places, version=followed.version)
     if not redeemed:
         raise OutpacedError
     return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)

@@ -47,8 +47,7 @@ async def release_hold(
             raise Refused(HoldNotOpen.of(row, "it was captured"))
         if row["hold_status"] == "RELEASED":
             return ReleaseHoldSuccess(hold=Hold.of(row), replayed=True)
-        version = row["hold_version"]
-        ended = await end_hold(database(), viewer.merchant_id, viewer.actor, hold_id, "RELEASED", version=version)
+        ended = await end_hold(viewer.merchant_id, viewer.actor, row, "RELEASED")
         if ended is not None:
             return ReleaseHoldSuccess(hold=Hold.changed(ended), replayed=False)
     raise RuntimeError("a hold kept changing while it was released")

@@ -16,13 +16,13 @@ from app.api.reasons import REASON_LENGTH_MAX
 from app.coupons.end_returned import end_returned, has_ended
 from app.coupons.types import Code, Redemption
 from app.members.types import MemberSource
+from app.orders.locks import lock_wallets
 from app.orders.order_changes import (
     READ_STACK,
     StackRow,
     give_back,
     let_follow,
     lock_order,
-    lock_wallets,
     place,
     placed_anew,
 )

@@ -58,8 +58,17 @@ class Purchase(Node):
     amount: Money = strawberry.field(
         description="What it was worth: goods after discounts, with tax, without shipping; refunds aren't taken off."
     )
+    paid_points: int = strawberry.field(
+        description="How many points were paid for it; those that refunds brought back aren't taken off."
+    )
+    paid_points_value: Money = strawberry.field(
+        description="What these points paid for: so much of its amount earns no points."
+    )
     refunded: Money = strawberry.field(description="How much of the amount went back.")
-    points: int = strawberry.field(description="How many points its amount earns, at the rate of when it was recorded.")
+    points: int = strawberry.field(
+        description="How many points its amount less what was paid with points earns, at the rate of when it was "
+        "recorded."
+    )
     kept_points: int = strawberry.field(
         description="How many points it has earned after its refunds, those included that returns could not take back."
     )
@@ -85,6 +94,8 @@ class Purchase(Node):
             source=MemberSource(row["purchase_source"]),
             order_id=row["purchase_order_id"],
             amount=Money(amount_minor=BigInt(row["purchase_amount"]), currency=row["purchase_currency"]),
+            paid_points=row["purchase_paid_points"],
+            paid_points_value=Money(amount_minor=BigInt(row["purchase_paid_value"]), currency=row["purchase_currency"]),
             refunded=Money(amount_minor=BigInt(row["purchase_refunded"]), currency=row["purchase_currency"]),
             points=row["purchase_points"],
             kept_points=kept_points(row),

@@ -53,11 +53,11 @@ class ReportPool:
     fallback_pool_id: strawberry.ID | None = column(
         node_id("pool", "p.fallback_pool_id"), "The pool that serves claims once this one is empty."
     )
-    total: float = column(whole("s.total"), "All codes ever generated.")
+    total: float = column(whole("s.total"), "All codes that it ever had, whatever became of them.")
     available: float = column(whole("s.available"), "Codes that can be claimed.")
     allocated: float = column(whole("s.allocated"), "Codes that are out of stock and not spent, bearer codes included.")
     redeemed: float = column(whole("s.redeemed"), "Codes that are spent.")
-    expired: float = column(whole("s.expired"), "Codes whose lifetime ended unspent.")
+    expired: float = column(whole("s.expired"), "Codes that ended unspent: by their own end or their pool's.")
     revoked: float = column(whole("s.revoked"), "Codes that were taken back.")
     created_at: datetime = column("p.created_at", "When it was created.")
     inserted_at: datetime = column(inserted_at("p.id"), _INSERTED)
@@ -114,6 +114,9 @@ class ReportMember:
     inserted_at: datetime = column(inserted_at("m.id"), _INSERTED)
 
 
+_MONEY_PART: Final = "(b.amount - b.refunded - b.paid_value + b.returned_value)"
+
+
 @strawberry.type(description="A purchase as a row.")
 class ReportPurchase:
     """The purchase `b`."""
@@ -127,9 +130,12 @@ class ReportPurchase:
     refunded: float = column(units("b.refunded"), "How much of the amount went back.")
     refunded_minor: float = column(whole("b.refunded"), "The same in minor units.")
     currency: str = column("b.currency", "ISO 4217 code of its amount.")
-    points: float = column(whole("b.points"), "How many points its amount earns.")
+    paid_points: float = column(whole("b.paid_points"), "How many points were paid for it; refunds aren't taken off.")
+    money: float = column(units(_MONEY_PART), "What stands of its amount and was not paid with points.")
+    money_minor: float = column(whole(_MONEY_PART), "The same in minor units.")
+    points: float = column(whole("b.points"), "How many points its amount less what was paid with points earns.")
     kept_points: float = column(
-        whole("div((b.amount - b.refunded) * b.points_per_unit, b.minor_units)"),
+        whole(f"div({_MONEY_PART} * b.points_per_unit, b.minor_units)"),
         "How many points it has earned after its refunds.",
     )
     occurred_at: datetime = column("b.occurred_at", "When it happened.")

@@ -21,7 +21,8 @@ class SegmentName(Enum):
     ACTIVE = described("ACTIVE", "Bought within the last 90 days; what was refunded whole doesn't count.")
     LAPSED = described("LAPSED", "Bought before, but not within the last 90 days.")
     HIGH_SPEND = described(
-        "HIGH_SPEND", "The tenth of the buyers of the last 365 days that spent the most, less what was refunded."
+        "HIGH_SPEND",
+        "The tenth of the buyers of the last 365 days that spent the most, less what was refunded or paid with points.",
     )
     ADVOCATES = described(
         "ADVOCATES", "Brought at least 3 members by converted referrals, by the latest network snapshot."

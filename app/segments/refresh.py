@@ -48,9 +48,9 @@ REFRESH: Final = statement(
     NoRow,
     f"""
 WITH spent AS MATERIALIZED (
-    SELECT member_id, sum(amount - refunded) AS spend FROM purchase
+    SELECT member_id, sum(amount - refunded - paid_value + returned_value) AS spend FROM purchase
     WHERE merchant_id = :merchant_id AND reversed_at IS NULL AND occurred_at > now() - interval '365 days'
-    GROUP BY member_id HAVING sum(amount - refunded) > 0
+    GROUP BY member_id HAVING sum(amount - refunded - paid_value + returned_value) > 0
 ), high AS (
     SELECT percentile_disc(0.9) WITHIN GROUP (ORDER BY spend) AS spend FROM spent
 ), inside AS MATERIALIZED (

@@ -8,7 +8,17 @@ from app.stress.operations import READ, UNSEEN, Answer, Operation
 from app.stress.order import Honoured, Order, Refunded
 from app.stress.points import is_shown
 from app.stress.purchases import SHOWN, cancelled, is_as_shown, named, touches
-from app.stress.redemptions import AMOUNTS, REDEMPTIONS, about_codes, back, follow_order, priced, rejected, spend
+from app.stress.redemptions import (
+    AMOUNTS,
+    REDEMPTIONS,
+    about_codes,
+    back,
+    follow_order,
+    owner_of,
+    priced,
+    rejected,
+    spend,
+)
 from app.stress.things import Leads, Move, Story, Then, becomes, where
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
@@ -34,7 +44,7 @@ def _ask_amend(world: "World") -> Asked | None:
     codes = rolls.sample(there, k=rolls.randint(0, len(there)))
     others = [code for code in world.codes.values() if code not in there]
     coming = world.some(others, most=1) if rolls.random() < 0.4 else []
-    owner = coming[0].owner if coming and rolls.random() < 0.9 else world.claimant()
+    owner = world.presenter(coming[0]) if coming else world.claimant()
     typed = [*codes, *coming][:3]
     money = {"amountMinor": rolls.choice(AMOUNTS), "currency": world.currency}
     asked = {"orderId": order, "codes": [code.text for code in typed], "orderAmount": money, "reason": "tried"}
@@ -103,7 +113,8 @@ def _codes(call: Call, percents: dict[str, float], order: Order) -> tuple[Honour
     """Return the codes that are asked for: those that stay as they were first redeemed, the others as of now."""
     there = {each.code: each for each in order.codes}
     return tuple(
-        there.get(code["id"]) or Honoured(UNSEEN, code["id"], code["pool"], who(call.input), percents[code["pool"]])
+        there.get(code["id"])
+        or Honoured(UNSEEN, code["id"], code["pool"], owner_of(code, call), percents[code["pool"]])
         for code in call.about["codes"]
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import UNSEEN, Answer, Operation
 from app.stress.order import Honoured, Order, discounts
-from app.stress.things import PERCENTS, Code, Leads, Move, Story, Then, becomes, changed, is_, stocked, where
+from app.stress.things import BEARER, PERCENTS, Code, Leads, Move, Story, Then, becomes, changed, is_, stocked, where
 from app.stress.verb import Asked, Call, Facts, Verb, ask_member, mutation, named, reading, who
 from app.stress.wallet import Wallet
 
@@ -32,7 +32,7 @@ def _ask_redeem(world: "World") -> Asked | None:
     codes = world.presented()
     if not codes:
         return None
-    owner = codes[0].owner if world.rolls.random() < 0.9 else world.claimant()
+    owner = world.presenter(codes[0])
     typed = [code.text for code in codes]
     money = {"amountMinor": world.rolls.choice(AMOUNTS), "currency": world.currency}
     return {"codes": typed, "orderId": world.order(), "orderAmount": money, **named(owner)}, {
@@ -66,7 +66,8 @@ def _redeemed(call: Call) -> Sequence[Story]:
             if is_same and order.cancelled is None:
                 yield from _as_told(order, answer)
 
-        return (((name, again), *(_owned(code, member) for code in about)),)
+        bound = [code for code in about if code["pool"] not in call.facts["transferable"]]
+        return (((name, again), *(_owned(code, member) for code in bound)),)
 
     def redeem(percents: dict[str, float], order: Order) -> Iterable[Then]:
         after = _redeems(order, amount, _codes(call, percents))
@@ -105,9 +106,20 @@ def _below_refunded(call: Call) -> Sequence[Story]:
 def _codes(call: Call, percents: dict[str, float] | None) -> tuple[Honoured, ...]:
     """Return the codes that are asked for, as they would be on an order that has none."""
     return tuple(
-        Honoured(UNSEEN, code["id"], code["pool"], who(call.input), percents[code["pool"]] if percents else 0)
+        Honoured(UNSEEN, code["id"], code["pool"], owner_of(code, call), percents[code["pool"]] if percents else 0)
         for code in call.about["codes"]
     )
+
+
+def owner_of(code: dict[str, Any], call: Call) -> str:
+    """Return whose a code is that is honoured: its presenter's, unless its pool honours whoever holds it."""
+    owner: str = code["owner"] if code["pool"] in call.facts["transferable"] else who(call.input)
+    return owner
+
+
+def wallet_changes(owner: str) -> Story:
+    """What is done to a code changes its owner's wallet; a bearer code is in none."""
+    return () if owner == BEARER else ((f"wallet:{owner}", changed()),)
 
 
 def _as_told(order: Order, answer: Answer) -> Iterable[Order]:
@@ -125,7 +137,7 @@ def spend(each: Honoured, order: str) -> Story:
         (f"pool:{each.pool}", HONOURS),
         (f"code:{each.code}", becomes(Code(each.owner), Code(each.owner, order))),
         (f"stock:{each.pool}", stocked(allocated=-1, redeemed=1)),
-        (f"wallet:{each.owner}", changed()),
+        *wallet_changes(each.owner),
     )
 
 
@@ -134,7 +146,7 @@ def back(each: Honoured, order: str) -> Story:
     return (
         (f"code:{each.code}", becomes(Code(each.owner, order), Code(each.owner))),
         (f"stock:{each.pool}", stocked(allocated=1, redeemed=-1)),
-        (f"wallet:{each.owner}", changed()),
+        *wallet_changes(each.owner),
     )
 
 
@@ -176,6 +188,8 @@ def rejected(
             continue
         code = found[0]
         against.add(code["id"])
+        if reason == "NOT_OWNER" and code["pool"] in call.facts["transferable"]:
+            return ()
         if reason in _AGAINST:
             story.append((f"code:{code['id']}", _AGAINST[reason](member)))
         elif reason == "POOL_NOT_ACTIVE":
@@ -221,6 +235,8 @@ def _could(move: Move) -> Move:
     return where(lambda state: bool(list(move(state))))
 
 
+#: What no world sees.
+NEW_END: Final = "2999-01-01T00:00:00Z"
 REVERSE: Final = mutation("reverseRedemption", "ReverseRedemptionInput", "")
 
 
@@ -229,7 +245,8 @@ def _ask_reverse(world: "World") -> Asked | None:
         return None
     redemption = world.rolls.choice(list(world.redemptions.values())[-4:])
     reinstate = world.rolls.random() < 0.7
-    return {"redemptionId": redemption["id"], "reason": "tried", "reinstate": reinstate}, redemption
+    asked = {"redemptionId": redemption["id"], "reason": "tried", "reinstate": reinstate}
+    return asked | ({"expiresAt": NEW_END} if reinstate and world.rolls.random() < 0.3 else {}), redemption
 
 
 def _reversed(call: Call) -> Sequence[Story]:
@@ -287,13 +304,17 @@ def _ask_revoke(world: "World") -> Asked | None:
     return {"codeId": code.id, "reason": "tried", "recycle": recycle}, about
 
 
+def _learn_revoked(world: "World", operation: Operation, _: Answer) -> None:
+    world.dead.add(operation.input["codeId"])
+
+
 def _revoked(call: Call) -> Sequence[Story]:
     about = call.about
     return [
         (
             (f"code:{about['id']}", becomes(Code(about["owner"]), Code(about["owner"], revoked=True))),
             (f"stock:{about['pool']}", stocked(available=fresh, allocated=-1, revoked=1)),
-            (f"wallet:{about['owner']}", changed()),
+            *wallet_changes(about["owner"]),
         )
         for fresh in _replaced(call)
     ]
@@ -311,11 +332,11 @@ def _replaced(call: Call) -> list[int]:
 def _not_revocable(call: Call) -> Sequence[Story]:
     """Only a code that has ended can't be."""
     told = call.answer["state"]
-    ended = where(lambda code: told == _end(code))
+    ended = where(lambda code: told == ended_as(code))
     return (((f"code:{call.about['id']}", ended),),)
 
 
-def _end(code: Code) -> str | None:
+def ended_as(code: Code) -> str | None:
     return "REVOKED" if code.revoked else "EXPIRED" if code.expired else code.order and "REDEEMED"
 
 
@@ -335,7 +356,7 @@ def _is_shown(member: str, state: str | None) -> Move:
     def holds(code: Code) -> bool:
         if code.owner != member:
             return state is None
-        return state == (_end(code) or "ALLOCATED")
+        return state == (ended_as(code) or "ALLOCATED")
 
     return where(holds)
 
@@ -351,6 +372,7 @@ VERBS: Final = (
     }, reads=True),
     Verb("reverseRedemption", REVERSE, _ask_reverse,
          {"ReverseRedemptionSuccess": _reversed, "AlreadyReversed": _reversed_before}),
-    Verb("revokeCode", REVOKE, _ask_revoke, {"RevokeCodeSuccess": _revoked, "CodeNotRevocable": _not_revocable}),
+    Verb("revokeCode", REVOKE, _ask_revoke, {"RevokeCodeSuccess": _revoked, "CodeNotRevocable": _not_revocable},
+         _learn_revoked),
     reading("readCodes", CODES, ask_member, _saw_codes),
 )  # fmt: skip

@@ -61,13 +61,18 @@ class Stock(NamedTuple):
     expired: int = 0
 
 
+#: Whose a code is that belongs to whoever holds it.
+BEARER: Final = "bearer"
+
+
 class Code(NamedTuple):
-    """A code: whose it is, and on which order it was spent. Without an owner it is in stock."""
+    """A code: whose it is, on which order it was spent, and what took its place. Without an owner it is in stock."""
 
     owner: str | None = None
     order: str | None = None
     revoked: bool = False
     expired: bool = False
+    reissued_as: str | None = None
 
 
 class Pool(NamedTuple):

@@ -18,7 +18,7 @@ from app.stress.clients import Client, Fault, Unanswered, Unsent
 from app.stress.operations import READ, Answer, History, Operation, Recorder
 from app.stress.pools import BEGIN
 from app.stress.races import CANCEL, CHANGE, CREATE_POOL, ENROL, GENERATE
-from app.stress.things import PERCENTS, Pool, Stock
+from app.stress.things import BEARER, PERCENTS, Pool, Stock
 from app.stress.verb import Verb
 from app.stress.verbs import VERBS
 
@@ -123,6 +123,10 @@ class World:
         self.tokens: dict[str, str] = {}
         self.pools: list[str] = []
         self.codes: dict[str, Seen] = {}
+        #: Pools that somebody was told to be paused, the last time.
+        self.paused: set[str] = set()
+        #: Codes that somebody was told to be revoked.
+        self.dead: set[str] = set()
         self.redemptions: dict[str, dict[str, Any]] = {}
         #: The codes on each order that somebody was told of, as they were told last.
         self.orders: dict[str, list[str]] = {}
@@ -131,8 +135,8 @@ class World:
         self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {
-            "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "initial": {}, "quota": terms.quota,
-            "referral": list(terms.referral), "recovers": terms.recovers,
+            "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
+            "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
             "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
         }  # fmt: skip
         self.history = History(name, self.facts)
@@ -173,6 +177,10 @@ class World:
         own = [code for code in self.codes.values() if code.owner == owner]
         return self.some(own if own and self.rolls.random() < 0.9 else list(self.codes.values()), most=2)
 
+    def presenter(self, code: Seen) -> str:
+        """Return who presents a code: mostly its owner, if it has one."""
+        return code.owner if code.owner != BEARER and self.rolls.random() < 0.9 else self.claimant()
+
     def some(self, things: list[Any], *, most: int) -> list[Any]:
         """Return one or a few of them; mostly one."""
         count = min(len(things), 1 if self.rolls.random() < 0.7 else most)
@@ -205,6 +213,7 @@ class World:
         await self._reward(client, cost=20, stock=3, pool=None)
         await self._reward(client, cost=10, stock=9, pool=backing)
         await self._beginning_pool(client)
+        self.facts["transferable"].append(await self._pool(client, codes=3, limit=1, transferable=True))
         for pool in self.pools:
             await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
         for member, pool in itertools.product(self.members, self.pools[:2]):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.stress.operations import History, Operation
-from app.stress.things import INITIAL, Move, Pool, Stock, Story, follow, forgets, touched
+from app.stress.things import BEARER, INITIAL, Move, Pool, Stock, Story, follow, forgets, touched
 from app.stress.verb import Facts, who
 from app.stress.verbs import VERBS
 
@@ -144,6 +144,11 @@ def _codes(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]
         answer = each.answer or {}
         if each.verb == "claimCode" and "code" in answer:
             found.setdefault(answer["servedBy"]["id"], {})[answer["code"]["id"]] = None
+        if each.verb in {"importCodes", "issueCodes"} and "batch" in answer:
+            for edge in answer["batch"]["texts"]["edges"]:
+                found.setdefault(each.input["poolId"], {})[edge["node"]["id"]] = None
+        if each.verb == "reissueCode" and "code" in answer:
+            found.setdefault(each.about["pool"], {})[answer["code"]["id"]] = None
         if each.verb == "redeemReward" and answer.get("redemption", {}).get("code"):
             pool = facts["rewards"][each.input["rewardId"]]["pool"]
             found.setdefault(pool, {})[answer["redemption"]["code"]["id"]] = None
@@ -164,6 +169,8 @@ def _touched(operations: Sequence[Operation]) -> dict[str, list[str]]:
             for code in each.about["codes"]:
                 things = (f"code:{code['id']}", f"stock:{code['pool']}", f"pool:{code['pool']}")
                 names |= dict.fromkeys((*things, f"wallet:{who(each.input)}"))
+                if code["owner"] != BEARER:
+                    names[f"wallet:{code['owner']}"] = None
     return {order: list(names) for order, names in found.items()}
 
 

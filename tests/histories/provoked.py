@@ -497,6 +497,28 @@ async def _captured_hold(errands: Errands) -> str:
     return hold
 
 
+async def _poor_cart(errands: Errands) -> dict[str, Any]:
+    return {"orderId": errands.word(), "memberId": await errands.member(), "orderAmount": usd(1000), "points": 10}
+
+
+async def _late_cart(errands: Errands) -> dict[str, Any]:
+    reward = await errands.reward()
+    await errands.do("retireReward", rewardId=reward)
+    return {
+        "orderId": errands.word(), "memberId": await errands.member(), "orderAmount": usd(1000), "rewardIds": [reward]
+    }  # fmt: skip
+
+
+async def _paid_hold(errands: Errands) -> str:
+    cart = await _poor_cart(errands)
+    member = cart["memberId"]
+    await errands.do("grantPoints", memberId=member, amount=10, reference="r", idempotencyKey=member)
+    answer = await errands.do("holdCheckout", "... on HoldCheckoutSuccess { hold { id } }", **cart)
+    hold: str = answer["hold"]["id"]
+    await errands.do("captureHold", holdId=hold, points=5)
+    return hold
+
+
 async def _released_hold(errands: Errands) -> str:
     _, hold = await _held(errands)
     await errands.do("releaseHold", holdId=hold)
@@ -550,6 +572,7 @@ ERRANDS: Final = (
         acceptInvite={"token": "nobody", "email": BAD_EMAIL},
         amendOrder={"orderId": " ", "codes": [], "orderAmount": usd(1), "idempotencyKey": "k", **_WHY},
         cancelOrder={"orderId": "nobody", **_BLANK},
+        captureHold={"holdId": nobody("hold"), "points": -1},
         claimCode={"poolId": nobody("pool")},
         configureMerchant={"pointsPerUnit": -1.0},
         configureReferralProgram={
@@ -620,16 +643,20 @@ ERRANDS: Final = (
            {"orderId": "nobody", "codes": [], "orderAmount": usd(1), "idempotencyKey": "nobody", **_WHY}),
     Errand("amendOrder", "OrderNotOpen", _off_to_amend),
     Errand("amendOrder", "CodesRejected", _then(_amendable, orderAmount=usd(1))),
+    Errand("amendOrder", "InsufficientPoints", _then(_amendable, points=1)),
     Errand("amendOrder", "IdempotencyKeyReused", _then(_amended, codes=[])),
     Errand("amendOrder", REPLAYED, _amended),
     Errand("archivePool", "PoolTransitionRejected", _archived),
     Errand("cancelOrder", "NotFound", {"orderId": "nobody", **_WHY}),
     Errand("cancelOrder", REPLAYED, _called_off),
     Errand("captureHold", "HoldNotOpen", _with(holdId=_released_hold)),
+    Errand("captureHold", "IdempotencyKeyReused", _then(_with(holdId=_paid_hold), points=4)),
     Errand("captureHold", REPLAYED, _with(holdId=_captured_hold)),
     Errand("extendHold", "HoldNotOpen", _then(_with(holdId=_released_hold), lifetimeSeconds=60)),
     Errand("holdCheckout", "OrderNotOpen", _off),
     Errand("holdCheckout", "HoldNotOpen", _captured_cart),
+    Errand("holdCheckout", "InsufficientPoints", _poor_cart),
+    Errand("holdCheckout", "RewardOutOfStock", _late_cart),
     Errand("holdCheckout", "CodesRejected", _then(_cart, memberId=None)),
     Errand("releaseHold", "HoldNotOpen", _with(holdId=_captured_hold)),
     Errand("releaseHold", REPLAYED, _with(holdId=_released_hold)),

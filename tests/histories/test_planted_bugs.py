@@ -124,7 +124,7 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! shop: readWallet(id: member1) → wallet: points: 10, version: 2, shortfall: 0, spendablePoints: 10
 """),
     "double spend": (_two_orders, """
-    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False)
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None)
     order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None)
     order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None)
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)

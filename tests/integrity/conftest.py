@@ -2,11 +2,9 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
 
 import pytest_asyncio
 
-from app import ids
 from app.segments import refresh
 from tests.conftest import Api
 from tests.coupons.ownership import send
@@ -19,12 +17,11 @@ from tests.jobs.documents import CANCEL, FILL, REVOKE_CODES, carried_out
 from tests.orders.documents import AMEND, amendment, stackable
 from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
-from tests.points.holds import held
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
 
 
-async def carts(shop: Shop) -> UUID:
+async def carts(shop: Shop) -> None:
     """Hold codes for orders of a new member, of which one each is captured, released, taken over and stays held."""
     dora = await shop.member()
     codes = await stackable(shop, dora, 4)
@@ -36,9 +33,11 @@ async def carts(shop: Shop) -> UUID:
     await shop.do(RELEASE, holdId=released["id"])
     await hold(shop, [codes[2]], dora, order="cart-4")
     await shop.do(EXTEND, holdId=live["id"], lifetimeSeconds=604_800)
-    hold_id = ids.decode("hold", live["id"])
-    assert hold_id is not None
-    return hold_id
+    await grant(shop, dora, 100, "to hold")
+    voucher = await reward(shop, cost=5, poolId=(await shop.pool(claimsPerMember=2))["id"])
+    paid = await hold(shop, [], dora, order="cart-5", points=7, rewardIds=[voucher["id"]])
+    await shop.do(CAPTURE, holdId=paid["id"])
+    await hold(shop, [], dora, order="cart-6", points=4, rewardIds=[voucher["id"]])
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -85,7 +84,8 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await purchase(shop, anna, "order-c", 400)
         await refund(shop, "order-c", "refund-1", 150)
         await shop.do(REVERSE_REWARD, redemptionId=back["redemption"]["id"], reason="a return")
-        await held(shop, ben, 4, hold_id=await carts(shop))
+        await shop.do(AMEND, **amendment([code], anna, amount=20_000, points=40))
+        await carts(shop)
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)

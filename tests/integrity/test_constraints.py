@@ -74,6 +74,10 @@ REFUSED = [
     f"""reward_redemption_reversed_once | UPDATE reward_redemption SET reversed_at = now()
         WHERE {one("reward_redemption", "reversed_at IS NOT NULL")}""",
     f"sales_order_guard | UPDATE sales_order SET order_amount = 5 WHERE {one('sales_order')}",
+    f"""sales_order_paid | UPDATE sales_order SET paid_points = 5, version = version + 1
+        WHERE {one("sales_order", "payments = 0")}""",
+    f"purchase_paid | UPDATE purchase SET paid_points = 1, paid_value = amount + 1 WHERE {one('purchase')}",
+    f"purchase_paid | UPDATE purchase SET returned_points = paid_points + 1 WHERE {one('purchase')}",
     f"code_held | UPDATE code SET held_until = NULL WHERE {one('code', 'hold_id IS NOT NULL')}",
     f"code_held | UPDATE code SET state = 'SET_ASIDE' WHERE {one('code', 'state = $$AVAILABLE$$')}",
     f"""hold_lifecycle | UPDATE hold SET version = version + 1, status = 'HELD'

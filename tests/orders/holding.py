@@ -7,19 +7,20 @@ from tests.factories import CODE, REFUSALS, Shop, usd
 from tests.orders.documents import unguarded
 
 HOLD_FIELDS = f"""
-  id status source orderId heldUntil member {{ id wallet {{ version }} }}
+  id status source orderId heldUntil points pointsValue {{ amountMinor currency }} member {{ id wallet {{ version }} }}
   orderAmount {{ amountMinor currency }} totalDiscount {{ amountMinor currency }} amountDue {{ amountMinor currency }}
+  rewards {{ cost reward {{ id stock }} redemption {{ id code {{ id state }} entry {{ amount reason }} }} }}
   codes {{ discount {{ amountMinor currency }} code {{ heldUntil {CODE} }} }}
   redemptions {{ id position base {{ amountMinor }} discount {{ amountMinor }} reversedAt code {{ id state }} }}
 """
 REJECTIONS = "rejections { masked reason remedy { heldUntil } }"
-HOLD_NOT_OPEN = f"... on HoldNotOpen {{ hold {{ {HOLD_FIELDS} }} {REJECTIONS} }}"
+HOLD_NOT_OPEN = f"... on HoldNotOpen {{ hold {{ {HOLD_FIELDS} }} {REJECTIONS} pointsMissing rewardsMissing }}"
 HOLD = f"""
 mutation ($input: HoldCheckoutInput!) {{
   answer: holdCheckout(input: $input) {{
     __typename ... on HoldCheckoutSuccess {{ takenOver hold {{ {HOLD_FIELDS} }} }}
     {REFUSALS} ... on OrderNotOpen {{ order {{ id orderId cancelledAt }} }} {HOLD_NOT_OPEN}
-    ... on CodesRejected {{ {REJECTIONS} }}
+    ... on CodesRejected {{ {REJECTIONS} }} ... on InsufficientPoints {{ balance required }}
   }}
 }}
 """

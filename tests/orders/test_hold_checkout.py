@@ -31,9 +31,11 @@ async def test_a_hold_tells_what_it_holds_and_what_is_due(shop: Shop) -> None:
     held_id, held_until = held.pop("id"), held["heldUntil"]
     assert held_id.startswith("hold_")
     assert held == {
-        "status": "HELD", "source": "STORE", "orderId": "A-1", "heldUntil": held_until,
+        "status": "HELD", "source": "STORE", "orderId": "A-1", "heldUntil": held_until, "points": 0,
+        "pointsValue": usd(0),
         "member": {"id": member["id"], "wallet": {"version": 3}},
         "orderAmount": usd(10_000), "totalDiscount": usd(1_900), "amountDue": usd(8_100), "redemptions": [],
+        "rewards": [],
         "codes": [
             {
                 "discount": usd(discount),
@@ -365,7 +367,7 @@ async def test_the_same_order_may_name_another_presenter(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("input", "complaints"),
     [
-        ({"codes": []}, {"codes": "must hold something"}),
+        ({"codes": []}, {"codes": "or points or rewardIds must hold something"}),
         ({"lifetimeSeconds": 59}, {"lifetimeSeconds": "must be between 60 and 604800"}),
         ({"lifetimeSeconds": 604_801}, {"lifetimeSeconds": "must be between 60 and 604800"}),
         ({"lifetimeSeconds": -1}, {"lifetimeSeconds": "must be between 60 and 604800"}),

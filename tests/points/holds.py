@@ -43,7 +43,7 @@ async def captured(
     hold_id: UUID,
     points: int,
     position: int = 0,
-    reason: PointsReason = PointsReason.PAYMENT,
+    reason: PointsReason = PointsReason.REWARD,
 ) -> Captured:
     """Let an entry take points that a hold has at a position."""
     async with transaction(shop.merchant_id) as tx:

@@ -153,7 +153,7 @@ async def test_what_is_held_past_its_date_still_pays(shop: Shop) -> None:
 
     assert (paid.entry["entry_amount"], paid.expired) == (-50, 10)
     assert await entries(shop, member) == [
-        (100, 100, "ADJUSTMENT"), (-40, 60, "EXPIRY"), (-50, 10, "PAYMENT"), (-10, 0, "EXPIRY")
+        (100, 100, "ADJUSTMENT"), (-40, 60, "EXPIRY"), (-50, 10, "REWARD"), (-10, 0, "EXPIRY")
     ]  # fmt: skip
     assert await broken(shop) == await shop.broken_promises() == []
 

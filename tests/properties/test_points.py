@@ -259,7 +259,7 @@ class Ledger(RuleBasedStateMachine):
                 self.spent.append((who, taken.entry["entry_id"], model.capture(kept, position, cost, "REWARD")))
         if points := data.draw(st.integers(0, to_pay)):
             taken = self.do(captured(self.shop, model.member, hold_id, points))
-            self.spent.append((who, taken.entry["entry_id"], model.capture(kept, 0, points, "PAYMENT")))
+            self.spent.append((who, taken.entry["entry_id"], model.capture(kept, 0, points, "REWARD")))
             assert taken.latest["event_wallet_points"] == model.points
         self.end(each, "hold.captured")
 

@@ -29,7 +29,7 @@ def test_the_sum_of_the_parts_is_the_whole(amounts: list[int], rate: Decimal, mi
     amount = sum(amounts)
     purchase: dict[str, Any] = {
         "purchase_amount": amount, "purchase_refunded": 0, "purchase_points_per_unit": rate,
-        "purchase_minor_units": minor_units,
+        "purchase_minor_units": minor_units, "purchase_paid_value": 0, "purchase_returned_value": 0,
     }  # fmt: skip
     earned = kept_points(cast("PurchaseRow", purchase))
     assert earned == points_of(amount, rate, minor_units) == int(amount * int(rate * 10_000)) // (minor_units * 10_000)
