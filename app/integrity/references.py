@@ -22,6 +22,7 @@ REFERENCES: Final = (
     Reference("member", "external_id", "external_id", "external_id", constraint="member_external_id"),
     Reference("member", "accepted_invite_id", "invite", constraint="member_accepted_invite"),
     Reference("pool", "fallback_pool_id", "pool", constraint="pool_fallback"),
+    Reference("pool_budget", "pool_id", "pool", constraint="pool_budget_pool"),
     Reference("pool_terms", "pool_id", "pool", constraint="pool_terms_pool"),
     Reference("code_revival", "pool_id", "pool", constraint="code_revival_pool"),
     Reference("stock_alert", "pool_id", "pool", constraint="stock_alert_pool"),

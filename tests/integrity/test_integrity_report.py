@@ -101,8 +101,10 @@ BREAKS = [
         SELECT merchant_id, gen_random_uuid(), pool_id, terms_version, code_id, source, 'another', position,
             order_amount, base, discount, currency, redeemed_at
         FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL AND order_id = 'A-1'""",
-        1,
+        # And more than its pool's budget says.
+        2,
     ),
+    ("REDEEMED_ONCE", f"UPDATE pool_budget SET remaining = remaining + 1 WHERE {one('pool_budget')}", 1),
     ("REDEEMED_ONCE", "UPDATE redemption SET base = base - 1 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
     ("REDEEMED_ONCE", "UPDATE redemption SET position = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
     ("REDEEMED_ONCE", "UPDATE sales_order SET cancelled_at = now() WHERE merchant_id = $1", 2),
@@ -113,7 +115,7 @@ BREAKS = [
         """UPDATE redemption r SET pool_id = (
             SELECT id FROM pool WHERE merchant_id = $1 AND id <> r.pool_id LIMIT 1
         ) WHERE merchant_id = $1 AND reversed_at IS NULL""",
-        2,
+        3,
     ),
     ("WHOLE_BATCHES", f"DELETE FROM code WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
     ("WHOLE_BATCHES", f"UPDATE code_batch SET size = size + 1 WHERE {one('code_batch')}", 1),
