@@ -906,7 +906,8 @@ ALTER TABLE hold
     );
 CREATE UNIQUE INDEX hold_live ON hold (merchant_id, sales_order_id) WHERE status = 'HELD';
 CREATE UNIQUE INDEX hold_captured_once ON hold (merchant_id, sales_order_id) WHERE status = 'CAPTURED';
-CREATE INDEX hold_of_order ON hold (merchant_id, sales_order_id, id);
+-- Partial, so that no look-up by id takes it for as good as the key while there are no statistics.
+CREATE INDEX hold_of_order ON hold (merchant_id, sales_order_id) WHERE sales_order_id IS NOT NULL;
 -- What a member's debits and further holds look for, and what the job does.
 CREATE INDEX hold_of_member ON hold (merchant_id, member_id, held_until) WHERE status = 'HELD' AND member_id IS NOT NULL;
 CREATE INDEX hold_due ON hold (merchant_id, held_until) WHERE status = 'HELD';
