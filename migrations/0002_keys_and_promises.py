@@ -904,6 +904,9 @@ ALTER TABLE hold
         num_nonnulls(captured_points, captured_value) = CASE status WHEN 'CAPTURED' THEN 2 ELSE 0 END
         AND captured_points BETWEEN 0 AND points AND captured_value BETWEEN 0 AND points_value
     );
+-- Its points are set aside before the hold is written, or in the same statement.
+ALTER TABLE hold_part ADD CONSTRAINT hold_part_hold
+    FOREIGN KEY (merchant_id, hold_id) REFERENCES hold DEFERRABLE INITIALLY DEFERRED;
 CREATE UNIQUE INDEX hold_live ON hold (merchant_id, sales_order_id) WHERE status = 'HELD';
 CREATE UNIQUE INDEX hold_captured_once ON hold (merchant_id, sales_order_id) WHERE status = 'CAPTURED';
 -- Partial, so that no look-up by id takes it for as good as the key while there are no statistics.

@@ -636,6 +636,13 @@ HELD_IS_THERE: Final = _promise(
         SELECT hold_id, sum(discount) AS discount FROM hold_code WHERE merchant_id = :merchant_id GROUP BY hold_id
     ) x ON x.hold_id = h.id
     WHERE h.merchant_id = :merchant_id AND h.total_discount <> coalesce(x.discount, 0)""",
+    # A hold has set aside as many points as it says, until it ends.
+    """
+    SELECT FROM (
+        SELECT id, held_points FROM hold WHERE merchant_id = :merchant_id AND status = 'HELD' AND held_points > 0
+    ) h FULL JOIN (
+        SELECT hold_id, sum(amount) AS points FROM hold_part WHERE merchant_id = :merchant_id GROUP BY hold_id
+    ) p ON p.hold_id = h.id WHERE p.points IS DISTINCT FROM h.held_points""",
     # An order is captured once, held once at a time, and held only while it is neither redeemed nor cancelled.
     _repeated("hold", "sales_order_id", where="status = 'CAPTURED'"),
     _repeated("hold", "sales_order_id", where="status = 'HELD'"),

@@ -54,6 +54,7 @@ REFERENCES: Final = (
     Reference("points_lot", "entry_id", "points_entry", constraint="points_lot_entry"),
     Reference("points_part", "entry_id", "points_entry", constraint="points_part_entry"),
     Reference("points_part", "lot_id", "points_lot", "entry_id", constraint="points_part_lot"),
+    Reference("hold_part", "hold_id", "hold", constraint="hold_part_hold"),
     Reference("hold_part", "lot_id", "points_lot", "entry_id", constraint="hold_part_lot"),
     Reference("points_return", "lot_id", "points_lot", "entry_id", constraint="points_return_lot"),
     Reference("points_cover", "lot_id", "points_lot", "entry_id", constraint="points_cover_lot"),

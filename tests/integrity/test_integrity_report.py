@@ -153,6 +153,12 @@ BREAKS = [
     ("EXACT_BALANCES", f"UPDATE points_lot SET held = held - 1 WHERE {one('points_lot', 'held > 0')}", 2),
     ("EXACT_BALANCES", f"UPDATE wallet SET held_points = 0 WHERE {one('wallet', 'held_points > 0')}", 1),
     ("EXACT_BALANCES", f"DELETE FROM hold_part WHERE {one('hold_part')}", 1),
+    ("HELD_IS_THERE", f"DELETE FROM hold_part WHERE {one('hold_part')}", 1),
+    (
+        "HELD_IS_THERE",
+        f"UPDATE hold SET held_points = held_points + 1 WHERE {one('hold', 'held_points > 0 AND ended_at IS NULL')}",
+        1,
+    ),
     ("EXACT_BALANCES", f"UPDATE hold_part SET amount = amount + 1 WHERE {one('hold_part')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET returned = returned + 1 WHERE {one('points_lot', 'returned = 0')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_return SET shortfall = 1 WHERE {one('points_return', 'shortfall = 0')}", 2),
