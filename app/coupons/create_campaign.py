@@ -15,14 +15,16 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.coupons import stock_levels
 from app.coupons.campaign_job import write_down
 from app.coupons.claims import (
+    NotEligible,
     PoolBacksReward,
     PoolExhausted,
     PoolNotActive,
+    budget_spent,
     exhausted,
     not_active,
     refuse_if_for_points,
 )
-from app.coupons.rows import FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, CampaignRow
+from app.coupons.rows import BUDGET_IS_SPENT, FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, CampaignRow
 from app.coupons.send_codes import IN_STOCK, ChangedMeanwhile, HeldPoolRow, Recipients, Sent, resolve, send_codes
 from app.coupons.types import Campaign, PoolStatus
 from app.jobs import turns
@@ -92,6 +94,7 @@ CreateCampaignResult = Annotated[
     | NotFound
     | PoolNotActive
     | PoolBacksReward
+    | NotEligible
     | PoolExhausted
     | IdempotencyKeyReused,
     strawberry.union("CreateCampaignResult", description="The campaign, or why there is none."),
@@ -135,12 +138,16 @@ class _InsertedRow(TypedDict):
     reward_id: UUID | None
 
 
+class _AskedPoolRow(HeldPoolRow):
+    is_budget_spent: bool
+
+
 # Campaigns of one pool go one after another; its status, and rewards that it is to back, wait for them. Claims don't.
 HOLD_POOL: Final = statement(
-    HeldPoolRow,
+    _AskedPoolRow,
     f"""
 SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member,
-    p.one_claim_per_mailbox, {ISSUES_AHEAD} AS is_open
+    p.one_claim_per_mailbox, {ISSUES_AHEAD} AS is_open, {BUDGET_IS_SPENT} AS is_budget_spent
 FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UPDATE
 """,
 )
@@ -205,6 +212,8 @@ async def create_campaign(
                 if not pool["is_open"]:
                     raise Refused(not_active(PoolStatus(pool["status"])))
                 refuse_if_for_points(inserted["reward_id"])
+                if pool["is_budget_spent"]:
+                    raise Refused(budget_spent())
                 if asked.segment is None:
                     people = await resolve(tx, viewer, asked)
                     sent = await send_codes(tx, viewer, pool, campaign_id, people, asked.addresses)

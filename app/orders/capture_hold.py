@@ -24,6 +24,7 @@ from app.orders.holds import (
     CODE_IDS_OF_HOLDS,
     CODES_MAX,
     CODES_OF_HOLDS,
+    JOIN_HOLD,
     JOIN_HOLDER,
     Changed,
     ChangedHoldRow,
@@ -31,7 +32,6 @@ from app.orders.holds import (
     WholeHoldRow,
     changed_hold,
     end_locked_hold,
-    hold_row,
     open_holds_of_order,
 )
 from app.orders.locks import lock_wallets
@@ -41,15 +41,15 @@ from app.orders.presented_codes import CodeRejection, Remedy
 from app.orders.refunds import OutpacedError
 from app.orders.rows import OrderRow, StandingPurchaseRow
 from app.orders.rules import Paid
-from app.points.capturing import capture_points
+from app.points.capturing import CAPTURE_LOTS, capture_points
 from app.points.freeing import free_points
-from app.points.ledger import POINTS_MAX, InsufficientPoints, debit
+from app.points.ledger import POINTS_MAX, RECORD_ENTRY, InsufficientPoints, debit
 from app.points.redeem_reward import TAKE, RewardOutOfStock, TakenRewardRow, redeem
 from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import columns, statement
-from app.storage.wallet_versions import ChangeRow, raise_wallets
+from app.storage.wallet_versions import NEXT_DATE, ChangeRow, raise_wallets
 
 ATTEMPTS_MAX: Final = 20
 REFERENCE_LENGTH_MAX: Final = 200
@@ -78,40 +78,33 @@ CaptureHoldResult = Annotated[
     strawberry.union("CaptureHoldResult", description="The captured hold, or why it isn't."),
 ]
 
-# All codes or none, by the terms and at the amounts that the hold told; what became of their pools since is no matter.
-# The order of locks is the order, the hold, codes by id, wallets by member. A hold whose time has passed is captured if
-# its codes are still live and nobody else holds them.
-CAPTURE: Final = statement(
-    ChangedHoldRow,
+
+class ToCaptureRow(WholeHoldRow):
+    """A hold, the version of its order, and whether a purchase is recorded for that."""
+
+    order_version: int
+    is_recorded: bool
+
+
+FIND_TO_CAPTURE: Final = statement(
+    ToCaptureRow,
     f"""
-WITH known AS MATERIALIZED (
-    SELECT id FROM sales_order
-    WHERE merchant_id = :merchant_id AND id = :order_row_id AND cancelled_at IS NULL AND order_amount IS NULL
-    FOR NO KEY UPDATE
-), open AS MATERIALIZED (
-    SELECT id FROM hold
-    WHERE merchant_id = :merchant_id AND id = :hold_id AND version = :version AND EXISTS (SELECT FROM known)
-        AND CASE WHEN :is_late THEN status = 'EXPIRED' OR (status = 'HELD' AND held_until <= now())
-            ELSE status = 'HELD' AND held_until > now() END
-    FOR UPDATE
-), asked AS (
+SELECT {columns(WholeHoldRow)}, o.version AS order_version, EXISTS (
+    SELECT FROM purchase
+    WHERE merchant_id = :merchant_id AND source = o.source AND order_id = o.order_id
+) AS is_recorded
+FROM hold h {JOIN_HOLD} WHERE h.merchant_id = :merchant_id AND h.id = :hold_id
+""",
+)
+# The codes of the `open` hold, and what they become.
+_ASKED: Final = """
+asked AS (
     SELECT x.*, (:redemption_ids::uuid[])[x.position] AS new_redemption_id, (:event_ids::uuid[])[x.position] AS event_id
     FROM hold_code x WHERE x.merchant_id = :merchant_id AND x.hold_id = (SELECT id FROM open)
-), locked AS (
-    SELECT c.id FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
-    WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT code_id FROM asked)) AND c.state = 'ALLOCATED'
-        AND CASE WHEN {IS_HELD} THEN c.hold_id = :hold_id ELSE :is_late AND NOT {IS_PAST_END} END
-    ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), h AS (
-    UPDATE hold SET status = 'CAPTURED', version = version + 1, ended_at = now(), captured_points = :points,
-        captured_value = :value
-    WHERE merchant_id = :merchant_id AND id = (SELECT id FROM open)
-        AND (SELECT count(*) FROM locked) = (SELECT count(*) FROM asked)
-    RETURNING *
-), continued AS (
-    UPDATE sales_order SET version = sales_order.version + 1, order_amount = h.order_amount FROM h
-    WHERE sales_order.merchant_id = :merchant_id AND sales_order.id = :order_row_id
-), redeemed AS (
+)"""
+# What becomes of the codes that are `locked`, once the hold `h` is captured.
+_REDEEMED: Final = """
+redeemed AS (
     UPDATE code SET state = 'REDEEMED', redeemed_at = now(), hold_id = NULL, held_until = NULL
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM locked)) AND EXISTS (SELECT FROM h)
     RETURNING id, pool_id, member_id
@@ -128,15 +121,135 @@ WITH known AS MATERIALIZED (
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
     SELECT :merchant_id, pool_id, gen_random_uuid(), 0, -count(*), count(*), 0, 0 FROM redeemed GROUP BY pool_id
-), told AS (
+)"""
+# All codes or none, by the terms and at the amounts that the hold told; what became of their pools since is no matter.
+# The order of locks is the order, the hold, codes by id, wallets by member. A hold whose time has passed is captured if
+# its codes are still live and nobody else holds them.
+CAPTURE: Final = statement(
+    ChangedHoldRow,
+    f"""
+WITH known AS MATERIALIZED (
+    SELECT id FROM sales_order
+    WHERE merchant_id = :merchant_id AND id = :order_row_id AND source = :source AND order_id = :order_id
+        AND cancelled_at IS NULL AND order_amount IS NULL
+    FOR NO KEY UPDATE
+), open AS MATERIALIZED (
+    SELECT id FROM hold
+    WHERE merchant_id = :merchant_id AND id = :hold_id AND version = :version AND EXISTS (SELECT FROM known)
+        AND CASE WHEN :is_late THEN status = 'EXPIRED' OR (status = 'HELD' AND held_until <= now())
+            ELSE status = 'HELD' AND held_until > now() END
+    FOR UPDATE
+), {_ASKED}, locked AS (
+    SELECT c.id FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
+    WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT code_id FROM asked)) AND c.state = 'ALLOCATED'
+        AND CASE WHEN {IS_HELD} THEN c.hold_id = :hold_id ELSE :is_late AND NOT {IS_PAST_END} END
+    ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
+), h AS (
+    UPDATE hold SET status = 'CAPTURED', version = version + 1, ended_at = now(), captured_points = :points,
+        captured_value = :value
+    WHERE merchant_id = :merchant_id AND id = (SELECT id FROM open)
+        AND (SELECT count(*) FROM locked) = (SELECT count(*) FROM asked)
+    RETURNING *
+), continued AS (
+    UPDATE sales_order SET version = sales_order.version + 1, order_amount = h.order_amount FROM h
+    WHERE sales_order.merchant_id = :merchant_id AND sales_order.id = :order_row_id
+        AND sales_order.source = :source AND sales_order.order_id = :order_id
+), {_REDEEMED}, told AS (
     {event("hold.captured", subject="h.id", source="h")}
 ), changed AS (
     SELECT asked.event_id, redeemed.id AS subject_id, redeemed.member_id, NULL::bytea AS reason
     FROM redeemed JOIN asked ON asked.code_id = redeemed.id
 ), {raise_wallets("code.redeemed")}
 SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
-FROM h CROSS JOIN (SELECT :source::text AS source, :order_id::text AS order_id) o {JOIN_HOLDER}
+FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
 LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
+""",
+)
+
+
+# The same with all the points of a hold that is still HELD, where no purchase follows and all its codes are in the
+# wallet that pays, which changes by each code, and last by the payment. The lots are read as they were when the
+# statement began, so it writes nothing when the wallet has changed since. Recording a purchase for an order that is
+# held raises the order's version.
+CAPTURE_WITH_POINTS: Final = statement(
+    ChangedHoldRow,
+    f"""
+WITH known AS MATERIALIZED (
+    SELECT id FROM sales_order
+    WHERE merchant_id = :merchant_id AND id = :order_row_id AND source = :source AND order_id = :order_id
+        AND version = :order_version AND cancelled_at IS NULL AND order_amount IS NULL
+    FOR NO KEY UPDATE
+), open AS MATERIALIZED (
+    SELECT id FROM hold
+    WHERE merchant_id = :merchant_id AND id = :hold_id AND version = :version AND EXISTS (SELECT FROM known)
+        AND status = 'HELD' AND held_until > now()
+    FOR UPDATE
+), {_ASKED}, locked AS (
+    SELECT c.id, c.member_id FROM code c
+    WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT code_id FROM asked)) AND c.state = 'ALLOCATED'
+        AND c.hold_id = :hold_id AND {IS_HELD} AND (c.member_id IS NULL OR c.member_id = :member_id)
+    ORDER BY c.id FOR UPDATE
+), before AS MATERIALIZED (
+    SELECT version FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id
+), own AS (
+    SELECT count(*) AS all_codes, count(member_id)::int AS codes FROM locked
+), w AS (
+    UPDATE wallet SET version = wallet.version + own.codes + 1, changed_at = {NEXT_DATE},
+        points = wallet.points - :points, held_points = wallet.held_points - :points
+    FROM before, own
+    WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = :member_id AND wallet.version = before.version
+        AND EXISTS (SELECT FROM open) AND own.all_codes = (SELECT count(*) FROM asked)
+    RETURNING wallet.*, own.codes
+), {CAPTURE_LOTS}, e AS (
+    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference, created_at)
+    SELECT :merchant_id, :entry_id, member_id, -:points, points, 'PAYMENT', :origin, :reference, changed_at
+    FROM w RETURNING *
+), h AS (
+    UPDATE hold SET status = 'CAPTURED', version = version + 1, ended_at = now(), captured_points = :points,
+        captured_value = :value
+    WHERE merchant_id = :merchant_id AND id = (SELECT id FROM open) AND EXISTS (SELECT FROM w)
+    RETURNING *
+), continued AS (
+    UPDATE sales_order SET version = sales_order.version + 1, order_amount = h.order_amount, payer_id = h.member_id,
+        paid_points = :points, paid_value = :value, point_value = h.point_value, payments = 1
+    FROM h WHERE sales_order.merchant_id = :merchant_id AND sales_order.id = :order_row_id
+        AND sales_order.source = :source AND sales_order.order_id = :order_id
+), {_REDEEMED}, told AS (
+    {event("hold.captured", id=":told_id", subject="h.id", source="h")}
+), spent AS (
+    SELECT asked.event_id, redeemed.id AS code_id, w.member_id, w.points + :points AS points,
+        w.held_points + :points AS held_points, w.pending_points, w.shortfall,
+        w.version - 1 - w.codes + row_number() OVER (ORDER BY asked.event_id) AS version
+    FROM w CROSS JOIN redeemed JOIN asked ON asked.code_id = redeemed.id WHERE redeemed.member_id IS NOT NULL
+), spent_told AS (
+    {
+        event(
+            "code.redeemed",
+            id="spent.event_id",
+            subject="spent.code_id",
+            source="spent",
+            member_id="spent.member_id",
+            wallet="spent",
+        )
+    }
+    RETURNING *
+), bearers_told AS (
+    {
+        event(
+            "code.redeemed",
+            id="asked.event_id",
+            subject="redeemed.id",
+            source="redeemed JOIN asked ON asked.code_id = redeemed.id AND redeemed.member_id IS NULL",
+        )
+    }
+), paid_told AS (
+    {RECORD_ENTRY} RETURNING *
+), recorded AS (
+    SELECT * FROM spent_told UNION ALL SELECT * FROM paid_told
+)
+SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
+FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
+CROSS JOIN recorded ev ORDER BY ev.wallet_version
 """,
 )
 
@@ -173,6 +286,33 @@ async def _capture(
     return changed_hold(where, viewer.merchant_id, rows)
 
 
+async def _capture_with_points(viewer: Viewer, hold: ToCaptureRow, asked: Asked) -> Changed | None:
+    """Capture a hold as it was read, with all its points, in one statement; None where that can't be."""
+    rows = await database().rows(
+        CAPTURE_WITH_POINTS,
+        merchant_id=viewer.merchant_id,
+        hold_id=hold["hold_id"],
+        version=hold["hold_version"],
+        order_row_id=hold["hold_order_row_id"],
+        order_version=hold["order_version"],
+        source=hold["hold_source"],
+        order_id=hold["hold_order_id"],
+        member_id=hold["hold_member_id"],
+        points=asked.points,
+        value=asked.value,
+        position=0,
+        entry_id=ids.new(),
+        origin=hold["hold_order_row_id"].hex,
+        reference=asked.reference,
+        redemption_ids=[ids.new() for _ in range(CODES_MAX)],
+        event_ids=[ids.new() for _ in range(CODES_MAX)],
+        event_id=ids.new(),
+        told_id=ids.new(),
+        actor=viewer.actor,
+    )
+    return changed_hold(database(), viewer.merchant_id, rows)
+
+
 @mutation(
     description="Redeem what is held and pay with its points, all of it or nothing, by the terms and at the amounts "
     "that the hold told. Fewer points may be paid; the others are free again. Again, it is the same answer. A hold "
@@ -187,8 +327,8 @@ async def capture_hold(
     problems.optional_text("paymentReference", input.payment_reference, length_max=REFERENCE_LENGTH_MAX)
     problems.refuse_if_any()
     hold_id = node_id("hold", "hold", input.hold_id)
-    for _ in range(ATTEMPTS_MAX):
-        row = await hold_row(database(), viewer, hold_id)
+    for attempt in range(ATTEMPTS_MAX):
+        row = await database().row(FIND_TO_CAPTURE, merchant_id=viewer.merchant_id, hold_id=hold_id)
         if row is None:
             raise not_found("hold", input.hold_id)
         asked = _asked(row, input)
@@ -201,6 +341,8 @@ async def capture_hold(
         try:
             if row["hold_status"] == "HELD" and not row["hold_held_points"]:
                 captured = await _capture(database(), viewer, row, asked, is_late=False)
+            elif attempt == 0 and _is_plain(row, asked):
+                captured = await _capture_with_points(viewer, row, asked)
             else:
                 buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
                 async with transaction(viewer.merchant_id) as tx:
@@ -211,6 +353,11 @@ async def capture_hold(
         if captured is not None:
             return CaptureHoldSuccess(hold=Hold.changed(captured), replayed=False)
     raise RuntimeError("a hold kept changing while it was captured")
+
+
+def _is_plain(hold: ToCaptureRow, asked: Asked) -> bool:
+    """Whether a hold that is still HELD is captured with all its points, and nothing else follows."""
+    return hold["hold_status"] == "HELD" and 0 < asked.points == hold["hold_held_points"] and not hold["is_recorded"]
 
 
 def _asked(hold: WholeHoldRow, input: CaptureHoldInput) -> Asked:
@@ -253,7 +400,12 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     change = await _pay(tx, viewer, hold, asked, missing) or change
     if missing.codes or missing.rewards:
         raise Refused(missing.refusal(hold))
-    captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
+    try:
+        captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
+    except asyncpg.CheckViolationError as violation:
+        if violation.constraint_name != "pool_budget_spent":
+            raise
+        raise Refused(HoldNotOpen.of(hold, "the budget of its pool is spent since")) from None
     if captured is None:
         raise OutpacedError
     followed = await _note(tx, viewer, order, purchase, hold, asked) if asked.points else None

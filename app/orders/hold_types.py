@@ -132,7 +132,9 @@ class Hold(Node):
 
     @field(description="Its rewards, in the order in which they were asked for: at most 20.")
     async def rewards(self, info: Info) -> list[HeldReward]:
-        """Read the rewards of all holds of this page together."""
+        """Read the rewards of all holds of this page together. Each costs points, which are held, too."""
+        if self.row["hold_held_points"] == self.row["hold_points_asked"]:
+            return []
         rows = await info.context.load(rewards_by_hold, self.row["hold_id"])
         return [HeldReward.of(row) for row in rows]
 

@@ -76,7 +76,11 @@ JOIN_HOLDER: Final = """
 """
 #: The same and the hold's order.
 JOIN_HOLD: Final = f"""
-    CROSS JOIN LATERAL (SELECT * FROM sales_order WHERE merchant_id = :merchant_id AND id = h.sales_order_id OFFSET 0) o
+    CROSS JOIN LATERAL (
+        -- In the order of the key: to a planner that saw the table empty, any index is as good.
+        SELECT * FROM sales_order WHERE merchant_id = :merchant_id AND id = ANY(ARRAY[h.sales_order_id])
+        ORDER BY id OFFSET 0
+    ) o
     {JOIN_HOLDER}
 """
 FIND_HOLD: Final = statement(

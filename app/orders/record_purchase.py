@@ -123,6 +123,11 @@ WITH buyer AS MATERIALIZED (
     UPDATE member SET last_bought_at = b.occurred_at FROM b
     WHERE member.merchant_id = :merchant_id AND member.id = :member_id
         AND (last_bought_at IS NULL OR last_bought_at < b.occurred_at)
+), held AS (
+    -- An order that is held, and neither redeemed nor captured, has another version: who captures it reads again.
+    UPDATE sales_order SET version = version + 1
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND order_amount IS NULL
+        AND cancelled_at IS NULL AND EXISTS (SELECT FROM b)
 ), recorded AS (
     {event("purchase.recorded", subject="id", source="b")}
 )

@@ -401,6 +401,16 @@ async def _backing(errands: Errands) -> str:
     return pool
 
 
+async def _spent(errands: Errands) -> str:
+    """Return a pool whose budget one order has spent."""
+    pool = await errands.pool(codes=2, maximumDiscount=usd(100), maximumTotalDiscount=usd(100))
+    member = await errands.member()
+    claimed = await errands.do("claimCode", "... on ClaimCodeSuccess { code { text } }", poolId=pool, memberId=member)
+    codes = [claimed["code"]["text"]]
+    await errands.do("redeemCodes", codes=codes, orderId=errands.word(), orderAmount=usd(1000), memberId=member)
+    return pool
+
+
 async def _for_others(errands: Errands) -> dict[str, Any]:
     """Return the claim of a member from a pool that isn't for it."""
     return {"poolId": await errands.pool(audience=["LAPSED"]), "memberId": await errands.member()}
@@ -655,6 +665,7 @@ ERRANDS: Final = (
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
     Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),
     Errand("createCampaign", "PoolExhausted", _campaign_of(Errands.pool)),
+    Errand("createCampaign", "NotEligible", _campaign_of(_spent)),
     Errand("createCampaign", "IdempotencyKeyReused", _then(_sent, name="another")),
     Errand("createCampaign", REPLAYED, _sent),
     Errand("createWebhook", "WebhookLimitReached", _one_webhook_more),

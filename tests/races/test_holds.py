@@ -9,11 +9,11 @@ import pytest
 from app.orders.expire_holds import expire_holds
 from app.storage.database import database
 from tests.conftest import Api
-from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop
+from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, stackable
 from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, read
 from tests.orders.presented import order
-from tests.points.documents import grant
+from tests.points.documents import RECORD, grant, points, reward
 from tests.races.storm import Processes, at_once, kinds
 
 ROUNDS = 12
@@ -99,13 +99,13 @@ async def test_an_order_is_redeemed_or_held(shop: Shop, processes: Processes) ->
     assert await shop.broken_promises() == []
 
 
-@pytest.mark.parametrize("points", [0, 40])
-async def test_a_hold_is_captured_or_released(shop: Shop, processes: Processes, points: int) -> None:
+@pytest.mark.parametrize("paid", [0, 40])
+async def test_a_hold_is_captured_or_released(shop: Shop, processes: Processes, paid: int) -> None:
     outcomes = set()
     for number in range(ROUNDS):
         member = await shop.member()
         await grant(shop, member, 100, f"gift-{number}")
-        held = await hold(shop, await stackable(shop, member, 1), member, order=f"cart-{number}", points=points)
+        held = await hold(shop, await stackable(shop, member, 1), member, order=f"cart-{number}", points=paid)
         captured, released = await asyncio.gather(
             processes.do(CAPTURE, holdId=held["id"]), processes.do(RELEASE, holdId=held["id"])
         )
@@ -115,14 +115,12 @@ async def test_a_hold_is_captured_or_released(shop: Shop, processes: Processes, 
     assert await shop.broken_promises() == []
 
 
-@pytest.mark.parametrize("points", [0, 40])
-async def test_a_capture_at_the_last_moment_is_a_capture(shop: Shop, processes: Processes, points: int) -> None:
+@pytest.mark.parametrize("paid", [0, 40])
+async def test_a_capture_at_the_last_moment_is_a_capture(shop: Shop, processes: Processes, paid: int) -> None:
     member = await shop.member()
     await grant(shop, member, 1_000, "gift")
     codes = await stackable(shop, member, ROUNDS)
-    carts = [
-        await hold(shop, [code], member, order=f"cart-{number}", points=points) for number, code in enumerate(codes)
-    ]
+    carts = [await hold(shop, [code], member, order=f"cart-{number}", points=paid) for number, code in enumerate(codes)]
     await database().row(SOON, shop.merchant_id)
     await database().row(SOON_CODES, shop.merchant_id)
 
@@ -134,18 +132,18 @@ async def test_a_capture_at_the_last_moment_is_a_capture(shop: Shop, processes: 
     assert await shop.broken_promises() == []
 
 
-@pytest.mark.parametrize("points", [0, 40])
-async def test_captures_at_once_are_one(shop: Shop, processes: Processes, points: int) -> None:
+@pytest.mark.parametrize("paid", [0, 40])
+async def test_captures_at_once_are_one(shop: Shop, processes: Processes, paid: int) -> None:
     member = await shop.member()
     await grant(shop, member, 100, "gift")
-    held = await hold(shop, await stackable(shop, member, 2), member, points=points)
+    held = await hold(shop, await stackable(shop, member, 2), member, points=paid)
     versions = len(await shop.wallet_versions(member))
 
     answers = await at_once(processes.do(CAPTURE, holdId=held["id"]) for _ in range(30))
 
     assert kinds(answers) == {"CaptureHoldSuccess": 30}
     assert sorted(answer["replayed"] for answer in answers) == [False] + [True] * 29
-    assert len(await shop.wallet_versions(member)) == versions + 2 + bool(points)
+    assert len(await shop.wallet_versions(member)) == versions + 2 + bool(paid)
     assert await shop.broken_promises() == []
 
 
@@ -191,6 +189,46 @@ async def test_carts_never_hold_more_points_than_there_are(shop: Shop, processes
 
     assert kinds(answers) == {"HoldCheckoutSuccess": 24}
     assert await held_holds(shop) == 6
+    assert await shop.broken_promises() == []
+
+
+async def test_a_purchase_that_is_recorded_meanwhile_earns_on_the_money_alone(shop: Shop, processes: Processes) -> None:
+    for number in range(ROUNDS):
+        member = await shop.member()
+        await grant(shop, member, 100, f"gift-{number}")
+        held = await hold(shop, [], member, order=f"order-{number}", amount=20_000, points=100)
+        bought = {"source": "STORE", "orderId": f"order-{number}", "memberId": member["id"], "amount": usd(20_000)}
+
+        captured, recorded = await asyncio.gather(
+            processes.do(CAPTURE, holdId=held["id"]), processes.do(RECORD, **bought)
+        )
+
+        assert (captured["__typename"], recorded["__typename"]) == ("CaptureHoldSuccess", "RecordPurchaseSuccess")
+        # 199 for 199.00, at one point for each unit of the currency.
+        assert await points(shop, member) == 199
+    assert await shop.broken_promises() == []
+
+
+async def test_rewards_are_held_once(shop: Shop, processes: Processes) -> None:
+    pool = await shop.pool(codes=2)
+    mug, voucher = await reward(shop, cost=10, stock=3), await reward(shop, cost=10, poolId=pool["id"])
+    members = [await shop.member() for _ in range(8)]
+    for member in members:
+        await grant(shop, member, 100, f"gift of {member['id']}")
+
+    mugs = await at_once(
+        processes.do(HOLD, **cart([], each, order=f"mug-{n}", rewardIds=[mug["id"]])) for n, each in enumerate(members)
+    )
+    vouchers = await at_once(
+        processes.do(HOLD, **cart([], each, order=f"voucher-{n}", rewardIds=[voucher["id"]]))
+        for n, each in enumerate(members)
+    )
+
+    assert kinds(mugs) == {"HoldCheckoutSuccess": 3, "RewardOutOfStock": 5}
+    assert kinds(vouchers) == {"HoldCheckoutSuccess": 2, "RewardOutOfStock": 6}
+    held = [answer["hold"]["id"] for answer in (*mugs, *vouchers) if "hold" in answer]
+    answers = await at_once(processes.do((CAPTURE, RELEASE)[n % 2], holdId=each) for n, each in enumerate(held * 2))
+    assert set(kinds(answers)) <= {"CaptureHoldSuccess", "ReleaseHoldSuccess", "HoldNotOpen"}
     assert await shop.broken_promises() == []
 
 
