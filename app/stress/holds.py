@@ -26,7 +26,7 @@ from app.stress.redemptions import (
     wallet_changes,
     wallets,
 )
-from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, given_up, stocked, unnamed, where
+from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, given_up, if_ended, stocked, unnamed, where
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
 from app.stress.wallet import Wallet
@@ -137,15 +137,24 @@ def _places(call: Call, order: Order, place: int, hold: Hold, takes: Story, *, l
         story = ends(order_id, place - 1, order.holds[-1])
     story = (*story, *takes)
     for payer in sorted(payers):
-        if payer != hold.presenter:
-            story = (*story, (f"wallet:{payer}", given_up(here, *coming)))
-            continue
         is_owner = payer in owners(touched)
+        if payer != hold.presenter:
+            leaves = partial(_gives_up, here, coming, is_owner)
+            story = (*story, (f"wallet:{payer}", leaves))
+            continue
         wanted = partial(_has_points, here, payer, hold.points, coming, is_owner, lacks)
         story = (*story, (f"wallet:{payer}", Leads(wanted, call.facts["holding"])))
     if lacks and hold.presenter not in payers:
         return (*story, (f"order:{order_id}", where(lambda _: False)))
     return (*story, *((f"wallet:{owner}", unnamed(*coming)) for owner in owners(touched) if owner not in payers))
+
+
+def _gives_up(here: tuple[str, int], codes: Sequence[str], is_owner: bool, wallet: Wallet) -> Iterable[Wallet]:
+    """What another member's hold was before is free again: its points, and by a change of its own its codes."""
+    after = wallet.given_up(here).unnamed(codes)
+    yield after
+    if is_owner:
+        yield after.changed()
 
 
 def _has_points(
@@ -243,7 +252,7 @@ def _too_few(call: Call) -> Sequence[Story]:
             is_told = bool(call.input["codes"]) or balance in {wallet.spendable, wallet.spendable + own}
             return bool(is_told and wallet.spendable + all_held < required)
 
-        yield Then(order, ((name, where(lacks)),))
+        yield Then(order, ((name, if_ended(lacks)),))
 
     if required > call.input["points"]:
         return ()
@@ -410,7 +419,7 @@ def _lacking(call: Call, order: Order, place: int) -> Story:
         spendable = wallet.spendable + sum(wallet.points_of(each) for each in own)
         return bool(max(call.input.get("points", hold.points) - spendable, 0) == missing)
 
-    return ((f"wallet:{hold.presenter}", where(lacks)),) if hold.points else ()
+    return ((f"wallet:{hold.presenter}", if_ended(lacks)),) if hold.points else ()
 
 
 def _missing(call: Call, live: int | None) -> Story:

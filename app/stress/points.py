@@ -13,6 +13,7 @@ from app.stress.things import (
     becomes,
     changed,
     given_back,
+    if_ended,
     is_,
     spent,
     stocked,
@@ -64,7 +65,7 @@ def _granted(call: Call) -> Sequence[Story]:
 
 def _insufficient(call: Call) -> Sequence[Story]:
     balance, required = call.answer["balance"], call.answer["required"]
-    told = where(lambda wallet: wallet.spendable == balance and balance < required)
+    told = if_ended(lambda wallet: wallet.spendable == balance and balance < required)
     return (((f"wallet:{call.input['memberId']}", told),),)
 
 
