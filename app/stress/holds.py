@@ -236,7 +236,7 @@ def _hold_rejected(call: Call) -> Sequence[Story]:
 
 
 def _too_few(call: Call) -> Sequence[Story]:
-    """All that the member could spend, and what its other holds have, is less than the fewest points."""
+    """All that the member could spend, if all its other holds ended, is less than the fewest points."""
     member, balance, required = call.input["memberId"], call.answer["balance"], call.answer["required"]
     name = f"wallet:{member}"
 
@@ -246,11 +246,14 @@ def _too_few(call: Call) -> Sequence[Story]:
         here = (call.input["orderId"], order.live if order.live is not None else -1)
 
         def lacks(wallet: Wallet) -> bool:
-            late = {each.hold for each in wallet.endings}
-            all_held = sum(each.points for each in wallet.held if each.hold not in late)
-            own = wallet.points_of(here)
-            is_told = bool(call.input["codes"]) or balance in {wallet.spendable, wallet.spendable + own}
-            return bool(is_told and wallet.spendable + all_held < required)
+            own, late = wallet.points_of(here), {each.hold for each in wallet.endings}
+            balances = {wallet.spendable, wallet.spendable + own}
+            for other in [each.hold for each in wallet.held if each.hold not in {here, *late}]:
+                # What comes free may fill what take-backs lack, and be no use.
+                wallet = wallet.given_up(other)
+                balances |= {wallet.spendable, wallet.spendable + own}
+            is_told = bool(call.input["codes"]) or balance in balances
+            return bool(is_told and wallet.spendable + own < required)
 
         yield Then(order, ((name, if_ended(lacks)),))
 
