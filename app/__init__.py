@@ -12,7 +12,8 @@ api/                     what operations share: the edge of a mutation, inputs, 
 storage/                 the database, events, rings, leases, encryption
 telemetry/               logs, metrics, traces
 
-merchants/ members/ wallets/ coupons/ people/ orders/ points/ referrals/ webhooks/ graph/ advisor/ reports/
+merchants/ members/ wallets/ coupons/ people/ orders/ points/ referrals/ jobs/ webhooks/ graph/ segments/ advisor/
+reports/
                          the nouns: models.py (tables), rows.py (columns and what reads them), types.py (GraphQL),
                          queries.py (root fields), one file per mutation, pure rules apart
 

@@ -6,9 +6,9 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 Kind = Literal[
-    "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "invite", "member",
-    "merchant", "order", "pool", "purchase", "redemption", "referral", "refund", "reward", "rewardredemption",
-    "wallet", "webhook", "webhookdelivery",
+    "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "hold", "invite", "job",
+    "member", "merchant", "order", "pool", "purchase", "redemption", "referral", "refund", "reward",
+    "rewardredemption", "wallet", "webhook", "webhookdelivery",
 ]  # fmt: skip
 
 _HEX: Final = frozenset("0123456789abcdef")

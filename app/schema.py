@@ -16,15 +16,20 @@ from app.coupons.create_campaign import create_campaign
 from app.coupons.create_pool import create_pool
 from app.coupons.discard_pool import discard_pool
 from app.coupons.edit_pool import edit_pool
+from app.coupons.fill_pool import fill_pool
 from app.coupons.generate_codes import generate_codes
 from app.coupons.import_codes import import_codes
 from app.coupons.issue_codes import issue_codes
+from app.coupons.offers import offers
 from app.coupons.reissue_code import reissue_code
 from app.coupons.reveal_code import reveal_code
 from app.coupons.revoke_code import revoke_code
+from app.coupons.revoke_codes import revoke_codes
 from app.graph import queries as graph
 from app.graph.take_graph_snapshot import take_graph_snapshot
 from app.integrity.integrity_report import integrity_report
+from app.jobs import queries as jobs
+from app.jobs.cancel_job import cancel_job
 from app.members import queries as members
 from app.members.issue_member_token import issue_member_token
 from app.members.revoke_member_tokens import revoke_member_tokens
@@ -36,11 +41,15 @@ from app.merchants.revoke_api_key import revoke_api_key
 from app.orders import queries as orders
 from app.orders.amend_order import amend_order
 from app.orders.cancel_order import cancel_order
+from app.orders.capture_hold import capture_hold
 from app.orders.check_codes import check_codes
 from app.orders.check_refund import check_refund
+from app.orders.extend_hold import extend_hold
+from app.orders.hold_checkout import hold_checkout
 from app.orders.record_purchase import record_purchase
 from app.orders.redeem_codes import redeem_codes
 from app.orders.refund_purchase import refund_purchase
+from app.orders.release_hold import release_hold
 from app.orders.reverse_purchase import reverse_purchase
 from app.orders.reverse_redemption import reverse_redemption
 from app.people.accept_invite import accept_invite
@@ -83,8 +92,12 @@ Query = create_type(
         coupons.code,
         coupons.redemptions,
         coupons.campaign,
+        offers,
+        coupons.campaigns,
+        jobs.jobs,
         check_codes,
         orders.order,
+        orders.hold,
         check_refund,
         members.member,
         members.members,
@@ -130,17 +143,24 @@ Mutation = create_type(
         pause_pool,
         archive_pool,
         generate_codes,
+        fill_pool,
         import_codes,
         issue_codes,
         claim_code,
         redeem_codes,
+        hold_checkout,
+        capture_hold,
+        release_hold,
+        extend_hold,
         reissue_code,
         reverse_redemption,
         amend_order,
         cancel_order,
         revoke_code,
+        revoke_codes,
         reveal_code,
         create_campaign,
+        cancel_job,
         enroll_member,
         edit_member,
         verify_member_email,

@@ -150,10 +150,99 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_code_lifetime CHECK (code_lifetime_days BETWEEN 1 AND 3650),
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
     ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE')),
+    -- At least one discount's worth; what a gift is worth nobody says.
+    ADD CONSTRAINT pool_maximum_total_discount CHECK (
+        maximum_total_discount IS NULL
+        OR (kind <> 'GIFT' AND maximum_total_discount >= coalesce(amount_off, maximum_discount, 1))
+    ),
+    ADD CONSTRAINT pool_audience CHECK (audience <@ '{NEW,ACTIVE,LAPSED,HIGH_SPEND,ADVOCATES}'),
     -- Twelve random characters: 50 bits besides the two that masks show.
     ADD CONSTRAINT pool_code_pattern CHECK (
         code_pattern ~ '^[0-9A-Za-z#-]{4,64}$' AND length(code_pattern) - length(replace(code_pattern, '#', '')) >= 12
     );
+
+-- What is left of a pool's budget, in slices, so that redemptions don't queue behind one row: whoever spends takes a slice
+-- that nobody has. The sum is the budget less what stands and what is held.
+ALTER TABLE pool_budget
+    DROP CONSTRAINT pool_budget_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id, id),
+    ADD CONSTRAINT pool_budget_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool ON DELETE CASCADE,
+    ADD CONSTRAINT pool_budget_remaining CHECK (remaining >= 0);
+ALTER TABLE pool_budget SET (fillfactor = 50);
+
+-- A budget begins whole, in slices of eight discounts each. Later it only grows, or goes: see pool_guard.
+CREATE FUNCTION pool_budget_set() RETURNS trigger LANGUAGE plpgsql AS $set$
+DECLARE
+    more bigint := NEW.maximum_total_discount;
+    slices bigint;
+BEGIN
+    IF NEW.maximum_total_discount IS NULL OR NEW.status = 'DRAFT' THEN
+        DELETE FROM pool_budget WHERE merchant_id = NEW.merchant_id AND pool_id = NEW.id;
+    ELSE
+        more := more - OLD.maximum_total_discount;
+    END IF;
+    slices := least(64, greatest(1, more / (8 * coalesce(NEW.amount_off, NEW.maximum_discount, 1000))));
+    -- In the order of their key, so that a sum of them reads each block once.
+    INSERT INTO pool_budget (merchant_id, pool_id, id, remaining)
+    SELECT NEW.merchant_id, NEW.id, gen_random_uuid(), more / slices + (each <= more % slices)::int
+    FROM generate_series(1, slices) AS each WHERE more > 0 ORDER BY 3;
+    RETURN NULL;
+END $set$;
+CREATE TRIGGER pool_budget_begun AFTER INSERT ON pool FOR EACH ROW
+    WHEN (NEW.maximum_total_discount IS NOT NULL) EXECUTE FUNCTION pool_budget_set();
+CREATE TRIGGER pool_budget_set AFTER UPDATE ON pool FOR EACH ROW
+    WHEN (NEW.maximum_total_discount IS DISTINCT FROM OLD.maximum_total_discount) EXECUTE FUNCTION pool_budget_set();
+
+-- Takes an amount from what is left of a pool's budget, or gives it back (below 0). Never waits: a slice that somebody
+-- has is passed over. Only where no free one has enough are all free ones gathered; if they haven't either, the budget
+-- is spent, or too much of it is being spent at this moment.
+CREATE FUNCTION spend_budget(of_merchant uuid, of_pool uuid, amount bigint) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off AS $spend$
+DECLARE
+    slice record;
+    wanted bigint := amount;
+    start uuid := gen_random_uuid();
+    chosen uuid;
+BEGIN
+    IF amount = 0 THEN
+        RETURN;
+    END IF;
+    -- From a random one on, and around.
+    SELECT id INTO chosen FROM pool_budget
+    WHERE merchant_id = of_merchant AND pool_id = of_pool AND id >= start AND remaining >= amount
+    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF chosen IS NULL THEN
+        SELECT id INTO chosen FROM pool_budget
+        WHERE merchant_id = of_merchant AND pool_id = of_pool AND id < start AND remaining >= amount
+        ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    END IF;
+    IF chosen IS NOT NULL THEN
+        UPDATE pool_budget SET remaining = remaining - amount
+        WHERE merchant_id = of_merchant AND pool_id = of_pool AND id = chosen;
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pool_budget WHERE merchant_id = of_merchant AND pool_id = of_pool) THEN
+        RETURN;
+    END IF;
+    IF amount < 0 THEN
+        INSERT INTO pool_budget (merchant_id, pool_id, id, remaining) VALUES (of_merchant, of_pool, start, -amount);
+        RETURN;
+    END IF;
+    FOR slice IN
+        SELECT id, remaining FROM pool_budget
+        WHERE merchant_id = of_merchant AND pool_id = of_pool AND remaining > 0 ORDER BY id FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE pool_budget SET remaining = remaining - least(slice.remaining, wanted)
+        WHERE merchant_id = of_merchant AND pool_id = of_pool AND id = slice.id;
+        wanted := wanted - least(slice.remaining, wanted);
+        IF wanted = 0 THEN
+            RETURN;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'the budget of a pool is spent' USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_budget_spent';
+END $spend$;
+
+CREATE INDEX pool_listed ON pool (merchant_id, id) WHERE listed;
 
 -- Each version of a pool's terms is a row, which redemptions name; the pool itself has the current ones.
 ALTER TABLE pool_terms
@@ -170,7 +259,8 @@ CREATE FUNCTION pool_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
 DECLARE
     may_change CONSTANT text[] := ARRAY[
         'status', 'pause_scope', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
-        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at'
+        'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at', 'audience',
+        'first_order_only', 'one_claim_per_mailbox', 'listed', 'maximum_total_discount'
     ];
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -194,7 +284,17 @@ BEGIN
             USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_lifecycle';
     END IF;
     IF OLD.status <> 'DRAFT' AND (
-        (OLD.status = 'ARCHIVED' AND NEW.terms_version <> OLD.terms_version)
+        (OLD.status = 'ARCHIVED' AND (
+            NEW.terms_version <> OLD.terms_version
+            OR (NEW.audience, NEW.first_order_only, NEW.one_claim_per_mailbox)
+                <> (OLD.audience, OLD.first_order_only, OLD.one_claim_per_mailbox)
+            OR NEW.maximum_total_discount IS DISTINCT FROM OLD.maximum_total_discount
+        ))
+        OR NEW.maximum_total_discount < coalesce(OLD.maximum_total_discount, NEW.maximum_total_discount + 1)
+        -- Nobody is excluded who wasn't; no segments are everybody.
+        OR (NEW.audience <> '{}' AND (OLD.audience = '{}' OR NOT NEW.audience @> OLD.audience))
+        OR NEW.first_order_only > OLD.first_order_only
+        OR NEW.one_claim_per_mailbox > OLD.one_claim_per_mailbox
         OR NEW.percent_off < OLD.percent_off
         OR NEW.amount_off < OLD.amount_off
         OR NEW.claims_per_member < OLD.claims_per_member
@@ -241,7 +341,7 @@ ALTER TABLE code_batch
     ADD CONSTRAINT code_batch_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT code_batch_kind CHECK (kind IN ('GENERATED', 'IMPORTED', 'ISSUED')),
     ADD CONSTRAINT code_batch_size CHECK (size BETWEEN 1 AND 5000);
-CREATE INDEX code_batch_of_pool ON code_batch (merchant_id, pool_id, id);
+CREATE UNIQUE INDEX code_batch_of_pool ON code_batch (merchant_id, pool_id, id);
 CREATE TRIGGER code_batch_kept BEFORE DELETE ON code_batch
     FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_batch_fixed BEFORE UPDATE ON code_batch FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -251,30 +351,40 @@ ALTER TABLE code
     DROP CONSTRAINT code_pkey,
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT code_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
-    ADD CONSTRAINT code_batch FOREIGN KEY (merchant_id, batch_id) REFERENCES code_batch,
+    -- With the pool, by which a batch that goes finds its codes.
+    ADD CONSTRAINT code_batch
+        FOREIGN KEY (merchant_id, batch_id, pool_id) REFERENCES code_batch (merchant_id, id, pool_id),
     ADD CONSTRAINT code_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     -- What took the place of one that died.
     ADD CONSTRAINT code_reissued_as FOREIGN KEY (merchant_id, reissued_as) REFERENCES code,
     ADD CONSTRAINT code_reissued CHECK (reissued_as IS NULL OR state IN ('EXPIRED', 'REVOKED')),
     ADD CONSTRAINT code_fingerprint UNIQUE (merchant_id, fingerprint),
-    ADD CONSTRAINT code_state CHECK (state IN ('AVAILABLE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED')),
-    ADD CONSTRAINT code_available CHECK (state <> 'AVAILABLE' OR (member_id IS NULL AND allocated_at IS NULL)),
-    ADD CONSTRAINT code_available_to_all CHECK (state <> 'AVAILABLE' OR email_index IS NULL),
+    -- What a held reward will bring is SET_ASIDE: still nobody's, and back in stock when the hold ends.
+    ADD CONSTRAINT code_state CHECK (
+        state IN ('AVAILABLE', 'SET_ASIDE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED')
+    ),
+    ADD CONSTRAINT code_available CHECK (
+        state NOT IN ('AVAILABLE', 'SET_ASIDE') OR (member_id IS NULL AND allocated_at IS NULL)
+    ),
+    ADD CONSTRAINT code_available_to_all CHECK (state NOT IN ('AVAILABLE', 'SET_ASIDE') OR email_index IS NULL),
     ADD CONSTRAINT code_allocated CHECK (state NOT IN ('ALLOCATED', 'REDEEMED') OR allocated_at IS NOT NULL),
     ADD CONSTRAINT code_owned CHECK (
         state NOT IN ('ALLOCATED', 'REDEEMED') OR member_id IS NOT NULL OR email_index IS NOT NULL OR bearer
     ),
     -- A bearer code is nobody's, and out of stock for good.
     ADD CONSTRAINT code_bearer CHECK (
-        NOT bearer OR (state <> 'AVAILABLE' AND member_id IS NULL AND email_index IS NULL)
+        NOT bearer OR (state NOT IN ('AVAILABLE', 'SET_ASIDE') AND member_id IS NULL AND email_index IS NULL)
     ),
     -- A code is a member's, or it waits for an address; what a member has answers to no address any more.
     ADD CONSTRAINT code_one_owner CHECK (member_id IS NULL OR email_index IS NULL),
+    -- What doesn't end with its pool has an end of its own.
+    ADD CONSTRAINT code_outlives_pool CHECK (NOT outlives_pool OR expires_at IS NOT NULL),
     ADD CONSTRAINT code_redeemed CHECK ((state = 'REDEEMED') = (redeemed_at IS NOT NULL)),
     ADD CONSTRAINT code_matched_by CHECK (matched_by IN ('MEMBER_ID', 'CAMPAIGN_RECIPIENT', 'CLAIM_EMAIL'));
 CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
-CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at)
+CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at, outlives_pool)
     WHERE member_id IS NOT NULL;
+CREATE INDEX code_outliving ON code (merchant_id, pool_id, id) WHERE outlives_pool;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
@@ -284,13 +394,16 @@ CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index I
 CREATE INDEX code_reissued_from ON code (merchant_id, reissued_as) WHERE reissued_as IS NOT NULL;
 -- What the portfolio counts, without a look at the rows themselves.
 CREATE INDEX code_taken_back ON code (merchant_id, pool_id) WHERE state = 'REVOKED' AND allocated_at IS NOT NULL;
+CREATE INDEX code_in_no_hands ON code (merchant_id, pool_id)
+    WHERE (bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL);
 CREATE TRIGGER code_kept BEFORE DELETE ON code FOR EACH ROW EXECUTE FUNCTION refuse_delete_after_draft();
 CREATE TRIGGER code_fixed BEFORE UPDATE OF merchant_id, id, pool_id, batch_id, fingerprint, folded, suffix ON code
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- What somebody had is never given to somebody else.
 CREATE TRIGGER code_issued_once AFTER UPDATE OF state ON code FOR EACH ROW
-    WHEN (NEW.state = 'AVAILABLE' AND OLD.state <> 'AVAILABLE') EXECUTE FUNCTION refuse_change();
+    WHEN (NEW.state IN ('AVAILABLE', 'SET_ASIDE') AND OLD.state NOT IN ('AVAILABLE', 'SET_ASIDE'))
+    EXECUTE FUNCTION refuse_change();
 
 ALTER TABLE code_length
     DROP CONSTRAINT code_length_pkey,
@@ -316,10 +429,11 @@ ALTER TABLE code_revival
     ADD CONSTRAINT code_revival_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool;
 
 -- A claimant's n-th claim of a pool exists once, whether the claimant is a member or an address, and so does each
--- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it.
+-- idempotency key. A code can have two: of the pool that was asked, and of the pool that served it. The code comes first
+-- in the key, because a code that goes with its draft looks for its claims.
 ALTER TABLE claim
     DROP CONSTRAINT claim_pkey,
-    ADD PRIMARY KEY (merchant_id, pool_id, code_id),
+    ADD PRIMARY KEY (merchant_id, code_id, pool_id),
     ADD CONSTRAINT claim_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT claim_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
     ADD CONSTRAINT claim_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
@@ -327,7 +441,8 @@ ALTER TABLE claim
     ADD CONSTRAINT claim_slot_counts CHECK (slot >= 1),
     ADD CONSTRAINT claim_claimant CHECK (num_nonnulls(member_id, email_index) = 1);
 CREATE UNIQUE INDEX claim_email_slot ON claim (merchant_id, pool_id, email_index, slot) WHERE email_index IS NOT NULL;
-CREATE INDEX claim_by_code ON claim (merchant_id, code_id) WHERE email_index IS NOT NULL;
+-- One person of a mailbox claims of a pool: its first claim has the mailbox.
+CREATE UNIQUE INDEX claim_mailbox ON claim (merchant_id, pool_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 -- Partial, because most claims have no key and each index costs every claim some buffers.
 CREATE UNIQUE INDEX claim_key ON claim (merchant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
@@ -346,17 +461,67 @@ ALTER TABLE campaign
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT campaign_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
     ADD CONSTRAINT campaign_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT campaign_segment CHECK (segment IN ('NEW', 'ACTIVE', 'LAPSED', 'HIGH_SPEND', 'ADVOCATES')),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
 CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
-    ADD PRIMARY KEY (merchant_id, campaign_id, code_id),
+    -- In this order: it is what re-encryption pages by, too.
+    ADD PRIMARY KEY (merchant_id, code_id, campaign_id),
+    -- What mailers page by.
+    ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
--- What re-encryption pages by.
-CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
 CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+"""
+
+JOBS = """
+-- A job goes from QUEUED over RUNNING and WAITING to its end, and stays there; what it counts only grows.
+ALTER TABLE bulk_job
+    DROP CONSTRAINT bulk_job_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT bulk_job_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT bulk_job_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
+    ADD CONSTRAINT bulk_job_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
+    ADD CONSTRAINT bulk_job_key UNIQUE (merchant_id, idempotency_key),
+    ADD CONSTRAINT bulk_job_kind CHECK (CASE kind
+        WHEN 'FILL' THEN num_nulls(wanted, campaign_id) = 1 AND wanted > 0
+        WHEN 'REVOKE' THEN reason IS NOT NULL
+        ELSE kind = 'CAMPAIGN' AND campaign_id IS NOT NULL END),
+    ADD CONSTRAINT bulk_job_status CHECK (
+        status IN ('QUEUED', 'RUNNING', 'WAITING', 'DONE', 'FAILED', 'CANCELLED')
+    ),
+    ADD CONSTRAINT bulk_job_state CHECK (state IN ('AVAILABLE', 'ALLOCATED')),
+    ADD CONSTRAINT bulk_job_ended CHECK ((status IN ('DONE', 'FAILED', 'CANCELLED')) = (finished_at IS NOT NULL)),
+    ADD CONSTRAINT bulk_job_counts CHECK (
+        least(done, failed, skipped_erased, skipped_mailbox, skipped_has_all) >= 0
+        AND done + failed + skipped_erased + skipped_mailbox + skipped_has_all <= total
+    ),
+    ADD CONSTRAINT bulk_job_whole CHECK (
+        status <> 'DONE' OR total = done + failed + skipped_erased + skipped_mailbox + skipped_has_all
+    ),
+    ADD CONSTRAINT bulk_job_problem CHECK ((status IN ('WAITING', 'FAILED')) = (problem IS NOT NULL));
+CREATE UNIQUE INDEX bulk_job_of_campaign ON bulk_job (merchant_id, campaign_id) WHERE campaign_id IS NOT NULL;
+CREATE INDEX bulk_job_of_pool ON bulk_job (merchant_id, pool_id);
+CREATE INDEX bulk_job_by_status ON bulk_job (merchant_id, status, id);
+-- When a merchant had its last turn, and what workers look for, whatever the merchant.
+CREATE INDEX bulk_job_turn ON bulk_job (merchant_id, turn_at);
+CREATE INDEX bulk_job_open ON bulk_job (requested_at) WHERE status IN ('QUEUED', 'RUNNING', 'WAITING');
+CREATE TRIGGER bulk_job_kept BEFORE DELETE OR TRUNCATE ON bulk_job
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER bulk_job_fixed
+    BEFORE UPDATE OF merchant_id, id, kind, wanted, state, recycle, idempotency_key, request_hash, requested_at
+    ON bulk_job FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER bulk_job_guard AFTER UPDATE OF status, total, done, failed ON bulk_job FOR EACH ROW WHEN (
+    OLD.finished_at IS NOT NULL OR (NEW.status = 'QUEUED' AND OLD.status <> 'QUEUED')
+    OR NEW.done < OLD.done OR NEW.failed < OLD.failed
+) EXECUTE FUNCTION refuse_change();
+
+ALTER TABLE bulk_job_page
+    DROP CONSTRAINT bulk_job_page_pkey,
+    ADD PRIMARY KEY (merchant_id, job_id, number),
+    ADD CONSTRAINT bulk_job_page_job FOREIGN KEY (merchant_id, job_id) REFERENCES bulk_job;
 """
 
 REDEMPTIONS = """
@@ -367,11 +532,23 @@ ALTER TABLE sales_order
     ADD CONSTRAINT sales_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT sales_order_key UNIQUE (merchant_id, order_id, source),
     ADD CONSTRAINT sales_order_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
+    ADD CONSTRAINT sales_order_presenter FOREIGN KEY (merchant_id, presenter_id) REFERENCES member,
+    -- A guest is known by its mailbox.
+    ADD CONSTRAINT sales_order_person CHECK (num_nonnulls(presenter_id, mailbox_index) <= 1),
     ADD CONSTRAINT sales_order_amount CHECK (order_amount >= 0),
     ADD CONSTRAINT sales_order_cancelled CHECK (
         num_nulls(cancelled_at, money_returned, points_returned, points_expired, shortfall) IN (0, 5)
     ),
-    ADD CONSTRAINT sales_order_version CHECK (version > 0);
+    ADD CONSTRAINT sales_order_version CHECK (version > 0),
+    ADD CONSTRAINT sales_order_payer FOREIGN KEY (merchant_id, payer_id) REFERENCES member,
+    ADD CONSTRAINT sales_order_paid CHECK (
+        paid_points >= 0 AND paid_value >= 0 AND (paid_value = 0 OR paid_points > 0)
+        AND num_nulls(payer_id, point_value, nullif(payments, 0)) IN (0, 3) AND (payments > 0 OR paid_points = 0)
+    );
+CREATE INDEX sales_order_of_payer ON sales_order (merchant_id, payer_id) WHERE payer_id IS NOT NULL;
+-- Whose other orders are looked for.
+CREATE INDEX sales_order_of_presenter ON sales_order (merchant_id, presenter_id) WHERE presenter_id IS NOT NULL;
+CREATE INDEX sales_order_of_mailbox ON sales_order (merchant_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
@@ -380,6 +557,16 @@ CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order
 CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
     WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 
+-- By these rows two first orders of one person meet: each takes them at the version that it has seen. A person is a
+-- member's id or a mailbox. No model, as for an address.
+CREATE TABLE first_order (
+    merchant_id uuid NOT NULL,
+    person bytea NOT NULL,
+    version integer NOT NULL,
+    PRIMARY KEY (merchant_id, person),
+    CONSTRAINT first_order_merchant FOREIGN KEY (merchant_id) REFERENCES merchant
+);
+
 ALTER TABLE redemption
     DROP CONSTRAINT redemption_pkey,
     ADD PRIMARY KEY (merchant_id, id),
@@ -387,13 +574,35 @@ ALTER TABLE redemption
     ADD CONSTRAINT redemption_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
     ADD CONSTRAINT redemption_sales_order
         FOREIGN KEY (merchant_id, order_id, source) REFERENCES sales_order (merchant_id, order_id, source),
-    ADD CONSTRAINT redemption_amounts CHECK (discount >= 0 AND discount <= base AND base <= order_amount);
--- A code is redeemed once, and each has its place on an order.
-CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id) WHERE reversed_at IS NULL;
+    ADD CONSTRAINT redemption_amounts CHECK (
+        discount >= 0 AND discount <= base AND base <= order_amount AND (eligible >= base OR eligible IS NULL)
+    );
+-- A code is redeemed once, and each has its place on an order. A code that goes with its draft looks for redemptions,
+-- reversed ones, too: so all are in the index, in which those that stand are alike. Its condition holds always, and keeps
+-- the index from whatever asks for no code: a plan that is made for an empty table might read all of it.
+CREATE UNIQUE INDEX redemption_live ON redemption (merchant_id, code_id, (CASE WHEN reversed_at IS NOT NULL THEN id END))
+    NULLS NOT DISTINCT WHERE code_id IS NOT NULL;
 CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, source, position) WHERE reversed_at IS NULL;
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
+-- What stands is taken from the budget of its pool, and given back when it stands no more.
+CREATE FUNCTION redemption_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount);
+    ELSE
+        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id,
+            CASE WHEN NEW.reversed_at IS NULL THEN NEW.discount ELSE 0 END
+            - CASE WHEN OLD.reversed_at IS NULL THEN OLD.discount ELSE 0 END);
+    END IF;
+    RETURN NULL;
+END $spent$;
+CREATE TRIGGER redemption_spent AFTER INSERT ON redemption FOR EACH ROW
+    WHEN (NEW.discount > 0) EXECUTE FUNCTION redemption_spent();
+CREATE TRIGGER redemption_respent AFTER UPDATE OF discount, reversed_at ON redemption FOR EACH ROW
+    WHEN (NEW.discount <> OLD.discount OR NEW.reversed_at IS DISTINCT FROM OLD.reversed_at)
+    EXECUTE FUNCTION redemption_spent();
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER redemption_fixed
     BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
@@ -407,7 +616,7 @@ ALTER TABLE order_amendment
     ADD CONSTRAINT order_amendment_key UNIQUE (merchant_id, idempotency_key),
     ADD CONSTRAINT order_amendment_totals CHECK (
         0 <= discount_before AND discount_before <= amount_before AND 0 <= discount_after
-        AND discount_after <= amount_after AND shortfall >= 0
+        AND discount_after <= amount_after AND shortfall >= 0 AND points_returned >= 0
     );
 CREATE TRIGGER order_amendment_kept BEFORE DELETE OR TRUNCATE ON order_amendment
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
@@ -464,6 +673,7 @@ ALTER TABLE points_entry
         WHEN 'REFERRAL_REFERRER' THEN amount > 0
         WHEN 'REFERRAL_REFEREE' THEN amount > 0
         WHEN 'REWARD' THEN amount < 0
+        WHEN 'PAYMENT' THEN amount < 0
         WHEN 'REFUND' THEN amount > 0
         WHEN 'REVERSAL' THEN amount < 0
         WHEN 'EXPIRY' THEN amount < 0
@@ -475,7 +685,8 @@ CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR E
 CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A lot begins whole, is never below 0 or above its credit, and keeps what it is. `is_open` is what indexes look at, so
--- that a debit which leaves something changes none of them (HOT, for which pages leave room).
+-- that a debit which leaves something changes none of them (HOT, for which pages leave room). What is held of a lot isn't
+-- open: nobody spends it, and it doesn't expire. Pending points aren't held.
 ALTER TABLE points_lot
     DROP CONSTRAINT points_lot_pkey,
     ADD PRIMARY KEY (merchant_id, entry_id),
@@ -483,7 +694,8 @@ ALTER TABLE points_lot
     ADD CONSTRAINT points_lot_amounts CHECK (
         amount > 0 AND remaining BETWEEN 0 AND amount AND expired BETWEEN 0 AND amount AND returned BETWEEN 0 AND amount
     ),
-    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > 0));
+    ADD CONSTRAINT points_lot_held CHECK (held BETWEEN 0 AND remaining AND (held = 0 OR NOT is_pending)),
+    ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > held));
 ALTER TABLE points_lot SET (fillfactor = 80);
 -- The order of spending; a member's lots that end next, pending ones too.
 CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
@@ -509,8 +721,15 @@ ALTER TABLE points_part
     ADD CONSTRAINT points_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
     ADD CONSTRAINT points_part_returned CHECK (amount <> 0 AND returned BETWEEN 0 AND greatest(-amount, 0));
 CREATE TRIGGER points_part_kept BEFORE DELETE OR TRUNCATE ON points_part FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount ON points_part
+CREATE TRIGGER points_part_fixed BEFORE UPDATE OF merchant_id, entry_id, lot_id, amount, held_at ON points_part
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What a hold has set aside of a lot.
+ALTER TABLE hold_part
+    DROP CONSTRAINT hold_part_pkey,
+    ADD PRIMARY KEY (merchant_id, hold_id, position, lot_id),
+    ADD CONSTRAINT hold_part_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot,
+    ADD CONSTRAINT hold_part_amount CHECK (amount > 0 AND position >= 0);
 
 -- A lot changes by what a part of another entry than before says.
 CREATE FUNCTION points_lot_moved() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
@@ -603,6 +822,13 @@ ALTER TABLE purchase
     ADD CONSTRAINT purchase_refunded CHECK (
         refunded BETWEEN 0 AND amount AND (reversed_at IS NULL OR refunded = amount)
     ),
+    -- No more is paid with points than stands, and they come back with it.
+    ADD CONSTRAINT purchase_paid CHECK (
+        shares_from BETWEEN 0 AND refunded AND shares_points BETWEEN 0 AND returned_points
+        AND shares_value BETWEEN 0 AND returned_value AND returned_points <= paid_points
+        AND paid_value - returned_value BETWEEN 0 AND amount - refunded
+        AND (reversed_at IS NULL OR returned_points = paid_points)
+    ),
     ADD CONSTRAINT purchase_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
 CREATE TRIGGER purchase_kept BEFORE DELETE OR TRUNCATE ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER purchase_fixed
@@ -655,6 +881,121 @@ CREATE TRIGGER reward_redemption_fixed
 -- A reward goes back once.
 CREATE TRIGGER reward_redemption_reversed_once AFTER UPDATE OF reversed_at ON reward_redemption FOR EACH ROW
     WHEN (OLD.reversed_at IS NOT NULL) EXECUTE FUNCTION refuse_change();
+"""
+
+HOLDS = """
+-- A hold is of an order that isn't paid: one at a time, and one of an order is captured. It ends once, but for one that
+-- expired: that may still be captured, or released for good.
+ALTER TABLE hold
+    DROP CONSTRAINT hold_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT hold_sales_order FOREIGN KEY (merchant_id, sales_order_id) REFERENCES sales_order,
+    ADD CONSTRAINT hold_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT hold_status CHECK (status IN ('HELD', 'CAPTURED', 'RELEASED', 'EXPIRED')),
+    ADD CONSTRAINT hold_amounts CHECK (
+        0 <= total_discount AND total_discount <= order_amount AND points_value <= order_amount - total_discount
+        AND 0 <= points AND points <= held_points AND 0 <= points_value AND point_value >= 0
+    ),
+    -- Points are held of a member that is named by its id.
+    ADD CONSTRAINT hold_points CHECK (held_points = 0 OR member_id IS NOT NULL),
+    ADD CONSTRAINT hold_lifetime CHECK (held_at < held_until AND held_until <= held_at + interval '720 hours'),
+    ADD CONSTRAINT hold_ended CHECK ((status = 'HELD') = (ended_at IS NULL)),
+    ADD CONSTRAINT hold_captured CHECK (
+        num_nonnulls(captured_points, captured_value) = CASE status WHEN 'CAPTURED' THEN 2 ELSE 0 END
+        AND captured_points BETWEEN 0 AND points AND captured_value BETWEEN 0 AND points_value
+    );
+-- Its points are set aside before the hold is written, or in the same statement.
+ALTER TABLE hold_part ADD CONSTRAINT hold_part_hold
+    FOREIGN KEY (merchant_id, hold_id) REFERENCES hold DEFERRABLE INITIALLY DEFERRED;
+CREATE UNIQUE INDEX hold_live ON hold (merchant_id, sales_order_id) WHERE status = 'HELD';
+CREATE UNIQUE INDEX hold_captured_once ON hold (merchant_id, sales_order_id) WHERE status = 'CAPTURED';
+-- Partial, so that no look-up by id takes it for as good as the key while there are no statistics.
+CREATE INDEX hold_of_order ON hold (merchant_id, sales_order_id) WHERE sales_order_id IS NOT NULL;
+-- What a member's debits and further holds look for, and what the job does.
+CREATE INDEX hold_of_member ON hold (merchant_id, member_id, held_until) WHERE status = 'HELD' AND member_id IS NOT NULL;
+CREATE INDEX hold_due ON hold (merchant_id, held_until) WHERE status = 'HELD';
+CREATE TRIGGER hold_kept BEFORE DELETE OR TRUNCATE ON hold FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER hold_fixed BEFORE UPDATE OF merchant_id, id, sales_order_id, currency, held_at ON hold
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+CREATE FUNCTION hold_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.status <> 'HELD' THEN
+            RAISE EXCEPTION 'a hold begins as HELD' USING ERRCODE = 'check_violation', CONSTRAINT = 'hold_lifecycle';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF NEW.version <= OLD.version OR (OLD.status <> 'HELD' AND (OLD.status, NEW.status) NOT IN (
+        ('EXPIRED', 'CAPTURED'), ('EXPIRED', 'RELEASED')
+    )) THEN
+        RAISE EXCEPTION 'a hold may not go from % to %', OLD.status, NEW.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'hold_lifecycle';
+    END IF;
+    RETURN NEW;
+END $guard$;
+CREATE TRIGGER hold_guard BEFORE INSERT OR UPDATE ON hold FOR EACH ROW EXECUTE FUNCTION hold_guard();
+
+ALTER TABLE hold_code
+    DROP CONSTRAINT hold_code_pkey,
+    ADD PRIMARY KEY (merchant_id, hold_id, code_id),
+    ADD CONSTRAINT hold_code_hold FOREIGN KEY (merchant_id, hold_id) REFERENCES hold,
+    ADD CONSTRAINT hold_code_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT hold_code_terms FOREIGN KEY (merchant_id, pool_id, terms_version) REFERENCES pool_terms,
+    ADD CONSTRAINT hold_code_redemption FOREIGN KEY (merchant_id, redemption_id) REFERENCES redemption,
+    ADD CONSTRAINT hold_code_amounts CHECK (
+        0 <= discount AND discount <= base AND position > 0 AND (eligible >= base OR eligible IS NULL)
+    );
+
+-- What is held is taken from the budget of its pool, and given back when the hold ends: captured, it stands instead.
+CREATE FUNCTION hold_code_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        PERFORM spend_budget(OLD.merchant_id, OLD.pool_id, -OLD.discount);
+    ELSIF TG_OP = 'UPDATE' THEN
+        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount - OLD.discount);
+    ELSE
+        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount);
+    END IF;
+    RETURN NULL;
+END $spent$;
+CREATE TRIGGER hold_code_spent AFTER INSERT OR DELETE OR UPDATE OF discount ON hold_code
+    FOR EACH ROW EXECUTE FUNCTION hold_code_spent();
+CREATE FUNCTION hold_given_back() RETURNS trigger LANGUAGE plpgsql AS $back$
+BEGIN
+    PERFORM spend_budget(NEW.merchant_id, pool_id, -sum(discount)::bigint) FROM hold_code
+    WHERE merchant_id = NEW.merchant_id AND hold_id = NEW.id GROUP BY pool_id;
+    RETURN NULL;
+END $back$;
+CREATE TRIGGER hold_given_back AFTER UPDATE OF status ON hold FOR EACH ROW
+    WHEN (OLD.status = 'HELD' AND NEW.status <> 'HELD') EXECUTE FUNCTION hold_given_back();
+
+ALTER TABLE hold_reward
+    DROP CONSTRAINT hold_reward_pkey,
+    ADD PRIMARY KEY (merchant_id, hold_id, position),
+    ADD CONSTRAINT hold_reward_hold FOREIGN KEY (merchant_id, hold_id) REFERENCES hold,
+    ADD CONSTRAINT hold_reward_reward FOREIGN KEY (merchant_id, reward_id) REFERENCES reward,
+    ADD CONSTRAINT hold_reward_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
+    ADD CONSTRAINT hold_reward_redemption FOREIGN KEY (merchant_id, redemption_id) REFERENCES reward_redemption,
+    ADD CONSTRAINT hold_reward_cost CHECK (cost > 0 AND position > 0);
+
+-- A key is one request of an order.
+ALTER TABLE hold_request
+    DROP CONSTRAINT hold_request_pkey,
+    ADD PRIMARY KEY (merchant_id, sales_order_id, idempotency_key),
+    ADD CONSTRAINT hold_request_sales_order FOREIGN KEY (merchant_id, sales_order_id) REFERENCES sales_order;
+CREATE TRIGGER hold_request_kept BEFORE DELETE OR TRUNCATE ON hold_request
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER hold_request_fixed BEFORE UPDATE ON hold_request FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- A code is in one hold at a time; past its time the hold doesn't count, and another one may have the code. The index is
+-- for lists of pools that are over.
+CREATE INDEX code_of_hold ON code (merchant_id, pool_id, id) WHERE hold_id IS NOT NULL;
+ALTER TABLE code
+    ADD CONSTRAINT code_hold FOREIGN KEY (merchant_id, hold_id) REFERENCES hold,
+    ADD CONSTRAINT code_held CHECK (
+        (hold_id IS NULL) = (held_until IS NULL) AND (hold_id IS NOT NULL OR state <> 'SET_ASIDE')
+    );
 """
 
 REFERRALS = """
@@ -859,6 +1200,18 @@ ALTER TABLE graph_file
     ALTER COLUMN body SET STORAGE MAIN;
 """
 
+SEGMENTS = """
+-- Who is in a segment that a member's own row doesn't tell, as of the last refresh, whose row is its lock.
+ALTER TABLE segment_member
+    DROP CONSTRAINT segment_member_pkey,
+    ADD PRIMARY KEY (merchant_id, member_id, segment),
+    ADD CONSTRAINT segment_member_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT segment_member_segment CHECK (segment IN ('HIGH_SPEND', 'ADVOCATES'));
+CREATE INDEX segment_member_of_segment ON segment_member (merchant_id, segment, member_id);
+ALTER TABLE segment_refresh
+    ADD CONSTRAINT segment_refresh_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
+"""
+
 ADVISOR = """
 ALTER TABLE advice_run
     DROP CONSTRAINT advice_run_pkey,
@@ -923,8 +1276,8 @@ class Migration(migrations.Migration):
     operations = [
         ops.RunSQL(
             [
-                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, REDEMPTIONS, EVENTS, POINTS, ORDERS, REWARDS,
-                REFERRALS, GRAPH, ADVISOR, WEBHOOKS,
+                REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
             ]
         )
     ]  # fmt: skip

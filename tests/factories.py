@@ -254,10 +254,10 @@ class Shop:
             REDEEM_CODES, codes=codes, orderId=order_id, orderAmount=usd(amount), memberId=member["id"]
         )
 
-    async def refused(self, document: str, *, key: str | None = None, **input: Any) -> Any:
-        """Send a document that must be refused without a trace, and return the refusal."""
+    async def refused(self, document: str, *, key: str | None = None, whole: Any = None, **input: Any) -> Any:
+        """Send a document that must be refused without a trace, and return the refusal; `whole` is no input object."""
         before = await self.state()
-        answer = await self.do(document, key=key, **input)
+        answer = (await self.data(document, {"input": input if whole is None else whole}, key=key))["answer"]
         assert not answer["__typename"].endswith("Success"), answer
         assert answer["message"]
         assert await self.state() == before

@@ -19,13 +19,17 @@ from app.telemetry import logs
 from app.telemetry.observed import job_id
 from workers.advise import TIMEOUT_SECONDS, advise, sweep_advice
 from workers.audit import audit
+from workers.carry_out_jobs import TIMEOUT_SECONDS as CARRYING_OUT_SECONDS
+from workers.carry_out_jobs import carry_out_jobs
 from workers.deliver_webhooks import TIMEOUT_SECONDS as DELIVERING_SECONDS
 from workers.deliver_webhooks import deliver_webhooks, forget_webhook_deliveries
 from workers.drop_unreadable import drop_unreadable
 from workers.expire_codes import expire_codes
+from workers.expire_holds import expire_holds
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
+from workers.refresh_segments import refresh_segments
 from workers.revive_codes import revive_codes
 from workers.take_graph_snapshots import LANE_TIMEOUT_SECONDS, plan_graph_snapshots, take_graph_snapshots
 from workers.watch_stock import watch_stock
@@ -41,6 +45,8 @@ CRON_JOBS = [
     cron(cast(Any, watch_stock), second=set(range(5, 60, 10)), timeout=60, max_tries=1, keep_result=0),
     # Every minute: expire codes whose lifetime is over. Redeeming checks the time itself, so a late run does no harm.
     cron(cast(Any, expire_codes), second=30, timeout=300, max_tries=1, keep_result=0),
+    # Every minute: write down which holds have ended. What wants something of one checks the time itself.
+    cron(cast(Any, expire_holds), second=0, timeout=300, max_tries=1, keep_result=0),
     # Every minute: revive codes whose pool has a later end, if the ring for them was lost.
     cron(cast(Any, revive_codes), second=10, timeout=300, max_tries=1, keep_result=0),
     # Every minute: let pending points be spent, expire those whose lifetime is over, and warn of those that end soon.
@@ -52,6 +58,15 @@ CRON_JOBS = [
     cron(cast(Any, plan_graph_snapshots), second=20, timeout=60, max_tries=1, keep_result=0),
     # Every minute: end the advisor's runs that no worker could finish, and ring for those that wait.
     cron(cast(Any, sweep_advice), second=40, timeout=60, max_tries=1, keep_result=0),
+    # Every five seconds, in each worker: give turns to jobs, unless the worker is doing so already.
+    cron(
+        cast(Any, carry_out_jobs),
+        second=set(range(3, 60, 5)),
+        timeout=CARRYING_OUT_SECONDS,
+        max_tries=1,
+        keep_result=0,
+        unique=False,
+    ),
     # Every two seconds, in each worker: send events to webhooks, unless the worker is doing so already.
     cron(
         cast(Any, deliver_webhooks),
@@ -63,6 +78,8 @@ CRON_JOBS = [
     ),
     # Every minute: delete deliveries that ended long ago.
     cron(cast(Any, forget_webhook_deliveries), second=50, timeout=60, max_tries=1, keep_result=0),
+    # Four times a night: work out the segments of merchants that this night hasn't had yet.
+    cron(cast(Any, refresh_segments), hour={2, 3, 4, 5}, minute=40, second=0, timeout=3000, max_tries=1, keep_result=0),
     # Every night: recompute every promise from the rows.
     cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
 ]
@@ -73,6 +90,8 @@ JOBS = [
     func(cast(Any, advise), timeout=TIMEOUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: codes whose pool has a later end.
     func(cast(Any, revive_codes), timeout=300, max_tries=1, keep_result=0),
+    # Rung for: jobs that were just asked for.
+    func(cast(Any, carry_out_jobs), timeout=CARRYING_OUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: deliveries that somebody asked for again.
     func(cast(Any, deliver_webhooks), timeout=DELIVERING_SECONDS, max_tries=1, keep_result=0),
     # What decode_job makes of anything that isn't a job.

@@ -8,10 +8,20 @@ from uuid import UUID
 
 from iso4217 import Currency
 
-from app.advisor.portfolio import EACH_MEMBER, MARGIN_RATE_DEFAULT, OF_SEGMENTS, SEGMENTS, Performance, Segment
+from app.advisor.portfolio import (
+    EACH_MEMBER,
+    FLAGS,
+    FLAGS_OVER_MEMBER,
+    MARGIN_RATE_DEFAULT,
+    NO_FLAGS,
+    OF_SEGMENTS,
+    SEGMENTS,
+    Performance,
+    Segment,
+)
 from app.advisor.portfolio import performances as read_performances
 from app.advisor.portfolio import segments as read_segments
-from app.graph.advocates import REFERRALS_MIN
+from app.segments.definitions import SegmentName
 from app.storage.database import database
 from app.storage.statements import statement
 
@@ -54,15 +64,11 @@ WITH {EACH_MEMBER}, holding AS (
         AND pool_id = ANY(ARRAY(SELECT id FROM pool WHERE merchant_id = :merchant_id AND status <> 'ARCHIVED'))
     GROUP BY member_id, pool_id
 ), met AS (
-    SELECT member_id, is_new, bought_lately, bought, is_high, is_advocate, NULL::uuid AS pool_id, 0::bigint AS codes
-    FROM each_member
+    SELECT member_id, {FLAGS}, NULL::uuid AS pool_id, 0::bigint AS codes FROM each_member
     UNION ALL
-    SELECT member_id, NULL, NULL, NULL, NULL, NULL, pool_id, codes FROM holding
+    SELECT member_id, {NO_FLAGS}, pool_id, codes FROM holding
 ), beside AS (
-    SELECT pool_id, codes, bool_or(is_new) OVER member AS is_new, bool_or(bought_lately) OVER member AS bought_lately,
-        bool_or(bought) OVER member AS bought, bool_or(is_high) OVER member AS is_high,
-        bool_or(is_advocate) OVER member AS is_advocate
-    FROM met WINDOW member AS (PARTITION BY member_id)
+    SELECT pool_id, codes, {FLAGS_OVER_MEMBER} FROM met WINDOW member AS (PARTITION BY member_id)
 )
 SELECT pool_id, segment.number, sum(codes)::bigint AS codes
 FROM beside CROSS JOIN LATERAL {OF_SEGMENTS}
@@ -75,7 +81,8 @@ WHERE pool_id IS NOT NULL AND segment.is_inside GROUP BY pool_id, segment.number
 class PoolFact:
     """A pool as the advisor sees it; `ref` is how suggestions cite it. Amounts are in minor units.
 
-    `reaches` names the segments whose members hold at least a tenth of its codes: all of them while nobody holds any.
+    `held` and the rates are those of the portfolio. `reaches` names the segments that it is for; of a pool that is for
+    everybody, those whose members hold at least a tenth of its codes: all of them while nobody holds any.
     """
 
     ref: str
@@ -160,7 +167,7 @@ async def gather(merchant_id: UUID) -> Facts:
         raise RuntimeError("a run's merchant has no row")
     pools = await read_performances(merchant_id)
     segments, everybody = await read_segments(merchant_id)
-    found = await database().rows(REACH, merchant_id=merchant_id, referrals_min=REFERRALS_MIN)
+    found = await database().rows(REACH, merchant_id=merchant_id)
     reach = {(row["pool_id"], row["number"]): row["codes"] for row in found}
     margin_rate = limits["margin_rate"]
     return Facts(
@@ -173,7 +180,7 @@ async def gather(merchant_id: UUID) -> Facts:
         order_value=everybody.order_value,
         redemption_rate=everybody.redemption_rate,
         pools=tuple(_pool(number, pool, reach) for number, pool in enumerate(pools, start=1)),
-        segments=tuple(_segment(segment) for segment in segments),
+        segments=tuple(_segment(segment.name, segment) for segment in segments if segment.name is not None),
     )
 
 
@@ -181,7 +188,9 @@ def _pool(number: int, pool: Performance, reach: dict[tuple[UUID, int], int]) ->
     row = pool.row
     held = reach.get((row["pool_id"], len(_NAMES) + 1), 0)
     inside = [reach.get((row["pool_id"], position), 0) for position in range(1, len(_NAMES) + 1)]
-    reaches = [name for name, codes in zip(_NAMES, inside, strict=True) if codes >= held * REACH_SHARE_MIN]
+    # One with an audience reaches that, whoever had its codes before.
+    aimed_at = [SegmentName(name).title for name in row["pool_audience"]]
+    reaches = aimed_at or [name for name, codes in zip(_NAMES, inside, strict=True) if codes >= held * REACH_SHARE_MIN]
     return PoolFact(
         ref=f"P{number}",
         name=without_persons(row["pool_name"]),
@@ -206,10 +215,10 @@ def _pool(number: int, pool: Performance, reach: dict[tuple[UUID, int], int]) ->
     )
 
 
-def _segment(segment: Segment) -> SegmentFact:
+def _segment(name: SegmentName, segment: Segment) -> SegmentFact:
     return SegmentFact(
-        name=segment.name,
-        definition=SEGMENTS[segment.name],
+        name=name.title,
+        definition=SEGMENTS[name.title],
         members=segment.members,
         spend=segment.spend,
         orders=segment.orders,

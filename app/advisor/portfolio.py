@@ -11,7 +11,8 @@ import strawberry
 
 from app.api.scalars import described
 from app.coupons.rows import PoolRow
-from app.graph.advocates import ADVOCATES, REFERRALS_MIN
+from app.segments.definitions import BY_ROW, DEFINITIONS, KEPT, SegmentName
+from app.segments.refresh import IS_STALE, refresh
 from app.storage.database import database
 from app.storage.statements import columns, statement
 
@@ -23,14 +24,8 @@ SHARE_HIGH: Final = 0.5
 GROWTH_HIGH: Final = 0.1
 _BIGINT_MAX: Final = 2**63 - 1
 
-#: The segments, in the order in which they are shown, and what makes a member one of them. They overlap.
-SEGMENTS: Final[Mapping[str, str]] = {
-    "new": "joined within the last 30 days",
-    "active": "bought within the last 90 days",
-    "lapsed": "bought before, but not within the last 90 days",
-    "high spend": "are the tenth of the buyers of the last 365 days that spent the most",
-    "advocates": f"brought at least {REFERRALS_MIN} members by converted referrals, by the latest network snapshot",
-}
+#: The segments by their titles, in the order in which they are shown, and what makes a member one of them.
+SEGMENTS: Final[Mapping[str, str]] = {name.title: definition for name, definition in DEFINITIONS.items()}
 
 
 @strawberry.enum(description="Where a pool stands among a merchant's: its share of the redemptions, and its growth.")
@@ -44,7 +39,10 @@ class Quadrant(Enum):
 
 
 class FiguresRow(PoolRow):
-    """A pool with its sums, those of the pool that was redeemed most, and the merchant's margin rate."""
+    """A pool with its sums, those of the pool that was redeemed most, and the merchant's margin rate.
+
+    `held` are the codes that somebody ever had. Whether somebody has a bearer code is known while it is redeemed.
+    """
 
     codes: Decimal
     held: Decimal
@@ -59,8 +57,9 @@ class FiguresRow(PoolRow):
 
 
 class SegmentRow(TypedDict):
-    """The sums of a segment, by its number."""
+    """The sums of a segment, by its number, and whether the rows of those that are kept are older than a night."""
 
+    is_stale: bool
     number: int
     members: int
     spend: Decimal
@@ -71,7 +70,11 @@ class SegmentRow(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """A pool's figures; amounts in minor units."""
+    """A pool's figures; amounts in minor units.
+
+    Claim rate = codes allocated ever / all codes; redemption rate = codes redeemed / codes allocated ever. A bearer
+    code may lie in a drawer: in both it is allocated while it is redeemed. Stock that expired never was.
+    """
 
     row: PoolRow
     codes: int
@@ -88,12 +91,13 @@ class Performance:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """An audience; `spend` (minor units) and `orders` are those of its members' purchases of the last 365 days.
+    """An audience, or everybody (None).
 
-    `codes` its members ever had, `redeemed` of them are spent.
+    `spend` (minor units) and `orders` are those of its members' purchases of the last 365 days, without what was paid
+    with points; `codes` its members ever had, `redeemed` of them are spent.
     """
 
-    name: str
+    name: SegmentName | None
     members: int
     spend: int
     orders: int
@@ -113,8 +117,9 @@ class Segment:
 
 # Every part is summed by pool before it meets the others, and nothing is joined but the page of pools in the end, by
 # whole keys: the cost grows with what is counted, whatever the planner knows of the tables. Stock is kept summed up by
-# a job; standing redemptions are read from an index that has all that is summed. A redemption on an order with another
-# one of the same pool counts the order again. bench/portfolio.py counts the buffers.
+# a job; standing redemptions are read from an index that has all that is summed, and so are the codes that the stock
+# alone takes for allocated. A redemption on an order with another one of the same pool counts the order again.
+# bench/portfolio.py counts the buffers.
 POOLS: Final = statement(
     FiguresRow,
     f"""
@@ -129,6 +134,12 @@ WITH part AS (
     UNION ALL
     SELECT pool_id, 0, count(*), 0, 0, 0, 0, 0, 0
     FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED' AND allocated_at IS NOT NULL GROUP BY pool_id
+    UNION ALL
+    SELECT pool_id, 0, -count(*), 0, 0, 0, 0, 0, 0
+    FROM code
+    WHERE merchant_id = :merchant_id
+        AND ((bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL))
+    GROUP BY pool_id
     UNION ALL
     SELECT pool_id, 0, 0, 0, sum(order_amount), sum(discount),
         count(*) FILTER (WHERE redeemed_at > now() - interval '90 days'),
@@ -152,45 +163,53 @@ ORDER BY f.of_90_days DESC, p.id DESC
 """,
 )
 
-#: CTEs: what each member of the merchant is and did, in one pass over members, purchases, codes and advocates
-#: (`:referrals_min` make one). Nothing is joined, so nothing can be joined badly.
+# What says whether a member is in each segment: a column each.
+_FLAGS: Final = [f"is_{name.value.lower()}" for name in SegmentName]
+
+
+def _flags(told: Mapping[SegmentName, str]) -> str:
+    """Return the columns of all segments: those that are told of, and false."""
+    return ", ".join(f"{told.get(name, 'false')} AS is_{name.value.lower()}" for name in SegmentName)
+
+
+#: CTEs: what each member of the merchant is and did, in one pass over members, purchases, codes and the segments that
+#: are kept as rows. Nothing is joined, so nothing can be joined badly.
 EACH_MEMBER: Final = f"""
 told AS (
-    SELECT id AS member_id, joined_at > now() - interval '30 days' AS is_new, false AS bought_lately, false AS bought,
-        false AS is_advocate, 0 AS spend, 0 AS orders, 0 AS codes, 0 AS redeemed
-    FROM member WHERE merchant_id = :merchant_id
+    SELECT id AS member_id, {_flags(BY_ROW)}, 0 AS spend, 0 AS orders, 0 AS codes, 0 AS redeemed
+    FROM member m WHERE merchant_id = :merchant_id
     UNION ALL
-    SELECT member_id, false, max(occurred_at) > now() - interval '90 days', true, false,
-        coalesce(sum(amount - refunded) FILTER (WHERE occurred_at > now() - interval '365 days'), 0),
-        count(*) FILTER (WHERE occurred_at > now() - interval '365 days'), 0, 0
-    FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY member_id
+    SELECT member_id, {_flags({})}, sum(amount - refunded - paid_value + returned_value), count(*), 0, 0
+    FROM purchase
+    WHERE merchant_id = :merchant_id AND reversed_at IS NULL AND occurred_at > now() - interval '365 days'
+    GROUP BY member_id
     UNION ALL
-    SELECT member_id, false, false, false, false, 0, 0, count(*), count(*) FILTER (WHERE state = 'REDEEMED')
+    SELECT member_id, {_flags({})}, 0, 0, count(*), count(*) FILTER (WHERE state = 'REDEEMED')
     FROM code WHERE merchant_id = :merchant_id AND member_id IS NOT NULL GROUP BY member_id
     UNION ALL
-    SELECT member_id, false, false, false, true, 0, 0, 0, 0 FROM ({ADVOCATES}) AS advocate
-), summed AS (
-    SELECT member_id, bool_or(is_new) AS is_new, bool_or(bought_lately) AS bought_lately, bool_or(bought) AS bought,
-        bool_or(is_advocate) AS is_advocate, sum(spend) AS spend, sum(orders) AS orders, sum(codes) AS codes,
-        sum(redeemed) AS redeemed
-    FROM told GROUP BY member_id
-), high AS (
-    SELECT percentile_disc(0.9) WITHIN GROUP (ORDER BY spend) AS spend FROM summed WHERE spend > 0
+    SELECT member_id, {_flags({name: f"segment = '{name.value}'" for name in KEPT})}, 0, 0, 0, 0
+    FROM segment_member WHERE merchant_id = :merchant_id
 ), each_member AS (
-    SELECT summed.*, coalesce(summed.spend >= high.spend, false) AS is_high FROM summed CROSS JOIN high
+    SELECT member_id, {", ".join(f"bool_or({flag}) AS {flag}" for flag in _FLAGS)}, sum(spend) AS spend,
+        sum(orders) AS orders, sum(codes) AS codes, sum(redeemed) AS redeemed
+    FROM told GROUP BY member_id
 )
 """
-#: In the order of SEGMENTS; everybody last.
-OF_SEGMENTS: Final = """
-(VALUES (1, is_new), (2, bought_lately), (3, bought AND NOT bought_lately), (4, is_high), (5, is_advocate), (6, true))
+#: In the order of SegmentName; everybody last.
+OF_SEGMENTS: Final = f"""
+(VALUES {", ".join(f"({number}, {flag})" for number, flag in enumerate([*_FLAGS, "true"], start=1))})
     AS segment (number, is_inside)
 """
+#: The columns by which OF_SEGMENTS tells.
+FLAGS: Final = ", ".join(_FLAGS)
+NO_FLAGS: Final = ", ".join("NULL" for _ in _FLAGS)
+FLAGS_OVER_MEMBER: Final = ", ".join(f"bool_or({flag}) OVER member AS {flag}" for flag in _FLAGS)
 COUNTS: Final = statement(
     SegmentRow,
     f"""
 WITH {EACH_MEMBER}
-SELECT segment.number, count(*) AS members, sum(spend) AS spend, sum(orders) AS orders, sum(codes) AS codes,
-    sum(redeemed) AS redeemed
+SELECT {IS_STALE} AS is_stale, segment.number, count(*) AS members, sum(spend) AS spend, sum(orders) AS orders,
+    sum(codes) AS codes, sum(redeemed) AS redeemed
 FROM each_member CROSS JOIN LATERAL {OF_SEGMENTS} WHERE segment.is_inside GROUP BY segment.number
 """,
 )
@@ -202,14 +221,21 @@ async def performances(merchant_id: UUID) -> list[Performance]:
 
 
 async def segments(merchant_id: UUID) -> tuple[list[Segment], Segment]:
-    """Return the merchant's segments, in the order of SEGMENTS, and all of its members as one."""
-    rows = await database().rows(COUNTS, merchant_id=merchant_id, referrals_min=REFERRALS_MIN)
+    """Return the merchant's segments, in the order of SegmentName, and all of its members as one.
+
+    Those that are kept as rows are refreshed first if they weren't last night.
+    """
+    rows = await database().rows(COUNTS, merchant_id=merchant_id)
+    if rows and rows[0]["is_stale"]:
+        await refresh(merchant_id)
+        rows = await database().rows(COUNTS, merchant_id=merchant_id)
     found = {row["number"]: row for row in rows}
-    *named, everybody = (_segment(name, found.get(number)) for number, name in enumerate([*SEGMENTS, "all"], start=1))
+    names: list[SegmentName | None] = [*SegmentName, None]
+    *named, everybody = (_segment(name, found.get(number)) for number, name in enumerate(names, start=1))
     return named, everybody
 
 
-def _segment(name: str, row: SegmentRow | None) -> Segment:
+def _segment(name: SegmentName | None, row: SegmentRow | None) -> Segment:
     if row is None:
         return Segment(name, members=0, spend=0, orders=0, codes=0, redeemed=0)
     return Segment(

@@ -13,12 +13,16 @@ from app import ids
 from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
 from app.advisor.rows import RunRow
 from app.advisor.suggestions import AdviceRejectionReason
+from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Tenant, Viewer
 from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import BigInt, described
 from app.coupons.types import CodeKind, Pool
+from app.members.types import Member
 from app.merchants.tenants import decrypted
+from app.segments.definitions import BY_TITLE, SegmentName
+from app.segments.rows import members_by_segment
 
 _LIVE: Final = frozenset({"QUEUED", "RUNNING"})
 
@@ -46,8 +50,12 @@ class PoolPerformance:
     """A pool's figures."""
 
     pool: Pool = strawberry.field(description="The pool.")
-    claim_rate: float = strawberry.field(description="Codes that were ever allocated / all codes, 0 to 1.")
-    redemption_rate: float = strawberry.field(description="Codes redeemed / codes that were ever allocated, 0 to 1.")
+    claim_rate: float = strawberry.field(
+        description="Codes that were ever allocated / all codes, 0 to 1; a bearer code counts once it is redeemed."
+    )
+    redemption_rate: float = strawberry.field(
+        description="Codes redeemed / codes that were ever allocated, 0 to 1; a bearer code counts once it is redeemed."
+    )
     redemption_share: float = strawberry.field(
         description="The pool's redemptions of the last 90 days / those of the pool with the most, 0 to 1."
     )
@@ -76,29 +84,35 @@ class PoolPerformance:
         )
 
 
-@strawberry.type(
-    description="Members that have something in common; a member can be in several. New: joined within the last 30 "
-    "days. Active: bought within the last 90 days. Lapsed: bought before, but not within the last 90 days. High spend: "
-    "the tenth of the buyers of the last 365 days that spent the most. Advocates: brought at least 3 members by "
-    "converted referrals, as the latest network snapshot has it."
-)
+@strawberry.type(description="A segment's members, and what they did; a member can be in several.")
 class AudienceSegment:
     """A segment's figures."""
 
+    segment: SegmentName = strawberry.field(description="Which segment.")
     name: str = strawberry.field(description="new, active, lapsed, high spend or advocates.")
     member_count: int = strawberry.field(description="How many members are in it now.")
     redemption_rate: float = strawberry.field(description="Codes they redeemed / codes they ever had, 0 to 1.")
-    spend: Money = strawberry.field(description="What they bought within the last 365 days, less what was refunded.")
+    spend: Money = strawberry.field(
+        description="What they bought within the last 365 days, less what was refunded or paid with points."
+    )
 
     @classmethod
-    def of(cls, segment: Segment, currency: str) -> "AudienceSegment":
+    def of(cls, name: SegmentName, segment: Segment, currency: str) -> "AudienceSegment":
         """Return what is shown of a segment."""
         return cls(
-            name=segment.name,
+            segment=name,
+            name=name.title,
             member_count=segment.members,
             redemption_rate=segment.redemption_rate,
             spend=Money(amount_minor=BigInt(segment.spend), currency=currency),
         )
+
+    @field(description="Its members, newest first.")
+    async def members(self, info: Info, first: First = None, after: After = None) -> Connection[Member]:
+        """Read the members of all segments of this page together."""
+        asked = page(first, after)
+        rows = await info.context.load(members_by_segment, self.segment, asked.id, asked.limit)
+        return connect(rows, asked, Member.of, key="member_id")
 
 
 async def _performances(_viewer: Viewer, merchant_ids: list[UUID]) -> Mapping[UUID, list[Performance]]:
@@ -129,7 +143,7 @@ class Portfolio:
     async def segments(self, info: Info) -> list[AudienceSegment]:
         """Read the figures of all segments in one statement."""
         found = await info.context.load(_segments, self.tenant.id)
-        return [AudienceSegment.of(each, self.tenant.currency) for each in found]
+        return [AudienceSegment.of(each.name, each, self.tenant.currency) for each in found if each.name is not None]
 
 
 @strawberry.type(
@@ -149,9 +163,10 @@ class PoolDraft:
     minimum_spend: Money | None = strawberry.field(description="What an order must be worth before discounts.")
     maximum_discount: Money | None = strawberry.field(description="PERCENT only: the most that a code takes off.")
     claims_per_member: int = strawberry.field(description="How many codes of it one member can have.")
+    audience: list[SegmentName] = strawberry.field(description="Who may claim: the segment that the offer is for.")
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any], currency: str) -> "PoolDraft":
+    def of(cls, stored: Mapping[str, Any], audience: SegmentName | None, currency: str) -> "PoolDraft":
         """Return the draft of a stored suggestion."""
         return cls(
             name=stored["name"],
@@ -162,6 +177,7 @@ class PoolDraft:
             minimum_spend=money(stored["minimum_spend"], currency),
             maximum_discount=money(stored["maximum_discount"], currency),
             claims_per_member=stored["claims_per_member"],
+            audience=[] if audience is None else [audience],
         )
 
 
@@ -186,17 +202,20 @@ class OfferSuggestion:
     title: str = strawberry.field(description="What it is.")
     rationale: str = strawberry.field(description="Why it may be missing; every number in it is a checked figure.")
     segment: str = strawberry.field(description="The name of the segment that it is for.")
+    audience: SegmentName | None = strawberry.field(description="The segment that it is for.")
     draft: PoolDraft = strawberry.field(description="The pool to create.")
     figures: list[AdviceFigure] = strawberry.field(description="Its numbers, each checked.")
 
     @classmethod
     def of(cls, stored: Mapping[str, Any], currency: str) -> "OfferSuggestion":
         """Return a stored suggestion."""
+        audience = BY_TITLE.get(stored["segment"])
         return cls(
             title=stored["title"],
             rationale=stored["rationale"],
             segment=stored["segment"],
-            draft=PoolDraft.of(stored["draft"], currency),
+            audience=audience,
+            draft=PoolDraft.of(stored["draft"], audience, currency),
             figures=[AdviceFigure(**figure) for figure in stored["figures"]],
         )
 

@@ -11,7 +11,7 @@ from app import ids
 from app.api.context import Viewer
 from app.coupons.recycle import recycle_each
 from app.coupons.revive_codes import revive_needed
-from app.coupons.rows import IS_OVER
+from app.coupons.rows import IS_HELD, IS_OVER
 from app.storage.database import Tx
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -22,6 +22,7 @@ class WaitingRow(TypedDict):
 
     code_id: UUID
     state: str
+    is_held: bool
     # The pool that served the code.
     pool_id: UUID
     kind: str
@@ -30,6 +31,7 @@ class WaitingRow(TypedDict):
     # The pool that it is a claim of, that pool's limit, and what the member has of it.
     claimed_of: UUID
     idempotency_key: str | None
+    mailbox_index: bytes | None
     claimed_at: datetime
     claims_per_member: int
     claims: int
@@ -40,8 +42,10 @@ class WaitingRow(TypedDict):
 class _Adoption:
     """What becomes of the waiting codes: the claims of those that are kept, and the codes that are too many."""
 
-    claims: list[tuple[UUID, UUID, int, str | None, datetime]] = field(default_factory=list)
+    claims: list[tuple[UUID, UUID, int, str | None, bytes | None, datetime]] = field(default_factory=list)
     surplus: list[WaitingRow] = field(default_factory=list)
+    #: Of surplus codes: mailboxes that their claims had, by the pools that these were of.
+    mailboxes: dict[UUID, bytes] = field(default_factory=dict)
 
 
 FIND_WAITING: Final = statement(
@@ -49,11 +53,13 @@ FIND_WAITING: Final = statement(
     f"""
 WITH waiting AS (
     -- Locked until they are the member's.
-    SELECT id, state, pool_id FROM code
+    SELECT id, state, pool_id, {IS_HELD} AS is_held FROM code c
     WHERE merchant_id = :merchant_id AND email_index = :email_index ORDER BY id FOR UPDATE
 )
-SELECT waiting.id AS code_id, waiting.state, waiting.pool_id, p.kind, p.code_pattern, {IS_OVER} AS is_over,
-    held.pool_id AS claimed_of, held.idempotency_key, held.claimed_at, asked.claims_per_member, own.claims, own.slot
+SELECT waiting.id AS code_id, waiting.state, waiting.is_held, waiting.pool_id, p.kind, p.code_pattern,
+    {IS_OVER} AS is_over, held.pool_id AS claimed_of, held.idempotency_key, held.mailbox_index, held.claimed_at,
+    asked.claims_per_member,
+    own.claims, own.slot
 FROM waiting
 CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = waiting.pool_id OFFSET 0) p
 CROSS JOIN LATERAL (
@@ -82,10 +88,25 @@ WHERE merchant_id = :merchant_id AND email_index = :email_index AND code_id = AN
 WRITE_CLAIMS: Final = statement(
     NoRow,
     """
-INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, claimed_at)
-SELECT :merchant_id, code_id, pool_id, :member_id, slot, idempotency_key, claimed_at
-FROM unnest(:code_ids::uuid[], :pool_ids::uuid[], :slots::int[], :keys::text[], :claimed_at::timestamptz[])
-    AS t (code_id, pool_id, slot, idempotency_key, claimed_at)
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, mailbox_index, claimed_at)
+SELECT :merchant_id, code_id, pool_id, :member_id, slot, idempotency_key, mailbox_index, claimed_at
+FROM unnest(
+    :code_ids::uuid[], :pool_ids::uuid[], :slots::int[], :keys::text[], :mailbox_indexes::bytea[],
+    :claimed_at::timestamptz[]
+) AS t (code_id, pool_id, slot, idempotency_key, mailbox_index, claimed_at)
+""",
+)
+# The mailbox of a claim that is dropped stays the member's, who has another one of the pool.
+PASS_MAILBOXES: Final = statement(
+    NoRow,
+    """
+UPDATE claim SET mailbox_index = dropped.mailbox_index
+FROM unnest(:pool_ids::uuid[], :mailbox_indexes::bytea[]) AS dropped (pool_id, mailbox_index)
+WHERE claim.merchant_id = :merchant_id AND claim.pool_id = ANY(:pool_ids) AND claim.pool_id = dropped.pool_id
+    AND claim.member_id = :member_id AND claim.slot = (
+        SELECT min(slot) FROM claim k WHERE k.merchant_id = :merchant_id AND k.pool_id = dropped.pool_id
+            AND k.member_id = :member_id AND k.mailbox_index IS NULL
+    )
 """,
 )
 ADOPT: Final = statement(
@@ -123,7 +144,7 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
     codes = list(live)
     await tx.row(DROP_CLAIMS, merchant_id=viewer.merchant_id, email_index=email_index, code_ids=codes)
     if adoption.claims:
-        code_ids, pool_ids, slots, keys, claimed_at = zip(*adoption.claims, strict=True)
+        code_ids, pool_ids, slots, keys, mailboxes, claimed_at = zip(*adoption.claims, strict=True)
         await tx.row(
             WRITE_CLAIMS,
             merchant_id=viewer.merchant_id,
@@ -132,7 +153,16 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
             pool_ids=pool_ids,
             slots=slots,
             keys=keys,
+            mailbox_indexes=mailboxes,
             claimed_at=claimed_at,
+        )
+    if adoption.mailboxes:
+        await tx.row(
+            PASS_MAILBOXES,
+            merchant_id=viewer.merchant_id,
+            member_id=member_id,
+            pool_ids=list(adoption.mailboxes),
+            mailbox_indexes=list(adoption.mailboxes.values()),
         )
     changes = await tx.rows(
         ADOPT,
@@ -152,25 +182,36 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
 def _decide(rows: Sequence[WaitingRow]) -> _Adoption:
     """Number the claims after the member's own; a live code beyond a limit of its pools is surplus.
 
-    What can't be taken back (spent, ended) counts first, then what is live, first come first.
+    What can't be taken back (spent, ended, held) counts first, then what is live, first come first.
     """
     adoption = _Adoption()
     claims_by_code: defaultdict[UUID, list[WaitingRow]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row["state"] == "ALLOCATED"):
+    for row in sorted(rows, key=_is_free):
         claims_by_code[row["code_id"]].append(row)
     taken: Counter[UUID] = Counter()
     for claims in claims_by_code.values():
         is_full = any(claim["claims"] + taken[claim["claimed_of"]] >= claim["claims_per_member"] for claim in claims)
-        if is_full and claims[0]["state"] == "ALLOCATED":
+        if is_full and _is_free(claims[0]):
             adoption.surplus.append(claims[0])
+            adoption.mailboxes |= {
+                claim["claimed_of"]: claim["mailbox_index"] for claim in claims if claim["mailbox_index"] is not None
+            }
             continue
         for claim in claims:
             taken[claim["claimed_of"]] += 1
             slot = claim["slot"] + taken[claim["claimed_of"]]
             adoption.claims.append(
-                (claim["code_id"], claim["claimed_of"], slot, claim["idempotency_key"], claim["claimed_at"])
-            )
+                (
+                    claim["code_id"], claim["claimed_of"], slot, claim["idempotency_key"], claim["mailbox_index"],
+                    claim["claimed_at"],
+                )
+            )  # fmt: skip
     return adoption
+
+
+def _is_free(row: WaitingRow) -> bool:
+    """Whether a code can still be taken back."""
+    return row["state"] == "ALLOCATED" and not row["is_held"]
 
 
 REVOKE: Final = statement(

@@ -7,9 +7,10 @@ import strawberry
 from app.api.context import Role, Viewer
 from app.api.inputs import Problems, node_id, scoped_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
-from app.coupons.claims import Claimant, PoolBacksReward, PoolExhausted, PoolNotActive, claim
+from app.coupons.claims import Claimant, NotEligible, PoolBacksReward, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import pool_row
 from app.coupons.types import Code, Pool
+from app.members.mailboxes import mailbox_index
 from app.members.member_keys import MemberKeyInput, NamedMember, optional_key
 from app.storage.database import database
 
@@ -49,7 +50,14 @@ class ClaimCodeSuccess:
 
 
 ClaimCodeResult = Annotated[
-    ClaimCodeSuccess | InvalidInput | NotFound | PoolNotActive | PoolBacksReward | PoolExhausted | IdempotencyKeyReused,
+    ClaimCodeSuccess
+    | InvalidInput
+    | NotFound
+    | PoolNotActive
+    | PoolBacksReward
+    | NotEligible
+    | PoolExhausted
+    | IdempotencyKeyReused,
     strawberry.union("ClaimCodeResult", description="The code, or why there is none."),
 ]
 
@@ -74,7 +82,8 @@ async def claim_code(
     problems.refuse_if_any()
     pool_id = node_id("pool", "pool", input.pool_id)
     if address is not None:
-        claimant = Claimant(email_index=viewer.tenant.keys.email_index(address))
+        keys = viewer.tenant.keys
+        claimant = Claimant(email_index=keys.email_index(address), mailbox_index=mailbox_index(keys, address))
     elif named.key is not None:
         claimant = Claimant(key=named.key)
     else:

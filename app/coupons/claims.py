@@ -1,6 +1,7 @@
 """Claiming: a claimant gets one code of a pool, or of the pools it falls back to, and the same one ever after."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 from uuid import UUID
 
@@ -11,10 +12,12 @@ from cachetools import LRUCache
 from app import ids
 from app.api.context import Viewer
 from app.api.operations import IdempotencyKeyReused, Refusal, Refused
+from app.api.scalars import described
 from app.coupons import stock_levels
-from app.coupons.rows import BACKS_REWARD, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
+from app.coupons.rows import BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
+from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx
 from app.storage.events import event
 from app.storage.statements import NoRow, columns, statement
@@ -51,18 +54,45 @@ class PoolBacksReward(Refusal):
     reward_id: strawberry.ID = strawberry.field(description="The reward; the newest of several.")
 
 
+@strawberry.enum(description="Why somebody can't have an offer.")
+class IneligibleReason(Enum):
+    """In the order in which they are told."""
+
+    HAS_ALL = described("HAS_ALL", "It has as many codes of the pool as one member can have.")
+    NOT_OPEN = described("NOT_OPEN", "The pool issues no codes now: it is paused, or hasn't begun.")
+    AUDIENCE = described("AUDIENCE", "The pool is for members of other segments.")
+    MAILBOX = described("MAILBOX", "Somebody else has claimed with another spelling of the same mailbox.")
+    BUDGET_SPENT = described("BUDGET_SPENT", "What the pool's codes may take off together is spent.")
+    EXHAUSTED = described("EXHAUSTED", "No code is left, of the pool or of those it falls back to.")
+
+
+@strawberry.type(description="The pool isn't for this claimant.")
+class NotEligible(Refusal):
+    """AUDIENCE, MAILBOX or BUDGET_SPENT of the pool that was asked."""
+
+    reason: IneligibleReason = strawberry.field(description="Why not.")
+
+
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """Who claims: a member, by its id or by a key, or whoever has an address (its index), known as a member or not."""
+    """Who claims: a member, by its id or by a key, or whoever has an address, known as a member or not.
+
+    The address goes by its index and that of its mailbox.
+    """
 
     member_id: UUID | None = None
     email_index: bytes | None = None
+    mailbox_index: bytes | None = None
     key: MemberKey | None = None
 
     def parameters(self) -> dict[str, object]:
-        """Return the claimant as _WHO takes it."""
+        """Return the claimant as WHO takes it."""
         key = self.key or NO_KEY
-        return {"member_id": self.member_id, "email_index": self.email_index} | key.parameters()
+        return {
+            "member_id": self.member_id,
+            "email_index": self.email_index,
+            "mailbox_index": self.mailbox_index,
+        } | key.parameters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +109,16 @@ class ClaimRow(WholeCodeRow, ChangeRow):
 
 
 _ISSUES: Final = f"({IS_OPEN} AND (:is_paid OR NOT {BACKS_REWARD}))"
+#: Whether the pool `p` is for the claimant `m`.
+IS_FOR: Final = f"(p.audience = '{{}}' OR {IN_ONE_OF.format('p.audience')})"
+_COUNTED: Final = """
+    count(*) AS claims, coalesce(max(slot), 0) AS slot,
+    coalesce(array_agg(mailbox_index) FILTER (WHERE mailbox_index IS NOT NULL), ARRAY[]::bytea[]) AS mailboxes
+"""
+#: The mailbox that a claim of the pool `p` by `m` takes, unless one of those that it has ({0}) did.
+_MAILBOX: Final = """
+    CASE WHEN p.one_claim_per_mailbox AND m.mailbox_index <> ALL({0}.mailboxes) THEN m.mailbox_index END
+"""
 _CLAIMED: Final = f"{columns(WholeCodeRow)}, {columns(ChangeRow)}"
 
 #: The usual claim, of a member from the pool it asks: what S1 and S2 measure. One statement, one round trip, its own
@@ -90,20 +130,22 @@ CLAIM: Final = statement(
     ClaimRow,
     f"""
 WITH who AS (
-    -- The claimant.
-    SELECT id AS member_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id
+    -- The claimant. A mailbox counts once the member has proved its address.
+    SELECT id, joined_at, last_bought_at, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
+    WHERE merchant_id = :merchant_id AND id = :member_id
 ), held AS (
     -- What the claimant has of the pool. In the order of the index to read: to a planner that saw the table empty, the
     -- index of the pool's claims is as good as that of the claimant's (132 buffers instead of 3 after 6,000 claims).
-    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM (
-        SELECT slot FROM claim
+    SELECT {_COUNTED} FROM (
+        SELECT slot, mailbox_index FROM claim
         WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND member_id = :member_id ORDER BY slot
     ) own
 ), may AS (
-    -- The pool, if it issues codes and this is the claimant's first claim, or a new key within its limit. Locked as
-    -- claims lock it anyway: pausing waits for those that found it open.
-    SELECT p.*, held.slot + 1 AS slot FROM pool p, who, held
-    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES}
+    -- The pool, if it issues codes, is for the claimant, and this is its first claim, or a new key within its limit.
+    -- Locked as claims lock it anyway: pausing waits for those that found it open. The first claim of a person in a
+    -- mailbox is the mailbox's.
+    SELECT p.*, held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR} AND NOT {BUDGET_IS_SPENT}
         AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
@@ -116,9 +158,10 @@ WITH who AS (
         AND (expires_at IS NULL OR expires_at > now()) AND EXISTS (SELECT FROM may)
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
 ), claimed AS (
-    -- What makes it once: of two taps of one claimant both pick a code, and one finds its slot taken.
-    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, claimed_at)
-    SELECT :merchant_id, picked.id, :pool_id, who.member_id, may.slot, :key, now()
+    -- What makes it once: of two taps of one claimant both pick a code, and one finds its slot taken. Of two people
+    -- with one mailbox one finds that taken.
+    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, mailbox_index, claimed_at)
+    SELECT :merchant_id, picked.id, :pool_id, who.id, may.slot, :key, may.mailbox_index, now()
     FROM picked, may, who
     ON CONFLICT DO NOTHING RETURNING code_id, member_id
 ), w AS (
@@ -158,21 +201,31 @@ JOIN member m ON m.merchant_id = :merchant_id AND m.id = c.member_id
 
 # Who claims by `:member_id`, by a key or by `:email_index`, all but one of them null, and what that claimant has of the
 # pool {0}. With an id no key is looked for. Whoever has proved the address is the claimant; nobody else has anything to
-# do with what a member claimed.
+# do with what a member claimed. Who is no member has no id, and the mailbox of its address.
 _WHO: Final = f"""
-    SELECT id AS member_id FROM member
-    WHERE merchant_id = :merchant_id AND id = coalesce(:member_id, ({BY_KEY}))
-    UNION ALL
-    SELECT (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index)
-    WHERE :email_index::bytea IS NOT NULL
+    SELECT claimant.id, joined_at, last_bought_at,
+        CASE WHEN claimant.id IS NULL THEN :mailbox_index WHEN email_verified THEN mailbox_index END AS mailbox_index
+    FROM (
+        SELECT id FROM member WHERE merchant_id = :merchant_id AND id = coalesce(:member_id, ({BY_KEY}))
+        UNION ALL
+        SELECT (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index)
+        WHERE :email_index::bytea IS NOT NULL
+    ) claimant
+    LEFT JOIN LATERAL (
+        SELECT joined_at, last_bought_at, email_verified, mailbox_index FROM member
+        WHERE merchant_id = :merchant_id AND id = claimant.id OFFSET 0
+    ) known ON true
 """
 _OWN_CLAIMS: Final = """
     (SELECT * FROM claim
-     WHERE merchant_id = :merchant_id AND pool_id = {0} AND member_id = (SELECT member_id FROM who) ORDER BY slot)
+     WHERE merchant_id = :merchant_id AND pool_id = {0} AND member_id = (SELECT id FROM who) ORDER BY slot)
     UNION ALL
     (SELECT * FROM claim
      WHERE merchant_id = :merchant_id AND pool_id = {0} AND email_index = :email_index
-        AND (SELECT member_id FROM who) IS NULL ORDER BY slot)
+        AND (SELECT id FROM who) IS NULL ORDER BY slot)
+"""
+_HELD: Final = f"""
+    SELECT {_COUNTED} FROM ({_OWN_CLAIMS}) own
 """
 
 #: Every other claim: by a member's key, by e-mail, or of a code of `:serving_id`, a pool that the asked one falls back
@@ -180,21 +233,19 @@ _OWN_CLAIMS: Final = """
 CLAIM_OTHERWISE: Final = statement(
     ClaimRow,
     f"""
-WITH who AS ({_WHO}), held AS (
-    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM ({_OWN_CLAIMS.format(":pool_id")}) own
-), may AS (
-    SELECT held.slot + 1 AS slot FROM pool p, who, held
-    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES}
+WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
+    SELECT held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR}
         AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
-), serving_held AS (
-    SELECT count(*) AS claims, coalesce(max(slot), 0) AS slot FROM ({_OWN_CLAIMS.format(":serving_id")}) own
-), serving AS (
-    -- The pool that serves: the asked one, or a fallback of which the claimant may have another code, too.
-    SELECT p.*, serving_held.slot + 1 AS slot, p.id <> :pool_id AS is_fallback FROM pool p, serving_held
-    WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may)
-        AND (p.id = :pool_id OR ({_ISSUES} AND serving_held.claims < p.claims_per_member))
+), serving_held AS ({_HELD.format(":serving_id")}), serving AS (
+    -- The pool that serves: the asked one, or a fallback that is for the claimant, who may have another code of it.
+    SELECT p.*, serving_held.slot + 1 AS slot, {_MAILBOX.format("serving_held")} AS mailbox_index,
+        p.id <> :pool_id AS is_fallback
+    FROM pool p, who m, serving_held
+    WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may) AND NOT {BUDGET_IS_SPENT}
+        AND (p.id = :pool_id OR ({_ISSUES} AND {IS_FOR} AND serving_held.claims < p.claims_per_member))
     FOR KEY SHARE OF p
 ), picked AS (
     SELECT id FROM code
@@ -210,19 +261,22 @@ WITH who AS ({_WHO}), held AS (
 ), owner AS (
     -- If the address has become a member's since this statement began, or nobody's, nothing is claimed, and it is asked
     -- again. A claim is the member's or the address's, never both.
-    SELECT who.member_id, CASE WHEN who.member_id IS NULL THEN :email_index::bytea END AS email_index FROM who
+    SELECT who.id AS member_id, CASE WHEN who.id IS NULL THEN :email_index::bytea END AS email_index FROM who
     WHERE :email_index::bytea IS NULL
-        OR EXISTS (SELECT FROM addressed WHERE addressed.member_id IS NOT DISTINCT FROM who.member_id)
+        OR EXISTS (SELECT FROM addressed WHERE addressed.member_id IS NOT DISTINCT FROM who.id)
 ), claimed AS (
-    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, claimed_at)
-    SELECT :merchant_id, picked.id, :pool_id, owner.member_id, owner.email_index, may.slot, :key, now()
+    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, mailbox_index,
+                       claimed_at)
+    SELECT :merchant_id, picked.id, :pool_id, owner.member_id, owner.email_index, may.slot, :key, may.mailbox_index,
+        now()
     FROM picked, may, owner
     ON CONFLICT DO NOTHING RETURNING code_id, member_id, email_index
 ), claimed_too AS (
-    -- A fallback's code is a claim of both pools. Without ON CONFLICT: when the claimant gets a code of the fallback in
-    -- another way at this moment, both rows go.
-    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
-    SELECT :merchant_id, claimed.code_id, :serving_id, claimed.member_id, claimed.email_index, serving.slot, now()
+    -- A fallback's code is a claim of both pools. Without ON CONFLICT: when the claimant, or another person with its
+    -- mailbox, gets a code of the fallback in another way at this moment, both rows go.
+    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, mailbox_index, claimed_at)
+    SELECT :merchant_id, claimed.code_id, :serving_id, claimed.member_id, claimed.email_index, serving.slot,
+        serving.mailbox_index, now()
     FROM claimed, serving WHERE serving.is_fallback
     RETURNING code_id
 ), won AS (
@@ -270,6 +324,12 @@ class StandingRow(WholeCodeRow):
     asked_claims_per_member: int
     asked_is_open: bool
     asked_reward_id: UUID | None
+    asked_is_for: bool
+    # Whether another person has the claimant's mailbox there, and whether that one is still of the mailbox.
+    asked_mailbox_is_taken: bool
+    asked_mailbox_was_left: bool
+    asked_budget_is_spent: bool
+    claimant_mailbox: bytes | None
     is_claimant: bool
     key_is_same: bool | None
     held_claims: int
@@ -287,6 +347,20 @@ WITH RECURSIVE who AS ({_WHO}), held AS ({_OWN_CLAIMS.format(":pool_id")}), mine
 ), keyed AS (
     SELECT EXISTS (SELECT FROM held WHERE idempotency_key = :key) AS is_same FROM claim
     WHERE merchant_id = :merchant_id AND idempotency_key = :key
+), other AS (
+    -- Who else has the claimant's mailbox, unless it has left that. In an order that one index alone has.
+    SELECT first.member_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.id = first.member_id
+            AND x.email_verified AND x.mailbox_index = who.mailbox_index
+    ) AS was_left
+    FROM who CROSS JOIN (
+        SELECT member_id, email_index FROM claim
+        WHERE merchant_id = :merchant_id AND pool_id = :pool_id
+            AND mailbox_index = ANY(ARRAY[(SELECT mailbox_index FROM who)])
+        ORDER BY mailbox_index LIMIT 1
+    ) first
+    WHERE (first.member_id, first.email_index)
+        IS DISTINCT FROM (who.id, CASE WHEN who.id IS NULL THEN :email_index::bytea END)
 ), chain AS (
     SELECT fallback_pool_id AS id, 1 AS position FROM pool
     WHERE merchant_id = :merchant_id AND id = :pool_id AND fallback_pool_id IS NOT NULL
@@ -300,18 +374,37 @@ SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_m
     (SELECT coalesce(sum(available), 0)::int FROM stock_change
      WHERE merchant_id = :merchant_id AND pool_id = :pool_id) AS in_stock,
     {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
+    coalesce((SELECT {IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
+    asked.one_claim_per_mailbox AND EXISTS (SELECT FROM other) AS asked_mailbox_is_taken,
+    EXISTS (SELECT FROM other WHERE was_left) AS asked_mailbox_was_left, asked.budget_is_spent AS asked_budget_is_spent,
+    (SELECT mailbox_index FROM who) AS claimant_mailbox,
     ARRAY(
         SELECT p.id FROM chain JOIN pool p ON p.merchant_id = :merchant_id AND p.id = chain.id
         WHERE {IS_OPEN} AND NOT {BACKS_REWARD} ORDER BY position
     ) AS fallbacks
 FROM (
-    SELECT p.*, {IS_OPEN} AS is_open FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
+    SELECT p.*, {IS_OPEN} AS is_open, {BUDGET_IS_SPENT} AS budget_is_spent FROM pool p
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
 ) asked
 LEFT JOIN mine ON true
 LEFT JOIN code c ON c.merchant_id = :merchant_id AND c.id = mine.code_id
 LEFT JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
 LEFT JOIN member m ON m.merchant_id = :merchant_id AND m.id = c.member_id
 LEFT JOIN wallet w ON w.merchant_id = :merchant_id AND w.member_id = m.id
+""",
+)
+
+#: Whoever has left a mailbox, because its address changed or isn't proven any more, has it no longer: the next person
+#: of it can claim.
+FREE_MAILBOXES: Final = statement(
+    NoRow,
+    """
+UPDATE claim SET mailbox_index = NULL
+WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND mailbox_index = ANY(:mailbox_indexes::bytea[])
+    AND member_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.id = claim.member_id
+            AND m.email_verified AND m.mailbox_index = claim.mailbox_index
+    )
 """,
 )
 
@@ -338,8 +431,9 @@ async def claim(
 
     Usually one round trip, two for a replay, more where a fallback pool serves. Returns None when there is no such
     pool or member. Raises Refused with PoolNotActive, PoolBacksReward (unless the claimant, a member, has paid for it
-    with points), PoolExhausted or IdempotencyKeyReused. A code that the claimant has is returned whatever the pool's
-    status: asking again issues nothing. Fallback pools that back a reward of their own are passed over.
+    with points), NotEligible, PoolExhausted or IdempotencyKeyReused. A code that the claimant has is returned whatever
+    the pool's status: asking again issues nothing. Fallback pools that back a reward of their own, or aren't for the
+    claimant, are passed over.
     """
     claimed = await _claim_from(where, viewer, pool_id, pool_id, claimant, key, is_paid)
     if not isinstance(claimed, _NothingLeft):
@@ -350,7 +444,13 @@ async def claim(
         if not isinstance(served, _NothingLeft):
             return served
         tried.append(fallback_id)
-    raise Refused(exhausted(tried))
+    raise Refused(budget_spent() if claimed.is_budget_spent else exhausted(tried))
+
+
+def budget_spent() -> NotEligible:
+    """Return the refusal of a pool whose budget doesn't suffice for another code."""
+    message = "What the pool's codes may take off together is spent."
+    return NotEligible(message=message, reason=IneligibleReason.BUDGET_SPENT)
 
 
 def exhausted(tried: list[UUID], message: str | None = None) -> PoolExhausted:
@@ -363,9 +463,10 @@ def exhausted(tried: list[UUID], message: str | None = None) -> PoolExhausted:
 
 @dataclass(frozen=True, slots=True)
 class _NothingLeft:
-    """That a pool has no code left, and to which pools that issue codes it falls back."""
+    """That a pool has no code or no budget left, and to which pools that issue codes it falls back."""
 
     fallbacks: list[UUID]
+    is_budget_spent: bool = False
 
 
 async def _claim_from(
@@ -387,14 +488,20 @@ async def _claim_from(
         _refuse_if_closed(stands)
         if not is_paid:
             refuse_if_for_points(stands["asked_reward_id"])
+        _refuse_if_ineligible(stands)
         if serving != asked:
             stands = await _look(where, viewer, serving, claimant, key)
-            if stands is None or not stands["asked_is_open"] or stands["asked_reward_id"] is not None:
+            if stands is None or not _serves(stands):
                 return _NothingLeft([])
             if stands["held_claims"] >= stands["asked_claims_per_member"]:
                 return Claimed(stands, replayed=True)
-        if stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
-            return _NothingLeft(stands["fallbacks"])
+        if stands["asked_mailbox_was_left"]:
+            left = [stands["claimant_mailbox"]]
+            await where.row(FREE_MAILBOXES, merchant_id=viewer.merchant_id, pool_id=serving, mailbox_indexes=left)
+            continue
+        is_spent = stands["asked_budget_is_spent"]
+        if is_spent or stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
+            return _NothingLeft(stands["fallbacks"], is_spent)
     raise RuntimeError("a claim found neither a code nor a reason against it")
 
 
@@ -461,6 +568,27 @@ def _is_replay(stands: StandingRow, key: str | None) -> bool:
 def _refuse_if_closed(stands: StandingRow) -> None:
     if not stands["asked_is_open"]:
         raise Refused(not_active(PoolStatus(stands["asked_status"])))
+
+
+def _ineligible(stands: StandingRow) -> NotEligible | None:
+    """Return why the pool isn't for the claimant, or None."""
+    if not stands["asked_is_for"]:
+        return NotEligible(message="The pool is for members of other segments.", reason=IneligibleReason.AUDIENCE)
+    if stands["asked_mailbox_is_taken"] and not stands["asked_mailbox_was_left"]:
+        message = "Somebody else has claimed with another spelling of the same mailbox."
+        return NotEligible(message=message, reason=IneligibleReason.MAILBOX)
+    return None
+
+
+def _refuse_if_ineligible(stands: StandingRow) -> None:
+    ineligible = _ineligible(stands)
+    if ineligible is not None:
+        raise Refused(ineligible)
+
+
+def _serves(stands: StandingRow) -> bool:
+    """Whether a fallback is for the claimant, who hasn't paid for it."""
+    return stands["asked_is_open"] and stands["asked_reward_id"] is None and _ineligible(stands) is None
 
 
 def refuse_if_for_points(reward_id: UUID | None) -> None:

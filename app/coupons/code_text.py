@@ -133,6 +133,11 @@ def foreign_suffix(text: str) -> str:
     return "" if len(text) < SHORT_BELOW else text[-2:]
 
 
+def is_short(text: str) -> bool:
+    """Whether a typed text has so few letters and digits that, if it is a code, it can be guessed."""
+    return len(_bare(text)) < SHORT_BELOW
+
+
 def mask(kind: str, suffix: str, *, is_foreign: bool = False) -> str:
     """Return how a code is shown to those who may not read it."""
     return f"{_MASK}{suffix}" if is_foreign else f"{PREFIXES[kind]}-{_MASK}{suffix}"
@@ -140,10 +145,9 @@ def mask(kind: str, suffix: str, *, is_foreign: bool = False) -> str:
 
 def mask_typed(text: str) -> str:
     """Return a mask for whatever was typed, code or not; it shows at most what a code's mask shows."""
-    bare = _bare(text)
-    if len(bare) < SHORT_BELOW:
+    if is_short(text):
         return f"???-{_MASK}"
-    typed = bare.upper()
+    typed = _bare(text).upper()
     prefix = typed[:3] if typed[:3] in PREFIXES.values() else "???"
     suffix = "".join(c if c in _VALUES else "?" for c in typed[3:][-2:].translate(_ALIASES))
     return f"{prefix}-{_MASK}{suffix}"

@@ -1,8 +1,8 @@
-"""createCampaign: one code of a pool for each of up to 5,000 recipients, all or none."""
+"""createCampaign: one code of a pool for each of up to 5,000 recipients, all or none, or for each of a segment."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Annotated, Final, TypedDict
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypedDict
 from uuid import UUID
 
 import strawberry
@@ -13,12 +13,25 @@ from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import stock_levels
-from app.coupons.claims import PoolBacksReward, PoolExhausted, PoolNotActive, not_active, refuse_if_for_points
-from app.coupons.rows import FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, CampaignRow
-from app.coupons.send_codes import ChangedMeanwhile, HeldPoolRow, Recipients, send_codes
+from app.coupons.campaign_job import write_down
+from app.coupons.claims import (
+    NotEligible,
+    PoolBacksReward,
+    PoolExhausted,
+    PoolNotActive,
+    budget_spent,
+    exhausted,
+    not_active,
+    refuse_if_for_points,
+)
+from app.coupons.rows import BUDGET_IS_SPENT, FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, CampaignRow
+from app.coupons.send_codes import IN_STOCK, ChangedMeanwhile, HeldPoolRow, Recipients, Sent, resolve, send_codes
 from app.coupons.types import Campaign, PoolStatus
-from app.storage import events
-from app.storage.database import database, transaction
+from app.jobs import turns
+from app.segments.definitions import KEPT, SegmentName
+from app.segments.refresh import refresh_if_stale
+from app.storage import doorbell, events
+from app.storage.database import Tx, database, transaction
 from app.storage.statements import NoRow, statement
 
 RECIPIENTS_MAX: Final = 5000
@@ -36,25 +49,40 @@ class CampaignRecipientInput:
     )
 
 
-# The general way works out both fields' types for each of 5,000 recipients: a third of the whole call.
-get_object_definition(CampaignRecipientInput, strict=True).from_input = lambda recipient, given, _context: recipient(
-    member_id=given.get("memberId"), email=given.get("email")
-)
-
-
-@strawberry.input(description="A campaign to send. Larger lists are several calls.")
+@strawberry.input(description="A campaign to send: to recipients, or to a segment.")
 class CreateCampaignInput:
     name: str = strawberry.field(description="Its name, at most 200 characters.")
     pool_id: strawberry.ID = strawberry.field(description="The pool; it must be ACTIVE, but need not have begun.")
-    recipients: list[CampaignRecipientInput] = strawberry.field(
-        description="1 to 5,000 members or addresses; who is listed twice gets one code."
+    recipients: list[CampaignRecipientInput] | None = strawberry.field(
+        default=None, description="1 to 5,000 members or addresses; who is listed twice gets one code."
+    )
+    segment: SegmentName | None = strawberry.field(
+        default=None,
+        description="Instead of recipients: all members of a segment at the time of the call. A job sends the codes.",
     )
     idempotency_key: str | None = strawberry.field(
         default=None, description="The same key again returns the same campaign; at most 200 characters."
     )
 
 
-@strawberry.type(description="Every recipient has its code.")
+def _from_input(_kind: type, given: Mapping[str, Any], _context: object) -> CreateCampaignInput:
+    """Make the input of what is checked already. The general way works out each type for each of 5,000 recipients."""
+    recipients = given.get("recipients")
+    return CreateCampaignInput(
+        name=given["name"],
+        pool_id=given["poolId"],
+        recipients=None
+        if recipients is None
+        else [CampaignRecipientInput(member_id=each.get("memberId"), email=each.get("email")) for each in recipients],
+        segment=given.get("segment"),
+        idempotency_key=given.get("idempotencyKey"),
+    )
+
+
+get_object_definition(CreateCampaignInput, strict=True).from_input = _from_input
+
+
+@strawberry.type(description="Every recipient has its code, or a job sends them.")
 class CreateCampaignSuccess:
     campaign: Campaign = strawberry.field(description="The campaign; its deliveries are what the mailer reads.")
     replayed: bool = strawberry.field(description="Whether an earlier call with the same key made it.")
@@ -66,14 +94,22 @@ CreateCampaignResult = Annotated[
     | NotFound
     | PoolNotActive
     | PoolBacksReward
+    | NotEligible
     | PoolExhausted
     | IdempotencyKeyReused,
     strawberry.union("CreateCampaignResult", description="The campaign, or why there is none."),
 ]
 
 
-def recipients(problems: Problems, viewer: Viewer, asked: Sequence[CampaignRecipientInput]) -> Recipients:
+def recipients(problems: Problems, viewer: Viewer, input: CreateCampaignInput) -> Recipients:
     """Check the recipients; about 10 µs each. Raises Refused with InvalidInput or NotFound."""
+    if (input.recipients is None) == (input.segment is None):
+        problems.add("recipients", "must be given, or a segment, and not both")
+        problems.refuse_if_any()
+    if input.segment is not None:
+        problems.refuse_if_any()
+        return Recipients([], {}, input.segment)
+    asked = input.recipients or []
     if not 1 <= len(asked) <= RECIPIENTS_MAX:
         problems.add("recipients", f"must be 1 to {RECIPIENTS_MAX} members or addresses")
         problems.refuse_if_any()
@@ -102,11 +138,16 @@ class _InsertedRow(TypedDict):
     reward_id: UUID | None
 
 
+class _AskedPoolRow(HeldPoolRow):
+    is_budget_spent: bool
+
+
 # Campaigns of one pool go one after another; its status, and rewards that it is to back, wait for them. Claims don't.
 HOLD_POOL: Final = statement(
-    HeldPoolRow,
+    _AskedPoolRow,
     f"""
-SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member, {ISSUES_AHEAD} AS is_open
+SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member,
+    p.one_claim_per_mailbox, {ISSUES_AHEAD} AS is_open, {BUDGET_IS_SPENT} AS is_budget_spent
 FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UPDATE
 """,
 )
@@ -114,9 +155,9 @@ FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UP
 INSERT: Final = statement(
     _InsertedRow,
     f"""
-INSERT INTO campaign (merchant_id, id, pool_id, name, recipient_count, allocated_count, idempotency_key, request_hash,
-                      created_at)
-VALUES (:merchant_id, :campaign_id, :pool_id, :name, 0, 0, :key, :request_hash, now()) ON CONFLICT DO NOTHING
+INSERT INTO campaign (merchant_id, id, pool_id, name, segment, recipient_count, allocated_count, idempotency_key,
+                      request_hash, created_at)
+VALUES (:merchant_id, :campaign_id, :pool_id, :name, :segment, 0, 0, :key, :request_hash, now()) ON CONFLICT DO NOTHING
 RETURNING {REWARD_OF_POOL.format(":pool_id")} AS reward_id
 """,
 )
@@ -129,7 +170,10 @@ WHERE merchant_id = :merchant_id AND id = :campaign_id
 )
 
 
-@mutation(description="Send one code of a pool to each of up to 5,000 members or addresses, all or none. ADMIN only.")
+@mutation(
+    description="Send one code of a pool to each of up to 5,000 members or addresses, all or none; or, as a job, to "
+    "all members of a segment. ADMIN only."
+)
 async def create_campaign(
     info: Info, input: Annotated[CreateCampaignInput, strawberry.argument(description="The campaign to send.")]
 ) -> CreateCampaignResult:
@@ -138,9 +182,11 @@ async def create_campaign(
     problems = Problems()
     name = problems.text("name", input.name, length_max=NAME_LENGTH_MAX)
     key = problems.idempotency_key(input.idempotency_key)
-    asked = await asyncio.to_thread(recipients, problems, viewer, input.recipients)
+    asked = await asyncio.to_thread(recipients, problems, viewer, input)
     pool_id = node_id("pool", "pool", input.pool_id)
     request_hash = asked.hash(name, pool_id)
+    if asked.segment in KEPT:
+        await refresh_if_stale(merchant_id)
     for _ in range(ATTEMPTS_MAX):
         earlier = await _earlier(viewer, key, request_hash)
         if earlier is not None:
@@ -157,6 +203,7 @@ async def create_campaign(
                     campaign_id=campaign_id,
                     pool_id=pool_id,
                     name=name,
+                    segment=None if asked.segment is None else asked.segment.value,
                     key=key,
                     request_hash=request_hash,
                 )
@@ -165,7 +212,13 @@ async def create_campaign(
                 if not pool["is_open"]:
                     raise Refused(not_active(PoolStatus(pool["status"])))
                 refuse_if_for_points(inserted["reward_id"])
-                sent = await send_codes(tx, viewer, pool, campaign_id, asked)
+                if pool["is_budget_spent"]:
+                    raise Refused(budget_spent())
+                if asked.segment is None:
+                    people = await resolve(tx, viewer, asked)
+                    sent = await send_codes(tx, viewer, pool, campaign_id, people, asked.addresses)
+                else:
+                    sent = await _write_down(tx, viewer, pool, campaign_id, asked.segment)
                 await tx.row(
                     COUNT,
                     merchant_id=merchant_id,
@@ -177,8 +230,23 @@ async def create_campaign(
                 await stock_levels.check(tx, merchant_id, pool_id, viewer.actor)
         except ChangedMeanwhile:
             continue
+        if asked.segment is not None:
+            await doorbell.wake_workers(turns.WORKER_JOB)
         return CreateCampaignSuccess(campaign=Campaign.of(await _campaign(viewer, campaign_id)), replayed=False)
     raise RuntimeError("recipients kept changing while they were sent a campaign")
+
+
+async def _write_down(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUID, segment: SegmentName) -> Sent:
+    """Let a job send to a segment. Raises Refused when nobody is in it, or the stock wouldn't do."""
+    listed = await write_down(tx, viewer, pool, campaign_id, ids.new(), ids.new(), segment)
+    problems = Problems()
+    if not listed["job_total"]:
+        problems.add("segment", "has no members")
+    problems.refuse_if_any()
+    stock = await tx.row(IN_STOCK, merchant_id=viewer.merchant_id, pool_id=pool["id"])
+    if stock is None or stock["available"] < listed["asking"]:
+        raise Refused(exhausted([pool["id"]], "The pool has too few codes left."))
+    return Sent(recipients=listed["job_total"], allocated=0, delivered=0)
 
 
 class _EarlierRow(TypedDict):

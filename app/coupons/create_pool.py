@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Final, TypedDict
@@ -19,6 +19,8 @@ from app.coupons.claims import CHAIN_LENGTH_MAX
 from app.coupons.code_text import BITS_OF_CHARACTER, HIDDEN_BITS_MIN, hidden_bits
 from app.coupons.rows import PoolRow
 from app.coupons.types import CodeKind, Pool, StackingPolicy
+from app.segments.definitions import KEPT, SegmentName
+from app.segments.refresh import refresh_if_stale
 from app.storage.database import Statements, database
 from app.storage.events import event
 from app.storage.statements import columns, statement
@@ -82,6 +84,25 @@ class CreatePoolInput:
         description="Text of the codes that are generated for it, 4 to 64 characters: letters from A to Z, digits and "
         "dashes as they stand, # for a random character; at least 12 of those. Our own form unless told.",
     )
+    audience: list[SegmentName] | None = strawberry.field(
+        default=None,
+        description="Who may claim: members of one of these segments; empty or null: everybody. Binds new claims and "
+        "rewards, not campaigns.",
+    )
+    first_order_only: bool | None = strawberry.field(
+        default=False, description="Whether its codes are for a presenter's first order only."
+    )
+    one_claim_per_mailbox: bool | None = strawberry.field(
+        default=True,
+        description="Whether only the first person of a mailbox can claim: a+x@ and dots are spellings of one. A "
+        "member's address counts once it is proven.",
+    )
+    maximum_total_discount: MoneyInput | None = strawberry.field(
+        default=None,
+        description="PERCENT and AMOUNT only: the most that its codes take off together, held ones included; at least "
+        "amountOff or maximumDiscount. A code that doesn't fit whole is BUDGET_SPENT.",
+    )
+    listed: bool | None = strawberry.field(default=False, description="Whether members see it in `offers`.")
     fallback_pool_id: strawberry.ID | None = strawberry.field(
         default=None,
         description="The pool that serves claims once this one is empty; it may have one itself, 10 in a row at most.",
@@ -120,6 +141,11 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
     if terms.maximum_discount is not None and terms.kind is not CodeKind.PERCENT:
         problems.add("maximumDiscount", f"has no meaning in {terms.kind.value} pools")
     maximum_discount = problems.money("maximumDiscount", terms.maximum_discount, currency=currency)
+    if terms.maximum_total_discount is not None and terms.kind is CodeKind.GIFT:
+        problems.add("maximumTotalDiscount", "has no meaning in GIFT pools")
+    budget = problems.money("maximumTotalDiscount", terms.maximum_total_discount, currency=currency)
+    if budget is not None and budget < (amount_off or maximum_discount or 1):
+        problems.add("maximumTotalDiscount", "must be at least what one code takes off")
     if terms.starts_at is not None and terms.starts_at.year >= STARTS_BEFORE_YEAR:
         problems.add("startsAt", f"must be before the year {STARTS_BEFORE_YEAR}")
     if terms.starts_at is not None and terms.ends_at is not None and terms.ends_at <= terms.starts_at:
@@ -144,7 +170,23 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
         "transferable": terms.transferable,
         "recycle_expired": bool(terms.recycle_expired),
         "code_pattern": code_pattern,
+        "audience": audience_of(terms.audience or ()),
+        "first_order_only": bool(terms.first_order_only),
+        "one_claim_per_mailbox": terms.one_claim_per_mailbox is not False,
+        "listed": bool(terms.listed),
+        "maximum_total_discount": budget,
     }
+
+
+def audience_of(segments: Collection[SegmentName]) -> list[str]:
+    """Return segments as a pool's row has them: each once, in their order."""
+    return [name.value for name in SegmentName if name in segments]
+
+
+async def know_audience(viewer: Viewer, pool: PoolRow) -> None:
+    """Work out who is in a pool's segments that nights keep, if the merchant has never looked at them."""
+    if any(name.value in pool["pool_audience"] for name in KEPT):
+        await refresh_if_stale(viewer.merchant_id)
 
 
 class ChainedRow(TypedDict):
@@ -237,12 +279,14 @@ WITH p AS (
     INSERT INTO pool (
         merchant_id, id, name, status, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount,
         starts_at, ends_at, code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired,
-        code_pattern, fallback_pool_id, created_at
+        code_pattern, audience, first_order_only, one_claim_per_mailbox, listed, maximum_total_discount,
+        fallback_pool_id, created_at
     )
     VALUES (
         :merchant_id, :pool_id, :name, 'DRAFT', :kind, :percent_off, :amount_off, :gift_sku, :minimum_spend,
         :maximum_discount, :starts_at, :ends_at, :code_lifetime_days, :claims_per_member, :stacking, :transferable,
-        :recycle_expired, :code_pattern, :fallback_pool_id, now()
+        :recycle_expired, :code_pattern, :audience::text[], :first_order_only, :one_claim_per_mailbox, :listed,
+        :maximum_total_discount, :fallback_pool_id, now()
     )
     RETURNING *
 ), {KNOW_LENGTH}, recorded AS (
@@ -277,4 +321,5 @@ async def create_pool(
         raise
     if row is None:
         raise RuntimeError("INSERT returned no row")
+    await know_audience(viewer, row)
     return CreatePoolSuccess(pool=Pool.of(row))

@@ -12,6 +12,7 @@ from app.api.operations import Info, NotFound, Refused, mutation, not_found
 from app.coupons.change_pool_status import WhichPool
 from app.coupons.edit_pool import PoolNotEditable
 from app.coupons.types import PoolStatus
+from app.jobs.cancel_job import cancel_where
 from app.storage import events
 from app.storage.database import Tx, transaction
 from app.storage.statements import NoRow, columns, statement
@@ -175,6 +176,11 @@ SELECT count(*) AS gone FROM gone
 )
 DROP_ALERTS: Final = statement(NoRow, "DELETE FROM stock_alert WHERE merchant_id = :merchant_id AND pool_id = :pool_id")
 DROP_TERMS: Final = statement(NoRow, "DELETE FROM pool_terms WHERE merchant_id = :merchant_id AND pool_id = :pool_id")
+# Jobs stay, without their pool; one that was filling it goes no further.
+CANCEL_JOBS: Final = cancel_where("pool_id = :pool_id")
+LET_JOBS_GO: Final = statement(
+    NoRow, "UPDATE bulk_job SET pool_id = NULL WHERE merchant_id = :merchant_id AND pool_id = :pool_id"
+)
 DROP_POOL: Final = statement(NoRow, "DELETE FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id")
 
 
@@ -183,6 +189,7 @@ async def _discard_empty(tx: Tx, viewer: Viewer, pool_id: UUID) -> None:
     # A fold that was under way has left a row that the first look didn't see.
     while (dropped := await tx.row(DROP_STOCK, **where)) is not None and dropped["gone"]:
         pass
-    for each in (DROP_ALERTS, DROP_TERMS, DROP_POOL):
+    await tx.rows(CANCEL_JOBS, actor=viewer.actor, **where)
+    for each in (LET_JOBS_GO, DROP_ALERTS, DROP_TERMS, DROP_POOL):
         await tx.row(each, **where)
     await events.record(tx, viewer.merchant_id, "pool.discarded", pool_id, viewer.actor)

@@ -15,11 +15,19 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.api.scalars import BigInt
-from app.coupons.create_pool import KNOW_LENGTH, CreatePoolInput, chain_from, checked_fallback, checked_terms
+from app.coupons.create_pool import (
+    KNOW_LENGTH,
+    CreatePoolInput,
+    chain_from,
+    checked_fallback,
+    checked_terms,
+    know_audience,
+)
 from app.coupons.revive_codes import JOB as REVIVE_JOB
 from app.coupons.rows import PoolRow
 from app.coupons.rules import may_change
 from app.coupons.types import CodeKind, Pool, PoolStatus, StackingPolicy
+from app.segments.definitions import SegmentName
 from app.storage import doorbell, events
 from app.storage.database import Tx, transaction
 from app.storage.statements import NoRow, columns, statement
@@ -30,9 +38,11 @@ T = TypeVar("T")
 @strawberry.input(description="What to change; what is left out stays, null takes an optional term away.")
 class EditPoolInput:
     pool_id: strawberry.ID = strawberry.field(
-        description="The pool. In DRAFT everything can change. Later name, recycleExpired and fallbackPoolId can, and "
-        "until it is ARCHIVED terms can improve for who holds a code: endsAt, codeLifetimeDays, percentOff, amountOff, "
-        "maximumDiscount and claimsPerMember go up only, startsAt and minimumSpend down only, and null lifts a limit."
+        description="The pool. In DRAFT everything can change. Later name, listed, recycleExpired and fallbackPoolId "
+        "can, and until it is ARCHIVED terms can improve for who holds a code: endsAt, codeLifetimeDays, percentOff, "
+        "amountOff, maximumDiscount, maximumTotalDiscount and claimsPerMember go up only, startsAt and minimumSpend "
+        "down only, null lifts a limit, audience takes more segments or everybody, and firstOrderOnly and "
+        "oneClaimPerMailbox end."
     )
     name: str | None = strawberry.field(default=UNSET, description="Its name, at most 200 characters.")
     percent_off: float | None = strawberry.field(
@@ -73,6 +83,20 @@ class EditPoolInput:
         description="Text of the codes that are generated from now on, as for createPool; in DRAFT only. Codes that "
         "exist keep theirs.",
     )
+    audience: list[SegmentName] | None = strawberry.field(
+        default=UNSET, description="Who may claim: members of one of these segments; empty or null: everybody."
+    )
+    first_order_only: bool | None = strawberry.field(
+        default=UNSET, description="Whether its codes are for a presenter's first order only."
+    )
+    one_claim_per_mailbox: bool | None = strawberry.field(
+        default=UNSET, description="Whether only the first person of a mailbox can claim."
+    )
+    maximum_total_discount: MoneyInput | None = strawberry.field(
+        default=UNSET,
+        description="PERCENT and AMOUNT only: the most that its codes take off together, held ones included.",
+    )
+    listed: bool | None = strawberry.field(default=UNSET, description="Whether members see it in `offers`.")
     fallback_pool_id: strawberry.ID | None = strawberry.field(
         default=UNSET, description="The pool that serves claims once this one is empty; chains must not be circles."
     )
@@ -115,7 +139,9 @@ WITH p AS (
         minimum_spend = :minimum_spend, maximum_discount = :maximum_discount, starts_at = :starts_at,
         ends_at = :ends_at, code_lifetime_days = :code_lifetime_days, claims_per_member = :claims_per_member,
         stacking = :stacking, transferable = :transferable, recycle_expired = :recycle_expired,
-        code_pattern = :code_pattern, fallback_pool_id = :fallback_pool_id
+        code_pattern = :code_pattern, audience = :audience::text[], first_order_only = :first_order_only,
+        one_claim_per_mailbox = :one_claim_per_mailbox, listed = :listed,
+        maximum_total_discount = :maximum_total_discount, fallback_pool_id = :fallback_pool_id
     WHERE merchant_id = :merchant_id AND id = :pool_id
     RETURNING *
 ), {KNOW_LENGTH}
@@ -130,7 +156,9 @@ INSERT INTO code_revival (merchant_id, pool_id) VALUES (:merchant_id, :pool_id)
 ON CONFLICT (merchant_id, pool_id) DO UPDATE SET walked_to = NULL
 """,
 )
-_NEVER_NULL: Final = ("name", "claims_per_member", "stacking", "transferable")
+_NEVER_NULL: Final = (
+    "name", "claims_per_member", "stacking", "transferable", "first_order_only", "one_claim_per_mailbox", "listed",
+)  # fmt: skip
 
 
 @mutation(
@@ -166,6 +194,7 @@ async def edit_pool(
             await tx.row(REVIVE, merchant_id=viewer.merchant_id, pool_id=pool_id)
     if is_extended:
         await doorbell.wake_workers(REVIVE_JOB)
+    await know_audience(viewer, edited)
     return EditPoolSuccess(pool=Pool.of(edited))
 
 
@@ -285,6 +314,11 @@ def _merged(row: PoolRow, edit: EditPoolInput, currency: str) -> CreatePoolInput
         transferable=_term(edit.transferable, row["pool_transferable"]),
         recycle_expired=_term(edit.recycle_expired, row["pool_recycle_expired"]),
         code_pattern=_term(edit.code_pattern, row["pool_code_pattern"]),
+        audience=_term(edit.audience, [SegmentName(name) for name in row["pool_audience"]]),
+        first_order_only=_term(edit.first_order_only, row["pool_first_order_only"]),
+        one_claim_per_mailbox=_term(edit.one_claim_per_mailbox, row["pool_one_claim_per_mailbox"]),
+        listed=_term(edit.listed, row["pool_listed"]),
+        maximum_total_discount=_term(edit.maximum_total_discount, amount(row["pool_maximum_total_discount"])),
     )
 
 

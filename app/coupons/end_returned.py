@@ -8,7 +8,7 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.coupons.recycle import recycle_each
-from app.coupons.rows import IS_OVER, JOIN_CODE, WholeCodeRow
+from app.coupons.rows import IS_OVER, IS_OVER_FOR, JOIN_CODE, WholeCodeRow, end_of
 from app.storage.database import Tx
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -21,13 +21,13 @@ class EndedRow(WholeCodeRow, ChangeRow):
 
 
 #: Whether a row of `code` is past its own end or that of its pool `p`; `has_ended` is the same in Python.
-HAS_ENDED: Final = f"(coalesce(code.expires_at <= now(), false) OR {IS_OVER})"
+HAS_ENDED: Final = f"(coalesce(code.expires_at <= now(), false) OR {IS_OVER_FOR.format('code')})"
 END: Final = statement(
     EndedRow,
     f"""
 WITH over AS (
-    -- Pools whose codes are all dead. An edit that gives one a later end waits for this, and has revived what expired.
-    SELECT id FROM pool p
+    -- Pools whose codes are dead. An edit that gives one a later end waits for this, and has revived what expired.
+    SELECT id, status = 'ARCHIVED' AS is_archived FROM pool p
     WHERE merchant_id = :merchant_id AND {IS_OVER} AND id = ANY(ARRAY(
         SELECT pool_id FROM code WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[])
     ))
@@ -35,7 +35,8 @@ WITH over AS (
 ), c AS (
     UPDATE code SET state = 'EXPIRED'
     WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND state = 'ALLOCATED'
-        AND (expires_at <= now() OR pool_id = ANY(ARRAY(SELECT id FROM over)))
+        AND (expires_at <= now() OR pool_id = ANY(ARRAY(SELECT id FROM over WHERE is_archived))
+            OR (NOT outlives_pool AND pool_id = ANY(ARRAY(SELECT id FROM over))))
     RETURNING *
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
@@ -53,8 +54,8 @@ FROM c {JOIN_CODE} JOIN recorded ev ON ev.subject_id = c.id
 
 def has_ended(row: WholeCodeRow, now: datetime) -> bool:
     """Whether a code is past its own end or that of its pool."""
-    ends = [end for end in (row["code_expires_at"], row["pool_ends_at"]) if end is not None]
-    return row["pool_status"] == "ARCHIVED" or any(end <= now for end in ends)
+    end = end_of(row)
+    return row["pool_status"] == "ARCHIVED" or (end is not None and end <= now)
 
 
 async def end_returned(tx: Tx, viewer: Viewer, code_ids: Iterable[UUID]) -> list[EndedRow]:

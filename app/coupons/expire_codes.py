@@ -5,7 +5,7 @@ from uuid import UUID
 
 from app import ids
 from app.coupons.recycle import recycle_each
-from app.coupons.rows import IS_OVER, JOIN_CODE, WholeCodeRow
+from app.coupons.rows import IS_HELD, IS_OVER, IS_OVER_FOR, JOIN_CODE, WholeCodeRow
 from app.merchants.tenants import tenant
 from app.storage.database import database, transaction
 from app.storage.statements import columns, statement
@@ -30,9 +30,12 @@ FIND: Final = statement(
 SELECT m.merchant_id FROM merchant m WHERE EXISTS (
     SELECT FROM code c
     WHERE c.merchant_id = m.merchant_id AND c.state IN ('AVAILABLE', 'ALLOCATED') AND c.expires_at <= now()
+        AND NOT {IS_HELD}
 ) OR EXISTS (
     SELECT FROM pool p WHERE p.merchant_id = m.merchant_id AND {IS_OVER} AND EXISTS (
-        SELECT FROM code c WHERE c.merchant_id = m.merchant_id AND c.pool_id = p.id AND c.state = 'ALLOCATED'
+        SELECT FROM code c
+        WHERE c.merchant_id = m.merchant_id AND c.pool_id = p.id AND c.state = 'ALLOCATED' AND {IS_OVER_FOR.format("c")}
+            AND NOT {IS_HELD}
     )
 )
 """,
@@ -52,27 +55,35 @@ EXPIRE: Final = statement(
     ExpiredRow,
     f"""
 WITH over AS (
-    -- Pools whose codes are all dead. An edit that gives one a later end waits for this, and has revived what expired.
-    SELECT id FROM pool p WHERE merchant_id = :merchant_id AND {IS_OVER} AND EXISTS (
-        SELECT FROM code WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = 'ALLOCATED'
+    -- Pools whose codes are dead. An edit that gives one a later end waits for this, and has revived what expired.
+    SELECT id, status = 'ARCHIVED' AS is_archived FROM pool p
+    WHERE merchant_id = :merchant_id AND {IS_OVER} AND EXISTS (
+        SELECT FROM code c
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = 'ALLOCATED' AND {IS_OVER_FOR.format("c")}
+            AND NOT {IS_HELD}
     )
     ORDER BY id FOR SHARE
 ), found AS (
-    -- Stock that was imported may have an end of its own, too.
-    (SELECT id FROM code
-     WHERE merchant_id = :merchant_id AND state IN ('AVAILABLE', 'ALLOCATED') AND expires_at <= now()
+    -- Stock that was imported may have an end of its own, too. What is held doesn't end before its hold.
+    (SELECT id FROM code c
+     WHERE merchant_id = :merchant_id AND state IN ('AVAILABLE', 'ALLOCATED') AND expires_at <= now() AND NOT {IS_HELD}
      ORDER BY expires_at LIMIT cardinality(:event_ids::uuid[]))
     UNION
     SELECT each.id FROM over CROSS JOIN LATERAL (
-        SELECT id FROM code WHERE merchant_id = :merchant_id AND pool_id = over.id AND state = 'ALLOCATED'
+        SELECT id FROM code c
+        WHERE merchant_id = :merchant_id AND pool_id = over.id AND state = 'ALLOCATED'
+            AND (over.is_archived OR NOT outlives_pool) AND NOT {IS_HELD}
         ORDER BY id LIMIT cardinality(:event_ids::uuid[])
     ) each
 ), due AS (
     -- Without codes that are being redeemed or revoked right now: they come up again, in whatever state they are then.
-    SELECT id FROM code
+    SELECT id FROM code c
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM found))
-        AND state IN ('AVAILABLE', 'ALLOCATED')
-        AND (expires_at <= now() OR (state = 'ALLOCATED' AND pool_id = ANY(ARRAY(SELECT id FROM over))))
+        AND state IN ('AVAILABLE', 'ALLOCATED') AND NOT {IS_HELD}
+        AND (expires_at <= now() OR (state = 'ALLOCATED' AND (
+            pool_id = ANY(ARRAY(SELECT id FROM over WHERE is_archived))
+            OR (NOT outlives_pool AND pool_id = ANY(ARRAY(SELECT id FROM over)))
+        )))
     ORDER BY id LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE SKIP LOCKED
 ), c AS (
     UPDATE code SET state = 'EXPIRED' WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))

@@ -389,6 +389,8 @@ async def _claim(tx: Tx, viewer: Viewer, pool_id: UUID, pool: _HeldRow, owned: S
         member_ids=[code.member_id for code in owned],
         email_indexes=[code.email_index for code in owned],
         slots=slots,
+        # What was imported has its owners, whoever else reads their mailboxes.
+        mailbox_indexes=[None for _ in owned],
     )
     if len(claimed) < len(owned):
         raise _ChangedMeanwhile

@@ -1,6 +1,7 @@
 """Rows of pools, codes, claims, stock and redemptions; amounts are in minor units of the merchant's currency."""
 
 from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
 
@@ -26,12 +27,29 @@ class Pool(Model):
     transferable = fields.BooleanField()
     recycle_expired = fields.BooleanField(db_default=False)
     code_pattern = fields.CharField(max_length=64, null=True)
+    audience = ArrayField(element_type="text", db_default=[])
+    first_order_only = fields.BooleanField(db_default=False)
+    one_claim_per_mailbox = fields.BooleanField(db_default=True)
+    listed = fields.BooleanField(db_default=False)
+    maximum_total_discount = fields.BigIntField(null=True)
     fallback_pool_id = fields.UUIDField(null=True)
     terms_version = fields.IntField(db_default=1)
     created_at = fields.DatetimeField()
 
     class Meta:
         table = "pool"
+
+
+class PoolBudget(Model):
+    """A slice of what is left of a pool's budget. How many there are, and how they are cut, means nothing."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+    remaining = fields.BigIntField()
+
+    class Meta:
+        table = "pool_budget"
 
 
 class PoolTerms(Model):
@@ -115,7 +133,8 @@ class Code(Model):
     One from elsewhere or of a pool's pattern isn't of our own form (`is_foreign`), and also has the fingerprint of its
     text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
-    to whoever holds it; only one of these.
+    to whoever holds it; only one of these. It ends with its pool, unless it was given a later end of its own when it
+    came back (`outlives_pool`). Until `held_until` a hold has it, for an order.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -135,7 +154,10 @@ class Code(Model):
     matched_by = fields.CharField(max_length=20, null=True)
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
+    outlives_pool = fields.BooleanField(db_default=False)
     redeemed_at = fields.DatetimeField(null=True)
+    hold_id = fields.UUIDField(null=True)
+    held_until = fields.DatetimeField(null=True)
 
     class Meta:
         table = "code"
@@ -145,7 +167,8 @@ class Claim(Model):
     """That a claimant took its n-th code (`slot`) of a pool: a member, or an address that is no member's.
 
     A code that a fallback pool served has two: one of the pool that was asked, one of the pool it came from. The key
-    is what makes a retry the same claim.
+    is what makes a retry the same claim. The first claim of a person whose mailbox counts has that: all spellings of
+    its address.
     """
 
     code_id = fields.UUIDField(primary_key=True)
@@ -155,6 +178,7 @@ class Claim(Model):
     email_index = fields.BinaryField(null=True)
     slot = fields.IntField()
     idempotency_key = fields.CharField(max_length=240, null=True)
+    mailbox_index = fields.BinaryField(null=True)
     claimed_at = fields.DatetimeField()
 
     class Meta:
@@ -190,12 +214,16 @@ class StockAlert(Model):
 
 
 class Campaign(Model):
-    """One code of a pool for each of many recipients. The hash is of what was asked for, to know it again."""
+    """One code of a pool for each of many recipients: those that were named, or who was in a segment at the call.
+
+    The hash is of what was asked for, to know it again.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     pool_id = fields.UUIDField()
     name = fields.CharField(max_length=200)
+    segment = fields.CharField(max_length=20, null=True)
     recipient_count = fields.IntField()
     allocated_count = fields.IntField()
     idempotency_key = fields.CharField(max_length=200, null=True)
@@ -207,12 +235,18 @@ class Campaign(Model):
 
 
 class Delivery(Model):
-    """A code that a campaign sends to an address (a ciphertext), or to the member that owns it where there is none."""
+    """A code that a campaign sends to an address (a ciphertext), or to the member that owns it where there is none.
+
+    It is `allocated` by the campaign, or the recipient had it before. Positions count from 1, in the order in which
+    they became visible.
+    """
 
     code_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     campaign_id = fields.UUIDField()
+    position = fields.IntField()
     recipient = fields.BinaryField(null=True)
+    allocated = fields.BooleanField()
 
     class Meta:
         table = "delivery"
@@ -220,6 +254,8 @@ class Delivery(Model):
 
 class Redemption(Model):
     """A code honoured on an order: what it was applied to (`base`), what it took off, and in which position.
+
+    Where it may be applied to a part of the order only, `eligible` says how much that is.
 
     A hash of order and presenter, as the caller named it, knows a call that comes again.
     """
@@ -234,6 +270,7 @@ class Redemption(Model):
     position = fields.SmallIntField()
     order_amount = fields.BigIntField()
     base = fields.BigIntField()
+    eligible = fields.BigIntField(null=True)
     discount = fields.BigIntField()
     currency = fields.CharField(max_length=3)
     redeemed_at = fields.DatetimeField()

@@ -12,6 +12,7 @@ from app.api.node import refetches
 from app.api.operations import Id, Info, query
 from app.coupons.rows import (
     FIND_CODE_BY_TEXT,
+    LIST_CAMPAIGNS,
     LIST_CODES,
     LIST_CODES_IN_STATE,
     LIST_POOLS,
@@ -105,6 +106,16 @@ async def campaign(info: Info, id: Id) -> Campaign | None:
     """Read one campaign."""
     row = await find_campaign(info.context.viewer, id)
     return None if row is None else Campaign.of(row)
+
+
+@query(description="All campaigns, newest first. ADMIN, CHECKOUT, SUPPORT and ANALYST.")
+async def campaigns(info: Info, first: First = None, after: After = None) -> Connection[Campaign]:
+    """Read a page of campaigns with their pools."""
+    asked = page(first, after)
+    rows = await database().rows(
+        LIST_CAMPAIGNS, merchant_id=info.context.viewer.merchant_id, before=asked.id, limit=asked.limit
+    )
+    return connect(rows, asked, Campaign.of, key="campaign_id")
 
 
 @refetches("pool")

@@ -1,5 +1,6 @@
 """revokeCode: a code that isn't spent dies at once, and a fresh one can take its place in the pool."""
 
+from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from app.api.reasons import sealed
 from app.coupons import stock_levels
 from app.coupons.recycle import recycle
 from app.coupons.revive_codes import revive_needed
-from app.coupons.rows import FIND_CODE, HAS_ENDED, IS_OVER
+from app.coupons.rows import FIND_CODE, HAS_ENDED, IS_HELD, IS_OVER
 from app.coupons.types import Code, CodeState
 from app.storage.database import database, transaction
 from app.storage.statements import columns, statement
@@ -35,9 +36,12 @@ class RevokeCodeSuccess:
     replacement: Code | None = strawberry.field(description="The fresh code in the pool's stock, if there is one.")
 
 
-@strawberry.type(description="The code is spent, expired or revoked already.")
+@strawberry.type(description="The code is spent, expired or revoked already, or an order that isn't paid yet holds it.")
 class CodeNotRevocable(Refusal):
     state: CodeState = strawberry.field(description="The code's state.")
+    held_until: datetime | None = strawberry.field(
+        default=None, description="Until when an order holds it; null where none does."
+    )
 
 
 RevokeCodeResult = Annotated[
@@ -55,15 +59,16 @@ class RevokedRow(ChangeRow):
     is_over: bool
 
 
+#: Whether the code `c` of the pool `p` lives and isn't spent.
+IS_REVOCABLE: Final = f"(c.state IN ('AVAILABLE', 'ALLOCATED') AND NOT {HAS_ENDED} AND NOT {IS_HELD})"
 REVOKE: Final = statement(
     RevokedRow,
     f"""
 WITH live AS (
-    -- Waits for whoever is claiming or redeeming the code, and then looks at its state again.
+    -- Waits for whoever is claiming, redeeming or holding the code, and then looks at it again.
     SELECT c.id, c.pool_id, c.member_id, c.state, p.kind, p.code_pattern, {IS_OVER} AS is_over
     FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
-    WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND c.state IN ('AVAILABLE', 'ALLOCATED')
-        AND NOT {HAS_ENDED} FOR UPDATE OF c
+    WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND {IS_REVOCABLE} FOR UPDATE OF c
 ), c AS (
     UPDATE code SET state = 'REVOKED' WHERE merchant_id = :merchant_id AND id = (SELECT id FROM live)
     RETURNING id
@@ -118,6 +123,9 @@ async def revoke_code(
         state = CodeState(row["code_state"])
         if state not in {CodeState.AVAILABLE, CodeState.ALLOCATED}:
             raise Refused(CodeNotRevocable(message=f"A code that is {state.value} can't be revoked.", state=state))
+        if row["code_held_until"] is not None:
+            message = "A code that an order holds can't be revoked."
+            raise Refused(CodeNotRevocable(message=message, state=state, held_until=row["code_held_until"]))
         # One that lives again, or that a reversal has given back since, is tried again.
         await revive_needed(database(), viewer.merchant_id, [code_id])
     ring_wallet(database(), viewer.merchant_id, revoked, about=row)

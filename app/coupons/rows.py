@@ -17,11 +17,18 @@ from app.storage.statements import columns, row_of, statement
 
 #: Whether all codes of the pool `p` that aren't spent are dead, whatever ends of their own they have.
 IS_OVER: Final = "(p.status = 'ARCHIVED' OR coalesce(p.ends_at <= now(), false))"
-#: Whether the code `c` of the pool `p` is past its own end or the pool's. A job writes that down later.
-HAS_ENDED: Final = f"""
+#: Whether that is the end of the code {}: one that outlives its pool dies with an archived pool only.
+IS_OVER_FOR: Final = "(p.status = 'ARCHIVED' OR (NOT {}.outlives_pool AND coalesce(p.ends_at <= now(), false)))"
+_IS_OVER_FOR_CODE: Final = IS_OVER_FOR.format("c")
+#: Whether a hold has the code `c`. One whose time has passed hasn't, though the code may still name it.
+IS_HELD: Final = "coalesce(c.held_until > now(), false)"
+#: Whether the code `c` of the pool `p` would be past its own end or the pool's if nobody held it.
+IS_PAST_END: Final = f"""
     ((c.state IN ('AVAILABLE', 'ALLOCATED') AND coalesce(c.expires_at <= now(), false))
-    OR (c.state = 'ALLOCATED' AND {IS_OVER}))
+    OR (c.state = 'ALLOCATED' AND {_IS_OVER_FOR_CODE}))
 """
+#: Whether the code `c` of the pool `p` is past its own end or the pool's. A job writes that down later.
+HAS_ENDED: Final = f"({IS_PAST_END} AND NOT {IS_HELD})"
 #: Whether the code `c` was written down as dead though it isn't past its own end: only its pool's had expired it. One
 #: that was replaced stays dead.
 DIED_WITH_POOL: Final = """
@@ -29,9 +36,11 @@ DIED_WITH_POOL: Final = """
     AND c.reissued_as IS NULL)
 """
 #: Whether such a code of the pool `p` lives again, because the pool has a later end. A job writes that down later.
-LIVES_AGAIN: Final = f"({DIED_WITH_POOL} AND NOT {IS_OVER})"
+LIVES_AGAIN: Final = f"({DIED_WITH_POOL} AND NOT {_IS_OVER_FOR_CODE})"
 #: The state of the code `c` of the pool `p` as everybody is shown it.
-SHOWN_STATE: Final = f"CASE WHEN {HAS_ENDED} THEN 'EXPIRED' WHEN {LIVES_AGAIN} THEN 'ALLOCATED' ELSE c.state END"
+SHOWN_STATE: Final = f"""
+    CASE WHEN {HAS_ENDED} THEN 'EXPIRED' WHEN c.state = 'SET_ASIDE' OR {LIVES_AGAIN} THEN 'ALLOCATED' ELSE c.state END
+"""
 
 
 @row_of(p="pool")
@@ -56,6 +65,11 @@ class PoolRow(TypedDict):
     pool_transferable: Annotated[bool, "p.transferable"]
     pool_recycle_expired: Annotated[bool, "p.recycle_expired"]
     pool_code_pattern: Annotated[str | None, "p.code_pattern"]
+    pool_audience: Annotated[list[str], "p.audience"]
+    pool_first_order_only: Annotated[bool, "p.first_order_only"]
+    pool_one_claim_per_mailbox: Annotated[bool, "p.one_claim_per_mailbox"]
+    pool_listed: Annotated[bool, "p.listed"]
+    pool_maximum_total_discount: Annotated[int | None, "p.maximum_total_discount"]
     pool_fallback_pool_id: Annotated[UUID | None, "p.fallback_pool_id"]
     pool_terms_version: Annotated[int, "p.terms_version"]
     pool_created_at: Annotated[datetime, "p.created_at"]
@@ -74,7 +88,9 @@ class CodeRow(TypedDict):
     code_matched_by: Annotated[str | None, "c.matched_by"]
     code_allocated_at: Annotated[datetime | None, "c.allocated_at"]
     code_expires_at: Annotated[datetime | None, "c.expires_at"]
+    code_outlives_pool: Annotated[bool, "c.outlives_pool"]
     code_redeemed_at: Annotated[datetime | None, "c.redeemed_at"]
+    code_held_until: Annotated[datetime | None, f"CASE WHEN {IS_HELD} THEN c.held_until END"]
     code_member_id: Annotated[UUID | None, "c.member_id"]
 
 
@@ -88,6 +104,7 @@ class RedemptionRow(TypedDict):
     redemption_position: Annotated[int, "r.position"]
     redemption_order_amount: Annotated[int, "r.order_amount"]
     redemption_base: Annotated[int, "r.base"]
+    redemption_eligible: Annotated[int | None, "r.eligible"]
     redemption_discount: Annotated[int, "r.discount"]
     redemption_currency: Annotated[str, "r.currency"]
     redemption_redeemed_at: Annotated[datetime, "r.redeemed_at"]
@@ -123,6 +140,7 @@ class CampaignRow(PoolRow):
 
     campaign_id: Annotated[UUID, "k.id"]
     campaign_name: Annotated[str, "k.name"]
+    campaign_segment: Annotated[str | None, "k.segment"]
     campaign_recipient_count: Annotated[int, "k.recipient_count"]
     campaign_allocated_count: Annotated[int, "k.allocated_count"]
     campaign_created_at: Annotated[datetime, "k.created_at"]
@@ -132,6 +150,7 @@ class CampaignRow(PoolRow):
 class DeliveryRow(WholeCodeRow):
     """A delivery `d` of a campaign and its code."""
 
+    delivery_place: Annotated[UUID, "lpad(to_hex(d.position), 32, '0')::uuid"]
     delivery_recipient: Annotated[bytes | None, "d.recipient"]
 
 
@@ -144,6 +163,13 @@ class StockRow(TypedDict):
     redeemed: int
     expired: int
     revoked: int
+
+
+class DiscountRow(TypedDict):
+    """What a pool's codes took off."""
+
+    pool_id: UUID
+    discount: int
 
 
 #: Continues a FROM that has a code `c`: its pool, and its owner if it has one. Each row is looked up by its whole key
@@ -169,6 +195,19 @@ ISSUES_AHEAD: Final = "(p.status = 'ACTIVE' AND (p.ends_at IS NULL OR now() < p.
 HONOURS: Final = """
     ((p.status = 'ACTIVE' OR p.pause_scope = 'ISSUING') AND (p.starts_at IS NULL OR p.starts_at <= now()))
 """
+#: Whether members see the pool `p` among their offers.
+LISTED: Final = f"(p.listed AND p.status IN ('ACTIVE', 'PAUSED') AND NOT {IS_OVER})"
+#: What is left of the budget of the pool `p`.
+BUDGET_LEFT: Final = """
+    (SELECT coalesce(sum(remaining), 0)::bigint FROM pool_budget WHERE merchant_id = :merchant_id AND pool_id = p.id)
+"""
+#: Whether the pool `p` has a budget that doesn't suffice for another code. A slice that does tells without a sum.
+BUDGET_IS_SPENT: Final = f"""
+    (p.maximum_total_discount IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pool_budget
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND remaining >= coalesce(p.amount_off, 1)
+    ) AND {BUDGET_LEFT} < coalesce(p.amount_off, 1))
+"""
 #: The reward that a pool backs while it is offered (the newest of several): its codes cost points then.
 REWARD_OF_POOL: Final = """
     (SELECT id FROM reward
@@ -190,7 +229,7 @@ _REDEMPTION: Final = columns(WholeRedemptionRow)
 FIND_POOL: Final = statement(
     PoolRow, f"SELECT {_POOL} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id"
 )
-#: One of which the member has a code, or that backs a reward that it sees.
+#: One of which the member has a code, that backs a reward that it sees, or that is among its offers.
 FIND_POOL_OF_MEMBER: Final = statement(
     PoolRow,
     f"""
@@ -198,6 +237,7 @@ SELECT {_POOL} FROM pool p
 WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND (
     p.id = ANY(ARRAY(SELECT pool_id FROM code WHERE merchant_id = :merchant_id AND member_id = :member_id))
     OR EXISTS (SELECT FROM reward a WHERE a.merchant_id = :merchant_id AND a.pool_id = p.id AND {SHOWN_TO_MEMBER})
+    OR {LISTED}
 )
 """,
 )
@@ -215,6 +255,13 @@ STOCK_OF_POOLS: Final = statement(
 SELECT pool_id, sum(available)::int AS available, sum(allocated)::int AS allocated,
     sum(redeemed)::int AS redeemed, sum(expired)::int AS expired, sum(revoked)::int AS revoked
 FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = ANY(:pool_ids) GROUP BY pool_id
+""",
+)
+DISCOUNTS_OF_POOLS: Final = statement(
+    DiscountRow,
+    """
+SELECT pool_id, sum(discount)::bigint AS discount FROM redemption
+WHERE merchant_id = :merchant_id AND pool_id = ANY(:pool_ids::uuid[]) AND reversed_at IS NULL GROUP BY pool_id
 """,
 )
 POOLS_BY_ID: Final = statement(
@@ -243,30 +290,40 @@ WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :
 )
 # The newest codes of the pool `p` that are shown in `:state`, or in any. The index ends in (pool_id, state, id): asking
 # for the newest codes in each state that is stored, and merging, never sorts more than a page of each. A state is shown
-# that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over, and the
-# few that are past an end of their own, which have an index. It is so, too, between a pool's later end and the job that
-# revives its codes, which a row waits for.
+# that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over but the
+# few that outlive it or are held, which have an index, and the few that are past an end of their own, which have one,
+# too. It is so, too, between a pool's later end and the job that revives its codes, which a row waits for. Each state
+# is read in an order that this index alone has: a plan that walks all codes of the merchant would look as good.
 _NEWEST_OF_POOL: Final = f"""
     SELECT each.id FROM unnest(CASE
-        WHEN :state::text IS NULL THEN ARRAY['AVAILABLE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED']
+        WHEN :state::text IS NULL THEN ARRAY['AVAILABLE', 'SET_ASIDE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED']
         WHEN {IS_OVER} AND :state = 'EXPIRED' THEN ARRAY['EXPIRED', 'ALLOCATED']
-        WHEN {IS_OVER} AND :state = 'ALLOCATED' THEN ARRAY[]::text[]
+        WHEN {IS_OVER} AND :state = 'ALLOCATED' THEN ARRAY['SET_ASIDE']
         WHEN :state = 'ALLOCATED' AND EXISTS (
             SELECT FROM code_revival WHERE merchant_id = :merchant_id AND pool_id = p.id
-        ) THEN ARRAY['ALLOCATED', 'EXPIRED']
+        ) THEN ARRAY['SET_ASIDE', 'ALLOCATED', 'EXPIRED']
+        WHEN :state = 'ALLOCATED' THEN ARRAY['SET_ASIDE', 'ALLOCATED']
         ELSE ARRAY[:state]
     END) AS stored (state) CROSS JOIN LATERAL (
         SELECT id FROM code c
-        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = stored.state AND id < :before
-            AND (coalesce(:state, '') NOT IN ('AVAILABLE', 'ALLOCATED') OR expires_at IS NULL OR expires_at > now())
-            AND (coalesce(:state, '') NOT IN ('ALLOCATED', 'EXPIRED') OR stored.state <> 'EXPIRED'
-                OR (:state = 'ALLOCATED') = {LIVES_AGAIN})
-        ORDER BY id DESC LIMIT :limit
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = ANY(ARRAY[stored.state]) AND id < :before
+            AND (:state IS NULL OR :state = {SHOWN_STATE})
+        ORDER BY state DESC, id DESC LIMIT :limit
     ) each
     UNION
-    (SELECT id FROM code
+    (SELECT id FROM code c
+     WHERE merchant_id = :merchant_id AND pool_id = p.id AND outlives_pool AND state = 'ALLOCATED'
+        AND :state = 'ALLOCATED' AND :state = {SHOWN_STATE} AND id < :before
+     ORDER BY id DESC LIMIT :limit)
+    UNION
+    (SELECT id FROM code c
+     WHERE merchant_id = :merchant_id AND pool_id = p.id AND hold_id IS NOT NULL AND state = 'ALLOCATED'
+        AND :state = 'ALLOCATED' AND :state = {SHOWN_STATE} AND id < :before
+     ORDER BY id DESC LIMIT :limit)
+    UNION
+    (SELECT id FROM code c
      WHERE merchant_id = :merchant_id AND pool_id = p.id AND state IN ('AVAILABLE', 'ALLOCATED')
-        AND expires_at <= now() AND :state = 'EXPIRED' AND id < :before
+        AND expires_at <= now() AND NOT {IS_HELD} AND :state = 'EXPIRED' AND id < :before
      ORDER BY id DESC LIMIT :limit)
     ORDER BY 1 DESC LIMIT :limit
 """
@@ -302,12 +359,15 @@ WITH page AS (
     SELECT newest.id FROM unnest(:member_ids::uuid[]) AS asked (member_id) CROSS JOIN LATERAL (
         SELECT id FROM code
         WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND (allocated_at, id) < (:instant, :before)
+            -- The code's own row is read for those that have ended or may live again; the index has what tells that.
             AND (:state::text IS NULL OR :state = CASE WHEN state = 'ALLOCATED' AND (
                 expires_at <= now() OR EXISTS (
-                    SELECT FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = code.pool_id AND {IS_OVER}
+                    SELECT FROM pool p
+                    WHERE p.merchant_id = :merchant_id AND p.id = code.pool_id AND {IS_OVER_FOR.format("code")}
                 )
+            ) AND NOT EXISTS (
+                SELECT FROM code c WHERE c.merchant_id = :merchant_id AND c.id = code.id AND {IS_HELD}
             ) THEN 'EXPIRED'
-            -- The code's own row is read for those that may live again only; the index has what tells that.
             WHEN state = 'EXPIRED' AND (expires_at IS NULL OR expires_at > now()) AND EXISTS (
                 SELECT FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
                 WHERE c.merchant_id = :merchant_id AND c.id = code.id AND {LIVES_AGAIN}
@@ -378,7 +438,16 @@ FROM campaign k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id
 WHERE k.merchant_id = :merchant_id AND k.id = :campaign_id
 """,
 )
-# The statement that reads the codes writes the event: no page is read off the record.
+LIST_CAMPAIGNS: Final = statement(
+    CampaignRow,
+    f"""
+SELECT {columns(CampaignRow)}
+FROM campaign k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id
+WHERE k.merchant_id = :merchant_id AND k.id < :before ORDER BY k.id DESC LIMIT :limit
+""",
+)
+# The statement that reads the codes writes the event: no page is read off the record. A job appends while a mailer
+# reads, and commits in the order of the positions: who pages misses none.
 DELIVERIES: Final = statement(
     DeliveryRow,
     f"""
@@ -386,19 +455,25 @@ WITH recorded AS (
     {event("campaign.deliveries_read", subject=":campaign_id")} RETURNING subject_id
 ), page AS (
     SELECT * FROM delivery
-    WHERE merchant_id = :merchant_id AND campaign_id = (SELECT subject_id FROM recorded) AND code_id < :before
-    ORDER BY code_id DESC LIMIT :limit
+    WHERE merchant_id = :merchant_id AND campaign_id = (SELECT subject_id FROM recorded) AND position > :after
+    ORDER BY position LIMIT :limit
 )
 SELECT {columns(DeliveryRow)}
 FROM page d
 CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = d.code_id OFFSET 0) c {JOIN_CODE}
-ORDER BY d.code_id DESC
+ORDER BY d.position
 """,
 )
 
 
+def end_of(row: WholeCodeRow) -> datetime | None:
+    """Return until when a code can be spent, if its pool isn't archived before."""
+    own, pools = row["code_expires_at"], row["pool_ends_at"]
+    return own if row["code_outlives_pool"] else min(filter(None, (own, pools)), default=None)
+
+
 async def find_pool(viewer: Viewer, node_id: str) -> PoolRow | None:
-    """Return the pool behind an id; a member sees those of its codes and of the rewards that it sees."""
+    """Return the pool behind an id; a member sees those of its codes, its rewards and its offers."""
     pool_id = ids.decode("pool", node_id)
     if pool_id is None:
         return None
@@ -463,6 +538,12 @@ async def batches_by_pool(
     for row in rows:
         grouped[row["pool_id"]].append(row)
     return grouped
+
+
+async def discounts_by_pool(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, int]:
+    """Return what each pool's codes took off by redemptions that stand."""
+    rows = await database().rows(DISCOUNTS_OF_POOLS, merchant_id=viewer.merchant_id, pool_ids=pool_ids)
+    return dict.fromkeys(pool_ids, 0) | {row["pool_id"]: row["discount"] for row in rows}
 
 
 async def codes_by_pool(

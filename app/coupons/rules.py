@@ -22,21 +22,33 @@ TRANSITIONS: Final[dict[str, tuple[str, ...]]] = {
 
 #: Terms that may improve for who holds a code once their pool has left DRAFT, upwards or downwards. None is no limit.
 IMPROVE_UPWARDS: Final = frozenset(
-    {"ends_at", "code_lifetime_days", "percent_off", "amount_off", "maximum_discount", "claims_per_member"}
+    {
+        "ends_at",
+        "code_lifetime_days",
+        "percent_off",
+        "amount_off",
+        "maximum_discount",
+        "claims_per_member",
+        "maximum_total_discount",
+    }
 )
 IMPROVE_DOWNWARDS: Final = frozenset({"starts_at", "minimum_spend"})
 #: What holds for later claims and dead codes only.
-FREE: Final = frozenset({"name", "recycle_expired", "fallback_pool_id"})
+FREE: Final = frozenset({"name", "recycle_expired", "fallback_pool_id", "listed"})
+#: Limits that are there or not.
+ENDS: Final = frozenset({"first_order_only", "one_claim_per_mailbox"})
 
 
 def may_change(status: str, term: str, before: Any, after: Any) -> bool:
     """Whether a pool in this status takes another value of a term. The trigger pool_guard holds the same."""
     if status == "DRAFT" or before == after or term in FREE:
         return True
-    if status == "ARCHIVED" or term not in IMPROVE_UPWARDS | IMPROVE_DOWNWARDS:
+    if status == "ARCHIVED" or term not in IMPROVE_UPWARDS | IMPROVE_DOWNWARDS | ENDS | {"audience"}:
         return False
-    if before is None or after is None:
-        return after is None
+    if term == "audience":
+        return not after or (bool(before) and set(before) <= set(after))
+    if before is None or after is None or term in ENDS:
+        return not after
     return bool(after > before if term in IMPROVE_UPWARDS else after < before)
 
 
@@ -48,16 +60,26 @@ class CodeRejectionReason(Enum):
     NOT_ALLOCATED = described("NOT_ALLOCATED", "Nobody has claimed it.")
     NOT_OWNER = described("NOT_OWNER", "It belongs to someone else than its presenter.")
     ALREADY_REDEEMED = described("ALREADY_REDEEMED", "It was redeemed before.")
+    HELD = described("HELD", "An order that isn't paid yet holds it, or this order itself is held.")
     EXPIRED = described("EXPIRED", "Its lifetime is over, or its pool's: past its end, or archived.")
     REVOKED = described("REVOKED", "It was revoked.")
     POOL_NOT_ACTIVE = described("POOL_NOT_ACTIVE", "Its pool is paused, or hasn't begun.")
     CURRENCY_MISMATCH = described("CURRENCY_MISMATCH", "The order is not in the merchant's currency.")
-    BELOW_MINIMUM_SPEND = described("BELOW_MINIMUM_SPEND", "The order is below the pool's minimum spend.")
+    NOT_ELIGIBLE = described("NOT_ELIGIBLE", "Nothing of the order is what it may be applied to.")
+    BELOW_MINIMUM_SPEND = described(
+        "BELOW_MINIMUM_SPEND",
+        "The order, or what of it the code may be applied to where that is given, is below the pool's minimum spend.",
+    )
     TOO_MANY_ATTEMPTS = described(
         "TOO_MANY_ATTEMPTS",
         "Too many unknown codes were tried with this key or by this presenter; wait a minute. Its own codes pass.",
     )
+    NOT_FIRST_ORDER = described(
+        "NOT_FIRST_ORDER",
+        "It is for a first order, and its presenter has another one that stands, or isn't named.",
+    )
     NOT_STACKABLE = described("NOT_STACKABLE", "It goes alone, or the order's codes were redeemed in an earlier call.")
+    BUDGET_SPENT = described("BUDGET_SPENT", "What its pool's codes may take off together doesn't suffice for it.")
     NO_DISCOUNT = described("NO_DISCOUNT", "It would take nothing off; GIFT codes may.")
 
 
@@ -88,6 +110,14 @@ class PresentedCode:
     opens_at: datetime | None = None
     #: Whether it was redeemed on the order before: then only what the order is now can speak against it.
     stays: bool = False
+    #: Whether it is for a first order, and its presenter has another one, or isn't named.
+    has_another_order: bool = False
+    #: How much of the order it may be applied to, where that isn't the whole order.
+    eligible: int | None = None
+    #: Whether it is held for the order: then it is honoured whatever became of it or its pool since.
+    is_held_here: bool = False
+    #: Until when an order holds it that it isn't presented for.
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +133,8 @@ class Order:
     email_index: bytes | None
     member_of_email: UUID | None
     has_other_codes: bool
+    #: Until when a hold of the order itself is in the way of whoever presents codes beside it.
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +143,19 @@ class Remedy:
 
     short_by: int | None = None
     valid_from: datetime | None = None
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What one code takes off: `discount` of `base`, which is what the codes before it left."""
+    """What one code takes off: `discount` of `base`.
+
+    The base is what the codes before it left, or what of the order it may be applied to (`eligible`), if that is less.
+    """
 
     base: int
     discount: int
+    eligible: int | None = None
 
 
 def honours(status: str, pause_scope: str | None, starts_at: datetime | None, now: datetime) -> bool:
@@ -134,13 +171,14 @@ def discount(terms: Terms, base: int) -> int:
     return min(terms.amount_off or 0, base)
 
 
-def stack(terms: Sequence[Terms], amount: int) -> list[Applied]:
-    """Apply codes in the order given, each to what is left of `amount`."""
+def stack(terms: Sequence[tuple[Terms, int | None]], amount: int) -> list[Applied]:
+    """Apply codes in the order given, each to what is left of `amount`, and to no more than its eligible amount."""
     left = amount
     applied = []
-    for each in terms:
-        taken = discount(each, left)
-        applied.append(Applied(left, taken))
+    for each, eligible in terms:
+        base = left if eligible is None else min(left, eligible)
+        taken = discount(each, base)
+        applied.append(Applied(base, taken, eligible))
         left -= taken
     return applied
 
@@ -178,14 +216,18 @@ def reason(
         return refused
     checks = (
         (CodeRejectionReason.ALREADY_REDEEMED, code.state == "REDEEMED" and not code.stays),
+        (CodeRejectionReason.HELD, code.held_until is not None or order.held_until is not None),
         (
             CodeRejectionReason.EXPIRED,
-            code.state == "EXPIRED" or (not code.stays and code.expires_at is not None and code.expires_at <= now),
+            code.state == "EXPIRED"
+            or (not (code.stays or code.is_held_here) and code.expires_at is not None and code.expires_at <= now),
         ),
         (CodeRejectionReason.REVOKED, code.state == "REVOKED"),
-        (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays)),
+        (CodeRejectionReason.POOL_NOT_ACTIVE, not (code.pool_open or code.stays or code.is_held_here)),
         (CodeRejectionReason.CURRENCY_MISMATCH, not order.currency_matches),
-        (CodeRejectionReason.BELOW_MINIMUM_SPEND, order.amount < (code.terms.minimum_spend or 0)),
+        (CodeRejectionReason.NOT_ELIGIBLE, code.eligible == 0),
+        (CodeRejectionReason.BELOW_MINIMUM_SPEND, _spend(code, order) < (code.terms.minimum_spend or 0)),
+        (CodeRejectionReason.NOT_FIRST_ORDER, code.has_another_order and not (code.stays or code.is_held_here)),
         (
             CodeRejectionReason.NOT_STACKABLE,
             order.has_other_codes or (codes_of_order > 1 and code.terms.stacking == "EXCLUSIVE"),
@@ -194,12 +236,19 @@ def reason(
     return next((why for why, holds in checks if holds), None)
 
 
+def _spend(code: PresentedCode, order: Order) -> int:
+    """Return what a code's minimum spend is compared with."""
+    return order.amount if code.eligible is None else code.eligible
+
+
 def remedy(why: CodeRejectionReason, code: PresentedCode, order: Order) -> Remedy | None:
     """Return what would make a code work that is refused for this reason, or None."""
     if why is CodeRejectionReason.BELOW_MINIMUM_SPEND:
-        return Remedy(short_by=(code.terms.minimum_spend or 0) - order.amount)
+        return Remedy(short_by=(code.terms.minimum_spend or 0) - _spend(code, order))
     if why is CodeRejectionReason.POOL_NOT_ACTIVE and code.opens_at is not None:
         return Remedy(valid_from=code.opens_at)
+    if why is CodeRejectionReason.HELD:
+        return Remedy(held_until=code.held_until or order.held_until)
     return None
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypedDict
@@ -11,26 +11,32 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.api.operations import Refused, not_found
-from app.coupons.claims import exhausted
+from app.coupons.claims import FREE_MAILBOXES, exhausted
 from app.coupons.rows import SHOWN_STATE
+from app.members.mailboxes import mailbox_index
+from app.segments.definitions import SegmentName
+from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx
-from app.storage.statements import columns, statement
-from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
+from app.storage.statements import NoRow, statement
+from app.storage.wallet_versions import raise_wallets, ring_wallets
 
 ATTEMPTS_MAX: Final = 20
-DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "recipient"]
+DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "position", "recipient", "allocated"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """Checked recipients, each once: members, and addresses by their index."""
+    """Checked recipients, each once: members, and addresses by their index; or whoever is in a segment."""
 
     members: list[UUID]
     addresses: dict[bytes, str]
+    segment: SegmentName | None = None
 
     def hash(self, name: str, pool_id: UUID) -> bytes:
         """Return what tells this request from another one, whatever the order of the recipients."""
         digest = hashlib.sha256(pool_id.bytes + len(name.encode()).to_bytes(4) + name.encode())
+        if self.segment is not None:
+            digest.update(self.segment.value.encode())
         for part in (*sorted(member.bytes for member in self.members), *sorted(self.addresses)):
             digest.update(part)
         return digest.digest()
@@ -40,11 +46,14 @@ class Recipients:
 class Person:
     """A recipient: a member, an address, or an address that a member has proved; and what it has of the pool.
 
-    `sent_to` is the address that was asked for.
+    `sent_to` is the address that was asked for. `mailbox` is what counts in a pool with one claim per mailbox: a new
+    claim takes it, unless the person has it there (None), and whoever finds it taken is skipped.
     """
 
     member_id: UUID | None
     sent_to: bytes | None
+    mailbox: bytes | None = None
+    is_skipped: bool = False
     claims: int = 0
     slot: int = 0
     latest_code_id: UUID | None = None
@@ -61,10 +70,11 @@ class ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """How many people there were, each counted once, and how many codes they were allocated."""
+    """How many people there were, each once, how many codes they were allocated, and how many were delivered."""
 
     recipients: int
     allocated: int
+    delivered: int
 
 
 class HeldPoolRow(TypedDict):
@@ -75,13 +85,14 @@ class HeldPoolRow(TypedDict):
     starts_at: datetime | None
     code_lifetime_days: int | None
     claims_per_member: int
+    one_claim_per_mailbox: bool
     is_open: bool
 
 
 # Raises wallets, so it comes after the claims: the other way round a recipient that claims at this moment would hold
 # its claim and wait for its wallet, while the campaign holds the wallet and waits for the claim.
 ALLOCATE: Final = statement(
-    ChangeRow,
+    NoRow,
     f"""
 WITH asked AS (
     SELECT * FROM unnest(:code_ids::uuid[], :member_ids::uuid[], :email_indexes::bytea[], :event_ids::uuid[])
@@ -104,7 +115,7 @@ WITH asked AS (
     ) sent
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[]) AND code.id = sent.code_id
 )
-SELECT {columns(ChangeRow)} FROM recorded ev WHERE ev.member_id IS NOT NULL
+SELECT FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id
 """,
 )
 
@@ -122,21 +133,36 @@ WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND {SHOWN_
 )
 
 
-async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUID, asked: Recipients) -> Sent:
+async def send_codes(
+    tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUID, people: list[Person],
+    addresses: Mapping[bytes, str], *, delivered: int = 0, again: bool = True,
+) -> Sent:  # fmt: skip
     """Allocate a code to each recipient and write the deliveries. The order of locks is that of a claim.
 
-    The caller holds the pool. A recipient that has had all its codes of the pool gets none; if its latest is live,
-    that one is delivered again. Raises Refused with NotFound or PoolExhausted, and ChangedMeanwhile: the transaction
-    is to be tried again.
+    The caller holds the pool, and the campaign has `delivered` so many. A recipient that has had all its codes of the
+    pool gets none; if its latest is live, that one is delivered `again`. Of two people with one mailbox the second gets
+    none where only one may claim. Raises Refused with PoolExhausted, and ChangedMeanwhile: the transaction is to be
+    tried again.
     """
     pool_id, limit = pool["id"], pool["claims_per_member"]
-    people = await _resolve(tx, viewer, asked)
     await _count_claims(tx, viewer, pool_id, people)
-    codes = await pick(tx, viewer, pool_id, sum(person.claims < limit for person in people))
+    if pool["one_claim_per_mailbox"]:
+        await _skip_mailboxes(tx, viewer, pool_id, limit, people)
+    else:
+        for person in people:
+            person.mailbox = None
+    codes = await pick(tx, viewer, pool_id, sum(_asks(person, limit) for person in people))
     await _hold_addresses(tx, viewer, people)
     served = await _claim(tx, viewer, pool_id, limit, people, codes)
+    had = {person.latest_code_id: person for person in people if again and person.claims >= limit}
+    live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
+    sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
+    # Addresses are sealed while the database allocates.
+    sealing = asyncio.get_running_loop().run_in_executor(
+        None, _deliveries, viewer, campaign_id, sent, addresses, delivered, len(served)
+    )
     if served:
-        changes = await tx.many(
+        await tx.many(
             ALLOCATE,
             merchant_id=viewer.merchant_id,
             pool_id=pool_id,
@@ -148,18 +174,19 @@ async def send_codes(tx: Tx, viewer: Viewer, pool: HeldPoolRow, campaign_id: UUI
             event_ids=[ids.new() for _ in served],
             actor=viewer.actor,
         )
-        for change in changes:
-            ring_wallet(tx, viewer.merchant_id, change)
-    had = {person.latest_code_id: person for person in people if person.claims >= limit}
-    live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
-    sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
-    deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, asked)
-    await tx.copy("delivery", DELIVERY_COLUMNS, deliveries)
-    return Sent(recipients=len(people), allocated=len(served))
+        owners = (person.member_id for person, _ in served if person.member_id is not None)
+        ring_wallets(tx, viewer.merchant_id, owners)
+    await tx.copy("delivery", DELIVERY_COLUMNS, await sealing)
+    return Sent(recipients=len(people), allocated=len(served), delivered=len(sent))
+
+
+def _asks(person: Person, limit: int) -> bool:
+    return person.claims < limit and not person.is_skipped
 
 
 class _MemberRow(TypedDict):
     member_id: UUID
+    mailbox_index: bytes | None
 
 
 class _AddressRow(TypedDict):
@@ -167,35 +194,91 @@ class _AddressRow(TypedDict):
     member_id: UUID | None
 
 
+class _OwnerRow(_AddressRow):
+    mailbox_index: bytes | None
+
+
 FIND_MEMBERS: Final = statement(
     _MemberRow,
     """
-SELECT id AS member_id FROM member WHERE merchant_id = :merchant_id AND id = ANY(:member_ids::uuid[])
+SELECT id AS member_id, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
+WHERE merchant_id = :merchant_id AND id = ANY(:member_ids::uuid[])
 """,
 )
 FIND_OWNERS: Final = statement(
-    _AddressRow,
+    _OwnerRow,
     """
-SELECT email_index, member_id FROM address
-WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND member_id IS NOT NULL
+SELECT a.email_index, a.member_id, m.mailbox_index
+FROM address a JOIN member m ON m.merchant_id = :merchant_id AND m.id = a.member_id
+WHERE a.merchant_id = :merchant_id AND a.email_index = ANY(:email_indexes::bytea[]) AND a.member_id IS NOT NULL
 """,
 )
 
 
-async def _resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
+async def known_members(tx: Tx, merchant_id: UUID, member_ids: list[UUID]) -> dict[UUID, Person]:
+    """Return those of the members that there are."""
+    rows = await tx.many(FIND_MEMBERS, merchant_id=merchant_id, member_ids=member_ids)
+    return {row["member_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in rows}
+
+
+async def resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
     """Return each person once, member or address. Raises Refused(NotFound) for a member that doesn't exist."""
-    members = await tx.many(FIND_MEMBERS, merchant_id=viewer.merchant_id, member_ids=asked.members)
-    if len(members) < len(asked.members):
-        found = {row["member_id"] for row in members}
+    found = await known_members(tx, viewer.merchant_id, asked.members)
+    if len(found) < len(asked.members):
         raise not_found("member", ids.encode("member", next(each for each in asked.members if each not in found)))
     owned = await tx.many(FIND_OWNERS, merchant_id=viewer.merchant_id, email_indexes=list(asked.addresses))
-    owners = {row["email_index"]: row["member_id"] for row in owned}
-    people: dict[UUID | bytes, Person] = {row["member_id"]: Person(row["member_id"], None) for row in members}
+    owners = {row["email_index"]: row for row in owned}
+    people: dict[UUID | bytes, Person] = dict(found.items())
+    strangers = {index: address for index, address in asked.addresses.items() if index not in owners}
+    mailboxes = await asyncio.to_thread(_mailboxes, viewer.tenant.keys, strangers)
     for index in asked.addresses:
         owner = owners.get(index)
-        # Asked for by id and by address, a member is sent to at that address.
-        people[owner or index] = Person(owner, index)
+        if owner is None:
+            people[index] = Person(None, index, mailboxes[index])
+        elif owner["member_id"] is not None:
+            # Asked for by id and by address, a member is sent to at that address.
+            people[owner["member_id"]] = Person(owner["member_id"], index, owner["mailbox_index"])
     return list(people.values())
+
+
+def _mailboxes(keys: MerchantKeys, addresses: Mapping[bytes, str]) -> dict[bytes, bytes]:
+    return {index: mailbox_index(keys, address) for index, address in addresses.items()}
+
+
+class _TakenRow(TypedDict):
+    """Whose a mailbox is in a pool: a member's or an address's."""
+
+    mailbox_index: bytes
+    member_id: UUID | None
+    email_index: bytes | None
+
+
+FIND_MAILBOXES: Final = statement(
+    _TakenRow,
+    """
+SELECT mailbox_index, member_id, email_index FROM claim
+WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND mailbox_index = ANY(:mailbox_indexes::bytea[])
+""",
+)
+
+
+async def _skip_mailboxes(tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, people: Sequence[Person]) -> None:
+    """Note who finds its mailbox taken, in the pool or by somebody before it, and who has it there already."""
+    asking = [person for person in people if person.mailbox is not None and _asks(person, limit)]
+    mailboxes = [person.mailbox for person in asking]
+    await tx.many(FREE_MAILBOXES, merchant_id=viewer.merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
+    rows = await tx.many(FIND_MAILBOXES, merchant_id=viewer.merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
+    first: dict[bytes, UUID | bytes | None] = {
+        row["mailbox_index"]: row["member_id"] or row["email_index"] for row in rows
+    }
+    held = set(first)
+    for person in asking:
+        if person.mailbox is None:
+            continue
+        own = person.member_id or person.sent_to
+        person.is_skipped = first.setdefault(person.mailbox, own) != own
+        if person.mailbox in held:
+            person.mailbox = None
 
 
 class _ClaimsRow(TypedDict):
@@ -244,14 +327,15 @@ class _StockRow(TypedDict):
     available: int
 
 
-# The first codes in stock. Waits for claims that are taking one of them; nothing that they wait for is held yet.
+# The first codes in stock. Waits for claims that are taking one of them; nothing that they wait for is held yet. In an
+# order that the index of the stock alone has: the primary key has all codes that were given out before them, too.
 PICK: Final = statement(
     _CodeRow,
     """
 SELECT id FROM code
-WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE'
+WHERE merchant_id = :merchant_id AND pool_id = ANY(ARRAY[(SELECT :pool_id::uuid)]) AND state = 'AVAILABLE'
     AND (expires_at IS NULL OR expires_at > now())
-ORDER BY id LIMIT :count FOR UPDATE
+ORDER BY pool_id, id LIMIT :count FOR UPDATE
 """,
 )
 IN_STOCK: Final = statement(
@@ -311,10 +395,11 @@ class _ClaimedRow(TypedDict):
 CLAIM: Final = statement(
     _ClaimedRow,
     """
-INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, claimed_at)
-SELECT :merchant_id, code_id, :pool_id, member_id, email_index, slot, now()
-FROM unnest(:code_ids::uuid[], :member_ids::uuid[], :email_indexes::bytea[], :slots::int[])
-    AS t (code_id, member_id, email_index, slot)
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, mailbox_index, claimed_at)
+SELECT :merchant_id, code_id, :pool_id, member_id, email_index, slot, mailbox_index, now()
+FROM unnest(
+    :code_ids::uuid[], :member_ids::uuid[], :email_indexes::bytea[], :slots::int[], :mailbox_indexes::bytea[]
+) AS t (code_id, member_id, email_index, slot, mailbox_index)
 ON CONFLICT DO NOTHING RETURNING code_id
 """,
 )
@@ -327,7 +412,7 @@ async def _claim(
     served: list[tuple[Person, UUID]] = []
     for _ in range(ATTEMPTS_MAX):
         # Nobody gets below the limit again, so there are codes enough.
-        asking = list(zip((person for person in people if person.claims < limit), codes, strict=False))
+        asking = list(zip((person for person in people if _asks(person, limit)), codes, strict=False))
         if not asking:
             return served
         rows = await tx.many(
@@ -338,23 +423,30 @@ async def _claim(
             member_ids=[person.member_id for person, _ in asking],
             email_indexes=[person.waits_for for person, _ in asking],
             slots=[person.slot + 1 for person, _ in asking],
+            mailbox_indexes=[person.mailbox for person, _ in asking],
         )
         claimed = {row["code_id"] for row in rows}
         served += [(person, code_id) for person, code_id in asking if code_id in claimed]
         codes = [code_id for _, code_id in asking if code_id not in claimed]
         people = [person for person, code_id in asking if code_id not in claimed]
-        await _count_claims(tx, viewer, pool_id, people)
+        if people:
+            await _count_claims(tx, viewer, pool_id, people)
+            await _skip_mailboxes(tx, viewer, pool_id, limit, people)
     raise ChangedMeanwhile
 
 
 def _deliveries(
-    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Person, UUID]], asked: Recipients
-) -> list[tuple[object, ...]]:
-    """Return the rows (DELIVERY_COLUMNS) of what is sent: a member's address is read when the mailer asks."""
+    viewer: Viewer, campaign_id: UUID, sent: Sequence[tuple[Person, UUID]], addresses: Mapping[bytes, str],
+    before: int, allocated: int,
+) -> list[tuple[object, ...]]:  # fmt: skip
+    """Return the rows (DELIVERY_COLUMNS) of what is sent after so many before, of which the first were allocated.
+
+    A member's address is read when the mailer asks.
+    """
     rows: list[tuple[object, ...]] = []
-    for person, code_id in sent:
+    for number, (person, code_id) in enumerate(sent, start=1):
         recipient = None
         if person.waits_for is not None:
-            recipient = viewer.tenant.keys.encrypt(code_id, "recipient", asked.addresses[person.waits_for])
-        rows.append((viewer.merchant_id, campaign_id, code_id, recipient))
+            recipient = viewer.tenant.keys.encrypt(code_id, "recipient", addresses[person.waits_for])
+        rows.append((viewer.merchant_id, campaign_id, code_id, before + number, recipient, number <= allocated))
     return rows

@@ -24,7 +24,8 @@ class _FoundRow(TypedDict):
     lengths: list[str]
 
 
-# Nothing of other merchants, and of this one only whether it has such a text.
+# Nothing of other merchants, and of this one only whether it has such a text. Of those that read alike two are enough:
+# a spelling between them names neither.
 FIND: Final = statement(
     _FoundRow,
     """
@@ -32,13 +33,14 @@ SELECT
     ARRAY(
         SELECT fingerprint FROM code WHERE merchant_id = :merchant_id AND fingerprint = ANY(:fingerprints::bytea[])
     ) AS exact,
-    ARRAY(
-        SELECT folded FROM code WHERE merchant_id = :merchant_id AND folded = ANY(:folded::bytea[]) ORDER BY id
-    ) AS folded,
-    ARRAY(
-        SELECT fingerprint FROM code WHERE merchant_id = :merchant_id AND folded = ANY(:folded::bytea[]) ORDER BY id
-    ) AS meant,
+    coalesce(alike.folded, '{}') AS folded, coalesce(alike.meant, '{}') AS meant,
     ARRAY(SELECT length::text FROM code_length WHERE merchant_id = :merchant_id) AS lengths
+FROM (
+    SELECT array_agg(asked.folded) AS folded, array_agg(c.fingerprint) AS meant
+    FROM unnest(:folded::bytea[]) AS asked (folded) CROSS JOIN LATERAL (
+        SELECT fingerprint FROM code WHERE merchant_id = :merchant_id AND folded = asked.folded LIMIT 2
+    ) c
+) alike
 """,
 )
 
@@ -69,14 +71,13 @@ async def read_typed(viewer: Viewer, typed: Sequence[str]) -> list[bytes | None]
         FIND, merchant_id=viewer.merchant_id, fingerprints=list(exact.values()), folded=list(folded.values())
     )
     if found is None:
-        raise RuntimeError("a SELECT without FROM returned no row")
+        raise RuntimeError("a sum without groups returned no row")
     meant: defaultdict[bytes, set[bytes]] = defaultdict(set)
     for reading, fingerprint in zip(found["folded"], found["meant"], strict=True):
         meant[reading].add(fingerprint)
     for place, text in others.items():
         alike = meant[folded[place]]
         if exact[place] in found["exact"] or len(alike) != 1:
-            # A spelling between two codes that differ in an O names neither.
             is_possible = exact[place] in found["exact"] or str(len(text)) in found["lengths"]
             read[place] = exact[place] if is_possible else None
         else:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 import strawberry
@@ -16,6 +16,7 @@ from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import BigInt, described
 from app.coupons import code_text
+from app.coupons.campaign_results import results_by_campaign
 from app.coupons.rows import (
     DELIVERIES,
     STOCK_OF_POOLS,
@@ -31,14 +32,21 @@ from app.coupons.rows import (
     WholeRedemptionRow,
     batches_by_pool,
     codes_by_pool,
+    discounts_by_pool,
+    end_of,
     pools_by_id,
 )
 from app.coupons.rules import TRANSITIONS
+from app.jobs.rows import jobs_by_campaign
+from app.jobs.types import BulkJob
 from app.members.types import Member, MemberSource
 from app.merchants.tenants import decrypted
+from app.segments.definitions import SegmentName
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
 from app.storage.wallet_versions import ChangeRow
+
+POSITION_MAX: Final = 2**31 - 1
 
 
 @strawberry.enum(description="Where a pool is in its life: DRAFT → ACTIVE ⇄ PAUSED, and from these two ARCHIVED.")
@@ -83,9 +91,9 @@ class CodeState(Enum):
 class OwnershipMatch(Enum):
     """The three ways, strongest first."""
 
-    MEMBER_ID = described("MEMBER_ID", "The member claimed it.")
+    MEMBER_ID = described("MEMBER_ID", "It was claimed by the member, or imported for it.")
     CAMPAIGN_RECIPIENT = described("CAMPAIGN_RECIPIENT", "A campaign sent it to the member.")
-    CLAIM_EMAIL = described("CLAIM_EMAIL", "It was claimed with the member's address.")
+    CLAIM_EMAIL = described("CLAIM_EMAIL", "It was claimed with the member's address, or imported for that.")
 
 
 @strawberry.enum(description="Whether a code shares an order with others.")
@@ -103,11 +111,13 @@ class StackingPolicy(Enum):
 class PoolStock:
     """How many codes of a pool are in each state."""
 
-    total: int = strawberry.field(description="All codes ever generated.")
+    total: int = strawberry.field(description="All codes that it ever had, whatever became of them.")
     available: int = strawberry.field(description="Codes that can be claimed.")
-    allocated: int = strawberry.field(description="Codes that are someone's and not spent.")
+    allocated: int = strawberry.field(
+        description="Codes that are out of stock and not spent: someone's, or bearer codes."
+    )
     redeemed: int = strawberry.field(description="Codes that are spent.")
-    expired: int = strawberry.field(description="Codes whose lifetime ended unspent.")
+    expired: int = strawberry.field(description="Codes that ended unspent: by their own end or their pool's.")
     revoked: int = strawberry.field(description="Codes that were taken back.")
 
 
@@ -159,6 +169,11 @@ class Pool(Node):
     code_pattern: str | None = strawberry.field(
         description="What the texts of its generated codes look like, # for a random character; null for our own form."
     )
+    first_order_only: bool = strawberry.field(description="Whether its codes are for a presenter's first order only.")
+    one_claim_per_mailbox: bool = strawberry.field(
+        description="Whether only the first person of a mailbox, all its spellings, can claim."
+    )
+    listed: bool = strawberry.field(description="Whether members see it in `offers`.")
     created_at: datetime = strawberry.field(description="When it was created.")
 
     @classmethod
@@ -180,6 +195,9 @@ class Pool(Node):
             transferable=row["pool_transferable"],
             recycle_expired=row["pool_recycle_expired"],
             code_pattern=row["pool_code_pattern"],
+            first_order_only=row["pool_first_order_only"],
+            one_claim_per_mailbox=row["pool_one_claim_per_mailbox"],
+            listed=row["pool_listed"],
             created_at=row["pool_created_at"],
         )
 
@@ -208,6 +226,34 @@ class Pool(Node):
     def maximum_discount(self, info: Info) -> Money | None:
         """Return the amount in the merchant's currency."""
         return money(self.row["pool_maximum_discount"], info.context.viewer.tenant.currency)
+
+    @guarded(
+        "Pool.audience",
+        description="Who may claim: members of one of these segments; empty: everybody. For ADMIN, CHECKOUT, SUPPORT "
+        "and ANALYST, null to others.",
+    )
+    def audience(self, info: Info) -> list[SegmentName] | None:  # noqa: ARG002  (guarded looks at it)
+        """Return the segments in their order."""
+        return [SegmentName(name) for name in self.row["pool_audience"]]
+
+    @guarded(
+        "Pool.maximumTotalDiscount",
+        description="The most that its codes take off together, held ones included. For ADMIN, CHECKOUT, SUPPORT and "
+        "ANALYST, null to others.",
+    )
+    def maximum_total_discount(self, info: Info) -> Money | None:
+        """Return the amount in the merchant's currency."""
+        return money(self.row["pool_maximum_total_discount"], info.context.viewer.tenant.currency)
+
+    @guarded(
+        "Pool.discountGiven",
+        description="What its codes took off by redemptions that stand, without holds. For ADMIN, CHECKOUT, SUPPORT "
+        "and ANALYST, null to others.",
+    )
+    async def discount_given(self, info: Info) -> Money | None:
+        """Sum the redemptions of all pools of this page together."""
+        given = await info.context.load(discounts_by_pool, self.row["pool_id"])
+        return Money(amount_minor=BigInt(given), currency=info.context.viewer.tenant.currency)
 
     @guarded(
         "Pool.fallbackPool",
@@ -311,9 +357,13 @@ class Code(Node):
         description="When it became someone's; later than any before it in its wallet, even if a clock was set back."
     )
     expires_at: datetime | None = strawberry.field(
-        description="Until when it can be spent: its own end or its pool's, the earlier of the two."
+        description="Until when it can be spent: its own end or its pool's, the earlier of the two, or the end that it "
+        "was given when it came back, which may be after its pool's."
     )
     redeemed_at: datetime | None = strawberry.field(description="When it was spent.")
+    held_until: datetime | None = strawberry.field(
+        description="Until when an order that isn't paid yet holds it; null while none does."
+    )
 
     @classmethod
     def of(cls, row: WholeCodeRow, *, as_of: ChangeRow | None = None, revealed: bool = False) -> "Code":
@@ -332,8 +382,9 @@ class Code(Node):
             bearer=row["code_bearer"],
             matched_by=None if matched_by is None else OwnershipMatch(matched_by),
             allocated_at=row["code_allocated_at"],
-            expires_at=min(filter(None, (row["code_expires_at"], row["pool_ends_at"])), default=None),
+            expires_at=end_of(row),
             redeemed_at=redeemed_at,
+            held_until=row["code_held_until"] if state == CodeState.ALLOCATED.value else None,
         )
 
     @field(description="The pool whose terms it carries.")
@@ -379,7 +430,10 @@ class Redemption(Node):
     order_id: str = strawberry.field(description="The source's own id of the order.")
     position: int = strawberry.field(description="Which of the order's codes it was; 1 was applied first.")
     order_amount: Money = strawberry.field(description="What the order was worth before discounts.")
-    base: Money = strawberry.field(description="What the codes before this one had left of the order.")
+    base: Money = strawberry.field(
+        description="What the codes before this one had left of the order, or what of it this one may be applied to, "
+        "if that is less."
+    )
     discount: Money = strawberry.field(description="What this code took off; never more than `base`.")
     redeemed_at: datetime = strawberry.field(description="When it was redeemed.")
     reversed_at: datetime | None = strawberry.field(description="When it was taken back; null while it stands.")
@@ -416,9 +470,12 @@ class Campaign(Node):
 
     name: str = strawberry.field(description="Its name.")
     pool: Pool = strawberry.field(description="The pool whose codes were sent.")
-    recipient_count: int = strawberry.field(description="How many members and addresses it was for, each once.")
+    segment: SegmentName | None = strawberry.field(
+        description="The segment whose members at the time of the call it is for; null where recipients were named."
+    )
+    recipient_count: int = strawberry.field(description="How many members and addresses it is for, each once.")
     allocated_count: int = strawberry.field(
-        description="How many codes it allocated; who had all its codes of the pool before got none."
+        description="How many codes it has allocated; who had all its codes of the pool before gets none."
     )
     created_at: datetime = strawberry.field(description="When it was sent.")
     campaign_id: strawberry.Private[UUID]
@@ -430,6 +487,7 @@ class Campaign(Node):
             id=strawberry.ID(ids.encode("campaign", row["campaign_id"])),
             name=row["campaign_name"],
             pool=Pool.of(row),
+            segment=None if row["campaign_segment"] is None else SegmentName(row["campaign_segment"]),
             recipient_count=row["campaign_recipient_count"],
             allocated_count=row["campaign_allocated_count"],
             created_at=row["campaign_created_at"],
@@ -437,9 +495,43 @@ class Campaign(Node):
         )
 
     @guarded(
+        "Campaign.job",
+        description="The job that sends it, of a campaign to a segment. For ADMIN and ANALYST, null to others.",
+    )
+    async def job(self, info: Info) -> BulkJob | None:
+        """Read the jobs of all campaigns of this page together."""
+
+        row = await info.context.load(jobs_by_campaign, self.campaign_id)
+        return None if row is None else BulkJob.of(row)
+
+    @field(
+        description="How many of the codes that it allocated, or that took their places, were redeemed, by redemptions "
+        "that stand."
+    )
+    async def redeemed_count(self, info: Info) -> int:
+        """Read the results of all campaigns of this page together."""
+        return (await info.context.load(results_by_campaign, self.campaign_id))["redeemed"]
+
+    @field(description="What these took off.")
+    async def discount_given(self, info: Info) -> Money:
+        """Read the results of all campaigns of this page together."""
+        results = await info.context.load(results_by_campaign, self.campaign_id)
+        return Money(amount_minor=BigInt(results["discount"]), currency=info.context.viewer.tenant.currency)
+
+    @field(
+        description="What the orders that these were redeemed on were worth, each once: after all their discounts, "
+        "less what was refunded. An order with codes of two campaigns counts in both."
+    )
+    async def revenue(self, info: Info) -> Money:
+        """Read the results of all campaigns of this page together."""
+        results = await info.context.load(results_by_campaign, self.campaign_id)
+        return Money(amount_minor=BigInt(results["revenue"]), currency=info.context.viewer.tenant.currency)
+
+    @guarded(
         "Campaign.deliveries",
-        description="What the merchant's mailer sends: recipients and code texts. ADMIN only; each page that is read "
-        "is an audited event.",
+        description="What the merchant's mailer sends: recipients and code texts, in the order of allocation. While a "
+        "job is sending, go on from the last cursor later: nobody is missed. ADMIN only; each page that is read is an "
+        "audited event.",
     )
     async def deliveries(self, info: Info, first: First = None, after: After = None) -> Connection["Delivery"]:
         """Record, then read a page."""
@@ -449,12 +541,13 @@ class Campaign(Node):
             DELIVERIES,
             merchant_id=viewer.merchant_id,
             campaign_id=self.campaign_id,
-            before=asked.id,
+            # A cursor of another list is behind every position.
+            after=0 if asked.is_first else min(asked.id.int, POSITION_MAX),
             limit=asked.limit,
             event_id=ids.new(),
             actor=viewer.actor,
         )
-        return connect(rows, asked, Delivery.of, key="code_id")
+        return connect(rows, asked, Delivery.of, key="delivery_place")
 
 
 @strawberry.type(description="A campaign's code and whom it goes to.")

@@ -19,7 +19,8 @@ class IntegrityCheck:
     name: str = strawberry.field(
         description="The promise: ONE_OWNER (of a code), CLAIM_LIMIT (per member and address), REDEEMED_ONCE (a code), "
         "WHOLE_BATCHES (of codes), UNIQUE_CODES, CREDITED_ONCE (points), EXACT_BALANCES, INVITE_QUOTAS, "
-        "CONVERTED_REFERRALS, POOL_LIFECYCLE, ONE_MERCHANT (per row and what it refers to) or ON_RECORD."
+        "CONVERTED_REFERRALS, POOL_LIFECYCLE, ONE_MERCHANT (per row and what it refers to), ON_RECORD "
+        "or HELD_IS_THERE."
     )
     ok: bool = strawberry.field(description="Whether nothing breaks it.")
     violations: int = strawberry.field(description="How many rows break it.")

@@ -86,13 +86,17 @@ ONE_OWNER: Final = _promise(
     WHERE c.merchant_id = :merchant_id AND a.member_id IS NOT NULL""",
 )
 # Where a member turns out to own an address, both may have spent what one of them could have: that can't be taken back,
-# so adopted codes count while they are live only.
+# so adopted codes count while they are live only, and if no hold kept them from being taken back.
 CLAIM_LIMIT: Final = _promise(
     "CLAIM_LIMIT",
     *(
         f"""
         SELECT FROM (
-            SELECT k.pool_id, count(*) FILTER (WHERE a.subject_id IS NULL OR c.state = 'ALLOCATED') AS claims
+            SELECT k.pool_id, count(*) FILTER (
+                WHERE a.subject_id IS NULL OR (c.state = 'ALLOCATED' AND NOT EXISTS (
+                    SELECT FROM hold_code x WHERE x.merchant_id = :merchant_id AND x.code_id = k.code_id
+                ))
+            ) AS claims
             FROM claim k JOIN code c ON c.merchant_id = :merchant_id AND c.id = k.code_id
             LEFT JOIN (
                 SELECT DISTINCT subject_id FROM event
@@ -102,6 +106,7 @@ CLAIM_LIMIT: Final = _promise(
         ) k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id WHERE k.claims > p.claims_per_member"""
         for claimant in ("member_id", "email_index")
     ),
+    _repeated("claim", "pool_id", "mailbox_index", where="mailbox_index IS NOT NULL"),
     # A claim counts for as long as its row is there. An adoption drops those of the codes that it revokes.
     """
     SELECT FROM code c WHERE c.merchant_id = :merchant_id AND c.allocated_at IS NOT NULL AND c.state <> 'REVOKED'
@@ -128,13 +133,39 @@ REDEEMED_ONCE: Final = _promise(
     # What stands on an order is one stack: of the whole order first, of what the one before left next.
     """
     SELECT FROM (
-        SELECT r.*, row_number() OVER stack AS place, lag(base - discount, 1, order_amount) OVER stack AS left_over
+        SELECT r.*, row_number() OVER stack AS place,
+            order_amount - sum(discount) OVER stack + discount AS left_over
         FROM redemption r WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL
         WINDOW stack AS (PARTITION BY r.source, r.order_id ORDER BY r.position)
     ) r LEFT JOIN sales_order o
         ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
-    WHERE r.position <> r.place OR r.base <> r.left_over OR o.cancelled_at IS NOT NULL
+    WHERE r.position <> r.place OR r.base <> least(r.left_over, r.eligible) OR o.cancelled_at IS NOT NULL
         OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
+    # A person has one order that stands with codes that are for first orders, unless one was paid after its hold ended.
+    """
+    SELECT FROM (
+        SELECT DISTINCT o.id, coalesce(uuid_send(o.presenter_id), o.mailbox_index) AS person
+        FROM redemption r JOIN pool p ON p.merchant_id = :merchant_id AND p.id = r.pool_id AND p.first_order_only
+        JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
+        WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL AND NOT EXISTS (
+            SELECT FROM hold h WHERE h.merchant_id = :merchant_id AND h.sales_order_id = o.id
+                AND h.status = 'CAPTURED' AND h.ended_at > h.held_until
+        )
+    ) first GROUP BY person HAVING count(*) > 1""",
+    # What is left of a pool's budget is the budget less what stands and what is held.
+    """
+    SELECT FROM pool p LEFT JOIN (
+        SELECT pool_id, sum(remaining) AS amount FROM pool_budget WHERE merchant_id = :merchant_id GROUP BY pool_id
+    ) b ON b.pool_id = p.id LEFT JOIN (
+        SELECT pool_id, sum(discount) AS amount FROM (
+            SELECT pool_id, discount FROM redemption WHERE merchant_id = :merchant_id AND reversed_at IS NULL
+            UNION ALL
+            SELECT k.pool_id, k.discount FROM hold_code k JOIN hold h ON h.merchant_id = :merchant_id
+                AND h.id = k.hold_id AND h.status = 'HELD' WHERE k.merchant_id = :merchant_id
+        ) given GROUP BY pool_id
+    ) g ON g.pool_id = p.id
+    WHERE p.merchant_id = :merchant_id AND coalesce(b.amount, 0) IS DISTINCT FROM CASE
+        WHEN p.maximum_total_discount IS NULL THEN 0 ELSE p.maximum_total_discount - coalesce(g.amount, 0) END""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id
@@ -172,7 +203,8 @@ CREDITED_ONCE: Final = _promise(
     # What a purchase says it has earned is what its entries credited, less what was taken back of them.
     """
     SELECT FROM (
-        SELECT *, div((amount - refunded) * points_per_unit, minor_units) AS kept FROM purchase
+        SELECT *, div((amount - refunded - paid_value + returned_value) * points_per_unit, minor_units) AS kept
+        FROM purchase
         WHERE merchant_id = :merchant_id
     ) b
     FULL JOIN (
@@ -184,14 +216,46 @@ CREDITED_ONCE: Final = _promise(
         WHERE e.merchant_id = :merchant_id AND e.reason = 'PURCHASE' GROUP BY 1, 2
     ) e ON e.origin = replace(b.id::text, '-', '')
     WHERE (b.credits, b.kept) IS DISTINCT FROM (coalesce(e.credits, 0), coalesce(e.kept, 0))
-        OR e.member_id <> b.member_id OR b.points <> div(b.amount * b.points_per_unit, b.minor_units)""",
-    # What was refunded of a purchase is the sum of its refunds.
+        OR e.member_id <> b.member_id
+        OR b.points <> div((b.amount - b.paid_value) * b.points_per_unit, b.minor_units)""",
+    # What was refunded of a purchase is the sum of its refunds, and so is what of the points paid they brought back.
     """
     SELECT FROM purchase b LEFT JOIN (
-        SELECT purchase_id, sum(amount) AS amount FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
+        SELECT purchase_id, sum(amount) AS amount, sum(points_returned) AS points,
+            sum(amount - money_returned) AS value
+        FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
     ) f ON f.purchase_id = b.id
-    WHERE b.merchant_id = :merchant_id
-        AND (b.refunded <> coalesce(f.amount, 0) OR (b.reversed_at IS NOT NULL AND b.refunded < b.amount))""",
+    WHERE b.merchant_id = :merchant_id AND (
+        (b.refunded, b.returned_points, b.returned_value)
+            <> (coalesce(f.amount, 0), coalesce(f.points, 0), coalesce(f.value, 0))
+        OR (b.reversed_at IS NOT NULL AND b.refunded < b.amount)
+    )""",
+    # What an order is paid with is what its payments took and haven't given back, all by one member. Its purchase says
+    # the same. A cancelled order has given all back.
+    """
+    SELECT FROM (
+        SELECT *, replace(id::text, '-', '') AS origin FROM sales_order WHERE merchant_id = :merchant_id
+    ) o
+    FULL JOIN (
+        SELECT split_part(e.origin, '/', 1) AS origin, count(DISTINCT e.id) AS payments,
+            sum(-p.amount - p.returned) AS points,
+            count(DISTINCT e.member_id) FILTER (WHERE -p.amount > p.returned) AS payers,
+            min(e.member_id::text) FILTER (WHERE -p.amount > p.returned) AS payer_id
+        FROM points_entry e JOIN points_part p ON p.merchant_id = :merchant_id AND p.entry_id = e.id
+        WHERE e.merchant_id = :merchant_id AND e.reason = 'PAYMENT' GROUP BY 1
+    ) e ON e.origin = o.origin
+    LEFT JOIN purchase b ON b.merchant_id = :merchant_id AND b.source = o.source AND b.order_id = o.order_id
+    WHERE (o.payments, CASE WHEN o.cancelled_at IS NULL THEN o.paid_points - coalesce(b.returned_points, 0) ELSE 0 END)
+            IS DISTINCT FROM (coalesce(e.payments, 0), coalesce(e.points, 0))
+        OR e.payers > 1 OR e.payer_id <> o.payer_id::text
+        OR (b.paid_points, b.paid_value) <> (o.paid_points, o.paid_value)""",
+    # What a member bought last is the last of its purchases that stand.
+    """
+    SELECT FROM member m LEFT JOIN (
+        SELECT member_id, max(occurred_at) AS last FROM purchase
+        WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY member_id
+    ) b ON b.member_id = m.id
+    WHERE m.merchant_id = :merchant_id AND m.last_bought_at IS DISTINCT FROM b.last""",
     # What a refund says it took is what its entries took.
     """
     SELECT FROM refund f LEFT JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = ANY(f.entry_ids)
@@ -229,14 +293,21 @@ EXACT_BALANCES: Final = _promise(
     # A wallet is the sum of its lots.
     """
     SELECT FROM wallet w LEFT JOIN (
-        SELECT member_id, sum(remaining) AS points, sum(remaining) FILTER (WHERE is_pending) AS pending
+        SELECT member_id, sum(remaining) AS points, sum(held) AS held,
+            sum(remaining) FILTER (WHERE is_pending) AS pending
         FROM points_lot WHERE merchant_id = :merchant_id GROUP BY member_id
     ) l ON l.member_id = w.member_id LEFT JOIN (
         SELECT member_id, sum(shortfall) AS shortfall FROM points_return WHERE merchant_id = :merchant_id
         GROUP BY member_id
     ) r ON r.member_id = w.member_id
-    WHERE w.merchant_id = :merchant_id AND (w.points, w.pending_points, w.shortfall)
-        <> (coalesce(l.points, 0), coalesce(l.pending, 0), coalesce(r.shortfall, 0))""",
+    WHERE w.merchant_id = :merchant_id AND (w.points, w.held_points, w.pending_points, w.shortfall)
+        <> (coalesce(l.points, 0), coalesce(l.held, 0), coalesce(l.pending, 0), coalesce(r.shortfall, 0))""",
+    # What is held of a lot is what holds have set aside of it.
+    """
+    SELECT FROM points_lot l LEFT JOIN (
+        SELECT lot_id, sum(amount) AS held FROM hold_part WHERE merchant_id = :merchant_id GROUP BY lot_id
+    ) p ON p.lot_id = l.entry_id
+    WHERE l.merchant_id = :merchant_id AND l.held <> coalesce(p.held, 0)""",
     # A lot is its credit and what entries took from it or gave back, and never less than nothing or more than all.
     """
     SELECT FROM (SELECT * FROM points_lot WHERE merchant_id = :merchant_id) l
@@ -257,11 +328,14 @@ EXACT_BALANCES: Final = _promise(
     ) p ON p.entry_id = e.id
     WHERE e.merchant_id = :merchant_id
         AND coalesce(p.moved, 0) <> CASE WHEN e.spendable_at IS NULL THEN e.amount ELSE 0 END""",
-    # What came back of debits is what was returned, and no more than was taken.
+    # What came back of debits is what was returned, and no more than was taken. What the end of a hold gives back to
+    # lots was never spent: a take-back gives up as much for it.
     """
     SELECT FROM (
         SELECT e.member_id,
-            sum(p.returned) - coalesce(sum(e.amount) FILTER (WHERE e.reason = 'REFUND'), 0) AS unexplained,
+            sum(p.returned) - coalesce(sum(e.amount) FILTER (
+                WHERE e.reason = 'REFUND' AND e.origin NOT LIKE 'hold/%'
+            ), 0) AS unexplained,
             bool_or(p.returned NOT BETWEEN 0 AND greatest(-p.amount, 0)) AS is_too_much
         FROM points_entry e LEFT JOIN (
             SELECT entry_id, sum(returned) AS returned, sum(amount) AS amount FROM points_part
@@ -269,8 +343,14 @@ EXACT_BALANCES: Final = _promise(
         ) p ON p.entry_id = e.id
         WHERE e.merchant_id = :merchant_id GROUP BY e.member_id
     ) back WHERE unexplained <> 0 OR is_too_much""",
+    """
+    SELECT FROM points_entry e LEFT JOIN points_entry moved ON moved.merchant_id = :merchant_id
+        AND moved.reason = 'REVERSAL' AND moved.origin = e.origin AND moved.member_id = e.member_id
+    WHERE e.merchant_id = :merchant_id AND e.reason = 'REFUND' AND e.origin LIKE 'hold/%'
+        AND e.amount > -coalesce(moved.amount, 0)""",
     # What expired of a lot is what entries say, and no more of it counts as taken back. What its take-backs lack, and
-    # what others pay for them, was spent of it. All else that they took, entries took, which have not given it back.
+    # what others pay for them, was spent of it or is held. All else that they took, entries took, which have not given
+    # it back.
     """
     SELECT FROM points_lot l LEFT JOIN (
         SELECT p.lot_id, -sum(p.amount) FILTER (WHERE e.reason = 'EXPIRY') AS expired,
@@ -291,7 +371,7 @@ EXACT_BALANCES: Final = _promise(
     ) r ON r.lot_id = l.entry_id
     WHERE l.merchant_id = :merchant_id AND (
         l.expired <> coalesce(p.expired, 0) OR l.returned <> coalesce(r.amount, 0) OR coalesce(r.expired, 0) > l.expired
-        OR coalesce(r.lacking, 0) > coalesce(p.spent, 0) OR r.member_id <> l.member_id
+        OR coalesce(r.lacking, 0) > coalesce(p.spent, 0) + l.held OR r.member_id <> l.member_id
         OR coalesce(p.taken, 0) - coalesce(c.amount, 0)
             <> coalesce(r.amount - r.expired - r.lacking, 0)
     )""",
@@ -361,13 +441,13 @@ CONVERTED_REFERRALS: Final = _promise(
             WHEN 'REFERRAL_REFERRER' THEN r.referrer_entry_id ELSE r.referee_entry_id END
         ELSE r.falls > 0 AND e.member_id = CASE e.reason
             WHEN 'REFERRAL_REFERRER' THEN r.referrer_id ELSE r.referee_id END END, false)""",
-    # Within the window a referral stands by a purchase of the referee that is worth enough.
+    # Within the window a referral stands by a purchase of the referee of which enough was paid with money.
     """
     SELECT FROM referral r JOIN purchase b ON b.merchant_id = :merchant_id AND b.id = r.purchase_id
     WHERE r.merchant_id = :merchant_id AND (b.member_id <> r.referee_id OR (
         r.reversed_at IS NULL
         AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
-        AND b.amount - b.refunded < coalesce(r.minimum_purchase, 1)
+        AND b.amount - b.refunded - b.paid_value + b.returned_value < coalesce(r.minimum_purchase, 1)
     ))""",
 )
 POOL_LIFECYCLE: Final = _promise(
@@ -457,7 +537,12 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'order.amended', sales_order_id FROM order_amendment WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'order.cancelled', id FROM sales_order
     WHERE merchant_id = :merchant_id AND cancelled_at IS NOT NULL
+    UNION ALL SELECT 'hold.placed', id FROM hold WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'hold.' || lower(status), id FROM hold WHERE merchant_id = :merchant_id AND status <> 'HELD'
     UNION ALL SELECT 'campaign.created', id FROM campaign WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'job.requested', id FROM bulk_job WHERE merchant_id = :merchant_id
+    UNION ALL SELECT CASE status WHEN 'DONE' THEN 'job.finished' ELSE 'job.' || lower(status) END, id FROM bulk_job
+    WHERE merchant_id = :merchant_id AND finished_at IS NOT NULL
     UNION ALL SELECT 'points.credited', id FROM points_entry WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.recorded', id FROM purchase WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'purchase.reversed', id FROM purchase WHERE merchant_id = :merchant_id AND reversed_at IS NOT NULL
@@ -514,12 +599,70 @@ ON_RECORD: Final = _promise(
     WHERE w.merchant_id = :merchant_id AND (w.version, w.version, w.version)
         <> (coalesce(e.changes, 0), coalesce(e.versions, 0), coalesce(e.last, 0))""",
 )
+HELD_IS_THERE: Final = _promise(
+    "HELD_IS_THERE",
+    # What a code says of its hold is what the hold says of the code, as long as that holds anything.
+    """
+    SELECT FROM (
+        SELECT id, hold_id, held_until FROM code WHERE merchant_id = :merchant_id AND held_until > now()
+            AND state IN ('ALLOCATED', 'SET_ASIDE')
+    ) c
+    FULL JOIN (
+        SELECT x.code_id, h.id, h.held_until FROM hold h JOIN (
+            SELECT hold_id, code_id FROM hold_code WHERE merchant_id = :merchant_id
+            UNION ALL
+            SELECT hold_id, code_id FROM hold_reward WHERE merchant_id = :merchant_id AND code_id IS NOT NULL
+        ) x ON x.hold_id = h.id
+        WHERE h.merchant_id = :merchant_id AND h.status = 'HELD' AND h.held_until > now()
+    ) h ON h.code_id = c.id
+    WHERE (c.hold_id, c.held_until) IS DISTINCT FROM (h.id, h.held_until)""",
+    # What isn't ALLOCATED or set aside is held by nobody.
+    """
+    SELECT FROM code WHERE merchant_id = :merchant_id AND held_until > now() AND state NOT IN ('ALLOCATED', 'SET_ASIDE')
+    """,
+    # The codes of a hold are one stack, and what they take off is what the hold says. Captured, each is redeemed.
+    """
+    SELECT FROM (
+        SELECT h.id, h.order_amount, h.total_discount, h.status, x.redemption_id, x.position, x.base, x.eligible,
+            row_number() OVER stack AS place,
+            h.order_amount - sum(x.discount) OVER stack + x.discount AS left_over
+        FROM hold h JOIN hold_code x ON x.merchant_id = :merchant_id AND x.hold_id = h.id
+        WHERE h.merchant_id = :merchant_id
+        WINDOW stack AS (PARTITION BY h.id ORDER BY x.position)
+    ) h WHERE position <> place OR base <> least(left_over, eligible)
+        OR (status = 'CAPTURED') <> (redemption_id IS NOT NULL)""",
+    """
+    SELECT FROM hold h LEFT JOIN (
+        SELECT hold_id, sum(discount) AS discount FROM hold_code WHERE merchant_id = :merchant_id GROUP BY hold_id
+    ) x ON x.hold_id = h.id
+    WHERE h.merchant_id = :merchant_id AND h.total_discount <> coalesce(x.discount, 0)""",
+    # A hold has set aside as many points as it says, until it ends.
+    """
+    SELECT FROM (
+        SELECT id, held_points FROM hold WHERE merchant_id = :merchant_id AND status = 'HELD' AND held_points > 0
+    ) h FULL JOIN (
+        SELECT hold_id, sum(amount) AS points FROM hold_part WHERE merchant_id = :merchant_id GROUP BY hold_id
+    ) p ON p.hold_id = h.id WHERE p.points IS DISTINCT FROM h.held_points""",
+    # An order is captured once, held once at a time, and held only while it is neither redeemed nor cancelled.
+    _repeated("hold", "sales_order_id", where="status = 'CAPTURED'"),
+    _repeated("hold", "sales_order_id", where="status = 'HELD'"),
+    """
+    SELECT FROM hold h JOIN sales_order o ON o.merchant_id = :merchant_id AND o.id = h.sales_order_id
+    WHERE h.merchant_id = :merchant_id AND CASE h.status
+        WHEN 'CAPTURED' THEN o.order_amount IS NULL
+        WHEN 'HELD' THEN h.held_until > now() AND (o.order_amount IS NOT NULL OR o.cancelled_at IS NOT NULL)
+        ELSE false END""",
+    """
+    SELECT FROM hold WHERE merchant_id = :merchant_id
+        AND (held_until > held_at + interval '720 hours' OR (status = 'HELD') <> (ended_at IS NULL))""",
+)
 
 #: The promises, numbered as the domain numbers them: a code has one owner; claims per member and address; a code is
 #: redeemed once; a batch is whole; no two codes are the same text; a points event is credited once; balances are
 #: sums; invite quotas hold; referrals are conversions; pools keep to their lifecycle; no row names another merchant's;
-#: what happened is on record.
+#: what happened is on record; what is held is there.
 PROMISES: Final = (
     ONE_OWNER, CLAIM_LIMIT, REDEEMED_ONCE, WHOLE_BATCHES, UNIQUE_CODES, CREDITED_ONCE,
     EXACT_BALANCES, INVITE_QUOTAS, CONVERTED_REFERRALS, POOL_LIFECYCLE, ONE_MERCHANT, ON_RECORD,
+    HELD_IS_THERE,
 )  # fmt: skip

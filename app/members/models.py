@@ -10,7 +10,8 @@ class Member(Model):
     Both addresses are encrypted as `email`, so that the pending one can take the other's place as it is; it waits
     beside a proven one only. All spellings of an address's mailbox have one `mailbox_index`. `email_edited` says that a
     proof must name its address. `accepted_invite_id` is the invite that it accepted last. Its tokens name the
-    `token_generation` that they were issued in, and stand as long as that is the member's.
+    `token_generation` that they were issued in, and stand as long as that is the member's. `last_bought_at` is when the
+    last of its purchases happened that stand.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -29,6 +30,7 @@ class Member(Model):
     joined_at = fields.DatetimeField()
     token_generation = fields.IntField(db_default=0)
     accepted_invite_id = fields.UUIDField(null=True)
+    last_bought_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "member"

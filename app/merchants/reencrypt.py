@@ -48,6 +48,7 @@ SEALED: Final = (
     Sealed("invite", "id", "email", "email"),
     Sealed("invite", "id", "token", "token"),
     Sealed("reversal", "redemption_id", "reason", "reason"),
+    Sealed("bulk_job", "id", "reason", "reason"),
     Sealed("advice_run", "id", "raw_answer", "raw_answer"),
     Sealed("webhook", "id", "url", "url"),
     Sealed("webhook", "id", "secret", "secret"),

@@ -7,18 +7,25 @@ import strawberry
 
 from app.api.context import Viewer
 from app.api.inputs import Money, Problems
-from app.api.operations import Info, InvalidInput, NotFound, mutation, not_found
+from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
+from app.coupons.types import Code
 from app.members.types import MemberSource
-from app.orders.order_changes import buyer_of, give_back, lock_order, lock_wallets
+from app.orders.held_rewards import rewards_of_order
+from app.orders.holds import CODE_IDS_OF_HOLDS, end_locked_hold, open_holds_of_order
+from app.orders.locks import lock_wallets
+from app.orders.order_changes import LOCK_CODES, buyer_of, give_back, lock_order, standing_order
+from app.orders.payments import PointsBack, give_back_paid
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.orders.refunds import OutpacedError, refund_rest
-from app.orders.rows import FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow, find_order
+from app.orders.rows import REDEMPTIONS_OF_ORDER, OrderRow, find_order
 from app.orders.types import Order
+from app.points.reverse_reward_redemption import RewardNotReversible, reverse_reward
+from app.points.rows import exchanges_by_id
 from app.points.types import RewardRedemption
-from app.storage.database import Tx, transaction
+from app.storage.database import Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import NoRow, statement
 
@@ -68,7 +75,7 @@ CANCEL: Final = statement(
     f"""
 WITH o AS (
     UPDATE sales_order SET version = version + 1, cancelled_at = now(), money_returned = :money_returned,
-        points_returned = 0, points_expired = 0, shortfall = :shortfall
+        points_returned = :points_returned, points_expired = :points_expired, shortfall = :shortfall
     WHERE merchant_id = :merchant_id AND id = :order_row_id AND cancelled_at IS NULL RETURNING id
 )
 {event("order.cancelled", subject="id", source="o", reason=":reason")}
@@ -77,9 +84,10 @@ WITH o AS (
 
 
 @mutation(
-    description="Call an order off, once: what is left of its purchase is refunded with the points that it earned, its "
-    "redemptions are taken back, and nothing is redeemed, recorded or amended for it any more. Again, it is the same "
-    "answer. ADMIN, CHECKOUT and SUPPORT."
+    description="Call an order off, once: what is held for it is released, points that were paid for it come back, "
+    "what is left of its purchase is refunded with the points that it earned, its redemptions are taken back, and "
+    "nothing is held, redeemed, recorded or amended for it any more. Again, it is the same answer. ADMIN, CHECKOUT and "
+    "SUPPORT."
 )
 async def cancel_order(
     info: Info, input: Annotated[CancelOrderInput, strawberry.argument(description="What to call off.")]
@@ -94,23 +102,16 @@ async def cancel_order(
         if found is None:
             raise not_found("order", order_id)
         if found["cancelled_at"] is not None:
-            return _answer(viewer, found, replayed=True)
+            return await _answer(viewer, found, replayed=True)
         buyer = await buyer_of(viewer, input.source, order_id)
         try:
             async with transaction(viewer.merchant_id) as tx:
                 await _cancel(tx, viewer, input, order_id, reason, buyer)
-                cancelled = await _order(tx, viewer, input.source, order_id)
-            return _answer(viewer, cancelled, replayed=False)
+                cancelled = await standing_order(tx, viewer, input.source, order_id)
+            return await _answer(viewer, cancelled, replayed=False)
         except OutpacedError:
             continue
     raise RuntimeError("an order kept changing while it was cancelled")
-
-
-async def _order(tx: Tx, viewer: Viewer, source: MemberSource, order_id: str) -> OrderRow:
-    order = await tx.row(FIND_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
-    if order is None:
-        raise OutpacedError
-    return order
 
 
 async def _cancel(
@@ -119,7 +120,7 @@ async def _cancel(
     """Call the order off under its lock. Raises OutpacedError when it isn't what it was before."""
     source = input.source
     purchase = await lock_order(tx, viewer, source, order_id, buyer)
-    order = await _order(tx, viewer, source, order_id)
+    order = await standing_order(tx, viewer, source, order_id)
     if order["cancelled_at"] is not None:
         raise OutpacedError
     name = {"merchant_id": viewer.merchant_id, "source": source.value, "order_id": order_id}
@@ -128,11 +129,25 @@ async def _cancel(
         if await tx.row(BEGIN, **name, order_row_id=order["order_row_id"], currency=currency) is None:
             raise OutpacedError
     redeemed = await tx.rows(REDEMPTIONS_OF_ORDER, **name)
-    money, shortfall = 0, 0
-    if purchase is not None and purchase["purchase_reversed_at"] is None:
-        await lock_wallets(tx, viewer, purchase, [row["code_id"] for row in redeemed])
-        returned = await refund_rest(tx, viewer, purchase, reason=reason)
-        money, shortfall = returned.money, returned.taken.shortfall
+    holds = await open_holds_of_order(tx, viewer, order["order_row_id"])
+    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=[row["hold_id"] for row in holds])
+    code_ids = [row["code_id"] for row in (*redeemed, *held)]
+    standing = None if purchase is None or purchase["purchase_reversed_at"] is not None else purchase
+    is_paid = purchase is None and order["paid_points"] > 0
+    if standing is not None or is_paid:
+        await lock_wallets(tx, viewer, standing, code_ids, payer_id=order["payer_id"])
+    elif redeemed and held:
+        await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
+    for hold in holds:
+        await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold["hold_id"], "RELEASED")
+    of_rewards = await _reverse_rewards(tx, viewer, order["order_row_id"], reason)
+    money, shortfall, back = 0, 0, PointsBack()
+    if standing is not None:
+        returned = await refund_rest(tx, viewer, standing, reason=reason)
+        money, shortfall, back = returned.money, returned.taken.shortfall, returned.back
+    elif is_paid:
+        origin = f"{order['order_row_id'].hex}/cancelled"
+        back = await give_back_paid(tx, viewer, order, order["paid_points"], origin=origin, path="orderId")
     if redeemed:
         await give_back(
             tx, viewer, source, order_id, redeemed,
@@ -145,6 +160,8 @@ async def _cancel(
         merchant_id=viewer.merchant_id,
         order_row_id=order["order_row_id"],
         money_returned=money,
+        points_returned=back.points + of_rewards.points,
+        points_expired=back.expired + of_rewards.expired,
         shortfall=shortfall,
         event_id=event_id,
         actor=viewer.actor,
@@ -152,14 +169,39 @@ async def _cancel(
     )
 
 
-def _answer(viewer: Viewer, row: OrderRow, *, replayed: bool) -> CancelOrderSuccess:
-    """Return what cancelling the order paid out."""
+async def _reverse_rewards(tx: Tx, viewer: Viewer, order_row_id: UUID, reason: str) -> PointsBack:
+    """Reverse the rewards that the order's capture brought, but those whose code is spent or held elsewhere."""
+    points, expired = 0, 0
+    for row in await rewards_of_order(tx, viewer, order_row_id):
+        try:
+            async with tx.nested() as inner:
+                back = await reverse_reward(inner, viewer, row["held_redemption_id"], reason=reason, path="orderId")
+        except Refused as refused:
+            if not isinstance(refused.refusal, RewardNotReversible):
+                raise
+            continue
+        if back is not None:
+            points, expired = points + row["held_cost"], expired + back.expired
+    return PointsBack(points, expired)
+
+
+async def _answer(viewer: Viewer, row: OrderRow, *, replayed: bool) -> CancelOrderSuccess:
+    """Return what cancelling the order paid out, and the rewards that it left."""
+    kept = [
+        each["held_redemption_id"]
+        for each in await rewards_of_order(database(), viewer, row["order_row_id"]) if each["held_redemption_id"]
+    ]  # fmt: skip
+    found = await exchanges_by_id(viewer, kept) if kept else {}
+    standing = [found[each] for each in kept if found[each][0]["exchange_reversed_at"] is None]
     return CancelOrderSuccess(
         order=Order.of(row),
         money_returned=Money(amount_minor=BigInt(row["money_returned"] or 0), currency=viewer.tenant.currency),
         points_returned=row["points_returned"] or 0,
         points_expired=row["points_expired"] or 0,
         shortfall=row["shortfall"] or 0,
-        kept=[],
+        kept=[
+            RewardRedemption.of(each, reward=each, entry=each, code=None if code is None else Code.of(code))
+            for each, code in standing
+        ],
         replayed=replayed,
     )

@@ -8,7 +8,7 @@ from app.coupons.rows import RedemptionRow
 from app.coupons.rules import Applied
 from app.coupons.types import Code, CodeState, Redemption
 from app.orders.order_changes import worth_after
-from app.orders.presented_codes import FoundRow, Presentation, judged, limited, read
+from app.orders.presented_codes import Beside, FoundRow, Presentation, judged, limited, read
 from app.orders.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
 from app.orders.rows import purchase_by_order
 from app.orders.types import refuse_if_cancelled
@@ -24,7 +24,7 @@ async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     presented = await presentation(viewer, input)
     seen = await read(database(), viewer, presented)
     refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
-    verdict = await limited(viewer, presented, judged(viewer, presented, seen))
+    verdict = await limited(viewer, presented, judged(viewer, presented, seen, Beside.CHECK))
     refuse_if_rejected(verdict)
     if verdict.replayed:
         return success([Redemption.of(row) for row in verdict.replayed], presented.currency, replayed=True)
@@ -49,6 +49,7 @@ def _would_be(presented: Presentation, position: int, row: FoundRow, share: Appl
         redemption_position=position,
         redemption_order_amount=presented.amount,
         redemption_base=share.base,
+        redemption_eligible=share.eligible,
         redemption_discount=share.discount,
         redemption_currency=presented.currency,
         redemption_redeemed_at=row["asked_at"],

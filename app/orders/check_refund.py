@@ -77,7 +77,7 @@ def _preview(returned: Returned) -> RefundPreview:
     return RefundPreview(
         points=returned.points,
         shortfall=returned.taken.shortfall,
-        points_returned=0,
+        points_returned=returned.back.points,
         money_returned=Money(amount_minor=BigInt(returned.money), currency=returned.purchase["purchase_currency"]),
         ends_referral=returned.ends_referral,
     )

@@ -1,14 +1,15 @@
-"""A purchase whose order changed: it is worth another amount from now on, and has earned the points for that."""
+"""A purchase whose order changed: its amount, or what of it is paid with points. It has earned the points for that."""
 
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
 from app.api.context import Viewer
+from app.api.inputs import Problems
 from app.members.rows import JOIN_MEMBER
 from app.orders.refunds import OutpacedError
 from app.orders.rows import REFERRAL_OF_PURCHASE, StandingPurchaseRow, WholePurchaseRow
-from app.orders.rules import credit_of, credits_of, kept_points, points_of
+from app.orders.rules import Paid, credit_of, credits_of, kept_points, money_part, points_of
 from app.points.ledger import POINTS_MAX, PostedRow, too_many
 from app.points.take_back import earn_more, take_back
 from app.points.types import PointsReason
@@ -39,7 +40,9 @@ CHANGE: Final = statement(
     ChangedRow,
     f"""
 WITH b AS (
-    UPDATE purchase SET amount = :to_amount::bigint, points = :points::int
+    -- Shares begin anew with what stands.
+    UPDATE purchase SET amount = :to_amount::bigint, points = :points::int, paid_points = :paid_points,
+        paid_value = :paid_value, shares_from = refunded, shares_points = returned_points, shares_value = returned_value
     WHERE merchant_id = :merchant_id AND id = :purchase_id AND reversed_at IS NULL AND amount = :amount::bigint
         AND refunded = :refunded::bigint
     RETURNING *
@@ -54,19 +57,38 @@ COUNT: Final = statement(
 
 
 async def follow(
-    tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, amount: int, *, origin: str, path: str
+    tx: Tx,
+    viewer: Viewer,
+    purchase: StandingPurchaseRow,
+    amount: int,
+    *,
+    paid: Paid | None = None,
+    origin: str,
+    path: str,
 ) -> Followed:
-    """Let a purchase be worth another amount, at least what was refunded; one that was taken back whole stays.
+    """Let a purchase be worth another amount, at least what was refunded, or be paid with other points.
+
+    One that was taken back whole stays. Points and referrals go by what stands and is not paid with points.
 
     Less is taken back as by a refund, and a referral falls for which too little stands. More may convert an invite or
     bring its referral back, fills what the purchase's own returns lack, and is then credited now, at its rate. `origin`
     names the change. The caller has locked the buyer, by a statement before the one that read the purchase. Raises
     OutpacedError when the purchase isn't what was read, and Refused(InvalidInput) at `path` when the balance can't hold
-    what it earns.
+    what it earns, or less stands than is paid with points.
     """
-    if purchase["purchase_reversed_at"] is not None or amount == purchase["purchase_amount"]:
+    before = Paid(purchase["purchase_paid_points"], purchase["purchase_paid_value"])
+    paid = paid or before
+    if (amount, paid) == (purchase["purchase_amount"], before):
         return Followed(purchase)
-    points = points_of(amount, purchase["purchase_points_per_unit"], purchase["purchase_minor_units"])
+    is_reversed = purchase["purchase_reversed_at"] is not None
+    stands = 0 if is_reversed else amount - purchase["purchase_refunded"]
+    if paid.value - purchase["purchase_returned_value"] > stands:
+        problems = Problems()
+        problems.add(path, "would leave less of the purchase than is paid with points")
+        problems.refuse_if_any()
+    if is_reversed:
+        return Followed(purchase)
+    points = points_of(amount - paid.value, purchase["purchase_points_per_unit"], purchase["purchase_minor_units"])
     if points > POINTS_MAX:
         raise too_many(path)
     changed = await tx.row(
@@ -75,15 +97,18 @@ async def follow(
         purchase_id=purchase["purchase_id"],
         to_amount=amount,
         points=points,
+        paid_points=paid.points,
+        paid_value=paid.value,
         amount=purchase["purchase_amount"],
         refunded=purchase["purchase_refunded"],
     )
     if changed is None:
         raise OutpacedError
     # The referral first, because it locks two wallets, and several are locked by member.
-    if amount > purchase["purchase_amount"] and changed["invite_id"] is not None:
+    higher = money_part(changed) - money_part(purchase)
+    if higher > 0 and changed["invite_id"] is not None:
         await convert(tx, viewer.merchant_id, viewer.actor, changed["invite_id"])
-    elif amount < purchase["purchase_amount"] and changed["referral_id"] is not None:
+    elif higher < 0 and changed["referral_id"] is not None:
         await reconsider(tx, viewer.merchant_id, viewer.actor, changed["referral_id"])
     more = kept_points(changed) - kept_points(purchase)
     followed = Followed(changed)

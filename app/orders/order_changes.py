@@ -4,7 +4,8 @@ The order of locks is buyer, order, invite, referral, codes by id, wallets by me
 more.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
@@ -17,10 +18,12 @@ from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
 from app.coupons.rules import Applied, stack
 from app.members.rows import lock_member
 from app.members.types import MemberSource
+from app.orders.budgets import within_budgets
 from app.orders.follow import Followed, follow
+from app.orders.payments import need, paid_from_now, settle
 from app.orders.presented_codes import TermsRow, terms_of
 from app.orders.refunds import OutpacedError
-from app.orders.rows import FIND_BY_ORDER, OF_ORDER, StandingPurchaseRow
+from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, OF_ORDER, OrderRow, StandingPurchaseRow
 from app.storage.database import Statements, Tx, database
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -43,37 +46,6 @@ SELECT FROM sales_order WHERE merchant_id = :merchant_id AND source = :source AN
 FOR NO KEY UPDATE
 """,
 )
-# A purchase's change locks its referral, or what it may convert or bring back, its buyer's wallet and the referrer's,
-# before the codes' owners have theirs locked: here all are, in their order.
-LOCK_WALLETS: Final = statement(
-    NoRow,
-    """
-WITH i AS MATERIALIZED (
-    SELECT referrer_id FROM (
-        SELECT referrer_id, status FROM invite
-        WHERE merchant_id = :merchant_id AND id = (
-            SELECT accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :buyer_id
-        )
-        OFFSET 0 FOR UPDATE
-    ) accepted WHERE status = 'PENDING'
-), r AS MATERIALIZED (
-    SELECT referrer_id FROM referral
-    WHERE merchant_id = :merchant_id AND referee_id = :buyer_id AND (SELECT count(*) FROM i) >= 0
-        AND (purchase_id = :purchase_id OR reversed_at IS NOT NULL)
-    FOR UPDATE
-), c AS MATERIALIZED (
-    SELECT id, member_id FROM code
-    WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND (SELECT count(*) FROM r) >= 0
-    ORDER BY id FOR UPDATE
-)
-SELECT FROM wallet WHERE merchant_id = :merchant_id AND member_id = ANY(ARRAY(
-    SELECT member_id FROM c UNION ALL SELECT :buyer_id UNION ALL SELECT referrer_id FROM i
-    UNION ALL SELECT referrer_id FROM r
-))
-ORDER BY member_id FOR UPDATE
-""",
-)
-
 LOCK_CODES: Final = statement(
     NoRow, "SELECT FROM code WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) ORDER BY id FOR UPDATE"
 )
@@ -101,16 +73,12 @@ async def lock_order(
     return purchase
 
 
-async def lock_wallets(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, code_ids: Collection[UUID]) -> None:
-    """Lock codes and all wallets that a purchase's and their change may concern."""
-    # All rows, because a statement that is asked for its first row locks that one alone.
-    await tx.rows(
-        LOCK_WALLETS,
-        merchant_id=viewer.merchant_id,
-        code_ids=list(code_ids),
-        buyer_id=purchase["member_id"],
-        purchase_id=purchase["purchase_id"],
-    )
+async def standing_order(tx: Tx, viewer: Viewer, source: MemberSource, order_id: str) -> OrderRow:
+    """Return an order as it stands, locked. Raises OutpacedError when there is none."""
+    order = await tx.row(FIND_ORDER, merchant_id=viewer.merchant_id, source=source.value, order_id=order_id)
+    if order is None:
+        raise OutpacedError
+    return order
 
 
 async def let_follow(
@@ -122,6 +90,47 @@ async def let_follow(
     """
     amount = worth_after(purchase, difference, path=path)
     return await follow(tx, viewer, purchase, amount, origin=origin, path=path)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFollowed:
+    """An order whose worth changed: its version since, points that were paid and came back, what could not be taken."""
+
+    version: int
+    points_returned: int = 0
+    shortfall: int = 0
+
+
+async def let_order_follow(
+    tx: Tx,
+    viewer: Viewer,
+    order: OrderRow,
+    purchase: StandingPurchaseRow | None,
+    worth: int,
+    difference: int,
+    *,
+    points: int | None = None,
+    payer_id: UUID | None,
+    origin: str,
+) -> OrderFollowed:
+    """Let what an order is paid with, and then its purchase, follow a change by `difference` of what it is worth.
+
+    `worth` is what it is worth after discounts, from now on. At most `points` pay for it, where they are told; points
+    beyond what it needs come back first. The wallets that this concerns are locked. Raises Refused with InvalidInput or
+    InsufficientPoints.
+    """
+    path = "orderAmount.amountMinor"
+    amount = 0 if purchase is None else worth_after(purchase, difference, path=path)
+    paid = paid_from_now(order, purchase, need(worth, purchase, amount), points)
+    version, back, shortfall = order["version"] or 0, None, 0
+    if payer_id is not None:
+        back = await settle(tx, viewer, order, payer_id, paid, origin=origin, path=path)
+    if purchase is not None:
+        followed = await follow(tx, viewer, purchase, amount, paid=paid, origin=origin, path=path)
+        shortfall = followed.shortfall
+    if back is None:
+        return OrderFollowed(version, 0, shortfall)
+    return OrderFollowed(version + 1, back.points, shortfall)
 
 
 def worth_after(purchase: StandingPurchaseRow, difference: int, *, path: str) -> int:
@@ -176,7 +185,8 @@ WITH o AS (
     SELECT :merchant_id, r.id, :reinstate, asked.reversal_reason, now()
     FROM r JOIN asked ON asked.redemption_id = r.id
 ), c AS (
-    UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL
+    UPDATE code SET state = 'ALLOCATED', redeemed_at = NULL, expires_at = coalesce(:expires_at, expires_at),
+        outlives_pool = outlives_pool OR :expires_at::timestamptz IS NOT NULL
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT code_id FROM r)) AND state = 'REDEEMED' AND :reinstate
     RETURNING id, pool_id, member_id
 ), stocked AS (
@@ -203,11 +213,13 @@ async def give_back(
     reason: str,
     reinstate: bool,
     alive: bool = False,
+    expires_at: datetime | None = None,
 ) -> tuple[UUID, dict[UUID, ChangeRow]]:
     """Take redemptions of an order back, which is worth `amount` from now on, and raise its version.
 
     All others of the order are to be placed anew. Returns the order's row and the change of each redemption. `reason`
-    is checked already; `alive` says that none of the codes has ended. Raises OutpacedError when that isn't so, or the
+    is checked already; `alive` says that none of the codes has ended; `expires_at` is a new end for those that are
+    reinstated, whatever their pools' ends are. Raises OutpacedError when that isn't so, or the
     order isn't of this version any more.
     """
     keys = viewer.tenant.keys
@@ -226,6 +238,7 @@ async def give_back(
         reversal_reasons=[keys.encrypt(row["redemption_id"], "reason", reason) for row in rows],
         reinstate=reinstate,
         alive=alive,
+        expires_at=expires_at,
         actor=viewer.actor,
     )
     if not given_back:
@@ -239,9 +252,10 @@ async def give_back(
 PLACE: Final = statement(
     NoRow,
     """
-UPDATE redemption SET position = placed.position, order_amount = :amount, base = placed.base, discount = placed.discount
-FROM unnest(:redemption_ids::uuid[], :positions::int[], :bases::bigint[], :discounts::bigint[])
-    AS placed (redemption_id, position, base, discount)
+UPDATE redemption SET position = placed.position, order_amount = :amount, base = placed.base,
+    discount = placed.discount, eligible = placed.eligible
+FROM unnest(:redemption_ids::uuid[], :positions::int[], :bases::bigint[], :discounts::bigint[], :eligible::bigint[])
+    AS placed (redemption_id, position, base, discount, eligible)
 WHERE merchant_id = :merchant_id AND id = ANY(:redemption_ids) AND id = placed.redemption_id AND reversed_at IS NULL
 """,
 )
@@ -250,8 +264,14 @@ WHERE merchant_id = :merchant_id AND id = ANY(:redemption_ids) AND id = placed.r
 async def place(
     tx: Tx, viewer: Viewer, places: Mapping[int, tuple[WholeRedemptionRow, Applied]], *, amount: int
 ) -> None:
-    """Give redemptions that stay on an order of this amount their places, and what they take off there."""
-    if places:
+    """Give redemptions that stay on an order of this amount their places, and what they take off there.
+
+    Raises OutpacedError where a budget doesn't suffice.
+    """
+    pools = [row["pool_id"] for row, _ in places.values()]
+    if not places:
+        return
+    async with within_budgets(tx, viewer.merchant_id, pools):
         await tx.row(
             PLACE,
             merchant_id=viewer.merchant_id,
@@ -260,6 +280,7 @@ async def place(
             positions=list(places),
             bases=[share.base for _, share in places.values()],
             discounts=[share.discount for _, share in places.values()],
+            eligible=[share.eligible for _, share in places.values()],
         )
 
 
@@ -305,5 +326,16 @@ ORDER BY r.position
 
 
 def placed_anew(rows: Sequence[StackRow], amount: int) -> dict[int, tuple[StackRow, Applied]]:
-    """Return the places of the codes that are left of a stack, each by the terms that it was redeemed under."""
-    return dict(enumerate(zip(rows, stack([terms_of(row) for row in rows], amount), strict=True), start=1))
+    """Return the places of the codes that are left of a stack, each by the terms that it was redeemed under.
+
+    One whose pool has a budget takes no more than before.
+    """
+    left, places = amount, {}
+    for position, row in enumerate(rows, start=1):
+        (share,) = stack([(terms_of(row), row["redemption_eligible"])], left)
+        if row["pool_maximum_total_discount"] is not None:
+            # What comes back mustn't make another code take what its pool's budget doesn't have.
+            share = replace(share, discount=min(share.discount, row["redemption_discount"]))
+        places[position] = (row, share)
+        left -= share.discount
+    return places

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from app.api.inputs import Money
 from app.api.scalars import BigInt
 from app.coupons import code_text
 from app.coupons.revive_codes import revive_needed
-from app.coupons.rows import JOIN_CODE, PoolRow, WholeRedemptionRow
+from app.coupons.rows import BUDGET_LEFT, IS_PAST_END, JOIN_CODE, PoolRow, WholeRedemptionRow
 from app.coupons.rules import (
     Applied,
     CodeRejectionReason,
@@ -31,6 +32,8 @@ from app.coupons.rules import (
     takes_nothing,
 )
 from app.members.types import MemberSource
+from app.orders.budgets import BudgetRow, beyond_budgets
+from app.orders.first_orders import HAS_ANOTHER, KEYS, PERSON, VERSIONS, PersonRow
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
@@ -66,12 +69,15 @@ class Presentation:
     currency: str
     presenter: UUID | None
     email_index: bytes | None
+    mailbox_index: bytes | None
     presented_by: bytes
+    #: Of each code, how much of the order it may be applied to; None: the whole order.
+    eligible: list[int | None]
 
 
 @row_of(t="pool_terms?", p="pool")
 class TermsRow(PoolRow):
-    """A pool, and the terms `t` that a code of it was redeemed under; null where no redemption stands."""
+    """A pool, and the terms `t` that a code of it was redeemed or is held under; null where it is neither."""
 
     terms_percent_off: Annotated[Decimal | None, "t.percent_off"]
     terms_amount_off: Annotated[int | None, "t.amount_off"]
@@ -80,15 +86,27 @@ class TermsRow(PoolRow):
     terms_stacking: Annotated[str | None, "t.stacking"]
 
 
-class FoundRow(WholeRedemptionRow, TermsRow):
-    """A code that was presented or that the order has; its redemption's fields are null where none stands."""
+class FoundRow(WholeRedemptionRow, TermsRow, PersonRow, BudgetRow):
+    """A code that was presented or that the order has; its redemption's fields are null where none stands.
+
+    The holder's are null where nobody holds it: the hold, its order, and whom it is for, as the till named them and as
+    whoever has proved that address.
+    """
 
     fingerprint: bytes
     stored_state: str
+    is_past_end: bool
+    holder_id: UUID | None
+    holder_order_row_id: UUID | None
+    holder_member_id: UUID | None
+    holder_email_index: bytes | None
+    holder_of_email: UUID | None
     email_index: bytes | None
     owner_of_email: UUID | None
     presented_by: bytes | None
     asked_at: datetime
+    # Of a code that is for first orders; else null.
+    has_another_order: bool | None
 
 
 class SeenRow(FoundRow):
@@ -98,8 +116,15 @@ class SeenRow(FoundRow):
     order_version: int | None
     order_amount: int | None
     order_cancelled_at: datetime | None
+    # What is written down as its hold, whether its time has passed or not.
+    order_hold_id: UUID | None
+    order_hold_version: int | None
+    order_held_until: datetime | None
+    order_held_points: int | None
+    order_hold_member_id: UUID | None
 
 
+_NOTHING: Final = Applied(0, 0)
 #: A code, and what it takes off in its place on an order.
 Placed = tuple[FoundRow, Applied]
 
@@ -113,9 +138,46 @@ class Seen:
     amount: int | None
     cancelled_at: datetime | None
     owner_of_email: UUID | None
+    #: Who presents.
+    person: PersonRow
+    hold: "SeenHold | None"
     found: Sequence[FoundRow]
     #: Those whose redemptions stand on it, in their order.
     on_order: Sequence[FoundRow]
+
+    @property
+    def live_hold(self) -> "SeenHold | None":
+        """Its hold, unless that one's time has passed."""
+        return self.hold if self.hold is not None and self.hold.is_live else None
+
+
+@dataclass(frozen=True, slots=True)
+class SeenHold:
+    """What is written down as the hold of an order: its time may have passed."""
+
+    id: UUID
+    version: int
+    held_until: datetime
+    held_points: int
+    member_id: UUID | None
+    is_live: bool
+
+
+class Beside(Enum):
+    """What codes are presented for, and so which of those that an order has or holds are no obstacle."""
+
+    #: Redeeming them all at once: nothing that it has may be in the way.
+    ORDER = "ORDER"
+    #: Checking that: as if its hold were this very request.
+    CHECK = "CHECK"
+    #: Replacing what was redeemed on it.
+    AMENDMENT = "AMENDMENT"
+    #: Holding them for it, in place of what it holds and of what others of the presenter's do.
+    HOLD = "HOLD"
+
+
+#: Those to whom what the order holds is no obstacle.
+_IN_PLACE_OF_HOLD: Final = frozenset({Beside.CHECK, Beside.HOLD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +185,8 @@ class Verdict:
     """What an order's codes come to, one of the three: why not, what an earlier call redeemed, or what each takes off.
 
     Codes are in the order in which they apply; rejections are by their code's place in it. `guesses` are the places of
-    those that the limit on guessing is about, of which so many are `unknown`, and `short` those that are known and
-    short enough to be guessed.
+    those that the limit on guessing is about. `short` are those of them that are short enough to be guessed, known or
+    not; of the others so many are `unknown`.
     """
 
     rejections: dict[int, CodeRejection] = field(default_factory=dict)
@@ -135,17 +197,34 @@ class Verdict:
     short: list[int] = field(default_factory=list)
 
 
-# The order, the presented codes and those that it has already, each with its standing redemption and the terms of that.
+# The order with its hold, the presented codes and those that it has already, each with its standing redemption or with
+# the hold that has it, and the terms of that.
 # UNION without ALL would let a plan that was made while there were few codes walk all of them by their ids.
-READ: Final = statement(
-    SeenRow,
-    f"""
-SELECT {columns(WholeRedemptionRow, TermsRow)}, c.fingerprint, c.state AS stored_state, c.email_index,
-    r.presented_by, now() AS asked_at,
+SEEN: Final = f"""
+    {columns(WholeRedemptionRow, TermsRow)}, c.fingerprint, c.state AS stored_state, {IS_PAST_END} AS is_past_end,
+    c.email_index, h.id AS holder_id, h.sales_order_id AS holder_order_row_id, h.member_id AS holder_member_id,
+    h.email_index AS holder_email_index, (
+        SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = h.email_index
+    ) AS holder_of_email, r.presented_by, now() AS asked_at,
     (SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index) AS owner_of_email,
-    o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at
-FROM (VALUES (1)) once
+    o.id AS order_row_id, o.version AS order_version, o.order_amount, o.cancelled_at AS order_cancelled_at,
+    oh.id AS order_hold_id, oh.version AS order_hold_version, oh.held_until AS order_held_until,
+    oh.held_points AS order_held_points, oh.member_id AS order_hold_member_id,
+    person.id AS person_id, person.mailbox_index AS person_mailbox,
+    CASE WHEN p.first_order_only THEN {HAS_ANOTHER} END AS has_another_order,
+    CASE WHEN p.maximum_total_discount IS NOT NULL THEN {BUDGET_LEFT} END AS budget_left,
+    hc.discount AS held_discount,
+    CASE WHEN p.first_order_only THEN {KEYS} END AS first_keys,
+    CASE WHEN p.first_order_only THEN {VERSIONS} END AS first_versions
+"""
+FROM_SEEN: Final = f"""
+FROM {PERSON}
 LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
+LEFT JOIN LATERAL (
+    -- Of an order's holds, by the order: to a planner that saw the table empty, any index is as good.
+    SELECT * FROM hold WHERE merchant_id = :merchant_id AND sales_order_id = ANY(ARRAY[o.id]) AND status = 'HELD'
+    ORDER BY sales_order_id OFFSET 0
+) oh ON true
 LEFT JOIN (
     code c {JOIN_CODE}
     LEFT JOIN LATERAL (
@@ -155,8 +234,15 @@ LEFT JOIN (
         ORDER BY code_id OFFSET 0
     ) r ON true
     LEFT JOIN LATERAL (
-        SELECT * FROM pool_terms
-        WHERE merchant_id = :merchant_id AND pool_id = r.pool_id AND version = r.terms_version OFFSET 0
+        SELECT * FROM hold WHERE merchant_id = :merchant_id AND id = c.hold_id AND c.held_until > now() OFFSET 0
+    ) h ON true
+    LEFT JOIN LATERAL (
+        SELECT terms_version, discount FROM hold_code
+        WHERE merchant_id = :merchant_id AND hold_id = h.id AND code_id = c.id OFFSET 0
+    ) hc ON true
+    LEFT JOIN LATERAL (
+        SELECT * FROM pool_terms WHERE merchant_id = :merchant_id AND pool_id = c.pool_id
+            AND version = coalesce(r.terms_version, hc.terms_version) OFFSET 0
     ) t ON true
 ) ON c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(
     SELECT id FROM code WHERE merchant_id = :merchant_id AND fingerprint = ANY(:fingerprints::bytea[])
@@ -165,20 +251,30 @@ LEFT JOIN (
      WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND reversed_at IS NULL
      ORDER BY position)
 ))
-""",
-)
+"""
+READ: Final = statement(SeenRow, f"SELECT {SEEN} {FROM_SEEN}")
 
 
 async def read(where: Statements, viewer: Viewer, presented: Presentation) -> Seen:
     """Read an order and its codes. Nothing is locked: what changes them checks again what can change in between."""
-    rows = await where.rows(
-        READ,
-        merchant_id=viewer.merchant_id,
-        fingerprints=[fingerprint for fingerprint in presented.fingerprints if fingerprint is not None],
-        source=presented.source.value,
-        order_id=presented.order_id,
-        email_index=presented.email_index,
-    )
+    return seen(presented, await where.rows(READ, **asked(viewer, presented)))
+
+
+def asked(viewer: Viewer, presented: Presentation) -> dict[str, object]:
+    """Return what FROM_SEEN reads by."""
+    return {
+        "merchant_id": viewer.merchant_id,
+        "fingerprints": [fingerprint for fingerprint in presented.fingerprints if fingerprint is not None],
+        "source": presented.source.value,
+        "order_id": presented.order_id,
+        "presenter": presented.presenter,
+        "email_index": presented.email_index,
+        "mailbox_index": presented.mailbox_index,
+    }
+
+
+def seen(presented: Presentation, rows: Sequence[SeenRow]) -> Seen:
+    """Return the order and the codes of rows that were read together."""
     order, found = rows[0], [row for row in rows if row["code_id"] is not None]
     here = (presented.source.value, presented.order_id)
     on_order = [row for row in found if (row["redemption_source"], row["redemption_order_id"]) == here]
@@ -188,13 +284,34 @@ async def read(where: Statements, viewer: Viewer, presented: Presentation) -> Se
         amount=order["order_amount"],
         cancelled_at=order["order_cancelled_at"],
         owner_of_email=order["owner_of_email"],
+        person=order,
+        hold=_hold(order),
         found=found,
         on_order=sorted(on_order, key=lambda row: row["redemption_position"]),
     )
 
 
-def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool = False) -> Verdict:
-    """Decide about codes that are presented for an order at once, or, if it is amended, in place of those it has."""
+def _hold(order: SeenRow) -> SeenHold | None:
+    hold_id, version, held_until = order["order_hold_id"], order["order_hold_version"], order["order_held_until"]
+    if hold_id is None or version is None or held_until is None:
+        return None
+    return SeenHold(
+        hold_id, version, held_until, order["order_held_points"] or 0, order["order_hold_member_id"],
+        is_live=held_until > order["asked_at"],
+    )  # fmt: skip
+
+
+def is_of_presenter(presented: Presentation, seen: Seen, row: FoundRow) -> bool:
+    """Whether the hold that has a code is for the same person: by its id, by the address, or by who has proved it."""
+    people = {presented.presenter, seen.owner_of_email} - {None}
+    if people & {row["holder_member_id"], row["holder_of_email"]}:
+        return True
+    return presented.email_index is not None and presented.email_index == row["holder_email_index"]
+
+
+def judged(viewer: Viewer, presented: Presentation, seen: Seen, beside: Beside = Beside.ORDER) -> Verdict:
+    """Decide about codes that are presented for an order at once, or in place of those that it has or holds."""
+    amends, holds = beside is Beside.AMENDMENT, beside is Beside.HOLD
     by_fingerprint = {row["fingerprint"]: row for row in seen.found}
     rows = [None if each is None else by_fingerprint.get(each) for each in presented.fingerprints]
     staying = {row["code_id"] for row in seen.on_order} if amends else set()
@@ -208,10 +325,17 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         email_index=presented.email_index,
         member_of_email=seen.owner_of_email,
         has_other_codes=bool(seen.on_order) and not amends,
+        held_until=_held_until(seen, beside),
     )
-    codes = [None if row is None else presented_code(row, stays=row["code_id"] in staying) for row in rows]
+    codes = [
+        None if row is None else presented_code(
+            row, stays=row["code_id"] in staying, is_held_here=beside in _IN_PLACE_OF_HOLD and is_held_here(seen, row),
+            is_free=holds and is_of_presenter(presented, seen, row), eligible=eligible,
+        )
+        for row, eligible in zip(rows, presented.eligible, strict=True)
+    ]  # fmt: skip
     # What was done for this presenter is told again whoever its address or number has become since.
-    if not amends and _is_replay(presented, rows, seen.on_order) and all(
+    if not (amends or holds) and _is_replay(presented, rows, seen.on_order) and all(
         (row is not None and row["presented_by"] == presented.presented_by) or not owned_reason(code, order)
         for row, code in zip(rows, codes, strict=True)
     ):  # fmt: skip
@@ -223,9 +347,11 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
         # What can't be a code tells nothing about those that exist, and its owner may ask about a code at any time.
         if fingerprint is not None and (code is None or not (code.stays or is_owner(code, order))):
             guesses.append(place)
-            unknown += code is None
-            if row is not None and _is_short(row):
+            is_short = code_text.is_short(typed) if row is None else _is_short(row)
+            if is_short:
                 short.append(place)
+            else:
+                unknown += code is None
         if row is None or code is None:
             rejections[place] = CodeRejection(masked=code_text.mask_typed(typed), reason=CodeRejectionReason.UNKNOWN)
             continue
@@ -234,12 +360,9 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, *, amends: bool 
             rejections[place] = _rejection(row, why, _remedy(why, code, order, presented.currency))
     if rejections:
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
-    applied = stack([code.terms for code in codes if code is not None], presented.amount)
+    applied = stack([(code.terms, code.eligible) for code in codes if code is not None], presented.amount)
     accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
-    for place, (row, share) in enumerate(accepted):
-        code = codes[place]
-        if code is not None and takes_nothing(code.terms, share):
-            rejections[place] = _rejection(row, CodeRejectionReason.NO_DISCOUNT)
+    rejections = _unfit(seen, [code for code in codes if code is not None], accepted, amends=amends)
     if rejections:
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
     return Verdict(accepted=accepted, guesses=guesses, short=short)
@@ -251,16 +374,46 @@ async def revive_accepted(viewer: Viewer, verdict: Verdict) -> None:
     await revive_needed(database(), viewer.merchant_id, due)
 
 
+def _unfit(
+    seen: Seen, codes: Sequence[PresentedCode], accepted: Sequence[Placed], *, amends: bool
+) -> dict[int, CodeRejection]:
+    """Return why codes that have their places in a stack are refused: for a budget, or because they take nothing."""
+    places = [(row, share, _of_budget(row, code)) for (row, share), code in zip(accepted, codes, strict=True)]
+    presented = {row["code_id"] for row, _ in accepted}
+    leaving = [
+        (row, _NOTHING, row["redemption_discount"])
+        for row in seen.on_order if amends and row["code_id"] not in presented
+    ]  # fmt: skip
+    beyond = beyond_budgets([*places, *leaving])
+    rejections = {}
+    for place, (row, share, _) in enumerate(places):
+        if place in beyond:
+            rejections[place] = _rejection(row, CodeRejectionReason.BUDGET_SPENT)
+        elif takes_nothing(codes[place].terms, share):
+            rejections[place] = _rejection(row, CodeRejectionReason.NO_DISCOUNT)
+    return rejections
+
+
+def _of_budget(row: FoundRow, code: PresentedCode) -> int:
+    """Return what a code has of its pool's budget that it gives back when it is placed anew."""
+    if code.stays:
+        return row["redemption_discount"]
+    return 0 if row["held_discount"] is None or code.held_until is not None else row["held_discount"]
+
+
 def _is_short(row: FoundRow) -> bool:
     """Whether a code is short enough to be guessed: of such a one not even the end is shown."""
     return row["code_is_foreign"] and row["code_suffix"] == ""
 
 
 def _is_replay(presented: Presentation, rows: list[FoundRow | None], on_order: Sequence[FoundRow]) -> bool:
-    """Whether this order was redeemed with exactly these codes and this amount."""
+    """Whether this order was redeemed with exactly these codes, of which each may take so much, and this amount."""
+    asked = {
+        row["code_id"]: eligible for row, eligible in zip(rows, presented.eligible, strict=True) if row is not None
+    }
     return (
         bool(on_order)
-        and {row["code_id"] for row in rows if row is not None} == {row["code_id"] for row in on_order}
+        and asked == {row["code_id"]: row["redemption_eligible"] for row in on_order}
         and None not in rows
         and on_order[0]["redemption_order_amount"] == presented.amount
         and on_order[0]["redemption_currency"] == presented.currency
@@ -292,18 +445,38 @@ def _terms_now(row: PoolRow) -> Terms:
     )
 
 
-def presented_code(row: FoundRow, *, stays: bool) -> PresentedCode:
-    """Return a code by the terms of its pool, or, if it stays on its order, by those that it was redeemed under."""
+def is_held_here(seen: Seen, row: FoundRow) -> bool:
+    """Whether the hold of the order itself has a code."""
+    return seen.hold is not None and row["holder_id"] == seen.hold.id
+
+
+def _held_until(seen: Seen, beside: Beside) -> datetime | None:
+    """Return until when the hold of the order is in the way of everything that is presented beside it."""
+    return seen.hold.held_until if seen.hold and seen.hold.is_live and beside not in _IN_PLACE_OF_HOLD else None
+
+
+def presented_code(
+    row: FoundRow, *, stays: bool, is_held_here: bool = False, is_free: bool = False, eligible: int | None = None
+) -> PresentedCode:
+    """Return a code by the terms of its pool, or by those that it was redeemed under and stays, or is held under.
+
+    One that `is_free` is judged as if the hold that has it had ended.
+    """
     starts_at, now = row["pool_starts_at"], row["asked_at"]
+    is_elsewhere = row["holder_id"] is not None and not is_held_here
     return PresentedCode(
-        terms=terms_of(row) if stays else _terms_now(row),
-        state=row["code_state"],
+        terms=terms_of(row) if stays or is_held_here else _terms_now(row),
+        state="EXPIRED" if is_elsewhere and is_free and row["is_past_end"] else row["code_state"],
         owner=row["code_member_id"],
         email_index=row["email_index"],
         expires_at=row["code_expires_at"],
         pool_open=honours(row["pool_status"], row["pool_pause_scope"], starts_at, now),
         opens_at=starts_at if row["pool_status"] == "ACTIVE" and starts_at is not None and now < starts_at else None,
         stays=stays,
+        has_another_order=bool(row["has_another_order"]),
+        eligible=eligible,
+        is_held_here=is_held_here,
+        held_until=row["code_held_until"] if is_elsewhere and not is_free else None,
     )
 
 
@@ -317,7 +490,7 @@ def _remedy(why: CodeRejectionReason, code: PresentedCode, order: Order, currenc
     if found is None:
         return None
     short_by = None if found.short_by is None else Money(amount_minor=BigInt(found.short_by), currency=currency)
-    return Remedy(short_by=short_by, valid_from=found.valid_from, held_until=None)
+    return Remedy(short_by=short_by, valid_from=found.valid_from, held_until=found.held_until)
 
 
 async def limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> Verdict:
@@ -331,10 +504,10 @@ async def limited(viewer: Viewer, presented: Presentation, verdict: Verdict) -> 
     presenter = presented.email_index if presented.presenter is None else presented.presenter.bytes
     unknown = verdict.unknown
     for place in verdict.short:
-        # A short code counts as a guess, known or not, but the same one once a minute.
+        # A short text counts as a guess, known or not, but the same one once a minute where somebody is named.
         fingerprint = presented.fingerprints[place]
-        if presenter is not None and fingerprint is not None:
-            unknown += await attempts.is_new(viewer, presenter, fingerprint)
+        if presenter is None or fingerprint is None or await attempts.is_new(viewer, presenter, fingerprint):
+            unknown += 1
     if not await attempts.exceeded(viewer, presenter, tried=len(verdict.guesses), unknown=unknown):
         return verdict
     refused = {

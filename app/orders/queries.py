@@ -5,15 +5,17 @@ from typing import Annotated
 import strawberry
 
 from app.api.inputs import Problems
-from app.api.operations import Info, bad_user_input, query
+from app.api.operations import Id, Info, bad_user_input, query
 from app.members.types import MemberSource
+from app.orders.hold_types import Hold
+from app.orders.holds import find_hold
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.orders.rows import find_order
 from app.orders.types import Order
 
 
 @query(
-    description="One order of one channel, of which codes were redeemed or a purchase was recorded. "
+    description="One order of one channel, for which codes were held or redeemed, or a purchase was recorded. "
     "ADMIN, CHECKOUT and SUPPORT."
 )
 async def order(
@@ -29,3 +31,9 @@ async def order(
         raise bad_user_input(f"`orderId` {problems.found[0].message}.")
     row = await find_order(info.context.viewer, source.value, checked)
     return None if row is None else Order.of(row)
+
+
+@query(description="A hold. ADMIN, CHECKOUT and SUPPORT, and the member whose it is; null to others.")
+async def hold(info: Info, id: Id) -> Hold | None:
+    row = await find_hold(info.context.viewer, id)
+    return None if row is None else Hold.of(row)

@@ -14,7 +14,7 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.members.member_keys import MemberKey, MemberKeyInput, named_member
 from app.members.rows import JOIN_MEMBER, member_exists
 from app.members.types import MemberSource
-from app.orders.rows import StandingPurchaseRow, WholePurchaseRow, find_order, purchase_by_order, purchase_row
+from app.orders.rows import OrderRow, StandingPurchaseRow, WholePurchaseRow, find_order, purchase_by_order, purchase_row
 from app.orders.types import OrderNotOpen, Purchase, PurchaseAlreadyReversed, refuse_if_cancelled
 from app.points.ledger import POINTS_MAX, PostedRow, credit, too_many
 from app.points.rows import entry_by_origin
@@ -82,30 +82,34 @@ class RecordedRow(WholePurchaseRow):
 RECORD: Final = statement(
     RecordedRow,
     f"""
-WITH earning AS (
-    -- The whole points of amount x rate: `div` cuts exactly where `/` would round.
-    SELECT points_per_unit, div(:amount::bigint * points_per_unit, :minor_units::int) AS points,
-        CASE WHEN points_pending_days > 0
-            THEN coalesce(:occurred_at, now()) + points_pending_days * interval '24 hours' END AS spendable_at
-    FROM merchant WHERE merchant_id = :merchant_id
-), buyer AS MATERIALIZED (
+WITH buyer AS MATERIALIZED (
     -- Locked, and read as it is once the lock is had: of a purchase, a proof of the member's address and its accepting
     -- an invite, whoever comes last sees the others.
-    SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR SHARE
+    SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE
 ), known AS MATERIALIZED (
     -- The order, if its codes were redeemed, and after its buyer: it isn't amended or cancelled meanwhile.
-    SELECT cancelled_at FROM sales_order
+    SELECT cancelled_at, paid_points, paid_value FROM sales_order
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND EXISTS (SELECT FROM buyer)
     FOR SHARE
+), paid AS (
+    SELECT coalesce(max(paid_points), 0) AS points, coalesce(max(paid_value), 0) AS value FROM known
+), earning AS (
+    -- The whole points of what isn't paid with points x rate: `div` cuts exactly where `/` would round.
+    SELECT points_per_unit, div((:amount::bigint - paid.value) * points_per_unit, :minor_units::int) AS points,
+        CASE WHEN points_pending_days > 0
+            THEN coalesce(:occurred_at, now()) + points_pending_days * interval '24 hours' END AS spendable_at
+    FROM merchant, paid WHERE merchant_id = :merchant_id
 ), b AS (
     -- What makes it once: of two callers with one order one inserts nothing.
-    INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, recorded_amount, currency, points,
-                          points_per_unit, minor_units, credits, spendable_at, occurred_at, recorded_at, told_of)
-    SELECT :merchant_id, :purchase_id, buyer.id, :source, :order_id, :amount, :amount, :currency, earning.points,
-        earning.points_per_unit, :minor_units, sign(earning.points), earning.spendable_at,
+    INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, recorded_amount, paid_points,
+                          paid_value, currency, points, points_per_unit, minor_units, credits, spendable_at,
+                          occurred_at, recorded_at, told_of)
+    SELECT :merchant_id, :purchase_id, buyer.id, :source, :order_id, :amount, :amount, paid.points, paid.value,
+        :currency, earning.points, earning.points_per_unit, :minor_units, sign(earning.points), earning.spendable_at,
         coalesce(:occurred_at, now()), now(), :told_of
-    FROM earning, buyer
-    WHERE earning.points <= {POINTS_MAX} AND NOT EXISTS (SELECT FROM known WHERE cancelled_at IS NOT NULL)
+    FROM earning, buyer, paid
+    WHERE earning.points <= {POINTS_MAX} AND :amount >= paid.value
+        AND NOT EXISTS (SELECT FROM known WHERE cancelled_at IS NOT NULL)
     ON CONFLICT DO NOTHING RETURNING *
 ), brought AS (
     -- Locked when the purchase is there, and read as it is then: a return that lets it fall sees the purchase, or this
@@ -114,6 +118,16 @@ WITH earning AS (
         SELECT invite_id, reversed_at, declined_at FROM referral
         WHERE merchant_id = :merchant_id AND invite_id = buyer.accepted_invite_id OFFSET 0 FOR NO KEY UPDATE
     ) r
+), bought AS (
+    -- What the member bought last, unless this is of before that.
+    UPDATE member SET last_bought_at = b.occurred_at FROM b
+    WHERE member.merchant_id = :merchant_id AND member.id = :member_id
+        AND (last_bought_at IS NULL OR last_bought_at < b.occurred_at)
+), held AS (
+    -- An order that is held, and neither redeemed nor captured, has another version: who captures it reads again.
+    UPDATE sales_order SET version = version + 1
+    WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND order_amount IS NULL
+        AND cancelled_at IS NULL AND EXISTS (SELECT FROM b)
 ), recorded AS (
     {event("purchase.recorded", subject="id", source="b")}
 )
@@ -185,9 +199,9 @@ async def earn(tx: Tx, viewer: Viewer, purchase: WholePurchaseRow) -> tuple[Post
 
 
 @mutation(
-    description="Record a purchase and credit the points that it earns: amount x the merchant's points per unit, "
-    "whole points only. It may convert the invite that the member came by, or bring its referral back. Idempotent on "
-    "(source, orderId). "
+    description="Record a purchase and credit the points that it earns: its amount, less what was paid with points, x "
+    "the merchant's points per unit, whole points only. It may convert the invite that the member came by, or bring "
+    "its referral back. Idempotent on (source, orderId). "
     "ADMIN and CHECKOUT."
 )
 async def record_purchase(
@@ -256,11 +270,16 @@ async def _standing(
 ) -> RecordPurchaseSuccess:
     """Return the purchase that an earlier call recorded. Raises Refused with why there is none."""
     stands = await purchase_by_order(viewer, source.value, order_id)
+    order = None
     if stands is None or stands["order_cancelled_at"] is not None:
-        await _refuse_if_cancelled(viewer, source, order_id)
+        order = await _refuse_if_cancelled(viewer, source, order_id)
     if stands is None:
         if not await member_exists(viewer, member_id):
             raise not_found("member", shown)
+        if order is not None and order["paid_value"] > amount:
+            problems = Problems()
+            problems.add("amount.amountMinor", f"must be at least {order['paid_value']}, what was paid with points")
+            problems.refuse_if_any()
         raise too_many("amount.amountMinor")
     is_buyer = stands["member_id"] == member_id or (told_of is not None and stands["told_of"] == told_of)
     if not is_buyer or stands["purchase_recorded_amount"] != amount:
@@ -269,10 +288,11 @@ async def _standing(
     return await _replayed(viewer, stands)
 
 
-async def _refuse_if_cancelled(viewer: Viewer, source: MemberSource, order_id: str) -> None:
+async def _refuse_if_cancelled(viewer: Viewer, source: MemberSource, order_id: str) -> OrderRow | None:
     order = await find_order(viewer, source.value, order_id)
     if order is not None:
         refuse_if_cancelled(order["order_row_id"], source, order_id, order["cancelled_at"])
+    return order
 
 
 async def _replayed(viewer: Viewer, stands: StandingPurchaseRow) -> RecordPurchaseSuccess:

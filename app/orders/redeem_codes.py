@@ -11,12 +11,16 @@ from app.api.context import Viewer
 from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
-from app.coupons.rows import HONOURS, IS_OVER, RedemptionRow
+from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR, RedemptionRow
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
+from app.members.mailboxes import mailbox_index
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
-from app.orders.order_changes import buyer_of, let_follow, lock_order, lock_wallets
+from app.orders.budgets import within_budgets
+from app.orders.first_orders import NAMED_LAST, TAKE, named_person
+from app.orders.locks import lock_wallets
+from app.orders.order_changes import buyer_of, let_order_follow, lock_order, standing_order
 from app.orders.presented_codes import (
     CodeRejection,
     Placed,
@@ -35,6 +39,14 @@ from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 CODES_PER_ORDER_MAX: Final = 20
 ATTEMPTS_MAX: Final = 20
+
+
+@strawberry.input(description="How much of an order a code may be applied to.")
+class EligibleAmountInput:
+    code: str = strawberry.field(description="One of the order's codes, as typed.")
+    amount: MoneyInput = strawberry.field(
+        description="What of the order it may be applied to, before discounts; at most the whole order."
+    )
 
 
 @strawberry.input(
@@ -66,6 +78,11 @@ class RedeemCodesInput:
         "it, for any other if the code was claimed with it or sent to it. Where both are given and the code has an "
         "owner, memberId decides.",
     )
+    eligible: list[EligibleAmountInput] | None = strawberry.field(
+        default=None,
+        description="How much of the order each code may be applied to, where that isn't the whole order. A minimum "
+        "spend is compared with it.",
+    )
 
 
 @strawberry.type(description="All codes are redeemed.")
@@ -96,6 +113,7 @@ class Presents(Protocol):
     member_id: strawberry.ID | None
     member: MemberKeyInput | None
     email: str | None
+    eligible: list[EligibleAmountInput] | None
 
     @property
     def source(self) -> MemberSource | None:
@@ -113,7 +131,13 @@ async def presentation(
     if not codes_min <= len(input.codes) <= CODES_PER_ORDER_MAX:
         problems.add("codes", f"must be {codes_min} to {CODES_PER_ORDER_MAX} codes")
         problems.refuse_if_any()
-    fingerprints = await read_typed(viewer, [typed[:CODE_LENGTH_MAX] for typed in input.codes])
+    limited = input.eligible or []
+    if len(limited) > CODES_PER_ORDER_MAX:
+        problems.add("eligible", f"must be at most {CODES_PER_ORDER_MAX} codes")
+        problems.refuse_if_any()
+    typed_codes = [*input.codes, *(each.code for each in limited)]
+    read = await read_typed(viewer, [typed[:CODE_LENGTH_MAX] for typed in typed_codes])
+    fingerprints, named_codes = read[: len(input.codes)], read[len(input.codes) :]
     for position, (typed, fingerprint) in enumerate(zip(input.codes, fingerprints, strict=True)):
         if len(typed) > CODE_LENGTH_MAX:
             problems.add(f"codes.{position}", f"must be at most {CODE_LENGTH_MAX} characters")
@@ -124,6 +148,7 @@ async def presentation(
     amount = problems.money("orderAmount", input.order_amount, currency=currency, least=0) or 0
     if len(currency) != 3 or not (currency.isascii() and currency.isalpha() and currency.isupper()):
         problems.add("orderAmount.currency", "must be an ISO 4217 code")
+    eligible = _eligible(problems, input, fingerprints, named_codes, amount)
     presenter = None if input.member_id is None else ids.decode("member", input.member_id)
     if input.member_id is not None and presenter is None:
         problems.add("memberId", "must be the id of a member")
@@ -134,6 +159,7 @@ async def presentation(
     problems.refuse_if_any()
     keys = viewer.tenant.keys
     email_index = None if address is None else keys.email_index(address)
+    mailbox = None if address is None else mailbox_index(keys, address)
     named = presenter if key is None else key.nobody()
     # With the order in it, nobody's orders can be found by it.
     source = input.source or MemberSource.STORE
@@ -141,24 +167,50 @@ async def presentation(
     if key is not None:
         presenter = await member_of_key(viewer, key) or key.nobody()
     return Presentation(
-        input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, presented_by
-    )
+        input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, mailbox, presented_by,
+        eligible,
+    )  # fmt: skip
+
+
+def _eligible(
+    problems: Problems, input: Presents, fingerprints: list[bytes | None], named: list[bytes | None], amount: int
+) -> list[int | None]:
+    """Return how much of the order each code may be applied to; None where that is the whole order."""
+    found: list[int | None] = [None] * len(input.codes)
+    told: set[int] = set()
+    for position, (each, fingerprint) in enumerate(zip(input.eligible or [], named, strict=True)):
+        path = f"eligible.{position}"
+        places = [
+            place for place, typed in enumerate(input.codes)
+            if (fingerprints[place] == fingerprint if fingerprint is not None else typed == each.code)
+        ]  # fmt: skip
+        if not places:
+            problems.add(f"{path}.code", "is none of the order's codes")
+            continue
+        if places[0] in told:
+            problems.add(f"{path}.code", "is listed twice")
+        told.add(places[0])
+        most = problems.money(f"{path}.amount", each.amount, currency=input.order_amount.currency, least=0) or 0
+        if most > amount:
+            problems.add(f"{path}.amount.amountMinor", "must be at most the order's amount")
+        found[places[0]] = most if most < amount else None
+    return found
 
 
 class RedeemedRow(RedemptionRow, ChangeRow):
     """A redemption that was just made, and its event."""
 
 
-# All codes or none. The order of locks is the order, codes by id, wallets by member. A refusal leaves no trace of the
-# order either, so it begins, or has its next version, when all codes are locked.
+# All codes or none. The order of locks is the order, codes by id, first orders, wallets by member. A refusal leaves no
+# trace of the order either, so it begins, or has its next version, when all codes are locked.
 REDEEM: Final = statement(
     RedeemedRow,
     f"""
 WITH asked AS (
     SELECT * FROM unnest(
         :code_ids::uuid[], :redemption_ids::uuid[], :event_ids::uuid[], :bases::bigint[], :discounts::bigint[],
-        :terms_versions::int[], :positions::int[]
-    ) AS t (code_id, redemption_id, event_id, base, discount, terms_version, position)
+        :terms_versions::int[], :positions::int[], :eligible::bigint[]
+    ) AS t (code_id, redemption_id, event_id, base, discount, terms_version, position, eligible)
 ), known AS MATERIALIZED (
     -- An order that is known is locked first, and read as it is then.
     SELECT version FROM sales_order
@@ -171,35 +223,41 @@ WITH asked AS (
         JOIN asked ON asked.code_id = c.id AND asked.terms_version = p.terms_version
     WHERE coalesce((SELECT version FROM known), 0) = :version
         AND c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[]) AND c.state = 'ALLOCATED'
-        AND (c.expires_at IS NULL OR c.expires_at > now()) AND NOT {IS_OVER} AND {HONOURS}
+        AND (c.expires_at IS NULL OR c.expires_at > now()) AND NOT {IS_OVER_FOR.format("c")} AND {HONOURS}
+        AND NOT {IS_HELD}
         AND (p.transferable
             OR c.member_id = coalesce(:presenter, (
                 SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
+), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, granted AS (
+    -- Nothing stands in the way.
+    SELECT WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+        AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
 ), begun AS (
     -- Of two callers with one new order one begins it.
-    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
-    SELECT :merchant_id, :order_row_id, :source, :order_id, :amount, :currency, 1
-    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+    INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version, presenter_id,
+                             mailbox_index)
+    SELECT :merchant_id, :order_row_id, :source, :order_id, :amount, :currency, 1, :person_id, :person_mailbox
+    FROM granted WHERE :version = 0
     ON CONFLICT (merchant_id, order_id, source) DO NOTHING RETURNING id
 ), continued AS (
-    UPDATE sales_order SET version = version + 1, order_amount = :amount
+    UPDATE sales_order SET version = version + 1, order_amount = :amount, {NAMED_LAST}
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND version = :version
-        AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+        AND EXISTS (SELECT FROM granted)
     RETURNING id
 ), redeemed AS (
-    UPDATE code SET state = 'REDEEMED', redeemed_at = now()
+    UPDATE code SET state = 'REDEEMED', redeemed_at = now(), hold_id = NULL, held_until = NULL
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[])
         AND EXISTS (SELECT FROM begun UNION ALL SELECT FROM continued)
     RETURNING code.id, code.pool_id, code.member_id
 ), r AS (
     -- What makes it once: a code has one standing redemption, and so has each position on an order.
     INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position, order_amount,
-                            base, discount, currency, redeemed_at, presented_by)
+                            base, discount, currency, redeemed_at, presented_by, eligible)
     SELECT :merchant_id, asked.redemption_id, redeemed.pool_id, asked.terms_version, asked.code_id, :source, :order_id,
-        asked.position, :amount, asked.base, asked.discount, :currency, now(), :presented_by
+        asked.position, :amount, asked.base, asked.discount, :currency, now(), :presented_by, asked.eligible
     FROM asked JOIN redeemed ON redeemed.id = asked.code_id ORDER BY asked.position
     RETURNING *
 ), stocked AS (
@@ -221,29 +279,34 @@ async def redeem(
     """Redeem codes in their places on an order in one statement, and tell who watches their owners' wallets.
 
     Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
+    Raises OutpacedError where a budget doesn't suffice.
     """
-    placed = places.values()
-    redeemed = await where.rows(
-        REDEEM,
-        merchant_id=viewer.merchant_id,
-        code_ids=[row["code_id"] for row, _ in placed],
-        redemption_ids=[ids.new() for _ in placed],
-        event_ids=[ids.new() for _ in placed],
-        bases=[share.base for _, share in placed],
-        discounts=[share.discount for _, share in placed],
-        terms_versions=[row["pool_terms_version"] for row, _ in placed],
-        positions=list(places),
-        presenter=presented.presenter,
-        email_index=presented.email_index,
-        order_row_id=ids.new(),
-        version=version,
-        source=presented.source.value,
-        order_id=presented.order_id,
-        amount=presented.amount,
-        currency=presented.currency,
-        presented_by=presented.presented_by,
-        actor=viewer.actor,
-    )
+    placed = list(places.values())
+    budgeted = [row["pool_id"] for row, _ in placed if row["budget_left"] is not None]
+    async with within_budgets(where, viewer.merchant_id, budgeted):
+        redeemed = await where.rows(
+            REDEEM,
+            merchant_id=viewer.merchant_id,
+            code_ids=[row["code_id"] for row, _ in placed],
+            redemption_ids=[ids.new() for _ in placed],
+            event_ids=[ids.new() for _ in placed],
+            bases=[share.base for _, share in placed],
+            discounts=[share.discount for _, share in placed],
+            eligible=[share.eligible for _, share in placed],
+            terms_versions=[row["pool_terms_version"] for row, _ in placed],
+            positions=list(places),
+            presenter=presented.presenter,
+            email_index=presented.email_index,
+            **named_person(placed[0][0], [row for row, _ in placed]),
+            order_row_id=ids.new(),
+            version=version,
+            source=presented.source.value,
+            order_id=presented.order_id,
+            amount=presented.amount,
+            currency=presented.currency,
+            presented_by=presented.presented_by,
+            actor=viewer.actor,
+        )
     made = {row["event_subject_id"]: row for row in redeemed}
     for found, _ in placed if redeemed else ():
         ring_wallet(where, viewer.merchant_id, made[found["code_id"]], about=found)
@@ -302,7 +365,10 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
             except OutpacedError:
                 continue
         places = dict(enumerate(verdict.accepted, start=1))
-        redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
+        try:
+            redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
+        except OutpacedError:
+            continue
         if redeemed:
             return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)
     raise RuntimeError("codes kept changing while they were redeemed")
@@ -310,6 +376,8 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
 
 async def _redeem_again(tx: Tx, viewer: Viewer, presented: Presentation, buyer: UUID | None) -> RedeemCodesSuccess:
     """Redeem codes on an order whose codes were given back: its purchase follows, if one is recorded.
+
+    Points that were paid beyond what it needs then come back.
 
     Recording one doesn't raise the order's version: only its lock says whether there is one. Raises OutpacedError when
     the order or a code isn't what it was before.
@@ -321,15 +389,17 @@ async def _redeem_again(tx: Tx, viewer: Viewer, presented: Presentation, buyer: 
     refuse_if_rejected(verdict)
     if seen.order_row_id is None or seen.amount is None or verdict.replayed:
         raise OutpacedError
-    if purchase is not None:
-        await lock_wallets(tx, viewer, purchase, [row["code_id"] for row, _ in verdict.accepted])
-        discount = sum(share.discount for _, share in verdict.accepted)
-        await let_follow(
-            tx, viewer, purchase, presented.amount - discount - seen.amount,
-            origin=f"{seen.order_row_id.hex}/{seen.version + 1}", path="orderAmount.amountMinor",
-        )  # fmt: skip
+    order = await standing_order(tx, viewer, presented.source, presented.order_id)
+    if purchase is not None or order["paid_points"]:
+        codes = [row["code_id"] for row, _ in verdict.accepted]
+        await lock_wallets(tx, viewer, purchase, codes, payer_id=order["payer_id"])
+    worth = presented.amount - sum(share.discount for _, share in verdict.accepted)
+    followed = await let_order_follow(
+        tx, viewer, order, purchase, worth, worth - seen.amount, payer_id=order["payer_id"],
+        origin=f"{seen.order_row_id.hex}/{seen.version + 1}",
+    )  # fmt: skip
     places = dict(enumerate(verdict.accepted, start=1))
-    redeemed = await redeem(tx, viewer, presented, places, version=seen.version)
+    redeemed = await redeem(tx, viewer, presented, places, version=followed.version)
     if not redeemed:
         raise OutpacedError
     return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)

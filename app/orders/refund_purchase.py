@@ -149,11 +149,11 @@ async def earlier(viewer: Viewer, refund_id: UUID) -> WholeRefundRow:
 async def _refunded(viewer: Viewer, returned: Returned) -> RefundPurchaseSuccess:
     currency = returned.purchase["purchase_currency"]
     return RefundPurchaseSuccess(
-        purchase=Purchase.of(await as_left(viewer, returned), as_of=returned.taken.latest),
-        entries=[PointsEntry.of(entry, as_of=returned.taken.latest) for entry in returned.taken.entries],
+        purchase=Purchase.of(await as_left(viewer, returned), as_of=returned.latest),
+        entries=[PointsEntry.of(entry, as_of=returned.latest) for entry in returned.taken.entries],
         money_returned=Money(amount_minor=BigInt(returned.money), currency=currency),
-        points_returned=0,
-        points_expired=0,
+        points_returned=returned.back.points,
+        points_expired=returned.back.expired,
         points_forfeited=0,
         shortfall=returned.taken.shortfall,
         replayed=False,

@@ -1,7 +1,7 @@
 """What goes back of a purchase: a part of it, or the rest, and the points that it had earned with it.
 
-After any refunds a purchase has earned exactly its points for what stands of it. The order of locks is member,
-purchase, referral, wallets.
+After any refunds a purchase has earned exactly its points for what stands of it and was not paid with points. The
+order of locks is member, purchase, referral, wallets.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,17 @@ from app import ids
 from app.api.context import Viewer
 from app.api.reasons import sealed
 from app.members.rows import JOIN_MEMBER
-from app.orders.rows import REFERRAL_OF_PURCHASE, StandingPurchaseRow, WholePurchaseRow
-from app.orders.rules import credits_of, kept_points
+from app.orders.locks import lock_wallets
+from app.orders.payments import PointsBack, give_back_paid
+from app.orders.rows import FIND_ORDER, REFERRAL_OF_PURCHASE, StandingPurchaseRow, WholePurchaseRow
+from app.orders.rules import come_back, credits_of, kept_points
 from app.points.take_back import TakenBack, take_back
 from app.points.types import PointsReason
 from app.referrals.conversion import reconsider
 from app.storage.database import Tx
 from app.storage.events import event
 from app.storage.statements import columns, statement
+from app.storage.wallet_versions import ChangeRow
 
 
 class OutpacedError(Exception):
@@ -28,13 +31,24 @@ class OutpacedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What a refund did: the purchase as it stands now, what was taken of the points owed, and the money to return."""
+    """What a refund did: the purchase as it stands now, what was taken of the points owed, and the money to return.
+
+    `back` are points that were paid and came back.
+    """
 
     purchase: StandingPurchaseRow
+    back: PointsBack
     taken: TakenBack
     owed: int
     money: int
     ends_referral: bool
+
+    @property
+    def latest(self) -> ChangeRow | None:
+        """Return the last change that it made to the buyer's wallet, but for what a referral's fall changed."""
+        own = self.back.latest
+        is_buyers = own is not None and own["event_member_id"] == self.purchase["member_id"]
+        return self.taken.latest or (own if is_buyers else None)
 
     @property
     def points(self) -> int:
@@ -51,10 +65,12 @@ WITH buyer AS MATERIALIZED (
     SELECT id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE
 ), b AS (
     UPDATE purchase SET refunded = refunded + :part::bigint,
+        returned_points = :returned_points, returned_value = :returned_value,
         reversed_at = CASE WHEN refunded + :part = amount THEN now() END
     FROM buyer
     WHERE merchant_id = :merchant_id AND purchase.id = :purchase_id AND member_id = buyer.id AND reversed_at IS NULL
         AND amount = :amount::bigint AND refunded = :refunded::bigint
+        AND (paid_points, paid_value, shares_from) = (:paid_points::int, :paid_value::bigint, :shares_from::bigint)
     RETURNING purchase.*
 )
 SELECT {columns(WholePurchaseRow)}, {REFERRAL_OF_PURCHASE} AS referral_id
@@ -66,9 +82,10 @@ FROM b {JOIN_MEMBER.format("b")}
 async def give_up(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, part: int, *, origin: str) -> Returned:
     """Take a part of a purchase off what stands of it, and what that had earned from the buyer's wallet.
 
-    A referral falls for which too little stands, unless another purchase takes its place. `origin` names what takes it.
-    Raises OutpacedError.
+    Before that, what had been paid for it with points comes back to who paid. A referral falls for which too little
+    stands, unless another purchase takes its place. `origin` names what takes it. Raises OutpacedError.
     """
+    shares = come_back(purchase, purchase["purchase_refunded"] + part)
     lowered = await tx.row(
         LOWER,
         merchant_id=viewer.merchant_id,
@@ -77,9 +94,17 @@ async def give_up(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, part: i
         part=part,
         amount=purchase["purchase_amount"],
         refunded=purchase["purchase_refunded"],
+        paid_points=purchase["purchase_paid_points"],
+        paid_value=purchase["purchase_paid_value"],
+        shares_from=purchase["purchase_shares_from"],
+        returned_points=shares.points,
+        returned_value=shares.value,
     )
     if lowered is None:
         raise OutpacedError
+    back = PointsBack()
+    if points := shares.points - purchase["purchase_returned_points"]:
+        back = await _give_back(tx, viewer, lowered, points, origin=origin)
     # First, because it locks two wallets, and several are locked by member.
     fell = lowered["referral_id"] is not None and await reconsider(
         tx, viewer.merchant_id, viewer.actor, lowered["referral_id"]
@@ -91,7 +116,23 @@ async def give_up(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, part: i
             tx, viewer.merchant_id, viewer.actor, purchase["member_id"], reason=PointsReason.PURCHASE,
             credited=credits_of(lowered), points=owed, origin=origin, reference=purchase["purchase_order_id"],
         )  # fmt: skip
-    return Returned(lowered, taken, owed, money=part, ends_referral=fell)
+    money = part - (shares.value - purchase["purchase_returned_value"])
+    return Returned(lowered, back, taken, owed, money=money, ends_referral=fell)
+
+
+async def _give_back(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, points: int, *, origin: str) -> PointsBack:
+    """Give points back that were paid for a purchase that is locked."""
+    order = await tx.row(
+        FIND_ORDER,
+        merchant_id=viewer.merchant_id,
+        source=purchase["purchase_source"],
+        order_id=purchase["purchase_order_id"],
+    )
+    if order is None:
+        raise RuntimeError("a purchase has no order")
+    # All that are concerned, because the referral's wallets come after this one, and several are locked by member.
+    await lock_wallets(tx, viewer, purchase, (), payer_id=order["payer_id"])
+    return await give_back_paid(tx, viewer, order, points, origin=origin, path="amount.amountMinor")
 
 
 class FinishedRow(TypedDict):
@@ -104,10 +145,23 @@ FINISH: Final = statement(
     FinishedRow,
     f"""
 WITH f AS (
-    INSERT INTO refund (merchant_id, id, purchase_id, refund_id, amount, points, taken, shortfall, money_returned,
-                        ends_referral, entry_ids, refunded_at)
-    VALUES (:merchant_id, :row_id, :purchase_id, :refund_id, :amount, :points, :taken, :shortfall, :money_returned,
-            :ends_referral, :entry_ids::uuid[], now())
+    INSERT INTO refund (merchant_id, id, purchase_id, refund_id, amount, points, taken, shortfall, points_returned,
+                        points_expired, money_returned, ends_referral, entry_ids, refunded_at)
+    VALUES (:merchant_id, :row_id, :purchase_id, :refund_id, :amount, :points, :taken, :shortfall, :points_returned,
+            :points_expired, :money_returned, :ends_referral, :entry_ids::uuid[], now())
+), gone AS (
+    SELECT member_id, occurred_at FROM purchase
+    WHERE merchant_id = :merchant_id AND id = :purchase_id AND reversed_at IS NOT NULL
+), bought AS (
+    -- What the member bought last, if that went back whole: the one before. Whoever records a purchase waits for the
+    -- member's lock, which is had since the statement before.
+    UPDATE member SET last_bought_at = (
+        SELECT occurred_at FROM purchase
+        WHERE merchant_id = :merchant_id AND member_id = gone.member_id AND reversed_at IS NULL
+        ORDER BY member_id, occurred_at DESC LIMIT 1
+    ) FROM gone
+    WHERE member.merchant_id = :merchant_id AND member.id = gone.member_id
+        AND member.last_bought_at = gone.occurred_at
 ), refunded AS (
     {event("purchase.refunded", subject=":purchase_id", reason=":reason")}
 ), reversed AS (
@@ -148,6 +202,8 @@ async def refund(
         points=returned.owed,
         taken=returned.points,
         shortfall=returned.taken.shortfall,
+        points_returned=returned.back.points,
+        points_expired=returned.back.expired,
         money_returned=returned.money,
         ends_referral=returned.ends_referral,
         entry_ids=[entry["entry_id"] for entry in returned.taken.entries],

@@ -69,8 +69,8 @@ async def reverse_purchase(
             continue
         entry = returned.taken.entry
         return ReversePurchaseSuccess(
-            purchase=Purchase.of(await as_left(viewer, returned), as_of=returned.taken.latest),
-            entry=None if entry is None else PointsEntry.of(entry, as_of=returned.taken.latest),
+            purchase=Purchase.of(await as_left(viewer, returned), as_of=returned.latest),
+            entry=None if entry is None else PointsEntry.of(entry, as_of=returned.latest),
             shortfall=returned.taken.shortfall,
         )
 

@@ -3,6 +3,7 @@
 What is left of its order is priced anew, and a recorded purchase follows.
 """
 
+from datetime import datetime
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -15,13 +16,13 @@ from app.api.reasons import REASON_LENGTH_MAX
 from app.coupons.end_returned import end_returned, has_ended
 from app.coupons.types import Code, Redemption
 from app.members.types import MemberSource
+from app.orders.locks import lock_wallets
 from app.orders.order_changes import (
     READ_STACK,
     StackRow,
     give_back,
     let_follow,
     lock_order,
-    lock_wallets,
     place,
     placed_anew,
 )
@@ -37,6 +38,11 @@ class ReverseRedemptionInput:
     redemption_id: strawberry.ID = strawberry.field(description="The redemption.")
     reason: str = strawberry.field(description="Why, for the record; at most 500 characters, stored encrypted.")
     reinstate: bool = strawberry.field(default=True, description="Whether its owner can spend the code again.")
+    expires_at: datetime | None = strawberry.field(
+        default=None,
+        description="A new end for a code that is reinstated, in place of the one it has and of its pool's: it is "
+        "honoured until then, unless the pool is archived. Without one a code whose end has passed is EXPIRED.",
+    )
 
 
 @strawberry.type(description="The redemption doesn't stand any more.")
@@ -68,13 +74,20 @@ async def reverse_redemption(
     viewer = info.context.viewer
     problems = Problems()
     reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
+    if input.expires_at is not None and not input.reinstate:
+        problems.add("expiresAt", "is for a code that is reinstated")
     problems.refuse_if_any()
     redemption_id = node_id("redemption", "redemption", input.redemption_id)
     for _ in range(ATTEMPTS_MAX):
         row, others = await _read(database(), viewer, redemption_id, input.redemption_id)
+        # One that was taken back before is told so, however late it is asked again.
+        if input.expires_at is not None and input.expires_at <= row["asked_at"]:
+            problems.add("expiresAt", "must be in the future")
+            problems.refuse_if_any()
+        is_at_an_end = input.reinstate and (input.expires_at is not None or has_ended(row, row["asked_at"]))
         try:
             async with transaction(viewer.merchant_id) as tx:
-                if others or row["buyer_id"] is not None or (input.reinstate and has_ended(row, row["asked_at"])):
+                if others or row["buyer_id"] is not None or is_at_an_end:
                     return await _reverse_with_order(tx, viewer, input, redemption_id, row, reason)
                 # Recording a purchase doesn't raise the order's version: only its lock says that there is none.
                 await lock_order(tx, viewer, MemberSource(row["redemption_source"]), row["redemption_order_id"], None)
@@ -98,12 +111,19 @@ async def _read(where: Statements, viewer: Viewer, redemption_id: UUID, shown: s
 
 
 async def _reverse(
-    where: Statements, viewer: Viewer, row: StackRow, reason: str, *, reinstate: bool, alive: bool = False
+    where: Statements,
+    viewer: Viewer,
+    row: StackRow,
+    reason: str,
+    *,
+    reinstate: bool,
+    alive: bool = False,
+    expires_at: datetime | None = None,
 ) -> ChangeRow:
     _, changes = await give_back(
         where, viewer, MemberSource(row["redemption_source"]), row["redemption_order_id"], [row],
         version=row["order_version"], amount=row["redemption_order_amount"], reason=reason, reinstate=reinstate,
-        alive=alive,
+        alive=alive, expires_at=expires_at,
     )  # fmt: skip
     return changes[row["redemption_id"]]
 
@@ -122,10 +142,12 @@ async def _reverse_with_order(
         before = row["redemption_discount"] + sum(each["redemption_discount"] for each in others)
         after = sum(share.discount for _, share in left.values())
         await let_follow(tx, viewer, purchase, before - after, origin=redemption_id.hex, path="redemptionId")
-    change = await _reverse(tx, viewer, row, reason, reinstate=input.reinstate)
+    change = await _reverse(tx, viewer, row, reason, reinstate=input.reinstate, expires_at=input.expires_at)
     await place(tx, viewer, left, amount=amount)
     if not input.reinstate:
         return _success(row, None, change)
+    if input.expires_at is not None:
+        row = {**row, "code_expires_at": input.expires_at, "code_outlives_pool": True}
     ended = await end_returned(tx, viewer, [row["code_id"]])
     return _success(row, ended[0] if ended else change, change)
 

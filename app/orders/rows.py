@@ -26,6 +26,13 @@ class PurchaseRow(TypedDict):
     purchase_amount: Annotated[int, "b.amount"]
     purchase_recorded_amount: Annotated[int, "b.recorded_amount"]
     purchase_refunded: Annotated[int, "b.refunded"]
+    purchase_paid_points: Annotated[int, "b.paid_points"]
+    purchase_paid_value: Annotated[int, "b.paid_value"]
+    purchase_returned_points: Annotated[int, "b.returned_points"]
+    purchase_returned_value: Annotated[int, "b.returned_value"]
+    purchase_shares_from: Annotated[int, "b.shares_from"]
+    purchase_shares_points: Annotated[int, "b.shares_points"]
+    purchase_shares_value: Annotated[int, "b.shares_value"]
     purchase_currency: Annotated[str, "b.currency"]
     purchase_points: Annotated[int, "b.points"]
     purchase_points_per_unit: Annotated[Decimal, "b.points_per_unit"]
@@ -204,7 +211,8 @@ async def purchase_by_order(viewer: Viewer, source: str, order_id: str) -> ToldP
 class OrderRow(TypedDict):
     """An order that is known by its codes or by a purchase, which then lends it its id, and what cancelling paid out.
 
-    `version` is null for one that is known by a purchase alone.
+    `version` is null for one that is known by a purchase alone. `paid_points` were paid for it with `payments` entries,
+    before refunds. `point_value` is what a point pays for there: by the merchant's settings while none is paid.
     """
 
     order_row_id: UUID
@@ -212,6 +220,11 @@ class OrderRow(TypedDict):
     order_id: str
     version: int | None
     order_amount: int | None
+    payer_id: UUID | None
+    paid_points: int
+    paid_value: int
+    point_value: Decimal
+    payments: int
     cancelled_at: datetime | None
     money_returned: int | None
     points_returned: int | None
@@ -223,7 +236,11 @@ FIND_ORDER: Final = statement(
     OrderRow,
     f"""
 SELECT coalesce(o.id, b.id) AS order_row_id, :source::text AS source, :order_id::text AS order_id, o.version,
-    o.order_amount, o.cancelled_at, o.money_returned, o.points_returned, o.points_expired, o.shortfall
+    o.order_amount, o.payer_id, coalesce(o.paid_points, 0) AS paid_points, coalesce(o.paid_value, 0) AS paid_value,
+    CASE WHEN o.paid_points > 0 THEN o.point_value
+        ELSE (SELECT point_value FROM merchant WHERE merchant_id = :merchant_id) END AS point_value,
+    coalesce(o.payments, 0) AS payments,
+    o.cancelled_at, o.money_returned, o.points_returned, o.points_expired, o.shortfall
 FROM (VALUES (1)) once
 LEFT JOIN sales_order o ON o.merchant_id = :merchant_id AND o.source = :source AND o.order_id = :order_id
 LEFT JOIN LATERAL (SELECT id FROM purchase WHERE {OF_ORDER}) b ON true

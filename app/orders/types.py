@@ -13,6 +13,8 @@ from app.api.operations import Info, Node, Refusal, Refused, field
 from app.api.scalars import BigInt
 from app.coupons.types import Redemption
 from app.members.types import Member, MemberSource
+from app.orders.hold_types import Hold
+from app.orders.holds import hold_of_order
 from app.orders.rows import (
     OrderRow,
     PurchaseRow,
@@ -26,6 +28,7 @@ from app.orders.rows import (
     refunds_by_purchase,
 )
 from app.orders.rules import kept_points
+from app.storage.database import database
 from app.storage.wallet_versions import ChangeRow
 
 
@@ -55,8 +58,17 @@ class Purchase(Node):
     amount: Money = strawberry.field(
         description="What it was worth: goods after discounts, with tax, without shipping; refunds aren't taken off."
     )
+    paid_points: int = strawberry.field(
+        description="How many points were paid for it; those that refunds brought back aren't taken off."
+    )
+    paid_points_value: Money = strawberry.field(
+        description="What these points paid for: so much of its amount earns no points."
+    )
     refunded: Money = strawberry.field(description="How much of the amount went back.")
-    points: int = strawberry.field(description="How many points its amount earns, at the rate of when it was recorded.")
+    points: int = strawberry.field(
+        description="How many points its amount less what was paid with points earns, at the rate of when it was "
+        "recorded."
+    )
     kept_points: int = strawberry.field(
         description="How many points it has earned after its refunds, those included that returns could not take back."
     )
@@ -82,6 +94,8 @@ class Purchase(Node):
             source=MemberSource(row["purchase_source"]),
             order_id=row["purchase_order_id"],
             amount=Money(amount_minor=BigInt(row["purchase_amount"]), currency=row["purchase_currency"]),
+            paid_points=row["purchase_paid_points"],
+            paid_points_value=Money(amount_minor=BigInt(row["purchase_paid_value"]), currency=row["purchase_currency"]),
             refunded=Money(amount_minor=BigInt(row["purchase_refunded"]), currency=row["purchase_currency"]),
             points=row["purchase_points"],
             kept_points=kept_points(row),
@@ -116,8 +130,11 @@ class PurchaseAlreadyReversed(Refusal):
         return cls(message="The purchase was taken back before.", purchase=Purchase.of(row))
 
 
-@strawberry.type(description="One order of one channel: what was bought, and the codes that were honoured on it.")
+@strawberry.type(
+    description="One order of one channel: what was bought, the codes that were honoured on it, what is held for it."
+)
 class Order(Node):
+    order_row_id: strawberry.Private[UUID]
     source: MemberSource = strawberry.field(description="Where it comes from.")
     order_id: str = strawberry.field(description="The source's own id of the order.")
     cancelled_at: datetime | None = strawberry.field(description="When it was called off; null while it stands.")
@@ -127,6 +144,7 @@ class Order(Node):
         """Return the order of a row."""
         return cls(
             id=strawberry.ID(ids.encode("order", row["order_row_id"])),
+            order_row_id=row["order_row_id"],
             source=MemberSource(row["source"]),
             order_id=row["order_id"],
             cancelled_at=row["cancelled_at"],
@@ -141,6 +159,11 @@ class Order(Node):
     async def redemptions(self, info: Info) -> list[Redemption]:
         rows = await redemptions_of_order(info.context.viewer, self.source.value, self.order_id)
         return [Redemption.of(row) for row in rows]
+
+    @field(description="What is held for it, or was captured; of several that ended otherwise the newest; null before.")
+    async def hold(self, info: Info) -> Hold | None:
+        row = await hold_of_order(database(), info.context.viewer, self.order_row_id)
+        return None if row is None else Hold.of(row)
 
     @field(description="The parts of its purchase that went back, the oldest first.")
     async def refunds(self, info: Info) -> list[Refund]:
@@ -168,6 +191,13 @@ def refuse_if_cancelled(
 ) -> None:
     """Raise Refused(OrderNotOpen) for an order that was called off."""
     if order_row_id is not None and cancelled_at is not None:
-        node_id = strawberry.ID(ids.encode("order", order_row_id))
-        order = Order(id=node_id, source=source, order_id=order_id, cancelled_at=cancelled_at)
-        raise Refused(OrderNotOpen(message="The order was cancelled.", order=order))
+        raise order_not_open("it was cancelled", order_row_id, source, order_id, cancelled_at)
+
+
+def order_not_open(
+    why: str, order_row_id: UUID, source: MemberSource, order_id: str, cancelled_at: datetime | None = None
+) -> Refused:
+    """Return the refusal of an order."""
+    node_id = strawberry.ID(ids.encode("order", order_row_id))
+    order = Order(id=node_id, order_row_id=order_row_id, source=source, order_id=order_id, cancelled_at=cancelled_at)
+    return Refused(OrderNotOpen(message=f"The order isn't open: {why}.", order=order))

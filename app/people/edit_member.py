@@ -10,13 +10,13 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.members.mailboxes import mailbox_index
 from app.members.member_keys import EXTERNAL_ID_LENGTH_MAX
 from app.members.rows import MemberRow
 from app.members.types import Member, MemberSource
 from app.merchants.tenants import decrypted
 from app.people.addresses import HeldRow, Proved, as_it_is, on_held, prove
 from app.people.existing import MemberAlreadyExists, called, proved_by
-from app.referrals.mailboxes import mailbox_index
 from app.storage.database import Tx
 from app.storage.events import event
 from app.storage.statements import columns, statement

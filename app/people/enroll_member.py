@@ -10,12 +10,12 @@ from app.api.context import Viewer
 from app.api.inputs import Problems
 from app.api.operations import Info, InvalidInput, mutation
 from app.coupons.adopt_codes import adopt_codes
+from app.members.mailboxes import mailbox_index
 from app.members.member_keys import EXTERNAL_ID_LENGTH_MAX
 from app.members.rows import BY_EXTERNAL_ID, FIND, MemberRow
 from app.members.types import Member, MemberSource
 from app.people.addresses import take
 from app.people.existing import MemberAlreadyExists, already_exists
-from app.referrals.mailboxes import mailbox_index
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import columns, statement

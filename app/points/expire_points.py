@@ -1,6 +1,7 @@
 """Expiry: what is left of a credit when it ends is debited, and some days before the member is warned.
 
-Points expire when the job writes it, so until then they can be spent; a balance is always the sum of its entries.
+Points expire when the job writes it, so until then they can be spent; a balance is always the sum of its entries. What
+is held expires when it is freed.
 """
 
 from collections.abc import Sequence
@@ -56,16 +57,16 @@ EXPIRE: Final = statement(
     ChangeRow,
     f"""
 WITH due AS (
-    SELECT asked.member_id, asked.place, lot.entry_id, lot.remaining, lot.is_pending
+    SELECT asked.member_id, asked.place, lot.entry_id, lot.free, lot.is_pending
     FROM unnest(:member_ids::uuid[]) WITH ORDINALITY AS asked (member_id, place) CROSS JOIN LATERAL (
-        SELECT entry_id, remaining, is_pending FROM points_lot
+        SELECT entry_id, remaining - held AS free, is_pending FROM points_lot
         WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_open AND is_pending IN (false, true)
             AND expires_at <= now()
         ORDER BY is_pending, expires_at, created_at, entry_id LIMIT {LOTS_PER_ENTRY_MAX}
     ) lot
 ), gone AS (
     SELECT member_id, (:entry_ids::uuid[])[place] AS entry_id, (:event_ids::uuid[])[place] AS event_id,
-        sum(remaining)::int AS points, coalesce(sum(remaining) FILTER (WHERE is_pending), 0)::int AS pending,
+        sum(free)::int AS points, coalesce(sum(free) FILTER (WHERE is_pending), 0)::int AS pending,
         (array_agg(due.entry_id ORDER BY due.entry_id DESC))[1] AS newest
     FROM due GROUP BY member_id, place
 ), w AS (
@@ -80,13 +81,14 @@ WITH due AS (
     SELECT :merchant_id, entry_id, member_id, -gone, points, 'EXPIRY', replace(newest::text, '-', ''), changed_at
     FROM w
 ), emptied AS (
-    UPDATE points_lot SET remaining = 0, is_open = false, expired = expired + remaining, last_entry_id = w.entry_id
+    UPDATE points_lot SET remaining = held, is_open = false, expired = expired + remaining - held,
+        last_entry_id = w.entry_id
     FROM w
     WHERE points_lot.merchant_id = :merchant_id AND points_lot.entry_id = ANY(ARRAY(SELECT entry_id FROM due))
         AND points_lot.member_id = w.member_id
 ), parts AS (
     INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
-    SELECT :merchant_id, w.entry_id, due.entry_id, -due.remaining FROM due JOIN w ON w.member_id = due.member_id
+    SELECT :merchant_id, w.entry_id, due.entry_id, -due.free FROM due JOIN w ON w.member_id = due.member_id
 ), ev AS (
     {
         event(
@@ -162,7 +164,7 @@ WITH near AS (
 ), warned AS (
     UPDATE points_lot SET is_warned = true
     WHERE merchant_id = :merchant_id AND entry_id = ANY(ARRAY(SELECT entry_id FROM near))
-    RETURNING entry_id, remaining
+    RETURNING entry_id, remaining - held AS free
 ), recorded AS (
     {
         event(
@@ -171,7 +173,7 @@ WITH near AS (
             subject="entry_id",
             actor="'system'",
             source="warned",
-            points="remaining",
+            points="free",
         )
     }
 )

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Final, TypedDict
 from uuid import UUID
 
@@ -24,8 +26,9 @@ class GivenBack:
 
 
 class SpentRow(TypedDict):
-    """What a debit took from a lot and hasn't come back, and when."""
+    """What a debit took from a lot and hasn't come back, and since when that was spent or held."""
 
+    entry_id: UUID
     lot_id: UUID
     amount: int
     expires_at: datetime
@@ -37,15 +40,31 @@ class SpentRow(TypedDict):
 FIND_SPENT: Final = statement(
     SpentRow,
     """
-SELECT p.lot_id, -p.amount - p.returned AS amount, l.expires_at, l.created_at, e.created_at AS spent_at
+SELECT e.id AS entry_id, p.lot_id, -p.amount - p.returned AS amount, l.expires_at, l.created_at,
+    coalesce(p.held_at, e.created_at) AS spent_at
 FROM points_entry e CROSS JOIN LATERAL (
     SELECT * FROM points_part WHERE merchant_id = :merchant_id AND entry_id = e.id OFFSET 0
 ) p
 CROSS JOIN LATERAL (
     SELECT * FROM points_lot WHERE merchant_id = :merchant_id AND entry_id = p.lot_id OFFSET 0
 ) l
-WHERE e.merchant_id = :merchant_id AND e.id = :entry_id AND -p.amount > p.returned
-ORDER BY l.expires_at DESC, l.created_at DESC, l.entry_id DESC
+WHERE e.merchant_id = :merchant_id AND e.id = ANY(:entry_ids::uuid[]) AND -p.amount > p.returned
+ORDER BY e.created_at DESC, l.expires_at DESC, l.created_at DESC, l.entry_id DESC
+""",
+)
+
+
+class PaymentRow(TypedDict):
+    """A debit, found by what it paid for."""
+
+    entry_id: UUID
+
+
+FIND_PAYMENTS: Final = statement(
+    PaymentRow,
+    """
+SELECT id AS entry_id FROM points_entry
+WHERE merchant_id = :merchant_id AND reason = :reason AND origin = ANY(:origins::text[])
 """,
 )
 
@@ -139,22 +158,72 @@ async def give_back(
     Locks the wallet. Returns None when the balance can't hold it. Raises RuntimeError when there is nothing to give.
     """
     wallet = await lock_wallet(tx, merchant_id, member_id)
-    spent = await tx.rows(FIND_SPENT, merchant_id=merchant_id, entry_id=entry_id)
-    amount = sum(row["amount"] for row in spent)
+    spent = await tx.rows(FIND_SPENT, merchant_id=merchant_id, entry_ids=[entry_id])
     if not spent:
         raise RuntimeError("nothing of this debit is left to give back")
-    if wallet["points"] + amount > POINTS_MAX:
+    if wallet["points"] + sum(row["amount"] for row in spent) > POINTS_MAX:
         return None
+    return await _give_back(tx, merchant_id, actor, member_id, spent, origin=origin, reference=reference)
+
+
+async def give_back_some(
+    tx: Tx,
+    merchant_id: UUID,
+    actor: str,
+    member_id: UUID,
+    points: int,
+    *,
+    spent: tuple[PointsReason, Sequence[str]],
+    origin: str,
+    reference: str | None,
+) -> list[GivenBack] | None:
+    """Give back so many points of debits, named by their reason and origins: the last spent first.
+
+    Each debit of which something comes back is a REFUND of its own, the first of this `origin`. Locks the wallet.
+    Returns None when the balance can't hold it. Raises RuntimeError when less is left to give.
+    """
+    wallet = await lock_wallet(tx, merchant_id, member_id)
+    if wallet["points"] + points > POINTS_MAX:
+        return None
+    reason, origins = spent
+    entries = await tx.rows(FIND_PAYMENTS, merchant_id=merchant_id, reason=reason.value, origins=list(origins))
+    rows = await tx.rows(FIND_SPENT, merchant_id=merchant_id, entry_ids=[row["entry_id"] for row in entries])
+    given = []
+    for number, (_, of_entry) in enumerate(groupby(rows, key=itemgetter("entry_id")), start=1):
+        taken: list[SpentRow] = []
+        for row in of_entry:
+            if amount := min(row["amount"], points):
+                points -= amount
+                taken.append({**row, "amount": amount})
+        if taken:
+            nth = origin if number == 1 else f"{origin}/{number}"
+            given.append(await _give_back(tx, merchant_id, actor, member_id, taken, origin=nth, reference=reference))
+    if points:
+        raise RuntimeError("less of these debits is left to give back")
+    return given
+
+
+async def _give_back(
+    tx: Tx,
+    merchant_id: UUID,
+    actor: str,
+    member_id: UUID,
+    spent: Sequence[SpentRow],
+    *,
+    origin: str,
+    reference: str | None,
+) -> GivenBack:
+    """Give back what one debit took, of a wallet that is locked."""
     standing = await tx.rows(
         FIND_STANDING, merchant_id=merchant_id, member_id=member_id, lot_ids=[row["lot_id"] for row in spent]
     )
     order = {row["lot_id"]: (row["expires_at"], row["created_at"]) for row in spent}
-    parts = [Part(row["lot_id"], row["amount"]) for row in spent]
-    planned = plan(parts, covers(standing), shorts(standing), spent[0]["spent_at"], spending(order, standing))
+    parts = [Part(row["lot_id"], row["amount"], row["spent_at"]) for row in spent]
+    planned = plan(parts, covers(standing), shorts(standing), spending(order, standing))
     await tx.row(
         SETTLE,
         merchant_id=merchant_id,
-        entry_id=entry_id,
+        entry_id=spent[0]["entry_id"],
         lot_ids=[row["lot_id"] for row in spent],
         amounts=[row["amount"] for row in spent],
         covering_ids=[lot_id for lot_id, _ in planned.uncovers],

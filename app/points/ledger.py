@@ -15,6 +15,7 @@ from app import ids
 from app.api.inputs import Problems
 from app.api.operations import InvalidInput, Refusal, Refused
 from app.points.mature_points import mature
+from app.points.overdue import end_overdue
 from app.points.rows import WholeEntryRow
 from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, transaction
@@ -131,6 +132,7 @@ class DebitedRow(PostedRow):
     is_written: bool
     has_ripe: bool
     spendable: int
+    held: int
 
 
 # The lots are read as they were when the statement began, so it writes nothing when the wallet has changed since: then
@@ -140,10 +142,12 @@ DEBIT: Final = statement(
     f"""
 WITH RECURSIVE seen AS MATERIALIZED (
     -- The wallet as this statement finds it, and whether the end of some points' pending wasn't written yet.
-    SELECT version, points - held_points - pending_points AS spendable, pending_points > 0 AND EXISTS (
-        SELECT FROM points_lot
-        WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_pending AND is_open AND spendable_at <= now()
-    ) AS has_ripe
+    SELECT version, points - held_points - pending_points AS spendable, held_points AS held,
+        pending_points > 0 AND EXISTS (
+            SELECT FROM points_lot
+            WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_pending AND is_open
+                AND spendable_at <= now()
+        ) AS has_ripe
     FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id
 ), w AS (
     -- The guard: what can't be spent, and what was seen too early, changes no row.
@@ -157,35 +161,36 @@ WITH RECURSIVE seen AS MATERIALIZED (
     SELECT :merchant_id, :entry_id, member_id, -:amount, points, :reason, :origin, :reference, changed_at
     FROM w RETURNING *
 ), taken AS (
-    -- One lot after the other in the order of spending, until it is enough.
-    SELECT lot.*, :amount - lot.remaining AS lacking FROM w CROSS JOIN LATERAL (
-        SELECT expires_at, created_at, entry_id, remaining FROM points_lot
+    -- What isn't held of one lot after the other in the order of spending, until it is enough.
+    SELECT lot.*, :amount - lot.free AS lacking FROM w CROSS JOIN LATERAL (
+        SELECT expires_at, created_at, entry_id, remaining - held AS free FROM points_lot
         WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_open AND NOT is_pending
         ORDER BY expires_at, created_at, entry_id LIMIT 1
     ) lot
     UNION ALL
-    SELECT lot.*, taken.lacking - lot.remaining FROM taken CROSS JOIN LATERAL (
-        SELECT expires_at, created_at, entry_id, remaining FROM points_lot
+    SELECT lot.*, taken.lacking - lot.free FROM taken CROSS JOIN LATERAL (
+        SELECT expires_at, created_at, entry_id, remaining - held AS free FROM points_lot
         WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_open AND NOT is_pending
             AND (expires_at, created_at, entry_id) > (taken.expires_at, taken.created_at, taken.entry_id)
         ORDER BY expires_at, created_at, entry_id LIMIT 1
     ) lot
     WHERE taken.lacking > 0
 ), moved AS (
-    -- All of them are empty then, but for what the last one has too many. Not joined: of thousands each would be
-    -- compared with each.
+    -- All of them have then only what is held, but for what the last one has too many. Not joined: of thousands each
+    -- would be compared with each.
     UPDATE points_lot SET last_entry_id = :entry_id,
-        remaining = CASE entry_id WHEN (SELECT entry_id FROM taken WHERE lacking < 0)
+        remaining = held + CASE entry_id WHEN (SELECT entry_id FROM taken WHERE lacking < 0)
             THEN (SELECT -lacking FROM taken WHERE lacking < 0) ELSE 0 END,
         is_open = coalesce(entry_id = (SELECT entry_id FROM taken WHERE lacking < 0), false)
     WHERE merchant_id = :merchant_id AND entry_id = ANY(ARRAY(SELECT entry_id FROM taken))
 ), parts AS (
     INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
-    SELECT :merchant_id, :entry_id, entry_id, greatest(-lacking, 0) - remaining FROM taken
+    SELECT :merchant_id, :entry_id, entry_id, greatest(-lacking, 0) - free FROM taken
 ), ev AS (
     {RECORD_ENTRY} RETURNING *
 )
-SELECT e.id IS NOT NULL AS is_written, seen.has_ripe, seen.spendable, {columns(WholeEntryRow)}, {columns(ChangeRow)}
+SELECT e.id IS NOT NULL AS is_written, seen.has_ripe, seen.spendable, seen.held,
+    {columns(WholeEntryRow)}, {columns(ChangeRow)}
 FROM seen LEFT JOIN (e CROSS JOIN w CROSS JOIN ev CROSS JOIN LATERAL (
     SELECT * FROM member WHERE merchant_id = :merchant_id AND id = :member_id OFFSET 0
 ) m) ON true
@@ -227,11 +232,14 @@ async def debit(
     async def ask_locked(tx: Tx) -> DebitedRow | None:
         await lock_wallet(tx, merchant_id, member_id)
         await mature(tx, merchant_id, [member_id])
-        return await ask(tx)
+        row = await ask(tx)
+        if row is None or row["is_written"] or not row["held"]:
+            return row
+        return await ask(tx) if await end_overdue(tx, merchant_id, member_id) else row
 
     row = await ask(where)
-    if row is not None and not row["is_written"] and (row["has_ripe"] or row["spendable"] >= amount):
-        # Somebody was faster, or points have just become spendable.
+    if row is not None and not row["is_written"] and (row["has_ripe"] or row["held"] or row["spendable"] >= amount):
+        # Somebody was faster, or points have just become spendable, or some are held, perhaps longer than they may be.
         if isinstance(where, Tx):
             row = await ask_locked(where)
         else:
@@ -249,13 +257,17 @@ class LockedWalletRow(TypedDict):
     """A wallet that is locked."""
 
     points: int
+    held_points: int
     pending_points: int
 
 
 # What is read after it stays.
 LOCK_WALLET: Final = statement(
     LockedWalletRow,
-    "SELECT points, pending_points FROM wallet WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE",
+    """
+SELECT points, held_points, pending_points FROM wallet
+WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE
+""",
 )
 
 

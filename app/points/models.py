@@ -29,8 +29,8 @@ class PointsEntry(Model):
 class PointsLot(Model):
     """What is left of a credit, which its entry names. An endless one ends at infinity.
 
-    `expired` is what expired of it, `returned` how much of the credit was taken back. `last_entry_id` is the entry that
-    changed it last.
+    `held` is how much of that is held: nobody spends it, and it doesn't expire. `expired` is what expired of it,
+    `returned` how much of the credit was taken back. `last_entry_id` is the entry that changed it last.
     """
 
     entry_id = fields.UUIDField(primary_key=True)
@@ -38,6 +38,7 @@ class PointsLot(Model):
     member_id = fields.UUIDField()
     amount = fields.IntField()
     remaining = fields.IntField()
+    held = fields.IntField(db_default=0)
     is_open = fields.BooleanField()
     is_pending = fields.BooleanField()
     is_warned = fields.BooleanField()
@@ -53,16 +54,37 @@ class PointsLot(Model):
 
 
 class PointsPart(Model):
-    """What an entry took from a lot (below 0) or gave back to one, and how much of it has come back since."""
+    """What an entry took from a lot (below 0) or gave back to one, and how much of it has come back since.
+
+    `held_at` is since when it was held, where it was held before it was taken.
+    """
 
     entry_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     lot_id = fields.UUIDField()
     amount = fields.IntField()
     returned = fields.IntField(db_default=0)
+    held_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "points_part"
+
+
+class HoldPart(Model):
+    """Points of a lot that a hold has set aside: at position 0 to pay with, at position n for its n-th reward.
+
+    `held_at` is the date of the wallet's change that held them. The row goes when they are captured or freed.
+    """
+
+    hold_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    position = fields.IntField()
+    lot_id = fields.UUIDField()
+    amount = fields.IntField()
+    held_at = fields.DatetimeField()
+
+    class Meta:
+        table = "hold_part"
 
 
 class PointsReturn(Model):

@@ -74,7 +74,7 @@ WITH asked AS (
     SELECT :merchant_id, :entry_id, member_id, amount, points, :reason::text, :origin, :reference, changed_at
     FROM w RETURNING *
 ), moved AS (
-    UPDATE points_lot SET remaining = remaining + asked.amount, is_open = remaining + asked.amount > 0,
+    UPDATE points_lot SET remaining = remaining + asked.amount, is_open = remaining + asked.amount > held,
         last_entry_id = CASE WHEN asked.amount = 0 THEN last_entry_id ELSE :entry_id END,
         expired = expired - CASE WHEN :reason = 'EXPIRY' THEN asked.amount ELSE 0 END,
         returned = points_lot.returned + asked.returned

@@ -95,12 +95,14 @@ async def put_back(
     standing = await tx.rows(FIND_STANDING, merchant_id=merchant_id, member_id=member_id, lot_ids=[lot_id])
     paid = covers(standing)
     order = {lot_id: (returned[0]["expires_at"], returned[0]["created_at"])}
-    parts = [Part(lot_id, own)] + [Part(each.lot_id, each.amount) for each in paid if each.return_id in return_ids]
+    # Only since when they were credited counts.
+    never = datetime.max.replace(tzinfo=UTC)
+    parts = [Part(lot_id, own, never)]
+    parts += [Part(each.lot_id, each.amount, never) for each in paid if each.return_id in return_ids]
     planned = plan(
         parts,
         [each for each in paid if each.return_id not in return_ids],
         [each for each in shorts(standing) if each.return_id not in return_ids],
-        datetime.max.replace(tzinfo=UTC),
         spending(order, standing),
     )
     if lowered := [(row["return_id"], lot_id, row["shortfall"]) for row in returned if row["shortfall"]]:

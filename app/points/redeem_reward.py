@@ -1,6 +1,6 @@
 """redeemReward: points, stock and the code of a reward change together or not at all."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 import asyncpg
@@ -10,7 +10,7 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id, scoped_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
-from app.coupons.claims import Claimant, PoolExhausted, PoolNotActive, claim
+from app.coupons.claims import Claimant, NotEligible, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
 from app.members.member_keys import MemberKeyInput, named_member
@@ -32,7 +32,8 @@ class RedeemRewardInput:
         default=None, description="The member that redeems; a member may leave it out."
     )
     member: MemberKeyInput | None = strawberry.field(
-        default=None, description="The member that redeems, by a store's id or a proven address, in place of its id."
+        default=None,
+        description="The member that redeems, by a store's id, in place of its id: an address spends nobody's points.",
     )
     expected_cost: int | None = strawberry.field(
         default=None, description="What the caller told the member that it costs: refused if it costs something else."
@@ -71,6 +72,7 @@ RedeemRewardResult = Annotated[
     | RewardCostChanged
     | InsufficientPoints
     | RewardOutOfStock
+    | NotEligible
     | IdempotencyKeyReused,
     strawberry.union("RedeemRewardResult", description="The redemption, or why there is none."),
 ]
@@ -80,8 +82,18 @@ class TakenRewardRow(RewardRow):
     """A reward, and whether it can be had: one is taken from its stock then."""
 
     is_taken: bool
+    #: How many codes of its pool are set aside for the member, by holds.
+    held_of_pool: int
 
 
+#: How many codes of the pool {} are set aside for `:member_id`, which claims of it have to leave within the limit.
+HELD_OF_POOL: Final = """
+    (SELECT count(*)::int FROM hold h
+    JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
+    JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
+    WHERE h.merchant_id = :merchant_id AND h.member_id = :member_id AND h.status = 'HELD'
+        AND c.pool_id = {} AND c.state = 'SET_ASIDE' AND c.hold_id = h.id)
+"""
 TAKE: Final = statement(
     TakenRewardRow,
     f"""
@@ -97,7 +109,7 @@ WITH taken AS (
     SELECT reward.*, active AND stock IS NULL FROM reward
     WHERE merchant_id = :merchant_id AND id = :reward_id AND NOT EXISTS (SELECT FROM taken)
 )
-SELECT {columns(RewardRow)}, is_taken FROM a
+SELECT {columns(RewardRow)}, is_taken, {HELD_OF_POOL.format("a.pool_id")} AS held_of_pool FROM a
 """,
 )
 INSERT: Final = statement(
@@ -119,14 +131,16 @@ SELECT {columns(ExchangeRow)} FROM x WHERE x.merchant_id = :merchant_id
 async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID, key: str) -> RewardRedemption:
     """Redeem a reward that TAKE has returned, for a member that is locked.
 
-    Locks a code and its claim, and the wallet last. Raises Refused with InsufficientPoints or RewardOutOfStock, and
-    asyncpg.UniqueViolationError when the key has a redemption.
+    Locks a code and its claim, and the wallet last. Raises Refused with RewardOutOfStock, NotEligible or
+    InsufficientPoints, and asyncpg.UniqueViolationError when the key has a redemption.
     """
     if not reward["is_taken"]:
-        raise _out_of_stock("none is left" if reward["reward_active"] else "it is retired")
+        raise out_of_stock("none is left" if reward["reward_active"] else "it is retired")
     exchange_id = ids.new()
     code = None
     if reward["reward_pool_id"] is not None:
+        if reward["held_of_pool"]:
+            await _refuse_beyond_limit(tx, viewer, reward["reward_pool_id"], member_id, reward["held_of_pool"])
         code = await _new_code(tx, viewer, reward["reward_pool_id"], member_id, exchange_id)
     entry = await debit(
         tx,
@@ -160,22 +174,47 @@ async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID
     return RewardRedemption.of(made, reward=reward, entry=entry, code=shown)
 
 
+class _LimitRow(TypedDict):
+    claims: int
+    claims_per_member: int
+
+
+COUNT_CLAIMS: Final = statement(
+    _LimitRow,
+    """
+SELECT claims_per_member, (
+    SELECT count(*)::int FROM claim
+    WHERE merchant_id = :merchant_id AND pool_id = pool.id AND member_id = :member_id
+) AS claims
+FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id
+""",
+)
+
+
+async def _refuse_beyond_limit(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, held: int) -> None:
+    """Raise Refused(RewardOutOfStock) when what holds have set aside is all that the member may still have."""
+    row = await tx.row(COUNT_CLAIMS, merchant_id=viewer.merchant_id, pool_id=pool_id, member_id=member_id)
+    if row is not None and row["claims"] + held >= row["claims_per_member"]:
+        raise out_of_stock("an order holds as many codes of its pool as the member may have")
+
+
 async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, exchange_id: UUID) -> WholeCodeRow:
     """Claim a code that the member didn't have. The claim's key is the redemption's, so no other claim answers it."""
     try:
         claimed = await claim(tx, viewer, pool_id, Claimant(member_id), f"reward/{exchange_id.hex}", is_paid=True)
     except Refused as refused:
         if isinstance(refused.refusal, PoolExhausted | PoolNotActive):
-            raise _out_of_stock(f"its pool gives no code ({refused.refusal.message.rstrip('.')})") from None
+            raise out_of_stock(f"its pool gives no code ({refused.refusal.message.rstrip('.')})") from None
         raise
     if claimed is None:
         raise RuntimeError("a reward's pool or a locked member is gone")
     if claimed.replayed:
-        raise _out_of_stock("the member has as many codes of its pool as it may have")
+        raise out_of_stock("the member has as many codes of its pool as it may have")
     return claimed.row
 
 
-def _out_of_stock(why: str) -> Refused:
+def out_of_stock(why: str) -> Refused:
+    """Return the refusal of a reward that can't be had."""
     return Refused(RewardOutOfStock(message=f"The reward can't be had: {why}."))
 
 
@@ -191,6 +230,9 @@ async def redeem_reward(
     problems = Problems()
     problems.idempotency_key(input.idempotency_key)
     named = named_member(problems, viewer, input.member_id, input.member)
+    if input.member is not None and input.member.email is not None:
+        # Whoever stands at a till can type anybody's address.
+        problems.add("member.email", "spends nobody's points: name the member by its id or a store's id")
     problems.refuse_if_any()
     reward_id = node_id("reward", "reward", input.reward_id)
     member_id = await named.id(viewer)
@@ -204,7 +246,7 @@ async def redeem_reward(
             earlier = await _earlier(tx, viewer, key, reward_id, member_id)
             if earlier is not None:
                 return RedeemRewardSuccess(redemption=earlier, replayed=True)
-            reward = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=reward_id)
+            reward = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=reward_id, member_id=member_id)
             if reward is None:
                 raise not_found("reward", input.reward_id)
             if input.expected_cost not in {None, reward["reward_cost"]}:

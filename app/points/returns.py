@@ -16,10 +16,11 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Points of a lot that come back."""
+    """Points of a lot that come back, and since when they were spent or held."""
 
     lot_id: UUID
     amount: int
+    spent_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,15 @@ class Plan:
     #: By (lot, take-back): what lots pay from now on, and what they get back of what they paid.
     covers: defaultdict[tuple[UUID, UUID], int] = field(default_factory=lambda: defaultdict(int))
     uncovers: defaultdict[tuple[UUID, UUID], int] = field(default_factory=lambda: defaultdict(int))
+    #: What stays in lots, by when it was spent.
+    staying: defaultdict[tuple[UUID, datetime], int] = field(default_factory=lambda: defaultdict(int))
 
     @property
     def kept(self) -> dict[UUID, int]:
         """Return what stays in each lot."""
-        kept = {lot_id: amount - self.filling[lot_id] for lot_id, amount in self.given.items()}
+        kept: defaultdict[UUID, int] = defaultdict(int)
+        for (lot_id, _), amount in self.staying.items():
+            kept[lot_id] += amount
         return {lot_id: amount for lot_id, amount in kept.items() if amount}
 
 
@@ -64,10 +69,9 @@ def plan(
     parts: Sequence[Part],
     covers: Sequence[Cover],
     shorts: Sequence[Short],
-    spent_at: datetime,
     spending: Callable[[UUID], tuple[datetime, datetime]],
 ) -> Plan:
-    """Return where points go that were spent at an instant.
+    """Return where points go that were spent or held.
 
     `covers` of each lot come in the order in which it is paid back, `shorts` in the order in which they are filled.
     `spending` says when a lot ends and when it was credited: the order in which lots are spent, and in which they fill.
@@ -76,7 +80,7 @@ def plan(
     lacking = {short.return_id: short.amount for short in shorts}
     paid = {(cover.lot_id, cover.return_id): cover.amount for cover in covers}
 
-    def give(lot_id: UUID, amount: int) -> None:
+    def give(lot_id: UUID, amount: int, spent_at: datetime) -> None:
         """Return points to a lot, or to those that stand in for it."""
         for short in [each for each in shorts if each.lot_id == lot_id]:
             if own := min(amount, lacking[short.return_id]):
@@ -91,24 +95,26 @@ def plan(
                 paid[key] -= back
                 amount -= back
                 plan.uncovers[key] += back
-                give(cover.lot_id, back)
+                give(cover.lot_id, back, spent_at)
         if amount:
             plan.given[lot_id] += amount
+            plan.staying[lot_id, spent_at] += amount
 
     for part in parts:
-        give(part.lot_id, part.amount)
+        give(part.lot_id, part.amount, part.spent_at)
     for short in shorts:
-        for lot_id in sorted(plan.kept, key=spending):
+        for lot_id, spent_at in sorted(plan.staying, key=lambda each: spending(each[0])):
             _, created_at = spending(lot_id)
             if short.since > min(spent_at, created_at):
-                _fill(plan, lot_id, short.return_id, lacking)
+                _fill(plan, lot_id, spent_at, short.return_id, lacking)
     return plan
 
 
-def _fill(plan: Plan, lot_id: UUID, return_id: UUID, lacking: dict[UUID, int]) -> None:
+def _fill(plan: Plan, lot_id: UUID, spent_at: datetime, return_id: UUID, lacking: dict[UUID, int]) -> None:
     """Let what stays in a lot pay for a take-back of another one, as far as it goes."""
-    fill = min(plan.kept.get(lot_id, 0), lacking[return_id])
+    fill = min(plan.staying[lot_id, spent_at], lacking[return_id])
     if fill:
+        plan.staying[lot_id, spent_at] -= fill
         plan.filling[lot_id] += fill
         plan.filled[return_id] += fill
         plan.covers[lot_id, return_id] += fill

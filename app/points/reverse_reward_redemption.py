@@ -13,7 +13,7 @@ from app.coupons import stock_levels
 from app.coupons.revive_codes import revive_needed
 from app.coupons.revoke_code import REVOKE
 from app.coupons.types import Code, CodeState
-from app.points.give_back import give_back
+from app.points.give_back import GivenBack, give_back
 from app.points.ledger import POINTS_MAX, too_many
 from app.points.rows import FIND_EXCHANGE, WholeExchangeRow, code_of, entry_by_origin
 from app.points.types import PointsEntry, PointsReason, RewardRedemption
@@ -38,9 +38,11 @@ class ReverseRewardRedemptionSuccess:
     replayed: bool = strawberry.field(description="Whether an earlier call reversed it.")
 
 
-@strawberry.type(description="The code that the reward brought was spent: it can't go back.")
+@strawberry.type(
+    description="The code that the reward brought was spent, or an order that isn't paid holds it: it can't go back."
+)
 class RewardNotReversible(Refusal):
-    """What was had was used."""
+    """What was had was used, or is about to be."""
 
 
 ReverseRewardRedemptionResult = Annotated[
@@ -84,41 +86,56 @@ async def reverse_reward_redemption(
 ) -> ReverseRewardRedemptionResult:
     """Mark the redemption, end its code and give the points back, in one transaction."""
     viewer = info.context.viewer
-    event_id, reason = sealed(viewer, input.reason)
+    sealed(viewer, input.reason)
     exchange_id = node_id("rewardredemption", "reward redemption", input.redemption_id)
-    origin = f"reward/{exchange_id.hex}"
     async with transaction(viewer.merchant_id) as tx:
-        reversed_now = await tx.row(
-            REVERSE,
-            merchant_id=viewer.merchant_id,
-            exchange_id=exchange_id,
-            event_id=event_id,
-            reason=reason,
-            actor=viewer.actor,
-        )
-        if reversed_now is not None:
-            exchange = await _exchange(tx, viewer, exchange_id)
-            if exchange is None:
-                raise RuntimeError("a locked redemption is gone")
-            await _end_code(tx, viewer, exchange, input.reason)
-            back = await give_back(
-                tx, viewer.merchant_id, viewer.actor, exchange["member_id"], exchange["entry_id"], origin=origin,
-                reference=exchange["reward_name"],
-            )  # fmt: skip
-            if back is None:
-                raise too_many("redemptionId")
+        back = await reverse_reward(tx, viewer, exchange_id, reason=input.reason, path="redemptionId")
     exchange = await _exchange(database(), viewer, exchange_id)
     if exchange is None:
         raise not_found("reward redemption", input.redemption_id)
     code = await code_of(database(), viewer, exchange)
-    entry = await entry_by_origin(viewer, PointsReason.REFUND.value, origin)
+    entry = await entry_by_origin(viewer, PointsReason.REFUND.value, _origin(exchange_id))
     return ReverseRewardRedemptionSuccess(
         redemption=RewardRedemption.of(
             exchange, reward=exchange, entry=exchange, code=None if code is None else Code.of(code)
         ),
         entry=None if entry is None else PointsEntry.of(entry),
-        replayed=reversed_now is None,
+        replayed=back is None,
     )
+
+
+def _origin(exchange_id: UUID) -> str:
+    return f"reward/{exchange_id.hex}"
+
+
+async def reverse_reward(tx: Tx, viewer: Viewer, exchange_id: UUID, *, reason: str, path: str) -> GivenBack | None:
+    """Mark a redemption, end its code and give the points back. Returns None where it doesn't stand.
+
+    Raises Refused with InvalidInput for a reason that is none, with RewardNotReversible, or with InvalidInput at `path`
+    when the balance can't hold the points.
+    """
+    event_id, sealed_reason = sealed(viewer, reason)
+    reversed_now = await tx.row(
+        REVERSE,
+        merchant_id=viewer.merchant_id,
+        exchange_id=exchange_id,
+        event_id=event_id,
+        reason=sealed_reason,
+        actor=viewer.actor,
+    )
+    if reversed_now is None:
+        return None
+    exchange = await _exchange(tx, viewer, exchange_id)
+    if exchange is None:
+        raise RuntimeError("a locked redemption is gone")
+    await _end_code(tx, viewer, exchange, reason)
+    back = await give_back(
+        tx, viewer.merchant_id, viewer.actor, exchange["member_id"], exchange["entry_id"],
+        origin=_origin(exchange_id), reference=exchange["reward_name"],
+    )  # fmt: skip
+    if back is None:
+        raise too_many(path)
+    return back
 
 
 async def _exchange(where: Statements, viewer: Viewer, exchange_id: UUID) -> WholeExchangeRow | None:
@@ -126,7 +143,7 @@ async def _exchange(where: Statements, viewer: Viewer, exchange_id: UUID) -> Who
 
 
 async def _end_code(tx: Tx, viewer: Viewer, exchange: WholeExchangeRow, why: str) -> None:
-    """Revoke the code that a redemption brought, if it lives. Raises Refused(RewardNotReversible) if it is spent."""
+    """Revoke the code of a redemption, if it lives. Raises Refused(RewardNotReversible) if it is spent or held."""
     code_id = exchange["exchange_code_id"]
     if code_id is None:
         return
@@ -145,6 +162,8 @@ async def _end_code(tx: Tx, viewer: Viewer, exchange: WholeExchangeRow, why: str
             raise RuntimeError("a redemption's code is gone")
         if revoked is not None or code["code_state"] != CodeState.ALLOCATED.value:
             break
+        if code["code_held_until"] is not None:
+            raise Refused(RewardNotReversible(message="An order holds the code that the reward brought."))
         # One that lives again, or that a reversal of the order has given back since, is tried again.
         await revive_needed(tx, viewer.merchant_id, [code_id])
     if code["code_state"] == CodeState.REDEEMED.value:

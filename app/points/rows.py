@@ -212,6 +212,26 @@ async def code_of(where: Statements, viewer: Viewer, exchange: ExchangeRow) -> W
     return await where.row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=code_id, member_id=None)
 
 
+EXCHANGES_BY_ID: Final = statement(
+    WholeExchangeRow,
+    f"""
+SELECT {columns(WholeExchangeRow)} FROM reward_redemption x
+CROSS JOIN LATERAL (SELECT * FROM reward WHERE merchant_id = :merchant_id AND id = x.reward_id OFFSET 0) a
+CROSS JOIN LATERAL (SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = x.entry_id OFFSET 0) e
+{JOIN_MEMBER.format("x")}
+WHERE x.merchant_id = :merchant_id AND x.id = ANY(:exchange_ids::uuid[])
+""",
+)
+
+
+async def exchanges_by_id(
+    viewer: Viewer, exchange_ids: list[UUID]
+) -> Mapping[UUID, tuple[WholeExchangeRow, WholeCodeRow | None]]:
+    """Return redemptions of rewards that exist, each with the code that it brought."""
+    rows = await database().rows(EXCHANGES_BY_ID, merchant_id=viewer.merchant_id, exchange_ids=exchange_ids)
+    return {row["exchange_id"]: (row, await code_of(database(), viewer, row)) for row in rows}
+
+
 class RemainingRow(TypedDict):
     """What is left of a credit."""
 
@@ -263,7 +283,7 @@ CROSS JOIN LATERAL (
     ) soonest
 ) next
 CROSS JOIN LATERAL (
-    SELECT coalesce(sum(remaining), 0)::int AS points FROM points_lot
+    SELECT coalesce(sum(remaining - held), 0)::int AS points FROM points_lot
     WHERE merchant_id = :merchant_id AND member_id = asked.member_id AND is_open AND is_pending IN (false, true)
         AND expires_at = next.expires_at
 ) expiring

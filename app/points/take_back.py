@@ -15,6 +15,7 @@ from app import ids
 from app.points.ledger import PostedRow, credit, lock_wallet, too_many
 from app.points.mature_points import mature
 from app.points.moves import Move, Return, begin, fall_short, lower_shortfall, write
+from app.points.overdue import end_overdue
 from app.points.taking import OwnLot, Share, attribute, own_shares
 from app.points.types import PointsReason
 from app.storage.database import Tx
@@ -37,12 +38,12 @@ class TakenBack:
 
 
 class CreditedRow(TypedDict):
-    """A lot of a credit: what is left of it, what expired of it uncounted, and what it pays for other take-backs."""
+    """A lot of a credit: what is left and isn't held, what expired uncounted, and what it pays for other take-backs."""
 
     lot_id: UUID
     amount: int
     returned: int
-    remaining: int
+    free: int
     uncounted: int
     paid: int
 
@@ -50,7 +51,7 @@ class CreditedRow(TypedDict):
 FIND_CREDITED: Final = statement(
     CreditedRow,
     """
-SELECT l.entry_id AS lot_id, l.amount, l.returned, l.remaining, l.expired - (
+SELECT l.entry_id AS lot_id, l.amount, l.returned, l.remaining - l.held AS free, l.expired - (
     SELECT coalesce(sum(expired), 0)::int FROM points_return WHERE merchant_id = :merchant_id AND lot_id = l.entry_id
 ) AS uncounted, (
     SELECT coalesce(sum(amount), 0)::int FROM points_cover WHERE merchant_id = :merchant_id AND lot_id = l.entry_id
@@ -119,20 +120,28 @@ async def take_back(
     """Take points of a credit back, as many as stand of it unless told; its entries are named by reason and origins.
 
     What has expired of its lots counts as taken, once. What they had paid for other take-backs counts as taken, too,
-    and is taken again for those, from lots older than they are. Locks the wallet. Writes a REVERSAL entry of this
-    `origin`, and one for each of those. Raises Refused(InvalidInput) when the wallet would lack too much.
+    and is taken again for those, from lots older than they are. What is held isn't taken. Locks the wallet. Writes a
+    REVERSAL entry of this `origin`, and one for each of those. Raises Refused(InvalidInput) when the wallet would lack
+    too much.
     """
     wallet = await lock_wallet(tx, merchant_id, member_id)
-    found = await tx.rows(FIND_CREDITED, merchant_id=merchant_id, reason=reason.value, origins=list(credited))
+
+    async def find() -> list[CreditedRow]:
+        return await tx.rows(FIND_CREDITED, merchant_id=merchant_id, reason=reason.value, origins=list(credited))
+
+    found = await find()
     if points is None:
         points = sum(lot["amount"] - lot["returned"] for lot in found)
     if points == 0:
         return TakenBack()
-    if wallet["pending_points"] and points > found[0]["remaining"]:
+    # What is held longer than it may be is taken as if it weren't.
+    if wallet["held_points"] and points > found[0]["free"] and await end_overdue(tx, merchant_id, member_id):
+        found = await find()
+    if wallet["pending_points"] and points > found[0]["free"]:
         # Others may pay: those whose pending is over pay as spendable ones, however late the job is.
         await mature(tx, merchant_id, [member_id])
     paid: list[PaidRow] = []
-    if any(lot["paid"] for lot in found) and points > found[0]["remaining"]:
+    if any(lot["paid"] for lot in found) and points > found[0]["free"]:
         paid = await tx.rows(FIND_PAID, merchant_id=merchant_id, lot_ids=[lot["lot_id"] for lot in found])
     lots = [_own(lot, paid) for lot in found]
     shares, lacking = own_shares(lots, points)
@@ -161,7 +170,7 @@ async def take_back(
 def _own(lot: CreditedRow, paid: Sequence[PaidRow]) -> OwnLot:
     return OwnLot(
         lot["lot_id"],
-        remaining=lot["remaining"],
+        free=lot["free"],
         uncounted=lot["uncounted"],
         standing=lot["amount"] - lot["returned"],
         paid={row["return_id"]: row["amount"] for row in paid if row["lot_id"] == lot["lot_id"]},
@@ -255,16 +264,16 @@ PICK: Final = statement(
     PickedRow,
     """
 WITH RECURSIVE picked AS (
-    SELECT lot.*, least(lot.remaining, :amount::int) AS amount, :amount - lot.remaining AS lacking FROM (
-        SELECT is_pending, expires_at, created_at, entry_id, remaining FROM points_lot
+    SELECT lot.*, least(lot.free, :amount::int) AS amount, :amount - lot.free AS lacking FROM (
+        SELECT is_pending, expires_at, created_at, entry_id, remaining - held AS free FROM points_lot
         WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_open AND entry_id <> ALL(:besides::uuid[])
             AND (:before::timestamptz IS NULL OR created_at < :before)
         ORDER BY is_pending, expires_at, created_at, entry_id LIMIT 1
     ) lot
     UNION ALL
-    SELECT lot.*, least(lot.remaining, picked.lacking), picked.lacking - lot.remaining
+    SELECT lot.*, least(lot.free, picked.lacking), picked.lacking - lot.free
     FROM picked CROSS JOIN LATERAL (
-        SELECT is_pending, expires_at, created_at, entry_id, remaining FROM points_lot
+        SELECT is_pending, expires_at, created_at, entry_id, remaining - held AS free FROM points_lot
         WHERE merchant_id = :merchant_id AND member_id = :member_id AND is_open AND entry_id <> ALL(:besides)
             AND (:before IS NULL OR created_at < :before)
             AND (is_pending, expires_at, created_at, entry_id)

@@ -1,7 +1,8 @@
 """What goes back of a credit's lots when points of it are taken back: a pure rule, without the database.
 
-Of each of its lots, the newest first: what is left in it, then what expired of it and wasn't counted yet, then what it
-had paid in place of other take-backs. What is lacking then comes from other lots, and the rest is a shortfall.
+Of each of its lots, the newest first: what is left in it and isn't held, then what expired of it and wasn't counted
+yet, then what it had paid in place of other take-backs. What is lacking then comes from other lots, and the rest is a
+shortfall.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,13 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class OwnLot:
-    """A lot of the credit: what is left in it, what expired uncounted, and how much of its credit stands.
+    """A lot of the credit: what is free of it, what expired uncounted, and how much of its credit stands.
 
     `paid` is what it has paid in place of other take-backs, by their ids, the latest one first.
     """
 
     lot_id: UUID
-    remaining: int
+    free: int
     uncounted: int
     standing: int
     paid: dict[UUID, int] = field(default_factory=dict)
@@ -49,7 +50,7 @@ def own_shares(lots: Sequence[OwnLot], points: int) -> tuple[list[Share], int]:
     shares = []
     for lot in lots:
         share = Share(lot.lot_id)
-        share.own = min(points, lot.remaining)
+        share.own = min(points, lot.free)
         points -= share.own
         share.expired = min(points, lot.uncounted)
         points -= share.expired

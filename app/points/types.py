@@ -24,6 +24,7 @@ class PointsReason(Enum):
     REFERRAL_REFERRER = described("REFERRAL_REFERRER", "The member's invite brought someone.")
     REFERRAL_REFEREE = described("REFERRAL_REFEREE", "The member came by an invite.")
     REWARD = described("REWARD", "They paid for a reward.")
+    PAYMENT = described("PAYMENT", "They paid for an order.")
     ADJUSTMENT = described("ADJUSTMENT", "A person gave or took them.")
     REFUND = described("REFUND", "They had been spent and came back.")
     REVERSAL = described("REVERSAL", "The purchase that earned them, or others in their place, was taken back.")

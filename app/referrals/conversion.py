@@ -46,12 +46,14 @@ class DecidedRow(EarningRow):
     flags: list[str]
 
 
+# How much stands of the purchase `b` that was not paid with points.
+_MONEY_PART: Final = "(b.amount - b.refunded - b.paid_value + b.returned_value)"
 # The earliest purchase of the referee `r` that converts by the program `p`: it stands, is worth enough, and isn't from
 # more than a day before the referee joined. Shops hear of an order before the sign-up that it came with.
-_BOUGHT: Final = """
+_BOUGHT: Final = f"""
     SELECT b.id, b.spendable_at FROM purchase b, r, p
     WHERE b.merchant_id = :merchant_id AND b.member_id = r.id AND b.reversed_at IS NULL
-        AND b.amount - b.refunded >= coalesce(p.minimum_purchase, 1)
+        AND {_MONEY_PART} >= coalesce(p.minimum_purchase, 1)
         AND b.occurred_at >= r.joined_at - interval '24 hours' AND r.converts_on = 'FIRST_PURCHASE'
     ORDER BY b.occurred_at, b.id LIMIT 1 FOR SHARE OF b
 """
@@ -277,10 +279,10 @@ def _sides(earning: EarningRow) -> tuple[_Side, _Side]:
 # The earliest purchase of the referee that the referral `r` can stand by: worth enough by the terms of its conversion,
 # from the invite's lifetime, and not from more than a day before the referee joined. The caller holds a lock of the
 # referee's row since a statement before, for which all wait that lower a purchase of it.
-_STANDS_BY: Final = """
+_STANDS_BY: Final = f"""
     SELECT b.id FROM purchase b, invite i, member m
     WHERE b.merchant_id = :merchant_id AND b.member_id = r.referee_id AND b.reversed_at IS NULL
-        AND b.amount - b.refunded >= coalesce(r.minimum_purchase, 1)
+        AND {_MONEY_PART} >= coalesce(r.minimum_purchase, 1)
         AND b.occurred_at >= m.joined_at - interval '24 hours' AND b.occurred_at < i.expires_at
         AND i.merchant_id = :merchant_id AND i.id = r.invite_id AND i.converts_on = 'FIRST_PURCHASE'
         AND m.merchant_id = :merchant_id AND m.id = r.referee_id
@@ -309,7 +311,7 @@ FROM referral r, purchase b
 WHERE r.merchant_id = :merchant_id AND r.id = :referral_id AND r.reversed_at IS NULL
     AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
     AND b.merchant_id = :merchant_id AND b.id = r.purchase_id
-    AND b.amount - b.refunded < coalesce(r.minimum_purchase, 1)
+    AND {_MONEY_PART} < coalesce(r.minimum_purchase, 1)
 FOR UPDATE OF r
 """,
 )

@@ -7,7 +7,7 @@ from typing import Final
 
 from disposable_email_domains import allowlist, blocklist
 
-from app.referrals.mailboxes import in_dns
+from app.members.mailboxes import in_dns
 
 _LISTED: Final[frozenset[str]] = frozenset(blocklist) - frozenset(allowlist)
 

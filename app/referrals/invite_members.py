@@ -16,10 +16,10 @@ from app.api.attempts import allowed
 from app.api.context import Role, Viewer
 from app.api.inputs import Problems, acting_member
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.members.mailboxes import mailbox, mailbox_index, telling_domain
 from app.merchants.tenants import decrypted
 from app.referrals.configure_referral_program import BATCH_MAX
 from app.referrals.disposable import is_disposable
-from app.referrals.mailboxes import mailbox, mailbox_index, telling_domain
 from app.referrals.queries import quota_of
 from app.referrals.rows import JOIN_QUOTA, JOIN_REFERRER, QuotaRow, WholeInviteRow
 from app.referrals.tokens import new_token, token_hash

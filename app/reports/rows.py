@@ -53,11 +53,11 @@ class ReportPool:
     fallback_pool_id: strawberry.ID | None = column(
         node_id("pool", "p.fallback_pool_id"), "The pool that serves claims once this one is empty."
     )
-    total: float = column(whole("s.total"), "All codes ever generated.")
+    total: float = column(whole("s.total"), "All codes that it ever had, whatever became of them.")
     available: float = column(whole("s.available"), "Codes that can be claimed.")
-    allocated: float = column(whole("s.allocated"), "Codes that are someone's and not spent.")
+    allocated: float = column(whole("s.allocated"), "Codes that are out of stock and not spent, bearer codes included.")
     redeemed: float = column(whole("s.redeemed"), "Codes that are spent.")
-    expired: float = column(whole("s.expired"), "Codes whose lifetime ended unspent.")
+    expired: float = column(whole("s.expired"), "Codes that ended unspent: by their own end or their pool's.")
     revoked: float = column(whole("s.revoked"), "Codes that were taken back.")
     created_at: datetime = column("p.created_at", "When it was created.")
     inserted_at: datetime = column(inserted_at("p.id"), _INSERTED)
@@ -79,6 +79,9 @@ class ReportCode:
     matched_by: str | None = column(
         "c.matched_by", "What binds it to its owner: MEMBER_ID, CAMPAIGN_RECIPIENT or CLAIM_EMAIL."
     )
+    bearer: bool = column(
+        "c.bearer", "Whether it belongs to whoever holds it: one that isn't redeemed may be in nobody's hands."
+    )
     percent_off: float | None = column("p.percent_off::float8", "The share that it takes off, if it is a PERCENT code.")
     amount_off: float | None = column(units("p.amount_off"), "What it takes off, if it is an AMOUNT code.")
     amount_off_minor: float | None = column(whole("p.amount_off"), "The same in minor units.")
@@ -86,7 +89,8 @@ class ReportCode:
     currency: str = column("money.currency", "ISO 4217 code of its amounts.")
     allocated_at: datetime | None = column("c.allocated_at", "When it became someone's: when it was claimed or sent.")
     expires_at: datetime | None = column(
-        "least(c.expires_at, p.ends_at)", "Until when it can be spent: its own end or its pool's."
+        "CASE WHEN c.outlives_pool THEN c.expires_at ELSE least(c.expires_at, p.ends_at) END",
+        "Until when it can be spent: its own end or its pool's.",
     )
     redeemed_at: datetime | None = column("c.redeemed_at", "When it was spent.")
     order_id: str | None = column("r.order_id", "The shop's own id of the order that it was spent on.")
@@ -110,6 +114,9 @@ class ReportMember:
     inserted_at: datetime = column(inserted_at("m.id"), _INSERTED)
 
 
+_MONEY_PART: Final = "(b.amount - b.refunded - b.paid_value + b.returned_value)"
+
+
 @strawberry.type(description="A purchase as a row.")
 class ReportPurchase:
     """The purchase `b`."""
@@ -123,9 +130,12 @@ class ReportPurchase:
     refunded: float = column(units("b.refunded"), "How much of the amount went back.")
     refunded_minor: float = column(whole("b.refunded"), "The same in minor units.")
     currency: str = column("b.currency", "ISO 4217 code of its amount.")
-    points: float = column(whole("b.points"), "How many points its amount earns.")
+    paid_points: float = column(whole("b.paid_points"), "How many points were paid for it; refunds aren't taken off.")
+    money: float = column(units(_MONEY_PART), "What stands of its amount and was not paid with points.")
+    money_minor: float = column(whole(_MONEY_PART), "The same in minor units.")
+    points: float = column(whole("b.points"), "How many points its amount less what was paid with points earns.")
     kept_points: float = column(
-        whole("div((b.amount - b.refunded) * b.points_per_unit, b.minor_units)"),
+        whole(f"div({_MONEY_PART} * b.points_per_unit, b.minor_units)"),
         "How many points it has earned after its refunds.",
     )
     occurred_at: datetime = column("b.occurred_at", "When it happened.")
@@ -144,7 +154,7 @@ class ReportPointsEntry:
     balance_after: float = column(whole("e.balance_after"), "The member's points right after it.")
     reason: str = column(
         "e.reason",
-        "PURCHASE, REFERRAL_REFERRER, REFERRAL_REFEREE, REWARD, ADJUSTMENT, REVERSAL or EXPIRY.",
+        "PURCHASE, REFERRAL_REFERRER, REFERRAL_REFEREE, REWARD, PAYMENT, ADJUSTMENT, REFUND, REVERSAL or EXPIRY.",
     )
     reference: str | None = column("e.reference", "An order's id, a reward's name, or what an adjustment was given.")
     expires_at: datetime | None = column("e.expires_at", "From when what is left of them expires; null for ever.")

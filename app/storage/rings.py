@@ -38,9 +38,10 @@ _BEGUN: Final = b"begun"
 
 #: What `decode` raises: whatever lies in Valkey, listening goes on.
 NO_RING: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-_TAGS: Final[dict[str, Callable[[str], Any]]] = {
+_TAGS: Final[dict[str, Callable[[Any], Any]]] = {
     "b": base64.b64decode,
     "d": Decimal,
+    "l": list,
     "t": datetime.fromisoformat,
     "u": UUID,
 }
@@ -249,6 +250,8 @@ def _spelt(value: Any) -> Any:
             return ("b", base64.b64encode(value).decode())
         case Decimal():
             return ("d", str(value))
+        case list():
+            return ("l", [str(each) for each in value])
     raise TypeError(f"a ring can't carry a {type(value).__name__}")
 
 

@@ -1,5 +1,6 @@
 """Claims: a member gets codes of a pool, or of one that it falls back to, up to its limit."""
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -38,28 +39,34 @@ def allocated(code: str | None, pool: str, member: str) -> Story:
     return allocated if code is None else ((f"code:{code}", becomes(Code(), Code(member))), *allocated)
 
 
-def one_more(code: str, limit: int) -> Move:
-    return lambda codes: ((*codes, code),) if len(codes) < limit else ()
+def one_more(code: str, limit: int, *, least: int = 0) -> Move:
+    return lambda codes: ((*codes, code),) if least <= len(codes) < limit else ()
+
+
+def _has(slot: int, code: str) -> Move:
+    """A code is in a slot: that of the claim, or what took its place."""
+    return where(lambda codes: codes[slot : slot + 1] == (code,))
 
 
 def _claimed(call: Call) -> Sequence[Story]:
     asked, key, member = call.input["poolId"], call.input["idempotencyKey"], who(call.input)
     served = call.answer["servedBy"]["id"] if "servedBy" in call.answer else None
+    slots = range(call.facts["limits"][asked])
     if call.answer["replayed"]:
         code, full = call.answer["code"]["id"], call.facts["limits"][served or asked]
         has_all = where(lambda codes: len(codes) >= full and codes[-1] == code)
         return (
-            ((f"key:claim/{key}", is_(code)),),
+            *(((f"key:claim/{key}", is_(slot)), (holds(asked, member), _has(slot, code))) for slot in slots),
             ((f"key:claim/{key}", is_(None)), (holds(asked, member), has_all)),
             ((f"key:claim/{key}", is_(None)), (holds(served or asked, member), has_all)),
         )
     stories: list[Story] = []
     for pool in [served] if served else [asked, *call.facts["fallbacks"].get(asked, [])]:
         codes = [call.answer["code"]["id"]] if "code" in call.answer else [*call.facts["codes"].get(pool, ()), UNSEEN]
-        for code in codes:
+        for code, slot in itertools.product(codes, slots):
             story: Story = (
-                (f"pool:{asked}", OPEN), (f"key:claim/{key}", becomes(None, code)),
-                (holds(asked, member), one_more(code, call.facts["limits"][asked])),
+                (f"pool:{asked}", OPEN), (f"key:claim/{key}", becomes(None, slot)),
+                (holds(asked, member), one_more(code, slot + 1, least=slot)),
                 *allocated(None if code == UNSEEN else code, pool, member),
             )  # fmt: skip
             if pool != asked:

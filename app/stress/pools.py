@@ -19,6 +19,10 @@ GENERATE: Final = mutation(
 )
 
 
+#: Whether the pool takes codes that are new.
+closed: Final = where(lambda pool: pool.status in {"DRAFT", "PAUSED"})
+
+
 def _ask_generate(world: "World") -> Asked | None:
     # A pool that falls back to another never gets codes: that it is empty stays so.
     pools = [pool for pool in world.pools if pool not in world.facts["fallbacks"]]
@@ -30,12 +34,11 @@ def _generated(call: Call) -> Sequence[Story]:
     batch = (call.answer["batch"]["id"], call.answer["batch"]["size"]) if "batch" in call.answer else None
     if call.answer["replayed"]:
         return (((f"key:batch/{key}", where(lambda found: found in {UNSEEN, batch})),),)
-    closed = where(lambda pool: pool.status in {"DRAFT", "PAUSED"})
     more = (f"stock:{pool}", stocked(available=count))
     return (((f"key:batch/{key}", becomes(None, batch or UNSEEN)), (f"pool:{pool}", closed), more),)
 
 
-def _not_editable(call: Call) -> Sequence[Story]:
+def not_editable(call: Call) -> Sequence[Story]:
     told = where(lambda pool: pool.status == call.answer["status"] and pool.status in {"ACTIVE", "ARCHIVED"})
     return (((f"pool:{call.input['poolId']}", told),),)
 
@@ -73,7 +76,12 @@ def _paused(call: Call) -> Sequence[Story]:
     return (((f"pool:{call.input['poolId']}", move),),)
 
 
+def _learn_activation(world: "World", operation: Operation, _: Answer) -> None:
+    world.paused.discard(operation.input["poolId"])
+
+
 def _learn_pause(world: "World", operation: Operation, _: Answer) -> None:
+    world.paused.add(operation.input["poolId"])
     if operation.returned is not None:
         about = {"poolId": operation.input["poolId"]}
         world.recorder.passes(SETTLED.name, about, operation.returned + 1, within_seconds=0)
@@ -132,10 +140,10 @@ VERBS: Final = (
     }, _learn_pause),
     Verb("activatePool", mutation("activatePool", "PoolIdInput", _CHANGE), _ask_activate, {
         "ChangePoolStatusSuccess": _activated, "PoolTransitionRejected": _not_activated,
-    }, weight=2),
+    }, _learn_activation, weight=2),
     Verb("editPool", EDIT, _ask_edit, {"EditPoolSuccess": _edited, "PoolNotEditable": _not_edited}, weight=0.5),
     Verb("generateCodes", GENERATE, _ask_generate, {
-        "GenerateCodesSuccess": _generated, "PoolNotEditable": _not_editable,
+        "GenerateCodesSuccess": _generated, "PoolNotEditable": not_editable,
         "IdempotencyKeyReused": key_used("key:batch/"),
     }, repeats=True),
     reading("readStock", STOCK, _ask_pool, _saw_stock),

@@ -26,6 +26,7 @@ from app.web.graphql_documents import (
     Operation,
 )
 from app.web.graphql_errors import NotExecutedError, Presenting, coded, fault
+from app.web.variable_errors import without_values
 
 #: Variables with more values are read beside the event loop: ten thousand recipients take a tenth of a second.
 _READ_AT_ONCE_MAX: Final = 1_000
@@ -161,7 +162,8 @@ async def _executor(
     )
     executor = await asyncio.to_thread(build) if admitted.values > _READ_AT_ONCE_MAX else build()
     if isinstance(executor, list):
-        raise NotExecutedError(coded(executor, "BAD_USER_INPUT"))
+        errors = without_values(executor, SCHEMA, names_hidden=limits.production)
+        raise NotExecutedError(coded(errors, "BAD_USER_INPUT"))
     if operation.guarded is not None and context.caller is not None:
         try:
             operation.guarded.refuse(context.caller, executor.variable_values)

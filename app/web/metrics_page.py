@@ -56,6 +56,8 @@ JOBS: Final = """
 SELECT 'advice' AS job, count(*) AS waiting, extract(epoch FROM now() - min(requested_at))::float AS seconds
 FROM advice_run WHERE status = 'QUEUED'
 UNION ALL
+SELECT 'bulk', count(*), extract(epoch FROM now() - min(requested_at))::float FROM bulk_job WHERE status = 'QUEUED'
+UNION ALL
 SELECT 'graph', count(*), extract(epoch FROM now() - min(requested_at))::float FROM graph_job WHERE status = 'QUEUED'
 """
 

@@ -22,7 +22,7 @@ PORTFOLIO: Final = f"""
 }}
 """
 DRAFT: Final = f"""
-  name kind percentOff amountOff {MONEY} giftSku minimumSpend {MONEY} maximumDiscount {MONEY} claimsPerMember
+  name kind percentOff amountOff {MONEY} giftSku minimumSpend {MONEY} maximumDiscount {MONEY} claimsPerMember audience
 """
 RUN: Final = f"""
   id status source model promptVersion poolsTold fallbackReason requestedAt startedAt finishedAt facts rawAnswer
@@ -40,7 +40,14 @@ AGE_REDEMPTIONS: Final = """
 UPDATE redemption SET redeemed_at = now() - make_interval(days => $3) WHERE merchant_id = $1 AND order_id = ANY($2)
 """
 AGE_PURCHASES: Final = """
-UPDATE purchase SET occurred_at = now() - make_interval(days => $3) WHERE merchant_id = $1 AND order_id = ANY($2)
+WITH b AS (
+    UPDATE purchase SET occurred_at = now() - make_interval(days => $3) WHERE merchant_id = $1 AND order_id = ANY($2)
+    RETURNING id, member_id, occurred_at
+)
+UPDATE member SET last_bought_at = greatest((SELECT max(occurred_at) FROM b WHERE b.member_id = member.id), (
+    SELECT max(occurred_at) FROM purchase
+    WHERE merchant_id = $1 AND member_id = member.id AND reversed_at IS NULL AND id <> ALL(ARRAY(SELECT id FROM b))
+)) WHERE merchant_id = $1 AND id IN (SELECT member_id FROM b)
 """
 AGE_MEMBERS: Final = """
 UPDATE member SET joined_at = now() - make_interval(days => $3) WHERE merchant_id = $1 AND id = ANY($2)

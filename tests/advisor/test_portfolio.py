@@ -5,18 +5,22 @@ from typing import Any
 import pytest
 
 from app.advisor.portfolio import Quadrant, growth_of, quadrant
+from app.coupons.expire_codes import expire_batch
 from app.storage.database import database
 from tests.advisor.documents import AGE_MEMBERS, AGE_PURCHASES, AGE_REDEMPTIONS, PORTFOLIO, age
 from tests.api.test_round_trips import Counter
 from tests.api.test_round_trips import counted_shop as counted_shop  # noqa: PLC0414  (fixtures of this file, too)
 from tests.api.test_round_trips import counter as counter  # noqa: PLC0414
-from tests.factories import Shop, usd
+from tests.factories import CHANGE_STATUS, Shop, usd
 from tests.graph.documents import taken
 from tests.points.documents import CONFIGURE, purchase
 from tests.referrals.documents import accepted, program
 
 REVERSE = "mutation ($input: ReverseRedemptionInput!) { answer: reverseRedemption(input: $input) { __typename } }"
 REVOKE = "mutation ($input: RevokeCodeInput!) { answer: revokeCode(input: $input) { __typename } }"
+ISSUE = """mutation ($input: IssueCodesInput!) { answer: issueCodes(input: $input) {
+    __typename ... on IssueCodesSuccess { batch { texts(first: 10) { edges { node { id text } } } } } } }"""
+IMPORT = "mutation ($input: ImportCodesInput!) { answer: importCodes(input: $input) { __typename } }"
 NOTHING = {"memberCount": 0, "redemptionRate": 0.0, "spend": usd(0)}
 
 
@@ -74,6 +78,42 @@ async def test_pools_have_the_figures_of_the_formulas(shop: Shop, other_shop: Sh
         "claimRate": 0.0, "redemptionRate": 0.0, "redemptionShare": 0.0, "redemptionGrowth": None,
         "marginImpact": impact(0), "quadrant": "DOG",
     }  # fmt: skip
+
+
+async def test_a_bearer_code_counts_once_it_is_redeemed(shop: Shop) -> None:
+    pool = await shop.pool(name="printed", codes=10, transferable=True)
+    issued = await shop.do(ISSUE, poolId=pool["id"], count=4, reason="flyers", idempotencyKey="k")
+    printed = [edge["node"] for edge in issued["batch"]["texts"]["edges"]]
+    await shop.claim(pool, await shop.member())
+    drawer, _ = await portfolio(shop)
+    member = await shop.member()
+    (first,), (second,) = [(await shop.redeem([each["text"]], member))["redemptions"] for each in printed[:2]]
+    await shop.do(REVOKE, codeId=printed[2]["id"], reason="misprinted", recycle=False)
+    await shop.do(REVERSE, redemptionId=second["id"], reason="returned")
+    spent, _ = await portfolio(shop)
+
+    await shop.do(REVERSE, redemptionId=first["id"], reason="fraud", reinstate=False)
+    kept, _ = await portfolio(shop)
+
+    assert [(each["printed"]["claimRate"], each["printed"]["redemptionRate"]) for each in (drawer, spent, kept)] == [
+        (1 / 10, 0.0), (2 / 10, 1 / 2), (2 / 10, 1 / 2)
+    ]  # fmt: skip
+
+
+async def test_stock_that_expired_was_never_allocated(shop: Shop) -> None:
+    pool = await shop.pool(name="old", codes=2, active=False)
+    imported = [{"text": "WINTER-2019-AB"}, {"text": "WINTER-2019-AC", "expiresAt": "2999-01-01T00:00:00Z"}]
+    await shop.do(IMPORT, poolId=pool["id"], codes=imported, idempotencyKey="k")
+    await shop.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+    await database().row(
+        "UPDATE code SET expires_at = now() WHERE merchant_id = $1 AND expires_at IS NOT NULL", shop.merchant_id
+    )
+    assert await expire_batch(shop.merchant_id) == 1
+    await shop.claim(pool, await shop.member())
+
+    pools, _ = await portfolio(shop)
+
+    assert pools["old"]["claimRate"] == 1 / 4
 
 
 async def test_an_unknown_margin_is_taken_for_three_tenths(shop: Shop) -> None:

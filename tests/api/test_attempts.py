@@ -7,7 +7,7 @@ import pytest
 
 from app.coupons import code_text
 from tests.conftest import Api, run_api
-from tests.factories import CHECK_CODES, CLAIM_CODE, REDEEM_CODES, Shop, usd
+from tests.factories import CHANGE_STATUS, CHECK_CODES, CLAIM_CODE, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, amendment, stacked
 
 PER_KEY = 12
@@ -122,6 +122,37 @@ async def test_known_codes_are_not_counted(shop: Shop, limited: Api) -> None:
         assert await reasons(shop, limited.url, [code["text"]], CHECK_CODES, memberId=member["id"]) == {"success"}
         assert await reasons(shop, limited.url, [code["text"]], CHECK_CODES, memberId=other["id"]) == {"NOT_OWNER"}
         assert await reasons(shop, limited.url, [gift["text"]], CHECK_CODES) == {"success"}
+
+
+async def test_a_short_text_counts_once_a_minute_for_whoever_is_named_whether_it_is_a_code_or_not(
+    shop: Shop, limited: Api
+) -> None:
+    pool = await shop.pool(codes=1, active=False, transferable=True)
+    document = "mutation ($input: ImportCodesInput!) { answer: importCodes(input: $input) { __typename } }"
+    await shop.do(document, poolId=pool["id"], codes=[{"text": "XMAS19"}], inCirculation=True)
+    await shop.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+    known, unknown = {"memberId": (await shop.member())["id"]}, {"memberId": (await shop.member())["id"]}
+
+    for _ in range(PER_MEMBER + 2):
+        assert await reasons(shop, limited.url, ["xmas-19"], CHECK_CODES, **known) == {"success"}
+        assert await reasons(shop, limited.url, ["XMAS18"], CHECK_CODES, **unknown) == {"UNKNOWN"}
+    for presenter, text in ((known, "XMAS19"), (unknown, "XMAS18")):
+        others = [f"XMAS2{number}" for number in range(PER_MEMBER)]
+        assert await reasons(shop, limited.url, others[1:], CHECK_CODES, **presenter) == {"UNKNOWN"}
+        # A repeat isn't counted, but over the limit nobody is told.
+        assert await reasons(shop, limited.url, others[:1], CHECK_CODES, **presenter) == {"TOO_MANY_ATTEMPTS"}
+        assert await reasons(shop, limited.url, [text], CHECK_CODES, **presenter) == {"TOO_MANY_ATTEMPTS"}
+
+
+async def test_without_a_name_a_short_text_counts_each_time(shop: Shop, limited: Api) -> None:
+    pool = await shop.pool(codes=1, active=False)
+    document = "mutation ($input: ImportCodesInput!) { answer: importCodes(input: $input) { __typename } }"
+    await shop.do(document, poolId=pool["id"], codes=[{"text": "XMAS19"}])
+
+    for text in ["XMAS19", "XMAS18"] * (PER_KEY // 2):
+        assert await reasons(shop, limited.url, [text]) == {"UNKNOWN"}
+
+    assert await reasons(shop, limited.url, ["XMAS19"]) == {"TOO_MANY_ATTEMPTS"}
 
 
 async def test_without_valkey_the_process_counts_by_itself(shop: Shop, without_valkey: Api) -> None:

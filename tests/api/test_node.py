@@ -31,6 +31,7 @@ from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, Shop, open_shop
 from tests.graph.documents import taken
+from tests.orders.holding import hold
 from tests.points.documents import RETIRE_REWARD, purchase, redeem, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.web.test_event_streams import streaming
@@ -148,6 +149,10 @@ async def _filled(shop: Shop) -> World:
         bought = await purchase(shop, member, f"order of {member['id']}", 900_000)
     redeemed = (await shop.redeem([claimed["text"]], me))["redemptions"][0]
     await shop.data(REVERSE, {"id": redeemed["id"]})
+    carts = [
+        await hold(shop, [await shop.claim(await shop.pool(name="Held"), each)], each, order=f"cart of {each['id']}")
+        for each in (me, stranger)
+    ]
     revoked = await shop.claim(await shop.pool(name="Revoked"), me)
     await shop.data(REVOKE, {"id": revoked["id"]})
     empty = await shop.pool(codes=0, active=False, name="Empty", fallbackPoolId=fallback["id"])
@@ -181,13 +186,14 @@ async def _filled(shop: Shop) -> World:
         "advicerun": advice["id"], "apikey": api_key["id"], "batch": batch["id"],
         "campaign": campaign["campaign"]["id"], "code": claimed["id"], "entry": mine["entry"]["id"],
         "event": last_event["id"], "graph": snapshot["id"], "graphjob": snapshot["id"].replace("graph_", "graphjob_"),
-        "invite": invite["id"], "member": me["id"], "merchant": ids.encode("merchant", shop.merchant_id),
+        "hold": carts[0]["id"], "invite": invite["id"], "member": me["id"],
+        "merchant": ids.encode("merchant", shop.merchant_id),
         "pool": fallback["id"], "purchase": bought["purchase"]["id"], "redemption": redeemed["id"],
         "referral": brought["referral"]["id"], "reward": retired["id"], "rewardredemption": mine["id"],
         "wallet": me["id"].replace("member", "wallet"), "webhook": webhook_id, "webhookdelivery": delivery_id,
     }  # fmt: skip
     foreign = found | {
-        "code": theirs["code"]["id"], "entry": theirs["entry"]["id"], "member": stranger["id"],
+        "code": theirs["code"]["id"], "entry": theirs["entry"]["id"], "hold": carts[1]["id"], "member": stranger["id"],
         "pool": (await shop.pool(name="Nobody's"))["id"], "referral": held_id, "reward": never_had["id"],
         "rewardredemption": theirs["id"], "wallet": stranger["id"].replace("member", "wallet"),
     }  # fmt: skip

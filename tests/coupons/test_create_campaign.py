@@ -455,7 +455,7 @@ async def test_an_impossible_campaign_is_refused_with_every_problem(
 
 
 @pytest.mark.parametrize(
-    "change", [{"recipients": None}, {"recipients": [None]}, {"recipients": [{"name": "Jane"}]}, {"name": None}]
+    "change", [{"recipients": 5}, {"recipients": [None]}, {"recipients": [{"name": "Jane"}]}, {"name": None}]
 )
 async def test_a_value_of_the_wrong_type_is_bad_user_input(shop: Shop, change: dict[str, Any]) -> None:
     values: dict[str, Any] = {"name": "Spring", "poolId": NOWHERE, "recipients": [{"email": JANE}]}

@@ -31,6 +31,21 @@ REVEAL = "mutation ($input: RevealCodeInput!) { answer: revealCode(input: $input
 HOLD = "SELECT FROM pool WHERE merchant_id = $1 AND id = $2 FOR SHARE"
 
 
+#: Foreign keys to codes that no index serves: each code that goes would read all rows that may refer to it.
+UNSERVED = """
+SELECT conname FROM pg_constraint
+WHERE contype = 'f' AND confrelid = 'code'::regclass AND NOT EXISTS (
+    SELECT FROM pg_index
+    WHERE indrelid = conrelid AND (indkey::int2[])[0:1] = conkey AND (
+        indpred IS NULL OR pg_get_expr(indpred, indrelid) = (
+            SELECT format('(%I IS NOT NULL)', attname) FROM pg_attribute
+            WHERE attrelid = conrelid AND attnum = conkey[2]
+        )
+    )
+)
+"""
+
+
 @pytest.fixture
 def processes(shop: Shop, api: Api, second_api: Api) -> Processes:
     return Processes(shop, api, second_api)
@@ -54,6 +69,11 @@ async def test_a_draft_goes_with_everything_that_it_has(shop: Shop) -> None:
     assert (await shop.event_types())[-3:] == ["codes.discarded", "codes.discarded", "pool.discarded"]
     assert await shop.data("query ($id: ID!) { pool(id: $id) { id } }", {"id": pool["id"]}) == {"pool": None}
     assert await shop.broken_promises() == []
+
+
+@pytest.mark.usefixtures("shop")
+async def test_what_refers_to_codes_is_found_by_an_index() -> None:
+    assert [row["conname"] for row in await database().rows(UNSERVED)] == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """importCodes, and reading what is typed. Without these a printed code could be refused, or be two people's."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from app.config import settings
 from app.coupons import code_text
 from app.coupons.expire_codes import expire_batch
+from app.coupons.typed_codes import FIND, foreign_fingerprint
+from app.merchants.tenants import tenant
 from app.storage.database import database
 from tests.conftest import Api
 from tests.coupons.test_discard_pool import DISCARD
@@ -312,6 +315,26 @@ async def test_a_short_code_needs_a_named_presenter_and_counts_as_a_guess(shop: 
     assert nobody["rejections"] == [{"masked": "???-••••", "reason": "UNKNOWN"}]
     assert (code["masked"], code["bearer"], code["text"]) == ("••••", True, None)
     assert redeemed["__typename"] == "RedeemCodesSuccess"
+
+
+async def test_of_many_codes_that_read_alike_two_are_read(shop: Shop) -> None:
+    pool = await draft(shop, transferable=True)
+    spellings = ["".join(each) for each in itertools.product("O0", repeat=5)]
+    await imported(shop, pool, *({"text": f"WINTER{each}9"} for each in spellings), inCirculation=True)
+    await activate(shop, pool)
+    owner = await tenant(shop.merchant_id)
+    assert owner is not None
+    folded = foreign_fingerprint(owner.keys, "W1NTER000009")
+
+    found = await database().row(FIND, merchant_id=shop.merchant_id, fingerprints=[], folded=[folded, folded])
+    exact = await redeem(shop, "winter-o0o0o-9")
+    between = await redeem(shop, "w1nter-o0o0o-9")
+
+    assert found is not None
+    assert found["folded"] == [folded] * 4
+    assert len(set(found["meant"])) == 2
+    assert exact["__typename"] == "RedeemCodesSuccess"
+    assert [each["reason"] for each in between["rejections"]] == ["UNKNOWN"]
 
 
 async def test_a_code_is_found_by_its_text_and_each_look_counts(shop: Shop) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.stress.operations import History, Operation
-from app.stress.things import INITIAL, Move, Pool, Stock, Story, follow, forgets, touched
+from app.stress.things import BEARER, INITIAL, Move, Pool, Stock, Story, follow, forgets, touched
 from app.stress.verb import Facts, who
 from app.stress.verbs import VERBS
 
@@ -95,7 +95,7 @@ class Case:
     def __post_init__(self) -> None:
         facts: Facts = {
             **self.history.facts, "codes": _codes(self.operations, self.history.facts),
-            "touched": _touched(self.operations),
+            "touched": _touched(self.operations), "holding": _holding(self.operations),
         }  # fmt: skip
         told = [VERBS[each.verb].stories(each, facts) if each.verb in VERBS else () for each in self.operations]
         self.stories = [list(dict.fromkeys(self._without(story) for story in stories)) for stories in told]
@@ -144,6 +144,11 @@ def _codes(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]
         answer = each.answer or {}
         if each.verb == "claimCode" and "code" in answer:
             found.setdefault(answer["servedBy"]["id"], {})[answer["code"]["id"]] = None
+        if each.verb in {"importCodes", "issueCodes"} and "batch" in answer:
+            for edge in answer["batch"]["texts"]["edges"]:
+                found.setdefault(each.input["poolId"], {})[edge["node"]["id"]] = None
+        if each.verb == "reissueCode" and "code" in answer:
+            found.setdefault(each.about["pool"], {})[answer["code"]["id"]] = None
         if each.verb == "redeemReward" and answer.get("redemption", {}).get("code"):
             pool = facts["rewards"][each.input["rewardId"]]["pool"]
             found.setdefault(pool, {})[answer["redemption"]["code"]["id"]] = None
@@ -160,11 +165,20 @@ def _touched(operations: Sequence[Operation]) -> dict[str, list[str]]:
         names = found.setdefault(each.input.get("orderId", ""), {})
         if each.verb == "recordPurchase":
             names[f"wallet:{each.input['memberId']}"] = None
-        if each.verb in {"redeemCodes", "amendOrder"}:
+        if each.verb in {"redeemCodes", "amendOrder", "holdCheckout"}:
             for code in each.about["codes"]:
                 things = (f"code:{code['id']}", f"stock:{code['pool']}", f"pool:{code['pool']}")
                 names |= dict.fromkeys((*things, f"wallet:{who(each.input)}"))
+                if code["owner"] != BEARER:
+                    names[f"wallet:{code['owner']}"] = None
     return {order: list(names) for order, names in found.items()}
+
+
+def _holding(operations: Sequence[Operation]) -> list[str]:
+    """Return the names of what a hold may touch: it may take over what another order holds."""
+    orders = {f"order:{each.input['orderId']}": None for each in operations if each.verb == "holdCheckout"}
+    things = {name: None for names in _touched(operations).values() for name in names}
+    return list(orders | things)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ class Errands:
 
     async def do(self, mutation: str, fields: str = "", *, client: Client | None = None, **input: Any) -> Any:
         """Call a mutation until it is answered, and return the answer."""
-        return await (client or self._client).patiently(document(mutation, fields), input)
+        sent = document(mutation, fields)
+        return await (client or self._client).patiently(sent, input, is_query="$input" not in sent)
 
     async def member(self, **input: Any) -> str:
         """Enrol a member."""
@@ -192,7 +193,14 @@ def document(mutation: str, fields: str) -> str:
     """Return the document of any mutation."""
     root = schema._schema.mutation_type
     assert isinstance(root, GraphQLObjectType)
-    sent = get_named_type(root.fields[mutation].args["input"].type)
+    arguments = root.fields[mutation].args
+    if "input" not in arguments:
+        ((name, argument),) = arguments.items()
+        return (
+            f"mutation (${name}: {argument.type}) "
+            f"{{ answer: {mutation}({name}: ${name}) {{ __typename {fields} ... on Refusal {{ message }} }} }}"
+        )
+    sent = get_named_type(arguments["input"].type)
     assert isinstance(sent, GraphQLInputObjectType)
     return (
         f"mutation ($input: {sent.name}!) "
@@ -310,6 +318,22 @@ async def _generated(errands: Errands) -> dict[str, Any]:
     return batch
 
 
+async def _filling(errands: Errands) -> dict[str, Any]:
+    asked: dict[str, Any] = {"poolId": await errands.draft(), "available": 1, "idempotencyKey": errands.word()}
+    await errands.do("fillPool", **asked)
+    return asked
+
+
+async def _leaked(errands: Errands) -> dict[str, Any]:
+    return {"poolId": await errands.pool(), "expectedCount": 1, "idempotencyKey": errands.word(), **_WHY}
+
+
+async def _revoked_all(errands: Errands) -> dict[str, Any]:
+    asked = await _leaked(errands)
+    await errands.do("revokeCodes", **asked)
+    return asked
+
+
 async def _issued(errands: Errands) -> dict[str, Any]:
     pool = await errands.pool(codes=3, transferable=True)
     batch: dict[str, Any] = {"poolId": pool, "count": 1, "reason": "print", "idempotencyKey": errands.word()}
@@ -377,6 +401,27 @@ async def _backing(errands: Errands) -> str:
     return pool
 
 
+async def _spent(errands: Errands) -> str:
+    """Return a pool whose budget one order has spent."""
+    pool = await errands.pool(codes=2, maximumDiscount=usd(100), maximumTotalDiscount=usd(100))
+    member = await errands.member()
+    claimed = await errands.do("claimCode", "... on ClaimCodeSuccess { code { text } }", poolId=pool, memberId=member)
+    codes = [claimed["code"]["text"]]
+    await errands.do("redeemCodes", codes=codes, orderId=errands.word(), orderAmount=usd(1000), memberId=member)
+    return pool
+
+
+async def _for_others(errands: Errands) -> dict[str, Any]:
+    """Return the claim of a member from a pool that isn't for it."""
+    return {"poolId": await errands.pool(audience=["LAPSED"]), "memberId": await errands.member()}
+
+
+async def _reward_for_others(errands: Errands) -> dict[str, Any]:
+    claim = await _for_others(errands)
+    return {"rewardId": await errands.reward(claim["poolId"]), "memberId": claim["memberId"],
+            "idempotencyKey": errands.word()}  # fmt: skip
+
+
 async def _as_many_webhooks(errands: Errands) -> str:
     """Return a disabled webhook of a merchant that has as many enabled ones as it may."""
     webhook = await errands.webhook()
@@ -423,6 +468,62 @@ async def _off(errands: Errands) -> dict[str, Any]:
 
 async def _off_to_amend(errands: Errands) -> dict[str, Any]:
     return await _off(errands) | _WHY | {"idempotencyKey": errands.word()}
+
+
+async def _cart(errands: Errands) -> dict[str, Any]:
+    member = await errands.member()
+    fields = "... on ClaimCodeSuccess { code { text } }"
+    claimed = await errands.do("claimCode", fields, poolId=await errands.pool(), memberId=member)
+    return {
+        "orderId": errands.word(), "memberId": member, "codes": [claimed["code"]["text"]], "orderAmount": usd(1000)
+    }  # fmt: skip
+
+
+async def held_cart(errands: Errands) -> tuple[dict[str, Any], str]:
+    """Let a new member's order hold a code, and return what was asked and the hold."""
+    cart = await _cart(errands)
+    answer = await errands.do("holdCheckout", "... on HoldCheckoutSuccess { hold { id } }", **cart)
+    return cart, answer["hold"]["id"]
+
+
+async def _captured_cart(errands: Errands) -> dict[str, Any]:
+    cart, hold = await held_cart(errands)
+    await errands.do("captureHold", holdId=hold)
+    return cart
+
+
+async def _captured_hold(errands: Errands) -> str:
+    _, hold = await held_cart(errands)
+    await errands.do("captureHold", holdId=hold)
+    return hold
+
+
+async def _poor_cart(errands: Errands) -> dict[str, Any]:
+    return {"orderId": errands.word(), "memberId": await errands.member(), "orderAmount": usd(1000), "points": 10}
+
+
+async def _late_cart(errands: Errands) -> dict[str, Any]:
+    reward = await errands.reward()
+    await errands.do("retireReward", rewardId=reward)
+    return {
+        "orderId": errands.word(), "memberId": await errands.member(), "orderAmount": usd(1000), "rewardIds": [reward]
+    }  # fmt: skip
+
+
+async def _paid_hold(errands: Errands) -> str:
+    cart = await _poor_cart(errands)
+    member = cart["memberId"]
+    await errands.do("grantPoints", memberId=member, amount=10, reference="r", idempotencyKey=member)
+    answer = await errands.do("holdCheckout", "... on HoldCheckoutSuccess { hold { id } }", **cart)
+    hold: str = answer["hold"]["id"]
+    await errands.do("captureHold", holdId=hold, points=5)
+    return hold
+
+
+async def _released_hold(errands: Errands) -> str:
+    _, hold = await held_cart(errands)
+    await errands.do("releaseHold", holdId=hold)
+    return hold
 
 
 async def _off_to_record(errands: Errands) -> dict[str, Any]:
@@ -472,6 +573,7 @@ ERRANDS: Final = (
         acceptInvite={"token": "nobody", "email": BAD_EMAIL},
         amendOrder={"orderId": " ", "codes": [], "orderAmount": usd(1), "idempotencyKey": "k", **_WHY},
         cancelOrder={"orderId": "nobody", **_BLANK},
+        captureHold={"holdId": nobody("hold"), "points": -1},
         claimCode={"poolId": nobody("pool")},
         configureMerchant={"pointsPerUnit": -1.0},
         configureReferralProgram={
@@ -487,7 +589,10 @@ ERRANDS: Final = (
         editReward={"rewardId": nobody("reward"), "cost": 0},
         editMember={"memberId": nobody("member"), "email": BAD_EMAIL},
         enrollMember={"source": "STORE", "email": BAD_EMAIL},
+        extendHold={"holdId": nobody("hold"), "lifetimeSeconds": 0},
+        fillPool={"poolId": nobody("pool"), "available": 0, "idempotencyKey": "k"},
         generateCodes={"poolId": nobody("pool"), "count": 0},
+        holdCheckout={"orderId": "o", "orderAmount": usd(1)},
         importCodes={"poolId": nobody("pool"), "codes": []},
         issueCodes={"poolId": nobody("pool"), "count": 0, "reason": "r", "idempotencyKey": "k"},
         grantPoints={"memberId": nobody("member"), "amount": 0, "reference": "r", "idempotencyKey": "k"},
@@ -501,16 +606,20 @@ ERRANDS: Final = (
         reverseRedemption={"redemptionId": nobody("redemption"), **_BLANK},
         reverseRewardRedemption={"redemptionId": nobody("rewardredemption"), **_BLANK},
         revokeCode={"codeId": nobody("code"), **_BLANK},
+        revokeCodes={"poolId": nobody("pool"), "expectedCount": -1, "idempotencyKey": "k", **_WHY},
         rotateWebhookSecret={"webhookId": nobody("webhook"), "overlapHours": -1},
     ),
     *_missing(
         ("activatePool", "pool", {}), ("archivePool", "pool", {}), ("discardPool", "pool", {}),
         ("pausePool", "pool", {}),
+        ("captureHold", "hold", {}), ("extendHold", "hold", {"lifetimeSeconds": 60}), ("releaseHold", "hold", {}),
+        ("holdCheckout", "member", {"orderId": "nobody", "orderAmount": usd(1), "codes": ["nobody"]}),
         ("cancelInvite", "invite", {}), ("claimCode", "pool", {"memberId": nobody("member")}),
         ("createCampaign", "pool", {"name": "n", "recipients": [{"email": "a@example.com"}]}),
         ("createReward", "pool", {"name": "n", "cost": 1}), ("declineReferral", "referral", _WHY),
         ("disableWebhook", "webhook", {}), ("editPool", "pool", {"name": "n"}), ("editReward", "reward", {"name": "n"}),
         ("enableWebhook", "webhook", {}), ("generateCodes", "pool", {"count": 1}),
+        ("cancelJob", "job", {}), ("fillPool", "pool", {"available": 1, "idempotencyKey": "nobody"}),
         ("importCodes", "pool", {"codes": [{"text": "SUMMER-2019-AB"}]}),
         ("issueCodes", "pool", {"count": 1, "reason": "r", "idempotencyKey": "nobody"}),
         ("grantPoints", "member", {"amount": 1, "reference": "r", "idempotencyKey": "nobody"}),
@@ -522,6 +631,7 @@ ERRANDS: Final = (
         ("reissueCode", "code", _WHY), ("reversePurchase", "purchase", _WHY),
         ("reverseRedemption", "redemption", _WHY), ("reverseRewardRedemption", "rewardredemption", _WHY),
         ("revokeApiKey", "apikey", {}), ("revokeCode", "code", _WHY),
+        ("revokeCodes", "pool", {"expectedCount": 1, "idempotencyKey": "nobody", **_WHY}),
         ("revokeMemberTokens", "member", {}), ("rotateWebhookSecret", "webhook", {}),
         ("verifyMemberEmail", "member", {}), ("editMember", "member", {"displayName": "n"}),
     ),
@@ -534,14 +644,28 @@ ERRANDS: Final = (
            {"orderId": "nobody", "codes": [], "orderAmount": usd(1), "idempotencyKey": "nobody", **_WHY}),
     Errand("amendOrder", "OrderNotOpen", _off_to_amend),
     Errand("amendOrder", "CodesRejected", _then(_amendable, orderAmount=usd(1))),
+    Errand("amendOrder", "InsufficientPoints", _then(_amendable, points=1)),
     Errand("amendOrder", "IdempotencyKeyReused", _then(_amended, codes=[])),
     Errand("amendOrder", REPLAYED, _amended),
     Errand("archivePool", "PoolTransitionRejected", _archived),
     Errand("cancelOrder", "NotFound", {"orderId": "nobody", **_WHY}),
     Errand("cancelOrder", REPLAYED, _called_off),
+    Errand("captureHold", "HoldNotOpen", _with(holdId=_released_hold)),
+    Errand("captureHold", "IdempotencyKeyReused", _then(_with(holdId=_paid_hold), points=4)),
+    Errand("captureHold", REPLAYED, _with(holdId=_captured_hold)),
+    Errand("extendHold", "HoldNotOpen", _then(_with(holdId=_released_hold), lifetimeSeconds=60)),
+    Errand("holdCheckout", "OrderNotOpen", _off),
+    Errand("holdCheckout", "HoldNotOpen", _captured_cart),
+    Errand("holdCheckout", "InsufficientPoints", _poor_cart),
+    Errand("holdCheckout", "RewardOutOfStock", _late_cart),
+    Errand("holdCheckout", "CodesRejected", _then(_cart, memberId=None)),
+    Errand("releaseHold", "HoldNotOpen", _with(holdId=_captured_hold)),
+    Errand("releaseHold", REPLAYED, _with(holdId=_released_hold)),
+    Errand("claimCode", "NotEligible", _for_others),
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
     Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),
     Errand("createCampaign", "PoolExhausted", _campaign_of(Errands.pool)),
+    Errand("createCampaign", "NotEligible", _campaign_of(_spent)),
     Errand("createCampaign", "IdempotencyKeyReused", _then(_sent, name="another")),
     Errand("createCampaign", REPLAYED, _sent),
     Errand("createWebhook", "WebhookLimitReached", _one_webhook_more),
@@ -552,6 +676,9 @@ ERRANDS: Final = (
     Errand("editPool", "PoolNotEditable", _then(_with(poolId=Errands.pool), stacking="STACKABLE")),
     Errand("enableWebhook", "WebhookLimitReached", _with(webhookId=_as_many_webhooks)),
     Errand("enrollMember", "MemberAlreadyExists", _known_member),
+    Errand("fillPool", "PoolNotEditable", _then(_archived, available=1, idempotencyKey="never")),
+    Errand("fillPool", "IdempotencyKeyReused", _then(_filling, available=2)),
+    Errand("fillPool", REPLAYED, _filling),
     Errand("generateCodes", "PoolNotEditable", _then(_with(poolId=Errands.pool), count=1)),
     Errand("generateCodes", "IdempotencyKeyReused", _then(_generated, count=2)),
     Errand("generateCodes", REPLAYED, _generated),
@@ -576,10 +703,14 @@ ERRANDS: Final = (
     Errand("redeliver", "WebhookDisabled", _with(deliveryId=lambda errands: _second(_disabled(errands)))),
     Errand("redeliverDead", "WebhookDisabled", _with(webhookId=lambda errands: _first(_disabled(errands)))),
     Errand("redeemReward", "RewardCostChanged", _dearer),
+    Errand("redeemReward", "NotEligible", _reward_for_others),
     Errand("refundPurchase", "NotFound", _nobodys_refund),
     Errand("refundPurchase", "IdempotencyKeyReused", _used_refund),
     Errand("reverseRewardRedemption", "RewardNotReversible", _then(_with(redemptionId=Errands.used), **_WHY)),
     Errand("revokeApiKey", "LastAdminKey", _with(apiKeyId=Errands.own_key)),
+    Errand("revokeCodes", "CountDiffers", _then(_leaked, expectedCount=0)),
+    Errand("revokeCodes", "IdempotencyKeyReused", _then(_revoked_all, recycle=True)),
+    Errand("revokeCodes", REPLAYED, _revoked_all),
     Errand("verifyMemberEmail", "InvalidInput", _with(memberId=Errands.member)),
     Errand("verifyMemberEmail", "MemberAlreadyExists", _anothers_proof),
     Errand("editMember", "MemberAlreadyExists", _anothers_proof),

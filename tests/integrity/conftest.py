@@ -5,17 +5,39 @@ from typing import Any
 
 import pytest_asyncio
 
+from app.segments import refresh
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.coupons.test_import_codes import imported
 from tests.coupons.test_issue_codes import ISSUE
 from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
-from tests.factories import EDIT_POOL, Shop, open_shop
-from tests.orders.documents import AMEND, amendment
+from tests.factories import CREATE_CAMPAIGN, EDIT_POOL, Shop, open_shop
+from tests.jobs.documents import CANCEL, FILL, REVOKE_CODES, carried_out
+from tests.orders.documents import AMEND, amendment, stackable
+from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
+
+
+async def carts(shop: Shop) -> None:
+    """Hold codes for orders of a new member, of which one each is captured, released, taken over and stays held."""
+    dora = await shop.member()
+    codes = await stackable(shop, dora, 4)
+    captured, released, _, live = [
+        await hold(shop, [code], dora, order=f"cart-{number}", idempotencyKey="key")
+        for number, code in enumerate(codes)
+    ]
+    await shop.do(CAPTURE, holdId=captured["id"])
+    await shop.do(RELEASE, holdId=released["id"])
+    await hold(shop, [codes[2]], dora, order="cart-4")
+    await shop.do(EXTEND, holdId=live["id"], lifetimeSeconds=604_800)
+    await grant(shop, dora, 100, "to hold")
+    voucher = await reward(shop, cost=5, poolId=(await shop.pool(claimsPerMember=2))["id"])
+    paid = await hold(shop, [], dora, order="cart-5", points=7, rewardIds=[voucher["id"]])
+    await shop.do(CAPTURE, holdId=paid["id"])
+    await hold(shop, [], dora, order="cart-6", points=4, rewardIds=[voucher["id"]])
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -23,7 +45,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
     """A merchant at which everything happened; made once for all tests of this folder, which leave it as it is."""
     async with open_shop(f"{api.url}/graphql") as shop:
         anna, ben, cleo = [await shop.member() for _ in range(3)]
-        summer = await shop.pool()
+        summer = await shop.pool(maximumTotalDiscount={"amountMinor": 100_000, "currency": "USD"})
         winter = await shop.pool(codes=4, fallbackPoolId=summer["id"])
         await shop.member(email="verified@example.com", emailVerified=True)
         code = await shop.claim(summer, anna)
@@ -62,8 +84,17 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await purchase(shop, anna, "order-c", 400)
         await refund(shop, "order-c", "refund-1", 150)
         await shop.do(REVERSE_REWARD, redemptionId=back["redemption"]["id"], reason="a return")
+        await shop.do(AMEND, **amendment([code], anna, amount=20_000, points=40))
+        await carts(shop)
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)
+        await refresh.refresh(shop.merchant_id)
         await delivery_made(shop)
+        filling = await shop.do(FILL, poolId=draft["id"], available=9, idempotencyKey="fill")
+        await carried_out(shop, filling["job"])
+        waiting = await shop.do(FILL, poolId=(await shop.pool())["id"], available=99, idempotencyKey="fill more")
+        await shop.data(CANCEL, {"input": waiting["job"]["id"]})
+        await shop.do(CREATE_CAMPAIGN, name="Welcome", poolId=(await shop.pool())["id"], segment="NEW")
+        await shop.do(REVOKE_CODES, poolId=summer["id"], expectedCount=99, reason="leaked", idempotencyKey="leaked")
         yield shop

@@ -19,14 +19,16 @@ from tests.scratch import scratch_database
 ALLOCATED = one("code", "state = 'ALLOCATED'")
 #: Tables whose rows stay.
 KEPT = (
-    "bearer_code", "campaign", "code", "code_batch", "delivery", "event", "invite", "invite_quota", "order_amendment",
-    "points_entry", "points_lot", "points_part", "points_return", "pool", "pool_terms", "purchase", "redemption",
-    "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
+    "bearer_code", "bulk_job", "campaign", "code", "code_batch", "delivery", "event", "hold", "hold_request", "invite",
+    "invite_quota", "order_amendment", "points_entry", "points_lot", "points_part", "points_return", "pool",
+    "pool_terms", "purchase", "redemption", "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox",
+    "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
-    "bearer_code": "batch_id",
-    "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "order_amendment": "shortfall",
+    "bearer_code": "batch_id", "bulk_job": "kind",
+    "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "hold": "held_at",
+    "hold_request": "idempotency_key", "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
     "pool_terms": "ends_at", "purchase": "order_id", "redemption": "code_id", "refund": "amount",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",
@@ -39,6 +41,7 @@ REFUSED = [
     f"""code_one_owner | UPDATE code
         SET email_index = 'x' WHERE {one("code", "state = 'ALLOCATED' AND member_id IS NOT NULL")}""",
     f"code_bearer | UPDATE code SET member_id = NULL, bearer = true WHERE {one('code', 'state = $$AVAILABLE$$')}",
+    f"code_outlives_pool | UPDATE code SET outlives_pool = true WHERE {one('code', 'expires_at IS NULL')}",
     f"claim_claimant | UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NOT NULL')}",
     f"member_email_to_verify | UPDATE member SET email_verified = true WHERE {one('member', 'email IS NULL')}",
     f"""member_pending_email_beside | UPDATE member SET pending_email = 'x',
@@ -52,6 +55,9 @@ REFUSED = [
         WHERE {one("points_lot", "remaining > 1")}""",
     f"points_lot_amounts | UPDATE points_lot SET remaining = -1 WHERE {one('points_lot')}",
     f"points_lot_amounts | UPDATE points_lot SET remaining = amount + 1, is_open = true WHERE {one('points_lot')}",
+    f"points_lot_held | UPDATE points_lot SET held = remaining + 1 WHERE {one('points_lot')}",
+    f"points_lot_held | UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'held > 0')}",
+    f"hold_part_amount | UPDATE hold_part SET amount = 0 WHERE {one('hold_part')}",
     f"points_lot_open | UPDATE points_lot SET is_open = NOT is_open WHERE {one('points_lot')}",
     f"points_lot_amounts | UPDATE points_lot SET returned = amount + 1 WHERE {one('points_lot')}",
     "points_return_amounts | UPDATE points_return SET shortfall = amount + 1 WHERE merchant_id = $1",
@@ -68,6 +74,32 @@ REFUSED = [
     f"""reward_redemption_reversed_once | UPDATE reward_redemption SET reversed_at = now()
         WHERE {one("reward_redemption", "reversed_at IS NOT NULL")}""",
     f"sales_order_guard | UPDATE sales_order SET order_amount = 5 WHERE {one('sales_order')}",
+    f"""sales_order_paid | UPDATE sales_order SET paid_points = 5, version = version + 1
+        WHERE {one("sales_order", "payments = 0")}""",
+    f"purchase_paid | UPDATE purchase SET paid_points = 1, paid_value = amount + 1 WHERE {one('purchase')}",
+    f"purchase_paid | UPDATE purchase SET returned_points = paid_points + 1 WHERE {one('purchase')}",
+    f"code_held | UPDATE code SET held_until = NULL WHERE {one('code', 'hold_id IS NOT NULL')}",
+    f"code_held | UPDATE code SET state = 'SET_ASIDE' WHERE {one('code', 'state = $$AVAILABLE$$')}",
+    f"""hold_lifecycle | UPDATE hold SET version = version + 1, status = 'HELD'
+        WHERE {one("hold", "status <> 'HELD'")}""",
+    f"hold_lifecycle | UPDATE hold SET version = version WHERE {one('hold', 'status = $$HELD$$')}",
+    """hold_lifecycle | INSERT INTO hold (
+            merchant_id, id, sales_order_id, order_amount, currency, total_discount, points, points_value, point_value,
+            held_points, status, version, held_at, held_until, ended_at, presented_by
+        )
+        SELECT merchant_id, gen_random_uuid(), id, 0, 'USD', 0, 0, 0, 1, 0, 'RELEASED', 1, now(),
+            now() + interval '1 h', now(), '' FROM sales_order WHERE merchant_id = $1 LIMIT 1""",
+    f"""hold_captured | UPDATE hold SET version = version + 1, status = 'CAPTURED', ended_at = now()
+        WHERE {one("hold", "status = 'HELD'")}""",
+    f"hold_ended | UPDATE hold SET version = version + 1, ended_at = now() WHERE {one('hold', 'status = $$HELD$$')}",
+    f"""hold_lifetime | UPDATE hold SET version = version + 1, held_until = held_at
+        WHERE {one("hold", "status = 'HELD'")}""",
+    f"""hold_amounts | UPDATE hold SET version = version + 1, total_discount = order_amount + 1
+        WHERE {one("hold", "status = 'HELD'")}""",
+    f"""hold_points | UPDATE hold SET version = version + 1, member_id = NULL, held_points = 1
+        WHERE {one("hold", "status = 'HELD'")}""",
+    f"hold_code_amounts | UPDATE hold_code SET discount = base + 1 WHERE {one('hold_code')}",
+    "bulk_job_guard | UPDATE bulk_job SET total = total WHERE merchant_id = $1 AND finished_at IS NOT NULL",
     f"wallet_version_grows | UPDATE wallet SET version = version - 1 WHERE {one('wallet', 'version > 0')}",
     """wallet_begins_empty | WITH m AS (
             INSERT INTO member (merchant_id, id, email_verified, source, joined_at)
@@ -100,7 +132,7 @@ ACCEPTED = [
         """INSERT INTO points_part (merchant_id, entry_id, lot_id, amount)
         SELECT merchant_id, entry_id, entry_id, -1 FROM points_lot WHERE merchant_id = $1 LIMIT 1""",
     ),
-    ("EXACT_BALANCES", 1, f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'remaining > 0')}"),
+    ("EXACT_BALANCES", 1, f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'is_open AND held = 0')}"),
     (
         "EXACT_BALANCES",
         2,

@@ -88,32 +88,34 @@ BREAKS = [
     ),
     ("CLAIM_LIMIT", CLAIM_TOO_MANY, 1),
     ("CLAIM_LIMIT", f"DELETE FROM claim WHERE {one('claim')}", 1),
-    ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 1),
+    ("REDEEMED_ONCE", "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND state = 'REDEEMED'", 2),
     (
         "REDEEMED_ONCE",
         """WITH o AS (
             INSERT INTO sales_order (merchant_id, id, source, order_id, order_amount, currency, version)
             SELECT merchant_id, gen_random_uuid(), source, 'another', order_amount, currency, 1 FROM redemption
-            WHERE merchant_id = $1 AND reversed_at IS NULL
+            WHERE merchant_id = $1 AND reversed_at IS NULL AND order_id = 'A-1'
         )
         INSERT INTO redemption (merchant_id, id, pool_id, terms_version, code_id, source, order_id, position,
             order_amount, base, discount, currency, redeemed_at)
         SELECT merchant_id, gen_random_uuid(), pool_id, terms_version, code_id, source, 'another', position,
             order_amount, base, discount, currency, redeemed_at
-        FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL""",
-        1,
+        FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL AND order_id = 'A-1'""",
+        # And more than its pool's budget says.
+        2,
     ),
-    ("REDEEMED_ONCE", "UPDATE redemption SET base = base - 1 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
-    ("REDEEMED_ONCE", "UPDATE redemption SET position = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
-    ("REDEEMED_ONCE", "UPDATE sales_order SET cancelled_at = now() WHERE merchant_id = $1", 1),
-    ("REDEEMED_ONCE", "UPDATE sales_order SET order_amount = order_amount + 1 WHERE merchant_id = $1", 1),
+    ("REDEEMED_ONCE", f"UPDATE pool_budget SET remaining = remaining + 1 WHERE {one('pool_budget')}", 1),
+    ("REDEEMED_ONCE", "UPDATE redemption SET base = base - 1 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
+    ("REDEEMED_ONCE", "UPDATE redemption SET position = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
+    ("REDEEMED_ONCE", "UPDATE sales_order SET cancelled_at = now() WHERE merchant_id = $1", 2),
+    ("REDEEMED_ONCE", "UPDATE sales_order SET order_amount = order_amount + 1 WHERE merchant_id = $1", 2),
     ("REDEEMED_ONCE", "DELETE FROM reversal WHERE merchant_id = $1", 1),
     (
         "REDEEMED_ONCE",
         """UPDATE redemption r SET pool_id = (
             SELECT id FROM pool WHERE merchant_id = $1 AND id <> r.pool_id LIMIT 1
         ) WHERE merchant_id = $1 AND reversed_at IS NULL""",
-        1,
+        3,
     ),
     ("WHOLE_BATCHES", f"DELETE FROM code WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
     ("WHOLE_BATCHES", f"UPDATE code_batch SET size = size + 1 WHERE {one('code_batch')}", 1),
@@ -148,6 +150,16 @@ BREAKS = [
     ),
     ("EXACT_BALANCES", f"UPDATE points_lot SET amount = amount + 1 WHERE {one('points_lot', 'remaining > 0')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET is_pending = true WHERE {one('points_lot', 'remaining > 0')}", 1),
+    ("EXACT_BALANCES", f"UPDATE points_lot SET held = held - 1 WHERE {one('points_lot', 'held > 0')}", 2),
+    ("EXACT_BALANCES", f"UPDATE wallet SET held_points = 0 WHERE {one('wallet', 'held_points > 0')}", 1),
+    ("EXACT_BALANCES", f"DELETE FROM hold_part WHERE {one('hold_part')}", 1),
+    ("HELD_IS_THERE", f"DELETE FROM hold_part WHERE {one('hold_part')}", 1),
+    (
+        "HELD_IS_THERE",
+        f"UPDATE hold SET held_points = held_points + 1 WHERE {one('hold', 'held_points > 0 AND ended_at IS NULL')}",
+        1,
+    ),
+    ("EXACT_BALANCES", f"UPDATE hold_part SET amount = amount + 1 WHERE {one('hold_part')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET returned = returned + 1 WHERE {one('points_lot', 'returned = 0')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_return SET shortfall = 1 WHERE {one('points_return', 'shortfall = 0')}", 2),
     ("EXACT_BALANCES", f"UPDATE points_return SET expired = 1 WHERE {one('points_return', 'expired = 0')}", 1),
@@ -160,10 +172,23 @@ BREAKS = [
         WHERE r.merchant_id = $1 AND l.merchant_id = $1 AND l.remaining > 0 LIMIT 1""",
         2,
     ),
-    ("EXACT_BALANCES", f"DELETE FROM points_lot WHERE {one('points_lot', 'remaining > 0')}", 2),
+    ("EXACT_BALANCES", f"DELETE FROM points_lot WHERE {one('points_lot', 'remaining = amount AND held = 0')}", 2),
     ("EXACT_BALANCES", f"DELETE FROM points_part WHERE {one('points_part', 'returned = 0')}", 3),
     ("EXACT_BALANCES", f"UPDATE points_part SET returned = returned + 1 WHERE {one('points_part')}", 2),
+    (
+        "EXACT_BALANCES",
+        "UPDATE points_entry SET origin = 'hold/' || origin WHERE merchant_id = $1 AND reason = 'REFUND'",
+        2,
+    ),
     ("CREDITED_ONCE", "UPDATE reward_redemption SET reversed_at = NULL WHERE merchant_id = $1", 1),
+    (
+        "CREDITED_ONCE",
+        f"UPDATE sales_order SET paid_points = paid_points - 1 WHERE {one('sales_order', 'payments > 0')}",
+        1,
+    ),
+    ("CREDITED_ONCE", f"UPDATE sales_order SET payments = 2 WHERE {one('sales_order', 'payments > 0')}", 1),
+    ("CREDITED_ONCE", "DELETE FROM points_entry WHERE merchant_id = $1 AND reason = 'PAYMENT'", 2),
+    ("CREDITED_ONCE", f"UPDATE purchase SET returned_points = 1 WHERE {one('purchase', 'paid_points = 0')}", 1),
     ("CREDITED_ONCE", "DELETE FROM points_entry WHERE merchant_id = $1 AND reason = 'REFUND'", 1),
     ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_lifetime = sent_lifetime - 1 WHERE merchant_id = $1", 1),
     ("INVITE_QUOTAS", "UPDATE invite_quota SET sent_today = day_max + 1 WHERE merchant_id = $1", 1),
@@ -213,14 +238,36 @@ BREAKS = [
         WHERE {one("pool_terms", "pool_id NOT IN (SELECT pool_id FROM redemption)")}""",
         1,
     ),
-    ("POOL_LIFECYCLE", "UPDATE redemption SET terms_version = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 1),
-    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 5),
+    ("POOL_LIFECYCLE", "UPDATE redemption SET terms_version = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 6),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 3),
-    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'order.amended'", 1),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'order.amended'", 2),
     ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {one('wallet')}", 1),
     ("ON_RECORD", f"DELETE FROM event WHERE {one('event', 'wallet_version = 1')}", 2),
     ("ON_RECORD", f"UPDATE code SET state = 'REVOKED' WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
     ("ON_RECORD", f"UPDATE api_key SET revoked_at = now() WHERE {one('api_key', 'revoked_at IS NULL')}", 1),
+    ("HELD_IS_THERE", f"UPDATE code SET held_until = NULL WHERE {one('code', 'held_until IS NOT NULL')}", 1),
+    ("HELD_IS_THERE", f"UPDATE code SET hold_id = gen_random_uuid() WHERE {one('code', 'hold_id IS NOT NULL')}", 1),
+    ("HELD_IS_THERE", f"UPDATE code SET state = 'REVOKED' WHERE {one('code', 'hold_id IS NOT NULL')}", 2),
+    ("HELD_IS_THERE", f"UPDATE hold SET total_discount = 1 WHERE {one('hold')}", 1),
+    ("HELD_IS_THERE", f"UPDATE hold_code SET position = 2 WHERE {one('hold_code')}", 1),
+    (
+        "HELD_IS_THERE",
+        f"UPDATE hold_code SET redemption_id = NULL WHERE {one('hold_code', 'redemption_id IS NOT NULL')}",
+        1,
+    ),
+    (
+        "HELD_IS_THERE",
+        "UPDATE hold SET status = 'CAPTURED' WHERE merchant_id = $1 AND status = 'RELEASED'",
+        2,
+    ),
+    (
+        "HELD_IS_THERE",
+        """UPDATE sales_order SET cancelled_at = now()
+        WHERE merchant_id = $1 AND id IN (SELECT sales_order_id FROM hold WHERE status = 'HELD')""",
+        3,
+    ),
+    ("HELD_IS_THERE", f"UPDATE hold SET held_until = held_at + interval '31 days' WHERE {one('hold')}", 1),
     (
         "ONE_MERCHANT",
         f"UPDATE event SET subject_id = gen_random_uuid() WHERE {one('event', 'type = $$member.enrolled$$')}",

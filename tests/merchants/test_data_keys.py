@@ -31,6 +31,7 @@ WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND a.
 OTHER_BYTES = {
     "address.email_index",
     "api_key.secret_hash",
+    "bulk_job.request_hash",
     "campaign.request_hash",
     "claim.email_index",
     "code.email_index",
@@ -39,8 +40,12 @@ OTHER_BYTES = {
     "code_batch.request_hash",
     "data_key.wrapped",
     "graph_file.body",
+    "first_order.person",
     "invite.domain_index",
+    "hold.email_index",
+    "hold.presented_by",
     "invite.email_index",
+    "claim.mailbox_index",
     "invite.mailbox_index",
     "invite.token_hash",
     "member.email_index",
@@ -51,6 +56,7 @@ OTHER_BYTES = {
     "purchase.told_of",
     "redemption.presented_by",
     "rewarded_mailbox.mailbox_index",
+    "sales_order.mailbox_index",
 }
 AGE = """
 UPDATE data_key SET created_at = created_at - interval '1 minute'

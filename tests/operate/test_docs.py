@@ -9,6 +9,8 @@ from graphql import build_schema
 
 from app.coupons.rules import TRANSITIONS
 from app.coupons.types import CodeState, PoolStatus
+from app.jobs.types import JobStatus
+from app.orders.hold_types import HoldStatus
 from app.referrals.types import InviteStatus
 from app.storage.events import EVENTS, WALLET_EVENTS
 from app.webhooks.types import WebhookDeliveryState
@@ -26,7 +28,9 @@ STATUS = re.compile(r"accepted|superseded by \d{4}|superseded in part: .+|accept
 STATES = {
     "Pool": PoolStatus,
     "Code": CodeState,
+    "Hold": HoldStatus,
     "Invite": InviteStatus,
+    "Job": JobStatus,
     "Webhook delivery": WebhookDeliveryState,
 }
 Transition = tuple[str, str]

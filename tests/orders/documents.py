@@ -21,14 +21,18 @@ mutation ($input: AmendOrderInput!) {{
   answer: amendOrder(input: $input) {{
     __typename
     ... on AmendOrderSuccess {{
-      replayed shortfall totalDiscount {{ amountMinor currency }}
-      purchase {{ id amount {{ amountMinor }} points member {{ wallet {{ version points }} }} }}
+      replayed shortfall pointsReturned totalDiscount {{ amountMinor currency }} amountDue {{ amountMinor currency }}
+      purchase {{
+        id amount {{ amountMinor }} paidPoints paidPointsValue {{ amountMinor }} points keptPoints
+        member {{ wallet {{ version points }} }}
+      }}
       redemptions {{
         id position orderAmount {{ amountMinor }} base {{ amountMinor }} discount {{ amountMinor }}
         redeemedAt reversedAt code {{ {CODE} }}
       }}
     }}
     {REFUSALS} ... on CodesRejected {{ rejections {{ masked reason }} }} {NOT_OPEN}
+    ... on InsufficientPoints {{ balance required }}
   }}
 }}
 """

@@ -47,13 +47,14 @@ SELECT $1, id, pool_id, 1, id, 'STORE', ((right(id::text, 12)::int + 1) / 2)::te
 FROM c
 """
 ORDER: dict[str, Any] = {"source": "STORE", "order_id": "777"}
+NOBODY: dict[str, Any] = {"fingerprints": [], "presenter": None, "email_index": None, "mailbox_index": None}
 
 
 @pytest.mark.parametrize(
     ("asked", "values", "rows"),
     [
-        (READ, ORDER | {"fingerprints": [], "email_index": None}, 2),
-        (READ, {"source": "STORE", "order_id": "nobody's", "fingerprints": [], "email_index": None}, 1),
+        (READ, ORDER | NOBODY, 2),
+        (READ, NOBODY | {"source": "STORE", "order_id": "nobody's"}, 1),
         (READ_STACK, {"redemption_id": UUID(int=0x1553)}, 2),
         (REDEMPTIONS_OF_ORDER, ORDER, 2),
         (FIND_ORDER, ORDER, 1),

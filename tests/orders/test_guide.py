@@ -1,10 +1,34 @@
 """docs/returns.md. Without these a shop could copy calls that are refused."""
 
+from typing import Any
+
 from tests.factories import REDEEM_CODES, Shop, usd
 from tests.guides import blocks
-from tests.points.documents import purchase
+from tests.points.documents import grant, purchase
 
 GUIDE = "docs/returns.md"
+
+
+async def test_points_pay_as_the_guide_says(shop: Shop) -> None:
+    jane = await shop.member(externalId="jane")
+    await grant(shop, jane, 800, "to spend")
+    code = await shop.claim(await shop.pool(), jane)
+    (paying,) = blocks(GUIDE, "Points that pay")
+    order: dict[str, Any] = {"codes": [code["text"]], "source": "SHOPIFY", "orderId": "1002"}
+    await shop.do(REDEEM_CODES, **order, orderAmount=usd(10_000), memberId=jane["id"])
+    await purchase(shop, jane, "1002", 9_000, source="SHOPIFY")
+
+    paid = (await shop.data(paying.text, {"code": code["text"]}))["amendOrder"]
+
+    assert paid == {
+        "__typename": "AmendOrderSuccess",
+        "amountDue": {"amountMinor": 8_500},
+        "pointsReturned": 0,
+        "purchase": {
+            "amount": {"amountMinor": 9_000}, "paidPoints": 500, "paidPointsValue": {"amountMinor": 500},
+            "keptPoints": 85,
+        },
+    }  # fmt: skip
 
 
 async def test_a_changed_cart_is_amended_and_called_off_as_the_guide_says(shop: Shop) -> None:

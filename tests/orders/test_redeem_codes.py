@@ -460,8 +460,9 @@ async def test_codes_are_found_by_their_fingerprints_whatever_the_planner_knew()
     fingerprints = [hashlib.sha256(b"2000").digest()]
 
     rows, buffers = await buffers_planned_on_nothing(
-        READ, CODES, fingerprints=fingerprints, source="STORE", order_id="an order", email_index=None
-    )
+        READ, CODES, fingerprints=fingerprints, source="STORE", order_id="an order", presenter=None, email_index=None,
+        mailbox_index=None,
+    )  # fmt: skip
 
     assert rows == 1
     assert buffers < 40

@@ -8,6 +8,7 @@ import pytest
 
 from tests.factories import Shop
 from tests.guides import ROOT, blocks
+from tests.orders.documents import AMEND, amendment
 from tests.points.documents import (
     CONFIGURE,
     REVERSE_REWARD,
@@ -39,6 +40,7 @@ class History:
         self.member = member
         self.bought: dict[str, str] = {}
         self.rewards: list[str] = []
+        self.codes: dict[str, Any] = {}
         self.numbers = 0
 
     async def step(self, what: str) -> None:
@@ -47,6 +49,7 @@ class History:
         for pattern, act in (
             (r"buy (\w) for (.+)", self._buy),
             (r"refund (.+) of (\w)", self._refund),
+            (r"pay for (\w) of (.+) with (\d+) points", self._pay),
             (r"give (\d+) points", self._give),
             (r"a reward for (\d+) points", self._spend),
             (r"reward (\d) goes back", self._give_back),
@@ -64,6 +67,16 @@ class History:
     async def _buy(self, order: str, amount: str) -> None:
         answer = await purchase(self.shop, self.member, order, _minor(amount))
         self.bought[order] = answer["purchase"]["id"]
+
+    async def _pay(self, order: str, amount: str, points: str) -> None:
+        """Pay for an order with points; the first time with a gift's code, which takes nothing off."""
+        if order not in self.codes:
+            code = await self.shop.claim(await self.shop.pool(kind="GIFT", giftSku="MUG-1"), self.member)
+            self.codes[order] = code
+            await self.shop.redeem([code["text"]], self.member, order=order, amount=_minor(amount))
+        asked = amendment([self.codes[order]], self.member, _minor(amount), orderId=order, points=int(points))
+        answer = await self.shop.do(AMEND, **asked)
+        assert answer["__typename"] == "AmendOrderSuccess"
 
     async def _refund(self, amount: str, order: str) -> None:
         answer = await refund(self.shop, order, f"r-{self.numbers}", _minor(amount))
@@ -107,10 +120,10 @@ async def test_each_history_is_as_the_guide_says(shop: Shop, title: str) -> None
     assert await broken(shop) == await shop.broken_promises() == []
 
 
-def test_there_are_six_histories() -> None:
+def test_there_are_eight_histories() -> None:
     assert list(HISTORIES) == [
         "All spent", "Partly expired", "Pending", "Three parts", "A shortfall filled by what comes back",
-        "Another rate since",
+        "Another rate since", "Paid with points", "Paid after it was recorded, and changed",
     ]  # fmt: skip
 
 

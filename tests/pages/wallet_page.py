@@ -81,6 +81,18 @@ class WalletPage:
             for item in await self.page.locator("#rewards li").all()
         ]
 
+    async def offers(self) -> list[tuple[str, str, str, bool]]:
+        """Return name, worth and facts of each offer, and whether it can be claimed."""
+        return [
+            (
+                await item.locator(".name").inner_text(),
+                await item.locator(".worth").inner_text(),
+                await item.locator(".fine").inner_text(),
+                await item.get_by_role("button").is_enabled(),
+            )
+            for item in await self.page.locator("#offers li").all()
+        ]
+
     async def ask_for(self, name: str) -> None:
         """Press a reward's button, which asks."""
         await self.page.get_by_role("button", name=f"Redeem {name}").click()

@@ -17,7 +17,8 @@ ENTRY = """
 """
 PURCHASE = """
   id source orderId amount { amountMinor currency } refunded { amountMinor currency } points keptPoints
-  occurredAt recordedAt reversedAt member { id wallet { version points } }
+  paidPoints paidPointsValue { amountMinor currency } occurredAt recordedAt reversedAt
+  member { id wallet { version points } }
 """
 RETURNED = f"{PURCHASE} refunds {{ id refundId amount {{ amountMinor currency }} refundedAt }}"
 REWARD = "id name cost stock active pool { id }"

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from app.api.context import Role, Viewer
 from app.merchants.tenants import tenant
 from app.orders.follow import Followed, follow
 from app.orders.rows import purchase_by_order
-from app.points.give_back import GivenBack
+from app.points.give_back import GivenBack, give_back
 from app.points.put_back import put_back
 from app.points.take_back import EarnedMore, TakenBack, earn_more, take_back
 from app.points.types import PointsReason
@@ -62,3 +63,11 @@ async def earned_more(
             tx, shop.merchant_id, "system", member_uuid(member), points, credited=credited, origin=origin,
             reference="more", spendable_at=spendable_at, path="orderAmount.amountMinor",
         )  # fmt: skip
+
+
+async def given_back(shop: Shop, member: Any, entry_id: UUID, origin: str) -> GivenBack | None:
+    """Give back what a debit took."""
+    async with transaction(shop.merchant_id) as tx:
+        return await give_back(
+            tx, shop.merchant_id, "system", member_uuid(member), entry_id, origin=origin, reference="refunded"
+        )

@@ -20,10 +20,16 @@ class ModelLot:
     spendable_in: float
     ends_in: float
     is_pending: bool = False
+    held: int = 0
     expired: int = 0
     returns: "list[ModelReturn]" = field(default_factory=list)
     #: What it has paid for take-backs of other lots.
     covers: "dict[ModelReturn, int]" = field(default_factory=dict)
+
+    @property
+    def free(self) -> int:
+        """Return what is left and isn't held."""
+        return self.remaining - self.held
 
     @property
     def spending(self) -> tuple[float, int]:
@@ -61,12 +67,36 @@ class ModelReturn:
         return self.number, -self.lot.number
 
 
+@dataclass(frozen=True)
+class ModelPart:
+    """Points of a lot that were spent or held, and since when; None if only since when they were credited counts."""
+
+    lot: ModelLot
+    amount: int
+    since: int | None
+
+
 @dataclass(eq=False)
 class ModelDebit:
-    """What was spent, when, and from which lots."""
+    """What was spent, and from which lots."""
 
-    number: int
-    parts: dict[ModelLot, int]
+    parts: list[ModelPart]
+
+
+@dataclass(eq=False)
+class ModelHold:
+    """What is held for each position: to pay with, then for rewards."""
+
+    parts: dict[int, list[ModelPart]] = field(default_factory=dict)
+
+    @property
+    def points(self) -> int:
+        return sum(part.amount for parts in self.parts.values() for part in parts)
+
+    @property
+    def amounts(self) -> list[int]:
+        """Return how many points are held for each position."""
+        return [sum(part.amount for part in self.parts[position]) for position in sorted(self.parts)]
 
 
 @dataclass
@@ -88,8 +118,12 @@ class ModelWallet:
         return sum(lot.remaining for lot in self.lots if lot.is_pending)
 
     @property
+    def held(self) -> int:
+        return sum(lot.held for lot in self.lots)
+
+    @property
     def spendable(self) -> int:
-        return self.points - self.pending
+        return self.points - self.pending - self.held
 
     @property
     def shortfall(self) -> int:
@@ -102,11 +136,11 @@ class ModelWallet:
 
     @property
     def next_expiry(self) -> tuple[int, float] | None:
-        """Return how many points end next, and in how many days."""
-        ends = [lot.ends_in for lot in self.lots if lot.remaining and lot.ends_in < ENDLESS]
+        """Return how many points end next, without those that are held, and in how many days."""
+        ends = [lot.ends_in for lot in self.lots if lot.free and lot.ends_in < ENDLESS]
         if not ends:
             return None
-        return sum(lot.remaining for lot in self.lots if lot.ends_in == min(ends)), min(ends)
+        return sum(lot.free for lot in self.lots if lot.ends_in == min(ends)), min(ends)
 
     def _next(self) -> int:
         self.changes += 1
@@ -133,12 +167,12 @@ class ModelWallet:
         parts = self._take([lot for lot in self.lots if not lot.is_pending], amount)
         assert sum(parts.values()) == amount
         self._wrote(-amount, reason)
-        return ModelDebit(number, parts)
+        return ModelDebit([ModelPart(lot, taken, number) for lot, taken in parts.items()])
 
     def _take(self, lots: list[ModelLot], amount: int) -> dict[ModelLot, int]:
         parts: dict[ModelLot, int] = {}
         for lot in sorted(lots, key=lambda lot: (lot.is_pending, lot.spending)):
-            taken = min(lot.remaining, amount - sum(parts.values()))
+            taken = min(lot.free, amount - sum(parts.values()))
             if taken:
                 lot.remaining -= taken
                 parts[lot] = taken
@@ -197,7 +231,7 @@ class ModelWallet:
         again: dict[ModelReturn, int] = {}
         got = 0
         for each in begun:
-            own = min(each.lot.remaining, left)
+            own = min(each.lot.free, left)
             each.expired = min(each.lot.uncounted, left - own)
             each.amount = own + each.expired
             each.lot.remaining -= own
@@ -239,31 +273,120 @@ class ModelWallet:
 
     def give_back(self, debit: ModelDebit) -> int:
         """Give back what was spent. Returns how many points came back."""
-        parts = sorted(debit.parts.items(), key=lambda item: item[0].spending, reverse=True)
-        return self._come_back(parts, debit.number, "REFUND")
+        return self._come_back(sorted(debit.parts, key=lambda part: part.lot.spending, reverse=True), "REFUND")
 
     def put_back(self, lot: ModelLot, reason: str) -> int:
         """Let a credit stand again that was taken back: what was really taken goes to where it came from.
 
         Returns how many points came back.
         """
-        own, parts = 0, list[tuple[ModelLot, int]]()
+        own, parts = 0, list[ModelPart]()
         for ended in lot.returns:
             own += ended.amount - ended.expired - ended.shortfall
             for payer in sorted(self.lots, key=lambda each: each.number, reverse=True):
                 if paid := payer.covers.pop(ended, 0):
-                    parts.append((payer, paid))
+                    parts.append(ModelPart(payer, paid, None))
                     own -= paid
         lot.returns = []
         self._next()
-        return self._come_back([(lot, own), *parts], None, reason)
+        return self._come_back([ModelPart(lot, own, None), *parts], reason)
 
-    def _come_back(self, parts: list[tuple[ModelLot, int]], spent: int | None, reason: str) -> int:
+    def hold(self, hold: ModelHold, amounts: list[int]) -> bool:
+        """Let a hold have so many points for each position, what it has included. Returns whether there are enough.
+
+        What it has too many comes free, what would be spent last first.
+        """
+        more = sum(amounts) - hold.points
+        if more > self.spendable:
+            return False
+        number = self._next()
+        has = [part for parts in hold.parts.values() for part in parts]
+        for lot, amount in self._take([lot for lot in self.lots if not lot.is_pending], max(more, 0)).items():
+            lot.remaining += amount
+            lot.held += amount
+            has.append(ModelPart(lot, amount, number))
+        has.sort(key=lambda part: part.lot.spending)
+        hold.parts = {}
+        for position in [*range(1, len(amounts)), 0]:
+            hold.parts[position], has = self._split(has, amounts[position])
+        self._come_free(has)
+        return True
+
+    @staticmethod
+    def _split(parts: list[ModelPart], amount: int) -> tuple[list[ModelPart], list[ModelPart]]:
+        """Return the first `amount` of points, and the others."""
+        first: list[ModelPart] = []
+        rest: list[ModelPart] = []
+        for part in parts:
+            taken = min(part.amount, amount)
+            amount -= taken
+            if taken:
+                first.append(ModelPart(part.lot, taken, part.since))
+            if taken < part.amount:
+                rest.append(ModelPart(part.lot, part.amount - taken, part.since))
+        assert amount == 0
+        return first, rest
+
+    def capture(self, hold: ModelHold, position: int, points: int, reason: str) -> ModelDebit:
+        """Take points of what is held for a position; the rest comes free."""
+        self._next()
+        taken, rest = self._split(hold.parts.pop(position), points)
+        for part in taken:
+            part.lot.held -= part.amount
+            part.lot.remaining -= part.amount
+        self._wrote(-points, reason)
+        self._come_free(rest)
+        return ModelDebit(taken)
+
+    def free(self, hold: ModelHold) -> int:
+        """Free all that a hold has. Returns how many points."""
+        points = hold.points
+        parts = [part for parts in hold.parts.values() for part in parts]
+        hold.parts = {}
+        self._come_free(parts)
+        return points
+
+    def _come_free(self, parts: list[ModelPart]) -> None:
+        """Let held points go where they would if they came back: only what goes elsewhere changes a lot."""
+        for part in parts:
+            part.lot.held -= part.amount
+        given, staying, filling = self._give(sorted(parts, key=lambda part: part.lot.spending, reverse=True))
+        self._fill(staying, filling)
+        moved = {lot: amount - filling.get(lot, 0) for lot, amount in given.items()}
+        for part in parts:
+            moved[part.lot] = moved.get(part.lot, 0) - part.amount
+        for sign, reason in ((-1, "REVERSAL"), (1, "REFUND")):
+            changes = {lot: amount for lot, amount in moved.items() if amount * sign > 0}
+            for lot, amount in changes.items():
+                lot.remaining += amount
+            self._wrote(sum(changes.values()), reason)
+        self._expire([lot for (lot, _), amount in staying.items() if amount])
+        self._next()
+
+    def _come_back(self, parts: list[ModelPart], reason: str) -> int:
         """Return points to lots, or to those that paid in their place; then they fill, and what is past expires."""
+        given, staying, filling = self._give(parts)
+        total = sum(given.values())
+        for lot, amount in given.items():
+            lot.remaining += amount
+        self._wrote(total, reason)
+        self._fill(staying, filling)
+        for lot, amount in filling.items():
+            lot.remaining -= amount
+        self._wrote(-sum(filling.values()), "REVERSAL")
+        self._expire([lot for (lot, _), amount in staying.items() if amount])
+        self._next()
+        return total
+
+    def _give(
+        self, parts: list[ModelPart]
+    ) -> tuple[dict[ModelLot, int], dict[tuple[ModelLot, int | None], int], dict[ModelLot, int]]:
+        """Return what each lot gets, what of that stays by since when it was spent, and what fills its own returns."""
         given: dict[ModelLot, int] = {}
+        staying: dict[tuple[ModelLot, int | None], int] = {}
         filling: dict[ModelLot, int] = {}
 
-        def give(lot: ModelLot, amount: int) -> None:
+        def give(lot: ModelLot, amount: int, since: int | None) -> None:
             for short in sorted(lot.returns, key=lambda each: each.arising):
                 own = min(amount, short.shortfall)
                 short.shortfall -= own
@@ -276,28 +399,24 @@ class ModelWallet:
                     if back:
                         payer.covers[short] -= back
                         amount -= back
-                        give(payer, back)
+                        give(payer, back, since)
             given[lot] = given.get(lot, 0) + amount
+            staying[lot, since] = staying.get((lot, since), 0) + amount
 
-        for lot, amount in parts:
-            give(lot, amount)
-        total = sum(given.values())
-        for lot, amount in given.items():
-            lot.remaining += amount
-        self._wrote(total, reason)
+        for part in parts:
+            give(part.lot, part.amount, part.since)
+        return given, staying, filling
+
+    def _fill(self, staying: dict[tuple[ModelLot, int | None], int], filling: dict[ModelLot, int]) -> None:
+        """Let what came to lots fill what others lack since after it was spent or credited."""
         for short in self.returns:
-            for lot in sorted(given, key=lambda lot: lot.spending):
-                if lot.number < short.number or (spent is not None and spent < short.number):
-                    part = min(given[lot] - filling.get(lot, 0), short.shortfall)
+            for lot, since in sorted(staying, key=lambda each: each[0].spending):
+                if lot.number < short.number or (since is not None and since < short.number):
+                    part = min(staying[lot, since], short.shortfall)
+                    staying[lot, since] -= part
                     filling[lot] = filling.get(lot, 0) + part
                     short.shortfall -= part
                     lot.covers[short] = lot.covers.get(short, 0) + part
-        for lot, amount in filling.items():
-            lot.remaining -= amount
-        self._wrote(-sum(filling.values()), "REVERSAL")
-        self._expire([lot for lot in given if given[lot] - filling.get(lot, 0)])
-        self._next()
-        return total
 
     def age(self, days: float) -> None:
         """Let days pass, and end what is due: first pending, then points."""
@@ -312,7 +431,7 @@ class ModelWallet:
         gone = 0
         for lot in lots:
             if lot.ends_in <= 0:
-                gone += lot.remaining
-                lot.expired += lot.remaining
-                lot.remaining = 0
+                gone += lot.free
+                lot.expired += lot.free
+                lot.remaining = lot.held
         self._wrote(-gone, "EXPIRY")

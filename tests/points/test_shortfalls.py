@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -27,6 +28,7 @@ from tests.points.documents import (
     reward,
     wallet,
 )
+from tests.points.holds import captured, freed, held
 from tests.sizes import FULL, size
 
 T = TypeVar("T")
@@ -173,13 +175,17 @@ async def test_a_shortfall_has_a_limit(shop: Shop) -> None:
     assert problems(refused) == {"orderId": f"would take the member's shortfall over {POINTS_MAX}"}
 
 
-#: What may have happened before: earned, given with an end or without, spent, returned, waited.
+#: What may have happened before: earned, given with an end or without, spent, returned, waited, held and captured in
+#: part, or not.
 HISTORIES = st.lists(
     st.one_of(
         st.tuples(st.just("buy"), st.integers(1, 60)),
         st.tuples(st.just("grant"), st.integers(1, 60)),
         st.tuples(st.just("grant with an end"), st.integers(1, 20)),
         st.tuples(st.just("spend"), st.integers(1, 60)),
+        st.tuples(st.just("hold"), st.integers(1, 60)),
+        st.tuples(st.just("capture"), st.integers(1, 60)),
+        st.tuples(st.just("let go"), st.integers(0, 2)),
         st.tuples(st.just("return"), st.integers(0, 9)),
         st.tuples(st.just("return some"), st.integers(0, 9)),
         st.tuples(st.just("wait"), st.integers(1, 12)),
@@ -191,7 +197,7 @@ HISTORIES = st.lists(
 
 
 async def test_buying_and_returning_leaves_everything_as_it_was(api: Api, shop: Shop) -> None:
-    """For any history, whole or in parts: balance, pending, shortfall, and each date of expiry."""
+    """For any history, whole or in parts, held in between or not: balance, pending, shortfall, and each date."""
     loop = asyncio.get_running_loop()
 
     def do(work: Coroutine[Any, Any, T]) -> T:
@@ -199,60 +205,88 @@ async def test_buying_and_returning_leaves_everything_as_it_was(api: Api, shop: 
 
     @settings(deadline=None, max_examples=size(10, 100), derandomize=not FULL, suppress_health_check=list(HealthCheck))
     @given(
-        steps=HISTORIES, points=st.integers(1, 80), parts=st.integers(1, 4), pending_days=st.sampled_from([0, 3])
+        steps=HISTORIES, points=st.integers(1, 80), parts=st.integers(1, 4), pending_days=st.sampled_from([0, 3]),
+        held_points=st.lists(st.integers(1, 100), max_size=2),
     )  # fmt: skip
-    def holds(steps: list[tuple[str, int]], points: int, parts: int, pending_days: int) -> None:
-        do(_as_it_was(f"{api.url}/graphql", steps, 100 * points + 50, parts, pending_days=pending_days))
+    def holds(steps: list[tuple[str, int]], points: int, parts: int, pending_days: int, held_points: list[int]) -> None:
+        do(_as_it_was(f"{api.url}/graphql", steps, 100 * points + 50, parts, held_points, pending_days=pending_days))
 
     await asyncio.to_thread(holds)
 
 
-async def _as_it_was(url: str, steps: list[tuple[str, int]], amount: int, parts: int, *, pending_days: int) -> None:
+async def _as_it_was(
+    url: str, steps: list[tuple[str, int]], amount: int, parts: int, held_points: list[int], *, pending_days: int
+) -> None:
     async with open_shop(url) as shop:
         member = await shop.member()
-        orders = 0
+        orders, holds = list[str](), list[UUID]()
         for number, (step, value) in enumerate(steps):
-            match step:
-                case "buy":
-                    await purchase(shop, member, f"o-{orders}", 100 * value)
-                    orders += 1
-                case "grant":
-                    await grant(shop, member, value, f"{number}")
-                case "grant with an end":
-                    ends = (datetime.now(UTC) + timedelta(days=value)).isoformat()
-                    await grant(shop, member, 10, f"{number}", expiresAt=ends)
-                case "spend":
-                    await grant(shop, member, -value, f"{number}")
-                case "return":
-                    await shop.do(REVERSE, source="STORE", orderId=f"o-{value}", reason="returned")
-                case "return some":
-                    await refund(shop, f"o-{value}", f"{number}", 700)
-                case "wait":
-                    await days_later(shop, member, value)
-                case "lifetime":
-                    await shop.do(CONFIGURE, pointsLifetimeDays=value)
-                case "pending":
-                    await shop.do(CONFIGURE, pointsPendingDays=value)
+            if step in {"hold", "capture", "let go"}:
+                await _hold(shop, member, step, value, holds)
+            else:
+                await _live(shop, member, step, value, f"{number}", orders)
         await shop.do(CONFIGURE, pointsPendingDays=pending_days)
         before = await _dates(shop)
 
         await purchase(shop, member, "bought and returned", amount)
+        later = [(await held(shop, member, each))[0] for each in held_points]
         for part in range(1, parts):
             await refund(shop, "bought and returned", f"{part}", amount // parts)
+            if later:
+                await freed(shop, member, later.pop())
         await reverse(shop, "bought and returned")
+        for each in later:
+            await freed(shop, member, each)
 
         assert await _dates(shop) == before
         assert await broken(shop) == []
         assert await shop.broken_promises() == []
 
 
+async def _live(shop: Shop, member: Any, step: str, value: int, key: str, orders: list[str]) -> None:
+    match step:
+        case "buy":
+            orders.append(f"o-{len(orders)}")
+            await purchase(shop, member, orders[-1], 100 * value)
+        case "grant":
+            await grant(shop, member, value, key)
+        case "grant with an end":
+            ends = (datetime.now(UTC) + timedelta(days=value)).isoformat()
+            await grant(shop, member, 10, key, expiresAt=ends)
+        case "spend":
+            await grant(shop, member, -value, key)
+        case "return":
+            await shop.do(REVERSE, source="STORE", orderId=f"o-{value}", reason="returned")
+        case "return some":
+            await refund(shop, f"o-{value}", key, 700)
+        case "wait":
+            await days_later(shop, member, value)
+        case "lifetime":
+            await shop.do(CONFIGURE, pointsLifetimeDays=value)
+        case "pending":
+            await shop.do(CONFIGURE, pointsPendingDays=value)
+
+
+async def _hold(shop: Shop, member: Any, step: str, value: int, holds: list[UUID]) -> None:
+    if step == "let go":
+        if holds:
+            await freed(shop, member, holds[value % len(holds)])
+        return
+    hold_id, holding = await held(shop, member, value)
+    if step == "hold":
+        holds.append(hold_id)
+    elif holding.is_held:
+        await captured(shop, member, hold_id, (value + 1) // 2)
+
+
 LOTS = """
-SELECT sum(l.remaining)::int AS points, l.expires_at, l.is_pending, coalesce(sum(r.shortfall), 0)::int AS shortfall
+SELECT sum(l.remaining)::int AS points, l.held, l.expires_at, l.is_pending,
+    coalesce(sum(r.shortfall), 0)::int AS shortfall
 FROM points_lot l LEFT JOIN (
     SELECT lot_id, sum(shortfall) AS shortfall FROM points_return WHERE merchant_id = $1 GROUP BY lot_id
 ) r ON r.lot_id = l.entry_id
 WHERE l.merchant_id = $1 AND (l.remaining > 0 OR r.shortfall > 0)
-GROUP BY l.expires_at, l.is_pending, l.entry_id ORDER BY l.expires_at, l.is_pending, l.entry_id
+GROUP BY l.held, l.expires_at, l.is_pending, l.entry_id ORDER BY l.expires_at, l.is_pending, l.entry_id
 """
 
 

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.points.freeing import HoldEvent
 from app.points.types import PointsReason
 from tests.conftest import Api
 from tests.factories import Shop, open_shop
@@ -40,8 +42,9 @@ from tests.points.documents import (
     reward,
     wallet,
 )
-from tests.points.ledger import amended, put_back_again, taken_back
-from tests.points.model import ModelDebit, ModelLot, ModelWallet
+from tests.points.holds import captured, freed, held
+from tests.points.ledger import amended, given_back, put_back_again, taken_back
+from tests.points.model import ModelDebit, ModelHold, ModelLot, ModelWallet
 from tests.referrals.documents import accepted, program
 from tests.referrals.documents import broken as broken_referrals
 from tests.sizes import FULL, size
@@ -82,7 +85,7 @@ class Bought:
 
 
 class Ledger(RuleBasedStateMachine):
-    """Earn, grant, spend, take and give back, let pending end and points expire, in any order."""
+    """Earn, grant, hold, spend, take and give back, let pending end and points expire, in any order."""
 
     loop: asyncio.AbstractEventLoop
     url: str
@@ -109,6 +112,8 @@ class Ledger(RuleBasedStateMachine):
         self.purchases: list[Bought] = []
         self.refunds: list[tuple[Bought, str, int, Any]] = []
         self.mugs: list[tuple[int, str, ModelDebit]] = []
+        self.holds: list[tuple[int, UUID, ModelHold]] = []
+        self.spent: list[tuple[int, UUID, ModelDebit]] = []
         self.grants: list[tuple[int, str, ModelLot]] = []
         self.answered: list[tuple[Any, Any]] = []
         self.numbers = 0
@@ -214,6 +219,76 @@ class Ledger(RuleBasedStateMachine):
         self.mugs.append((who, answer["redemption"]["id"], spent))
         self.answered.append((lambda: redeem(self.shop, self.mug, model.member, key), entry["id"]))
 
+    @rule(who=WHO, amounts=st.lists(st.integers(0, 40), min_size=1, max_size=3).filter(any))
+    def hold(self, who: int, amounts: list[int]) -> None:
+        """At the ledger: an order holds points to pay with, and others for rewards."""
+        kept = ModelHold()
+        hold_id = self.set_aside(who, kept, amounts, None)
+        if kept.parts:
+            self.holds.append((who, hold_id, kept))
+
+    @precondition(lambda self: bool(getattr(self, "holds", None)))
+    @rule(data=st.data(), amounts=st.lists(st.integers(0, 40), min_size=1, max_size=3))
+    def hold_otherwise(self, data: st.DataObject, amounts: list[int]) -> None:
+        who, hold_id, kept = data.draw(st.sampled_from(self.holds))
+        self.set_aside(who, kept, amounts, hold_id)
+
+    def set_aside(self, who: int, kept: ModelHold, amounts: list[int], hold_id: UUID | None) -> UUID:
+        model = self.wallets[who]
+        spendable, same = model.spendable + kept.points, sum(amounts) == kept.points
+        hold_id, holding = self.do(
+            held(
+                self.shop, model.member, *amounts, hold_id=hold_id,
+                event_type="hold.changed" if hold_id else "hold.placed",
+            )
+        )  # fmt: skip
+        assert (holding.is_held, holding.spendable) == (model.hold(kept, amounts), spendable)
+        assert (holding.change is None) == (same or not holding.is_held)
+        return hold_id
+
+    @precondition(lambda self: bool(getattr(self, "holds", None)))
+    @rule(data=st.data())
+    def capture(self, data: st.DataObject) -> None:
+        """At the ledger: the rewards of a hold whole, and as much of its payment as is wanted."""
+        who, hold_id, kept = each = data.draw(st.sampled_from(self.holds))
+        model = self.wallets[who]
+        to_pay, *costs = kept.amounts or [0]
+        for position, cost in enumerate(costs, start=1):
+            if cost:
+                taken = self.do(captured(self.shop, model.member, hold_id, cost, position, PointsReason.REWARD))
+                self.spent.append((who, taken.entry["entry_id"], model.capture(kept, position, cost, "REWARD")))
+        if points := data.draw(st.integers(0, to_pay)):
+            taken = self.do(captured(self.shop, model.member, hold_id, points))
+            self.spent.append((who, taken.entry["entry_id"], model.capture(kept, 0, points, "REWARD")))
+            assert taken.latest["event_wallet_points"] == model.points
+        self.end(each, "hold.captured")
+
+    @precondition(lambda self: bool(getattr(self, "holds", None)))
+    @rule(data=st.data(), event_type=st.sampled_from(["hold.released", "hold.expired"]))
+    def let_go(self, data: st.DataObject, event_type: HoldEvent) -> None:
+        self.end(data.draw(st.sampled_from(self.holds)), event_type)
+
+    def end(self, each: tuple[int, UUID, ModelHold], event_type: HoldEvent) -> None:
+        """End a hold with what it still has."""
+        who, hold_id, kept = each
+        model = self.wallets[who]
+        ended = self.do(freed(self.shop, model.member, hold_id, event_type))
+        points = model.free(kept)
+        assert (0 if ended is None else ended.points) == points
+        assert ended is None or ended.latest["event_wallet_points"] == model.points
+        self.holds.remove(each)
+
+    @precondition(lambda self: bool(getattr(self, "spent", None)))
+    @rule(data=st.data())
+    def refund_a_payment(self, data: st.DataObject) -> None:
+        """At the ledger: what a hold had and was captured comes back."""
+        who, entry_id, debit = each = data.draw(st.sampled_from(self.spent))
+        model = self.wallets[who]
+        back = self.do(given_back(self.shop, model.member, entry_id, self.number()))
+        assert back is not None
+        assert back.entry["entry_amount"] == model.give_back(debit)
+        self.spent.remove(each)
+
     @precondition(lambda self: bool(getattr(self, "mugs", None)))
     @rule(data=st.data())
     def send_a_mug_back(self, data: st.DataObject) -> None:
@@ -224,7 +299,7 @@ class Ledger(RuleBasedStateMachine):
             assert not spent.parts
             return
         assert self.wallets[who].give_back(spent) == COST
-        spent.parts = {}
+        spent.parts = []
 
     @precondition(lambda self: bool(getattr(self, "purchases", None)))
     @rule(data=st.data())
@@ -356,7 +431,7 @@ class Ledger(RuleBasedStateMachine):
             assert (
                 shown["points"], shown["heldPoints"], shown["pendingPoints"], shown["spendablePoints"],
                 shown["shortfall"],
-            ) == (model.points, 0, model.pending, model.spendable, model.shortfall)  # fmt: skip
+            ) == (model.points, model.held, model.pending, model.spendable, model.shortfall)  # fmt: skip
             assert self.do(entries(self.shop, model.member))[-100:] == model.history[-100:]
             _same_expiry(shown["nextExpiry"], model.next_expiry)
         found = self.do(self.shop.data(LIABILITY))["pointsLiability"]

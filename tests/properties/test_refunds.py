@@ -29,7 +29,7 @@ def test_the_sum_of_the_parts_is_the_whole(amounts: list[int], rate: Decimal, mi
     amount = sum(amounts)
     purchase: dict[str, Any] = {
         "purchase_amount": amount, "purchase_refunded": 0, "purchase_points_per_unit": rate,
-        "purchase_minor_units": minor_units,
+        "purchase_minor_units": minor_units, "purchase_paid_value": 0, "purchase_returned_value": 0,
     }  # fmt: skip
     earned = kept_points(cast("PurchaseRow", purchase))
     assert earned == points_of(amount, rate, minor_units) == int(amount * int(rate * 10_000)) // (minor_units * 10_000)
@@ -77,7 +77,7 @@ def test_what_goes_back_of_each_lot_is_what_goes_back(
     assert sum(sum(share.covers.values()) for share in shares) == lacking - left
     for share, lot in zip(shares, lots, strict=True):
         assert 0 <= share.amount <= lot.standing
-        assert share.own <= lot.remaining
+        assert share.own <= lot.free
         # Nobody else pays while something is left in the lot.
         if share.covers or share.shortfall:
-            assert (share.own, share.expired, share.uncovers) == (lot.remaining, lot.uncounted, lot.paid)
+            assert (share.own, share.expired, share.uncovers) == (lot.free, lot.uncounted, lot.paid)

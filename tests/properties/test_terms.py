@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import ids
-from app.coupons.rules import FREE, IMPROVE_DOWNWARDS, IMPROVE_UPWARDS, may_change
+from app.coupons.rules import ENDS, FREE, IMPROVE_DOWNWARDS, IMPROVE_UPWARDS, may_change
 from app.storage.database import database
 from tests.factories import Shop
 from tests.properties.test_lifecycle import SET_STATUS
@@ -51,6 +51,11 @@ def terms_of(kind: str) -> st.SearchStrategy[dict[str, Any]]:
             "transferable": st.booleans(),
             "recycle_expired": st.booleans(),
             "code_pattern": st.sampled_from([None, "A-############"]),
+            "audience": st.sampled_from([[], ["NEW"], ["NEW", "ADVOCATES"], ["ACTIVE"]]),
+            "first_order_only": st.booleans(),
+            "one_claim_per_mailbox": st.booleans(),
+            "listed": st.booleans(),
+            "maximum_total_discount": st.none() if kind == "GIFT" else st.none() | st.integers(3, 5),
             "fallback_pool_id": st.none(),
         }
     )
@@ -110,4 +115,4 @@ async def test_every_term_is_tried(shop: Shop, terms: dict[str, Any]) -> None:
     columns = {row["name"] for row in await database().rows(COLUMNS)}
 
     assert columns == set(terms) | OF_THE_POOL
-    assert columns > FREE | IMPROVE_UPWARDS | IMPROVE_DOWNWARDS
+    assert columns > FREE | IMPROVE_UPWARDS | IMPROVE_DOWNWARDS | ENDS | {"audience"}

@@ -128,6 +128,7 @@ def _usd(name: str, amount: int | None) -> dict[str, float | None]:
 
 
 def _purchase(row: Row) -> dict[str, Any]:
+    money = row["amount"] - row["refunded"] - row["paid_value"] + row["returned_value"]
     return {
         "id": _id("purchase", row["id"]),
         "memberId": _id("member", row["member_id"]),
@@ -136,8 +137,10 @@ def _purchase(row: Row) -> dict[str, Any]:
         **_usd("amount", row["amount"]),
         **_usd("refunded", row["refunded"]),
         "currency": "USD",
+        "paidPoints": row["paid_points"],
+        **_usd("money", money),
         "points": row["points"],
-        "keptPoints": int((row["amount"] - row["refunded"]) * row["points_per_unit"] // row["minor_units"]),
+        "keptPoints": int(money * row["points_per_unit"] // row["minor_units"]),
         "occurredAt": _at(row["occurred_at"]),
         "recordedAt": _at(row["recorded_at"]),
         "reversedAt": _at(row["reversed_at"]),
@@ -233,6 +236,7 @@ async def expected(shop: Shop) -> dict[str, list[dict[str, Any]]]:
             "kind": pool["kind"],
             "state": row["state"],
             "matchedBy": row["matched_by"],
+            "bearer": row["bearer"],
             **value(pool),
             "allocatedAt": _at(row["allocated_at"]),
             "expiresAt": _at(row["expires_at"]),

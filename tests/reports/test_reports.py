@@ -65,7 +65,7 @@ def test_amounts_are_columns_in_units_and_in_minor_units() -> None:
     }
     amounts = {title for title in columns if f"{title}Minor" in columns}
 
-    assert len(amounts) == 11
+    assert len(amounts) == 12
     assert {columns[title] for title in amounts} | {columns[f"{title}Minor"] for title in amounts} == {"Float"}
 
 

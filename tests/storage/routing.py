@@ -10,7 +10,7 @@ from tortoise.models import Model
 from app.config import MODELS
 
 #: The tables of the engine: those of models, and the one that has none.
-TABLES: Final = {"address", "rewarded_mailbox"} | {
+TABLES: Final = {"address", "first_order", "rewarded_mailbox"} | {
     model.Meta.table  # type: ignore[attr-defined]
     for module in MODELS
     for model in vars(import_module(module)).values()

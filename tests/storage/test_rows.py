@@ -23,6 +23,7 @@ TYPES: dict[str, Any] = {
     "uuid": UUID, "text": str, "varchar": str, "name": str, "int2": int, "int4": int, "int8": int,
     "timestamptz": datetime, "date": date, "interval": timedelta, "bool": bool, "bytea": bytes, "numeric": Decimal,
     "float8": float, "jsonb": str, "text[]": list[str], "uuid[]": list[UUID], "bytea[]": list[bytes],
+    "int4[]": list[int],
 }  # fmt: skip
 CATALOG = """
 SELECT c.relname AS table, a.attname AS column, a.attnotnull AS is_never_null,

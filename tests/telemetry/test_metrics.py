@@ -145,7 +145,8 @@ async def test_what_the_servers_say_is_there(shop: Shop, operated: Api, database
     series = await asyncio.to_thread(eventually, whole)
 
     assert {dict(labels)["stock"] for name, labels in series if name == "flash_pools"} == {"100", "50", "25", "10", "0"}
-    assert {dict(labels)["job"] for name, labels in series if name == "flash_jobs_waiting"} == {"advice", "graph"}
+    waiting = {dict(labels)["job"] for name, labels in series if name == "flash_jobs_waiting"}
+    assert waiting == {"advice", "bulk", "graph"}
     assert ("flash_queue_jobs", frozenset()) in series
     connections = [value(series, "flash_database_connections", state=state) for state in ("idle", "used")]
     assert 1 <= sum(connections) <= database_pool.database_connections_max

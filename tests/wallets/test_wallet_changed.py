@@ -19,10 +19,12 @@ from tests.coupons.test_import_codes import imported
 from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_POOL, REDEEM_CODES, VERIFY_MEMBER_EMAIL, Shop, usd
+from tests.orders.holding import EXTEND, hold
 from tests.orders.presented import end_pool
 from tests.orders.test_reverse_redemption import REVERSE
 from tests.points.documents import CONFIGURE, days_later, grant, purchase
 from tests.points.documents import REVERSE as REVERSE_PURCHASE
+from tests.points.holds import freed, held
 from tests.points.ledger import put_back_again, taken_back
 from tests.unguarded import unguarded
 from tests.wallets.sockets import Socket, address, joined
@@ -199,6 +201,32 @@ async def _fell_short(shop: Shop, member: Any, pool: Any) -> None:
     await shop.do(REVERSE_PURCHASE, source="STORE", orderId="o-1", reason="returned")
 
 
+async def _placed(shop: Shop, member: Any, pool: Any) -> UUID:
+    await grant(shop, member, 70, "k-1")
+    return (await held(shop, member, 50))[0]
+
+
+async def _hold_changed(shop: Shop, member: Any, pool: Any) -> None:
+    await held(shop, member, 30, hold_id=await _placed(shop, member, pool), event_type="hold.changed")
+
+
+async def _hold_captured(shop: Shop, member: Any, pool: Any) -> None:
+    await freed(shop, member, await _placed(shop, member, pool), "hold.captured")
+
+
+async def _hold_released(shop: Shop, member: Any, pool: Any) -> None:
+    await freed(shop, member, await _placed(shop, member, pool), "hold.released")
+
+
+async def _hold_expired(shop: Shop, member: Any, pool: Any) -> None:
+    await freed(shop, member, await _placed(shop, member, pool), "hold.expired")
+
+
+async def _hold_extended(shop: Shop, member: Any, pool: Any) -> None:
+    cart = await hold(shop, [await shop.claim(pool, member)], member)
+    await shop.do(EXTEND, holdId=cart["id"], lifetimeSeconds=3_600)
+
+
 async def _matured(shop: Shop, member: Any, pool: Any) -> None:
     await shop.do(CONFIGURE, pointsPendingDays=14)
     await purchase(shop, member, "o-1", 7000)
@@ -225,6 +253,12 @@ MAKERS = {
     "code.revived": _revived,
     "code.revoked": _revoked,
     "code.sent": _sent,
+    "hold.captured": _hold_captured,
+    "hold.changed": _hold_changed,
+    "hold.expired": _hold_expired,
+    "hold.extended": _hold_extended,
+    "hold.placed": _placed,
+    "hold.released": _hold_released,
     "points.credited": _credited,
     "points.debited": _debited,
     "points.fell_short": _fell_short,
@@ -267,6 +301,9 @@ async def test_every_change_is_told_live_and_replayed_alike(shop: Shop, event_ty
             assert last["entry"]["balanceAfter"] == sum(moved)
         else:
             assert last["entry"] is None
+        return
+    if event_type.startswith("hold."):
+        assert (last["code"], last["entry"]) == (None, None)
         return
     state = WALLET_EVENTS[event_type] or "REDEEMED"
     assert last["entry"] is None

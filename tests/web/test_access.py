@@ -20,6 +20,7 @@ from tests.advisor.documents import advised
 from tests.factories import CREATE_CAMPAIGN, GENERATE_CODES, Shop
 from tests.graph.documents import taken
 from tests.orders.documents import order_of
+from tests.orders.holding import hold
 from tests.points.documents import GRANT
 from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, program
 from tests.web.walk import Operation, operations
@@ -31,6 +32,7 @@ MUTATIONS_OF_CHECKOUTS = {
     "claimCode", "redeemCodes", "reverseRedemption", "enrollMember", "verifyMemberEmail", "issueMemberToken",
     "recordPurchase", "refundPurchase", "reversePurchase", "redeemReward", "reverseRewardRedemption", "inviteMembers",
     "acceptInvite", "cancelInvite", "amendOrder", "cancelOrder",
+    "holdCheckout", "captureHold", "releaseHold", "extendHold",
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
     "reverseRedemption", "refundPurchase", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail",
@@ -41,12 +43,16 @@ ROOTS = {"Query", "Mutation", "Subscription"}
 #: Of each field that not everyone may read: what is selected on the object that has it.
 SELECTED: Final = {
     "AdviceRun.rawAnswer": "rawAnswer",
+    "Campaign.job": "job { id }",
     "Campaign.deliveries": "deliveries { pageInfo { hasNextPage } }",
     "CodeBatch.texts": "texts { pageInfo { hasNextPage } }",
     "Event.reason": "reason",
     "Invite.obstacle": "obstacle",
     "Member.displayName": "displayName",
     "Merchant.settings": "settings { timeZone }",
+    "Pool.audience": "audience",
+    "Pool.discountGiven": "discountGiven { amountMinor }",
+    "Pool.maximumTotalDiscount": "maximumTotalDiscount { amountMinor }",
     "Pool.batches": "batches { pageInfo { hasNextPage } }",
     "Pool.codes": "codes { pageInfo { hasNextPage } }",
     "Pool.fallbackPool": "fallbackPool { id }",
@@ -103,7 +109,13 @@ def test_a_rule_is_about_something_that_can_answer_as_it_says(coordinate: str) -
 def test_an_admin_may_do_everything_but_what_only_a_member_has() -> None:
     closed = [coordinate for coordinate, rule in ACCESS.items() if Role.ADMIN not in rule]
 
-    assert closed == ["Subscription.walletChanged", "Query.wallet", "Query.inviteQuota", "Viewer.member"]
+    assert closed == [
+        "Query.offers",
+        "Subscription.walletChanged",
+        "Query.wallet",
+        "Query.inviteQuota",
+        "Viewer.member",
+    ]
 
 
 def test_each_role_may_do_what_is_its_own_and_nothing_else() -> None:
@@ -183,7 +195,8 @@ async def test_nobody_is_unauthenticated(shop: Shop, operation: Operation) -> No
 async def _world(shop: Shop) -> tuple[dict[str, str], str]:
     """Make what the table's fields and types are about. Returns ids by type, and the token of a member that has it."""
     fallback = await shop.pool(codes=1)
-    pool = await shop.pool(codes=0, active=False, fallbackPoolId=fallback["id"])
+    budget = {"amountMinor": 100_000, "currency": "USD"}
+    pool = await shop.pool(codes=0, active=False, fallbackPoolId=fallback["id"], maximumTotalDiscount=budget)
     batch = (await shop.do(GENERATE_CODES, poolId=pool["id"], count=3))["batch"]
     await shop.data("mutation ($id: ID!) { activatePool(input: { poolId: $id }) { __typename } }", {"id": pool["id"]})
     member = await shop.member(displayName="Mia", email="mia@example.com", emailVerified=True)
@@ -195,9 +208,9 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
         shop.merchant_id,
     )
     assert event is not None
-    campaign = await shop.do(
-        CREATE_CAMPAIGN, name="All", poolId=pool["id"], recipients=[{"email": "someone@example.com"}]
-    )
+    campaign = await shop.do(CREATE_CAMPAIGN, name="All", poolId=pool["id"], segment="NEW")
+    job = await database().row("SELECT id FROM bulk_job WHERE merchant_id = $1", shop.merchant_id)
+    assert job is not None
     await program(shop, reviewPolicy="ALL")
     await accepted(shop, member)
     held = await database().row("SELECT id FROM referral WHERE merchant_id = $1", shop.merchant_id)
@@ -206,6 +219,7 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
     invite, email = await invited(shop, member)
     await shop.do(ACCEPT_INVITE, token=invite["token"], email=email, memberId=old["id"])
     snapshot = await taken(shop)
+    cart = await hold(shop, [await shop.claim(await shop.pool(), member)], member)
     run = await advised(shop)
     run_id, owner = ids.decode("advicerun", run["id"]), await tenant(shop.merchant_id)
     assert run_id is not None
@@ -220,12 +234,14 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
     )
     world = {
         "AdviceRun": run["id"],
+        "BulkJob": ids.encode("job", job["id"]),
         "ApiKey": ids.encode("apikey", key["id"]),
         "Campaign": campaign["campaign"]["id"],
         "CodeBatch": batch["id"],
         "Event": ids.encode("event", event["id"]),
         "GraphSnapshot": snapshot["id"],
         "GraphSnapshotJob": snapshot["id"].replace("graph_", "graphjob_"),
+        "Hold": cart["id"],
         "HeldReferral": ids.encode("referral", held["id"]),
         "Invite": invite["id"],
         "Member": member["id"],

@@ -45,7 +45,9 @@ KINDS: dict[str, ids.Kind] = {
     "codeId": "code",
     "deliveryId": "webhookdelivery",
     "fallbackPoolId": "pool",
+    "holdId": "hold",
     "inviteId": "invite",
+    "jobId": "job",
     "memberId": "member",
     "poolId": "pool",
     "purchaseId": "purchase",
@@ -57,14 +59,17 @@ KINDS: dict[str, ids.Kind] = {
 #: For `id` arguments, by the operation.
 KINDS_BY_OPERATION: dict[str, ids.Kind] = {
     "adviceRun": "advicerun", "adviceRunChanged": "advicerun",
-    "campaign": "campaign", "graphSnapshotJob": "graphjob", "member": "member",
+    "campaign": "campaign", "graphSnapshotJob": "graphjob", "hold": "hold", "member": "member",
     "node": "pool", "pool": "pool",
 }  # fmt: skip
 
 
 #: Of several arguments, or fields of an input, one is needed: this one is passed.
 ONE_OF = {"member(id:)"}
-ONE_OF_FIELDS = {f"{name}Input.memberId" for name in ("GrantPoints", "IssueMemberToken", "RecordPurchase")}
+ONE_OF_FIELDS = {
+    *(f"{name}Input.memberId" for name in ("GrantPoints", "IssueMemberToken", "RecordPurchase")),
+    "CreateCampaignInput.segment",
+}
 
 
 @dataclass(frozen=True)

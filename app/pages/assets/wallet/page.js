@@ -2,6 +2,7 @@
 
 import { arrange, copyOf } from "./lists.js";
 import { Live, TokenError } from "./live.js";
+import { Offers } from "./offers.js";
 import { Rewards } from "./rewards.js";
 import { amountOf, changeOf, minutes, points, reasonOf, seconds, setTime, termsOf, valueOf } from "./words.js";
 
@@ -14,6 +15,7 @@ const shown = new Set();
 let live = null;
 let subject = null;
 const rewards = new Rewards(element, (query, variables) => live.ask(query, variables));
+const offers = new Offers(element, (query, variables) => live.ask(query, variables));
 
 function isReady(code) {
   return code.state === "ALLOCATED";
@@ -105,8 +107,10 @@ function onState(state) {
   const when = state.seconds ? ` in ${state.seconds} s` : "";
   element["connection-wait"].textContent = state.is === "offline" ? `, reconnecting${when}` : "";
   element.retry.hidden = state.is !== "offline";
-  // Of rewards nothing is told, so what may have changed meanwhile is read.
-  if (state.is === "live") rewards.read();
+  // Of rewards and offers nothing is told, so what may have changed meanwhile is read.
+  if (state.is !== "live") return;
+  rewards.read();
+  offers.read();
 }
 
 function onRead(wallet) {
@@ -136,6 +140,7 @@ function forget() {
   items.clear();
   shown.clear();
   rewards.forget();
+  offers.forget();
   for (const name of ["ready", "past", "entries", "changes"]) element[name].replaceChildren();
   element["changes-empty"].hidden = false;
   element.wallet.hidden = true;
@@ -151,6 +156,7 @@ async function open(token) {
   subject = sub;
   element.door.hidden = true;
   element.rewards.inert = false;
+  element.offers.inert = false;
   element.until.parentElement.hidden = exp === undefined;
   if (exp !== undefined) setTime(element.until, new Date(exp * 1000), minutes);
   const opened = new Live(token, wallet, { onState, onRead, onChange });
@@ -169,6 +175,7 @@ function close(sentence) {
   live?.stop();
   rewards.close();
   element.rewards.inert = true;
+  element.offers.inert = true;
   element.connection.hidden = true;
   element.notice.textContent = element.wallet.hidden ? sentence : `${sentence} What is shown is version ${element.version.textContent}.`;
   element.notice.hidden = !sentence;
@@ -226,6 +233,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.visibilityState !== "visible" || !live) return;
   live.retry();
   rewards.read();
+  offers.read();
 });
 addEventListener("hashchange", openFromAddress);
 

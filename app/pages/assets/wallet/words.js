@@ -30,6 +30,7 @@ const REASONS = {
   ADJUSTMENT: "By the shop",
   EXPIRY: "Expired",
   REFUND: "Came back",
+  PAYMENT: "Paid for an order",
   PURCHASE: "Purchase",
   REFERRAL_REFEREE: "You came by an invite",
   REFERRAL_REFERRER: "Your invite brought someone",
@@ -37,7 +38,7 @@ const REASONS = {
   REWARD: "Reward",
 };
 // The references of the others are ids, which say nothing to a reader.
-const TOLD = new Set(["ADJUSTMENT", "PURCHASE", "REFUND", "REWARD"]);
+const TOLD = new Set(["ADJUSTMENT", "PAYMENT", "PURCHASE", "REFUND", "REWARD"]);
 const ENDINGS = {
   "points.fell_short": "lacking after a return",
   "points.matured": "can be spent now",

@@ -1,0 +1,249 @@
+"""Holds of rewards. Without these a mug could be promised to two carts, or be paid for and not be there."""
+
+from typing import Any
+
+import pytest
+
+from app.orders.expire_holds import expire_holds
+from tests.factories import CHANGE_STATUS, CLAIM_CODE, Shop, problems, usd
+from tests.orders.documents import CANCEL, cancellation, stackable
+from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, let_pass, read
+from tests.orders.test_holds_of_points import entries, rich, wallet
+from tests.points.documents import RETIRE_REWARD, reward
+from tests.points.documents import redeem as redeem_reward
+
+STOCK = "query { rewards(first: 100) { edges { node { id stock } } } }"
+
+
+def of(*rewards: Any) -> list[str]:
+    """Return the ids of rewards."""
+    return [each["id"] for each in rewards]
+
+
+async def stock(shop: Shop, wanted: Any) -> int | None:
+    """Return how often a reward can be had."""
+    found = (await shop.data(STOCK))["rewards"]["edges"]
+    left: int | None = next(edge["node"]["stock"] for edge in found if edge["node"]["id"] == wanted["id"])
+    return left
+
+
+async def with_rewards(shop: Shop, rewards: list[Any], member: Any, **input: Any) -> Any:
+    """Hold rewards for an order of a member, and return the answer."""
+    return await shop.do(HOLD, **cart([], member, rewardIds=of(*rewards), **input))
+
+
+async def test_a_reward_is_held_with_its_points_and_its_stock_and_had_when_captured(shop: Shop) -> None:
+    member = await rich(shop)
+    mug = await reward(shop, cost=50, stock=3)
+    (code,) = await stackable(shop, member, 1)
+
+    held = await hold(shop, [code], member, points=100, rewardIds=of(mug, mug))
+
+    assert held["rewards"] == [{"cost": 50, "reward": {"id": mug["id"], "stock": 1}, "redemption": None}] * 2
+    assert (held["points"], held["amountDue"]) == (100, usd(8_900))
+    assert await wallet(shop, member) == (1_000, 200, 800)
+    assert await stock(shop, mug) == 1
+    assert await shop.broken_promises() == []
+    captured = (await shop.do(CAPTURE, holdId=held["id"]))["hold"]
+    assert [each["redemption"]["entry"] for each in captured["rewards"]] == [{"amount": -50, "reason": "REWARD"}] * 2
+    assert await wallet(shop, member) == (800, 0, 800)
+    assert await stock(shop, mug) == 1
+    assert sorted(await entries(shop, member))[:3] == [("ADJUSTMENT", 1_000), ("PAYMENT", -100), ("REWARD", -50)]
+    assert await shop.broken_promises() == []
+
+
+async def test_the_code_of_a_reward_is_set_aside_and_nobodys_until_then(shop: Shop) -> None:
+    member = await rich(shop)
+    pool = await shop.pool(codes=2)
+    voucher = await reward(shop, cost=50, poolId=pool["id"])
+
+    held = (await with_rewards(shop, [voucher], member))["hold"]
+
+    assert await shop.stock(pool) == {
+        "total": 2, "available": 1, "allocated": 1, "redeemed": 0, "expired": 0, "revoked": 0
+    }  # fmt: skip
+    listed = await shop.data(
+        "query ($id: ID!) { pool(id: $id) { codes(first: 9) { edges { node { state heldUntil owner { id } } } } } }",
+        {"id": pool["id"]},
+    )
+    states = sorted(edge["node"]["state"] for edge in listed["pool"]["codes"]["edges"])
+    assert states == ["ALLOCATED", "AVAILABLE"]
+    assert await shop.broken_promises() == []
+    await shop.do(CHANGE_STATUS % "pausePool", poolId=pool["id"])
+    await shop.do(RETIRE_REWARD, rewardId=voucher["id"])
+    captured = (await shop.do(CAPTURE, holdId=held["id"]))["hold"]
+    assert captured["rewards"][0]["redemption"]["code"]["state"] == "ALLOCATED"
+    assert captured["member"]["wallet"]["version"] == 4
+    assert await wallet(shop, member) == (950, 0, 950)
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("ending", ["release", "expiry", "cancel", "change"])
+async def test_what_a_reward_had_goes_back_when_the_hold_ends(shop: Shop, ending: str) -> None:
+    member = await rich(shop)
+    pool = await shop.pool(codes=1)
+    mug, voucher = await reward(shop, cost=50, stock=1), await reward(shop, cost=60, poolId=pool["id"])
+    held = (await with_rewards(shop, [mug, voucher], member))["hold"]
+    assert (await stock(shop, mug), (await shop.stock(pool))["available"]) == (0, 0)
+
+    if ending == "release":
+        await shop.do(RELEASE, holdId=held["id"])
+    elif ending == "cancel":
+        await shop.do(CANCEL, **cancellation())
+    elif ending == "change":
+        await hold(shop, [], member, points=5)
+    else:
+        await let_pass(shop, held)
+        await expire_holds()
+
+    assert (await stock(shop, mug), (await shop.stock(pool))["available"]) == (1, 1)
+    assert await wallet(shop, member) == (1_000, 5 * (ending == "change"), 1_000 - 5 * (ending == "change"))
+    assert await shop.broken_promises() == []
+
+
+async def test_the_same_order_keeps_what_it_holds_and_takes_what_is_new(shop: Shop) -> None:
+    member = await rich(shop)
+    pool = await shop.pool(codes=1)
+    mug, voucher = await reward(shop, cost=50, stock=2), await reward(shop, cost=60, poolId=pool["id"])
+    held = (await with_rewards(shop, [mug, voucher], member))["hold"]
+
+    again = (await with_rewards(shop, [voucher, mug, mug], member, lifetimeSeconds=3_600))["hold"]
+    extended = await shop.do(EXTEND, holdId=held["id"], lifetimeSeconds=7_200)
+
+    assert again["id"] == held["id"]
+    assert [each["cost"] for each in again["rewards"]] == [60, 50, 50]
+    assert await stock(shop, mug) == 0
+    assert await wallet(shop, member) == (1_000, 160, 840)
+    assert extended["__typename"] == "ExtendHoldSuccess"
+    assert await shop.broken_promises() == []
+    captured = await shop.do(CAPTURE, holdId=held["id"])
+    assert captured["__typename"] == "CaptureHoldSuccess"
+    assert await shop.broken_promises() == []
+
+
+async def test_a_reward_that_is_gone_is_refused(shop: Shop) -> None:
+    member, pool = await rich(shop), await shop.pool(codes=1, claimsPerMember=1)
+    mug, voucher = await reward(shop, cost=50, stock=1), await reward(shop, cost=60, poolId=pool["id"])
+    await with_rewards(shop, [mug, voucher], await rich(shop), order="B-1")
+
+    for wanted in (mug, voucher):
+        refused = await shop.refused(HOLD, **cart([], member, rewardIds=of(wanted)))
+        assert refused["__typename"] == "RewardOutOfStock"
+
+
+async def test_a_members_limit_counts_what_its_holds_have(shop: Shop) -> None:
+    member, pool = await rich(shop), await shop.pool(codes=3, claimsPerMember=1)
+    voucher = await reward(shop, cost=60, poolId=pool["id"])
+
+    twice = await shop.refused(HOLD, **cart([], member, rewardIds=of(voucher, voucher)))
+    held = (await with_rewards(shop, [voucher], member))["hold"]
+    had = await redeem_reward(shop, voucher, member, "key")
+    captured = await shop.do(CAPTURE, holdId=held["id"])
+
+    assert twice["__typename"] == "RewardOutOfStock"
+    assert had["__typename"] == "RewardOutOfStock"
+    assert captured["__typename"] == "CaptureHoldSuccess"
+    assert await shop.broken_promises() == []
+
+
+async def test_rewards_of_an_abandoned_cart_are_taken_over(shop: Shop) -> None:
+    member = await rich(shop)
+    mug = await reward(shop, cost=50, stock=1)
+    phone = (await with_rewards(shop, [mug], member, order="phone"))["hold"]
+
+    laptop = await with_rewards(shop, [mug], member, order="laptop")
+
+    assert (laptop["__typename"], laptop["takenOver"]) == ("HoldCheckoutSuccess", True)
+    assert (await read(shop, phone))["status"] == "EXPIRED"
+    assert await wallet(shop, member) == (1_000, 50, 950)
+    assert await shop.broken_promises() == []
+
+
+async def test_too_few_points_for_a_reward_are_refused(shop: Shop) -> None:
+    mug = await reward(shop, cost=50, stock=1)
+
+    refused = await shop.refused(HOLD, **cart([], await rich(shop, 70), points=30, rewardIds=of(mug)))
+
+    assert (refused["__typename"], refused["balance"], refused["required"]) == ("InsufficientPoints", 70, 80)
+
+
+async def test_a_late_capture_has_the_rewards_if_they_are_there(shop: Shop) -> None:
+    member = await rich(shop)
+    pool = await shop.pool(codes=1)
+    mug, voucher = await reward(shop, cost=50, stock=1), await reward(shop, cost=60, poolId=pool["id"])
+    held = (await with_rewards(shop, [mug, voucher], member))["hold"]
+    await let_pass(shop, held)
+    await expire_holds()
+
+    captured = await shop.do(CAPTURE, holdId=held["id"])
+
+    assert captured["__typename"] == "CaptureHoldSuccess"
+    assert [each["redemption"] is not None for each in captured["hold"]["rewards"]] == [True, True]
+    assert await wallet(shop, member) == (890, 0, 890)
+    assert await shop.broken_promises() == []
+
+
+async def test_a_late_capture_names_the_rewards_that_are_missing(shop: Shop) -> None:
+    member = await rich(shop)
+    mug = await reward(shop, cost=50, stock=1)
+    held = (await with_rewards(shop, [mug], member, points=100))["hold"]
+    await let_pass(shop, held)
+    await expire_holds()
+    await redeem_reward(shop, mug, await rich(shop), "mug")
+
+    refused = await shop.refused(CAPTURE, holdId=held["id"])
+
+    assert (refused["__typename"], refused["rewardsMissing"], refused["pointsMissing"]) == ("HoldNotOpen", of(mug), 0)
+
+
+async def test_calling_an_order_off_reverses_its_rewards(shop: Shop) -> None:
+    member = await rich(shop)
+    pool = await shop.pool(codes=1, stacking="STACKABLE")
+    mug, voucher = await reward(shop, cost=50, stock=1), await reward(shop, cost=60, poolId=pool["id"])
+    held = (await with_rewards(shop, [mug, voucher], member, points=100))["hold"]
+    captured = (await shop.do(CAPTURE, holdId=held["id"]))["hold"]
+    code_id = captured["rewards"][1]["redemption"]["code"]["id"]
+    key = await shop.token(member["id"])
+    code = await shop.data("query ($id: ID!) { node(id: $id) { ... on Code { text } } }", {"id": code_id}, key=key)
+    await shop.redeem([code["node"]["text"]], member, order="B-1")
+
+    answer = await shop.do(CANCEL, **cancellation())
+    again = await shop.do(CANCEL, **cancellation())
+
+    assert answer["pointsReturned"] == 150
+    assert [each["id"] for each in answer["kept"]] == [captured["rewards"][1]["redemption"]["id"]]
+    assert again == answer | {"replayed": True}
+    assert await wallet(shop, member) == (940, 0, 940)
+    assert await stock(shop, mug) == 1
+    assert await shop.broken_promises() == []
+
+
+async def test_rewards_need_the_member_by_its_id(shop: Shop) -> None:
+    mug = await reward(shop, cost=50)
+
+    refused = await shop.refused(HOLD, **cart([], email="a@example.com", rewardIds=of(mug)))
+    too_many = await shop.refused(HOLD, **cart([], await rich(shop), rewardIds=of(mug) * 21))
+
+    assert problems(refused) == {"rewardIds": "need the member by its id or a store's id"}
+    assert problems(too_many) == {"rewardIds": "must be at most 20 rewards"}
+
+
+async def test_a_reward_that_is_not_there_is_not_found(shop: Shop) -> None:
+    nobody = "reward_0123456789abcdef0123456789abcdef"
+
+    refused = await shop.refused(HOLD, **cart([], await rich(shop), rewardIds=[nobody]))
+
+    assert (refused["__typename"], refused["id"]) == ("NotFound", nobody)
+
+
+async def test_claims_pass_codes_that_are_set_aside_by(shop: Shop) -> None:
+    member, other = await rich(shop), await shop.member()
+    pool = await shop.pool(codes=2)
+    voucher = await reward(shop, cost=60, poolId=pool["id"])
+    await with_rewards(shop, [voucher], member)
+    await shop.do(RETIRE_REWARD, rewardId=voucher["id"])
+
+    first = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=other["id"])
+    second = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=(await shop.member())["id"])
+
+    assert (first["__typename"], second["__typename"]) == ("ClaimCodeSuccess", "PoolExhausted")

@@ -1,0 +1,261 @@
+"""Carts that meet at two processes. Without these a code or a point could be held or spent for two of them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from app.orders.expire_holds import expire_holds
+from app.storage.database import database
+from tests.conftest import Api
+from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, usd
+from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, stackable
+from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, read
+from tests.orders.presented import order
+from tests.points.documents import RECORD, grant, points, reward
+from tests.races.storm import Processes, at_once, kinds
+
+ROUNDS = 12
+SOON = "UPDATE hold SET held_until = now() + interval '20 milliseconds', version = version + 1 WHERE merchant_id = $1"
+SOON_CODES = """
+UPDATE code SET held_until = (
+    SELECT held_until FROM hold h WHERE h.merchant_id = $1 AND h.id = code.hold_id
+) WHERE merchant_id = $1 AND hold_id IS NOT NULL
+"""
+HELD = "SELECT count(*)::int AS holds FROM hold WHERE merchant_id = $1 AND status = 'HELD'"
+
+
+@pytest.fixture
+def processes(shop: Shop, api: Api, second_api: Api) -> Processes:
+    return Processes(shop, api, second_api)
+
+
+async def held_holds(shop: Shop) -> int:
+    """Return how many holds are written down as HELD."""
+    row = await database().row(HELD, shop.merchant_id)
+    assert row is not None
+    holds: int = row["holds"]
+    return holds
+
+
+async def test_of_thirty_carts_with_one_code_one_holds_it(shop: Shop, processes: Processes) -> None:
+    owner = await shop.member()
+    code = await shop.claim(await shop.pool(transferable=True), owner)
+
+    answers = await at_once(
+        processes.do(HOLD, **cart([code], order=f"cart-{n}", email=f"guest-{n}@example.com")) for n in range(30)
+    )
+
+    assert kinds(answers) == {"HoldCheckoutSuccess": 1, "CodesRejected": 29}
+    assert await shop.wallet_versions(owner) == [1, 2]
+    assert await shop.broken_promises() == []
+
+
+async def test_one_order_at_once_is_one_hold(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    codes = await stackable(shop, member, 2)
+    await grant(shop, member, 100, "gift")
+
+    answers = await at_once(processes.do(HOLD, **cart(codes, member, points=n % 3)) for n in range(30))
+    keyed = await at_once(
+        processes.do(HOLD, **cart(codes, member, points=50, order="B-1", idempotencyKey="key")) for _ in range(30)
+    )
+
+    assert kinds(answers) == kinds(keyed) == {"HoldCheckoutSuccess": 30}
+    assert len({answer["hold"]["id"] for answer in answers}) == 1
+    assert len({answer["hold"]["id"] for answer in keyed}) == 1
+    assert await held_holds(shop) == 1
+    assert await shop.broken_promises() == []
+
+
+async def test_a_code_is_redeemed_or_held(shop: Shop, processes: Processes) -> None:
+    outcomes = set()
+    for number in range(ROUNDS):
+        member = await shop.member()
+        (code,) = await stackable(shop, member, 1)
+        redeemed, held = await asyncio.gather(
+            processes.do(REDEEM_CODES, **order([code["text"]], member, orderId=f"order-{number}")),
+            processes.do(HOLD, **cart([code], member, order=f"cart-{number}")),
+        )
+        outcomes.add((redeemed["__typename"], held["__typename"]))
+
+    assert outcomes <= {("RedeemCodesSuccess", "CodesRejected"), ("CodesRejected", "HoldCheckoutSuccess")}
+    assert await shop.broken_promises() == []
+
+
+async def test_an_order_is_redeemed_or_held(shop: Shop, processes: Processes) -> None:
+    outcomes = set()
+    for number in range(ROUNDS):
+        member = await shop.member()
+        first, second = await stackable(shop, member, 2)
+        redeemed, held = await asyncio.gather(
+            processes.do(REDEEM_CODES, **order([first["text"]], member, orderId=f"order-{number}")),
+            processes.do(HOLD, **cart([second], member, order=f"order-{number}")),
+        )
+        outcomes.add((redeemed["__typename"], held["__typename"]))
+
+    assert outcomes <= {("RedeemCodesSuccess", "OrderNotOpen"), ("CodesRejected", "HoldCheckoutSuccess")}
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("paid", [0, 40])
+async def test_a_hold_is_captured_or_released(shop: Shop, processes: Processes, paid: int) -> None:
+    outcomes = set()
+    for number in range(ROUNDS):
+        member = await shop.member()
+        await grant(shop, member, 100, f"gift-{number}")
+        held = await hold(shop, await stackable(shop, member, 1), member, order=f"cart-{number}", points=paid)
+        captured, released = await asyncio.gather(
+            processes.do(CAPTURE, holdId=held["id"]), processes.do(RELEASE, holdId=held["id"])
+        )
+        outcomes.add((captured["__typename"], released["__typename"]))
+
+    assert outcomes <= {("CaptureHoldSuccess", "HoldNotOpen"), ("HoldNotOpen", "ReleaseHoldSuccess")}
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("paid", [0, 40])
+async def test_a_capture_at_the_last_moment_is_a_capture(shop: Shop, processes: Processes, paid: int) -> None:
+    member = await shop.member()
+    await grant(shop, member, 1_000, "gift")
+    codes = await stackable(shop, member, ROUNDS)
+    carts = [await hold(shop, [code], member, order=f"cart-{number}", points=paid) for number, code in enumerate(codes)]
+    await database().row(SOON, shop.merchant_id)
+    await database().row(SOON_CODES, shop.merchant_id)
+
+    answers, *_ = await asyncio.gather(
+        at_once(processes.do(CAPTURE, holdId=each["id"]) for each in carts), expire_holds(), expire_holds()
+    )
+
+    assert kinds(answers) == {"CaptureHoldSuccess": ROUNDS}
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("paid", [0, 40])
+async def test_captures_at_once_are_one(shop: Shop, processes: Processes, paid: int) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    held = await hold(shop, await stackable(shop, member, 2), member, points=paid)
+    versions = len(await shop.wallet_versions(member))
+
+    answers = await at_once(processes.do(CAPTURE, holdId=held["id"]) for _ in range(30))
+
+    assert kinds(answers) == {"CaptureHoldSuccess": 30}
+    assert sorted(answer["replayed"] for answer in answers) == [False] + [True] * 29
+    assert len(await shop.wallet_versions(member)) == versions + 2 + bool(paid)
+    assert await shop.broken_promises() == []
+
+
+async def test_tabs_that_take_each_other_over_leave_one_hold(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    codes = await stackable(shop, member, 2)
+
+    answers = await at_once(
+        processes.do(HOLD, **cart(codes[:: 1 - 2 * (n % 2)], member, order=f"tab-{n % 4}", points=60))
+        for n in range(24)
+    )
+
+    assert kinds(answers) == {"HoldCheckoutSuccess": 24}
+    assert await held_holds(shop) == 1
+    assert await shop.broken_promises() == []
+
+
+async def test_a_cart_is_captured_or_taken_over(shop: Shop, processes: Processes) -> None:
+    outcomes = set()
+    for number in range(ROUNDS):
+        member = await shop.member()
+        codes = await stackable(shop, member, 1)
+        held = await hold(shop, codes, member, order=f"phone-{number}")
+        captured, laptop = await asyncio.gather(
+            processes.do(CAPTURE, holdId=held["id"]),
+            processes.do(HOLD, **cart(codes, member, order=f"laptop-{number}")),
+        )
+        outcomes.add((captured["__typename"], laptop["__typename"]))
+
+    assert outcomes <= {("CaptureHoldSuccess", "CodesRejected"), ("HoldNotOpen", "HoldCheckoutSuccess")}
+    assert await shop.broken_promises() == []
+
+
+async def test_carts_never_hold_more_points_than_there_are(shop: Shop, processes: Processes) -> None:
+    first, second = await shop.member(), await shop.member()
+    for member in (first, second):
+        await grant(shop, member, 100, f"gift of {member['id']}")
+
+    answers = await at_once(
+        processes.do(HOLD, **cart([], (first, second)[n % 2], order=f"cart-{n}", points=30)) for n in range(24)
+    )
+
+    assert kinds(answers) == {"HoldCheckoutSuccess": 24}
+    assert await held_holds(shop) == 6
+    assert await shop.broken_promises() == []
+
+
+async def test_a_purchase_that_is_recorded_meanwhile_earns_on_the_money_alone(shop: Shop, processes: Processes) -> None:
+    for number in range(ROUNDS):
+        member = await shop.member()
+        await grant(shop, member, 100, f"gift-{number}")
+        held = await hold(shop, [], member, order=f"order-{number}", amount=20_000, points=100)
+        bought = {"source": "STORE", "orderId": f"order-{number}", "memberId": member["id"], "amount": usd(20_000)}
+
+        captured, recorded = await asyncio.gather(
+            processes.do(CAPTURE, holdId=held["id"]), processes.do(RECORD, **bought)
+        )
+
+        assert (captured["__typename"], recorded["__typename"]) == ("CaptureHoldSuccess", "RecordPurchaseSuccess")
+        # 199 for 199.00, at one point for each unit of the currency.
+        assert await points(shop, member) == 199
+    assert await shop.broken_promises() == []
+
+
+async def test_rewards_are_held_once(shop: Shop, processes: Processes) -> None:
+    pool = await shop.pool(codes=2)
+    mug, voucher = await reward(shop, cost=10, stock=3), await reward(shop, cost=10, poolId=pool["id"])
+    members = [await shop.member() for _ in range(8)]
+    for member in members:
+        await grant(shop, member, 100, f"gift of {member['id']}")
+
+    mugs = await at_once(
+        processes.do(HOLD, **cart([], each, order=f"mug-{n}", rewardIds=[mug["id"]])) for n, each in enumerate(members)
+    )
+    vouchers = await at_once(
+        processes.do(HOLD, **cart([], each, order=f"voucher-{n}", rewardIds=[voucher["id"]]))
+        for n, each in enumerate(members)
+    )
+
+    assert kinds(mugs) == {"HoldCheckoutSuccess": 3, "RewardOutOfStock": 5}
+    assert kinds(vouchers) == {"HoldCheckoutSuccess": 2, "RewardOutOfStock": 6}
+    held = [answer["hold"]["id"] for answer in (*mugs, *vouchers) if "hold" in answer]
+    answers = await at_once(processes.do((CAPTURE, RELEASE)[n % 2], holdId=each) for n, each in enumerate(held * 2))
+    assert set(kinds(answers)) <= {"CaptureHoldSuccess", "ReleaseHoldSuccess", "HoldNotOpen"}
+    assert await shop.broken_promises() == []
+
+
+async def test_everything_at_once_keeps_every_promise(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    await grant(shop, member, 500, "gift")
+    pool = await shop.pool(codes=6, claimsPerMember=6, stacking="STACKABLE")
+    codes = [await shop.claim(pool, member, idempotencyKey=str(number)) for number in range(6)]
+    orders = [f"order-{number}" for number in range(4)]
+    carts = [await hold(shop, [code], member, order=name, points=20) for code, name in zip(codes, orders, strict=False)]
+
+    async def storm(number: int) -> Any:
+        some, name, held = codes[number % 6 : number % 6 + 2], orders[number % 4], carts[number % 4]["id"]
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: processes.do(HOLD, **cart(some, member, order=name, points=number % 90)),
+            lambda: processes.do(CAPTURE, holdId=held),
+            lambda: processes.do(RELEASE, holdId=held),
+            lambda: processes.do(EXTEND, holdId=held, lifetimeSeconds=600 + number),
+            lambda: processes.do(REDEEM_CODES, **order([each["text"] for each in some], member, orderId=name)),
+            lambda: processes.do(AMEND, **amendment(some, member, orderId=name)),
+            lambda: processes.do(CANCEL, **cancellation(orderId=name)),
+            lambda: grant(shop, member, -1, f"{number}"),
+            lambda: processes.do(CHANGE_STATUS % ("pausePool" if number % 2 else "activatePool"), poolId=pool["id"]),
+        ]
+        return await calls[(number * 7) % 9]()
+
+    await at_once(storm(number) for number in range(90))
+
+    assert [(await read(shop, each))["status"] for each in carts]
+    assert await shop.broken_promises() == []
