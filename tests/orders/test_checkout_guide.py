@@ -1,6 +1,5 @@
 """docs/checkout.md. Without these a shop could follow the guide and lose a customer's money or code."""
 
-import asyncio
 import importlib.util
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from tests.factories import Shop
 from tests.guides import files
+from tests.orders.holding import let_pass
 from tests.points.documents import CONFIGURE, grant, wallet
 
 GUIDE = "docs/checkout.md"
@@ -25,7 +25,7 @@ STANDS = """query ($orderId: String!) { order(source: SHOPIFY, orderId: $orderId
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """Return the guide's program, in a shop that has tests/orders/fake_processor for a processor."""
+    """Return the guide's program as a module."""
     (text,) = (text for name, text in files(GUIDE).items() if name == "checkout.py")
     path: Path = tmp_path_factory.mktemp("guide") / "checkout.py"
     path.write_text(text)
@@ -120,7 +120,7 @@ class Till:
 @pytest.fixture
 async def till(shop: Shop, guide: ModuleType) -> Any:
     """Open a till at which Jane stands."""
-    await shop.do(CONFIGURE, pointValue=0.01, pointsPerUnit=1)
+    await shop.do(CONFIGURE, pointValue=1, pointsPerUnit=1)
     jane = await shop.member()
     await grant(shop, jane, 1_000, "gift")
     code = await shop.claim(await shop.pool(), jane)
@@ -169,7 +169,7 @@ async def test_an_answer_a_day_late_is_still_captured_if_all_is_there(till: Till
     attempt = await till.begin()
 
     unknown = await till.checkout.pay(attempt, "slow")
-    await _time_is_up(till)
+    await let_pass(till.shop, {"id": attempt.hold_id})
     status = (await till.order())["hold"]
     paid = await till.checkout.settle(attempt)
 
@@ -182,7 +182,7 @@ async def test_an_answer_that_is_too_late_charges_nothing(till: Till) -> None:
     attempt = await till.begin()
 
     await till.checkout.pay(attempt, "slow")
-    await _time_is_up(till)
+    await let_pass(till.shop, {"id": attempt.hold_id})
     await till.shop.redeem([till.code["text"]], till.jane, order="elsewhere")
     gone = await till.checkout.settle(attempt)
 
@@ -213,14 +213,3 @@ async def test_answers_that_are_lost_change_nothing(till: Till, guide: ModuleTyp
     assert (outcome, till.processor.charged) == ("PAID", {"1001/1": 8_500})
     assert await till.points() == (585, 0)
     assert await till.shop.broken_promises() == []
-
-
-async def _time_is_up(till: Till) -> None:
-    """Let the hold's time pass."""
-    await unguarded(
-        "UPDATE hold SET held_at = held_at - interval '1 day', held_until = held_until - interval '1 day' "
-        "WHERE merchant_id = $1", till.shop.merchant_id,
-    )  # fmt: skip
-    await unguarded(
-        "UPDATE code SET held_until = held_until - interval '1 day' WHERE merchant_id = $1", till.shop.merchant_id
-    )
