@@ -622,6 +622,18 @@ HELD_IS_THERE: Final = _promise(
         SELECT hold_id, sum(discount) AS discount FROM hold_code WHERE merchant_id = :merchant_id GROUP BY hold_id
     ) x ON x.hold_id = h.id
     WHERE h.merchant_id = :merchant_id AND h.total_discount <> coalesce(x.discount, 0)""",
+    # A hold that is HELD has the points that it says, and nothing is left of one that has ended.
+    """
+    SELECT FROM hold h LEFT JOIN (
+        SELECT hold_id, sum(amount) AS points FROM hold_part WHERE merchant_id = :merchant_id GROUP BY hold_id
+    ) x ON x.hold_id = h.id
+    WHERE h.merchant_id = :merchant_id
+        AND coalesce(x.points, 0) <> CASE h.status WHEN 'HELD' THEN h.held_points ELSE 0 END""",
+    """
+    SELECT FROM hold h LEFT JOIN (
+        SELECT hold_id, sum(cost) AS points FROM hold_reward WHERE merchant_id = :merchant_id GROUP BY hold_id
+    ) y ON y.hold_id = h.id
+    WHERE h.merchant_id = :merchant_id AND h.held_points <> h.points + coalesce(y.points, 0)""",
     # An order is captured once, held once at a time, and held only while it is neither redeemed nor cancelled.
     _repeated("hold", "sales_order_id", where="status = 'CAPTURED'"),
     _repeated("hold", "sales_order_id", where="status = 'HELD'"),
