@@ -32,7 +32,8 @@ class RedeemRewardInput:
         default=None, description="The member that redeems; a member may leave it out."
     )
     member: MemberKeyInput | None = strawberry.field(
-        default=None, description="The member that redeems, by a store's id or a proven address, in place of its id."
+        default=None,
+        description="The member that redeems, by a store's id, in place of its id. An address spends nobody's points.",
     )
     expected_cost: int | None = strawberry.field(
         default=None, description="What the caller told the member that it costs: refused if it costs something else."
@@ -229,6 +230,8 @@ async def redeem_reward(
     problems = Problems()
     problems.idempotency_key(input.idempotency_key)
     named = named_member(problems, viewer, input.member_id, input.member)
+    if input.member is not None and input.member.email is not None:
+        problems.add("member.email", "spends nobody's points: name the member by its id or a store's id")
     problems.refuse_if_any()
     reward_id = node_id("reward", "reward", input.reward_id)
     member_id = await named.id(viewer)
