@@ -10,6 +10,8 @@ from pathlib import Path
 
 from bench import (
     api_processes,
+    budgets,
+    bulk_jobs,
     claim_buffers,
     claim_cpu,
     claim_profile,
@@ -41,6 +43,8 @@ MEASUREMENTS = {
     "S3: SQL round trips per operation": round_trips.measure,
     "S4: 5,000 codes": generate_codes.measure,
     "S4: a campaign to 5,000": create_campaign.measure,
+    "Budgets": budgets.measure,
+    "S11: jobs": bulk_jobs.measure,
     "A sale that is extended": extended_sale.measure,
     "S5: a thousand live wallets": live_wallet.measure,
     "Points": points_buffers.measure,

@@ -1,4 +1,4 @@
-"""S11, jobs: a million codes filled in and revoked by one worker, what that leaves behind, and claims meanwhile."""
+"""S11, jobs: a million codes filled in and revoked, 200,000 members sent to, by one worker, beside claims."""
 
 import asyncio
 import resource
@@ -15,12 +15,18 @@ from app.storage.database import database
 from bench.world import activate, add_filled_pool, add_members, add_pool
 
 CODES = 1_000_000
+RECIPIENTS = 200_000
 CLAIMED = 20_000
 CLAIMS_MAX = 5000
 FILL = "mutation ($input: FillPoolInput!) { answer: fillPool(input: $input) { __typename } }"
 REVOKE = """
 mutation ($input: RevokeCodesInput!) {
   answer: revokeCodes(input: $input) { __typename ... on RevokeCodesSuccess { job { total } } }
+}
+"""
+SEND = """
+mutation ($input: CreateCampaignInput!) {
+  answer: createCampaign(input: $input) { __typename ... on CreateCampaignSuccess { campaign { recipientCount } } }
 }
 """
 CLAIM = "mutation ($input: ClaimCodeInput!) { answer: claimCode(input: $input) { __typename } }"
@@ -55,6 +61,19 @@ async def measure(viewer: Viewer) -> list[str]:
     await asyncio.wait([claiming])
     await database().rows("VACUUM code")
     lines.append(await row("after VACUUM", 0, 0, []))
+    members = await add_members(viewer, RECIPIENTS - CLAIMS_MAX)
+    stocked = await add_filled_pool(viewer, RECIPIENTS)
+    await database().row("ANALYZE")
+    called, answer = await do(
+        viewer, SEND, name="bench", poolId=ids.encode("pool", stocked), segment="NEW", idempotencyKey="send"
+    )
+    if answer["campaign"]["recipientCount"] != RECIPIENTS:
+        raise RuntimeError("some members aren't in the segment")
+    claims = []
+    claiming = asyncio.create_task(claim(viewer, other, members, claims))
+    lines.append(await carried_out(f"createCampaign to {RECIPIENTS:,}", called, claims))
+    claiming.cancel()
+    await asyncio.wait([claiming])
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return [*lines, "", f"{CODES:,} codes; the process that is caller and worker in one took {memory:.0f} MB at most."]
 

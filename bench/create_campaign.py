@@ -9,6 +9,7 @@ from app import ids
 from app.api.context import Context, Viewer
 from app.schema import schema
 from app.storage.database import database
+from app.web.application import collect_seldom
 from bench.world import activate, add_members, add_pool
 
 BATCH = 5000
@@ -31,6 +32,8 @@ async def measure(viewer: Viewer) -> list[str]:
     members = await add_members(viewer, ROUNDS * BATCH)
     await database().row("ANALYZE")
     draft = await add_pool(viewer)
+    # As in an API process.
+    collect_seldom()
 
     generating: list[float] = []
     to_members: list[float] = []
@@ -46,7 +49,7 @@ async def measure(viewer: Viewer) -> list[str]:
     lines.append(f"| generateCodes, 5,000 | {median(generating) * 1000:.0f} | 1.00 | |")
     for name, times in (("members", to_members), ("addresses", to_addresses)):
         ratio = median(sent / made for sent, made in zip(times, generating, strict=True))
-        lines.append(f"| createCampaign to 5,000 {name} | {median(times) * 1000:.0f} | {ratio:.2f} | ≤ 3.00 |")
+        lines.append(f"| createCampaign to 5,000 {name} | {median(times) * 1000:.0f} | {ratio:.2f} | ≤ 2.50 |")
     return lines
 
 

@@ -150,11 +150,97 @@ ALTER TABLE pool
     ADD CONSTRAINT pool_code_lifetime CHECK (code_lifetime_days BETWEEN 1 AND 3650),
     ADD CONSTRAINT pool_claims_per_member CHECK (claims_per_member BETWEEN 1 AND 1000),
     ADD CONSTRAINT pool_stacking CHECK (stacking IN ('EXCLUSIVE', 'STACKABLE')),
+    -- At least one discount's worth; what a gift is worth nobody says.
+    ADD CONSTRAINT pool_maximum_total_discount CHECK (
+        maximum_total_discount IS NULL
+        OR (kind <> 'GIFT' AND maximum_total_discount >= coalesce(amount_off, maximum_discount, 1))
+    ),
     ADD CONSTRAINT pool_audience CHECK (audience <@ '{NEW,ACTIVE,LAPSED,HIGH_SPEND,ADVOCATES}'),
     -- Twelve random characters: 50 bits besides the two that masks show.
     ADD CONSTRAINT pool_code_pattern CHECK (
         code_pattern ~ '^[0-9A-Za-z#-]{4,64}$' AND length(code_pattern) - length(replace(code_pattern, '#', '')) >= 12
     );
+
+-- What is left of a pool's budget, in slices, so that redemptions don't queue behind one row: whoever spends takes a slice
+-- that nobody has. The sum is the budget less what stands and what is held.
+ALTER TABLE pool_budget
+    DROP CONSTRAINT pool_budget_pkey,
+    ADD PRIMARY KEY (merchant_id, pool_id, id),
+    ADD CONSTRAINT pool_budget_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool ON DELETE CASCADE,
+    ADD CONSTRAINT pool_budget_remaining CHECK (remaining >= 0);
+ALTER TABLE pool_budget SET (fillfactor = 50);
+
+-- A budget begins whole, in slices of eight discounts each. Later it only grows, or goes: see pool_guard.
+CREATE FUNCTION pool_budget_set() RETURNS trigger LANGUAGE plpgsql AS $set$
+DECLARE
+    more bigint := NEW.maximum_total_discount;
+    slices bigint;
+BEGIN
+    IF NEW.maximum_total_discount IS NULL OR NEW.status = 'DRAFT' THEN
+        DELETE FROM pool_budget WHERE merchant_id = NEW.merchant_id AND pool_id = NEW.id;
+    ELSE
+        more := more - OLD.maximum_total_discount;
+    END IF;
+    slices := least(64, greatest(1, more / (8 * coalesce(NEW.amount_off, NEW.maximum_discount, 1000))));
+    -- In the order of their key, so that a sum of them reads each block once.
+    INSERT INTO pool_budget (merchant_id, pool_id, id, remaining)
+    SELECT NEW.merchant_id, NEW.id, gen_random_uuid(), more / slices + (each <= more % slices)::int
+    FROM generate_series(1, slices) AS each WHERE more > 0 ORDER BY 3;
+    RETURN NULL;
+END $set$;
+CREATE TRIGGER pool_budget_begun AFTER INSERT ON pool FOR EACH ROW
+    WHEN (NEW.maximum_total_discount IS NOT NULL) EXECUTE FUNCTION pool_budget_set();
+CREATE TRIGGER pool_budget_set AFTER UPDATE ON pool FOR EACH ROW
+    WHEN (NEW.maximum_total_discount IS DISTINCT FROM OLD.maximum_total_discount) EXECUTE FUNCTION pool_budget_set();
+
+-- Takes an amount from what is left of a pool's budget, or gives it back (below 0). Never waits: a slice that somebody
+-- has is passed over. Only where no free one has enough are all free ones gathered; if they haven't either, the budget
+-- is spent, or too much of it is being spent at this moment.
+CREATE FUNCTION spend_budget(of_merchant uuid, of_pool uuid, amount bigint) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off AS $spend$
+DECLARE
+    slice record;
+    wanted bigint := amount;
+    start uuid := gen_random_uuid();
+    chosen uuid;
+BEGIN
+    IF amount = 0 THEN
+        RETURN;
+    END IF;
+    -- From a random one on, and around.
+    SELECT id INTO chosen FROM pool_budget
+    WHERE merchant_id = of_merchant AND pool_id = of_pool AND id >= start AND remaining >= amount
+    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF chosen IS NULL THEN
+        SELECT id INTO chosen FROM pool_budget
+        WHERE merchant_id = of_merchant AND pool_id = of_pool AND id < start AND remaining >= amount
+        ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    END IF;
+    IF chosen IS NOT NULL THEN
+        UPDATE pool_budget SET remaining = remaining - amount
+        WHERE merchant_id = of_merchant AND pool_id = of_pool AND id = chosen;
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pool_budget WHERE merchant_id = of_merchant AND pool_id = of_pool) THEN
+        RETURN;
+    END IF;
+    IF amount < 0 THEN
+        INSERT INTO pool_budget (merchant_id, pool_id, id, remaining) VALUES (of_merchant, of_pool, start, -amount);
+        RETURN;
+    END IF;
+    FOR slice IN
+        SELECT id, remaining FROM pool_budget
+        WHERE merchant_id = of_merchant AND pool_id = of_pool AND remaining > 0 ORDER BY id FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE pool_budget SET remaining = remaining - least(slice.remaining, wanted)
+        WHERE merchant_id = of_merchant AND pool_id = of_pool AND id = slice.id;
+        wanted := wanted - least(slice.remaining, wanted);
+        IF wanted = 0 THEN
+            RETURN;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'the budget of a pool is spent' USING ERRCODE = 'check_violation', CONSTRAINT = 'pool_budget_spent';
+END $spend$;
 
 CREATE INDEX pool_listed ON pool (merchant_id, id) WHERE listed;
 
@@ -174,7 +260,7 @@ DECLARE
     may_change CONSTANT text[] := ARRAY[
         'status', 'pause_scope', 'terms_version', 'name', 'recycle_expired', 'fallback_pool_id', 'percent_off', 'amount_off',
         'claims_per_member', 'maximum_discount', 'minimum_spend', 'code_lifetime_days', 'starts_at', 'ends_at', 'audience',
-        'first_order_only', 'one_claim_per_mailbox', 'listed'
+        'first_order_only', 'one_claim_per_mailbox', 'listed', 'maximum_total_discount'
     ];
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -202,7 +288,9 @@ BEGIN
             NEW.terms_version <> OLD.terms_version
             OR (NEW.audience, NEW.first_order_only, NEW.one_claim_per_mailbox)
                 <> (OLD.audience, OLD.first_order_only, OLD.one_claim_per_mailbox)
+            OR NEW.maximum_total_discount IS DISTINCT FROM OLD.maximum_total_discount
         ))
+        OR NEW.maximum_total_discount < coalesce(OLD.maximum_total_discount, NEW.maximum_total_discount + 1)
         -- Nobody is excluded who wasn't; no segments are everybody.
         OR (NEW.audience <> '{}' AND (OLD.audience = '{}' OR NOT NEW.audience @> OLD.audience))
         OR NEW.first_order_only > OLD.first_order_only
@@ -379,13 +467,12 @@ CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STAT
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
-    ADD PRIMARY KEY (merchant_id, campaign_id, code_id),
+    -- In this order: it is what re-encryption pages by, too.
+    ADD PRIMARY KEY (merchant_id, code_id, campaign_id),
     -- What mailers page by.
     ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
     ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
     ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
--- What re-encryption pages by.
-CREATE INDEX delivery_by_code ON delivery (merchant_id, code_id);
 CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
@@ -499,6 +586,23 @@ CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, sourc
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
+-- What stands is taken from the budget of its pool, and given back when it stands no more.
+CREATE FUNCTION redemption_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount);
+    ELSE
+        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id,
+            CASE WHEN NEW.reversed_at IS NULL THEN NEW.discount ELSE 0 END
+            - CASE WHEN OLD.reversed_at IS NULL THEN OLD.discount ELSE 0 END);
+    END IF;
+    RETURN NULL;
+END $spent$;
+CREATE TRIGGER redemption_spent AFTER INSERT ON redemption FOR EACH ROW
+    WHEN (NEW.discount > 0) EXECUTE FUNCTION redemption_spent();
+CREATE TRIGGER redemption_respent AFTER UPDATE OF discount, reversed_at ON redemption FOR EACH ROW
+    WHEN (NEW.discount <> OLD.discount OR NEW.reversed_at IS DISTINCT FROM OLD.reversed_at)
+    EXECUTE FUNCTION redemption_spent();
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER redemption_fixed
     BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
@@ -800,6 +904,9 @@ ALTER TABLE hold
         num_nonnulls(captured_points, captured_value) = CASE status WHEN 'CAPTURED' THEN 2 ELSE 0 END
         AND captured_points BETWEEN 0 AND points AND captured_value BETWEEN 0 AND points_value
     );
+-- Its points are set aside before the hold is written, or in the same statement.
+ALTER TABLE hold_part ADD CONSTRAINT hold_part_hold
+    FOREIGN KEY (merchant_id, hold_id) REFERENCES hold DEFERRABLE INITIALLY DEFERRED;
 CREATE UNIQUE INDEX hold_live ON hold (merchant_id, sales_order_id) WHERE status = 'HELD';
 CREATE UNIQUE INDEX hold_captured_once ON hold (merchant_id, sales_order_id) WHERE status = 'CAPTURED';
 -- Partial, so that no look-up by id takes it for as good as the key while there are no statistics.
@@ -839,6 +946,29 @@ ALTER TABLE hold_code
     ADD CONSTRAINT hold_code_amounts CHECK (
         0 <= discount AND discount <= base AND position > 0 AND (eligible >= base OR eligible IS NULL)
     );
+
+-- What is held is taken from the budget of its pool, and given back when the hold ends: captured, it stands instead.
+CREATE FUNCTION hold_code_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        PERFORM spend_budget(OLD.merchant_id, OLD.pool_id, -OLD.discount);
+    ELSIF TG_OP = 'UPDATE' THEN
+        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount - OLD.discount);
+    ELSE
+        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount);
+    END IF;
+    RETURN NULL;
+END $spent$;
+CREATE TRIGGER hold_code_spent AFTER INSERT OR DELETE OR UPDATE OF discount ON hold_code
+    FOR EACH ROW EXECUTE FUNCTION hold_code_spent();
+CREATE FUNCTION hold_given_back() RETURNS trigger LANGUAGE plpgsql AS $back$
+BEGIN
+    PERFORM spend_budget(NEW.merchant_id, pool_id, -sum(discount)::bigint) FROM hold_code
+    WHERE merchant_id = NEW.merchant_id AND hold_id = NEW.id GROUP BY pool_id;
+    RETURN NULL;
+END $back$;
+CREATE TRIGGER hold_given_back AFTER UPDATE OF status ON hold FOR EACH ROW
+    WHEN (OLD.status = 'HELD' AND NEW.status <> 'HELD') EXECUTE FUNCTION hold_given_back();
 
 ALTER TABLE hold_reward
     DROP CONSTRAINT hold_reward_pkey,

@@ -81,8 +81,8 @@ WHERE pool_id IS NOT NULL AND segment.is_inside GROUP BY pool_id, segment.number
 class PoolFact:
     """A pool as the advisor sees it; `ref` is how suggestions cite it. Amounts are in minor units.
 
-    `held` and the rates are those of the portfolio. `reaches` names the segments whose members hold at least a tenth of
-    its codes: all of them while nobody holds any.
+    `held` and the rates are those of the portfolio. `reaches` names the segments that it is for; of a pool that is for
+    everybody, those whose members hold at least a tenth of its codes: all of them while nobody holds any.
     """
 
     ref: str
@@ -188,7 +188,9 @@ def _pool(number: int, pool: Performance, reach: dict[tuple[UUID, int], int]) ->
     row = pool.row
     held = reach.get((row["pool_id"], len(_NAMES) + 1), 0)
     inside = [reach.get((row["pool_id"], position), 0) for position in range(1, len(_NAMES) + 1)]
-    reaches = [name for name, codes in zip(_NAMES, inside, strict=True) if codes >= held * REACH_SHARE_MIN]
+    # One with an audience reaches that, whoever had its codes before.
+    aimed_at = [SegmentName(name).title for name in row["pool_audience"]]
+    reaches = aimed_at or [name for name, codes in zip(_NAMES, inside, strict=True) if codes >= held * REACH_SHARE_MIN]
     return PoolFact(
         ref=f"P{number}",
         name=without_persons(row["pool_name"]),

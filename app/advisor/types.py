@@ -21,7 +21,7 @@ from app.api.scalars import BigInt, described
 from app.coupons.types import CodeKind, Pool
 from app.members.types import Member
 from app.merchants.tenants import decrypted
-from app.segments.definitions import SegmentName
+from app.segments.definitions import BY_TITLE, SegmentName
 from app.segments.rows import members_by_segment
 
 _LIVE: Final = frozenset({"QUEUED", "RUNNING"})
@@ -163,9 +163,10 @@ class PoolDraft:
     minimum_spend: Money | None = strawberry.field(description="What an order must be worth before discounts.")
     maximum_discount: Money | None = strawberry.field(description="PERCENT only: the most that a code takes off.")
     claims_per_member: int = strawberry.field(description="How many codes of it one member can have.")
+    audience: list[SegmentName] = strawberry.field(description="Who may claim: the segment that the offer is for.")
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any], currency: str) -> "PoolDraft":
+    def of(cls, stored: Mapping[str, Any], audience: SegmentName | None, currency: str) -> "PoolDraft":
         """Return the draft of a stored suggestion."""
         return cls(
             name=stored["name"],
@@ -176,6 +177,7 @@ class PoolDraft:
             minimum_spend=money(stored["minimum_spend"], currency),
             maximum_discount=money(stored["maximum_discount"], currency),
             claims_per_member=stored["claims_per_member"],
+            audience=[] if audience is None else [audience],
         )
 
 
@@ -200,17 +202,20 @@ class OfferSuggestion:
     title: str = strawberry.field(description="What it is.")
     rationale: str = strawberry.field(description="Why it may be missing; every number in it is a checked figure.")
     segment: str = strawberry.field(description="The name of the segment that it is for.")
+    audience: SegmentName | None = strawberry.field(description="The segment that it is for.")
     draft: PoolDraft = strawberry.field(description="The pool to create.")
     figures: list[AdviceFigure] = strawberry.field(description="Its numbers, each checked.")
 
     @classmethod
     def of(cls, stored: Mapping[str, Any], currency: str) -> "OfferSuggestion":
         """Return a stored suggestion."""
+        audience = BY_TITLE.get(stored["segment"])
         return cls(
             title=stored["title"],
             rationale=stored["rationale"],
             segment=stored["segment"],
-            draft=PoolDraft.of(stored["draft"], currency),
+            audience=audience,
+            draft=PoolDraft.of(stored["draft"], audience, currency),
             figures=[AdviceFigure(**figure) for figure in stored["figures"]],
         )
 

@@ -171,6 +171,8 @@ ACCESS: Final[dict[str, Rule]] = {
         "AdviceRun.rawAnswer": _ADMIN,
         "Pool.fallbackPool": _KEYS,
         "Pool.audience": _KEYS,
+        "Pool.maximumTotalDiscount": _KEYS,
+        "Pool.discountGiven": _KEYS,
         "Invite.obstacle": _KEYS,
         "ApiKey": _ADMIN,
         "Event": _HISTORY | _MEMBER,

@@ -14,7 +14,7 @@ from app.api.context import Viewer
 from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.api.scalars import described
 from app.coupons import stock_levels
-from app.coupons.rows import BACKS_REWARD, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
+from app.coupons.rows import BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
 from app.segments.definitions import IN_ONE_OF
@@ -68,7 +68,7 @@ class IneligibleReason(Enum):
 
 @strawberry.type(description="The pool isn't for this claimant.")
 class NotEligible(Refusal):
-    """AUDIENCE or MAILBOX of the pool that was asked."""
+    """AUDIENCE, MAILBOX or BUDGET_SPENT of the pool that was asked."""
 
     reason: IneligibleReason = strawberry.field(description="Why not.")
 
@@ -145,7 +145,7 @@ WITH who AS (
     -- Locked as claims lock it anyway: pausing waits for those that found it open. The first claim of a person in a
     -- mailbox is the mailbox's.
     SELECT p.*, held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
-    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR}
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR} AND NOT {BUDGET_IS_SPENT}
         AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
@@ -244,7 +244,7 @@ WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
     SELECT p.*, serving_held.slot + 1 AS slot, {_MAILBOX.format("serving_held")} AS mailbox_index,
         p.id <> :pool_id AS is_fallback
     FROM pool p, who m, serving_held
-    WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may)
+    WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may) AND NOT {BUDGET_IS_SPENT}
         AND (p.id = :pool_id OR ({_ISSUES} AND {IS_FOR} AND serving_held.claims < p.claims_per_member))
     FOR KEY SHARE OF p
 ), picked AS (
@@ -328,6 +328,7 @@ class StandingRow(WholeCodeRow):
     # Whether another person has the claimant's mailbox there, and whether that one is still of the mailbox.
     asked_mailbox_is_taken: bool
     asked_mailbox_was_left: bool
+    asked_budget_is_spent: bool
     claimant_mailbox: bytes | None
     is_claimant: bool
     key_is_same: bool | None
@@ -375,14 +376,15 @@ SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_m
     {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
     coalesce((SELECT {IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
     asked.one_claim_per_mailbox AND EXISTS (SELECT FROM other) AS asked_mailbox_is_taken,
-    EXISTS (SELECT FROM other WHERE was_left) AS asked_mailbox_was_left,
+    EXISTS (SELECT FROM other WHERE was_left) AS asked_mailbox_was_left, asked.budget_is_spent AS asked_budget_is_spent,
     (SELECT mailbox_index FROM who) AS claimant_mailbox,
     ARRAY(
         SELECT p.id FROM chain JOIN pool p ON p.merchant_id = :merchant_id AND p.id = chain.id
         WHERE {IS_OPEN} AND NOT {BACKS_REWARD} ORDER BY position
     ) AS fallbacks
 FROM (
-    SELECT p.*, {IS_OPEN} AS is_open FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
+    SELECT p.*, {IS_OPEN} AS is_open, {BUDGET_IS_SPENT} AS budget_is_spent FROM pool p
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id
 ) asked
 LEFT JOIN mine ON true
 LEFT JOIN code c ON c.merchant_id = :merchant_id AND c.id = mine.code_id
@@ -442,7 +444,13 @@ async def claim(
         if not isinstance(served, _NothingLeft):
             return served
         tried.append(fallback_id)
-    raise Refused(exhausted(tried))
+    raise Refused(budget_spent() if claimed.is_budget_spent else exhausted(tried))
+
+
+def budget_spent() -> NotEligible:
+    """Return the refusal of a pool whose budget doesn't suffice for another code."""
+    message = "What the pool's codes may take off together is spent."
+    return NotEligible(message=message, reason=IneligibleReason.BUDGET_SPENT)
 
 
 def exhausted(tried: list[UUID], message: str | None = None) -> PoolExhausted:
@@ -455,9 +463,10 @@ def exhausted(tried: list[UUID], message: str | None = None) -> PoolExhausted:
 
 @dataclass(frozen=True, slots=True)
 class _NothingLeft:
-    """That a pool has no code left, and to which pools that issue codes it falls back."""
+    """That a pool has no code or no budget left, and to which pools that issue codes it falls back."""
 
     fallbacks: list[UUID]
+    is_budget_spent: bool = False
 
 
 async def _claim_from(
@@ -479,9 +488,7 @@ async def _claim_from(
         _refuse_if_closed(stands)
         if not is_paid:
             refuse_if_for_points(stands["asked_reward_id"])
-        ineligible = _ineligible(stands)
-        if ineligible is not None:
-            raise Refused(ineligible)
+        _refuse_if_ineligible(stands)
         if serving != asked:
             stands = await _look(where, viewer, serving, claimant, key)
             if stands is None or not _serves(stands):
@@ -492,8 +499,9 @@ async def _claim_from(
             left = [stands["claimant_mailbox"]]
             await where.row(FREE_MAILBOXES, merchant_id=viewer.merchant_id, pool_id=serving, mailbox_indexes=left)
             continue
-        if stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
-            return _NothingLeft(stands["fallbacks"])
+        is_spent = stands["asked_budget_is_spent"]
+        if is_spent or stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
+            return _NothingLeft(stands["fallbacks"], is_spent)
     raise RuntimeError("a claim found neither a code nor a reason against it")
 
 
@@ -570,6 +578,12 @@ def _ineligible(stands: StandingRow) -> NotEligible | None:
         message = "Somebody else has claimed with another spelling of the same mailbox."
         return NotEligible(message=message, reason=IneligibleReason.MAILBOX)
     return None
+
+
+def _refuse_if_ineligible(stands: StandingRow) -> None:
+    ineligible = _ineligible(stands)
+    if ineligible is not None:
+        raise Refused(ineligible)
 
 
 def _serves(stands: StandingRow) -> bool:

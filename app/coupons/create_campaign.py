@@ -1,7 +1,8 @@
 """createCampaign: one code of a pool for each of up to 5,000 recipients, all or none, or for each of a segment."""
 
 import asyncio
-from typing import Annotated, Final, TypedDict
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypedDict
 from uuid import UUID
 
 import strawberry
@@ -14,18 +15,21 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.coupons import stock_levels
 from app.coupons.campaign_job import write_down
 from app.coupons.claims import (
+    NotEligible,
     PoolBacksReward,
     PoolExhausted,
     PoolNotActive,
+    budget_spent,
     exhausted,
     not_active,
     refuse_if_for_points,
 )
-from app.coupons.rows import FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, CampaignRow
+from app.coupons.rows import BUDGET_IS_SPENT, FIND_CAMPAIGN, ISSUES_AHEAD, REWARD_OF_POOL, CampaignRow
 from app.coupons.send_codes import IN_STOCK, ChangedMeanwhile, HeldPoolRow, Recipients, Sent, resolve, send_codes
 from app.coupons.types import Campaign, PoolStatus
 from app.jobs import turns
-from app.segments.definitions import SegmentName
+from app.segments.definitions import KEPT, SegmentName
+from app.segments.refresh import refresh_if_stale
 from app.storage import doorbell, events
 from app.storage.database import Tx, database, transaction
 from app.storage.statements import NoRow, statement
@@ -45,12 +49,6 @@ class CampaignRecipientInput:
     )
 
 
-# The general way works out both fields' types for each of 5,000 recipients: a third of the whole call.
-get_object_definition(CampaignRecipientInput, strict=True).from_input = lambda recipient, given, _context: recipient(
-    member_id=given.get("memberId"), email=given.get("email")
-)
-
-
 @strawberry.input(description="A campaign to send: to recipients, or to a segment.")
 class CreateCampaignInput:
     name: str = strawberry.field(description="Its name, at most 200 characters.")
@@ -67,6 +65,23 @@ class CreateCampaignInput:
     )
 
 
+def _from_input(_kind: type, given: Mapping[str, Any], _context: object) -> CreateCampaignInput:
+    """Make the input of what is checked already. The general way works out each type for each of 5,000 recipients."""
+    recipients = given.get("recipients")
+    return CreateCampaignInput(
+        name=given["name"],
+        pool_id=given["poolId"],
+        recipients=None
+        if recipients is None
+        else [CampaignRecipientInput(member_id=each.get("memberId"), email=each.get("email")) for each in recipients],
+        segment=given.get("segment"),
+        idempotency_key=given.get("idempotencyKey"),
+    )
+
+
+get_object_definition(CreateCampaignInput, strict=True).from_input = _from_input
+
+
 @strawberry.type(description="Every recipient has its code, or a job sends them.")
 class CreateCampaignSuccess:
     campaign: Campaign = strawberry.field(description="The campaign; its deliveries are what the mailer reads.")
@@ -79,6 +94,7 @@ CreateCampaignResult = Annotated[
     | NotFound
     | PoolNotActive
     | PoolBacksReward
+    | NotEligible
     | PoolExhausted
     | IdempotencyKeyReused,
     strawberry.union("CreateCampaignResult", description="The campaign, or why there is none."),
@@ -122,12 +138,16 @@ class _InsertedRow(TypedDict):
     reward_id: UUID | None
 
 
+class _AskedPoolRow(HeldPoolRow):
+    is_budget_spent: bool
+
+
 # Campaigns of one pool go one after another; its status, and rewards that it is to back, wait for them. Claims don't.
 HOLD_POOL: Final = statement(
-    HeldPoolRow,
+    _AskedPoolRow,
     f"""
 SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member,
-    p.one_claim_per_mailbox, {ISSUES_AHEAD} AS is_open
+    p.one_claim_per_mailbox, {ISSUES_AHEAD} AS is_open, {BUDGET_IS_SPENT} AS is_budget_spent
 FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UPDATE
 """,
 )
@@ -165,6 +185,8 @@ async def create_campaign(
     asked = await asyncio.to_thread(recipients, problems, viewer, input)
     pool_id = node_id("pool", "pool", input.pool_id)
     request_hash = asked.hash(name, pool_id)
+    if asked.segment in KEPT:
+        await refresh_if_stale(merchant_id)
     for _ in range(ATTEMPTS_MAX):
         earlier = await _earlier(viewer, key, request_hash)
         if earlier is not None:
@@ -190,6 +212,8 @@ async def create_campaign(
                 if not pool["is_open"]:
                     raise Refused(not_active(PoolStatus(pool["status"])))
                 refuse_if_for_points(inserted["reward_id"])
+                if pool["is_budget_spent"]:
+                    raise Refused(budget_spent())
                 if asked.segment is None:
                     people = await resolve(tx, viewer, asked)
                     sent = await send_codes(tx, viewer, pool, campaign_id, people, asked.addresses)

@@ -97,6 +97,11 @@ class CreatePoolInput:
         description="Whether only the first person of a mailbox can claim: a+x@ and dots are spellings of one. A "
         "member's address counts once it is proven.",
     )
+    maximum_total_discount: MoneyInput | None = strawberry.field(
+        default=None,
+        description="PERCENT and AMOUNT only: the most that its codes take off together, held ones included; at least "
+        "amountOff or maximumDiscount. A code that doesn't fit whole is BUDGET_SPENT.",
+    )
     listed: bool | None = strawberry.field(default=False, description="Whether members see it in `offers`.")
     fallback_pool_id: strawberry.ID | None = strawberry.field(
         default=None,
@@ -136,6 +141,11 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
     if terms.maximum_discount is not None and terms.kind is not CodeKind.PERCENT:
         problems.add("maximumDiscount", f"has no meaning in {terms.kind.value} pools")
     maximum_discount = problems.money("maximumDiscount", terms.maximum_discount, currency=currency)
+    if terms.maximum_total_discount is not None and terms.kind is CodeKind.GIFT:
+        problems.add("maximumTotalDiscount", "has no meaning in GIFT pools")
+    budget = problems.money("maximumTotalDiscount", terms.maximum_total_discount, currency=currency)
+    if budget is not None and budget < (amount_off or maximum_discount or 1):
+        problems.add("maximumTotalDiscount", "must be at least what one code takes off")
     if terms.starts_at is not None and terms.starts_at.year >= STARTS_BEFORE_YEAR:
         problems.add("startsAt", f"must be before the year {STARTS_BEFORE_YEAR}")
     if terms.starts_at is not None and terms.ends_at is not None and terms.ends_at <= terms.starts_at:
@@ -164,6 +174,7 @@ def checked_terms(terms: CreatePoolInput, currency: str) -> dict[str, object]:
         "first_order_only": bool(terms.first_order_only),
         "one_claim_per_mailbox": terms.one_claim_per_mailbox is not False,
         "listed": bool(terms.listed),
+        "maximum_total_discount": budget,
     }
 
 
@@ -268,13 +279,14 @@ WITH p AS (
     INSERT INTO pool (
         merchant_id, id, name, status, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount,
         starts_at, ends_at, code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired,
-        code_pattern, audience, first_order_only, one_claim_per_mailbox, listed, fallback_pool_id, created_at
+        code_pattern, audience, first_order_only, one_claim_per_mailbox, listed, maximum_total_discount,
+        fallback_pool_id, created_at
     )
     VALUES (
         :merchant_id, :pool_id, :name, 'DRAFT', :kind, :percent_off, :amount_off, :gift_sku, :minimum_spend,
         :maximum_discount, :starts_at, :ends_at, :code_lifetime_days, :claims_per_member, :stacking, :transferable,
         :recycle_expired, :code_pattern, :audience::text[], :first_order_only, :one_claim_per_mailbox, :listed,
-        :fallback_pool_id, now()
+        :maximum_total_discount, :fallback_pool_id, now()
     )
     RETURNING *
 ), {KNOW_LENGTH}, recorded AS (

@@ -40,8 +40,9 @@ class EditPoolInput:
     pool_id: strawberry.ID = strawberry.field(
         description="The pool. In DRAFT everything can change. Later name, listed, recycleExpired and fallbackPoolId "
         "can, and until it is ARCHIVED terms can improve for who holds a code: endsAt, codeLifetimeDays, percentOff, "
-        "amountOff, maximumDiscount and claimsPerMember go up only, startsAt and minimumSpend down only, null lifts a "
-        "limit, audience takes more segments or everybody, and firstOrderOnly and oneClaimPerMailbox end."
+        "amountOff, maximumDiscount, maximumTotalDiscount and claimsPerMember go up only, startsAt and minimumSpend "
+        "down only, null lifts a limit, audience takes more segments or everybody, and firstOrderOnly and "
+        "oneClaimPerMailbox end."
     )
     name: str | None = strawberry.field(default=UNSET, description="Its name, at most 200 characters.")
     percent_off: float | None = strawberry.field(
@@ -91,6 +92,10 @@ class EditPoolInput:
     one_claim_per_mailbox: bool | None = strawberry.field(
         default=UNSET, description="Whether only the first person of a mailbox can claim."
     )
+    maximum_total_discount: MoneyInput | None = strawberry.field(
+        default=UNSET,
+        description="PERCENT and AMOUNT only: the most that its codes take off together, held ones included.",
+    )
     listed: bool | None = strawberry.field(default=UNSET, description="Whether members see it in `offers`.")
     fallback_pool_id: strawberry.ID | None = strawberry.field(
         default=UNSET, description="The pool that serves claims once this one is empty; chains must not be circles."
@@ -135,7 +140,8 @@ WITH p AS (
         ends_at = :ends_at, code_lifetime_days = :code_lifetime_days, claims_per_member = :claims_per_member,
         stacking = :stacking, transferable = :transferable, recycle_expired = :recycle_expired,
         code_pattern = :code_pattern, audience = :audience::text[], first_order_only = :first_order_only,
-        one_claim_per_mailbox = :one_claim_per_mailbox, listed = :listed, fallback_pool_id = :fallback_pool_id
+        one_claim_per_mailbox = :one_claim_per_mailbox, listed = :listed,
+        maximum_total_discount = :maximum_total_discount, fallback_pool_id = :fallback_pool_id
     WHERE merchant_id = :merchant_id AND id = :pool_id
     RETURNING *
 ), {KNOW_LENGTH}
@@ -312,6 +318,7 @@ def _merged(row: PoolRow, edit: EditPoolInput, currency: str) -> CreatePoolInput
         first_order_only=_term(edit.first_order_only, row["pool_first_order_only"]),
         one_claim_per_mailbox=_term(edit.one_claim_per_mailbox, row["pool_one_claim_per_mailbox"]),
         listed=_term(edit.listed, row["pool_listed"]),
+        maximum_total_discount=_term(edit.maximum_total_discount, amount(row["pool_maximum_total_discount"])),
     )
 
 

@@ -31,12 +31,25 @@ class Pool(Model):
     first_order_only = fields.BooleanField(db_default=False)
     one_claim_per_mailbox = fields.BooleanField(db_default=True)
     listed = fields.BooleanField(db_default=False)
+    maximum_total_discount = fields.BigIntField(null=True)
     fallback_pool_id = fields.UUIDField(null=True)
     terms_version = fields.IntField(db_default=1)
     created_at = fields.DatetimeField()
 
     class Meta:
         table = "pool"
+
+
+class PoolBudget(Model):
+    """A slice of what is left of a pool's budget. How many there are, and how they are cut, means nothing."""
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    pool_id = fields.UUIDField()
+    remaining = fields.BigIntField()
+
+    class Meta:
+        table = "pool_budget"
 
 
 class PoolTerms(Model):

@@ -10,7 +10,7 @@ from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Viewer
 from app.api.operations import Info, field, query
 from app.coupons.claims import CHAIN_LENGTH_MAX, IS_FOR, IneligibleReason
-from app.coupons.rows import BACKS_REWARD, IS_OPEN, JOIN_CODE, LISTED, PoolRow, WholeCodeRow
+from app.coupons.rows import BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, JOIN_CODE, LISTED, PoolRow, WholeCodeRow
 from app.coupons.types import Code, Pool
 from app.storage.database import database
 from app.storage.statements import columns, statement
@@ -21,6 +21,7 @@ class OfferRow(PoolRow):
 
     own_code_id: UUID | None
     why_not: str | None
+    is_budget_spent: bool
     in_stock: int
 
 
@@ -67,13 +68,14 @@ _WHY_NOT: Final = f"""
 LIST: Final = statement(
     OfferRow,
     f"""
-SELECT {columns(PoolRow)}, held.code_id AS own_code_id, {_WHY_NOT} AS why_not, {_IN_STOCK} AS in_stock
+SELECT {columns(PoolRow)}, held.code_id AS own_code_id, {_WHY_NOT} AS why_not, {_IN_STOCK} AS in_stock,
+    {BUDGET_IS_SPENT} AS is_budget_spent
 FROM pool p CROSS JOIN ({_MEMBER}) m CROSS JOIN LATERAL ({_HELD}) held
 WHERE p.merchant_id = :merchant_id AND {LISTED} AND NOT {BACKS_REWARD} AND p.id < :before
 ORDER BY p.id DESC LIMIT :limit
 """,
 )
-#: Which of some pools that are empty fall back to one that would serve the member.
+#: Which of some pools that are empty, or have spent their budgets, fall back to one that would serve the member.
 SERVED: Final = statement(
     _ServedRow,
     f"""
@@ -87,7 +89,7 @@ WITH RECURSIVE chain AS (
 )
 SELECT DISTINCT chain.start AS pool_id FROM chain JOIN pool p ON p.merchant_id = :merchant_id AND p.id = chain.id
 CROSS JOIN ({_MEMBER}) m CROSS JOIN LATERAL ({_HELD}) held
-WHERE {_WHY_NOT} IS NULL AND NOT {BACKS_REWARD} AND {_IN_STOCK} > 0
+WHERE {_WHY_NOT} IS NULL AND NOT {BACKS_REWARD} AND {_IN_STOCK} > 0 AND NOT {BUDGET_IS_SPENT}
 """,
 )
 CODES: Final = statement(
@@ -126,7 +128,10 @@ async def offers(info: Info, first: First = None, after: After = None) -> Connec
     asked, viewer = page(first, after), info.context.viewer
     named = {"merchant_id": viewer.merchant_id, "member_id": viewer.member_id}
     rows = await database().rows(LIST, **named, before=asked.id, limit=asked.limit)
-    empty = [row["pool_id"] for row in rows if row["why_not"] is None and row["in_stock"] <= 0]
+    empty = [
+        row["pool_id"] for row in rows
+        if row["why_not"] is None and (row["in_stock"] <= 0 or row["is_budget_spent"])
+    ]  # fmt: skip
     served: set[UUID] = set()
     if empty:
         served = {row["pool_id"] for row in await database().rows(SERVED, **named, pool_ids=empty)}
@@ -134,7 +139,8 @@ async def offers(info: Info, first: First = None, after: After = None) -> Connec
     def offer(row: OfferRow) -> Offer:
         reason = row["why_not"]
         if reason is None and row["pool_id"] in empty and row["pool_id"] not in served:
-            reason = IneligibleReason.EXHAUSTED.value
+            spent, exhausted = IneligibleReason.BUDGET_SPENT, IneligibleReason.EXHAUSTED
+            reason = (spent if row["is_budget_spent"] else exhausted).value
         why_not = None if reason is None else IneligibleReason(reason)
         return Offer(row=row, pool=Pool.of(row), claimable=why_not is None, why_not=why_not)
 

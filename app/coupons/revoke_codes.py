@@ -37,7 +37,7 @@ from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import NoRow, columns, statement
-from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
+from app.storage.wallet_versions import raise_wallets, ring_wallets
 
 #: Codes of one batch. Whoever claims or redeems one of them waits for no more than these.
 PAGE: Final = 500
@@ -248,9 +248,10 @@ async def _refuse_if_missing(tx: Tx, viewer: Viewer, asked: _Asked, input: Revok
         raise not_found("campaign", input.campaign_id)
 
 
-class RevokedRow(ChangeRow):
-    """That a code was revoked, and its pool's terms for a fresh one."""
+class RevokedRow(TypedDict):
+    """A code that was revoked, whose it was, and its pool's terms for a fresh one."""
 
+    member_id: UUID | None
     kind: str
     code_pattern: str | None
     is_over: bool
@@ -280,8 +281,7 @@ WITH live AS (
     JOIN unnest(:event_ids::uuid[], :reasons::bytea[]) WITH ORDINALITY AS told (event_id, reason, number)
         ON told.number = numbered.number
 ), {raise_wallets("code.revoked")}
-SELECT live.kind, live.code_pattern, live.is_over, {columns(ChangeRow)}
-FROM live JOIN recorded ev ON ev.subject_id = live.id
+SELECT member_id, kind, code_pattern, is_over FROM live
 """,
 )
 
@@ -324,8 +324,7 @@ async def _revoke(tx: Tx, keys: MerchantKeys, job: HeldRow, code_ids: list[UUID]
         reasons=[keys.encrypt(event_id, "reason", reason) for event_id in event_ids],
         actor=job["actor"],
     )
-    for row in rows:
-        ring_wallet(tx, merchant_id, row)
+    ring_wallets(tx, merchant_id, (row["member_id"] for row in rows if row["member_id"] is not None))
     if rows and job["recycle"] and not rows[0]["is_over"]:
         kind, pattern = rows[0]["kind"], rows[0]["code_pattern"]
         await recycle(tx, keys, pool_id, kind, pattern, count=len(rows), actor=job["actor"])

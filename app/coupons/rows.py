@@ -69,6 +69,7 @@ class PoolRow(TypedDict):
     pool_first_order_only: Annotated[bool, "p.first_order_only"]
     pool_one_claim_per_mailbox: Annotated[bool, "p.one_claim_per_mailbox"]
     pool_listed: Annotated[bool, "p.listed"]
+    pool_maximum_total_discount: Annotated[int | None, "p.maximum_total_discount"]
     pool_fallback_pool_id: Annotated[UUID | None, "p.fallback_pool_id"]
     pool_terms_version: Annotated[int, "p.terms_version"]
     pool_created_at: Annotated[datetime, "p.created_at"]
@@ -164,6 +165,13 @@ class StockRow(TypedDict):
     revoked: int
 
 
+class DiscountRow(TypedDict):
+    """What a pool's codes took off."""
+
+    pool_id: UUID
+    discount: int
+
+
 #: Continues a FROM that has a code `c`: its pool, and its owner if it has one. Each row is looked up by its whole key
 #: (OFFSET 0 keeps the planner from doing otherwise): a join that was planned before the first ANALYZE reads all rows of
 #: the merchant for each row of the page.
@@ -189,6 +197,17 @@ HONOURS: Final = """
 """
 #: Whether members see the pool `p` among their offers.
 LISTED: Final = f"(p.listed AND p.status IN ('ACTIVE', 'PAUSED') AND NOT {IS_OVER})"
+#: What is left of the budget of the pool `p`.
+BUDGET_LEFT: Final = """
+    (SELECT coalesce(sum(remaining), 0)::bigint FROM pool_budget WHERE merchant_id = :merchant_id AND pool_id = p.id)
+"""
+#: Whether the pool `p` has a budget that doesn't suffice for another code. A slice that does tells without a sum.
+BUDGET_IS_SPENT: Final = f"""
+    (p.maximum_total_discount IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pool_budget
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND remaining >= coalesce(p.amount_off, 1)
+    ) AND {BUDGET_LEFT} < coalesce(p.amount_off, 1))
+"""
 #: The reward that a pool backs while it is offered (the newest of several): its codes cost points then.
 REWARD_OF_POOL: Final = """
     (SELECT id FROM reward
@@ -238,6 +257,13 @@ SELECT pool_id, sum(available)::int AS available, sum(allocated)::int AS allocat
 FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = ANY(:pool_ids) GROUP BY pool_id
 """,
 )
+DISCOUNTS_OF_POOLS: Final = statement(
+    DiscountRow,
+    """
+SELECT pool_id, sum(discount)::bigint AS discount FROM redemption
+WHERE merchant_id = :merchant_id AND pool_id = ANY(:pool_ids::uuid[]) AND reversed_at IS NULL GROUP BY pool_id
+""",
+)
 POOLS_BY_ID: Final = statement(
     PoolRow, f"SELECT {_POOL} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = ANY(:pool_ids::uuid[])"
 )
@@ -266,7 +292,8 @@ WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :
 # for the newest codes in each state that is stored, and merging, never sorts more than a page of each. A state is shown
 # that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over but the
 # few that outlive it or are held, which have an index, and the few that are past an end of their own, which have one,
-# too. It is so, too, between a pool's later end and the job that revives its codes, which a row waits for.
+# too. It is so, too, between a pool's later end and the job that revives its codes, which a row waits for. Each state
+# is read in an order that this index alone has: a plan that walks all codes of the merchant would look as good.
 _NEWEST_OF_POOL: Final = f"""
     SELECT each.id FROM unnest(CASE
         WHEN :state::text IS NULL THEN ARRAY['AVAILABLE', 'SET_ASIDE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED']
@@ -279,9 +306,9 @@ _NEWEST_OF_POOL: Final = f"""
         ELSE ARRAY[:state]
     END) AS stored (state) CROSS JOIN LATERAL (
         SELECT id FROM code c
-        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = stored.state AND id < :before
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = ANY(ARRAY[stored.state]) AND id < :before
             AND (:state IS NULL OR :state = {SHOWN_STATE})
-        ORDER BY id DESC LIMIT :limit
+        ORDER BY state DESC, id DESC LIMIT :limit
     ) each
     UNION
     (SELECT id FROM code c
@@ -511,6 +538,12 @@ async def batches_by_pool(
     for row in rows:
         grouped[row["pool_id"]].append(row)
     return grouped
+
+
+async def discounts_by_pool(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUID, int]:
+    """Return what each pool's codes took off by redemptions that stand."""
+    rows = await database().rows(DISCOUNTS_OF_POOLS, merchant_id=viewer.merchant_id, pool_ids=pool_ids)
+    return dict.fromkeys(pool_ids, 0) | {row["pool_id"]: row["discount"] for row in rows}
 
 
 async def codes_by_pool(

@@ -22,7 +22,15 @@ TRANSITIONS: Final[dict[str, tuple[str, ...]]] = {
 
 #: Terms that may improve for who holds a code once their pool has left DRAFT, upwards or downwards. None is no limit.
 IMPROVE_UPWARDS: Final = frozenset(
-    {"ends_at", "code_lifetime_days", "percent_off", "amount_off", "maximum_discount", "claims_per_member"}
+    {
+        "ends_at",
+        "code_lifetime_days",
+        "percent_off",
+        "amount_off",
+        "maximum_discount",
+        "claims_per_member",
+        "maximum_total_discount",
+    }
 )
 IMPROVE_DOWNWARDS: Final = frozenset({"starts_at", "minimum_spend"})
 #: What holds for later claims and dead codes only.
@@ -71,6 +79,7 @@ class CodeRejectionReason(Enum):
         "It is for a first order, and its presenter has another one that stands, or isn't named.",
     )
     NOT_STACKABLE = described("NOT_STACKABLE", "It goes alone, or the order's codes were redeemed in an earlier call.")
+    BUDGET_SPENT = described("BUDGET_SPENT", "What its pool's codes may take off together doesn't suffice for it.")
     NO_DISCOUNT = described("NO_DISCOUNT", "It would take nothing off; GIFT codes may.")
 
 

@@ -17,8 +17,8 @@ from app.members.mailboxes import mailbox_index
 from app.segments.definitions import SegmentName
 from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx
-from app.storage.statements import columns, statement
-from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
+from app.storage.statements import NoRow, statement
+from app.storage.wallet_versions import raise_wallets, ring_wallets
 
 ATTEMPTS_MAX: Final = 20
 DELIVERY_COLUMNS: Final = ["merchant_id", "campaign_id", "code_id", "position", "recipient", "allocated"]
@@ -92,7 +92,7 @@ class HeldPoolRow(TypedDict):
 # Raises wallets, so it comes after the claims: the other way round a recipient that claims at this moment would hold
 # its claim and wait for its wallet, while the campaign holds the wallet and waits for the claim.
 ALLOCATE: Final = statement(
-    ChangeRow,
+    NoRow,
     f"""
 WITH asked AS (
     SELECT * FROM unnest(:code_ids::uuid[], :member_ids::uuid[], :email_indexes::bytea[], :event_ids::uuid[])
@@ -115,7 +115,7 @@ WITH asked AS (
     ) sent
     WHERE code.merchant_id = :merchant_id AND code.id = ANY(:code_ids::uuid[]) AND code.id = sent.code_id
 )
-SELECT {columns(ChangeRow)} FROM recorded ev WHERE ev.member_id IS NOT NULL
+SELECT FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id
 """,
 )
 
@@ -154,8 +154,15 @@ async def send_codes(
     codes = await pick(tx, viewer, pool_id, sum(_asks(person, limit) for person in people))
     await _hold_addresses(tx, viewer, people)
     served = await _claim(tx, viewer, pool_id, limit, people, codes)
+    had = {person.latest_code_id: person for person in people if again and person.claims >= limit}
+    live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
+    sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
+    # Addresses are sealed while the database allocates.
+    sealing = asyncio.get_running_loop().run_in_executor(
+        None, _deliveries, viewer, campaign_id, sent, addresses, delivered, len(served)
+    )
     if served:
-        changes = await tx.many(
+        await tx.many(
             ALLOCATE,
             merchant_id=viewer.merchant_id,
             pool_id=pool_id,
@@ -167,13 +174,9 @@ async def send_codes(
             event_ids=[ids.new() for _ in served],
             actor=viewer.actor,
         )
-        for change in changes:
-            ring_wallet(tx, viewer.merchant_id, change)
-    had = {person.latest_code_id: person for person in people if again and person.claims >= limit}
-    live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
-    sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
-    deliveries = await asyncio.to_thread(_deliveries, viewer, campaign_id, sent, addresses, delivered, len(served))
-    await tx.copy("delivery", DELIVERY_COLUMNS, deliveries)
+        owners = (person.member_id for person, _ in served if person.member_id is not None)
+        ring_wallets(tx, viewer.merchant_id, owners)
+    await tx.copy("delivery", DELIVERY_COLUMNS, await sealing)
     return Sent(recipients=len(people), allocated=len(served), delivered=len(sent))
 
 
@@ -324,14 +327,15 @@ class _StockRow(TypedDict):
     available: int
 
 
-# The first codes in stock. Waits for claims that are taking one of them; nothing that they wait for is held yet.
+# The first codes in stock. Waits for claims that are taking one of them; nothing that they wait for is held yet. In an
+# order that the index of the stock alone has: the primary key has all codes that were given out before them, too.
 PICK: Final = statement(
     _CodeRow,
     """
 SELECT id FROM code
-WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE'
+WHERE merchant_id = :merchant_id AND pool_id = ANY(ARRAY[(SELECT :pool_id::uuid)]) AND state = 'AVAILABLE'
     AND (expires_at IS NULL OR expires_at > now())
-ORDER BY id LIMIT :count FOR UPDATE
+ORDER BY pool_id, id LIMIT :count FOR UPDATE
 """,
 )
 IN_STOCK: Final = statement(
@@ -425,8 +429,9 @@ async def _claim(
         served += [(person, code_id) for person, code_id in asking if code_id in claimed]
         codes = [code_id for _, code_id in asking if code_id not in claimed]
         people = [person for person, code_id in asking if code_id not in claimed]
-        await _count_claims(tx, viewer, pool_id, people)
-        await _skip_mailboxes(tx, viewer, pool_id, limit, people)
+        if people:
+            await _count_claims(tx, viewer, pool_id, people)
+            await _skip_mailboxes(tx, viewer, pool_id, limit, people)
     raise ChangedMeanwhile
 
 

@@ -32,6 +32,7 @@ from app.coupons.rows import (
     WholeRedemptionRow,
     batches_by_pool,
     codes_by_pool,
+    discounts_by_pool,
     end_of,
     pools_by_id,
 )
@@ -234,6 +235,25 @@ class Pool(Node):
     def audience(self, info: Info) -> list[SegmentName] | None:  # noqa: ARG002  (guarded looks at it)
         """Return the segments in their order."""
         return [SegmentName(name) for name in self.row["pool_audience"]]
+
+    @guarded(
+        "Pool.maximumTotalDiscount",
+        description="The most that its codes take off together, held ones included. For ADMIN, CHECKOUT, SUPPORT and "
+        "ANALYST, null to others.",
+    )
+    def maximum_total_discount(self, info: Info) -> Money | None:
+        """Return the amount in the merchant's currency."""
+        return money(self.row["pool_maximum_total_discount"], info.context.viewer.tenant.currency)
+
+    @guarded(
+        "Pool.discountGiven",
+        description="What its codes took off by redemptions that stand, without holds. For ADMIN, CHECKOUT, SUPPORT "
+        "and ANALYST, null to others.",
+    )
+    async def discount_given(self, info: Info) -> Money | None:
+        """Sum the redemptions of all pools of this page together."""
+        given = await info.context.load(discounts_by_pool, self.row["pool_id"])
+        return Money(amount_minor=BigInt(given), currency=info.context.viewer.tenant.currency)
 
     @guarded(
         "Pool.fallbackPool",

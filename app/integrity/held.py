@@ -42,6 +42,8 @@ HELD: Final = {
         (_CONSTRAINT, _TRANSACTION),
         ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "sales_order_key",
          "sales_order_kept", "sales_order_fixed", "sales_order_guard", "first_order_pkey", "order_amendment_key",
+         "pool_budget_remaining", "pool_budget_begun",
+         "pool_budget_set", "redemption_spent", "redemption_respent", "hold_code_spent", "hold_given_back",
          "order_amendment_totals",
          "order_amendment_kept", "order_amendment_fixed", "reversal_pkey", "reversal_redemption",
          "reversal_kept", "reversal_fixed", "code_redeemed"),

@@ -152,6 +152,20 @@ REDEEMED_ONCE: Final = _promise(
                 AND h.status = 'CAPTURED' AND h.ended_at > h.held_until
         )
     ) first GROUP BY person HAVING count(*) > 1""",
+    # What is left of a pool's budget is the budget less what stands and what is held.
+    """
+    SELECT FROM pool p LEFT JOIN (
+        SELECT pool_id, sum(remaining) AS amount FROM pool_budget WHERE merchant_id = :merchant_id GROUP BY pool_id
+    ) b ON b.pool_id = p.id LEFT JOIN (
+        SELECT pool_id, sum(discount) AS amount FROM (
+            SELECT pool_id, discount FROM redemption WHERE merchant_id = :merchant_id AND reversed_at IS NULL
+            UNION ALL
+            SELECT k.pool_id, k.discount FROM hold_code k JOIN hold h ON h.merchant_id = :merchant_id
+                AND h.id = k.hold_id AND h.status = 'HELD' WHERE k.merchant_id = :merchant_id
+        ) given GROUP BY pool_id
+    ) g ON g.pool_id = p.id
+    WHERE p.merchant_id = :merchant_id AND coalesce(b.amount, 0) IS DISTINCT FROM CASE
+        WHEN p.maximum_total_discount IS NULL THEN 0 ELSE p.maximum_total_discount - coalesce(g.amount, 0) END""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id
@@ -622,13 +636,14 @@ HELD_IS_THERE: Final = _promise(
         SELECT hold_id, sum(discount) AS discount FROM hold_code WHERE merchant_id = :merchant_id GROUP BY hold_id
     ) x ON x.hold_id = h.id
     WHERE h.merchant_id = :merchant_id AND h.total_discount <> coalesce(x.discount, 0)""",
-    # A hold that is HELD has the points that it says, and nothing is left of one that has ended.
+    # A hold has set aside as many points as it says, until it ends.
     """
-    SELECT FROM hold h LEFT JOIN (
+    SELECT FROM (
+        SELECT id, held_points FROM hold WHERE merchant_id = :merchant_id AND status = 'HELD' AND held_points > 0
+    ) h FULL JOIN (
         SELECT hold_id, sum(amount) AS points FROM hold_part WHERE merchant_id = :merchant_id GROUP BY hold_id
-    ) x ON x.hold_id = h.id
-    WHERE h.merchant_id = :merchant_id
-        AND coalesce(x.points, 0) <> CASE h.status WHEN 'HELD' THEN h.held_points ELSE 0 END""",
+    ) p ON p.hold_id = h.id WHERE p.points IS DISTINCT FROM h.held_points""",
+    # It has what it pays with, and what its rewards cost.
     """
     SELECT FROM hold h LEFT JOIN (
         SELECT hold_id, sum(cost) AS points FROM hold_reward WHERE merchant_id = :merchant_id GROUP BY hold_id

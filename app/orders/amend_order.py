@@ -197,12 +197,9 @@ def _check_points(problems: Problems, input: AmendOrderInput) -> None:
     """Check how many points pay. Who types an address may be anybody: it spends nobody's points."""
     if input.points is not None and input.points < 0:
         problems.add("points", "must be 0 or more")
-    if not input.points:
-        return
-    if input.member is not None and input.member.email is not None:
-        problems.add("member.email", "spends nobody's points: name the member by its id or a store's id")
-    elif input.email is not None and input.member_id is None and input.member is None:
-        problems.add("email", "spends nobody's points: name the member by its id or a store's id")
+    is_named = input.member_id is not None or (input.member is not None and input.member.external_id is not None)
+    if input.points and not is_named and (input.email is not None or input.member is not None):
+        problems.add("points", "need the member by its id or a store's id")
 
 
 def _payer(presented: Presentation, input: AmendOrderInput, order: OrderRow) -> UUID | None:
@@ -212,7 +209,7 @@ def _payer(presented: Presentation, input: AmendOrderInput, order: OrderRow) -> 
     problems = Problems()
     named, has_paid = presented.presenter, order["payer_id"] if order["paid_points"] else None
     if named is None and has_paid is None:
-        problems.add("memberId", "or member must name who pays with points")
+        problems.add("points", "need the member by its id or a store's id")
     if None not in (named, has_paid) and named != has_paid:
         problems.add("memberId" if input.member is None else "member", "must be the member that has paid with points")
     problems.refuse_if_any()

@@ -400,7 +400,12 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     change = await _pay(tx, viewer, hold, asked, missing) or change
     if missing.codes or missing.rewards:
         raise Refused(missing.refusal(hold))
-    captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
+    try:
+        captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
+    except asyncpg.CheckViolationError as violation:
+        if violation.constraint_name != "pool_budget_spent":
+            raise
+        raise Refused(HoldNotOpen.of(hold, "the budget of its pool is spent since")) from None
     if captured is None:
         raise OutpacedError
     followed = await _note(tx, viewer, order, purchase, hold, asked) if asked.points else None

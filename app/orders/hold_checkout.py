@@ -18,6 +18,7 @@ from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.rows import lock_member
 from app.members.types import MemberSource
+from app.orders.budgets import within_budgets
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.held_rewards import (
     UNLIST,
@@ -401,7 +402,9 @@ async def _hold(
     Returns the hold, or None when something has changed since it was read.
     """
     written = _written(viewer, request, found, verdict, hold_id, costs=costs)
-    rows = await where.rows(HOLD, **written, payer_id=payer_id)
+    budgeted = [row["pool_id"] for row, _ in verdict.accepted if row["budget_left"] is not None]
+    async with within_budgets(where, viewer.merchant_id, budgeted):
+        rows = await where.rows(HOLD, **written, payer_id=payer_id)
     return changed_hold(where, viewer.merchant_id, rows)
 
 
@@ -410,10 +413,12 @@ async def _hold_with_points(
 ) -> Changed | None:
     """Hold what a verdict accepted and a member's points for an order that isn't held; otherwise as `_hold`."""
     written = _written(viewer, request, found, verdict, None)
+    budgeted = [row["pool_id"] for row, _ in verdict.accepted if row["budget_left"] is not None]
     try:
-        rows = await database().rows(
-            HOLD_WITH_POINTS, **written, member_id=member_id, positions=[0], amounts=[written["points"]]
-        )
+        async with within_budgets(database(), viewer.merchant_id, budgeted):
+            rows = await database().rows(
+                HOLD_WITH_POINTS, **written, member_id=member_id, positions=[0], amounts=[written["points"]]
+            )
     except asyncpg.UniqueViolationError:
         # Somebody else has just begun the order.
         return None
@@ -506,10 +511,13 @@ async def hold_checkout(
             own = [] if found.codes.hold is None else [found.codes.hold.id]
             more.add(await hold_of_reward(viewer, _known(request.presented.presenter), lacking, [*ending, *own]))
             continue
-        if payer_id is None:
-            changed = await _hold(database(), viewer, request, found, verdict)
-        else:
-            changed = await _hold_with_points(viewer, request, found, verdict, payer_id)
+        try:
+            if payer_id is None:
+                changed = await _hold(database(), viewer, request, found, verdict)
+            else:
+                changed = await _hold_with_points(viewer, request, found, verdict, payer_id)
+        except OutpacedError:
+            continue
         if changed is not None:
             return HoldCheckoutSuccess(hold=Hold.changed(changed), taken_over=False)
     raise RuntimeError("an order kept changing while it was held")

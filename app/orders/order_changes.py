@@ -5,7 +5,7 @@ more.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
@@ -18,6 +18,7 @@ from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
 from app.coupons.rules import Applied, stack
 from app.members.rows import lock_member
 from app.members.types import MemberSource
+from app.orders.budgets import within_budgets
 from app.orders.follow import Followed, follow
 from app.orders.payments import need, paid_from_now, settle
 from app.orders.presented_codes import TermsRow, terms_of
@@ -263,8 +264,14 @@ WHERE merchant_id = :merchant_id AND id = ANY(:redemption_ids) AND id = placed.r
 async def place(
     tx: Tx, viewer: Viewer, places: Mapping[int, tuple[WholeRedemptionRow, Applied]], *, amount: int
 ) -> None:
-    """Give redemptions that stay on an order of this amount their places, and what they take off there."""
-    if places:
+    """Give redemptions that stay on an order of this amount their places, and what they take off there.
+
+    Raises OutpacedError where a budget doesn't suffice.
+    """
+    pools = [row["pool_id"] for row, _ in places.values()]
+    if not places:
+        return
+    async with within_budgets(tx, viewer.merchant_id, pools):
         await tx.row(
             PLACE,
             merchant_id=viewer.merchant_id,
@@ -319,6 +326,16 @@ ORDER BY r.position
 
 
 def placed_anew(rows: Sequence[StackRow], amount: int) -> dict[int, tuple[StackRow, Applied]]:
-    """Return the places of the codes that are left of a stack, each by the terms that it was redeemed under."""
-    applied = stack([(terms_of(row), row["redemption_eligible"]) for row in rows], amount)
-    return dict(enumerate(zip(rows, applied, strict=True), start=1))
+    """Return the places of the codes that are left of a stack, each by the terms that it was redeemed under.
+
+    One whose pool has a budget takes no more than before.
+    """
+    left, places = amount, {}
+    for position, row in enumerate(rows, start=1):
+        (share,) = stack([(terms_of(row), row["redemption_eligible"])], left)
+        if row["pool_maximum_total_discount"] is not None:
+            # What comes back mustn't make another code take what its pool's budget doesn't have.
+            share = replace(share, discount=min(share.discount, row["redemption_discount"]))
+        places[position] = (row, share)
+        left -= share.discount
+    return places

@@ -16,7 +16,7 @@ from app.api.inputs import Money
 from app.api.scalars import BigInt
 from app.coupons import code_text
 from app.coupons.revive_codes import revive_needed
-from app.coupons.rows import IS_PAST_END, JOIN_CODE, PoolRow, WholeRedemptionRow
+from app.coupons.rows import BUDGET_LEFT, IS_PAST_END, JOIN_CODE, PoolRow, WholeRedemptionRow
 from app.coupons.rules import (
     Applied,
     CodeRejectionReason,
@@ -32,6 +32,7 @@ from app.coupons.rules import (
     takes_nothing,
 )
 from app.members.types import MemberSource
+from app.orders.budgets import BudgetRow, beyond_budgets
 from app.orders.first_orders import HAS_ANOTHER, KEYS, PERSON, VERSIONS, PersonRow
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
@@ -85,7 +86,7 @@ class TermsRow(PoolRow):
     terms_stacking: Annotated[str | None, "t.stacking"]
 
 
-class FoundRow(WholeRedemptionRow, TermsRow, PersonRow):
+class FoundRow(WholeRedemptionRow, TermsRow, PersonRow, BudgetRow):
     """A code that was presented or that the order has; its redemption's fields are null where none stands.
 
     The holder's are null where nobody holds it: the hold, its order, and whom it is for, as the till named them and as
@@ -123,6 +124,7 @@ class SeenRow(FoundRow):
     order_hold_member_id: UUID | None
 
 
+_NOTHING: Final = Applied(0, 0)
 #: A code, and what it takes off in its place on an order.
 Placed = tuple[FoundRow, Applied]
 
@@ -210,6 +212,8 @@ SEEN: Final = f"""
     oh.held_points AS order_held_points, oh.member_id AS order_hold_member_id,
     person.id AS person_id, person.mailbox_index AS person_mailbox,
     CASE WHEN p.first_order_only THEN {HAS_ANOTHER} END AS has_another_order,
+    CASE WHEN p.maximum_total_discount IS NOT NULL THEN {BUDGET_LEFT} END AS budget_left,
+    hc.discount AS held_discount,
     CASE WHEN p.first_order_only THEN {KEYS} END AS first_keys,
     CASE WHEN p.first_order_only THEN {VERSIONS} END AS first_versions
 """
@@ -233,7 +237,7 @@ LEFT JOIN (
         SELECT * FROM hold WHERE merchant_id = :merchant_id AND id = c.hold_id AND c.held_until > now() OFFSET 0
     ) h ON true
     LEFT JOIN LATERAL (
-        SELECT terms_version FROM hold_code
+        SELECT terms_version, discount FROM hold_code
         WHERE merchant_id = :merchant_id AND hold_id = h.id AND code_id = c.id OFFSET 0
     ) hc ON true
     LEFT JOIN LATERAL (
@@ -358,10 +362,7 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, beside: Beside =
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
     applied = stack([(code.terms, code.eligible) for code in codes if code is not None], presented.amount)
     accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
-    for place, (row, share) in enumerate(accepted):
-        code = codes[place]
-        if code is not None and takes_nothing(code.terms, share):
-            rejections[place] = _rejection(row, CodeRejectionReason.NO_DISCOUNT)
+    rejections = _unfit(seen, [code for code in codes if code is not None], accepted, amends=amends)
     if rejections:
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
     return Verdict(accepted=accepted, guesses=guesses, short=short)
@@ -371,6 +372,33 @@ async def revive_accepted(viewer: Viewer, verdict: Verdict) -> None:
     """Write down of the codes of a verdict that live again that they do, so that they can be redeemed."""
     due = [row["code_id"] for row, _ in verdict.accepted if row["stored_state"] == "EXPIRED"]
     await revive_needed(database(), viewer.merchant_id, due)
+
+
+def _unfit(
+    seen: Seen, codes: Sequence[PresentedCode], accepted: Sequence[Placed], *, amends: bool
+) -> dict[int, CodeRejection]:
+    """Return why codes that have their places in a stack are refused: for a budget, or because they take nothing."""
+    places = [(row, share, _of_budget(row, code)) for (row, share), code in zip(accepted, codes, strict=True)]
+    presented = {row["code_id"] for row, _ in accepted}
+    leaving = [
+        (row, _NOTHING, row["redemption_discount"])
+        for row in seen.on_order if amends and row["code_id"] not in presented
+    ]  # fmt: skip
+    beyond = beyond_budgets([*places, *leaving])
+    rejections = {}
+    for place, (row, share, _) in enumerate(places):
+        if place in beyond:
+            rejections[place] = _rejection(row, CodeRejectionReason.BUDGET_SPENT)
+        elif takes_nothing(codes[place].terms, share):
+            rejections[place] = _rejection(row, CodeRejectionReason.NO_DISCOUNT)
+    return rejections
+
+
+def _of_budget(row: FoundRow, code: PresentedCode) -> int:
+    """Return what a code has of its pool's budget that it gives back when it is placed anew."""
+    if code.stays:
+        return row["redemption_discount"]
+    return 0 if row["held_discount"] is None or code.held_until is not None else row["held_discount"]
 
 
 def _is_short(row: FoundRow) -> bool:

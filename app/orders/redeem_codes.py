@@ -17,6 +17,7 @@ from app.coupons.types import Code, Redemption
 from app.members.mailboxes import mailbox_index
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
+from app.orders.budgets import within_budgets
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.locks import lock_wallets
 from app.orders.order_changes import buyer_of, let_order_follow, lock_order, standing_order
@@ -278,31 +279,34 @@ async def redeem(
     """Redeem codes in their places on an order in one statement, and tell who watches their owners' wallets.
 
     Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
+    Raises OutpacedError where a budget doesn't suffice.
     """
     placed = list(places.values())
-    redeemed = await where.rows(
-        REDEEM,
-        merchant_id=viewer.merchant_id,
-        code_ids=[row["code_id"] for row, _ in placed],
-        redemption_ids=[ids.new() for _ in placed],
-        event_ids=[ids.new() for _ in placed],
-        bases=[share.base for _, share in placed],
-        discounts=[share.discount for _, share in placed],
-        eligible=[share.eligible for _, share in placed],
-        terms_versions=[row["pool_terms_version"] for row, _ in placed],
-        positions=list(places),
-        presenter=presented.presenter,
-        email_index=presented.email_index,
-        **named_person(placed[0][0], [row for row, _ in placed]),
-        order_row_id=ids.new(),
-        version=version,
-        source=presented.source.value,
-        order_id=presented.order_id,
-        amount=presented.amount,
-        currency=presented.currency,
-        presented_by=presented.presented_by,
-        actor=viewer.actor,
-    )
+    budgeted = [row["pool_id"] for row, _ in placed if row["budget_left"] is not None]
+    async with within_budgets(where, viewer.merchant_id, budgeted):
+        redeemed = await where.rows(
+            REDEEM,
+            merchant_id=viewer.merchant_id,
+            code_ids=[row["code_id"] for row, _ in placed],
+            redemption_ids=[ids.new() for _ in placed],
+            event_ids=[ids.new() for _ in placed],
+            bases=[share.base for _, share in placed],
+            discounts=[share.discount for _, share in placed],
+            eligible=[share.eligible for _, share in placed],
+            terms_versions=[row["pool_terms_version"] for row, _ in placed],
+            positions=list(places),
+            presenter=presented.presenter,
+            email_index=presented.email_index,
+            **named_person(placed[0][0], [row for row, _ in placed]),
+            order_row_id=ids.new(),
+            version=version,
+            source=presented.source.value,
+            order_id=presented.order_id,
+            amount=presented.amount,
+            currency=presented.currency,
+            presented_by=presented.presented_by,
+            actor=viewer.actor,
+        )
     made = {row["event_subject_id"]: row for row in redeemed}
     for found, _ in placed if redeemed else ():
         ring_wallet(where, viewer.merchant_id, made[found["code_id"]], about=found)
@@ -361,7 +365,10 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
             except OutpacedError:
                 continue
         places = dict(enumerate(verdict.accepted, start=1))
-        redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
+        try:
+            redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
+        except OutpacedError:
+            continue
         if redeemed:
             return success(_told(redeemed, verdict.accepted), presented.currency, replayed=False)
     raise RuntimeError("codes kept changing while they were redeemed")

@@ -33,7 +33,7 @@ class RedeemRewardInput:
     )
     member: MemberKeyInput | None = strawberry.field(
         default=None,
-        description="The member that redeems, by a store's id, in place of its id. An address spends nobody's points.",
+        description="The member that redeems, by a store's id, in place of its id: an address spends nobody's points.",
     )
     expected_cost: int | None = strawberry.field(
         default=None, description="What the caller told the member that it costs: refused if it costs something else."
@@ -231,6 +231,7 @@ async def redeem_reward(
     problems.idempotency_key(input.idempotency_key)
     named = named_member(problems, viewer, input.member_id, input.member)
     if input.member is not None and input.member.email is not None:
+        # Whoever stands at a till can type anybody's address.
         problems.add("member.email", "spends nobody's points: name the member by its id or a store's id")
     problems.refuse_if_any()
     reward_id = node_id("reward", "reward", input.reward_id)

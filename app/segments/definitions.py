@@ -34,6 +34,8 @@ class SegmentName(Enum):
         return self.value.lower().replace("_", " ")
 
 
+#: By their titles.
+BY_TITLE: Final[Mapping[str, SegmentName]] = {name.title: name for name in SegmentName}
 #: What is said of the members of each, after "members that".
 DEFINITIONS: Final[Mapping[SegmentName, str]] = {
     SegmentName.NEW: "joined within the last 30 days",

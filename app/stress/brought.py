@@ -23,18 +23,19 @@ IMPORT: Final = mutation(
 
 
 def _ask_import(world: "World") -> Asked:
-    """Import stock, one or two codes in circulation, or one of a member."""
+    """Import stock, one or two codes in circulation, or one of a member, into a pool that is paused if there is one."""
     key, roll = world.key(), world.rolls.random()
     texts = [f"IMPORTED-{key}-{number}" for number in range(world.rolls.choice([1, 2]))]
     asked = {"codes": [{"text": text} for text in texts], "inCirculation": roll < 0.4, "idempotencyKey": key}
-    if roll < 0.4:
-        return {"poolId": world.facts["transferable"][0], **asked}, {}
     # A pool that falls back to another never gets codes: that it is empty stays so.
     pools = [pool for pool in world.pools if pool not in world.facts["fallbacks"]]
-    if roll < 0.7:
+    if roll < 0.4:
+        pools = world.facts["transferable"]
+    elif roll < 0.7:
         pools = [pool for pool in pools if pool not in world.facts["backing"]]
         asked["codes"] = [{"text": texts[0], "memberId": world.member()}]
-    return {"poolId": world.rolls.choice(pools), **asked}, {}
+    paused = [pool for pool in pools if pool in world.paused]
+    return {"poolId": world.rolls.choice(paused or pools), **asked}, {}
 
 
 def _listed(answer: Answer) -> list[dict[str, Any]]:
@@ -196,7 +197,7 @@ VERBS: Final = (
     Verb("importCodes", IMPORT, _ask_import, {
         "ImportCodesSuccess": _imported, "PoolNotEditable": not_editable, "InvalidInput": _beyond_limit,
         "IdempotencyKeyReused": key_used("key:import/"),
-    }, _learn_bearers, repeats=True),
+    }, _learn_bearers, repeats=True, weight=2),
     Verb("issueCodes", ISSUE, _ask_issue, {
         "IssueCodesSuccess": _issued, "PoolNotActive": _not_active, "PoolExhausted": _too_few,
         "IdempotencyKeyReused": key_used("key:issue/"),

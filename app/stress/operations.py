@@ -73,12 +73,18 @@ def read(lines: Iterable[str]) -> Iterator[History]:
         yield History(read["name"], read["facts"], [Operation(**each) for each in read["operations"]])
 
 
+def _tells_once(operation: Operation) -> bool:
+    """Whether another call of the same has no effect any more: its answer says so, or its key."""
+    return "replayed" in (operation.answer or {}) or operation.input.get("idempotencyKey") is not None
+
+
 class Recorder:
     """Writes down the operations of a world in the order in which they were called."""
 
     def __init__(self, history: History) -> None:
         self.history = history
         self._numbers = itertools.count(1)
+        self._lost: set[int] = set()
 
     def call(self, client: str, verb: str, input: dict[str, Any], about: dict[str, Any], now: int) -> Operation:
         """Note that a client sends something."""
@@ -95,15 +101,16 @@ class Recorder:
     def answered(self, operation: Operation, answer: Answer, now: int, *, once: bool = True) -> None:
         """Note what a client was told. Earlier calls of the same input had their effect by now, if it comes once."""
         operation.answer, operation.returned = answer, now
-        if once and operation.outcome == "ok" and "replayed" in answer:
+        if once and operation.outcome == "ok" and _tells_once(operation):
             for other in self._same(operation):
                 if other.answer is None and other.settled is None:
                     other.settled, other.settled_by = answer, now
 
     def unanswered(self, operation: Operation, now: int, *, once: bool = True) -> None:
         """Note that a client gave up waiting. What comes once and had been done before has no effect any more."""
+        self._lost.add(operation.number)
         for other in self._same(operation) if once else ():
-            if other.outcome == "ok" and "replayed" in (other.answer or {}):
+            if other.outcome == "ok" and _tells_once(other):
                 operation.settled, operation.settled_by = other.answer, now
                 return
 
@@ -116,6 +123,10 @@ class Recorder:
     def unsent(self, operation: Operation) -> None:
         """Forget a call that didn't reach anybody."""
         self.history.operations.remove(operation)
+
+    def was_lost(self, operation: Operation) -> bool:
+        """Whether a client that called the same gave up waiting."""
+        return any(each.number in self._lost for each in self._same(operation))
 
     @property
     def open(self) -> int:

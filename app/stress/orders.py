@@ -11,15 +11,18 @@ from app.stress.purchases import SHOWN, cancelled, is_as_shown, named, touches
 from app.stress.redemptions import (
     AMOUNTS,
     REDEMPTIONS,
+    REJECTED,
+    Beside,
     about_codes,
     back,
+    ends,
     follow_order,
     owner_of,
     priced,
     rejected,
     spend,
 )
-from app.stress.things import Leads, Move, Story, Then, becomes, where
+from app.stress.things import Leads, Move, Story, Then, becomes, given_back, where
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
 from app.stress.wallet import Wallet
@@ -34,7 +37,7 @@ AMEND: Final = mutation(
     f"""... on AmendOrderSuccess {{
       replayed shortfall totalDiscount {{ amountMinor }} {REDEMPTIONS} purchase {{ {SHOWN} member {{ id {WALLET} }} }}
     }}
-    ... on CodesRejected {{ rejections {{ masked reason }} }} ... on InvalidInput {{ problems {{ path }} }}""",
+    {REJECTED} ... on InvalidInput {{ problems {{ path }} }}""",
 )
 
 
@@ -137,11 +140,13 @@ def _below_refunded(call: Call) -> Sequence[Story]:
 
 
 def _amend_rejected(call: Call) -> Sequence[Story]:
-    return rejected(call, lambda percents, order: _codes(call, percents, order), amends=True)
+    return rejected(call, lambda percents, order: _codes(call, percents, order), Beside.AMENDMENT)
 
 
 def _never_redeemed(call: Call) -> Sequence[Story]:
-    return (((named(call), where(lambda order: order.amount is None and order.cancelled is None)),),)
+    """Of an order that is held, codes would say what is in the way."""
+    has_codes = bool(call.input["codes"])
+    return (((named(call), where(lambda order: order.is_open and not (has_codes and order.live is not None))),),)
 
 
 def _amended_otherwise(call: Call) -> Sequence[Story]:
@@ -160,7 +165,7 @@ def _ask_cancel(world: "World") -> Asked:
 
 
 def _called_off(call: Call) -> Sequence[Story]:
-    """What stands goes back, and all codes."""
+    """What is held is released, what stands goes back, and all codes."""
     answer, order_id = call.answer, call.input["orderId"]
     money, shortfall = answer.get("moneyReturned", {}).get("amountMinor"), answer.get("shortfall")
     if answer["replayed"]:
@@ -168,7 +173,7 @@ def _called_off(call: Call) -> Sequence[Story]:
         return (((named(call), told),),)
 
     def cancel(order: Order) -> Iterable[Then]:
-        if order.cancelled or (order.amount is None and order.bought is None):
+        if order.cancelled or (order.amount is None and order.bought is None and not order.holds):
             return
         bought, returned = order.bought, 0
         if bought is not None and not bought.is_reversed:
@@ -177,7 +182,14 @@ def _called_off(call: Call) -> Sequence[Story]:
         if money not in {None, returned}:
             return
         after = order._replace(codes=(), bought=bought, cancelled=(returned, shortfall))
+        paid = next((hold for hold in order.holds if hold.status == "CAPTURED" and hold.points), None)
         story = follow_order(order_id, order, after, call.facts, shortfall=shortfall)
+        for place, hold in enumerate(order.holds):
+            if hold.status in {"HELD", "EXPIRED"}:
+                story = (*ends(order_id, place, hold), *story)
+                after = after.with_hold(place, hold._replace(status="RELEASED"))
+        if paid is not None:
+            story = ((f"wallet:{paid.presenter}", given_back(f"pay/{order_id}", None)), *story)
         for each in order.codes if call.input["reinstate"] else ():
             story = (*story, *back(each, order_id))
         yield Then(after, story)

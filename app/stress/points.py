@@ -175,7 +175,7 @@ def _went_back(call: Call) -> Sequence[Story]:
 def _not_reversible(call: Call) -> Sequence[Story]:
     if call.about["code"] is None:
         return ()
-    return (((f"code:{call.about['code']}", where(lambda code: code.order is not None)),),)
+    return (((f"code:{call.about['code']}", where(lambda code: code.order is not None or code.hold is not None)),),)
 
 
 def _saw_wallet(call: Call) -> Sequence[Story]:

@@ -76,7 +76,12 @@ def _paused(call: Call) -> Sequence[Story]:
     return (((f"pool:{call.input['poolId']}", move),),)
 
 
+def _learn_activation(world: "World", operation: Operation, _: Answer) -> None:
+    world.paused.discard(operation.input["poolId"])
+
+
 def _learn_pause(world: "World", operation: Operation, _: Answer) -> None:
+    world.paused.add(operation.input["poolId"])
     if operation.returned is not None:
         about = {"poolId": operation.input["poolId"]}
         world.recorder.passes(SETTLED.name, about, operation.returned + 1, within_seconds=0)
@@ -135,7 +140,7 @@ VERBS: Final = (
     }, _learn_pause),
     Verb("activatePool", mutation("activatePool", "PoolIdInput", _CHANGE), _ask_activate, {
         "ChangePoolStatusSuccess": _activated, "PoolTransitionRejected": _not_activated,
-    }, weight=2),
+    }, _learn_activation, weight=2),
     Verb("editPool", EDIT, _ask_edit, {"EditPoolSuccess": _edited, "PoolNotEditable": _not_edited}, weight=0.5),
     Verb("generateCodes", GENERATE, _ask_generate, {
         "GenerateCodesSuccess": _generated, "PoolNotEditable": not_editable,

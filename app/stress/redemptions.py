@@ -1,13 +1,31 @@
 """Redemptions: codes are spent on an order together, given back and revoked."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import UNSEEN, Answer, Operation
-from app.stress.order import Honoured, Order, discounts
-from app.stress.things import BEARER, PERCENTS, Code, Leads, Move, Story, Then, becomes, changed, is_, stocked, where
+from app.stress.order import Hold, Honoured, Order, discounts
+from app.stress.things import (
+    BEARER,
+    PERCENTS,
+    Code,
+    Leads,
+    Move,
+    Story,
+    Then,
+    becomes,
+    changed,
+    ended,
+    given_up,
+    is_,
+    stocked,
+    unnamed,
+    where,
+)
 from app.stress.verb import Asked, Call, Facts, Verb, ask_member, mutation, named, reading, who
 from app.stress.wallet import Wallet
 
@@ -20,11 +38,12 @@ HOLDS: Final = where(lambda pool: not pool.honours)
 #: What orders are worth; of the last no code takes anything off.
 AMOUNTS: Final = (1000, 1000, 1000, 2000, 2000, 500, 500, 4)
 REDEMPTIONS: Final = "redemptions { id discount { amountMinor } code { id } }"
+REJECTED: Final = "... on CodesRejected { rejections { masked reason remedy { heldUntil } } }"
 REDEEM: Final = mutation(
     "redeemCodes",
     "RedeemCodesInput",
     f"""... on RedeemCodesSuccess {{ replayed totalDiscount {{ amountMinor }} {REDEMPTIONS} }}
-    ... on CodesRejected {{ rejections {{ masked reason }} }} ... on InvalidInput {{ problems {{ path }} }}""",
+    {REJECTED} ... on InvalidInput {{ problems {{ path }} }}""",
 )
 
 
@@ -71,7 +90,8 @@ def _redeemed(call: Call) -> Sequence[Story]:
 
     def redeem(percents: dict[str, float], order: Order) -> Iterable[Then]:
         after = _redeems(order, amount, _codes(call, percents))
-        if after is None or order.cancelled is not None or order.codes or 0 in after.discounts:
+        is_free = order.cancelled is None and not order.codes and order.live is None
+        if after is None or not is_free or 0 in after.discounts:
             return
         for told in _as_told(after, answer):
             yield Then(told, follow_order(order_id, order, told, call.facts))
@@ -117,9 +137,9 @@ def owner_of(code: dict[str, Any], call: Call) -> str:
     return owner
 
 
-def wallet_changes(owner: str) -> Story:
+def wallet_changes(owner: str, move: Move | None = None) -> Story:
     """What is done to a code changes its owner's wallet; a bearer code is in none."""
-    return () if owner == BEARER else ((f"wallet:{owner}", changed()),)
+    return () if owner == BEARER else ((f"wallet:{owner}", move or changed()),)
 
 
 def _as_told(order: Order, answer: Answer) -> Iterable[Order]:
@@ -137,7 +157,7 @@ def spend(each: Honoured, order: str) -> Story:
         (f"pool:{each.pool}", HONOURS),
         (f"code:{each.code}", becomes(Code(each.owner), Code(each.owner, order))),
         (f"stock:{each.pool}", stocked(allocated=-1, redeemed=1)),
-        *wallet_changes(each.owner),
+        *wallet_changes(each.owner, unnamed(each.code)),
     )
 
 
@@ -148,6 +168,33 @@ def back(each: Honoured, order: str) -> Story:
         (f"stock:{each.pool}", stocked(allocated=1, redeemed=-1)),
         *wallet_changes(each.owner),
     )
+
+
+def frees(order: str, place: int, hold: Hold, but: Collection[str] = ()) -> Story:
+    """The codes of a live hold are free, but for some of them."""
+    here = (order, place)
+    return tuple(
+        (f"code:{each.code}", becomes(Code(each.owner, hold=here), Code(each.owner)))
+        for each in hold.codes if each.code not in but
+    )  # fmt: skip
+
+
+def owners(codes: Iterable[Honoured]) -> list[str]:
+    """Return whose wallets codes are in."""
+    return sorted({each.owner for each in codes} - {BEARER})
+
+
+def ends(order: str, place: int, hold: Hold) -> Story:
+    """A hold ends, of which its wallets are told; of one that is over, if they weren't yet."""
+    here = (order, place)
+    if hold.status == "HELD":
+        return (*frees(order, place, hold), *((f"wallet:{owner}", given_up(here)) for owner in wallets(hold)))
+    return tuple((f"wallet:{owner}", ended(here)) for owner in wallets(hold))
+
+
+def wallets(hold: Hold) -> list[str]:
+    """Return whose wallets have what a hold has."""
+    return sorted({*owners(hold.codes), *([hold.presenter] if hold.points else [])})
 
 
 def _learn_redemptions(world: "World", operation: Operation, answer: Answer) -> None:
@@ -168,51 +215,121 @@ _AGAINST: Final[dict[str, Callable[[str], Move]]] = {
 }
 
 
+class Beside(Enum):
+    """What codes are presented for: to be redeemed, checked, put in the place of an order's, or held for it."""
+
+    ORDER = "ORDER"
+    CHECK = "CHECK"
+    AMENDMENT = "AMENDMENT"
+    HOLD = "HOLD"
+
+
+#: Those to whom what the order itself holds is an obstacle.
+_BLOCKED: Final = frozenset({Beside.ORDER, Beside.AMENDMENT})
+#: What isn't told of a code that is held.
+_AFTER_HELD: Final = frozenset({"EXPIRED", "REVOKED", "POOL_NOT_ACTIVE", "NOT_STACKABLE", "NO_DISCOUNT"})
+
+
+@dataclass
+class _Against:
+    """What rejections say of codes, apart from what depends on the order."""
+
+    story: list[tuple[str, Move]] = field(default_factory=list)
+    codes: set[str] = field(default_factory=set)
+    #: Those that are refused because they are held, and because their pools are paused.
+    held: list[str] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
+    #: The masked texts of those that would take nothing off.
+    worthless: list[str] = field(default_factory=list)
+    reasons: set[str] = field(default_factory=set)
+
+
+def _against(call: Call) -> _Against | None:
+    """Return what the rejections of an answer say, None where they can't be."""
+    found, member = _Against(), who(call.input)
+    for rejection in call.answer["rejections"]:
+        codes = [each for each in call.about["codes"] if each["masked"] == rejection["masked"]]
+        reason = rejection["reason"]
+        found.reasons.add(reason)
+        if (reason == "HELD") != bool(rejection["remedy"] and rejection["remedy"]["heldUntil"]):
+            return None
+        if reason == "NO_DISCOUNT":
+            found.worthless.append(rejection["masked"])
+        if len(codes) > 1 or reason in {"NO_DISCOUNT", "TOO_MANY_ATTEMPTS"}:
+            # Two codes that end alike: it can be either.
+            continue
+        code = codes[0]
+        found.codes.add(code["id"])
+        if reason == "NOT_OWNER" and code["pool"] in call.facts["transferable"]:
+            return None
+        if reason in _AGAINST:
+            found.story.append((f"code:{code['id']}", _AGAINST[reason](member)))
+        elif reason == "POOL_NOT_ACTIVE":
+            found.story.append((f"pool:{code['pool']}", HOLDS))
+            found.paused.append(code["id"])
+        elif reason == "HELD":
+            found.held.append(code["id"])
+        elif reason != "NOT_STACKABLE":
+            return None
+    return found
+
+
 def rejected(
-    call: Call, codes: Callable[[dict[str, float], Order], tuple[Honoured, ...]], *, amends: bool = False
+    call: Call, codes: Callable[[dict[str, float], Order], tuple[Honoured, ...]], beside: Beside = Beside.ORDER
 ) -> Sequence[Story]:
     """Each code that stands in the way does so at one instant. Too many attempts may be told at any time.
 
     `codes` are those that the order would have; of one that is amended, none stands in the way that it has already.
+    What is held anew is HELD only by a hold of somebody else.
     """
-    name, member = f"order:{call.input['orderId']}", who(call.input)
-    story: list[tuple[str, Move]] = []
-    against, worthless = set(), []
-    for rejection in call.answer["rejections"]:
-        found = [each for each in call.about["codes"] if each["masked"] == rejection["masked"]]
-        reason = rejection["reason"]
-        if reason == "NO_DISCOUNT":
-            worthless.append(rejection["masked"])
-        if len(found) > 1 or reason in {"NO_DISCOUNT", "TOO_MANY_ATTEMPTS"}:
-            # Two codes that end alike: it can be either.
-            continue
-        code = found[0]
-        against.add(code["id"])
-        if reason == "NOT_OWNER" and code["pool"] in call.facts["transferable"]:
-            return ()
-        if reason in _AGAINST:
-            story.append((f"code:{code['id']}", _AGAINST[reason](member)))
-        elif reason == "POOL_NOT_ACTIVE":
-            story.append((f"pool:{code['pool']}", HOLDS))
-        elif reason == "NOT_STACKABLE" and not amends:
-            story.append((name, where(lambda order: bool(order.codes))))
-        else:
-            return ()
+    name, against = f"order:{call.input['orderId']}", _against(call)
+    if against is None:
+        return ()
 
-    def is_open(order: Order) -> bool:
+    def is_possible(order: Order) -> bool:
         on_order = {each.code for each in order.codes}
-        return order.cancelled is None and not (amends and (order.amount is None or against & on_order))
+        if order.cancelled is not None:
+            return False
+        match beside:
+            case Beside.AMENDMENT:
+                is_there = order.amount is not None or order.live is not None
+                return is_there and not against.codes & on_order and "NOT_STACKABLE" not in against.reasons
+            case Beside.HOLD:
+                is_asked = call.input["idempotencyKey"] not in order.requests
+                return is_asked and order.is_open and "NOT_STACKABLE" not in against.reasons
+            case _:
+                return "NOT_STACKABLE" not in against.reasons or bool(order.codes)
 
     def takes_nothing(percents: dict[str, float], order: Order) -> bool:
         amount = call.input["orderAmount"]["amountMinor"]
         taken = discounts(amount, [each.percent for each in codes(percents, order)])
         masks = [code["masked"] for code, discount in zip(call.about["codes"], taken, strict=True) if discount == 0]
-        return all(masked in masks for masked in worthless)
+        return all(masked in masks for masked in against.worthless)
 
-    story.append((name, where(is_open)))
-    if not worthless:
-        return (tuple(story),)
-    return [(*story, *given, (name, where(partial(takes_nothing, percents)))) for given, percents in priced(call)]
+    def refuse(percents: dict[str, float], order: Order) -> Iterable[Then]:
+        is_blocked = order.live is not None and beside in _BLOCKED
+        if not is_possible(order) or (against.worthless and not takes_nothing(percents, order)):
+            return
+        if is_blocked and against.reasons & _AFTER_HELD:
+            return
+        own = {} if beside in _BLOCKED else order.held
+        if own.keys() & {*against.held, *against.paused}:
+            return
+        elsewhere: Move = where(lambda code: code.hold is not None)
+        if beside is Beside.HOLD:
+            elsewhere = Leads(partial(_is_anothers, who(call.input)), call.facts["holding"])
+        yield Then(order, () if is_blocked else tuple((f"code:{code}", elsewhere) for code in against.held))
+
+    told, touched = tuple(against.story), call.facts["holding"]
+    moments: list[tuple[Story, dict[str, float]]] = priced(call) if against.worthless else [((), {})]
+    return [(*told, *given, (name, Leads(partial(refuse, percents), touched))) for given, percents in moments]
+
+
+def _is_anothers(member: str, code: Code) -> Iterable[Then]:
+    """A hold of somebody else has the code."""
+    if code.hold is not None:
+        order, place = code.hold
+        yield Then(code, ((f"order:{order}", where(lambda found: found.holds[place].presenter != member)),))
 
 
 def _rejected(call: Call) -> Sequence[Story]:
@@ -226,9 +343,38 @@ def _not_open(call: Call) -> Sequence[Story]:
 CHECK: Final = REDEEM.replace("mutation", "query", 1).replace("redeemCodes", "checkCodes")
 
 
+def held_or(call: Call, percents: dict[str, float], order: Order) -> tuple[Honoured, ...]:
+    """Return the codes that are asked for: those that the order holds as they are held, the others as of now."""
+    found = _codes(call, percents)
+    return tuple(order.held.get(each.code, each) for each in found)
+
+
 def _checked(call: Call) -> Sequence[Story]:
-    """What redeeming would do can be done, but isn't."""
-    return [tuple((name, _could(move)) for name, move in story) for story in _redeemed(call)]
+    """What redeeming would do can be done, but isn't; what the order itself holds is no obstacle."""
+    if call.answer["replayed"]:
+        return [tuple((name, _could(move)) for name, move in story) for story in _redeemed(call)]
+    member, amount = who(call.input), call.input["orderAmount"]["amountMinor"]
+
+    def check(percents: dict[str, float], order: Order) -> Iterable[Then]:
+        codes = held_or(call, percents, order)
+        after = _redeems(order, amount, codes)
+        if after is None or order.cancelled is not None or order.codes or 0 in after.discounts:
+            return
+        if any(True for _ in _as_told(after, call.answer)):
+            free: Story = tuple(
+                step for each in codes if each.code not in order.held
+                for step in ((f"pool:{each.pool}", HONOURS), (f"code:{each.code}", is_(Code(each.owner))))
+            )  # fmt: skip
+            yield Then(order, free)
+
+    owned = [_owned(code, member) for code in call.about["codes"] if code["pool"] not in call.facts["transferable"]]
+    touched = [name for code in call.about["codes"] for name in (f"pool:{code['pool']}", f"code:{code['id']}")]
+    name = f"order:{call.input['orderId']}"
+    return [(*owned, *given, (name, Leads(partial(check, percents), touched))) for given, percents in priced(call)]
+
+
+def _check_rejected(call: Call) -> Sequence[Story]:
+    return rejected(call, lambda percents, order: held_or(call, percents, order), Beside.CHECK)
 
 
 def _could(move: Move) -> Move:
@@ -290,7 +436,7 @@ def _reversed_before(call: Call) -> Sequence[Story]:
 REVOKE: Final = mutation(
     "revokeCode",
     "RevokeCodeInput",
-    "... on RevokeCodeSuccess { code { id } replacement { id } } ... on CodeNotRevocable { state }",
+    "... on RevokeCodeSuccess { code { id } replacement { id } } ... on CodeNotRevocable { state heldUntil }",
 )
 
 
@@ -330,33 +476,34 @@ def _replaced(call: Call) -> list[int]:
 
 
 def _not_revocable(call: Call) -> Sequence[Story]:
-    """Only a code that has ended can't be."""
-    told = call.answer["state"]
-    ended = where(lambda code: told == ended_as(code))
-    return (((f"code:{call.about['id']}", ended),),)
+    """Only a code that has ended can't be, or one that an order holds."""
+    told, is_held = call.answer["state"], call.answer["heldUntil"] is not None
+    over = where(lambda code: code.hold is not None if is_held else told == ended_as(code))
+    return (((f"code:{call.about['id']}", over),),)
 
 
 def ended_as(code: Code) -> str | None:
     return "REVOKED" if code.revoked else "EXPIRED" if code.expired else code.order and "REDEEMED"
 
 
-CODES: Final = "member(id: $id) { wallet { codes(first: 100) { edges { node { id state pool { id } } } } } }"
+CODES: Final = "member(id: $id) { wallet { codes(first: 100) { edges { node { id state heldUntil pool { id } } } } } }"
 
 
 def _saw_codes(call: Call) -> Sequence[Story]:
     member = call.input["id"]
-    states = {edge["node"]["id"]: edge["node"]["state"] for edge in call.answer["wallet"]["codes"]["edges"]}
+    shown = [edge["node"] for edge in call.answer["wallet"]["codes"]["edges"]]
+    states = {code["id"]: (code["state"], code["heldUntil"] is not None) for code in shown}
     seen = [code for codes in call.facts["codes"].values() for code in codes]
     return (tuple((f"code:{code}", _is_shown(member, states.get(code))) for code in seen),)
 
 
-def _is_shown(member: str, state: str | None) -> Move:
-    """A code is in the member's wallet in this state, or not in it at all."""
+def _is_shown(member: str, shown: tuple[str, bool] | None) -> Move:
+    """A code is in the member's wallet in this state, held or not, or not in it at all."""
 
     def holds(code: Code) -> bool:
         if code.owner != member:
-            return state is None
-        return state == (ended_as(code) or "ALLOCATED")
+            return shown is None
+        return shown == (ended_as(code) or "ALLOCATED", code.hold is not None)
 
     return where(holds)
 
@@ -367,7 +514,7 @@ VERBS: Final = (
         "InvalidInput": _below_refunded,
     }, _learn_redemptions, repeats=True, once=False, weight=4),
     Verb("checkCodes", CHECK, _ask_redeem, {
-        "RedeemCodesSuccess": _checked, "CodesRejected": _rejected, "OrderNotOpen": _not_open,
+        "RedeemCodesSuccess": _checked, "CodesRejected": _check_rejected, "OrderNotOpen": _not_open,
         "InvalidInput": _below_refunded,
     }, reads=True),
     Verb("reverseRedemption", REVERSE, _ask_reverse,

@@ -66,13 +66,17 @@ BEARER: Final = "bearer"
 
 
 class Code(NamedTuple):
-    """A code: whose it is, on which order it was spent, and what took its place. Without an owner it is in stock."""
+    """A code: whose it is, on which order it was spent, what took its place, and which hold has it.
+
+    Without an owner it is in stock. A hold is named by its order and its place there.
+    """
 
     owner: str | None = None
     order: str | None = None
     revoked: bool = False
     expired: bool = False
     reissued_as: str | None = None
+    hold: tuple[str, int] | None = None
 
 
 class Pool(NamedTuple):
@@ -110,6 +114,21 @@ INITIAL: Final[Mapping[str, Any]] = {
     "quota": 0,
     "address": None, "invite": None, "order": Order(), "reward": None, "key": None, "member": None, "back": None,
 }  # fmt: skip
+
+
+def unnamed(*codes: str) -> Move:
+    """A wallet changes once; its codes don't say any more which hold had them."""
+    return lambda wallet: (wallet.changed().unnamed(codes),)
+
+
+def ended(hold: tuple[str, int]) -> Move:
+    """It is written down that a hold of a wallet's codes has ended, if it wasn't before."""
+    return lambda wallet: (wallet.ended(hold),)
+
+
+def given_up(hold: tuple[str, int], *codes: str) -> Move:
+    """A wallet changes by the end of a hold, which has its points no more."""
+    return lambda wallet: (wallet.given_up(hold).unnamed(codes),)
 
 
 def changed(amount: int = 0, *, points: int | None = None, version: int | None = None) -> Move:
@@ -230,8 +249,9 @@ def _step(step: tuple[str, Move], state: Mapping[str, Any]) -> Iterable[Mapping[
     elif state[name] == ANYTHING:
         yield {**state, **dict.fromkeys(touched(step) & state.keys(), ANYTHING)}
     else:
-        for after in move(state[name]):
-            if isinstance(after, Then):
-                yield from follow(after.story, {**state, name: after.state})
-            else:
-                yield {**state, name: after}
+        for before in state[name].perhaps if isinstance(state[name], Wallet) else (state[name],):
+            for after in move(before):
+                if isinstance(after, Then):
+                    yield from follow(after.story, {**state, name: after.state})
+                else:
+                    yield {**state, name: after}

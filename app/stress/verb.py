@@ -5,7 +5,7 @@ have moved nothing, or done what a success would tell. The declarations are in c
 in verbs.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,6 +52,7 @@ class Verb:
     ask: Callable[["World"], Asked | None]
     says: dict[str, Says]
     learns: Callable[["World", Operation, Answer], None] | None = None
+    notes: Callable[[Operation, Answer], Iterable[str]] | None = None
     repeats: bool = False
     once: bool = True
     reads: bool = False
@@ -82,7 +83,7 @@ class Verb:
         if self.done is None:
             return (NOTHING,)
         known = operation.settled
-        if known is None:
+        if known is None or "replayed" not in known:
             return (NOTHING, *self.done(self._call(operation, {"replayed": False}, facts)))
         if not known["replayed"]:
             # Another call had the effect, so this one had none.

@@ -3,6 +3,8 @@
 Nothing here is pending or expires. Versions date everything: an entry raises the version by one, a shortfall too.
 """
 
+import itertools
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,6 +55,27 @@ class Spent(NamedTuple):
     parts: tuple[tuple[int, int], ...]
 
 
+class Held(NamedTuple):
+    """Points that a hold has, by its order and place: how many of which lots, and since which version."""
+
+    hold: tuple[str, int]
+    parts: tuple[tuple[int, int, int], ...]
+
+    @property
+    def points(self) -> int:
+        return sum(amount for _, amount, _ in self.parts)
+
+
+class Ending(NamedTuple):
+    """A hold whose time has passed, by its order and place, and the codes that still say that it has them.
+
+    That it has ended is written down at some time, which is a change of the wallet while there are any, or points.
+    """
+
+    hold: tuple[str, int]
+    codes: tuple[str, ...]
+
+
 class Told(NamedTuple):
     """What an entry tells: how many points it moved, the balance after it; and what a return lacked."""
 
@@ -72,6 +95,8 @@ class Wallet(NamedTuple):
     returns: tuple[Return, ...] = ()
     covers: tuple[Cover, ...] = ()
     spent: tuple[Spent, ...] = ()
+    endings: tuple[Ending, ...] = ()
+    held: tuple[Held, ...] = ()
 
     def __str__(self) -> str:
         return f"Wallet(points={self.points}, version={self.version})"
@@ -82,8 +107,9 @@ class Wallet(NamedTuple):
 
     @property
     def spendable(self) -> int:
-        """How many points a debit may take now."""
-        return self.points
+        """How many points a debit may take now: what is late is free."""
+        late = {each.hold for each in self.endings}
+        return self.points - sum(each.points for each in self.held if each.hold not in late)
 
     @property
     def shortfall(self) -> int:
@@ -92,6 +118,80 @@ class Wallet(NamedTuple):
     def changed(self) -> "Wallet":
         """Return the wallet after one change that isn't about points."""
         return self._replace(version=self.version + 1)
+
+    def overdue(self, hold: tuple[str, int], codes: tuple[str, ...]) -> "Wallet":
+        """Return the wallet when the time of a hold of its codes has passed, which nobody has written down."""
+        is_told = codes or self.points_of(hold)
+        return self._replace(endings=(*self.endings, Ending(hold, codes))) if is_told else self
+
+    def unnamed(self, codes: Collection[str]) -> "Wallet":
+        """Return the wallet when codes don't say any more which hold had them."""
+        left = [Ending(hold, tuple(code for code in named if code not in codes)) for hold, named in self.endings]
+        return self._replace(endings=tuple(each for each in left if each.codes or self.points_of(each.hold)))
+
+    def ended(self, hold: tuple[str, int]) -> "Wallet":
+        """Return the wallet once it is written down that a hold whose time has passed has ended."""
+        others = tuple(each for each in self.endings if each.hold != hold)
+        return self if others == self.endings else self.given_up(hold)._replace(endings=others)
+
+    def points_of(self, hold: tuple[str, int]) -> int:
+        """Return how many points a hold has."""
+        return sum(each.points for each in self.held if each.hold == hold)
+
+    def given_up(self, hold: tuple[str, int]) -> "Wallet":
+        """Return the wallet after a hold has ended: its points are free, and go where they would if they came back."""
+        draft = _Draft(self)
+        draft.version += 1
+        draft.come_free(draft.let_go(hold, 0))
+        return draft.wallet
+
+    def holds(self, hold: tuple[str, int], points: int) -> "Wallet | None":
+        """Return the wallet after a hold has so many points, None if too few are free.
+
+        What it has stays as far as it goes; of what it has too many those come free that would be spent last.
+        """
+        draft, more = _Draft(self), points - self.points_of(hold)
+        if more > self.points - sum(each.points for each in self.held):
+            return None
+        draft.version += more != 0
+        if more > 0:
+            draft.set_aside(hold, more)
+        elif more < 0:
+            draft.come_free(draft.let_go(hold, points))
+        return draft.wallet
+
+    def paid(self, hold: tuple[str, int], points: int, name: str) -> "Wallet | None":
+        """Return the wallet after points of a hold were paid under a name, None if it has none and too few are free.
+
+        Those that it has too many come free with that.
+        """
+        if not self.points_of(hold):
+            return self.debited(points, name)
+        draft, parts = _Draft(self), next(each.parts for each in self.held if each.hold == hold)
+        draft.version += 1
+        free = draft.let_go(hold, points)
+        draft.release(hold)
+        taken: dict[int, int] = {since: amount for since, amount, _ in parts}
+        for since, amount, _ in free:
+            taken[since] -= amount
+        for since, amount in taken.items():
+            draft.change(since, -amount)
+        if points:
+            spent = tuple((since, amount) for since, amount in taken.items() if amount)
+            draft.spent = (*self.spent, Spent(name, min(held for _, _, held in parts), spent))
+        draft.come_free(free)
+        left = tuple(each for each in self.endings if each.hold != hold)
+        return draft.wallet._replace(endings=left)
+
+    @property
+    def perhaps(self) -> "Iterator[Wallet]":
+        """What the wallet may have become by itself: of what is to be written down, anything may have been."""
+        for count in range(len(self.endings) + 1):
+            for endings in itertools.combinations(self.endings, count):
+                wallet = self
+                for each in endings:
+                    wallet = wallet.ended(each.hold)
+                yield wallet
 
     def credited(self, amount: int, order: str | None = None) -> "Wallet":
         """Return the wallet with one more lot."""
@@ -112,9 +212,9 @@ class Wallet(NamedTuple):
 
     def debited(self, amount: int, name: str | None = None) -> "Wallet | None":
         """Return the wallet after a debit, None if there is too little. One with a name may be given back."""
-        if self.spendable < amount:
-            return None
         draft = _Draft(self)
+        if self.points - sum(each.points for each in self.held) < amount:
+            return None
         parts = draft.pick(amount, [lot.since for lot in self.lots])
         draft.version += 1
         for since, part in parts.items():
@@ -162,7 +262,7 @@ class Wallet(NamedTuple):
         again: dict[Arising, int] = {}
         shares: list[_Share] = []
         for lot in [lot for lot in reversed(self.lots) if lot.order == order]:
-            share = _Share(lot, own=min(lot.remaining, left))
+            share = _Share(lot, own=min(draft.free(lot.since), left))
             left -= share.own
             for each in reversed(self.returns):
                 paid = draft.covers.get((lot.since, each.arising), 0)
@@ -223,22 +323,73 @@ class _Draft:
     """A wallet that is being changed."""
 
     def __init__(self, wallet: Wallet) -> None:
+        self._wallet = wallet
         self.version = wallet.version
         self.lots = {lot.since: lot for lot in wallet.lots}
         self.returns = {each.arising: each for each in wallet.returns}
         self.covers = {(cover.payer, cover.covered): cover.amount for cover in wallet.covers}
         self.spent = wallet.spent
+        self.held = {each.hold: each.parts for each in wallet.held}
 
     @property
     def wallet(self) -> Wallet:
         covers = tuple(Cover(*pair, amount) for pair, amount in sorted(self.covers.items()) if amount)
         covered = {cover.covered for cover in covers}
         returns = tuple(each for arising, each in sorted(self.returns.items()) if each.shortfall or arising in covered)
-        return Wallet(self.version, tuple(self.lots.values()), returns, covers, self.spent)
+        return self._wallet._replace(
+            version=self.version, lots=tuple(self.lots.values()), returns=returns, covers=covers, spent=self.spent,
+            held=tuple(Held(hold, parts) for hold, parts in self.held.items() if parts),
+        )  # fmt: skip
 
     @property
     def points(self) -> int:
         return sum(lot.remaining for lot in self.lots.values())
+
+    def free(self, since: int) -> int:
+        """Return what isn't held of a lot."""
+        held = sum(amount for parts in self.held.values() for lot, amount, _ in parts if lot == since)
+        return self.lots[since].remaining - held
+
+    def set_aside(self, hold: tuple[str, int], amount: int) -> None:
+        """Let a hold have more points, in the order of spending."""
+        parts = {since: (has, held) for since, has, held in self.held.get(hold, ())}
+        for since, more in self.pick(amount, list(self.lots)).items():
+            has, held = parts.get(since, (0, self.version))
+            parts[since] = has + more, held
+        self.held[hold] = tuple((since, *parts[since]) for since in self.lots if since in parts)
+
+    def let_go(self, hold: tuple[str, int], keep: int) -> list[tuple[int, int, int]]:
+        """Let a hold have no more than so many points, those that would be spent first; returns what is free then."""
+        kept, gone = [], []
+        for since, amount, held in self.held.get(hold, ()):
+            stays = min(amount, keep)
+            keep -= stays
+            kept += [(since, stays, held)] if stays else []
+            gone += [(since, amount - stays, held)] if amount > stays else []
+        self.held[hold] = tuple(kept)
+        return gone
+
+    def release(self, hold: tuple[str, int]) -> None:
+        """Let a hold have nothing."""
+        self.held[hold] = ()
+
+    def come_free(self, parts: list[tuple[int, int, int]]) -> None:
+        """Let points that were held go where they would if they had been spent and came back; entries say what moves.
+
+        They never left the balance: one entry is for what lots lose by it, and one for what others get.
+        """
+        before = {since: lot.remaining for since, lot in self.lots.items()}
+        kept: dict[int, dict[int, int]] = {}
+        for since, amount, _ in parts:
+            self.change(since, -amount)
+        for since, amount, held in parts:
+            self.give(since, amount, kept.setdefault(held, {}))
+        for short in sorted(self.returns):
+            for held, of_lots in kept.items():
+                self.fill(short, of_lots, held)
+        moved = [lot.remaining - before[since] for since, lot in self.lots.items()]
+        self.version += any(amount < 0 for amount in moved)
+        self.version += any(amount > 0 for amount in moved)
 
     def change(self, since: int, remaining: int) -> None:
         """Add to what is left of a lot."""
@@ -259,7 +410,7 @@ class _Draft:
         """Return how much is taken from which lots, in the order of spending."""
         parts: dict[int, int] = {}
         for since in among:
-            if part := min(self.lots[since].remaining, amount):
+            if part := min(self.free(since), amount):
                 parts[since] = part
                 amount -= part
         return parts

@@ -8,6 +8,7 @@ import itertools
 import random
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -15,7 +16,8 @@ from typing import Any, Final
 from iso4217 import Currency
 
 from app.stress.clients import Client, Fault, Unanswered, Unsent
-from app.stress.operations import READ, Answer, History, Operation, Recorder
+from app.stress.holds import LAPSE
+from app.stress.operations import PASSED, READ, Answer, History, Operation, Recorder
 from app.stress.pools import BEGIN
 from app.stress.races import CANCEL, CHANGE, CREATE_POOL, ENROL, GENERATE
 from app.stress.things import BEARER, PERCENTS, Pool, Stock
@@ -47,7 +49,7 @@ mutation ($input: CreateRewardInput!) {
 }
 """
 MERCHANT: Final = (
-    "{ answer: viewer { merchant { currency settings { pointsPerUnit pointsPendingDays recoverShortfalls } } } }"
+    "{ answer: viewer { merchant { currency settings { pointsPerUnit pointValue pointsPendingDays recoverShortfalls } } } }"
 )
 PROGRAM: Final = """
 {
@@ -69,6 +71,19 @@ mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __
 """
 
 
+#: Lets the time of a hold pass that is HELD; returns whether it did.
+Lapse = Callable[[str], Awaitable[bool]]
+#: How often verbs are called in a world that is about holds.
+HOLDING: Final = {
+    "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "readHeldCodes": 1,
+    "lapse": 4, "redeemCodes": 3, "checkCodes": 1, "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1,
+    "revokeCode": 0.3, "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1,
+    "redeemReward": 1, "reverseRewardRedemption": 0.5, "claimCode": 1, "issueCodes": 0.5, "readWallet": 2,
+    "readCodes": 2, "readOrder": 1, "readPurchase": 0.5, "readStock": 0.5, "pausePool": 0.3, "activatePool": 0.6,
+    "editPool": 0.3,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a merchant has set: its currency, what a unit of it earns, how many invites a member has, what they bring.
@@ -83,6 +98,7 @@ class Terms:
     quota: int | None
     referral: tuple[int, int]
     recovers: bool = True
+    point_value: str | None = "1"
 
     @classmethod
     async def of(cls, client: Client) -> "Terms":
@@ -97,7 +113,8 @@ class Terms:
         settings = merchant["settings"]
         rate = None if settings["pointsPendingDays"] else str(settings["pointsPerUnit"])
         recovers = settings["recoverShortfalls"]
-        return cls(merchant["currency"], rate, quota if bounded and plain else None, brings, recovers)
+        value = str(settings["pointValue"]) if settings["pointValue"] else None
+        return cls(merchant["currency"], rate, quota if bounded and plain else None, brings, recovers, value)
 
 
 @dataclass(frozen=True)
@@ -114,8 +131,13 @@ class Seen:
 class World:
     """What a world has, what its clients learned, and the history of what they did."""
 
-    def __init__(self, name: str, terms: Terms, rolls: random.Random) -> None:
+    def __init__(
+        self, name: str, terms: Terms, rolls: random.Random, lapse: Lapse | None = None, *, holds: bool = False
+    ) -> None:
+        """`lapse` lets the time of holds pass; a world that `holds` is about holds, and what meets them."""
         self.name = name
+        self.lapse = lapse
+        self._weights = {verb.name: HOLDING.get(verb.name, 0) if holds else verb.weight for verb in VERBS.values()}
         self.currency = terms.currency
         self.rolls = rolls
         self.members: list[str] = []
@@ -123,7 +145,9 @@ class World:
         self.tokens: dict[str, str] = {}
         self.pools: list[str] = []
         self.codes: dict[str, Seen] = {}
-        #: Those that somebody was told to be revoked.
+        #: Pools that somebody was told to be paused, the last time.
+        self.paused: set[str] = set()
+        #: Codes that somebody was told to be revoked.
         self.dead: set[str] = set()
         self.redemptions: dict[str, dict[str, Any]] = {}
         #: The codes on each order that somebody was told of, as they were told last.
@@ -132,10 +156,11 @@ class World:
         self.purchases: list[dict[str, Any]] = []
         self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
+        self.holds: list[dict[str, str]] = []
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
-            "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
+            "point_value": terms.point_value, "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
         }  # fmt: skip
         self.history = History(name, self.facts)
         self.recorder = Recorder(self.history)
@@ -144,6 +169,7 @@ class World:
         self._ends = time.monotonic() + SECONDS_MAX
         self._numbers = itertools.count(1)
         self._orders: list[str] = []
+        self._paid: list[str] = []
 
     # What verbs ask for.
 
@@ -159,11 +185,21 @@ class World:
         """Return a key that is new."""
         return f"{self.name}-{next(self._numbers)}"
 
-    def order(self) -> str:
+    def order(self, new: float = 0.15) -> str:
         """Return one of the few orders of the moment; now and then one is new."""
-        if not self._orders or self.rolls.random() < 0.15:
+        if not self._orders or self.rolls.random() < new:
             self._orders.append(self.key())
         return self.rolls.choice(self._orders[-2:])
+
+    def order_to_pay(self) -> str:
+        """Return one of the few orders that points pay for."""
+        if not self._paid or self.rolls.random() < 0.35:
+            self._paid.append(self.key())
+        return self.rolls.choice(self._paid[-2:])
+
+    def is_paid(self, order: str) -> bool:
+        """Whether points pay for an order."""
+        return order in self._paid
 
     def order_of(self, known: list[str]) -> str:
         """Return mostly one of those of which something is known, the last ones."""
@@ -195,6 +231,13 @@ class World:
         self.orders[order] = [each["code"]["id"] for each in redemptions]
         for each in redemptions:
             self.redemptions[each["id"]] = {"id": each["id"], "order": order, "code": each["code"]["id"]}
+
+    def learn_hold(self, order: str, hold: dict[str, Any]) -> None:
+        """Keep a hold that somebody was told of."""
+        self.orders.setdefault(order, [])
+        known = {"id": hold["id"], "order": order}
+        if known not in self.holds:
+            self.holds.append(known)
 
     # What happens in it.
 
@@ -300,13 +343,15 @@ class World:
                     same["count"] += 1
                 return VERBS[again.verb], same, again.about
         while True:
-            (verb,) = self.rolls.choices(list(VERBS.values()), [verb.weight for verb in VERBS.values()])
+            (verb,) = self.rolls.choices(list(VERBS.values()), list(self._weights.values()))
             asked = verb.ask(self) if client.takes_tokens or not verb.as_member else None
             if asked is not None:
                 return verb, *asked
 
     async def call(self, client: Client, verb: Verb, input: dict[str, Any], about: dict[str, Any]) -> Answer | None:
         """Call a verb and write down what came of it. Returns the answer, None when there was none."""
+        if verb.name == LAPSE.name:
+            return await self._let_pass(verb, input, about)
         operation = self.recorder.call(client.name, verb.name, input, about, time.monotonic_ns())
         try:
             answer = await client.ask(verb.document, verb.variables(input), self._token(verb, about))
@@ -328,16 +373,39 @@ class World:
             verb.learns(self, operation, answer)
         return answer
 
+    async def _let_pass(self, verb: Verb, input: dict[str, Any], about: dict[str, Any]) -> Answer | None:
+        """Let the time of a hold pass. Returns None where it wasn't HELD, and where nobody knows."""
+        if self.lapse is None:
+            return None
+        operation = self.recorder.call("time", verb.name, input, about, time.monotonic_ns())
+        try:
+            passed = await self.lapse(input["holdId"])
+        except Unanswered:
+            self.recorder.unanswered(operation, time.monotonic_ns(), once=False)
+            return None
+        if not passed:
+            self.recorder.unsent(operation)
+            return None
+        answer = {"__typename": PASSED}
+        self.recorder.answered(operation, answer, time.monotonic_ns(), once=False)
+        return answer
+
     def _token(self, verb: Verb, about: dict[str, Any]) -> str | None:
         return self.tokens[about["as"]] if verb.as_member else None
 
     def _count(self, operation: Operation, answer: Answer) -> None:
-        if VERBS[operation.verb].reads:
+        verb = VERBS[operation.verb]
+        if verb.reads:
             return
         if operation.outcome == "refused":
             self.counts[f"{operation.verb}: {answer['__typename']}"] += 1
         if answer.get("replayed"):
             self.counts[f"{operation.verb}: replayed"] += 1
+        if "rejections" in answer:
+            self.counts.update({f"{operation.verb}: {each['reason']}" for each in answer["rejections"]})
+        if answer.get("replayed") and self.recorder.was_lost(operation):
+            self.counts[f"{operation.verb}: told again after its answer was lost"] += 1
+        self.counts.update(() if verb.notes is None else verb.notes(operation, answer))
         if "servedBy" in answer and answer["servedBy"]["id"] != operation.input["poolId"]:
             self.counts["claimCode: served by a fallback"] += 1
 

@@ -22,7 +22,7 @@ PORTFOLIO: Final = f"""
 }}
 """
 DRAFT: Final = f"""
-  name kind percentOff amountOff {MONEY} giftSku minimumSpend {MONEY} maximumDiscount {MONEY} claimsPerMember
+  name kind percentOff amountOff {MONEY} giftSku minimumSpend {MONEY} maximumDiscount {MONEY} claimsPerMember audience
 """
 RUN: Final = f"""
   id status source model promptVersion poolsTold fallbackReason requestedAt startedAt finishedAt facts rawAnswer

@@ -80,7 +80,7 @@ async def test_a_model_that_answers_is_believed_within_the_caps(shop: Shop, mode
     assert (kept["title"], kept["rationale"], kept["segment"]) == ("Come back", "They stopped buying.", "lapsed")
     assert kept["draft"] == {
         "name": "Come back", "kind": "PERCENT", "percentOff": 20.0, "amountOff": None, "giftSku": None,
-        "minimumSpend": None, "maximumDiscount": None, "claimsPerMember": 1,
+        "minimumSpend": None, "maximumDiscount": None, "claimsPerMember": 1, "audience": ["LAPSED"],
     }  # fmt: skip
     figures = {figure.pop("name"): figure for figure in kept["figures"]}
     assert figures["percentOff"] == {

@@ -9,12 +9,14 @@ import pytest
 from app import ids
 from app.advisor import advise, runs
 from app.advisor.advise import advise_waiting
+from app.advisor.checks import runs_already
+from app.advisor.facts import gather
 from app.config import Settings, settings
 from app.storage import doorbell
 from app.storage.database import database
 from tests.advisor.documents import ADVICE_RUN, ASK, FOLLOW, advised, ask, read
 from tests.conftest import own_valkey, run_api, run_worker
-from tests.factories import CREATE_POOL, Shop, open_shop
+from tests.factories import CREATE_POOL, EDIT_POOL, Shop, open_shop
 from tests.wallets.sockets import address, joined
 from tests.web.test_event_streams import streaming
 
@@ -57,6 +59,21 @@ async def test_a_run_ends_with_suggestions_that_can_be_created(shop: Shop) -> No
     first, again = ({(s["segment"], str(s["draft"])) for s in each["suggestions"]} for each in (run, adopted))
     assert again
     assert not first & again
+
+
+async def test_a_pool_blocks_advice_for_its_audience_alone(shop: Shop) -> None:
+    pool = await shop.pool(audience=["LAPSED"])
+    member = await shop.member()
+    facts = await gather(shop.merchant_id)
+    (aimed,) = facts.pools
+    await shop.do(EDIT_POOL, poolId=pool["id"], audience=[])
+    await shop.claim(pool, member)
+    (for_everybody,) = (await gather(shop.merchant_id)).pools
+
+    assert aimed.reaches == ("lapsed",)
+    assert for_everybody.reaches == ("new",)
+    assert runs_already(facts, "lapsed", "PERCENT", 10.0) == aimed
+    assert runs_already(facts, "new", "PERCENT", 10.0) is None
 
 
 async def test_a_merchant_without_anything_is_advised_too(shop: Shop) -> None:

@@ -12,6 +12,7 @@ from tests.coupons.test_issue_codes import issue
 from tests.coupons.test_reissue_code import REISSUE
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, EDIT_POOL, GENERATE_CODES, REDEEM_CODES, Shop, problems, usd
 from tests.jobs.documents import REVOKE_CODES, carried_out, job_row, killed_everywhere, paged, progress
+from tests.orders.holding import hold
 from tests.orders.presented import expire
 
 NOWHERE = "pool_0123456789abcdef0123456789abcdef"
@@ -160,6 +161,21 @@ async def test_codes_that_have_ended_are_not_meant_and_those_that_live_again_are
         read = await shop.data("query ($id: ID!) { node(id: $id) { ... on Code { state } } }", {"id": code["id"]})
         assert read["node"]["state"] == state
     assert (await shop.event_types()).count("code.revived") == 1
+
+
+async def test_a_code_that_an_order_holds_fails(shop: Shop) -> None:
+    pool = await shop.pool(codes=3)
+    anna, ben = await shop.member(), await shop.member()
+    held, free = await shop.claim(pool, anna), await shop.claim(pool, ben)
+    await hold(shop, [held], anna)
+
+    job = await revoked(shop, pool, state="ALLOCATED")
+
+    assert progress(job) == {"status": "DONE", "total": 2, "done": 1, "failed": 1}
+    for code, state in ((held, "ALLOCATED"), (free, "REVOKED")):
+        found = await shop.data("query ($id: ID!) { node(id: $id) { ... on Code { state } } }", {"id": code["id"]})
+        assert found["node"]["state"] == state
+    assert await shop.broken_promises() == []
 
 
 async def test_more_than_expected_is_refused(shop: Shop) -> None:

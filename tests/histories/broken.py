@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app.api.operations import Refused
 from app.members import rows
-from app.orders import redeem_codes, reverse_redemption
+from app.orders import capture_hold, holds, redeem_codes, reverse_redemption
 from app.points import grant_points, take_back
 from app.storage.database import database, transaction
 from tests.starts import BROKEN
@@ -25,11 +25,17 @@ BUGS: Final = (
     "effect of a refused call",
     "forgotten shortfall",
     "stale discount",
+    "stolen hold",
 )
 #: How long the first update waits for a rival to read what it has read.
 RIVAL_SECONDS: Final = "FLASH_TEST_RIVAL_SECONDS"
 #: Longer than a script takes.
 _STALE_SECONDS: Final = 60.0
+STEAL: Final = """
+UPDATE code SET hold_id = NULL, held_until = NULL WHERE merchant_id = $1 AND id IN (
+    SELECT code_id FROM hold_code WHERE merchant_id = $1 AND hold_id = $2
+)
+"""
 _POINTS: Final = "SELECT points FROM wallet WHERE merchant_id = $1 AND member_id = $2"
 
 
@@ -43,6 +49,7 @@ def break_engine() -> None:
         "effect of a refused call": _debit_when_refused,
         "forgotten shortfall": _forget_shortfalls,
         "stale discount": _price_once,
+        "stolen hold": _steal_when_late,
     }[os.environ[BROKEN]]()
 
 
@@ -151,6 +158,19 @@ def _price_once() -> None:
         return None
 
     reverse_redemption.place = leave  # type: ignore[attr-defined]
+
+
+def _steal_when_late() -> None:
+    """Capture a hold whose time has passed without asking who has its codes by now."""
+    find = holds.hold_row
+
+    async def find_and_steal(where: Any, viewer: Any, hold_id: Any) -> Any:
+        row = await find(where, viewer, hold_id)
+        if row is not None and row["hold_status"] == "EXPIRED":
+            await _unguarded(viewer.merchant_id, (STEAL, (viewer.merchant_id, hold_id)))
+        return row
+
+    capture_hold.hold_row = find_and_steal  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ class Case:
     def __post_init__(self) -> None:
         facts: Facts = {
             **self.history.facts, "codes": _codes(self.operations, self.history.facts),
-            "touched": _touched(self.operations),
+            "touched": _touched(self.operations), "holding": _holding(self.operations),
         }  # fmt: skip
         told = [VERBS[each.verb].stories(each, facts) if each.verb in VERBS else () for each in self.operations]
         self.stories = [list(dict.fromkeys(self._without(story) for story in stories)) for stories in told]
@@ -165,13 +165,20 @@ def _touched(operations: Sequence[Operation]) -> dict[str, list[str]]:
         names = found.setdefault(each.input.get("orderId", ""), {})
         if each.verb == "recordPurchase":
             names[f"wallet:{each.input['memberId']}"] = None
-        if each.verb in {"redeemCodes", "amendOrder"}:
+        if each.verb in {"redeemCodes", "amendOrder", "holdCheckout"}:
             for code in each.about["codes"]:
                 things = (f"code:{code['id']}", f"stock:{code['pool']}", f"pool:{code['pool']}")
                 names |= dict.fromkeys((*things, f"wallet:{who(each.input)}"))
                 if code["owner"] != BEARER:
                     names[f"wallet:{code['owner']}"] = None
     return {order: list(names) for order, names in found.items()}
+
+
+def _holding(operations: Sequence[Operation]) -> list[str]:
+    """Return the names of what a hold may touch: it may take over what another order holds."""
+    orders = {f"order:{each.input['orderId']}": None for each in operations if each.verb == "holdCheckout"}
+    things = {name: None for names in _touched(operations).values() for name in names}
+    return list(orders | things)
 
 
 @dataclass(frozen=True)

@@ -401,6 +401,16 @@ async def _backing(errands: Errands) -> str:
     return pool
 
 
+async def _spent(errands: Errands) -> str:
+    """Return a pool whose budget one order has spent."""
+    pool = await errands.pool(codes=2, maximumDiscount=usd(100), maximumTotalDiscount=usd(100))
+    member = await errands.member()
+    claimed = await errands.do("claimCode", "... on ClaimCodeSuccess { code { text } }", poolId=pool, memberId=member)
+    codes = [claimed["code"]["text"]]
+    await errands.do("redeemCodes", codes=codes, orderId=errands.word(), orderAmount=usd(1000), memberId=member)
+    return pool
+
+
 async def _for_others(errands: Errands) -> dict[str, Any]:
     """Return the claim of a member from a pool that isn't for it."""
     return {"poolId": await errands.pool(audience=["LAPSED"]), "memberId": await errands.member()}
@@ -469,20 +479,21 @@ async def _cart(errands: Errands) -> dict[str, Any]:
     }  # fmt: skip
 
 
-async def _held(errands: Errands) -> tuple[dict[str, Any], str]:
+async def held_cart(errands: Errands) -> tuple[dict[str, Any], str]:
+    """Let a new member's order hold a code, and return what was asked and the hold."""
     cart = await _cart(errands)
     answer = await errands.do("holdCheckout", "... on HoldCheckoutSuccess { hold { id } }", **cart)
     return cart, answer["hold"]["id"]
 
 
 async def _captured_cart(errands: Errands) -> dict[str, Any]:
-    cart, hold = await _held(errands)
+    cart, hold = await held_cart(errands)
     await errands.do("captureHold", holdId=hold)
     return cart
 
 
 async def _captured_hold(errands: Errands) -> str:
-    _, hold = await _held(errands)
+    _, hold = await held_cart(errands)
     await errands.do("captureHold", holdId=hold)
     return hold
 
@@ -510,7 +521,7 @@ async def _paid_hold(errands: Errands) -> str:
 
 
 async def _released_hold(errands: Errands) -> str:
-    _, hold = await _held(errands)
+    _, hold = await held_cart(errands)
     await errands.do("releaseHold", holdId=hold)
     return hold
 
@@ -654,6 +665,7 @@ ERRANDS: Final = (
     Errand("createCampaign", "PoolNotActive", _campaign_of(Errands.draft)),
     Errand("createCampaign", "PoolBacksReward", _campaign_of(_backing)),
     Errand("createCampaign", "PoolExhausted", _campaign_of(Errands.pool)),
+    Errand("createCampaign", "NotEligible", _campaign_of(_spent)),
     Errand("createCampaign", "IdempotencyKeyReused", _then(_sent, name="another")),
     Errand("createCampaign", REPLAYED, _sent),
     Errand("createWebhook", "WebhookLimitReached", _one_webhook_more),

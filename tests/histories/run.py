@@ -5,9 +5,11 @@ import contextlib
 import itertools
 import json
 import random
+import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -20,11 +22,13 @@ from app.storage.database import dsn
 from app.stress.clients import Client, Fault, Http, Socket, Unanswered
 from app.stress.operations import History
 from app.stress.worlds import Terms, World, play
+from tests.chaos.test_whole_engine import named, signalled
 from tests.factories import usd
 from tests.histories import streams, trouble
+from tests.histories.clock import Clock
 from tests.histories.judging import ILLEGAL, OK, UNKNOWN, Case, Judge, counterexample, timeline
 from tests.histories.network import Network
-from tests.histories.provoked import ERRANDS, Errands, document, wanted
+from tests.histories.provoked import ERRANDS, Errands, document, held_cart, wanted
 from tests.operate.processes import Up, flash, up
 
 #: Worlds at a time, and clients in each: the first over a WebSocket, the others over HTTP.
@@ -40,6 +44,10 @@ LOCK_CODE: Final = "SELECT FROM code WHERE id = $1 FOR UPDATE"
 CIRCUMSTANCES: Final = frozenset({
     "claimCode: served by a fallback", "a deadlock: tried again", "a WebSocket: connected again", "the answer was lost",
     "timed out", "unavailable", *trouble.KINDS,
+    "holdCheckout: HELD", "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
+    "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
+    "captureHold: it was released", "captureHold: what it held is gone",
+    "captureHold: killed before its answer", "captureHold: told again after its answer was lost",
 })  # fmt: skip
 #: So that what waits for a frozen database gives up before its clients do, and errands are few.
 SETTINGS: Final = {
@@ -72,8 +80,12 @@ class Found:
 class Run:
     """A run on a running engine, through a network."""
 
-    def __init__(self, seed: int, engine: Up, network: Network, judge: Judge, written: TextIO | None) -> None:
+    def __init__(
+        self, seed: int, engine: Up, network: Network, judge: Judge, database: str, written: TextIO | None
+    ) -> None:
         self._seed = seed
+        self._clock = Clock(database)
+        self._database = database
         self._engine = engine
         self._network = network
         self._judge = judge
@@ -83,7 +95,7 @@ class Run:
         self._over = asyncio.Event()
         self.found = Found()
 
-    async def go(self, seconds: float, key: str, errands_key: str, errands_key_id: str, database: str) -> None:
+    async def go(self, seconds: float, key: str, errands_key: str, errands_key_id: str) -> None:
         """Record and judge for so long, and as much longer as the errands take."""
         patient = Client("setup", Http(self._url, key))
         other = Client("errands", Http(self._url, errands_key))
@@ -104,7 +116,10 @@ class Run:
                 self._start(stack, changes)
             worlds = [self._start(stack, self._worlds(slot, key)) for slot in range(WORLDS_AT_ONCE)]
             plan = self._start(stack, self._trouble())
-            waited = [self._start(stack, self._errands(errands)), self._start(stack, self._deadlock(other, database))]
+            waited = [
+                self._start(stack, work)
+                for work in (self._errands(errands), self._deadlock(other), self._killed_capture(other))
+            ]
             await asyncio.sleep(seconds)
             await asyncio.gather(*waited)
             await self._until_all_happened(seconds + LONGER_SECONDS)
@@ -146,7 +161,8 @@ class Run:
         for number in itertools.count(1):
             if self._over.is_set():
                 break
-            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls)
+            # Of the worlds at a time one is about holds.
+            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, holds=slot == 0)
             try:
                 await play(world, clients)
             except (Fault, Unanswered) as failed:
@@ -197,18 +213,42 @@ class Run:
                     self.found.happened[errand.name] += 1
                     break
 
-    async def _deadlock(self, client: Client, database: str) -> None:
+    async def _deadlock(self, client: Client) -> None:
         """Lock a wallet, let a redemption that has its code wait for it, and want the code: PostgreSQL ends it."""
         errands = Errands(client, self._as_member, "", f"d{self._seed}")
+        await self._until_so("a deadlock: tried again", lambda: self._deadlocked(errands, self._database))
+
+    async def _killed_capture(self, client: Client) -> None:
+        """Lock a wallet, let a capture wait for it in PostgreSQL, and kill whoever waits for its answer."""
+        errands = Errands(client, self._as_member, "", f"k{self._seed}")
+        await self._until_so("captureHold: killed before its answer", lambda: self._captured_unheard(errands))
+
+    async def _until_so(self, name: str, attempt: Callable[[], Awaitable[bool]]) -> None:
         for _ in range(ERRAND_TRIES):
             # A server that is killed at this very moment confuses the driver, too.
             with contextlib.suppress(
                 OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError
             ):
                 async with asyncio.timeout(30):
-                    if await self._deadlocked(errands, database):
-                        self.found.happened["a deadlock: tried again"] += 1
+                    if await attempt():
+                        self.found.happened[name] += 1
                         return
+
+    async def _captured_unheard(self, errands: Errands) -> bool:
+        cart, hold = await held_cart(errands)
+        connection = await asyncpg.connect(dsn(self._database), timeout=3)
+        capture = asyncio.create_task(errands.do("captureHold", "... on CaptureHoldSuccess { replayed }", holdId=hold))
+        try:
+            async with connection.transaction():
+                await connection.execute(LOCK_WALLET, ids.decode("member", cart["memberId"]))
+                await _eventually(connection, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+                killed = await asyncio.to_thread(named, self._engine, "api")
+                await asyncio.to_thread(signalled, killed, signal.SIGKILL, with_children=True)
+            # PostgreSQL goes on with it all the same; whoever asked asks again.
+            return bool((await capture).get("replayed"))
+        finally:
+            capture.cancel()
+            connection.terminate()
 
     @staticmethod
     async def _deadlocked(errands: Errands, database: str) -> bool:
@@ -260,8 +300,8 @@ async def run(seed: int, seconds: float, judge: Judge, written: TextIO | None = 
             key_id = await _first_key(database, errands["merchantId"])
             port = int(engine.url.rpartition(":")[2])
             async with Network(port).running() as network:
-                going = Run(seed, engine, network, judge, written)
-                await going.go(seconds, worlds["apiKey"], errands["apiKey"], key_id, database)
+                going = Run(seed, engine, network, judge, database, written)
+                await going.go(seconds, worlds["apiKey"], errands["apiKey"], key_id)
     return going.found
 
 

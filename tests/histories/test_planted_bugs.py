@@ -15,6 +15,7 @@ from app.stress.worlds import World, play
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop, usd
 from tests.histories.broken import BUGS, RIVAL_SECONDS
+from tests.histories.clock import Clock
 from tests.histories.judging import Case, Judge, counterexample, timeline
 from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
@@ -33,8 +34,8 @@ Script = Callable[["Stage"], Awaitable[None]]
 class Stage:
     """A member and a pool, on which a script calls verbs over HTTP and a WebSocket."""
 
-    def __init__(self, url: str, shop: Shop, member: str, pool: str) -> None:
-        self.world = World("a script", TERMS, random.Random(1))
+    def __init__(self, url: str, shop: Shop, member: str, pool: str, clock: Clock) -> None:
+        self.world = World("a script", TERMS, random.Random(1), clock.lapse)
         self.world.facts["limits"][pool] = 2
         self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
         self.member, self.pool = member, pool
@@ -105,6 +106,24 @@ async def _one_of_two_codes_back(stage: Stage) -> None:
     await _redeem(stage, codes[1:], client=1)
 
 
+async def _two_carts(stage: Stage) -> None:
+    claimed = await stage.call("claimCode", poolId=stage.pool, memberId=stage.member, idempotencyKey="c")
+    first = await _hold(stage, claimed["code"], "first")
+    await stage.call("lapse", about={"order": "first"}, holdId=first)
+    await _hold(stage, claimed["code"], "second", client=1)
+    await stage.call("captureHold", about={"order": "first"}, holdId=first)
+
+
+async def _hold(stage: Stage, code: Any, order: str, client: int = 0) -> str:
+    about = {"codes": [{"id": code["id"], "pool": stage.pool, "owner": stage.member, "masked": code["masked"]}]}
+    answer = await stage.call(
+        "holdCheckout", client, about, orderId=order, codes=[code["text"]], orderAmount=usd(1000),
+        memberId=stage.member, idempotencyKey=order,
+    )  # fmt: skip
+    hold: str = answer["hold"]["id"]
+    return hold
+
+
 async def _redeem(stage: Stage, codes: list[Any], client: int, order: str = "o") -> Any:
     about = {"codes": [
         {"id": code["id"], "pool": stage.pool, "owner": stage.member, "masked": code["masked"]} for code in codes
@@ -124,9 +143,9 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! shop: readWallet(id: member1) → wallet: points: 10, version: 2, shortfall: 0, spendablePoints: 10
 """),
     "double spend": (_two_orders, """
-    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None)
-    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None)
-    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None)
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
   ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
   ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
@@ -155,18 +174,28 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! till: reversePurchase(purchaseId: purchase1, reason: returned) → ReversePurchaseSuccess(...)
 """),
     "stale discount": (_one_of_two_codes_back, """
-    order:o begins as Order(amount=None, codes=(), bought=None, cancelled=None)
+    order:o begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
     till: redeemCodes(orderId: o, codes: [CODE; CODE], orderAmount: USD) → RedeemCodesSuccess(...)
     shop: reverseRedemption(redemptionId: redemption1, reason: returned, reinstate: True) → ReverseRedemptionSuccess
   ! till: redeemCodes(orderId: o, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
     2 other operations of this world are about other things.
 """),
+    "stolen hold": (_two_carts, """
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
+  ! shop: holdCheckout(orderId: first, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
+    time: lapse(holdId: hold1) → Passed
+  ! till: holdCheckout(orderId: second, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
+  ! shop: captureHold(holdId: hold1) → CaptureHoldSuccess(...)
+"""),
 }  # fmt: skip
 
 
-async def _played(script: Script, url: str, shop: Shop) -> World:
+async def _played(script: Script, url: str, shop: Shop, database: str) -> World:
     member, pool = await shop.member(), await shop.pool(codes=10, claimsPerMember=2, stacking="STACKABLE")
-    stage = Stage(url, shop, member["id"], pool["id"])
+    stage = Stage(url, shop, member["id"], pool["id"], Clock(database))
     await script(stage)
     for client in stage.clients:
         await client.close()
@@ -177,6 +206,7 @@ async def _played(script: Script, url: str, shop: Shop) -> World:
 def _without_times(text: str) -> str:
     text = re.sub(r"^  (.) +[\d.]+ ms  .{24}  ", r"  \1 ", text.partition("\n")[2], flags=re.MULTILINE)
     text = re.sub(r"(Success|InsufficientPoints)\(.*\)", r"\1(...)", text)
+    text = re.sub(r"idempotencyKey: (first|second)", "KEY", text)
     text = re.sub(r"PCT-\w+", "CODE", text).replace("amountMinor: 1000, currency: USD, memberId: member1", "USD")
     return text.replace("amount: amountMinor: 1000, currency: USD", "MONEY")
 
@@ -185,7 +215,7 @@ def _without_times(text: str) -> str:
 async def test_a_planted_bug_is_found_and_shown(shop: Shop, worker_database: str, judging: Judge, bug: str) -> None:
     script, shown = SCRIPTS[bug]
     with run_api(worker_database, **{BROKEN: bug}) as broken:
-        world = await _played(script, f"{broken.url}/graphql", shop)
+        world = await _played(script, f"{broken.url}/graphql", shop, worker_database)
 
     assert judging.verdict(Case(world.history, world.history.operations)) == "Illegal"
     found = timeline(counterexample(judging, world.history))
@@ -194,10 +224,10 @@ async def test_a_planted_bug_is_found_and_shown(shop: Shop, worker_database: str
     assert _without_times(found) == shown.strip("\n")
 
 
-async def test_the_engine_without_a_bug_is_found_innocent(shop: Shop, judging: Judge) -> None:
+async def test_the_engine_without_a_bug_is_found_innocent(shop: Shop, worker_database: str, judging: Judge) -> None:
     for script, _ in SCRIPTS.values():
         async with open_shop(shop.url) as own:
-            world = await _played(script, own.url, own)
+            world = await _played(script, own.url, own, worker_database)
         assert judging.verdict(Case(world.history, world.history.operations)) == "Ok"
 
 
@@ -212,7 +242,8 @@ async def test_a_planted_bug_is_found_in_small_worlds(
         url = f"{broken.url}/graphql"
         clients = [Client(f"client {number}", Http(url, shop.admin)) for number in range(1, 5)]
         for number in range(WORLDS_MAX):
-            world = World(f"{bug} {number}", TERMS, random.Random(number))
+            lapse = Clock(worker_database).lapse
+            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, holds=bug == "stolen hold")
             await play(world, clients)
             if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
                 break

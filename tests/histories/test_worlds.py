@@ -11,6 +11,7 @@ from app.stress.verbs import VERBS
 from app.stress.worlds import World, play
 from tests.conftest import Api
 from tests.factories import Shop
+from tests.histories.clock import Clock
 from tests.histories.judging import Case, Judge, counterexample, timeline
 from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
@@ -44,9 +45,13 @@ def innocent(judging: Judge, world: World) -> None:
     assert verdict == "Ok", shown
 
 
-async def test_some_order_explains_what_the_clients_of_a_world_are_told(clients: list[Client], judging: Judge) -> None:
+async def test_some_order_explains_what_the_clients_of_a_world_are_told(
+    clients: list[Client], worker_database: str, judging: Judge
+) -> None:
+    """Every other world is about holds."""
     for number in range(WORLDS):
-        world = World(f"world-{number}", TERMS, random.Random(number))
+        lapse = Clock(worker_database).lapse
+        world = World(f"world-{number}", TERMS, random.Random(number), lapse, holds=number % 2 == 1)
         await play(world, clients)
         innocent(judging, world)
 

@@ -45,7 +45,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
     """A merchant at which everything happened; made once for all tests of this folder, which leave it as it is."""
     async with open_shop(f"{api.url}/graphql") as shop:
         anna, ben, cleo = [await shop.member() for _ in range(3)]
-        summer = await shop.pool()
+        summer = await shop.pool(maximumTotalDiscount={"amountMinor": 100_000, "currency": "USD"})
         winter = await shop.pool(codes=4, fallbackPoolId=summer["id"])
         await shop.member(email="verified@example.com", emailVerified=True)
         code = await shop.claim(summer, anna)

@@ -101,8 +101,10 @@ BREAKS = [
         SELECT merchant_id, gen_random_uuid(), pool_id, terms_version, code_id, source, 'another', position,
             order_amount, base, discount, currency, redeemed_at
         FROM redemption WHERE merchant_id = $1 AND reversed_at IS NULL AND order_id = 'A-1'""",
-        1,
+        # And more than its pool's budget says.
+        2,
     ),
+    ("REDEEMED_ONCE", f"UPDATE pool_budget SET remaining = remaining + 1 WHERE {one('pool_budget')}", 1),
     ("REDEEMED_ONCE", "UPDATE redemption SET base = base - 1 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
     ("REDEEMED_ONCE", "UPDATE redemption SET position = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
     ("REDEEMED_ONCE", "UPDATE sales_order SET cancelled_at = now() WHERE merchant_id = $1", 2),
@@ -113,7 +115,7 @@ BREAKS = [
         """UPDATE redemption r SET pool_id = (
             SELECT id FROM pool WHERE merchant_id = $1 AND id <> r.pool_id LIMIT 1
         ) WHERE merchant_id = $1 AND reversed_at IS NULL""",
-        2,
+        3,
     ),
     ("WHOLE_BATCHES", f"DELETE FROM code WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
     ("WHOLE_BATCHES", f"UPDATE code_batch SET size = size + 1 WHERE {one('code_batch')}", 1),
@@ -151,6 +153,12 @@ BREAKS = [
     ("EXACT_BALANCES", f"UPDATE points_lot SET held = held - 1 WHERE {one('points_lot', 'held > 0')}", 2),
     ("EXACT_BALANCES", f"UPDATE wallet SET held_points = 0 WHERE {one('wallet', 'held_points > 0')}", 1),
     ("EXACT_BALANCES", f"DELETE FROM hold_part WHERE {one('hold_part')}", 1),
+    ("HELD_IS_THERE", f"DELETE FROM hold_part WHERE {one('hold_part')}", 1),
+    (
+        "HELD_IS_THERE",
+        f"UPDATE hold SET held_points = held_points + 1 WHERE {one('hold', 'held_points > 0 AND ended_at IS NULL')}",
+        2,
+    ),
     ("EXACT_BALANCES", f"UPDATE hold_part SET amount = amount + 1 WHERE {one('hold_part')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET returned = returned + 1 WHERE {one('points_lot', 'returned = 0')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_return SET shortfall = 1 WHERE {one('points_return', 'shortfall = 0')}", 2),

@@ -50,11 +50,14 @@ async def test_a_suggestion_is_followed_live_and_created_only_when_a_person_subm
         await expect(page.locator("#pools tr")).to_have_count(2)
         await expect(page.locator("#status")).to_contain_text("“Adopted” is a draft now")
 
-    made = await shop.data("{ pools { edges { node { name status kind percentOff amountOff { amountMinor } } } } }")
+    made = await shop.data(
+        "{ pools { edges { node { name status kind percentOff audience amountOff { amountMinor } } } } }"
+    )
     adopted = made["pools"]["edges"][0]["node"]
     draft = first["draft"]
     assert (adopted["name"], adopted["status"], adopted["kind"]) == ("Adopted", "DRAFT", draft["kind"])
     assert adopted["percentOff"] == draft["percentOff"]
+    assert adopted["audience"] == draft["audience"] != []
     assert (adopted["amountOff"] or {}).get("amountMinor") == (draft["amountOff"] or {}).get("amountMinor")
 
 

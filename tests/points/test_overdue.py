@@ -14,7 +14,7 @@ from app.points.types import PointsReason
 from app.storage.database import Tx, database
 from tests.factories import Shop
 from tests.points.documents import broken, grant, member_uuid, wallet
-from tests.points.holds import held, parts
+from tests.points.holds import held, parts, settle
 from tests.points.ledger import taken_back
 
 EVENTS = "SELECT type FROM event WHERE merchant_id = $1 AND member_id = $2 ORDER BY wallet_version"
@@ -32,6 +32,8 @@ def lapse(monkeypatch: pytest.MonkeyPatch) -> Callable[[UUID], None]:
             )
             for hold_id in lapsed
         ]
+        for hold_id in lapsed:
+            await settle(tx, merchant_id, hold_id)
         return any(ended)
 
     monkeypatch.setattr(overdue, "_endings", [])

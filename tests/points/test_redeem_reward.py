@@ -122,6 +122,9 @@ async def test_a_key_must_be_one_and_a_till_names_the_member(shop: Shop) -> None
         "idempotencyKey": "must be at most 200 characters"
     }
     assert await wrong(idempotencyKey="k") == {"memberId": "or member must be given, and not both"}
+    assert await wrong(member={"email": "jane@example.com"}, idempotencyKey="k") == {
+        "member.email": "spends nobody's points: name the member by its id or a store's id"
+    }
 
 
 async def test_another_merchants_reward_or_member_is_not_found(shop: Shop, other_shop: Shop) -> None:

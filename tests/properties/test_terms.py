@@ -55,6 +55,7 @@ def terms_of(kind: str) -> st.SearchStrategy[dict[str, Any]]:
             "first_order_only": st.booleans(),
             "one_claim_per_mailbox": st.booleans(),
             "listed": st.booleans(),
+            "maximum_total_discount": st.none() if kind == "GIFT" else st.none() | st.integers(3, 5),
             "fallback_pool_id": st.none(),
         }
     )

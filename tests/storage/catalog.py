@@ -12,7 +12,7 @@ Fetch = Callable[[str], Awaitable[Sequence[Any]]]
 #: statements that have read what they name.
 APPENDED = {"event", "stock_change"}
 #: Columns that name rows of more than one kind, or one that may be forgotten.
-OF_MANY_KINDS = {"event.subject_id", "hold_part.hold_id", "webhook_delivery.subject_id", "webhook.feed_event_id"}
+OF_MANY_KINDS = {"event.subject_id", "webhook_delivery.subject_id", "webhook.feed_event_id"}
 #: Foreign keys by which nobody looks for the rows that refer: an index would cost each change of them.
 UNSEARCHED = {
     "address_member", "bearer_code_pool", "campaign_pool", "claim_member", "code_batch", "code_hold",

@@ -51,6 +51,8 @@ SELECTED: Final = {
     "Member.displayName": "displayName",
     "Merchant.settings": "settings { timeZone }",
     "Pool.audience": "audience",
+    "Pool.discountGiven": "discountGiven { amountMinor }",
+    "Pool.maximumTotalDiscount": "maximumTotalDiscount { amountMinor }",
     "Pool.batches": "batches { pageInfo { hasNextPage } }",
     "Pool.codes": "codes { pageInfo { hasNextPage } }",
     "Pool.fallbackPool": "fallbackPool { id }",
@@ -193,7 +195,8 @@ async def test_nobody_is_unauthenticated(shop: Shop, operation: Operation) -> No
 async def _world(shop: Shop) -> tuple[dict[str, str], str]:
     """Make what the table's fields and types are about. Returns ids by type, and the token of a member that has it."""
     fallback = await shop.pool(codes=1)
-    pool = await shop.pool(codes=0, active=False, fallbackPoolId=fallback["id"])
+    budget = {"amountMinor": 100_000, "currency": "USD"}
+    pool = await shop.pool(codes=0, active=False, fallbackPoolId=fallback["id"], maximumTotalDiscount=budget)
     batch = (await shop.do(GENERATE_CODES, poolId=pool["id"], count=3))["batch"]
     await shop.data("mutation ($id: ID!) { activatePool(input: { poolId: $id }) { __typename } }", {"id": pool["id"]})
     member = await shop.member(displayName="Mia", email="mia@example.com", emailVerified=True)

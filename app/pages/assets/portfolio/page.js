@@ -10,6 +10,7 @@ const RUN = `
     title rationale segment
     draft {
       name kind percentOff amountOff ${MONEY} giftSku minimumSpend ${MONEY} maximumDiscount ${MONEY} claimsPerMember
+      audience
     }
     figures { name proposed checked cap basis }
   }
@@ -151,7 +152,7 @@ function cardOf(suggestion) {
     return cells(row, FIGURES[name] ?? name, figureOf(name, proposed), figureOf(name, checked), figureOf(name, cap));
   });
   card.querySelector("tbody").append(...rows);
-  card.querySelector("button").addEventListener("click", () => openForm(suggestion.draft));
+  card.querySelector("button").addEventListener("click", () => openForm(suggestion));
   return card;
 }
 
@@ -203,7 +204,7 @@ function showKind() {
   }
 }
 
-function openForm(draft) {
+function openForm({ draft, segment }) {
   const shown = (amount) => (amount ? amount.amountMinor / 10 ** decimals() : "");
   fields.name.value = draft.name;
   fields.kind.value = draft.kind;
@@ -213,6 +214,10 @@ function openForm(draft) {
   fields.minimumSpend.value = shown(draft.minimumSpend);
   fields.maximumDiscount.value = shown(draft.maximumDiscount);
   fields.claimsPerMember.value = draft.claimsPerMember;
+  fields.audience.value = draft.audience[0] ?? "";
+  fields.audience.checked = draft.audience.length > 0;
+  fields.audience.parentElement.hidden = draft.audience.length === 0;
+  element["audience-name"].textContent = segment;
   element.problem.hidden = true;
   showKind();
   element.adopt.showModal();
@@ -225,6 +230,7 @@ function inputOfForm() {
     input[name] = { amountMinor: Math.round(Number(fields[name].value) * 10 ** decimals()), currency };
   }
   if (input.kind === "PERCENT") input.percentOff = Number(fields.percentOff.value);
+  if (fields.audience.checked) input.audience = [fields.audience.value];
   if (input.kind === "GIFT") input.giftSku = fields.giftSku.value;
   return input;
 }
