@@ -25,8 +25,8 @@ STANDS = """query ($orderId: String!) { order(source: SHOPIFY, orderId: $orderId
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """Return the guide's program as a module."""
-    (text,) = (text for name, text in files(GUIDE).items() if name == "checkout.py")
+    """Return the program under "A checkout in Python" as a module."""
+    (text,) = files(GUIDE).values()
     path: Path = tmp_path_factory.mktemp("guide") / "checkout.py"
     path.write_text(text)
     spec = importlib.util.spec_from_file_location("guides_checkout", path)
