@@ -26,6 +26,14 @@ class MemberRow(TypedDict):
     wallet_version: Annotated[int, "w.version"]
     wallet_points: Annotated[int, "w.points"]
     wallet_held_points: Annotated[int, "w.held_points"]
+    # Of those, what holds have whose time has passed: it can be spent, though nobody has written that down.
+    wallet_late_points: Annotated[
+        int,
+        """CASE WHEN w.held_points > 0 THEN (
+            SELECT coalesce(sum(held_points), 0)::int FROM hold
+            WHERE merchant_id = :merchant_id AND member_id = w.member_id AND status = 'HELD' AND held_until <= now()
+        ) ELSE 0 END""",
+    ]
     wallet_pending_points: Annotated[int, "w.pending_points"]
     wallet_shortfall: Annotated[int, "w.shortfall"]
 

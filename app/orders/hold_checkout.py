@@ -663,9 +663,12 @@ async def _hold_under_locks(
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "EXPIRED")
     # What has just been freed isn't held any more, and the order has no hold but a live one.
     found = await _read(tx, viewer, request)
+    own = found.codes.live_hold
+    if found.is_key_used or (own is not None and own.id not in locked):
+        # Nobody locks an order that isn't there: somebody else has just begun it.
+        raise OutpacedError
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
     refuse_if_rejected(verdict)
-    own = found.codes.live_hold
     hold_id = ids.new() if own is None else own.id
     before = [] if own is None else await rewards_of(tx, viewer, [hold_id])
     if before and own is not None and own.member_id != presented.presenter:

@@ -86,9 +86,12 @@ def columns_of(row: type) -> dict[str, str]:
     return found
 
 
+#: The alias before a column.
+_ALIAS: Final = re.compile(r"\b([a-z]\w*)\.(?=[a-z])")
+
+
 def _realiased(sql: str, aliases: Mapping[str, str]) -> str:
-    alias, dot, column = sql.partition(".")
-    return f"{aliases[alias]}.{column}" if dot and alias in aliases else sql
+    return _ALIAS.sub(lambda found: f"{aliases.get(found[1], found[1])}.", sql)
 
 
 class _Part(Mapping[str, Any]):

@@ -26,7 +26,7 @@ from app.stress.redemptions import (
     wallet_changes,
     wallets,
 )
-from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, given_up, stocked, unnamed, where
+from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, given_up, if_ended, stocked, unnamed, where
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
 from app.stress.wallet import Wallet
@@ -137,15 +137,24 @@ def _places(call: Call, order: Order, place: int, hold: Hold, takes: Story, *, l
         story = ends(order_id, place - 1, order.holds[-1])
     story = (*story, *takes)
     for payer in sorted(payers):
-        if payer != hold.presenter:
-            story = (*story, (f"wallet:{payer}", given_up(here, *coming)))
-            continue
         is_owner = payer in owners(touched)
+        if payer != hold.presenter:
+            leaves = partial(_gives_up, here, coming, is_owner)
+            story = (*story, (f"wallet:{payer}", leaves))
+            continue
         wanted = partial(_has_points, here, payer, hold.points, coming, is_owner, lacks)
         story = (*story, (f"wallet:{payer}", Leads(wanted, call.facts["holding"])))
     if lacks and hold.presenter not in payers:
         return (*story, (f"order:{order_id}", where(lambda _: False)))
     return (*story, *((f"wallet:{owner}", unnamed(*coming)) for owner in owners(touched) if owner not in payers))
+
+
+def _gives_up(here: tuple[str, int], codes: Sequence[str], is_owner: bool, wallet: Wallet) -> Iterable[Wallet]:
+    """What another member's hold was before is free again: its points, and by a change of its own its codes."""
+    after = wallet.given_up(here).unnamed(codes)
+    yield after
+    if is_owner:
+        yield after.changed()
 
 
 def _has_points(
@@ -227,7 +236,7 @@ def _hold_rejected(call: Call) -> Sequence[Story]:
 
 
 def _too_few(call: Call) -> Sequence[Story]:
-    """All that the member could spend, and what its other holds have, is less than the fewest points."""
+    """All that the member could spend, if all its other holds ended, is less than the fewest points."""
     member, balance, required = call.input["memberId"], call.answer["balance"], call.answer["required"]
     name = f"wallet:{member}"
 
@@ -237,12 +246,16 @@ def _too_few(call: Call) -> Sequence[Story]:
         here = (call.input["orderId"], order.live if order.live is not None else -1)
 
         def lacks(wallet: Wallet) -> bool:
-            late = {each.hold for each in wallet.endings}
-            all_held = sum(each.points for each in wallet.held if each.hold not in late)
-            is_told = bool(call.input["codes"]) or wallet.spendable + wallet.points_of(here) == balance
-            return is_told and wallet.spendable + all_held < required
+            own, late = wallet.points_of(here), {each.hold for each in wallet.endings}
+            balances = {wallet.spendable, wallet.spendable + own}
+            for other in [each.hold for each in wallet.held if each.hold not in {here, *late}]:
+                # What comes free may fill what take-backs lack, and be no use.
+                wallet = wallet.given_up(other)
+                balances |= {wallet.spendable, wallet.spendable + own}
+            is_told = bool(call.input["codes"]) or balance in balances
+            return bool(is_told and wallet.spendable + own < required)
 
-        yield Then(order, ((name, where(lacks)),))
+        yield Then(order, ((name, if_ended(lacks)),))
 
     if required > call.input["points"]:
         return ()
@@ -405,11 +418,11 @@ def _lacking(call: Call, order: Order, place: int) -> Story:
 
     def lacks(wallet: Wallet) -> bool:
         if wallet.points_of((call.about["order"], place)):
-            return missing == 0
+            return bool(missing == 0)
         spendable = wallet.spendable + sum(wallet.points_of(each) for each in own)
-        return max(call.input.get("points", hold.points) - spendable, 0) == missing
+        return bool(max(call.input.get("points", hold.points) - spendable, 0) == missing)
 
-    return ((f"wallet:{hold.presenter}", where(lacks)),) if hold.points else ()
+    return ((f"wallet:{hold.presenter}", if_ended(lacks)),) if hold.points else ()
 
 
 def _missing(call: Call, live: int | None) -> Story:

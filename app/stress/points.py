@@ -13,6 +13,7 @@ from app.stress.things import (
     becomes,
     changed,
     given_back,
+    if_ended,
     is_,
     spent,
     stocked,
@@ -64,7 +65,7 @@ def _granted(call: Call) -> Sequence[Story]:
 
 def _insufficient(call: Call) -> Sequence[Story]:
     balance, required = call.answer["balance"], call.answer["required"]
-    told = where(lambda wallet: wallet.spendable == balance and balance < required)
+    told = if_ended(lambda wallet: wallet.spendable == balance and balance < required)
     return (((f"wallet:{call.input['memberId']}", told),),)
 
 
@@ -72,7 +73,7 @@ def is_shown(wallet: Wallet, shown: dict[str, int]) -> bool:
     """Whether a wallet is what was shown of it."""
     found = {
         "points": wallet.points, "version": wallet.version, "shortfall": wallet.shortfall,
-        "spendablePoints": wallet.spendable,
+        "spendablePoints": wallet.spendable, "heldPoints": wallet.points - wallet.spendable,
     }  # fmt: skip
     return shown.items() <= found.items()
 
@@ -194,6 +195,6 @@ VERBS: Final = (
     Verb("reverseRewardRedemption", BACK, _ask_back, {
         "ReverseRewardRedemptionSuccess": _went_back, "RewardNotReversible": _not_reversible,
     }, repeats=True, weight=2),
-    reading("readWallet", "member(id: $id) { wallet { points version shortfall spendablePoints } }", ask_member,
+    reading("readWallet", "member(id: $id) { wallet { points version shortfall heldPoints spendablePoints } }", ask_member,
             _saw_wallet),
 )  # fmt: skip

@@ -131,6 +131,11 @@ def given_up(hold: tuple[str, int], *codes: str) -> Move:
     return lambda wallet: (wallet.given_up(hold).unnamed(codes),)
 
 
+def if_ended(holds: Callable[[Wallet], bool]) -> Move:
+    """Something would be true of a wallet if some of what is late were written down, which a refusal takes back."""
+    return where(lambda wallet: any(holds(each) for each in wallet.perhaps))
+
+
 def changed(amount: int = 0, *, points: int | None = None, version: int | None = None) -> Move:
     """A wallet changes once by so many points; the balance and version that it then has, as far as they were told."""
 

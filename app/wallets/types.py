@@ -51,7 +51,7 @@ class Wallet(Node):
                 as_of=None,
                 version=row["wallet_version"],
                 points=row["wallet_points"],
-                held_points=row["wallet_held_points"],
+                held_points=row["wallet_held_points"] - row["wallet_late_points"],
                 shortfall=row["wallet_shortfall"],
             )
         return cls(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.stress.wallet import Wallet
-from tests.points.model import ModelDebit, ModelLot, ModelWallet
+from tests.points.model import ModelDebit, ModelHold, ModelLot, ModelWallet
 from tests.sizes import FULL, size
 
 #: Few, so that lots run dry and returns fall short.
@@ -15,6 +15,8 @@ PLACES: Final = st.integers(0, 9)
 STEPS: Final = st.one_of(
     *(st.tuples(st.just(kind), AMOUNTS) for kind in ("credit", "earn", "earn", "debit", "spend", "spend")),
     *(st.tuples(st.just(kind), PLACES) for kind in ("take back", "take some back", "earn more", "give back")),
+    st.tuples(st.just("hold"), AMOUNTS),
+    *(st.tuples(st.just(kind), PLACES) for kind in ("hold more", "hold less", "capture", "capture some", "free")),
 )
 
 
@@ -27,6 +29,9 @@ class Both:
         #: The newest lot of each first.
         self.earned: list[tuple[str, list[ModelLot]]] = []
         self.spent: list[tuple[str, ModelDebit]] = []
+        self.held: list[tuple[tuple[str, int], ModelHold]] = []
+        #: How often a hold began, changed or ended without an entry of its own.
+        self.holds = 0
         self.names = iter(map(str, range(1000)))
         #: How often a shortfall fell without an entry.
         self.filled = 0
@@ -51,6 +56,39 @@ class Both:
             self._earn_more(number % len(self.earned), 4 * number + 3)
         elif kind == "give back" and self.spent:
             self._give_back(number % len(self.spent))
+        elif kind == "hold":
+            self._hold((next(self.names), 0), ModelHold(), number)
+        elif self.held and kind.startswith("hold"):
+            name, hold = self.held.pop(number % len(self.held))
+            self._hold(name, hold, hold.points + (5 if kind == "hold more" else -5))
+        elif self.held and kind.startswith("capture"):
+            name, hold = self.held.pop(number % len(self.held))
+            self._capture(name, hold, hold.points - (0 if kind == "capture" else 5))
+        elif self.held and kind == "free":
+            name, hold = self.held.pop(number % len(self.held))
+            self.model.free(hold)
+            self.wallet = self.wallet.given_up(name)
+            self.holds += 1
+
+    def _hold(self, name: tuple[str, int], hold: ModelHold, points: int) -> None:
+        held = self.model.hold(hold, [points])
+        after = self.wallet.holds(name, points)
+        assert (after is not None) == held
+        if after is not None:
+            self.wallet = after
+            self.holds += 1
+        if hold.points:
+            self.held.append((name, hold))
+
+    def _capture(self, name: tuple[str, int], hold: ModelHold, points: int) -> None:
+        spent = self.model.capture(hold, 0, points, "PAYMENT")
+        after = self.wallet.paid(name, points, name[0])
+        assert after is not None
+        self.wallet = after
+        if points:
+            self.spent.append((name[0], spent))
+        else:
+            self.holds += 1
 
     def _debit(self, amount: int, name: str | None) -> None:
         after = self.wallet.debited(amount, name)
@@ -93,7 +131,7 @@ class Both:
     @property
     def lots(self) -> list[Any]:
         """What the model has of each lot."""
-        return [(lot.amount, lot.remaining, lot.standing) for lot in self.model.lots]
+        return [(lot.amount, lot.remaining, lot.held, lot.standing) for lot in self.model.lots]
 
     @property
     def returns(self) -> list[Any]:
@@ -125,18 +163,24 @@ def test_any_walk_leaves_the_wallet_that_the_model_has(recovers: bool, steps: li
     for kind, number in steps:
         short = {each.arising: each.shortfall for each in both.wallet.returns}
         entries = len(both.model.history)
-        version, filled = both.wallet.version, both.filled
+        version, filled, holds = both.wallet.version, both.filled, both.holds
         both.step(kind, number)
 
         wallet = both.wallet
-        assert [(lot.amount, lot.remaining, lot.amount - lot.returned) for lot in wallet.lots] == both.lots
+        held = [sum(part[1] for each in wallet.held for part in each.parts if part[0] == lot.since)
+                for lot in wallet.lots]  # fmt: skip
+        found = [
+            (lot.amount, lot.remaining, of_lot, lot.amount - lot.returned)
+            for lot, of_lot in zip(wallet.lots, held, strict=True)
+        ]
+        assert found == both.lots
         assert _returns(wallet) == both.returns
         # What a take-back lacks at once, of several lots, is one change.
         fell_short = {
             each.arising if each.arising in short else each.since
             for each in wallet.returns if each.shortfall > short.get(each.arising, 0)
         }  # fmt: skip
-        changed = len(both.model.history) - entries + len(fell_short) + both.filled - filled
+        changed = len(both.model.history) - entries + len(fell_short) + both.filled - filled + both.holds - holds
         assert wallet.version - version == changed
 
 
