@@ -643,6 +643,12 @@ HELD_IS_THERE: Final = _promise(
     ) h FULL JOIN (
         SELECT hold_id, sum(amount) AS points FROM hold_part WHERE merchant_id = :merchant_id GROUP BY hold_id
     ) p ON p.hold_id = h.id WHERE p.points IS DISTINCT FROM h.held_points""",
+    # It has what it pays with, and what its rewards cost.
+    """
+    SELECT FROM hold h LEFT JOIN (
+        SELECT hold_id, sum(cost) AS points FROM hold_reward WHERE merchant_id = :merchant_id GROUP BY hold_id
+    ) y ON y.hold_id = h.id
+    WHERE h.merchant_id = :merchant_id AND h.held_points <> h.points + coalesce(y.points, 0)""",
     # An order is captured once, held once at a time, and held only while it is neither redeemed nor cancelled.
     _repeated("hold", "sales_order_id", where="status = 'CAPTURED'"),
     _repeated("hold", "sales_order_id", where="status = 'HELD'"),

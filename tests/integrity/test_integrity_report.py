@@ -157,7 +157,7 @@ BREAKS = [
     (
         "HELD_IS_THERE",
         f"UPDATE hold SET held_points = held_points + 1 WHERE {one('hold', 'held_points > 0 AND ended_at IS NULL')}",
-        1,
+        2,
     ),
     ("EXACT_BALANCES", f"UPDATE hold_part SET amount = amount + 1 WHERE {one('hold_part')}", 1),
     ("EXACT_BALANCES", f"UPDATE points_lot SET returned = returned + 1 WHERE {one('points_lot', 'returned = 0')}", 1),
@@ -267,6 +267,8 @@ BREAKS = [
         WHERE merchant_id = $1 AND id IN (SELECT sales_order_id FROM hold WHERE status = 'HELD')""",
         3,
     ),
+    ("HELD_IS_THERE", f"UPDATE hold_part SET amount = amount + 1 WHERE {one('hold_part')}", 1),
+    ("HELD_IS_THERE", f"UPDATE hold_reward SET cost = cost + 1 WHERE {one('hold_reward')}", 1),
     ("HELD_IS_THERE", f"UPDATE hold SET held_until = held_at + interval '31 days' WHERE {one('hold')}", 1),
     (
         "ONE_MERCHANT",

@@ -21,11 +21,12 @@ WITH o AS (
 )
 INSERT INTO hold (merchant_id, id, sales_order_id, member_id, order_amount, currency, total_discount, points,
                   points_value, point_value, held_points, status, version, held_at, held_until, presented_by)
-VALUES ($1, $2, $2, $3, 0, 'USD', 0, 0, 0, 1, $4, 'HELD', 1, now(), now() + interval '1 hour', '')
-ON CONFLICT (merchant_id, id) DO UPDATE SET held_points = excluded.held_points, version = hold.version + 1
+VALUES ($1, $2, $2, $3, 0, 'USD', 0, $4, 0, 1, $4, 'HELD', 1, now(), now() + interval '1 hour', '')
+ON CONFLICT (merchant_id, id) DO UPDATE SET points = excluded.points,
+    held_points = excluded.held_points, version = hold.version + 1
 """
 SETTLE = """
-UPDATE hold SET version = version + 1, held_points = parts.points
+UPDATE hold SET version = version + 1, points = parts.points, held_points = parts.points
 FROM (SELECT coalesce(sum(amount), 0) AS points FROM hold_part WHERE merchant_id = $1 AND hold_id = $2) parts
 WHERE merchant_id = $1 AND id = $2 AND held_points <> parts.points
 """

@@ -246,3 +246,17 @@ async def test_a_price_that_has_changed_is_refused_where_the_caller_says_which(s
     assert had["redemption"]["entry"]["amount"] == -120
     # What was had stays the same answer, whatever it would cost now.
     assert (await redeem(shop, mug, member, "k", expectedCost=100))["replayed"] is True
+
+
+async def test_a_typed_address_spends_nobodys_points(shop: Shop) -> None:
+    member = await shop.member(email="anna@example.com", emailVerified=True, externalId="1001")
+    await grant(shop, member, 1_000, "in")
+    mug = await reward(shop, cost=400)
+    asked = {"rewardId": mug["id"], "idempotencyKey": "k"}
+
+    refused = await shop.refused(REDEEM_REWARD, **asked, member={"email": "anna@example.com"})
+    made = await shop.do(REDEEM_REWARD, **asked, member={"externalId": "1001"})
+
+    why = "spends nobody's points: name the member by its id or a store's id"
+    assert problems(refused) == {"member.email": why}
+    assert made["__typename"] == "RedeemRewardSuccess"

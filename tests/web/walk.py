@@ -54,6 +54,7 @@ KINDS: dict[str, ids.Kind] = {
     "redemptionId": "redemption",
     "referralId": "referral",
     "rewardId": "reward",
+    "rewardIds": "reward",
     "webhookId": "webhook",
 }
 #: For `id` arguments, by the operation.
