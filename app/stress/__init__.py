@@ -8,9 +8,9 @@ operations.py   histories as they are written down
 clients.py      clients that say whether a call was answered, never sent, or neither
 things.py       what a code, a quota, a stock is to those who use it, and the moves of each
 wallet.py       what a wallet is: points in lots
-order.py        what an order is: codes that take off a percentage, and what was recorded for it
+order.py        what an order is: codes that take off a percentage, what was recorded for it, and its holds
 verb.py         what a verb declares: what it needs, how it is called, what answers mean
-verbs.py        all of them, from claims.py, redemptions.py, orders.py, purchases.py, points.py and their neighbours
+verbs.py        all of them, from claims.py, redemptions.py, orders.py, holds.py, points.py and their neighbours
 """
 
 import asyncio

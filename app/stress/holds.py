@@ -26,7 +26,20 @@ from app.stress.redemptions import (
     wallet_changes,
     wallets,
 )
-from app.stress.things import Code, Leads, Move, Story, Then, becomes, changed, given_up, if_ended, stocked, unnamed, where
+from app.stress.things import (
+    BEARER,
+    Code,
+    Leads,
+    Move,
+    Story,
+    Then,
+    becomes,
+    changed,
+    if_ended,
+    stocked,
+    unnamed,
+    where,
+)
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
 from app.stress.wallet import Wallet
@@ -54,6 +67,10 @@ def _ask_hold(world: "World") -> Asked | None:
     if world.facts["point_value"] is not None and world.rolls.random() < 0.5:
         return _ask_to_pay(world)
     codes = world.presented()
+    bearers = [code for code in world.codes.values() if code.owner == BEARER]
+    if bearers and world.rolls.random() < 0.3:
+        # What anybody may hold, others hold already.
+        codes = [world.rolls.choice(bearers)]
     if not codes:
         return None
     owner = world.presenter(codes[0])
@@ -554,8 +571,7 @@ def _lapsed(call: Call) -> Sequence[Story]:
             hold = order.holds[place]
             if hold.status == "HELD":
                 over = tuple(
-                    (f"wallet:{owner}", _overdue((order_id, place), hold.codes_of(owner)))
-                    for owner in wallets(hold)
+                    (f"wallet:{owner}", _overdue((order_id, place), hold.codes_of(owner))) for owner in wallets(hold)
                 )
                 expired = order.with_hold(place, hold._replace(status="EXPIRED"))
                 yield Then(expired, (*frees(order_id, place, hold), *over))

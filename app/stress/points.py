@@ -179,6 +179,9 @@ def _not_reversible(call: Call) -> Sequence[Story]:
     return (((f"code:{call.about['code']}", where(lambda code: code.order is not None or code.hold is not None)),),)
 
 
+WALLET: Final = "member(id: $id) { wallet { points version shortfall heldPoints spendablePoints } }"
+
+
 def _saw_wallet(call: Call) -> Sequence[Story]:
     return (((f"wallet:{call.input['id']}", where(lambda wallet: is_shown(wallet, call.answer["wallet"]))),),)
 
@@ -195,6 +198,5 @@ VERBS: Final = (
     Verb("reverseRewardRedemption", BACK, _ask_back, {
         "ReverseRewardRedemptionSuccess": _went_back, "RewardNotReversible": _not_reversible,
     }, repeats=True, weight=2),
-    reading("readWallet", "member(id: $id) { wallet { points version shortfall heldPoints spendablePoints } }", ask_member,
-            _saw_wallet),
+    reading("readWallet", WALLET, ask_member, _saw_wallet),
 )  # fmt: skip

@@ -48,9 +48,11 @@ mutation ($input: CreateRewardInput!) {
   }
 }
 """
-MERCHANT: Final = (
-    "{ answer: viewer { merchant { currency settings { pointsPerUnit pointValue pointsPendingDays recoverShortfalls } } } }"
-)
+MERCHANT: Final = """
+{
+  answer: viewer { merchant { currency settings { pointsPerUnit pointValue pointsPendingDays recoverShortfalls } } }
+}
+"""
 PROGRAM: Final = """
 {
   answer: referralProgram {
@@ -78,7 +80,7 @@ HOLDING: Final = {
     "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "readHeldCodes": 1,
     "lapse": 4, "redeemCodes": 3, "checkCodes": 1, "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1,
     "revokeCode": 0.3, "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1,
-    "redeemReward": 1, "reverseRewardRedemption": 0.5, "claimCode": 1, "issueCodes": 0.5, "readWallet": 2,
+    "redeemReward": 1, "reverseRewardRedemption": 0.5, "claimCode": 1, "issueCodes": 1.5, "readWallet": 2,
     "readCodes": 2, "readOrder": 1, "readPurchase": 0.5, "readStock": 0.5, "pausePool": 0.3, "activatePool": 0.6,
     "editPool": 0.3,
 }  # fmt: skip
@@ -160,7 +162,8 @@ class World:
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
-            "point_value": terms.point_value, "points_per_unit": terms.points_per_unit, "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
+            "point_value": terms.point_value, "points_per_unit": terms.points_per_unit,
+            "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
         }  # fmt: skip
         self.history = History(name, self.facts)
         self.recorder = Recorder(self.history)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app.api.operations import Refused
 from app.members import rows
-from app.orders import capture_hold, holds, redeem_codes, reverse_redemption
+from app.orders import capture_hold, redeem_codes, reverse_redemption
 from app.points import grant_points, take_back
 from app.storage.database import database, transaction
 from tests.starts import BROKEN
@@ -162,15 +162,13 @@ def _price_once() -> None:
 
 def _steal_when_late() -> None:
     """Capture a hold whose time has passed without asking who has its codes by now."""
-    find = holds.hold_row
+    find = capture_hold._missing_codes
 
-    async def find_and_steal(where: Any, viewer: Any, hold_id: Any) -> Any:
-        row = await find(where, viewer, hold_id)
-        if row is not None and row["hold_status"] == "EXPIRED":
-            await _unguarded(viewer.merchant_id, (STEAL, (viewer.merchant_id, hold_id)))
-        return row
+    async def steal(tx: Any, viewer: Any, hold: Any) -> Any:
+        await tx.row(STEAL, viewer.merchant_id, hold["hold_id"])
+        return await find(tx, viewer, hold)
 
-    capture_hold.hold_row = find_and_steal  # type: ignore[attr-defined]
+    capture_hold._missing_codes = steal
 
 
 if __name__ == "__main__":

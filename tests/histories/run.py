@@ -161,8 +161,9 @@ class Run:
         for number in itertools.count(1):
             if self._over.is_set():
                 break
-            # Of the worlds at a time one is about holds.
-            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, holds=slot == 0)
+            # Of the worlds at a time one is mostly about holds.
+            holds = slot == 0 and number % 3 > 0
+            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, holds=holds)
             try:
                 await play(world, clients)
             except (Fault, Unanswered) as failed:

@@ -22,9 +22,9 @@ class Written:
         self.recorder = Recorder(self.history)
         self.now = 0
 
-    def call(self, verb: str, answer: dict[str, Any] | None, **input: Any) -> None:
+    def call(self, verb: str, answer: dict[str, Any] | None, about: dict[str, Any] | None = None, **input: Any) -> None:
         """Call a verb; without an answer the client gives up after a second."""
-        operation = self.recorder.call("client", verb, input, {}, self.now)
+        operation = self.recorder.call("client", verb, input, about or {}, self.now)
         self.now += SECOND
         if answer is None:
             self.recorder.unanswered(operation, self.now)
@@ -42,7 +42,7 @@ class Written:
 
     def read(self, points: int, version: int) -> None:
         """Read the wallet."""
-        shown = {"points": points, "version": version, "shortfall": 0, "spendablePoints": points}
+        shown = {"points": points, "version": version, "shortfall": 0, "heldPoints": 0, "spendablePoints": points}
         self.call("readWallet", {"__typename": "Read", "wallet": shown}, id="m")
 
     def begins(self, at: int) -> None:
@@ -135,3 +135,28 @@ def test_a_history_is_read_as_it_was_written(written: Written) -> None:
     written.history.write(file)
 
     assert list(read(file.getvalue().splitlines())) == [written.history]
+
+
+@pytest.mark.parametrize(("lapses", "status", "verdict"), [
+    (True, "EXPIRED", "Ok"), (True, "HELD", "Illegal"), (False, "HELD", "Ok"), (False, "EXPIRED", "Illegal")
+])  # fmt: skip
+def test_a_hold_reads_expired_from_the_instant_on_when_its_time_has_passed(
+    judging: Judge, written: Written, lapses: bool, status: str, verdict: str
+) -> None:
+    written.history.facts |= {"point_value": "1"}
+    written.grant(20, "a", 20, 1)
+    about = {"order": "o"}
+    asked = {"orderId": "o", "memberId": "m", "orderAmount": {"amountMinor": 100}, "codes": [], "points": 15}
+    written.call("holdCheckout", {"__typename": "HoldCheckoutSuccess", "takenOver": False, "hold": _hold("HELD")},
+                 {"codes": []}, **asked, idempotencyKey="k")  # fmt: skip
+    if lapses:
+        written.call("lapse", {"__typename": "Passed"}, about, holdId="h")
+    written.call("readHold", {"__typename": "Read", **_hold(status)}, about, id="h")
+    assert _verdict(judging, written) == verdict
+
+
+def _hold(status: str) -> dict[str, Any]:
+    """Return what is told of a hold of 15 points that are worth as many minor units."""
+    amounts = {"orderAmount": 100, "totalDiscount": 0, "amountDue": 85, "pointsValue": 15}
+    told = {name: {"amountMinor": amount} for name, amount in amounts.items()}
+    return {"id": "h", "status": status, "heldUntil": "then", "points": 15, "codes": [], "redemptions": [], **told}

@@ -140,7 +140,7 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
     wallet:member1 begins as Wallet(points=0, version=0)
     shop: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
     till: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: b) → GrantPointsSuccess(...)
-  ! shop: readWallet(id: member1) → wallet: points: 10, version: 2, shortfall: 0, spendablePoints: 10
+  ! shop: readWallet(id: member1) → wallet: points: 10, version: 2, shortfall: 0, heldPoints: 0, spendablePoints: 10
 """),
     "double spend": (_two_orders, """
     code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
@@ -152,9 +152,9 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
 """),
     "stale read": (_a_grant_between_reads, """
     wallet:member1 begins as Wallet(points=0, version=0)
-    shop: readWallet(id: member1) → wallet: points: 0, version: 0, shortfall: 0, spendablePoints: 0
+    shop: readWallet(id: member1) → wallet: points: 0, version: 0, shortfall: 0, heldPoints: 0, spendablePoints: 0
   ! shop: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
-  ! shop: readWallet(id: member1) → wallet: points: 0, version: 0, shortfall: 0, spendablePoints: 0
+  ! shop: readWallet(id: member1) → wallet: points: 0, version: 0, shortfall: 0, heldPoints: 0, spendablePoints: 0
 """),
     "replay that differs": (_a_grant_again, """
     key:grant/a begins as None
@@ -165,7 +165,7 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
     wallet:member1 begins as Wallet(points=0, version=0)
     shop: grantPoints(memberId: member1, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
     till: grantPoints(memberId: member1, amount: -30, reference: r, idempotencyKey: b) → InsufficientPoints(...)
-  ! shop: readWallet(id: member1) → wallet: points: 5, version: 1, shortfall: 0, spendablePoints: 5
+  ! shop: readWallet(id: member1) → wallet: points: 5, version: 1, shortfall: 0, heldPoints: 0, spendablePoints: 5
 """),
     "forgotten shortfall": (_a_return_of_what_was_spent, """
     wallet:member1 begins as Wallet(points=0, version=0)

@@ -58,17 +58,18 @@ class Both:
             self._give_back(number % len(self.spent))
         elif kind == "hold":
             self._hold((next(self.names), 0), ModelHold(), number)
-        elif self.held and kind.startswith("hold"):
-            name, hold = self.held.pop(number % len(self.held))
+        elif kind in {"hold more", "hold less", "capture", "capture some", "free"} and self.held:
+            self._go_on(kind, *self.held.pop(number % len(self.held)))
+
+    def _go_on(self, kind: str, name: tuple[str, int], hold: ModelHold) -> None:
+        if kind in {"hold more", "hold less"}:
             self._hold(name, hold, hold.points + (5 if kind == "hold more" else -5))
-        elif self.held and kind.startswith("capture"):
-            name, hold = self.held.pop(number % len(self.held))
-            self._capture(name, hold, hold.points - (0 if kind == "capture" else 5))
-        elif self.held and kind == "free":
-            name, hold = self.held.pop(number % len(self.held))
+        elif kind == "free":
             self.model.free(hold)
             self.wallet = self.wallet.given_up(name)
             self.holds += 1
+        else:
+            self._capture(name, hold, hold.points - (0 if kind == "capture" else 5))
 
     def _hold(self, name: tuple[str, int], hold: ModelHold, points: int) -> None:
         held = self.model.hold(hold, [points])
