@@ -17,6 +17,7 @@ from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
 from tests.graph.documents import taken
+from tests.jobs.documents import FILL
 from tests.orders.documents import order_of
 from tests.orders.holding import hold
 from tests.points.documents import purchase, redeem, refund, reward
@@ -56,6 +57,8 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
     bought = await purchase(shop, member, "hidden", 50_000)
     returned = await refund(shop, "hidden", "part", 100)
     prize = await reward(shop, name="Hidden reward", cost=100)
+    draft = await shop.pool(codes=0, active=False)
+    filling = await shop.do(FILL, poolId=draft["id"], available=1, idempotencyKey="hidden")
     exchanged = (await redeem(shop, prize, member, "hidden"))["redemption"]
     await program(shop, reviewPolicy="ALL")
     await accepted(shop, member)
@@ -80,6 +83,7 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         "graphjob": snapshot["id"].replace("graph_", "graphjob_"),
         "hold": cart["id"],
         "invite": invite["id"],
+        "job": filling["job"]["id"],
         "member": member["id"],
         "order": (await order_of(shop, "hidden"))["id"],
         "merchant": ids.encode("merchant", shop.merchant_id),

@@ -55,6 +55,8 @@ KINDS: dict[str, ids.Kind] = {
     "referralId": "referral",
     "rewardId": "reward",
     "rewardIds": "reward",
+    "batchId": "batch",
+    "campaignId": "campaign",
     "webhookId": "webhook",
 }
 #: For `id` arguments, by the operation.
