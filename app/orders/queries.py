@@ -33,7 +33,7 @@ async def order(
     return None if row is None else Order.of(row)
 
 
-@query(description="A hold. ADMIN, CHECKOUT and SUPPORT, and MEMBER for its own; null to others.")
+@query(description="A hold. ADMIN, CHECKOUT and SUPPORT, and MEMBER for its own.")
 async def hold(info: Info, id: Id) -> Hold | None:
     row = await find_hold(info.context.viewer, id)
     return None if row is None else Hold.of(row)
