@@ -264,7 +264,7 @@ def _too_few(call: Call) -> Sequence[Story]:
 
         def lacks(wallet: Wallet) -> bool:
             own, late = wallet.points_of(here), {each.hold for each in wallet.endings}
-            balances = {wallet.spendable, wallet.spendable + own}
+            balances = {wallet.spendable, wallet.spendable + own, wallet.free, wallet.free + own}
             for other in [each.hold for each in wallet.held if each.hold not in {here, *late}]:
                 # What comes free may fill what take-backs lack, and be no use.
                 wallet = wallet.given_up(other)

@@ -65,7 +65,8 @@ def _granted(call: Call) -> Sequence[Story]:
 
 def _insufficient(call: Call) -> Sequence[Story]:
     balance, required = call.answer["balance"], call.answer["required"]
-    told = if_ended(lambda wallet: wallet.spendable == balance and balance < required)
+    # A hold that is late isn't waited for, when somebody else has it in hand.
+    told = if_ended(lambda wallet: balance in {wallet.spendable, wallet.free} and balance < required)
     return (((f"wallet:{call.input['memberId']}", told),),)
 
 

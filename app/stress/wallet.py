@@ -112,6 +112,11 @@ class Wallet(NamedTuple):
         return self.points - sum(each.points for each in self.held if each.hold not in late)
 
     @property
+    def free(self) -> int:
+        """How many points a debit may take while nobody can write down what is late."""
+        return self.points - sum(each.points for each in self.held)
+
+    @property
     def shortfall(self) -> int:
         return sum(each.shortfall for each in self.returns)
 
@@ -151,7 +156,7 @@ class Wallet(NamedTuple):
         What it has stays as far as it goes; of what it has too many those come free that would be spent last.
         """
         draft, more = _Draft(self), points - self.points_of(hold)
-        if more > self.points - sum(each.points for each in self.held):
+        if more > self.free:
             return None
         draft.version += more != 0
         if more > 0:
@@ -213,7 +218,7 @@ class Wallet(NamedTuple):
     def debited(self, amount: int, name: str | None = None) -> "Wallet | None":
         """Return the wallet after a debit, None if there is too little. One with a name may be given back."""
         draft = _Draft(self)
-        if self.points - sum(each.points for each in self.held) < amount:
+        if self.free < amount:
             return None
         parts = draft.pick(amount, [lot.since for lot in self.lots])
         draft.version += 1
