@@ -44,7 +44,7 @@ LOCK_CODE: Final = "SELECT FROM code WHERE id = $1 FOR UPDATE"
 CIRCUMSTANCES: Final = frozenset({
     "claimCode: served by a fallback", "a deadlock: tried again", "a WebSocket: connected again", "the answer was lost",
     "timed out", "unavailable", *trouble.KINDS,
-    "holdCheckout: HELD", "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
+    "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
     "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
     "captureHold: it was released", "captureHold: what it held is gone",
     "captureHold: killed before its answer", "captureHold: told again after its answer was lost",

@@ -250,6 +250,14 @@ async def test_the_job_frees_points_whose_time_has_passed(shop: Shop) -> None:
     assert await shop.broken_promises() == []
 
 
+async def test_points_whose_time_has_passed_are_shown_as_free_before_that_is_written(shop: Shop) -> None:
+    member = await rich(shop)
+    held = await hold(shop, [], member, points=700)
+    await let_pass(shop, held)
+
+    assert await wallet(shop, member) == (1_000, 0, 1_000)
+
+
 async def test_whoever_wants_the_points_first_ends_a_hold_that_is_late(shop: Shop) -> None:
     member = await rich(shop, 100)
     held = await hold(shop, [], member, points=70)
