@@ -946,6 +946,8 @@ ALTER TABLE hold_code
     ADD CONSTRAINT hold_code_amounts CHECK (
         0 <= discount AND discount <= base AND position > 0 AND (eligible >= base OR eligible IS NULL)
     );
+-- What a code that goes with its draft looks for.
+CREATE INDEX hold_code_of_code ON hold_code (merchant_id, code_id);
 
 -- What is held is taken from the budget of its pool, and given back when the hold ends: captured, it stands instead.
 CREATE FUNCTION hold_code_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
@@ -978,6 +980,7 @@ ALTER TABLE hold_reward
     ADD CONSTRAINT hold_reward_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
     ADD CONSTRAINT hold_reward_redemption FOREIGN KEY (merchant_id, redemption_id) REFERENCES reward_redemption,
     ADD CONSTRAINT hold_reward_cost CHECK (cost > 0 AND position > 0);
+CREATE INDEX hold_reward_of_code ON hold_reward (merchant_id, code_id) WHERE code_id IS NOT NULL;
 
 -- A key is one request of an order.
 ALTER TABLE hold_request

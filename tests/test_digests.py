@@ -27,14 +27,14 @@ async def test_a_value_that_changes_is_seen_without_a_row_that_comes_or_goes(sho
 
 async def test_a_refusal_that_leaves_a_trace_fails_its_test(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     await shop.member()
-    ask = shop.do
+    ask = shop.data
 
-    async def ask_and_write(*arguments: object, **input: object) -> object:
+    async def ask_and_write(*arguments: object, **how: object) -> object:
         await database().rows(
             "UPDATE member SET token_generation = token_generation + 1 WHERE merchant_id = $1", shop.merchant_id
         )
-        return await ask(*arguments, **input)  # type: ignore[arg-type]
+        return await ask(*arguments, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shop, "do", ask_and_write)
+    monkeypatch.setattr(shop, "data", ask_and_write)
     with pytest.raises(AssertionError):
         await shop.refused(CREATE_POOL, name="", kind="PERCENT")

@@ -230,7 +230,7 @@ async def redeem_reward(
     problems = Problems()
     problems.idempotency_key(input.idempotency_key)
     named = named_member(problems, viewer, input.member_id, input.member)
-    if input.member is not None and input.member.email is not None:
+    if not problems.found and input.member is not None and input.member.email is not None:
         # Whoever stands at a till can type anybody's address.
         problems.add("member.email", "spends nobody's points: name the member by its id or a store's id")
     problems.refuse_if_any()

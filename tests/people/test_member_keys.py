@@ -52,6 +52,11 @@ WRONG: list[tuple[dict[str, Any], dict[str, str]]] = [
 VERBS = ["claim", "redeem reward", "purchase", "grant", "token"]
 
 
+def _takes(verb: str, key: dict[str, Any]) -> bool:
+    """Whether a verb takes a key: an address may be typed by anybody, so it spends nobody's points."""
+    return verb != "redeem reward" or "email" not in key
+
+
 async def _people(shop: Shop) -> tuple[Any, Any]:
     """Enrol Jane, somebody whom another source calls as her store calls her, and somebody who wrote an address down."""
     jane = await shop.member(externalId="1001", email=JANE, emailVerified=True)
@@ -168,8 +173,7 @@ async def test_finding_by_a_key_reads_next_to_nothing_whatever_the_planner_knew(
 # ------------------------------------------------------------------------------------------------------------ verbs
 
 
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(("verb", "key"), [(verb, key) for verb in VERBS for key in KEYS if _takes(verb, key)])
 async def test_a_verb_takes_a_key_in_place_of_the_id(shop: Shop, verb: str, key: dict[str, Any]) -> None:
     jane, _ = await _people(shop)
     await shop.do(GRANT, member={"externalId": "1001"}, amount=50, reference="gift", idempotencyKey="gift")
@@ -187,8 +191,9 @@ async def test_a_verb_takes_a_key_in_place_of_the_id(shop: Shop, verb: str, key:
         assert await points_of(shop, jane) == {"redeem reward": 40, "purchase": 60, "grant": 550}[verb]
 
 
-@pytest.mark.parametrize(("key", "shown"), NOBODY)
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("verb", "key", "shown"), [(verb, *nobody) for verb in VERBS for nobody in NOBODY if _takes(verb, nobody[0])]
+)
 async def test_a_key_that_fits_nobody_is_not_found(shop: Shop, verb: str, key: dict[str, Any], shown: str) -> None:
     await _people(shop)
     document, more = await _verb(shop, verb)
