@@ -12,7 +12,9 @@ LIST = "query ($i: Int, $state: CodeState) { codes(first: $i, state: $state) { _
 CAMPAIGN = "mutation ($i: CreateCampaignInput!) { createCampaign(input: $i) { __typename } }"
 ORDER: dict[str, Any] = {"codes": ["PCT-1"], "orderId": "1", "orderAmount": {"amountMinor": 1, "currency": "USD"}}
 SECRET = "PCT-7K2SECRET2A"
-FIELDS = "which doesn't have all these fields: it has codes, orderId, orderAmount, source, memberId, member, email, eligible"
+FIELDS = (
+    "which doesn't have all these fields: it has codes, orderId, orderAmount, source, memberId, member, email, eligible"
+)
 SOURCES = "STORE, SHOPIFY, RECEIPT, REFERRAL, IMPORT"
 STATES = "AVAILABLE, ALLOCATED, REDEEMED, EXPIRED, REVOKED"
 INSTANT = "DateTime must be RFC 3339 with an offset, like 2026-01-31T09:30:00Z"
