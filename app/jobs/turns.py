@@ -17,7 +17,7 @@ import asyncpg
 
 from app import ids
 from app.jobs.rows import OPEN
-from app.storage.database import Tx, database
+from app.storage.database import Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import NoRow, statement
 
@@ -64,6 +64,8 @@ class _PageRow(TypedDict):
 #: Does a batch of a job in a transaction of its own. Returns whether the job can go on at once.
 Batch = Callable[[TurnRow], Awaitable[bool]]
 
+#: Lets workers look for a turn one after the other: of two at once each would miss the other's.
+LOOK: Final = statement(NoRow, "SELECT FROM pg_advisory_xact_lock(hashtext('bulk_job'))")
 # The merchant whose last turn is longest ago, and of its jobs the one that has waited longest for its turn: neither a
 # large job nor many small ones keep others waiting. A merchant's jobs run one by one.
 TAKE: Final = statement(
@@ -128,7 +130,9 @@ async def carry_out(batches: Mapping[str, Batch], *, seconds_max: float, stoppin
         await _abandon(abandoned)
     turns, until = 0, time.monotonic() + seconds_max
     while time.monotonic() < until and not (stopping and stopping.is_set()):
-        job = await database().row(TAKE, kinds=list(batches))
+        async with transaction(None) as tx:
+            await tx.rows(LOOK)
+            job = await tx.row(TAKE, kinds=list(batches))
         if job is None:
             break
         turns += 1

@@ -16,7 +16,7 @@ SWEEPS = {
     "app.graph.forget_snapshots": {"FORGET"},
     "app.graph.jobs": {"DUE", "PLAN", "LANES", "TAKE", "ABANDONED"},
     "app.integrity.audit": {"MERCHANTS", "STANDING"},
-    "app.jobs.turns": {"TAKE", "ABANDONED"},
+    "app.jobs.turns": {"LOOK", "TAKE", "ABANDONED"},
     "app.merchants.data_keys": {"HOLD_MASTER_KEYS"},
     "app.merchants.list_merchants": {"LIST"},
     "app.merchants.rotate_master_key": {"TRY_LOCK", "WAIT_FOR_WRAPPERS", "COUNT", "FIND_MERCHANTS"},
