@@ -17,7 +17,7 @@ from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.factories import CREATE_API_KEY, CREATE_CAMPAIGN, GENERATE_CODES, REDEEM_CODES, Shop, open_shop, usd
 from tests.graph.documents import taken
-from tests.jobs.documents import FILL
+from tests.jobs.documents import CANCEL, FILL
 from tests.orders.documents import order_of
 from tests.orders.holding import hold
 from tests.points.documents import purchase, redeem, refund, reward
@@ -59,6 +59,8 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
     prize = await reward(shop, name="Hidden reward", cost=100)
     draft = await shop.pool(codes=0, active=False)
     filling = await shop.do(FILL, poolId=draft["id"], available=1, idempotencyKey="hidden")
+    # No worker is to come by it.
+    await shop.data(CANCEL, {"input": filling["job"]["id"]})
     exchanged = (await redeem(shop, prize, member, "hidden"))["redemption"]
     await program(shop, reviewPolicy="ALL")
     await accepted(shop, member)
