@@ -139,6 +139,8 @@ async def test_a_merchants_jobs_run_one_by_one(shop: Shop) -> None:
 
     async def noted(job: TurnRow) -> bool:
         nonlocal at_once, most
+        if job["merchant_id"] != shop.merchant_id:
+            return False
         at_once += 1
         most = max(most, at_once)
         try:
