@@ -9,7 +9,7 @@ from app.api.context import Role, Viewer
 from app.api.operations import Refused
 from app.coupons import stock_levels
 from app.coupons.claims import PoolExhausted
-from app.coupons.rows import IS_OVER, ISSUES_AHEAD, REWARD_OF_POOL
+from app.coupons.rows import BUDGET_IS_SPENT, IS_OVER, ISSUES_AHEAD, REWARD_OF_POOL
 from app.coupons.send_codes import ChangedMeanwhile, HeldPoolRow, known_members, send_codes
 from app.jobs import turns
 from app.jobs.rows import BulkJobRow
@@ -93,6 +93,7 @@ async def write_down(
 
 class _PoolRow(HeldPoolRow):
     is_over: bool
+    is_budget_spent: bool
     reward_id: UUID | None
 
 
@@ -105,7 +106,7 @@ HOLD_POOL: Final = statement(
     f"""
 SELECT p.id, p.status, p.starts_at, p.code_lifetime_days, p.claims_per_member,
     p.one_claim_per_mailbox, {ISSUES_AHEAD} AS is_open, {IS_OVER} AS is_over,
-    {REWARD_OF_POOL.format("p.id")} AS reward_id
+    {BUDGET_IS_SPENT} AS is_budget_spent, {REWARD_OF_POOL.format("p.id")} AS reward_id
 FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id FOR NO KEY UPDATE
 """,
 )
@@ -165,6 +166,8 @@ def _obstacle(pool: _PoolRow) -> str | None:
         return f"The pool is {pool['status']}; it sends codes while it is ACTIVE."
     if pool["reward_id"] is not None:
         return "The pool's codes are had for points; retire its reward."
+    if pool["is_budget_spent"]:
+        return "The pool's budget is spent; raise it."
     return None
 
 

@@ -13,7 +13,7 @@ from tests.conftest import Api
 from tests.coupons.ownership import breaches, claim_by_email, send
 from tests.coupons.test_create_campaign import deliveries
 from tests.coupons.test_reissue_code import REISSUE
-from tests.factories import CHANGE_STATUS, CREATE_CAMPAIGN, DELIVERIES, GENERATE_CODES, Shop, problems
+from tests.factories import CHANGE_STATUS, CREATE_CAMPAIGN, DELIVERIES, EDIT_POOL, GENERATE_CODES, Shop, problems, usd
 from tests.jobs.documents import CANCEL, JOB, REVOKE_CODES, carried_out, job_row, killed_everywhere, paged, progress
 from tests.orders.documents import AMEND, amendment
 from tests.orders.documents import CANCEL as CANCEL_ORDER
@@ -233,6 +233,27 @@ async def test_a_job_waits_while_the_pool_backs_a_reward(shop: Shop) -> None:
     assert (waiting["status"], waiting["problem"]) == (
         "WAITING", "The pool's codes are had for points; retire its reward."
     )  # fmt: skip
+
+
+async def test_a_job_waits_once_the_budget_is_spent(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = await shop.pool(codes=5, kind="AMOUNT", amountOff=usd(1_000), maximumTotalDiscount=usd(1_000))
+    anna, ben = await shop.member(), await shop.member()
+    campaign = await sent(shop, pool)
+    await paged(shop, 1)
+    await _one_batch(shop, campaign["job"], monkeypatch)
+    await shop.redeem([(await shop.claim(pool, anna))["text"]], anna, order="A-1", amount=5_000)
+
+    waiting = await carried_out(shop, campaign["job"])
+
+    assert progress(waiting) == {"status": "WAITING", "total": 2, "done": 1, "failed": 0}
+    assert waiting["problem"] == "The pool's budget is spent; raise it."
+    assert await shop.wallet_versions(ben) == []
+    await shop.do(EDIT_POOL, poolId=pool["id"], maximumTotalDiscount=usd(2_000))
+    assert progress(await carried_out(shop, campaign["job"])) == {
+        "status": "DONE", "total": 2, "done": 2, "failed": 0
+    }  # fmt: skip
+    assert await recipients(shop, campaign) == [anna["id"], ben["id"]]
+    assert await shop.broken_promises() == []
 
 
 @pytest.mark.parametrize("end", ["archivePool", None])
