@@ -212,6 +212,11 @@ BEGIN
     WHERE merchant_id = of_merchant AND pool_id = of_pool AND id >= start AND remaining >= amount
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF chosen IS NULL THEN
+        -- The pool's row says whether it has a budget. Slices don't: what comes back while the budget goes leaves one.
+        PERFORM FROM pool WHERE merchant_id = of_merchant AND id = of_pool AND maximum_total_discount IS NOT NULL;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
         SELECT id INTO chosen FROM pool_budget
         WHERE merchant_id = of_merchant AND pool_id = of_pool AND id < start AND remaining >= amount
         ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
@@ -219,9 +224,6 @@ BEGIN
     IF chosen IS NOT NULL THEN
         UPDATE pool_budget SET remaining = remaining - amount
         WHERE merchant_id = of_merchant AND pool_id = of_pool AND id = chosen;
-        RETURN;
-    END IF;
-    IF NOT EXISTS (SELECT FROM pool_budget WHERE merchant_id = of_merchant AND pool_id = of_pool) THEN
         RETURN;
     END IF;
     IF amount < 0 THEN

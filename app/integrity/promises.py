@@ -164,8 +164,8 @@ REDEEMED_ONCE: Final = _promise(
                 AND h.id = k.hold_id AND h.status = 'HELD' WHERE k.merchant_id = :merchant_id
         ) given GROUP BY pool_id
     ) g ON g.pool_id = p.id
-    WHERE p.merchant_id = :merchant_id AND coalesce(b.amount, 0) IS DISTINCT FROM CASE
-        WHEN p.maximum_total_discount IS NULL THEN 0 ELSE p.maximum_total_discount - coalesce(g.amount, 0) END""",
+    WHERE p.merchant_id = :merchant_id AND p.maximum_total_discount IS NOT NULL
+        AND coalesce(b.amount, 0) <> p.maximum_total_discount - coalesce(g.amount, 0)""",
     # What a redemption counts for is the pool of its code.
     """
     SELECT FROM redemption r JOIN code c ON c.merchant_id = :merchant_id AND c.id = r.code_id

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.integrity.integrity_report import recompute
 from app.orders.expire_holds import expire_holds
-from app.storage.database import database
+from app.storage.database import database, transaction
 from tests.coupons.test_audience import claimed
 from tests.factories import CHECK_CODES, CREATE_CAMPAIGN, CREATE_POOL, EDIT_POOL, REDEEM_CODES, Shop, problems, usd
 from tests.orders.documents import AMEND, CANCEL, amendment
@@ -274,3 +275,22 @@ async def hold_or_not(shop: Shop, code: Any, member: Any, order: str) -> Any:
         return answer["hold"]
     assert reasons(answer) == ["BUDGET_SPENT"]
     return None
+
+
+LIFT = "UPDATE pool SET maximum_total_discount = NULL WHERE merchant_id = $1 AND id = $2"
+
+
+async def test_a_pool_whose_budget_goes_while_something_comes_back_has_none(shop: Shop) -> None:
+    pool = await ten_off(shop, 2_000)
+    people = await crowd(shop, pool, 4)
+    first = (await redeemed(shop, people[0][1], people[0][0], "o-0"))["redemptions"][0]
+
+    # The lifting has every slice; what comes back finds none that is free.
+    async with transaction(shop.merchant_id) as tx:
+        await tx.row(LIFT, shop.merchant_id, ids.decode("pool", pool["id"]))
+        reversed_ = await shop.do(REVERSE, redemptionId=first["id"], reason="a return", reinstate=False)
+    assert reversed_["__typename"] == "ReverseRedemptionSuccess"
+
+    answers = [why(await redeemed(shop, code, member, f"o-{n}")) for n, (member, code) in enumerate(people[1:], 1)]
+    assert answers == [OK, OK, OK]
+    await sound(shop)

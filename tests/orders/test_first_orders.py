@@ -6,7 +6,7 @@ from typing import Any
 from tests.coupons.ownership import claim_by_email
 from tests.factories import CHECK_CODES, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL
-from tests.orders.holding import CAPTURE, HOLD, RELEASE, cart, hold, reasons
+from tests.orders.holding import CAPTURE, HOLD, RELEASE, cart, hold, let_pass, reasons
 from tests.orders.test_reverse_redemption import REVERSE as REVERSE_REDEMPTION
 from tests.points.documents import REVERSE, purchase, refund
 
@@ -154,6 +154,19 @@ async def test_what_is_held_is_an_order_until_it_is_released(shop: Shop) -> None
     assert await presented(shop, other, "o-2", memberId=member["id"]) == OK
     assert reasons(await shop.do(HOLD, **cart([code], member, order="A-3"))) == ["NOT_FIRST_ORDER"]
     assert held["status"] == "HELD"
+    assert await shop.broken_promises() == []
+
+
+async def test_a_first_cart_that_is_paid_late_has_what_it_was_told(shop: Shop) -> None:
+    member = await shop.member()
+    codes = [await welcome(shop, member) for _ in range(3)]
+    held = await hold(shop, codes[:1], member, order="A-1")
+    await let_pass(shop, held)
+    assert await presented(shop, codes[1], "A-2", memberId=member["id"]) == OK
+
+    assert (await shop.do(CAPTURE, holdId=held["id"]))["__typename"] == "CaptureHoldSuccess"
+
+    assert await presented(shop, codes[2], "A-3", memberId=member["id"]) == "NOT_FIRST_ORDER"
     assert await shop.broken_promises() == []
 
 
