@@ -96,7 +96,7 @@ REFUSED = [
         WHERE {one("hold", "status = 'HELD'")}""",
     f"""hold_amounts | UPDATE hold SET version = version + 1, total_discount = order_amount + 1
         WHERE {one("hold", "status = 'HELD'")}""",
-    f"""hold_points | UPDATE hold SET version = version + 1, member_id = NULL, held_points = 1
+    f"""hold_points | UPDATE hold SET version = version + 1, member_id = NULL, held_points = points + 1
         WHERE {one("hold", "status = 'HELD'")}""",
     f"hold_code_amounts | UPDATE hold_code SET discount = base + 1 WHERE {one('hold_code')}",
     "bulk_job_guard | UPDATE bulk_job SET total = total WHERE merchant_id = $1 AND finished_at IS NOT NULL",
