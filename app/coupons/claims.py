@@ -14,7 +14,7 @@ from app.api.context import Viewer
 from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.api.scalars import described
 from app.coupons import stock_levels
-from app.coupons.rows import BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
+from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
 from app.segments.definitions import IN_ONE_OF
@@ -111,6 +111,11 @@ class ClaimRow(WholeCodeRow, ChangeRow):
 _ISSUES: Final = f"({IS_OPEN} AND (:is_paid OR NOT {BACKS_REWARD}))"
 #: Whether the pool `p` is for the claimant `m`.
 IS_FOR: Final = f"(p.audience = '{{}}' OR {IN_ONE_OF.format('p.audience')})"
+#: The member `:member_id` as a claimant. A mailbox counts once the member has proved its address.
+CLAIMANT: Final = """
+    SELECT id, joined_at, last_bought_at, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
+    WHERE merchant_id = :merchant_id AND id = :member_id
+"""
 _COUNTED: Final = """
     count(*) AS claims, coalesce(max(slot), 0) AS slot,
     coalesce(array_agg(mailbox_index) FILTER (WHERE mailbox_index IS NOT NULL), ARRAY[]::bytea[]) AS mailboxes
@@ -129,11 +134,7 @@ _CLAIMED: Final = f"{columns(WholeCodeRow)}, {columns(ChangeRow)}"
 CLAIM: Final = statement(
     ClaimRow,
     f"""
-WITH who AS (
-    -- The claimant. A mailbox counts once the member has proved its address.
-    SELECT id, joined_at, last_bought_at, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
-    WHERE merchant_id = :merchant_id AND id = :member_id
-), held AS (
+WITH who AS ({CLAIMANT}), held AS (
     -- What the claimant has of the pool. In the order of the index to read: to a planner that saw the table empty, the
     -- index of the pool's claims is as good as that of the claimant's (132 buffers instead of 3 after 6,000 claims).
     SELECT {_COUNTED} FROM (
@@ -371,8 +372,7 @@ WITH RECURSIVE who AS ({_WHO}), held AS ({_OWN_CLAIMS.format(":pool_id")}), mine
 SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_member AS asked_claims_per_member,
     asked.is_open AS asked_is_open, EXISTS (SELECT FROM who) AS is_claimant,
     (SELECT is_same FROM keyed) AS key_is_same, (SELECT count(*) FROM held) AS held_claims,
-    (SELECT coalesce(sum(available), 0)::int FROM stock_change
-     WHERE merchant_id = :merchant_id AND pool_id = :pool_id) AS in_stock,
+    {AVAILABLE_OF.format(":pool_id")} AS in_stock,
     {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
     coalesce((SELECT {IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
     asked.one_claim_per_mailbox AND EXISTS (SELECT FROM other) AS asked_mailbox_is_taken,

@@ -15,7 +15,7 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.coupons import stock_levels
 from app.coupons.edit_pool import PoolNotEditable
 from app.coupons.generate_codes import BATCH_SIZE_MAX, INSERT_BATCH, encrypted_codes, write_codes
-from app.coupons.rows import pool_row
+from app.coupons.rows import AVAILABLE_OF, pool_row
 from app.coupons.send_codes import IN_STOCK
 from app.coupons.types import PoolStatus
 from app.jobs import turns
@@ -61,10 +61,7 @@ WITH j AS (
     INSERT INTO bulk_job (merchant_id, id, kind, status, actor, pool_id, wanted, total, idempotency_key, request_hash,
                           requested_at)
     SELECT :merchant_id, :job_id, 'FILL', 'QUEUED', :actor, p.id, :available::int,
-        greatest(:available::int - (
-            SELECT coalesce(sum(available), 0)::int FROM stock_change
-            WHERE merchant_id = :merchant_id AND pool_id = :pool_id
-        ), 0), :key, :request_hash, now()
+        greatest(:available::int - {AVAILABLE_OF.format(":pool_id")}, 0), :key, :request_hash, now()
     FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND p.status <> 'ARCHIVED'
     ON CONFLICT DO NOTHING RETURNING *
 ), recorded AS (
@@ -132,11 +129,8 @@ class _LookRow(_PoolRow):
 
 LOOK: Final = statement(
     _LookRow,
-    """
-SELECT status, kind, code_pattern, :wanted::int - (
-    SELECT coalesce(sum(available), 0)::int FROM stock_change
-    WHERE merchant_id = :merchant_id AND pool_id = :pool_id
-) AS missing
+    f"""
+SELECT status, kind, code_pattern, :wanted::int - {AVAILABLE_OF.format(":pool_id")} AS missing
 FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id
 """,
 )

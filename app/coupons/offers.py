@@ -1,16 +1,14 @@
 """offers: what a member could claim now, of the pools that are listed, and why it can't have the others."""
 
-from collections.abc import Mapping
 from typing import Final, TypedDict
 from uuid import UUID
 
 import strawberry
 
 from app.api.connections import After, Connection, First, connect, page
-from app.api.context import Viewer
 from app.api.operations import Info, field, query
-from app.coupons.claims import CHAIN_LENGTH_MAX, IS_FOR, IneligibleReason
-from app.coupons.rows import BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, JOIN_CODE, LISTED, PoolRow, WholeCodeRow
+from app.coupons.claims import CHAIN_LENGTH_MAX, CLAIMANT, IS_FOR, IneligibleReason
+from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, LISTED, PoolRow, codes_by_id
 from app.coupons.types import Code, Pool
 from app.storage.database import database
 from app.storage.statements import columns, statement
@@ -31,20 +29,14 @@ class _ServedRow(TypedDict):
     pool_id: UUID
 
 
-# The member `m`, and what it has of the pool `p`.
-_MEMBER: Final = """
-    SELECT id, joined_at, last_bought_at, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
-    WHERE merchant_id = :merchant_id AND id = :member_id
-"""
+# What the member has of the pool `p`.
 _HELD: Final = """
     SELECT count(*) AS claims, (array_agg(code_id ORDER BY slot DESC))[1] AS code_id FROM (
         SELECT code_id, slot FROM claim
         WHERE merchant_id = :merchant_id AND pool_id = p.id AND member_id = :member_id ORDER BY slot
     ) own
 """
-_IN_STOCK: Final = """
-    (SELECT coalesce(sum(available), 0)::int FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = p.id)
-"""
+_IN_STOCK: Final = AVAILABLE_OF.format("p.id")
 # Whether another person, who is still of it, has claimed of the pool with the member's mailbox.
 _MAILBOX_IS_TAKEN: Final = """
     (p.one_claim_per_mailbox AND EXISTS (
@@ -70,7 +62,7 @@ LIST: Final = statement(
     f"""
 SELECT {columns(PoolRow)}, held.code_id AS own_code_id, {_WHY_NOT} AS why_not, {_IN_STOCK} AS in_stock,
     {BUDGET_IS_SPENT} AS is_budget_spent
-FROM pool p CROSS JOIN ({_MEMBER}) m CROSS JOIN LATERAL ({_HELD}) held
+FROM pool p CROSS JOIN ({CLAIMANT}) m CROSS JOIN LATERAL ({_HELD}) held
 WHERE p.merchant_id = :merchant_id AND {LISTED} AND NOT {BACKS_REWARD} AND p.id < :before
 ORDER BY p.id DESC LIMIT :limit
 """,
@@ -88,22 +80,10 @@ WITH RECURSIVE chain AS (
     WHERE p.fallback_pool_id IS NOT NULL AND position < {CHAIN_LENGTH_MAX}
 )
 SELECT DISTINCT chain.start AS pool_id FROM chain JOIN pool p ON p.merchant_id = :merchant_id AND p.id = chain.id
-CROSS JOIN ({_MEMBER}) m CROSS JOIN LATERAL ({_HELD}) held
+CROSS JOIN ({CLAIMANT}) m CROSS JOIN LATERAL ({_HELD}) held
 WHERE {_WHY_NOT} IS NULL AND NOT {BACKS_REWARD} AND {_IN_STOCK} > 0 AND NOT {BUDGET_IS_SPENT}
 """,
 )
-CODES: Final = statement(
-    WholeCodeRow,
-    f"""
-SELECT {columns(WholeCodeRow)} FROM code c {JOIN_CODE}
-WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[])
-""",
-)
-
-
-async def _codes_by_id(viewer: Viewer, code_ids: list[UUID]) -> Mapping[UUID, WholeCodeRow]:
-    rows = await database().rows(CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
-    return {row["code_id"]: row for row in rows}
 
 
 @strawberry.type(description="A listed pool as the viewing member sees it.")
@@ -117,7 +97,7 @@ class Offer:
     async def code(self, info: Info) -> Code | None:
         """Read the codes of all offers of this page together."""
         code_id = self.row["own_code_id"]
-        return None if code_id is None else Code.of(await info.context.load(_codes_by_id, code_id))
+        return None if code_id is None else Code.of(await info.context.load(codes_by_id, code_id))
 
 
 @query(

@@ -208,6 +208,10 @@ BUDGET_IS_SPENT: Final = f"""
         WHERE merchant_id = :merchant_id AND pool_id = p.id AND remaining >= coalesce(p.amount_off, 1)
     ) AND {BUDGET_LEFT} < coalesce(p.amount_off, 1))
 """
+#: How many codes the pool {} has in stock. Those past an end of their own count until the job comes by.
+AVAILABLE_OF: Final = """
+    (SELECT coalesce(sum(available), 0)::int FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = {})
+"""
 #: The reward that a pool backs while it is offered (the newest of several): its codes cost points then.
 REWARD_OF_POOL: Final = """
     (SELECT id FROM reward
@@ -273,6 +277,12 @@ FIND_CODE: Final = statement(
     f"""
 SELECT {_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = :merchant_id AND c.id = :code_id AND (:member_id::uuid IS NULL OR c.member_id = :member_id)
+""",
+)
+CODES_BY_ID: Final = statement(
+    WholeCodeRow,
+    f"""
+SELECT {_CODE} FROM code c {JOIN_CODE} WHERE c.merchant_id = :merchant_id AND c.id = ANY(:code_ids::uuid[])
 """,
 )
 FIND_CODE_BY_TEXT: Final = statement(
@@ -544,6 +554,12 @@ async def discounts_by_pool(viewer: Viewer, pool_ids: list[UUID]) -> Mapping[UUI
     """Return what each pool's codes took off by redemptions that stand."""
     rows = await database().rows(DISCOUNTS_OF_POOLS, merchant_id=viewer.merchant_id, pool_ids=pool_ids)
     return dict.fromkeys(pool_ids, 0) | {row["pool_id"]: row["discount"] for row in rows}
+
+
+async def codes_by_id(viewer: Viewer, code_ids: list[UUID]) -> Mapping[UUID, WholeCodeRow]:
+    """Return codes that exist, whosever they are."""
+    rows = await database().rows(CODES_BY_ID, merchant_id=viewer.merchant_id, code_ids=code_ids)
+    return {row["code_id"]: row for row in rows}
 
 
 async def codes_by_pool(

@@ -1,6 +1,6 @@
 """Budgets of pools, from which triggers take what is redeemed and held: what becomes of a code that doesn't fit."""
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, TypedDict
 from uuid import UUID
@@ -31,10 +31,13 @@ class BudgetRow(TypedDict):
 
 
 @asynccontextmanager
-async def within_budgets(where: Statements, merchant_id: UUID, pool_ids: Collection[UUID]) -> AsyncIterator[None]:
+async def within_budgets(
+    where: Statements, merchant_id: UUID, placed: Iterable[tuple[BudgetRow, Applied]] = ()
+) -> AsyncIterator[None]:
     """Raise OutpacedError where a budget doesn't suffice: it is spent, or too much of it is being spent now.
 
-    Outside a transaction it waits until somebody has spent, so that whoever reads again finds out which of both.
+    Outside a transaction it waits until somebody has spent of the budgets of the codes that are `placed`, so that
+    whoever reads again finds out which of both.
     """
     try:
         yield
@@ -42,7 +45,8 @@ async def within_budgets(where: Statements, merchant_id: UUID, pool_ids: Collect
         if violation.constraint_name != "pool_budget_spent":
             raise
         if not isinstance(where, Tx):
-            await where.row(WAIT, merchant_id=merchant_id, pool_ids=list(pool_ids))
+            pool_ids = [row["pool_id"] for row, _ in placed if row["budget_left"] is not None]
+            await where.row(WAIT, merchant_id=merchant_id, pool_ids=pool_ids)
         raise OutpacedError from None
 
 

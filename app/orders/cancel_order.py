@@ -11,7 +11,6 @@ from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, 
 from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
-from app.coupons.types import Code
 from app.members.types import MemberSource
 from app.orders.held_rewards import rewards_of_order
 from app.orders.holds import CODE_IDS_OF_HOLDS, end_locked_hold, open_holds_of_order
@@ -187,10 +186,8 @@ async def _reverse_rewards(tx: Tx, viewer: Viewer, order_row_id: UUID, reason: s
 
 async def _answer(viewer: Viewer, row: OrderRow, *, replayed: bool) -> CancelOrderSuccess:
     """Return what cancelling the order paid out, and the rewards that it left."""
-    kept = [
-        each["held_redemption_id"]
-        for each in await rewards_of_order(database(), viewer, row["order_row_id"]) if each["held_redemption_id"]
-    ]  # fmt: skip
+    rewards = await rewards_of_order(database(), viewer, row["order_row_id"])
+    kept = [each["held_redemption_id"] for each in rewards]
     found = await exchanges_by_id(viewer, kept) if kept else {}
     standing = [found[each] for each in kept if found[each][0]["exchange_reversed_at"] is None]
     return CancelOrderSuccess(
@@ -199,9 +196,6 @@ async def _answer(viewer: Viewer, row: OrderRow, *, replayed: bool) -> CancelOrd
         points_returned=row["points_returned"] or 0,
         points_expired=row["points_expired"] or 0,
         shortfall=row["shortfall"] or 0,
-        kept=[
-            RewardRedemption.of(each, reward=each, entry=each, code=None if code is None else Code.of(code))
-            for each, code in standing
-        ],
+        kept=[RewardRedemption.found(exchange, code) for exchange, code in standing],
         replayed=replayed,
     )

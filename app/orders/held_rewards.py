@@ -11,13 +11,13 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.api.operations import not_found
+from app.coupons.claims import CLAIMANT, IS_FOR
 from app.coupons.rows import IS_OPEN
 from app.points.capturing import capture_points
 from app.points.ledger import POINTS_MAX
 from app.points.redeem_reward import HELD_OF_POOL, INSERT, TAKE, out_of_stock
 from app.points.rows import RewardRow
 from app.points.types import PointsReason
-from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx, database
 from app.storage.events import event
 from app.storage.statements import NoRow, columns, row_of, statement
@@ -185,13 +185,10 @@ class SetAsideRow(TypedDict):
 SET_ASIDE: Final = statement(
     SetAsideRow,
     f"""
-WITH who AS (
-    SELECT id, joined_at, last_bought_at, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
-    WHERE merchant_id = :merchant_id AND id = :member_id
-), may AS (
+WITH who AS ({CLAIMANT}), may AS (
     SELECT p.id FROM pool p, who m
     WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {IS_OPEN}
-        AND (p.audience = '{{}}' OR {IN_ONE_OF.format("p.audience")})
+        AND {IS_FOR}
         AND NOT (p.one_claim_per_mailbox AND EXISTS (
             SELECT FROM claim WHERE merchant_id = :merchant_id AND pool_id = p.id
                 AND mailbox_index = m.mailbox_index AND member_id IS DISTINCT FROM m.id
@@ -274,10 +271,7 @@ async def set_aside(
 CLAIM: Final = statement(
     ChangeRow,
     f"""
-WITH who AS (
-    SELECT id, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
-    WHERE merchant_id = :merchant_id AND id = :member_id
-), aside AS (
+WITH who AS ({CLAIMANT}), aside AS (
     SELECT c.id, c.pool_id, p.code_lifetime_days, p.starts_at, CASE WHEN p.one_claim_per_mailbox AND NOT EXISTS (
         SELECT FROM claim
         WHERE merchant_id = :merchant_id AND pool_id = c.pool_id AND mailbox_index = who.mailbox_index

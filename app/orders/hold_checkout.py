@@ -402,8 +402,7 @@ async def _hold(
     Returns the hold, or None when something has changed since it was read.
     """
     written = _written(viewer, request, found, verdict, hold_id, costs=costs)
-    budgeted = [row["pool_id"] for row, _ in verdict.accepted if row["budget_left"] is not None]
-    async with within_budgets(where, viewer.merchant_id, budgeted):
+    async with within_budgets(where, viewer.merchant_id, verdict.accepted):
         rows = await where.rows(HOLD, **written, payer_id=payer_id)
     return changed_hold(where, viewer.merchant_id, rows)
 
@@ -413,9 +412,8 @@ async def _hold_with_points(
 ) -> Changed | None:
     """Hold what a verdict accepted and a member's points for an order that isn't held; otherwise as `_hold`."""
     written = _written(viewer, request, found, verdict, None)
-    budgeted = [row["pool_id"] for row, _ in verdict.accepted if row["budget_left"] is not None]
     try:
-        async with within_budgets(database(), viewer.merchant_id, budgeted):
+        async with within_budgets(database(), viewer.merchant_id, verdict.accepted):
             rows = await database().rows(
                 HOLD_WITH_POINTS, **written, member_id=member_id, positions=[0], amounts=[written["points"]]
             )

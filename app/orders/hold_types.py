@@ -63,8 +63,7 @@ class HeldReward:
         redemption_id = self.row["held_redemption_id"]
         if redemption_id is None:
             return None
-        row, code = await info.context.load(exchanges_by_id, redemption_id)
-        return RewardRedemption.of(row, reward=row, entry=row, code=None if code is None else Code.of(code))
+        return RewardRedemption.found(*await info.context.load(exchanges_by_id, redemption_id))
 
 
 @strawberry.type(description="What is set aside for one order while its customer pays.")

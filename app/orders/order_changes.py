@@ -268,10 +268,9 @@ async def place(
 
     Raises OutpacedError where a budget doesn't suffice.
     """
-    pools = [row["pool_id"] for row, _ in places.values()]
     if not places:
         return
-    async with within_budgets(tx, viewer.merchant_id, pools):
+    async with within_budgets(tx, viewer.merchant_id):
         await tx.row(
             PLACE,
             merchant_id=viewer.merchant_id,

@@ -282,8 +282,7 @@ async def redeem(
     Raises OutpacedError where a budget doesn't suffice.
     """
     placed = list(places.values())
-    budgeted = [row["pool_id"] for row, _ in placed if row["budget_left"] is not None]
-    async with within_budgets(where, viewer.merchant_id, budgeted):
+    async with within_budgets(where, viewer.merchant_id, placed):
         redeemed = await where.rows(
             REDEEM,
             merchant_id=viewer.merchant_id,

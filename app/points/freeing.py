@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, TypedDict, get_args
 from uuid import UUID
 
 from app import ids
@@ -21,7 +21,7 @@ from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 #: What holds and frees points, besides the entries that capture them.
 HoldEvent = Literal["hold.placed", "hold.changed", "hold.captured", "hold.released", "hold.expired"]
 TYPED: Final = [
-    *((name, f":event_type::text = '{name}'") for name in HoldEvent.__args__[1:]),  # type: ignore[attr-defined]
+    *((name, f":event_type::text = '{name}'") for name in get_args(HoldEvent)[1:]),
     ("hold.placed", ""),
 ]
 

@@ -5,7 +5,6 @@ from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Role, Viewer
 from app.api.node import refetches
 from app.api.operations import Info, query
-from app.coupons.types import Code
 from app.points.rows import FIND_EXCHANGE, LIST_ENTRIES, LIST_REWARDS, code_of, find_entry, find_reward
 from app.points.types import PointsEntry, Reward, RewardRedemption
 from app.storage.database import database
@@ -22,8 +21,7 @@ async def find_exchange(viewer: Viewer, node_id: str) -> RewardRedemption | None
     )
     if row is None:
         return None
-    code = await code_of(database(), viewer, row)
-    return RewardRedemption.of(row, reward=row, entry=row, code=None if code is None else Code.of(code))
+    return RewardRedemption.found(row, await code_of(database(), viewer, row))
 
 
 @query(

@@ -9,7 +9,7 @@ from uuid import UUID
 from app import ids
 from app.api.access import is_another
 from app.api.context import Viewer
-from app.coupons.rows import FIND_CODE, SHOWN_TO_MEMBER, WholeCodeRow
+from app.coupons.rows import FIND_CODE, SHOWN_TO_MEMBER, WholeCodeRow, codes_by_id
 from app.members.rows import JOIN_MEMBER, MemberRow, unnamed
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
@@ -215,10 +215,7 @@ async def code_of(where: Statements, viewer: Viewer, exchange: ExchangeRow) -> W
 EXCHANGES_BY_ID: Final = statement(
     WholeExchangeRow,
     f"""
-SELECT {columns(WholeExchangeRow)} FROM reward_redemption x
-CROSS JOIN LATERAL (SELECT * FROM reward WHERE merchant_id = :merchant_id AND id = x.reward_id OFFSET 0) a
-CROSS JOIN LATERAL (SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = x.entry_id OFFSET 0) e
-{JOIN_MEMBER.format("x")}
+SELECT {columns(WholeExchangeRow)} FROM reward_redemption x {_JOIN_EXCHANGE}
 WHERE x.merchant_id = :merchant_id AND x.id = ANY(:exchange_ids::uuid[])
 """,
 )
@@ -229,7 +226,13 @@ async def exchanges_by_id(
 ) -> Mapping[UUID, tuple[WholeExchangeRow, WholeCodeRow | None]]:
     """Return redemptions of rewards that exist, each with the code that it brought."""
     rows = await database().rows(EXCHANGES_BY_ID, merchant_id=viewer.merchant_id, exchange_ids=exchange_ids)
-    return {row["exchange_id"]: (row, await code_of(database(), viewer, row)) for row in rows}
+    code_ids = [row["exchange_code_id"] for row in rows if row["exchange_code_id"] is not None]
+    codes = await codes_by_id(viewer, code_ids) if code_ids else {}
+
+    def code(row: WholeExchangeRow) -> WholeCodeRow | None:
+        return None if row["exchange_code_id"] is None else codes[row["exchange_code_id"]]
+
+    return {row["exchange_id"]: (row, code(row)) for row in rows}
 
 
 class RemainingRow(TypedDict):

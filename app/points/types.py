@@ -9,10 +9,10 @@ from app import ids
 from app.api.access import is_another
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
-from app.coupons.rows import pools_by_id
+from app.coupons.rows import WholeCodeRow, pools_by_id
 from app.coupons.types import Code, Pool
 from app.members.types import Member
-from app.points.rows import ExchangeRow, RewardRow, WholeEntryRow, remaining_by_entry
+from app.points.rows import ExchangeRow, RewardRow, WholeEntryRow, WholeExchangeRow, remaining_by_entry
 from app.storage.wallet_versions import ChangeRow
 
 
@@ -122,6 +122,11 @@ class RewardRedemption(Node):
     entry: PointsEntry = strawberry.field(description="What was paid.")
     created_at: datetime = strawberry.field(description="When.")
     reversed_at: datetime | None = strawberry.field(description="When it went back; null while it stands.")
+
+    @classmethod
+    def found(cls, row: WholeExchangeRow, code: WholeCodeRow | None) -> "RewardRedemption":
+        """Return a redemption that was read whole, with the code that it brought."""
+        return cls.of(row, reward=row, entry=row, code=None if code is None else Code.of(code))
 
     @classmethod
     def of(cls, row: ExchangeRow, *, reward: RewardRow, entry: WholeEntryRow, code: Code | None) -> "RewardRedemption":
