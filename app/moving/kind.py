@@ -35,18 +35,15 @@ class Kind(ABC):
     #: Columns of `import_row` that its rows fill.
     stored: Sequence[str]
 
-    def __init__(self, viewer: Viewer, now: datetime) -> None:
-        """Take whose file it is, and what counts as now."""
+    def __init__(self, viewer: Viewer, now: datetime, *, in_circulation: bool = False) -> None:
+        """Take whose file it is, what counts as now, and whether codes without an owner are in people's hands."""
         self.viewer = viewer
         self.now = now
+        self.in_circulation = in_circulation
 
     async def prepare(self) -> None:
         """Read what the rows are read by."""
         return
-
-    def options(self) -> str:
-        """Return what else says how the file is read."""
-        return ""
 
     @abstractmethod
     def check(self, fields: Fields) -> object:
