@@ -147,7 +147,7 @@ WITH who AS ({CLAIMANT}), held AS (
     -- mailbox is the mailbox's.
     SELECT p.*, held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
     WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR} AND NOT {BUDGET_IS_SPENT}
-        AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
+        AND (claims = 0 OR (:key::bytea IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
 ), picked AS (
@@ -237,7 +237,7 @@ CLAIM_OTHERWISE: Final = statement(
 WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
     SELECT held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
     WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR}
-        AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
+        AND (claims = 0 OR (:key::bytea IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
 ), serving_held AS ({_HELD.format(":serving_id")}), serving AS (
@@ -425,7 +425,7 @@ _last_found: LRUCache[UUID, UUID] = LRUCache(stock_levels.POOLS_KEPT_MAX)
 
 
 async def claim(
-    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None, *, is_paid: bool = False
+    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: bytes | None, *, is_paid: bool = False
 ) -> Claimed | None:
     """Claim a code for a claimant, in the caller's transaction or in one of its own.
 
@@ -470,7 +470,7 @@ class _NothingLeft:
 
 
 async def _claim_from(
-    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
+    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: bytes | None, is_paid: bool
 ) -> Claimed | _NothingLeft | None:
     """Claim a code that is asked of one pool, from itself or from one that it falls back to."""
     for _ in range(ATTEMPTS_MAX):
@@ -513,7 +513,7 @@ async def _is_left(where: Statements, viewer: Viewer, serving: UUID) -> bool:
 
 
 async def _take(
-    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
+    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: bytes | None, is_paid: bool
 ) -> ClaimRow | None:
     arguments: dict[str, object] = {
         "merchant_id": viewer.merchant_id,
@@ -545,7 +545,7 @@ async def _take(
 
 
 async def _look(
-    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None
+    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: bytes | None
 ) -> StandingRow | None:
     return await where.row(
         LOOK,
@@ -556,7 +556,7 @@ async def _look(
     )
 
 
-def _is_replay(stands: StandingRow, key: str | None) -> bool:
+def _is_replay(stands: StandingRow, key: bytes | None) -> bool:
     """Whether the claimant has what it asks for. Raises Refused when the key was used for something else."""
     if stands["key_is_same"] is False:
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another claim."))

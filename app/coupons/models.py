@@ -97,7 +97,7 @@ class CodeBatch(Model):
     pool_id = fields.UUIDField()
     kind = fields.CharField(max_length=10, db_default="GENERATED")
     size = fields.IntField()
-    idempotency_key = fields.CharField(max_length=200, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     request_hash = fields.BinaryField(null=True)
     created_at = fields.DatetimeField()
 
@@ -177,7 +177,7 @@ class Claim(Model):
     member_id = fields.UUIDField(null=True)
     email_index = fields.BinaryField(null=True)
     slot = fields.IntField()
-    idempotency_key = fields.CharField(max_length=240, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     mailbox_index = fields.BinaryField(null=True)
     claimed_at = fields.DatetimeField()
 
@@ -226,7 +226,7 @@ class Campaign(Model):
     segment = fields.CharField(max_length=20, null=True)
     recipient_count = fields.IntField()
     allocated_count = fields.IntField()
-    idempotency_key = fields.CharField(max_length=200, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     request_hash = fields.BinaryField()
     created_at = fields.DatetimeField()
 

@@ -477,7 +477,7 @@ async def _have(
             continue
         taken = cast("TakenRewardRow", {**taken, "reward_cost": row["held_cost"]})
         try:
-            redemption = await redeem(tx, viewer, taken, member_id, key_of(hold["hold_id"], row))
+            redemption = await redeem(tx, viewer, taken, member_id, key_of(viewer, hold["hold_id"], row))
         except Refused as refused:
             if not isinstance(refused.refusal, RewardOutOfStock | NotEligible):
                 raise missing.refuse_without_points(hold, refused, left) from None

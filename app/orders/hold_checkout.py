@@ -12,7 +12,7 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import MoneyInput, Problems, node_id
+from app.api.inputs import MoneyInput, Problems, node_id, stored_key
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
@@ -152,7 +152,7 @@ class Asked:
     points: int
     reward_ids: list[UUID]
     lifetime_seconds: int
-    key: str | None
+    key: bytes | None
 
 
 class SeenToHoldRow(SeenRow):
@@ -279,7 +279,7 @@ h AS (
         discount = excluded.discount, eligible = excluded.eligible
 ), requested AS (
     INSERT INTO hold_request (merchant_id, sales_order_id, idempotency_key)
-    SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::varchar IS NOT NULL
+    SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::bytea IS NOT NULL
 )"""
 _TOLD: Final = f"""
 SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
@@ -540,7 +540,7 @@ async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
     problems = Problems()
     problems.number("points", input.points, least=0, most=POINTS_MAX)
     problems.number("lifetimeSeconds", input.lifetime_seconds, least=LIFETIME_SECONDS_MIN, most=LIFETIME_SECONDS_MAX)
-    problems.idempotency_key(input.idempotency_key)
+    key = problems.idempotency_key(input.idempotency_key)
     if not input.codes and not input.points and not input.reward_ids:
         problems.add("codes", "or points or rewardIds must hold something")
     if len(input.reward_ids) > REWARDS_MAX:
@@ -556,7 +556,8 @@ async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
         problems.add("orderAmount.currency", f"must be {viewer.tenant.currency}, the merchant's currency")
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
     reward_ids = [node_id("reward", "reward", each) for each in input.reward_ids]
-    return Asked(presented, input.points, reward_ids, input.lifetime_seconds, input.idempotency_key)
+    stored = None if key is None else stored_key(viewer, key)
+    return Asked(presented, input.points, reward_ids, input.lifetime_seconds, stored)
 
 
 def _refuse_if_empty(request: Asked, found: SeenToHold, verdict: Verdict) -> None:

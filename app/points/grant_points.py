@@ -9,7 +9,7 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems
+from app.api.inputs import Problems, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.member_keys import MemberKeyInput, named_member
 from app.members.rows import member_exists
@@ -64,13 +64,13 @@ async def grant_points(
         problems.add("amount", "must not be 0")
     problems.number("amount", input.amount, least=-POINTS_MAX, most=POINTS_MAX)
     reference = problems.text("reference", input.reference, length_max=REFERENCE_LENGTH_MAX)
-    key = problems.idempotency_key(input.idempotency_key)
+    problems.idempotency_key(input.idempotency_key)
     if input.expires_at is not None:
         _check_end(problems, input.expires_at, input.amount)
     named = named_member(problems, viewer, input.member_id, input.member)
     problems.refuse_if_any()
     member_id = await named.id(viewer)
-    origin = f"grant/{key}"
+    origin = f"grant/{stored_key(viewer, input.idempotency_key).hex()}"
     earlier = await _earlier(viewer, origin)
     if earlier is None:
         # A retry may come when the points that it gave have ended.

@@ -146,7 +146,7 @@ class RewardRedemption(Model):
     member_id = fields.UUIDField()
     code_id = fields.UUIDField(null=True)
     entry_id = fields.UUIDField()
-    idempotency_key = fields.CharField(max_length=240)
+    idempotency_key = fields.BinaryField()
     is_from_stock = fields.BooleanField()
     created_at = fields.DatetimeField()
     reversed_at = fields.DatetimeField(null=True)
