@@ -681,8 +681,8 @@ async def _hold_under_locks(
         needed.add(each)
     places = await place_rewards(tx, viewer, presented.presenter, request.reward_ids, before)
     costs = [place["cost"] for place in places]
-    change, taken = await _hold_points(
-        tx, viewer, request, found, verdict, hold_id, costs, [each for each in may_end if each not in needed]
+    change, ended = await _hold_points(
+        tx, viewer, request, found, verdict, hold_id, costs, needed, [each for each in may_end if each not in needed]
     )
     payer_id = None if change is None else change["event_member_id"]
     changed = await _hold(tx, viewer, request, found, verdict, hold_id=hold_id, payer_id=payer_id, costs=sum(costs))
@@ -694,7 +694,7 @@ async def _hold_under_locks(
             had_some=bool(before),
         )  # fmt: skip
     lapsed = set() if here is None or here.is_live else {here.id}
-    return Changed(changed.row, change or changed.change), bool((needed | taken) - lapsed)
+    return Changed(changed.row, change or changed.change), bool(ended - lapsed)
 
 
 async def _hold_points(
@@ -705,16 +705,18 @@ async def _hold_points(
     verdict: Verdict,
     hold_id: UUID,
     costs: Sequence[int],
+    needed: Collection[UUID],
     may_end: Collection[UUID],
 ) -> tuple[ChangeRow | None, set[UUID]]:
     """Let a hold have the points that it pays and has rewards with, for which other holds end as far as that is needed.
 
-    Returns the wallet's change, if there is one, and the holds that ended.
+    Returns the wallet's change, if there is one, and the holds that ended, with those that were `needed` and have ended
+    already.
     """
     here, member_id = found.codes.live_hold, request.presented.presenter
     points = _paid(request, found, verdict).points
     had = 0 if here is None else here.held_points
-    ended: set[UUID] = set()
+    ended = set(needed)
     if here is not None and had and here.member_id != member_id:
         # Another member's from now on, or nobody's.
         await free_points(

@@ -159,6 +159,20 @@ async def test_rewards_of_an_abandoned_cart_are_taken_over(shop: Shop) -> None:
     assert await shop.broken_promises() == []
 
 
+async def test_a_cart_ends_for_its_reward_and_another_for_its_points(shop: Shop) -> None:
+    member = await rich(shop)
+    mug = await reward(shop, cost=50, stock=1)
+    phone = (await with_rewards(shop, [mug], member, order="phone", points=450))["hold"]
+    tablet = (await with_rewards(shop, [], member, order="tablet", points=300))["hold"]
+
+    laptop = await with_rewards(shop, [mug], member, order="laptop", points=850)
+
+    assert (laptop["__typename"], laptop["takenOver"]) == ("HoldCheckoutSuccess", True)
+    assert [(await read(shop, each))["status"] for each in (phone, tablet)] == ["EXPIRED", "EXPIRED"]
+    assert await wallet(shop, member) == (1_000, 900, 100)
+    assert await shop.broken_promises() == []
+
+
 async def test_too_few_points_for_a_reward_are_refused(shop: Shop) -> None:
     mug = await reward(shop, cost=50, stock=1)
 
