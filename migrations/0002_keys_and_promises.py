@@ -1228,13 +1228,22 @@ ALTER TABLE advice_run
     ADD CONSTRAINT advice_run_source CHECK (source IN ('LLM', 'RULES')),
     -- An answer is whole, and rules say why they gave it.
     ADD CONSTRAINT advice_run_answered CHECK ((status = 'DONE') = (source IS NOT NULL)
-        AND (source IS NULL) = (suggestions IS NULL) AND (source IS NULL) = (rejected IS NULL)
-        AND (source IS NULL) = (facts IS NULL)),
+        AND (source IS NULL) = (rejected IS NULL) AND (source IS NULL) = (facts IS NULL)),
     ADD CONSTRAINT advice_run_fallback CHECK ((source IS NOT DISTINCT FROM 'RULES') = (fallback_reason IS NOT NULL));
 -- One run of a merchant at a time.
 CREATE UNIQUE INDEX advice_run_live ON advice_run (merchant_id) WHERE status IN ('QUEUED', 'RUNNING');
 -- What workers look for, whatever the merchant.
 CREATE INDEX advice_run_waiting ON advice_run (requested_at) WHERE status IN ('QUEUED', 'RUNNING');
+
+ALTER TABLE suggestion
+    DROP CONSTRAINT suggestion_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT suggestion_run FOREIGN KEY (merchant_id, run_id) REFERENCES advice_run,
+    ADD CONSTRAINT suggestion_position UNIQUE (merchant_id, run_id, position);
+-- A suggestion is adopted once.
+ALTER TABLE pool
+    ADD CONSTRAINT pool_suggestion FOREIGN KEY (merchant_id, suggestion_id) REFERENCES suggestion,
+    ADD CONSTRAINT pool_suggestion_once UNIQUE (merchant_id, suggestion_id);
 """
 
 WEBHOOKS = """

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, ParamSpec, TypeVar
 import asyncpg
 import strawberry
 from graphql import GraphQLError
+from strawberry.types import get_object_definition
 from strawberry.utils.str_converters import to_camel_case
 
 from app.api.access import admitted
@@ -168,5 +169,16 @@ def guarded(coordinate: str, *, description: str) -> Callable[[Callable[..., Any
             return await answer if inspect.isawaitable(answer) else answer
 
         return strawberry.field(resolver=edge, description=description)
+
+    return decorate
+
+
+def extends(kind: type) -> Callable[[type], type]:
+    """Add a class's fields to another noun's object, as `extend type` does: that noun needn't know of this one."""
+
+    def decorate(extension: type) -> type:
+        added = get_object_definition(strawberry.type(extension), strict=True)
+        get_object_definition(kind, strict=True).fields.extend(added.fields)
+        return extension
 
     return decorate

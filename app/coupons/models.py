@@ -33,6 +33,7 @@ class Pool(Model):
     listed = fields.BooleanField(db_default=False)
     maximum_total_discount = fields.BigIntField(null=True)
     fallback_pool_id = fields.UUIDField(null=True)
+    suggestion_id = fields.UUIDField(null=True)
     terms_version = fields.IntField(db_default=1)
     created_at = fields.DatetimeField()
 
