@@ -35,6 +35,8 @@ OPEN_MAX: Final = 5
 SECONDS_MAX: Final = 180.0
 #: How often a client sends what was sent before, or another thing under its key, and gives up what wasn't answered.
 REPEATED, SPOILED, GIVEN_UP = 0.25, 0.08, 0.3
+#: How often a client crashes before it has noted the answer to what it may send again.
+CRASHES: Final = 0.02
 #: When a pool begins, and how long after that what began before may still be under way.
 BEGINS_AFTER_SECONDS: Final = (0.5, 5.0)
 BEGUN_WITHIN_SECONDS: Final = 15.0
@@ -358,6 +360,8 @@ class World:
         operation = self.recorder.call(client.name, verb.name, input, about, time.monotonic_ns())
         try:
             answer = await client.ask(verb.document, verb.variables(input), self._token(verb, about))
+            if verb.repeats and self.rolls.random() < CRASHES:
+                raise Unanswered("a client crashed")
         except Unsent:
             self.recorder.unsent(operation)
             self.counts["connection refused"] += 1
