@@ -559,6 +559,24 @@ CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order
 CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
     WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 
+-- An order that begins and a purchase that is recorded for it meet at the order's name, because neither has a row that
+-- could be locked. An order begins with its name locked, so what is recorded before has been committed by then.
+CREATE FUNCTION lock_order_name(of_merchant uuid, of_source text, of_order text) RETURNS void
+LANGUAGE sql AS $lock$
+    SELECT pg_advisory_xact_lock(hashtextextended(of_merchant || ' ' || of_source || ' ' || of_order, 0))
+$lock$;
+-- For whoever found no order of this name. It waits for one that begins, and looks again: unlike the statement that
+-- calls it, it sees what was committed since that began.
+CREATE FUNCTION lock_unknown_order(of_merchant uuid, of_source text, of_order text) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off AS $lock$
+BEGIN
+    PERFORM lock_order_name(of_merchant, of_source, of_order);
+    PERFORM FROM sales_order WHERE merchant_id = of_merchant AND order_id = of_order AND source = of_source;
+    IF FOUND THEN
+        RAISE EXCEPTION 'an order began after it was looked for' USING ERRCODE = 'serialization_failure';
+    END IF;
+END $lock$;
+
 -- By these rows two first orders of one person meet: each takes them at the version that it has seen. A person is a
 -- member's id or a mailbox. No model, as for an address.
 CREATE TABLE first_order (

@@ -16,7 +16,7 @@ from app.api.context import Context
 from app.telemetry.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
-DEADLOCKS_MAX: Final = 20
+RESTARTS_MAX: Final = 20
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -92,17 +92,18 @@ def mutation(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
         @functools.wraps(verb)
         async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
             admitted(info.context.viewer, coordinate)
-            deadlocks = 0
+            restarts = 0
             while True:
                 try:
                     return await verb(info, *args, **kwargs)  # type: ignore[arg-type]
                 except Refused as refused:
                     note_refusal(coordinate, type(refused.refusal).__name__)
                     return refused.refusal
-                except asyncpg.DeadlockDetectedError:
-                    # What PostgreSQL ended so that another could go on has left nothing behind: it begins again.
-                    deadlocks += 1
-                    if deadlocks == DEADLOCKS_MAX:
+                except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+                    # What PostgreSQL ended so that another could go on, or because it had seen too little, has left
+                    # nothing behind: it begins again.
+                    restarts += 1
+                    if restarts == RESTARTS_MAX:
                         raise
 
         return strawberry.mutation(resolver=edge, description=description)

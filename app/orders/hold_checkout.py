@@ -247,7 +247,13 @@ asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, ready AS MATERIALIZED (
+), named AS MATERIALIZED (
+    -- A new order begins after a purchase that is being recorded for it.
+    SELECT lock_order_name(:merchant_id, :source, :order_id)
+    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+), {
+    TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[]) AND (SELECT count(*) FROM named) >= 0")
+}, ready AS MATERIALIZED (
     SELECT FROM open WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
         AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
 )"""
@@ -286,7 +292,8 @@ SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
 FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
 LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
 """
-# All codes or none. The order of locks is the order, its hold, codes by id, first orders, wallets by member.
+# All codes or none. The order of locks is the order, its hold, codes by id, a new order's name, first orders, wallets
+# by member.
 HOLD: Final = statement(
     ChangedHoldRow,
     f"""

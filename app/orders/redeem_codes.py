@@ -201,8 +201,8 @@ class RedeemedRow(RedemptionRow, ChangeRow):
     """A redemption that was just made, and its event."""
 
 
-# All codes or none. The order of locks is the order, codes by id, first orders, wallets by member. A refusal leaves no
-# trace of the order either, so it begins, or has its next version, when all codes are locked.
+# All codes or none. The order of locks is the order, codes by id, a new order's name, first orders, wallets by member.
+# A refusal leaves no trace of the order either, so it begins, or has its next version, when all codes are locked.
 REDEEM: Final = statement(
     RedeemedRow,
     f"""
@@ -231,7 +231,15 @@ WITH asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, granted AS (
+), named AS MATERIALIZED (
+    -- A new order begins after a purchase that is being recorded for it.
+    SELECT lock_order_name(:merchant_id, :source, :order_id)
+    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+), {
+        TAKE.format(
+            "(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[]) AND (SELECT count(*) FROM named) >= 0"
+        )
+    }, granted AS (
     -- Nothing stands in the way.
     SELECT WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
         AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
