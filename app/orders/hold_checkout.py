@@ -668,9 +668,10 @@ async def _hold_under_locks(
     for hold_id in sorted(needed):
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "EXPIRED")
     # What has just been freed isn't held any more, and the order has no hold but a live one.
+    version = found.codes.version
     found = await _read(tx, viewer, request)
     own = found.codes.live_hold
-    if found.is_key_used or (own is not None and own.id not in locked):
+    if found.codes.version != version:
         # Nobody locks an order that isn't there: somebody else has just begun it.
         raise OutpacedError
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
