@@ -634,6 +634,8 @@ class Migration(migrations.Migration):
                 ("token_generation", fields.IntField(db_default=0)),
                 ("accepted_invite_id", fields.UUIDField(null=True)),
                 ("last_bought_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+                ("merged_into_id", fields.UUIDField(null=True)),
+                ("erased_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
                 "table": "member",
@@ -1201,6 +1203,7 @@ class Migration(migrations.Migration):
                 ("pending_points", fields.IntField(db_default=0)),
                 ("shortfall", fields.IntField(db_default=0)),
                 ("changed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+                ("closed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
             ],
             options={
                 "table": "wallet",

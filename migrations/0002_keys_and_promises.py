@@ -29,6 +29,13 @@ BEGIN
     RAISE EXCEPTION 'rows of % are never changed in this way', TG_TABLE_NAME
         USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $guard$;
+-- A member that was merged or erased takes no change, whatever didn't see that coming. Who asked for the change is told
+-- by this code (app/storage/gone.py), and asks for whoever stands for it by now.
+CREATE FUNCTION refuse_gone() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    RAISE EXCEPTION 'the member is gone'
+        USING ERRCODE = 'FL001', DETAIL = to_jsonb(OLD) ->> TG_ARGV[0], TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+END $guard$;
 """
 
 MERCHANTS = """
@@ -73,7 +80,18 @@ ALTER TABLE member
     ADD CONSTRAINT member_pending_email_beside CHECK (
         pending_email_index IS NULL OR (email_verified AND pending_email_index <> email_index)
     ),
-    ADD CONSTRAINT member_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
+    ADD CONSTRAINT member_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT')),
+    -- Who was merged into another one, and again with that.
+    ADD CONSTRAINT member_merged FOREIGN KEY (merchant_id, merged_into_id) REFERENCES member,
+    ADD CONSTRAINT member_merged_into_other CHECK (merged_into_id <> id);
+CREATE INDEX member_merged_into ON member (merchant_id, merged_into_id) WHERE merged_into_id IS NOT NULL;
+-- Who is gone keeps what it was: its ciphertexts are encrypted anew, and it may still be erased.
+CREATE TRIGGER member_gone
+    BEFORE UPDATE OF external_id, email_index, email_verified, pending_email_index, email_edited, source, joined_at,
+        token_generation, accepted_invite_id, last_bought_at
+    ON member FOR EACH ROW
+    WHEN ((OLD.merged_into_id IS NOT NULL OR OLD.erased_at IS NOT NULL) AND NEW.erased_at IS NOT DISTINCT FROM OLD.erased_at)
+    EXECUTE FUNCTION refuse_gone('id');
 
 -- Each source knows a member by an id of its own; a record repeats the id of the source that it came from.
 ALTER TABLE external_id
@@ -111,6 +129,9 @@ CREATE TRIGGER wallet_begins_empty AFTER INSERT ON wallet FOR EACH ROW
     WHEN (NEW.version <> 0 OR NEW.points <> 0 OR NEW.shortfall <> 0) EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER wallet_version_grows AFTER UPDATE OF version ON wallet FOR EACH ROW
     WHEN (NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
+-- Whatever gives a member something, or takes it, changes its wallet: so nothing does once the member is gone.
+CREATE TRIGGER wallet_closed BEFORE UPDATE ON wallet FOR EACH ROW
+    WHEN (OLD.closed_at IS NOT NULL) EXECUTE FUNCTION refuse_gone('member_id');
 
 -- An address that somebody wrote down or that codes wait for, and the member that has proved it, if there is one. Its
 -- row is the lock under which those that claim by it, write it down and prove it see each other. No model: its key is

@@ -16,7 +16,7 @@ from app.api.inputs import MoneyInput, Problems, node_id, stored_key
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
-from app.members.rows import lock_member
+from app.members.rows import IS_HERE, lock_member
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
@@ -195,7 +195,7 @@ READ: Final = statement(
     SeenToHoldRow,
     f"""
 SELECT {SEEN},
-    EXISTS (SELECT FROM member WHERE merchant_id = :merchant_id AND id = :presenter) AS is_member,
+    EXISTS (SELECT FROM member WHERE merchant_id = :merchant_id AND id = :presenter AND {IS_HERE}) AS is_member,
     EXISTS (
         SELECT FROM hold_request WHERE merchant_id = :merchant_id AND sales_order_id = o.id AND idempotency_key = :key
     ) AS is_key_used,

@@ -166,6 +166,8 @@ async def presentation(
     presented_by = keys.email_index(f"presenter\0{source.value}\0{order_id}\0{named}\0{address}")
     if key is not None:
         presenter = await member_of_key(viewer, key) or key.nobody()
+    if presenter is not None:
+        presenter = viewer.standing(presenter)
     return Presentation(
         input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, mailbox, presented_by,
         eligible,

@@ -21,6 +21,7 @@ from app.points.rows import WholeEntryRow
 from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, transaction
 from app.storage.events import event
+from app.storage.gone import MemberGoneError
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
@@ -291,23 +292,26 @@ class LockedWalletRow(TypedDict):
     points: int
     held_points: int
     pending_points: int
+    is_closed: bool
 
 
 # What is read after it stays.
 LOCK_WALLET: Final = statement(
     LockedWalletRow,
     """
-SELECT points, held_points, pending_points FROM wallet
+SELECT points, held_points, pending_points, closed_at IS NOT NULL AS is_closed FROM wallet
 WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE
 """,
 )
 
 
 async def lock_wallet(tx: Tx, merchant_id: UUID, member_id: UUID) -> LockedWalletRow:
-    """Lock a member's wallet until the end of the transaction, and return it."""
+    """Lock a member's wallet until the end of the transaction, and return it. Raises MemberGoneError."""
     row = await tx.row(LOCK_WALLET, merchant_id=merchant_id, member_id=member_id)
     if row is None:
         raise RuntimeError("a member has no wallet")
+    if row["is_closed"]:
+        raise MemberGoneError.of(member_id)
     return row
 
 
