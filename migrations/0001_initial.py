@@ -291,6 +291,21 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.CreateModel(
+            name="EntryReference",
+            fields=[
+                ("entry_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("reference", fields.BinaryField()),
+            ],
+            options={
+                "table": "entry_reference",
+                "app": "flash",
+                "pk_attr": "entry_id",
+                "table_description": "What a person said of an entry (a ciphertext). It goes when its member is erased; the entry stays.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
             name="Event",
             fields=[
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
@@ -711,6 +726,8 @@ class Migration(migrations.Migration):
                 ("reason", fields.CharField(max_length=20)),
                 ("origin", fields.CharField(max_length=240)),
                 ("reference", fields.CharField(null=True, max_length=200)),
+                ("reference_index", fields.BinaryField(null=True)),
+                ("told_of", fields.BinaryField(null=True)),
                 ("spendable_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("created_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),

@@ -725,6 +725,14 @@ CREATE INDEX points_entry_of_member ON points_entry (merchant_id, member_id, cre
 CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+-- What a person wrote is beside the ledger: an entry can't change, and a person can be erased.
+ALTER TABLE entry_reference
+    DROP CONSTRAINT entry_reference_pkey,
+    ADD PRIMARY KEY (merchant_id, entry_id),
+    ADD CONSTRAINT entry_reference_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry;
+CREATE TRIGGER entry_reference_fixed BEFORE UPDATE OF merchant_id, entry_id ON entry_reference
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
 -- A lot begins whole, is never below 0 or above its credit, and keeps what it is. `is_open` is what indexes look at, so
 -- that a debit which leaves something changes none of them (HOT, for which pages leave room). What is held of a lot isn't
 -- open: nobody spends it, and it doesn't expire. Pending points aren't held.

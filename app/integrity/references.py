@@ -54,6 +54,7 @@ REFERENCES: Final = (
     Reference("order_amendment", "sales_order_id", "sales_order", constraint="order_amendment_sales_order"),
     Reference("reversal", "redemption_id", "redemption", constraint="reversal_redemption"),
     Reference("points_entry", "member_id", "wallet", "member_id", constraint="points_entry_wallet"),
+    Reference("entry_reference", "entry_id", "points_entry", constraint="entry_reference_entry"),
     Reference("points_lot", "entry_id", "points_entry", constraint="points_lot_entry"),
     Reference("points_part", "entry_id", "points_entry", constraint="points_part_entry"),
     Reference("points_part", "lot_id", "points_lot", "entry_id", constraint="points_part_lot"),

@@ -59,6 +59,8 @@ OTHER_BYTES = {
     "member.pending_mailbox_index",
     "order_amendment.idempotency_key",
     "order_amendment.request_hash",
+    "points_entry.reference_index",
+    "points_entry.told_of",
     "purchase.told_of",
     "redemption.presented_by",
     "reward_redemption.idempotency_key",
