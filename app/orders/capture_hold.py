@@ -347,6 +347,11 @@ async def capture_hold(
                 buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
                 async with transaction(viewer.merchant_id) as tx:
                     captured = await _capture_under_locks(tx, viewer, row, asked, buyer)
+        except asyncpg.CheckViolationError as violation:
+            if violation.constraint_name != "pool_budget_spent":
+                raise
+            # Of a hold whose time has passed: any other gives back what it takes.
+            raise Refused(HoldNotOpen.of(row, "the budget of its pool is spent since")) from None
         except (OutpacedError, asyncpg.UniqueViolationError):
             # A claim of the member's own may have taken the slot that a reward's code was to have.
             continue
@@ -400,12 +405,7 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     change = await _pay(tx, viewer, hold, asked, missing) or change
     if missing.codes or missing.rewards:
         raise Refused(missing.refusal(hold))
-    try:
-        captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
-    except asyncpg.CheckViolationError as violation:
-        if violation.constraint_name != "pool_budget_spent":
-            raise
-        raise Refused(HoldNotOpen.of(hold, "the budget of its pool is spent since")) from None
+    captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
     if captured is None:
         raise OutpacedError
     followed = await _note(tx, viewer, order, purchase, hold, asked) if asked.points else None

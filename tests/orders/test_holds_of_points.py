@@ -391,3 +391,14 @@ async def test_points_that_came_free_past_their_date_expire(shop: Shop) -> None:
     )  # fmt: skip
     assert row is not None
     assert row["points"] == 30
+
+
+async def test_points_of_a_cart_that_ends_for_its_code_count_once(shop: Shop) -> None:
+    member = await rich(shop, 100)
+    (code,) = await stackable(shop, member, 1)
+    phone = await hold(shop, [code], member, order="phone", points=50)
+
+    refused = await shop.refused(HOLD, **cart([code], member, order="laptop", points=120, amount=100_000))
+
+    assert (refused["__typename"], refused["balance"], refused["required"]) == ("InsufficientPoints", 100, 120)
+    assert (await read(shop, phone))["status"] == "HELD"
