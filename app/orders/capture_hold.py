@@ -40,7 +40,7 @@ from app.orders.payments import write_paid
 from app.orders.presented_codes import CodeRejection, Remedy
 from app.orders.refunds import OutpacedError
 from app.orders.rows import OrderRow, StandingPurchaseRow
-from app.orders.rules import Paid
+from app.orders.rules import Paid, paid_with
 from app.points.capturing import CAPTURE_LOTS, capture_points
 from app.points.freeing import free_points
 from app.points.ledger import POINTS_MAX, RECORD_ENTRY, InsufficientPoints, debit
@@ -59,7 +59,9 @@ REFERENCE_LENGTH_MAX: Final = 200
 class CaptureHoldInput:
     hold_id: strawberry.ID = strawberry.field(description="The hold.")
     points: int | None = strawberry.field(
-        default=None, description="How many points are paid: at most what it holds, which it is unless told."
+        default=None,
+        description="How many points are paid: at most what it holds, which it is unless told; none if they are worth "
+        "less than a minor unit.",
     )
     payment_reference: str | None = strawberry.field(
         default=None,
@@ -374,7 +376,8 @@ def _asked(hold: WholeHoldRow, input: CaptureHoldInput) -> Asked:
     reference = (input.payment_reference or hold["hold_order_id"]).strip()
     if points is None or points == held:
         return Asked(held, hold["hold_value_asked"], reference)
-    return Asked(points, int(points * hold["hold_point_value"]), reference)
+    left = hold["hold_order_amount"] - hold["hold_total_discount"]
+    return Asked(*paid_with(points, left, hold["hold_point_value"]), reference)
 
 
 async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked: Asked, buyer: UUID | None) -> Changed:
