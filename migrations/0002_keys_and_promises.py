@@ -627,23 +627,27 @@ CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, sourc
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
--- What stands is taken from the budget of its pool, and given back when it stands no more.
-CREATE FUNCTION redemption_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
+-- What stands is taken from the budget of its pool, and given back when it stands no more. It is given back at once and
+-- taken when the transaction commits, so that nothing lacks what comes back beside it, whichever is written first.
+CREATE FUNCTION budget_taken() RETURNS trigger LANGUAGE plpgsql AS $taken$
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount);
-    ELSE
-        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id,
-            CASE WHEN NEW.reversed_at IS NULL THEN NEW.discount ELSE 0 END
-            - CASE WHEN OLD.reversed_at IS NULL THEN OLD.discount ELSE 0 END);
-    END IF;
+    PERFORM spend_budget(NEW.merchant_id, NEW.pool_id,
+        CASE TG_OP WHEN 'INSERT' THEN NEW.discount ELSE NEW.discount - OLD.discount END);
     RETURN NULL;
-END $spent$;
-CREATE TRIGGER redemption_spent AFTER INSERT ON redemption FOR EACH ROW
-    WHEN (NEW.discount > 0) EXECUTE FUNCTION redemption_spent();
-CREATE TRIGGER redemption_respent AFTER UPDATE OF discount, reversed_at ON redemption FOR EACH ROW
-    WHEN (NEW.discount <> OLD.discount OR NEW.reversed_at IS DISTINCT FROM OLD.reversed_at)
-    EXECUTE FUNCTION redemption_spent();
+END $taken$;
+CREATE FUNCTION redemption_given_back() RETURNS trigger LANGUAGE plpgsql AS $back$
+BEGIN
+    PERFORM spend_budget(NEW.merchant_id, NEW.pool_id,
+        CASE WHEN NEW.reversed_at IS NULL THEN NEW.discount ELSE 0 END - OLD.discount);
+    RETURN NULL;
+END $back$;
+CREATE CONSTRAINT TRIGGER redemption_spent AFTER INSERT ON redemption DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (NEW.discount > 0) EXECUTE FUNCTION budget_taken();
+CREATE CONSTRAINT TRIGGER redemption_respent AFTER UPDATE OF discount ON redemption DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.discount > OLD.discount AND NEW.reversed_at IS NULL) EXECUTE FUNCTION budget_taken();
+CREATE TRIGGER redemption_given_back AFTER UPDATE OF discount, reversed_at ON redemption FOR EACH ROW
+    WHEN (OLD.reversed_at IS NULL AND (NEW.discount < OLD.discount OR NEW.reversed_at IS NOT NULL))
+    EXECUTE FUNCTION redemption_given_back();
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER redemption_fixed
     BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
@@ -962,6 +966,7 @@ CREATE UNIQUE INDEX hold_captured_once ON hold (merchant_id, sales_order_id) WHE
 CREATE INDEX hold_of_order ON hold (merchant_id, sales_order_id) WHERE sales_order_id IS NOT NULL;
 -- What a member's debits and further holds look for, and what the job does.
 CREATE INDEX hold_of_member ON hold (merchant_id, member_id, held_until) WHERE status = 'HELD' AND member_id IS NOT NULL;
+CREATE INDEX hold_of_address ON hold (merchant_id, email_index) WHERE status = 'HELD' AND email_index IS NOT NULL;
 CREATE INDEX hold_due ON hold (merchant_id, held_until) WHERE status = 'HELD';
 CREATE TRIGGER hold_kept BEFORE DELETE OR TRUNCATE ON hold FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER hold_fixed BEFORE UPDATE OF merchant_id, id, sales_order_id, currency, held_at ON hold
@@ -999,19 +1004,20 @@ ALTER TABLE hold_code
 CREATE INDEX hold_code_of_code ON hold_code (merchant_id, code_id);
 
 -- What is held is taken from the budget of its pool, and given back when the hold ends: captured, it stands instead.
-CREATE FUNCTION hold_code_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
+CREATE FUNCTION hold_code_given_back() RETURNS trigger LANGUAGE plpgsql AS $back$
 BEGIN
-    IF TG_OP = 'DELETE' THEN
-        PERFORM spend_budget(OLD.merchant_id, OLD.pool_id, -OLD.discount);
-    ELSIF TG_OP = 'UPDATE' THEN
-        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount - OLD.discount);
-    ELSE
-        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount);
-    END IF;
+    PERFORM spend_budget(OLD.merchant_id, OLD.pool_id,
+        CASE TG_OP WHEN 'DELETE' THEN -OLD.discount ELSE NEW.discount - OLD.discount END);
     RETURN NULL;
-END $spent$;
-CREATE TRIGGER hold_code_spent AFTER INSERT OR DELETE OR UPDATE OF discount ON hold_code
-    FOR EACH ROW EXECUTE FUNCTION hold_code_spent();
+END $back$;
+CREATE CONSTRAINT TRIGGER hold_code_spent AFTER INSERT ON hold_code DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (NEW.discount > 0) EXECUTE FUNCTION budget_taken();
+CREATE CONSTRAINT TRIGGER hold_code_respent AFTER UPDATE OF discount ON hold_code DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.discount > OLD.discount) EXECUTE FUNCTION budget_taken();
+CREATE TRIGGER hold_code_relieved AFTER UPDATE OF discount ON hold_code FOR EACH ROW
+    WHEN (NEW.discount < OLD.discount) EXECUTE FUNCTION hold_code_given_back();
+CREATE TRIGGER hold_code_given_back AFTER DELETE ON hold_code
+    FOR EACH ROW EXECUTE FUNCTION hold_code_given_back();
 CREATE FUNCTION hold_given_back() RETURNS trigger LANGUAGE plpgsql AS $back$
 BEGIN
     PERFORM spend_budget(NEW.merchant_id, pool_id, -sum(discount)::bigint) FROM hold_code

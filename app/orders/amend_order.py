@@ -25,6 +25,7 @@ from app.coupons.types import Redemption
 from app.members.member_keys import MemberKeyInput
 from app.members.rows import member_exists
 from app.members.types import MemberSource
+from app.orders.budgets import within_budgets
 from app.orders.locks import lock_wallets
 from app.orders.order_changes import (
     LOCK_CODES,
@@ -187,7 +188,7 @@ async def amend_order(
         await revive_accepted(viewer, verdict)
         buyer = await buyer_of(viewer, presented.source, presented.order_id)
         try:
-            async with transaction(viewer.merchant_id) as tx:
+            async with within_budgets(viewer.merchant_id, verdict.accepted), transaction(viewer.merchant_id) as tx:
                 return await _amend(tx, viewer, presented, input, key, request_hash, reason, buyer)
         except OutpacedError:
             continue

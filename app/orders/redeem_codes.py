@@ -289,33 +289,32 @@ async def redeem(
     """Redeem codes in their places on an order in one statement, and tell who watches their owners' wallets.
 
     Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
-    Raises OutpacedError where a budget doesn't suffice.
+    Whether budgets suffice turns out when it is committed.
     """
     placed = list(places.values())
-    async with within_budgets(where, viewer.merchant_id, placed):
-        redeemed = await where.rows(
-            REDEEM,
-            merchant_id=viewer.merchant_id,
-            code_ids=[row["code_id"] for row, _ in placed],
-            redemption_ids=[ids.new() for _ in placed],
-            event_ids=[ids.new() for _ in placed],
-            bases=[share.base for _, share in placed],
-            discounts=[share.discount for _, share in placed],
-            eligible=[share.eligible for _, share in placed],
-            terms_versions=[row["pool_terms_version"] for row, _ in placed],
-            positions=list(places),
-            presenter=presented.presenter,
-            email_index=presented.email_index,
-            **named_person(placed[0][0], [row for row, _ in placed]),
-            order_row_id=ids.new(),
-            version=version,
-            source=presented.source.value,
-            order_id=presented.order_id,
-            amount=presented.amount,
-            currency=presented.currency,
-            presented_by=presented.presented_by,
-            actor=viewer.actor,
-        )
+    redeemed = await where.rows(
+        REDEEM,
+        merchant_id=viewer.merchant_id,
+        code_ids=[row["code_id"] for row, _ in placed],
+        redemption_ids=[ids.new() for _ in placed],
+        event_ids=[ids.new() for _ in placed],
+        bases=[share.base for _, share in placed],
+        discounts=[share.discount for _, share in placed],
+        eligible=[share.eligible for _, share in placed],
+        terms_versions=[row["pool_terms_version"] for row, _ in placed],
+        positions=list(places),
+        presenter=presented.presenter,
+        email_index=presented.email_index,
+        **named_person(placed[0][0], [row for row, _ in placed]),
+        order_row_id=ids.new(),
+        version=version,
+        source=presented.source.value,
+        order_id=presented.order_id,
+        amount=presented.amount,
+        currency=presented.currency,
+        presented_by=presented.presented_by,
+        actor=viewer.actor,
+    )
     made = {row["event_subject_id"]: row for row in redeemed}
     for found, _ in placed if redeemed else ():
         ring_wallet(where, viewer.merchant_id, made[found["code_id"]], about=found)
@@ -366,16 +365,18 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
             replayed = [Redemption.of(row) for row in verdict.replayed]
             return success(replayed, presented.currency, replayed=True)
         await revive_accepted(viewer, verdict)
+        within = within_budgets(viewer.merchant_id, verdict.accepted)
         if seen.amount is not None:
             buyer = await buyer_of(viewer, presented.source, presented.order_id)
             try:
-                async with transaction(viewer.merchant_id) as tx:
+                async with within, transaction(viewer.merchant_id) as tx:
                     return await _redeem_again(tx, viewer, presented, buyer)
             except OutpacedError:
                 continue
         places = dict(enumerate(verdict.accepted, start=1))
         try:
-            redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
+            async with within:
+                redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
         except OutpacedError:
             continue
         if redeemed:

@@ -279,3 +279,21 @@ async def test_everything_at_once_keeps_every_promise(shop: Shop, processes: Pro
 
     assert [(await read(shop, each))["status"] for each in carts]
     assert await shop.broken_promises() == []
+
+
+async def test_the_last_of_a_budget_goes_round_a_customers_carts(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    pool = await shop.pool(claimsPerMember=3, stacking="STACKABLE", percentOff=50.0, maximumTotalDiscount=usd(3_000))
+    codes = [await shop.claim(pool, member, idempotencyKey=f"{number}") for number in range(3)]
+
+    # Two of the codes, in this order or that, take the whole budget: one cart at a time has it.
+    answers = await at_once(
+        processes.do(
+            HOLD, **cart([codes[n % 3], codes[(n + 1 + n % 2) % 3]], member, order=f"cart-{n % 4}", amount=4_000)
+        )
+        for n in range(12)
+    )
+
+    assert kinds(answers) == {"HoldCheckoutSuccess": 12}
+    assert await held_holds(shop) == 1
+    assert await shop.broken_promises() == []
