@@ -38,6 +38,10 @@ class Refusal:
 
     message: str = strawberry.field(description="Why not, for people.")
 
+    def depends_on_whom(self) -> bool:
+        """Whether the answer could be another one for a member that stands for one that was named."""
+        return True
+
 
 @strawberry.type(description="Something in the input can't be.")
 class InputProblem:
@@ -102,7 +106,7 @@ async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
         except Refused as refused:
             refusal = refused.refusal
             try:
-                if await stand_in(viewer):
+                if refusal.depends_on_whom() and await stand_in(viewer):
                     continue
             except ErasedError as erased:
                 if _may_answer_not_found(info):

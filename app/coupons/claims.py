@@ -17,6 +17,7 @@ from app.coupons import stock_levels
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
+from app.members.rows import IS_HERE
 from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx
 from app.storage.events import event
@@ -213,9 +214,10 @@ _WHO: Final = f"""
         WHERE :email_index::bytea IS NOT NULL
     ) claimant
     LEFT JOIN LATERAL (
-        SELECT joined_at, last_bought_at, email_verified, mailbox_index FROM member
+        SELECT joined_at, last_bought_at, email_verified, mailbox_index, {IS_HERE} AS is_here FROM member
         WHERE merchant_id = :merchant_id AND id = claimant.id OFFSET 0
     ) known ON true
+    WHERE claimant.id IS NULL OR known.is_here
 """
 _OWN_CLAIMS: Final = """
     (SELECT * FROM claim
@@ -483,6 +485,8 @@ async def _claim_from(
         stands = await _look(where, viewer, asked, claimant, key)
         if stands is None or not stands["is_claimant"]:
             return None
+        if claimant.member_id is not None:
+            viewer.found(claimant.member_id)
         if _is_replay(stands, key):
             return Claimed(stands, replayed=True)
         _refuse_if_closed(stands)

@@ -12,6 +12,7 @@ from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR, RedemptionRow
+from app.coupons.rules import CodeRejectionReason
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.mailboxes import mailbox_index
@@ -92,9 +93,19 @@ class RedeemCodesSuccess:
     replayed: bool = strawberry.field(description="Whether an earlier call redeemed them on this order.")
 
 
+#: Why a code is refused to one and may be honoured for another.
+_OF_PRESENTER: Final = (
+    CodeRejectionReason.NOT_OWNER, CodeRejectionReason.NOT_FIRST_ORDER, CodeRejectionReason.TOO_MANY_ATTEMPTS
+)  # fmt: skip
+
+
 @strawberry.type(description="At least one code can't be redeemed, so none was.")
 class CodesRejected(Refusal):
     rejections: list[CodeRejection] = strawberry.field(description="The codes that stand in the way, as given.")
+
+    def depends_on_whom(self) -> bool:
+        """Whether a code is refused to who presents it."""
+        return any(each.reason in _OF_PRESENTER for each in self.rejections)
 
 
 RedeemCodesResult = Annotated[
