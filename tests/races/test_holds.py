@@ -110,7 +110,7 @@ async def test_an_order_that_is_redeemed_while_another_cart_ends_for_it_is_not_o
 
     async with transaction(shop.merchant_id) as tx:
         await tx.rows(LOCK_CODE, shop.merchant_id, ids.decode("code", first["id"]))
-        laptop = asyncio.create_task(processes.do(HOLD, **cart([first], member, order="laptop")))
+        laptop = asyncio.ensure_future(processes.do(HOLD, **cart([first], member, order="laptop")))
         await until_somebody_waits(tx)
         redeemed = await processes.do(REDEEM_CODES, **order([second["text"]], member, orderId="laptop"))
 
