@@ -191,6 +191,7 @@ class Migration(migrations.Migration):
                 ("allocated_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("outlives_pool", fields.BooleanField(db_default=False)),
+                ("died_with_pool", fields.BooleanField(db_default=False)),
                 ("redeemed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("hold_id", fields.UUIDField(null=True)),
                 ("held_until", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),

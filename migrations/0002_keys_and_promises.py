@@ -408,6 +408,10 @@ CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
 CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at, outlives_pool)
     WHERE member_id IS NOT NULL;
 CREATE INDEX code_outliving ON code (merchant_id, pool_id, id) WHERE outlives_pool;
+-- What lives again with a later end of its pool, what doesn't, and what had an end of its own that has passed since.
+CREATE INDEX code_expired ON code (merchant_id, pool_id, died_with_pool, id) WHERE state = 'EXPIRED';
+CREATE INDEX code_lapsed ON code (merchant_id, pool_id, expires_at, id)
+    WHERE state = 'EXPIRED' AND died_with_pool AND expires_at IS NOT NULL;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
@@ -1294,9 +1298,8 @@ ALTER TABLE suggestion
     ADD CONSTRAINT suggestion_run FOREIGN KEY (merchant_id, run_id) REFERENCES advice_run,
     ADD CONSTRAINT suggestion_position UNIQUE (merchant_id, run_id, position);
 -- A suggestion is adopted once.
-ALTER TABLE pool
-    ADD CONSTRAINT pool_suggestion FOREIGN KEY (merchant_id, suggestion_id) REFERENCES suggestion,
-    ADD CONSTRAINT pool_suggestion_once UNIQUE (merchant_id, suggestion_id);
+ALTER TABLE pool ADD CONSTRAINT pool_suggestion FOREIGN KEY (merchant_id, suggestion_id) REFERENCES suggestion;
+CREATE UNIQUE INDEX pool_suggestion_once ON pool (merchant_id, suggestion_id) WHERE suggestion_id IS NOT NULL;
 """
 
 WEBHOOKS = """

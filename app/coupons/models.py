@@ -135,7 +135,8 @@ class Code(Model):
     text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
     to whoever holds it; only one of these. It ends with its pool, unless it was given a later end of its own when it
-    came back (`outlives_pool`). Until `held_until` a hold has it, for an order.
+    came back (`outlives_pool`). An EXPIRED one says whether its pool's end alone had expired it (`died_with_pool`): it
+    lives again with a later one. Until `held_until` a hold has it, for an order.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -156,6 +157,7 @@ class Code(Model):
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
     outlives_pool = fields.BooleanField(db_default=False)
+    died_with_pool = fields.BooleanField(db_default=False)
     redeemed_at = fields.DatetimeField(null=True)
     hold_id = fields.UUIDField(null=True)
     held_until = fields.DatetimeField(null=True)
