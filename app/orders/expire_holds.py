@@ -3,6 +3,9 @@
 from typing import Final
 from uuid import UUID
 
+import asyncpg
+
+from app.api.operations import RESTARTS_MAX
 from app.orders.holds import HoldRow, end_hold
 from app.storage.database import database
 from app.storage.statements import columns, statement
@@ -33,9 +36,21 @@ async def expire_holds() -> int:
     while due := await database().rows(FIND):
         ended = 0
         for row in due:
-            # One that was extended or captured meanwhile isn't of this version any more.
-            ended += await end_hold(row["merchant_id"], "system", row, "EXPIRED") is not None
+            ended += await _expire(row)
         expired += ended
         if not ended:
             break
     return expired
+
+
+async def _expire(row: DueRow) -> bool:
+    """Expire one hold; False for one that was extended or captured meanwhile, which isn't of this version any more."""
+    restarts = 0
+    while True:
+        try:
+            return await end_hold(row["merchant_id"], "system", row, "EXPIRED") is not None
+        except asyncpg.DeadlockDetectedError:
+            # What PostgreSQL ended so that another could go on has left nothing behind: it begins again.
+            restarts += 1
+            if restarts == RESTARTS_MAX:
+                raise

@@ -32,7 +32,6 @@ from app.orders.held_rewards import (
 )
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
-    CODE_IDS_OF_HOLDS,
     JOIN_HOLDER,
     LOCK_HOLDS,
     Changed,
@@ -43,7 +42,8 @@ from app.orders.holds import (
     event_ids,
     hold_of_order,
 )
-from app.orders.order_changes import LOCK_CODES, LOCK_ORDER
+from app.orders.locks import lock_held
+from app.orders.order_changes import LOCK_ORDER
 from app.orders.presented_codes import (
     FROM_SEEN,
     SEEN,
@@ -661,9 +661,11 @@ async def _hold_under_locks(
     needed = _ending(found.codes, verdict)
     if found.is_key_used or not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
         raise OutpacedError
-    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
-    code_ids = {row["code_id"] for row, _ in verdict.accepted} | {row["code_id"] for row in held}
-    await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=list(code_ids))
+    await lock_held(
+        tx, viewer, presented.source, presented.order_id, locked, reward_ids=request.reward_ids,
+        code_ids=[row["code_id"] for row, _ in verdict.accepted], member_ids=_wanting(request),
+        is_new=found.codes.order_row_id is None,
+    )  # fmt: skip
     for hold_id in sorted(needed):
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "EXPIRED")
     # What has just been freed isn't held any more, and the order has no hold but a live one.
@@ -744,6 +746,12 @@ async def _hold_points(
         other = waiting.popleft()
         if await end_locked_hold(tx, viewer.merchant_id, viewer.actor, other, "EXPIRED") is not None:
             ended.add(other)
+
+
+def _wanting(request: Asked) -> list[UUID]:
+    """Return whose points are wanted, if any are."""
+    member_id = request.presented.presenter
+    return [member_id] if member_id is not None and (request.points or request.reward_ids) else []
 
 
 def _known(member_id: UUID | None) -> UUID:
