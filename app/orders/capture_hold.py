@@ -17,6 +17,7 @@ from app.coupons.claims import NotEligible
 from app.coupons.rows import IS_HELD, IS_PAST_END
 from app.coupons.rules import CodeRejectionReason
 from app.members.types import MemberSource
+from app.orders.expire_holds import end_aside
 from app.orders.follow import follow
 from app.orders.held_rewards import HeldRewardRow, capture_rewards, key_of, name_redemption, rewards_of
 from app.orders.hold_types import Hold, HoldNotOpen
@@ -349,9 +350,22 @@ async def capture_hold(
         except (OutpacedError, asyncpg.UniqueViolationError):
             # A claim of the member's own may have taken the slot that a reward's code was to have.
             continue
+        except Refused as refused:
+            if not await _end_overdue(viewer, refused):
+                raise
+            continue
         if captured is not None:
             return CaptureHoldSuccess(hold=Hold.changed(captured), replayed=False)
     raise RuntimeError("a hold kept changing while it was captured")
+
+
+async def _end_overdue(viewer: Viewer, refused: Refused) -> bool:
+    """End holds whose time has passed too, and that have rewards which are missing. Returns whether there was one."""
+    refusal = refused.refusal
+    if not isinstance(refusal, HoldNotOpen) or not refusal.rewards_missing:
+        return False
+    missing = [node_id("reward", "reward", each) for each in refusal.rewards_missing]
+    return await end_aside(viewer.merchant_id, missing)
 
 
 def _is_plain(hold: ToCaptureRow, asked: Asked) -> bool:

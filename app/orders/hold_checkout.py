@@ -19,6 +19,7 @@ from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.rows import lock_member
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
+from app.orders.expire_holds import end_aside
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.held_rewards import (
     UNLIST,
@@ -513,6 +514,8 @@ async def hold_checkout(
             more = await _taken_over(viewer, request, found, lacking)
             continue
         except OutOfStockError as lacking:
+            if await end_aside(viewer.merchant_id, [lacking.reward_id]):
+                continue
             own = [] if found.codes.hold is None else [found.codes.hold.id]
             more.add(await hold_of_reward(viewer, _known(request.presented.presenter), lacking, [*ending, *own]))
             continue
