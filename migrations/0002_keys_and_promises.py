@@ -354,6 +354,28 @@ CREATE TRIGGER pool_terms_written AFTER UPDATE ON pool FOR EACH ROW
     WHEN (NEW.terms_version <> OLD.terms_version) EXECUTE FUNCTION pool_terms_written();
 CREATE TRIGGER pool_kept BEFORE DELETE ON pool FOR EACH ROW
     WHEN (OLD.status <> 'DRAFT') EXECUTE FUNCTION refuse_delete();
+
+-- Waits for whoever found a pool as it was before it was changed: claims, redemptions and holds have its row locked (FOR
+-- KEY SHARE) from when they look at it until they are done. Once nobody has it, none of them is left. Of a pool that is
+-- never left alone a lock would wait for those that come, too, who find it as it is: there it waits for the transactions
+-- that have a pool at this moment.
+CREATE FUNCTION wait_for_pool(of_merchant uuid, of_pool uuid) RETURNS void LANGUAGE plpgsql AS $wait$
+DECLARE
+    here CONSTANT oid := (SELECT oid FROM pg_database WHERE datname = current_database());
+    others CONSTANT text[] := ARRAY(
+        SELECT virtualtransaction FROM pg_locks
+        WHERE database = here AND relation = 'pool'::regclass AND mode = 'RowShareLock' AND pid <> pg_backend_pid()
+    );
+BEGIN
+    LOOP
+        PERFORM FROM pool WHERE merchant_id = of_merchant AND id = of_pool FOR UPDATE SKIP LOCKED;
+        EXIT WHEN FOUND OR NOT EXISTS (
+            SELECT FROM pg_locks
+            WHERE database = here AND relation = 'pool'::regclass AND virtualtransaction = ANY(others)
+        );
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+END $wait$;
 """
 
 CODES = """

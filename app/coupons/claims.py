@@ -14,6 +14,7 @@ from app.api.context import Viewer
 from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.api.scalars import described
 from app.coupons import stock_levels
+from app.coupons.overdue import end_overdue
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
@@ -337,6 +338,8 @@ class StandingRow(WholeCodeRow):
     key_is_same: bool | None
     held_claims: int
     in_stock: int
+    # Whether the merchant has holds of rewards whose time has passed, which may have codes aside.
+    are_holds_late: bool
     fallbacks: list[UUID]
 
 
@@ -375,6 +378,13 @@ SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_m
     asked.is_open AS asked_is_open, EXISTS (SELECT FROM who) AS is_claimant,
     (SELECT is_same FROM keyed) AS key_is_same, (SELECT count(*) FROM held) AS held_claims,
     {AVAILABLE_OF.format(":pool_id")} AS in_stock,
+    EXISTS (
+        -- In the order of the index to read: to a planner that saw the table empty, any is as good.
+        SELECT FROM (
+            SELECT held_points FROM hold
+            WHERE merchant_id = :merchant_id AND status = 'HELD' AND held_until <= now() ORDER BY held_until
+        ) late WHERE held_points > 0
+    ) AS are_holds_late,
     {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
     coalesce((SELECT {IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
     asked.one_claim_per_mailbox AND EXISTS (SELECT FROM other) AS asked_mailbox_is_taken,
@@ -435,7 +445,7 @@ async def claim(
     pool or member. Raises Refused with PoolNotActive, PoolBacksReward (unless the claimant, a member, has paid for it
     with points), NotEligible, PoolExhausted or IdempotencyKeyReused. A code that the claimant has is returned whatever
     the pool's status: asking again issues nothing. Fallback pools that back a reward of their own, or aren't for the
-    claimant, are passed over.
+    claimant, are passed over. Outside a transaction holds whose time has passed end for their codes, if none is left.
     """
     claimed = await _claim_from(where, viewer, pool_id, pool_id, claimant, key, is_paid)
     if not isinstance(claimed, _NothingLeft):
@@ -446,6 +456,8 @@ async def claim(
         if not isinstance(served, _NothingLeft):
             return served
         tried.append(fallback_id)
+    if claimed.are_holds_late and not isinstance(where, Tx) and await end_overdue(viewer.merchant_id, pool_ids=tried):
+        return await claim(where, viewer, pool_id, claimant, key, is_paid=is_paid)
     raise Refused(budget_spent() if claimed.is_budget_spent else exhausted(tried))
 
 
@@ -469,6 +481,7 @@ class _NothingLeft:
 
     fallbacks: list[UUID]
     is_budget_spent: bool = False
+    are_holds_late: bool = False
 
 
 async def _claim_from(
@@ -505,7 +518,7 @@ async def _claim_from(
             continue
         is_spent = stands["asked_budget_is_spent"]
         if is_spent or stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
-            return _NothingLeft(stands["fallbacks"], is_spent)
+            return _NothingLeft(stands["fallbacks"], is_spent, stands["are_holds_late"])
     raise RuntimeError("a claim found neither a code nor a reason against it")
 
 

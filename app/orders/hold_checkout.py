@@ -21,6 +21,7 @@ from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.rows import IS_HERE, lock_member
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
+from app.orders.expire_holds import end_aside
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.held_rewards import (
     UNLIST,
@@ -34,7 +35,6 @@ from app.orders.held_rewards import (
 )
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
-    CODE_IDS_OF_HOLDS,
     JOIN_HOLDER,
     LOCK_HOLDS,
     Changed,
@@ -45,7 +45,8 @@ from app.orders.holds import (
     event_ids,
     hold_of_order,
 )
-from app.orders.order_changes import LOCK_CODES, LOCK_ORDER
+from app.orders.locks import lock_held
+from app.orders.order_changes import LOCK_ORDER
 from app.orders.presented_codes import (
     FROM_SEEN,
     SEEN,
@@ -545,6 +546,8 @@ async def hold_checkout(
             more = await _taken_over(viewer, request, found, lacking)
             continue
         except OutOfStockError as lacking:
+            if await end_aside(viewer.merchant_id, [lacking.reward_id]):
+                continue
             own = [] if found.codes.hold is None else [found.codes.hold.id]
             more.add(await hold_of_reward(viewer, _known(request.presented.presenter), lacking, [*ending, *own]))
             continue
@@ -738,9 +741,11 @@ async def _hold_under_locks(
     needed = _ending(found.codes, verdict) | for_budgets
     if found.is_key_used or not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
         raise OutpacedError
-    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
-    code_ids = {row["code_id"] for row, _ in verdict.accepted} | {row["code_id"] for row in held}
-    await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=list(code_ids))
+    await lock_held(
+        tx, viewer, presented.source, presented.order_id, locked, reward_ids=request.reward_ids,
+        code_ids=[row["code_id"] for row, _ in verdict.accepted], member_ids=_wanting(request),
+        is_new=found.codes.order_row_id is None,
+    )  # fmt: skip
     for hold_id in sorted(needed):
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "EXPIRED")
     # What has just been freed isn't held any more, and the order has no hold but a live one.
@@ -830,6 +835,12 @@ async def _hold_points(
         other = waiting.popleft()
         if await end_locked_hold(tx, viewer.merchant_id, viewer.actor, other, "EXPIRED") is not None:
             ended.add(other)
+
+
+def _wanting(request: Asked) -> list[UUID]:
+    """Return whose points are wanted, if any are."""
+    member_id = request.presented.presenter
+    return [member_id] if member_id is not None and (request.points or request.reward_ids) else []
 
 
 def _known(member_id: UUID | None) -> UUID:

@@ -11,6 +11,7 @@ from app.api.context import Viewer
 from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.coupons.claims import Claimant, NotEligible, PoolExhausted, PoolNotActive, claim
+from app.coupons.overdue import end_overdue
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
 from app.members.member_keys import MemberKeyInput, named_member
@@ -238,25 +239,37 @@ async def redeem_reward(
     reward_id = node_id("reward", "reward", input.reward_id)
     member_id = await named.id(viewer)
     key = stored_key(viewer, input.idempotency_key)
-    try:
-        async with transaction(viewer.merchant_id) as tx:
-            # A member's redemptions go one after the other. Without this two of them would meet at the member's next
-            # slot of the pool, each holding the lock of a code that the other one looks for.
-            if not await lock_member(tx, viewer.merchant_id, member_id):
-                raise not_found("member", named.shown(viewer))
-            earlier = await _earlier(tx, viewer, key, reward_id, member_id)
-            if earlier is not None:
-                return RedeemRewardSuccess(redemption=earlier, replayed=True)
-            reward = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=reward_id, member_id=member_id)
-            if reward is None:
-                raise not_found("reward", input.reward_id)
-            if input.expected_cost not in {None, reward["reward_cost"]}:
-                cost = reward["reward_cost"]
-                raise Refused(RewardCostChanged(message=f"The reward costs {cost:,} points now.", cost=cost))
-            redemption = await redeem(tx, viewer, reward, member_id, key)
-    except asyncpg.UniqueViolationError:
-        raise _reused() from None
-    return RedeemRewardSuccess(redemption=redemption, replayed=False)
+    while True:
+        try:
+            async with transaction(viewer.merchant_id) as tx:
+                # A member's redemptions go one after the other. Without this two of them would meet at the member's
+                # next slot of the pool, each holding the lock of a code that the other one looks for.
+                if not await lock_member(tx, viewer.merchant_id, member_id):
+                    raise not_found("member", named.shown(viewer))
+                earlier = await _earlier(tx, viewer, key, reward_id, member_id)
+                if earlier is not None:
+                    return RedeemRewardSuccess(redemption=earlier, replayed=True)
+                return await _redeem(tx, viewer, input, reward_id, member_id, key)
+        except asyncpg.UniqueViolationError:
+            raise _reused() from None
+        except Refused as refused:
+            # What a hold has whose time has passed is there for others.
+            if not isinstance(refused.refusal, RewardOutOfStock) or not await end_overdue(
+                viewer.merchant_id, reward_ids=[reward_id]
+            ):
+                raise
+
+
+async def _redeem(
+    tx: Tx, viewer: Viewer, input: RedeemRewardInput, reward_id: UUID, member_id: UUID, key: bytes
+) -> RedeemRewardSuccess:
+    reward = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=reward_id, member_id=member_id)
+    if reward is None:
+        raise not_found("reward", input.reward_id)
+    if input.expected_cost not in {None, reward["reward_cost"]}:
+        cost = reward["reward_cost"]
+        raise Refused(RewardCostChanged(message=f"The reward costs {cost:,} points now.", cost=cost))
+    return RedeemRewardSuccess(redemption=await redeem(tx, viewer, reward, member_id, key), replayed=False)
 
 
 async def _earlier(tx: Tx, viewer: Viewer, key: bytes, reward_id: UUID, member_id: UUID) -> RewardRedemption | None:
