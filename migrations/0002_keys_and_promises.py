@@ -938,7 +938,7 @@ ALTER TABLE reward
     ADD CONSTRAINT reward_cost CHECK (cost > 0),
     ADD CONSTRAINT reward_stock CHECK (stock >= 0);
 -- Each claim looks here. The newest of several rewards is the one that a refusal names.
-CREATE INDEX reward_of_pool ON reward (merchant_id, pool_id, id) WHERE active;
+CREATE INDEX reward_of_pool ON reward (merchant_id, pool_id, id) WHERE pool_id IS NOT NULL;
 
 -- Each key is one redemption, each redemption is paid once and gives a code of its own.
 ALTER TABLE reward_redemption

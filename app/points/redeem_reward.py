@@ -10,7 +10,7 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
-from app.coupons.claims import Claimant, NotEligible, PoolExhausted, PoolNotActive, claim
+from app.coupons.claims import HELD_OF_POOL, Claimant, NotEligible, PoolExhausted, PoolNotActive, claim
 from app.coupons.overdue import end_overdue
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
@@ -87,14 +87,6 @@ class TakenRewardRow(RewardRow):
     held_of_pool: int
 
 
-#: How many codes of the pool {} are set aside for `:member_id`, which claims of it have to leave within the limit.
-HELD_OF_POOL: Final = """
-    (SELECT count(*)::int FROM hold h
-    JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
-    JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
-    WHERE h.merchant_id = :merchant_id AND h.member_id = :member_id AND h.status = 'HELD'
-        AND c.pool_id = {} AND c.state = 'SET_ASIDE' AND c.hold_id = h.id)
-"""
 TAKE: Final = statement(
     TakenRewardRow,
     f"""
@@ -110,7 +102,7 @@ WITH taken AS (
     SELECT reward.*, active AND stock IS NULL FROM reward
     WHERE merchant_id = :merchant_id AND id = :reward_id AND NOT EXISTS (SELECT FROM taken)
 )
-SELECT {columns(RewardRow)}, is_taken, {HELD_OF_POOL.format("a.pool_id")} AS held_of_pool FROM a
+SELECT {columns(RewardRow)}, is_taken, {HELD_OF_POOL.format("a.pool_id", ":member_id")} AS held_of_pool FROM a
 """,
 )
 INSERT: Final = statement(
