@@ -341,19 +341,7 @@ async def capture_hold(
         if row["hold_status"] == "RELEASED":
             raise Refused(HoldNotOpen.of(row, "it was released"))
         try:
-            if row["hold_status"] == "HELD" and not row["hold_held_points"]:
-                captured = await _capture(database(), viewer, row, asked, is_late=False)
-            elif attempt == 0 and _is_plain(row, asked):
-                captured = await _capture_with_points(viewer, row, asked)
-            else:
-                buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
-                async with transaction(viewer.merchant_id) as tx:
-                    captured = await _capture_under_locks(tx, viewer, row, asked, buyer)
-        except asyncpg.CheckViolationError as violation:
-            if violation.constraint_name != "pool_budget_spent":
-                raise
-            # Of a hold whose time has passed: any other gives back what it takes.
-            raise Refused(HoldNotOpen.of(row, "the budget of its pool is spent since")) from None
+            captured = await _captured(viewer, row, asked, is_first=attempt == 0)
         except (OutpacedError, asyncpg.UniqueViolationError):
             # A claim of the member's own may have taken the slot that a reward's code was to have.
             continue
@@ -364,6 +352,23 @@ async def capture_hold(
         if captured is not None:
             return CaptureHoldSuccess(hold=Hold.changed(captured), replayed=False)
     raise RuntimeError("a hold kept changing while it was captured")
+
+
+async def _captured(viewer: Viewer, row: ToCaptureRow, asked: Asked, *, is_first: bool) -> Changed | None:
+    """Capture a hold by the shortest way that does; None where it has changed since it was read."""
+    try:
+        if row["hold_status"] == "HELD" and not row["hold_held_points"]:
+            return await _capture(database(), viewer, row, asked, is_late=False)
+        if is_first and _is_plain(row, asked):
+            return await _capture_with_points(viewer, row, asked)
+        buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
+        async with transaction(viewer.merchant_id) as tx:
+            return await _capture_under_locks(tx, viewer, row, asked, buyer)
+    except asyncpg.CheckViolationError as violation:
+        if violation.constraint_name != "pool_budget_spent":
+            raise
+        # Of a hold whose time has passed: any other gives back what it takes.
+        raise Refused(HoldNotOpen.of(row, "the budget of its pool is spent since")) from None
 
 
 async def _end_overdue(viewer: Viewer, refused: Refused) -> bool:
