@@ -603,7 +603,9 @@ CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
 CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 -- An order is cancelled once, and its version grows with each change of it.
-CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
+CREATE TRIGGER sales_order_guard AFTER UPDATE OF order_amount, version, payer_id, paid_points, paid_value, point_value,
+        payments, cancelled_at, money_returned, points_returned, points_expired, shortfall, presenter_id
+    ON sales_order FOR EACH ROW
     WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 
 -- An order that begins and a purchase that is recorded for it meet at the order's name, because neither has a row that
@@ -720,6 +722,8 @@ CREATE UNIQUE INDEX event_wallet_version ON event (merchant_id, member_id, walle
 ALTER TABLE event ALTER COLUMN txid SET DEFAULT (pg_current_xact_id()::text::bigint);
 CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
 -- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
+-- The few that have a person's words, which erasing looks for.
+CREATE INDEX event_reason ON event (merchant_id, subject_id) WHERE reason IS NOT NULL;
 CREATE TRIGGER event_kept BEFORE DELETE OR TRUNCATE ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER event_fixed
     BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, points, member_id,
@@ -1139,6 +1143,8 @@ CREATE UNIQUE INDEX invite_of_referee ON invite (merchant_id, referee_id)
 -- What the expiry job looks for, and the lists.
 CREATE INDEX invite_due ON invite (merchant_id, expires_at) WHERE status = 'PENDING';
 CREATE INDEX invite_by_status ON invite (merchant_id, status, id);
+-- What else was sent to an address: erasing looks for it.
+CREATE INDEX invite_of_address ON invite (merchant_id, email_index) WHERE status <> 'PENDING';
 CREATE INDEX invite_of_referrer ON invite (merchant_id, referrer_id, id);
 -- What flags count.
 CREATE INDEX invite_alike ON invite (merchant_id, referrer_id, domain_index, created_at) WHERE domain_index IS NOT NULL;
@@ -1174,7 +1180,7 @@ CREATE TABLE rewarded_mailbox (
 );
 CREATE TRIGGER rewarded_mailbox_kept BEFORE DELETE OR TRUNCATE ON rewarded_mailbox
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER rewarded_mailbox_fixed BEFORE UPDATE ON rewarded_mailbox
+CREATE TRIGGER rewarded_mailbox_fixed BEFORE UPDATE OF merchant_id, invite_id ON rewarded_mailbox
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- An edge is that of an invite which is CONVERTED and, because the key holds it, stays so. One referrer per referee,

@@ -290,7 +290,7 @@ class Reversal(Model):
     redemption_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     reinstated = fields.BooleanField()
-    reason = fields.BinaryField()
+    reason = fields.BinaryField(null=True)
     reversed_at = fields.DatetimeField()
 
     class Meta:
