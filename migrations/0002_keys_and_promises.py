@@ -719,7 +719,10 @@ ALTER TABLE event
 CREATE UNIQUE INDEX event_wallet_version ON event (merchant_id, member_id, wallet_version)
     WHERE wallet_version IS NOT NULL;
 -- What the webhooks' feed reads events by.
-ALTER TABLE event ALTER COLUMN txid SET DEFAULT (pg_current_xact_id()::text::bigint);
+-- Of an event that its transaction keeps quiet (`events.keep_quiet`) the feed never hears.
+ALTER TABLE event ALTER COLUMN txid SET DEFAULT (
+    CASE WHEN current_setting('flash.quiet', true) = 'on' THEN NULL ELSE pg_current_xact_id()::text::bigint END
+);
 CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
 -- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
 -- The few that have a person's words, which erasing looks for.
@@ -1365,6 +1368,25 @@ CREATE INDEX webhook_delivery_due_at ON webhook_delivery (merchant_id, webhook_i
 CREATE INDEX webhook_delivery_by_state ON webhook_delivery (merchant_id, webhook_id, state, id);
 """
 
+MOVING = """
+-- A merchant brings in one file at a time. What it says is kept row by row until it is applied, and no longer.
+ALTER TABLE import_file
+    DROP CONSTRAINT import_file_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT import_file_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT import_file_kind CHECK (kind IN ('MEMBERS', 'BALANCES', 'CODES', 'PURCHASES')),
+    ADD CONSTRAINT import_file_status CHECK (status IN ('STAGING', 'APPLYING', 'APPLIED')),
+    ADD CONSTRAINT import_file_applied CHECK ((status = 'APPLIED') = (applied_at IS NOT NULL));
+CREATE UNIQUE INDEX import_file_open ON import_file (merchant_id) WHERE status <> 'APPLIED';
+CREATE INDEX import_file_latest ON import_file (merchant_id, kind, applied_at);
+ALTER TABLE import_row
+    DROP CONSTRAINT import_row_pkey,
+    ADD PRIMARY KEY (merchant_id, import_id, line),
+    ADD CONSTRAINT import_row_file FOREIGN KEY (merchant_id, import_id) REFERENCES import_file;
+-- By which ciphertexts are found when data keys change.
+CREATE UNIQUE INDEX import_row_by_id ON import_row (merchant_id, id);
+"""
+
 
 class Migration(migrations.Migration):
     """Swap Tortoise's single-column keys for composite ones and add what its models can't say."""
@@ -1375,7 +1397,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
-                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS, MOVING,
             ]
         )
     ]  # fmt: skip

@@ -98,6 +98,7 @@ REFERENCES: Final = (
     Reference("graph_edge", "referrer_id", "member", constraint="graph_edge_referrer"),
     Reference("graph_edge", "referee_id", "member", constraint="graph_edge_referee"),
     Reference("graph_file", "snapshot_id", "graph_snapshot", constraint="graph_file_snapshot"),
+    Reference("import_row", "import_id", "import_file", constraint="import_row_file"),
     Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
     Reference("webhook_delivery", "event_id", "event", constraint="webhook_delivery_event"),
 )
