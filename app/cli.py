@@ -561,10 +561,14 @@ def audit(data: Data = None) -> None:
 
 @app.command()
 def export(
-    directory: Annotated[
-        Path, typer.Argument(help="The directory to make; it mustn't exist, or must be empty.", show_default=False)
-    ],
     merchant_id: Annotated[str, typer.Option("--merchant", help="Whose rows (merchant_…).", show_default=False)],
+    directory: Annotated[
+        Path | None,
+        typer.Argument(help="The directory to make; it mustn't exist, or must be empty.", show_default=False),
+    ] = None,
+    member: Annotated[
+        str | None, typer.Option(help="Print all that is known of a member (member_…), as JSON.", show_default=False)
+    ] = None,
     table: Annotated[
         list[str] | None,
         typer.Option(help="A report, like pools or codes; may be repeated.", show_default="all of them"),
@@ -577,7 +581,32 @@ def export(
 
     The directory appears when all its files are complete, with a manifest of their rows and checksums. Codes are
     masked; names and addresses are left out. It reads DATABASE_REPLICA_URL if that is set, and else DATABASE_URL.
+
+    With --member it prints what is known of one person instead, decrypted: what somebody gets who asks for it.
     """
+    if (directory is None) == (member is None):
+        raise ConfigurationError("Name a directory for reports, or a member by --member, and not both.")
+    if member is not None:
+        _name_data(data)
+        _with_database(lambda: _print_member(merchant_id, member))
+    else:
+        _export_reports(Path(directory or ""), merchant_id, table, file_format, data, as_json)
+
+
+async def _print_member(merchant_id: str, member: str) -> None:
+    from app.people.export_member import export_member
+
+    print(json.dumps(await export_member(merchant_id, member), indent=2, ensure_ascii=False))
+
+
+def _export_reports(
+    directory: Path,
+    merchant_id: str,
+    table: list[str] | None,
+    file_format: Literal["csv", "parquet"],
+    data: Path | None,
+    as_json: bool,
+) -> None:
     from app.config import settings
     from app.operate.export import export as exported
     from app.reports.tables import REPORTS

@@ -48,6 +48,7 @@ SEALED: Final = (
     Sealed("member", "id", "email", "email"),
     Sealed("member", "id", "display_name", "display_name"),
     Sealed("event", "id", "reason", "reason"),
+    Sealed("entry_reference", "entry_id", "reference", "reference"),
     Sealed("invite", "id", "email", "email"),
     Sealed("invite", "id", "token", "token"),
     Sealed("reversal", "redemption_id", "reason", "reason"),

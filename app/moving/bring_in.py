@@ -376,7 +376,7 @@ async def _batch(kind: Kind, of: Import, after: int) -> Batch | None:
                     await keep_quiet(tx, of.viewer.merchant_id)
                 step = await kind.apply(tx, of, after)
                 if step is not None:
-                    await tx.row(COUNT_APPLIED, **of.key, rows=step.rows)
+                    await tx.row(COUNT_APPLIED, **of.key, rows=step.rows, is_missed=bool(step.missed))
                 return step
         except asyncpg.DeadlockDetectedError:
             continue

@@ -14,19 +14,19 @@ from app.api.operations import InvalidInput, NotFound, Refused
 from app.coupons.import_codes import ATTEMPTS_MAX, NO_CODE, ChangedMeanwhile, ImportedCode, bring_in, read_code
 from app.errors import ConfigurationError
 from app.moving.fields import Fields
-from app.moving.kind import Batch, Kind, Record
+from app.moving.kind import Batch, Kind, Record, correct_each
 from app.moving.rows import (
-    COUNT_APPLIED,
     DROP_LINES,
     FIND_MEMBERS,
     FIND_STRANGERS,
     JUDGING_SECONDS_MAX,
     Import,
+    LineRow,
     compare,
     look_up,
 )
-from app.storage.database import Tx, database, transaction
-from app.storage.events import keep_quiet
+from app.storage.database import Tx, database
+from app.storage.gone import MemberGoneError
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
@@ -169,8 +169,9 @@ ORDER BY line LIMIT {BROUGHT_IN_AT_ONCE}
 )
 
 
-class _CorrectionRow(TypedDict):
-    line: int
+class _CorrectionRow(LineRow):
+    """A row about a code that is there, and the end that it is to have."""
+
     fingerprint: bytes
     expires_at: datetime
 
@@ -298,10 +299,15 @@ class Codes(Kind):
                 break
             except (ChangedMeanwhile, asyncpg.UniqueViolationError):
                 continue
+            except MemberGoneError as gone:
+                # Merged or erased since it was judged.
+                left = [row for row in left if row["member_id"] != gone.member_id]
             except Refused as refused:
                 refusal = refused.refusal
                 if isinstance(refusal, NotFound):
-                    left = []
+                    # A member, or the pool.
+                    gone_id = ids.decode("member", refusal.id)
+                    left = [row for row in left if gone_id is not None and row["member_id"] != gone_id]
                 elif isinstance(refusal, InvalidInput):
                     wrong = {int(each.path[1]) for each in refusal.problems if each.path[1:]}
                     left = [row for row in left if wrong and row["line"] not in wrong]
@@ -314,28 +320,20 @@ class Codes(Kind):
     async def correct(self, of: Import, after: int) -> Batch | None:
         """Give codes that are live another end."""
         page = await database().many(TO_CORRECT, **of.key, after=after)
-        if not page:
-            return None
-        missed = []
-        for row in page:
-            async with transaction(of.viewer.merchant_id) as tx:
-                if not of.tells:
-                    await keep_quiet(tx, of.viewer.merchant_id)
-                change = await tx.row(
-                    CORRECT,
-                    merchant_id=of.viewer.merchant_id,
-                    fingerprint=row["fingerprint"],
-                    expires_at=row["expires_at"],
-                    event_id=ids.new(),
-                    actor=of.viewer.actor,
-                )
-                if change is not None:
-                    ring_wallet(tx, of.viewer.merchant_id, change)
-                await tx.row(DROP_LINES, **of.key, lines=[row["line"]])
-                await tx.row(COUNT_APPLIED, **of.key, rows=int(change is not None))
-            if change is None:
-                missed.append(row["line"])
-        return Batch(page[-1]["line"], len(page) - len(missed), missed)
+        return await correct_each(of, page, lambda tx, row: self._correct(tx, of, row))
+
+    async def _correct(self, tx: Tx, of: Import, row: _CorrectionRow) -> bool:
+        change = await tx.row(
+            CORRECT,
+            merchant_id=of.viewer.merchant_id,
+            fingerprint=row["fingerprint"],
+            expires_at=row["expires_at"],
+            event_id=ids.new(),
+            actor=of.viewer.actor,
+        )
+        if change is not None:
+            ring_wallet(tx, of.viewer.merchant_id, change)
+        return change is not None
 
 
 def _imported(row: _StagedRow) -> ImportedCode:

@@ -9,10 +9,10 @@ from iso4217 import Currency
 
 from app import ids
 from app.api.inputs import MONEY_MAX
+from app.members.rows import IS_HERE, lock_member
 from app.moving.fields import Fields
-from app.moving.kind import Batch, Kind, Record
+from app.moving.kind import Batch, Kind, Record, correct_each
 from app.moving.rows import (
-    COUNT_APPLIED,
     DROP_LINES,
     FIND_MEMBERS,
     FIND_STRANGERS,
@@ -23,8 +23,8 @@ from app.moving.rows import (
     look_up,
 )
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
-from app.storage.database import Tx, database, transaction
-from app.storage.events import event, keep_quiet
+from app.storage.database import Tx, database
+from app.storage.events import event
 from app.storage.statements import NoRow, statement
 
 #: Purchases of one transaction, and members whose other purchases wait for it.
@@ -115,6 +115,7 @@ WITH batch AS MATERIALIZED (
     WHERE merchant_id = :merchant_id AND import_id = :import_id AND line = ANY(:lines::int[])
 ), buyers AS MATERIALIZED (
     SELECT id FROM member WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT found FROM batch))
+        AND {IS_HERE}
     ORDER BY id FOR NO KEY UPDATE
 ), known AS MATERIALIZED (
     -- Orders whose codes were redeemed or held, after their buyers: they aren't amended or cancelled meanwhile.
@@ -158,10 +159,9 @@ SELECT batch.line FROM b JOIN batch ON batch.id = b.id
 )
 
 
-class _CorrectionRow(TypedDict):
+class _CorrectionRow(LineRow):
     """A row about a purchase that is recorded."""
 
-    line: int
     purchase_id: UUID
     member_id: UUID
     amount: int
@@ -186,9 +186,6 @@ class _CorrectedRow(TypedDict):
     id: UUID
 
 
-LOCK_BUYER: Final = statement(
-    _CorrectedRow, "SELECT id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE"
-)
 CORRECT: Final = statement(
     _CorrectedRow,
     f"""
@@ -269,26 +266,20 @@ class Purchases(Kind):
     async def correct(self, of: Import, after: int) -> Batch | None:
         """Give purchases that nothing stands on another amount and another time."""
         page = await database().many(TO_CORRECT, **of.key, after=after)
-        if not page:
-            return None
-        missed = []
-        for row in page:
-            async with transaction(of.viewer.merchant_id) as tx:
-                if not of.tells:
-                    await keep_quiet(tx, of.viewer.merchant_id)
-                await tx.row(LOCK_BUYER, merchant_id=of.viewer.merchant_id, member_id=row["member_id"])
-                corrected = await tx.row(
-                    CORRECT,
-                    merchant_id=of.viewer.merchant_id,
-                    purchase_id=row["purchase_id"],
-                    member_id=row["member_id"],
-                    amount=row["amount"],
-                    occurred_at=row["occurred_at"],
-                    event_id=ids.new(),
-                    actor=of.viewer.actor,
-                )
-                await tx.row(DROP_LINES, **of.key, lines=[row["line"]])
-                await tx.row(COUNT_APPLIED, **of.key, rows=int(corrected is not None))
-            if corrected is None:
-                missed.append(row["line"])
-        return Batch(page[-1]["line"], len(page) - len(missed), missed)
+        return await correct_each(of, page, lambda tx, row: self._correct(tx, of, row))
+
+    async def _correct(self, tx: Tx, of: Import, row: _CorrectionRow) -> bool:
+        """Correct a purchase, if nothing stands on it still. Its buyer is locked first, as when it is recorded."""
+        if not await lock_member(tx, of.viewer.merchant_id, row["member_id"]):
+            return False
+        corrected = await tx.row(
+            CORRECT,
+            merchant_id=of.viewer.merchant_id,
+            purchase_id=row["purchase_id"],
+            member_id=row["member_id"],
+            amount=row["amount"],
+            occurred_at=row["occurred_at"],
+            event_id=ids.new(),
+            actor=of.viewer.actor,
+        )
+        return corrected is not None

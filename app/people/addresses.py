@@ -14,7 +14,7 @@ import asyncpg
 from app import ids
 from app.api.context import Viewer
 from app.coupons.adopt_codes import adopt_codes
-from app.members.rows import FIND, JOIN_MEMBER, MemberRow
+from app.members.rows import FIND, IS_HERE, JOIN_MEMBER, MemberRow
 from app.referrals.conversion import convert
 from app.storage.database import Tx, transaction
 from app.storage.events import event
@@ -53,7 +53,8 @@ HOLD: Final = statement(
     HeldRow,
     f"""
 WITH found AS (
-    SELECT email_index, pending_email_index FROM member WHERE merchant_id = :merchant_id AND id = :member_id
+    SELECT email_index, pending_email_index FROM member
+    WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE}
 ), held AS (
     INSERT INTO address (merchant_id, email_index)
     SELECT :merchant_id, email_index FROM (
@@ -64,7 +65,8 @@ WITH found AS (
     RETURNING email_index, member_id
 ), m AS (
     SELECT * FROM member
-    WHERE merchant_id = :merchant_id AND id = :member_id AND (SELECT count(*) FROM held) >= 0 FOR NO KEY UPDATE
+    WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE} AND (SELECT count(*) FROM held) >= 0
+    FOR NO KEY UPDATE
 )
 SELECT {columns(HeldRow)} FROM m
 """,

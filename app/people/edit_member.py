@@ -8,7 +8,7 @@ from strawberry import UNSET
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, member_id_of
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.mailboxes import mailbox_index
 from app.members.member_keys import EXTERNAL_ID_LENGTH_MAX
@@ -167,7 +167,7 @@ async def edit_member(
 ) -> EditMemberResult:
     viewer = info.context.viewer
     edit = _checked(viewer, input)
-    member_id = node_id("member", "member", input.member_id)
+    member_id = member_id_of(viewer, input.member_id)
 
     async def work(tx: Tx, held: HeldRow) -> Proved:
         return await change(tx, viewer, held, edit)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest_asyncio
 
 from app.segments import refresh
+from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.coupons.test_import_codes import imported
@@ -92,6 +93,8 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await invited(shop, anna)
         await refresh.refresh(shop.merchant_id)
         await delivery_made(shop)
+        suggestion = (await advised(shop))["suggestions"][0]
+        await shop.pool(codes=0, active=False, suggestionId=suggestion["id"])
         filling = await shop.do(FILL, poolId=draft["id"], available=9, idempotencyKey="fill")
         await carried_out(shop, filling["job"])
         waiting = await shop.do(FILL, poolId=(await shop.pool())["id"], available=99, idempotencyKey="fill more")
