@@ -14,9 +14,11 @@ from app.api.context import Viewer
 from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.api.scalars import described
 from app.coupons import stock_levels
+from app.coupons.overdue import end_overdue
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
+from app.members.rows import IS_HERE
 from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx
 from app.storage.events import event
@@ -190,7 +192,7 @@ WITH who AS ({CLAIMANT}), held AS (
     SELECT p.*, held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
     WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES.format("held")} AND {IS_FOR}
         AND NOT {BUDGET_IS_SPENT}
-        AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
+        AND (claims = 0 OR (:key::bytea IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
 ), picked AS (
@@ -256,9 +258,10 @@ _WHO: Final = f"""
         WHERE :email_index::bytea IS NOT NULL
     ) claimant
     LEFT JOIN LATERAL (
-        SELECT joined_at, last_bought_at, email_verified, mailbox_index FROM member
+        SELECT joined_at, last_bought_at, email_verified, mailbox_index, {IS_HERE} AS is_here FROM member
         WHERE merchant_id = :merchant_id AND id = claimant.id OFFSET 0
     ) known ON true
+    WHERE claimant.id IS NULL OR known.is_here
 """
 _OWN_CLAIMS: Final = """
     (SELECT * FROM claim
@@ -280,7 +283,7 @@ CLAIM_OTHERWISE: Final = statement(
 WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
     SELECT held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
     WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES.format("held")} AND {IS_FOR}
-        AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
+        AND (claims = 0 OR (:key::bytea IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
 ), serving_held AS ({_HELD.format(":serving_id")}), serving AS (
@@ -381,6 +384,8 @@ class StandingRow(WholeCodeRow):
     held_claims: int
     set_aside: int
     in_stock: int
+    # Whether the merchant has holds of rewards whose time has passed, which may have codes aside.
+    are_holds_late: bool
     fallbacks: list[UUID]
 
 
@@ -417,6 +422,13 @@ SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_m
     (SELECT is_same FROM keyed) AS key_is_same, (SELECT count(*) FROM held) AS held_claims,
     {HELD_OF_POOL.format(":pool_id", "(SELECT id FROM who)")} AS set_aside,
     {AVAILABLE_OF.format(":pool_id")} AS in_stock,
+    EXISTS (
+        -- In the order of the index to read: to a planner that saw the table empty, any is as good.
+        SELECT FROM (
+            SELECT held_points FROM hold
+            WHERE merchant_id = :merchant_id AND status = 'HELD' AND held_until <= now() ORDER BY held_until
+        ) late WHERE held_points > 0
+    ) AS are_holds_late,
     {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
     coalesce((SELECT {IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
     asked.one_claim_per_mailbox AND EXISTS (SELECT FROM other) AS asked_mailbox_is_taken,
@@ -457,7 +469,7 @@ _last_found: LRUCache[UUID, UUID] = LRUCache(stock_levels.POOLS_KEPT_MAX)
 
 
 async def claim(
-    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None, *, is_paid: bool = False
+    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: bytes | None, *, is_paid: bool = False
 ) -> Claimed | None:
     """Claim a code for a claimant, in the caller's transaction or in one of its own.
 
@@ -465,7 +477,7 @@ async def claim(
     pool or member. Raises Refused with PoolNotActive, PoolBacksReward (unless the claimant, a member, has paid for it
     with points), NotEligible, PoolExhausted or IdempotencyKeyReused. A code that the claimant has is returned whatever
     the pool's status: asking again issues nothing. Fallback pools that back a reward of their own, or aren't for the
-    claimant, are passed over.
+    claimant, are passed over. Outside a transaction holds whose time has passed end for their codes, if none is left.
     """
     claimed = await _claim_from(where, viewer, pool_id, pool_id, claimant, key, is_paid)
     if not isinstance(claimed, _NothingLeft):
@@ -476,6 +488,8 @@ async def claim(
         if not isinstance(served, _NothingLeft):
             return served
         tried.append(fallback_id)
+    if claimed.are_holds_late and not isinstance(where, Tx) and await end_overdue(viewer.merchant_id, pool_ids=tried):
+        return await claim(where, viewer, pool_id, claimant, key, is_paid=is_paid)
     raise Refused(budget_spent() if claimed.is_budget_spent else exhausted(tried))
 
 
@@ -499,10 +513,11 @@ class _NothingLeft:
 
     fallbacks: list[UUID]
     is_budget_spent: bool = False
+    are_holds_late: bool = False
 
 
 async def _claim_from(
-    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
+    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: bytes | None, is_paid: bool
 ) -> Claimed | _NothingLeft | None:
     """Claim a code that is asked of one pool, from itself or from one that it falls back to."""
     for _ in range(ATTEMPTS_MAX):
@@ -515,6 +530,8 @@ async def _claim_from(
         stands = await _look(where, viewer, asked, claimant, key)
         if stands is None or not stands["is_claimant"]:
             return None
+        if claimant.member_id is not None:
+            viewer.found(claimant.member_id)
         if _is_replay(stands, key):
             return Claimed(stands, replayed=True)
         _refuse_if_closed(stands)
@@ -533,7 +550,7 @@ async def _claim_from(
             continue
         is_spent = stands["asked_budget_is_spent"]
         if is_spent or stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
-            return _NothingLeft(stands["fallbacks"], is_spent)
+            return _NothingLeft(stands["fallbacks"], is_spent, stands["are_holds_late"])
     raise RuntimeError("a claim found neither a code nor a reason against it")
 
 
@@ -545,7 +562,7 @@ async def _is_left(where: Statements, viewer: Viewer, serving: UUID) -> bool:
 
 
 async def _take(
-    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
+    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: bytes | None, is_paid: bool
 ) -> ClaimRow | None:
     arguments: dict[str, object] = {
         "merchant_id": viewer.merchant_id,
@@ -577,7 +594,7 @@ async def _take(
 
 
 async def _look(
-    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None
+    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: bytes | None
 ) -> StandingRow | None:
     return await where.row(
         LOOK,
@@ -588,7 +605,7 @@ async def _look(
     )
 
 
-def _is_replay(stands: StandingRow, key: str | None) -> bool:
+def _is_replay(stands: StandingRow, key: bytes | None) -> bool:
     """Whether the claimant has what it asks for. Raises Refused when the key was used for something else."""
     if stands["key_is_same"] is False:
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another claim."))

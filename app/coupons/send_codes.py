@@ -188,6 +188,7 @@ def _asks(person: Person, limit: int) -> bool:
 
 
 class _MemberRow(TypedDict):
+    asked_id: UUID
     member_id: UUID
     mailbox_index: bytes | None
 
@@ -204,8 +205,9 @@ class _OwnerRow(_AddressRow):
 FIND_MEMBERS: Final = statement(
     _MemberRow,
     """
-SELECT id AS member_id, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
-WHERE merchant_id = :merchant_id AND id = ANY(:member_ids::uuid[])
+SELECT a.id AS asked_id, m.id AS member_id, CASE WHEN m.email_verified THEN m.mailbox_index END AS mailbox_index
+FROM member a JOIN member m ON m.merchant_id = :merchant_id AND m.id = coalesce(a.merged_into_id, a.id)
+WHERE a.merchant_id = :merchant_id AND a.id = ANY(:member_ids::uuid[]) AND m.erased_at IS NULL
 """,
 )
 FIND_OWNERS: Final = statement(
@@ -219,9 +221,9 @@ WHERE a.merchant_id = :merchant_id AND a.email_index = ANY(:email_indexes::bytea
 
 
 async def known_members(tx: Tx, merchant_id: UUID, member_ids: list[UUID]) -> dict[UUID, Person]:
-    """Return those of the members that there are."""
+    """Return those of the members that there are, each by the id that it is asked by; who stands for merged ones."""
     rows = await tx.many(FIND_MEMBERS, merchant_id=merchant_id, member_ids=member_ids)
-    return {row["member_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in rows}
+    return {row["asked_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in rows}
 
 
 async def resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
@@ -231,7 +233,7 @@ async def resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
         raise not_found("member", ids.encode("member", next(each for each in asked.members if each not in found)))
     owned = await tx.many(FIND_OWNERS, merchant_id=viewer.merchant_id, email_indexes=list(asked.addresses))
     owners = {row["email_index"]: row for row in owned}
-    people: dict[UUID | bytes, Person] = dict(found.items())
+    people: dict[UUID | bytes | None, Person] = {person.member_id: person for person in found.values()}
     strangers = {index: address for index, address in asked.addresses.items() if index not in owners}
     mailboxes = await asyncio.to_thread(_mailboxes, viewer.tenant.keys, strangers)
     for index in asked.addresses:

@@ -323,7 +323,7 @@ async def capture_rewards(
                 member_id=member_id,
                 hold_id=hold_id,
                 code_id=row["held_code_id"],
-                key=f"reward/{exchange_id.hex}",
+                key=viewer.tenant.keys.request_index(f"reward/{exchange_id.hex}"),
                 event_id=ids.new(),
                 actor=viewer.actor,
             )
@@ -343,7 +343,7 @@ async def capture_rewards(
             member_id=member_id,
             code_id=row["held_code_id"],
             entry_id=captured.entry["entry_id"],
-            key=key_of(hold_id, row),
+            key=key_of(viewer, hold_id, row),
             is_from_stock=row["held_is_from_stock"],
             event_id=ids.new(),
             actor=viewer.actor,
@@ -352,9 +352,9 @@ async def capture_rewards(
     return change
 
 
-def key_of(hold_id: UUID, row: HeldRewardRow) -> str:
-    """Return the key of the redemption that capturing a hold makes of a reward; no caller's key looks like it."""
-    return f"hold/{hold_id.hex}/{row['held_position']}"
+def key_of(viewer: Viewer, hold_id: UUID, row: HeldRewardRow) -> bytes:
+    """Return the key of the redemption that capturing a hold makes of a reward; no caller's key is stored like it."""
+    return viewer.tenant.keys.request_index(f"hold/{hold_id.hex}/{row['held_position']}")
 
 
 async def name_redemption(

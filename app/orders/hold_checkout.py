@@ -14,13 +14,14 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import MoneyInput, Problems, node_id
+from app.api.inputs import MoneyInput, Problems, node_id, stored_key
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
-from app.members.rows import lock_member
+from app.members.rows import IS_HERE, lock_member
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
+from app.orders.expire_holds import end_aside
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.held_rewards import (
     UNLIST,
@@ -34,7 +35,6 @@ from app.orders.held_rewards import (
 )
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
-    CODE_IDS_OF_HOLDS,
     JOIN_HOLDER,
     LOCK_HOLDS,
     Changed,
@@ -45,7 +45,8 @@ from app.orders.holds import (
     event_ids,
     hold_of_order,
 )
-from app.orders.order_changes import LOCK_CODES, LOCK_ORDER
+from app.orders.locks import lock_held
+from app.orders.order_changes import LOCK_ORDER
 from app.orders.presented_codes import (
     FROM_SEEN,
     SEEN,
@@ -154,7 +155,7 @@ class Asked:
     points: int
     reward_ids: list[UUID]
     lifetime_seconds: int
-    key: str | None
+    key: bytes | None
 
 
 class SeenToHoldRow(SeenRow):
@@ -197,7 +198,7 @@ READ: Final = statement(
     SeenToHoldRow,
     f"""
 SELECT {SEEN},
-    EXISTS (SELECT FROM member WHERE merchant_id = :merchant_id AND id = :presenter) AS is_member,
+    EXISTS (SELECT FROM member WHERE merchant_id = :merchant_id AND id = :presenter AND {IS_HERE}) AS is_member,
     EXISTS (
         SELECT FROM hold_request WHERE merchant_id = :merchant_id AND sales_order_id = o.id AND idempotency_key = :key
     ) AS is_key_used,
@@ -249,7 +250,13 @@ asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, ready AS MATERIALIZED (
+), named AS MATERIALIZED (
+    -- A new order begins after a purchase that is being recorded for it.
+    SELECT lock_order_name(:merchant_id, :source, :order_id)
+    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+), {
+    TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[]) AND (SELECT count(*) FROM named) >= 0")
+}, ready AS MATERIALIZED (
     SELECT FROM open WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
         AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
 )"""
@@ -281,14 +288,15 @@ h AS (
         discount = excluded.discount, eligible = excluded.eligible
 ), requested AS (
     INSERT INTO hold_request (merchant_id, sales_order_id, idempotency_key)
-    SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::varchar IS NOT NULL
+    SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::bytea IS NOT NULL
 )"""
 _TOLD: Final = f"""
 SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
 FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
 LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
 """
-# All codes or none. The order of locks is the order, its hold, codes by id, first orders, wallets by member.
+# All codes or none. The order of locks is the order, its hold, codes by id, a new order's name, first orders, wallets
+# by member.
 HOLD: Final = statement(
     ChangedHoldRow,
     f"""
@@ -538,6 +546,8 @@ async def hold_checkout(
             more = await _taken_over(viewer, request, found, lacking)
             continue
         except OutOfStockError as lacking:
+            if await end_aside(viewer.merchant_id, [lacking.reward_id]):
+                continue
             own = [] if found.codes.hold is None else [found.codes.hold.id]
             more.add(await hold_of_reward(viewer, _known(request.presented.presenter), lacking, [*ending, *own]))
             continue
@@ -573,7 +583,7 @@ async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
     problems = Problems()
     problems.number("points", input.points, least=0, most=POINTS_MAX)
     problems.number("lifetimeSeconds", input.lifetime_seconds, least=LIFETIME_SECONDS_MIN, most=LIFETIME_SECONDS_MAX)
-    problems.idempotency_key(input.idempotency_key)
+    key = problems.idempotency_key(input.idempotency_key)
     if not input.codes and not input.points and not input.reward_ids:
         problems.add("codes", "or points or rewardIds must hold something")
     if len(input.reward_ids) > REWARDS_MAX:
@@ -589,7 +599,8 @@ async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
         problems.add("orderAmount.currency", f"must be {viewer.tenant.currency}, the merchant's currency")
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
     reward_ids = [node_id("reward", "reward", each) for each in input.reward_ids]
-    return Asked(presented, input.points, reward_ids, input.lifetime_seconds, input.idempotency_key)
+    stored = None if key is None else stored_key(viewer, key)
+    return Asked(presented, input.points, reward_ids, input.lifetime_seconds, stored)
 
 
 def _refuse_if_empty(request: Asked, found: SeenToHold, verdict: Verdict) -> None:
@@ -730,15 +741,18 @@ async def _hold_under_locks(
     needed = _ending(found.codes, verdict) | for_budgets
     if found.is_key_used or not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
         raise OutpacedError
-    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
-    code_ids = {row["code_id"] for row, _ in verdict.accepted} | {row["code_id"] for row in held}
-    await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=list(code_ids))
+    await lock_held(
+        tx, viewer, presented.source, presented.order_id, locked, reward_ids=request.reward_ids,
+        code_ids=[row["code_id"] for row, _ in verdict.accepted], member_ids=_wanting(request),
+        is_new=found.codes.order_row_id is None,
+    )  # fmt: skip
     for hold_id in sorted(needed):
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "EXPIRED")
     # What has just been freed isn't held any more, and the order has no hold but a live one.
+    version = found.codes.version
     found = await _read(tx, viewer, request)
     own = found.codes.live_hold
-    if found.is_key_used or (own is not None and own.id not in locked):
+    if found.codes.version != version:
         # Nobody locks an order that isn't there: somebody else has just begun it.
         raise OutpacedError
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
@@ -821,6 +835,12 @@ async def _hold_points(
         other = waiting.popleft()
         if await end_locked_hold(tx, viewer.merchant_id, viewer.actor, other, "EXPIRED") is not None:
             ended.add(other)
+
+
+def _wanting(request: Asked) -> list[UUID]:
+    """Return whose points are wanted, if any are."""
+    member_id = request.presented.presenter
+    return [member_id] if member_id is not None and (request.points or request.reward_ids) else []
 
 
 def _known(member_id: UUID | None) -> UUID:

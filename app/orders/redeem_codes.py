@@ -12,6 +12,7 @@ from app.api.inputs import Money, MoneyInput, Problems
 from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
 from app.api.scalars import BigInt
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR, RedemptionRow
+from app.coupons.rules import CodeRejectionReason
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.mailboxes import mailbox_index
@@ -92,9 +93,19 @@ class RedeemCodesSuccess:
     replayed: bool = strawberry.field(description="Whether an earlier call redeemed them on this order.")
 
 
+#: Why a code is refused to one and may be honoured for another.
+_OF_PRESENTER: Final = (
+    CodeRejectionReason.NOT_OWNER, CodeRejectionReason.NOT_FIRST_ORDER, CodeRejectionReason.TOO_MANY_ATTEMPTS
+)  # fmt: skip
+
+
 @strawberry.type(description="At least one code can't be redeemed, so none was.")
 class CodesRejected(Refusal):
     rejections: list[CodeRejection] = strawberry.field(description="The codes that stand in the way, as given.")
+
+    def depends_on_whom(self) -> bool:
+        """Whether a code is refused to who presents it."""
+        return any(each.reason in _OF_PRESENTER for each in self.rejections)
 
 
 RedeemCodesResult = Annotated[
@@ -166,6 +177,8 @@ async def presentation(
     presented_by = keys.email_index(f"presenter\0{source.value}\0{order_id}\0{named}\0{address}")
     if key is not None:
         presenter = await member_of_key(viewer, key) or key.nobody()
+    if presenter is not None:
+        presenter = viewer.standing(presenter)
     return Presentation(
         input.codes, fingerprints, source, order_id, amount, currency, presenter, email_index, mailbox, presented_by,
         eligible,
@@ -201,8 +214,8 @@ class RedeemedRow(RedemptionRow, ChangeRow):
     """A redemption that was just made, and its event."""
 
 
-# All codes or none. The order of locks is the order, codes by id, first orders, wallets by member. A refusal leaves no
-# trace of the order either, so it begins, or has its next version, when all codes are locked.
+# All codes or none. The order of locks is the order, codes by id, a new order's name, first orders, wallets by member.
+# A refusal leaves no trace of the order either, so it begins, or has its next version, when all codes are locked.
 REDEEM: Final = statement(
     RedeemedRow,
     f"""
@@ -231,7 +244,15 @@ WITH asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, granted AS (
+), named AS MATERIALIZED (
+    -- A new order begins after a purchase that is being recorded for it.
+    SELECT lock_order_name(:merchant_id, :source, :order_id)
+    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+), {
+        TAKE.format(
+            "(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[]) AND (SELECT count(*) FROM named) >= 0"
+        )
+    }, granted AS (
     -- Nothing stands in the way.
     SELECT WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
         AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])

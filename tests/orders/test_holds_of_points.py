@@ -218,6 +218,22 @@ async def test_nothing_is_taken_over_for_points_that_are_not_there(shop: Shop) -
     assert (await read(shop, held))["status"] == "HELD"
 
 
+async def test_a_cart_ends_for_its_code_and_another_for_its_points(shop: Shop) -> None:
+    member = await rich(shop)
+    (code,) = await stackable(shop, member, 1)
+    phone = await hold(shop, [code], member, order="phone", points=500)
+    tablet = await hold(shop, [], member, order="tablet", points=300)
+
+    refused = await shop.refused(HOLD, **cart([code], member, order="laptop", points=1_001))
+    answer = await shop.do(HOLD, **cart([code], member, order="laptop", points=900))
+
+    assert (refused["__typename"], refused["required"]) == ("InsufficientPoints", 1_001)
+    assert (answer["takenOver"], answer["hold"]["points"]) == (True, 900)
+    assert [(await read(shop, each))["status"] for each in (phone, tablet)] == ["EXPIRED", "EXPIRED"]
+    assert await wallet(shop, member) == (1_000, 900, 100)
+    assert await shop.broken_promises() == []
+
+
 # -------------------------------------------------------------------------------------------------------- ends
 
 

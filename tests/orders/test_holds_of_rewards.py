@@ -163,6 +163,20 @@ async def test_rewards_of_an_abandoned_cart_are_taken_over(shop: Shop) -> None:
     assert await shop.broken_promises() == []
 
 
+async def test_a_cart_ends_for_its_reward_and_another_for_its_points(shop: Shop) -> None:
+    member = await rich(shop)
+    mug = await reward(shop, cost=50, stock=1)
+    phone = (await with_rewards(shop, [mug], member, order="phone", points=450))["hold"]
+    tablet = (await with_rewards(shop, [], member, order="tablet", points=300))["hold"]
+
+    laptop = await with_rewards(shop, [mug], member, order="laptop", points=850)
+
+    assert (laptop["__typename"], laptop["takenOver"]) == ("HoldCheckoutSuccess", True)
+    assert [(await read(shop, each))["status"] for each in (phone, tablet)] == ["EXPIRED", "EXPIRED"]
+    assert await wallet(shop, member) == (1_000, 900, 100)
+    assert await shop.broken_promises() == []
+
+
 async def test_too_few_points_for_a_reward_are_refused(shop: Shop) -> None:
     mug = await reward(shop, cost=50, stock=1)
 
@@ -251,6 +265,62 @@ async def test_claims_pass_codes_that_are_set_aside_by(shop: Shop) -> None:
     second = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=(await shop.member())["id"])
 
     assert (first["__typename"], second["__typename"]) == ("ClaimCodeSuccess", "PoolExhausted")
+
+
+async def test_whoever_wants_what_a_late_hold_keeps_has_it_at_once(shop: Shop) -> None:
+    late, other = await rich(shop), await rich(shop)
+    pool = await shop.pool(codes=1)
+    wanted = [await reward(shop, cost=50, stock=1), await reward(shop, cost=50, poolId=pool["id"])]
+
+    async def kept(number: int) -> Any:
+        held = await with_rewards(shop, wanted, late, order=f"late-{number}")
+        assert held["__typename"] == "HoldCheckoutSuccess"
+        assert await stock(shop, wanted[0]) == 0
+        await let_pass(shop, held["hold"])
+        return held["hold"]
+
+    ended = [await kept(1)]
+    again = await with_rewards(shop, wanted, other, order="B-1")
+    await shop.do(RELEASE, holdId=again["hold"]["id"])
+    ended.append(await kept(2))
+    # What is captured late wants what another late hold keeps.
+    captured = await shop.do(CAPTURE, holdId=ended[0]["id"])
+    await shop.do(CANCEL, **cancellation(orderId="late-1"))
+
+    assert (again["__typename"], captured["__typename"]) == ("HoldCheckoutSuccess", "CaptureHoldSuccess")
+    assert [(await read(shop, each))["status"] for each in ended] == ["CAPTURED", "EXPIRED"]
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("has_pool", [False, True])
+async def test_a_reward_that_a_late_hold_keeps_is_redeemed(shop: Shop, has_pool: bool) -> None:
+    late, other = await rich(shop), await rich(shop)
+    of_pool = {"poolId": (await shop.pool(codes=1))["id"]} if has_pool else {"stock": 1}
+    wanted = await reward(shop, cost=50, **of_pool)
+    held = (await with_rewards(shop, [wanted], late))["hold"]
+    refused = await redeem_reward(shop, wanted, other, "before")
+    await let_pass(shop, held)
+
+    assert refused["__typename"] == "RewardOutOfStock"
+    assert (await redeem_reward(shop, wanted, other, "after"))["__typename"] == "RedeemRewardSuccess"
+    assert (await read(shop, held))["status"] == "EXPIRED"
+    assert await wallet(shop, late) == (1_000, 0, 1_000)
+    assert await shop.broken_promises() == []
+
+
+async def test_a_code_that_a_late_hold_keeps_is_claimed(shop: Shop) -> None:
+    late, other = await rich(shop), await shop.member()
+    pool = await shop.pool(codes=1)
+    voucher = await reward(shop, cost=50, poolId=pool["id"])
+    held = (await with_rewards(shop, [voucher], late))["hold"]
+    await shop.do(RETIRE_REWARD, rewardId=voucher["id"])
+    refused = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=other["id"])
+    await let_pass(shop, held)
+
+    assert refused["__typename"] == "PoolExhausted"
+    assert (await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=other["id"]))["__typename"] == "ClaimCodeSuccess"
+    assert (await read(shop, held))["status"] == "EXPIRED"
+    assert await shop.broken_promises() == []
 
 
 async def test_who_has_left_a_mailbox_keeps_no_reward_from_the_next_person(shop: Shop) -> None:
