@@ -71,6 +71,7 @@ class HoldWithCodesRow(WholeHoldRow):
     """A hold beside each of its codes, a HeldCodeRow that is prefixed by `of_`; null where it has none."""
 
     of_held_hold_id: UUID | None
+    position: int | None
 
 
 #: Continues a FROM that has a hold `h`: its member, if it is a member's.
