@@ -12,7 +12,7 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.member_keys import MemberKey, MemberKeyInput, named_member
-from app.members.rows import JOIN_MEMBER, member_exists
+from app.members.rows import IS_HERE, JOIN_MEMBER, member_exists
 from app.members.types import MemberSource
 from app.orders.rows import OrderRow, StandingPurchaseRow, WholePurchaseRow, find_order, purchase_by_order, purchase_row
 from app.orders.types import OrderNotOpen, Purchase, PurchaseAlreadyReversed, refuse_if_cancelled
@@ -85,7 +85,8 @@ RECORD: Final = statement(
 WITH buyer AS MATERIALIZED (
     -- Locked, and read as it is once the lock is had: of a purchase, a proof of the member's address and its accepting
     -- an invite, whoever comes last sees the others.
-    SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE
+    SELECT id, accepted_invite_id FROM member
+    WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE} FOR NO KEY UPDATE
 ), known AS MATERIALIZED (
     -- The order, if its codes were redeemed, and after its buyer: it isn't amended or cancelled meanwhile.
     SELECT cancelled_at, paid_points, paid_value FROM sales_order

@@ -165,6 +165,8 @@ def _touched(operations: Sequence[Operation]) -> dict[str, list[str]]:
         names = found.setdefault(each.input.get("orderId", ""), {})
         if each.verb == "recordPurchase":
             names[f"wallet:{each.input['memberId']}"] = None
+        if each.input.get("points"):
+            names[f"wallet:{who(each.input)}"] = None
         if each.verb in {"redeemCodes", "amendOrder", "holdCheckout"}:
             for code in each.about["codes"]:
                 things = (f"code:{code['id']}", f"stock:{code['pool']}", f"pool:{code['pool']}")
