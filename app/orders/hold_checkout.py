@@ -15,7 +15,7 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems, node_id, stored_key
-from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.api.operations import Info, InvalidInput, NotFound, OutpacedError, Refused, mutation, not_found
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.rows import IS_HERE, lock_member
@@ -65,7 +65,6 @@ from app.orders.presented_codes import (
     seen,
 )
 from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, refuse_if_rejected
-from app.orders.refunds import OutpacedError
 from app.orders.rules import Paid, paid_with
 from app.orders.types import OrderNotOpen, order_not_open, refuse_if_cancelled
 from app.points.freeing import free_points
