@@ -648,11 +648,14 @@ async def _hold_under_locks(
     locked = {*ending, *([] if here is None else [here.id])}
     await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
     found = await _read(tx, viewer, request)
+    if found.is_key_used:
+        # By the same request, while this one waited: its hold is told of, whatever became of the order since.
+        raise OutpacedError
     await _refuse_unless_open(tx, viewer, request, input, found)
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
     refuse_if_rejected(verdict)
     needed = _ending(found.codes, verdict)
-    if found.is_key_used or not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
+    if not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
         raise OutpacedError
     held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
     code_ids = {row["code_id"] for row, _ in verdict.accepted} | {row["code_id"] for row in held}

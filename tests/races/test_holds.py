@@ -119,6 +119,25 @@ async def test_an_order_that_is_redeemed_while_another_cart_ends_for_it_is_not_o
     assert await shop.broken_promises() == []
 
 
+async def test_a_repeat_is_answered_alike_though_the_order_is_called_off_meanwhile(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    for number in range(ROUNDS):
+        name = f"cart-{number}"
+        await hold(shop, [], member, order=name, points=5)
+        asked = cart([], member, order=name, points=8, idempotencyKey=f"key-{number}")
+        first, cancelled, repeat = await asyncio.gather(
+            processes.do(HOLD, **asked),
+            processes.do(CANCEL, **cancellation(orderId=name)),
+            processes.do(HOLD, **asked),
+        )
+        assert (cancelled["__typename"], first["__typename"]) == ("CancelOrderSuccess", repeat["__typename"])
+
+    assert await shop.broken_promises() == []
+
+
 @pytest.mark.parametrize("paid", [0, 40])
 async def test_a_hold_is_captured_or_released(shop: Shop, processes: Processes, paid: int) -> None:
     outcomes = set()
