@@ -498,7 +498,7 @@ async def hold_checkout(
         try:
             if payer_id is None and _needs_locks(request, found, verdict, ending):
                 async with transaction(viewer.merchant_id) as tx:
-                    held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending)
+                    held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending, more)
                 return HoldCheckoutSuccess(hold=Hold.changed(held), taken_over=taken_over)
         except OutpacedError:
             continue
@@ -630,10 +630,16 @@ async def _taken_over(viewer: Viewer, request: Asked, found: SeenToHold, lacking
 
 
 async def _hold_under_locks(
-    tx: Tx, viewer: Viewer, request: Asked, input: HoldCheckoutInput, ending: Collection[UUID]
+    tx: Tx,
+    viewer: Viewer,
+    request: Asked,
+    input: HoldCheckoutInput,
+    ending: Collection[UUID],
+    more: Collection[UUID],
 ) -> tuple[Changed, bool]:
     """End holds, as far as that is needed, then hold; all or nothing. Returns whether another order's was taken over.
 
+    `more` are those of them that have rewards or points that were lacking, and end if they are still the presenter's.
     Of another order only its hold's row is locked, never the order's. Raises OutpacedError when the order, a hold or a
     code isn't what it was before, and TooFewPointsError.
     """
@@ -646,7 +652,7 @@ async def _hold_under_locks(
     seen_before = await _read(tx, viewer, request)
     here = seen_before.codes.hold
     locked = {*ending, *([] if here is None else [here.id])}
-    await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
+    rows = await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
     found = await _read(tx, viewer, request)
     if found.is_key_used:
         # By the same request, while this one waited: its hold is told of, whatever became of the order since.
@@ -677,7 +683,10 @@ async def _hold_under_locks(
         await give_back(tx, viewer.merchant_id, before)
         await tx.row(UNLIST, merchant_id=viewer.merchant_id, hold_id=hold_id)
         before = []
-    may_end = [each for each in ending if each not in needed]
+    may_end = [
+        row["hold_id"] for row in rows
+        if row["hold_id"] in more and row["hold_id"] not in needed and row["member_id"] == presented.presenter
+    ]  # fmt: skip
     for each in await holds_with_rewards(tx, viewer, may_end):
         # Those that were found to have a reward that is lacking.
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, each, "EXPIRED")
