@@ -436,7 +436,7 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     if captured is None:
         raise OutpacedError
     followed = await _note(tx, viewer, order, purchase, hold, asked) if asked.points else None
-    return Changed(captured.row, followed or captured.change or change)
+    return captured._replace(change=followed or captured.change or change)
 
 
 async def _note(

@@ -9,7 +9,7 @@ from app.orders import capture_hold, hold_checkout
 from app.orders.capture_hold import FIND_TO_CAPTURE
 from app.orders.expire_holds import FIND_ASIDE
 from app.orders.hold_checkout import READ
-from app.orders.holds import CODES_OF_HOLDS, FIND_HOLD, FIND_HOLD_OF_ORDER
+from app.orders.holds import CODES_OF_HOLDS, FIND_HOLD, FIND_HOLD_OF_ORDER, FIND_WITH_CODES
 from app.storage.database import database
 from app.storage.statements import Statement
 from tests.api.test_round_trips import Counter
@@ -17,7 +17,7 @@ from tests.api.test_round_trips import counted_shop as counted_shop  # noqa: PLC
 from tests.api.test_round_trips import counter as counter  # noqa: PLC0414
 from tests.factories import Shop
 from tests.orders.documents import stackable
-from tests.orders.holding import CAPTURE, HOLD, RELEASE, cart, hold
+from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold
 from tests.points.documents import grant
 from tests.scratch import all_planned_on_nothing, buffers_planned_on_nothing
 from tests.sizes import size
@@ -95,13 +95,14 @@ PRESENTED: dict[str, Any] = {
     ("asked", "values", "rows"),
     [
         (FIND_HOLD, {"hold_id": ONE, "member_id": None}, 1),
+        (FIND_WITH_CODES, {"hold_id": ONE, "member_id": None}, 1),
         (FIND_TO_CAPTURE, {"hold_id": ONE}, 1),
         (FIND_HOLD_OF_ORDER, {"order_row_id": ORDER}, 1),
         (CODES_OF_HOLDS, {"hold_ids": [ONE]}, 1),
         (READ, PRESENTED, 1),
         (FIND_ASIDE, {"reward_ids": [ONE], "pool_ids": [ONE]}, 0),
     ],
-    ids=["a hold", "to capture", "an order's", "codes", "what is presented", "late ones"],
+    ids=["a hold", "with its codes", "to capture", "an order's", "codes", "what is presented", "late ones"],
 )
 async def test_one_hold_is_found_among_many(asked: Statement[Any], values: dict[str, Any], rows: int) -> None:
     values = {name: value for name, value in values.items() if name in asked.names}
@@ -166,10 +167,12 @@ async def test_a_cart_is_few_round_trips_however_many_others_are_open(counter: C
             await hold(shop, each, member, order=f"{name}-{number}", points=points)
             for each, name, points in ((first, "codes", 0), (second, "points", 10))
         ]
+        extended = await waits(EXTEND, holdId=plain["id"], lifetimeSeconds=1_000)
         captured = await waits(CAPTURE, holdId=plain["id"])
         points = await waits(CAPTURE, holdId=with_points["id"])
         released = await waits(RELEASE, holdId=(await hold(shop, [], member, order=f"r-{number}", points=5))["id"])
-        trips.append((placed, paid, captured, points, released))
+        trips.append((placed, paid, extended, captured, points, released))
 
-    # Read, written, and its codes with their redemptions. Where points come free, between BEGIN and COMMIT.
-    assert trips[-1] == (3, 3, 3, 3, 7)
+    # Read and written; what was held is told as it was written. Where it is captured or released its codes are read
+    # then, with their redemptions; where points come free, between BEGIN and COMMIT.
+    assert trips[-1] == (2, 2, 2, 3, 3, 7)
