@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from app import ids
 from app.api.context import Role, Tenant, Viewer
+from app.config import settings
 from app.errors import ConfigurationError
 from app.merchants.tenants import tenant
 from app.moving.balances import Balances
@@ -59,6 +60,8 @@ KINDS: Final[dict[str, type[Kind]]] = {
 }
 #: Rows that are staged by one transaction.
 STAGED_AT_ONCE: Final = 2000
+#: One has the lock, and one does the work.
+CONNECTIONS_MIN: Final = 2
 #: The database needs a moment to notice that another run was killed.
 ALONE_SECONDS_MAX: Final = 5.0
 _DEADLOCKS_MAX: Final = 20
@@ -201,6 +204,8 @@ async def _alone(viewer: Viewer) -> AsyncIterator[None]:
     Raises ConfigurationError while there is another one. The lock is a transaction's, so that it holds behind a pooler,
     and a task's, so that the statements of the block aren't of that transaction.
     """
+    if settings().database_connections_max < CONNECTIONS_MIN:
+        raise ConfigurationError(f"An import takes {CONNECTIONS_MIN} connections: raise FLASH_DATABASE_CONNECTIONS_MAX.")
     is_held, is_over = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
