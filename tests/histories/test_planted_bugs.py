@@ -11,7 +11,7 @@ import pytest
 from app.stress.clients import Client, Http, Socket
 from app.stress.things import Stock
 from app.stress.verbs import VERBS
-from app.stress.worlds import World, play
+from app.stress.worlds import About, World, play
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop, usd
 from tests.histories.broken import BUGS, RIVAL_SECONDS
@@ -144,8 +144,8 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
 """),
     "double spend": (_two_orders, """
     code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
-    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
-    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=(), for_whom=())
+    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=(), for_whom=())
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
   ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
   ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
@@ -174,7 +174,7 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! till: reversePurchase(purchaseId: purchase1, reason: returned) → ReversePurchaseSuccess(...)
 """),
     "stale discount": (_one_of_two_codes_back, """
-    order:o begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    order:o begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=(), for_whom=())
     till: redeemCodes(orderId: o, codes: [CODE; CODE], orderAmount: USD) → RedeemCodesSuccess(...)
     shop: reverseRedemption(redemptionId: redemption1, reason: returned, reinstate: True) → ReverseRedemptionSuccess
   ! till: redeemCodes(orderId: o, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
@@ -182,8 +182,8 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
 """),
     "stolen hold": (_two_carts, """
     code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
-    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
-    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=(), for_whom=())
+    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=(), for_whom=())
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
   ! shop: holdCheckout(orderId: first, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
     time: lapse(holdId: hold1) → Passed
@@ -243,7 +243,8 @@ async def test_a_planted_bug_is_found_in_small_worlds(
         clients = [Client(f"client {number}", Http(url, shop.admin)) for number in range(1, 5)]
         for number in range(WORLDS_MAX):
             lapse = Clock(worker_database).lapse
-            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, holds=bug == "stolen hold")
+            about = About.HOLDS if bug == "stolen hold" else About.ANYTHING
+            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, about)
             await play(world, clients)
             if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
                 break

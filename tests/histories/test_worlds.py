@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from app.stress.clients import Client, Http, Socket
 from app.stress.verbs import VERBS
-from app.stress.worlds import World, play
+from app.stress.worlds import About, World, play
 from tests.conftest import Api
 from tests.factories import Shop
 from tests.histories.clock import Clock
@@ -17,7 +17,7 @@ from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
 from tests.sizes import size
 
-WORLDS = size(2, 40)
+WORLDS = size(4, 40)
 SENT_AT_ONCE = size(4, 12)
 ROUNDS = size(1, 10)
 
@@ -48,10 +48,10 @@ def innocent(judging: Judge, world: World) -> None:
 async def test_some_order_explains_what_the_clients_of_a_world_are_told(
     clients: list[Client], worker_database: str, judging: Judge
 ) -> None:
-    """Every other world is about holds."""
+    """They are about anything, holds, terms and aims in turn."""
     for number in range(WORLDS):
-        lapse = Clock(worker_database).lapse
-        world = World(f"world-{number}", TERMS, random.Random(number), lapse, holds=number % 2 == 1)
+        lapse, about = Clock(worker_database).lapse, tuple(About)[number % len(About)]
+        world = World(f"world-{number}", TERMS, random.Random(number), lapse, about)
         await play(world, clients)
         innocent(judging, world)
 
