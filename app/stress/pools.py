@@ -98,7 +98,7 @@ EDIT: Final = mutation("editPool", "EditPoolInput", "... on PoolNotEditable { st
 
 
 #: What the codes of a pool with a budget may take off together: at first the least.
-BUDGETS: Final = (230, 330, 430)
+BUDGETS: Final = (100, 200, 300)
 
 
 def _ask_edit(world: "World") -> Asked:

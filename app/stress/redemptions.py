@@ -332,7 +332,9 @@ def rejected(
         match beside:
             case Beside.AMENDMENT:
                 is_there = order.amount is not None or order.live is not None
-                return is_there and not against.codes & on_order and "NOT_STACKABLE" not in against.reasons
+                # What stays may take more now than its budget has.
+                stays = on_order & (against.codes - against.dear)
+                return is_there and not stays and "NOT_STACKABLE" not in against.reasons
             case Beside.HOLD:
                 is_asked = call.input["idempotencyKey"] not in order.requests
                 return is_asked and order.is_open and "NOT_STACKABLE" not in against.reasons

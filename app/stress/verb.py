@@ -46,7 +46,7 @@ class Verb:
     need it. `repeats` says that the same input again is the same operation, and `once` that it can't have its effect
     again after that was undone; `reads`, that nothing is changed; `as_member`, that the member `about["as"]` calls it;
     and `weight`, how often it is called beside others. `looks` returns what a success had looked at before it had its
-    effect, with what that is, if it doesn't look again.
+    effect, with what that is, if it doesn't look again; `later` is the verb of what somebody does for it afterwards.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Verb:
     learns: Callable[["World", Operation, Answer], None] | None = None
     notes: Callable[[Operation, Answer], Iterable[str]] | None = None
     looks: Callable[["World", Operation, Answer], dict[str, Any] | None] | None = None
+    later: str | None = None
     repeats: bool = False
     once: bool = True
     reads: bool = False

@@ -92,6 +92,7 @@ CHANGING: Final = {
     "holdCheckout": 5, "captureHold": 2.5, "releaseHold": 1, "lapse": 1.5, "redeemCodes": 3, "checkCodes": 1,
     "amendOrder": 1.5, "cancelOrder": 0.7, "reverseRedemption": 1, "claimCode": 2, "editPool": 2, "pausePool": 1.5,
     "activatePool": 2.5, "generateCodes": 0.7, "importCodes": 2, "issueCodes": 1.5, "revokeCode": 2, "reissueCode": 2.5,
+    "revokeCodes": 0.7, "readJob": 1.5, "cancelJob": 0.3,
     "readCodes": 2, "readWallet": 1, "readHeldCodes": 1, "readStock": 1, "readOrder": 0.5,
 }  # fmt: skip
 #: In one of budgets, first orders and audiences.
@@ -99,7 +100,8 @@ AIMING: Final = {
     "holdCheckout": 4, "captureHold": 2, "releaseHold": 1, "lapse": 1.5, "redeemCodes": 5, "checkCodes": 1.5,
     "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1.5, "recordPurchase": 1.5, "refundPurchase": 0.7,
     "reversePurchase": 1, "claimCode": 5, "editPool": 1.2, "pausePool": 0.3, "activatePool": 0.6, "revokeCode": 0.3,
-    "readCodes": 1.5, "readWallet": 1, "readHold": 0.5, "readStock": 1, "readOrder": 1,
+    "readCodes": 1.5, "readWallet": 1, "readHold": 0.5, "readStock": 1.5, "readOrder": 1, "revokeCodes": 1,
+    "fillPool": 0.7, "cancelJob": 0.7, "readJob": 3,
 }  # fmt: skip
 
 
@@ -191,9 +193,12 @@ class World:
         self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
         self.holds: list[dict[str, str]] = []
+        self.jobs: list[dict[str, str]] = []
+        #: What is to be done for a call by somebody else, by the key of the call, until it is told to be over.
+        self._later: dict[str, Operation] = {}
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
-            "budgets": [], "first": [], "audiences": [],
+            "budgets": [], "first": [], "audiences": [], "members": self.members,
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
             "point_value": terms.point_value, "points_per_unit": terms.points_per_unit,
             "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
@@ -274,6 +279,20 @@ class World:
         known = {"id": hold["id"], "order": order}
         if known not in self.holds:
             self.holds.append(known)
+
+    def learn_job(self, job: dict[str, Any], key: str) -> None:
+        """Keep a job that somebody was told of. One that is DONE was done by now, one that is CANCELLED never."""
+        known = {"id": job["id"], "key": key}
+        if known not in self.jobs:
+            self.jobs.append(known)
+        carried_out = self._later.get(key)
+        if carried_out is None or carried_out.answer is not None:
+            return
+        if job["status"] == "DONE":
+            self.recorder.answered(carried_out, {"__typename": PASSED}, time.monotonic_ns())
+        elif job["status"] == "CANCELLED":
+            self.recorder.unsent(carried_out)
+            carried_out.answer = {"__typename": PASSED}
 
     # What happens in it.
 
@@ -409,6 +428,7 @@ class World:
         except Unanswered as lost:
             self.recorder.unanswered(operation, time.monotonic_ns(), once=verb.once)
             self.counts[str(lost)] += 1
+            self._note_what_follows(verb, operation)
             return None
         except Fault as fault:
             self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
@@ -416,11 +436,20 @@ class World:
         answer = {"__typename": READ, **answer}
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=verb.once)
         self._count(operation, answer)
+        self._note_what_follows(verb, operation)
         if operation.outcome == "ok" and verb.learns is not None:
             verb.learns(self, operation, answer)
         if operation.outcome == "ok" and verb.looks is not None:
             self._note_look(verb.looks(self, operation, answer), operation)
         return answer
+
+    def _note_what_follows(self, verb: Verb, operation: Operation) -> None:
+        """Note what somebody does for a call that had an effect, or may have had one: once, whenever that may be."""
+        if verb.later is None or operation.outcome == "refused" or operation.input["idempotencyKey"] in self._later:
+            return
+        key, asked = operation.input["idempotencyKey"], operation.input
+        same = [each.called for each in self.history.operations if (each.verb, each.input) == (verb.name, asked)]
+        self._later[key] = self.recorder.call("time", verb.later, asked, {}, min(same))
 
     def _note_look(self, found: dict[str, Any] | None, operation: Operation) -> None:
         """Note that an operation looked at something at some moment before it was answered."""

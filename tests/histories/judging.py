@@ -27,7 +27,7 @@ OK, ILLEGAL, UNKNOWN = "Ok", "Illegal", "Unknown"
 
 State = Mapping[str, Any]
 #: What a world has of which nothing is aimed at anybody.
-_UNAIMED: Final[Facts] = {"budgets": [], "first": [], "audiences": []}
+_UNAIMED: Final[Facts] = {"budgets": [], "first": [], "audiences": [], "members": []}
 #: Verbs that may make an order somebody's, or change what it has of a budget.
 ORDERING: Final = frozenset({"redeemCodes", "amendOrder", "holdCheckout", "recordPurchase", "checkCodes"})
 

@@ -50,6 +50,8 @@ CIRCUMSTANCES: Final = frozenset({
     "claimCode: served by a fallback", "a deadlock: tried again", "a WebSocket: connected again", "the answer was lost",
     "timed out", "unavailable", *trouble.KINDS,
     "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
+    "redeemCodes: BUDGET_SPENT", "holdCheckout: BUDGET_SPENT", "redeemCodes: NOT_FIRST_ORDER",
+    "holdCheckout: NOT_FIRST_ORDER", "cancelJob: CANCELLED", "cancelJob: DONE",
     "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
     "captureHold: it was released", "captureHold: what it held is gone",
     "captureHold: killed before its answer", "captureHold: told again after its answer was lost",
