@@ -15,7 +15,7 @@ from strawberry.types import get_object_definition
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
@@ -249,10 +249,11 @@ async def import_codes(
 ) -> ImportCodesResult:
     viewer = info.context.viewer
     problems = Problems()
-    key = problems.idempotency_key(input.idempotency_key)
+    told = problems.idempotency_key(input.idempotency_key)
     if not 1 <= len(input.codes) <= CODES_MAX:
         problems.add("codes", f"must be 1 to {CODES_MAX} codes")
         problems.refuse_if_any()
+    key = None if told is None else stored_key(viewer, told)
     pool_id = node_id("pool", "pool", input.pool_id)
     # A replay is one whatever time it is by now.
     request_hash = _hash(viewer, pool_id, input)
@@ -277,12 +278,12 @@ def _hash(viewer: Viewer, pool_id: UUID, input: ImportCodesInput) -> bytes:
     digest = hashlib.sha256(pool_id.bytes + bytes([input.in_circulation]))
     for row in input.codes:
         digest.update(repr((row.text, row.member_id, row.email, row.expires_at)).encode("utf-8", "surrogatepass"))
-    return viewer.tenant.keys.email_index(f"import\0{digest.hexdigest()}")
+    return viewer.tenant.keys.request_index(f"import\0{digest.hexdigest()}")
 
 
 async def _import(
     tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, input: ImportCodesInput, codes: list[_Code],
-    key: str | None, request_hash: bytes,
+    key: bytes | None, request_hash: bytes,
 ) -> bool:  # fmt: skip
     """Write the codes. The order of locks is that of a claim. Returns False when the key has a batch already.
 
@@ -432,7 +433,7 @@ async def _slots(tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, owned: Seque
     return slots
 
 
-async def _earlier(viewer: Viewer, key: str | None, request_hash: bytes) -> ImportCodesSuccess | None:
+async def _earlier(viewer: Viewer, key: bytes | None, request_hash: bytes) -> ImportCodesSuccess | None:
     """Return the batch that this key made before. Raises Refused when it was another request."""
     if key is None:
         return None

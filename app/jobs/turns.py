@@ -19,6 +19,7 @@ from app import ids
 from app.jobs.rows import OPEN
 from app.storage.database import Tx, database, transaction
 from app.storage.events import event
+from app.storage.gone import MemberGoneError
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.jobs")
@@ -168,12 +169,15 @@ async def _release(job: TurnRow) -> None:
 
 
 async def _again(batch: Batch, job: TurnRow) -> bool:
-    """Do a batch. What PostgreSQL ended so that others could go on has left nothing behind, and begins again."""
+    """Do a batch. What PostgreSQL ended so that others could go on has left nothing behind, and begins again.
+
+    So does one that met a member which was merged or erased since it was read.
+    """
     deadlocks = 0
     while True:
         try:
             return await batch(job)
-        except asyncpg.DeadlockDetectedError:
+        except (asyncpg.DeadlockDetectedError, MemberGoneError):
             deadlocks += 1
             if deadlocks == _DEADLOCKS_MAX:
                 raise

@@ -9,7 +9,7 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Money, Problems
-from app.api.operations import DEADLOCKS_MAX, Info, InvalidInput, NotFound, query
+from app.api.operations import RESTARTS_MAX, Info, InvalidInput, NotFound, query
 from app.api.scalars import BigInt
 from app.orders.refund_purchase import Asked, RefundPurchaseInput, RefundTooLarge, earlier
 from app.orders.refunds import OutpacedError, Returned, give_up
@@ -49,7 +49,7 @@ async def check_refund(
     """Refund in a transaction that is rolled back, so that the answer can't differ from what would happen."""
     viewer = info.context.viewer
     asked = Asked(viewer, input)
-    deadlocks = 0
+    restarts = 0
     while True:
         purchase = await asked.purchase(viewer)
         if purchase["earlier_id"] is not None:
@@ -59,9 +59,9 @@ async def check_refund(
             return _preview(await _tried(viewer, purchase, asked.amount))
         except OutpacedError:
             continue
-        except asyncpg.DeadlockDetectedError:
-            deadlocks += 1
-            if deadlocks == DEADLOCKS_MAX:
+        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            restarts += 1
+            if restarts == RESTARTS_MAX:
                 raise
 
 

@@ -156,16 +156,6 @@ ORDER BY id FOR UPDATE
 )
 
 
-class HeldCodeIdRow(TypedDict):
-    """A code of a hold."""
-
-    code_id: UUID
-
-
-CODE_IDS_OF_HOLDS: Final = statement(
-    HeldCodeIdRow,
-    "SELECT code_id FROM hold_code WHERE merchant_id = :merchant_id AND hold_id = ANY(:hold_ids::uuid[])",
-)
 OPEN_HOLDS_OF_ORDER: Final = statement(
     WholeHoldRow,
     f"""
@@ -215,19 +205,32 @@ WITH open AS MATERIALIZED (
 ), gone AS (
     SELECT reward_id, is_from_stock, code_id FROM hold_reward
     WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open WHERE was_held)
-), {GIVEN_BACK}, locked AS (
+), {GIVEN_BACK}, shelves AS MATERIALIZED (
+    -- Rewards that are in stock again.
+    SELECT FROM reward
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT reward_id FROM gone WHERE is_from_stock))
+    ORDER BY id FOR NO KEY UPDATE
+), locked AS (
     -- One that is overdue waits for nobody: its codes go on naming it, which blocks nobody.
     SELECT c.id, c.member_id FROM code c
     WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND NOT :is_overdue AND c.id = ANY(ARRAY(
         SELECT code_id FROM hold_code WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open)
-    ))
+    )) AND (SELECT count(*) FROM shelves) >= 0
     ORDER BY c.id FOR UPDATE
+), purses AS MATERIALIZED (
+    -- Where points come free: all wallets that change, before the first of them does.
+    SELECT FROM wallet WHERE merchant_id = :merchant_id AND member_id = ANY(ARRAY(
+        SELECT locked.member_id FROM locked CROSS JOIN open WHERE open.payer_id IS NOT NULL
+        UNION ALL SELECT payer_id FROM open
+    ))
+    ORDER BY member_id FOR UPDATE
 ), freed AS (
     UPDATE code SET hold_id = NULL, held_until = NULL
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM locked))
 ), h AS (
     UPDATE hold SET status = :status, version = version + 1, ended_at = now()
     WHERE merchant_id = :merchant_id AND id = (SELECT id FROM open) AND (SELECT count(*) FROM locked) >= 0
+        AND (SELECT count(*) FROM purses) >= 0
     RETURNING *
 ), owners AS (
     -- Without the wallet whose points come free, which changes by that.
@@ -258,7 +261,8 @@ async def end_hold(merchant_id: UUID, actor: str, hold: HoldRow, status: EndedSt
 async def end_locked_hold(tx: Tx, merchant_id: UUID, actor: str, hold_id: UUID, status: EndedStatus) -> Changed | None:
     """Let a hold be RELEASED or EXPIRED, with all that it held, and tell who watches the wallets that this changes.
 
-    Locks the hold, codes by id and wallets by member, the hold's own last. Returns None when it can't become that.
+    Locks the hold, rewards by id, codes by id and wallets by member: whoever ends several has locked all of these
+    before, by `lock_held`. Returns None when it can't become that.
     """
     return await _end(tx, merchant_id, actor, hold_id, status, version=None)
 

@@ -90,9 +90,7 @@ def follow_order(order_id: str, order: Order, state: Mapping[str, Any], unknown:
 
 def _spent(budget: Budget, order_id: str, order: Order, pool: str) -> Budget:
     shares = [each for each in budget.shares if each.order != order_id]
-    late = [
-        each for each in budget.late if each.order != order_id or order.holds[each.place or 0].status == "EXPIRED"
-    ]
+    late = [each for each in budget.late if each.order != order_id or order.holds[each.place or 0].status == "EXPIRED"]
     for each, amount in zip(order.codes, order.discounts, strict=True):
         shares += [Share(order_id, None, each.code, amount)] if each.pool == pool else []
     if order.live is not None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.aims import Budget, Share, shares_of_hold
 from app.stress.operations import PASSED, READ, UNSEEN, Answer, Operation
-from app.stress.order import Hold, Honoured, Order, discounts, paid_with
-from app.stress.purchases import named
+from app.stress.order import Hold, Honoured, Order, Paid, discounts, paid_with
+from app.stress.purchases import named, paths
 from app.stress.redemptions import (
     AMOUNTS,
     HONOURS,
@@ -18,6 +18,7 @@ from app.stress.redemptions import (
     REJECTED,
     Beside,
     about_codes,
+    earns,
     ends,
     first_order,
     frees,
@@ -86,13 +87,13 @@ def _ask_hold(world: "World") -> Asked | None:
 
 
 def _ask_to_pay(world: "World") -> Asked:
-    """Ask for points, and now and then a code, for an order on which nothing is recorded."""
+    """Ask for points, and now and then a code."""
     member = world.member()
     own = [code for code in world.codes.values() if code.owner == member]
     codes = world.rolls.sample(own, k=1) if own and world.rolls.random() < 0.3 else []
     money = {"amountMinor": world.rolls.choice([1000, 500, 15]), "currency": world.currency}
     asked: dict[str, Any] = {
-        "orderId": world.order_to_pay(), "orderAmount": money, "codes": [code.text for code in codes],
+        "orderId": world.order(new=0.35), "orderAmount": money, "codes": [code.text for code in codes],
         "points": world.rolls.choice([5, 10, 10, 20, 30]), "memberId": member, "lifetimeSeconds": 900,
         "idempotencyKey": world.key(),
     }  # fmt: skip
@@ -119,10 +120,10 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
     taken = discounts(amount, [each.percent for each in codes])
     if not order.is_open or 0 in taken:
         return
-    points, value = paid_with(call.input.get("points", 0), amount - sum(taken), call.facts)
+    paid = paid_with(call.input.get("points", 0), amount - sum(taken), call.facts)
     place = len(order.holds) if order.live is None else order.live
     hold_id = UNSEEN if order.live is None else order.holds[place].id
-    hold = Hold(hold_id, who(call.input), amount, codes, points=points, value=value)
+    hold = Hold(hold_id, who(call.input), amount, codes, paid=paid)
     coming = [each for each in codes if each.code not in order.held]
     for lacks, *took in itertools.product((False, True), repeat=len(coming) + 1):
         if taken_over not in {None, lacks or any(took)}:
@@ -313,7 +314,10 @@ def _ask_of_hold(world: "World") -> Asked | None:
 
 
 CAPTURE: Final = mutation(
-    "captureHold", "CaptureHoldInput", f"... on CaptureHoldSuccess {{ replayed hold {{ {HOLD} }} }} {NOT_OPEN}"
+    "captureHold",
+    "CaptureHoldInput",
+    f"""... on CaptureHoldSuccess {{ replayed hold {{ {HOLD} }} }} {NOT_OPEN}
+    ... on InvalidInput {{ problems {{ path }} }}""",
 )
 
 
@@ -350,16 +354,30 @@ def _captures(call: Call, order: Order) -> Iterable[Then]:
         points = call.input.get("points", hold.points)
         if points > hold.points:
             continue
-        value = hold.value if points == hold.points else int(points * Decimal(call.facts["point_value"]))
+        paid = hold.paid if points == hold.points else Paid(points, int(points * Decimal(call.facts["point_value"])))
         if hold.points:
-            paid = partial(_pays, (order_id, place), points, f"pay/{order_id}")
-            redeemed = ((f"wallet:{hold.presenter}", paid), *redeemed)
+            pays = partial(_pays, (order_id, place), points, f"pay/{order_id}/1")
+            redeemed = ((f"wallet:{hold.presenter}", pays), *redeemed)
         for others, released in _releases(order, order_id, place) if here is None else [((), order)]:
-            captured = released.with_hold(place, hold._replace(status="CAPTURED", points=points, value=value))
-            told = call.answer.get("hold")
-            for after in _as_told(captured, place, None if call.answer.get("was_replayed") else told):
+            captured = released.with_hold(place, hold._replace(status="CAPTURED", paid=paid))
+            followed = captured.captured(paid, hold.presenter)
+            if followed is None:
+                continue
+            told = None if call.answer.get("was_replayed") else call.answer.get("hold")
+            for after in _as_told(followed, place, told):
                 codes = after.holds[place].codes
-                yield Then(after._replace(amount=hold.amount, codes=codes), (*others, *redeemed))
+                taken = earns(order_id, order, after, call.facts)
+                yield Then(after._replace(amount=hold.amount, codes=codes), (*others, *redeemed, *taken))
+
+
+def _above_recorded(call: Call) -> Sequence[Story]:
+    """More would be paid with points than stands of what was recorded."""
+
+    def refuses(order: Order) -> bool:
+        holds = [order.holds[place] for place in order.named(call.input["holdId"])] if order.is_open else []
+        return any(order.captured(hold.paid, hold.presenter) is None for hold in holds)
+
+    return (((_of(call), where(refuses)),),) if paths(call) == ["points"] else ()
 
 
 def _pays(hold: tuple[str, int], points: int, name: str, wallet: Wallet) -> Iterable[Wallet]:
@@ -395,8 +413,7 @@ def _releases(order: Order, order_id: str, place: int) -> Iterable[tuple[Story, 
 
 
 def _learn_capture(world: "World", operation: Operation, answer: Answer) -> None:
-    """Of what was paid with points nothing is taken back but by calling the order off."""
-    if not answer["replayed"] and not world.is_paid(operation.about["order"]):
+    if not answer["replayed"]:
         world.learn_order(operation.about["order"], answer["hold"]["redemptions"])
 
 
@@ -618,8 +635,9 @@ VERBS: Final = (
         "HoldCheckoutSuccess": _held, "CodesRejected": _hold_rejected, "OrderNotOpen": _redeemed_or_off,
         "HoldNotOpen": _captured_before, "InsufficientPoints": _too_few,
     }, _learn_hold, _notes_of_hold, look_of_order, repeats=True, weight=3),
-    Verb("captureHold", CAPTURE, _ask_of_hold, {"CaptureHoldSuccess": _captured, "HoldNotOpen": _not_captured},
-         _learn_capture, _notes_of_capture, repeats=True, weight=1.5),
+    Verb("captureHold", CAPTURE, _ask_of_hold, {
+        "CaptureHoldSuccess": _captured, "HoldNotOpen": _not_captured, "InvalidInput": _above_recorded,
+    }, _learn_capture, _notes_of_capture, repeats=True, weight=1.5),
     Verb("releaseHold", RELEASE, _ask_of_hold, {"ReleaseHoldSuccess": _released, "HoldNotOpen": _stands},
          repeats=True, weight=0.7),
     Verb("extendHold", EXTEND, _ask_extend, {"ExtendHoldSuccess": _extended, "HoldNotOpen": _not_extended}, weight=0.7),

@@ -11,6 +11,7 @@ from app.stress.aims import Budget, Standing, has_another
 from app.stress.claims import looked
 from app.stress.operations import UNSEEN, Answer, Operation
 from app.stress.order import Hold, Honoured, Order, discounts
+from app.stress.purchases import pays
 from app.stress.things import (
     BEARER,
     PERCENTS,
@@ -91,7 +92,7 @@ def _redeemed(call: Call) -> Sequence[Story]:
         return (((name, again), *(_owned(code, member) for code in bound)),)
 
     def redeem(percents: dict[str, float], order: Order) -> Iterable[Then]:
-        after = _redeems(order, amount, _codes(call, percents))
+        after = _redeems(order, amount, _codes(call, percents), call.facts)
         is_free = order.cancelled is None and not order.codes and order.live is None
         if after is None or not is_free or 0 in after.discounts:
             return
@@ -123,12 +124,12 @@ def look_of_order(world: "World", operation: Operation, answer: Answer) -> dict[
     return {"who": who(operation.input), "order": operation.input["orderId"], "codes": presented}
 
 
-def _redeems(order: Order, amount: int, codes: tuple[Honoured, ...]) -> Order | None:
+def _redeems(order: Order, amount: int, codes: tuple[Honoured, ...], facts: Facts) -> Order | None:
     """Return an order with codes that it hadn't; None where less would be left of its purchase than was refunded.
 
     What was recorded before the first of them was told after discounts. Later it follows.
     """
-    return order._replace(amount=amount, codes=codes) if order.amount is None else order.changed(amount, codes)
+    return order._replace(amount=amount, codes=codes) if order.amount is None else order.changed(amount, codes, facts)
 
 
 def _below_refunded(call: Call) -> Sequence[Story]:
@@ -139,7 +140,7 @@ def _below_refunded(call: Call) -> Sequence[Story]:
 
     def refuses(percents: dict[str, float], order: Order) -> bool:
         is_free = order.cancelled is None and not order.codes
-        return is_free and _redeems(order, amount, _codes(call, percents)) is None
+        return is_free and _redeems(order, amount, _codes(call, percents), call.facts) is None
 
     name = f"order:{call.input['orderId']}"
     return [(*given, (name, where(partial(refuses, percents)))) for given, percents in priced(call)]
@@ -149,7 +150,11 @@ def _codes(call: Call, percents: dict[str, float] | None) -> tuple[Honoured, ...
     """Return the codes that are asked for, as they would be on an order that has none."""
     return tuple(
         Honoured(
-            UNSEEN, code["id"], code["pool"], owner_of(code, call), percents[code["pool"]] if percents else 0,
+            UNSEEN,
+            code["id"],
+            code["pool"],
+            owner_of(code, call),
+            percents[code["pool"]] if percents else 0,
             is_first=code["pool"] in call.facts["first"],
         )
         for code in call.about["codes"]
@@ -419,7 +424,7 @@ def _checked(call: Call) -> Sequence[Story]:
 
     def check(percents: dict[str, float], order: Order) -> Iterable[Then]:
         codes = held_or(call, percents, order)
-        after = _redeems(order, amount, codes)
+        after = _redeems(order, amount, codes, call.facts)
         if after is None or order.cancelled is not None or order.codes or 0 in after.discounts:
             return
         if any(True for _ in _as_told(after, call.answer)):
@@ -486,7 +491,7 @@ def _reversed(call: Call) -> Sequence[Story]:
             each._replace(most=off) if each.pool in call.facts["budgets"] else each
             for each, off in zip(order.codes, order.discounts, strict=True) if each not in gone
         ]  # fmt: skip
-        after = order.changed(order.amount, tuple(left))
+        after = order.changed(order.amount, tuple(left), call.facts)
         if gone and after is not None:
             returned = back(gone[0], order_id) if call.input["reinstate"] else ()
             yield Then(after, (*follow_order(order_id, order, after, call.facts), *returned))
@@ -499,10 +504,15 @@ def _is(each: Honoured, redemption: dict[str, Any]) -> bool:
 
 
 def follow_order(order: str, before: Order, after: Order, facts: Facts, *, shortfall: int | None = None) -> Story:
+    """Points that pay for an order come back or are spent, and what was recorded for it follows."""
+    return (*pays(order, before, after), *earns(order, before, after, facts, shortfall=shortfall))
+
+
+def earns(order: str, before: Order, after: Order, facts: Facts, *, shortfall: int | None = None) -> Story:
     """What was recorded for an order has earned what it is worth now; what that lacks, as far as it was told."""
-    if before.bought is None or after.bought is None or before.bought.earns(facts) == after.bought.earns(facts):
+    points = after.earns(facts)
+    if before.bought is None or after.bought is None or before.earns(facts) == points:
         return () if not shortfall else ((f"order:{order}", where(lambda _: False)),)
-    points = after.bought.earns(facts)
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
         found, told = wallet.followed(order, points, recovers=facts["recovers"])

@@ -4,7 +4,7 @@ An answer tells a story: for each thing that it is about, a move from its state 
 one of its stories is: then all its moves happen at once. A story that leaves things out says nothing about them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from app.stress.aims import Budget, derived, follow_order
@@ -198,6 +198,16 @@ def given_back(name: str, told: Told | None) -> Move:
         found = wallet.given_back(name)
         if found is not None and told in {None, found[1]}:
             yield found[0]
+
+    return move
+
+
+def given_back_some(names: Collection[str], points: int) -> Move:
+    """A wallet gets back so many points of what was spent under names."""
+
+    def move(wallet: Wallet) -> Iterable[Wallet]:
+        found = wallet.given_back_some(names, points)
+        return () if found is None else (found,)
 
     return move
 

@@ -293,21 +293,42 @@ class Wallet(NamedTuple):
         return draft.wallet, told
 
     def given_back(self, name: str) -> "tuple[Wallet, Told] | None":
-        """Return the wallet after what was spent under a name came back, and what was told; None if nothing was.
-
-        First to its lots, or to those that paid in their place; then it fills what is lacking since it was spent or
-        credited.
-        """
+        """Return the wallet after what was spent under a name came back, and what was told; None if nothing was."""
         spent = next((spent for spent in self.spent if spent.name == name), None)
-        if spent is None:
-            return None
+        return None if spent is None else self._given_back(spent, sum(part for _, part in spent.parts))
+
+    def given_back_some(self, names: Collection[str], points: int) -> "Wallet | None":
+        """Return the wallet after so many points that were spent under names came back, the last spent first."""
+        wallet = self
+        for spent in reversed([each for each in self.spent if each.name in names]):
+            if part := min(points, sum(part for _, part in spent.parts)):
+                wallet, _ = wallet._given_back(spent, part)
+                points -= part
+        return None if points else wallet
+
+    def _given_back(self, spent: Spent, points: int) -> "tuple[Wallet, Told]":
+        """Let so many points come back that were spent, the last spent first.
+
+        First to their lots, or to those that paid in their place; then they fill what is lacking since they were spent
+        or credited.
+        """
         draft = _Draft(self)
-        draft.spent = tuple(other for other in self.spent if other != spent)
+        left, back = list(spent.parts), []
+        amount = points
+        while amount:
+            since, part = left.pop()
+            taken = min(part, amount)
+            amount -= taken
+            back.append((since, taken))
+            if taken < part:
+                left.append((since, part - taken))
+        rest = (spent._replace(parts=tuple(left)),) if left else ()
+        place = self.spent.index(spent)
+        draft.spent = (*self.spent[:place], *rest, *self.spent[place + 1 :])
         kept: dict[int, int] = {}
-        for since, part in spent.parts:
+        for since, part in back:
             draft.give(since, part, kept)
-        amount = sum(part for _, part in spent.parts)
-        told = Told(amount, self.points + amount)
+        told = Told(points, self.points + points)
         for short in sorted(draft.returns):
             draft.fill(short, kept, spent.since)
         draft.version += 1 + (draft.points < told.balance)

@@ -38,6 +38,8 @@ OPEN_MAX: Final = 5
 SECONDS_MAX: Final = 180.0
 #: How often a client sends what was sent before, or another thing under its key, and gives up what wasn't answered.
 REPEATED, SPOILED, GIVEN_UP = 0.25, 0.08, 0.3
+#: How often a client crashes before it has noted the answer to what it may send again.
+CRASHES: Final = 0.02
 #: When a pool begins, and how long after that what began before may still be under way.
 BEGINS_AFTER_SECONDS: Final = (0.5, 5.0)
 BEGUN_WITHIN_SECONDS: Final = 15.0
@@ -210,7 +212,6 @@ class World:
         self._ends = time.monotonic() + SECONDS_MAX
         self._numbers = itertools.count(1)
         self._orders: list[str] = []
-        self._paid: list[str] = []
 
     # What verbs ask for.
 
@@ -231,16 +232,6 @@ class World:
         if not self._orders or self.rolls.random() < new:
             self._orders.append(self.key())
         return self.rolls.choice(self._orders[-2:])
-
-    def order_to_pay(self) -> str:
-        """Return one of the few orders that points pay for."""
-        if not self._paid or self.rolls.random() < 0.35:
-            self._paid.append(self.key())
-        return self.rolls.choice(self._paid[-2:])
-
-    def is_paid(self, order: str) -> bool:
-        """Whether points pay for an order."""
-        return order in self._paid
 
     def order_of(self, known: list[str]) -> str:
         """Return mostly one of those of which something is known, the last ones."""
@@ -426,12 +417,13 @@ class World:
             self.counts["connection refused"] += 1
             return None
         except Unanswered as lost:
-            self.recorder.unanswered(operation, time.monotonic_ns(), once=verb.once)
-            self.counts[str(lost)] += 1
-            self._note_what_follows(verb, operation)
+            self._unanswered(operation, verb, str(lost))
             return None
         except Fault as fault:
             self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
+            return None
+        if verb.repeats and self.rolls.random() < CRASHES:
+            self._unanswered(operation, verb, "a client crashed")
             return None
         answer = {"__typename": READ, **answer}
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=verb.once)
@@ -442,6 +434,11 @@ class World:
         if operation.outcome == "ok" and verb.looks is not None:
             self._note_look(verb.looks(self, operation, answer), operation)
         return answer
+
+    def _unanswered(self, operation: Operation, verb: Verb, why: str) -> None:
+        self.recorder.unanswered(operation, time.monotonic_ns(), once=verb.once)
+        self.counts[why] += 1
+        self._note_what_follows(verb, operation)
 
     def _note_what_follows(self, verb: Verb, operation: Operation) -> None:
         """Note what somebody does for a call that had an effect, or may have had one: once, whenever that may be."""

@@ -179,6 +179,8 @@ def _touched(operations: Sequence[Operation], facts: Facts) -> dict[str, list[st
             names |= dict.fromkeys([f"person:{who(each.input)}"] if facts["first"] or facts["audiences"] else [])
         if each.verb == "recordPurchase":
             names[f"wallet:{each.input['memberId']}"] = None
+        if each.input.get("points"):
+            names[f"wallet:{who(each.input)}"] = None
         if each.verb in {"redeemCodes", "amendOrder", "holdCheckout"}:
             for code in each.about["codes"]:
                 things = (f"code:{code['id']}", f"stock:{code['pool']}", f"pool:{code['pool']}")

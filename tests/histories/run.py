@@ -36,8 +36,7 @@ WORLDS_AT_ONCE: Final = 3
 CLIENTS_EACH: Final = 3
 #: What the worlds of each slot are about, one after the other.
 ABOUT: Final = (
-    (About.ANYTHING, About.HOLDS, About.HOLDS), (About.ANYTHING, About.AIMS, About.AIMS),
-    (About.ANYTHING, About.TERMS, About.ANYTHING),
+    (About.ANYTHING, About.HOLDS, About.HOLDS), (About.ANYTHING, About.AIMS, About.TERMS), (About.ANYTHING,),
 )  # fmt: skip
 ERRAND_TRIES: Final = 8
 #: How much longer than it was told, and as long again, a run waits for what hasn't happened yet.
@@ -48,10 +47,9 @@ LOCK_CODE: Final = "SELECT FROM code WHERE id = $1 FOR UPDATE"
 #: What must have happened beside refusals and replays.
 CIRCUMSTANCES: Final = frozenset({
     "claimCode: served by a fallback", "a deadlock: tried again", "a WebSocket: connected again", "the answer was lost",
-    "timed out", "unavailable", *trouble.KINDS,
+    "a client crashed", "timed out", "unavailable", *trouble.KINDS,
     "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
-    "redeemCodes: BUDGET_SPENT", "holdCheckout: BUDGET_SPENT", "redeemCodes: NOT_FIRST_ORDER",
-    "holdCheckout: NOT_FIRST_ORDER", "cancelJob: CANCELLED", "cancelJob: DONE",
+    "redeemCodes: BUDGET_SPENT", "redeemCodes: NOT_FIRST_ORDER", "cancelJob: CANCELLED",
     "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
     "captureHold: it was released", "captureHold: what it held is gone",
     "captureHold: killed before its answer", "captureHold: told again after its answer was lost",
@@ -62,7 +60,7 @@ SETTINGS: Final = {
     "FLASH_WEBHOOK_NETWORKS": "127.0.0.1/32", "FLASH_DRAIN_SECONDS": "0",
 }  # fmt: skip
 #: What the merchant of the worlds has set.
-TERMS: Final = Terms("USD", "1.0", quota=6, referral=(2, 1))
+TERMS: Final = Terms("USD", "1.0", quota=4, referral=(2, 1))
 PROGRAM: Final[dict[str, Any]] = {
     "referrerPoints": TERMS.referral[0], "refereePoints": TERMS.referral[1],
     "invitesPerBatch": 1000, "invitesPerDay": 100_000, "invitesLifetime": TERMS.quota, "inviteLifetimeDays": 30,

@@ -17,6 +17,7 @@ from tests.scratch import scratch_database
 TRIED = {
     ("README.md", "A first query"): "tests/operate/test_readme.py",
     ("docs/advisor.md", "The advisor"): "tests/operate/test_guides.py",
+    ("docs/advisor.md", "From a suggestion to a campaign"): "tests/advisor/test_guide.py",
     ("docs/bi.md", "BI: reports and exports"): "tests/reports/test_guide.py",
     ("docs/bi.md", "Exports"): "tests/reports/test_guide.py",
     ("docs/bi.md", "Superset, and whatever speaks SQLAlchemy"): "tests/reports/test_guide.py",

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from app.orders.capture_hold import FIND_TO_CAPTURE
+from app.orders.expire_holds import FIND_ASIDE
 from app.orders.hold_checkout import READ
 from app.orders.holds import CODES_OF_HOLDS, FIND_HOLD, FIND_HOLD_OF_ORDER
 from app.storage.statements import Statement
@@ -58,7 +59,7 @@ ORDER = UUID("10000000-0000-0000-0000-000000000777")
 ONE = UUID("20000000-0000-0000-0000-000000000777")
 PRESENTED: dict[str, Any] = {
     "source": "STORE", "order_id": "777", "fingerprints": [], "email_index": None, "mailbox_index": None,
-    "presenter": UUID(int=0xABCD), "key": "key",
+    "presenter": UUID(int=0xABCD), "key": b"key",
 }  # fmt: skip
 
 
@@ -70,8 +71,9 @@ PRESENTED: dict[str, Any] = {
         (FIND_HOLD_OF_ORDER, {"order_row_id": ORDER}, 1),
         (CODES_OF_HOLDS, {"hold_ids": [ONE]}, 1),
         (READ, PRESENTED, 1),
+        (FIND_ASIDE, {"reward_ids": [ONE], "pool_ids": [ONE]}, 0),
     ],
-    ids=["a hold", "to capture", "an order's", "codes", "what is presented"],
+    ids=["a hold", "to capture", "an order's", "codes", "what is presented", "late ones"],
 )
 async def test_one_hold_is_found_among_many(asked: Statement[Any], values: dict[str, Any], rows: int) -> None:
     values = {name: value for name, value in values.items() if name in asked.names}

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.orders.expire_holds import expire_holds
-from app.storage.database import database
+from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, stackable
 from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, read
 from tests.orders.presented import order
 from tests.points.documents import RECORD, grant, points, reward
-from tests.races.storm import Processes, at_once, kinds
+from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
 
 ROUNDS = 12
 SOON = "UPDATE hold SET held_until = now() + interval '20 milliseconds', version = version + 1 WHERE merchant_id = $1"
@@ -23,6 +24,7 @@ UPDATE code SET held_until = (
     SELECT held_until FROM hold h WHERE h.merchant_id = $1 AND h.id = code.hold_id
 ) WHERE merchant_id = $1 AND hold_id IS NOT NULL
 """
+LOCK_CODE = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
 HELD = "SELECT count(*)::int AS holds FROM hold WHERE merchant_id = $1 AND status = 'HELD'"
 
 
@@ -96,6 +98,24 @@ async def test_an_order_is_redeemed_or_held(shop: Shop, processes: Processes) ->
         outcomes.add((redeemed["__typename"], held["__typename"]))
 
     assert outcomes <= {("RedeemCodesSuccess", "OrderNotOpen"), ("CodesRejected", "HoldCheckoutSuccess")}
+    assert await shop.broken_promises() == []
+
+
+async def test_an_order_that_is_redeemed_while_another_cart_ends_for_it_is_not_open(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    first, second = await stackable(shop, member, 2)
+    phone = await hold(shop, [first], member, order="phone")
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.rows(LOCK_CODE, shop.merchant_id, ids.decode("code", first["id"]))
+        laptop = asyncio.ensure_future(processes.do(HOLD, **cart([first], member, order="laptop")))
+        await until_somebody_waits(tx)
+        redeemed = await processes.do(REDEEM_CODES, **order([second["text"]], member, orderId="laptop"))
+
+    assert (redeemed["__typename"], (await laptop)["__typename"]) == ("RedeemCodesSuccess", "OrderNotOpen")
+    assert (await read(shop, phone))["status"] == "HELD"
     assert await shop.broken_promises() == []
 
 
@@ -258,4 +278,22 @@ async def test_everything_at_once_keeps_every_promise(shop: Shop, processes: Pro
     await at_once(storm(number) for number in range(90))
 
     assert [(await read(shop, each))["status"] for each in carts]
+    assert await shop.broken_promises() == []
+
+
+async def test_the_last_of_a_budget_goes_round_a_customers_carts(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    pool = await shop.pool(claimsPerMember=3, stacking="STACKABLE", percentOff=50.0, maximumTotalDiscount=usd(3_000))
+    codes = [await shop.claim(pool, member, idempotencyKey=f"{number}") for number in range(3)]
+
+    # Two of the codes, in this order or that, take the whole budget: one cart at a time has it.
+    answers = await at_once(
+        processes.do(
+            HOLD, **cart([codes[n % 3], codes[(n + 1 + n % 2) % 3]], member, order=f"cart-{n % 4}", amount=4_000)
+        )
+        for n in range(12)
+    )
+
+    assert kinds(answers) == {"HoldCheckoutSuccess": 12}
+    assert await held_holds(shop) == 1
     assert await shop.broken_promises() == []
