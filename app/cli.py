@@ -634,7 +634,7 @@ def _export_reports(
 
 @app.command("import")
 def import_file(
-    kind: Annotated[Literal["members", "balances"], typer.Argument(help="What the file holds.")],
+    kind: Annotated[Literal["members", "balances", "codes", "purchases"], typer.Argument(help="What the file holds.")],
     merchant_id: Annotated[str, typer.Option("--merchant", help="Whose file (merchant_…).", show_default=False)],
     file: Annotated[Path | None, typer.Argument(help="The CSV file.", show_default=False)] = None,
     map_: Annotated[
@@ -649,6 +649,12 @@ def import_file(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge the file, and apply nothing.")] = False,
     webhooks: Annotated[
         bool, typer.Option("--webhooks", help="Tell webhooks, and who watches a wallet at this moment.")
+    ] = False,
+    in_circulation: Annotated[
+        bool,
+        typer.Option(
+            "--in-circulation", help="Codes without an owner are in people's hands; otherwise they are stock."
+        ),
     ] = False,
     drop: Annotated[
         bool, typer.Option("--discard", help="Delete what an import that was killed has left staged, and end.")
@@ -673,7 +679,7 @@ def import_file(
             return
         if file is None:
             raise ConfigurationError("Name the file.")
-        options = Options(names, corrects=correct, is_dry=dry_run, tells=webhooks)
+        options = Options(names, corrects=correct, is_dry=dry_run, tells=webhooks, in_circulation=in_circulation)
         async with ringing(settings().redis_url if webhooks else None):
             status = await bring_in(kind, file, merchant_id, options, Screen())
         raise SystemExit(status)

@@ -18,6 +18,7 @@ from app.storage.gone import MemberGoneError
 from app.telemetry.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
+#: How often a verb begins anew.
 RESTARTS_MAX: Final = 20
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,6 +80,10 @@ class Refused(Exception):  # noqa: N818  (not an error: an answer on its way to 
         self.refusal = refusal
 
 
+class OutpacedError(Exception):
+    """Something isn't any more what was read of it: the transaction rolls back, and the edge begins the verb anew."""
+
+
 def not_found(what: str, node_id: str) -> Refused:
     """Return the refusal for an id that names nothing visible."""
     return Refused(NotFound(message=f"There is no such {what}.", id=strawberry.ID(node_id[:200])))
@@ -92,9 +97,9 @@ def bad_user_input(message: str) -> GraphQLError:
 async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
     """Return what a verb answers, or why it refuses.
 
-    What PostgreSQL ended so that another could go on, or because it had seen too little, has left nothing behind, and
-    begins again. So does what met a member that was merged, for the one that was kept; a refusal is the last word only
-    once every member that was named stands.
+    What was outpaced, or PostgreSQL ended so that another could go on, or because it had seen too little, has left
+    nothing behind, and begins again. So does what met a member that was merged, for the one that was kept; a refusal is
+    the last word only once every member that was named stands.
     """
     viewer = info.context.viewer
     restarts = 0
@@ -111,7 +116,7 @@ async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
             except ErasedError as erased:
                 if _may_answer_not_found(info):
                     refusal = not_found("member", erased.node_id).refusal
-        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+        except (OutpacedError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
             restarts += 1
             if restarts == RESTARTS_MAX:
                 raise

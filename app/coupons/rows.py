@@ -237,7 +237,7 @@ FIND_POOL: Final = statement(
 #: Waits for claims, redemptions and holds that found a pool as it was before. After a change is committed, not before
 #: it: those that come then find the pool changed, so that there is an end of them.
 WAIT_FOR_POOL: Final = statement(
-    NoRow, "SELECT wait_for_pool(merchant_id, id) FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id"
+    NoRow, "SELECT FROM pool, wait_for_pool(merchant_id, id) WHERE merchant_id = :merchant_id AND id = :pool_id"
 )
 FIND_POOL_OF_MEMBER: Final = statement(
     PoolRow,

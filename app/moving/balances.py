@@ -7,14 +7,14 @@ from typing import Final, TypedDict, cast
 from uuid import UUID
 
 from app.moving.fields import Fields
-from app.moving.kind import Batch, Kind, Record
+from app.moving.kind import Batch, Kind, Record, correct_each
 from app.moving.rows import (
-    COUNT_APPLIED,
     DROP_LINES,
     FIND_MEMBERS,
     FIND_STRANGERS,
     JUDGING_SECONDS_MAX,
     Import,
+    LineRow,
     compare,
     look_up,
 )
@@ -23,8 +23,7 @@ from app.points.grant_points import TEN_YEARS
 from app.points.ledger import POINTS_MAX, credit, lock_wallet
 from app.points.moves import Move, write
 from app.points.types import PointsReason
-from app.storage.database import Tx, database, transaction
-from app.storage.events import keep_quiet
+from app.storage.database import Tx, database
 from app.storage.statements import NoRow, statement
 
 #: Credits of one transaction. Each keeps its wallet locked for so long.
@@ -106,10 +105,9 @@ WHERE import_row.merchant_id = :merchant_id AND import_id = :import_id AND impor
 )
 
 
-class _BalanceRow(TypedDict):
+class _BalanceRow(LineRow):
     """A balance to bring in: whose, how many points, and what its entries come from."""
 
-    line: int
     member_id: UUID
     points: int
     expires_at: datetime | None
@@ -195,19 +193,7 @@ class Balances(Kind):
     async def correct(self, of: Import, after: int) -> Batch | None:
         """Credit what balances lack, and take from their own lots what they have too many of."""
         page = await database().many(TO_CORRECT, **of.key, after=after)
-        if not page:
-            return None
-        missed = []
-        for row in page:
-            async with transaction(of.viewer.merchant_id) as tx:
-                if not of.tells:
-                    await keep_quiet(tx, of.viewer.merchant_id)
-                is_whole = await self._correct(tx, of, row)
-                await tx.row(DROP_LINES, **of.key, lines=[row["line"]])
-                await tx.row(COUNT_APPLIED, **of.key, rows=int(is_whole))
-            if not is_whole:
-                missed.append(row["line"])
-        return Batch(page[-1]["line"], len(page) - len(missed), missed)
+        return await correct_each(of, page, lambda tx, row: self._correct(tx, of, row))
 
     async def _correct(self, tx: Tx, of: Import, row: _BalanceRow) -> bool:
         """Post the difference. Returns False where points were spent meanwhile, or don't fit: then what can be is."""

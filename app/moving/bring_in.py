@@ -22,9 +22,11 @@ from app.api.context import Role, Tenant, Viewer
 from app.errors import ConfigurationError
 from app.merchants.tenants import tenant
 from app.moving.balances import Balances
+from app.moving.codes import Codes
 from app.moving.fields import Fields
 from app.moving.kind import Batch, Kind
 from app.moving.members import Members
+from app.moving.purchases import Purchases
 from app.moving.reading import Read, UnreadableError, digest_of, read
 from app.moving.rows import (
     BEGIN,
@@ -48,7 +50,12 @@ from app.storage.database import database, transaction
 from app.storage.events import keep_quiet
 from app.storage.statements import statement
 
-KINDS: Final[dict[str, type[Kind]]] = {"members": Members, "balances": Balances}
+KINDS: Final[dict[str, type[Kind]]] = {
+    "members": Members,
+    "balances": Balances,
+    "codes": Codes,
+    "purchases": Purchases,
+}
 #: Rows that are staged by one transaction.
 STAGED_AT_ONCE: Final = 2000
 _DEADLOCKS_MAX: Final = 20
@@ -72,6 +79,7 @@ class Options:
     corrects: bool = False
     is_dry: bool = False
     tells: bool = False
+    in_circulation: bool = False
 
 
 class Screen:
@@ -137,7 +145,7 @@ async def bring_in(kind: str, path: Path, merchant: str, options: Options, scree
 
 async def _bring_in(kind: str, path: Path, merchant: str, options: Options, screen: Screen) -> int:
     viewer, zone = await _viewer(merchant)
-    making = KINDS[kind](viewer, datetime.now(UTC))
+    making = KINDS[kind](viewer, datetime.now(UTC), in_circulation=options.in_circulation)
     await making.prepare()
     digest = await asyncio.to_thread(_digest, viewer.tenant, making, path, options)
     begun = await _open(viewer)
@@ -184,7 +192,7 @@ async def _fresh(viewer: Viewer) -> Viewer:
 
 def _digest(owner: Tenant, kind: Kind, path: Path, options: Options) -> bytes:
     """Return what tells this file, as it is read, from another one; nobody can try files without the merchant's key."""
-    said = f"import\0{kind.name}\0{kind.options()}\0{sorted(options.names.items())}\0{digest_of(path).hex()}"
+    said = f"import\0{kind.name}\0{kind.in_circulation}\0{sorted(options.names.items())}\0{digest_of(path).hex()}"
     return owner.keys.email_index(said)
 
 
@@ -368,7 +376,7 @@ async def _batch(kind: Kind, of: Import, after: int) -> Batch | None:
                     await keep_quiet(tx, of.viewer.merchant_id)
                 step = await kind.apply(tx, of, after)
                 if step is not None:
-                    await tx.row(COUNT_APPLIED, **of.key, rows=step.rows)
+                    await tx.row(COUNT_APPLIED, **of.key, rows=step.rows, is_missed=bool(step.missed))
                 return step
         except asyncpg.DeadlockDetectedError:
             continue

@@ -14,9 +14,8 @@ from app.members.mailboxes import mailbox_index
 from app.members.types import MemberSource
 from app.merchants.tenants import decrypted
 from app.moving.fields import Fields
-from app.moving.kind import Batch, Kind, Record
+from app.moving.kind import Batch, Kind, Record, settle
 from app.moving.rows import (
-    COUNT_APPLIED,
     DROP_LINES,
     FIND_MEMBERS,
     JUDGING_SECONDS_MAX,
@@ -29,8 +28,9 @@ from app.moving.rows import (
 )
 from app.people.addresses import HeldRow, Proved, on_held, take_all
 from app.people.edit_member import DISPLAY_NAME_LENGTH_MAX, Edit, change
-from app.storage.database import Tx, database
+from app.storage.database import Tx, database, transaction
 from app.storage.events import event, keep_quiet
+from app.storage.gone import MemberGoneError
 from app.storage.statements import NoRow, statement
 
 #: Members that are enrolled by one transaction. Nobody else knows them; who proves one of their addresses waits for it.
@@ -102,6 +102,7 @@ class _KnownRow(TypedDict):
     has_email_index: bytes | None
     has_pending_email_index: bytes | None
     is_verified: bool
+    has_proved: bool
     has_display_name: bytes | None
     has_joined_at: datetime
 
@@ -110,7 +111,11 @@ _KNOWN: Final = """
 SELECT r.line, r.id, r.email, r.email_index, r.mailbox_index, r.email_verified, r.display_name,
     r.dated_at AS joined_at, m.id AS member_id,
     m.email_index AS has_email_index, m.pending_email_index AS has_pending_email_index,
-    m.email_verified AS is_verified, m.display_name AS has_display_name, m.joined_at AS has_joined_at
+    m.email_verified AS is_verified,
+    EXISTS (
+        SELECT FROM address a
+        WHERE a.merchant_id = :merchant_id AND a.email_index = r.email_index AND a.member_id = m.id
+    ) AS has_proved, m.display_name AS has_display_name, m.joined_at AS has_joined_at
 FROM (
     SELECT * FROM import_row
     WHERE merchant_id = :merchant_id AND import_id = :import_id AND line > :after AND {0} ORDER BY line LIMIT {1}
@@ -264,9 +269,12 @@ class Members(Kind):
     async def _other(self, row: _KnownRow) -> list[str]:
         """Return the columns that say something else than the member does. What is verified by now stays so."""
         other = []
-        if row["email_index"] not in {None, row["has_email_index"], row["has_pending_email_index"]}:
+        if row["has_proved"]:
+            # Perhaps as a record that was merged into this one.
+            pass
+        elif row["email_index"] not in {None, row["has_email_index"], row["has_pending_email_index"]}:
             other.append("email")
-        elif row["email_verified"] and not (row["is_verified"] and row["email_index"] == row["has_email_index"]):
+        elif row["email_verified"]:
             other.append("emailVerified")
         if row["display_name"] is not None and await self._name(row) != await self._has_name(row):
             other.append("displayName")
@@ -314,9 +322,10 @@ class Members(Kind):
         for row in page:
             try:
                 await self._edit(of, row)
-            except Refused:
-                # Another member has proved the address since it was judged.
-                await database().row(DROP_LINES, **of.key, lines=[row["line"]])
+            except (Refused, MemberGoneError):
+                # Another member has proved the address since it was judged, or this one was merged or erased.
+                async with transaction(of.viewer.merchant_id) as tx:
+                    await settle(tx, of, [row["line"]], missed=True)
                 missed.append(row["line"])
         return Batch(page[-1]["line"], len(page) - len(missed), missed)
 
@@ -349,8 +358,7 @@ class Members(Kind):
                     event_id=ids.new(),
                     actor=of.viewer.actor,
                 )
-            await tx.row(DROP_LINES, **of.key, lines=[row["line"]])
-            await tx.row(COUNT_APPLIED, **of.key, rows=1)
+            await settle(tx, of, [row["line"]], missed=False)
             return edited
 
         await on_held(of.viewer, row["member_id"], row["email_index"], work)

@@ -92,9 +92,13 @@ SELECT {columns(FileRow)} FROM import_file f
 WHERE f.merchant_id = :merchant_id AND f.id = :import_id AND f.status = 'APPLYING' FOR UPDATE
 """,
 )
+# A file of which something is missed is read anew when it comes again: its digest knows it no more.
 COUNT_APPLIED: Final = statement(
     NoRow,
-    "UPDATE import_file SET applied = applied + :rows WHERE merchant_id = :merchant_id AND id = :import_id",
+    """
+UPDATE import_file SET applied = applied + :rows, digest = CASE WHEN :is_missed THEN ''::bytea ELSE digest END
+WHERE merchant_id = :merchant_id AND id = :import_id
+""",
 )
 SET_APPLYING: Final = statement(
     FileRow,

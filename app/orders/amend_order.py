@@ -14,6 +14,7 @@ from app.api.operations import (
     Info,
     InvalidInput,
     NotFound,
+    OutpacedError,
     Refused,
     mutation,
     not_found,
@@ -38,7 +39,6 @@ from app.orders.order_changes import (
 )
 from app.orders.presented_codes import Beside, Presentation, Seen, judged, limited, read, revive_accepted
 from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, redeem, refuse_if_rejected
-from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow
 from app.orders.types import OrderNotOpen, Purchase, refuse_if_cancelled
 from app.points.ledger import InsufficientPoints

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
+from app.api.operations import OutpacedError
 from app.coupons.rules import Applied
-from app.orders.refunds import OutpacedError
 from app.storage.database import database
 from app.storage.statements import NoRow, statement
 

@@ -8,7 +8,7 @@ import strawberry
 
 from app.api.context import Viewer
 from app.api.inputs import Money, Problems
-from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.api.operations import Info, InvalidInput, NotFound, OutpacedError, Refused, mutation, not_found
 from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
@@ -19,7 +19,7 @@ from app.orders.locks import lock_held, lock_wallets
 from app.orders.order_changes import buyer_of, give_back, lock_order, standing_order
 from app.orders.payments import PointsBack, give_back_paid
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
-from app.orders.refunds import OutpacedError, refund_rest
+from app.orders.refunds import refund_rest
 from app.orders.rows import REDEMPTIONS_OF_ORDER, OrderRow, find_order
 from app.orders.types import Order
 from app.points.reverse_reward_redemption import RewardNotReversible, reverse_reward
@@ -28,8 +28,6 @@ from app.points.types import RewardRedemption
 from app.storage.database import Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import NoRow, statement
-
-ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(description="An order to call off.")
@@ -97,21 +95,16 @@ async def cancel_order(
     order_id = problems.text("orderId", input.order_id, length_max=ORDER_ID_LENGTH_MAX)
     reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
     problems.refuse_if_any()
-    for _ in range(ATTEMPTS_MAX):
-        found = await find_order(viewer, input.source.value, order_id)
-        if found is None:
-            raise not_found("order", order_id)
-        if found["cancelled_at"] is not None:
-            return await _answer(viewer, found, replayed=True)
-        buyer = await buyer_of(viewer, input.source, order_id)
-        try:
-            async with transaction(viewer.merchant_id) as tx:
-                await _cancel(tx, viewer, input, order_id, reason, buyer)
-                cancelled = await standing_order(tx, viewer, input.source, order_id)
-            return await _answer(viewer, cancelled, replayed=False)
-        except OutpacedError:
-            continue
-    raise RuntimeError("an order kept changing while it was cancelled")
+    found = await find_order(viewer, input.source.value, order_id)
+    if found is None:
+        raise not_found("order", order_id)
+    if found["cancelled_at"] is not None:
+        return await _answer(viewer, found, replayed=True)
+    buyer = await buyer_of(viewer, input.source, order_id)
+    async with transaction(viewer.merchant_id) as tx:
+        await _cancel(tx, viewer, input, order_id, reason, buyer)
+        cancelled = await standing_order(tx, viewer, input.source, order_id)
+    return await _answer(viewer, cancelled, replayed=False)
 
 
 async def _cancel(

@@ -11,7 +11,16 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
-from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.api.operations import (
+    IdempotencyKeyReused,
+    Info,
+    InvalidInput,
+    NotFound,
+    OutpacedError,
+    Refused,
+    mutation,
+    not_found,
+)
 from app.coupons import code_text
 from app.coupons.claims import NotEligible
 from app.coupons.rows import IS_HELD, IS_PAST_END
@@ -38,7 +47,6 @@ from app.orders.locks import lock_held
 from app.orders.order_changes import buyer_of, lock_order, standing_order
 from app.orders.payments import write_paid
 from app.orders.presented_codes import CodeRejection, Remedy
-from app.orders.refunds import OutpacedError
 from app.orders.rows import OrderRow, StandingPurchaseRow
 from app.orders.rules import Paid, paid_with
 from app.points.capturing import CAPTURE_LOTS, capture_points
@@ -428,7 +436,7 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     if captured is None:
         raise OutpacedError
     followed = await _note(tx, viewer, order, purchase, hold, asked) if asked.points else None
-    return Changed(captured.row, followed or captured.change or change)
+    return captured._replace(change=followed or captured.change or change)
 
 
 async def _note(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from operator import itemgetter
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final, TypedDict, cast
 from uuid import UUID
 
 import asyncpg
@@ -15,7 +15,7 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems, node_id, stored_key
-from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.api.operations import Info, InvalidInput, NotFound, OutpacedError, Refused, mutation, not_found
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.rows import IS_HERE, lock_member
@@ -39,6 +39,8 @@ from app.orders.holds import (
     LOCK_HOLDS,
     Changed,
     ChangedHoldRow,
+    Content,
+    HeldCodeRow,
     WholeHoldRow,
     changed_hold,
     end_locked_hold,
@@ -63,7 +65,6 @@ from app.orders.presented_codes import (
     seen,
 )
 from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, refuse_if_rejected
-from app.orders.refunds import OutpacedError
 from app.orders.rules import Paid, paid_with
 from app.orders.types import OrderNotOpen, order_not_open, refuse_if_cancelled
 from app.points.freeing import free_points
@@ -443,7 +444,7 @@ async def _hold(
     """
     written = _written(viewer, request, found, verdict, hold_id, costs=costs)
     rows = await where.rows(HOLD, **written, payer_id=payer_id)
-    return changed_hold(where, viewer.merchant_id, rows)
+    return _with_content(changed_hold(where, viewer.merchant_id, rows), verdict)
 
 
 async def _hold_with_points(
@@ -458,7 +459,16 @@ async def _hold_with_points(
     except asyncpg.UniqueViolationError:
         # Somebody else has just begun the order.
         return None
-    return changed_hold(database(), viewer.merchant_id, rows)
+    return _with_content(changed_hold(database(), viewer.merchant_id, rows), verdict)
+
+
+def _with_content(changed: Changed | None, verdict: Verdict) -> Changed | None:
+    """Return a hold with its codes as they were accepted and are held now: later it may have others."""
+    if changed is None:
+        return None
+    now = {"held_hold_id": changed.row["hold_id"], "code_held_until": changed.row["hold_held_until"]}
+    codes = [cast("HeldCodeRow", {**row, **now, "held_discount": share.discount}) for row, share in verdict.accepted]
+    return changed._replace(content=Content(codes, [], changed.changes))
 
 
 def _written(
@@ -782,8 +792,12 @@ async def _hold_under_locks(
             tx, viewer, hold_id, _known(presented.presenter or (None if own is None else own.member_id)), places,
             had_some=bool(before),
         )  # fmt: skip
+    rewards = await rewards_of(tx, viewer, [hold_id]) if places else []
+    changes = {**changed.changes} if change is None or payer_id is None else {**changed.changes, payer_id: change}
+    codes = [] if changed.content is None else changed.content.codes
     lapsed = set() if here is None or here.is_live else {here.id}
-    return Changed(changed.row, change or changed.change), bool(ended - lapsed)
+    held = changed._replace(change=change or changed.change, content=Content(codes, rewards, changes))
+    return held, bool(ended - lapsed)
 
 
 def _refuse_if_rejected(verdict: Verdict) -> None:

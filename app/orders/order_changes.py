@@ -13,6 +13,7 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MONEY_MAX, Problems
+from app.api.operations import OutpacedError
 from app.coupons.end_returned import HAS_ENDED
 from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
 from app.coupons.rules import Applied, stack
@@ -21,7 +22,6 @@ from app.members.types import MemberSource
 from app.orders.follow import Followed, follow
 from app.orders.payments import need, paid_from_now, settle
 from app.orders.presented_codes import TermsRow, terms_of
-from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, OF_ORDER, OrderRow, StandingPurchaseRow
 from app.storage.database import Statements, Tx, database
 from app.storage.statements import NoRow, columns, statement

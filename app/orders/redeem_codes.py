@@ -9,7 +9,7 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Money, MoneyInput, Problems
-from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
+from app.api.operations import Info, InvalidInput, OutpacedError, Refusal, Refused, mutation
 from app.api.scalars import BigInt
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR, RedemptionRow
 from app.coupons.rules import CodeRejectionReason
@@ -32,7 +32,6 @@ from app.orders.presented_codes import (
     read,
     revive_accepted,
 )
-from app.orders.refunds import OutpacedError
 from app.orders.types import OrderNotOpen, refuse_if_cancelled
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.statements import columns, statement

@@ -133,6 +133,17 @@ PERSONAL: Final = (
         {"type": _WORD, "subject_kind": _WORD, "actor": _NAMES_NOBODY},
         erased=f"t.subject_id = ANY(ARRAY({_SUBJECTS}))",
     ),
+    Personal(
+        "import_row",
+        "(t.found = ANY(:member_ids::uuid[]) OR t.email_index = ANY(:email_indexes::bytea[]))",
+        dict.fromkeys(
+            (
+                "external_source", "external_id", "email", "email_index", "mailbox_index", "display_name", "source",
+                "order_id", "ciphertext", "fingerprint", "folded", "suffix", "verdict", "problem",
+            ),
+            Fate.DELETED,
+        ),
+    ),
     Personal("entry_reference", f"t.entry_id = ANY(ARRAY({_ENTRIES}))", {"reference": Fate.DELETED}),
     Personal("reversal", f"t.redemption_id = ANY(ARRAY({_REDEMPTIONS}))", {"reason": Fate.CLEARED}),
     Personal(
@@ -230,6 +241,7 @@ NOBODYS: Final = {
     "hold_part": "points of a hold",
     "hold_request": "HMACs by which requests are known again",
     "hold_reward": "a reward of a hold",
+    "import_file": "that a file is brought in; what it says of persons is rows of import_row",
     "merchant": "the merchant",
     "points_cover": "which lot pays for which",
     "points_part": "which entry took from which lot",

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from app import ids
+from app.members.rows import IS_HERE
 from app.points.ledger import POINTS_MAX
 from app.points.types import PointsReason
 from app.storage.database import Tx
@@ -45,11 +46,12 @@ WITH asked AS (
     SELECT * FROM unnest(:member_ids::uuid[], :amounts::int[], :origins::text[], :expires_at::timestamptz[],
         :entry_ids::uuid[], :event_ids::uuid[]) AS t (member_id, amount, origin, ends_at, entry_id, event_id)
 ), w AS (
-    -- The guard: a credit that a wallet can't hold changes no row.
+    -- The guard: a credit that a wallet can't hold changes no row, nor does one of a member that is gone.
     UPDATE wallet SET version = version + 1, changed_at = {NEXT_DATE}, points = points + asked.amount
     FROM asked
     WHERE wallet.merchant_id = :merchant_id AND wallet.member_id = ANY(:member_ids)
         AND wallet.member_id = asked.member_id AND points + asked.amount::bigint <= {POINTS_MAX}
+        AND EXISTS (SELECT FROM member WHERE merchant_id = :merchant_id AND id = asked.member_id AND {IS_HERE})
     RETURNING wallet.*, asked.amount, asked.origin, asked.ends_at, asked.entry_id, asked.event_id
 ), e AS (
     INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference,
@@ -88,8 +90,8 @@ async def credit_all(
 ) -> set[str]:
     """Write credits with their lots, each a version of its wallet. Returns the origins of those that were written.
 
-    Locks the wallets by member. Left out are those of no member, and those that a balance can't hold. Raises
-    asyncpg.UniqueViolationError when an origin has an entry for this reason already.
+    Locks the wallets by member. Left out are those of members that are gone, and those that a balance can't hold.
+    Raises asyncpg.UniqueViolationError when an origin has an entry for this reason already.
     """
     await tx.many(LOCK_ALL, merchant_id=merchant_id, member_ids=list({each.member_id for each in credits}))
     turns: defaultdict[int, list[Credit]] = defaultdict(list)

@@ -89,7 +89,7 @@ async def grant_points(
         except Refused as refused:
             lacking = refused
         if entry is not None:
-            return GrantPointsSuccess(entry=PointsEntry.of(entry, told=reference), replayed=False)
+            return GrantPointsSuccess(entry=PointsEntry.of(entry), replayed=False)
         # The points may be missing because a rival with the same key has just spent them.
         earlier = await grant_by_origin(viewer, origin)
         if earlier is None:

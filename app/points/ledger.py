@@ -17,7 +17,7 @@ from app.api.inputs import Problems
 from app.api.operations import InvalidInput, Refusal, Refused
 from app.points.mature_points import mature
 from app.points.overdue import end_overdue
-from app.points.rows import WholeEntryRow
+from app.points.rows import TOLD, WholeEntryRow
 from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, transaction
 from app.storage.events import event
@@ -68,6 +68,9 @@ RECORD_ENTRY: Final = event(
     wallet="w",
 )
 
+#: What a statement returns of the entry that it has written: it doesn't see what it has written beside the ledger.
+_POSTED: Final = columns(PostedRow).replace(TOLD, ":told_reference::bytea")
+
 CREDIT: Final = statement(
     PostedRow,
     f"""
@@ -98,7 +101,7 @@ WITH w AS (
 ), ev AS (
     {RECORD_ENTRY} RETURNING *
 )
-SELECT {columns(WholeEntryRow)}, {columns(ChangeRow)} FROM e CROSS JOIN w CROSS JOIN ev
+SELECT {_POSTED} FROM e CROSS JOIN w CROSS JOIN ev
 CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = :member_id OFFSET 0) m
 """,
 )
@@ -222,7 +225,7 @@ WITH RECURSIVE seen AS MATERIALIZED (
     {RECORD_ENTRY} RETURNING *
 )
 SELECT e.id IS NOT NULL AS is_written, seen.has_ripe, seen.spendable, seen.held,
-    {columns(WholeEntryRow)}, {columns(ChangeRow)}
+    {_POSTED}
 FROM seen LEFT JOIN (e CROSS JOIN w CROSS JOIN ev CROSS JOIN LATERAL (
     SELECT * FROM member WHERE merchant_id = :merchant_id AND id = :member_id OFFSET 0
 ) m) ON true

@@ -14,6 +14,11 @@ from app.members.rows import JOIN_MEMBER, MemberRow, unnamed
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
+#: What a person said of the entry `e`, sealed.
+TOLD: Final = """CASE WHEN e.reference_index IS NOT NULL THEN (
+            SELECT reference FROM entry_reference WHERE merchant_id = :merchant_id AND entry_id = e.id
+        ) END"""
+
 
 @row_of(e="points_entry")
 class EntryRow(TypedDict):
@@ -25,12 +30,7 @@ class EntryRow(TypedDict):
     entry_reason: Annotated[str, "e.reason"]
     entry_reference: Annotated[str | None, "e.reference"]
     # What a person said of it, unless that is gone.
-    entry_told: Annotated[
-        bytes | None,
-        """CASE WHEN e.reference_index IS NOT NULL THEN (
-            SELECT reference FROM entry_reference WHERE merchant_id = :merchant_id AND entry_id = e.id
-        ) END""",
-    ]
+    entry_told: Annotated[bytes | None, TOLD]
     entry_spendable_at: Annotated[datetime | None, "e.spendable_at"]
     entry_expires_at: Annotated[datetime | None, "e.expires_at"]
     entry_created_at: Annotated[datetime, "e.created_at"]

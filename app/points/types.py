@@ -37,7 +37,6 @@ class PointsEntry(Node):
     """An entry of the ledger."""
 
     row: strawberry.Private[WholeEntryRow]
-    told: strawberry.Private[str | None]
     member: Member = strawberry.field(description="Whose points.")
     amount: int = strawberry.field(description="How many: over 0 earned, below 0 spent.")
     reason: PointsReason = strawberry.field(description="Why.")
@@ -52,15 +51,11 @@ class PointsEntry(Node):
     )
 
     @classmethod
-    def of(cls, row: WholeEntryRow, *, as_of: ChangeRow | None = None, told: str | None = None) -> "PointsEntry":
-        """Return the entry of a row, its member's wallet as a change left it if one is given.
-
-        `told` is what was just said of it, which the row that was written with it doesn't have.
-        """
+    def of(cls, row: WholeEntryRow, *, as_of: ChangeRow | None = None) -> "PointsEntry":
+        """Return the entry of a row, its member's wallet as a change left it if one is given."""
         return cls(
             id=strawberry.ID(ids.encode("entry", row["entry_id"])),
             row=row,
-            told=told,
             member=Member.of(row, as_of=as_of),
             amount=row["entry_amount"],
             reason=PointsReason(row["entry_reason"]),
@@ -76,8 +71,8 @@ class PointsEntry(Node):
     async def reference(self, info: Info) -> str | None:
         """Decrypt what a person said of it."""
         sealed = self.row["entry_told"]
-        if self.told is not None or sealed is None:
-            return self.told or self.row["entry_reference"]
+        if sealed is None:
+            return self.row["entry_reference"]
         return await decrypted(info.context.viewer.tenant, self.row["entry_id"], "reference", sealed)
 
     @field(description="The member's points right after it, exactly; null to another member.")

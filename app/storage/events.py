@@ -88,6 +88,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "pool.stock_fell_to_10": "pool",
     "pool.stock_fell_to_25": "pool",
     "pool.stock_fell_to_50": "pool",
+    "purchase.corrected": "purchase",
     "purchase.recorded": "purchase",
     "purchase.refunded": "purchase",
     "purchase.reversed": "purchase",

@@ -223,6 +223,11 @@ async def test_who_was_enrolled_since_the_file_was_judged_is_told(
     assert (brought.status, brought.said[-1]) == (3, "members: 1 made, 0 corrected.")
     assert brought.wrong == ["export.csv:2: was changed by somebody else meanwhile, and isn't applied; run it again"]
     assert await shop.broken_promises() == []
+    # The file isn't the one that was applied.
+    monkeypatch.undo()
+    assert await mover.refused("members", HEADER + ANNA + BEN) == [
+        "2: email, displayName, joinedAt differs from the member's; see --correct"
+    ]
 
 
 async def test_an_edit_before_the_next_file_differs(shop: Shop, mover: Mover) -> None:

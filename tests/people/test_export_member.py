@@ -29,7 +29,7 @@ async def test_a_member_gets_all_that_is_known_of_it_and_nothing_of_others(shop:
     assert sorted(row["order_id"] for row in tables["purchase"]) == ["A-1815", "A-1816"]
     assert {row["email"] for row in tables["invite"] if "email" in row} == {EMAIL}
     assert all(len(row["ciphertext"]) > 10 and "\\x" not in row["ciphertext"] for row in tables["code"])
-    assert {name: len(rows) for name, rows in tables.items() if not rows} == {"first_order": 0, "segment_member": 0}
+    assert {name for name, rows in tables.items() if not rows} == {"first_order", "import_row", "segment_member"}
     text = json.dumps(found)
     assert "\\\\x" not in text
     assert "friend@example.com" not in text

@@ -71,6 +71,27 @@ async def test_one_order_at_once_is_one_hold(shop: Shop, processes: Processes) -
     assert await shop.broken_promises() == []
 
 
+async def test_an_answer_tells_one_state_of_a_hold_that_keeps_changing(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    codes = await stackable(shop, member, 3)
+    mug = await reward(shop, cost=10)
+    held = await hold(shop, codes, member)
+
+    def call(number: int) -> Awaitable[Any]:
+        if number % 3 == 0:
+            return processes.do(EXTEND, holdId=held["id"], lifetimeSeconds=1_000 + number)
+        asked: Any = {"points": 20 * (number % 2), "rewardIds": [mug["id"]] * (number % 2)}
+        return processes.do(HOLD, **cart(codes[: 1 + number % 3], member, amount=10_000 + number, **asked))
+
+    answers = [answer["hold"] for answer in await at_once(call(number) for number in range(18))]
+
+    for told in [*answers, await read(shop, held)]:
+        assert sum(each["discount"]["amountMinor"] for each in told["codes"]) == told["totalDiscount"]["amountMinor"]
+        assert {each["code"]["heldUntil"] for each in told["codes"]} == {told["heldUntil"]}
+        assert len(told["rewards"]) == (told["points"] > 0)
+
+
 async def test_a_code_is_redeemed_or_held(shop: Shop, processes: Processes) -> None:
     outcomes = set()
     for number in range(ROUNDS):

@@ -19,7 +19,7 @@ HOLD_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR 
 LOOK_AT_POOL = "SELECT FROM pool WHERE merchant_id = $1 AND id = $2 FOR KEY SHARE"
 WAITING_FOR_POOL = """
 SELECT FROM pg_stat_activity
-WHERE datname = current_database() AND query LIKE 'SELECT wait_for_pool%' AND wait_event = 'PgSleep'
+WHERE datname = current_database() AND query LIKE 'SELECT FROM pool, wait_for_pool%' AND wait_event = 'PgSleep'
 """
 READ = f"query ($id: ID!) {{ pool(id: $id) {{ {POOL} }} }}"
 
