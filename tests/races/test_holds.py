@@ -76,6 +76,27 @@ async def test_one_order_at_once_is_one_hold(shop: Shop, processes: Processes) -
     assert await shop.broken_promises() == []
 
 
+async def test_an_answer_tells_one_state_of_a_hold_that_keeps_changing(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    codes = await stackable(shop, member, 3)
+    mug = await reward(shop, cost=10)
+    held = await hold(shop, codes, member)
+
+    def call(number: int) -> Awaitable[Any]:
+        if number % 3 == 0:
+            return processes.do(EXTEND, holdId=held["id"], lifetimeSeconds=1_000 + number)
+        asked: Any = {"points": 20 * (number % 2), "rewardIds": [mug["id"]] * (number % 2)}
+        return processes.do(HOLD, **cart(codes[: 1 + number % 3], member, amount=10_000 + number, **asked))
+
+    answers = [answer["hold"] for answer in await at_once(call(number) for number in range(18))]
+
+    for told in [*answers, await read(shop, held)]:
+        assert sum(each["discount"]["amountMinor"] for each in told["codes"]) == told["totalDiscount"]["amountMinor"]
+        assert {each["code"]["heldUntil"] for each in told["codes"]} == {told["heldUntil"]}
+        assert len(told["rewards"]) == (told["points"] > 0)
+
+
 async def test_a_code_is_redeemed_or_held(shop: Shop, processes: Processes) -> None:
     outcomes = set()
     for number in range(ROUNDS):
@@ -331,4 +352,22 @@ async def test_everything_at_once_keeps_every_promise(shop: Shop, processes: Pro
     await at_once(storm(number) for number in range(90))
 
     assert [(await read(shop, each))["status"] for each in carts]
+    assert await shop.broken_promises() == []
+
+
+async def test_the_last_of_a_budget_goes_round_a_customers_carts(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    pool = await shop.pool(claimsPerMember=3, stacking="STACKABLE", percentOff=50.0, maximumTotalDiscount=usd(3_000))
+    codes = [await shop.claim(pool, member, idempotencyKey=f"{number}") for number in range(3)]
+
+    # Two of the codes, in this order or that, take the whole budget: one cart at a time has it.
+    answers = await at_once(
+        processes.do(
+            HOLD, **cart([codes[n % 3], codes[(n + 1 + n % 2) % 3]], member, order=f"cart-{n % 4}", amount=4_000)
+        )
+        for n in range(12)
+    )
+
+    assert kinds(answers) == {"HoldCheckoutSuccess": 12}
+    assert await held_holds(shop) == 1
     assert await shop.broken_promises() == []
