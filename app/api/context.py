@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import chain
 from math import inf
@@ -55,14 +55,35 @@ class Tenant:
     keys: MerchantKeys
 
 
+@dataclass(slots=True)
+class Named:
+    """The members that an operation named by their ids, and who stands for those of them that were merged."""
+
+    ids: set[UUID] = field(default_factory=set)
+    kept: dict[UUID, UUID] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """An authenticated caller. `actor` is how events name it; a member also has its own id."""
+    """An authenticated caller. `actor` is how events name it; a member also has its own id.
+
+    An operation has a viewer of its own, which notes the members that it names.
+    """
 
     role: Role
     tenant: Tenant
     actor: str
     member_id: UUID | None = None
+    named: Named = field(default_factory=Named, compare=False, repr=False)
+
+    def standing(self, member_id: UUID) -> UUID:
+        """Return a member that the caller named, or who stands for it, as far as the operation knows."""
+        self.named.ids.add(member_id)
+        return self.named.kept.get(member_id, member_id)
+
+    def found(self, member_id: UUID) -> None:
+        """Note that a member that the caller named was read, and is here: nobody stands for it."""
+        self.named.ids.discard(member_id)
 
     @property
     def merchant_id(self) -> UUID:
@@ -79,6 +100,11 @@ class Context:
     answer_bytes_max: float = inf
     turn: Turn = field(default_factory=Turn)
     _loading: "_Loading | None" = None
+
+    def __post_init__(self) -> None:
+        """Let the operation note for itself whom it names: a viewer is kept for all that its credential asks."""
+        if self.caller is not None:
+            self.caller = replace(self.caller, named=Named())
 
     @property
     def viewer(self) -> Viewer:

@@ -65,21 +65,29 @@ def node_id(kind: ids.Kind, what: str, text: str) -> UUID:
     return value
 
 
+def member_id_of(viewer: Viewer, text: str) -> UUID:
+    """Return the member behind an id, or who stands for it. Raises Refused(NotFound) when it can name nobody."""
+    return viewer.standing(node_id("member", "member", text))
+
+
 def acting_member(viewer: Viewer, named: str | None) -> UUID:
     """Return the member that an operation is for: a member itself, or the one that a key names.
 
     Raises Refused(NotFound). For a member any other one is missing, as if it didn't exist.
     """
     if viewer.member_id is None:
-        return node_id("member", "member", named or "")
-    if named is not None and ids.decode("member", named) != viewer.member_id:
+        return member_id_of(viewer, named or "")
+    if named is not None and member_id_of(viewer, named) != viewer.member_id:
         raise not_found("member", named)
     return viewer.member_id
 
 
-def scoped_key(viewer: Viewer, key: str) -> str:
-    """Return an idempotency key as it is stored: a member's keys are its own, those of API keys are the merchant's."""
-    return f"{viewer.member_id.hex if viewer.member_id else ''}/{key}"
+def stored_key(viewer: Viewer, key: str) -> bytes:
+    """Return an idempotency key as it is stored: an HMAC, because callers put names and addresses into their keys.
+
+    A member's keys are its own, those of API keys are the merchant's.
+    """
+    return viewer.tenant.keys.request_index(f"{viewer.member_id.hex if viewer.member_id else ''}/{key}")
 
 
 class Problems:

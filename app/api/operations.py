@@ -13,10 +13,13 @@ from strawberry.utils.str_converters import to_camel_case
 
 from app.api.access import admitted
 from app.api.context import Context
+from app.api.standing import ErasedError, stand_in
+from app.storage.gone import MemberGoneError
 from app.telemetry.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
-DEADLOCKS_MAX: Final = 20
+#: How often a verb begins anew.
+RESTARTS_MAX: Final = 20
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,6 +38,10 @@ class Refusal:
     """Refusals are answers. Verbs raise them as `Refused`; the edge returns them."""
 
     message: str = strawberry.field(description="Why not, for people.")
+
+    def depends_on_whom(self) -> bool:
+        """Whether the answer could be another one for a member that stands for one that was named."""
+        return True
 
 
 @strawberry.type(description="Something in the input can't be.")
@@ -73,6 +80,10 @@ class Refused(Exception):  # noqa: N818  (not an error: an answer on its way to 
         self.refusal = refusal
 
 
+class OutpacedError(Exception):
+    """Something isn't any more what was read of it: the transaction rolls back, and the edge begins the verb anew."""
+
+
 def not_found(what: str, node_id: str) -> Refused:
     """Return the refusal for an id that names nothing visible."""
     return Refused(NotFound(message=f"There is no such {what}.", id=strawberry.ID(node_id[:200])))
@@ -81,6 +92,52 @@ def not_found(what: str, node_id: str) -> Refused:
 def bad_user_input(message: str) -> GraphQLError:
     """Return the top-level error for a malformed argument outside a mutation's input."""
     return GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})
+
+
+async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
+    """Return what a verb answers, or why it refuses.
+
+    What was outpaced, or PostgreSQL ended so that another could go on, or because it had seen too little, has left
+    nothing behind, and begins again. So does what met a member that was merged, for the one that was kept; a refusal is
+    the last word only once every member that was named stands.
+    """
+    viewer = info.context.viewer
+    restarts = 0
+    while True:
+        refusal: Refusal
+        try:
+            answer = ask()
+            return await answer if inspect.isawaitable(answer) else answer
+        except Refused as refused:
+            refusal = refused.refusal
+            try:
+                if refusal.depends_on_whom() and await stand_in(viewer):
+                    continue
+            except ErasedError as erased:
+                if _may_answer_not_found(info):
+                    refusal = not_found("member", erased.node_id).refusal
+        except (OutpacedError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            restarts += 1
+            if restarts == RESTARTS_MAX:
+                raise
+            continue
+        except MemberGoneError as gone:
+            restarts += 1
+            if restarts == RESTARTS_MAX:
+                raise
+            try:
+                await stand_in(viewer, [gone.member_id])
+                continue
+            except ErasedError as erased:
+                if not _may_answer_not_found(info):
+                    raise gone from None
+                refusal = not_found("member", erased.node_id).refusal
+        note_refusal(coordinate, type(refusal).__name__)
+        return refusal
+
+
+def _may_answer_not_found(info: Info) -> bool:
+    return NotFound in getattr(info.return_type, "types", ())
 
 
 def mutation(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
@@ -92,18 +149,7 @@ def mutation(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
         @functools.wraps(verb)
         async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
             admitted(info.context.viewer, coordinate)
-            deadlocks = 0
-            while True:
-                try:
-                    return await verb(info, *args, **kwargs)  # type: ignore[arg-type]
-                except Refused as refused:
-                    note_refusal(coordinate, type(refused.refusal).__name__)
-                    return refused.refusal
-                except asyncpg.DeadlockDetectedError:
-                    # What PostgreSQL ended so that another could go on has left nothing behind: it begins again.
-                    deadlocks += 1
-                    if deadlocks == DEADLOCKS_MAX:
-                        raise
+            return await _answer(info, coordinate, lambda: verb(info, *args, **kwargs))  # type: ignore[arg-type]
 
         return strawberry.mutation(resolver=edge, description=description)
 
@@ -120,12 +166,7 @@ def query(*, description: str, name: str | None = None) -> Callable[[Callable[P,
         async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
             if not admitted(info.context.viewer, coordinate):
                 return None
-            try:
-                answer = resolver(info, *args, **kwargs)  # type: ignore[arg-type]
-                return await answer if inspect.isawaitable(answer) else answer
-            except Refused as refused:
-                note_refusal(coordinate, type(refused.refusal).__name__)
-                return refused.refusal
+            return await _answer(info, coordinate, lambda: resolver(info, *args, **kwargs))  # type: ignore[arg-type]
 
         return strawberry.field(resolver=edge, description=description, name=name)
 

@@ -184,16 +184,18 @@ async def _send(tx: Tx, viewer: Viewer, pool: _PoolRow, job: HeldRow) -> bool:
     if campaign is None or campaign_id is None:
         raise RuntimeError("a job's campaign is missing")
     listed = await turns.take_page(tx, job)
-    people = list((await known_members(tx, merchant_id, listed)).values())
+    known = await known_members(tx, merchant_id, listed)
+    people = list({person.member_id: person for person in known.values()}.values())
     sent = await send_codes(tx, viewer, pool, campaign_id, people, {}, delivered=campaign["delivered"], again=False)
     await tx.row(COUNT, merchant_id=merchant_id, campaign_id=campaign_id, allocated=sent.allocated)
     await stock_levels.check(tx, merchant_id, pool["id"], viewer.actor)
     same_mailbox = sum(person.is_skipped for person in people)
     progress = Progress(
         done=sent.allocated,
-        skipped_erased=len(listed) - len(people),
+        skipped_erased=len(listed) - len(known),
         skipped_mailbox=same_mailbox,
-        skipped_has_all=sent.recipients - sent.allocated - same_mailbox,
+        # Whoever is listed twice, because its records were merged since, has its codes after the first time.
+        skipped_has_all=len(known) - sent.allocated - same_mailbox,
     )
     if len(listed) == job["remaining"]:
         await turns.finish(tx, job, progress)

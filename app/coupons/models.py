@@ -98,7 +98,7 @@ class CodeBatch(Model):
     pool_id = fields.UUIDField()
     kind = fields.CharField(max_length=10, db_default="GENERATED")
     size = fields.IntField()
-    idempotency_key = fields.CharField(max_length=200, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     request_hash = fields.BinaryField(null=True)
     created_at = fields.DatetimeField()
 
@@ -180,7 +180,7 @@ class Claim(Model):
     member_id = fields.UUIDField(null=True)
     email_index = fields.BinaryField(null=True)
     slot = fields.IntField()
-    idempotency_key = fields.CharField(max_length=240, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     mailbox_index = fields.BinaryField(null=True)
     claimed_at = fields.DatetimeField()
 
@@ -229,7 +229,7 @@ class Campaign(Model):
     segment = fields.CharField(max_length=20, null=True)
     recipient_count = fields.IntField()
     allocated_count = fields.IntField()
-    idempotency_key = fields.CharField(max_length=200, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     request_hash = fields.BinaryField()
     created_at = fields.DatetimeField()
 
@@ -290,7 +290,7 @@ class Reversal(Model):
     redemption_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     reinstated = fields.BooleanField()
-    reason = fields.BinaryField()
+    reason = fields.BinaryField(null=True)
     reversed_at = fields.DatetimeField()
 
     class Meta:

@@ -13,7 +13,7 @@ from app.api.context import Viewer
 from app.members.rows import MemberRow
 from app.storage.database import Statements, database
 from app.storage.events import event
-from app.storage.statements import columns, row_of, statement
+from app.storage.statements import NoRow, columns, row_of, statement
 
 #: Whether all codes of the pool `p` that aren't spent are dead, whatever ends of their own they have.
 IS_OVER: Final = "(p.status = 'ARCHIVED' OR coalesce(p.ends_at <= now(), false))"
@@ -234,6 +234,11 @@ FIND_POOL: Final = statement(
     PoolRow, f"SELECT {_POOL} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id"
 )
 #: One of which the member has a code, that backs a reward that it sees, or that is among its offers.
+#: Waits for claims, redemptions and holds that found a pool as it was before. After a change is committed, not before
+#: it: those that come then find the pool changed, so that there is an end of them.
+WAIT_FOR_POOL: Final = statement(
+    NoRow, "SELECT FROM pool, wait_for_pool(merchant_id, id) WHERE merchant_id = :merchant_id AND id = :pool_id"
+)
 FIND_POOL_OF_MEMBER: Final = statement(
     PoolRow,
     f"""

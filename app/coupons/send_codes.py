@@ -154,7 +154,10 @@ async def send_codes(
     codes = await pick(tx, viewer, pool_id, sum(_asks(person, limit) for person in people))
     await _hold_addresses(tx, viewer, people)
     served = await _claim(tx, viewer, pool_id, limit, people, codes)
-    had = {person.latest_code_id: person for person in people if again and person.claims >= limit}
+    had = {
+        person.latest_code_id: person for person in people
+        if again and person.claims >= limit and person.latest_code_id is not None
+    }  # fmt: skip
     live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
     sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
     # Addresses are sealed while the database allocates.
@@ -185,6 +188,7 @@ def _asks(person: Person, limit: int) -> bool:
 
 
 class _MemberRow(TypedDict):
+    asked_id: UUID
     member_id: UUID
     mailbox_index: bytes | None
 
@@ -201,8 +205,9 @@ class _OwnerRow(_AddressRow):
 FIND_MEMBERS: Final = statement(
     _MemberRow,
     """
-SELECT id AS member_id, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
-WHERE merchant_id = :merchant_id AND id = ANY(:member_ids::uuid[])
+SELECT a.id AS asked_id, m.id AS member_id, CASE WHEN m.email_verified THEN m.mailbox_index END AS mailbox_index
+FROM member a JOIN member m ON m.merchant_id = :merchant_id AND m.id = coalesce(a.merged_into_id, a.id)
+WHERE a.merchant_id = :merchant_id AND a.id = ANY(:member_ids::uuid[]) AND m.erased_at IS NULL
 """,
 )
 FIND_OWNERS: Final = statement(
@@ -216,9 +221,9 @@ WHERE a.merchant_id = :merchant_id AND a.email_index = ANY(:email_indexes::bytea
 
 
 async def known_members(tx: Tx, merchant_id: UUID, member_ids: list[UUID]) -> dict[UUID, Person]:
-    """Return those of the members that there are."""
+    """Return those of the members that there are, each by the id that it is asked by; who stands for merged ones."""
     rows = await tx.many(FIND_MEMBERS, merchant_id=merchant_id, member_ids=member_ids)
-    return {row["member_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in rows}
+    return {row["asked_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in rows}
 
 
 async def resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
@@ -228,7 +233,7 @@ async def resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:
         raise not_found("member", ids.encode("member", next(each for each in asked.members if each not in found)))
     owned = await tx.many(FIND_OWNERS, merchant_id=viewer.merchant_id, email_indexes=list(asked.addresses))
     owners = {row["email_index"]: row for row in owned}
-    people: dict[UUID | bytes, Person] = dict(found.items())
+    people: dict[UUID | bytes | None, Person] = {person.member_id: person for person in found.values()}
     strangers = {index: address for index, address in asked.addresses.items() if index not in owners}
     mailboxes = await asyncio.to_thread(_mailboxes, viewer.tenant.keys, strangers)
     for index in asked.addresses:
@@ -291,9 +296,10 @@ class _ClaimsRow(TypedDict):
     email_index: bytes | None
     claims: int
     slot: int
-    code_id: UUID
+    code_id: UUID | None
 
 
+# What holds have set aside for a member counts. Only a pool that has backed a reward has such.
 FIND_CLAIMS: Final = statement(
     _ClaimsRow,
     """
@@ -305,6 +311,13 @@ FROM (
     UNION ALL
     SELECT NULL::uuid, email_index, slot, code_id FROM claim
     WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND email_index = ANY(:email_indexes::bytea[])
+    UNION ALL
+    SELECT h.member_id, NULL::bytea, 0, NULL::uuid FROM hold h
+    JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
+    JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
+    WHERE h.merchant_id = :merchant_id AND h.member_id = ANY(:member_ids) AND h.status = 'HELD'
+        AND c.pool_id = :pool_id AND c.state = 'SET_ASIDE' AND c.hold_id = h.id
+        AND EXISTS (SELECT FROM reward WHERE merchant_id = :merchant_id AND pool_id = :pool_id)
 ) claims GROUP BY member_id, email_index
 """,
 )

@@ -31,7 +31,7 @@ HELD: Final = {
         (_CONSTRAINT, _TRANSACTION),
         ("code_pkey", "code_available", "code_available_to_all", "code_allocated", "code_owned", "code_one_owner",
          "code_bearer", "code_issued_once", "code_kept", "address_pkey", "member_email_proven",
-         "member_email_to_verify",
+         "member_email_to_verify", "member_gone", "member_merged_into_other",
          "member_pending_email_beside"),
     ),
     "CLAIM_LIMIT": Held(
@@ -43,7 +43,8 @@ HELD: Final = {
         ("redemption_live", "redemption_order", "redemption_kept", "redemption_fixed", "sales_order_key",
          "sales_order_kept", "sales_order_fixed", "sales_order_guard", "first_order_pkey", "order_amendment_key",
          "pool_budget_remaining", "pool_budget_begun",
-         "pool_budget_set", "redemption_spent", "redemption_respent", "hold_code_spent", "hold_given_back",
+         "pool_budget_set", "redemption_spent", "redemption_respent", "redemption_given_back",
+         "hold_code_spent", "hold_code_respent", "hold_code_relieved", "hold_code_given_back", "hold_given_back",
          "order_amendment_totals",
          "order_amendment_kept", "order_amendment_fixed", "reversal_pkey", "reversal_redemption",
          "reversal_kept", "reversal_fixed", "code_redeemed"),
@@ -66,7 +67,8 @@ HELD: Final = {
     "EXACT_BALANCES": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("wallet_points", "wallet_points_posted", "wallet_points_spendable", "wallet_shortfall", "wallet_begins_empty",
-         "wallet_kept", "points_entry_balance", "points_entry_lifetime", "points_entry_kept", "points_entry_fixed",
+         "wallet_closed", "wallet_kept", "points_entry_balance", "points_entry_lifetime", "points_entry_kept",
+         "points_entry_fixed",
          "points_lot_amounts", "points_lot_held", "points_lot_open", "points_lot_begins_whole", "points_lot_moved",
          "points_lot_kept", "points_lot_fixed", "points_part_pkey", "points_part_returned", "points_part_kept",
          "points_part_fixed", "hold_part_pkey", "hold_part_amount", "points_return_amounts", "points_return_kept",

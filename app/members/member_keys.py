@@ -72,7 +72,7 @@ class NamedMember:
         found = await member_of_key(viewer, self.key)
         if found is None:
             raise not_found("member", self.key.shown)
-        return found
+        return viewer.standing(found)
 
     def shown(self, viewer: Viewer) -> str:
         """Return what NotFound names."""

@@ -11,7 +11,7 @@ class Member(Model):
     beside a proven one only. All spellings of an address's mailbox have one `mailbox_index`. `email_edited` says that a
     proof must name its address. `accepted_invite_id` is the invite that it accepted last. Its tokens name the
     `token_generation` that they were issued in, and stand as long as that is the member's. `last_bought_at` is when the
-    last of its purchases happened that stand.
+    last of its purchases happened that stand. A member that is gone was merged, into one that isn't gone, or erased.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -31,6 +31,8 @@ class Member(Model):
     token_generation = fields.IntField(db_default=0)
     accepted_invite_id = fields.UUIDField(null=True)
     last_bought_at = fields.DatetimeField(null=True)
+    merged_into_id = fields.UUIDField(null=True)
+    erased_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "member"
@@ -51,7 +53,8 @@ class ExternalId(Model):
 class Wallet(Model):
     """A member's wallet: its version counts the changes to it, without gaps, and `changed_at` dates the last one.
 
-    Of its points some may be held for orders, others pending; `shortfall` is what its lots lack together.
+    Of its points some may be held for orders, others pending; `shortfall` is what its lots lack together. That of a
+    member that is gone is closed, and changes no more.
     """
 
     member_id = fields.UUIDField(primary_key=True)
@@ -62,6 +65,7 @@ class Wallet(Model):
     pending_points = fields.IntField(db_default=0)
     shortfall = fields.IntField(db_default=0)
     changed_at = fields.DatetimeField(null=True)
+    closed_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "wallet"

@@ -5,9 +5,9 @@ from typing import Annotated, Final
 import strawberry
 
 from app import ids
-from app.api.inputs import node_id
+from app.api.inputs import member_id_of
 from app.api.operations import Info, NotFound, mutation, not_found
-from app.members.rows import member_row
+from app.members.rows import IS_HERE, member_row
 from app.members.token_feed import GenerationRow, TokenFeed
 from app.members.types import Member
 from app.storage.database import database
@@ -35,7 +35,7 @@ REVOKE: Final = statement(
     f"""
 WITH m AS (
     UPDATE member SET token_generation = token_generation + 1
-    WHERE merchant_id = :merchant_id AND id = :member_id RETURNING id, token_generation
+    WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE} RETURNING id, token_generation
 ), recorded AS (
     {event("member.tokens_revoked", subject="id", source="m")}
 )
@@ -52,7 +52,7 @@ async def revoke_member_tokens(
     info: Info, input: Annotated[RevokeMemberTokensInput, strawberry.argument(description="Whose tokens.")]
 ) -> RevokeMemberTokensResult:
     viewer = info.context.viewer
-    member_id = node_id("member", "member", input.member_id)
+    member_id = member_id_of(viewer, input.member_id)
     raised = await database().row(
         REVOKE, merchant_id=viewer.merchant_id, member_id=member_id, event_id=ids.new(), actor=viewer.actor
     )

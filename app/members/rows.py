@@ -8,6 +8,7 @@ from uuid import UUID
 from app import ids
 from app.api.context import Role, Viewer
 from app.storage.database import Tx, database
+from app.storage.gone import MemberGoneError
 from app.storage.statements import NoRow, columns, row_of, statement
 
 
@@ -50,20 +51,42 @@ _FROM: Final = """
     FROM member m
     CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = m.id OFFSET 0) w
 """
+#: Whether a member is neither merged nor erased.
+IS_HERE: Final = "(merged_into_id IS NULL AND erased_at IS NULL)"
+#: The member `:member_id`, or who stands for it.
 FIND: Final = statement(
     MemberRow,
-    f"SELECT {columns(MemberRow)} {_FROM} WHERE m.merchant_id = :merchant_id AND m.id = :member_id",
+    f"""
+SELECT {columns(MemberRow)} {_FROM}
+WHERE m.merchant_id = :merchant_id AND m.id = (
+    SELECT coalesce(merged_into_id, id) FROM member WHERE merchant_id = :merchant_id AND id = :member_id
+)
+""",
 )
 LIST: Final = statement(
     MemberRow,
     f"""
 SELECT {columns(MemberRow)} {_FROM}
-WHERE m.merchant_id = :merchant_id AND m.id < :before ORDER BY m.id DESC LIMIT :limit
+WHERE m.merchant_id = :merchant_id AND m.id < :before AND m.merged_into_id IS NULL ORDER BY m.id DESC LIMIT :limit
 """,
 )
+
+
+class _AskedMemberRow(MemberRow):
+    """A member, and by which id it was asked for: its own, or that of one that was merged into it."""
+
+    asked_id: UUID
+
+
 BY_ID: Final = statement(
-    MemberRow,
-    f"SELECT {columns(MemberRow)} {_FROM} WHERE m.merchant_id = :merchant_id AND m.id = ANY(:member_ids::uuid[])",
+    _AskedMemberRow,
+    f"""
+SELECT kept.asked_id, {columns(MemberRow)} FROM unnest(:member_ids::uuid[]) AS asked (id)
+CROSS JOIN LATERAL (
+    SELECT id AS asked_id, coalesce(merged_into_id, id) AS member_id FROM member
+    WHERE merchant_id = :merchant_id AND id = asked.id OFFSET 0
+) kept {JOIN_MEMBER.format("kept")}
+""",
 )
 #: The member that `:external_source` calls `:external_id`. In the order of the index to read: to a planner that saw the
 #: table empty, the index of a member's ids is as good (1,900 buffers instead of 3 after 2,000 members).
@@ -106,9 +129,10 @@ WHERE m.merchant_id = :merchant_id AND m.id = :member_id AND EXISTS (
 async def find_member(viewer: Viewer, node_id: str, kind: ids.Kind = "member") -> MemberRow | None:
     """Return the row behind a member's or wallet's id, if this viewer may see it: a member sees itself only."""
     member_id = ids.decode(kind, node_id)
-    if member_id is None or (viewer.role is Role.MEMBER and member_id != viewer.member_id):
+    row = None if member_id is None else await member_row(viewer, member_id)
+    if row is None or (viewer.role is Role.MEMBER and row["member_id"] != viewer.member_id):
         return None
-    return await member_row(viewer, member_id)
+    return row
 
 
 async def find_tied_member(viewer: Viewer, node_id: str) -> MemberRow | None:
@@ -129,32 +153,47 @@ def unnamed(row: AnyMemberRow) -> AnyMemberRow:
 
 
 async def member_row(viewer: Viewer, member_id: UUID) -> MemberRow | None:
-    """Return a member of the viewer's merchant."""
+    """Return a member of the viewer's merchant, or the one that it was merged into."""
     return await database().row(FIND, merchant_id=viewer.merchant_id, member_id=member_id)
 
 
-EXISTS: Final = statement(NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id")
+EXISTS: Final = statement(
+    NoRow, f"SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE}"
+)
 
 
 async def member_exists(viewer: Viewer, member_id: UUID) -> bool:
-    """Whether the merchant has this member."""
+    """Whether the merchant has this member, and it isn't gone."""
     return await database().row(EXISTS, merchant_id=viewer.merchant_id, member_id=member_id) is not None
 
 
+class _LockedRow(TypedDict):
+    is_here: bool
+
+
 LOCK: Final = statement(
-    NoRow, "SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE"
+    _LockedRow,
+    f"""
+SELECT {IS_HERE} AS is_here FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE
+""",
 )
 
 
 async def lock_member(tx: Tx, merchant_id: UUID, member_id: UUID) -> bool:
-    """Lock a member until the end of the transaction. Returns False when there is none."""
-    return await tx.row(LOCK, merchant_id=merchant_id, member_id=member_id) is not None
+    """Lock a member until the end of the transaction. Returns False when there is none.
+
+    Raises MemberGoneError.
+    """
+    row = await tx.row(LOCK, merchant_id=merchant_id, member_id=member_id)
+    if row is not None and not row["is_here"]:
+        raise MemberGoneError.of(member_id)
+    return row is not None
 
 
 async def members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, MemberRow]:
-    """Return the rows of members that exist."""
+    """Return the rows of members that exist, each by the id that it was asked by."""
     rows = await database().rows(BY_ID, merchant_id=viewer.merchant_id, member_ids=member_ids)
-    return {row["member_id"]: row for row in rows}
+    return {row["asked_id"]: row for row in rows}
 
 
 async def find_existing(

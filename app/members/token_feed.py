@@ -14,6 +14,7 @@ from uuid import UUID
 from cachetools import TLRUCache
 
 from app.config import Settings, settings
+from app.members.rows import IS_HERE
 from app.storage import feed
 from app.storage.database import database
 from app.storage.feed import Feed, Watched
@@ -40,15 +41,15 @@ class EndedRow(TypedDict):
 
 FIND: Final = statement(
     GenerationRow,
-    "SELECT token_generation FROM member WHERE merchant_id = :merchant_id AND id = :member_id",
+    f"SELECT token_generation FROM member WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE}",
 )
 SWEEP: Final = statement(
     EndedRow,
-    """
+    f"""
 SELECT asked.id, asked.generation
 FROM unnest(:member_ids::uuid[], :generations::int[]) AS asked (id, generation)
 LEFT JOIN LATERAL (
-    SELECT token_generation FROM member WHERE merchant_id = :merchant_id AND id = asked.id OFFSET 0
+    SELECT token_generation FROM member WHERE merchant_id = :merchant_id AND id = asked.id AND {IS_HERE} OFFSET 0
 ) m ON true
 WHERE m.token_generation IS DISTINCT FROM asked.generation
 """,

@@ -12,9 +12,12 @@ PERSON: Final = """
             coalesce(CASE WHEN m.email_verified THEN m.mailbox_index END, :mailbox_index::bytea) AS mailbox_index
         FROM (VALUES (1)) once LEFT JOIN LATERAL (
             SELECT id, email_verified, mailbox_index FROM member
-            WHERE merchant_id = :merchant_id AND id = coalesce(:presenter, (
-                SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
-            )) OFFSET 0
+            WHERE merchant_id = :merchant_id AND id = (
+                SELECT coalesce(merged_into_id, id) FROM member
+                WHERE merchant_id = :merchant_id AND id = coalesce(:presenter, (
+                    SELECT member_id FROM address WHERE merchant_id = :merchant_id AND email_index = :email_index
+                ))
+            ) OFFSET 0
         ) m ON true
     ) person
 """

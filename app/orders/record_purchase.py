@@ -12,7 +12,7 @@ from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.member_keys import MemberKey, MemberKeyInput, named_member
-from app.members.rows import JOIN_MEMBER, member_exists
+from app.members.rows import IS_HERE, JOIN_MEMBER, member_exists
 from app.members.types import MemberSource
 from app.orders.rows import OrderRow, StandingPurchaseRow, WholePurchaseRow, find_order, purchase_by_order, purchase_row
 from app.orders.types import OrderNotOpen, Purchase, PurchaseAlreadyReversed, refuse_if_cancelled
@@ -85,12 +85,17 @@ RECORD: Final = statement(
 WITH buyer AS MATERIALIZED (
     -- Locked, and read as it is once the lock is had: of a purchase, a proof of the member's address and its accepting
     -- an invite, whoever comes last sees the others.
-    SELECT id, accepted_invite_id FROM member WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE
+    SELECT id, accepted_invite_id FROM member
+    WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE} FOR NO KEY UPDATE
 ), known AS MATERIALIZED (
     -- The order, if its codes were redeemed, and after its buyer: it isn't amended or cancelled meanwhile.
     SELECT cancelled_at, paid_points, paid_value FROM sales_order
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND EXISTS (SELECT FROM buyer)
     FOR SHARE
+), unknown AS MATERIALIZED (
+    -- One that isn't known doesn't begin meanwhile, and hasn't begun since this statement did: whatever is done with it
+    -- later finds the purchase. Raises a serialization failure otherwise, and all of it begins again.
+    SELECT lock_unknown_order(:merchant_id, :source, :order_id) FROM buyer WHERE NOT EXISTS (SELECT FROM known)
 ), paid AS (
     SELECT coalesce(max(paid_points), 0) AS points, coalesce(max(paid_value), 0) AS value FROM known
 ), earning AS (
@@ -109,7 +114,7 @@ WITH buyer AS MATERIALIZED (
         coalesce(:occurred_at, now()), now(), :told_of
     FROM earning, buyer, paid
     WHERE earning.points <= {POINTS_MAX} AND :amount >= paid.value
-        AND NOT EXISTS (SELECT FROM known WHERE cancelled_at IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM known WHERE cancelled_at IS NOT NULL) AND (SELECT count(*) FROM unknown) >= 0
     ON CONFLICT DO NOTHING RETURNING *
 ), brought AS (
     -- Locked when the purchase is there, and read as it is then: a return that lets it fall sees the purchase, or this

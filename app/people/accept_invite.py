@@ -10,10 +10,10 @@ from limits import RateLimitItemPerMinute
 from app import ids
 from app.api.attempts import allowed
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, member_id_of
 from app.api.operations import Info, InputProblem, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.config import settings
-from app.members.rows import member_row
+from app.members.rows import IS_HERE, member_row
 from app.members.types import Member, MemberSource
 from app.people.enroll_member import Person, enrol
 from app.people.existing import MemberAlreadyExists, already_exists
@@ -130,7 +130,7 @@ async def accept_invite(
     if input.external_source is not None and input.external_id is None:
         problems.add("externalSource", "needs an externalId")
     problems.refuse_if_any()
-    named = None if input.member_id is None else node_id("member", "member", input.member_id)
+    named = None if input.member_id is None else member_id_of(viewer, input.member_id)
     found_by = await _known(viewer, input.token, person)
     try:
         done = await _accept(viewer, person, found_by, named)
@@ -245,9 +245,9 @@ class LockedMemberRow(TypedDict):
 # Waits for its purchases and proofs that are under way; those that come later wait for this.
 LOCK_MEMBER: Final = statement(
     LockedMemberRow,
-    """
+    f"""
 SELECT email_index, email_verified FROM member
-WHERE merchant_id = :merchant_id AND id = :member_id FOR NO KEY UPDATE
+WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE} FOR NO KEY UPDATE
 """,
 )
 

@@ -8,7 +8,7 @@ from strawberry import UNSET
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, member_id_of
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.mailboxes import mailbox_index
 from app.members.member_keys import EXTERNAL_ID_LENGTH_MAX
@@ -167,10 +167,10 @@ async def edit_member(
 ) -> EditMemberResult:
     viewer = info.context.viewer
     edit = _checked(viewer, input)
-    member_id = node_id("member", "member", input.member_id)
+    member_id = member_id_of(viewer, input.member_id)
 
     async def work(tx: Tx, held: HeldRow) -> Proved:
-        return await _edit(tx, viewer, held, edit)
+        return await change(tx, viewer, held, edit)
 
     edited = await on_held(viewer, member_id, edit.email_index, work)
     if edited is None:
@@ -178,7 +178,7 @@ async def edit_member(
     return EditMemberSuccess(member=Member.of(edited.row), displaced=[Member.of(lost) for lost in edited.displaced])
 
 
-async def _edit(tx: Tx, viewer: Viewer, member: HeldRow, edit: Edit) -> Proved:
+async def change(tx: Tx, viewer: Viewer, member: HeldRow, edit: Edit) -> Proved:
     """Edit a held member. Raises Refused with InvalidInput or MemberAlreadyExists."""
     if member["owner_id"] not in {None, member["member_id"]}:
         raise Refused(await proved_by(tx, viewer, member["owner_id"]))

@@ -5,7 +5,7 @@ from typing import Annotated
 import strawberry
 
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, member_id_of
 from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.members.types import Member
 from app.people.addresses import HeldRow, Proved, as_it_is, on_held, prove
@@ -54,7 +54,7 @@ async def verify_member_email(
     problems = Problems()
     address = None if input.email is None else problems.email("email", input.email)
     problems.refuse_if_any()
-    member_id = node_id("member", "member", input.member_id)
+    member_id = member_id_of(viewer, input.member_id)
     named = None if address is None else viewer.tenant.keys.email_index(address)
 
     async def work(tx: Tx, held: HeldRow) -> Proved:

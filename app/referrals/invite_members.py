@@ -17,6 +17,7 @@ from app.api.context import Role, Viewer
 from app.api.inputs import Problems, acting_member
 from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
 from app.members.mailboxes import mailbox, mailbox_index, telling_domain
+from app.members.rows import IS_HERE, member_exists
 from app.merchants.tenants import decrypted
 from app.referrals.configure_referral_program import BATCH_MAX
 from app.referrals.disposable import is_disposable
@@ -168,7 +169,7 @@ SELECT m.id AS member_id, m.email AS member_email, m.pending_email AS member_pen
             AND referrer_id = :member_id
     ) AS invited_before
 FROM member m CROSS JOIN referral_program p {JOIN_QUOTA}
-WHERE m.merchant_id = :merchant_id AND m.id = :member_id AND p.merchant_id = :merchant_id
+WHERE m.merchant_id = :merchant_id AND m.id = :member_id AND {IS_HERE} AND p.merchant_id = :merchant_id
 """,
 )
 
@@ -205,6 +206,8 @@ async def send_invites(
             rows = await send(tx, viewer, member_id, invites, at)
     except _NoRoomError as error:
         raise _exceeded(await quota_of(viewer.merchant_id, member_id, at), error.requested) from None
+    if not rows and not await member_exists(viewer, member_id):
+        return None
     found = {row["invite_email_index"]: row for row in rows}
     if late := [index for index in batch.wanted if index not in found]:
         joined = await _members(viewer, late) if sender["reports_members"] else frozenset()
@@ -321,9 +324,12 @@ class SentRow(WholeInviteRow, QuotaRow):
 SEND: Final = statement(
     SentRow,
     f"""
-WITH program AS (
+WITH sender AS MATERIALIZED (
+    -- Who is being merged or erased sends nothing.
+    SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE} FOR KEY SHARE
+), program AS (
     SELECT p.*, coalesce(:at::timestamptz, now()) AS sent_at, today FROM referral_program p {JOIN_QUOTA}
-    WHERE p.merchant_id = :merchant_id
+    WHERE p.merchant_id = :merchant_id AND EXISTS (SELECT FROM sender)
 ), i AS (
     -- In one order for all, so that two batches of the same addresses don't deadlock.
     INSERT INTO invite (merchant_id, id, referrer_id, status, email, email_index, mailbox_index, domain_index, token,

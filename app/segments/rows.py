@@ -6,7 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from app.api.context import Viewer
-from app.members.rows import JOIN_MEMBER, MemberRow
+from app.members.rows import IS_HERE, JOIN_MEMBER, MemberRow
 from app.segments.definitions import BY_ROW, SegmentName
 from app.storage.database import database
 from app.storage.statements import columns, statement
@@ -27,7 +27,8 @@ WITH page AS (
     SELECT asked.segment, newest.id AS member_id FROM unnest(:segments::text[]) AS asked (segment)
     CROSS JOIN LATERAL (
         (SELECT m.id FROM member m
-         WHERE m.merchant_id = :merchant_id AND m.id < :before AND CASE asked.segment {_BY_ROW} ELSE false END
+         WHERE m.merchant_id = :merchant_id AND m.id < :before AND {IS_HERE}
+            AND CASE asked.segment {_BY_ROW} ELSE false END
             AND asked.segment = ANY('{{{",".join(name.value for name in BY_ROW)}}}')
          ORDER BY m.id DESC LIMIT :limit)
         UNION ALL

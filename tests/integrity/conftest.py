@@ -15,6 +15,7 @@ from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CREATE_CAMPAIGN, EDIT_POOL, Shop, open_shop
 from tests.jobs.documents import CANCEL, FILL, REVOKE_CODES, carried_out
+from tests.moving.files import staged
 from tests.orders.documents import AMEND, amendment, stackable
 from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
@@ -100,4 +101,5 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await shop.data(CANCEL, {"input": waiting["job"]["id"]})
         await shop.do(CREATE_CAMPAIGN, name="Welcome", poolId=(await shop.pool())["id"], segment="NEW")
         await shop.do(REVOKE_CODES, poolId=summer["id"], expectedCount=99, reason="leaked", idempotencyKey="leaked")
+        await staged(shop)
         yield shop

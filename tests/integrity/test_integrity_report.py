@@ -60,6 +60,7 @@ GROUP BY pg_constraint.oid, 1, 2
 UNMADE = {
     "graph_snapshot.id", "graph_node.snapshot_id", "graph_node.member_id", "graph_edge.snapshot_id",
     "graph_edge.referrer_id", "graph_edge.referee_id", "graph_file.snapshot_id", "referral.purchase_id",
+    "member.merged_into_id",
 }  # fmt: skip
 #: What breaks a promise: its name, how, and in how many rows that is seen.
 BREAKS = [
