@@ -17,6 +17,7 @@ from app.coupons import stock_levels
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
+from app.members.rows import RECORDS_OF
 from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx
 from app.storage.events import event
@@ -351,7 +352,7 @@ WITH RECURSIVE who AS ({_WHO}), held AS ({_OWN_CLAIMS.format(":pool_id")}), mine
 ), other AS (
     -- Who else has the claimant's mailbox, unless it has left that. In an order that one index alone has.
     SELECT first.member_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.id = first.member_id
+        SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.id = ANY({RECORDS_OF.format("first.member_id")})
             AND x.email_verified AND x.mailbox_index = who.mailbox_index
     ) AS was_left
     FROM who CROSS JOIN (
@@ -398,11 +399,11 @@ LEFT JOIN wallet w ON w.merchant_id = :merchant_id AND w.member_id = m.id
 #: of it can claim.
 FREE_MAILBOXES: Final = statement(
     NoRow,
-    """
+    f"""
 UPDATE claim SET mailbox_index = NULL
 WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND mailbox_index = ANY(:mailbox_indexes::bytea[])
     AND member_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.id = claim.member_id
+        SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.id = ANY({RECORDS_OF.format("claim.member_id")})
             AND m.email_verified AND m.mailbox_index = claim.mailbox_index
     )
 """,

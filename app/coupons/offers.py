@@ -10,6 +10,7 @@ from app.api.operations import Info, field, query
 from app.coupons.claims import CHAIN_LENGTH_MAX, CLAIMANT, IS_FOR, IneligibleReason
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, LISTED, PoolRow, codes_by_id
 from app.coupons.types import Code, Pool
+from app.members.rows import RECORDS_OF
 from app.storage.database import database
 from app.storage.statements import columns, statement
 
@@ -38,7 +39,7 @@ _HELD: Final = """
 """
 _IN_STOCK: Final = AVAILABLE_OF.format("p.id")
 # Whether another person, who is still of it, has claimed of the pool with the member's mailbox.
-_MAILBOX_IS_TAKEN: Final = """
+_MAILBOX_IS_TAKEN: Final = f"""
     (p.one_claim_per_mailbox AND EXISTS (
         SELECT FROM (
             SELECT member_id FROM claim
@@ -46,7 +47,8 @@ _MAILBOX_IS_TAKEN: Final = """
             ORDER BY mailbox_index LIMIT 1
         ) first
         WHERE first.member_id IS DISTINCT FROM m.id AND (first.member_id IS NULL OR EXISTS (
-            SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.id = first.member_id
+            SELECT FROM member x
+            WHERE x.merchant_id = :merchant_id AND x.id = ANY({RECORDS_OF.format("first.member_id")})
                 AND x.email_verified AND x.mailbox_index = m.mailbox_index
         ))
     ))

@@ -7,7 +7,8 @@ from tortoise.models import Model
 class PointsEntry(Model):
     """A change of a balance, written once and never changed. `origin` is what caused it: once per reason.
 
-    A credit that makes a lot has the dates of it: from when its points can be spent, and when they end.
+    A credit that makes a lot has the dates of it: from when its points can be spent, and when they end. So has one by
+    which a lot of a merged member became the kept one's; it names the lot.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -21,6 +22,7 @@ class PointsEntry(Model):
     spendable_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField()
+    lot_id = fields.UUIDField(null=True)
 
     class Meta:
         table = "points_entry"
@@ -30,7 +32,8 @@ class PointsLot(Model):
     """What is left of a credit, which its entry names. An endless one ends at infinity.
 
     `held` is how much of that is held: nobody spends it, and it doesn't expire. `expired` is what expired of it,
-    `returned` how much of the credit was taken back. `last_entry_id` is the entry that changed it last.
+    `returned` how much of the credit was taken back. `last_entry_id` is the entry that changed it last. `member_id` is
+    whose it is by now: that of its entry may have been merged.
     """
 
     entry_id = fields.UUIDField(primary_key=True)
