@@ -8,6 +8,7 @@ config.py errors.py ids.py
 
 web/                     what speaks HTTP: requests, sockets, event streams, and the limits on each
 operate/                 what runs the engine: processes, embedded servers, the operator's commands
+moving/                  files of another system: members, balances, codes, purchases
 api/                     what operations share: the edge of a mutation, inputs, lists, roles
 storage/                 the database, events, rings, leases, encryption
 telemetry/               logs, metrics, traces

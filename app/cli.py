@@ -561,10 +561,14 @@ def audit(data: Data = None) -> None:
 
 @app.command()
 def export(
-    directory: Annotated[
-        Path, typer.Argument(help="The directory to make; it mustn't exist, or must be empty.", show_default=False)
-    ],
     merchant_id: Annotated[str, typer.Option("--merchant", help="Whose rows (merchant_…).", show_default=False)],
+    directory: Annotated[
+        Path | None,
+        typer.Argument(help="The directory to make; it mustn't exist, or must be empty.", show_default=False),
+    ] = None,
+    member: Annotated[
+        str | None, typer.Option(help="Print all that is known of a member (member_…), as JSON.", show_default=False)
+    ] = None,
     table: Annotated[
         list[str] | None,
         typer.Option(help="A report, like pools or codes; may be repeated.", show_default="all of them"),
@@ -577,7 +581,32 @@ def export(
 
     The directory appears when all its files are complete, with a manifest of their rows and checksums. Codes are
     masked; names and addresses are left out. It reads DATABASE_REPLICA_URL if that is set, and else DATABASE_URL.
+
+    With --member it prints what is known of one person instead, decrypted: what somebody gets who asks for it.
     """
+    if (directory is None) == (member is None):
+        raise ConfigurationError("Name a directory for reports, or a member by --member, and not both.")
+    if member is not None:
+        _name_data(data)
+        _with_database(lambda: _print_member(merchant_id, member))
+    else:
+        _export_reports(Path(directory or ""), merchant_id, table, file_format, data, as_json)
+
+
+async def _print_member(merchant_id: str, member: str) -> None:
+    from app.people.export_member import export_member
+
+    print(json.dumps(await export_member(merchant_id, member), indent=2, ensure_ascii=False))
+
+
+def _export_reports(
+    directory: Path,
+    merchant_id: str,
+    table: list[str] | None,
+    file_format: Literal["csv", "parquet"],
+    data: Path | None,
+    as_json: bool,
+) -> None:
     from app.config import settings
     from app.operate.export import export as exported
     from app.reports.tables import REPORTS
@@ -601,6 +630,72 @@ def export(
         asyncio.run(work())
     else:
         _with_database(work)
+
+
+@app.command("import")
+def import_file(
+    kind: Annotated[Literal["members", "balances", "codes", "purchases"], typer.Argument(help="What the file holds.")],
+    merchant_id: Annotated[str, typer.Option("--merchant", help="Whose file (merchant_…).", show_default=False)],
+    file: Annotated[Path | None, typer.Argument(help="The CSV file.", show_default=False)] = None,
+    map_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="FILE=ENGINE: a header of the file and the column that it is; FILE= leaves it out.",
+            show_default="none",
+        ),
+    ] = None,
+    correct: Annotated[bool, typer.Option("--correct", help="Change what is there and differs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge the file, and apply nothing.")] = False,
+    webhooks: Annotated[
+        bool, typer.Option("--webhooks", help="Tell webhooks, and who watches a wallet at this moment.")
+    ] = False,
+    in_circulation: Annotated[
+        bool,
+        typer.Option(
+            "--in-circulation", help="Codes without an owner are in people's hands; otherwise they are stock."
+        ),
+    ] = False,
+    drop: Annotated[
+        bool, typer.Option("--discard", help="Delete what an import that was killed has left staged, and end.")
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Bring in a CSV file of another system; docs/moving-in.md is the guide.
+
+    All rows are judged before the first is applied. Exit 0: it is applied, or was before. Exit 1: nothing is applied,
+    and each wrong row is a line on stderr. If it is killed half-way, run it again: it goes on.
+    """
+    from app.config import settings
+    from app.moving.bring_in import Options, Screen, bring_in, discard
+    from app.storage.rings import ringing
+
+    _name_data(data)
+    names = _mapped(map_ or [])
+
+    async def work() -> None:
+        if drop:
+            print("What was staged is deleted." if await discard(merchant_id) else "Nothing is staged.")
+            return
+        if file is None:
+            raise ConfigurationError("Name the file.")
+        options = Options(names, corrects=correct, is_dry=dry_run, tells=webhooks, in_circulation=in_circulation)
+        async with ringing(settings().redis_url if webhooks else None):
+            status = await bring_in(kind, file, merchant_id, options, Screen())
+        raise SystemExit(status)
+
+    _with_database(_keyed(work))
+
+
+def _mapped(given: list[str]) -> dict[str, str]:
+    """Return the columns that headers stand for."""
+    names = {}
+    for each in given:
+        header, separator, column = each.rpartition("=")
+        if not separator:
+            raise ConfigurationError(f"--map takes FILE=ENGINE, and not {each[:60]!r}.")
+        names[header.strip()] = column.strip()
+    return names
 
 
 @app.command()

@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 Kind = Literal[
     "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "hold", "invite", "job",
     "member", "merchant", "order", "pool", "purchase", "redemption", "referral", "refund", "reward",
-    "rewardredemption", "wallet", "webhook", "webhookdelivery",
+    "rewardredemption", "suggestion", "wallet", "webhook", "webhookdelivery",
 ]  # fmt: skip
 
 _HEX: Final = frozenset("0123456789abcdef")

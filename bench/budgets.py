@@ -53,7 +53,7 @@ async def _pool(viewer: Viewer, budget: int | None, codes: int) -> UUID:
 async def _claimed(viewer: Viewer, pool_id: UUID, members: list[UUID], numbers: Any) -> list[tuple[UUID, UUID]]:
     codes = []
     for member_id in members:
-        claimed = await claim(database(), viewer, pool_id, Claimant(member_id), f"bench-{next(numbers)}")
+        claimed = await claim(database(), viewer, pool_id, Claimant(member_id), f"bench-{next(numbers)}".encode())
         if claimed is None:
             raise RuntimeError("a claim found no pool")
         codes.append((member_id, claimed.row["code_id"]))

@@ -91,7 +91,8 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 async def _posted(asked: Statement[PostedRow], viewer: Viewer, member_id: UUID, amount: int, **more: object) -> int:
     """Return the buffers that an entry touches on its third run."""
     values = {"merchant_id": viewer.merchant_id, "member_id": member_id, "entry_id": ids.new(), "amount": amount} | {
-        "reason": "ADJUSTMENT", "origin": ids.new().hex, "reference": None, "event_id": ids.new(), "actor": "system"
+        "reason": "ADJUSTMENT", "origin": ids.new().hex, "reference": None, "event_id": ids.new(), "actor": "system",
+        "told_reference": None, "reference_index": None, "told_of": None,
     }  # fmt: skip
     return await _buffers(asked.text, *asked.arguments(values | more))
 

@@ -366,6 +366,28 @@ CREATE TRIGGER pool_terms_written AFTER UPDATE ON pool FOR EACH ROW
     WHEN (NEW.terms_version <> OLD.terms_version) EXECUTE FUNCTION pool_terms_written();
 CREATE TRIGGER pool_kept BEFORE DELETE ON pool FOR EACH ROW
     WHEN (OLD.status <> 'DRAFT') EXECUTE FUNCTION refuse_delete();
+
+-- Waits for whoever found a pool as it was before it was changed: claims, redemptions and holds have its row locked (FOR
+-- KEY SHARE) from when they look at it until they are done. Once nobody has it, none of them is left. Of a pool that is
+-- never left alone a lock would wait for those that come, too, who find it as it is: there it waits for the transactions
+-- that have a pool at this moment.
+CREATE FUNCTION wait_for_pool(of_merchant uuid, of_pool uuid) RETURNS void LANGUAGE plpgsql AS $wait$
+DECLARE
+    here CONSTANT oid := (SELECT oid FROM pg_database WHERE datname = current_database());
+    others CONSTANT text[] := ARRAY(
+        SELECT virtualtransaction FROM pg_locks
+        WHERE database = here AND relation = 'pool'::regclass AND mode = 'RowShareLock' AND pid <> pg_backend_pid()
+    );
+BEGIN
+    LOOP
+        PERFORM FROM pool WHERE merchant_id = of_merchant AND id = of_pool FOR UPDATE SKIP LOCKED;
+        EXIT WHEN FOUND OR NOT EXISTS (
+            SELECT FROM pg_locks
+            WHERE database = here AND relation = 'pool'::regclass AND virtualtransaction = ANY(others)
+        );
+        PERFORM pg_sleep(0.005);
+    END LOOP;
+END $wait$;
 """
 
 CODES = """
@@ -420,6 +442,10 @@ CREATE INDEX code_by_state ON code (merchant_id, pool_id, state, id);
 CREATE INDEX code_by_owner ON code (merchant_id, member_id, allocated_at, id) INCLUDE (state, pool_id, expires_at, outlives_pool)
     WHERE member_id IS NOT NULL;
 CREATE INDEX code_outliving ON code (merchant_id, pool_id, id) WHERE outlives_pool;
+-- What lives again with a later end of its pool, what doesn't, and what had an end of its own that has passed since.
+CREATE INDEX code_expired ON code (merchant_id, pool_id, died_with_pool, id) WHERE state = 'EXPIRED';
+CREATE INDEX code_lapsed ON code (merchant_id, pool_id, expires_at, id)
+    WHERE state = 'EXPIRED' AND died_with_pool AND expires_at IS NOT NULL;
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
@@ -589,8 +615,28 @@ CREATE TRIGGER sales_order_kept BEFORE DELETE OR TRUNCATE ON sales_order
 CREATE TRIGGER sales_order_fixed BEFORE UPDATE OF merchant_id, id, source, order_id, currency ON sales_order
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 -- An order is cancelled once, and its version grows with each change of it.
-CREATE TRIGGER sales_order_guard AFTER UPDATE ON sales_order FOR EACH ROW
+CREATE TRIGGER sales_order_guard AFTER UPDATE OF order_amount, version, payer_id, paid_points, paid_value, point_value,
+        payments, cancelled_at, money_returned, points_returned, points_expired, shortfall, presenter_id
+    ON sales_order FOR EACH ROW
     WHEN (OLD.cancelled_at IS NOT NULL OR NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
+
+-- An order that begins and a purchase that is recorded for it meet at the order's name, because neither has a row that
+-- could be locked. An order begins with its name locked, so what is recorded before has been committed by then.
+CREATE FUNCTION lock_order_name(of_merchant uuid, of_source text, of_order text) RETURNS void
+LANGUAGE sql AS $lock$
+    SELECT pg_advisory_xact_lock(hashtextextended(of_merchant || ' ' || of_source || ' ' || of_order, 0))
+$lock$;
+-- For whoever found no order of this name. It waits for one that begins, and looks again: unlike the statement that
+-- calls it, it sees what was committed since that began.
+CREATE FUNCTION lock_unknown_order(of_merchant uuid, of_source text, of_order text) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off AS $lock$
+BEGIN
+    PERFORM lock_order_name(of_merchant, of_source, of_order);
+    PERFORM FROM sales_order WHERE merchant_id = of_merchant AND order_id = of_order AND source = of_source;
+    IF FOUND THEN
+        RAISE EXCEPTION 'an order began after it was looked for' USING ERRCODE = 'serialization_failure';
+    END IF;
+END $lock$;
 
 -- By these rows two first orders of one person meet: each takes them at the version that it has seen. A person is a
 -- member's id or a mailbox. No model, as for an address.
@@ -621,23 +667,27 @@ CREATE UNIQUE INDEX redemption_order ON redemption (merchant_id, order_id, sourc
 -- What the portfolio sums, without a look at the rows themselves.
 CREATE INDEX redemption_of_pool ON redemption (merchant_id, pool_id) INCLUDE (redeemed_at, order_amount, discount)
     WHERE reversed_at IS NULL;
--- What stands is taken from the budget of its pool, and given back when it stands no more.
-CREATE FUNCTION redemption_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
+-- What stands is taken from the budget of its pool, and given back when it stands no more. It is given back at once and
+-- taken when the transaction commits, so that nothing lacks what comes back beside it, whichever is written first.
+CREATE FUNCTION budget_taken() RETURNS trigger LANGUAGE plpgsql AS $taken$
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount);
-    ELSE
-        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id,
-            CASE WHEN NEW.reversed_at IS NULL THEN NEW.discount ELSE 0 END
-            - CASE WHEN OLD.reversed_at IS NULL THEN OLD.discount ELSE 0 END);
-    END IF;
+    PERFORM spend_budget(NEW.merchant_id, NEW.pool_id,
+        CASE TG_OP WHEN 'INSERT' THEN NEW.discount ELSE NEW.discount - OLD.discount END);
     RETURN NULL;
-END $spent$;
-CREATE TRIGGER redemption_spent AFTER INSERT ON redemption FOR EACH ROW
-    WHEN (NEW.discount > 0) EXECUTE FUNCTION redemption_spent();
-CREATE TRIGGER redemption_respent AFTER UPDATE OF discount, reversed_at ON redemption FOR EACH ROW
-    WHEN (NEW.discount <> OLD.discount OR NEW.reversed_at IS DISTINCT FROM OLD.reversed_at)
-    EXECUTE FUNCTION redemption_spent();
+END $taken$;
+CREATE FUNCTION redemption_given_back() RETURNS trigger LANGUAGE plpgsql AS $back$
+BEGIN
+    PERFORM spend_budget(NEW.merchant_id, NEW.pool_id,
+        CASE WHEN NEW.reversed_at IS NULL THEN NEW.discount ELSE 0 END - OLD.discount);
+    RETURN NULL;
+END $back$;
+CREATE CONSTRAINT TRIGGER redemption_spent AFTER INSERT ON redemption DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (NEW.discount > 0) EXECUTE FUNCTION budget_taken();
+CREATE CONSTRAINT TRIGGER redemption_respent AFTER UPDATE OF discount ON redemption DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.discount > OLD.discount AND NEW.reversed_at IS NULL) EXECUTE FUNCTION budget_taken();
+CREATE TRIGGER redemption_given_back AFTER UPDATE OF discount, reversed_at ON redemption FOR EACH ROW
+    WHEN (OLD.reversed_at IS NULL AND (NEW.discount < OLD.discount OR NEW.reversed_at IS NOT NULL))
+    EXECUTE FUNCTION redemption_given_back();
 CREATE TRIGGER redemption_kept BEFORE DELETE OR TRUNCATE ON redemption FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER redemption_fixed
     BEFORE UPDATE OF merchant_id, id, pool_id, terms_version, code_id, source, order_id ON redemption
@@ -681,9 +731,14 @@ ALTER TABLE event
 CREATE UNIQUE INDEX event_wallet_version ON event (merchant_id, member_id, wallet_version)
     WHERE wallet_version IS NOT NULL;
 -- What the webhooks' feed reads events by.
-ALTER TABLE event ALTER COLUMN txid SET DEFAULT (pg_current_xact_id()::text::bigint);
+-- Of an event that its transaction keeps quiet (`events.keep_quiet`) the feed never hears.
+ALTER TABLE event ALTER COLUMN txid SET DEFAULT (
+    CASE WHEN current_setting('flash.quiet', true) = 'on' THEN NULL ELSE pg_current_xact_id()::text::bigint END
+);
 CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
 -- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
+-- The few that have a person's words, which erasing looks for.
+CREATE INDEX event_reason ON event (merchant_id, subject_id) WHERE reason IS NOT NULL;
 CREATE TRIGGER event_kept BEFORE DELETE OR TRUNCATE ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER event_fixed
     BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, points, member_id,
@@ -722,6 +777,14 @@ CREATE INDEX points_entry_newest ON points_entry (merchant_id, created_at, id) I
 CREATE INDEX points_entry_of_member ON points_entry (merchant_id, member_id, created_at, id);
 CREATE TRIGGER points_entry_kept BEFORE DELETE OR TRUNCATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER points_entry_fixed BEFORE UPDATE ON points_entry FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What a person wrote is beside the ledger: an entry can't change, and a person can be erased.
+ALTER TABLE entry_reference
+    DROP CONSTRAINT entry_reference_pkey,
+    ADD PRIMARY KEY (merchant_id, entry_id),
+    ADD CONSTRAINT entry_reference_entry FOREIGN KEY (merchant_id, entry_id) REFERENCES points_entry;
+CREATE TRIGGER entry_reference_fixed BEFORE UPDATE OF merchant_id, entry_id ON entry_reference
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A lot begins whole, is never below 0 or above its credit, and keeps what it is. `is_open` is what indexes look at, so
 -- that a debit which leaves something changes none of them (HOT, for which pages leave room). What is held of a lot isn't
@@ -905,7 +968,7 @@ ALTER TABLE reward
     ADD CONSTRAINT reward_cost CHECK (cost > 0),
     ADD CONSTRAINT reward_stock CHECK (stock >= 0);
 -- Each claim looks here. The newest of several rewards is the one that a refusal names.
-CREATE INDEX reward_of_pool ON reward (merchant_id, pool_id, id) WHERE active;
+CREATE INDEX reward_of_pool ON reward (merchant_id, pool_id, id) WHERE pool_id IS NOT NULL;
 
 -- Each key is one redemption, each redemption is paid once and gives a code of its own.
 ALTER TABLE reward_redemption
@@ -963,6 +1026,7 @@ CREATE INDEX hold_of_order ON hold (merchant_id, sales_order_id) WHERE sales_ord
 CREATE INDEX hold_of_member ON hold (merchant_id, member_id, held_until) WHERE status = 'HELD' AND member_id IS NOT NULL;
 -- What else becomes the kept member's when two are merged.
 CREATE INDEX hold_ended_of_member ON hold (merchant_id, member_id) WHERE status <> 'HELD' AND member_id IS NOT NULL;
+CREATE INDEX hold_of_address ON hold (merchant_id, email_index) WHERE status = 'HELD' AND email_index IS NOT NULL;
 CREATE INDEX hold_due ON hold (merchant_id, held_until) WHERE status = 'HELD';
 CREATE TRIGGER hold_kept BEFORE DELETE OR TRUNCATE ON hold FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER hold_fixed BEFORE UPDATE OF merchant_id, id, sales_order_id, currency, held_at ON hold
@@ -1003,19 +1067,20 @@ ALTER TABLE hold_code
 CREATE INDEX hold_code_of_code ON hold_code (merchant_id, code_id);
 
 -- What is held is taken from the budget of its pool, and given back when the hold ends: captured, it stands instead.
-CREATE FUNCTION hold_code_spent() RETURNS trigger LANGUAGE plpgsql AS $spent$
+CREATE FUNCTION hold_code_given_back() RETURNS trigger LANGUAGE plpgsql AS $back$
 BEGIN
-    IF TG_OP = 'DELETE' THEN
-        PERFORM spend_budget(OLD.merchant_id, OLD.pool_id, -OLD.discount);
-    ELSIF TG_OP = 'UPDATE' THEN
-        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount - OLD.discount);
-    ELSE
-        PERFORM spend_budget(NEW.merchant_id, NEW.pool_id, NEW.discount);
-    END IF;
+    PERFORM spend_budget(OLD.merchant_id, OLD.pool_id,
+        CASE TG_OP WHEN 'DELETE' THEN -OLD.discount ELSE NEW.discount - OLD.discount END);
     RETURN NULL;
-END $spent$;
-CREATE TRIGGER hold_code_spent AFTER INSERT OR DELETE OR UPDATE OF discount ON hold_code
-    FOR EACH ROW EXECUTE FUNCTION hold_code_spent();
+END $back$;
+CREATE CONSTRAINT TRIGGER hold_code_spent AFTER INSERT ON hold_code DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    WHEN (NEW.discount > 0) EXECUTE FUNCTION budget_taken();
+CREATE CONSTRAINT TRIGGER hold_code_respent AFTER UPDATE OF discount ON hold_code DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.discount > OLD.discount) EXECUTE FUNCTION budget_taken();
+CREATE TRIGGER hold_code_relieved AFTER UPDATE OF discount ON hold_code FOR EACH ROW
+    WHEN (NEW.discount < OLD.discount) EXECUTE FUNCTION hold_code_given_back();
+CREATE TRIGGER hold_code_given_back AFTER DELETE ON hold_code
+    FOR EACH ROW EXECUTE FUNCTION hold_code_given_back();
 CREATE FUNCTION hold_given_back() RETURNS trigger LANGUAGE plpgsql AS $back$
 BEGIN
     PERFORM spend_budget(NEW.merchant_id, pool_id, -sum(discount)::bigint) FROM hold_code
@@ -1112,6 +1177,8 @@ ALTER TABLE invite ADD CONSTRAINT invite_of_referee EXCLUDE USING btree (merchan
 -- What the expiry job looks for, and the lists.
 CREATE INDEX invite_due ON invite (merchant_id, expires_at) WHERE status = 'PENDING';
 CREATE INDEX invite_by_status ON invite (merchant_id, status, id);
+-- What else was sent to an address: erasing looks for it.
+CREATE INDEX invite_of_address ON invite (merchant_id, email_index) WHERE status <> 'PENDING';
 CREATE INDEX invite_of_referrer ON invite (merchant_id, referrer_id, id);
 -- What flags count.
 CREATE INDEX invite_alike ON invite (merchant_id, referrer_id, domain_index, created_at) WHERE domain_index IS NOT NULL;
@@ -1147,7 +1214,7 @@ CREATE TABLE rewarded_mailbox (
 );
 CREATE TRIGGER rewarded_mailbox_kept BEFORE DELETE OR TRUNCATE ON rewarded_mailbox
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER rewarded_mailbox_fixed BEFORE UPDATE ON rewarded_mailbox
+CREATE TRIGGER rewarded_mailbox_fixed BEFORE UPDATE OF merchant_id, invite_id ON rewarded_mailbox
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- An edge is that of an invite which is CONVERTED and, because the key holds it, stays so. One referrer per referee,
@@ -1286,13 +1353,21 @@ ALTER TABLE advice_run
     ADD CONSTRAINT advice_run_source CHECK (source IN ('LLM', 'RULES')),
     -- An answer is whole, and rules say why they gave it.
     ADD CONSTRAINT advice_run_answered CHECK ((status = 'DONE') = (source IS NOT NULL)
-        AND (source IS NULL) = (suggestions IS NULL) AND (source IS NULL) = (rejected IS NULL)
-        AND (source IS NULL) = (facts IS NULL)),
+        AND (source IS NULL) = (rejected IS NULL) AND (source IS NULL) = (facts IS NULL)),
     ADD CONSTRAINT advice_run_fallback CHECK ((source IS NOT DISTINCT FROM 'RULES') = (fallback_reason IS NOT NULL));
 -- One run of a merchant at a time.
 CREATE UNIQUE INDEX advice_run_live ON advice_run (merchant_id) WHERE status IN ('QUEUED', 'RUNNING');
 -- What workers look for, whatever the merchant.
 CREATE INDEX advice_run_waiting ON advice_run (requested_at) WHERE status IN ('QUEUED', 'RUNNING');
+
+ALTER TABLE suggestion
+    DROP CONSTRAINT suggestion_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT suggestion_run FOREIGN KEY (merchant_id, run_id) REFERENCES advice_run,
+    ADD CONSTRAINT suggestion_position UNIQUE (merchant_id, run_id, position);
+-- A suggestion is adopted once.
+ALTER TABLE pool ADD CONSTRAINT pool_suggestion FOREIGN KEY (merchant_id, suggestion_id) REFERENCES suggestion;
+CREATE UNIQUE INDEX pool_suggestion_once ON pool (merchant_id, suggestion_id) WHERE suggestion_id IS NOT NULL;
 """
 
 WEBHOOKS = """
@@ -1330,6 +1405,25 @@ CREATE INDEX webhook_delivery_due_at ON webhook_delivery (merchant_id, webhook_i
 CREATE INDEX webhook_delivery_by_state ON webhook_delivery (merchant_id, webhook_id, state, id);
 """
 
+MOVING = """
+-- A merchant brings in one file at a time. What it says is kept row by row until it is applied, and no longer.
+ALTER TABLE import_file
+    DROP CONSTRAINT import_file_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT import_file_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT import_file_kind CHECK (kind IN ('MEMBERS', 'BALANCES', 'CODES', 'PURCHASES')),
+    ADD CONSTRAINT import_file_status CHECK (status IN ('STAGING', 'APPLYING', 'APPLIED')),
+    ADD CONSTRAINT import_file_applied CHECK ((status = 'APPLIED') = (applied_at IS NOT NULL));
+CREATE UNIQUE INDEX import_file_open ON import_file (merchant_id) WHERE status <> 'APPLIED';
+CREATE INDEX import_file_latest ON import_file (merchant_id, kind, applied_at);
+ALTER TABLE import_row
+    DROP CONSTRAINT import_row_pkey,
+    ADD PRIMARY KEY (merchant_id, import_id, line),
+    ADD CONSTRAINT import_row_file FOREIGN KEY (merchant_id, import_id) REFERENCES import_file;
+-- By which ciphertexts are found when data keys change.
+CREATE UNIQUE INDEX import_row_by_id ON import_row (merchant_id, id);
+"""
+
 
 class Migration(migrations.Migration):
     """Swap Tortoise's single-column keys for composite ones and add what its models can't say."""
@@ -1340,7 +1434,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
-                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS, MOVING,
             ]
         )
     ]  # fmt: skip

@@ -106,6 +106,10 @@ def pytest_configure(config: pytest.Config) -> None:
     (data.path / "statements").mkdir()
     # Nobody is to wait for the end of the many processes that tests start; those that try it say so.
     os.environ["FLASH_DRAIN_SECONDS"] = "0"
+    # A process plans its large statements on each connection anew; beside other tests that alone may take seconds.
+    for patience in ("OPERATION", "STATEMENT"):
+        os.environ[f"FLASH_{patience}_SECONDS_MAX"] = "30"
+    os.environ["FLASH_DATABASE_TIMEOUT_SECONDS"] = "30"
     # All tests come from one address.
     os.environ["FLASH_FAILED_AUTHENTICATIONS_MAX"] = "1000000"
     # Where the tests receive webhooks; everything else that isn't public is as closed as anywhere.

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -15,7 +15,7 @@ from app.storage.statements import Statement
 from tests.conftest import _clone, database_url
 
 MERCHANT = "INSERT INTO merchant (merchant_id, name, currency, created_at) VALUES ($1, 'Shop', 'USD', now())"
-TYPES = "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'asked'"
+TYPES = "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = $1"
 
 
 @asynccontextmanager
@@ -37,30 +37,45 @@ async def scratch_database(*, migrated: bool = True) -> AsyncIterator[str]:
             await connection.close()
 
 
-async def buffers_planned_on_nothing(asked: Statement[Any], fill: str, **values: object) -> tuple[int, int]:
-    """Return the rows of a statement of a merchant's, and the buffers it takes by a plan made before `fill` was run.
+async def buffers_planned_on_nothing(asked: Statement[Any], *fills: str, **values: object) -> tuple[int, int]:
+    """Return the rows of a statement of a merchant's, and the buffers it takes by a plan made before `fills` were run.
 
-    `values` are all parameters but the merchant, which is the first one of `fill`; plans are made so by processes that
+    `values` are all parameters but the merchant, which is the first one of `fills`; plans are made so by processes that
     were there before the rows.
     """
+    (counted,) = await all_planned_on_nothing([(asked, values)], *fills)
+    return counted
+
+
+async def all_planned_on_nothing(
+    asked: Sequence[tuple[Statement[Any], Mapping[str, object]]], *fills: str
+) -> list[tuple[int, int]]:
+    """Return the same of several statements, one after the other on one database."""
     merchant_id = uuid4()
+    counted = []
     async with scratch_database() as url:
         connection = await asyncpg.connect(dsn(url))
         try:
             await connection.execute(MERCHANT, merchant_id)
             await connection.execute("SET plan_cache_mode = force_generic_plan")
-            await connection.execute(f"PREPARE asked AS {asked.text}")
-            types = await connection.fetchval(TYPES)
-            given = asked.arguments({"merchant_id": merchant_id} | values)
-            arguments = [await _literal(connection, *each) for each in zip(types, given, strict=True)]
-            execute = f"EXECUTE asked ({', '.join(arguments)})"
-            await connection.execute(execute)
-            await connection.execute(fill, merchant_id)
-            told = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}")
+            executed = []
+            for number, (statement, values) in enumerate(asked):
+                await connection.execute(f"PREPARE asked_{number} AS {statement.text}")
+                types = await connection.fetchval(TYPES, f"asked_{number}")
+                given = statement.arguments({"merchant_id": merchant_id} | dict(values))
+                arguments = [await _literal(connection, *each) for each in zip(types, given, strict=True)]
+                executed.append(f"EXECUTE asked_{number} ({', '.join(arguments)})")
+            for execute in executed:
+                await connection.execute(execute)
+            for fill in fills:
+                await connection.execute(fill, merchant_id)
+            for execute in executed:
+                told = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}")
+                plan = json.loads(told)[0]["Plan"]
+                counted.append((int(plan["Actual Rows"]), plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]))
         finally:
             await connection.close()
-    plan = json.loads(told)[0]["Plan"]
-    return int(plan["Actual Rows"]), plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return counted
 
 
 async def _literal(connection: asyncpg.Connection, type_name: str, value: object) -> str:

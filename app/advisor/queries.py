@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from app.advisor.rows import LATEST_RUN, find_run
-from app.advisor.types import AdviceRun, Portfolio
+from app.advisor.rows import LATEST_RUN, find_run, find_suggestion
+from app.advisor.types import AdviceRun, OfferSuggestion, Portfolio
 from app.api.context import Viewer
 from app.api.node import refetches
 from app.api.operations import Id, Info, query
@@ -20,6 +20,12 @@ async def portfolio(info: Info) -> Portfolio:
 async def _run(viewer: Viewer, node_id: str) -> AdviceRun | None:
     row = await find_run(viewer, node_id)
     return None if row is None else AdviceRun.of(row)
+
+
+@refetches("suggestion")
+async def _suggestion(viewer: Viewer, node_id: str) -> OfferSuggestion | None:
+    row = await find_suggestion(viewer, node_id)
+    return None if row is None else OfferSuggestion.of(row, viewer.tenant.currency)
 
 
 @query(description="A run of the advisor, as far as it is. ADMIN and ANALYST.")

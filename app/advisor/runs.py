@@ -83,8 +83,12 @@ FINISH: Final = statement(
 WITH a AS (
     UPDATE advice_run SET status = 'DONE', finished_at = now(), source = :source, model = :model,
         prompt_version = :prompt_version, fallback_reason = :fallback_reason, facts = :facts::text::jsonb,
-        suggestions = :suggestions::text::jsonb, rejected = :rejected::text::jsonb, raw_answer = :raw_answer
-    WHERE {leases.held(_STEPS)} RETURNING id, actor
+        rejected = :rejected::text::jsonb, raw_answer = :raw_answer
+    WHERE {leases.held(_STEPS)} RETURNING merchant_id, id, actor
+), suggested AS (
+    INSERT INTO suggestion (merchant_id, id, run_id, position, content)
+    SELECT a.merchant_id, t.id, a.id, t.position, t.content::jsonb
+    FROM a, unnest(:suggestion_ids::uuid[], :suggestions::text[]) WITH ORDINALITY AS t (id, content, position)
 )
 {event("advice_run.finished", subject="a.id", source="a", actor="a.actor")} RETURNING id
 """,
@@ -155,7 +159,8 @@ async def finish(run: HeldRow, answer: Answer) -> bool:
         prompt_version=answer.prompt_version,
         fallback_reason=answer.fallback_reason,
         facts=orjson.dumps(answer.facts).decode(),
-        suggestions=orjson.dumps(answer.suggestions).decode(),
+        suggestion_ids=[ids.new() for _ in answer.suggestions],
+        suggestions=[orjson.dumps(suggestion).decode() for suggestion in answer.suggestions],
         rejected=orjson.dumps(answer.rejected).decode(),
         raw_answer=answer.raw_answer,
     )

@@ -11,12 +11,18 @@ import strawberry
 
 from app import ids
 from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
-from app.advisor.rows import RunRow
+from app.advisor.rows import (
+    RunRow,
+    SuggestionRow,
+    pools_by_suggestion,
+    suggestions_by_pool,
+    suggestions_by_run,
+)
 from app.advisor.suggestions import AdviceRejectionReason
 from app.api.connections import After, Connection, First, connect, page
 from app.api.context import Tenant, Viewer
 from app.api.inputs import Money, money
-from app.api.operations import Info, Node, field, guarded
+from app.api.operations import Info, Node, extends, field, guarded
 from app.api.scalars import BigInt, described
 from app.coupons.types import CodeKind, Pool
 from app.members.types import Member
@@ -195,10 +201,13 @@ class AdviceFigure:
     basis: str = strawberry.field(description="Where the checked number and the cap are from.")
 
 
-@strawberry.type(description="An offer that the merchant doesn't run yet. Adopting it is calling createPool.")
-class OfferSuggestion:
+@strawberry.type(
+    description="An offer that the merchant doesn't run yet. Adopting it is calling createPool with its id, once."
+)
+class OfferSuggestion(Node):
     """A suggestion that passed the checks."""
 
+    suggestion_id: strawberry.Private[UUID]
     title: str = strawberry.field(description="What it is.")
     rationale: str = strawberry.field(description="Why it may be missing; every number in it is a checked figure.")
     segment: str = strawberry.field(description="The name of the segment that it is for.")
@@ -207,10 +216,13 @@ class OfferSuggestion:
     figures: list[AdviceFigure] = strawberry.field(description="Its numbers, each checked.")
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any], currency: str) -> "OfferSuggestion":
-        """Return a stored suggestion."""
+    def of(cls, row: SuggestionRow, currency: str) -> "OfferSuggestion":
+        """Return the suggestion of a row."""
+        stored = orjson.loads(row["suggestion_content"])
         audience = BY_TITLE.get(stored["segment"])
         return cls(
+            id=strawberry.ID(ids.encode("suggestion", row["suggestion_id"])),
+            suggestion_id=row["suggestion_id"],
             title=stored["title"],
             rationale=stored["rationale"],
             segment=stored["segment"],
@@ -218,6 +230,26 @@ class OfferSuggestion:
             draft=PoolDraft.of(stored["draft"], audience, currency),
             figures=[AdviceFigure(**figure) for figure in stored["figures"]],
         )
+
+    @field(description="What was made of it; null until somebody adopts it, and again once that pool is discarded.")
+    async def pool(self, info: Info) -> Pool | None:
+        """Read the pools of all suggestions of this page together."""
+        row = await info.context.load(pools_by_suggestion, self.suggestion_id)
+        return None if row is None else Pool.of(row)
+
+
+@extends(Pool)
+class _Adopting:
+    """What a pool shows of the advisor."""
+
+    @guarded(
+        "Pool.suggestion",
+        description="The suggestion of the advisor that it was made of. For ADMIN and ANALYST, null to others.",
+    )
+    async def suggestion(self: Pool, info: Info) -> OfferSuggestion | None:
+        """Read the suggestions of all pools of this page together."""
+        row = await info.context.load(suggestions_by_pool, self.row["pool_id"])
+        return None if row is None else OfferSuggestion.of(row, info.context.viewer.tenant.currency)
 
 
 @strawberry.type(description="Something that was proposed and not shown.")
@@ -272,9 +304,11 @@ class AdviceRun(Node):
         return row["run_status"] in _LIVE
 
     @field(description="Up to five offers, the best first; at least one when the run is DONE.")
-    def suggestions(self, info: Info) -> list[OfferSuggestion]:
+    async def suggestions(self, info: Info) -> list[OfferSuggestion]:
+        """Read the suggestions of all runs of this page together."""
         currency = info.context.viewer.tenant.currency
-        return [OfferSuggestion.of(each, currency) for each in orjson.loads(self.row["run_suggestions"] or "[]")]
+        rows = await info.context.load(suggestions_by_run, self.row["run_id"])
+        return [OfferSuggestion.of(row, currency) for row in rows]
 
     @field(description="What was proposed and dropped, and why.")
     def rejected(self) -> list[RejectedSuggestion]:

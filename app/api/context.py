@@ -81,6 +81,10 @@ class Viewer:
         self.named.ids.add(member_id)
         return self.named.kept.get(member_id, member_id)
 
+    def found(self, member_id: UUID) -> None:
+        """Note that a member that the caller named was read, and is here: nobody stands for it."""
+        self.named.ids.discard(member_id)
+
     @property
     def merchant_id(self) -> UUID:
         """The tenant's id: the first column of every key."""

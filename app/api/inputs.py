@@ -82,9 +82,12 @@ def acting_member(viewer: Viewer, named: str | None) -> UUID:
     return viewer.member_id
 
 
-def scoped_key(viewer: Viewer, key: str) -> str:
-    """Return an idempotency key as it is stored: a member's keys are its own, those of API keys are the merchant's."""
-    return f"{viewer.member_id.hex if viewer.member_id else ''}/{key}"
+def stored_key(viewer: Viewer, key: str) -> bytes:
+    """Return an idempotency key as it is stored: an HMAC, because callers put names and addresses into their keys.
+
+    A member's keys are its own, those of API keys are the merchant's.
+    """
+    return viewer.tenant.keys.request_index(f"{viewer.member_id.hex if viewer.member_id else ''}/{key}")
 
 
 class Problems:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, ParamSpec, TypeVar
 import asyncpg
 import strawberry
 from graphql import GraphQLError
+from strawberry.types import get_object_definition
 from strawberry.utils.str_converters import to_camel_case
 
 from app.api.access import admitted
@@ -17,7 +18,8 @@ from app.storage.gone import MemberGoneError
 from app.telemetry.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
-DEADLOCKS_MAX: Final = 20
+#: How often a verb begins anew.
+RESTARTS_MAX: Final = 20
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -36,6 +38,10 @@ class Refusal:
     """Refusals are answers. Verbs raise them as `Refused`; the edge returns them."""
 
     message: str = strawberry.field(description="Why not, for people.")
+
+    def depends_on_whom(self) -> bool:
+        """Whether the answer could be another one for a member that stands for one that was named."""
+        return True
 
 
 @strawberry.type(description="Something in the input can't be.")
@@ -74,6 +80,10 @@ class Refused(Exception):  # noqa: N818  (not an error: an answer on its way to 
         self.refusal = refusal
 
 
+class OutpacedError(Exception):
+    """Something isn't any more what was read of it: the transaction rolls back, and the edge begins the verb anew."""
+
+
 def not_found(what: str, node_id: str) -> Refused:
     """Return the refusal for an id that names nothing visible."""
     return Refused(NotFound(message=f"There is no such {what}.", id=strawberry.ID(node_id[:200])))
@@ -87,11 +97,12 @@ def bad_user_input(message: str) -> GraphQLError:
 async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
     """Return what a verb answers, or why it refuses.
 
-    What was ended so that another could go on has left nothing behind, and begins again. So does what met a member that
-    was merged, for the one that was kept; a refusal is the last word only once every member that was named stands.
+    What was outpaced, or PostgreSQL ended so that another could go on, or because it had seen too little, has left
+    nothing behind, and begins again. So does what met a member that was merged, for the one that was kept; a refusal is
+    the last word only once every member that was named stands.
     """
     viewer = info.context.viewer
-    deadlocks = 0
+    restarts = 0
     while True:
         refusal: Refusal
         try:
@@ -100,19 +111,19 @@ async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
         except Refused as refused:
             refusal = refused.refusal
             try:
-                if await stand_in(viewer):
+                if refusal.depends_on_whom() and await stand_in(viewer):
                     continue
             except ErasedError as erased:
                 if _may_answer_not_found(info):
                     refusal = not_found("member", erased.node_id).refusal
-        except asyncpg.DeadlockDetectedError:
-            deadlocks += 1
-            if deadlocks == DEADLOCKS_MAX:
+        except (OutpacedError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            restarts += 1
+            if restarts == RESTARTS_MAX:
                 raise
             continue
         except MemberGoneError as gone:
-            deadlocks += 1
-            if deadlocks == DEADLOCKS_MAX:
+            restarts += 1
+            if restarts == RESTARTS_MAX:
                 raise
             try:
                 await stand_in(viewer, [gone.member_id])
@@ -199,5 +210,16 @@ def guarded(coordinate: str, *, description: str) -> Callable[[Callable[..., Any
             return await answer if inspect.isawaitable(answer) else answer
 
         return strawberry.field(resolver=edge, description=description)
+
+    return decorate
+
+
+def extends(kind: type) -> Callable[[type], type]:
+    """Add a class's fields to another noun's object, as `extend type` does: that noun needn't know of this one."""
+
+    def decorate(extension: type) -> type:
+        added = get_object_definition(strawberry.type(extension), strict=True)
+        get_object_definition(kind, strict=True).fields.extend(added.fields)
+        return extension
 
     return decorate

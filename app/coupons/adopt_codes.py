@@ -34,7 +34,7 @@ class WaitingRow(SurplusRow):
     is_held: bool
     # The pool that it is a claim of, that pool's limit, and what the member has of it.
     claimed_of: UUID
-    idempotency_key: str | None
+    idempotency_key: bytes | None
     mailbox_index: bytes | None
     claimed_at: datetime
     claims_per_member: int
@@ -46,7 +46,7 @@ class WaitingRow(SurplusRow):
 class _Adoption:
     """What becomes of the waiting codes: the claims of those that are kept, and the codes that are too many."""
 
-    claims: list[tuple[UUID, UUID, int, str | None, bytes | None, datetime]] = field(default_factory=list)
+    claims: list[tuple[UUID, UUID, int, bytes | None, bytes | None, datetime]] = field(default_factory=list)
     surplus: list[WaitingRow] = field(default_factory=list)
     #: Of surplus codes: mailboxes that their claims had, by the pools that these were of.
     mailboxes: dict[UUID, bytes] = field(default_factory=dict)
@@ -95,7 +95,7 @@ WRITE_CLAIMS: Final = statement(
 INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, mailbox_index, claimed_at)
 SELECT :merchant_id, code_id, pool_id, :member_id, slot, idempotency_key, mailbox_index, claimed_at
 FROM unnest(
-    :code_ids::uuid[], :pool_ids::uuid[], :slots::int[], :keys::text[], :mailbox_indexes::bytea[],
+    :code_ids::uuid[], :pool_ids::uuid[], :slots::int[], :keys::bytea[], :mailbox_indexes::bytea[],
     :claimed_at::timestamptz[]
 ) AS t (code_id, pool_id, slot, idempotency_key, mailbox_index, claimed_at)
 """,

@@ -10,12 +10,12 @@ from app import ids
 from app.api.context import Viewer
 from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
-from app.coupons.rows import PoolRow
+from app.coupons.rows import WAIT_FOR_POOL, PoolRow
 from app.coupons.rules import TRANSITIONS
 from app.coupons.types import PauseScope, Pool, PoolStatus
 from app.storage.database import database
 from app.storage.events import event
-from app.storage.statements import NoRow, columns, statement
+from app.storage.statements import columns, statement
 
 
 @strawberry.input(description="A pool.")
@@ -96,10 +96,6 @@ SELECT {columns(PoolRow)} FROM p
 """,
 )
 
-# Claims and redemptions lock the pool that they found open until they are done: once it can be locked, none is left.
-# They are waited for after the change, not before it: new ones find the pool closed, so that there is an end of them.
-WAIT: Final = statement(NoRow, "SELECT FROM pool WHERE merchant_id = :merchant_id AND id = :pool_id FOR UPDATE")
-
 
 async def _move(viewer: Viewer, node: str, to: PoolStatus, scope: PauseScope | None = None) -> ChangePoolStatusSuccess:
     """Do the guarded change; the refusal is worked out afterwards, from what stood in the way."""
@@ -118,7 +114,7 @@ async def _move(viewer: Viewer, node: str, to: PoolStatus, scope: PauseScope | N
         )
         if moved is not None:
             if to is not PoolStatus.ACTIVE:
-                await database().row(WAIT, merchant_id=viewer.merchant_id, pool_id=pool_id)
+                await database().row(WAIT_FOR_POOL, merchant_id=viewer.merchant_id, pool_id=pool_id)
             return ChangePoolStatusSuccess(pool=Pool.of(moved))
         await _refuse_if_in_the_way(viewer, pool_id, node, to, scope)
     raise RuntimeError("a pool's status kept changing while it was to be changed")

@@ -5,7 +5,7 @@ from typing import Annotated
 import strawberry
 
 from app.api.context import Role, Viewer
-from app.api.inputs import Problems, node_id, scoped_key
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons.claims import Claimant, NotEligible, PoolBacksReward, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import pool_row
@@ -88,7 +88,7 @@ async def claim_code(
         claimant = Claimant(key=named.key)
     else:
         claimant = Claimant(await named.id(viewer))
-    claimed = await claim(database(), viewer, pool_id, claimant, None if key is None else scoped_key(viewer, key))
+    claimed = await claim(database(), viewer, pool_id, claimant, None if key is None else stored_key(viewer, key))
     if claimed is None:
         raise await _missing(viewer, input.pool_id, named)
     return ClaimCodeSuccess(

@@ -14,10 +14,11 @@ from app.api.context import Viewer
 from app.api.operations import IdempotencyKeyReused, Refusal, Refused
 from app.api.scalars import described
 from app.coupons import stock_levels
+from app.coupons.overdue import end_overdue
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
-from app.members.rows import RECORDS_OF
+from app.members.rows import IS_HERE, RECORDS_OF
 from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx
 from app.storage.events import event
@@ -69,7 +70,7 @@ class IneligibleReason(Enum):
 
 @strawberry.type(description="The pool isn't for this claimant.")
 class NotEligible(Refusal):
-    """AUDIENCE, MAILBOX or BUDGET_SPENT of the pool that was asked."""
+    """HAS_ALL where orders hold what it may have, AUDIENCE, MAILBOX or BUDGET_SPENT of the pool that was asked."""
 
     reason: IneligibleReason = strawberry.field(description="Why not.")
 
@@ -109,9 +110,51 @@ class ClaimRow(WholeCodeRow, ChangeRow):
     """A code that was just claimed, and the event."""
 
 
-_ISSUES: Final = f"({IS_OPEN} AND (:is_paid OR NOT {BACKS_REWARD}))"
+#: How many codes of the pool {0} holds have set aside for the member {1}: they count for its limit.
+HELD_OF_POOL: Final = """
+    (SELECT count(*)::int FROM hold h
+    JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
+    JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
+    WHERE h.merchant_id = :merchant_id AND h.member_id = {1} AND h.status = 'HELD'
+        AND c.pool_id = {0} AND c.state = 'SET_ASIDE' AND c.hold_id = h.id)
+"""
+#: Whether the pool `p` keeps its codes from the claimant `m`, which has {0}.claims of it: a reward is offered that it
+#: backs, or holds have as many for it as it may have. Only a pool that has backed a reward has such.
+KEEPS: Final = f"""
+    EXISTS (
+        SELECT FROM reward a WHERE a.merchant_id = :merchant_id AND a.pool_id = p.id
+            AND (a.active OR {{0}}.claims + {HELD_OF_POOL.format("p.id", "m.id")} >= p.claims_per_member)
+    )
+"""
+#: Whether the pool `p` issues codes to the claimant `m`, which has {0}.claims of it, unless that has paid with points.
+_ISSUES: Final = f"({IS_OPEN} AND (:is_paid OR NOT {KEEPS}))"
 #: Whether the pool `p` is for the claimant `m`.
 IS_FOR: Final = f"(p.audience = '{{}}' OR {IN_ONE_OF.format('p.audience')})"
+#: Whether the member whose claim {0} took a mailbox has left that: its address changed, or isn't proven any more.
+_HAS_LEFT: Final = f"""
+    ({{0}}.member_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.id = ANY({RECORDS_OF.format("{0}.member_id")})
+            AND x.email_verified AND x.mailbox_index = {{0}}.mailbox_index
+    ))
+"""
+#: Whether another person, who is still of it, has claimed of the pool `p` with the mailbox of the member `m`. In an
+#: order that one index alone has.
+MAILBOX_IS_TAKEN: Final = f"""
+    (p.one_claim_per_mailbox AND EXISTS (
+        SELECT FROM (
+            SELECT member_id, mailbox_index FROM claim
+            WHERE merchant_id = :merchant_id AND pool_id = p.id AND mailbox_index = ANY(ARRAY[m.mailbox_index])
+            ORDER BY mailbox_index LIMIT 1
+        ) first
+        WHERE first.member_id IS DISTINCT FROM m.id AND NOT {_HAS_LEFT.format("first")}
+    ))
+"""
+#: Lets those mailboxes {0} of the pool go whose claimants have left them: the next person of one can claim.
+FREES_MAILBOXES: Final = f"""
+    UPDATE claim SET mailbox_index = NULL
+    WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND mailbox_index = ANY({{0}})
+        AND {_HAS_LEFT.format("claim")}
+"""
 #: The member `:member_id` as a claimant. A mailbox counts once the member has proved its address.
 CLAIMANT: Final = """
     SELECT id, joined_at, last_bought_at, CASE WHEN email_verified THEN mailbox_index END AS mailbox_index FROM member
@@ -147,8 +190,9 @@ WITH who AS ({CLAIMANT}), held AS (
     -- Locked as claims lock it anyway: pausing waits for those that found it open. The first claim of a person in a
     -- mailbox is the mailbox's.
     SELECT p.*, held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
-    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR} AND NOT {BUDGET_IS_SPENT}
-        AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES.format("held")} AND {IS_FOR}
+        AND NOT {BUDGET_IS_SPENT}
+        AND (claims = 0 OR (:key::bytea IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
 ), picked AS (
@@ -214,9 +258,10 @@ _WHO: Final = f"""
         WHERE :email_index::bytea IS NOT NULL
     ) claimant
     LEFT JOIN LATERAL (
-        SELECT joined_at, last_bought_at, email_verified, mailbox_index FROM member
+        SELECT joined_at, last_bought_at, email_verified, mailbox_index, {IS_HERE} AS is_here FROM member
         WHERE merchant_id = :merchant_id AND id = claimant.id OFFSET 0
     ) known ON true
+    WHERE claimant.id IS NULL OR known.is_here
 """
 _OWN_CLAIMS: Final = """
     (SELECT * FROM claim
@@ -237,8 +282,8 @@ CLAIM_OTHERWISE: Final = statement(
     f"""
 WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
     SELECT held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
-    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES} AND {IS_FOR}
-        AND (claims = 0 OR (:key::text IS NOT NULL AND claims < p.claims_per_member))
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES.format("held")} AND {IS_FOR}
+        AND (claims = 0 OR (:key::bytea IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
 ), serving_held AS ({_HELD.format(":serving_id")}), serving AS (
@@ -247,7 +292,9 @@ WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
         p.id <> :pool_id AS is_fallback
     FROM pool p, who m, serving_held
     WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may) AND NOT {BUDGET_IS_SPENT}
-        AND (p.id = :pool_id OR ({_ISSUES} AND {IS_FOR} AND serving_held.claims < p.claims_per_member))
+        AND (p.id = :pool_id OR (
+            {_ISSUES.format("serving_held")} AND {IS_FOR} AND serving_held.claims < p.claims_per_member
+        ))
     FOR KEY SHARE OF p
 ), picked AS (
     SELECT id FROM code
@@ -335,7 +382,10 @@ class StandingRow(WholeCodeRow):
     is_claimant: bool
     key_is_same: bool | None
     held_claims: int
+    set_aside: int
     in_stock: int
+    # Whether the merchant has holds of rewards whose time has passed, which may have codes aside.
+    are_holds_late: bool
     fallbacks: list[UUID]
 
 
@@ -351,12 +401,9 @@ WITH RECURSIVE who AS ({_WHO}), held AS ({_OWN_CLAIMS.format(":pool_id")}), mine
     WHERE merchant_id = :merchant_id AND idempotency_key = :key
 ), other AS (
     -- Who else has the claimant's mailbox, unless it has left that. In an order that one index alone has.
-    SELECT first.member_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.id = ANY({RECORDS_OF.format("first.member_id")})
-            AND x.email_verified AND x.mailbox_index = who.mailbox_index
-    ) AS was_left
+    SELECT {_HAS_LEFT.format("first")} AS was_left
     FROM who CROSS JOIN (
-        SELECT member_id, email_index FROM claim
+        SELECT member_id, email_index, mailbox_index FROM claim
         WHERE merchant_id = :merchant_id AND pool_id = :pool_id
             AND mailbox_index = ANY(ARRAY[(SELECT mailbox_index FROM who)])
         ORDER BY mailbox_index LIMIT 1
@@ -373,7 +420,15 @@ WITH RECURSIVE who AS ({_WHO}), held AS ({_OWN_CLAIMS.format(":pool_id")}), mine
 SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_member AS asked_claims_per_member,
     asked.is_open AS asked_is_open, EXISTS (SELECT FROM who) AS is_claimant,
     (SELECT is_same FROM keyed) AS key_is_same, (SELECT count(*) FROM held) AS held_claims,
+    {HELD_OF_POOL.format(":pool_id", "(SELECT id FROM who)")} AS set_aside,
     {AVAILABLE_OF.format(":pool_id")} AS in_stock,
+    EXISTS (
+        -- In the order of the index to read: to a planner that saw the table empty, any is as good.
+        SELECT FROM (
+            SELECT held_points FROM hold
+            WHERE merchant_id = :merchant_id AND status = 'HELD' AND held_until <= now() ORDER BY held_until
+        ) late WHERE held_points > 0
+    ) AS are_holds_late,
     {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
     coalesce((SELECT {IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
     asked.one_claim_per_mailbox AND EXISTS (SELECT FROM other) AS asked_mailbox_is_taken,
@@ -395,19 +450,7 @@ LEFT JOIN wallet w ON w.merchant_id = :merchant_id AND w.member_id = m.id
 """,
 )
 
-#: Whoever has left a mailbox, because its address changed or isn't proven any more, has it no longer: the next person
-#: of it can claim.
-FREE_MAILBOXES: Final = statement(
-    NoRow,
-    f"""
-UPDATE claim SET mailbox_index = NULL
-WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND mailbox_index = ANY(:mailbox_indexes::bytea[])
-    AND member_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.id = ANY({RECORDS_OF.format("claim.member_id")})
-            AND m.email_verified AND m.mailbox_index = claim.mailbox_index
-    )
-""",
-)
+FREE_MAILBOXES: Final = statement(NoRow, FREES_MAILBOXES.format(":mailbox_indexes::bytea[]"))
 
 # Waits for whoever is taking the first code in stock; what it returns is free again.
 WAIT: Final = statement(
@@ -426,7 +469,7 @@ _last_found: LRUCache[UUID, UUID] = LRUCache(stock_levels.POOLS_KEPT_MAX)
 
 
 async def claim(
-    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None, *, is_paid: bool = False
+    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: bytes | None, *, is_paid: bool = False
 ) -> Claimed | None:
     """Claim a code for a claimant, in the caller's transaction or in one of its own.
 
@@ -434,7 +477,7 @@ async def claim(
     pool or member. Raises Refused with PoolNotActive, PoolBacksReward (unless the claimant, a member, has paid for it
     with points), NotEligible, PoolExhausted or IdempotencyKeyReused. A code that the claimant has is returned whatever
     the pool's status: asking again issues nothing. Fallback pools that back a reward of their own, or aren't for the
-    claimant, are passed over.
+    claimant, are passed over. Outside a transaction holds whose time has passed end for their codes, if none is left.
     """
     claimed = await _claim_from(where, viewer, pool_id, pool_id, claimant, key, is_paid)
     if not isinstance(claimed, _NothingLeft):
@@ -445,6 +488,8 @@ async def claim(
         if not isinstance(served, _NothingLeft):
             return served
         tried.append(fallback_id)
+    if claimed.are_holds_late and not isinstance(where, Tx) and await end_overdue(viewer.merchant_id, pool_ids=tried):
+        return await claim(where, viewer, pool_id, claimant, key, is_paid=is_paid)
     raise Refused(budget_spent() if claimed.is_budget_spent else exhausted(tried))
 
 
@@ -468,10 +513,11 @@ class _NothingLeft:
 
     fallbacks: list[UUID]
     is_budget_spent: bool = False
+    are_holds_late: bool = False
 
 
 async def _claim_from(
-    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
+    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: bytes | None, is_paid: bool
 ) -> Claimed | _NothingLeft | None:
     """Claim a code that is asked of one pool, from itself or from one that it falls back to."""
     for _ in range(ATTEMPTS_MAX):
@@ -484,6 +530,8 @@ async def _claim_from(
         stands = await _look(where, viewer, asked, claimant, key)
         if stands is None or not stands["is_claimant"]:
             return None
+        if claimant.member_id is not None:
+            viewer.found(claimant.member_id)
         if _is_replay(stands, key):
             return Claimed(stands, replayed=True)
         _refuse_if_closed(stands)
@@ -502,7 +550,7 @@ async def _claim_from(
             continue
         is_spent = stands["asked_budget_is_spent"]
         if is_spent or stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
-            return _NothingLeft(stands["fallbacks"], is_spent)
+            return _NothingLeft(stands["fallbacks"], is_spent, stands["are_holds_late"])
     raise RuntimeError("a claim found neither a code nor a reason against it")
 
 
@@ -514,7 +562,7 @@ async def _is_left(where: Statements, viewer: Viewer, serving: UUID) -> bool:
 
 
 async def _take(
-    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: str | None, is_paid: bool
+    where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: bytes | None, is_paid: bool
 ) -> ClaimRow | None:
     arguments: dict[str, object] = {
         "merchant_id": viewer.merchant_id,
@@ -546,7 +594,7 @@ async def _take(
 
 
 async def _look(
-    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: str | None
+    where: Statements, viewer: Viewer, pool_id: UUID, claimant: Claimant, key: bytes | None
 ) -> StandingRow | None:
     return await where.row(
         LOOK,
@@ -557,7 +605,7 @@ async def _look(
     )
 
 
-def _is_replay(stands: StandingRow, key: str | None) -> bool:
+def _is_replay(stands: StandingRow, key: bytes | None) -> bool:
     """Whether the claimant has what it asks for. Raises Refused when the key was used for something else."""
     if stands["key_is_same"] is False:
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another claim."))
@@ -573,6 +621,10 @@ def _refuse_if_closed(stands: StandingRow) -> None:
 
 def _ineligible(stands: StandingRow) -> NotEligible | None:
     """Return why the pool isn't for the claimant, or None."""
+    claims, limit = stands["held_claims"], stands["asked_claims_per_member"]
+    if claims < limit <= claims + stands["set_aside"]:
+        message = "Orders that aren't paid yet hold as many of its codes as one member can have."
+        return NotEligible(message=message, reason=IneligibleReason.HAS_ALL)
     if not stands["asked_is_for"]:
         return NotEligible(message="The pool is for members of other segments.", reason=IneligibleReason.AUDIENCE)
     if stands["asked_mailbox_is_taken"] and not stands["asked_mailbox_was_left"]:

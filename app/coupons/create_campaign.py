@@ -10,7 +10,7 @@ from strawberry.types import get_object_definition
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import stock_levels
 from app.coupons.campaign_job import write_down
@@ -181,8 +181,9 @@ async def create_campaign(
     merchant_id = viewer.merchant_id
     problems = Problems()
     name = problems.text("name", input.name, length_max=NAME_LENGTH_MAX)
-    key = problems.idempotency_key(input.idempotency_key)
+    told = problems.idempotency_key(input.idempotency_key)
     asked = await asyncio.to_thread(recipients, problems, viewer, input)
+    key = None if told is None else stored_key(viewer, told)
     pool_id = node_id("pool", "pool", input.pool_id)
     request_hash = asked.hash(name, pool_id)
     if asked.segment in KEPT:
@@ -260,7 +261,7 @@ FIND_BY_KEY: Final = statement(
 )
 
 
-async def _earlier(viewer: Viewer, key: str | None, request_hash: bytes) -> CreateCampaignSuccess | None:
+async def _earlier(viewer: Viewer, key: bytes | None, request_hash: bytes) -> CreateCampaignSuccess | None:
     """Return the campaign that this key made before. Raises Refused when it was another request."""
     if key is None:
         return None

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final, NoReturn, TypedDict
 from uuid import UUID
 
 import asyncpg
@@ -14,7 +14,7 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MoneyInput, Problems
-from app.api.operations import Info, InvalidInput, mutation
+from app.api.operations import Info, InputProblem, InvalidInput, Refused, mutation
 from app.coupons.claims import CHAIN_LENGTH_MAX
 from app.coupons.code_text import BITS_OF_CHARACTER, HIDDEN_BITS_MIN, hidden_bits
 from app.coupons.rows import PoolRow
@@ -106,6 +106,10 @@ class CreatePoolInput:
     fallback_pool_id: strawberry.ID | None = strawberry.field(
         default=None,
         description="The pool that serves claims once this one is empty; it may have one itself, 10 in a row at most.",
+    )
+    suggestion_id: strawberry.ID | None = strawberry.field(
+        default=None,
+        description="The advisor's suggestion that it is made of, which no other pool was; its terms needn't be those.",
     )
 
 
@@ -265,6 +269,11 @@ def _pattern(problems: Problems, text: str | None) -> str | None:
     return pattern
 
 
+def _refuse_suggestion(why: str) -> NoReturn:
+    problem = InputProblem(path=["suggestionId"], message=why)
+    raise Refused(InvalidInput(message=f"suggestionId {why}.", problems=[problem]))
+
+
 #: Goes on after a pool `p` was written: of what length its codes will be, before there is one. What has a length that
 #: none of the merchant's codes has is no code, and isn't looked for.
 KNOW_LENGTH: Final = """known AS (
@@ -280,13 +289,13 @@ WITH p AS (
         merchant_id, id, name, status, kind, percent_off, amount_off, gift_sku, minimum_spend, maximum_discount,
         starts_at, ends_at, code_lifetime_days, claims_per_member, stacking, transferable, recycle_expired,
         code_pattern, audience, first_order_only, one_claim_per_mailbox, listed, maximum_total_discount,
-        fallback_pool_id, created_at
+        fallback_pool_id, suggestion_id, created_at
     )
     VALUES (
         :merchant_id, :pool_id, :name, 'DRAFT', :kind, :percent_off, :amount_off, :gift_sku, :minimum_spend,
         :maximum_discount, :starts_at, :ends_at, :code_lifetime_days, :claims_per_member, :stacking, :transferable,
         :recycle_expired, :code_pattern, :audience::text[], :first_order_only, :one_claim_per_mailbox, :listed,
-        :maximum_total_discount, :fallback_pool_id, now()
+        :maximum_total_discount, :fallback_pool_id, :suggestion_id, now()
     )
     RETURNING *
 ), {KNOW_LENGTH}, recorded AS (
@@ -305,17 +314,25 @@ async def create_pool(
     checked = checked_terms(input, viewer.tenant.currency)
     named = input.fallback_pool_id
     fallback_id = None if named is None else checked_fallback(await chain_from(database(), viewer, named), of=None)
+    suggestion_id = None if input.suggestion_id is None else ids.decode("suggestion", input.suggestion_id)
+    if suggestion_id is None and input.suggestion_id is not None:
+        _refuse_suggestion("names no suggestion")
     try:
         row = await database().row(
             INSERT,
             merchant_id=viewer.merchant_id,
             pool_id=ids.new(),
             fallback_pool_id=fallback_id,
+            suggestion_id=suggestion_id,
             event_id=ids.new(),
             actor=viewer.actor,
             **checked,
         )
-    except asyncpg.ForeignKeyViolationError:
+    except asyncpg.UniqueViolationError:
+        _refuse_suggestion("was adopted already")
+    except asyncpg.ForeignKeyViolationError as violation:
+        if violation.constraint_name == "pool_suggestion":
+            _refuse_suggestion("names no suggestion")
         # The fallback was discarded at this moment.
         checked_fallback([], of=None)
         raise

@@ -24,12 +24,12 @@ from app.coupons.create_pool import (
     know_audience,
 )
 from app.coupons.revive_codes import JOB as REVIVE_JOB
-from app.coupons.rows import PoolRow
+from app.coupons.rows import WAIT_FOR_POOL, PoolRow
 from app.coupons.rules import may_change
 from app.coupons.types import CodeKind, Pool, PoolStatus, StackingPolicy
 from app.segments.definitions import SegmentName
 from app.storage import doorbell, events
-from app.storage.database import Tx, transaction
+from app.storage.database import Tx, database, transaction
 from app.storage.statements import NoRow, columns, statement
 
 T = TypeVar("T")
@@ -194,6 +194,8 @@ async def edit_pool(
             await tx.row(REVIVE, merchant_id=viewer.merchant_id, pool_id=pool_id)
     if is_extended:
         await doorbell.wake_workers(REVIVE_JOB)
+    if row["pool_status"] != "DRAFT":
+        await database().row(WAIT_FOR_POOL, merchant_id=viewer.merchant_id, pool_id=pool_id)
     await know_audience(viewer, edited)
     return EditPoolSuccess(pool=Pool.of(edited))
 

@@ -33,7 +33,7 @@ WITH over AS (
     ))
     ORDER BY id FOR SHARE
 ), c AS (
-    UPDATE code SET state = 'EXPIRED'
+    UPDATE code SET state = 'EXPIRED', died_with_pool = NOT coalesce(expires_at <= now(), false)
     WHERE merchant_id = :merchant_id AND id = ANY(:code_ids::uuid[]) AND state = 'ALLOCATED'
         AND (expires_at <= now() OR pool_id = ANY(ARRAY(SELECT id FROM over WHERE is_archived))
             OR (NOT outlives_pool AND pool_id = ANY(ARRAY(SELECT id FROM over))))

@@ -86,7 +86,8 @@ WITH over AS (
         )))
     ORDER BY id LIMIT cardinality(:event_ids::uuid[]) FOR UPDATE SKIP LOCKED
 ), c AS (
-    UPDATE code SET state = 'EXPIRED' WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))
+    UPDATE code SET state = 'EXPIRED', died_with_pool = NOT coalesce(expires_at <= now(), false)
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM due))
     RETURNING new.*, old.state AS state_before
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)

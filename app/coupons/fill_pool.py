@@ -10,7 +10,7 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import stock_levels
 from app.coupons.edit_pool import PoolNotEditable
@@ -85,6 +85,7 @@ async def fill_pool(
     problems.idempotency_key(input.idempotency_key)
     problems.refuse_if_any()
     pool_id = node_id("pool", "pool", input.pool_id)
+    key = stored_key(viewer, input.idempotency_key)
     request_hash = hashlib.sha256(b"FILL" + pool_id.bytes + input.available.to_bytes(4)).digest()
     asked = await database().row(
         REQUEST,
@@ -92,7 +93,7 @@ async def fill_pool(
         job_id=ids.new(),
         pool_id=pool_id,
         available=input.available,
-        key=input.idempotency_key,
+        key=key,
         request_hash=request_hash,
         event_id=ids.new(),
         actor=viewer.actor,
@@ -100,15 +101,17 @@ async def fill_pool(
     if asked is not None:
         await doorbell.wake_workers(turns.WORKER_JOB)
         return FillPoolSuccess(job=BulkJob.of(asked), replayed=False)
-    return await _earlier(viewer, pool_id, input, request_hash)
+    return await _earlier(viewer, pool_id, input, key, request_hash)
 
 
-async def _earlier(viewer: Viewer, pool_id: UUID, input: FillPoolInput, request_hash: bytes) -> FillPoolSuccess:
+async def _earlier(
+    viewer: Viewer, pool_id: UUID, input: FillPoolInput, key: bytes, request_hash: bytes
+) -> FillPoolSuccess:
     """Return the job that this key asked for before. Raises Refused when there is none, or it was another request."""
     pool = await pool_row(database(), viewer, pool_id)
     if pool is None:
         raise not_found("pool", input.pool_id)
-    earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=input.idempotency_key)
+    earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if earlier is None:
         message = "A pool that is ARCHIVED is never filled."
         raise Refused(PoolNotEditable(message=message, status=PoolStatus(pool["pool_status"]), fields=[]))

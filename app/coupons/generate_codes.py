@@ -9,7 +9,7 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
@@ -117,7 +117,7 @@ FIND_BY_KEY: Final = statement(
 
 
 async def store_batch(
-    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, rows: list[tuple[object, ...]], key: str | None,
+    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, rows: list[tuple[object, ...]], key: bytes | None,
     pattern: str | None = None,
 ) -> bool:  # fmt: skip
     """Write the batch, its codes, the stock and the event. Returns False when the key has a batch already.
@@ -171,8 +171,9 @@ async def generate_codes(
     viewer = info.context.viewer
     problems = Problems()
     problems.number("count", input.count, least=1, most=BATCH_SIZE_MAX)
-    key = problems.idempotency_key(input.idempotency_key)
+    told = problems.idempotency_key(input.idempotency_key)
     problems.refuse_if_any()
+    key = None if told is None else stored_key(viewer, told)
     pool_id = node_id("pool", "pool", input.pool_id)
     pool = await pool_row(database(), viewer, pool_id)
     if pool is None:
@@ -208,7 +209,7 @@ async def generate_codes(
     return GenerateCodesSuccess(batch=CodeBatch.of(await batch_row(viewer, batch_id)), replayed=False)
 
 
-async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: str | None) -> GenerateCodesSuccess | None:
+async def _earlier(viewer: Viewer, pool_id: UUID, count: int, key: bytes | None) -> GenerateCodesSuccess | None:
     """Return the batch that this key made before. Raises Refused when it was another request."""
     if key is None:
         return None

@@ -15,7 +15,7 @@ from strawberry.types import get_object_definition
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
@@ -32,6 +32,7 @@ from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 CODES_MAX: Final = 5000
 TEXT_LENGTH_MAX: Final = 200
 ATTEMPTS_MAX: Final = 20
+NO_CODE: Final = "must be 4 to 64 letters from A to Z and digits, besides dashes and spaces"
 COLUMNS: Final = [
     "merchant_id", "id", "pool_id", "batch_id", "state", "ciphertext", "fingerprint", "folded", "is_foreign", "suffix",
     "bearer", "allocated_at", "expires_at",
@@ -86,11 +87,14 @@ ImportCodesResult = Annotated[
 
 
 @dataclass(slots=True)
-class _Code:
-    """A checked row: its place in the input, its text as it was written, and whose it is."""
+class ImportedCode:
+    """A checked code: its place in the input, its text as it was written, and whose it is.
+
+    One that is sealed already, for its id, has its ciphertext in place of the text.
+    """
 
     place: int
-    text: str
+    text: str | bytes
     fingerprint: bytes
     folded: bytes
     suffix: str
@@ -105,21 +109,21 @@ class _Code:
         return self.member_id is not None or self.email_index is not None
 
 
-class _ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
+class ChangedMeanwhile(Exception):  # noqa: N818  (a reason to begin again)
     """An owner claimed or was adopted for, or one of the texts came into being, since it was looked at."""
 
 
-def _checked(viewer: Viewer, problems: Problems, asked: Sequence[ImportedCodeInput]) -> list[_Code]:
+def _checked(viewer: Viewer, problems: Problems, asked: Sequence[ImportedCodeInput]) -> list[ImportedCode]:
     """Check the rows; about 30 µs each. Raises Refused with InvalidInput or NotFound."""
     keys, now = viewer.tenant.keys, datetime.now(UTC)
-    codes: list[_Code] = []
+    codes: list[ImportedCode] = []
     places: dict[bytes, int] = {}
     missing = None
     for place, row in enumerate(asked):
         path = f"codes.{place}"
-        code = _read(keys, place, row)
+        code = read_code(keys, place, row.text, row.expires_at)
         if code is None:
-            problems.add(f"{path}.text", "must be 4 to 64 letters from A to Z and digits, besides dashes and spaces")
+            problems.add(f"{path}.text", NO_CODE)
             continue
         if places.setdefault(code.fingerprint, place) != place:
             problems.add(f"{path}.text", f"is the same code as codes.{places[code.fingerprint]}")
@@ -139,8 +143,9 @@ def _checked(viewer: Viewer, problems: Problems, asked: Sequence[ImportedCodeInp
     return codes
 
 
-def _read(keys: MerchantKeys, place: int, row: ImportedCodeInput) -> _Code | None:
-    text = row.text.strip()
+def read_code(keys: MerchantKeys, place: int, written: str, expires_at: datetime | None) -> ImportedCode | None:
+    """Return the code that somebody wrote, or None where it can't be one."""
+    text = written.strip()
     if len(text) > TEXT_LENGTH_MAX:
         return None
     own, spelling = code_text.parse(text), code_text.foreign(text)
@@ -150,7 +155,7 @@ def _read(keys: MerchantKeys, place: int, row: ImportedCodeInput) -> _Code | Non
     fingerprint = foreign_fingerprint(keys, spelling) if own is None else keys.code_fingerprint(own)
     folded = foreign_fingerprint(keys, code_text.folded(spelling))
     suffix = code_text.foreign_suffix(spelling)
-    return _Code(place, text, fingerprint, folded, suffix, len(spelling), row.expires_at)
+    return ImportedCode(place, text, fingerprint, folded, suffix, len(spelling), expires_at)
 
 
 class _HeldRow(TypedDict):
@@ -249,10 +254,11 @@ async def import_codes(
 ) -> ImportCodesResult:
     viewer = info.context.viewer
     problems = Problems()
-    key = problems.idempotency_key(input.idempotency_key)
+    told = problems.idempotency_key(input.idempotency_key)
     if not 1 <= len(input.codes) <= CODES_MAX:
         problems.add("codes", f"must be 1 to {CODES_MAX} codes")
         problems.refuse_if_any()
+    key = None if told is None else stored_key(viewer, told)
     pool_id = node_id("pool", "pool", input.pool_id)
     # A replay is one whatever time it is by now.
     request_hash = _hash(viewer, pool_id, input)
@@ -264,8 +270,11 @@ async def import_codes(
         batch_id = ids.new()
         try:
             async with transaction(viewer.merchant_id) as tx:
-                is_new = await _import(tx, viewer, pool_id, batch_id, input, codes, key, request_hash)
-        except (_ChangedMeanwhile, asyncpg.UniqueViolationError):
+                is_new = await bring_in(
+                    tx, viewer, pool_id, batch_id, codes, in_circulation=input.in_circulation, key=key,
+                    request_hash=request_hash,
+                )  # fmt: skip
+        except (ChangedMeanwhile, asyncpg.UniqueViolationError):
             continue
         if is_new:
             return ImportCodesSuccess(batch=CodeBatch.of(await batch_row(viewer, batch_id)), replayed=False)
@@ -277,21 +286,21 @@ def _hash(viewer: Viewer, pool_id: UUID, input: ImportCodesInput) -> bytes:
     digest = hashlib.sha256(pool_id.bytes + bytes([input.in_circulation]))
     for row in input.codes:
         digest.update(repr((row.text, row.member_id, row.email, row.expires_at)).encode("utf-8", "surrogatepass"))
-    return viewer.tenant.keys.email_index(f"import\0{digest.hexdigest()}")
+    return viewer.tenant.keys.request_index(f"import\0{digest.hexdigest()}")
 
 
-async def _import(
-    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, input: ImportCodesInput, codes: list[_Code],
-    key: str | None, request_hash: bytes,
+async def bring_in(
+    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, codes: Sequence[ImportedCode], *, in_circulation: bool,
+    key: bytes | None, request_hash: bytes | None,
 ) -> bool:  # fmt: skip
-    """Write the codes. The order of locks is that of a claim. Returns False when the key has a batch already.
+    """Write the codes as a batch. The order of locks is that of a claim. Returns False when the key has one already.
 
-    Raises Refused, and _ChangedMeanwhile: the transaction is to be tried again.
+    Raises Refused, and ChangedMeanwhile or asyncpg.UniqueViolationError: the transaction is to be tried again.
     """
     merchant_id = viewer.merchant_id
     pool = await tx.row(HOLD_POOL, merchant_id=merchant_id, pool_id=pool_id)
     if pool is None:
-        raise not_found("pool", input.pool_id)
+        raise not_found("pool", ids.encode("pool", pool_id))
     inserted = await tx.row(
         INSERT_BATCH,
         merchant_id=merchant_id,
@@ -303,11 +312,11 @@ async def _import(
     )
     if inserted is None:
         return False
-    await _refuse_unfit(tx, viewer, pool, input, codes)
-    rows = await asyncio.to_thread(_rows, viewer.tenant.keys, pool_id, batch_id, codes, input.in_circulation)
+    await _refuse_unfit(tx, viewer, pool, codes, in_circulation=in_circulation)
+    rows = await asyncio.to_thread(_rows, viewer.tenant.keys, pool_id, batch_id, codes, in_circulation)
     await tx.copy("code", COLUMNS, rows)
     owned = [code for code in codes if code.has_owner]
-    bearers = [code for code in codes if input.in_circulation and not code.has_owner]
+    bearers = [code for code in codes if in_circulation and not code.has_owner]
     await tx.copy("bearer_code", LISTED_COLUMNS, [(merchant_id, batch_id, code.id, pool_id) for code in bearers])
     changes = await _claim(tx, viewer, pool_id, pool, owned) if owned else []
     taken = len(owned) + len(bearers)
@@ -328,7 +337,7 @@ async def _import(
 
 
 async def _refuse_unfit(
-    tx: Tx, viewer: Viewer, pool: _HeldRow, input: ImportCodesInput, codes: Sequence[_Code]
+    tx: Tx, viewer: Viewer, pool: _HeldRow, codes: Sequence[ImportedCode], *, in_circulation: bool
 ) -> None:
     """Raise Refused for a pool that takes no such codes, for a text that exists, and for a member that doesn't."""
     status = PoolStatus(pool["status"])
@@ -336,7 +345,7 @@ async def _refuse_unfit(
         message = f"Codes can't be imported into a pool that is {status.value}; DRAFT and PAUSED ones take them."
         raise Refused(PoolNotEditable(message=message, status=status, fields=[]))
     problems = Problems()
-    if input.in_circulation and not pool["transferable"]:
+    if in_circulation and not pool["transferable"]:
         problems.add("inCirculation", "needs a pool that is transferable")
     known = await tx.many(FIND_TEXTS, merchant_id=viewer.merchant_id, fingerprints=[code.fingerprint for code in codes])
     existing = {row["fingerprint"] for row in known}
@@ -353,23 +362,25 @@ async def _refuse_unfit(
 
 
 def _rows(
-    keys: MerchantKeys, pool_id: UUID, batch_id: UUID, codes: Sequence[_Code], in_circulation: bool
+    keys: MerchantKeys, pool_id: UUID, batch_id: UUID, codes: Sequence[ImportedCode], in_circulation: bool
 ) -> list[tuple[object, ...]]:
     """Return the rows (COLUMNS) of imported codes: stock, bearer codes, and what gets its owner right after."""
     now = datetime.now(UTC)
     rows: list[tuple[object, ...]] = []
     for code in codes:
         is_bearer = in_circulation and not code.has_owner
+        ciphertext = code.text if isinstance(code.text, bytes) else keys.encrypt(code.id, "code", code.text)
         rows.append((
-            keys.merchant_id, code.id, pool_id, batch_id, "ALLOCATED" if is_bearer else "AVAILABLE",
-            keys.encrypt(code.id, "code", code.text), code.fingerprint, code.folded, True, code.suffix, is_bearer,
-            now if is_bearer else None, code.expires_at,
+            keys.merchant_id, code.id, pool_id, batch_id, "ALLOCATED" if is_bearer else "AVAILABLE", ciphertext,
+            code.fingerprint, code.folded, True, code.suffix, is_bearer, now if is_bearer else None, code.expires_at,
         ))  # fmt: skip
     return rows
 
 
-async def _claim(tx: Tx, viewer: Viewer, pool_id: UUID, pool: _HeldRow, owned: Sequence[_Code]) -> Sequence[ChangeRow]:
-    """Give codes to their owners, each a claim. Raises Refused(InvalidInput) beyond a limit, and _ChangedMeanwhile."""
+async def _claim(
+    tx: Tx, viewer: Viewer, pool_id: UUID, pool: _HeldRow, owned: Sequence[ImportedCode]
+) -> Sequence[ChangeRow]:
+    """Give codes to their owners, each a claim. Raises Refused(InvalidInput) beyond a limit, and ChangedMeanwhile."""
     merchant_id = viewer.merchant_id
     by_address = {code.id for code in owned if code.email_index is not None}
     addresses = {code.email_index for code in owned if code.email_index is not None}
@@ -393,7 +404,7 @@ async def _claim(tx: Tx, viewer: Viewer, pool_id: UUID, pool: _HeldRow, owned: S
         mailbox_indexes=[None for _ in owned],
     )
     if len(claimed) < len(owned):
-        raise _ChangedMeanwhile
+        raise ChangedMeanwhile
     return await tx.many(
         ALLOCATE,
         merchant_id=merchant_id,
@@ -408,7 +419,7 @@ async def _claim(tx: Tx, viewer: Viewer, pool_id: UUID, pool: _HeldRow, owned: S
     )
 
 
-async def _slots(tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, owned: Sequence[_Code]) -> list[int]:
+async def _slots(tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, owned: Sequence[ImportedCode]) -> list[int]:
     """Return the slot of each code, after what its owner has. Raises Refused(InvalidInput), naming the rows."""
     rows = await tx.many(
         FIND_CLAIMS,
@@ -432,7 +443,7 @@ async def _slots(tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, owned: Seque
     return slots
 
 
-async def _earlier(viewer: Viewer, key: str | None, request_hash: bytes) -> ImportCodesSuccess | None:
+async def _earlier(viewer: Viewer, key: bytes | None, request_hash: bytes) -> ImportCodesSuccess | None:
     """Return the batch that this key made before. Raises Refused when it was another request."""
     if key is None:
         return None

@@ -7,7 +7,7 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import (
     IdempotencyKeyReused,
     Info,
@@ -124,18 +124,20 @@ async def issue_codes(
     problems.idempotency_key(input.idempotency_key)
     problems.refuse_if_any()
     event_id, reason = sealed(viewer, input.reason)
+    key = stored_key(viewer, input.idempotency_key)
     pool_id = node_id("pool", "pool", input.pool_id)
     batch_id = ids.new()
     async with transaction(viewer.merchant_id) as tx:
-        is_new = await _issue(tx, viewer, pool_id, batch_id, input, event_id, reason)
+        is_new = await _issue(tx, viewer, pool_id, batch_id, input, key, event_id, reason)
     if not is_new:
-        batch_id = await _earlier(viewer, pool_id, input)
+        batch_id = await _earlier(viewer, pool_id, input, key)
     return IssueCodesSuccess(batch=CodeBatch.of(await batch_row(viewer, batch_id)), replayed=not is_new)
 
 
 async def _issue(
-    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, input: IssueCodesInput, event_id: UUID, reason: bytes
-) -> bool:
+    tx: Tx, viewer: Viewer, pool_id: UUID, batch_id: UUID, input: IssueCodesInput, key: bytes, event_id: UUID,
+    reason: bytes,
+) -> bool:  # fmt: skip
     """Issue the codes. Returns False when the key has a batch already. Raises Refused."""
     merchant_id = viewer.merchant_id
     pool = await tx.row(HOLD_POOL, merchant_id=merchant_id, pool_id=pool_id)
@@ -147,7 +149,7 @@ async def _issue(
         batch_id=batch_id,
         pool_id=pool_id,
         size=input.count,
-        key=input.idempotency_key,
+        key=key,
     )
     if inserted is None:
         return False
@@ -171,9 +173,9 @@ async def _issue(
     return True
 
 
-async def _earlier(viewer: Viewer, pool_id: UUID, input: IssueCodesInput) -> UUID:
+async def _earlier(viewer: Viewer, pool_id: UUID, input: IssueCodesInput, key: bytes) -> UUID:
     """Return the batch that this key made before. Raises Refused when it was another request."""
-    earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=input.idempotency_key)
+    earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if earlier is None or (earlier["pool_id"], earlier["size"], earlier["kind"]) != (pool_id, input.count, "ISSUED"):
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another batch."))
     return earlier["id"]

@@ -33,6 +33,7 @@ class Pool(Model):
     listed = fields.BooleanField(db_default=False)
     maximum_total_discount = fields.BigIntField(null=True)
     fallback_pool_id = fields.UUIDField(null=True)
+    suggestion_id = fields.UUIDField(null=True)
     terms_version = fields.IntField(db_default=1)
     created_at = fields.DatetimeField()
 
@@ -97,7 +98,7 @@ class CodeBatch(Model):
     pool_id = fields.UUIDField()
     kind = fields.CharField(max_length=10, db_default="GENERATED")
     size = fields.IntField()
-    idempotency_key = fields.CharField(max_length=200, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     request_hash = fields.BinaryField(null=True)
     created_at = fields.DatetimeField()
 
@@ -134,7 +135,8 @@ class Code(Model):
     text with O as 0 and I and L as 1 (`folded`).
     It is a member's, or waits for an address (`email_index`) that nobody has proved, or is a bearer code, which belongs
     to whoever holds it; only one of these. It ends with its pool, unless it was given a later end of its own when it
-    came back (`outlives_pool`). Until `held_until` a hold has it, for an order.
+    came back (`outlives_pool`). An EXPIRED one says whether its pool's end alone had expired it (`died_with_pool`): it
+    lives again with a later one. Until `held_until` a hold has it, for an order.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -155,6 +157,7 @@ class Code(Model):
     allocated_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
     outlives_pool = fields.BooleanField(db_default=False)
+    died_with_pool = fields.BooleanField(db_default=False)
     redeemed_at = fields.DatetimeField(null=True)
     hold_id = fields.UUIDField(null=True)
     held_until = fields.DatetimeField(null=True)
@@ -177,7 +180,7 @@ class Claim(Model):
     member_id = fields.UUIDField(null=True)
     email_index = fields.BinaryField(null=True)
     slot = fields.IntField()
-    idempotency_key = fields.CharField(max_length=240, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     mailbox_index = fields.BinaryField(null=True)
     claimed_at = fields.DatetimeField()
 
@@ -226,7 +229,7 @@ class Campaign(Model):
     segment = fields.CharField(max_length=20, null=True)
     recipient_count = fields.IntField()
     allocated_count = fields.IntField()
-    idempotency_key = fields.CharField(max_length=200, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     request_hash = fields.BinaryField()
     created_at = fields.DatetimeField()
 
@@ -287,7 +290,7 @@ class Reversal(Model):
     redemption_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     reinstated = fields.BooleanField()
-    reason = fields.BinaryField()
+    reason = fields.BinaryField(null=True)
     reversed_at = fields.DatetimeField()
 
     class Meta:

@@ -7,10 +7,9 @@ import strawberry
 
 from app.api.connections import After, Connection, First, connect, page
 from app.api.operations import Info, field, query
-from app.coupons.claims import CHAIN_LENGTH_MAX, CLAIMANT, IS_FOR, IneligibleReason
+from app.coupons.claims import CHAIN_LENGTH_MAX, CLAIMANT, IS_FOR, KEEPS, MAILBOX_IS_TAKEN, IneligibleReason
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, LISTED, PoolRow, codes_by_id
 from app.coupons.types import Code, Pool
-from app.members.rows import RECORDS_OF
 from app.storage.database import database
 from app.storage.statements import columns, statement
 
@@ -38,26 +37,11 @@ _HELD: Final = """
     ) own
 """
 _IN_STOCK: Final = AVAILABLE_OF.format("p.id")
-# Whether another person, who is still of it, has claimed of the pool with the member's mailbox.
-_MAILBOX_IS_TAKEN: Final = f"""
-    (p.one_claim_per_mailbox AND EXISTS (
-        SELECT FROM (
-            SELECT member_id FROM claim
-            WHERE merchant_id = :merchant_id AND pool_id = p.id AND mailbox_index = ANY(ARRAY[m.mailbox_index])
-            ORDER BY mailbox_index LIMIT 1
-        ) first
-        WHERE first.member_id IS DISTINCT FROM m.id AND (first.member_id IS NULL OR EXISTS (
-            SELECT FROM member x
-            WHERE x.merchant_id = :merchant_id AND x.id = ANY({RECORDS_OF.format("first.member_id")})
-                AND x.email_verified AND x.mailbox_index = m.mailbox_index
-        ))
-    ))
-"""
 _WHY_NOT: Final = f"""
-    CASE WHEN held.claims >= p.claims_per_member THEN 'HAS_ALL'
+    CASE WHEN held.claims >= p.claims_per_member OR {KEEPS.format("held")} THEN 'HAS_ALL'
         WHEN NOT {IS_OPEN} THEN 'NOT_OPEN'
         WHEN NOT {IS_FOR} THEN 'AUDIENCE'
-        WHEN {_MAILBOX_IS_TAKEN} THEN 'MAILBOX' END
+        WHEN {MAILBOX_IS_TAKEN} THEN 'MAILBOX' END
 """
 LIST: Final = statement(
     OfferRow,

@@ -90,7 +90,8 @@ EXPIRE: Final = statement(
     ChangeRow,
     f"""
 WITH c AS (
-    UPDATE code SET state = 'EXPIRED' WHERE merchant_id = :merchant_id AND id = :code_id AND state = 'ALLOCATED'
+    UPDATE code SET state = 'EXPIRED', died_with_pool = false
+    WHERE merchant_id = :merchant_id AND id = :code_id AND state = 'ALLOCATED'
     RETURNING id, pool_id, member_id
 ), stocked AS (
     INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)

@@ -1,6 +1,5 @@
 """revokeCodes: a job revokes all codes of a pool that match at the moment of the call."""
 
-import hashlib
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
@@ -8,7 +7,7 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import (
     IdempotencyKeyReused,
     Info,
@@ -181,26 +180,27 @@ async def revoke_codes(
         "campaign_id": None if input.campaign_id is None else node_id("campaign", "campaign", input.campaign_id),
         "state": None if input.state is None else input.state.value,
     }
-    request_hash = _hash(asked, input, reason)
+    key = stored_key(viewer, input.idempotency_key)
+    request_hash = _hash(viewer, asked, input, reason)
     async with transaction(viewer.merchant_id) as tx:
-        job = await _request(tx, viewer, asked, input, reason, request_hash)
+        job = await _request(tx, viewer, asked, input, reason, key, request_hash)
     if job is not None:
         await doorbell.wake_workers(turns.WORKER_JOB)
         return RevokeCodesSuccess(job=BulkJob.of(job), replayed=False)
-    earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=input.idempotency_key)
+    earlier = await database().row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if earlier is None or earlier["request_hash"] != request_hash:
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another job."))
     return RevokeCodesSuccess(job=BulkJob.of(earlier), replayed=True)
 
 
-def _hash(asked: _Asked, input: RevokeCodesInput, reason: str) -> bytes:
+def _hash(viewer: Viewer, asked: _Asked, input: RevokeCodesInput, reason: str) -> bytes:
     """Return what tells this request from another one."""
     told = ("REVOKE", *asked.values(), input.expected_count, input.recycle, reason)
-    return hashlib.sha256("\0".join(map(str, told)).encode()).digest()
+    return viewer.tenant.keys.request_index("\0".join(map(str, told)))
 
 
 async def _request(
-    tx: Tx, viewer: Viewer, asked: _Asked, input: RevokeCodesInput, reason: str, request_hash: bytes
+    tx: Tx, viewer: Viewer, asked: _Asked, input: RevokeCodesInput, reason: str, key: bytes, request_hash: bytes
 ) -> BulkJobRow | None:
     """Write the job down with the codes that match. Returns None when the key has a job already. Raises Refused."""
     merchant_id, job_id = viewer.merchant_id, ids.new()
@@ -215,7 +215,7 @@ async def _request(
         state=asked["state"],
         recycle=input.recycle,
         reason=viewer.tenant.keys.encrypt(job_id, "reason", reason),
-        key=input.idempotency_key,
+        key=key,
         request_hash=request_hash,
         event_id=ids.new(),
         actor=viewer.actor,

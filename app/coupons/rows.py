@@ -13,7 +13,7 @@ from app.api.context import Viewer
 from app.members.rows import MemberRow
 from app.storage.database import Statements, database
 from app.storage.events import event
-from app.storage.statements import columns, row_of, statement
+from app.storage.statements import NoRow, columns, row_of, statement
 
 #: Whether all codes of the pool `p` that aren't spent are dead, whatever ends of their own they have.
 IS_OVER: Final = "(p.status = 'ARCHIVED' OR coalesce(p.ends_at <= now(), false))"
@@ -32,7 +32,7 @@ HAS_ENDED: Final = f"({IS_PAST_END} AND NOT {IS_HELD})"
 #: Whether the code `c` was written down as dead though it isn't past its own end: only its pool's had expired it. One
 #: that was replaced stays dead.
 DIED_WITH_POOL: Final = """
-    (c.state = 'EXPIRED' AND (c.expires_at IS NULL OR c.expires_at > now()) AND c.allocated_at IS NOT NULL
+    (c.state = 'EXPIRED' AND c.died_with_pool AND (c.expires_at IS NULL OR c.expires_at > now())
     AND c.reissued_as IS NULL)
 """
 #: Whether such a code of the pool `p` lives again, because the pool has a later end. A job writes that down later.
@@ -234,6 +234,11 @@ FIND_POOL: Final = statement(
     PoolRow, f"SELECT {_POOL} FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = :pool_id"
 )
 #: One of which the member has a code, that backs a reward that it sees, or that is among its offers.
+#: Waits for claims, redemptions and holds that found a pool as it was before. After a change is committed, not before
+#: it: those that come then find the pool changed, so that there is an end of them.
+WAIT_FOR_POOL: Final = statement(
+    NoRow, "SELECT FROM pool, wait_for_pool(merchant_id, id) WHERE merchant_id = :merchant_id AND id = :pool_id"
+)
 FIND_POOL_OF_MEMBER: Final = statement(
     PoolRow,
     f"""
@@ -302,17 +307,19 @@ WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :
 # for the newest codes in each state that is stored, and merging, never sorts more than a page of each. A state is shown
 # that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over but the
 # few that outlive it or are held, which have an index, and the few that are past an end of their own, which have one,
-# too. It is so, too, between a pool's later end and the job that revives its codes, which a row waits for. Each state
-# is read in an order that this index alone has: a plan that walks all codes of the merchant would look as good.
+# too. It is so, too, between a pool's later end and the job that revives its codes, which a row waits for: then EXPIRED
+# codes are read by their mark, and so are the few with it whose own end has passed since. All are read in an order that
+# one index alone has: a plan that walks all codes of the merchant would look as good.
+_IS_REVIVING: Final = f"""
+    (NOT {IS_OVER} AND EXISTS (SELECT FROM code_revival WHERE merchant_id = :merchant_id AND pool_id = p.id))
+"""
 _NEWEST_OF_POOL: Final = f"""
     SELECT each.id FROM unnest(CASE
         WHEN :state::text IS NULL THEN ARRAY['AVAILABLE', 'SET_ASIDE', 'ALLOCATED', 'REDEEMED', 'EXPIRED', 'REVOKED']
         WHEN {IS_OVER} AND :state = 'EXPIRED' THEN ARRAY['EXPIRED', 'ALLOCATED']
         WHEN {IS_OVER} AND :state = 'ALLOCATED' THEN ARRAY['SET_ASIDE']
-        WHEN :state = 'ALLOCATED' AND EXISTS (
-            SELECT FROM code_revival WHERE merchant_id = :merchant_id AND pool_id = p.id
-        ) THEN ARRAY['SET_ASIDE', 'ALLOCATED', 'EXPIRED']
         WHEN :state = 'ALLOCATED' THEN ARRAY['SET_ASIDE', 'ALLOCATED']
+        WHEN :state = 'EXPIRED' AND {_IS_REVIVING} THEN '{{}}'
         ELSE ARRAY[:state]
     END) AS stored (state) CROSS JOIN LATERAL (
         SELECT id FROM code c
@@ -320,6 +327,22 @@ _NEWEST_OF_POOL: Final = f"""
             AND (:state IS NULL OR :state = {SHOWN_STATE})
         ORDER BY state DESC, id DESC LIMIT :limit
     ) each
+    UNION
+    SELECT each.id FROM unnest(CASE
+        WHEN :state IN ('ALLOCATED', 'EXPIRED') AND {_IS_REVIVING} THEN ARRAY[:state = 'ALLOCATED'] ELSE '{{}}'
+    END) AS stored (died_with_pool) CROSS JOIN LATERAL (
+        SELECT id FROM code c
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = 'EXPIRED'
+            AND died_with_pool = ANY(ARRAY[stored.died_with_pool]) AND :state = {SHOWN_STATE} AND id < :before
+        ORDER BY died_with_pool DESC, id DESC LIMIT :limit
+    ) each
+    UNION
+    (SELECT id FROM (
+        SELECT id FROM code c
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state = 'EXPIRED' AND died_with_pool
+            AND expires_at <= now() AND :state = 'EXPIRED' AND {_IS_REVIVING}
+        ORDER BY expires_at OFFSET 0
+     ) lapsed WHERE id < :before ORDER BY id DESC LIMIT :limit)
     UNION
     (SELECT id FROM code c
      WHERE merchant_id = :merchant_id AND pool_id = p.id AND outlives_pool AND state = 'ALLOCATED'
@@ -331,10 +354,12 @@ _NEWEST_OF_POOL: Final = f"""
         AND :state = 'ALLOCATED' AND :state = {SHOWN_STATE} AND id < :before
      ORDER BY id DESC LIMIT :limit)
     UNION
-    (SELECT id FROM code c
-     WHERE merchant_id = :merchant_id AND pool_id = p.id AND state IN ('AVAILABLE', 'ALLOCATED')
-        AND expires_at <= now() AND NOT {IS_HELD} AND :state = 'EXPIRED' AND id < :before
-     ORDER BY id DESC LIMIT :limit)
+    (SELECT id FROM (
+        SELECT id FROM code c
+        WHERE merchant_id = :merchant_id AND pool_id = p.id AND state IN ('AVAILABLE', 'ALLOCATED')
+            AND expires_at <= now() AND NOT {IS_HELD} AND :state = 'EXPIRED'
+        ORDER BY expires_at OFFSET 0
+     ) past WHERE id < :before ORDER BY id DESC LIMIT :limit)
     ORDER BY 1 DESC LIMIT :limit
 """
 LIST_CODES_IN_STATE: Final = statement(

@@ -154,7 +154,10 @@ async def send_codes(
     codes = await pick(tx, viewer, pool_id, sum(_asks(person, limit) for person in people))
     await _hold_addresses(tx, viewer, people)
     served = await _claim(tx, viewer, pool_id, limit, people, codes)
-    had = {person.latest_code_id: person for person in people if again and person.claims >= limit}
+    had = {
+        person.latest_code_id: person for person in people
+        if again and person.claims >= limit and person.latest_code_id is not None
+    }  # fmt: skip
     live = await tx.many(FIND_LIVE, merchant_id=viewer.merchant_id, code_ids=list(had)) if had else []
     sent = [*served, *((had[row["id"]], row["id"]) for row in live)]
     # Addresses are sealed while the database allocates.
@@ -290,9 +293,10 @@ class _ClaimsRow(TypedDict):
     email_index: bytes | None
     claims: int
     slot: int
-    code_id: UUID
+    code_id: UUID | None
 
 
+# What holds have set aside for a member counts. Only a pool that has backed a reward has such.
 FIND_CLAIMS: Final = statement(
     _ClaimsRow,
     """
@@ -304,6 +308,13 @@ FROM (
     UNION ALL
     SELECT NULL::uuid, email_index, slot, code_id FROM claim
     WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND email_index = ANY(:email_indexes::bytea[])
+    UNION ALL
+    SELECT h.member_id, NULL::bytea, 0, NULL::uuid FROM hold h
+    JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
+    JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
+    WHERE h.merchant_id = :merchant_id AND h.member_id = ANY(:member_ids) AND h.status = 'HELD'
+        AND c.pool_id = :pool_id AND c.state = 'SET_ASIDE' AND c.hold_id = h.id
+        AND EXISTS (SELECT FROM reward WHERE merchant_id = :merchant_id AND pool_id = :pool_id)
 ) claims GROUP BY member_id, email_index
 """,
 )

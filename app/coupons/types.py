@@ -39,7 +39,7 @@ from app.coupons.rows import (
 from app.coupons.rules import TRANSITIONS
 from app.jobs.rows import jobs_by_campaign
 from app.jobs.types import BulkJob
-from app.members.types import Member, MemberSource
+from app.members.types import ERASED, Member, MemberSource
 from app.merchants.tenants import decrypted
 from app.segments.definitions import SegmentName
 from app.storage.database import database
@@ -573,4 +573,4 @@ class Delivery:
             return await decrypted(tenant, row["code_id"], "recipient", row["delivery_recipient"])
         if row["member_email_verified"] and row["member_email"] is not None:
             return await decrypted(tenant, row["member_id"], "email", row["member_email"])
-        return ids.encode("member", row["member_id"])
+        return ERASED if row["code_member_id"] is None else ids.encode("member", row["member_id"])

@@ -119,7 +119,8 @@ ONE_OWNER: Final = _promise(
 )
 # Where a member turns out to own an address, or two records to be one person, both may have spent what one of them
 # could have: that can't be taken back, so codes that came so count while they are live only, and if no hold or reward
-# kept them from being taken back.
+# kept them from being taken back. What a capture brought was counted when it was set aside; what came meanwhile in
+# another way kept nobody from what it had paid for.
 CLAIM_LIMIT: Final = _promise(
     "CLAIM_LIMIT",
     *(
@@ -139,7 +140,10 @@ CLAIM_LIMIT: Final = _promise(
                     'code.adopted', 'code.adopted_after_end', 'code.moved', 'code.moved_after_end'
                 )
             ) a ON a.subject_id = k.code_id
-            WHERE k.merchant_id = :merchant_id AND k.{claimant} IS NOT NULL GROUP BY k.pool_id, k.{claimant}
+            WHERE k.merchant_id = :merchant_id AND k.{claimant} IS NOT NULL AND NOT EXISTS (
+                SELECT FROM hold_reward y WHERE y.merchant_id = :merchant_id AND y.code_id = k.code_id
+                    AND y.redemption_id IS NOT NULL
+            ) GROUP BY k.pool_id, k.{claimant}
         ) k JOIN pool p ON p.merchant_id = :merchant_id AND p.id = k.pool_id WHERE k.claims > p.claims_per_member"""
         for claimant in ("member_id", "email_index")
     ),

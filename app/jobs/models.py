@@ -31,7 +31,7 @@ class BulkJob(Model):
     skipped_mailbox = fields.IntField(db_default=0)
     skipped_has_all = fields.IntField(db_default=0)
     problem = fields.CharField(max_length=200, null=True)
-    idempotency_key = fields.CharField(max_length=200, null=True)
+    idempotency_key = fields.BinaryField(null=True)
     request_hash = fields.BinaryField(null=True)
     attempts = fields.SmallIntField(db_default=0)
     requested_at = fields.DatetimeField()

@@ -29,6 +29,8 @@ WORKER_JOB: Final = "carry_out_jobs"
 #: For so long a job keeps its turn while others may wait.
 TURN_SECONDS: Final = 1.0
 LEASE_SECONDS: Final = 60
+#: For so long a worker may say nothing while it looks for a turn.
+SILENT_SECONDS_MAX: Final = 5
 #: After so long a job that waits is looked at again.
 LOOK_SECONDS: Final = 5
 #: A job that so many turns in a row brought no further, whether they failed or their worker died, is given up.
@@ -65,8 +67,14 @@ class _PageRow(TypedDict):
 #: Does a batch of a job in a transaction of its own. Returns whether the job can go on at once.
 Batch = Callable[[TurnRow], Awaitable[bool]]
 
-#: Lets workers look for a turn one after the other: of two at once each would miss the other's.
-LOOK: Final = statement(NoRow, "SELECT FROM pg_advisory_xact_lock(hashtext('bulk_job'))")
+#: Lets workers look for a turn one after the other: of two at once each would miss the other's. A worker that is frozen
+#: or cut off at that moment would keep all others waiting: PostgreSQL ends what is silent for so long.
+LOOK: Final = statement(
+    NoRow,
+    """
+SELECT set_config('idle_in_transaction_session_timeout', :silent_ms, true), pg_advisory_xact_lock(hashtext('bulk_job'))
+""",
+)
 # The merchant whose last turn is longest ago, and of its jobs the one that has waited longest for its turn: neither a
 # large job nor many small ones keep others waiting. A merchant's jobs run one by one.
 TAKE: Final = statement(
@@ -132,7 +140,7 @@ async def carry_out(batches: Mapping[str, Batch], *, seconds_max: float, stoppin
     turns, until = 0, time.monotonic() + seconds_max
     while time.monotonic() < until and not (stopping and stopping.is_set()):
         async with transaction(None) as tx:
-            await tx.rows(LOOK)
+            await tx.rows(LOOK, silent_ms=f"{SILENT_SECONDS_MAX * 1000}")
             job = await tx.row(TAKE, kinds=list(batches))
         if job is None:
             break

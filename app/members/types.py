@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import strawberry
 
@@ -28,6 +28,10 @@ class MemberSource(Enum):
     RECEIPT = described("RECEIPT", "A scanned receipt.")
     REFERRAL = described("REFERRAL", "Another member's invite.")
     IMPORT = described("IMPORT", "An import of existing records.")
+
+
+#: What is shown of an erased person where something must be.
+ERASED: Final = "•••"
 
 
 def mask_email(address: str) -> str:

@@ -39,12 +39,16 @@ class Sealed:
 #: Every column that holds ciphertexts under data keys. A new one is a line here. Where a value moves from one column to
 #: another, the one that it comes from is first: it is found in one of both.
 SEALED: Final = (
+    Sealed("import_row", "id", "email", "email"),
+    Sealed("import_row", "id", "display_name", "display_name"),
+    Sealed("import_row", "id", "ciphertext", "code"),
     Sealed("code", "id", "ciphertext", "code"),
     Sealed("delivery", "code_id", "recipient", "recipient"),
     Sealed("member", "id", "pending_email", "email"),
     Sealed("member", "id", "email", "email"),
     Sealed("member", "id", "display_name", "display_name"),
     Sealed("event", "id", "reason", "reason"),
+    Sealed("entry_reference", "entry_id", "reference", "reference"),
     Sealed("invite", "id", "email", "email"),
     Sealed("invite", "id", "token", "token"),
     Sealed("reversal", "redemption_id", "reason", "reason"),

@@ -8,12 +8,13 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Money, MoneyInput, Problems
+from app.api.inputs import Money, MoneyInput, Problems, stored_key
 from app.api.operations import (
     IdempotencyKeyReused,
     Info,
     InvalidInput,
     NotFound,
+    OutpacedError,
     Refused,
     mutation,
     not_found,
@@ -25,6 +26,7 @@ from app.coupons.types import Redemption
 from app.members.member_keys import MemberKeyInput
 from app.members.rows import member_exists
 from app.members.types import MemberSource
+from app.orders.budgets import within_budgets
 from app.orders.locks import lock_wallets
 from app.orders.order_changes import (
     LOCK_CODES,
@@ -37,7 +39,6 @@ from app.orders.order_changes import (
 )
 from app.orders.presented_codes import Beside, Presentation, Seen, judged, limited, read, revive_accepted
 from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, redeem, refuse_if_rejected
-from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow
 from app.orders.types import OrderNotOpen, Purchase, refuse_if_cancelled
 from app.points.ledger import InsufficientPoints
@@ -167,9 +168,10 @@ async def amend_order(
         problems.add("orderAmount.currency", f"must be {viewer.tenant.currency}, the merchant's currency")
     _check_points(problems, input)
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
+    key = stored_key(viewer, input.idempotency_key)
     request_hash = _hash(presented, input.points)
     for attempt in range(ATTEMPTS_MAX):
-        earlier = await _earlier(database(), viewer, input.idempotency_key, request_hash)
+        earlier = await _earlier(database(), viewer, key, request_hash)
         if earlier is not None:
             return await _answer(
                 database(), viewer, presented, earlier["points_returned"], earlier["shortfall"], replayed=True
@@ -186,8 +188,8 @@ async def amend_order(
         await revive_accepted(viewer, verdict)
         buyer = await buyer_of(viewer, presented.source, presented.order_id)
         try:
-            async with transaction(viewer.merchant_id) as tx:
-                return await _amend(tx, viewer, presented, input, request_hash, reason, buyer)
+            async with within_budgets(viewer.merchant_id, verdict.accepted), transaction(viewer.merchant_id) as tx:
+                return await _amend(tx, viewer, presented, input, key, request_hash, reason, buyer)
         except OutpacedError:
             continue
     raise RuntimeError("an order kept changing while it was amended")
@@ -227,7 +229,7 @@ def _hash(presented: Presentation, points: int | None) -> bytes:
     return digest.digest()
 
 
-async def _earlier(where: Statements, viewer: Viewer, key: str, request_hash: bytes) -> _AmendmentRow | None:
+async def _earlier(where: Statements, viewer: Viewer, key: bytes, request_hash: bytes) -> _AmendmentRow | None:
     """Return the amendment that this key made before. Raises Refused when it was another request."""
     earlier = await where.row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if earlier is not None and earlier["request_hash"] != request_hash:
@@ -248,12 +250,12 @@ async def _amend(
     viewer: Viewer,
     presented: Presentation,
     input: AmendOrderInput,
+    key: bytes,
     request_hash: bytes,
     reason: str,
     buyer: UUID | None,
 ) -> AmendOrderSuccess:
     """Replace what the order has. Raises OutpacedError when the order or a code isn't what it was before."""
-    key = input.idempotency_key
     purchase = await lock_order(tx, viewer, presented.source, presented.order_id, buyer)
     if await tx.row(FIND_BY_KEY, merchant_id=viewer.merchant_id, key=key) is not None:
         raise OutpacedError

@@ -1,5 +1,6 @@
 """cancelOrder: an order is called off, once: what is left of its purchase goes back, and so do its codes."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
@@ -7,18 +8,18 @@ import strawberry
 
 from app.api.context import Viewer
 from app.api.inputs import Money, Problems
-from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.api.operations import Info, InvalidInput, NotFound, OutpacedError, Refused, mutation, not_found
 from app.api.reasons import REASON_LENGTH_MAX, seal
 from app.api.scalars import BigInt
 from app.coupons.end_returned import end_returned
 from app.members.types import MemberSource
-from app.orders.held_rewards import rewards_of_order
-from app.orders.holds import CODE_IDS_OF_HOLDS, end_locked_hold, open_holds_of_order
-from app.orders.locks import lock_wallets
-from app.orders.order_changes import LOCK_CODES, buyer_of, give_back, lock_order, standing_order
+from app.orders.held_rewards import CapturedRewardRow, rewards_of_order
+from app.orders.holds import end_locked_hold, open_holds_of_order
+from app.orders.locks import lock_held, lock_wallets
+from app.orders.order_changes import buyer_of, give_back, lock_order, standing_order
 from app.orders.payments import PointsBack, give_back_paid
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
-from app.orders.refunds import OutpacedError, refund_rest
+from app.orders.refunds import refund_rest
 from app.orders.rows import REDEMPTIONS_OF_ORDER, OrderRow, find_order
 from app.orders.types import Order
 from app.points.reverse_reward_redemption import RewardNotReversible, reverse_reward
@@ -27,8 +28,6 @@ from app.points.types import RewardRedemption
 from app.storage.database import Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import NoRow, statement
-
-ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(description="An order to call off.")
@@ -96,21 +95,16 @@ async def cancel_order(
     order_id = problems.text("orderId", input.order_id, length_max=ORDER_ID_LENGTH_MAX)
     reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
     problems.refuse_if_any()
-    for _ in range(ATTEMPTS_MAX):
-        found = await find_order(viewer, input.source.value, order_id)
-        if found is None:
-            raise not_found("order", order_id)
-        if found["cancelled_at"] is not None:
-            return await _answer(viewer, found, replayed=True)
-        buyer = await buyer_of(viewer, input.source, order_id)
-        try:
-            async with transaction(viewer.merchant_id) as tx:
-                await _cancel(tx, viewer, input, order_id, reason, buyer)
-                cancelled = await standing_order(tx, viewer, input.source, order_id)
-            return await _answer(viewer, cancelled, replayed=False)
-        except OutpacedError:
-            continue
-    raise RuntimeError("an order kept changing while it was cancelled")
+    found = await find_order(viewer, input.source.value, order_id)
+    if found is None:
+        raise not_found("order", order_id)
+    if found["cancelled_at"] is not None:
+        return await _answer(viewer, found, replayed=True)
+    buyer = await buyer_of(viewer, input.source, order_id)
+    async with transaction(viewer.merchant_id) as tx:
+        await _cancel(tx, viewer, input, order_id, reason, buyer)
+        cancelled = await standing_order(tx, viewer, input.source, order_id)
+    return await _answer(viewer, cancelled, replayed=False)
 
 
 async def _cancel(
@@ -129,17 +123,21 @@ async def _cancel(
             raise OutpacedError
     redeemed = await tx.rows(REDEMPTIONS_OF_ORDER, **name)
     holds = await open_holds_of_order(tx, viewer, order["order_row_id"])
-    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=[row["hold_id"] for row in holds])
-    code_ids = [row["code_id"] for row in (*redeemed, *held)]
+    rewards = await rewards_of_order(tx, viewer, order["order_row_id"])
+    code_ids = [row["code_id"] for row in redeemed]
     standing = None if purchase is None or purchase["purchase_reversed_at"] is not None else purchase
     is_paid = purchase is None and order["paid_points"] > 0
-    if standing is not None or is_paid:
+    if holds or rewards:
+        await lock_held(
+            tx, viewer, source, order_id, [hold["hold_id"] for hold in holds], purchase=standing,
+            exchange_ids=[row["held_redemption_id"] for row in rewards], code_ids=code_ids,
+            member_ids=[order["payer_id"]] if order["payer_id"] is not None else [],
+        )  # fmt: skip
+    elif standing is not None or is_paid:
         await lock_wallets(tx, viewer, standing, code_ids, payer_id=order["payer_id"])
-    elif redeemed and held:
-        await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=code_ids)
     for hold in holds:
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold["hold_id"], "RELEASED")
-    of_rewards = await _reverse_rewards(tx, viewer, order["order_row_id"], reason)
+    of_rewards = await _reverse_rewards(tx, viewer, rewards, reason)
     money, shortfall, back = 0, 0, PointsBack()
     if standing is not None:
         returned = await refund_rest(tx, viewer, standing, reason=reason)
@@ -168,10 +166,10 @@ async def _cancel(
     )
 
 
-async def _reverse_rewards(tx: Tx, viewer: Viewer, order_row_id: UUID, reason: str) -> PointsBack:
+async def _reverse_rewards(tx: Tx, viewer: Viewer, rewards: Sequence[CapturedRewardRow], reason: str) -> PointsBack:
     """Reverse the rewards that the order's capture brought, but those whose code is spent or held elsewhere."""
     points, expired = 0, 0
-    for row in await rewards_of_order(tx, viewer, order_row_id):
+    for row in rewards:
         try:
             async with tx.nested() as inner:
                 back = await reverse_reward(inner, viewer, row["held_redemption_id"], reason=reason, path="orderId")

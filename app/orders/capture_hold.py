@@ -11,17 +11,26 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
-from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.api.operations import (
+    IdempotencyKeyReused,
+    Info,
+    InvalidInput,
+    NotFound,
+    OutpacedError,
+    Refused,
+    mutation,
+    not_found,
+)
 from app.coupons import code_text
 from app.coupons.claims import NotEligible
 from app.coupons.rows import IS_HELD, IS_PAST_END
 from app.coupons.rules import CodeRejectionReason
 from app.members.types import MemberSource
+from app.orders.expire_holds import end_aside
 from app.orders.follow import follow
 from app.orders.held_rewards import HeldRewardRow, capture_rewards, key_of, name_redemption, rewards_of
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
-    CODE_IDS_OF_HOLDS,
     CODES_MAX,
     CODES_OF_HOLDS,
     JOIN_HOLD,
@@ -34,13 +43,12 @@ from app.orders.holds import (
     end_locked_hold,
     open_holds_of_order,
 )
-from app.orders.locks import lock_wallets
+from app.orders.locks import lock_held
 from app.orders.order_changes import buyer_of, lock_order, standing_order
 from app.orders.payments import write_paid
 from app.orders.presented_codes import CodeRejection, Remedy
-from app.orders.refunds import OutpacedError
 from app.orders.rows import OrderRow, StandingPurchaseRow
-from app.orders.rules import Paid
+from app.orders.rules import Paid, paid_with
 from app.points.capturing import CAPTURE_LOTS, capture_points
 from app.points.freeing import free_points
 from app.points.ledger import POINTS_MAX, RECORD_ENTRY, InsufficientPoints, debit
@@ -59,7 +67,9 @@ REFERENCE_LENGTH_MAX: Final = 200
 class CaptureHoldInput:
     hold_id: strawberry.ID = strawberry.field(description="The hold.")
     points: int | None = strawberry.field(
-        default=None, description="How many points are paid: at most what it holds, which it is unless told."
+        default=None,
+        description="How many points are paid: at most what it holds, which it is unless told; none if they are worth "
+        "less than a minor unit.",
     )
     payment_reference: str | None = strawberry.field(
         default=None,
@@ -339,20 +349,43 @@ async def capture_hold(
         if row["hold_status"] == "RELEASED":
             raise Refused(HoldNotOpen.of(row, "it was released"))
         try:
-            if row["hold_status"] == "HELD" and not row["hold_held_points"]:
-                captured = await _capture(database(), viewer, row, asked, is_late=False)
-            elif attempt == 0 and _is_plain(row, asked):
-                captured = await _capture_with_points(viewer, row, asked)
-            else:
-                buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
-                async with transaction(viewer.merchant_id) as tx:
-                    captured = await _capture_under_locks(tx, viewer, row, asked, buyer)
+            captured = await _captured(viewer, row, asked, is_first=attempt == 0)
         except (OutpacedError, asyncpg.UniqueViolationError):
             # A claim of the member's own may have taken the slot that a reward's code was to have.
+            continue
+        except Refused as refused:
+            if not await _end_overdue(viewer, refused):
+                raise
             continue
         if captured is not None:
             return CaptureHoldSuccess(hold=Hold.changed(captured), replayed=False)
     raise RuntimeError("a hold kept changing while it was captured")
+
+
+async def _captured(viewer: Viewer, row: ToCaptureRow, asked: Asked, *, is_first: bool) -> Changed | None:
+    """Capture a hold by the shortest way that does; None where it has changed since it was read."""
+    try:
+        if row["hold_status"] == "HELD" and not row["hold_held_points"]:
+            return await _capture(database(), viewer, row, asked, is_late=False)
+        if is_first and _is_plain(row, asked):
+            return await _capture_with_points(viewer, row, asked)
+        buyer = await buyer_of(viewer, MemberSource(row["hold_source"]), row["hold_order_id"])
+        async with transaction(viewer.merchant_id) as tx:
+            return await _capture_under_locks(tx, viewer, row, asked, buyer)
+    except asyncpg.CheckViolationError as violation:
+        if violation.constraint_name != "pool_budget_spent":
+            raise
+        # Of a hold whose time has passed: any other gives back what it takes.
+        raise Refused(HoldNotOpen.of(row, "the budget of its pool is spent since")) from None
+
+
+async def _end_overdue(viewer: Viewer, refused: Refused) -> bool:
+    """End holds whose time has passed too, and that have rewards which are missing. Returns whether there was one."""
+    refusal = refused.refusal
+    if not isinstance(refusal, HoldNotOpen) or not refusal.rewards_missing:
+        return False
+    missing = [node_id("reward", "reward", each) for each in refusal.rewards_missing]
+    return await end_aside(viewer.merchant_id, missing)
 
 
 def _is_plain(hold: ToCaptureRow, asked: Asked) -> bool:
@@ -369,7 +402,8 @@ def _asked(hold: WholeHoldRow, input: CaptureHoldInput) -> Asked:
     reference = (input.payment_reference or hold["hold_order_id"]).strip()
     if points is None or points == held:
         return Asked(held, hold["hold_value_asked"], reference)
-    return Asked(points, int(points * hold["hold_point_value"]), reference)
+    left = hold["hold_order_amount"] - hold["hold_total_discount"]
+    return Asked(*paid_with(points, left, hold["hold_point_value"]), reference)
 
 
 async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked: Asked, buyer: UUID | None) -> Changed:
@@ -388,9 +422,7 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     if order["cancelled_at"] is not None or order["order_amount"] is not None:
         raise Refused(HoldNotOpen.of(hold, "its order was paid or called off since"))
     live = [row["hold_id"] for row in holds.values() if row["hold_stored_status"] == "HELD"]
-    wanted = {"merchant_id": viewer.merchant_id, "hold_ids": [hold["hold_id"], *live]}
-    code_ids = [row["code_id"] for row in await tx.rows(CODE_IDS_OF_HOLDS, **wanted)]
-    await lock_wallets(tx, viewer, purchase, code_ids, payer_id=hold["hold_member_id"])
+    await lock_held(tx, viewer, source, hold["hold_order_id"], [hold["hold_id"], *live], purchase=purchase)
     for hold_id in live:
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "RELEASED")
     is_late = hold["hold_status"] == "EXPIRED"
@@ -400,16 +432,11 @@ async def _capture_under_locks(tx: Tx, viewer: Viewer, seen: WholeHoldRow, asked
     change = await _pay(tx, viewer, hold, asked, missing) or change
     if missing.codes or missing.rewards:
         raise Refused(missing.refusal(hold))
-    try:
-        captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
-    except asyncpg.CheckViolationError as violation:
-        if violation.constraint_name != "pool_budget_spent":
-            raise
-        raise Refused(HoldNotOpen.of(hold, "the budget of its pool is spent since")) from None
+    captured = await _capture(tx, viewer, hold, asked, is_late=is_late)
     if captured is None:
         raise OutpacedError
     followed = await _note(tx, viewer, order, purchase, hold, asked) if asked.points else None
-    return Changed(captured.row, followed or captured.change or change)
+    return captured._replace(change=followed or captured.change or change)
 
 
 async def _note(
@@ -477,7 +504,7 @@ async def _have(
             continue
         taken = cast("TakenRewardRow", {**taken, "reward_cost": row["held_cost"]})
         try:
-            redemption = await redeem(tx, viewer, taken, member_id, key_of(hold["hold_id"], row))
+            redemption = await redeem(tx, viewer, taken, member_id, key_of(viewer, hold["hold_id"], row))
         except Refused as refused:
             if not isinstance(refused.refusal, RewardOutOfStock | NotEligible):
                 raise missing.refuse_without_points(hold, refused, left) from None

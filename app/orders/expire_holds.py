@@ -1,8 +1,16 @@
-"""Expiry of holds: one whose time has passed is written down as EXPIRED, and what it held is free."""
+"""Expiry of holds: one whose time has passed is written down as EXPIRED, and what it held is free.
 
+A job does that each minute, and whoever lacks what such a hold has.
+"""
+
+from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
+import asyncpg
+
+from app.api.operations import RESTARTS_MAX
+from app.coupons.overdue import ends_what_is_aside
 from app.orders.holds import HoldRow, end_hold
 from app.storage.database import database
 from app.storage.statements import columns, statement
@@ -33,9 +41,59 @@ async def expire_holds() -> int:
     while due := await database().rows(FIND):
         ended = 0
         for row in due:
-            # One that was extended or captured meanwhile isn't of this version any more.
-            ended += await end_hold(row["merchant_id"], "system", row, "EXPIRED") is not None
+            ended += await _expire(row)
         expired += ended
         if not ended:
             break
     return expired
+
+
+# Those that are late are few, so that each can be asked for what it has.
+FIND_ASIDE: Final = statement(
+    DueRow,
+    f"""
+SELECT h.merchant_id, {columns(HoldRow)} FROM (
+    SELECT * FROM hold
+    WHERE merchant_id = :merchant_id AND status = 'HELD' AND held_until <= now() AND held_points > 0
+    ORDER BY held_until OFFSET 0
+) h
+CROSS JOIN LATERAL (
+    SELECT * FROM sales_order WHERE merchant_id = :merchant_id AND id = ANY(ARRAY[h.sales_order_id])
+    ORDER BY id OFFSET 0
+) o
+WHERE EXISTS (
+    SELECT FROM hold_reward y WHERE y.merchant_id = :merchant_id AND y.hold_id = h.id AND (
+        (y.is_from_stock AND y.reward_id = ANY(:reward_ids::uuid[]))
+        OR (SELECT pool_id FROM code WHERE merchant_id = :merchant_id AND id = y.code_id) = ANY(ARRAY(
+            SELECT unnest(:pool_ids::uuid[])
+            UNION ALL SELECT pool_id FROM reward WHERE merchant_id = :merchant_id AND id = ANY(:reward_ids)
+        ))
+    )
+)
+""",
+)
+
+
+@ends_what_is_aside
+async def end_aside(merchant_id: UUID, reward_ids: Collection[UUID], pool_ids: Collection[UUID] = ()) -> bool:
+    """End holds whose time has passed that have such rewards from stock, or codes of such pools or the rewards' pools.
+
+    Returns whether there was one. Each ends in a transaction of its own.
+    """
+    late = await database().rows(
+        FIND_ASIDE, merchant_id=merchant_id, reward_ids=list(reward_ids), pool_ids=list(pool_ids)
+    )
+    return any([await _expire(row) for row in late])
+
+
+async def _expire(row: DueRow) -> bool:
+    """Expire one hold; False for one that was extended or captured meanwhile, which isn't of this version any more."""
+    restarts = 0
+    while True:
+        try:
+            return await end_hold(row["merchant_id"], "system", row, "EXPIRED") is not None
+        except asyncpg.DeadlockDetectedError:
+            # What PostgreSQL ended so that another could go on has left nothing behind: it begins again.
+            restarts += 1
+            if restarts == RESTARTS_MAX:
+                raise

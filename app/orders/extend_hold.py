@@ -1,21 +1,32 @@
 """extendHold: what is held stays so for longer."""
 
-from typing import Annotated, Final
+from collections.abc import Sequence
+from typing import Annotated, Final, cast
 from uuid import UUID
 
 import strawberry
 
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
-from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.api.operations import Info, InvalidInput, NotFound, OutpacedError, Refused, mutation, not_found
+from app.orders.held_rewards import HeldRewardRow, rewards_of
 from app.orders.hold_checkout import LIFETIME_SECONDS_MAX, LIFETIME_SECONDS_MIN, WHOLE_LIFETIME
 from app.orders.hold_types import Hold, HoldNotOpen
-from app.orders.holds import JOIN_HOLD, Changed, ChangedHoldRow, WholeHoldRow, changed_hold, event_ids, hold_row
+from app.orders.holds import (
+    JOIN_HOLD,
+    Changed,
+    ChangedHoldRow,
+    Content,
+    HeldCodeRow,
+    WholeHoldRow,
+    changed_hold,
+    event_ids,
+    has_rewards,
+    hold_with_codes,
+)
 from app.storage.database import Statements, database
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets
-
-ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(description="A hold that is to go on.")
@@ -87,19 +98,27 @@ async def extend_hold(
     problems.number("lifetimeSeconds", input.lifetime_seconds, least=LIFETIME_SECONDS_MIN, most=LIFETIME_SECONDS_MAX)
     problems.refuse_if_any()
     hold_id = node_id("hold", "hold", input.hold_id)
-    for _ in range(ATTEMPTS_MAX):
-        row = await hold_row(database(), viewer, hold_id)
-        if row is None:
-            raise not_found("hold", input.hold_id)
-        if row["hold_status"] != "HELD":
-            raise Refused(HoldNotOpen.of(row, f"it is {row['hold_status']}"))
-        extended = await _extend(database(), viewer, hold_id, row["hold_version"], input.lifetime_seconds)
-        if extended is not None:
-            return ExtendHoldSuccess(hold=Hold.changed(extended))
-        after = await hold_row(database(), viewer, hold_id)
-        if after is not None and (after["hold_status"], after["hold_version"]) == ("HELD", row["hold_version"]):
-            return ExtendHoldSuccess(hold=Hold.of(after))
-    raise RuntimeError("a hold kept changing while it was extended")
+    found = await hold_with_codes(viewer, hold_id)
+    if found is None:
+        raise not_found("hold", input.hold_id)
+    row, content = found
+    if row["hold_status"] != "HELD":
+        raise Refused(HoldNotOpen.of(row, f"it is {row['hold_status']}"))
+    rewards = await rewards_of(database(), viewer, [hold_id]) if has_rewards(row) else []
+    extended = await _extend(database(), viewer, hold_id, row["hold_version"], input.lifetime_seconds)
+    if extended is not None:
+        return ExtendHoldSuccess(hold=Hold.changed(extended._replace(content=_after(extended, content, rewards))))
+    after = await hold_with_codes(viewer, hold_id)
+    if after is None or (after[0]["hold_status"], after[0]["hold_version"]) != ("HELD", row["hold_version"]):
+        raise OutpacedError
+    return ExtendHoldSuccess(hold=Hold.of(after[0], content=content._replace(rewards=rewards)))
+
+
+def _after(extended: Changed, before: Content, rewards: Sequence[HeldRewardRow]) -> Content:
+    """Return what a hold has that was extended at the version at which this was read: later it may have others."""
+    now = {"code_held_until": extended.row["hold_held_until"]}
+    codes = [cast("HeldCodeRow", {**row, **now}) for row in before.codes]
+    return Content(codes, rewards, extended.changes)
 
 
 async def _extend(

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from app.api.context import Viewer
 from app.api.inputs import Problems
+from app.api.operations import OutpacedError
 from app.members.rows import JOIN_MEMBER
-from app.orders.refunds import OutpacedError
 from app.orders.rows import REFERRAL_OF_PURCHASE, StandingPurchaseRow, WholePurchaseRow
 from app.orders.rules import Paid, credit_of, credits_of, kept_points, money_part, points_of
 from app.points.ledger import POINTS_MAX, PostedRow, too_many

@@ -11,11 +11,11 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.api.operations import not_found
-from app.coupons.claims import CLAIMANT, IS_FOR
-from app.coupons.rows import IS_OPEN
+from app.coupons.claims import CLAIMANT, FREES_MAILBOXES, HELD_OF_POOL, IS_FOR, MAILBOX_IS_TAKEN
+from app.coupons.rows import BUDGET_IS_SPENT, IS_OPEN
 from app.points.capturing import capture_points
 from app.points.ledger import POINTS_MAX
-from app.points.redeem_reward import HELD_OF_POOL, INSERT, TAKE, out_of_stock
+from app.points.redeem_reward import INSERT, TAKE, out_of_stock
 from app.points.rows import RewardRow
 from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, database
@@ -181,22 +181,20 @@ class SetAsideRow(TypedDict):
 
 
 # Claims don't wait for this, nor this for claims: it takes the first code that nobody is taking. What the member's
-# holds have of the pool counts as claimed, and so do the `own` of the hold, which aren't listed.
+# holds have of the pool counts as claimed, and so do the `own` of the hold, which aren't listed. Who has left a mailbox
+# leaves it to the claim that the capture makes.
 SET_ASIDE: Final = statement(
     SetAsideRow,
     f"""
-WITH who AS ({CLAIMANT}), may AS (
+WITH who AS ({CLAIMANT}), freed AS (
+    {FREES_MAILBOXES.format("ARRAY(SELECT mailbox_index FROM who)")}
+), may AS (
     SELECT p.id FROM pool p, who m
-    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {IS_OPEN}
-        AND {IS_FOR}
-        AND NOT (p.one_claim_per_mailbox AND EXISTS (
-            SELECT FROM claim WHERE merchant_id = :merchant_id AND pool_id = p.id
-                AND mailbox_index = m.mailbox_index AND member_id IS DISTINCT FROM m.id
-        ))
-        AND p.claims_per_member > (
+    WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {IS_OPEN} AND {IS_FOR} AND NOT {MAILBOX_IS_TAKEN}
+        AND NOT {BUDGET_IS_SPENT} AND p.claims_per_member > (
             SELECT count(*) FROM claim
             WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND member_id = :member_id
-        ) + {HELD_OF_POOL.format(":pool_id")} + :own::int
+        ) + {HELD_OF_POOL.format(":pool_id", ":member_id")} + :own::int
     FOR KEY SHARE OF p
 ), picked AS (
     SELECT id FROM code
@@ -325,7 +323,7 @@ async def capture_rewards(
                 member_id=member_id,
                 hold_id=hold_id,
                 code_id=row["held_code_id"],
-                key=f"reward/{exchange_id.hex}",
+                key=viewer.tenant.keys.request_index(f"reward/{exchange_id.hex}"),
                 event_id=ids.new(),
                 actor=viewer.actor,
             )
@@ -345,7 +343,7 @@ async def capture_rewards(
             member_id=member_id,
             code_id=row["held_code_id"],
             entry_id=captured.entry["entry_id"],
-            key=key_of(hold_id, row),
+            key=key_of(viewer, hold_id, row),
             is_from_stock=row["held_is_from_stock"],
             event_id=ids.new(),
             actor=viewer.actor,
@@ -354,9 +352,9 @@ async def capture_rewards(
     return change
 
 
-def key_of(hold_id: UUID, row: HeldRewardRow) -> str:
-    """Return the key of the redemption that capturing a hold makes of a reward; no caller's key looks like it."""
-    return f"hold/{hold_id.hex}/{row['held_position']}"
+def key_of(viewer: Viewer, hold_id: UUID, row: HeldRewardRow) -> bytes:
+    """Return the key of the redemption that capturing a hold makes of a reward; no caller's key is stored like it."""
+    return viewer.tenant.keys.request_index(f"hold/{hold_id.hex}/{row['held_position']}")
 
 
 async def name_redemption(

@@ -1,10 +1,12 @@
 """holdCheckout: codes, points and rewards are set aside for one order while its customer pays."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Final, TypedDict
+from itertools import groupby
+from operator import itemgetter
+from typing import Annotated, Final, TypedDict, cast
 from uuid import UUID
 
 import asyncpg
@@ -12,16 +14,18 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import MoneyInput, Problems, node_id
-from app.api.operations import Info, InvalidInput, NotFound, Refused, mutation, not_found
+from app.api.inputs import MoneyInput, Problems, node_id, stored_key
+from app.api.operations import Info, InvalidInput, NotFound, OutpacedError, Refused, mutation, not_found
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR
 from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.rows import IS_HERE, lock_member
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
+from app.orders.expire_holds import end_aside
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.held_rewards import (
     UNLIST,
+    HeldRewardRow,
     OutOfStockError,
     give_back,
     hold_of_reward,
@@ -32,24 +36,27 @@ from app.orders.held_rewards import (
 )
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
-    CODE_IDS_OF_HOLDS,
     JOIN_HOLDER,
     LOCK_HOLDS,
     Changed,
     ChangedHoldRow,
+    Content,
+    HeldCodeRow,
     WholeHoldRow,
     changed_hold,
     end_locked_hold,
     event_ids,
     hold_of_order,
 )
-from app.orders.order_changes import LOCK_CODES, LOCK_ORDER
+from app.orders.locks import lock_held
+from app.orders.order_changes import LOCK_ORDER
 from app.orders.presented_codes import (
     FROM_SEEN,
     SEEN,
     Beside,
     Presentation,
     Seen,
+    SeenHold,
     SeenRow,
     Verdict,
     asked,
@@ -60,7 +67,6 @@ from app.orders.presented_codes import (
     seen,
 )
 from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presentation, refuse_if_rejected
-from app.orders.refunds import OutpacedError
 from app.orders.rules import Paid, paid_with
 from app.orders.types import OrderNotOpen, order_not_open, refuse_if_cancelled
 from app.points.freeing import free_points
@@ -152,7 +158,7 @@ class Asked:
     points: int
     reward_ids: list[UUID]
     lifetime_seconds: int
-    key: str | None
+    key: bytes | None
 
 
 class SeenToHoldRow(SeenRow):
@@ -247,7 +253,13 @@ asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, ready AS MATERIALIZED (
+), named AS MATERIALIZED (
+    -- A new order begins after a purchase that is being recorded for it.
+    SELECT lock_order_name(:merchant_id, :source, :order_id)
+    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+), {
+    TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[]) AND (SELECT count(*) FROM named) >= 0")
+}, ready AS MATERIALIZED (
     SELECT FROM open WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
         AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
 )"""
@@ -279,14 +291,15 @@ h AS (
         discount = excluded.discount, eligible = excluded.eligible
 ), requested AS (
     INSERT INTO hold_request (merchant_id, sales_order_id, idempotency_key)
-    SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::varchar IS NOT NULL
+    SELECT :merchant_id, sales_order_id, :key FROM h WHERE :key::bytea IS NOT NULL
 )"""
 _TOLD: Final = f"""
 SELECT {columns(WholeHoldRow)}, {columns(ChangeRow)}
 FROM h CROSS JOIN (SELECT :source::varchar AS source, :order_id::varchar AS order_id) o {JOIN_HOLDER}
 LEFT JOIN recorded ev ON true ORDER BY ev.wallet_version
 """
-# All codes or none. The order of locks is the order, its hold, codes by id, first orders, wallets by member.
+# All codes or none. The order of locks is the order, its hold, codes by id, a new order's name, first orders, wallets
+# by member.
 HOLD: Final = statement(
     ChangedHoldRow,
     f"""
@@ -385,6 +398,36 @@ ORDER BY held_at, id
 )
 
 
+class BudgetHeldRow(TypedDict):
+    """What another hold of the presenter has of the budget of a pool."""
+
+    hold_id: UUID
+    pool_id: UUID
+    discount: int
+
+
+# Of whom the till names, of who has proved the address, or of the address. One whose time has passed has it until that
+# is written down.
+OTHER_HOLDS_OF_BUDGETS: Final = statement(
+    BudgetHeldRow,
+    """
+SELECT h.id AS hold_id, x.pool_id, sum(x.discount)::bigint AS discount FROM (
+    SELECT id, held_at FROM hold
+    WHERE merchant_id = :merchant_id AND status = 'HELD' AND member_id = ANY(:people::uuid[])
+    UNION
+    SELECT id, held_at FROM hold
+    WHERE merchant_id = :merchant_id AND status = 'HELD' AND email_index = ANY(ARRAY(
+        SELECT :email_index::bytea
+        UNION ALL
+        SELECT email_index FROM member WHERE merchant_id = :merchant_id AND id = ANY(:people) AND email_verified
+    ))
+) h JOIN hold_code x ON x.merchant_id = :merchant_id AND x.hold_id = h.id
+WHERE h.id <> ALL(:but::uuid[]) AND x.pool_id = ANY(:pool_ids::uuid[])
+GROUP BY h.id, h.held_at, x.pool_id ORDER BY h.held_at, h.id
+""",
+)
+
+
 async def _hold(
     where: Statements,
     viewer: Viewer,
@@ -402,9 +445,8 @@ async def _hold(
     Returns the hold, or None when something has changed since it was read.
     """
     written = _written(viewer, request, found, verdict, hold_id, costs=costs)
-    async with within_budgets(where, viewer.merchant_id, verdict.accepted):
-        rows = await where.rows(HOLD, **written, payer_id=payer_id)
-    return changed_hold(where, viewer.merchant_id, rows)
+    rows = await where.rows(HOLD, **written, payer_id=payer_id)
+    return _with_content(changed_hold(where, viewer.merchant_id, rows), verdict)
 
 
 async def _hold_with_points(
@@ -413,14 +455,22 @@ async def _hold_with_points(
     """Hold what a verdict accepted and a member's points for an order that isn't held; otherwise as `_hold`."""
     written = _written(viewer, request, found, verdict, None)
     try:
-        async with within_budgets(database(), viewer.merchant_id, verdict.accepted):
-            rows = await database().rows(
-                HOLD_WITH_POINTS, **written, member_id=member_id, positions=[0], amounts=[written["points"]]
-            )
+        rows = await database().rows(
+            HOLD_WITH_POINTS, **written, member_id=member_id, positions=[0], amounts=[written["points"]]
+        )
     except asyncpg.UniqueViolationError:
         # Somebody else has just begun the order.
         return None
-    return changed_hold(database(), viewer.merchant_id, rows)
+    return _with_content(changed_hold(database(), viewer.merchant_id, rows), verdict)
+
+
+def _with_content(changed: Changed | None, verdict: Verdict) -> Changed | None:
+    """Return a hold with its codes as they were accepted and are held now: later it may have others."""
+    if changed is None:
+        return None
+    now = {"held_hold_id": changed.row["hold_id"], "code_held_until": changed.row["hold_held_until"]}
+    codes = [cast("HeldCodeRow", {**row, **now, "held_discount": share.discount}) for row, share in verdict.accepted]
+    return changed._replace(content=Content(codes, [], changed.changes))
 
 
 def _written(
@@ -489,16 +539,18 @@ async def hold_checkout(
         verdict = judged(viewer, request.presented, found.codes, Beside.HOLD)
         if attempt == 0:
             verdict = await limited(viewer, request.presented, verdict)
+        verdict, for_budgets = await _beside_others(database(), viewer, request, found.codes, verdict)
         refuse_if_rejected(verdict)
         _refuse_if_empty(request, found, verdict)
         # Before the order is locked, because this locks wallets.
         await revive_accepted(viewer, verdict)
-        ending = _ending(found.codes, verdict) | more
+        ending = _ending(found.codes, verdict) | for_budgets | more
         payer_id = _payer(request, found, verdict) if attempt == 0 and not ending else None
+        within = within_budgets(viewer.merchant_id, verdict.accepted)
         try:
             if payer_id is None and _needs_locks(request, found, verdict, ending):
-                async with transaction(viewer.merchant_id) as tx:
-                    held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending)
+                async with within, transaction(viewer.merchant_id) as tx:
+                    held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending, more)
                 return HoldCheckoutSuccess(hold=Hold.changed(held), taken_over=taken_over)
         except OutpacedError:
             continue
@@ -506,14 +558,17 @@ async def hold_checkout(
             more = await _taken_over(viewer, request, found, lacking)
             continue
         except OutOfStockError as lacking:
+            if await end_aside(viewer.merchant_id, [lacking.reward_id]):
+                continue
             own = [] if found.codes.hold is None else [found.codes.hold.id]
             more.add(await hold_of_reward(viewer, _known(request.presented.presenter), lacking, [*ending, *own]))
             continue
         try:
-            if payer_id is None:
-                changed = await _hold(database(), viewer, request, found, verdict)
-            else:
-                changed = await _hold_with_points(viewer, request, found, verdict, payer_id)
+            async with within:
+                if payer_id is None:
+                    changed = await _hold(database(), viewer, request, found, verdict)
+                else:
+                    changed = await _hold_with_points(viewer, request, found, verdict, payer_id)
         except OutpacedError:
             continue
         if changed is not None:
@@ -540,7 +595,7 @@ async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
     problems = Problems()
     problems.number("points", input.points, least=0, most=POINTS_MAX)
     problems.number("lifetimeSeconds", input.lifetime_seconds, least=LIFETIME_SECONDS_MIN, most=LIFETIME_SECONDS_MAX)
-    problems.idempotency_key(input.idempotency_key)
+    key = problems.idempotency_key(input.idempotency_key)
     if not input.codes and not input.points and not input.reward_ids:
         problems.add("codes", "or points or rewardIds must hold something")
     if len(input.reward_ids) > REWARDS_MAX:
@@ -556,7 +611,8 @@ async def _checked(viewer: Viewer, input: HoldCheckoutInput) -> Asked:
         problems.add("orderAmount.currency", f"must be {viewer.tenant.currency}, the merchant's currency")
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
     reward_ids = [node_id("reward", "reward", each) for each in input.reward_ids]
-    return Asked(presented, input.points, reward_ids, input.lifetime_seconds, input.idempotency_key)
+    stored = None if key is None else stored_key(viewer, key)
+    return Asked(presented, input.points, reward_ids, input.lifetime_seconds, stored)
 
 
 def _refuse_if_empty(request: Asked, found: SeenToHold, verdict: Verdict) -> None:
@@ -606,6 +662,48 @@ def _ending(order: Seen, verdict: Verdict) -> set[UUID]:
     return ending
 
 
+async def _beside_others(
+    where: Statements,
+    viewer: Viewer,
+    request: Asked,
+    order: Seen,
+    verdict: Verdict,
+    *,
+    among: Collection[UUID] | None = None,
+) -> tuple[Verdict, set[UUID]]:
+    """Judge codes that only budgets are in the way of as if the presenter's earliest other holds had ended.
+
+    Returns the verdict, and as many of those holds, of `among` if given, as it takes; or the one it was given if all of
+    them don't suffice.
+    """
+    if not verdict.lacks_budget:
+        return verdict, set()
+    presented = request.presented
+    rows = {row["fingerprint"]: row for row in order.found}
+    own = set() if order.hold is None else {order.hold.id}
+    others = await where.rows(
+        OTHER_HOLDS_OF_BUDGETS,
+        merchant_id=viewer.merchant_id,
+        people=[each for each in (presented.presenter, order.owner_of_email) if each is not None],
+        email_index=presented.email_index,
+        pool_ids=[rows[presented.fingerprints[place] or b""]["pool_id"] for place in verdict.rejections],
+        # What these give back is counted already.
+        but=list(own | {row["holder_id"] for row in order.found if row["holder_id"] is not None}),
+    )
+    freed: Counter[UUID] = Counter()
+    taken: set[UUID] = set()
+    for hold_id, budgets in groupby(others, key=itemgetter("hold_id")):
+        if among is not None and hold_id not in among:
+            continue
+        taken.add(hold_id)
+        for row in budgets:
+            freed[row["pool_id"]] += row["discount"]
+        beside = judged(viewer, presented, order, Beside.HOLD, freed=freed)
+        if not beside.lacks_budget:
+            return beside, taken
+    return verdict, set()
+
+
 async def _taken_over(viewer: Viewer, request: Asked, found: SeenToHold, lacking: TooFewPointsError) -> set[UUID]:
     """Return the member's earliest holds that have as many points as are lacking.
 
@@ -630,10 +728,16 @@ async def _taken_over(viewer: Viewer, request: Asked, found: SeenToHold, lacking
 
 
 async def _hold_under_locks(
-    tx: Tx, viewer: Viewer, request: Asked, input: HoldCheckoutInput, ending: Collection[UUID]
+    tx: Tx,
+    viewer: Viewer,
+    request: Asked,
+    input: HoldCheckoutInput,
+    ending: Collection[UUID],
+    more: Collection[UUID],
 ) -> tuple[Changed, bool]:
     """End holds, as far as that is needed, then hold; all or nothing. Returns whether another order's was taken over.
 
+    `more` are those of them that have rewards or points that were lacking, and end if they are still the presenter's.
     Of another order only its hold's row is locked, never the order's. Raises OutpacedError when the order, a hold or a
     code isn't what it was before, and TooFewPointsError.
     """
@@ -646,42 +750,48 @@ async def _hold_under_locks(
     seen_before = await _read(tx, viewer, request)
     here = seen_before.codes.hold
     locked = {*ending, *([] if here is None else [here.id])}
-    await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
+    rows = await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
     found = await _read(tx, viewer, request)
+    if found.is_key_used:
+        # By the same request, while this one waited: its hold is told of, whatever became of the order since.
+        raise OutpacedError
     await _refuse_unless_open(tx, viewer, request, input, found)
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
-    refuse_if_rejected(verdict)
-    needed = _ending(found.codes, verdict)
-    if found.is_key_used or not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
+    verdict, for_budgets = await _beside_others(tx, viewer, request, found.codes, verdict, among=ending)
+    _refuse_if_rejected(verdict)
+    needed = _ending(found.codes, verdict) | for_budgets
+    if not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
         raise OutpacedError
-    held = await tx.rows(CODE_IDS_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
-    code_ids = {row["code_id"] for row, _ in verdict.accepted} | {row["code_id"] for row in held}
-    await tx.rows(LOCK_CODES, merchant_id=viewer.merchant_id, code_ids=list(code_ids))
+    await lock_held(
+        tx, viewer, presented.source, presented.order_id, locked, reward_ids=request.reward_ids,
+        code_ids=[row["code_id"] for row, _ in verdict.accepted], member_ids=_wanting(request),
+        is_new=found.codes.order_row_id is None,
+    )  # fmt: skip
     for hold_id in sorted(needed):
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, hold_id, "EXPIRED")
     # What has just been freed isn't held any more, and the order has no hold but a live one.
+    version = found.codes.version
     found = await _read(tx, viewer, request)
     own = found.codes.live_hold
-    if found.is_key_used or (own is not None and own.id not in locked):
+    if found.codes.version != version:
         # Nobody locks an order that isn't there: somebody else has just begun it.
         raise OutpacedError
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
-    refuse_if_rejected(verdict)
+    _refuse_if_rejected(verdict)
     hold_id = ids.new() if own is None else own.id
-    before = [] if own is None else await rewards_of(tx, viewer, [hold_id])
-    if before and own is not None and own.member_id != presented.presenter:
-        await give_back(tx, viewer.merchant_id, before)
-        await tx.row(UNLIST, merchant_id=viewer.merchant_id, hold_id=hold_id)
-        before = []
-    may_end = [each for each in ending if each not in needed]
+    before = await _rewards_so_far(tx, viewer, own, presented.presenter)
+    may_end = [
+        row["hold_id"] for row in rows
+        if row["hold_id"] in more and row["hold_id"] not in needed and row["member_id"] == presented.presenter
+    ]  # fmt: skip
     for each in await holds_with_rewards(tx, viewer, may_end):
         # Those that were found to have a reward that is lacking.
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, each, "EXPIRED")
         needed.add(each)
     places = await place_rewards(tx, viewer, presented.presenter, request.reward_ids, before)
     costs = [place["cost"] for place in places]
-    change, taken = await _hold_points(
-        tx, viewer, request, found, verdict, hold_id, costs, [each for each in may_end if each not in needed]
+    change, ended = await _hold_points(
+        tx, viewer, request, found, verdict, hold_id, costs, needed, [each for each in may_end if each not in needed]
     )
     payer_id = None if change is None else change["event_member_id"]
     changed = await _hold(tx, viewer, request, found, verdict, hold_id=hold_id, payer_id=payer_id, costs=sum(costs))
@@ -692,8 +802,31 @@ async def _hold_under_locks(
             tx, viewer, hold_id, _known(presented.presenter or (None if own is None else own.member_id)), places,
             had_some=bool(before),
         )  # fmt: skip
+    rewards = await rewards_of(tx, viewer, [hold_id]) if places else []
+    changes = {**changed.changes} if change is None or payer_id is None else {**changed.changes, payer_id: change}
+    codes = [] if changed.content is None else changed.content.codes
     lapsed = set() if here is None or here.is_live else {here.id}
-    return Changed(changed.row, change or changed.change), bool((needed | taken) - lapsed)
+    held = changed._replace(change=change or changed.change, content=Content(codes, rewards, changes))
+    return held, bool(ended - lapsed)
+
+
+async def _rewards_so_far(tx: Tx, viewer: Viewer, own: SeenHold | None, presenter: UUID | None) -> list[HeldRewardRow]:
+    """Return the rewards that the order's hold has; those of another member than the presenter are given back."""
+    if own is None:
+        return []
+    rewards = await rewards_of(tx, viewer, [own.id])
+    if not rewards or own.member_id == presenter:
+        return rewards
+    await give_back(tx, viewer.merchant_id, rewards)
+    await tx.row(UNLIST, merchant_id=viewer.merchant_id, hold_id=own.id)
+    return []
+
+
+def _refuse_if_rejected(verdict: Verdict) -> None:
+    """Raise Refused(CodesRejected), or OutpacedError for a budget, which still other holds may have."""
+    if verdict.lacks_budget:
+        raise OutpacedError
+    refuse_if_rejected(verdict)
 
 
 async def _hold_points(
@@ -704,16 +837,17 @@ async def _hold_points(
     verdict: Verdict,
     hold_id: UUID,
     costs: Sequence[int],
+    ended: Collection[UUID],
     may_end: Collection[UUID],
 ) -> tuple[ChangeRow | None, set[UUID]]:
     """Let a hold have the points that it pays and has rewards with, for which other holds end as far as that is needed.
 
-    Returns the wallet's change, if there is one, and the holds that ended.
+    Returns the wallet's change, if there is one, and the holds that ended, with those that had `ended` before.
     """
     here, member_id = found.codes.live_hold, request.presented.presenter
     points = _paid(request, found, verdict).points
     had = 0 if here is None else here.held_points
-    ended: set[UUID] = set()
+    ended = set(ended)
     if here is not None and had and here.member_id != member_id:
         # Another member's from now on, or nobody's.
         await free_points(
@@ -737,6 +871,12 @@ async def _hold_points(
         other = waiting.popleft()
         if await end_locked_hold(tx, viewer.merchant_id, viewer.actor, other, "EXPIRED") is not None:
             ended.add(other)
+
+
+def _wanting(request: Asked) -> list[UUID]:
+    """Return whose points are wanted, if any are."""
+    member_id = request.presented.presenter
+    return [member_id] if member_id is not None and (request.points or request.reward_ids) else []
 
 
 def _known(member_id: UUID | None) -> UUID:

@@ -1,6 +1,6 @@
 """Holds as the API shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from uuid import UUID
@@ -18,7 +18,7 @@ from app.coupons.types import Code, Redemption
 from app.members.rows import unnamed
 from app.members.types import Member, MemberSource
 from app.orders.held_rewards import HeldRewardRow, rewards_by_hold
-from app.orders.holds import Changed, HeldCodeRow, WholeHoldRow, codes_by_hold, find_hold
+from app.orders.holds import Changed, Content, HeldCodeRow, WholeHoldRow, codes_by_hold, find_hold, has_rewards
 from app.orders.presented_codes import CodeRejection
 from app.points.rows import exchanges_by_id
 from app.points.types import Reward, RewardRedemption
@@ -41,9 +41,10 @@ class HeldCode:
     discount: Money = strawberry.field(description="What it takes off the order, in its place among the others.")
 
     @classmethod
-    def of(cls, row: HeldCodeRow, currency: str) -> "HeldCode":
-        """Return the held code of a row."""
-        return cls(code=Code.of(row), discount=Money(amount_minor=BigInt(row["held_discount"]), currency=currency))
+    def of(cls, row: HeldCodeRow, currency: str, *, as_of: ChangeRow | None = None) -> "HeldCode":
+        """Return the held code of a row, its owner's wallet as a change left it if one is given."""
+        discount = Money(amount_minor=BigInt(row["held_discount"]), currency=currency)
+        return cls(code=Code.of(row, as_of=as_of), discount=discount)
 
 
 @strawberry.type(description="A reward of a hold.")
@@ -70,6 +71,7 @@ class HeldReward:
 class Hold(Node):
     row: strawberry.Private[WholeHoldRow]
     as_of: strawberry.Private[ChangeRow | None]
+    content: strawberry.Private[Content | None]
     status: HoldStatus = strawberry.field(description="What became of it.")
     source: MemberSource = strawberry.field(description="Where its order comes from.")
     order_id: str = strawberry.field(description="The source's own id of the order.")
@@ -81,12 +83,13 @@ class Hold(Node):
     )
 
     @classmethod
-    def of(cls, row: WholeHoldRow, *, as_of: ChangeRow | None = None) -> "Hold":
-        """Return the hold of a row, its member's wallet as a change left it if one is given."""
+    def of(cls, row: WholeHoldRow, *, as_of: ChangeRow | None = None, content: Content | None = None) -> "Hold":
+        """Return the hold of a row, its member's wallet and what it has as a change left them if they are given."""
         return cls(
             id=strawberry.ID(ids.encode("hold", row["hold_id"])),
             row=row,
             as_of=as_of,
+            content=content,
             status=HoldStatus(row["hold_status"]),
             source=MemberSource(row["hold_source"]),
             order_id=row["hold_order_id"],
@@ -96,8 +99,8 @@ class Hold(Node):
 
     @classmethod
     def changed(cls, changed: Changed) -> "Hold":
-        """Return a hold that has just changed, with what that left of its member's wallet."""
-        return cls.of(changed.row, as_of=changed.change)
+        """Return a hold that has just changed, with what that left of it and of its member's wallet."""
+        return cls.of(changed.row, as_of=changed.change, content=changed.content)
 
     def _money(self, amount_minor: int) -> Money:
         return Money(amount_minor=BigInt(amount_minor), currency=self.row["hold_currency"])
@@ -127,14 +130,24 @@ class Hold(Node):
     @field(description="Its codes, in the order in which they apply: at most 20.")
     async def codes(self, info: Info) -> list[HeldCode]:
         """Read the codes of all holds of this page together."""
-        return [HeldCode.of(row, self.row["hold_currency"]) for row in await self._codes(info)]
+        changes: Mapping[UUID, ChangeRow] = {} if self.content is None else self.content.changes
+        return [
+            HeldCode.of(
+                row,
+                self.row["hold_currency"],
+                as_of=None if row["code_member_id"] is None else changes.get(row["code_member_id"]),
+            )
+            for row in await self._codes(info)
+        ]
 
     @field(description="Its rewards, in the order in which they were asked for: at most 20.")
     async def rewards(self, info: Info) -> list[HeldReward]:
         """Read the rewards of all holds of this page together. Each costs points, which are held, too."""
-        if self.row["hold_held_points"] == self.row["hold_points_asked"]:
+        if not has_rewards(self.row):
             return []
-        rows = await info.context.load(rewards_by_hold, self.row["hold_id"])
+        rows = None if self.content is None else self.content.rewards
+        if rows is None:
+            rows = await info.context.load(rewards_by_hold, self.row["hold_id"])
         return [HeldReward.of(row) for row in rows]
 
     @field(description="What it redeemed, in the order in which it applied; empty until it is captured.")
@@ -144,7 +157,11 @@ class Hold(Node):
 
     async def _codes(self, info: Info) -> list[HeldCodeRow]:
         """A member sees the codes of its hold, and not who owns those that aren't its own."""
-        rows = await info.context.load(codes_by_hold, self.row["hold_id"])
+        rows: Sequence[HeldCodeRow]
+        if self.content is not None:
+            rows = self.content.codes
+        else:
+            rows = await info.context.load(codes_by_hold, self.row["hold_id"])
         owned = [(row, row["code_member_id"]) for row in rows]
         return [
             row if owner is None or not is_another(info.context.viewer, owner) else unnamed(row) for row, owner in owned
@@ -153,8 +170,8 @@ class Hold(Node):
 
 @refetches("hold")
 async def _hold(viewer: Viewer, node_id: str) -> Hold | None:
-    row = await find_hold(viewer, node_id)
-    return None if row is None else Hold.of(row)
+    found = await find_hold(viewer, node_id)
+    return None if found is None else Hold.of(found[0], content=found[1])
 
 
 @strawberry.type(description="The hold has ended, or what it held is gone.")

@@ -12,11 +12,11 @@ from app.api.access import may
 from app.api.context import Role, Viewer
 from app.coupons.rows import JOIN_CODE, WholeRedemptionRow
 from app.members.rows import MemberRow
-from app.orders.held_rewards import GIVEN_BACK
+from app.orders.held_rewards import GIVEN_BACK, HeldRewardRow
 from app.points.freeing import HoldEvent, free_points
 from app.points.overdue import ends_overdue
 from app.storage.database import Statements, Tx, database, transaction
-from app.storage.statements import NoRow, columns, row_of, statement
+from app.storage.statements import NoRow, columns, part, row_of, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 #: How many codes an order may have.
@@ -67,6 +67,13 @@ class HeldCodeRow(WholeRedemptionRow):
     held_discount: Annotated[int, "x.discount"]
 
 
+class HoldWithCodesRow(WholeHoldRow):
+    """A hold beside each of its codes, a HeldCodeRow that is prefixed by `of_`; null where it has none."""
+
+    of_held_hold_id: UUID | None
+    position: int | None
+
+
 #: Continues a FROM that has a hold `h`: its member, if it is a member's.
 JOIN_HOLDER: Final = """
     LEFT JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = h.member_id OFFSET 0) m ON true
@@ -83,11 +90,28 @@ JOIN_HOLD: Final = f"""
     ) o
     {JOIN_HOLDER}
 """
+_JOIN_HELD_CODE: Final = f"""
+    LEFT JOIN LATERAL (
+        SELECT * FROM redemption WHERE merchant_id = :merchant_id AND id = x.redemption_id OFFSET 0
+    ) r ON true
+    CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = x.code_id OFFSET 0) c {JOIN_CODE}
+"""
 FIND_HOLD: Final = statement(
     WholeHoldRow,
     f"""
 SELECT {columns(WholeHoldRow)} FROM hold h {JOIN_HOLD}
 WHERE h.merchant_id = :merchant_id AND h.id = :hold_id AND (:member_id::uuid IS NULL OR h.member_id = :member_id)
+""",
+)
+FIND_WITH_CODES: Final = statement(
+    HoldWithCodesRow,
+    f"""
+SELECT {columns(WholeHoldRow)}, codes.* FROM hold h {JOIN_HOLD} LEFT JOIN LATERAL (
+    SELECT x.position, {columns(HeldCodeRow, prefix="of_")} FROM hold_code x {_JOIN_HELD_CODE}
+    WHERE x.merchant_id = :merchant_id AND x.hold_id = h.id
+) codes ON true
+WHERE h.merchant_id = :merchant_id AND h.id = :hold_id AND (:member_id::uuid IS NULL OR h.member_id = :member_id)
+ORDER BY codes.position
 """,
 )
 # The one that was captured, or else the newest.
@@ -103,23 +127,34 @@ SELECT {columns(WholeHoldRow)} FROM (
 CODES_OF_HOLDS: Final = statement(
     HeldCodeRow,
     f"""
-SELECT {columns(HeldCodeRow)} FROM hold_code x
-LEFT JOIN LATERAL (
-    SELECT * FROM redemption WHERE merchant_id = :merchant_id AND id = x.redemption_id OFFSET 0
-) r ON true
-CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = x.code_id OFFSET 0) c {JOIN_CODE}
+SELECT {columns(HeldCodeRow)} FROM hold_code x {_JOIN_HELD_CODE}
 WHERE x.merchant_id = :merchant_id AND x.hold_id = ANY(:hold_ids::uuid[])
 ORDER BY x.hold_id, x.position
 """,
 )
 
 
-async def find_hold(viewer: Viewer, node_id: str) -> WholeHoldRow | None:
+async def find_hold(viewer: Viewer, node_id: str) -> "tuple[WholeHoldRow, Content] | None":
     """Return the hold behind an id, for those who may see holds; a member's own only."""
     hold_id = ids.decode("hold", node_id)
     if hold_id is None or not may(viewer.role, "Hold"):
         return None
-    return await hold_row(database(), viewer, hold_id)
+    return await hold_with_codes(viewer, hold_id)
+
+
+async def hold_with_codes(viewer: Viewer, hold_id: UUID) -> "tuple[WholeHoldRow, Content] | None":
+    """Return a hold of the viewer's merchant and its codes as they were at one moment; a member's own only."""
+    member_id = viewer.member_id if viewer.role is Role.MEMBER else None
+    rows = await database().rows(FIND_WITH_CODES, merchant_id=viewer.merchant_id, hold_id=hold_id, member_id=member_id)
+    if not rows:
+        return None
+    codes = [part(row, "of_", HeldCodeRow) for row in rows if row["of_held_hold_id"] is not None]
+    return rows[0], Content(codes, None, {})
+
+
+def has_rewards(row: HoldRow) -> bool:
+    """Whether a hold has rewards: each costs points, which are held besides those that pay."""
+    return row["hold_held_points"] != row["hold_points_asked"]
 
 
 async def hold_row(where: Statements, viewer: Viewer, hold_id: UUID) -> WholeHoldRow | None:
@@ -142,9 +177,20 @@ async def codes_by_hold(viewer: Viewer, hold_ids: list[UUID]) -> Mapping[UUID, l
     return grouped
 
 
+class LockedHoldRow(TypedDict):
+    """A hold that is locked, and whose it is."""
+
+    hold_id: UUID
+    member_id: UUID | None
+
+
 #: Locks holds; what is read after it stays.
 LOCK_HOLDS: Final = statement(
-    NoRow, "SELECT FROM hold WHERE merchant_id = :merchant_id AND id = ANY(:hold_ids::uuid[]) ORDER BY id FOR UPDATE"
+    LockedHoldRow,
+    """
+SELECT id AS hold_id, member_id FROM hold
+WHERE merchant_id = :merchant_id AND id = ANY(:hold_ids::uuid[]) ORDER BY id FOR UPDATE
+""",
 )
 #: Locks all holds of an order that may still become something else.
 LOCK_HOLDS_OF_ORDER: Final = statement(
@@ -156,16 +202,6 @@ ORDER BY id FOR UPDATE
 )
 
 
-class HeldCodeIdRow(TypedDict):
-    """A code of a hold."""
-
-    code_id: UUID
-
-
-CODE_IDS_OF_HOLDS: Final = statement(
-    HeldCodeIdRow,
-    "SELECT code_id FROM hold_code WHERE merchant_id = :merchant_id AND hold_id = ANY(:hold_ids::uuid[])",
-)
 OPEN_HOLDS_OF_ORDER: Final = statement(
     WholeHoldRow,
     f"""
@@ -193,11 +229,28 @@ class EndedHoldRow(ChangedHoldRow):
     payer_id: UUID | None
 
 
+class Content(NamedTuple):
+    """What a hold has, as a change left it, with the last change of each wallet that a code is in.
+
+    Rewards are read later where none are given.
+    """
+
+    codes: Sequence[HeldCodeRow]
+    rewards: Sequence[HeldRewardRow] | None
+    changes: Mapping[UUID, ChangeRow]
+
+
 class Changed(NamedTuple):
-    """A hold that has just changed, and the last change of its own member's wallet, if that changed."""
+    """A hold that has just changed, and the last change of its own member's wallet, if that changed.
+
+    `changes` are those of all wallets that the hold's own statement changed. What it has is read later where no
+    `content` is given: that of a hold that has ended doesn't change any more.
+    """
 
     row: WholeHoldRow
     change: ChangeRow | None
+    changes: Mapping[UUID, ChangeRow]
+    content: Content | None = None
 
 
 # The hold's row is the guard, and what it held goes with it. A code that another hold has since isn't its own any more.
@@ -215,19 +268,32 @@ WITH open AS MATERIALIZED (
 ), gone AS (
     SELECT reward_id, is_from_stock, code_id FROM hold_reward
     WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open WHERE was_held)
-), {GIVEN_BACK}, locked AS (
+), {GIVEN_BACK}, shelves AS MATERIALIZED (
+    -- Rewards that are in stock again.
+    SELECT FROM reward
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT reward_id FROM gone WHERE is_from_stock))
+    ORDER BY id FOR NO KEY UPDATE
+), locked AS (
     -- One that is overdue waits for nobody: its codes go on naming it, which blocks nobody.
     SELECT c.id, c.member_id FROM code c
     WHERE c.merchant_id = :merchant_id AND c.hold_id = :hold_id AND NOT :is_overdue AND c.id = ANY(ARRAY(
         SELECT code_id FROM hold_code WHERE merchant_id = :merchant_id AND hold_id = (SELECT id FROM open)
-    ))
+    )) AND (SELECT count(*) FROM shelves) >= 0
     ORDER BY c.id FOR UPDATE
+), purses AS MATERIALIZED (
+    -- Where points come free: all wallets that change, before the first of them does.
+    SELECT FROM wallet WHERE merchant_id = :merchant_id AND member_id = ANY(ARRAY(
+        SELECT locked.member_id FROM locked CROSS JOIN open WHERE open.payer_id IS NOT NULL
+        UNION ALL SELECT payer_id FROM open
+    ))
+    ORDER BY member_id FOR UPDATE
 ), freed AS (
     UPDATE code SET hold_id = NULL, held_until = NULL
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM locked))
 ), h AS (
     UPDATE hold SET status = :status, version = version + 1, ended_at = now()
     WHERE merchant_id = :merchant_id AND id = (SELECT id FROM open) AND (SELECT count(*) FROM locked) >= 0
+        AND (SELECT count(*) FROM purses) >= 0
     RETURNING *
 ), owners AS (
     -- Without the wallet whose points come free, which changes by that.
@@ -258,7 +324,8 @@ async def end_hold(merchant_id: UUID, actor: str, hold: HoldRow, status: EndedSt
 async def end_locked_hold(tx: Tx, merchant_id: UUID, actor: str, hold_id: UUID, status: EndedStatus) -> Changed | None:
     """Let a hold be RELEASED or EXPIRED, with all that it held, and tell who watches the wallets that this changes.
 
-    Locks the hold, codes by id and wallets by member, the hold's own last. Returns None when it can't become that.
+    Locks the hold, rewards by id, codes by id and wallets by member: whoever ends several has locked all of these
+    before, by `lock_held`. Returns None when it can't become that.
     """
     return await _end(tx, merchant_id, actor, hold_id, status, version=None)
 
@@ -292,7 +359,7 @@ async def _end(
         where, merchant_id, actor, rows[0]["payer_id"], hold_id, event_type=_EVENTS[status],
         reference=rows[0]["hold_order_id"],
     )  # fmt: skip
-    return ended if freed is None else Changed(ended.row, freed.latest)
+    return ended if freed is None else ended._replace(change=freed.latest)
 
 
 def event_ids() -> list[UUID]:
@@ -311,8 +378,9 @@ def changed_hold(where: Statements, merchant_id: UUID, rows: Sequence[ChangedHol
     ]  # fmt: skip
     for change in changes:
         ring_wallet(where, merchant_id, change)
-    own = [change for change in changes if change["event_member_id"] == rows[0]["hold_member_id"]]
-    return Changed(rows[0], own[-1] if own else None)
+    last = {change["event_member_id"]: change for change in changes if change["event_member_id"] is not None}
+    member_id = rows[0]["hold_member_id"]
+    return Changed(rows[0], None if member_id is None else last.get(member_id), last)
 
 
 class OverdueRow(TypedDict):

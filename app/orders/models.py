@@ -47,7 +47,7 @@ class OrderAmendment(Model):
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     sales_order_id = fields.UUIDField()
-    idempotency_key = fields.CharField(max_length=200)
+    idempotency_key = fields.BinaryField()
     request_hash = fields.BinaryField()
     amount_before = fields.BigIntField()
     discount_before = fields.BigIntField()
@@ -201,7 +201,7 @@ class HoldRequest(Model):
 
     sales_order_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
-    idempotency_key = fields.CharField(max_length=200)
+    idempotency_key = fields.BinaryField()
 
     class Meta:
         table = "hold_request"

@@ -13,16 +13,15 @@ from uuid import UUID
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import MONEY_MAX, Problems
+from app.api.operations import OutpacedError
 from app.coupons.end_returned import HAS_ENDED
 from app.coupons.rows import CODE_OF_REDEMPTION, JOIN_CODE, WholeRedemptionRow
 from app.coupons.rules import Applied, stack
 from app.members.rows import lock_member
 from app.members.types import MemberSource
-from app.orders.budgets import within_budgets
 from app.orders.follow import Followed, follow
 from app.orders.payments import need, paid_from_now, settle
 from app.orders.presented_codes import TermsRow, terms_of
-from app.orders.refunds import OutpacedError
 from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, OF_ORDER, OrderRow, StandingPurchaseRow
 from app.storage.database import Statements, Tx, database
 from app.storage.statements import NoRow, columns, statement
@@ -264,23 +263,19 @@ WHERE merchant_id = :merchant_id AND id = ANY(:redemption_ids) AND id = placed.r
 async def place(
     tx: Tx, viewer: Viewer, places: Mapping[int, tuple[WholeRedemptionRow, Applied]], *, amount: int
 ) -> None:
-    """Give redemptions that stay on an order of this amount their places, and what they take off there.
-
-    Raises OutpacedError where a budget doesn't suffice.
-    """
+    """Give redemptions that stay on an order of this amount their places, and what they take off there."""
     if not places:
         return
-    async with within_budgets(tx, viewer.merchant_id):
-        await tx.row(
-            PLACE,
-            merchant_id=viewer.merchant_id,
-            amount=amount,
-            redemption_ids=[row["redemption_id"] for row, _ in places.values()],
-            positions=list(places),
-            bases=[share.base for _, share in places.values()],
-            discounts=[share.discount for _, share in places.values()],
-            eligible=[share.eligible for _, share in places.values()],
-        )
+    await tx.row(
+        PLACE,
+        merchant_id=viewer.merchant_id,
+        amount=amount,
+        redemption_ids=[row["redemption_id"] for row, _ in places.values()],
+        positions=list(places),
+        bases=[share.base for _, share in places.values()],
+        discounts=[share.discount for _, share in places.values()],
+        eligible=[share.eligible for _, share in places.values()],
+    )
 
 
 class StackRow(WholeRedemptionRow, TermsRow):

@@ -1,6 +1,7 @@
 """The codes that are presented for an order: what stands of them, and whether they are honoured together."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -124,7 +125,6 @@ class SeenRow(FoundRow):
     order_hold_member_id: UUID | None
 
 
-_NOTHING: Final = Applied(0, 0)
 #: A code, and what it takes off in its place on an order.
 Placed = tuple[FoundRow, Applied]
 
@@ -196,7 +196,20 @@ class Verdict:
     unknown: int = 0
     short: list[int] = field(default_factory=list)
 
+    @property
+    def lacks_budget(self) -> bool:
+        """Whether nothing but budgets that are spent is in the way."""
+        reasons = {rejection.reason for rejection in self.rejections.values()}
+        return reasons == {CodeRejectionReason.BUDGET_SPENT}
 
+
+#: What a hold {0} has of the budget of the pool `p`.
+_HELD_OF_BUDGET: Final = """
+    CASE WHEN p.maximum_total_discount IS NOT NULL THEN (
+        SELECT coalesce(sum(discount), 0)::bigint FROM hold_code
+        WHERE merchant_id = :merchant_id AND hold_id = {0}.id AND pool_id = p.id
+    ) END
+"""
 # The order with its hold, the presented codes and those that it has already, each with its standing redemption or with
 # the hold that has it, and the terms of that.
 # UNION without ALL would let a plan that was made while there were few codes walk all of them by their ids.
@@ -213,7 +226,7 @@ SEEN: Final = f"""
     person.id AS person_id, person.mailbox_index AS person_mailbox,
     CASE WHEN p.first_order_only THEN {HAS_ANOTHER} END AS has_another_order,
     CASE WHEN p.maximum_total_discount IS NOT NULL THEN {BUDGET_LEFT} END AS budget_left,
-    hc.discount AS held_discount,
+    {_HELD_OF_BUDGET.format("oh")} AS held_by_order, {_HELD_OF_BUDGET.format("h")} AS held_by_holder,
     CASE WHEN p.first_order_only THEN {KEYS} END AS first_keys,
     CASE WHEN p.first_order_only THEN {VERSIONS} END AS first_versions
 """
@@ -237,7 +250,7 @@ LEFT JOIN (
         SELECT * FROM hold WHERE merchant_id = :merchant_id AND id = c.hold_id AND c.held_until > now() OFFSET 0
     ) h ON true
     LEFT JOIN LATERAL (
-        SELECT terms_version, discount FROM hold_code
+        SELECT terms_version FROM hold_code
         WHERE merchant_id = :merchant_id AND hold_id = h.id AND code_id = c.id OFFSET 0
     ) hc ON true
     LEFT JOIN LATERAL (
@@ -309,8 +322,22 @@ def is_of_presenter(presented: Presentation, seen: Seen, row: FoundRow) -> bool:
     return presented.email_index is not None and presented.email_index == row["holder_email_index"]
 
 
-def judged(viewer: Viewer, presented: Presentation, seen: Seen, beside: Beside = Beside.ORDER) -> Verdict:
-    """Decide about codes that are presented for an order at once, or in place of those that it has or holds."""
+#: Of no pool.
+_NONE: Final[Mapping[UUID, int]] = {}
+
+
+def judged(
+    viewer: Viewer,
+    presented: Presentation,
+    seen: Seen,
+    beside: Beside = Beside.ORDER,
+    *,
+    freed: Mapping[UUID, int] = _NONE,
+) -> Verdict:
+    """Decide about codes that are presented for an order at once, or in place of those that it has or holds.
+
+    `freed` is what of the budgets of pools comes back by holds that end for it, beside those that have its codes.
+    """
     amends, holds = beside is Beside.AMENDMENT, beside is Beside.HOLD
     by_fingerprint = {row["fingerprint"]: row for row in seen.found}
     rows = [None if each is None else by_fingerprint.get(each) for each in presented.fingerprints]
@@ -362,7 +389,9 @@ def judged(viewer: Viewer, presented: Presentation, seen: Seen, beside: Beside =
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
     applied = stack([(code.terms, code.eligible) for code in codes if code is not None], presented.amount)
     accepted = list(zip((row for row in rows if row is not None), applied, strict=True))
-    rejections = _unfit(seen, [code for code in codes if code is not None], accepted, amends=amends)
+    known = [code for code in codes if code is not None]
+    beyond = beyond_budgets(accepted, _coming_back(seen, accepted, beside) + Counter(freed))
+    rejections = _unfit(known, accepted, beyond)
     if rejections:
         return Verdict(rejections=rejections, guesses=guesses, unknown=unknown, short=short)
     return Verdict(accepted=accepted, guesses=guesses, short=short)
@@ -375,18 +404,11 @@ async def revive_accepted(viewer: Viewer, verdict: Verdict) -> None:
 
 
 def _unfit(
-    seen: Seen, codes: Sequence[PresentedCode], accepted: Sequence[Placed], *, amends: bool
+    codes: Sequence[PresentedCode], accepted: Sequence[Placed], beyond: Collection[int]
 ) -> dict[int, CodeRejection]:
     """Return why codes that have their places in a stack are refused: for a budget, or because they take nothing."""
-    places = [(row, share, _of_budget(row, code)) for (row, share), code in zip(accepted, codes, strict=True)]
-    presented = {row["code_id"] for row, _ in accepted}
-    leaving = [
-        (row, _NOTHING, row["redemption_discount"])
-        for row in seen.on_order if amends and row["code_id"] not in presented
-    ]  # fmt: skip
-    beyond = beyond_budgets([*places, *leaving])
     rejections = {}
-    for place, (row, share, _) in enumerate(places):
+    for place, (row, share) in enumerate(accepted):
         if place in beyond:
             rejections[place] = _rejection(row, CodeRejectionReason.BUDGET_SPENT)
         elif takes_nothing(codes[place].terms, share):
@@ -394,11 +416,26 @@ def _unfit(
     return rejections
 
 
-def _of_budget(row: FoundRow, code: PresentedCode) -> int:
-    """Return what a code has of its pool's budget that it gives back when it is placed anew."""
-    if code.stays:
-        return row["redemption_discount"]
-    return 0 if row["held_discount"] is None or code.held_until is not None else row["held_discount"]
+def _coming_back(seen: Seen, accepted: Sequence[Placed], beside: Beside) -> Counter[UUID]:
+    """Return what of the budgets of pools comes back once codes are placed.
+
+    What they replace, of redemptions or of the order's own hold, and all that the holds have which end for a code.
+    """
+    back: Counter[UUID] = Counter()
+    if beside is Beside.AMENDMENT:
+        for row in seen.on_order:
+            back[row["pool_id"]] += row["redemption_discount"]
+    if beside not in _IN_PLACE_OF_HOLD:
+        return back
+    held: dict[tuple[UUID, UUID], int | None] = {}
+    for row, _ in accepted:
+        if seen.hold is not None:
+            held[seen.hold.id, row["pool_id"]] = row["held_by_order"]
+        if row["holder_id"] is not None:
+            held[row["holder_id"], row["pool_id"]] = row["held_by_holder"]
+    for (_, pool_id), discount in held.items():
+        back[pool_id] += discount or 0
+    return back
 
 
 def _is_short(row: FoundRow) -> bool:

@@ -35,5 +35,5 @@ async def order(
 
 @query(description="A hold. ADMIN, CHECKOUT and SUPPORT, and MEMBER for its own.")
 async def hold(info: Info, id: Id) -> Hold | None:
-    row = await find_hold(info.context.viewer, id)
-    return None if row is None else Hold.of(row)
+    found = await find_hold(info.context.viewer, id)
+    return None if found is None else Hold.of(found[0], content=found[1])

@@ -92,6 +92,10 @@ WITH buyer AS MATERIALIZED (
     SELECT cancelled_at, paid_points, paid_value FROM sales_order
     WHERE merchant_id = :merchant_id AND source = :source AND order_id = :order_id AND EXISTS (SELECT FROM buyer)
     FOR SHARE
+), unknown AS MATERIALIZED (
+    -- One that isn't known doesn't begin meanwhile, and hasn't begun since this statement did: whatever is done with it
+    -- later finds the purchase. Raises a serialization failure otherwise, and all of it begins again.
+    SELECT lock_unknown_order(:merchant_id, :source, :order_id) FROM buyer WHERE NOT EXISTS (SELECT FROM known)
 ), paid AS (
     SELECT coalesce(max(paid_points), 0) AS points, coalesce(max(paid_value), 0) AS value FROM known
 ), earning AS (
@@ -110,7 +114,7 @@ WITH buyer AS MATERIALIZED (
         coalesce(:occurred_at, now()), now(), :told_of
     FROM earning, buyer, paid
     WHERE earning.points <= {POINTS_MAX} AND :amount >= paid.value
-        AND NOT EXISTS (SELECT FROM known WHERE cancelled_at IS NOT NULL)
+        AND NOT EXISTS (SELECT FROM known WHERE cancelled_at IS NOT NULL) AND (SELECT count(*) FROM unknown) >= 0
     ON CONFLICT DO NOTHING RETURNING *
 ), brought AS (
     -- Locked when the purchase is there, and read as it is then: a return that lets it fall sees the purchase, or this

@@ -9,9 +9,10 @@ import strawberry
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import Money, MoneyInput, Problems
-from app.api.operations import Info, InvalidInput, Refusal, Refused, mutation
+from app.api.operations import Info, InvalidInput, OutpacedError, Refusal, Refused, mutation
 from app.api.scalars import BigInt
 from app.coupons.rows import HONOURS, IS_HELD, IS_OVER_FOR, RedemptionRow
+from app.coupons.rules import CodeRejectionReason
 from app.coupons.typed_codes import CODE_LENGTH_MAX, read_typed
 from app.coupons.types import Code, Redemption
 from app.members.mailboxes import mailbox_index
@@ -31,7 +32,6 @@ from app.orders.presented_codes import (
     read,
     revive_accepted,
 )
-from app.orders.refunds import OutpacedError
 from app.orders.types import OrderNotOpen, refuse_if_cancelled
 from app.storage.database import Statements, Tx, database, transaction
 from app.storage.statements import columns, statement
@@ -92,9 +92,19 @@ class RedeemCodesSuccess:
     replayed: bool = strawberry.field(description="Whether an earlier call redeemed them on this order.")
 
 
+#: Why a code is refused to one and may be honoured for another.
+_OF_PRESENTER: Final = (
+    CodeRejectionReason.NOT_OWNER, CodeRejectionReason.NOT_FIRST_ORDER, CodeRejectionReason.TOO_MANY_ATTEMPTS
+)  # fmt: skip
+
+
 @strawberry.type(description="At least one code can't be redeemed, so none was.")
 class CodesRejected(Refusal):
     rejections: list[CodeRejection] = strawberry.field(description="The codes that stand in the way, as given.")
+
+    def depends_on_whom(self) -> bool:
+        """Whether a code is refused to who presents it."""
+        return any(each.reason in _OF_PRESENTER for each in self.rejections)
 
 
 RedeemCodesResult = Annotated[
@@ -203,8 +213,8 @@ class RedeemedRow(RedemptionRow, ChangeRow):
     """A redemption that was just made, and its event."""
 
 
-# All codes or none. The order of locks is the order, codes by id, first orders, wallets by member. A refusal leaves no
-# trace of the order either, so it begins, or has its next version, when all codes are locked.
+# All codes or none. The order of locks is the order, codes by id, a new order's name, first orders, wallets by member.
+# A refusal leaves no trace of the order either, so it begins, or has its next version, when all codes are locked.
 REDEEM: Final = statement(
     RedeemedRow,
     f"""
@@ -233,7 +243,15 @@ WITH asked AS (
             ))
             OR c.email_index = :email_index)
     ORDER BY c.id FOR UPDATE OF c FOR KEY SHARE OF p
-), {TAKE.format("(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])")}, granted AS (
+), named AS MATERIALIZED (
+    -- A new order begins after a purchase that is being recorded for it.
+    SELECT lock_order_name(:merchant_id, :source, :order_id)
+    WHERE :version = 0 AND (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
+), {
+        TAKE.format(
+            "(SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[]) AND (SELECT count(*) FROM named) >= 0"
+        )
+    }, granted AS (
     -- Nothing stands in the way.
     SELECT WHERE (SELECT count(*) FROM locked) = cardinality(:code_ids::uuid[])
         AND (SELECT count(*) FROM firsts) = cardinality(:first_keys::bytea[])
@@ -281,33 +299,32 @@ async def redeem(
     """Redeem codes in their places on an order in one statement, and tell who watches their owners' wallets.
 
     Returns the redemptions, or none when something has changed since the codes and this version of the order were read.
-    Raises OutpacedError where a budget doesn't suffice.
+    Whether budgets suffice turns out when it is committed.
     """
     placed = list(places.values())
-    async with within_budgets(where, viewer.merchant_id, placed):
-        redeemed = await where.rows(
-            REDEEM,
-            merchant_id=viewer.merchant_id,
-            code_ids=[row["code_id"] for row, _ in placed],
-            redemption_ids=[ids.new() for _ in placed],
-            event_ids=[ids.new() for _ in placed],
-            bases=[share.base for _, share in placed],
-            discounts=[share.discount for _, share in placed],
-            eligible=[share.eligible for _, share in placed],
-            terms_versions=[row["pool_terms_version"] for row, _ in placed],
-            positions=list(places),
-            presenter=presented.presenter,
-            email_index=presented.email_index,
-            **named_person(placed[0][0], [row for row, _ in placed]),
-            order_row_id=ids.new(),
-            version=version,
-            source=presented.source.value,
-            order_id=presented.order_id,
-            amount=presented.amount,
-            currency=presented.currency,
-            presented_by=presented.presented_by,
-            actor=viewer.actor,
-        )
+    redeemed = await where.rows(
+        REDEEM,
+        merchant_id=viewer.merchant_id,
+        code_ids=[row["code_id"] for row, _ in placed],
+        redemption_ids=[ids.new() for _ in placed],
+        event_ids=[ids.new() for _ in placed],
+        bases=[share.base for _, share in placed],
+        discounts=[share.discount for _, share in placed],
+        eligible=[share.eligible for _, share in placed],
+        terms_versions=[row["pool_terms_version"] for row, _ in placed],
+        positions=list(places),
+        presenter=presented.presenter,
+        email_index=presented.email_index,
+        **named_person(placed[0][0], [row for row, _ in placed]),
+        order_row_id=ids.new(),
+        version=version,
+        source=presented.source.value,
+        order_id=presented.order_id,
+        amount=presented.amount,
+        currency=presented.currency,
+        presented_by=presented.presented_by,
+        actor=viewer.actor,
+    )
     made = {row["event_subject_id"]: row for row in redeemed}
     for found, _ in placed if redeemed else ():
         ring_wallet(where, viewer.merchant_id, made[found["code_id"]], about=found)
@@ -358,16 +375,18 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
             replayed = [Redemption.of(row) for row in verdict.replayed]
             return success(replayed, presented.currency, replayed=True)
         await revive_accepted(viewer, verdict)
+        within = within_budgets(viewer.merchant_id, verdict.accepted)
         if seen.amount is not None:
             buyer = await buyer_of(viewer, presented.source, presented.order_id)
             try:
-                async with transaction(viewer.merchant_id) as tx:
+                async with within, transaction(viewer.merchant_id) as tx:
                     return await _redeem_again(tx, viewer, presented, buyer)
             except OutpacedError:
                 continue
         places = dict(enumerate(verdict.accepted, start=1))
         try:
-            redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
+            async with within:
+                redeemed = await redeem(database(), viewer, presented, places, version=seen.version)
         except OutpacedError:
             continue
         if redeemed:

@@ -12,7 +12,7 @@ from app.api.reasons import REASON_LENGTH_MAX
 from app.api.scalars import BigInt
 from app.members.types import MemberSource
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
-from app.orders.refunds import OutpacedError, Returned, refund
+from app.orders.refunds import Returned, refund
 from app.orders.rows import (
     RefundableRow,
     WholePurchaseRow,
@@ -123,19 +123,13 @@ async def refund_purchase(
     """Read the purchase, and change it if it still is what was read; whoever was faster makes it read again."""
     viewer = info.context.viewer
     asked = Asked(viewer, input)
-    while True:
-        purchase = await asked.purchase(viewer)
-        if purchase["earlier_id"] is not None:
-            return await _replayed(viewer, purchase, await earlier(viewer, purchase["earlier_id"]), asked.amount)
-        asked.refuse_unless_refundable(purchase)
-        try:
-            async with transaction(viewer.merchant_id) as tx:
-                returned = await refund(
-                    tx, viewer, purchase, asked.amount, refund_id=asked.refund_id, reason=asked.reason
-                )
-        except OutpacedError:
-            continue
-        return await _refunded(viewer, returned)
+    purchase = await asked.purchase(viewer)
+    if purchase["earlier_id"] is not None:
+        return await _replayed(viewer, purchase, await earlier(viewer, purchase["earlier_id"]), asked.amount)
+    asked.refuse_unless_refundable(purchase)
+    async with transaction(viewer.merchant_id) as tx:
+        returned = await refund(tx, viewer, purchase, asked.amount, refund_id=asked.refund_id, reason=asked.reason)
+    return await _refunded(viewer, returned)
 
 
 async def earlier(viewer: Viewer, refund_id: UUID) -> WholeRefundRow:

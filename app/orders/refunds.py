@@ -10,6 +10,7 @@ from uuid import UUID
 
 from app import ids
 from app.api.context import Viewer
+from app.api.operations import OutpacedError
 from app.api.reasons import sealed
 from app.members.rows import JOIN_MEMBER
 from app.orders.locks import lock_wallets
@@ -23,10 +24,6 @@ from app.storage.database import Tx
 from app.storage.events import event
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow
-
-
-class OutpacedError(Exception):
-    """A purchase isn't any more what was read of it: the transaction rolls back, and it is read again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,14 @@
 """releaseHold: what was held is given up, for good."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import strawberry
 
 from app.api.inputs import node_id
-from app.api.operations import Info, NotFound, Refused, mutation, not_found
+from app.api.operations import Info, NotFound, OutpacedError, Refused, mutation, not_found
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import end_hold, hold_row
 from app.storage.database import database
-
-ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(description="A hold to give up.")
@@ -39,15 +37,14 @@ async def release_hold(
 ) -> ReleaseHoldResult:
     viewer = info.context.viewer
     hold_id = node_id("hold", "hold", input.hold_id)
-    for _ in range(ATTEMPTS_MAX):
-        row = await hold_row(database(), viewer, hold_id)
-        if row is None:
-            raise not_found("hold", input.hold_id)
-        if row["hold_status"] == "CAPTURED":
-            raise Refused(HoldNotOpen.of(row, "it was captured"))
-        if row["hold_status"] == "RELEASED":
-            return ReleaseHoldSuccess(hold=Hold.of(row), replayed=True)
-        ended = await end_hold(viewer.merchant_id, viewer.actor, row, "RELEASED")
-        if ended is not None:
-            return ReleaseHoldSuccess(hold=Hold.changed(ended), replayed=False)
-    raise RuntimeError("a hold kept changing while it was released")
+    row = await hold_row(database(), viewer, hold_id)
+    if row is None:
+        raise not_found("hold", input.hold_id)
+    if row["hold_status"] == "CAPTURED":
+        raise Refused(HoldNotOpen.of(row, "it was captured"))
+    if row["hold_status"] == "RELEASED":
+        return ReleaseHoldSuccess(hold=Hold.of(row), replayed=True)
+    ended = await end_hold(viewer.merchant_id, viewer.actor, row, "RELEASED")
+    if ended is None:
+        raise OutpacedError
+    return ReleaseHoldSuccess(hold=Hold.changed(ended), replayed=False)

@@ -11,7 +11,7 @@ from app.api.reasons import REASON_LENGTH_MAX
 from app.members.types import MemberSource
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.orders.refund_purchase import as_left
-from app.orders.refunds import OutpacedError, refund_rest
+from app.orders.refunds import refund_rest
 from app.orders.rows import StandingPurchaseRow, purchase_by_order, standing_purchase
 from app.orders.types import Purchase, PurchaseAlreadyReversed
 from app.points.types import PointsEntry
@@ -58,21 +58,17 @@ async def reverse_purchase(
     """Read the purchase, and refund the rest if it still is what was read; whoever was faster makes it read again."""
     viewer = info.context.viewer
     _check(input)
-    while True:
-        purchase = await _named(viewer, input)
-        if purchase["purchase_reversed_at"] is not None:
-            raise Refused(PurchaseAlreadyReversed.of(purchase))
-        try:
-            async with transaction(viewer.merchant_id) as tx:
-                returned = await refund_rest(tx, viewer, purchase, reason=input.reason)
-        except OutpacedError:
-            continue
-        entry = returned.taken.entry
-        return ReversePurchaseSuccess(
-            purchase=Purchase.of(await as_left(viewer, returned), as_of=returned.latest),
-            entry=None if entry is None else PointsEntry.of(entry, as_of=returned.latest),
-            shortfall=returned.taken.shortfall,
-        )
+    purchase = await _named(viewer, input)
+    if purchase["purchase_reversed_at"] is not None:
+        raise Refused(PurchaseAlreadyReversed.of(purchase))
+    async with transaction(viewer.merchant_id) as tx:
+        returned = await refund_rest(tx, viewer, purchase, reason=input.reason)
+    entry = returned.taken.entry
+    return ReversePurchaseSuccess(
+        purchase=Purchase.of(await as_left(viewer, returned), as_of=returned.latest),
+        entry=None if entry is None else PointsEntry.of(entry, as_of=returned.latest),
+        shortfall=returned.taken.shortfall,
+    )
 
 
 def _check(input: ReversePurchaseInput) -> None:

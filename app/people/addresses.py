@@ -4,7 +4,7 @@ The row of an address is the lock: whoever writes it down, proves it or claims b
 in order, and before members.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
@@ -156,6 +156,38 @@ SELECT {columns(MemberRow)}, {_DISPLACED}, (
 FROM m CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = m.id OFFSET 0) w
 """,
 )
+#: Of many members that were enrolled with theirs.
+TAKE_ALL: Final = statement(
+    _DisplacedRow,
+    """
+WITH owned AS (
+    UPDATE address SET member_id = proving.member_id
+    FROM unnest(:member_ids::uuid[], :email_indexes::bytea[]) AS proving (member_id, email_index)
+    WHERE merchant_id = :merchant_id AND address.email_index = ANY(:email_indexes)
+        AND address.email_index = proving.email_index
+), rivals AS (
+    SELECT id FROM member
+    WHERE merchant_id = :merchant_id AND id <> ALL(:member_ids) AND id = ANY(ARRAY(
+        SELECT id FROM member
+        WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes) AND NOT email_verified
+        UNION ALL
+        SELECT id FROM member WHERE merchant_id = :merchant_id AND pending_email_index = ANY(:email_indexes)
+    ))
+    ORDER BY id FOR NO KEY UPDATE
+), displaced AS (
+    UPDATE member SET
+        email = CASE WHEN email_index <> ALL(:email_indexes) THEN email END,
+        email_index = CASE WHEN email_index <> ALL(:email_indexes) THEN email_index END,
+        mailbox_index = CASE WHEN email_index <> ALL(:email_indexes) THEN mailbox_index END,
+        pending_email = CASE WHEN pending_email_index <> ALL(:email_indexes) THEN pending_email END,
+        pending_email_index = CASE WHEN pending_email_index <> ALL(:email_indexes) THEN pending_email_index END,
+        pending_mailbox_index = CASE WHEN pending_email_index <> ALL(:email_indexes) THEN pending_mailbox_index END
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM rivals))
+    RETURNING id
+)
+SELECT ARRAY(SELECT id FROM displaced ORDER BY id) AS displaced
+""",
+)
 TELL_DISPLACED: Final = statement(
     MemberRow,
     f"""
@@ -232,6 +264,17 @@ async def take(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes) -> l
         TAKE, merchant_id=viewer.merchant_id, member_id=member_id, email_index=email_index, held=[email_index]
     )
     return [] if taken is None else await _tell(tx, viewer, taken["displaced"])
+
+
+async def take_all(tx: Tx, viewer: Viewer, proving: Mapping[UUID, bytes]) -> list[MemberRow]:
+    """Make addresses that are locked those of members that were just enrolled with them, proved.
+
+    Returns who had them and lost them.
+    """
+    taken = await tx.many(
+        TAKE_ALL, merchant_id=viewer.merchant_id, member_ids=list(proving), email_indexes=list(proving.values())
+    )
+    return await _tell(tx, viewer, taken[0]["displaced"])
 
 
 async def _tell(tx: Tx, viewer: Viewer, displaced: Sequence[UUID]) -> list[MemberRow]:

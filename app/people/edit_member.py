@@ -170,7 +170,7 @@ async def edit_member(
     member_id = member_id_of(viewer, input.member_id)
 
     async def work(tx: Tx, held: HeldRow) -> Proved:
-        return await _edit(tx, viewer, held, edit)
+        return await change(tx, viewer, held, edit)
 
     edited = await on_held(viewer, member_id, edit.email_index, work)
     if edited is None:
@@ -178,7 +178,7 @@ async def edit_member(
     return EditMemberSuccess(member=Member.of(edited.row), displaced=[Member.of(lost) for lost in edited.displaced])
 
 
-async def _edit(tx: Tx, viewer: Viewer, member: HeldRow, edit: Edit) -> Proved:
+async def change(tx: Tx, viewer: Viewer, member: HeldRow, edit: Edit) -> Proved:
     """Edit a held member. Raises Refused with InvalidInput or MemberAlreadyExists."""
     if member["owner_id"] not in {None, member["member_id"]}:
         raise Refused(await proved_by(tx, viewer, member["owner_id"]))

@@ -9,12 +9,12 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems
+from app.api.inputs import Problems, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
-from app.members.member_keys import MemberKeyInput, named_member
+from app.members.member_keys import MemberKey, MemberKeyInput, named_member
 from app.members.rows import member_exists
-from app.points.ledger import POINTS_MAX, InsufficientPoints, PostedRow, credit, debit, too_many
-from app.points.rows import WholeEntryRow, entry_by_origin
+from app.points.ledger import POINTS_MAX, InsufficientPoints, PostedRow, Told, credit, debit, too_many
+from app.points.rows import grant_by_origin
 from app.points.types import PointsEntry, PointsReason
 from app.storage.database import database
 
@@ -64,14 +64,17 @@ async def grant_points(
         problems.add("amount", "must not be 0")
     problems.number("amount", input.amount, least=-POINTS_MAX, most=POINTS_MAX)
     reference = problems.text("reference", input.reference, length_max=REFERENCE_LENGTH_MAX)
-    key = problems.idempotency_key(input.idempotency_key)
+    problems.idempotency_key(input.idempotency_key)
     if input.expires_at is not None:
         _check_end(problems, input.expires_at, input.amount)
     named = named_member(problems, viewer, input.member_id, input.member)
     problems.refuse_if_any()
-    member_id = await named.id(viewer)
-    origin = f"grant/{key}"
-    earlier = await _earlier(viewer, origin)
+    origin = f"grant/{stored_key(viewer, input.idempotency_key).hex()}"
+    told = _told(viewer, origin, reference, named.key)
+    earlier = await grant_by_origin(viewer, origin)
+    # Who was named by a key may have another one since, or none.
+    is_told_of = earlier is not None and told.told_of is not None and earlier["told_of"] == told.told_of
+    member_id = earlier["member_id"] if earlier is not None and is_told_of else await named.id(viewer)
     if earlier is None:
         # A retry may come when the points that it gave have ended.
         if input.expires_at is not None and input.expires_at <= datetime.now(UTC):
@@ -80,7 +83,7 @@ async def grant_points(
         lacking: Refused | None = None
         entry: PostedRow | None = None
         try:
-            entry = await _post(viewer, member_id, input, origin, reference)
+            entry = await _post(viewer, member_id, input, origin, told)
         except asyncpg.UniqueViolationError:
             pass
         except Refused as refused:
@@ -88,11 +91,11 @@ async def grant_points(
         if entry is not None:
             return GrantPointsSuccess(entry=PointsEntry.of(entry), replayed=False)
         # The points may be missing because a rival with the same key has just spent them.
-        earlier = await _earlier(viewer, origin)
+        earlier = await grant_by_origin(viewer, origin)
         if earlier is None:
             raise lacking or await _refusal(viewer, member_id)
-    if (earlier["member_id"], earlier["entry_amount"], earlier["entry_reference"]) != (
-        member_id, input.amount, reference
+    if (earlier["member_id"], earlier["entry_amount"], earlier["reference_index"]) != (
+        member_id, input.amount, told.reference_index
     ) or input.expires_at not in {None, earlier["entry_expires_at"]}:  # fmt: skip
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another grant."))
     return GrantPointsSuccess(entry=PointsEntry.of(earlier), replayed=True)
@@ -106,22 +109,27 @@ def _check_end(problems: Problems, expires_at: datetime, amount: int) -> None:
         problems.add("expiresAt", "must be at most ten years from now")
 
 
-async def _post(
-    viewer: Viewer, member_id: UUID, input: GrantPointsInput, origin: str, reference: str
-) -> PostedRow | None:
+def _told(viewer: Viewer, origin: str, reference: str, key: MemberKey | None) -> Told:
+    """Return what is kept of the words of a grant. With its origin in the hashes, no others can be found by them."""
+    keys, entry_id = viewer.tenant.keys, ids.new()
+    return Told(
+        entry_id,
+        keys.encrypt(entry_id, "reference", reference),
+        keys.request_index(f"reference\0{origin}\0{reference}"),
+        None if key is None else keys.request_index(f"granted\0{origin}\0{key.nobody()}"),
+    )
+
+
+async def _post(viewer: Viewer, member_id: UUID, input: GrantPointsInput, origin: str, told: Told) -> PostedRow | None:
     if input.amount < 0:
         return await debit(
             database(), viewer.merchant_id, viewer.actor, member_id, -input.amount, PointsReason.ADJUSTMENT,
-            origin=origin, reference=reference,
+            origin=origin, reference=None, told=told,
         )  # fmt: skip
     return await credit(
         database(), viewer.merchant_id, viewer.actor, member_id, input.amount, PointsReason.ADJUSTMENT, origin=origin,
-        reference=reference, expires_at=input.expires_at,
+        reference=None, told=told, expires_at=input.expires_at,
     )  # fmt: skip
-
-
-async def _earlier(viewer: Viewer, origin: str) -> WholeEntryRow | None:
-    return await entry_by_origin(viewer, PointsReason.ADJUSTMENT.value, origin)
 
 
 async def _refusal(viewer: Viewer, member_id: UUID) -> Refused:

@@ -5,6 +5,7 @@ soonest, endless ones last, then the oldest, and records what it took from which
 empties, never with the history.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
@@ -16,7 +17,7 @@ from app.api.inputs import Problems
 from app.api.operations import InvalidInput, Refusal, Refused
 from app.points.mature_points import mature
 from app.points.overdue import end_overdue
-from app.points.rows import WholeEntryRow
+from app.points.rows import TOLD, WholeEntryRow
 from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, transaction
 from app.storage.events import event
@@ -42,6 +43,21 @@ class PostedRow(WholeEntryRow, ChangeRow):
     """An entry that was just written, with its member's wallet as it left it, and the event."""
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a person said of an entry: sealed under the entry's id, what knows it again, and the key of the member."""
+
+    entry_id: UUID
+    reference: bytes
+    reference_index: bytes
+    told_of: bytes | None
+
+
+#: What a person said of the entry `e`, where somebody did: beside the ledger, so that it can go.
+_TOLD: Final = """told AS (
+    INSERT INTO entry_reference (merchant_id, entry_id, reference)
+    SELECT :merchant_id, id, :told_reference FROM e WHERE :told_reference::bytea IS NOT NULL
+)"""
 #: The record of an entry `e` and of the wallet `w` that it left.
 RECORD_ENTRY: Final = event(
     [("points.credited", "e.amount > 0"), ("points.debited", "")],
@@ -51,6 +67,9 @@ RECORD_ENTRY: Final = event(
     member_id="e.member_id",
     wallet="w",
 )
+
+#: What a statement returns of the entry that it has written: it doesn't see what it has written beside the ledger.
+_POSTED: Final = columns(PostedRow).replace(TOLD, ":told_reference::bytea")
 
 CREDIT: Final = statement(
     PostedRow,
@@ -69,11 +88,11 @@ WITH w AS (
     FROM w
 ), e AS (
     INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference,
-                              spendable_at, expires_at, created_at)
-    SELECT :merchant_id, :entry_id, member_id, :amount, points, :reason, :origin, :reference, spendable_at,
-        coalesce(:expires_at, greatest(spendable_at, changed_at) + lifetime), changed_at
+                              reference_index, told_of, spendable_at, expires_at, created_at)
+    SELECT :merchant_id, :entry_id, member_id, :amount, points, :reason, :origin, :reference, :reference_index,
+        :told_of, spendable_at, coalesce(:expires_at, greatest(spendable_at, changed_at) + lifetime), changed_at
     FROM dated RETURNING *
-), lot AS (
+), {_TOLD}, lot AS (
     INSERT INTO points_lot (merchant_id, entry_id, member_id, amount, remaining, is_open, is_pending, is_warned,
                             spendable_at, expires_at, created_at, last_entry_id)
     SELECT :merchant_id, id, member_id, amount, amount, true, coalesce(:spendable_at > now(), false), false,
@@ -82,7 +101,7 @@ WITH w AS (
 ), ev AS (
     {RECORD_ENTRY} RETURNING *
 )
-SELECT {columns(WholeEntryRow)}, {columns(ChangeRow)} FROM e CROSS JOIN w CROSS JOIN ev
+SELECT {_POSTED} FROM e CROSS JOIN w CROSS JOIN ev
 CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = :member_id OFFSET 0) m
 """,
 )
@@ -98,6 +117,7 @@ async def credit(
     *,
     origin: str,
     reference: str | None,
+    told: Told | None = None,
     spendable_at: datetime | None = None,
     expires_at: datetime | None = None,
 ) -> PostedRow | None:
@@ -112,11 +132,11 @@ async def credit(
         CREDIT,
         merchant_id=merchant_id,
         member_id=member_id,
-        entry_id=ids.new(),
         amount=amount,
         reason=reason.value,
         origin=origin,
         reference=reference,
+        **_said(told),
         spendable_at=spendable_at,
         expires_at=expires_at,
         event_id=ids.new(),
@@ -125,6 +145,18 @@ async def credit(
     if entry is not None:
         ring_wallet(where, merchant_id, entry)
     return entry
+
+
+def _said(told: Told | None) -> dict[str, object]:
+    """Return an entry's id and what a person said of it, as CREDIT and DEBIT take them."""
+    if told is None:
+        return {"entry_id": ids.new(), "told_reference": None, "reference_index": None, "told_of": None}
+    return {
+        "entry_id": told.entry_id,
+        "told_reference": told.reference,
+        "reference_index": told.reference_index,
+        "told_of": told.told_of,
+    }
 
 
 class DebitedRow(PostedRow):
@@ -158,10 +190,12 @@ WITH RECURSIVE seen AS MATERIALIZED (
         AND seen.spendable >= :amount AND NOT seen.has_ripe
     RETURNING wallet.*
 ), e AS (
-    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference, created_at)
-    SELECT :merchant_id, :entry_id, member_id, -:amount, points, :reason, :origin, :reference, changed_at
+    INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason, origin, reference,
+                              reference_index, told_of, created_at)
+    SELECT :merchant_id, :entry_id, member_id, -:amount, points, :reason, :origin, :reference, :reference_index,
+        :told_of, changed_at
     FROM w RETURNING *
-), taken AS (
+), {_TOLD}, taken AS (
     -- What isn't held of one lot after the other in the order of spending, until it is enough.
     SELECT lot.*, :amount - lot.free AS lacking FROM w CROSS JOIN LATERAL (
         SELECT expires_at, created_at, entry_id, remaining - held AS free FROM points_lot
@@ -191,7 +225,7 @@ WITH RECURSIVE seen AS MATERIALIZED (
     {RECORD_ENTRY} RETURNING *
 )
 SELECT e.id IS NOT NULL AS is_written, seen.has_ripe, seen.spendable, seen.held,
-    {columns(WholeEntryRow)}, {columns(ChangeRow)}
+    {_POSTED}
 FROM seen LEFT JOIN (e CROSS JOIN w CROSS JOIN ev CROSS JOIN LATERAL (
     SELECT * FROM member WHERE merchant_id = :merchant_id AND id = :member_id OFFSET 0
 ) m) ON true
@@ -209,6 +243,7 @@ async def debit(
     *,
     origin: str,
     reference: str | None,
+    told: Told | None = None,
 ) -> PostedRow | None:
     """Take `amount` points from a member's lots, in the caller's transaction or in one of its own.
 
@@ -221,11 +256,11 @@ async def debit(
             DEBIT,
             merchant_id=merchant_id,
             member_id=member_id,
-            entry_id=ids.new(),
             amount=amount,
             reason=reason.value,
             origin=origin,
             reference=reference,
+            **_said(told),
             event_id=ids.new(),
             actor=actor,
         )

@@ -7,8 +7,9 @@ from tortoise.models import Model
 class PointsEntry(Model):
     """A change of a balance, written once and never changed. `origin` is what caused it: once per reason.
 
-    A credit that makes a lot has the dates of it: from when its points can be spent, and when they end. So has one by
-    which a lot of a merged member became the kept one's; it names the lot.
+    What a person said of it is no part of it (EntryReference): `reference_index` knows that again, and `told_of` the
+    key that named the member. A credit that makes a lot has the dates of it: from when its points can be spent, and
+    when they end. So has one by which a lot of a merged member became the kept one's; it names the lot.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -19,6 +20,8 @@ class PointsEntry(Model):
     reason = fields.CharField(max_length=20)
     origin = fields.CharField(max_length=240)
     reference = fields.CharField(max_length=200, null=True)
+    reference_index = fields.BinaryField(null=True)
+    told_of = fields.BinaryField(null=True)
     spendable_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField()
@@ -26,6 +29,17 @@ class PointsEntry(Model):
 
     class Meta:
         table = "points_entry"
+
+
+class EntryReference(Model):
+    """What a person said of an entry (a ciphertext). It goes when its member is erased; the entry stays."""
+
+    entry_id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    reference = fields.BinaryField()
+
+    class Meta:
+        table = "entry_reference"
 
 
 class PointsLot(Model):
@@ -149,7 +163,7 @@ class RewardRedemption(Model):
     member_id = fields.UUIDField()
     code_id = fields.UUIDField(null=True)
     entry_id = fields.UUIDField()
-    idempotency_key = fields.CharField(max_length=240)
+    idempotency_key = fields.BinaryField()
     is_from_stock = fields.BooleanField()
     created_at = fields.DatetimeField()
     reversed_at = fields.DatetimeField(null=True)

@@ -8,9 +8,10 @@ import strawberry
 
 from app import ids
 from app.api.context import Viewer
-from app.api.inputs import Problems, node_id, scoped_key
+from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
-from app.coupons.claims import Claimant, NotEligible, PoolExhausted, PoolNotActive, claim
+from app.coupons.claims import HELD_OF_POOL, Claimant, NotEligible, PoolExhausted, PoolNotActive, claim
+from app.coupons.overdue import end_overdue
 from app.coupons.rows import WholeCodeRow
 from app.coupons.types import Code
 from app.members.member_keys import MemberKeyInput, named_member
@@ -86,14 +87,6 @@ class TakenRewardRow(RewardRow):
     held_of_pool: int
 
 
-#: How many codes of the pool {} are set aside for `:member_id`, which claims of it have to leave within the limit.
-HELD_OF_POOL: Final = """
-    (SELECT count(*)::int FROM hold h
-    JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
-    JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
-    WHERE h.merchant_id = :merchant_id AND h.member_id = :member_id AND h.status = 'HELD'
-        AND c.pool_id = {} AND c.state = 'SET_ASIDE' AND c.hold_id = h.id)
-"""
 TAKE: Final = statement(
     TakenRewardRow,
     f"""
@@ -109,7 +102,7 @@ WITH taken AS (
     SELECT reward.*, active AND stock IS NULL FROM reward
     WHERE merchant_id = :merchant_id AND id = :reward_id AND NOT EXISTS (SELECT FROM taken)
 )
-SELECT {columns(RewardRow)}, is_taken, {HELD_OF_POOL.format("a.pool_id")} AS held_of_pool FROM a
+SELECT {columns(RewardRow)}, is_taken, {HELD_OF_POOL.format("a.pool_id", ":member_id")} AS held_of_pool FROM a
 """,
 )
 INSERT: Final = statement(
@@ -128,7 +121,7 @@ SELECT {columns(ExchangeRow)} FROM x WHERE x.merchant_id = :merchant_id
 )
 
 
-async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID, key: str) -> RewardRedemption:
+async def redeem(tx: Tx, viewer: Viewer, reward: TakenRewardRow, member_id: UUID, key: bytes) -> RewardRedemption:
     """Redeem a reward that TAKE has returned, for a member that is locked.
 
     Locks a code and its claim, and the wallet last. Raises Refused with RewardOutOfStock, NotEligible or
@@ -201,7 +194,8 @@ async def _refuse_beyond_limit(tx: Tx, viewer: Viewer, pool_id: UUID, member_id:
 async def _new_code(tx: Tx, viewer: Viewer, pool_id: UUID, member_id: UUID, exchange_id: UUID) -> WholeCodeRow:
     """Claim a code that the member didn't have. The claim's key is the redemption's, so no other claim answers it."""
     try:
-        claimed = await claim(tx, viewer, pool_id, Claimant(member_id), f"reward/{exchange_id.hex}", is_paid=True)
+        key = viewer.tenant.keys.request_index(f"reward/{exchange_id.hex}")
+        claimed = await claim(tx, viewer, pool_id, Claimant(member_id), key, is_paid=True)
     except Refused as refused:
         if isinstance(refused.refusal, PoolExhausted | PoolNotActive):
             raise out_of_stock(f"its pool gives no code ({refused.refusal.message.rstrip('.')})") from None
@@ -236,29 +230,41 @@ async def redeem_reward(
     problems.refuse_if_any()
     reward_id = node_id("reward", "reward", input.reward_id)
     member_id = await named.id(viewer)
-    key = scoped_key(viewer, input.idempotency_key)
-    try:
-        async with transaction(viewer.merchant_id) as tx:
-            # A member's redemptions go one after the other. Without this two of them would meet at the member's next
-            # slot of the pool, each holding the lock of a code that the other one looks for.
-            if not await lock_member(tx, viewer.merchant_id, member_id):
-                raise not_found("member", named.shown(viewer))
-            earlier = await _earlier(tx, viewer, key, reward_id, member_id)
-            if earlier is not None:
-                return RedeemRewardSuccess(redemption=earlier, replayed=True)
-            reward = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=reward_id, member_id=member_id)
-            if reward is None:
-                raise not_found("reward", input.reward_id)
-            if input.expected_cost not in {None, reward["reward_cost"]}:
-                cost = reward["reward_cost"]
-                raise Refused(RewardCostChanged(message=f"The reward costs {cost:,} points now.", cost=cost))
-            redemption = await redeem(tx, viewer, reward, member_id, key)
-    except asyncpg.UniqueViolationError:
-        raise _reused() from None
-    return RedeemRewardSuccess(redemption=redemption, replayed=False)
+    key = stored_key(viewer, input.idempotency_key)
+    while True:
+        try:
+            async with transaction(viewer.merchant_id) as tx:
+                # A member's redemptions go one after the other. Without this two of them would meet at the member's
+                # next slot of the pool, each holding the lock of a code that the other one looks for.
+                if not await lock_member(tx, viewer.merchant_id, member_id):
+                    raise not_found("member", named.shown(viewer))
+                earlier = await _earlier(tx, viewer, key, reward_id, member_id)
+                if earlier is not None:
+                    return RedeemRewardSuccess(redemption=earlier, replayed=True)
+                return await _redeem(tx, viewer, input, reward_id, member_id, key)
+        except asyncpg.UniqueViolationError:
+            raise _reused() from None
+        except Refused as refused:
+            # What a hold has whose time has passed is there for others.
+            if not isinstance(refused.refusal, RewardOutOfStock) or not await end_overdue(
+                viewer.merchant_id, reward_ids=[reward_id]
+            ):
+                raise
 
 
-async def _earlier(tx: Tx, viewer: Viewer, key: str, reward_id: UUID, member_id: UUID) -> RewardRedemption | None:
+async def _redeem(
+    tx: Tx, viewer: Viewer, input: RedeemRewardInput, reward_id: UUID, member_id: UUID, key: bytes
+) -> RedeemRewardSuccess:
+    reward = await tx.row(TAKE, merchant_id=viewer.merchant_id, reward_id=reward_id, member_id=member_id)
+    if reward is None:
+        raise not_found("reward", input.reward_id)
+    if input.expected_cost not in {None, reward["reward_cost"]}:
+        cost = reward["reward_cost"]
+        raise Refused(RewardCostChanged(message=f"The reward costs {cost:,} points now.", cost=cost))
+    return RedeemRewardSuccess(redemption=await redeem(tx, viewer, reward, member_id, key), replayed=False)
+
+
+async def _earlier(tx: Tx, viewer: Viewer, key: bytes, reward_id: UUID, member_id: UUID) -> RewardRedemption | None:
     """Return the redemption that this key made before. Raises Refused when it was another one."""
     row = await tx.row(FIND_EXCHANGE_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if row is None:

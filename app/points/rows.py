@@ -14,6 +14,11 @@ from app.members.rows import JOIN_MEMBER, JOIN_STANDING, MemberRow, unnamed
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
+#: What a person said of the entry `e`, sealed.
+TOLD: Final = """CASE WHEN e.reference_index IS NOT NULL THEN (
+            SELECT reference FROM entry_reference WHERE merchant_id = :merchant_id AND entry_id = e.id
+        ) END"""
+
 
 @row_of(e="points_entry")
 class EntryRow(TypedDict):
@@ -24,6 +29,8 @@ class EntryRow(TypedDict):
     entry_balance_after: Annotated[int, "e.balance_after"]
     entry_reason: Annotated[str, "e.reason"]
     entry_reference: Annotated[str | None, "e.reference"]
+    # What a person said of it, unless that is gone.
+    entry_told: Annotated[bytes | None, TOLD]
     entry_spendable_at: Annotated[datetime | None, "e.spendable_at"]
     entry_expires_at: Annotated[datetime | None, "e.expires_at"]
     entry_created_at: Annotated[datetime, "e.created_at"]
@@ -56,6 +63,14 @@ class WholeEntryRow(EntryRow, MemberRow):
     """An entry with its member."""
 
 
+@row_of(e="points_entry", m="member", w="wallet")
+class GrantRow(WholeEntryRow):
+    """What a person granted, and what knows its words again."""
+
+    reference_index: Annotated[bytes | None, "e.reference_index"]
+    told_of: Annotated[bytes | None, "e.told_of"]
+
+
 @row_of(x="reward_redemption", a="reward", e="points_entry", m="member", w="wallet")
 class WholeExchangeRow(ExchangeRow, RewardRow, WholeEntryRow):
     """A redemption of a reward with all that it can show but its code."""
@@ -83,6 +98,13 @@ FIND_ENTRY_BY_ORIGIN: Final = statement(
     f"""
 SELECT {_ENTRY} FROM points_entry e {JOIN_STANDING.format("e")}
 WHERE e.merchant_id = :merchant_id AND e.reason = :reason AND e.origin = :origin
+""",
+)
+FIND_GRANT: Final = statement(
+    GrantRow,
+    f"""
+SELECT {columns(GrantRow)} FROM points_entry e {JOIN_MEMBER.format("e")}
+WHERE e.merchant_id = :merchant_id AND e.reason = 'ADJUSTMENT' AND e.origin = :origin
 """,
 )
 ENTRIES_BY_ID: Final = statement(
@@ -169,6 +191,11 @@ async def find_entry(viewer: Viewer, node_id: str) -> WholeEntryRow | None:
 async def entry_by_origin(viewer: Viewer, reason: str, origin: str) -> WholeEntryRow | None:
     """Return the entry of this reason and origin, if there is one."""
     return await database().row(FIND_ENTRY_BY_ORIGIN, merchant_id=viewer.merchant_id, reason=reason, origin=origin)
+
+
+async def grant_by_origin(viewer: Viewer, origin: str) -> GrantRow | None:
+    """Return what was granted under this origin, if anything was."""
+    return await database().row(FIND_GRANT, merchant_id=viewer.merchant_id, origin=origin)
 
 
 async def entries_by_id(viewer: Viewer, entry_ids: list[UUID]) -> list[WholeEntryRow]:

@@ -12,6 +12,7 @@ from app.api.scalars import described
 from app.coupons.rows import WholeCodeRow, pools_by_id
 from app.coupons.types import Code, Pool
 from app.members.types import Member
+from app.merchants.tenants import decrypted
 from app.points.rows import ExchangeRow, RewardRow, WholeEntryRow, WholeExchangeRow, remaining_by_entry
 from app.storage.wallet_versions import ChangeRow
 
@@ -40,9 +41,6 @@ class PointsEntry(Node):
     member: Member = strawberry.field(description="Whose points.")
     amount: int = strawberry.field(description="How many: over 0 earned, below 0 spent.")
     reason: PointsReason = strawberry.field(description="Why.")
-    reference: str | None = strawberry.field(
-        description="What it refers to: an order's id, a reward's name, or what was given with the adjustment."
-    )
     spendable_at: datetime | None = strawberry.field(
         description="From when these points can be spent; null of a debit and of points that came back."
     )
@@ -62,11 +60,21 @@ class PointsEntry(Node):
             member=Member.of(row, as_of=as_of),
             amount=row["entry_amount"],
             reason=PointsReason(row["entry_reason"]),
-            reference=row["entry_reference"],
             spendable_at=row["entry_spendable_at"],
             expires_at=row["entry_expires_at"],
             created_at=row["entry_created_at"],
         )
+
+    @field(
+        description="What it refers to: an order's id, a reward's name, or what was given with the adjustment, until "
+        "the member is erased."
+    )
+    async def reference(self, info: Info) -> str | None:
+        """Decrypt what a person said of it."""
+        sealed = self.row["entry_told"]
+        if sealed is None:
+            return self.row["entry_reference"]
+        return await decrypted(info.context.viewer.tenant, self.row["entry_id"], "reference", sealed)
 
     @field(description="The member's points right after it, exactly; null to another member.")
     def balance_after(self, info: Info) -> int | None:

@@ -12,7 +12,7 @@ from app.api.inputs import Money, money
 from app.api.operations import Info, Node, field, guarded
 from app.api.scalars import described
 from app.members.rows import unnamed
-from app.members.types import Member, mask_email
+from app.members.types import ERASED, Member, mask_email
 from app.merchants.tenants import decrypted
 from app.points.rows import WholeEntryRow
 from app.points.types import PointsEntry
@@ -208,8 +208,9 @@ class Invite(Node):
 
     @field(description="The invited address with only its first letter and its domain readable.")
     async def masked_email(self, info: Info) -> str:
-        """Decrypt the address and mask it."""
-        return mask_email(await self._decrypted(info.context.viewer, "email", self.row["invite_email"]))
+        """Decrypt the address and mask it; who was erased has none."""
+        address = await self._decrypted(info.context.viewer, "email", self.row["invite_email"])
+        return ERASED if address is None else mask_email(address)
 
     @field(description="For the referrer only: what the invited person presents to join. Null to others.")
     async def token(self, info: Info) -> str | None:
@@ -219,7 +220,9 @@ class Invite(Node):
             return None
         return await self._decrypted(viewer, "token", self.row["invite_token"])
 
-    async def _decrypted(self, viewer: Viewer, column: str, ciphertext: bytes) -> str:
+    async def _decrypted(self, viewer: Viewer, column: str, ciphertext: bytes | None) -> str | None:
+        if ciphertext is None:
+            return None
         return await decrypted(viewer.tenant, self.row["invite_id"], column, ciphertext)
 
 

@@ -157,7 +157,7 @@ class ReportPointsEntry:
         "PURCHASE, REFERRAL_REFERRER, REFERRAL_REFEREE, REWARD, PAYMENT, ADJUSTMENT, REFUND, REVERSAL, EXPIRY or "
         "MERGE.",
     )
-    reference: str | None = column("e.reference", "An order's id, a reward's name, or what an adjustment was given.")
+    reference: str | None = column("e.reference", "An order's id or a reward's name; null of an adjustment.")
     expires_at: datetime | None = column("e.expires_at", "From when what is left of them expires; null for ever.")
     created_at: datetime = column("e.created_at", "When the balance changed.")
     inserted_at: datetime = column(inserted_at("e.id"), _INSERTED)

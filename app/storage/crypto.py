@@ -157,5 +157,9 @@ class MerchantKeys:
         """Return the 32 bytes by which a normalised address is found."""
         return hmac.digest(self._lookup, b"email\0" + address.encode(), "sha256")
 
+    def request_index(self, told: str) -> bytes:
+        """Return the 32 bytes by which a request is known again: of its idempotency key, or of what it asked for."""
+        return hmac.digest(self._lookup, b"request\0" + told.encode("utf-8", "surrogatepass"), "sha256")
+
     def _identity(self, row_id: UUID, column: str) -> bytes:
         return self.merchant_id.bytes + row_id.bytes + column.encode()

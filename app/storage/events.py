@@ -4,7 +4,7 @@ An event names ids, never personal data. `EVENTS` is the whole vocabulary; the n
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypedDict
 from uuid import UUID
 
 from tortoise import fields
@@ -91,6 +91,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "pool.stock_fell_to_10": "pool",
     "pool.stock_fell_to_25": "pool",
     "pool.stock_fell_to_50": "pool",
+    "purchase.corrected": "purchase",
     "purchase.recorded": "purchase",
     "purchase.refunded": "purchase",
     "purchase.reversed": "purchase",
@@ -152,7 +153,7 @@ class Event(Model):
     `subject_kind` says what the subject is, so that a process that is older than a type shows its events all the same.
     Changes of points carry how many. Wallet changes also carry the member, and the wallet's version and points after
     them. The database itself fills in `txid`, its number of the transaction, by which the webhooks' feed tells what it
-    has seen.
+    has seen; a quiet event has none.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -238,6 +239,21 @@ INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occur
 VALUES (:merchant_id, :event_id, :type, :subject_kind, :subject_id, :actor, now())
 """,
 )
+
+
+class _QuietRow(TypedDict):
+    quiet: str
+
+
+QUIET: Final = statement(
+    _QuietRow,
+    "SELECT set_config('flash.quiet', 'on', true) AS quiet FROM merchant WHERE merchant_id = :merchant_id",
+)
+
+
+async def keep_quiet(tx: Tx, merchant_id: UUID) -> None:
+    """Let webhooks hear nothing of the events that this transaction writes from now on."""
+    await tx.row(QUIET, merchant_id=merchant_id)
 
 
 async def record(tx: Tx, merchant_id: UUID, event_type: str, subject_id: UUID, actor: str) -> None:

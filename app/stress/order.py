@@ -5,7 +5,7 @@ Codes take a percentage off, each of what those before it left. Amounts are in m
 
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from app.stress.operations import UNSEEN
 
@@ -28,8 +28,22 @@ class Refunded(NamedTuple):
     told: Any
 
 
+class Paid(NamedTuple):
+    """Points that pay for an order, and what they are worth."""
+
+    points: int = 0
+    value: int = 0
+
+
+NOTHING: Final = Paid()
+
+
 class Bought(NamedTuple):
-    """A purchase: who bought, the amount that was recorded and what it is now, what went back, and its entry."""
+    """A purchase: who bought, the amount that was recorded and what it is now, what went back, and its entry.
+
+    What came `back` of the points that paid for it is shared out anew from the last change on, when so much was
+    refunded and had come back.
+    """
 
     member: str
     recorded: int
@@ -37,6 +51,8 @@ class Bought(NamedTuple):
     refunds: tuple[Refunded, ...] = ()
     is_reversed: bool = False
     entry: Any = None
+    back: Paid = NOTHING
+    shares: tuple[int, Paid] = (0, NOTHING)
 
     @property
     def refunded(self) -> int:
@@ -46,13 +62,19 @@ class Bought(NamedTuple):
     def stands(self) -> int:
         return self.amount - self.refunded
 
-    def earns(self, facts: Mapping[str, Any]) -> int:
-        """Return the whole points that it has earned, for what stands."""
-        return points_of(self.stands, facts)
 
-    def returned(self, part: Refunded) -> "Bought":
-        """Return it after a part went back; with the last of it, it is taken back."""
-        return self._replace(refunds=(*self.refunds, part), is_reversed=part.amount == self.stands)
+class Reserved(NamedTuple):
+    """A reward that a hold has, at its cost, and the pool that a code was set aside of; once it was had, what it is.
+
+    That are the redemption's id and the code's, if it brought one; a name for what was spent for it.
+    """
+
+    reward: str
+    cost: int
+    pool: str | None
+    redemption: str | None = None
+    code: str | None = None
+    name: str = ""
 
 
 class Hold(NamedTuple):
@@ -67,8 +89,17 @@ class Hold(NamedTuple):
     codes: tuple[Honoured, ...]
     status: str = "HELD"
     until: str | None = None
-    points: int = 0
-    value: int = 0
+    paid: Paid = NOTHING
+    rewards: tuple[Reserved, ...] = ()
+
+    @property
+    def points(self) -> int:
+        return self.paid.points
+
+    @property
+    def held(self) -> int:
+        """How many points it has, to pay with and for rewards."""
+        return self.points + sum(each.cost for each in self.rewards)
 
     def codes_of(self, owner: str) -> tuple[str, ...]:
         """Return those of its codes that are somebody's."""
@@ -80,7 +111,7 @@ class Hold(NamedTuple):
         Its codes are read after it: those of one that is HELD may be others by then, and are read by themselves.
         """
         taken = discounts(self.amount, [each.percent for each in self.codes])
-        amounts = (self.amount, sum(taken), self.amount - sum(taken) - self.value, self.value)
+        amounts = (self.amount, sum(taken), self.amount - sum(taken) - self.paid.value, self.paid.value)
         is_it = self.id in {told["id"], UNSEEN} and (self.status, self.points) == (told["status"], told["points"])
         names = ("orderAmount", "totalDiscount", "amountDue", "pointsValue")
         is_same = amounts == tuple(told[name]["amountMinor"] for name in names)
@@ -95,8 +126,12 @@ class Hold(NamedTuple):
         codes = [(each["code"]["id"], each["discount"]["amountMinor"]) for each in told["codes"]]
         if codes != [(each.code, off) for each, off in zip(self.codes, taken, strict=True)]:
             return None
+        asked = [(each["reward"]["id"], each["cost"]) for each in told["rewards"]]
+        if asked != [(each.reward, each.cost) for each in self.rewards]:
+            return None
         if self.status != "CAPTURED":
-            return None if told["redemptions"] else self
+            had = [each for each in told["rewards"] if each["redemption"]]
+            return None if told["redemptions"] or had else self
         # What they take off is told as it is now: when another of them is taken back, they are priced anew.
         redeemed = [(each["code"]["id"], each["id"]) for each in told["redemptions"]]
         found = dict(redeemed)
@@ -104,21 +139,36 @@ class Hold(NamedTuple):
             each.redemption not in {found[each.code], UNSEEN} for each in self.codes
         ):
             return None
-        return self._replace(codes=tuple(each._replace(redemption=found[each.code]) for each in self.codes))
+        rewards = []
+        for each, of_it in zip(self.rewards, told["rewards"], strict=True):
+            code = of_it["redemption"]["code"] and of_it["redemption"]["code"]["id"]
+            if each.redemption not in {of_it["redemption"]["id"], UNSEEN} or each.code not in {code, UNSEEN}:
+                return None
+            rewards.append(each._replace(redemption=of_it["redemption"]["id"], code=code))
+        codes_now = tuple(each._replace(redemption=found[each.code]) for each in self.codes)
+        return self._replace(codes=codes_now, rewards=tuple(rewards))
 
 
 class Order(NamedTuple):
-    """An order. Without an amount it was never redeemed; once cancelled it knows the money and shortfall of that.
+    """An order. Without an amount it was never redeemed; once cancelled it knows what that told.
 
-    Its holds are in the order in which they began, and `requests` are the keys that were used for them.
+    That is the money and the points that went back, and the shortfall.
+    Its holds are in the order in which they began, and `requests` are the keys that were used for them. It is `paid`
+    with points of the `payer` by so many `payments`, before refunds.
     """
 
     amount: int | None = None
     codes: tuple[Honoured, ...] = ()
     bought: Bought | None = None
-    cancelled: tuple[int, int | None] | None = None
+    cancelled: tuple[int, int, int | None] | None = None
     holds: tuple[Hold, ...] = ()
     requests: tuple[str, ...] = ()
+    paid: Paid = NOTHING
+    payer: str | None = None
+    payments: int = 0
+
+    def __str__(self) -> str:
+        return "Order()" if self == Order() else repr(self)
 
     @property
     def live(self) -> int | None:
@@ -160,13 +210,81 @@ class Order(NamedTuple):
         """What is left to pay."""
         return (self.amount or 0) - sum(self.discounts)
 
-    def changed(self, amount: int | None, codes: tuple[Honoured, ...]) -> "Order | None":
-        """Return it with other codes and another amount, which its purchase follows; None below what was refunded."""
+    @property
+    def back(self) -> Paid:
+        """What came back of the points that paid for it."""
+        return NOTHING if self.bought is None else self.bought.back
+
+    @property
+    def spent(self) -> int:
+        """How many points that paid for it haven't come back."""
+        return self.paid.points - self.back.points
+
+    def earns(self, facts: Mapping[str, Any]) -> int:
+        """Return the whole points that its purchase has earned, for what stands of it and is money."""
+        if self.bought is None:
+            return 0
+        return points_of(self.bought.stands - self.paid.value + self.back.value, facts)
+
+    def refunded(self, part: Refunded) -> "Order":
+        """Return it after a part of its purchase went back; with the last of it, that is taken back."""
+        bought = self.bought
+        if bought is None:
+            return self
+        since, back = bought.shares
+        gone, whole = bought.refunded + part.amount - since, bought.amount - since
+        if gone:
+            back = Paid(
+                back.points + (self.paid.points - back.points) * gone // whole,
+                back.value + (self.paid.value - back.value) * gone // whole,
+            )
+        is_reversed = part.amount == bought.stands
+        after = bought._replace(refunds=(*bought.refunds, part), is_reversed=is_reversed, back=back)
+        return self._replace(bought=after)
+
+    def changed(
+        self,
+        amount: int | None,
+        codes: tuple[Honoured, ...],
+        facts: Mapping[str, Any],
+        points: int | None = None,
+        payer: str | None = None,
+    ) -> "Order | None":
+        """Return it with other codes, another amount, and paid with at most so many points, which its purchase follows.
+
+        Points beyond what it needs come back. None below what was refunded, or is paid with points.
+        """
         after = self._replace(amount=amount, codes=codes)
-        if self.bought is None or self.bought.is_reversed:
+        bought, recorded, need = self.bought, 0, after.worth
+        if bought is not None:
+            recorded = bought.amount + after.worth - self.worth
+            if not bought.is_reversed and recorded < bought.refunded:
+                return None
+            need = max(0, min(after.worth, recorded) - bought.refunded)
+        paid = self.paid
+        if points is not None or paid.value - self.back.value > need:
+            paid = paid_with(paid.points if points is None else points, need, facts, self.back)
+        after = after._replace(paid=paid)
+        if paid.points > self.paid.points:
+            after = after._replace(payer=payer or self.payer, payments=self.payments + 1)
+        if bought is None or (bought.amount, self.paid) == (recorded, paid):
             return after
-        bought = self.bought._replace(amount=self.bought.amount + after.worth - self.worth)
-        return None if bought.stands < 0 else after._replace(bought=bought)
+        stands = 0 if bought.is_reversed else recorded - bought.refunded
+        if paid.value - bought.back.value > stands:
+            return None
+        if bought.is_reversed:
+            return after
+        return after._replace(bought=bought._replace(amount=recorded, shares=(bought.refunded, bought.back)))
+
+    def captured(self, paid: Paid, payer: str) -> "Order | None":
+        """Return it paid with points of a hold, which its purchase follows; None if less stands of that."""
+        after = self._replace(paid=paid, payer=payer, payments=1) if paid.points else self
+        bought = self.bought
+        if bought is None or not paid.points:
+            return after
+        if bought.is_reversed or paid.value > bought.stands:
+            return None
+        return after._replace(bought=bought._replace(shares=(bought.refunded, bought.back)))
 
     def shown(self, redemptions: Sequence[Mapping[str, Any]]) -> "Order | None":
         """Return it if these redemptions are what was told of it; from now on their ids are known."""
@@ -190,11 +308,17 @@ def discounts(amount: int, percents: Sequence[float]) -> tuple[int, ...]:
     return tuple(taken)
 
 
-def paid_with(ceiling: int, left: int, facts: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the fewest points that pay for what is left, at most so many, and what they are worth, cut down."""
-    rate = Decimal(facts["point_value"])
-    points = min(ceiling, int((left / rate).to_integral_value(ROUND_CEILING))) if rate else 0
-    return points, min(int(points * rate), left)
+def paid_with(ceiling: int, need: int, facts: Mapping[str, Any], back: Paid = NOTHING) -> Paid:
+    """Return the fewest points that pay for what is needed, at most so many, and what they are worth, cut down.
+
+    What came back counts in the ceiling and in what is returned, and stays back.
+    """
+    rate = Decimal(facts["point_value"] or 0)
+    if not rate:
+        return back
+    points = min(ceiling, int(((need + back.value) / rate).to_integral_value(ROUND_CEILING)))
+    value = min(int(points * rate) - back.value, need)
+    return back if points <= back.points or value <= 0 else Paid(points, back.value + value)
 
 
 def points_of(amount: int, facts: Mapping[str, Any]) -> int:

@@ -5,19 +5,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import Answer, Operation
-from app.stress.order import Bought, Order, Refunded, points_of
+from app.stress.order import Bought, Order, Refunded
 from app.stress.points import ENTRY, is_shown
-from app.stress.things import Leads, Move, Story, Then, earned, follows, where
+from app.stress.things import Leads, Move, Story, Then, earned, follows, given_back_some, spent, where
 from app.stress.verb import Asked, Call, Facts, Says, Verb, mutation
 from app.stress.wallet import Told, Wallet
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
 
-SHOWN: Final = "amount { amountMinor } refunded { amountMinor } keptPoints reversedAt"
+SHOWN: Final = """
+amount { amountMinor } paidPoints paidPointsValue { amountMinor } refunded { amountMinor } keptPoints reversedAt
+"""
 WALLET: Final = "wallet { points version shortfall }"
 RECORD: Final = mutation(
-    "recordPurchase", "RecordPurchaseInput", f"... on RecordPurchaseSuccess {{ replayed purchase {{ id }} {ENTRY} }}"
+    "recordPurchase",
+    "RecordPurchaseInput",
+    f"""... on RecordPurchaseSuccess {{ replayed purchase {{ id }} {ENTRY} }}
+    ... on InvalidInput {{ problems {{ path }} }}""",
 )
 
 
@@ -44,21 +49,36 @@ def _recorded(call: Call) -> Sequence[Story]:
             return is_same and not bought.is_reversed
 
         return (((named(call), _open(stands)),),)
-    points = points_of(amount, call.facts)
-    if entry is not None and entry["amount"] != points:
-        return ()
-
-    def record(order: Order) -> Iterable[Order]:
-        if order.bought is None and order.cancelled is None:
-            yield order._replace(bought=Bought(member, amount, amount, entry=told))
-
-    if points == 0:
-        return (((named(call), record),),)
     # What a replay told of the wallet is how it was by then.
     version = None if entry is None or call.answer.get("was_replayed") else entry["member"]["wallet"]["version"]
     balance = None if entry is None else entry["balanceAfter"]
-    wallet = earned(points, order, recovers=call.facts["recovers"], points=balance, version=version)
-    return (((named(call), record), (f"wallet:{member}", wallet)),)
+
+    def record(found: Order) -> Iterable[Then]:
+        """What is paid with points earns none."""
+        after = found._replace(bought=Bought(member, amount, amount, entry=told))
+        points = after.earns(call.facts)
+        is_told = "entry" not in call.answer or points == (entry or {"amount": 0})["amount"]
+        if found.bought is not None or found.cancelled is not None or amount < found.paid.value or not is_told:
+            return
+        wallet = earned(points, order, recovers=call.facts["recovers"], points=balance, version=version)
+        yield Then(after, ((f"wallet:{member}", wallet),) if points else ())
+
+    return (((named(call), Leads(record, (f"wallet:{member}",))),),)
+
+
+def paths(call: Call) -> list[str]:
+    """Return what was told to be wrong with the input."""
+    return [".".join(each["path"]) for each in call.answer["problems"]]
+
+
+def _below_paid(call: Call) -> Sequence[Story]:
+    """More than is recorded was paid with points."""
+    amount = call.input["amount"]["amountMinor"]
+
+    def is_below(order: Order) -> bool:
+        return order.bought is None and order.cancelled is None and amount < order.paid.value
+
+    return (((named(call), where(is_below)),),) if paths(call) == ["amount.amountMinor"] else ()
 
 
 def _open(holds: Callable[[Bought], bool]) -> Move:
@@ -94,7 +114,7 @@ REFUND: Final = mutation(
     "refundPurchase",
     "RefundPurchaseInput",
     f"""... on RefundPurchaseSuccess {{
-      replayed shortfall entries {{ id amount balanceAfter }} moneyReturned {{ amountMinor }}
+      replayed shortfall pointsReturned entries {{ id amount balanceAfter }} moneyReturned {{ amountMinor }}
       purchase {{ {SHOWN} member {{ id {WALLET} }} }}
     }}
     ... on RefundTooLarge {{ refundable {{ amountMinor }} }}""",
@@ -112,32 +132,50 @@ def _ask_refund(world: "World") -> Asked | None:
 
 def _refunded(call: Call) -> Sequence[Story]:
     answer, key, part = call.answer, call.input["refundId"], call.input["amount"]["amountMinor"]
-    told = None if "entries" not in answer else (answer["shortfall"], *(each["id"] for each in answer["entries"]))
-    if "moneyReturned" in answer and answer["moneyReturned"]["amountMinor"] != part:
-        return ()
+    told: Any = None
+    if "entries" in answer:
+        back = (answer["pointsReturned"], answer["moneyReturned"]["amountMinor"])
+        told = (*back, answer["shortfall"], *(each["id"] for each in answer["entries"]))
     if answer["replayed"]:
         made = {Refunded(key, part, None), Refunded(key, part, told)}
         return (((named(call), _bought(lambda bought: not made.isdisjoint(bought.refunds))),),)
     # What a replay told of the purchase is how it was by then.
-    is_fresh = told is not None and not answer.get("was_replayed")
-    shown = answer["purchase"] if is_fresh else None
+    shown = answer["purchase"] if told is not None and not answer.get("was_replayed") else None
 
     def refund(order: Order) -> Iterable[Then]:
+        """Points that paid come back first, then earned ones are taken."""
         bought = order.bought
         if bought is None or bought.is_reversed or part > bought.stands or _has(bought, key):
             return
-        after = bought.returned(Refunded(key, part, told))
-        if shown is None:
-            points = after.earns(call.facts)
-            yield Then(order._replace(bought=after), _wallet(call, bought, points, answer if told else None))
-        elif is_as_shown(after, shown, call.facts):
-            yield Then(order._replace(bought=after), ())
+        after = order.refunded(Refunded(key, part, told))
+        if told is not None and told[:2] != _back(order, after, part):
+            return
+        if shown is not None and (shown["member"]["id"] != bought.member or not is_as_shown(after, shown, call.facts)):
+            return
+        points = after.earns(call.facts)
+        taken: Story = ()
+        if told is not None or points != order.earns(call.facts):
+            wallet = _taken(call, points, answer if told else None, shown and shown["member"]["wallet"])
+            taken = ((f"wallet:{bought.member}", wallet),)
+        yield Then(after, (*pays(call.input["orderId"], order, after), *taken))
 
-    if shown is None:
-        return (((named(call), Leads(refund, touches(call))),),)
-    member = shown["member"]
-    wallet = _taken(call, shown["keptPoints"], answer, member["wallet"])
-    return (((named(call), Leads(refund, ())), (f"wallet:{member['id']}", wallet)),)
+    return (((named(call), Leads(refund, touches(call))),),)
+
+
+def _back(before: Order, after: Order, part: int) -> tuple[int, int]:
+    """Return the points and the money that come back with a part of a purchase."""
+    return before.spent - after.spent, part - (after.back.value - before.back.value)
+
+
+def pays(order: str, before: Order, after: Order) -> Story:
+    """Points that pay for an order come back, or more are spent."""
+    name, more = f"pay/{order}", after.spent - before.spent
+    if more > 0:
+        return ((f"wallet:{after.payer}", spent(more, f"{name}/{after.payments}")),)
+    if more < 0:
+        names = [f"{name}/{number}" for number in range(1, before.payments + 1)]
+        return ((f"wallet:{before.payer}", given_back_some(names, -more)),)
+    return ()
 
 
 def _has(bought: Bought, key: str) -> bool:
@@ -154,20 +192,15 @@ def touches(call: Call, order: str | None = None) -> Sequence[str]:
     return found
 
 
-def is_as_shown(bought: Bought, shown: dict[str, Any], facts: Facts) -> bool:
-    """Whether a purchase is what was shown of it."""
-    amounts = (shown["amount"]["amountMinor"], shown["refunded"]["amountMinor"])
-    is_reversed = shown["reversedAt"] is not None
-    return (bought.amount, bought.refunded, bought.earns(facts), bought.is_reversed) == (
-        *amounts, shown["keptPoints"], is_reversed
-    )  # fmt: skip
-
-
-def _wallet(call: Call, before: Bought, points: int, answer: Answer | None) -> Story:
-    """What a purchase has earned from now on, in the wallet of its buyer."""
-    if points == before.earns(call.facts):
-        return ()
-    return ((f"wallet:{before.member}", _taken(call, points, answer, None)),)
+def is_as_shown(order: Order, shown: dict[str, Any], facts: Facts) -> bool:
+    """Whether the purchase of an order is what was shown of it."""
+    bought = order.bought
+    if bought is None:
+        return False
+    amounts = (shown["amount"]["amountMinor"], shown["refunded"]["amountMinor"], shown["keptPoints"])
+    paid = (shown["paidPoints"], shown["paidPointsValue"]["amountMinor"])
+    is_same = (bought.amount, bought.refunded, order.earns(facts)) == amounts and tuple(order.paid) == paid
+    return is_same and bought.is_reversed == (shown["reversedAt"] is not None)
 
 
 def _taken(call: Call, points: int, answer: Answer | None, shown: dict[str, int] | None) -> Move:
@@ -195,7 +228,7 @@ def _taken(call: Call, points: int, answer: Answer | None, shown: dict[str, int]
 CHECK: Final = """
 query ($input: RefundPurchaseInput!) {
   answer: checkRefund(input: $input) {
-    __typename ... on RefundPreview { points shortfall moneyReturned { amountMinor } }
+    __typename ... on RefundPreview { points shortfall pointsReturned moneyReturned { amountMinor } }
     ... on RefundTooLarge { refundable { amountMinor } } ... on Refusal { message }
   }
 }
@@ -203,21 +236,25 @@ query ($input: RefundPurchaseInput!) {
 
 
 def _checked(call: Call) -> Sequence[Story]:
-    """A refund at this instant would have taken so much, and lacked so much."""
-    order, part, answer = call.input["orderId"], call.input["amount"]["amountMinor"], call.answer
+    """A refund at this instant would have brought back and taken so much, and lacked so much."""
+    name, part, answer = call.input["orderId"], call.input["amount"]["amountMinor"], call.answer
 
-    def tells(points: int, wallet: Wallet) -> bool:
-        after, told = wallet.followed(order, points, recovers=call.facts["recovers"])
+    def tells(points: int, back: Story, wallet: Wallet) -> bool:
+        for _, move in back:
+            (wallet,) = move(wallet)
+        after, told = wallet.followed(name, points, recovers=call.facts["recovers"])
         return (wallet.points - after.points, told.shortfall) == (answer["points"], answer["shortfall"])
 
     def check(order: Order) -> Iterable[Then]:
         bought = order.bought
-        if bought is not None and not bought.is_reversed and part <= bought.stands:
-            points = bought.returned(Refunded("", part, None)).earns(call.facts)
-            yield Then(order, ((f"wallet:{bought.member}", where(partial(tells, points))),))
+        if bought is None or bought.is_reversed or part > bought.stands:
+            return
+        after = order.refunded(Refunded("", part, None))
+        if _back(order, after, part) == (answer["pointsReturned"], answer["moneyReturned"]["amountMinor"]):
+            back = pays(name, order, after) if order.payer == bought.member else ()
+            told = where(partial(tells, after.earns(call.facts), back))
+            yield Then(order, ((f"wallet:{bought.member}", told),))
 
-    if answer["moneyReturned"]["amountMinor"] != part:
-        return ()
     return (((named(call), Leads(check, touches(call))),),)
 
 
@@ -262,19 +299,19 @@ def _ask_return(world: "World") -> Asked | None:
 def _returned(call: Call) -> Sequence[Story]:
     """All that stood goes back, and nothing was earned."""
     about, answer = call.about, call.answer
-
-    def give_up(order: Order) -> Iterable[Order]:
-        if order.bought is not None and not order.bought.is_reversed:
-            after = order.bought.returned(Refunded("", order.bought.stands, None))
-            if "purchase" not in answer or is_as_shown(after, answer["purchase"], call.facts):
-                yield order._replace(bought=after)
-
     wallet: Move = follows(about["order"], 0, recovers=call.facts["recovers"])
     if "purchase" in answer:
         entry = answer["entry"] or {"amount": 0, "balanceAfter": 0}
         told = Told(entry["amount"], entry["balanceAfter"], answer["shortfall"])
         wallet = _shown_after(about["order"], told, answer["purchase"]["member"]["wallet"])
-    return (((f"order:{about['order']}", give_up), (f"wallet:{about['member']}", wallet)),)
+
+    def give_up(order: Order) -> Iterable[Then]:
+        if order.bought is not None and not order.bought.is_reversed:
+            after = order.refunded(Refunded("", order.bought.stands, None))
+            if "purchase" not in answer or is_as_shown(after, answer["purchase"], call.facts):
+                yield Then(after, (*pays(about["order"], order, after), (f"wallet:{about['member']}", wallet)))
+
+    return (((f"order:{about['order']}", Leads(give_up, touches(call, about["order"]))),),)
 
 
 def _shown_after(order: str, told: Told, shown: dict[str, int]) -> Move:
@@ -292,7 +329,7 @@ _REFUNDED: Final[dict[str, Says]] = {
 VERBS: Final = (
     Verb("recordPurchase", RECORD, _ask_record, {
         "RecordPurchaseSuccess": _recorded, "IdempotencyKeyReused": _recorded_before,
-        "PurchaseAlreadyReversed": _recorded_and_returned, "OrderNotOpen": cancelled,
+        "PurchaseAlreadyReversed": _recorded_and_returned, "OrderNotOpen": cancelled, "InvalidInput": _below_paid,
     }, _learn_purchase, repeats=True, weight=2),
     Verb("refundPurchase", REFUND, _ask_refund, {
         "RefundPurchaseSuccess": _refunded, "IdempotencyKeyReused": _refunded_otherwise, **_REFUNDED,

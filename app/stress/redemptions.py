@@ -8,13 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import UNSEEN, Answer, Operation
-from app.stress.order import Hold, Honoured, Order, discounts
+from app.stress.order import Hold, Honoured, Order, Reserved, discounts
+from app.stress.purchases import pays
 from app.stress.things import (
     BEARER,
     PERCENTS,
     Code,
     Leads,
     Move,
+    Shelf,
     Story,
     Then,
     becomes,
@@ -89,7 +91,7 @@ def _redeemed(call: Call) -> Sequence[Story]:
         return (((name, again), *(_owned(code, member) for code in bound)),)
 
     def redeem(percents: dict[str, float], order: Order) -> Iterable[Then]:
-        after = _redeems(order, amount, _codes(call, percents))
+        after = _redeems(order, amount, _codes(call, percents), call.facts)
         is_free = order.cancelled is None and not order.codes and order.live is None
         if after is None or not is_free or 0 in after.discounts:
             return
@@ -101,12 +103,12 @@ def _redeemed(call: Call) -> Sequence[Story]:
     return [(*given, (name, Leads(partial(redeem, percents), touches)), *spent) for given, percents in priced(call)]
 
 
-def _redeems(order: Order, amount: int, codes: tuple[Honoured, ...]) -> Order | None:
+def _redeems(order: Order, amount: int, codes: tuple[Honoured, ...], facts: Facts) -> Order | None:
     """Return an order with codes that it hadn't; None where less would be left of its purchase than was refunded.
 
     What was recorded before the first of them was told after discounts. Later it follows.
     """
-    return order._replace(amount=amount, codes=codes) if order.amount is None else order.changed(amount, codes)
+    return order._replace(amount=amount, codes=codes) if order.amount is None else order.changed(amount, codes, facts)
 
 
 def _below_refunded(call: Call) -> Sequence[Story]:
@@ -117,7 +119,7 @@ def _below_refunded(call: Call) -> Sequence[Story]:
 
     def refuses(percents: dict[str, float], order: Order) -> bool:
         is_free = order.cancelled is None and not order.codes
-        return is_free and _redeems(order, amount, _codes(call, percents)) is None
+        return is_free and _redeems(order, amount, _codes(call, percents), call.facts) is None
 
     name = f"order:{call.input['orderId']}"
     return [(*given, (name, where(partial(refuses, percents)))) for given, percents in priced(call)]
@@ -188,13 +190,51 @@ def ends(order: str, place: int, hold: Hold) -> Story:
     """A hold ends, of which its wallets are told; of one that is over, if they weren't yet."""
     here = (order, place)
     if hold.status == "HELD":
-        return (*frees(order, place, hold), *((f"wallet:{owner}", given_up(here)) for owner in wallets(hold)))
+        back = put_back(here, hold.presenter, hold.rewards)
+        return (*frees(order, place, hold), *back, *((f"wallet:{owner}", given_up(here)) for owner in wallets(hold)))
     return tuple((f"wallet:{owner}", ended(here)) for owner in wallets(hold))
 
 
 def wallets(hold: Hold) -> list[str]:
     """Return whose wallets have what a hold has."""
-    return sorted({*owners(hold.codes), *([hold.presenter] if hold.points else [])})
+    return sorted({*owners(hold.codes), *([hold.presenter] if hold.held else [])})
+
+
+def put_back(here: tuple[str, int], member: str, rewards: Iterable[Reserved]) -> Story:
+    """What a hold of a member has of rewards is in stock again."""
+
+    story: Story = ()
+    for each in rewards:
+        story = (*story, (f"reward:{each.reward}", left(here, 1)))
+        if each.pool is not None:
+            claims = (f"claims:{each.pool}/{member}", unclaimed(here))
+            story = (*story, (f"stock:{each.pool}", stocked(available=1, allocated=-1)), claims)
+    return story
+
+
+def left(here: tuple[str, int], amount: int) -> Move:
+    """A hold has a reward no more, of which so many are in stock again."""
+
+    def move(shelf: Shelf) -> Iterable[Shelf]:
+        if here in shelf.holders:
+            yield Shelf(shelf.stock + amount, tuple(holder for holder in shelf.holders if holder != here))
+
+    return move
+
+
+def set_aside(here: tuple[str, int]) -> str:
+    """Return what stands for a code that a hold has of a pool, among those that its member claimed."""
+    return "/".join(map(str, here))
+
+
+def unclaimed(here: tuple[str, int], *instead: str) -> Move:
+    """A hold has no code of a pool any more, or its member has one instead."""
+
+    def move(codes: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
+        if set_aside(here) in codes:
+            yield (*(code for code in codes if code != set_aside(here)), *instead)
+
+    return move
 
 
 def _learn_redemptions(world: "World", operation: Operation, answer: Answer) -> None:
@@ -357,7 +397,7 @@ def _checked(call: Call) -> Sequence[Story]:
 
     def check(percents: dict[str, float], order: Order) -> Iterable[Then]:
         codes = held_or(call, percents, order)
-        after = _redeems(order, amount, codes)
+        after = _redeems(order, amount, codes, call.facts)
         if after is None or order.cancelled is not None or order.codes or 0 in after.discounts:
             return
         if any(True for _ in _as_told(after, call.answer)):
@@ -401,7 +441,8 @@ def _reversed(call: Call) -> Sequence[Story]:
 
     def reverse(order: Order) -> Iterable[Then]:
         gone = [each for each in order.codes if _is(each, about)]
-        after = order.changed(order.amount, tuple(each for each in order.codes if each not in gone))
+        left = tuple(each for each in order.codes if each not in gone)
+        after = order.changed(order.amount, left, call.facts)
         if gone and after is not None:
             returned = back(gone[0], order_id) if call.input["reinstate"] else ()
             yield Then(after, (*follow_order(order_id, order, after, call.facts), *returned))
@@ -414,10 +455,15 @@ def _is(each: Honoured, redemption: dict[str, Any]) -> bool:
 
 
 def follow_order(order: str, before: Order, after: Order, facts: Facts, *, shortfall: int | None = None) -> Story:
+    """Points that pay for an order come back or are spent, and what was recorded for it follows."""
+    return (*pays(order, before, after), *earns(order, before, after, facts, shortfall=shortfall))
+
+
+def earns(order: str, before: Order, after: Order, facts: Facts, *, shortfall: int | None = None) -> Story:
     """What was recorded for an order has earned what it is worth now; what that lacks, as far as it was told."""
-    if before.bought is None or after.bought is None or before.bought.earns(facts) == after.bought.earns(facts):
+    points = after.earns(facts)
+    if before.bought is None or after.bought is None or before.earns(facts) == points:
         return () if not shortfall else ((f"order:{order}", where(lambda _: False)),)
-    points = after.bought.earns(facts)
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
         found, told = wallet.followed(order, points, recovers=facts["recovers"])

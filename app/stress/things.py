@@ -4,7 +4,7 @@ An answer tells a story: for each thing that it is about, a move from its state 
 one of its stories is: then all its moves happen at once. A story that leaves things out says nothing about them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from app.stress.order import Order
@@ -40,6 +40,11 @@ class Leads:
         return self._move(state)
 
 
+def had(amount: int) -> Move:
+    """A reward's stock falls by so many, or rises."""
+    return lambda shelf: (shelf._replace(stock=shelf.stock - amount),) if shelf.stock >= amount else ()
+
+
 def forgets(_: Any) -> Iterable[Any]:
     """Nobody follows any more what the thing is."""
     return (ANYTHING,)
@@ -59,6 +64,13 @@ class Stock(NamedTuple):
     redeemed: int = 0
     revoked: int = 0
     expired: int = 0
+
+
+class Shelf(NamedTuple):
+    """How often a reward can be had, and which holds have it, each by its order and place."""
+
+    stock: int = 0
+    holders: tuple[tuple[str, int], ...] = ()
 
 
 #: Whose a code is that belongs to whoever holds it.
@@ -112,7 +124,7 @@ PERCENTS: Final = (10.0, 11.0, 12.0)
 INITIAL: Final[Mapping[str, Any]] = {
     "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "percent": PERCENTS[0],
     "quota": 0,
-    "address": None, "invite": None, "order": Order(), "reward": None, "key": None, "member": None, "back": None,
+    "address": None, "invite": None, "order": Order(), "reward": Shelf(), "key": None, "member": None, "back": None,
 }  # fmt: skip
 
 
@@ -196,6 +208,16 @@ def given_back(name: str, told: Told | None) -> Move:
         found = wallet.given_back(name)
         if found is not None and told in {None, found[1]}:
             yield found[0]
+
+    return move
+
+
+def given_back_some(names: Collection[str], points: int) -> Move:
+    """A wallet gets back so many points of what was spent under names."""
+
+    def move(wallet: Wallet) -> Iterable[Wallet]:
+        found = wallet.given_back_some(names, points)
+        return () if found is None else (found,)
 
     return move
 

@@ -35,6 +35,10 @@ OPEN_MAX: Final = 5
 SECONDS_MAX: Final = 180.0
 #: How often a client sends what was sent before, or another thing under its key, and gives up what wasn't answered.
 REPEATED, SPOILED, GIVEN_UP = 0.25, 0.08, 0.3
+#: How often a client crashes before it has noted the answer to what it may send again.
+CRASHES: Final = 0.02
+#: What each member of a world that is about holds can pay with at first.
+GIFT: Final = 40
 #: When a pool begins, and how long after that what began before may still be under way.
 BEGINS_AFTER_SECONDS: Final = (0.5, 5.0)
 BEGUN_WITHIN_SECONDS: Final = 15.0
@@ -79,7 +83,7 @@ Lapse = Callable[[str], Awaitable[bool]]
 HOLDING: Final = {
     "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "readHeldCodes": 1,
     "lapse": 4, "redeemCodes": 3, "checkCodes": 1, "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1,
-    "revokeCode": 0.3, "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1,
+    "revokeCode": 0.3, "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1.5,
     "redeemReward": 1, "reverseRewardRedemption": 0.5, "claimCode": 1, "issueCodes": 1.5, "readWallet": 2,
     "readCodes": 2, "readOrder": 1, "readPurchase": 0.5, "readStock": 0.5, "pausePool": 0.3, "activatePool": 0.6,
     "editPool": 0.3,
@@ -139,6 +143,7 @@ class World:
         """`lapse` lets the time of holds pass; a world that `holds` is about holds, and what meets them."""
         self.name = name
         self.lapse = lapse
+        self._holds = holds
         self._weights = {verb.name: HOLDING.get(verb.name, 0) if holds else verb.weight for verb in VERBS.values()}
         self.currency = terms.currency
         self.rolls = rolls
@@ -172,7 +177,6 @@ class World:
         self._ends = time.monotonic() + SECONDS_MAX
         self._numbers = itertools.count(1)
         self._orders: list[str] = []
-        self._paid: list[str] = []
 
     # What verbs ask for.
 
@@ -193,16 +197,6 @@ class World:
         if not self._orders or self.rolls.random() < new:
             self._orders.append(self.key())
         return self.rolls.choice(self._orders[-2:])
-
-    def order_to_pay(self) -> str:
-        """Return one of the few orders that points pay for."""
-        if not self._paid or self.rolls.random() < 0.35:
-            self._paid.append(self.key())
-        return self.rolls.choice(self._paid[-2:])
-
-    def is_paid(self, order: str) -> bool:
-        """Whether points pay for an order."""
-        return order in self._paid
 
     def order_of(self, known: list[str]) -> str:
         """Return mostly one of those of which something is known, the last ones."""
@@ -235,6 +229,11 @@ class World:
         for each in redemptions:
             self.redemptions[each["id"]] = {"id": each["id"], "order": order, "code": each["code"]["id"]}
 
+    def learn_exchange(self, exchange: dict[str, Any]) -> None:
+        """Keep a redemption of a reward that somebody was told of."""
+        if exchange not in self.exchanges:
+            self.exchanges.append(exchange)
+
     def learn_hold(self, order: str, hold: dict[str, Any]) -> None:
         """Keep a hold that somebody was told of."""
         self.orders.setdefault(order, [])
@@ -263,6 +262,10 @@ class World:
         for member, pool in itertools.product(self.members, self.pools[:2]):
             claim = {"poolId": pool, "idempotencyKey": self.key(), "memberId": member}
             await self._until_answered(client, VERBS["claimCode"], claim)
+        for member in self.members if self._holds else ():
+            key = self.key()
+            gift = {"memberId": member, "amount": GIFT, "reference": key, "idempotencyKey": key}
+            await self._until_answered(client, VERBS["grantPoints"], gift)
 
     async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
         while time.monotonic() < self._ends:
@@ -299,7 +302,7 @@ class World:
         terms = {"name": self.name, "cost": cost, "stock": stock, "poolId": pool}
         reward = (await client.patiently(CREATE_REWARD, terms))["reward"]["id"]
         self.facts["rewards"][reward] = {"cost": cost, "pool": pool}
-        self.facts["initial"][f"reward:{reward}"] = stock
+        self.facts["initial"][f"reward:{reward}"] = [stock]
         if pool is not None:
             self.facts["backing"].append(pool)
 
@@ -363,11 +366,13 @@ class World:
             self.counts["connection refused"] += 1
             return None
         except Unanswered as lost:
-            self.recorder.unanswered(operation, time.monotonic_ns(), once=verb.once)
-            self.counts[str(lost)] += 1
+            self._unanswered(operation, verb, str(lost))
             return None
         except Fault as fault:
             self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
+            return None
+        if verb.repeats and self.rolls.random() < CRASHES:
+            self._unanswered(operation, verb, "a client crashed")
             return None
         answer = {"__typename": READ, **answer}
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=verb.once)
@@ -375,6 +380,10 @@ class World:
         if operation.outcome == "ok" and verb.learns is not None:
             verb.learns(self, operation, answer)
         return answer
+
+    def _unanswered(self, operation: Operation, verb: Verb, why: str) -> None:
+        self.recorder.unanswered(operation, time.monotonic_ns(), once=verb.once)
+        self.counts[why] += 1
 
     async def _let_pass(self, verb: Verb, input: dict[str, Any], about: dict[str, Any]) -> Answer | None:
         """Let the time of a hold pass. Returns None where it wasn't HELD, and where nobody knows."""

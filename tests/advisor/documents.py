@@ -27,7 +27,7 @@ DRAFT: Final = f"""
 RUN: Final = f"""
   id status source model promptVersion poolsTold fallbackReason requestedAt startedAt finishedAt facts rawAnswer
   suggestions {{
-    title rationale segment draft {{ {DRAFT} }} figures {{ name proposed checked cap basis }}
+    id title rationale segment audience pool {{ id }} draft {{ {DRAFT} }} figures {{ name proposed checked cap basis }}
   }}
   rejected {{ title reason message }}
 """

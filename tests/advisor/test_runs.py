@@ -50,7 +50,9 @@ async def test_a_run_ends_with_suggestions_that_can_be_created(shop: Shop) -> No
     assert run["status"] == "DONE"
     assert run["requestedAt"] < run["startedAt"] <= run["finishedAt"]
     assert json.loads(run["facts"])["pools"][0]["ref"] == "P1"
-    assert (await shop.state()).since(before) == {"advice_run": 1, "event": 2}
+    assert (await shop.state()).since(before) == {
+        "advice_run": 1, "suggestion": len(run["suggestions"]), "event": 2
+    }  # fmt: skip
     assert (await shop.event_types())[-2:] == ["advice_run.requested", "advice_run.finished"]
     for each in run["suggestions"]:
         draft = {name: value for name, value in each["draft"].items() if value is not None}

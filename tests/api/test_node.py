@@ -113,7 +113,16 @@ class World:
 MEMBERS = ["MEMBER", "MEMBER who was brought", "MEMBER with nothing"]
 #: Each caller, and what its queries must at least have shown for the test to mean something.
 CALLERS = {
-    "ADMIN": {"Webhook", "WebhookDelivery", "HeldReferral", "GraphSnapshot", "AdviceRun", "Campaign", "Event"},
+    "ADMIN": {
+        "Webhook",
+        "WebhookDelivery",
+        "HeldReferral",
+        "GraphSnapshot",
+        "AdviceRun",
+        "OfferSuggestion",
+        "Campaign",
+        "Event",
+    },
     "CHECKOUT": {"Pool", "Code", "Redemption", "Member", "Wallet", "PointsEntry", "Reward", "Invite", "Referral"},
     "SUPPORT": {
         "HeldReferral",
@@ -190,6 +199,7 @@ async def _filled(shop: Shop) -> World:
         "merchant": ids.encode("merchant", shop.merchant_id),
         "pool": fallback["id"], "purchase": bought["purchase"]["id"], "redemption": redeemed["id"],
         "referral": brought["referral"]["id"], "reward": retired["id"], "rewardredemption": mine["id"],
+        "suggestion": advice["suggestions"][0]["id"],
         "wallet": me["id"].replace("member", "wallet"), "webhook": webhook_id, "webhookdelivery": delivery_id,
     }  # fmt: skip
     foreign = found | {

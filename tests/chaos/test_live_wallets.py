@@ -173,7 +173,8 @@ async def _change(shop: Shop, rolls: random.Random, members: list[Any], pools: l
         pool_id = ids.decode("pool", pools[number % len(pools)]["id"])
         assert member_id is not None
         assert pool_id is not None
-        claims.add(asyncio.create_task(claim(database(), viewer, pool_id, Claimant(member_id), f"chaos-{number}")))
+        key = f"chaos-{number}".encode()
+        claims.add(asyncio.create_task(claim(database(), viewer, pool_id, Claimant(member_id), key)))
         await asyncio.sleep(1 / RATE)
     assert all(claimed is not None for claimed in await asyncio.gather(*claims))
 

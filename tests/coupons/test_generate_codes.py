@@ -8,6 +8,7 @@ import pytest
 
 from app import ids
 from app.api.context import Role, Viewer
+from app.api.inputs import stored_key
 from app.coupons.generate_codes import encrypted_codes, store_batch
 from app.merchants.tenants import tenant
 from app.storage.database import database, transaction
@@ -120,7 +121,7 @@ async def test_a_caller_that_loses_to_its_own_retry_and_an_activation_gets_the_b
     assert pool_id is not None
 
     async with transaction(None) as tx:
-        stored = await store_batch(tx, viewer, pool_id, ids.new(), [], "may")
+        stored = await store_batch(tx, viewer, pool_id, ids.new(), [], stored_key(viewer, "may"))
 
     assert stored is False
 
@@ -168,7 +169,7 @@ async def test_a_batch_whose_connection_dies_before_the_commit_leaves_nothing(sh
 
     async def die_before_the_commit() -> None:
         async with transaction(None) as tx:
-            assert await store_batch(tx, viewer, pool_id, batch_id, rows, "may")
+            assert await store_batch(tx, viewer, pool_id, batch_id, rows, b"may")
             inside = await tx.row(COUNT_INSIDE, shop.merchant_id, batch_id)
             assert inside is not None
             assert inside["codes"] == 500

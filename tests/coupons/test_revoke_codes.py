@@ -150,7 +150,7 @@ async def test_codes_that_have_ended_are_not_meant_and_those_that_live_again_are
     dead, reborn, live = [await shop.claim(pool, await shop.member()) for _ in range(3)]
     await expire(shop, dead)
     await database().rows(
-        "UPDATE code SET state = 'EXPIRED' WHERE merchant_id = $1 AND id = $2",
+        "UPDATE code SET state = 'EXPIRED', died_with_pool = true WHERE merchant_id = $1 AND id = $2",
         shop.merchant_id, reborn["id"].removeprefix("code_"),
     )  # fmt: skip
 

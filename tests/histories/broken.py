@@ -14,6 +14,7 @@ from app.api.operations import Refused
 from app.members import rows
 from app.orders import capture_hold, redeem_codes, reverse_redemption
 from app.points import grant_points, take_back
+from app.points.rows import grant_by_origin
 from app.storage.database import database, transaction
 from tests.starts import BROKEN
 
@@ -66,7 +67,7 @@ def _lose_updates() -> None:
     met = asyncio.Event()
     readers = 0
 
-    async def read_and_write_back(viewer: Any, member_id: Any, input: Any, origin: str, reference: str) -> Any:
+    async def read_and_write_back(viewer: Any, member_id: Any, input: Any, origin: str, told: Any) -> Any:
         nonlocal readers
         row = await database().row(_POINTS, viewer.merchant_id, member_id)
         readers += 1
@@ -75,7 +76,7 @@ def _lose_updates() -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(float(os.environ.get(RIVAL_SECONDS, "20"))):
                 await met.wait()
-        posted = await post(viewer, member_id, input, origin, reference)
+        posted = await post(viewer, member_id, input, origin, told)
         if posted is not None and row is not None:
             changed = "UPDATE wallet SET points = $3 WHERE merchant_id = $1 AND member_id = $2"
             points = row["points"] + input.amount
@@ -118,22 +119,22 @@ def _read_what_was() -> None:
 
 def _replay_otherwise() -> None:
     """Tell a replay of the balance as if it came on top of the first."""
-    earlier = grant_points._earlier
+    earlier = grant_by_origin
 
     async def otherwise(viewer: Any, origin: str) -> Any:
         row = await earlier(viewer, origin)
         return row and {**row, "entry_balance_after": (row["entry_balance_after"] or 0) + row["entry_amount"]}
 
-    grant_points._earlier = otherwise
+    vars(grant_points)["grant_by_origin"] = otherwise
 
 
 def _debit_when_refused() -> None:
     """Take what is there before saying that it isn't enough."""
     post = grant_points._post
 
-    async def take_and_refuse(viewer: Any, member_id: Any, input: Any, origin: str, reference: str) -> Any:
+    async def take_and_refuse(viewer: Any, member_id: Any, input: Any, origin: str, told: Any) -> Any:
         try:
-            return await post(viewer, member_id, input, origin, reference)
+            return await post(viewer, member_id, input, origin, told)
         except Refused:
             changed = "UPDATE wallet SET points = points / 2 WHERE merchant_id = $1 AND member_id = $2"
             await _unguarded(viewer.merchant_id, (changed, (viewer.merchant_id, member_id)))

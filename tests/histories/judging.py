@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.stress.operations import History, Operation
-from app.stress.things import BEARER, INITIAL, Move, Pool, Stock, Story, follow, forgets, touched
+from app.stress.things import BEARER, INITIAL, Move, Pool, Shelf, Stock, Story, follow, forgets, touched
 from app.stress.verb import Facts, who
 from app.stress.verbs import VERBS
 
@@ -95,7 +95,8 @@ class Case:
     def __post_init__(self) -> None:
         facts: Facts = {
             **self.history.facts, "codes": _codes(self.operations, self.history.facts),
-            "touched": _touched(self.operations), "holding": _holding(self.operations),
+            "touched": _touched(self.operations, self.history.facts),
+            "holding": _holding(self.operations, self.history.facts),
         }  # fmt: skip
         told = [VERBS[each.verb].stories(each, facts) if each.verb in VERBS else () for each in self.operations]
         self.stories = [list(dict.fromkeys(self._without(story) for story in stories)) for stories in told]
@@ -133,7 +134,7 @@ class Case:
 
 def _initial(name: str, begun: State) -> Any:
     kind = name.partition(":")[0]
-    made = {"stock": Stock, "pool": Pool}
+    made = {"stock": Stock, "pool": Pool, "reward": Shelf}
     return made[kind](*begun[name]) if kind in made and name in begun else begun.get(name, INITIAL[kind])
 
 
@@ -152,19 +153,27 @@ def _codes(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]
         if each.verb == "redeemReward" and answer.get("redemption", {}).get("code"):
             pool = facts["rewards"][each.input["rewardId"]]["pool"]
             found.setdefault(pool, {})[answer["redemption"]["code"]["id"]] = None
+        for of_hold in answer.get("hold", {}).get("rewards", ()):
+            if of_hold["redemption"] and of_hold["redemption"]["code"]:
+                pool = facts["rewards"][of_hold["reward"]["id"]]["pool"]
+                found.setdefault(pool, {})[of_hold["redemption"]["code"]["id"]] = None
         if each.verb == "readCodes" and answer:
             for edge in answer["wallet"]["codes"]["edges"]:
                 found.setdefault(edge["node"]["pool"]["id"], {})[edge["node"]["id"]] = None
     return {pool: sorted(codes) for pool, codes in found.items()}
 
 
-def _touched(operations: Sequence[Operation]) -> dict[str, list[str]]:
+def _touched(operations: Sequence[Operation], world: Facts) -> dict[str, list[str]]:
     """Return the names of what a change of each order may touch: codes, stocks and pools, and whose wallets."""
     found: dict[str, dict[str, None]] = {}
     for each in operations:
         names = found.setdefault(each.input.get("orderId", ""), {})
         if each.verb == "recordPurchase":
             names[f"wallet:{each.input['memberId']}"] = None
+        if each.input.get("rewardIds"):
+            names |= dict.fromkeys(_of_rewards(each.input["rewardIds"], who(each.input), world))
+        if each.input.get("points") or each.input.get("rewardIds"):
+            names[f"wallet:{who(each.input)}"] = None
         if each.verb in {"redeemCodes", "amendOrder", "holdCheckout"}:
             for code in each.about["codes"]:
                 things = (f"code:{code['id']}", f"stock:{code['pool']}", f"pool:{code['pool']}")
@@ -174,10 +183,19 @@ def _touched(operations: Sequence[Operation]) -> dict[str, list[str]]:
     return {order: list(names) for order, names in found.items()}
 
 
-def _holding(operations: Sequence[Operation]) -> list[str]:
+def _of_rewards(rewards: Sequence[str], member: str, world: Facts) -> Iterator[str]:
+    """Return the names of what rewards of a hold may touch, now or when they are had or go back."""
+    for reward in rewards:
+        yield f"reward:{reward}"
+        pool = world["rewards"][reward]["pool"]
+        if pool is not None:
+            yield from (f"pool:{pool}", f"stock:{pool}", f"claims:{pool}/{member}")
+
+
+def _holding(operations: Sequence[Operation], world: Facts) -> list[str]:
     """Return the names of what a hold may touch: it may take over what another order holds."""
     orders = {f"order:{each.input['orderId']}": None for each in operations if each.verb == "holdCheckout"}
-    things = {name: None for names in _touched(operations).values() for name in names}
+    things = {name: None for names in _touched(operations, world).values() for name in names}
     return list(orders | things)
 
 

@@ -43,7 +43,7 @@ LOCK_CODE: Final = "SELECT FROM code WHERE id = $1 FOR UPDATE"
 #: What must have happened beside refusals and replays.
 CIRCUMSTANCES: Final = frozenset({
     "claimCode: served by a fallback", "a deadlock: tried again", "a WebSocket: connected again", "the answer was lost",
-    "timed out", "unavailable", *trouble.KINDS,
+    "a client crashed", "timed out", "unavailable", *trouble.KINDS,
     "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
     "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
     "captureHold: it was released", "captureHold: what it held is gone",
@@ -55,7 +55,7 @@ SETTINGS: Final = {
     "FLASH_WEBHOOK_NETWORKS": "127.0.0.1/32", "FLASH_DRAIN_SECONDS": "0",
 }  # fmt: skip
 #: What the merchant of the worlds has set.
-TERMS: Final = Terms("USD", "1.0", quota=6, referral=(2, 1))
+TERMS: Final = Terms("USD", "1.0", quota=4, referral=(2, 1))
 PROGRAM: Final[dict[str, Any]] = {
     "referrerPoints": TERMS.referral[0], "refereePoints": TERMS.referral[1],
     "invitesPerBatch": 1000, "invitesPerDay": 100_000, "invitesLifetime": TERMS.quota, "inviteLifetimeDays": 30,

@@ -144,8 +144,8 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
 """),
     "double spend": (_two_orders, """
     code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
-    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
-    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    order:first begins as Order()
+    order:second begins as Order()
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
   ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
   ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
@@ -168,13 +168,14 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! shop: readWallet(id: member1) → wallet: points: 5, version: 1, shortfall: 0, heldPoints: 0, spendablePoints: 5
 """),
     "forgotten shortfall": (_a_return_of_what_was_spent, """
+    order:o begins as Order()
     wallet:member1 begins as Wallet(points=0, version=0)
     shop: recordPurchase(memberId: member1, source: STORE, orderId: o, MONEY) → RecordPurchaseSuccess(...)
     shop: grantPoints(memberId: member1, amount: -10, reference: r, idempotencyKey: b) → GrantPointsSuccess(...)
   ! till: reversePurchase(purchaseId: purchase1, reason: returned) → ReversePurchaseSuccess(...)
 """),
     "stale discount": (_one_of_two_codes_back, """
-    order:o begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    order:o begins as Order()
     till: redeemCodes(orderId: o, codes: [CODE; CODE], orderAmount: USD) → RedeemCodesSuccess(...)
     shop: reverseRedemption(redemptionId: redemption1, reason: returned, reinstate: True) → ReverseRedemptionSuccess
   ! till: redeemCodes(orderId: o, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
@@ -182,8 +183,8 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
 """),
     "stolen hold": (_two_carts, """
     code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
-    order:first begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
-    order:second begins as Order(amount=None, codes=(), bought=None, cancelled=None, holds=(), requests=())
+    order:first begins as Order()
+    order:second begins as Order()
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
   ! shop: holdCheckout(orderId: first, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
     time: lapse(holdId: hold1) → Passed

@@ -15,6 +15,7 @@ PLACES: Final = st.integers(0, 9)
 STEPS: Final = st.one_of(
     *(st.tuples(st.just(kind), AMOUNTS) for kind in ("credit", "earn", "earn", "debit", "spend", "spend")),
     *(st.tuples(st.just(kind), PLACES) for kind in ("take back", "take some back", "earn more", "give back")),
+    st.tuples(st.just("give some back"), PLACES),
     st.tuples(st.just("hold"), AMOUNTS),
     *(st.tuples(st.just(kind), PLACES) for kind in ("hold more", "hold less", "capture", "capture some", "free")),
 )
@@ -56,6 +57,8 @@ class Both:
             self._earn_more(number % len(self.earned), 4 * number + 3)
         elif kind == "give back" and self.spent:
             self._give_back(number % len(self.spent))
+        elif kind == "give some back" and self.spent:
+            self._give_some_back(self.spent[number % len(self.spent) :][:2], 4 * number + 3)
         elif kind == "hold":
             self._hold((next(self.names), 0), ModelHold(), number)
         elif kind in {"hold more", "hold less", "capture", "capture some", "free"} and self.held:
@@ -128,6 +131,14 @@ class Both:
         assert found is not None
         self.wallet, told = found
         assert told == (amount, balance + amount, 0)
+
+    def _give_some_back(self, spent: list[tuple[str, ModelDebit]], points: int) -> None:
+        points = min(points, sum(part.amount for _, debit in spent for part in debit.parts))
+        self.model.give_back_some([debit for _, debit in spent], points)
+        after = self.wallet.given_back_some([name for name, _ in spent], points)
+        assert after is not None
+        self.wallet = after
+        self.spent = [each for each in self.spent if any(part.amount for part in each[1].parts)]
 
     @property
     def lots(self) -> list[Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest_asyncio
 
 from app.segments import refresh
+from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.coupons.ownership import send
 from tests.coupons.test_import_codes import imported
@@ -14,6 +15,7 @@ from tests.coupons.test_reissue_code import REISSUE
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import CREATE_CAMPAIGN, EDIT_POOL, Shop, open_shop
 from tests.jobs.documents import CANCEL, FILL, REVOKE_CODES, carried_out
+from tests.moving.files import staged
 from tests.orders.documents import AMEND, amendment, stackable
 from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
 from tests.people.documents import merge
@@ -103,10 +105,13 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await merged(shop, await shop.pool())
         await refresh.refresh(shop.merchant_id)
         await delivery_made(shop)
+        suggestion = (await advised(shop))["suggestions"][0]
+        await shop.pool(codes=0, active=False, suggestionId=suggestion["id"])
         filling = await shop.do(FILL, poolId=draft["id"], available=9, idempotencyKey="fill")
         await carried_out(shop, filling["job"])
         waiting = await shop.do(FILL, poolId=(await shop.pool())["id"], available=99, idempotencyKey="fill more")
         await shop.data(CANCEL, {"input": waiting["job"]["id"]})
         await shop.do(CREATE_CAMPAIGN, name="Welcome", poolId=(await shop.pool())["id"], segment="NEW")
         await shop.do(REVOKE_CODES, poolId=summer["id"], expectedCount=99, reason="leaked", idempotencyKey="leaked")
+        await staged(shop)
         yield shop

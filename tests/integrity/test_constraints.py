@@ -27,8 +27,8 @@ KEPT = (
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "bearer_code": "batch_id", "bulk_job": "kind",
-    "code": "fingerprint", "code_batch": "size", "event": "occurred_at", "hold": "held_at",
-    "hold_request": "idempotency_key", "order_amendment": "shortfall",
+    "code": "fingerprint", "code_batch": "size", "entry_reference": "entry_id", "event": "occurred_at",
+    "hold": "held_at", "hold_request": "idempotency_key", "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
     "pool_terms": "ends_at", "purchase": "order_id", "redemption": "code_id", "refund": "amount",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",

@@ -218,6 +218,22 @@ async def test_nothing_is_taken_over_for_points_that_are_not_there(shop: Shop) -
     assert (await read(shop, held))["status"] == "HELD"
 
 
+async def test_a_cart_ends_for_its_code_and_another_for_its_points(shop: Shop) -> None:
+    member = await rich(shop)
+    (code,) = await stackable(shop, member, 1)
+    phone = await hold(shop, [code], member, order="phone", points=500)
+    tablet = await hold(shop, [], member, order="tablet", points=300)
+
+    refused = await shop.refused(HOLD, **cart([code], member, order="laptop", points=1_001))
+    answer = await shop.do(HOLD, **cart([code], member, order="laptop", points=900))
+
+    assert (refused["__typename"], refused["required"]) == ("InsufficientPoints", 1_001)
+    assert (answer["takenOver"], answer["hold"]["points"]) == (True, 900)
+    assert [(await read(shop, each))["status"] for each in (phone, tablet)] == ["EXPIRED", "EXPIRED"]
+    assert await wallet(shop, member) == (1_000, 900, 100)
+    assert await shop.broken_promises() == []
+
+
 # -------------------------------------------------------------------------------------------------------- ends
 
 
@@ -322,6 +338,21 @@ async def test_fewer_points_are_captured_and_the_others_are_free(shop: Shop) -> 
     assert await shop.broken_promises() == []
 
 
+async def test_points_that_pay_nothing_are_not_captured(shop: Shop) -> None:
+    await shop.do(CONFIGURE, pointValue=0.5)
+    member = await rich(shop)
+    held = await hold(shop, await stackable(shop, member, 1), member, points=700)
+
+    captured = await shop.do(CAPTURE, holdId=held["id"], points=1)
+    again = [await shop.do(CAPTURE, holdId=held["id"], points=points) for points in (1, 0)]
+
+    assert (captured["hold"]["points"], captured["hold"]["pointsValue"]) == (0, usd(0))
+    assert captured["hold"]["amountDue"] == usd(9_000)
+    assert again == [captured | {"replayed": True}] * 2
+    assert await wallet(shop, member) == (1_000, 0, 1_000)
+    assert await shop.broken_promises() == []
+
+
 async def test_a_capture_without_points_frees_them_all(shop: Shop) -> None:
     member = await rich(shop)
     (code,) = await stackable(shop, member, 1)
@@ -391,3 +422,14 @@ async def test_points_that_came_free_past_their_date_expire(shop: Shop) -> None:
     )  # fmt: skip
     assert row is not None
     assert row["points"] == 30
+
+
+async def test_points_of_a_cart_that_ends_for_its_code_count_once(shop: Shop) -> None:
+    member = await rich(shop, 100)
+    (code,) = await stackable(shop, member, 1)
+    phone = await hold(shop, [code], member, order="phone", points=50)
+
+    refused = await shop.refused(HOLD, **cart([code], member, order="laptop", points=120, amount=100_000))
+
+    assert (refused["__typename"], refused["balance"], refused["required"]) == ("InsufficientPoints", 100, 120)
+    assert (await read(shop, phone))["status"] == "HELD"

@@ -5,13 +5,17 @@ from typing import Any
 import pytest
 
 from app.orders.expire_holds import expire_holds
-from tests.factories import CHANGE_STATUS, CLAIM_CODE, Shop, problems, usd
+from tests.coupons.ownership import claim_by_email
+from tests.coupons.test_audience import claimed, proved
+from tests.coupons.test_offers import offered
+from tests.factories import CHANGE_STATUS, CLAIM_CODE, CREATE_CAMPAIGN, VERIFY_MEMBER_EMAIL, Shop, problems, usd
 from tests.orders.documents import CANCEL, cancellation, stackable
 from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, let_pass, read
 from tests.orders.test_holds_of_points import entries, rich, wallet
-from tests.points.documents import RETIRE_REWARD, reward
+from tests.points.documents import RETIRE_REWARD, grant, reward
 from tests.points.documents import redeem as redeem_reward
 
+OWN = "query ($id: ID!) { member(id: $id) { wallet { codes(first: 9) { edges { node { state } } } } } }"
 STOCK = "query { rewards(first: 100) { edges { node { id stock } } } }"
 
 
@@ -159,6 +163,20 @@ async def test_rewards_of_an_abandoned_cart_are_taken_over(shop: Shop) -> None:
     assert await shop.broken_promises() == []
 
 
+async def test_a_cart_ends_for_its_reward_and_another_for_its_points(shop: Shop) -> None:
+    member = await rich(shop)
+    mug = await reward(shop, cost=50, stock=1)
+    phone = (await with_rewards(shop, [mug], member, order="phone", points=450))["hold"]
+    tablet = (await with_rewards(shop, [], member, order="tablet", points=300))["hold"]
+
+    laptop = await with_rewards(shop, [mug], member, order="laptop", points=850)
+
+    assert (laptop["__typename"], laptop["takenOver"]) == ("HoldCheckoutSuccess", True)
+    assert [(await read(shop, each))["status"] for each in (phone, tablet)] == ["EXPIRED", "EXPIRED"]
+    assert await wallet(shop, member) == (1_000, 900, 100)
+    assert await shop.broken_promises() == []
+
+
 async def test_too_few_points_for_a_reward_are_refused(shop: Shop) -> None:
     mug = await reward(shop, cost=50, stock=1)
 
@@ -247,3 +265,128 @@ async def test_claims_pass_codes_that_are_set_aside_by(shop: Shop) -> None:
     second = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=(await shop.member())["id"])
 
     assert (first["__typename"], second["__typename"]) == ("ClaimCodeSuccess", "PoolExhausted")
+
+
+async def test_whoever_wants_what_a_late_hold_keeps_has_it_at_once(shop: Shop) -> None:
+    late, other = await rich(shop), await rich(shop)
+    pool = await shop.pool(codes=1)
+    wanted = [await reward(shop, cost=50, stock=1), await reward(shop, cost=50, poolId=pool["id"])]
+
+    async def kept(number: int) -> Any:
+        held = await with_rewards(shop, wanted, late, order=f"late-{number}")
+        assert held["__typename"] == "HoldCheckoutSuccess"
+        assert await stock(shop, wanted[0]) == 0
+        await let_pass(shop, held["hold"])
+        return held["hold"]
+
+    ended = [await kept(1)]
+    again = await with_rewards(shop, wanted, other, order="B-1")
+    await shop.do(RELEASE, holdId=again["hold"]["id"])
+    ended.append(await kept(2))
+    # What is captured late wants what another late hold keeps.
+    captured = await shop.do(CAPTURE, holdId=ended[0]["id"])
+    await shop.do(CANCEL, **cancellation(orderId="late-1"))
+
+    assert (again["__typename"], captured["__typename"]) == ("HoldCheckoutSuccess", "CaptureHoldSuccess")
+    assert [(await read(shop, each))["status"] for each in ended] == ["CAPTURED", "EXPIRED"]
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("has_pool", [False, True])
+async def test_a_reward_that_a_late_hold_keeps_is_redeemed(shop: Shop, has_pool: bool) -> None:
+    late, other = await rich(shop), await rich(shop)
+    of_pool = {"poolId": (await shop.pool(codes=1))["id"]} if has_pool else {"stock": 1}
+    wanted = await reward(shop, cost=50, **of_pool)
+    held = (await with_rewards(shop, [wanted], late))["hold"]
+    refused = await redeem_reward(shop, wanted, other, "before")
+    await let_pass(shop, held)
+
+    assert refused["__typename"] == "RewardOutOfStock"
+    assert (await redeem_reward(shop, wanted, other, "after"))["__typename"] == "RedeemRewardSuccess"
+    assert (await read(shop, held))["status"] == "EXPIRED"
+    assert await wallet(shop, late) == (1_000, 0, 1_000)
+    assert await shop.broken_promises() == []
+
+
+async def test_a_code_that_a_late_hold_keeps_is_claimed(shop: Shop) -> None:
+    late, other = await rich(shop), await shop.member()
+    pool = await shop.pool(codes=1)
+    voucher = await reward(shop, cost=50, poolId=pool["id"])
+    held = (await with_rewards(shop, [voucher], late))["hold"]
+    await shop.do(RETIRE_REWARD, rewardId=voucher["id"])
+    refused = await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=other["id"])
+    await let_pass(shop, held)
+
+    assert refused["__typename"] == "PoolExhausted"
+    assert (await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=other["id"]))["__typename"] == "ClaimCodeSuccess"
+    assert (await read(shop, held))["status"] == "EXPIRED"
+    assert await shop.broken_promises() == []
+
+
+async def test_who_has_left_a_mailbox_keeps_no_reward_from_the_next_person(shop: Shop) -> None:
+    pool = await shop.pool()
+    first = await proved(shop, "sales@example.com")
+    await shop.claim(pool, first)
+    voucher = await reward(shop, cost=60, poolId=pool["id"])
+    await shop.do(
+        "mutation ($input: EditMemberInput!) { answer: editMember(input: $input) { __typename } }",
+        memberId=first["id"], email="first@example.com", emailVerified=True,
+    )  # fmt: skip
+    next_one, another = await proved(shop, "sales@example.com"), await proved(shop, "sales+2@example.com")
+    for member in (next_one, another):
+        await grant(shop, member, 100, f"gift {member['id']}")
+
+    held = (await with_rewards(shop, [voucher], next_one))["hold"]
+    captured = await shop.do(CAPTURE, holdId=held["id"])
+    refused = await shop.refused(HOLD, **cart([], another, order="B-1", rewardIds=of(voucher)))
+
+    assert captured["__typename"] == "CaptureHoldSuccess"
+    assert refused["__typename"] == "RewardOutOfStock"
+    assert await shop.broken_promises() == []
+
+
+async def test_a_reward_whose_pool_has_spent_its_budget_is_not_held(shop: Shop) -> None:
+    pool = await shop.pool(kind="AMOUNT", amountOff=usd(1_000), maximumTotalDiscount=usd(1_000))
+    owner, member = await shop.member(), await rich(shop)
+    code = await shop.claim(pool, owner)
+    voucher = await reward(shop, cost=60, poolId=pool["id"])
+    await shop.redeem([code["text"]], owner, order="B-1")
+
+    refused = await shop.refused(HOLD, **cart([], member, rewardIds=of(voucher)))
+
+    assert refused["__typename"] == "RewardOutOfStock"
+    assert await wallet(shop, member) == (1_000, 0, 1_000)
+
+
+async def test_whoever_holds_as_many_codes_as_it_may_have_claims_none(shop: Shop) -> None:
+    member, pool = await rich(shop), await shop.pool(claimsPerMember=1, listed=True)
+    voucher = await reward(shop, cost=60, poolId=pool["id"])
+    held = (await with_rewards(shop, [voucher], member))["hold"]
+    await shop.do(RETIRE_REWARD, rewardId=voucher["id"])
+
+    refused = await claimed(shop, pool, memberId=member["id"])
+    offer = await offered(shop, await shop.token(member["id"]))
+    campaign = await shop.do(CREATE_CAMPAIGN, poolId=pool["id"], name="x", recipients=[{"memberId": member["id"]}])
+
+    assert (refused, offer) == ("HAS_ALL", {pool["name"]: "HAS_ALL"})
+    assert campaign["campaign"]["allocatedCount"] == 0
+    await shop.do(RELEASE, holdId=held["id"])
+    assert (await claimed(shop, pool, memberId=member["id"])).startswith("code_")
+    assert await shop.broken_promises() == []
+
+
+async def test_a_code_that_comes_in_another_way_keeps_no_capture_from_its_own(shop: Shop) -> None:
+    member, pool = await shop.member(email="anna@example.com"), await shop.pool(claimsPerMember=1)
+    await grant(shop, member, 100, "gift")
+    await claim_by_email(shop, pool, "anna@example.com")
+    voucher = await reward(shop, cost=60, poolId=pool["id"])
+    held = (await with_rewards(shop, [voucher], member))["hold"]
+    await shop.do(VERIFY_MEMBER_EMAIL, memberId=member["id"])
+
+    captured = await shop.do(CAPTURE, holdId=held["id"])
+
+    assert captured["hold"]["rewards"][0]["redemption"]["code"]["state"] == "ALLOCATED"
+    assert (await shop.data(OWN, {"id": member["id"]}))["member"]["wallet"]["codes"]["edges"] == [
+        {"node": {"state": "ALLOCATED"}}
+    ] * 2
+    assert await shop.broken_promises() == []

@@ -3,6 +3,7 @@
 import pytest
 from playwright.async_api import Page, expect
 
+from app.coupons.carry_out import carry_out_jobs
 from tests.advisor.documents import advised
 from tests.conftest import Api
 from tests.factories import Shop
@@ -49,13 +50,33 @@ async def test_a_suggestion_is_followed_live_and_created_only_when_a_person_subm
         await page.get_by_role("button", name="Create the draft").click()
         await expect(page.locator("#pools tr")).to_have_count(2)
         await expect(page.locator("#status")).to_contain_text("“Adopted” is a draft now")
+        card = page.locator(".card").first
+        await expect(card.locator(".told")).to_have_text("“Adopted” is a draft without codes.")
+        await expect(card.get_by_label("Codes")).to_have_value("1")
+        await card.get_by_label("Codes").fill("3")
+        await card.get_by_role("button", name="Make codes").click()
+        await expect(card.locator(".told")).to_have_text("Making codes: 0 of 3")
+        await carry_out_jobs(seconds_max=30)
+        await expect(card.locator(".told")).to_have_text("“Adopted” is a draft with 3 codes.")
+        await card.get_by_role("button", name="Activate").click()
+        await expect(card.locator(".told")).to_have_text("“Adopted” is active.")
+        await card.get_by_role("button", name=f"Send to: {first['segment']}").click()
+        await expect(card.locator(".told")).to_have_text("Sending: 0 of 1")
+        await page.reload()
+        await expect(card.locator(".told")).to_have_text("Sending: 0 of 1")
+        await carry_out_jobs(seconds_max=30)
+        await expect(card.locator(".told")).to_have_text("Sent to 1 member.")
+        await expect(card.get_by_role("button")).to_be_hidden()
 
     made = await shop.data(
-        "{ pools { edges { node { name status kind percentOff audience amountOff { amountMinor } } } } }"
+        "{ pools { edges { node { name status kind percentOff audience amountOff { amountMinor } suggestion { id } "
+        "stock { available allocated } } } } }"
     )
     adopted = made["pools"]["edges"][0]["node"]
     draft = first["draft"]
-    assert (adopted["name"], adopted["status"], adopted["kind"]) == ("Adopted", "DRAFT", draft["kind"])
+    assert (adopted["name"], adopted["status"], adopted["kind"]) == ("Adopted", "ACTIVE", draft["kind"])
+    assert adopted["stock"] == {"available": 2, "allocated": 1}
+    assert adopted["suggestion"] == {"id": first["id"]}
     assert adopted["percentOff"] == draft["percentOff"]
     assert adopted["audience"] == draft["audience"] != []
     assert (adopted["amountOff"] or {}).get("amountMinor") == (draft["amountOff"] or {}).get("amountMinor")

@@ -12,6 +12,7 @@ from app.points.types import PointsReason
 from app.storage.database import Tx, database, transaction
 from tests.factories import Shop
 from tests.points.documents import member_uuid
+from tests.points.ledger import granted
 
 # The rows of a hold that are beside its points. It stays HELD whatever becomes of them.
 WRITE = """
@@ -89,6 +90,8 @@ async def freed(shop: Shop, member: Any, hold_id: UUID, event_type: HoldEvent = 
         return came_free
 
 
-async def parts(shop: Shop, hold_id: UUID) -> Sequence[tuple[Any, ...]]:
-    """Return what a hold has: position, origin of the credit, points."""
-    return [tuple(row.values()) for row in await database().rows(PARTS, shop.merchant_id, hold_id)]
+async def parts(shop: Shop, hold_id: UUID, *keys: str) -> Sequence[tuple[Any, ...]]:
+    """Return what a hold has: position, key of the grant or origin of the credit, points."""
+    known = {await granted(shop, key): key for key in keys}
+    rows = await database().rows(PARTS, shop.merchant_id, hold_id)
+    return [(row["position"], known.get(row["origin"], row["origin"]), row["amount"]) for row in rows]

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from app.api.context import Role, Viewer
+from app.api.inputs import stored_key
 from app.merchants.tenants import tenant
 from app.orders.follow import Followed, follow
 from app.orders.rows import purchase_by_order
@@ -18,10 +19,24 @@ from tests.factories import Shop
 from tests.points.documents import member_uuid
 
 
+async def granted(shop: Shop, key: str) -> str:
+    """Return the origin of what was granted by an idempotency key."""
+    owner = await tenant(shop.merchant_id)
+    assert owner is not None
+    return f"grant/{stored_key(Viewer(Role.ADMIN, owner, 'system'), key).hex()}"
+
+
+async def _stored(shop: Shop, origin: str) -> str:
+    """Return an origin as it is stored: `grant/` is followed by a key as its caller knows it."""
+    kind, _, key = origin.partition("/")
+    return await granted(shop, key) if kind == "grant" else origin
+
+
 async def taken_back(
     shop: Shop, member: Any, reason: PointsReason, credited: Sequence[str], origin: str, points: int | None = None
 ) -> TakenBack:
     """Take points of a credit back."""
+    credited = [await _stored(shop, each) for each in credited]
     async with transaction(shop.merchant_id) as tx:
         return await take_back(
             tx, shop.merchant_id, "system", member_uuid(member), reason=reason, credited=credited, points=points,
@@ -42,6 +57,7 @@ async def amended(shop: Shop, order: str, amount: int, origin: str) -> Followed:
 
 async def put_back_again(shop: Shop, member: Any, reason: PointsReason, credited: str, origin: str) -> GivenBack | None:
     """Let a credit stand again."""
+    credited = await _stored(shop, credited)
     async with transaction(shop.merchant_id) as tx:
         return await put_back(
             tx, shop.merchant_id, "system", member_uuid(member), credit=(reason, credited), origin=origin,

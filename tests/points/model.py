@@ -3,7 +3,7 @@
 It keeps every single point: where it came from, and what became of it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 #: Days; nothing ends later.
@@ -274,6 +274,21 @@ class ModelWallet:
     def give_back(self, debit: ModelDebit) -> int:
         """Give back what was spent. Returns how many points came back."""
         return self._come_back(sorted(debit.parts, key=lambda part: part.lot.spending, reverse=True), "REFUND")
+
+    def give_back_some(self, debits: list[ModelDebit], points: int) -> int:
+        """Give back so many points of debits, the last spent first. Returns how many expired."""
+        entered = len(self.history)
+        for debit in reversed(debits):
+            back = ModelDebit([])
+            for part in sorted(debit.parts, key=lambda part: part.lot.spending, reverse=True):
+                if taken := min(points, part.amount):
+                    points -= taken
+                    back.parts.append(replace(part, amount=taken))
+                    debit.parts[debit.parts.index(part)] = replace(part, amount=part.amount - taken)
+            if back.parts:
+                self.give_back(back)
+        assert points == 0
+        return -sum(amount for amount, _, reason in self.history[entered:] if reason == "EXPIRY")
 
     def put_back(self, lot: ModelLot, reason: str) -> int:
         """Let a credit stand again that was taken back: what was really taken goes to where it came from.

@@ -1,12 +1,14 @@
 """grantPoints. Without these a retry could give points twice, or a debit take what isn't there."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
 from app.storage.database import database
-from tests.factories import Shop, problems
+from tests.dump import dump, traces
+from tests.factories import EDIT_MEMBER, Shop, problems
 from tests.points.documents import CONFIGURE, GRANT, WALLET, broken, days_later, entries, grant, points, wallet
 from tests.unguarded import unguarded
 
@@ -256,3 +258,31 @@ async def test_all_entries_are_listed_newest_first(shop: Shop) -> None:
     rest = (await shop.data(document, {"after": page[-1]["cursor"]}))["pointsEntries"]["edges"]
 
     assert [edge["node"]["amount"] for edge in page + rest] == [3, 2, 1]
+
+
+async def test_what_a_person_says_is_sealed_and_beside_the_ledger(shop: Shop) -> None:
+    member = await shop.member(externalId="c-9")
+    words = "For Ada Lovelace, who called twice"
+
+    given = await grant(shop, member, 100, "a", reference=words)
+    page = await shop.data(WALLET, {"id": member["id"]})
+
+    assert given["entry"]["reference"] == words
+    assert words in str(page)
+    assert traces(await dump(shop.merchant_id), words, "Lovelace") == []
+    assert (await grant(shop, member, 100, "a", reference=words))["replayed"] is True
+    other = await shop.refused(GRANT, memberId=member["id"], amount=100, reference="Other words", idempotencyKey="a")
+    assert other["__typename"] == "IdempotencyKeyReused"
+
+
+async def test_a_grant_that_named_a_key_is_replayed_when_the_key_fits_nobody(shop: Shop) -> None:
+    member = await shop.member(externalId="c-9")
+    asked: dict[str, Any] = {"member": {"externalId": "c-9"}, "amount": 5, "reference": "sorry", "idempotencyKey": "a"}
+    first = await shop.do(GRANT, **asked)
+    await shop.do(EDIT_MEMBER, memberId=member["id"], externalId=None)
+
+    again = await shop.do(GRANT, **asked)
+    other = await shop.do(GRANT, **(asked | {"idempotencyKey": "b"}))
+
+    assert (again["replayed"], again["entry"]["id"]) == (True, first["entry"]["id"])
+    assert other["__typename"] == "NotFound"

@@ -33,8 +33,8 @@ async def test_rewards_have_what_is_spent_first_and_the_payment_what_is_spent_la
     hold_id, holding = await held(shop, member, 70, 30, 40)
 
     assert (holding.is_held, holding.spendable) == (True, 150)
-    assert await parts(shop, hold_id) == [
-        (0, "grant/endless", 70), (1, "grant/ends", 30), (2, "grant/ends", 20), (2, "grant/endless", 20)
+    assert await parts(shop, hold_id, "endless", "ends") == [
+        (0, "endless", 70), (1, "ends", 30), (2, "ends", 20), (2, "endless", 20)
     ]  # fmt: skip
     shown = await wallet(shop, member)
     assert (shown["points"], shown["heldPoints"], shown["spendablePoints"], shown["nextExpiry"]) == (150, 140, 10, None)
@@ -212,7 +212,7 @@ async def test_a_hold_that_asks_for_more_keeps_what_it_has(shop: Shop) -> None:
 
     assert (more.is_held, more.spendable, too_many.is_held, too_many.spendable) == (True, 100, False, 100)
     assert (same.is_held, same.change) == (True, None)
-    assert await parts(shop, hold_id) == [(0, "grant/first", 20), (1, "grant/ends", 30), (1, "grant/first", 10)]
+    assert await parts(shop, hold_id, "first", "ends") == [(0, "first", 20), (1, "ends", 30), (1, "first", 10)]
     assert (await wallet(shop, member))["heldPoints"] == 60
     assert await broken(shop) == await shop.broken_promises() == []
 
@@ -227,7 +227,7 @@ async def test_a_hold_that_asks_for_fewer_frees_what_would_be_spent_last(shop: S
 
     assert fewer.change is not None
     assert (fewer.change["event_type"], fewer.change["event_points"]) == ("hold.changed", 60)
-    assert await parts(shop, hold_id) == [(0, "grant/ends", 20), (1, "grant/ends", 10)]
+    assert await parts(shop, hold_id, "ends") == [(0, "ends", 20), (1, "ends", 10)]
     shown = await wallet(shop, member)
     assert (shown["heldPoints"], shown["nextExpiry"]) == (30, {"points": 20, "expiresAt": ENDS})
 
@@ -245,7 +245,7 @@ async def test_a_reward_is_paid_by_what_is_not_held(shop: Shop) -> None:
     answer = await redeem(shop, await reward(shop, cost=60), member, "mug")
 
     assert answer["redemption"]["entry"]["balanceAfter"] == 40
-    assert await parts(shop, hold_id) == [(0, "grant/ends", 30)]
+    assert await parts(shop, hold_id, "ends") == [(0, "ends", 30)]
     assert (await wallet(shop, member))["nextExpiry"] is None
     await freed(shop, member, hold_id)
     assert (await wallet(shop, member))["nextExpiry"] == {"points": 30, "expiresAt": ENDS}

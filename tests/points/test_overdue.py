@@ -67,7 +67,7 @@ async def test_a_debit_that_lacks_points_ends_them_first(shop: Shop, lapse: Call
     assert await told(shop, member) == [
         "points.credited", "hold.placed", "hold.placed", "hold.expired", "points.debited"
     ]  # fmt: skip
-    assert (await parts(shop, lapsed), await parts(shop, live)) == ([], [(0, "grant/k-1", 20)])
+    assert (await parts(shop, lapsed), await parts(shop, live, "k-1")) == ([], [(0, "k-1", 20)])
     assert await broken(shop) == await shop.broken_promises() == []
 
 
@@ -121,5 +121,5 @@ async def test_another_hold_that_lacks_points_ends_them_first(shop: Shop, lapse:
     _, too_many = await held(shop, member, 11)
 
     assert (holding.is_held, holding.spendable, too_many.is_held, too_many.spendable) == (True, 100, False, 10)
-    assert await parts(shop, hold_id) == [(0, "grant/k-1", 90)]
+    assert await parts(shop, hold_id, "k-1") == [(0, "k-1", 90)]
     assert await broken(shop) == await shop.broken_promises() == []

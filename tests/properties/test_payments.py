@@ -5,7 +5,7 @@ The machine pays for orders, records, refunds, amends and calls them off in any 
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
@@ -262,7 +262,7 @@ class Payments(RuleBasedStateMachine):
         before = order.earned
         if more > 0:
             order.debits.append(self.model.debit(more, "PAYMENT"))
-        self.give_back(order, -more)
+        self.model.give_back_some(order.debits, max(-more, 0))
         is_changed = (recorded, paid) != (order.recorded, order.paid)
         order.amount, order.recorded, order.paid = amount, recorded, paid
         if is_changed:
@@ -275,23 +275,6 @@ class Payments(RuleBasedStateMachine):
             order.lots += [lot] if lot else []
         assert (answer["pointsReturned"], answer["shortfall"]) == (max(-more, 0), lacking)
         assert answer["amountDue"]["amountMinor"] == max(0, amount - paid.value)
-
-    def give_back(self, order: Ordered, points: int) -> int:
-        """Give back points that were paid, the last spent first. Returns how many expired."""
-        points, expired = max(points, 0), 0
-        for debit in reversed(order.debits):
-            back = ModelDebit([])
-            for part in sorted(debit.parts, key=lambda part: part.lot.spending, reverse=True):
-                if taken := min(points, part.amount):
-                    points -= taken
-                    back.parts.append(replace(part, amount=taken))
-                    debit.parts[debit.parts.index(part)] = replace(part, amount=part.amount - taken)
-            if back.parts:
-                entered = len(self.model.history)
-                self.model.give_back(back)
-                expired -= sum(amount for amount, _, reason in self.model.history[entered:] if reason == "EXPIRY")
-        assert points == 0
-        return expired
 
     @rule(name=ORDERS, part=st.sampled_from([1, 99, 333, 500, 1_000]))
     def return_some(self, name: str, part: int) -> None:
@@ -315,7 +298,7 @@ class Payments(RuleBasedStateMachine):
         """Let a part go back. Returns points that came back, those that expired, money, what was taken and lacking."""
         before, back = order.earned, order.returned(order.refunded + part)
         points, money = back.points - order.back.points, part - (back.value - order.back.value)
-        expired = self.give_back(order, points)
+        expired = self.model.give_back_some(order.debits, points)
         order.refunded += part
         order.back = back
         order.is_reversed = order.stands == 0
@@ -333,7 +316,7 @@ class Payments(RuleBasedStateMachine):
         if order.is_recorded and not order.is_reversed:
             points, expired, money, _, lacking = self.returned(order, order.stands)
         else:
-            expired = self.give_back(order, points)
+            expired = self.model.give_back_some(order.debits, points)
         order.is_off = True
         assert (answer["pointsReturned"], answer["pointsExpired"], answer["shortfall"]) == (points, expired, lacking)
         assert answer["moneyReturned"]["amountMinor"] == money

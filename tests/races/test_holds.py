@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
+from app import ids
 from app.orders.expire_holds import expire_holds
-from app.storage.database import database
+from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, stackable
 from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, read
 from tests.orders.presented import order
 from tests.points.documents import RECORD, grant, points, reward
-from tests.races.storm import Processes, at_once, kinds
+from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
 
 ROUNDS = 12
 SOON = "UPDATE hold SET held_until = now() + interval '20 milliseconds', version = version + 1 WHERE merchant_id = $1"
@@ -23,6 +24,12 @@ UPDATE code SET held_until = (
     SELECT held_until FROM hold h WHERE h.merchant_id = $1 AND h.id = code.hold_id
 ) WHERE merchant_id = $1 AND hold_id IS NOT NULL
 """
+LOCK_HOLD = "SELECT FROM hold WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
+WAITING = """
+SELECT count(*)::int AS sessions FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+LOCK_CODE = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
 HELD = "SELECT count(*)::int AS holds FROM hold WHERE merchant_id = $1 AND status = 'HELD'"
 
 
@@ -69,6 +76,27 @@ async def test_one_order_at_once_is_one_hold(shop: Shop, processes: Processes) -
     assert await shop.broken_promises() == []
 
 
+async def test_an_answer_tells_one_state_of_a_hold_that_keeps_changing(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    codes = await stackable(shop, member, 3)
+    mug = await reward(shop, cost=10)
+    held = await hold(shop, codes, member)
+
+    def call(number: int) -> Awaitable[Any]:
+        if number % 3 == 0:
+            return processes.do(EXTEND, holdId=held["id"], lifetimeSeconds=1_000 + number)
+        asked: Any = {"points": 20 * (number % 2), "rewardIds": [mug["id"]] * (number % 2)}
+        return processes.do(HOLD, **cart(codes[: 1 + number % 3], member, amount=10_000 + number, **asked))
+
+    answers = [answer["hold"] for answer in await at_once(call(number) for number in range(18))]
+
+    for told in [*answers, await read(shop, held)]:
+        assert sum(each["discount"]["amountMinor"] for each in told["codes"]) == told["totalDiscount"]["amountMinor"]
+        assert {each["code"]["heldUntil"] for each in told["codes"]} == {told["heldUntil"]}
+        assert len(told["rewards"]) == (told["points"] > 0)
+
+
 async def test_a_code_is_redeemed_or_held(shop: Shop, processes: Processes) -> None:
     outcomes = set()
     for number in range(ROUNDS):
@@ -96,6 +124,72 @@ async def test_an_order_is_redeemed_or_held(shop: Shop, processes: Processes) ->
         outcomes.add((redeemed["__typename"], held["__typename"]))
 
     assert outcomes <= {("RedeemCodesSuccess", "OrderNotOpen"), ("CodesRejected", "HoldCheckoutSuccess")}
+    assert await shop.broken_promises() == []
+
+
+async def test_an_order_that_is_redeemed_while_another_cart_ends_for_it_is_not_open(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    first, second = await stackable(shop, member, 2)
+    phone = await hold(shop, [first], member, order="phone")
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.rows(LOCK_CODE, shop.merchant_id, ids.decode("code", first["id"]))
+        laptop = asyncio.ensure_future(processes.do(HOLD, **cart([first], member, order="laptop")))
+        await until_somebody_waits(tx)
+        redeemed = await processes.do(REDEEM_CODES, **order([second["text"]], member, orderId="laptop"))
+
+    assert (redeemed["__typename"], (await laptop)["__typename"]) == ("RedeemCodesSuccess", "OrderNotOpen")
+    assert (await read(shop, phone))["status"] == "HELD"
+    assert await shop.broken_promises() == []
+
+
+async def test_a_cart_that_becomes_anothers_with_a_reward_is_not_taken_over(shop: Shop, processes: Processes) -> None:
+    member, other = await shop.member(), await shop.member()
+    await grant(shop, other, 100, "gift")
+    (code,) = await stackable(shop, member, 1)
+    mug = await reward(shop, cost=30, stock=1)
+    phone = await hold(shop, [code], member, order="phone")
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.rows(LOCK_HOLD, shop.merchant_id, ids.decode("hold", phone["id"]))
+        changed = asyncio.ensure_future(processes.do(HOLD, **cart([], other, order="phone", rewardIds=[mug["id"]])))
+        await until_somebody_waits(tx)
+        laptop = asyncio.ensure_future(processes.do(HOLD, **cart([code], member, order="laptop")))
+        await until_waiting(2)
+
+    assert (await changed)["hold"]["id"] == phone["id"]
+    assert (await laptop)["takenOver"] is False
+    assert (await read(shop, phone))["status"] == "HELD"
+    assert await shop.broken_promises() == []
+
+
+async def until_waiting(count: int) -> None:
+    """Wait until so many sessions wait for locks."""
+    waiting = 0
+    while waiting < count:
+        row = await database().row(WAITING)
+        waiting = 0 if row is None else row["sessions"]
+        await asyncio.sleep(0.01)
+
+
+async def test_a_repeat_is_answered_alike_though_the_order_is_called_off_meanwhile(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    for number in range(ROUNDS):
+        name = f"cart-{number}"
+        await hold(shop, [], member, order=name, points=5)
+        asked = cart([], member, order=name, points=8, idempotencyKey=f"key-{number}")
+        first, cancelled, repeat = await asyncio.gather(
+            processes.do(HOLD, **asked),
+            processes.do(CANCEL, **cancellation(orderId=name)),
+            processes.do(HOLD, **asked),
+        )
+        assert (cancelled["__typename"], first["__typename"]) == ("CancelOrderSuccess", repeat["__typename"])
+
     assert await shop.broken_promises() == []
 
 
@@ -258,4 +352,22 @@ async def test_everything_at_once_keeps_every_promise(shop: Shop, processes: Pro
     await at_once(storm(number) for number in range(90))
 
     assert [(await read(shop, each))["status"] for each in carts]
+    assert await shop.broken_promises() == []
+
+
+async def test_the_last_of_a_budget_goes_round_a_customers_carts(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    pool = await shop.pool(claimsPerMember=3, stacking="STACKABLE", percentOff=50.0, maximumTotalDiscount=usd(3_000))
+    codes = [await shop.claim(pool, member, idempotencyKey=f"{number}") for number in range(3)]
+
+    # Two of the codes, in this order or that, take the whole budget: one cart at a time has it.
+    answers = await at_once(
+        processes.do(
+            HOLD, **cart([codes[n % 3], codes[(n + 1 + n % 2) % 3]], member, order=f"cart-{n % 4}", amount=4_000)
+        )
+        for n in range(12)
+    )
+
+    assert kinds(answers) == {"HoldCheckoutSuccess": 12}
+    assert await held_holds(shop) == 1
     assert await shop.broken_promises() == []

@@ -3,23 +3,38 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app import ids
-from app.storage.database import transaction
+from app.config import settings
+from app.storage.database import Tx, dsn, transaction
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, EDIT_POOL, GENERATE_CODES, POOL, REDEEM_CODES, Shop
+from tests.orders.holding import HOLD, cart
 from tests.orders.presented import order
 from tests.races.storm import SECONDS_MAX, Processes, at_once, kinds, until_somebody_waits
 
 HOLD_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE"
+LOOK_AT_POOL = "SELECT FROM pool WHERE merchant_id = $1 AND id = $2 FOR KEY SHARE"
+WAITING_FOR_POOL = """
+SELECT FROM pg_stat_activity
+WHERE datname = current_database() AND query LIKE 'SELECT FROM pool, wait_for_pool%' AND wait_event = 'PgSleep'
+"""
 READ = f"query ($id: ID!) {{ pool(id: $id) {{ {POOL} }} }}"
 
 
-async def until_paused(shop: Shop, pool: Any) -> None:
-    """Wait until a pool is seen to be paused."""
+async def until_pool(shop: Shop, pool: Any, **shown: Any) -> None:
+    """Wait until a pool is seen to be as told."""
     async with asyncio.timeout(SECONDS_MAX):
-        while (await shop.data(READ, {"id": pool["id"]}))["pool"]["status"] != "PAUSED":  # noqa: ASYNC110
+        while not shown.items() <= (await shop.data(READ, {"id": pool["id"]}))["pool"].items():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def until_waited_for(tx: Tx) -> None:
+    """Wait until somebody waits for the transactions that have a pool."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while not await tx.rows(WAITING_FOR_POOL):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -150,9 +165,65 @@ async def test_once_a_pause_is_answered_nothing_comes_after_it_that_found_the_po
             caught = asyncio.ensure_future(processes.do(document, **asked))
             await until_somebody_waits(tx)
             pausing = asyncio.ensure_future(processes.do(CHANGE_STATUS % "pausePool", poolId=pool["id"]))
-            await until_paused(shop, pool)
+            await until_pool(shop, pool, status="PAUSED")
             assert not pausing.done()
         assert (await pausing)["__typename"] == "ChangePoolStatusSuccess"
         assert await shop.wallet_versions(whose) == versions
         assert (await caught)["__typename"] in {"ClaimCodeSuccess", "RedeemCodesSuccess"}
         await processes.do(CHANGE_STATUS % "activatePool", poolId=pool["id"])
+
+
+@pytest.mark.parametrize("verb", ["redeemCodes", "holdCheckout"])
+async def test_once_an_edit_is_answered_nothing_comes_by_the_terms_of_before(
+    shop: Shop, processes: Processes, verb: str
+) -> None:
+    pool = await shop.pool(percentOff=10.0)
+    code = await shop.claim(pool, owner := await shop.member())
+    calls: dict[str, tuple[str, dict[str, Any]]] = {
+        "redeemCodes": (REDEEM_CODES, order([code["text"]], owner)), "holdCheckout": (HOLD, cart([code], owner)),
+    }  # fmt: skip
+    document, asked = calls[verb]
+
+    async with transaction(shop.merchant_id) as tx:
+        # The call has worked out the discount, and waits for the wallet.
+        await tx.rows(HOLD_WALLET, shop.merchant_id, ids.decode("member", owner["id"]))
+        caught = asyncio.ensure_future(processes.do(document, **asked))
+        await until_somebody_waits(tx)
+        editing = asyncio.ensure_future(processes.do(EDIT_POOL, poolId=pool["id"], percentOff=20.0))
+        await until_pool(shop, pool, percentOff=20.0)
+        await until_pool(shop, pool, percentOff=20.0)
+        assert not editing.done()
+
+    assert (await editing)["__typename"] == "EditPoolSuccess"
+    assert await shop.wallet_versions(owner) == [1, 2]
+    told = await caught
+    discount = (told["hold"] if verb == "holdCheckout" else told)["totalDiscount"]["amountMinor"]
+    assert discount == 1_000
+
+
+@pytest.mark.parametrize("change", ["editPool", "pausePool"])
+async def test_a_change_waits_for_those_that_found_the_pool_before_it_and_not_for_those_that_come(
+    shop: Shop, processes: Processes, change: str
+) -> None:
+    pool = await shop.pool(percentOff=10.0)
+    pool_id = ids.decode("pool", pool["id"])
+    calls: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+        "editPool": (EDIT_POOL, {"percentOff": 20.0}, {"percentOff": 20.0}),
+        # Codes are honoured all the same, so redemptions go on coming.
+        "pausePool": (CHANGE_STATUS % "pausePool", {"scope": "ISSUING"}, {"status": "PAUSED"}),
+    }
+    document, asked, shown = calls[change]
+
+    late = await asyncpg.connect(dsn(settings().database_url or ""))
+    try:
+        async with transaction(shop.merchant_id) as early:
+            await early.rows(LOOK_AT_POOL, shop.merchant_id, pool_id)
+            changing = asyncio.ensure_future(processes.do(document, poolId=pool["id"], **asked))
+            await until_pool(shop, pool, **shown)
+            await until_waited_for(early)
+            await late.execute("BEGIN")
+            assert await late.fetch(LOOK_AT_POOL, shop.merchant_id, pool_id)
+        async with asyncio.timeout(SECONDS_MAX):
+            assert (await changing)["__typename"].endswith("Success")
+    finally:
+        await late.close()

@@ -64,4 +64,5 @@ async def test_an_invite_is_found_by_its_keys_whatever_the_planner_knew(name: st
     rows, buffers = await buffers_planned_on_nothing(asked, INVITES, **values)
 
     assert rows == 1
-    assert buffers < 100
+    # The first call of a function over a connection reads some fifty of the catalog.
+    assert buffers < 150

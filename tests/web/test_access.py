@@ -57,6 +57,7 @@ SELECTED: Final = {
     "Pool.codes": "codes { pageInfo { hasNextPage } }",
     "Pool.fallbackPool": "fallbackPool { id }",
     "Pool.stock": "stock { total }",
+    "Pool.suggestion": "suggestion { id }",
 }
 #: Of those whose object has no id: where it is.
 READ: Final = {
@@ -196,7 +197,15 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
     """Make what the table's fields and types are about. Returns ids by type, and the token of a member that has it."""
     fallback = await shop.pool(codes=1)
     budget = {"amountMinor": 100_000, "currency": "USD"}
-    pool = await shop.pool(codes=0, active=False, fallbackPoolId=fallback["id"], maximumTotalDiscount=budget)
+    run = await advised(shop)
+    suggestion_id = run["suggestions"][0]["id"]
+    pool = await shop.pool(
+        codes=0,
+        active=False,
+        fallbackPoolId=fallback["id"],
+        maximumTotalDiscount=budget,
+        suggestionId=suggestion_id,
+    )
     batch = (await shop.do(GENERATE_CODES, poolId=pool["id"], count=3))["batch"]
     await shop.data("mutation ($id: ID!) { activatePool(input: { poolId: $id }) { __typename } }", {"id": pool["id"]})
     member = await shop.member(displayName="Mia", email="mia@example.com", emailVerified=True)
@@ -220,7 +229,6 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
     await shop.do(ACCEPT_INVITE, token=invite["token"], email=email, memberId=old["id"])
     snapshot = await taken(shop)
     cart = await hold(shop, [await shop.claim(await shop.pool(), member)], member)
-    run = await advised(shop)
     run_id, owner = ids.decode("advicerun", run["id"]), await tenant(shop.merchant_id)
     assert run_id is not None
     assert owner is not None
@@ -246,6 +254,7 @@ async def _world(shop: Shop) -> tuple[dict[str, str], str]:
         "Invite": invite["id"],
         "Member": member["id"],
         "Merchant": ids.encode("merchant", shop.merchant_id),
+        "OfferSuggestion": suggestion_id,
         "Order": (await order_of(shop, redeemed["orderId"]))["id"],
         "Pool": pool["id"],
         "Redemption": redeemed["id"],

@@ -55,6 +55,7 @@ KINDS: dict[str, ids.Kind] = {
     "referralId": "referral",
     "rewardId": "reward",
     "rewardIds": "reward",
+    "suggestionId": "suggestion",
     "batchId": "batch",
     "campaignId": "campaign",
     "webhookId": "webhook",

@@ -1,13 +1,14 @@
-// The portfolio page: pools as bubbles, what the advisor suggests as cards, and a form that a person may submit.
+// The portfolio page: pools as bubbles, what the advisor suggests as cards, and what a person makes of a suggestion.
 
 import { createClient } from "../graphql-ws/client.js";
 
 const KEPT = "flash.portfolio-key";
 const MONEY = "{ amountMinor currency }";
+const JOB = "id status done total problem";
 const RUN = `
   id status source model fallbackReason
   suggestions {
-    title rationale segment
+    id title rationale segment audience pool { id name status stock { available } }
     draft {
       name kind percentOff amountOff ${MONEY} giftSku minimumSpend ${MONEY} maximumDiscount ${MONEY} claimsPerMember
       audience
@@ -26,18 +27,32 @@ const READ = `{
     segments { name memberCount redemptionRate spend ${MONEY} }
   }
   latestAdviceRun { ${RUN} }
+  campaigns(first: 100) { edges { node { allocatedCount pool { id } job { ${JOB} } } } }
 }`;
 const ASK = `mutation { askAdvisor { ... on AskAdvisorSuccess { run { ${RUN} } } } }`;
 const FOLLOW = `subscription ($id: ID!) { adviceRunChanged(id: $id) { ${RUN} } }`;
 const CREATE = `mutation ($input: CreatePoolInput!) {
   createPool(input: $input) { __typename ... on CreatePoolSuccess { pool { name } } ... on Refusal { message } }
 }`;
+const FILL = `mutation ($input: FillPoolInput!) {
+  answer: fillPool(input: $input) { __typename ... on FillPoolSuccess { job { ${JOB} } } ... on Refusal { message } }
+}`;
+const ACTIVATE = `mutation ($input: PoolIdInput!) {
+  answer: activatePool(input: $input) { __typename ... on ChangePoolStatusSuccess { pool { id } } ... on Refusal { message } }
+}`;
+const SEND = `mutation ($input: CreateCampaignInput!) {
+  answer: createCampaign(input: $input) {
+    __typename ... on CreateCampaignSuccess { campaign { id } } ... on Refusal { message }
+  }
+}`;
+const WATCH = `query ($id: ID!) { node(id: $id) { ... on BulkJob { ${JOB} } } }`;
 const FIGURES = {
   percentOff: "Percent off", amountOff: "Amount off", minimumSpend: "Minimum spend", maximumDiscount: "Maximum discount",
   claimsPerMember: "Codes per member", audience: "Members", redemptionRate: "Redeemed", marginImpact: "Margin impact",
 };
 const AMOUNTS = new Set(["amountOff", "minimumSpend", "maximumDiscount", "marginImpact"]);
 const QUADRANTS = { STAR: "Star", CASH_COW: "Cash cow", QUESTION_MARK: "Question mark", DOG: "Dog" };
+const ENDED = new Set(["DONE", "FAILED", "CANCELLED"]);
 const WAITING = { QUEUED: "The advisor has been asked …", RUNNING: "The advisor looks at your figures …" };
 // The chart's frame, as the page has it, and where share 0.5 and growth 10 % divide it.
 const FRAME = { left: 44, middle: 332, right: 624, top: 16, half: 200, bottom: 384 };
@@ -48,6 +63,10 @@ const fields = element.create.elements;
 let key = new URLSearchParams(location.hash.slice(1)).get("key") ?? sessionStorage.getItem(KEPT);
 let currency = "USD";
 let following = null;
+let isAdmin = false;
+let campaigns = new Map();
+// The jobs that this tab looks at until they have ended, and where each is told of.
+const watched = new Map();
 
 async function ask(query, variables = {}) {
   // A header couldn't carry it.
@@ -152,8 +171,106 @@ function cardOf(suggestion) {
     return cells(row, FIGURES[name] ?? name, figureOf(name, proposed), figureOf(name, checked), figureOf(name, cap));
   });
   card.querySelector("tbody").append(...rows);
-  card.querySelector("button").addEventListener("click", () => openForm(suggestion));
+  showStep(card, suggestion);
   return card;
+}
+
+const fillOf = (pool) => `flash.fill.${pool.id}`;
+const members = (count) => `${number(count)} ${count === 1 ? "member" : "members"}`;
+
+// What a suggestion has come to, and the one step that comes next: adopt, fill, activate, send.
+function stepOf(suggestion) {
+  const { id, title, segment, audience, pool, figures, draft } = suggestion;
+  if (pool === null) return { label: "Adopt…", act: () => openForm(suggestion) };
+  const campaign = campaigns.get(pool.id);
+  if (campaign) {
+    const { job, allocatedCount } = campaign;
+    if (job && !ENDED.has(job.status)) return { said: "Sending", job };
+    return { said: `Sent to ${members(allocatedCount)}.${job?.problem ? ` ${job.problem}` : ""}` };
+  }
+  const filling = sessionStorage.getItem(fillOf(pool));
+  if (filling) return { said: "Making codes", job: { id: filling }, ended: () => sessionStorage.removeItem(fillOf(pool)) };
+  if (pool.status === "DRAFT" && pool.stock.available === 0) {
+    const people = figures.find(({ name }) => name === "audience")?.checked ?? 0;
+    return {
+      said: `“${pool.name}” is a draft without codes.`,
+      label: "Make codes",
+      codes: Math.max(1, people * draft.claimsPerMember),
+      act: async (available) => {
+        const input = { poolId: pool.id, available, idempotencyKey: `${id} ${available}` };
+        sessionStorage.setItem(fillOf(pool), (await succeed(FILL, input)).job.id);
+      },
+    };
+  }
+  if (pool.status === "DRAFT") {
+    return {
+      said: `“${pool.name}” is a draft with ${number(pool.stock.available)} codes.`,
+      label: "Activate",
+      act: () => succeed(ACTIVATE, { poolId: pool.id }),
+    };
+  }
+  if (pool.status === "ACTIVE" && audience !== null) {
+    return {
+      said: `“${pool.name}” is active.`,
+      label: `Send to: ${segment}`,
+      // The same key again is the same campaign: nobody gets a second code because an answer was lost.
+      act: () => succeed(SEND, { name: title, poolId: pool.id, segment: audience, idempotencyKey: `${id} sent` }),
+    };
+  }
+  return { said: `“${pool.name}” is ${pool.status.toLowerCase()}.` };
+}
+
+function showStep(card, suggestion) {
+  const { said = "", label, codes, act, job, ended } = stepOf(suggestion);
+  const form = card.querySelector("form");
+  const [told, problem] = [card.querySelector(".told"), card.querySelector(".notice")];
+  told.textContent = said;
+  form.hidden = act === undefined || !isAdmin;
+  form.querySelector("button").textContent = label ?? "";
+  form.elements.codes.parentElement.hidden = form.elements.codes.disabled = codes === undefined;
+  form.elements.codes.value = codes ?? "";
+  if (job) watch(job.id, (text) => { told.textContent = `${said}: ${text}`; }, ended);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    problem.hidden = true;
+    form.querySelector("button").disabled = true;
+    try {
+      await act(Number(form.elements.codes.value));
+      if (suggestion.pool) await load();
+    } catch (error) {
+      problem.textContent = error.message;
+      problem.hidden = false;
+    }
+    form.querySelector("button").disabled = false;
+  });
+}
+
+// Sends a mutation and returns what came of it; a refusal is thrown, in the engine's words.
+async function succeed(document, input) {
+  const { answer } = await ask(document, { input });
+  if (!answer.__typename.endsWith("Success")) throw new Error(answer.message);
+  return answer;
+}
+
+// Tells how far a job is until it has ended, and reads everything again then.
+async function watch(id, tell, ended = () => {}) {
+  const isWatched = watched.has(id);
+  watched.set(id, tell);
+  if (isWatched) return;
+  let job = null;
+  do {
+    try {
+      job = (await ask(WATCH, { id })).node;
+    } catch (error) {
+      watched.get(id)(error.message);
+    }
+    if (job) watched.get(id)(`${number(job.done)} of ${number(job.total)}${job.problem ? ` · ${job.problem}` : ""}`);
+    if (!job || !ENDED.has(job.status)) await new Promise((resolve) => setTimeout(resolve, 500));
+  } while (!job || !ENDED.has(job.status));
+  watched.delete(id);
+  ended();
+  await load();
+  if (job.status !== "DONE") element.status.textContent = job.problem ?? `The job is ${job.status.toLowerCase()}.`;
 }
 
 function showRun(run) {
@@ -204,7 +321,8 @@ function showKind() {
   }
 }
 
-function openForm({ draft, segment }) {
+function openForm({ id, draft, segment }) {
+  element.create.dataset.suggestion = id;
   const shown = (amount) => (amount ? amount.amountMinor / 10 ** decimals() : "");
   fields.name.value = draft.name;
   fields.kind.value = draft.kind;
@@ -224,7 +342,10 @@ function openForm({ draft, segment }) {
 }
 
 function inputOfForm() {
-  const input = { name: fields.name.value, kind: fields.kind.value, claimsPerMember: Number(fields.claimsPerMember.value) };
+  const input = {
+    suggestionId: element.create.dataset.suggestion, name: fields.name.value, kind: fields.kind.value,
+    claimsPerMember: Number(fields.claimsPerMember.value),
+  };
   for (const name of ["amountOff", "minimumSpend", "maximumDiscount"]) {
     if (fields[name].disabled || fields[name].value === "") continue;
     input[name] = { amountMinor: Math.round(Number(fields[name].value) * 10 ** decimals()), currency };
@@ -250,7 +371,7 @@ async function create(event) {
   }
   element.adopt.close();
   await load();
-  element.status.textContent = `“${answer.pool.name}” is a draft now: generate codes and activate it when you are ready.`;
+  element.status.textContent = `“${answer.pool.name}” is a draft now: make its codes, then activate it.`;
 }
 
 async function load() {
@@ -264,7 +385,9 @@ async function load() {
   history.replaceState(null, "", location.pathname);
   currency = found.viewer.merchant.currency;
   element.merchant.textContent = found.viewer.merchant.name;
-  element.ask.hidden = found.viewer.role !== "ADMIN";
+  isAdmin = found.viewer.role === "ADMIN";
+  campaigns = new Map(found.campaigns.edges.map(({ node }) => [node.pool.id, node]));
+  element.ask.hidden = !isAdmin;
   element.door.hidden = true;
   element.board.hidden = false;
   showPools(found.portfolio.pools);

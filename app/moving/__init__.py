@@ -1,0 +1,1 @@
+"""Moving in: files of another system become members, balances, codes and purchases."""

@@ -1,0 +1,76 @@
+"""What a person is known by: the ids of its records, and the blind indexes of its addresses and mailboxes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypedDict
+from uuid import UUID
+
+from app.storage.database import Tx
+from app.storage.statements import statement
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBy:
+    """A person: a member, with the ids that were merged into it, or an address that is no member's."""
+
+    member_ids: Sequence[UUID]
+    email_indexes: Sequence[bytes]
+    mailbox_indexes: Sequence[bytes]
+
+    def parameters(self) -> dict[str, object]:
+        """Return the person as the list of what is personal takes it."""
+        return {
+            "member_ids": list(self.member_ids),
+            "email_indexes": list(self.email_indexes),
+            "mailbox_indexes": list(self.mailbox_indexes),
+        }
+
+
+class _KnownRow(TypedDict):
+    member_ids: list[UUID]
+    email_indexes: list[bytes]
+    mailbox_indexes: list[bytes]
+
+
+# An address that another member has written down or proved may be that one's, and so may a mailbox: they stay.
+KNOWN_BY: Final = statement(
+    _KnownRow,
+    """
+WITH own AS (
+    SELECT * FROM member WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(
+        SELECT :member_id::uuid
+        UNION ALL SELECT id FROM member WHERE merchant_id = :merchant_id AND merged_into_id = :member_id
+    ))
+), address_of AS (
+    SELECT email_index AS index, email_verified AS is_proven FROM own WHERE email_index IS NOT NULL
+    UNION SELECT pending_email_index, false FROM own WHERE pending_email_index IS NOT NULL
+), mailbox_of AS (
+    SELECT mailbox_index AS index FROM own WHERE mailbox_index IS NOT NULL
+    UNION SELECT pending_mailbox_index FROM own WHERE pending_mailbox_index IS NOT NULL
+)
+SELECT ARRAY(SELECT id FROM own ORDER BY id) AS member_ids, ARRAY(
+    SELECT index FROM address_of a WHERE is_proven OR NOT EXISTS (
+        SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.email_index = a.index AND m.email_verified
+            AND m.id NOT IN (SELECT id FROM own)
+        UNION ALL
+        SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.email_index = a.index AND NOT m.email_verified
+            AND m.id NOT IN (SELECT id FROM own)
+        UNION ALL
+        SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.pending_email_index = a.index
+            AND m.id NOT IN (SELECT id FROM own)
+    )
+) AS email_indexes, ARRAY(
+    SELECT index FROM mailbox_of b WHERE NOT EXISTS (
+        SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.mailbox_index = b.index
+            AND m.id NOT IN (SELECT id FROM own)
+    )
+) AS mailbox_indexes
+FROM own LIMIT 1
+""",
+)
+
+
+async def known_by(tx: Tx, merchant_id: UUID, member_id: UUID) -> KnownBy | None:
+    """Return what a member is known by, or None when there is no such member."""
+    row = await tx.row(KNOWN_BY, merchant_id=merchant_id, member_id=member_id)
+    return None if row is None else KnownBy(row["member_ids"], row["email_indexes"], row["mailbox_indexes"])

@@ -1,0 +1,72 @@
+"""Members that are gone since a file was judged. Without these a batch could fail for ever, or points could be lost."""
+
+from typing import Any
+
+import pytest
+
+from app import ids
+from app.moving.balances import Balances
+from app.moving.codes import Codes
+from app.moving.kind import Kind
+from app.moving.purchases import Purchases
+from app.storage.database import database
+from tests.factories import Shop
+from tests.moving.files import Mover
+
+FILES: dict[str, tuple[type[Kind], str, str]] = {
+    "balances": (Balances, "externalId,points\n", "{0},5\n"),
+    "codes": (Codes, "pool,text,externalId\n", "Moved,OLD-0000-000{0},{0}\n"),
+    "purchases": (
+        Purchases,
+        "source,orderId,externalId,amountMinor,currency,occurredAt\n",
+        "STORE,A-{0},{0},500,USD,2024-01-01\n",
+    ),
+}
+
+
+def _judged(kind: type[Kind], shop: Shop, member: Any) -> Any:
+    """Return a way to judge after which a member is gone, as erasing ends."""
+    judge = kind.judge
+
+    async def judged(self: Kind, of: Any) -> None:
+        await judge(self, of)
+        for table, column, key in (("member", "erased_at", "id"), ("wallet", "closed_at", "member_id")):
+            await database().row(
+                f"UPDATE {table} SET {column} = now() WHERE merchant_id = $1 AND {key} = $2",
+                shop.merchant_id,
+                ids.decode("member", member["id"]),
+            )
+
+    return judged
+
+
+@pytest.mark.parametrize("kind", FILES)
+async def test_whoever_is_erased_after_the_file_was_judged_is_left_out(
+    shop: Shop, mover: Mover, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    anna, _ = await shop.member(externalId="1"), await shop.member(externalId="2")
+    await shop.pool(codes=0, active=False, name="Moved")
+    making, header, row = FILES[kind]
+
+    monkeypatch.setattr(making, "judge", _judged(making, shop, anna))
+
+    brought = await mover.move(kind, header + row.format(1) + row.format(2))
+
+    assert (brought.status, brought.said[-1]) == (3, f"{kind}: 1 made, 0 corrected.")
+    assert [line.partition(" ")[0] for line in brought.wrong] == ["export.csv:2:"]
+    assert await shop.count("import_row") == 0
+
+
+@pytest.mark.parametrize("kind", ["balances", "purchases"])
+async def test_whoever_is_erased_before_a_correction_is_left_out(
+    shop: Shop, mover: Mover, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    anna = await shop.member(externalId="1")
+    making, header, row = FILES[kind]
+    await mover.applied(kind, header + row.format(1))
+
+    monkeypatch.setattr(making, "judge", _judged(making, shop, anna))
+
+    brought = await mover.move(kind, header + row.format(1).replace(",5", ",7"), corrects=True)
+
+    assert (brought.status, brought.said[-1]) == (3, f"{kind}: 0 made, 0 corrected.")
