@@ -1,11 +1,15 @@
 """eraseMember. Without these a person who asked to be forgotten would still be found, or a total change with it."""
 
+import asyncio
+import os
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from app import ids
 from app.storage.database import database
+from tests.conftest import Api
 from tests.coupons.ownership import claim_by_email, send
 from tests.coupons.test_reissue_code import REISSUE
 from tests.dump import dump, traces
@@ -284,3 +288,18 @@ async def test_an_address_of_two_members_stays_the_others(shop: Shop) -> None:
     assert row["state"] == "ALLOCATED"
     shown = await shop.data("query ($id: ID!) { member(id: $id) { maskedEmail } }", {"id": bob["id"]})
     assert shown["member"]["maskedEmail"] == "a•••@gmail.com"
+
+
+async def test_neither_logs_nor_valkey_ever_knew_who_it_was(shop: Shop, api: Api) -> None:
+    life = await whole_life(shop)
+    await shop.do(CLAIM_CODE, poolId=life.pool["id"], email=EMAIL)
+    await erase(shop, life.member)
+
+    async with Redis.from_url(os.environ["REDIS_URL"]) as valkey:
+        kept = [key async for key in valkey.scan_iter()]
+        told = [await valkey.dump(key) for key in kept]
+
+    log = await asyncio.to_thread(api.log.read_text)
+    known = [EMAIL, PENDING, *TRACES]
+    assert [each for each in known if each in log] == []
+    assert [each for each in known if any(each.encode() in (raw or b"") for raw in (*kept, *told))] == []
