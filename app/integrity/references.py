@@ -55,6 +55,7 @@ REFERENCES: Final = (
     Reference("order_amendment", "sales_order_id", "sales_order", constraint="order_amendment_sales_order"),
     Reference("reversal", "redemption_id", "redemption", constraint="reversal_redemption"),
     Reference("points_entry", "member_id", "wallet", "member_id", constraint="points_entry_wallet"),
+    Reference("points_entry", "lot_id", "points_lot", "entry_id", constraint="points_entry_lot"),
     Reference("entry_reference", "entry_id", "points_entry", constraint="entry_reference_entry"),
     Reference("points_lot", "entry_id", "points_entry", constraint="points_lot_entry"),
     Reference("points_part", "entry_id", "points_entry", constraint="points_part_entry"),
@@ -103,7 +104,7 @@ REFERENCES: Final = (
     Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
     Reference("webhook_delivery", "event_id", "event", constraint="webhook_delivery_event"),
 )
-#: Those that none holds: of rows that are appended without a look-up, of lots, whose entry names the same member and
+#: Those that none holds: of rows that are appended without a look-up, of lots, whose entry names the same person and
 #: whose parts name the entry, and of take-backs, whose lot names the member.
 UNKEYED: Final = (
     Reference("event", "member_id", "wallet", "member_id"),

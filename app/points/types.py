@@ -31,6 +31,7 @@ class PointsReason(Enum):
     REVERSAL = described("REVERSAL", "The purchase that earned them, or others in their place, was taken back.")
     EXPIRY = described("EXPIRY", "Their lifetime ended.")
     ERASURE = described("ERASURE", "The member was erased; or they came back after that.")
+    MERGE = described("MERGE", "Two records were merged: they left one, or came to the other as they were.")
 
 
 @strawberry.type(description="A change of a member's points: written once, never changed.")

@@ -101,6 +101,19 @@ REFUSED = [
         WHERE {one("hold", "status = 'HELD'")}""",
     f"hold_code_amounts | UPDATE hold_code SET discount = base + 1 WHERE {one('hold_code')}",
     "bulk_job_guard | UPDATE bulk_job SET total = total WHERE merchant_id = $1 AND finished_at IS NOT NULL",
+    *(
+        f"""{table}_follows | UPDATE {table} t SET member_id = (
+            SELECT id FROM member WHERE merchant_id = $1 AND id <> t.member_id AND merged_into_id IS NULL LIMIT 1
+        ) WHERE {one(table)}"""
+        for table in ("points_lot", "points_return", "purchase", "reward_redemption")
+    ),
+    f"""hold_follows | UPDATE hold SET member_id = NULL, version = version + 1
+        WHERE {one("hold", "status = 'RELEASED'")}""",
+    f"""points_entry_merged | INSERT INTO points_entry (merchant_id, id, member_id, amount, balance_after, reason,
+            origin, spendable_at, created_at)
+        SELECT merchant_id, gen_random_uuid(), member_id, 5, 5, 'MERGE', 'by hand', now(), now()
+        FROM wallet WHERE {one("wallet")}""",
+    f"member_merged_into_other | UPDATE member SET merged_into_id = id WHERE {one('member')}",
     f"wallet_version_grows | UPDATE wallet SET version = version - 1 WHERE {one('wallet', 'version > 0')}",
     """wallet_begins_empty | WITH m AS (
             INSERT INTO member (merchant_id, id, email_verified, source, joined_at)

@@ -16,6 +16,7 @@ from tests.dump import dump, traces
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, REFUSALS, Shop
 from tests.orders.documents import CANCEL, cancellation
 from tests.orders.holding import CAPTURE, hold
+from tests.people.documents import MERGE
 from tests.people.lives import EMAIL, PENDING, TRACES, indexes, whole_life
 from tests.points.documents import GRANT, REVERSE_REWARD, entries, grant, purchase, redeem, refund, reward, wallet
 from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, program
@@ -303,3 +304,21 @@ async def test_neither_logs_nor_valkey_ever_knew_who_it_was(shop: Shop, api: Api
     known = [EMAIL, PENDING, *TRACES]
     assert [each for each in known if each in log] == []
     assert [each for each in known if any(each.encode() in (raw or b"") for raw in (*kept, *told))] == []
+
+
+async def test_the_records_that_were_merged_into_it_are_erased_with_it(shop: Shop) -> None:
+    life = await whole_life(shop)
+    kept = await shop.member(email="ada@lovelace.example", emailVerified=True, externalId="lovelace-2")
+    await grant(shop, kept, 40, "kept", reference="Lovelace again")
+    merged = await shop.do(MERGE, keptId=kept["id"], mergedId=life.member["id"], reason="Ada Lovelace twice")
+    assert merged["__typename"] == "MergeMembersSuccess", merged
+
+    await erase(shop, kept)
+
+    assert await found(shop) == []
+    gone = await shop.refused(ERASE, memberId=life.member["id"], ground="SHOP")
+    assert gone["__typename"] == "NotFound"
+    assert await shop.broken_promises() == []
+    back = await refund(shop, "A-1816", "r-2", 1_000)
+    assert back["__typename"] == "RefundPurchaseSuccess"
+    assert await shop.broken_promises() == []

@@ -18,7 +18,7 @@ UNSEARCHED = {
     "address_member", "bearer_code_pool", "campaign_pool", "claim_member", "code_batch", "code_hold",
     "graph_edge_referee", "graph_edge_referrer", "graph_node_member",
     "hold_code_redemption", "hold_code_terms", "hold_part_lot", "hold_reward_redemption",
-    "hold_reward_reward", "member_external_id", "order_amendment_sales_order", "points_part_lot",
+    "hold_reward_reward", "member_external_id", "order_amendment_sales_order", "points_entry_lot", "points_part_lot",
     "pool_fallback", "purchase_member", "referral_referee_entry", "referral_referrer_entry", "reward_redemption_reward",
     "webhook_delivery_event",
 }  # fmt: skip

@@ -36,7 +36,8 @@ MUTATIONS_OF_CHECKOUTS = {
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
     "reverseRedemption", "refundPurchase", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail",
-    "grantPoints", "revokeMemberTokens", "editMember", "amendOrder", "cancelOrder", "reissueCode", "eraseMember",
+    "grantPoints", "revokeMemberTokens", "editMember", "mergeMembers", "amendOrder", "cancelOrder", "reissueCode",
+    "eraseMember",
 }  # fmt: skip
 ROOTS = {"Query", "Mutation", "Subscription"}
 
