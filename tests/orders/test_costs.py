@@ -140,5 +140,6 @@ async def test_what_an_offer_asks_costs_little() -> None:
 
     assert [rows for rows, _ in counted] == [1] * 8
     _, _, claim, aimed_claim, _, _, redemption, aimed_redemption = (buffers for _, buffers in counted)
-    assert aimed_claim <= 1.2 * claim
-    assert aimed_redemption <= 1.2 * redemption
+    # A split of a page now and then included.
+    assert aimed_claim <= claim + 12
+    assert aimed_redemption <= redemption + 20
