@@ -41,11 +41,15 @@ _CODES: Final = """
     SELECT id FROM code WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])
     UNION ALL SELECT id FROM code WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
 """
-_ORDERS: Final = """
+_PRESENTED: Final = """
     SELECT id FROM sales_order WHERE merchant_id = :merchant_id AND presenter_id = ANY(:member_ids::uuid[])
-    UNION ALL SELECT id FROM sales_order WHERE merchant_id = :merchant_id AND payer_id = ANY(:member_ids::uuid[])
     UNION ALL SELECT id FROM sales_order
     WHERE merchant_id = :merchant_id AND mailbox_index = ANY(:mailbox_indexes::bytea[]) AND presenter_id IS NULL
+"""
+# With those that somebody else presented, and the person has paid with its points.
+_ORDERS: Final = f"""
+    {_PRESENTED}
+    UNION ALL SELECT id FROM sales_order WHERE merchant_id = :merchant_id AND payer_id = ANY(:member_ids::uuid[])
 """
 _ENTRIES: Final = (
     "SELECT id FROM points_entry WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])"
@@ -163,12 +167,14 @@ PERSONAL: Final = (
         f"t.sales_order_id = ANY(ARRAY({_ORDERS}))",
         {"email_index": Fate.RANDOM},
         {"currency": _WORD, "status": _WORD, "presented_by": _AGAIN},
+        erased=f"t.sales_order_id = ANY(ARRAY({_PRESENTED}))",
     ),
     Personal(
         "sales_order",
         f"t.id = ANY(ARRAY({_ORDERS}))",
         {"mailbox_index": Fate.CLEARED},
         {"source": _WORD, "order_id": _MERCHANTS, "currency": _WORD},
+        erased=f"t.id = ANY(ARRAY({_PRESENTED}))",
     ),
     Personal("first_order", "t.person = ANY(:mailbox_indexes::bytea[])", {"person": Fate.DELETED}),
     Personal("rewarded_mailbox", "t.mailbox_index = ANY(:mailbox_indexes::bytea[])", {"mailbox_index": Fate.RANDOM}),

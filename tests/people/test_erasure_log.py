@@ -1,7 +1,9 @@
 """The log of erasures. Without these a restored dump would know again who asked to be forgotten."""
 
+import asyncio
 import io
 import json
+import os
 from pathlib import Path
 from uuid import UUID
 
@@ -15,6 +17,7 @@ from app.storage.database import database
 from tests.coupons.ownership import claim_by_email
 from tests.dump import TABLES, dump, traces
 from tests.factories import Shop
+from tests.operate.processes import flash
 from tests.people.lives import EMAIL, PENDING, TRACES, indexes, whole_life
 from tests.people.test_erase_member import ERASE, erase
 
@@ -115,3 +118,21 @@ def test_a_line_that_was_cut_off_is_no_line_and_nonsense_is_refused(tmp_path: Pa
 
     with pytest.raises(ConfigurationError, match=r"log\.jsonl:1"):
         list(read_log(log))
+
+
+async def test_the_command_says_how_many(shop: Shop, worker_database: str, tmp_path: Path) -> None:
+    member = await shop.member(displayName="Ada Lovelace")
+    kept = await copied(worker_database, shop.merchant_id)
+    await erase(shop, member)
+    log = tmp_path / "log.jsonl"
+    await write_log(log)
+    log.write_text("".join(f"{line}\n" for line in log.read_text().splitlines() if member["id"] in line))
+    await restored(worker_database, shop.merchant_id, kept)
+
+    ended = await asyncio.to_thread(
+        flash, "erase", "--replay", log, DATABASE_URL=worker_database,
+        FLASH_MASTER_KEYS=os.environ["FLASH_MASTER_KEYS"], FLASH_DATA=tmp_path,
+    )  # fmt: skip
+
+    assert (ended.returncode, ended.stdout) == (0, "1 erased again.\n"), ended.stderr
+    assert traces(await dump(shop.merchant_id), "Lovelace") == []
