@@ -313,7 +313,7 @@ FROM (
     JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
     JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
     WHERE h.merchant_id = :merchant_id AND h.member_id = ANY(:member_ids) AND h.status = 'HELD'
-        AND c.pool_id = :pool_id AND c.state = 'SET_ASIDE' AND c.hold_id = h.id
+        AND h.held_until > now() AND c.pool_id = :pool_id AND c.state = 'SET_ASIDE' AND c.hold_id = h.id
         AND EXISTS (SELECT FROM reward WHERE merchant_id = :merchant_id AND pool_id = :pool_id)
 ) claims GROUP BY member_id, email_index
 """,

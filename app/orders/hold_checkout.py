@@ -25,6 +25,7 @@ from app.orders.expire_holds import end_aside, end_of_budgets
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.held_rewards import (
     UNLIST,
+    HeldRewardRow,
     OutOfStockError,
     give_back,
     hold_of_reward,
@@ -55,6 +56,7 @@ from app.orders.presented_codes import (
     Beside,
     Presentation,
     Seen,
+    SeenHold,
     SeenRow,
     Verdict,
     asked,
@@ -550,7 +552,7 @@ async def hold_checkout(
         try:
             if payer_id is None and _needs_locks(request, found, verdict, ending):
                 async with within, transaction(viewer.merchant_id) as tx:
-                    held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending)
+                    held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending, more)
                 return HoldCheckoutSuccess(hold=Hold.changed(held), taken_over=taken_over)
             async with within:
                 if payer_id is None:
@@ -725,10 +727,16 @@ async def _taken_over(viewer: Viewer, request: Asked, found: SeenToHold, lacking
 
 
 async def _hold_under_locks(
-    tx: Tx, viewer: Viewer, request: Asked, input: HoldCheckoutInput, ending: Collection[UUID]
+    tx: Tx,
+    viewer: Viewer,
+    request: Asked,
+    input: HoldCheckoutInput,
+    ending: Collection[UUID],
+    more: Collection[UUID],
 ) -> tuple[Changed, bool]:
     """End holds, as far as that is needed, then hold; all or nothing. Returns whether another order's was taken over.
 
+    `more` are those of them that have rewards or points that were lacking, and end if they are still the presenter's.
     Of another order only its hold's row is locked, never the order's. Raises OutpacedError when the order, a hold or a
     code isn't what it was before, and TooFewPointsError.
     """
@@ -741,14 +749,17 @@ async def _hold_under_locks(
     seen_before = await _read(tx, viewer, request)
     here = seen_before.codes.hold
     locked = {*ending, *([] if here is None else [here.id])}
-    await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
+    rows = await tx.rows(LOCK_HOLDS, merchant_id=viewer.merchant_id, hold_ids=list(locked))
     found = await _read(tx, viewer, request)
+    if found.is_key_used:
+        # By the same request, while this one waited: its hold is told of, whatever became of the order since.
+        raise OutpacedError
     await _refuse_unless_open(tx, viewer, request, input, found)
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
     verdict, for_budgets = await _beside_others(tx, viewer, request, found.codes, verdict, among=ending)
     _refuse_if_rejected(verdict)
     needed = _ending(found.codes, verdict) | for_budgets
-    if found.is_key_used or not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
+    if not needed <= set(ending) or (found.codes.hold and found.codes.hold.id not in locked):
         raise OutpacedError
     await lock_held(
         tx, viewer, presented.source, presented.order_id, locked, reward_ids=request.reward_ids,
@@ -767,12 +778,11 @@ async def _hold_under_locks(
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
     _refuse_if_rejected(verdict)
     hold_id = ids.new() if own is None else own.id
-    before = [] if own is None else await rewards_of(tx, viewer, [hold_id])
-    if before and own is not None and own.member_id != presented.presenter:
-        await give_back(tx, viewer.merchant_id, before)
-        await tx.row(UNLIST, merchant_id=viewer.merchant_id, hold_id=hold_id)
-        before = []
-    may_end = [each for each in ending if each not in needed]
+    before = await _rewards_so_far(tx, viewer, own, presented.presenter)
+    may_end = [
+        row["hold_id"] for row in rows
+        if row["hold_id"] in more and row["hold_id"] not in needed and row["member_id"] == presented.presenter
+    ]  # fmt: skip
     for each in await holds_with_rewards(tx, viewer, may_end):
         # Those that were found to have a reward that is lacking.
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, each, "EXPIRED")
@@ -797,6 +807,18 @@ async def _hold_under_locks(
     lapsed = set() if here is None or here.is_live else {here.id}
     held = changed._replace(change=change or changed.change, content=Content(codes, rewards, changes))
     return held, bool(ended - lapsed)
+
+
+async def _rewards_so_far(tx: Tx, viewer: Viewer, own: SeenHold | None, presenter: UUID | None) -> list[HeldRewardRow]:
+    """Return the rewards that the order's hold has; those of another member than the presenter are given back."""
+    if own is None:
+        return []
+    rewards = await rewards_of(tx, viewer, [own.id])
+    if not rewards or own.member_id == presenter:
+        return rewards
+    await give_back(tx, viewer.merchant_id, rewards)
+    await tx.row(UNLIST, merchant_id=viewer.merchant_id, hold_id=own.id)
+    return []
 
 
 def _refuse_if_rejected(verdict: Verdict) -> None:

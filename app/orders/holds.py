@@ -177,9 +177,20 @@ async def codes_by_hold(viewer: Viewer, hold_ids: list[UUID]) -> Mapping[UUID, l
     return grouped
 
 
+class LockedHoldRow(TypedDict):
+    """A hold that is locked, and whose it is."""
+
+    hold_id: UUID
+    member_id: UUID | None
+
+
 #: Locks holds; what is read after it stays.
 LOCK_HOLDS: Final = statement(
-    NoRow, "SELECT FROM hold WHERE merchant_id = :merchant_id AND id = ANY(:hold_ids::uuid[]) ORDER BY id FOR UPDATE"
+    LockedHoldRow,
+    """
+SELECT id AS hold_id, member_id FROM hold
+WHERE merchant_id = :merchant_id AND id = ANY(:hold_ids::uuid[]) ORDER BY id FOR UPDATE
+""",
 )
 #: Locks all holds of an order that may still become something else.
 LOCK_HOLDS_OF_ORDER: Final = statement(

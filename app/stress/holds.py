@@ -8,8 +8,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.aims import Budget, Share, shares_of_hold
+from app.stress.claims import OPEN, allocated, one_more
+from app.stress.claims import holds as holds_of
 from app.stress.operations import PASSED, READ, UNSEEN, Answer, Operation
-from app.stress.order import Hold, Honoured, Order, Paid, discounts, paid_with
+from app.stress.order import Hold, Honoured, Order, Paid, Reserved, discounts, paid_with
+from app.stress.points import not_to_be_had
 from app.stress.purchases import named, paths
 from app.stress.redemptions import (
     AMOUNTS,
@@ -23,10 +26,14 @@ from app.stress.redemptions import (
     first_order,
     frees,
     held_or,
+    left,
     look_of_order,
     owners,
     priced,
+    put_back,
     rejected,
+    set_aside,
+    unclaimed,
     wallet_changes,
     wallets,
 )
@@ -35,10 +42,12 @@ from app.stress.things import (
     Code,
     Leads,
     Move,
+    Shelf,
     Story,
     Then,
     becomes,
     changed,
+    had,
     if_ended,
     stocked,
     unnamed,
@@ -51,13 +60,18 @@ from app.stress.wallet import Wallet
 if TYPE_CHECKING:
     from app.stress.worlds import World
 
-CODES: Final = f"codes {{ discount {{ amountMinor }} code {{ id masked }} }} {REDEMPTIONS}"
+CODES: Final = f"""
+codes {{ discount {{ amountMinor }} code {{ id masked }} }} {REDEMPTIONS}
+rewards {{ cost reward {{ id }} redemption {{ id member {{ id }} code {{ id text masked }} }} }}
+"""
 HOLD: Final = f"""
 id status heldUntil orderAmount {{ amountMinor }} totalDiscount {{ amountMinor }} amountDue {{ amountMinor }} points
 pointsValue {{ amountMinor }} {CODES}
 """
 NOT_OPEN: Final = f"""
-... on HoldNotOpen {{ pointsMissing hold {{ {HOLD} }} rejections {{ masked reason remedy {{ heldUntil }} }} }}
+... on HoldNotOpen {{
+  pointsMissing rewardsMissing hold {{ {HOLD} }} rejections {{ masked reason remedy {{ heldUntil }} }}
+}}
 """
 PLACE: Final = mutation(
     "holdCheckout",
@@ -87,7 +101,7 @@ def _ask_hold(world: "World") -> Asked | None:
 
 
 def _ask_to_pay(world: "World") -> Asked:
-    """Ask for points, and now and then a code."""
+    """Ask for points, and now and then a code or a reward."""
     member = world.member()
     own = [code for code in world.codes.values() if code.owner == member]
     codes = world.rolls.sample(own, k=1) if own and world.rolls.random() < 0.3 else []
@@ -97,6 +111,9 @@ def _ask_to_pay(world: "World") -> Asked:
         "points": world.rolls.choice([5, 10, 10, 20, 30]), "memberId": member, "lifetimeSeconds": 900,
         "idempotencyKey": world.key(),
     }  # fmt: skip
+    if world.rolls.random() < 0.4:
+        asked["rewardIds"] = world.some(list(world.facts["rewards"]), most=2)
+        asked["points"] = world.rolls.choice([0, 5, 10])
     return asked, {"codes": about_codes(codes)}
 
 
@@ -123,22 +140,71 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
     paid = paid_with(call.input.get("points", 0), amount - sum(taken), call.facts)
     place = len(order.holds) if order.live is None else order.live
     hold_id = UNSEEN if order.live is None else order.holds[place].id
-    hold = Hold(hold_id, who(call.input), amount, codes, paid=paid)
+    rewards, fresh, gone = _rewards(call, None if order.live is None else order.holds[place])
+    hold = Hold(hold_id, who(call.input), amount, codes, paid=paid, rewards=rewards)
     coming = [each for each in codes if each.code not in order.held]
-    for lacks, short, *took in itertools.product((False, True), repeat=len(coming) + 2):
+    for lacks, short, *took in itertools.product((False, True), repeat=len(coming) + len(fresh) + 2):
         if taken_over not in {None, lacks or short or any(took)} or (short and not call.facts["budgets"]):
             continue
-        takes: Story = tuple(
-            step for each, is_elsewhere in zip(coming, took, strict=True)
-            for step in (
-                (f"pool:{each.pool}", HONOURS),
-                _takes(call, each, (order_id, place), is_elsewhere=is_elsewhere),
-            )
-        )  # fmt: skip
+        here = (order_id, place)
+        takes: Story = () if order.live is None else put_back(here, order.holds[place].presenter, gone)
+        for each, is_elsewhere in zip(coming, took, strict=False):
+            code = _takes(call, each, here, is_elsewhere=is_elsewhere)
+            takes = (*takes, (f"pool:{each.pool}", HONOURS), code)
+        for reward, is_elsewhere in zip(fresh, took[len(coming) :], strict=True):
+            takes = (*takes, *_has_reward(call, reward, here, is_elsewhere=is_elsewhere))
         for after in _as_told(order.with_hold(place, hold).of(hold.presenter), place, told):
             story = (*_places(call, order, place, hold, takes, lacks=lacks), *first_order(call, coming))
             story = (*story, *(_room(call, pool) for pool in call.facts["budgets"] if short))
             yield Then(after._replace(requests=(*order.requests, key)), story)
+
+
+def _rewards(call: Call, own: Hold | None) -> tuple[tuple[Reserved, ...], list[Reserved], list[Reserved]]:
+    """Return the rewards that are asked for, which of them an order's hold hasn't had, and which it is not to have."""
+    gone = [] if own is None else list(own.rewards)
+    kept = gone if own is not None and own.presenter == who(call.input) else []
+    rewards, fresh = [], []
+    for reward in call.input.get("rewardIds", ()):
+        own_one = next((each for each in kept if each.reward == reward), None)
+        if own_one is None:
+            facts = call.facts["rewards"][reward]
+            fresh.append(Reserved(reward, facts["cost"], facts["pool"]))
+        else:
+            gone.remove(own_one)
+        rewards.append(own_one or fresh[-1])
+    return tuple(rewards), fresh, gone
+
+
+def _has_reward(call: Call, reward: Reserved, here: tuple[str, int], *, is_elsewhere: bool) -> Story:
+    """A hold has a reward, of which there is one less; or another hold of the member ends, and it has that one's."""
+    name, member = f"reward:{reward.reward}", who(call.input)
+
+    def takes(shelf: Shelf) -> Iterable[Shelf]:
+        if shelf.stock > 0:
+            yield Shelf(shelf.stock - 1, (*shelf.holders, here))
+
+    def takes_over(shelf: Shelf) -> Iterable[Then]:
+        for other in shelf.holders:
+            if other[0] != here[0]:
+                ended = (f"order:{other[0]}", Leads(partial(_gives_way, member, other), ()))
+                yield Then(shelf, (ended, (name, takes)))
+
+    move: Move = Leads(takes_over, call.facts["holding"]) if is_elsewhere else takes
+    if reward.pool is None:
+        return ((name, move),)
+    code = one_more(set_aside(here), call.facts["limits"][reward.pool])
+    return (
+        (name, move), (f"pool:{reward.pool}", OPEN), (f"stock:{reward.pool}", stocked(available=-1, allocated=1)),
+        (holds_of(reward.pool, member), code),
+    )  # fmt: skip
+
+
+def _gives_way(member: str, other: tuple[str, int], order: Order) -> Iterable[Then]:
+    """Another hold of a member ends."""
+    name, place = other
+    hold = order.holds[place]
+    if hold.status == "HELD" and hold.presenter == member:
+        yield Then(order.with_hold(place, hold._replace(status="EXPIRED")), ends(name, place, hold))
 
 
 def _places(call: Call, order: Order, place: int, hold: Hold, takes: Story, *, lacks: bool) -> Story:
@@ -150,11 +216,11 @@ def _places(call: Call, order: Order, place: int, hold: Hold, takes: Story, *, l
     here, before = (order_id, place), order.holds[place] if order.live is not None else None
     story: Story = ()
     coming, touched = [each.code for each in hold.codes], list(hold.codes)
-    payers = {hold.presenter} if hold.points else set()
+    payers = {hold.presenter} if hold.held else set()
     if before is not None:
         story = frees(order_id, place, before, but=coming)
         touched += before.codes
-        payers |= {before.presenter} if before.points else set()
+        payers |= {before.presenter} if before.held else set()
     elif order.holds and order.holds[-1].status == "EXPIRED":
         story = ends(order_id, place - 1, order.holds[-1])
     story = (*story, *takes)
@@ -164,7 +230,7 @@ def _places(call: Call, order: Order, place: int, hold: Hold, takes: Story, *, l
             leaves = partial(_gives_up, here, coming, is_owner)
             story = (*story, (f"wallet:{payer}", leaves))
             continue
-        wanted = partial(_has_points, here, payer, hold.points, coming, is_owner, lacks)
+        wanted = partial(_has_points, here, payer, hold.held, coming, is_owner, lacks)
         story = (*story, (f"wallet:{payer}", Leads(wanted, call.facts["holding"])))
     if lacks and hold.presenter not in payers:
         return (*story, (f"order:{order_id}", where(lambda _: False)))
@@ -241,16 +307,10 @@ def _takes_over(member: str, each: Honoured, here: tuple[str, int], code: Code) 
     """A code that another order holds for the same presenter is this one's; what else it held is free."""
     if code.owner != each.owner or code.hold is None or code.hold[0] == here[0]:
         return
-    other, place = code.hold
-
-    def give_way(order: Order) -> Iterable[Then]:
-        hold = order.holds[place]
-        if hold.status == "HELD" and hold.presenter == member:
-            yield Then(order.with_hold(place, hold._replace(status="EXPIRED")), ends(other, place, hold))
-
+    ended = (f"order:{code.hold[0]}", Leads(partial(_gives_way, member, code.hold), ()))
     # It is free with all the others, and taken then.
     took = becomes(Code(each.owner), Code(each.owner, hold=here))
-    yield Then(code, ((f"order:{other}", Leads(give_way, ())), (f"code:{each.code}", took)))
+    yield Then(code, (ended, (f"code:{each.code}", took)))
 
 
 def _as_told(order: Order, place: int, told: dict[str, Any] | None) -> Iterable[Order]:
@@ -301,9 +361,22 @@ def _too_few(call: Call) -> Sequence[Story]:
 
         yield Then(order, ((name, if_ended(lacks)),))
 
-    if required > call.input["points"]:
+    costs = sum(call.facts["rewards"][reward]["cost"] for reward in call.input.get("rewardIds", ()))
+    if required > call.input["points"] + costs:
         return ()
     return (((named(call), Leads(refuse, (name,))),),)
+
+
+def _reward_gone(call: Call) -> Sequence[Story]:
+    """A reward can't be had, though others may end for it."""
+
+    def refuses(order: Order) -> bool:
+        return order.is_open and _not_asked_before(call, order)
+
+    return [
+        ((named(call), where(refuses)), *story) for reward in call.input["rewardIds"]
+        for story in not_to_be_had(reward, who(call.input), call.facts)
+    ]  # fmt: skip
 
 
 def _not_asked_before(call: Call, order: Order) -> bool:
@@ -378,11 +451,18 @@ def _captures(call: Call, order: Order) -> Iterable[Then]:
         if points > hold.points:
             continue
         paid = hold.paid if points == hold.points else Paid(points, int(points * Decimal(call.facts["point_value"])))
-        if hold.points:
-            pays = partial(_pays, (order_id, place), points, f"pay/{order_id}/1")
+        costs = [(each.cost, f"{call.input['holdId']}/{number}") for number, each in enumerate(hold.rewards)]
+        if here is None:
+            # As any others are had.
+            costs = [costs[number] for number in sorted(range(len(costs)), key=lambda at: hold.rewards[at].reward)]
+        if hold.held:
+            pays = partial(_pays, (order_id, place), points, f"pay/{order_id}/1", costs)
             redeemed = ((f"wallet:{hold.presenter}", pays), *redeemed)
-        for others, released in _releases(order, order_id, place) if here is None else [((), order)]:
-            captured = released.with_hold(place, hold._replace(status="CAPTURED", paid=paid))
+        for (others, released), (rewards, exchanged) in itertools.product(
+            _releases(order, order_id, place) if here is None else [((), order)], _had(call, hold, here)
+        ):
+            redeemed_too = (*exchanged, *redeemed)
+            captured = released.with_hold(place, hold._replace(status="CAPTURED", paid=paid, rewards=rewards))
             followed = captured.captured(paid, hold.presenter)
             if followed is None:
                 continue
@@ -390,7 +470,7 @@ def _captures(call: Call, order: Order) -> Iterable[Then]:
             for after in _as_told(followed, place, told):
                 codes = after.holds[place].codes
                 taken = earns(order_id, order, after, call.facts)
-                yield Then(after._replace(amount=hold.amount, codes=codes), (*others, *redeemed, *taken))
+                yield Then(after._replace(amount=hold.amount, codes=codes), (*others, *redeemed_too, *taken))
 
 
 def _above_recorded(call: Call) -> Sequence[Story]:
@@ -403,10 +483,41 @@ def _above_recorded(call: Call) -> Sequence[Story]:
     return (((_of(call), where(refuses)),),) if paths(call) == ["points"] else ()
 
 
-def _pays(hold: tuple[str, int], points: int, name: str, wallet: Wallet) -> Iterable[Wallet]:
-    if not points and not wallet.points_of(hold):
+def _had(call: Call, hold: Hold, here: tuple[str, int] | None) -> Iterable[tuple[tuple[Reserved, ...], Story]]:
+    """Return the rewards of a hold as they may have been had, and what becomes of their stocks, pools and codes."""
+    told = (call.answer.get("hold") or {}).get("rewards") or [None] * len(hold.rewards)
+    if len(told) != len(hold.rewards):
+        return
+    found: list[list[tuple[Reserved, Story]]] = []
+    for number, (each, shown) in enumerate(zip(hold.rewards, told, strict=True)):
+        name, pool, member = f"{call.input['holdId']}/{number}", each.pool, hold.presenter
+        stock: Story = ((f"reward:{each.reward}", had(1) if here is None else left(here, 0)),)
+        redemption = UNSEEN if shown is None else shown["redemption"]["id"]
+        if pool is None:
+            found.append([(each._replace(redemption=redemption, name=name), stock)])
+            continue
+        codes = [*call.facts["codes"].get(pool, ()), UNSEEN] if shown is None else [shown["redemption"]["code"]["id"]]
+        found.append([])
+        for code in codes:
+            known = None if code == UNSEEN else code
+            if here is None:
+                one = one_more(code, call.facts["limits"][pool])
+                taken: Story = ((f"pool:{pool}", OPEN), (holds_of(pool, member), one), *allocated(known, pool, member))
+            else:
+                # It was counted as allocated when it was set aside.
+                taken = ((holds_of(pool, member), unclaimed(here, code)), (f"wallet:{member}", changed()))
+                taken = taken if known is None else (*taken, (f"code:{code}", becomes(Code(), Code(member))))
+            found[-1].append((each._replace(redemption=redemption, code=code, name=name), (*stock, *taken)))
+    for chosen in itertools.product(*found):
+        yield tuple(each for each, _ in chosen), tuple(step for _, story in chosen for step in story)
+
+
+def _pays(
+    hold: tuple[str, int], points: int, name: str, costs: Sequence[tuple[int, str]], wallet: Wallet
+) -> Iterable[Wallet]:
+    if not points and not costs and not wallet.points_of(hold):
         yield wallet
-    elif (after := wallet.paid(hold, points, name)) is not None:
+    elif (after := wallet.paid(hold, points, name, costs)) is not None:
         yield after
 
 
@@ -436,8 +547,20 @@ def _releases(order: Order, order_id: str, place: int) -> Iterable[tuple[Story, 
 
 
 def _learn_capture(world: "World", operation: Operation, answer: Answer) -> None:
+    hold = answer["hold"]
     if not answer["replayed"]:
-        world.learn_order(operation.about["order"], answer["hold"]["redemptions"])
+        world.learn_order(operation.about["order"], hold["redemptions"])
+    for number, each in enumerate(hold["rewards"]):
+        of_it, facts = each["redemption"], world.facts["rewards"][each["reward"]["id"]]
+        if of_it is None:
+            continue
+        code, member = of_it["code"], of_it["member"]["id"]
+        if code is not None and code["text"] is not None:
+            world.learn_code(code, facts["pool"], member)
+        world.learn_exchange({
+            "id": of_it["id"], "key": f"{hold['id']}/{number}", "member": member, "reward": each["reward"]["id"],
+            "cost": each["cost"], "pool": facts["pool"], "code": code and code["id"],
+        })  # fmt: skip
 
 
 def _notes_of_capture(_: Operation, answer: Answer) -> Iterable[str]:
@@ -447,28 +570,40 @@ def _notes_of_capture(_: Operation, answer: Answer) -> Iterable[str]:
     if answer["__typename"] == "HoldNotOpen":
         if answer["pointsMissing"]:
             yield "captureHold: points are missing"
+        if answer["rewardsMissing"]:
+            yield "captureHold: rewards are missing"
         why = {"RELEASED": "it was released", "EXPIRED": "what it held is gone"}
         yield f"captureHold: {why.get(hold['status'], 'it is as it is')}"
-    elif not answer["replayed"] and datetime.fromisoformat(hold["heldUntil"]) < datetime.now(UTC):
+    elif not answer["replayed"] and hold["rewards"]:
+        yield "captureHold: rewards were had"
+    if (
+        hold is not None
+        and not answer.get("replayed", True)
+        and datetime.fromisoformat(hold["heldUntil"]) < datetime.now(UTC)
+    ):
         yield "captureHold: late"
 
 
 def _not_captured(call: Call) -> Sequence[Story]:
     """It was released, or its time has passed and it can't be had any more: each reason is told."""
     hold, rejections, missing = (call.answer[name] for name in ("hold", "rejections", "pointsMissing"))
+    gone = call.answer["rewardsMissing"]
     if hold["status"] != "EXPIRED":
-        return () if rejections or missing or hold["status"] != "RELEASED" else _about(call, "RELEASED")
+        return () if rejections or missing or gone or hold["status"] != "RELEASED" else _about(call, "RELEASED")
 
     def refuse(order: Order) -> Iterable[Then]:
         for place in order.named(call.input["holdId"]):
             for after in _as_told(order, place, hold):
-                if not rejections and not missing:
+                if not rejections and not missing and not gone:
                     if order.amount is not None and order.cancelled is None:
                         yield Then(after, ())
                     elif order.is_open:
                         yield from (Then(after, spent) for spent in _beyond_budget(call, order, place))
                 elif order.is_open:
-                    yield Then(after, (*_missing(call, order.live), *_lacking(call, order, place)))
+                    member = order.holds[place].presenter
+                    for why in itertools.product(*(not_to_be_had(reward, member, call.facts) for reward in gone)):
+                        lacks = tuple(step for story in why for step in story)
+                        yield Then(after, (*_missing(call, order.live), *_lacking(call, order, place), *lacks))
 
     return (((_of(call), Leads(refuse, call.facts["holding"])),),)
 
@@ -495,9 +630,11 @@ def _lacking(call: Call, order: Order, place: int) -> Story:
         if wallet.points_of((call.about["order"], place)):
             return bool(missing == 0)
         spendable = wallet.spendable + sum(wallet.points_of(each) for each in own)
-        return bool(max(call.input.get("points", hold.points) - spendable, 0) == missing)
+        return bool(max(call.input.get("points", hold.points) + costs - spendable, 0) == missing)
 
-    return ((f"wallet:{hold.presenter}", if_ended(lacks)),) if hold.points else ()
+    # What can't be had costs nothing.
+    costs = sum(each.cost for each in hold.rewards if each.reward not in call.answer["rewardsMissing"])
+    return ((f"wallet:{hold.presenter}", if_ended(lacks)),) if hold.held else ()
 
 
 def _missing(call: Call, live: int | None) -> Story:
@@ -627,7 +764,7 @@ def _lapsed(call: Call) -> Sequence[Story]:
     def lapse(order: Order) -> Iterable[Then]:
         for place in order.named(call.input["holdId"]):
             hold = order.holds[place]
-            if hold.status == "HELD":
+            if hold.status == "HELD" and not hold.rewards:
                 over = tuple(
                     (f"wallet:{owner}", _overdue((order_id, place), hold.codes_of(owner))) for owner in wallets(hold)
                 )
@@ -650,13 +787,14 @@ def _late(shares: Sequence[Share]) -> Move:
     return lambda budget: (budget._replace(late=(*budget.late, *shares)),)
 
 
-#: The time of a hold passes: whoever has the database's clock in hand lets it.
+#: The time of a hold passes: whoever has the database's clock in hand lets it. Not of one with rewards, which are back
+#: when somebody writes that down, and who does isn't told.
 LAPSE: Final = Verb("lapse", "", _ask_lapse, {PASSED: _lapsed}, weight=0.7)
 VERBS: Final = (
     LAPSE,
     Verb("holdCheckout", PLACE, _ask_hold, {
         "HoldCheckoutSuccess": _held, "CodesRejected": _hold_rejected, "OrderNotOpen": _redeemed_or_off,
-        "HoldNotOpen": _captured_before, "InsufficientPoints": _too_few,
+        "HoldNotOpen": _captured_before, "InsufficientPoints": _too_few, "RewardOutOfStock": _reward_gone,
     }, _learn_hold, _notes_of_hold, look_of_order, repeats=True, weight=3),
     Verb("captureHold", CAPTURE, _ask_of_hold, {
         "CaptureHoldSuccess": _captured, "HoldNotOpen": _not_captured, "InvalidInput": _above_recorded,

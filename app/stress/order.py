@@ -70,6 +70,20 @@ class Bought(NamedTuple):
         return self.amount - self.refunded
 
 
+class Reserved(NamedTuple):
+    """A reward that a hold has, at its cost, and the pool that a code was set aside of; once it was had, what it is.
+
+    That are the redemption's id and the code's, if it brought one; a name for what was spent for it.
+    """
+
+    reward: str
+    cost: int
+    pool: str | None
+    redemption: str | None = None
+    code: str | None = None
+    name: str = ""
+
+
 class Hold(NamedTuple):
     """What is held for an order, for whom, and what became of that; `until` is the last `heldUntil` that was told.
 
@@ -83,10 +97,16 @@ class Hold(NamedTuple):
     status: str = "HELD"
     until: str | None = None
     paid: Paid = NOTHING
+    rewards: tuple[Reserved, ...] = ()
 
     @property
     def points(self) -> int:
         return self.paid.points
+
+    @property
+    def held(self) -> int:
+        """How many points it has, to pay with and for rewards."""
+        return self.points + sum(each.cost for each in self.rewards)
 
     def codes_of(self, owner: str) -> tuple[str, ...]:
         """Return those of its codes that are somebody's."""
@@ -113,8 +133,12 @@ class Hold(NamedTuple):
         codes = [(each["code"]["id"], each["discount"]["amountMinor"]) for each in told["codes"]]
         if codes != [(each.code, off) for each, off in zip(self.codes, taken, strict=True)]:
             return None
+        asked = [(each["reward"]["id"], each["cost"]) for each in told["rewards"]]
+        if asked != [(each.reward, each.cost) for each in self.rewards]:
+            return None
         if self.status != "CAPTURED":
-            return None if told["redemptions"] else self
+            had = [each for each in told["rewards"] if each["redemption"]]
+            return None if told["redemptions"] or had else self
         # What they take off is told as it is now: when another of them is taken back, they are priced anew.
         redeemed = [(each["code"]["id"], each["id"]) for each in told["redemptions"]]
         found = dict(redeemed)
@@ -122,7 +146,14 @@ class Hold(NamedTuple):
             each.redemption not in {found[each.code], UNSEEN} for each in self.codes
         ):
             return None
-        return self._replace(codes=tuple(each._replace(redemption=found[each.code]) for each in self.codes))
+        rewards = []
+        for each, of_it in zip(self.rewards, told["rewards"], strict=True):
+            code = of_it["redemption"]["code"] and of_it["redemption"]["code"]["id"]
+            if each.redemption not in {of_it["redemption"]["id"], UNSEEN} or each.code not in {code, UNSEEN}:
+                return None
+            rewards.append(each._replace(redemption=of_it["redemption"]["id"], code=code))
+        codes_now = tuple(each._replace(redemption=found[each.code]) for each in self.codes)
+        return self._replace(codes=codes_now, rewards=tuple(rewards))
 
 
 class Order(NamedTuple):
@@ -149,6 +180,9 @@ class Order(NamedTuple):
         """Say what isn't as it is of an order that nobody knows."""
         told = (f"{name}={value}" for name, value in self._asdict().items() if value != self._field_defaults[name])
         return f"Order({', '.join(told)})"
+
+    def __str__(self) -> str:
+        return "Order()" if self == Order() else repr(self)
 
     @property
     def live(self) -> int | None:

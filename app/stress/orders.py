@@ -1,11 +1,12 @@
 """Orders: amended and called off, with what that does to their codes and to what was recorded for them."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.operations import READ, UNSEEN, Answer, Operation
-from app.stress.order import NOTHING, Honoured, Order, Refunded
+from app.stress.order import NOTHING, Honoured, Order, Refunded, Reserved
 from app.stress.points import is_shown
 from app.stress.purchases import SHOWN, cancelled, is_as_shown, named, paths, touches
 from app.stress.redemptions import (
@@ -24,7 +25,20 @@ from app.stress.redemptions import (
     rejected,
     spend,
 )
-from app.stress.things import Leads, Move, Story, Then, becomes, if_ended, where
+from app.stress.things import (
+    Code,
+    Leads,
+    Move,
+    Story,
+    Then,
+    becomes,
+    changed,
+    given_back,
+    had,
+    if_ended,
+    stocked,
+    where,
+)
 from app.stress.verb import Asked, Call, Verb, mutation, who
 from app.stress.verb import named as presenter
 from app.stress.wallet import Wallet
@@ -207,7 +221,7 @@ def _amended_otherwise(call: Call) -> Sequence[Story]:
 
 CANCEL: Final = mutation(
     "cancelOrder", "CancelOrderInput",
-    "... on CancelOrderSuccess { replayed shortfall pointsReturned moneyReturned { amountMinor } }",
+    "... on CancelOrderSuccess { replayed shortfall pointsReturned moneyReturned { amountMinor } kept { id } }",
 )  # fmt: skip
 
 
@@ -234,20 +248,57 @@ def _called_off(call: Call) -> Sequence[Story]:
         elif not order.bought.is_reversed:
             after = after.refunded(Refunded("", order.bought.stands, None))
             money = order.bought.stands - (after.back.value - order.back.value)
-        points = order.spent - after.spent
-        if told not in {None, (money, points)}:
-            return
-        after = after._replace(cancelled=(money, points, shortfall))
-        story = follow_order(order_id, order, after, call.facts, shortfall=shortfall)
+        returned = tuple(step for each in order.codes if call.input["reinstate"] for step in back(each, order_id))
+        ended: Story = ()
         for place, hold in enumerate(order.holds):
             if hold.status in {"HELD", "EXPIRED"}:
-                story = (*ends(order_id, place, hold), *story)
+                ended = (*ended, *ends(order_id, place, hold))
                 after = after.with_hold(place, hold._replace(status="RELEASED"))
-        for each in order.codes if call.input["reinstate"] else ():
-            story = (*story, *back(each, order_id))
-        yield Then(after, story)
+        rewards = next((hold.rewards for hold in order.holds if hold.status == "CAPTURED"), ())
+        member = next((hold.presenter for hold in order.holds if hold.status == "CAPTURED"), "")
+        for came_back, of_rewards in _of_rewards(rewards, member, len(answer["kept"]) if told else None):
+            points = order.spent - after.spent + came_back
+            if told in {None, (money, points)}:
+                off = after._replace(cancelled=(money, points, shortfall))
+                follows = follow_order(order_id, order, off, call.facts, shortfall=shortfall)
+                yield Then(off, (*ended, *of_rewards, *follows, *returned))
 
     return (((named(call), Leads(cancel, touches(call))),),)
+
+
+def _of_rewards(rewards: Sequence[Reserved], member: str, kept: int | None) -> Iterable[tuple[int, Story]]:
+    """Return what may become of the rewards that an order brought, and how many points come back with that.
+
+    So many of them are `kept`, if that was told: those whose codes are spent or held.
+    """
+    choices = [("back", "dead", "before", "kept") if each.code else ("back", "before") for each in rewards]
+    for chosen in itertools.product(*choices):
+        if kept not in {None, chosen.count("kept")}:
+            continue
+        story: Story = ()
+        for each, what in zip(rewards, chosen, strict=True):
+            story = (*story, *_of_reward(each, what, member))
+        yield sum(each.cost for each, what in zip(rewards, chosen, strict=True) if what in {"back", "dead"}), story
+
+
+def _of_reward(reward: Reserved, what: str, member: str) -> Story:
+    """A reward goes back and its code is revoked, or is dead; or it went back before, or stays with a code in use."""
+    name, code = f"back:{reward.name}", reward.code
+    seen: list[tuple[str, Move]] = []
+    if what == "before":
+        return ((name, where(lambda found: found is not None)),)
+    if what == "kept":
+        in_use = where(lambda found: found.order is not None or found.hold is not None)
+        seen = [(f"code:{code}", in_use)] if code not in {None, UNSEEN} else []
+        return ((name, where(lambda found: found is None)), *seen)
+    if what == "dead":
+        seen = [(f"code:{code}", where(lambda found: found.revoked or found.expired))]
+    elif code is not None:
+        revoked = becomes(Code(member), Code(member, revoked=True))
+        seen = [(f"stock:{reward.pool}", stocked(allocated=-1, revoked=1)), (f"wallet:{member}", changed())]
+        seen = seen if code == UNSEEN else [(f"code:{code}", revoked), *seen]
+    first: Story = ((name, becomes(None, ("BACK", None))), (f"reward:{reward.reward}", had(-1)))
+    return (*first, *seen, (f"wallet:{member}", given_back(reward.name, None)))
 
 
 def _unknown(call: Call) -> Sequence[Story]:

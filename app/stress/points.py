@@ -13,13 +13,13 @@ from app.stress.things import (
     becomes,
     changed,
     given_back,
+    had,
     if_ended,
-    is_,
     spent,
     stocked,
     where,
 )
-from app.stress.verb import Asked, Call, Verb, ask_member, mutation, reading
+from app.stress.verb import Asked, Call, Facts, Verb, ask_member, mutation, reading
 from app.stress.wallet import Told, Wallet
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _exchanged(call: Call) -> Sequence[Story]:
     cost, pool = call.facts["rewards"][reward]["cost"], call.facts["rewards"][reward]["pool"]
     redemption = call.answer.get("redemption", {})
     told = {**call.answer, **({"entry": redemption["entry"]} if redemption else {})}
-    taken: Story = ((f"reward:{reward}", lambda stock: (stock - 1,) if stock > 0 else ()),)
+    taken: Story = ((f"reward:{reward}", had(1)),)
     name, move = f"key:reward/{key}", partial(spent, cost, key)
     if pool is None or call.answer["replayed"]:
         return _entered(name, member, -cost, told, *taken, move=move)
@@ -115,21 +115,23 @@ def _learn_exchange(world: "World", operation: Operation, answer: Answer) -> Non
     code, facts = answer["redemption"]["code"], world.facts["rewards"][reward]
     if code is not None:
         world.learn_code(code, facts["pool"], member)
-    exchange = {
+    world.learn_exchange({
         "id": answer["redemption"]["id"], "key": key, "member": member, "reward": reward, "cost": facts["cost"],
         "pool": facts["pool"], "code": code and code["id"],
-    }  # fmt: skip
-    if exchange not in world.exchanges:
-        world.exchanges.append(exchange)
+    })  # fmt: skip
 
 
 def _out_of_stock(call: Call) -> Sequence[Story]:
-    reward, member = call.input["rewardId"], call.input["memberId"]
-    pool = call.facts["rewards"][reward]["pool"]
-    none: Story = ((f"reward:{reward}", is_(0)),)
+    return not_to_be_had(call.input["rewardId"], call.input["memberId"], call.facts)
+
+
+def not_to_be_had(reward: str, member: str, facts: Facts) -> Sequence[Story]:
+    """None is left of a reward, or its pool gives the member no code."""
+    pool = facts["rewards"][reward]["pool"]
+    none: Story = ((f"reward:{reward}", where(lambda shelf: shelf.stock == 0)),)
     if pool is None:
         return (none,)
-    limit = call.facts["limits"][pool]
+    limit = facts["limits"][pool]
     return (
         none,
         ((f"stock:{pool}", EMPTY),),
@@ -156,11 +158,11 @@ def _went_back(call: Call) -> Sequence[Story]:
     """The points are where they were, the stock has one more, and a code that was alive is revoked."""
     about, entry = call.about, call.answer.get("entry")
     told = None if entry is None else (entry["id"], entry["amount"], entry["balanceAfter"])
-    name, wallet = f"back:{about['id']}", f"wallet:{about['member']}"
+    name, wallet = f"back:{about['key']}", f"wallet:{about['member']}"
     if call.answer["replayed"]:
         return (((name, where(lambda found: found is not None and found[-1] in {None, told})),),)
     given = given_back(about["key"], None if entry is None else Told(entry["amount"], entry["balanceAfter"]))
-    stocked_again: Story = ((f"reward:{about['reward']}", lambda stock: (stock + 1,)),)
+    stocked_again: Story = ((f"reward:{about['reward']}", had(-1)),)
     first: Story = ((name, becomes(None, ("BACK", told))), *stocked_again)
     if about["code"] is None:
         return ((*first, (wallet, given)),)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.stress.aims import Budget, Standing, has_another
 from app.stress.claims import looked
 from app.stress.operations import UNSEEN, Answer, Operation
-from app.stress.order import Hold, Honoured, Order, discounts
+from app.stress.order import Hold, Honoured, Order, Reserved, discounts
 from app.stress.purchases import pays
 from app.stress.things import (
     BEARER,
@@ -18,6 +18,7 @@ from app.stress.things import (
     Code,
     Leads,
     Move,
+    Shelf,
     Story,
     Then,
     becomes,
@@ -218,13 +219,51 @@ def ends(order: str, place: int, hold: Hold) -> Story:
     """A hold ends, of which its wallets are told; of one that is over, if they weren't yet."""
     here = (order, place)
     if hold.status == "HELD":
-        return (*frees(order, place, hold), *((f"wallet:{owner}", given_up(here)) for owner in wallets(hold)))
+        back = put_back(here, hold.presenter, hold.rewards)
+        return (*frees(order, place, hold), *back, *((f"wallet:{owner}", given_up(here)) for owner in wallets(hold)))
     return tuple((f"wallet:{owner}", ended(here)) for owner in wallets(hold))
 
 
 def wallets(hold: Hold) -> list[str]:
     """Return whose wallets have what a hold has."""
-    return sorted({*owners(hold.codes), *([hold.presenter] if hold.points else [])})
+    return sorted({*owners(hold.codes), *([hold.presenter] if hold.held else [])})
+
+
+def put_back(here: tuple[str, int], member: str, rewards: Iterable[Reserved]) -> Story:
+    """What a hold of a member has of rewards is in stock again."""
+
+    story: Story = ()
+    for each in rewards:
+        story = (*story, (f"reward:{each.reward}", left(here, 1)))
+        if each.pool is not None:
+            claims = (f"claims:{each.pool}/{member}", unclaimed(here))
+            story = (*story, (f"stock:{each.pool}", stocked(available=1, allocated=-1)), claims)
+    return story
+
+
+def left(here: tuple[str, int], amount: int) -> Move:
+    """A hold has a reward no more, of which so many are in stock again."""
+
+    def move(shelf: Shelf) -> Iterable[Shelf]:
+        if here in shelf.holders:
+            yield Shelf(shelf.stock + amount, tuple(holder for holder in shelf.holders if holder != here))
+
+    return move
+
+
+def set_aside(here: tuple[str, int]) -> str:
+    """Return what stands for a code that a hold has of a pool, among those that its member claimed."""
+    return "/".join(map(str, here))
+
+
+def unclaimed(here: tuple[str, int], *instead: str) -> Move:
+    """A hold has no code of a pool any more, or its member has one instead."""
+
+    def move(codes: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
+        if set_aside(here) in codes:
+            yield (*(code for code in codes if code != set_aside(here)), *instead)
+
+    return move
 
 
 def _learn_redemptions(world: "World", operation: Operation, answer: Answer) -> None:

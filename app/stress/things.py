@@ -41,6 +41,11 @@ class Leads:
         return self._move(state)
 
 
+def had(amount: int) -> Move:
+    """A reward's stock falls by so many, or rises."""
+    return lambda shelf: (shelf._replace(stock=shelf.stock - amount),) if shelf.stock >= amount else ()
+
+
 def forgets(_: Any) -> Iterable[Any]:
     """Nobody follows any more what the thing is."""
     return (ANYTHING,)
@@ -60,6 +65,13 @@ class Stock(NamedTuple):
     redeemed: int = 0
     revoked: int = 0
     expired: int = 0
+
+
+class Shelf(NamedTuple):
+    """How often a reward can be had, and which holds have it, each by its order and place."""
+
+    stock: int = 0
+    holders: tuple[tuple[str, int], ...] = ()
 
 
 #: Whose a code is that belongs to whoever holds it.
@@ -114,7 +126,7 @@ INITIAL: Final[Mapping[str, Any]] = {
     "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "percent": PERCENTS[0],
     "quota": 0,
     "budget": None, "person": (), "audience": 0, "look": None, "job": None, "meant": None,
-    "address": None, "invite": None, "order": Order(), "reward": None, "key": None, "member": None, "back": None,
+    "address": None, "invite": None, "order": Order(), "reward": Shelf(), "key": None, "member": None, "back": None,
 }  # fmt: skip
 
 

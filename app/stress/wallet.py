@@ -4,7 +4,7 @@ Nothing here is pending or expires. Versions date everything: an entry raises th
 """
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -165,26 +165,29 @@ class Wallet(NamedTuple):
             draft.come_free(draft.let_go(hold, points))
         return draft.wallet
 
-    def paid(self, hold: tuple[str, int], points: int, name: str) -> "Wallet | None":
+    def paid(
+        self, hold: tuple[str, int], points: int, name: str, costs: Sequence[tuple[int, str]] = ()
+    ) -> "Wallet | None":
         """Return the wallet after points of a hold were paid under a name, None if it has none and too few are free.
 
-        Those that it has too many come free with that.
+        Before that, its rewards are had for what they `costs` under names of their own: they have what would be spent
+        first. Points that it has too many come free with that.
         """
         if not self.points_of(hold):
-            return self.debited(points, name)
-        draft, parts = _Draft(self), next(each.parts for each in self.held if each.hold == hold)
-        draft.version += 1
-        free = draft.let_go(hold, points)
-        draft.release(hold)
-        taken: dict[int, int] = {since: amount for since, amount, _ in parts}
-        for since, amount, _ in free:
-            taken[since] -= amount
-        for since, amount in taken.items():
-            draft.change(since, -amount)
-        if points:
-            spent = tuple((since, amount) for since, amount in taken.items() if amount)
-            draft.spent = (*self.spent, Spent(name, min(held for _, _, held in parts), spent))
-        draft.come_free(free)
+            wallet: Wallet | None = self
+            for cost, reward in costs:
+                wallet = wallet and wallet.debited(cost, reward)
+            return wallet.debited(points, name) if wallet is not None and points else wallet
+        draft, has = _Draft(self), self.points_of(hold)
+        for cost, reward in costs:
+            draft.version += 1
+            draft.capture(hold, cost, reward)
+            has -= cost
+        if has:
+            draft.version += 1
+            if points:
+                draft.capture(hold, points, name)
+            draft.come_free(draft.let_go(hold, 0))
         left = tuple(each for each in self.endings if each.hold != hold)
         return draft.wallet._replace(endings=left)
 
@@ -395,9 +398,20 @@ class _Draft:
         self.held[hold] = tuple(kept)
         return gone
 
-    def release(self, hold: tuple[str, int]) -> None:
-        """Let a hold have nothing."""
-        self.held[hold] = ()
+    def capture(self, hold: tuple[str, int], points: int, name: str) -> None:
+        """Spend points of a hold under a name, those that would be spent first."""
+        taken, left = [], []
+        for since, amount, held in self.held[hold]:
+            part = min(amount, points)
+            points -= part
+            if part:
+                taken.append((since, part, held))
+                self.change(since, -part)
+            if part < amount:
+                left.append((since, amount - part, held))
+        self.held[hold] = tuple(left)
+        parts = tuple((since, part) for since, part, _ in taken)
+        self.spent = (*self.spent, Spent(name, min(held for _, _, held in taken), parts))
 
     def come_free(self, parts: list[tuple[int, int, int]]) -> None:
         """Let points that were held go where they would if they had been spent and came back; entries say what moves.

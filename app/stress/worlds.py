@@ -40,6 +40,8 @@ SECONDS_MAX: Final = 180.0
 REPEATED, SPOILED, GIVEN_UP = 0.25, 0.08, 0.3
 #: How often a client crashes before it has noted the answer to what it may send again.
 CRASHES: Final = 0.02
+#: What each member of a world that is about holds can pay with at first.
+GIFT: Final = 40
 #: When a pool begins, and how long after that what began before may still be under way.
 BEGINS_AFTER_SECONDS: Final = (0.5, 5.0)
 BEGUN_WITHIN_SECONDS: Final = 15.0
@@ -84,7 +86,7 @@ Lapse = Callable[[str], Awaitable[bool]]
 HOLDING: Final = {
     "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "readHeldCodes": 1,
     "lapse": 4, "redeemCodes": 3, "checkCodes": 1, "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1,
-    "revokeCode": 0.3, "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1,
+    "revokeCode": 0.3, "recordPurchase": 1.5, "refundPurchase": 1, "reversePurchase": 0.3, "grantPoints": 1.5,
     "redeemReward": 1, "reverseRewardRedemption": 0.5, "claimCode": 1, "issueCodes": 1.5, "readWallet": 2,
     "readCodes": 2, "readOrder": 1, "readPurchase": 0.5, "readStock": 0.5, "pausePool": 0.3, "activatePool": 0.6,
     "editPool": 0.3,
@@ -264,6 +266,11 @@ class World:
         for each in redemptions:
             self.redemptions[each["id"]] = {"id": each["id"], "order": order, "code": each["code"]["id"]}
 
+    def learn_exchange(self, exchange: dict[str, Any]) -> None:
+        """Keep a redemption of a reward that somebody was told of."""
+        if exchange not in self.exchanges:
+            self.exchanges.append(exchange)
+
     def learn_hold(self, order: str, hold: dict[str, Any]) -> None:
         """Keep a hold that somebody was told of."""
         self.orders.setdefault(order, [])
@@ -300,6 +307,10 @@ class World:
         for member, pool in itertools.product(self.members, self.pools[:2]):
             claim = {"poolId": pool, "idempotencyKey": self.key(), "memberId": member}
             await self._until_answered(client, VERBS["claimCode"], claim)
+        for member in self.members if self._about is About.HOLDS else ():
+            key = self.key()
+            gift = {"memberId": member, "amount": GIFT, "reference": key, "idempotencyKey": key}
+            await self._until_answered(client, VERBS["grantPoints"], gift)
 
     async def _aimed_pools(self, client: Client) -> None:
         money = {"amountMinor": BUDGETS[0], "currency": self.currency}
@@ -353,7 +364,7 @@ class World:
         terms = {"name": self.name, "cost": cost, "stock": stock, "poolId": pool}
         reward = (await client.patiently(CREATE_REWARD, terms))["reward"]["id"]
         self.facts["rewards"][reward] = {"cost": cost, "pool": pool}
-        self.facts["initial"][f"reward:{reward}"] = stock
+        self.facts["initial"][f"reward:{reward}"] = [stock]
         if pool is not None:
             self.facts["backing"].append(pool)
 

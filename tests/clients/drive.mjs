@@ -4,6 +4,9 @@ import WebSocket from "ws";
 import { createWalletClient, followWallet as followWithApollo, WALLET } from "./apollo_wallet.mjs";
 import { followWallet } from "./follow_wallet.mjs";
 
+// When a connection fails, Apollo's link looks at the global one, which Node 20 doesn't have.
+globalThis.WebSocket ??= WebSocket;
+
 const { name, url, shop, key, issue } = JSON.parse(process.argv[2]);
 // The shop's own server, which has a key, asks for the member's token.
 const freshToken = async () => {

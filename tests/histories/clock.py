@@ -13,7 +13,7 @@ SECONDS_MAX: Final = 6.0
 #: As if it had been held long before: from the commit on, whoever looks finds that its time has passed.
 LAPSE: Final = """
 UPDATE hold SET held_until = held_at + interval '1 microsecond'
-WHERE id = $1 AND status = 'HELD' AND held_until > now() RETURNING held_until
+WHERE id = $1 AND status = 'HELD' AND held_until > now() AND held_points = points RETURNING held_until
 """
 #: What it has by then: nothing comes or goes while its row is locked.
 LAPSE_CODES: Final = """
@@ -29,7 +29,10 @@ class Clock:
         self._database = dsn(database)
 
     async def lapse(self, hold: str) -> bool:
-        """Let the time of a hold pass; returns whether it was HELD until then. Raises Unanswered if nobody knows."""
+        """Let the time of a hold without rewards pass; returns whether it was HELD until then.
+
+        Raises Unanswered if nobody knows.
+        """
         try:
             async with asyncio.timeout(SECONDS_MAX):
                 connection = await asyncpg.connect(self._database)

@@ -13,7 +13,19 @@ from typing import Any, Final
 from app.stress.aims import Budget, derived
 from app.stress.claims import LOOKED
 from app.stress.operations import History, Operation
-from app.stress.things import BEARER, INITIAL, Move, Pool, Stock, Story, follow, forgets, touched, within_budgets
+from app.stress.things import (
+    BEARER,
+    INITIAL,
+    Move,
+    Pool,
+    Shelf,
+    Stock,
+    Story,
+    follow,
+    forgets,
+    touched,
+    within_budgets,
+)
 from app.stress.verb import Facts, who
 from app.stress.verbs import VERBS
 
@@ -144,7 +156,7 @@ class Case:
 
 def _initial(name: str, begun: State) -> Any:
     kind = name.partition(":")[0]
-    made = {"stock": Stock, "pool": Pool, "budget": Budget}
+    made = {"stock": Stock, "pool": Pool, "reward": Shelf, "budget": Budget}
     return made[kind](*begun[name]) if kind in made and name in begun else begun.get(name, INITIAL[kind])
 
 
@@ -163,6 +175,10 @@ def _codes(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]
         if each.verb == "redeemReward" and answer.get("redemption", {}).get("code"):
             pool = facts["rewards"][each.input["rewardId"]]["pool"]
             found.setdefault(pool, {})[answer["redemption"]["code"]["id"]] = None
+        for of_hold in answer.get("hold", {}).get("rewards", ()):
+            if of_hold["redemption"] and of_hold["redemption"]["code"]:
+                pool = facts["rewards"][of_hold["reward"]["id"]]["pool"]
+                found.setdefault(pool, {})[of_hold["redemption"]["code"]["id"]] = None
         if each.verb == "readCodes" and answer:
             for edge in answer["wallet"]["codes"]["edges"]:
                 found.setdefault(edge["node"]["pool"]["id"], {})[edge["node"]["id"]] = None
@@ -179,7 +195,9 @@ def _touched(operations: Sequence[Operation], facts: Facts) -> dict[str, list[st
             names |= dict.fromkeys([f"person:{who(each.input)}"] if facts["first"] or facts["audiences"] else [])
         if each.verb == "recordPurchase":
             names[f"wallet:{each.input['memberId']}"] = None
-        if each.input.get("points"):
+        if each.input.get("rewardIds"):
+            names |= dict.fromkeys(_of_rewards(each.input["rewardIds"], who(each.input), facts))
+        if each.input.get("points") or each.input.get("rewardIds"):
             names[f"wallet:{who(each.input)}"] = None
         if each.verb in {"redeemCodes", "amendOrder", "holdCheckout"}:
             for code in each.about["codes"]:
@@ -188,6 +206,15 @@ def _touched(operations: Sequence[Operation], facts: Facts) -> dict[str, list[st
                 if code["owner"] != BEARER:
                     names[f"wallet:{code['owner']}"] = None
     return {order: list(names) for order, names in found.items()}
+
+
+def _of_rewards(rewards: Sequence[str], member: str, facts: Facts) -> Iterator[str]:
+    """Return the names of what rewards of a hold may touch, now or when they are had or go back."""
+    for reward in rewards:
+        yield f"reward:{reward}"
+        pool = facts["rewards"][reward]["pool"]
+        if pool is not None:
+            yield from (f"pool:{pool}", f"stock:{pool}", f"claims:{pool}/{member}")
 
 
 def _holding(operations: Sequence[Operation], facts: Facts) -> list[str]:

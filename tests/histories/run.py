@@ -51,7 +51,7 @@ CIRCUMSTANCES: Final = frozenset({
     "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
     "redeemCodes: BUDGET_SPENT", "redeemCodes: NOT_FIRST_ORDER", "cancelJob: CANCELLED",
     "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
-    "captureHold: it was released", "captureHold: what it held is gone",
+    "captureHold: it was released", "captureHold: what it held is gone", "captureHold: rewards were had",
     "captureHold: killed before its answer", "captureHold: told again after its answer was lost",
 })  # fmt: skip
 #: So that what waits for a frozen database gives up before its clients do, and errands are few.

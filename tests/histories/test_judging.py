@@ -159,4 +159,5 @@ def _hold(status: str) -> dict[str, Any]:
     """Return what is told of a hold of 15 points that are worth as many minor units."""
     amounts = {"orderAmount": 100, "totalDiscount": 0, "amountDue": 85, "pointsValue": 15}
     told = {name: {"amountMinor": amount} for name, amount in amounts.items()}
-    return {"id": "h", "status": status, "heldUntil": "then", "points": 15, "codes": [], "redemptions": [], **told}
+    return {"id": "h", "status": status, "heldUntil": "then", "points": 15, "codes": [], "redemptions": [],
+            "rewards": [], **told}  # fmt: skip

@@ -10,11 +10,11 @@ from app import ids
 from app.orders.expire_holds import expire_holds
 from app.storage.database import database, transaction
 from tests.conftest import Api
-from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, usd
+from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, stackable
 from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, read
 from tests.orders.presented import order
-from tests.points.documents import RECORD, grant, points, reward
+from tests.points.documents import RECORD, RETIRE_REWARD, grant, points, reward
 from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
 
 ROUNDS = 12
@@ -23,6 +23,11 @@ SOON_CODES = """
 UPDATE code SET held_until = (
     SELECT held_until FROM hold h WHERE h.merchant_id = $1 AND h.id = code.hold_id
 ) WHERE merchant_id = $1 AND hold_id IS NOT NULL
+"""
+LOCK_HOLD = "SELECT FROM hold WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
+WAITING = """
+SELECT count(*)::int AS sessions FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 LOCK_CODE = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
 HELD = "SELECT count(*)::int AS holds FROM hold WHERE merchant_id = $1 AND status = 'HELD'"
@@ -137,6 +142,54 @@ async def test_an_order_that_is_redeemed_while_another_cart_ends_for_it_is_not_o
 
     assert (redeemed["__typename"], (await laptop)["__typename"]) == ("RedeemCodesSuccess", "OrderNotOpen")
     assert (await read(shop, phone))["status"] == "HELD"
+    assert await shop.broken_promises() == []
+
+
+async def test_a_cart_that_becomes_anothers_with_a_reward_is_not_taken_over(shop: Shop, processes: Processes) -> None:
+    member, other = await shop.member(), await shop.member()
+    await grant(shop, other, 100, "gift")
+    (code,) = await stackable(shop, member, 1)
+    mug = await reward(shop, cost=30, stock=1)
+    phone = await hold(shop, [code], member, order="phone")
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.rows(LOCK_HOLD, shop.merchant_id, ids.decode("hold", phone["id"]))
+        changed = asyncio.ensure_future(processes.do(HOLD, **cart([], other, order="phone", rewardIds=[mug["id"]])))
+        await until_somebody_waits(tx)
+        laptop = asyncio.ensure_future(processes.do(HOLD, **cart([code], member, order="laptop")))
+        await until_waiting(2)
+
+    assert (await changed)["hold"]["id"] == phone["id"]
+    assert (await laptop)["takenOver"] is False
+    assert (await read(shop, phone))["status"] == "HELD"
+    assert await shop.broken_promises() == []
+
+
+async def until_waiting(count: int) -> None:
+    """Wait until so many sessions wait for locks."""
+    waiting = 0
+    while waiting < count:
+        row = await database().row(WAITING)
+        waiting = 0 if row is None else row["sessions"]
+        await asyncio.sleep(0.01)
+
+
+async def test_a_repeat_is_answered_alike_though_the_order_is_called_off_meanwhile(
+    shop: Shop, processes: Processes
+) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    for number in range(ROUNDS):
+        name = f"cart-{number}"
+        await hold(shop, [], member, order=name, points=5)
+        asked = cart([], member, order=name, points=8, idempotencyKey=f"key-{number}")
+        first, cancelled, repeat = await asyncio.gather(
+            processes.do(HOLD, **asked),
+            processes.do(CANCEL, **cancellation(orderId=name)),
+            processes.do(HOLD, **asked),
+        )
+        assert (cancelled["__typename"], first["__typename"]) == ("CancelOrderSuccess", repeat["__typename"])
+
     assert await shop.broken_promises() == []
 
 
@@ -317,4 +370,30 @@ async def test_the_last_of_a_budget_goes_round_a_customers_carts(shop: Shop, pro
 
     assert kinds(answers) == {"HoldCheckoutSuccess": 12}
     assert await held_holds(shop) == 1
+    assert await shop.broken_promises() == []
+
+
+async def test_a_claim_beside_a_cart_keeps_it_from_nothing(shop: Shop, processes: Processes) -> None:
+    pool = await shop.pool(codes=2 * ROUNDS, claimsPerMember=1)
+    for number in range(ROUNDS // 2):
+        member = await shop.member()
+        await grant(shop, member, 100, f"gift-{number}")
+        voucher = await reward(shop, cost=50, poolId=pool["id"])
+
+        async def retired_and_claimed(voucher: Any = voucher, member: Any = member) -> Any:
+            await processes.do(RETIRE_REWARD, rewardId=voucher["id"])
+            return await processes.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"])
+
+        held, claimed = await asyncio.gather(
+            processes.do(HOLD, **cart([], member, order=f"cart-{number}", rewardIds=[voucher["id"]])),
+            retired_and_claimed(),
+        )
+
+        assert held["__typename"] in {"HoldCheckoutSuccess", "RewardOutOfStock"}
+        assert claimed["__typename"] in {"ClaimCodeSuccess", "NotEligible"}
+        if "hold" in held:
+            captured = await shop.do(CAPTURE, holdId=held["hold"]["id"])
+            assert captured["__typename"] == "CaptureHoldSuccess"
+        else:
+            assert claimed["__typename"] == "ClaimCodeSuccess"
     assert await shop.broken_promises() == []
