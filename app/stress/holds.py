@@ -111,7 +111,7 @@ def _ask_to_pay(world: "World") -> Asked:
         "points": world.rolls.choice([5, 10, 10, 20, 30]), "memberId": member, "lifetimeSeconds": 900,
         "idempotencyKey": world.key(),
     }  # fmt: skip
-    if world.rolls.random() < 0.4:
+    if world.facts["rewards"] and world.rolls.random() < 0.4:
         asked["rewardIds"] = world.some(list(world.facts["rewards"]), most=2)
         asked["points"] = world.rolls.choice([0, 5, 10])
     return asked, {"codes": about_codes(codes)}
