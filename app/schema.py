@@ -53,8 +53,10 @@ from app.orders.release_hold import release_hold
 from app.orders.reverse_purchase import reverse_purchase
 from app.orders.reverse_redemption import reverse_redemption
 from app.people.accept_invite import accept_invite
+from app.people.check_merge import check_merge
 from app.people.edit_member import edit_member
 from app.people.enroll_member import enroll_member
+from app.people.merge_members import merge_members
 from app.people.verify_member_email import verify_member_email
 from app.points import queries as points
 from app.points.create_reward import create_reward
@@ -99,6 +101,7 @@ Query = create_type(
         orders.order,
         orders.hold,
         check_refund,
+        check_merge,
         members.member,
         members.members,
         wallets.wallet,
@@ -163,6 +166,7 @@ Mutation = create_type(
         cancel_job,
         enroll_member,
         edit_member,
+        merge_members,
         verify_member_email,
         issue_member_token,
         revoke_member_tokens,

@@ -793,6 +793,7 @@ class Migration(migrations.Migration):
                 ("spendable_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("created_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+                ("lot_id", fields.UUIDField(null=True)),
             ],
             options={
                 "table": "points_entry",

@@ -36,6 +36,18 @@ BEGIN
     RAISE EXCEPTION 'the member is gone'
         USING ERRCODE = 'FL001', DETAIL = to_jsonb(OLD) ->> TG_ARGV[0], TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $guard$;
+-- What is one member's becomes another one's by merging only.
+CREATE FUNCTION follow_merging() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM member
+        WHERE merchant_id = NEW.merchant_id AND id = OLD.member_id AND merged_into_id = NEW.member_id
+    ) THEN
+        RAISE EXCEPTION 'rows of % change hands with a merging only', TG_TABLE_NAME
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $guard$;
 """
 
 MERCHANTS = """
@@ -106,7 +118,7 @@ ALTER TABLE member
     ADD CONSTRAINT member_external_id FOREIGN KEY (merchant_id, external_id, source, id)
         REFERENCES external_id (merchant_id, external_id, source, member_id);
 
-CREATE UNIQUE INDEX member_email_proven ON member (merchant_id, email_index) WHERE email_verified;
+CREATE UNIQUE INDEX member_email_proven ON member (merchant_id, email_index) WHERE email_verified AND merged_into_id IS NULL;
 -- Who loses an address when somebody proves it.
 CREATE INDEX member_email_unproven ON member (merchant_id, email_index)
     WHERE email_index IS NOT NULL AND NOT email_verified;
@@ -513,15 +525,44 @@ ALTER TABLE campaign
     ADD CONSTRAINT campaign_segment CHECK (segment IN ('NEW', 'ACTIVE', 'LAPSED', 'HIGH_SPEND', 'ADVOCATES')),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
 CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER campaign_fixed BEFORE UPDATE OF merchant_id, id, pool_id ON campaign
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
     -- In this order: it is what re-encryption pages by, too.
     ADD PRIMARY KEY (merchant_id, code_id, campaign_id),
     -- What mailers page by.
-    ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
-    ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
-    ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
+    ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position);
+-- Thousands are written at once: they are looked at together, where two foreign keys would look up and lock the campaign
+-- and a code for each. What they name stays: campaigns do, and so do codes of a pool that isn't a draft any more.
+CREATE FUNCTION delivery_refers() RETURNS trigger LANGUAGE plpgsql AS $refers$
+BEGIN
+    IF EXISTS (
+        SELECT FROM (SELECT DISTINCT merchant_id, campaign_id FROM written) d LEFT JOIN LATERAL (
+            SELECT id FROM campaign WHERE merchant_id = d.merchant_id AND id = d.campaign_id OFFSET 0
+        ) k ON true WHERE k.id IS NULL
+    ) OR EXISTS (
+        SELECT FROM (
+            SELECT merchant_id, array_agg(code_id) AS ids, count(DISTINCT code_id) AS codes FROM written GROUP BY 1
+        ) d WHERE d.codes > (
+            SELECT coalesce(sum(found.codes), 0) FROM (
+                SELECT pool_id, count(*) AS codes FROM code
+                WHERE merchant_id = d.merchant_id AND id = ANY(d.ids) GROUP BY pool_id OFFSET 0
+            ) found WHERE EXISTS (
+                SELECT FROM pool p WHERE p.merchant_id = d.merchant_id AND p.id = found.pool_id AND p.status <> 'DRAFT'
+            )
+        )
+    ) THEN
+        RAISE EXCEPTION 'a delivery names no campaign, or no code that stays'
+            USING ERRCODE = 'foreign_key_violation', CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $refers$;
+CREATE TRIGGER delivery_refers AFTER INSERT ON delivery REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION delivery_refers();
+CREATE TRIGGER delivery_still_refers AFTER UPDATE ON delivery REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION delivery_refers();
 CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 
@@ -755,7 +796,11 @@ ALTER TABLE points_entry
         WHEN 'REFUND' THEN amount > 0
         WHEN 'REVERSAL' THEN amount < 0
         WHEN 'EXPIRY' THEN amount < 0
-        ELSE reason = 'ADJUSTMENT' END);
+        ELSE reason IN ('ADJUSTMENT', 'MERGE') END),
+    -- A merging credits the kept member with lots that there are; any other dated credit makes one.
+    ADD CONSTRAINT points_entry_merged CHECK (
+        (reason = 'MERGE' AND amount > 0) = (lot_id IS NOT NULL) AND (reason <> 'MERGE' OR amount < 0 OR spendable_at IS NOT NULL)
+    );
 -- The lists: all entries of the merchant (the liability sums their amounts), and those of a wallet.
 CREATE INDEX points_entry_newest ON points_entry (merchant_id, created_at, id) INCLUDE (amount);
 CREATE INDEX points_entry_of_member ON points_entry (merchant_id, member_id, created_at, id);
@@ -794,8 +839,11 @@ CREATE INDEX points_lot_ripe ON points_lot (merchant_id, spendable_at) WHERE is_
 CREATE INDEX points_lot_pending ON points_lot (merchant_id, member_id, spendable_at) WHERE is_pending;
 CREATE TRIGGER points_lot_kept BEFORE DELETE OR TRUNCATE ON points_lot FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER points_lot_fixed
-    BEFORE UPDATE OF merchant_id, entry_id, member_id, amount, spendable_at, expires_at, created_at ON points_lot
+    BEFORE UPDATE OF merchant_id, entry_id, amount, spendable_at, expires_at, created_at ON points_lot
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER points_lot_follows AFTER UPDATE OF member_id ON points_lot FOR EACH ROW
+    WHEN (NEW.member_id <> OLD.member_id) EXECUTE FUNCTION follow_merging();
+ALTER TABLE points_entry ADD CONSTRAINT points_entry_lot FOREIGN KEY (merchant_id, lot_id) REFERENCES points_lot;
 CREATE TRIGGER points_lot_begins_whole AFTER INSERT ON points_lot FOR EACH ROW
     WHEN (NEW.remaining <> NEW.amount OR NEW.last_entry_id <> NEW.entry_id) EXECUTE FUNCTION refuse_change();
 
@@ -842,8 +890,10 @@ CREATE INDEX points_return_of_lot ON points_return (merchant_id, lot_id);
 -- What points that come back and later purchases make good.
 CREATE INDEX points_return_short ON points_return (merchant_id, member_id, since) WHERE shortfall > 0;
 CREATE TRIGGER points_return_kept BEFORE DELETE OR TRUNCATE ON points_return FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER points_return_fixed BEFORE UPDATE OF merchant_id, id, member_id, lot_id, since ON points_return
+CREATE TRIGGER points_return_fixed BEFORE UPDATE OF merchant_id, id, lot_id, since ON points_return
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER points_return_follows AFTER UPDATE OF member_id ON points_return FOR EACH ROW
+    WHEN (NEW.member_id <> OLD.member_id) EXECUTE FUNCTION follow_merging();
 
 -- A lot pays for a take-back of another one: rows stay, and what came back is taken off.
 ALTER TABLE points_cover
@@ -864,7 +914,7 @@ DECLARE
     entry record;
 BEGIN
     SELECT named.id AS named, e.*, CASE
-        WHEN e.spendable_at IS NULL THEN (
+        WHEN e.spendable_at IS NULL OR e.lot_id IS NOT NULL THEN (
             SELECT sum(p.amount) FROM (
                 SELECT lot_id, amount FROM points_part
                 WHERE merchant_id = NEW.merchant_id AND entry_id = named.id ORDER BY lot_id
@@ -880,7 +930,7 @@ BEGIN
         SELECT subject_id AS id FROM event
         WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version OFFSET 0
     ) named CROSS JOIN LATERAL (
-        SELECT merchant_id, id, member_id, amount, balance_after, spendable_at FROM points_entry
+        SELECT merchant_id, id, member_id, amount, balance_after, spendable_at, lot_id FROM points_entry
         WHERE (merchant_id, id) >= (NEW.merchant_id, named.id) ORDER BY merchant_id, id LIMIT 1
     ) e;
     IF (entry.merchant_id, entry.id, entry.member_id, entry.amount, entry.balance_after, entry.moved) IS DISTINCT FROM
@@ -918,8 +968,10 @@ ALTER TABLE purchase
     ADD CONSTRAINT purchase_source CHECK (source IN ('STORE', 'SHOPIFY', 'RECEIPT', 'REFERRAL', 'IMPORT'));
 CREATE TRIGGER purchase_kept BEFORE DELETE OR TRUNCATE ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER purchase_fixed
-    BEFORE UPDATE OF merchant_id, id, member_id, source, order_id, recorded_amount, points_per_unit, minor_units
+    BEFORE UPDATE OF merchant_id, id, source, order_id, recorded_amount, points_per_unit, minor_units
     ON purchase FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER purchase_follows AFTER UPDATE OF member_id ON purchase FOR EACH ROW
+    WHEN (NEW.member_id <> OLD.member_id) EXECUTE FUNCTION follow_merging();
 
 -- A part of a purchase goes back once.
 ALTER TABLE refund
@@ -962,8 +1014,10 @@ CREATE INDEX reward_redemption_of_member ON reward_redemption (merchant_id, memb
 CREATE TRIGGER reward_redemption_kept BEFORE DELETE OR TRUNCATE ON reward_redemption
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER reward_redemption_fixed
-    BEFORE UPDATE OF merchant_id, id, member_id, entry_id, idempotency_key ON reward_redemption
+    BEFORE UPDATE OF merchant_id, id, entry_id, idempotency_key ON reward_redemption
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER reward_redemption_follows AFTER UPDATE OF member_id ON reward_redemption FOR EACH ROW
+    WHEN (NEW.member_id <> OLD.member_id) EXECUTE FUNCTION follow_merging();
 -- A reward goes back once.
 CREATE TRIGGER reward_redemption_reversed_once AFTER UPDATE OF reversed_at ON reward_redemption FOR EACH ROW
     WHEN (OLD.reversed_at IS NOT NULL) EXECUTE FUNCTION refuse_change();
@@ -999,6 +1053,8 @@ CREATE UNIQUE INDEX hold_captured_once ON hold (merchant_id, sales_order_id) WHE
 CREATE INDEX hold_of_order ON hold (merchant_id, sales_order_id) WHERE sales_order_id IS NOT NULL;
 -- What a member's debits and further holds look for, and what the job does.
 CREATE INDEX hold_of_member ON hold (merchant_id, member_id, held_until) WHERE status = 'HELD' AND member_id IS NOT NULL;
+-- What else becomes the kept member's when two are merged.
+CREATE INDEX hold_ended_of_member ON hold (merchant_id, member_id) WHERE status <> 'HELD' AND member_id IS NOT NULL;
 CREATE INDEX hold_of_address ON hold (merchant_id, email_index) WHERE status = 'HELD' AND email_index IS NOT NULL;
 CREATE INDEX hold_due ON hold (merchant_id, held_until) WHERE status = 'HELD';
 CREATE TRIGGER hold_kept BEFORE DELETE OR TRUNCATE ON hold FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
@@ -1013,15 +1069,18 @@ BEGIN
         END IF;
         RETURN NEW;
     END IF;
+    -- One that has ended may still become another member's, with whatever it was.
     IF NEW.version <= OLD.version OR (OLD.status <> 'HELD' AND (OLD.status, NEW.status) NOT IN (
         ('EXPIRED', 'CAPTURED'), ('EXPIRED', 'RELEASED')
-    )) THEN
+    ) AND (OLD.status <> NEW.status OR OLD.member_id IS NOT DISTINCT FROM NEW.member_id)) THEN
         RAISE EXCEPTION 'a hold may not go from % to %', OLD.status, NEW.status
             USING ERRCODE = 'check_violation', CONSTRAINT = 'hold_lifecycle';
     END IF;
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER hold_guard BEFORE INSERT OR UPDATE ON hold FOR EACH ROW EXECUTE FUNCTION hold_guard();
+CREATE TRIGGER hold_follows AFTER UPDATE OF member_id ON hold FOR EACH ROW
+    WHEN (OLD.status <> 'HELD' AND NEW.member_id IS DISTINCT FROM OLD.member_id) EXECUTE FUNCTION follow_merging();
 
 ALTER TABLE hold_code
     DROP CONSTRAINT hold_code_pkey,
@@ -1141,8 +1200,9 @@ ALTER TABLE invite
     ADD CONSTRAINT invite_not_self CHECK (referrer_id <> referee_id);
 -- An address has one invite at a time, whoever sends it; a member comes by one invite, unless that expires first.
 CREATE UNIQUE INDEX invite_pending ON invite (merchant_id, email_index) WHERE status = 'PENDING';
-CREATE UNIQUE INDEX invite_of_referee ON invite (merchant_id, referee_id)
-    WHERE referee_id IS NOT NULL AND status <> 'EXPIRED';
+-- Looked at when a statement ends: a merging swaps what two records accepted.
+ALTER TABLE invite ADD CONSTRAINT invite_of_referee EXCLUDE USING btree (merchant_id WITH =, referee_id WITH =)
+    WHERE (referee_id IS NOT NULL AND status <> 'EXPIRED') DEFERRABLE;
 -- What the expiry job looks for, and the lists.
 CREATE INDEX invite_due ON invite (merchant_id, expires_at) WHERE status = 'PENDING';
 CREATE INDEX invite_by_status ON invite (merchant_id, status, id);
@@ -1197,7 +1257,7 @@ ALTER TABLE referral
     ADD CONSTRAINT referral_purchase FOREIGN KEY (merchant_id, purchase_id) REFERENCES purchase,
     ADD CONSTRAINT referral_referrer_entry FOREIGN KEY (merchant_id, referrer_entry_id) REFERENCES points_entry,
     ADD CONSTRAINT referral_referee_entry FOREIGN KEY (merchant_id, referee_entry_id) REFERENCES points_entry,
-    ADD CONSTRAINT referral_referee UNIQUE (merchant_id, referee_id),
+    ADD CONSTRAINT referral_referee UNIQUE (merchant_id, referee_id) DEFERRABLE,
     ADD CONSTRAINT referral_once UNIQUE (merchant_id, invite_id),
     ADD CONSTRAINT referral_purchase_once UNIQUE (merchant_id, purchase_id),
     ADD CONSTRAINT referral_not_self CHECK (referrer_id <> referee_id),
@@ -1221,13 +1281,19 @@ CREATE INDEX referral_held ON referral (merchant_id, id)
 CREATE INDEX referral_declined ON referral (merchant_id, id) WHERE declined_at IS NOT NULL;
 CREATE TRIGGER referral_kept BEFORE DELETE OR TRUNCATE ON referral FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
--- Who brought whom never changes, and is a forest: nobody is found above itself.
+-- Who brought whom never changes but with a merging, and is a forest: nobody is found above itself.
 CREATE FUNCTION referral_guard() RETURNS trigger LANGUAGE plpgsql AS $guard$
 DECLARE
     above uuid := NEW.referrer_id;
 BEGIN
-    IF TG_OP = 'UPDATE' AND (OLD.invite_id, OLD.referrer_id, OLD.referee_id)
-            IS DISTINCT FROM (NEW.invite_id, NEW.referrer_id, NEW.referee_id) THEN
+    IF TG_OP = 'UPDATE' AND (OLD.invite_id <> NEW.invite_id OR EXISTS (
+        -- Two records of one person are one once they are merged.
+        SELECT FROM (VALUES (OLD.referrer_id, NEW.referrer_id), (OLD.referee_id, NEW.referee_id)) AS pair (before, since)
+        WHERE before <> since AND NOT EXISTS (
+            SELECT FROM member WHERE merchant_id = NEW.merchant_id
+                AND (id, merged_into_id) IN ((before, since), (since, before))
+        )
+    )) THEN
         RAISE EXCEPTION 'who brought whom never changes'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'referral_fixed';
     END IF;

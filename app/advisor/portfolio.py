@@ -11,6 +11,7 @@ import strawberry
 
 from app.api.scalars import described
 from app.coupons.rows import PoolRow
+from app.members.rows import IS_HERE
 from app.segments.definitions import BY_ROW, DEFINITIONS, KEPT, SegmentName
 from app.segments.refresh import IS_STALE, refresh
 from app.storage.database import database
@@ -177,7 +178,7 @@ def _flags(told: Mapping[SegmentName, str]) -> str:
 EACH_MEMBER: Final = f"""
 told AS (
     SELECT id AS member_id, {_flags(BY_ROW)}, 0 AS spend, 0 AS orders, 0 AS codes, 0 AS redeemed
-    FROM member m WHERE merchant_id = :merchant_id
+    FROM member m WHERE merchant_id = :merchant_id AND {IS_HERE}
     UNION ALL
     SELECT member_id, {_flags({})}, sum(amount - refunded - paid_value + returned_value), count(*), 0, 0
     FROM purchase

@@ -66,6 +66,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Query.order": _COUNTER,
         "Query.hold": _COUNTER | _MEMBER,
         "Query.checkRefund": _COUNTER,
+        "Query.checkMerge": _REPAIR,
         "Query.member": _EVERYONE,
         # By these it tells who is a member.
         "Query.member(externalId:)": _COUNTER,
@@ -129,6 +130,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.createCampaign": _ADMIN,
         "Mutation.verifyMemberEmail": _COUNTER,
         "Mutation.editMember": _REPAIR,
+        "Mutation.mergeMembers": _REPAIR,
         "Mutation.configureMerchant": _ADMIN,
         "Mutation.recordPurchase": _TILL,
         "Mutation.refundPurchase": _COUNTER,

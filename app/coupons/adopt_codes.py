@@ -1,7 +1,7 @@
 """Adoption: the codes that wait for an address become those of the member that has proved it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypedDict
@@ -17,17 +17,21 @@ from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 
-class WaitingRow(TypedDict):
-    """A claim of a code that waits for an address; a code of a fallback pool is a claim of two pools."""
+class SurplusRow(TypedDict):
+    """A code that may be beyond a limit, and the pool that served it."""
 
     code_id: UUID
-    state: str
-    is_held: bool
-    # The pool that served the code.
     pool_id: UUID
     kind: str
     code_pattern: str | None
     is_over: bool
+
+
+class WaitingRow(SurplusRow):
+    """A claim of a code that waits for an address; a code of a fallback pool is a claim of two pools."""
+
+    state: str
+    is_held: bool
     # The pool that it is a claim of, that pool's limit, and what the member has of it.
     claimed_of: UUID
     idempotency_key: bytes | None
@@ -156,14 +160,7 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
             mailbox_indexes=mailboxes,
             claimed_at=claimed_at,
         )
-    if adoption.mailboxes:
-        await tx.row(
-            PASS_MAILBOXES,
-            merchant_id=viewer.merchant_id,
-            member_id=member_id,
-            pool_ids=list(adoption.mailboxes),
-            mailbox_indexes=list(adoption.mailboxes.values()),
-        )
+    await pass_mailboxes(tx, viewer.merchant_id, member_id, adoption.mailboxes)
     changes = await tx.rows(
         ADOPT,
         merchant_id=viewer.merchant_id,
@@ -175,8 +172,20 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
     )
     for change in changes:
         ring_wallet(tx, viewer.merchant_id, change)
-    await _revoke(tx, viewer, adoption.surplus)
+    await revoke_surplus(tx, viewer, adoption.surplus)
     return len(codes)
+
+
+async def pass_mailboxes(tx: Tx, merchant_id: UUID, member_id: UUID, mailboxes: Mapping[UUID, bytes]) -> None:
+    """Let other claims of a member have the mailboxes that dropped ones had, by their pools."""
+    if mailboxes:
+        await tx.row(
+            PASS_MAILBOXES,
+            merchant_id=merchant_id,
+            member_id=member_id,
+            pool_ids=list(mailboxes),
+            mailbox_indexes=list(mailboxes.values()),
+        )
 
 
 def _decide(rows: Sequence[WaitingRow]) -> _Adoption:
@@ -233,7 +242,8 @@ SELECT {columns(ChangeRow)} FROM recorded ev
 )
 
 
-async def _revoke(tx: Tx, viewer: Viewer, surplus: Sequence[WaitingRow]) -> None:
+async def revoke_surplus(tx: Tx, viewer: Viewer, surplus: Sequence[SurplusRow]) -> None:
+    """Revoke codes that are locked and live, and replace them in their pools."""
     if not surplus:
         return
     codes = [row["code_id"] for row in surplus]

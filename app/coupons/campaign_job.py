@@ -14,6 +14,7 @@ from app.coupons.send_codes import ChangedMeanwhile, HeldPoolRow, known_members,
 from app.jobs import turns
 from app.jobs.rows import BulkJobRow
 from app.jobs.turns import HeldRow, Progress, TurnRow
+from app.members.rows import IS_HERE
 from app.merchants.tenants import tenant
 from app.segments.definitions import IN_ONE_OF, SegmentName
 from app.storage.database import Tx, transaction
@@ -54,7 +55,7 @@ WITH listed AS (
         SELECT member_id, count(*) AS claims FROM claim
         WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND member_id IS NOT NULL GROUP BY member_id
     ) own ON own.member_id = m.id
-    WHERE m.merchant_id = :merchant_id AND {IN_ONE_OF.format("ARRAY[:segment::text]")}
+    WHERE m.merchant_id = :merchant_id AND {IS_HERE} AND {IN_ONE_OF.format("ARRAY[:segment::text]")}
 ), pages AS (
     INSERT INTO bulk_job_page (merchant_id, job_id, number, ids)
     SELECT :merchant_id, :job_id, number, array_agg(id ORDER BY id) FROM listed GROUP BY number

@@ -18,7 +18,7 @@ from app.coupons.overdue import end_overdue
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
-from app.members.rows import IS_HERE
+from app.members.rows import IS_HERE, RECORDS_OF
 from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx
 from app.storage.events import event
@@ -131,10 +131,10 @@ _ISSUES: Final = f"({IS_OPEN} AND (:is_paid OR NOT {KEEPS}))"
 #: Whether the pool `p` is for the claimant `m`.
 IS_FOR: Final = f"(p.audience = '{{}}' OR {IN_ONE_OF.format('p.audience')})"
 #: Whether the member whose claim {0} took a mailbox has left that: its address changed, or isn't proven any more.
-_HAS_LEFT: Final = """
-    ({0}.member_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.id = {0}.member_id
-            AND x.email_verified AND x.mailbox_index = {0}.mailbox_index
+_HAS_LEFT: Final = f"""
+    ({{0}}.member_id IS NOT NULL AND NOT EXISTS (
+        SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.id = ANY({RECORDS_OF.format("{0}.member_id")})
+            AND x.email_verified AND x.mailbox_index = {{0}}.mailbox_index
     ))
 """
 #: Whether another person, who is still of it, has claimed of the pool `p` with the mailbox of the member `m`. In an

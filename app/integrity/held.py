@@ -59,9 +59,10 @@ HELD: Final = {
     "CREDITED_ONCE": Held(
         (_CONSTRAINT, _TRANSACTION),
         ("points_entry_origin", "points_entry_kept", "points_entry_fixed", "purchase_order", "purchase_kept",
-         "purchase_fixed", "purchase_refunded", "purchase_paid", "sales_order_paid", "refund_once", "refund_kept",
+         "purchase_fixed", "purchase_follows", "purchase_refunded", "purchase_paid", "sales_order_paid",
+         "refund_once", "refund_kept",
          "refund_fixed", "reward_redemption_key",
-         "reward_redemption_paid", "reward_redemption_kept", "reward_redemption_fixed",
+         "reward_redemption_paid", "reward_redemption_kept", "reward_redemption_fixed", "reward_redemption_follows",
          "reward_redemption_reversed_once"),
     ),
     "EXACT_BALANCES": Held(
@@ -70,6 +71,7 @@ HELD: Final = {
          "wallet_closed", "wallet_kept", "points_entry_balance", "points_entry_lifetime", "points_entry_kept",
          "points_entry_fixed",
          "points_lot_amounts", "points_lot_held", "points_lot_open", "points_lot_begins_whole", "points_lot_moved",
+         "points_lot_follows", "points_return_follows", "points_entry_merged",
          "points_lot_kept", "points_lot_fixed", "points_part_pkey", "points_part_returned", "points_part_kept",
          "points_part_fixed", "hold_part_pkey", "hold_part_amount", "points_return_amounts", "points_return_kept",
          "points_return_fixed", "points_cover_amount"),
@@ -90,7 +92,11 @@ HELD: Final = {
         ("pool_guard", "pool_status", "pool_kept", "pool_terms_pkey", "pool_terms_begun", "pool_terms_written",
          "pool_terms_kept", "pool_terms_fixed"),
     ),
-    "ONE_MERCHANT": Held((_CONSTRAINT, _TRANSACTION), tuple(each.constraint for each in REFERENCES if each.constraint)),
+    "ONE_MERCHANT": Held(
+        (_CONSTRAINT, _TRANSACTION),
+        (*(each.constraint for each in REFERENCES if each.constraint), "delivery_refers", "delivery_still_refers",
+         "campaign_fixed"),
+    ),
     "ON_RECORD": Held(
         (_TRANSACTION, _CONSTRAINT),
         ("event_wallet_version", "event_wallet", "event_wallet_points", "event_kept", "event_fixed", "wallet_version",
@@ -99,7 +105,8 @@ HELD: Final = {
     "HELD_IS_THERE": Held(
         (_STATEMENT, _CONSTRAINT),
         ("code_held", "code_hold", "hold_live", "hold_captured_once", "hold_guard", "hold_status", "hold_amounts",
-         "hold_points", "hold_lifetime", "hold_ended", "hold_captured", "hold_kept", "hold_fixed", "hold_code_pkey",
+         "hold_points", "hold_lifetime", "hold_ended", "hold_captured", "hold_kept", "hold_fixed", "hold_follows",
+         "hold_code_pkey",
          "hold_code_amounts", "hold_reward_pkey", "hold_reward_cost", "hold_request_pkey", "hold_request_kept",
          "hold_request_fixed"),
     ),

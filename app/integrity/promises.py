@@ -50,6 +50,13 @@ def _dangling(reference: Reference) -> str:
         )"""
 
 
+def _standing(member_id: str) -> str:
+    """Return the SQL of who stands for a member: what is written once keeps the member that it was written for."""
+    return f"""(
+        SELECT coalesce(x.merged_into_id, x.id) FROM member x WHERE x.merchant_id = :merchant_id AND x.id = {member_id}
+    )"""
+
+
 ONE_OWNER: Final = _promise(
     "ONE_OWNER",
     _repeated("code", "id"),
@@ -73,10 +80,10 @@ ONE_OWNER: Final = _promise(
     SELECT FROM (SELECT * FROM member WHERE merchant_id = :merchant_id AND email_verified) m
     FULL JOIN (SELECT * FROM address WHERE merchant_id = :merchant_id AND member_id IS NOT NULL) a
         ON a.email_index = m.email_index
-    WHERE a.member_id IS DISTINCT FROM m.id""",
+    WHERE a.member_id IS DISTINCT FROM coalesce(m.merged_into_id, m.id)""",
     """
     SELECT FROM (
-        SELECT id, email_index FROM member WHERE merchant_id = :merchant_id
+        SELECT coalesce(merged_into_id, id) AS id, email_index FROM member WHERE merchant_id = :merchant_id
         UNION ALL
         SELECT id, pending_email_index FROM member WHERE merchant_id = :merchant_id
     ) m JOIN address a ON a.merchant_id = :merchant_id AND a.email_index = m.email_index
@@ -84,10 +91,36 @@ ONE_OWNER: Final = _promise(
     """
     SELECT FROM code c JOIN address a ON a.merchant_id = :merchant_id AND a.email_index = c.email_index
     WHERE c.merchant_id = :merchant_id AND a.member_id IS NOT NULL""",
+    # Who was merged names the last that was kept and has nothing any more. Its wallet is closed, as that of whoever was
+    # erased is.
+    """
+    SELECT FROM member m JOIN member kept ON kept.merchant_id = :merchant_id AND kept.id = m.merged_into_id
+    WHERE m.merchant_id = :merchant_id AND kept.merged_into_id IS NOT NULL""",
+    """
+    SELECT FROM member m JOIN wallet w ON w.merchant_id = :merchant_id AND w.member_id = m.id
+    WHERE m.merchant_id = :merchant_id
+        AND (w.closed_at IS NULL) <> (m.merged_into_id IS NULL AND m.erased_at IS NULL)""",
+    *(
+        f"""
+        SELECT FROM {table} t JOIN member m ON m.merchant_id = :merchant_id AND m.id = t.member_id
+        WHERE t.merchant_id = :merchant_id AND m.merged_into_id IS NOT NULL"""
+        for table in (
+            "code",
+            "claim",
+            "external_id",
+            "address",
+            "points_lot",
+            "points_return",
+            "hold",
+            "purchase",
+            "reward_redemption",
+        )
+    ),
 )
-# Where a member turns out to own an address, both may have spent what one of them could have: that can't be taken back,
-# so adopted codes count while they are live only, and if no hold kept them from being taken back. What a capture
-# brought was counted when it was set aside; what came meanwhile in another way kept nobody from what it had paid for.
+# Where a member turns out to own an address, or two records to be one person, both may have spent what one of them
+# could have: that can't be taken back, so codes that came so count while they are live only, and if no hold or reward
+# kept them from being taken back. What a capture brought was counted when it was set aside; what came meanwhile in
+# another way kept nobody from what it had paid for.
 CLAIM_LIMIT: Final = _promise(
     "CLAIM_LIMIT",
     *(
@@ -96,12 +129,16 @@ CLAIM_LIMIT: Final = _promise(
             SELECT k.pool_id, count(*) FILTER (
                 WHERE a.subject_id IS NULL OR (c.state = 'ALLOCATED' AND NOT EXISTS (
                     SELECT FROM hold_code x WHERE x.merchant_id = :merchant_id AND x.code_id = k.code_id
+                ) AND NOT EXISTS (
+                    SELECT FROM reward_redemption x WHERE x.merchant_id = :merchant_id AND x.code_id = k.code_id
                 ))
             ) AS claims
             FROM claim k JOIN code c ON c.merchant_id = :merchant_id AND c.id = k.code_id
             LEFT JOIN (
                 SELECT DISTINCT subject_id FROM event
-                WHERE merchant_id = :merchant_id AND type IN ('code.adopted', 'code.adopted_after_end')
+                WHERE merchant_id = :merchant_id AND type IN (
+                    'code.adopted', 'code.adopted_after_end', 'code.moved', 'code.moved_after_end'
+                )
             ) a ON a.subject_id = k.code_id
             WHERE k.merchant_id = :merchant_id AND k.{claimant} IS NOT NULL AND NOT EXISTS (
                 SELECT FROM hold_reward y WHERE y.merchant_id = :merchant_id AND y.code_id = k.code_id
@@ -145,7 +182,8 @@ REDEEMED_ONCE: Final = _promise(
         ON o.merchant_id = :merchant_id AND o.source = r.source AND o.order_id = r.order_id
     WHERE r.position <> r.place OR r.base <> least(r.left_over, r.eligible) OR o.cancelled_at IS NOT NULL
         OR (r.order_amount, r.currency) IS DISTINCT FROM (o.order_amount, o.currency)""",
-    # A person has one order that stands with codes that are for first orders, unless one was paid after its hold ended.
+    # A person has one order that stands with codes that are for first orders, unless one was paid after its hold ended,
+    # or two records had one each before they were merged.
     """
     SELECT FROM (
         SELECT DISTINCT o.id, coalesce(uuid_send(o.presenter_id), o.mailbox_index) AS person
@@ -154,6 +192,8 @@ REDEEMED_ONCE: Final = _promise(
         WHERE r.merchant_id = :merchant_id AND r.reversed_at IS NULL AND NOT EXISTS (
             SELECT FROM hold h WHERE h.merchant_id = :merchant_id AND h.sales_order_id = o.id
                 AND h.status = 'CAPTURED' AND h.ended_at > h.held_until
+        ) AND NOT EXISTS (
+            SELECT FROM member x WHERE x.merchant_id = :merchant_id AND x.merged_into_id = o.presenter_id
         )
     ) first GROUP BY person HAVING count(*) > 1""",
     # What is left of a pool's budget is the budget less what stands and what is held.
@@ -212,9 +252,9 @@ CREDITED_ONCE: Final = _promise(
         WHERE merchant_id = :merchant_id
     ) b
     FULL JOIN (
-        SELECT split_part(e.origin, '/', 1) AS origin, e.member_id, count(*) AS credits,
-            sum(e.amount - coalesce(r.amount, 0)) AS kept
-        FROM points_entry e LEFT JOIN (
+        SELECT split_part(e.origin, '/', 1) AS origin, coalesce(m.merged_into_id, m.id) AS member_id,
+            count(*) AS credits, sum(e.amount - coalesce(r.amount, 0)) AS kept
+        FROM points_entry e JOIN member m ON m.merchant_id = :merchant_id AND m.id = e.member_id LEFT JOIN (
             SELECT lot_id, sum(amount) AS amount FROM points_return WHERE merchant_id = :merchant_id GROUP BY lot_id
         ) r ON r.lot_id = e.id
         WHERE e.merchant_id = :merchant_id AND e.reason = 'PURCHASE' GROUP BY 1, 2
@@ -243,9 +283,10 @@ CREDITED_ONCE: Final = _promise(
     FULL JOIN (
         SELECT split_part(e.origin, '/', 1) AS origin, count(DISTINCT e.id) AS payments,
             sum(-p.amount - p.returned) AS points,
-            count(DISTINCT e.member_id) FILTER (WHERE -p.amount > p.returned) AS payers,
-            min(e.member_id::text) FILTER (WHERE -p.amount > p.returned) AS payer_id
+            count(DISTINCT coalesce(m.merged_into_id, m.id)) FILTER (WHERE -p.amount > p.returned) AS payers,
+            min(coalesce(m.merged_into_id, m.id)::text) FILTER (WHERE -p.amount > p.returned) AS payer_id
         FROM points_entry e JOIN points_part p ON p.merchant_id = :merchant_id AND p.entry_id = e.id
+        JOIN member m ON m.merchant_id = :merchant_id AND m.id = e.member_id
         WHERE e.merchant_id = :merchant_id AND e.reason = 'PAYMENT' GROUP BY 1
     ) e ON e.origin = o.origin
     LEFT JOIN purchase b ON b.merchant_id = :merchant_id AND b.source = o.source AND b.order_id = o.order_id
@@ -266,16 +307,17 @@ CREDITED_ONCE: Final = _promise(
     WHERE f.merchant_id = :merchant_id GROUP BY f.id, f.taken HAVING f.taken <> coalesce(-sum(e.amount), 0)""",
     _repeated("refund", "purchase_id", "refund_id"),
     _repeated("purchase", "source", "order_id"),
-    """
+    f"""
     SELECT FROM reward_redemption x JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = x.entry_id
-    WHERE x.merchant_id = :merchant_id AND (e.reason <> 'REWARD' OR e.member_id <> x.member_id)""",
+    WHERE x.merchant_id = :merchant_id
+        AND (e.reason <> 'REWARD' OR {_standing("e.member_id")} IS DISTINCT FROM x.member_id)""",
     # A reward that went back brought back what was paid.
-    """
+    f"""
     SELECT FROM reward_redemption x JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = x.entry_id
     LEFT JOIN points_entry back ON back.merchant_id = :merchant_id AND back.reason = 'REFUND'
         AND back.origin = 'reward/' || replace(x.id::text, '-', '')
     WHERE x.merchant_id = :merchant_id AND CASE WHEN x.reversed_at IS NULL THEN back.id IS NOT NULL
-        ELSE (back.member_id, back.amount) IS DISTINCT FROM (x.member_id, -e.amount) END""",
+        ELSE ({_standing("back.member_id")}, back.amount) IS DISTINCT FROM (x.member_id, -e.amount) END""",
 )
 EXACT_BALANCES: Final = _promise(
     "EXACT_BALANCES",
@@ -315,8 +357,11 @@ EXACT_BALANCES: Final = _promise(
     # A lot is its credit and what entries took from it or gave back, and never less than nothing or more than all.
     """
     SELECT FROM (SELECT * FROM points_lot WHERE merchant_id = :merchant_id) l
-    FULL JOIN (SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND spendable_at IS NOT NULL) e
-        ON e.id = l.entry_id
+    FULL JOIN (
+        SELECT e.id, coalesce(m.merged_into_id, m.id) AS member_id, e.amount FROM points_entry e
+        JOIN member m ON m.merchant_id = :merchant_id AND m.id = e.member_id
+        WHERE e.merchant_id = :merchant_id AND e.spendable_at IS NOT NULL AND e.lot_id IS NULL
+    ) e ON e.id = l.entry_id
     LEFT JOIN (
         SELECT lot_id, sum(amount) AS moved FROM points_part WHERE merchant_id = :merchant_id GROUP BY lot_id
     ) p ON p.lot_id = l.entry_id
@@ -327,25 +372,33 @@ EXACT_BALANCES: Final = _promise(
     SELECT FROM points_entry e LEFT JOIN (
         SELECT p.entry_id, sum(p.amount) AS moved FROM points_part p
         JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = p.entry_id
-        JOIN points_lot l ON l.merchant_id = :merchant_id AND l.entry_id = p.lot_id AND l.member_id = e.member_id
+        JOIN member m ON m.merchant_id = :merchant_id AND m.id = e.member_id
+        JOIN points_lot l ON l.merchant_id = :merchant_id AND l.entry_id = p.lot_id
+            AND l.member_id = coalesce(m.merged_into_id, m.id)
         WHERE p.merchant_id = :merchant_id GROUP BY p.entry_id
     ) p ON p.entry_id = e.id
-    WHERE e.merchant_id = :merchant_id
-        AND coalesce(p.moved, 0) <> CASE WHEN e.spendable_at IS NULL THEN e.amount ELSE 0 END""",
+    WHERE e.merchant_id = :merchant_id AND coalesce(p.moved, 0)
+        <> CASE WHEN e.spendable_at IS NULL OR e.lot_id IS NOT NULL THEN e.amount ELSE 0 END""",
+    # A merging takes a lot from one member and brings it to the other at once, as much as it was.
+    """
+    SELECT FROM (
+        SELECT split_part(origin, '/', 2) AS lot, split_part(origin, '/', 1) AS merged, sum(amount) AS amount,
+            count(*) AS entries
+        FROM points_entry WHERE merchant_id = :merchant_id AND reason = 'MERGE' GROUP BY 1, 2
+    ) moved WHERE amount <> 0 OR entries <> 2""",
     # What came back of debits is what was returned, and no more than was taken. What the end of a hold gives back to
     # lots was never spent: a take-back gives up as much for it.
     """
     SELECT FROM (
-        SELECT e.member_id,
-            sum(p.returned) - coalesce(sum(e.amount) FILTER (
+        SELECT sum(p.returned) - coalesce(sum(e.amount) FILTER (
                 WHERE e.reason = 'REFUND' AND e.origin NOT LIKE 'hold/%'
             ), 0) AS unexplained,
             bool_or(p.returned NOT BETWEEN 0 AND greatest(-p.amount, 0)) AS is_too_much
-        FROM points_entry e LEFT JOIN (
+        FROM points_entry e JOIN member m ON m.merchant_id = :merchant_id AND m.id = e.member_id LEFT JOIN (
             SELECT entry_id, sum(returned) AS returned, sum(amount) AS amount FROM points_part
             WHERE merchant_id = :merchant_id GROUP BY entry_id
         ) p ON p.entry_id = e.id
-        WHERE e.merchant_id = :merchant_id GROUP BY e.member_id
+        WHERE e.merchant_id = :merchant_id GROUP BY coalesce(m.merged_into_id, m.id)
     ) back WHERE unexplained <> 0 OR is_too_much""",
     """
     SELECT FROM points_entry e LEFT JOIN points_entry moved ON moved.merchant_id = :merchant_id
@@ -361,7 +414,7 @@ EXACT_BALANCES: Final = _promise(
             sum(-p.amount - p.returned) FILTER (WHERE p.amount < 0 AND e.reason NOT IN ('EXPIRY', 'REVERSAL')) AS spent,
             sum(p.returned) - coalesce(sum(p.amount) FILTER (WHERE p.amount > 0 OR e.reason = 'REVERSAL'), 0) AS taken
         FROM points_part p JOIN points_entry e ON e.merchant_id = :merchant_id AND e.id = p.entry_id
-        WHERE p.merchant_id = :merchant_id GROUP BY p.lot_id
+        WHERE p.merchant_id = :merchant_id AND e.reason <> 'MERGE' GROUP BY p.lot_id
     ) p ON p.lot_id = l.entry_id LEFT JOIN (
         SELECT lot_id, sum(amount) AS amount FROM points_cover WHERE merchant_id = :merchant_id GROUP BY lot_id
     ) c ON c.lot_id = l.entry_id LEFT JOIN (
@@ -419,16 +472,18 @@ CONVERTED_REFERRALS: Final = _promise(
     )
     SELECT FROM referral r WHERE r.merchant_id = :merchant_id
         AND NOT EXISTS (SELECT FROM brought WHERE brought.referee_id = r.referee_id)""",
-    # Both are credited for a conversion that stands released, and nobody is without one.
-    """
+    # Both are credited for a conversion that stands released, and nobody is without one. One that a merging dropped
+    # names the merged record as referee.
+    f"""
     SELECT FROM referral r
     LEFT JOIN points_entry a ON a.merchant_id = :merchant_id AND a.id = r.referrer_entry_id
     LEFT JOIN points_entry b ON b.merchant_id = :merchant_id AND b.id = r.referee_entry_id
     WHERE r.merchant_id = :merchant_id AND r.released_at IS NOT NULL
-        AND (a.reason, a.member_id, a.amount, b.reason, b.member_id, b.amount) IS DISTINCT FROM (
-            'REFERRAL_REFERRER', r.referrer_id, r.referrer_points,
-            'REFERRAL_REFEREE', r.referee_id, r.referee_points
-        )""",
+        AND (a.reason, {_standing("a.member_id")}, a.amount, b.reason, {_standing("b.member_id")}, b.amount)
+            IS DISTINCT FROM (
+                'REFERRAL_REFERRER', {_standing("r.referrer_id")}, r.referrer_points,
+                'REFERRAL_REFEREE', {_standing("r.referee_id")}, r.referee_points
+            )""",
     # Paid once, net: all of both credits stands while the referral does, and nothing of them when it has fallen.
     """
     SELECT FROM referral r
@@ -437,18 +492,19 @@ CONVERTED_REFERRALS: Final = _promise(
     WHERE r.merchant_id = :merchant_id AND (a.returned, b.returned)
         <> CASE WHEN r.reversed_at IS NULL THEN (0, 0) ELSE (a.amount, b.amount) END""",
     # Nobody else is credited. What isn't a lot gives back what a fall had taken, and is the same member's.
-    """
+    f"""
     SELECT FROM points_entry e LEFT JOIN referral r ON r.merchant_id = :merchant_id
         AND replace(r.invite_id::text, '-', '') = split_part(e.origin, '/', 1)
     WHERE e.merchant_id = :merchant_id AND e.reason IN ('REFERRAL_REFERRER', 'REFERRAL_REFEREE') AND NOT coalesce(
         CASE WHEN e.spendable_at IS NOT NULL THEN e.id = CASE e.reason
             WHEN 'REFERRAL_REFERRER' THEN r.referrer_entry_id ELSE r.referee_entry_id END
-        ELSE r.falls > 0 AND e.member_id = CASE e.reason
-            WHEN 'REFERRAL_REFERRER' THEN r.referrer_id ELSE r.referee_id END END, false)""",
+        ELSE r.falls > 0 AND {_standing("e.member_id")} = CASE e.reason
+            WHEN 'REFERRAL_REFERRER' THEN {_standing("r.referrer_id")} ELSE {_standing("r.referee_id")} END END, false)
+    """,
     # Within the window a referral stands by a purchase of the referee of which enough was paid with money.
-    """
+    f"""
     SELECT FROM referral r JOIN purchase b ON b.merchant_id = :merchant_id AND b.id = r.purchase_id
-    WHERE r.merchant_id = :merchant_id AND (b.member_id <> r.referee_id OR (
+    WHERE r.merchant_id = :merchant_id AND (b.member_id <> {_standing("r.referee_id")} OR (
         r.reversed_at IS NULL
         AND r.converted_at > now() - r.refund_window_days * interval '24 hours'
         AND b.amount - b.refunded - b.paid_value + b.returned_value < coalesce(r.minimum_purchase, 1)
@@ -529,6 +585,7 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'api_key.created', id FROM api_key WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'api_key.revoked', id FROM api_key WHERE merchant_id = :merchant_id AND revoked_at IS NOT NULL
     UNION ALL SELECT 'member.enrolled', id FROM member WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'member.merged', id FROM member WHERE merchant_id = :merchant_id AND merged_into_id IS NOT NULL
     UNION ALL SELECT 'pool.created', id FROM pool WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'codes.generated', id FROM code_batch WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'code.claimed', id FROM code

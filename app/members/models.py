@@ -11,7 +11,8 @@ class Member(Model):
     beside a proven one only. All spellings of an address's mailbox have one `mailbox_index`. `email_edited` says that a
     proof must name its address. `accepted_invite_id` is the invite that it accepted last. Its tokens name the
     `token_generation` that they were issued in, and stand as long as that is the member's. `last_bought_at` is when the
-    last of its purchases happened that stand. A member that is gone was merged, into one that isn't gone, or erased.
+    last of its purchases happened that stand. A member that is gone was merged, into one that wasn't, or erased. The
+    address of a merged one is what its person has proved besides that of the kept one.
     """
 
     id = fields.UUIDField(primary_key=True)

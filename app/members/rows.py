@@ -47,12 +47,26 @@ JOIN_MEMBER: Final = """
     CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = {0}.member_id OFFSET 0) m
     CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = {0}.member_id OFFSET 0) w
 """
+#: The same, of whoever stands for the row's member: what is written once keeps the member that it was written for.
+JOIN_STANDING: Final = f"""
+    CROSS JOIN LATERAL (
+        SELECT coalesce(merged_into_id, id) AS member_id FROM member
+        WHERE merchant_id = :merchant_id AND id = {{0}}.member_id OFFSET 0
+    ) standing
+    {JOIN_MEMBER.format("standing")}
+"""
 _FROM: Final = """
     FROM member m
     CROSS JOIN LATERAL (SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = m.id OFFSET 0) w
 """
 #: Whether a member is neither merged nor erased.
 IS_HERE: Final = "(merged_into_id IS NULL AND erased_at IS NULL)"
+#: An array: the member {0} and the records that were merged into it.
+RECORDS_OF: Final = """
+    ARRAY(
+        SELECT {0} UNION ALL SELECT id FROM member WHERE merchant_id = :merchant_id AND merged_into_id = {0}
+    )
+"""
 #: The member `:member_id`, or who stands for it.
 FIND: Final = statement(
     MemberRow,
@@ -81,11 +95,23 @@ class _AskedMemberRow(MemberRow):
 BY_ID: Final = statement(
     _AskedMemberRow,
     f"""
-SELECT kept.asked_id, {columns(MemberRow)} FROM unnest(:member_ids::uuid[]) AS asked (id)
-CROSS JOIN LATERAL (
-    SELECT id AS asked_id, coalesce(merged_into_id, id) AS member_id FROM member
-    WHERE merchant_id = :merchant_id AND id = asked.id OFFSET 0
-) kept {JOIN_MEMBER.format("kept")}
+SELECT asked.member_id AS asked_id, {columns(MemberRow)} FROM unnest(:member_ids::uuid[]) AS asked (member_id)
+{JOIN_STANDING.format("asked")}
+""",
+)
+
+
+class _PartRow(MemberRow):
+    """A record that was merged, and into which member."""
+
+    kept_id: UUID
+
+
+MERGED_FROM: Final = statement(
+    _PartRow,
+    f"""
+SELECT m.merged_into_id AS kept_id, {columns(MemberRow)} {_FROM}
+WHERE m.merchant_id = :merchant_id AND m.merged_into_id = ANY(:member_ids::uuid[]) ORDER BY m.id
 """,
 )
 #: The member that `:external_source` calls `:external_id`. In the order of the index to read: to a planner that saw the
@@ -194,6 +220,14 @@ async def members_by_id(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID,
     """Return the rows of members that exist, each by the id that it was asked by."""
     rows = await database().rows(BY_ID, merchant_id=viewer.merchant_id, member_ids=member_ids)
     return {row["asked_id"]: row for row in rows}
+
+
+async def merged_by_member(viewer: Viewer, member_ids: list[UUID]) -> Mapping[UUID, list[MemberRow]]:
+    """Return the records that were merged into each member, the oldest first."""
+    grouped: dict[UUID, list[MemberRow]] = {member_id: [] for member_id in member_ids}
+    for row in await database().rows(MERGED_FROM, merchant_id=viewer.merchant_id, member_ids=member_ids):
+        grouped[row["kept_id"]].append(row)
+    return grouped
 
 
 async def find_existing(

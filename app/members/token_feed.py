@@ -49,7 +49,12 @@ SWEEP: Final = statement(
 SELECT asked.id, asked.generation
 FROM unnest(:member_ids::uuid[], :generations::int[]) AS asked (id, generation)
 LEFT JOIN LATERAL (
-    SELECT token_generation FROM member WHERE merchant_id = :merchant_id AND id = asked.id AND {IS_HERE} OFFSET 0
+    -- Who is gone is told so by its last change before what is open ends.
+    SELECT token_generation FROM member
+    WHERE merchant_id = :merchant_id AND id = asked.id AND ({IS_HERE} OR EXISTS (
+        SELECT FROM wallet w WHERE w.merchant_id = :merchant_id AND w.member_id = asked.id
+            AND w.closed_at > now() - interval '5 seconds'
+    )) OFFSET 0
 ) m ON true
 WHERE m.token_generation IS DISTINCT FROM asked.generation
 """,

@@ -10,7 +10,7 @@ from app import ids
 from app.api.access import is_another, may
 from app.api.operations import Info, Node, field
 from app.api.scalars import described
-from app.members.rows import MemberRow, external_ids_by_member
+from app.members.rows import MemberRow, external_ids_by_member, merged_by_member
 from app.merchants.tenants import decrypted
 from app.storage.wallet_versions import ChangeRow
 
@@ -102,6 +102,18 @@ class Member(Node):
             return []
         rows = await info.context.load(external_ids_by_member, member_id)
         return [ExternalId(source=MemberSource(row["source"]), id=row["external_id"]) for row in rows]
+
+    @field(
+        description="The records that became this one, as they were, the oldest first; empty to another member. Their "
+        "ids name this member."
+    )
+    async def merged_from(self, info: Info) -> list["Member"]:
+        """Read the records of all members of this page together."""
+        member_id = self.row["member_id"]
+        if is_another(info.context.viewer, member_id):
+            return []
+        rows = await info.context.load(merged_by_member, member_id)
+        return [Member.of(row) for row in rows]
 
     @field(description="The member's wallet; null to another member.")
     def wallet(self, info: Info) -> Annotated["Wallet", strawberry.lazy("app.wallets.types")] | None:

@@ -36,13 +36,16 @@ _STANDS: Final = """
             )
     ))
 """
-# A guest's orders are also those of the members whose mailbox it is.
+# A member's orders are also those of the records that were merged into it, a guest's those of the members whose mailbox
+# it is.
 _MEMBERS: Final = """
     ARRAY(
         SELECT person.id
         UNION ALL
-        SELECT id FROM member
-        WHERE merchant_id = :merchant_id AND mailbox_index = person.mailbox_index AND email_verified
+        SELECT id FROM member WHERE merchant_id = :merchant_id AND merged_into_id = person.id
+        UNION ALL
+        SELECT each FROM member m CROSS JOIN LATERAL unnest(ARRAY[m.id, m.merged_into_id]) AS each
+        WHERE m.merchant_id = :merchant_id AND m.mailbox_index = person.mailbox_index AND m.email_verified
             AND person.id IS NULL
     )
 """

@@ -9,7 +9,7 @@ class PointsEntry(Model):
 
     What a person said of it is no part of it (EntryReference): `reference_index` knows that again, and `told_of` the
     key that named the member. A credit that makes a lot has the dates of it: from when its points can be spent, and
-    when they end.
+    when they end. So has one by which a lot of a merged member became the kept one's; it names the lot.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -25,6 +25,7 @@ class PointsEntry(Model):
     spendable_at = fields.DatetimeField(null=True)
     expires_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField()
+    lot_id = fields.UUIDField(null=True)
 
     class Meta:
         table = "points_entry"
@@ -45,7 +46,8 @@ class PointsLot(Model):
     """What is left of a credit, which its entry names. An endless one ends at infinity.
 
     `held` is how much of that is held: nobody spends it, and it doesn't expire. `expired` is what expired of it,
-    `returned` how much of the credit was taken back. `last_entry_id` is the entry that changed it last.
+    `returned` how much of the credit was taken back. `last_entry_id` is the entry that changed it last. `member_id` is
+    whose it is by now: that of its entry may have been merged.
     """
 
     entry_id = fields.UUIDField(primary_key=True)

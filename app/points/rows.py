@@ -10,7 +10,7 @@ from app import ids
 from app.api.access import is_another
 from app.api.context import Viewer
 from app.coupons.rows import FIND_CODE, SHOWN_TO_MEMBER, WholeCodeRow, codes_by_id
-from app.members.rows import JOIN_MEMBER, MemberRow, unnamed
+from app.members.rows import JOIN_MEMBER, JOIN_STANDING, MemberRow, unnamed
 from app.storage.database import Statements, database
 from app.storage.statements import columns, row_of, statement
 
@@ -83,11 +83,11 @@ _REWARD: Final = columns(RewardRow)
 FIND_ENTRY: Final = statement(
     WholeEntryRow,
     f"""
-SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+SELECT {_ENTRY} FROM points_entry e {JOIN_STANDING.format("e")}
 WHERE e.merchant_id = :merchant_id AND e.id = :entry_id AND (
-    :member_id::uuid IS NULL OR e.member_id = :member_id OR EXISTS (
+    :member_id::uuid IS NULL OR standing.member_id = :member_id OR EXISTS (
         SELECT FROM referral r
-        WHERE r.merchant_id = :merchant_id AND r.referee_id IN (e.member_id, :member_id)
+        WHERE r.merchant_id = :merchant_id AND r.referee_id IN (standing.member_id, :member_id)
             AND :member_id IN (r.referrer_id, r.referee_id) AND e.id IN (r.referrer_entry_id, r.referee_entry_id)
     )
 )
@@ -96,7 +96,7 @@ WHERE e.merchant_id = :merchant_id AND e.id = :entry_id AND (
 FIND_ENTRY_BY_ORIGIN: Final = statement(
     WholeEntryRow,
     f"""
-SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+SELECT {_ENTRY} FROM points_entry e {JOIN_STANDING.format("e")}
 WHERE e.merchant_id = :merchant_id AND e.reason = :reason AND e.origin = :origin
 """,
 )
@@ -110,7 +110,7 @@ WHERE e.merchant_id = :merchant_id AND e.reason = 'ADJUSTMENT' AND e.origin = :o
 ENTRIES_BY_ID: Final = statement(
     WholeEntryRow,
     f"""
-SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+SELECT {_ENTRY} FROM points_entry e {JOIN_STANDING.format("e")}
 WHERE e.merchant_id = :merchant_id AND e.id = ANY(:entry_ids::uuid[])
 ORDER BY e.created_at, e.id
 """,
@@ -118,7 +118,7 @@ ORDER BY e.created_at, e.id
 LIST_ENTRIES: Final = statement(
     WholeEntryRow,
     f"""
-SELECT {_ENTRY} FROM points_entry e {JOIN_MEMBER.format("e")}
+SELECT {_ENTRY} FROM points_entry e {JOIN_STANDING.format("e")}
 WHERE e.merchant_id = :merchant_id AND (e.created_at, e.id) < (:instant, :before)
 ORDER BY e.created_at DESC, e.id DESC LIMIT :limit
 """,
@@ -269,11 +269,16 @@ class RemainingRow(TypedDict):
     remaining: int
 
 
+# Of a lot that has become another member's nothing is left here: it is of the credit that brought it there.
 REMAINING: Final = statement(
     RemainingRow,
     """
-SELECT entry_id, remaining FROM points_lot
-WHERE merchant_id = :merchant_id AND entry_id = ANY(:entry_ids::uuid[])
+SELECT e.id AS entry_id, CASE WHEN l.member_id = e.member_id THEN l.remaining ELSE 0 END AS remaining
+FROM points_entry e CROSS JOIN LATERAL (
+    SELECT member_id, remaining FROM points_lot
+    WHERE merchant_id = :merchant_id AND entry_id = coalesce(e.lot_id, e.id) OFFSET 0
+) l
+WHERE e.merchant_id = :merchant_id AND e.id = ANY(:entry_ids::uuid[])
 """,
 )
 

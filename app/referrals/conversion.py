@@ -290,14 +290,16 @@ _STANDS_BY: Final = f"""
 """
 
 
-class FallingRow(EarningRow):
-    """A referral for which too little of its purchase stands, and another one that can take its place.
-
-    `released_at` is null where it is held. `falls` counts how often it has fallen before.
-    """
+class StandingRow(EarningRow):
+    """A referral that stands. `released_at` is null where it is held. `falls` counts how often it has fallen before."""
 
     released_at: datetime | None
     falls: int
+
+
+class FallingRow(StandingRow):
+    """A referral for which too little of its purchase stands, and another one that can take its place."""
+
     other_id: UUID | None
 
 
@@ -358,6 +360,12 @@ async def reconsider(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -
             actor=actor,
         )
         return False
+    await _fall(tx, merchant_id, actor, referral_id, referral)
+    return True
+
+
+async def _fall(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID, referral: StandingRow) -> None:
+    """Let a referral fall that is locked and stands: what it earned is taken back."""
     shortfall = 0
     if referral["released_at"] is not None:
         await lock_wallets(tx, merchant_id, referral)
@@ -377,7 +385,22 @@ async def reconsider(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -
         event_id=ids.new(),
         actor=actor,
     )
-    return True
+
+
+FIND_STANDING: Final = statement(
+    StandingRow,
+    """
+SELECT invite_id, referrer_id, referee_id, referrer_points, referee_points, released_at, falls FROM referral
+WHERE merchant_id = :merchant_id AND id = :referral_id AND reversed_at IS NULL FOR UPDATE
+""",
+)
+
+
+async def drop(tx: Tx, merchant_id: UUID, actor: str, referral_id: UUID) -> None:
+    """Let a referral fall that stands, whatever its purchase is worth and whenever it converted."""
+    referral = await tx.row(FIND_STANDING, merchant_id=merchant_id, referral_id=referral_id)
+    if referral is not None:
+        await _fall(tx, merchant_id, actor, referral_id, referral)
 
 
 class FallenRow(EarningRow):

@@ -326,7 +326,7 @@ SEND: Final = statement(
     f"""
 WITH sender AS MATERIALIZED (
     -- Who is being merged or erased sends nothing.
-    SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE} FOR KEY SHARE
+    SELECT FROM member WHERE merchant_id = :merchant_id AND id = :member_id AND {IS_HERE} FOR SHARE
 ), program AS (
     SELECT p.*, coalesce(:at::timestamptz, now()) AS sent_at, today FROM referral_program p {JOIN_QUOTA}
     WHERE p.merchant_id = :merchant_id AND EXISTS (SELECT FROM sender)

@@ -153,9 +153,14 @@ _JOIN_MEMBERS: Final = """
     LEFT JOIN LATERAL (
         SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = r.referrer_entry_id OFFSET 0
     ) referrer_entry ON true
-    CROSS JOIN LATERAL (SELECT * FROM member WHERE merchant_id = :merchant_id AND id = r.referee_id OFFSET 0) referee
     CROSS JOIN LATERAL (
-        SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = r.referee_id OFFSET 0
+        -- Of a referral that a merging dropped, whoever stands for the referee.
+        SELECT * FROM member WHERE merchant_id = :merchant_id AND id = (
+            SELECT coalesce(merged_into_id, id) FROM member WHERE merchant_id = :merchant_id AND id = r.referee_id
+        ) OFFSET 0
+    ) referee
+    CROSS JOIN LATERAL (
+        SELECT * FROM wallet WHERE merchant_id = :merchant_id AND member_id = referee.id OFFSET 0
     ) referee_wallet
     LEFT JOIN LATERAL (
         SELECT * FROM points_entry WHERE merchant_id = :merchant_id AND id = r.referee_entry_id OFFSET 0

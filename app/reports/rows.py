@@ -146,15 +146,16 @@ class ReportPurchase:
 
 @strawberry.type(description="A change of a member's points as a row.")
 class ReportPointsEntry:
-    """The entry `e`."""
+    """The entry `e`, and the member `m` that it is of, or was merged into."""
 
     id: strawberry.ID = column(node_id("entry", "e.id"), "The entry.")
-    member_id: strawberry.ID = column(node_id("member", "e.member_id"), "Whose points.")
+    member_id: strawberry.ID = column(node_id("member", "m.id"), "Whose points.")
     amount: float = column(whole("e.amount"), "How many: over 0 earned, below 0 spent.")
     balance_after: float = column(whole("e.balance_after"), "The member's points right after it.")
     reason: str = column(
         "e.reason",
-        "PURCHASE, REFERRAL_REFERRER, REFERRAL_REFEREE, REWARD, PAYMENT, ADJUSTMENT, REFUND, REVERSAL or EXPIRY.",
+        "PURCHASE, REFERRAL_REFERRER, REFERRAL_REFEREE, REWARD, PAYMENT, ADJUSTMENT, REFUND, REVERSAL, EXPIRY or "
+        "MERGE.",
     )
     reference: str | None = column("e.reference", "An order's id or a reward's name; null of an adjustment.")
     expires_at: datetime | None = column("e.expires_at", "From when what is left of them expires; null for ever.")

@@ -55,8 +55,15 @@ _OF_CODE: Final = """
         WHERE merchant_id = :merchant_id AND code_id = c.id AND reversed_at IS NULL AND c.state = 'REDEEMED' OFFSET 0
     ) r ON true
 """
+# Of two records that were merged the kept one is a row.
 _OF_MEMBER: Final = """
     CROSS JOIN LATERAL (SELECT points FROM wallet WHERE merchant_id = :merchant_id AND member_id = m.id OFFSET 0) w
+"""
+_OF_ENTRY: Final = """
+    CROSS JOIN LATERAL (
+        SELECT coalesce(merged_into_id, id) AS id FROM member
+        WHERE merchant_id = :merchant_id AND id = e.member_id OFFSET 0
+    ) m
 """
 _OF_REDEMPTION: Final = """
     CROSS JOIN LATERAL (SELECT member_id FROM code WHERE merchant_id = :merchant_id AND id = r.code_id OFFSET 0) c
@@ -76,9 +83,9 @@ class Report:
     export: Statement[NoRow]
 
 
-def _report(row_type: type, table: str, alias: str, looked_up: str = "") -> Report:
+def _report(row_type: type, table: str, alias: str, looked_up: str = "", *, where: str = "true") -> Report:
     """Return the report of a table's rows, with what is looked up for each of them."""
-    source = f"{table} {alias} {looked_up} {MONEY} WHERE {alias}.merchant_id = :merchant_id"
+    source = f"{table} {alias} {looked_up} {MONEY} WHERE {alias}.merchant_id = :merchant_id AND {where}"
     page = f"""
 SELECT {selected(row_type)}, {alias}.id AS key FROM {source} AND {alias}.id < :before AND {alias}.id >= :from_id
 ORDER BY {alias}.id DESC LIMIT :limit
@@ -91,9 +98,9 @@ ORDER BY {alias}.id DESC LIMIT :limit
 REPORTS: Final = {
     "pools": _report(ReportPool, "pool", "p", _STOCK_OF_POOL),
     "codes": _report(ReportCode, "code", "c", _OF_CODE),
-    "members": _report(ReportMember, "member", "m", _OF_MEMBER),
+    "members": _report(ReportMember, "member", "m", _OF_MEMBER, where="m.merged_into_id IS NULL"),
     "purchases": _report(ReportPurchase, "purchase", "b"),
-    "pointsEntries": _report(ReportPointsEntry, "points_entry", "e"),
+    "pointsEntries": _report(ReportPointsEntry, "points_entry", "e", _OF_ENTRY),
     "redemptions": _report(ReportRedemption, "redemption", "r", _OF_REDEMPTION),
     "invites": _report(ReportInvite, "invite", "i"),
     "referrals": _report(ReportReferral, "referral", "r"),

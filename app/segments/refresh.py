@@ -56,7 +56,9 @@ WITH spent AS MATERIALIZED (
 ), inside AS MATERIALIZED (
     SELECT member_id, 'HIGH_SPEND' AS segment FROM spent WHERE spend >= (SELECT spend FROM high)
     UNION ALL
-    SELECT member_id, 'ADVOCATES' FROM ({ADVOCATES}) AS advocate
+    -- Who was merged since the snapshot stands in it for the kept member.
+    SELECT DISTINCT coalesce(m.merged_into_id, m.id), 'ADVOCATES' FROM ({ADVOCATES}) AS advocate
+    JOIN member m ON m.merchant_id = :merchant_id AND m.id = advocate.member_id
 ), gone AS (
     DELETE FROM segment_member
     WHERE merchant_id = :merchant_id AND (member_id, segment) NOT IN (SELECT member_id, segment FROM inside)

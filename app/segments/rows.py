@@ -37,7 +37,7 @@ WITH page AS (
          ORDER BY s.member_id DESC LIMIT :limit)
     ) newest
 )
-SELECT page.segment, {columns(MemberRow)} FROM page {JOIN_MEMBER.format("page")} ORDER BY m.id DESC
+SELECT page.segment, {columns(MemberRow)} FROM page {JOIN_MEMBER.format("page")} WHERE {IS_HERE} ORDER BY m.id DESC
 """,
 )
 

@@ -25,6 +25,8 @@ from app.storage.wallet_versions import ChangeRow, wallet_channel
 #: How many changes are read at a time, and how many rings wait for a subscriber that is busy; it reads what is beyond.
 BATCH: Final = 50
 WAITING_MAX: Final = 50
+#: After these a wallet changes no more.
+LAST_EVENTS: Final = frozenset({"member.merged"})
 #: How many wallets one statement reads.
 _WALLETS_MAX: Final = 100
 
@@ -192,6 +194,8 @@ class WalletFeed(Feed[Watcher]):
                     for row in rows:
                         watcher.version += 1
                         yield row
+                        if row["event_type"] in LAST_EVENTS:
+                            return
                 elif not watcher.waiting:
                     watcher.rung.clear()
                     await watcher.rung.wait()
@@ -201,6 +205,8 @@ class WalletFeed(Feed[Watcher]):
                     if version == watcher.version + 1:
                         watcher.version += 1
                         yield row
+                        if row["event_type"] in LAST_EVENTS:
+                            return
                     elif version > watcher.version:
                         watcher.fall_behind()
 

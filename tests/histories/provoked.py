@@ -160,6 +160,14 @@ class Errands:
         await self.do("declineReferral", referralId=referral, reason="tried")
         return referral
 
+    async def brought(self) -> dict[str, str]:
+        """Return who brought whom by a referral that was released, as what a merging of both takes."""
+        document = """query ($id: ID!) {
+            answer: node(id: $id) { ... on Referral { referrer { id } referee { id } } }
+        }"""
+        found = await self._read(document, id=await self.released())
+        return {"keptId": found["referrer"]["id"], "mergedId": found["referee"]["id"]}
+
     async def released(self) -> str:
         """Return a referral that was released."""
         referral = await self.held()
@@ -287,6 +295,21 @@ async def _proved_address(errands: Errands) -> str:
     email = errands.email()
     await errands.member(email=email, emailVerified=True)
     return email
+
+
+async def _merging_of_one(errands: Errands) -> dict[str, Any]:
+    member = await errands.member()
+    return {"keptId": member, "mergedId": member, **_WHY}
+
+
+async def _merging_of_a_pair(errands: Errands) -> dict[str, Any]:
+    return await errands.brought() | _WHY
+
+
+async def _merged(errands: Errands) -> dict[str, Any]:
+    merging: dict[str, Any] = {"keptId": await errands.member(), "mergedId": await errands.member(), **_WHY}
+    await errands.do("mergeMembers", **merging)
+    return merging
 
 
 async def _archived(errands: Errands) -> dict[str, Any]:
@@ -635,6 +658,10 @@ ERRANDS: Final = (
         ("revokeMemberTokens", "member", {}), ("rotateWebhookSecret", "webhook", {}),
         ("verifyMemberEmail", "member", {}), ("editMember", "member", {"displayName": "n"}),
     ),
+    Errand("mergeMembers", "InvalidInput", _merging_of_one),
+    Errand("mergeMembers", "NotFound", {"keptId": nobody("member"), "mergedId": nobody("member")[:-1] + "0", **_WHY}),
+    Errand("mergeMembers", "MembersNotMergeable", _merging_of_a_pair),
+    Errand("mergeMembers", REPLAYED, _merged),
     Errand("acceptInvite", "InviteNotUsable", _used_token),
     Errand("acceptInvite", "MemberAlreadyExists", _members_address),
     Errand("acceptInvite", "NotFound", _nobodys_acceptance),

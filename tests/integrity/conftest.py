@@ -18,6 +18,7 @@ from tests.jobs.documents import CANCEL, FILL, REVOKE_CODES, carried_out
 from tests.moving.files import staged
 from tests.orders.documents import AMEND, amendment, stackable
 from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
+from tests.people.documents import merge
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
@@ -40,6 +41,16 @@ async def carts(shop: Shop) -> None:
     paid = await hold(shop, [], dora, order="cart-5", points=7, rewardIds=[voucher["id"]])
     await shop.do(CAPTURE, holdId=paid["id"])
     await hold(shop, [], dora, order="cart-6", points=4, rewardIds=[voucher["id"]])
+
+
+async def merged(shop: Shop, pool: Any) -> None:
+    """Make one member of two that have points, codes, a reward and an address each."""
+    two = [await shop.member(email=f"{name}@example.com", emailVerified=True) for name in ("eve", "eva")]
+    for number, member in enumerate(two):
+        await purchase(shop, member, f"order-{number}", 5000)
+        await redeem(shop, await reward(shop, cost=10), member, f"cup {number}")
+        await shop.claim(pool, member)
+    await merge(shop, *two)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -91,6 +102,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await program(shop, convertsOn="JOIN")
         await accepted(shop, anna)
         await invited(shop, anna)
+        await merged(shop, await shop.pool())
         await refresh.refresh(shop.merchant_id)
         await delivery_made(shop)
         suggestion = (await advised(shop))["suggestions"][0]

@@ -60,9 +60,9 @@ GROUP BY pg_constraint.oid, 1, 2
 UNMADE = {
     "graph_snapshot.id", "graph_node.snapshot_id", "graph_node.member_id", "graph_edge.snapshot_id",
     "graph_edge.referrer_id", "graph_edge.referee_id", "graph_file.snapshot_id", "referral.purchase_id",
-    "member.merged_into_id",
 }  # fmt: skip
 #: What breaks a promise: its name, how, and in how many rows that is seen.
+MERGED = one("points_entry", "lot_id IS NOT NULL")
 BREAKS = [
     ("ONE_OWNER", f"UPDATE claim SET member_id = gen_random_uuid() WHERE {one('claim', 'member_id IS NOT NULL')}", 1),
     (
@@ -71,6 +71,12 @@ BREAKS = [
         2,
     ),
     ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
+    ("ONE_OWNER", "UPDATE wallet SET closed_at = NULL WHERE merchant_id = $1", 1),
+    (
+        "EXACT_BALANCES",
+        f"UPDATE points_part SET amount = amount - 1 WHERE entry_id = (SELECT id FROM points_entry WHERE {MERGED})",
+        2,
+    ),
     ("ONE_OWNER", f"UPDATE claim SET email_index = 'x' WHERE {one('claim', 'member_id IS NULL')}", 1),
     ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {one('code', 'member_id IS NOT NULL')}", 1),
     ("ONE_OWNER", f"UPDATE address SET member_id = NULL WHERE {one('address', 'member_id IS NOT NULL')}", 1),
@@ -135,7 +141,7 @@ BREAKS = [
         1,
     ),
     ("CREDITED_ONCE", f"UPDATE purchase SET points = points + 1 WHERE {one('purchase')}", 1),
-    ("CREDITED_ONCE", "DELETE FROM points_entry WHERE merchant_id = $1 AND reason = 'PURCHASE'", 3),
+    ("CREDITED_ONCE", "DELETE FROM points_entry WHERE merchant_id = $1 AND reason = 'PURCHASE'", 5),
     ("CREDITED_ONCE", f"UPDATE purchase SET refunded = refunded - 1 WHERE {one('purchase', 'refunded = 150')}", 1),
     ("CREDITED_ONCE", f"UPDATE purchase SET credits = 2 WHERE {one('purchase')}", 1),
     ("CREDITED_ONCE", f"UPDATE refund SET amount = amount + 1 WHERE {one('refund')}", 1),
@@ -240,8 +246,8 @@ BREAKS = [
         1,
     ),
     ("POOL_LIFECYCLE", "UPDATE redemption SET terms_version = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
-    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 6),
-    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 3),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 8),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 5),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'order.amended'", 2),
     ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {one('wallet')}", 1),
     ("ON_RECORD", f"DELETE FROM event WHERE {one('event', 'wallet_version = 1')}", 2),

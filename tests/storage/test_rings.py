@@ -76,8 +76,8 @@ def test_what_is_no_ring_is_an_error_that_listeners_expect(message: bytes) -> No
 #: Told many at a time, or seldom, and so without the code or the entry: its watchers read it, together.
 ALONE = {
     "code.adopted", "code.adopted_after_end", "code.discarded", "code.imported", "code.sent", "hold.captured",
-    "hold.changed", "hold.expired", "hold.extended", "hold.placed", "hold.released", "points.fell_short",
-    "points.matured", "points.shortfall_lowered",
+    "code.moved", "code.moved_after_end", "hold.changed", "hold.expired", "hold.extended", "hold.placed",
+    "hold.released", "member.merged", "points.fell_short", "points.matured", "points.shortfall_lowered",
 }  # fmt: skip
 
 

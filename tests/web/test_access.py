@@ -36,7 +36,7 @@ MUTATIONS_OF_CHECKOUTS = {
 }  # fmt: skip
 MUTATIONS_OF_SUPPORT = {
     "reverseRedemption", "refundPurchase", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail",
-    "grantPoints", "revokeMemberTokens", "editMember", "amendOrder", "cancelOrder", "reissueCode",
+    "grantPoints", "revokeMemberTokens", "editMember", "mergeMembers", "amendOrder", "cancelOrder", "reissueCode",
 }  # fmt: skip
 ROOTS = {"Query", "Mutation", "Subscription"}
 

@@ -59,6 +59,8 @@ KINDS: dict[str, ids.Kind] = {
     "batchId": "batch",
     "campaignId": "campaign",
     "webhookId": "webhook",
+    "keptId": "member",
+    "mergedId": "member",
 }
 #: For `id` arguments, by the operation.
 KINDS_BY_OPERATION: dict[str, ids.Kind] = {
