@@ -205,7 +205,8 @@ async def _alone(viewer: Viewer) -> AsyncIterator[None]:
     and a task's, so that the statements of the block aren't of that transaction.
     """
     if settings().database_connections_max < CONNECTIONS_MIN:
-        raise ConfigurationError(f"An import takes {CONNECTIONS_MIN} connections: raise FLASH_DATABASE_CONNECTIONS_MAX.")
+        message = f"An import takes {CONNECTIONS_MIN} connections: raise FLASH_DATABASE_CONNECTIONS_MAX."
+        raise ConfigurationError(message)
     is_held, is_over = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
