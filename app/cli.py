@@ -668,6 +668,7 @@ def import_file(
     """
     from app.config import settings
     from app.moving.bring_in import Options, Screen, bring_in, discard
+    from app.operate.embedded import DataDirectory
     from app.storage.rings import ringing
 
     _name_data(data)
@@ -680,7 +681,8 @@ def import_file(
         if file is None:
             raise ConfigurationError("Name the file.")
         options = Options(names, corrects=correct, is_dry=dry_run, tells=webhooks, in_circulation=in_circulation)
-        async with ringing(settings().redis_url if webhooks else None):
+        redis_url = settings().redis_url or DataDirectory(settings().data).redis_url
+        async with ringing(redis_url if webhooks else None):
             status = await bring_in(kind, file, merchant_id, options, Screen())
         raise SystemExit(status)
 

@@ -525,15 +525,44 @@ ALTER TABLE campaign
     ADD CONSTRAINT campaign_segment CHECK (segment IN ('NEW', 'ACTIVE', 'LAPSED', 'HIGH_SPEND', 'ADVOCATES')),
     ADD CONSTRAINT campaign_counts CHECK (0 <= allocated_count AND allocated_count <= recipient_count);
 CREATE TRIGGER campaign_kept BEFORE DELETE OR TRUNCATE ON campaign FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER campaign_fixed BEFORE UPDATE OF merchant_id, id, pool_id ON campaign
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ALTER TABLE delivery
     DROP CONSTRAINT delivery_pkey,
     -- In this order: it is what re-encryption pages by, too.
     ADD PRIMARY KEY (merchant_id, code_id, campaign_id),
     -- What mailers page by.
-    ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position),
-    ADD CONSTRAINT delivery_campaign FOREIGN KEY (merchant_id, campaign_id) REFERENCES campaign,
-    ADD CONSTRAINT delivery_code FOREIGN KEY (merchant_id, code_id) REFERENCES code;
+    ADD CONSTRAINT delivery_position UNIQUE (merchant_id, campaign_id, position);
+-- Thousands are written at once: they are looked at together, where two foreign keys would look up and lock the campaign
+-- and a code for each. What they name stays: campaigns do, and so do codes of a pool that isn't a draft any more.
+CREATE FUNCTION delivery_refers() RETURNS trigger LANGUAGE plpgsql AS $refers$
+BEGIN
+    IF EXISTS (
+        SELECT FROM (SELECT DISTINCT merchant_id, campaign_id FROM written) d LEFT JOIN LATERAL (
+            SELECT id FROM campaign WHERE merchant_id = d.merchant_id AND id = d.campaign_id OFFSET 0
+        ) k ON true WHERE k.id IS NULL
+    ) OR EXISTS (
+        SELECT FROM (
+            SELECT merchant_id, array_agg(code_id) AS ids, count(DISTINCT code_id) AS codes FROM written GROUP BY 1
+        ) d WHERE d.codes > (
+            SELECT coalesce(sum(found.codes), 0) FROM (
+                SELECT pool_id, count(*) AS codes FROM code
+                WHERE merchant_id = d.merchant_id AND id = ANY(d.ids) GROUP BY pool_id OFFSET 0
+            ) found WHERE EXISTS (
+                SELECT FROM pool p WHERE p.merchant_id = d.merchant_id AND p.id = found.pool_id AND p.status <> 'DRAFT'
+            )
+        )
+    ) THEN
+        RAISE EXCEPTION 'a delivery names no campaign, or no code that stays'
+            USING ERRCODE = 'foreign_key_violation', CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $refers$;
+CREATE TRIGGER delivery_refers AFTER INSERT ON delivery REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION delivery_refers();
+CREATE TRIGGER delivery_still_refers AFTER UPDATE ON delivery REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION delivery_refers();
 CREATE TRIGGER delivery_kept BEFORE DELETE OR TRUNCATE ON delivery FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 """
 

@@ -115,7 +115,7 @@ HELD_OF_POOL: Final = """
     (SELECT count(*)::int FROM hold h
     JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
     JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
-    WHERE h.merchant_id = :merchant_id AND h.member_id = {1} AND h.status = 'HELD'
+    WHERE h.merchant_id = :merchant_id AND h.member_id = {1} AND h.status = 'HELD' AND h.held_until > now()
         AND c.pool_id = {0} AND c.state = 'SET_ASIDE' AND c.hold_id = h.id)
 """
 #: Whether the pool `p` keeps its codes from the claimant `m`, which has {0}.claims of it: a reward is offered that it

@@ -271,8 +271,11 @@ async def _skip_mailboxes(tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, peo
     """Note who finds its mailbox taken, in the pool or by somebody before it, and who has it there already."""
     asking = [person for person in people if person.mailbox is not None and _asks(person, limit)]
     mailboxes = [person.mailbox for person in asking]
-    await tx.many(FREE_MAILBOXES, merchant_id=viewer.merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
-    rows = await tx.many(FIND_MAILBOXES, merchant_id=viewer.merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
+    merchant_id = viewer.merchant_id
+    rows = await tx.many(FIND_MAILBOXES, merchant_id=merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
+    if rows:
+        await tx.many(FREE_MAILBOXES, merchant_id=merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
+        rows = await tx.many(FIND_MAILBOXES, merchant_id=merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
     first: dict[bytes, UUID | bytes | None] = {
         row["mailbox_index"]: row["member_id"] or row["email_index"] for row in rows
     }
@@ -313,7 +316,7 @@ FROM (
     JOIN hold_reward y ON y.merchant_id = :merchant_id AND y.hold_id = h.id
     JOIN code c ON c.merchant_id = :merchant_id AND c.id = y.code_id
     WHERE h.merchant_id = :merchant_id AND h.member_id = ANY(:member_ids) AND h.status = 'HELD'
-        AND c.pool_id = :pool_id AND c.state = 'SET_ASIDE' AND c.hold_id = h.id
+        AND h.held_until > now() AND c.pool_id = :pool_id AND c.state = 'SET_ASIDE' AND c.hold_id = h.id
         AND EXISTS (SELECT FROM reward WHERE merchant_id = :merchant_id AND pool_id = :pool_id)
 ) claims GROUP BY member_id, email_index
 """,

@@ -92,7 +92,11 @@ HELD: Final = {
         ("pool_guard", "pool_status", "pool_kept", "pool_terms_pkey", "pool_terms_begun", "pool_terms_written",
          "pool_terms_kept", "pool_terms_fixed"),
     ),
-    "ONE_MERCHANT": Held((_CONSTRAINT, _TRANSACTION), tuple(each.constraint for each in REFERENCES if each.constraint)),
+    "ONE_MERCHANT": Held(
+        (_CONSTRAINT, _TRANSACTION),
+        (*(each.constraint for each in REFERENCES if each.constraint), "delivery_refers", "delivery_still_refers",
+         "campaign_fixed"),
+    ),
     "ON_RECORD": Held(
         (_TRANSACTION, _CONSTRAINT),
         ("event_wallet_version", "event_wallet", "event_wallet_points", "event_kept", "event_fixed", "wallet_version",

@@ -41,8 +41,6 @@ REFERENCES: Final = (
     Reference("claim", "code_id", "code", constraint="claim_code"),
     Reference("claim", "member_id", "member", constraint="claim_member"),
     Reference("campaign", "pool_id", "pool", constraint="campaign_pool"),
-    Reference("delivery", "campaign_id", "campaign", constraint="delivery_campaign"),
-    Reference("delivery", "code_id", "code", constraint="delivery_code"),
     Reference("bulk_job", "pool_id", "pool", constraint="bulk_job_pool"),
     Reference("bulk_job", "campaign_id", "campaign", constraint="bulk_job_campaign"),
     Reference("bulk_job_page", "job_id", "bulk_job", constraint="bulk_job_page_job"),
@@ -103,11 +101,14 @@ REFERENCES: Final = (
     Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
     Reference("webhook_delivery", "event_id", "event", constraint="webhook_delivery_event"),
 )
-#: Those that none holds: of rows that are appended without a look-up, of lots, whose entry names the same person and
-#: whose parts name the entry, and of take-backs, whose lot names the member.
+#: Those that none holds: of rows that are appended without a look-up, of deliveries, which a trigger looks at together,
+#: of lots, whose entry names the same person and whose parts name the entry, and of take-backs, whose lot names the
+#: member.
 UNKEYED: Final = (
     Reference("event", "member_id", "wallet", "member_id"),
     Reference("stock_change", "pool_id", "pool"),
+    Reference("delivery", "campaign_id", "campaign"),
+    Reference("delivery", "code_id", "code"),
     Reference("points_lot", "member_id", "wallet", "member_id"),
     Reference("points_lot", "last_entry_id", "points_entry"),
     Reference("points_return", "member_id", "wallet", "member_id"),

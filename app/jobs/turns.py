@@ -72,7 +72,8 @@ Batch = Callable[[TurnRow], Awaitable[bool]]
 LOOK: Final = statement(
     NoRow,
     """
-SELECT set_config('idle_in_transaction_session_timeout', :silent_ms, true), pg_advisory_xact_lock(hashtext('bulk_job'))
+SELECT FROM set_config('idle_in_transaction_session_timeout', :silent_ms, true),
+    pg_advisory_xact_lock(hashtext('bulk_job'))
 """,
 )
 # The merchant whose last turn is longest ago, and of its jobs the one that has waited longest for its turn: neither a

@@ -160,7 +160,9 @@ class Balances(Kind):
         points = fields.whole("points", most=POINTS_MAX)
         expires_at = fields.end("expiresAt", self.now)
         if expires_at is not None and expires_at > self.now + TEN_YEARS:
-            fields.problems.add("expiresAt", "must be at most ten years from now; none is never, or as the merchant's")
+            fields.problems.add(
+                "expiresAt", "must be at most ten years from now; leave it empty for the merchant's lifetime"
+            )
         return _Balance(external_source, external_id, points, expires_at)
 
     def record(self, row_id: UUID, checked: object) -> Record:

@@ -6,7 +6,8 @@ transaction that applies it.
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from app import ids
 from app.api.context import Role, Tenant, Viewer
+from app.config import settings
 from app.errors import ConfigurationError
 from app.merchants.tenants import tenant
 from app.moving.balances import Balances
@@ -58,6 +60,10 @@ KINDS: Final[dict[str, type[Kind]]] = {
 }
 #: Rows that are staged by one transaction.
 STAGED_AT_ONCE: Final = 2000
+#: One has the lock, and one does the work.
+CONNECTIONS_MIN: Final = 2
+#: The database needs a moment to notice that another run was killed.
+ALONE_SECONDS_MAX: Final = 5.0
 _DEADLOCKS_MAX: Final = 20
 NOTHING_APPLIED: Final = 1
 #: The rest is applied; some rows are not, because somebody else changed what they are about at that moment.
@@ -69,6 +75,19 @@ class _ZoneRow(TypedDict):
 
 
 FIND_ZONE: Final = statement(_ZoneRow, "SELECT time_zone FROM merchant WHERE merchant_id = :merchant_id")
+
+
+class _AloneRow(TypedDict):
+    alone: str
+
+
+ALONE: Final = statement(
+    _AloneRow,
+    """
+SELECT pg_advisory_xact_lock(hashtextextended('import/' || :merchant_id::uuid::text, 0))::text AS alone
+FROM merchant WHERE merchant_id = :merchant_id
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +109,9 @@ class Screen:
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(
-            *columns, console=self._console, transient=True, redirect_stdout=False, redirect_stderr=False
-        )
+            *columns, console=self._console, transient=True, redirect_stdout=False, redirect_stderr=False,
+            disable=not self._console.is_terminal,
+        )  # fmt: skip
         self._said: list[str] = []
         self._bar: TaskID | None = None
 
@@ -137,14 +157,15 @@ async def bring_in(kind: str, path: Path, merchant: str, options: Options, scree
 
     An import that was killed while it was applied is ended first, whatever the file. Raises ConfigurationError.
     """
+    viewer, zone = await _viewer(merchant)
     with screen.progress:
-        status = await _bring_in(kind, path, merchant, options, screen)
+        async with _alone(viewer):
+            status = await _bring_in(viewer, zone, kind, path, options, screen)
     screen.told()
     return status
 
 
-async def _bring_in(kind: str, path: Path, merchant: str, options: Options, screen: Screen) -> int:
-    viewer, zone = await _viewer(merchant)
+async def _bring_in(viewer: Viewer, zone: ZoneInfo, kind: str, path: Path, options: Options, screen: Screen) -> int:
     making = KINDS[kind](viewer, datetime.now(UTC), in_circulation=options.in_circulation)
     await making.prepare()
     digest = await asyncio.to_thread(_digest, viewer.tenant, making, path, options)
@@ -169,10 +190,45 @@ async def _bring_in(kind: str, path: Path, merchant: str, options: Options, scre
 async def discard(merchant: str) -> bool:
     """Delete what an import that was killed has left of its file. What it has applied stays."""
     viewer, _ = await _viewer(merchant)
-    begun = await _open(viewer)
-    if begun is not None:
-        await forget(_import(viewer, begun))
+    async with _alone(viewer):
+        begun = await _open(viewer)
+        if begun is not None:
+            await forget(_import(viewer, begun))
     return begun is not None
+
+
+@asynccontextmanager
+async def _alone(viewer: Viewer) -> AsyncIterator[None]:
+    """Keep other imports of the merchant out for the length of the block; a kill ends it, too.
+
+    Raises ConfigurationError while there is another one. The lock is a transaction's, so that it holds behind a pooler,
+    and a task's, so that the statements of the block aren't of that transaction.
+    """
+    if settings().database_connections_max < CONNECTIONS_MIN:
+        message = f"An import takes {CONNECTIONS_MIN} connections: raise FLASH_DATABASE_CONNECTIONS_MAX."
+        raise ConfigurationError(message)
+    is_held, is_over = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with transaction(viewer.merchant_id) as tx:
+            await tx.many(ALONE, merchant_id=viewer.merchant_id, seconds_max=ALONE_SECONDS_MAX)
+            is_held.set()
+            await is_over.wait()
+
+    holding, held = asyncio.create_task(hold()), asyncio.create_task(is_held.wait())
+    await asyncio.wait([holding, held], return_when=asyncio.FIRST_COMPLETED)
+    held.cancel()
+    if not is_held.is_set():
+        try:
+            await holding
+        except TimeoutError:
+            raise ConfigurationError("Another import of this merchant is running; run one after the other.") from None
+    try:
+        yield
+    finally:
+        is_over.set()
+        # Whatever became of its connection, what was to be done is done.
+        await asyncio.gather(holding, return_exceptions=True)
 
 
 async def _viewer(merchant: str) -> tuple[Viewer, ZoneInfo]:

@@ -9,8 +9,9 @@ clients.py      clients that say whether a call was answered, never sent, or nei
 things.py       what a code, a quota, a stock is to those who use it, and the moves of each
 wallet.py       what a wallet is: points in lots
 order.py        what an order is: codes that take off a percentage, what was recorded for it, and its holds
+aims.py         what orders are to budgets, and to people whose first one is asked for
 verb.py         what a verb declares: what it needs, how it is called, what answers mean
-verbs.py        all of them, from claims.py, redemptions.py, orders.py, holds.py, points.py and their neighbours
+verbs.py        all of them, from claims.py, redemptions.py, orders.py, holds.py, jobs.py and their neighbours
 """
 
 import asyncio

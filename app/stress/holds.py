@@ -7,6 +7,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from app.stress.aims import Budget, Share, shares_of_hold
 from app.stress.claims import OPEN, allocated, one_more
 from app.stress.claims import holds as holds_of
 from app.stress.operations import PASSED, READ, UNSEEN, Answer, Operation
@@ -22,9 +23,11 @@ from app.stress.redemptions import (
     about_codes,
     earns,
     ends,
+    first_order,
     frees,
     held_or,
     left,
+    look_of_order,
     owners,
     priced,
     put_back,
@@ -108,7 +111,7 @@ def _ask_to_pay(world: "World") -> Asked:
         "points": world.rolls.choice([5, 10, 10, 20, 30]), "memberId": member, "lifetimeSeconds": 900,
         "idempotencyKey": world.key(),
     }  # fmt: skip
-    if world.rolls.random() < 0.4:
+    if world.facts["rewards"] and world.rolls.random() < 0.4:
         asked["rewardIds"] = world.some(list(world.facts["rewards"]), most=2)
         asked["points"] = world.rolls.choice([0, 5, 10])
     return asked, {"codes": about_codes(codes)}
@@ -140,8 +143,8 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
     rewards, fresh, gone = _rewards(call, None if order.live is None else order.holds[place])
     hold = Hold(hold_id, who(call.input), amount, codes, paid=paid, rewards=rewards)
     coming = [each for each in codes if each.code not in order.held]
-    for lacks, *took in itertools.product((False, True), repeat=len(coming) + len(fresh) + 1):
-        if taken_over not in {None, lacks or any(took)}:
+    for lacks, short, *took in itertools.product((False, True), repeat=len(coming) + len(fresh) + 2):
+        if taken_over not in {None, lacks or short or any(took)} or (short and not call.facts["budgets"]):
             continue
         here = (order_id, place)
         takes: Story = () if order.live is None else put_back(here, order.holds[place].presenter, gone)
@@ -150,8 +153,9 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
             takes = (*takes, (f"pool:{each.pool}", HONOURS), code)
         for reward, is_elsewhere in zip(fresh, took[len(coming) :], strict=True):
             takes = (*takes, *_has_reward(call, reward, here, is_elsewhere=is_elsewhere))
-        for after in _as_told(order.with_hold(place, hold), place, told):
-            story = _places(call, order, place, hold, takes, lacks=lacks)
+        for after in _as_told(order.with_hold(place, hold).of(hold.presenter), place, told):
+            story = (*_places(call, order, place, hold, takes, lacks=lacks), *first_order(call, coming))
+            story = (*story, *(_room(call, pool) for pool in call.facts["budgets"] if short))
             yield Then(after._replace(requests=(*order.requests, key)), story)
 
 
@@ -268,6 +272,28 @@ def _has_points(
     for again in (False, True):
         more = partial(_has_points, here, member, points, codes, is_owner, again)
         yield Then(wallet, ((f"order:{other}", Leads(give_way, ())), (name, Leads(more, ()))))
+
+
+def _room(call: Call, pool: str) -> tuple[str, Move]:
+    """Other holds of the same presenter end whose budget a hold needs, no more of them than it takes."""
+    name, presented_by = f"budget:{pool}", who(call.input)
+
+    def give_way(other: str, place: int, order: Order) -> Iterable[Then]:
+        hold = order.holds[place]
+        if hold.status == "HELD" and hold.presenter == presented_by:
+            yield Then(order.with_hold(place, hold._replace(status="EXPIRED")), ends(other, place, hold))
+
+    def end_others(budget: Budget) -> Iterable[Then]:
+        if budget.left >= 0:
+            yield Then(budget, ())
+            return
+        held = {(each.order, each.place) for each in budget.shares if each.order != call.input["orderId"]}
+        for other, place in held:
+            if place is not None:
+                ending = Leads(partial(give_way, other, place), ())
+                yield Then(budget, ((f"order:{other}", ending), (name, Leads(end_others, ()))))
+
+    return name, Leads(end_others, call.facts["holding"])
 
 
 def _takes(call: Call, each: Honoured, here: tuple[str, int], *, is_elsewhere: bool) -> tuple[str, Move]:
@@ -571,6 +597,8 @@ def _not_captured(call: Call) -> Sequence[Story]:
                 if not rejections and not missing and not gone:
                     if order.amount is not None and order.cancelled is None:
                         yield Then(after, ())
+                    elif order.is_open:
+                        yield from (Then(after, spent) for spent in _beyond_budget(call, order, place))
                 elif order.is_open:
                     member = order.holds[place].presenter
                     for why in itertools.product(*(not_to_be_had(reward, member, call.facts) for reward in gone)):
@@ -578,6 +606,19 @@ def _not_captured(call: Call) -> Sequence[Story]:
                         yield Then(after, (*_missing(call, order.live), *_lacking(call, order, place), *lacks))
 
     return (((_of(call), Leads(refuse, call.facts["holding"])),),)
+
+
+def _beyond_budget(call: Call, order: Order, place: int) -> Iterable[Story]:
+    """A late capture needs what the hold gave back of a budget; what the order holds now it would have."""
+    order_id = call.about["order"]
+    for pool in call.facts["budgets"]:
+        wanted = shares_of_hold(order_id, order, place, pool)
+
+        def is_spent(budget: Budget, wanted: Sequence[Share] = wanted) -> bool:
+            return budget.left_for(order_id, ()) < sum(each.amount for each in wanted)
+
+        if wanted:
+            yield ((f"budget:{pool}", where(is_spent)),)
 
 
 def _lacking(call: Call, order: Order, place: int) -> Story:
@@ -728,13 +769,22 @@ def _lapsed(call: Call) -> Sequence[Story]:
                     (f"wallet:{owner}", _overdue((order_id, place), hold.codes_of(owner))) for owner in wallets(hold)
                 )
                 expired = order.with_hold(place, hold._replace(status="EXPIRED"))
-                yield Then(expired, (*frees(order_id, place, hold), *over))
+                late = tuple(
+                    (f"budget:{pool}", _late(shares_of_hold(order_id, order, place, pool)))
+                    for pool in call.facts["budgets"]
+                )
+                yield Then(expired, (*frees(order_id, place, hold), *over, *late))
 
     return (((_of(call), Leads(lapse, call.facts["holding"])),),)
 
 
 def _overdue(hold: tuple[str, int], codes: tuple[str, ...]) -> Move:
     return lambda wallet: (wallet.overdue(hold, codes),)
+
+
+def _late(shares: Sequence[Share]) -> Move:
+    """What a hold has of a budget is free once its end is written down."""
+    return lambda budget: (budget._replace(late=(*budget.late, *shares)),)
 
 
 #: The time of a hold passes: whoever has the database's clock in hand lets it. Not of one with rewards, which are back
@@ -745,7 +795,7 @@ VERBS: Final = (
     Verb("holdCheckout", PLACE, _ask_hold, {
         "HoldCheckoutSuccess": _held, "CodesRejected": _hold_rejected, "OrderNotOpen": _redeemed_or_off,
         "HoldNotOpen": _captured_before, "InsufficientPoints": _too_few, "RewardOutOfStock": _reward_gone,
-    }, _learn_hold, _notes_of_hold, repeats=True, weight=3),
+    }, _learn_hold, _notes_of_hold, look_of_order, repeats=True, weight=3),
     Verb("captureHold", CAPTURE, _ask_of_hold, {
         "CaptureHoldSuccess": _captured, "HoldNotOpen": _not_captured, "InvalidInput": _above_recorded,
     }, _learn_capture, _notes_of_capture, repeats=True, weight=1.5),

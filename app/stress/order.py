@@ -3,6 +3,7 @@
 Codes take a percentage off, each of what those before it left. Amounts are in minor units.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final, NamedTuple
@@ -11,13 +12,19 @@ from app.stress.operations import UNSEEN
 
 
 class Honoured(NamedTuple):
-    """A code on an order: its redemption, whose it is, and how many percent its pool gave when it was redeemed."""
+    """A code on an order: its redemption, whose it is, and how many percent its pool gave when it was redeemed.
+
+    One whose pool has a budget takes off at most as much as before, when another one came back. `is_first` is one that
+    is for a first order.
+    """
 
     redemption: str
     code: str
     pool: str
     owner: str
     percent: float
+    most: int | None = None
+    is_first: bool = False
 
 
 class Refunded(NamedTuple):
@@ -154,7 +161,8 @@ class Order(NamedTuple):
 
     That is the money and the points that went back, and the shortfall.
     Its holds are in the order in which they began, and `requests` are the keys that were used for them. It is `paid`
-    with points of the `payer` by so many `payments`, before refunds.
+    with points of the `payer` by so many `payments`, before refunds. `for_whom` are those for whom something was
+    honoured or held; it is the order of the last one.
     """
 
     amount: int | None = None
@@ -166,6 +174,12 @@ class Order(NamedTuple):
     paid: Paid = NOTHING
     payer: str | None = None
     payments: int = 0
+    for_whom: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Say what isn't as it is of an order that nobody knows."""
+        told = (f"{name}={value}" for name, value in self._asdict().items() if value != self._field_defaults[name])
+        return f"Order({', '.join(told)})"
 
     def __str__(self) -> str:
         return "Order()" if self == Order() else repr(self)
@@ -196,6 +210,12 @@ class Order(NamedTuple):
         known = [place for place, each in enumerate(self.holds) if each.id == hold]
         return known or [place for place, each in enumerate(self.holds) if each.id == UNSEEN]
 
+    def of(self, presenter: str) -> "Order":
+        """Return it as the order of whoever has presented something for it."""
+        if self.for_whom[-1:] == (presenter,):
+            return self
+        return self._replace(for_whom=(*self.for_whom, presenter))
+
     def with_hold(self, place: int, hold: Hold) -> "Order":
         """Return it with another hold at a place, or one more."""
         return self._replace(holds=(*self.holds[:place], hold, *self.holds[place + 1 :]))
@@ -203,7 +223,7 @@ class Order(NamedTuple):
     @property
     def discounts(self) -> tuple[int, ...]:
         """What each code takes off."""
-        return discounts(self.amount or 0, [each.percent for each in self.codes])
+        return discounts(self.amount or 0, [each.percent for each in self.codes], [each.most for each in self.codes])
 
     @property
     def worth(self) -> int:
@@ -299,11 +319,12 @@ class Order(NamedTuple):
         return self._replace(codes=tuple(codes))
 
 
-def discounts(amount: int, percents: Sequence[float]) -> tuple[int, ...]:
-    """Return what codes take off an amount, one after the other, half up."""
-    taken = []
-    for percent in percents:
-        taken.append(int((amount * Decimal(percent) / 100) + Decimal("0.5")))
+def discounts(amount: int, percents: Sequence[float], most: Sequence[int | None] = ()) -> tuple[int, ...]:
+    """Return what codes take off an amount, one after the other, half up, and no more than the `most` of each."""
+    taken: list[int] = []
+    for percent, limit in itertools.zip_longest(percents, most):
+        share = int((amount * Decimal(percent) / 100) + Decimal("0.5"))
+        taken.append(share if limit is None else min(share, limit))
         amount -= taken[-1]
     return tuple(taken)
 

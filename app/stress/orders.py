@@ -17,7 +17,9 @@ from app.stress.redemptions import (
     about_codes,
     back,
     ends,
+    first_order,
     follow_order,
+    look_of_order,
     owner_of,
     priced,
     rejected,
@@ -125,12 +127,11 @@ def _amends(call: Call, percents: dict[str, float]) -> Move:
         if answer.get("pointsReturned") not in {None, max(0, order.spent - after.spent)}:
             return
         codes = after.codes
+        coming = [each for each in codes if each.code not in {there.code for there in order.codes}]
+        after = after.of(who(call.input)) if coming else after
         if told:
-            shown, purchase = _as_told(after, answer), answer["purchase"]
-            if shown is None or (purchase is None) != (shown.bought is None):
-                return
-            after = shown
-            if purchase is not None and not is_as_shown(after, purchase, call.facts):
+            after = _shown(call, after)
+            if after is None:
                 return
         kept = {each.code for each in order.codes} & {each.code for each in codes}
         story = follow_order(order_id, order, after, call.facts, shortfall=answer.get("shortfall"))
@@ -143,9 +144,17 @@ def _amends(call: Call, percents: dict[str, float]) -> Move:
         if told and after.bought is not None:
             wallet = answer["purchase"]["member"]["wallet"]
             story = (*story, (f"wallet:{after.bought.member}", where(lambda found: is_shown(found, wallet))))
-        yield Then(after, story)
+        yield Then(after, (*story, *first_order(call, coming)))
 
     return amend
+
+
+def _shown(call: Call, order: Order) -> Order | None:
+    """Return an order if it is what an amendment told of it, and of its purchase."""
+    shown, purchase = _as_told(order, call.answer), call.answer["purchase"]
+    if shown is None or (purchase is None) != (shown.bought is None):
+        return None
+    return shown if purchase is None or is_as_shown(shown, purchase, call.facts) else None
 
 
 def _too_few(call: Call) -> Sequence[Story]:
@@ -165,12 +174,15 @@ def _too_few(call: Call) -> Sequence[Story]:
 
 def _codes(call: Call, percents: dict[str, float], order: Order) -> tuple[Honoured, ...]:
     """Return the codes that are asked for: those that stay as they were first redeemed, the others as of now."""
-    there = {each.code: each for each in order.codes}
+    there = {each.code: each._replace(most=None) for each in order.codes}
     return tuple(
         there.get(code["id"])
-        or Honoured(UNSEEN, code["id"], code["pool"], owner_of(code, call), percents[code["pool"]])
+        or Honoured(
+            UNSEEN, code["id"], code["pool"], owner_of(code, call), percents.get(code["pool"], 0),
+            is_first=code["pool"] in call.facts["first"],
+        )
         for code in call.about["codes"]
-    )
+    )  # fmt: skip
 
 
 def _learn_amended(world: "World", operation: Operation, answer: Answer) -> None:
@@ -337,7 +349,7 @@ VERBS: Final = (
         "AmendOrderSuccess": _amended, "OrderNotOpen": cancelled, "NotFound": _never_redeemed,
         "CodesRejected": _amend_rejected, "InvalidInput": _can_not_be, "InsufficientPoints": _too_few,
         "IdempotencyKeyReused": _amended_otherwise,
-    }, _learn_amended, repeats=True, weight=3),
+    }, _learn_amended, looks=look_of_order, repeats=True, weight=3),
     Verb("cancelOrder", CANCEL, _ask_cancel, {"CancelOrderSuccess": _called_off, "NotFound": _unknown},
          repeats=True, weight=0.7),
     Verb("readOrder", READ_ORDER, _ask_order, {READ: _saw_order}, _learn_seen, reads=True),

@@ -1,8 +1,9 @@
 """Pools: opened, filled, improved and paused, with an exact stock."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from app.stress.aims import AUDIENCES, Budget
 from app.stress.claims import key_used
 from app.stress.operations import PASSED, UNSEEN, Answer, Operation
 from app.stress.things import PERCENTS, Pool, Stock, Story, becomes, is_, stocked, where
@@ -96,18 +97,44 @@ def _not_paused(call: Call) -> Sequence[Story]:
 EDIT: Final = mutation("editPool", "EditPoolInput", "... on PoolNotEditable { status }")
 
 
+#: What the codes of a pool with a budget may take off together: at first the least.
+BUDGETS: Final = (100, 200, 300)
+
+
 def _ask_edit(world: "World") -> Asked:
-    return {"poolId": world.rolls.choice(world.pools), "percentOff": world.rolls.choice(PERCENTS)}, {}
+    pool, terms = world.rolls.choice(world.pools), {"percentOff": world.rolls.choice(PERCENTS)}
+    if pool in world.facts["budgets"] and world.rolls.random() < 0.6:
+        money = {"amountMinor": world.rolls.choice(BUDGETS), "currency": world.currency}
+        return {"poolId": pool, "maximumTotalDiscount": money}, {}
+    if pool in world.facts["audiences"] and world.rolls.random() < 0.8:
+        return {"poolId": pool, "audience": list(world.rolls.choice(AUDIENCES))}, {}
+    return {"poolId": pool, **terms}, {}
+
+
+def _term(call: Call) -> tuple[str, Any]:
+    """Return the thing that an edit is about, and what it is to be: each only grows."""
+    pool = call.input["poolId"]
+    if "maximumTotalDiscount" in call.input:
+        return f"budget:{pool}", call.input["maximumTotalDiscount"]["amountMinor"]
+    if "audience" in call.input:
+        return f"audience:{pool}", AUDIENCES.index(tuple(call.input["audience"]))
+    return f"percent:{pool}", call.input["percentOff"]
 
 
 def _edited(call: Call) -> Sequence[Story]:
-    """A discount only grows."""
-    percent = call.input["percentOff"]
-    return (((f"percent:{call.input['poolId']}", lambda before: (percent,) if percent >= before else ()),),)
+    name, value = _term(call)
+
+    def move(before: Any) -> Sequence[Any]:
+        if isinstance(before, Budget):
+            return (before._replace(limit=value),) if value >= before.limit else ()
+        return (value,) if value >= before else ()
+
+    return (((name, move),),)
 
 
 def _not_edited(call: Call) -> Sequence[Story]:
-    return (((f"percent:{call.input['poolId']}", where(lambda percent: percent > call.input["percentOff"])),),)
+    name, value = _term(call)
+    return (((name, where(lambda found: (found.limit if isinstance(found, Budget) else found) > value)),),)
 
 
 def _ask_pool(world: "World") -> Asked:

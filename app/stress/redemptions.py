@@ -7,6 +7,8 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from app.stress.aims import Budget, Standing, has_another
+from app.stress.claims import looked
 from app.stress.operations import UNSEEN, Answer, Operation
 from app.stress.order import Hold, Honoured, Order, Reserved, discounts
 from app.stress.purchases import pays
@@ -95,12 +97,32 @@ def _redeemed(call: Call) -> Sequence[Story]:
         is_free = order.cancelled is None and not order.codes and order.live is None
         if after is None or not is_free or 0 in after.discounts:
             return
-        for told in _as_told(after, answer):
-            yield Then(told, follow_order(order_id, order, told, call.facts))
+        for told in _as_told(after.of(member), answer):
+            yield Then(told, (*follow_order(order_id, order, told, call.facts), *first_order(call, told.codes)))
 
     spent = tuple(step for each in _codes(call, None) for step in spend(each, order_id))
     touches = call.facts["touched"].get(order_id, ())
     return [(*given, (name, Leads(partial(redeem, percents), touches)), *spent) for given, percents in priced(call)]
+
+
+def first_order(call: Call, coming: Iterable[Honoured]) -> Story:
+    """Codes for a first order come to one: no other has such codes by now, and it had found no other at all."""
+    if not any(each.is_first for each in coming):
+        return ()
+
+    def is_first(person: Iterable[Standing]) -> bool:
+        return not any(each.takes_turns and each.order != call.input["orderId"] for each in person)
+
+    return ((f"person:{who(call.input)}", where(is_first)), *looked(call))
+
+
+def look_of_order(world: "World", operation: Operation, answer: Answer) -> dict[str, Any] | None:
+    """Codes for a first order look for another one."""
+    codes = operation.about["codes"]
+    if answer.get("replayed") or not any(code["pool"] in world.facts["first"] for code in codes):
+        return None
+    presented = [code["id"] for code in codes]
+    return {"who": who(operation.input), "order": operation.input["orderId"], "codes": presented}
 
 
 def _redeems(order: Order, amount: int, codes: tuple[Honoured, ...], facts: Facts) -> Order | None:
@@ -128,7 +150,14 @@ def _below_refunded(call: Call) -> Sequence[Story]:
 def _codes(call: Call, percents: dict[str, float] | None) -> tuple[Honoured, ...]:
     """Return the codes that are asked for, as they would be on an order that has none."""
     return tuple(
-        Honoured(UNSEEN, code["id"], code["pool"], owner_of(code, call), percents[code["pool"]] if percents else 0)
+        Honoured(
+            UNSEEN,
+            code["id"],
+            code["pool"],
+            owner_of(code, call),
+            percents[code["pool"]] if percents else 0,
+            is_first=code["pool"] in call.facts["first"],
+        )
         for code in call.about["codes"]
     )
 
@@ -267,7 +296,11 @@ class Beside(Enum):
 #: Those to whom what the order itself holds is an obstacle.
 _BLOCKED: Final = frozenset({Beside.ORDER, Beside.AMENDMENT})
 #: What isn't told of a code that is held.
-_AFTER_HELD: Final = frozenset({"EXPIRED", "REVOKED", "POOL_NOT_ACTIVE", "NOT_STACKABLE", "NO_DISCOUNT"})
+_AFTER_HELD: Final = frozenset({
+    "EXPIRED", "REVOKED", "POOL_NOT_ACTIVE", "NOT_FIRST_ORDER", "NOT_STACKABLE", "BUDGET_SPENT", "NO_DISCOUNT"
+})  # fmt: skip
+#: What is told only where nothing else is against any code.
+_LAST: Final = frozenset({"BUDGET_SPENT", "NO_DISCOUNT", "TOO_MANY_ATTEMPTS"})
 
 
 @dataclass
@@ -281,6 +314,9 @@ class _Against:
     paused: list[str] = field(default_factory=list)
     #: The masked texts of those that would take nothing off.
     worthless: list[str] = field(default_factory=list)
+    #: Those for which a budget doesn't suffice, and those that aren't for a second order.
+    dear: set[str] = field(default_factory=set)
+    later: list[str] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)
 
 
@@ -309,9 +345,16 @@ def _against(call: Call) -> _Against | None:
             found.paused.append(code["id"])
         elif reason == "HELD":
             found.held.append(code["id"])
+        elif reason == "BUDGET_SPENT":
+            found.dear.add(code["id"])
+        elif reason == "NOT_FIRST_ORDER":
+            found.later.append(code["id"])
+            presented = [each["id"] for each in call.about["codes"]]
+            another = partial(has_another, order=call.input["orderId"], codes=presented)
+            found.story.append((f"person:{member}", where(another)))
         elif reason != "NOT_STACKABLE":
             return None
-    return found
+    return None if found.reasons & _LAST and found.reasons - _LAST else found
 
 
 def rejected(
@@ -333,7 +376,9 @@ def rejected(
         match beside:
             case Beside.AMENDMENT:
                 is_there = order.amount is not None or order.live is not None
-                return is_there and not against.codes & on_order and "NOT_STACKABLE" not in against.reasons
+                # What stays may take more now than its budget has.
+                stays = on_order & (against.codes - against.dear)
+                return is_there and not stays and "NOT_STACKABLE" not in against.reasons
             case Beside.HOLD:
                 is_asked = call.input["idempotencyKey"] not in order.requests
                 return is_asked and order.is_open and "NOT_STACKABLE" not in against.reasons
@@ -353,16 +398,37 @@ def rejected(
         if is_blocked and against.reasons & _AFTER_HELD:
             return
         own = {} if beside in _BLOCKED else order.held
-        if own.keys() & {*against.held, *against.paused}:
+        if own.keys() & {*against.held, *against.paused, *against.later}:
             return
         elsewhere: Move = where(lambda code: code.hold is not None)
         if beside is Beside.HOLD:
             elsewhere = Leads(partial(_is_anothers, who(call.input)), call.facts["holding"])
-        yield Then(order, () if is_blocked else tuple((f"code:{code}", elsewhere) for code in against.held))
+        held = () if is_blocked else tuple((f"code:{code}", elsewhere) for code in against.held)
+        spent = _beyond(call, against.dear, codes(percents, order), beside) if against.dear else ()
+        yield Then(order, (*held, *spent))
 
     told, touched = tuple(against.story), call.facts["holding"]
-    moments: list[tuple[Story, dict[str, float]]] = priced(call) if against.worthless else [((), {})]
+    is_priced = against.worthless or against.dear
+    moments: list[tuple[Story, dict[str, float]]] = priced(call) if is_priced else [((), {})]
     return [(*told, *given, (name, Leads(partial(refuse, percents), touched))) for given, percents in moments]
+
+
+def _beyond(call: Call, dear: Collection[str], codes: Sequence[Honoured], beside: Beside) -> Story:
+    """Codes don't fit into what is left of their budgets, with what they and an amended order have of it."""
+    taken = discounts(call.input["orderAmount"]["amountMinor"], [each.percent for each in codes])
+    amended = call.input["orderId"] if beside is Beside.AMENDMENT else ""
+
+    def is_spent(pool: str, budget: Budget) -> bool:
+        left = budget.left_for(amended, [each.code for each in codes])
+        for each, amount in zip(codes, taken, strict=True):
+            if each.pool == pool and amount <= left:
+                left -= amount
+                if each.code in dear:
+                    return False
+        return True
+
+    pools = sorted({each.pool for each in codes if each.code in dear})
+    return tuple((f"budget:{pool}", where(partial(is_spent, pool))) for pool in pools)
 
 
 def _is_anothers(member: str, code: Code) -> Iterable[Then]:
@@ -405,12 +471,30 @@ def _checked(call: Call) -> Sequence[Story]:
                 step for each in codes if each.code not in order.held
                 for step in ((f"pool:{each.pool}", HONOURS), (f"code:{each.code}", is_(Code(each.owner))))
             )  # fmt: skip
-            yield Then(order, free)
+            yield Then(order, (*free, *_fits(call, order, after)))
 
     owned = [_owned(code, member) for code in call.about["codes"] if code["pool"] not in call.facts["transferable"]]
     touched = [name for code in call.about["codes"] for name in (f"pool:{code['pool']}", f"code:{code['id']}")]
     name = f"order:{call.input['orderId']}"
     return [(*owned, *given, (name, Leads(partial(check, percents), touched))) for given, percents in priced(call)]
+
+
+def _fits(call: Call, order: Order, after: Order) -> Story:
+    """What codes would take off is left of their budgets, and those for a first order would be on one."""
+    order_id, codes = call.input["orderId"], [each.code for each in after.codes]
+    steps: list[tuple[str, Move]] = []
+    for pool in call.facts["budgets"]:
+        amount = sum(off for each, off in zip(after.codes, after.discounts, strict=True) if each.pool == pool)
+        if amount:
+
+            def is_left(amount: int, budget: Budget) -> bool:
+                return budget.left_for(order_id, codes) >= amount
+
+            steps.append((f"budget:{pool}", where(partial(is_left, amount))))
+    if any(each.is_first and each.code not in order.held for each in after.codes):
+        another = partial(has_another, order=order_id, codes=codes)
+        steps.append((f"person:{who(call.input)}", where(lambda person: not another(person))))
+    return tuple(steps)
 
 
 def _check_rejected(call: Call) -> Sequence[Story]:
@@ -441,8 +525,12 @@ def _reversed(call: Call) -> Sequence[Story]:
 
     def reverse(order: Order) -> Iterable[Then]:
         gone = [each for each in order.codes if _is(each, about)]
-        left = tuple(each for each in order.codes if each not in gone)
-        after = order.changed(order.amount, left, call.facts)
+        # One whose pool has a budget takes no more than before.
+        left = [
+            each._replace(most=off) if each.pool in call.facts["budgets"] else each
+            for each, off in zip(order.codes, order.discounts, strict=True) if each not in gone
+        ]  # fmt: skip
+        after = order.changed(order.amount, tuple(left), call.facts)
         if gone and after is not None:
             returned = back(gone[0], order_id) if call.input["reinstate"] else ()
             yield Then(after, (*follow_order(order_id, order, after, call.facts), *returned))
@@ -558,7 +646,7 @@ VERBS: Final = (
     Verb("redeemCodes", REDEEM, _ask_redeem, {
         "RedeemCodesSuccess": _redeemed, "CodesRejected": _rejected, "OrderNotOpen": _not_open,
         "InvalidInput": _below_refunded,
-    }, _learn_redemptions, repeats=True, once=False, weight=4),
+    }, _learn_redemptions, looks=look_of_order, repeats=True, once=False, weight=4),
     Verb("checkCodes", CHECK, _ask_redeem, {
         "RedeemCodesSuccess": _checked, "CodesRejected": _check_rejected, "OrderNotOpen": _not_open,
         "InvalidInput": _below_refunded,

@@ -7,6 +7,7 @@ one of its stories is: then all its moves happen at once. A story that leaves th
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from app.stress.aims import Budget, derived, follow_order
 from app.stress.order import Order
 from app.stress.wallet import Told, Wallet
 
@@ -124,6 +125,7 @@ PERCENTS: Final = (10.0, 11.0, 12.0)
 INITIAL: Final[Mapping[str, Any]] = {
     "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "percent": PERCENTS[0],
     "quota": 0,
+    "budget": None, "person": (), "audience": 0, "look": None, "job": None, "meant": None,
     "address": None, "invite": None, "order": Order(), "reward": Shelf(), "key": None, "member": None, "back": None,
 }  # fmt: skip
 
@@ -274,11 +276,29 @@ def _step(step: tuple[str, Move], state: Mapping[str, Any]) -> Iterable[Mapping[
     if name not in state:
         yield state
     elif state[name] == ANYTHING:
-        yield {**state, **dict.fromkeys(touched(step) & state.keys(), ANYTHING)}
+        names = {*touched(step), *(each for each in state if name.startswith("order:") and derived(each))}
+        yield {**state, **dict.fromkeys(names & state.keys(), ANYTHING)}
     else:
-        for before in state[name].perhaps if isinstance(state[name], Wallet) else (state[name],):
+        for before in state[name].perhaps if isinstance(state[name], Wallet | Budget) else (state[name],):
             for after in move(before):
                 if isinstance(after, Then):
-                    yield from follow(after.story, {**state, name: after.state})
+                    yield from follow(after.story, _becomes(name, after.state, state))
                 else:
-                    yield {**state, name: after}
+                    yield _becomes(name, after, state)
+
+
+def _becomes(name: str, after: Any, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state of all things once one has changed, with what follows from it."""
+    found = {**state, name: after}
+    if isinstance(after, Order) and after != state[name]:
+        return follow_order(name.partition(":")[2], after, found, ANYTHING)
+    return found
+
+
+def within_budgets(state: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """Return the state if no pool's codes take off more than they may: some of what is late must have been free."""
+    states = [state]
+    for name, found in state.items():
+        if isinstance(found, Budget) and found.left < 0:
+            states = [{**each, name: fit} for each in states for fit in found.fits]
+    return states

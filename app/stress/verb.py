@@ -31,6 +31,7 @@ class Call:
     about: dict[str, Any]
     answer: Answer
     facts: Facts
+    number: int = 0
 
 
 #: The stories that an answer can tell.
@@ -44,7 +45,8 @@ class Verb:
     `ask` returns None while the world lacks what the verb needs. `learns` keeps what a success tells, for verbs that
     need it. `repeats` says that the same input again is the same operation, and `once` that it can't have its effect
     again after that was undone; `reads`, that nothing is changed; `as_member`, that the member `about["as"]` calls it;
-    and `weight`, how often it is called beside others.
+    and `weight`, how often it is called beside others. `looks` returns what a success had looked at before it had its
+    effect, with what that is, if it doesn't look again; `later` is the verb of what somebody does for it afterwards.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Verb:
     says: dict[str, Says]
     learns: Callable[["World", Operation, Answer], None] | None = None
     notes: Callable[[Operation, Answer], Iterable[str]] | None = None
+    looks: Callable[["World", Operation, Answer], dict[str, Any] | None] | None = None
+    later: str | None = None
     repeats: bool = False
     once: bool = True
     reads: bool = False
@@ -93,7 +97,7 @@ class Verb:
 
     @staticmethod
     def _call(operation: Operation, answer: Answer, facts: Facts) -> Call:
-        return Call(operation.input, operation.about, answer, facts)
+        return Call(operation.input, operation.about, answer, facts, operation.number)
 
 
 def _is_success(kind: str) -> bool:

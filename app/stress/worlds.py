@@ -11,14 +11,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any, Final
 
 from iso4217 import Currency
 
+from app.stress.aims import AUDIENCES
+from app.stress.claims import LOOKED
 from app.stress.clients import Client, Fault, Unanswered, Unsent
 from app.stress.holds import LAPSE
 from app.stress.operations import PASSED, READ, Answer, History, Operation, Recorder
-from app.stress.pools import BEGIN
+from app.stress.pools import BEGIN, BUDGETS
 from app.stress.races import CANCEL, CHANGE, CREATE_POOL, ENROL, GENERATE
 from app.stress.things import BEARER, PERCENTS, Pool, Stock
 from app.stress.verb import Verb
@@ -88,6 +91,34 @@ HOLDING: Final = {
     "readCodes": 2, "readOrder": 1, "readPurchase": 0.5, "readStock": 0.5, "pausePool": 0.3, "activatePool": 0.6,
     "editPool": 0.3,
 }  # fmt: skip
+#: In one where terms and codes change under what is held.
+CHANGING: Final = {
+    "holdCheckout": 5, "captureHold": 2.5, "releaseHold": 1, "lapse": 1.5, "redeemCodes": 3, "checkCodes": 1,
+    "amendOrder": 1.5, "cancelOrder": 0.7, "reverseRedemption": 1, "claimCode": 2, "editPool": 2, "pausePool": 1.5,
+    "activatePool": 2.5, "generateCodes": 0.7, "importCodes": 2, "issueCodes": 1.5, "revokeCode": 2, "reissueCode": 2.5,
+    "revokeCodes": 0.7, "readJob": 1.5, "cancelJob": 0.3,
+    "readCodes": 2, "readWallet": 1, "readHeldCodes": 1, "readStock": 1, "readOrder": 0.5,
+}  # fmt: skip
+#: In one of budgets, first orders and audiences.
+AIMING: Final = {
+    "holdCheckout": 4, "captureHold": 2, "releaseHold": 1, "lapse": 1.5, "redeemCodes": 5, "checkCodes": 1.5,
+    "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1.5, "recordPurchase": 1.5, "refundPurchase": 0.7,
+    "reversePurchase": 1, "claimCode": 5, "editPool": 1.2, "pausePool": 0.3, "activatePool": 0.6, "revokeCode": 0.3,
+    "readCodes": 1.5, "readWallet": 1, "readHold": 0.5, "readStock": 1.5, "readOrder": 1, "revokeCodes": 1,
+    "fillPool": 0.7, "cancelJob": 0.7, "readJob": 3,
+}  # fmt: skip
+
+
+class About(Enum):
+    """What a world is about: which verbs are called in it, and how often."""
+
+    ANYTHING = "anything"
+    HOLDS = "holds"
+    TERMS = "terms"
+    AIMS = "aims"
+
+
+_WEIGHTS: Final = {About.HOLDS: HOLDING, About.TERMS: CHANGING, About.AIMS: AIMING}
 
 
 @dataclass(frozen=True)
@@ -138,13 +169,15 @@ class World:
     """What a world has, what its clients learned, and the history of what they did."""
 
     def __init__(
-        self, name: str, terms: Terms, rolls: random.Random, lapse: Lapse | None = None, *, holds: bool = False
-    ) -> None:
-        """`lapse` lets the time of holds pass; a world that `holds` is about holds, and what meets them."""
+        self, name: str, terms: Terms, rolls: random.Random, lapse: Lapse | None = None,
+        about: About = About.ANYTHING,
+    ) -> None:  # fmt: skip
+        """`lapse` lets the time of holds pass."""
         self.name = name
         self.lapse = lapse
-        self._holds = holds
-        self._weights = {verb.name: HOLDING.get(verb.name, 0) if holds else verb.weight for verb in VERBS.values()}
+        self._about = about
+        chosen = _WEIGHTS.get(about)
+        self._weights = {verb.name: chosen.get(verb.name, 0) if chosen else verb.weight for verb in VERBS.values()}
         self.currency = terms.currency
         self.rolls = rolls
         self.members: list[str] = []
@@ -164,8 +197,12 @@ class World:
         self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
         self.holds: list[dict[str, str]] = []
+        self.jobs: list[dict[str, str]] = []
+        #: What is to be done for a call by somebody else, by the key of the call, until it is told to be over.
+        self._later: dict[str, Operation] = {}
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
+            "budgets": [], "first": [], "audiences": [], "members": self.members,
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
             "point_value": terms.point_value, "points_per_unit": terms.points_per_unit,
             "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
@@ -241,6 +278,20 @@ class World:
         if known not in self.holds:
             self.holds.append(known)
 
+    def learn_job(self, job: dict[str, Any], key: str) -> None:
+        """Keep a job that somebody was told of. One that is DONE was done by now, one that is CANCELLED never."""
+        known = {"id": job["id"], "key": key}
+        if known not in self.jobs:
+            self.jobs.append(known)
+        carried_out = self._later.get(key)
+        if carried_out is None or carried_out.answer is not None:
+            return
+        if job["status"] == "DONE":
+            self.recorder.answered(carried_out, {"__typename": PASSED}, time.monotonic_ns())
+        elif job["status"] == "CANCELLED":
+            self.recorder.unsent(carried_out)
+            carried_out.answer = {"__typename": PASSED}
+
     # What happens in it.
 
     async def prepare(self, client: Client) -> None:
@@ -250,6 +301,26 @@ class World:
             member = (made.get("member") or made["existing"])["id"]
             self.members.append(member)
             self.tokens[member] = (await client.patiently(ISSUE, {"memberId": member}))["token"]
+        await (self._aimed_pools(client) if self._about is About.AIMS else self._plain_pools(client))
+        for pool in self.pools:
+            await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
+        for member, pool in itertools.product(self.members, self.pools[:2]):
+            claim = {"poolId": pool, "idempotencyKey": self.key(), "memberId": member}
+            await self._until_answered(client, VERBS["claimCode"], claim)
+        for member in self.members if self._about is About.HOLDS else ():
+            key = self.key()
+            gift = {"memberId": member, "amount": GIFT, "reference": key, "idempotencyKey": key}
+            await self._until_answered(client, VERBS["grantPoints"], gift)
+
+    async def _aimed_pools(self, client: Client) -> None:
+        money = {"amountMinor": BUDGETS[0], "currency": self.currency}
+        budget = await self._pool(client, codes=7, limit=3, maximumTotalDiscount=money)
+        self.facts["budgets"].append(budget)
+        self.facts["initial"][f"budget:{budget}"] = [BUDGETS[0]]
+        self.facts["first"].append(await self._pool(client, codes=4, limit=2, firstOrderOnly=True))
+        self.facts["audiences"].append(await self._pool(client, codes=3, limit=1, audience=list(AUDIENCES[0])))
+
+    async def _plain_pools(self, client: Client) -> None:
         spare = await self._pool(client, codes=3, limit=2)
         await self._pool(client, codes=2, limit=2, fallbackPoolId=spare)
         backing = await self._pool(client, codes=2, limit=1)
@@ -257,15 +328,6 @@ class World:
         await self._reward(client, cost=10, stock=9, pool=backing)
         await self._beginning_pool(client)
         self.facts["transferable"].append(await self._pool(client, codes=3, limit=1, transferable=True))
-        for pool in self.pools:
-            await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
-        for member, pool in itertools.product(self.members, self.pools[:2]):
-            claim = {"poolId": pool, "idempotencyKey": self.key(), "memberId": member}
-            await self._until_answered(client, VERBS["claimCode"], claim)
-        for member in self.members if self._holds else ():
-            key = self.key()
-            gift = {"memberId": member, "amount": GIFT, "reference": key, "idempotencyKey": key}
-            await self._until_answered(client, VERBS["grantPoints"], gift)
 
     async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
         while time.monotonic() < self._ends:
@@ -377,13 +439,32 @@ class World:
         answer = {"__typename": READ, **answer}
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=verb.once)
         self._count(operation, answer)
+        self._note_what_follows(verb, operation)
         if operation.outcome == "ok" and verb.learns is not None:
             verb.learns(self, operation, answer)
+        if operation.outcome == "ok" and verb.looks is not None:
+            self._note_look(verb.looks(self, operation, answer), operation)
         return answer
 
     def _unanswered(self, operation: Operation, verb: Verb, why: str) -> None:
         self.recorder.unanswered(operation, time.monotonic_ns(), once=verb.once)
         self.counts[why] += 1
+        self._note_what_follows(verb, operation)
+
+    def _note_what_follows(self, verb: Verb, operation: Operation) -> None:
+        """Note what somebody does for a call that had an effect, or may have had one: once, whenever that may be."""
+        if verb.later is None or operation.outcome == "refused" or operation.input["idempotencyKey"] in self._later:
+            return
+        key, asked = operation.input["idempotencyKey"], operation.input
+        same = [each.called for each in self.history.operations if (each.verb, each.input) == (verb.name, asked)]
+        self._later[key] = self.recorder.call("time", verb.later, asked, {}, min(same))
+
+    def _note_look(self, found: dict[str, Any] | None, operation: Operation) -> None:
+        """Note that an operation looked at something at some moment before it was answered."""
+        if found is not None and operation.returned is not None:
+            seconds = (operation.returned - operation.called) / 1e9
+            about = {"number": operation.number, **found}
+            self.recorder.passes(LOOKED.name, about, operation.called, within_seconds=seconds)
 
     async def _let_pass(self, verb: Verb, input: dict[str, Any], about: dict[str, Any]) -> Answer | None:
         """Let the time of a hold pass. Returns None where it wasn't HELD, and where nobody knows."""

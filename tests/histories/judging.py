@@ -10,8 +10,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from app.stress.aims import Budget, derived
+from app.stress.claims import LOOKED
 from app.stress.operations import History, Operation
-from app.stress.things import BEARER, INITIAL, Move, Pool, Shelf, Stock, Story, follow, forgets, touched
+from app.stress.things import (
+    BEARER,
+    INITIAL,
+    Move,
+    Pool,
+    Shelf,
+    Stock,
+    Story,
+    follow,
+    forgets,
+    touched,
+    within_budgets,
+)
 from app.stress.verb import Facts, who
 from app.stress.verbs import VERBS
 
@@ -24,6 +38,10 @@ SHOWN_MAX: Final = 20
 OK, ILLEGAL, UNKNOWN = "Ok", "Illegal", "Unknown"
 
 State = Mapping[str, Any]
+#: What a world has of which nothing is aimed at anybody.
+_UNAIMED: Final[Facts] = {"budgets": [], "first": [], "audiences": [], "members": []}
+#: Verbs that may make an order somebody's, or change what it has of a budget.
+ORDERING: Final = frozenset({"redeemCodes", "amendOrder", "holdCheckout", "recordPurchase", "checkCodes"})
 
 
 class NoJudgeError(Exception):
@@ -93,11 +111,13 @@ class Case:
     _sets: list[frozenset[tuple[Any, ...]]] = field(init=False)
 
     def __post_init__(self) -> None:
+        known = _UNAIMED | self.history.facts
         facts: Facts = {
-            **self.history.facts, "codes": _codes(self.operations, self.history.facts),
-            "touched": _touched(self.operations, self.history.facts),
-            "holding": _holding(self.operations, self.history.facts),
+            **known, "codes": _codes(self.operations, known),
+            "touched": _touched(self.operations, known), "holding": _holding(self.operations, known),
+            "looked": {each.input["number"] for each in self.operations if each.verb == LOOKED.name},
         }  # fmt: skip
+        self._derived = [name for name in facts["holding"] if derived(name)]
         told = [VERBS[each.verb].stories(each, facts) if each.verb in VERBS else () for each in self.operations]
         self.stories = [list(dict.fromkeys(self._without(story) for story in stories)) for stories in told]
         named = {name for stories in self.stories for story in stories for step in story for name in touched(step)}
@@ -111,30 +131,32 @@ class Case:
         steps: list[tuple[str, Move]] = []
         for step in story:
             if step[0] in self.left_out:
-                steps += [(name, forgets) for name in sorted(touched(step) - self.left_out)]
+                names = {*touched(step), *(self._derived if step[0].startswith("order:") else ())}
+                steps += [(name, forgets) for name in sorted(names - self.left_out)]
             else:
                 steps.append(step)
         return tuple(steps)
 
     def step(self, state: int, operation: int) -> int:
         """Return the number of the states after an operation, -1 when there are none."""
-        after = frozenset(
+        ends = frozenset(
             tuple(end[name] for name in self.names)
             for values in self._sets[state]
             for story in self.stories[operation]
-            for end in follow(story, dict(zip(self.names, values, strict=True)))
+            for after in follow(story, dict(zip(self.names, values, strict=True)))
+            for end in within_budgets(after)
         )
-        if not after:
+        if not ends:
             return -1
-        if after not in self._numbers:
-            self._numbers[after] = len(self._sets)
-            self._sets.append(after)
-        return self._numbers[after]
+        if ends not in self._numbers:
+            self._numbers[ends] = len(self._sets)
+            self._sets.append(ends)
+        return self._numbers[ends]
 
 
 def _initial(name: str, begun: State) -> Any:
     kind = name.partition(":")[0]
-    made = {"stock": Stock, "pool": Pool, "reward": Shelf}
+    made = {"stock": Stock, "pool": Pool, "reward": Shelf, "budget": Budget}
     return made[kind](*begun[name]) if kind in made and name in begun else begun.get(name, INITIAL[kind])
 
 
@@ -163,15 +185,18 @@ def _codes(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]
     return {pool: sorted(codes) for pool, codes in found.items()}
 
 
-def _touched(operations: Sequence[Operation], world: Facts) -> dict[str, list[str]]:
-    """Return the names of what a change of each order may touch: codes, stocks and pools, and whose wallets."""
+def _touched(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]]:
+    """Return the names of what a change of each order may touch: codes, stocks, pools, budgets, and whose wallets."""
     found: dict[str, dict[str, None]] = {}
     for each in operations:
         names = found.setdefault(each.input.get("orderId", ""), {})
+        if each.verb in ORDERING:
+            names |= dict.fromkeys(f"budget:{pool}" for pool in facts["budgets"])
+            names |= dict.fromkeys([f"person:{who(each.input)}"] if facts["first"] or facts["audiences"] else [])
         if each.verb == "recordPurchase":
             names[f"wallet:{each.input['memberId']}"] = None
         if each.input.get("rewardIds"):
-            names |= dict.fromkeys(_of_rewards(each.input["rewardIds"], who(each.input), world))
+            names |= dict.fromkeys(_of_rewards(each.input["rewardIds"], who(each.input), facts))
         if each.input.get("points") or each.input.get("rewardIds"):
             names[f"wallet:{who(each.input)}"] = None
         if each.verb in {"redeemCodes", "amendOrder", "holdCheckout"}:
@@ -183,19 +208,19 @@ def _touched(operations: Sequence[Operation], world: Facts) -> dict[str, list[st
     return {order: list(names) for order, names in found.items()}
 
 
-def _of_rewards(rewards: Sequence[str], member: str, world: Facts) -> Iterator[str]:
+def _of_rewards(rewards: Sequence[str], member: str, facts: Facts) -> Iterator[str]:
     """Return the names of what rewards of a hold may touch, now or when they are had or go back."""
     for reward in rewards:
         yield f"reward:{reward}"
-        pool = world["rewards"][reward]["pool"]
+        pool = facts["rewards"][reward]["pool"]
         if pool is not None:
             yield from (f"pool:{pool}", f"stock:{pool}", f"claims:{pool}/{member}")
 
 
-def _holding(operations: Sequence[Operation], world: Facts) -> list[str]:
+def _holding(operations: Sequence[Operation], facts: Facts) -> list[str]:
     """Return the names of what a hold may touch: it may take over what another order holds."""
     orders = {f"order:{each.input['orderId']}": None for each in operations if each.verb == "holdCheckout"}
-    things = {name: None for names in _touched(operations, world).values() for name in names}
+    things = {name: None for names in _touched(operations, facts).values() for name in names}
     return list(orders | things)
 
 

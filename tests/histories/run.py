@@ -21,7 +21,7 @@ from app.operate.embedded import DataDirectory
 from app.storage.database import dsn
 from app.stress.clients import Client, Fault, Http, Socket, Unanswered
 from app.stress.operations import History
-from app.stress.worlds import Terms, World, play
+from app.stress.worlds import About, Terms, World, play
 from tests.chaos.test_whole_engine import named, signalled
 from tests.factories import usd
 from tests.histories import streams, trouble
@@ -34,6 +34,10 @@ from tests.operate.processes import Up, flash, up
 #: Worlds at a time, and clients in each: the first over a WebSocket, the others over HTTP.
 WORLDS_AT_ONCE: Final = 3
 CLIENTS_EACH: Final = 3
+#: What the worlds of each slot are about, one after the other.
+ABOUT: Final = (
+    (About.ANYTHING, About.HOLDS, About.HOLDS), (About.ANYTHING, About.AIMS, About.TERMS), (About.ANYTHING,),
+)  # fmt: skip
 ERRAND_TRIES: Final = 8
 #: How much longer than it was told, and as long again, a run waits for what hasn't happened yet.
 LONGER_SECONDS: Final = 60.0
@@ -45,8 +49,9 @@ CIRCUMSTANCES: Final = frozenset({
     "claimCode: served by a fallback", "a deadlock: tried again", "a WebSocket: connected again", "the answer was lost",
     "a client crashed", "timed out", "unavailable", *trouble.KINDS,
     "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
+    "redeemCodes: BUDGET_SPENT", "redeemCodes: NOT_FIRST_ORDER", "cancelJob: CANCELLED",
     "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
-    "captureHold: it was released", "captureHold: what it held is gone",
+    "captureHold: it was released", "captureHold: what it held is gone", "captureHold: rewards were had",
     "captureHold: killed before its answer", "captureHold: told again after its answer was lost",
 })  # fmt: skip
 #: So that what waits for a frozen database gives up before its clients do, and errands are few.
@@ -161,9 +166,8 @@ class Run:
         for number in itertools.count(1):
             if self._over.is_set():
                 break
-            # Of the worlds at a time one is mostly about holds.
-            holds = slot == 0 and number % 3 > 0
-            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, holds=holds)
+            about = ABOUT[slot][number % len(ABOUT[slot])]
+            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, about)
             try:
                 await play(world, clients)
             except (Fault, Unanswered) as failed:

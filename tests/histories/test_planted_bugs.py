@@ -11,7 +11,7 @@ import pytest
 from app.stress.clients import Client, Http, Socket
 from app.stress.things import Stock
 from app.stress.verbs import VERBS
-from app.stress.worlds import World, play
+from app.stress.worlds import About, World, play
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop, usd
 from tests.histories.broken import BUGS, RIVAL_SECONDS
@@ -244,7 +244,8 @@ async def test_a_planted_bug_is_found_in_small_worlds(
         clients = [Client(f"client {number}", Http(url, shop.admin)) for number in range(1, 5)]
         for number in range(WORLDS_MAX):
             lapse = Clock(worker_database).lapse
-            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, holds=bug == "stolen hold")
+            about = About.HOLDS if bug == "stolen hold" else About.ANYTHING
+            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, about)
             await play(world, clients)
             if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
                 break

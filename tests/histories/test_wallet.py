@@ -17,7 +17,10 @@ STEPS: Final = st.one_of(
     *(st.tuples(st.just(kind), PLACES) for kind in ("take back", "take some back", "earn more", "give back")),
     st.tuples(st.just("give some back"), PLACES),
     st.tuples(st.just("hold"), AMOUNTS),
-    *(st.tuples(st.just(kind), PLACES) for kind in ("hold more", "hold less", "capture", "capture some", "free")),
+    *(
+        st.tuples(st.just(kind), PLACES)
+        for kind in ("hold more", "hold less", "capture", "capture some", "have", "free")
+    ),
 )
 
 
@@ -61,12 +64,14 @@ class Both:
             self._give_some_back(self.spent[number % len(self.spent) :][:2], 4 * number + 3)
         elif kind == "hold":
             self._hold((next(self.names), 0), ModelHold(), number)
-        elif kind in {"hold more", "hold less", "capture", "capture some", "free"} and self.held:
+        elif kind in {"hold more", "hold less", "capture", "capture some", "have", "free"} and self.held:
             self._go_on(kind, *self.held.pop(number % len(self.held)))
 
     def _go_on(self, kind: str, name: tuple[str, int], hold: ModelHold) -> None:
         if kind in {"hold more", "hold less"}:
             self._hold(name, hold, hold.points + (5 if kind == "hold more" else -5))
+        elif kind == "have":
+            self._have(name, hold)
         elif kind == "free":
             self.model.free(hold)
             self.wallet = self.wallet.given_up(name)
@@ -93,6 +98,17 @@ class Both:
             self.spent.append((name[0], spent))
         else:
             self.holds += 1
+
+    def _have(self, name: tuple[str, int], hold: ModelHold) -> None:
+        """A reward costs 5 of what is held, and the rest pays."""
+        points, reward = hold.points - 5, f"{name[0]} reward"
+        assert self.model.hold(hold, [points, 5])
+        self.spent.append((reward, self.model.capture(hold, 1, 5, "REWARD")))
+        if points:
+            self.spent.append((name[0], self.model.capture(hold, 0, points, "PAYMENT")))
+        after = self.wallet.paid(name, points, name[0], [(5, reward)])
+        assert after is not None
+        self.wallet = after
 
     def _debit(self, amount: int, name: str | None) -> None:
         after = self.wallet.debited(amount, name)

@@ -3,12 +3,14 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest_asyncio
 
+from app.coupons.carry_out import carry_out_jobs
 from app.stress.clients import Client, Http, Socket
 from app.stress.verbs import VERBS
-from app.stress.worlds import World, play
+from app.stress.worlds import About, World, play
 from tests.conftest import Api
 from tests.factories import Shop
 from tests.histories.clock import Clock
@@ -17,7 +19,7 @@ from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
 from tests.sizes import size
 
-WORLDS = size(2, 40)
+WORLDS = size(4, 40)
 SENT_AT_ONCE = size(4, 12)
 ROUNDS = size(1, 10)
 
@@ -48,12 +50,32 @@ def innocent(judging: Judge, world: World) -> None:
 async def test_some_order_explains_what_the_clients_of_a_world_are_told(
     clients: list[Client], worker_database: str, judging: Judge
 ) -> None:
-    """Every other world is about holds."""
-    for number in range(WORLDS):
-        lapse = Clock(worker_database).lapse
-        world = World(f"world-{number}", TERMS, random.Random(number), lapse, holds=number % 2 == 1)
-        await play(world, clients)
-        innocent(judging, world)
+    """They are about anything, holds, terms and aims in turn. A worker is there all the time."""
+    async with at_work():
+        for number in range(WORLDS):
+            lapse, about = Clock(worker_database).lapse, tuple(About)[number % len(About)]
+            world = World(f"world-{number}", TERMS, random.Random(number), lapse, about)
+            await play(world, clients)
+            innocent(judging, world)
+
+
+@asynccontextmanager
+async def at_work() -> AsyncIterator[None]:
+    """Carry out jobs as they come, as a worker does, for the length of the block; none is left for others."""
+    over = asyncio.Event()
+
+    async def work() -> None:
+        while not over.is_set():
+            await carry_out_jobs(seconds_max=1, stopping=over)
+            await asyncio.sleep(0.02)
+        await carry_out_jobs(seconds_max=30)
+
+    working = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        over.set()
+        await working
 
 
 async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: list[Client], judging: Judge) -> None:
@@ -72,6 +94,8 @@ async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: 
             able = [client for client in clients if client.takes_tokens or not verb.as_member]
             await asyncio.gather(*(world.call(client, verb, asked, about) for client in able))
         innocent(judging, world)
+    # None is left for others.
+    await carry_out_jobs(seconds_max=30)
 
 
 def _asked(world: World, name: str) -> tuple[dict[str, object], dict[str, object]]:

@@ -17,6 +17,7 @@ from tests.integrity.breaking import CLAIM_TOO_MANY, NAMES, one, undone, violati
 from tests.scratch import scratch_database
 
 ALLOCATED = one("code", "state = 'ALLOCATED'")
+_DELIVER = "INSERT INTO delivery (merchant_id, code_id, campaign_id, position, allocated)"
 #: Tables whose rows stay.
 KEPT = (
     "bearer_code", "bulk_job", "campaign", "code", "code_batch", "delivery", "event", "hold", "hold_request", "invite",
@@ -26,7 +27,7 @@ KEPT = (
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
-    "bearer_code": "batch_id", "bulk_job": "kind",
+    "bearer_code": "batch_id", "bulk_job": "kind", "campaign": "pool_id",
     "code": "fingerprint", "code_batch": "size", "entry_reference": "entry_id", "event": "occurred_at",
     "hold": "held_at", "hold_request": "idempotency_key", "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
@@ -120,6 +121,15 @@ REFUSED = [
         )
         INSERT INTO wallet (merchant_id, member_id, version, points) SELECT merchant_id, id, 0, 5 FROM m""",
 ]
+#: Deliveries of no campaign, of no code, of a draft's, and of one that is gone.
+DANGLING = [
+    f"delivery_refers | {_DELIVER} SELECT $1, code_id, $1, 999, true FROM delivery WHERE {one('delivery')}",
+    f"delivery_refers | {_DELIVER} SELECT $1, $1, id, 999, true FROM campaign WHERE {one('campaign')}",
+    f"""delivery_refers | {_DELIVER} SELECT $1, c.id, k.id, 999, true
+        FROM campaign k, code c JOIN pool p ON p.merchant_id = $1 AND p.id = c.pool_id AND p.status = 'DRAFT'
+        WHERE k.merchant_id = $1 AND c.merchant_id = $1 LIMIT 1""",
+    f"delivery_still_refers | UPDATE delivery SET code_id = $1 WHERE {one('delivery')}",
+]
 #: What no constraint refuses, and which promise the report then finds broken.
 ACCEPTED = [
     (
@@ -167,6 +177,16 @@ async def test_the_database_refuses_it(lively: Shop, refused: str) -> None:
         await database().rows(statement, lively.merchant_id)
 
     assert violation.value.constraint_name == constraint
+
+
+@pytest.mark.parametrize("dangling", DANGLING)
+async def test_a_delivery_names_a_campaign_and_a_code_that_stays(lively: Shop, dangling: str) -> None:
+    trigger, _, statement = dangling.partition(" | ")
+
+    with pytest.raises(asyncpg.ForeignKeyViolationError) as violation:
+        await database().rows(statement, lively.merchant_id)
+
+    assert violation.value.constraint_name == trigger
 
 
 async def test_a_table_whose_rows_stay_is_not_emptied_either(lively: Shop) -> None:

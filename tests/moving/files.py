@@ -54,8 +54,7 @@ class Mover:
         merchant = ids.encode("merchant", self.shop.merchant_id)
         status = await bring_in(kind, self.path, merchant, Options(names or {}, **how), Screen())
         printed = self._capsys.readouterr()
-        # What is left of a bar is an empty line.
-        wrong = [line.removeprefix(f"{self.path}:") for line in printed.err.splitlines() if line.strip()]
+        wrong = [line.removeprefix(f"{self.path}:") for line in printed.err.splitlines()]
         return Brought(status, wrong, printed.out.splitlines())
 
     async def refused(

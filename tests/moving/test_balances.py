@@ -110,7 +110,7 @@ async def test_every_wrong_row_is_a_line(shop: Shop, mover: Mover) -> None:
         "2: points must be between 0 and 2147483647",
         "3: points must be a whole number",
         "4: points is missing; expiresAt must be in the future",
-        "5: expiresAt must be at most ten years from now; none is never, or as the merchant's",
+        "5: expiresAt must be at most ten years from now; leave it empty for the merchant's lifetime",
         "10: points must be between 0 and 2147483647",
         "6: externalId is no member's; bring members in first",
         "8: externalId and expiresAt are those of line 7 already",

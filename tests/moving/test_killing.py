@@ -4,9 +4,15 @@ import asyncio
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from app import ids
 from app.config import settings
+from app.errors import ConfigurationError
+from app.moving import bring_in
+from app.moving.members import Members
 from app.storage.database import database
 from tests.factories import Shop
 from tests.moving.files import Mover
@@ -52,12 +58,12 @@ def _balances() -> str:
 
 
 async def test_what_was_killed_anywhere_ends_as_if_it_had_not_been(shop: Shop, mover: Mover) -> None:
-    for kind, text, totals in (
-        ("members", _members(), (ROWS, 0, 0)),
-        ("balances", _balances(), (ROWS, ROWS // 2 * (ROWS // 2 + 1) // 2 + ROWS // 2, ROWS // 2 * 2)),
+    for kind, text, moments, totals in (
+        ("members", _members(), (STAGED, APPLYING), (ROWS, 0, 0)),
+        ("balances", _balances(), (APPLYING,), (ROWS, ROWS // 2 * (ROWS // 2 + 1) // 2 + ROWS // 2, ROWS // 2 * 2)),
     ):
         mover.path.write_text(text)
-        for moment in (STAGED, APPLYING):
+        for moment in moments:
             await _kill_when(shop, kind, mover.path, moment)
 
         brought = await mover.move(kind, text)
@@ -67,3 +73,17 @@ async def test_what_was_killed_anywhere_ends_as_if_it_had_not_been(shop: Shop, m
         assert await shop.count("import_row") == 0
         assert await shop.broken_promises() == []
         assert (await mover.move(kind, text)).said[0].startswith("Nothing to do")
+
+
+async def test_a_merchant_has_one_import_at_a_time(shop: Shop, mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bring_in, "ALONE_SECONDS_MAX", 0.1)
+    judge = Members.judge
+
+    async def judged(self: Members, of: Any) -> None:
+        with pytest.raises(ConfigurationError, match="Another import of this merchant is running"):
+            await bring_in.discard(ids.encode("merchant", shop.merchant_id))
+        await judge(self, of)
+
+    monkeypatch.setattr(Members, "judge", judged)
+
+    assert (await mover.applied("members", "externalId\n1\n"))[-1] == "members: 1 made, 0 corrected."

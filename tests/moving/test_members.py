@@ -205,6 +205,16 @@ async def test_what_a_killed_run_staged_can_be_discarded(shop: Shop) -> None:
     assert (await shop.count("import_file"), await shop.count("import_row")) == (0, 0)
 
 
+async def test_the_next_file_takes_the_place_of_one_that_was_killed_before_it_was_applied(
+    shop: Shop, mover: Mover
+) -> None:
+    await staged(shop)
+
+    await mover.applied("members", HEADER + ANNA)
+
+    assert await shop.count("import_file") == 1
+
+
 async def test_who_was_enrolled_since_the_file_was_judged_is_told(
     shop: Shop, mover: Mover, monkeypatch: pytest.MonkeyPatch
 ) -> None:

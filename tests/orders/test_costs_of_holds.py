@@ -123,7 +123,7 @@ HOLDING: dict[str, Any] = {
     "first_keys": [], "first_versions": [], "presenter": MEMBER, "email_index": None, "order_row_id": NEW_IDS[0],
     "version": 0, "source": "STORE", "order_id": "new", "amount": 100, "currency": "USD", "total_discount": 0,
     "points": 0, "held_points": 0, "points_value": 0, "point_value": 1, "hold_id": NEW_IDS[1], "hold_version": 0,
-    "lifetime_seconds": 900, "presented_by": b"", "key": "key", "event_ids": NEW_IDS, "actor": "apikey_1",
+    "lifetime_seconds": 900, "presented_by": b"", "key": b"key", "event_ids": NEW_IDS, "actor": "apikey_1",
     "payer_id": None,
 }  # fmt: skip
 CAPTURING: dict[str, Any] = {
@@ -141,8 +141,8 @@ async def test_holding_and_capturing_cost_the_same_beside_any_others() -> None:
     beside_past = await all_planned_on_nothing(asked, CARTS, PAST, FREE)
 
     assert [rows for rows, _ in few + beside_open + beside_past] == [1] * 6
-    assert few[0][1] < 110
-    assert few[1][1] < 85
+    assert few[0][1] < 135
+    assert few[1][1] < 105
     for (_, buffers), (_, more), (_, later) in zip(few, beside_open, beside_past, strict=True):
         # Each index may be one level deeper.
         assert max(more, later) <= buffers + 20

@@ -10,11 +10,11 @@ from app import ids
 from app.orders.expire_holds import expire_holds
 from app.storage.database import database, transaction
 from tests.conftest import Api
-from tests.factories import CHANGE_STATUS, REDEEM_CODES, Shop, usd
+from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, stackable
 from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, read
 from tests.orders.presented import order
-from tests.points.documents import RECORD, grant, points, reward
+from tests.points.documents import RECORD, RETIRE_REWARD, grant, points, reward
 from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
 
 ROUNDS = 12
@@ -370,4 +370,30 @@ async def test_the_last_of_a_budget_goes_round_a_customers_carts(shop: Shop, pro
 
     assert kinds(answers) == {"HoldCheckoutSuccess": 12}
     assert await held_holds(shop) == 1
+    assert await shop.broken_promises() == []
+
+
+async def test_a_claim_beside_a_cart_keeps_it_from_nothing(shop: Shop, processes: Processes) -> None:
+    pool = await shop.pool(codes=2 * ROUNDS, claimsPerMember=1)
+    for number in range(ROUNDS // 2):
+        member = await shop.member()
+        await grant(shop, member, 100, f"gift-{number}")
+        voucher = await reward(shop, cost=50, poolId=pool["id"])
+
+        async def retired_and_claimed(voucher: Any = voucher, member: Any = member) -> Any:
+            await processes.do(RETIRE_REWARD, rewardId=voucher["id"])
+            return await processes.do(CLAIM_CODE, poolId=pool["id"], memberId=member["id"])
+
+        held, claimed = await asyncio.gather(
+            processes.do(HOLD, **cart([], member, order=f"cart-{number}", rewardIds=[voucher["id"]])),
+            retired_and_claimed(),
+        )
+
+        assert held["__typename"] in {"HoldCheckoutSuccess", "RewardOutOfStock"}
+        assert claimed["__typename"] in {"ClaimCodeSuccess", "NotEligible"}
+        if "hold" in held:
+            captured = await shop.do(CAPTURE, holdId=held["hold"]["id"])
+            assert captured["__typename"] == "CaptureHoldSuccess"
+        else:
+            assert claimed["__typename"] == "ClaimCodeSuccess"
     assert await shop.broken_promises() == []

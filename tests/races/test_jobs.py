@@ -223,7 +223,7 @@ async def test_a_draft_that_is_discarded_while_it_is_filled_is_gone_with_its_job
     monkeypatch.setattr("app.coupons.fill_pool.BATCH_SIZE_MAX", 10)
     for number in range(ROUNDS):
         pool = await shop.pool(codes=5, active=False)
-        job = (await shop.do(FILL, poolId=pool["id"], available=2_000, idempotencyKey=f"fill {number}"))["job"]
+        job = (await shop.do(FILL, poolId=pool["id"], available=300, idempotencyKey=f"fill {number}"))["job"]
 
         async def discarded(pool: Any = pool, job: Any = job) -> Any:
             while (await job_row(shop, job))["done"] == 0:
@@ -234,8 +234,9 @@ async def test_a_draft_that_is_discarded_while_it_is_filled_is_gone_with_its_job
 
         assert gone["__typename"] == "DiscardPoolSuccess"
         ended = await job_row(shop, job)
+        # It doesn't make again what is deleted.
         assert ended["status"] in {"CANCELLED", "DONE"}
-        assert 0 < ended["done"] <= 2_000
+        assert 0 < ended["done"] <= 300
     assert await shop.count("code") == await shop.count("pool") == 0
 
 
