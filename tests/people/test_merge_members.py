@@ -428,6 +428,22 @@ async def test_what_the_merged_member_brought_is_the_kept_ones(shop: Shop) -> No
     assert await shop.broken_promises() == []
 
 
+@pytest.mark.parametrize("is_sender_kept", [True, False])
+async def test_an_own_invite_that_was_accepted_and_waits_expires(shop: Shop, *, is_sender_kept: bool) -> None:
+    await program(shop, convertsOn="FIRST_PURCHASE")
+    sender = await shop.member()
+    person = (await accepted(shop, sender))["member"]
+    kept, merged = (sender, person) if is_sender_kept else (person, sender)
+
+    done = await merge(shop, kept, merged)
+
+    assert done["__typename"] == "MergeMembersSuccess", done
+    await purchase(shop, kept, "order", 1000)
+    assert await points_of(shop, kept) == 10
+    assert "invite.expired" in await shop.event_types()
+    assert await shop.broken_promises() == []
+
+
 async def test_a_referral_that_waits_for_a_review_just_ends(shop: Shop) -> None:
     await program(shop, reviewPolicy="ALL")
     kept = await shop.member()
