@@ -82,6 +82,7 @@ async def _discard_next(viewer: Viewer, pool_id: UUID, node: str) -> bool:
         if named is None:
             raise RuntimeError("a SELECT without FROM returned no row")
         _refuse_if_in_use(PoolStatus(held["status"]), named)
+        await tx.rows(CANCEL_JOBS, merchant_id=viewer.merchant_id, pool_id=pool_id, actor=viewer.actor)
         if named["batch_id"] is not None:
             await _discard_batch(tx, viewer, named["batch_id"])
             return False
@@ -176,7 +177,7 @@ SELECT count(*) AS gone FROM gone
 )
 DROP_ALERTS: Final = statement(NoRow, "DELETE FROM stock_alert WHERE merchant_id = :merchant_id AND pool_id = :pool_id")
 DROP_TERMS: Final = statement(NoRow, "DELETE FROM pool_terms WHERE merchant_id = :merchant_id AND pool_id = :pool_id")
-# Jobs stay, without their pool; one that was filling it goes no further.
+# Jobs stay, without their pool. One that was filling it is cancelled first: it would make again what is deleted.
 CANCEL_JOBS: Final = cancel_where("pool_id = :pool_id")
 LET_JOBS_GO: Final = statement(
     NoRow, "UPDATE bulk_job SET pool_id = NULL WHERE merchant_id = :merchant_id AND pool_id = :pool_id"
@@ -189,7 +190,6 @@ async def _discard_empty(tx: Tx, viewer: Viewer, pool_id: UUID) -> None:
     # A fold that was under way has left a row that the first look didn't see.
     while (dropped := await tx.row(DROP_STOCK, **where)) is not None and dropped["gone"]:
         pass
-    await tx.rows(CANCEL_JOBS, actor=viewer.actor, **where)
     for each in (LET_JOBS_GO, DROP_ALERTS, DROP_TERMS, DROP_POOL):
         await tx.row(each, **where)
     await events.record(tx, viewer.merchant_id, "pool.discarded", pool_id, viewer.actor)

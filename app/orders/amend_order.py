@@ -27,6 +27,7 @@ from app.members.member_keys import MemberKeyInput
 from app.members.rows import member_exists
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
+from app.orders.expire_holds import end_of_budgets
 from app.orders.locks import lock_wallets
 from app.orders.order_changes import (
     LOCK_CODES,
@@ -181,6 +182,8 @@ async def amend_order(
         if input.points and presented.presenter is not None and not await member_exists(viewer, presented.presenter):
             raise not_found("member", input.member_id or (input.member and input.member.external_id) or "")
         verdict = judged(viewer, presented, seen, Beside.AMENDMENT)
+        if verdict.lacks_budget and await end_of_budgets(viewer.merchant_id, seen.budget_pools):
+            continue
         if attempt == 0:
             verdict = await limited(viewer, presented, verdict)
         refuse_if_rejected(verdict)

@@ -7,6 +7,7 @@ from app.api.operations import Info, query
 from app.coupons.rows import RedemptionRow
 from app.coupons.rules import Applied
 from app.coupons.types import Code, CodeState, Redemption
+from app.orders.expire_holds import end_of_budgets
 from app.orders.order_changes import worth_after
 from app.orders.presented_codes import Beside, FoundRow, Presentation, judged, limited, read
 from app.orders.redeem_codes import Presented, RedeemCodesResult, presentation, refuse_if_rejected, success
@@ -24,7 +25,11 @@ async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     presented = await presentation(viewer, input)
     seen = await read(database(), viewer, presented)
     refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
-    verdict = await limited(viewer, presented, judged(viewer, presented, seen, Beside.CHECK))
+    verdict = judged(viewer, presented, seen, Beside.CHECK)
+    if verdict.lacks_budget and await end_of_budgets(viewer.merchant_id, seen.budget_pools):
+        seen = await read(database(), viewer, presented)
+        verdict = judged(viewer, presented, seen, Beside.CHECK)
+    verdict = await limited(viewer, presented, verdict)
     refuse_if_rejected(verdict)
     if verdict.replayed:
         return success([Redemption.of(row) for row in verdict.replayed], presented.currency, replayed=True)

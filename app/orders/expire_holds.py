@@ -86,6 +86,34 @@ async def end_aside(merchant_id: UUID, reward_ids: Collection[UUID], pool_ids: C
     return any([await _expire(row) for row in late])
 
 
+FIND_OF_BUDGETS: Final = statement(
+    DueRow,
+    f"""
+SELECT h.merchant_id, {columns(HoldRow)} FROM (
+    SELECT * FROM hold
+    WHERE merchant_id = :merchant_id AND status = 'HELD' AND held_until <= now() ORDER BY held_until OFFSET 0
+) h
+CROSS JOIN LATERAL (
+    SELECT * FROM sales_order WHERE merchant_id = :merchant_id AND id = ANY(ARRAY[h.sales_order_id])
+    ORDER BY id OFFSET 0
+) o
+WHERE EXISTS (
+    SELECT FROM hold_code k
+    WHERE k.merchant_id = :merchant_id AND k.hold_id = h.id AND k.pool_id = ANY(:pool_ids::uuid[])
+)
+""",
+)
+
+
+async def end_of_budgets(merchant_id: UUID, pool_ids: Collection[UUID]) -> bool:
+    """End holds whose time has passed that have something of the budgets of such pools, each by itself.
+
+    Returns whether there was one.
+    """
+    late = await database().rows(FIND_OF_BUDGETS, merchant_id=merchant_id, pool_ids=list(pool_ids))
+    return any([await _expire(row) for row in late])
+
+
 async def _expire(row: DueRow) -> bool:
     """Expire one hold; False for one that was extended or captured meanwhile, which isn't of this version any more."""
     restarts = 0

@@ -21,7 +21,7 @@ from app.members.member_keys import MemberKeyInput, checked_key
 from app.members.rows import IS_HERE, lock_member
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
-from app.orders.expire_holds import end_aside
+from app.orders.expire_holds import end_aside, end_of_budgets
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.held_rewards import (
     UNLIST,
@@ -540,6 +540,8 @@ async def hold_checkout(
         if attempt == 0:
             verdict = await limited(viewer, request.presented, verdict)
         verdict, for_budgets = await _beside_others(database(), viewer, request, found.codes, verdict)
+        if verdict.lacks_budget and await end_of_budgets(viewer.merchant_id, found.codes.budget_pools):
+            continue
         refuse_if_rejected(verdict)
         _refuse_if_empty(request, found, verdict)
         # Before the order is locked, because this locks wallets.
@@ -552,6 +554,11 @@ async def hold_checkout(
                 async with within, transaction(viewer.merchant_id) as tx:
                     held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending, more)
                 return HoldCheckoutSuccess(hold=Hold.changed(held), taken_over=taken_over)
+            async with within:
+                if payer_id is None:
+                    changed = await _hold(database(), viewer, request, found, verdict)
+                else:
+                    changed = await _hold_with_points(viewer, request, found, verdict, payer_id)
         except OutpacedError:
             continue
         except TooFewPointsError as lacking:
@@ -562,14 +569,6 @@ async def hold_checkout(
                 continue
             own = [] if found.codes.hold is None else [found.codes.hold.id]
             more.add(await hold_of_reward(viewer, _known(request.presented.presenter), lacking, [*ending, *own]))
-            continue
-        try:
-            async with within:
-                if payer_id is None:
-                    changed = await _hold(database(), viewer, request, found, verdict)
-                else:
-                    changed = await _hold_with_points(viewer, request, found, verdict, payer_id)
-        except OutpacedError:
             continue
         if changed is not None:
             return HoldCheckoutSuccess(hold=Hold.changed(changed), taken_over=False)

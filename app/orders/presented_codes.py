@@ -146,6 +146,11 @@ class Seen:
     on_order: Sequence[FoundRow]
 
     @property
+    def budget_pools(self) -> list[UUID]:
+        """The pools of its codes that have a budget."""
+        return [row["pool_id"] for row in self.found if row["budget_left"] is not None]
+
+    @property
     def live_hold(self) -> "SeenHold | None":
         """Its hold, unless that one's time has passed."""
         return self.hold if self.hold is not None and self.hold.is_live else None

@@ -19,6 +19,7 @@ from app.members.mailboxes import mailbox_index
 from app.members.member_keys import MemberKeyInput, member_of_key, optional_key
 from app.members.types import MemberSource
 from app.orders.budgets import within_budgets
+from app.orders.expire_holds import end_of_budgets
 from app.orders.first_orders import NAMED_LAST, TAKE, named_person
 from app.orders.locks import lock_wallets
 from app.orders.order_changes import buyer_of, let_order_follow, lock_order, standing_order
@@ -368,6 +369,8 @@ async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
         seen = await read(database(), viewer, presented)
         refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
         verdict = judged(viewer, presented, seen)
+        if verdict.lacks_budget and await end_of_budgets(viewer.merchant_id, seen.budget_pools):
+            continue
         if attempt == 0:
             verdict = await limited(viewer, presented, verdict)
         refuse_if_rejected(verdict)

@@ -411,6 +411,16 @@ async def _keep(
     return name, None if address is None else mask_email(address)
 
 
+class _ShownRow(TypedDict):
+    display_name: bytes | None
+    email: bytes | None
+
+
+FIND_SHOWN: Final = statement(
+    _ShownRow, "SELECT display_name, email FROM member WHERE merchant_id = :merchant_id AND id = :member_id"
+)
+
+
 async def shown(viewer: Viewer, kept: UUID) -> Merged:
     """Return what a merging that was made before would do: nothing."""
     row = await database().row(FIND_SHOWN, merchant_id=viewer.merchant_id, member_id=kept)
@@ -421,13 +431,3 @@ async def shown(viewer: Viewer, kept: UUID) -> Merged:
         display_name=None if name is None else await decrypted(viewer.tenant, kept, "display_name", name),
         masked_email=None if email is None else mask_email(await decrypted(viewer.tenant, kept, "email", email)),
     )
-
-
-class _ShownRow(TypedDict):
-    display_name: bytes | None
-    email: bytes | None
-
-
-FIND_SHOWN: Final = statement(
-    _ShownRow, "SELECT display_name, email FROM member WHERE merchant_id = :merchant_id AND id = :member_id"
-)

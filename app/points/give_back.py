@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Final, TypedDict
@@ -259,7 +259,11 @@ def spending(
 ) -> Callable[[UUID], tuple[datetime, datetime]]:
     """Return when a lot ends and when it was credited: those of `order`, and those that paid."""
     paid = {row["lot_id"]: (row["expires_at"], row["since"]) for row in standing if row["lot_id"] is not None}
-    return {**order, **paid}.__getitem__
+    # An endless lot ends at infinity, for which asyncpg has a time without a zone.
+    return {
+        lot_id: (ends if ends.tzinfo else ends.replace(tzinfo=UTC), credited)
+        for lot_id, (ends, credited) in {**order, **paid}.items()
+    }.__getitem__
 
 
 async def write_plan(

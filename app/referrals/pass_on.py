@@ -14,7 +14,7 @@ from app.storage.statements import NoRow, statement
 class AcceptedRow(TypedDict):
     """An invite that one of both accepted, and the referral that it converted to, if it did.
 
-    `is_above` says that the other one is found above the referee, at any distance.
+    `is_above` says that the other one sent it, or is found above whoever did.
     """
 
     invite_id: UUID
@@ -60,10 +60,11 @@ FIND_ACCEPTED: Final = statement(
     AcceptedRow,
     """
 WITH RECURSIVE above AS (
-    SELECT r.referee_id AS below_id, r.referrer_id FROM referral r
-    WHERE r.merchant_id = :merchant_id AND r.referee_id = ANY(ARRAY[:kept_id::uuid, :merged_id::uuid])
+    SELECT id AS invite_id, referrer_id FROM invite
+    WHERE merchant_id = :merchant_id AND referee_id = ANY(ARRAY[:kept_id::uuid, :merged_id::uuid])
+        AND status <> 'EXPIRED'
     UNION ALL
-    SELECT above.below_id, r.referrer_id FROM above CROSS JOIN LATERAL (
+    SELECT above.invite_id, r.referrer_id FROM above CROSS JOIN LATERAL (
         SELECT referrer_id FROM referral
         WHERE merchant_id = :merchant_id AND referee_id = above.referrer_id OFFSET 0
     ) r
@@ -71,7 +72,7 @@ WITH RECURSIVE above AS (
 SELECT i.id AS invite_id, i.referrer_id, i.referee_id, i.accepted_at, r.id AS referral_id, r.converted_at,
     r.reversed_at IS NULL AND r.declined_at IS NULL AS stands, r.released_at IS NOT NULL AS is_released,
     EXISTS (
-        SELECT FROM above WHERE below_id = i.referee_id
+        SELECT FROM above WHERE invite_id = i.id
             AND above.referrer_id = CASE i.referee_id WHEN :kept_id THEN :merged_id ELSE :kept_id END
     ) AS is_above
 FROM invite i LEFT JOIN LATERAL (
@@ -102,19 +103,14 @@ def impossible(accepted: Sequence[AcceptedRow]) -> list[AcceptedRow]:
     Its own, one by whoever it brought itself, and the later one of two; what converted and stands goes before what
     waits or has fallen.
     """
-    own = [each for each in accepted if each["is_above"] or _is_own(each, accepted)]
-    rest = [each for each in accepted if each not in own]
+    own = [each for each in accepted if each["is_above"]]
+    rest = [each for each in accepted if not each["is_above"]]
     rest.sort(key=lambda each: (not _counts(each), each["converted_at"] or each["accepted_at"]))
     return own + rest[1:]
 
 
 def _counts(invite: AcceptedRow) -> bool:
     return invite["referral_id"] is not None and invite["stands"]
-
-
-def _is_own(invite: AcceptedRow, accepted: Sequence[AcceptedRow]) -> bool:
-    others = {each["referee_id"] for each in accepted} - {invite["referee_id"]}
-    return invite["referrer_id"] in others
 
 
 # An invite that waits ends; its sender's lifetime quota has it back, as with any that expires.

@@ -111,7 +111,7 @@ def _ask_to_pay(world: "World") -> Asked:
         "points": world.rolls.choice([5, 10, 10, 20, 30]), "memberId": member, "lifetimeSeconds": 900,
         "idempotencyKey": world.key(),
     }  # fmt: skip
-    if world.rolls.random() < 0.4:
+    if world.facts["rewards"] and world.rolls.random() < 0.4:
         asked["rewardIds"] = world.some(list(world.facts["rewards"]), most=2)
         asked["points"] = world.rolls.choice([0, 5, 10])
     return asked, {"codes": about_codes(codes)}
@@ -143,8 +143,8 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
     rewards, fresh, gone = _rewards(call, None if order.live is None else order.holds[place])
     hold = Hold(hold_id, who(call.input), amount, codes, paid=paid, rewards=rewards)
     coming = [each for each in codes if each.code not in order.held]
-    for lacks, *took in itertools.product((False, True), repeat=len(coming) + len(fresh) + 1):
-        if taken_over not in {None, lacks or any(took)}:
+    for lacks, short, *took in itertools.product((False, True), repeat=len(coming) + len(fresh) + 2):
+        if taken_over not in {None, lacks or short or any(took)} or (short and not call.facts["budgets"]):
             continue
         here = (order_id, place)
         takes: Story = () if order.live is None else put_back(here, order.holds[place].presenter, gone)
@@ -155,6 +155,7 @@ def _holds(call: Call, percents: dict[str, float], order: Order) -> Iterable[The
             takes = (*takes, *_has_reward(call, reward, here, is_elsewhere=is_elsewhere))
         for after in _as_told(order.with_hold(place, hold).of(hold.presenter), place, told):
             story = (*_places(call, order, place, hold, takes, lacks=lacks), *first_order(call, coming))
+            story = (*story, *(_room(call, pool) for pool in call.facts["budgets"] if short))
             yield Then(after._replace(requests=(*order.requests, key)), story)
 
 
@@ -271,6 +272,28 @@ def _has_points(
     for again in (False, True):
         more = partial(_has_points, here, member, points, codes, is_owner, again)
         yield Then(wallet, ((f"order:{other}", Leads(give_way, ())), (name, Leads(more, ()))))
+
+
+def _room(call: Call, pool: str) -> tuple[str, Move]:
+    """Other holds of the same presenter end whose budget a hold needs, no more of them than it takes."""
+    name, presented_by = f"budget:{pool}", who(call.input)
+
+    def give_way(other: str, place: int, order: Order) -> Iterable[Then]:
+        hold = order.holds[place]
+        if hold.status == "HELD" and hold.presenter == presented_by:
+            yield Then(order.with_hold(place, hold._replace(status="EXPIRED")), ends(other, place, hold))
+
+    def end_others(budget: Budget) -> Iterable[Then]:
+        if budget.left >= 0:
+            yield Then(budget, ())
+            return
+        held = {(each.order, each.place) for each in budget.shares if each.order != call.input["orderId"]}
+        for other, place in held:
+            if place is not None:
+                ending = Leads(partial(give_way, other, place), ())
+                yield Then(budget, ((f"order:{other}", ending), (name, Leads(end_others, ()))))
+
+    return name, Leads(end_others, call.facts["holding"])
 
 
 def _takes(call: Call, each: Honoured, here: tuple[str, int], *, is_elsewhere: bool) -> tuple[str, Move]:

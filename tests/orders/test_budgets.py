@@ -172,6 +172,39 @@ async def test_a_hold_that_is_paid_late_needs_what_it_gave_back(shop: Shop) -> N
     await sound(shop)
 
 
+async def test_what_a_cart_had_whose_time_has_passed_is_free_at_once(shop: Shop) -> None:
+    """Nobody waits for the job that writes it down: neither its own code, nor another's."""
+    pool = await ten_off(shop, 1_000)
+    (one, first), (two, second) = await crowd(shop, pool, 2)
+    held = await hold(shop, [first], one)
+    await let_pass(shop, held)
+
+    assert why(await redeemed(shop, first, one, "o-1", document=CHECK_CODES)) == OK
+    again = await hold(shop, [first], one, order="A-2")
+    await let_pass(shop, again)
+    third = await hold(shop, [second], two, order="A-3")
+    await let_pass(shop, third)
+    assert why(await redeemed(shop, first, one, "o-1")) == OK
+    assert why(await redeemed(shop, second, two, "o-2")) == "BUDGET_SPENT"
+    assert await left(shop) == 0
+    await sound(shop)
+
+
+async def test_a_cart_has_what_a_code_that_leaves_it_gives_back(shop: Shop) -> None:
+    pool = await ten_off(shop, 2_000, claimsPerMember=3, stacking="STACKABLE")
+    member = await shop.member()
+    codes = [await shop.claim(pool, member, idempotencyKey=f"k-{number}") for number in range(3)]
+    await hold(shop, codes[:2], member)
+
+    assert why(await redeemed(shop, codes[2], member, "A-1", document=CHECK_CODES)) == OK
+    changed = await hold(shop, [codes[2], codes[0]], member)
+    assert [each["discount"]["amountMinor"] for each in changed["codes"]] == [1_000, 1_000]
+    assert await left(shop) == 0
+    too_many = await shop.do(HOLD, **cart(codes, member))
+    assert reasons(too_many) == ["BUDGET_SPENT"]
+    await sound(shop)
+
+
 async def test_a_spent_budget_ends_claims_after_the_fallbacks(shop: Shop) -> None:
     last = await shop.pool(codes=1)
     pool = await ten_off(shop, 1_000, fallbackPoolId=last["id"])

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from app import ids
-from tests.factories import CLAIM_CODE, EDIT_MEMBER, Shop, problems, usd
+from tests.coupons.test_campaign_job import sent
+from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_MEMBER, Shop, problems, usd
+from tests.jobs.documents import carried_out
 from tests.orders.documents import stackable
 from tests.orders.holding import CAPTURE, hold
 from tests.people.documents import MERGE as MERGE_MEMBERS
@@ -24,7 +26,7 @@ from tests.points.documents import (
 )
 from tests.points.documents import points as points_of
 from tests.points.documents import redeem as have
-from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, program, quota
+from tests.referrals.documents import ACCEPT_INVITE, HELD_REFERRALS, accepted, invited, program, quota
 from tests.wallets.sockets import address as socket_of
 from tests.wallets.sockets import joined
 
@@ -274,6 +276,26 @@ async def test_holds_of_both_can_be_captured(shop: Shop) -> None:
     assert await shop.broken_promises() == []
 
 
+async def test_who_is_listed_twice_by_two_records_gets_one_code(shop: Shop) -> None:
+    kept, merged = await _two(shop)
+    other = await shop.member()
+    pool, named = await shop.pool(), await shop.pool()
+    campaign = await sent(shop, pool)
+    await merge(shop, kept, merged)
+
+    job = await carried_out(shop, campaign["job"])
+    both = await shop.do(
+        CREATE_CAMPAIGN, name="Both", poolId=named["id"],
+        recipients=[{"memberId": merged["id"]}, {"memberId": kept["id"]}, {"memberId": other["id"]}],
+    )  # fmt: skip
+
+    assert (job["status"], job["total"], job["done"]) == ("DONE", 3, 2)
+    assert [each for each in job["skipped"] if each["count"]] == [{"reason": "HAS_ALL", "count": 1}]
+    assert both["campaign"]["recipientCount"] == 2
+    assert len(await _codes(shop, kept)) == 2
+    assert await shop.broken_promises() == []
+
+
 # ---------------------------------------------------------------------------------------------------------- people
 
 
@@ -403,6 +425,35 @@ async def test_what_the_merged_member_brought_is_the_kept_ones(shop: Shop) -> No
     referred = (await shop.data(REFERRED, {"id": brought["member"]["id"]}))["member"]["referredBy"]
     assert referred == {"referrer": {"id": kept["id"]}, "reversedAt": None}
     assert (await quota(shop, kept))["remainingToday"] == 3
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("is_sender_kept", [True, False])
+async def test_an_own_invite_that_was_accepted_and_waits_expires(shop: Shop, *, is_sender_kept: bool) -> None:
+    await program(shop, convertsOn="FIRST_PURCHASE")
+    sender = await shop.member()
+    person = (await accepted(shop, sender))["member"]
+    kept, merged = (sender, person) if is_sender_kept else (person, sender)
+
+    done = await merge(shop, kept, merged)
+
+    assert done["__typename"] == "MergeMembersSuccess", done
+    await purchase(shop, kept, "order", 1000)
+    assert await points_of(shop, kept) == 10
+    assert "invite.expired" in await shop.event_types()
+    assert await shop.broken_promises() == []
+
+
+async def test_a_referral_that_waits_for_a_review_just_ends(shop: Shop) -> None:
+    await program(shop, reviewPolicy="ALL")
+    kept = await shop.member()
+    merged = (await accepted(shop, kept))["member"]
+
+    done = await merge(shop, kept, merged)
+
+    assert done["__typename"] == "MergeMembersSuccess"
+    held = (await shop.data(HELD_REFERRALS))["answer"]["edges"]
+    assert (held, await points_of(shop, kept)) == ([], 0)
     assert await shop.broken_promises() == []
 
 

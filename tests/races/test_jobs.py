@@ -234,6 +234,7 @@ async def test_a_draft_that_is_discarded_while_it_is_filled_is_gone_with_its_job
 
         assert gone["__typename"] == "DiscardPoolSuccess"
         ended = await job_row(shop, job)
+        # It doesn't make again what is deleted.
         assert ended["status"] in {"CANCELLED", "DONE"}
         assert 0 < ended["done"] <= 300
     assert await shop.count("code") == await shop.count("pool") == 0
