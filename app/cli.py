@@ -272,6 +272,9 @@ def merchant_set(
     recover_shortfalls: Annotated[
         bool | None, typer.Option(help="Whether later purchases make good what returns could not take back.")
     ] = None,
+    erasure_memory_days: Annotated[
+        int | None, typer.Option(help="For how many days limits and imports know who was erased; 0: not at all.")
+    ] = None,
     time_zone: Annotated[str | None, typer.Option(help="IANA name, like Europe/Berlin.")] = None,
     margin_rate: Annotated[float | None, typer.Option(help="The share of a sale that is margin, 0 to 1.")] = None,
     advised_percent_max: Annotated[
@@ -290,6 +293,7 @@ def merchant_set(
         "points_warning_days": points_warning_days,
         "points_pending_days": points_pending_days,
         "recover_shortfalls": recover_shortfalls,
+        "erasure_memory_days": erasure_memory_days,
         "time_zone": time_zone,
         "margin_rate": margin_rate,
         "advised_percent_max": advised_percent_max,

@@ -42,6 +42,7 @@ async def claim(request: Request) -> JSONResponse:
             "after": after,
             "event_id": ids.new(),
             "actor": "bench",
+            "memory_pads": bytes(128),
         }
     )
     row = await request.app.state.pool.fetchrow(CLAIM.text, *arguments)

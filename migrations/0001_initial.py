@@ -743,6 +743,7 @@ class Migration(migrations.Migration):
                 ("points_warning_days", fields.IntField(db_default=14)),
                 ("points_pending_days", fields.IntField(db_default=0)),
                 ("recover_shortfalls", fields.BooleanField(db_default=True)),
+                ("erasure_memory_days", fields.IntField(db_default=730)),
                 ("time_zone", fields.CharField(db_default="UTC", max_length=64)),
                 ("margin_rate", fields.DecimalField(null=True, max_digits=5, decimal_places=4)),
                 ("advised_percent_max", fields.DecimalField(null=True, max_digits=7, decimal_places=4)),

@@ -60,6 +60,7 @@ ALTER TABLE merchant
     ADD CONSTRAINT merchant_points_lifetime CHECK (points_lifetime_days BETWEEN 1 AND 3650),
     ADD CONSTRAINT merchant_points_warning CHECK (points_warning_days BETWEEN 0 AND 365),
     ADD CONSTRAINT merchant_points_pending CHECK (points_pending_days BETWEEN 0 AND 365),
+    ADD CONSTRAINT merchant_erasure_memory CHECK (erasure_memory_days BETWEEN 0 AND 3650),
     ADD CONSTRAINT merchant_margin_rate CHECK (margin_rate BETWEEN 0 AND 1),
     ADD CONSTRAINT merchant_advised_percent CHECK (advised_percent_max > 0 AND advised_percent_max <= 100),
     ADD CONSTRAINT merchant_advised_amount CHECK (advised_amount_max > 0);
@@ -122,6 +123,24 @@ CREATE INDEX erasure_unlogged ON erasure (erased_at) WHERE logged_at IS NULL;
 CREATE TRIGGER erasure_kept BEFORE DELETE OR TRUNCATE ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 CREATE TRIGGER erasure_fixed BEFORE UPDATE OF merchant_id, id, member_id, merged_ids, row_ids, ground, erased_at
     ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What limits and imports know of who was erased, by an HMAC. Of a mailbox: of which pools it has claimed, whether it
+-- has ordered, and whether an invite was paid for it.
+CREATE TABLE erasure_memory (
+    merchant_id uuid NOT NULL,
+    hmac bytea NOT NULL,
+    kind varchar(11) NOT NULL,
+    pool_ids uuid[] NOT NULL,
+    has_ordered boolean NOT NULL,
+    is_rewarded boolean NOT NULL,
+    erased_at timestamptz NOT NULL,
+    PRIMARY KEY (merchant_id, hmac),
+    CONSTRAINT erasure_memory_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    CONSTRAINT erasure_memory_kind CHECK (
+        kind = 'MAILBOX'
+        OR (kind IN ('ADDRESS', 'EXTERNAL_ID') AND pool_ids = '{}' AND NOT has_ordered AND NOT is_rewarded)
+    )
+);
 
 -- Each source knows a member by an id of its own; a record repeats the id of the source that it came from.
 ALTER TABLE external_id

@@ -29,6 +29,7 @@ from workers.expire_holds import expire_holds
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
+from workers.forget_erased import forget_erased
 from workers.log_erasures import log_erasures
 from workers.refresh_segments import refresh_segments
 from workers.revive_codes import revive_codes
@@ -83,6 +84,8 @@ CRON_JOBS = [
     cron(cast(Any, forget_webhook_deliveries), second=50, timeout=60, max_tries=1, keep_result=0),
     # Four times a night: work out the segments of merchants that this night hasn't had yet.
     cron(cast(Any, refresh_segments), hour={2, 3, 4, 5}, minute=40, second=0, timeout=3000, max_tries=1, keep_result=0),
+    # Every night: forget who was erased longer ago than its merchant remembers. What asks checks the time itself.
+    cron(cast(Any, forget_erased), hour=2, minute=20, second=35, timeout=300, max_tries=1, keep_result=0),
     # Every night: recompute every promise from the rows.
     cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
 ]

@@ -18,6 +18,7 @@ from app.coupons.overdue import end_overdue
 from app.coupons.rows import AVAILABLE_OF, BACKS_REWARD, BUDGET_IS_SPENT, IS_OPEN, REWARD_OF_POOL, WholeCodeRow
 from app.coupons.types import PoolStatus
 from app.members.member_keys import BY_KEY, NO_KEY, MemberKey
+from app.members.remembered import REMEMBERS
 from app.members.rows import IS_HERE, RECORDS_OF
 from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx
@@ -137,17 +138,19 @@ _HAS_LEFT: Final = f"""
             AND x.email_verified AND x.mailbox_index = {{0}}.mailbox_index
     ))
 """
-#: Whether another person, who is still of it, has claimed of the pool `p` with the mailbox of the member `m`. In an
-#: order that one index alone has.
+#: Whether somebody who was erased has claimed of the pool `p` with the mailbox of the claimant `m`.
+IS_REMEMBERED: Final = REMEMBERS.format("m.mailbox_index", "p.id = ANY(r.pool_ids)")
+#: Whether another person, who is still of it, or was erased, has claimed of the pool `p` with the mailbox of the member
+#: `m`. In an order that one index alone has.
 MAILBOX_IS_TAKEN: Final = f"""
-    (p.one_claim_per_mailbox AND EXISTS (
+    (p.one_claim_per_mailbox AND ({IS_REMEMBERED} OR EXISTS (
         SELECT FROM (
             SELECT member_id, mailbox_index FROM claim
             WHERE merchant_id = :merchant_id AND pool_id = p.id AND mailbox_index = ANY(ARRAY[m.mailbox_index])
             ORDER BY mailbox_index LIMIT 1
         ) first
         WHERE first.member_id IS DISTINCT FROM m.id AND NOT {_HAS_LEFT.format("first")}
-    ))
+    )))
 """
 #: Lets those mailboxes {0} of the pool go whose claimants have left them: the next person of one can claim.
 FREES_MAILBOXES: Final = f"""
@@ -167,6 +170,10 @@ _COUNTED: Final = """
 #: The mailbox that a claim of the pool `p` by `m` takes, unless one of those that it has ({0}) did.
 _MAILBOX: Final = """
     CASE WHEN p.one_claim_per_mailbox AND m.mailbox_index <> ALL({0}.mailboxes) THEN m.mailbox_index END
+"""
+# Whether the claimant `m`, whose claims ({0}) of the pool `p` didn't take its mailbox, had one before it was erased.
+_HAD_ONE: Final = f"""
+    (p.one_claim_per_mailbox AND m.mailbox_index <> ALL({{0}}.mailboxes) AND {IS_REMEMBERED})
 """
 _CLAIMED: Final = f"{columns(WholeCodeRow)}, {columns(ChangeRow)}"
 
@@ -191,7 +198,7 @@ WITH who AS ({CLAIMANT}), held AS (
     -- mailbox is the mailbox's.
     SELECT p.*, held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
     WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES.format("held")} AND {IS_FOR}
-        AND NOT {BUDGET_IS_SPENT}
+        AND NOT {BUDGET_IS_SPENT} AND NOT {_HAD_ONE.format("held")}
         AND (claims = 0 OR (:key::bytea IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
@@ -283,6 +290,7 @@ CLAIM_OTHERWISE: Final = statement(
 WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
     SELECT held.slot + 1 AS slot, {_MAILBOX.format("held")} AS mailbox_index FROM pool p, who m, held
     WHERE p.merchant_id = :merchant_id AND p.id = :pool_id AND {_ISSUES.format("held")} AND {IS_FOR}
+        AND NOT {_HAD_ONE.format("held")}
         AND (claims = 0 OR (:key::bytea IS NOT NULL AND claims < p.claims_per_member))
         AND NOT EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key)
     FOR KEY SHARE OF p
@@ -294,6 +302,7 @@ WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
     WHERE p.merchant_id = :merchant_id AND p.id = :serving_id AND EXISTS (SELECT FROM may) AND NOT {BUDGET_IS_SPENT}
         AND (p.id = :pool_id OR (
             {_ISSUES.format("serving_held")} AND {IS_FOR} AND serving_held.claims < p.claims_per_member
+            AND NOT {_HAD_ONE.format("serving_held")}
         ))
     FOR KEY SHARE OF p
 ), picked AS (
@@ -377,6 +386,8 @@ class StandingRow(WholeCodeRow):
     # Whether another person has the claimant's mailbox there, and whether that one is still of the mailbox.
     asked_mailbox_is_taken: bool
     asked_mailbox_was_left: bool
+    # Whether the claimant had a code there before it was erased.
+    asked_mailbox_is_remembered: bool
     asked_budget_is_spent: bool
     claimant_mailbox: bytes | None
     is_claimant: bool
@@ -432,7 +443,11 @@ SELECT {columns(WholeCodeRow)}, asked.status AS asked_status, asked.claims_per_m
     {REWARD_OF_POOL.format(":pool_id")} AS asked_reward_id,
     coalesce((SELECT {IS_FOR.replace("p.audience", "asked.audience")} FROM who m), false) AS asked_is_for,
     asked.one_claim_per_mailbox AND EXISTS (SELECT FROM other) AS asked_mailbox_is_taken,
-    EXISTS (SELECT FROM other WHERE was_left) AS asked_mailbox_was_left, asked.budget_is_spent AS asked_budget_is_spent,
+    EXISTS (SELECT FROM other WHERE was_left) AS asked_mailbox_was_left,
+    asked.one_claim_per_mailbox AND EXISTS (
+        SELECT FROM who m WHERE m.mailbox_index NOT IN (SELECT mailbox_index FROM held WHERE mailbox_index IS NOT NULL)
+            AND {REMEMBERS.format("m.mailbox_index", ":pool_id = ANY(r.pool_ids)")}
+    ) AS asked_mailbox_is_remembered, asked.budget_is_spent AS asked_budget_is_spent,
     (SELECT mailbox_index FROM who) AS claimant_mailbox,
     ARRAY(
         SELECT p.id FROM chain JOIN pool p ON p.merchant_id = :merchant_id AND p.id = chain.id
@@ -573,6 +588,7 @@ async def _take(
         "after": _last_found.get(serving, _FIRST),
         "event_id": ids.new(),
         "actor": viewer.actor,
+        "memory_pads": viewer.tenant.keys.memory_pads,
     }
     try:
         if serving == asked and claimant.member_id is not None:
@@ -601,6 +617,7 @@ async def _look(
         merchant_id=viewer.merchant_id,
         pool_id=pool_id,
         key=key,
+        memory_pads=viewer.tenant.keys.memory_pads,
         **claimant.parameters(),
     )
 
@@ -629,6 +646,9 @@ def _ineligible(stands: StandingRow) -> NotEligible | None:
         return NotEligible(message="The pool is for members of other segments.", reason=IneligibleReason.AUDIENCE)
     if stands["asked_mailbox_is_taken"] and not stands["asked_mailbox_was_left"]:
         message = "Somebody else has claimed with another spelling of the same mailbox."
+        return NotEligible(message=message, reason=IneligibleReason.MAILBOX)
+    if stands["asked_mailbox_is_remembered"]:
+        message = "The mailbox has had a code of the pool, before its person was erased."
         return NotEligible(message=message, reason=IneligibleReason.MAILBOX)
     return None
 

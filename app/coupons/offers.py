@@ -92,7 +92,8 @@ class Offer:
 )
 async def offers(info: Info, first: First = None, after: After = None) -> Connection[Offer]:
     asked, viewer = page(first, after), info.context.viewer
-    named = {"merchant_id": viewer.merchant_id, "member_id": viewer.member_id}
+    pads = viewer.tenant.keys.memory_pads
+    named = {"merchant_id": viewer.merchant_id, "member_id": viewer.member_id, "memory_pads": pads}
     rows = await database().rows(LIST, **named, before=asked.id, limit=asked.limit)
     empty = [
         row["pool_id"] for row in rows

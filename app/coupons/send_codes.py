@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from app import ids
@@ -14,6 +14,7 @@ from app.api.operations import Refused, not_found
 from app.coupons.claims import FREE_MAILBOXES, exhausted
 from app.coupons.rows import SHOWN_STATE
 from app.members.mailboxes import mailbox_index
+from app.members.remembered import REMEMBERS
 from app.segments.definitions import SegmentName
 from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx
@@ -251,7 +252,7 @@ def _mailboxes(keys: MerchantKeys, addresses: Mapping[bytes, str]) -> dict[bytes
 
 
 class _TakenRow(TypedDict):
-    """Whose a mailbox is in a pool: a member's or an address's."""
+    """Whose a mailbox is in a pool: a member's, an address's, or that of somebody who was erased."""
 
     mailbox_index: bytes
     member_id: UUID | None
@@ -260,7 +261,10 @@ class _TakenRow(TypedDict):
 
 FIND_MAILBOXES: Final = statement(
     _TakenRow,
-    """
+    f"""
+SELECT index AS mailbox_index, NULL::uuid AS member_id, NULL::bytea AS email_index
+FROM unnest(:mailbox_indexes::bytea[]) AS index WHERE {REMEMBERS.format("index", ":pool_id = ANY(r.pool_ids)")}
+UNION ALL
 SELECT mailbox_index, member_id, email_index FROM claim
 WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND mailbox_index = ANY(:mailbox_indexes::bytea[])
 """,
@@ -271,11 +275,12 @@ async def _skip_mailboxes(tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, peo
     """Note who finds its mailbox taken, in the pool or by somebody before it, and who has it there already."""
     asking = [person for person in people if person.mailbox is not None and _asks(person, limit)]
     mailboxes = [person.mailbox for person in asking]
-    merchant_id = viewer.merchant_id
-    rows = await tx.many(FIND_MAILBOXES, merchant_id=merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
+    asked: dict[str, Any] = {"merchant_id": viewer.merchant_id, "pool_id": pool_id, "mailbox_indexes": mailboxes}
+    pads = viewer.tenant.keys.memory_pads
+    rows = await tx.many(FIND_MAILBOXES, **asked, memory_pads=pads)
     if rows:
-        await tx.many(FREE_MAILBOXES, merchant_id=merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
-        rows = await tx.many(FIND_MAILBOXES, merchant_id=merchant_id, pool_id=pool_id, mailbox_indexes=mailboxes)
+        await tx.many(FREE_MAILBOXES, **asked)
+        rows = await tx.many(FIND_MAILBOXES, **asked, memory_pads=pads)
     first: dict[bytes, UUID | bytes | None] = {
         row["mailbox_index"]: row["member_id"] or row["email_index"] for row in rows
     }

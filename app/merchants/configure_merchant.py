@@ -25,6 +25,7 @@ from app.storage.statements import columns, statement
 LIFETIME_DAYS_MAX: Final = 3650
 WARNING_DAYS_MAX: Final = 365
 PENDING_DAYS_MAX: Final = 365
+MEMORY_DAYS_MAX: Final = 3650
 RATE_MAX: Final = 10_000
 
 
@@ -57,6 +58,11 @@ class ConfigureMerchantInput:
     recover_shortfalls: bool | None = strawberry.field(
         default=UNSET,
         description="Whether points of later purchases make good what a return could not take back.",
+    )
+    erasure_memory_days: int | None = strawberry.field(
+        default=UNSET,
+        description="For how many days limits and imports know that a person was erased, 0 to 3,650; 0: not at all. "
+        "It counts at once, also for who was erased before.",
     )
     time_zone: str | None = strawberry.field(
         default=UNSET, description="The IANA name of the time zone in which the merchant's days begin."
@@ -93,7 +99,8 @@ ConfigureMerchantResult = Annotated[
 #: The settings in the order in which their problems are told.
 SETTINGS: Final = (
     "points_per_unit", "point_value", "points_lifetime_days", "points_warning_days", "points_pending_days",
-    "recover_shortfalls", "time_zone", "margin_rate", "advised_percent_max", "advised_amount_max",
+    "recover_shortfalls", "erasure_memory_days", "time_zone", "margin_rate", "advised_percent_max",
+    "advised_amount_max",
 )  # fmt: skip
 #: Of exact numbers the most that they may be, and their decimals.
 _DECIMALS: Final = (
@@ -118,6 +125,8 @@ WITH s AS (
             THEN :points_pending_days ELSE points_pending_days END,
         recover_shortfalls = CASE WHEN 'recover_shortfalls' = ANY(:changed)
             THEN :recover_shortfalls ELSE recover_shortfalls END,
+        erasure_memory_days = CASE WHEN 'erasure_memory_days' = ANY(:changed)
+            THEN :erasure_memory_days ELSE erasure_memory_days END,
         time_zone = CASE WHEN 'time_zone' = ANY(:changed) THEN :time_zone ELSE time_zone END,
         margin_rate = CASE WHEN 'margin_rate' = ANY(:changed) THEN :margin_rate ELSE margin_rate END,
         advised_percent_max = CASE WHEN 'advised_percent_max' = ANY(:changed)
@@ -146,6 +155,7 @@ def checked(wanted: Mapping[str, Any]) -> dict[str, Any]:
     problems.number("pointsLifetimeDays", wanted.get("points_lifetime_days"), least=1, most=LIFETIME_DAYS_MAX)
     problems.number("pointsWarningDays", wanted.get("points_warning_days"), least=0, most=WARNING_DAYS_MAX)
     problems.number("pointsPendingDays", wanted.get("points_pending_days"), least=0, most=PENDING_DAYS_MAX)
+    problems.number("erasureMemoryDays", wanted.get("erasure_memory_days"), least=0, most=MEMORY_DAYS_MAX)
     if wanted.get("advised_percent_max") == 0:
         problems.add("advisedPercentMax", "must be over 0")
     problems.number("advisedAmountMax", wanted.get("advised_amount_max"), least=1, most=MONEY_MAX)

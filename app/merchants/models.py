@@ -20,6 +20,7 @@ class Merchant(Model):
     points_warning_days = fields.IntField(db_default=14)
     points_pending_days = fields.IntField(db_default=0)
     recover_shortfalls = fields.BooleanField(db_default=True)
+    erasure_memory_days = fields.IntField(db_default=730)
     time_zone = fields.CharField(max_length=64, db_default="UTC")
     margin_rate = fields.DecimalField(max_digits=5, decimal_places=4, null=True)
     advised_percent_max = fields.DecimalField(max_digits=7, decimal_places=4, null=True)

@@ -23,6 +23,7 @@ class SettingsRow(TypedDict):
     settings_points_warning_days: Annotated[int, "s.points_warning_days"]
     settings_points_pending_days: Annotated[int, "s.points_pending_days"]
     settings_recover_shortfalls: Annotated[bool, "s.recover_shortfalls"]
+    settings_erasure_memory_days: Annotated[int, "s.erasure_memory_days"]
     settings_time_zone: Annotated[str, "s.time_zone"]
     settings_margin_rate: Annotated[Decimal | None, "s.margin_rate"]
     settings_advised_percent_max: Annotated[Decimal | None, "s.advised_percent_max"]

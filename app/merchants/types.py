@@ -29,6 +29,9 @@ class MerchantSettings:
     recover_shortfalls: bool = strawberry.field(
         description="Whether points of later purchases make good what a return could not take back."
     )
+    erasure_memory_days: int = strawberry.field(
+        description="For how many days limits and imports know that a person was erased; 0: not at all."
+    )
     time_zone: str = strawberry.field(description="The IANA name of the zone in which the merchant's days begin.")
     margin_rate: float | None = strawberry.field(description="The share of a sale that is margin; null if unknown.")
     advised_percent_max: float | None = strawberry.field(
@@ -50,6 +53,7 @@ class MerchantSettings:
             points_warning_days=row["settings_points_warning_days"],
             points_pending_days=row["settings_points_pending_days"],
             recover_shortfalls=row["settings_recover_shortfalls"],
+            erasure_memory_days=row["settings_erasure_memory_days"],
             time_zone=row["settings_time_zone"],
             margin_rate=None if margin_rate is None else float(margin_rate),
             advised_percent_max=None if percent_max is None else float(percent_max),

@@ -18,6 +18,7 @@ from app.moving.rows import (
     LineRow,
     compare,
     look_up,
+    pass_over_erased,
 )
 from app.points.credit_all import Credit, credit_all
 from app.points.grant_points import TEN_YEARS
@@ -183,7 +184,9 @@ class Balances(Kind):
 
     async def judge(self, of: Import) -> None:
         """Find whose they are, which are there twice or already, and which no balance can hold."""
-        await look_up(of, FIND_MEMBERS, FIND_STRANGERS)
+        await look_up(of, FIND_MEMBERS)
+        await pass_over_erased(of)
+        await look_up(of, FIND_STRANGERS)
         await compare(of, FIND_REPEATED)
         await database().many(FIND_POSTED, **of.key, corrects=of.corrects, seconds_max=JUDGING_SECONDS_MAX)
         await look_up(of, FIND_NOTHING)

@@ -34,7 +34,7 @@ from app.moving.rows import (
     BEGIN,
     COUNT_APPLIED,
     COUNT_WORK,
-    DROP_SAME,
+    DROP_SETTLED,
     FIND_LATEST,
     FIND_OPEN,
     HOLD,
@@ -311,9 +311,11 @@ class _Bringing:
             rows = "row is" if self._wrong == 1 else "rows are"
             self._screen.say(f"{self._wrong:,} {rows} wrong; nothing was applied.")
             return NOTHING_APPLIED
-        same = await database().many(DROP_SAME, **of.key, seconds_max=JUDGING_SECONDS_MAX)
+        (settled,) = await database().many(DROP_SETTLED, **of.key, seconds_max=JUDGING_SECONDS_MAX)
         (work,) = await database().many(COUNT_WORK, **of.key, seconds_max=JUDGING_SECONDS_MAX)
-        said = f"{work['fresh']:,} new, {work['corrected']:,} to correct, {same[0]['rows']:,} there already"
+        said = f"{work['fresh']:,} new, {work['corrected']:,} to correct, {settled['same']:,} there already"
+        if settled["erased"]:
+            said += f", {settled['erased']:,} skipped as erased"
         if self._options.is_dry:
             await forget(of)
             self._screen.say(f"{self._kind.makes}: {said}. Nothing was applied.")

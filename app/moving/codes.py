@@ -24,6 +24,7 @@ from app.moving.rows import (
     LineRow,
     compare,
     look_up,
+    pass_over_erased,
 )
 from app.storage.database import Tx, database
 from app.storage.gone import MemberGoneError
@@ -260,7 +261,9 @@ class Codes(Kind):
     async def judge(self, of: Import) -> None:
         """Find whose they are, which are there twice or already, and which their pools can't take."""
         await compare(of, FIND_REPEATED)
-        await look_up(of, FIND_MEMBERS, FIND_STRANGERS, FIND_OWNERS)
+        await look_up(of, FIND_MEMBERS)
+        await pass_over_erased(of)
+        await look_up(of, FIND_STRANGERS, FIND_OWNERS)
         await database().many(FIND_EXISTING, **of.key, corrects=of.corrects, seconds_max=JUDGING_SECONDS_MAX)
         await look_up(of, FIND_CLOSED)
         await compare(of, FIND_BEYOND)

@@ -24,6 +24,7 @@ from app.moving.rows import (
     LineRow,
     compare,
     look_up,
+    pass_over_erased,
     set_verdicts,
 )
 from app.people.addresses import HeldRow, Proved, on_held, take_all
@@ -251,7 +252,9 @@ class Members(Kind):
     async def judge(self, of: Import) -> None:
         """Compare the rows with each other and with the members that are there, page by page where texts are sealed."""
         await compare(of, FIND_REPEATED, FIND_SHARED)
-        await look_up(of, FIND_MEMBERS, FIND_PROVEN)
+        await look_up(of, FIND_MEMBERS)
+        await pass_over_erased(of)
+        await look_up(of, FIND_PROVEN)
         after = 0
         while page := await database().many(KNOWN, **of.key, after=after, seconds_max=JUDGING_SECONDS_MAX):
             verdicts: list[tuple[int, str | None, str | None]] = []

@@ -21,6 +21,7 @@ from app.moving.rows import (
     LineRow,
     compare,
     look_up,
+    pass_over_erased,
 )
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.storage.database import Tx, database
@@ -243,7 +244,9 @@ class Purchases(Kind):
     async def judge(self, of: Import) -> None:
         """Find whose they are, which are there twice or already, and which can't be recorded."""
         await compare(of, FIND_REPEATED)
-        await look_up(of, FIND_MEMBERS, FIND_STRANGERS)
+        await look_up(of, FIND_MEMBERS)
+        await pass_over_erased(of)
+        await look_up(of, FIND_STRANGERS)
         await database().many(FIND_RECORDED, **of.key, corrects=of.corrects, seconds_max=JUDGING_SECONDS_MAX)
         await look_up(of, FIND_ORDERS)
 

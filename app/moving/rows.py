@@ -6,6 +6,7 @@ from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app.api.context import Viewer
+from app.members.remembered import IS_CURRENT, OF_ADDRESS, OF_EXTERNAL_ID
 from app.storage.database import database, transaction
 from app.storage.statements import NoRow, Statement, columns, row_of, statement
 
@@ -44,10 +45,11 @@ class ProblemRow(LineRow):
     problem: str
 
 
-class CountRow(TypedDict):
-    """How many rows there are."""
+class DroppedRow(TypedDict):
+    """How many rows say what is so already, and how many are of who was erased."""
 
-    rows: int
+    same: int
+    erased: int
 
 
 class WorkRow(TypedDict):
@@ -140,15 +142,17 @@ SELECT count(*) FILTER (WHERE verdict IS NULL)::int AS fresh,
 FROM import_row WHERE merchant_id = :merchant_id AND import_id = :import_id
 """,
 )
-# What says what is so already.
-DROP_SAME: Final = statement(
-    CountRow,
+# What says what is so already, and who was erased.
+DROP_SETTLED: Final = statement(
+    DroppedRow,
     """
 WITH gone AS (
-    DELETE FROM import_row WHERE merchant_id = :merchant_id AND import_id = :import_id AND verdict = 'SAME'
-    RETURNING line
+    DELETE FROM import_row
+    WHERE merchant_id = :merchant_id AND import_id = :import_id AND verdict IN ('SAME', 'ERASED') RETURNING verdict
 )
-SELECT count(*)::int AS rows FROM gone
+SELECT count(*) FILTER (WHERE verdict = 'SAME')::int AS same,
+    count(*) FILTER (WHERE verdict = 'ERASED')::int AS erased
+FROM gone
 """,
 )
 DROP: Final = statement(
@@ -194,7 +198,25 @@ FIND_STRANGERS: Final = statement(
     """
 UPDATE import_row SET problem = 'externalId is no member''s; bring members in first'
 WHERE merchant_id = :merchant_id AND import_id = :import_id AND problem IS NULL AND external_id IS NOT NULL
-    AND found IS NULL
+    AND found IS NULL AND verdict IS NULL
+""",
+)
+# Rows about nobody who is there, of somebody who was erased. Who has proved the address since has come back itself.
+FIND_ERASED: Final = statement(
+    NoRow,
+    f"""
+UPDATE import_row i SET verdict = 'ERASED'
+WHERE i.merchant_id = :merchant_id AND i.import_id = :import_id AND i.problem IS NULL AND i.verdict IS NULL
+    AND i.found IS NULL AND EXISTS (
+        SELECT FROM erasure_memory r
+        WHERE r.merchant_id = :merchant_id AND {IS_CURRENT.format("r")} AND r.hmac = ANY(ARRAY[
+            {OF_EXTERNAL_ID.format("i.external_source", "i.external_id")},
+            CASE WHEN NOT EXISTS (
+                SELECT FROM address a
+                WHERE a.merchant_id = :merchant_id AND a.email_index = i.email_index AND a.member_id IS NOT NULL
+            ) THEN {OF_ADDRESS.format("i.email_index")} END
+        ])
+    )
 """,
 )
 
@@ -256,6 +278,12 @@ async def look_up(of: Import, *statements: Statement[NoRow]) -> None:
     """Compare the rows of a file with what is there, by statements that write down what they find."""
     for each in statements:
         await database().many(each, **of.key, seconds_max=JUDGING_SECONDS_MAX)
+
+
+async def pass_over_erased(of: Import) -> None:
+    """Note which rows are of persons who were erased, and don't know them again."""
+    pads = of.viewer.tenant.keys.memory_pads
+    await database().many(FIND_ERASED, **of.key, memory_pads=pads, seconds_max=JUDGING_SECONDS_MAX)
 
 
 async def drop(of: Import) -> None:

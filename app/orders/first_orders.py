@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Final, TypedDict
 from uuid import UUID
 
+from app.members.remembered import REMEMBERS
+
 #: Who presents, in a FROM: a member, or a guest, who is known by a mailbox. An id that is no member's presents as
 #: whoever has the address.
 PERSON: Final = """
@@ -50,7 +52,8 @@ _MEMBERS: Final = """
     )
 """
 #: Whether the `person` has another order than (`:source`, `:order_id`) that stands: a purchase that didn't go back
-#: whole, a redemption or a hold. So is an order of nobody: it can't be told from others.
+#: whole, a redemption or a hold, or what it had before it was erased. So is an order of nobody: it can't be told from
+#: others.
 HAS_ANOTHER: Final = f"""
     (num_nonnulls(person.id, person.mailbox_index) = 0 OR EXISTS (
         SELECT FROM purchase x WHERE x.merchant_id = :merchant_id AND x.member_id = ANY({_MEMBERS})
@@ -61,7 +64,7 @@ HAS_ANOTHER: Final = f"""
     ) OR EXISTS (
         SELECT FROM sales_order x WHERE x.merchant_id = :merchant_id AND x.mailbox_index = person.mailbox_index
             AND (x.source, x.order_id) <> (:source, :order_id) AND {_STANDS}
-    ))
+    ) OR {REMEMBERS.format("person.mailbox_index", "r.has_ordered")})
 """
 #: The keys by which two first orders of the `person` meet, in their order, and the versions of these rows (0: none).
 KEYS: Final = """

@@ -107,7 +107,7 @@ async def follow(
     # The referral first, because it locks two wallets, and several are locked by member.
     higher = money_part(changed) - money_part(purchase)
     if higher > 0 and changed["invite_id"] is not None:
-        await convert(tx, viewer.merchant_id, viewer.actor, changed["invite_id"])
+        await convert(tx, viewer.tenant.keys, viewer.actor, changed["invite_id"])
     elif higher < 0 and changed["referral_id"] is not None:
         await reconsider(tx, viewer.merchant_id, viewer.actor, changed["referral_id"])
     more = kept_points(changed) - kept_points(purchase)

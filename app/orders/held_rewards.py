@@ -248,6 +248,7 @@ async def set_aside(
             hold_id=hold_id,
             member_id=member_id,
             pool_id=place["pool_id"],
+            memory_pads=viewer.tenant.keys.memory_pads,
             own=sum(each["pool_id"] == place["pool_id"] and each["code_id"] is not None for each in places),
         )
         if code is None:

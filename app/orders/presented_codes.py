@@ -288,6 +288,7 @@ def asked(viewer: Viewer, presented: Presentation) -> dict[str, object]:
         "presenter": presented.presenter,
         "email_index": presented.email_index,
         "mailbox_index": presented.mailbox_index,
+        "memory_pads": viewer.tenant.keys.memory_pads,
     }
 
 

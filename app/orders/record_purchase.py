@@ -237,7 +237,7 @@ async def record_purchase(
         if purchase is not None:
             if purchase["invite_id"] is not None:
                 # First, because it locks two wallets, and several are locked by member.
-                converted = await convert(tx, viewer.merchant_id, viewer.actor, purchase["invite_id"])
+                converted = await convert(tx, viewer.tenant.keys, viewer.actor, purchase["invite_id"])
                 referral_id = converted.referral_id
             entry, change = await earn(tx, viewer, purchase)
     if purchase is None:

@@ -192,7 +192,7 @@ async def _accept(viewer: Viewer, person: Person, found_by: bytes, named: UUID |
         )
         if taken is None:
             raise RuntimeError("a locked invite that could be accepted wasn't")
-        conversion = await convert(tx, viewer.merchant_id, viewer.actor, invite["id"])
+        conversion = await convert(tx, viewer.tenant.keys, viewer.actor, invite["id"])
     return _Accepted(member_id, invite["id"], conversion)
 
 

@@ -256,7 +256,7 @@ async def prove(tx: Tx, viewer: Viewer, member: HeldRow, email_index: bytes) -> 
     referral_id: UUID | None = None
     if proved["invite_id"] is not None:
         # First, because it locks two wallets, and several are locked by member.
-        referral_id = (await convert(tx, viewer.merchant_id, viewer.actor, proved["invite_id"])).referral_id
+        referral_id = (await convert(tx, viewer.tenant.keys, viewer.actor, proved["invite_id"])).referral_id
     adopted = await adopt_codes(tx, viewer, member["member_id"], email_index)
     row = await as_it_is(tx, viewer, member) if adopted or referral_id is not None else proved
     return Proved(row, lost, referral_id)

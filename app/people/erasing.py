@@ -6,6 +6,7 @@ person at that moment either comes before the wallet's lock and is seen, or meet
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from app.coupons.recycle import recycle_each
 from app.coupons.revive_codes import revive_needed
 from app.coupons.rows import DIED_WITH_POOL, IS_HELD, IS_OVER, LIVES_AGAIN
 from app.orders.holds import end_locked_hold
+from app.people.erasure_memory import remember
 from app.people.known_by import KnownBy, known_by, rows_of
 from app.people.personal import PERSONAL, Fate, Personal
 from app.points.erase_points import erase_points
@@ -244,8 +246,13 @@ def _wipe(personal: Personal) -> Statement[NoRow]:
 WIPE: Final = {personal.table: _wipe(personal) for personal in PERSONAL if personal.fates}
 
 
-async def erase_member(keys: MerchantKeys, actor: str, member_id: UUID, ground: str) -> bool:
-    """Erase a member, with those that were merged into it. Returns False when there is none, or it is gone."""
+async def erase_member(
+    keys: MerchantKeys, actor: str, member_id: UUID, ground: str, *, erased_at: datetime | None = None
+) -> bool:
+    """Erase a member, with those that were merged into it. Returns False when there is none, or it is gone.
+
+    With a date it is remembered as of that one.
+    """
 
     async def work(tx: Tx) -> None:
         locked = await tx.rows(LOCK, merchant_id=keys.merchant_id, member_id=member_id)
@@ -254,13 +261,18 @@ async def erase_member(keys: MerchantKeys, actor: str, member_id: UUID, ground: 
         person = await known_by(tx, keys.merchant_id, member_id)
         if person is None or not all(row["is_held"] for row in locked):
             raise OutpacedError
-        await _erase(tx, keys, actor, person, member_id, ground)
+        await _erase(tx, keys, actor, person, member_id, ground, erased_at)
 
     return await _until_done(keys.merchant_id, work)
 
 
-async def erase_address(keys: MerchantKeys, actor: str, person: KnownBy, ground: str) -> bool:
-    """Erase an address that is no member's. Returns False when nothing knows it. Raises MembersAddressError."""
+async def erase_address(
+    keys: MerchantKeys, actor: str, person: KnownBy, ground: str, *, erased_at: datetime | None = None
+) -> bool:
+    """Erase an address that is no member's. Returns False when nothing knows it. Raises MembersAddressError.
+
+    With a date it is remembered as of that one.
+    """
 
     async def work(tx: Tx) -> None:
         for index in sorted(person.email_indexes):
@@ -270,7 +282,7 @@ async def erase_address(keys: MerchantKeys, actor: str, person: KnownBy, ground:
             raise MembersAddressError
         if not await rows_of(tx, keys.merchant_id, person):
             raise _NobodyError
-        await _erase(tx, keys, actor, person, None, ground)
+        await _erase(tx, keys, actor, person, None, ground, erased_at)
 
     return await _until_done(keys.merchant_id, work)
 
@@ -292,7 +304,15 @@ async def _until_done(merchant_id: UUID, work: Callable[[Tx], Awaitable[None]]) 
     raise RuntimeError("a person kept getting something while it was erased")
 
 
-async def _erase(tx: Tx, keys: MerchantKeys, actor: str, person: KnownBy, member_id: UUID | None, ground: str) -> None:
+async def _erase(
+    tx: Tx,
+    keys: MerchantKeys,
+    actor: str,
+    person: KnownBy,
+    member_id: UUID | None,
+    ground: str,
+    erased_at: datetime | None,
+) -> None:
     merchant_id = keys.merchant_id
     values = {"merchant_id": merchant_id, "salt": os.urandom(32)} | person.parameters()
     row_ids = await rows_of(tx, merchant_id, person)
@@ -306,6 +326,7 @@ async def _erase(tx: Tx, keys: MerchantKeys, actor: str, person: KnownBy, member
     places = [(row["pool_id"], row["kind"], row["code_pattern"]) for row in revoked if row["is_replaced"]]
     await recycle_each(tx, keys, places, actor=actor)
     await tx.row(END_FOR_GOOD, **_needed(END_FOR_GOOD, values))
+    await remember(tx, keys, person, erased_at)
     for wiped in WIPE.values():
         await tx.row(wiped, **_needed(wiped, values))
     for each in sorted(person.member_ids):

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Final, TypedDict
 from uuid import UUID
 
+from graphql import GraphQLError
+
 from app import ids
-from app.api.scalars import serialize_date_time
+from app.api.scalars import parse_date_time, serialize_date_time
 from app.config import ConfigurationError
 from app.merchants.tenants import tenant
 from app.people.erasing import MembersAddressError, erase_address, erase_member
@@ -57,6 +59,7 @@ class Erased:
     member_ids: list[UUID]
     row_ids: list[UUID]
     ground: str
+    erased_at: datetime
 
 
 async def write_log(log: Path) -> int:
@@ -124,11 +127,12 @@ def _parsed(path: Path, number: int, line: str) -> Erased:
         members = [ids.decode("member", each) for each in told["members"]]
         rows = [UUID(hex=each) for each in told["rows"]]
         erasure_id, ground = UUID(hex=told["erasure"]), str(told["ground"])
-    except (ValueError, KeyError, TypeError):
+        erased_at = parse_date_time(told["erasedAt"])
+    except (ValueError, KeyError, TypeError, GraphQLError):
         raise ConfigurationError(f"{path}:{number}: is no line of the log of erasures.") from None
     if merchant_id is None or None in members:
         raise ConfigurationError(f"{path}:{number}: is no line of the log of erasures.")
-    return Erased(merchant_id, erasure_id, [each for each in members if each is not None], rows, ground)
+    return Erased(merchant_id, erasure_id, [each for each in members if each is not None], rows, ground, erased_at)
 
 
 class _AddressRow(TypedDict):
@@ -183,12 +187,12 @@ async def erase_again(log: Path) -> int:
         if await database().row(FIND_ERASURE, **name) is not None:
             continue
         for member_id in erased.member_ids:
-            again += await erase_member(owner.keys, "system", member_id, erased.ground)
+            again += await erase_member(owner.keys, "system", member_id, erased.ground, erased_at=erased.erased_at)
         row = await database().row(ADDRESSES_OF, merchant_id=owner.id, row_ids=erased.row_ids)
         if row is not None and (row["email_indexes"] or row["mailbox_indexes"]):
             person = KnownBy([], row["email_indexes"], row["mailbox_indexes"])
             # Of a member that the log doesn't name it is that one's.
             with contextlib.suppress(MembersAddressError):
-                again += await erase_address(owner.keys, "system", person, erased.ground)
+                again += await erase_address(owner.keys, "system", person, erased.ground, erased_at=erased.erased_at)
         await database().row(REPEATED, **name, row_ids=erased.row_ids, ground=erased.ground)
     return again

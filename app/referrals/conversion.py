@@ -9,6 +9,7 @@ from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
 
 from app import ids
+from app.members.remembered import REMEMBERS
 from app.points.ledger import POINTS_MAX
 from app.points.ledger import credit as post
 from app.points.put_back import put_back
@@ -16,6 +17,7 @@ from app.points.take_back import take_back
 from app.points.types import PointsReason
 from app.referrals.flags import FLAGS
 from app.referrals.types import ReviewFlag, ReviewPolicy
+from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx
 from app.storage.events import event
 from app.storage.statements import NoRow, statement
@@ -98,11 +100,15 @@ WITH p AS (
         r.email_verified AND (i.converts_on = 'JOIN' OR bought.id IS NOT NULL) AS is_due,
         CASE
             WHEN r.mailbox_index IN (s.mailbox_index, s.pending_mailbox_index) THEN 'SELF'
-            WHEN {_WAS_CUSTOMER} THEN 'EXISTING_CUSTOMER'
+            WHEN {_WAS_CUSTOMER}
+                OR {REMEMBERS.format("r.mailbox_index", "r.has_ordered AND r.erased_at < i.created_at")}
+            THEN 'EXISTING_CUSTOMER'
             WHEN p.one_reward_per_mailbox AND EXISTS (
                 SELECT FROM rewarded_mailbox x
                 WHERE x.merchant_id = :merchant_id AND x.mailbox_index = r.mailbox_index
             ) THEN 'MAILBOX_REWARDED'
+            WHEN p.one_reward_per_mailbox AND {REMEMBERS.format("r.mailbox_index", "r.is_rewarded")}
+            THEN 'MAILBOX_REWARDED'
         END AS found
     FROM invite i
     CROSS JOIN p
@@ -175,7 +181,7 @@ class Conversion(NamedTuple):
     obstacle: str | None
 
 
-async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Conversion:
+async def convert(tx: Tx, keys: MerchantKeys, actor: str, invite_id: UUID) -> Conversion:
     """Convert an accepted invite, once, if its referee has proved its address and what triggers it has happened.
 
     What both earn is pending as long as the points of the purchase are that converts it. The caller holds a lock of the
@@ -183,7 +189,15 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Con
     entries with their wallets, and the events; where the program wants a person's look, the edge without entries. Of an
     invite that converted before, the referral comes back if it has fallen and a purchase stands that it can stand by.
     """
-    invite = await tx.row(CONVERT, merchant_id=merchant_id, invite_id=invite_id, event_id=ids.new(), actor=actor)
+    merchant_id = keys.merchant_id
+    invite = await tx.row(
+        CONVERT,
+        merchant_id=merchant_id,
+        invite_id=invite_id,
+        memory_pads=keys.memory_pads,
+        event_id=ids.new(),
+        actor=actor,
+    )
     if invite is None:
         return Conversion(await bring_back(tx, merchant_id, actor, invite_id), None)
     if not invite["converts"]:

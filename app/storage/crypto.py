@@ -22,6 +22,10 @@ from app.config import ConfigurationError
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _VERSION_BYTES: Final = 2
+# RFC 2104.
+_BLOCK_BYTES: Final = 64
+_INNER: Final = bytes(each ^ 0x36 for each in range(256))
+_OUTER: Final = bytes(each ^ 0x5C for each in range(256))
 
 
 class DecryptionError(Exception):
@@ -103,7 +107,7 @@ def data_key_identity(merchant_id: UUID, purpose: str, version: int) -> bytes:
 class MerchantKeys:
     """One merchant's data keys, unwrapped: what encrypts, fingerprints and signs for it."""
 
-    __slots__ = ("_ciphers", "_current", "_lookup", "merchant_id", "token_keys")
+    __slots__ = ("_ciphers", "_current", "_lookup", "memory_pads", "merchant_id", "token_keys")
 
     def __init__(
         self,
@@ -123,6 +127,11 @@ class MerchantKeys:
         self._ciphers = {version: AESGCM(key) for version, key in encryption.items()}
         self._current = max(encryption) if current is None else current
         self._lookup = lookup
+        # A key that is derived, hashes other things and finds nothing that a blind index does. As the two blocks of
+        # RFC 2104, since SQL hashes with it.
+        memory = hmac.digest(lookup, b"erasure memory", "sha256").ljust(_BLOCK_BYTES, b"\0")
+        #: By what is kept of who was erased: the inner and the outer block of an HMAC-SHA-256 key.
+        self.memory_pads = memory.translate(_INNER) + memory.translate(_OUTER)
 
     def encrypt(self, row_id: UUID, column: str, text: str) -> bytes:
         """Return the ciphertext of a value that belongs to this row and column."""

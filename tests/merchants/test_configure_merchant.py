@@ -15,7 +15,7 @@ from tests.starts import run
 SETTINGS = "{ viewer { merchant { settings { pointsPerUnit pointsLifetimeDays } } } }"
 DEFAULTS = {
     "pointsPerUnit": 1.0, "pointValue": 1.0, "pointsLifetimeDays": None, "pointsWarningDays": 14,
-    "pointsPendingDays": 0, "recoverShortfalls": True, "timeZone": "UTC",
+    "pointsPendingDays": 0, "recoverShortfalls": True, "erasureMemoryDays": 730, "timeZone": "UTC",
     "marginRate": None, "advisedPercentMax": None, "advisedAmountMax": None,
 }  # fmt: skip
 
@@ -28,8 +28,8 @@ async def configure(shop: Shop, **input: Any) -> Any:
 async def test_what_is_left_out_stays(shop: Shop) -> None:
     changed: dict[str, Any] = {
         "pointsPerUnit": 2.5, "pointValue": 0.125, "pointsLifetimeDays": 365, "pointsWarningDays": 0,
-        "pointsPendingDays": 14, "recoverShortfalls": False, "timeZone": "Europe/Berlin", "marginRate": 0.3,
-        "advisedPercentMax": 12.5, "advisedAmountMax": 2000,
+        "pointsPendingDays": 14, "recoverShortfalls": False, "erasureMemoryDays": 90, "timeZone": "Europe/Berlin",
+        "marginRate": 0.3, "advisedPercentMax": 12.5, "advisedAmountMax": 2000,
     }  # fmt: skip
     expected = DEFAULTS
 
@@ -39,7 +39,7 @@ async def test_what_is_left_out_stays(shop: Shop) -> None:
         assert await configure(shop, **{name: value}) == expected
     nothing = dict.fromkeys(("pointsLifetimeDays", "marginRate", "advisedPercentMax", "advisedAmountMax"))
     assert await configure(shop, **nothing) == expected | nothing
-    assert (await shop.event_types()).count("merchant.configured") == 11
+    assert (await shop.event_types()).count("merchant.configured") == 12
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,9 @@ async def test_what_is_left_out_stays(shop: Shop) -> None:
         ("pointsPendingDays", 10_000, "must be between 0 and 365"),
         ("pointsPendingDays", None, "must not be null"),
         ("recoverShortfalls", None, "must not be null"),
+        ("erasureMemoryDays", -1, "must be between 0 and 3650"),
+        ("erasureMemoryDays", 3651, "must be between 0 and 3650"),
+        ("erasureMemoryDays", None, "must not be null"),
         ("timeZone", "Mars/Olympus", "must be the IANA name of a time zone, like Europe/Berlin"),
         ("timeZone", "../etc/passwd", "must be the IANA name of a time zone, like Europe/Berlin"),
         ("timeZone", "", "must be the IANA name of a time zone, like Europe/Berlin"),

@@ -22,7 +22,7 @@ from tests.coupons.test_expire_codes import age, states
 from tests.factories import Shop
 from tests.operate.processes import eventually, flash, is_listening
 from tests.wallets.valkeys import Valkey
-from workers import deliver_webhooks, expire_codes, expire_invites, expire_points, take_graph_snapshots
+from workers import deliver_webhooks, expire_codes, expire_invites, expire_points, forget_erased, take_graph_snapshots
 from workers.settings import CRON_JOBS
 
 DAY = 86_400.0
@@ -34,6 +34,7 @@ EXPIRING: dict[str, tuple[Any, list[tuple[Any, str]]]] = {
         [(expire_points, "mature_points"), (of_points, "warn_of_expiry"), (of_points, "expire_points")],
     ),
     "expire_invites": (expire_invites.expire_invites, [(of_invites, "expire_invites")]),
+    "forget_erased": (forget_erased.forget_erased, [(forget_erased, "forget_batch")]),
     "plan_graph_snapshots": (take_graph_snapshots.plan_graph_snapshots, [(take_graph_snapshots, "forget_batch")]),
     "forget_webhook_deliveries": (deliver_webhooks.forget_webhook_deliveries, [(deliver_webhooks, "forget_batch")]),
 }

@@ -49,7 +49,10 @@ SELECT $1, id, pool_id, 1, id, 'STORE', ((right(id::text, 12)::int + 1) / 2)::te
 FROM c
 """
 ORDER: dict[str, Any] = {"source": "STORE", "order_id": "777"}
-NOBODY: dict[str, Any] = {"fingerprints": [], "presenter": None, "email_index": None, "mailbox_index": None}
+NOBODY: dict[str, Any] = {
+    "fingerprints": [], "presenter": None, "email_index": None, "mailbox_index": None,
+    "memory_pads": bytes(128),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def claiming(pool: int, member: int) -> dict[str, Any]:
     return {
         "pool_id": UUID(f"10000000-0000-0000-0000-00000000000{pool}"), "key": None, "is_paid": False,
         "member_id": UUID(f"20000000-0000-0000-0000-{member:012}"), "after": UUID(int=0),
-        "event_id": UUID(int=0xABC0 + member), "actor": "apikey_1",
+        "event_id": UUID(int=0xABC0 + member), "actor": "apikey_1", "memory_pads": bytes(128),
     }  # fmt: skip
 
 

@@ -87,7 +87,7 @@ ORDER = UUID("10000000-0000-0000-0000-000000000777")
 ONE = UUID("20000000-0000-0000-0000-000000000777")
 PRESENTED: dict[str, Any] = {
     "source": "STORE", "order_id": "777", "fingerprints": [], "email_index": None, "mailbox_index": None,
-    "presenter": UUID(int=0xABCD), "key": b"key",
+    "presenter": UUID(int=0xABCD), "key": b"key", "memory_pads": bytes(128),
 }  # fmt: skip
 
 

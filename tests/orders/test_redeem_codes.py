@@ -461,7 +461,7 @@ async def test_codes_are_found_by_their_fingerprints_whatever_the_planner_knew()
 
     rows, buffers = await buffers_planned_on_nothing(
         READ, CODES, fingerprints=fingerprints, source="STORE", order_id="an order", presenter=None, email_index=None,
-        mailbox_index=None,
+        mailbox_index=None, memory_pads=bytes(128),
     )  # fmt: skip
 
     assert rows == 1

@@ -110,7 +110,8 @@ mutation ($input: ConfigureMerchantInput!) {{
       merchant {{
         id
         settings {{
-          pointsPerUnit pointValue pointsLifetimeDays pointsWarningDays pointsPendingDays recoverShortfalls timeZone
+          pointsPerUnit pointValue pointsLifetimeDays pointsWarningDays pointsPendingDays recoverShortfalls
+          erasureMemoryDays timeZone
           marginRate advisedPercentMax advisedAmountMax
         }}
       }}

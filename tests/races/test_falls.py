@@ -198,7 +198,7 @@ async def test_a_release_that_waited_for_the_comeback_knows_its_purchase(shop: S
         second = await record(tx, viewer, member_uuid(ben), MemberSource.STORE, "second", 99, None)
         assert second is not None
         assert second["invite_id"] is not None
-        converted = await convert(tx, shop.merchant_id, "system", second["invite_id"])
+        converted = await convert(tx, viewer.tenant.keys, "system", second["invite_id"])
         assert ids.encode("referral", converted.referral_id or ids.new()) == held
         release = asyncio.create_task(shop.do(RELEASE_REFERRAL, referralId=held))
         await until_somebody_waits(tx)

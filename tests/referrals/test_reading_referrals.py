@@ -264,6 +264,7 @@ async def test_a_conversion_costs_the_same_for_a_referrer_of_10_and_of_10_000(sh
                 conversion.CONVERT,
                 merchant_id=shop.merchant_id,
                 invite_id=waiting_id,
+                memory_pads=bytes(128),
                 event_id=ids.new(),
                 actor="system",
             )
