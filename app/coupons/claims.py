@@ -64,7 +64,11 @@ class IneligibleReason(Enum):
     HAS_ALL = described("HAS_ALL", "It has as many codes of the pool as one member can have.")
     NOT_OPEN = described("NOT_OPEN", "The pool issues no codes now: it is paused, or hasn't begun.")
     AUDIENCE = described("AUDIENCE", "The pool is for members of other segments.")
-    MAILBOX = described("MAILBOX", "Somebody else has claimed with another spelling of the same mailbox.")
+    MAILBOX = described(
+        "MAILBOX",
+        "The mailbox has had a code: somebody else claimed with another spelling of it, or the claimant did before it "
+        "was erased.",
+    )
     BUDGET_SPENT = described("BUDGET_SPENT", "What the pool's codes may take off together is spent.")
     EXHAUSTED = described("EXHAUSTED", "No code is left, of the pool or of those it falls back to.")
 

@@ -13,6 +13,7 @@ SWEEPS = {
     "app.coupons.revive_codes": {"FIND"},
     "app.coupons.stock": {"FIND"},
     "app.people.erasure_log": {"FIND_UNLOGGED"},
+    "app.people.erasure_memory": {"FORGET"},
     "app.coupons.stock_levels": {"MISSED"},
     "app.graph.forget_snapshots": {"FORGET"},
     "app.graph.jobs": {"DUE", "PLAN", "LANES", "TAKE", "ABANDONED"},
