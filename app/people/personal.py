@@ -254,6 +254,7 @@ NOBODYS: Final = {
     "segment_refresh": "when segments were worked out",
     "stock_alert": "a level",
     "stock_change": "counts",
+    "suggestion": "what a run advises about pools and sums",
     "tortoise_migrations": "which migrations have run",
     "webhook": "the merchant's own systems",
     "webhook_delivery": "ids, which name nobody; bodies are made when they are sent",
