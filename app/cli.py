@@ -560,6 +560,29 @@ def audit(data: Data = None) -> None:
 
 
 @app.command()
+def erase(
+    log: Annotated[
+        Path | None,
+        typer.Option("--replay", help="The log, a file or folder.", show_default="FLASH_ERASURE_LOG"),
+    ] = None,
+    data: Data = None,
+) -> None:
+    """Erase again, in a database that was restored, whom a log of erasures names. It can be run again."""
+    from app.config import settings
+    from app.people.erasure_log import erase_again
+
+    _name_data(data)
+    replayed = log or settings().erasure_log
+    if replayed is None:
+        raise ConfigurationError("Name the log by --replay, or set FLASH_ERASURE_LOG.")
+
+    async def work() -> None:
+        print(f"{await erase_again(replayed):,} erased again.")
+
+    _with_database(_keyed(work))
+
+
+@app.command()
 def export(
     merchant_id: Annotated[str, typer.Option("--merchant", help="Whose rows (merchant_…).", show_default=False)],
     directory: Annotated[

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     nodes_max: int = Field(default=20_000, ge=100, le=10_000_000)
     #: Of a page of a report: tools for BI read all of them.
     report_rows_max: int = Field(default=1_000, ge=100, le=10_000)
+    #: A file or folder, best on another disk, to which erasures are written, so that a restored copy can repeat them.
+    erasure_log: Path | None = None
     #: A JSON file of hashes and documents, as `flash documents` writes it.
     trusted_documents: Path | None = None
     trusted_documents_required: bool = False

@@ -53,9 +53,11 @@ from app.orders.release_hold import release_hold
 from app.orders.reverse_purchase import reverse_purchase
 from app.orders.reverse_redemption import reverse_redemption
 from app.people.accept_invite import accept_invite
+from app.people.check_erase import check_erase
 from app.people.check_merge import check_merge
 from app.people.edit_member import edit_member
 from app.people.enroll_member import enroll_member
+from app.people.erase_member import erase_member
 from app.people.merge_members import merge_members
 from app.people.verify_member_email import verify_member_email
 from app.points import queries as points
@@ -104,6 +106,7 @@ Query = create_type(
         check_merge,
         members.member,
         members.members,
+        check_erase,
         wallets.wallet,
         points.points_entries,
         points.rewards,
@@ -166,6 +169,7 @@ Mutation = create_type(
         cancel_job,
         enroll_member,
         edit_member,
+        erase_member,
         merge_members,
         verify_member_email,
         issue_member_token,

@@ -307,6 +307,26 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.CreateModel(
+            name="Erasure",
+            fields=[
+                ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("member_id", fields.UUIDField(null=True)),
+                ("merged_ids", ArrayField(element_type="UUID")),
+                ("row_ids", ArrayField(element_type="UUID")),
+                ("ground", fields.CharField(max_length=10)),
+                ("erased_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+                ("logged_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+            ],
+            options={
+                "table": "erasure",
+                "app": "flash",
+                "pk_attr": "id",
+                "table_description": "That a person was erased: a member, or, without one, an address that is no member's. Nothing in it names anybody.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
             name="Event",
             fields=[
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),

@@ -31,6 +31,10 @@ BEGIN
 END $guard$;
 -- A member that was merged or erased takes no change, whatever didn't see that coming. Who asked for the change is told
 -- by this code (app/storage/gone.py), and asks for whoever stands for it by now.
+-- What others take back may still change the wallet of a member that was erased: a transaction that says whose
+-- (app/storage/gone.py) leaves nothing in it.
+CREATE FUNCTION forfeits(member_id uuid) RETURNS boolean LANGUAGE sql STABLE
+    RETURN position(member_id::text IN coalesce(current_setting('flash.erased', true), '')) > 0;
 CREATE FUNCTION refuse_gone() RETURNS trigger LANGUAGE plpgsql AS $guard$
 BEGIN
     RAISE EXCEPTION 'the member is gone'
@@ -102,8 +106,22 @@ CREATE TRIGGER member_gone
     BEFORE UPDATE OF external_id, email_index, email_verified, pending_email_index, email_edited, source, joined_at,
         token_generation, accepted_invite_id, last_bought_at
     ON member FOR EACH ROW
-    WHEN ((OLD.merged_into_id IS NOT NULL OR OLD.erased_at IS NOT NULL) AND NEW.erased_at IS NOT DISTINCT FROM OLD.erased_at)
+    WHEN ((OLD.merged_into_id IS NOT NULL OR OLD.erased_at IS NOT NULL) AND NEW.erased_at IS NOT DISTINCT FROM OLD.erased_at
+        AND NOT forfeits(OLD.id))
     EXECUTE FUNCTION refuse_gone('id');
+
+-- That a person was erased stays; only that it was logged outside is written later.
+ALTER TABLE erasure
+    DROP CONSTRAINT erasure_pkey,
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT erasure_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT erasure_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
+    ADD CONSTRAINT erasure_ground CHECK (ground IN ('REQUEST', 'RETENTION', 'SHOP'));
+CREATE UNIQUE INDEX erasure_of_member ON erasure (merchant_id, member_id) WHERE member_id IS NOT NULL;
+CREATE INDEX erasure_unlogged ON erasure (erased_at) WHERE logged_at IS NULL;
+CREATE TRIGGER erasure_kept BEFORE DELETE OR TRUNCATE ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER erasure_fixed BEFORE UPDATE OF merchant_id, id, member_id, merged_ids, row_ids, ground, erased_at
+    ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- Each source knows a member by an id of its own; a record repeats the id of the source that it came from.
 ALTER TABLE external_id
@@ -143,7 +161,7 @@ CREATE TRIGGER wallet_version_grows AFTER UPDATE OF version ON wallet FOR EACH R
     WHEN (NEW.version <= OLD.version) EXECUTE FUNCTION refuse_change();
 -- Whatever gives a member something, or takes it, changes its wallet: so nothing does once the member is gone.
 CREATE TRIGGER wallet_closed BEFORE UPDATE ON wallet FOR EACH ROW
-    WHEN (OLD.closed_at IS NOT NULL) EXECUTE FUNCTION refuse_gone('member_id');
+    WHEN (OLD.closed_at IS NOT NULL AND NOT forfeits(OLD.member_id)) EXECUTE FUNCTION refuse_gone('member_id');
 
 -- An address that somebody wrote down or that codes wait for, and the member that has proved it, if there is one. Its
 -- row is the lock under which those that claim by it, write it down and prove it see each other. No model: its key is
@@ -796,6 +814,7 @@ ALTER TABLE points_entry
         WHEN 'REFUND' THEN amount > 0
         WHEN 'REVERSAL' THEN amount < 0
         WHEN 'EXPIRY' THEN amount < 0
+        WHEN 'ERASURE' THEN amount < 0
         ELSE reason IN ('ADJUSTMENT', 'MERGE') END),
     -- A merging credits the kept member with lots that there are; any other dated credit makes one.
     ADD CONSTRAINT points_entry_merged CHECK (
@@ -1263,8 +1282,9 @@ ALTER TABLE referral
     ADD CONSTRAINT referral_not_self CHECK (referrer_id <> referee_id),
     ADD CONSTRAINT referral_points CHECK (referrer_points > 0 AND referee_points > 0),
     ADD CONSTRAINT referral_terms CHECK (minimum_purchase > 0 AND refund_window_days >= 0),
+    -- Who was erased before is not credited.
     ADD CONSTRAINT referral_credited CHECK (
-        (referrer_entry_id IS NULL) = (released_at IS NULL) AND (referee_entry_id IS NULL) = (released_at IS NULL)
+        released_at IS NOT NULL OR num_nonnulls(referrer_entry_id, referee_entry_id) = 0
     ),
     -- A person releases a referral or declines it.
     ADD CONSTRAINT referral_released_or_declined CHECK (released_at IS NULL OR declined_at IS NULL),

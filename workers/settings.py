@@ -29,6 +29,7 @@ from workers.expire_holds import expire_holds
 from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
+from workers.log_erasures import log_erasures
 from workers.refresh_segments import refresh_segments
 from workers.revive_codes import revive_codes
 from workers.take_graph_snapshots import LANE_TIMEOUT_SECONDS, plan_graph_snapshots, take_graph_snapshots
@@ -51,6 +52,8 @@ CRON_JOBS = [
     cron(cast(Any, revive_codes), second=10, timeout=300, max_tries=1, keep_result=0),
     # Every minute: let pending points be spent, expire those whose lifetime is over, and warn of those that end soon.
     cron(cast(Any, expire_points), second=45, timeout=300, max_tries=1, keep_result=0),
+    # Twice a minute: write erasures to the log outside the database.
+    cron(cast(Any, log_erasures), second={25, 55}, timeout=60, max_tries=1, keep_result=0, run_at_startup=True),
     # Every minute: expire invites that didn't convert in time. Accepting and converting check the time themselves.
     cron(cast(Any, expire_invites), second=15, timeout=300, max_tries=1, keep_result=0),
     # Every minute: ask for the network snapshots of merchants whose day has begun, ring for those that wait, and delete

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, ParamSpec, TypeVar
+from uuid import UUID
 
 import asyncpg
 import strawberry
@@ -12,9 +13,9 @@ from strawberry.types import get_object_definition
 from strawberry.utils.str_converters import to_camel_case
 
 from app.api.access import admitted
-from app.api.context import Context
+from app.api.context import Context, Viewer
 from app.api.standing import ErasedError, stand_in
-from app.storage.gone import MemberGoneError
+from app.storage.gone import MemberGoneError, forfeiting
 from app.telemetry.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
@@ -101,6 +102,14 @@ async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
     nothing behind, and begins again. So does what met a member that was merged, for the one that was kept; a refusal is
     the last word only once every member that was named stands.
     """
+    before = forfeiting.get()
+    try:
+        return await _answer_again(info, coordinate, ask)
+    finally:
+        forfeiting.set(before)
+
+
+async def _answer_again(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
     viewer = info.context.viewer
     restarts = 0
     while True:
@@ -125,15 +134,29 @@ async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
             restarts += 1
             if restarts == RESTARTS_MAX:
                 raise
-            try:
-                await stand_in(viewer, [gone.member_id])
+            erased_id = await _erased(viewer, gone.member_id)
+            if erased_id is None:
                 continue
-            except ErasedError as erased:
-                if not _may_answer_not_found(info):
-                    raise gone from None
-                refusal = not_found("member", erased.node_id).refusal
+            if not _may_answer_not_found(info):
+                raise
+            refusal = not_found("member", erased_id).refusal
         note_refusal(coordinate, type(refusal).__name__)
         return refusal
+
+
+async def _erased(viewer: Viewer, member_id: UUID) -> str | None:
+    """Return the id of a member that is gone if it was erased and the operation named it.
+
+    Otherwise it can begin again: for the member that was kept, or, where nobody asked for the erased one, as what
+    others take back, which forfeits what that one is due.
+    """
+    try:
+        await stand_in(viewer, [member_id])
+    except ErasedError as erased:
+        if member_id in viewer.named.ids:
+            return erased.node_id
+        forfeiting.set(forfeiting.get() | {member_id})
+    return None
 
 
 def _may_answer_not_found(info: Info) -> bool:

@@ -1,18 +1,20 @@
 """claimCode: the claimant gets one available code, and the same one however often it asks."""
 
-from typing import Annotated
+from typing import Annotated, Final
+from uuid import UUID
 
 import strawberry
 
 from app.api.context import Role, Viewer
 from app.api.inputs import Problems, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
-from app.coupons.claims import Claimant, NotEligible, PoolBacksReward, PoolExhausted, PoolNotActive, claim
-from app.coupons.rows import pool_row
+from app.coupons.claims import Claimant, Claimed, NotEligible, PoolBacksReward, PoolExhausted, PoolNotActive, claim
+from app.coupons.rows import JOIN_CODE, WholeCodeRow, pool_row
 from app.coupons.types import Code, Pool
 from app.members.mailboxes import mailbox_index
 from app.members.member_keys import MemberKeyInput, NamedMember, optional_key
 from app.storage.database import database
+from app.storage.statements import columns, statement
 
 
 @strawberry.input(
@@ -88,12 +90,37 @@ async def claim_code(
         claimant = Claimant(key=named.key)
     else:
         claimant = Claimant(await named.id(viewer))
-    claimed = await claim(database(), viewer, pool_id, claimant, None if key is None else stored_key(viewer, key))
+    stored = None if key is None else stored_key(viewer, key)
+    claimed = await claim(database(), viewer, pool_id, claimant, stored)
+    if claimed is None:
+        claimed = await _before(viewer, pool_id, claimant.member_id, stored)
     if claimed is None:
         raise await _missing(viewer, input.pool_id, named)
     return ClaimCodeSuccess(
         code=Code.of(claimed.row, revealed=True), served_by=Pool.of(claimed.row), replayed=claimed.replayed
     )
+
+
+# By its key first, whatever the planner knew.
+FIND_BEFORE: Final = statement(
+    WholeCodeRow,
+    f"""
+SELECT {columns(WholeCodeRow)} FROM (
+    SELECT code_id FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key
+        AND pool_id = :pool_id AND member_id = :member_id
+) k CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = k.code_id OFFSET 0) c {JOIN_CODE}
+""",
+)
+
+
+async def _before(viewer: Viewer, pool_id: UUID, member_id: UUID | None, key: bytes | None) -> Claimed | None:
+    """Return what a member that was erased claimed by this key before: a replay is answered all the same."""
+    if key is None or member_id is None:
+        return None
+    row = await database().row(
+        FIND_BEFORE, merchant_id=viewer.merchant_id, pool_id=pool_id, member_id=member_id, key=key
+    )
+    return None if row is None else Claimed(row, replayed=True)
 
 
 async def _missing(viewer: Viewer, pool_id: str, named: NamedMember) -> Refused:

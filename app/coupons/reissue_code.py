@@ -78,7 +78,10 @@ HOLD: Final = statement(
     f"""
 SELECT c.pool_id, p.status AS pool_status, {ISSUES_AHEAD} AS issues, {SHOWN_STATE} AS state, c.state AS stored_state,
     c.bearer, c.reissued_as, c.email_index,
-    EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND pool_id = c.pool_id AND code_id = c.id) AS has_claim
+    EXISTS (SELECT FROM claim WHERE merchant_id = :merchant_id AND pool_id = c.pool_id AND code_id = c.id)
+        AND NOT EXISTS (
+            SELECT FROM member m WHERE m.merchant_id = :merchant_id AND m.id = c.member_id AND m.erased_at IS NOT NULL
+        ) AS has_claim
 FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
 WHERE c.merchant_id = :merchant_id AND c.id = :code_id FOR UPDATE OF c
 """,

@@ -472,25 +472,28 @@ CONVERTED_REFERRALS: Final = _promise(
     )
     SELECT FROM referral r WHERE r.merchant_id = :merchant_id
         AND NOT EXISTS (SELECT FROM brought WHERE brought.referee_id = r.referee_id)""",
-    # Both are credited for a conversion that stands released, and nobody is without one. One that a merging dropped
-    # names the merged record as referee.
+    # Both are credited for a conversion that stands released, but for who was erased before, and nobody without one.
+    # One that a merging dropped names the merged record as referee.
     f"""
     SELECT FROM referral r
+    JOIN member n ON n.merchant_id = :merchant_id AND n.id = r.referrer_id
+    JOIN member o ON o.merchant_id = :merchant_id AND o.id = r.referee_id
     LEFT JOIN points_entry a ON a.merchant_id = :merchant_id AND a.id = r.referrer_entry_id
     LEFT JOIN points_entry b ON b.merchant_id = :merchant_id AND b.id = r.referee_entry_id
-    WHERE r.merchant_id = :merchant_id AND r.released_at IS NOT NULL
-        AND (a.reason, {_standing("a.member_id")}, a.amount, b.reason, {_standing("b.member_id")}, b.amount)
-            IS DISTINCT FROM (
-                'REFERRAL_REFERRER', {_standing("r.referrer_id")}, r.referrer_points,
-                'REFERRAL_REFEREE', {_standing("r.referee_id")}, r.referee_points
-            )""",
+    WHERE r.merchant_id = :merchant_id AND r.released_at IS NOT NULL AND (
+        ((a.reason, {_standing("a.member_id")}, a.amount)
+                IS DISTINCT FROM ('REFERRAL_REFERRER', {_standing("r.referrer_id")}, r.referrer_points)
+            AND (a.id IS NOT NULL OR n.erased_at IS NULL OR n.erased_at > r.released_at))
+        OR ((b.reason, {_standing("b.member_id")}, b.amount)
+                IS DISTINCT FROM ('REFERRAL_REFEREE', {_standing("r.referee_id")}, r.referee_points)
+            AND (b.id IS NOT NULL OR o.erased_at IS NULL OR o.erased_at > r.released_at))
+    )""",
     # Paid once, net: all of both credits stands while the referral does, and nothing of them when it has fallen.
     """
     SELECT FROM referral r
-    JOIN points_lot a ON a.merchant_id = :merchant_id AND a.entry_id = r.referrer_entry_id
-    JOIN points_lot b ON b.merchant_id = :merchant_id AND b.entry_id = r.referee_entry_id
-    WHERE r.merchant_id = :merchant_id AND (a.returned, b.returned)
-        <> CASE WHEN r.reversed_at IS NULL THEN (0, 0) ELSE (a.amount, b.amount) END""",
+    JOIN points_lot a ON a.merchant_id = :merchant_id AND a.entry_id IN (r.referrer_entry_id, r.referee_entry_id)
+    WHERE r.merchant_id = :merchant_id AND a.returned
+        <> CASE WHEN r.reversed_at IS NULL THEN 0 ELSE a.amount END""",
     # Nobody else is credited. What isn't a lot gives back what a fall had taken, and is the same member's.
     f"""
     SELECT FROM points_entry e LEFT JOIN referral r ON r.merchant_id = :merchant_id
@@ -585,6 +588,7 @@ _EXPECTED: Final = """
     UNION ALL SELECT 'api_key.created', id FROM api_key WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'api_key.revoked', id FROM api_key WHERE merchant_id = :merchant_id AND revoked_at IS NOT NULL
     UNION ALL SELECT 'member.enrolled', id FROM member WHERE merchant_id = :merchant_id
+    UNION ALL SELECT 'member.erased', member_id FROM erasure WHERE merchant_id = :merchant_id AND member_id IS NOT NULL
     UNION ALL SELECT 'member.merged', id FROM member WHERE merchant_id = :merchant_id AND merged_into_id IS NOT NULL
     UNION ALL SELECT 'pool.created', id FROM pool WHERE merchant_id = :merchant_id
     UNION ALL SELECT 'codes.generated', id FROM code_batch WHERE merchant_id = :merchant_id

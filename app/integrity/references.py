@@ -21,6 +21,7 @@ REFERENCES: Final = (
     Reference("external_id", "member_id", "member", constraint="external_id_member"),
     Reference("member", "external_id", "external_id", "external_id", constraint="member_external_id"),
     Reference("member", "accepted_invite_id", "invite", constraint="member_accepted_invite"),
+    Reference("erasure", "member_id", "member", constraint="erasure_member"),
     Reference("member", "merged_into_id", "member", constraint="member_merged"),
     Reference("pool", "fallback_pool_id", "pool", constraint="pool_fallback"),
     Reference("pool", "suggestion_id", "suggestion", constraint="pool_suggestion"),

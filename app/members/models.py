@@ -1,6 +1,7 @@
 """Rows of members and wallets."""
 
 from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
 
@@ -37,6 +38,25 @@ class Member(Model):
 
     class Meta:
         table = "member"
+
+
+class Erasure(Model):
+    """That a person was erased: a member, or, without one, an address that is no member's. Nothing in it names anybody.
+
+    By `row_ids` it is found in an older copy of the database. `logged_at` is when it was written to the log outside.
+    """
+
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    member_id = fields.UUIDField(null=True)
+    merged_ids = ArrayField(element_type="uuid")
+    row_ids = ArrayField(element_type="uuid")
+    ground = fields.CharField(max_length=10)
+    erased_at = fields.DatetimeField()
+    logged_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "erasure"
 
 
 class ExternalId(Model):

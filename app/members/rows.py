@@ -8,7 +8,7 @@ from uuid import UUID
 from app import ids
 from app.api.context import Role, Viewer
 from app.storage.database import Tx, database
-from app.storage.gone import MemberGoneError
+from app.storage.gone import MemberGoneError, forfeiting
 from app.storage.statements import NoRow, columns, row_of, statement
 
 
@@ -24,6 +24,7 @@ class MemberRow(TypedDict):
     member_display_name: Annotated[bytes | None, "m.display_name"]
     member_source: Annotated[str, "m.source"]
     member_joined_at: Annotated[datetime, "m.joined_at"]
+    member_erased_at: Annotated[datetime | None, "m.erased_at"]
     wallet_version: Annotated[int, "w.version"]
     wallet_points: Annotated[int, "w.points"]
     wallet_held_points: Annotated[int, "w.held_points"]
@@ -211,7 +212,7 @@ async def lock_member(tx: Tx, merchant_id: UUID, member_id: UUID) -> bool:
     Raises MemberGoneError.
     """
     row = await tx.row(LOCK, merchant_id=merchant_id, member_id=member_id)
-    if row is not None and not row["is_here"]:
+    if row is not None and not row["is_here"] and member_id not in forfeiting.get():
         raise MemberGoneError.of(member_id)
     return row is not None
 

@@ -24,6 +24,8 @@ _KEPT_MAX: Final = 20_000
 _SWEEP_SECONDS_MIN: Final = 1.0
 #: Where there is no such member: no token is of this generation.
 _NOBODY: Final = -1
+#: The generation of a member whose tokens never stand again.
+NEVER: Final = 2**31 - 1
 
 
 class GenerationRow(TypedDict):

@@ -60,6 +60,9 @@ class Member(Node):
     )
     source: MemberSource = strawberry.field(description="Where the record came from.")
     joined_at: datetime = strawberry.field(description="When the member was enrolled.")
+    erased_at: datetime | None = strawberry.field(
+        description="When the person was forgotten: name, addresses and numbers are gone. Null of everybody else."
+    )
 
     @classmethod
     def of(cls, row: MemberRow, *, as_of: ChangeRow | None = None) -> "Member":
@@ -72,6 +75,7 @@ class Member(Node):
             email_verified=row["member_email_verified"],
             source=MemberSource(row["member_source"]),
             joined_at=row["member_joined_at"],
+            erased_at=row["member_erased_at"],
         )
 
     @field(description="The name to greet the member by; an ANALYST sees its first letter.")

@@ -47,6 +47,7 @@ async def examine(*, as_json: bool) -> int:
         _master_keys(data),
         database,
         *data_keys,
+        *await _erasures(data),
         *await _replica(),
         await _redis(data),
         await _clocks(data),
@@ -124,6 +125,36 @@ async def _database(data: DataDirectory) -> tuple[Finding, list[Finding]]:
     finally:
         await connection.close()
     return Finding("database", state), [data_keys]
+
+
+COUNT_UNLOGGED = """
+SELECT count(*) AS erasures, count(*) FILTER (WHERE erased_at < now() - interval '2 minutes') AS late
+FROM erasure WHERE logged_at IS NULL
+"""
+
+
+async def _erasures(data: DataDirectory) -> list[Finding]:
+    """Say where erasures are logged, outside the database, and whether that goes on."""
+    if settings().database_url is None and not data.is_locked():
+        return []
+    try:
+        connection = await reach(settings().database_url or data.database_url)
+    except ConfigurationError:
+        return []
+    try:
+        if await missing_migrations(connection):
+            return []
+        (unlogged,) = await connection.fetch(COUNT_UNLOGGED)
+    finally:
+        await connection.close()
+    log = settings().erasure_log
+    if log is None:
+        advice = "Set FLASH_ERASURE_LOG, or a restored dump knows the erased again." if unlogged["erasures"] else ""
+        return [Finding("erasures", f"logged nowhere, {unlogged['erasures']} so far", advice)]
+    if unlogged["late"]:
+        advice = "See that a worker runs and can write there."
+        return [Finding("erasures", f"{unlogged['late']} are not in {log} yet", advice)]
+    return [Finding("erasures", f"logged in {log}")]
 
 
 async def _replica() -> list[Finding]:

@@ -148,7 +148,7 @@ async def _refunded(viewer: Viewer, returned: Returned) -> RefundPurchaseSuccess
         money_returned=Money(amount_minor=BigInt(returned.money), currency=currency),
         points_returned=returned.back.points,
         points_expired=returned.back.expired,
-        points_forfeited=0,
+        points_forfeited=returned.forfeited,
         shortfall=returned.taken.shortfall,
         replayed=False,
     )

@@ -17,11 +17,13 @@ from app.orders.locks import lock_wallets
 from app.orders.payments import PointsBack, give_back_paid
 from app.orders.rows import FIND_ORDER, REFERRAL_OF_PURCHASE, StandingPurchaseRow, WholePurchaseRow
 from app.orders.rules import come_back, credits_of, kept_points
+from app.points.erase_points import erase_points
 from app.points.take_back import TakenBack, take_back
 from app.points.types import PointsReason
 from app.referrals.conversion import reconsider
 from app.storage.database import Tx
 from app.storage.events import event
+from app.storage.gone import forfeiting
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow
 
@@ -39,6 +41,8 @@ class Returned:
     owed: int
     money: int
     ends_referral: bool
+    #: How many of the points that came back were due to a member that was erased.
+    forfeited: int = 0
 
     @property
     def latest(self) -> ChangeRow | None:
@@ -99,9 +103,10 @@ async def give_up(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, part: i
     )
     if lowered is None:
         raise OutpacedError
-    back = PointsBack()
+    back, forfeited = PointsBack(), 0
     if points := shares.points - purchase["purchase_returned_points"]:
         back = await _give_back(tx, viewer, lowered, points, origin=origin)
+        forfeited = await _forfeit(tx, viewer, back)
     # First, because it locks two wallets, and several are locked by member.
     fell = lowered["referral_id"] is not None and await reconsider(
         tx, viewer.merchant_id, viewer.actor, lowered["referral_id"]
@@ -114,7 +119,15 @@ async def give_up(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, part: i
             credited=credits_of(lowered), points=owed, origin=origin, reference=purchase["purchase_order_id"],
         )  # fmt: skip
     money = part - (shares.value - purchase["purchase_returned_value"])
-    return Returned(lowered, back, taken, owed, money=money, ends_referral=fell)
+    return Returned(lowered, back, taken, owed, money=money, ends_referral=fell, forfeited=forfeited)
+
+
+async def _forfeit(tx: Tx, viewer: Viewer, back: PointsBack) -> int:
+    """Take from an erased member what is left of what came back to it. Returns how many points."""
+    payer_id = None if back.latest is None else back.latest["event_member_id"]
+    if payer_id is None or payer_id not in forfeiting.get():
+        return 0
+    return await erase_points(tx, viewer.merchant_id, viewer.actor, payer_id)
 
 
 async def _give_back(tx: Tx, viewer: Viewer, purchase: StandingPurchaseRow, points: int, *, origin: str) -> PointsBack:
@@ -143,9 +156,9 @@ FINISH: Final = statement(
     f"""
 WITH f AS (
     INSERT INTO refund (merchant_id, id, purchase_id, refund_id, amount, points, taken, shortfall, points_returned,
-                        points_expired, money_returned, ends_referral, entry_ids, refunded_at)
+                        points_expired, points_forfeited, money_returned, ends_referral, entry_ids, refunded_at)
     VALUES (:merchant_id, :row_id, :purchase_id, :refund_id, :amount, :points, :taken, :shortfall, :points_returned,
-            :points_expired, :money_returned, :ends_referral, :entry_ids::uuid[], now())
+            :points_expired, :points_forfeited, :money_returned, :ends_referral, :entry_ids::uuid[], now())
 ), gone AS (
     SELECT member_id, occurred_at FROM purchase
     WHERE merchant_id = :merchant_id AND id = :purchase_id AND reversed_at IS NOT NULL
@@ -201,6 +214,7 @@ async def refund(
         shortfall=returned.taken.shortfall,
         points_returned=returned.back.points,
         points_expired=returned.back.expired,
+        points_forfeited=returned.forfeited,
         money_returned=returned.money,
         ends_referral=returned.ends_referral,
         entry_ids=[entry["entry_id"] for entry in returned.taken.entries],

@@ -23,6 +23,10 @@ from app.storage.statements import columns, row_of, statement
 _ATTEMPTS_MAX: Final = 20
 
 
+class _NobodyError(Exception):
+    """There is no such member: an address that was locked for it goes again."""
+
+
 class _ChangedMeanwhileError(Exception):
     """The member has got another address since it was looked at."""
 
@@ -73,13 +77,15 @@ SELECT {columns(HeldRow)} FROM m
 )
 
 
-async def _hold(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes | None) -> HeldRow | None:
-    """Lock a member with its addresses and another one, or return None when there is no such member.
+async def _hold(tx: Tx, viewer: Viewer, member_id: UUID, email_index: bytes | None) -> HeldRow:
+    """Lock a member with its addresses and another one. Raises _NobodyError when there is no such member.
 
     Raises _ChangedMeanwhileError: the transaction is to be tried again.
     """
     held = await tx.row(HOLD, merchant_id=viewer.merchant_id, member_id=member_id, email_index=email_index)
-    if held is not None and not {held["email_index"], held["pending_email_index"]} - {None} <= {*held["held"]}:
+    if held is None:
+        raise _NobodyError
+    if not {held["email_index"], held["pending_email_index"]} - {None} <= {*held["held"]}:
         raise _ChangedMeanwhileError
     return held
 
@@ -221,8 +227,9 @@ async def on_held(
     for _ in range(_ATTEMPTS_MAX):
         try:
             async with transaction(viewer.merchant_id) as tx:
-                held = await _hold(tx, viewer, member_id, email_index)
-                return None if held is None else await work(tx, held)
+                return await work(tx, await _hold(tx, viewer, member_id, email_index))
+        except _NobodyError:
+            return None
         except (asyncpg.UniqueViolationError, _ChangedMeanwhileError):
             continue
     raise RuntimeError("a member kept claiming while its addresses were held")

@@ -70,6 +70,38 @@ FROM own LIMIT 1
 )
 
 
+class _RowIdsRow(TypedDict):
+    row_ids: list[UUID]
+
+
+# By these the person is found again in an older copy of the database, where it may be no member yet.
+ROWS_OF: Final = statement(
+    _RowIdsRow,
+    """
+SELECT ARRAY(
+    SELECT id FROM code WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
+    UNION SELECT id FROM invite
+    WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND status = 'PENDING'
+    UNION SELECT id FROM invite
+    WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND status <> 'PENDING'
+    UNION SELECT id FROM sales_order
+    WHERE merchant_id = :merchant_id AND mailbox_index = ANY(:mailbox_indexes::bytea[]) AND presenter_id IS NULL
+) AS row_ids
+""",
+)
+
+
+async def rows_of(tx: Tx, merchant_id: UUID, person: KnownBy) -> list[UUID]:
+    """Return the rows that know a person by its addresses alone."""
+    row = await tx.row(
+        ROWS_OF,
+        merchant_id=merchant_id,
+        email_indexes=list(person.email_indexes),
+        mailbox_indexes=list(person.mailbox_indexes),
+    )
+    return [] if row is None else row["row_ids"]
+
+
 async def known_by(tx: Tx, merchant_id: UUID, member_id: UUID) -> KnownBy | None:
     """Return what a member is known by, or None when there is no such member."""
     row = await tx.row(KNOWN_BY, merchant_id=merchant_id, member_id=member_id)

@@ -41,11 +41,15 @@ _CODES: Final = """
     SELECT id FROM code WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])
     UNION ALL SELECT id FROM code WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
 """
-_ORDERS: Final = """
+_PRESENTED: Final = """
     SELECT id FROM sales_order WHERE merchant_id = :merchant_id AND presenter_id = ANY(:member_ids::uuid[])
-    UNION ALL SELECT id FROM sales_order WHERE merchant_id = :merchant_id AND payer_id = ANY(:member_ids::uuid[])
     UNION ALL SELECT id FROM sales_order
     WHERE merchant_id = :merchant_id AND mailbox_index = ANY(:mailbox_indexes::bytea[]) AND presenter_id IS NULL
+"""
+# With those that somebody else presented, and the person has paid with its points.
+_ORDERS: Final = f"""
+    {_PRESENTED}
+    UNION ALL SELECT id FROM sales_order WHERE merchant_id = :merchant_id AND payer_id = ANY(:member_ids::uuid[])
 """
 _ENTRIES: Final = (
     "SELECT id FROM points_entry WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])"
@@ -87,6 +91,24 @@ _AGAIN: Final = "an HMAC by which a request is known again"
 
 #: In the order in which they are erased: what refers to a row comes before it.
 PERSONAL: Final = (
+    Personal(
+        # What is staged of an import: who was erased is passed over.
+        "import_row",
+        """
+        t.email_index = ANY(:email_indexes::bytea[]) OR t.id = ANY(:member_ids::uuid[])
+        OR t.found = ANY(:member_ids::uuid[]) OR EXISTS (
+            SELECT FROM external_id x WHERE x.merchant_id = :merchant_id AND x.member_id = ANY(:member_ids::uuid[])
+                AND x.source = t.external_source AND x.external_id = t.external_id
+        )
+        """,
+        dict.fromkeys(
+            (
+                "external_source", "external_id", "email", "email_index", "mailbox_index", "display_name", "source",
+                "order_id", "ciphertext", "fingerprint", "folded", "suffix", "verdict", "problem",
+            ),
+            Fate.DELETED,
+        ),
+    ),
     Personal(
         "member",
         "t.id = ANY(:member_ids::uuid[])",
@@ -133,17 +155,6 @@ PERSONAL: Final = (
         {"type": _WORD, "subject_kind": _WORD, "actor": _NAMES_NOBODY},
         erased=f"t.subject_id = ANY(ARRAY({_SUBJECTS}))",
     ),
-    Personal(
-        "import_row",
-        "(t.found = ANY(:member_ids::uuid[]) OR t.email_index = ANY(:email_indexes::bytea[]))",
-        dict.fromkeys(
-            (
-                "external_source", "external_id", "email", "email_index", "mailbox_index", "display_name", "source",
-                "order_id", "ciphertext", "fingerprint", "folded", "suffix", "verdict", "problem",
-            ),
-            Fate.DELETED,
-        ),
-    ),
     Personal("entry_reference", f"t.entry_id = ANY(ARRAY({_ENTRIES}))", {"reference": Fate.DELETED}),
     Personal("reversal", f"t.redemption_id = ANY(ARRAY({_REDEMPTIONS}))", {"reason": Fate.CLEARED}),
     Personal(
@@ -156,12 +167,14 @@ PERSONAL: Final = (
         f"t.sales_order_id = ANY(ARRAY({_ORDERS}))",
         {"email_index": Fate.RANDOM},
         {"currency": _WORD, "status": _WORD, "presented_by": _AGAIN},
+        erased=f"t.sales_order_id = ANY(ARRAY({_PRESENTED}))",
     ),
     Personal(
         "sales_order",
         f"t.id = ANY(ARRAY({_ORDERS}))",
         {"mailbox_index": Fate.CLEARED},
         {"source": _WORD, "order_id": _MERCHANTS, "currency": _WORD},
+        erased=f"t.id = ANY(ARRAY({_PRESENTED}))",
     ),
     Personal("first_order", "t.person = ANY(:mailbox_indexes::bytea[])", {"person": Fate.DELETED}),
     Personal("rewarded_mailbox", "t.mailbox_index = ANY(:mailbox_indexes::bytea[])", {"mailbox_index": Fate.RANDOM}),
@@ -232,6 +245,7 @@ NOBODYS: Final = {
     "code_length": "how long codes are",
     "code_revival": "which pool's codes live again",
     "data_key": "keys, wrapped",
+    "erasure": "ids, which name nobody",
     "graph_edge": "ids, which name nobody",
     "graph_file": "a drawing of ids and labels without names",
     "graph_job": "that a drawing is wanted",
@@ -253,6 +267,7 @@ NOBODYS: Final = {
     "reward": "what points buy",
     "segment_refresh": "when segments were worked out",
     "stock_alert": "a level",
+    "suggestion": "offers that the advisor suggests, of pools and sums",
     "stock_change": "counts",
     "suggestion": "what a run advises about pools and sums",
     "tortoise_migrations": "which migrations have run",

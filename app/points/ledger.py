@@ -21,7 +21,7 @@ from app.points.rows import TOLD, WholeEntryRow
 from app.points.types import PointsReason
 from app.storage.database import Statements, Tx, transaction
 from app.storage.events import event
-from app.storage.gone import MemberGoneError
+from app.storage.gone import MemberGoneError, forfeiting
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
@@ -313,7 +313,7 @@ async def lock_wallet(tx: Tx, merchant_id: UUID, member_id: UUID) -> LockedWalle
     row = await tx.row(LOCK_WALLET, merchant_id=merchant_id, member_id=member_id)
     if row is None:
         raise RuntimeError("a member has no wallet")
-    if row["is_closed"]:
+    if row["is_closed"] and member_id not in forfeiting.get():
         raise MemberGoneError.of(member_id)
     return row
 

@@ -19,8 +19,9 @@ from app.members.rows import lock_member
 from app.points.ledger import InsufficientPoints, debit
 from app.points.rows import FIND_EXCHANGE_BY_KEY, ExchangeRow, RewardRow, code_of
 from app.points.types import PointsReason, RewardRedemption
-from app.storage.database import Tx, transaction
+from app.storage.database import Statements, Tx, database, transaction
 from app.storage.events import event
+from app.storage.gone import MemberGoneError
 from app.storage.statements import columns, statement
 
 
@@ -244,6 +245,12 @@ async def redeem_reward(
                 return await _redeem(tx, viewer, input, reward_id, member_id, key)
         except asyncpg.UniqueViolationError:
             raise _reused() from None
+        except MemberGoneError:
+            # What it had before it went is told all the same.
+            had = await _earlier(database(), viewer, key, reward_id, member_id)
+            if had is None:
+                raise
+            return RedeemRewardSuccess(redemption=had, replayed=True)
         except Refused as refused:
             # What a hold has whose time has passed is there for others.
             if not isinstance(refused.refusal, RewardOutOfStock) or not await end_overdue(
@@ -264,14 +271,16 @@ async def _redeem(
     return RedeemRewardSuccess(redemption=await redeem(tx, viewer, reward, member_id, key), replayed=False)
 
 
-async def _earlier(tx: Tx, viewer: Viewer, key: bytes, reward_id: UUID, member_id: UUID) -> RewardRedemption | None:
+async def _earlier(
+    where: Statements, viewer: Viewer, key: bytes, reward_id: UUID, member_id: UUID
+) -> RewardRedemption | None:
     """Return the redemption that this key made before. Raises Refused when it was another one."""
-    row = await tx.row(FIND_EXCHANGE_BY_KEY, merchant_id=viewer.merchant_id, key=key)
+    row = await where.row(FIND_EXCHANGE_BY_KEY, merchant_id=viewer.merchant_id, key=key)
     if row is None:
         return None
     if (row["reward_id"], row["member_id"]) != (reward_id, member_id):
         raise _reused()
-    code = await code_of(tx, viewer, row)
+    code = await code_of(where, viewer, row)
     shown = None if code is None else Code.of(code, revealed=True)
     return RewardRedemption.of(row, reward=row, entry=row, code=shown)
 

@@ -30,6 +30,7 @@ class PointsReason(Enum):
     REFUND = described("REFUND", "They had been spent and came back.")
     REVERSAL = described("REVERSAL", "The purchase that earned them, or others in their place, was taken back.")
     EXPIRY = described("EXPIRY", "Their lifetime ended.")
+    ERASURE = described("ERASURE", "The member was erased; or they came back after that.")
     MERGE = described("MERGE", "Two records were merged: they left one, or came to the other as they were.")
 
 

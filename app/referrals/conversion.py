@@ -3,6 +3,7 @@
 Locks go in the order member, purchase, invite, referral, wallets; the two wallets by member.
 """
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final, NamedTuple, TypedDict
 from uuid import UUID
@@ -150,7 +151,7 @@ WITH r AS (
     VALUES (:merchant_id, :referral_id, :invite_id, :referrer_id, :referee_id, :purchase_id, :referrer_points,
             :referee_points, :flags, :minimum_purchase, :refund_window_days, :referrer_entry_id,
             :referee_entry_id, now(),
-            CASE WHEN :referrer_entry_id::uuid IS NOT NULL THEN now() END)
+            CASE WHEN :is_released THEN now() END)
     RETURNING merchant_id, id, released_at
 )
 {
@@ -190,12 +191,15 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Con
     flags = list(invite["flags"])
     policy = ReviewPolicy(invite["review_policy"])
     is_held = policy is ReviewPolicy.ALL or (policy is ReviewPolicy.FLAGGED and bool(flags))
-    if not await lock_wallets(tx, merchant_id, invite):
+    here = await lock_wallets(tx, merchant_id, invite)
+    if here is None:
         # A purchase must not fail because somebody else is too rich.
         flags.append(ReviewFlag.BALANCE_FULL.value)
         is_held = True
     referrer_entry_id, referee_entry_id = (
-        (None, None) if is_held else await credit(tx, merchant_id, actor, invite, spendable_at=invite["spendable_at"])
+        (None, None)
+        if is_held or here is None
+        else await credit(tx, merchant_id, actor, invite, here, spendable_at=invite["spendable_at"])
     )
     referral_id = ids.new()
     await tx.row(
@@ -213,6 +217,7 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Con
         refund_window_days=invite["refund_window_days"],
         referrer_entry_id=referrer_entry_id,
         referee_entry_id=referee_entry_id,
+        is_released=not is_held,
         event_id=ids.new(),
         actor=actor,
     )
@@ -220,36 +225,47 @@ async def convert(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> Con
 
 
 class WalletRow(TypedDict):
-    """A wallet and its points."""
+    """A wallet and its points; that of an erased member is closed."""
 
     member_id: UUID
     points: int
+    is_closed: bool
 
 
 LOCK_WALLETS: Final = statement(
     WalletRow,
     """
-SELECT member_id, points FROM wallet WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])
+SELECT member_id, points, closed_at IS NOT NULL AS is_closed FROM wallet
+WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])
 ORDER BY member_id FOR UPDATE
 """,
 )
 
 
-async def lock_wallets(tx: Tx, merchant_id: UUID, earning: EarningRow) -> bool:
-    """Lock both wallets. Returns whether they can hold what both earn."""
+async def lock_wallets(tx: Tx, merchant_id: UUID, earning: EarningRow) -> Collection[UUID] | None:
+    """Lock both wallets. Returns who of both can be credited, or None when a balance can't hold what it earns."""
     earned = {earning["referrer_id"]: earning["referrer_points"], earning["referee_id"]: earning["referee_points"]}
     wallets = await tx.rows(LOCK_WALLETS, merchant_id=merchant_id, member_ids=list(earned))
-    return all(wallet["points"] + earned[wallet["member_id"]] <= POINTS_MAX for wallet in wallets)
+    here = [wallet for wallet in wallets if not wallet["is_closed"]]
+    if any(wallet["points"] + earned[wallet["member_id"]] > POINTS_MAX for wallet in here):
+        return None
+    return {wallet["member_id"] for wallet in here}
 
 
 async def credit(
-    tx: Tx, merchant_id: UUID, actor: str, earning: EarningRow, *, spendable_at: datetime | None
-) -> tuple[UUID, UUID]:
-    """Credit what both members earn, once for each invite, and return the two entries. Both wallets are locked."""
+    tx: Tx, merchant_id: UUID, actor: str, earning: EarningRow, here: Collection[UUID], *, spendable_at: datetime | None
+) -> tuple[UUID | None, UUID | None]:
+    """Credit what both members earn, once for each invite, and return the two entries. Both wallets are locked.
+
+    Who was erased isn't `here` any more, and is never credited: the other one is paid alone.
+    """
     origin = earning["invite_id"].hex
     reference = ids.encode("invite", earning["invite_id"])
-    made = []
+    made: list[UUID | None] = []
     for side in _sides(earning):
+        if side.member_id not in here:
+            made.append(None)
+            continue
         entry = await post(
             tx, merchant_id, actor, side.member_id, side.points, side.reason, origin=origin, reference=reference,
             spendable_at=spendable_at,
@@ -449,7 +465,7 @@ async def bring_back(tx: Tx, merchant_id: UUID, actor: str, invite_id: UUID) -> 
     if fallen is None or fallen["purchase_id"] is None:
         return None
     if fallen["released_at"] is not None:
-        if not await lock_wallets(tx, merchant_id, fallen):
+        if await lock_wallets(tx, merchant_id, fallen) is None:
             return None
         credited = invite_id.hex
         for side in _sides(fallen):

@@ -99,10 +99,11 @@ async def release_referral(
             raise Refused(ReferralNotReleasable(message="The referral was released before."))
         if held["declined_at"] is not None:
             raise Refused(ReferralNotReleasable(message="The referral was declined."))
-        if not await lock_wallets(tx, viewer.merchant_id, held):
+        here = await lock_wallets(tx, viewer.merchant_id, held)
+        if here is None:
             raise Refused(ReferralNotReleasable(message="A balance can't hold so many points."))
         referrer_entry_id, referee_entry_id = await credit(
-            tx, viewer.merchant_id, viewer.actor, held, spendable_at=held["spendable_at"]
+            tx, viewer.merchant_id, viewer.actor, held, here, spendable_at=held["spendable_at"]
         )
         await tx.row(
             RELEASE,

@@ -268,11 +268,11 @@ class Referral(Node):
 
     @field(description="What the referrer earned; null if nothing was credited.")
     def referrer_entry(self, info: Info) -> PointsEntry | None:
-        return PointsEntry.of(_side(info, self.row, "referrer_"))
+        return _entry(info, self.row, "referrer_")
 
     @field(description="What the referee earned; null if nothing was credited.")
     def referee_entry(self, info: Info) -> PointsEntry | None:
-        return PointsEntry.of(_side(info, self.row, "referee_"))
+        return _entry(info, self.row, "referee_")
 
 
 @strawberry.type(
@@ -325,6 +325,12 @@ def shown(row: ReferralRow) -> Referral | HeldReferral:
 def released(row: ReferralRow | None) -> Referral | None:
     """Return the referral of a row, or None while there is none or it is held."""
     return None if row is None or row["referral_released_at"] is None else Referral.of(row)
+
+
+def _entry(info: Info, row: ReferralRow, prefix: str) -> PointsEntry | None:
+    side = _side(info, row, prefix)
+    # Who was erased before the conversion has none.
+    return None if side["entry_id"] is None else PointsEntry.of(side)
 
 
 def _side(info: Info, row: ReferralRow, prefix: str) -> WholeEntryRow:

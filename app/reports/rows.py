@@ -154,8 +154,8 @@ class ReportPointsEntry:
     balance_after: float = column(whole("e.balance_after"), "The member's points right after it.")
     reason: str = column(
         "e.reason",
-        "PURCHASE, REFERRAL_REFERRER, REFERRAL_REFEREE, REWARD, PAYMENT, ADJUSTMENT, REFUND, REVERSAL, EXPIRY or "
-        "MERGE.",
+        "PURCHASE, REFERRAL_REFERRER, REFERRAL_REFEREE, REWARD, PAYMENT, ADJUSTMENT, REFUND, REVERSAL, EXPIRY, MERGE "
+        "or ERASURE.",
     )
     reference: str | None = column("e.reference", "An order's id or a reward's name; null of an adjustment.")
     expires_at: datetime | None = column("e.expires_at", "From when what is left of them expires; null for ever.")

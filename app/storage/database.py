@@ -24,7 +24,7 @@ from tortoise.exceptions import BaseORMException
 
 from app.config import ConfigurationError, Settings, settings, tortoise_config
 from app.config import dsn as dsn  # noqa: PLC0414  (most take it from here)
-from app.storage import compat
+from app.storage import compat, gone
 from app.storage.pulse import FULL, Pulse, Waiting, within
 from app.storage.statements import Statement
 from app.storage.versions import migration_names
@@ -300,12 +300,20 @@ def replica() -> Client:
 async def transaction(merchant_id: UUID | None) -> AsyncIterator[Tx]:
     """Open a transaction of one merchant: committed when the block ends, rolled back when it raises.
 
-    None stands for a transaction over all merchants, which only jobs of workers and commands open.
+    None stands for a transaction over all merchants, which only jobs of workers and commands open. What comes back to
+    erased members is forfeited (app/storage/gone.py).
     """
-    async with database().opening() as tx:
-        cast(Tx, tx).merchant_id = merchant_id
-        yield cast(Tx, tx)
-    cast(Tx, tx).committed()
+    async with database().opening() as opened:
+        tx = cast(Tx, opened)
+        tx.merchant_id = merchant_id
+        erased = sorted(gone.forfeiting.get())
+        if merchant_id is not None and erased:
+            await tx.row(gone.LET, merchant_id=merchant_id, member_ids=" ".join(map(str, erased)))
+        yield tx
+        if merchant_id is not None:
+            for member_id in erased:
+                await gone.forfeit(tx, merchant_id, member_id)
+    tx.committed()
 
 
 @asynccontextmanager

@@ -66,6 +66,7 @@ EVENTS: Final[dict[str, ids.Kind]] = {
     "member.email_unverified": "member",
     "member.email_verified": "member",
     "member.enrolled": "member",
+    "member.erased": "member",
     "member.merged": "member",
     "member.token_issued": "member",
     "member.tokens_revoked": "member",

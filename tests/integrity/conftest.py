@@ -19,6 +19,7 @@ from tests.moving.files import staged
 from tests.orders.documents import AMEND, amendment, stackable
 from tests.orders.holding import CAPTURE, EXTEND, RELEASE, hold
 from tests.people.documents import merge
+from tests.people.test_erase_member import ERASE
 from tests.points.documents import REVERSE, REVERSE_REWARD, grant, purchase, redeem, refund, reward
 from tests.referrals.documents import accepted, invited, program
 from tests.webhooks.documents import delivery_made
@@ -103,6 +104,7 @@ async def lively(api: Api, database_pool: Any) -> AsyncIterator[Shop]:
         await accepted(shop, anna)
         await invited(shop, anna)
         await merged(shop, await shop.pool())
+        await shop.do(ERASE, memberId=(await shop.member(email="gone@example.com"))["id"], ground="REQUEST")
         await refresh.refresh(shop.merchant_id)
         await delivery_made(shop)
         suggestion = (await advised(shop))["suggestions"][0]

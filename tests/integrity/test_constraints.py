@@ -20,15 +20,16 @@ ALLOCATED = one("code", "state = 'ALLOCATED'")
 _DELIVER = "INSERT INTO delivery (merchant_id, code_id, campaign_id, position, allocated)"
 #: Tables whose rows stay.
 KEPT = (
-    "bearer_code", "bulk_job", "campaign", "code", "code_batch", "delivery", "event", "hold", "hold_request", "invite",
-    "invite_quota", "order_amendment", "points_entry", "points_lot", "points_part", "points_return", "pool",
+    "bearer_code", "bulk_job", "campaign", "code", "code_batch", "delivery", "erasure", "event", "hold", "hold_request",
+    "invite", "invite_quota", "order_amendment", "points_entry", "points_lot", "points_part", "points_return", "pool",
     "pool_terms", "purchase", "redemption", "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox",
     "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
     "bearer_code": "batch_id", "bulk_job": "kind", "campaign": "pool_id",
-    "code": "fingerprint", "code_batch": "size", "entry_reference": "entry_id", "event": "occurred_at",
+    "code": "fingerprint", "code_batch": "size", "entry_reference": "entry_id", "erasure": "ground",
+    "event": "occurred_at",
     "hold": "held_at", "hold_request": "idempotency_key", "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
     "pool_terms": "ends_at", "purchase": "order_id", "redemption": "code_id", "refund": "amount",

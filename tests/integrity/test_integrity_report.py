@@ -71,7 +71,7 @@ BREAKS = [
         2,
     ),
     ("ONE_OWNER", f"UPDATE code SET email_index = 'x' WHERE {one('code', 'state = $$AVAILABLE$$')}", 1),
-    ("ONE_OWNER", "UPDATE wallet SET closed_at = NULL WHERE merchant_id = $1", 1),
+    ("ONE_OWNER", "UPDATE wallet SET closed_at = NULL WHERE merchant_id = $1", 2),
     (
         "EXACT_BALANCES",
         f"UPDATE points_part SET amount = amount - 1 WHERE entry_id = (SELECT id FROM points_entry WHERE {MERGED})",
@@ -246,7 +246,8 @@ BREAKS = [
         1,
     ),
     ("POOL_LIFECYCLE", "UPDATE redemption SET terms_version = 2 WHERE merchant_id = $1 AND reversed_at IS NULL", 2),
-    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 8),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.enrolled'", 9),
+    ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'member.erased'", 1),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'purchase.recorded'", 5),
     ("ON_RECORD", "DELETE FROM event WHERE merchant_id = $1 AND type = 'order.amended'", 2),
     ("ON_RECORD", f"UPDATE wallet SET version = version + 1 WHERE {one('wallet')}", 1),

@@ -108,10 +108,10 @@ async def test_an_address_has_one_pending_invite(shop: Shop) -> None:
     await refused("invite_pending", again, shop.merchant_id)
 
 
-async def test_both_are_credited_or_neither(shop: Shop) -> None:
+async def test_nobody_is_credited_for_a_referral_that_is_held(shop: Shop) -> None:
     await program(shop)
     await accepted(shop, await shop.member())
 
     await refused(
-        "referral_credited", "UPDATE referral SET referee_entry_id = NULL WHERE merchant_id = $1", shop.merchant_id
+        "referral_credited", "UPDATE referral SET released_at = NULL WHERE merchant_id = $1", shop.merchant_id
     )

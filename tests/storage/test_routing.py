@@ -12,6 +12,7 @@ SWEEPS = {
     "app.coupons.expire_codes": {"FIND"},
     "app.coupons.revive_codes": {"FIND"},
     "app.coupons.stock": {"FIND"},
+    "app.people.erasure_log": {"FIND_UNLOGGED"},
     "app.coupons.stock_levels": {"MISSED"},
     "app.graph.forget_snapshots": {"FORGET"},
     "app.graph.jobs": {"DUE", "PLAN", "LANES", "TAKE", "ABANDONED"},

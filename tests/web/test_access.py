@@ -37,6 +37,7 @@ MUTATIONS_OF_CHECKOUTS = {
 MUTATIONS_OF_SUPPORT = {
     "reverseRedemption", "refundPurchase", "reversePurchase", "reverseRewardRedemption", "verifyMemberEmail",
     "grantPoints", "revokeMemberTokens", "editMember", "mergeMembers", "amendOrder", "cancelOrder", "reissueCode",
+    "eraseMember",
 }  # fmt: skip
 ROOTS = {"Query", "Mutation", "Subscription"}
 
