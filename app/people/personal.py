@@ -269,7 +269,6 @@ NOBODYS: Final = {
     "stock_alert": "a level",
     "suggestion": "offers that the advisor suggests, of pools and sums",
     "stock_change": "counts",
-    "suggestion": "what a run advises about pools and sums",
     "tortoise_migrations": "which migrations have run",
     "webhook": "the merchant's own systems",
     "webhook_delivery": "ids, which name nobody; bodies are made when they are sent",
