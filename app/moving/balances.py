@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final, TypedDict, cast
 from uuid import UUID
 
+from app.members.rows import RECORDS_OF
 from app.moving.fields import Fields
 from app.moving.kind import Batch, Kind, Record, correct_each
 from app.moving.rows import (
@@ -32,8 +33,8 @@ CORRECTED_AT_ONCE: Final = 200
 REFERENCE: Final = "import"
 #: What a balance's entries come from: the member and the moment, and then the number of a correction.
 _ORIGIN: Final = """
-    'import/' || replace(r.found::text, '-', '') || '/'
-        || coalesce((extract(epoch FROM r.dated_at) * 1000000)::bigint::text, 'none')
+    'import/' || replace({0}::text, '-', '') || '/'
+        || coalesce((extract(epoch FROM {1}) * 1000000)::bigint::text, 'none')
 """
 
 
@@ -57,7 +58,8 @@ WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line 
     AND repeated.first < repeated.line
 """,
 )
-# What an earlier file brought in, as all its entries left it, and how much of it can be taken.
+# What an earlier file brought in, for the member or a record that was merged into it, as all its entries left it, and
+# how much of it can be taken.
 FIND_POSTED: Final = statement(
     NoRow,
     f"""
@@ -66,19 +68,21 @@ UPDATE import_row SET
     problem = CASE WHEN posted.points = import_row.amount THEN NULL
         WHEN NOT :corrects THEN 'points differs from the ' || posted.points || ' that were brought in; see --correct'
         WHEN posted.points - import_row.amount > posted.free
-            THEN 'points can be ' || posted.points - posted.free || ' at least: the others are spent'
+            THEN 'points can be ' || posted.points - posted.free || ' at least: the others are spent or held'
         END
 FROM (
-    SELECT r.line, its.points, its.free
-    FROM import_row r JOIN points_entry first
-        ON first.merchant_id = :merchant_id AND first.reason = 'ADJUSTMENT' AND first.origin = {_ORIGIN}
+    SELECT r.line, sum(its.points) AS points, sum(its.free) AS free
+    FROM import_row r CROSS JOIN LATERAL unnest({RECORDS_OF.format("r.found")}) AS record (member_id)
+    JOIN points_entry first ON first.merchant_id = :merchant_id AND first.reason = 'ADJUSTMENT'
+        AND first.origin = {_ORIGIN.format("record.member_id", "r.dated_at")}
     CROSS JOIN LATERAL (
         SELECT sum(e.amount) AS points, coalesce(sum(l.remaining - l.held), 0) AS free
         FROM points_entry e LEFT JOIN points_lot l ON l.merchant_id = :merchant_id AND l.entry_id = e.id
+            AND l.member_id = r.found
         WHERE e.merchant_id = :merchant_id AND e.member_id = first.member_id AND e.reason = 'ADJUSTMENT'
             AND (e.origin = first.origin OR starts_with(e.origin, first.origin || '/'))
     ) its
-    WHERE r.merchant_id = :merchant_id AND r.import_id = :import_id AND r.problem IS NULL
+    WHERE r.merchant_id = :merchant_id AND r.import_id = :import_id AND r.problem IS NULL GROUP BY r.line
 ) posted
 WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = posted.line
 """,
@@ -115,7 +119,8 @@ class _BalanceRow(LineRow):
 
 
 _ROWS: Final = f"""
-SELECT r.line, r.found AS member_id, r.amount::int AS points, r.dated_at AS expires_at, {_ORIGIN} AS origin
+SELECT r.line, r.found AS member_id, r.amount::int AS points, r.dated_at AS expires_at,
+    {_ORIGIN.format("r.found", "r.dated_at")} AS origin
 FROM import_row r
 WHERE r.merchant_id = :merchant_id AND r.import_id = :import_id AND r.line > :after
 """
@@ -129,17 +134,22 @@ class _EntryRow(TypedDict):
     """An entry of a balance, and what can be taken of its lot, if it made one."""
 
     entry_id: UUID
+    member_id: UUID
     amount: int
     free: int
 
 
 POSTED: Final = statement(
     _EntryRow,
-    """
-SELECT e.id AS entry_id, e.amount, coalesce(l.remaining - l.held, 0) AS free
-FROM points_entry e LEFT JOIN points_lot l ON l.merchant_id = :merchant_id AND l.entry_id = e.id
-WHERE e.merchant_id = :merchant_id AND e.member_id = :member_id AND e.reason = 'ADJUSTMENT'
-    AND (e.origin = :origin OR starts_with(e.origin, :origin || '/'))
+    f"""
+SELECT e.id AS entry_id, e.member_id, e.amount, coalesce(l.remaining - l.held, 0) AS free
+FROM unnest({RECORDS_OF.format(":member_id::uuid")}) AS record (member_id)
+CROSS JOIN LATERAL (
+    SELECT {_ORIGIN.format("record.member_id", ":expires_at::timestamptz")} AS origin
+) first
+JOIN points_entry e ON e.merchant_id = :merchant_id AND e.member_id = record.member_id AND e.reason = 'ADJUSTMENT'
+    AND (e.origin = first.origin OR starts_with(e.origin, first.origin || '/'))
+LEFT JOIN points_lot l ON l.merchant_id = :merchant_id AND l.entry_id = e.id AND l.member_id = :member_id
 ORDER BY e.created_at DESC, e.id DESC
 """,
 )
@@ -201,9 +211,10 @@ class Balances(Kind):
         """Post the difference. Returns False where points were spent meanwhile, or don't fit: then what can be is."""
         merchant_id, actor, member_id = of.viewer.merchant_id, of.viewer.actor, row["member_id"]
         await lock_wallet(tx, merchant_id, member_id)
-        posted = await tx.rows(POSTED, merchant_id=merchant_id, member_id=member_id, origin=row["origin"])
+        posted = await tx.rows(POSTED, merchant_id=merchant_id, member_id=member_id, expires_at=row["expires_at"])
         lacking = row["points"] - sum(entry["amount"] for entry in posted)
-        origin = f"{row['origin']}/{len(posted) + 1}"
+        own = sum(entry["member_id"] == member_id for entry in posted)
+        origin = f"{row['origin']}/{own + 1}" if own else row["origin"]
         reason = PointsReason.ADJUSTMENT
         if lacking > 0:
             credited = await credit(

@@ -75,13 +75,15 @@ UPDATE import_row SET verdict = CASE WHEN known.differs = '' THEN 'SAME' ELSE 'C
             THEN known.differs || ' can''t be corrected: points, refunds or codes hang on it; amend the order'
         END
 FROM (
-    SELECT r.line, p.member_id <> r.found AS is_anothers, {_STANDS_ALONE} AS stands_alone,
+    SELECT r.line, coalesce(m.merged_into_id, m.id) <> r.found AS is_anothers,
+        m.id = r.found AND {_STANDS_ALONE} AS stands_alone,
         concat_ws(
             ', ', CASE WHEN p.amount <> r.amount THEN 'amountMinor' END,
             CASE WHEN p.occurred_at <> r.dated_at THEN 'occurredAt' END
         ) AS differs
     FROM import_row r
     JOIN purchase p ON p.merchant_id = :merchant_id AND p.source = r.source AND p.order_id = r.order_id
+    JOIN member m ON m.merchant_id = :merchant_id AND m.id = p.member_id
     WHERE r.merchant_id = :merchant_id AND r.import_id = :import_id AND r.problem IS NULL
 ) known
 WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = known.line

@@ -178,7 +178,8 @@ class Order(NamedTuple):
 
     def __repr__(self) -> str:
         """Say what isn't as it is of an order that nobody knows."""
-        told = (f"{name}={value}" for name, value in self._asdict().items() if value != self._field_defaults[name])
+        unknown = Order()._asdict()
+        told = (f"{name}={value}" for name, value in self._asdict().items() if value != unknown[name])
         return f"Order({', '.join(told)})"
 
     def __str__(self) -> str:

@@ -84,7 +84,7 @@ async def test_spent_points_cannot_be_corrected_away(shop: Shop, mover: Mover) -
     await grant(shop, anna, -30, "spent")
 
     assert await mover.refused("balances", f"{HEADER}1,,20,{SOON}\n", corrects=True) == [
-        "2: points can be 30 at least: the others are spent"
+        "2: points can be 30 at least: the others are spent or held"
     ]
     await mover.applied("balances", f"{HEADER}1,,30,{SOON}\n", corrects=True)
     assert await _lots(mover, anna) == [(100, 0, _end(SOON))]

@@ -12,6 +12,8 @@ from app.moving.purchases import Purchases
 from app.storage.database import database
 from tests.factories import Shop
 from tests.moving.files import Mover
+from tests.people.documents import MERGE
+from tests.points.documents import points
 
 FILES: dict[str, tuple[type[Kind], str, str]] = {
     "balances": (Balances, "externalId,points\n", "{0},5\n"),
@@ -70,3 +72,18 @@ async def test_whoever_is_erased_before_a_correction_is_left_out(
     brought = await mover.move(kind, header + row.format(1).replace(",5", ",7"), corrects=True)
 
     assert (brought.status, brought.said[-1]) == (3, f"{kind}: 0 made, 0 corrected.")
+
+
+async def test_what_a_merged_record_was_brought_is_the_kept_members(shop: Shop, mover: Mover) -> None:
+    kept, merged = await shop.member(externalId="1"), await shop.member(externalId="2")
+    balances, purchases = "externalId,points\n2,{0}\n", FILES["purchases"][1] + FILES["purchases"][2].format(2)
+    await mover.applied("balances", balances.format(50))
+    await mover.applied("purchases", purchases)
+    done = await shop.do(MERGE, keptId=kept["id"], mergedId=merged["id"], reason="one person")
+    assert done["__typename"] == "MergeMembersSuccess", done
+
+    assert (await mover.applied("balances", balances.format(50) + "\n"))[0].endswith("1 there already.")
+    assert (await mover.applied("purchases", purchases + "\n"))[0].endswith("1 there already.")
+    for amount in (60, 65, 49):
+        await mover.applied("balances", balances.format(amount), corrects=True)
+        assert await points(shop, kept) == amount

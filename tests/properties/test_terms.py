@@ -18,7 +18,7 @@ from tests.sizes import FULL, size
 
 NOON = datetime(2095, 6, 1, 12, tzinfo=UTC)
 #: What every pool has of its own, and what moves along its lifecycle.
-OF_THE_POOL = {"merchant_id", "id", "kind", "status", "pause_scope", "terms_version", "created_at"}
+OF_THE_POOL = {"merchant_id", "id", "kind", "status", "pause_scope", "terms_version", "suggestion_id", "created_at"}
 COLUMNS = """
 SELECT attname::text AS name FROM pg_attribute
 WHERE attrelid = 'pool'::regclass AND attnum > 0 AND NOT attisdropped

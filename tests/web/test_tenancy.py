@@ -96,6 +96,7 @@ async def _world(shop: Shop) -> dict[ids.Kind, str]:
         "referral": brought["id"],
         "reward": prize["id"],
         "rewardredemption": exchanged["id"],
+        "suggestion": advice["suggestions"][0]["id"],
         "wallet": member["wallet"]["id"],
         "webhook": webhook_id,
         "webhookdelivery": delivery_id,

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from graphql import build_schema, parse
 
-from app.api.context import Context, Viewer
+from app.api.context import Context, Role, Tenant, Viewer
 from app.api.turns import FIELDS_PER_TURN, TurnTaking
 from app.config import Settings
 from app.schema import sdl
@@ -30,6 +30,7 @@ from tests.web.lists import Composite, Data, Step, document, lists_below, scalar
 from tests.web.test_event_streams import streaming
 
 LIMITS = Settings()
+VIEWER = Viewer(Role.ADMIN, cast("Tenant", object()), "admin")
 #: The engine's schema without its resolvers.
 PLAIN = build_schema(sdl())
 ROOTS = cast("list[Composite]", [SCHEMA.query_type, SCHEMA.mutation_type])
@@ -96,14 +97,14 @@ def _is_refused(text: str, variables: dict[str, Any]) -> bool:
 
 async def _begin(text: str, data: Data) -> "asyncio.Task[Any]":
     """Begin to execute a document."""
-    context = Context(cast("Viewer", object()))
+    context = Context(VIEWER)
     return asyncio.create_task(_executor(text, {}, data, context).execute_operation())  # type: ignore[arg-type]
 
 
 async def _rounds(way: list[Step], text: str, variables: dict[str, Any], *, loads: bool) -> list[int]:
     """Execute for some turns, or to the end. Returns how many fields were completed in each round of the loop."""
     data = Data(way, loads=loads)
-    context = Context(cast("Viewer", object()))
+    context = Context(VIEWER)
     rounds = Rounds(data)
     executed: Any = _executor(text, variables, data, context).execute_operation()
     if asyncio.iscoroutine(executed):
@@ -194,7 +195,7 @@ async def test_a_deadline_ends_what_only_computes() -> None:
 async def test_what_a_page_loads_is_loaded_together_however_many_turns_it_takes() -> None:
     text = "{ pools(first: 100) { edges { cursor node { id name status kind createdAt stock { total available } } } } }"
     data = Data([], loads=True)
-    context = Context(cast("Viewer", object()))
+    context = Context(VIEWER)
     executed = cast("Any", _executor(text, {}, data, context).execute_operation())
 
     result = await executed
