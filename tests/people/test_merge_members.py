@@ -178,6 +178,23 @@ async def test_a_shortfall_moves_along_and_is_made_good(shop: Shop) -> None:
     assert await shop.broken_promises() == []
 
 
+async def test_what_was_spent_before_the_first_of_two_mergings_comes_back_to_the_last(shop: Shop) -> None:
+    first, second = await _two(shop)
+    last = await shop.member()
+    await purchase(shop, first, "order", 10_000)
+    had = await have(shop, await reward(shop, cost=100), first, "key")
+    await merge(shop, second, first)
+
+    await merge(shop, last, second)
+
+    assert await shop.broken_promises() == []
+    await shop.do(REVERSE_REWARD, redemptionId=had["redemption"]["id"], reason="broken")
+    assert await points_of(shop, last) == 100
+    assert (await refund(shop, "order", "all", 10_000))["shortfall"] == 0
+    assert await points_of(shop, last) == 0
+    assert await shop.broken_promises() == []
+
+
 async def test_keys_of_both_go_on_answering(shop: Shop) -> None:
     kept, merged = await _two(shop, externalId="1001")
     bought = await purchase(shop, merged, "order", 2000)
