@@ -6,7 +6,16 @@ import pytest
 
 from app import ids
 from tests.coupons.test_campaign_job import sent
-from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_MEMBER, Shop, problems, usd
+from tests.factories import (
+    CLAIM_CODE,
+    CREATE_CAMPAIGN,
+    EDIT_MEMBER,
+    ENROLL_MEMBER,
+    VERIFY_MEMBER_EMAIL,
+    Shop,
+    problems,
+    usd,
+)
 from tests.jobs.documents import carried_out
 from tests.orders.documents import stackable
 from tests.orders.holding import CAPTURE, hold
@@ -354,6 +363,28 @@ async def test_a_proven_address_goes_first(shop: Shop, kept: Any, merged: Any, s
     done = (await merge(shop, first, second))["member"]
 
     assert (done["maskedEmail"], done["emailVerified"], done["pendingMaskedEmail"]) == shown
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("proven", [True, False])
+async def test_an_address_that_the_merged_record_has_proved_stays_the_persons(shop: Shop, *, proven: bool) -> None:
+    kept = await shop.member(email="new@example.com", emailVerified=True)
+    merged = await shop.member(email="old@example.com", emailVerified=True)
+    await merge(shop, kept, merged)
+    state = await shop.state()
+    again = await shop.do(VERIFY_MEMBER_EMAIL, memberId=merged["id"], email="old@example.com")
+    assert (again["__typename"], again["member"]["id"]) == ("VerifyMemberEmailSuccess", kept["id"])
+    assert await shop.state() == state
+
+    # Support shows it in place of the other one, and then a third.
+    await shop.do(
+        EDIT_MEMBER, memberId=kept["id"], email="old@example.com", **({"emailVerified": True} if proven else {})
+    )
+    await shop.do(EDIT_MEMBER, memberId=kept["id"], email="third@example.com", emailVerified=True)
+
+    assert (await shop.data(FOUND, {"email": "old@example.com"}))["member"] == {"id": kept["id"]}
+    refused = await shop.refused(ENROLL_MEMBER, source="STORE", email="old@example.com", emailVerified=True)
+    assert (refused["__typename"], refused["existing"]["id"]) == ("MemberAlreadyExists", kept["id"])
     assert await shop.broken_promises() == []
 
 
