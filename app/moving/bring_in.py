@@ -64,7 +64,7 @@ STAGED_AT_ONCE: Final = 2000
 CONNECTIONS_MIN: Final = 2
 #: The database needs a moment to notice that another run was killed.
 ALONE_SECONDS_MAX: Final = 5.0
-_DEADLOCKS_MAX: Final = 20
+_ATTEMPTS_MAX: Final = 20
 NOTHING_APPLIED: Final = 1
 #: The rest is applied; some rows are not, because somebody else changed what they are about at that moment.
 SOME_MISSED: Final = 3
@@ -423,8 +423,8 @@ def _tell_missed(screen: Screen, row: FileRow, lines: list[int]) -> None:
 
 
 async def _batch(kind: Kind, of: Import, after: int) -> Batch | None:
-    """Apply a batch in a transaction of its own; again when it was the victim of a deadlock."""
-    for _ in range(_DEADLOCKS_MAX):
+    """Apply a batch in a transaction of its own; again when it was outpaced, or the victim of a deadlock."""
+    for _ in range(_ATTEMPTS_MAX):
         try:
             async with transaction(of.viewer.merchant_id) as tx:
                 if await tx.row(HOLD, **of.key) is None:
@@ -436,6 +436,6 @@ async def _batch(kind: Kind, of: Import, after: int) -> Batch | None:
                 if step is not None:
                     await tx.row(COUNT_APPLIED, **of.key, rows=step.rows, is_missed=bool(step.missed))
                 return step
-        except asyncpg.DeadlockDetectedError:
+        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
             continue
-    raise ConfigurationError("The database kept finding deadlocks; run this again, it goes on from there.")
+    raise ConfigurationError("Others kept being faster with the same rows; run this again, it goes on from there.")

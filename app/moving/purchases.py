@@ -28,8 +28,9 @@ from app.storage.database import Tx, database
 from app.storage.events import event
 from app.storage.statements import NoRow, statement
 
-#: Purchases of one transaction, and members whose other purchases wait for it.
-RECORDED_AT_ONCE: Final = 1000
+#: Purchases of one transaction: members whose other purchases wait for it, and names of orders, of which PostgreSQL
+#: locks some thousands at a time for all its clients together.
+RECORDED_AT_ONCE: Final = 200
 CORRECTED_AT_ONCE: Final = 200
 
 
@@ -126,6 +127,15 @@ WITH batch AS MATERIALIZED (
     WHERE o.merchant_id = :merchant_id AND (SELECT count(*) FROM buyers) >= 0
         AND (o.source, o.order_id) IN (SELECT source, order_id FROM batch)
     ORDER BY o.id FOR NO KEY UPDATE
+), unknown AS MATERIALIZED (
+    -- Orders that aren't known don't begin meanwhile, and haven't begun since this statement did: the batch begins
+    -- again otherwise. Locked by name, after all that are known.
+    SELECT lock_unknown_order(:merchant_id, source, order_id) FROM (
+        SELECT batch.source, batch.order_id FROM batch JOIN buyers ON buyers.id = batch.found
+        WHERE (SELECT count(*) FROM known) >= 0
+            AND NOT EXISTS (SELECT FROM known k WHERE k.source = batch.source AND k.order_id = batch.order_id)
+        ORDER BY batch.source, batch.order_id OFFSET 0
+    ) named
 ), b AS (
     INSERT INTO purchase (merchant_id, id, member_id, source, order_id, amount, recorded_amount, paid_points,
                           paid_value, currency, points, points_per_unit, minor_units, credits, occurred_at, recorded_at)
@@ -134,6 +144,7 @@ WITH batch AS MATERIALIZED (
     FROM batch JOIN buyers ON buyers.id = batch.found
     LEFT JOIN known k ON k.source = batch.source AND k.order_id = batch.order_id
     WHERE k.cancelled_at IS NULL AND batch.amount >= coalesce(k.paid_value, 0)
+        AND (SELECT count(*) FROM unknown) >= 0
     ORDER BY batch.line
     ON CONFLICT DO NOTHING RETURNING *
 ), bought AS (

@@ -108,12 +108,17 @@ class ProvedRow(MemberRow, _DisplacedRow):
     invite_id: UUID | None
 
 
-_TAKE: Final = """
+#: Whether a record that was merged into a member has proved an `address`: it finds the member for good.
+IS_MERGED: Final = """EXISTS (
+    SELECT FROM member WHERE merchant_id = :merchant_id AND merged_into_id = :member_id
+        AND member.email_index = address.email_index AND email_verified
+)"""
+_TAKE: Final = f"""
 owned AS (
     -- The address is the member's, and the one that it had proved before is nobody's.
     UPDATE address SET member_id = CASE WHEN email_index = :email_index THEN :member_id::uuid END
     WHERE merchant_id = :merchant_id AND email_index = ANY(:held::bytea[])
-        AND (email_index = :email_index OR member_id = :member_id)
+        AND (email_index = :email_index OR (member_id = :member_id AND NOT {IS_MERGED}))
 ), rivals AS (
     -- Those that have written it down.
     SELECT id FROM member

@@ -15,7 +15,7 @@ from app.members.member_keys import EXTERNAL_ID_LENGTH_MAX
 from app.members.rows import MemberRow
 from app.members.types import Member, MemberSource
 from app.merchants.tenants import decrypted
-from app.people.addresses import HeldRow, Proved, as_it_is, on_held, prove
+from app.people.addresses import IS_MERGED, HeldRow, Proved, as_it_is, on_held, prove
 from app.people.existing import MemberAlreadyExists, called, proved_by
 from app.storage.database import Tx
 from app.storage.events import event
@@ -285,7 +285,7 @@ WITH left_behind AS (
     -- An address that the member has proved no longer is nobody's.
     UPDATE address SET member_id = NULL
     WHERE merchant_id = :merchant_id AND email_index = ANY(:held::bytea[]) AND member_id = :member_id
-        AND (:email_verified AND email_index = :email_index) IS NOT TRUE
+        AND (:email_verified AND email_index = :email_index) IS NOT TRUE AND NOT {IS_MERGED}
 ), m AS (
     UPDATE member SET email = :email, email_index = :email_index, mailbox_index = :mailbox_index,
         email_verified = :email_verified, pending_email = :pending_email, pending_email_index = :pending_email_index,

@@ -74,6 +74,9 @@ async def _prove(tx: Tx, viewer: Viewer, member: HeldRow, named: bytes | None) -
     """Prove the named address of a held member, or its only one. Raises Refused when it isn't the member's."""
     problems = Problems()
     if named is not None and named not in {member["email_index"], member["pending_email_index"]}:
+        if member["owner_id"] == member["member_id"]:
+            # A record that was merged into it has proved it.
+            return Proved(await as_it_is(tx, viewer, member), [], None)
         if member["owner_id"] is not None:
             raise Refused(await proved_by(tx, viewer, member["owner_id"]))
         problems.add("email", "must be the member's present or pending address")

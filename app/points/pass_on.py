@@ -23,14 +23,20 @@ class LotRow(TypedDict):
     held: int
 
 
-# In the order of spending. By the member's entries: of lots that are spent no index tells whose they are.
+# In the order of spending. By entries: of lots that are spent no index tells whose they are. What was spent before an
+# earlier merging has its entry with a record that was merged then, and names the kept member by now.
 FIND_LOTS: Final = statement(
     LotRow,
     """
-SELECT l.entry_id AS lot_id, l.remaining, l.held FROM points_entry e CROSS JOIN LATERAL (
-    SELECT * FROM points_lot WHERE merchant_id = :merchant_id AND entry_id = coalesce(e.lot_id, e.id) OFFSET 0
+SELECT l.entry_id AS lot_id, l.remaining, l.held FROM (
+    SELECT DISTINCT coalesce(lot_id, id) AS id FROM points_entry
+    WHERE merchant_id = :merchant_id AND member_id = ANY(ARRAY(
+        SELECT id FROM member WHERE merchant_id = :merchant_id AND merged_into_id = :kept_id
+    ))
+) named CROSS JOIN LATERAL (
+    SELECT * FROM points_lot WHERE merchant_id = :merchant_id AND entry_id = named.id OFFSET 0
 ) l
-WHERE e.merchant_id = :merchant_id AND e.member_id = :merged_id AND l.member_id = :merged_id
+WHERE l.member_id = :merged_id
 ORDER BY l.is_pending, l.expires_at, l.created_at, l.entry_id
 """,
 )
@@ -155,7 +161,7 @@ async def points_fit(tx: Tx, merchant_id: UUID, kept_id: UUID, merged_id: UUID) 
 async def pass_points(tx: Tx, merchant_id: UUID, actor: str, kept_id: UUID, merged_id: UUID) -> int:
     """Make a merged member's points the kept one's, and what its returns lack. Returns how many points there were."""
     pair = {"merchant_id": merchant_id, "kept_id": kept_id, "merged_id": merged_id}
-    lots = await tx.rows(FIND_LOTS, merchant_id=merchant_id, merged_id=merged_id)
+    lots = await tx.rows(FIND_LOTS, **pair)
     for lot in lots:
         if not lot["remaining"]:
             continue

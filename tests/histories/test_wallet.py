@@ -184,7 +184,7 @@ def _returns(wallet: Wallet) -> list[Any]:
     ]  # fmt: skip
 
 
-@settings(max_examples=size(300, 5000), deadline=None, derandomize=not FULL)
+@settings(max_examples=size(150, 5000), deadline=None, derandomize=not FULL)
 @given(st.booleans(), st.lists(STEPS, min_size=20, max_size=20))
 def test_any_walk_leaves_the_wallet_that_the_model_has(recovers: bool, steps: list[tuple[str, int]]) -> None:
     both = Both(recovers=recovers)

@@ -1,20 +1,25 @@
 """Purchases of another system. Without these they could earn points again, or not count as what somebody bought."""
 
+import asyncio
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
 
 from app import ids
+from app.storage.database import transaction
 from tests.factories import Shop
 from tests.moving.files import Mover
-from tests.orders.documents import CANCEL, cancellation
+from tests.orders.documents import CANCEL, cancellation, order_of, stackable
 from tests.orders.holding import hold
 from tests.points.documents import CONFIGURE, points, purchase, refund
+from tests.races.storm import until_somebody_waits
 from tests.referrals.documents import accepted, program
 
 HEADER = "source,orderId,externalId,externalSource,amountMinor,currency,occurredAt\n"
 FIRST = "STORE,A-1,1,,1999,USD,2024-03-01T10:00:00Z\n"
 SECOND = "shopify,A-1,1,,500,USD,2025-03-01\n"
 BOUGHT = "SELECT last_bought_at FROM member WHERE merchant_id = $1 AND id = $2"
+LOCK = "SELECT FROM member WHERE merchant_id = $1 AND id = $2 FOR NO KEY UPDATE"
 ROWS = """
 SELECT source, order_id, amount, points, points_per_unit::int AS rate, occurred_at FROM purchase
 WHERE merchant_id = $1 ORDER BY id
@@ -114,6 +119,27 @@ async def test_an_order_that_is_held_is_read_again_and_a_cancelled_one_is_refuse
     await mover.applied("purchases", HEADER + FIRST)
     (after,) = await mover.rows(version)
     assert after["version"] == before["version"] + 1
+
+
+async def test_an_order_that_began_and_was_called_off_meanwhile_has_no_purchase(shop: Shop, mover: Mover) -> None:
+    """The batch began to look before the order was there."""
+    anna, ben = await shop.member(externalId="1"), await shop.member()
+    (code,) = await stackable(shop, ben, 1)
+    outside = copy_context()
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.rows(LOCK, shop.merchant_id, ids.decode("member", anna["id"]))
+        moving = asyncio.create_task(mover.move("purchases", HEADER + FIRST + SECOND), context=outside)
+        await until_somebody_waits(tx)
+        await shop.redeem([code["text"]], ben, order="A-1")
+        cancelled = await shop.do(CANCEL, **cancellation(orderId="A-1"))
+        assert cancelled["moneyReturned"]["amountMinor"] == 0
+
+    brought = await moving
+    assert (brought.status, brought.said[-1]) == (3, "purchases: 1 made, 0 corrected.")
+    assert [line.partition(" ")[0] for line in brought.wrong] == ["export.csv:2:"]
+    assert (await order_of(shop, "A-1"))["purchase"] is None
+    assert await shop.broken_promises() == []
 
 
 async def test_every_wrong_row_is_a_line(shop: Shop, mover: Mover) -> None:

@@ -6,7 +6,16 @@ import pytest
 
 from app import ids
 from tests.coupons.test_campaign_job import sent
-from tests.factories import CLAIM_CODE, CREATE_CAMPAIGN, EDIT_MEMBER, Shop, problems, usd
+from tests.factories import (
+    CLAIM_CODE,
+    CREATE_CAMPAIGN,
+    EDIT_MEMBER,
+    ENROLL_MEMBER,
+    VERIFY_MEMBER_EMAIL,
+    Shop,
+    problems,
+    usd,
+)
 from tests.jobs.documents import carried_out
 from tests.orders.documents import stackable
 from tests.orders.holding import CAPTURE, hold
@@ -178,6 +187,23 @@ async def test_a_shortfall_moves_along_and_is_made_good(shop: Shop) -> None:
     assert await shop.broken_promises() == []
 
 
+async def test_what_was_spent_before_the_first_of_two_mergings_comes_back_to_the_last(shop: Shop) -> None:
+    first, second = await _two(shop)
+    last = await shop.member()
+    await purchase(shop, first, "order", 10_000)
+    had = await have(shop, await reward(shop, cost=100), first, "key")
+    await merge(shop, second, first)
+
+    await merge(shop, last, second)
+
+    assert await shop.broken_promises() == []
+    await shop.do(REVERSE_REWARD, redemptionId=had["redemption"]["id"], reason="broken")
+    assert await points_of(shop, last) == 100
+    assert (await refund(shop, "order", "all", 10_000))["shortfall"] == 0
+    assert await points_of(shop, last) == 0
+    assert await shop.broken_promises() == []
+
+
 async def test_keys_of_both_go_on_answering(shop: Shop) -> None:
     kept, merged = await _two(shop, externalId="1001")
     bought = await purchase(shop, merged, "order", 2000)
@@ -337,6 +363,27 @@ async def test_a_proven_address_goes_first(shop: Shop, kept: Any, merged: Any, s
     done = (await merge(shop, first, second))["member"]
 
     assert (done["maskedEmail"], done["emailVerified"], done["pendingMaskedEmail"]) == shown
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("proven", [True, False])
+async def test_an_address_that_the_merged_record_has_proved_stays_the_persons(shop: Shop, *, proven: bool) -> None:
+    kept = await shop.member(email="new@example.com", emailVerified=True)
+    merged = await shop.member(email="old@example.com", emailVerified=True)
+    await merge(shop, kept, merged)
+    state = await shop.state()
+    again = await shop.do(VERIFY_MEMBER_EMAIL, memberId=merged["id"], email="old@example.com")
+    assert (again["__typename"], again["member"]["id"]) == ("VerifyMemberEmailSuccess", kept["id"])
+    assert await shop.state() == state
+
+    # Support shows it in place of the other one, and then a third.
+    shown: dict[str, Any] = {"emailVerified": True} if proven else {}
+    await shop.do(EDIT_MEMBER, memberId=kept["id"], email="old@example.com", **shown)
+    await shop.do(EDIT_MEMBER, memberId=kept["id"], email="third@example.com", emailVerified=True)
+
+    assert (await shop.data(FOUND, {"email": "old@example.com"}))["member"] == {"id": kept["id"]}
+    refused = await shop.refused(ENROLL_MEMBER, source="STORE", email="old@example.com", emailVerified=True)
+    assert (refused["__typename"], refused["existing"]["id"]) == ("MemberAlreadyExists", kept["id"])
     assert await shop.broken_promises() == []
 
 

@@ -203,7 +203,7 @@ async def test_buying_and_returning_leaves_everything_as_it_was(api: Api, shop: 
     def do(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, loop).result(120)
 
-    @settings(deadline=None, max_examples=size(10, 100), derandomize=not FULL, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, max_examples=size(5, 100), derandomize=not FULL, suppress_health_check=list(HealthCheck))
     @given(
         steps=HISTORIES, points=st.integers(1, 80), parts=st.integers(1, 4), pending_days=st.sampled_from([0, 3]),
         held_points=st.lists(st.integers(1, 100), max_size=2),

@@ -254,7 +254,7 @@ class World:
 
 @settings(
     deadline=None,
-    max_examples=size(12, 150),
+    max_examples=size(6, 150),
     derandomize=not FULL,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

