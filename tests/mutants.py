@@ -64,8 +64,8 @@ MUTANTS: Final = (
     Mutant(
         "a lock less: points are taken back while they are being spent",
         "app/points/ledger.py",
-        'WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE\n',
-        'WHERE merchant_id = :merchant_id AND member_id = :member_id\n',
+        "WHERE merchant_id = :merchant_id AND member_id = :member_id FOR UPDATE\n",
+        "WHERE merchant_id = :merchant_id AND member_id = :member_id\n",
         ("tests/races/test_points.py",),
     ),
     Mutant(

@@ -44,6 +44,7 @@ OTHER_BYTES = {
     "code_batch.request_hash",
     "data_key.wrapped",
     "graph_file.body",
+    "erasure_memory.hmac",
     "first_order.person",
     "invite.domain_index",
     "hold.email_index",

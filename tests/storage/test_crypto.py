@@ -1,6 +1,8 @@
 """Keys and ciphertexts. Without these a code could be read in another row, or a master key turn up in a log."""
 
 import base64
+import hashlib
+import hmac
 import os
 from uuid import uuid4
 
@@ -203,3 +205,12 @@ async def test_a_name_moved_to_another_row_or_column_is_not_shown(shop: Shop, ap
         assert error["extensions"]["reference"] in api.log.read_text()
     assert "Ada Moved" not in api.log.read_text()
     assert "ada.moved" not in api.log.read_text()
+
+
+def test_the_erased_are_remembered_by_a_key_of_their_own() -> None:
+    lookup, told = os.urandom(32), b"MAILBOX and its index"
+    made = MerchantKeys(uuid4(), encryption={1: os.urandom(32)}, lookup=lookup, tokens=[os.urandom(32)])
+    inner, outer = made.memory_pads[:64], made.memory_pads[64:]
+
+    key = hmac.digest(lookup, b"erasure memory", "sha256")
+    assert hashlib.sha256(outer + hashlib.sha256(inner + told).digest()).digest() == hmac.digest(key, told, "sha256")
