@@ -341,7 +341,8 @@ class Members(Kind):
             address=address or UNSET,
             email_index=row["email_index"],
             mailbox_index=row["mailbox_index"],
-            email_verified=row["email_verified"] or UNSET,
+            # What is proven by now, perhaps by a record that was merged into this one, isn't proved again.
+            email_verified=UNSET if row["has_proved"] else row["email_verified"] or UNSET,
             display_name=await self._name(row) or UNSET,
         )
 
@@ -361,4 +362,5 @@ class Members(Kind):
             await settle(tx, of, [row["line"]], missed=False)
             return edited
 
-        await on_held(of.viewer, row["member_id"], row["email_index"], work)
+        if await on_held(of.viewer, row["member_id"], row["email_index"], work) is None:
+            raise MemberGoneError.of(row["member_id"])
