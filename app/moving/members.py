@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, TypedDict, cast
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from app.members.mailboxes import mailbox_index
 from app.members.types import MemberSource
 from app.merchants.tenants import decrypted
 from app.moving.fields import Fields
-from app.moving.kind import Batch, Kind, Record, settle
+from app.moving.kind import Batch, Kind, Record, settle, until_alone
 from app.moving.rows import (
     DROP_LINES,
     FIND_MEMBERS,
@@ -321,7 +322,7 @@ class Members(Kind):
         missed = []
         for row in page:
             try:
-                await self._edit(of, row)
+                await until_alone(partial(self._edit, of, row))
             except (Refused, MemberGoneError):
                 # Another member has proved the address since it was judged, or this one was merged or erased.
                 async with transaction(of.viewer.merchant_id) as tx:
