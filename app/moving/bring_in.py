@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final, TypedDict
 from zoneinfo import ZoneInfo
 
-import asyncpg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -26,7 +25,7 @@ from app.merchants.tenants import tenant
 from app.moving.balances import Balances
 from app.moving.codes import Codes
 from app.moving.fields import Fields
-from app.moving.kind import Batch, Kind
+from app.moving.kind import Batch, Kind, until_alone
 from app.moving.members import Members
 from app.moving.purchases import Purchases
 from app.moving.reading import Read, UnreadableError, digest_of, read
@@ -64,7 +63,6 @@ STAGED_AT_ONCE: Final = 2000
 CONNECTIONS_MIN: Final = 2
 #: The database needs a moment to notice that another run was killed.
 ALONE_SECONDS_MAX: Final = 5.0
-_ATTEMPTS_MAX: Final = 20
 NOTHING_APPLIED: Final = 1
 #: The rest is applied; some rows are not, because somebody else changed what they are about at that moment.
 SOME_MISSED: Final = 3
@@ -423,19 +421,18 @@ def _tell_missed(screen: Screen, row: FileRow, lines: list[int]) -> None:
 
 
 async def _batch(kind: Kind, of: Import, after: int) -> Batch | None:
-    """Apply a batch in a transaction of its own; again when it was outpaced, or the victim of a deadlock."""
-    for _ in range(_ATTEMPTS_MAX):
-        try:
-            async with transaction(of.viewer.merchant_id) as tx:
-                if await tx.row(HOLD, **of.key) is None:
-                    # Another run has applied the rest.
-                    return None
-                if not of.tells:
-                    await keep_quiet(tx, of.viewer.merchant_id)
-                step = await kind.apply(tx, of, after)
-                if step is not None:
-                    await tx.row(COUNT_APPLIED, **of.key, rows=step.rows, is_missed=bool(step.missed))
-                return step
-        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-            continue
-    raise ConfigurationError("Others kept being faster with the same rows; run this again, it goes on from there.")
+    """Apply a batch in a transaction of its own."""
+
+    async def work() -> Batch | None:
+        async with transaction(of.viewer.merchant_id) as tx:
+            if await tx.row(HOLD, **of.key) is None:
+                # Another run has applied the rest.
+                return None
+            if not of.tells:
+                await keep_quiet(tx, of.viewer.merchant_id)
+            step = await kind.apply(tx, of, after)
+            if step is not None:
+                await tx.row(COUNT_APPLIED, **of.key, rows=step.rows, is_missed=bool(step.missed))
+            return step
+
+    return await until_alone(work)

@@ -4,10 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from functools import partial
+from typing import Final, TypeVar
 from uuid import UUID
 
+import asyncpg
+
 from app.api.context import Viewer
+from app.errors import ConfigurationError
 from app.moving.fields import Fields
 from app.moving.rows import COUNT_APPLIED, DROP_LINES, Import, LineRow
 from app.storage.database import Tx, transaction
@@ -15,6 +19,8 @@ from app.storage.events import keep_quiet
 from app.storage.gone import MemberGoneError
 
 AnyLine = TypeVar("AnyLine", bound=LineRow)
+T = TypeVar("T")
+_ATTEMPTS_MAX: Final = 20
 
 #: What a row is written down as: values in the order of its kind's `stored`, after its line and id.
 Record = tuple[object, ...]
@@ -42,11 +48,7 @@ async def correct_each(
     for row in page:
         line = row["line"]
         try:
-            async with transaction(of.viewer.merchant_id) as tx:
-                if not of.tells:
-                    await keep_quiet(tx, of.viewer.merchant_id)
-                is_done = await work(tx, row)
-                await settle(tx, of, [line], missed=not is_done)
+            is_done = await until_alone(partial(_correct, of, row, work))
         except MemberGoneError:
             is_done = False
             async with transaction(of.viewer.merchant_id) as tx:
@@ -54,6 +56,25 @@ async def correct_each(
         if not is_done:
             missed.append(line)
     return Batch(page[-1]["line"], len(page) - len(missed), missed)
+
+
+async def _correct(of: Import, row: AnyLine, work: Callable[[Tx, AnyLine], Awaitable[bool]]) -> bool:
+    async with transaction(of.viewer.merchant_id) as tx:
+        if not of.tells:
+            await keep_quiet(tx, of.viewer.merchant_id)
+        is_done = await work(tx, row)
+        await settle(tx, of, [row["line"]], missed=not is_done)
+        return is_done
+
+
+async def until_alone(work: Callable[[], Awaitable[T]]) -> T:
+    """Do a transaction's work; again when it was outpaced, or the victim of a deadlock. Raises ConfigurationError."""
+    for _ in range(_ATTEMPTS_MAX):
+        try:
+            return await work()
+        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            continue
+    raise ConfigurationError("Others kept being faster with the same rows; run this again, it goes on from there.")
 
 
 async def settle(tx: Tx, of: Import, lines: list[int], *, missed: bool) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, TypedDict, cast
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from app.members.mailboxes import mailbox_index
 from app.members.types import MemberSource
 from app.merchants.tenants import decrypted
 from app.moving.fields import Fields
-from app.moving.kind import Batch, Kind, Record, settle
+from app.moving.kind import Batch, Kind, Record, settle, until_alone
 from app.moving.rows import (
     DROP_LINES,
     FIND_MEMBERS,
@@ -324,7 +325,7 @@ class Members(Kind):
         missed = []
         for row in page:
             try:
-                await self._edit(of, row)
+                await until_alone(partial(self._edit, of, row))
             except (Refused, MemberGoneError):
                 # Another member has proved the address since it was judged, or this one was merged or erased.
                 async with transaction(of.viewer.merchant_id) as tx:
@@ -344,7 +345,8 @@ class Members(Kind):
             address=address or UNSET,
             email_index=row["email_index"],
             mailbox_index=row["mailbox_index"],
-            email_verified=row["email_verified"] or UNSET,
+            # What is proven by now, perhaps by a record that was merged into this one, isn't proved again.
+            email_verified=UNSET if row["has_proved"] else row["email_verified"] or UNSET,
             display_name=await self._name(row) or UNSET,
         )
 
@@ -364,4 +366,5 @@ class Members(Kind):
             await settle(tx, of, [row["line"]], missed=False)
             return edited
 
-        await on_held(of.viewer, row["member_id"], row["email_index"], work)
+        if await on_held(of.viewer, row["member_id"], row["email_index"], work) is None:
+            raise MemberGoneError.of(row["member_id"])

@@ -51,6 +51,15 @@ _MEMBERS: Final = """
             AND person.id IS NULL
     )
 """
+# And those of a guest that had a mailbox which a record that was merged into the member has proved.
+_MAILBOXES: Final = """
+    ARRAY(
+        SELECT person.mailbox_index
+        UNION ALL
+        SELECT mailbox_index FROM member
+        WHERE merchant_id = :merchant_id AND merged_into_id = person.id AND email_verified
+    )
+"""
 #: Whether the `person` has another order than (`:source`, `:order_id`) that stands: a purchase that didn't go back
 #: whole, a redemption or a hold, or what it had before it was erased. So is an order of nobody: it can't be told from
 #: others.
@@ -62,7 +71,7 @@ HAS_ANOTHER: Final = f"""
         SELECT FROM sales_order x WHERE x.merchant_id = :merchant_id AND x.presenter_id = ANY({_MEMBERS})
             AND (x.source, x.order_id) <> (:source, :order_id) AND {_STANDS}
     ) OR EXISTS (
-        SELECT FROM sales_order x WHERE x.merchant_id = :merchant_id AND x.mailbox_index = person.mailbox_index
+        SELECT FROM sales_order x WHERE x.merchant_id = :merchant_id AND x.mailbox_index = ANY({_MAILBOXES})
             AND (x.source, x.order_id) <> (:source, :order_id) AND {_STANDS}
     ) OR {REMEMBERS.format("person.mailbox_index", "r.has_ordered")})
 """

@@ -8,11 +8,12 @@ from app import ids
 from app.moving.balances import Balances
 from app.moving.codes import Codes
 from app.moving.kind import Kind
+from app.moving.members import Members
 from app.moving.purchases import Purchases
 from app.storage.database import database
 from tests.factories import Shop
 from tests.moving.files import Mover
-from tests.people.documents import MERGE
+from tests.people.documents import MERGE, addresses, merge
 from tests.points.documents import points
 
 FILES: dict[str, tuple[type[Kind], str, str]] = {
@@ -72,6 +73,30 @@ async def test_whoever_is_erased_before_a_correction_is_left_out(
     brought = await mover.move(kind, header + row.format(1).replace(",5", ",7"), corrects=True)
 
     assert (brought.status, brought.said[-1]) == (3, f"{kind}: 0 made, 0 corrected.")
+
+
+async def test_a_member_that_is_gone_before_its_correction_is_left_out(
+    shop: Shop, mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anna = await shop.member(externalId="1")
+    monkeypatch.setattr(Members, "judge", _judged(Members, shop, anna))
+
+    brought = await mover.move("members", "externalId,displayName\n1,Anna\n", corrects=True)
+
+    assert (brought.status, brought.said[-1]) == (3, "members: 0 made, 0 corrected.")
+    assert await shop.count("import_row") == 0
+
+
+async def test_an_address_that_a_merged_record_has_proved_isnt_proved_again(shop: Shop, mover: Mover) -> None:
+    kept = await shop.member(externalId="1", email="new@example.com", emailVerified=True)
+    merged = await shop.member(externalId="2", email="old@example.com", emailVerified=True)
+    assert (await merge(shop, kept, merged))["__typename"] == "MergeMembersSuccess"
+
+    row = "externalId,email,emailVerified,displayName\n2,old@example.com,true,Anna\n"
+    said = await mover.applied("members", row, corrects=True)
+
+    assert said[-1] == "members: 0 made, 1 corrected."
+    assert await addresses(shop, kept) == ("n•••@example.com", True, None)
 
 
 async def test_what_a_merged_record_was_brought_is_the_kept_members(shop: Shop, mover: Mover) -> None:

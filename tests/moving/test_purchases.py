@@ -5,7 +5,11 @@ from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
+import pytest
+
 from app import ids
+from app.moving.purchases import Purchases
 from app.storage.database import transaction
 from tests.factories import Shop
 from tests.moving.files import Mover
@@ -87,6 +91,25 @@ async def test_what_differs_is_refused_and_with_correct_is_changed(shop: Shop, m
     assert [row["amount"] for row in await mover.rows(ROWS)] == [1999, 700]
     assert await _last(mover, anna) == _utc("2024-03-01T10:00:00")
     assert (await shop.event_types())[-1] == "purchase.corrected"
+
+
+async def test_a_correction_that_a_deadlock_ended_is_made_again(
+    shop: Shop, mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.member(externalId="1")
+    await mover.applied("purchases", HEADER + FIRST)
+    correct, ended = Purchases._correct, [1]
+
+    async def ending(*asked: Any) -> bool:
+        if ended and ended.pop():
+            raise asyncpg.DeadlockDetectedError
+        return await correct(*asked)
+
+    monkeypatch.setattr(Purchases, "_correct", ending)
+    said = await mover.applied("purchases", HEADER + FIRST.replace("1999", "700"), corrects=True)
+
+    assert said[-1] == "purchases: 0 made, 1 corrected."
+    assert [row["amount"] for row in await mover.rows(ROWS)] == [700]
 
 
 async def test_what_points_or_refunds_hang_on_cannot_be_corrected(shop: Shop, mover: Mover) -> None:

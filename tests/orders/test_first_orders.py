@@ -8,6 +8,7 @@ from tests.factories import CHECK_CODES, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL
 from tests.orders.holding import CAPTURE, HOLD, RELEASE, cart, hold, let_pass, reasons
 from tests.orders.test_reverse_redemption import REVERSE as REVERSE_REDEMPTION
+from tests.people.documents import merge
 from tests.points.documents import REVERSE, purchase, refund
 
 OK = "RedeemCodesSuccess"
@@ -48,6 +49,19 @@ async def test_the_numbers_of_two_channels_are_two_orders(shop: Shop) -> None:
 
     assert await presented(shop, code, "o-1", memberId=member["id"]) == "NOT_FIRST_ORDER"
     assert await presented(shop, code, "o-1", memberId=member["id"], source="SHOPIFY") == OK
+
+
+async def test_what_a_guest_ordered_counts_though_its_record_was_merged(shop: Shop) -> None:
+    kept = await shop.member(email="new@example.com", emailVerified=True)
+    bought = await claim_by_email(shop, await shop.pool(), "old@example.com")
+    assert await presented(shop, bought, "o-1", email="old@example.com") == OK
+    merged = await shop.member(email="old@example.com", emailVerified=True)
+    code = await welcome(shop, merged)
+    assert await presented(shop, code, "o-2", document=CHECK_CODES, memberId=merged["id"]) == "NOT_FIRST_ORDER"
+
+    assert (await merge(shop, kept, merged))["__typename"] == "MergeMembersSuccess"
+
+    assert await presented(shop, code, "o-2", memberId=kept["id"]) == "NOT_FIRST_ORDER"
 
 
 async def test_an_order_that_went_back_whole_was_none(shop: Shop) -> None:
