@@ -111,6 +111,7 @@ async def explained(viewer: Viewer, pool_id: UUID, member_id: UUID) -> int:
             "after": after,
             "event_id": ids.new(),
             "actor": viewer.actor,
+            "memory_pads": viewer.tenant.keys.memory_pads,
         }
     )
     explained = await database().row(EXPLAIN, *arguments)
