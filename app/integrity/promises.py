@@ -446,6 +446,8 @@ INVITE_QUOTAS: Final = _promise(
     SELECT FROM invite_quota WHERE merchant_id = :merchant_id
         AND (sent_today NOT BETWEEN 0 AND day_max OR sent_lifetime NOT BETWEEN 0 AND lifetime_max)""",
 )
+#: Rows are dated by when their transactions began: of two that began within this either may have been first.
+_AT_ONCE: Final = "interval '1 minute'"
 CONVERTED_REFERRALS: Final = _promise(
     "CONVERTED_REFERRALS",
     """
@@ -472,8 +474,8 @@ CONVERTED_REFERRALS: Final = _promise(
     )
     SELECT FROM referral r WHERE r.merchant_id = :merchant_id
         AND NOT EXISTS (SELECT FROM brought WHERE brought.referee_id = r.referee_id)""",
-    # Both are credited for a conversion that stands released, but for who was erased before, and nobody without one.
-    # One that a merging dropped names the merged record as referee.
+    # Both are credited for a conversion that stands released, but for who was erased before or meanwhile, and nobody
+    # without one. One that a merging dropped names the merged record as referee.
     f"""
     SELECT FROM referral r
     JOIN member n ON n.merchant_id = :merchant_id AND n.id = r.referrer_id
@@ -483,10 +485,10 @@ CONVERTED_REFERRALS: Final = _promise(
     WHERE r.merchant_id = :merchant_id AND r.released_at IS NOT NULL AND (
         ((a.reason, {_standing("a.member_id")}, a.amount)
                 IS DISTINCT FROM ('REFERRAL_REFERRER', {_standing("r.referrer_id")}, r.referrer_points)
-            AND (a.id IS NOT NULL OR n.erased_at IS NULL OR n.erased_at > r.released_at))
+            AND (a.id IS NOT NULL OR n.erased_at IS NULL OR n.erased_at > r.released_at + {_AT_ONCE}))
         OR ((b.reason, {_standing("b.member_id")}, b.amount)
                 IS DISTINCT FROM ('REFERRAL_REFEREE', {_standing("r.referee_id")}, r.referee_points)
-            AND (b.id IS NOT NULL OR o.erased_at IS NULL OR o.erased_at > r.released_at))
+            AND (b.id IS NOT NULL OR o.erased_at IS NULL OR o.erased_at > r.released_at + {_AT_ONCE}))
     )""",
     # Paid once, net: all of both credits stands while the referral does, and nothing of them when it has fallen.
     """
