@@ -16,7 +16,7 @@ from tests.guides import ROOT, blocks
 from tests.integrity.breaking import CLAIM_TOO_MANY, NAMES, one, undone, violations
 from tests.scratch import scratch_database
 
-ALLOCATED = one("code", "state = 'ALLOCATED'")
+ALLOCATED = one("code", "state = 'ALLOCATED' AND NOT bearer")
 _DELIVER = "INSERT INTO delivery (merchant_id, code_id, campaign_id, position, allocated)"
 #: Tables whose rows stay.
 KEPT = (
