@@ -496,6 +496,9 @@ def _had(call: Call, hold: Hold, here: tuple[str, int] | None) -> Iterable[tuple
         if pool is None:
             found.append([(each._replace(redemption=redemption, name=name), stock)])
             continue
+        if shown is not None and shown["redemption"]["code"] is None:
+            # It had others: those that were told have no pool at this place.
+            return
         codes = [*call.facts["codes"].get(pool, ()), UNSEEN] if shown is None else [shown["redemption"]["code"]["id"]]
         found.append([])
         for code in codes:
