@@ -3,10 +3,9 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 from uuid import UUID
 
-import asyncpg
 import strawberry
 from graphql import GraphQLError
 from strawberry.types import get_object_definition
@@ -16,11 +15,11 @@ from app.api.access import admitted
 from app.api.context import Context, Viewer
 from app.api.standing import ErasedError, stand_in
 from app.storage.gone import MemberGoneError, forfeiting
+from app.storage.restarts import ENDED, RESTARTS_MAX
 from app.telemetry.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
 #: How often a verb begins anew.
-RESTARTS_MAX: Final = 20
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -125,7 +124,7 @@ async def _answer_again(info: Info, coordinate: str, ask: Callable[[], Any]) -> 
             except ErasedError as erased:
                 if _may_answer_not_found(info):
                     refusal = not_found("member", erased.node_id).refusal
-        except (OutpacedError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+        except (OutpacedError, *ENDED):
             restarts += 1
             if restarts == RESTARTS_MAX:
                 raise

@@ -242,19 +242,18 @@ SELECT {columns(ChangeRow)} FROM recorded ev
 )
 
 
+async def revoke_each(tx: Tx, merchant_id: UUID, actor: str, code_ids: Sequence[UUID]) -> None:
+    """Revoke codes that are locked and live."""
+    event_ids = [ids.new() for _ in code_ids]
+    changes = await tx.rows(REVOKE, merchant_id=merchant_id, code_ids=list(code_ids), event_ids=event_ids, actor=actor)
+    for change in changes:
+        ring_wallet(tx, merchant_id, change)
+
+
 async def revoke_surplus(tx: Tx, viewer: Viewer, surplus: Sequence[SurplusRow]) -> None:
     """Revoke codes that are locked and live, and replace them in their pools."""
     if not surplus:
         return
-    codes = [row["code_id"] for row in surplus]
-    changes = await tx.rows(
-        REVOKE,
-        merchant_id=viewer.merchant_id,
-        code_ids=codes,
-        event_ids=[ids.new() for _ in codes],
-        actor=viewer.actor,
-    )
-    for change in changes:
-        ring_wallet(tx, viewer.merchant_id, change)
+    await revoke_each(tx, viewer.merchant_id, viewer.actor, [row["code_id"] for row in surplus])
     places = [(row["pool_id"], row["kind"], row["code_pattern"]) for row in surplus if not row["is_over"]]
     await recycle_each(tx, viewer.tenant.keys, places, actor=viewer.actor)

@@ -3,13 +3,12 @@
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
-import asyncpg
 import strawberry
 
 from app import ids
 from app.api.context import Viewer
 from app.api.inputs import node_id
-from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, mutation, not_found
+from app.api.operations import Info, InvalidInput, NotFound, OutpacedError, Refusal, Refused, mutation, not_found
 from app.api.reasons import sealed
 from app.coupons import stock_levels
 from app.coupons.claims import PoolExhausted, PoolNotActive, exhausted, not_active
@@ -19,8 +18,6 @@ from app.merchants.tenants import decrypted
 from app.storage.database import Tx, database, transaction
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
-
-ATTEMPTS_MAX: Final = 20
 
 
 @strawberry.input(description="A code to replace.")
@@ -181,29 +178,22 @@ async def reissue_code(
     viewer = info.context.viewer
     event_id, reason = sealed(viewer, input.reason)
     code_id = node_id("code", "code", input.code_id)
-    for _ in range(ATTEMPTS_MAX):
-        try:
-            async with transaction(viewer.merchant_id) as tx:
-                reissued = await _reissue(tx, viewer, code_id, input.code_id, event_id, reason)
-        except asyncpg.DeadlockDetectedError:
-            continue
-        if reissued is not None:
-            fresh_id, change = reissued
-            row = await database().row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=fresh_id, member_id=None)
-            if row is None:
-                raise RuntimeError("a code that was just issued can't be read")
-            if change is not None:
-                ring_wallet(database(), viewer.merchant_id, change, about=row)
-            return ReissueCodeSuccess(code=Code.of(row), replayed=change is None)
-    raise RuntimeError("a code kept changing while it was to be reissued")
+    async with transaction(viewer.merchant_id) as tx:
+        fresh_id, change = await _reissue(tx, viewer, code_id, input.code_id, event_id, reason)
+    row = await database().row(FIND_CODE, merchant_id=viewer.merchant_id, code_id=fresh_id, member_id=None)
+    if row is None:
+        raise RuntimeError("a code that was just issued can't be read")
+    if change is not None:
+        ring_wallet(database(), viewer.merchant_id, change, about=row)
+    return ReissueCodeSuccess(code=Code.of(row), replayed=change is None)
 
 
 async def _reissue(
     tx: Tx, viewer: Viewer, code_id: UUID, node: str, event_id: UUID, reason: bytes
-) -> tuple[UUID, ChangeRow | None] | None:
+) -> tuple[UUID, ChangeRow | None]:
     """Return the code that takes the place, with its change unless an earlier call made it.
 
-    Returns None when the code moved meanwhile: it is to be tried again. Raises Refused.
+    Raises OutpacedError when the code moved meanwhile, and Refused.
     """
     merchant_id = viewer.merchant_id
     owner = await tx.row(FIND_OWNER, merchant_id=merchant_id, code_id=code_id)
@@ -215,7 +205,7 @@ async def _reissue(
     if held is None:
         raise not_found("code", node)
     if held["email_index"] != owner["email_index"]:
-        return None
+        raise OutpacedError
     if held["reissued_as"] is not None:
         return held["reissued_as"], None
     if not held["issues"]:

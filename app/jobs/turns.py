@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Final, TypedDict
 from uuid import UUID
 
-import asyncpg
-
 from app import ids
 from app.jobs.rows import OPEN
 from app.storage.database import Tx, database, transaction
 from app.storage.events import event
 from app.storage.gone import MemberGoneError
+from app.storage.restarts import begun_anew
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.jobs")
@@ -35,7 +34,6 @@ SILENT_SECONDS_MAX: Final = 5
 LOOK_SECONDS: Final = 5
 #: A job that so many turns in a row brought no further, whether they failed or their worker died, is given up.
 ATTEMPTS_MAX: Final = 10
-_DEADLOCKS_MAX: Final = 20
 
 
 class TurnRow(TypedDict):
@@ -153,7 +151,8 @@ async def carry_out(batches: Mapping[str, Batch], *, seconds_max: float, stoppin
 async def _turn(batch: Batch, job: TurnRow) -> None:
     until = time.monotonic() + TURN_SECONDS
     try:
-        while await _again(batch, job) and time.monotonic() < until:
+        # One that met a member which was merged or erased since it was read begins anew, too.
+        while await begun_anew(lambda: batch(job), MemberGoneError) and time.monotonic() < until:
             pass
     except Exception:
         # Whatever it is, others have their turns; this one is tried again when its lease is over.
@@ -167,21 +166,6 @@ async def _turn(batch: Batch, job: TurnRow) -> None:
 
 async def _release(job: TurnRow) -> None:
     await database().row(RELEASE, merchant_id=job["merchant_id"], job_id=job["id"])
-
-
-async def _again(batch: Batch, job: TurnRow) -> bool:
-    """Do a batch. What PostgreSQL ended so that others could go on has left nothing behind, and begins again.
-
-    So does one that met a member which was merged or erased since it was read.
-    """
-    deadlocks = 0
-    while True:
-        try:
-            return await batch(job)
-        except (asyncpg.DeadlockDetectedError, MemberGoneError):
-            deadlocks += 1
-            if deadlocks == _DEADLOCKS_MAX:
-                raise
 
 
 async def _abandon(job: TurnRow) -> None:

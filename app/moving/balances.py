@@ -19,6 +19,7 @@ from app.moving.rows import (
     compare,
     look_up,
     pass_over_erased,
+    repeated,
 )
 from app.points.credit_all import Credit, credit_all
 from app.points.grant_points import TEN_YEARS
@@ -47,18 +48,7 @@ class _Balance:
     expires_at: datetime | None
 
 
-FIND_REPEATED: Final = statement(
-    NoRow,
-    """
-UPDATE import_row SET problem = 'externalId and expiresAt are those of line ' || repeated.first || ' already'
-FROM (
-    SELECT line, min(line) OVER (PARTITION BY found, dated_at) AS first FROM import_row
-    WHERE merchant_id = :merchant_id AND import_id = :import_id AND found IS NOT NULL
-) repeated
-WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = repeated.line
-    AND repeated.first < repeated.line
-""",
-)
+FIND_REPEATED: Final = repeated("externalId and expiresAt are those of", "found, dated_at", among="found IS NOT NULL")
 # What an earlier file brought in, for the member or a record that was merged into it, as all its entries left it, and
 # how much of it can be taken.
 FIND_POSTED: Final = statement(

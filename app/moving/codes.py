@@ -25,6 +25,7 @@ from app.moving.rows import (
     compare,
     look_up,
     pass_over_erased,
+    repeated,
 )
 from app.storage.database import Tx, database
 from app.storage.gone import MemberGoneError
@@ -52,18 +53,7 @@ class _PoolRow(TypedDict):
 
 
 POOLS: Final = statement(_PoolRow, "SELECT id, name FROM pool WHERE merchant_id = :merchant_id")
-FIND_REPEATED: Final = statement(
-    NoRow,
-    """
-UPDATE import_row SET problem = 'text is the code of line ' || repeated.first || ' already'
-FROM (
-    SELECT line, min(line) OVER (PARTITION BY fingerprint) AS first FROM import_row
-    WHERE merchant_id = :merchant_id AND import_id = :import_id
-) repeated
-WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = repeated.line
-    AND repeated.first < repeated.line
-""",
-)
+FIND_REPEATED: Final = repeated("text is the code of", "fingerprint")
 # Whoever has proved an address is the owner.
 FIND_OWNERS: Final = statement(
     NoRow,

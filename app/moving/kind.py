@@ -5,22 +5,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
-import asyncpg
-
 from app.api.context import Viewer
+from app.api.operations import Refused
 from app.errors import ConfigurationError
 from app.moving.fields import Fields
 from app.moving.rows import COUNT_APPLIED, DROP_LINES, Import, LineRow
 from app.storage.database import Tx, transaction
 from app.storage.events import keep_quiet
 from app.storage.gone import MemberGoneError
+from app.storage.restarts import ENDED, begun_anew
 
 AnyLine = TypeVar("AnyLine", bound=LineRow)
 T = TypeVar("T")
-_ATTEMPTS_MAX: Final = 20
 
 #: What a row is written down as: values in the order of its kind's `stored`, after its line and id.
 Record = tuple[object, ...]
@@ -42,14 +41,24 @@ async def correct_each(
 
     `work` says whether all of a row could be done.
     """
+    return await settle_each(of, page, lambda row: _correct(of, row, work))
+
+
+async def settle_each(
+    of: Import, page: Sequence[AnyLine], settled: Callable[[AnyLine], Awaitable[bool]]
+) -> Batch | None:
+    """Correct rows by what opens a transaction for each and deletes it; None when there are none.
+
+    What is refused, or is of a member that is gone, is missed.
+    """
     if not page:
         return None
     missed = []
     for row in page:
         line = row["line"]
         try:
-            is_done = await until_alone(partial(_correct, of, row, work))
-        except MemberGoneError:
+            is_done = await until_alone(partial(settled, row))
+        except (Refused, MemberGoneError):
             is_done = False
             async with transaction(of.viewer.merchant_id) as tx:
                 await settle(tx, of, [line], missed=True)
@@ -69,12 +78,11 @@ async def _correct(of: Import, row: AnyLine, work: Callable[[Tx, AnyLine], Await
 
 async def until_alone(work: Callable[[], Awaitable[T]]) -> T:
     """Do a transaction's work; again when it was outpaced, or the victim of a deadlock. Raises ConfigurationError."""
-    for _ in range(_ATTEMPTS_MAX):
-        try:
-            return await work()
-        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
-            continue
-    raise ConfigurationError("Others kept being faster with the same rows; run this again, it goes on from there.")
+    try:
+        return await begun_anew(work)
+    except ENDED:
+        message = "Others kept being faster with the same rows; run this again, it goes on from there."
+        raise ConfigurationError(message) from None
 
 
 async def settle(tx: Tx, of: Import, lines: list[int], *, missed: bool) -> None:

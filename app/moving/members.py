@@ -2,20 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Final, TypedDict, cast
 from uuid import UUID
 
 from strawberry import UNSET
 
 from app import ids
-from app.api.operations import Refused
 from app.coupons.adopt_codes import adopt_codes
 from app.members.mailboxes import mailbox_index
 from app.members.types import MemberSource
 from app.merchants.tenants import decrypted
 from app.moving.fields import Fields
-from app.moving.kind import Batch, Kind, Record, settle, until_alone
+from app.moving.kind import Batch, Kind, Record, settle, settle_each
 from app.moving.rows import (
     DROP_LINES,
     FIND_MEMBERS,
@@ -26,11 +24,12 @@ from app.moving.rows import (
     compare,
     look_up,
     pass_over_erased,
+    repeated,
     set_verdicts,
 )
 from app.people.addresses import HeldRow, Proved, on_held, take_all
 from app.people.edit_member import DISPLAY_NAME_LENGTH_MAX, Edit, change
-from app.storage.database import Tx, database, transaction
+from app.storage.database import Tx, database
 from app.storage.events import event, keep_quiet
 from app.storage.gone import MemberGoneError
 from app.storage.statements import NoRow, statement
@@ -52,18 +51,7 @@ class _Person:
 
 
 # A key that is in the file twice, and an address that one row says is proven and that another row has, too.
-FIND_REPEATED: Final = statement(
-    NoRow,
-    """
-UPDATE import_row SET problem = 'externalId is that of line ' || repeated.first || ' already'
-FROM (
-    SELECT line, min(line) OVER (PARTITION BY external_source, external_id) AS first FROM import_row
-    WHERE merchant_id = :merchant_id AND import_id = :import_id
-) repeated
-WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = repeated.line
-    AND repeated.first < repeated.line
-""",
-)
+FIND_REPEATED: Final = repeated("externalId is that of", "external_source, external_id")
 FIND_SHARED: Final = statement(
     NoRow,
     """
@@ -320,20 +308,10 @@ class Members(Kind):
     async def correct(self, of: Import, after: int) -> Batch | None:
         """Edit members as their rows say, as editMember does."""
         page = await database().many(TO_CORRECT, **of.key, after=after)
-        if not page:
-            return None
-        missed = []
-        for row in page:
-            try:
-                await until_alone(partial(self._edit, of, row))
-            except (Refused, MemberGoneError):
-                # Another member has proved the address since it was judged, or this one was merged or erased.
-                async with transaction(of.viewer.merchant_id) as tx:
-                    await settle(tx, of, [row["line"]], missed=True)
-                missed.append(row["line"])
-        return Batch(page[-1]["line"], len(page) - len(missed), missed)
+        return await settle_each(of, page, lambda row: self._edit(of, row))
 
-    async def _edit(self, of: Import, row: _KnownRow) -> None:
+    async def _edit(self, of: Import, row: _KnownRow) -> bool:
+        """Raises Refused when another member has proved the address since it was judged, and MemberGoneError."""
         # What the member says already isn't written again: the same address would end one that is pending.
         other = await self._other(row)
         address = None
@@ -368,3 +346,4 @@ class Members(Kind):
 
         if await on_held(of.viewer, row["member_id"], row["email_index"], work) is None:
             raise MemberGoneError.of(row["member_id"])
+        return True

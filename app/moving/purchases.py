@@ -22,6 +22,7 @@ from app.moving.rows import (
     compare,
     look_up,
     pass_over_erased,
+    repeated,
 )
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.storage.database import Tx, database
@@ -44,18 +45,7 @@ class _Bought:
     occurred_at: datetime | None
 
 
-FIND_REPEATED: Final = statement(
-    NoRow,
-    """
-UPDATE import_row SET problem = 'source and orderId are those of line ' || repeated.first || ' already'
-FROM (
-    SELECT line, min(line) OVER (PARTITION BY source, order_id) AS first FROM import_row
-    WHERE merchant_id = :merchant_id AND import_id = :import_id
-) repeated
-WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = repeated.line
-    AND repeated.first < repeated.line
-""",
-)
+FIND_REPEATED: Final = repeated("source and orderId are those of", "source, order_id")
 # A purchase `p` that nothing stands on: what it earned, what was paid for it with points or went back of it, an order
 # with codes or holds, a referral.
 _STANDS_ALONE: Final = """

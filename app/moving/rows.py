@@ -221,6 +221,22 @@ WHERE i.merchant_id = :merchant_id AND i.import_id = :import_id AND i.problem IS
 )
 
 
+def repeated(what: str, by: str, *, among: str = "true") -> Statement[NoRow]:
+    """Return what finds rows that have the columns `by` of an earlier row, and says `what` of that one's line."""
+    return statement(
+        NoRow,
+        f"""
+UPDATE import_row SET problem = '{what} line ' || repeated.first || ' already'
+FROM (
+    SELECT line, min(line) OVER (PARTITION BY {by}) AS first FROM import_row
+    WHERE merchant_id = :merchant_id AND import_id = :import_id AND {among}
+) repeated
+WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = repeated.line
+    AND repeated.first < repeated.line
+""",
+    )
+
+
 class _SetRow(TypedDict):
     setting: str
 

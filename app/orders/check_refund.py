@@ -1,20 +1,18 @@
 """checkRefund: what refundPurchase would do, without doing it."""
 
-import contextlib
 from typing import Annotated
 
 import strawberry
 
 from app import ids
-from app.api.context import Viewer
 from app.api.inputs import Money, Problems
 from app.api.operations import Info, InvalidInput, NotFound, query
 from app.api.scalars import BigInt
 from app.orders.refund_purchase import Asked, RefundPurchaseInput, RefundTooLarge, earlier
 from app.orders.refunds import Returned, give_up
-from app.orders.rows import RefundableRow, WholeRefundRow
+from app.orders.rows import WholeRefundRow
 from app.orders.types import PurchaseAlreadyReversed
-from app.storage.database import transaction
+from app.storage.database import tried
 
 
 @strawberry.type(description="What a refund would do.")
@@ -34,10 +32,6 @@ CheckRefundResult = Annotated[
 ]
 
 
-class _TriedError(Exception):
-    """Rolls a refund back that was only tried."""
-
-
 @query(
     description="What refundPurchase would do, without doing it; of a refund that was made before, what that did. "
     "ADMIN, CHECKOUT and SUPPORT."
@@ -52,15 +46,10 @@ async def check_refund(
     if purchase["earlier_id"] is not None:
         return _made(await earlier(viewer, purchase["earlier_id"]), asked.amount)
     asked.refuse_unless_refundable(purchase)
-    return _preview(await _tried(viewer, purchase, asked.amount))
-
-
-async def _tried(viewer: Viewer, purchase: RefundableRow, part: int) -> Returned:
-    with contextlib.suppress(_TriedError):
-        async with transaction(viewer.merchant_id) as tx:
-            returned = await give_up(tx, viewer, purchase, part, origin=ids.new().hex)
-            raise _TriedError
-    return returned
+    returned = await tried(
+        viewer.merchant_id, lambda tx: give_up(tx, viewer, purchase, asked.amount, origin=ids.new().hex)
+    )
+    return _preview(returned)
 
 
 def _preview(returned: Returned) -> RefundPreview:

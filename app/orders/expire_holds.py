@@ -7,12 +7,10 @@ from collections.abc import Collection
 from typing import Final
 from uuid import UUID
 
-import asyncpg
-
-from app.api.operations import RESTARTS_MAX
 from app.coupons.overdue import ends_what_is_aside
 from app.orders.holds import HoldRow, end_hold
 from app.storage.database import database
+from app.storage.restarts import begun_anew
 from app.storage.statements import columns, statement
 
 BATCH: Final = 500
@@ -116,12 +114,5 @@ async def end_of_budgets(merchant_id: UUID, pool_ids: Collection[UUID]) -> bool:
 
 async def _expire(row: DueRow) -> bool:
     """Expire one hold; False for one that was extended or captured meanwhile, which isn't of this version any more."""
-    restarts = 0
-    while True:
-        try:
-            return await end_hold(row["merchant_id"], "system", row, "EXPIRED") is not None
-        except asyncpg.DeadlockDetectedError:
-            # What PostgreSQL ended so that another could go on has left nothing behind: it begins again.
-            restarts += 1
-            if restarts == RESTARTS_MAX:
-                raise
+    ended = await begun_anew(lambda: end_hold(row["merchant_id"], "system", row, "EXPIRED"))
+    return ended is not None

@@ -1,14 +1,13 @@
 """checkMerge: what mergeMembers would do, without doing it."""
 
-import contextlib
 from typing import Annotated
 
 import strawberry
 
 from app.api.operations import Id, Info, InvalidInput, NotFound, query
 from app.people.merge_members import MembersNotMergeable, not_mergeable
-from app.people.merging import ATTEMPTS_MAX, Merged, NotMergeableError, OutpacedError, Pair, merge, pair_of, shown
-from app.storage.database import transaction
+from app.people.merging import Merged, NotMergeableError, merge, pair_of, shown
+from app.storage.database import tried
 
 
 @strawberry.type(description="What a merging would do; nothing more of two that are one already.")
@@ -43,10 +42,6 @@ CheckMergeResult = Annotated[
 ]
 
 
-class _TriedError(Exception):
-    """Rolls a merging back that was only tried."""
-
-
 @query(description="What mergeMembers would do, without doing it and without dropping referrals. ADMIN and SUPPORT.")
 async def check_merge(
     info: Info,
@@ -55,23 +50,11 @@ async def check_merge(
 ) -> CheckMergeResult:
     """Merge in a transaction that is rolled back, so that the answer can't differ from what would happen."""
     viewer = info.context.viewer
-    for _ in range(ATTEMPTS_MAX):
-        pair = await pair_of(viewer, kept_id, merged_id)
-        if pair.kept_id == pair.merged_id:
-            return MergePreview.of(await shown(viewer, pair.kept_id))
-        try:
-            return MergePreview.of(await _tried(info, pair))
-        except OutpacedError:
-            continue
-        except NotMergeableError as found:
-            raise await not_mergeable(info, found) from None
-    raise RuntimeError("two members kept changing while their merging was tried")
-
-
-async def _tried(info: Info, pair: Pair) -> Merged:
-    viewer = info.context.viewer
-    with contextlib.suppress(_TriedError):
-        async with transaction(viewer.merchant_id) as tx:
-            merged = await merge(tx, viewer, pair, "tried", drop_referrals=False)
-            raise _TriedError
-    return merged
+    pair = await pair_of(viewer, kept_id, merged_id)
+    if pair.kept_id == pair.merged_id:
+        return MergePreview.of(await shown(viewer, pair.kept_id))
+    try:
+        merged = await tried(viewer.merchant_id, lambda tx: merge(tx, viewer, pair, "tried", drop_referrals=False))
+    except NotMergeableError as found:
+        raise await not_mergeable(info, found) from None
+    return MergePreview.of(merged)

@@ -10,11 +10,9 @@ from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
 
-import asyncpg
-
 from app import ids
 from app.api.operations import OutpacedError
-from app.coupons.adopt_codes import REVOKE
+from app.coupons.adopt_codes import revoke_each
 from app.coupons.recycle import recycle_each
 from app.coupons.revive_codes import revive_needed
 from app.coupons.rows import DIED_WITH_POOL, IS_HELD, IS_OVER, LIVES_AGAIN
@@ -24,12 +22,13 @@ from app.people.known_by import KnownBy, known_by, rows_of
 from app.people.personal import PERSONAL, Fate, Personal
 from app.points.erase_points import erase_points
 from app.points.ledger import lock_wallet
+from app.referrals.cancel_invite import cancel_each
 from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx, transaction
 from app.storage.events import event
 from app.storage.gone import forfeits
+from app.storage.restarts import ENDED
 from app.storage.statements import NoRow, Statement, statement
-from app.storage.wallet_versions import ring_wallet
 
 ATTEMPTS_MAX: Final = 100
 
@@ -141,19 +140,6 @@ LOCK_INVITES: Final = statement(
     _InviteIdRow,
     f"""
 SELECT id FROM invite WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({_OPEN_INVITES})) ORDER BY id FOR UPDATE
-""",
-)
-CANCEL: Final = statement(
-    NoRow,
-    f"""
-WITH i AS (
-    UPDATE invite SET status = 'CANCELLED'
-    WHERE merchant_id = :merchant_id AND id = ANY(:invite_ids::uuid[]) AND status = 'PENDING' AND accepted_at IS NULL
-    RETURNING id
-), numbered AS (
-    SELECT id, (:event_ids::uuid[])[row_number() OVER (ORDER BY id)] AS event_id FROM i
-)
-{event("invite.cancelled", id="event_id", subject="id", source="numbered")}
 """,
 )
 
@@ -298,7 +284,7 @@ async def _until_done(merchant_id: UUID, work: Callable[[Tx], Awaitable[None]]) 
                 await work(tx)
         except _NobodyError:
             return False
-        except (OutpacedError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+        except (OutpacedError, *ENDED):
             continue
         return True
     raise RuntimeError("a person kept getting something while it was erased")
@@ -319,9 +305,7 @@ async def _erase(
     for hold in await tx.rows(LIVE_HOLDS, **_needed(LIVE_HOLDS, values)):
         await end_locked_hold(tx, merchant_id, actor, hold["id"], "RELEASED")
     invites = [row["id"] for row in await tx.rows(LOCK_INVITES, **_needed(LOCK_INVITES, values))]
-    if invites:
-        event_ids = [ids.new() for _ in invites]
-        await tx.row(CANCEL, merchant_id=merchant_id, invite_ids=invites, event_ids=event_ids, actor=actor)
+    await cancel_each(tx, merchant_id, actor, invites)
     revoked = await _revoke(tx, merchant_id, actor, person)
     places = [(row["pool_id"], row["kind"], row["code_pattern"]) for row in revoked if row["is_replaced"]]
     await recycle_each(tx, keys, places, actor=actor)
@@ -379,11 +363,7 @@ async def _revoke(tx: Tx, merchant_id: UUID, actor: str, person: KnownBy) -> Seq
     if not live:
         return live
     await revive_needed(tx, merchant_id, [row["id"] for row in live if row["lives_again"]])
-    codes = [row["id"] for row in live]
-    event_ids = [ids.new() for _ in codes]
-    changes = await tx.rows(REVOKE, merchant_id=merchant_id, code_ids=codes, event_ids=event_ids, actor=actor)
-    for change in changes:
-        ring_wallet(tx, merchant_id, change)
+    await revoke_each(tx, merchant_id, actor, [row["id"] for row in live])
     return live
 
 

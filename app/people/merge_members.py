@@ -10,7 +10,7 @@ from app.api.operations import Info, InvalidInput, NotFound, Refusal, Refused, m
 from app.api.reasons import REASON_LENGTH_MAX
 from app.members.rows import member_row
 from app.members.types import Member
-from app.people.merging import ATTEMPTS_MAX, NotMergeableError, OutpacedError, merge, pair_of
+from app.people.merging import NotMergeableError, merge, pair_of
 from app.referrals.rows import referral_row
 from app.referrals.types import Referral
 from app.storage.database import transaction
@@ -60,22 +60,18 @@ async def merge_members(
     problems = Problems()
     reason = problems.text("reason", input.reason, length_max=REASON_LENGTH_MAX)
     problems.refuse_if_any()
-    for _ in range(ATTEMPTS_MAX):
-        pair = await pair_of(viewer, input.kept_id, input.merged_id)
-        replayed = pair.kept_id == pair.merged_id
+    pair = await pair_of(viewer, input.kept_id, input.merged_id)
+    replayed = pair.kept_id == pair.merged_id
+    if not replayed:
         try:
-            if not replayed:
-                async with transaction(viewer.merchant_id) as tx:
-                    await merge(tx, viewer, pair, reason, drop_referrals=input.drop_referrals)
-        except OutpacedError:
-            continue
+            async with transaction(viewer.merchant_id) as tx:
+                await merge(tx, viewer, pair, reason, drop_referrals=input.drop_referrals)
         except NotMergeableError as found:
             raise await not_mergeable(info, found) from None
-        row = await member_row(viewer, pair.kept_id)
-        if row is None:
-            raise RuntimeError("a kept member has no row")
-        return MergeMembersSuccess(member=Member.of(row), replayed=replayed)
-    raise RuntimeError("two members kept changing while they were merged")
+    row = await member_row(viewer, pair.kept_id)
+    if row is None:
+        raise RuntimeError("a kept member has no row")
+    return MergeMembersSuccess(member=Member.of(row), replayed=replayed)
 
 
 async def not_mergeable(info: Info, found: NotMergeableError) -> Refused:

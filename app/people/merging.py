@@ -12,7 +12,7 @@ from uuid import UUID
 
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
-from app.api.operations import not_found
+from app.api.operations import OutpacedError, not_found
 from app.api.reasons import seal
 from app.coupons.pass_on import lock_codes, pass_codes
 from app.members.types import mask_email
@@ -25,9 +25,6 @@ from app.storage.database import Tx, database
 from app.storage.events import event
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
-
-#: How often a merging begins anew because an address or a record changed before it had their locks.
-ATTEMPTS_MAX: Final = 20
 
 
 class Pair(NamedTuple):
@@ -44,10 +41,6 @@ class NotMergeableError(Exception):
         """Take which."""
         super().__init__("referrals that one person can't have")
         self.referral_ids = referral_ids
-
-
-class OutpacedError(Exception):
-    """A record or an address changed before it was locked; the transaction is to be tried again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """cancelInvite: an invite that nobody has accepted is taken back; it cost its quota."""
 
 from typing import Annotated, Final
+from uuid import UUID
 
 import strawberry
 
@@ -9,7 +10,7 @@ from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
 from app.referrals.rows import invite_row
 from app.referrals.types import Invite, InviteStatus
-from app.storage.database import database
+from app.storage.database import Tx, database
 from app.storage.events import event
 from app.storage.statements import NoRow, statement
 
@@ -51,6 +52,28 @@ WITH i AS (
 SELECT FROM i
 """,
 )
+
+
+CANCEL_EACH: Final = statement(
+    NoRow,
+    f"""
+WITH i AS (
+    UPDATE invite SET status = 'CANCELLED'
+    WHERE merchant_id = :merchant_id AND id = ANY(:invite_ids::uuid[]) AND status = 'PENDING' AND accepted_at IS NULL
+    RETURNING id
+), recorded AS (
+    {event("invite.cancelled", id="(:event_ids::uuid[])[row_number() OVER (ORDER BY id)]", subject="id", source="i")}
+)
+SELECT FROM i
+""",
+)
+
+
+async def cancel_each(tx: Tx, merchant_id: UUID, actor: str, invite_ids: list[UUID]) -> None:
+    """Cancel those of the invites that nobody has accepted."""
+    if invite_ids:
+        event_ids = [ids.new() for _ in invite_ids]
+        await tx.row(CANCEL_EACH, merchant_id=merchant_id, invite_ids=invite_ids, event_ids=event_ids, actor=actor)
 
 
 @mutation(

@@ -6,6 +6,7 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
+from app.referrals.cancel_invite import cancel_each
 from app.storage.database import Tx
 from app.storage.events import event
 from app.storage.statements import NoRow, statement
@@ -146,18 +147,6 @@ WHERE merchant_id = :merchant_id AND referrer_id = ANY(ARRAY[:kept_id::uuid, :me
     AND status = 'PENDING' AND accepted_at IS NULL AND mailbox_index = ANY(:mailbox_indexes::bytea[])
 """,
 )
-CANCEL: Final = statement(
-    NoRow,
-    f"""
-WITH i AS (
-    UPDATE invite SET status = 'CANCELLED' WHERE merchant_id = :merchant_id AND id = ANY(:invite_ids::uuid[])
-    RETURNING id
-), recorded AS (
-    {event("invite.cancelled", id="(:event_ids::uuid[])[row_number() OVER (ORDER BY id)]", subject="id", source="i")}
-)
-SELECT FROM i
-""",
-)
 
 
 class _PassedRow(TypedDict):
@@ -252,11 +241,8 @@ async def pass_invites(
     left = list(left_behind)
     if left:
         await tx.row(EXPIRE, merchant_id=merchant_id, invite_ids=left, event_ids=[ids.new() for _ in left], actor=actor)
-    if own := await tx.rows(FIND_OWN, **pair, mailbox_indexes=list(mailboxes)):
-        await tx.row(
-            CANCEL, merchant_id=merchant_id, invite_ids=[row["id"] for row in own],
-            event_ids=[ids.new() for _ in own], actor=actor,
-        )  # fmt: skip
+    own = await tx.rows(FIND_OWN, **pair, mailbox_indexes=list(mailboxes))
+    await cancel_each(tx, merchant_id, actor, [row["id"] for row in own])
     passed = await tx.row(PASS, **pair, left_ids=left)
     await tx.row(PASS_QUOTA, **pair)
     return 0 if passed is None else passed["referrals"]

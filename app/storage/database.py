@@ -8,8 +8,8 @@ transaction. That saves a round trip per statement and is what PgBouncer's trans
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, cast, overload
@@ -314,6 +314,19 @@ async def transaction(merchant_id: UUID | None) -> AsyncIterator[Tx]:
             for member_id in erased:
                 await gone.forfeit(tx, merchant_id, member_id)
     tx.committed()
+
+
+class _TriedError(Exception):
+    """Rolls back what was only tried."""
+
+
+async def tried(merchant_id: UUID, work: Callable[[Tx], Awaitable[T]]) -> T:
+    """Do work in a transaction that is rolled back. Returns what it would have done."""
+    with suppress(_TriedError):
+        async with transaction(merchant_id) as tx:
+            done = await work(tx)
+            raise _TriedError
+    return done
 
 
 @asynccontextmanager
