@@ -159,6 +159,7 @@ class Migration(migrations.Migration):
                 ("email_index", fields.BinaryField(null=True)),
                 ("slot", fields.IntField()),
                 ("idempotency_key", fields.BinaryField(null=True)),
+                ("told_of", fields.BinaryField(null=True)),
                 ("mailbox_index", fields.BinaryField(null=True)),
                 ("claimed_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
             ],

@@ -159,7 +159,7 @@ PERSONAL: Final = (
         "claim",
         f"t.code_id = ANY(ARRAY({_CODES}))",
         {"email_index": Fate.RANDOM, "mailbox_index": Fate.CLEARED},
-        {"idempotency_key": _AGAIN},
+        {"idempotency_key": _AGAIN, "told_of": _AGAIN},
     ),
     Personal(
         "event",

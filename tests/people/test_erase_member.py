@@ -165,6 +165,29 @@ async def test_earlier_calls_are_still_answered(shop: Shop) -> None:
     assert (had["__typename"], had["replayed"]) == ("RedeemRewardSuccess", True)
 
 
+@pytest.mark.parametrize("named", ["address", "proven address", "number"])
+async def test_an_earlier_claim_is_still_answered_however_the_claimant_was_named(shop: Shop, named: str) -> None:
+    pool = await shop.pool(claimsPerMember=5)
+    who: dict[str, Any] = {"member": {"externalId": "card-1815"}} if named == "number" else {"email": EMAIL}
+    whom: dict[str, Any] = {"email": EMAIL}
+    if named == "number":
+        whom = {"memberId": (await shop.member(externalId="card-1815"))["id"]}
+    first = await shop.do(CLAIM_CODE, poolId=pool["id"], idempotencyKey="a", **who)
+    if named == "proven address":
+        whom = {"memberId": (await shop.member(email=EMAIL, emailVerified=True))["id"]}
+    await shop.do(ERASE, **whom, ground="REQUEST")
+
+    again = await shop.do(CLAIM_CODE, poolId=pool["id"], idempotencyKey="a", **who)
+
+    assert (again["__typename"], again["replayed"], again["code"]["id"]) == (
+        "ClaimCodeSuccess", True, first["code"]["id"]
+    )  # fmt: skip
+    # A key that somebody else used says nothing.
+    for other in ({"email": "bob@example.com"}, {"memberId": (await shop.member())["id"]}):
+        refused = await shop.refused(CLAIM_CODE, poolId=pool["id"], idempotencyKey="a", **other)
+        assert refused["__typename"] == "IdempotencyKeyReused"
+
+
 async def test_a_refund_takes_what_is_not_there_and_forfeits_what_would_come_back(shop: Shop) -> None:
     member = await shop.member()
     await grant(shop, member, 500, "a")
