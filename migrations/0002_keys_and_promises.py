@@ -121,8 +121,8 @@ ALTER TABLE erasure
 CREATE UNIQUE INDEX erasure_of_member ON erasure (merchant_id, member_id) WHERE member_id IS NOT NULL;
 CREATE INDEX erasure_unlogged ON erasure (erased_at) WHERE logged_at IS NULL;
 CREATE TRIGGER erasure_kept BEFORE DELETE OR TRUNCATE ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER erasure_fixed BEFORE UPDATE OF merchant_id, id, member_id, merged_ids, row_ids, ground, erased_at
-    ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER erasure_fixed BEFORE UPDATE
+    OF merchant_id, id, member_id, merged_ids, row_ids, invite_ids, ground, erased_at ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- What limits and imports know of who was erased, by an HMAC. Of a mailbox: of which pools it has claimed, whether it
 -- has ordered, and whether an invite was paid for it.

@@ -16,9 +16,9 @@ from app.storage.statements import statement
 
 #: Columns of hashes, which tell a person nothing.
 _HASHES: Final = {
-    "email_index", "mailbox_index", "pending_email_index", "pending_mailbox_index", "domain_index", "token_hash",
-    "idempotency_key", "presented_by", "told_of", "reference_index", "request_hash", "fingerprint", "folded", "person",
-    "merchant_id", "txid",
+    "email_index", "mailbox_index", "pending_email_index", "pending_mailbox_index", "dropped_email_indexes",
+    "dropped_mailbox_indexes", "domain_index", "token_hash", "idempotency_key", "presented_by", "told_of",
+    "reference_index", "request_hash", "fingerprint", "folded", "person", "merchant_id", "txid",
 }  # fmt: skip
 _SEALED: Final = {(sealed.table, sealed.column): sealed for sealed in SEALED}
 
