@@ -15,8 +15,15 @@ from app.storage.versions import migration_names
 #: Of servers that a router knows it has fewer.
 _NO_SUCH_SERVER: Final = 9_999
 _CONNECT_SECONDS_MAX: Final = 10.0
-#: What the router itself answers to what it refuses or can't do: 58000.
-RouterError: Final = asyncpg.PostgresSystemError
+#: What the router itself answers to what it refuses or can't do: 58000, after which it may close the connection.
+ROUTERS: Final = (asyncpg.PostgresSystemError, asyncpg.PostgresConnectionError)
+
+NO_ROUTER: Final = (
+    "FLASH_ROUTER is set, but DATABASE_URL leads to a PostgreSQL server: lead it to the router, or unset FLASH_ROUTER."
+)
+BE_STRICT: Final = (
+    "It runs on every server what names no merchant, writes too: set cross_shard_disabled = true in its configuration."
+)
 
 # Copies of a database's files have the same identity.
 WHO: Final = """
@@ -27,7 +34,7 @@ FROM pg_control_system(), pg_database WHERE datname = current_database()
 CROSSING: Final = (
     "SELECT merchant_id FROM merchant LIMIT 1",
     "UPDATE merchant SET name = name WHERE false",
-    "WITH tried AS (INSERT INTO referral_program SELECT * FROM referral_program WHERE false) SELECT 1",
+    "INSERT INTO merchant SELECT * FROM merchant WHERE false",
 )
 SERVER: Final = """
 SELECT current_setting('cluster_name') AS name, current_setting('jit')::boolean AS has_jit,
@@ -85,7 +92,7 @@ def refuse_place(place: Place, what: str = "This command works") -> None:
 async def refuse_other_server(connection: asyncpg.Connection) -> str:
     """Raise ConfigurationError unless this is the server of FLASH_SERVER. Returns the identity of its database."""
     wanted = settings().server
-    found = await _who(connection)
+    found = await who(connection)
     if found is None:
         raise ConfigurationError(
             "DATABASE_URL leads to a router: set FLASH_ROUTER if that is meant, or lead it to one of the servers."
@@ -103,7 +110,7 @@ def refuse_other_servers(others: dict[str, str], identity: str, place: Place) ->
     """Raise ConfigurationError if workers of other servers run that make this one a wrong one, or a nameless one."""
     wanted = settings().server
     if wanted is None and others:
-        right = "FLASH_ROUTER to the router's kind, and lead DATABASE_URL to it"
+        right = "FLASH_ROUTER, and lead DATABASE_URL to the router"
         if place is not Place.ROUTER:
             right = "FLASH_SERVER to the cluster_name of this one"
         raise ConfigurationError(f"Workers of {' and '.join(sorted(others))} use this Valkey: set {right}.")
@@ -119,25 +126,18 @@ async def refuse_other_router(connection: asyncpg.Connection) -> None:
 
     Servers that are away are passed over, unless all of them are.
     """
-    if await _who(connection) is not None:
-        raise ConfigurationError(
-            "FLASH_ROUTER is set, but DATABASE_URL leads to a PostgreSQL server: lead it to the router, or unset "
-            "FLASH_ROUTER."
-        )
+    if await who(connection) is not None:
+        raise ConfigurationError(NO_ROUTER)
     if await crosses():
         raise ConfigurationError(f"The router isn't strict. {BE_STRICT}")
     found = [server async for server in servers()]
-    for sentence in faults(found):
-        raise ConfigurationError(sentence)
+    wrong = misnamed(found) + unmigrated(found)
+    if wrong:
+        raise ConfigurationError(wrong[0])
     if all(server.away for server in found):
         raise ConfigurationError(
             f"No server behind the router answers{''.join(f': {server.away}' for server in found[:1])}."
         )
-
-
-BE_STRICT: Final = (
-    "It runs on every server what names no merchant, writes too: set cross_shard_disabled = true in its configuration."
-)
 
 
 async def crosses() -> bool:
@@ -146,28 +146,34 @@ async def crosses() -> bool:
 
 
 async def _is_run(sql: str) -> bool:
-    connection = await _connect()
+    connection = await connect()
     try:
         await connection.execute(sql)
-    except RouterError:
+    except ROUTERS:
         return False
     finally:
         await connection.close()
     return True
 
 
-def faults(found: list[Server]) -> list[str]:
-    """Say in sentences what is wrong with the servers behind a router that answer."""
-    answering = [server for server in found if server.away is None]
-    names = Counter(server.name for server in answering)
+def misnamed(found: list[Server]) -> list[str]:
+    """Say in sentences which of the servers that answer have no name of their own."""
+    names = Counter(server.name for server in found if server.away is None)
     nameless = names.pop("", 0)
+    return [f"{nameless} of its servers have no cluster_name: set one for each, and restart them."] * bool(nameless) + [
+        f"{count} of its servers are called {name}: give each a cluster_name of its own."
+        for name, count in names.items()
+        if count > 1
+    ]
+
+
+def unmigrated(found: list[Server]) -> list[str]:
+    """Say in sentences which of the servers that answer have an older schema than this version's."""
     return [
-        *[f"{nameless} servers have no cluster_name: set one for each, and restart them."] * bool(nameless),
-        *(f"{count} servers are called {name}: give each a cluster_name of its own."
-          for name, count in names.items() if count > 1),
-        *(f"{server} lacks migrations ({', '.join(server.missing)}): run `flash migrate` at it."
-          for server in answering if server.missing),
-    ]  # fmt: skip
+        f"{server} lacks migrations ({', '.join(server.missing)}): run `flash migrate` at it."
+        for server in found
+        if server.missing
+    ]
 
 
 async def servers() -> AsyncIterator[Server]:
@@ -178,7 +184,7 @@ async def servers() -> AsyncIterator[Server]:
                 (row,) = await connection.fetch(SERVER)
                 applied = {each["name"] for each in await connection.fetch(APPLIED)} if row["has_tables"] else set()
                 version = str(connection.get_server_version().major)
-        except RouterError as error:
+        except ROUTERS as error:
             if _is_beyond(error):
                 return
             yield Server(number, away=str(error))
@@ -189,8 +195,8 @@ async def servers() -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def at(number: int) -> AsyncIterator[asyncpg.Connection]:
-    """Open a transaction on one server behind the router. Raises RouterError when it is away, or there is none."""
-    connection = await _connect()
+    """Open a transaction on one server behind the router. Raises one of ROUTERS when it is away, or none."""
+    connection = await connect()
     try:
         await connection.execute("BEGIN")
         await connection.execute(f"SET LOCAL pgdog.shard TO {number}")
@@ -199,13 +205,13 @@ async def at(number: int) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def _who(connection: asyncpg.Connection) -> tuple[str, str] | None:
+async def who(connection: asyncpg.Connection) -> tuple[str, str] | None:
     """Return a server's name and its database's identity, or None for a router: it alone knows no such server."""
     await connection.execute("BEGIN")
     await connection.execute(f"SET LOCAL pgdog.shard TO {_NO_SUCH_SERVER}")
     try:
         (row,) = await connection.fetch(WHO)
-    except RouterError:
+    except ROUTERS:
         return None
     await connection.execute("COMMIT")
     return row["name"], row["identity"]
@@ -215,6 +221,6 @@ def _is_beyond(error: Exception) -> bool:
     return "no such shard" in str(error)
 
 
-async def _connect() -> asyncpg.Connection:
+async def connect() -> asyncpg.Connection:
     """Each question has a connection of its own: the router may close it with its answer."""
     return await asyncpg.connect(dsn(settings().database_url or ""), timeout=_CONNECT_SECONDS_MAX)
