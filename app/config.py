@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     #: A streaming replica, or the primary itself: what reports and exports read. Unset, they read DATABASE_URL.
     database_replica_url: str | None = Field(default=None, validation_alias="DATABASE_REPLICA_URL")
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+    #: Of many PostgreSQL servers, the one that DATABASE_URL leads to: its cluster_name.
+    server: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     data: Path = Path(".flash")
     #: `name:base64 of 32 bytes`, comma separated, the current key first.
     master_keys: SecretStr | None = None
