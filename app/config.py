@@ -172,6 +172,11 @@ class Settings(BaseSettings):
         return frozenset(_listed(self.cors_origins))
 
     @property
+    def is_routed(self) -> bool:
+        """Whether DATABASE_URL leads to a router."""
+        return self.router is not None
+
+    @property
     def has_master_keys(self) -> bool:
         """Whether it is said where the master keys are."""
         return self.master_keys is not None or self.master_keys_file is not None
@@ -241,15 +246,16 @@ def tortoise_config(
     connections_max: int = 10,
     timeout_seconds: float = 10.0,
     statement_seconds_max: float = 0,
+    is_routed: bool = False,
 ) -> dict[str, Any]:
     """Return Tortoise's configuration for a database. After 0 seconds PostgreSQL ends no statement by itself."""
+    engine = "app.storage.routed" if is_routed else "app.storage.database"
     limits = {"statement_timeout": f"{statement_seconds_max * 1000:.0f}"} if statement_seconds_max else {}
     credentials = {"maxsize": connections_max, "command_timeout": timeout_seconds, "server_settings": limits}
     urls = {"default": database_url} | ({"replica": replica_url} if replica_url else {})
     return {
         "connections": {
-            name: {"engine": "app.storage.database", "credentials": {"dsn": url, **credentials}}
-            for name, url in urls.items()
+            name: {"engine": engine, "credentials": {"dsn": url, **credentials}} for name, url in urls.items()
         },
         "apps": {"flash": {"models": MODELS, "default_connection": "default", "migrations": "migrations"}},
         "use_tz": True,
