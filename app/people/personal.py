@@ -278,6 +278,7 @@ NOBODYS: Final = {
     "pool_budget": "a sum",
     "pool_terms": "the terms of an offer",
     "referral_program": "the terms of the program",
+    "report_run": "sums of a merchant's rows, and promises that they keep",
     "reward": "what points buy",
     "segment_refresh": "when segments were worked out",
     "stock_alert": "a level",
