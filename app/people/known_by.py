@@ -81,7 +81,7 @@ class RowsRow(TypedDict):
 
 
 # By these the person is found again in an older copy of the database, where it may be no member yet: codes that were
-# adopted or reissued wait for its address there. An invite that it accepted may have been sent to another one's address.
+# adopted or reissued wait for its address there. An invite that it accepted may have been sent to somebody else.
 ROWS_OF: Final = statement(
     RowsRow,
     f"""
