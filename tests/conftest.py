@@ -33,12 +33,13 @@ from app.storage.database import connected, dsn
 from tests.factories import Shop, open_shop
 from tests.starts import ADDRESS, FORKS, Process, start
 
-pytest_plugins = ["tests.engines", "tests.recorded", "tests.refusals"]
+pytest_plugins = ["tests.engines", "tests.recorded", "tests.refusals", "tests.servers.pair"]
 
 #: Tests that share what takes long to start: one test worker runs all of a line, in this order and before all others.
 SHARING = (
     ("tests/operate/test_up.py", "tests/chaos/test_whole_engine.py"),
     ("tests/operate/test_keys.py",),
+    ("tests/servers/",),
     ("tests/pages/",),
     ("tests/reports/test_guide.py", "tests/operate/test_readme.py"),
     ("tests/clients/test_frontend.py",),
@@ -110,6 +111,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for patience in ("OPERATION", "STATEMENT"):
         os.environ[f"FLASH_{patience}_SECONDS_MAX"] = "30"
     os.environ["FLASH_DATABASE_TIMEOUT_SECONDS"] = "30"
+    # Every shop of a test is small, so its reports are true of what just happened, however busy the machine is.
+    os.environ["FLASH_REPORT_AT_ONCE_SECONDS_MAX"] = "30"
     # All tests come from one address.
     os.environ["FLASH_FAILED_AUTHENTICATIONS_MAX"] = "1000000"
     # Where the tests receive webhooks; everything else that isn't public is as closed as anywhere.

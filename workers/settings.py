@@ -1,19 +1,24 @@
 """The timetable: every job and cron line on one screen."""
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, cast
 
 from arq import Worker, cron, func
+from arq.cron import CronJob
 from redis.exceptions import RedisError
 
 from app.config import Settings, settings
 from app.operate.clocks import Watch, this_machine
+from app.operate.places import Place, refuse_other_servers
+from app.operate.preflight import UnreachableError, check_database
 from app.storage.database import connected
 from app.storage.doorbell import UNREADABLE, decode_job, encode_job, queue_at
 from app.storage.master_keys import keyring
+from app.storage.queues import queue_of, worked_on, working
 from app.storage.rings import ringing
 from app.telemetry import logs
 from app.telemetry.observed import job_id
@@ -30,6 +35,8 @@ from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
 from workers.forget_erased import forget_erased
+from workers.keep_reports import TIMEOUT_SECONDS as KEEPING_SECONDS
+from workers.keep_reports import keep_reports
 from workers.log_erasures import log_erasures
 from workers.refresh_segments import refresh_segments
 from workers.revive_codes import revive_codes
@@ -86,8 +93,11 @@ CRON_JOBS = [
     cron(cast(Any, refresh_segments), hour={2, 3, 4, 5}, minute=40, second=0, timeout=3000, max_tries=1, keep_result=0),
     # Every night: forget who was erased longer ago than its merchant remembers. What asks checks the time itself.
     cron(cast(Any, forget_erased), hour=2, minute=20, second=35, timeout=300, max_tries=1, keep_result=0),
-    # Every night: recompute every promise from the rows.
-    cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
+    # Every night: look at the constraints that hold the promises.
+    cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=300, max_tries=1, keep_result=0),
+    # Every minute, in each worker: recompute promises and portfolios, those that were asked for and those that this
+    # night hasn't had yet, unless the worker is doing so already.
+    cron(cast(Any, keep_reports), second=35, timeout=KEEPING_SECONDS, max_tries=1, keep_result=0, unique=False),
 ]
 JOBS = [
     # Rung for: network snapshots that wait, in the lane of small networks or of large ones.
@@ -100,6 +110,8 @@ JOBS = [
     func(cast(Any, carry_out_jobs), timeout=CARRYING_OUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: deliveries that somebody asked for again.
     func(cast(Any, deliver_webhooks), timeout=DELIVERING_SECONDS, max_tries=1, keep_result=0),
+    # Rung for: reports that were just asked for.
+    func(cast(Any, keep_reports), timeout=KEEPING_SECONDS, max_tries=1, keep_result=0),
     # What decode_job makes of anything that isn't a job.
     func(cast(Any, drop_unreadable), name=UNREADABLE, keep_result=0),
 ]
@@ -107,6 +119,13 @@ JOBS = [
 _CONNECT_SECONDS_MAX: Final = 1.0
 _RETRY_SECONDS: Final = 1.0
 _REMIND_EVERY: Final = 30
+
+
+def cron_jobs_of(server: str | None) -> list[CronJob]:
+    """Return the timetable of a server. Each runs a job once at its time: the job's id is made of this name."""
+    if server is None:
+        return CRON_JOBS
+    return [dataclasses.replace(job, name=f"{job.name}@{server}") for job in CRON_JOBS]
 
 
 class _Worker(Worker):
@@ -149,17 +168,28 @@ def run() -> None:
                 log.warning("Valkey is away (%s); jobs wait for it", type(error).__name__)
             failures += 1
             loop.run_until_complete(_pause(stopped))
+        except UnreachableError as error:
+            if failures % _REMIND_EVERY == 0:
+                log.warning("%s Jobs wait for it.", error)
+            failures += 1
+            loop.run_until_complete(_pause(stopped))
 
 
 def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: asyncio.Event) -> None:
-    """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer."""
+    """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer.
+
+    Raises UnreachableError when the database doesn't as it begins, and ConfigurationError when it is the wrong one.
+    """
     stack = AsyncExitStack()
 
     async def on_startup(ctx: dict[Any, Any]) -> None:
         # Jobs that go on for minutes end early when it is set.
         ctx["stopping"] = stopped
+        identity = await check_database() or ""
+        refuse_other_servers(await worked_on(ctx["redis"]), identity, Place.SERVER)
         await stack.enter_async_context(connected(configured))
         await stack.enter_async_context(ringing(configured.redis_url))
+        await stack.enter_async_context(working(ctx["redis"], configured.server, identity))
         # Jobs that let anything expire ask it first.
         ctx["clocks"] = Watch(this_machine(), ctx["redis"])
         await began()
@@ -173,7 +203,8 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
 
     worker = _Worker(
         functions=JOBS,
-        cron_jobs=CRON_JOBS,
+        cron_jobs=cron_jobs_of(configured.server),
+        queue_name=queue_of(configured.server),
         redis_pool=queue_at(configured.redis_url or "", socket_connect_timeout=_CONNECT_SECONDS_MAX),
         job_serializer=encode_job,
         job_deserializer=decode_job,
