@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -69,11 +69,12 @@ async def test_the_merchants_of_other_servers_notice_nothing(
     world: World, servers: tuple[Server, Server], trouble: str
 ) -> None:
     north, south = await asyncio.gather(_claims(world.north, CALLS), _claims(world.south, CALLS))
-    begin, end = {
+    ways: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
         "frozen": (partial(world.way.freeze, 1), partial(world.way.thaw, 1)),
         "refused": (partial(world.way.refuse, 1), partial(world.way.accept, 1)),
         "killed": (servers[1].kill, servers[1].start),
-    }[trouble]
+    }
+    begin, end = ways[trouble]
     begin()
     try:
         answers = await asyncio.gather(
