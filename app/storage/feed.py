@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
 from uuid import UUID
 
-from app.storage.database import is_away
+from app.storage.database import may_succeed_later
 from app.storage.rings import MISSED, Listener
 
 log = logging.getLogger("flash.feed")
@@ -130,7 +130,7 @@ class Feed(ABC, Generic[W]):
             try:
                 await look(merchant_id)
             except Exception as error:
-                if not (self.is_routed and is_away(error)):
+                if not (self.is_routed and may_succeed_later(error)):
                     raise
                 away = error
         if away is not None:
@@ -146,7 +146,7 @@ class Feed(ABC, Generic[W]):
                 self._missed_some = False
             except Exception as error:
                 self._missed_some = True
-                if not is_away(error):
+                if not may_succeed_later(error):
                     log.exception("a sweep of the %s failed", type(self).__name__)
 
     async def _until_due(self) -> None:
@@ -170,6 +170,6 @@ async def read_patiently(read: Callable[[], Awaitable[T]]) -> T:
         try:
             return await read()
         except Exception as error:
-            if not is_away(error):
+            if not may_succeed_later(error):
                 raise
         await asyncio.sleep(_AWAY_SECONDS)
