@@ -15,6 +15,8 @@ from app.storage.versions import migration_names
 #: Of servers that a router knows it has fewer.
 _NO_SUCH_SERVER: Final = 9_999
 _CONNECT_SECONDS_MAX: Final = 10.0
+#: What takes a server behind the router longer is taken for its silence.
+_ANSWER_SECONDS_MAX: Final = 3.0
 #: What the router itself answers to what it refuses or can't do: 58000, after which it may close the connection.
 ROUTERS: Final = (asyncpg.PostgresSystemError, asyncpg.PostgresConnectionError)
 
@@ -188,6 +190,8 @@ async def servers() -> AsyncIterator[Server]:
             if _is_beyond(error):
                 return
             yield Server(number, away=str(error))
+        except TimeoutError:
+            yield Server(number, away="silent")
         else:
             missing = tuple(name for name in migration_names() if name not in applied)
             yield Server(number, row["name"], version, row["has_jit"], missing)
@@ -195,14 +199,15 @@ async def servers() -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def at(number: int) -> AsyncIterator[asyncpg.Connection]:
-    """Open a transaction on one server behind the router. Raises one of ROUTERS when it is away, or none."""
+    """Open a transaction on one server behind the router. Raises one of ROUTERS, or TimeoutError, if it is away."""
     connection = await connect()
     try:
         await connection.execute("BEGIN")
         await connection.execute(f"SET LOCAL pgdog.shard TO {number}")
         yield connection
     finally:
-        await connection.close()
+        # In good order it would wait for a server that is silent.
+        connection.terminate()
 
 
 async def who(connection: asyncpg.Connection) -> tuple[str, str] | None:
@@ -223,4 +228,6 @@ def _is_beyond(error: Exception) -> bool:
 
 async def connect() -> asyncpg.Connection:
     """Each question has a connection of its own: the router may close it with its answer."""
-    return await asyncpg.connect(dsn(settings().database_url or ""), timeout=_CONNECT_SECONDS_MAX)
+    return await asyncpg.connect(
+        dsn(settings().database_url or ""), timeout=_CONNECT_SECONDS_MAX, command_timeout=_ANSWER_SECONDS_MAX
+    )
