@@ -302,6 +302,10 @@ class Client(Statements, AsyncpgDBClient):
         connection: asyncpg.Connection = await asyncpg.connect(self._dsn, timeout=seconds_max)
         return connection
 
+    async def rows_of_all(self, sql: str) -> list[Row]:
+        """Return the rows of a statement that names no merchant: behind a router, those of all servers that answer."""
+        return await self.rows(sql)
+
     async def standing(self, within_seconds: float) -> Standing:
         """Return whether it can be served from. Raises what asyncpg does when it is away, or TimeoutError."""
         if self.pulse is not None and self.pulse.is_silent:

@@ -9,9 +9,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from itertools import takewhile
+from itertools import count, takewhile
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import asyncpg
@@ -19,7 +19,7 @@ from asyncpg.transaction import Transaction
 from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
 from app.storage import compat
-from app.storage.database import APPLIED, TRY_TO_WRITE, Client, InTurn, Readiness, Standing, Tx
+from app.storage.database import APPLIED, TRY_TO_WRITE, Client, InTurn, Readiness, Row, Standing, Tx
 from app.storage.pulse import FULL, Waiting, within
 from app.storage.servers import OF_MERCHANT, OF_NUMBER, Servers
 from app.storage.versions import migration_names
@@ -129,6 +129,22 @@ class RoutedClient(Client):
         self.servers = Servers(self.pool_maxsize, self.connect)
         async with self.servers.watched():
             yield
+
+    async def rows_of_all(self, sql: str) -> list[Row]:
+        """Return the rows of a statement that names no merchant, of all servers that answer, one after the other."""
+        found: list[Row] = []
+        for number in count():
+            connection = await self.connect(_STANDING_SECONDS_MAX)
+            try:
+                await connection.execute("BEGIN")
+                await connection.execute(OF_NUMBER.format(number))
+                found.extend(cast(list[Row], await within(_STANDING_SECONDS_MAX, connection.fetch(sql))))
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if _NO_SUCH_SERVER in str(error):
+                    break
+            finally:
+                connection.terminate()
+        return found
 
     async def standing(self, within_seconds: float) -> Standing:
         """Return which servers can be served from: one is enough, unless one has tables of another version.

@@ -162,8 +162,11 @@ async def _queued(redis: Redis) -> int:
 
 async def _look_at_database(facts: Facts) -> None:
     async def look() -> None:
-        facts.pools = {row["stock"]: row["pools"] for row in await database().rows(POOLS)}
-        facts.jobs = {row["job"]: (row["waiting"], row["seconds"] or 0.0) for row in await database().rows(JOBS)}
+        for row in await database().rows_of_all(POOLS):
+            facts.pools[row["stock"]] = facts.pools.get(row["stock"], 0) + row["pools"]
+        for row in await database().rows_of_all(JOBS):
+            waiting, seconds = facts.jobs.get(row["job"], (0, 0.0))
+            facts.jobs[row["job"]] = (waiting + row["waiting"], max(seconds, row["seconds"] or 0.0))
 
     try:
         await within(_LOOK_SECONDS_MAX, look())
@@ -171,7 +174,8 @@ async def _look_at_database(facts: Facts) -> None:
         if not is_away(error):
             raise
         return
-    facts.database_answers = True
+    # Each server says how many jobs of each kind wait, also if none do.
+    facts.database_answers = bool(facts.jobs)
 
 
 @asynccontextmanager
