@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,9 +69,12 @@ async def test_the_merchants_of_other_servers_notice_nothing(
     world: World, servers: tuple[Server, Server], trouble: str
 ) -> None:
     north, south = await asyncio.gather(_claims(world.north, CALLS), _claims(world.south, CALLS))
-    begin = {"frozen": world.way.freeze, "refused": world.way.refuse, "killed": lambda n: servers[n].kill()}[trouble]
-    end = {"frozen": world.way.thaw, "refused": world.way.accept, "killed": lambda n: servers[n].start()}[trouble]
-    begin(1)
+    begin, end = {
+        "frozen": (partial(world.way.freeze, 1), partial(world.way.thaw, 1)),
+        "refused": (partial(world.way.refuse, 1), partial(world.way.accept, 1)),
+        "killed": (servers[1].kill, servers[1].start),
+    }[trouble]
+    begin()
     try:
         answers = await asyncio.gather(
             *(world.south.post(CLAIM_CODE, claim) for claim in south),
@@ -82,7 +86,7 @@ async def test_the_merchants_of_other_servers_notice_nothing(
             (CLAIM_CODE, south[0]), (ENROLL_MEMBER, {"input": {"source": "STORE"}})
         )]  # fmt: skip
     finally:
-        end(1)
+        end()
     back = [await _until_answered(world.south, CLAIM_CODE, claim) for claim in south]
     again = await _ready(world)
 
