@@ -133,9 +133,8 @@ async def refuse_other_router(connection: asyncpg.Connection) -> None:
     if await crosses():
         raise ConfigurationError(f"The router isn't strict. {BE_STRICT}")
     found = [server async for server in servers()]
-    wrong = misnamed(found) + unmigrated(found)
-    if wrong:
-        raise ConfigurationError(wrong[0])
+    for sentence in misnamed(found) + unmigrated(found):
+        raise ConfigurationError(sentence)
     if all(server.away for server in found):
         raise ConfigurationError(
             f"No server behind the router answers{''.join(f': {server.away}' for server in found[:1])}."
@@ -153,8 +152,11 @@ async def _is_run(sql: str) -> bool:
         await connection.execute(sql)
     except ROUTERS:
         return False
+    except asyncpg.PostgresError:
+        # Some server's own word: it was run.
+        return True
     finally:
-        await connection.close()
+        connection.terminate()
     return True
 
 
