@@ -40,7 +40,6 @@ Row = Mapping[str, Any]
 #: engine names a database, a user or anything that isn't ready.
 _AWAY: Final = (
     OSError,
-    TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -52,8 +51,6 @@ _AWAY: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ObjectNotInPrerequisiteStateError,
-    # A statement that took so long that PostgreSQL itself ended it.
-    asyncpg.QueryCanceledError,
     # The server has no room, on its disk or in its memory.
     *FULL,
     asyncpg.OutOfMemoryError,
@@ -420,10 +417,25 @@ async def standing(*, within_seconds: float) -> Standing:
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Whether this is the database being away, as opposed to a statement being wrong."""
+    """Whether this is the database being away, as opposed to a statement being wrong or taking too long."""
     if isinstance(error, BaseORMException):
         error = error.__cause__
     if type(error) is asyncpg.PostgresSystemError:
         # What a router says of a server that it can't reach. What it refuses to route speaks of shards.
         return "shard" not in str(error)
-    return isinstance(error, _AWAY) and not isinstance(error, ValueError)
+    return isinstance(error, _AWAY) and not isinstance(error, ValueError) and not took_too_long(error)
+
+
+def took_too_long(error: BaseException | None) -> bool:
+    """Whether something was ended because its time was over: by PostgreSQL, or by whoever waited for it."""
+    if isinstance(error, BaseORMException):
+        error = error.__cause__
+    if isinstance(error, TimeoutError):
+        # With a number it is the system's word on a connection.
+        return error.errno is None
+    return isinstance(error, asyncpg.QueryCanceledError)
+
+
+def may_succeed_later(error: BaseException | None) -> bool:
+    """Whether the same may succeed at another time: the database was away, or too busy."""
+    return is_away(error) or took_too_long(error)

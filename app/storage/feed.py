@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
 from uuid import UUID
 
-from app.storage.database import is_away
+from app.storage.database import may_succeed_later
 from app.storage.rings import Listener
 
 log = logging.getLogger("flash.feed")
@@ -114,7 +114,7 @@ class Feed(ABC, Generic[W]):
                 if self._watchers:
                     await self.sweep(dict(self._watchers.values()))
             except Exception as error:
-                if not is_away(error):
+                if not may_succeed_later(error):
                     log.exception("a sweep of the %s failed", type(self).__name__)
 
 
@@ -124,6 +124,6 @@ async def read_patiently(read: Callable[[], Awaitable[T]]) -> T:
         try:
             return await read()
         except Exception as error:
-            if not is_away(error):
+            if not may_succeed_later(error):
                 raise
         await asyncio.sleep(_AWAY_SECONDS)

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from app.config import Settings
-from app.storage.database import database, is_away
+from app.storage.database import database, may_succeed_later
 from app.storage.pulse import within
 from app.storage.queues import queues
 from app.telemetry import metrics
@@ -171,7 +171,7 @@ async def _look_at_database(facts: Facts) -> None:
     try:
         await within(_LOOK_SECONDS_MAX, look())
     except Exception as error:
-        if not is_away(error):
+        if not may_succeed_later(error):
             raise
         return
     # Each server says how many jobs of each kind wait, also if none do.

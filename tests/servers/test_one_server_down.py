@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, Shop
 from tests.servers.pair import Server
+from tests.servers.router import Router
 from tests.servers.world import WAIT_SECONDS_MAX, World, open_world
 
 #: Of the merchant whose server is away: more than there are connections.
@@ -64,16 +65,20 @@ async def test_each_merchant_is_served_from_its_own_server(world: World) -> None
     assert {number for number, sql in world.way.sent if "INSERT INTO member" in sql} == {0, 1}
 
 
-@pytest.mark.parametrize("trouble", ["frozen", "refused", "killed"])
+#: How the second server is taken away, and how it comes back.
+_TROUBLES: dict[str, Callable[[Router, Server], tuple[Callable[[], None], Callable[[], None]]]] = {
+    "frozen": lambda way, _: (partial(way.freeze, 1), partial(way.thaw, 1)),
+    "refused": lambda way, _: (partial(way.refuse, 1), partial(way.accept, 1)),
+    "killed": lambda _, server: (server.kill, server.start),
+}
+
+
+@pytest.mark.parametrize("trouble", _TROUBLES)
 async def test_the_merchants_of_other_servers_notice_nothing(
     world: World, servers: tuple[Server, Server], trouble: str
 ) -> None:
     north, south = await asyncio.gather(_claims(world.north, CALLS), _claims(world.south, CALLS))
-    begin, end = {
-        "frozen": (partial(world.way.freeze, 1), partial(world.way.thaw, 1)),
-        "refused": (partial(world.way.refuse, 1), partial(world.way.accept, 1)),
-        "killed": (servers[1].kill, servers[1].start),
-    }[trouble]
+    begin, end = _TROUBLES[trouble](world.way, servers[1])
     begin()
     try:
         answers = await asyncio.gather(
