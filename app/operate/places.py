@@ -204,8 +204,7 @@ async def at(number: int) -> AsyncIterator[asyncpg.Connection]:
     """Open a transaction on one server behind the router. Raises one of ROUTERS, or TimeoutError, if it is away."""
     connection = await connect()
     try:
-        await connection.execute("BEGIN")
-        await connection.execute(f"SET LOCAL pgdog.shard TO {number}")
+        await _begin(connection, number)
         yield connection
     finally:
         # In good order it would wait for a server that is silent.
@@ -214,14 +213,20 @@ async def at(number: int) -> AsyncIterator[asyncpg.Connection]:
 
 async def who(connection: asyncpg.Connection) -> tuple[str, str] | None:
     """Return a server's name and its database's identity, or None for a router: it alone knows no such server."""
-    await connection.execute("BEGIN")
-    await connection.execute(f"SET LOCAL pgdog.shard TO {_NO_SUCH_SERVER}")
     try:
-        (row,) = await connection.fetch(WHO)
+        await _begin(connection, _NO_SUCH_SERVER)
     except ROUTERS:
         return None
+    (row,) = await connection.fetch(WHO)
     await connection.execute("COMMIT")
     return row["name"], row["identity"]
+
+
+async def _begin(connection: asyncpg.Connection, number: int) -> None:
+    await connection.execute("BEGIN")
+    await connection.execute(f"SET LOCAL pgdog.shard TO {number}")
+    # What only prepares a statement would be refused in a way that asyncpg doesn't understand.
+    await connection.execute("SELECT 1")
 
 
 def _is_beyond(error: Exception) -> bool:

@@ -136,8 +136,7 @@ class RoutedClient(Client):
         for number in count():
             connection = await self.connect(_STANDING_SECONDS_MAX)
             try:
-                await connection.execute("BEGIN")
-                await connection.execute(OF_NUMBER.format(number))
+                await within(_STANDING_SECONDS_MAX, _begin(connection, number))
                 found.extend(cast(list[Row], await within(_STANDING_SECONDS_MAX, connection.fetch(sql))))
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 if _NO_SUCH_SERVER in str(error):
@@ -187,8 +186,7 @@ class RoutedClient(Client):
             connection.terminate()
 
     async def _ask_server(self, connection: asyncpg.Connection, number: int) -> tuple[str, Readiness]:
-        await connection.execute("BEGIN")
-        await connection.execute(OF_NUMBER.format(number))
+        await _begin(connection, number)
         name: str = await connection.fetchval(_NAME)
         try:
             applied = {row["name"] for row in await connection.fetch(APPLIED)}
@@ -204,6 +202,14 @@ class RoutedClient(Client):
                 return name, Readiness.FULL
             pulse.is_full = False
         return name, Readiness.OK
+
+
+async def _begin(connection: asyncpg.Connection, number: int) -> None:
+    """Begin at a server. Raises what the router says of one that it doesn't have, or doesn't reach."""
+    await connection.execute("BEGIN")
+    await connection.execute(OF_NUMBER.format(number))
+    # What only prepares a statement would be refused in a way that asyncpg doesn't understand.
+    await connection.execute("SELECT 1")
 
 
 client_class = RoutedClient

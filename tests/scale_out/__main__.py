@@ -30,7 +30,8 @@ from tests.wire import Wire
 SKIPPED = "Many servers are NOT tried behind a real router: name PgDog by PGDOG=path/to/pgdog"
 API_PROCESSES = 2
 CLIENTS = 4
-CLAIMS = 10_000
+CLAIMS = 15_000
+MEMBERS = 50
 TURNS = 4
 CLAIMS_OF_A_TURN = 500
 MOVED_PER_SECOND = 200.0
@@ -128,8 +129,7 @@ class _Story:
 
     async def _fill(self) -> None:
         async with aclosing(Wire(60)) as wire:
-            for shop in self._shops:
-                await fill(wire, self._urls[0], shop, self._engine.servers[shop.place], CLAIMS)
+            await asyncio.gather(*(fill(wire, self._urls[0], shop, MEMBERS, CLAIMS) for shop in self._shops))
 
     def _doctor(self) -> None:
         looked = self._engine.flash("doctor", **self._engine.at_router())

@@ -8,20 +8,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
-from uuid import UUID
 
-import asyncpg
 import httpx
 
-from app import ids
-from bench.world import MEMBERS, WALLETS
-from tests.factories import CHANGE_STATUS, CREATE_POOL, GENERATE_CODES
-from tests.scale_out.engine import Merchant, TcpServer
+from tests.factories import CHANGE_STATUS, CREATE_POOL, ENROLL_MEMBER, GENERATE_CODES
+from tests.scale_out.engine import Merchant
 from tests.wire import Wire
 
 CLAIM = """
-mutation ($pool: ID!, $member: ID!) {
-  answer: claimCode(input: {poolId: $pool, memberId: $member}) {
+mutation ($pool: ID!, $member: ID!, $key: String!) {
+  answer: claimCode(input: {poolId: $pool, memberId: $member, idempotencyKey: $key}) {
     __typename ... on ClaimCodeSuccess { code { id } } ... on Refusal { message }
   }
 }
@@ -37,7 +33,7 @@ class Shop:
     merchant: Merchant
     place: int
     pool: str = ""
-    members: list[UUID] = field(default_factory=list)
+    members: list[str] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     turns: Iterator[int] = field(default_factory=count)
 
@@ -60,22 +56,18 @@ async def ask(wire: Wire, url: str, key: str, document: str, **variables: Any) -
     return answer["data"]["answer"]
 
 
-async def fill(wire: Wire, url: str, shop: Shop, server: TcpServer, claims: int) -> None:
+async def fill(wire: Wire, url: str, shop: Shop, members: int, claims: int) -> None:
     """Give a shop members, and a pool for so many claims."""
-    shop.members = [ids.new() for _ in range(claims)]
-    connection = await asyncpg.connect(server.url())
-    try:
-        await connection.execute(MEMBERS, shop.merchant.uuid, shop.members)
-        await connection.execute(WALLETS, shop.merchant.uuid, shop.members)
-        key = shop.merchant.key
-        made = await ask(wire, url, key, CREATE_POOL, input={"name": "Sale", "kind": "PERCENT", "percentOff": 10.0})
-        shop.pool = made["pool"]["id"]
-        for _ in range(0, claims, BATCH):
-            await ask(wire, url, key, GENERATE_CODES, input={"poolId": shop.pool, "count": BATCH})
-        await ask(wire, url, key, CHANGE_STATUS % "activatePool", input={"poolId": shop.pool})
-        await connection.execute("ANALYZE")
-    finally:
-        await connection.close()
+    key = shop.merchant.key
+    for _ in range(members):
+        made = await ask(wire, url, key, ENROLL_MEMBER, input={"source": "STORE"})
+        shop.members.append(made["member"]["id"])
+    terms = {"name": "Sale", "kind": "PERCENT", "percentOff": 10.0, "claimsPerMember": claims // members}
+    made = await ask(wire, url, key, CREATE_POOL, input=terms)
+    shop.pool = made["pool"]["id"]
+    for _ in range(0, claims, BATCH):
+        await ask(wire, url, key, GENERATE_CODES, input={"poolId": shop.pool, "count": BATCH})
+    await ask(wire, url, key, CHANGE_STATUS % "activatePool", input={"poolId": shop.pool})
 
 
 class Load:
@@ -89,9 +81,8 @@ class Load:
 
     async def claim(self, shop: Shop, url: str) -> Answer:
         """Claim for the shop's next member."""
-        number = next(shop.turns)
-        member = shop.members[number % len(shop.members)]
-        asked = {"query": CLAIM, "variables": {"pool": shop.pool, "member": ids.encode("member", member)}}
+        member = shop.members[next(shop.turns) % len(shop.members)]
+        asked = {"query": CLAIM, "variables": {"pool": shop.pool, "member": member}}
         begun = time.monotonic()
         try:
             answer = await self._wire.post(f"{url}/graphql", asked, f"Bearer {shop.merchant.key}")
