@@ -81,8 +81,9 @@ class Load:
 
     async def claim(self, shop: Shop, url: str) -> Answer:
         """Claim for the shop's next member."""
-        member = shop.members[next(shop.turns) % len(shop.members)]
-        asked = {"query": CLAIM, "variables": {"pool": shop.pool, "member": member}}
+        turn = next(shop.turns)
+        named = {"pool": shop.pool, "member": shop.members[turn % len(shop.members)], "key": str(turn)}
+        asked = {"query": CLAIM, "variables": named}
         begun = time.monotonic()
         try:
             answer = await self._wire.post(f"{url}/graphql", asked, f"Bearer {shop.merchant.key}")

@@ -213,6 +213,27 @@ async def test_readiness_tells_each_server(way: Router, databases: list[str]) ->
     assert none == Standing(Readiness.AWAY, {"north": Readiness.AWAY, "south": Readiness.AWAY})
 
 
+async def test_what_is_counted_everywhere_comes_from_every_server_that_answers(
+    way: Router, merchants: tuple[UUID, UUID]
+) -> None:
+    assert len(merchants) == 2
+    async with _pool(way) as client:
+        count = "SELECT current_setting('cluster_name') AS server, count(*) > 0 AS has_some FROM merchant"
+        ((*both,), _) = await client.everywhere(count, "SELECT 1")
+        way.refuse(0)
+        ((*one,),) = await client.everywhere(count)
+        answering = client.answering
+        way.refuse(1)
+        with pytest.raises(DatabaseSilentError):
+            await client.everywhere(count)
+        for number in range(2):
+            way.accept(number)
+
+    assert [dict(row) for row in both] == [{"server": name, "has_some": True} for name in NAMES]
+    assert [row["server"] for row in one] == ["south"]
+    assert answering == {"north": False, "south": True}
+
+
 async def test_a_server_that_was_away_from_the_start_is_told_by_its_number(way: Router) -> None:
     way.refuse(1)
     async with _pool(way) as client:
