@@ -11,6 +11,7 @@ from app.integrity.held import HELD
 from app.integrity.integrity_report import IntegrityReport, recompute
 from app.storage import events
 from app.storage.database import database, transaction
+from app.storage.fences import stands
 from app.storage.statements import statement
 
 #: A promise of a large merchant may take its time.
@@ -41,7 +42,7 @@ STANDING: Final = statement(
     WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal AND tgenabled IN ('O', 'A')
     """,
 )
-MERCHANTS: Final = statement(Audited, "SELECT merchant_id FROM merchant ORDER BY merchant_id")
+MERCHANTS: Final = statement(Audited, f"SELECT merchant_id FROM merchant m WHERE {stands('m')} ORDER BY merchant_id")
 
 
 async def missing_constraints() -> list[str]:

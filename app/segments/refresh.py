@@ -5,6 +5,7 @@ from uuid import UUID
 
 from app.graph.advocates import ADVOCATES, REFERRALS_MIN
 from app.storage.database import database, transaction
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 #: When a night begins, in hours of UTC.
@@ -29,8 +30,10 @@ DUE: Final = statement(
     _MerchantRow,
     f"""
 SELECT m.merchant_id FROM merchant m LEFT JOIN segment_refresh r ON r.merchant_id = m.merchant_id
-WHERE r.refreshed_at IS NULL
+WHERE {stands("m")} AND (
+    r.refreshed_at IS NULL
     OR r.refreshed_at < date_trunc('day', now() - interval '{NIGHT_HOUR} hours', 'UTC') + interval '{NIGHT_HOUR} hours'
+)
 ORDER BY m.merchant_id
 """,
 )
