@@ -42,6 +42,8 @@ _TRY_AGAIN_SECONDS: Final = 1.0
 SETTLING_SECONDS: Final = KEPT_SECONDS + 1
 #: With fewer changed rows a round has caught up.
 _FEW: Final = 500
+#: A table with as many new rows is analysed at once.
+_GROWN: Final = 500
 _ROUND_SECONDS: Final = 0.25
 _WAIT_SECONDS: Final = 0.02
 #: How long the program may take to tell the router that all is as it was.
@@ -60,7 +62,6 @@ SELECT current_setting('max_replication_slots')::int - count(*)::int FROM pg_rep
 _MAY_REPLICATE: Final = "SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user"
 #: A few keys are looked for in an index, whatever the planner knows of tables that have just grown.
 _BY_INDEX: Final = """
-SET LOCAL session_replication_role = replica;
 SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off
 """
 
@@ -206,9 +207,10 @@ class _Run:
             await target.execute("UPDATE fence SET copied_at = now() WHERE merchant_id = $1", self.merchant_id)
         self.moved.tables = sum(1 for count in copied.values() if count)
         self.moved.rows = sum(copied.values())
-        for table, count in copied.items():
-            if count >= rows.BATCH:
-                await target.execute(f"ANALYZE {table.name}")
+        # Whoever asks for these rows needs to know how many there are.
+        grown = [table.name for table, count in copied.items() if count >= _GROWN]
+        if grown:
+            await target.execute(f"ANALYZE {', '.join(grown)}")
 
     async def _wait_for_all(self) -> None:
         """Wait for the transactions that may have committed before changes were kept, and be in no snapshot yet."""
@@ -237,8 +239,9 @@ class _Run:
             await source.execute(_FLUSH)
             found, lsn = await changes.changed(self.reader, self.merchant_id, self.tables)
             if found:
+                await self.reader.execute(_BY_INDEX)
                 async with target.transaction():
-                    await target.execute(_BY_INDEX)
+                    await target.execute(f"{_BY_INDEX}; SET LOCAL session_replication_role = replica")
                     transaction = await target.fetchval("SELECT pg_current_xact_id()::text::bigint")
                     for table, keys in found.items():
                         await rows.delete(target, table, self.merchant_id, keys)

@@ -21,7 +21,7 @@ _UINT32: Final = struct.Struct(">I")
 CREATE_SLOT: Final = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')"
 PEEK: Final = """
 SELECT lsn::text AS lsn, data FROM pg_logical_slot_peek_binary_changes(
-    $1, NULL, NULL, 'proto_version', '1', 'publication_names', $1
+    $1, NULL, NULL, 'proto_version', '1', 'publication_names', $1::name::text
 )
 """
 HAS_SLOT: Final = "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)"

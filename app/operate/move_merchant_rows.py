@@ -52,7 +52,7 @@ class Table:
     def rows_at(self, transaction: int) -> str:
         """Return the columns as SQL, as a transaction of the other server writes them."""
         # Quiet events stay so, and what was told is told by that transaction.
-        said = {"txid": f"CASE WHEN t.txid IS NOT NULL THEN {transaction} END"} if self.name == "event" else {}
+        said = {"txid": f"CASE WHEN t.txid IS NOT NULL THEN {transaction}::bigint END"} if self.name == "event" else {}
         return ", ".join(said.get(column, f't."{column}"') for column in self.columns)
 
     @cached_property
