@@ -87,6 +87,11 @@ def up(
     """Start everything: embedded servers where no URL is set, migrations, API and worker."""
     from app.operate.supervisor import Plan, supervise
 
+    if os.environ.get("FLASH_ROUTER") or os.environ.get("FLASH_SERVER"):
+        raise ConfigurationError(
+            "`flash up` runs an engine on one server: unset FLASH_ROUTER and FLASH_SERVER; many servers have a guide, "
+            "docs/scaling.md."
+        )
     _name_data(data)
     production = os.environ.get("FLASH_ENV") == "production"
     raise SystemExit(supervise(Plan(host, port, api_processes, demo=demo and not production, as_json=as_json)))
@@ -107,15 +112,17 @@ def api(
     import socket
 
     from app.operate.listening import address_of, allow_many_sockets, bind
+    from app.operate.places import Place, refuse_place
 
     _name_data(data)
     _refuse_unconfigured()
+    refuse_place(Place.ROUTER, "API processes work")
     allow_many_sockets()
     if fd is None:
-        from app.operate.preflight import check_database
+        from app.operate.preflight import check_place
 
         listening = bind(host, port)
-        asyncio.run(check_database())
+        asyncio.run(check_place(Place.ROUTER))
         print(f"flash: listening on http://{address_of(listening)}/graphql", file=sys.stderr, flush=True)
     else:
         listening = socket.socket(fileno=fd)
@@ -162,8 +169,11 @@ def worker(data: Data = None) -> None:
     """Run one worker process (for supervisors; `flash up` starts everything)."""
     from importlib import import_module
 
+    from app.operate.places import Place, refuse_place
+
     _name_data(data)
     _refuse_unconfigured()
+    refuse_place(Place.SERVER, "Workers work")
     # By name, because the engine never imports its workers.
     import_module("workers.settings").run()
 
@@ -197,7 +207,7 @@ def merchant_create(
         answer = {"merchantId": ids.encode("merchant", made.id), "apiKey": made.api_key}
         print(json.dumps(answer) if as_json else f"Merchant {answer['merchantId']}\nADMIN key {made.api_key}")
 
-    _with_database(work)
+    _with_database(work, place="ROUTER")
 
 
 @merchant.command("list")
@@ -245,7 +255,7 @@ def merchant_key(
         secret = await create_admin_key(merchant_id, label)
         print(json.dumps({"merchantId": merchant_id, "apiKey": secret}) if as_json else f"ADMIN key {secret}")
 
-    _with_database(work)
+    _with_database(work, place="EITHER")
 
 
 @merchant.command("show")
@@ -392,7 +402,7 @@ def _configure_merchant(named: str, wanted: dict[str, object], data: Path | None
     async def work() -> None:
         print(json.dumps(await configure_by_operator(named, wanted)))
 
-    _with_database(work)
+    _with_database(work, place="EITHER")
 
 
 @app.command(hidden=True)
@@ -714,6 +724,7 @@ def _export_reports(
 ) -> None:
     from app.config import settings
     from app.operate.export import export as exported
+    from app.operate.places import Place, refuse_place
     from app.reports.tables import REPORTS
 
     _name_data(data)
@@ -732,6 +743,7 @@ def _export_reports(
         print(f"{directory} is as of {manifest.as_of}, read from the {manifest.read_from}.")
 
     if replica_url is not None:
+        refuse_place(Place.SERVER)
         asyncio.run(work())
     else:
         _with_database(work)
@@ -890,12 +902,20 @@ def _refuse_unconfigured() -> None:
     redis_at(configured.redis_url)
 
 
-def _with_database(work: Callable[[], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
+def _with_database(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    migrated: bool = False,
+    place: Literal["SERVER", "ROUTER", "EITHER"] = "SERVER",
+) -> None:
     """Run `work` against the configured database, or the embedded one, which is started if it isn't running."""
+    from app.operate.places import Place, refuse_place
     from app.operate.running import running
 
+    refuse_place(Place[place])
+
     async def run() -> None:
-        async with running(migrated=migrated):
+        async with running(Place[place], migrated=migrated):
             await work()
 
     asyncio.run(run())

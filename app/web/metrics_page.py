@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from arq.constants import default_queue_name
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
@@ -27,6 +26,7 @@ from starlette.responses import PlainTextResponse, Response
 from app.config import Settings
 from app.storage.database import database, is_away
 from app.storage.pulse import within
+from app.storage.queues import queues
 from app.telemetry import metrics
 
 log = logging.getLogger("flash.metrics")
@@ -78,7 +78,7 @@ class Facts(Collector):
         if self.valkey_answers is not None:
             yield GaugeMetricFamily("flash_valkey_up", "Whether Valkey answers.", float(self.valkey_answers))
         if self.queued is not None:
-            yield GaugeMetricFamily("flash_queue_jobs", "Jobs in the queue of the workers.", self.queued)
+            yield GaugeMetricFamily("flash_queue_jobs", "Jobs in the queues of the workers.", self.queued)
         if not self.database_answers:
             return
         pools = GaugeMetricFamily(
@@ -150,10 +150,14 @@ async def _look_at_valkey(redis: Redis | None, facts: Facts) -> None:
     if redis is None:
         return
     try:
-        facts.queued = await within(_LOOK_SECONDS_MAX, redis.zcard(default_queue_name))
+        facts.queued = await within(_LOOK_SECONDS_MAX, _queued(redis))
         facts.valkey_answers = True
     except (RedisError, OSError, TimeoutError):
         facts.valkey_answers = False
+
+
+async def _queued(redis: Redis) -> int:
+    return sum([await redis.zcard(queue) for queue in await queues(redis)])
 
 
 async def _look_at_database(facts: Facts) -> None:

@@ -8,7 +8,7 @@ matters to Flash:
 - A transaction goes where `SET LOCAL pgdog.sharding_key` or `pgdog.shard` sends it, COPY included. One that begins
   without is refused; PgDog would connect to every server, which fails with the first that is away.
 - BEGIN and SET LOCAL are answered by the router itself, and not taken in one message.
-- What only prepares a statement goes to any server in turn, and so does a statement without tables.
+- What only prepares a statement goes to any server in turn, and so does a statement without tables of merchants.
 - An error of the router's own is 58000.
 """
 
@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import UUID
 
 from app.storage.database import dsn
-from tests.storage.routing import merchants_of
+from tests.storage.routing import merchants_of, tables_of
 
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 PORT = 5432
@@ -62,11 +62,11 @@ async def _read(reader: asyncio.StreamReader) -> _Message:
 
 @lru_cache(maxsize=2_000)
 def _merchant(sql: str) -> int | None:
-    """Return the number of the parameter that names the merchant, or None for a statement without tables.
+    """Return the number of the parameter that names the merchant, or None for a statement without merchants' tables.
 
     Raises _RefusedError for what crosses.
     """
-    merchants = merchants_of(sql)
+    merchants = merchants_of(sql) if tables_of(sql) else None
     if merchants is None:
         return None
     if len(merchants) != 1:
@@ -181,8 +181,9 @@ class Router:
     def __init__(self, databases: Sequence[str], loop: asyncio.AbstractEventLoop) -> None:
         """Take the databases, in the order in which servers are numbered."""
         self.url = ""
-        #: Where merchants are that aren't at the first server.
+        #: Where merchants are, and where all others are, new ones above all.
         self.places: dict[UUID, int] = {}
+        self.others = 0
         #: What was sent to which server, without what the router answered itself.
         self.sent: list[tuple[int, str]] = []
         self._ways = [_Way(dsn(url)) for url in databases]
@@ -192,6 +193,14 @@ class Router:
         self._clients: set[asyncio.Task[None]] = set()
         for way in self._ways:
             way.flows.set()
+
+    def place(self, merchant_id: UUID) -> int:
+        """Return the number of a merchant's server."""
+        return self.places.get(merchant_id, self.others)
+
+    def anywhere(self) -> int:
+        """Return the number of the server whose turn it is."""
+        return next(self._turns) % len(self._ways)
 
     def freeze(self, number: int) -> None:
         """Let nothing come through to a server or from it; connections stay open."""
@@ -248,7 +257,7 @@ class Router:
             if startup is not None:
                 writer.write(b"".join(message.raw for message in self._greeting))
                 writer.write(_Message(b"K", struct.pack("!ii", 1, 1)).raw + _Message(b"Z", b"I").raw)
-                client = _Client(self._ways, self._turns, self.places, self.sent, startup, reader, writer)
+                client = _Client(self, self._ways, startup, reader, writer)
                 await client.run()
         except (OSError, asyncio.IncompleteReadError):
             pass
@@ -276,13 +285,11 @@ class _Client:
     """One connection of a client, which sends one request after the other."""
 
     def __init__(
-        self, ways: list[_Way], turns: Iterator[int], places: dict[UUID, int], sent: list[tuple[int, str]],
-        startup: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
+        self, router: "Router", ways: list[_Way], startup: dict[str, str],
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
     ) -> None:  # fmt: skip
+        self._router = router
         self._ways = ways
-        self._turns = turns
-        self._places = places
-        self._sent = sent
         self._startup = startup
         self._reader = reader
         self._writer = writer
@@ -360,7 +367,7 @@ class _Client:
             if self._pinned is not None or words[1:4:2] != ["LOCAL", "TO"] or self._status != b"T":
                 raise _RefusedError(f"this router takes SET LOCAL ... TO before a transaction's first statement: {sql}")
             value = words[4].strip("'")
-            self._chosen = int(value) if words[2] == "pgdog.shard" else self._places.get(UUID(value), 0)
+            self._chosen = int(value) if words[2] == "pgdog.shard" else self._router.place(UUID(value))
             self._tell(_done("SET"))
             self._ready()
         elif first in {"COMMIT", "ROLLBACK"} and self._pinned is None:
@@ -370,7 +377,7 @@ class _Client:
         else:
             number = self._place_of_simple(sql)
             link = await self._link(number)
-            self._sent.append((number, sql))
+            self._router.sent.append((number, sql))
             await link.send(message)
             await self._relay(link, b"ZG")
 
@@ -381,7 +388,7 @@ class _Client:
             return self._of_transaction()
         if sql.upper().startswith("COPY") or _merchant(sql) is not None:
             raise _RefusedError("cross-shard queries are disabled")
-        return next(self._turns) % len(self._ways)
+        return self._router.anywhere()
 
     async def _extended(self, request: list[_Message], codes: bytes) -> None:
         names = [_statement(message) for message in request if message.code in b"PBD" and _names(message)]
@@ -396,7 +403,7 @@ class _Client:
                 await link.ask(parsed, _Message(b"H", b""), until=b"1")
                 link.prepared[name] = parsed
         if b"E" in codes:
-            self._sent.append((number, sql))
+            self._router.sent.append((number, sql))
         await link.send(*request)
         if codes[-1:] == b"S":
             await self._relay(link, b"Z")
@@ -416,9 +423,9 @@ class _Client:
             return self._of_transaction()
         number = _merchant(sql) if is_executed else None
         if number is None:
-            return next(self._turns) % len(self._ways)
+            return self._router.anywhere()
         bind = next(message for message in request if message.code == b"B")
-        return self._places.get(_parameter(bind, number), 0)
+        return self._router.place(_parameter(bind, number))
 
     def _of_transaction(self) -> int:
         if self._chosen is None:

@@ -23,6 +23,8 @@ OURS = frozenset({"app", "workers", "migrations"})
 #: Python's own names have no ceiling; its documentation tells of this one.
 USES = {
     ("app/storage/compat.py", "_connection"): "tortoise-orm",
+    ("app/storage/compat.py", "_protocol"): "asyncpg",
+    ("app/storage/compat.py", "_stmt_cache"): "asyncpg",
     ("app/storage/compat.py", "_enable_global_fallback"): "tortoise-orm",
     ("app/storage/compat.py", "_finalized"): "tortoise-orm",
     ("app/storage/compat.py", "_pool_init_lock"): "tortoise-orm",

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from app import ids
 from app.config import Settings
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
-from app.storage.database import Readiness, database, dsn
+from app.storage.database import Readiness, Standing, database, dsn
 from app.web.application import readyz
 from app.web.metrics_page import _look
 from app.web.open_streams import OpenStreams
@@ -278,12 +278,12 @@ async def test_readiness_asks_both_servers_at_once(monkeypatch: pytest.MonkeyPat
         async def ping(self) -> None:
             asked.set()
 
-    async def ready(*, within_seconds: float) -> Readiness:
+    async def ready(*, within_seconds: float) -> Standing:
         async with asyncio.timeout(within_seconds):
             await asked.wait()
-        return Readiness.OK
+        return Standing(Readiness.OK)
 
-    monkeypatch.setattr("app.web.application.readiness", ready)
+    monkeypatch.setattr("app.web.application.standing", ready)
     app = Starlette()
     app.state.redis = Valkey()
     app.state.streams = OpenStreams(Settings())
