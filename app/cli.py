@@ -872,7 +872,7 @@ def _keyed(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Corout
             await work()
         except DecryptionError as error:
             raise ConfigurationError(f"The master keys don't fit this database: {error}.") from None
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise ConfigurationError(
                 f"The database failed half-way ({type(error).__name__}); run this again, it goes on from there."
             ) from None

@@ -1495,7 +1495,7 @@ CREATE UNIQUE INDEX import_row_by_id ON import_row (merchant_id, id);
 -- arrives the fence is there before its rows. No model, because only raw statements touch it.
 CREATE TABLE fence (
     merchant_id uuid NOT NULL,
-    move_id uuid NOT NULL,
+    move uuid NOT NULL,
     state varchar(8) NOT NULL,
     -- The database at the other end: its server's own number, and its name.
     peer text NOT NULL,

@@ -8,30 +8,27 @@ moved. What each server knows is in its fence, so that the next run takes up one
 
 import asyncio
 import contextlib
-import shlex
-import shutil
 import time
 import uuid
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 
-from app import ids
 from app.config import ConfigurationError
 from app.merchants.tenants import KEPT_SECONDS
 from app.operate import move_merchant_changes as changes
 from app.operate import move_merchant_fence as fences
+from app.operate import move_merchant_router as router
 from app.operate import move_merchant_rows as rows
+from app.operate import move_merchant_servers as servers
 from app.operate import move_merchant_webhooks as webhooks
 from app.operate.move_merchant_fence import Fence
 from app.operate.move_merchant_rows import Table
-from app.operate.preflight import missing_migrations, reach, refuse_other_keys
-from app.storage import master_keys
+from app.operate.move_merchant_servers import FAILED, Server
 
 #: For how long a merchant may be closed; what takes longer is undone.
 CLOSED_SECONDS_MAX: Final = 0.8
@@ -45,35 +42,19 @@ _FEW: Final = 500
 #: A table with as many new rows is analysed at once.
 _GROWN: Final = 500
 _ROUND_SECONDS: Final = 0.25
+#: How long a server may take to end what it was doing, or to take over.
+_END_SECONDS_MAX: Final = 5.0
 _WAIT_SECONDS: Final = 0.02
-#: How long the program may take to tell the router that all is as it was.
-_BACK_SECONDS_MAX: Final = 30.0
-_CLOSE_SECONDS_MAX: Final = 5.0
-_LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended('move ' || $1, 0))"
-_IDENTITY: Final = "SELECT system_identifier || '/' || current_database() FROM pg_control_system()"
-_IS_THERE: Final = "SELECT EXISTS (SELECT FROM merchant WHERE merchant_id = $1)"
 #: All that was committed without waiting for the disk is on it, too.
 _FLUSH: Final = "SET synchronous_commit = on; SELECT pg_logical_emit_message(true, 'flash', '')"
 _NEXT: Final = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 _OLDEST: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-_SLOTS_LEFT: Final = """
-SELECT current_setting('max_replication_slots')::int - count(*)::int FROM pg_replication_slots
-"""
-_MAY_REPLICATE: Final = "SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user"
 #: A few keys are looked for in an index, whatever the planner knows of tables that have just grown.
 _BY_INDEX: Final = """
 SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off
 """
 
 Say = Callable[[str], None]
-
-
-@dataclass(slots=True)
-class Server:
-    """One of two servers, by the connection that decides. `identity` is its own number, and its database's name."""
-
-    connection: asyncpg.Connection
-    identity: str
 
 
 @dataclass(slots=True)
@@ -87,26 +68,27 @@ class Moved:
     seconds_closed: float = 0.0
 
 
-class _NotInTimeError(Exception):
+class _UndoneError(Exception):
     """The merchant was opened again where it was; the message says why."""
 
 
 async def move(node_id: str, source_url: str, target_url: str, switch: str, say: Say) -> Moved:
     """Move a merchant, or go on with a move. Raises ConfigurationError when it can't, or was undone."""
-    program = _program(switch)
-    async with _both(node_id, source_url, target_url) as (merchant_id, source, target):
-        here, there = await _fences(merchant_id, source, target)
-        await _refuse(node_id, merchant_id, source, target, here, there)
+    program = router.program(switch)
+    async with servers.both(node_id, source_url, target_url) as (merchant_id, source, target):
+        here, there = await servers.fences_of(merchant_id, source, target)
+        await servers.refuse(node_id, merchant_id, source, target, here, there)
         if here is not None and here.state == "CLOSED" and there is None:
             await _tidy(merchant_id, source, target)
             return Moved()
-        async with _connected("--from", source_url) as reader:
-            run = _Run(merchant_id, source, target, reader, program, say)
+        connect = partial(servers.connected, "--from", source_url)
+        async with connect() as reader, connect() as opener:
+            run = _Run(merchant_id, source, target, reader, opener, program, say)
             if here is not None and here.state == "CLOSED":
-                await run.undo(is_told=True)
-            is_copied = here is not None and there is not None and there.move_id == here.move_id and there.is_copied
+                await run.undo()
+            is_copied = here is not None and there is not None and there.move == here.move and there.is_copied
             if not is_copied or not await changes.is_kept(source.connection, merchant_id):
-                await _refuse_unable(source.connection, target.connection)
+                await servers.refuse_unable(source.connection, target.connection)
                 await run.begin(here)
             await run.follow()
             await run.switch()
@@ -115,12 +97,14 @@ async def move(node_id: str, source_url: str, target_url: str, switch: str, say:
 
 async def abort(node_id: str, source_url: str, target_url: str, switch: str | None, say: Say) -> None:
     """Undo a move that isn't finished: the source is as it was, and the target has no row. It can be run again."""
-    program = None if switch is None else _program(switch)
-    async with _both(node_id, source_url, target_url) as (merchant_id, source, target):
-        here, there = await _fences(merchant_id, source, target)
-        if here is None and (there is None or there.state != "ARRIVING" or there.peer != source.identity):
+    program = None if switch is None else router.program(switch)
+    async with servers.both(node_id, source_url, target_url) as (merchant_id, source, target):
+        here, there = await servers.fences_of(merchant_id, source, target)
+        if here is None and there is None:
             raise ConfigurationError(f"No move of {node_id[:60]} is under way from --from to --to.")
-        if here is not None and (here.peer != target.identity or here.state == "ARRIVING"):
+        if (here is not None and (here.peer != target.identity or here.state == "ARRIVING")) or (
+            there is not None and (there.peer != source.identity or there.state != "ARRIVING")
+        ):
             raise ConfigurationError(f"{node_id[:60]} moves between other servers than --from and --to.")
         if here is not None and here.state == "CLOSED":
             if there is None:
@@ -132,8 +116,11 @@ async def abort(node_id: str, source_url: str, target_url: str, switch: str | No
                     "The router may have been told of the move; name --switch, which tells it back."
                 )
             await fences.change(source.connection, merchant_id, "LEAVING")
-            await _tell_back(program, merchant_id)
+            await router.tell_back(program, merchant_id)
         await _clear_source(source.connection, merchant_id)
+        if there is None:
+            say("--from is as it was.")
+            return
         deleted = await rows.delete_all(target.connection, merchant_id)
         await fences.unguard(target.connection, merchant_id)
         await fences.remove(target.connection, merchant_id)
@@ -142,11 +129,11 @@ async def abort(node_id: str, source_url: str, target_url: str, switch: str | No
 
 async def remove_moved(node_id: str, source_url: str, target_url: str) -> int:
     """Delete what a merchant that has moved left behind. Returns how many rows. It can be run again, and goes on."""
-    async with _both(node_id, source_url, target_url) as (merchant_id, source, target):
-        here, there = await _fences(merchant_id, source, target)
+    async with servers.both(node_id, source_url, target_url) as (merchant_id, source, target):
+        here, there = await servers.fences_of(merchant_id, source, target)
         if here is None or here.state != "CLOSED":
             raise ConfigurationError(f"{node_id[:60]} hasn't moved away from --from; nothing was removed.")
-        if there is not None or not await target.connection.fetchval(_IS_THERE, merchant_id):
+        if there is not None or not await servers.is_at(target, merchant_id):
             raise ConfigurationError(f"{node_id[:60]} isn't served at --to; nothing was removed.")
         await _tidy(merchant_id, source, target)
         deleted = await rows.delete_all(source.connection, merchant_id)
@@ -164,20 +151,23 @@ class _Run:
     target: Server
     #: At the source; it sees one moment at a time.
     reader: asyncpg.Connection
+    #: At the source, and always free.
+    opener: asyncpg.Connection
     program: list[str]
     say: Say
     moved: Moved = field(default_factory=Moved)
     tables: list[Table] = field(default_factory=list)
+    _is_told: bool = False
 
     async def begin(self, here: Fence | None) -> None:
         """Copy all rows as of one moment. What fails leaves both servers as they were."""
         began = time.monotonic()
         try:
-            await self._begin(uuid.uuid4() if here is None else here.move_id)
+            await self._begin(uuid.uuid4() if here is None else here.move)
         except BaseException as error:
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*FAILED):
                 await _clear_source(self.source.connection, self.merchant_id)
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with contextlib.suppress(*FAILED):
                 await fences.unguard(self.target.connection, self.merchant_id)
                 await fences.remove(self.target.connection, self.merchant_id)
             if isinstance(error, asyncpg.DiskFullError):
@@ -270,7 +260,7 @@ class _Run:
             await self._round()
             try:
                 await self._close_and_open(told)
-            except _NotInTimeError as reason:
+            except _UndoneError as reason:
                 if not tries_left:
                     raise ConfigurationError(
                         f"The move was undone {_TRIES} times, and the merchant is served at --from: {reason}. Run "
@@ -284,134 +274,60 @@ class _Run:
         await _tidy(self.merchant_id, self.source, self.target)
 
     async def _close_and_open(self, told: webhooks.Disabled) -> None:
-        """Raises _NotInTimeError when the merchant is open again where it was."""
-        source, target = self.source.connection, self.target.connection
-        began, is_told = time.monotonic(), False
+        """Raises _UndoneError when the merchant is open again where it was."""
+        began = time.monotonic()
+        closing = asyncio.create_task(self._close(told))
         try:
-            async with asyncio.timeout(CLOSED_SECONDS_MAX):
-                await fences.change(source, self.merchant_id, "CLOSED")
-                await fences.wait_for_writers(source, self.merchant_id)
-                await webhooks.make_deliveries(source, self.merchant_id, told)
-                await self._round(is_last=True)
-                await webhooks.begin(target, self.merchant_id)
-                is_told = True
-                await _tell(self.program, self.merchant_id, "to")
+            await _in_time(closing)
         except BaseException as error:
-            await self.undo(is_told=is_told)
-            if isinstance(error, TimeoutError):
-                raise _NotInTimeError(f"it wasn't done within {CLOSED_SECONDS_MAX * 1000:.0f} ms") from None
+            closing.cancel()
+            # Over a connection of its own: one of the others may wait for a server that doesn't answer.
+            await fences.change(self.opener, self.merchant_id, "LEAVING")
+            done, _ = await asyncio.wait([closing], timeout=_END_SECONDS_MAX)
+            if self._is_told:
+                await router.tell_back(self.program, self.merchant_id)
+            if not done:
+                raise ConfigurationError(
+                    "--to doesn't answer, and the merchant is served at --from. Run this again, it goes on from there, "
+                    "or with --abort."
+                ) from None
+            if isinstance(error, router.NotToldError):
+                raise _UndoneError(str(error)) from None
             raise
         try:
-            await fences.remove(target, self.merchant_id)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            async with asyncio.timeout(_END_SECONDS_MAX):
+                await fences.remove(self.target.connection, self.merchant_id)
+        except FAILED:
             raise ConfigurationError(
                 "--to failed at the moment at which it took over, so nobody knows whether it has. The merchant stays "
                 "closed until this is run again; it goes on from there once --to answers."
             ) from None
         self.moved.seconds_closed = time.monotonic() - began
 
-    async def undo(self, *, is_told: bool) -> None:
-        """Open the merchant where it was. It isn't open at the target, so nothing was written there."""
+    async def _close(self, told: webhooks.Disabled) -> None:
+        """Close the merchant, and do all that has to be done until it is opened at the target."""
+        source = self.source.connection
+        self._is_told = False
+        await fences.change(source, self.merchant_id, "CLOSED")
+        await fences.wait_for_writers(source, self.merchant_id)
+        await webhooks.make_deliveries(source, self.merchant_id, told)
+        await self._round(is_last=True)
+        await webhooks.begin(self.target.connection, self.merchant_id)
+        self._is_told = True
+        await router.tell(self.program, self.merchant_id, "to")
+
+    async def undo(self) -> None:
+        """Open a merchant that a run has left closed. It isn't open at the target, where nothing was written."""
         await fences.change(self.source.connection, self.merchant_id, "LEAVING")
-        if is_told:
-            await _tell_back(self.program, self.merchant_id)
+        await router.tell_back(self.program, self.merchant_id)
 
 
-@asynccontextmanager
-async def _both(node_id: str, source_url: str, target_url: str) -> AsyncIterator[tuple[UUID, Server, Server]]:
-    """Connect to both servers, alone with the merchant. Raises ConfigurationError unless they can exchange one."""
-    merchant_id = ids.decode("merchant", node_id)
-    if merchant_id is None:
-        raise ConfigurationError(f"{node_id[:60]!r} is no merchant's id.")
-    async with _connected("--from", source_url) as from_there, _connected("--to", target_url) as to_there:
-        source = Server(from_there, await from_there.fetchval(_IDENTITY))
-        target = Server(to_there, await to_there.fetchval(_IDENTITY))
-        if source.identity == target.identity:
-            raise ConfigurationError("--from and --to are one database; the merchant stays where it is.")
-        await _refuse_other_schemas(source.connection, target.connection)
-        for server in (source, target):
-            if not await server.connection.fetchval(_LOCK, str(merchant_id)):
-                raise ConfigurationError(f"Another command is moving {node_id[:60]} at this moment.")
-        yield merchant_id, source, target
-
-
-@asynccontextmanager
-async def _connected(option: str, url: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await reach(url, option)
-    try:
-        # A role may have limits that suit requests.
-        await connection.execute(
-            "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0"
-        )
-        yield connection
-    finally:
-        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await connection.close(timeout=_CLOSE_SECONDS_MAX)
-
-
-async def _refuse_other_schemas(source: asyncpg.Connection, target: asyncpg.Connection) -> None:
-    """Raise ConfigurationError unless both databases have this version's tables."""
-    for option, connection in (("--from", source), ("--to", target)):
-        missing = await missing_migrations(connection)
-        if missing:
-            raise ConfigurationError(
-                f"The database of {option} lacks migrations ({', '.join(missing)}); run `flash migrate` at both."
-            )
-    here, there = await rows.tables(source), await rows.tables(target)
-    if [(table.name, table.columns, table.key) for table in here] != [
-        (table.name, table.columns, table.key) for table in there
-    ]:
-        raise ConfigurationError("--from and --to have different tables; run one version of Flash at both.")
-
-
-async def _fences(merchant_id: UUID, source: Server, target: Server) -> tuple[Fence | None, Fence | None]:
-    return await fences.read(source.connection, merchant_id), await fences.read(target.connection, merchant_id)
-
-
-async def _refuse(
-    node_id: str, merchant_id: UUID, source: Server, target: Server, here: Fence | None, there: Fence | None
-) -> None:
-    """Raise ConfigurationError unless the merchant is at the source, and either moves to the target or could."""
-    named = node_id[:60]
-    is_here = await source.connection.fetchval(_IS_THERE, merchant_id)
-    is_there = await target.connection.fetchval(_IS_THERE, merchant_id)
-    if not is_here:
-        at = "is at --to already" if is_there and there is None else "isn't at --from"
-        raise ConfigurationError(f"The merchant {named} {at}; nothing was moved.")
-    if here is not None and here.state == "ARRIVING":
-        raise ConfigurationError(f"{named} is still arriving at --from, and isn't served there; nothing was moved.")
-    if here is not None and here.peer != target.identity:
-        raise ConfigurationError(f"{named} is moving from --from to another server than --to; nothing was moved.")
-    if there is not None and there.peer != source.identity:
-        raise ConfigurationError(f"{named} is arriving at --to from another server than --from; nothing was moved.")
-    if there is not None and there.state != "ARRIVING":
-        raise ConfigurationError(
-            f"{named} has left --to, and its rows are still there; run `flash merchant remove-moved` first."
-        )
-    if is_there and there is None and (here is None or here.state != "CLOSED"):
-        raise ConfigurationError(f"{named} is at both servers, and served at both; nothing was moved.")
-    await refuse_other_keys(source.connection, master_keys.unwrap)
-    await refuse_other_keys(target.connection, master_keys.unwrap)
-
-
-async def _refuse_unable(source: asyncpg.Connection, target: asyncpg.Connection) -> None:
-    """Raise ConfigurationError unless the source can keep changes, and the target take rows as they are."""
-    if await source.fetchval("SHOW wal_level") != "logical":
-        raise ConfigurationError("--from keeps no changes; set wal_level = logical there, and start it again.")
-    if await source.fetchval(_SLOTS_LEFT) < 1:
-        raise ConfigurationError("--from has no replication slot left; raise max_replication_slots there.")
-    try:
-        async with target.transaction():
-            await target.execute("SET LOCAL session_replication_role = replica")
-    except asyncpg.InsufficientPrivilegeError:
-        raise ConfigurationError(
-            "The role of --to may not write rows as they are; as a superuser, run there: "
-            "GRANT SET ON PARAMETER session_replication_role TO the role."
-        ) from None
-    if not await source.fetchval(_MAY_REPLICATE):
-        raise ConfigurationError(
-            "The role of --from may keep no changes; as a superuser, run: ALTER ROLE … REPLICATION."
-        )
+async def _in_time(closing: "asyncio.Task[None]") -> None:
+    """Wait until all is done, and not for what takes too long to end. Raises _UndoneError."""
+    done, _ = await asyncio.wait([closing], timeout=CLOSED_SECONDS_MAX)
+    if not done:
+        raise _UndoneError(f"it wasn't done within {CLOSED_SECONDS_MAX * 1000:.0f} ms")
+    closing.result()
 
 
 async def _clear_source(connection: asyncpg.Connection, merchant_id: UUID) -> None:
@@ -425,48 +341,3 @@ async def _tidy(merchant_id: UUID, source: Server, target: Server) -> None:
     """Keep no more changes, once the merchant has moved. It can be run again."""
     await changes.forget(source.connection, merchant_id)
     await fences.unguard(target.connection, merchant_id)
-
-
-def _program(switch: str) -> list[str]:
-    """Return the words of a command. Raises ConfigurationError when there is no such program."""
-    try:
-        program = shlex.split(switch)
-    except ValueError as error:
-        raise ConfigurationError(f"--switch can't be read: {error}.") from None
-    if not program or shutil.which(program[0]) is None:
-        raise ConfigurationError(f"--switch names no program that can be run: {switch[:60]!r}.")
-    return program
-
-
-async def _tell(program: list[str], merchant_id: UUID, server: str) -> None:
-    """Run the program that tells the router where a merchant is: `from` or `to`. Raises _NotInTimeError if it fails."""
-    process = await asyncio.create_subprocess_exec(
-        *program, str(merchant_id), server, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
-    )
-    try:
-        output, _ = await process.communicate()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        said = output.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise _NotInTimeError(f"--switch failed ({process.returncode}: {said[-1][:200]})")
-
-
-async def _tell_back(program: list[str], merchant_id: UUID) -> None:
-    """Tell the router that the merchant is where it was. Raises ConfigurationError if that fails."""
-    reason = f"it took longer than {_BACK_SECONDS_MAX:.0f} s"
-    try:
-        async with asyncio.timeout(_BACK_SECONDS_MAX):
-            await _tell(program, merchant_id, "from")
-            return
-    except _NotInTimeError as error:
-        reason = str(error)
-    except TimeoutError:
-        pass
-    raise ConfigurationError(
-        f"The merchant is served at --from, but the router couldn't be told so: {reason}. See to that first: "
-        f"{shlex.join([*program, str(merchant_id), 'from'])}"
-    )

@@ -15,13 +15,13 @@ _LOCK_WAIT: Final = "100ms"
 _PAUSE_SECONDS: Final = 0.1
 
 READ: Final = """
-SELECT move_id, state, peer, copied_at IS NOT NULL AS is_copied,
+SELECT move, state, peer, copied_at IS NOT NULL AS is_copied,
     extract(epoch FROM clock_timestamp() - since)::float AS age
 FROM fence WHERE merchant_id = $1
 """
 PUT: Final = """
-INSERT INTO fence (merchant_id, move_id, state, peer, since) VALUES ($1, $2, $3, $4, clock_timestamp())
-ON CONFLICT (merchant_id) DO UPDATE SET move_id = excluded.move_id, state = excluded.state, peer = excluded.peer,
+INSERT INTO fence (merchant_id, move, state, peer, since) VALUES ($1, $2, $3, $4, clock_timestamp())
+ON CONFLICT (merchant_id) DO UPDATE SET move = excluded.move, state = excluded.state, peer = excluded.peer,
     since = excluded.since, copied_at = NULL
 """
 GUARDED: Final = """
@@ -33,7 +33,7 @@ SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname = $1 AND NOT
 class Fence:
     """What a server knows of a merchant's move. `peer` is the database at the other end, `age` is in seconds."""
 
-    move_id: UUID
+    move: UUID
     state: str
     peer: str
     is_copied: bool
@@ -46,9 +46,9 @@ async def read(connection: asyncpg.Connection, merchant_id: UUID) -> Fence | Non
     return None if row is None else Fence(**row)
 
 
-async def put(connection: asyncpg.Connection, merchant_id: UUID, move_id: UUID, state: str, peer: str) -> None:
+async def put(connection: asyncpg.Connection, merchant_id: UUID, move: UUID, state: str, peer: str) -> None:
     """Put a fence around a merchant, or another one in its place."""
-    await connection.execute(PUT, merchant_id, move_id, state, peer)
+    await connection.execute(PUT, merchant_id, move, state, peer)
 
 
 async def change(connection: asyncpg.Connection, merchant_id: UUID, state: str) -> None:

@@ -21,7 +21,7 @@ VALUES: Final = {
     "uuid": "gen_random_uuid()",
     "text": "repeat(md5(random()::text), CASE WHEN n <= 2 THEN 500 ELSE 1 END) || E'\\n\\t\\\\N ä'",
     "bytea": "decode(repeat(md5(random()::text), CASE WHEN n <= 2 THEN 500 ELSE 1 END), 'hex')",
-    "boolean": "random() < 0.5",
+    "boolean": "n % 2 = 0",
     "smallint": "n",
     "integer": "n",
     "bigint": "n * 10000000000",
@@ -58,7 +58,9 @@ async def filled(connection: asyncpg.Connection, *, rows: int = 2) -> UUID:
     async with connection.transaction():
         await connection.execute("SET LOCAL session_replication_role = replica")
         for table in await tables(connection):
-            await connection.execute(_insert(table, nullable), merchant_id, rows if table.key and table.name != "webhook" else 1)
+            await connection.execute(
+                _insert(table, nullable), merchant_id, rows if table.key and table.name != "webhook" else 1
+            )
     return merchant_id
 
 
@@ -67,7 +69,10 @@ def _insert(table: Table, nullable: set[str]) -> str:
         _value(f"{table.name}.{column}", column, kind, is_nullable=f"{table.name}.{column}" in nullable)
         for column, kind in table.columns.items()
     ]
-    return f"INSERT INTO {table.name} ({table.listed}) SELECT {', '.join(values)} FROM generate_series(1, $2::int) AS n ON CONFLICT DO NOTHING"
+    return f"""
+INSERT INTO {table.name} ({table.listed}) SELECT {", ".join(values)} FROM generate_series(1, $2::int) AS n
+ON CONFLICT DO NOTHING
+"""
 
 
 def _value(name: str, column: str, kind: str, *, is_nullable: bool) -> str:
@@ -76,8 +81,5 @@ def _value(name: str, column: str, kind: str, *, is_nullable: bool) -> str:
     if name in SAID:
         return SAID[name]
     base, _, limit = kind.partition("(")
-    if base == "character varying":
-        value = f"left(md5(random()::text), {limit.rstrip(')')})"
-    else:
-        value = VALUES[base]
+    value = f"left(md5(random()::text), {limit.rstrip(')')})" if base == "character varying" else VALUES[base]
     return f"CASE WHEN n % 2 = 0 THEN {value} END" if is_nullable else value
