@@ -633,12 +633,12 @@ def audit(data: Data = None) -> None:
         for constraint in missing:
             print(f"{constraint} holds nothing: it was dropped or disabled, or isn't valid")
         broken = unknown = 0
-        async for merchant_id, report in audited():
-            if report is None:
+        async for merchant_id, found in audited():
+            if found is None:
                 unknown += 1
                 print(f"{ids.encode('merchant', merchant_id)}: can't be recomputed in time")
                 continue
-            wrong = [f"{check.name} is broken by {check.violations} rows" for check in report.checks if not check.ok]
+            wrong = [f"{name} is broken by {violations} rows" for name, violations in found.items() if violations]
             print(f"{ids.encode('merchant', merchant_id)}: {'; '.join(wrong) or 'every promise holds'}")
             broken += len(wrong)
         if broken:

@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     nodes_max: int = Field(default=20_000, ge=100, le=10_000_000)
     #: Of a page of a report: tools for BI read all of them.
     report_rows_max: int = Field(default=1_000, ge=100, le=10_000)
+    #: How long a request may take to compute a report on all of a merchant's rows. One that takes longer is kept by the
+    #: workers, which take at most the second time for it. 0 keeps them all.
+    report_at_once_seconds_max: float = Field(default=5.0, ge=0, le=60)
+    report_seconds_max: float = Field(default=1800.0, gt=0, le=7200)
     #: A file or folder, best on another disk, to which erasures are written, so that a restored copy can repeat them.
     erasure_log: Path | None = None
     #: A JSON file of hashes and documents, as `flash documents` writes it.

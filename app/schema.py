@@ -27,6 +27,7 @@ from app.coupons.revoke_code import revoke_code
 from app.coupons.revoke_codes import revoke_codes
 from app.graph import queries as graph
 from app.graph.take_graph_snapshot import take_graph_snapshot
+from app.integrity.check_integrity import check_integrity
 from app.integrity.integrity_report import integrity_report
 from app.jobs import queries as jobs
 from app.jobs.cancel_job import cancel_job
@@ -194,6 +195,7 @@ Mutation = create_type(
         decline_referral,
         take_graph_snapshot,
         ask_advisor,
+        check_integrity,
         create_webhook,
         disable_webhook,
         enable_webhook,

@@ -3,8 +3,7 @@
 import json
 from typing import Any
 
-from app.advisor.facts import REACH
-from app.advisor.portfolio import COUNTS, POOLS
+from app.advisor.figures import COUNTS, POOLS, REACH
 from app.api.context import Viewer
 from app.storage.database import database
 from app.storage.statements import Statement

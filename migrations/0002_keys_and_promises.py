@@ -121,8 +121,8 @@ ALTER TABLE erasure
 CREATE UNIQUE INDEX erasure_of_member ON erasure (merchant_id, member_id) WHERE member_id IS NOT NULL;
 CREATE INDEX erasure_unlogged ON erasure (erased_at) WHERE logged_at IS NULL;
 CREATE TRIGGER erasure_kept BEFORE DELETE OR TRUNCATE ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
-CREATE TRIGGER erasure_fixed BEFORE UPDATE OF merchant_id, id, member_id, merged_ids, row_ids, ground, erased_at
-    ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER erasure_fixed BEFORE UPDATE
+    OF merchant_id, id, member_id, merged_ids, row_ids, invite_ids, ground, erased_at ON erasure FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- What limits and imports know of who was erased, by an HMAC. Of a mailbox: of which pools it has claimed, whether it
 -- has ordered, and whether an invite was paid for it.
@@ -1410,6 +1410,22 @@ ALTER TABLE segment_refresh
     ADD CONSTRAINT segment_refresh_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
 """
 
+REPORTS = """
+-- One run of a report of each kind at a time; what the last one found stays until the next one has ended.
+ALTER TABLE report_run
+    DROP CONSTRAINT report_run_pkey,
+    ADD PRIMARY KEY (merchant_id, kind),
+    ADD CONSTRAINT report_run_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
+    ADD CONSTRAINT report_run_kind CHECK (kind IN ('INTEGRITY', 'PORTFOLIO')),
+    ADD CONSTRAINT report_run_status CHECK (status IN ('QUEUED', 'RUNNING', 'DONE', 'FAILED')),
+    ADD CONSTRAINT report_run_ended CHECK ((status IN ('DONE', 'FAILED')) = (finished_at IS NOT NULL)),
+    ADD CONSTRAINT report_run_leased CHECK (status <> 'RUNNING' OR lease_until IS NOT NULL),
+    ADD CONSTRAINT report_run_problem CHECK ((status = 'FAILED') = (problem IS NOT NULL)),
+    ADD CONSTRAINT report_run_kept CHECK ((status <> 'DONE' OR content IS NOT NULL)
+        AND (content IS NULL) = (generated_at IS NULL) AND (content IS NULL) = (seconds IS NULL));
+CREATE INDEX report_run_waiting ON report_run (requested_at) WHERE status IN ('QUEUED', 'RUNNING');
+"""
+
 ADVISOR = """
 ALTER TABLE advice_run
     DROP CONSTRAINT advice_run_pkey,
@@ -1422,7 +1438,8 @@ ALTER TABLE advice_run
     -- An answer is whole, and rules say why they gave it.
     ADD CONSTRAINT advice_run_answered CHECK ((status = 'DONE') = (source IS NOT NULL)
         AND (source IS NULL) = (rejected IS NULL) AND (source IS NULL) = (facts IS NULL)),
-    ADD CONSTRAINT advice_run_fallback CHECK ((source IS NOT DISTINCT FROM 'RULES') = (fallback_reason IS NOT NULL));
+    ADD CONSTRAINT advice_run_fallback CHECK ((source IS NOT DISTINCT FROM 'RULES') = (fallback_reason IS NOT NULL)),
+    ADD CONSTRAINT advice_run_problem CHECK ((status = 'FAILED') = (problem IS NOT NULL));
 -- One run of a merchant at a time.
 CREATE UNIQUE INDEX advice_run_live ON advice_run (merchant_id) WHERE status IN ('QUEUED', 'RUNNING');
 -- What workers look for, whatever the merchant.
@@ -1529,7 +1546,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
-                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, ADVISOR, WEBHOOKS, MOVING,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING,
             ]
         )
     ]  # fmt: skip

@@ -111,6 +111,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for patience in ("OPERATION", "STATEMENT"):
         os.environ[f"FLASH_{patience}_SECONDS_MAX"] = "30"
     os.environ["FLASH_DATABASE_TIMEOUT_SECONDS"] = "30"
+    # Every shop of a test is small, so its reports are true of what just happened, however busy the machine is.
+    os.environ["FLASH_REPORT_AT_ONCE_SECONDS_MAX"] = "30"
     # All tests come from one address.
     os.environ["FLASH_FAILED_AUTHENTICATIONS_MAX"] = "1000000"
     # Where the tests receive webhooks; everything else that isn't public is as closed as anywhere.

@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 
 from app import ids
-from app.integrity.integrity_report import IntegrityCheck, recompute
+from app.integrity.recompute import recompute
 from app.merchants.create_merchant import create_merchant
 from app.storage.database import database
 from tests.digests import State, state
@@ -297,9 +297,9 @@ class Shop:
         rows: int = found["rows"]
         return rows
 
-    async def broken_promises(self) -> list[IntegrityCheck]:
+    async def broken_promises(self) -> list[tuple[str, int]]:
         """Return what the integrity report finds wrong at this merchant."""
-        return [check for check in (await recompute(self.merchant_id)).checks if not check.ok]
+        return [(name, rows) for name, rows in (await recompute(self.merchant_id)).items() if rows]
 
     async def event_types(self) -> list[str]:
         """Return this merchant's events, oldest first."""

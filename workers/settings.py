@@ -35,6 +35,8 @@ from workers.expire_invites import expire_invites
 from workers.expire_points import expire_points
 from workers.fold_stock import fold_stock
 from workers.forget_erased import forget_erased
+from workers.keep_reports import TIMEOUT_SECONDS as KEEPING_SECONDS
+from workers.keep_reports import keep_reports
 from workers.log_erasures import log_erasures
 from workers.refresh_segments import refresh_segments
 from workers.revive_codes import revive_codes
@@ -91,8 +93,11 @@ CRON_JOBS = [
     cron(cast(Any, refresh_segments), hour={2, 3, 4, 5}, minute=40, second=0, timeout=3000, max_tries=1, keep_result=0),
     # Every night: forget who was erased longer ago than its merchant remembers. What asks checks the time itself.
     cron(cast(Any, forget_erased), hour=2, minute=20, second=35, timeout=300, max_tries=1, keep_result=0),
-    # Every night: recompute every promise from the rows.
-    cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=6 * 3600, max_tries=1, keep_result=0),
+    # Every night: look at the constraints that hold the promises.
+    cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=300, max_tries=1, keep_result=0),
+    # Every minute, in each worker: recompute promises and portfolios, those that were asked for and those that this
+    # night hasn't had yet, unless the worker is doing so already.
+    cron(cast(Any, keep_reports), second=35, timeout=KEEPING_SECONDS, max_tries=1, keep_result=0, unique=False),
 ]
 JOBS = [
     # Rung for: network snapshots that wait, in the lane of small networks or of large ones.
@@ -105,6 +110,8 @@ JOBS = [
     func(cast(Any, carry_out_jobs), timeout=CARRYING_OUT_SECONDS, max_tries=1, keep_result=0),
     # Rung for: deliveries that somebody asked for again.
     func(cast(Any, deliver_webhooks), timeout=DELIVERING_SECONDS, max_tries=1, keep_result=0),
+    # Rung for: reports that were just asked for.
+    func(cast(Any, keep_reports), timeout=KEEPING_SECONDS, max_tries=1, keep_result=0),
     # What decode_job makes of anything that isn't a job.
     func(cast(Any, drop_unreadable), name=UNREADABLE, keep_result=0),
 ]

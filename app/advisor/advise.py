@@ -10,19 +10,23 @@ from app import ids
 from app.advisor import rules, runs
 from app.advisor.checks import check
 from app.advisor.endpoint import Endpoint
-from app.advisor.facts import Facts, gather
+from app.advisor.facts import Facts, FiguresMissingError, gather
 from app.advisor.prompt import PROMPT_VERSION
 from app.advisor.proposals import Unanswered
 from app.advisor.suggestions import Rejection, Suggestion
 from app.config import settings
 from app.merchants.tenants import tenant
-from app.storage.database import is_away
+from app.storage.database import is_away, took_too_long
 from app.storage.leases import HeldRow
 
 log = logging.getLogger("flash.advisor")
 
+PROBLEM_LENGTH_MAX: Final = 200
 NOT_CONFIGURED: Final = "No endpoint is configured."
 ENDED_EARLIER: Final = "An earlier attempt to ask the model ended without an answer."
+NO_FIGURES: Final = "The figures that it starts from couldn't be computed."
+TOO_LONG: Final = "The database took too long over what it reads."
+BROKEN: Final = "It ended with an internal error, which the worker's log has."
 NOTHING_LEFT: Final = "None of the model's suggestions passed the checks."
 
 
@@ -30,7 +34,8 @@ async def advise_waiting(*, seconds_max: float) -> int:
     """Work the runs that wait, one after the other, for so long. Returns how many were ended.
 
     Safe to run twice and at once: a run is one worker's, its answer is stored once. A run that can't be worked fails
-    alone; when the database or this process goes away, another worker finds it.
+    alone, and says why; one whose figures are being computed waits for them. When the database or this process goes
+    away, another worker finds it.
     """
     ended, until = 0, time.monotonic() + seconds_max
     lease = settings().advisor_timeout_seconds + runs.SPARE_SECONDS
@@ -40,11 +45,16 @@ async def advise_waiting(*, seconds_max: float) -> int:
         except asyncio.CancelledError:
             await runs.release(run)
             raise
+        except FiguresMissingError as missing:
+            if missing.is_for_now:
+                await runs.wait(run)
+            else:
+                await runs.fail(run, f"{NO_FIGURES} {missing}"[:PROBLEM_LENGTH_MAX])
         except Exception as error:
             if is_away(error):
                 raise
             log.exception("run %s can't be worked", ids.encode("advicerun", run["id"]))
-            await runs.fail(run)
+            await runs.fail(run, TOO_LONG if took_too_long(error) else BROKEN)
     return ended
 
 

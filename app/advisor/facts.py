@@ -1,6 +1,7 @@
 """What a run of the advisor knows: figures of pools and segments, and the merchant's limits; no person, no code."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Final, TypedDict
@@ -8,19 +9,9 @@ from uuid import UUID
 
 from iso4217 import Currency
 
-from app.advisor.portfolio import (
-    EACH_MEMBER,
-    FLAGS,
-    FLAGS_OVER_MEMBER,
-    MARGIN_RATE_DEFAULT,
-    NO_FLAGS,
-    OF_SEGMENTS,
-    SEGMENTS,
-    Performance,
-    Segment,
-)
-from app.advisor.portfolio import performances as read_performances
-from app.advisor.portfolio import segments as read_segments
+from app.advisor.figures import compute, report
+from app.advisor.portfolio import MARGIN_RATE_DEFAULT, SEGMENTS, Performance, Segment, figures
+from app.reports.runs import CheckStatus
 from app.segments.definitions import SegmentName
 from app.storage.database import database
 from app.storage.statements import statement
@@ -40,39 +31,10 @@ class _LimitsRow(TypedDict):
     advised_amount_max: int | None
 
 
-class _ReachRow(TypedDict):
-    """How many codes of a pool the members of a segment hold, or held, by the segment's number."""
-
-    pool_id: UUID
-    number: int
-    codes: int
-
-
 LIMITS: Final = statement(
     _LimitsRow,
     """
 SELECT currency, margin_rate, advised_percent_max, advised_amount_max FROM merchant WHERE merchant_id = :merchant_id
-""",
-)
-#: Of each pool that isn't archived; everybody is segment 6.
-REACH: Final = statement(
-    _ReachRow,
-    f"""
-WITH {EACH_MEMBER}, holding AS (
-    SELECT member_id, pool_id, count(*) AS codes FROM code
-    WHERE merchant_id = :merchant_id AND member_id IS NOT NULL
-        AND pool_id = ANY(ARRAY(SELECT id FROM pool WHERE merchant_id = :merchant_id AND status <> 'ARCHIVED'))
-    GROUP BY member_id, pool_id
-), met AS (
-    SELECT member_id, {FLAGS}, NULL::uuid AS pool_id, 0::bigint AS codes FROM each_member
-    UNION ALL
-    SELECT member_id, {NO_FLAGS}, pool_id, codes FROM holding
-), beside AS (
-    SELECT pool_id, codes, {FLAGS_OVER_MEMBER} FROM met WINDOW member AS (PARTITION BY member_id)
-)
-SELECT pool_id, segment.number, sum(codes)::bigint AS codes
-FROM beside CROSS JOIN LATERAL {OF_SEGMENTS}
-WHERE pool_id IS NOT NULL AND segment.is_inside GROUP BY pool_id, segment.number
 """,
 )
 
@@ -140,6 +102,7 @@ class Facts:
     redemption_rate: float
     pools: tuple[PoolFact, ...]
     segments: tuple[SegmentFact, ...]
+    as_of: str | None = None
 
     @property
     def live_pools(self) -> list[PoolFact]:
@@ -160,15 +123,23 @@ class Facts:
         return asdict(self)
 
 
+class FiguresMissingError(Exception):
+    """There are no figures of the merchant: why not, and whether there will be some."""
+
+    def __init__(self, why: str, *, is_for_now: bool) -> None:
+        super().__init__(why)
+        self.is_for_now = is_for_now
+
+
 async def gather(merchant_id: UUID) -> Facts:
-    """Read the facts: four statements, each in one pass over what it counts."""
+    """Read the facts: as of now where that is quick, and otherwise as they are kept. Raises FiguresMissingError."""
     limits = await database().row(LIMITS, merchant_id=merchant_id)
     if limits is None:
         raise RuntimeError("a run's merchant has no row")
-    pools = await read_performances(merchant_id)
-    segments, everybody = await read_segments(merchant_id)
-    found = await database().rows(REACH, merchant_id=merchant_id)
-    reach = {(row["pool_id"], row["number"]): row["codes"] for row in found}
+    found = await report(merchant_id, compute)
+    known = await figures(merchant_id, found)
+    if known is None:
+        raise FiguresMissingError(found.problem or "", is_for_now=found.status is CheckStatus.RUNNING)
     margin_rate = limits["margin_rate"]
     return Facts(
         currency=limits["currency"],
@@ -177,14 +148,15 @@ async def gather(merchant_id: UUID) -> Facts:
         margin_rate_is_known=margin_rate is not None,
         percent_max=_float(limits["advised_percent_max"]),
         amount_max=limits["advised_amount_max"],
-        order_value=everybody.order_value,
-        redemption_rate=everybody.redemption_rate,
-        pools=tuple(_pool(number, pool, reach) for number, pool in enumerate(pools, start=1)),
-        segments=tuple(_segment(segment.name, segment) for segment in segments if segment.name is not None),
+        order_value=known.everybody.order_value,
+        redemption_rate=known.everybody.redemption_rate,
+        pools=tuple(_pool(number, pool, known.reach) for number, pool in enumerate(known.pools, start=1)),
+        segments=tuple(_segment(segment.name, segment) for segment in known.segments if segment.name is not None),
+        as_of=known.generated_at.isoformat(),
     )
 
 
-def _pool(number: int, pool: Performance, reach: dict[tuple[UUID, int], int]) -> PoolFact:
+def _pool(number: int, pool: Performance, reach: Mapping[tuple[UUID, int], int]) -> PoolFact:
     row = pool.row
     held = reach.get((row["pool_id"], len(_NAMES) + 1), 0)
     inside = [reach.get((row["pool_id"], position), 0) for position in range(1, len(_NAMES) + 1)]

@@ -22,6 +22,7 @@ class AdviceRun(Model):
     started_at = fields.DatetimeField(null=True)
     lease_until = fields.DatetimeField(null=True)
     finished_at = fields.DatetimeField(null=True)
+    problem = fields.CharField(max_length=200, null=True)
     source = fields.CharField(max_length=5, null=True)
     model = fields.CharField(max_length=200, null=True)
     prompt_version = fields.CharField(max_length=20, null=True)

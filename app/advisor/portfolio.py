@@ -1,26 +1,24 @@
-"""How pools and audiences do: one statement each, and the formulas over what they return."""
+"""How pools and audiences do: the formulas over their sums."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
 
 import strawberry
 
 from app.api.scalars import described
 from app.coupons.rows import PoolRow
-from app.members.rows import IS_HERE
-from app.segments.definitions import BY_ROW, DEFINITIONS, KEPT, SegmentName
-from app.segments.refresh import IS_STALE, refresh
+from app.reports.runs import Report
+from app.segments.definitions import DEFINITIONS, SegmentName
 from app.storage.database import database
 from app.storage.statements import columns, statement
 
 #: The share of a sale that is taken for margin while the merchant hasn't said it (`marginRate` of configureMerchant).
 MARGIN_RATE_DEFAULT: Final = Decimal("0.3")
-#: Of a merchant with more pools those that were redeemed most in 90 days are shown.
-POOLS_MAX: Final = 500
 SHARE_HIGH: Final = 0.5
 GROWTH_HIGH: Final = 0.1
 _BIGINT_MAX: Final = 2**63 - 1
@@ -39,34 +37,10 @@ class Quadrant(Enum):
     DOG = described("DOG", "Low share, low growth.")
 
 
-class FiguresRow(PoolRow):
-    """A pool with its sums, those of the pool that was redeemed most, and the merchant's margin rate.
+class _PoolRow(PoolRow):
+    """A pool, and the merchant's margin rate."""
 
-    `held` are the codes that somebody ever had. Whether somebody has a bearer code is known while it is redeemed.
-    """
-
-    codes: Decimal
-    held: Decimal
-    redeemed: Decimal
-    orders: Decimal
-    discounts: Decimal
-    of_90_days: Decimal
-    of_30_days: Decimal
-    of_30_before: Decimal
-    of_90_days_max: Decimal
     margin_rate: Decimal | None
-
-
-class SegmentRow(TypedDict):
-    """The sums of a segment, by its number, and whether the rows of those that are kept are older than a night."""
-
-    is_stale: bool
-    number: int
-    members: int
-    spend: Decimal
-    orders: Decimal
-    codes: Decimal
-    redeemed: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,155 +90,83 @@ class Segment:
         return (self.spend // self.orders or None) if self.orders else None
 
 
-# Every part is summed by pool before it meets the others, and nothing is joined but the page of pools in the end, by
-# whole keys: the cost grows with what is counted, whatever the planner knows of the tables. Stock is kept summed up by
-# a job; standing redemptions are read from an index that has all that is summed, and so are the codes that the stock
-# alone takes for allocated. A redemption on an order with another one of the same pool counts the order again.
-# bench/portfolio.py counts the buffers.
-POOLS: Final = statement(
-    FiguresRow,
-    f"""
-WITH part AS (
-    SELECT id AS pool_id, 0 AS codes, 0 AS held, 0 AS redeemed, 0 AS orders, 0 AS discounts,
-        0 AS of_90_days, 0 AS of_30_days, 0 AS of_30_before
-    FROM pool WHERE merchant_id = :merchant_id
-    UNION ALL
-    SELECT pool_id, sum(available + allocated + redeemed + expired + revoked), sum(allocated + redeemed + expired),
-        sum(redeemed), 0, 0, 0, 0, 0
-    FROM stock_change WHERE merchant_id = :merchant_id GROUP BY pool_id
-    UNION ALL
-    SELECT pool_id, 0, count(*), 0, 0, 0, 0, 0, 0
-    FROM code WHERE merchant_id = :merchant_id AND state = 'REVOKED' AND allocated_at IS NOT NULL GROUP BY pool_id
-    UNION ALL
-    SELECT pool_id, 0, -count(*), 0, 0, 0, 0, 0, 0
-    FROM code
-    WHERE merchant_id = :merchant_id
-        AND ((bearer AND state <> 'REDEEMED') OR (state = 'EXPIRED' AND allocated_at IS NULL))
-    GROUP BY pool_id
-    UNION ALL
-    SELECT pool_id, 0, 0, 0, sum(order_amount), sum(discount),
-        count(*) FILTER (WHERE redeemed_at > now() - interval '90 days'),
-        count(*) FILTER (WHERE redeemed_at > now() - interval '30 days'),
-        count(*) FILTER (
-            WHERE redeemed_at > now() - interval '60 days' AND redeemed_at <= now() - interval '30 days'
-        )
-    FROM redemption WHERE merchant_id = :merchant_id AND reversed_at IS NULL GROUP BY pool_id
-), f AS (
-    SELECT pool_id, sum(codes) AS codes, sum(held) AS held, sum(redeemed) AS redeemed, sum(orders) AS orders,
-        sum(discounts) AS discounts, sum(of_90_days) AS of_90_days, sum(of_30_days) AS of_30_days,
-        sum(of_30_before) AS of_30_before, max(sum(of_90_days)) OVER () AS of_90_days_max
-    FROM part GROUP BY pool_id
-    ORDER BY of_90_days DESC, pool_id DESC LIMIT {POOLS_MAX}
-)
-SELECT {columns(PoolRow)},
-    f.codes, f.held, f.redeemed, f.orders, f.discounts, f.of_90_days, f.of_30_days, f.of_30_before, f.of_90_days_max,
-    (SELECT margin_rate FROM merchant WHERE merchant_id = :merchant_id) AS margin_rate
-FROM f CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = f.pool_id OFFSET 0) p
-ORDER BY f.of_90_days DESC, p.id DESC
-""",
-)
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What there is of a merchant's figures: as of when, of pools, of segments, and of all members as one segment.
 
-# What says whether a member is in each segment: a column each.
-_FLAGS: Final = [f"is_{name.value.lower()}" for name in SegmentName]
-
-
-def _flags(told: Mapping[SegmentName, str]) -> str:
-    """Return the columns of all segments: those that are told of, and false."""
-    return ", ".join(f"{told.get(name, 'false')} AS is_{name.value.lower()}" for name in SegmentName)
-
-
-#: CTEs: what each member of the merchant is and did, in one pass over members, purchases, codes and the segments that
-#: are kept as rows. Nothing is joined, so nothing can be joined badly.
-EACH_MEMBER: Final = f"""
-told AS (
-    SELECT id AS member_id, {_flags(BY_ROW)}, 0 AS spend, 0 AS orders, 0 AS codes, 0 AS redeemed
-    FROM member m WHERE merchant_id = :merchant_id AND {IS_HERE}
-    UNION ALL
-    SELECT member_id, {_flags({})}, sum(amount - refunded - paid_value + returned_value), count(*), 0, 0
-    FROM purchase
-    WHERE merchant_id = :merchant_id AND reversed_at IS NULL AND occurred_at > now() - interval '365 days'
-    GROUP BY member_id
-    UNION ALL
-    SELECT member_id, {_flags({})}, 0, 0, count(*), count(*) FILTER (WHERE state = 'REDEEMED')
-    FROM code WHERE merchant_id = :merchant_id AND member_id IS NOT NULL GROUP BY member_id
-    UNION ALL
-    SELECT member_id, {_flags({name: f"segment = '{name.value}'" for name in KEPT})}, 0, 0, 0, 0
-    FROM segment_member WHERE merchant_id = :merchant_id
-), each_member AS (
-    SELECT member_id, {", ".join(f"bool_or({flag}) AS {flag}" for flag in _FLAGS)}, sum(spend) AS spend,
-        sum(orders) AS orders, sum(codes) AS codes, sum(redeemed) AS redeemed
-    FROM told GROUP BY member_id
-)
-"""
-#: In the order of SegmentName; everybody last.
-OF_SEGMENTS: Final = f"""
-(VALUES {", ".join(f"({number}, {flag})" for number, flag in enumerate([*_FLAGS, "true"], start=1))})
-    AS segment (number, is_inside)
-"""
-#: The columns by which OF_SEGMENTS tells.
-FLAGS: Final = ", ".join(_FLAGS)
-NO_FLAGS: Final = ", ".join("NULL" for _ in _FLAGS)
-FLAGS_OVER_MEMBER: Final = ", ".join(f"bool_or({flag}) OVER member AS {flag}" for flag in _FLAGS)
-COUNTS: Final = statement(
-    SegmentRow,
-    f"""
-WITH {EACH_MEMBER}
-SELECT {IS_STALE} AS is_stale, segment.number, count(*) AS members, sum(spend) AS spend, sum(orders) AS orders,
-    sum(codes) AS codes, sum(redeemed) AS redeemed
-FROM each_member CROSS JOIN LATERAL {OF_SEGMENTS} WHERE segment.is_inside GROUP BY segment.number
-""",
-)
-
-
-async def performances(merchant_id: UUID) -> list[Performance]:
-    """Return the figures of the merchant's pools, those redeemed most within 90 days first, the newest of equals."""
-    return [_performance(row) for row in await database().rows(POOLS, merchant_id=merchant_id)]
-
-
-async def segments(merchant_id: UUID) -> tuple[list[Segment], Segment]:
-    """Return the merchant's segments, in the order of SegmentName, and all of its members as one.
-
-    Those that are kept as rows are refreshed first if they weren't last night.
+    Pools are in the order of their redemptions within 90 days, the newest of equals first. `reach` is how many codes of
+    a pool the members of a segment hold, by the segment's number; everybody is the last one.
     """
-    rows = await database().rows(COUNTS, merchant_id=merchant_id)
-    if rows and rows[0]["is_stale"]:
-        await refresh(merchant_id)
-        rows = await database().rows(COUNTS, merchant_id=merchant_id)
-    found = {row["number"]: row for row in rows}
+
+    generated_at: datetime
+    pools: list[Performance]
+    segments: list[Segment]
+    everybody: Segment
+    reach: Mapping[tuple[UUID, int], int]
+
+
+#: The pools as they are now.
+POOLS: Final = statement(
+    _PoolRow,
+    f"""
+SELECT {columns(PoolRow)}, (SELECT margin_rate FROM merchant WHERE merchant_id = :merchant_id) AS margin_rate
+FROM pool p WHERE p.merchant_id = :merchant_id AND p.id = ANY(:pool_ids::uuid[])
+""",
+)
+
+
+async def figures(merchant_id: UUID, report: Report) -> Figures | None:
+    """Return the figures of a report, with the pools that are still there as they are now; None of one without any."""
+    if report.content is None or report.generated_at is None:
+        return None
+    sums = {UUID(each["pool_id"]): each for each in report.content["pools"]}
+    found = await database().rows(POOLS, merchant_id=merchant_id, pool_ids=list(sums))
+    rows = {row["pool_id"]: row for row in found}
+    segments = report.content["segments"]
     names: list[SegmentName | None] = [*SegmentName, None]
-    *named, everybody = (_segment(name, found.get(number)) for number, name in enumerate(names, start=1))
-    return named, everybody
+    *named, everybody = (_segment(name, segments.get(str(number))) for number, name in enumerate(names, start=1))
+    return Figures(
+        generated_at=report.generated_at,
+        pools=[
+            _performance(rows[pool_id], {name: Decimal(sum_) for name, sum_ in each.items() if name != "pool_id"})
+            for pool_id, each in sums.items()
+            if pool_id in rows
+        ],
+        segments=named,
+        everybody=everybody,
+        reach={(UUID(pool_id), number): codes for pool_id, number, codes in report.content.get("reach", ())},
+    )
 
 
-def _segment(name: SegmentName | None, row: SegmentRow | None) -> Segment:
+def _segment(name: SegmentName | None, row: Mapping[str, str] | None) -> Segment:
     if row is None:
         return Segment(name, members=0, spend=0, orders=0, codes=0, redeemed=0)
     return Segment(
         name,
-        members=row["members"],
-        spend=_whole(row["spend"]),
-        orders=_whole(row["orders"]),
-        codes=_whole(row["codes"]),
-        redeemed=_whole(row["redeemed"]),
+        members=int(row["members"]),
+        spend=_whole(Decimal(row["spend"])),
+        orders=_whole(Decimal(row["orders"])),
+        codes=_whole(Decimal(row["codes"])),
+        redeemed=_whole(Decimal(row["redeemed"])),
     )
 
 
-def _performance(row: FiguresRow) -> Performance:
-    share = _ratio(row["of_90_days"], row["of_90_days_max"])
-    growth = growth_of(int(row["of_30_days"]), int(row["of_30_before"]))
+def _performance(row: _PoolRow, sums: Mapping[str, Decimal]) -> Performance:
+    share = _ratio(sums["of_90_days"], sums["of_90_days_max"])
+    growth = growth_of(int(sums["of_30_days"]), int(sums["of_30_before"]))
     rate = MARGIN_RATE_DEFAULT if row["margin_rate"] is None else row["margin_rate"]
     return Performance(
         row=row,
-        codes=int(row["codes"]),
-        held=int(row["held"]),
-        redeemed=int(row["redeemed"]),
-        redeemed_in_90_days=int(row["of_90_days"]),
-        claim_rate=_ratio(row["held"], row["codes"]),
-        redemption_rate=_ratio(row["redeemed"], row["held"]),
+        codes=int(sums["codes"]),
+        held=int(sums["held"]),
+        redeemed=int(sums["redeemed"]),
+        redeemed_in_90_days=int(sums["of_90_days"]),
+        claim_rate=_ratio(sums["held"], sums["codes"]),
+        redemption_rate=_ratio(sums["redeemed"], sums["held"]),
         share=share,
         growth=growth,
-        margin_impact=margin_impact(row["orders"], rate, row["discounts"]),
-        quadrant=quadrant(share, growth, has_begun=bool(row["of_30_days"])),
+        margin_impact=margin_impact(sums["orders"], rate, sums["discounts"]),
+        quadrant=quadrant(share, growth, has_begun=bool(sums["of_30_days"])),
     )
 
 

@@ -1,19 +1,47 @@
 """Reading the portfolio and the advisor's runs; never for members or tills."""
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from uuid import UUID
 
+from graphql import GraphQLError
+
+from app.advisor.figures import compute_shown, report
+from app.advisor.portfolio import Figures, figures
 from app.advisor.rows import LATEST_RUN, find_run, find_suggestion
 from app.advisor.types import AdviceRun, OfferSuggestion, Portfolio
 from app.api.context import Viewer
 from app.api.node import refetches
 from app.api.operations import Id, Info, query
+from app.reports.runs import CheckStatus, Report
 from app.storage.database import database
 
 
-@query(description="How the merchant's pools and audiences do, computed now. ADMIN and ANALYST.")
+async def _reports(_viewer: Viewer, merchant_ids: list[UUID]) -> Mapping[UUID, tuple[Report, Figures | None]]:
+    found = {}
+    for merchant_id in merchant_ids:
+        kept = await report(merchant_id, compute_shown)
+        found[merchant_id] = (kept, await figures(merchant_id, kept))
+    return found
+
+
+@query(
+    description="How the merchant's pools and audiences do. Fails with TIMEOUT while there are no figures yet, because "
+    "computing the first ones takes a worker longer than a request may. ADMIN and ANALYST."
+)
 async def portfolio(info: Info) -> Portfolio:
-    """Read nothing: its lists do, where they are selected."""
-    return Portfolio(tenant=info.context.viewer.tenant, generated_at=datetime.now(UTC))
+    """Read it once, however often it is selected."""
+    tenant = info.context.viewer.tenant
+    kept, found = await info.context.load(_reports, tenant.id)
+    if found is None:
+        message = (
+            "Its figures are being computed, which takes a worker some time; ask again in a minute."
+            if kept.status is CheckStatus.RUNNING
+            else f"Its figures couldn't be computed. {kept.problem} The next try is this night's."
+        )
+        raise GraphQLError(message, extensions={"code": "TIMEOUT"})
+    return Portfolio(
+        figures=found, tenant=tenant, generated_at=found.generated_at, status=kept.status, problem=kept.problem
+    )
 
 
 @refetches("advicerun")

@@ -31,6 +31,7 @@ class RunRow(TypedDict):
     run_requested_at: Annotated[datetime, "a.requested_at"]
     run_started_at: Annotated[datetime | None, "a.started_at"]
     run_finished_at: Annotated[datetime | None, "a.finished_at"]
+    run_problem: Annotated[str | None, "a.problem"]
     run_attempts: Annotated[int, "a.attempts"]
 
 

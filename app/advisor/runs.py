@@ -22,6 +22,9 @@ from app.storage.statements import NoRow, columns, statement
 _STEPS: Final = ("RUNNING",)
 #: Beyond the time for which a model may be asked: reading the facts, and storing what came of it.
 SPARE_SECONDS: Final = 60
+#: How long a run is put aside while its figures are computed.
+_WAIT_SECONDS: Final = 20
+KILLED: Final = "Every worker that tried ended while it was at it."
 
 
 class _WaitingRow(TypedDict):
@@ -76,6 +79,13 @@ WHERE (status = 'QUEUED' OR (status = 'RUNNING' AND lease_until < now())) AND {s
 )
 TAKE: Final = leases.take("advice_run", _STEPS, HeldRow, seconds=":seconds")
 RELEASE: Final = leases.release("advice_run", _STEPS)
+WAIT: Final = statement(
+    NoRow,
+    f"""
+UPDATE advice_run SET attempts = attempts - 1, lease_until = now() + interval '{_WAIT_SECONDS} seconds'
+WHERE {leases.held(_STEPS)}
+""",
+)
 ABANDONED: Final = leases.abandoned("advice_run", _STEPS)
 # A worker that lost its lease finds another attempt, and changes nothing.
 FINISH: Final = statement(
@@ -98,7 +108,8 @@ FAIL: Final = statement(
     NoRow,
     f"""
 WITH a AS (
-    UPDATE advice_run SET status = 'FAILED', finished_at = now() WHERE {leases.held(_STEPS)} RETURNING id
+    UPDATE advice_run SET status = 'FAILED', finished_at = now(), problem = :problem
+    WHERE {leases.held(_STEPS)} RETURNING id
 )
 {event("advice_run.failed", subject="a.id", source="a", actor="'system'")}
 """,
@@ -131,7 +142,7 @@ async def request(merchant_id: UUID, actor: str) -> tuple[RunRow, bool]:
 async def waiting() -> int:
     """End what had all its attempts, and return how many runs wait or were left behind."""
     for run in await database().rows(ABANDONED):
-        await fail(run)
+        await fail(run, KILLED)
     counted = await database().row(WAITING)
     return 0 if counted is None else counted["runs"]
 
@@ -169,7 +180,12 @@ async def finish(run: HeldRow, answer: Answer) -> bool:
     return ended is not None
 
 
-async def fail(run: HeldRow) -> None:
+async def wait(run: HeldRow) -> None:
+    """Put a run aside whose figures are being computed. This is none of its attempts: those figures come, or fail."""
+    await database().row(WAIT, **leases.holder(run))
+
+
+async def fail(run: HeldRow, problem: str) -> None:
     """End a run without an answer."""
-    await database().row(FAIL, **leases.holder(run), event_id=ids.new())
+    await database().row(FAIL, **leases.holder(run), event_id=ids.new(), problem=problem)
     _ring(run)

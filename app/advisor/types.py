@@ -10,7 +10,7 @@ import orjson
 import strawberry
 
 from app import ids
-from app.advisor.portfolio import Performance, Quadrant, Segment, performances, segments
+from app.advisor.portfolio import Figures, Performance, Quadrant, Segment
 from app.advisor.rows import (
     RunRow,
     SuggestionRow,
@@ -20,13 +20,14 @@ from app.advisor.rows import (
 )
 from app.advisor.suggestions import AdviceRejectionReason
 from app.api.connections import After, Connection, First, connect, page
-from app.api.context import Tenant, Viewer
+from app.api.context import Tenant
 from app.api.inputs import Money, money
 from app.api.operations import Info, Node, extends, field, guarded
 from app.api.scalars import BigInt, described
 from app.coupons.types import CodeKind, Pool
 from app.members.types import Member
 from app.merchants.tenants import decrypted
+from app.reports.runs import CheckStatus
 from app.segments.definitions import BY_TITLE, SegmentName
 from app.segments.rows import members_by_segment
 
@@ -48,7 +49,7 @@ class AdviceStatus(Enum):
     QUEUED = described("QUEUED", "It waits for a worker.")
     RUNNING = described("RUNNING", "A worker reads the figures, asks and checks.")
     DONE = described("DONE", "The suggestions are there.")
-    FAILED = described("FAILED", "It ended without suggestions: every worker that tried died over it.")
+    FAILED = described("FAILED", "It ended without suggestions: `problem` says why.")
 
 
 @strawberry.type(description="How a pool does.")
@@ -121,35 +122,37 @@ class AudienceSegment:
         return connect(rows, asked, Member.of, key="member_id")
 
 
-async def _performances(_viewer: Viewer, merchant_ids: list[UUID]) -> Mapping[UUID, list[Performance]]:
-    return {merchant_id: await performances(merchant_id) for merchant_id in merchant_ids}
-
-
-async def _segments(_viewer: Viewer, merchant_ids: list[UUID]) -> Mapping[UUID, list[Segment]]:
-    return {merchant_id: (await segments(merchant_id))[0] for merchant_id in merchant_ids}
-
-
-@strawberry.type(description="How a merchant's pools and audiences do, computed when it is asked for.")
+@strawberry.type(
+    description="How a merchant's pools and audiences do: as of now where computing that takes no longer than a moment "
+    "(FLASH_REPORT_AT_ONCE_SECONDS_MAX), and otherwise as a worker computed it last, every night and for whoever looks "
+    "at figures older than a quarter of an hour."
+)
 class Portfolio:
-    """Both lists cost one statement each, however often they are selected, and none if they are not."""
+    """Figures of one moment, and how far the next ones are."""
 
+    figures: strawberry.Private[Figures]
     tenant: strawberry.Private[Tenant]
-    generated_at: datetime = strawberry.field(description="When it was computed.")
+    generated_at: datetime = strawberry.field(description="As of when its figures are.")
+    status: CheckStatus = strawberry.field(
+        description="RUNNING while newer figures are computed, FAILED if the last that were asked for couldn't be."
+    )
+    problem: str | None = strawberry.field(description="Why newer figures couldn't be computed; null otherwise.")
 
     @field(
         description="Its pools in any status, the most redeemed within 90 days first, then the newest; 500 at most. "
-        "A redemption that was reversed counts for nothing but the state that it left its code in."
+        "A redemption that was reversed counts for nothing but the state that it left its code in. Terms and stock are "
+        "as of now."
     )
-    async def pools(self, info: Info) -> list[PoolPerformance]:
-        """Read the figures of all pools in one statement."""
-        found = await info.context.load(_performances, self.tenant.id)
-        return [PoolPerformance.of(each, self.tenant.currency) for each in found]
+    def pools(self) -> list[PoolPerformance]:
+        return [PoolPerformance.of(each, self.tenant.currency) for each in self.figures.pools]
 
     @field(description="Its segments, always all five: new, active, lapsed, high spend, advocates.")
-    async def segments(self, info: Info) -> list[AudienceSegment]:
-        """Read the figures of all segments in one statement."""
-        found = await info.context.load(_segments, self.tenant.id)
-        return [AudienceSegment.of(each.name, each, self.tenant.currency) for each in found if each.name is not None]
+    def segments(self) -> list[AudienceSegment]:
+        return [
+            AudienceSegment.of(each.name, each, self.tenant.currency)
+            for each in self.figures.segments
+            if each.name is not None
+        ]
 
 
 @strawberry.type(
@@ -280,6 +283,7 @@ class AdviceRun(Node):
     requested_at: datetime = strawberry.field(description="When it was asked for.")
     started_at: datetime | None = strawberry.field(description="When a worker took it on last.")
     finished_at: datetime | None = strawberry.field(description="When it was done, or failed.")
+    problem: str | None = strawberry.field(description="Why it failed; null otherwise.")
 
     @classmethod
     def of(cls, row: RunRow) -> "AdviceRun":
@@ -296,6 +300,7 @@ class AdviceRun(Node):
             requested_at=row["run_requested_at"],
             started_at=row["run_started_at"],
             finished_at=row["run_finished_at"],
+            problem=row["run_problem"],
         )
 
     @staticmethod

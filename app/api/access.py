@@ -120,6 +120,7 @@ ACCESS: Final[dict[str, Rule]] = {
         "Mutation.revokeCode": _ADMIN,
         "Mutation.revokeCodes": _ADMIN,
         "Mutation.cancelJob": _ADMIN,
+        "Mutation.checkIntegrity": _READERS,
         "Mutation.revealCode": _ADMIN,
         "Mutation.reissueCode": _REPAIR,
         "Mutation.enrollMember": _TILL,

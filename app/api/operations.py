@@ -11,6 +11,7 @@ from graphql import GraphQLError
 from strawberry.types import get_object_definition
 from strawberry.utils.str_converters import to_camel_case
 
+from app import ids
 from app.api.access import admitted
 from app.api.context import Context, Viewer
 from app.api.standing import ErasedError, stand_in
@@ -157,9 +158,10 @@ async def _erased(viewer: Viewer, member_id: UUID) -> str | None:
     """
     try:
         await stand_in(viewer, [member_id])
-    except ErasedError as erased:
-        if member_id in viewer.named.ids:
-            return erased.node_id
+    except ErasedError:
+        named_id = viewer.named.called(member_id)
+        if named_id is not None:
+            return ids.encode("member", named_id)
         forfeiting.set(forfeiting.get() | {member_id})
     return None
 

@@ -132,8 +132,9 @@ def _checked(viewer: Viewer, problems: Problems, asked: Sequence[ImportedCodeInp
         elif row.email is not None:
             code.email_index = keys.email_index(problems.email(f"{path}.email", row.email))
         elif row.member_id is not None:
-            code.member_id = ids.decode("member", row.member_id)
-            missing = missing or (row.member_id if code.member_id is None else None)
+            named = ids.decode("member", row.member_id)
+            code.member_id = None if named is None else viewer.standing(named)
+            missing = missing or (row.member_id if named is None else None)
         if row.expires_at is not None and row.expires_at <= now:
             problems.add(f"{path}.expiresAt", "must be in the future")
         codes.append(code)

@@ -1,15 +1,13 @@
-"""integrityReport: every promise of the engine, recomputed now from the merchant's rows."""
+"""integrityReport: every promise of the engine, recomputed from the merchant's rows at once or by a worker."""
 
-import asyncio
-from datetime import UTC, datetime
-from typing import Final
-from uuid import UUID
+from datetime import datetime
 
 import strawberry
 
 from app.api.operations import Info, query
-from app.integrity.promises import PROMISES
-from app.storage.database import transaction
+from app.integrity.recompute import check
+from app.reports import runs
+from app.reports.runs import CheckStatus, Report
 
 
 @strawberry.type(description="One promise of the engine, recomputed.")
@@ -30,42 +28,35 @@ class IntegrityCheck:
 class IntegrityReport:
     """One check per promise."""
 
-    checked_at: datetime = strawberry.field(description="When the checks began.")
-    ok: bool = strawberry.field(description="Whether every promise holds.")
-    checks: list[IntegrityCheck] = strawberry.field(description="One per promise.")
+    status: CheckStatus = strawberry.field(description="How far the last run is.")
+    problem: str | None = strawberry.field(description="Why the last run ended without a result; null otherwise.")
+    checked_at: datetime | None = strawberry.field(
+        description="When the checks that are shown began; null before the first run has ended."
+    )
+    ok: bool = strawberry.field(description="Whether every promise held then; false before the first run has ended.")
+    checks: list[IntegrityCheck] = strawberry.field(description="One per promise; none before the first run has ended.")
 
-
-# Everything is read, so each table once: a planner that saw the tables small would compare each row with each.
-READ_ONCE: Final = "SET LOCAL enable_nestloop = off"
-
-
-async def recompute(merchant_id: UUID, *, seconds_max: float | None = None) -> IntegrityReport:
-    """Check every promise, each in one statement that locks nothing; at most `seconds_max` seconds each.
-
-    Reads every row of the merchant: some 5 to 20 µs of database time per code (bench/integrity.py).
-    """
-    checked_at = datetime.now(UTC)
-    checks = []
-    async with transaction(merchant_id) as tx:
-        await tx.row(READ_ONCE)
-        for promise in PROMISES:
-            (row,) = await tx.many(promise.count, merchant_id=merchant_id, seconds_max=seconds_max)
-            checks.append(IntegrityCheck(name=promise.name, ok=row["violations"] == 0, violations=row["violations"]))
-    return IntegrityReport(checked_at=checked_at, ok=all(check.ok for check in checks), checks=checks)
-
-
-_running: "dict[UUID, asyncio.Task[IntegrityReport]]" = {}
+    @classmethod
+    def of(cls, report: Report) -> "IntegrityReport":
+        """Return what is shown of a report."""
+        checks = [
+            IntegrityCheck(name=name, ok=violations == 0, violations=violations)
+            for name, violations in report.content or ()
+        ]
+        return cls(
+            status=report.status,
+            problem=report.problem,
+            checked_at=report.generated_at,
+            ok=bool(checks) and all(check.ok for check in checks),
+            checks=checks,
+        )
 
 
 @query(
-    description="Recompute every promise of the engine from the merchant's rows: whoever asks while that is being done "
-    "gets the same report. ADMIN and ANALYST."
+    description="Every promise of the engine, recomputed from the merchant's rows: as of now where that takes no "
+    "longer than a moment (FLASH_REPORT_AT_ONCE_SECONDS_MAX), and otherwise what the last run found, the night's or "
+    "one that `checkIntegrity` asked for. ADMIN and ANALYST."
 )
 async def integrity_report(info: Info) -> IntegrityReport:
-    """Do it once for all who ask at once: it reads everything, and mustn't be a way to keep a database busy."""
     merchant_id = info.context.viewer.merchant_id
-    running = _running.get(merchant_id)
-    if running is None:
-        running = _running[merchant_id] = asyncio.create_task(recompute(merchant_id))
-        running.add_done_callback(lambda _: _running.pop(merchant_id, None))
-    return await asyncio.shield(running)
+    return IntegrityReport.of(await runs.at_once_or_kept(merchant_id, runs.INTEGRITY, check))

@@ -77,8 +77,24 @@ WHERE import_row.merchant_id = :merchant_id AND import_id = :import_id AND probl
 )
 
 
+# Two rows about one member, by the external ids of records that are one by now, would undo each other's corrections.
+FIND_CORRECTED_TWICE: Final = statement(
+    NoRow,
+    """
+UPDATE import_row SET problem = 'externalId names the member of line '
+    || CASE WHEN line = about.first THEN about.last ELSE about.first END || ', too, and only one row can correct it'
+FROM (
+    SELECT line AS of, min(line) OVER (PARTITION BY found) AS first, max(line) OVER (PARTITION BY found) AS last
+    FROM import_row WHERE merchant_id = :merchant_id AND import_id = :import_id AND found IS NOT NULL
+) about
+WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = about.of
+    AND verdict = 'CORRECT' AND about.first < about.last
+""",
+)
+
+
 class _KnownRow(TypedDict):
-    """A row about a member that is there, and the member."""
+    """A row about a member that is there, and the member, with what the records say that were merged into it."""
 
     line: int
     id: UUID
@@ -93,8 +109,12 @@ class _KnownRow(TypedDict):
     has_pending_email_index: bytes | None
     is_verified: bool
     has_proved: bool
+    has_dropped: bool
     has_display_name: bytes | None
     has_joined_at: datetime
+    is_of_several: bool
+    named_ids: list[UUID]
+    names: list[bytes]
 
 
 _KNOWN: Final = """
@@ -105,11 +125,19 @@ SELECT r.line, r.id, r.email, r.email_index, r.mailbox_index, r.email_verified, 
     EXISTS (
         SELECT FROM address a
         WHERE a.merchant_id = :merchant_id AND a.email_index = r.email_index AND a.member_id = m.id
-    ) AS has_proved, m.display_name AS has_display_name, m.joined_at AS has_joined_at
+    ) AS has_proved, coalesce(merged.has_dropped, false) AS has_dropped, m.display_name AS has_display_name,
+    m.joined_at AS has_joined_at, merged.is_of_several, coalesce(merged.named_ids, '{{}}') AS named_ids,
+    coalesce(merged.names, '{{}}') AS names
 FROM (
     SELECT * FROM import_row
     WHERE merchant_id = :merchant_id AND import_id = :import_id AND line > :after AND {0} ORDER BY line LIMIT {1}
 ) r JOIN member m ON m.merchant_id = :merchant_id AND m.id = r.found
+CROSS JOIN LATERAL (
+    SELECT count(*) > 0 AS is_of_several, array_agg(o.id) FILTER (WHERE o.display_name IS NOT NULL) AS named_ids,
+        array_agg(o.display_name) FILTER (WHERE o.display_name IS NOT NULL) AS names,
+        bool_or(r.email_index = ANY(o.dropped_email_indexes)) AS has_dropped
+    FROM member o WHERE o.merchant_id = :merchant_id AND o.merged_into_id = m.id
+) merged
 ORDER BY r.line
 """
 KNOWN: Final = statement(_KnownRow, _KNOWN.format("found IS NOT NULL AND problem IS NULL", PAGE))
@@ -257,22 +285,34 @@ class Members(Kind):
                     verdicts.append((row["line"], None, f"{', '.join(other)} differs from the member's; see --correct"))
             await set_verdicts(of, verdicts)
             after = page[-1]["line"]
+        await compare(of, FIND_CORRECTED_TWICE)
 
     async def _other(self, row: _KnownRow) -> list[str]:
-        """Return the columns that say something else than the member does. What is verified by now stays so."""
+        """Return the columns that say something else than the member does, and the records that were merged into it.
+
+        What is verified by now stays so.
+        """
         other = []
         if row["has_proved"]:
             # Perhaps as a record that was merged into this one.
             pass
         elif row["email_index"] not in {None, row["has_email_index"], row["has_pending_email_index"]}:
-            other.append("email")
+            if row["email_verified"] or not row["has_dropped"]:
+                other.append("email")
         elif row["email_verified"]:
             other.append("emailVerified")
-        if row["display_name"] is not None and await self._name(row) != await self._has_name(row):
+        name = await self._name(row)
+        if name is not None and name != await self._has_name(row) and name not in await self._merged_names(row):
             other.append("displayName")
-        if row["joined_at"] not in {None, row["has_joined_at"]}:
+        joined_at, has_joined_at = row["joined_at"] or row["has_joined_at"], row["has_joined_at"]
+        # A person was a member since the first of its records was.
+        if joined_at < has_joined_at or (joined_at > has_joined_at and not row["is_of_several"]):
             other.append("joinedAt")
         return other
+
+    async def _merged_names(self, row: _KnownRow) -> list[str]:
+        sealed = zip(row["named_ids"], row["names"], strict=True)
+        return [await decrypted(self.viewer.tenant, each, "display_name", name) for each, name in sealed]
 
     async def _name(self, row: _KnownRow) -> str | None:
         sealed = row["display_name"]
@@ -325,14 +365,14 @@ class Members(Kind):
             mailbox_index=row["mailbox_index"],
             # What is proven by now, perhaps by a record that was merged into this one, isn't proved again.
             email_verified=UNSET if row["has_proved"] else row["email_verified"] or UNSET,
-            display_name=await self._name(row) or UNSET,
+            display_name=await self._name(row) if "displayName" in other else UNSET,
         )
 
         async def work(tx: Tx, held: HeldRow) -> Proved:
             if not of.tells:
                 await keep_quiet(tx, of.viewer.merchant_id)
             edited = await change(tx, of.viewer, held, edit)
-            if row["joined_at"] is not None:
+            if "joinedAt" in other:
                 await tx.row(
                     JOINED,
                     merchant_id=of.viewer.merchant_id,

@@ -83,8 +83,8 @@ async def _server(
                 await refuse_other_keys(connection, keyring.unwrap)
     except ConfigurationError as error:
         advice.append(str(error))
-    except ROUTERS as error:
-        return Finding(what, f"went away ({error})", "Look again.")
+    except (*ROUTERS, TimeoutError) as error:
+        return Finding(what, f"went away ({error or 'silent'})", "Look again.")
     state += f", {len(merchants[server.name]):,} merchants"
     if server.has_jit:
         advice.append("Set jit = off: connections of a router are new to types, and compile what reads them.")

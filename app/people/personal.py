@@ -37,9 +37,20 @@ class Personal:
     also: str | None = None
 
 
+# With those in whose place they were issued: they wait for no address any more.
 _CODES: Final = """
-    SELECT id FROM code WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])
-    UNION ALL SELECT id FROM code WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
+    SELECT id FROM (
+        WITH RECURSIVE own AS (
+            SELECT id FROM (
+                SELECT id FROM code WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])
+                UNION ALL
+                SELECT id FROM code WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
+            ) fresh
+            UNION
+            SELECT dead.id FROM own JOIN code dead ON dead.merchant_id = :merchant_id AND dead.reissued_as = own.id
+        )
+        SELECT id FROM own
+    ) own_codes
 """
 _PRESENTED: Final = """
     SELECT id FROM sales_order WHERE merchant_id = :merchant_id AND presenter_id = ANY(:member_ids::uuid[])
@@ -120,6 +131,8 @@ PERSONAL: Final = (
             "pending_email": Fate.CLEARED,
             "pending_email_index": Fate.CLEARED,
             "pending_mailbox_index": Fate.CLEARED,
+            "dropped_email_indexes": Fate.CLEARED,
+            "dropped_mailbox_indexes": Fate.CLEARED,
             "display_name": Fate.CLEARED,
         },
         {"source": _WORD},
@@ -146,7 +159,7 @@ PERSONAL: Final = (
         "claim",
         f"t.code_id = ANY(ARRAY({_CODES}))",
         {"email_index": Fate.RANDOM, "mailbox_index": Fate.CLEARED},
-        {"idempotency_key": _AGAIN},
+        {"idempotency_key": _AGAIN, "told_of": _AGAIN},
     ),
     Personal(
         "event",
@@ -265,6 +278,7 @@ NOBODYS: Final = {
     "pool_budget": "a sum",
     "pool_terms": "the terms of an offer",
     "referral_program": "the terms of the program",
+    "report_run": "sums of a merchant's rows, and promises that they keep",
     "reward": "what points buy",
     "segment_refresh": "when segments were worked out",
     "stock_alert": "a level",

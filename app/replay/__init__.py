@@ -5,6 +5,7 @@ documents.py    the GraphQL documents
 engine.py       a client that asks until it is answered
 performance.py  the steps, each of which takes effect once however often it is played
 report.py       what is printed before and after
+recomputed.py   the promises, recomputed
 closing.py      the end: a network snapshot, advice, and every promise recomputed
 """
 

@@ -121,7 +121,7 @@ class Engine:
 
     def _refuse(self, error: dict[str, Any]) -> None:
         code = error.get("extensions", {}).get("code", "an error without a code")
-        if code == "UNAVAILABLE":
+        if code in {"TIMEOUT", "UNAVAILABLE"}:
             raise _Away(error["message"])
         if code == "UNAUTHENTICATED":
             raise CannotGoOn(

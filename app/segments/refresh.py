@@ -1,12 +1,18 @@
 """Works out who is in the segments that a member's own row doesn't tell: every night, and when it was never done."""
 
+import logging
 from typing import Final, TypedDict
 from uuid import UUID
 
+from app import ids
+from app.config import settings
 from app.graph.advocates import ADVOCATES, REFERRALS_MIN
-from app.storage.database import database, transaction
+from app.storage.database import database, took_too_long, transaction
 from app.storage.fences import stands
+from app.storage.long_reads import limit, rows_in
 from app.storage.statements import NoRow, statement
+
+log = logging.getLogger("flash.segments")
 
 #: When a night begins, in hours of UTC.
 NIGHT_HOUR: Final = 2
@@ -73,11 +79,16 @@ ON CONFLICT (merchant_id, member_id, segment) DO NOTHING
 )
 
 
-async def refresh(merchant_id: UUID) -> None:
-    """Work out the members of the merchant's segments. Safe to run twice and at once."""
+async def refresh(merchant_id: UUID, *, seconds_max: float | None = None) -> None:
+    """Work out the members of the merchant's segments. Safe to run twice and at once.
+
+    None stands for the time limits of a request.
+    """
     async with transaction(merchant_id) as tx:
+        if seconds_max is not None:
+            await limit(tx, seconds_max)
         await tx.row(BEGIN, merchant_id=merchant_id)
-        await tx.many(REFRESH, merchant_id=merchant_id, referrals_min=REFERRALS_MIN)
+        await rows_in(tx, REFRESH, seconds_max=seconds_max, merchant_id=merchant_id, referrals_min=REFERRALS_MIN)
 
 
 async def refresh_if_stale(merchant_id: UUID) -> None:
@@ -87,8 +98,18 @@ async def refresh_if_stale(merchant_id: UUID) -> None:
 
 
 async def refresh_due() -> int:
-    """Refresh every merchant that wasn't since the last night began. Returns how many."""
-    due = await database().rows(DUE)
-    for row in due:
-        await refresh(row["merchant_id"])
-    return len(due)
+    """Refresh every merchant that wasn't since the last night began. Returns how many were; the others are a line each.
+
+    One that takes too long keeps none of the others from theirs.
+    """
+    refreshed = 0
+    for row in await database().rows(DUE):
+        try:
+            await refresh(row["merchant_id"], seconds_max=settings().report_seconds_max)
+        except Exception as error:
+            if not took_too_long(error):
+                raise
+            log.warning("%s: its segments can't be worked out in time", ids.encode("merchant", row["merchant_id"]))
+        else:
+            refreshed += 1
+    return refreshed

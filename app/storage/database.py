@@ -40,7 +40,6 @@ Row = Mapping[str, Any]
 #: engine names a database, a user or anything that isn't ready.
 _AWAY: Final = (
     OSError,
-    TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -52,8 +51,6 @@ _AWAY: Final = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ObjectNotInPrerequisiteStateError,
-    # A statement that took so long that PostgreSQL itself ended it.
-    asyncpg.QueryCanceledError,
     # The server has no room, on its disk or in its memory.
     *FULL,
     asyncpg.OutOfMemoryError,
@@ -302,6 +299,15 @@ class Client(Statements, AsyncpgDBClient):
         connection: asyncpg.Connection = await asyncpg.connect(self._dsn, timeout=seconds_max)
         return connection
 
+    @property
+    def answering(self) -> dict[str, bool]:
+        """Whether each server behind a router answered when it was last looked at; empty where there is only one."""
+        return {}
+
+    async def everywhere(self, *texts: str) -> list[list[Row]]:
+        """Return the rows of statements over all merchants, of every server that answers. Nobody waits for the rest."""
+        return [await self.rows(text) for text in texts]
+
     async def standing(self, within_seconds: float) -> Standing:
         """Return whether it can be served from. Raises what asyncpg does when it is away, or TimeoutError."""
         if self.pulse is not None and self.pulse.is_silent:
@@ -416,10 +422,25 @@ async def standing(*, within_seconds: float) -> Standing:
 
 
 def is_away(error: BaseException | None) -> bool:
-    """Whether this is the database being away, as opposed to a statement being wrong."""
+    """Whether this is the database being away, as opposed to a statement being wrong or taking too long."""
     if isinstance(error, BaseORMException):
         error = error.__cause__
     if type(error) is asyncpg.PostgresSystemError:
         # What a router says of a server that it can't reach. What it refuses to route speaks of shards.
         return "shard" not in str(error)
-    return isinstance(error, _AWAY) and not isinstance(error, ValueError)
+    return isinstance(error, _AWAY) and not isinstance(error, ValueError) and not took_too_long(error)
+
+
+def took_too_long(error: BaseException | None) -> bool:
+    """Whether something was ended because its time was over: by PostgreSQL, or by whoever waited for it."""
+    if isinstance(error, BaseORMException):
+        error = error.__cause__
+    if isinstance(error, TimeoutError):
+        # With a number it is the system's word on a connection.
+        return error.errno is None
+    return isinstance(error, asyncpg.QueryCanceledError)
+
+
+def may_succeed_later(error: BaseException | None) -> bool:
+    """Whether the same may succeed at another time: the database was away, or too busy."""
+    return is_away(error) or took_too_long(error)

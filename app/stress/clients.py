@@ -51,9 +51,10 @@ class Client:
             await self._transport.drop()
             raise Unanswered("timed out") from None
         for error in answer.get("errors", ()):
-            if error["extensions"]["code"] == "UNAVAILABLE":
-                raise Unanswered("unavailable: too long" if "too long" in error["message"] else "unavailable")
-            raise Fault(error["extensions"]["code"])
+            code = error["extensions"]["code"]
+            if code in {"TIMEOUT", "UNAVAILABLE"}:
+                raise Unanswered("unavailable: too long" if code == "TIMEOUT" else "unavailable")
+            raise Fault(code)
         found: dict[str, Any] | None = answer["data"]["answer"]
         if found is None:
             raise Fault("nothing there")

@@ -19,7 +19,7 @@ log = logging.getLogger("flash.graphql")
 Transport = Literal["http", "event-stream", "websocket"]
 
 #: What isn't a client's mistake: it is told to the log where it is found.
-FAULTS: Final = frozenset({"INTERNAL_SERVER_ERROR", "UNAVAILABLE"})
+FAULTS: Final = frozenset({"INTERNAL_SERVER_ERROR", "TIMEOUT", "UNAVAILABLE"})
 #: Clients choose the names of operations; no more than this of one is kept.
 _NAME_LENGTH_MAX: Final = 80
 

@@ -20,7 +20,7 @@ from app.members import token_feed, tokens
 from app.members.token_feed import TokenFeed
 from app.merchants import api_keys
 from app.merchants.tenants import tenant
-from app.storage.database import is_away
+from app.storage.database import may_succeed_later
 
 _KEPT_MAX: Final = 20_000
 _CREDENTIAL_LENGTH_MAX: Final = 4096
@@ -133,7 +133,7 @@ async def lapsed(authorization: str | None, proof: Proof) -> Unproven:
         try:
             standing = await prove(authorization)
         except Exception as error:
-            if not is_away(error):
+            if not may_succeed_later(error):
                 raise
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
     return standing

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from app import ids
 from app.graph.signing import is_signed
 from app.merchants.tenants import tenant
-from app.storage.database import database, is_away
+from app.storage.database import database, is_away, took_too_long
 from app.storage.statements import statement
 
 _KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -47,6 +47,8 @@ async def graph_file(request: Request) -> Response:
     except Exception as error:
         if is_away(error):
             return JSONResponse({"error": "The engine can't reach its database; try again."}, status_code=503)
+        if took_too_long(error):
+            return JSONResponse({"error": "This takes too long; try again."}, status_code=503)
         raise
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphql import GraphQLError
 
-from app.storage.database import is_away
+from app.storage.database import is_away, took_too_long
 from app.telemetry.observed import failed
 
 log = logging.getLogger("flash.graphql")
@@ -80,11 +80,11 @@ class Presenting:
 
 
 def _masked(cause: Exception, error: GraphQLError) -> Shown:
-    if isinstance(cause, TimeoutError):
-        log.warning("an operation takes too long at %.200s", error.path)
+    if took_too_long(cause):
+        log.warning("an operation takes too long at %.200s: %r", error.path, cause)
         return {
             "message": "This takes too long; ask for less, or try again.",
-            "extensions": {"code": "UNAVAILABLE"},
+            "extensions": {"code": "TIMEOUT"},
         }
     if is_away(cause):
         log.warning("the database is away: %r", cause)

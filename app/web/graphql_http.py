@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.config import Settings
 from app.pages import Page
-from app.storage.database import is_away
+from app.storage.database import may_succeed_later
 from app.telemetry.observed import Observed
 from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, prove
 from app.web.deadline import ClientLeftError, WhileWanted
@@ -107,7 +107,7 @@ class GraphQLEndpoint:
         except (BadRequestError, ClientLeftError):
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-            return _response({"errors": told(error)}, 503 if is_away(error) else 500, media_type)
+            return _response({"errors": told(error)}, 503 if may_succeed_later(error) else 500, media_type)
 
     async def _execute(self, request: Request, asked: Asked, proof: Proof | Unproven) -> bytes:
         """Return the answer of a query or a mutation, as JSON. Raises NotExecutedError."""
@@ -142,7 +142,7 @@ class GraphQLEndpoint:
         except ClientLeftError:
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-            return _response({"errors": told(error)}, 503 if is_away(error) else 500, _JSON)
+            return _response({"errors": told(error)}, 503 if may_succeed_later(error) else 500, _JSON)
         if isinstance(proof, Unproven):
             headers = _challenge(proof)
             raise BadRequestError(401, proof.value, code="UNAUTHENTICATED", reason=proof.name, headers=headers)

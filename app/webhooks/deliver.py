@@ -14,7 +14,7 @@ from app import ids
 from app.api.scalars import serialize_date_time
 from app.config import settings
 from app.merchants.tenants import decrypted, tenant
-from app.storage.database import is_away
+from app.storage.database import may_succeed_later
 from app.webhooks import deliveries
 from app.webhooks.addresses import read_url
 from app.webhooks.deliveries import TakenRow
@@ -127,7 +127,7 @@ async def _outcome(delivery: TakenRow) -> Outcome:
     try:
         return await _attempt(delivery)
     except Exception as error:
-        if is_away(error):
+        if may_succeed_later(error):
             raise
         log.exception("the delivery %s can't be made", ids.encode("webhookdelivery", delivery["id"]))
         return Outcome(failure=WebhookFailure.NOT_SENT)

@@ -25,7 +25,7 @@ DRAFT: Final = f"""
   name kind percentOff amountOff {MONEY} giftSku minimumSpend {MONEY} maximumDiscount {MONEY} claimsPerMember audience
 """
 RUN: Final = f"""
-  id status source model promptVersion poolsTold fallbackReason requestedAt startedAt finishedAt facts rawAnswer
+  id status source model promptVersion poolsTold fallbackReason requestedAt startedAt finishedAt problem facts rawAnswer
   suggestions {{
     id title rationale segment audience pool {{ id }} draft {{ {DRAFT} }} figures {{ name proposed checked cap basis }}
   }}

@@ -120,7 +120,7 @@ async def test_a_worker_that_lost_its_run_stores_nothing_and_the_next_answers_by
         answered = await advised(shop)
     settings.cache_clear()
 
-    await runs.fail(held)
+    await runs.fail(held, runs.KILLED)
     assert (answered["id"], answered["fallbackReason"]) == (run["id"], advise.ENDED_EARLIER)
     assert await _statuses(shop) == [("DONE", 2)]
     assert await runs.finish(held, _nothing()) is False

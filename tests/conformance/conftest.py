@@ -21,7 +21,7 @@ _LEAKS: Final = (
     "Traceback", "asyncpg", "psycopg", "tortoise", "strawberry", "starlette", ".py", "SELECT ", "INSERT ", "UPDATE ",
     "relation ", "column ", "constraint", "syntax error at", "NoneType", "KeyError", "0x7f",
 )  # fmt: skip
-_FAULTS: Final = {"INTERNAL_SERVER_ERROR", "UNAVAILABLE"}
+_FAULTS: Final = {"INTERNAL_SERVER_ERROR", "TIMEOUT", "UNAVAILABLE"}
 
 
 @pytest.fixture

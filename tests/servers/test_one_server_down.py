@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest_asyncio
 
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, Shop
 from tests.servers.pair import Server
+from tests.servers.router import Router
 from tests.servers.world import WAIT_SECONDS_MAX, World, open_world
 
 #: Of the merchant whose server is away: more than there are connections.
@@ -60,17 +62,30 @@ async def test_each_merchant_is_served_from_its_own_server(world: World) -> None
     assert await _ready(world) == (
         200, {"database": "ok", "valkey": "ok", "servers": {"north": "ok", "south": "ok"}}
     )  # fmt: skip
+    metrics = (await world.north.http.get(f"{world.api.url}/metrics")).text.splitlines()
+    assert [line for line in metrics if line.startswith("flash_server_up")] == [
+        'flash_server_up{server="north"} 1.0', 'flash_server_up{server="south"} 1.0'
+    ]  # fmt: skip
+    # One pool at each.
+    assert sum(float(line.split()[1]) for line in metrics if line.startswith("flash_pools{")) == 2
     assert {number for number, sql in world.way.sent if "INSERT INTO member" in sql} == {0, 1}
 
 
-@pytest.mark.parametrize("trouble", ["frozen", "refused", "killed"])
+#: How the second server is taken away, and how it comes back.
+_TROUBLES: dict[str, Callable[[Router, Server], tuple[Callable[[], None], Callable[[], None]]]] = {
+    "frozen": lambda way, _: (partial(way.freeze, 1), partial(way.thaw, 1)),
+    "refused": lambda way, _: (partial(way.refuse, 1), partial(way.accept, 1)),
+    "killed": lambda _, server: (server.kill, server.start),
+}
+
+
+@pytest.mark.parametrize("trouble", _TROUBLES)
 async def test_the_merchants_of_other_servers_notice_nothing(
     world: World, servers: tuple[Server, Server], trouble: str
 ) -> None:
     north, south = await asyncio.gather(_claims(world.north, CALLS), _claims(world.south, CALLS))
-    begin = {"frozen": world.way.freeze, "refused": world.way.refuse, "killed": lambda n: servers[n].kill()}[trouble]
-    end = {"frozen": world.way.thaw, "refused": world.way.accept, "killed": lambda n: servers[n].start()}[trouble]
-    begin(1)
+    begin, end = _TROUBLES[trouble](world.way, servers[1])
+    begin()
     try:
         answers = await asyncio.gather(
             *(world.south.post(CLAIM_CODE, claim) for claim in south),
@@ -82,7 +97,7 @@ async def test_the_merchants_of_other_servers_notice_nothing(
             (CLAIM_CODE, south[0]), (ENROLL_MEMBER, {"input": {"source": "STORE"}})
         )]  # fmt: skip
     finally:
-        end(1)
+        end()
     back = [await _until_answered(world.south, CLAIM_CODE, claim) for claim in south]
     again = await _ready(world)
 

@@ -32,8 +32,8 @@ from workers.settings import CRON_JOBS, cron_jobs_of
 
 VALKEY = 13
 ERASURE = """
-INSERT INTO erasure (merchant_id, id, merged_ids, row_ids, ground, erased_at)
-VALUES ($1, gen_random_uuid(), '{}', '{}', 'REQUEST', now())
+INSERT INTO erasure (merchant_id, id, merged_ids, row_ids, invite_ids, ground, erased_at)
+VALUES ($1, gen_random_uuid(), '{}', '{}', '{}', 'REQUEST', now())
 """
 
 

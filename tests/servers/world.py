@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 import httpx
 
@@ -42,16 +43,18 @@ def run_routed_api(way: Router, **environment: str) -> Iterator[Api]:
         yield running
 
 
-def make_merchant(way: Router, number: int) -> tuple[str, str]:
+def make_merchant(way: Router, number: int) -> tuple[UUID, str]:
     """Make a merchant at a server by the command. Returns its id and its ADMIN key."""
     way.others = number
     variables = os.environ | {"DATABASE_URL": way.url, "FLASH_ROUTER": "pgdog"}
     made = run("merchant", "create", "--name", "Shop", "--currency", "USD", "--json", environment=variables)
     assert made.returncode == 0, made
     answer = json.loads(made.stdout)
-    way.places[ids.decode("merchant", answer["merchantId"])] = number
+    merchant_id = ids.decode("merchant", answer["merchantId"])
+    assert merchant_id is not None
+    way.places[merchant_id] = number
     way.others = 0
-    return answer["merchantId"], answer["apiKey"]
+    return merchant_id, answer["apiKey"]
 
 
 @asynccontextmanager
@@ -64,5 +67,5 @@ async def open_world(*servers: Server, **environment: str) -> AsyncIterator[Worl
         limits = httpx.Limits(max_connections=None)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=WAIT_SECONDS_MAX, limits=limits, verify=False))
         wire = await stack.enter_async_context(aclosing(Wire(WAIT_SECONDS_MAX)))
-        shops = [Shop(http, wire, f"{api.url}/graphql", ids.decode("merchant", named), key) for named, key in made]
+        shops = [Shop(http, wire, f"{api.url}/graphql", merchant_id, key) for merchant_id, key in made]
         yield World(way, api, *shops)

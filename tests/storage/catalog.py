@@ -25,7 +25,7 @@ UNSEARCHED = {
     "webhook_delivery_event",
 }  # fmt: skip
 #: Indexes by which workers look for what waits, whatever the merchant.
-OF_ALL_MERCHANTS = {"advice_run_waiting", "bulk_job_open", "erasure_unlogged"}
+OF_ALL_MERCHANTS = {"advice_run_waiting", "bulk_job_open", "erasure_unlogged", "report_run_waiting"}
 
 TABLES = """
 SELECT c.relname AS table,

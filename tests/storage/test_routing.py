@@ -28,6 +28,7 @@ SWEEPS = {
     "app.points.expire_points": {"FIND_DUE", "FIND_UNWARNED"},
     "app.points.mature_points": {"FIND_RIPE"},
     "app.referrals.expire_invites": {"FIND"},
+    "app.reports.runs": {"ABANDONED", "PLAN", "TAKE"},
     "app.segments.refresh": {"DUE"},
     "app.wallets.wallet_feed": {"SWEEP"},
     "app.webhooks.deliveries": {"TAKE"},

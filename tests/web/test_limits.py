@@ -256,7 +256,7 @@ async def test_a_socket_that_leaves_or_completes_ends_its_statement(
     assert await _status(lock, shop, pool) == "ACTIVE"
 
 
-async def test_an_operation_that_takes_too_long_is_unavailable_and_its_statement_is_ended(
+async def test_an_operation_that_takes_too_long_says_so_and_its_statement_is_ended(
     shop: Shop, strict_api: Api, lock: asyncpg.Connection
 ) -> None:
     pool = await shop.pool()
@@ -265,7 +265,7 @@ async def test_an_operation_that_takes_too_long_is_unavailable_and_its_statement
         await _until_waiting(lock, 0)
 
     assert response.status_code == 503
-    assert [error["extensions"]["code"] for error in response.json()["errors"]] == ["UNAVAILABLE"]
+    assert [error["extensions"]["code"] for error in response.json()["errors"]] == ["TIMEOUT"]
     assert await _status(lock, shop, pool) == "ACTIVE"
 
 
@@ -278,7 +278,7 @@ async def test_postgresql_itself_ends_long_statements(
             response = await shop.http.post(f"{api.url}/graphql", **_pausing(shop, pool), timeout=PATIENCE_SECONDS)
         log = api.log.read_text()
 
-    assert [error["extensions"]["code"] for error in response.json()["errors"]] == ["UNAVAILABLE"]
+    assert [error["extensions"]["code"] for error in response.json()["errors"]] == ["TIMEOUT"]
     assert "statement timeout" in log
 
 

@@ -6,7 +6,7 @@ const KEPT = "flash.portfolio-key";
 const MONEY = "{ amountMinor currency }";
 const JOB = "id status done total problem";
 const RUN = `
-  id status source model fallbackReason
+  id status source model fallbackReason problem
   suggestions {
     id title rationale segment audience pool { id name status stock { available } }
     draft {
@@ -17,15 +17,17 @@ const RUN = `
   }
   rejected { title message }
 `;
+const PORTFOLIO = `portfolio {
+  generatedAt status problem
+  pools {
+    pool { id name status stock { redeemed } } claimRate redemptionRate redemptionShare redemptionGrowth
+    marginImpact ${MONEY} quadrant
+  }
+  segments { name memberCount redemptionRate spend ${MONEY} }
+}`;
 const READ = `{
   viewer { role merchant { name currency } }
-  portfolio {
-    pools {
-      pool { id name status stock { redeemed } } claimRate redemptionRate redemptionShare redemptionGrowth
-      marginImpact ${MONEY} quadrant
-    }
-    segments { name memberCount redemptionRate spend ${MONEY} }
-  }
+  ${PORTFOLIO}
   latestAdviceRun { ${RUN} }
   campaigns(first: 100) { edges { node { allocatedCount pool { id } job { ${JOB} } } } }
 }`;
@@ -57,6 +59,8 @@ const WAITING = { QUEUED: "The advisor has been asked …", RUNNING: "The adviso
 // The chart's frame, as the page has it, and where share 0.5 and growth 10 % divide it.
 const FRAME = { left: 44, middle: 332, right: 624, top: 16, half: 200, bottom: 384 };
 const BUBBLES_LABELLED = 8;
+// How often figures that a worker computes are looked for.
+const LOOK_MILLISECONDS = 15000;
 
 const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((each) => [each.id, each]));
 const fields = element.create.elements;
@@ -65,6 +69,7 @@ let currency = "USD";
 let following = null;
 let isAdmin = false;
 let campaigns = new Map();
+let looking = null;
 // The jobs that this tab looks at until they have ended, and where each is told of.
 const watched = new Map();
 
@@ -77,7 +82,7 @@ async function ask(query, variables = {}) {
     body: JSON.stringify({ query, variables }),
   });
   const { data, errors } = await response.json();
-  if (errors) throw new Error(errors[0].message);
+  if (errors) throw Object.assign(new Error(errors[0].message), { code: errors[0].extensions?.code });
   return data;
 }
 
@@ -276,7 +281,7 @@ async function watch(id, tell, ended = () => {}) {
 function showRun(run) {
   const isLive = run !== null && run.status in WAITING;
   element.ask.disabled = isLive;
-  element.status.textContent = isLive ? WAITING[run.status] : run?.status === "FAILED" ? "The last run failed; ask again." : "";
+  element.status.textContent = isLive ? WAITING[run.status] : run?.status === "FAILED" ? `The last run failed. ${run.problem}` : "";
   if (run === null || isLive) return isLive && follow(run.id);
   element.source.textContent = run.source === "LLM" ? `Proposed by ${run.model}, checked by the engine.`
     : run.fallbackReason ? `Proposed by the engine's rules: ${run.fallbackReason}` : "";
@@ -374,12 +379,40 @@ async function create(event) {
   element.status.textContent = `“${answer.pool.name}” is a draft now: make its codes, then activate it.`;
 }
 
+// Figures are as of now, or as a worker computed them last.
+function showFigures({ pools, segments, generatedAt, status, problem }) {
+  showPools(pools);
+  showSegments(segments);
+  const at = new Date(generatedAt).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
+  const next = status === "RUNNING" ? " Newer figures are being computed."
+    : status === "FAILED" ? ` Newer figures couldn't be computed. ${problem}` : "";
+  element.age.textContent = `Figures of ${at}.${next}`;
+  document.body.dataset.pools = pools.length;
+  if (status === "RUNNING") later(lookForFigures);
+}
+
+function later(look) {
+  clearTimeout(looking);
+  looking = setTimeout(look, LOOK_MILLISECONDS);
+}
+
+async function lookForFigures() {
+  try {
+    showFigures((await ask(`{ ${PORTFOLIO} }`)).portfolio);
+  } catch {
+    later(lookForFigures);
+  }
+}
+
 async function load() {
   let found;
   try {
     found = await ask(READ);
   } catch (error) {
-    return openDoor(error.message);
+    if (error.code !== "TIMEOUT") return openDoor(error.message);
+    element.door.hidden = true;
+    element.status.textContent = error.message;
+    return later(load);
   }
   sessionStorage.setItem(KEPT, key);
   history.replaceState(null, "", location.pathname);
@@ -390,10 +423,8 @@ async function load() {
   element.ask.hidden = !isAdmin;
   element.door.hidden = true;
   element.board.hidden = false;
-  showPools(found.portfolio.pools);
-  showSegments(found.portfolio.segments);
   showRun(found.latestAdviceRun);
-  document.body.dataset.pools = found.portfolio.pools.length;
+  showFigures(found.portfolio);
 }
 
 function openDoor(why) {
