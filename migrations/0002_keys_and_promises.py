@@ -1244,8 +1244,10 @@ ALTER TABLE invite ADD CONSTRAINT invite_of_referee EXCLUDE USING btree (merchan
 -- What the expiry job looks for, and the lists.
 CREATE INDEX invite_due ON invite (merchant_id, expires_at) WHERE status = 'PENDING';
 CREATE INDEX invite_by_status ON invite (merchant_id, status, id);
--- What else was sent to an address: erasing looks for it.
+-- What else was sent to an address, and what a member accepted that expired: erasing looks for it.
 CREATE INDEX invite_of_address ON invite (merchant_id, email_index) WHERE status <> 'PENDING';
+CREATE INDEX invite_expired_of_referee ON invite (merchant_id, referee_id)
+    WHERE status = 'EXPIRED' AND referee_id IS NOT NULL;
 CREATE INDEX invite_of_referrer ON invite (merchant_id, referrer_id, id);
 -- What flags count.
 CREATE INDEX invite_alike ON invite (merchant_id, referrer_id, domain_index, created_at) WHERE domain_index IS NOT NULL;
