@@ -1244,8 +1244,10 @@ ALTER TABLE invite ADD CONSTRAINT invite_of_referee EXCLUDE USING btree (merchan
 -- What the expiry job looks for, and the lists.
 CREATE INDEX invite_due ON invite (merchant_id, expires_at) WHERE status = 'PENDING';
 CREATE INDEX invite_by_status ON invite (merchant_id, status, id);
--- What else was sent to an address: erasing looks for it.
+-- What else was sent to an address, and what a member accepted that expired: erasing looks for it.
 CREATE INDEX invite_of_address ON invite (merchant_id, email_index) WHERE status <> 'PENDING';
+CREATE INDEX invite_expired_of_referee ON invite (merchant_id, referee_id)
+    WHERE status = 'EXPIRED' AND referee_id IS NOT NULL;
 CREATE INDEX invite_of_referrer ON invite (merchant_id, referrer_id, id);
 -- What flags count.
 CREATE INDEX invite_alike ON invite (merchant_id, referrer_id, domain_index, created_at) WHERE domain_index IS NOT NULL;
@@ -1507,6 +1509,33 @@ ALTER TABLE import_row
     ADD CONSTRAINT import_row_file FOREIGN KEY (merchant_id, import_id) REFERENCES import_file;
 -- By which ciphertexts are found when data keys change.
 CREATE UNIQUE INDEX import_row_by_id ON import_row (merchant_id, id);
+
+-- Of a merchant that moves between servers, or has moved (app/storage/fences.py). It refers to no merchant: where one
+-- arrives the fence is there before its rows. No model, because only raw statements touch it.
+CREATE TABLE fence (
+    merchant_id uuid NOT NULL,
+    move uuid NOT NULL,
+    state varchar(8) NOT NULL,
+    -- The database at the other end: its server's own number, and its name.
+    peer text NOT NULL,
+    since timestamptz NOT NULL,
+    copied_at timestamptz,
+    PRIMARY KEY (merchant_id),
+    CONSTRAINT fence_state CHECK (state IN ('LEAVING', 'CLOSED', 'ARRIVING'))
+);
+-- Called by triggers that a move puts on every table for one merchant's rows, so that others pay nothing. Who writes
+-- shares a lock until it commits; who closes takes it alone once the fence says so, and so waits for who saw it open.
+CREATE FUNCTION refuse_closed() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF current_setting('flash.mover', true) IS DISTINCT FROM TG_ARGV[0] AND (
+        NOT pg_try_advisory_xact_lock_shared(hashtextextended(TG_ARGV[0], 0))
+        OR EXISTS (SELECT FROM fence WHERE merchant_id = TG_ARGV[0]::uuid AND state <> 'LEAVING')
+    ) THEN
+        RAISE EXCEPTION 'the merchant is moving to another server, or has moved'
+            USING ERRCODE = 'FL002', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END $guard$;
 """
 
 

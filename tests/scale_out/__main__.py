@@ -148,6 +148,8 @@ class _Story:
             judged = subprocess.run(judging, capture_output=True, text=True, check=False)
             lines = judged.stdout.splitlines()
             told = f"{len(lines)} histories judged" if lines else judged.stderr.strip()
+            if judged.returncode:
+                print(judged.stdout)
             right(judged.returncode == 0, f"{NAMES[shop.place]}: {told}")
 
     async def _cost(self) -> None:

@@ -143,7 +143,7 @@ class PgDog:
 
     def switch(self) -> Path:
         """Return the guide's program that tells it of a merchant that moves."""
-        (block,) = blocks("docs/scaling.md", "Move a merchant", "sh")
+        _, block = blocks("docs/scaling.md", "Moving a merchant", "sh")
         program = self._folder / "switch"
         text = block.text.replace("/etc/pgdog", str(self._folder)).replace(":6432/", f":{self.port}/")
         program.write_text(text.replace("psql ", f"{_postgres_binaries() / 'psql'} "))
