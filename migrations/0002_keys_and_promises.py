@@ -1597,6 +1597,33 @@ ALTER TABLE import_row
     ADD CONSTRAINT import_row_file FOREIGN KEY (merchant_id, import_id) REFERENCES import_file;
 -- By which ciphertexts are found when data keys change.
 CREATE UNIQUE INDEX import_row_by_id ON import_row (merchant_id, id);
+
+-- Of a merchant that moves between servers, or has moved (app/storage/fences.py). It refers to no merchant: where one
+-- arrives the fence is there before its rows. No model, because only raw statements touch it.
+CREATE TABLE fence (
+    merchant_id uuid NOT NULL,
+    move uuid NOT NULL,
+    state varchar(8) NOT NULL,
+    -- The database at the other end: its server's own number, and its name.
+    peer text NOT NULL,
+    since timestamptz NOT NULL,
+    copied_at timestamptz,
+    PRIMARY KEY (merchant_id),
+    CONSTRAINT fence_state CHECK (state IN ('LEAVING', 'CLOSED', 'ARRIVING'))
+);
+-- Called by triggers that a move puts on every table for one merchant's rows, so that others pay nothing. Who writes
+-- shares a lock until it commits; who closes takes it alone once the fence says so, and so waits for who saw it open.
+CREATE FUNCTION refuse_closed() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF current_setting('flash.mover', true) IS DISTINCT FROM TG_ARGV[0] AND (
+        NOT pg_try_advisory_xact_lock_shared(hashtextextended(TG_ARGV[0], 0))
+        OR EXISTS (SELECT FROM fence WHERE merchant_id = TG_ARGV[0]::uuid AND state <> 'LEAVING')
+    ) THEN
+        RAISE EXCEPTION 'the merchant is moving to another server, or has moved'
+            USING ERRCODE = 'FL002', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END $guard$;
 """
 
 

@@ -9,8 +9,8 @@ from app.integrity.references import UNKEYED
 Fetch = Callable[[str], Awaitable[Sequence[Any]]]
 
 #: Tables that no foreign key binds to anything, because a look-up would cost each claim: their rows are written by
-#: statements that have read what they name.
-APPENDED = {"event", "stock_change"}
+#: statements that have read what they name. A fence is there before its merchant is.
+APPENDED = {"event", "fence", "stock_change"}
 #: Tables whose rows are written by thousands, and looked at together by a trigger.
 TRIGGERED = {"claim", "delivery"}
 #: Columns that name rows of more than one kind, or one that may be forgotten.
