@@ -79,7 +79,7 @@ async def at_work() -> AsyncIterator[None]:
 
 
 async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: list[Client], judging: Judge) -> None:
-    """Every declared verb that repeats, in worlds of its own."""
+    """Every declared verb that repeats, in worlds of its own; campaigns have a test of theirs."""
     for number in range(ROUNDS):
         world = World(f"again-{number}", TERMS, random.Random(number))
         await world.prepare(clients[0])
@@ -89,7 +89,7 @@ async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: 
             await world.call(clients[0], VERBS["redeemReward"], *_asked(world, "redeemReward"))
         while not world.holds:
             await world.call(clients[0], VERBS["holdCheckout"], *_asked(world, "holdCheckout"))
-        for verb in [each for each in VERBS.values() if each.repeats]:
+        for verb in [each for each in VERBS.values() if each.repeats and each.name != "createCampaign"]:
             asked, about = _asked(world, verb.name)
             able = [client for client in clients if client.takes_tokens or not verb.as_member]
             await asyncio.gather(*(world.call(client, verb, asked, about) for client in able))
