@@ -24,7 +24,7 @@ OF_MERCHANT: Final = "SET LOCAL pgdog.sharding_key TO '{}'"
 OF_NUMBER: Final = "SET LOCAL pgdog.shard TO '{}'"
 
 #: A server's own are told within a second.
-_PATIENCE: Final = Patience(suspect=0.25, answer=0.5, look=0.1, again=1.0)
+_PATIENCE: Final = Patience(suspect=0.2, answer=0.65, look=0.1, again=1.0)
 #: How long somebody may wait whose server nobody knows, and for how long that merchant is refused afterwards.
 _UNKNOWN_SECONDS_MAX: Final = 0.8
 _REFUSED_SECONDS: Final = 1.0

@@ -19,7 +19,7 @@ from iso4217 import Currency
 from app.stress.aims import AUDIENCES
 from app.stress.claims import LOOKED
 from app.stress.clients import Client, Fault, Unanswered, Unsent
-from app.stress.gone import BRING, told_of
+from app.stress.gone import BRING, JUDGED, told_of
 from app.stress.holds import LAPSE
 from app.stress.operations import PASSED, READ, UNAUTHENTICATED, Answer, History, Operation, Recorder
 from app.stress.people import GIFT as SAVINGS
@@ -118,10 +118,10 @@ AIMING: Final = {
 
 #: In one where people turn out to be one, are forgotten, and prove an address.
 PEOPLES: Final = {
-    "mergeMembers": 3, "checkMerge": 2, "eraseMember": 0.8, "verifyMemberEmail": 1.5, "bringBalance": 1, "claimCode": 5,
-    "redeemCodes": 3, "checkCodes": 0.5, "holdCheckout": 4, "captureHold": 2.5, "releaseHold": 1, "extendHold": 0.5,
-    "readHold": 1, "grantPoints": 2, "redeemReward": 1.5, "recordPurchase": 2, "refundPurchase": 1.5,
-    "inviteMembers": 1.5, "acceptInvite": 2, "cancelInvite": 0.3, "revokeCode": 0.3, "reverseRedemption": 0.5,
+    "mergeMembers": 3, "checkMerge": 1.5, "eraseMember": 1, "verifyMemberEmail": 1.5, "bringBalance": 1,
+    "claimCode": 5, "redeemCodes": 3, "checkCodes": 0.5, "holdCheckout": 5, "captureHold": 2.5, "releaseHold": 1,
+    "extendHold": 0.5, "readHold": 1, "grantPoints": 2, "redeemReward": 1.5, "recordPurchase": 2, "refundPurchase": 1.5,
+    "inviteMembers": 3, "acceptInvite": 3, "cancelInvite": 0.3, "revokeCode": 0.3, "reverseRedemption": 0.5,
     "readWallet": 3, "readCodes": 3, "readStock": 1, "readPurchase": 0.5,
 }  # fmt: skip
 
@@ -261,13 +261,13 @@ class World:
     def pair(self) -> tuple[str, str] | None:
         """Return two records that may be one person's: mostly members that stand, some that joined, some that went."""
         refused = [pair for pair in self.refused_pairs if not set(pair) & self.gone.keys()]
-        if refused and self.rolls.random() < 0.4:
+        if refused and self.rolls.random() < 0.7:
             return self.rolls.choice(refused)
         among = self.standing()
-        if len(among) <= 2 or self.rolls.random() < 0.3:
+        if self.joined and self.rolls.random() < 0.5:
+            among = [*among, *(member for member in self.joined if member not in self.gone)]
+        if len(among) <= 1 or self.rolls.random() < 0.2:
             among = [*self.members, *self.joined]
-        elif self.joined and self.rolls.random() < 0.5:
-            among = [*among, *self.joined]
         kept, merged = self.rolls.sample(among, k=2)
         return kept, merged
 
@@ -590,6 +590,10 @@ class World:
             return None
         self.recorder.answered(operation, answer, time.monotonic_ns())
         self._count(operation, answer)
+        if answer.get("replayed") is False and operation.returned is not None:
+            seconds = (operation.returned - operation.called) / 1e9
+            judged = {"number": operation.number, "memberId": input["memberId"]}
+            self.recorder.passes(JUDGED.name, judged, operation.called, within_seconds=seconds)
         return answer
 
     def _token(self, verb: Verb, about: dict[str, Any]) -> str | None:
@@ -598,6 +602,7 @@ class World:
     def _count(self, operation: Operation, answer: Answer) -> None:
         verb = VERBS[operation.verb]
         if verb.reads:
+            self.counts.update(() if verb.notes is None else verb.notes(operation, answer))
             return
         if operation.outcome == "refused":
             self.counts[f"{operation.verb}: {answer['__typename']}"] += 1

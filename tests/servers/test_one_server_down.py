@@ -62,6 +62,12 @@ async def test_each_merchant_is_served_from_its_own_server(world: World) -> None
     assert await _ready(world) == (
         200, {"database": "ok", "valkey": "ok", "servers": {"north": "ok", "south": "ok"}}
     )  # fmt: skip
+    metrics = (await world.north.http.get(f"{world.api.url}/metrics")).text.splitlines()
+    assert [line for line in metrics if line.startswith("flash_server_up")] == [
+        'flash_server_up{server="north"} 1.0', 'flash_server_up{server="south"} 1.0'
+    ]  # fmt: skip
+    # One pool at each.
+    assert sum(float(line.split()[1]) for line in metrics if line.startswith("flash_pools{")) == 2
     assert {number for number, sql in world.way.sent if "INSERT INTO member" in sql} == {0, 1}
 
 
