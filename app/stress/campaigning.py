@@ -24,5 +24,5 @@ class CampaignWorld(World):
         self._weights = {verb: CAMPAIGNING.get(verb, 0) for verb in VERBS}
 
     async def _plain_pools(self, client: Client) -> None:
-        await self._pool(client, codes=6, limit=3)
-        self.facts["ends"].append(await self._pool(client, codes=5, limit=2, endsAt=ENDS[0]))
+        await self.make_pool(client, codes=6, limit=3)
+        self.facts["ends"].append(await self.make_pool(client, codes=5, limit=2, endsAt=ENDS[0]))
