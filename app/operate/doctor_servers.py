@@ -26,13 +26,14 @@ from app.operate.places import (
 from app.operate.preflight import reach, refuse_other_keys
 from app.operate.running import valkey
 from app.storage.crypto import MasterKeyring
+from app.storage.fences import stands
 from app.storage.queues import worked_on
 
 #: Of each server, evenly spread: each costs a round trip.
 _ASKED_FOR_MAX: Final = 1_000
 _NAMED_MAX: Final = 5
 
-MERCHANTS: Final = "SELECT merchant_id FROM merchant ORDER BY merchant_id"
+MERCHANTS: Final = f"SELECT merchant_id FROM merchant m WHERE {stands('m')} ORDER BY merchant_id"
 WHERE: Final = "SELECT current_setting('cluster_name') FROM merchant WHERE merchant_id = $1"
 
 
