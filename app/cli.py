@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -86,6 +87,11 @@ def up(
     """Start everything: embedded servers where no URL is set, migrations, API and worker."""
     from app.operate.supervisor import Plan, supervise
 
+    if os.environ.get("FLASH_ROUTER") or os.environ.get("FLASH_SERVER"):
+        raise ConfigurationError(
+            "`flash up` runs an engine on one server: unset FLASH_ROUTER and FLASH_SERVER; many servers have a guide, "
+            "docs/scaling.md."
+        )
     _name_data(data)
     production = os.environ.get("FLASH_ENV") == "production"
     raise SystemExit(supervise(Plan(host, port, api_processes, demo=demo and not production, as_json=as_json)))
@@ -106,15 +112,17 @@ def api(
     import socket
 
     from app.operate.listening import address_of, allow_many_sockets, bind
+    from app.operate.places import Place, refuse_place
 
     _name_data(data)
     _refuse_unconfigured()
+    refuse_place(Place.ROUTER, "API processes work")
     allow_many_sockets()
     if fd is None:
-        from app.operate.preflight import check_database
+        from app.operate.preflight import check_place
 
         listening = bind(host, port)
-        asyncio.run(check_database())
+        asyncio.run(check_place(Place.ROUTER))
         print(f"flash: listening on http://{address_of(listening)}/graphql", file=sys.stderr, flush=True)
     else:
         listening = socket.socket(fileno=fd)
@@ -161,8 +169,11 @@ def worker(data: Data = None) -> None:
     """Run one worker process (for supervisors; `flash up` starts everything)."""
     from importlib import import_module
 
+    from app.operate.places import Place, refuse_place
+
     _name_data(data)
     _refuse_unconfigured()
+    refuse_place(Place.SERVER, "Workers work")
     # By name, because the engine never imports its workers.
     import_module("workers.settings").run()
 
@@ -196,7 +207,7 @@ def merchant_create(
         answer = {"merchantId": ids.encode("merchant", made.id), "apiKey": made.api_key}
         print(json.dumps(answer) if as_json else f"Merchant {answer['merchantId']}\nADMIN key {made.api_key}")
 
-    _with_database(work)
+    _with_database(work, place="ROUTER")
 
 
 @merchant.command("list")
@@ -244,7 +255,7 @@ def merchant_key(
         secret = await create_admin_key(merchant_id, label)
         print(json.dumps({"merchantId": merchant_id, "apiKey": secret}) if as_json else f"ADMIN key {secret}")
 
-    _with_database(work)
+    _with_database(work, place="EITHER")
 
 
 @merchant.command("show")
@@ -306,6 +317,83 @@ def merchant_set(
     _configure_merchant(merchant_id, wanted, data)
 
 
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", envvar="FLASH_MOVE_FROM", help="The database that it is in: postgresql://…", show_default=False
+    ),
+]
+To = Annotated[
+    str, typer.Option("--to", envvar="FLASH_MOVE_TO", help="The database that it goes to.", show_default=False)
+]
+
+
+@merchant.command("move")
+def merchant_move(
+    merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
+    source: From,
+    target: To,
+    switch: Annotated[
+        str | None,
+        typer.Option(
+            help="The program that tells the router. It is given the merchant's UUID, and `to` or, to undo it, `from`.",
+            show_default=False,
+        ),
+    ] = None,
+    abort: Annotated[bool, typer.Option("--abort", help="Undo a move that isn't finished.")] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Move a merchant to another server while it is served; docs/scaling.md is the guide.
+
+    Both addresses are those of servers themselves, not of a router. The merchant is closed for less than a second, in
+    which requests wait. If it is killed half-way, run it again: it goes on. Its rows stay at --from, closed, until
+    `flash merchant remove-moved`.
+    """
+    from app.operate import move_merchant
+    from app.operate.embedded import DataDirectory
+    from app.operate.running import ensure_master_keys
+
+    _name_data(data)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    async def work() -> None:
+        if abort:
+            await move_merchant.abort(merchant_id, source, target, switch, say)
+            return
+        if switch is None:
+            raise ConfigurationError("Name the program that tells the router, by --switch.")
+        from app.config import settings
+
+        ensure_master_keys(DataDirectory(settings().data))
+        moved = await move_merchant.move(merchant_id, source, target, switch, say)
+        if as_json:
+            print(json.dumps({"merchantId": merchant_id, **asdict(moved)}))
+        elif not moved.seconds_closed:
+            print(f"{merchant_id} had moved already.")
+        else:
+            print(f"{merchant_id} has moved. It was closed for {moved.seconds_closed * 1000:.0f} ms.")
+
+    asyncio.run(_keyed(work)())
+
+
+@merchant.command("remove-moved")
+def merchant_remove_moved(
+    merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
+    source: From,
+    target: To,
+) -> None:
+    """Delete the rows that a merchant left at --from when it moved to --to. If it is killed half-way, run it again."""
+    from app.operate.move_merchant import remove_moved
+
+    async def work() -> None:
+        print(f"{await remove_moved(merchant_id, source, target):,} rows were deleted.")
+
+    asyncio.run(_keyed(work)())
+
+
 def _configure_merchant(named: str, wanted: dict[str, object], data: Path | None) -> None:
     from app.merchants.configure_merchant import configure_by_operator
 
@@ -314,7 +402,7 @@ def _configure_merchant(named: str, wanted: dict[str, object], data: Path | None
     async def work() -> None:
         print(json.dumps(await configure_by_operator(named, wanted)))
 
-    _with_database(work)
+    _with_database(work, place="EITHER")
 
 
 @app.command(hidden=True)
@@ -636,6 +724,7 @@ def _export_reports(
 ) -> None:
     from app.config import settings
     from app.operate.export import export as exported
+    from app.operate.places import Place, refuse_place
     from app.reports.tables import REPORTS
 
     _name_data(data)
@@ -654,6 +743,7 @@ def _export_reports(
         print(f"{directory} is as of {manifest.as_of}, read from the {manifest.read_from}.")
 
     if replica_url is not None:
+        refuse_place(Place.SERVER)
         asyncio.run(work())
     else:
         _with_database(work)
@@ -782,7 +872,7 @@ def _keyed(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Corout
             await work()
         except DecryptionError as error:
             raise ConfigurationError(f"The master keys don't fit this database: {error}.") from None
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise ConfigurationError(
                 f"The database failed half-way ({type(error).__name__}); run this again, it goes on from there."
             ) from None
@@ -812,12 +902,20 @@ def _refuse_unconfigured() -> None:
     redis_at(configured.redis_url)
 
 
-def _with_database(work: Callable[[], Coroutine[Any, Any, None]], *, migrated: bool = False) -> None:
+def _with_database(
+    work: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    migrated: bool = False,
+    place: Literal["SERVER", "ROUTER", "EITHER"] = "SERVER",
+) -> None:
     """Run `work` against the configured database, or the embedded one, which is started if it isn't running."""
+    from app.operate.places import Place, refuse_place
     from app.operate.running import running
 
+    refuse_place(Place[place])
+
     async def run() -> None:
-        async with running(migrated=migrated):
+        async with running(Place[place], migrated=migrated):
             await work()
 
     asyncio.run(run())

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     #: A streaming replica, or the primary itself: what reports and exports read. Unset, they read DATABASE_URL.
     database_replica_url: str | None = Field(default=None, validation_alias="DATABASE_REPLICA_URL")
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+    #: Of many PostgreSQL servers, the one that DATABASE_URL leads to: its cluster_name.
+    server: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
     data: Path = Path(".flash")
     #: `name:base64 of 32 bytes`, comma separated, the current key first.
     master_keys: SecretStr | None = None
@@ -142,6 +144,8 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(default=2.0, ge=0, le=60)
     #: How many credentials of one address may be looked up in vain, per minute.
     failed_authentications_max: int = Field(default=100, ge=1)
+    #: What DATABASE_URL leads to, if not to a server: the router before many of them.
+    router: Literal["pgdog"] | None = None
 
     @field_validator("cors_origins")
     @classmethod
@@ -170,6 +174,11 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """Whose pages may call, besides the engine's own."""
         return frozenset(_listed(self.cors_origins))
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether DATABASE_URL leads to a router."""
+        return self.router is not None
 
     @property
     def has_master_keys(self) -> bool:
@@ -241,15 +250,16 @@ def tortoise_config(
     connections_max: int = 10,
     timeout_seconds: float = 10.0,
     statement_seconds_max: float = 0,
+    is_routed: bool = False,
 ) -> dict[str, Any]:
     """Return Tortoise's configuration for a database. After 0 seconds PostgreSQL ends no statement by itself."""
+    engine = "app.storage.routed" if is_routed else "app.storage.database"
     limits = {"statement_timeout": f"{statement_seconds_max * 1000:.0f}"} if statement_seconds_max else {}
     credentials = {"maxsize": connections_max, "command_timeout": timeout_seconds, "server_settings": limits}
     urls = {"default": database_url} | ({"replica": replica_url} if replica_url else {})
     return {
         "connections": {
-            name: {"engine": "app.storage.database", "credentials": {"dsn": url, **credentials}}
-            for name, url in urls.items()
+            name: {"engine": engine, "credentials": {"dsn": url, **credentials}} for name, url in urls.items()
         },
         "apps": {"flash": {"models": MODELS, "default_connection": "default", "migrations": "migrations"}},
         "use_tz": True,

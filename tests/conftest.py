@@ -33,12 +33,13 @@ from app.storage.database import connected, dsn
 from tests.factories import Shop, open_shop
 from tests.starts import ADDRESS, FORKS, Process, start
 
-pytest_plugins = ["tests.engines", "tests.recorded", "tests.refusals"]
+pytest_plugins = ["tests.engines", "tests.recorded", "tests.refusals", "tests.servers.pair"]
 
 #: Tests that share what takes long to start: one test worker runs all of a line, in this order and before all others.
 SHARING = (
     ("tests/operate/test_up.py", "tests/chaos/test_whole_engine.py"),
     ("tests/operate/test_keys.py",),
+    ("tests/servers/",),
     ("tests/pages/",),
     ("tests/reports/test_guide.py", "tests/operate/test_readme.py"),
     ("tests/clients/test_frontend.py",),

@@ -1,19 +1,24 @@
 """The timetable: every job and cron line on one screen."""
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, cast
 
 from arq import Worker, cron, func
+from arq.cron import CronJob
 from redis.exceptions import RedisError
 
 from app.config import Settings, settings
 from app.operate.clocks import Watch, this_machine
+from app.operate.places import Place, refuse_other_servers
+from app.operate.preflight import UnreachableError, check_database
 from app.storage.database import connected
 from app.storage.doorbell import UNREADABLE, decode_job, encode_job, queue_at
 from app.storage.master_keys import keyring
+from app.storage.queues import queue_of, worked_on, working
 from app.storage.rings import ringing
 from app.telemetry import logs
 from app.telemetry.observed import job_id
@@ -116,6 +121,13 @@ _RETRY_SECONDS: Final = 1.0
 _REMIND_EVERY: Final = 30
 
 
+def cron_jobs_of(server: str | None) -> list[CronJob]:
+    """Return the timetable of a server. Each runs a job once at its time: the job's id is made of this name."""
+    if server is None:
+        return CRON_JOBS
+    return [dataclasses.replace(job, name=f"{job.name}@{server}") for job in CRON_JOBS]
+
+
 class _Worker(Worker):
     """arq's worker; an id that isn't text would end it."""
 
@@ -156,17 +168,28 @@ def run() -> None:
                 log.warning("Valkey is away (%s); jobs wait for it", type(error).__name__)
             failures += 1
             loop.run_until_complete(_pause(stopped))
+        except UnreachableError as error:
+            if failures % _REMIND_EVERY == 0:
+                log.warning("%s Jobs wait for it.", error)
+            failures += 1
+            loop.run_until_complete(_pause(stopped))
 
 
 def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: asyncio.Event) -> None:
-    """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer."""
+    """Work until a signal. Raises RedisError or OSError when Valkey doesn't answer.
+
+    Raises UnreachableError when the database doesn't as it begins, and ConfigurationError when it is the wrong one.
+    """
     stack = AsyncExitStack()
 
     async def on_startup(ctx: dict[Any, Any]) -> None:
         # Jobs that go on for minutes end early when it is set.
         ctx["stopping"] = stopped
+        identity = await check_database() or ""
+        refuse_other_servers(await worked_on(ctx["redis"]), identity, Place.SERVER)
         await stack.enter_async_context(connected(configured))
         await stack.enter_async_context(ringing(configured.redis_url))
+        await stack.enter_async_context(working(ctx["redis"], configured.server, identity))
         # Jobs that let anything expire ask it first.
         ctx["clocks"] = Watch(this_machine(), ctx["redis"])
         await began()
@@ -180,7 +203,8 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
 
     worker = _Worker(
         functions=JOBS,
-        cron_jobs=CRON_JOBS,
+        cron_jobs=cron_jobs_of(configured.server),
+        queue_name=queue_of(configured.server),
         redis_pool=queue_at(configured.redis_url or "", socket_connect_timeout=_CONNECT_SECONDS_MAX),
         job_serializer=encode_job,
         job_deserializer=decode_job,

@@ -35,6 +35,7 @@ class WaitingRow(SurplusRow):
     # The pool that it is a claim of, that pool's limit, and what the member has of it.
     claimed_of: UUID
     idempotency_key: bytes | None
+    told_of: bytes | None
     mailbox_index: bytes | None
     claimed_at: datetime
     claims_per_member: int
@@ -46,7 +47,9 @@ class WaitingRow(SurplusRow):
 class _Adoption:
     """What becomes of the waiting codes: the claims of those that are kept, and the codes that are too many."""
 
-    claims: list[tuple[UUID, UUID, int, bytes | None, bytes | None, datetime]] = field(default_factory=list)
+    claims: list[tuple[UUID, UUID, int, bytes | None, bytes | None, bytes | None, datetime]] = field(
+        default_factory=list
+    )
     surplus: list[WaitingRow] = field(default_factory=list)
     #: Of surplus codes: mailboxes that their claims had, by the pools that these were of.
     mailboxes: dict[UUID, bytes] = field(default_factory=dict)
@@ -61,9 +64,8 @@ WITH waiting AS (
     WHERE merchant_id = :merchant_id AND email_index = :email_index ORDER BY id FOR UPDATE
 )
 SELECT waiting.id AS code_id, waiting.state, waiting.is_held, waiting.pool_id, p.kind, p.code_pattern,
-    {IS_OVER} AS is_over, held.pool_id AS claimed_of, held.idempotency_key, held.mailbox_index, held.claimed_at,
-    asked.claims_per_member,
-    own.claims, own.slot
+    {IS_OVER} AS is_over, held.pool_id AS claimed_of, held.idempotency_key, held.told_of, held.mailbox_index,
+    held.claimed_at, asked.claims_per_member, own.claims, own.slot
 FROM waiting
 CROSS JOIN LATERAL (SELECT * FROM pool WHERE merchant_id = :merchant_id AND id = waiting.pool_id OFFSET 0) p
 CROSS JOIN LATERAL (
@@ -92,12 +94,12 @@ WHERE merchant_id = :merchant_id AND email_index = :email_index AND code_id = AN
 WRITE_CLAIMS: Final = statement(
     NoRow,
     """
-INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, mailbox_index, claimed_at)
-SELECT :merchant_id, code_id, pool_id, :member_id, slot, idempotency_key, mailbox_index, claimed_at
+INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, idempotency_key, told_of, mailbox_index, claimed_at)
+SELECT :merchant_id, code_id, pool_id, :member_id, slot, idempotency_key, told_of, mailbox_index, claimed_at
 FROM unnest(
-    :code_ids::uuid[], :pool_ids::uuid[], :slots::int[], :keys::bytea[], :mailbox_indexes::bytea[],
+    :code_ids::uuid[], :pool_ids::uuid[], :slots::int[], :keys::bytea[], :told_of::bytea[], :mailbox_indexes::bytea[],
     :claimed_at::timestamptz[]
-) AS t (code_id, pool_id, slot, idempotency_key, mailbox_index, claimed_at)
+) AS t (code_id, pool_id, slot, idempotency_key, told_of, mailbox_index, claimed_at)
 """,
 )
 # The mailbox of a claim that is dropped stays the member's, who has another one of the pool.
@@ -148,7 +150,7 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
     codes = list(live)
     await tx.row(DROP_CLAIMS, merchant_id=viewer.merchant_id, email_index=email_index, code_ids=codes)
     if adoption.claims:
-        code_ids, pool_ids, slots, keys, mailboxes, claimed_at = zip(*adoption.claims, strict=True)
+        code_ids, pool_ids, slots, keys, told_of, mailboxes, claimed_at = zip(*adoption.claims, strict=True)
         await tx.row(
             WRITE_CLAIMS,
             merchant_id=viewer.merchant_id,
@@ -157,6 +159,7 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
             pool_ids=pool_ids,
             slots=slots,
             keys=keys,
+            told_of=told_of,
             mailbox_indexes=mailboxes,
             claimed_at=claimed_at,
         )
@@ -211,8 +214,8 @@ def _decide(rows: Sequence[WaitingRow]) -> _Adoption:
             slot = claim["slot"] + taken[claim["claimed_of"]]
             adoption.claims.append(
                 (
-                    claim["code_id"], claim["claimed_of"], slot, claim["idempotency_key"], claim["mailbox_index"],
-                    claim["claimed_at"],
+                    claim["code_id"], claim["claimed_of"], slot, claim["idempotency_key"], claim["told_of"],
+                    claim["mailbox_index"], claim["claimed_at"],
                 )
             )  # fmt: skip
     return adoption

@@ -83,19 +83,27 @@ async def claim_code(
     named = NamedMember(input.member_id, optional_key(problems, viewer, input.member))
     problems.refuse_if_any()
     pool_id = node_id("pool", "pool", input.pool_id)
+    stored, keys = None if key is None else stored_key(viewer, key), viewer.tenant.keys
     if address is not None:
-        keys = viewer.tenant.keys
-        claimant = Claimant(email_index=keys.email_index(address), mailbox_index=mailbox_index(keys, address))
+        email_index = keys.email_index(address)
+        told_of = _told_of(viewer, stored, email_index.hex())
+        claimant = Claimant(email_index=email_index, mailbox_index=mailbox_index(keys, address), told_of=told_of)
     elif named.key is not None:
-        claimant = Claimant(key=named.key)
+        claimant = Claimant(key=named.key, told_of=_told_of(viewer, stored, str(named.key.nobody())))
     else:
         claimant = Claimant(await named.id(viewer))
-    stored = None if key is None else stored_key(viewer, key)
-    claimed = await claim(database(), viewer, pool_id, claimant, stored)
+    reused: Refused | None = None
+    claimed: Claimed | None = None
+    try:
+        claimed = await claim(database(), viewer, pool_id, claimant, stored)
+    except Refused as refused:
+        if not isinstance(refused.refusal, IdempotencyKeyReused):
+            raise
+        reused = refused
     if claimed is None:
-        claimed = await _before(viewer, pool_id, claimant.member_id, stored)
+        claimed = await _before(viewer, pool_id, claimant, stored)
     if claimed is None:
-        raise await _missing(viewer, input.pool_id, named)
+        raise reused or await _missing(viewer, input.pool_id, named)
     return ClaimCodeSuccess(
         code=Code.of(claimed.row, revealed=True), served_by=Pool.of(claimed.row), replayed=claimed.replayed
     )
@@ -106,19 +114,30 @@ FIND_BEFORE: Final = statement(
     WholeCodeRow,
     f"""
 SELECT {columns(WholeCodeRow)} FROM (
-    SELECT code_id FROM claim WHERE merchant_id = :merchant_id AND idempotency_key = :key
-        AND pool_id = :pool_id AND member_id = :member_id
+    SELECT k.code_id FROM claim k LEFT JOIN member m ON m.merchant_id = :merchant_id AND m.id = k.member_id
+    WHERE k.merchant_id = :merchant_id AND k.idempotency_key = :key AND k.pool_id = :pool_id
+        AND (k.member_id = :member_id OR (k.told_of = :told_of AND (k.member_id IS NULL OR m.erased_at IS NOT NULL)))
 ) k CROSS JOIN LATERAL (SELECT * FROM code WHERE merchant_id = :merchant_id AND id = k.code_id OFFSET 0) c {JOIN_CODE}
 """,
 )
 
 
-async def _before(viewer: Viewer, pool_id: UUID, member_id: UUID | None, key: bytes | None) -> Claimed | None:
-    """Return what a member that was erased claimed by this key before: a replay is answered all the same."""
-    if key is None or member_id is None:
+def _told_of(viewer: Viewer, key: bytes | None, named: str) -> bytes | None:
+    """Return a hash of an idempotency key and who was named; with the key in it, it finds nobody's claims."""
+    return None if key is None else viewer.tenant.keys.email_index(f"claimant\0{key.hex()}\0{named}")
+
+
+async def _before(viewer: Viewer, pool_id: UUID, claimant: Claimant, key: bytes | None) -> Claimed | None:
+    """Return what somebody who was erased claimed by this key before: a replay is answered all the same."""
+    if key is None:
         return None
     row = await database().row(
-        FIND_BEFORE, merchant_id=viewer.merchant_id, pool_id=pool_id, member_id=member_id, key=key
+        FIND_BEFORE,
+        merchant_id=viewer.merchant_id,
+        pool_id=pool_id,
+        member_id=claimant.member_id,
+        told_of=claimant.told_of,
+        key=key,
     )
     return None if row is None else Claimed(row, replayed=True)
 

@@ -84,13 +84,14 @@ class NotEligible(Refusal):
 class Claimant:
     """Who claims: a member, by its id or by a key, or whoever has an address, known as a member or not.
 
-    The address goes by its index and that of its mailbox.
+    The address goes by its index and that of its mailbox. `told_of` knows again who was named by an address or a key.
     """
 
     member_id: UUID | None = None
     email_index: bytes | None = None
     mailbox_index: bytes | None = None
     key: MemberKey | None = None
+    told_of: bytes | None = None
 
     def parameters(self) -> dict[str, object]:
         """Return the claimant as WHO takes it."""
@@ -327,10 +328,10 @@ WITH who AS ({_WHO}), held AS ({_HELD.format(":pool_id")}), may AS (
     WHERE :email_index::bytea IS NULL
         OR EXISTS (SELECT FROM addressed WHERE addressed.member_id IS NOT DISTINCT FROM who.id)
 ), claimed AS (
-    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, mailbox_index,
-                       claimed_at)
-    SELECT :merchant_id, picked.id, :pool_id, owner.member_id, owner.email_index, may.slot, :key, may.mailbox_index,
-        now()
+    INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, idempotency_key, told_of,
+                       mailbox_index, claimed_at)
+    SELECT :merchant_id, picked.id, :pool_id, owner.member_id, owner.email_index, may.slot, :key, :told_of,
+        may.mailbox_index, now()
     FROM picked, may, owner
     ON CONFLICT DO NOTHING RETURNING code_id, member_id, email_index
 ), claimed_too AS (
@@ -597,7 +598,7 @@ async def _take(
     try:
         if serving == asked and claimant.member_id is not None:
             return await where.row(CLAIM, **arguments)
-        arguments |= claimant.parameters() | {"serving_id": serving}
+        arguments |= claimant.parameters() | {"serving_id": serving, "told_of": claimant.told_of}
         if serving == asked or not isinstance(where, Tx):
             return await where.row(CLAIM_OTHERWISE, **arguments)
         async with where.nested() as tx:

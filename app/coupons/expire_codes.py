@@ -10,6 +10,7 @@ from app.coupons.recycle import recycle_each
 from app.coupons.rows import IS_HELD, IS_OVER, IS_OVER_FOR, JOIN_CODE, WholeCodeRow
 from app.merchants.tenants import tenant
 from app.storage.database import database, transaction
+from app.storage.fences import stands
 from app.storage.news import News
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
@@ -34,7 +35,7 @@ class ExpiredRow(WholeCodeRow, ChangeRow):
 _DUE: Final = f"""
 SELECT merchant_id FROM (
     SELECT merchant_id FROM code c
-    WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at <= now() AND NOT {IS_HELD}
+    WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at <= now() AND NOT {IS_HELD} AND {stands("c")}
     ORDER BY expires_at LIMIT {FOUND_MAX}
 ) due GROUP BY merchant_id
 """
@@ -46,16 +47,20 @@ EXISTS (
         AND NOT {IS_HELD}
 )
 """
-FIND: Final = statement(_MerchantRow, f"{_DUE} UNION SELECT p.merchant_id FROM pool p WHERE {IS_OVER} AND {_HAS_DUE}")
+FIND: Final = statement(
+    _MerchantRow,
+    f"{_DUE} UNION SELECT p.merchant_id FROM pool p WHERE {IS_OVER} AND {_HAS_DUE} AND {stands('p')}",
+)
 # Of pools those that ended lately, and those of merchants that archived one since `:since`.
 FIND_SINCE: Final = statement(
     _MerchantRow,
     f"""
 {_DUE}
 UNION
-SELECT p.merchant_id FROM pool p WHERE p.ends_at > now() - interval '1 day' AND p.ends_at <= now() AND {_HAS_DUE}
+SELECT p.merchant_id FROM pool p
+WHERE p.ends_at > now() - interval '1 day' AND p.ends_at <= now() AND {_HAS_DUE} AND {stands("p")}
 UNION
-SELECT merchant_id FROM event WHERE txid >= :since AND type = 'pool.archived'
+SELECT merchant_id FROM event e WHERE txid >= :since AND type = 'pool.archived' AND {stands("e")}
 """,
 )
 #: How often pools that ended long ago are looked at, too: a hold may have kept a code of theirs alive since.

@@ -170,8 +170,8 @@ class Claim(Model):
     """That a claimant took its n-th code (`slot`) of a pool: a member, or an address that is no member's.
 
     A code that a fallback pool served has two: one of the pool that was asked, one of the pool it came from. The key
-    is what makes a retry the same claim. The first claim of a person whose mailbox counts has that: all spellings of
-    its address.
+    is what makes a retry the same claim, and `told_of` knows the address or the key that named the claimant again, whom
+    it may fit no more. The first claim of a person whose mailbox counts has that: all spellings of its address.
     """
 
     code_id = fields.UUIDField(primary_key=True)
@@ -181,6 +181,7 @@ class Claim(Model):
     email_index = fields.BinaryField(null=True)
     slot = fields.IntField()
     idempotency_key = fields.BinaryField(null=True)
+    told_of = fields.BinaryField(null=True)
     mailbox_index = fields.BinaryField(null=True)
     claimed_at = fields.DatetimeField()
 

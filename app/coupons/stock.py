@@ -6,6 +6,7 @@ from uuid import UUID
 
 from app.coupons.stock_levels import check
 from app.storage.database import database, transaction
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 #: Pools with fewer changes are left alone for a while: reading them is cheap.
@@ -22,8 +23,8 @@ class _CrowdedRow(TypedDict):
 
 FIND: Final = statement(
     _CrowdedRow,
-    """
-SELECT merchant_id, pool_id FROM stock_change WHERE NOT is_folded
+    f"""
+SELECT merchant_id, pool_id FROM stock_change s WHERE NOT is_folded AND {stands("s")}
 GROUP BY merchant_id, pool_id HAVING count(*) >= :rows_min
 """,
 )

@@ -10,6 +10,7 @@ from app import ids
 from app.api.context import Viewer
 from app.storage.database import Statements, database
 from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 #: In percent of all codes ever generated in the pool.
@@ -116,9 +117,9 @@ def _left_to_next(available: int, total: int) -> int:
 # Pools with changes that aren't folded yet: folding looks at the levels, too.
 MISSED: Final = statement(
     _PoolRow,
-    """
+    f"""
 SELECT s.merchant_id, s.pool_id FROM (
-    SELECT merchant_id, pool_id FROM stock_change WHERE NOT is_folded GROUP BY merchant_id, pool_id
+    SELECT merchant_id, pool_id FROM stock_change c WHERE NOT is_folded AND {stands("c")} GROUP BY merchant_id, pool_id
 ) changed CROSS JOIN LATERAL (
     SELECT changed.merchant_id, changed.pool_id, sum(available) AS available,
         sum(available + allocated + redeemed + expired + revoked) AS total

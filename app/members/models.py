@@ -13,7 +13,8 @@ class Member(Model):
     proof must name its address. `accepted_invite_id` is the invite that it accepted last. Its tokens name the
     `token_generation` that they were issued in, and stand as long as that is the member's. `last_bought_at` is when the
     last of its purchases happened that stand. A member that is gone was merged, into one that wasn't, or erased. The
-    address of a merged one is what its person has proved besides that of the kept one.
+    address of a merged one is what its person has proved besides that of the kept one; `dropped_email_indexes` are of
+    those that were only written down, and that the kept one doesn't show.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -26,6 +27,8 @@ class Member(Model):
     pending_email = fields.BinaryField(null=True)
     pending_email_index = fields.BinaryField(null=True)
     pending_mailbox_index = fields.BinaryField(null=True)
+    dropped_email_indexes = ArrayField(element_type="bytea", null=True)
+    dropped_mailbox_indexes = ArrayField(element_type="bytea", null=True)
     email_edited = fields.BooleanField(db_default=False)
     display_name = fields.BinaryField(null=True)
     source = fields.CharField(max_length=10)
@@ -43,7 +46,8 @@ class Member(Model):
 class Erasure(Model):
     """That a person was erased: a member, or, without one, an address that is no member's. Nothing in it names anybody.
 
-    By `row_ids` it is found in an older copy of the database. `logged_at` is when it was written to the log outside.
+    By `row_ids` it is found in an older copy of the database, where `invite_ids`, which it accepted, may be open.
+    `logged_at` is when it was written to the log outside.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -51,6 +55,7 @@ class Erasure(Model):
     member_id = fields.UUIDField(null=True)
     merged_ids = ArrayField(element_type="uuid")
     row_ids = ArrayField(element_type="uuid")
+    invite_ids = ArrayField(element_type="uuid")
     ground = fields.CharField(max_length=10)
     erased_at = fields.DatetimeField()
     logged_at = fields.DatetimeField(null=True)

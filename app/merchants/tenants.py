@@ -9,6 +9,7 @@ from cachetools import TLRUCache
 
 from app.api.context import Tenant
 from app.merchants.data_keys import DataKeyRow, unwrap
+from app.storage import servers
 from app.storage.crypto import UnknownVersionError
 from app.storage.database import database
 from app.storage.statements import columns, row_of, statement
@@ -24,12 +25,19 @@ class TenantRow(DataKeyRow):
 
     merchant_name: Annotated[str, "m.name"]
     merchant_currency: Annotated[str, "m.currency"]
+    merchant_is_moving: Annotated[bool, "EXISTS (SELECT FROM fence f WHERE f.merchant_id = m.merchant_id)"]
+
+
+class _PlacedRow(TenantRow):
+    """The same, and the server that it is on."""
+
+    server_name: str
 
 
 FIND: Final = statement(
-    TenantRow,
+    _PlacedRow,
     f"""
-SELECT {columns(TenantRow)}
+SELECT {columns(TenantRow)}, current_setting('cluster_name') AS server_name
 FROM merchant m JOIN data_key k ON k.merchant_id = :merchant_id
 WHERE m.merchant_id = :merchant_id
 """,
@@ -83,7 +91,9 @@ async def _read(merchant_id: UUID) -> Tenant | None:
     rows = await database().rows(FIND, merchant_id=merchant_id)
     if not rows:
         return None
+    servers.learn(merchant_id, rows[0]["server_name"])
     keys = unwrap(merchant_id, rows)
-    found = Tenant(merchant_id, rows[0]["merchant_name"], rows[0]["merchant_currency"], keys)
+    row = rows[0]
+    found = Tenant(merchant_id, row["merchant_name"], row["merchant_currency"], keys, row["merchant_is_moving"])
     _kept[merchant_id] = (until, found)
     return found

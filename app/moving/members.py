@@ -1,5 +1,6 @@
 """Members of another system: who isn't there by its external id is enrolled, as of when it joined there."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypedDict, cast
@@ -78,10 +79,11 @@ WHERE import_row.merchant_id = :merchant_id AND import_id = :import_id AND probl
 
 
 class _KnownRow(TypedDict):
-    """A row about a member that is there, and the member."""
+    """A row about a member that is there, and the member, with what the records say that were merged into it."""
 
     line: int
     id: UUID
+    verdict: str | None
     email: bytes | None
     email_index: bytes | None
     mailbox_index: bytes | None
@@ -93,27 +95,55 @@ class _KnownRow(TypedDict):
     has_pending_email_index: bytes | None
     is_verified: bool
     has_proved: bool
+    has_dropped: bool
     has_display_name: bytes | None
     has_joined_at: datetime
+    is_of_several: bool
+    named_ids: list[UUID]
+    names: list[bytes]
 
 
 _KNOWN: Final = """
-SELECT r.line, r.id, r.email, r.email_index, r.mailbox_index, r.email_verified, r.display_name,
-    r.dated_at AS joined_at, m.id AS member_id,
+SELECT r.line, r.id, r.verdict, r.email, r.email_index, r.mailbox_index, r.email_verified,
+    r.display_name, r.dated_at AS joined_at, m.id AS member_id,
     m.email_index AS has_email_index, m.pending_email_index AS has_pending_email_index,
     m.email_verified AS is_verified,
     EXISTS (
         SELECT FROM address a
         WHERE a.merchant_id = :merchant_id AND a.email_index = r.email_index AND a.member_id = m.id
-    ) AS has_proved, m.display_name AS has_display_name, m.joined_at AS has_joined_at
+    ) AS has_proved, coalesce(merged.has_dropped, false) AS has_dropped, m.display_name AS has_display_name,
+    m.joined_at AS has_joined_at, merged.is_of_several, coalesce(merged.named_ids, '{{}}') AS named_ids,
+    coalesce(merged.names, '{{}}') AS names
 FROM (
     SELECT * FROM import_row
     WHERE merchant_id = :merchant_id AND import_id = :import_id AND line > :after AND {0} ORDER BY line LIMIT {1}
 ) r JOIN member m ON m.merchant_id = :merchant_id AND m.id = r.found
+CROSS JOIN LATERAL (
+    SELECT count(*) > 0 AS is_of_several, array_agg(o.id) FILTER (WHERE o.display_name IS NOT NULL) AS named_ids,
+        array_agg(o.display_name) FILTER (WHERE o.display_name IS NOT NULL) AS names,
+        bool_or(r.email_index = ANY(o.dropped_email_indexes)) AS has_dropped
+    FROM member o WHERE o.merchant_id = :merchant_id AND o.merged_into_id = m.id
+) merged
 ORDER BY r.line
 """
 KNOWN: Final = statement(_KnownRow, _KNOWN.format("found IS NOT NULL AND problem IS NULL", PAGE))
 TO_CORRECT: Final = statement(_KnownRow, _KNOWN.format("verdict = 'CORRECT'", CORRECTED_AT_ONCE))
+KNOWN_OF: Final = statement(_KnownRow, _KNOWN.format("found = ANY(:member_ids::uuid[]) AND problem IS NULL", "ALL"))
+
+
+class _FoundRow(TypedDict):
+    found: UUID
+
+
+# Members that several rows are about, by external ids that are one person's, of which one is to be corrected.
+FIND_CORRECTED: Final = statement(
+    _FoundRow,
+    f"""
+SELECT found FROM import_row
+WHERE merchant_id = :merchant_id AND import_id = :import_id AND found > :after AND problem IS NULL
+GROUP BY found HAVING count(*) > 1 AND bool_or(verdict = 'CORRECT') ORDER BY found LIMIT {PAGE}
+""",
+)
 
 
 class _EnrolledRow(TypedDict):
@@ -257,22 +287,65 @@ class Members(Kind):
                     verdicts.append((row["line"], None, f"{', '.join(other)} differs from the member's; see --correct"))
             await set_verdicts(of, verdicts)
             after = page[-1]["line"]
+        if of.corrects:
+            await self._refuse_rivals(of)
+
+    async def _refuse_rivals(self, of: Import) -> None:
+        """Refuse corrections that another row about the same member would undo, now or the next time."""
+        after = UUID(int=0)
+        while page := await database().many(FIND_CORRECTED, **of.key, after=after, seconds_max=JUDGING_SECONDS_MAX):
+            members = [row["found"] for row in page]
+            rows: defaultdict[UUID, list[_KnownRow]] = defaultdict(list)
+            for row in await database().many(KNOWN_OF, **of.key, after=0, member_ids=members):
+                rows[row["member_id"]].append(row)
+            verdicts: list[tuple[int, str | None, str | None]] = []
+            for row in (each for about in rows.values() for each in about if each["verdict"] == "CORRECT"):
+                rivals = [other["line"] for other in rows[row["member_id"]] if await self._undoes(other, row)]
+                if rivals:
+                    problem = f"externalId names the member of line {rivals[0]}, too, which says something else"
+                    verdicts.append((row["line"], None, problem))
+            await set_verdicts(of, verdicts)
+            after = members[-1]
+
+    async def _undoes(self, row: _KnownRow, correction: _KnownRow) -> bool:
+        """Whether a row would differ from the member once another one has corrected it."""
+        name, corrected = await self._name(row), await self._name(correction)
+        if None not in {name, corrected} and name != corrected and name not in await self._merged_names(row):
+            return True
+        if not row["is_of_several"] and len({row["joined_at"], correction["joined_at"]} - {None}) > 1:
+            return True
+        if len({row["email_index"], correction["email_index"]} - {None}) < 2 or row["has_proved"] or row["has_dropped"]:
+            return False
+        # A new address waits beside a proven one, unless it is proven, too.
+        stays = row["is_verified"] and row["email_index"] == row["has_email_index"]
+        return not stays or bool(correction["email_verified"])
 
     async def _other(self, row: _KnownRow) -> list[str]:
-        """Return the columns that say something else than the member does. What is verified by now stays so."""
+        """Return the columns that say something else than the member does, and the records that were merged into it.
+
+        What is verified by now stays so.
+        """
         other = []
         if row["has_proved"]:
             # Perhaps as a record that was merged into this one.
             pass
         elif row["email_index"] not in {None, row["has_email_index"], row["has_pending_email_index"]}:
-            other.append("email")
+            if row["email_verified"] or not row["has_dropped"]:
+                other.append("email")
         elif row["email_verified"]:
             other.append("emailVerified")
-        if row["display_name"] is not None and await self._name(row) != await self._has_name(row):
+        name = await self._name(row)
+        if name is not None and name != await self._has_name(row) and name not in await self._merged_names(row):
             other.append("displayName")
-        if row["joined_at"] not in {None, row["has_joined_at"]}:
+        joined_at, has_joined_at = row["joined_at"] or row["has_joined_at"], row["has_joined_at"]
+        # A person was a member since the first of its records was.
+        if joined_at < has_joined_at or (joined_at > has_joined_at and not row["is_of_several"]):
             other.append("joinedAt")
         return other
+
+    async def _merged_names(self, row: _KnownRow) -> list[str]:
+        sealed = zip(row["named_ids"], row["names"], strict=True)
+        return [await decrypted(self.viewer.tenant, each, "display_name", name) for each, name in sealed]
 
     async def _name(self, row: _KnownRow) -> str | None:
         sealed = row["display_name"]
@@ -325,14 +398,14 @@ class Members(Kind):
             mailbox_index=row["mailbox_index"],
             # What is proven by now, perhaps by a record that was merged into this one, isn't proved again.
             email_verified=UNSET if row["has_proved"] else row["email_verified"] or UNSET,
-            display_name=await self._name(row) or UNSET,
+            display_name=await self._name(row) if "displayName" in other else UNSET,
         )
 
         async def work(tx: Tx, held: HeldRow) -> Proved:
             if not of.tells:
                 await keep_quiet(tx, of.viewer.merchant_id)
             edited = await change(tx, of.viewer, held, edit)
-            if row["joined_at"] is not None:
+            if "joinedAt" in other:
                 await tx.row(
                     JOINED,
                     merchant_id=of.viewer.merchant_id,

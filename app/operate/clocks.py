@@ -19,6 +19,7 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.config import settings
 from app.storage.database import database
 from app.storage.statements import statement
 
@@ -26,7 +27,8 @@ log = logging.getLogger("flash.worker")
 
 #: How far the database's clock may be off, or move between two looks.
 FAR_SECONDS: Final = 300.0
-#: A hash: for each machine its last trusted base and its doubt, and the difference that an operator accepted.
+#: A hash: for each machine its last trusted base and its doubt, and the difference that an operator accepted. Of many
+#: servers each has its own.
 KEY: Final = "flash:clocks"
 _ACCEPTED: Final = "accepted"
 _BASE: Final = "base:"
@@ -141,11 +143,11 @@ class Watch:
         doubt = doubt_of(seen, base=_number(kept.get(_BASE + machine)), accepted=_number(kept.get(_ACCEPTED)) or 0.0)
         async with self._valkey.pipeline(transaction=True) as commands:
             if doubt is None:
-                commands.hset(KEY, _BASE + machine, repr(seen.base))
-                commands.hdel(KEY, _DOUBT + machine)
+                commands.hset(_key(), _BASE + machine, repr(seen.base))
+                commands.hdel(_key(), _DOUBT + machine)
             else:
                 # The base stays: the clock may be set right.
-                commands.hset(KEY, _DOUBT + machine, json.dumps([doubt.has_moved, doubt.seconds]))
+                commands.hset(_key(), _DOUBT + machine, json.dumps([doubt.has_moved, doubt.seconds]))
             await commands.execute()
         return doubt
 
@@ -154,8 +156,8 @@ async def accept(clocks: Clocks, valkey: Redis) -> Look:
     """Trust the clock everywhere: forget what the machines saw, and accept its difference from this machine's."""
     seen = await look(clocks)
     async with valkey.pipeline(transaction=True) as commands:
-        commands.delete(KEY)
-        commands.hset(KEY, _ACCEPTED, repr(seen.ahead))
+        commands.delete(_key())
+        commands.hset(_key(), _ACCEPTED, repr(seen.ahead))
         await commands.execute()
     return seen
 
@@ -169,9 +171,14 @@ async def doubts(clocks: Clocks, valkey: Redis) -> tuple[Look, list[Doubt]]:
     return seen, found or ([] if here is None else [here])
 
 
+def _key() -> str:
+    server = settings().server
+    return KEY if server is None else f"{KEY}:{server}"
+
+
 async def _kept(valkey: Redis) -> dict[str, bytes]:
     async with valkey.pipeline(transaction=False) as commands:
-        commands.hgetall(KEY)
+        commands.hgetall(_key())
         (kept,) = await commands.execute()
     return {name.decode(errors="replace"): value for name, value in kept.items()}
 

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Final
@@ -14,7 +14,10 @@ from redis.exceptions import RedisError
 
 from app.config import ConfigurationError, settings
 from app.operate.clocks import NOW, doubts, this_machine
+from app.operate.doctor_servers import many_servers
 from app.operate.embedded import DataDirectory
+from app.operate.finding import Finding
+from app.operate.places import refuse_other_server
 from app.operate.preflight import check_redis, missing_migrations, reach, refuse_other_keys
 from app.operate.running import valkey
 from app.storage import master_keys
@@ -27,30 +30,16 @@ SET_CLOCKS: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What was found about one thing. `advice` is empty when nothing is wrong."""
-
-    what: str
-    state: str
-    advice: str = ""
-
-
 async def examine(*, as_json: bool) -> int:
     """Print the findings. Returns 1 if anything is wrong. Changes and starts nothing."""
     data = DataDirectory(settings().data)
-    database, data_keys = await _database(data)
     findings = [
         Finding("flash", f"{version('flash-engine')} on Python {platform.python_version()}"),
         Finding("environment", settings().environment),
         _data_directory(data),
         _master_keys(data),
-        database,
-        *data_keys,
-        *await _erasures(data),
-        *await _replica(),
+        *(await _one_server(data) if settings().router is None else await many_servers(_configured_keys(data))),
         await _redis(data),
-        await _clocks(data),
         _advisor(),
         _webhooks(),
         _limits(),
@@ -101,6 +90,12 @@ def _master_keys(data: DataDirectory) -> Finding:
     return Finding("master keys", f"{len(keyring.keys)}, current {keyring.current!r}, from {origin}")
 
 
+async def _one_server(data: DataDirectory) -> list[Finding]:
+    """Look at the server of FLASH_SERVER, or the only one, and at what its workers do."""
+    database, data_keys = await _database(data)
+    return [database, *data_keys, *await _erasures(data), *await _replica(), await _clocks(data)]
+
+
 async def _database(data: DataDirectory) -> tuple[Finding, list[Finding]]:
     """Look at the database, and at the data keys in it if it can be read."""
     embedded = settings().database_url is None
@@ -111,10 +106,23 @@ async def _database(data: DataDirectory) -> tuple[Finding, list[Finding]]:
     except ConfigurationError as error:
         return Finding("database", "doesn't answer", str(error)), []
     try:
-        state = f"{'embedded ' if embedded else ''}PostgreSQL {connection.get_server_version().major}, answers"
-        missing = await missing_migrations(connection)
-        if missing:
-            return Finding("database", f"{state}, lacks {', '.join(missing)}", "Run `flash migrate`."), []
+        return await _answering(connection, data, "embedded " if embedded else "")
+    finally:
+        await connection.close()
+
+
+async def _answering(connection: asyncpg.Connection, data: DataDirectory, kind: str) -> tuple[Finding, list[Finding]]:
+    state = f"{kind}PostgreSQL {connection.get_server_version().major}, answers"
+    try:
+        await refuse_other_server(connection)
+    except ConfigurationError as error:
+        return Finding("database", f"{state}, but isn't the one that was meant", str(error)), []
+    if settings().server is not None:
+        state += f", is {settings().server}"
+    missing = await missing_migrations(connection)
+    if missing:
+        return Finding("database", f"{state}, lacks {', '.join(missing)}", "Run `flash migrate`."), []
+    try:
         keyring = _configured_keys(data)
         if keyring is None:
             return Finding("database", state), []
@@ -122,8 +130,6 @@ async def _database(data: DataDirectory) -> tuple[Finding, list[Finding]]:
         await refuse_other_keys(connection, keyring.unwrap)
     except ConfigurationError as error:
         return Finding("database", f"{state}, but can't be decrypted", str(error)), []
-    finally:
-        await connection.close()
     return Finding("database", state), [data_keys]
 
 

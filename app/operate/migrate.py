@@ -3,6 +3,7 @@
 import asyncpg
 
 from app.config import ConfigurationError, dsn, tortoise_config
+from app.operate.places import refuse_other_server
 from app.operate.preflight import reach
 
 #: Any number that nothing else on the database locks.
@@ -12,7 +13,8 @@ _LOCK = 7_015_226_001
 async def migrate(database_url: str) -> None:
     """Apply the missing migrations. Several processes may do so at once.
 
-    Raises ConfigurationError when the server can't be reached or is too old, or when the database isn't Flash's.
+    Raises ConfigurationError when the server can't be reached, is too old or isn't that of FLASH_SERVER, or when the
+    database isn't Flash's.
     """
     from tortoise import Tortoise  # noqa: PLC0415  (a second of imports that creating a database doesn't need)
     from tortoise.exceptions import BaseORMException  # noqa: PLC0415
@@ -20,6 +22,7 @@ async def migrate(database_url: str) -> None:
 
     guard = await reach(database_url)
     try:
+        await refuse_other_server(guard)
         await guard.fetch("SELECT pg_advisory_lock($1)", _LOCK)
         await tortoise_migrate(config=tortoise_config(dsn(database_url), timeout_seconds=600))
     except (BaseORMException, asyncpg.PostgresError) as error:

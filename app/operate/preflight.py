@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from app.config import ConfigurationError, dsn, settings
+from app.operate.places import Place, refuse_other_router, refuse_other_server, refuse_other_servers
 from app.storage import master_keys
 from app.storage.crypto import DecryptionError, data_key_identity
 from app.storage.versions import migration_names
@@ -22,8 +23,12 @@ SELECT DISTINCT ON (master_key) master_key, merchant_id, purpose, version, wrapp
 """
 
 
+class UnreachableError(ConfigurationError):
+    """The database doesn't answer."""
+
+
 async def reach(database_url: str, setting: str = "DATABASE_URL") -> asyncpg.Connection:
-    """Return a connection. Raises ConfigurationError when the server can't be reached or is too old."""
+    """Return a connection. Raises UnreachableError, or ConfigurationError when the server is too old."""
     url = dsn(database_url, setting)
     try:
         connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS_MAX)
@@ -36,7 +41,7 @@ async def reach(database_url: str, setting: str = "DATABASE_URL") -> asyncpg.Con
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error)
         reason = said.strip().rstrip(".") or f"no answer within {_CONNECT_SECONDS_MAX:.0f} s"
-        raise ConfigurationError(f"The database can't be reached: {reason}; check {setting}.") from None
+        raise UnreachableError(f"The database can't be reached: {reason}; check {setting}.") from None
     if connection.get_server_version().major < POSTGRES_VERSION_MIN:
         await connection.close()
         raise ConfigurationError(f"Flash needs PostgreSQL {POSTGRES_VERSION_MIN} or newer.")
@@ -64,17 +69,49 @@ async def refuse_other_keys(connection: asyncpg.Connection, unwrap: Callable[[st
             ) from None
 
 
-async def check_database() -> None:
-    """Raise ConfigurationError unless the configured database is ready to be served from."""
+async def check_database() -> str | None:
+    """Raise ConfigurationError unless the configured database, or what is behind the router, is ready to be used.
+
+    Returns the identity of a server's database.
+    """
     configured = settings()
     connection = await reach(configured.database_url or "")
     try:
+        if configured.router is not None:
+            # Master keys are looked at where their data keys are: by workers, and by `flash doctor`.
+            await refuse_other_router(connection)
+            return None
+        identity = await refuse_other_server(connection)
         missing = await missing_migrations(connection)
         if missing:
             raise ConfigurationError(f"The database lacks migrations ({', '.join(missing)}); run `flash migrate`.")
         await refuse_other_keys(connection, master_keys.unwrap)
     finally:
         await connection.close()
+    return identity
+
+
+async def check_place(place: Place) -> None:
+    """Check the database, and that it isn't one of many where this process takes it for the only one."""
+    identity = await check_database()
+    if identity is not None:
+        refuse_other_servers(await _worked_on(), identity, place)
+
+
+async def _worked_on() -> dict[str, str]:
+    """Return the servers whose workers run, as far as Valkey tells."""
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    from app.storage.queues import worked_on  # noqa: PLC0415  (it imports arq)
+
+    url = settings().redis_url
+    if url is None:
+        return {}
+    try:
+        async with redis_at(url, seconds_max=1.0) as valkey:
+            return await worked_on(valkey)
+    except (RedisError, OSError, TimeoutError):
+        return {}
 
 
 def redis_at(url: str, *, seconds_max: float = 5.0) -> "Redis":

@@ -14,7 +14,8 @@ import asyncpg
 from app.config import ConfigurationError, settings
 from app.operate.embedded import Command, DataDirectory, LockedError
 from app.operate.migrate import create_database, migrate
-from app.operate.preflight import check_database, redis_at
+from app.operate.places import Place
+from app.operate.preflight import check_place, redis_at
 from app.storage import master_keys
 from app.storage.crypto import new_master_key
 
@@ -46,10 +47,11 @@ def ensure_master_keys(data: DataDirectory) -> None:
 
 
 @asynccontextmanager
-async def running(*, migrated: bool = False) -> AsyncIterator[None]:
+async def running(place: Place = Place.SERVER, *, migrated: bool = False) -> AsyncIterator[None]:
     """Connect a command to its database; start the embedded one if it isn't running.
 
-    Raises ConfigurationError when the database can't be reached, or lacks migrations and isn't embedded.
+    Raises ConfigurationError when the database can't be reached, isn't where this command works, or lacks migrations
+    and isn't embedded.
     """
     from app.storage.database import connected  # noqa: PLC0415  (two seconds of imports that `flash up` doesn't need)
 
@@ -62,7 +64,7 @@ async def running(*, migrated: bool = False) -> AsyncIterator[None]:
         ensure_master_keys(data)
         if migrated or embedded:
             await migrate(settings().database_url or "")
-        await check_database()
+        await check_place(place)
         await stack.enter_async_context(connected(settings()))
         yield
 

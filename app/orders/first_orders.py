@@ -76,9 +76,9 @@ HAS_ANOTHER: Final = f"""
     ) OR {REMEMBERS.format("person.mailbox_index", "r.has_ordered")})
 """
 #: The keys by which two first orders of the `person` meet, in their order, and the versions of these rows (0: none).
-KEYS: Final = """
+KEYS: Final = f"""
     ARRAY(
-        SELECT key FROM (VALUES (uuid_send(person.id)), (person.mailbox_index)) k (key)
+        SELECT key FROM (SELECT uuid_send(person.id) UNION SELECT unnest({_MAILBOXES})) k (key)
         WHERE key IS NOT NULL ORDER BY key
     )
 """

@@ -1,6 +1,7 @@
 """checkErase: what erasing a member would end."""
 
 from typing import Annotated, Final, TypedDict
+from uuid import UUID
 
 import strawberry
 
@@ -8,6 +9,8 @@ from app import ids
 from app.api.operations import Info, query
 from app.coupons.rows import SHOWN_STATE
 from app.members.rows import IS_HERE
+from app.people.erasing import CODES_OF, HOLDS_OF, OPEN_INVITES_OF
+from app.people.known_by import known_by
 from app.storage.database import database
 from app.storage.statements import statement
 
@@ -27,25 +30,35 @@ class _PreviewRow(TypedDict):
     holds: int
 
 
+class _StandingRow(TypedDict):
+    id: UUID
+
+
+FIND: Final = statement(
+    _StandingRow,
+    f"""
+SELECT id FROM member WHERE merchant_id = :merchant_id AND {IS_HERE} AND id = (
+    SELECT coalesce(merged_into_id, id) FROM member WHERE merchant_id = :merchant_id AND id = :member_id
+)
+""",
+)
+# Of the person whom erasing would know, by what it would end.
 PREVIEW: Final = statement(
     _PreviewRow,
     f"""
-SELECT w.points, (
+SELECT (
+    SELECT coalesce(sum(points), 0)::int FROM wallet
+    WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[]) AND closed_at IS NULL
+) AS points, (
     SELECT count(*)::int FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
-    WHERE c.merchant_id = :merchant_id AND c.member_id = m.id AND {SHOWN_STATE} = 'ALLOCATED'
+    WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY({CODES_OF})) AND {SHOWN_STATE} = 'ALLOCATED'
 ) AS live_codes, (
-    SELECT count(*)::int FROM invite i
-    WHERE i.merchant_id = :merchant_id AND i.status = 'PENDING' AND i.accepted_at IS NULL
-        AND (i.referrer_id = m.id OR i.email_index IN (m.email_index, m.pending_email_index))
+    SELECT count(*)::int FROM invite WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({OPEN_INVITES_OF}))
 ) AS pending_invites, (
-    SELECT count(*)::int FROM hold h
-    WHERE h.merchant_id = :merchant_id AND h.member_id = m.id AND h.status = 'HELD' AND h.held_until > now()
+    SELECT count(*)::int FROM hold
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({HOLDS_OF})) AND status = 'HELD' AND held_until > now()
 ) AS holds
-FROM (
-    SELECT * FROM member WHERE merchant_id = :merchant_id AND {IS_HERE} AND id = (
-        SELECT coalesce(merged_into_id, id) FROM member WHERE merchant_id = :merchant_id AND id = :member_id
-    )
-) m JOIN wallet w ON w.merchant_id = :merchant_id AND w.member_id = m.id
+FROM merchant WHERE merchant_id = :merchant_id
 """,
 )
 
@@ -54,8 +67,10 @@ FROM (
 async def check_erase(
     info: Info, member_id: Annotated[strawberry.ID, strawberry.argument(description="The member.")]
 ) -> ErasePreview | None:
-    named = ids.decode("member", member_id)
-    if named is None:
+    merchant_id, named = info.context.viewer.merchant_id, ids.decode("member", member_id)
+    standing = await database().row(FIND, merchant_id=merchant_id, member_id=named)
+    person = None if standing is None else await known_by(database(), merchant_id, standing["id"])
+    if person is None:
         return None
-    row = await database().row(PREVIEW, merchant_id=info.context.viewer.merchant_id, member_id=named)
+    row = await database().row(PREVIEW, merchant_id=merchant_id, **person.parameters())
     return None if row is None else ErasePreview(**row)

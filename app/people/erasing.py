@@ -6,6 +6,7 @@ person at that moment either comes before the wallet's lock and is seen, or meet
 
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypedDict
 from uuid import UUID
@@ -42,31 +43,32 @@ class _LockedRow(TypedDict):
     is_held: bool
 
 
-# Locked as for a change of its key, for which whoever invites in its name waits, too.
+# Locked as for a change of its key, for which whoever invites in its name waits, too. A member that was merged while
+# this waited isn't the one to be erased: whoever stands for it is.
 LOCK: Final = statement(
     _LockedRow,
     """
 WITH own AS (
-    SELECT id, email_index, pending_email_index FROM member WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(
+    SELECT id, array_remove(ARRAY[email_index, pending_email_index], NULL) || dropped_email_indexes AS indexes
+    FROM member WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(
         SELECT id FROM member WHERE merchant_id = :merchant_id AND id = :member_id
             AND merged_into_id IS NULL AND erased_at IS NULL
         UNION ALL SELECT id FROM member WHERE merchant_id = :merchant_id AND merged_into_id = :member_id
     ))
 ), held AS (
-    INSERT INTO address (merchant_id, email_index) SELECT :merchant_id, email_index FROM (
-        SELECT email_index FROM own UNION SELECT pending_email_index FROM own
-    ) wanted WHERE email_index IS NOT NULL ORDER BY email_index
+    INSERT INTO address (merchant_id, email_index)
+    SELECT :merchant_id, each FROM (SELECT DISTINCT unnest(indexes) AS each FROM own) wanted ORDER BY each
     ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
     RETURNING email_index
 ), m AS (
-    SELECT id, email_index, pending_email_index FROM member
+    SELECT id, array_remove(ARRAY[email_index, pending_email_index], NULL) || dropped_email_indexes AS indexes
+    FROM member
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM own)) AND erased_at IS NULL
         AND (SELECT count(*) FROM held) >= 0
+        AND (id <> :member_id OR merged_into_id IS NULL)
     ORDER BY id FOR UPDATE
 )
-SELECT id, (email_index IS NULL OR email_index IN (SELECT email_index FROM held))
-    AND (pending_email_index IS NULL OR pending_email_index IN (SELECT email_index FROM held)) AS is_held
-FROM m
+SELECT id, indexes <@ ARRAY(SELECT email_index FROM held) AS is_held FROM m
 """,
 )
 LOCK_ADDRESS: Final = statement(
@@ -105,7 +107,7 @@ class _HoldIdRow(TypedDict):
 
 
 #: Holds of orders that the person presents, and those that have its codes.
-_LIVE_HOLDS: Final = """
+HOLDS_OF: Final = """
     SELECT h.id FROM sales_order o JOIN hold h ON h.merchant_id = :merchant_id AND h.sales_order_id = o.id
     WHERE o.merchant_id = :merchant_id AND h.status IN ('HELD', 'EXPIRED') AND o.id = ANY(ARRAY(
         SELECT id FROM sales_order WHERE merchant_id = :merchant_id AND presenter_id = ANY(:member_ids::uuid[])
@@ -122,7 +124,7 @@ _LIVE_HOLDS: Final = """
         UNION ALL SELECT id FROM code WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
     ))
 """
-LIVE_HOLDS: Final = statement(_HoldIdRow, f"SELECT id FROM ({_LIVE_HOLDS}) live ORDER BY id")
+LIVE_HOLDS: Final = statement(_HoldIdRow, f"SELECT id FROM ({HOLDS_OF}) live ORDER BY id")
 
 
 class _InviteIdRow(TypedDict):
@@ -130,7 +132,7 @@ class _InviteIdRow(TypedDict):
 
 
 #: Those that nobody has accepted: that the person sent, and that were sent to it.
-_OPEN_INVITES: Final = """
+OPEN_INVITES_OF: Final = """
     SELECT id FROM invite WHERE merchant_id = :merchant_id AND accepted_at IS NULL AND status = 'PENDING'
         AND referrer_id = ANY(:member_ids::uuid[])
     UNION ALL SELECT id FROM invite WHERE merchant_id = :merchant_id AND accepted_at IS NULL AND status = 'PENDING'
@@ -139,7 +141,7 @@ _OPEN_INVITES: Final = """
 LOCK_INVITES: Final = statement(
     _InviteIdRow,
     f"""
-SELECT id FROM invite WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({_OPEN_INVITES})) ORDER BY id FOR UPDATE
+SELECT id FROM invite WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({OPEN_INVITES_OF})) ORDER BY id FOR UPDATE
 """,
 )
 
@@ -155,7 +157,7 @@ class _LiveRow(TypedDict):
     lives_again: bool
 
 
-_OWN_CODES: Final = """
+CODES_OF: Final = """
     SELECT id FROM code WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[])
     UNION ALL SELECT id FROM code WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
 """
@@ -165,7 +167,7 @@ LOCK_LIVE: Final = statement(
 SELECT c.id, c.pool_id, p.kind, p.code_pattern, p.recycle_expired AND NOT {IS_OVER} AS is_replaced,
     {LIVES_AGAIN} AS lives_again
 FROM code c JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
-WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY({_OWN_CODES}))
+WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY({CODES_OF}))
     AND ((c.state = 'ALLOCATED' AND NOT {IS_HELD}) OR {LIVES_AGAIN})
 ORDER BY c.id FOR UPDATE OF c
 """,
@@ -175,7 +177,7 @@ END_FOR_GOOD: Final = statement(
     NoRow,
     f"""
 UPDATE code c SET expires_at = now()
-WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY({_OWN_CODES})) AND {DIED_WITH_POOL}
+WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY({CODES_OF})) AND {DIED_WITH_POOL}
 """,
 )
 
@@ -188,7 +190,7 @@ LOOK: Final = statement(
     _LeftRow,
     f"""
 SELECT EXISTS (
-    SELECT FROM code WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({_OWN_CODES})) AND state = 'ALLOCATED'
+    SELECT FROM code WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({CODES_OF})) AND state = 'ALLOCATED'
 ) OR EXISTS (
     SELECT FROM hold WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[]) AND status = 'HELD'
 ) AS is_left
@@ -207,8 +209,9 @@ RECORD: Final = statement(
     NoRow,
     f"""
 WITH e AS (
-    INSERT INTO erasure (merchant_id, id, member_id, merged_ids, row_ids, ground, erased_at)
-    VALUES (:merchant_id, :erasure_id, :member_id, :merged_ids, :row_ids, :ground, now()) RETURNING member_id
+    INSERT INTO erasure (merchant_id, id, member_id, merged_ids, row_ids, invite_ids, ground, erased_at)
+    VALUES (:merchant_id, :erasure_id, :member_id, :merged_ids, :row_ids, :invite_ids, :ground, now())
+    RETURNING member_id
 )
 {event("member.erased", subject="member_id", source="e WHERE member_id IS NOT NULL")}
 """,
@@ -230,6 +233,19 @@ def _wipe(personal: Personal) -> Statement[NoRow]:
 
 
 WIPE: Final = {personal.table: _wipe(personal) for personal in PERSONAL if personal.fates}
+WIPE_INVITES: Final = next(
+    _wipe(replace(personal, erased="t.id = ANY(:invite_ids::uuid[])"))
+    for personal in PERSONAL
+    if personal.table == "invite"
+)
+LOCK_EACH_INVITE: Final = statement(
+    _InviteIdRow,
+    """
+SELECT id FROM invite
+WHERE merchant_id = :merchant_id AND id = ANY(:invite_ids::uuid[]) AND accepted_at IS NULL AND status = 'PENDING'
+ORDER BY id FOR UPDATE
+""",
+)
 
 
 async def erase_member(
@@ -245,7 +261,8 @@ async def erase_member(
         if member_id not in {row["id"] for row in locked}:
             raise _NobodyError
         person = await known_by(tx, keys.merchant_id, member_id)
-        if person is None or not all(row["is_held"] for row in locked):
+        records = {row["id"] for row in locked if row["is_held"]}
+        if person is None or records != {*person.member_ids}:
             raise OutpacedError
         await _erase(tx, keys, actor, person, member_id, ground, erased_at)
 
@@ -266,11 +283,20 @@ async def erase_address(
         written = await tx.row(IS_MEMBERS, merchant_id=keys.merchant_id, email_indexes=list(person.email_indexes))
         if written is not None and written["is_written"]:
             raise MembersAddressError
-        if not await rows_of(tx, keys.merchant_id, person):
+        if not (await rows_of(tx, keys.merchant_id, person))["row_ids"]:
             raise _NobodyError
         await _erase(tx, keys, actor, person, None, ground, erased_at)
 
     return await _until_done(keys.merchant_id, work)
+
+
+async def erase_invites(merchant_id: UUID, actor: str, invite_ids: Sequence[UUID]) -> None:
+    """Cancel invites that nobody has accepted, and forget to whom all of these were sent."""
+    async with transaction(merchant_id) as tx:
+        named = {"merchant_id": merchant_id, "invite_ids": list(invite_ids)}
+        invites = await tx.rows(LOCK_EACH_INVITE, **named)
+        await cancel_each(tx, merchant_id, actor, [row["id"] for row in invites])
+        await tx.row(WIPE_INVITES, **named, salt=os.urandom(32))
 
 
 class _NobodyError(Exception):
@@ -301,7 +327,7 @@ async def _erase(
 ) -> None:
     merchant_id = keys.merchant_id
     values = {"merchant_id": merchant_id, "salt": os.urandom(32)} | person.parameters()
-    row_ids = await rows_of(tx, merchant_id, person)
+    rows = await rows_of(tx, merchant_id, person)
     for hold in await tx.rows(LIVE_HOLDS, **_needed(LIVE_HOLDS, values)):
         await end_locked_hold(tx, merchant_id, actor, hold["id"], "RELEASED")
     invites = [row["id"] for row in await tx.rows(LOCK_INVITES, **_needed(LOCK_INVITES, values))]
@@ -325,7 +351,8 @@ async def _erase(
         erasure_id=ids.new(),
         member_id=member_id,
         merged_ids=[each for each in person.member_ids if each != member_id],
-        row_ids=row_ids,
+        row_ids=rows["row_ids"],
+        invite_ids=rows["invite_ids"],
         ground=ground,
         event_id=ids.new(),
         actor=actor,

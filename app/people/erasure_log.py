@@ -20,9 +20,10 @@ from app import ids
 from app.api.scalars import parse_date_time, serialize_date_time
 from app.config import ConfigurationError
 from app.merchants.tenants import tenant
-from app.people.erasing import MembersAddressError, erase_address, erase_member
+from app.people.erasing import MembersAddressError, erase_address, erase_invites, erase_member
 from app.people.known_by import KnownBy
 from app.storage.database import database
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 BATCH: Final = 500
@@ -34,6 +35,7 @@ class _ErasureRow(TypedDict):
     member_id: UUID | None
     merged_ids: list[UUID]
     row_ids: list[UUID]
+    invite_ids: list[UUID]
     ground: str
     erased_at: datetime
 
@@ -41,8 +43,8 @@ class _ErasureRow(TypedDict):
 FIND_UNLOGGED: Final = statement(
     _ErasureRow,
     f"""
-SELECT merchant_id, id, member_id, merged_ids, row_ids, ground, erased_at FROM erasure
-WHERE logged_at IS NULL ORDER BY erased_at LIMIT {BATCH}
+SELECT merchant_id, id, member_id, merged_ids, row_ids, invite_ids, ground, erased_at FROM erasure e
+WHERE logged_at IS NULL AND {stands("e")} ORDER BY erased_at LIMIT {BATCH}
 """,
 )
 LOGGED: Final = statement(
@@ -58,6 +60,7 @@ class Erased:
     id: UUID
     member_ids: list[UUID]
     row_ids: list[UUID]
+    invite_ids: list[UUID]
     ground: str
     erased_at: datetime
 
@@ -84,6 +87,7 @@ def _line(row: _ErasureRow) -> tuple[str, str]:
         "erasure": row["id"].hex,
         "members": [ids.encode("member", each) for each in members],
         "rows": [each.hex for each in row["row_ids"]],
+        "invites": [each.hex for each in row["invite_ids"]],
         "ground": row["ground"],
         "erasedAt": serialize_date_time(row["erased_at"]),
     }
@@ -125,37 +129,43 @@ def _parsed(path: Path, number: int, line: str) -> Erased:
         told = json.loads(line)
         merchant_id = ids.decode("merchant", told["merchant"])
         members = [ids.decode("member", each) for each in told["members"]]
-        rows = [UUID(hex=each) for each in told["rows"]]
+        rows, invites = ([UUID(hex=each) for each in told[kind]] for kind in ("rows", "invites"))
         erasure_id, ground = UUID(hex=told["erasure"]), str(told["ground"])
         erased_at = parse_date_time(told["erasedAt"])
     except (ValueError, KeyError, TypeError, GraphQLError):
         raise ConfigurationError(f"{path}:{number}: is no line of the log of erasures.") from None
     if merchant_id is None or None in members:
         raise ConfigurationError(f"{path}:{number}: is no line of the log of erasures.")
-    return Erased(merchant_id, erasure_id, [each for each in members if each is not None], rows, ground, erased_at)
+    known = [each for each in members if each is not None]
+    return Erased(merchant_id, erasure_id, known, rows, invites, ground, erased_at)
 
 
 class _AddressRow(TypedDict):
-    email_indexes: list[bytes]
-    mailbox_indexes: list[bytes]
+    email_index: bytes | None
+    mailbox_indexes: list[bytes] | None
 
 
-# What rows of an older copy still know an address by, unless a member has it there: that one is named itself.
+# What rows of an older copy still know addresses by, each with its mailbox where a row says it.
 ADDRESSES_OF: Final = statement(
     _AddressRow,
     """
 WITH known AS (
-    SELECT email_index, NULL::bytea AS mailbox_index FROM code
-    WHERE merchant_id = :merchant_id AND id = ANY(:row_ids::uuid[])
+    SELECT c.email_index, k.mailbox_index
+    FROM code c LEFT JOIN claim k ON k.merchant_id = :merchant_id AND k.code_id = c.id
+    WHERE c.merchant_id = :merchant_id AND c.id = ANY(:row_ids::uuid[]) AND c.email_index IS NOT NULL
     UNION SELECT email_index, mailbox_index FROM invite
     WHERE merchant_id = :merchant_id AND id = ANY(:row_ids::uuid[]) AND email IS NOT NULL
-    UNION SELECT NULL, mailbox_index FROM sales_order
-    WHERE merchant_id = :merchant_id AND id = ANY(:row_ids::uuid[])
+    UNION SELECT h.email_index, o.mailbox_index
+    FROM sales_order o LEFT JOIN hold h ON h.merchant_id = :merchant_id AND h.sales_order_id = o.id
+    WHERE o.merchant_id = :merchant_id AND o.id = ANY(:row_ids::uuid[]) AND o.mailbox_index IS NOT NULL
 )
-SELECT ARRAY(SELECT DISTINCT email_index FROM known WHERE email_index IS NOT NULL) AS email_indexes,
-    ARRAY(SELECT DISTINCT mailbox_index FROM known WHERE mailbox_index IS NOT NULL) AS mailbox_indexes
-FROM merchant WHERE merchant_id = :merchant_id
+SELECT email_index, array_agg(DISTINCT mailbox_index) FILTER (WHERE mailbox_index IS NOT NULL) AS mailbox_indexes
+FROM known GROUP BY email_index ORDER BY email_index
 """,
+)
+# What is staged of an import that had not yet made the member.
+DROP_STAGED: Final = statement(
+    NoRow, "DELETE FROM import_row WHERE merchant_id = :merchant_id AND id = ANY(:member_ids::uuid[])"
 )
 
 
@@ -170,8 +180,8 @@ FIND_ERASURE: Final = statement(
 REPEATED: Final = statement(
     NoRow,
     """
-INSERT INTO erasure (merchant_id, id, merged_ids, row_ids, ground, erased_at, logged_at)
-VALUES (:merchant_id, :erasure_id, '{}', :row_ids, :ground, now(), now()) ON CONFLICT DO NOTHING
+INSERT INTO erasure (merchant_id, id, merged_ids, row_ids, invite_ids, ground, erased_at, logged_at)
+VALUES (:merchant_id, :erasure_id, '{}', :row_ids, :invite_ids, :ground, now(), now()) ON CONFLICT DO NOTHING
 """,
 )
 
@@ -188,11 +198,15 @@ async def erase_again(log: Path) -> int:
             continue
         for member_id in erased.member_ids:
             again += await erase_member(owner.keys, "system", member_id, erased.ground, erased_at=erased.erased_at)
-        row = await database().row(ADDRESSES_OF, merchant_id=owner.id, row_ids=erased.row_ids)
-        if row is not None and (row["email_indexes"] or row["mailbox_indexes"]):
-            person = KnownBy([], row["email_indexes"], row["mailbox_indexes"])
+        for row in await database().rows(ADDRESSES_OF, merchant_id=owner.id, row_ids=erased.row_ids):
+            indexes = [] if row["email_index"] is None else [row["email_index"]]
+            person = KnownBy([], indexes, row["mailbox_indexes"] or [])
             # Of a member that the log doesn't name it is that one's.
             with contextlib.suppress(MembersAddressError):
                 again += await erase_address(owner.keys, "system", person, erased.ground, erased_at=erased.erased_at)
-        await database().row(REPEATED, **name, row_ids=erased.row_ids, ground=erased.ground)
+        await erase_invites(owner.id, "system", erased.invite_ids)
+        await database().row(DROP_STAGED, merchant_id=owner.id, member_ids=erased.member_ids)
+        await database().row(
+            REPEATED, **name, row_ids=erased.row_ids, invite_ids=erased.invite_ids, ground=erased.ground
+        )
     return again

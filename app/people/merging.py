@@ -170,12 +170,16 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """What addresses the kept member has afterwards, and whether the merged record keeps the one that it has proved."""
+    """What addresses the kept member has afterwards, and whether the merged record keeps the one that it has proved.
+
+    What neither has any more is `dropped`.
+    """
 
     present: Address | None
     is_proven: bool
     pending: Address | None
     merged_keeps: bool
+    dropped: list[Address]
 
 
 def _present(record: _RecordRow) -> Address | None:
@@ -196,17 +200,19 @@ def _pending(record: _RecordRow) -> Address | None:
 def addresses_of(kept: _RecordRow, merged: _RecordRow) -> Addresses:
     """Return whose addresses the kept member has: a proven one first, its own before the other's.
 
-    What isn't proven waits beside that; the one that the merged record has proved still finds the member.
+    One that isn't proven waits beside that; the one that the merged record has proved still finds the member.
     """
     own, other = _present(kept), _present(merged)
     is_proven = kept["email_verified"] or merged["email_verified"]
     present = other if own is None or (merged["email_verified"] and not kept["email_verified"]) else own
     waiting = [_pending(kept), own, _pending(merged), None if merged["email_verified"] else other]
     pending = next((each for each in waiting if each and present and each.email_index != present.email_index), None)
-    return Addresses(
-        present, is_proven, pending if is_proven else None,
-        merged_keeps=merged["email_verified"] and present is not other,
-    )  # fmt: skip
+    pending = pending if is_proven else None
+    merged_keeps = merged["email_verified"] and present is not other
+    stay = {each.email_index for each in (present, pending, other if merged_keeps else None) if each is not None}
+    written = {each.email_index: each for each in (own, other, _pending(kept), _pending(merged)) if each is not None}
+    dropped = [each for index, each in written.items() if index not in stay]
+    return Addresses(present, is_proven, pending, merged_keeps, dropped)
 
 
 # Its external ids and proven addresses find the kept member from now on, and so do records that were merged into it.
@@ -229,7 +235,10 @@ WITH followers AS (
 UPDATE member SET merged_into_id = :kept_id, external_id = NULL,
     last_bought_at = NULL, email = CASE WHEN :keeps THEN email END, email_index = CASE WHEN :keeps THEN email_index END,
     mailbox_index = CASE WHEN :keeps THEN mailbox_index END, email_verified = :keeps,
-    pending_email = NULL, pending_email_index = NULL, pending_mailbox_index = NULL
+    pending_email = NULL, pending_email_index = NULL, pending_mailbox_index = NULL,
+    -- By which an erasing finds what else is the person's.
+    dropped_email_indexes = nullif(:dropped_emails::bytea[], '{}'),
+    dropped_mailbox_indexes = nullif(:dropped_mailboxes::bytea[], '{}')
 WHERE merchant_id = :merchant_id AND id = :merged_id
 """,
 )
@@ -302,6 +311,8 @@ async def merge(tx: Tx, viewer: Viewer, pair: Pair, reason: str, *, drop_referra
         merged_id=merged_id,
         email_indexes=email_indexes,
         keeps=addresses.merged_keeps,
+        dropped_emails=[each.email_index for each in addresses.dropped],
+        dropped_mailboxes=[each.mailbox_index for each in addresses.dropped],
     )
     passed = await pass_orders(tx, merchant_id, kept_id, merged_id)
     await lock_invites(tx, merchant_id, kept_id, merged_id)

@@ -138,13 +138,19 @@ class _InviteRow(TypedDict):
     id: UUID
 
 
-# To the person's own addresses, all spellings, and nobody has accepted them.
+# To the person's own addresses, all spellings, also of records that were merged before, and nobody has accepted them.
 FIND_OWN: Final = statement(
     _InviteRow,
     """
+WITH own AS (
+    SELECT unnest(:mailbox_indexes::bytea[]) AS mailbox_index
+    UNION ALL
+    SELECT unnest(mailbox_index || dropped_mailbox_indexes) FROM member
+    WHERE merchant_id = :merchant_id AND merged_into_id = :kept_id
+)
 SELECT id FROM invite
 WHERE merchant_id = :merchant_id AND referrer_id = ANY(ARRAY[:kept_id::uuid, :merged_id::uuid])
-    AND status = 'PENDING' AND accepted_at IS NULL AND mailbox_index = ANY(:mailbox_indexes::bytea[])
+    AND status = 'PENDING' AND accepted_at IS NULL AND mailbox_index = ANY(ARRAY(SELECT mailbox_index FROM own))
 """,
 )
 

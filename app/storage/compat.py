@@ -1,7 +1,8 @@
-"""The private names of Tortoise that the engine uses: pyproject.toml keeps it below the next minor version for them."""
+"""The private names of Tortoise and asyncpg that are used: pyproject.toml keeps both below a next minor version."""
 
 from typing import Any
 
+import asyncpg
 from tortoise import Tortoise
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 from tortoise.backends.base.client import TransactionalDBClient, TransactionContextPooled
@@ -13,6 +14,15 @@ async def initialise(config: dict[str, Any]) -> None:
     Tortoise keeps them in a context variable; Starlette runs requests outside the context of its lifespan.
     """
     await Tortoise.init(config=config, _enable_global_fallback=True)
+
+
+def is_prepared(connection: asyncpg.Connection, text: str) -> bool:
+    """Whether `fetch` and `fetchrow` would send a statement without asking first what it takes and returns.
+
+    asyncpg keeps a hundred statements, for five minutes, and none that is longer than 15 kB.
+    """
+    inside: Any = connection
+    return bool(inside._stmt_cache.has((text, inside._protocol.get_record_class(), False)))
 
 
 class _Pooled(TransactionContextPooled):
@@ -28,6 +38,11 @@ class _Pooled(TransactionContextPooled):
                 self.client._finalized = True
                 await super().__aexit__(None, None, None)
             raise
+
+
+def connection_of(transaction: TransactionWrapper) -> asyncpg.Connection:
+    """Return the connection that a transaction is on."""
+    return transaction._connection
 
 
 def pooled(client: AsyncpgDBClient, transaction: TransactionWrapper) -> TransactionContextPooled:

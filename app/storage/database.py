@@ -10,6 +10,7 @@ import asyncio
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar, cast, overload
@@ -73,8 +74,9 @@ _ARRAY_TYPES: Final = [
 ]  # fmt: skip
 
 APPLIED: Final = "SELECT name FROM tortoise_migrations"
-# A row of a table that is gone when the statement ends takes a block of its own.
-TRY_TO_WRITE: Final = "CREATE TEMPORARY TABLE flash_room ON COMMIT DROP AS SELECT 1 AS row"
+# A row of a table that is gone when the statement ends takes a block of its own. A router that sees a table made reads
+# its schema again; it doesn't look into a DO.
+TRY_TO_WRITE: Final = "DO $$ BEGIN CREATE TEMPORARY TABLE flash_room ON COMMIT DROP AS SELECT 1 AS row; END $$"
 
 
 class _Connection(asyncpg.Connection):
@@ -103,7 +105,7 @@ class Statements:
     async def rows(self, statement: Statement[T] | str, /, *values: object, **named: object) -> Any:
         """Return all rows of one statement."""
         text, arguments = _bound(statement, values, named)
-        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+        async with self._connection_for(text, named) as connection:
             return await connection.fetch(text, *arguments)
 
     @overload
@@ -113,7 +115,7 @@ class Statements:
     async def row(self, statement: Statement[T] | str, /, *values: object, **named: object) -> Any:
         """Return the first row of one statement, or None."""
         text, arguments = _bound(statement, values, named)
-        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+        async with self._connection_for(text, named) as connection:
             return await connection.fetchrow(text, *arguments)
 
     @overload
@@ -133,7 +135,7 @@ class Statements:
         with each of them (measured: 11 ms become 1.7 s for 5,000, and 10 s on tables that were never analysed).
         """
         text, arguments = _bound(statement, values, named)
-        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+        async with self._connection_for(text, named) as connection:
             prepared = await connection.prepare(text)
             return await prepared.fetch(*arguments, timeout=seconds_max)
 
@@ -141,6 +143,10 @@ class Statements:
         """COPY records into a table."""
         async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
             await connection.copy_records_to_table(table, columns=columns, records=records)
+
+    def _connection_for(self, _text: str, _named: Mapping[str, object]) -> Any:
+        """Return the context of a connection that a statement with these values can be sent over."""
+        return self.acquire_connection()  # type: ignore[attr-defined]
 
     def after_commit(self, act: Callable[[], None]) -> None:
         """Do something once what was written is committed; outside a transaction it is, so at once."""
@@ -155,7 +161,7 @@ class Statements:
     async def copy_out(self, statement: Statement[Any], /, **values: object) -> bytes:
         """Return the rows of one statement in PostgreSQL's binary form."""
         target, arguments = io.BytesIO(), statement.arguments(values)
-        async with self.acquire_connection() as connection:  # type: ignore[attr-defined]
+        async with self._connection_for(statement.text, values) as connection:
             await connection.copy_from_query(statement.text, *arguments, output=target, format="binary")
         return target.getvalue()
 
@@ -182,9 +188,13 @@ class Tx(Statements, TransactionWrapper):
         for act in self._after_commit:
             act()
 
-    def opening(self) -> TransactionContext:
+    def opening(self, _merchant_id: UUID | None = None) -> TransactionContext:
         """Return the context of a savepoint."""
         return NestedTransactionContext(Tx(self))
+
+    def terminate(self) -> None:
+        """End the connection, and with it whatever is asked over it."""
+        compat.connection_of(self).terminate()
 
     @asynccontextmanager
     async def nested(self) -> AsyncIterator["Tx"]:
@@ -194,7 +204,7 @@ class Tx(Statements, TransactionWrapper):
             yield cast(Tx, tx)
 
 
-class _InTurn(Generic[T]):
+class InTurn(Generic[T]):
     """A connection or a transaction for the length of a block, given to whoever asked first.
 
     asyncpg's pool wakes who has waited longest, but until that runs, a newcomer takes the connection, and the woken one
@@ -204,6 +214,7 @@ class _InTurn(Generic[T]):
     __slots__ = ("_context", "_turns")
 
     def __init__(self, context: AbstractAsyncContextManager[T], turns: asyncio.Semaphore) -> None:
+        """Take the block's context, and how many may be in such a block."""
         self._context = context
         self._turns = turns
 
@@ -224,13 +235,33 @@ class _InTurn(Generic[T]):
             self._turns.release()
 
 
+class Readiness(Enum):
+    """Whether the database can be served from."""
+
+    OK = "ok"
+    AWAY = "away"
+    FULL = "full"
+    UNMIGRATED = "not migrated"
+    #: Of one server behind a router: it has no tables, so no merchants.
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether the database can be served from, and behind a router which of its servers, by their names."""
+
+    readiness: Readiness
+    servers: Mapping[str, Readiness] = field(default_factory=dict)
+
+
 class Client(Statements, AsyncpgDBClient):
     """The pool of one database."""
 
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._dsn = dsn
-        self._turns = asyncio.Semaphore(self.pool_maxsize)
+        self.turns = asyncio.Semaphore(self.pool_maxsize)
+        self.is_watched = False
         #: Of a database that is watched.
         self.pulse: Pulse | None = None
         #: Made with the first statement.
@@ -241,7 +272,7 @@ class Client(Statements, AsyncpgDBClient):
             kwargs.pop(setting)
         kwargs |= {"connection_class": _Connection, "min_size": 1, "max_inactive_connection_lifetime": 0}
         kwargs["init"] = self._begin
-        if self.pulse is not None:
+        if self.is_watched:
             kwargs["timeout"] = _CONNECT_SECONDS_MAX
         self.pool = await asyncpg.create_pool(self._dsn, **kwargs)
         return self.pool
@@ -255,23 +286,55 @@ class Client(Statements, AsyncpgDBClient):
 
     def acquire_connection(self) -> Any:
         """Return the context of a connection."""
-        acquiring = _InTurn(super().acquire_connection(), self._turns)
+        acquiring = InTurn(super().acquire_connection(), self.turns)
         return acquiring if self.pulse is None else Waiting(acquiring, self.pulse)
 
-    def opening(self) -> Any:
+    def opening(self, _merchant_id: UUID | None = None) -> Any:
         """Return the context of a transaction."""
-        opening = _InTurn(compat.pooled(self, Tx(self)), self._turns)
+        opening = InTurn(compat.pooled(self, Tx(self)), self.turns)
         return opening if self.pulse is None else Waiting(opening, self.pulse)
+
+    async def connect(self, seconds_max: float) -> asyncpg.Connection:
+        """Open a connection beside the pool."""
+        connection: asyncpg.Connection = await asyncpg.connect(self._dsn, timeout=seconds_max)
+        return connection
+
+    @property
+    def answering(self) -> dict[str, bool]:
+        """Whether each server behind a router answered when it was last looked at; empty where there is only one."""
+        return {}
+
+    async def everywhere(self, *texts: str) -> list[list[Row]]:
+        """Return the rows of statements over all merchants, of every server that answers. Nobody waits for the rest."""
+        return [await self.rows(text) for text in texts]
+
+    async def standing(self, within_seconds: float) -> Standing:
+        """Return whether it can be served from. Raises what asyncpg does when it is away, or TimeoutError."""
+        if self.pulse is not None and self.pulse.is_silent:
+            return Standing(Readiness.AWAY)
+        return Standing(await within(within_seconds, self._readiness()))
+
+    async def _readiness(self) -> Readiness:
+        try:
+            applied = {row["name"] for row in await self.rows(APPLIED)}
+        except asyncpg.UndefinedTableError:
+            return Readiness.UNMIGRATED
+        if not applied.issuperset(migration_names()):
+            return Readiness.UNMIGRATED
+        if self.pulse is not None and self.pulse.is_full:
+            try:
+                await self.rows(TRY_TO_WRITE)
+            except FULL:
+                return Readiness.FULL
+            self.pulse.is_full = False
+        return Readiness.OK
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Notice for the length of the block when the database falls silent. Begins before the first statement."""
 
-        async def connect(seconds_max: float) -> asyncpg.Connection:
-            connection: asyncpg.Connection = await asyncpg.connect(self._dsn, timeout=seconds_max)
-            return connection
-
-        self.pulse = Pulse(connect)
+        self.is_watched = True
+        self.pulse = Pulse(self.connect)
         watching = asyncio.create_task(self.pulse.watch())
         try:
             yield
@@ -300,7 +363,7 @@ async def transaction(merchant_id: UUID | None) -> AsyncIterator[Tx]:
     None stands for a transaction over all merchants, which only jobs of workers and commands open. What comes back to
     erased members is forfeited (app/storage/gone.py).
     """
-    async with database().opening() as opened:
+    async with database().opening(merchant_id) as opened:
         tx = cast(Tx, opened)
         tx.merchant_id = merchant_id
         erased = sorted(gone.forfeiting.get())
@@ -338,6 +401,7 @@ async def connected(configured: Settings, *, limited: bool = False) -> AsyncIter
         connections_max=configured.database_connections_max,
         timeout_seconds=configured.database_timeout_seconds,
         statement_seconds_max=configured.statement_seconds_max if limited else 0,
+        is_routed=configured.is_routed,
     )
     await compat.initialise(config)
     try:
@@ -349,46 +413,21 @@ async def connected(configured: Settings, *, limited: bool = False) -> AsyncIter
         await Tortoise.close_connections()
 
 
-class Readiness(Enum):
-    """Whether the database can be served from."""
-
-    OK = "ok"
-    AWAY = "away"
-    FULL = "full"
-    UNMIGRATED = "not migrated"
-
-
-async def readiness(*, within_seconds: float) -> Readiness:
+async def standing(*, within_seconds: float) -> Standing:
     """Return whether a claim finds what it needs: a server that answers and can write, and this version's tables."""
-    pulse = database().pulse
-    if pulse is not None and pulse.is_silent:
-        return Readiness.AWAY
     try:
-        return await within(within_seconds, _readiness(database()))
+        return await database().standing(within_seconds)
     except (*_AWAY, asyncpg.PostgresError):
-        return Readiness.AWAY
-
-
-async def _readiness(client: Client) -> Readiness:
-    try:
-        applied = {row["name"] for row in await client.rows(APPLIED)}
-    except asyncpg.UndefinedTableError:
-        return Readiness.UNMIGRATED
-    if not applied.issuperset(migration_names()):
-        return Readiness.UNMIGRATED
-    if client.pulse is not None and client.pulse.is_full:
-        try:
-            await client.rows(TRY_TO_WRITE)
-        except FULL:
-            return Readiness.FULL
-        client.pulse.is_full = False
-    return Readiness.OK
+        return Standing(Readiness.AWAY)
 
 
 def is_away(error: BaseException | None) -> bool:
     """Whether this is the database being away, as opposed to a statement being wrong or taking too long."""
     if isinstance(error, BaseORMException):
         error = error.__cause__
+    if type(error) is asyncpg.PostgresSystemError:
+        # What a router says of a server that it can't reach. What it refuses to route speaks of shards.
+        return "shard" not in str(error)
     return isinstance(error, _AWAY) and not isinstance(error, ValueError) and not took_too_long(error)
 
 

@@ -8,6 +8,7 @@ from graphql import GraphQLError
 from redis.exceptions import RedisError
 
 from app.config import settings
+from app.storage.queues import queue_of, queues
 
 #: The job that takes the place of one that can't be read.
 UNREADABLE: Final = "drop_unreadable"
@@ -17,8 +18,9 @@ _TIME_MAX: Final = 10**14
 
 
 def queue_at(url: str, **options: Any) -> ArqRedis:
-    """Return a client of the queue that hasn't connected yet. Jobs are JSON, so nothing in Valkey is ever code."""
+    """Return a client of this process's queue that hasn't connected. Jobs are JSON: nothing in Valkey is ever code."""
     queue: ArqRedis = ArqRedis.from_url(url, **options)
+    queue.default_queue_name = queue_of(settings().server)
     queue.job_serializer = encode_job
     queue.job_deserializer = decode_job
     return queue
@@ -75,7 +77,8 @@ async def wake_workers(job: str, *arguments: object) -> None:
     if queue is None:
         return
     try:
-        await queue.enqueue_job(job, *arguments)
+        for name in await queues(queue):
+            await queue.enqueue_job(job, *arguments, _queue_name=name)
     except (RedisError, OSError):
         return
     finally:

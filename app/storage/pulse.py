@@ -9,9 +9,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from weakref import WeakSet
 
 import asyncpg
@@ -20,11 +20,22 @@ log = logging.getLogger("flash.database")
 
 T = TypeVar("T")
 
-#: How long somebody has waited when the server is asked whether it is there, and how long it may take to say so:
-#: together, and with a round of looking, less than the 3 seconds in which everybody is answered.
-_SUSPECT_SECONDS: Final = 0.5
-_ANSWER_SECONDS_MAX: Final = 2.0
-_LOOK_SECONDS: Final = 0.2
+
+class Patience(NamedTuple):
+    """For how many seconds. The first three together are how long somebody may wait before being told."""
+
+    #: Somebody has waited when the server is asked whether it is there.
+    suspect: float
+    #: It may take to say so.
+    answer: float
+    #: Between two looks at who waits.
+    look: float
+    #: Until a silent server is asked again.
+    again: float
+
+
+#: Everybody is answered within 3 seconds.
+_PATIENCE: Final = Patience(suspect=0.5, answer=2.0, look=0.2, again=0.2)
 #: What has come meanwhile is read before the server is called silent: a process that was held up itself must not
 #: blame the server. In some event loops timers come before sockets.
 _ROUNDS_BEFORE_BLAME: Final = 3
@@ -52,8 +63,12 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
 
 
 def _is_answer(error: BaseException | None) -> bool:
-    """Whether the server itself said this."""
-    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.PostgresConnectionError)
+    """Whether the server itself said this. 58000 is what a router says of a server that it can't reach."""
+    return (
+        isinstance(error, asyncpg.PostgresError)
+        and not isinstance(error, asyncpg.PostgresConnectionError)
+        and type(error) is not asyncpg.PostgresSystemError
+    )
 
 
 def _ignore(task: "asyncio.Future[Any]") -> None:
@@ -61,15 +76,40 @@ def _ignore(task: "asyncio.Future[Any]") -> None:
         task.exception()
 
 
+async def ask_anything(connection: asyncpg.Connection) -> None:
+    """Ask a server for a trivial statement."""
+    await connection.execute("SELECT 1")
+
+
+class Watch(Protocol):
+    """Who is told of everybody who waits for a database."""
+
+    def begun(self, waiting: "Waiting[Any]") -> None:
+        """Learn of somebody who waits. Raises DatabaseSilentError while nobody is answered."""
+
+    def ended(self, waiting: "Waiting[Any]", error: BaseException | None) -> None:
+        """Learn of what came of it."""
+
+
 class Pulse:
     """What is known of one database, and who waits for it."""
 
-    def __init__(self, connect: Callable[[float], Awaitable[asyncpg.Connection]]) -> None:
-        """Take how the server is reached beside the pool, within so many seconds."""
+    def __init__(
+        self,
+        connect: Callable[[float], Awaitable[asyncpg.Connection]],
+        ask: Callable[[asyncpg.Connection], Awaitable[None]] = ask_anything,
+        *,
+        name: str = "the database",
+        patience: Patience = _PATIENCE,
+    ) -> None:
+        """Take how the server is reached beside the pool, within so many seconds, and what it is asked then."""
         self.is_silent = False
         #: Whether a write found no room since one was last seen to succeed.
         self.is_full = False
         self._connect = connect
+        self._ask_server = ask
+        self._name = name
+        self._patience = patience
         self._connections: WeakSet[asyncpg.Connection] = WeakSet()
         #: The longest first.
         self._waiting: dict[Waiting[Any], None] = {}
@@ -83,7 +123,7 @@ class Pulse:
     def begun(self, waiting: "Waiting[Any]") -> None:
         """Learn of somebody who waits. Raises DatabaseSilentError while nobody is answered."""
         if self.is_silent:
-            raise DatabaseSilentError("the database is silent")
+            raise DatabaseSilentError(f"{self._name} is silent")
         self._waiting[waiting] = None
 
     def ended(self, waiting: "Waiting[Any]", error: BaseException | None) -> None:
@@ -97,14 +137,14 @@ class Pulse:
     async def watch(self) -> None:
         """Look after those who wait, for ever."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(self._patience.again if self.is_silent else self._patience.look)
             if self.is_silent:
                 if await self._answers():
                     self.is_silent = False
-                    log.warning("the database answers again")
+                    log.warning("%s answers again", self._name)
                 continue
             longest = next(iter(self._waiting), None)
-            if longest is None or time.monotonic() - longest.since < _SUSPECT_SECONDS:
+            if longest is None or time.monotonic() - longest.since < self._patience.suspect:
                 self._stop_asking()
                 continue
             answered = self._answered
@@ -114,7 +154,7 @@ class Pulse:
     async def _answers(self) -> bool:
         """Whether the server answers a trivial statement, or says why it won't."""
         task = asyncio.create_task(self._ask())
-        await asyncio.wait({task}, timeout=_ANSWER_SECONDS_MAX)
+        await asyncio.wait({task}, timeout=self._patience.answer)
         for _ in range(_ROUNDS_BEFORE_BLAME):
             if not task.done():
                 await asyncio.sleep(0)
@@ -127,8 +167,8 @@ class Pulse:
 
     async def _ask(self) -> None:
         if self._asking is None or self._asking.is_closed():
-            self._asking = await self._connect(_ANSWER_SECONDS_MAX)
-        await self._asking.execute("SELECT 1")
+            self._asking = await self._connect(self._patience.answer)
+        await self._ask_server(self._asking)
 
     def _stop_asking(self) -> None:
         if self._asking is not None:
@@ -137,7 +177,7 @@ class Pulse:
 
     def _give_up(self) -> None:
         """End every connection, and with it what is waited for; and whatever waits for a connection."""
-        log.warning("the database is silent: %d operations that wait for it are ended", len(self._waiting))
+        log.warning("%s is silent: %d operations that wait for it are ended", self._name, len(self._waiting))
         self.is_silent = True
         for waiting in self._waiting:
             waiting.end()
@@ -148,18 +188,18 @@ class Pulse:
 class Waiting(Generic[T]):
     """A connection or a transaction for the length of a block, watched by a pulse."""
 
-    __slots__ = ("_cancelling", "_context", "_is_ended", "_is_entered", "_pulse", "_task", "since")
+    __slots__ = ("_cancelling", "_context", "_entered", "_task", "_watch", "is_ended", "since")
 
-    def __init__(self, context: AbstractAsyncContextManager[T], pulse: Pulse) -> None:
+    def __init__(self, context: AbstractAsyncContextManager[T], watch: Watch) -> None:
         """Take the block's context."""
         self._context = context
-        self._pulse = pulse
-        self._is_entered = False
-        self._is_ended = False
+        self._watch = watch
+        self._entered: Any = None
+        self.is_ended = False
 
     async def __aenter__(self) -> T:
         """Wait for a connection. Raises DatabaseSilentError."""
-        self._pulse.begun(self)
+        self._watch.begun(self)
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a statement outside a task")
@@ -169,13 +209,13 @@ class Waiting(Generic[T]):
         try:
             entered = await self._context.__aenter__()
         except BaseException as error:
-            self._pulse.ended(self, error)
-            if self._is_ended and task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError):
+            self._watch.ended(self, error)
+            if self.is_ended and task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError):
                 raise DatabaseSilentError("the database is silent") from None
             if isinstance(error, TimeoutError):
                 raise DatabaseSilentError("no connection in time") from None
             raise
-        self._is_entered = True
+        self._entered = entered
         return entered
 
     async def __aexit__(
@@ -185,12 +225,16 @@ class Waiting(Generic[T]):
         try:
             await self._context.__aexit__(kind, error, traceback)
         except BaseException as late:
-            self._pulse.ended(self, late)
+            self._watch.ended(self, late)
             raise
-        self._pulse.ended(self, error)
+        self._watch.ended(self, error)
 
     def end(self) -> None:
-        """Wait no longer for a connection. Whoever has one notices when that is ended."""
-        if not self._is_entered:
-            self._is_ended = True
+        """Wait no longer: neither for a connection, nor for what was asked over the one that there is."""
+        self.is_ended = True
+        if self._entered is None:
             self._task.cancel()
+            return
+        with suppress(asyncpg.InterfaceError):
+            # It may be on its way back to the pool.
+            self._entered.terminate()

@@ -5,7 +5,7 @@ import gc
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -22,7 +22,7 @@ from app.advisor.advice_feed import AdviceFeed
 from app.config import Settings, settings
 from app.members.token_feed import TokenFeed
 from app.pages import ASSETS, Page
-from app.storage.database import Readiness, connected, readiness
+from app.storage.database import Readiness, connected, standing
 from app.storage.master_keys import keyring
 from app.storage.pulse import within
 from app.storage.rings import ringing
@@ -81,15 +81,20 @@ async def healthz(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Say whether a claim would work. A missing Valkey is told, but claims work without it."""
+    """Say whether a claim would work. A missing Valkey is told, but claims work without it.
+
+    Behind a router they work as long as one server does; each is named.
+    """
     # At once, so that two silent servers take no longer than one.
     database, valkey = await asyncio.gather(
-        readiness(within_seconds=READY_SECONDS_MAX), _valkey(request.app.state.redis)
+        standing(within_seconds=READY_SECONDS_MAX), _valkey(request.app.state.redis)
     )
-    body = {"database": database.value, "valkey": valkey}
+    body: dict[str, Any] = {"database": database.readiness.value, "valkey": valkey}
+    if database.servers:
+        body["servers"] = {name: readiness.value for name, readiness in database.servers.items()}
     if request.app.state.streams.ending.is_set():
         return JSONResponse(body | {"process": "ending"}, status_code=503)
-    return JSONResponse(body, status_code=200 if database is Readiness.OK else 503)
+    return JSONResponse(body, status_code=200 if database.readiness is Readiness.OK else 503)
 
 
 async def wallet(_request: Request) -> Response:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from app import ids
 from app.storage.database import database, transaction
+from app.storage.fences import stands
 from app.storage.news import News
 from app.storage.statements import NoRow, statement
 
@@ -37,11 +38,11 @@ class BehindRow(TypedDict):
 # Of the webhooks that are looked at those whose merchant has an event that the webhook's snapshot doesn't see: a look
 # at an index for the latest event, and one for each transaction that was under way. Ranges keep the planner to that
 # index; an equality may be looked for in all events, where it believes that many have it.
-_FIND: Final = """
+_FIND: Final = f"""
 SELECT w.merchant_id, w.id, pg_current_snapshot()::text AS now,
     pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS is_of_another_server
-FROM {}
-WHERE w.disabled_at IS NULL AND (
+FROM {{}}
+WHERE w.disabled_at IS NULL AND {stands("w")} AND (
     w.feed_to IS NOT NULL
     OR pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
     OR (SELECT max(e.txid) FROM event e WHERE e.merchant_id = w.merchant_id)

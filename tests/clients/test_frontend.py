@@ -16,6 +16,7 @@ from tests.clients.test_clients import HERE, MODULES, NODE
 from tests.conftest import run_api
 from tests.factories import Shop
 from tests.guides import ROOT, blocks, files, run
+from tests.sizes import FULL
 
 GUIDE = "docs/frontend.md"
 #: Where the files that the guide names are.
@@ -92,6 +93,7 @@ def test_generated_types_are_strict_and_let_no_mistake_pass(frontend: Path) -> N
 
 
 @needs_node
+@pytest.mark.skipif(not FULL, reason="`make full` installs the frontend guide's packages as a newcomer would")
 @pytest.mark.timeout(600)
 def test_a_newcomers_project_is_installed_generated_and_compiled_as_the_guide_says(tmp_path: Path) -> None:
     """Takes a minute where npm has nothing at hand: everything is installed once more, as a reader would."""

@@ -21,13 +21,15 @@ from app.operate.embedded import DataDirectory
 from app.storage.database import dsn
 from app.stress.clients import Client, Fault, Http, Socket, Unanswered
 from app.stress.operations import History
-from app.stress.worlds import About, Terms, World, play
+from app.stress.worlds import About, Bring, Terms, World, play
 from tests.chaos.test_whole_engine import named, signalled
 from tests.factories import usd
-from tests.histories import streams, trouble
+from tests.histories import meetings, streams, trouble
 from tests.histories.clock import Clock
 from tests.histories.judging import ILLEGAL, OK, UNKNOWN, Case, Judge, counterexample, timeline
+from tests.histories.moving import Operator
 from tests.histories.network import Network
+from tests.histories.phones import play_followed
 from tests.histories.provoked import ERRANDS, Errands, document, held_cart, wanted
 from tests.operate.processes import Up, flash, up
 
@@ -36,7 +38,8 @@ WORLDS_AT_ONCE: Final = 3
 CLIENTS_EACH: Final = 3
 #: What the worlds of each slot are about, one after the other.
 ABOUT: Final = (
-    (About.ANYTHING, About.HOLDS, About.HOLDS), (About.ANYTHING, About.AIMS, About.TERMS), (About.ANYTHING,),
+    (About.ANYTHING, About.HOLDS, About.HOLDS), (About.ANYTHING, About.AIMS, About.TERMS),
+    (About.PEOPLE, About.PEOPLE, About.ANYTHING),
 )  # fmt: skip
 ERRAND_TRIES: Final = 8
 #: How much longer than it was told, and as long again, a run waits for what hasn't happened yet.
@@ -53,6 +56,7 @@ CIRCUMSTANCES: Final = frozenset({
     "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
     "captureHold: it was released", "captureHold: what it held is gone", "captureHold: rewards were had",
     "captureHold: killed before its answer", "captureHold: told again after its answer was lost",
+    *meetings.WANTED,
 })  # fmt: skip
 #: So that what waits for a frozen database gives up before its clients do, and errands are few.
 SETTINGS: Final = {
@@ -86,9 +90,10 @@ class Run:
     """A run on a running engine, through a network."""
 
     def __init__(
-        self, seed: int, engine: Up, network: Network, judge: Judge, database: str, written: TextIO | None
+        self, seed: int, engine: Up, network: Network, judge: Judge, database: str, written: TextIO | None, bring: Bring
     ) -> None:
         self._seed = seed
+        self._bring = bring
         self._clock = Clock(database)
         self._database = database
         self._engine = engine
@@ -167,9 +172,12 @@ class Run:
             if self._over.is_set():
                 break
             about = ABOUT[slot][number % len(ABOUT[slot])]
-            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, about)
+            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, about, self._bring)
             try:
-                await play(world, clients)
+                if about is About.PEOPLE:
+                    await play_followed(world, clients, self._url)
+                else:
+                    await play(world, clients)
             except (Fault, Unanswered) as failed:
                 self.found.wrong.append(f"{world.name} couldn't be made: {failed}")
                 continue
@@ -182,6 +190,7 @@ class Run:
 
     def _count(self, world: World) -> None:
         self.found.happened += world.counts
+        self.found.happened += meetings.of(world.history)
         self.found.outcomes += Counter(each.outcome for each in world.history.operations if each.client != "time")
         self.found.wrong += world.faults
         if self._written is not None:
@@ -311,7 +320,8 @@ async def run(seed: int, seconds: float, judge: Judge, written: TextIO | None = 
             key_id = await _first_key(database, errands["merchantId"])
             port = int(engine.url.rpartition(":")[2])
             async with Network(port).running() as network:
-                going = Run(seed, engine, network, judge, database, written)
+                bring = Operator(worlds["merchantId"], data).bring
+                going = Run(seed, engine, network, judge, database, written, bring)
                 await going.go(seconds, worlds["apiKey"], errands["apiKey"], key_id)
     return going.found
 

@@ -11,7 +11,7 @@ from app.moving.kind import Kind
 from app.moving.members import Members
 from app.moving.purchases import Purchases
 from app.storage.database import database
-from tests.factories import Shop
+from tests.factories import EDIT_MEMBER, Shop
 from tests.moving.files import Mover
 from tests.people.documents import MERGE, addresses, merge
 from tests.points.documents import points
@@ -97,6 +97,36 @@ async def test_an_address_that_a_merged_record_has_proved_isnt_proved_again(shop
 
     assert said[-1] == "members: 0 made, 1 corrected."
     assert await addresses(shop, kept) == ("n•••@example.com", True, None)
+
+
+async def test_a_list_that_still_has_both_records_says_what_is_so(shop: Shop, mover: Mover) -> None:
+    header = "externalId,email,emailVerified,displayName,joinedAt\n"
+    anna, a_other = "1,anna@example.com,true,Anna,2021-05-01\n", "2,typed@example.com,,A. Other,2019-05-01\n"
+    await mover.applied("members", header + anna + a_other)
+    pair = [{"id": ids.encode("member", await mover.member(number))} for number in "12"]
+    await shop.do(EDIT_MEMBER, memberId=pair[0]["id"], email="waits@example.com")
+    await merge(shop, *pair)
+    assert await addresses(shop, pair[0]) == ("a•••@example.com", True, "w•••@example.com")
+
+    for corrects in (False, True):
+        said = await mover.applied("members", header + a_other + anna + "\n" * corrects, corrects=corrects)
+        assert said[0] == "members: 0 new, 0 to correct, 2 there already."
+    # A row that says something new corrects what the other one doesn't undo.
+    renamed, again = anna.replace(",Anna,", ",Anna King,"), a_other.replace("A. Other", "Anna")
+    wrong = await mover.refused("members", header + renamed + again, corrects=True)
+    assert wrong == ["2: externalId names the member of line 3, too, which says something else"]
+    for rows in (renamed + a_other, renamed + again.replace("Anna", "Anna King")):
+        await mover.applied("members", header + rows, corrects=True)
+        said = await mover.applied("members", header + rows + "\n", corrects=True)
+        assert said[0] == "members: 0 new, 0 to correct, 2 there already."
+    mail = "externalId,email\n1,{0}@example.com\n2,new@example.com\n"
+    wrong = await mover.refused("members", mail.format("newer"), corrects=True)
+    assert [line.partition(",")[0] for line in wrong] == [
+        "2: externalId names the member of line 3", "3: externalId names the member of line 2"
+    ]  # fmt: skip
+    for known in ("anna", "typed"):
+        await mover.applied("members", mail.format(known), corrects=True)
+    assert await addresses(shop, pair[0]) == ("a•••@example.com", True, "n•••@example.com")
 
 
 async def test_what_a_merged_record_was_brought_is_the_kept_members(shop: Shop, mover: Mover) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -212,7 +213,7 @@ def test_a_worker_waits_for_valkey_and_says_so(worker_database: str, valkey: Dat
     variables = {
         "DATABASE_URL": worker_database,
         "REDIS_URL": valkey.redis_url,
-        "FLASH_MASTER_KEYS": new_master_key("k"),
+        "FLASH_MASTER_KEYS": os.environ["FLASH_MASTER_KEYS"],
     }
     with log.open("w") as output:
         worker = start("worker", environment=environment(**variables), errors=output)

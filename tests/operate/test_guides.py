@@ -58,6 +58,8 @@ TRIED = {
     ("docs/returns.md", "A changed cart"): "tests/orders/test_guide.py",
     ("docs/returns.md", "An order that is off"): "tests/orders/test_guide.py",
     ("docs/returns.md", "Points that pay"): "tests/orders/test_guide.py",
+    ("docs/scaling.md", "A router that is strict"): "tests/servers/test_guide.py",
+    ("docs/scaling.md", "Add a server"): "tests/servers/test_guide.py",
     ("docs/states.md", "Code"): "tests/operate/test_docs.py",
     ("docs/states.md", "Hold"): "tests/operate/test_docs.py",
     ("docs/states.md", "Invite"): "tests/operate/test_docs.py",
@@ -79,6 +81,7 @@ SHOWN = {
     ("docs/operations.md", "Install"): "it needs the network; tests/operate/test_install.py runs what the wheel holds",
     ("docs/replay.md", "A real retailer's year"): "the output of a run that takes minutes; tests/replay/test_replay.py",
     ("docs/scaling.md", "Does it hold?"): "it needs a running deployment; tests/stress runs it",
+    ("docs/scaling.md", "Many PostgreSQL servers"): "a drawing",
     ("docs/scaling.md", "More processes"): "they run until they are stopped; tests/operate/test_up.py runs them",
     ("docs/scaling.md", "PgBouncer"): "the settings of a server that isn't installed here",
 }

@@ -3,12 +3,14 @@
 import asyncio
 from typing import Any
 
+from app.storage.database import database
 from tests.coupons.ownership import claim_by_email
 from tests.factories import CHECK_CODES, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL
 from tests.orders.holding import CAPTURE, HOLD, RELEASE, cart, hold, let_pass, reasons
 from tests.orders.test_reverse_redemption import REVERSE as REVERSE_REDEMPTION
 from tests.people.documents import merge
+from tests.people.lives import indexes
 from tests.points.documents import REVERSE, purchase, refund
 
 OK = "RedeemCodesSuccess"
@@ -62,6 +64,19 @@ async def test_what_a_guest_ordered_counts_though_its_record_was_merged(shop: Sh
     assert (await merge(shop, kept, merged))["__typename"] == "MergeMembersSuccess"
 
     assert await presented(shop, code, "o-2", memberId=kept["id"]) == "NOT_FIRST_ORDER"
+
+
+async def test_a_persons_first_order_takes_every_mailbox_that_it_has_proved(shop: Shop) -> None:
+    """Or a guest with another spelling of one that isn't shown could have a first order at the same moment."""
+    kept = await shop.member(email="new@example.com", emailVerified=True)
+    await merge(shop, kept, await shop.member(email="old@example.com", emailVerified=True))
+    code = await welcome(shop, kept)
+
+    assert await presented(shop, code, "o-1", memberId=kept["id"]) == OK
+
+    _, shown, _, other = await indexes(shop, "new@example.com", "old@example.com")
+    taken = await database().rows("SELECT person FROM first_order WHERE merchant_id = $1", shop.merchant_id)
+    assert {shown, other} <= {row["person"] for row in taken}
 
 
 async def test_an_order_that_went_back_whole_was_none(shop: Shop) -> None:

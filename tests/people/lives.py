@@ -1,10 +1,16 @@
 """A person to whom everything happened that the engine keeps: what is to be exported, and forgotten."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app import ids
 from app.members.mailboxes import mailbox_index
 from app.merchants.tenants import tenant
+from app.people.known_by import KnownBy
+from app.people.personal import PERSONAL
+from app.storage.database import database
+from app.storage.statements import NoRow, statement
 from tests.coupons.ownership import send
 from tests.coupons.test_revoke_code import REVOKE
 from tests.factories import EDIT_MEMBER, ENROLL_MEMBER, Shop
@@ -67,6 +73,23 @@ async def whole_life(shop: Shop) -> Life:
     friend = (await accepted(shop, ada, email="friend@example.com"))["member"]
     sent, _ = await invited(shop, ada, "stranger@example.com")
     return Life(ada, pool, held, friend, referrer, [sent])
+
+
+async def told_of(shop: Shop, members: Sequence[Any], *addresses: str) -> list[bytes]:
+    """Return every ciphertext and hash that erasing takes, of members and addresses, as the database has them now."""
+    found = await indexes(shop, *addresses)
+    member_ids = [ids.decode("member", each["id"]) for each in members]
+    person = KnownBy([each for each in member_ids if each is not None], found[::2], found[1::2])
+    values = {"merchant_id": shop.merchant_id} | person.parameters()
+    told: list[bytes] = []
+    for personal in PERSONAL:
+        if not personal.fates:
+            continue
+        of = personal.erased or personal.found
+        asked = statement(NoRow, f"SELECT t.* FROM {personal.table} t WHERE t.merchant_id = :merchant_id AND ({of})")
+        rows: list[Any] = await database().rows(asked, **{name: values[name] for name in asked.names})
+        told += [row[column] for row in rows for column in personal.fates if isinstance(row[column], bytes)]
+    return told
 
 
 async def enrolled(shop: Shop, **input: Any) -> Any:

@@ -8,18 +8,20 @@ import pytest
 from redis.asyncio import Redis
 
 from app import ids
+from app.referrals.expire_invites import expire_invites
 from app.storage.database import database
 from tests.conftest import Api
 from tests.coupons.ownership import claim_by_email, send
 from tests.coupons.test_reissue_code import REISSUE
+from tests.coupons.test_revoke_code import REVOKE
 from tests.dump import dump, traces
-from tests.factories import CLAIM_CODE, ENROLL_MEMBER, REFUSALS, Shop
+from tests.factories import CLAIM_CODE, EDIT_MEMBER, ENROLL_MEMBER, REFUSALS, Shop
 from tests.orders.documents import CANCEL, cancellation
 from tests.orders.holding import CAPTURE, hold
-from tests.people.documents import MERGE
-from tests.people.lives import EMAIL, PENDING, TRACES, indexes, whole_life
+from tests.people.documents import MERGE, addresses, merge
+from tests.people.lives import EMAIL, PENDING, TRACES, indexes, told_of, whole_life
 from tests.points.documents import GRANT, REVERSE_REWARD, entries, grant, purchase, redeem, refund, reward, wallet
-from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, program
+from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, invites_age, program
 
 MEMBER = """
   id externalId externalIds { id } displayName maskedEmail pendingMaskedEmail emailVerified source joinedAt erasedAt
@@ -162,6 +164,29 @@ async def test_earlier_calls_are_still_answered(shop: Shop) -> None:
     had = await redeem(shop, mug, life.member, "mug")
     assert had["__typename"] == "RedeemRewardSuccess", had
     assert (had["__typename"], had["replayed"]) == ("RedeemRewardSuccess", True)
+
+
+@pytest.mark.parametrize("named", ["address", "proven address", "number"])
+async def test_an_earlier_claim_is_still_answered_however_the_claimant_was_named(shop: Shop, named: str) -> None:
+    pool = await shop.pool(claimsPerMember=5)
+    who: dict[str, Any] = {"member": {"externalId": "card-1815"}} if named == "number" else {"email": EMAIL}
+    whom: dict[str, Any] = {"email": EMAIL}
+    if named == "number":
+        whom = {"memberId": (await shop.member(externalId="card-1815"))["id"]}
+    first = await shop.do(CLAIM_CODE, poolId=pool["id"], idempotencyKey="a", **who)
+    if named == "proven address":
+        whom = {"memberId": (await shop.member(email=EMAIL, emailVerified=True))["id"]}
+    await shop.do(ERASE, **whom, ground="REQUEST")
+
+    again = await shop.do(CLAIM_CODE, poolId=pool["id"], idempotencyKey="a", **who)
+
+    assert (again["__typename"], again["replayed"], again["code"]["id"]) == (
+        "ClaimCodeSuccess", True, first["code"]["id"]
+    )  # fmt: skip
+    # A key that somebody else used says nothing.
+    for other in ({"email": "bob@example.com"}, {"memberId": (await shop.member())["id"]}):
+        refused = await shop.refused(CLAIM_CODE, poolId=pool["id"], idempotencyKey="a", **other)
+        assert refused["__typename"] == "IdempotencyKeyReused"
 
 
 async def test_a_refund_takes_what_is_not_there_and_forfeits_what_would_come_back(shop: Shop) -> None:
@@ -322,3 +347,67 @@ async def test_the_records_that_were_merged_into_it_are_erased_with_it(shop: Sho
     back = await refund(shop, "A-1816", "r-2", 1_000)
     assert back["__typename"] == "RefundPurchaseSuccess"
     assert await shop.broken_promises() == []
+
+
+async def test_what_was_sent_to_an_address_that_merging_dropped_is_forgotten_too(shop: Shop) -> None:
+    kept = await shop.member(email="kept@example.com", emailVerified=True)
+    await shop.do(EDIT_MEMBER, memberId=kept["id"], email="waits@example.com")
+    merged = await shop.member(email=EMAIL)
+    await claim_by_email(shop, await shop.pool(), EMAIL)
+    await send(shop, await shop.pool(), {"email": EMAIL})
+    await merge(shop, kept, merged)
+    assert await addresses(shop, kept) == ("k•••@example.com", True, "w•••@example.com")
+    told = await told_of(shop, [kept, merged], EMAIL)
+
+    preview = (await shop.data(CHECK, {"id": kept["id"]}))["checkErase"]
+    await erase(shop, kept)
+
+    assert preview == {"liveCodes": 2, "points": 0, "pendingInvites": 0, "holds": 0}
+    assert traces(await dump(shop.merchant_id), EMAIL, *told, *await indexes(shop, EMAIL)) == []
+    assert await shop.broken_promises() == []
+
+
+async def test_somebody_else_who_proves_an_address_that_merging_dropped_keeps_what_waits_for_it(shop: Shop) -> None:
+    kept = await shop.member(email="kept@example.com", emailVerified=True)
+    await shop.do(EDIT_MEMBER, memberId=kept["id"], email="waits@example.com")
+    await merge(shop, kept, await shop.member(email=EMAIL))
+    code = await claim_by_email(shop, await shop.pool(), EMAIL)
+
+    owner = await shop.member(email=EMAIL, emailVerified=True)
+    await erase(shop, kept)
+
+    (row,) = await database().rows(
+        "SELECT state, member_id FROM code WHERE merchant_id = $1 AND id = $2",
+        shop.merchant_id, ids.decode("code", code["id"]),
+    )  # fmt: skip
+    assert (row["state"], row["member_id"]) == ("ALLOCATED", ids.decode("member", owner["id"]))
+    assert await shop.broken_promises() == []
+
+
+@pytest.mark.parametrize("is_member", [False, True])
+async def test_words_about_a_code_whose_place_another_one_took_are_forgotten_too(
+    shop: Shop, *, is_member: bool
+) -> None:
+    code = await claim_by_email(shop, await shop.pool(), EMAIL)
+    await shop.do(REVOKE, codeId=code["id"], reason="Ms Lovelace lost it", recycle=False)
+    await shop.do(REISSUE, codeId=code["id"], reason="for Ms Lovelace")
+    who = {"memberId": (await shop.member(email=EMAIL, emailVerified=True))["id"]} if is_member else {"email": EMAIL}
+
+    await shop.do(ERASE, **who, ground="REQUEST")
+
+    words = "SELECT FROM event WHERE merchant_id = $1 AND reason IS NOT NULL"
+    assert await database().rows(words, shop.merchant_id) == []
+
+
+async def test_whom_an_invite_was_sent_to_is_forgotten_though_it_expired(shop: Shop) -> None:
+    await program(shop, convertsOn="FIRST_PURCHASE")
+    referrer = await shop.member()
+    invite, _ = await invited(shop, referrer, EMAIL)
+    joined = await shop.do(ACCEPT_INVITE, token=invite["token"], email="joined@example.com", emailVerified=True)
+    await invites_age(shop, 40)
+    await expire_invites()
+
+    await erase(shop, joined["member"])
+
+    (row,) = await database().rows("SELECT status, email FROM invite WHERE merchant_id = $1", shop.merchant_id)
+    assert tuple(row.values()) == ("EXPIRED", None)

@@ -9,8 +9,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from app.storage import pulse
-from app.storage.pulse import DatabaseSilentError, Pulse, Waiting, within
+from app.storage.pulse import DatabaseSilentError, Patience, Pulse, Waiting, within
 
 WAIT_SECONDS_MAX = 30.0
 
@@ -58,17 +57,13 @@ class Server:
             await self._asked_again.wait_for(lambda: self.asked >= count)
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look often, and wait for no answer for long."""
-    monkeypatch.setattr(pulse, "_SUSPECT_SECONDS", 0.0)
-    monkeypatch.setattr(pulse, "_LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(pulse, "_ANSWER_SECONDS_MAX", 0.05)
+#: Looks often, and waits for no answer for long.
+IMPATIENT = Patience(suspect=0.0, answer=0.05, look=0.001, again=0.001)
 
 
 @asynccontextmanager
 async def _watched(server: Server) -> AsyncIterator[Pulse]:
-    beating = Pulse(server.connect)
+    beating = Pulse(server.connect, patience=IMPATIENT)
     task = asyncio.create_task(beating.watch())
     try:
         yield beating
@@ -94,7 +89,6 @@ async def _until(beating: Pulse, *, silent: bool) -> None:
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_slow_statement_goes_on_while_the_server_answers() -> None:
     server = Server()
     async with _watched(server) as beating:
@@ -106,7 +100,6 @@ async def test_a_slow_statement_goes_on_while_the_server_answers() -> None:
             assert not server.ended.is_set()
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_nobody_is_asked_while_nobody_waits() -> None:
     server = Server()
     async with _watched(server) as beating:
@@ -116,7 +109,6 @@ async def test_nobody_is_asked_while_nobody_waits() -> None:
         assert (server.asked, beating.is_silent) == (0, False)
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_when_the_server_falls_silent_whoever_waits_for_a_connection_is_told() -> None:
     server = Server()
     server.answers.clear()
@@ -134,7 +126,6 @@ async def test_when_the_server_falls_silent_whoever_waits_for_a_connection_is_to
         assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_when_the_server_falls_silent_every_connection_is_ended() -> None:
     server, pooled = Server(), Server()
     server.answers.clear()
@@ -148,7 +139,6 @@ async def test_when_the_server_falls_silent_every_connection_is_ended() -> None:
         assert beating.is_silent
 
 
-@pytest.mark.usefixtures("impatient")
 async def test_a_server_that_answers_others_is_not_silent() -> None:
     """A probe may be lost, or the server may have no room for its connection."""
     server = Server()
@@ -163,7 +153,6 @@ async def test_a_server_that_answers_others_is_not_silent() -> None:
             assert not beating.is_silent
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("refuses", "silent"),
     [

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from app import ids
 from app.config import Settings
 from app.merchants.create_merchant import INSERT as INSERT_MERCHANT
-from app.storage.database import Readiness, database, dsn
+from app.storage.database import Readiness, Standing, database, dsn
 from app.web.application import readyz
 from app.web.metrics_page import _look
 from app.web.open_streams import OpenStreams
@@ -262,7 +262,7 @@ async def test_a_database_without_its_tables_is_told_as_a_fault(shop: Shop) -> N
 
 async def test_metrics_go_on_while_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
     class Ending:
-        async def rows(self, _sql: str) -> None:
+        async def everywhere(self, *_texts: str) -> None:
             raise asyncpg.InternalClientError("a connection is ending")
 
     monkeypatch.setattr("app.web.metrics_page.database", Ending)
@@ -278,12 +278,12 @@ async def test_readiness_asks_both_servers_at_once(monkeypatch: pytest.MonkeyPat
         async def ping(self) -> None:
             asked.set()
 
-    async def ready(*, within_seconds: float) -> Readiness:
+    async def ready(*, within_seconds: float) -> Standing:
         async with asyncio.timeout(within_seconds):
             await asked.wait()
-        return Readiness.OK
+        return Standing(Readiness.OK)
 
-    monkeypatch.setattr("app.web.application.readiness", ready)
+    monkeypatch.setattr("app.web.application.standing", ready)
     app = Starlette()
     app.state.redis = Valkey()
     app.state.streams = OpenStreams(Settings())

@@ -1,0 +1,133 @@
+"""The servers behind a router, as a process knows them: which merchants they have, and whether they answer.
+
+One that is dead or frozen must not hold what others need. It has at most half of the process's connections, is asked
+whether it is there as soon as somebody has waited a while, and whoever needs it is refused at once until it answers.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+from cachetools import LRUCache, TTLCache
+
+from app.storage.pulse import DatabaseSilentError, Patience, Pulse, Waiting, Watch
+
+log = logging.getLogger("flash.database")
+
+#: How a router learns where a transaction goes; it answers this itself.
+OF_MERCHANT: Final = "SET LOCAL pgdog.sharding_key TO '{}'"
+OF_NUMBER: Final = "SET LOCAL pgdog.shard TO '{}'"
+
+#: A server's own are told within a second.
+_PATIENCE: Final = Patience(suspect=0.2, answer=0.65, look=0.1, again=1.0)
+#: How long somebody may wait whose server nobody knows, and for how long that merchant is refused afterwards.
+_UNKNOWN_SECONDS_MAX: Final = 0.8
+_REFUSED_SECONDS: Final = 1.0
+#: For all whose server nobody knows.
+_UNKNOWN_CONNECTIONS: Final = 2
+#: Of all servers; those that were asked for longest ago are learned anew.
+_MERCHANTS_MAX: Final = 50_000
+
+#: The server of each merchant, by `cluster_name`. It is learned with the tenant, every few seconds.
+_places: Final[LRUCache[UUID, str]] = LRUCache(_MERCHANTS_MAX)
+
+
+def learn(merchant_id: UUID, name: str) -> None:
+    """Note on which server a merchant is."""
+    _places[merchant_id] = name
+
+
+class Server:
+    """One server: how many may wait for it at once, and who does."""
+
+    def __init__(
+        self, name: str, turns: int, connect: Callable[[float], Awaitable[asyncpg.Connection]], merchant_id: UUID
+    ) -> None:
+        """Take how a router is reached beside the pool, and a merchant that is there."""
+        self.turns = asyncio.Semaphore(turns)
+        #: Whose statements find it.
+        self.merchant_id = merchant_id
+        self.pulse = Pulse(connect, self._ask, name=f"the server {name!r}", patience=_PATIENCE)
+
+    async def _ask(self, connection: asyncpg.Connection) -> None:
+        async with connection.transaction():
+            await connection.execute(OF_MERCHANT.format(self.merchant_id))
+            await connection.execute("SELECT 1")
+
+
+class _Unknown:
+    """Who waits for a merchant whose server nobody knows: not for long, because it may be one that is away."""
+
+    def __init__(self, refused: TTLCache[UUID, None], merchant_id: UUID | None) -> None:
+        self._refused = refused
+        self._merchant_id = merchant_id
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begun(self, waiting: Waiting[Any]) -> None:
+        """Give it a while, unless this merchant's last one had it in vain."""
+        if self._merchant_id in self._refused:
+            raise DatabaseSilentError("the server of a merchant is silent")
+        self._timer = asyncio.get_running_loop().call_later(_UNKNOWN_SECONDS_MAX, waiting.end)
+
+    def ended(self, waiting: Waiting[Any], _error: BaseException | None) -> None:
+        """Note whether it waited in vain."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if waiting.is_ended and self._merchant_id is not None:
+            self._refused[self._merchant_id] = None
+
+
+class Servers:
+    """The servers that a pool reaches through a router."""
+
+    def __init__(self, connections_max: int, connect: Callable[[float], Awaitable[asyncpg.Connection]]) -> None:
+        """Take how many connections the pool has, and how the router is reached beside it."""
+        self._turns = max(1, connections_max // 2)
+        self._connect = connect
+        self._known: dict[str, Server] = {}
+        self._watching: set[asyncio.Task[None]] = set()
+        self._unknown_turns = asyncio.Semaphore(min(_UNKNOWN_CONNECTIONS, self._turns))
+        self._refused: TTLCache[UUID, None] = TTLCache(_MERCHANTS_MAX, _REFUSED_SECONDS, time.monotonic)
+
+    def of(self, merchant_id: UUID | None) -> tuple[asyncio.Semaphore, Watch]:
+        """Return the turns of a merchant's server, and who watches it."""
+        name = None if merchant_id is None else _places.get(merchant_id)
+        if merchant_id is None or name is None:
+            return self._unknown_turns, _Unknown(self._refused, merchant_id)
+        server = self._known.get(name)
+        if server is None:
+            server = self._begin(name, merchant_id)
+        server.merchant_id = merchant_id
+        return server.turns, server.pulse
+
+    def named(self, name: str) -> Pulse | None:
+        """Return the pulse of a server that merchants were asked for."""
+        server = self._known.get(name)
+        return None if server is None else server.pulse
+
+    def silent(self) -> set[str]:
+        """Return the names of those that don't answer."""
+        return {name for name, server in self._known.items() if server.pulse.is_silent}
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Notice for the length of the block when one falls silent."""
+        try:
+            yield
+        finally:
+            for task in self._watching:
+                task.cancel()
+            if self._watching:
+                await asyncio.wait(self._watching)
+
+    def _begin(self, name: str, merchant_id: UUID) -> Server:
+        if not name:
+            log.warning("a server behind the router has no cluster_name: nobody can tell when it is away")
+        server = self._known[name] = Server(name, self._turns, self._connect, merchant_id)
+        self._watching.add(asyncio.create_task(server.pulse.watch()))
+        return server

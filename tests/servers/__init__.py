@@ -1,0 +1,1 @@
+"""Merchants that stand on different PostgreSQL servers."""
