@@ -1413,6 +1413,8 @@ CREATE INDEX referral_returned ON referral (merchant_id, referrer_id) WHERE reve
 CREATE INDEX referral_released ON referral (merchant_id, id) WHERE released_at IS NOT NULL;
 CREATE INDEX referral_held ON referral (merchant_id, id)
     WHERE released_at IS NULL AND declined_at IS NULL AND reversed_at IS NULL;
+-- Whether the network is as it was.
+CREATE INDEX referral_changed ON referral (merchant_id, changed_at);
 CREATE INDEX referral_declined ON referral (merchant_id, id) WHERE declined_at IS NOT NULL;
 CREATE TRIGGER referral_kept BEFORE DELETE OR TRUNCATE ON referral FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
@@ -1440,6 +1442,10 @@ BEGIN
         SELECT referrer_id INTO above FROM referral
         WHERE merchant_id = NEW.merchant_id AND referee_id = above;
     END LOOP;
+    IF TG_OP = 'UPDATE' AND (OLD.referrer_id, OLD.referee_id, OLD.released_at, OLD.reversed_at)
+        IS DISTINCT FROM (NEW.referrer_id, NEW.referee_id, NEW.released_at, NEW.reversed_at) THEN
+        NEW.changed_at := now();
+    END IF;
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER referral_guard BEFORE INSERT OR UPDATE ON referral FOR EACH ROW EXECUTE FUNCTION referral_guard();
@@ -1463,31 +1469,41 @@ ALTER TABLE graph_snapshot
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT graph_snapshot_job FOREIGN KEY (merchant_id, id) REFERENCES graph_job,
     ADD CONSTRAINT graph_snapshot_day UNIQUE (merchant_id, taken_on);
+-- What days show that are alike is stored once, and goes with the last of them.
+ALTER TABLE graph_drawing
+    DROP CONSTRAINT graph_drawing_pkey,
+    ADD PRIMARY KEY (merchant_id, id);
+ALTER TABLE graph_snapshot
+    ADD CONSTRAINT graph_snapshot_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing,
+    ADD CONSTRAINT graph_snapshot_drawn CHECK (
+        drawn_on <= taken_on AND (drawing_id = id OR new_referral_count + lost_referral_count + new_hub_count = 0)
+    );
+CREATE INDEX graph_snapshot_of_drawing ON graph_snapshot (merchant_id, drawing_id);
 ALTER TABLE graph_node
     DROP CONSTRAINT graph_node_pkey,
-    ADD PRIMARY KEY (merchant_id, snapshot_id, rank),
-    ADD CONSTRAINT graph_node_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+    ADD PRIMARY KEY (merchant_id, drawing_id, rank),
+    ADD CONSTRAINT graph_node_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing
         ON DELETE CASCADE,
     ADD CONSTRAINT graph_node_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT graph_node_framed CHECK (x BETWEEN 0 AND 1000 AND y BETWEEN 0 AND 1000),
     ADD CONSTRAINT graph_node_degree CHECK (degree > 0 AND recruited BETWEEN 0 AND degree),
     ADD CONSTRAINT graph_node_new_hub CHECK (is_hub OR NOT is_new_hub);
-CREATE INDEX graph_node_new ON graph_node (merchant_id, snapshot_id, rank) WHERE is_new_hub;
+CREATE INDEX graph_node_new ON graph_node (merchant_id, drawing_id, rank) WHERE is_new_hub;
 -- Advocates, and how many there are.
-CREATE INDEX graph_node_advocate ON graph_node (merchant_id, snapshot_id, recruited, member_id) WHERE recruited > 0;
+CREATE INDEX graph_node_advocate ON graph_node (merchant_id, drawing_id, recruited, member_id) WHERE recruited > 0;
 ALTER TABLE graph_edge
     DROP CONSTRAINT graph_edge_pkey,
-    ADD PRIMARY KEY (merchant_id, snapshot_id, rank),
-    ADD CONSTRAINT graph_edge_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+    ADD PRIMARY KEY (merchant_id, drawing_id, rank),
+    ADD CONSTRAINT graph_edge_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing
         ON DELETE CASCADE,
     ADD CONSTRAINT graph_edge_referrer FOREIGN KEY (merchant_id, referrer_id) REFERENCES member,
     ADD CONSTRAINT graph_edge_referee FOREIGN KEY (merchant_id, referee_id) REFERENCES member,
     ADD CONSTRAINT graph_edge_not_self CHECK (referrer_id <> referee_id);
-CREATE INDEX graph_edge_new ON graph_edge (merchant_id, snapshot_id, rank) WHERE is_new;
+CREATE INDEX graph_edge_new ON graph_edge (merchant_id, drawing_id, rank) WHERE is_new;
 ALTER TABLE graph_file
     DROP CONSTRAINT graph_file_pkey,
-    ADD PRIMARY KEY (merchant_id, snapshot_id, format),
-    ADD CONSTRAINT graph_file_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+    ADD PRIMARY KEY (merchant_id, drawing_id, format),
+    ADD CONSTRAINT graph_file_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing
         ON DELETE CASCADE,
     ADD CONSTRAINT graph_file_format CHECK (format IN ('svg', 'json', 'hubs')),
     -- Files are compressed already. What fits into a block is in the row; pictures don't, and aren't.

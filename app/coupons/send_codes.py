@@ -361,16 +361,15 @@ WHERE merchant_id = :merchant_id AND pool_id = ANY(ARRAY[(SELECT :pool_id::uuid)
 ORDER BY pool_id, id LIMIT :count FOR UPDATE
 """,
 )
-IN_STOCK: Final = statement(
-    _StockRow,
-    """
+#: How many codes of a pool can be sent.
+COUNT_STOCK: Final = """
 SELECT coalesce(sum(available), 0) - (
     SELECT count(*) FROM code
     WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' AND expires_at <= now()
 ) AS available
 FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = :pool_id
-""",
-)
+"""
+IN_STOCK: Final = statement(_StockRow, COUNT_STOCK)
 
 
 async def pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]:

@@ -32,8 +32,8 @@ from app.storage.queues import worked_on
 Places = dict[str, dict[UUID, bool]]
 
 WHERE_MERCHANTS_BELONG: Final = (
-    "Correct the router's rules; run `flash merchant move` again for a move that stopped; of two servers, keep the rows "
-    "of one."
+    "Correct the router's rules; run `flash merchant move` again for a move that stopped; of two servers, keep the "
+    "rows of one."
 )
 #: Of each server, evenly spread: each costs a round trip.
 _ASKED_FOR_MAX: Final = 1_000

@@ -229,7 +229,7 @@ class World:
         self._later: dict[str, Operation] = {}
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
-            "budgets": [], "first": [], "audiences": [], "members": self.members,
+            "budgets": [], "first": [], "audiences": [], "ends": [], "members": self.members,
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
             "point_value": terms.point_value, "points_per_unit": terms.points_per_unit,
             "minor_units": 10 ** (Currency(terms.currency).exponent or 0), "address": None, "holder": None,
