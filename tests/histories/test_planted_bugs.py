@@ -284,8 +284,11 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
     brought:member1 begins as None
     people begins as People()
   ! import: bringBalance(memberId: member1, points: 10) → BroughtInSuccess(...)
+    time: judged(number: 1, memberId: member1) → Passed
     import: bringBalance(memberId: member2, points: 10) → BroughtInSuccess(...)
-  ! import: bringBalance(memberId: member1, points: 10) → BroughtInSuccess(...)
+    time: judged(number: 3, memberId: member2) → Passed
+    import: bringBalance(memberId: member1, points: 10) → BroughtInSuccess(...)
+  ! time: judged(number: 5, memberId: member1) → Passed
 """),
 }  # fmt: skip
 
