@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 State = Mapping[str, Any]
 
+#: What is done beside a merging, and beside an erasing, as often as it can be: each must have met.
+BESIDE: Final = {
+    "mergeMembers": (
+        "claimCode", "redeemCodes", "holdCheckout", "captureHold", "grantPoints", "inviteMembers", "acceptInvite",
+        "recordPurchase", "refundPurchase", "verifyMemberEmail", "bringBalance", "eraseMember", "mergeMembers",
+    ),
+    "eraseMember": ("claimCode", "redeemCodes", "holdCheckout", "captureHold", "grantPoints", "mergeMembers"),
+}  # fmt: skip
+
 MERGE: Final = mutation(
     "mergeMembers",
     "MergeMembersInput",
@@ -26,7 +35,7 @@ def _ask_merge(world: "World") -> Asked | None:
     pair = world.pair()
     if pair is None:
         return None
-    drops = world.refused_pairs.get(pair, False) and world.rolls.random() < 0.7
+    drops = pair in world.refused_pairs
     return {"keptId": pair[0], "mergedId": pair[1], "reason": "One person.", "dropReferrals": drops}, {}
 
 
