@@ -224,6 +224,9 @@ def erasing(change: Change, member: str, address: str) -> State:
     else:
         _lose_track(change, *owners)
     for invite, sender, email in change.facts["sent"]:
+        if people.was_brought_by(invite) == member:
+            # The address may be invited again.
+            change.put(f"address:{email}", None)
         if people.standing(sender) == member:
             if change.get(f"invite:{invite}") == "PENDING":
                 change.put(f"invite:{invite}", "CANCELLED")

@@ -5,9 +5,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.stress.becoming import Passed, adopting, erasing, merging
-from app.stress.operations import UNAUTHENTICATED, Answer, Operation
+from app.stress.operations import PASSED, UNAUTHENTICATED, Answer, Operation
 from app.stress.people import PEOPLE, Change, People, as_standing
-from app.stress.things import ANYTHING, Story, Whole, where
+from app.stress.things import ANYTHING, Story, Whole, becomes, is_, where
 from app.stress.verb import NOTHING, Asked, Call, Facts, Verb, mutation
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ ERASE: Final = mutation("eraseMember", "EraseMemberInput", "... on EraseMemberSu
 
 def _ask_erase(world: "World") -> Asked | None:
     left = world.standing()
-    if len(left) <= 2 or world.rolls.random() < 0.5:
+    if len(left) <= 1:
         return None
     return {"memberId": world.rolls.choice(left), "ground": "REQUEST"}, {}
 
@@ -212,8 +212,12 @@ def _ask_bring(world: "World") -> Asked | None:
 
 
 def _credited(call: Call) -> Sequence[Story]:
-    """It is one credit; the same content again does nothing, also for whoever stands for a record that was merged."""
+    """It is one credit; the same content again does nothing, also for whoever stands for a record that was merged.
+
+    That there was none is judged before the file is applied: a record with one may be merged into it meanwhile.
+    """
     points = call.input["points"]
+    story: Story = ((f"look:{call.number}", is_("so")),) if call.number in call.facts["looked"] else ()
 
     def bring(state: State) -> Iterable[State]:
         people: People = state[PEOPLE]
@@ -229,15 +233,24 @@ def _credited(call: Call) -> Sequence[Story]:
         if call.answer["replayed"]:
             if found != ANYTHING and (found is None or (call.answer.get("is_same") and found != points)):
                 return
-        elif found not in {None, ANYTHING}:
-            return
         else:
-            change.put(name, points)
+            change.put(name, ANYTHING if found == ANYTHING else (found or 0) + points)
             if change.get(wallet) != ANYTHING:
                 change.put(wallet, change.get(wallet).credited(points))
         yield change.state
 
-    return (((PEOPLE, Whole(bring)),),)
+    return ((*story, (PEOPLE, Whole(bring))),)
+
+
+def _judged(call: Call) -> Sequence[Story]:
+    """When the file was judged, nothing had been brought in for whoever it is of."""
+
+    def look(state: State) -> Iterable[State]:
+        member = state[PEOPLE].standing(call.input["memberId"])
+        if state.get(f"brought:{member}", ANYTHING) in {None, ANYTHING}:
+            yield state
+
+    return (((PEOPLE, Whole(look)), (f"look:{call.input['number']}", becomes(None, "so"))),)
 
 
 def _differs(call: Call) -> Sequence[Story]:
@@ -273,8 +286,11 @@ def told_of(status: int, said: str) -> Answer | None:
 BRING: Final = Verb("bringBalance", "", _ask_bring, {
     CREDITED: _credited, SKIPPED: _nobody("memberId"), DIFFERS: _differs, MISSED: _went,
 }, repeats=True, weight=0)  # fmt: skip
+#: A moment of that, between its call and its answer.
+JUDGED: Final = Verb("judged", "", lambda _: None, {PASSED: _judged}, weight=0)
 VERBS: Final = (
     BRING,
+    JUDGED,
     Verb("mergeMembers", MERGE, _ask_merge, {
         "MergeMembersSuccess": _merged, "MembersNotMergeable": _not_mergeable,
         "NotFound": _nobody("keptId", "mergedId"),

@@ -133,7 +133,9 @@ def _accepted(call: Call) -> Sequence[Story]:
         return ((*used, (f"wallet:{sender}", changed(for_sender, of=name))),)
     entries = call.answer["referral"]
     if entries is None:
-        return ()
+        # A mailbox that was paid for before somebody was erased.
+        is_remembered = where(lambda people: bool(people.erased))
+        return ((*used[:2], (PEOPLE, is_remembered)),) if call.facts.get("address") is not None else ()
     earned = changed(for_sender, points=entries["referrerEntry"]["balanceAfter"], of=name)
     first = changed(for_member, points=entries["refereeEntry"]["balanceAfter"], of=name)
     return ((*used, (f"wallet:{sender}", earned), (f"wallet:{call.answer['member']['id']}", first)),)
@@ -154,6 +156,10 @@ def _learn_member(world: "World", _: Operation, answer: Answer) -> None:
 
 def _not_usable(call: Call) -> Sequence[Story]:
     ended = where(lambda status: status == call.answer["status"] != "PENDING")
+    if call.answer["status"] is None and call.facts.get("address") is not None:
+        # Nobody knows the token any more by which somebody came that was erased.
+        came = where(lambda people: people.was_brought_by(call.about["id"]) in people.erased)
+        return (((PEOPLE, came),),)
     return (((f"invite:{call.about['id']}", ended),),)
 
 

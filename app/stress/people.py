@@ -60,6 +60,10 @@ class People(NamedTuple):
         """Whether a member was merged or erased."""
         return self.standing(member) != member or member in self.erased
 
+    def was_brought_by(self, invite: str) -> str | None:
+        """Return who came by an invite."""
+        return next((each.referee for each in self.edges if each.invite == invite), None)
+
     def above(self, member: str) -> Iterator[str]:
         """Return who brought a member, who brought that one, and so on."""
         found = {each.referee: each.referrer for each in self.edges}

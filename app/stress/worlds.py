@@ -19,7 +19,7 @@ from iso4217 import Currency
 from app.stress.aims import AUDIENCES
 from app.stress.claims import LOOKED
 from app.stress.clients import Client, Fault, Unanswered, Unsent
-from app.stress.gone import BRING, told_of
+from app.stress.gone import BRING, JUDGED, told_of
 from app.stress.holds import LAPSE
 from app.stress.operations import PASSED, READ, UNAUTHENTICATED, Answer, History, Operation, Recorder
 from app.stress.people import GIFT as SAVINGS
@@ -118,10 +118,10 @@ AIMING: Final = {
 
 #: In one where people turn out to be one, are forgotten, and prove an address.
 PEOPLES: Final = {
-    "mergeMembers": 3, "checkMerge": 2, "eraseMember": 0.8, "verifyMemberEmail": 1.5, "bringBalance": 1, "claimCode": 5,
-    "redeemCodes": 3, "checkCodes": 0.5, "holdCheckout": 4, "captureHold": 2.5, "releaseHold": 1, "extendHold": 0.5,
-    "readHold": 1, "grantPoints": 2, "redeemReward": 1.5, "recordPurchase": 2, "refundPurchase": 1.5,
-    "inviteMembers": 1.5, "acceptInvite": 2, "cancelInvite": 0.3, "revokeCode": 0.3, "reverseRedemption": 0.5,
+    "mergeMembers": 3, "checkMerge": 1.5, "eraseMember": 1, "verifyMemberEmail": 1.5, "bringBalance": 1,
+    "claimCode": 5, "redeemCodes": 3, "checkCodes": 0.5, "holdCheckout": 5, "captureHold": 2.5, "releaseHold": 1,
+    "extendHold": 0.5, "readHold": 1, "grantPoints": 2, "redeemReward": 1.5, "recordPurchase": 2, "refundPurchase": 1.5,
+    "inviteMembers": 3, "acceptInvite": 3, "cancelInvite": 0.3, "revokeCode": 0.3, "reverseRedemption": 0.5,
     "readWallet": 3, "readCodes": 3, "readStock": 1, "readPurchase": 0.5,
 }  # fmt: skip
 
@@ -229,7 +229,7 @@ class World:
         self._later: dict[str, Operation] = {}
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
-            "budgets": [], "first": [], "audiences": [], "members": self.members,
+            "budgets": [], "first": [], "audiences": [], "ends": [], "members": self.members,
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
             "point_value": terms.point_value, "points_per_unit": terms.points_per_unit,
             "minor_units": 10 ** (Currency(terms.currency).exponent or 0), "address": None, "holder": None,
@@ -261,13 +261,13 @@ class World:
     def pair(self) -> tuple[str, str] | None:
         """Return two records that may be one person's: mostly members that stand, some that joined, some that went."""
         refused = [pair for pair in self.refused_pairs if not set(pair) & self.gone.keys()]
-        if refused and self.rolls.random() < 0.4:
+        if refused and self.rolls.random() < 0.7:
             return self.rolls.choice(refused)
         among = self.standing()
-        if len(among) <= 2 or self.rolls.random() < 0.3:
+        if self.joined and self.rolls.random() < 0.5:
+            among = [*among, *(member for member in self.joined if member not in self.gone)]
+        if len(among) <= 1 or self.rolls.random() < 0.2:
             among = [*self.members, *self.joined]
-        elif self.joined and self.rolls.random() < 0.5:
-            among = [*among, *self.joined]
         kept, merged = self.rolls.sample(among, k=2)
         return kept, merged
 
@@ -374,29 +374,29 @@ class World:
 
     async def _aimed_pools(self, client: Client) -> None:
         money = {"amountMinor": BUDGETS[0], "currency": self.currency}
-        budget = await self._pool(client, codes=7, limit=3, maximumTotalDiscount=money)
+        budget = await self.make_pool(client, codes=7, limit=3, maximumTotalDiscount=money)
         self.facts["budgets"].append(budget)
         self.facts["initial"][f"budget:{budget}"] = [BUDGETS[0]]
-        self.facts["first"].append(await self._pool(client, codes=4, limit=2, firstOrderOnly=True))
-        self.facts["audiences"].append(await self._pool(client, codes=3, limit=1, audience=list(AUDIENCES[0])))
+        self.facts["first"].append(await self.make_pool(client, codes=4, limit=2, firstOrderOnly=True))
+        self.facts["audiences"].append(await self.make_pool(client, codes=3, limit=1, audience=list(AUDIENCES[0])))
 
     async def _peoples_pools(self, client: Client) -> None:
         """Make what people have of: pools of which each may have one, two, and one for points."""
         self.facts["address"], self.facts["holder"] = f"{self.name}@example.com", self.members[0]
         self.facts["initial"][PEOPLE] = [self.members[0]]
         for codes, limit in ((6, 1), (9, 2)):
-            await self._pool(client, codes=codes, limit=limit, oneClaimPerMailbox=False)
-        backing = await self._pool(client, codes=6, limit=1, oneClaimPerMailbox=False)
+            await self.make_pool(client, codes=codes, limit=limit, oneClaimPerMailbox=False)
+        backing = await self.make_pool(client, codes=6, limit=1, oneClaimPerMailbox=False)
         await self._reward(client, cost=20, stock=9, pool=backing)
 
     async def _plain_pools(self, client: Client) -> None:
-        spare = await self._pool(client, codes=3, limit=2)
-        await self._pool(client, codes=2, limit=2, fallbackPoolId=spare)
-        backing = await self._pool(client, codes=2, limit=1)
+        spare = await self.make_pool(client, codes=3, limit=2)
+        await self.make_pool(client, codes=2, limit=2, fallbackPoolId=spare)
+        backing = await self.make_pool(client, codes=2, limit=1)
         await self._reward(client, cost=20, stock=3, pool=None)
         await self._reward(client, cost=10, stock=9, pool=backing)
         await self._beginning_pool(client)
-        self.facts["transferable"].append(await self._pool(client, codes=3, limit=1, transferable=True))
+        self.facts["transferable"].append(await self.make_pool(client, codes=3, limit=1, transferable=True))
 
     async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
         while time.monotonic() < self._ends:
@@ -409,12 +409,12 @@ class World:
         """Make a pool that begins soon, as the clock of this machine says, which is the engine's."""
         seconds = self.rolls.uniform(*BEGINS_AFTER_SECONDS)
         begins, now = datetime.now(UTC) + timedelta(seconds=seconds), time.monotonic_ns()
-        pool = await self._pool(client, codes=2, limit=1, startsAt=begins.isoformat())
+        pool = await self.make_pool(client, codes=2, limit=1, startsAt=begins.isoformat())
         self.facts["initial"][f"pool:{pool}"] = list(Pool(has_begun=False))
         at = now + int(seconds * 1e9) - CLOCKS_APART
         self.recorder.passes(BEGIN.name, {"poolId": pool}, at, within_seconds=BEGUN_WITHIN_SECONDS)
 
-    async def _pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
+    async def make_pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
         pool: str = (
             await client.patiently(
                 CREATE_POOL, {"name": self.name, "kind": "PERCENT", "percentOff": PERCENTS[0], "claimsPerMember": limit,
@@ -590,6 +590,10 @@ class World:
             return None
         self.recorder.answered(operation, answer, time.monotonic_ns())
         self._count(operation, answer)
+        if answer.get("replayed") is False and operation.returned is not None:
+            seconds = (operation.returned - operation.called) / 1e9
+            judged = {"number": operation.number, "memberId": input["memberId"]}
+            self.recorder.passes(JUDGED.name, judged, operation.called, within_seconds=seconds)
         return answer
 
     def _token(self, verb: Verb, about: dict[str, Any]) -> str | None:
@@ -598,6 +602,7 @@ class World:
     def _count(self, operation: Operation, answer: Answer) -> None:
         verb = VERBS[operation.verb]
         if verb.reads:
+            self.counts.update(() if verb.notes is None else verb.notes(operation, answer))
             return
         if operation.outcome == "refused":
             self.counts[f"{operation.verb}: {answer['__typename']}"] += 1

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from app.stress.aims import Budget, derived
 from app.stress.claims import LOOKED
+from app.stress.gone import JUDGED
 from app.stress.gone import stories as stories_of
 from app.stress.operations import History, Operation
 from app.stress.people import PEOPLE, People, forfeited, spread
@@ -45,6 +46,10 @@ State = Mapping[str, Any]
 _UNAIMED: Final[Facts] = {"budgets": [], "first": [], "audiences": [], "members": [], "address": None}
 #: Verbs that may make an order somebody's, or change what it has of a budget.
 ORDERING: Final = frozenset({"redeemCodes", "amendOrder", "holdCheckout", "recordPurchase", "checkCodes"})
+
+
+#: Verbs that are a part of others: what these had looked at.
+LOOKS: Final = frozenset({LOOKED.name, JUDGED.name})
 
 
 class NoJudgeError(Exception):
@@ -118,7 +123,7 @@ class Case:
         facts: Facts = {
             **known, "codes": _codes(self.operations, known),
             "touched": _touched(self.operations, known), "holding": _holding(self.operations, known),
-            "looked": {each.input["number"] for each in self.operations if each.verb == LOOKED.name},
+            "looked": {each.input["number"] for each in self.operations if each.verb in LOOKS},
         }  # fmt: skip
         self._people: list[str] = []
         if facts["address"] is not None:

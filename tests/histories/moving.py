@@ -1,4 +1,4 @@
-"""Balances that are moved in while histories are recorded, by what `flash import` calls, in this process."""
+"""Balances that are moved in while histories are recorded: by `flash import`, or by what it calls, in this process."""
 
 import asyncio
 import tempfile
@@ -7,7 +7,10 @@ from pathlib import Path
 from app import ids
 from app.errors import ConfigurationError
 from app.moving.bring_in import Options, Screen, bring_in
+from app.stress.clients import Unanswered
+from app.stress.gone import told_of
 from tests.factories import Shop
+from tests.operate.processes import flash
 
 
 class _Heard(Screen):
@@ -50,3 +53,28 @@ class Mover:
                 except ConfigurationError as error:
                     return 1, str(error)
         return status, "\n".join(screen.heard)
+
+
+class Operator:
+    """Brings files in for a merchant of a deployment, with a process for each."""
+
+    def __init__(self, merchant: str, data: Path) -> None:
+        self._merchant = merchant
+        self._data = data
+        self._alone = asyncio.Lock()
+
+    async def bring(self, text: str) -> tuple[int, str]:
+        """Bring a file of this text in. Returns the exit status, and what was said.
+
+        Raises Unanswered when it failed, which may have been at any point.
+        """
+        with tempfile.TemporaryDirectory(prefix="flash-histories-") as folder:
+            path = Path(folder) / "balances.csv"
+            path.write_text(text)
+            asked = ("import", "balances", str(path), "--merchant", self._merchant, "--data", str(self._data))
+            async with self._alone:
+                ended = await asyncio.to_thread(flash, *asked)
+        said = f"{ended.stdout}\n{ended.stderr}"
+        if told_of(ended.returncode, said) is None:
+            raise Unanswered("an import failed")
+        return ended.returncode, said

@@ -16,6 +16,7 @@ from tests.factories import Shop
 from tests.histories.clock import Clock
 from tests.histories.judging import Case, Judge, counterexample, timeline
 from tests.histories.moving import Mover
+from tests.histories.phones import play_followed
 from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
 from tests.sizes import size
@@ -49,14 +50,17 @@ def innocent(judging: Judge, world: World) -> None:
 
 
 async def test_some_order_explains_what_the_clients_of_a_world_are_told(
-    clients: list[Client], shop: Shop, worker_database: str, judging: Judge
+    clients: list[Client], shop: Shop, api: Api, worker_database: str, judging: Judge
 ) -> None:
     """They are about anything, holds, terms, aims and people in turn. A worker is there all the time."""
     async with at_work():
         for number in range(WORLDS):
             lapse, about = Clock(worker_database).lapse, tuple(About)[number % len(About)]
             world = World(f"world-{number}", TERMS, random.Random(number), lapse, about, Mover(shop).bring)
-            await play(world, clients)
+            if about is About.PEOPLE:
+                await play_followed(world, clients, f"{api.url}/graphql")
+            else:
+                await play(world, clients)
             innocent(judging, world)
 
 
@@ -80,7 +84,7 @@ async def at_work() -> AsyncIterator[None]:
 
 
 async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: list[Client], judging: Judge) -> None:
-    """Every declared verb that repeats, in worlds of its own."""
+    """Every declared verb that repeats, in worlds of its own; campaigns have a test of theirs."""
     for number in range(ROUNDS):
         world = World(f"again-{number}", TERMS, random.Random(number))
         await world.prepare(clients[0])

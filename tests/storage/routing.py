@@ -10,7 +10,7 @@ from tortoise.models import Model
 from app.config import MODELS
 
 #: The tables of the engine: those of models, and those that have none.
-TABLES: Final = {"address", "erasure_memory", "first_order", "rewarded_mailbox"} | {
+TABLES: Final = {"address", "erasure_memory", "fence", "first_order", "rewarded_mailbox"} | {
     model.Meta.table  # type: ignore[attr-defined]
     for module in MODELS
     for model in vars(import_module(module)).values()

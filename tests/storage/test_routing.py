@@ -15,7 +15,7 @@ SWEEPS = {
     "app.people.erasure_log": {"FIND_UNLOGGED"},
     "app.people.erasure_memory": {"FORGET"},
     "app.coupons.stock_levels": {"MISSED"},
-    "app.graph.forget_snapshots": {"FORGET"},
+    "app.graph.forget_snapshots": {"FORGET", "HOLD", "DROP"},
     "app.graph.jobs": {"DUE", "PLAN", "LANES", "TAKE", "ABANDONED"},
     "app.integrity.audit": {"MERCHANTS", "STANDING"},
     "app.jobs.turns": {"LOOK", "TAKE", "ABANDONED"},
