@@ -72,12 +72,10 @@ class Load:
 
 
 @asynccontextmanager
-async def _shop(url: str, merchant: tuple[str, str]) -> AsyncIterator[Shop]:
-    merchant_id = ids.decode("merchant", merchant[0])
-    assert merchant_id is not None
+async def _shop(url: str, merchant_id: UUID, key: str) -> AsyncIterator[Shop]:
     http = httpx.AsyncClient(timeout=WAIT_SECONDS_MAX, verify=False)
     async with http, aclosing(Wire(WAIT_SECONDS_MAX)) as wire:
-        yield Shop(http, wire, f"{url}/graphql", merchant_id, merchant[1])
+        yield Shop(http, wire, f"{url}/graphql", merchant_id, key)
 
 
 async def test_no_request_fails_while_a_merchant_moves(
@@ -87,8 +85,8 @@ async def test_no_request_fails_while_a_merchant_moves(
     async with fresh(*servers) as urls:
         with router(urls) as way, run_routed_api(way) as api:
             merchant = make_merchant(way, 0)
-            async with _shop(api.url, merchant) as shop:
-                await _moved_under_load(shop, way, merchant[0], urls, monkeypatch)
+            async with _shop(api.url, *merchant) as shop:
+                await _moved_under_load(shop, way, ids.encode("merchant", merchant[0]), urls, monkeypatch)
                 with router(urls) as late, run_routed_api(late) as behind:
                     late.places[shop.merchant_id] = 0
                     await _answers_nothing_stale(replace(shop, url=f"{behind.url}/graphql"), late)
