@@ -18,6 +18,7 @@ import asyncpg
 from asyncpg.transaction import Transaction
 from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
+from app.config import settings
 from app.storage import compat
 from app.storage.database import APPLIED, TRY_TO_WRITE, Client, InTurn, Readiness, Row, Standing, Tx
 from app.storage.pulse import FULL, DatabaseSilentError, Waiting, within
@@ -131,7 +132,7 @@ class RoutedClient(Client):
     async def watched(self) -> AsyncIterator[None]:
         """Notice for the length of the block when a server falls silent."""
         self.is_watched = True
-        self.servers = Servers(self.pool_maxsize, self.connect)
+        self.servers = Servers(self.pool_maxsize, self.connect, settings().server_seconds_max)
         async with self.servers.watched():
             yield
 

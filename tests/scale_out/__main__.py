@@ -11,18 +11,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from statistics import median
-from uuid import UUID
 
 import asyncpg
 import httpx
 
 from app import ids
-from tests.scale_out.engine import FLASH, Engine, PgDog, cpu_seconds, free_port, logged, wait_until_ready
+from tests.scale_out.engine import FLASH, Engine, cpu_seconds, free_port, logged, wait_until_ready
 from tests.scale_out.load import OK, Load, Shop, figures, fill
 from tests.servers.pair import NAMES
 from tests.wire import Wire
@@ -30,7 +28,7 @@ from tests.wire import Wire
 SKIPPED = "Many servers are NOT tried behind a real router: name PgDog by PGDOG=path/to/pgdog"
 API_PROCESSES = 2
 CLIENTS = 4
-CLAIMS = 15_000
+CLAIMS = 10_000
 MEMBERS = 50
 TURNS = 4
 CLAIMS_OF_A_TURN = 500
@@ -129,7 +127,8 @@ class _Story:
 
     async def _fill(self) -> None:
         async with aclosing(Wire(60)) as wire:
-            await asyncio.gather(*(fill(wire, self._urls[0], shop, MEMBERS, CLAIMS) for shop in self._shops))
+            for shop in self._shops:
+                await fill(wire, self._urls[0], shop, MEMBERS, CLAIMS)
 
     def _doctor(self) -> None:
         looked = self._engine.flash("doctor", **self._engine.at_router())
@@ -150,6 +149,8 @@ class _Story:
             judged = subprocess.run(judging, capture_output=True, text=True, check=False)
             lines = judged.stdout.splitlines()
             told = f"{len(lines)} histories judged" if lines else judged.stderr.strip()
+            if judged.returncode:
+                print(judged.stdout)
             right(judged.returncode == 0, f"{NAMES[shop.place]}: {told}")
 
     async def _cost(self) -> None:
@@ -274,20 +275,19 @@ class _Story:
     async def _move(self) -> None:
         """A merchant moves from north to south while it is asked for 200 claims a second."""
         shop, engine = self._shops[1], self._engine
-        with _Switch(engine.router, engine.folder) as switch:
-            addresses = ["--from", engine.servers[NORTH].url(), "--to", engine.servers[SOUTH].url()]
-            command = [*FLASH, "merchant", "move", shop.merchant.id, *addresses, "--switch", str(switch.program)]
-            async with aclosing(Wire(30)) as wire:
-                load = Load(wire, self._urls)
-                async with load.paced(shop, MOVED_PER_SECOND), load.clients([self._shops[0], self._shops[2]], 1):
-                    await asyncio.sleep(2)
-                    moving = await asyncio.create_subprocess_exec(
-                        *command, env=engine.shared(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-                    )
-                    begun = time.monotonic()
-                    said, _ = await moving.communicate()
-                    ended = time.monotonic()
-                    await asyncio.sleep(3)
+        addresses = ["--from", engine.servers[NORTH].url(), "--to", engine.servers[SOUTH].url()]
+        command = [*FLASH, "merchant", "move", shop.merchant.id, *addresses, "--switch", str(engine.router.switch())]
+        async with aclosing(Wire(30)) as wire:
+            load = Load(wire, self._urls)
+            async with load.paced(shop, MOVED_PER_SECOND), load.clients([self._shops[0], self._shops[2]], 1):
+                await asyncio.sleep(2)
+                begun = time.monotonic()
+                moving = await asyncio.create_subprocess_exec(
+                    *command, env=engine.shared(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                )
+                said, _ = await moving.communicate()
+                ended = time.monotonic()
+                await asyncio.sleep(3)
         print(said.decode())
         right(moving.returncode == 0, f"{shop.merchant.id} has moved in {ended - begun:.1f} s")
         shop.place = SOUTH
@@ -306,36 +306,6 @@ async def _claim_all(load: Load, shop: Shop, url: str) -> None:
                 raise WrongError(f"a measured claim came to {told.outcome}")
 
     await asyncio.gather(*(client(CLAIMS_OF_A_TURN // CLIENTS) for _ in range(CLIENTS)))
-
-
-class _Switch:
-    """What `flash merchant move` calls to tell the router: a program that asks this process, which knows its rules."""
-
-    def __init__(self, router: PgDog, folder: Path) -> None:
-        self._router = router
-        self._asked, self._answered = folder / "switch.asked", folder / "switch.answered"
-        self.program = folder / "switch"
-
-    def __enter__(self) -> "_Switch":
-        for pipe in (self._asked, self._answered):
-            os.mkfifo(pipe)
-        self.program.write_text(f'#!/bin/sh\necho "$1 $2" > {self._asked}\nread answer < {self._answered}\n')
-        self.program.chmod(0o700)
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._asked.write_text("stop\n")
-
-    def _serve(self) -> None:
-        while True:
-            said = self._asked.read_text().split()
-            if said == ["stop"]:
-                return
-            merchant_id, way = UUID(said[0]), said[1]
-            self._router.moved[merchant_id] = SOUTH if way == "to" else NORTH
-            asyncio.run(self._router.reload())
-            self._answered.write_text("done\n")
 
 
 if __name__ == "__main__":

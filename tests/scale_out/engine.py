@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from app import ids
-from app.operate.embedded import DataDirectory
+from app.operate.embedded import DataDirectory, _postgres_binaries
 from app.operate.listening import bind
 from app.operate.migrate import create_database
 from app.storage.crypto import new_master_key
@@ -92,11 +92,10 @@ class PgDog:
         self._changes = changes
         self.port = free_port()
         self.url = f"postgresql://postgres:postgres@127.0.0.1:{self.port}/flash?sslmode=disable"
-        #: Merchants by the server that they moved to, and from which merchant on all are made on the second one.
-        self.moved: dict[UUID, int] = {}
+        #: From which merchant on all are made on the second server.
         self.later: UUID | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        folder.mkdir()
+        (folder / "moved").mkdir(parents=True)
 
     def write(self) -> None:
         """Write its files."""
@@ -107,12 +106,12 @@ class PgDog:
             lines += ["[[databases]]", 'name = "flash"', 'host = "127.0.0.1"', f"port = {server.port}"]
             lines += [f"shard = {number}"]
         lines += ["[[sharded_tables]]", 'database = "flash"', 'column = "merchant_id"', 'data_type = "uuid"']
-        for merchant_id, number in self.moved.items():
-            lines += ["[[sharded_tables.mapping]]", f'values = ["{merchant_id}"]', f"shard = {number}"]
         if self.later is not None:
             lines += ["[[sharded_tables.mapping]]", f'start = "{self.later}"', "shard = 1"]
         lines += ["[[sharded_tables.mapping]]", "shard = 0"]
-        (self._folder / "pgdog.toml").write_text("\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        (self._folder / "base.toml").write_text(text)
+        (self._folder / "pgdog.toml").write_text(text)
         (self._folder / "users.toml").write_text(USERS)
 
     def start(self) -> None:
@@ -141,6 +140,15 @@ class PgDog:
             await connection.execute("RELOAD")
         finally:
             connection.terminate()
+
+    def switch(self) -> Path:
+        """Return the guide's program that tells it of a merchant that moves."""
+        _, block = blocks("docs/scaling.md", "Moving a merchant", "sh")
+        program = self._folder / "switch"
+        text = block.text.replace("/etc/pgdog", str(self._folder)).replace(":6432/", f":{self.port}/")
+        program.write_text(text.replace("psql ", f"{_postgres_binaries() / 'psql'} "))
+        program.chmod(0o700)
+        return program
 
     def kill(self) -> None:
         """Kill it."""

@@ -23,6 +23,7 @@ mutation ($pool: ID!, $member: ID!, $key: String!) {
 }
 """
 BATCH = 5_000
+TRIES = 10
 OK = "ok"
 
 
@@ -49,11 +50,15 @@ class Answer:
 
 
 async def ask(wire: Wire, url: str, key: str, document: str, **variables: Any) -> Any:
-    """Return the answer to a mutation that must succeed."""
-    answer = await wire.post(f"{url}/graphql", {"query": document, "variables": variables}, f"Bearer {key}")
-    if "errors" in answer:
-        raise RuntimeError(str(answer))
-    return answer["data"]["answer"]
+    """Return the answer to a mutation that must succeed, now or when it is tried again."""
+    for _ in range(TRIES):
+        answer = await wire.post(f"{url}/graphql", {"query": document, "variables": variables}, f"Bearer {key}")
+        if "errors" not in answer:
+            return answer["data"]["answer"]
+        if _outcome(answer) != "UNAVAILABLE":
+            break
+        await asyncio.sleep(1)
+    raise RuntimeError(str(answer))
 
 
 async def fill(wire: Wire, url: str, shop: Shop, members: int, claims: int) -> None:

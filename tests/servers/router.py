@@ -28,7 +28,7 @@ from uuid import UUID
 from pglast import parse_sql
 
 from app.storage.database import dsn
-from tests.storage.routing import merchants_of, tables_of
+from tests.storage.routing import is_one, merchants_of, tables_of
 
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 PORT = 5432
@@ -71,7 +71,7 @@ def _merchant(sql: str) -> int | None:
     merchants = merchants_of(sql) if tables_of(sql) else None
     if merchants is None:
         return None
-    if len(merchants) != 1:
+    if not is_one(merchants):
         raise _RefusedError("cross-shard queries are disabled")
     return int(merchants.pop().removeprefix("$"))
 
