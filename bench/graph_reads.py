@@ -40,14 +40,12 @@ async def _counted(size: int) -> dict[str, str]:
     header = await database().row(LATEST, merchant_id=made.id)
     if header is None:
         raise RuntimeError("a measured snapshot wasn't taken")
-    snapshot_id = header["snapshot_id"]
+    snapshot_id, drawing_id = header["snapshot_id"], header["snapshot_drawing_id"]
     counted = {
         "header": await _buffers(LATEST, merchant_id=made.id),
-        "50 nodes, the highest degree first": await _buffers(
-            pages.HUBS, merchant_id=made.id, snapshot_ids=[snapshot_id]
-        ),
+        "50 nodes, the highest degree first": await _buffers(pages.HUBS, merchant_id=made.id, drawing_ids=[drawing_id]),
         "50 edges, the latest first": await _buffers(
-            pages.EDGES, merchant_id=made.id, snapshot_ids=[snapshot_id], after=-1, limit=51
+            pages.EDGES, merchant_id=made.id, drawing_ids=[drawing_id], after=-1, limit=51
         ),
         "finding the SVG": await _buffers(READ, merchant_id=made.id, snapshot_id=snapshot_id, form="svg"),
         "finding the JSON": await _buffers(READ, merchant_id=made.id, snapshot_id=snapshot_id, form="json"),

@@ -4,6 +4,7 @@ from orjson import loads
 from tortoise import fields, migrations
 from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.fields.data import JSON_DUMPS
+from tortoise.fields.db_defaults import Now
 from tortoise.migrations import operations as ops
 
 
@@ -374,9 +375,24 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
         ops.CreateModel(
+            name="GraphDrawing",
+            fields=[
+                ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("merchant_id", fields.UUIDField()),
+                ("read_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+            ],
+            options={
+                "table": "graph_drawing",
+                "app": "flash",
+                "pk_attr": "id",
+                "table_description": "The nodes, edges and files that one snapshot or more show, and when its edges were read, at the earliest.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
             name="GraphEdge",
             fields=[
-                ("snapshot_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("drawing_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
                 ("merchant_id", fields.UUIDField()),
                 ("rank", fields.IntField()),
                 ("referrer_id", fields.UUIDField()),
@@ -387,15 +403,15 @@ class Migration(migrations.Migration):
             options={
                 "table": "graph_edge",
                 "app": "flash",
-                "pk_attr": "snapshot_id",
-                "table_description": "A converted referral in a snapshot. Ranks count from 0, the latest conversion first.",
+                "pk_attr": "drawing_id",
+                "table_description": "A converted referral in a drawing. Ranks count from 0, the latest conversion first.",
             },
             bases=["Model"],
         ),
         ops.CreateModel(
             name="GraphFile",
             fields=[
-                ("snapshot_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("drawing_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
                 ("merchant_id", fields.UUIDField()),
                 ("format", fields.CharField(max_length=4)),
                 ("body", fields.BinaryField()),
@@ -403,8 +419,8 @@ class Migration(migrations.Migration):
             options={
                 "table": "graph_file",
                 "app": "flash",
-                "pk_attr": "snapshot_id",
-                "table_description": "A drawn snapshot, SVG or JSON, as it is sent (compressed with gzip); or its first nodes, read as they are.",
+                "pk_attr": "drawing_id",
+                "table_description": "A drawing as SVG or JSON, as it is sent (compressed with gzip); or its first nodes, read as they are.",
             },
             bases=["Model"],
         ),
@@ -434,7 +450,7 @@ class Migration(migrations.Migration):
         ops.CreateModel(
             name="GraphNode",
             fields=[
-                ("snapshot_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
+                ("drawing_id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
                 ("merchant_id", fields.UUIDField()),
                 ("rank", fields.IntField()),
                 ("member_id", fields.UUIDField()),
@@ -450,8 +466,8 @@ class Migration(migrations.Migration):
             options={
                 "table": "graph_node",
                 "app": "flash",
-                "pk_attr": "snapshot_id",
-                "table_description": "A member in a snapshot. Ranks count from 0, the highest degree first; the label tells no name.",
+                "pk_attr": "drawing_id",
+                "table_description": "A member in a drawing. Ranks count from 0, the highest degree first; the label tells no name.",
             },
             bases=["Model"],
         ),
@@ -462,6 +478,8 @@ class Migration(migrations.Migration):
                 ("merchant_id", fields.UUIDField()),
                 ("taken_on", fields.DateField()),
                 ("taken_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
+                ("drawing_id", fields.UUIDField()),
+                ("drawn_on", fields.DateField()),
                 ("compared_with", fields.DateField(null=True)),
                 ("member_count", fields.IntField()),
                 ("referral_count", fields.IntField()),
@@ -1065,6 +1083,7 @@ class Migration(migrations.Migration):
                 ("reversed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("shortfall", fields.IntField(null=True)),
                 ("falls", fields.IntField(db_default=0)),
+                ("changed_at", fields.DatetimeField(db_default=Now(), auto_now=False, auto_now_add=False)),
             ],
             options={
                 "table": "referral",

@@ -15,10 +15,12 @@ BEGIN
     RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME
         USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $guard$;
--- A draft can be discarded, with all that it has; nobody was promised anything of it.
+-- A draft can be discarded, with all that it has; nobody was promised anything of it. It is locked: it leaves DRAFT once
+-- what is deleted of it is gone, and nobody refers to that meanwhile (claim_refers).
 CREATE FUNCTION refuse_delete_after_draft() RETURNS trigger LANGUAGE plpgsql AS $guard$
 BEGIN
-    IF EXISTS (SELECT FROM pool WHERE merchant_id = OLD.merchant_id AND id = OLD.pool_id AND status = 'DRAFT') THEN
+    PERFORM FROM pool WHERE merchant_id = OLD.merchant_id AND id = OLD.pool_id AND status = 'DRAFT' FOR UPDATE;
+    IF FOUND THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION 'rows of % are deleted with a draft only', TG_TABLE_NAME
@@ -64,6 +66,10 @@ ALTER TABLE merchant
     ADD CONSTRAINT merchant_margin_rate CHECK (margin_rate BETWEEN 0 AND 1),
     ADD CONSTRAINT merchant_advised_percent CHECK (advised_percent_max > 0 AND advised_percent_max <= 100),
     ADD CONSTRAINT merchant_advised_amount CHECK (advised_amount_max > 0);
+-- Merchants stay, and keep their ids.
+CREATE TRIGGER merchant_kept BEFORE DELETE OR TRUNCATE ON merchant FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER merchant_fixed BEFORE UPDATE OF merchant_id ON merchant
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A secret or a data key version exists once.
 ALTER TABLE api_key
@@ -101,6 +107,10 @@ ALTER TABLE member
     -- Who was merged into another one, and again with that.
     ADD CONSTRAINT member_merged FOREIGN KEY (merchant_id, merged_into_id) REFERENCES member,
     ADD CONSTRAINT member_merged_into_other CHECK (merged_into_id <> id);
+-- A person's record stays, whatever becomes of the person.
+CREATE TRIGGER member_kept BEFORE DELETE OR TRUNCATE ON member FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER member_fixed BEFORE UPDATE OF merchant_id, id ON member
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE INDEX member_merged_into ON member (merchant_id, merged_into_id) WHERE merged_into_id IS NOT NULL;
 -- Who is gone keeps what it was: its ciphertexts are encrypted anew, and it may still be erased.
 CREATE TRIGGER member_gone
@@ -190,9 +200,23 @@ CREATE TABLE address (
     email_index bytea NOT NULL,
     member_id uuid,
     PRIMARY KEY (merchant_id, email_index),
-    CONSTRAINT address_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     CONSTRAINT address_member FOREIGN KEY (merchant_id, member_id) REFERENCES member
 );
+-- Thousands are written at once, all of one merchant, which is looked up once. Merchants stay, so it isn't locked.
+CREATE FUNCTION address_refers() RETURNS trigger LANGUAGE plpgsql AS $refers$
+BEGIN
+    IF EXISTS (SELECT FROM (SELECT DISTINCT merchant_id FROM written) w WHERE NOT EXISTS (
+        SELECT FROM merchant WHERE merchant_id = w.merchant_id
+    )) THEN
+        RAISE EXCEPTION 'an address names no merchant'
+            USING ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $refers$;
+CREATE TRIGGER address_refers AFTER INSERT ON address REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION address_refers();
+CREATE TRIGGER address_fixed BEFORE UPDATE OF merchant_id ON address
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 POOLS = """
@@ -532,9 +556,6 @@ ALTER TABLE code_revival
 ALTER TABLE claim
     DROP CONSTRAINT claim_pkey,
     ADD PRIMARY KEY (merchant_id, code_id, pool_id),
-    ADD CONSTRAINT claim_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
-    ADD CONSTRAINT claim_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
-    ADD CONSTRAINT claim_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT claim_slot UNIQUE (merchant_id, pool_id, member_id, slot),
     ADD CONSTRAINT claim_slot_counts CHECK (slot >= 1),
     ADD CONSTRAINT claim_claimant CHECK (num_nonnulls(member_id, email_index) = 1);
@@ -543,6 +564,73 @@ CREATE UNIQUE INDEX claim_email_slot ON claim (merchant_id, pool_id, email_index
 CREATE UNIQUE INDEX claim_mailbox ON claim (merchant_id, pool_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 -- Partial, because most claims have no key and each index costs every claim some buffers.
 CREATE UNIQUE INDEX claim_key ON claim (merchant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- Thousands are written at once: they are looked at together, where three foreign keys would look up and lock a pool, a
+-- code and a member for each. What they name stays, so it isn't locked: members do, and so do pools and codes that aren't
+-- a draft's (refuse_delete_after_draft). Of a draft, claims name its own codes; it is locked, and whoever deletes a code
+-- of it, who waits for that, finds the claim (code_unclaimed).
+CREATE FUNCTION claim_refers() RETURNS trigger LANGUAGE plpgsql AS $refers$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM (
+            SELECT merchant_id, array_agg(DISTINCT code_id) AS codes, array_agg(DISTINCT pool_id) AS pools,
+                array_agg(DISTINCT member_id) FILTER (WHERE member_id IS NOT NULL) AS members
+            FROM written GROUP BY merchant_id
+        ) w WHERE cardinality(w.codes) > (
+            SELECT coalesce(sum(found.codes), 0) FROM (
+                SELECT pool_id, count(*) AS codes FROM code
+                WHERE merchant_id = w.merchant_id AND id = ANY(w.codes) GROUP BY pool_id OFFSET 0
+            ) found WHERE EXISTS (
+                SELECT FROM pool p WHERE p.merchant_id = w.merchant_id AND p.id = found.pool_id AND p.status <> 'DRAFT'
+            )
+        ) OR cardinality(w.pools) > (
+            SELECT count(*) FROM pool WHERE merchant_id = w.merchant_id AND id = ANY(w.pools) AND status <> 'DRAFT'
+        ) OR cardinality(w.members) > (
+            SELECT count(*) FROM member WHERE merchant_id = w.merchant_id AND id = ANY(w.members)
+        )
+    ) THEN
+        RETURN NULL;
+    END IF;
+    -- One of a draft, or one that names what isn't there.
+    PERFORM FROM pool p WHERE p.status = 'DRAFT' AND (p.merchant_id, p.id) IN (
+        SELECT c.merchant_id, c.pool_id FROM written k CROSS JOIN LATERAL (
+            SELECT merchant_id, pool_id FROM code WHERE merchant_id = k.merchant_id AND id = k.code_id OFFSET 0
+        ) c
+    ) ORDER BY p.id FOR KEY SHARE;
+    IF EXISTS (
+        SELECT FROM written k
+        LEFT JOIN LATERAL (
+            SELECT id, pool_id FROM code WHERE merchant_id = k.merchant_id AND id = k.code_id OFFSET 0
+        ) c ON true
+        LEFT JOIN LATERAL (
+            SELECT id, status FROM pool WHERE merchant_id = k.merchant_id AND id = k.pool_id OFFSET 0
+        ) p ON true
+        LEFT JOIN LATERAL (
+            SELECT id FROM member WHERE merchant_id = k.merchant_id AND id = k.member_id OFFSET 0
+        ) m ON true
+        WHERE c.id IS NULL OR p.id IS NULL OR (p.status = 'DRAFT' AND p.id <> c.pool_id)
+            OR m.id IS DISTINCT FROM k.member_id
+    ) THEN
+        RAISE EXCEPTION 'a claim names no pool, no code or no member that stays'
+            USING ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $refers$;
+CREATE TRIGGER claim_refers AFTER INSERT ON claim REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION claim_refers();
+CREATE TRIGGER claim_still_refers AFTER UPDATE ON claim REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION claim_refers();
+CREATE FUNCTION refuse_delete_of_claimed() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF EXISTS (SELECT FROM gone WHERE EXISTS (
+        SELECT FROM claim WHERE merchant_id = gone.merchant_id AND code_id = gone.id OFFSET 0
+    )) THEN
+        RAISE EXCEPTION 'a code that is claimed stays'
+            USING ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $guard$;
+CREATE TRIGGER code_unclaimed AFTER DELETE ON code REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete_of_claimed();
 
 -- Appended without a look-up: whoever changes a pool's stock has read the pool.
 ALTER TABLE stock_change DROP CONSTRAINT stock_change_pkey, ADD PRIMARY KEY (merchant_id, pool_id, id);
@@ -1244,8 +1332,10 @@ ALTER TABLE invite ADD CONSTRAINT invite_of_referee EXCLUDE USING btree (merchan
 -- What the expiry job looks for, and the lists.
 CREATE INDEX invite_due ON invite (merchant_id, expires_at) WHERE status = 'PENDING';
 CREATE INDEX invite_by_status ON invite (merchant_id, status, id);
--- What else was sent to an address: erasing looks for it.
+-- What else was sent to an address, and what a member accepted that expired: erasing looks for it.
 CREATE INDEX invite_of_address ON invite (merchant_id, email_index) WHERE status <> 'PENDING';
+CREATE INDEX invite_expired_of_referee ON invite (merchant_id, referee_id)
+    WHERE status = 'EXPIRED' AND referee_id IS NOT NULL;
 CREATE INDEX invite_of_referrer ON invite (merchant_id, referrer_id, id);
 -- What flags count.
 CREATE INDEX invite_alike ON invite (merchant_id, referrer_id, domain_index, created_at) WHERE domain_index IS NOT NULL;
@@ -1317,6 +1407,8 @@ CREATE INDEX referral_returned ON referral (merchant_id, referrer_id) WHERE reve
 CREATE INDEX referral_released ON referral (merchant_id, id) WHERE released_at IS NOT NULL;
 CREATE INDEX referral_held ON referral (merchant_id, id)
     WHERE released_at IS NULL AND declined_at IS NULL AND reversed_at IS NULL;
+-- Whether the network is as it was.
+CREATE INDEX referral_changed ON referral (merchant_id, changed_at);
 CREATE INDEX referral_declined ON referral (merchant_id, id) WHERE declined_at IS NOT NULL;
 CREATE TRIGGER referral_kept BEFORE DELETE OR TRUNCATE ON referral FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
 
@@ -1344,6 +1436,10 @@ BEGIN
         SELECT referrer_id INTO above FROM referral
         WHERE merchant_id = NEW.merchant_id AND referee_id = above;
     END LOOP;
+    IF TG_OP = 'UPDATE' AND (OLD.referrer_id, OLD.referee_id, OLD.released_at, OLD.reversed_at)
+        IS DISTINCT FROM (NEW.referrer_id, NEW.referee_id, NEW.released_at, NEW.reversed_at) THEN
+        NEW.changed_at := now();
+    END IF;
     RETURN NEW;
 END $guard$;
 CREATE TRIGGER referral_guard BEFORE INSERT OR UPDATE ON referral FOR EACH ROW EXECUTE FUNCTION referral_guard();
@@ -1367,31 +1463,41 @@ ALTER TABLE graph_snapshot
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT graph_snapshot_job FOREIGN KEY (merchant_id, id) REFERENCES graph_job,
     ADD CONSTRAINT graph_snapshot_day UNIQUE (merchant_id, taken_on);
+-- What days show that are alike is stored once, and goes with the last of them.
+ALTER TABLE graph_drawing
+    DROP CONSTRAINT graph_drawing_pkey,
+    ADD PRIMARY KEY (merchant_id, id);
+ALTER TABLE graph_snapshot
+    ADD CONSTRAINT graph_snapshot_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing,
+    ADD CONSTRAINT graph_snapshot_drawn CHECK (
+        drawn_on <= taken_on AND (drawing_id = id OR new_referral_count + lost_referral_count + new_hub_count = 0)
+    );
+CREATE INDEX graph_snapshot_of_drawing ON graph_snapshot (merchant_id, drawing_id);
 ALTER TABLE graph_node
     DROP CONSTRAINT graph_node_pkey,
-    ADD PRIMARY KEY (merchant_id, snapshot_id, rank),
-    ADD CONSTRAINT graph_node_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+    ADD PRIMARY KEY (merchant_id, drawing_id, rank),
+    ADD CONSTRAINT graph_node_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing
         ON DELETE CASCADE,
     ADD CONSTRAINT graph_node_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT graph_node_framed CHECK (x BETWEEN 0 AND 1000 AND y BETWEEN 0 AND 1000),
     ADD CONSTRAINT graph_node_degree CHECK (degree > 0 AND recruited BETWEEN 0 AND degree),
     ADD CONSTRAINT graph_node_new_hub CHECK (is_hub OR NOT is_new_hub);
-CREATE INDEX graph_node_new ON graph_node (merchant_id, snapshot_id, rank) WHERE is_new_hub;
+CREATE INDEX graph_node_new ON graph_node (merchant_id, drawing_id, rank) WHERE is_new_hub;
 -- Advocates, and how many there are.
-CREATE INDEX graph_node_advocate ON graph_node (merchant_id, snapshot_id, recruited, member_id) WHERE recruited > 0;
+CREATE INDEX graph_node_advocate ON graph_node (merchant_id, drawing_id, recruited, member_id) WHERE recruited > 0;
 ALTER TABLE graph_edge
     DROP CONSTRAINT graph_edge_pkey,
-    ADD PRIMARY KEY (merchant_id, snapshot_id, rank),
-    ADD CONSTRAINT graph_edge_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+    ADD PRIMARY KEY (merchant_id, drawing_id, rank),
+    ADD CONSTRAINT graph_edge_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing
         ON DELETE CASCADE,
     ADD CONSTRAINT graph_edge_referrer FOREIGN KEY (merchant_id, referrer_id) REFERENCES member,
     ADD CONSTRAINT graph_edge_referee FOREIGN KEY (merchant_id, referee_id) REFERENCES member,
     ADD CONSTRAINT graph_edge_not_self CHECK (referrer_id <> referee_id);
-CREATE INDEX graph_edge_new ON graph_edge (merchant_id, snapshot_id, rank) WHERE is_new;
+CREATE INDEX graph_edge_new ON graph_edge (merchant_id, drawing_id, rank) WHERE is_new;
 ALTER TABLE graph_file
     DROP CONSTRAINT graph_file_pkey,
-    ADD PRIMARY KEY (merchant_id, snapshot_id, format),
-    ADD CONSTRAINT graph_file_snapshot FOREIGN KEY (merchant_id, snapshot_id) REFERENCES graph_snapshot
+    ADD PRIMARY KEY (merchant_id, drawing_id, format),
+    ADD CONSTRAINT graph_file_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing
         ON DELETE CASCADE,
     ADD CONSTRAINT graph_file_format CHECK (format IN ('svg', 'json', 'hubs')),
     -- Files are compressed already. What fits into a block is in the row; pictures don't, and aren't.
@@ -1507,6 +1613,33 @@ ALTER TABLE import_row
     ADD CONSTRAINT import_row_file FOREIGN KEY (merchant_id, import_id) REFERENCES import_file;
 -- By which ciphertexts are found when data keys change.
 CREATE UNIQUE INDEX import_row_by_id ON import_row (merchant_id, id);
+
+-- Of a merchant that moves between servers, or has moved (app/storage/fences.py). It refers to no merchant: where one
+-- arrives the fence is there before its rows. No model, because only raw statements touch it.
+CREATE TABLE fence (
+    merchant_id uuid NOT NULL,
+    move uuid NOT NULL,
+    state varchar(8) NOT NULL,
+    -- The database at the other end: its server's own number, and its name.
+    peer text NOT NULL,
+    since timestamptz NOT NULL,
+    copied_at timestamptz,
+    PRIMARY KEY (merchant_id),
+    CONSTRAINT fence_state CHECK (state IN ('LEAVING', 'CLOSED', 'ARRIVING'))
+);
+-- Called by triggers that a move puts on every table for one merchant's rows, so that others pay nothing. Who writes
+-- shares a lock until it commits; who closes takes it alone once the fence says so, and so waits for who saw it open.
+CREATE FUNCTION refuse_closed() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF current_setting('flash.mover', true) IS DISTINCT FROM TG_ARGV[0] AND (
+        NOT pg_try_advisory_xact_lock_shared(hashtextextended(TG_ARGV[0], 0))
+        OR EXISTS (SELECT FROM fence WHERE merchant_id = TG_ARGV[0]::uuid AND state <> 'LEAVING')
+    ) THEN
+        RAISE EXCEPTION 'the merchant is moving to another server, or has moved'
+            USING ERRCODE = 'FL002', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END $guard$;
 """
 
 

@@ -53,6 +53,8 @@ class Tenant:
     name: str
     currency: str
     keys: MerchantKeys
+    #: Whether it is moving to another server, or arrives here: then it may be closed (app/storage/fences.py).
+    is_moving: bool = False
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from app.coupons.recycle import recycle_each
 from app.coupons.rows import IS_HELD, IS_OVER, IS_OVER_FOR, JOIN_CODE, WholeCodeRow
 from app.merchants.tenants import tenant
 from app.storage.database import database, transaction
+from app.storage.fences import stands
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
@@ -27,7 +28,7 @@ class ExpiredRow(WholeCodeRow, ChangeRow):
 FIND: Final = statement(
     _MerchantRow,
     f"""
-SELECT m.merchant_id FROM merchant m WHERE EXISTS (
+SELECT m.merchant_id FROM merchant m WHERE {stands("m")} AND (EXISTS (
     SELECT FROM code c
     WHERE c.merchant_id = m.merchant_id AND c.state IN ('AVAILABLE', 'ALLOCATED') AND c.expires_at <= now()
         AND NOT {IS_HELD}
@@ -37,7 +38,7 @@ SELECT m.merchant_id FROM merchant m WHERE EXISTS (
         WHERE c.merchant_id = m.merchant_id AND c.pool_id = p.id AND c.state = 'ALLOCATED' AND {IS_OVER_FOR.format("c")}
             AND NOT {IS_HELD}
     )
-)
+))
 """,
 )
 

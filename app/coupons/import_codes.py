@@ -20,7 +20,7 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
 from app.coupons.rows import batch_row
-from app.coupons.send_codes import CLAIM, FIND_CLAIMS, FIND_MEMBERS, HOLD_ADDRESSES
+from app.coupons.send_codes import CLAIM_WHERE_FREE, FIND_CLAIMS, FIND_MEMBERS, HOLD_ADDRESSES
 from app.coupons.typed_codes import foreign_fingerprint
 from app.coupons.types import CodeBatch, PoolStatus
 from app.storage import events
@@ -390,11 +390,11 @@ async def _claim(
         held = await tx.many(HOLD_ADDRESSES, merchant_id=merchant_id, email_indexes=list(addresses))
         proved = {row["email_index"]: row["member_id"] for row in held}
         for code in owned:
-            if code.email_index is not None and proved[code.email_index] is not None:
+            if code.email_index in proved:
                 code.member_id, code.email_index = proved[code.email_index], None
     slots = await _slots(tx, viewer, pool_id, pool["claims_per_member"], owned)
     claimed = await tx.many(
-        CLAIM,
+        CLAIM_WHERE_FREE,
         merchant_id=merchant_id,
         pool_id=pool_id,
         code_ids=[code.id for code in owned],

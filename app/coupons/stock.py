@@ -4,6 +4,7 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from app.storage.database import database
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 #: Pools with fewer rows are left alone: reading them is cheap.
@@ -18,7 +19,10 @@ class _CrowdedRow(TypedDict):
 
 FIND: Final = statement(
     _CrowdedRow,
-    "SELECT merchant_id, pool_id FROM stock_change GROUP BY merchant_id, pool_id HAVING count(*) >= :rows_min",
+    f"""
+SELECT merchant_id, pool_id FROM stock_change s WHERE {stands("s")}
+GROUP BY merchant_id, pool_id HAVING count(*) >= :rows_min
+""",
 )
 # Two folds at once delete different rows; a reader sees the rows or their sum, never both.
 FOLD: Final = statement(

@@ -1,4 +1,4 @@
-"""Rows of the network's snapshots, of what is in them, and of the jobs that take them."""
+"""Rows of the network's snapshots, of the drawings that they show, and of the jobs that take them."""
 
 from tortoise import fields
 from tortoise.models import Model
@@ -27,12 +27,17 @@ class GraphJob(Model):
 
 
 class GraphSnapshot(Model):
-    """A network as it was on a day of the merchant's; never changed, and replaced whole by a later one of the day."""
+    """A network as it was on a day of the merchant's; never changed, and replaced whole by a later one of the day.
+
+    It shows a drawing: its own, which has its id, or that of an earlier day since which nothing has changed.
+    """
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     taken_on = fields.DateField()
     taken_at = fields.DatetimeField()
+    drawing_id = fields.UUIDField()
+    drawn_on = fields.DateField()
     compared_with = fields.DateField(null=True)
     member_count = fields.IntField()
     referral_count = fields.IntField()
@@ -49,10 +54,21 @@ class GraphSnapshot(Model):
         table = "graph_snapshot"
 
 
-class GraphNode(Model):
-    """A member in a snapshot. Ranks count from 0, the highest degree first; the label tells no name."""
+class GraphDrawing(Model):
+    """The nodes, edges and files that one snapshot or more show, and when its edges were read, at the earliest."""
 
-    snapshot_id = fields.UUIDField(primary_key=True)
+    id = fields.UUIDField(primary_key=True)
+    merchant_id = fields.UUIDField()
+    read_at = fields.DatetimeField()
+
+    class Meta:
+        table = "graph_drawing"
+
+
+class GraphNode(Model):
+    """A member in a drawing. Ranks count from 0, the highest degree first; the label tells no name."""
+
+    drawing_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     rank = fields.IntField()
     member_id = fields.UUIDField()
@@ -70,9 +86,9 @@ class GraphNode(Model):
 
 
 class GraphEdge(Model):
-    """A converted referral in a snapshot. Ranks count from 0, the latest conversion first."""
+    """A converted referral in a drawing. Ranks count from 0, the latest conversion first."""
 
-    snapshot_id = fields.UUIDField(primary_key=True)
+    drawing_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     rank = fields.IntField()
     referrer_id = fields.UUIDField()
@@ -85,9 +101,9 @@ class GraphEdge(Model):
 
 
 class GraphFile(Model):
-    """A drawn snapshot, SVG or JSON, as it is sent (compressed with gzip); or its first nodes, read as they are."""
+    """A drawing as SVG or JSON, as it is sent (compressed with gzip); or its first nodes, read as they are."""
 
-    snapshot_id = fields.UUIDField(primary_key=True)
+    drawing_id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     format = fields.CharField(max_length=4)
     body = fields.BinaryField()

@@ -1,4 +1,4 @@
-"""Pages of a snapshot's nodes and edges: ranks are their order, so a cursor is a rank and a page a range of keys.
+"""Pages of a drawing's nodes and edges: ranks are their order, so a cursor is a rank and a page a range of keys.
 
 The first page of nodes, the hubs, is stored as one value too, so that it costs exactly the same for any network.
 """
@@ -23,17 +23,17 @@ Placed = TypeVar("Placed", bound=PlacedRow)
 
 
 class _FirstNodesRow(TypedDict):
-    snapshot_id: UUID
+    drawing_id: UUID
     body: bytes
 
 
 _PAGE: Final = """
-SELECT {columns} FROM unnest(:snapshot_ids::uuid[]) AS asked (id) CROSS JOIN LATERAL (
+SELECT {columns} FROM unnest(:drawing_ids::uuid[]) AS asked (id) CROSS JOIN LATERAL (
     SELECT * FROM {table}
-    WHERE merchant_id = :merchant_id AND snapshot_id = asked.id AND rank > :after {only}
+    WHERE merchant_id = :merchant_id AND drawing_id = asked.id AND rank > :after {only}
     ORDER BY rank LIMIT :limit
 ) r
-ORDER BY r.snapshot_id, r.rank
+ORDER BY r.drawing_id, r.rank
 """
 _NODES: Final = columns(NodeRow)
 _EDGES: Final = columns(EdgeRow)
@@ -41,58 +41,58 @@ NODES: Final = statement(NodeRow, _PAGE.format(columns=_NODES, table="graph_node
 NEW_HUBS: Final = statement(NodeRow, _PAGE.format(columns=_NODES, table="graph_node", only="AND is_new_hub"))
 EDGES: Final = statement(EdgeRow, _PAGE.format(columns=_EDGES, table="graph_edge", only=""))
 NEW_EDGES: Final = statement(EdgeRow, _PAGE.format(columns=_EDGES, table="graph_edge", only="AND is_new"))
-#: The first nodes as they are stored together; snapshots from before they were have none, and are read row by row.
+#: The first nodes as they are stored together; drawings from before they were have none, and are read row by row.
 HUBS: Final = statement(
     _FirstNodesRow,
     """
-SELECT snapshot_id, body FROM graph_file
-WHERE merchant_id = :merchant_id AND snapshot_id = ANY(:snapshot_ids::uuid[]) AND format = 'hubs'
+SELECT drawing_id, body FROM graph_file
+WHERE merchant_id = :merchant_id AND drawing_id = ANY(:drawing_ids::uuid[]) AND format = 'hubs'
 """,
 )
 _RANK_MAX: Final = 2**31 - 1
 
 
 async def first_nodes(
-    info: Info, snapshot_id: UUID, first: int | None, after: str | None, show: Callable[[NodeRow], T]
+    info: Info, drawing_id: UUID, first: int | None, after: str | None, show: Callable[[NodeRow], T]
 ) -> Connection[T]:
-    """Return a page of all nodes of one snapshot, read together with those of its siblings."""
+    """Return a page of all nodes of one drawing, read together with those of its siblings."""
     asked = page(first, after)
     rows: list[NodeRow] | None = None
     if asked.is_first and asked.limit <= FIRST_NODES:
-        rows = await info.context.load(_hubs, snapshot_id, asked.limit)
-    return await read(info, NODES, snapshot_id, first, after, show) if rows is None else _connected(rows, asked, show)
+        rows = await info.context.load(_hubs, drawing_id, asked.limit)
+    return await read(info, NODES, drawing_id, first, after, show) if rows is None else _connected(rows, asked, show)
 
 
 async def read(
     info: Info,
     of: Statement[Placed],
-    snapshot_id: UUID,
+    drawing_id: UUID,
     first: int | None,
     after: str | None,
     show: Callable[[Placed], T],
 ) -> Connection[T]:
-    """Return a page of one snapshot, read together with those of its siblings."""
+    """Return a page of one drawing, read together with those of its siblings."""
     asked = page(first, after)
     start = -1 if asked.is_first else min(asked.id.int, _RANK_MAX)
-    return _connected(await info.context.load(_rows, snapshot_id, of, start, asked.limit), asked, show)
+    return _connected(await info.context.load(_rows, drawing_id, of, start, asked.limit), asked, show)
 
 
 def _connected(rows: list[Placed], asked: Page, show: Callable[[Placed], T]) -> Connection[T]:
     return connect(rows, asked, show, key="place")
 
 
-async def _hubs(viewer: Viewer, snapshot_ids: list[UUID], limit: int) -> Mapping[UUID, list[NodeRow] | None]:
-    found: dict[UUID, list[NodeRow] | None] = dict.fromkeys(snapshot_ids)
-    for row in await database().rows(HUBS, merchant_id=viewer.merchant_id, snapshot_ids=snapshot_ids):
-        found[row["snapshot_id"]] = [_stored(row["snapshot_id"], each) for each in orjson.loads(row["body"])[:limit]]
+async def _hubs(viewer: Viewer, drawing_ids: list[UUID], limit: int) -> Mapping[UUID, list[NodeRow] | None]:
+    found: dict[UUID, list[NodeRow] | None] = dict.fromkeys(drawing_ids)
+    for row in await database().rows(HUBS, merchant_id=viewer.merchant_id, drawing_ids=drawing_ids):
+        found[row["drawing_id"]] = [_stored(row["drawing_id"], each) for each in orjson.loads(row["body"])[:limit]]
     return found
 
 
-def _stored(snapshot_id: UUID, node: list[Any]) -> NodeRow:
+def _stored(drawing_id: UUID, node: list[Any]) -> NodeRow:
     """Return a node of those that are stored as one value."""
     rank, member_id, label, degree, recruited, is_hub, is_new_hub, community, x, y = node
     return NodeRow(
-        snapshot_id=snapshot_id,
+        drawing_id=drawing_id,
         place=UUID(int=rank),
         node_member_id=UUID(member_id),
         node_label=label,
@@ -107,11 +107,11 @@ def _stored(snapshot_id: UUID, node: list[Any]) -> NodeRow:
 
 
 async def _rows(
-    viewer: Viewer, snapshot_ids: list[UUID], of: Statement[Placed], start: int, limit: int
+    viewer: Viewer, drawing_ids: list[UUID], of: Statement[Placed], start: int, limit: int
 ) -> Mapping[UUID, list[Placed]]:
     grouped: defaultdict[UUID, list[Placed]] = defaultdict(list)
     for row in await database().rows(
-        of, merchant_id=viewer.merchant_id, snapshot_ids=snapshot_ids, after=start, limit=limit
+        of, merchant_id=viewer.merchant_id, drawing_ids=drawing_ids, after=start, limit=limit
     ):
-        grouped[row["snapshot_id"]].append(row)
+        grouped[row["drawing_id"]].append(row)
     return grouped

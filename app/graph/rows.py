@@ -1,4 +1,4 @@
-"""What statements select of snapshots, their nodes and edges, and the jobs that take them."""
+"""What statements select of snapshots, the nodes and edges of their drawings, and the jobs that take them."""
 
 from datetime import date, datetime
 from typing import Annotated, Final, TypedDict
@@ -18,6 +18,8 @@ class SnapshotRow(TypedDict):
     snapshot_id: Annotated[UUID, "s.id"]
     snapshot_taken_on: Annotated[date, "s.taken_on"]
     snapshot_taken_at: Annotated[datetime, "s.taken_at"]
+    snapshot_drawing_id: Annotated[UUID, "s.drawing_id"]
+    snapshot_drawn_on: Annotated[date, "s.drawn_on"]
     snapshot_compared_with: Annotated[date | None, "s.compared_with"]
     snapshot_member_count: Annotated[int, "s.member_count"]
     snapshot_referral_count: Annotated[int, "s.referral_count"]
@@ -43,9 +45,9 @@ class JobRow(SnapshotRow):
 
 
 class PlacedRow(TypedDict):
-    """Something of a snapshot, and its place in its list: a rank, as wide as the ids that cursors are made of."""
+    """Something of a drawing, and its place in its list: a rank, as wide as the ids that cursors are made of."""
 
-    snapshot_id: Annotated[UUID, "r.snapshot_id"]
+    drawing_id: Annotated[UUID, "r.drawing_id"]
     place: Annotated[UUID, "lpad(to_hex(r.rank), 32, '0')::uuid"]
 
 

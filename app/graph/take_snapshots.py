@@ -1,4 +1,7 @@
-"""Taking snapshots: edges are read, a process draws them, and everything is stored in one transaction."""
+"""Taking snapshots: edges are read, a process draws them, and everything is stored in one transaction.
+
+A day on which nothing has changed shows the drawing of the one before: nothing is read, drawn or stored again.
+"""
 
 import asyncio
 import logging
@@ -13,8 +16,9 @@ from app import ids
 from app.graph import jobs
 from app.graph.draw import frame, parts_of
 from app.graph.drawing import DrawingError, drawn
+from app.graph.forget_snapshots import drop_unshown
 from app.storage import events
-from app.storage.database import database, transaction
+from app.storage.database import Tx, database, transaction
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.graph")
@@ -30,8 +34,23 @@ class _EdgeRow(TypedDict):
     converted_at: datetime
 
 
+class _StandingRow(TypedDict):
+    """A snapshot that is that of today, too: what `STORE_AGAIN` takes of it."""
+
+    compared_with: date
+    drawing_id: UUID
+    drawn_on: date
+    member_count: int
+    referral_count: int
+    component_count: int
+    community_count: int
+    hub_count: int
+    hub_degree: int
+    side: float
+
+
 class _PreviousRow(TypedDict):
-    id: UUID
+    drawing_id: UUID
     taken_on: date
     side: float
 
@@ -56,6 +75,10 @@ class _StoredRow(TypedDict):
     id: UUID
 
 
+class _ReplacedRow(TypedDict):
+    drawing_id: UUID
+
+
 EDGES: Final = statement(
     _EdgeRow,
     f"""
@@ -63,53 +86,91 @@ SELECT r.referrer_id, r.referee_id, r.converted_at FROM referral r
 WHERE r.merchant_id = :merchant_id AND {jobs.IS_EDGE}
 """,
 )
+#: The newest snapshot of an earlier day, if its drawing shows nothing as new and no edge has come, gone or changed its
+#: ends since. A change counts from the beginning of its transaction, so those that were open when the edges were read
+#: are looked for an hour back; at worst a day is drawn once more. Nobody deletes the drawing meanwhile.
+STANDING: Final = statement(
+    _StandingRow,
+    """
+SELECT s.taken_on AS compared_with, s.drawing_id, s.drawn_on, s.member_count, s.referral_count, s.component_count,
+    s.community_count, s.hub_count, s.hub_degree, s.side
+FROM (
+    SELECT * FROM graph_snapshot WHERE merchant_id = :merchant_id AND taken_on < :taken_on
+    ORDER BY taken_on DESC LIMIT 1
+) s JOIN graph_drawing d ON d.merchant_id = :merchant_id AND d.id = s.drawing_id
+WHERE s.new_referral_count = 0 AND s.new_hub_count = 0 AND NOT EXISTS (
+    SELECT FROM referral r WHERE r.merchant_id = :merchant_id AND r.changed_at > d.read_at - interval '1 hour'
+)
+FOR KEY SHARE OF d
+""",
+)
 #: What a snapshot begins from and is compared with: the newest one of an earlier day.
 PREVIOUS: Final = statement(
     _PreviousRow,
     """
-SELECT id, taken_on, side FROM graph_snapshot
+SELECT drawing_id, taken_on, side FROM graph_snapshot
 WHERE merchant_id = :merchant_id AND taken_on < :taken_on ORDER BY taken_on DESC LIMIT 1
 """,
 )
 PREVIOUS_NODES: Final = statement(
     _PreviousNodeRow,
-    "SELECT member_id, x, y, is_hub FROM graph_node WHERE merchant_id = :merchant_id AND snapshot_id = :snapshot_id",
+    "SELECT member_id, x, y, is_hub FROM graph_node WHERE merchant_id = :merchant_id AND drawing_id = :drawing_id",
 )
 PREVIOUS_EDGES: Final = statement(
     _PreviousEdgeRow,
-    "SELECT referrer_id, referee_id FROM graph_edge WHERE merchant_id = :merchant_id AND snapshot_id = :snapshot_id",
+    "SELECT referrer_id, referee_id FROM graph_edge WHERE merchant_id = :merchant_id AND drawing_id = :drawing_id",
 )
 #: A merchant has one snapshot of a day: a later one takes the place of an earlier one, whole.
 REPLACE: Final = statement(
-    NoRow,
-    "DELETE FROM graph_snapshot WHERE merchant_id = :merchant_id AND taken_on = :taken_on AND id < :snapshot_id",
+    _ReplacedRow,
+    """
+DELETE FROM graph_snapshot WHERE merchant_id = :merchant_id AND taken_on = :taken_on AND id < :snapshot_id
+RETURNING drawing_id
+""",
 )
+# The drawing has the snapshot's id. Its edges are read after the job was taken on.
 STORE: Final = statement(
     _StoredRow,
     """
-INSERT INTO graph_snapshot (merchant_id, id, taken_on, taken_at, compared_with, member_count, referral_count,
-    component_count, community_count, hub_count, hub_degree, new_referral_count, lost_referral_count, new_hub_count,
-    side)
-VALUES (:merchant_id, :snapshot_id, :taken_on, now(), :compared_with, :member_count, :referral_count,
-    :component_count, :community_count, :hub_count, :hub_degree, :new_referral_count, :lost_referral_count,
-    :new_hub_count, :side)
+WITH s AS (
+    INSERT INTO graph_snapshot (merchant_id, id, taken_on, taken_at, compared_with, drawing_id, drawn_on, member_count,
+        referral_count, component_count, community_count, hub_count, hub_degree, new_referral_count,
+        lost_referral_count, new_hub_count, side)
+    VALUES (:merchant_id, :snapshot_id, :taken_on, now(), :compared_with, :snapshot_id, :taken_on, :member_count,
+        :referral_count, :component_count, :community_count, :hub_count, :hub_degree, :new_referral_count,
+        :lost_referral_count, :new_hub_count, :side)
+    ON CONFLICT (merchant_id, taken_on) DO NOTHING RETURNING merchant_id, id
+)
+INSERT INTO graph_drawing (merchant_id, id, read_at)
+SELECT :merchant_id, s.id, j.started_at FROM s JOIN graph_job j ON j.merchant_id = :merchant_id AND j.id = s.id
+RETURNING id
+""",
+)
+STORE_AGAIN: Final = statement(
+    _StoredRow,
+    """
+INSERT INTO graph_snapshot (merchant_id, id, taken_on, taken_at, compared_with, drawing_id, drawn_on, member_count,
+    referral_count, component_count, community_count, hub_count, hub_degree, new_referral_count, lost_referral_count,
+    new_hub_count, side)
+VALUES (:merchant_id, :snapshot_id, :taken_on, now(), :compared_with, :drawing_id, :drawn_on, :member_count,
+    :referral_count, :component_count, :community_count, :hub_count, :hub_degree, 0, 0, 0, :side)
 ON CONFLICT (merchant_id, taken_on) DO NOTHING RETURNING id
 """,
 )
 STORE_FILES: Final = statement(
     NoRow,
     """
-INSERT INTO graph_file (merchant_id, snapshot_id, format, body) VALUES
-    (:merchant_id, :snapshot_id, 'svg', :svg), (:merchant_id, :snapshot_id, 'json', :json),
-    (:merchant_id, :snapshot_id, 'hubs', :hubs)
+INSERT INTO graph_file (merchant_id, drawing_id, format, body) VALUES
+    (:merchant_id, :drawing_id, 'svg', :svg), (:merchant_id, :drawing_id, 'json', :json),
+    (:merchant_id, :drawing_id, 'hubs', :hubs)
 """,
 )
 NODE_COLUMNS: Final = [
-    "merchant_id", "snapshot_id", "rank", "member_id", "label", "degree", "recruited", "is_hub", "is_new_hub",
+    "merchant_id", "drawing_id", "rank", "member_id", "label", "degree", "recruited", "is_hub", "is_new_hub",
     "community", "x", "y",
 ]  # fmt: skip
 EDGE_COLUMNS: Final = [
-    "merchant_id", "snapshot_id", "rank", "referrer_id", "referee_id", "converted_at", "is_new",
+    "merchant_id", "drawing_id", "rank", "referrer_id", "referee_id", "converted_at", "is_new",
 ]  # fmt: skip
 
 
@@ -133,6 +194,25 @@ async def take_waiting(*, is_large: bool, seconds_max: float) -> int:
 
 
 async def _take(job: jobs.JobRow) -> bool:
+    return await _repeat(job) or await _draw(job)
+
+
+async def _repeat(job: jobs.JobRow) -> bool:
+    """Store a snapshot that shows what the one before it shows, if nothing has changed."""
+    merchant_id, snapshot_id, taken_on = job["merchant_id"], job["id"], job["taken_on"]
+    async with transaction(merchant_id) as tx:
+        standing = await tx.row(STANDING, merchant_id=merchant_id, taken_on=taken_on)
+        if standing is None:
+            return False
+        await _replace(tx, job, standing["drawing_id"])
+        stored = await tx.row(
+            STORE_AGAIN, merchant_id=merchant_id, snapshot_id=snapshot_id, taken_on=taken_on, **standing
+        )
+        await _end(tx, job, is_stored=stored is not None)
+    return stored is not None
+
+
+async def _draw(job: jobs.JobRow) -> bool:
     merchant_id, snapshot_id = job["merchant_id"], job["id"]
     message, compared_with = await _message(job)
     if not await jobs.advance(database(), job, "DRAWING"):
@@ -142,7 +222,7 @@ async def _take(job: jobs.JobRow) -> bool:
     if not await jobs.advance(database(), job, "STORING"):
         return False
     async with transaction(merchant_id) as tx:
-        await tx.row(REPLACE, merchant_id=merchant_id, taken_on=job["taken_on"], snapshot_id=snapshot_id)
+        await _replace(tx, job)
         stored = await tx.row(
             STORE,
             merchant_id=merchant_id,
@@ -154,11 +234,23 @@ async def _take(job: jobs.JobRow) -> bool:
         if stored is not None:
             await tx.copy_in("graph_node", NODE_COLUMNS, nodes, seconds_max=STORE_SECONDS_MAX)
             await tx.copy_in("graph_edge", EDGE_COLUMNS, edges, seconds_max=STORE_SECONDS_MAX)
-            await tx.row(STORE_FILES, merchant_id=merchant_id, snapshot_id=snapshot_id, svg=svg, json=json, hubs=hubs)
-            await events.record(tx, merchant_id, "graph_snapshot.taken", snapshot_id, job["actor"])
-        if not await jobs.advance(tx, job, "DONE"):
-            raise LostLeaseError(ids.encode("graphjob", snapshot_id))
+            await tx.row(STORE_FILES, merchant_id=merchant_id, drawing_id=snapshot_id, svg=svg, json=json, hubs=hubs)
+        await _end(tx, job, is_stored=stored is not None)
     return stored is not None
+
+
+async def _replace(tx: Tx, job: jobs.JobRow, drawing_id: UUID | None = None) -> None:
+    """Delete the day's earlier snapshot, and its drawing if no other shows it and it isn't this one."""
+    merchant_id = job["merchant_id"]
+    replaced = await tx.rows(REPLACE, merchant_id=merchant_id, taken_on=job["taken_on"], snapshot_id=job["id"])
+    await drop_unshown(tx, [(merchant_id, row["drawing_id"]) for row in replaced if row["drawing_id"] != drawing_id])
+
+
+async def _end(tx: Tx, job: jobs.JobRow, *, is_stored: bool) -> None:
+    if is_stored:
+        await events.record(tx, job["merchant_id"], "graph_snapshot.taken", job["id"], job["actor"])
+    if not await jobs.advance(tx, job, "DONE"):
+        raise LostLeaseError(ids.encode("graphjob", job["id"]))
 
 
 class LostLeaseError(Exception):
@@ -172,8 +264,12 @@ async def _message(job: jobs.JobRow) -> tuple[bytes, date | None]:
     edges = await database().copy_out(EDGES, merchant_id=merchant_id)
     nodes_before = edges_before = b""
     if previous is not None:
-        nodes_before = await database().copy_out(PREVIOUS_NODES, merchant_id=merchant_id, snapshot_id=previous["id"])
-        edges_before = await database().copy_out(PREVIOUS_EDGES, merchant_id=merchant_id, snapshot_id=previous["id"])
+        nodes_before = await database().copy_out(
+            PREVIOUS_NODES, merchant_id=merchant_id, drawing_id=previous["drawing_id"]
+        )
+        edges_before = await database().copy_out(
+            PREVIOUS_EDGES, merchant_id=merchant_id, drawing_id=previous["drawing_id"]
+        )
     header = {
         "merchant_id": str(merchant_id),
         "snapshot_id": str(job["id"]),

@@ -21,11 +21,11 @@ from app.members.types import Member
 from app.storage.database import database
 
 
-async def _advocates(viewer: Viewer, snapshot_ids: list[UUID], referrals_min: int) -> Mapping[UUID, int]:
+async def _advocates(viewer: Viewer, drawing_ids: list[UUID], referrals_min: int) -> Mapping[UUID, int]:
     rows = await database().rows(
-        advocates.COUNT, merchant_id=viewer.merchant_id, snapshot_ids=snapshot_ids, referrals_min=referrals_min
+        advocates.COUNT, merchant_id=viewer.merchant_id, drawing_ids=drawing_ids, referrals_min=referrals_min
     )
-    return {row["snapshot_id"]: row["advocates"] for row in rows}
+    return {row["drawing_id"]: row["advocates"] for row in rows}
 
 
 @strawberry.enum(description="How far a snapshot's job is.")
@@ -110,6 +110,10 @@ class GraphSnapshot(Node):
     row: strawberry.Private[SnapshotRow]
     taken_on: date = strawberry.field(description="The day, in the merchant's time zone.")
     taken_at: datetime = strawberry.field(description="When it was stored.")
+    drawn_on: date = strawberry.field(
+        description="The day of the drawing that it shows, which its picture and its data name: an earlier one where "
+        "nothing has changed since."
+    )
     compared_with: date | None = strawberry.field(
         description="The day of the snapshot that what is new is counted against; null for the first one."
     )
@@ -131,6 +135,7 @@ class GraphSnapshot(Node):
             row=row,
             taken_on=row["snapshot_taken_on"],
             taken_at=row["snapshot_taken_at"],
+            drawn_on=row["snapshot_drawn_on"],
             compared_with=row["snapshot_compared_with"],
             member_count=row["snapshot_member_count"],
             referral_count=row["snapshot_referral_count"],
@@ -145,19 +150,19 @@ class GraphSnapshot(Node):
 
     @field(description="Its members, the highest degree first.")
     async def nodes(self, info: Info, first: First = None, after: After = None) -> Connection[GraphNode]:
-        return await pages.first_nodes(info, self.row["snapshot_id"], first, after, GraphNode.of)
+        return await pages.first_nodes(info, self.row["snapshot_drawing_id"], first, after, GraphNode.of)
 
     @field(description="Its referrals, the latest conversion first.")
     async def edges(self, info: Info, first: First = None, after: After = None) -> Connection[GraphEdge]:
-        return await pages.read(info, pages.EDGES, self.row["snapshot_id"], first, after, GraphEdge.of)
+        return await pages.read(info, pages.EDGES, self.row["snapshot_drawing_id"], first, after, GraphEdge.of)
 
     @field(description="The hubs that were none in the snapshot before, the highest degree first.")
     async def new_hubs(self, info: Info, first: First = None, after: After = None) -> Connection[GraphNode]:
-        return await pages.read(info, pages.NEW_HUBS, self.row["snapshot_id"], first, after, GraphNode.of)
+        return await pages.read(info, pages.NEW_HUBS, self.row["snapshot_drawing_id"], first, after, GraphNode.of)
 
     @field(description="The referrals that the snapshot before didn't have, the latest conversion first.")
     async def new_edges(self, info: Info, first: First = None, after: After = None) -> Connection[GraphEdge]:
-        return await pages.read(info, pages.NEW_EDGES, self.row["snapshot_id"], first, after, GraphEdge.of)
+        return await pages.read(info, pages.NEW_EDGES, self.row["snapshot_drawing_id"], first, after, GraphEdge.of)
 
     @field(description="How many members brought at least so many others: the advocates.")
     async def advocate_count(
@@ -166,7 +171,7 @@ class GraphSnapshot(Node):
         referrals_min: Annotated[int, strawberry.argument(description="How many, at least; 3 unless told.")] = 3,
     ) -> int:
         """Count the advocates of all snapshots of this request together."""
-        return await info.context.load(_advocates, self.row["snapshot_id"], max(1, referrals_min))
+        return await info.context.load(_advocates, self.row["snapshot_drawing_id"], max(1, referrals_min))
 
     @field(description="The picture: a path on this server, signed, good for 15 to 30 minutes; the file is immutable.")
     def svg_url(self, info: Info) -> str:

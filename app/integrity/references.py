@@ -38,9 +38,6 @@ REFERENCES: Final = (
     Reference("code", "batch_id", "code_batch", constraint="code_batch"),
     Reference("code", "member_id", "member", constraint="code_member"),
     Reference("code", "reissued_as", "code", constraint="code_reissued_as"),
-    Reference("claim", "pool_id", "pool", constraint="claim_pool"),
-    Reference("claim", "code_id", "code", constraint="claim_code"),
-    Reference("claim", "member_id", "member", constraint="claim_member"),
     Reference("campaign", "pool_id", "pool", constraint="campaign_pool"),
     Reference("bulk_job", "pool_id", "pool", constraint="bulk_job_pool"),
     Reference("bulk_job", "campaign_id", "campaign", constraint="bulk_job_campaign"),
@@ -92,22 +89,26 @@ REFERENCES: Final = (
     Reference("referral", "referee_entry_id", "points_entry", constraint="referral_referee_entry"),
     Reference("segment_member", "member_id", "member", constraint="segment_member_member"),
     Reference("graph_snapshot", "id", "graph_job", constraint="graph_snapshot_job"),
-    Reference("graph_node", "snapshot_id", "graph_snapshot", constraint="graph_node_snapshot"),
+    Reference("graph_snapshot", "drawing_id", "graph_drawing", constraint="graph_snapshot_drawing"),
+    Reference("graph_node", "drawing_id", "graph_drawing", constraint="graph_node_drawing"),
     Reference("graph_node", "member_id", "member", constraint="graph_node_member"),
-    Reference("graph_edge", "snapshot_id", "graph_snapshot", constraint="graph_edge_snapshot"),
+    Reference("graph_edge", "drawing_id", "graph_drawing", constraint="graph_edge_drawing"),
     Reference("graph_edge", "referrer_id", "member", constraint="graph_edge_referrer"),
     Reference("graph_edge", "referee_id", "member", constraint="graph_edge_referee"),
-    Reference("graph_file", "snapshot_id", "graph_snapshot", constraint="graph_file_snapshot"),
+    Reference("graph_file", "drawing_id", "graph_drawing", constraint="graph_file_drawing"),
     Reference("import_row", "import_id", "import_file", constraint="import_row_file"),
     Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
     Reference("webhook_delivery", "event_id", "event", constraint="webhook_delivery_event"),
 )
-#: Those that none holds: of rows that are appended without a look-up, of deliveries, which a trigger looks at together,
-#: of lots, whose entry names the same person and whose parts name the entry, and of take-backs, whose lot names the
-#: member.
+#: Those that none holds: of rows that are appended without a look-up, of claims and deliveries, which triggers look at
+#: together, of lots, whose entry names the same person and whose parts name the entry, and of take-backs, whose lot
+#: names the member.
 UNKEYED: Final = (
     Reference("event", "member_id", "wallet", "member_id"),
     Reference("stock_change", "pool_id", "pool"),
+    Reference("claim", "pool_id", "pool"),
+    Reference("claim", "code_id", "code"),
+    Reference("claim", "member_id", "member"),
     Reference("delivery", "campaign_id", "campaign"),
     Reference("delivery", "code_id", "code"),
     Reference("points_lot", "member_id", "wallet", "member_id"),

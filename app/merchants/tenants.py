@@ -24,6 +24,7 @@ class TenantRow(DataKeyRow):
 
     merchant_name: Annotated[str, "m.name"]
     merchant_currency: Annotated[str, "m.currency"]
+    merchant_is_moving: Annotated[bool, "EXISTS (SELECT FROM fence f WHERE f.merchant_id = m.merchant_id)"]
 
 
 class _PlacedRow(TenantRow):
@@ -79,6 +80,7 @@ async def _read(merchant_id: UUID) -> Tenant | None:
         return None
     servers.learn(merchant_id, rows[0]["server_name"])
     keys = unwrap(merchant_id, rows)
-    found = Tenant(merchant_id, rows[0]["merchant_name"], rows[0]["merchant_currency"], keys)
+    row = rows[0]
+    found = Tenant(merchant_id, row["merchant_name"], row["merchant_currency"], keys, row["merchant_is_moving"])
     _kept[merchant_id] = (until, found)
     return found

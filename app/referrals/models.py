@@ -2,6 +2,7 @@
 
 from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
+from tortoise.fields.db_defaults import Now
 from tortoise.models import Model
 
 
@@ -84,7 +85,7 @@ class Referral(Model):
     The purchase is the one that it stands by, or stood by when it fell. A reversal stays on the row until another
     purchase brings the referral back, and `falls` counts them; a shortfall is what the balances lacked then. A declined
     one never has entries. The minimum, in minor units, and the window in which a return ends it are those of the
-    conversion.
+    conversion. What the network shows of it changed last at `changed_at`.
     """
 
     id = fields.UUIDField(primary_key=True)
@@ -107,6 +108,7 @@ class Referral(Model):
     reversed_at = fields.DatetimeField(null=True)
     shortfall = fields.IntField(null=True)
     falls = fields.IntField(db_default=0)
+    changed_at = fields.DatetimeField(db_default=Now())
 
     class Meta:
         table = "referral"

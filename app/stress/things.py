@@ -136,7 +136,7 @@ PERCENTS: Final = (10.0, 11.0, 12.0)
 INITIAL: Final[Mapping[str, Any]] = {
     "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "percent": PERCENTS[0],
     "quota": 0,
-    "budget": None, "person": (), "audience": 0, "look": None, "job": None, "meant": None,
+    "budget": None, "person": (), "audience": 0, "end": 0, "look": None, "job": None, "meant": None,
     PEOPLE: People(), "brought": None,
     "address": None, "invite": None, "order": Order(), "reward": Shelf(), "key": None, "member": None, "back": None,
 }  # fmt: skip

@@ -4,6 +4,7 @@ from typing import Final
 
 from app.stress import (
     brought,
+    campaigns,
     claims,
     gone,
     holds,
@@ -22,6 +23,6 @@ VERBS: Final[dict[str, Verb]] = {
     verb.name: verb
     for verb in (
         *claims.VERBS, *redemptions.VERBS, *orders.VERBS, *holds.VERBS, *purchases.VERBS, *points.VERBS, *invites.VERBS,
-        *members.VERBS, *pools.VERBS, *brought.VERBS, *jobs.VERBS, *gone.VERBS,
+        *members.VERBS, *pools.VERBS, *brought.VERBS, *jobs.VERBS, *campaigns.VERBS, *gone.VERBS,
     )
 }  # fmt: skip

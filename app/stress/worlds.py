@@ -232,7 +232,7 @@ class World:
         self._later: dict[str, Operation] = {}
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
-            "budgets": [], "first": [], "audiences": [], "members": self.members,
+            "budgets": [], "first": [], "audiences": [], "ends": [], "members": self.members,
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
             "point_value": terms.point_value, "points_per_unit": terms.points_per_unit,
             "minor_units": 10 ** (Currency(terms.currency).exponent or 0), "address": None, "holder": None,
@@ -388,29 +388,29 @@ class World:
 
     async def _aimed_pools(self, client: Client) -> None:
         money = {"amountMinor": BUDGETS[0], "currency": self.currency}
-        budget = await self._pool(client, codes=7, limit=3, maximumTotalDiscount=money)
+        budget = await self.make_pool(client, codes=7, limit=3, maximumTotalDiscount=money)
         self.facts["budgets"].append(budget)
         self.facts["initial"][f"budget:{budget}"] = [BUDGETS[0]]
-        self.facts["first"].append(await self._pool(client, codes=4, limit=2, firstOrderOnly=True))
-        self.facts["audiences"].append(await self._pool(client, codes=3, limit=1, audience=list(AUDIENCES[0])))
+        self.facts["first"].append(await self.make_pool(client, codes=4, limit=2, firstOrderOnly=True))
+        self.facts["audiences"].append(await self.make_pool(client, codes=3, limit=1, audience=list(AUDIENCES[0])))
 
     async def _peoples_pools(self, client: Client) -> None:
         """Make what people have of: pools of which each may have one, two, and one for points."""
         self.facts["address"], self.facts["holder"] = f"{self.name}@example.com", self.members[0]
         self.facts["initial"][PEOPLE] = [self.members[0]]
         for codes, limit in ((6, 1), (9, 2)):
-            await self._pool(client, codes=codes, limit=limit, oneClaimPerMailbox=False)
-        backing = await self._pool(client, codes=6, limit=1, oneClaimPerMailbox=False)
+            await self.make_pool(client, codes=codes, limit=limit, oneClaimPerMailbox=False)
+        backing = await self.make_pool(client, codes=6, limit=1, oneClaimPerMailbox=False)
         await self._reward(client, cost=20, stock=9, pool=backing)
 
     async def _plain_pools(self, client: Client) -> None:
-        spare = await self._pool(client, codes=3, limit=2)
-        await self._pool(client, codes=2, limit=2, fallbackPoolId=spare)
-        backing = await self._pool(client, codes=2, limit=1)
+        spare = await self.make_pool(client, codes=3, limit=2)
+        await self.make_pool(client, codes=2, limit=2, fallbackPoolId=spare)
+        backing = await self.make_pool(client, codes=2, limit=1)
         await self._reward(client, cost=20, stock=3, pool=None)
         await self._reward(client, cost=10, stock=9, pool=backing)
         await self._beginning_pool(client)
-        self.facts["transferable"].append(await self._pool(client, codes=3, limit=1, transferable=True))
+        self.facts["transferable"].append(await self.make_pool(client, codes=3, limit=1, transferable=True))
 
     async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
         while time.monotonic() < self._ends:
@@ -423,12 +423,12 @@ class World:
         """Make a pool that begins soon, as the clock of this machine says, which is the engine's."""
         seconds = self.rolls.uniform(*BEGINS_AFTER_SECONDS)
         begins, now = datetime.now(UTC) + timedelta(seconds=seconds), time.monotonic_ns()
-        pool = await self._pool(client, codes=2, limit=1, startsAt=begins.isoformat())
+        pool = await self.make_pool(client, codes=2, limit=1, startsAt=begins.isoformat())
         self.facts["initial"][f"pool:{pool}"] = list(Pool(has_begun=False))
         at = now + int(seconds * 1e9) - CLOCKS_APART
         self.recorder.passes(BEGIN.name, {"poolId": pool}, at, within_seconds=BEGUN_WITHIN_SECONDS)
 
-    async def _pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
+    async def make_pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
         pool: str = (
             await client.patiently(
                 CREATE_POOL, {"name": self.name, "kind": "PERCENT", "percentOff": PERCENTS[0], "claimsPerMember": limit,

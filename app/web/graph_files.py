@@ -33,7 +33,10 @@ class _FileRow(TypedDict):
 
 READ: Final = statement(
     _FileRow,
-    "SELECT body FROM graph_file WHERE merchant_id = :merchant_id AND snapshot_id = :snapshot_id AND format = :form",
+    """
+SELECT f.body FROM graph_snapshot s JOIN graph_file f ON f.merchant_id = s.merchant_id AND f.drawing_id = s.drawing_id
+WHERE s.merchant_id = :merchant_id AND s.id = :snapshot_id AND f.format = :form
+""",
 )
 
 #: Files that were read lately, by what they are: the snapshot's id is never used again.

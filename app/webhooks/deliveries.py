@@ -10,6 +10,7 @@ from uuid import UUID
 
 from app.config import settings
 from app.storage.database import Tx, database, transaction
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 from app.webhooks.disable_webhook import disable
 from app.webhooks.posting import Outcome, WebhookFailure
@@ -57,7 +58,7 @@ class TakenRow(TypedDict):
 
 TAKE: Final = statement(
     TakenRow,
-    """
+    f"""
 WITH due AS (
     -- Of each webhook as many as it has room for, of all of them those that are due the longest. One that fails gets
     -- one.
@@ -70,7 +71,7 @@ WITH due AS (
         LIMIT least(coalesce(known.room, :per_webhook), CASE WHEN w.failures > 0 THEN 1 ELSE :per_webhook END)
         FOR UPDATE SKIP LOCKED
     ) d
-    WHERE w.disabled_at IS NULL AND (w.paused_until IS NULL OR w.paused_until <= now())
+    WHERE w.disabled_at IS NULL AND (w.paused_until IS NULL OR w.paused_until <= now()) AND {stands("w")}
     ORDER BY d.next_attempt_at LIMIT :most
 ), taken AS (
     UPDATE webhook_delivery d

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from app import ids
 from app.storage.database import database, transaction
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.webhooks")
@@ -36,11 +37,11 @@ class BehindRow(TypedDict):
 # events, where it believes that many have it.
 FIND: Final = statement(
     BehindRow,
-    """
+    f"""
 SELECT w.merchant_id, w.id, pg_current_snapshot()::text AS now,
     pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS is_of_another_server
 FROM webhook w
-WHERE w.disabled_at IS NULL AND (
+WHERE w.disabled_at IS NULL AND {stands("w")} AND (
     w.feed_to IS NOT NULL
     OR pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
     OR (SELECT max(e.txid) FROM event e WHERE e.merchant_id = w.merchant_id)

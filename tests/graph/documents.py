@@ -13,7 +13,7 @@ from tests.sizes import FULL
 NODE: Final = "label degree recruited isHub isNewHub community x y member { id }"
 EDGE: Final = "referrerId refereeId convertedAt isNew"
 HEADER: Final = """
-  id takenOn takenAt comparedWith memberCount referralCount componentCount communityCount hubCount hubDegree
+  id takenOn takenAt drawnOn comparedWith memberCount referralCount componentCount communityCount hubCount hubDegree
   newReferralCount lostReferralCount newHubCount advocateCount svgUrl dataUrl
 """
 SNAPSHOT: Final = f"""
@@ -59,8 +59,14 @@ async def _drawn_here(message: bytes) -> bytes:
     return draw(message)
 
 
+AGE: Final = """
+WITH r AS (UPDATE referral SET changed_at = changed_at - make_interval(days => $2::int) WHERE merchant_id = $1),
+    d AS (UPDATE graph_drawing SET read_at = read_at - make_interval(days => $2::int) WHERE merchant_id = $1),
+    j AS (UPDATE graph_job SET taken_on = taken_on - $2::int WHERE merchant_id = $1)
+UPDATE graph_snapshot SET taken_on = taken_on - $2::int, drawn_on = drawn_on - $2::int WHERE merchant_id = $1
+"""
+
+
 async def age(shop: Shop, days: int = 1) -> None:
-    """Let the shop's snapshots be so many days older."""
-    await database().row(
-        "UPDATE graph_snapshot SET taken_on = taken_on - $2::int WHERE merchant_id = $1", shop.merchant_id, days
-    )
+    """Let the shop's referrals, snapshots and their jobs be so many days older."""
+    await database().row(AGE, shop.merchant_id, days)

@@ -1,10 +1,12 @@
 """What reading costs. Without these a page could ask once per row, or read a whole network for fifty of its hubs."""
 
 import json
+from datetime import date
 from typing import Any
 
 from app.graph import jobs, pages
 from app.graph.rows import LATEST
+from app.graph.take_snapshots import STANDING
 from app.storage.database import database
 from app.storage.statements import Statement
 from app.web.graph_files import READ
@@ -61,12 +63,15 @@ async def test_fifty_hubs_of_a_large_network_cost_what_fifty_of_a_small_one_cost
         snapshot: Any = await taken(each)
         assert snapshot["memberCount"] in {members, members + 1}
         await database().row("ANALYZE graph_snapshot, graph_node, graph_edge, graph_file")
-        (row,) = await database().rows("SELECT id FROM graph_snapshot WHERE merchant_id = $1", each.merchant_id)
+        (row,) = await database().rows(
+            "SELECT id, drawing_id FROM graph_snapshot WHERE merchant_id = $1", each.merchant_id
+        )
         touched.append(
             [
                 await _buffers(LATEST, merchant_id=each.merchant_id),
-                await _buffers(pages.HUBS, merchant_id=each.merchant_id, snapshot_ids=[row["id"]]),
+                await _buffers(pages.HUBS, merchant_id=each.merchant_id, drawing_ids=[row["drawing_id"]]),
                 await _buffers(READ, merchant_id=each.merchant_id, snapshot_id=row["id"], form="svg"),
+                await _buffers(STANDING, merchant_id=each.merchant_id, taken_on=date.max),
             ]
         )
 

@@ -5,13 +5,9 @@ from typing import Any
 from app.graph.forget_snapshots import forget_batch
 from app.storage.database import database
 from tests.factories import Shop
-from tests.graph.documents import JOB, taken
+from tests.graph.documents import JOB, age, taken
 from tests.referrals.documents import accepted, program
 
-AGE = """
-WITH j AS (UPDATE graph_job SET taken_on = taken_on - $2::int WHERE merchant_id = $1)
-UPDATE graph_snapshot SET taken_on = taken_on - $2::int WHERE merchant_id = $1
-"""
 LEFT = """
 SELECT (SELECT count(*) FROM graph_snapshot WHERE merchant_id = $1) AS snapshots,
     (SELECT count(*) FROM graph_node WHERE merchant_id = $1) AS nodes,
@@ -27,7 +23,7 @@ async def aged(shop: Shop, days: int) -> Any:
     await program(shop)
     await accepted(shop, await shop.member())
     snapshot = await taken(shop)
-    await database().row(AGE, shop.merchant_id, days)
+    await age(shop, days)
     return snapshot["id"]
 
 

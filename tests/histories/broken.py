@@ -14,6 +14,8 @@ from uuid import UUID
 
 from app.api.operations import Refused
 from app.coupons import pass_on
+from app.jobs import cancel_job
+from app.jobs.rows import OPEN, BulkJobRow
 from app.members import rows
 from app.moving import balances
 from app.orders import capture_hold, redeem_codes, reverse_redemption
@@ -22,6 +24,7 @@ from app.points import grant_points, take_back
 from app.points.pass_on import pass_points
 from app.points.rows import grant_by_origin
 from app.storage.database import database, transaction
+from app.storage.statements import columns, statement
 from tests.starts import BROKEN
 
 BUGS: Final = (
@@ -37,6 +40,9 @@ BUGS: Final = (
     "two for one",
     "code of nobody",
     "balance twice",
+    "overspent budget",
+    "second first order",
+    "job that goes on",
 )
 #: How long the first update waits for a rival to read what it has read.
 RIVAL_SECONDS: Final = "FLASH_TEST_RIVAL_SECONDS"
@@ -47,6 +53,19 @@ UPDATE code SET hold_id = NULL, held_until = NULL WHERE merchant_id = $1 AND id 
     SELECT code_id FROM hold_code WHERE merchant_id = $1 AND hold_id = $2
 )
 """
+GIVE_BACK: Final = """
+SELECT spend_budget(merchant_id, pool_id, -discount) FROM redemption
+WHERE merchant_id = $1 AND code_id = ANY($2) AND reversed_at IS NULL
+"""
+FORGET_WHOSE: Final = "UPDATE sales_order SET presenter_id = NULL, mailbox_index = NULL WHERE merchant_id = $1"
+#: Tells what cancelling tells.
+SAY_CANCELLED: Final = statement(
+    BulkJobRow,
+    f"""
+SELECT {columns(BulkJobRow).replace("j.status", "'CANCELLED'::text")} FROM bulk_job j
+WHERE j.merchant_id = :merchant_id AND j.id = :job_id AND j.status IN {OPEN} AND :actor::text <> ''
+""",
+)
 _POINTS: Final = "SELECT points FROM wallet WHERE merchant_id = $1 AND member_id = $2"
 
 
@@ -66,6 +85,9 @@ def break_engine() -> None:
         "code of nobody": _leave_codes,
         # Of what files bring in: planted by the test, in whose process they are.
         "balance twice": _leave_it,
+        "overspent budget": _spend_nothing,
+        "second first order": _forget_whose,
+        "job that goes on": _cancel_in_words,
     }[os.environ[BROKEN]]()
 
 
@@ -236,6 +258,37 @@ def credited_twice() -> Iterator[None]:
         yield
     finally:
         vars(balances).update(FIND_POSTED=asked, NEXT=following)
+
+
+def _spend_nothing() -> None:
+    """Give back to a budget at once what a redemption takes from it."""
+    redeem = redeem_codes.redeem
+
+    async def redeem_and_give_back(where: Any, viewer: Any, presented: Any, places: Any, **order: Any) -> Any:
+        redeemed = await redeem(where, viewer, presented, places, **order)
+        codes = [row["code_id"] for row, _ in places.values()]
+        if redeemed:
+            await _unguarded(viewer.merchant_id, (GIVE_BACK, (viewer.merchant_id, codes)))
+        return redeemed
+
+    redeem_codes.redeem = redeem_and_give_back
+
+
+def _forget_whose() -> None:
+    """Forget whose the orders of before are when another one comes."""
+    redeem = redeem_codes.redeem
+
+    async def forget_and_redeem(where: Any, viewer: Any, presented: Any, places: Any, **order: Any) -> Any:
+        redeemed = await redeem(where, viewer, presented, places, **order)
+        await _unguarded(viewer.merchant_id, (FORGET_WHOSE, (viewer.merchant_id,)))
+        return redeemed
+
+    redeem_codes.redeem = forget_and_redeem
+
+
+def _cancel_in_words() -> None:
+    """Say that a job is called off, and let it go on."""
+    vars(cancel_job)["CANCEL"] = SAY_CANCELLED
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from app.coupons.carry_out import carry_out_jobs
 from app.stress.clients import Client, Http, Socket
 from app.stress.races import ENROL
 from app.stress.things import Stock
@@ -22,6 +23,7 @@ from tests.histories.judging import Case, Judge, counterexample, timeline
 from tests.histories.moving import Mover
 from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
+from tests.histories.test_worlds import at_work
 from tests.sizes import FULL
 from tests.starts import BROKEN
 
@@ -31,10 +33,13 @@ PATIENCE_SECONDS: Final = 90.0
 #: Of a timeline that a person reads.
 LINES_MAX: Final = 30
 
-#: What worlds are about in which a bug shows, where that isn't anything.
-ABOUT: Final = {
+#: What is so of the pools of scripts.
+POOL: Final[dict[str, Any]] = {"codes": 10, "claimsPerMember": 2, "stacking": "STACKABLE"}
+#: What a world is about in which a bug is met; any other bug is met in every world.
+MET_IN: Final = {
     "stolen hold": About.HOLDS, "forgotten hold": About.PEOPLE, "two for one": About.PEOPLE,
-    "code of nobody": About.PEOPLE, "balance twice": About.PEOPLE,
+    "code of nobody": About.PEOPLE, "balance twice": About.PEOPLE, "overspent budget": About.AIMS,
+    "second first order": About.AIMS, "job that goes on": About.AIMS,
 }  # fmt: skip
 
 Script = Callable[["Stage"], Awaitable[None]]
@@ -45,9 +50,9 @@ class Stage:
 
     def __init__(self, url: str, shop: Shop, member: str, pool: str, clock: Clock, bring: Bring) -> None:
         self.world = World("a script", TERMS, random.Random(1), clock.lapse, bring=bring)
-        self.world.facts["limits"][pool] = 2
-        self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
-        self.member, self.pool = member, pool
+        self._shop = shop
+        self.member, self.pool = member, ""
+        self._is_at(pool)
         self.clients = [
             Client("shop", Http(url, shop.admin), PATIENCE_SECONDS),
             Client("till", Socket(url, shop.admin), PATIENCE_SECONDS),
@@ -64,6 +69,25 @@ class Stage:
     async def merge(self, kept: str, merged: str) -> Any:
         """Make one member of two records."""
         return await self.call("mergeMembers", keptId=kept, mergedId=merged, reason="One.", dropReferrals=False)
+
+    def _is_at(self, pool: str) -> None:
+        self.pool = pool
+        self.world.facts["limits"][pool] = 2
+        self.world.facts["initial"] |= {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
+
+    async def go_to(self, **terms: Any) -> None:
+        """Go on with another pool, which has a budget or is for first orders."""
+        pool = (await self._shop.pool(**POOL, **terms))["id"]
+        self._is_at(pool)
+        if "maximumTotalDiscount" in terms:
+            self.world.facts["budgets"].append(pool)
+            self.world.facts["initial"][f"budget:{pool}"] = [terms["maximumTotalDiscount"]["amountMinor"]]
+        else:
+            self.world.facts["first"].append(pool)
+
+    async def claim(self, key: str) -> Any:
+        """Claim a code."""
+        return (await self.call("claimCode", poolId=self.pool, memberId=self.member, idempotencyKey=key))["code"]
 
     async def call(self, verb: str, client: int = 0, about: Any = None, **input: Any) -> Any:
         """Call a verb, and return its answer."""
@@ -167,6 +191,33 @@ async def _a_file_again(stage: Stage) -> None:
     first, second = await stage.record(0), await stage.record(1)
     for member in (first, second, first):
         await stage.call("bringBalance", memberId=member, points=10)
+
+
+async def _a_budget_of_one_discount_and_a_half(stage: Stage) -> None:
+    await stage.go_to(maximumTotalDiscount=usd(150))
+    await _one_code_on_each_of_two_orders(stage)
+
+
+async def _two_first_orders(stage: Stage) -> None:
+    await stage.go_to(firstOrderOnly=True)
+    await _one_code_on_each_of_two_orders(stage)
+
+
+async def _one_code_on_each_of_two_orders(stage: Stage) -> None:
+    codes = [await stage.claim(key) for key in ("c", "d")]
+    for client, (code, order) in enumerate(zip(codes, ("first", "second"), strict=True)):
+        await _redeem(stage, [code], client, order)
+
+
+async def _a_job_that_is_called_off(stage: Stage) -> None:
+    await stage.claim("c")
+    revoking = await stage.call(
+        "revokeCodes", poolId=stage.pool, reason="leaked", state="ALLOCATED", recycle=False, expectedCount=1,
+        idempotencyKey="k",
+    )  # fmt: skip
+    await stage.call("cancelJob", client=1, about={"key": "k"}, jobId=revoking["job"]["id"])
+    await carry_out_jobs(seconds_max=30)
+    await stage.call("readCodes", id=stage.member)
 
 
 async def _hold(stage: Stage, code: Any, order: str, client: int = 0) -> str:
@@ -290,6 +341,33 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
     import: bringBalance(memberId: member1, points: 10) → BroughtInSuccess(...)
   ! time: judged(number: 5, memberId: member1) → Passed
 """),
+    "overspent budget": (_a_budget_of_one_discount_and_a_half, """
+    budget:pool1 begins as Budget(limit=150, shares=(), late=())
+    order:first begins as Order()
+    order:second begins as Order()
+    time: looked(number: 1, pool: pool1, who: member1) → Passed
+    time: looked(number: 3, pool: pool1, who: member1) → Passed
+  ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+  ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+    2 other operations of this world are about other things.
+"""),
+    "second first order": (_two_first_orders, """
+    order:first begins as Order()
+    order:second begins as Order()
+    person:member1 begins as ()
+  ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+    time: looked(number: 3, who: member1, order: first, codes: [code1]) → Passed
+  ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+    time: looked(number: 5, who: member1, order: second, codes: [code2]) → Passed
+    2 other operations of this world are about other things.
+"""),
+    "job that goes on": (_a_job_that_is_called_off, """
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
+    shop: revokeCodes(JOB) → RevokeCodesSuccess(...)
+  ! shop: readCodes(id: member1) → wallet: codes: edges: [REVOKED code1]
+    1 other operations of this world are about other things.
+"""),
 }  # fmt: skip
 
 
@@ -299,7 +377,7 @@ def planted(bug: str) -> AbstractContextManager[None]:
 
 
 async def _played(script: Script, url: str, shop: Shop, database: str) -> World:
-    member, pool = await shop.member(), await shop.pool(codes=10, claimsPerMember=2, stacking="STACKABLE")
+    member, pool = await shop.member(), await shop.pool(**POOL)
     stage = Stage(url, shop, member["id"], pool["id"], Clock(database), Mover(shop).bring)
     await script(stage)
     for client in stage.clients:
@@ -312,6 +390,7 @@ def _without_times(text: str) -> str:
     text = re.sub(r"^  (.) +[\d.]+ ms  .{24}  ", r"  \1 ", text.partition("\n")[2], flags=re.MULTILINE)
     text = re.sub(r"(Success|InsufficientPoints)\(.*\)", r"\1(...)", text)
     text = re.sub(r"idempotencyKey: (first|second)", "KEY", text)
+    text = re.sub(r"revokeCodes\(.*\) →", "revokeCodes(JOB) →", text)
     text = re.sub(r"PCT-\w+", "CODE", text).replace("amountMinor: 1000, currency: USD, memberId: member1", "USD")
     text = text.replace("reason: One., dropReferrals: False", "ONE")
     text = re.sub(r"points: 5, orderAmount: .*, idempotencyKey: b", "points: 5, POINTS", text)
@@ -351,9 +430,10 @@ async def test_a_planted_bug_is_found_in_small_worlds(
         clients = [Client(f"client {number}", Http(url, shop.admin)) for number in range(1, 5)]
         for number in range(WORLDS_MAX):
             lapse = Clock(worker_database).lapse
-            about = ABOUT.get(bug, About.ANYTHING)
+            about = MET_IN.get(bug, About.ANYTHING)
             world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, about, Mover(shop).bring)
-            await play(world, clients)
+            async with at_work():
+                await play(world, clients)
             if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
                 break
         for client in clients:

@@ -84,7 +84,7 @@ async def at_work() -> AsyncIterator[None]:
 
 
 async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: list[Client], judging: Judge) -> None:
-    """Every declared verb that repeats, in worlds of its own."""
+    """Every declared verb that repeats, in worlds of its own; campaigns have a test of theirs."""
     for number in range(ROUNDS):
         world = World(f"again-{number}", TERMS, random.Random(number))
         await world.prepare(clients[0])

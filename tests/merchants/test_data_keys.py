@@ -57,6 +57,7 @@ OTHER_BYTES = {
     "hold_request.idempotency_key",
     "invite.email_index",
     "claim.mailbox_index",
+    "claim.told_of",
     "invite.mailbox_index",
     "invite.token_hash",
     "member.email_index",
