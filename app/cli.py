@@ -384,12 +384,14 @@ def merchant_remove_moved(
     merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
     source: From,
     target: To,
+    restored: Annotated[bool, typer.Option("--restored", help="--from is a backup of before the move.")] = False,
 ) -> None:
     """Delete the rows that a merchant left at --from when it moved to --to. If it is killed half-way, run it again."""
     from app.operate.move_merchant import remove_moved
 
     async def work() -> None:
-        print(f"{await remove_moved(merchant_id, source, target):,} rows were deleted.")
+        deleted = await remove_moved(merchant_id, source, target, is_restored=restored)
+        print(f"{deleted:,} rows were deleted.")
 
     asyncio.run(_keyed(work)())
 

@@ -31,6 +31,7 @@ from bench import (
     retailers_year,
     round_trips,
     start,
+    sweeps,
     webhooks,
 )
 from bench.world import run
@@ -51,6 +52,7 @@ MEASUREMENTS = {
     "Sweeps over points": points_sweeps.measure,
     "The portfolio": portfolio.measure,
     "The integrity report": integrity.measure,
+    "Sweeps": sweeps.measure,
     "Webhooks": webhooks.measure,
     "S6: a snapshot of the network": graph_snapshot.measure,
     "S7: reading a snapshot": graph_reads.measure,

@@ -127,14 +127,19 @@ async def abort(node_id: str, source_url: str, target_url: str, switch: str | No
         say(f"{deleted:,} rows were deleted at --to; --from is as it was.")
 
 
-async def remove_moved(node_id: str, source_url: str, target_url: str) -> int:
-    """Delete what a merchant that has moved left behind. Returns how many rows. It can be run again, and goes on."""
+async def remove_moved(node_id: str, source_url: str, target_url: str, *, is_restored: bool = False) -> int:
+    """Delete what a merchant that has moved left behind. Returns how many rows. It can be run again, and goes on.
+
+    `is_restored` takes the operator's word for a copy of the source from before the move.
+    """
     async with servers.both(node_id, source_url, target_url) as (merchant_id, source, target):
         here, there = await servers.fences_of(merchant_id, source, target)
-        if here is None or here.state != "CLOSED":
+        if (here is None or here.state != "CLOSED") and not (is_restored and await servers.is_at(source, merchant_id)):
             raise ConfigurationError(f"{node_id[:60]} hasn't moved away from --from; nothing was removed.")
         if there is not None or not await servers.is_at(target, merchant_id):
             raise ConfigurationError(f"{node_id[:60]} isn't served at --to; nothing was removed.")
+        if here is None or here.state != "CLOSED":
+            await fences.put(source.connection, merchant_id, uuid.uuid4(), "CLOSED", target.identity)
         await _tidy(merchant_id, source, target)
         deleted = await rows.delete_all(source.connection, merchant_id)
         await fences.unguard(source.connection, merchant_id)

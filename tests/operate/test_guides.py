@@ -60,6 +60,7 @@ TRIED = {
     ("docs/returns.md", "Points that pay"): "tests/orders/test_guide.py",
     ("docs/scaling.md", "A router that is strict"): "tests/servers/test_guide.py",
     ("docs/scaling.md", "Add a server"): "tests/servers/test_guide.py",
+    ("docs/scaling.md", "Moving a merchant"): "tests/servers/test_move_merchant.py",
     ("docs/states.md", "Code"): "tests/operate/test_docs.py",
     ("docs/states.md", "Hold"): "tests/operate/test_docs.py",
     ("docs/states.md", "Invite"): "tests/operate/test_docs.py",

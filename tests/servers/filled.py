@@ -31,6 +31,7 @@ VALUES: Final = {
     "timestamp with time zone": "CASE n % 2 WHEN 0 THEN 'infinity' ELSE now() + n * interval '1 microsecond' END",
     "jsonb": "jsonb_build_object('n', n)",
     "uuid[]": "ARRAY[gen_random_uuid(), gen_random_uuid()]",
+    "bytea[]": "ARRAY['\\x00', NULL]::bytea[]",
     "text[]": "ARRAY['a', NULL, '{}']",
 }
 #: What the feed of webhooks reads as something else than text.

@@ -1,5 +1,8 @@
 """`flash merchant move`. Without these a merchant could arrive with a row less, or be served at two servers at once."""
 
+import asyncio
+import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +27,13 @@ from app.operate.move_merchant_rows import delete_all, differing, tables
 from app.operate.move_merchant_webhooks import make_deliveries
 from app.storage.database import dsn
 from app.storage.fences import MerchantClosedError
+from tests.guides import blocks
+from tests.guides import run as run_block
 from tests.scratch import MERCHANT, scratch_database
 from tests.servers.filled import drop_checks, filled
 from tests.servers.pair import Server, fresh
+from tests.servers.router import router
+from tests.servers.world import make_merchant
 
 #: What a move leaves at a server while it is under way.
 TRACES = """
@@ -322,11 +329,15 @@ ALTER TABLE wallet ENABLE ALWAYS TRIGGER full_disk
     await pair.south.execute(MERCHANT, merchant_id)
     with pytest.raises(ConfigurationError, match="is at both servers"):
         await move(named, north, south, "true", lambda _line: None)
-    await pair.south.execute("DELETE FROM merchant WHERE merchant_id = $1", merchant_id)
     with pytest.raises(ConfigurationError, match="hasn't moved away"):
         await remove_moved(named, north, south)
     with pytest.raises(ConfigurationError, match="No move of"):
         await abort(named, north, south, None, lambda _line: None)
+
+    # The north is a backup of before a move, as its operator says.
+    assert await remove_moved(named, north, south, is_restored=True) > 100
+    assert await pair.north.fetchval(TRACES) == traces
+    await pair.south.execute("DELETE FROM merchant WHERE merchant_id = $1", merchant_id)
 
 
 async def test_a_server_that_keeps_no_changes_is_left_alone(pair: Pair) -> None:
@@ -339,3 +350,35 @@ async def test_a_server_that_keeps_no_changes_is_left_alone(pair: Pair) -> None:
             await move(ids.encode("merchant", merchant_id), url, pair.urls[1], "true", lambda _line: None)
         assert await connection.fetchval(TRACES) == 0
         await connection.close()
+
+
+async def test_the_guide_moves_a_merchant(servers: tuple[Server, Server], tmp_path: Path) -> None:
+    """With its program for the router, whose folder and whose `psql` are others here."""
+    commands, program = blocks("docs/scaling.md", "Moving a merchant", "sh")
+    folder, told = tmp_path / "pgdog", tmp_path / "told"
+    (folder / "moved").mkdir(parents=True)
+    (folder / "pgdog.head").write_text("head\n")
+    (folder / "pgdog.ranges").write_text("ranges\n")
+    (tmp_path / "tell-pgdog").write_text(
+        program.text.replace("/etc/pgdog", str(folder)).replace("psql ", f"echo >> {told} ")
+    )
+    (tmp_path / "tell-pgdog").chmod(0o700)
+    async with fresh(*servers) as urls:
+        with router(urls) as way:
+            merchant_id, _ = make_merchant(way, 0)
+        named = ids.encode("merchant", merchant_id)
+        moved = await asyncio.to_thread(
+            run_block,
+            commands.text.replace("merchant_…", named),
+            tmp_path,
+            NORTH=urls[0],
+            SOUTH=urls[1],
+            FLASH_MASTER_KEYS=os.environ["FLASH_MASTER_KEYS"],
+        )
+
+    assert re.search(f"{named} has moved. It was closed for \\d+ ms.\n\\d+ rows were deleted.", moved.stdout)
+    assert "rows of 6 tables were copied, and are equal." in moved.stderr
+    head, _, values, shard, ranges = (folder / "pgdog.toml").read_text().splitlines()
+    assert (head, shard, ranges) == ("head", "shard = 1", "ranges")
+    assert values == f'values = ["{merchant_id}"]'
+    assert "--command RELOAD" in told.read_text()

@@ -72,10 +72,10 @@ class Load:
 
 
 @asynccontextmanager
-async def _shop(url: str, merchant_id: UUID, key: str) -> AsyncIterator[Shop]:
+async def _shop(url: str, merchant_id: UUID, admin: str) -> AsyncIterator[Shop]:
     http = httpx.AsyncClient(timeout=WAIT_SECONDS_MAX, verify=False)
     async with http, aclosing(Wire(WAIT_SECONDS_MAX)) as wire:
-        yield Shop(http, wire, f"{url}/graphql", merchant_id, key)
+        yield Shop(http, wire, f"{url}/graphql", merchant_id, admin)
 
 
 async def test_no_request_fails_while_a_merchant_moves(
@@ -84,17 +84,14 @@ async def test_no_request_fails_while_a_merchant_moves(
     """And a process whose router missed the move answers nothing until that knows it."""
     async with fresh(*servers) as urls:
         with router(urls) as way, run_routed_api(way) as api:
-            merchant = make_merchant(way, 0)
-            async with _shop(api.url, *merchant) as shop:
-                await _moved_under_load(shop, way, ids.encode("merchant", merchant[0]), urls, monkeypatch)
+            async with _shop(api.url, *make_merchant(way, 0)) as shop:
+                await _moved_under_load(shop, way, urls, monkeypatch)
                 with router(urls) as late, run_routed_api(late) as behind:
                     late.places[shop.merchant_id] = 0
                     await _answers_nothing_stale(replace(shop, url=f"{behind.url}/graphql"), late)
 
 
-async def _moved_under_load(
-    shop: Shop, way: Router, node_id: str, urls: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def _moved_under_load(shop: Shop, way: Router, urls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     async def tell(_command: list[str], merchant_id: UUID, server: str) -> None:
         assert server == "to"
         way.places[merchant_id] = 1
@@ -121,7 +118,7 @@ async def _moved_under_load(
     load = Load(shop, is_hurried)
     asking = asyncio.create_task(load.run(ends))
 
-    moved = await move(node_id, urls[0], urls[1], "true", lambda _line: None)
+    moved = await move(ids.encode("merchant", shop.merchant_id), urls[0], urls[1], "true", lambda _line: None)
 
     await more()
     ends.set()

@@ -255,8 +255,8 @@ async def test_a_router_is_refused_that_is_lax_or_leads_to_servers_that_differ(
     assert differing == ("south lacks migrations (0001_initial, 0002_keys_and_promises): run `flash migrate` at it.")
     assert same == "2 of its servers are called north: give each a cluster_name of its own."
     assert lax == (
-        "The router isn't strict. It runs what names no merchant: set cross_shard_disabled = true in its configuration, "
-        "and RELOAD it after migrations."
+        "The router isn't strict. It runs what names no merchant: set cross_shard_disabled = true in its "
+        "configuration, and RELOAD it after migrations."
     )
 
 
