@@ -337,7 +337,7 @@ ALTER TABLE wallet ENABLE ALWAYS TRIGGER full_disk
     # The north is a backup of before a move, as its operator says.
     assert await remove_moved(named, north, south, is_restored=True) > 100
     assert await pair.north.fetchval(TRACES) == traces
-    await pair.south.execute("DELETE FROM merchant WHERE merchant_id = $1", merchant_id)
+    await delete_all(pair.south, merchant_id)
 
 
 async def test_a_server_that_keeps_no_changes_is_left_alone(pair: Pair) -> None:
@@ -357,8 +357,7 @@ async def test_the_guide_moves_a_merchant(servers: tuple[Server, Server], tmp_pa
     commands, program = blocks("docs/scaling.md", "Moving a merchant", "sh")
     folder, told = tmp_path / "pgdog", tmp_path / "told"
     (folder / "moved").mkdir(parents=True)
-    (folder / "pgdog.head").write_text("head\n")
-    (folder / "pgdog.ranges").write_text("ranges\n")
+    (folder / "base.toml").write_text("base\n")
     (tmp_path / "tell-pgdog").write_text(
         program.text.replace("/etc/pgdog", str(folder)).replace("psql ", f"echo >> {told} ")
     )
@@ -378,7 +377,7 @@ async def test_the_guide_moves_a_merchant(servers: tuple[Server, Server], tmp_pa
 
     assert re.search(f"{named} has moved. It was closed for \\d+ ms.\n\\d+ rows were deleted.", moved.stdout)
     assert "8 rows of 5 tables were copied, and are equal." in moved.stderr
-    head, _, values, shard, ranges = (folder / "pgdog.toml").read_text().splitlines()
-    assert (head, shard, ranges) == ("head", "shard = 1", "ranges")
+    base, _, values, shard = (folder / "pgdog.toml").read_text().splitlines()
+    assert (base, shard) == ("base", "shard = 1")
     assert values == f'values = ["{merchant_id}"]'
-    assert "--command RELOAD" in told.read_text()
+    assert "--command=RELOAD" in told.read_text()
