@@ -32,6 +32,7 @@ from bench import (
     round_trips,
     routed_cpu,
     start,
+    sweeps,
     webhooks,
 )
 from bench.world import run
@@ -52,6 +53,7 @@ MEASUREMENTS = {
     "Sweeps over points": points_sweeps.measure,
     "The portfolio": portfolio.measure,
     "The integrity report": integrity.measure,
+    "Sweeps": sweeps.measure,
     "Webhooks": webhooks.measure,
     "S6: a snapshot of the network": graph_snapshot.measure,
     "S7: reading a snapshot": graph_reads.measure,

@@ -510,6 +510,8 @@ CREATE INDEX code_lapsed ON code (merchant_id, pool_id, expires_at, id)
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
+CREATE INDEX code_ending ON code (expires_at) WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
+CREATE INDEX pool_ending ON pool (ends_at) WHERE ends_at IS NOT NULL;
 -- Codes that aren't of our own form, as they are read when they are typed with an O for a 0.
 CREATE INDEX code_folded ON code (merchant_id, folded) WHERE folded IS NOT NULL;
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL;
@@ -634,6 +636,8 @@ CREATE TRIGGER code_unclaimed AFTER DELETE ON code REFERENCING OLD TABLE AS gone
 
 -- Appended without a look-up: whoever changes a pool's stock has read the pool.
 ALTER TABLE stock_change DROP CONSTRAINT stock_change_pkey, ADD PRIMARY KEY (merchant_id, pool_id, id);
+-- What changed since it was folded last: all that the jobs on stock look at.
+CREATE INDEX stock_change_unfolded ON stock_change (merchant_id, pool_id) WHERE NOT is_folded;
 ALTER TABLE stock_alert
     DROP CONSTRAINT stock_alert_pkey,
     ADD PRIMARY KEY (merchant_id, pool_id, level),
@@ -890,6 +894,8 @@ ALTER TABLE event ALTER COLUMN txid SET DEFAULT (
     CASE WHEN current_setting('flash.quiet', true) = 'on' THEN NULL ELSE pg_current_xact_id()::text::bigint END
 );
 CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
+-- Which merchants have new events: the pages that were written last, whatever the merchant.
+CREATE INDEX event_latest ON event USING brin (txid) WITH (pages_per_range = 16, autosummarize = on);
 -- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
 -- The few that have a person's words, which erasing looks for.
 CREATE INDEX event_reason ON event (merchant_id, subject_id) WHERE reason IS NOT NULL;
@@ -1452,6 +1458,9 @@ ALTER TABLE graph_job
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT graph_job_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT graph_job_status CHECK (status IN ('QUEUED', 'READING', 'DRAWING', 'STORING', 'DONE', 'FAILED')),
+    ADD CONSTRAINT graph_job_failure CHECK (
+        (status = 'FAILED') = (failure IS NOT NULL) AND failure IN ('TOO_LARGE', 'TOO_SLOW', 'ABANDONED', 'FAULT')
+    ),
     ADD CONSTRAINT graph_job_ended CHECK ((status IN ('DONE', 'FAILED')) = (finished_at IS NOT NULL)),
     ADD CONSTRAINT graph_job_leased CHECK (status = 'QUEUED' OR lease_until IS NOT NULL);
 CREATE UNIQUE INDEX graph_job_queued ON graph_job (merchant_id) WHERE status = 'QUEUED';
@@ -1466,7 +1475,8 @@ ALTER TABLE graph_snapshot
 -- What days show that are alike is stored once, and goes with the last of them.
 ALTER TABLE graph_drawing
     DROP CONSTRAINT graph_drawing_pkey,
-    ADD PRIMARY KEY (merchant_id, id);
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT graph_drawing_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
 ALTER TABLE graph_snapshot
     ADD CONSTRAINT graph_snapshot_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing,
     ADD CONSTRAINT graph_snapshot_drawn CHECK (
@@ -1574,6 +1584,7 @@ ALTER TABLE webhook
         AND (feed_to IS NULL) = (feed_event_id IS NULL));
 -- What workers look for, whatever the merchant.
 CREATE INDEX webhook_enabled ON webhook (merchant_id, id) WHERE disabled_at IS NULL;
+CREATE INDEX webhook_behind ON webhook (merchant_id, id) WHERE disabled_at IS NULL AND feed_to IS NOT NULL;
 
 ALTER TABLE webhook_delivery
     DROP CONSTRAINT webhook_delivery_pkey,

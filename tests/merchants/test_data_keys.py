@@ -153,6 +153,16 @@ async def test_only_so_many_merchants_keys_are_kept(shop: Shop, other_shop: Shop
         tenants._kept.clear()
 
 
+async def test_those_who_miss_a_tenant_at_once_share_a_read(shop: Shop) -> None:
+    tenants._kept.clear()
+
+    found = await asyncio.gather(*(tenants.tenant(shop.merchant_id) for _ in range(20)))
+
+    assert {id(each) for each in found} == {id(found[0])}
+    assert found[0] is not None
+    assert tenants._reading == {}
+
+
 async def test_two_reencryptions_at_once_share_the_work(shop: Shop) -> None:
     await shop.pool(codes=3000)
     await next_key(shop.merchant_id, "ENCRYPTION")

@@ -25,7 +25,10 @@ UNSEARCHED = {
     "webhook_delivery_event",
 }  # fmt: skip
 #: Indexes by which workers look for what waits, whatever the merchant.
-OF_ALL_MERCHANTS = {"advice_run_waiting", "bulk_job_open", "erasure_unlogged", "report_run_waiting"}
+OF_ALL_MERCHANTS = {
+    "advice_run_waiting", "bulk_job_open", "code_ending", "erasure_unlogged", "event_latest", "pool_ending",
+    "report_run_waiting",
+}  # fmt: skip
 
 TABLES = """
 SELECT c.relname AS table,

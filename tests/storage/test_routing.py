@@ -9,7 +9,7 @@ from tests.storage.test_rows import statements_by_name
 #: Statements over all merchants: of workers and commands, each of which works on one server, and of the wallets' sweep.
 SWEEPS = {
     "app.advisor.runs": {"WAITING", "TAKE", "ABANDONED"},
-    "app.coupons.expire_codes": {"FIND"},
+    "app.coupons.expire_codes": {"FIND", "FIND_SINCE"},
     "app.coupons.revive_codes": {"FIND"},
     "app.coupons.stock": {"FIND"},
     "app.people.erasure_log": {"FIND_UNLOGGED"},
@@ -31,9 +31,10 @@ SWEEPS = {
     "app.referrals.expire_invites": {"FIND"},
     "app.reports.runs": {"ABANDONED", "PLAN", "TAKE"},
     "app.segments.refresh": {"DUE"},
+    "app.storage.news": {"SINCE"},
     "app.wallets.wallet_feed": {"SWEEP"},
     "app.webhooks.deliveries": {"TAKE"},
-    "app.webhooks.feed": {"FIND"},
+    "app.webhooks.feed": {"FIND", "FIND_SINCE"},
     "app.webhooks.forget_deliveries": {"FORGET", "FORGET_SECRETS"},
 }
 
