@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UP_OPTIONS ?=
 HISTORIES_OPTIONS ?=
+SCALE_OPTIONS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # uv takes a tenth of pip's time. Where it can't install (an index or certificates that only pip was told of), pip does.
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
@@ -18,10 +19,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # So that what runs side by side is told one after the other; older makes can't.
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 CHECKS := check-style check-types check-imports check-schema check-refusals check-migrations
-.PHONY: help up install test full mutants chaos histories conformance check $(CHECKS) fmt schema roles migration bench lock clean
+.PHONY: help up install test full mutants chaos histories scale-out conformance check $(CHECKS) fmt schema roles migration bench lock clean
 
 help: ## Print this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(VENV)/runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
@@ -56,6 +57,9 @@ chaos: $(VENV)/development ## Kill and freeze servers for a minute, under live w
 
 histories: $(VENV)/development ## Judge what clients were told of an engine in trouble; HISTORIES_OPTIONS="--seconds 3600 --seed 7"
 	$(BIN)/python -m tests.histories $(HISTORIES_OPTIONS)
+
+scale-out: $(VENV)/development ## Try an engine on two servers behind the real router, in trouble: make scale-out PGDOG=path/to/pgdog
+	@$(BIN)/python -m tests.scale_out $(if $(PGDOG),"$(PGDOG)") $(SCALE_OPTIONS)
 
 conformance: $(VENV)/development ## Send 2,000 made-up documents and every hostile value in every argument; audit HTTP and sockets
 	FLASH_CONFORMANCE_CASES=2000 $(BIN)/pytest -n 2 tests/conformance tests/clients tests/web/test_sockets.py

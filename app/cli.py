@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -314,6 +315,85 @@ def merchant_set(
         if wanted.get(name) == 0:
             wanted[name] = None
     _configure_merchant(merchant_id, wanted, data)
+
+
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", envvar="FLASH_MOVE_FROM", help="The database that it is in: postgresql://…", show_default=False
+    ),
+]
+To = Annotated[
+    str, typer.Option("--to", envvar="FLASH_MOVE_TO", help="The database that it goes to.", show_default=False)
+]
+
+
+@merchant.command("move")
+def merchant_move(
+    merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
+    source: From,
+    target: To,
+    switch: Annotated[
+        str | None,
+        typer.Option(
+            help="The program that tells the router. It is given the merchant's UUID, and `to` or, to undo it, `from`.",
+            show_default=False,
+        ),
+    ] = None,
+    abort: Annotated[bool, typer.Option("--abort", help="Undo a move that isn't finished.")] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Move a merchant to another server while it is served; docs/scaling.md is the guide.
+
+    Both addresses are those of servers themselves, not of a router. The merchant is closed for less than a second, in
+    which requests wait. If it is killed half-way, run it again: it goes on. Its rows stay at --from, closed, until
+    `flash merchant remove-moved`.
+    """
+    from app.operate import move_merchant
+    from app.operate.embedded import DataDirectory
+    from app.operate.running import ensure_master_keys
+
+    _name_data(data)
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    async def work() -> None:
+        if abort:
+            await move_merchant.abort(merchant_id, source, target, switch, say)
+            return
+        if switch is None:
+            raise ConfigurationError("Name the program that tells the router, by --switch.")
+        from app.config import settings
+
+        ensure_master_keys(DataDirectory(settings().data))
+        moved = await move_merchant.move(merchant_id, source, target, switch, say)
+        if as_json:
+            print(json.dumps({"merchantId": merchant_id, **asdict(moved)}))
+        elif not moved.seconds_closed:
+            print(f"{merchant_id} had moved already.")
+        else:
+            print(f"{merchant_id} has moved. It was closed for {moved.seconds_closed * 1000:.0f} ms.")
+
+    asyncio.run(_keyed(work)())
+
+
+@merchant.command("remove-moved")
+def merchant_remove_moved(
+    merchant_id: Annotated[str, typer.Argument(help="The merchant's id: merchant_…")],
+    source: From,
+    target: To,
+    restored: Annotated[bool, typer.Option("--restored", help="--from is a backup of before the move.")] = False,
+) -> None:
+    """Delete the rows that a merchant left at --from when it moved to --to. If it is killed half-way, run it again."""
+    from app.operate.move_merchant import remove_moved
+
+    async def work() -> None:
+        deleted = await remove_moved(merchant_id, source, target, is_restored=restored)
+        print(f"{deleted:,} rows were deleted.")
+
+    asyncio.run(_keyed(work)())
 
 
 def _configure_merchant(named: str, wanted: dict[str, object], data: Path | None) -> None:
@@ -794,7 +874,7 @@ def _keyed(work: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Corout
             await work()
         except DecryptionError as error:
             raise ConfigurationError(f"The master keys don't fit this database: {error}.") from None
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise ConfigurationError(
                 f"The database failed half-way ({type(error).__name__}); run this again, it goes on from there."
             ) from None

@@ -146,6 +146,8 @@ class Settings(BaseSettings):
     failed_authentications_max: int = Field(default=100, ge=1)
     #: What DATABASE_URL leads to, if not to a server: the router before many of them.
     router: Literal["pgdog"] | None = None
+    #: How long whoever waits for a server behind it waits at most when that answers nothing.
+    server_seconds_max: float = Field(default=1.0, ge=0.1, le=60)
 
     @field_validator("cors_origins")
     @classmethod

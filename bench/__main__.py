@@ -30,7 +30,9 @@ from bench import (
     portfolio,
     retailers_year,
     round_trips,
+    routed_cpu,
     start,
+    sweeps,
     webhooks,
 )
 from bench.world import run
@@ -51,6 +53,7 @@ MEASUREMENTS = {
     "Sweeps over points": points_sweeps.measure,
     "The portfolio": portfolio.measure,
     "The integrity report": integrity.measure,
+    "Sweeps": sweeps.measure,
     "Webhooks": webhooks.measure,
     "S6: a snapshot of the network": graph_snapshot.measure,
     "S7: reading a snapshot": graph_reads.measure,
@@ -60,6 +63,7 @@ MEASUREMENTS = {
     "S9: a retailer's year": retailers_year.measure,
     "S10: API processes": api_processes.measure,
     "S12: how long a request holds the loop": loop_holds.measure,
+    "S13: CPU per claim behind a router": routed_cpu.measure,
 }
 
 

@@ -15,10 +15,12 @@ BEGIN
     RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME
         USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
 END $guard$;
--- A draft can be discarded, with all that it has; nobody was promised anything of it.
+-- A draft can be discarded, with all that it has; nobody was promised anything of it. It is locked: it leaves DRAFT once
+-- what is deleted of it is gone, and nobody refers to that meanwhile (claim_refers).
 CREATE FUNCTION refuse_delete_after_draft() RETURNS trigger LANGUAGE plpgsql AS $guard$
 BEGIN
-    IF EXISTS (SELECT FROM pool WHERE merchant_id = OLD.merchant_id AND id = OLD.pool_id AND status = 'DRAFT') THEN
+    PERFORM FROM pool WHERE merchant_id = OLD.merchant_id AND id = OLD.pool_id AND status = 'DRAFT' FOR UPDATE;
+    IF FOUND THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION 'rows of % are deleted with a draft only', TG_TABLE_NAME
@@ -64,6 +66,10 @@ ALTER TABLE merchant
     ADD CONSTRAINT merchant_margin_rate CHECK (margin_rate BETWEEN 0 AND 1),
     ADD CONSTRAINT merchant_advised_percent CHECK (advised_percent_max > 0 AND advised_percent_max <= 100),
     ADD CONSTRAINT merchant_advised_amount CHECK (advised_amount_max > 0);
+-- Merchants stay, and keep their ids.
+CREATE TRIGGER merchant_kept BEFORE DELETE OR TRUNCATE ON merchant FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER merchant_fixed BEFORE UPDATE OF merchant_id ON merchant
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- A secret or a data key version exists once.
 ALTER TABLE api_key
@@ -101,6 +107,10 @@ ALTER TABLE member
     -- Who was merged into another one, and again with that.
     ADD CONSTRAINT member_merged FOREIGN KEY (merchant_id, merged_into_id) REFERENCES member,
     ADD CONSTRAINT member_merged_into_other CHECK (merged_into_id <> id);
+-- A person's record stays, whatever becomes of the person.
+CREATE TRIGGER member_kept BEFORE DELETE OR TRUNCATE ON member FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete();
+CREATE TRIGGER member_fixed BEFORE UPDATE OF merchant_id, id ON member
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE INDEX member_merged_into ON member (merchant_id, merged_into_id) WHERE merged_into_id IS NOT NULL;
 -- Who is gone keeps what it was: its ciphertexts are encrypted anew, and it may still be erased.
 CREATE TRIGGER member_gone
@@ -190,9 +200,23 @@ CREATE TABLE address (
     email_index bytea NOT NULL,
     member_id uuid,
     PRIMARY KEY (merchant_id, email_index),
-    CONSTRAINT address_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     CONSTRAINT address_member FOREIGN KEY (merchant_id, member_id) REFERENCES member
 );
+-- Thousands are written at once, all of one merchant, which is looked up once. Merchants stay, so it isn't locked.
+CREATE FUNCTION address_refers() RETURNS trigger LANGUAGE plpgsql AS $refers$
+BEGIN
+    IF EXISTS (SELECT FROM (SELECT DISTINCT merchant_id FROM written) w WHERE NOT EXISTS (
+        SELECT FROM merchant WHERE merchant_id = w.merchant_id
+    )) THEN
+        RAISE EXCEPTION 'an address names no merchant'
+            USING ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $refers$;
+CREATE TRIGGER address_refers AFTER INSERT ON address REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION address_refers();
+CREATE TRIGGER address_fixed BEFORE UPDATE OF merchant_id ON address
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 POOLS = """
@@ -486,6 +510,8 @@ CREATE INDEX code_lapsed ON code (merchant_id, pool_id, expires_at, id)
 -- What the expiry job looks for, and what waits for an address to become a member's.
 CREATE INDEX code_by_expiry ON code (merchant_id, expires_at)
     WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
+CREATE INDEX code_ending ON code (expires_at) WHERE state IN ('AVAILABLE', 'ALLOCATED') AND expires_at IS NOT NULL;
+CREATE INDEX pool_ending ON pool (ends_at) WHERE ends_at IS NOT NULL;
 -- Codes that aren't of our own form, as they are read when they are typed with an O for a 0.
 CREATE INDEX code_folded ON code (merchant_id, folded) WHERE folded IS NOT NULL;
 CREATE INDEX code_waiting ON code (merchant_id, email_index) WHERE email_index IS NOT NULL;
@@ -532,9 +558,6 @@ ALTER TABLE code_revival
 ALTER TABLE claim
     DROP CONSTRAINT claim_pkey,
     ADD PRIMARY KEY (merchant_id, code_id, pool_id),
-    ADD CONSTRAINT claim_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool,
-    ADD CONSTRAINT claim_code FOREIGN KEY (merchant_id, code_id) REFERENCES code,
-    ADD CONSTRAINT claim_member FOREIGN KEY (merchant_id, member_id) REFERENCES member,
     ADD CONSTRAINT claim_slot UNIQUE (merchant_id, pool_id, member_id, slot),
     ADD CONSTRAINT claim_slot_counts CHECK (slot >= 1),
     ADD CONSTRAINT claim_claimant CHECK (num_nonnulls(member_id, email_index) = 1);
@@ -543,9 +566,78 @@ CREATE UNIQUE INDEX claim_email_slot ON claim (merchant_id, pool_id, email_index
 CREATE UNIQUE INDEX claim_mailbox ON claim (merchant_id, pool_id, mailbox_index) WHERE mailbox_index IS NOT NULL;
 -- Partial, because most claims have no key and each index costs every claim some buffers.
 CREATE UNIQUE INDEX claim_key ON claim (merchant_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- Thousands are written at once: they are looked at together, where three foreign keys would look up and lock a pool, a
+-- code and a member for each. What they name stays, so it isn't locked: members do, and so do pools and codes that aren't
+-- a draft's (refuse_delete_after_draft). Of a draft, claims name its own codes; it is locked, and whoever deletes a code
+-- of it, who waits for that, finds the claim (code_unclaimed).
+CREATE FUNCTION claim_refers() RETURNS trigger LANGUAGE plpgsql AS $refers$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM (
+            SELECT merchant_id, array_agg(DISTINCT code_id) AS codes, array_agg(DISTINCT pool_id) AS pools,
+                array_agg(DISTINCT member_id) FILTER (WHERE member_id IS NOT NULL) AS members
+            FROM written GROUP BY merchant_id
+        ) w WHERE cardinality(w.codes) > (
+            SELECT coalesce(sum(found.codes), 0) FROM (
+                SELECT pool_id, count(*) AS codes FROM code
+                WHERE merchant_id = w.merchant_id AND id = ANY(w.codes) GROUP BY pool_id OFFSET 0
+            ) found WHERE EXISTS (
+                SELECT FROM pool p WHERE p.merchant_id = w.merchant_id AND p.id = found.pool_id AND p.status <> 'DRAFT'
+            )
+        ) OR cardinality(w.pools) > (
+            SELECT count(*) FROM pool WHERE merchant_id = w.merchant_id AND id = ANY(w.pools) AND status <> 'DRAFT'
+        ) OR cardinality(w.members) > (
+            SELECT count(*) FROM member WHERE merchant_id = w.merchant_id AND id = ANY(w.members)
+        )
+    ) THEN
+        RETURN NULL;
+    END IF;
+    -- One of a draft, or one that names what isn't there.
+    PERFORM FROM pool p WHERE p.status = 'DRAFT' AND (p.merchant_id, p.id) IN (
+        SELECT c.merchant_id, c.pool_id FROM written k CROSS JOIN LATERAL (
+            SELECT merchant_id, pool_id FROM code WHERE merchant_id = k.merchant_id AND id = k.code_id OFFSET 0
+        ) c
+    ) ORDER BY p.id FOR KEY SHARE;
+    IF EXISTS (
+        SELECT FROM written k
+        LEFT JOIN LATERAL (
+            SELECT id, pool_id FROM code WHERE merchant_id = k.merchant_id AND id = k.code_id OFFSET 0
+        ) c ON true
+        LEFT JOIN LATERAL (
+            SELECT id, status FROM pool WHERE merchant_id = k.merchant_id AND id = k.pool_id OFFSET 0
+        ) p ON true
+        LEFT JOIN LATERAL (
+            SELECT id FROM member WHERE merchant_id = k.merchant_id AND id = k.member_id OFFSET 0
+        ) m ON true
+        WHERE c.id IS NULL OR p.id IS NULL OR (p.status = 'DRAFT' AND p.id <> c.pool_id)
+            OR m.id IS DISTINCT FROM k.member_id
+    ) THEN
+        RAISE EXCEPTION 'a claim names no pool, no code or no member that stays'
+            USING ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $refers$;
+CREATE TRIGGER claim_refers AFTER INSERT ON claim REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION claim_refers();
+CREATE TRIGGER claim_still_refers AFTER UPDATE ON claim REFERENCING NEW TABLE AS written
+    FOR EACH STATEMENT EXECUTE FUNCTION claim_refers();
+CREATE FUNCTION refuse_delete_of_claimed() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF EXISTS (SELECT FROM gone WHERE EXISTS (
+        SELECT FROM claim WHERE merchant_id = gone.merchant_id AND code_id = gone.id OFFSET 0
+    )) THEN
+        RAISE EXCEPTION 'a code that is claimed stays'
+            USING ERRCODE = 'foreign_key_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN NULL;
+END $guard$;
+CREATE TRIGGER code_unclaimed AFTER DELETE ON code REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete_of_claimed();
 
 -- Appended without a look-up: whoever changes a pool's stock has read the pool.
 ALTER TABLE stock_change DROP CONSTRAINT stock_change_pkey, ADD PRIMARY KEY (merchant_id, pool_id, id);
+-- What changed since it was folded last: all that the jobs on stock look at.
+CREATE INDEX stock_change_unfolded ON stock_change (merchant_id, pool_id) WHERE NOT is_folded;
 ALTER TABLE stock_alert
     DROP CONSTRAINT stock_alert_pkey,
     ADD PRIMARY KEY (merchant_id, pool_id, level),
@@ -802,6 +894,8 @@ ALTER TABLE event ALTER COLUMN txid SET DEFAULT (
     CASE WHEN current_setting('flash.quiet', true) = 'on' THEN NULL ELSE pg_current_xact_id()::text::bigint END
 );
 CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
+-- Which merchants have new events: the pages that were written last, whatever the merchant.
+CREATE INDEX event_latest ON event USING brin (txid) WITH (pages_per_range = 16, autosummarize = on);
 -- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
 -- The few that have a person's words, which erasing looks for.
 CREATE INDEX event_reason ON event (merchant_id, subject_id) WHERE reason IS NOT NULL;
@@ -1244,8 +1338,10 @@ ALTER TABLE invite ADD CONSTRAINT invite_of_referee EXCLUDE USING btree (merchan
 -- What the expiry job looks for, and the lists.
 CREATE INDEX invite_due ON invite (merchant_id, expires_at) WHERE status = 'PENDING';
 CREATE INDEX invite_by_status ON invite (merchant_id, status, id);
--- What else was sent to an address: erasing looks for it.
+-- What else was sent to an address, and what a member accepted that expired: erasing looks for it.
 CREATE INDEX invite_of_address ON invite (merchant_id, email_index) WHERE status <> 'PENDING';
+CREATE INDEX invite_expired_of_referee ON invite (merchant_id, referee_id)
+    WHERE status = 'EXPIRED' AND referee_id IS NOT NULL;
 CREATE INDEX invite_of_referrer ON invite (merchant_id, referrer_id, id);
 -- What flags count.
 CREATE INDEX invite_alike ON invite (merchant_id, referrer_id, domain_index, created_at) WHERE domain_index IS NOT NULL;
@@ -1488,6 +1584,7 @@ ALTER TABLE webhook
         AND (feed_to IS NULL) = (feed_event_id IS NULL));
 -- What workers look for, whatever the merchant.
 CREATE INDEX webhook_enabled ON webhook (merchant_id, id) WHERE disabled_at IS NULL;
+CREATE INDEX webhook_behind ON webhook (merchant_id, id) WHERE disabled_at IS NULL AND feed_to IS NOT NULL;
 
 ALTER TABLE webhook_delivery
     DROP CONSTRAINT webhook_delivery_pkey,
@@ -1527,6 +1624,33 @@ ALTER TABLE import_row
     ADD CONSTRAINT import_row_file FOREIGN KEY (merchant_id, import_id) REFERENCES import_file;
 -- By which ciphertexts are found when data keys change.
 CREATE UNIQUE INDEX import_row_by_id ON import_row (merchant_id, id);
+
+-- Of a merchant that moves between servers, or has moved (app/storage/fences.py). It refers to no merchant: where one
+-- arrives the fence is there before its rows. No model, because only raw statements touch it.
+CREATE TABLE fence (
+    merchant_id uuid NOT NULL,
+    move uuid NOT NULL,
+    state varchar(8) NOT NULL,
+    -- The database at the other end: its server's own number, and its name.
+    peer text NOT NULL,
+    since timestamptz NOT NULL,
+    copied_at timestamptz,
+    PRIMARY KEY (merchant_id),
+    CONSTRAINT fence_state CHECK (state IN ('LEAVING', 'CLOSED', 'ARRIVING'))
+);
+-- Called by triggers that a move puts on every table for one merchant's rows, so that others pay nothing. Who writes
+-- shares a lock until it commits; who closes takes it alone once the fence says so, and so waits for who saw it open.
+CREATE FUNCTION refuse_closed() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF current_setting('flash.mover', true) IS DISTINCT FROM TG_ARGV[0] AND (
+        NOT pg_try_advisory_xact_lock_shared(hashtextextended(TG_ARGV[0], 0))
+        OR EXISTS (SELECT FROM fence WHERE merchant_id = TG_ARGV[0]::uuid AND state <> 'LEAVING')
+    ) THEN
+        RAISE EXCEPTION 'the merchant is moving to another server, or has moved'
+            USING ERRCODE = 'FL002', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN coalesce(NEW, OLD);
+END $guard$;
 """
 
 

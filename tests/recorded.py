@@ -13,10 +13,11 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from tests.storage.routing import merchants_of, tables_of
+from tests.storage.routing import is_one, merchants_of, tables_of
 
 _create_pool: Final = asyncpg.create_pool
 _found: dict[str, set[str] | None] = {}
+_counted: list[int] = []
 
 
 def record() -> None:
@@ -54,12 +55,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     sent = {json.loads(line) for file in _folder().glob("*.jsonl") for line in file.read_text().splitlines()}
     _found.update(_unplaced(sent))
+    _counted.append(len(sent))
     if _found and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say which statements they are."""
+    """Say how many statements were parsed, and which of them can't be placed."""
+    for count in _counted:
+        terminalreporter.line(f"parsed {count} different statements that API processes sent")
     if _found:
         terminalreporter.section("statements of API processes that name no merchant, or several")
     for statement, merchants in _found.items():
@@ -71,4 +75,4 @@ def _unplaced(sent: set[str]) -> dict[str, set[str] | None]:
 
     passed = sweeps()
     found = {statement: merchants_of(statement) for statement in sent - passed if tables_of(statement)}
-    return {statement: merchants for statement, merchants in found.items() if merchants is None or len(merchants) != 1}
+    return {statement: merchants for statement, merchants in found.items() if not is_one(merchants)}

@@ -52,7 +52,7 @@ class AdviceFeed(Feed[Watcher]):
 
     def __init__(self, settings: Settings) -> None:
         """Take the settings; `running` connects."""
-        super().__init__(settings.redis_url, sweep_seconds=_SWEEP_SECONDS)
+        super().__init__(settings.redis_url, sweep_seconds=_SWEEP_SECONDS, is_routed=settings.is_routed)
 
     async def follow(self, run: Watched) -> AsyncGenerator[RunRow, None]:
         """Yield a run as it is now, and whenever it has changed; ends with the run."""
@@ -85,7 +85,10 @@ class AdviceFeed(Feed[Watcher]):
         told: defaultdict[UUID, list[tuple[UUID, str]]] = defaultdict(list)
         for (merchant_id, run_id), its in watchers.items():
             told[merchant_id] += [(run_id, watcher.state) for watcher in its]
-        for merchant_id, runs in told.items():
-            run_ids, states = zip(*runs, strict=True)
+
+        async def look(merchant_id: UUID) -> None:
+            run_ids, states = zip(*told[merchant_id], strict=True)
             for row in await database().rows(SWEEP, merchant_id=merchant_id, run_ids=run_ids, states=states):
                 self.hear(watchers[merchant_id, row["id"]], {})
+
+        await self.each_merchant(look, told)

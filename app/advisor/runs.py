@@ -14,6 +14,7 @@ from app.advisor.rows import RunRow
 from app.storage import leases
 from app.storage.database import database
 from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.leases import HeldRow
 from app.storage.rings import ring
 from app.storage.statements import NoRow, columns, statement
@@ -71,9 +72,9 @@ SELECT {columns(RunRow)} FROM advice_run a WHERE a.merchant_id = :merchant_id AN
 )
 WAITING: Final = statement(
     _WaitingRow,
-    """
-SELECT count(*)::int AS runs FROM advice_run
-WHERE status = 'QUEUED' OR (status = 'RUNNING' AND lease_until < now())
+    f"""
+SELECT count(*)::int AS runs FROM advice_run a
+WHERE (status = 'QUEUED' OR (status = 'RUNNING' AND lease_until < now())) AND {stands("a")}
 """,
 )
 TAKE: Final = leases.take("advice_run", _STEPS, HeldRow, seconds=":seconds")

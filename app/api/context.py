@@ -53,6 +53,8 @@ class Tenant:
     name: str
     currency: str
     keys: MerchantKeys
+    #: Whether it is moving to another server, or arrives here: then it may be closed (app/storage/fences.py).
+    is_moving: bool = False
 
 
 @dataclass(slots=True)
@@ -61,6 +63,17 @@ class Named:
 
     ids: set[UUID] = field(default_factory=set)
     kept: dict[UUID, UUID] = field(default_factory=dict)
+
+    def stands(self, kept_id: UUID, merged_id: UUID) -> None:
+        """Note that a member stands for one that was merged, and for whoever that one stood for."""
+        self.kept |= {each: kept_id for each, standing in self.kept.items() if standing == merged_id}
+        self.kept[merged_id] = kept_id
+
+    def called(self, member_id: UUID) -> UUID | None:
+        """Return the member that the operation named and for which this one stands, None if it named none."""
+        if member_id in self.ids:
+            return member_id
+        return next((each for each in self.ids if self.kept.get(each) == member_id), None)
 
 
 @dataclass(frozen=True, slots=True)

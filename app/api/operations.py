@@ -11,9 +11,11 @@ from graphql import GraphQLError
 from strawberry.types import get_object_definition
 from strawberry.utils.str_converters import to_camel_case
 
+from app import ids
 from app.api.access import admitted
 from app.api.context import Context, Viewer
 from app.api.standing import ErasedError, stand_in
+from app.storage.fences import MerchantClosedError, opened
 from app.storage.gone import MemberGoneError, forfeiting
 from app.storage.restarts import ENDED, RESTARTS_MAX
 from app.telemetry.observed import refused as note_refusal
@@ -98,12 +100,17 @@ async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
     """Return what a verb answers, or why it refuses.
 
     What was outpaced, or PostgreSQL ended so that another could go on, or because it had seen too little, has left
-    nothing behind, and begins again. So does what met a member that was merged, for the one that was kept; a refusal is
-    the last word only once every member that was named stands.
+    nothing behind, and begins again. So does what met a merchant that was closed, once it is open, here or at another
+    server; and what met a member that was merged, for the one that was kept. A refusal is the last word only once every
+    member that was named stands.
     """
     before = forfeiting.get()
     try:
-        return await _answer_again(info, coordinate, ask)
+        while True:
+            try:
+                return await _answer_again(info, coordinate, ask)
+            except MerchantClosedError:
+                await opened(info.context.viewer.merchant_id)
     finally:
         forfeiting.set(before)
 
@@ -151,9 +158,10 @@ async def _erased(viewer: Viewer, member_id: UUID) -> str | None:
     """
     try:
         await stand_in(viewer, [member_id])
-    except ErasedError as erased:
-        if member_id in viewer.named.ids:
-            return erased.node_id
+    except ErasedError:
+        named_id = viewer.named.called(member_id)
+        if named_id is not None:
+            return ids.encode("member", named_id)
         forfeiting.set(forfeiting.get() | {member_id})
     return None
 

@@ -48,11 +48,11 @@ class ErasedError(Exception):
 async def stand_in(viewer: Viewer, member_ids: Sequence[UUID] | None = None) -> bool:
     """Note who stands for members that are gone, of those that the operation named unless they are told.
 
-    Returns whether there are such that it didn't know of. Raises ErasedError, and GraphQLError when the viewer itself
-    is gone: its token has ended.
+    Whoever stood for one may be gone by now, too. Returns whether there are such that it didn't know of. Raises
+    ErasedError, and GraphQLError when the viewer itself is gone: its token has ended.
     """
     named = viewer.named
-    asked = list(named.ids - named.kept.keys()) if member_ids is None else member_ids
+    asked = list({named.kept.get(each, each) for each in named.ids}) if member_ids is None else member_ids
     if not asked:
         return False
     rows = await database().rows(GONE, merchant_id=viewer.merchant_id, member_ids=asked)
@@ -60,6 +60,6 @@ async def stand_in(viewer: Viewer, member_ids: Sequence[UUID] | None = None) -> 
         if row["id"] == viewer.member_id:
             raise GraphQLError("This token has ended.", extensions={"code": "UNAUTHENTICATED"})
         if row["erased_at"] is not None or row["merged_into_id"] is None:
-            raise ErasedError(row["id"])
-        named.kept[row["id"]] = row["merged_into_id"]
+            raise ErasedError(named.called(row["id"]) or row["id"])
+        named.stands(row["merged_into_id"], row["id"])
     return bool(rows)

@@ -10,7 +10,7 @@ from app.api.operations import Refused
 from app.coupons import stock_levels
 from app.coupons.claims import PoolExhausted
 from app.coupons.rows import BUDGET_IS_SPENT, IS_OVER, ISSUES_AHEAD, REWARD_OF_POOL
-from app.coupons.send_codes import ChangedMeanwhile, HeldPoolRow, known_members, send_codes
+from app.coupons.send_codes import COUNT_STOCK, ChangedMeanwhile, HeldPoolRow, known_members, send_codes
 from app.jobs import turns
 from app.jobs.rows import BulkJobRow
 from app.jobs.turns import HeldRow, Progress, TurnRow
@@ -26,9 +26,10 @@ PAGE: Final = 500
 
 
 class ListedRow(BulkJobRow):
-    """A job whose list was written down, and how many of it don't have all their codes of the pool yet."""
+    """A job whose list was written down, how many of it don't have all their codes of the pool yet, and its stock."""
 
     asking: int
+    available: int
 
 
 REQUEST: Final = statement(
@@ -44,7 +45,8 @@ WITH j AS (
 SELECT {columns(BulkJobRow)} FROM j WHERE j.merchant_id = :merchant_id
 """,
 )
-# Who joins the segment after this is not meant, and who leaves it stays.
+# Who joins the segment after this is not meant, and who leaves it stays. The stock is that of the same moment: whoever
+# claims now needs a code less, and takes one.
 WRITE_DOWN: Final = statement(
     ListedRow,
     f"""
@@ -63,7 +65,8 @@ WITH listed AS (
 )
 UPDATE bulk_job j SET total = (SELECT coalesce(sum(members), 0) FROM pages)
 WHERE j.merchant_id = :merchant_id AND j.id = :job_id
-RETURNING {columns(BulkJobRow)}, (SELECT count(*) FROM listed WHERE is_asking) AS asking
+RETURNING {columns(BulkJobRow)}, (SELECT count(*) FROM listed WHERE is_asking) AS asking,
+    ({COUNT_STOCK}) AS available
 """,
 )
 

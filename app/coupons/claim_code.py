@@ -123,7 +123,7 @@ SELECT {columns(WholeCodeRow)} FROM (
 
 
 def _told_of(viewer: Viewer, key: bytes | None, named: str) -> bytes | None:
-    """Return a hash of the idempotency key and who was named: without the key, nobody finds claims by it."""
+    """Return a hash of an idempotency key and who was named; with the key in it, it finds nobody's claims."""
     return None if key is None else viewer.tenant.keys.email_index(f"claimant\0{key.hex()}\0{named}")
 
 

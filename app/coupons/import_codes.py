@@ -20,7 +20,7 @@ from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFoun
 from app.coupons import code_text, stock_levels
 from app.coupons.edit_pool import PoolNotEditable
 from app.coupons.rows import batch_row
-from app.coupons.send_codes import CLAIM, FIND_CLAIMS, FIND_MEMBERS, HOLD_ADDRESSES
+from app.coupons.send_codes import CLAIM_WHERE_FREE, FIND_CLAIMS, FIND_MEMBERS, HOLD_ADDRESSES
 from app.coupons.typed_codes import foreign_fingerprint
 from app.coupons.types import CodeBatch, PoolStatus
 from app.storage import events
@@ -132,8 +132,9 @@ def _checked(viewer: Viewer, problems: Problems, asked: Sequence[ImportedCodeInp
         elif row.email is not None:
             code.email_index = keys.email_index(problems.email(f"{path}.email", row.email))
         elif row.member_id is not None:
-            code.member_id = ids.decode("member", row.member_id)
-            missing = missing or (row.member_id if code.member_id is None else None)
+            named = ids.decode("member", row.member_id)
+            code.member_id = None if named is None else viewer.standing(named)
+            missing = missing or (row.member_id if named is None else None)
         if row.expires_at is not None and row.expires_at <= now:
             problems.add(f"{path}.expiresAt", "must be in the future")
         codes.append(code)
@@ -389,11 +390,11 @@ async def _claim(
         held = await tx.many(HOLD_ADDRESSES, merchant_id=merchant_id, email_indexes=list(addresses))
         proved = {row["email_index"]: row["member_id"] for row in held}
         for code in owned:
-            if code.email_index is not None and proved[code.email_index] is not None:
+            if code.email_index in proved:
                 code.member_id, code.email_index = proved[code.email_index], None
     slots = await _slots(tx, viewer, pool_id, pool["claims_per_member"], owned)
     claimed = await tx.many(
-        CLAIM,
+        CLAIM_WHERE_FREE,
         merchant_id=merchant_id,
         pool_id=pool_id,
         code_ids=[code.id for code in owned],

@@ -190,7 +190,7 @@ class Claim(Model):
 
 
 class StockChange(Model):
-    """What one change did to a pool's stock. The stock is the sum; a job folds old rows into one."""
+    """What one change did to a pool's stock. The stock is the sum; a job folds old rows into one, which is folded."""
 
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
@@ -200,6 +200,7 @@ class StockChange(Model):
     redeemed = fields.IntField()
     expired = fields.IntField()
     revoked = fields.IntField()
+    is_folded = fields.BooleanField(db_default=False)
 
     class Meta:
         table = "stock_change"

@@ -10,6 +10,7 @@ from uuid import UUID
 from app import ids
 from app.coupons.rows import DIED_WITH_POOL, IS_OVER, JOIN_CODE, LIVES_AGAIN, WholeCodeRow
 from app.storage.database import Statements, database, transaction
+from app.storage.fences import stands
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
@@ -33,7 +34,7 @@ class RevivedRow(WholeCodeRow, ChangeRow):
     """A code that lives again, and its event."""
 
 
-FIND: Final = statement(_WaitingRow, "SELECT merchant_id, pool_id FROM code_revival")
+FIND: Final = statement(_WaitingRow, f"SELECT merchant_id, pool_id FROM code_revival r WHERE {stands('r')}")
 
 
 async def revive_codes() -> int:

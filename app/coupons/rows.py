@@ -303,6 +303,8 @@ SELECT {_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = :merchant_id AND c.id < :before ORDER BY c.id DESC LIMIT :limit
 """,
 )
+#: Of how many of the newest codes a list in a state looks at each.
+WALKED_MAX: Final = 1_000
 # The newest codes of the pool `p` that are shown in `:state`, or in any. The index ends in (pool_id, state, id): asking
 # for the newest codes in each state that is stored, and merging, never sorts more than a page of each. A state is shown
 # that isn't stored between a code's end and the job that writes it down: all that live of a pool that is over but the
@@ -362,12 +364,22 @@ _NEWEST_OF_POOL: Final = f"""
      ) past WHERE id < :before ORDER BY id DESC LIMIT :limit)
     ORDER BY 1 DESC LIMIT :limit
 """
+# Among the newest codes there are mostly enough in a state: then nothing is asked of each pool, however many there are.
 LIST_CODES_IN_STATE: Final = statement(
     WholeCodeRow,
     f"""
-WITH page AS (
-    SELECT newest.id FROM pool p CROSS JOIN LATERAL ({_NEWEST_OF_POOL}) newest
-    WHERE p.merchant_id = :merchant_id ORDER BY newest.id DESC LIMIT :limit
+WITH walked AS MATERIALIZED (
+    SELECT c.id FROM (
+        SELECT * FROM code WHERE merchant_id = :merchant_id AND id < :before ORDER BY id DESC LIMIT {WALKED_MAX}
+    ) c
+    JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
+    WHERE :state = {SHOWN_STATE} ORDER BY c.id DESC LIMIT :limit
+), page AS (
+    SELECT id FROM walked
+    UNION
+    (SELECT newest.id FROM pool p CROSS JOIN LATERAL ({_NEWEST_OF_POOL}) newest
+     WHERE p.merchant_id = :merchant_id AND (SELECT count(*) FROM walked) < :limit
+     ORDER BY newest.id DESC LIMIT :limit)
 )
 SELECT {_CODE} FROM code c {JOIN_CODE}
 WHERE c.merchant_id = :merchant_id AND c.id = ANY(ARRAY(SELECT id FROM page))

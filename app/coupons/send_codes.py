@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypedDict
 from uuid import UUID
+
+import asyncpg
 
 from app import ids
 from app.api.context import Viewer
@@ -359,16 +361,15 @@ WHERE merchant_id = :merchant_id AND pool_id = ANY(ARRAY[(SELECT :pool_id::uuid)
 ORDER BY pool_id, id LIMIT :count FOR UPDATE
 """,
 )
-IN_STOCK: Final = statement(
-    _StockRow,
-    """
+#: How many codes of a pool can be sent.
+COUNT_STOCK: Final = """
 SELECT coalesce(sum(available), 0) - (
     SELECT count(*) FROM code
     WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE' AND expires_at <= now()
 ) AS available
 FROM stock_change WHERE merchant_id = :merchant_id AND pool_id = :pool_id
-""",
-)
+"""
+IN_STOCK: Final = statement(_StockRow, COUNT_STOCK)
 
 
 async def pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]:
@@ -386,14 +387,18 @@ async def pick(tx: Tx, viewer: Viewer, pool_id: UUID, count: int) -> list[UUID]:
     return codes
 
 
-# In order, so that two campaigns to the same people don't wait for each other in a circle.
+# In order, so that two campaigns to the same people don't wait for each other in a circle. Returns those that are a
+# member's.
 HOLD_ADDRESSES: Final = statement(
     _AddressRow,
     """
-INSERT INTO address (merchant_id, email_index)
-SELECT :merchant_id, each FROM unnest(:email_indexes::bytea[]) AS each ORDER BY each
-ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
-RETURNING email_index, member_id
+WITH held AS (
+    INSERT INTO address (merchant_id, email_index)
+    SELECT :merchant_id, each FROM unnest(:email_indexes::bytea[]) AS each ORDER BY each
+    ON CONFLICT (merchant_id, email_index) DO UPDATE SET email_index = excluded.email_index
+    RETURNING merchant_id, email_index, member_id
+)
+SELECT email_index, member_id FROM held WHERE merchant_id = :merchant_id AND member_id IS NOT NULL
 """,
 )
 
@@ -403,57 +408,75 @@ async def _hold_addresses(tx: Tx, viewer: Viewer, people: Sequence[Person]) -> N
     resolved = {person.sent_to: person.member_id for person in people if person.sent_to is not None}
     if not resolved:
         return
-    for row in await tx.many(HOLD_ADDRESSES, merchant_id=viewer.merchant_id, email_indexes=list(resolved)):
-        if row["member_id"] != resolved[row["email_index"]]:
-            raise ChangedMeanwhile
+    rows = await tx.many(HOLD_ADDRESSES, merchant_id=viewer.merchant_id, email_indexes=list(resolved))
+    owners = {row["email_index"]: row["member_id"] for row in rows}
+    if any(owners.get(index) != member_id for index, member_id in resolved.items()):
+        raise ChangedMeanwhile
 
 
 class _ClaimedRow(TypedDict):
     code_id: UUID
 
 
-# Waits for recipients that claim at this moment. Where such a claim was first, none is made here; it is counted again.
-CLAIM: Final = statement(
-    _ClaimedRow,
-    """
+# Waits for recipients that claim at this moment. If such a claim was first, it fails.
+_CLAIM: Final = """
 INSERT INTO claim (merchant_id, code_id, pool_id, member_id, email_index, slot, mailbox_index, claimed_at)
 SELECT :merchant_id, code_id, :pool_id, member_id, email_index, slot, mailbox_index, now()
 FROM unnest(
     :code_ids::uuid[], :member_ids::uuid[], :email_indexes::bytea[], :slots::int[], :mailbox_indexes::bytea[]
 ) AS t (code_id, member_id, email_index, slot, mailbox_index)
-ON CONFLICT DO NOTHING RETURNING code_id
-""",
-)
+"""
+CLAIM: Final = statement(NoRow, _CLAIM)
+# Where such a claim was first, none is made here; it is counted again. A quarter dearer: each row is looked for first.
+CLAIM_WHERE_FREE: Final = statement(_ClaimedRow, f"{_CLAIM} ON CONFLICT DO NOTHING RETURNING code_id")
 
 
 async def _claim(
     tx: Tx, viewer: Viewer, pool_id: UUID, limit: int, people: Sequence[Person], codes: Sequence[UUID]
 ) -> list[tuple[Person, UUID]]:
     """Claim one of the locked codes for each person below the limit. Returns who got which; the rest stay in stock."""
+    asking = _asking(people, limit, codes)
+    if not asking:
+        return []
+    try:
+        async with tx.nested() as usually:
+            await usually.many(CLAIM, **_claims(viewer, pool_id, asking))
+    except asyncpg.UniqueViolationError:
+        pass  # Somebody has claimed since it was counted.
+    else:
+        return asking
     served: list[tuple[Person, UUID]] = []
     for _ in range(ATTEMPTS_MAX):
+        people, codes = [person for person, _ in asking], [code_id for _, code_id in asking]
+        await _count_claims(tx, viewer, pool_id, people)
+        await _skip_mailboxes(tx, viewer, pool_id, limit, people)
         # Nobody gets below the limit again, so there are codes enough.
-        asking = list(zip((person for person in people if _asks(person, limit)), codes, strict=False))
+        asking = _asking(people, limit, codes)
         if not asking:
             return served
-        rows = await tx.many(
-            CLAIM,
-            merchant_id=viewer.merchant_id,
-            pool_id=pool_id,
-            code_ids=[code_id for _, code_id in asking],
-            member_ids=[person.member_id for person, _ in asking],
-            email_indexes=[person.waits_for for person, _ in asking],
-            slots=[person.slot + 1 for person, _ in asking],
-            mailbox_indexes=[person.mailbox for person, _ in asking],
-        )
+        rows = await tx.many(CLAIM_WHERE_FREE, **_claims(viewer, pool_id, asking))
         claimed = {row["code_id"] for row in rows}
-        served += [(person, code_id) for person, code_id in asking if code_id in claimed]
-        codes = [code_id for _, code_id in asking if code_id not in claimed]
-        people = [person for person, code_id in asking if code_id not in claimed]
-        if people:
-            await _count_claims(tx, viewer, pool_id, people)
-            await _skip_mailboxes(tx, viewer, pool_id, limit, people)
+        served += [each for each in asking if each[1] in claimed]
+        asking = [each for each in asking if each[1] not in claimed]
     raise ChangedMeanwhile
+
+
+def _asking(people: Iterable[Person], limit: int, codes: Iterable[UUID]) -> list[tuple[Person, UUID]]:
+    """Return who is to get which code."""
+    return list(zip((person for person in people if _asks(person, limit)), codes, strict=False))
+
+
+def _claims(viewer: Viewer, pool_id: UUID, asking: Sequence[tuple[Person, UUID]]) -> dict[str, Any]:
+    """Return the claims as the statements take them."""
+    return {
+        "merchant_id": viewer.merchant_id,
+        "pool_id": pool_id,
+        "code_ids": [code_id for _, code_id in asking],
+        "member_ids": [person.member_id for person, _ in asking],
+        "email_indexes": [person.waits_for for person, _ in asking],
+        "slots": [person.slot + 1 for person, _ in asking],
+        "mailbox_indexes": [person.mailbox for person, _ in asking],
+    }
 
 
 def _deliveries(

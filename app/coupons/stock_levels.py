@@ -10,6 +10,7 @@ from app import ids
 from app.api.context import Viewer
 from app.storage.database import Statements, database
 from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 #: In percent of all codes ever generated in the pool.
@@ -113,13 +114,16 @@ def _left_to_next(available: int, total: int) -> int:
     return min((available - level * total // 100 for level in LEVELS if available * 100 > level * total), default=0)
 
 
+# Pools with changes that aren't folded yet: folding looks at the levels, too.
 MISSED: Final = statement(
     _PoolRow,
-    """
+    f"""
 SELECT s.merchant_id, s.pool_id FROM (
-    SELECT merchant_id, pool_id, sum(available) AS available,
+    SELECT merchant_id, pool_id FROM stock_change c WHERE NOT is_folded AND {stands("c")} GROUP BY merchant_id, pool_id
+) changed CROSS JOIN LATERAL (
+    SELECT changed.merchant_id, changed.pool_id, sum(available) AS available,
         sum(available + allocated + redeemed + expired + revoked) AS total
-    FROM stock_change GROUP BY merchant_id, pool_id
+    FROM stock_change WHERE merchant_id = changed.merchant_id AND pool_id = changed.pool_id
 ) s
 WHERE total > 0
     AND (SELECT count(*) FROM unnest(:levels::smallint[]) AS level WHERE available * 100 <= level * total)

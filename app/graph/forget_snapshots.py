@@ -8,6 +8,7 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from app.storage.database import Tx, transaction
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 #: About how many nodes and edges one statement deletes: a snapshot is never seen in part, so the last one is whole.
@@ -37,6 +38,7 @@ WITH old AS (
             )
         ORDER BY s.taken_on LIMIT 1
     ) each
+    WHERE {stands("m")}
     LIMIT {_MERCHANTS_MAX}
 ), few AS (
     SELECT * FROM (SELECT old.*, sum(rows) OVER (ORDER BY merchant_id) - rows AS rows_before FROM old) counted

@@ -11,6 +11,7 @@ from app import ids
 from app.storage import leases
 from app.storage.database import Statements, database
 from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.leases import HeldRow
 from app.storage.statements import NoRow, statement
 
@@ -88,7 +89,7 @@ DUE: Final = statement(
     f"""
 WITH undone AS MATERIALIZED (
     SELECT m.merchant_id, m.today FROM (
-        SELECT merchant_id, (now() AT TIME ZONE time_zone)::date AS today FROM merchant
+        SELECT merchant_id, (now() AT TIME ZONE time_zone)::date AS today FROM merchant m WHERE {stands("m")}
     ) m
     WHERE ((
         SELECT s.taken_on FROM graph_snapshot s WHERE s.merchant_id = m.merchant_id ORDER BY s.taken_on DESC LIMIT 1
@@ -139,8 +140,8 @@ SELECT count(*) AS jobs FROM j
 LANES: Final = statement(
     _LaneRow,
     f"""
-SELECT DISTINCT is_large FROM graph_job
-WHERE status = 'QUEUED' OR (status IN {_RUNNING} AND lease_until < now())
+SELECT DISTINCT is_large FROM graph_job j
+WHERE (status = 'QUEUED' OR (status IN {_RUNNING} AND lease_until < now())) AND {stands("j")}
 """,
 )
 TAKE: Final = leases.take("graph_job", _STEPS, JobRow, seconds=LEASE_SECONDS, where="j.is_large = :is_large")

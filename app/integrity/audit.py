@@ -9,6 +9,7 @@ from app.integrity.held import HELD
 from app.integrity.recompute import recompute
 from app.storage import events
 from app.storage.database import database, took_too_long, transaction
+from app.storage.fences import stands
 from app.storage.statements import statement
 
 
@@ -36,7 +37,7 @@ STANDING: Final = statement(
     WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal AND tgenabled IN ('O', 'A')
     """,
 )
-MERCHANTS: Final = statement(Audited, "SELECT merchant_id FROM merchant ORDER BY merchant_id")
+MERCHANTS: Final = statement(Audited, f"SELECT merchant_id FROM merchant m WHERE {stands('m')} ORDER BY merchant_id")
 
 
 async def missing_constraints() -> list[str]:

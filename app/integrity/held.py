@@ -94,8 +94,9 @@ HELD: Final = {
     ),
     "ONE_MERCHANT": Held(
         (_CONSTRAINT, _TRANSACTION),
-        (*(each.constraint for each in REFERENCES if each.constraint), "delivery_refers", "delivery_still_refers",
-         "campaign_fixed"),
+        (*(each.constraint for each in REFERENCES if each.constraint), "claim_refers", "claim_still_refers",
+         "code_unclaimed", "member_kept", "member_fixed", "address_refers", "address_fixed", "merchant_kept",
+         "merchant_fixed", "delivery_refers", "delivery_still_refers", "campaign_fixed"),
     ),
     "ON_RECORD": Held(
         (_TRANSACTION, _CONSTRAINT),

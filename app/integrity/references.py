@@ -38,9 +38,6 @@ REFERENCES: Final = (
     Reference("code", "batch_id", "code_batch", constraint="code_batch"),
     Reference("code", "member_id", "member", constraint="code_member"),
     Reference("code", "reissued_as", "code", constraint="code_reissued_as"),
-    Reference("claim", "pool_id", "pool", constraint="claim_pool"),
-    Reference("claim", "code_id", "code", constraint="claim_code"),
-    Reference("claim", "member_id", "member", constraint="claim_member"),
     Reference("campaign", "pool_id", "pool", constraint="campaign_pool"),
     Reference("bulk_job", "pool_id", "pool", constraint="bulk_job_pool"),
     Reference("bulk_job", "campaign_id", "campaign", constraint="bulk_job_campaign"),
@@ -103,12 +100,15 @@ REFERENCES: Final = (
     Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
     Reference("webhook_delivery", "event_id", "event", constraint="webhook_delivery_event"),
 )
-#: Those that none holds: of rows that are appended without a look-up, of deliveries, which a trigger looks at together,
-#: of lots, whose entry names the same person and whose parts name the entry, and of take-backs, whose lot names the
-#: member.
+#: Those that none holds: of rows that are appended without a look-up, of claims and deliveries, which triggers look at
+#: together, of lots, whose entry names the same person and whose parts name the entry, and of take-backs, whose lot
+#: names the member.
 UNKEYED: Final = (
     Reference("event", "member_id", "wallet", "member_id"),
     Reference("stock_change", "pool_id", "pool"),
+    Reference("claim", "pool_id", "pool"),
+    Reference("claim", "code_id", "code"),
+    Reference("claim", "member_id", "member"),
     Reference("delivery", "campaign_id", "campaign"),
     Reference("delivery", "code_id", "code"),
     Reference("points_lot", "member_id", "wallet", "member_id"),

@@ -17,6 +17,7 @@ from app import ids
 from app.jobs.rows import OPEN
 from app.storage.database import Tx, database, transaction
 from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.gone import MemberGoneError
 from app.storage.restarts import begun_anew
 from app.storage.statements import NoRow, statement
@@ -89,6 +90,7 @@ WHERE (merchant_id, id) = (
             SELECT FROM bulk_job r WHERE r.merchant_id = j.merchant_id AND r.id <> j.id
                 AND r.status IN ('QUEUED', 'RUNNING') AND r.lease_until > now()
         )
+        AND {stands("j")}
     ORDER BY (SELECT max(o.turn_at) FROM bulk_job o WHERE o.merchant_id = j.merchant_id) NULLS FIRST,
         j.turn_at NULLS FIRST, j.requested_at, j.id
     LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -123,8 +125,8 @@ WITH j AS (
 ABANDONED: Final = statement(
     TurnRow,
     f"""
-SELECT merchant_id, id, kind, pool_id, wanted FROM bulk_job
-WHERE status IN {OPEN} AND attempts >= {ATTEMPTS_MAX} AND lease_until <= now()
+SELECT merchant_id, id, kind, pool_id, wanted FROM bulk_job j
+WHERE status IN {OPEN} AND attempts >= {ATTEMPTS_MAX} AND lease_until <= now() AND {stands("j")}
 """,
 )
 

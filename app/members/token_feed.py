@@ -1,7 +1,7 @@
 """Which tokens of a member stand: those of its generation, which revokeMemberTokens raises.
 
 A generation is read when a token comes, and kept as long as an API key is. Those of all open sockets and streams are
-compared now and then, by one statement per merchant.
+compared now and then, by one statement per merchant; behind a router that is seldom, and what ends rings.
 """
 
 import time
@@ -18,6 +18,7 @@ from app.members.rows import IS_HERE
 from app.storage import feed
 from app.storage.database import database
 from app.storage.feed import Feed, Watched
+from app.storage.rings import ring
 from app.storage.statements import statement
 
 _KEPT_MAX: Final = 20_000
@@ -116,8 +117,16 @@ class TokenFeed(Feed[Watcher]):
     """The members whose tokens have something open in this process."""
 
     def __init__(self, configured: Settings) -> None:
-        """Take the settings. Nothing rings: other processes look within the time for which they keep a generation."""
-        super().__init__(None, sweep_seconds=max(configured.api_key_cache_seconds, _SWEEP_SECONDS_MIN))
+        """Take the settings. Nothing rings: other processes look within the time for which they keep a generation.
+
+        Behind a router, where looking takes a statement for each merchant, it rings.
+        """
+        super().__init__(
+            configured.redis_url if configured.is_routed else None,
+            sweep_seconds=max(configured.api_key_cache_seconds, _SWEEP_SECONDS_MIN),
+            is_routed=configured.is_routed,
+        )
+        self._rings = configured.is_routed
 
     async def ended(self, member: Watched, generation: int) -> None:
         """Return when tokens of a generation don't stand any more."""
@@ -129,17 +138,24 @@ class TokenFeed(Feed[Watcher]):
     def end(self, member: Watched, generation: int) -> None:
         """End what this process keeps and has open for tokens of before a generation, which is the member's now."""
         _keep(member, generation, time.monotonic())
-        self.heard(self.channel(member), {"ended": generation - 1})
+        ended = {"ended": generation - 1}
+        self.heard(self.channel(member), ended)
+        if self._rings:
+            ring(database(), self.channel(member), ended)
 
     def channel(self, watched: Watched) -> str:
-        """Return by what the watchers of a member are found."""
+        """Return by what the watchers of a member are found, and where its end rings."""
         merchant_id, member_id = watched
-        return f"{merchant_id.hex}/{member_id.hex}"
+        return f"flash:token:{merchant_id.hex}:{member_id.hex}"
 
-    def hear(self, watchers: set[Watcher], ring: Mapping[str, Any]) -> None:
+    def hear(self, watchers: set[Watcher], rung: Mapping[str, Any]) -> None:
         """End what was opened with tokens of a generation that has ended, or of an older one."""
+        ended = rung.get("ended")
+        if not isinstance(ended, int):
+            # Of another release, say: the next sweep tells.
+            return
         for watcher in watchers:
-            if watcher.generation <= ring["ended"]:
+            if watcher.generation <= ended:
                 watcher.rung.set()
 
     async def sweep(self, watchers: Mapping[Watched, set[Watcher]]) -> None:
@@ -147,9 +163,12 @@ class TokenFeed(Feed[Watcher]):
         open_here: defaultdict[UUID, set[tuple[UUID, int]]] = defaultdict(set)
         for (merchant_id, member_id), its in watchers.items():
             open_here[merchant_id] |= {(member_id, watcher.generation) for watcher in its}
-        for merchant_id, asked in open_here.items():
-            member_ids, generations = zip(*asked, strict=True)
+
+        async def look(merchant_id: UUID) -> None:
+            member_ids, generations = zip(*open_here[merchant_id], strict=True)
             for row in await database().rows(
                 SWEEP, merchant_id=merchant_id, member_ids=member_ids, generations=generations
             ):
                 self.hear(watchers[merchant_id, row["id"]], {"ended": row["generation"]})
+
+        await self.each_merchant(look, open_here)

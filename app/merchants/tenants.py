@@ -1,5 +1,6 @@
 """Tenants by id: a merchant and its unwrapped keys, read once and kept for some seconds."""
 
+import asyncio
 import time
 from typing import Annotated, Final
 from uuid import UUID
@@ -24,6 +25,7 @@ class TenantRow(DataKeyRow):
 
     merchant_name: Annotated[str, "m.name"]
     merchant_currency: Annotated[str, "m.currency"]
+    merchant_is_moving: Annotated[bool, "EXISTS (SELECT FROM fence f WHERE f.merchant_id = m.merchant_id)"]
 
 
 class _PlacedRow(TenantRow):
@@ -41,6 +43,8 @@ WHERE m.merchant_id = :merchant_id
 """,
 )
 
+#: Reads that are under way, which all who miss the same tenant share.
+_reading: "dict[UUID, asyncio.Task[Tenant | None]]" = {}
 #: Until when (monotonic seconds), and the tenant.
 _kept: TLRUCache[UUID, tuple[float, Tenant]] = TLRUCache(KEPT_MAX, lambda _merchant_id, kept, _now: kept[0])
 
@@ -48,7 +52,7 @@ _kept: TLRUCache[UUID, tuple[float, Tenant]] = TLRUCache(KEPT_MAX, lambda _merch
 async def tenant(merchant_id: UUID) -> Tenant | None:
     """Return the tenant, at most `KEPT_SECONDS` old, or None if there is no such merchant."""
     kept = _kept.get(merchant_id)
-    return await _read(merchant_id) if kept is None else kept[1]
+    return await _read_once(merchant_id) if kept is None else kept[1]
 
 
 async def decrypted(owner: Tenant, row_id: UUID, column: str, ciphertext: bytes) -> str:
@@ -58,17 +62,27 @@ async def decrypted(owner: Tenant, row_id: UUID, column: str, ciphertext: bytes)
     """
     try:
         return owner.keys.decrypt(row_id, column, ciphertext)
-    except UnknownVersionError:
-        kept = _kept.get(owner.id)
-        if kept is not None and kept[1] is not owner:
-            try:
-                return kept[1].keys.decrypt(row_id, column, ciphertext)
-            except UnknownVersionError:
-                pass
-        fresh = await _read(owner.id)
-        if fresh is None:
-            raise
-    return fresh.keys.decrypt(row_id, column, ciphertext)
+    except UnknownVersionError as error:
+        missing = error
+    # A read that was under way may be older than the key; the one after it isn't.
+    for look in (tenant, _read_once, _read_once):
+        found = await look(owner.id)
+        if found is None or found is owner:
+            continue
+        try:
+            return found.keys.decrypt(row_id, column, ciphertext)
+        except UnknownVersionError:
+            continue
+    raise missing
+
+
+async def _read_once(merchant_id: UUID) -> Tenant | None:
+    """Read a tenant, or wait for whoever reads it already: unwrapping keys is dear, and thousands may ask at once."""
+    task = _reading.get(merchant_id)
+    if task is None:
+        task = _reading[merchant_id] = asyncio.create_task(_read(merchant_id))
+        task.add_done_callback(lambda _: _reading.pop(merchant_id, None))
+    return await asyncio.shield(task)
 
 
 async def _read(merchant_id: UUID) -> Tenant | None:
@@ -79,6 +93,7 @@ async def _read(merchant_id: UUID) -> Tenant | None:
         return None
     servers.learn(merchant_id, rows[0]["server_name"])
     keys = unwrap(merchant_id, rows)
-    found = Tenant(merchant_id, rows[0]["merchant_name"], rows[0]["merchant_currency"], keys)
+    row = rows[0]
+    found = Tenant(merchant_id, row["merchant_name"], row["merchant_currency"], keys, row["merchant_is_moving"])
     _kept[merchant_id] = (until, found)
     return found

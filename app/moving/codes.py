@@ -85,7 +85,7 @@ FROM (
             THEN 'expiresAt' ELSE '' END AS dated
     FROM import_row r JOIN code c ON c.merchant_id = :merchant_id AND c.fingerprint = r.fingerprint
     JOIN pool p ON p.merchant_id = :merchant_id AND p.id = c.pool_id
-    WHERE r.merchant_id = :merchant_id AND r.import_id = :import_id AND r.problem IS NULL
+    WHERE r.merchant_id = :merchant_id AND r.import_id = :import_id AND r.problem IS NULL AND r.verdict IS NULL
 ) known
 WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = known.line
 """,

@@ -1,5 +1,6 @@
 """Members of another system: who isn't there by its external id is enrolled, as of when it joined there."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypedDict, cast
@@ -77,27 +78,12 @@ WHERE import_row.merchant_id = :merchant_id AND import_id = :import_id AND probl
 )
 
 
-# Two rows about one member, by the external ids of records that are one by now, would undo each other's corrections.
-FIND_CORRECTED_TWICE: Final = statement(
-    NoRow,
-    """
-UPDATE import_row SET problem = 'externalId names the member of line '
-    || CASE WHEN line = about.first THEN about.last ELSE about.first END || ', too, and only one row can correct it'
-FROM (
-    SELECT line AS of, min(line) OVER (PARTITION BY found) AS first, max(line) OVER (PARTITION BY found) AS last
-    FROM import_row WHERE merchant_id = :merchant_id AND import_id = :import_id AND found IS NOT NULL
-) about
-WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = about.of
-    AND verdict = 'CORRECT' AND about.first < about.last
-""",
-)
-
-
 class _KnownRow(TypedDict):
     """A row about a member that is there, and the member, with what the records say that were merged into it."""
 
     line: int
     id: UUID
+    verdict: str | None
     email: bytes | None
     email_index: bytes | None
     mailbox_index: bytes | None
@@ -118,8 +104,8 @@ class _KnownRow(TypedDict):
 
 
 _KNOWN: Final = """
-SELECT r.line, r.id, r.email, r.email_index, r.mailbox_index, r.email_verified, r.display_name,
-    r.dated_at AS joined_at, m.id AS member_id,
+SELECT r.line, r.id, r.verdict, r.email, r.email_index, r.mailbox_index, r.email_verified,
+    r.display_name, r.dated_at AS joined_at, m.id AS member_id,
     m.email_index AS has_email_index, m.pending_email_index AS has_pending_email_index,
     m.email_verified AS is_verified,
     EXISTS (
@@ -142,6 +128,22 @@ ORDER BY r.line
 """
 KNOWN: Final = statement(_KnownRow, _KNOWN.format("found IS NOT NULL AND problem IS NULL", PAGE))
 TO_CORRECT: Final = statement(_KnownRow, _KNOWN.format("verdict = 'CORRECT'", CORRECTED_AT_ONCE))
+KNOWN_OF: Final = statement(_KnownRow, _KNOWN.format("found = ANY(:member_ids::uuid[]) AND problem IS NULL", "ALL"))
+
+
+class _FoundRow(TypedDict):
+    found: UUID
+
+
+# Members that several rows are about, by external ids that are one person's, of which one is to be corrected.
+FIND_CORRECTED: Final = statement(
+    _FoundRow,
+    f"""
+SELECT found FROM import_row
+WHERE merchant_id = :merchant_id AND import_id = :import_id AND found > :after AND problem IS NULL
+GROUP BY found HAVING count(*) > 1 AND bool_or(verdict = 'CORRECT') ORDER BY found LIMIT {PAGE}
+""",
+)
 
 
 class _EnrolledRow(TypedDict):
@@ -285,7 +287,38 @@ class Members(Kind):
                     verdicts.append((row["line"], None, f"{', '.join(other)} differs from the member's; see --correct"))
             await set_verdicts(of, verdicts)
             after = page[-1]["line"]
-        await compare(of, FIND_CORRECTED_TWICE)
+        if of.corrects:
+            await self._refuse_rivals(of)
+
+    async def _refuse_rivals(self, of: Import) -> None:
+        """Refuse corrections that another row about the same member would undo, now or the next time."""
+        after = UUID(int=0)
+        while page := await database().many(FIND_CORRECTED, **of.key, after=after, seconds_max=JUDGING_SECONDS_MAX):
+            members = [row["found"] for row in page]
+            rows: defaultdict[UUID, list[_KnownRow]] = defaultdict(list)
+            for row in await database().many(KNOWN_OF, **of.key, after=0, member_ids=members):
+                rows[row["member_id"]].append(row)
+            verdicts: list[tuple[int, str | None, str | None]] = []
+            for row in (each for about in rows.values() for each in about if each["verdict"] == "CORRECT"):
+                rivals = [other["line"] for other in rows[row["member_id"]] if await self._undoes(other, row)]
+                if rivals:
+                    problem = f"externalId names the member of line {rivals[0]}, too, which says something else"
+                    verdicts.append((row["line"], None, problem))
+            await set_verdicts(of, verdicts)
+            after = members[-1]
+
+    async def _undoes(self, row: _KnownRow, correction: _KnownRow) -> bool:
+        """Whether a row would differ from the member once another one has corrected it."""
+        name, corrected = await self._name(row), await self._name(correction)
+        if None not in {name, corrected} and name != corrected and name not in await self._merged_names(row):
+            return True
+        if not row["is_of_several"] and len({row["joined_at"], correction["joined_at"]} - {None}) > 1:
+            return True
+        if len({row["email_index"], correction["email_index"]} - {None}) < 2 or row["has_proved"] or row["has_dropped"]:
+            return False
+        # A new address waits beside a proven one, unless it is proven, too.
+        stays = row["is_verified"] and row["email_index"] == row["has_email_index"]
+        return not stays or bool(correction["email_verified"])
 
     async def _other(self, row: _KnownRow) -> list[str]:
         """Return the columns that say something else than the member does, and the records that were merged into it.

@@ -76,7 +76,7 @@ FROM (
     FROM import_row r
     JOIN purchase p ON p.merchant_id = :merchant_id AND p.source = r.source AND p.order_id = r.order_id
     JOIN member m ON m.merchant_id = :merchant_id AND m.id = p.member_id
-    WHERE r.merchant_id = :merchant_id AND r.import_id = :import_id AND r.problem IS NULL
+    WHERE r.merchant_id = :merchant_id AND r.import_id = :import_id AND r.problem IS NULL AND r.verdict IS NULL
 ) known
 WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line = known.line
 """,

@@ -28,11 +28,21 @@ from app.operate.running import valkey
 from app.storage.crypto import MasterKeyring
 from app.storage.queues import worked_on
 
+#: The merchants of each server that answers, and whether they are open there.
+Places = dict[str, dict[UUID, bool]]
+
+WHERE_MERCHANTS_BELONG: Final = (
+    "Correct the router's rules; run `flash merchant move` again for a move that stopped; keep the rows of one server."
+)
 #: Of each server, evenly spread: each costs a round trip.
 _ASKED_FOR_MAX: Final = 1_000
 _NAMED_MAX: Final = 5
 
-MERCHANTS: Final = "SELECT merchant_id FROM merchant ORDER BY merchant_id"
+# A merchant that moves is closed at one of two servers, or for a moment at both.
+MERCHANTS: Final = """
+SELECT m.merchant_id, f.state IS DISTINCT FROM 'CLOSED' AND f.state IS DISTINCT FROM 'ARRIVING' AS is_open
+FROM merchant m LEFT JOIN fence f ON f.merchant_id = m.merchant_id ORDER BY m.merchant_id
+"""
 WHERE: Final = "SELECT current_setting('cluster_name') FROM merchant WHERE merchant_id = $1"
 
 
@@ -50,11 +60,11 @@ async def many_servers(keyring: MasterKeyring | None) -> list[Finding]:
     is_lax = await crosses()
     found = [server async for server in servers()]
     workers = await _workers()
-    merchants: dict[str, list[UUID]] = {}
+    merchants: Places = {}
     looked = [await _server(server, keyring, workers, merchants) for server in found]
     state = f"{settings().router}, {'not strict' if is_lax else 'strict'}, before {len(found)} servers"
     advice = " ".join([BE_STRICT] * is_lax + misnamed(found))
-    return [Finding("router", state, advice), *looked, await _merchants(merchants)]
+    return [Finding("router", state, advice), *looked, await _merchants(merchants, len(found))]
 
 
 async def _workers() -> dict[str, str] | None:
@@ -66,7 +76,7 @@ async def _workers() -> dict[str, str] | None:
 
 
 async def _server(
-    server: Server, keyring: MasterKeyring | None, workers: dict[str, str] | None, merchants: dict[str, list[UUID]]
+    server: Server, keyring: MasterKeyring | None, workers: dict[str, str] | None, merchants: Places
 ) -> Finding:
     """Look at one server, and put its merchants where they are compared."""
     what = f"server {server.name or server.number}"
@@ -78,14 +88,16 @@ async def _server(
     advice = []
     try:
         async with at(server.number) as connection:
-            merchants[server.name] = [row["merchant_id"] for row in await connection.fetch(MERCHANTS)]
+            merchants[server.name] = {row["merchant_id"]: row["is_open"] for row in await connection.fetch(MERCHANTS)}
             if keyring is not None:
                 await refuse_other_keys(connection, keyring.unwrap)
     except ConfigurationError as error:
         advice.append(str(error))
-    except ROUTERS as error:
-        return Finding(what, f"went away ({error})", "Look again.")
-    state += f", {len(merchants[server.name]):,} merchants"
+    except (*ROUTERS, TimeoutError) as error:
+        return Finding(what, f"went away ({error or 'silent'})", "Look again.")
+    are_open = sum(merchants[server.name].values())
+    closed = len(merchants[server.name]) - are_open
+    state += f", {are_open:,} merchants" + f", {closed:,} more are moving here, or have moved away" * (closed > 0)
     if server.has_jit:
         advice.append("Set jit = off: connections of a router are new to types, and compile what reads them.")
     if workers is not None and server.name not in workers:
@@ -93,28 +105,35 @@ async def _server(
     return Finding(what, state, " ".join(advice))
 
 
-async def _merchants(found: dict[str, list[UUID]]) -> Finding:
-    """Say whether each merchant is on one server, and whether the router looks for it there."""
+async def _merchants(found: Places, servers_known: int) -> Finding:
+    """Say whether each merchant is open at one server, and whether the router looks for it there."""
     places: dict[UUID, list[str]] = defaultdict(list)
     for server, merchants in found.items():
-        for merchant_id in merchants:
-            places[merchant_id].append(server)
-    wrong = [f"{_named(each)} is on {' and '.join(on)}" for each, on in places.items() if len(on) > 1]
+        for merchant_id, is_open in merchants.items():
+            places[merchant_id] += [server] * is_open
+    twice = {merchant_id: on for merchant_id, on in places.items() if len(on) > 1}
+    wrong = [f"{_named(merchant_id)} is on {' and '.join(on)}" for merchant_id, on in twice.items()]
+    if len(found) == servers_known:
+        # Those of a server that is away may be open there.
+        closed = [merchant_id for merchant_id, on in places.items() if not on]
+        wrong += [f"{_named(merchant_id)} is closed, as in a move that stopped" for merchant_id in closed]
     connection = await connect()
     try:
-        for server, merchants in found.items():
-            step = max(1, len(merchants) // _ASKED_FOR_MAX)
-            for merchant_id in merchants[::step] + merchants[-1:] * (step > 1):
+        for server in found:
+            once = [merchant_id for merchant_id, on in places.items() if on == [server]]
+            step = max(1, len(once) // _ASKED_FOR_MAX)
+            for merchant_id in once[::step] + once[-1:] * (step > 1):
                 looked_for = await _looked_for(connection, merchant_id)
-                if len(places[merchant_id]) == 1 and looked_for != server:
+                if looked_for != f"at {server}":
                     wrong.append(f"{_named(merchant_id)} is on {server}, but the router looks {looked_for}")
     finally:
         await connection.close()
     if wrong:
         more = f" and {len(wrong) - _NAMED_MAX} more" if len(wrong) > _NAMED_MAX else ""
-        told = "; ".join(wrong[:_NAMED_MAX]) + more
-        return Finding("merchants", told, "Correct the router's rules; keep the rows of one server, and delete others.")
-    return Finding("merchants", f"{len(places):,}, each on one server, where the router looks for it")
+        return Finding("merchants", "; ".join(wrong[:_NAMED_MAX]) + more, WHERE_MERCHANTS_BELONG)
+    return Finding(
+        "merchants", f"{sum(map(bool, places.values())):,}, each on one server, where the router looks for it"
+    )
 
 
 async def _looked_for(connection: asyncpg.Connection, merchant_id: UUID) -> str:
@@ -124,10 +143,10 @@ async def _looked_for(connection: asyncpg.Connection, merchant_id: UUID) -> str:
     try:
         found = await connection.fetchval(WHERE, merchant_id)
     except ROUTERS as error:
-        return f"at one that doesn't answer ({error})"
+        return f"at a server that doesn't answer ({error})"
     finally:
         await connection.execute("ROLLBACK")
-    return str(found or "where it isn't")
+    return f"at {found}" if found else "where it isn't"
 
 
 def _named(merchant_id: UUID) -> str:

@@ -15,6 +15,8 @@ from app.storage.versions import migration_names
 #: Of servers that a router knows it has fewer.
 _NO_SUCH_SERVER: Final = 9_999
 _CONNECT_SECONDS_MAX: Final = 10.0
+#: What takes a server behind the router longer is taken for its silence.
+_ANSWER_SECONDS_MAX: Final = 3.0
 #: What the router itself answers to what it refuses or can't do: 58000, after which it may close the connection.
 ROUTERS: Final = (asyncpg.PostgresSystemError, asyncpg.PostgresConnectionError)
 
@@ -22,7 +24,8 @@ NO_ROUTER: Final = (
     "FLASH_ROUTER is set, but DATABASE_URL leads to a PostgreSQL server: lead it to the router, or unset FLASH_ROUTER."
 )
 BE_STRICT: Final = (
-    "It runs on every server what names no merchant, writes too: set cross_shard_disabled = true in its configuration."
+    "It runs what names no merchant: set cross_shard_disabled = true in its configuration, and RELOAD it whenever the "
+    "servers were migrated."
 )
 
 # Copies of a database's files have the same identity.
@@ -131,9 +134,8 @@ async def refuse_other_router(connection: asyncpg.Connection) -> None:
     if await crosses():
         raise ConfigurationError(f"The router isn't strict. {BE_STRICT}")
     found = [server async for server in servers()]
-    wrong = misnamed(found) + unmigrated(found)
-    if wrong:
-        raise ConfigurationError(wrong[0])
+    for sentence in misnamed(found) + unmigrated(found):
+        raise ConfigurationError(sentence)
     if all(server.away for server in found):
         raise ConfigurationError(
             f"No server behind the router answers{''.join(f': {server.away}' for server in found[:1])}."
@@ -151,8 +153,11 @@ async def _is_run(sql: str) -> bool:
         await connection.execute(sql)
     except ROUTERS:
         return False
+    except asyncpg.PostgresError:
+        # Some server's own word: it was run.
+        return True
     finally:
-        await connection.close()
+        connection.terminate()
     return True
 
 
@@ -188,6 +193,8 @@ async def servers() -> AsyncIterator[Server]:
             if _is_beyond(error):
                 return
             yield Server(number, away=str(error))
+        except TimeoutError:
+            yield Server(number, away="silent")
         else:
             missing = tuple(name for name in migration_names() if name not in applied)
             yield Server(number, row["name"], version, row["has_jit"], missing)
@@ -195,26 +202,32 @@ async def servers() -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def at(number: int) -> AsyncIterator[asyncpg.Connection]:
-    """Open a transaction on one server behind the router. Raises one of ROUTERS when it is away, or none."""
+    """Open a transaction on one server behind the router. Raises one of ROUTERS, or TimeoutError, if it is away."""
     connection = await connect()
     try:
-        await connection.execute("BEGIN")
-        await connection.execute(f"SET LOCAL pgdog.shard TO {number}")
+        await _begin(connection, number)
         yield connection
     finally:
-        await connection.close()
+        # In good order it would wait for a server that is silent.
+        connection.terminate()
 
 
 async def who(connection: asyncpg.Connection) -> tuple[str, str] | None:
     """Return a server's name and its database's identity, or None for a router: it alone knows no such server."""
-    await connection.execute("BEGIN")
-    await connection.execute(f"SET LOCAL pgdog.shard TO {_NO_SUCH_SERVER}")
     try:
-        (row,) = await connection.fetch(WHO)
+        await _begin(connection, _NO_SUCH_SERVER)
     except ROUTERS:
         return None
+    (row,) = await connection.fetch(WHO)
     await connection.execute("COMMIT")
     return row["name"], row["identity"]
+
+
+async def _begin(connection: asyncpg.Connection, number: int) -> None:
+    await connection.execute("BEGIN")
+    await connection.execute(f"SET LOCAL pgdog.shard TO {number}")
+    # What only prepares a statement would be refused in a way that asyncpg doesn't understand.
+    await connection.execute("SELECT 1")
 
 
 def _is_beyond(error: Exception) -> bool:
@@ -223,4 +236,6 @@ def _is_beyond(error: Exception) -> bool:
 
 async def connect() -> asyncpg.Connection:
     """Each question has a connection of its own: the router may close it with its answer."""
-    return await asyncpg.connect(dsn(settings().database_url or ""), timeout=_CONNECT_SECONDS_MAX)
+    return await asyncpg.connect(
+        dsn(settings().database_url or ""), timeout=_CONNECT_SECONDS_MAX, command_timeout=_ANSWER_SECONDS_MAX
+    )

@@ -10,6 +10,7 @@ from uuid import UUID
 from app.coupons.overdue import ends_what_is_aside
 from app.orders.holds import HoldRow, end_hold
 from app.storage.database import database
+from app.storage.fences import stands
 from app.storage.restarts import begun_anew
 from app.storage.statements import columns, statement
 
@@ -29,6 +30,7 @@ SELECT m.merchant_id, {columns(HoldRow)} FROM merchant m CROSS JOIN LATERAL (
     SELECT * FROM hold
     WHERE hold.merchant_id = m.merchant_id AND status = 'HELD' AND held_until <= now() ORDER BY held_until LIMIT {BATCH}
 ) h JOIN sales_order o ON o.merchant_id = m.merchant_id AND o.id = h.sales_order_id
+WHERE {stands("m")}
 """,
 )
 

@@ -32,8 +32,8 @@ class EditMemberInput:
     member_id: strawberry.ID = strawberry.field(description="The member.")
     external_id: str | None = strawberry.field(
         default=UNSET,
-        description="The id that `externalSource` has for the member, in place of the one it had; at most 100 "
-        "characters, unique for the source.",
+        description="The id that `externalSource` has for the member, in place of what it had, those of merged records "
+        "included; at most 100 characters, unique for the source.",
     )
     external_source: MemberSource | None = strawberry.field(
         default=None, description="Whose id `externalId` is; STORE unless told."

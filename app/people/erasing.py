@@ -43,7 +43,8 @@ class _LockedRow(TypedDict):
     is_held: bool
 
 
-# Locked as for a change of its key, for which whoever invites in its name waits, too.
+# Locked as for a change of its key, for which whoever invites in its name waits, too. A member that was merged while
+# this waited isn't the one to be erased: whoever stands for it is.
 LOCK: Final = statement(
     _LockedRow,
     """
@@ -64,6 +65,7 @@ WITH own AS (
     FROM member
     WHERE merchant_id = :merchant_id AND id = ANY(ARRAY(SELECT id FROM own)) AND erased_at IS NULL
         AND (SELECT count(*) FROM held) >= 0
+        AND (id <> :member_id OR merged_into_id IS NULL)
     ORDER BY id FOR UPDATE
 )
 SELECT id, indexes <@ ARRAY(SELECT email_index FROM held) AS is_held FROM m
@@ -259,7 +261,8 @@ async def erase_member(
         if member_id not in {row["id"] for row in locked}:
             raise _NobodyError
         person = await known_by(tx, keys.merchant_id, member_id)
-        if person is None or not all(row["is_held"] for row in locked):
+        records = {row["id"] for row in locked if row["is_held"]}
+        if person is None or records != {*person.member_ids}:
             raise OutpacedError
         await _erase(tx, keys, actor, person, member_id, ground, erased_at)
 

@@ -23,6 +23,7 @@ from app.merchants.tenants import tenant
 from app.people.erasing import MembersAddressError, erase_address, erase_invites, erase_member
 from app.people.known_by import KnownBy
 from app.storage.database import database
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 BATCH: Final = 500
@@ -42,8 +43,8 @@ class _ErasureRow(TypedDict):
 FIND_UNLOGGED: Final = statement(
     _ErasureRow,
     f"""
-SELECT merchant_id, id, member_id, merged_ids, row_ids, invite_ids, ground, erased_at FROM erasure
-WHERE logged_at IS NULL ORDER BY erased_at LIMIT {BATCH}
+SELECT merchant_id, id, member_id, merged_ids, row_ids, invite_ids, ground, erased_at FROM erasure e
+WHERE logged_at IS NULL AND {stands("e")} ORDER BY erased_at LIMIT {BATCH}
 """,
 )
 LOGGED: Final = statement(

@@ -7,6 +7,7 @@ from app.members.remembered import IS_CURRENT, OF_ADDRESS, OF_EXTERNAL_ID, OF_MA
 from app.people.known_by import KnownBy
 from app.storage.crypto import MerchantKeys
 from app.storage.database import Tx, database
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 #: Rows that one statement deletes.
@@ -95,7 +96,7 @@ FORGET: Final = statement(
     f"""
 WITH old AS (
     SELECT r.merchant_id, r.hmac FROM merchant m JOIN erasure_memory r ON r.merchant_id = m.merchant_id
-    WHERE r.erased_at <= now() - make_interval(days => m.erasure_memory_days)
+    WHERE r.erased_at <= now() - make_interval(days => m.erasure_memory_days) AND {stands("m")}
     LIMIT {BATCH}
 ), gone AS (
     DELETE FROM erasure_memory r USING old WHERE r.merchant_id = old.merchant_id AND r.hmac = old.hmac

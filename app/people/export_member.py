@@ -27,6 +27,10 @@ class _RowAsJson(TypedDict):
     row: str
 
 
+class _StandingRow(TypedDict):
+    id: UUID
+
+
 READ: Final = {
     personal.table: statement(
         _RowAsJson,
@@ -37,6 +41,11 @@ WHERE t.merchant_id = :merchant_id AND ({personal.found}) ORDER BY to_jsonb(t)
     )
     for personal in PERSONAL
 }
+# Who was merged is a part of who was kept.
+FIND_STANDING: Final = statement(
+    _StandingRow,
+    "SELECT coalesce(merged_into_id, id) AS id FROM member WHERE merchant_id = :merchant_id AND id = :member_id",
+)
 #: All that follows sees one moment, and may take its time.
 ONE_MOMENT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
@@ -53,7 +62,8 @@ async def export_member(named_merchant: str, named_member: str) -> dict[str, Any
     tables: dict[str, list[dict[str, Any]]] = {}
     async with transaction(owner.id) as tx:
         await tx.row(ONE_MOMENT)
-        person = None if member_id is None else await known_by(tx, owner.id, member_id)
+        standing = await tx.row(FIND_STANDING, merchant_id=owner.id, member_id=member_id)
+        person = None if standing is None else await known_by(tx, owner.id, standing["id"])
         if person is None:
             raise ConfigurationError(f"There is no member {named_member}.")
         for table, asked in READ.items():

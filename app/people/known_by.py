@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypedDict
 from uuid import UUID
 
+from app.people.personal import CODES
 from app.storage.database import Statements, Tx
 from app.storage.statements import statement
 
@@ -80,14 +81,13 @@ class RowsRow(TypedDict):
 
 
 # By these the person is found again in an older copy of the database, where it may be no member yet: codes that were
-# adopted wait for its address there. An invite that it accepted may have been sent to an address that isn't its own.
+# adopted or reissued wait for its address there. An invite that it accepted may have been sent to somebody else.
 ROWS_OF: Final = statement(
     RowsRow,
-    """
+    f"""
 SELECT ARRAY(
-    SELECT id FROM code WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[])
-    UNION SELECT id FROM code
-    WHERE merchant_id = :merchant_id AND member_id = ANY(:member_ids::uuid[]) AND matched_by <> 'MEMBER_ID'
+    SELECT id FROM code
+    WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({CODES})) AND matched_by <> 'MEMBER_ID'
     UNION SELECT id FROM invite
     WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND status = 'PENDING'
     UNION SELECT id FROM invite
@@ -101,6 +101,9 @@ SELECT ARRAY(
     SELECT id FROM invite
     WHERE merchant_id = :merchant_id AND referee_id = ANY(:member_ids) AND status <> 'EXPIRED'
         AND email_index <> ALL(:email_indexes::bytea[])
+    UNION ALL SELECT id FROM invite
+    WHERE merchant_id = :merchant_id AND referee_id = ANY(:member_ids) AND status = 'EXPIRED'
+        AND email_index <> ALL(:email_indexes)
 ) AS invite_ids
 FROM merchant WHERE merchant_id = :merchant_id
 """,

@@ -37,8 +37,8 @@ class Personal:
     also: str | None = None
 
 
-# With those in whose place they were issued: they wait for no address any more.
-_CODES: Final = """
+#: A person's codes, with those in whose place they were issued: these wait for no address any more.
+CODES: Final = """
     SELECT id FROM (
         WITH RECURSIVE own AS (
             SELECT id FROM (
@@ -77,20 +77,22 @@ _INVITES: Final = """
     WHERE merchant_id = :merchant_id AND email_index = ANY(:email_indexes::bytea[]) AND status <> 'PENDING'
     UNION ALL SELECT id FROM invite
     WHERE merchant_id = :merchant_id AND referee_id = ANY(:member_ids::uuid[]) AND status <> 'EXPIRED'
+    UNION ALL SELECT id FROM invite
+    WHERE merchant_id = :merchant_id AND referee_id = ANY(:member_ids::uuid[]) AND status = 'EXPIRED'
 """
 _REFERRALS: Final = """
     SELECT id FROM referral WHERE merchant_id = :merchant_id AND referrer_id = ANY(:member_ids::uuid[])
     UNION ALL SELECT id FROM referral WHERE merchant_id = :merchant_id AND referee_id = ANY(:member_ids::uuid[])
 """
 _REDEMPTIONS: Final = f"""
-    SELECT id FROM redemption WHERE merchant_id = :merchant_id AND code_id = ANY(ARRAY({_CODES}))
+    SELECT id FROM redemption WHERE merchant_id = :merchant_id AND code_id = ANY(ARRAY({CODES}))
     UNION SELECT r.id FROM sales_order o JOIN redemption r
         ON r.merchant_id = :merchant_id AND r.order_id = o.order_id AND r.source = o.source
     WHERE o.merchant_id = :merchant_id AND o.id = ANY(ARRAY({_ORDERS}))
 """
 # What events with a person's words can be about.
 _SUBJECTS: Final = f"""
-    SELECT unnest(:member_ids::uuid[]) UNION ALL {_CODES} UNION ALL {_ORDERS} UNION ALL {_ENTRIES} UNION ALL
+    SELECT unnest(:member_ids::uuid[]) UNION ALL {CODES} UNION ALL {_ORDERS} UNION ALL {_ENTRIES} UNION ALL
     {_PURCHASES} UNION ALL {_EXCHANGES} UNION ALL {_INVITES} UNION ALL {_REFERRALS} UNION ALL ({_REDEMPTIONS})
     UNION ALL SELECT id FROM hold WHERE merchant_id = :merchant_id AND sales_order_id = ANY(ARRAY({_ORDERS}))
 """
@@ -152,12 +154,12 @@ PERSONAL: Final = (
     Personal("segment_member", "t.member_id = ANY(:member_ids::uuid[])", {"segment": Fate.DELETED}),
     Personal(
         "delivery",
-        f"t.code_id = ANY(ARRAY({_CODES}))",
+        f"t.code_id = ANY(ARRAY({CODES}))",
         {"recipient": Fate.CLEARED},
     ),
     Personal(
         "claim",
-        f"t.code_id = ANY(ARRAY({_CODES}))",
+        f"t.code_id = ANY(ARRAY({CODES}))",
         {"email_index": Fate.RANDOM, "mailbox_index": Fate.CLEARED},
         {"idempotency_key": _AGAIN, "told_of": _AGAIN},
     ),
@@ -207,7 +209,7 @@ PERSONAL: Final = (
     ),
     Personal(
         "code",
-        f"t.id = ANY(ARRAY({_CODES}))",
+        f"t.id = ANY(ARRAY({CODES}))",
         {"email_index": Fate.RANDOM},
         {
             "state": _WORD,

@@ -12,6 +12,7 @@ from app import ids
 from app.points.sweep import DueMerchantRow, lock_due, sweep
 from app.storage.database import Tx, database
 from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
@@ -21,8 +22,8 @@ WARNINGS_PER_STATEMENT: Final = 500
 
 FIND_DUE: Final = statement(
     DueMerchantRow,
-    """
-SELECT merchant_id FROM merchant m WHERE EXISTS (
+    f"""
+SELECT merchant_id FROM merchant m WHERE {stands("m")} AND EXISTS (
     SELECT FROM points_lot l
     WHERE l.merchant_id = m.merchant_id AND l.is_open AND l.expires_at < 'infinity' AND l.expires_at <= now()
 )
@@ -125,8 +126,8 @@ async def _expire(tx: Tx, merchant_id: UUID, member_ids: Sequence[UUID]) -> int:
 
 FIND_UNWARNED: Final = statement(
     DueMerchantRow,
-    """
-SELECT merchant_id FROM merchant m WHERE points_warning_days > 0 AND EXISTS (
+    f"""
+SELECT merchant_id FROM merchant m WHERE points_warning_days > 0 AND {stands("m")} AND EXISTS (
     SELECT FROM points_lot l
     WHERE l.merchant_id = m.merchant_id AND l.is_open AND NOT l.is_warned AND l.expires_at < 'infinity'
         AND l.expires_at <= now() + m.points_warning_days * interval '24 hours'

@@ -94,9 +94,9 @@ async def grant_points(
         earlier = await grant_by_origin(viewer, origin)
         if earlier is None:
             raise lacking or await _refusal(viewer, member_id)
-    if (earlier["member_id"], earlier["entry_amount"], earlier["reference_index"]) != (
-        member_id, input.amount, told.reference_index
-    ) or input.expires_at not in {None, earlier["entry_expires_at"]}:  # fmt: skip
+    is_same = (earlier["entry_amount"], earlier["reference_index"]) == (input.amount, told.reference_index)
+    is_same = is_same and input.expires_at in {None, earlier["entry_expires_at"]}
+    if not is_same or member_id not in {earlier["member_id"], earlier["standing_id"]}:
         raise Refused(IdempotencyKeyReused(message="This idempotencyKey was used for another grant."))
     return GrantPointsSuccess(entry=PointsEntry.of(earlier), replayed=True)
 

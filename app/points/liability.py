@@ -31,12 +31,13 @@ class LiabilityRow(TypedDict):
     as_of: datetime
 
 
-# Balances now, less what was written since: both from one snapshot, so the sum is exact. Reads the merchant's wallets
+# Balances now, less what was written since: both from one snapshot, so the sum is exact. Summed up once: both columns
+# need it. Reads the merchant's wallets
 # and, from an index that holds the amounts, the entries after the instant: bench/points_buffers.py counts them.
 LIABILITY: Final = statement(
     LiabilityRow,
     """
-WITH outstanding AS (
+WITH outstanding AS MATERIALIZED (
     SELECT (SELECT coalesce(sum(points), 0) FROM wallet WHERE merchant_id = :merchant_id)
         - (SELECT coalesce(sum(amount), 0) FROM points_entry
            WHERE merchant_id = :merchant_id AND created_at > :as_of::timestamptz) AS points

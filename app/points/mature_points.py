@@ -11,6 +11,7 @@ from app import ids
 from app.points.sweep import DueMerchantRow, lock_due, sweep
 from app.storage.database import Tx, database
 from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
@@ -19,8 +20,8 @@ LOTS_PER_STATEMENT: Final = 1000
 
 FIND_RIPE: Final = statement(
     DueMerchantRow,
-    """
-SELECT merchant_id FROM merchant m WHERE EXISTS (
+    f"""
+SELECT merchant_id FROM merchant m WHERE {stands("m")} AND EXISTS (
     SELECT FROM points_lot l WHERE l.merchant_id = m.merchant_id AND l.is_pending AND l.spendable_at <= now()
 )
 """,

@@ -65,8 +65,9 @@ class WholeEntryRow(EntryRow, MemberRow):
 
 @row_of(e="points_entry", m="member", w="wallet")
 class GrantRow(WholeEntryRow):
-    """What a person granted, and what knows its words again."""
+    """What a person granted, who stands for whom it was given, and what knows its words again."""
 
+    standing_id: Annotated[UUID, "coalesce(m.merged_into_id, m.id)"]
     reference_index: Annotated[bytes | None, "e.reference_index"]
     told_of: Annotated[bytes | None, "e.told_of"]
 

@@ -99,7 +99,11 @@ WITH p AS (
         p.refund_window_days,
         r.email_verified AND (i.converts_on = 'JOIN' OR bought.id IS NOT NULL) AS is_due,
         CASE
-            WHEN r.mailbox_index IN (s.mailbox_index, s.pending_mailbox_index) THEN 'SELF'
+            WHEN r.mailbox_index IN (s.mailbox_index, s.pending_mailbox_index) OR EXISTS (
+                -- Or of a record that was merged into the referrer.
+                SELECT FROM member o WHERE o.merchant_id = :merchant_id AND o.merged_into_id = i.referrer_id
+                    AND r.mailbox_index = ANY(o.mailbox_index || o.dropped_mailbox_indexes)
+            ) THEN 'SELF'
             WHEN {_WAS_CUSTOMER}
                 OR {REMEMBERS.format("r.mailbox_index", "r.has_ordered AND r.erased_at < i.created_at")}
             THEN 'EXISTING_CUSTOMER'

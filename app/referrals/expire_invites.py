@@ -7,6 +7,7 @@ from uuid import UUID
 from app import ids
 from app.storage.database import database
 from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.statements import statement
 
 BATCH: Final = 500
@@ -20,8 +21,8 @@ class DueMerchantRow(TypedDict):
 
 FIND: Final = statement(
     DueMerchantRow,
-    """
-SELECT merchant_id FROM merchant m WHERE EXISTS (
+    f"""
+SELECT merchant_id FROM merchant m WHERE {stands("m")} AND EXISTS (
     SELECT FROM invite i WHERE i.merchant_id = m.merchant_id AND i.status = 'PENDING' AND i.expires_at <= now()
 )
 """,

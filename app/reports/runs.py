@@ -23,6 +23,7 @@ from app.api.scalars import described
 from app.config import settings
 from app.storage import doorbell, events, leases
 from app.storage.database import database, may_succeed_later, took_too_long, transaction
+from app.storage.fences import stands
 from app.storage.leases import HeldRow
 from app.storage.statements import NoRow, statement
 
@@ -129,7 +130,7 @@ WITH night AS (
     JOIN merchant m ON m.created_at < night.began
     LEFT JOIN report_run r ON r.merchant_id = m.merchant_id AND r.kind = k.kind
     LEFT JOIN report_run i ON i.merchant_id = m.merchant_id AND i.kind = '{INTEGRITY}'
-    WHERE CASE WHEN r.id IS NULL THEN k.kind = '{INTEGRITY}' OR i.seconds > :quick_seconds
+    WHERE {stands("m")} AND CASE WHEN r.id IS NULL THEN k.kind = '{INTEGRITY}' OR i.seconds > :quick_seconds
         ELSE r.requested_at < night.began AND r.status IN ('DONE', 'FAILED') END
     ORDER BY m.merchant_id, k.kind LIMIT :limit
 ), asked AS (

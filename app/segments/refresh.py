@@ -8,6 +8,7 @@ from app import ids
 from app.config import settings
 from app.graph.advocates import ADVOCATES, REFERRALS_MIN
 from app.storage.database import database, took_too_long, transaction
+from app.storage.fences import stands
 from app.storage.long_reads import limit, rows_in
 from app.storage.statements import NoRow, statement
 
@@ -35,8 +36,10 @@ DUE: Final = statement(
     _MerchantRow,
     f"""
 SELECT m.merchant_id FROM merchant m LEFT JOIN segment_refresh r ON r.merchant_id = m.merchant_id
-WHERE r.refreshed_at IS NULL
+WHERE {stands("m")} AND (
+    r.refreshed_at IS NULL
     OR r.refreshed_at < date_trunc('day', now() - interval '{NIGHT_HOUR} hours', 'UTC') + interval '{NIGHT_HOUR} hours'
+)
 ORDER BY m.merchant_id
 """,
 )

@@ -299,6 +299,15 @@ class Client(Statements, AsyncpgDBClient):
         connection: asyncpg.Connection = await asyncpg.connect(self._dsn, timeout=seconds_max)
         return connection
 
+    @property
+    def answering(self) -> dict[str, bool]:
+        """Whether each server behind a router answered when it was last looked at; empty where there is only one."""
+        return {}
+
+    async def everywhere(self, *texts: str) -> list[list[Row]]:
+        """Return the rows of statements over all merchants, of every server that answers. Nobody waits for the rest."""
+        return [await self.rows(text) for text in texts]
+
     async def standing(self, within_seconds: float) -> Standing:
         """Return whether it can be served from. Raises what asyncpg does when it is away, or TimeoutError."""
         if self.pulse is not None and self.pulse.is_silent:

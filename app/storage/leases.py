@@ -7,6 +7,7 @@ holder. A job that killed as many workers as it has attempts is abandoned, and h
 from typing import Final, TypedDict, TypeVar, get_type_hints
 from uuid import UUID
 
+from app.storage.fences import stands
 from app.storage.statements import NoRow, Statement, statement
 
 ATTEMPTS_MAX: Final = 3
@@ -49,6 +50,7 @@ WHERE (merchant_id, id) = (
         AND NOT EXISTS (
             SELECT FROM {table} r WHERE r.merchant_id = j.merchant_id AND r.id <> j.id AND r.status IN {states}
         )
+        AND {stands("j")}
     ORDER BY j.requested_at, j.id LIMIT 1 FOR UPDATE SKIP LOCKED
 )
 RETURNING {", ".join(get_type_hints(row))}
@@ -76,7 +78,7 @@ def abandoned(table: str, running: tuple[str, ...]) -> Statement[HeldRow]:
     return statement(
         HeldRow,
         f"""
-SELECT merchant_id, id, attempts FROM {table}
-WHERE status IN {listed(running)} AND attempts >= {ATTEMPTS_MAX} AND lease_until < now()
+SELECT merchant_id, id, attempts FROM {table} j
+WHERE status IN {listed(running)} AND attempts >= {ATTEMPTS_MAX} AND lease_until < now() AND {stands("j")}
 """,
     )

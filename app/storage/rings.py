@@ -35,6 +35,8 @@ _PAUSE_SECONDS: Final = 0.5
 _SILENCE_SECONDS: Final = 2.0
 _CHANNELS_PER_COMMAND: Final = 1000
 _BEGUN: Final = b"begun"
+#: Where a process rings that has lost rings, once Valkey takes them again.
+MISSED: Final = "flash:missed"
 
 #: What `decode` raises: whatever lies in Valkey, listening goes on.
 NO_RING: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -55,6 +57,7 @@ class Bell:
         self._connection = _connection(redis_url)
         self._waiting: deque[tuple[str, str, bytes]] = deque(maxlen=WAITING_MAX)
         self._rung = asyncio.Event()
+        self._has_lost = False
 
     def ring(self, channel: str, message: bytes) -> None:
         """Leave a ring to be sent soon. Takes no time whatever Valkey does."""
@@ -73,15 +76,20 @@ class Bell:
                 self._rung.clear()
                 while self._waiting:
                     batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
+                    count = len(batch)
+                    if self._has_lost:
+                        batch.append(("PUBLISH", MISSED, b"{}"))
                     try:
                         async with asyncio.timeout(_SECONDS_MAX):
                             await connection.connect()  # type: ignore[no-untyped-call]
                             await connection.send_packed_command(connection.pack_commands(batch), check_health=False)
                             for _ in batch:
                                 await connection.read_response()
+                        self._has_lost = False
                     except (RedisError, OSError, TimeoutError) as error:
-                        log.warning("%d rings are lost: Valkey is away (%s)", len(batch), type(error).__name__)
-                        RINGS_LOST.inc(len(batch))
+                        log.warning("%d rings are lost: Valkey is away (%s)", count, type(error).__name__)
+                        self._has_lost = True
+                        RINGS_LOST.inc(count)
                         await connection.disconnect(nowait=True)
                         await asyncio.sleep(_PAUSE_SECONDS)
                         RINGS_LOST.inc(len(self._waiting))
@@ -149,6 +157,8 @@ class Listener:
         self._channels: set[str] = set()
         self._confirming: dict[str, asyncio.Future[None]] = {}
         self._is_connected = False
+        #: Whether all that rings is heard.
+        self.is_listening = False
 
     async def listen(self, channel: str) -> None:
         """Listen to a channel. Returns when rings are heard, or soon when Valkey is away or slow."""
@@ -180,7 +190,7 @@ class Listener:
                     log.warning("listening is interrupted: Valkey is away (%s)", type(error).__name__)
                 is_new = False
             finally:
-                self._is_connected = False
+                self._is_connected = self.is_listening = False
                 await self._connection.disconnect(nowait=True)
             await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -209,6 +219,7 @@ class Listener:
                     if confirmed is not None and not confirmed.done():
                         confirmed.set_result(None)
                 case [b"pong", b"begun"] | b"begun":
+                    self.is_listening = True
                     self._began()
 
     def _tell(self, channel: str, message: bytes) -> None:

@@ -7,22 +7,25 @@ values to any server, which may be the one that is away.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from itertools import takewhile
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 import asyncpg
 from asyncpg.transaction import Transaction
 from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
+from app.config import settings
 from app.storage import compat
-from app.storage.database import APPLIED, TRY_TO_WRITE, Client, InTurn, Readiness, Standing, Tx
-from app.storage.pulse import FULL, Waiting, within
+from app.storage.database import APPLIED, TRY_TO_WRITE, Client, InTurn, Readiness, Row, Standing, Tx
+from app.storage.pulse import FULL, DatabaseSilentError, Waiting, within
 from app.storage.servers import OF_MERCHANT, OF_NUMBER, Servers
 from app.storage.versions import migration_names
+
+T = TypeVar("T")
 
 #: How long one server may take to say how it stands.
 _STANDING_SECONDS_MAX: Final = 0.8
@@ -30,6 +33,8 @@ _STANDING_SECONDS_MAX: Final = 0.8
 _COUNTED_SECONDS: Final = 60.0
 #: What a router says of a server that it doesn't have, and ends the connection.
 _NO_SUCH_SERVER: Final = "no such shard"
+#: What a server says, or what is said of it, that can't be served from.
+_AWAY: Final = (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _NAME: Final = "SELECT current_setting('cluster_name')"
 
 
@@ -95,6 +100,7 @@ class RoutedClient(Client):
         self.servers: Servers | None = None
         #: The name of each server, by its number; empty for one that hasn't said it yet.
         self._names: list[str] = []
+        self._seen: dict[str, Readiness] = {}
         self._counted_until = 0.0
         self._looking = asyncio.Lock()
 
@@ -126,7 +132,7 @@ class RoutedClient(Client):
     async def watched(self) -> AsyncIterator[None]:
         """Notice for the length of the block when a server falls silent."""
         self.is_watched = True
-        self.servers = Servers(self.pool_maxsize, self.connect)
+        self.servers = Servers(self.pool_maxsize, self.connect, settings().server_seconds_max)
         async with self.servers.watched():
             yield
 
@@ -154,7 +160,33 @@ class RoutedClient(Client):
             self._counted_until = time.monotonic() + _COUNTED_SECONDS
         told = [look for look in found if look is not None]
         self._names = [name for name, _ in told]
-        return {name or f"server {number}": readiness for number, (name, readiness) in enumerate(told)}
+        self._seen = {name or f"server {number}": readiness for number, (name, readiness) in enumerate(told)}
+        return dict(self._seen)
+
+    @property
+    def answering(self) -> dict[str, bool]:
+        """Whether each server answered when it was last looked at."""
+        return {name: readiness is not Readiness.AWAY for name, readiness in self._seen.items()}
+
+    async def everywhere(self, *texts: str) -> list[list[Row]]:
+        """Return the rows of statements over all merchants, of every server that answers. Nobody waits for the rest."""
+
+        async def read(connection: asyncpg.Connection) -> list[list[Row]]:
+            await connection.fetchval(_NAME)
+            return [cast("list[Row]", await connection.fetch(text)) for text in texts]
+
+        async def read_at(number: int) -> list[list[Row]]:
+            try:
+                return await self._at(number, read)
+            except _AWAY:
+                return [[] for _ in texts]
+
+        async with self._looking:
+            await self._look_at_all()
+        if not any(self.answering.values()):
+            raise DatabaseSilentError("no server answers")
+        found = await asyncio.gather(*(read_at(number) for number in range(len(self._names))))
+        return [[row for of_server in found for row in of_server[place]] for place in range(len(texts))]
 
     async def _look_at(self, number: int) -> tuple[str, Readiness] | None:
         """Return a server's name and how it stands, or None if the router has no server of this number."""
@@ -162,17 +194,30 @@ class RoutedClient(Client):
         pulse = None if self.servers is None else self.servers.named(name)
         if pulse is not None and pulse.is_silent:
             return name, Readiness.AWAY
-        connection = await self.connect(_STANDING_SECONDS_MAX)
         try:
-            return await within(_STANDING_SECONDS_MAX, self._ask_server(connection, number))
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            return await self._at(number, self._ask)
+        except _AWAY as error:
             return None if _NO_SUCH_SERVER in str(error) else (name, Readiness.AWAY)
+
+    async def _at(self, number: int, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Ask a server by its number, beside the pool. Raises one of _AWAY, or OSError when the router is away."""
+        connection = await self.connect(_STANDING_SECONDS_MAX)
+
+        async def work() -> T:
+            await connection.execute("BEGIN")
+            await connection.execute(OF_NUMBER.format(number))
+            # A router that doesn't reach it refuses what is prepared there in a way that asyncpg doesn't understand.
+            await connection.execute("SELECT 1")
+            return await ask(connection)
+
+        try:
+            return await within(_STANDING_SECONDS_MAX, work())
+        except OSError as error:
+            raise asyncpg.ConnectionDoesNotExistError(str(error)) from None
         finally:
             connection.terminate()
 
-    async def _ask_server(self, connection: asyncpg.Connection, number: int) -> tuple[str, Readiness]:
-        await connection.execute("BEGIN")
-        await connection.execute(OF_NUMBER.format(number))
+    async def _ask(self, connection: asyncpg.Connection) -> tuple[str, Readiness]:
         name: str = await connection.fetchval(_NAME)
         try:
             applied = {row["name"] for row in await connection.fetch(APPLIED)}

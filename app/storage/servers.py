@@ -23,10 +23,11 @@ log = logging.getLogger("flash.database")
 OF_MERCHANT: Final = "SET LOCAL pgdog.sharding_key TO '{}'"
 OF_NUMBER: Final = "SET LOCAL pgdog.shard TO '{}'"
 
-#: A server's own are told within a second.
-_PATIENCE: Final = Patience(suspect=0.25, answer=0.5, look=0.1, again=1.0)
-#: How long somebody may wait whose server nobody knows, and for how long that merchant is refused afterwards.
-_UNKNOWN_SECONDS_MAX: Final = 0.8
+#: Shares of how long a server's own wait at most.
+_SUSPECT, _ANSWER, _LOOK = 0.2, 0.65, 0.1
+_UNKNOWN_SHARE: Final = 0.8
+_AGAIN_SECONDS: Final = 1.0
+#: How long a merchant is refused whose unknown server somebody has waited for in vain.
 _REFUSED_SECONDS: Final = 1.0
 #: For all whose server nobody knows.
 _UNKNOWN_CONNECTIONS: Final = 2
@@ -46,13 +47,19 @@ class Server:
     """One server: how many may wait for it at once, and who does."""
 
     def __init__(
-        self, name: str, turns: int, connect: Callable[[float], Awaitable[asyncpg.Connection]], merchant_id: UUID
+        self,
+        name: str,
+        turns: int,
+        connect: Callable[[float], Awaitable[asyncpg.Connection]],
+        merchant_id: UUID,
+        seconds_max: float,
     ) -> None:
-        """Take how a router is reached beside the pool, and a merchant that is there."""
+        """Take how a router is reached beside the pool, a merchant that is there, and how long it may be silent."""
         self.turns = asyncio.Semaphore(turns)
         #: Whose statements find it.
         self.merchant_id = merchant_id
-        self.pulse = Pulse(connect, self._ask, name=f"the server {name!r}", patience=_PATIENCE)
+        patience = Patience(_SUSPECT * seconds_max, _ANSWER * seconds_max, _LOOK * seconds_max, _AGAIN_SECONDS)
+        self.pulse = Pulse(connect, self._ask, name=f"the server {name!r}", patience=patience)
 
     async def _ask(self, connection: asyncpg.Connection) -> None:
         async with connection.transaction():
@@ -63,8 +70,9 @@ class Server:
 class _Unknown:
     """Who waits for a merchant whose server nobody knows: not for long, because it may be one that is away."""
 
-    def __init__(self, refused: TTLCache[UUID, None], merchant_id: UUID | None) -> None:
+    def __init__(self, refused: TTLCache[UUID, None], merchant_id: UUID | None, seconds_max: float) -> None:
         self._refused = refused
+        self._seconds_max = seconds_max
         self._merchant_id = merchant_id
         self._timer: asyncio.TimerHandle | None = None
 
@@ -72,7 +80,7 @@ class _Unknown:
         """Give it a while, unless this merchant's last one had it in vain."""
         if self._merchant_id in self._refused:
             raise DatabaseSilentError("the server of a merchant is silent")
-        self._timer = asyncio.get_running_loop().call_later(_UNKNOWN_SECONDS_MAX, waiting.end)
+        self._timer = asyncio.get_running_loop().call_later(self._seconds_max, waiting.end)
 
     def ended(self, waiting: Waiting[Any], _error: BaseException | None) -> None:
         """Note whether it waited in vain."""
@@ -85,8 +93,11 @@ class _Unknown:
 class Servers:
     """The servers that a pool reaches through a router."""
 
-    def __init__(self, connections_max: int, connect: Callable[[float], Awaitable[asyncpg.Connection]]) -> None:
-        """Take how many connections the pool has, and how the router is reached beside it."""
+    def __init__(
+        self, connections_max: int, connect: Callable[[float], Awaitable[asyncpg.Connection]], seconds_max: float
+    ) -> None:
+        """Take how many connections the pool has, how the router is reached beside it, and how long silence lasts."""
+        self._seconds_max = seconds_max
         self._turns = max(1, connections_max // 2)
         self._connect = connect
         self._known: dict[str, Server] = {}
@@ -98,7 +109,7 @@ class Servers:
         """Return the turns of a merchant's server, and who watches it."""
         name = None if merchant_id is None else _places.get(merchant_id)
         if merchant_id is None or name is None:
-            return self._unknown_turns, _Unknown(self._refused, merchant_id)
+            return self._unknown_turns, _Unknown(self._refused, merchant_id, _UNKNOWN_SHARE * self._seconds_max)
         server = self._known.get(name)
         if server is None:
             server = self._begin(name, merchant_id)
@@ -128,6 +139,6 @@ class Servers:
     def _begin(self, name: str, merchant_id: UUID) -> Server:
         if not name:
             log.warning("a server behind the router has no cluster_name: nobody can tell when it is away")
-        server = self._known[name] = Server(name, self._turns, self._connect, merchant_id)
+        server = self._known[name] = Server(name, self._turns, self._connect, merchant_id, self._seconds_max)
         self._watching.add(asyncio.create_task(server.pulse.watch()))
         return server

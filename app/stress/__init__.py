@@ -10,8 +10,10 @@ things.py       what a code, a quota, a stock is to those who use it, and the mo
 wallet.py       what a wallet is: points in lots
 order.py        what an order is: codes that take off a percentage, what was recorded for it, and its holds
 aims.py         what orders are to budgets, and to people whose first one is asked for
+people.py       who stands for whom, once records are merged, and who is gone
+becoming.py     what merging, erasing and a proof make of a whole world
 verb.py         what a verb declares: what it needs, how it is called, what answers mean
-verbs.py        all of them, from claims.py, redemptions.py, orders.py, holds.py, jobs.py and their neighbours
+verbs.py        all of them, from claims.py, redemptions.py, orders.py, holds.py, jobs.py, gone.py and their neighbours
 """
 
 import asyncio

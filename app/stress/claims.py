@@ -59,7 +59,10 @@ def _claimed(call: Call) -> Sequence[Story]:
         code, full = call.answer["code"]["id"], call.facts["limits"][served or asked]
         has_all = where(lambda codes: len(codes) >= full and codes[-1] == code)
         return (
-            *(((f"key:claim/{key}", is_(slot)), (holds(asked, member), _has(slot, code))) for slot in slots),
+            *(
+                ((f"key:claim/{key}", is_((holds(asked, member), slot))), (holds(asked, member), _has(slot, code)))
+                for slot in slots
+            ),
             ((f"key:claim/{key}", is_(None)), (holds(asked, member), has_all)),
             ((f"key:claim/{key}", is_(None)), (holds(served or asked, member), has_all)),
         )
@@ -68,7 +71,8 @@ def _claimed(call: Call) -> Sequence[Story]:
         codes = [call.answer["code"]["id"]] if "code" in call.answer else [*call.facts["codes"].get(pool, ()), UNSEEN]
         for code, slot in itertools.product(codes, slots):
             story: Story = (
-                *looked(call), (f"pool:{asked}", OPEN), (f"key:claim/{key}", becomes(None, slot)),
+                *looked(call), (f"pool:{asked}", OPEN),
+                (f"key:claim/{key}", becomes(None, (holds(asked, member), slot))),
                 (holds(asked, member), one_more(code, slot + 1, least=slot)),
                 *allocated(None if code == UNSEEN else code, pool, member),
             )  # fmt: skip

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from app.stress.operations import UNSEEN, Answer, Operation
+from app.stress.people import JOINED, PEOPLE, Edge, People, paid_for
 from app.stress.things import Move, Story, becomes, changed, is_, where
 from app.stress.verb import Asked, Call, Verb, mutation
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
-
-#: The state of an address that is a member's.
-JOINED: Final = "JOINED"
 
 INVITE: Final = mutation(
     "inviteMembers",
@@ -80,7 +78,8 @@ def _used(count: int, quota: int, told: int | None) -> Move:
 
 def _over_quota(call: Call) -> Sequence[Story]:
     left = call.answer["quota"]["remainingLifetime"]
-    full = where(lambda used: call.facts["quota"] - used == left < call.answer["requested"])
+    # Two records that are one member may have sent more.
+    full = where(lambda used: max(call.facts["quota"] - used, 0) == left < call.answer["requested"])
     return (((f"quota:{call.about['as']}", full),),)
 
 
@@ -127,22 +126,40 @@ def _accepted(call: Call) -> Sequence[Story]:
     invite, email, sender = (call.about[name] for name in ("id", "email", "sender"))
     for_sender, for_member = call.facts["referral"]
     used: Story = ((f"invite:{invite}", becomes("PENDING", "CONVERTED")), (f"address:{email}", becomes(invite, JOINED)))
+    if call.facts.get("address") is not None:
+        used = (*used, (PEOPLE, _brought(invite, sender, call.answer.get("member", {}).get("id", UNSEEN))))
+    name = paid_for(invite)
     if "member" not in call.answer:
-        return ((*used, (f"wallet:{sender}", changed(for_sender))),)
+        return ((*used, (f"wallet:{sender}", changed(for_sender, of=name))),)
     entries = call.answer["referral"]
     if entries is None:
-        return ()
-    earned = changed(for_sender, points=entries["referrerEntry"]["balanceAfter"])
-    first = changed(for_member, points=entries["refereeEntry"]["balanceAfter"])
+        # A mailbox that was paid for before somebody was erased.
+        is_remembered = where(lambda people: bool(people.erased))
+        return ((*used[:2], (PEOPLE, is_remembered)),) if call.facts.get("address") is not None else ()
+    earned = changed(for_sender, points=entries["referrerEntry"]["balanceAfter"], of=name)
+    first = changed(for_member, points=entries["refereeEntry"]["balanceAfter"], of=name)
     return ((*used, (f"wallet:{sender}", earned), (f"wallet:{call.answer['member']['id']}", first)),)
 
 
-def _learn_member(world: "World", _: Operation, answer: Answer) -> None:
-    world.members.append(answer["member"]["id"])
+def _brought(invite: str, referrer: str, referee: str) -> Move:
+    """Somebody has brought somebody: one person may come to be both."""
+
+    def move(people: People) -> Sequence[People]:
+        return (people._replace(edges=(*people.edges, Edge(invite, referrer, referee))),)
+
+    return move
+
+
+def _learn_member(world: "World", operation: Operation, answer: Answer) -> None:
+    world.learn_member(answer["member"]["id"], operation.about["sender"])
 
 
 def _not_usable(call: Call) -> Sequence[Story]:
     ended = where(lambda status: status == call.answer["status"] != "PENDING")
+    if call.answer["status"] is None and call.facts.get("address") is not None:
+        # Nobody knows the token any more by which somebody came that was erased.
+        came = where(lambda people: people.was_brought_by(call.about["id"]) in people.erased)
+        return (((PEOPLE, came),),)
     return (((f"invite:{call.about['id']}", ended),),)
 
 

@@ -12,6 +12,8 @@ Answer = dict[str, Any]
 READ: Final = "Read"
 #: The type of what nobody asks for and nobody is told: something ends because its time has come.
 PASSED: Final = "Passed"
+#: The type of an answer to a token that has ended: its member was merged or erased.
+UNAUTHENTICATED: Final = "Unauthenticated"
 #: What nobody has seen: the id of a code, an invite or a redemption that was never told.
 UNSEEN: Final = "unseen"
 #: That an operation has an effect at some time, or never: nobody was told.

@@ -101,6 +101,10 @@ EDIT: Final = mutation("editPool", "EditPoolInput", "... on PoolNotEditable { st
 BUDGETS: Final = (100, 200, 300)
 
 
+#: When pools of a world of campaigns end, the nearest first.
+ENDS: Final = ("2900-01-01T00:00:00Z", "2950-01-01T00:00:00Z", None)
+
+
 def _ask_edit(world: "World") -> Asked:
     pool, terms = world.rolls.choice(world.pools), {"percentOff": world.rolls.choice(PERCENTS)}
     if pool in world.facts["budgets"] and world.rolls.random() < 0.6:
@@ -108,6 +112,8 @@ def _ask_edit(world: "World") -> Asked:
         return {"poolId": pool, "maximumTotalDiscount": money}, {}
     if pool in world.facts["audiences"] and world.rolls.random() < 0.8:
         return {"poolId": pool, "audience": list(world.rolls.choice(AUDIENCES))}, {}
+    if pool in world.facts["ends"] and world.rolls.random() < 0.8:
+        return {"poolId": pool, "endsAt": world.rolls.choice(ENDS)}, {}
     return {"poolId": pool, **terms}, {}
 
 
@@ -118,6 +124,8 @@ def _term(call: Call) -> tuple[str, Any]:
         return f"budget:{pool}", call.input["maximumTotalDiscount"]["amountMinor"]
     if "audience" in call.input:
         return f"audience:{pool}", AUDIENCES.index(tuple(call.input["audience"]))
+    if "endsAt" in call.input:
+        return f"end:{pool}", ENDS.index(call.input["endsAt"])
     return f"percent:{pool}", call.input["percentOff"]
 
 

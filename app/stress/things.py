@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from app.stress.aims import Budget, derived, follow_order
 from app.stress.order import Order
+from app.stress.people import PEOPLE, People
 from app.stress.wallet import Told, Wallet
 
 #: From the state of a thing to those that it can be in afterwards; none when it can't have been so.
@@ -38,6 +39,16 @@ class Leads:
         self.touches = frozenset(touches)
 
     def __call__(self, state: Any) -> Iterable[Then]:
+        return self._move(state)
+
+
+class Whole:
+    """A move of everything that a world has: from the states of all things to those that they can have together."""
+
+    def __init__(self, move: Callable[[Mapping[str, Any]], Iterable[Mapping[str, Any]]]) -> None:
+        self._move = move
+
+    def __call__(self, state: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         return self._move(state)
 
 
@@ -125,7 +136,8 @@ PERCENTS: Final = (10.0, 11.0, 12.0)
 INITIAL: Final[Mapping[str, Any]] = {
     "wallet": Wallet(), "code": Code(), "claims": (), "stock": Stock(), "pool": Pool(), "percent": PERCENTS[0],
     "quota": 0,
-    "budget": None, "person": (), "audience": 0, "look": None, "job": None, "meant": None,
+    "budget": None, "person": (), "audience": 0, "end": 0, "look": None, "job": None, "meant": None,
+    PEOPLE: People(), "brought": None,
     "address": None, "invite": None, "order": Order(), "reward": Shelf(), "key": None, "member": None, "back": None,
 }  # fmt: skip
 
@@ -150,11 +162,14 @@ def if_ended(holds: Callable[[Wallet], bool]) -> Move:
     return where(lambda wallet: any(holds(each) for each in wallet.perhaps))
 
 
-def changed(amount: int = 0, *, points: int | None = None, version: int | None = None) -> Move:
-    """A wallet changes once by so many points; the balance and version that it then has, as far as they were told."""
+def changed(amount: int = 0, *, points: int | None = None, version: int | None = None, of: str | None = None) -> Move:
+    """A wallet changes once by so many points; the balance and version that it then has, as far as they were told.
+
+    `of` names what they come from, by which they may be taken back.
+    """
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
-        after = wallet.debited(-amount) if amount < 0 else wallet.credited(amount) if amount else wallet.changed()
+        after = wallet.debited(-amount) if amount < 0 else wallet.credited(amount, of) if amount else wallet.changed()
         if after is not None and points in {None, after.points} and version in {None, after.version}:
             yield after
 
@@ -275,6 +290,8 @@ def _step(step: tuple[str, Move], state: Mapping[str, Any]) -> Iterable[Mapping[
     name, move = step
     if name not in state:
         yield state
+    elif isinstance(move, Whole):
+        yield from move(state)
     elif state[name] == ANYTHING:
         names = {*touched(step), *(each for each in state if name.startswith("order:") and derived(each))}
         yield {**state, **dict.fromkeys(names & state.keys(), ANYTHING)}

@@ -73,7 +73,7 @@ class Verb:
     @property
     def refusals(self) -> list[str]:
         """The refusals that it is declared to provoke."""
-        return [] if self.reads else [kind for kind in self.says if not _is_success(kind)]
+        return [] if self.reads or not self.document else [kind for kind in self.says if not _is_success(kind)]
 
     def variables(self, input: dict[str, Any]) -> dict[str, Any]:
         """Return the variables of the document."""

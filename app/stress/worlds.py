@@ -19,8 +19,11 @@ from iso4217 import Currency
 from app.stress.aims import AUDIENCES
 from app.stress.claims import LOOKED
 from app.stress.clients import Client, Fault, Unanswered, Unsent
+from app.stress.gone import BESIDE, BRING, JUDGED, told_of
 from app.stress.holds import LAPSE
-from app.stress.operations import PASSED, READ, Answer, History, Operation, Recorder
+from app.stress.operations import PASSED, READ, UNAUTHENTICATED, Answer, History, Operation, Recorder
+from app.stress.people import GIFT as SAVINGS
+from app.stress.people import PEOPLE
 from app.stress.pools import BEGIN, BUDGETS
 from app.stress.races import CANCEL, CHANGE, CREATE_POOL, ENROL, GENERATE
 from app.stress.things import BEARER, PERCENTS, Pool, Stock
@@ -28,11 +31,13 @@ from app.stress.verb import Verb
 from app.stress.verbs import VERBS
 
 MEMBERS: Final = 2
+PEOPLE_MEMBERS: Final = 4
 #: A larger quota of invites isn't used up by a world, and one call sends up to so many.
 QUOTA_MAX: Final = 20
 INVITES_AT_ONCE: Final = 3
 #: How many operations a world has, and how many of them nobody may have been told of: each can be anywhere.
 OPERATIONS_MAX: Final = 60
+PEOPLES_OPERATIONS_MAX: Final = 90
 OPEN_MAX: Final = 5
 #: For a world whose server never comes back.
 SECONDS_MAX: Final = 180.0
@@ -80,8 +85,12 @@ mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __
 """
 
 
+#: The verbs by which members go, and what names them.
+GOING: Final = {"mergeMembers": ("keptId", "mergedId"), "eraseMember": ("memberId",)}
 #: Lets the time of a hold pass that is HELD; returns whether it did.
 Lapse = Callable[[str], Awaitable[bool]]
+#: Brings in a file of balances with this text; returns the exit status of that, and what was said. Raises Unanswered.
+Bring = Callable[[str], Awaitable[tuple[int, str]]]
 #: How often verbs are called in a world that is about holds.
 HOLDING: Final = {
     "holdCheckout": 8, "captureHold": 4, "releaseHold": 1.5, "extendHold": 1.5, "readHold": 2, "readHeldCodes": 1,
@@ -109,6 +118,16 @@ AIMING: Final = {
 }  # fmt: skip
 
 
+#: In one where people turn out to be one, are forgotten, and prove an address.
+PEOPLES: Final = {
+    "mergeMembers": 3, "checkMerge": 1.5, "eraseMember": 1, "verifyMemberEmail": 1.5, "bringBalance": 0.7,
+    "claimCode": 5, "redeemCodes": 3, "checkCodes": 0.5, "holdCheckout": 5, "captureHold": 2.5, "releaseHold": 1,
+    "extendHold": 0.5, "readHold": 1, "grantPoints": 2.5, "redeemReward": 1.5, "recordPurchase": 2,
+    "refundPurchase": 1.5, "inviteMembers": 3, "acceptInvite": 3, "cancelInvite": 0.7, "revokeCode": 0.3,
+    "reverseRedemption": 0.5, "readWallet": 3, "readCodes": 3, "readStock": 1, "readPurchase": 0.5,
+}  # fmt: skip
+
+
 class About(Enum):
     """What a world is about: which verbs are called in it, and how often."""
 
@@ -116,9 +135,10 @@ class About(Enum):
     HOLDS = "holds"
     TERMS = "terms"
     AIMS = "aims"
+    PEOPLE = "people"
 
 
-_WEIGHTS: Final = {About.HOLDS: HOLDING, About.TERMS: CHANGING, About.AIMS: AIMING}
+_WEIGHTS: Final = {About.HOLDS: HOLDING, About.TERMS: CHANGING, About.AIMS: AIMING, About.PEOPLE: PEOPLES}
 
 
 @dataclass(frozen=True)
@@ -170,11 +190,14 @@ class World:
 
     def __init__(
         self, name: str, terms: Terms, rolls: random.Random, lapse: Lapse | None = None,
-        about: About = About.ANYTHING,
+        about: About = About.ANYTHING, bring: Bring | None = None,
     ) -> None:  # fmt: skip
-        """`lapse` lets the time of holds pass."""
+        """`lapse` lets the time of holds pass, and `bring` moves balances in."""
         self.name = name
         self.lapse = lapse
+        self.bring = bring
+        #: What isn't asked of the engine by a client.
+        self._others = {LAPSE.name: self._let_pass, BRING.name: self._bring_in}
         self._about = about
         chosen = _WEIGHTS.get(about)
         self._weights = {verb.name: chosen.get(verb.name, 0) if chosen else verb.weight for verb in VERBS.values()}
@@ -198,14 +221,21 @@ class World:
         self.invites: list[dict[str, Any]] = []
         self.holds: list[dict[str, str]] = []
         self.jobs: list[dict[str, str]] = []
+        #: Who joined by whose invite in a world about people, and who is gone, with whoever is told to stand for it.
+        self.joined: dict[str, str] = {}
+        self.gone: dict[str, str | None] = {}
+        #: Pairs that somebody was told not to be one person as they are; and who is being merged or erased now.
+        self.refused_pairs: dict[tuple[str, str], bool] = {}
+        self.meeting: tuple[str, ...] = ()
+        self.going = ""
         #: What is to be done for a call by somebody else, by the key of the call, until it is told to be over.
         self._later: dict[str, Operation] = {}
         self.facts: dict[str, Any] = {
             "limits": {}, "fallbacks": {}, "rewards": {}, "backing": [], "transferable": [], "initial": {},
-            "budgets": [], "first": [], "audiences": [], "members": self.members,
+            "budgets": [], "first": [], "audiences": [], "ends": [], "members": self.members,
             "quota": terms.quota, "referral": list(terms.referral), "recovers": terms.recovers,
             "point_value": terms.point_value, "points_per_unit": terms.points_per_unit,
-            "minor_units": 10 ** (Currency(terms.currency).exponent or 0),
+            "minor_units": 10 ** (Currency(terms.currency).exponent or 0), "address": None, "holder": None,
         }  # fmt: skip
         self.history = History(name, self.facts)
         self.recorder = Recorder(self.history)
@@ -218,12 +248,39 @@ class World:
     # What verbs ask for.
 
     def member(self) -> str:
-        """Return any member."""
+        """Return any member, often one that is being merged or erased."""
+        if self.meeting and self.rolls.random() < 0.6:
+            return self.rolls.choice(self.meeting)
         return self.rolls.choice(self.members)
 
     def claimant(self) -> str:
-        """Return any member, or now and then the address of nobody."""
+        """Return any member, or now and then the address of nobody, or of whoever proves it."""
         return self.member() if self.rolls.random() < 0.8 else f"{self.name}@example.com"
+
+    def standing(self) -> list[str]:
+        """Return the members from the beginning that nobody was told to be gone."""
+        return [member for member in self.members if member not in self.gone]
+
+    def holders(self) -> list[str]:
+        """Return members for whom something was held lately."""
+        held = [each for each in self.history.operations[-20:] if each.verb == "holdCheckout" and each.outcome == "ok"]
+        return [each.input["memberId"] for each in held]
+
+    def pair(self) -> tuple[str, str] | None:
+        """Return two records that may be one person's: mostly members that stand, some that joined, some that went."""
+        refused = [pair for pair in self.refused_pairs if not set(pair) & self.gone.keys()]
+        if refused and self.rolls.random() < 0.9:
+            return self.rolls.choice(refused)
+        brought = [pair for pair in self.joined.items() if not set(pair) & self.gone.keys()]
+        if brought and self.rolls.random() < 0.5:
+            return self.rolls.choice(brought)
+        among = self.standing()
+        if self.joined and self.rolls.random() < 0.5:
+            among = [*among, *(member for member in self.joined if member not in self.gone)]
+        if len(among) <= 1 or self.rolls.random() < 0.2:
+            among = [*self.members, *self.joined]
+        kept, merged = self.rolls.sample(among, k=2)
+        return kept, merged
 
     def key(self) -> str:
         """Return a key that is new."""
@@ -278,6 +335,17 @@ class World:
         if known not in self.holds:
             self.holds.append(known)
 
+    def learn_member(self, member: str, sender: str) -> None:
+        """Keep a member that joined by an invite."""
+        if self._about is About.PEOPLE:
+            self.joined[member] = sender
+        else:
+            self.members.append(member)
+
+    def learn_gone(self, member: str, kept: str | None) -> None:
+        """Keep that a member was merged or erased."""
+        self.gone.setdefault(member, kept)
+
     def learn_job(self, job: dict[str, Any], key: str) -> None:
         """Keep a job that somebody was told of. One that is DONE was done by now, one that is CANCELLED never."""
         known = {"id": job["id"], "key": key}
@@ -296,38 +364,53 @@ class World:
 
     async def prepare(self, client: Client) -> None:
         """Make what the world has, however often that takes. Only what is in the history moves anything later."""
-        for number in range(MEMBERS):
-            made = await client.patiently(ENROL, {"externalId": f"{self.name}-{number}", "source": "IMPORT"})
+        for number in range(PEOPLE_MEMBERS if self._about is About.PEOPLE else MEMBERS):
+            asked = {"externalId": f"{self.name}-{number}", "source": "IMPORT"}
+            if self._about is About.PEOPLE and number == 0:
+                asked["email"] = f"{self.name}@example.com"
+            made = await client.patiently(ENROL, asked)
             member = (made.get("member") or made["existing"])["id"]
             self.members.append(member)
             self.tokens[member] = (await client.patiently(ISSUE, {"memberId": member}))["token"]
-        await (self._aimed_pools(client) if self._about is About.AIMS else self._plain_pools(client))
+        await {About.AIMS: self._aimed_pools, About.PEOPLE: self._peoples_pools}.get(self._about, self._plain_pools)(
+            client
+        )
         for pool in self.pools:
             await self._until_answered(client, VERBS["activatePool"], {"poolId": pool})
         for member, pool in itertools.product(self.members, self.pools[:2]):
             claim = {"poolId": pool, "idempotencyKey": self.key(), "memberId": member}
             await self._until_answered(client, VERBS["claimCode"], claim)
-        for member in self.members if self._about is About.HOLDS else ():
+        gifts = {About.HOLDS: GIFT, About.PEOPLE: SAVINGS}
+        for member in self.members if self._about in gifts else ():
             key = self.key()
-            gift = {"memberId": member, "amount": GIFT, "reference": key, "idempotencyKey": key}
+            gift = {"memberId": member, "amount": gifts[self._about], "reference": key, "idempotencyKey": key}
             await self._until_answered(client, VERBS["grantPoints"], gift)
 
     async def _aimed_pools(self, client: Client) -> None:
         money = {"amountMinor": BUDGETS[0], "currency": self.currency}
-        budget = await self._pool(client, codes=7, limit=3, maximumTotalDiscount=money)
+        budget = await self.make_pool(client, codes=7, limit=3, maximumTotalDiscount=money)
         self.facts["budgets"].append(budget)
         self.facts["initial"][f"budget:{budget}"] = [BUDGETS[0]]
-        self.facts["first"].append(await self._pool(client, codes=4, limit=2, firstOrderOnly=True))
-        self.facts["audiences"].append(await self._pool(client, codes=3, limit=1, audience=list(AUDIENCES[0])))
+        self.facts["first"].append(await self.make_pool(client, codes=4, limit=2, firstOrderOnly=True))
+        self.facts["audiences"].append(await self.make_pool(client, codes=3, limit=1, audience=list(AUDIENCES[0])))
+
+    async def _peoples_pools(self, client: Client) -> None:
+        """Make what people have of: pools of which each may have one, two, and one for points."""
+        self.facts["address"], self.facts["holder"] = f"{self.name}@example.com", self.members[0]
+        self.facts["initial"][PEOPLE] = [self.members[0]]
+        for codes, limit in ((6, 1), (9, 2)):
+            await self.make_pool(client, codes=codes, limit=limit, oneClaimPerMailbox=False)
+        backing = await self.make_pool(client, codes=6, limit=1, oneClaimPerMailbox=False)
+        await self._reward(client, cost=20, stock=9, pool=backing)
 
     async def _plain_pools(self, client: Client) -> None:
-        spare = await self._pool(client, codes=3, limit=2)
-        await self._pool(client, codes=2, limit=2, fallbackPoolId=spare)
-        backing = await self._pool(client, codes=2, limit=1)
+        spare = await self.make_pool(client, codes=3, limit=2)
+        await self.make_pool(client, codes=2, limit=2, fallbackPoolId=spare)
+        backing = await self.make_pool(client, codes=2, limit=1)
         await self._reward(client, cost=20, stock=3, pool=None)
         await self._reward(client, cost=10, stock=9, pool=backing)
         await self._beginning_pool(client)
-        self.facts["transferable"].append(await self._pool(client, codes=3, limit=1, transferable=True))
+        self.facts["transferable"].append(await self.make_pool(client, codes=3, limit=1, transferable=True))
 
     async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
         while time.monotonic() < self._ends:
@@ -340,12 +423,12 @@ class World:
         """Make a pool that begins soon, as the clock of this machine says, which is the engine's."""
         seconds = self.rolls.uniform(*BEGINS_AFTER_SECONDS)
         begins, now = datetime.now(UTC) + timedelta(seconds=seconds), time.monotonic_ns()
-        pool = await self._pool(client, codes=2, limit=1, startsAt=begins.isoformat())
+        pool = await self.make_pool(client, codes=2, limit=1, startsAt=begins.isoformat())
         self.facts["initial"][f"pool:{pool}"] = list(Pool(has_begun=False))
         at = now + int(seconds * 1e9) - CLOCKS_APART
         self.recorder.passes(BEGIN.name, {"poolId": pool}, at, within_seconds=BEGUN_WITHIN_SECONDS)
 
-    async def _pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
+    async def make_pool(self, client: Client, *, codes: int, limit: int, **terms: Any) -> str:
         pool: str = (
             await client.patiently(
                 CREATE_POOL, {"name": self.name, "kind": "PERCENT", "percentOff": PERCENTS[0], "claimsPerMember": limit,
@@ -371,7 +454,8 @@ class World:
     @property
     def is_over(self) -> bool:
         """Whether it has all the operations that it can have."""
-        full = len(self.history.operations) >= OPERATIONS_MAX or self.recorder.open >= OPEN_MAX
+        most = PEOPLES_OPERATIONS_MAX if self._about is About.PEOPLE else OPERATIONS_MAX
+        full = len(self.history.operations) >= most or self.recorder.open >= OPEN_MAX
         return full or bool(self.faults) or time.monotonic() > self._ends
 
     async def play(self, client: Client) -> None:
@@ -411,15 +495,24 @@ class World:
                     same["count"] += 1
                 return VERBS[again.verb], same, again.about
         while True:
-            (verb,) = self.rolls.choices(list(VERBS.values()), list(self._weights.values()))
+            verb = self._verb()
             asked = verb.ask(self) if client.takes_tokens or not verb.as_member else None
-            if asked is not None:
+            if asked is not None and not (self._about is About.PEOPLE and not _is_plain(asked[0])):
                 return verb, *asked
+
+    def _verb(self) -> Verb:
+        """Return a verb: while members go, mostly one of those that are to meet that, each as often as the others."""
+        if self.meeting and self.rolls.random() < 0.6:
+            return VERBS[self.rolls.choice(BESIDE[self.going])]
+        (verb,) = self.rolls.choices(list(VERBS.values()), list(self._weights.values()))
+        return verb
 
     async def call(self, client: Client, verb: Verb, input: dict[str, Any], about: dict[str, Any]) -> Answer | None:
         """Call a verb and write down what came of it. Returns the answer, None when there was none."""
-        if verb.name == LAPSE.name:
-            return await self._let_pass(verb, input, about)
+        if verb.name in self._others:
+            return await self._others[verb.name](verb, input, about)
+        if verb.name in GOING:
+            self.meeting, self.going = tuple(input[name] for name in GOING[verb.name]), verb.name
         operation = self.recorder.call(client.name, verb.name, input, about, time.monotonic_ns())
         try:
             answer = await client.ask(verb.document, verb.variables(input), self._token(verb, about))
@@ -431,14 +524,24 @@ class World:
             self._unanswered(operation, verb, str(lost))
             return None
         except Fault as fault:
-            self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
-            return None
+            if str(fault) != "UNAUTHENTICATED" or not verb.as_member or self._about is not About.PEOPLE:
+                self.faults.append(f"{self.name}: {verb.name} of {input} failed with {fault}")
+                return None
+            answer = {"__typename": UNAUTHENTICATED}
+        return self._answered(operation, verb, answer)
+
+    def _answered(self, operation: Operation, verb: Verb, answer: Answer) -> Answer | None:
+        """Write down what a client was told. Returns None where the client crashes before it has."""
         if verb.repeats and self.rolls.random() < CRASHES:
             self._unanswered(operation, verb, "a client crashed")
             return None
         answer = {"__typename": READ, **answer}
-        self.recorder.answered(operation, answer, time.monotonic_ns(), once=verb.once)
+        self.recorder.answered(operation, answer, time.monotonic_ns(), once=self._once(verb))
         self._count(operation, answer)
+        if verb.name in GOING:
+            self.meeting = ()
+        if answer["__typename"] == "MembersNotMergeable":
+            self.refused_pairs[operation.input["keptId"], operation.input["mergedId"]] = True
         self._note_what_follows(verb, operation)
         if operation.outcome == "ok" and verb.learns is not None:
             verb.learns(self, operation, answer)
@@ -447,7 +550,7 @@ class World:
         return answer
 
     def _unanswered(self, operation: Operation, verb: Verb, why: str) -> None:
-        self.recorder.unanswered(operation, time.monotonic_ns(), once=verb.once)
+        self.recorder.unanswered(operation, time.monotonic_ns(), once=self._once(verb))
         self.counts[why] += 1
         self._note_what_follows(verb, operation)
 
@@ -483,12 +586,44 @@ class World:
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=False)
         return answer
 
+    def _once(self, verb: Verb) -> bool:
+        """Whether a verb can't have its effect again; the key of a claim is free once merging has taken that back."""
+        return verb.once and not (self._about is About.PEOPLE and verb.name == "claimCode")
+
+    async def _bring_in(self, verb: Verb, input: dict[str, Any], about: dict[str, Any]) -> Answer | None:
+        """Bring a balance in. Returns None where another import was under way, and where nobody knows."""
+        if self.bring is None:
+            return None
+        operation = self.recorder.call("import", verb.name, input, about, time.monotonic_ns())
+        number = self.members.index(input["memberId"])
+        try:
+            status, said = await self.bring(
+                f"externalId,externalSource,points\n{self.name}-{number},IMPORT,{input['points']}\n"
+            )
+        except Unanswered as lost:
+            self._unanswered(operation, verb, str(lost))
+            return None
+        answer = told_of(status, said)
+        if answer is None:
+            self.recorder.unsent(operation)
+            if "Another import" not in said:
+                self.faults.append(f"{self.name}: an import of {input} ended with {status}: {said}")
+            return None
+        self.recorder.answered(operation, answer, time.monotonic_ns())
+        self._count(operation, answer)
+        if answer.get("replayed") is False and operation.returned is not None:
+            seconds = (operation.returned - operation.called) / 1e9
+            judged = {"number": operation.number, "memberId": input["memberId"]}
+            self.recorder.passes(JUDGED.name, judged, operation.called, within_seconds=seconds)
+        return answer
+
     def _token(self, verb: Verb, about: dict[str, Any]) -> str | None:
         return self.tokens[about["as"]] if verb.as_member else None
 
     def _count(self, operation: Operation, answer: Answer) -> None:
         verb = VERBS[operation.verb]
         if verb.reads:
+            self.counts.update(() if verb.notes is None else verb.notes(operation, answer))
             return
         if operation.outcome == "refused":
             self.counts[f"{operation.verb}: {answer['__typename']}"] += 1
@@ -501,6 +636,11 @@ class World:
         self.counts.update(() if verb.notes is None else verb.notes(operation, answer))
         if "servedBy" in answer and answer["servedBy"]["id"] != operation.input["poolId"]:
             self.counts["claimCode: served by a fallback"] += 1
+
+
+def _is_plain(asked: dict[str, Any]) -> bool:
+    """Whether a hold, in a world about people, is a member's, and of codes and points alone."""
+    return "lifetimeSeconds" not in asked or ("email" not in asked and not asked.get("rewardIds"))
 
 
 async def play(world: World, clients: list[Client]) -> None:

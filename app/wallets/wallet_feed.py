@@ -94,6 +94,17 @@ CROSS JOIN LATERAL (
 WHERE w.version > asked.version
 """,
 )
+SWEEP_MERCHANT: Final = statement(
+    _AheadRow,
+    """
+SELECT :merchant_id::uuid AS merchant_id, asked.member_id, w.version
+FROM unnest(:member_ids::uuid[], :versions::bigint[]) AS asked (member_id, version)
+CROSS JOIN LATERAL (
+    SELECT version FROM wallet WHERE merchant_id = :merchant_id AND member_id = asked.member_id OFFSET 0
+) w
+WHERE w.version > asked.version
+""",
+)
 BEGIN: Final = statement(
     _BeginRow,
     """
@@ -153,7 +164,7 @@ class WalletFeed(Feed[Watcher]):
 
     def __init__(self, settings: Settings) -> None:
         """Take the settings; `running` connects."""
-        super().__init__(settings.redis_url, sweep_seconds=settings.wallet_sweep_seconds)
+        super().__init__(settings.redis_url, sweep_seconds=settings.wallet_sweep_seconds, is_routed=settings.is_routed)
         self._history = timedelta(days=settings.wallet_history_days)
         self._reader: DataLoader[tuple[Watched, int], list[WalletChangeRow]] = DataLoader(
             load_fn=_read, max_batch_size=_WALLETS_MAX, cache=False
@@ -235,10 +246,33 @@ class WalletFeed(Feed[Watcher]):
         }
         if not told:
             return
-        merchants, members = zip(*told, strict=True)
-        for row in await database().rows(
-            SWEEP, merchant_ids=merchants, member_ids=members, versions=list(told.values())
-        ):
+        if not self.is_routed:
+            merchants, members = zip(*told, strict=True)
+            self._tell(
+                watchers,
+                await database().rows(SWEEP, merchant_ids=merchants, member_ids=members, versions=list(told.values())),
+            )
+            return
+        places: defaultdict[UUID, dict[UUID, int]] = defaultdict(dict)
+        for (merchant_id, member_id), version in told.items():
+            places[merchant_id][member_id] = version
+
+        async def look(merchant_id: UUID) -> None:
+            members = places[merchant_id]
+            self._tell(
+                watchers,
+                await database().rows(
+                    SWEEP_MERCHANT,
+                    merchant_id=merchant_id,
+                    member_ids=list(members),
+                    versions=list(members.values()),
+                ),
+            )
+
+        await self.each_merchant(look, places)
+
+    def _tell(self, watchers: Mapping[Watched, set[Watcher]], ahead: list[_AheadRow]) -> None:
+        for row in ahead:
             for watcher in watchers[row["merchant_id"], row["member_id"]]:
                 if watcher.version < row["version"]:
                     watcher.fall_behind()

@@ -13,7 +13,9 @@ from graphql import DocumentNode, ExecutionResult, GraphQLError, OperationType, 
 from app.api.context import Context, Role, Viewer
 from app.api.turns import Turn, TurnTaking
 from app.config import Settings
+from app.merchants.tenants import tenant
 from app.schema import schema
+from app.storage.fences import opened
 from app.telemetry.observed import at_hand
 from app.web.document_costs import Size, TooCostlyError, count_values, refuse_long_lists
 from app.web.graphql_documents import (
@@ -127,6 +129,8 @@ async def answer(
     )
     if tells_schema and name in _schema_answers:
         return _schema_answers[name]
+    if viewer is not None:
+        await _opened(viewer)
     context = Context(viewer, limits.answer_bytes_max)
     try:
         executor = await _executor(document, operation, asked, admitted, context, limits)
@@ -138,6 +142,17 @@ async def answer(
     if tells_schema and not result.errors:
         _schema_answers[name] = body
     return body
+
+
+async def _opened(viewer: Viewer) -> None:
+    """Wait while the caller's merchant is between two servers.
+
+    What is read after this, even at a server that the merchant has left since, was so at a moment of this operation. A
+    viewer may be older than the move: that of a socket is of when it was opened.
+    """
+    owner = await tenant(viewer.merchant_id)
+    if owner is not None and owner.is_moving:
+        await opened(viewer.merchant_id)
 
 
 async def _executor(

@@ -67,6 +67,8 @@ class Facts(Collector):
     """What was seen when the servers were last looked at."""
 
     database_answers: bool = False
+    #: Behind a router: whether each answers.
+    servers: dict[str, bool] = field(default_factory=dict)
     valkey_answers: bool | None = None
     queued: int | None = None
     pools: dict[int, int] = field(default_factory=dict)
@@ -75,6 +77,11 @@ class Facts(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield each fact; what couldn't be seen is absent."""
         yield GaugeMetricFamily("flash_database_up", "Whether the database answers.", float(self.database_answers))
+        if self.servers:
+            up = GaugeMetricFamily("flash_server_up", "Whether a server behind the router answers.", labels=["server"])
+            for name, answers in self.servers.items():
+                up.add_metric([name], float(answers))
+            yield up
         if self.valkey_answers is not None:
             yield GaugeMetricFamily("flash_valkey_up", "Whether Valkey answers.", float(self.valkey_answers))
         if self.queued is not None:
@@ -162,8 +169,12 @@ async def _queued(redis: Redis) -> int:
 
 async def _look_at_database(facts: Facts) -> None:
     async def look() -> None:
-        facts.pools = {row["stock"]: row["pools"] for row in await database().rows(POOLS)}
-        facts.jobs = {row["job"]: (row["waiting"], row["seconds"] or 0.0) for row in await database().rows(JOBS)}
+        pools, jobs = await database().everywhere(POOLS, JOBS)
+        for row in pools:
+            facts.pools[row["stock"]] = facts.pools.get(row["stock"], 0) + row["pools"]
+        for row in jobs:
+            waiting, seconds = facts.jobs.get(row["job"], (0, 0.0))
+            facts.jobs[row["job"]] = waiting + row["waiting"], max(seconds, row["seconds"] or 0.0)
 
     try:
         await within(_LOOK_SECONDS_MAX, look())
@@ -172,6 +183,7 @@ async def _look_at_database(facts: Facts) -> None:
             raise
         return
     facts.database_answers = True
+    facts.servers = database().answering
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from app.config import settings
 from app.storage.database import Tx, database, transaction
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 from app.webhooks.disable_webhook import disable
 from app.webhooks.posting import Outcome, WebhookFailure
@@ -57,11 +58,25 @@ class TakenRow(TypedDict):
 
 TAKE: Final = statement(
     TakenRow,
-    """
-WITH due AS (
+    f"""
+WITH RECURSIVE waiting AS (
+    -- The webhooks for which something waits, each found by a step over the one before in an index of what waits: those
+    -- with nothing to send cost nothing, however many they are.
+    (SELECT merchant_id, webhook_id FROM webhook_delivery WHERE next_attempt_at IS NOT NULL
+     ORDER BY merchant_id, webhook_id LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM waiting CROSS JOIN LATERAL (
+        SELECT merchant_id, webhook_id FROM webhook_delivery
+        WHERE next_attempt_at IS NOT NULL AND (merchant_id, webhook_id) > (waiting.merchant_id, waiting.webhook_id)
+        ORDER BY merchant_id, webhook_id LIMIT 1
+    ) next
+), due AS (
     -- Of each webhook as many as it has room for, of all of them those that are due the longest. One that fails gets
     -- one.
-    SELECT d.merchant_id, d.id FROM webhook w
+    SELECT d.merchant_id, d.id FROM waiting
+    CROSS JOIN LATERAL (
+        SELECT * FROM webhook WHERE merchant_id = waiting.merchant_id AND id = waiting.webhook_id OFFSET 0
+    ) w
     LEFT JOIN unnest(:webhook_ids::uuid[], :rooms::int[]) AS known (webhook_id, room) ON known.webhook_id = w.id
     CROSS JOIN LATERAL (
         SELECT merchant_id, id, next_attempt_at FROM webhook_delivery
@@ -70,7 +85,7 @@ WITH due AS (
         LIMIT least(coalesce(known.room, :per_webhook), CASE WHEN w.failures > 0 THEN 1 ELSE :per_webhook END)
         FOR UPDATE SKIP LOCKED
     ) d
-    WHERE w.disabled_at IS NULL AND (w.paused_until IS NULL OR w.paused_until <= now())
+    WHERE w.disabled_at IS NULL AND (w.paused_until IS NULL OR w.paused_until <= now()) AND {stands("w")}
     ORDER BY d.next_attempt_at LIMIT :most
 ), taken AS (
     UPDATE webhook_delivery d

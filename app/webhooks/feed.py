@@ -13,6 +13,8 @@ from uuid import UUID
 
 from app import ids
 from app.storage.database import database, transaction
+from app.storage.fences import stands
+from app.storage.news import News
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.webhooks")
@@ -20,6 +22,8 @@ log = logging.getLogger("flash.webhooks")
 #: How many events one step takes; what was committed since is read in steps of one window.
 BATCH: Final = 1000
 SECONDS_MAX: Final = 1.0
+#: How often webhooks of merchants without new events are looked at, too.
+LOOK_AT_ALL_SECONDS: Final = 60.0
 
 
 class BehindRow(TypedDict):
@@ -31,16 +35,14 @@ class BehindRow(TypedDict):
     is_of_another_server: bool
 
 
-# Whose merchant has an event that the webhook's snapshot doesn't see: a look at an index for the latest event, and one
-# for each transaction that was under way. Ranges keep the planner to that index; an equality may be looked for in all
-# events, where it believes that many have it.
-FIND: Final = statement(
-    BehindRow,
-    """
+# Of the webhooks that are looked at those whose merchant has an event that the webhook's snapshot doesn't see: a look
+# at an index for the latest event, and one for each transaction that was under way. Ranges keep the planner to that
+# index; an equality may be looked for in all events, where it believes that many have it.
+_FIND: Final = f"""
 SELECT w.merchant_id, w.id, pg_current_snapshot()::text AS now,
     pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS is_of_another_server
-FROM webhook w
-WHERE w.disabled_at IS NULL AND (
+FROM {{}}
+WHERE w.disabled_at IS NULL AND {stands("w")} AND (
     w.feed_to IS NOT NULL
     OR pg_snapshot_xmax(w.feed_from::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot())
     OR (SELECT max(e.txid) FROM event e WHERE e.merchant_id = w.merchant_id)
@@ -55,6 +57,28 @@ WHERE w.disabled_at IS NULL AND (
 )
 -- Who comes first in short time isn't always the same.
 ORDER BY random()
+"""
+FIND: Final = statement(BehindRow, _FIND.format("webhook w"))
+# Only those that are in the middle of a window, and those of merchants with events of transactions since `:since`: what
+# is read are the pages of events that were written last.
+FIND_SINCE: Final = statement(
+    BehindRow,
+    f"""
+WITH news AS MATERIALIZED (
+    SELECT DISTINCT merchant_id FROM event WHERE txid >= :since
+)
+{
+        _FIND.format(
+            '''(
+    SELECT * FROM webhook WHERE disabled_at IS NULL AND feed_to IS NOT NULL
+    UNION ALL
+    SELECT each.* FROM news CROSS JOIN LATERAL (
+        SELECT * FROM webhook
+        WHERE merchant_id = news.merchant_id AND disabled_at IS NULL AND feed_to IS NULL OFFSET 0
+    ) each
+) w'''
+        )
+    }
 """,
 )
 # Where a dump was restored transactions are counted anew, and the old snapshot would hide all of them. There a webhook
@@ -69,6 +93,9 @@ WHERE merchant_id = :merchant_id AND id = :webhook_id
 )
 
 
+_news: Final = News(all_seconds=LOOK_AT_ALL_SECONDS)
+
+
 async def make_deliveries() -> tuple[int, bool]:
     """Turn events since the last time into deliveries, a step for every webhook that has some.
 
@@ -77,7 +104,11 @@ async def make_deliveries() -> tuple[int, bool]:
     under way is met when that has ended.
     """
     made, has_more = 0, False
-    found = await database().rows(FIND)
+    look = await _news.look()
+    if look.since is None:
+        found = await database().rows(FIND)
+    else:
+        found = await database().rows(FIND_SINCE, since=look.since)
     until = time.monotonic() + SECONDS_MAX
     for turn, row in enumerate(found):
         # However long finding and the first step took, each call gets on.
@@ -90,6 +121,7 @@ async def make_deliveries() -> tuple[int, bool]:
         if step is not None:
             made += step[0]
             has_more = has_more or not step[1]
+    _news.seen(look)
     return made, has_more
 
 
@@ -121,10 +153,11 @@ def unseen(snapshot: str) -> str:
 
 
 class StepRow(TypedDict):
-    """How many deliveries a step made, and whether it ended its window."""
+    """How many deliveries a step made, whether it ended its window, and whether that had begun before it."""
 
     deliveries: int
     is_end: bool
+    is_continued: bool
 
 
 #: The snapshot that the statement itself has ends a window that it begins. `delivery_ids` are for the deliveries, in
@@ -135,7 +168,7 @@ STEP: Final = statement(
 WITH w AS (
     SELECT event_types, position, feed_from::pg_snapshot AS begun,
         coalesce(feed_to::pg_snapshot, pg_current_snapshot()) AS ended, skipped::int8multirange AS skipped,
-        coalesce(feed_txid, 0) AS feed_txid,
+        feed_to IS NOT NULL AS is_continued, coalesce(feed_txid, 0) AS feed_txid,
         coalesce(feed_event_id, '00000000-0000-0000-0000-000000000000') AS feed_event_id
     FROM webhook WHERE merchant_id = :merchant_id AND id = :webhook_id
 ), news AS (
@@ -181,7 +214,7 @@ WITH w AS (
 ), last AS (
     SELECT txid, id, (SELECT count(*) FROM news) < :batch AS is_end FROM news ORDER BY txid DESC, id DESC LIMIT 1
 ), step AS (
-    SELECT w.ended::text AS ended, coalesce(last.is_end, true) AS is_end, last.txid, last.id,
+    SELECT w.ended::text AS ended, w.is_continued, coalesce(last.is_end, true) AS is_end, last.txid, last.id,
         (w.skipped * {unseen("w.ended")})::text AS skipped
     FROM w LEFT JOIN last ON true
 )
@@ -192,13 +225,31 @@ UPDATE webhook SET position = webhook.position + (SELECT count(*) FROM made),
     feed_event_id = CASE WHEN NOT step.is_end THEN step.id END,
     skipped = CASE WHEN step.is_end THEN step.skipped ELSE webhook.skipped END
 FROM step WHERE webhook.merchant_id = :merchant_id AND webhook.id = :webhook_id
-RETURNING (SELECT count(*)::int FROM made) AS deliveries, step.is_end
+RETURNING (SELECT count(*)::int FROM made) AS deliveries, step.is_end, step.is_continued
 """,
 )
 
 
 async def _step(merchant_id: UUID, webhook_id: UUID) -> tuple[int, bool] | None:
-    """Take a step in a transaction. Returns how many deliveries it made and whether it ended its window."""
+    """Take a step. Returns how many deliveries it made and whether it ended its window.
+
+    A window that had begun before doesn't end now: behind it another step goes on, so that whoever ends a window has
+    seen all that there is.
+    """
+    step = await _step_in_window(merchant_id, webhook_id)
+    if step is None:
+        return None
+    made = step["deliveries"]
+    if step["is_end"] and step["is_continued"]:
+        step = await _step_in_window(merchant_id, webhook_id)
+        if step is None:
+            return made, True
+        made += step["deliveries"]
+    return made, step["is_end"]
+
+
+async def _step_in_window(merchant_id: UUID, webhook_id: UUID) -> StepRow | None:
+    """Take a step in a transaction. Returns None for a webhook that is disabled by now."""
     async with transaction(merchant_id) as tx:
         if await tx.row(HOLD, merchant_id=merchant_id, webhook_id=webhook_id) is None:
             return None
@@ -210,4 +261,4 @@ async def _step(merchant_id: UUID, webhook_id: UUID) -> tuple[int, bool] | None:
             batch=BATCH,
             delivery_ids=[ids.new() for _ in range(BATCH)],
         )
-    return step["deliveries"], step["is_end"]
+    return step

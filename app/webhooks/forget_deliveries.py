@@ -6,6 +6,7 @@ from uuid import UUID
 
 from app.config import settings
 from app.storage.database import database
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 BATCH: Final = 5_000
@@ -21,7 +22,7 @@ class ForgottenRow(TypedDict):
 # What is being made again is left alone.
 FORGET: Final = statement(
     ForgottenRow,
-    """
+    f"""
 WITH old AS (
     SELECT each.* FROM webhook w
     CROSS JOIN (VALUES
@@ -33,6 +34,7 @@ WITH old AS (
             AND settled_at < kept.since
         ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
     ) each
+    WHERE {stands("w")}
     LIMIT :limit
 ), gone AS (
     DELETE FROM webhook_delivery d USING old WHERE d.merchant_id = old.merchant_id AND d.id = old.id RETURNING d.id
@@ -42,8 +44,9 @@ SELECT count(*)::int AS deliveries FROM gone
 )
 FORGET_SECRETS: Final = statement(
     NoRow,
-    """
-UPDATE webhook SET previous_secret = NULL, previous_secret_until = NULL WHERE previous_secret_until < now()
+    f"""
+UPDATE webhook w SET previous_secret = NULL, previous_secret_until = NULL
+WHERE previous_secret_until < now() AND {stands("w")}
 """,
 )
 

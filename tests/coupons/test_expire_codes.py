@@ -3,10 +3,15 @@
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+import pytest
+
 from app import ids
-from app.coupons.expire_codes import expire_batch, expire_codes
-from app.storage.database import database
-from tests.factories import Shop
+from app.config import settings
+from app.coupons import expire_codes as expiry
+from app.coupons.expire_codes import expire_batch, expire_codes, expire_codes_of
+from app.storage.database import database, dsn
+from tests.factories import CHANGE_STATUS, Shop
 
 CODE_STATES = "SELECT state, count(*) AS codes FROM code WHERE merchant_id = $1 GROUP BY state"
 
@@ -74,3 +79,35 @@ async def test_a_living_code_stays(shop: Shop) -> None:
     assert await expire_batch(shop.merchant_id) == 0
 
     assert await shop.state() == before
+
+
+async def test_a_run_leaves_what_another_has_and_the_next_one_finds_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "BATCH", 2)
+    pool = await shop.pool(codes=5, codeLifetimeDays=30)
+    codes = [await age(shop, await shop.claim(pool, await shop.member())) for _ in range(5)]
+    till = await asyncpg.connect(dsn(settings().database_url or ""))
+    try:
+        async with till.transaction():
+            await till.execute("SELECT FROM code WHERE id = $1 FOR UPDATE", codes[1])
+            during = await expire_codes_of(shop.merchant_id)
+    finally:
+        await till.close()
+
+    assert (during, await expire_codes_of(shop.merchant_id)) == (4, 1)
+    assert await states(shop) == {"EXPIRED": 5}
+
+
+async def test_a_process_that_has_looked_at_everything_finds_a_pool_that_was_archived_since(shop: Shop) -> None:
+    await expire_codes()
+    pool = await shop.pool(codes=2)
+    await shop.claim(pool, await shop.member())
+    await expire_codes()
+    before = await states(shop)
+
+    await shop.do(CHANGE_STATUS % "archivePool", poolId=pool["id"])
+    await expire_codes()
+
+    assert before == {"ALLOCATED": 1, "AVAILABLE": 1}
+    assert await states(shop) == {"AVAILABLE": 1, "EXPIRED": 1}

@@ -6,6 +6,7 @@ import pytest
 
 from app import ids
 from app.coupons import stock_levels
+from app.coupons.stock import fold
 from app.storage.database import database
 from tests.conftest import Api
 from tests.coupons.ownership import claim_by_email, send
@@ -148,6 +149,24 @@ async def test_what_claims_left_unrecorded_is_found_and_twice_is_once(shop: Shop
     for member in await members(shop, 2):
         await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member)
     assert await fallen(shop, pool) == ALL
+
+
+async def test_folding_tells_what_claims_left_unrecorded_because_nobody_looks_at_folded_rows_again(shop: Shop) -> None:
+    pool = await shop.pool(codes=10)
+    pool_id = ids.decode("pool", pool["id"])
+    assert pool_id is not None
+    for member in await members(shop, 8):
+        await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member)
+    await forget_alerts(shop)
+
+    await fold(shop.merchant_id, pool_id)
+    told = await fallen(shop, pool)
+    await forget_alerts(shop)
+    await stock_levels.check_missed()
+
+    assert (told, await fallen(shop, pool)) == ([50, 25], [])
+    assert await shop.count("stock_change") == 1
+    assert (await shop.stock(pool))["available"] == 2
 
 
 async def test_sweeps_at_once_tell_each_level_once(shop: Shop) -> None:

@@ -7,15 +7,24 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
 from app.api.operations import Refused
+from app.coupons import pass_on
+from app.jobs import cancel_job
+from app.jobs.rows import OPEN, BulkJobRow
 from app.members import rows
+from app.moving import balances
 from app.orders import capture_hold, redeem_codes, reverse_redemption
+from app.people import erasing, merging
 from app.points import grant_points, take_back
+from app.points.pass_on import pass_points
 from app.points.rows import grant_by_origin
 from app.storage.database import database, transaction
+from app.storage.statements import columns, statement
 from tests.starts import BROKEN
 
 BUGS: Final = (
@@ -27,6 +36,13 @@ BUGS: Final = (
     "forgotten shortfall",
     "stale discount",
     "stolen hold",
+    "forgotten hold",
+    "two for one",
+    "code of nobody",
+    "balance twice",
+    "overspent budget",
+    "second first order",
+    "job that goes on",
 )
 #: How long the first update waits for a rival to read what it has read.
 RIVAL_SECONDS: Final = "FLASH_TEST_RIVAL_SECONDS"
@@ -37,6 +53,19 @@ UPDATE code SET hold_id = NULL, held_until = NULL WHERE merchant_id = $1 AND id 
     SELECT code_id FROM hold_code WHERE merchant_id = $1 AND hold_id = $2
 )
 """
+GIVE_BACK: Final = """
+SELECT spend_budget(merchant_id, pool_id, -discount) FROM redemption
+WHERE merchant_id = $1 AND code_id = ANY($2) AND reversed_at IS NULL
+"""
+FORGET_WHOSE: Final = "UPDATE sales_order SET presenter_id = NULL, mailbox_index = NULL WHERE merchant_id = $1"
+#: Tells what cancelling tells.
+SAY_CANCELLED: Final = statement(
+    BulkJobRow,
+    f"""
+SELECT {columns(BulkJobRow).replace("j.status", "'CANCELLED'::text")} FROM bulk_job j
+WHERE j.merchant_id = :merchant_id AND j.id = :job_id AND j.status IN {OPEN} AND :actor::text <> ''
+""",
+)
 _POINTS: Final = "SELECT points FROM wallet WHERE merchant_id = $1 AND member_id = $2"
 
 
@@ -51,6 +80,14 @@ def break_engine() -> None:
         "forgotten shortfall": _forget_shortfalls,
         "stale discount": _price_once,
         "stolen hold": _steal_when_late,
+        "forgotten hold": _forget_holds,
+        "two for one": _pass_all,
+        "code of nobody": _leave_codes,
+        # Of what files bring in: planted by the test, in whose process they are.
+        "balance twice": _leave_it,
+        "overspent budget": _spend_nothing,
+        "second first order": _forget_whose,
+        "job that goes on": _cancel_in_words,
     }[os.environ[BROKEN]]()
 
 
@@ -170,6 +207,88 @@ def _steal_when_late() -> None:
         return await find(tx, viewer, hold)
 
     capture_hold._missing_codes = steal
+
+
+def _forget_holds() -> None:
+    """Merge two records without what holds have of their points."""
+
+    async def forget(tx: Any, merchant_id: Any, actor: Any, kept_id: Any, merged_id: Any) -> int:
+        points = await pass_points(tx, merchant_id, actor, kept_id, merged_id)
+        await tx.row("SET LOCAL session_replication_role = replica")
+        for table in ("wallet SET held_points = 0", "points_lot SET held = 0, is_open = remaining > 0"):
+            await tx.row(f"UPDATE {table} WHERE merchant_id = $1 AND member_id = $2", merchant_id, kept_id)
+        await tx.row("SET LOCAL session_replication_role = origin")
+        return points
+
+    vars(merging)["pass_points"] = forget
+
+
+def _pass_all() -> None:
+    """Merge two records with all the codes that both have claimed."""
+    decide = pass_on._decide
+    pass_on._decide = lambda rows: decide([{**row, "claims_per_member": 99} for row in rows])
+
+
+def _leave_codes() -> None:
+    """Forget a person, and leave its codes to whoever has them."""
+    erase = erasing.erase_member
+
+    async def leave(keys: Any, actor: str, member_id: UUID, ground: str, **when: Any) -> bool:
+        is_erased = await erase(keys, actor, member_id, ground, **when)
+        revived = "UPDATE code SET state = 'ALLOCATED' WHERE merchant_id = $1 AND member_id = $2 AND state = 'REVOKED'"
+        await _unguarded(keys.merchant_id, (revived, (keys.merchant_id, member_id)))
+        return is_erased
+
+    erasing.erase_member = leave
+
+
+def _leave_it() -> None:
+    """Leave this process as it is."""
+
+
+@contextlib.contextmanager
+def credited_twice() -> Iterator[None]:
+    """Bring a balance in without asking whether it was, for the length of the block."""
+    asked, following = balances.FIND_POSTED, balances.NEXT
+    anew = replace(following, text=following.text.replace("AS origin", "|| gen_random_uuid() AS origin"))
+    # Of which nothing that is in a file is found.
+    nothing = replace(asked, text=asked.text.replace("first.reason = 'ADJUSTMENT'", "first.reason = 'MERGE'"))
+    vars(balances).update(FIND_POSTED=nothing, NEXT=anew)
+    try:
+        yield
+    finally:
+        vars(balances).update(FIND_POSTED=asked, NEXT=following)
+
+
+def _spend_nothing() -> None:
+    """Give back to a budget at once what a redemption takes from it."""
+    redeem = redeem_codes.redeem
+
+    async def redeem_and_give_back(where: Any, viewer: Any, presented: Any, places: Any, **order: Any) -> Any:
+        redeemed = await redeem(where, viewer, presented, places, **order)
+        codes = [row["code_id"] for row, _ in places.values()]
+        if redeemed:
+            await _unguarded(viewer.merchant_id, (GIVE_BACK, (viewer.merchant_id, codes)))
+        return redeemed
+
+    redeem_codes.redeem = redeem_and_give_back
+
+
+def _forget_whose() -> None:
+    """Forget whose the orders of before are when another one comes."""
+    redeem = redeem_codes.redeem
+
+    async def forget_and_redeem(where: Any, viewer: Any, presented: Any, places: Any, **order: Any) -> Any:
+        redeemed = await redeem(where, viewer, presented, places, **order)
+        await _unguarded(viewer.merchant_id, (FORGET_WHOSE, (viewer.merchant_id,)))
+        return redeemed
+
+    redeem_codes.redeem = forget_and_redeem
+
+
+def _cancel_in_words() -> None:
+    """Say that a job is called off, and let it go on."""
+    vars(cancel_job)["CANCEL"] = SAY_CANCELLED
 
 
 if __name__ == "__main__":

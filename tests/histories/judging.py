@@ -12,8 +12,12 @@ from typing import Any, Final
 
 from app.stress.aims import Budget, derived
 from app.stress.claims import LOOKED
+from app.stress.gone import JUDGED
+from app.stress.gone import stories as stories_of
 from app.stress.operations import History, Operation
+from app.stress.people import PEOPLE, People, forfeited, spread
 from app.stress.things import (
+    ANYTHING,
     BEARER,
     INITIAL,
     Move,
@@ -39,9 +43,13 @@ OK, ILLEGAL, UNKNOWN = "Ok", "Illegal", "Unknown"
 
 State = Mapping[str, Any]
 #: What a world has of which nothing is aimed at anybody.
-_UNAIMED: Final[Facts] = {"budgets": [], "first": [], "audiences": [], "members": []}
+_UNAIMED: Final[Facts] = {"budgets": [], "first": [], "audiences": [], "members": [], "address": None}
 #: Verbs that may make an order somebody's, or change what it has of a budget.
 ORDERING: Final = frozenset({"redeemCodes", "amendOrder", "holdCheckout", "recordPurchase", "checkCodes"})
+
+
+#: Verbs that are a part of others: what these had looked at.
+LOOKS: Final = frozenset({LOOKED.name, JUDGED.name})
 
 
 class NoJudgeError(Exception):
@@ -115,16 +123,42 @@ class Case:
         facts: Facts = {
             **known, "codes": _codes(self.operations, known),
             "touched": _touched(self.operations, known), "holding": _holding(self.operations, known),
-            "looked": {each.input["number"] for each in self.operations if each.verb == LOOKED.name},
+            "looked": {each.input["number"] for each in self.operations if each.verb in LOOKS},
         }  # fmt: skip
+        self._people: list[str] = []
+        if facts["address"] is not None:
+            facts["sent"], facts["claimed"] = _sent(self.operations), _claimed(self.operations)
+            self._people = _people(self.operations, facts)
+            facts["touched"] = {order: spread(names, self._people) for order, names in facts["touched"].items()}
+            facts["holding"] = spread(facts["holding"], self._people)
+        self._facts = facts
         self._derived = [name for name in facts["holding"] if derived(name)]
         told = [VERBS[each.verb].stories(each, facts) if each.verb in VERBS else () for each in self.operations]
-        self.stories = [list(dict.fromkeys(self._without(story) for story in stories)) for stories in told]
+        self.stories = [self._followed(stories) for stories in told]
         named = {name for stories in self.stories for story in stories for step in story for name in touched(step)}
+        if self._people:
+            named |= _named(facts, self._people)
         self.names = sorted(named - self.left_out)
+        self._told: dict[tuple[int, People], Sequence[Story]] = {}
         begun = self.history.facts["initial"]
         self._sets = [frozenset({tuple(_initial(name, begun) for name in self.names)})]
         self._numbers = {self._sets[0]: 0}
+
+    def _followed(self, stories: Sequence[Story]) -> Sequence[Story]:
+        return list(dict.fromkeys(self._without(story) for story in stories))
+
+    def _stories(self, operation: int, state: State) -> Sequence[Story]:
+        """Return the stories of an operation, as those stand that it names."""
+        people = state[PEOPLE] if self._people else None
+        if people is None:
+            return self.stories[operation]
+        # Who brought whom, and whose address it is, is nothing to others.
+        who_stands = People(kept=people.kept, erased=people.erased)
+        if (operation, who_stands) not in self._told:
+            asked = self.operations[operation]
+            told = stories_of(VERBS[asked.verb], asked, self._facts, who_stands) if asked.verb in VERBS else ()
+            self._told[operation, who_stands] = self._followed(told)
+        return self._told[operation, who_stands]
 
     def _without(self, story: Story) -> Story:
         """Return a story about what isn't left out; what depends on something that is can be anything afterwards."""
@@ -139,12 +173,13 @@ class Case:
 
     def step(self, state: int, operation: int) -> int:
         """Return the number of the states after an operation, -1 when there are none."""
+        states = [dict(zip(self.names, values, strict=True)) for values in self._sets[state]]
         ends = frozenset(
             tuple(end[name] for name in self.names)
-            for values in self._sets[state]
-            for story in self.stories[operation]
-            for after in follow(story, dict(zip(self.names, values, strict=True)))
-            for end in within_budgets(after)
+            for before in states
+            for story in self._stories(operation, before)
+            for after in follow(story, before)
+            for end in within_budgets(forfeited(after, ANYTHING) if self._people else after)
         )
         if not ends:
             return -1
@@ -156,7 +191,9 @@ class Case:
 
 def _initial(name: str, begun: State) -> Any:
     kind = name.partition(":")[0]
-    made = {"stock": Stock, "pool": Pool, "reward": Shelf, "budget": Budget}
+    made: dict[str, Callable[..., Any]] = {
+        "stock": Stock, "pool": Pool, "reward": Shelf, "budget": Budget, PEOPLE: People
+    }  # fmt: skip
     return made[kind](*begun[name]) if kind in made and name in begun else begun.get(name, INITIAL[kind])
 
 
@@ -183,6 +220,45 @@ def _codes(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]
             for edge in answer["wallet"]["codes"]["edges"]:
                 found.setdefault(edge["node"]["pool"]["id"], {})[edge["node"]["id"]] = None
     return {pool: sorted(codes) for pool, codes in found.items()}
+
+
+def _people(operations: Sequence[Operation], facts: Facts) -> list[str]:
+    """Return all that a world's people are named by: members, those that joined, and the address that waits."""
+    joined = [
+        (each.answer or {}).get("member", {}).get("id") for each in operations if each.verb == "acceptInvite"
+    ]  # fmt: skip
+    return list(dict.fromkeys([*facts["members"], *filter(None, joined), facts["address"]]))
+
+
+def _sent(operations: Sequence[Operation]) -> list[tuple[str, str, str]]:
+    """Return the invites that were sent, each with its sender and its address; of some nobody was told the id."""
+    found = []
+    for each in operations:
+        if each.verb == "inviteMembers" and each.outcome != "refused":
+            answer = each.answer or {}
+            skipped = {one["email"] for one in answer.get("skipped", ())}
+            new = [email for email in each.input["emails"] if email not in skipped]
+            made = [one["id"] for one in answer.get("invites", ())] or [""] * len(new)
+            found += [(invite, each.about["as"], email) for invite, email in zip(made, new, strict=True)]
+    return found
+
+
+def _claimed(operations: Sequence[Operation]) -> dict[str, tuple[int, int]]:
+    """Return when codes were claimed: after the call, and before the answer."""
+    return {
+        each.answer["code"]["id"]: (each.called, each.returned)
+        for each in operations
+        if each.verb == "claimCode" and each.answer and each.answer.get("replayed") is False and each.returned
+    }
+
+
+def _named(facts: Facts, people: Sequence[str]) -> set[str]:
+    """Return the names of all that a merging or an erasing may touch."""
+    named = {PEOPLE, *(f"code:{code}" for codes in facts["codes"].values() for code in codes)}
+    for each in people:
+        named |= {f"wallet:{each}", f"quota:{each}", f"brought:{each}"}
+        named |= {f"claims:{pool}/{each}" for pool in facts["limits"]}
+    return named | {f"stock:{pool}" for pool in facts["limits"]}
 
 
 def _touched(operations: Sequence[Operation], facts: Facts) -> dict[str, list[str]]:
@@ -245,6 +321,8 @@ def counterexample(judge: Judge, history: History) -> Counterexample:
     case = _first_impossible(history, illegal)
     # Last those that say most to a person.
     for name in sorted(case.names, key=lambda name: (name.startswith(("code:", "wallet:")), name)):
+        if name == PEOPLE:
+            continue
         smaller = _without(case, case.left_out | {name})
         if illegal(smaller):
             case = smaller
@@ -289,7 +367,9 @@ def _unanswered(operation: Operation) -> Operation:
 
 def _without(case: Case, left_out: frozenset[str]) -> Case:
     smaller = Case(case.history, case.operations, left_out)
-    speaking = [each for each, stories in zip(smaller.operations, smaller.stories, strict=True) if () not in stories]
+    told = zip(smaller.operations, smaller.stories, strict=True)
+    # What nobody was told of may have been all that explains the rest.
+    speaking = [each for each, stories in told if any(stories) or not stories or each.answer is None]
     return Case(case.history, speaking, left_out)
 
 

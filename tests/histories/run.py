@@ -6,11 +6,13 @@ import itertools
 import json
 import random
 import signal
+import subprocess
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -19,24 +21,28 @@ import asyncpg
 from app import ids
 from app.operate.embedded import DataDirectory
 from app.storage.database import dsn
+from app.stress.campaigning import CampaignWorld
 from app.stress.clients import Client, Fault, Http, Socket, Unanswered
 from app.stress.operations import History
-from app.stress.worlds import About, Terms, World, play
+from app.stress.worlds import About, Bring, Terms, World, play
 from tests.chaos.test_whole_engine import named, signalled
 from tests.factories import usd
-from tests.histories import streams, trouble
+from tests.histories import meetings, streams, trouble
 from tests.histories.clock import Clock
 from tests.histories.judging import ILLEGAL, OK, UNKNOWN, Case, Judge, counterexample, timeline
+from tests.histories.moving import Operator
 from tests.histories.network import Network
+from tests.histories.phones import play_followed
 from tests.histories.provoked import ERRANDS, Errands, document, held_cart, wanted
 from tests.operate.processes import Up, flash, up
 
-#: Worlds at a time, and clients in each: the first over a WebSocket, the others over HTTP.
+#: Worlds at a time beside one of campaigns, and clients in each: the first over a WebSocket, the others over HTTP.
 WORLDS_AT_ONCE: Final = 3
 CLIENTS_EACH: Final = 3
 #: What the worlds of each slot are about, one after the other.
 ABOUT: Final = (
-    (About.ANYTHING, About.HOLDS, About.HOLDS), (About.ANYTHING, About.AIMS, About.TERMS), (About.ANYTHING,),
+    (About.ANYTHING, About.HOLDS, About.HOLDS, About.PEOPLE), (About.ANYTHING, About.AIMS, About.TERMS),
+    (About.PEOPLE, About.PEOPLE, About.PEOPLE, About.ANYTHING),
 )  # fmt: skip
 ERRAND_TRIES: Final = 8
 #: How much longer than it was told, and as long again, a run waits for what hasn't happened yet.
@@ -50,9 +56,11 @@ CIRCUMSTANCES: Final = frozenset({
     "a client crashed", "timed out", "unavailable", *trouble.KINDS,
     "holdCheckout: took over", "holdCheckout: a delayed repeat changed nothing",
     "redeemCodes: BUDGET_SPENT", "redeemCodes: NOT_FIRST_ORDER", "cancelJob: CANCELLED",
+    "createCampaign: its job is done",
     "redeemCodes: HELD", "amendOrder: HELD", "captureHold: late",
     "captureHold: it was released", "captureHold: what it held is gone", "captureHold: rewards were had",
     "captureHold: killed before its answer", "captureHold: told again after its answer was lost",
+    *meetings.WANTED,
 })  # fmt: skip
 #: So that what waits for a frozen database gives up before its clients do, and errands are few.
 SETTINGS: Final = {
@@ -86,9 +94,10 @@ class Run:
     """A run on a running engine, through a network."""
 
     def __init__(
-        self, seed: int, engine: Up, network: Network, judge: Judge, database: str, written: TextIO | None
+        self, seed: int, engine: Up, network: Network, judge: Judge, database: str, written: TextIO | None, bring: Bring
     ) -> None:
         self._seed = seed
+        self._bring = bring
         self._clock = Clock(database)
         self._database = database
         self._engine = engine
@@ -100,7 +109,10 @@ class Run:
         self._over = asyncio.Event()
         self.found = Found()
 
-    async def go(self, seconds: float, key: str, errands_key: str, errands_key_id: str) -> None:
+    async def go(
+        self, seconds: float, key: str, errands_key: str, errands_key_id: str,
+        new_merchant: Callable[[str], Awaitable[str]],
+    ) -> None:  # fmt: skip
         """Record and judge for so long, and as much longer as the errands take."""
         patient = Client("setup", Http(self._url, key))
         other = Client("errands", Http(self._url, errands_key))
@@ -120,6 +132,7 @@ class Run:
                 changes = streams.change(patient, followed, random.Random(self._seed), self._over, name)
                 self._start(stack, changes)
             worlds = [self._start(stack, self._worlds(slot, key)) for slot in range(WORLDS_AT_ONCE)]
+            worlds.append(self._start(stack, self._campaigns(new_merchant)))
             plan = self._start(stack, self._trouble())
             waited = [
                 self._start(stack, work)
@@ -155,6 +168,25 @@ class Run:
     def _as_member(self, token: str) -> Client:
         return Client("member", Http(self._url, token))
 
+    async def _campaigns(self, new_merchant: Callable[[str], Awaitable[str]]) -> None:
+        """Play worlds of campaigns, one after the other, each at a merchant of its own."""
+        rolls = random.Random(f"{self._seed}/campaigns")
+        for number in itertools.count(1):
+            if self._over.is_set():
+                break
+            try:
+                key = await new_merchant(f"Campaigns {number}")
+            except (ValueError, subprocess.TimeoutExpired):
+                # The database is away at this moment.
+                await asyncio.sleep(0.5)
+                continue
+            clients = [Client(f"client c.{each} (HTTP)", Http(self._url, key)) for each in range(1, CLIENTS_EACH + 1)]
+            world = CampaignWorld(f"c{self._seed}-{number}", TERMS, rolls)
+            if await self._played(world, play(world, clients)):
+                await self._check_integrity(clients[0])
+            for client in clients:
+                await client.close()
+
     async def _worlds(self, slot: int, key: str) -> None:
         """Play one world after the other."""
         rolls = random.Random(f"{self._seed}/{slot}")
@@ -167,21 +199,29 @@ class Run:
             if self._over.is_set():
                 break
             about = ABOUT[slot][number % len(ABOUT[slot])]
-            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, about)
-            try:
-                await play(world, clients)
-            except (Fault, Unanswered) as failed:
-                self.found.wrong.append(f"{world.name} couldn't be made: {failed}")
-                continue
-            self._count(world)
-            self.found.happened["a WebSocket: connected again"] += max(socket.opened - opened, 0)
-            opened = max(socket.opened, 1)
-            await self._judged(world.history)
+            world = World(f"h{self._seed}-{slot + 1}-{number}", TERMS, rolls, self._clock.lapse, about, self._bring)
+            is_followed = about is About.PEOPLE
+            playing = play_followed(world, clients, self._url) if is_followed else play(world, clients)
+            if await self._played(world, playing):
+                self.found.happened["a WebSocket: connected again"] += max(socket.opened - opened, 0)
+                opened = max(socket.opened, 1)
         for client in clients:
             await client.close()
 
+    async def _played(self, world: World, playing: Awaitable[object]) -> bool:
+        """Have a world played, and judge it. Returns whether it could be made."""
+        try:
+            await playing
+        except (Fault, Unanswered) as failed:
+            self.found.wrong.append(f"{world.name} couldn't be made: {failed}")
+            return False
+        self._count(world)
+        await self._judged(world.history)
+        return True
+
     def _count(self, world: World) -> None:
         self.found.happened += world.counts
+        self.found.happened += meetings.of(world.history)
         self.found.outcomes += Counter(each.outcome for each in world.history.operations if each.client != "time")
         self.found.wrong += world.faults
         if self._written is not None:
@@ -311,8 +351,9 @@ async def run(seed: int, seconds: float, judge: Judge, written: TextIO | None = 
             key_id = await _first_key(database, errands["merchantId"])
             port = int(engine.url.rpartition(":")[2])
             async with Network(port).running() as network:
-                going = Run(seed, engine, network, judge, database, written)
-                await going.go(seconds, worlds["apiKey"], errands["apiKey"], key_id)
+                bring = Operator(worlds["merchantId"], data).bring
+                going = Run(seed, engine, network, judge, database, written, bring)
+                await going.go(seconds, worlds["apiKey"], errands["apiKey"], key_id, partial(_key_of_new, data))
     return going.found
 
 
@@ -320,6 +361,10 @@ def _merchant(name: str, data: Path) -> dict[str, str]:
     made = flash("merchant", "create", "--name", name, "--currency", "USD", "--json", "--data", str(data))
     answer: dict[str, str] = json.loads(made.stdout)
     return answer
+
+
+async def _key_of_new(data: Path, name: str) -> str:
+    return (await asyncio.to_thread(_merchant, name, data))["apiKey"]
 
 
 async def _first_key(database: str, merchant: str) -> str:

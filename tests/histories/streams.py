@@ -75,7 +75,7 @@ async def followers(url: str, key: str, client: Client, name: str) -> AsyncItera
             follower = Follower(f"{kind} {number + 1}", member)
             await stack.enter_async_context(_running(follower, kind, url, key))
             found.append(follower)
-        await _until(lambda: all(follower.versions for follower in found))
+        await until(lambda: all(follower.versions for follower in found))
         yield found
 
 
@@ -115,12 +115,12 @@ async def change(client: Client, found: list[Follower], rolls: random.Random, ov
 async def all_told(client: Client, found: list[Follower]) -> list[str]:
     """Wait until everybody was told of the last version, and return what is wrong."""
     versions = [await _version(client, follower.member) for follower in found]
-    await _until(lambda: all(each.at >= last for each, last in zip(found, versions, strict=True)))
+    await until(lambda: all(each.at >= last for each, last in zip(found, versions, strict=True)))
     wrong = [follower.wrong(version) for follower, version in zip(found, versions, strict=True)]
     return [each for each in wrong if each is not None]
 
 
-async def _until(holds: Callable[[], bool]) -> None:
+async def until(holds: Callable[[], bool]) -> None:
     """Wait until something holds, but not for ever: whoever asks looks again."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + CATCH_UP_SECONDS

@@ -4,21 +4,26 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import pytest
 
+from app.coupons.carry_out import carry_out_jobs
 from app.stress.clients import Client, Http, Socket
+from app.stress.races import ENROL
 from app.stress.things import Stock
 from app.stress.verbs import VERBS
-from app.stress.worlds import About, World, play
+from app.stress.worlds import About, Bring, World, play
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop, usd
-from tests.histories.broken import BUGS, RIVAL_SECONDS
+from tests.histories.broken import BUGS, RIVAL_SECONDS, credited_twice
 from tests.histories.clock import Clock
 from tests.histories.judging import Case, Judge, counterexample, timeline
+from tests.histories.moving import Mover
 from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
+from tests.histories.test_worlds import at_work
 from tests.sizes import FULL
 from tests.starts import BROKEN
 
@@ -28,21 +33,61 @@ PATIENCE_SECONDS: Final = 90.0
 #: Of a timeline that a person reads.
 LINES_MAX: Final = 30
 
+#: What is so of the pools of scripts.
+POOL: Final[dict[str, Any]] = {"codes": 10, "claimsPerMember": 2, "stacking": "STACKABLE"}
+#: What a world is about in which a bug is met; any other bug is met in every world.
+MET_IN: Final = {
+    "stolen hold": About.HOLDS, "forgotten hold": About.PEOPLE, "two for one": About.PEOPLE,
+    "code of nobody": About.PEOPLE, "balance twice": About.PEOPLE, "overspent budget": About.AIMS,
+    "second first order": About.AIMS, "job that goes on": About.AIMS,
+}  # fmt: skip
+
 Script = Callable[["Stage"], Awaitable[None]]
 
 
 class Stage:
     """A member and a pool, on which a script calls verbs over HTTP and a WebSocket."""
 
-    def __init__(self, url: str, shop: Shop, member: str, pool: str, clock: Clock) -> None:
-        self.world = World("a script", TERMS, random.Random(1), clock.lapse)
-        self.world.facts["limits"][pool] = 2
-        self.world.facts["initial"] = {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
-        self.member, self.pool = member, pool
+    def __init__(self, url: str, shop: Shop, member: str, pool: str, clock: Clock, bring: Bring) -> None:
+        self.world = World("a script", TERMS, random.Random(1), clock.lapse, bring=bring)
+        self._shop = shop
+        self.member, self.pool = member, ""
+        self._is_at(pool)
         self.clients = [
             Client("shop", Http(url, shop.admin), PATIENCE_SECONDS),
             Client("till", Socket(url, shop.admin), PATIENCE_SECONDS),
         ]
+
+    async def record(self, number: int) -> str:
+        """Enrol a member who is found by a number, and let the world be about people."""
+        asked = {"externalId": f"a script-{number}", "source": "IMPORT"}
+        member: str = (await self.clients[0].patiently(ENROL, asked))["member"]["id"]
+        self.world.members.append(member)
+        self.world.facts["address"] = "nobody@example.com"
+        return member
+
+    async def merge(self, kept: str, merged: str) -> Any:
+        """Make one member of two records."""
+        return await self.call("mergeMembers", keptId=kept, mergedId=merged, reason="One.", dropReferrals=False)
+
+    def _is_at(self, pool: str) -> None:
+        self.pool = pool
+        self.world.facts["limits"][pool] = 2
+        self.world.facts["initial"] |= {f"stock:{pool}": list(Stock(available=10)), f"pool:{pool}": ["ACTIVE", True]}
+
+    async def go_to(self, **terms: Any) -> None:
+        """Go on with another pool, which has a budget or is for first orders."""
+        pool = (await self._shop.pool(**POOL, **terms))["id"]
+        self._is_at(pool)
+        if "maximumTotalDiscount" in terms:
+            self.world.facts["budgets"].append(pool)
+            self.world.facts["initial"][f"budget:{pool}"] = [terms["maximumTotalDiscount"]["amountMinor"]]
+        else:
+            self.world.facts["first"].append(pool)
+
+    async def claim(self, key: str) -> Any:
+        """Claim a code."""
+        return (await self.call("claimCode", poolId=self.pool, memberId=self.member, idempotencyKey=key))["code"]
 
     async def call(self, verb: str, client: int = 0, about: Any = None, **input: Any) -> Any:
         """Call a verb, and return its answer."""
@@ -112,6 +157,67 @@ async def _two_carts(stage: Stage) -> None:
     await stage.call("lapse", about={"order": "first"}, holdId=first)
     await _hold(stage, claimed["code"], "second", client=1)
     await stage.call("captureHold", about={"order": "first"}, holdId=first)
+
+
+async def _two_records_and_a_cart(stage: Stage) -> None:
+    kept, merged = await stage.record(0), await stage.record(1)
+    await stage.call("grantPoints", memberId=merged, amount=10, reference="r", idempotencyKey="a")
+    await stage.call(
+        "holdCheckout", 1, {"codes": []}, orderId="o", codes=[], points=5, orderAmount=usd(1000), memberId=merged,
+        idempotencyKey="b",
+    )  # fmt: skip
+    await stage.merge(kept, merged)
+    await stage.call("readWallet", id=merged)
+
+
+async def _two_records_with_three_codes(stage: Stage) -> None:
+    kept, merged = await stage.record(0), await stage.record(1)
+    for key, member in (("a", kept), ("b", kept), ("c", merged)):
+        await stage.call("claimCode", poolId=stage.pool, memberId=member, idempotencyKey=key)
+    await stage.merge(kept, merged)
+    await stage.call("readCodes", 1, id=kept)
+
+
+async def _a_code_of_somebody_forgotten(stage: Stage) -> None:
+    member = await stage.record(0)
+    code = (await stage.call("claimCode", poolId=stage.pool, memberId=member, idempotencyKey="a"))["code"]
+    await stage.call("eraseMember", memberId=member, ground="REQUEST")
+    about = {"codes": [{"id": code["id"], "pool": stage.pool, "owner": member, "masked": code["masked"]}]}
+    typed = [code["text"]]
+    await stage.call("checkCodes", 1, about, orderId="o", codes=typed, orderAmount=usd(1000), memberId=member)
+
+
+async def _a_file_again(stage: Stage) -> None:
+    first, second = await stage.record(0), await stage.record(1)
+    for member in (first, second, first):
+        await stage.call("bringBalance", memberId=member, points=10)
+
+
+async def _a_budget_of_one_discount_and_a_half(stage: Stage) -> None:
+    await stage.go_to(maximumTotalDiscount=usd(150))
+    await _one_code_on_each_of_two_orders(stage)
+
+
+async def _two_first_orders(stage: Stage) -> None:
+    await stage.go_to(firstOrderOnly=True)
+    await _one_code_on_each_of_two_orders(stage)
+
+
+async def _one_code_on_each_of_two_orders(stage: Stage) -> None:
+    codes = [await stage.claim(key) for key in ("c", "d")]
+    for client, (code, order) in enumerate(zip(codes, ("first", "second"), strict=True)):
+        await _redeem(stage, [code], client, order)
+
+
+async def _a_job_that_is_called_off(stage: Stage) -> None:
+    await stage.claim("c")
+    revoking = await stage.call(
+        "revokeCodes", poolId=stage.pool, reason="leaked", state="ALLOCATED", recycle=False, expectedCount=1,
+        idempotencyKey="k",
+    )  # fmt: skip
+    await stage.call("cancelJob", client=1, about={"key": "k"}, jobId=revoking["job"]["id"])
+    await carry_out_jobs(seconds_max=30)
+    await stage.call("readCodes", id=stage.member)
 
 
 async def _hold(stage: Stage, code: Any, order: str, client: int = 0) -> str:
@@ -191,12 +297,88 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! till: holdCheckout(orderId: second, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
   ! shop: captureHold(holdId: hold1) → CaptureHoldSuccess(...)
 """),
+    "forgotten hold": (_two_records_and_a_cart, """
+    claims:pool1/member1 begins as ()
+    claims:pool1/member2 begins as ()
+    order:o begins as Order()
+    people begins as People()
+    wallet:member1 begins as Wallet(points=0, version=0)
+    wallet:member2 begins as Wallet(points=0, version=0)
+    shop: grantPoints(memberId: member2, amount: 10, reference: r, idempotencyKey: a) → GrantPointsSuccess(...)
+  ! till: holdCheckout(orderId: o, codes: [], points: 5, POINTS) → HoldCheckoutSuccess(...)
+    shop: mergeMembers(keptId: member1, mergedId: member2, ONE) → MergeMembersSuccess(...)
+  ! shop: readWallet(id: member2) → wallet: points: 10, version: 1, shortfall: 0, heldPoints: 0, spendablePoints: 10
+"""),
+    "two for one": (_two_records_with_three_codes, """
+    claims:pool1/member1 begins as ()
+    claims:pool1/member2 begins as ()
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    code:code2 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    code:code3 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    people begins as People()
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: a) → ClaimCodeSuccess(...)
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: b) → ClaimCodeSuccess(...)
+    shop: claimCode(poolId: pool1, memberId: member2, idempotencyKey: c) → ClaimCodeSuccess(...)
+    shop: mergeMembers(keptId: member1, mergedId: member2, ONE) → MergeMembersSuccess(...)
+  ! till: readCodes(id: member1) → wallet: codes: edges: [ALLOCATED code3; ALLOCATED code2; ALLOCATED code1]
+"""),
+    "code of nobody": (_a_code_of_somebody_forgotten, """
+    claims:pool1/member1 begins as ()
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    order:o begins as Order()
+    people begins as People()
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: a) → ClaimCodeSuccess(...)
+  ! shop: eraseMember(memberId: member1, ground: REQUEST) → EraseMemberSuccess(...)
+  ! till: checkCodes(orderId: o, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+"""),
+    "balance twice": (_a_file_again, """
+    brought:member1 begins as None
+    people begins as People()
+  ! import: bringBalance(memberId: member1, points: 10) → BroughtInSuccess(...)
+    time: judged(number: 1, memberId: member1) → Passed
+    import: bringBalance(memberId: member2, points: 10) → BroughtInSuccess(...)
+    time: judged(number: 3, memberId: member2) → Passed
+    import: bringBalance(memberId: member1, points: 10) → BroughtInSuccess(...)
+  ! time: judged(number: 5, memberId: member1) → Passed
+"""),
+    "overspent budget": (_a_budget_of_one_discount_and_a_half, """
+    budget:pool1 begins as Budget(limit=150, shares=(), late=())
+    order:first begins as Order()
+    order:second begins as Order()
+    time: looked(number: 1, pool: pool1, who: member1) → Passed
+    time: looked(number: 3, pool: pool1, who: member1) → Passed
+  ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+  ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+    2 other operations of this world are about other things.
+"""),
+    "second first order": (_two_first_orders, """
+    order:first begins as Order()
+    order:second begins as Order()
+    person:member1 begins as ()
+  ! shop: redeemCodes(orderId: first, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+    time: looked(number: 3, who: member1, order: first, codes: [code1]) → Passed
+  ! till: redeemCodes(orderId: second, codes: [CODE], orderAmount: USD) → RedeemCodesSuccess(...)
+    time: looked(number: 5, who: member1, order: second, codes: [code2]) → Passed
+    2 other operations of this world are about other things.
+"""),
+    "job that goes on": (_a_job_that_is_called_off, """
+    code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
+    shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
+    shop: revokeCodes(JOB) → RevokeCodesSuccess(...)
+  ! shop: readCodes(id: member1) → wallet: codes: edges: [REVOKED code1]
+    1 other operations of this world are about other things.
+"""),
 }  # fmt: skip
 
 
+def planted(bug: str) -> AbstractContextManager[None]:
+    """Plant the bug into this process, if it is one of what files bring in."""
+    return credited_twice() if bug == "balance twice" else nullcontext()
+
+
 async def _played(script: Script, url: str, shop: Shop, database: str) -> World:
-    member, pool = await shop.member(), await shop.pool(codes=10, claimsPerMember=2, stacking="STACKABLE")
-    stage = Stage(url, shop, member["id"], pool["id"], Clock(database))
+    member, pool = await shop.member(), await shop.pool(**POOL)
+    stage = Stage(url, shop, member["id"], pool["id"], Clock(database), Mover(shop).bring)
     await script(stage)
     for client in stage.clients:
         await client.close()
@@ -208,14 +390,18 @@ def _without_times(text: str) -> str:
     text = re.sub(r"^  (.) +[\d.]+ ms  .{24}  ", r"  \1 ", text.partition("\n")[2], flags=re.MULTILINE)
     text = re.sub(r"(Success|InsufficientPoints)\(.*\)", r"\1(...)", text)
     text = re.sub(r"idempotencyKey: (first|second)", "KEY", text)
+    text = re.sub(r"revokeCodes\(.*\) →", "revokeCodes(JOB) →", text)
     text = re.sub(r"PCT-\w+", "CODE", text).replace("amountMinor: 1000, currency: USD, memberId: member1", "USD")
+    text = text.replace("reason: One., dropReferrals: False", "ONE")
+    text = re.sub(r"points: 5, orderAmount: .*, idempotencyKey: b", "points: 5, POINTS", text)
+    text = re.sub(r"node: id: (code\d), state: (\w+), pool: id: pool1", r"\2 \1", text)
     return text.replace("amount: amountMinor: 1000, currency: USD", "MONEY")
 
 
 @pytest.mark.parametrize("bug", BUGS)
 async def test_a_planted_bug_is_found_and_shown(shop: Shop, worker_database: str, judging: Judge, bug: str) -> None:
     script, shown = SCRIPTS[bug]
-    with run_api(worker_database, **{BROKEN: bug}) as broken:
+    with run_api(worker_database, **{BROKEN: bug}) as broken, planted(bug):
         world = await _played(script, f"{broken.url}/graphql", shop, worker_database)
 
     assert judging.verdict(Case(world.history, world.history.operations)) == "Illegal"
@@ -239,14 +425,15 @@ async def test_a_planted_bug_is_found_in_small_worlds(
 ) -> None:
     await shop.do(document("configureMerchant", ""), pointsPerUnit=1.0)
     await shop.do(document("configureReferralProgram", ""), **PROGRAM)
-    with run_api(worker_database, **{BROKEN: bug, RIVAL_SECONDS: "0.05"}) as broken:
+    with run_api(worker_database, **{BROKEN: bug, RIVAL_SECONDS: "0.05"}) as broken, planted(bug):
         url = f"{broken.url}/graphql"
         clients = [Client(f"client {number}", Http(url, shop.admin)) for number in range(1, 5)]
         for number in range(WORLDS_MAX):
             lapse = Clock(worker_database).lapse
-            about = About.HOLDS if bug == "stolen hold" else About.ANYTHING
-            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, about)
-            await play(world, clients)
+            about = MET_IN.get(bug, About.ANYTHING)
+            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, about, Mover(shop).bring)
+            async with at_work():
+                await play(world, clients)
             if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
                 break
         for client in clients:

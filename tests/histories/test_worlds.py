@@ -15,11 +15,13 @@ from tests.conftest import Api
 from tests.factories import Shop
 from tests.histories.clock import Clock
 from tests.histories.judging import Case, Judge, counterexample, timeline
+from tests.histories.moving import Mover
+from tests.histories.phones import play_followed
 from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
 from tests.sizes import size
 
-WORLDS = size(4, 40)
+WORLDS = size(5, 40)
 SENT_AT_ONCE = size(4, 12)
 ROUNDS = size(1, 10)
 
@@ -48,14 +50,17 @@ def innocent(judging: Judge, world: World) -> None:
 
 
 async def test_some_order_explains_what_the_clients_of_a_world_are_told(
-    clients: list[Client], worker_database: str, judging: Judge
+    clients: list[Client], shop: Shop, api: Api, worker_database: str, judging: Judge
 ) -> None:
-    """They are about anything, holds, terms and aims in turn. A worker is there all the time."""
+    """They are about anything, holds, terms, aims and people in turn. A worker is there all the time."""
     async with at_work():
         for number in range(WORLDS):
             lapse, about = Clock(worker_database).lapse, tuple(About)[number % len(About)]
-            world = World(f"world-{number}", TERMS, random.Random(number), lapse, about)
-            await play(world, clients)
+            world = World(f"world-{number}", TERMS, random.Random(number), lapse, about, Mover(shop).bring)
+            if about is About.PEOPLE:
+                await play_followed(world, clients, f"{api.url}/graphql")
+            else:
+                await play(world, clients)
             innocent(judging, world)
 
 
@@ -79,7 +84,7 @@ async def at_work() -> AsyncIterator[None]:
 
 
 async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: list[Client], judging: Judge) -> None:
-    """Every declared verb that repeats, in worlds of its own."""
+    """Every declared verb that repeats, in worlds of its own; campaigns have a test of theirs."""
     for number in range(ROUNDS):
         world = World(f"again-{number}", TERMS, random.Random(number))
         await world.prepare(clients[0])
@@ -89,7 +94,7 @@ async def test_a_call_that_is_sent_many_times_at_once_is_one_operation(clients: 
             await world.call(clients[0], VERBS["redeemReward"], *_asked(world, "redeemReward"))
         while not world.holds:
             await world.call(clients[0], VERBS["holdCheckout"], *_asked(world, "holdCheckout"))
-        for verb in [each for each in VERBS.values() if each.repeats]:
+        for verb in [each for each in VERBS.values() if each.repeats and each.weight]:
             asked, about = _asked(world, verb.name)
             able = [client for client in clients if client.takes_tokens or not verb.as_member]
             await asyncio.gather(*(world.call(client, verb, asked, about) for client in able))

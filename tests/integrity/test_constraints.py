@@ -1,5 +1,6 @@
 """What the database itself refuses. Without these a promise would hold only as long as every statement is careful."""
 
+import asyncio
 import re
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from app.storage.database import database, dsn, transaction
 from tests.factories import Shop
 from tests.guides import ROOT, blocks
 from tests.integrity.breaking import CLAIM_TOO_MANY, NAMES, one, undone, violations
+from tests.races.storm import WAITING
 from tests.scratch import scratch_database
 
 ALLOCATED = one("code", "state = 'ALLOCATED' AND NOT bearer")
@@ -21,16 +23,17 @@ _DELIVER = "INSERT INTO delivery (merchant_id, code_id, campaign_id, position, a
 #: Tables whose rows stay.
 KEPT = (
     "bearer_code", "bulk_job", "campaign", "code", "code_batch", "delivery", "erasure", "event", "hold", "hold_request",
-    "invite", "invite_quota", "order_amendment", "points_entry", "points_lot", "points_part", "points_return", "pool",
-    "pool_terms", "purchase", "redemption", "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox",
-    "sales_order", "wallet",
+    "invite", "invite_quota", "member", "merchant", "order_amendment", "points_entry", "points_lot", "points_part",
+    "points_return", "pool", "pool_terms", "purchase", "redemption", "referral", "refund", "reversal",
+    "reward_redemption", "rewarded_mailbox", "sales_order", "wallet",
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
-    "bearer_code": "batch_id", "bulk_job": "kind", "campaign": "pool_id",
+    "address": "merchant_id", "bearer_code": "batch_id", "bulk_job": "kind", "campaign": "pool_id",
     "code": "fingerprint", "code_batch": "size", "entry_reference": "entry_id", "erasure": "ground",
     "event": "occurred_at",
-    "hold": "held_at", "hold_request": "idempotency_key", "order_amendment": "shortfall",
+    "hold": "held_at", "hold_request": "idempotency_key", "member": "id", "merchant": "merchant_id",
+    "order_amendment": "shortfall",
     "points_entry": "reference", "points_lot": "expires_at", "points_part": "amount", "points_return": "since",
     "pool_terms": "ends_at", "purchase": "order_id", "redemption": "code_id", "refund": "amount",
     "reversal": "reinstated", "reward_redemption": "entry_id", "rewarded_mailbox": "invite_id",
@@ -122,8 +125,23 @@ REFUSED = [
         )
         INSERT INTO wallet (merchant_id, member_id, version, points) SELECT merchant_id, id, 0, 5 FROM m""",
 ]
-#: Deliveries of no campaign, of no code, of a draft's, and of one that is gone.
+_OF_DRAFT = "pool_id IN (SELECT id FROM pool WHERE merchant_id = $1 AND status = 'DRAFT')"
+_CLAIM = "INSERT INTO claim (merchant_id, code_id, pool_id, member_id, slot, claimed_at)"
+_OWNED = one("claim", "member_id IS NOT NULL")
+#: Claims of no pool, no code, no member, or of a draft with another pool's code; a code that goes without its claims;
+#: an address of no merchant; deliveries of no campaign, of no code, of a draft's, and of one that is gone.
 DANGLING = [
+    f"claim_refers | {_CLAIM} SELECT $1, code_id, $1, member_id, 999, now() FROM claim WHERE {_OWNED}",
+    f"claim_refers | {_CLAIM} SELECT $1, $1, pool_id, member_id, 999, now() FROM claim WHERE {_OWNED}",
+    f"""claim_refers | {_CLAIM} SELECT $1, id, pool_id, $1, 999, now() FROM code
+        WHERE {one("code", "state = 'AVAILABLE'")}""",
+    f"claim_refers | {_CLAIM} SELECT $1, id, pool_id, $1, 999, now() FROM code WHERE {one('code', _OF_DRAFT)}",
+    f"""claim_refers | {_CLAIM} SELECT $1, k.code_id, p.id, k.member_id, 999, now() FROM claim k, pool p
+        WHERE k.{one("claim", f"member_id IS NOT NULL AND NOT {_OF_DRAFT}")}
+        AND p.merchant_id = $1 AND p.status = 'DRAFT' LIMIT 1""",
+    f"claim_still_refers | UPDATE claim SET member_id = $1 WHERE {_OWNED}",
+    f"code_unclaimed | DELETE FROM code WHERE {one('code', f'{_OF_DRAFT} AND member_id IS NOT NULL')}",
+    f"address_refers | INSERT INTO address (merchant_id, email_index) SELECT id, 'x' FROM member WHERE {one('member')}",
     f"delivery_refers | {_DELIVER} SELECT $1, code_id, $1, 999, true FROM delivery WHERE {one('delivery')}",
     f"delivery_refers | {_DELIVER} SELECT $1, $1, id, 999, true FROM campaign WHERE {one('campaign')}",
     f"""delivery_refers | {_DELIVER} SELECT $1, c.id, k.id, 999, true
@@ -181,13 +199,50 @@ async def test_the_database_refuses_it(lively: Shop, refused: str) -> None:
 
 
 @pytest.mark.parametrize("dangling", DANGLING)
-async def test_a_delivery_names_a_campaign_and_a_code_that_stays(lively: Shop, dangling: str) -> None:
+async def test_what_is_written_by_thousands_names_what_stays(lively: Shop, dangling: str) -> None:
     trigger, _, statement = dangling.partition(" | ")
 
     with pytest.raises(asyncpg.ForeignKeyViolationError) as violation:
         await database().rows(statement, lively.merchant_id)
 
     assert violation.value.constraint_name == trigger
+
+
+DROPPED = """
+DELETE FROM code WHERE merchant_id = $1 AND state = 'AVAILABLE'
+    AND pool_id = (SELECT id FROM pool WHERE merchant_id = $1 AND status = 'DRAFT' ORDER BY id LIMIT 1)
+"""
+CLAIMED = f"""
+{_CLAIM} SELECT $1, c.id, c.pool_id, m.id, 999, now() FROM code c, member m
+WHERE m.{one("member")} AND c.merchant_id = $1 AND c.state = 'AVAILABLE'
+    AND c.pool_id = (SELECT id FROM pool WHERE merchant_id = $1 AND status = 'DRAFT' ORDER BY id LIMIT 1) LIMIT 1
+"""
+ACTIVATED = """
+UPDATE pool SET status = 'ACTIVE'
+WHERE id = (SELECT id FROM pool WHERE merchant_id = $1 AND status = 'DRAFT' ORDER BY id LIMIT 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "refused"),
+    [(DROPPED, CLAIMED, "claim_refers"), (CLAIMED, DROPPED, "code_unclaimed"), (ACTIVATED, DROPPED, "code_kept")],
+)
+async def test_whoever_drops_a_code_and_whoever_claims_it_wait_for_each_other(
+    shop: Shop, first: str, second: str, refused: str
+) -> None:
+    await shop.member()
+    await shop.pool(active=False, codes=2)
+    beside = database()
+    async with transaction(None) as tx:
+        await tx.rows(first, shop.merchant_id)
+        waiting = asyncio.create_task(beside.rows(second, shop.merchant_id))
+        while not await tx.rows(WAITING):
+            assert not waiting.done(), waiting.exception()
+
+    with pytest.raises((asyncpg.CheckViolationError, asyncpg.ForeignKeyViolationError)) as violation:
+        await waiting
+
+    assert violation.value.constraint_name == refused
 
 
 async def test_a_table_whose_rows_stay_is_not_emptied_either(lively: Shop) -> None:

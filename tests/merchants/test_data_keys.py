@@ -57,6 +57,7 @@ OTHER_BYTES = {
     "hold_request.idempotency_key",
     "invite.email_index",
     "claim.mailbox_index",
+    "claim.told_of",
     "invite.mailbox_index",
     "invite.token_hash",
     "member.email_index",
@@ -150,6 +151,16 @@ async def test_only_so_many_merchants_keys_are_kept(shop: Shop, other_shop: Shop
         assert other_shop.merchant_id in tenants._kept
     finally:
         tenants._kept.clear()
+
+
+async def test_those_who_miss_a_tenant_at_once_share_a_read(shop: Shop) -> None:
+    tenants._kept.clear()
+
+    found = await asyncio.gather(*(tenants.tenant(shop.merchant_id) for _ in range(20)))
+
+    assert {id(each) for each in found} == {id(found[0])}
+    assert found[0] is not None
+    assert tenants._reading == {}
 
 
 async def test_two_reencryptions_at_once_share_the_work(shop: Shop) -> None:

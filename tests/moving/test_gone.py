@@ -111,12 +111,22 @@ async def test_a_list_that_still_has_both_records_says_what_is_so(shop: Shop, mo
     for corrects in (False, True):
         said = await mover.applied("members", header + a_other + anna + "\n" * corrects, corrects=corrects)
         assert said[0] == "members: 0 new, 0 to correct, 2 there already."
-    # A row that says something new corrects only if it is alone: the other one would undo it.
-    renamed = anna.replace(",Anna,", ",Anna King,")
-    wrong = await mover.refused("members", header + renamed + a_other, corrects=True)
-    assert wrong == ["2: externalId names the member of line 3, too, and only one row can correct it"]
-    said = await mover.applied("members", header + renamed, corrects=True)
-    assert said[-1] == "members: 0 made, 1 corrected."
+    # A row that says something new corrects what the other one doesn't undo.
+    renamed, again = anna.replace(",Anna,", ",Anna King,"), a_other.replace("A. Other", "Anna")
+    wrong = await mover.refused("members", header + renamed + again, corrects=True)
+    assert wrong == ["2: externalId names the member of line 3, too, which says something else"]
+    for rows in (renamed + a_other, renamed + again.replace("Anna", "Anna King")):
+        await mover.applied("members", header + rows, corrects=True)
+        said = await mover.applied("members", header + rows + "\n", corrects=True)
+        assert said[0] == "members: 0 new, 0 to correct, 2 there already."
+    mail = "externalId,email\n1,{0}@example.com\n2,new@example.com\n"
+    wrong = await mover.refused("members", mail.format("newer"), corrects=True)
+    assert [line.partition(",")[0] for line in wrong] == [
+        "2: externalId names the member of line 3", "3: externalId names the member of line 2"
+    ]  # fmt: skip
+    for known in ("anna", "typed"):
+        await mover.applied("members", mail.format(known), corrects=True)
+    assert await addresses(shop, pair[0]) == ("a•••@example.com", True, "n•••@example.com")
 
 
 async def test_what_a_merged_record_was_brought_is_the_kept_members(shop: Shop, mover: Mover) -> None:

@@ -60,6 +60,7 @@ TRIED = {
     ("docs/returns.md", "Points that pay"): "tests/orders/test_guide.py",
     ("docs/scaling.md", "A router that is strict"): "tests/servers/test_guide.py",
     ("docs/scaling.md", "Add a server"): "tests/servers/test_guide.py",
+    ("docs/scaling.md", "Moving a merchant"): "tests/servers/test_move_merchant.py",
     ("docs/states.md", "Code"): "tests/operate/test_docs.py",
     ("docs/states.md", "Hold"): "tests/operate/test_docs.py",
     ("docs/states.md", "Invite"): "tests/operate/test_docs.py",
@@ -83,6 +84,7 @@ SHOWN = {
     ("docs/scaling.md", "Does it hold?"): "it needs a running deployment; tests/stress runs it",
     ("docs/scaling.md", "Many PostgreSQL servers"): "a drawing",
     ("docs/scaling.md", "More processes"): "they run until they are stopped; tests/operate/test_up.py runs them",
+    ("docs/scaling.md", "Moving a merchant"): "it needs the router itself; tests/scale_out runs it",
     ("docs/scaling.md", "PgBouncer"): "the settings of a server that isn't installed here",
 }
 

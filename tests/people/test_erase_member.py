@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app import ids
+from app.referrals.expire_invites import expire_invites
 from app.storage.database import database
 from tests.conftest import Api
 from tests.coupons.ownership import claim_by_email, send
@@ -20,7 +21,7 @@ from tests.orders.holding import CAPTURE, hold
 from tests.people.documents import MERGE, addresses, merge
 from tests.people.lives import EMAIL, PENDING, TRACES, indexes, told_of, whole_life
 from tests.points.documents import GRANT, REVERSE_REWARD, entries, grant, purchase, redeem, refund, reward, wallet
-from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, program
+from tests.referrals.documents import ACCEPT_INVITE, accepted, invited, invites_age, program
 
 MEMBER = """
   id externalId externalIds { id } displayName maskedEmail pendingMaskedEmail emailVerified source joinedAt erasedAt
@@ -396,3 +397,17 @@ async def test_words_about_a_code_whose_place_another_one_took_are_forgotten_too
 
     words = "SELECT FROM event WHERE merchant_id = $1 AND reason IS NOT NULL"
     assert await database().rows(words, shop.merchant_id) == []
+
+
+async def test_whom_an_invite_was_sent_to_is_forgotten_though_it_expired(shop: Shop) -> None:
+    await program(shop, convertsOn="FIRST_PURCHASE")
+    referrer = await shop.member()
+    invite, _ = await invited(shop, referrer, EMAIL)
+    joined = await shop.do(ACCEPT_INVITE, token=invite["token"], email="joined@example.com", emailVerified=True)
+    await invites_age(shop, 40)
+    await expire_invites()
+
+    await erase(shop, joined["member"])
+
+    (row,) = await database().rows("SELECT status, email FROM invite WHERE merchant_id = $1", shop.merchant_id)
+    assert tuple(row.values()) == ("EXPIRED", None)

@@ -97,6 +97,9 @@ async def test_a_restored_dump_forgets_again_whoever_was_erased_since(
     own = dsn(worker_database)
     await asyncio.to_thread(run, "pg_dump --format=custom --file=older.dump $DATABASE_URL", tmp_path, DATABASE_URL=own)
 
+    leaked = await claim_by_email(shop, pool, LATE)
+    await shop.do(REVOKE, codeId=leaked["id"], reason="leaked", recycle=False)
+    await shop.do(REISSUE, codeId=leaked["id"], reason="leaked")
     late = await shop.member(email=LATE, emailVerified=True, displayName="Ada Lovelace")
     joined = await shop.do(ACCEPT_INVITE, token=invite["token"], email="joined@lovelace.example", emailVerified=True)
     assert (await merge(shop, twin, life.member))["__typename"] == "MergeMembersSuccess"

@@ -139,6 +139,22 @@ async def test_imports_pass_over_who_was_erased_and_count_them(shop: Shop, mover
     assert codes[0] == "codes: 0 new, 0 to correct, 0 there already, 2 skipped as erased."
 
 
+async def test_what_was_brought_to_somebody_who_was_erased_since_is_passed_over_whatever_it_says(
+    shop: Shop, mover: Mover
+) -> None:
+    member = await ada(shop, externalId="card-1")
+    await shop.pool(codes=0, active=False, name="Moved")
+    purchases = "source,orderId,externalId,amountMinor,currency,occurredAt\nSTORE,A-1,card-1,{0},USD,2024-01-01\n"
+    codes = f"pool,text,email\nMoved,OLD-0000-0001,{ADA}\n"
+    await mover.applied("purchases", purchases.format(500))
+    await mover.applied("codes", codes)
+    await erase(shop, member)
+
+    for kind, text in (("purchases", purchases.format(600)), ("codes", codes + "\n")):
+        said = await mover.applied(kind, text)
+        assert said[0] == f"{kind}: 0 new, 0 to correct, 0 there already, 1 skipped as erased."
+
+
 async def test_who_enrols_again_is_brought_in_again(shop: Shop, mover: Mover) -> None:
     await erase(shop, await ada(shop, externalId="card-1"))
     await shop.pool(codes=0, active=False, name="Moved")

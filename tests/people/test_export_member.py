@@ -12,6 +12,7 @@ from app.config import ConfigurationError
 from app.people.export_member import export_member
 from tests.factories import Shop
 from tests.operate.processes import flash
+from tests.people.documents import merge
 from tests.people.lives import EMAIL, PENDING, whole_life
 
 
@@ -36,6 +37,15 @@ async def test_a_member_gets_all_that_is_known_of_it_and_nothing_of_others(shop:
     assert "stranger@example.com" not in text
     with pytest.raises(ConfigurationError, match="no member"):
         await export_member(ids.encode("merchant", other_shop.merchant_id), life.member["id"])
+
+
+async def test_a_merged_record_is_a_part_of_the_person(shop: Shop) -> None:
+    kept, merged = await shop.member(displayName="Ada"), await shop.member(displayName="A. Lovelace")
+    await merge(shop, kept, merged)
+
+    found = [await export_member(ids.encode("merchant", shop.merchant_id), each["id"]) for each in (kept, merged)]
+
+    assert [{row["display_name"] for row in each["tables"]["member"]} for each in found] == [{"Ada", "A. Lovelace"}] * 2
 
 
 async def test_the_command_prints_json(shop: Shop, worker_database: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from app import ids
 from tests.coupons.test_campaign_job import sent
+from tests.coupons.test_import_codes import imported
 from tests.factories import (
     CLAIM_CODE,
     CREATE_CAMPAIGN,
@@ -403,6 +404,22 @@ async def test_tokens_of_the_merged_record_end_and_its_stream_says_so_last(shop:
     assert (got["version"], got["entry"]["reason"]) == (1, "MERGE")
 
 
+async def test_an_earlier_grant_is_answered_by_either_id_and_an_import_takes_the_merged_one(shop: Shop) -> None:
+    kept, merged = await _two(shop)
+    first = await grant(shop, merged, 5, "key")
+    await merge(shop, kept, merged)
+
+    again = [await grant(shop, each, 5, "key") for each in (merged, kept)]
+    pool = await shop.pool(codes=0, active=False)
+    owned = await imported(shop, pool, {"text": "OLD-0000-0001", "memberId": merged["id"]})
+
+    assert [(each["replayed"], each["entry"]["id"]) for each in again] == [(True, first["entry"]["id"])] * 2
+    other = await shop.refused(GRANT, memberId=kept["id"], amount=6, reference="goodwill", idempotencyKey="key")
+    assert other["__typename"] == "IdempotencyKeyReused"
+    assert owned["__typename"] == "ImportCodesSuccess"
+    assert len((await shop.data(CODES, {"id": kept["id"]}))["member"]["wallet"]["codes"]["edges"]) == 1
+
+
 # ---------------------------------------------------------------------------------------------------------- referrals
 
 
@@ -502,6 +519,17 @@ async def test_a_referral_that_waits_for_a_review_just_ends(shop: Shop) -> None:
     held = (await shop.data(HELD_REFERRALS))["answer"]["edges"]
     assert (held, await points_of(shop, kept)) == ([], 0)
     assert await shop.broken_promises() == []
+
+
+async def test_an_invite_to_another_spelling_of_an_address_that_merging_dropped_is_to_oneself(shop: Shop) -> None:
+    await program(shop)
+    kept = await shop.member(email="kim@example.com", emailVerified=True)
+    await shop.do(EDIT_MEMBER, memberId=kept["id"], email="waits@example.com")
+    await merge(shop, kept, await shop.member(email="dropped@gmail.com"))
+
+    own = await accepted(shop, kept, email="drop.ped@gmail.com")
+
+    assert (own["referral"], own["obstacle"]) == (None, "SELF")
 
 
 async def test_a_second_accepted_invite_expires_and_one_to_an_own_address_ends(shop: Shop) -> None:

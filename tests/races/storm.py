@@ -70,9 +70,9 @@ def kinds(answers: Iterable[Any]) -> dict[str, int]:
     return counted
 
 
-async def until_somebody_waits(tx: Tx) -> None:
-    """Wait until another transaction waits for a lock of this one."""
+async def until_somebody_waits(tx: Tx, waiting: str = WAITING) -> None:
+    """Wait until another transaction waits for a lock of this one, or whatever else a statement finds."""
     deadline = time.monotonic() + SECONDS_MAX
-    while not await tx.rows(WAITING):
+    while not await tx.rows(waiting):
         assert time.monotonic() < deadline, "nobody waits"
         await asyncio.sleep(0.01)

@@ -32,9 +32,10 @@ WAIT_SECONDS_MAX = 60.0
 class Server:
     """A server, named by `cluster_name`, that can be killed and started again."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        """Take where its files are to be."""
+    def __init__(self, name: str, folder: Path, *settings: str) -> None:
+        """Take where its files are to be, and settings beside those of all."""
         self.name = name
+        self._settings = settings
         self._directory = DataDirectory(folder / name)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -46,7 +47,7 @@ class Server:
         """Start it, and return when it answers."""
         self._directory.create()
         command = self._directory.postgres_command()
-        for setting in (*SETTINGS, f"cluster_name={self.name}"):
+        for setting in (*SETTINGS, *self._settings, f"cluster_name={self.name}"):
             command.arguments.extend(["-c", setting])
         with command.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -61,6 +62,13 @@ class Server:
         asyncio.run(_execute(self, f"CREATE DATABASE {MIGRATED}"))
         migrated = run("migrate", environment=os.environ | {"DATABASE_URL": self.url()})
         assert migrated.returncode == 0, migrated
+
+    @property
+    def pid(self) -> int:
+        """The process that started its others. Raises RuntimeError unless it runs."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} doesn't run")
+        return self._process.pid
 
     def kill(self) -> None:
         """End it as a crash would: connections are cut and nothing is put in order."""

@@ -25,8 +25,10 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 from uuid import UUID
 
+from pglast import parse_sql
+
 from app.storage.database import dsn
-from tests.storage.routing import merchants_of, tables_of
+from tests.storage.routing import is_one, merchants_of, tables_of
 
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80877103, 80877104, 80877102
 PORT = 5432
@@ -69,7 +71,7 @@ def _merchant(sql: str) -> int | None:
     merchants = merchants_of(sql) if tables_of(sql) else None
     if merchants is None:
         return None
-    if len(merchants) != 1:
+    if not is_one(merchants):
         raise _RefusedError("cross-shard queries are disabled")
     return int(merchants.pop().removeprefix("$"))
 
@@ -357,7 +359,7 @@ class _Client:
         sql = message.text().strip().rstrip(";")
         words = sql.split()
         first = words[0].upper()
-        if ";" in sql:
+        if ";" in sql and len(parse_sql(sql)) > 1:
             raise _RefusedError("a multi-statement message that mixes SET with others")
         if first == "BEGIN":
             self._begin, self._status = message, b"T"
@@ -449,14 +451,17 @@ class _Client:
 
     async def _relay(self, link: _Link, ends: bytes) -> bool:
         """Pass on what a server says, up to one of these messages. Returns whether that is an error."""
+        said: list[_Message] = []
         while True:
             message = await link.receive()
             if message.code == b"Z":
                 self._status = message.body
                 if self._status == b"I":
                     self._end()
-            self._tell(message)
+            said.append(message)
             if message.code in ends:
+                # At once, as PostgreSQL does: a client wakes up for each piece.
+                self._tell(*said)
                 return message.code == b"E"
 
     def _end(self) -> None:

@@ -21,7 +21,7 @@ def test_the_router_of_the_guide_is_strict_and_knows_every_merchant_by_one_colum
     (block,) = blocks(GUIDE, "A router that is strict")
     config = tomllib.loads(block.text)
     (sharded,) = config["sharded_tables"]
-    moved, later, others = sharded["mapping"]
+    later, others, moved = sharded["mapping"]
 
     assert config["general"]["cross_shard_disabled"] is True
     assert [each["shard"] for each in config["databases"]] == [0, 1]

@@ -9,15 +9,15 @@ from app.integrity.references import UNKEYED
 Fetch = Callable[[str], Awaitable[Sequence[Any]]]
 
 #: Tables that no foreign key binds to anything, because a look-up would cost each claim: their rows are written by
-#: statements that have read what they name.
-APPENDED = {"event", "stock_change"}
+#: statements that have read what they name. A fence is there before its merchant is.
+APPENDED = {"event", "fence", "stock_change"}
 #: Tables whose rows are written by thousands, and looked at together by a trigger.
-TRIGGERED = {"delivery"}
+TRIGGERED = {"claim", "delivery"}
 #: Columns that name rows of more than one kind, or one that may be forgotten.
 OF_MANY_KINDS = {"event.subject_id", "webhook_delivery.subject_id", "webhook.feed_event_id"}
 #: Foreign keys by which nobody looks for the rows that refer: an index would cost each change of them.
 UNSEARCHED = {
-    "address_member", "bearer_code_pool", "campaign_pool", "claim_member", "code_batch", "code_hold",
+    "address_member", "bearer_code_pool", "campaign_pool", "code_batch", "code_hold",
     "graph_edge_referee", "graph_edge_referrer", "graph_node_member",
     "hold_code_redemption", "hold_code_terms", "hold_part_lot", "hold_reward_redemption",
     "hold_reward_reward", "member_external_id", "order_amendment_sales_order", "points_entry_lot", "points_part_lot",
@@ -25,7 +25,10 @@ UNSEARCHED = {
     "webhook_delivery_event",
 }  # fmt: skip
 #: Indexes by which workers look for what waits, whatever the merchant.
-OF_ALL_MERCHANTS = {"advice_run_waiting", "bulk_job_open", "erasure_unlogged", "report_run_waiting"}
+OF_ALL_MERCHANTS = {
+    "advice_run_waiting", "bulk_job_open", "code_ending", "erasure_unlogged", "event_latest", "pool_ending",
+    "report_run_waiting",
+}  # fmt: skip
 
 TABLES = """
 SELECT c.relname AS table,

@@ -33,9 +33,9 @@ USES = {
     ("app/web/graphql_documents.py", "_schema"): "strawberry-graphql",
     ("app/web/http_protocol.py", "_should_upgrade"): "uvicorn",
 }
-#: Public all the same: of named tuples, and what Python says of classes, functions, modules, exceptions,
-#: iterators, types and contexts.
-PUBLIC = {"_replace", "_asdict", "_fields", "__slots__", "__orig_bases__", "__members__"} | {
+#: Public all the same: an argument that arq documents, of named tuples, and what Python says of classes, functions,
+#: modules, exceptions, iterators, types and contexts.
+PUBLIC = {"_queue_name", "_make", "_replace", "_asdict", "_fields", "__slots__", "__orig_bases__", "__members__"} | {
     name
     for kind in (
         type,

@@ -262,7 +262,7 @@ async def test_a_database_without_its_tables_is_told_as_a_fault(shop: Shop) -> N
 
 async def test_metrics_go_on_while_connections_end(monkeypatch: pytest.MonkeyPatch) -> None:
     class Ending:
-        async def rows(self, _sql: str) -> None:
+        async def everywhere(self, *_texts: str) -> None:
             raise asyncpg.InternalClientError("a connection is ending")
 
     monkeypatch.setattr("app.web.metrics_page.database", Ending)

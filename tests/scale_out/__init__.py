@@ -1,0 +1,1 @@
+"""`make scale-out`: an engine on two PostgreSQL servers behind the real router, in trouble and under load."""
