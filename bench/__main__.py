@@ -30,6 +30,7 @@ from bench import (
     portfolio,
     retailers_year,
     round_trips,
+    routed_cpu,
     start,
     sweeps,
     webhooks,
@@ -62,6 +63,7 @@ MEASUREMENTS = {
     "S9: a retailer's year": retailers_year.measure,
     "S10: API processes": api_processes.measure,
     "S12: how long a request holds the loop": loop_holds.measure,
+    "S13: CPU per claim behind a router": routed_cpu.measure,
 }
 
 

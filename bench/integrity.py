@@ -17,9 +17,9 @@ FROM code WHERE merchant_id = $1 AND pool_id = $2 AND member_id IS NOT NULL
 """
 EVENTS = """
 INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, member_id, wallet_version,
-                   wallet_points)
+                   wallet_points, wallet_held_points, wallet_pending_points, wallet_shortfall)
 SELECT merchant_id, uuidv7(), type, 'code', id, 'system', now(), member_id,
-    row_number() OVER (PARTITION BY member_id) + $3, 0
+    row_number() OVER (PARTITION BY member_id) + $3, 0, 0, 0, 0
 FROM code, unnest(ARRAY['code.claimed', 'code.redeemed']) AS type
 WHERE merchant_id = $1 AND pool_id = $2 AND member_id IS NOT NULL AND (type = 'code.claimed' OR state = 'REDEEMED')
 """

@@ -170,13 +170,13 @@ async def valkey(data: DataDirectory) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def api_process(
-    data: DataDirectory, database_url: str, redis_url: str, *program: str
+    data: DataDirectory, database_url: str, redis_url: str, *program: str, **environment: str
 ) -> AsyncIterator[tuple[psutil.Process, str]]:
     """Run one API process, directly or under another program. Yields it and the address of its sockets."""
     with contextlib.closing(bind("127.0.0.1", 0)) as listening:
         descriptor = listening.fileno()
         arguments = [sys.executable, "-m", *(program or ("app",)), "api", "--fd", str(descriptor)]
-        variables = {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+        variables = {"DATABASE_URL": database_url, "REDIS_URL": redis_url} | environment
         async with some_process(arguments, data.logs / "api.log", descriptor, **variables) as process:
             async with asyncio.timeout(START_SECONDS_MAX):
                 await ask(listening, "/readyz", within_seconds=START_SECONDS_MAX)

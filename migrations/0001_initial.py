@@ -430,6 +430,7 @@ class Migration(migrations.Migration):
                 ("id", fields.UUIDField(primary_key=True, default=uuid4, unique=True, db_index=True)),
                 ("merchant_id", fields.UUIDField()),
                 ("status", fields.CharField(max_length=10)),
+                ("failure", fields.CharField(null=True, max_length=10)),
                 ("is_large", fields.BooleanField()),
                 ("taken_on", fields.DateField()),
                 ("actor", fields.CharField(max_length=60)),

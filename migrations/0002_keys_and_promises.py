@@ -1458,6 +1458,9 @@ ALTER TABLE graph_job
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT graph_job_merchant FOREIGN KEY (merchant_id) REFERENCES merchant,
     ADD CONSTRAINT graph_job_status CHECK (status IN ('QUEUED', 'READING', 'DRAWING', 'STORING', 'DONE', 'FAILED')),
+    ADD CONSTRAINT graph_job_failure CHECK (
+        (status = 'FAILED') = (failure IS NOT NULL) AND failure IN ('TOO_LARGE', 'TOO_SLOW', 'ABANDONED', 'FAULT')
+    ),
     ADD CONSTRAINT graph_job_ended CHECK ((status IN ('DONE', 'FAILED')) = (finished_at IS NOT NULL)),
     ADD CONSTRAINT graph_job_leased CHECK (status = 'QUEUED' OR lease_until IS NOT NULL);
 CREATE UNIQUE INDEX graph_job_queued ON graph_job (merchant_id) WHERE status = 'QUEUED';
@@ -1472,7 +1475,8 @@ ALTER TABLE graph_snapshot
 -- What days show that are alike is stored once, and goes with the last of them.
 ALTER TABLE graph_drawing
     DROP CONSTRAINT graph_drawing_pkey,
-    ADD PRIMARY KEY (merchant_id, id);
+    ADD PRIMARY KEY (merchant_id, id),
+    ADD CONSTRAINT graph_drawing_merchant FOREIGN KEY (merchant_id) REFERENCES merchant;
 ALTER TABLE graph_snapshot
     ADD CONSTRAINT graph_snapshot_drawing FOREIGN KEY (merchant_id, drawing_id) REFERENCES graph_drawing,
     ADD CONSTRAINT graph_snapshot_drawn CHECK (

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 from typing import Final
 
@@ -10,10 +11,17 @@ from typing import Final
 SECONDS_MAX: Final = 270.0
 #: A drawing process gets rows and returns rows: it needs no key and no server.
 _SECRET: Final = ("FLASH_", "DATABASE_", "REDIS_")
+#: How the kernel ends a process that is over its limits, and what is said where memory isn't given.
+_OVER: Final = (-signal.SIGXCPU, -signal.SIGKILL)
+_NO_MEMORY: Final = ("MemoryError", "Out of memory")
 
 
 class DrawingError(Exception):
-    """A network couldn't be drawn within its bounds; the message has the end of what the process said."""
+    """A network couldn't be drawn; `failure` is a `GraphJobFailure`, the message has the end of what was said of it."""
+
+    def __init__(self, failure: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 async def drawn(message: bytes, *, seconds_max: float = SECONDS_MAX) -> bytes:
@@ -28,7 +36,7 @@ async def drawn(message: bytes, *, seconds_max: float = SECONDS_MAX) -> bytes:
         async with asyncio.timeout(seconds_max):
             answer, said = await process.communicate(message)
     except TimeoutError:
-        raise DrawingError(f"drawing took longer than {seconds_max:.0f} s") from None
+        raise DrawingError("TOO_SLOW", f"drawing took longer than {seconds_max:.0f} s") from None
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -36,5 +44,8 @@ async def drawn(message: bytes, *, seconds_max: float = SECONDS_MAX) -> bytes:
             await process.wait()
     if process.returncode != 0:
         last = said.decode(errors="replace").strip().rpartition("\n")[2][-200:]
-        raise DrawingError(f"drawing ended with status {process.returncode}: {last}")
+        is_too_large = process.returncode in _OVER or any(each in last for each in _NO_MEMORY)
+        raise DrawingError(
+            "TOO_LARGE" if is_too_large else "FAULT", f"drawing ended with status {process.returncode}: {last}"
+        )
     return answer

@@ -80,7 +80,8 @@ SELECT j.id, j.is_large FROM j WHERE j.merchant_id = :merchant_id
 WAITING_OF_MERCHANT: Final = statement(
     AskedRow, "SELECT id, is_large FROM graph_job WHERE merchant_id = :merchant_id AND status = 'QUEUED'"
 )
-#: Merchants with referrals whose local day has no snapshot yet and no job for one. Three failures end the day.
+#: Merchants with referrals whose local day has no snapshot yet and no job for one. Three failures end the day, and one
+#: that comes of the network itself ends all days until an edge changes (`take_snapshots.STANDING` says how we know).
 #: Each step is a look at an index for those that the one before has left, whatever the planner knows of the tables:
 #: once the day's snapshots are there that is one look for each merchant, and nobody's old jobs are read.
 DUE: Final = statement(
@@ -104,6 +105,13 @@ WHERE (SELECT true FROM referral r WHERE r.merchant_id = i.merchant_id AND r.rel
         SELECT count(*) FROM graph_job j
         WHERE j.merchant_id = i.merchant_id AND j.status = 'FAILED' AND j.taken_on = i.today
     ) < {leases.ATTEMPTS_MAX}
+    AND (
+        SELECT j.status = 'FAILED' AND j.failure IN ('TOO_LARGE', 'FAULT') AND (
+            SELECT true FROM referral r
+            WHERE r.merchant_id = j.merchant_id AND r.changed_at > j.started_at - interval '1 hour' LIMIT 1
+        ) IS NULL
+        FROM graph_job j WHERE j.merchant_id = i.merchant_id ORDER BY j.id DESC LIMIT 1
+    ) IS NOT TRUE
 """,
 )
 #: Of so many merchants one statement counts the referrals, up to SMALL_REFERRALS_MAX of each.
@@ -150,7 +158,7 @@ FAIL: Final = statement(
     NoRow,
     f"""
 WITH j AS (
-    UPDATE graph_job SET status = 'FAILED', finished_at = now()
+    UPDATE graph_job SET status = 'FAILED', failure = :failure, finished_at = now()
     WHERE {leases.held(_STEPS)} RETURNING id
 )
 {event("graph_job.failed", subject="j.id", source="j", actor="'system'")}
@@ -174,7 +182,7 @@ async def request(merchant_id: UUID, actor: str) -> AskedRow:
 async def plan() -> int:
     """Ask for the day's snapshots of all merchants whose day has begun. Returns how many. Safe to run twice at once."""
     for job in await database().rows(ABANDONED):
-        await fail(job)
+        await fail(job, "ABANDONED")
     due = [row["merchant_id"] for row in await database().rows(DUE)]
     planned = 0
     for start in range(0, len(due), _PLANNED_AT_ONCE):
@@ -204,6 +212,6 @@ async def release(job: HeldRow) -> None:
     await database().row(RELEASE, **leases.holder(job))
 
 
-async def fail(job: HeldRow) -> None:
-    """End a job without a snapshot."""
-    await database().row(FAIL, **leases.holder(job), event_id=ids.new())
+async def fail(job: HeldRow, failure: str) -> None:
+    """End a job without a snapshot, for a reason that `GraphJobFailure` has."""
+    await database().row(FAIL, **leases.holder(job), failure=failure, event_id=ids.new())

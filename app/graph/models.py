@@ -13,6 +13,7 @@ class GraphJob(Model):
     id = fields.UUIDField(primary_key=True)
     merchant_id = fields.UUIDField()
     status = fields.CharField(max_length=10)
+    failure = fields.CharField(max_length=10, null=True)
     is_large = fields.BooleanField()
     taken_on = fields.DateField()
     actor = fields.CharField(max_length=60)

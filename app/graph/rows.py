@@ -38,6 +38,7 @@ class JobRow(SnapshotRow):
 
     job_id: Annotated[UUID, "j.id"]
     job_status: Annotated[str, "j.status"]
+    job_failure: Annotated[str | None, "j.failure"]
     job_requested_at: Annotated[datetime, "j.requested_at"]
     job_started_at: Annotated[datetime | None, "j.started_at"]
     job_finished_at: Annotated[datetime | None, "j.finished_at"]

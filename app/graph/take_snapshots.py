@@ -186,7 +186,7 @@ async def take_waiting(*, is_large: bool, seconds_max: float) -> int:
             taken += await _take(job)
         except DrawingError as error:
             log.error("the network of %s can't be drawn: %s", ids.encode("merchant", job["merchant_id"]), error)  # noqa: TRY400
-            await jobs.fail(job)
+            await jobs.fail(job, error.failure)
         except asyncio.CancelledError:
             await jobs.release(job)
             raise

@@ -37,7 +37,23 @@ class GraphJobStatus(Enum):
     DRAWING = described("DRAWING", "The network is measured and drawn.")
     STORING = described("STORING", "The snapshot is being stored.")
     DONE = described("DONE", "The snapshot is there.")
-    FAILED = described("FAILED", "There is no snapshot: the network couldn't be drawn within its bounds.")
+    FAILED = described("FAILED", "There is no snapshot; `failure` says why.")
+
+
+@strawberry.enum(description="Why there is no snapshot.")
+class GraphJobFailure(Enum):
+    """What ended a job without one."""
+
+    TOO_LARGE = described(
+        "TOO_LARGE",
+        "The network needs more memory or processor time than drawing may take. It is tried again once it changes.",
+    )
+    TOO_SLOW = described("TOO_SLOW", "It took longer than it may, by the clock: the machine was busy.")
+    ABANDONED = described("ABANDONED", "Each worker that took it on went away before its end.")
+    FAULT = described(
+        "FAULT",
+        "The engine couldn't draw it; its log says why. It is tried again once the network changes.",
+    )
 
 
 @strawberry.type(description="A member in a snapshot of the network.")
@@ -188,6 +204,7 @@ class GraphSnapshotJob(Node):
 
     row: strawberry.Private[JobRow]
     status: GraphJobStatus = strawberry.field(description="How far it is.")
+    failure: GraphJobFailure | None = strawberry.field(description="Why it failed; null unless it did.")
     requested_at: datetime = strawberry.field(description="When it was asked for.")
     started_at: datetime | None = strawberry.field(description="When a worker took it on last.")
     finished_at: datetime | None = strawberry.field(description="When it was done, or failed.")
@@ -199,6 +216,7 @@ class GraphSnapshotJob(Node):
             id=strawberry.ID(ids.encode("graphjob", row["job_id"])),
             row=row,
             status=GraphJobStatus(row["job_status"]),
+            failure=None if row["job_failure"] is None else GraphJobFailure(row["job_failure"]),
             requested_at=row["job_requested_at"],
             started_at=row["job_started_at"],
             finished_at=row["job_finished_at"],

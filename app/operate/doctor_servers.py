@@ -64,7 +64,7 @@ async def many_servers(keyring: MasterKeyring | None) -> list[Finding]:
     looked = [await _server(server, keyring, workers, merchants) for server in found]
     state = f"{settings().router}, {'not strict' if is_lax else 'strict'}, before {len(found)} servers"
     advice = " ".join([BE_STRICT] * is_lax + misnamed(found))
-    return [Finding("router", state, advice), *looked, await _merchants(merchants)]
+    return [Finding("router", state, advice), *looked, await _merchants(merchants, len(found))]
 
 
 async def _workers() -> dict[str, str] | None:
@@ -105,7 +105,7 @@ async def _server(
     return Finding(what, state, " ".join(advice))
 
 
-async def _merchants(found: Places) -> Finding:
+async def _merchants(found: Places, servers_known: int) -> Finding:
     """Say whether each merchant is open at one server, and whether the router looks for it there."""
     places: dict[UUID, list[str]] = defaultdict(list)
     for server, merchants in found.items():
@@ -113,9 +113,10 @@ async def _merchants(found: Places) -> Finding:
             places[merchant_id] += [server] * is_open
     twice = {merchant_id: on for merchant_id, on in places.items() if len(on) > 1}
     wrong = [f"{_named(merchant_id)} is on {' and '.join(on)}" for merchant_id, on in twice.items()]
-    wrong += [
-        f"{_named(merchant_id)} is closed, as in a move that stopped" for merchant_id, on in places.items() if not on
-    ]
+    if len(found) == servers_known:
+        # Those of a server that is away may be open there.
+        closed = [merchant_id for merchant_id, on in places.items() if not on]
+        wrong += [f"{_named(merchant_id)} is closed, as in a move that stopped" for merchant_id in closed]
     connection = await connect()
     try:
         for server in found:
@@ -130,7 +131,9 @@ async def _merchants(found: Places) -> Finding:
     if wrong:
         more = f" and {len(wrong) - _NAMED_MAX} more" if len(wrong) > _NAMED_MAX else ""
         return Finding("merchants", "; ".join(wrong[:_NAMED_MAX]) + more, WHERE_MERCHANTS_BELONG)
-    return Finding("merchants", f"{len(places):,}, each on one server, where the router looks for it")
+    return Finding(
+        "merchants", f"{sum(map(bool, places.values())):,}, each on one server, where the router looks for it"
+    )
 
 
 async def _looked_for(connection: asyncpg.Connection, merchant_id: UUID) -> str:

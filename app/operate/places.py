@@ -24,8 +24,8 @@ NO_ROUTER: Final = (
     "FLASH_ROUTER is set, but DATABASE_URL leads to a PostgreSQL server: lead it to the router, or unset FLASH_ROUTER."
 )
 BE_STRICT: Final = (
-    "It runs what names no merchant: set cross_shard_disabled = true in its configuration, and RELOAD it after "
-    "migrations."
+    "It runs what names no merchant: set cross_shard_disabled = true in its configuration, and RELOAD it whenever the "
+    "servers were migrated."
 )
 
 # Copies of a database's files have the same identity.

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.stress.order import Order
-from app.stress.people import GIFT, JOINED, PEOPLE, Change, Claim, Claims, Edge, State, paid_for
+from app.stress.people import GIFT, JOINED, PEOPLE, Change, Claim, Claims, Edge, People, State, paid_for, renamed
 from app.stress.wallet import Cover, Held, Return, Spent, Wallet
 
 #: Versions of a record that was merged are numbered far below those of the member that was kept.
 _APART: Final = 1000
+#: Whose what was an address's is, once whoever had it was erased.
+NOBODY: Final = "nobody"
 
 
 @dataclass(frozen=True)
@@ -223,24 +225,36 @@ def erasing(change: Change, member: str, address: str) -> State:
             change.move_stock(pool, revoked=len(mine) + untold)
     else:
         _lose_track(change, *owners)
+    _end_invites(change, member)
+    change.forget(f"wallet:{member}", *([f"wallet:{address}"] if is_holder else []))
+    if is_holder:
+        people = _give_up(change, people, address)
+    change.put(PEOPLE, people._replace(erased=(*people.erased, member)))
+    return change.state
+
+
+def _end_invites(change: Change, member: str) -> None:
+    """Cancel the invites of somebody that nobody has accepted; an address that was its own may be invited again."""
+    people = change.people
     for invite, sender, email in change.facts["sent"]:
         if people.was_brought_by(invite) == member:
-            # The address may be invited again.
             change.put(f"address:{email}", None)
         if people.standing(sender) == member:
             if change.get(f"invite:{invite}") == "PENDING":
                 change.put(f"invite:{invite}", "CANCELLED")
             if change.get(f"address:{email}") not in {None, JOINED, change.unknown}:
                 change.put(f"address:{email}", None)
-    change.forget(f"wallet:{member}", *([f"wallet:{address}"] if is_holder else []))
-    if is_holder:
-        for pool in change.facts["limits"]:
-            change.put(f"claims:{pool}/{address}", ())
-        people = people._replace(
-            holder=None, is_proven=False, kept=tuple(each for each in people.kept if each[0] != address)
-        )
-    change.put(PEOPLE, people._replace(erased=(*people.erased, member)))
-    return change.state
+
+
+def _give_up(change: Change, people: People, address: str) -> People:
+    """Let an address be nobody's: whoever has it from now on has nothing to do with what was its."""
+    for name, found in change.state.items():
+        if name != PEOPLE and found != change.unknown:
+            change.put(name, renamed(found, address, NOBODY))
+    for pool in change.facts["limits"]:
+        change.put(f"claims:{pool}/{address}", ())
+    kept = tuple(each for each in people.kept if each[0] != address)
+    return people._replace(holder=None, is_proven=False, kept=kept)
 
 
 def _released(order: Order, member: str) -> Order:

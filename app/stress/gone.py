@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any, Final
 from app.stress.becoming import Passed, adopting, erasing, merging
 from app.stress.operations import PASSED, UNAUTHENTICATED, Answer, Operation
 from app.stress.people import PEOPLE, Change, People, as_standing
-from app.stress.things import ANYTHING, Story, Whole, becomes, is_, where
+from app.stress.things import ANYTHING, Move, Story, Whole, becomes, is_, where
 from app.stress.verb import NOTHING, Asked, Call, Facts, Verb, mutation
 
 if TYPE_CHECKING:
     from app.stress.worlds import World
 
 State = Mapping[str, Any]
+
+#: What is done beside a merging, and beside an erasing, as often as it can be: each must have met.
+BESIDE: Final = {
+    "mergeMembers": (
+        "claimCode", "redeemCodes", "holdCheckout", "captureHold", "grantPoints", "inviteMembers", "acceptInvite",
+        "recordPurchase", "refundPurchase", "verifyMemberEmail", "bringBalance", "eraseMember", "mergeMembers",
+    ),
+    "eraseMember": ("claimCode", "redeemCodes", "holdCheckout", "captureHold", "grantPoints", "mergeMembers"),
+}  # fmt: skip
 
 MERGE: Final = mutation(
     "mergeMembers",
@@ -26,7 +35,7 @@ def _ask_merge(world: "World") -> Asked | None:
     pair = world.pair()
     if pair is None:
         return None
-    drops = world.refused_pairs.get(pair, False) and world.rolls.random() < 0.7
+    drops = pair in world.refused_pairs
     return {"keptId": pair[0], "mergedId": pair[1], "reason": "One person.", "dropReferrals": drops}, {}
 
 
@@ -126,7 +135,9 @@ def _ask_erase(world: "World") -> Asked | None:
     left = world.standing()
     if len(left) <= 1:
         return None
-    return {"memberId": world.rolls.choice(left), "ground": "REQUEST"}, {}
+    holders = [member for member in world.holders() if member in left]
+    among = holders if holders and world.rolls.random() < 0.6 else left
+    return {"memberId": world.rolls.choice(among), "ground": "REQUEST"}, {}
 
 
 def _erased(call: Call) -> Sequence[Story]:
@@ -207,7 +218,7 @@ AMOUNTS: Final = (10, 20)
 def _ask_bring(world: "World") -> Asked | None:
     if world.bring is None:
         return None
-    member = world.member()
+    member = world.rolls.choice(world.members[:2])
     return {"memberId": member, "points": world.rolls.choice(AMOUNTS)}, {}
 
 
@@ -317,16 +328,31 @@ def stories(verb: Verb, operation: Operation, facts: Facts, people: People) -> S
     if verb.as_member:
         return _of_token(verb, operation, facts, people)
     standing = as_standing(operation, people)
-    if standing.input.get("memberId") not in people.erased or verb.reads:
+    if standing.input.get("memberId") not in people.erased:
         return verb.stories(standing, facts)
     if verb.name in _OF_CODES:
         # A record that was merged into somebody that was erased since presents what isn't its own.
         return (*verb.stories(standing, facts), *verb.stories(operation, facts))
-    # Whoever was erased is nobody, but for what was answered before.
+    return _of_nobody(verb, standing, facts)
+
+
+def _of_nobody(verb: Verb, standing: Operation, facts: Facts) -> Sequence[Story]:
+    """Return the stories of what names somebody that was erased: nothing, but for what was answered before."""
     answer = standing.answer
+    if verb.reads:
+        return verb.stories(standing, facts)
     if answer is None or answer["__typename"] == "NotFound":
         return (NOTHING,)
+    if verb.name == "holdCheckout" and standing.outcome == "ok":
+        # It doesn't say that it is a replay.
+        return [(_was_asked(standing), *story) for story in verb.stories(standing, facts)]
     return verb.stories(standing, facts) if answer.get("replayed") else ()
+
+
+def _was_asked(operation: Operation) -> tuple[str, Move]:
+    """The same was asked for its order before."""
+    key = operation.input["idempotencyKey"]
+    return f"order:{operation.input['orderId']}", where(lambda order: key in order.requests)
 
 
 def _of_token(verb: Verb, operation: Operation, facts: Facts, people: People) -> Sequence[Story]:

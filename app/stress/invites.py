@@ -150,8 +150,8 @@ def _brought(invite: str, referrer: str, referee: str) -> Move:
     return move
 
 
-def _learn_member(world: "World", _: Operation, answer: Answer) -> None:
-    world.learn_member(answer["member"]["id"])
+def _learn_member(world: "World", operation: Operation, answer: Answer) -> None:
+    world.learn_member(answer["member"]["id"], operation.about["sender"])
 
 
 def _not_usable(call: Call) -> Sequence[Story]:

@@ -19,7 +19,7 @@ from iso4217 import Currency
 from app.stress.aims import AUDIENCES
 from app.stress.claims import LOOKED
 from app.stress.clients import Client, Fault, Unanswered, Unsent
-from app.stress.gone import BRING, JUDGED, told_of
+from app.stress.gone import BESIDE, BRING, JUDGED, told_of
 from app.stress.holds import LAPSE
 from app.stress.operations import PASSED, READ, UNAUTHENTICATED, Answer, History, Operation, Recorder
 from app.stress.people import GIFT as SAVINGS
@@ -85,6 +85,8 @@ mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __
 """
 
 
+#: The verbs by which members go, and what names them.
+GOING: Final = {"mergeMembers": ("keptId", "mergedId"), "eraseMember": ("memberId",)}
 #: Lets the time of a hold pass that is HELD; returns whether it did.
 Lapse = Callable[[str], Awaitable[bool]]
 #: Brings in a file of balances with this text; returns the exit status of that, and what was said. Raises Unanswered.
@@ -118,11 +120,11 @@ AIMING: Final = {
 
 #: In one where people turn out to be one, are forgotten, and prove an address.
 PEOPLES: Final = {
-    "mergeMembers": 3, "checkMerge": 1.5, "eraseMember": 1, "verifyMemberEmail": 1.5, "bringBalance": 1,
+    "mergeMembers": 3, "checkMerge": 1.5, "eraseMember": 1, "verifyMemberEmail": 1.5, "bringBalance": 0.7,
     "claimCode": 5, "redeemCodes": 3, "checkCodes": 0.5, "holdCheckout": 5, "captureHold": 2.5, "releaseHold": 1,
-    "extendHold": 0.5, "readHold": 1, "grantPoints": 2, "redeemReward": 1.5, "recordPurchase": 2, "refundPurchase": 1.5,
-    "inviteMembers": 3, "acceptInvite": 3, "cancelInvite": 0.3, "revokeCode": 0.3, "reverseRedemption": 0.5,
-    "readWallet": 3, "readCodes": 3, "readStock": 1, "readPurchase": 0.5,
+    "extendHold": 0.5, "readHold": 1, "grantPoints": 2.5, "redeemReward": 1.5, "recordPurchase": 2,
+    "refundPurchase": 1.5, "inviteMembers": 3, "acceptInvite": 3, "cancelInvite": 0.7, "revokeCode": 0.3,
+    "reverseRedemption": 0.5, "readWallet": 3, "readCodes": 3, "readStock": 1, "readPurchase": 0.5,
 }  # fmt: skip
 
 
@@ -219,12 +221,13 @@ class World:
         self.invites: list[dict[str, Any]] = []
         self.holds: list[dict[str, str]] = []
         self.jobs: list[dict[str, str]] = []
-        #: Who joined by an invite in a world about people, and who is gone, with whoever is told to stand for it.
-        self.joined: list[str] = []
+        #: Who joined by whose invite in a world about people, and who is gone, with whoever is told to stand for it.
+        self.joined: dict[str, str] = {}
         self.gone: dict[str, str | None] = {}
-        #: Pairs that somebody was told not to be one person as they are; and who is being merged now.
+        #: Pairs that somebody was told not to be one person as they are; and who is being merged or erased now.
         self.refused_pairs: dict[tuple[str, str], bool] = {}
         self.meeting: tuple[str, ...] = ()
+        self.going = ""
         #: What is to be done for a call by somebody else, by the key of the call, until it is told to be over.
         self._later: dict[str, Operation] = {}
         self.facts: dict[str, Any] = {
@@ -245,7 +248,7 @@ class World:
     # What verbs ask for.
 
     def member(self) -> str:
-        """Return any member, often one that is being merged."""
+        """Return any member, often one that is being merged or erased."""
         if self.meeting and self.rolls.random() < 0.6:
             return self.rolls.choice(self.meeting)
         return self.rolls.choice(self.members)
@@ -258,11 +261,19 @@ class World:
         """Return the members from the beginning that nobody was told to be gone."""
         return [member for member in self.members if member not in self.gone]
 
+    def holders(self) -> list[str]:
+        """Return members for whom something was held lately."""
+        held = [each for each in self.history.operations[-20:] if each.verb == "holdCheckout" and each.outcome == "ok"]
+        return [each.input["memberId"] for each in held]
+
     def pair(self) -> tuple[str, str] | None:
         """Return two records that may be one person's: mostly members that stand, some that joined, some that went."""
         refused = [pair for pair in self.refused_pairs if not set(pair) & self.gone.keys()]
-        if refused and self.rolls.random() < 0.7:
+        if refused and self.rolls.random() < 0.9:
             return self.rolls.choice(refused)
+        brought = [pair for pair in self.joined.items() if not set(pair) & self.gone.keys()]
+        if brought and self.rolls.random() < 0.5:
+            return self.rolls.choice(brought)
         among = self.standing()
         if self.joined and self.rolls.random() < 0.5:
             among = [*among, *(member for member in self.joined if member not in self.gone)]
@@ -324,9 +335,12 @@ class World:
         if known not in self.holds:
             self.holds.append(known)
 
-    def learn_member(self, member: str) -> None:
+    def learn_member(self, member: str, sender: str) -> None:
         """Keep a member that joined by an invite."""
-        (self.joined if self._about is About.PEOPLE else self.members).append(member)
+        if self._about is About.PEOPLE:
+            self.joined[member] = sender
+        else:
+            self.members.append(member)
 
     def learn_gone(self, member: str, kept: str | None) -> None:
         """Keep that a member was merged or erased."""
@@ -481,17 +495,24 @@ class World:
                     same["count"] += 1
                 return VERBS[again.verb], same, again.about
         while True:
-            (verb,) = self.rolls.choices(list(VERBS.values()), list(self._weights.values()))
+            verb = self._verb()
             asked = verb.ask(self) if client.takes_tokens or not verb.as_member else None
             if asked is not None and not (self._about is About.PEOPLE and not _is_plain(asked[0])):
                 return verb, *asked
+
+    def _verb(self) -> Verb:
+        """Return a verb: while members go, mostly one of those that are to meet that, each as often as the others."""
+        if self.meeting and self.rolls.random() < 0.6:
+            return VERBS[self.rolls.choice(BESIDE[self.going])]
+        (verb,) = self.rolls.choices(list(VERBS.values()), list(self._weights.values()))
+        return verb
 
     async def call(self, client: Client, verb: Verb, input: dict[str, Any], about: dict[str, Any]) -> Answer | None:
         """Call a verb and write down what came of it. Returns the answer, None when there was none."""
         if verb.name in self._others:
             return await self._others[verb.name](verb, input, about)
-        if verb.name == "mergeMembers":
-            self.meeting = (input["keptId"], input["mergedId"])
+        if verb.name in GOING:
+            self.meeting, self.going = tuple(input[name] for name in GOING[verb.name]), verb.name
         operation = self.recorder.call(client.name, verb.name, input, about, time.monotonic_ns())
         try:
             answer = await client.ask(verb.document, verb.variables(input), self._token(verb, about))
@@ -517,7 +538,7 @@ class World:
         answer = {"__typename": READ, **answer}
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=self._once(verb))
         self._count(operation, answer)
-        if verb.name == "mergeMembers":
+        if verb.name in GOING:
             self.meeting = ()
         if answer["__typename"] == "MembersNotMergeable":
             self.refused_pairs[operation.input["keptId"], operation.input["mergedId"]] = True

@@ -29,7 +29,7 @@ mutation { answer: takeGraphSnapshot { __typename ... on TakeGraphSnapshotSucces
 """
 JOB: Final = """
 query ($id: ID!) {
-  graphSnapshotJob(id: $id) { id status requestedAt startedAt finishedAt snapshot { id memberCount } }
+  graphSnapshotJob(id: $id) { id status failure requestedAt startedAt finishedAt snapshot { id memberCount } }
 }
 """
 
@@ -62,7 +62,8 @@ async def _drawn_here(message: bytes) -> bytes:
 AGE: Final = """
 WITH r AS (UPDATE referral SET changed_at = changed_at - make_interval(days => $2::int) WHERE merchant_id = $1),
     d AS (UPDATE graph_drawing SET read_at = read_at - make_interval(days => $2::int) WHERE merchant_id = $1),
-    j AS (UPDATE graph_job SET taken_on = taken_on - $2::int WHERE merchant_id = $1)
+    j AS (UPDATE graph_job SET taken_on = taken_on - $2::int, started_at = started_at - make_interval(days => $2::int)
+        WHERE merchant_id = $1)
 UPDATE graph_snapshot SET taken_on = taken_on - $2::int, drawn_on = drawn_on - $2::int WHERE merchant_id = $1
 """
 

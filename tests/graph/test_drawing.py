@@ -35,13 +35,27 @@ async def test_a_drawing_that_takes_too_long_is_killed() -> None:
 
 
 async def test_a_drawing_that_fails_says_why_and_nothing_else() -> None:
-    with pytest.raises(DrawingError, match=r"status 1: .*cut off"):
+    with pytest.raises(DrawingError, match=r"status 1: .*cut off") as raised:
         await drawn(b"\0\0\0\0\0\0\0\7no")
+
+    assert raised.value.failure == "FAULT"
+
+
+@pytest.mark.parametrize("end", ["kill -XCPU $$", "kill -KILL $$", "echo MemoryError >&2; exit 1"])
+async def test_a_drawing_over_its_bounds_is_too_large(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(_script(tmp_path, f"cat >/dev/null; {end}")))
+
+    with pytest.raises(DrawingError) as raised:
+        await drawn(b"")
+
+    assert raised.value.failure == "TOO_LARGE"
 
 
 async def test_a_drawing_knows_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The process is replaced by one that tells its environment."""
-    monkeypatch.setattr(sys, "executable", str(_teller(tmp_path)))
+    monkeypatch.setattr(sys, "executable", str(_script(tmp_path, "env")))
     monkeypatch.setenv("FLASH_MASTER_KEYS", "tests:QUJDREVG")
 
     told = (await drawn(b"")).decode()
@@ -52,8 +66,8 @@ async def test_a_drawing_knows_no_secret(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "DATABASE_URL" not in told
 
 
-def _teller(directory: Path) -> str:
-    path = directory / "teller"
-    path.write_text("#!/bin/sh\nenv\n")
+def _script(directory: Path, line: str) -> str:
+    path = directory / "script"
+    path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
     return str(path)

@@ -3,13 +3,16 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from app import ids
 from app.graph import jobs
+from app.graph.drawing import DrawingError
 from app.graph.forget_snapshots import drop_unshown
 from app.graph.take_snapshots import STANDING, STORE_AGAIN
 from app.storage.database import database, transaction
 from tests.factories import Shop
-from tests.graph.documents import LATEST, age, taken
+from tests.graph.documents import JOB, LATEST, TAKE, age, take_all, taken
 from tests.people.documents import MERGE
 from tests.referrals.documents import accepted, program
 
@@ -140,3 +143,37 @@ async def test_a_drawing_stays_for_a_day_that_shows_it_while_it_is_to_go(shop: S
     latest = (await shop.data(LATEST))["latestGraphSnapshot"]
     assert (latest["id"], latest["memberCount"]) == (ids.encode("graph", job["id"]), 2)
     assert len(latest["nodes"]["edges"]) == 2
+
+
+@pytest.mark.parametrize(("failure", "jobs_of_the_next_day"), [("TOO_LARGE", 0), ("FAULT", 0), ("TOO_SLOW", 1)])
+async def test_a_network_that_could_not_be_drawn_is_not_tried_again_as_it_is(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, failure: str, jobs_of_the_next_day: int
+) -> None:
+    await program(shop)
+    hub = await shop.member()
+    await accepted(shop, hub)
+    await age(shop)
+
+    def refuse(_message: bytes) -> bytes:
+        raise DrawingError(failure, "it can't")
+
+    monkeypatch.setattr("tests.graph.documents.draw", refuse)
+    monkeypatch.setattr("app.graph.take_snapshots.drawn", refuse)
+    job_id = (await shop.data(TAKE))["answer"]["jobId"]
+    await take_all()
+    job = (await shop.data(JOB, {"id": job_id}))["graphSnapshotJob"]
+    await age(shop)
+
+    await jobs.plan()
+    planned = await jobs_waiting(shop)
+    await accepted(shop, hub)
+    await jobs.plan()
+
+    assert (job["status"], job["failure"], job["snapshot"]) == ("FAILED", failure, None)
+    assert [planned, await jobs_waiting(shop)] == [jobs_of_the_next_day, 1]
+
+
+async def jobs_waiting(shop: Shop) -> int:
+    """Return how many of the shop's jobs wait."""
+    statement = "SELECT FROM graph_job WHERE merchant_id = $1 AND status = 'QUEUED'"
+    return len(await database().rows(statement, shop.merchant_id))

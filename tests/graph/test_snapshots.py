@@ -233,7 +233,7 @@ async def test_a_job_that_kills_every_worker_fails_after_three(shop: Shop) -> No
     await jobs.plan()
 
     job = (await shop.data(JOB, {"id": asked}))["graphSnapshotJob"]
-    assert (job["status"], job["snapshot"]) == ("FAILED", None)
+    assert (job["status"], job["failure"], job["snapshot"]) == ("FAILED", "ABANDONED", None)
     assert (await shop.event_types())[-1] == "graph_job.failed"
 
 

@@ -4,17 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from app.stress.gone import BESIDE
 from app.stress.operations import History, Operation
 from app.stress.verbs import VERBS
 
-#: What goes on while two records become one, and while a person is forgotten.
-BESIDE: Final = {
-    "mergeMembers": (
-        "claimCode", "redeemCodes", "holdCheckout", "captureHold", "grantPoints", "inviteMembers", "acceptInvite",
-        "recordPurchase", "refundPurchase", "verifyMemberEmail", "bringBalance", "eraseMember", "mergeMembers",
-    ),
-    "eraseMember": ("claimCode", "redeemCodes", "holdCheckout", "captureHold", "grantPoints", "mergeMembers"),
-}  # fmt: skip
 #: What must have happened.
 WANTED: Final = frozenset({
     *(f"{verb}: beside {other}" for verb, others in BESIDE.items() for other in others),

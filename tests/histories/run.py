@@ -41,8 +41,8 @@ WORLDS_AT_ONCE: Final = 3
 CLIENTS_EACH: Final = 3
 #: What the worlds of each slot are about, one after the other.
 ABOUT: Final = (
-    (About.ANYTHING, About.HOLDS, About.HOLDS), (About.ANYTHING, About.AIMS, About.TERMS),
-    (About.PEOPLE, About.PEOPLE, About.ANYTHING),
+    (About.ANYTHING, About.HOLDS, About.HOLDS, About.PEOPLE), (About.ANYTHING, About.AIMS, About.TERMS),
+    (About.PEOPLE, About.PEOPLE, About.PEOPLE, About.ANYTHING),
 )  # fmt: skip
 ERRAND_TRIES: Final = 8
 #: How much longer than it was told, and as long again, a run waits for what hasn't happened yet.

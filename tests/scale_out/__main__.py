@@ -33,6 +33,7 @@ MEMBERS = 50
 TURNS = 4
 CLAIMS_OF_A_TURN = 500
 MOVED_PER_SECOND = 200.0
+MOVES_MAX = 5
 NORTH, SOUTH = range(2)
 WAIT_SECONDS_MAX = 60.0
 TOLD = "SELECT count(*) FROM code WHERE merchant_id = $1 AND id = ANY($2) AND state = 'ALLOCATED'"
@@ -282,13 +283,17 @@ class _Story:
             async with load.paced(shop, MOVED_PER_SECOND), load.clients([self._shops[0], self._shops[2]], 1):
                 await asyncio.sleep(2)
                 begun = time.monotonic()
-                moving = await asyncio.create_subprocess_exec(
-                    *command, env=engine.shared(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-                )
-                said, _ = await moving.communicate()
+                for _ in range(MOVES_MAX):
+                    moving = await asyncio.create_subprocess_exec(
+                        *command, env=engine.shared(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                    )
+                    said, _ = await moving.communicate()
+                    print(said.decode())
+                    # On a busy machine it takes too long, is undone, and goes on.
+                    if moving.returncode == 0:
+                        break
                 ended = time.monotonic()
                 await asyncio.sleep(3)
-        print(said.decode())
         right(moving.returncode == 0, f"{shop.merchant.id} has moved in {ended - begun:.1f} s")
         shop.place = SOUTH
         during = figures([each for each in load.answers if each.shop is shop], SOUTH, begun, time.monotonic())

@@ -451,14 +451,17 @@ class _Client:
 
     async def _relay(self, link: _Link, ends: bytes) -> bool:
         """Pass on what a server says, up to one of these messages. Returns whether that is an error."""
+        said: list[_Message] = []
         while True:
             message = await link.receive()
             if message.code == b"Z":
                 self._status = message.body
                 if self._status == b"I":
                     self._end()
-            self._tell(message)
+            said.append(message)
             if message.code in ends:
+                # At once, as PostgreSQL does: a client wakes up for each piece.
+                self._tell(*said)
                 return message.code == b"E"
 
     def _end(self) -> None:
