@@ -148,6 +148,8 @@ class Hold(NamedTuple):
             return None
         rewards = []
         for each, of_it in zip(self.rewards, told["rewards"], strict=True):
+            if of_it["redemption"] is None:
+                return None
             code = of_it["redemption"]["code"] and of_it["redemption"]["code"]["id"]
             if each.redemption not in {of_it["redemption"]["id"], UNSEEN} or each.code not in {code, UNSEEN}:
                 return None
