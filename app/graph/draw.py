@@ -4,6 +4,7 @@ It is a process of its own so that a large network stops no event loop, and can 
 """
 
 import itertools
+import math
 import os
 import resource
 import struct
@@ -20,12 +21,17 @@ from app.graph.layout import Layout, Previous, lay_out
 from app.graph.network import Edge, Network, measure
 from app.graph.picture import Sheet, columns, svg
 
+#: For each 100,000 referrals begun, up to four times.
 MEMORY_BYTES_MAX: Final = 1 << 30
+_REFERRALS_PER_MEMORY: Final = 100_000
+_MEMORIES_MAX: Final = 4
 CPU_SECONDS_MAX: Final = 120
 #: A picture that is a second late harms nobody; a claim that waits for a processor does.
 NICENESS: Final = 5
 
 EDGE: Final = ("uuid", "uuid", "timestamptz")
+#: A row of them, with the sizes that COPY writes.
+_EDGE_BYTES: Final = 2 + 3 * 4 + 16 + 16 + 8
 PREVIOUS_NODE: Final = ("uuid", "float8", "float8", "bool")
 PREVIOUS_EDGE: Final = ("uuid", "uuid")
 NODE: Final = (
@@ -127,12 +133,20 @@ def _edges(merchant_id: UUID, snapshot_id: UUID, sheet: Sheet) -> Iterable[tuple
         yield merchant_id, snapshot_id, rank, edge.referrer, edge.referee, instant(edge.converted_at), is_new
 
 
+def memory_bytes_max(edges_bytes: int) -> int:
+    """Return how much memory a drawing may take, by the size of its edges as they come in."""
+    referrals = edges_bytes // _EDGE_BYTES
+    return MEMORY_BYTES_MAX * min(_MEMORIES_MAX, max(1, math.ceil(referrals / _REFERRALS_PER_MEMORY)))
+
+
 def main(source: BinaryIO, target: BinaryIO) -> None:
     """Draw what comes in, within bounds of memory and time that the kernel holds, when nobody else wants to run."""
     os.nice(NICENESS)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS_MAX, CPU_SECONDS_MAX))
-    target.write(draw(source.read()))
+    message = source.read()
+    memory = memory_bytes_max(len(parts_of(message)[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    target.write(draw(message))
 
 
 if __name__ == "__main__":

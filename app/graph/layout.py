@@ -2,7 +2,9 @@
 
 What suits which size was measured (bench/graph_snapshot.py): small trees take Kamada and Kawai's springs, larger ones
 Fruchterman and Reingold's at a low temperature, both begun from an equal-angle drawing of the tree, which has no
-crossings. Yesterday's positions are today's beginning: a component that is as it was stays as it was.
+crossings. The rounds only part who would lie on each other, and each looks at all pairs that are near: a drawing of
+thousands begins with room for them, and takes few. Yesterday's positions are today's beginning: a component that is as
+it was stays as it was.
 """
 
 import math
@@ -25,6 +27,10 @@ FRAME: Final = 1000.0
 #: Up to this many members a component is drawn by springs between all pairs.
 _SPRINGS_MAX: Final = 12
 _ROUNDS: Final = 60
+#: From this many members on the rounds are few, and the start has room: so much for each, in squared units.
+_LARGE_MIN: Final = 5000
+_LARGE_ROUNDS: Final = 10
+_LARGE_AREA: Final = 0.3
 #: How far (in edges' lengths) a member may move in the first round; later ones move less and less.
 _TEMPERATURE: Final = 1.2
 #: The equal-angle drawing's edges: long enough for the rounds to begin without crowds.
@@ -205,9 +211,20 @@ def _relaxed(seed: int, component: Component, start: list[Point]) -> list[Point]
     graph = igraph.Graph(len(start), component.links)
     if len(start) <= _SPRINGS_MAX:
         layout = graph.layout_kamada_kawai(seed=start, maxiter=50 * len(start))
-    else:
+    elif len(start) < _LARGE_MIN:
         layout = graph.layout_fruchterman_reingold(niter=_ROUNDS, seed=start, start_temp=_TEMPERATURE, grid="grid")
+    else:
+        layout = graph.layout_fruchterman_reingold(
+            niter=_LARGE_ROUNDS, seed=_roomy(start), start_temp=_TEMPERATURE, grid="grid"
+        )
     return [(x, y) for x, y in layout.coords]
+
+
+def _roomy(points: list[Point]) -> list[Point]:
+    """Scale a large drawing around its middle so that its members have room on average."""
+    (middle_x, middle_y), radius = _enclosing(points)
+    scale = math.sqrt(_LARGE_AREA * len(points) / math.pi) / radius
+    return [((x - middle_x) * scale, (y - middle_y) * scale) for x, y in points]
 
 
 def _spread(points: list[Point], component: Component) -> list[Point]:

@@ -29,6 +29,13 @@ async def test_a_network_is_drawn_by_another_process() -> None:
     assert json.loads(parts_of(answer)[0])["member_count"] in {30, 31}
 
 
+def test_memory_follows_the_network_up_to_a_limit() -> None:
+    row = len(packed([(UUID(int=1), UUID(int=2), 0)], *draw.EDGE)) - len(packed([], *draw.EDGE))
+    gibibytes = [draw.memory_bytes_max(row * referrals) >> 30 for referrals in (0, 100_000, 100_001, 300_000, 10**7)]
+
+    assert gibibytes == [1, 1, 2, 3, 4]
+
+
 async def test_a_drawing_that_takes_too_long_is_killed() -> None:
     with pytest.raises(DrawingError, match="longer than 0 s"):
         await drawn(_message(30), seconds_max=0.01)

@@ -144,6 +144,17 @@ def test_what_has_not_changed_stays_where_it_was_to_a_hundredth() -> None:
     assert again.side == first.side
 
 
+def test_a_tree_of_thousands_has_room_for_everybody_and_is_drawn_the_same_each_time() -> None:
+    chance = random.Random(1)
+    network = measure(Edge(_member(chance.randrange(each)), _member(each), BEGUN) for each in range(1, 5500))
+
+    layout = lay_out(network)
+
+    assert len(network.components) == 1
+    assert len(set(layout.positions)) == len(layout.positions)
+    assert lay_out(network) == layout
+
+
 def test_a_network_that_grows_by_a_hundredth_moves_by_less_than_a_hundredth_of_the_frame() -> None:
     edges = grown(3000)
     before = measure(edges[: len(edges) * 99 // 100])
