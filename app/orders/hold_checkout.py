@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import groupby
 from operator import itemgetter
@@ -185,6 +185,14 @@ class TooFewPointsError(Exception):
         self.wanted = wanted
         self.spendable = spendable
         self.ending = ending
+
+
+@dataclass(slots=True)
+class Others:
+    """The presenter's other holds that have points or rewards which were lacking."""
+
+    with_points: set[UUID] = field(default_factory=set)
+    with_rewards: set[UUID] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -530,7 +538,7 @@ async def hold_checkout(
     """Judge the codes, then hold them in one statement; under locks where points change or another hold has to end."""
     viewer = info.context.viewer
     request = await _checked(viewer, input)
-    more: set[UUID] = set()
+    others = Others()
     for attempt in range(ATTEMPTS_MAX):
         found = await _read(database(), viewer, request)
         if found.is_key_used:
@@ -546,13 +554,13 @@ async def hold_checkout(
         _refuse_if_empty(request, found, verdict)
         # Before the order is locked, because this locks wallets.
         await revive_accepted(viewer, verdict)
-        ending = _ending(found.codes, verdict) | for_budgets | more
+        ending = _ending(found.codes, verdict) | for_budgets | others.with_points | others.with_rewards
         payer_id = _payer(request, found, verdict) if attempt == 0 and not ending else None
         within = within_budgets(viewer.merchant_id, verdict.accepted)
         try:
             if payer_id is None and _needs_locks(request, found, verdict, ending):
                 async with within, transaction(viewer.merchant_id) as tx:
-                    held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending, more)
+                    held, taken_over = await _hold_under_locks(tx, viewer, request, input, ending, others)
                 return HoldCheckoutSuccess(hold=Hold.changed(held), taken_over=taken_over)
             async with within:
                 if payer_id is None:
@@ -562,13 +570,14 @@ async def hold_checkout(
         except OutpacedError:
             continue
         except TooFewPointsError as lacking:
-            more = await _taken_over(viewer, request, found, lacking)
+            others.with_points = await _taken_over(viewer, request, found, lacking)
             continue
         except OutOfStockError as lacking:
             if await end_aside(viewer.merchant_id, [lacking.reward_id]):
                 continue
             own = [] if found.codes.hold is None else [found.codes.hold.id]
-            more.add(await hold_of_reward(viewer, _known(request.presented.presenter), lacking, [*ending, *own]))
+            presenter = _known(request.presented.presenter)
+            others.with_rewards.add(await hold_of_reward(viewer, presenter, lacking, [*ending, *own]))
             continue
         if changed is not None:
             return HoldCheckoutSuccess(hold=Hold.changed(changed), taken_over=False)
@@ -732,11 +741,12 @@ async def _hold_under_locks(
     request: Asked,
     input: HoldCheckoutInput,
     ending: Collection[UUID],
-    more: Collection[UUID],
+    others: Others,
 ) -> tuple[Changed, bool]:
     """End holds, as far as that is needed, then hold; all or nothing. Returns whether another order's was taken over.
 
-    `more` are those of them that have rewards or points that were lacking, and end if they are still the presenter's.
+    The `others` among them end only if they are still the presenter's: those with rewards if they have some yet, those
+    with points if these are lacking still.
     Of another order only its hold's row is locked, never the order's. Raises OutpacedError when the order, a hold or a
     code isn't what it was before, and TooFewPointsError.
     """
@@ -779,19 +789,14 @@ async def _hold_under_locks(
     _refuse_if_rejected(verdict)
     hold_id = ids.new() if own is None else own.id
     before = await _rewards_so_far(tx, viewer, own, presented.presenter)
-    may_end = [
-        row["hold_id"] for row in rows
-        if row["hold_id"] in more and row["hold_id"] not in needed and row["member_id"] == presented.presenter
-    ]  # fmt: skip
-    for each in await holds_with_rewards(tx, viewer, may_end):
-        # Those that were found to have a reward that is lacking.
+    may_end = {row["hold_id"] for row in rows if row["member_id"] == presented.presenter} - needed
+    for each in await holds_with_rewards(tx, viewer, [*(may_end & others.with_rewards)]):
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, each, "EXPIRED")
         needed.add(each)
     places = await place_rewards(tx, viewer, presented.presenter, request.reward_ids, before)
     costs = [place["cost"] for place in places]
-    change, ended = await _hold_points(
-        tx, viewer, request, found, verdict, hold_id, costs, needed, [each for each in may_end if each not in needed]
-    )
+    may_end = (may_end & others.with_points) - needed
+    change, ended = await _hold_points(tx, viewer, request, found, verdict, hold_id, costs, needed, may_end)
     payer_id = None if change is None else change["event_member_id"]
     changed = await _hold(tx, viewer, request, found, verdict, hold_id=hold_id, payer_id=payer_id, costs=sum(costs))
     if changed is None:

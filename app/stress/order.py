@@ -148,10 +148,11 @@ class Hold(NamedTuple):
             return None
         rewards = []
         for each, of_it in zip(self.rewards, told["rewards"], strict=True):
-            code = of_it["redemption"]["code"] and of_it["redemption"]["code"]["id"]
-            if each.redemption not in {of_it["redemption"]["id"], UNSEEN} or each.code not in {code, UNSEEN}:
+            had = of_it["redemption"]
+            code = had and had["code"] and had["code"]["id"]
+            if had is None or each.redemption not in {had["id"], UNSEEN} or each.code not in {code, UNSEEN}:
                 return None
-            rewards.append(each._replace(redemption=of_it["redemption"]["id"], code=code))
+            rewards.append(each._replace(redemption=had["id"], code=code))
         codes_now = tuple(each._replace(redemption=found[each.code]) for each in self.codes)
         return self._replace(codes=codes_now, rewards=tuple(rewards))
 

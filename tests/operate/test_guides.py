@@ -84,7 +84,6 @@ SHOWN = {
     ("docs/scaling.md", "Does it hold?"): "it needs a running deployment; tests/stress runs it",
     ("docs/scaling.md", "Many PostgreSQL servers"): "a drawing",
     ("docs/scaling.md", "More processes"): "they run until they are stopped; tests/operate/test_up.py runs them",
-    ("docs/scaling.md", "Moving a merchant"): "it needs the router itself; tests/scale_out runs it",
     ("docs/scaling.md", "PgBouncer"): "the settings of a server that isn't installed here",
 }
 

@@ -1,10 +1,13 @@
 """Holds of rewards. Without these a mug could be promised to two carts, or be paid for and not be there."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from app import ids
 from app.orders.expire_holds import expire_holds
+from app.storage.database import transaction
 from tests.coupons.ownership import claim_by_email
 from tests.coupons.test_audience import claimed, proved
 from tests.coupons.test_offers import offered
@@ -14,8 +17,10 @@ from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, let
 from tests.orders.test_holds_of_points import entries, rich, wallet
 from tests.points.documents import RETIRE_REWARD, grant, reward
 from tests.points.documents import redeem as redeem_reward
+from tests.races.storm import until_somebody_waits
 
 OWN = "query ($id: ID!) { member(id: $id) { wallet { codes(first: 9) { edges { node { state } } } } } }"
+LOCK = "SELECT FROM hold WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
 STOCK = "query { rewards(first: 100) { edges { node { id stock } } } }"
 
 
@@ -174,6 +179,24 @@ async def test_a_cart_ends_for_its_reward_and_another_for_its_points(shop: Shop)
     assert (laptop["__typename"], laptop["takenOver"]) == ("HoldCheckoutSuccess", True)
     assert [(await read(shop, each))["status"] for each in (phone, tablet)] == ["EXPIRED", "EXPIRED"]
     assert await wallet(shop, member) == (1_000, 900, 100)
+    assert await shop.broken_promises() == []
+
+
+async def test_a_cart_with_a_reward_stays_if_the_points_come_from_elsewhere_meanwhile(shop: Shop) -> None:
+    member = await rich(shop)
+    mug = await reward(shop, cost=50, stock=1)
+    phone = (await with_rewards(shop, [mug], member, order="phone"))["hold"]
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.row(LOCK, shop.merchant_id, ids.decode("hold", phone["id"]))
+        laptop = asyncio.create_task(hold(shop, [], member, order="laptop", points=1_000))
+        # It has found too few points, and waits for the cart that has some.
+        await until_somebody_waits(tx)
+        await grant(shop, member, 50, "more")
+    await laptop
+
+    assert (await read(shop, phone))["status"] == "HELD"
+    assert await wallet(shop, member) == (1_050, 1_050, 0)
     assert await shop.broken_promises() == []
 
 
