@@ -262,6 +262,7 @@ NOBODYS: Final = {
     "data_key": "keys, wrapped",
     "erasure": "ids, which name nobody",
     "erasure_memory": "HMACs of who was erased, for as long as the merchant remembers, without an id",
+    "fence": "which merchants move, and between which servers",
     "graph_drawing": "when a network was read",
     "graph_edge": "ids, which name nobody",
     "graph_file": "a drawing of ids and labels without names",
