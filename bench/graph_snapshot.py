@@ -92,14 +92,14 @@ def _drawn(message: bytes) -> tuple[float, float, bytes]:
     process = subprocess.Popen([sys.executable, "-m", "app.graph.draw"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("a process without pipes")
-    process.stdin.write(message)
+    process.stdin.write(frame([message]))
     process.stdin.close()
     answer = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError("a measured drawing failed")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, answer
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, parts_of(answer)[0]
 
 
 def quality(network: Network, positions: list[Point], seed: int = 7) -> tuple[float, float]:

@@ -1,6 +1,7 @@
-"""The process that draws one snapshot: rows from stdin, rows and files to stdout, and nothing else to touch.
+"""The process that draws snapshots: rows from stdin, rows and files to stdout, and nothing else to touch.
 
-It is a process of its own so that a large network stops no event loop, and can be bounded and killed.
+It is a process of its own so that a large network stops no event loop, and can be bounded and killed. It draws one
+snapshot after the other, until nobody asks for more: starting it costs more than a small network.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import os
 import resource
 import struct
 import sys
+import time
 from collections.abc import Iterable
 from datetime import date
 from typing import BinaryIO, Final, cast
@@ -25,6 +27,7 @@ from app.graph.picture import Sheet, columns, svg
 MEMORY_BYTES_MAX: Final = 1 << 30
 _REFERRALS_PER_MEMORY: Final = 100_000
 _MEMORIES_MAX: Final = 4
+#: For each drawing.
 CPU_SECONDS_MAX: Final = 120
 #: A picture that is a second late harms nobody; a claim that waits for a processor does.
 NICENESS: Final = 5
@@ -133,20 +136,37 @@ def _edges(merchant_id: UUID, snapshot_id: UUID, sheet: Sheet) -> Iterable[tuple
         yield merchant_id, snapshot_id, rank, edge.referrer, edge.referee, instant(edge.converted_at), is_new
 
 
-def memory_bytes_max(edges_bytes: int) -> int:
-    """Return how much memory a drawing may take, by the size of its edges as they come in."""
-    referrals = edges_bytes // _EDGE_BYTES
+def referrals_in(message: bytes) -> int:
+    """Return how many referrals a message has, by the length of its second part."""
+    at = 8 + int.from_bytes(message[:8])
+    return int.from_bytes(message[at : at + 8]) // _EDGE_BYTES
+
+
+def memory_bytes_max(referrals: int) -> int:
+    """Return how much memory a drawing of so many referrals may take."""
     return MEMORY_BYTES_MAX * min(_MEMORIES_MAX, max(1, math.ceil(referrals / _REFERRALS_PER_MEMORY)))
 
 
 def main(source: BinaryIO, target: BinaryIO) -> None:
-    """Draw what comes in, within bounds of memory and time that the kernel holds, when nobody else wants to run."""
+    """Draw what comes in, within bounds of memory and time that the kernel holds, when nobody else wants to run.
+
+    A message and its answer each come after their length.
+    """
     os.nice(NICENESS)
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS_MAX, CPU_SECONDS_MAX))
-    message = source.read()
-    memory = memory_bytes_max(len(parts_of(message)[1]))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    target.write(draw(message))
+    # Whoever is over its time would leave a dump of its memory.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while length := source.read(8):
+        message = source.read(int.from_bytes(length))
+        _limit(resource.RLIMIT_AS, memory_bytes_max(referrals_in(message)))
+        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + CPU_SECONDS_MAX)
+        target.write(frame([draw(message)]))
+        target.flush()
+
+
+def _limit(kind: int, amount: int) -> None:
+    """Set a limit of this process. The hard one stays, as it could never be raised again for a later drawing."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
 
 
 if __name__ == "__main__":

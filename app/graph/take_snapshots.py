@@ -15,7 +15,7 @@ import orjson
 from app import ids
 from app.graph import jobs
 from app.graph.draw import frame, parts_of
-from app.graph.drawing import DrawingError, drawn
+from app.graph.drawing import Drawer, DrawingError
 from app.graph.forget_snapshots import drop_unshown
 from app.storage import events
 from app.storage.database import Tx, database, transaction
@@ -177,24 +177,27 @@ EDGE_COLUMNS: Final = [
 async def take_waiting(*, is_large: bool, seconds_max: float) -> int:
     """Take the snapshots that wait in a lane, one after the other, for so long. Returns how many were taken.
 
+    A process that draws small networks is shared by them, and ends with this.
+
     Safe to run twice and at once: a job is one worker's, its snapshot is stored once. A network that can't be drawn
     fails alone; when the database or this process goes away, another worker finds the job.
     """
     taken, until = 0, time.monotonic() + seconds_max
-    while time.monotonic() < until and (job := await jobs.take(is_large=is_large)) is not None:
-        try:
-            taken += await _take(job)
-        except DrawingError as error:
-            log.error("the network of %s can't be drawn: %s", ids.encode("merchant", job["merchant_id"]), error)  # noqa: TRY400
-            await jobs.fail(job, error.failure)
-        except asyncio.CancelledError:
-            await jobs.release(job)
-            raise
+    async with Drawer() as drawer:
+        while time.monotonic() < until and (job := await jobs.take(is_large=is_large)) is not None:
+            try:
+                taken += await _take(job, drawer)
+            except DrawingError as error:
+                log.error("the network of %s can't be drawn: %s", ids.encode("merchant", job["merchant_id"]), error)  # noqa: TRY400
+                await jobs.fail(job, error.failure)
+            except asyncio.CancelledError:
+                await jobs.release(job)
+                raise
     return taken
 
 
-async def _take(job: jobs.JobRow) -> bool:
-    return await _repeat(job) or await _draw(job)
+async def _take(job: jobs.JobRow, drawer: Drawer) -> bool:
+    return await _repeat(job) or await _draw(job, drawer)
 
 
 async def _repeat(job: jobs.JobRow) -> bool:
@@ -212,12 +215,12 @@ async def _repeat(job: jobs.JobRow) -> bool:
     return stored is not None
 
 
-async def _draw(job: jobs.JobRow) -> bool:
+async def _draw(job: jobs.JobRow, drawer: Drawer) -> bool:
     merchant_id, snapshot_id = job["merchant_id"], job["id"]
     message, compared_with = await _message(job)
     if not await jobs.advance(database(), job, "DRAWING"):
         return False
-    answer = await drawn(message)
+    answer = await drawer.drawn(message)
     header, nodes, edges, svg, json, hubs = parts_of(answer)
     if not await jobs.advance(database(), job, "STORING"):
         return False

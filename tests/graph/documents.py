@@ -5,6 +5,7 @@ from typing import Any, Final
 import pytest
 
 from app.graph.draw import draw
+from app.graph.drawing import Drawer
 from app.graph.take_snapshots import take_waiting
 from app.storage.database import database
 from tests.factories import Shop
@@ -46,16 +47,16 @@ async def taken(shop: Shop) -> Any:
 async def take_all() -> None:
     """Take everything that waits, in both lanes; more than one test may ask at once.
 
-    It is drawn here, which `make full` leaves to a process for each, as a worker does.
+    It is drawn here, which `make full` leaves to processes, as a worker does.
     """
     with pytest.MonkeyPatch.context() as patched:
         if not FULL:
-            patched.setattr("app.graph.take_snapshots.drawn", _drawn_here)
+            patched.setattr(Drawer, "drawn", _drawn_here)
         for is_large in (False, True):
             await take_waiting(is_large=is_large, seconds_max=60)
 
 
-async def _drawn_here(message: bytes) -> bytes:
+async def _drawn_here(_drawer: Drawer, message: bytes) -> bytes:
     return draw(message)
 
 

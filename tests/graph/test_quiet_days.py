@@ -154,11 +154,11 @@ async def test_a_network_that_could_not_be_drawn_is_not_tried_again_as_it_is(
     await accepted(shop, hub)
     await age(shop)
 
-    def refuse(_message: bytes) -> bytes:
+    def refuse(*_args: object) -> bytes:
         raise DrawingError(failure, "it can't")
 
     monkeypatch.setattr("tests.graph.documents.draw", refuse)
-    monkeypatch.setattr("app.graph.take_snapshots.drawn", refuse)
+    monkeypatch.setattr("app.graph.drawing.Drawer.drawn", refuse)
     job_id = (await shop.data(TAKE))["answer"]["jobId"]
     await take_all()
     job = (await shop.data(JOB, {"id": job_id}))["graphSnapshotJob"]
