@@ -22,7 +22,7 @@ _busy: set[bool] = set()
 
 async def plan_graph_snapshots(ctx: dict[Any, Any]) -> int:
     """Ask for the day's snapshots that are due, ring for each lane in which one waits, and delete old ones."""
-    planned = await jobs.plan()
+    planned = await jobs.plan(turns=jobs.TURNS)
     for is_large in await jobs.lanes():
         await ctx["redis"].enqueue_job("take_graph_snapshots", is_large)
     if not await ctx["clocks"].trusts():

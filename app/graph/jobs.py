@@ -21,6 +21,10 @@ IS_EDGE: Final = "(r.released_at IS NOT NULL AND r.reversed_at IS NULL)"
 #: Networks with more referrals are drawn in a lane of their own, where no small one waits for them.
 SMALL_REFERRALS_MAX: Final = 5000
 LEASE_SECONDS: Final = "300"
+#: The day's snapshots are taken in turns, from a merchant's midnight on. Merchants of a turn follow each other closely,
+#: so that they share a drawing process. The last turn comes before four in the morning.
+TURNS: Final = 24
+_TURN_SECONDS: Final = 600
 
 _STEPS: Final = ("READING", "DRAWING", "STORING")
 _RUNNING: Final = leases.listed(_STEPS)
@@ -80,8 +84,9 @@ SELECT j.id, j.is_large FROM j WHERE j.merchant_id = :merchant_id
 WAITING_OF_MERCHANT: Final = statement(
     AskedRow, "SELECT id, is_large FROM graph_job WHERE merchant_id = :merchant_id AND status = 'QUEUED'"
 )
-#: Merchants with referrals whose local day has no snapshot yet and no job for one. Three failures end the day, and one
-#: that comes of the network itself ends all days until an edge changes (`take_snapshots.STANDING` says how we know).
+#: Merchants with referrals whose local day has no snapshot yet and no job for one, and whose turn has come by their own
+#: clocks. A merchant's turn follows from its id, so it is the same every day. Three failures end the day, and one that
+#: comes of the network itself ends all days until an edge changes (`take_snapshots.STANDING` says how we know).
 #: Each step is a look at an index for those that the one before has left, whatever the planner knows of the tables:
 #: once the day's snapshots are there that is one look for each merchant, and nobody's old jobs are read.
 DUE: Final = statement(
@@ -89,7 +94,9 @@ DUE: Final = statement(
     f"""
 WITH undone AS MATERIALIZED (
     SELECT m.merchant_id, m.today FROM (
-        SELECT merchant_id, (now() AT TIME ZONE time_zone)::date AS today FROM merchant m WHERE {stands("m")}
+        SELECT merchant_id, (now() AT TIME ZONE time_zone)::date AS today FROM merchant m
+        WHERE {stands("m")} AND extract(epoch FROM (now() AT TIME ZONE time_zone)::time)
+            >= {_TURN_SECONDS} * ((hashtext(merchant_id::text) & 2147483647) % :turns::int)::bigint
     ) m
     WHERE ((
         SELECT s.taken_on FROM graph_snapshot s WHERE s.merchant_id = m.merchant_id ORDER BY s.taken_on DESC LIMIT 1
@@ -179,11 +186,14 @@ async def request(merchant_id: UUID, actor: str) -> AskedRow:
             return job
 
 
-async def plan() -> int:
-    """Ask for the day's snapshots of all merchants whose day has begun. Returns how many. Safe to run twice at once."""
+async def plan(*, turns: int = 1) -> int:
+    """Ask for the day's snapshots of all merchants whose day has begun, of one turn or in so many.
+
+    Returns how many. Safe to run twice at once.
+    """
     for job in await database().rows(ABANDONED):
         await fail(job, "ABANDONED")
-    due = [row["merchant_id"] for row in await database().rows(DUE)]
+    due = [row["merchant_id"] for row in await database().rows(DUE, turns=turns)]
     planned = 0
     for start in range(0, len(due), _PLANNED_AT_ONCE):
         some = due[start : start + _PLANNED_AT_ONCE]

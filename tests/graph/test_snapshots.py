@@ -197,6 +197,24 @@ async def test_the_days_snapshot_is_planned_once_however_often(shop: Shop) -> No
     assert [tuple(row) for row in await _rows(statement, shop)] == [("DONE", "system")]
 
 
+async def test_the_days_snapshots_are_taken_in_turns_that_are_over_by_noon(shop: Shop) -> None:
+    """Of so many turns a merchant's is years away, unless its clock shows noon and the turns are those of a night."""
+    await _star(shop, 2)
+    waiting = "SELECT taken_on = (now() AT TIME ZONE $2)::date AS is_today FROM graph_job WHERE merchant_id = $1"
+    (clock,) = await database().rows("SELECT extract(hour FROM now() AT TIME ZONE 'UTC')::int AS hour")
+    # The signs of these zones are those of POSIX: this one is ahead of UTC.
+    ahead = 12 - clock["hour"]
+    zone = f"Etc/GMT{-ahead:+d}" if ahead else "Etc/GMT"
+    await database().row("UPDATE merchant SET time_zone = $2 WHERE merchant_id = $1", shop.merchant_id, zone)
+
+    await jobs.plan(turns=2**31 - 1)
+    early = await database().rows(waiting, shop.merchant_id, zone)
+    await jobs.plan(turns=jobs.TURNS)
+
+    assert early == []
+    assert [row["is_today"] for row in await database().rows(waiting, shop.merchant_id, zone)] == [True]
+
+
 async def test_a_merchant_that_was_never_referred_to_gets_no_daily_snapshot(shop: Shop) -> None:
     await jobs.plan()
 
