@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.operate.processes import Up, environment, up
-from tests.sizes import FULL
 from tests.starts import FLASH
-
-#: So that what waits for a frozen database gives up soon; `make full` waits as long as an operator's engine does.
-IMPATIENT = {} if FULL else {"FLASH_OPERATION_SECONDS_MAX": "3", "FLASH_DATABASE_TIMEOUT_SECONDS": "2"}
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +17,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """An engine with two API processes, durable as an operator's, in a directory whose name is long and not plain."""
     directory = tmp_path_factory.mktemp("up") / ("ein langer Name, größer als ein Socket erlaubt " * 3).strip()
     errors = tmp_path_factory.mktemp("errors") / "up.log"
-    with up(directory, "--api-processes", "2", errors=errors, **IMPATIENT) as running:
+    with up(directory, "--api-processes", "2", errors=errors) as running:
         yield running
 
 

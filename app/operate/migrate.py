@@ -24,7 +24,10 @@ async def migrate(database_url: str) -> None:
     try:
         await refuse_other_server(guard)
         await guard.fetch("SELECT pg_advisory_lock($1)", _LOCK)
-        await tortoise_migrate(config=tortoise_config(dsn(database_url), timeout_seconds=600))
+        try:
+            await tortoise_migrate(config=tortoise_config(dsn(database_url), timeout_seconds=600))
+        finally:
+            await Tortoise.close_connections()
     except (BaseORMException, asyncpg.PostgresError) as error:
         # Its other lines may quote rows.
         reason = str(error).partition("\n")[0]
@@ -33,7 +36,6 @@ async def migrate(database_url: str) -> None:
             "whose role may create tables in it."
         ) from error
     finally:
-        await Tortoise.close_connections()
         await guard.close()
 
 

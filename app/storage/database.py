@@ -79,6 +79,14 @@ APPLIED: Final = "SELECT name FROM tortoise_migrations"
 TRY_TO_WRITE: Final = "DO $$ BEGIN CREATE TEMPORARY TABLE flash_room ON COMMIT DROP AS SELECT 1 AS row; END $$"
 
 
+async def _connect(*where: Any, **how: Any) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(*where, **how)
+    except TimeoutError:
+        # As opposed to a statement that takes too long.
+        raise ConnectionError("the database lets nobody connect in time") from None
+
+
 class _Connection(asyncpg.Connection):
     def get_reset_query(self) -> str:
         return ""
@@ -271,7 +279,7 @@ class Client(Statements, AsyncpgDBClient):
         for setting in ("host", "port", "user", "password", "database", "loop"):
             kwargs.pop(setting)
         kwargs |= {"connection_class": _Connection, "min_size": 1, "max_inactive_connection_lifetime": 0}
-        kwargs["init"] = self._begin
+        kwargs |= {"init": self._begin, "connect": _connect}
         if self.is_watched:
             kwargs["timeout"] = _CONNECT_SECONDS_MAX
         self.pool = await asyncpg.create_pool(self._dsn, **kwargs)

@@ -6,8 +6,8 @@ export async function untilAnswered<Answer>(attempt: () => Promise<Answer>, trie
     try {
       return await attempt();
     } catch (problem) {
-      // A network that failed says nothing about what the server did; UNAVAILABLE says that it may not have done it.
-      const isWorthAnother = !(problem instanceof FlashError) || problem.code === "UNAVAILABLE";
+      // A network that failed says nothing about what the server did; UNAVAILABLE and TIMEOUT say that it may not have.
+      const isWorthAnother = !(problem instanceof FlashError) || ["UNAVAILABLE", "TIMEOUT"].includes(problem.code);
       if (!isWorthAnother || tries === triesMax) throw problem;
       await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** tries * (0.5 + Math.random())));
     }
