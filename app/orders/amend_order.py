@@ -43,7 +43,7 @@ from app.orders.redeem_codes import CodesRejected, EligibleAmountInput, presenta
 from app.orders.rows import FIND_BY_ORDER, FIND_ORDER, REDEMPTIONS_OF_ORDER, OrderRow
 from app.orders.types import OrderNotOpen, Purchase, refuse_if_cancelled
 from app.points.ledger import InsufficientPoints
-from app.storage.database import Statements, Tx, database, transaction
+from app.storage.database import ONE_MOMENT, Statements, Tx, database, transaction
 from app.storage.events import event
 from app.storage.statements import statement
 
@@ -174,9 +174,12 @@ async def amend_order(
     for attempt in range(ATTEMPTS_MAX):
         earlier = await _earlier(database(), viewer, key, request_hash)
         if earlier is not None:
-            return await _answer(
-                database(), viewer, presented, earlier["points_returned"], earlier["shortfall"], replayed=True
-            )
+            async with transaction(viewer.merchant_id) as tx:
+                # As of one moment, whatever else becomes of the order meanwhile.
+                await tx.row(ONE_MOMENT)
+                return await _answer(
+                    tx, viewer, presented, earlier["points_returned"], earlier["shortfall"], replayed=True
+                )
         seen = await read(database(), viewer, presented)
         _refuse_unless_open(presented, seen)
         if input.points and presented.presenter is not None and not await member_exists(viewer, presented.presenter):
@@ -322,7 +325,7 @@ async def _amend(
 
 
 async def _answer(
-    where: Statements,
+    tx: Tx,
     viewer: Viewer,
     presented: Presentation,
     points_returned: int,
@@ -332,9 +335,9 @@ async def _answer(
 ) -> AmendOrderSuccess:
     """Return the order as it stands."""
     name = {"merchant_id": viewer.merchant_id, "source": presented.source.value, "order_id": presented.order_id}
-    rows = await where.rows(REDEMPTIONS_OF_ORDER, **name)
-    purchase = await where.row(FIND_BY_ORDER, **name)
-    order = await where.row(FIND_ORDER, **name)
+    rows = await tx.rows(REDEMPTIONS_OF_ORDER, **name)
+    purchase = await tx.row(FIND_BY_ORDER, **name)
+    order = await tx.row(FIND_ORDER, **name)
     if order is None:
         raise RuntimeError("an amended order is gone")
     total = sum(row["redemption_discount"] for row in rows)

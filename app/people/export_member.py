@@ -11,7 +11,7 @@ from app.merchants.reencrypt import SEALED
 from app.merchants.tenants import decrypted, tenant
 from app.people.known_by import KnownBy, known_by
 from app.people.personal import PERSONAL
-from app.storage.database import transaction
+from app.storage.database import ONE_MOMENT, transaction
 from app.storage.statements import statement
 
 #: Columns of hashes, which tell a person nothing.
@@ -46,8 +46,6 @@ FIND_STANDING: Final = statement(
     _StandingRow,
     "SELECT coalesce(merged_into_id, id) AS id FROM member WHERE merchant_id = :merchant_id AND id = :member_id",
 )
-#: All that follows sees one moment, and may take its time.
-ONE_MOMENT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
 
 async def export_member(named_merchant: str, named_member: str) -> dict[str, Any]:

@@ -73,6 +73,8 @@ _ARRAY_TYPES: Final = [
     for name, (oid, element) in _ARRAYS.items()
 ]  # fmt: skip
 
+#: Whatever a transaction reads after this is as of one moment. Its first statement.
+ONE_MOMENT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 APPLIED: Final = "SELECT name FROM tortoise_migrations"
 # A row of a table that is gone when the statement ends takes a block of its own. A router that sees a table made reads
 # its schema again; it doesn't look into a DO.

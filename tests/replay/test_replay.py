@@ -609,7 +609,7 @@ def _logs() -> list[Path]:
     return [
         path
         for each in data.iterdir()
-        if each.name not in {"postgres", "pytest"}
+        if each.name not in {"postgres", "pytest"} and not each.name.startswith("servers-")
         for path in (each.rglob("*") if each.is_dir() else [each])
         if path.is_file()
     ]
