@@ -59,20 +59,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Environment]:
     settings.cache_clear()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def databases(servers: tuple[Server, Server]) -> AsyncIterator[list[str]]:
-    """One database on each server."""
-    async with fresh(*servers) as urls:
-        yield urls
-
-
-@pytest.fixture
-def way(databases: list[str]) -> Iterator[Router]:
-    """A router before both."""
-    with router(databases) as running:
-        yield running
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def valkey() -> AsyncIterator[Redis]:
     """A database of Valkey in which no other test's worker is known."""

@@ -1,7 +1,7 @@
 """A process's pool behind a router. Without these one server could hold all connections, or a statement go astray."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypedDict
 from uuid import UUID, uuid4
@@ -17,8 +17,8 @@ from app.storage.pulse import DatabaseSilentError
 from app.storage.routed import RoutedClient
 from app.storage.statements import NoRow, statement
 from tests.scratch import MERCHANT
-from tests.servers.pair import NAMES, Server, fresh
-from tests.servers.router import Router, router
+from tests.servers.pair import NAMES
+from tests.servers.router import Router
 
 WAIT_SECONDS_MAX = 60.0
 CONNECTIONS = 6
@@ -44,20 +44,6 @@ CREATE EVENT TRIGGER full_disk ON ddl_command_end WHEN TAG IN ('CREATE TABLE AS'
 """
 ROOM = "DROP EVENT TRIGGER full_disk; DROP TRIGGER full_disk ON merchant;"
 SLOW = statement(NameRow, "SELECT pg_sleep(:seconds)::text AS server FROM merchant WHERE merchant_id = :merchant_id")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def databases(servers: tuple[Server, Server]) -> AsyncIterator[list[str]]:
-    """One database on each server."""
-    async with fresh(*servers) as urls:
-        yield urls
-
-
-@pytest.fixture
-def way(databases: list[str]) -> Iterator[Router]:
-    """A router before both."""
-    with router(databases) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(loop_scope="session")

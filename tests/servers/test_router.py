@@ -1,34 +1,19 @@
 """The router that stands for PgDog: without these, tests of many servers would say nothing of a real one."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from app.storage.database import dsn
 from tests.scratch import MERCHANT
-from tests.servers.pair import NAMES, Server, fresh
-from tests.servers.router import Router, router
+from tests.servers.pair import NAMES, Server
+from tests.servers.router import Router
 
 WHERE = "SELECT current_setting('cluster_name') FROM merchant WHERE merchant_id = $1"
 KEY = "SET LOCAL pgdog.sharding_key TO '{}'"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def databases(servers: tuple[Server, Server]) -> AsyncIterator[list[str]]:
-    """One database on each server."""
-    async with fresh(*servers) as urls:
-        yield urls
-
-
-@pytest.fixture
-def way(databases: list[str]) -> Iterator[Router]:
-    """A router before both."""
-    with router(databases) as running:
-        yield running
 
 
 @asynccontextmanager
