@@ -224,9 +224,13 @@ WHERE a.merchant_id = :merchant_id AND a.email_index = ANY(:email_indexes::bytea
 
 
 async def known_members(tx: Tx, merchant_id: UUID, member_ids: list[UUID]) -> dict[UUID, Person]:
-    """Return those of the members that there are, each by the id that it is asked by; who stands for merged ones."""
+    """Return those of the members that there are, in order, each by the id that it is asked by.
+
+    Of merged ones it is who stands for them.
+    """
     rows = await tx.many(FIND_MEMBERS, merchant_id=merchant_id, member_ids=member_ids)
-    return {row["asked_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in rows}
+    found = {row["asked_id"]: Person(row["member_id"], None, row["mailbox_index"]) for row in rows}
+    return {each: found[each] for each in member_ids if each in found}
 
 
 async def resolve(tx: Tx, viewer: Viewer, asked: Recipients) -> list[Person]:

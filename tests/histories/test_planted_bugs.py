@@ -24,7 +24,7 @@ from tests.histories.moving import Mover
 from tests.histories.provoked import document
 from tests.histories.run import PROGRAM, TERMS
 from tests.histories.test_worlds import at_work
-from tests.sizes import FULL
+from tests.sizes import FULL, size
 from tests.starts import BROKEN
 
 WORLDS_MAX: Final = 60
@@ -398,7 +398,7 @@ def _without_times(text: str) -> str:
     return text.replace("amount: amountMinor: 1000, currency: USD", "MONEY")
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", size(BUGS[::2], BUGS))
 async def test_a_planted_bug_is_found_and_shown(shop: Shop, worker_database: str, judging: Judge, bug: str) -> None:
     script, shown = SCRIPTS[bug]
     with run_api(worker_database, **{BROKEN: bug}) as broken, planted(bug):

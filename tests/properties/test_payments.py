@@ -43,7 +43,7 @@ MINOR_UNITS = st.sampled_from([1, 100, 1000])
 AMOUNTS = st.integers(0, 10**7)
 
 
-@settings(max_examples=size(500, 5_000), deadline=None, derandomize=not FULL)
+@settings(max_examples=size(200, 5_000), deadline=None, derandomize=not FULL)
 @given(AMOUNTS, AMOUNTS, VALUES)
 def test_the_fewest_points_pay_and_never_more_than_is_needed(ceiling: int, need: int, value: Decimal) -> None:
     paid = paid_with(ceiling, need, value)
@@ -66,7 +66,7 @@ def changes(draw: st.DrawFn) -> list[tuple[str, int, int]]:
     return draw(st.lists(step, min_size=1, max_size=9))
 
 
-@settings(max_examples=size(500, 5_000), deadline=None, derandomize=not FULL)
+@settings(max_examples=size(200, 5_000), deadline=None, derandomize=not FULL)
 @given(st.integers(1, 10**6), st.integers(0, 10**4), VALUES, RATES, MINOR_UNITS, changes())
 def test_after_any_refunds_exactly_the_money_part_has_earned(
     amount: int, ceiling: int, value: Decimal, rate: Decimal, minor_units: int, steps: list[tuple[str, int, int]]
@@ -339,7 +339,7 @@ async def test_any_walk_keeps_orders_and_points_exact(api: Api, shop: Shop) -> N
 
     how = settings(
         deadline=None,
-        max_examples=size(8, 60),
+        max_examples=size(5, 60),
         stateful_step_count=25,
         derandomize=not FULL,
         suppress_health_check=list(HealthCheck),

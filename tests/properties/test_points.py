@@ -456,7 +456,7 @@ async def test_any_walk_keeps_the_ledger_exact(api: Api, shop: Shop) -> None:
 
     how = settings(
         deadline=None,
-        max_examples=size(5, 30),
+        max_examples=size(3, 30),
         stateful_step_count=30,
         derandomize=not FULL,
         suppress_health_check=list(HealthCheck),

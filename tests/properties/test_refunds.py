@@ -23,7 +23,7 @@ def parts(draw: st.DrawFn, least: int = 1) -> list[int]:
     return draw(st.lists(st.integers(least, 10**9), min_size=1, max_size=7))
 
 
-@settings(max_examples=size(500, 20_000), deadline=None, derandomize=not FULL)
+@settings(max_examples=size(200, 20_000), deadline=None, derandomize=not FULL)
 @given(parts(), RATES, MINOR_UNITS)
 def test_the_sum_of_the_parts_is_the_whole(amounts: list[int], rate: Decimal, minor_units: int) -> None:
     amount = sum(amounts)
@@ -51,7 +51,7 @@ LOTS = st.lists(
 )
 
 
-@settings(max_examples=size(300, 10_000), deadline=None, derandomize=not FULL)
+@settings(max_examples=size(150, 10_000), deadline=None, derandomize=not FULL)
 @given(LOTS, st.data())
 def test_what_goes_back_of_each_lot_is_what_goes_back(
     shapes: list[tuple[int, int, int, list[int]]], data: st.DataObject

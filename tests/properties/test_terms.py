@@ -86,7 +86,7 @@ async def is_taken(shop: Shop, pool_id: UUID, terms: dict[str, Any]) -> bool:
 
 @settings(
     deadline=None,
-    max_examples=size(150, 2_000),
+    max_examples=size(80, 2_000),
     derandomize=not FULL,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

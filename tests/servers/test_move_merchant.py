@@ -34,6 +34,7 @@ from tests.servers.filled import drop_checks, filled
 from tests.servers.pair import Server, fresh
 from tests.servers.router import router
 from tests.servers.world import make_merchant
+from tests.sizes import size
 
 #: What a move leaves at a server while it is under way.
 TRACES = """
@@ -198,20 +199,20 @@ async def test_what_changes_meanwhile_moves_too(pair: Pair, monkeypatch: pytest.
     assert moved.changes >= 1 + 1 + 2 + 4 + 4
 
 
-@pytest.mark.parametrize(
-    ("where", "name"),
-    [
-        (move_merchant_changes, "keep"),
-        (move_merchant_rows, "differing"),
-        (move_merchant._Run, "follow"),
-        (move_merchant_router, "tell"),
-    ],
-)  # fmt: skip
+#: Before rows are copied, before they are committed, after that, and while the merchant is closed.
+KILLED = (
+    (move_merchant_changes, "keep"),
+    (move_merchant_rows, "differing"),
+    (move_merchant._Run, "follow"),
+    (move_merchant_router, "tell"),
+)
+
+
+@pytest.mark.parametrize(("where", "name"), size(KILLED[1::2], KILLED))
 @pytest.mark.parametrize("then", ["resumed", "aborted"])
 async def test_a_move_that_was_killed_is_resumed_or_undone(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, where: object, name: str, then: str
 ) -> None:
-    """It is killed before rows are copied, before they are committed, after that, and while the merchant is closed."""
     merchant_id, traces = await filled(pair.north), await pair.north.fetchval(TRACES)
     before(monkeypatch, where, name, pair.cut)
     with pytest.raises(FAILED):
