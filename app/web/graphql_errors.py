@@ -68,6 +68,9 @@ class Presenting:
         if "code" in extensions:
             return shown | {"extensions": extensions}
         cause = error.original_error or error
+        if isinstance(cause, GraphQLError) and cause.message.startswith("Argument "):
+            # A variable that is null where the argument has a default and mustn't be: only executing shows it.
+            return shown | {"extensions": {"code": "BAD_USER_INPUT"}}
         masked = self._masked.get(id(cause))
         if masked is None:
             masked = self._masked[id(cause)] = _masked(cause, error)

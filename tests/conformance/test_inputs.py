@@ -42,3 +42,12 @@ async def test_no_value_in_any_argument_is_a_fault(shop: Shop, api: Api, seed: i
     assert await refuted(shop, (body_of(*case) for case in chosen)) == []
     assert len(cases) > 5_000
     assert log.is_small(len(chosen)), log.lines()
+
+
+async def test_null_for_an_argument_with_a_default_is_the_callers_mistake(shop: Shop) -> None:
+    asked = 'query ($source: MemberSource) { order(orderId: "A-1", source: $source) { orderId } }'
+
+    (error,) = (await shop.post(asked, {"source": None}))["errors"]
+
+    assert error["extensions"] == {"code": "BAD_USER_INPUT"}
+    assert (await shop.data(asked))["order"] is None
