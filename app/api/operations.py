@@ -21,7 +21,6 @@ from app.storage.restarts import ENDED, RESTARTS_MAX
 from app.telemetry.observed import refused as note_refusal
 
 Info = strawberry.Info[Context, None]
-#: How often a verb begins anew.
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -256,6 +256,25 @@ class Readiness(Enum):
     EMPTY = "empty"
 
 
+async def readiness(
+    fetch: Callable[..., Awaitable[Sequence[Any]]], run: Callable[..., Awaitable[object]], pulse: Pulse | None
+) -> Readiness:
+    """Return how a server stands that answers. It is asked whether it has room again only after it had none."""
+    try:
+        applied = {row["name"] for row in await fetch(APPLIED)}
+    except asyncpg.UndefinedTableError:
+        return Readiness.EMPTY
+    if not applied.issuperset(migration_names()):
+        return Readiness.UNMIGRATED
+    if pulse is not None and pulse.is_full:
+        try:
+            await run(TRY_TO_WRITE)
+        except FULL:
+            return Readiness.FULL
+        pulse.is_full = False
+    return Readiness.OK
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Whether the database can be served from, and behind a router which of its servers, by their names."""
@@ -325,19 +344,8 @@ class Client(Statements, AsyncpgDBClient):
         return Standing(await within(within_seconds, self._readiness()))
 
     async def _readiness(self) -> Readiness:
-        try:
-            applied = {row["name"] for row in await self.rows(APPLIED)}
-        except asyncpg.UndefinedTableError:
-            return Readiness.UNMIGRATED
-        if not applied.issuperset(migration_names()):
-            return Readiness.UNMIGRATED
-        if self.pulse is not None and self.pulse.is_full:
-            try:
-                await self.rows(TRY_TO_WRITE)
-            except FULL:
-                return Readiness.FULL
-            self.pulse.is_full = False
-        return Readiness.OK
+        found = await readiness(self.rows, self.rows, self.pulse)
+        return Readiness.UNMIGRATED if found is Readiness.EMPTY else found
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:

@@ -20,10 +20,9 @@ from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
 from app.config import settings
 from app.storage import compat
-from app.storage.database import APPLIED, TRY_TO_WRITE, Client, InTurn, Readiness, Row, Standing, Tx
-from app.storage.pulse import FULL, DatabaseSilentError, Waiting, within
+from app.storage.database import Client, InTurn, Readiness, Row, Standing, Tx, readiness
+from app.storage.pulse import DatabaseSilentError, Waiting, within
 from app.storage.servers import OF_MERCHANT, OF_NUMBER, Servers
-from app.storage.versions import migration_names
 
 T = TypeVar("T")
 
@@ -219,20 +218,8 @@ class RoutedClient(Client):
 
     async def _ask(self, connection: asyncpg.Connection) -> tuple[str, Readiness]:
         name: str = await connection.fetchval(_NAME)
-        try:
-            applied = {row["name"] for row in await connection.fetch(APPLIED)}
-        except asyncpg.UndefinedTableError:
-            return name, Readiness.EMPTY
-        if not applied.issuperset(migration_names()):
-            return name, Readiness.UNMIGRATED
         pulse = None if self.servers is None else self.servers.named(name)
-        if pulse is not None and pulse.is_full:
-            try:
-                await connection.execute(TRY_TO_WRITE)
-            except FULL:
-                return name, Readiness.FULL
-            pulse.is_full = False
-        return name, Readiness.OK
+        return name, await readiness(connection.fetch, connection.execute, pulse)
 
 
 client_class = RoutedClient
