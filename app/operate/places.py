@@ -10,10 +10,12 @@ from typing import Final
 import asyncpg
 
 from app.config import ConfigurationError, dsn, settings
+from app.storage.database import APPLIED
+from app.storage.servers import NO_SUCH_SERVER, begin_at
 from app.storage.versions import migration_names
 
 #: Of servers that a router knows it has fewer.
-_NO_SUCH_SERVER: Final = 9_999
+_NUMBER_MAX: Final = 9_999
 _CONNECT_SECONDS_MAX: Final = 10.0
 #: What takes a server behind the router longer is taken for its silence.
 _ANSWER_SECONDS_MAX: Final = 3.0
@@ -43,7 +45,6 @@ SERVER: Final = """
 SELECT current_setting('cluster_name') AS name, current_setting('jit')::boolean AS has_jit,
     to_regclass('tortoise_migrations') IS NOT NULL AS has_tables
 """
-APPLIED: Final = "SELECT name FROM tortoise_migrations"
 
 
 class Place(Enum):
@@ -183,14 +184,14 @@ def unmigrated(found: list[Server]) -> list[str]:
 
 async def servers() -> AsyncIterator[Server]:
     """Ask each server behind the router."""
-    for number in range(_NO_SUCH_SERVER):
+    for number in range(_NUMBER_MAX):
         try:
             async with at(number) as connection:
                 (row,) = await connection.fetch(SERVER)
                 applied = {each["name"] for each in await connection.fetch(APPLIED)} if row["has_tables"] else set()
                 version = str(connection.get_server_version().major)
         except ROUTERS as error:
-            if _is_beyond(error):
+            if NO_SUCH_SERVER in str(error):
                 return
             yield Server(number, away=str(error))
         except TimeoutError:
@@ -205,7 +206,7 @@ async def at(number: int) -> AsyncIterator[asyncpg.Connection]:
     """Open a transaction on one server behind the router. Raises one of ROUTERS, or TimeoutError, if it is away."""
     connection = await connect()
     try:
-        await _begin(connection, number)
+        await begin_at(connection, number)
         yield connection
     finally:
         # In good order it would wait for a server that is silent.
@@ -215,23 +216,12 @@ async def at(number: int) -> AsyncIterator[asyncpg.Connection]:
 async def who(connection: asyncpg.Connection) -> tuple[str, str] | None:
     """Return a server's name and its database's identity, or None for a router: it alone knows no such server."""
     try:
-        await _begin(connection, _NO_SUCH_SERVER)
+        await begin_at(connection, _NUMBER_MAX)
     except ROUTERS:
         return None
     (row,) = await connection.fetch(WHO)
     await connection.execute("COMMIT")
     return row["name"], row["identity"]
-
-
-async def _begin(connection: asyncpg.Connection, number: int) -> None:
-    await connection.execute("BEGIN")
-    await connection.execute(f"SET LOCAL pgdog.shard TO {number}")
-    # What only prepares a statement would be refused in a way that asyncpg doesn't understand.
-    await connection.execute("SELECT 1")
-
-
-def _is_beyond(error: Exception) -> bool:
-    return "no such shard" in str(error)
 
 
 async def connect() -> asyncpg.Connection:

@@ -22,7 +22,7 @@ from app.config import settings
 from app.storage import compat
 from app.storage.database import Client, InTurn, Readiness, Row, Standing, Tx, readiness
 from app.storage.pulse import DatabaseSilentError, Waiting, within
-from app.storage.servers import OF_MERCHANT, OF_NUMBER, Servers
+from app.storage.servers import NO_SUCH_SERVER, OF_MERCHANT, Servers, begin_at
 
 T = TypeVar("T")
 
@@ -30,8 +30,6 @@ T = TypeVar("T")
 _STANDING_SECONDS_MAX: Final = 0.8
 #: How long the number of servers isn't asked again.
 _COUNTED_SECONDS: Final = 60.0
-#: What a router says of a server that it doesn't have, and ends the connection.
-_NO_SUCH_SERVER: Final = "no such shard"
 #: What a server says, or what is said of it, that can't be served from.
 _AWAY: Final = (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _NAME: Final = "SELECT current_setting('cluster_name')"
@@ -196,17 +194,14 @@ class RoutedClient(Client):
         try:
             return await self._at(number, self._ask)
         except _AWAY as error:
-            return None if _NO_SUCH_SERVER in str(error) else (name, Readiness.AWAY)
+            return None if NO_SUCH_SERVER in str(error) else (name, Readiness.AWAY)
 
     async def _at(self, number: int, ask: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Ask a server by its number, beside the pool. Raises one of _AWAY, or OSError when the router is away."""
         connection = await self.connect(_STANDING_SECONDS_MAX)
 
         async def work() -> T:
-            await connection.execute("BEGIN")
-            await connection.execute(OF_NUMBER.format(number))
-            # A router that doesn't reach it refuses what is prepared there in a way that asyncpg doesn't understand.
-            await connection.execute("SELECT 1")
+            await begin_at(connection, number)
             return await ask(connection)
 
         try:

@@ -22,6 +22,8 @@ log = logging.getLogger("flash.database")
 #: How a router learns where a transaction goes; it answers this itself.
 OF_MERCHANT: Final = "SET LOCAL pgdog.sharding_key TO '{}'"
 OF_NUMBER: Final = "SET LOCAL pgdog.shard TO '{}'"
+#: What it says of a server that it doesn't have, and ends the connection.
+NO_SUCH_SERVER: Final = "no such shard"
 
 #: Shares of how long a server's own wait at most.
 _SUSPECT, _ANSWER, _LOOK = 0.2, 0.65, 0.1
@@ -41,6 +43,14 @@ _places: Final[LRUCache[UUID, str]] = LRUCache(_MERCHANTS_MAX)
 def learn(merchant_id: UUID, name: str) -> None:
     """Note on which server a merchant is."""
     _places[merchant_id] = name
+
+
+async def begin_at(connection: asyncpg.Connection, number: int) -> None:
+    """Begin a transaction on a server by its number."""
+    await connection.execute("BEGIN")
+    await connection.execute(OF_NUMBER.format(number))
+    # A router that doesn't reach it refuses what is prepared there in a way that asyncpg doesn't understand.
+    await connection.execute("SELECT 1")
 
 
 class Server:
