@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import (
     api_processes,
+    archive,
     budgets,
     bulk_jobs,
     claim_buffers,
@@ -53,6 +54,7 @@ MEASUREMENTS = {
     "Sweeps over points": points_sweeps.measure,
     "The portfolio": portfolio.measure,
     "The integrity report": integrity.measure,
+    "A year of events, archived": archive.measure,
     "Sweeps": sweeps.measure,
     "Webhooks": webhooks.measure,
     "S6: a snapshot of the network": graph_snapshot.measure,
