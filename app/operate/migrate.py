@@ -5,13 +5,14 @@ import asyncpg
 from app.config import ConfigurationError, dsn, tortoise_config
 from app.operate.places import refuse_other_server
 from app.operate.preflight import reach
+from app.storage.event_partitions import make_partitions, months_ahead
 
 #: Any number that nothing else on the database locks.
 _LOCK = 7_015_226_001
 
 
 async def migrate(database_url: str) -> None:
-    """Apply the missing migrations. Several processes may do so at once.
+    """Apply the missing migrations, and make the months to come of events. Several processes may do so at once.
 
     Raises ConfigurationError when the server can't be reached, is too old or isn't that of FLASH_SERVER, or when the
     database isn't Flash's.
@@ -26,6 +27,8 @@ async def migrate(database_url: str) -> None:
         await guard.fetch("SELECT pg_advisory_lock($1)", _LOCK)
         try:
             await tortoise_migrate(config=tortoise_config(dsn(database_url), timeout_seconds=600))
+            # What can't be made now, a worker makes later.
+            await make_partitions(guard, months_ahead())
         finally:
             await Tortoise.close_connections()
     except (BaseORMException, asyncpg.PostgresError) as error:

@@ -24,7 +24,8 @@ from tests.people.documents import addresses
 
 CIPHERTEXT_COLUMNS = """
 SELECT c.relname || '.' || a.attname AS name FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND a.atttypid = 'bytea'::regtype
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND c.relnamespace = 'public'::regnamespace AND a.atttypid = 'bytea'::regtype
     AND a.attnum > 0 AND NOT a.attisdropped
 """
 #: Bytes that aren't ciphertexts under data keys: hashes, fingerprints, blind indexes, and the wrapped keys themselves.
