@@ -55,10 +55,10 @@ class Version:
         subprocess.run(["tar", "-x", "-C", root], input=archive, check=True)
         python = Path(sys.executable)
         if (root / "requirements.lock").read_bytes() != (ROOT / "requirements.lock").read_bytes():
-            uv, python = python.with_name("uv"), folder / "venv" / "bin" / "python"
-            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
+            uv, python = str(python.with_name("uv")), folder / "venv" / "bin" / "python"
+            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
             lock = str(root / "requirements.lock")
-            install = [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock]
+            install = [uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", lock]
             subprocess.run(install, check=True)
         return cls(revision, root, python)
 
