@@ -20,6 +20,8 @@ from app.operate import migrate
 from app.operate.preflight import missing_migrations
 from app.storage.crypto import new_master_key
 from tests.conftest import run_api
+from tests.guides import blocks
+from tests.guides import run as in_shell
 from tests.operate.processes import refusal
 from tests.scratch import scratch_database
 from tests.starts import run
@@ -174,18 +176,28 @@ async def test_a_migration_that_does_not_get_its_lock_is_tried_again(
     assert list(tries) == []
 
 
-async def test_a_database_that_no_migration_helps_is_refused_in_one_sentence(database_pool: Settings) -> None:
+async def test_each_version_of_a_database_is_served_or_refused_in_one_sentence(
+    database_pool: Settings, tmp_path: Path
+) -> None:
+    """By the commands of docs/upgrading.md where it is served."""
+    variables: dict[str, Any] = {
+        "REDIS_URL": os.environ["REDIS_URL"],
+        "FLASH_MASTER_KEYS": new_master_key("k1"),
+        "FLASH_DATA": str(tmp_path),
+    }
+    (dump,), (upgrade,) = (blocks("docs/upgrading.md", section, "sh") for section in ("Before", "Upgrade"))
     async with scratch_database() as url, _connections(url) as (connection, _):
+        variables |= {"DATABASE_URL": url}
         add = "INSERT INTO tortoise_migrations (app, name, applied_at) VALUES ('flash', $1, now())"
-        # The version before goes on with what only older ones need.
         await connection.execute(add, "0009_drop_note_since_0002")
-        assert await missing_migrations(connection) == []
+        served = await asyncio.to_thread(in_shell, f"{dump.text}{upgrade.text}", tmp_path, **variables)
         await connection.execute(add, "0012_drop_name_since_0009")
-        too_new = refusal(
-            "api", DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1", FLASH_MASTER_KEYS=new_master_key("k1")
-        )
+        too_new = await asyncio.to_thread(refusal, "api", "--port", "0", **variables)
         await connection.execute("COMMENT ON TABLE tortoise_migrations IS NULL")
-        too_old = refusal("migrate", DATABASE_URL=url)
+        too_old = await asyncio.to_thread(refusal, "migrate", **variables)
 
+    assert served.stdout.startswith("The database is up to date.\n")
+    assert "has 0009_drop_note_since_0002 of a newer version" in served.stdout
+    assert (tmp_path / "before.dump").stat().st_size > 100_000
     assert too_new == TOO_NEW
     assert too_old == "The database was made before 0.2.0 and can't be migrated: docs/upgrading.md says what to do."
