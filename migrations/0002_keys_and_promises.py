@@ -1730,6 +1730,9 @@ BEGIN
 END $guard$;
 """
 
+# By this a database is told from one that was made while these two files still changed (app/operate/preflight.py).
+MADE_BY = "COMMENT ON TABLE tortoise_migrations IS 'made by Flash 0.2.0 or newer'"
+
 
 class Migration(migrations.Migration):
     """Swap Tortoise's single-column keys for composite ones and add what its models can't say."""
@@ -1740,7 +1743,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
-                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING, MADE_BY,
             ]
         )
     ]  # fmt: skip
