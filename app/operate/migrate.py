@@ -9,6 +9,7 @@ import asyncpg
 from app.config import ConfigurationError, dsn, tortoise_config
 from app.operate.places import refuse_other_server
 from app.operate.preflight import missing_migrations, reach
+from app.storage.event_partitions import make_partitions, months_ahead
 
 #: Any number that nothing else on the database locks.
 _LOCK = 7_015_226_001
@@ -27,10 +28,11 @@ ORDER BY xact_start LIMIT 1
 
 
 async def migrate(database_url: str, *, tries_max: int = _TRIES_MAX, pause_seconds: float = _PAUSE_SECONDS) -> None:
-    """Apply the missing migrations. Several processes may do so at once; what was cut short is done by the next call.
+    """Apply the missing migrations, and make the months to come of events. Several processes may do so at once.
 
-    Raises ConfigurationError when the server can't be reached, is too old or isn't that of FLASH_SERVER, when the
-    database isn't Flash's, was made before 0.2.0 or is too new, and when others keep its tables locked.
+    What was cut short is done by the next call. Raises ConfigurationError when the server can't be reached, is too old
+    or isn't that of FLASH_SERVER, when the database isn't Flash's, was made before 0.2.0 or is too new, and when others
+    keep its tables locked.
     """
     from tortoise.exceptions import BaseORMException  # noqa: PLC0415
 
@@ -39,11 +41,9 @@ async def migrate(database_url: str, *, tries_max: int = _TRIES_MAX, pause_secon
         await refuse_other_server(guard)
         await guard.fetch("SELECT pg_advisory_lock($1)", _LOCK)
         await missing_migrations(guard)
-        for _ in range(tries_max - 1):
-            with suppress(*_LOCKED):
-                return await _migrate_once(database_url)
-            await asyncio.sleep(pause_seconds)
-        await _migrate_once(database_url)
+        await _migrate_patiently(database_url, tries_max, pause_seconds)
+        # What can't be made now, a worker makes later.
+        await make_partitions(guard, months_ahead())
     except _LOCKED:
         oldest = await guard.fetchrow(FIND_OLDEST)
         whose = f" (process {oldest['pid']}, {oldest['application'] or 'unnamed'})" if oldest else ""
@@ -61,6 +61,14 @@ async def migrate(database_url: str, *, tries_max: int = _TRIES_MAX, pause_secon
         ) from error
     finally:
         await guard.close()
+
+
+async def _migrate_patiently(database_url: str, tries_max: int, pause_seconds: float) -> None:
+    for _ in range(tries_max - 1):
+        with suppress(*_LOCKED):
+            return await _migrate_once(database_url)
+        await asyncio.sleep(pause_seconds)
+    return await _migrate_once(database_url)
 
 
 async def _migrate_once(database_url: str) -> None:
