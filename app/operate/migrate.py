@@ -28,12 +28,11 @@ ORDER BY xact_start LIMIT 1
 
 
 async def migrate(database_url: str, *, tries_max: int = _TRIES_MAX, pause_seconds: float = _PAUSE_SECONDS) -> None:
-    """Apply the missing migrations, and make the months to come of events.
+    """Apply the missing migrations, and make the months to come of events. Several processes may do so at once.
 
-    Several processes may do so at once; what was cut short is done by the next call.
-
-    Raises ConfigurationError when the server can't be reached, is too old or isn't that of FLASH_SERVER, when the
-    database isn't Flash's, was made before 0.2.0 or is too new, and when others keep its tables locked.
+    What was cut short is done by the next call. Raises ConfigurationError when the server can't be reached, is too old
+    or isn't that of FLASH_SERVER, when the database isn't Flash's, was made before 0.2.0 or is too new, and when others
+    keep its tables locked.
     """
     from tortoise.exceptions import BaseORMException  # noqa: PLC0415
 
@@ -42,7 +41,7 @@ async def migrate(database_url: str, *, tries_max: int = _TRIES_MAX, pause_secon
         await refuse_other_server(guard)
         await guard.fetch("SELECT pg_advisory_lock($1)", _LOCK)
         await missing_migrations(guard)
-        await _migrate_in_tries(database_url, tries_max, pause_seconds)
+        await _migrate_patiently(database_url, tries_max, pause_seconds)
         # What can't be made now, a worker makes later.
         await make_partitions(guard, months_ahead())
     except _LOCKED:
@@ -64,7 +63,7 @@ async def migrate(database_url: str, *, tries_max: int = _TRIES_MAX, pause_secon
         await guard.close()
 
 
-async def _migrate_in_tries(database_url: str, tries_max: int, pause_seconds: float) -> None:
+async def _migrate_patiently(database_url: str, tries_max: int, pause_seconds: float) -> None:
     for _ in range(tries_max - 1):
         with suppress(*_LOCKED):
             return await _migrate_once(database_url)
