@@ -68,7 +68,7 @@ async def measure(viewer: Viewer) -> list[str]:
         memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         size = _size(Path(folder))
         begun = time.perf_counter()
-        types = duckdb.sql(f"SELECT count(*), count(DISTINCT actor) FROM '{folder}/{files[0]['file']}'").fetchall()
+        types = duckdb.execute(f"SELECT count(*), count(DISTINCT actor) FROM '{folder}/{files[0]['file']}'").fetchall()
         read = time.perf_counter() - begun
     await database().row("ANALYZE")
     after_, reported_after = await _report(viewer)
@@ -83,8 +83,9 @@ async def measure(viewer: Viewer) -> list[str]:
         f"| integrity report, s | {before:.1f} | {after_:.1f} |",
         f"| broken promises | {reported_before} | {reported_after} |",
         "",
-        f"`flash archive` took {seconds:.0f} s, {seconds / rows * 1e6:.0f} µs an event, which it writes, reads back and",
-        f"compares, and at most {memory:.0f} MiB. DuckDB counts a month of {types[0][0]:,} events in {read * 1000:.0f} ms.",
+        f"`flash archive` took {seconds:.0f} s, {seconds / rows * 1e6:.0f} µs an event, each of which it writes,",
+        f"reads back and compares, and at most {memory:.0f} MiB. DuckDB counts a month of {types[0][0]:,} events in",
+        f"{read * 1000:.0f} ms.",
     ]
 
 

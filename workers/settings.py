@@ -41,6 +41,7 @@ from workers.log_erasures import log_erasures
 from workers.make_partitions import make_partitions
 from workers.refresh_segments import refresh_segments
 from workers.revive_codes import revive_codes
+from workers.seldom import Seldom
 from workers.take_graph_snapshots import LANE_TIMEOUT_SECONDS, plan_graph_snapshots, take_graph_snapshots
 from workers.watch_stock import watch_stock
 
@@ -204,6 +205,7 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
         await stack.enter_async_context(working(ctx["redis"], configured.server, identity))
         # Jobs that let anything expire ask it first.
         ctx["clocks"] = Watch(this_machine(), ctx["redis"])
+        ctx["seldom"] = Seldom()
         await began()
 
     async def on_shutdown(_ctx: dict[Any, Any]) -> None:
