@@ -931,6 +931,12 @@ BEGIN
         ' wallet_shortfall, txid ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()',
         name
     );
+    -- Written once, as GROWING says.
+    EXECUTE format(
+        'ALTER TABLE %I SET (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_scale_factor = 0.05,'
+        ' autovacuum_analyze_scale_factor = 0.05)',
+        name
+    );
 END $guard$;
 -- Ids of a month that has no partition: of clocks that are wrong, and of months that nobody made in time.
 CREATE TABLE event_default PARTITION OF event DEFAULT;
@@ -1813,10 +1819,10 @@ QUEUE = (
 )
 LIVES = {
     GROWING: (
-        "address", "bearer_code", "claim", "code_batch", "delivery", "entry_reference", "erasure", "external_id",
-        "hold_request", "order_amendment", "points_cover", "points_entry", "points_part", "points_return", "pool_terms",
-        "purchase", "redemption", "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox",
-        "sales_order",
+        "address", "archived_event", "archived_wallet", "bearer_code", "claim", "code_batch", "delivery",
+        "entry_reference", "erasure", "event_archive", "external_id", "hold_request", "order_amendment", "points_cover",
+        "points_entry", "points_part", "points_return", "pool_terms", "purchase", "redemption", "referral", "refund",
+        "reversal", "reward_redemption", "rewarded_mailbox", "sales_order",
     ),
     CHANGING: (
         "code", "first_order", "graph_drawing", "graph_edge", "graph_file", "graph_node", "graph_snapshot", "hold",
