@@ -41,7 +41,7 @@ from app.storage.database import database, transaction
 from app.storage.statements import Statement
 from app.web.authentication import authenticate
 from bench.live_wallet import api_process, some_process, valkey
-from bench.world import add_filled_pool
+from bench.world import add_filled_pool, tree_seconds
 from workers.keep_reports import COMPUTATIONS
 
 MERCHANTS: Final = int(os.environ.get("FLASH_BENCH_MERCHANTS", "500"))
@@ -145,17 +145,6 @@ class Counted:
     top: list[tuple[str, int, int]]
 
 
-def _tree_seconds(process: psutil.Process) -> float:
-    """Return the CPU seconds of a process, its children, and those of them that have ended."""
-    total = 0.0
-    for each in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = each.cpu_times()
-            total += times.user + times.system
-            total += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-    return total
-
-
 def _own_seconds() -> float:
     """Return the CPU seconds of this process and of the children that it has waited for."""
     times = os.times()
@@ -230,7 +219,7 @@ async def _copies() -> tuple[str, ...]:
         found.append(
             f"INSERT INTO {table} ({', '.join(name for name, _ in each)}) SELECT {', '.join(values)} "
             f"FROM unnest($1::uuid[]) AS m (merchant_id) CROSS JOIN {table} t WHERE t.merchant_id = $2"
-            + (" AND t.subject_kind NOT IN ('merchant', 'api_key', 'graph_job')" if table == "event" else "")
+            + (" AND t.subject_kind NOT IN ('merchant', 'apikey', 'graphjob')" if table == "event" else "")
         )
     return tuple(found)
 
@@ -254,10 +243,10 @@ async def _fill(template: UUID, count: int) -> list[NewMerchant]:
 async def _counting(work: Awaitable[Any], processes: dict[str, psutil.Process], names: dict[str, str]) -> Counted:
     """Count what happens until some work of this process is done."""
     await database().row(RESET)
-    before = {name: _tree_seconds(process) for name, process in processes.items()}
+    before = {name: tree_seconds(process) for name, process in processes.items()}
     own = _own_seconds()
     await work
-    cpu = {name: _tree_seconds(process) - before[name] for name, process in processes.items()}
+    cpu = {name: tree_seconds(process) - before[name] for name, process in processes.items()}
     cpu["this process"] = _own_seconds() - own
     statements = buffers = 0
     top: dict[str, tuple[int, int]] = {}

@@ -262,7 +262,6 @@ ALTER TABLE pool_budget
     ADD PRIMARY KEY (merchant_id, pool_id, id),
     ADD CONSTRAINT pool_budget_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool ON DELETE CASCADE,
     ADD CONSTRAINT pool_budget_remaining CHECK (remaining >= 0);
-ALTER TABLE pool_budget SET (fillfactor = 50);
 
 -- A budget begins whole, in slices of eight discounts each. Later it only grows, or goes: see pool_guard.
 CREATE FUNCTION pool_budget_set() RETURNS trigger LANGUAGE plpgsql AS $set$
@@ -1027,7 +1026,6 @@ ALTER TABLE points_lot
     ),
     ADD CONSTRAINT points_lot_held CHECK (held BETWEEN 0 AND remaining AND (held = 0 OR NOT is_pending)),
     ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > held));
-ALTER TABLE points_lot SET (fillfactor = 80);
 -- The order of spending; a member's lots that end next, pending ones too.
 CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
     WHERE is_open;
@@ -1734,6 +1732,51 @@ END $guard$;
 MADE_BY = "COMMENT ON TABLE tortoise_migrations IS 'made by Flash 0.2.0 or newer'"
 
 
+# How a table's rows live decides how it is vacuumed. What a merchant sets up, a few rows that rarely change, is left to
+# PostgreSQL's defaults.
+#: Written once. Vacuumed for what was inserted: so index-only scans read no rows, and freezing comes in small parts.
+GROWING = (
+    "autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_scale_factor = 0.05, "
+    "autovacuum_analyze_scale_factor = 0.05"
+)
+#: Changed again and again: vacuumed after a twentieth, and a large one after a hundred thousand rows, at five times the
+#: usual pace.
+CHANGING = (
+    "autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_max_threshold = 100000, "
+    "autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05, "
+    "autovacuum_vacuum_cost_limit = 1000"
+)
+#: Rows come and go: vacuumed after a few hundred, without a pause.
+QUEUE = (
+    "autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0.01, "
+    "autovacuum_vacuum_max_threshold = 50000, autovacuum_vacuum_cost_delay = 0"
+)
+LIVES = {
+    GROWING: (
+        "address", "bearer_code", "claim", "code_batch", "delivery", "entry_reference", "erasure", "external_id",
+        "hold_request", "order_amendment", "points_cover", "points_entry", "points_part", "points_return", "pool_terms",
+        "purchase", "redemption", "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox",
+        "sales_order",
+    ),
+    CHANGING: (
+        "code", "first_order", "graph_drawing", "graph_edge", "graph_file", "graph_node", "graph_snapshot", "hold",
+        "hold_code", "hold_reward", "invite", "invite_quota", "member", "points_lot", "pool_budget", "segment_member",
+        "wallet",
+    ),
+    QUEUE: (
+        "advice_run", "bulk_job", "bulk_job_page", "code_revival", "graph_job", "hold_part", "import_file",
+        "import_row", "report_run", "segment_refresh", "stock_change", "webhook", "webhook_delivery",
+    ),
+}  # fmt: skip
+#: Room on a page for the next version of a row, where no index has a column that changes (HOT).
+ROOM = {"invite_quota": 80, "member": 90, "points_lot": 80, "pool_budget": 50, "wallet": 80, "webhook": 50}
+STORAGE = "".join(
+    f"ALTER TABLE {table} SET ({settings}{f', fillfactor = {ROOM[table]}' if table in ROOM else ''});\n"
+    for settings, tables in LIVES.items()
+    for table in tables
+)
+
+
 class Migration(migrations.Migration):
     """Swap Tortoise's single-column keys for composite ones and add what its models can't say."""
 
@@ -1743,7 +1786,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
-                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING, MADE_BY,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING, STORAGE, MADE_BY,
             ]
         )
     ]  # fmt: skip

@@ -28,6 +28,12 @@ OF_ALL_MERCHANTS = {
     "advice_run_waiting", "bulk_job_open", "code_ending", "erasure_unlogged", "event_latest", "pool_ending",
     "report_run_waiting",
 }  # fmt: skip
+#: Tables that are vacuumed as PostgreSQL does by itself: what a merchant sets up, and what is the migrations' or nearly
+#: empty. Every other one is in `LIVES` of the migration that made it, by what becomes of its rows.
+SET_UP = {
+    "api_key", "campaign", "code_length", "data_key", "erasure_memory", "fence", "merchant", "pool", "referral_program",
+    "reward", "stock_alert", "suggestion",
+}  # fmt: skip
 
 TABLES = """
 SELECT c.relname AS table,
