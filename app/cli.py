@@ -546,6 +546,8 @@ def keys_reencrypt(
         with Progress(*columns, console=Console(stderr=True)) as progress:
             done = await reencrypt(merchants, progress)
         print(f"{done.values} values of {done.merchants} merchants were encrypted again under their newest data keys.")
+        if done.closed:
+            print(f"{len(done.closed)} merchants were moving to another server: run this again where they are served.")
         if done.unreadable:
             for place in sorted(done.unreadable)[:20]:
                 print(f"can't be decrypted: {place}")

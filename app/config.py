@@ -250,7 +250,7 @@ def tortoise_config(
     *,
     replica_url: str | None = None,
     connections_max: int = 10,
-    timeout_seconds: float = 10.0,
+    timeout_seconds: float | None = 10.0,
     statement_seconds_max: float = 0,
     is_routed: bool = False,
 ) -> dict[str, Any]:

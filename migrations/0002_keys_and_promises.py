@@ -876,17 +876,22 @@ CREATE TRIGGER reversal_fixed BEFORE UPDATE OF merchant_id, redemption_id, reins
 """
 
 EVENTS = """
-ALTER TABLE event
-    DROP CONSTRAINT event_pkey,
-    ADD PRIMARY KEY (merchant_id, id),
+-- Events are kept by the months of their ids, which begin with when they were made (UUIDv7), so that a month can be
+-- archived as a whole (docs/adr/0073). Tortoise knows no such table: this one takes the place of its own.
+ALTER TABLE event DROP CONSTRAINT event_pkey;
+ALTER TABLE event RENAME TO event_columns;
+CREATE TABLE event (
+    LIKE event_columns INCLUDING COMMENTS,
+    PRIMARY KEY (merchant_id, id),
     -- A wallet's change tells what it left: its version and its points.
-    ADD CONSTRAINT event_wallet CHECK ((member_id IS NULL) = (wallet_version IS NULL)),
-    ADD CONSTRAINT event_wallet_points CHECK (
+    CONSTRAINT event_wallet CHECK ((member_id IS NULL) = (wallet_version IS NULL)),
+    CONSTRAINT event_wallet_points CHECK (
         num_nulls(wallet_version, wallet_points, wallet_held_points, wallet_pending_points, wallet_shortfall) IN (0, 5)
-    );
--- Each version of a wallet has one event.
-CREATE UNIQUE INDEX event_wallet_version ON event (merchant_id, member_id, wallet_version)
-    WHERE wallet_version IS NOT NULL;
+    )
+) PARTITION BY RANGE (id);
+DROP TABLE event_columns;
+COMMENT ON TABLE event IS
+    'A change to one subject, with a person''s reason (a ciphertext) where one was asked for.';
 -- What the webhooks' feed reads events by.
 -- Of an event that its transaction keeps quiet (`events.keep_quiet`) the feed never hears.
 ALTER TABLE event ALTER COLUMN txid SET DEFAULT (
@@ -904,6 +909,68 @@ CREATE TRIGGER event_fixed
     BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, points, member_id,
         wallet_version, wallet_points, wallet_held_points, wallet_pending_points, wallet_shortfall, txid
     ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What ids that are made at or after an instant are at least.
+CREATE FUNCTION event_first_id(instant timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (lpad(to_hex((extract(epoch FROM instant) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
+-- What a unique index over all months can't say, one of each month does: a version of a wallet has one event there. And
+-- a statement that names a partition meets the triggers that one of the table does.
+CREATE FUNCTION guard_event_partition(name text) RETURNS void LANGUAGE plpgsql AS $guard$
+BEGIN
+    EXECUTE format(
+        'CREATE UNIQUE INDEX %I ON %I (merchant_id, member_id, wallet_version) WHERE wallet_version IS NOT NULL',
+        name || '_wallet_version', name
+    );
+    EXECUTE format(
+        'CREATE TRIGGER event_kept BEFORE DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete()',
+        name
+    );
+    EXECUTE format(
+        'CREATE TRIGGER event_fixed BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor,'
+        ' occurred_at, points, member_id, wallet_version, wallet_points, wallet_held_points, wallet_pending_points,'
+        ' wallet_shortfall, txid ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()',
+        name
+    );
+END $guard$;
+-- Ids of a month that has no partition: of clocks that are wrong, and of months that nobody made in time.
+CREATE TABLE event_default PARTITION OF event DEFAULT;
+SELECT guard_event_partition('event_default');
+-- Make the partition of a month, unless it is there, with what DEFAULT has of it. Writers of other months wait for
+-- nothing; whoever reads all of them waits for it. Whoever works with the tables may make one, not only their owner.
+CREATE FUNCTION make_event_partition(month date) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $make$
+DECLARE
+    name text := to_char(month, '"event_"YYYY_MM');
+    since uuid := event_first_id(date_trunc('month', month::timestamp) AT TIME ZONE 'UTC');
+    until uuid := event_first_id((date_trunc('month', month::timestamp) + interval '1 month') AT TIME ZONE 'UTC');
+BEGIN
+    IF to_regclass(name) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    LOCK TABLE event_default IN ACCESS EXCLUSIVE MODE;
+    IF to_regclass(name) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    -- The check spares the scan for which ATTACH would lock.
+    EXECUTE format(
+        'CREATE TABLE %I (LIKE event INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES,'
+        ' CONSTRAINT event_month CHECK (id >= %L AND id < %L))',
+        name, since, until
+    );
+    PERFORM guard_event_partition(name);
+    IF EXISTS (SELECT FROM event_default WHERE id >= since AND id < until) THEN
+        ALTER TABLE event_default DISABLE TRIGGER event_kept;
+        EXECUTE format(
+            'WITH moved AS (DELETE FROM event_default WHERE id >= %L AND id < %L RETURNING *)'
+            ' INSERT INTO %I SELECT * FROM moved',
+            since, until, name
+        );
+        ALTER TABLE event_default ENABLE TRIGGER event_kept;
+    END IF;
+    EXECUTE format('ALTER TABLE event ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, since, until);
+    EXECUTE format('ALTER TABLE %I DROP CONSTRAINT event_month', name);
+    RETURN true;
+END $make$;
 """
 
 POINTS = """
@@ -1039,11 +1106,22 @@ CREATE INDEX points_cover_of_lot ON points_cover (merchant_id, lot_id);
 -- lots with it: by the lot that a credit makes, or by the parts of any other entry. So the balance is the sum of the
 -- entries and the sum of the lots. Nothing is looked up where only the version changes, as with a claim. A process
 -- keeps the plans that it made while the tables were small: without sequential scans, and with an order that one index
--- has, they are those for large ones.
-CREATE FUNCTION wallet_points_posted() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
+-- has, they are those for large ones. A plan for one month at a time would be made each time.
+CREATE FUNCTION wallet_points_posted() RETURNS trigger
+    LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $guard$
 DECLARE
+    -- Made just now, unless a clock is wrong.
+    recent uuid := event_first_id(now() - interval '1 day');
+    subject uuid := (
+        SELECT subject_id FROM event WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id
+            AND wallet_version = NEW.version AND id >= recent
+    );
     entry record;
 BEGIN
+    IF subject IS NULL THEN
+        SELECT subject_id INTO subject FROM event
+        WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version;
+    END IF;
     SELECT named.id AS named, e.*, CASE
         WHEN e.spendable_at IS NULL OR e.lot_id IS NOT NULL THEN (
             SELECT sum(p.amount) FROM (
@@ -1058,8 +1136,7 @@ BEGIN
               WHERE merchant_id = NEW.merchant_id AND entry_id = named.id AND last_entry_id = named.id)
         END AS moved
     INTO entry FROM (
-        SELECT subject_id AS id FROM event
-        WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version OFFSET 0
+        SELECT subject AS id
     ) named CROSS JOIN LATERAL (
         SELECT merchant_id, id, member_id, amount, balance_after, spendable_at, lot_id FROM points_entry
         WHERE (merchant_id, id) >= (NEW.merchant_id, named.id) ORDER BY merchant_id, id LIMIT 1
@@ -1589,7 +1666,6 @@ ALTER TABLE webhook_delivery
     DROP CONSTRAINT webhook_delivery_pkey,
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT webhook_delivery_webhook FOREIGN KEY (merchant_id, webhook_id) REFERENCES webhook,
-    ADD CONSTRAINT webhook_delivery_event FOREIGN KEY (merchant_id, event_id) REFERENCES event,
     ADD CONSTRAINT webhook_delivery_state CHECK (state IN ('PENDING', 'DELIVERED', 'DEAD')),
     ADD CONSTRAINT webhook_delivery_settled CHECK ((state = 'PENDING') = (settled_at IS NULL)),
     ADD CONSTRAINT webhook_delivery_due CHECK (next_attempt_at IS NULL OR state = 'PENDING'),
@@ -1652,6 +1728,9 @@ BEGIN
 END $guard$;
 """
 
+# By this a database is told from one that was made while these two files still changed (app/operate/preflight.py).
+MADE_BY = "COMMENT ON TABLE tortoise_migrations IS 'made by Flash 0.2.0 or newer'"
+
 
 # How a table's rows live decides how it is vacuumed. What a merchant sets up, a few rows that rarely change, is left to
 # PostgreSQL's defaults.
@@ -1707,8 +1786,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
-                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING,
-                STORAGE,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING, STORAGE, MADE_BY,
             ]
         )
     ]  # fmt: skip

@@ -29,7 +29,8 @@ UNGUARD = """
 DO $$ DECLARE each record; BEGIN
     FOR each IN
         SELECT format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', conrelid::regclass, conname) AS drop
-        FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('f', 'c', 'u')
+        FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace AND contype IN ('f', 'c', 'u') AND coninhcount = 0
     LOOP EXECUTE each.drop; END LOOP;
     FOR each IN SELECT format('DROP INDEX %s', indexrelid::regclass) AS drop
         FROM pg_index JOIN pg_class c ON c.oid = indexrelid
