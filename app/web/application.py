@@ -20,6 +20,7 @@ from app import ids
 from app.advisor.advice_feed import AdviceFeed
 from app.config import Settings, settings
 from app.members.token_feed import TokenFeed
+from app.merchants.key_feed import KeyFeed
 from app.pages import ASSETS, Page
 from app.storage.database import Readiness, connected, standing
 from app.storage.master_keys import keyring
@@ -157,6 +158,7 @@ def application(configured: Settings | None = None) -> Starlette:
             WalletFeed(chosen).running(),
             AdviceFeed(chosen).running(),
             TokenFeed(chosen).running(),
+            KeyFeed(chosen).running(),
             sampling(),
         ):
             collect_seldom()

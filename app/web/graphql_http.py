@@ -158,7 +158,7 @@ class GraphQLEndpoint:
             status, code = (429, "TOO_MANY_STREAMS") if full.is_own_fault else (503, "UNAVAILABLE")
             raise BadRequestError(status, str(full), code=code) from None
         is_resumed = operation is not None and operation.kind is OperationType.SUBSCRIPTION
-        return EventStream(self._documents, asked, authorization, proof, self._streams, is_resumed=is_resumed)
+        return EventStream(self._documents, asked, proof, self._streams, is_resumed=is_resumed)
 
     async def _asked(self, request: Request) -> Asked:
         if request.method == "GET":

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypedDict
 from uuid import UUID, uuid4
 
@@ -175,6 +175,17 @@ async def test_merchants_whose_server_is_not_known_share_two_connections(
         with pytest.raises(DatabaseSilentError):
             await _name(client, strangers[-1])
         way.thaw(1)
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            for stranger in strangers:
+                await _until_answered(client, stranger)
+
+
+async def _until_answered(client: RoutedClient, merchant_id: UUID) -> None:
+    while True:
+        with suppress(OSError, asyncpg.PostgresConnectionError):
+            await _name(client, merchant_id)
+            return
+        await asyncio.sleep(0.05)
 
 
 async def _until_it_says(client: RoutedClient, readiness: Readiness, **servers: Readiness) -> None:
