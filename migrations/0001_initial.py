@@ -7,6 +7,8 @@ from tortoise.fields.data import JSON_DUMPS
 from tortoise.fields.db_defaults import Now
 from tortoise.migrations import operations as ops
 
+from migrations._tables import CreateModels
+
 
 class Migration(migrations.Migration):
     initial = True
@@ -1423,3 +1425,4 @@ class Migration(migrations.Migration):
             bases=["Model"],
         ),
     ]
+    operations = [CreateModels(operations)]

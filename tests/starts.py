@@ -229,6 +229,7 @@ def serve(address: str) -> None:
 
 
 def _import_everything() -> None:
+    gc.disable()
     for package in _PACKAGES:
         found = importlib.import_module(package)
         for module in pkgutil.walk_packages(found.__path__, f"{package}."):
@@ -237,6 +238,7 @@ def _import_everything() -> None:
     importlib.import_module("tests.recorded")
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _tell_ends(running: dict[int, socket.socket]) -> None:

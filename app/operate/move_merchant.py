@@ -29,6 +29,7 @@ from app.operate import move_merchant_webhooks as webhooks
 from app.operate.move_merchant_fence import Fence
 from app.operate.move_merchant_rows import Table
 from app.operate.move_merchant_servers import FAILED, Server
+from app.storage.event_partitions import make_partitions, months_of
 from app.storage.pulse import within
 
 #: For how long a merchant may be closed; what takes longer is undone.
@@ -190,6 +191,8 @@ class _Run:
         await fences.put(source, self.merchant_id, move_id, "LEAVING", self.target.identity)
         await rows.delete_all(target, self.merchant_id)
         self.tables = await rows.tables(source)
+        # What comes from months that the target hasn't got any more, or never had, isn't to fill its DEFAULT.
+        await make_partitions(target, await months_of(source))
         for connection in (source, target):
             await fences.guard(connection, self.merchant_id, [table.name for table in self.tables])
         await changes.keep(source, self.merchant_id, self.tables)

@@ -61,7 +61,7 @@ async def keep(connection: asyncpg.Connection, merchant_id: UUID, tables: list[T
         for table in tables
     )
     await connection.execute(f"DROP PUBLICATION IF EXISTS {name}")
-    await connection.execute(f"CREATE PUBLICATION {name} FOR TABLE {published}")
+    await connection.execute(f"CREATE PUBLICATION {name} FOR TABLE {published} WITH (publish_via_partition_root)")
     await connection.fetchval(CREATE_SLOT, name)
 
 
@@ -102,8 +102,10 @@ async def changed(
         elif data[:1] == b"C" and is_seen:
             lsn = row["lsn"]
         elif data[:1] == b"R":
-            number, table, places = _relation(data, by_name)
-            relations[number] = table, places
+            number, name, columns = _relation(data)
+            # A partition is told of beside its table, by whose number its rows go.
+            if name in by_name:
+                relations[number] = by_name[name], [columns.index(column) for column in by_name[name].key]
         elif data[:1] in b"IUD":
             table, places = relations[_UINT32.unpack_from(data, 1)[0]]
             keys = found.setdefault(table, set())
@@ -119,19 +121,19 @@ async def read_up_to(connection: asyncpg.Connection, merchant_id: UUID, lsn: str
     await connection.execute("SELECT pg_replication_slot_advance($1, $2::text::pg_lsn)", slot_name(merchant_id), lsn)
 
 
-def _relation(data: bytes, tables: dict[str, Table]) -> tuple[int, Table, list[int]]:
-    """Return the number of a table in what follows, and where the parts of its key are."""
+def _relation(data: bytes) -> tuple[int, str, list[str]]:
+    """Return the number of a table in what follows, its name and its columns."""
     (number,) = _UINT32.unpack_from(data, 1)
     namespace_end = data.index(b"\0", 5)
     name_end = data.index(b"\0", namespace_end + 1)
-    table = tables[data[namespace_end + 1 : name_end].decode()]
+    name = data[namespace_end + 1 : name_end].decode()
     (count,) = _UINT16.unpack_from(data, name_end + 2)
     at, columns = name_end + 4, []
     for _ in range(count):
         end = data.index(b"\0", at + 1)
         columns.append(data[at + 1 : end].decode())
         at = end + 9
-    return number, table, [columns.index(column) for column in table.key]
+    return number, name, columns
 
 
 def _tuples(data: bytes) -> Iterator[list[str]]:

@@ -20,7 +20,7 @@ async def initialise(config: dict[str, Any]) -> None:
 def is_prepared(connection: asyncpg.Connection, text: str) -> bool:
     """Whether `fetch` and `fetchrow` would send a statement without asking first what it takes and returns.
 
-    asyncpg keeps a hundred statements, for five minutes, and none that is longer than 15 kB.
+    asyncpg keeps a hundred statements, for five minutes, and none that is longer than `tortoise_config` says.
     """
     inside: Any = connection
     return bool(inside._stmt_cache.has((text, inside._protocol.get_record_class(), False)))

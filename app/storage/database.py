@@ -319,7 +319,8 @@ class Client(Statements, AsyncpgDBClient):
 
     def acquire_connection(self) -> Any:
         """Return the context of a connection."""
-        acquiring = InTurn(super().acquire_connection(), self.turns)
+        context: Any = super().acquire_connection() if self.pool is None else self.pool.acquire()
+        acquiring = InTurn(context, self.turns)
         return acquiring if self.pulse is None else Waiting(acquiring, self.pulse)
 
     def opening(self, _merchant_id: UUID | None = None) -> Any:
@@ -372,12 +373,21 @@ client_class = Client
 
 def database() -> Client:
     """Return the pool of this process; each statement on it commits by itself."""
-    return cast(Client, get_connection("default"))
+    return _client("default")
 
 
 def replica() -> Client:
     """Return the pool for reports: the replica's where one is configured. Nothing is written to it, and it may lag."""
-    return cast(Client, get_connection("replica" if settings().database_replica_url else "default"))
+    return _client("replica" if settings().database_replica_url else "default")
+
+
+#: Those of this process by name. Tortoise finds them by the context of whoever asks, which takes longer than it may.
+_clients: dict[str, Client] = {}
+
+
+def _client(name: str) -> Client:
+    found = _clients.get(name)
+    return cast(Client, get_connection(name)) if found is None else found
 
 
 @asynccontextmanager
@@ -428,12 +438,16 @@ async def connected(configured: Settings, *, limited: bool = False) -> AsyncIter
         is_routed=configured.is_routed,
     )
     await compat.initialise(config)
+    before = _clients.copy()
+    _clients.update({name: cast(Client, get_connection(name)) for name in config["connections"]})
     try:
         async with AsyncExitStack() as stack:
             for client in {database(), replica()} if limited else ():
                 await stack.enter_async_context(client.watched())
             yield
     finally:
+        _clients.clear()
+        _clients.update(before)
         await Tortoise.close_connections()
 
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
+from types import NoneType
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -50,6 +51,8 @@ _TAGS: Final[dict[str, Callable[[Any], Any]]] = {
     "t": datetime.fromisoformat,
     "u": UUID,
 }
+#: What JSON knows.
+_AS_THEY_ARE: Final = frozenset({NoneType, bool, int, str})
 
 
 class Bell:
@@ -246,7 +249,9 @@ class Listener:
 
 def encode(row: Mapping[str, Any]) -> bytes:
     """Return a row as JSON; what JSON doesn't know is a pair of a tag and its spelling."""
-    return orjson.dumps({name: _spelt(value) for name, value in row.items()})
+    return orjson.dumps(
+        {name: value if value.__class__ in _AS_THEY_ARE else _spelt(value) for name, value in row.items()}
+    )
 
 
 def decode(message: bytes) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 from uuid import UUID
 
-from cachetools import LRUCache, TLRUCache, TTLCache
+from cachetools import LRUCache, TTLCache
 
 from app import ids
 from app.api.context import Role, Viewer
@@ -21,6 +21,7 @@ from app.members.token_feed import TokenFeed
 from app.merchants import api_keys
 from app.merchants.key_feed import KeyFeed
 from app.merchants.tenants import tenant
+from app.storage.lasting import Lasting
 
 _KEPT_MAX: Final = 20_000
 _CREDENTIAL_LENGTH_MAX: Final = 4096
@@ -64,7 +65,7 @@ class TooManyFailuresError(Exception):
 
 
 #: By credential.
-_kept: TLRUCache[str, Proof] = TLRUCache(_KEPT_MAX, lambda _credential, proof, now: now + proof.kept_seconds)
+_kept: Lasting[str, Proof] = Lasting(_KEPT_MAX)
 #: By SHA-256, because a mistyped credential is nearly a secret.
 _refused: TTLCache[bytes, Unproven] = TTLCache(_KEPT_MAX, _REFUSED_SECONDS)
 #: Keys (by SHA-256) and merchants that were found before. They are looked up however many failures their address had.
@@ -108,10 +109,10 @@ async def _look_up(credential: str, digest: bytes, network: str) -> Proof | Unpr
         raise TooManyFailuresError
     proof = await (_api_key(merchant_id, credential) if is_key else _member(merchant_id, credential))
     if isinstance(proof, Proof):
-        _kept[credential] = proof
+        _kept.keep(credential, proof, time.monotonic() + proof.kept_seconds)
         _found[looked_up] = None
         return proof
-    _kept.pop(credential, None)
+    _kept.drop(credential)
     _refused[digest] = proof
     if looked_up not in _found:
         _failures.setdefault(network, [0])[0] += 1

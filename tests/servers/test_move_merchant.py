@@ -153,7 +153,7 @@ async def test_every_row_moves_there_and_back(pair: Pair, tmp_path: Path) -> Non
 
 
 async def _refuses_writes(connection: asyncpg.Connection, merchant_id: UUID) -> None:
-    guarded = "SELECT count(DISTINCT tgrelid) FROM pg_trigger WHERE tgname = $1"
+    guarded = "SELECT count(DISTINCT tgrelid) FROM pg_trigger WHERE tgname = $1 AND tgparentid = 0"
     count = len(await tables(connection))
     for suffix in ("", "_rows"):
         assert await connection.fetchval(guarded, f"flash_move_{merchant_id.hex}{suffix}") == count

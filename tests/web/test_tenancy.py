@@ -28,7 +28,7 @@ from tests.webhooks.documents import delivery_made
 
 World = tuple[Shop, dict[ids.Kind, str]]
 #: How many kinds of ids are tried at a place beside the one that it is for; each is tried at some places.
-OTHER_KINDS = size(2, len(ids.Kind.__args__))  # type: ignore[attr-defined]
+OTHER_KINDS = size(1, len(ids.Kind.__args__))  # type: ignore[attr-defined]
 #: What a member has of its own, or sees of others.
 KINDS_OF_MEMBERS: tuple[ids.Kind, ...] = (
     "member", "wallet", "code", "redemption", "event", "apikey", "batch", "entry", "purchase", "refund",
