@@ -102,7 +102,7 @@ migration: $(VENV)/development ## Write a migration for changed models: make mig
 	@test -n "$(name)" || { echo "make migration name=add_rewards"; exit 1; }
 	@$(BIN)/tortoise makemigrations --name $(name)
 	@$(BIN)/ruff check --quiet --fix migrations
-	@$(BIN)/ruff format --quiet migrations
+	@$(BIN)/ruff format --quiet $$(ls migrations/[0-9]*.py | tail -n 1)
 
 upgrade: $(VENV)/development ## Let an older version serve under load while this one takes over: make upgrade FROM=v0.2.0
 	@test -n "$(FROM)" || { echo "make upgrade FROM=v0.2.0"; exit 1; }

@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     attempts_per_member_max: int = Field(default=20, ge=1)
     #: How long snapshots of the network are kept; a merchant's newest one is kept for ever.
     graph_history_days: int = Field(default=400, ge=1)
+    #: How old events are, at least, that `flash archive` takes out of the database. Unset, it takes none.
+    event_retention_days: int | None = Field(default=None, ge=31)
     #: How far back `walletChanged(after:)` replays.
     wallet_history_days: int = Field(default=90, ge=1)
     #: How often an API process looks in the database for wallet changes that it wasn't told of.

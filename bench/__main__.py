@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import (
     api_processes,
+    archive,
     budgets,
     bulk_jobs,
     claim_buffers,
@@ -57,6 +58,7 @@ MEASUREMENTS = {
     "Sweeps over points": points_sweeps.measure,
     "The portfolio": portfolio.measure,
     "The integrity report": integrity.measure,
+    "A year of events, archived": archive.measure,
     "Reports of whole merchants": kept_reports.measure,
     "Sweeps": sweeps.measure,
     "Many small merchants": merchants_hour.measure,

@@ -971,6 +971,66 @@ BEGIN
     EXECUTE format('ALTER TABLE %I DROP CONSTRAINT event_month', name);
     RETURN true;
 END $make$;
+
+-- What is left of months that were archived (docs/adr/0074): which file has them, and what promises need of their
+-- events (app/integrity/archived.py). It counts, and stays, once the month is dropped. No models, because only raw
+-- statements touch them.
+CREATE TABLE event_archive (
+    merchant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    month date NOT NULL,
+    events bigint NOT NULL,
+    file varchar(120) NOT NULL,
+    dropped_at timestamptz,
+    PRIMARY KEY (merchant_id, id),
+    CONSTRAINT event_archive_merchant FOREIGN KEY (merchant_id) REFERENCES merchant
+);
+-- Thousands of subjects in a row: their own rows would be as large as the events.
+CREATE TABLE archived_event (
+    merchant_id uuid NOT NULL,
+    archive_id uuid NOT NULL,
+    type varchar(50) NOT NULL,
+    number integer NOT NULL,
+    subject_ids uuid[] NOT NULL,
+    wallet_versions bigint[],
+    wallet_points bigint[],
+    PRIMARY KEY (merchant_id, archive_id, type, number),
+    CONSTRAINT archived_event_archive FOREIGN KEY (merchant_id, archive_id) REFERENCES event_archive ON DELETE CASCADE
+);
+-- From which version to which each wallet's are archived.
+CREATE TABLE archived_wallet (
+    merchant_id uuid NOT NULL,
+    archive_id uuid NOT NULL,
+    number integer NOT NULL,
+    member_ids uuid[] NOT NULL,
+    first_versions bigint[] NOT NULL,
+    last_versions bigint[] NOT NULL,
+    PRIMARY KEY (merchant_id, archive_id, number),
+    CONSTRAINT archived_wallet_archive FOREIGN KEY (merchant_id, archive_id) REFERENCES event_archive ON DELETE CASCADE
+);
+-- What an archive that came to nothing has left goes.
+CREATE FUNCTION keep_archived() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF EXISTS (
+        SELECT FROM event_archive WHERE merchant_id = OLD.merchant_id AND id = (to_jsonb(OLD) ->> TG_ARGV[0])::uuid
+            AND dropped_at IS NOT NULL
+    ) THEN
+        RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN OLD;
+END $guard$;
+CREATE TRIGGER event_archive_kept BEFORE DELETE ON event_archive FOR EACH ROW EXECUTE FUNCTION keep_archived('id');
+CREATE TRIGGER archived_event_kept BEFORE DELETE ON archived_event FOR EACH ROW
+    EXECUTE FUNCTION keep_archived('archive_id');
+CREATE TRIGGER archived_wallet_kept BEFORE DELETE ON archived_wallet FOR EACH ROW
+    EXECUTE FUNCTION keep_archived('archive_id');
+CREATE TRIGGER event_archive_fixed BEFORE UPDATE OF merchant_id, id, month, events, file ON event_archive
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER archived_event_fixed BEFORE UPDATE ON archived_event
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER archived_wallet_fixed BEFORE UPDATE ON archived_wallet
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 POINTS = """

@@ -23,11 +23,12 @@ from app.config import TORTOISE
 from app.operate.preflight import POSTGRES_VERSION_MIN
 
 LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '2s'"
-#: Rules of squawk's that aren't ours. The first two are replaced by those below, which know what the version before
+#: Rules of squawk's that aren't ours. The first three are replaced by those below, which know what the version before
 #: reads; the others are about taste, or about statements that have all the time they need.
 NOT_OURS: Final = (
-    "ban-drop-column", "ban-drop-table", "ban-drop-constraint", "ban-drop-not-null", "prefer-bigint-over-int",
-    "prefer-bigint-over-smallint", "prefer-robust-stmts", "prefer-text-field", "require-statement-timeout",
+    "ban-drop-column", "ban-drop-table", "require-lock-timeout", "ban-drop-constraint", "ban-drop-not-null",
+    "prefer-bigint-over-int", "prefer-bigint-over-smallint", "prefer-robust-stmts", "prefer-text-field",
+    "require-statement-timeout",
 )  # fmt: skip
 #: What locks everybody out, or can't be judged.
 _REFUSED: Final = {

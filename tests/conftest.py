@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import shutil
@@ -301,6 +302,8 @@ async def database_pool(worker_database: str) -> AsyncIterator[Settings]:
     """This process's own pool on the worker's database, for looking and for breaking things."""
     os.environ["DATABASE_URL"] = worker_database
     settings.cache_clear()
+    # The promises are counted again and again, and the longest statement is 27 kB.
+    asyncpg.create_pool = functools.partial(asyncpg.create_pool, max_cacheable_statement_size=1 << 16)
     async with connected(settings()):
         yield settings()
 

@@ -98,6 +98,8 @@ REFERENCES: Final = (
     Reference("graph_file", "drawing_id", "graph_drawing", constraint="graph_file_drawing"),
     Reference("import_row", "import_id", "import_file", constraint="import_row_file"),
     Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
+    Reference("archived_event", "archive_id", "event_archive", constraint="archived_event_archive"),
+    Reference("archived_wallet", "archive_id", "event_archive", constraint="archived_wallet_archive"),
 )
 #: Those that none holds: of rows that are appended without a look-up, of claims and deliveries, which triggers look at
 #: together, of what is sent to webhooks, which is written from the events that it names, of lots, whose entry names the

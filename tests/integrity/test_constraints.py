@@ -29,6 +29,7 @@ KEPT = (
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
+    "archived_event": "number", "archived_wallet": "number", "event_archive": "month",
     "address": "merchant_id", "bearer_code": "batch_id", "bulk_job": "kind", "campaign": "pool_id",
     "code": "fingerprint", "code_batch": "size", "entry_reference": "entry_id", "erasure": "ground",
     "event": "occurred_at",

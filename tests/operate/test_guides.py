@@ -49,6 +49,7 @@ TRIED = {
     ("docs/moving-in.md", "From a system like Open Loyalty"): "tests/moving/test_guide.py",
     ("docs/moving-in.md", "From a system like Voucherify"): "tests/moving/test_guide.py",
     ("docs/moving-in.md", "Killed half-way"): "tests/moving/test_guide.py",
+    ("docs/operations.md", "Archive old events"): "tests/operate/test_archive.py",
     ("docs/operations.md", "Back up and restore"): "tests/operate/test_restore.py",
     ("docs/operations.md", "Deploy"): "tests/operate/test_restore.py",
     ("docs/operations.md", "Logs"): "tests/telemetry/test_logs.py",

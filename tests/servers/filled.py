@@ -32,6 +32,7 @@ VALUES: Final = {
     "date": "date '2026-01-01' + n::int",
     "timestamp with time zone": "CASE n % 2 WHEN 0 THEN 'infinity' ELSE now() + n * interval '1 microsecond' END",
     "jsonb": "jsonb_build_object('n', n)",
+    "bigint[]": "ARRAY[n, NULL]::bigint[]",
     "uuid[]": "ARRAY[gen_random_uuid(), gen_random_uuid()]",
     "bytea[]": "ARRAY['\\x00', NULL]::bytea[]",
     "text[]": "ARRAY['a', NULL, '{}']",

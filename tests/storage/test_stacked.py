@@ -126,9 +126,9 @@ async def test_no_request_fails_while_a_newer_version_migrates(database_pool: Se
         shop = await _make_merchant(variables)
         pid = await reader.fetchval("SELECT pg_backend_pid()")
         with run_api(url) as api:
-            load, ends = Load(wire, [api.url], *shop, pause_seconds=0.05), asyncio.Event()
-            running = asyncio.create_task(load.run(2, ends))
-            await load.more(10, running)
+            load, ends = Load(wire, [api.url], *shop, pause_seconds=0.2), asyncio.Event()
+            running = asyncio.create_task(load.run(2, ends, codes=2_000))
+            await load.more(6, running)
             await reader.execute("SET application_name = 'a report'; BEGIN; SELECT FROM claim")
             with pytest.raises(ConfigurationError) as locked:
                 await stacked(url, tries_max=1)
@@ -136,7 +136,7 @@ async def test_no_request_fails_while_a_newer_version_migrates(database_pool: Se
             await reader.execute("COMMIT; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT")
             migrating = asyncio.create_task(stacked(url, tries_max=1))
             cut = await _waiting(looking, "CREATE INDEX CONCURRENTLY")
-            await load.more(10, running)
+            await load.more(6, running)
             await looking.execute("SELECT pg_terminate_backend($1::int)", cut)
             with pytest.raises(ConfigurationError, match="The database can't be migrated: "):
                 await migrating
@@ -145,7 +145,7 @@ async def test_no_request_fails_while_a_newer_version_migrates(database_pool: Se
 
             await stacked(url, tries_max=1)
 
-            await load.more(10, running)
+            await load.more(6, running)
             ends.set()
             await running
         audited = await asyncio.to_thread(run, "audit", environment=variables)

@@ -57,9 +57,9 @@ class Version:
         if (root / "requirements.lock").read_bytes() != (ROOT / "requirements.lock").read_bytes():
             uv, python = str(python.with_name("uv")), folder / "venv" / "bin" / "python"
             subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
-            lock = str(root / "requirements.lock")
-            install = [uv, "pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", lock]
-            subprocess.run(install, check=True)
+            install = [uv, "pip", "install", "--quiet", "--python", str(python)]
+            subprocess.run([*install, "--require-hashes", "-r", str(root / "requirements.lock")], check=True)
+            subprocess.run([*install, "--no-deps", "--no-build-isolation", str(root)], check=True)
         return cls(revision, root, python)
 
     def start(self, *arguments: str, log: Path, **variables: str) -> "subprocess.Popen[bytes]":
@@ -167,7 +167,7 @@ async def _play(older: Version, newer: Version, deployment: Deployment, seconds:
     async with AsyncExitStack() as stack:
         wire = await stack.enter_async_context(aclosing(Wire()))
         load, ends = Load(wire, deployment.urls, merchant_id, made["apiKey"], pause_seconds=0.02), asyncio.Event()
-        running = asyncio.create_task(load.run(clients, ends, batches=10))
+        running = asyncio.create_task(load.run(clients, ends, codes=50_000))
 
         async def watch(what: str) -> None:
             before = load.requests

@@ -13,7 +13,7 @@ import asyncpg
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, CREATE_POOL, ENROLL_MEMBER, GENERATE_CODES, REDEEM_CODES, usd
 from tests.wire import Wire
 
-#: As many as one call makes.
+#: As many codes as one call makes.
 BATCH: Final = 5_000
 KEPT: Final = """
 SELECT (SELECT count(*) FROM claim WHERE merchant_id = $1) AS claimed,
@@ -37,12 +37,11 @@ class Load:
     #: How long each client waits before the next member.
     pause_seconds: float = 0.0
 
-    async def run(self, clients: int, ends: asyncio.Event, *, batches: int = 1) -> None:
-        """Ask until the end, for codes of so many batches."""
-        made = await self._ask(CREATE_POOL, name="Sale", kind="PERCENT", percentOff=10.0)
-        pool = made["pool"]["id"]
-        for _ in range(batches):
-            await self._ask(GENERATE_CODES, poolId=pool, count=BATCH)
+    async def run(self, clients: int, ends: asyncio.Event, *, codes: int) -> None:
+        """Ask until the end, or until there are no more codes."""
+        pool = (await self._ask(CREATE_POOL, name="Sale", kind="PERCENT", percentOff=10.0))["pool"]["id"]
+        for made in range(0, codes, BATCH):
+            await self._ask(GENERATE_CODES, poolId=pool, count=min(BATCH, codes - made))
         await self._ask(CHANGE_STATUS % "activatePool", poolId=pool)
         self.told.clear()
         await asyncio.gather(*(self._client(f"{number}", pool, ends) for number in range(clients)))
