@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 UP_OPTIONS ?=
 HISTORIES_OPTIONS ?=
 SCALE_OPTIONS ?=
+UPGRADE_OPTIONS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # uv takes a tenth of pip's time. Where it can't install (an index or certificates that only pip was told of), pip does.
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
@@ -19,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # So that what runs side by side is told one after the other; older makes can't.
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 CHECKS := check-style check-types check-imports check-schema check-refusals check-migrations
-.PHONY: help up install test full mutants chaos histories scale-out conformance check $(CHECKS) fmt schema roles migration bench lock clean
+.PHONY: help up install test full mutants chaos histories scale-out conformance check $(CHECKS) fmt schema roles migration upgrade release bench lock clean
 
 help: ## Print this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -101,7 +102,21 @@ migration: $(VENV)/development ## Write a migration for changed models: make mig
 	@test -n "$(name)" || { echo "make migration name=add_rewards"; exit 1; }
 	@$(BIN)/tortoise makemigrations --name $(name)
 	@$(BIN)/ruff check --quiet --fix migrations
-	@$(BIN)/ruff format --quiet migrations
+	@$(BIN)/ruff format --quiet $$(ls migrations/[0-9]*.py | tail -n 1)
+
+upgrade: $(VENV)/development ## Let an older version serve under load while this one takes over: make upgrade FROM=v0.2.0
+	@test -n "$(FROM)" || { echo "make upgrade FROM=v0.2.0"; exit 1; }
+	@$(BIN)/python -m tests.upgrade $(FROM) $(UPGRADE_OPTIONS)
+
+release: $(VENV)/development ## Write down what a release fixes, and check it: make release version=0.3.0
+	@echo "$(version)" | grep -Eqx '[0-9]+\.[0-9]+\.[0-9]+' || { echo "make release version=0.3.0"; exit 1; }
+	@grep -Eq '^## $(version)( |$$)' CHANGELOG.md || { echo "CHANGELOG.md has no section ## $(version)."; exit 1; }
+	@sed -i.before -E 's/^version = "[0-9.]+"$$/version = "$(version)"/' pyproject.toml
+	@sed -i.before -E 's/^## $(subst .,\.,$(version))( .*)?$$/## $(version) ($(shell date -u +%Y-%m-%d))/' CHANGELOG.md
+	@rm pyproject.toml.before CHANGELOG.md.before
+	@$(BIN)/python -m migrations --release
+	@$(MAKE) --no-print-directory check
+	@echo 'Released as soon as it is said: git commit --all --message "release: $(version)" && git tag v$(version)'
 
 bench: $(VENV)/development ## Measure, side by side, and write bench/RESULTS.md
 	$(BIN)/python -m bench

@@ -546,6 +546,8 @@ def keys_reencrypt(
         with Progress(*columns, console=Console(stderr=True)) as progress:
             done = await reencrypt(merchants, progress)
         print(f"{done.values} values of {done.merchants} merchants were encrypted again under their newest data keys.")
+        if done.closed:
+            print(f"{len(done.closed)} merchants were moving to another server: run this again where they are served.")
         if done.unreadable:
             for place in sorted(done.unreadable)[:20]:
                 print(f"can't be decrypted: {place}")
@@ -817,6 +819,40 @@ def _mapped(given: list[str]) -> dict[str, str]:
             raise ConfigurationError(f"--map takes FILE=ENGINE, and not {each[:60]!r}.")
         names[header.strip()] = column.strip()
     return names
+
+
+@app.command()
+def archive(
+    folder: Annotated[Path, typer.Argument(help="Where the files go, best on another disk.", show_default=False)],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do, and do nothing.")] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Take months of events that are older than FLASH_EVENT_RETENTION_DAYS out of the database, into Parquet files.
+
+    A month goes once its file was read back and compared, and once every webhook was told of its events. If it is
+    killed, run it again.
+    """
+    from importlib.util import find_spec
+
+    from app.config import settings
+    from app.operate.archive import archive
+
+    _name_data(data)
+    if find_spec("pyarrow") is None:
+        raise ConfigurationError("Parquet needs pyarrow: install the extra `export`.")
+
+    async def work() -> None:
+        def say(line: str) -> None:
+            print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+        run = await archive(settings().database_url or "", folder, settings(), say, is_dry=dry_run)
+        if as_json:
+            print(json.dumps({"files": [asdict(file) for file in run.files], "kept": run.kept}))
+        elif not run.files and not run.kept and not dry_run:
+            print("No month is wholly older than events are kept.")
+
+    _with_database(work)
 
 
 @app.command()

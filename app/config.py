@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     attempts_per_member_max: int = Field(default=20, ge=1)
     #: How long snapshots of the network are kept; a merchant's newest one is kept for ever.
     graph_history_days: int = Field(default=400, ge=1)
+    #: How old events are, at least, that `flash archive` takes out of the database. Unset, it takes none.
+    event_retention_days: int | None = Field(default=None, ge=31)
     #: How far back `walletChanged(after:)` replays.
     wallet_history_days: int = Field(default=90, ge=1)
     #: How often an API process looks in the database for wallet changes that it wasn't told of.
@@ -250,14 +252,18 @@ def tortoise_config(
     *,
     replica_url: str | None = None,
     connections_max: int = 10,
-    timeout_seconds: float = 10.0,
+    timeout_seconds: float | None = 10.0,
     statement_seconds_max: float = 0,
     is_routed: bool = False,
 ) -> dict[str, Any]:
     """Return Tortoise's configuration for a database. After 0 seconds PostgreSQL ends no statement by itself."""
     engine = "app.storage.routed" if is_routed else "app.storage.database"
     limits = {"statement_timeout": f"{statement_seconds_max * 1000:.0f}"} if statement_seconds_max else {}
-    credentials = {"maxsize": connections_max, "command_timeout": timeout_seconds, "server_settings": limits}
+    # A statement is prepared once in each connection if it isn't longer than that; the promises have one of 27 kB.
+    credentials = {
+        "maxsize": connections_max, "command_timeout": timeout_seconds, "server_settings": limits,
+        "max_cacheable_statement_size": 65_536,
+    }  # fmt: skip
     urls = {"default": database_url} | ({"replica": replica_url} if replica_url else {})
     return {
         "connections": {

@@ -7,6 +7,7 @@ from app.advisor import queries as advisor
 from app.advisor.advice_run_changed import advice_run_changed
 from app.advisor.ask_advisor import ask_advisor
 from app.api.node import node
+from app.api.resolvers import look_up_once
 from app.api.scalars import config
 from app.api.turns import TurnTaking
 from app.coupons import queries as coupons
@@ -222,6 +223,7 @@ schema = strawberry.Schema(
     config=config(),
     execution_context_class=TurnTaking,
 )
+look_up_once(schema)
 
 
 def sdl() -> str:

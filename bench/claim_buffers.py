@@ -16,6 +16,7 @@ BATCH = 5000
 SAMPLES = 60
 
 EXPLAIN = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {CLAIM.text}"
+PARTITIONS = "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'event'::regclass"
 CLAIMED_CODE = "SELECT code_id FROM claim WHERE merchant_id = $1 AND pool_id = $2 AND member_id = $3"
 #: Makes many claims at once and leaves the same dead versions and dead index entries as single claims.
 CLAIM_MANY = """
@@ -37,7 +38,8 @@ async def measure(viewer: Viewer) -> list[str]:
     A pool was sold before, so that all are measured in indexes that are as high. Nothing is vacuumed meanwhile: that
     would change what a claim touches in some runs and not in others.
     """
-    for table in ("claim", "code", "event", "member", "stock_change", "wallet"):
+    months = [row["name"] for row in await database().rows(PARTITIONS)]
+    for table in ("claim", "code", *months, "member", "stock_change", "wallet"):
         await database().row(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     members = await add_members(viewer, POOL_SIZE + 8000)
     await _claim_many(viewer, await add_filled_pool(viewer, POOL_SIZE), members[:POOL_SIZE])

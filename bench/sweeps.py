@@ -1,5 +1,6 @@
 """Sweeps over all merchants: buffers of a round that is idle and of one with work, for few merchants and many more."""
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Final
 from uuid import UUID
@@ -9,6 +10,7 @@ import asyncpg
 from app.api.context import Viewer
 from app.config import settings
 from app.coupons.expire_codes import expire_codes, expire_codes_of
+from app.coupons.rows import LIST_CODES_IN_STATE
 from app.coupons.stock import fold, fold_stock
 from app.coupons.stock_levels import check_missed
 from app.merchants.create_merchant import create_merchant
@@ -67,6 +69,34 @@ INSERT INTO code (merchant_id, id, pool_id, batch_id, state, bearer, allocated_a
 SELECT merchant_id, uuidv7(), pool_id, id, 'ALLOCATED', true, now(), now() - random() * interval '1 hour', 'x',
     decode(md5(random()::text) || md5(n::text), 'hex'), '2A'
 FROM batch, generate_series(1, $3::int) AS n
+"""
+#: Pools of one merchant with so few codes that all are among the newest but those of the first ones; one is revoked.
+LISTED: Final = (500, 5_000)
+LISTED_POOLS: Final = """
+WITH p AS (
+    INSERT INTO pool (merchant_id, id, name, status, kind, percent_off, claims_per_member, stacking, transferable,
+                      created_at)
+    SELECT $1, uuidv7(), 'bench', 'DRAFT', 'PERCENT', 10, 1, 'EXCLUSIVE', false, now() FROM generate_series(1, $2::int)
+    RETURNING merchant_id, id
+), batch AS (
+    INSERT INTO code_batch (merchant_id, id, pool_id, size, created_at)
+    SELECT merchant_id, uuidv7(), id, 5, now() FROM p RETURNING merchant_id, id, pool_id
+), c AS (
+    INSERT INTO code (merchant_id, id, pool_id, batch_id, state, ciphertext, fingerprint, suffix)
+    SELECT merchant_id, uuidv7(), pool_id, id, 'AVAILABLE', 'x',
+        decode(md5(random()::text) || md5(n::text), 'hex'), '2A'
+    FROM batch, generate_series(1, 5) AS n
+)
+INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked, is_folded)
+SELECT merchant_id, id, gen_random_uuid(), 5, 0, 0, 0, 0, true FROM p
+"""
+REVOKED: Final = """
+WITH c AS (
+    UPDATE code SET state = 'REVOKED'
+    WHERE merchant_id = $1 AND id = (SELECT id FROM code WHERE merchant_id = $1 ORDER BY id LIMIT 1) RETURNING *
+)
+INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+SELECT merchant_id, pool_id, gen_random_uuid(), -1, 0, 0, 0, 1 FROM c
 """
 OVER: Final = """
 UPDATE pool SET status = 'ARCHIVED' WHERE status = 'ACTIVE' AND id = ANY(ARRAY(
@@ -177,7 +207,26 @@ async def measure(viewer: Viewer) -> list[str]:
     for pools in BACKLOGS:
         codes, buffers = await _expired(viewer, pools)
         lines.append(f"| {codes:,} | {buffers / codes:,.0f} |")
+    lines += ["", "| pools | buffers of a page of codes that are REVOKED | EXPIRED |", "|---:|---:|---:|"]
+    for pools in LISTED:
+        owner = (await create_merchant("lists", "USD")).id
+        await database().many(LISTED_POOLS, owner, pools, seconds_max=600)
+        await database().many(REVOKED, owner)
+        await database().many("VACUUM (ANALYZE)", seconds_max=600)
+        counted = [await _listed(owner, state) for state in ("REVOKED", "EXPIRED")]
+        lines.append(f"| {pools:,} | {' | '.join(f'{each:,}' for each in counted)} |")
     return ["Buffers of one round of each sweep.", "", *lines]
+
+
+async def _listed(merchant_id: UUID, state: str) -> int:
+    """Return the buffers of a page of codes in a state that few have."""
+    arguments = LIST_CODES_IN_STATE.arguments(
+        {"merchant_id": merchant_id, "before": UUID(int=2**128 - 1), "limit": 51, "state": state}
+    )
+    query = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON, TIMING OFF) {LIST_CODES_IN_STATE.text}"
+    row = await database().row(query, *arguments)
+    plan = json.loads("" if row is None else row["QUERY PLAN"])[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 async def _expired(viewer: Viewer, pools: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import UUID
 
@@ -110,3 +110,12 @@ def cpu_seconds(process: psutil.Process) -> float:
     """Return the user and system time of a process."""
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def tree_seconds(process: psutil.Process) -> float:
+    """Return the CPU seconds of a process, its children, and those of them that have ended."""
+    total = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            total += cpu_seconds(each) + sum(each.cpu_times()[2:4])
+    return total

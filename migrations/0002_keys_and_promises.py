@@ -262,7 +262,6 @@ ALTER TABLE pool_budget
     ADD PRIMARY KEY (merchant_id, pool_id, id),
     ADD CONSTRAINT pool_budget_pool FOREIGN KEY (merchant_id, pool_id) REFERENCES pool ON DELETE CASCADE,
     ADD CONSTRAINT pool_budget_remaining CHECK (remaining >= 0);
-ALTER TABLE pool_budget SET (fillfactor = 50);
 
 -- A budget begins whole, in slices of eight discounts each. Later it only grows, or goes: see pool_guard.
 CREATE FUNCTION pool_budget_set() RETURNS trigger LANGUAGE plpgsql AS $set$
@@ -877,25 +876,31 @@ CREATE TRIGGER reversal_fixed BEFORE UPDATE OF merchant_id, redemption_id, reins
 """
 
 EVENTS = """
-ALTER TABLE event
-    DROP CONSTRAINT event_pkey,
-    ADD PRIMARY KEY (merchant_id, id),
+-- Events are kept by the months of their ids, which begin with when they were made (UUIDv7), so that a month can be
+-- archived as a whole (docs/adr/0073). Tortoise knows no such table: this one takes the place of its own.
+ALTER TABLE event DROP CONSTRAINT event_pkey;
+ALTER TABLE event RENAME TO event_columns;
+CREATE TABLE event (
+    LIKE event_columns INCLUDING COMMENTS,
+    PRIMARY KEY (merchant_id, id),
     -- A wallet's change tells what it left: its version and its points.
-    ADD CONSTRAINT event_wallet CHECK ((member_id IS NULL) = (wallet_version IS NULL)),
-    ADD CONSTRAINT event_wallet_points CHECK (
+    CONSTRAINT event_wallet CHECK ((member_id IS NULL) = (wallet_version IS NULL)),
+    CONSTRAINT event_wallet_points CHECK (
         num_nulls(wallet_version, wallet_points, wallet_held_points, wallet_pending_points, wallet_shortfall) IN (0, 5)
-    );
--- Each version of a wallet has one event.
-CREATE UNIQUE INDEX event_wallet_version ON event (merchant_id, member_id, wallet_version)
-    WHERE wallet_version IS NOT NULL;
+    )
+) PARTITION BY RANGE (id);
+DROP TABLE event_columns;
+COMMENT ON TABLE event IS
+    'A change to one subject, with a person''s reason (a ciphertext) where one was asked for.';
 -- What the webhooks' feed reads events by.
 -- Of an event that its transaction keeps quiet (`events.keep_quiet`) the feed never hears.
 ALTER TABLE event ALTER COLUMN txid SET DEFAULT (
     CASE WHEN current_setting('flash.quiet', true) = 'on' THEN NULL ELSE pg_current_xact_id()::text::bigint END
 );
 CREATE INDEX event_feed ON event (merchant_id, txid) WHERE txid IS NOT NULL;
--- Which merchants have new events: the pages that were written last, whatever the merchant.
-CREATE INDEX event_latest ON event USING brin (txid) WITH (pages_per_range = 16, autosummarize = on);
+-- Which merchants have new events: the pages that were written last, whatever the merchant. Of a sum, so that nobody
+-- takes event_feed for it, stepping from one merchant to the next.
+CREATE INDEX event_latest ON event USING brin ((txid + 0)) WITH (pages_per_range = 16, autosummarize = on);
 -- A reason is a ciphertext, and encrypted anew when keys rotate; everything else stays.
 -- The few that have a person's words, which erasing looks for.
 CREATE INDEX event_reason ON event (merchant_id, subject_id) WHERE reason IS NOT NULL;
@@ -904,6 +909,134 @@ CREATE TRIGGER event_fixed
     BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, points, member_id,
         wallet_version, wallet_points, wallet_held_points, wallet_pending_points, wallet_shortfall, txid
     ON event FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What ids that are made at or after an instant are at least.
+CREATE FUNCTION event_first_id(instant timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (lpad(to_hex((extract(epoch FROM instant) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
+-- What a unique index over all months can't say, one of each month does: a version of a wallet has one event there. And
+-- a statement that names a partition meets the triggers that one of the table does.
+CREATE FUNCTION guard_event_partition(name text) RETURNS void LANGUAGE plpgsql AS $guard$
+BEGIN
+    EXECUTE format(
+        'CREATE UNIQUE INDEX %I ON %I (merchant_id, member_id, wallet_version) WHERE wallet_version IS NOT NULL',
+        name || '_wallet_version', name
+    );
+    EXECUTE format(
+        'CREATE TRIGGER event_kept BEFORE DELETE OR TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_delete()',
+        name
+    );
+    EXECUTE format(
+        'CREATE TRIGGER event_fixed BEFORE UPDATE OF merchant_id, id, type, subject_kind, subject_id, actor,'
+        ' occurred_at, points, member_id, wallet_version, wallet_points, wallet_held_points, wallet_pending_points,'
+        ' wallet_shortfall, txid ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()',
+        name
+    );
+    -- Written once, as GROWING says.
+    EXECUTE format(
+        'ALTER TABLE %I SET (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_scale_factor = 0.05,'
+        ' autovacuum_analyze_scale_factor = 0.05)',
+        name
+    );
+END $guard$;
+-- Ids of a month that has no partition: of clocks that are wrong, and of months that nobody made in time.
+CREATE TABLE event_default PARTITION OF event DEFAULT;
+SELECT guard_event_partition('event_default');
+-- Make the partition of a month, unless it is there, with what DEFAULT has of it. Writers of other months wait for
+-- nothing; whoever reads all of them waits for it. Whoever works with the tables may make one, not only their owner.
+CREATE FUNCTION make_event_partition(month date) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $make$
+DECLARE
+    name text := to_char(month, '"event_"YYYY_MM');
+    since uuid := event_first_id(date_trunc('month', month::timestamp) AT TIME ZONE 'UTC');
+    until uuid := event_first_id((date_trunc('month', month::timestamp) + interval '1 month') AT TIME ZONE 'UTC');
+BEGIN
+    IF to_regclass(name) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    LOCK TABLE event_default IN ACCESS EXCLUSIVE MODE;
+    IF to_regclass(name) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    -- The check spares the scan for which ATTACH would lock.
+    EXECUTE format(
+        'CREATE TABLE %I (LIKE event INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES,'
+        ' CONSTRAINT event_month CHECK (id >= %L AND id < %L))',
+        name, since, until
+    );
+    PERFORM guard_event_partition(name);
+    IF EXISTS (SELECT FROM event_default WHERE id >= since AND id < until) THEN
+        ALTER TABLE event_default DISABLE TRIGGER event_kept;
+        EXECUTE format(
+            'WITH moved AS (DELETE FROM event_default WHERE id >= %L AND id < %L RETURNING *)'
+            ' INSERT INTO %I SELECT * FROM moved',
+            since, until, name
+        );
+        ALTER TABLE event_default ENABLE TRIGGER event_kept;
+    END IF;
+    EXECUTE format('ALTER TABLE event ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, since, until);
+    EXECUTE format('ALTER TABLE %I DROP CONSTRAINT event_month', name);
+    RETURN true;
+END $make$;
+
+-- What is left of months that were archived (docs/adr/0074): which file has them, and what promises need of their
+-- events (app/integrity/archived.py). It counts, and stays, once the month is dropped. No models, because only raw
+-- statements touch them.
+CREATE TABLE event_archive (
+    merchant_id uuid NOT NULL,
+    id uuid NOT NULL,
+    month date NOT NULL,
+    events bigint NOT NULL,
+    file varchar(120) NOT NULL,
+    dropped_at timestamptz,
+    PRIMARY KEY (merchant_id, id),
+    CONSTRAINT event_archive_merchant FOREIGN KEY (merchant_id) REFERENCES merchant
+);
+-- Thousands of subjects in a row: their own rows would be as large as the events.
+CREATE TABLE archived_event (
+    merchant_id uuid NOT NULL,
+    archive_id uuid NOT NULL,
+    type varchar(50) NOT NULL,
+    number integer NOT NULL,
+    subject_ids uuid[] NOT NULL,
+    wallet_versions bigint[],
+    wallet_points bigint[],
+    PRIMARY KEY (merchant_id, archive_id, type, number),
+    CONSTRAINT archived_event_archive FOREIGN KEY (merchant_id, archive_id) REFERENCES event_archive ON DELETE CASCADE
+);
+-- From which version to which each wallet's are archived.
+CREATE TABLE archived_wallet (
+    merchant_id uuid NOT NULL,
+    archive_id uuid NOT NULL,
+    number integer NOT NULL,
+    member_ids uuid[] NOT NULL,
+    first_versions bigint[] NOT NULL,
+    last_versions bigint[] NOT NULL,
+    PRIMARY KEY (merchant_id, archive_id, number),
+    CONSTRAINT archived_wallet_archive FOREIGN KEY (merchant_id, archive_id) REFERENCES event_archive ON DELETE CASCADE
+);
+-- What an archive that came to nothing has left goes.
+CREATE FUNCTION keep_archived() RETURNS trigger LANGUAGE plpgsql AS $guard$
+BEGIN
+    IF EXISTS (
+        SELECT FROM event_archive WHERE merchant_id = OLD.merchant_id AND id = (to_jsonb(OLD) ->> TG_ARGV[0])::uuid
+            AND dropped_at IS NOT NULL
+    ) THEN
+        RAISE EXCEPTION 'rows of % are never deleted', TG_TABLE_NAME
+            USING ERRCODE = 'check_violation', TABLE = TG_TABLE_NAME, CONSTRAINT = TG_NAME;
+    END IF;
+    RETURN OLD;
+END $guard$;
+CREATE TRIGGER event_archive_kept BEFORE DELETE ON event_archive FOR EACH ROW EXECUTE FUNCTION keep_archived('id');
+CREATE TRIGGER archived_event_kept BEFORE DELETE ON archived_event FOR EACH ROW
+    EXECUTE FUNCTION keep_archived('archive_id');
+CREATE TRIGGER archived_wallet_kept BEFORE DELETE ON archived_wallet FOR EACH ROW
+    EXECUTE FUNCTION keep_archived('archive_id');
+CREATE TRIGGER event_archive_fixed BEFORE UPDATE OF merchant_id, id, month, events, file ON event_archive
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER archived_event_fixed BEFORE UPDATE ON archived_event
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER archived_wallet_fixed BEFORE UPDATE ON archived_wallet
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 
 POINTS = """
@@ -959,7 +1092,6 @@ ALTER TABLE points_lot
     ),
     ADD CONSTRAINT points_lot_held CHECK (held BETWEEN 0 AND remaining AND (held = 0 OR NOT is_pending)),
     ADD CONSTRAINT points_lot_open CHECK (is_open = (remaining > held));
-ALTER TABLE points_lot SET (fillfactor = 80);
 -- The order of spending; a member's lots that end next, pending ones too.
 CREATE INDEX points_lot_next ON points_lot (merchant_id, member_id, is_pending, expires_at, created_at, entry_id)
     WHERE is_open;
@@ -1040,11 +1172,22 @@ CREATE INDEX points_cover_of_lot ON points_cover (merchant_id, lot_id);
 -- lots with it: by the lot that a credit makes, or by the parts of any other entry. So the balance is the sum of the
 -- entries and the sum of the lots. Nothing is looked up where only the version changes, as with a claim. A process
 -- keeps the plans that it made while the tables were small: without sequential scans, and with an order that one index
--- has, they are those for large ones.
-CREATE FUNCTION wallet_points_posted() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $guard$
+-- has, they are those for large ones. A plan for one month at a time would be made each time.
+CREATE FUNCTION wallet_points_posted() RETURNS trigger
+    LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $guard$
 DECLARE
+    -- Made just now, unless a clock is wrong.
+    recent uuid := event_first_id(now() - interval '1 day');
+    subject uuid := (
+        SELECT subject_id FROM event WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id
+            AND wallet_version = NEW.version AND id >= recent
+    );
     entry record;
 BEGIN
+    IF subject IS NULL THEN
+        SELECT subject_id INTO subject FROM event
+        WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version;
+    END IF;
     SELECT named.id AS named, e.*, CASE
         WHEN e.spendable_at IS NULL OR e.lot_id IS NOT NULL THEN (
             SELECT sum(p.amount) FROM (
@@ -1059,8 +1202,7 @@ BEGIN
               WHERE merchant_id = NEW.merchant_id AND entry_id = named.id AND last_entry_id = named.id)
         END AS moved
     INTO entry FROM (
-        SELECT subject_id AS id FROM event
-        WHERE merchant_id = NEW.merchant_id AND member_id = NEW.member_id AND wallet_version = NEW.version OFFSET 0
+        SELECT subject AS id
     ) named CROSS JOIN LATERAL (
         SELECT merchant_id, id, member_id, amount, balance_after, spendable_at, lot_id FROM points_entry
         WHERE (merchant_id, id) >= (NEW.merchant_id, named.id) ORDER BY merchant_id, id LIMIT 1
@@ -1590,7 +1732,6 @@ ALTER TABLE webhook_delivery
     DROP CONSTRAINT webhook_delivery_pkey,
     ADD PRIMARY KEY (merchant_id, id),
     ADD CONSTRAINT webhook_delivery_webhook FOREIGN KEY (merchant_id, webhook_id) REFERENCES webhook,
-    ADD CONSTRAINT webhook_delivery_event FOREIGN KEY (merchant_id, event_id) REFERENCES event,
     ADD CONSTRAINT webhook_delivery_state CHECK (state IN ('PENDING', 'DELIVERED', 'DEAD')),
     ADD CONSTRAINT webhook_delivery_settled CHECK ((state = 'PENDING') = (settled_at IS NULL)),
     ADD CONSTRAINT webhook_delivery_due CHECK (next_attempt_at IS NULL OR state = 'PENDING'),
@@ -1653,6 +1794,54 @@ BEGIN
 END $guard$;
 """
 
+# By this a database is told from one that was made while these two files still changed (app/operate/preflight.py).
+MADE_BY = "COMMENT ON TABLE tortoise_migrations IS 'made by Flash 0.2.0 or newer'"
+
+
+# How a table's rows live decides how it is vacuumed. What a merchant sets up, a few rows that rarely change, is left to
+# PostgreSQL's defaults.
+#: Written once. Vacuumed for what was inserted: so index-only scans read no rows, and freezing comes in small parts.
+GROWING = (
+    "autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_scale_factor = 0.05, "
+    "autovacuum_analyze_scale_factor = 0.05"
+)
+#: Changed again and again: vacuumed after a twentieth, and a large one after a hundred thousand rows, at five times the
+#: usual pace.
+CHANGING = (
+    "autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_max_threshold = 100000, "
+    "autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05, "
+    "autovacuum_vacuum_cost_limit = 1000"
+)
+#: Rows come and go: vacuumed after a few hundred, without a pause.
+QUEUE = (
+    "autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0.01, "
+    "autovacuum_vacuum_max_threshold = 50000, autovacuum_vacuum_cost_delay = 0"
+)
+LIVES = {
+    GROWING: (
+        "address", "archived_event", "archived_wallet", "bearer_code", "claim", "code_batch", "delivery",
+        "entry_reference", "erasure", "event_archive", "external_id", "hold_request", "order_amendment", "points_cover",
+        "points_entry", "points_part", "points_return", "pool_terms", "purchase", "redemption", "referral", "refund",
+        "reversal", "reward_redemption", "rewarded_mailbox", "sales_order",
+    ),
+    CHANGING: (
+        "code", "first_order", "graph_drawing", "graph_edge", "graph_file", "graph_node", "graph_snapshot", "hold",
+        "hold_code", "hold_reward", "invite", "invite_quota", "member", "points_lot", "pool_budget", "segment_member",
+        "wallet",
+    ),
+    QUEUE: (
+        "advice_run", "bulk_job", "bulk_job_page", "code_revival", "graph_job", "hold_part", "import_file",
+        "import_row", "report_run", "segment_refresh", "stock_change", "webhook", "webhook_delivery",
+    ),
+}  # fmt: skip
+#: Room on a page for the next version of a row, where no index has a column that changes (HOT).
+ROOM = {"invite_quota": 80, "member": 90, "points_lot": 80, "pool_budget": 50, "wallet": 80, "webhook": 50}
+STORAGE = "".join(
+    f"ALTER TABLE {table} SET ({settings}{f', fillfactor = {ROOM[table]}' if table in ROOM else ''});\n"
+    for settings, tables in LIVES.items()
+    for table in tables
+)
+
 
 class Migration(migrations.Migration):
     """Swap Tortoise's single-column keys for composite ones and add what its models can't say."""
@@ -1663,7 +1852,7 @@ class Migration(migrations.Migration):
         ops.RunSQL(
             [
                 REFUSALS, MERCHANTS, MEMBERS, POOLS, CODES, CAMPAIGNS, JOBS, REDEMPTIONS, EVENTS, POINTS, ORDERS,
-                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING,
+                REWARDS, HOLDS, REFERRALS, GRAPH, SEGMENTS, REPORTS, ADVISOR, WEBHOOKS, MOVING, STORAGE, MADE_BY,
             ]
         )
     ]  # fmt: skip

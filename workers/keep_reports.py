@@ -15,6 +15,8 @@ log = logging.getLogger("flash.worker")
 #: A worker begins no further report after this long; one may take as long as FLASH_REPORT_SECONDS_MAX, at most 7,200.
 SECONDS_MAX: Final = 300.0
 TIMEOUT_SECONDS: Final = 8000
+#: How long after a run found none of the night's that wasn't done the next one looks for them.
+PLAN_SECONDS: Final = 300.0
 #: What computes a report, by its kind.
 COMPUTATIONS: Final[Mapping[str, Compute]] = {runs.INTEGRITY: integrity, runs.PORTFOLIO: portfolio}
 
@@ -26,7 +28,10 @@ async def keep_reports(ctx: dict[Any, Any]) -> int:
     if _keeping.locked():
         return 0
     async with _keeping:
-        ended = await runs.carry_out(COMPUTATIONS, seconds_max=SECONDS_MAX, stopping=ctx["stopping"])
+        plans = ctx["seldom"].is_due("reports")
+        ended = await runs.carry_out(COMPUTATIONS, seconds_max=SECONDS_MAX, stopping=ctx["stopping"], plans=plans)
+    if plans:
+        ctx["seldom"].found("reports", ended, idle_seconds=PLAN_SECONDS)
     if ended:
         log.info("ended %d runs of reports", ended)
     return ended

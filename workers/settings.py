@@ -38,8 +38,10 @@ from workers.forget_erased import forget_erased
 from workers.keep_reports import TIMEOUT_SECONDS as KEEPING_SECONDS
 from workers.keep_reports import keep_reports
 from workers.log_erasures import log_erasures
+from workers.make_partitions import make_partitions
 from workers.refresh_segments import refresh_segments
 from workers.revive_codes import revive_codes
+from workers.seldom import Seldom
 from workers.take_graph_snapshots import LANE_TIMEOUT_SECONDS, plan_graph_snapshots, take_graph_snapshots
 from workers.watch_stock import watch_stock
 
@@ -93,6 +95,17 @@ CRON_JOBS = [
     cron(cast(Any, refresh_segments), hour={2, 3, 4, 5}, minute=40, second=0, timeout=3000, max_tries=1, keep_result=0),
     # Every night: forget who was erased longer ago than its merchant remembers. What asks checks the time itself.
     cron(cast(Any, forget_erased), hour=2, minute=20, second=35, timeout=300, max_tries=1, keep_result=0),
+    # Every night: make the months to come of events. Those of a month that nobody made have a place, too.
+    cron(
+        cast(Any, make_partitions),
+        hour=1,
+        minute=30,
+        second=0,
+        timeout=60,
+        max_tries=1,
+        keep_result=0,
+        run_at_startup=True,
+    ),
     # Every night: look at the constraints that hold the promises.
     cron(cast(Any, audit), hour=3, minute=10, second=0, timeout=300, max_tries=1, keep_result=0),
     # Every minute, in each worker: recompute promises and portfolios, those that were asked for and those that this
@@ -192,6 +205,7 @@ def _work(configured: Settings, began: Callable[[], Awaitable[None]], stopped: a
         await stack.enter_async_context(working(ctx["redis"], configured.server, identity))
         # Jobs that let anything expire ask it first.
         ctx["clocks"] = Watch(this_machine(), ctx["redis"])
+        ctx["seldom"] = Seldom()
         await began()
 
     async def on_shutdown(_ctx: dict[Any, Any]) -> None:

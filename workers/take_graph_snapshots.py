@@ -17,20 +17,26 @@ LANE_TIMEOUT_SECONDS: Final = 900
 #: A run leaves the rest of the old snapshots to the next minute's.
 FORGET_SECONDS_MAX: Final = 20.0
 
+#: How long after a run found no merchant whose day has begun, or nothing old, the next one looks.
+PLAN_SECONDS: Final = 300.0
+FORGET_SECONDS: Final = 3600.0
+
 _busy: set[bool] = set()
 
 
 async def plan_graph_snapshots(ctx: dict[Any, Any]) -> int:
     """Ask for the day's snapshots that are due, ring for each lane in which one waits, and delete old ones."""
-    planned = await jobs.plan(turns=jobs.TURNS)
+    seldom, planned = ctx["seldom"], 0
+    if seldom.is_due("snapshots"):
+        planned = seldom.found("snapshots", await jobs.plan(turns=jobs.TURNS), idle_seconds=PLAN_SECONDS)
     for is_large in await jobs.lanes():
         await ctx["redis"].enqueue_job("take_graph_snapshots", is_large)
-    if not await ctx["clocks"].trusts():
+    if not seldom.is_due("old snapshots") or not await ctx["clocks"].trusts():
         return planned
     forgotten, until = 0, time.monotonic() + FORGET_SECONDS_MAX
     while time.monotonic() < until and (batch := await forget_batch(settings().graph_history_days)):
         forgotten += batch
-    if forgotten:
+    if seldom.found("old snapshots", forgotten, idle_seconds=FORGET_SECONDS):
         log.info("deleted %d old network snapshots", forgotten)
     return planned
 

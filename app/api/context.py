@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
 from math import inf
@@ -89,6 +89,10 @@ class Viewer:
     member_id: UUID | None = None
     named: Named = field(default_factory=Named, compare=False, repr=False)
 
+    def for_operation(self) -> "Viewer":
+        """Return the same caller, who has named nobody yet."""
+        return Viewer(self.role, self.tenant, self.actor, self.member_id)
+
     def standing(self, member_id: UUID) -> UUID:
         """Return a member that the caller named, or who stands for it, as far as the operation knows."""
         self.named.ids.add(member_id)
@@ -117,7 +121,7 @@ class Context:
     def __post_init__(self) -> None:
         """Let the operation note for itself whom it names: a viewer is kept for all that its credential asks."""
         if self.caller is not None:
-            self.caller = replace(self.caller, named=Named())
+            self.caller = self.caller.for_operation()
 
     @property
     def viewer(self) -> Viewer:

@@ -2,14 +2,35 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from inspect import iscoroutine
 from itertools import chain
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
-from graphql.pyutils import Undefined, gather_with_cancel
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    FragmentDefinitionNode,
+    GraphQLError,
+    GraphQLLeafType,
+    GraphQLObjectType,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    default_field_resolver,
+    default_type_resolver,
+    get_nullable_type,
+    is_leaf_type,
+    is_object_type,
+)
+from graphql.execution.collect_fields import FragmentDetails, collect_fields
+from graphql.execution.executor import CollectedErrors
+from graphql.execution.values import VariableValues
+from graphql.pyutils import Path, Undefined, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.types import get_object_definition
 
 #: What an operation completes at a time. A field takes about 10 µs, so that others wait for a few milliseconds.
 FIELDS_PER_TURN: Final = 500
@@ -73,16 +94,87 @@ def _give(loop: asyncio.AbstractEventLoop, waiting: deque[Turn]) -> None:
         loop.call_soon(_give, loop, waiting)
 
 
+class _Field(NamedTuple):
+    """A field of an object, as a document asks for it."""
+
+    #: In the answer.
+    name: str
+    details: Any
+    #: What it shows as it is: an attribute of the object.
+    attribute: str
+    #: The attribute's type, if that has no fields, and whether it may be null.
+    leaf: GraphQLLeafType | None = None
+    is_nullable: bool = False
+    #: The attribute's type and class, if that type has fields, and the type with what it says of null.
+    object_type: GraphQLObjectType | None = None
+    kind: type | None = None
+    return_type: Any = None
+
+
+#: The type of the objects of a class, where an interface or a union is asked for.
+_types: Final[dict[tuple[Any, type], GraphQLObjectType]] = {}
+
+
 class TurnTaking(StrawberryGraphQLCoreExecutionContext):
     """Executes an operation turn by turn, and stops completing fields when its answer is too large.
 
     Answers of less than a turn are completed in one go, as without it. `@defer` and `@stream` aren't in the schema, so
-    what they need is left out.
+    what they need is left out. What a document asks for is found out once, if it has no directive that decides.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._begin()
+        self._is_same_each_time = False
+        self._forget()
+        if self.context_value is not None:
+            self._begin()
+
+    @classmethod
+    def of(
+        cls,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        *,
+        is_same_each_time: bool,
+        hide_suggestions: bool,
+    ) -> "TurnTaking":
+        """Return what the executions of an operation have in common; `for_request` begins one.
+
+        `is_same_each_time` says that no variable decides which fields are asked for.
+        """
+        fragments = {
+            definition.name.value: definition
+            for definition in document.definitions
+            if isinstance(definition, FragmentDefinitionNode)
+        }
+        executor = cls(
+            schema,
+            fragments,
+            {name: FragmentDetails(fragment) for name, fragment in fragments.items()},
+            None,
+            None,
+            operation,
+            VariableValues({}, {}),
+            default_field_resolver,
+            default_type_resolver,
+            default_field_resolver,
+            hide_suggestions=hide_suggestions,
+        )
+        executor._is_same_each_time = is_same_each_time
+        return executor
+
+    def for_request(self, context: Any, variables: VariableValues) -> "TurnTaking":
+        """Return what executes the operation once."""
+        executor = object.__new__(TurnTaking)
+        executor.__dict__.update(self.__dict__)
+        executor.context_value = context
+        executor.variable_values = variables
+        executor.collected_errors = CollectedErrors()
+        if not self._is_same_each_time:
+            executor._forget()
+        executor._begin()
+        return executor
 
     def for_event(self, event: Any, context: Any) -> "TurnTaking":
         """Return what executes a subscription for one of its events."""
@@ -90,6 +182,12 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         executor.context_value = context
         executor._begin()
         return executor
+
+    def _forget(self) -> None:
+        """Know nothing of what the document asks for."""
+        #: By the type, and the identity of what is asked for it, which is kept with what was found.
+        self._collected: dict[tuple[Any, int], tuple[Any, Any]] = {}
+        self._planned: dict[tuple[Any, int], tuple[Any, list[_Field]]] = {}
 
     def _begin(self) -> None:
         self.turn: Turn = self.context_value.turn
@@ -101,6 +199,152 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
     def is_too_large(self) -> bool:
         """Whether the answer is larger than it may be. It is incomplete then."""
         return self._length > self._bytes_max
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        """Execute the operation, a mutation's root fields one after the other unless it is said otherwise."""
+        kind = self.operation.operation
+        root_type = cast("GraphQLObjectType", self.schema.get_root_type(kind))
+        is_serial = kind is OperationType.MUTATION if serially is None else serially
+        execute = self.execute_fields_serially if is_serial else self.execute_fields
+        try:
+            data: Any = execute(root_type, self.root_value, None, self._collect(root_type), None)
+        except GraphQLError as error:
+            return self._failed(error)
+        return self._executed(data) if self.is_awaitable(data) else self._done(data)
+
+    async def _executed(self, data: Awaitable[dict[str, Any]]) -> ExecutionResult:
+        try:
+            return self._done(await data)
+        except GraphQLError as error:
+            return self._failed(error)
+
+    def _done(self, data: dict[str, Any] | None) -> ExecutionResult:
+        return ExecutionResult(data, self.collected_errors.errors or None)
+
+    def _failed(self, error: GraphQLError) -> ExecutionResult:
+        """Return the result of an operation that has no part to show."""
+        self.collected_errors.add(error, None)
+        return self._done(None)
+
+    async def execute_fields_serially(
+        self, parent_type: Any, source_value: Any, path: Any, grouped_field_set: Any, _context: Any
+    ) -> dict[str, Any]:
+        """Complete the fields of a mutation, each when the one before it is done."""
+        results = {}
+        for name, details in grouped_field_set.items():
+            result: Any = self.execute_field(
+                parent_type, source_value, details, Path(path, name, parent_type.name), None
+            )
+            if result is not Undefined:
+                results[name] = await result if self.is_awaitable(result) else result
+        return results
+
+    def execute_fields(
+        self, parent_type: Any, source_value: Any, path: Any, grouped_field_set: Any, _context: Any
+    ) -> Any:
+        """Complete the fields of an object: those that are shown as they are at once, the others by graphql-core."""
+        results: dict[str, Any] = {}
+        waiting: list[str] = []
+        try:
+            for field in self._plan(parent_type, grouped_field_set):
+                result = Undefined if field.leaf is None else self._shown(source_value, field)
+                if result is Undefined:
+                    at = Path(path, field.name, parent_type.name)
+                    if (
+                        field.kind is not None
+                        and type(part := getattr(source_value, field.attribute, None)) is field.kind
+                    ):
+                        result = self._complete_part(part, field, at)
+                    else:
+                        result = self.execute_field(parent_type, source_value, field.details, at, None)
+                    if result is Undefined:
+                        continue
+                    if self.is_awaitable(result):
+                        waiting.append(field.name)
+                results[field.name] = result
+        except Exception:
+            if waiting:
+                self.settle_in_background([results[name] for name in waiting])
+            raise
+        return _awaited(results, waiting) if waiting else results
+
+    def _shown(self, source: Any, field: _Field) -> Any:
+        """Return an attribute as the answer shows it, Undefined where graphql-core must say what is wrong with it."""
+        value = getattr(source, field.attribute, None)
+        if value is None:
+            return None if field.is_nullable else Undefined
+        try:
+            shown = self.complete_leaf_value(field.leaf, value)
+        except Exception:  # noqa: BLE001  (it comes again)
+            return Undefined
+        return shown
+
+    def _complete_part(self, part: Any, field: _Field, path: Path) -> Any:
+        """Complete an object that is an attribute of another one."""
+        try:
+            kind = cast("GraphQLObjectType", field.object_type)
+            result: Any = self.collect_and_execute_subfields(kind, field.details, path, part, None)
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is the field's)
+            self.handle_field_error(error, field.return_type, field.details, path)
+            return None
+        return self._awaited_part(result, field, path) if self.is_awaitable(result) else result
+
+    async def _awaited_part(self, result: Awaitable[Any], field: _Field, path: Path) -> Any:
+        try:
+            return await result
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is the field's)
+            self.handle_field_error(error, field.return_type, field.details, path)
+            return None
+
+    def _plan(self, parent_type: GraphQLObjectType, grouped_field_set: Any) -> list[_Field]:
+        """Return the fields that are asked of an object."""
+        key = (parent_type, id(grouped_field_set))
+        planned = self._planned.get(key)
+        if planned is None:
+            fields = [_field(parent_type, name, details) for name, details in grouped_field_set.items()]
+            planned = self._planned[key] = (grouped_field_set, fields)
+        return planned[1]
+
+    def _collect(self, root_type: GraphQLObjectType) -> Any:
+        """Return the fields that a document asks of the root."""
+        key = (root_type, id(self.operation))
+        collected = self._collected.get(key)
+        if collected is None:
+            fields = collect_fields(
+                self.schema, self.fragments, self.variable_values, root_type, self.operation, self.hide_suggestions
+            )
+            collected = self._collected[key] = (self.operation, fields)
+        return collected[1].grouped_field_set
+
+    def collect_subfields(self, return_type: GraphQLObjectType, field_details_list: Any) -> Any:
+        """Return the fields that a document asks of what a field returns."""
+        key = (return_type, id(field_details_list))
+        collected = self._collected.get(key)
+        if collected is None:
+            fields = super().collect_subfields(return_type, field_details_list)
+            collected = self._collected[key] = (field_details_list, fields)
+        return collected[1]
+
+    def complete_abstract_value(
+        self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
+    ) -> Any:
+        """Complete an object of an interface or a union. Its class tells the type."""
+        object_type = _types.get((return_type, type(result)))
+        if object_type is None:
+            return super().complete_abstract_value(
+                return_type, field_details_list, info, path, result, position_context
+            )
+        return self.collect_and_execute_subfields(object_type, field_details_list, path, result, None)
+
+    def ensure_valid_runtime_type(
+        self, runtime_type_name: Any, return_type: Any, field_details_list: Any, info: Any, result: Any
+    ) -> GraphQLObjectType:
+        """Return the type of an object, and remember it for its class."""
+        found = super().ensure_valid_runtime_type(runtime_type_name, return_type, field_details_list, info, result)
+        definition = get_object_definition(type(result))
+        if definition is not None and definition.name == runtime_type_name:
+            _types[return_type, type(result)] = found
+        return found
 
     def execute_collected_subfields(
         self, parent_type: Any, source_value: Any, path: Any, grouped_field_set: Any, _defer: Any, _context: Any
@@ -154,6 +398,29 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
             completing.abandon()
             raise
         return completing.all() if completing.awaitable else completing.completed
+
+
+def _field(parent_type: GraphQLObjectType, name: str, details: Any) -> _Field:
+    shown = parent_type.fields.get(details[0].node.name.value)
+    field: Any = shown and shown.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    if shown is None or field is None or not field.is_basic_field:
+        return _Field(name, details, "")
+    inner = get_nullable_type(shown.type)
+    if is_leaf_type(inner):
+        return _Field(name, details, field.python_name, inner, is_nullable=inner is shown.type)
+    if is_object_type(inner):
+        kind = inner.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin
+        return _Field(name, details, field.python_name, object_type=inner, kind=kind, return_type=shown.type)
+    return _Field(name, details, "")
+
+
+async def _awaited(results: dict[str, Any], waiting: list[str]) -> dict[str, Any]:
+    """Return the fields of an object when those are complete that are waited for."""
+    if len(waiting) == 1:
+        results[waiting[0]] = await results[waiting[0]]
+    else:
+        results.update(zip(waiting, await gather_with_cancel(*(results[name] for name in waiting)), strict=True))
+    return results
 
 
 async def _next(turn: Turn, awaitable: Any) -> None:

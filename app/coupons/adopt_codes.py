@@ -47,9 +47,8 @@ class WaitingRow(SurplusRow):
 class _Adoption:
     """What becomes of the waiting codes: the claims of those that are kept, and the codes that are too many."""
 
-    claims: list[tuple[UUID, UUID, int, bytes | None, bytes | None, bytes | None, datetime]] = field(
-        default_factory=list
-    )
+    #: With the slot that each has from now on.
+    claims: list[tuple[WaitingRow, int]] = field(default_factory=list)
     surplus: list[WaitingRow] = field(default_factory=list)
     #: Of surplus codes: mailboxes that their claims had, by the pools that these were of.
     mailboxes: dict[UUID, bytes] = field(default_factory=dict)
@@ -150,18 +149,18 @@ async def adopt_codes(tx: Tx, viewer: Viewer, member_id: UUID, email_index: byte
     codes = list(live)
     await tx.row(DROP_CLAIMS, merchant_id=viewer.merchant_id, email_index=email_index, code_ids=codes)
     if adoption.claims:
-        code_ids, pool_ids, slots, keys, told_of, mailboxes, claimed_at = zip(*adoption.claims, strict=True)
+        claims = [row for row, _ in adoption.claims]
         await tx.row(
             WRITE_CLAIMS,
             merchant_id=viewer.merchant_id,
             member_id=member_id,
-            code_ids=code_ids,
-            pool_ids=pool_ids,
-            slots=slots,
-            keys=keys,
-            told_of=told_of,
-            mailbox_indexes=mailboxes,
-            claimed_at=claimed_at,
+            code_ids=[row["code_id"] for row in claims],
+            pool_ids=[row["claimed_of"] for row in claims],
+            slots=[slot for _, slot in adoption.claims],
+            keys=[row["idempotency_key"] for row in claims],
+            told_of=[row["told_of"] for row in claims],
+            mailbox_indexes=[row["mailbox_index"] for row in claims],
+            claimed_at=[row["claimed_at"] for row in claims],
         )
     await pass_mailboxes(tx, viewer.merchant_id, member_id, adoption.mailboxes)
     changes = await tx.rows(
@@ -211,13 +210,7 @@ def _decide(rows: Sequence[WaitingRow]) -> _Adoption:
             continue
         for claim in claims:
             taken[claim["claimed_of"]] += 1
-            slot = claim["slot"] + taken[claim["claimed_of"]]
-            adoption.claims.append(
-                (
-                    claim["code_id"], claim["claimed_of"], slot, claim["idempotency_key"], claim["told_of"],
-                    claim["mailbox_index"], claim["claimed_at"],
-                )
-            )  # fmt: skip
+            adoption.claims.append((claim, claim["slot"] + taken[claim["claimed_of"]]))
     return adoption
 
 

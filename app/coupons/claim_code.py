@@ -42,12 +42,19 @@ class ClaimCodeInput:
     )
 
 
+def _served_by(root: "ClaimCodeSuccess") -> Pool:
+    return Pool.of(root.row)
+
+
 @strawberry.type(description="The code is the claimant's.")
 class ClaimCodeSuccess:
     """The claimed code, with its text."""
 
     code: Code = strawberry.field(description="The code, with its text.")
-    served_by: Pool = strawberry.field(description="The pool it came from: the one asked, or one it falls back to.")
+    row: strawberry.Private[WholeCodeRow]
+    served_by: Pool = strawberry.field(
+        resolver=_served_by, description="The pool it came from: the one asked, or one it falls back to."
+    )
     replayed: bool = strawberry.field(description="Whether the claimant had it already.")
 
 
@@ -104,9 +111,7 @@ async def claim_code(
         claimed = await _before(viewer, pool_id, claimant, stored)
     if claimed is None:
         raise reused or await _missing(viewer, input.pool_id, named)
-    return ClaimCodeSuccess(
-        code=Code.of(claimed.row, revealed=True), served_by=Pool.of(claimed.row), replayed=claimed.replayed
-    )
+    return ClaimCodeSuccess(code=Code.of(claimed.row, revealed=True), row=claimed.row, replayed=claimed.replayed)
 
 
 # By its key first, whatever the planner knew.

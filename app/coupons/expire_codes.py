@@ -60,7 +60,7 @@ UNION
 SELECT p.merchant_id FROM pool p
 WHERE p.ends_at > now() - interval '1 day' AND p.ends_at <= now() AND {_HAS_DUE} AND {stands("p")}
 UNION
-SELECT merchant_id FROM event e WHERE txid >= :since AND type = 'pool.archived' AND {stands("e")}
+SELECT merchant_id FROM event e WHERE txid + 0 >= :since AND type = 'pool.archived' AND {stands("e")}
 """,
 )
 #: How often pools that ended long ago are looked at, too: a hold may have kept a code of theirs alive since.

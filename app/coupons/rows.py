@@ -365,6 +365,8 @@ _NEWEST_OF_POOL: Final = f"""
     ORDER BY 1 DESC LIMIT :limit
 """
 # Among the newest codes there are mostly enough in a state: then nothing is asked of each pool, however many there are.
+# Of a state that few codes have only those pools are asked whose stock says that they have such codes: that is a row
+# for each, and what happened since the last fold. As EXPIRED those are shown, too, that aren't stored as that yet.
 LIST_CODES_IN_STATE: Final = statement(
     WholeCodeRow,
     f"""
@@ -377,8 +379,18 @@ WITH walked AS MATERIALIZED (
 ), page AS (
     SELECT id FROM walked
     UNION
-    (SELECT newest.id FROM pool p CROSS JOIN LATERAL ({_NEWEST_OF_POOL}) newest
-     WHERE p.merchant_id = :merchant_id AND (SELECT count(*) FROM walked) < :limit
+    (SELECT newest.id FROM (
+        SELECT * FROM pool p
+        WHERE merchant_id = :merchant_id AND (SELECT count(*) FROM walked) < :limit
+            AND (:state NOT IN ('REDEEMED', 'REVOKED', 'EXPIRED') OR id = ANY(ARRAY(
+                SELECT pool_id FROM stock_change WHERE merchant_id = :merchant_id GROUP BY pool_id
+                HAVING sum(CASE :state WHEN 'REDEEMED' THEN redeemed WHEN 'REVOKED' THEN revoked ELSE expired END) > 0
+            )) OR (:state = 'EXPIRED' AND ({IS_OVER} OR id = ANY(ARRAY(
+                SELECT pool_id FROM code
+                WHERE merchant_id = :merchant_id AND state IN ('AVAILABLE', 'ALLOCATED') AND expires_at <= now()
+                    AND :state = 'EXPIRED'
+            ))))) OFFSET 0
+     ) p CROSS JOIN LATERAL ({_NEWEST_OF_POOL}) newest
      ORDER BY newest.id DESC LIMIT :limit)
 )
 SELECT {_CODE} FROM code c {JOIN_CODE}

@@ -1,16 +1,16 @@
 """Stock levels: when a pool's stock falls to 50, 25, 10 or 0 % of its codes, that is an event, once."""
 
+import time
 from dataclasses import dataclass
 from typing import Final, TypedDict
 from uuid import UUID
-
-from cachetools import TTLCache
 
 from app import ids
 from app.api.context import Viewer
 from app.storage.database import Statements, database
 from app.storage.events import event
 from app.storage.fences import stands
+from app.storage.lasting import Lasting
 from app.storage.statements import NoRow, statement
 
 #: In percent of all codes ever generated in the pool.
@@ -49,7 +49,7 @@ class _Watch:
     unwatched: int
 
 
-_watches: TTLCache[UUID, _Watch] = TTLCache(POOLS_KEPT_MAX, TRUSTED_SECONDS)
+_watches: Lasting[UUID, _Watch] = Lasting(POOLS_KEPT_MAX)
 
 
 async def watch(where: Statements, viewer: Viewer, pool_id: UUID) -> None:
@@ -106,7 +106,8 @@ async def check(where: Statements, merchant_id: UUID, pool_id: UUID, actor: str)
     )
     if row is None:
         raise RuntimeError("an aggregate returned no row")
-    _watches[pool_id] = _Watch(_left_to_next(row["available"], row["total"]) // 4)
+    unwatched = _left_to_next(row["available"], row["total"]) // 4
+    _watches.keep(pool_id, _Watch(unwatched), time.monotonic() + TRUSTED_SECONDS)
 
 
 def _left_to_next(available: int, total: int) -> int:

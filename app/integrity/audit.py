@@ -33,6 +33,12 @@ STANDING: Final = statement(
         AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgconstraint = k.oid AND tgenabled NOT IN ('O', 'A'))
     UNION SELECT relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid
     WHERE relnamespace = current_schema()::regnamespace AND indisunique AND indisvalid
+    -- What each partition of a table has is as good as the table's.
+    UNION SELECT replace(c.relname, p.relname, t.relname) FROM pg_inherits h
+    JOIN pg_class p ON p.oid = h.inhrelid AND p.relnamespace = current_schema()::regnamespace
+    JOIN pg_class t ON t.oid = h.inhparent AND t.relkind = 'p'
+    JOIN pg_index i ON i.indrelid = p.oid AND i.indisunique AND i.indisvalid JOIN pg_class c ON c.oid = i.indexrelid
+    GROUP BY 1, t.oid HAVING count(*) = (SELECT count(*) FROM pg_inherits WHERE inhparent = t.oid)
     UNION SELECT tgname FROM pg_trigger JOIN pg_class c ON c.oid = tgrelid
     WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal AND tgenabled IN ('O', 'A')
     """,

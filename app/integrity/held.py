@@ -100,7 +100,9 @@ HELD: Final = {
     ),
     "ON_RECORD": Held(
         (_TRANSACTION, _CONSTRAINT),
-        ("event_wallet_version", "event_wallet", "event_wallet_points", "event_kept", "event_fixed", "wallet_version",
+        ("event_wallet_version", "event_wallet", "event_wallet_points", "event_kept", "event_fixed",
+         "event_archive_kept", "event_archive_fixed", "archived_event_kept", "archived_event_fixed",
+         "archived_wallet_kept", "archived_wallet_fixed", "wallet_version",
          "wallet_version_grows", "wallet_begins_empty"),
     ),
     "HELD_IS_THERE": Held(

@@ -7,6 +7,7 @@ sees one state of the rows however busy the merchant is. They read everything th
 from dataclasses import dataclass
 from typing import Final, TypedDict
 
+from app.integrity.archived import VERSIONS, told
 from app.integrity.held import HELD, Held
 from app.integrity.references import REFERENCES, SUBJECTS, UNKEYED, Reference
 from app.storage.events import EVENTS
@@ -135,10 +136,9 @@ CLAIM_LIMIT: Final = _promise(
             ) AS claims
             FROM claim k JOIN code c ON c.merchant_id = :merchant_id AND c.id = k.code_id
             LEFT JOIN (
-                SELECT DISTINCT subject_id FROM event
-                WHERE merchant_id = :merchant_id AND type IN (
-                    'code.adopted', 'code.adopted_after_end', 'code.moved', 'code.moved_after_end'
-                )
+                SELECT DISTINCT subject_id FROM (
+                    {told("code.adopted", "code.adopted_after_end", "code.moved", "code.moved_after_end")}
+                ) came
             ) a ON a.subject_id = k.code_id
             WHERE k.merchant_id = :merchant_id AND k.{claimant} IS NOT NULL AND NOT EXISTS (
                 SELECT FROM hold_reward y WHERE y.merchant_id = :merchant_id AND y.code_id = k.code_id
@@ -327,13 +327,12 @@ EXACT_BALANCES: Final = _promise(
     ) e ON e.member_id = w.member_id
     WHERE w.merchant_id = :merchant_id AND (w.points < 0 OR w.points <> coalesce(e.points, 0))""",
     # An entry's wallet version says where it stands in its member's history.
-    """
+    f"""
     SELECT FROM (
         SELECT e.balance_after, v.wallet_points,
             sum(e.amount) OVER (PARTITION BY e.member_id ORDER BY v.wallet_version) AS points
         FROM points_entry e
-        JOIN event v ON v.merchant_id = :merchant_id AND v.subject_id = e.id
-            AND v.type IN ('points.credited', 'points.debited')
+        JOIN ({told("points.credited", "points.debited")}) v ON v.subject_id = e.id
         WHERE e.merchant_id = :merchant_id
     ) history WHERE balance_after <> points OR wallet_points <> points""",
     # A wallet is the sum of its lots.
@@ -518,13 +517,12 @@ CONVERTED_REFERRALS: Final = _promise(
 POOL_LIFECYCLE: Final = _promise(
     "POOL_LIFECYCLE",
     # Of DRAFT → ACTIVE ⇄ PAUSED → ARCHIVED each step is on record, and only such steps lead to the status.
-    """
+    f"""
     SELECT FROM pool p LEFT JOIN (
         SELECT subject_id, count(*) FILTER (WHERE type = 'pool.activated') AS activated,
             count(*) FILTER (WHERE type = 'pool.paused') AS paused,
             count(*) FILTER (WHERE type = 'pool.archived') AS archived
-        FROM event
-        WHERE merchant_id = :merchant_id AND type IN ('pool.activated', 'pool.paused', 'pool.archived')
+        FROM ({told("pool.activated", "pool.paused", "pool.archived")}) steps
         GROUP BY subject_id
     ) e ON e.subject_id = p.id
     WHERE p.merchant_id = :merchant_id AND NOT coalesce(CASE p.status
@@ -572,9 +570,8 @@ _SUBJECTS: Final = (
         f"SELECT {reference.key} AS id FROM {reference.target} WHERE merchant_id = :merchant_id"
         for reference in SUBJECTS.values()
     )
-    + """
-    UNION ALL SELECT subject_id FROM event
-    WHERE merchant_id = :merchant_id AND type IN ('pool.discarded', 'codes.discarded', 'code.discarded')"""
+    + f"""
+    UNION ALL SELECT subject_id FROM ({told("pool.discarded", "codes.discarded", "code.discarded")}) gone"""
 )
 ONE_MERCHANT: Final = _promise(
     "ONE_MERCHANT",
@@ -644,27 +641,28 @@ ON_RECORD: Final = _promise(
     "ON_RECORD",
     f"""
     SELECT FROM ({_EXPECTED}) expected LEFT JOIN (
-        SELECT {_SAYS} AS type, subject_id FROM event WHERE merchant_id = :merchant_id
+        SELECT {_SAYS} AS type, subject_id FROM ({told()}) every
     ) said ON said.type = expected.type AND said.subject_id = expected.subject_id
     WHERE said.type IS NULL""",
     # Each refund of a purchase is one event's.
-    """
+    f"""
     SELECT FROM (
         SELECT purchase_id, count(*) AS refunds FROM refund WHERE merchant_id = :merchant_id GROUP BY purchase_id
     ) f FULL JOIN (
-        SELECT subject_id, count(*) AS told FROM event
-        WHERE merchant_id = :merchant_id AND type = 'purchase.refunded' GROUP BY subject_id
+        SELECT subject_id, count(*) AS told FROM ({told("purchase.refunded")}) refunded GROUP BY subject_id
     ) e ON e.subject_id = f.purchase_id
     WHERE f.refunds IS DISTINCT FROM e.told""",
-    # Every version of a wallet, from the first to the last, is one event's.
-    """
+    # Every version of a wallet, from the first to the last, is one event's: where some end that follow each other the
+    # next ones begin.
+    f"""
     SELECT FROM wallet w LEFT JOIN (
-        SELECT member_id, max(wallet_version) AS last, count(*) AS changes,
-            count(DISTINCT wallet_version) AS versions
-        FROM event WHERE merchant_id = :merchant_id AND member_id IS NOT NULL GROUP BY member_id
+        SELECT member_id, max(last) AS last, bool_and(first = before + 1) AS is_whole FROM (
+            SELECT member_id, first, last,
+                coalesce(lag(last) OVER (PARTITION BY member_id ORDER BY first, last), 0) AS before
+            FROM ({VERSIONS}) stretch
+        ) v GROUP BY member_id
     ) e ON e.member_id = w.member_id
-    WHERE w.merchant_id = :merchant_id AND (w.version, w.version, w.version)
-        <> (coalesce(e.changes, 0), coalesce(e.versions, 0), coalesce(e.last, 0))""",
+    WHERE w.merchant_id = :merchant_id AND (w.version <> coalesce(e.last, 0) OR NOT coalesce(e.is_whole, true))""",
 )
 HELD_IS_THERE: Final = _promise(
     "HELD_IS_THERE",

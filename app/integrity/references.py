@@ -98,11 +98,12 @@ REFERENCES: Final = (
     Reference("graph_file", "drawing_id", "graph_drawing", constraint="graph_file_drawing"),
     Reference("import_row", "import_id", "import_file", constraint="import_row_file"),
     Reference("webhook_delivery", "webhook_id", "webhook", constraint="webhook_delivery_webhook"),
-    Reference("webhook_delivery", "event_id", "event", constraint="webhook_delivery_event"),
+    Reference("archived_event", "archive_id", "event_archive", constraint="archived_event_archive"),
+    Reference("archived_wallet", "archive_id", "event_archive", constraint="archived_wallet_archive"),
 )
 #: Those that none holds: of rows that are appended without a look-up, of claims and deliveries, which triggers look at
-#: together, of lots, whose entry names the same person and whose parts name the entry, and of take-backs, whose lot
-#: names the member.
+#: together, of what is sent to webhooks, which is written from the events that it names, of lots, whose entry names the
+#: same person and whose parts name the entry, and of take-backs, whose lot names the member.
 UNKEYED: Final = (
     Reference("event", "member_id", "wallet", "member_id"),
     Reference("stock_change", "pool_id", "pool"),
@@ -114,6 +115,7 @@ UNKEYED: Final = (
     Reference("points_lot", "member_id", "wallet", "member_id"),
     Reference("points_lot", "last_entry_id", "points_entry"),
     Reference("points_return", "member_id", "wallet", "member_id"),
+    Reference("webhook_delivery", "event_id", "event"),
 )
 #: What the subjects of events are, by kind. Snapshots of the network and their jobs are forgotten, their events aren't.
 SUBJECTS: Final = {

@@ -12,6 +12,7 @@ are kept: no proof is free that no restored row, and no job that was asleep, nee
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypedDict
 from uuid import UUID
@@ -23,6 +24,7 @@ from app.config import ConfigurationError
 from app.merchants.data_keys import SETTLING_SECONDS, DataKeyRow, next_key, unwrap
 from app.storage.crypto import DecryptionError, MerchantKeys
 from app.storage.database import database
+from app.storage.fences import MerchantClosedError, stands
 from app.storage.statements import NoRow, Statement, columns, statement
 
 
@@ -94,7 +96,10 @@ class _ReplacedRow(TypedDict):
 
 FIND_MERCHANTS: Final = statement(
     _MerchantRow,
-    "SELECT merchant_id FROM merchant WHERE :merchant_id::uuid IS NULL OR merchant_id = :merchant_id ORDER BY 1",
+    f"""
+SELECT merchant_id FROM merchant m
+WHERE {stands("m")} AND (:merchant_id::uuid IS NULL OR merchant_id = :merchant_id) ORDER BY 1
+""",
 )
 FIND_KEYS: Final = statement(
     DataKeyRow, f"SELECT {columns(DataKeyRow)} FROM data_key k WHERE k.merchant_id = :merchant_id"
@@ -165,6 +170,8 @@ class Reencryption:
     """What a run came to. `unreadable` names the values that don't decrypt; they were left as they are."""
 
     merchants: int = 0
+    #: Those that began to move to another server meanwhile, and weren't ended.
+    closed: set[UUID] = field(default_factory=set)
     values: int = 0
     unreadable: set[str] = field(default_factory=set)
 
@@ -181,17 +188,32 @@ async def find_merchants(node_id: str | None) -> list[UUID]:
 async def reencrypt(merchants: list[UUID], progress: Progress) -> Reencryption:
     """Re-encrypt the values of these merchants. Safe to run again, at once, and to kill.
 
+    A merchant that is closed meanwhile, to move to another server, is left to a run there.
     Raises DecryptionError when a master key is missing.
     """
-    versions = {each: await next_key(each, "ENCRYPTION") for each in merchants}
-    done = Reencryption(merchants=len(merchants))
+    done, versions = Reencryption(), dict[UUID, int]()
+
+    async def each(step: Callable[[UUID], Awaitable[object]]) -> None:
+        for merchant_id in merchants:
+            if merchant_id not in done.closed:
+                try:
+                    await step(merchant_id)
+                except MerchantClosedError:
+                    done.closed.add(merchant_id)
+
+    async def begin(merchant_id: UUID) -> None:
+        versions[merchant_id] = await next_key(merchant_id, "ENCRYPTION")
+
+    async def adopt(merchant_id: UUID) -> None:
+        await drained.over(merchant_id, versions[merchant_id])
+        await database().row(ADOPT, merchant_id=merchant_id, version=versions[merchant_id])
+
+    await each(begin)
     settled = _Pass(SETTLING_SECONDS, done, progress, last=False)
-    for each, version in versions.items():
-        await settled.over(each, version)
+    await each(lambda merchant_id: settled.over(merchant_id, versions[merchant_id]))
     drained = _Pass(SETTLING_SECONDS + DRAINING_SECONDS, done, progress, last=True)
-    for each, version in versions.items():
-        await drained.over(each, version)
-        await database().row(ADOPT, merchant_id=each, version=version)
+    await each(adopt)
+    done.merchants = len(merchants) - len(done.closed)
     return done
 
 

@@ -4,10 +4,9 @@ from typing import Annotated, Final
 
 import strawberry
 
-from app import ids
 from app.api.inputs import node_id
 from app.api.operations import Info, NotFound, Refusal, Refused, mutation, not_found
-from app.merchants.api_keys import revoked_here
+from app.merchants.key_feed import KeyFeed
 from app.merchants.rows import FIND_API_KEY, ApiKeyRow
 from app.merchants.types import ApiKey
 from app.storage import events
@@ -73,5 +72,5 @@ async def revoke_api_key(
         raise not_found("API key", input.api_key_id)
     if row["api_key_revoked_at"] is None:
         raise Refused(LastAdminKey(message="The last ADMIN key can't be revoked; make another one first."))
-    revoked_here[ids.encode("apikey", api_key_id)] = None
+    KeyFeed.of_process().end((viewer.merchant_id, api_key_id))
     return RevokeApiKeySuccess(api_key=ApiKey.of(row))

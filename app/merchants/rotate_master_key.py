@@ -14,6 +14,7 @@ from app.merchants.data_keys import WRAPPING_LOCK
 from app.storage import master_keys
 from app.storage.crypto import MasterKeyring, data_key_identity
 from app.storage.database import database, transaction
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 #: One for the lock of changers, one for that of wrappers, one for statements.
@@ -52,7 +53,8 @@ TRY_LOCK: Final = statement(_LockRow, f"SELECT pg_try_advisory_xact_lock({_CHANG
 WAIT_FOR_WRAPPERS: Final = statement(NoRow, f"SELECT FROM pg_advisory_xact_lock({WRAPPING_LOCK})")
 COUNT: Final = statement(_CountRow, "SELECT master_key, count(*) AS data_keys FROM data_key GROUP BY 1 ORDER BY 1")
 FIND_MERCHANTS: Final = statement(
-    _MerchantRow, "SELECT DISTINCT merchant_id FROM data_key WHERE master_key <> :current ORDER BY 1"
+    _MerchantRow,
+    f"SELECT DISTINCT merchant_id FROM data_key k WHERE master_key <> :current AND {stands('k')} ORDER BY 1",
 )
 FIND_OTHERS: Final = statement(
     _WrappedRow,

@@ -18,10 +18,11 @@ from app.operate.doctor_servers import many_servers
 from app.operate.embedded import DataDirectory
 from app.operate.finding import Finding
 from app.operate.places import refuse_other_server
-from app.operate.preflight import check_redis, missing_migrations, reach, refuse_other_keys
+from app.operate.preflight import applied_migrations, check_redis, missing_migrations, reach, refuse_other_keys
 from app.operate.running import valkey
 from app.storage import master_keys
 from app.storage.crypto import MasterKeyring
+from app.storage.versions import migration_names
 from app.web.trusted_documents import trusted_documents
 
 SET_CLOCKS: Final = (
@@ -119,7 +120,13 @@ async def _answering(connection: asyncpg.Connection, data: DataDirectory, kind: 
         return Finding("database", f"{state}, but isn't the one that was meant", str(error)), []
     if settings().server is not None:
         state += f", is {settings().server}"
-    missing = await missing_migrations(connection)
+    try:
+        missing = await missing_migrations(connection)
+    except ConfigurationError as error:
+        return Finding("database", f"{state}, but isn't for this version", str(error)), []
+    newer = (await applied_migrations(connection)).difference(migration_names())
+    if newer:
+        state += f", has {', '.join(sorted(newer))} of a newer version"
     if missing:
         return Finding("database", f"{state}, lacks {', '.join(missing)}", "Run `flash migrate`."), []
     try:
@@ -145,14 +152,14 @@ async def _erasures(data: DataDirectory) -> list[Finding]:
         return []
     try:
         connection = await reach(settings().database_url or data.database_url)
+        try:
+            if await missing_migrations(connection):
+                return []
+            (unlogged,) = await connection.fetch(COUNT_UNLOGGED)
+        finally:
+            await connection.close()
     except ConfigurationError:
         return []
-    try:
-        if await missing_migrations(connection):
-            return []
-        (unlogged,) = await connection.fetch(COUNT_UNLOGGED)
-    finally:
-        await connection.close()
     log = settings().erasure_log
     if log is None:
         advice = "Set FLASH_ERASURE_LOG, or a restored dump knows the erased again." if unlogged["erasures"] else ""
@@ -173,7 +180,8 @@ async def _replica() -> list[Finding]:
     except ConfigurationError as error:
         return [Finding("replica", "doesn't answer; reports and exports fail without it", str(error))]
     try:
-        missing = await missing_migrations(connection)
+        applied = await applied_migrations(connection)
+        missing = [name for name in migration_names() if name not in applied]
         is_replica = await connection.fetchval("SELECT pg_is_in_recovery()")
     finally:
         await connection.close()

@@ -61,11 +61,11 @@ MERCHANT: Final = statement(
     _MerchantRow,
     """
 SELECT currency, pg_is_in_recovery() AS is_replica,
-    CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), latest.occurred_at) ELSE now() END
-        AS as_of
-FROM merchant CROSS JOIN LATERAL (
+    CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), latest.occurred_at, now()) ELSE now()
+        END AS as_of
+FROM merchant LEFT JOIN LATERAL (
     SELECT occurred_at FROM event WHERE merchant_id = :merchant_id ORDER BY id DESC LIMIT 1
-) latest
+) latest ON true
 WHERE merchant_id = :merchant_id
 """,
 )

@@ -29,6 +29,8 @@ from app.operate import move_merchant_webhooks as webhooks
 from app.operate.move_merchant_fence import Fence
 from app.operate.move_merchant_rows import Table
 from app.operate.move_merchant_servers import FAILED, Server
+from app.storage.event_partitions import make_partitions, months_of
+from app.storage.pulse import within
 
 #: For how long a merchant may be closed; what takes longer is undone.
 CLOSED_SECONDS_MAX: Final = 0.8
@@ -163,6 +165,8 @@ class _Run:
     moved: Moved = field(default_factory=Moved)
     tables: list[Table] = field(default_factory=list)
     _is_told: bool = False
+    #: What was begun while the merchant is closed, and when.
+    _steps: list[tuple[str, float]] = field(default_factory=list)
 
     async def begin(self, here: Fence | None) -> None:
         """Copy all rows as of one moment. What fails leaves both servers as they were."""
@@ -187,6 +191,8 @@ class _Run:
         await fences.put(source, self.merchant_id, move_id, "LEAVING", self.target.identity)
         await rows.delete_all(target, self.merchant_id)
         self.tables = await rows.tables(source)
+        # What comes from months that the target hasn't got any more, or never had, isn't to fill its DEFAULT.
+        await make_partitions(target, await months_of(source))
         for connection in (source, target):
             await fences.guard(connection, self.merchant_id, [table.name for table in self.tables])
         await changes.keep(source, self.merchant_id, self.tables)
@@ -229,10 +235,13 @@ class _Run:
         """Bring the target to one moment of the source, and compare what changed. Returns how many rows that was."""
         source, target = self.source.connection, self.target.connection
         async with self.reader.transaction(isolation="repeatable_read"):
-            # The moment; whatever it sees is then on the disk, where decoding finds it.
-            await self.reader.fetchval("SELECT 1")
+            self._step("write what was committed to the disk")
+            # Whatever this moment sees is then on the disk, where decoding finds it.
+            seen = await changes.moment(self.reader)
             await source.execute(_FLUSH)
-            found, lsn = await changes.changed(self.reader, self.merchant_id, self.tables)
+            self._step("read which rows changed")
+            found, lsn = await changes.changed(self.reader, self.merchant_id, self.tables, seen)
+            self._step(f"copy and compare {sum(map(len, found.values())):,} rows")
             if found:
                 await self.reader.execute(_BY_INDEX)
                 async with target.transaction():
@@ -281,9 +290,10 @@ class _Run:
     async def _close_and_open(self, told: webhooks.Disabled) -> None:
         """Raises _UndoneError when the merchant is open again where it was."""
         began = time.monotonic()
+        self._steps.clear()
         closing = asyncio.create_task(self._close(told))
         try:
-            await _in_time(closing)
+            await self._in_time(closing)
         except BaseException as error:
             closing.cancel()
             # Over a connection of its own: one of the others may wait for a server that doesn't answer.
@@ -291,7 +301,7 @@ class _Run:
             done, _ = await asyncio.wait([closing], timeout=_END_SECONDS_MAX)
             if self._is_told:
                 await router.tell_back(self.program, self.merchant_id)
-            if not done:
+            if not done or not await _answers(self.target.connection):
                 raise ConfigurationError(
                     "--to doesn't answer, and the merchant is served at --from. Run this again, it goes on from there, "
                     "or with --abort."
@@ -300,6 +310,7 @@ class _Run:
                 raise _UndoneError(str(error)) from None
             raise
         try:
+            self._step("open it at --to")
             async with asyncio.timeout(_END_SECONDS_MAX):
                 await fences.remove(self.target.connection, self.merchant_id)
         except FAILED:
@@ -308,16 +319,38 @@ class _Run:
                 "closed until this is run again; it goes on from there once --to answers."
             ) from None
         self.moved.seconds_closed = time.monotonic() - began
+        self.say(f"While it was closed it took {self._spent()}.")
+
+    async def _in_time(self, closing: "asyncio.Task[None]") -> None:
+        """Wait until all is done, and not for what takes too long to end. Raises _UndoneError."""
+        done, _ = await asyncio.wait([closing], timeout=CLOSED_SECONDS_MAX)
+        if not done:
+            raise _UndoneError(f"it wasn't done within {CLOSED_SECONDS_MAX * 1000:.0f} ms; it took {self._spent()}")
+        closing.result()
+
+    def _step(self, what: str) -> None:
+        self._steps.append((what, time.monotonic()))
+
+    def _spent(self) -> str:
+        """Say what has taken how long until now."""
+        ends = [began for _, began in self._steps[1:]] + [time.monotonic()]
+        return ", ".join(
+            f"{(ended - began) * 1000:.0f} ms to {what}" for (what, began), ended in zip(self._steps, ends, strict=True)
+        )
 
     async def _close(self, told: webhooks.Disabled) -> None:
         """Close the merchant, and do all that has to be done until it is opened at the target."""
         source = self.source.connection
         self._is_told = False
+        self._step("wait for those who write")
         await fences.change(source, self.merchant_id, "CLOSED")
         await fences.wait_for_writers(source, self.merchant_id)
+        self._step("make deliveries")
         await webhooks.make_deliveries(source, self.merchant_id, told)
         await self._round(is_last=True)
+        self._step("begin webhooks anew")
         await webhooks.begin(self.target.connection, self.merchant_id)
+        self._step("tell the router")
         self._is_told = True
         await router.tell(self.program, self.merchant_id, "to")
 
@@ -327,12 +360,11 @@ class _Run:
         await router.tell_back(self.program, self.merchant_id)
 
 
-async def _in_time(closing: "asyncio.Task[None]") -> None:
-    """Wait until all is done, and not for what takes too long to end. Raises _UndoneError."""
-    done, _ = await asyncio.wait([closing], timeout=CLOSED_SECONDS_MAX)
-    if not done:
-        raise _UndoneError(f"it wasn't done within {CLOSED_SECONDS_MAX * 1000:.0f} ms")
-    closing.result()
+async def _answers(connection: asyncpg.Connection) -> bool:
+    try:
+        return bool(await within(_END_SECONDS_MAX, connection.fetchval("SELECT true")))
+    except FAILED:
+        return False
 
 
 async def _clear_source(connection: asyncpg.Connection, merchant_id: UUID) -> None:

@@ -25,7 +25,9 @@ ON CONFLICT (merchant_id) DO UPDATE SET move = excluded.move, state = excluded.s
     since = excluded.since, copied_at = NULL
 """
 GUARDED: Final = """
-SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname = $1 AND NOT tgisinternal ORDER BY 1
+SELECT tgrelid::regclass::text AS name FROM pg_trigger WHERE tgname = $1 AND NOT tgisinternal
+    AND tgparentid = 0
+ORDER BY 1
 """
 
 

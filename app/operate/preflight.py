@@ -1,5 +1,6 @@
 """Checks before a start: the database answers, is new enough and migrated, and the master keys fit it."""
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +15,14 @@ from app.storage.versions import migration_names
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-POSTGRES_VERSION_MIN: Final = 15
+POSTGRES_VERSION_MIN: Final = 18
 _CONNECT_SECONDS_MAX: Final = 10.0
 
+#: The migrations that 0.2.0 had, the last of which says that it made the database.
+_OF_FIRST_RELEASE: Final = 2
+MADE_BY: Final = "SELECT obj_description(to_regclass('tortoise_migrations'), 'pg_class')"
+#: How the name of a migration ends that takes something away: versions without the migration of this number need it.
+_TAKES_AWAY: Final = re.compile(r"_since_(\d{4})$")
 #: One data key of each master key in use.
 WRAPPED: Final = """
 SELECT DISTINCT ON (master_key) master_key, merchant_id, purpose, version, wrapped FROM data_key ORDER BY master_key
@@ -48,12 +54,32 @@ async def reach(database_url: str, setting: str = "DATABASE_URL") -> asyncpg.Con
     return connection
 
 
-async def missing_migrations(connection: asyncpg.Connection) -> list[str]:
-    """Return the migrations that the database lacks."""
+async def applied_migrations(connection: asyncpg.Connection) -> set[str]:
+    """Return the names of the migrations that the database has."""
     if await connection.fetchval("SELECT to_regclass('tortoise_migrations')") is None:
-        return list(migration_names())
-    applied = {row["name"] for row in await connection.fetch("SELECT name FROM tortoise_migrations")}
-    return [name for name in migration_names() if name not in applied]
+        return set()
+    return {row["name"] for row in await connection.fetch("SELECT name FROM tortoise_migrations")}
+
+
+async def missing_migrations(connection: asyncpg.Connection) -> list[str]:
+    """Return the migrations that the database lacks.
+
+    Raises ConfigurationError when this version can't work on it whatever is migrated: it was made before 0.2.0, or what
+    this version needs was taken away by newer ones.
+    """
+    applied = await applied_migrations(connection)
+    known = migration_names()
+    if set(known[:_OF_FIRST_RELEASE]) <= applied and await connection.fetchval(MADE_BY) is None:
+        raise ConfigurationError(
+            "The database was made before 0.2.0 and can't be migrated: docs/upgrading.md says what to do."
+        )
+    for name in sorted(applied.difference(known)):
+        needed = _TAKES_AWAY.search(name)
+        if needed and needed[1] > known[-1][:4]:
+            raise ConfigurationError(
+                f"The database is too new for this version: {name} took away what it needs; run a newer version."
+            )
+    return [name for name in known if name not in applied]
 
 
 async def refuse_other_keys(connection: asyncpg.Connection, unwrap: Callable[[str, bytes, bytes], bytes]) -> None:

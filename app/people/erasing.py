@@ -125,6 +125,12 @@ HOLDS_OF: Final = """
     ))
 """
 LIVE_HOLDS: Final = statement(_HoldIdRow, f"SELECT id FROM ({HOLDS_OF}) live ORDER BY id")
+LOCK_LIVE_HOLDS: Final = statement(
+    _HoldIdRow,
+    f"""
+SELECT id FROM hold WHERE merchant_id = :merchant_id AND id = ANY(ARRAY({HOLDS_OF})) ORDER BY id FOR UPDATE
+""",
+)
 
 
 class _InviteIdRow(TypedDict):
@@ -328,8 +334,11 @@ async def _erase(
     merchant_id = keys.merchant_id
     values = {"merchant_id": merchant_id, "salt": os.urandom(32)} | person.parameters()
     rows = await rows_of(tx, merchant_id, person)
-    for hold in await tx.rows(LIVE_HOLDS, **_needed(LIVE_HOLDS, values)):
-        await end_locked_hold(tx, merchant_id, actor, hold["id"], "RELEASED")
+    locked = await tx.rows(LOCK_LIVE_HOLDS, **_needed(LOCK_LIVE_HOLDS, values))
+    # A cart may have become another person's while this waited for it.
+    live = await tx.rows(LIVE_HOLDS, **_needed(LIVE_HOLDS, values))
+    for hold_id in sorted({row["id"] for row in locked} & {row["id"] for row in live}):
+        await end_locked_hold(tx, merchant_id, actor, hold_id, "RELEASED")
     invites = [row["id"] for row in await tx.rows(LOCK_INVITES, **_needed(LOCK_INVITES, values))]
     await cancel_each(tx, merchant_id, actor, invites)
     revoked = await _revoke(tx, merchant_id, actor, person)

@@ -251,6 +251,8 @@ PERSONAL: Final = (
 #: Tables with nothing of a person, and why.
 NOBODYS: Final = {
     "advice_run": "prompts and answers are about pools and sums",
+    "archived_event": "ids, which name nobody",
+    "archived_wallet": "ids, which name nobody",
     "api_key": "the merchant's own staff and systems",
     "bearer_code": "a code that is nobody's",
     "bulk_job": "what the merchant wants done with many codes, and why",
@@ -262,6 +264,7 @@ NOBODYS: Final = {
     "data_key": "keys, wrapped",
     "erasure": "ids, which name nobody",
     "erasure_memory": "HMACs of who was erased, for as long as the merchant remembers, without an id",
+    "event_archive": "which months were archived",
     "fence": "which merchants move, and between which servers",
     "graph_drawing": "when a network was read",
     "graph_edge": "ids, which name nobody",

@@ -233,9 +233,13 @@ def is_older(report: Report, seconds: float) -> bool:
 
 
 async def carry_out(
-    computations: Mapping[str, Compute], *, seconds_max: float, stopping: asyncio.Event | None = None
+    computations: Mapping[str, Compute],
+    *,
+    seconds_max: float,
+    stopping: asyncio.Event | None = None,
+    plans: bool = True,
 ) -> int:
-    """Carry out runs that were asked for, and those of the night, one after the other. Returns how many were ended.
+    """Carry out runs that were asked for, one after the other, and the night's if `plans`. Returns how many ended.
 
     Safe to run at once, and to kill: a run that nobody has any more is taken up by another worker, and ended once three
     have tried.
@@ -246,7 +250,7 @@ async def carry_out(
     while time.monotonic() < until and not (stopping is not None and stopping.is_set()):
         run = await database().row(TAKE)
         if run is None:
-            if not await plan():
+            if not plans or not await plan():
                 break
             continue
         ended += await _carry_out(run, computations[run["kind"]])

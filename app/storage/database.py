@@ -89,7 +89,9 @@ async def _connect(*where: Any, **how: Any) -> asyncpg.Connection:
         raise ConnectionError("the database lets nobody connect in time") from None
 
 
-class _Connection(asyncpg.Connection):
+class Connection(asyncpg.Connection):
+    """A connection that isn't reset when it returns to the pool."""
+
     def get_reset_query(self) -> str:
         return ""
 
@@ -286,6 +288,8 @@ class Standing:
 class Client(Statements, AsyncpgDBClient):
     """The pool of one database."""
 
+    connection_kind: type[asyncpg.Connection] = Connection
+
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._dsn = dsn
@@ -299,7 +303,7 @@ class Client(Statements, AsyncpgDBClient):
     async def create_pool(self, **kwargs: Any) -> asyncpg.Pool:
         for setting in ("host", "port", "user", "password", "database", "loop"):
             kwargs.pop(setting)
-        kwargs |= {"connection_class": _Connection, "min_size": 1, "max_inactive_connection_lifetime": 0}
+        kwargs |= {"connection_class": self.connection_kind, "min_size": 1, "max_inactive_connection_lifetime": 0}
         kwargs |= {"init": self._begin, "connect": _connect}
         if self.is_watched:
             kwargs["timeout"] = _CONNECT_SECONDS_MAX
@@ -315,7 +319,8 @@ class Client(Statements, AsyncpgDBClient):
 
     def acquire_connection(self) -> Any:
         """Return the context of a connection."""
-        acquiring = InTurn(super().acquire_connection(), self.turns)
+        context: Any = super().acquire_connection() if self.pool is None else self.pool.acquire()
+        acquiring = InTurn(context, self.turns)
         return acquiring if self.pulse is None else Waiting(acquiring, self.pulse)
 
     def opening(self, _merchant_id: UUID | None = None) -> Any:
@@ -325,7 +330,9 @@ class Client(Statements, AsyncpgDBClient):
 
     async def connect(self, seconds_max: float) -> asyncpg.Connection:
         """Open a connection beside the pool."""
-        connection: asyncpg.Connection = await asyncpg.connect(self._dsn, timeout=seconds_max)
+        connection: asyncpg.Connection = await asyncpg.connect(
+            self._dsn, timeout=seconds_max, connection_class=self.connection_kind
+        )
         return connection
 
     @property
@@ -366,12 +373,21 @@ client_class = Client
 
 def database() -> Client:
     """Return the pool of this process; each statement on it commits by itself."""
-    return cast(Client, get_connection("default"))
+    return _client("default")
 
 
 def replica() -> Client:
     """Return the pool for reports: the replica's where one is configured. Nothing is written to it, and it may lag."""
-    return cast(Client, get_connection("replica" if settings().database_replica_url else "default"))
+    return _client("replica" if settings().database_replica_url else "default")
+
+
+#: Those of this process by name. Tortoise finds them by the context of whoever asks, which takes longer than it may.
+_clients: dict[str, Client] = {}
+
+
+def _client(name: str) -> Client:
+    found = _clients.get(name)
+    return cast(Client, get_connection(name)) if found is None else found
 
 
 @asynccontextmanager
@@ -422,12 +438,16 @@ async def connected(configured: Settings, *, limited: bool = False) -> AsyncIter
         is_routed=configured.is_routed,
     )
     await compat.initialise(config)
+    before = _clients.copy()
+    _clients.update({name: cast(Client, get_connection(name)) for name in config["connections"]})
     try:
         async with AsyncExitStack() as stack:
             for client in {database(), replica()} if limited else ():
                 await stack.enter_async_context(client.watched())
             yield
     finally:
+        _clients.clear()
+        _clients.update(before)
         await Tortoise.close_connections()
 
 

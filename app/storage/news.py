@@ -30,7 +30,8 @@ class News:
     """What a sweep of this process has seen: everything at first, and again now and then; otherwise what is new.
 
     Everything, because another server may have taken the database's place, and because some of what a sweep is for has
-    no event. Events of transactions since another are found by the pages that were written last (`event_latest`).
+    no event. Events of transactions since another are found by the pages that were written last (`event_latest`, which
+    is of `txid + 0`).
     """
 
     def __init__(self, *, all_seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
@@ -93,10 +94,18 @@ def ring_wallet(
     """
     if change["event_member_id"] is None:
         return
-    carried = {name: value for name, value in (about or change).items() if name.startswith(_CARRIED)}
+    row = about or change
+    names = _carried(tuple(row.keys()))
+    carried = {name: value for name, value in row.items() if name in names}
     if about is not None:
         carried |= {name: value for name, value in change.items() if name.startswith("event_")}
     ring(where, wallet_channel(merchant_id, change["event_member_id"]), carried)
+
+
+@cache
+def _carried(names: tuple[str, ...]) -> frozenset[str]:
+    """Return which of a statement's columns rings carry."""
+    return frozenset(name for name in names if name.startswith(_CARRIED))
 
 
 def ring_wallets(where: Statements, merchant_id: UUID, member_ids: Iterable[UUID]) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -21,6 +20,7 @@ from app import ids
 from app.advisor.advice_feed import AdviceFeed
 from app.config import Settings, settings
 from app.members.token_feed import TokenFeed
+from app.merchants.key_feed import KeyFeed
 from app.pages import ASSETS, Page
 from app.storage.database import Readiness, connected, standing
 from app.storage.master_keys import keyring
@@ -43,6 +43,7 @@ _MIDDLE_COLLECTIONS_PER_FULL: Final = 100
 READY_SECONDS_MAX: Final = 1.5
 #: Of every answer, beside the request's id: browsers don't guess its type, and links in it don't tell where it was.
 _HEADERS: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+_RAW_HEADERS: Final = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
 
 
 class Headers:
@@ -62,8 +63,9 @@ class Headers:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                closing = {"connection": "close"} if self._ending.is_set() else {}
-                MutableHeaders(scope=message).update(_HEADERS | closing | {"x-request-id": chosen})
+                message["headers"] += [*_RAW_HEADERS, (b"x-request-id", chosen.encode())]
+                if self._ending.is_set():
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -156,6 +158,7 @@ def application(configured: Settings | None = None) -> Starlette:
             WalletFeed(chosen).running(),
             AdviceFeed(chosen).running(),
             TokenFeed(chosen).running(),
+            KeyFeed(chosen).running(),
             sampling(),
         ):
             collect_seldom()

@@ -11,7 +11,7 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 from uuid import UUID
 
-from cachetools import LRUCache, TLRUCache, TTLCache
+from cachetools import LRUCache, TTLCache
 
 from app import ids
 from app.api.context import Role, Viewer
@@ -19,8 +19,9 @@ from app.config import settings
 from app.members import token_feed, tokens
 from app.members.token_feed import TokenFeed
 from app.merchants import api_keys
+from app.merchants.key_feed import KeyFeed
 from app.merchants.tenants import tenant
-from app.storage.database import may_succeed_later
+from app.storage.lasting import Lasting
 
 _KEPT_MAX: Final = 20_000
 _CREDENTIAL_LENGTH_MAX: Final = 4096
@@ -30,8 +31,8 @@ _COUNTED_SECONDS: Final = 60.0
 #: Whoever has one IPv6 address usually has a whole network of this size.
 _IPV6_PREFIX: Final = 64
 
-#: How often the API key of an open stream is verified again at most, and how soon after the database was away.
-_ASK_AGAIN_SECONDS: Final = 1.0
+#: How long something is open at least before its API key is watched.
+_UNWATCHED_SECONDS: Final = 1.0
 
 
 class Unproven(Enum):
@@ -64,7 +65,7 @@ class TooManyFailuresError(Exception):
 
 
 #: By credential.
-_kept: TLRUCache[str, Proof] = TLRUCache(_KEPT_MAX, lambda _credential, proof, now: now + proof.kept_seconds)
+_kept: Lasting[str, Proof] = Lasting(_KEPT_MAX)
 #: By SHA-256, because a mistyped credential is nearly a secret.
 _refused: TTLCache[bytes, Unproven] = TTLCache(_KEPT_MAX, _REFUSED_SECONDS)
 #: Keys (by SHA-256) and merchants that were found before. They are looked up however many failures their address had.
@@ -108,18 +109,18 @@ async def _look_up(credential: str, digest: bytes, network: str) -> Proof | Unpr
         raise TooManyFailuresError
     proof = await (_api_key(merchant_id, credential) if is_key else _member(merchant_id, credential))
     if isinstance(proof, Proof):
-        _kept[credential] = proof
+        _kept.keep(credential, proof, time.monotonic() + proof.kept_seconds)
         _found[looked_up] = None
         return proof
-    _kept.pop(credential, None)
+    _kept.drop(credential)
     _refused[digest] = proof
     if looked_up not in _found:
         _failures.setdefault(network, [0])[0] += 1
     return proof
 
 
-async def lapsed(authorization: str | None, proof: Proof) -> Unproven:
-    """Wait until this header's credential is no longer valid. Returns why."""
+async def lapsed(proof: Proof) -> Unproven:
+    """Wait until a credential is no longer valid. Returns why."""
     viewer = proof.viewer
     if viewer.member_id is not None:
         with suppress(TimeoutError):
@@ -127,16 +128,13 @@ async def lapsed(authorization: str | None, proof: Proof) -> Unproven:
                 await TokenFeed.of_process().ended((viewer.merchant_id, viewer.member_id), proof.generation)
                 return Unproven.REVOKED
         return Unproven.EXPIRED
-    standing: Proof | Unproven = proof
-    while isinstance(standing, Proof):
-        await asyncio.sleep(max(standing.stands_until - time.monotonic(), 0) + 0.01)
-        try:
-            standing = await prove(authorization)
-        except Exception as error:
-            if not may_succeed_later(error):
-                raise
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
-    return standing
+    # What is open for a shorter time needs no look.
+    await asyncio.sleep(max(proof.stands_until - time.monotonic(), 0) + 0.01)
+    api_key_id = ids.decode("apikey", viewer.actor)
+    if api_key_id is None:
+        raise RuntimeError("a viewer that is neither a member nor a key")
+    await KeyFeed.of_process().revoked((viewer.merchant_id, api_key_id))
+    return Unproven.REVOKED
 
 
 def _was_revoked_here(proof: Proof) -> bool:
@@ -155,7 +153,7 @@ async def _api_key(merchant_id: UUID, secret: str) -> Proof | Unproven:
         return Unproven.UNKNOWN
     viewer = Viewer(Role(row["role"]), owner, ids.encode("apikey", row["id"]))
     kept_seconds = settings().api_key_cache_seconds
-    return Proof(viewer, time.monotonic() + max(kept_seconds, _ASK_AGAIN_SECONDS), kept_seconds)
+    return Proof(viewer, time.monotonic() + max(kept_seconds, _UNWATCHED_SECONDS), kept_seconds)
 
 
 async def _member(merchant_id: UUID, token: str) -> Proof | Unproven:

@@ -27,12 +27,14 @@ from graphql import (
 from graphql.validation import ASTValidationRule, ValuesOfCorrectTypeRule
 from graphql.validation.rules import overlapping_fields_can_be_merged
 
+from app.api.turns import TurnTaking
 from app.config import Settings
 from app.schema import schema
 from app.web.document_access import Guarded
 from app.web.document_costs import Cost, TooCostlyError, measure_document, refuse_long_text
 from app.web.graphql_errors import coded, fault
 from app.web.trusted_documents import sha256_of
+from app.web.variables import Variables
 
 #: graphql-core's schema, which is private in Strawberry. Strawberry's `execute` would parse and validate each time.
 SCHEMA: Final = schema._schema
@@ -119,6 +121,9 @@ class Operation:
     root_fields: frozenset[str]
     #: Of a mutation. Anything else may be answered in part, and nothing is lost with it.
     guarded: Guarded | None
+    variables: Variables
+    #: What its executions begin with.
+    executor: TurnTaking
 
     @property
     def name(self) -> str | None:
@@ -242,7 +247,16 @@ def judge_document(query: str, limits: Settings) -> Document:
         if isinstance(node, OperationDefinitionNode):
             name = node.name.value if node.name else None
             guarded = Guarded(node, fragments, SCHEMA) if node.operation is OperationType.MUTATION else None
-            operations[name] = Operation(node, costs[name], _root_fields(node.selection_set, fragments), guarded)
+            operations[name] = Operation(
+                node,
+                costs[name],
+                _root_fields(node.selection_set, fragments),
+                guarded,
+                Variables(SCHEMA, node),
+                TurnTaking.of(
+                    SCHEMA, parsed, node, is_same_each_time="@" not in query, hide_suggestions=limits.production
+                ),
+            )
     return Document(parsed, operations, [], query)
 
 

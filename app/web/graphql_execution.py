@@ -4,17 +4,16 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 import orjson
 from cachetools import LRUCache
-from graphql import DocumentNode, ExecutionResult, GraphQLError, OperationType, create_source_event_stream
+from graphql import ExecutionResult, GraphQLError, OperationType, create_source_event_stream
 
 from app.api.context import Context, Role, Viewer
 from app.api.turns import Turn, TurnTaking
 from app.config import Settings
 from app.merchants.tenants import tenant
-from app.schema import schema
 from app.storage.fences import opened
 from app.telemetry.observed import at_hand
 from app.web.document_costs import Size, TooCostlyError, count_values, refuse_long_lists
@@ -101,7 +100,7 @@ async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGe
     if operation.kind is not OperationType.SUBSCRIPTION:
         yield body
         return
-    async with aclosing(_subscribe(document, operation, asked, viewer, limits)) as bodies:
+    async with aclosing(_subscribe(operation, asked, viewer, limits)) as bodies:
         async for body in bodies:
             yield body
 
@@ -133,7 +132,7 @@ async def answer(
         await _opened(viewer)
     context = Context(viewer, limits.answer_bytes_max)
     try:
-        executor = await _executor(document, operation, asked, admitted, context, limits)
+        executor = await _executor(operation, asked, admitted, context, limits)
         executed: Any = executor.execute_operation()
         result = await executed if executor.is_awaitable(executed) else executed
         body = await _body(executor, result, limits, {"cost": _told_cost(admitted.size, limits)})
@@ -156,7 +155,6 @@ async def _opened(viewer: Viewer) -> None:
 
 
 async def _executor(
-    document: Document,
     operation: Operation,
     asked: Asked,
     admitted: Admitted,
@@ -164,37 +162,28 @@ async def _executor(
     limits: Settings,
 ) -> TurnTaking:
     """Return the executor of an operation. Raises NotExecutedError unless variables and the viewer's role fit."""
-    build = partial(
-        schema.execution_context_class.build,
-        SCHEMA,
-        _parsed(document),
-        context_value=context,
-        raw_variable_values=asked.variables,
-        operation_name=operation.name,
-        operation_extensions=None,
-        max_coercion_errors=ERRORS_MAX,
-        hide_suggestions=limits.production,
-    )
-    executor = await asyncio.to_thread(build) if admitted.values > _READ_AT_ONCE_MAX else build()
-    if isinstance(executor, list):
-        errors = without_values(executor, SCHEMA, names_hidden=limits.production)
+    read = partial(operation.variables.read, asked.variables, ERRORS_MAX, hide_suggestions=limits.production)
+    variables = await asyncio.to_thread(read) if admitted.values > _READ_AT_ONCE_MAX else read()
+    if isinstance(variables, list):
+        errors = without_values(variables, SCHEMA, names_hidden=limits.production)
         raise NotExecutedError(coded(errors, "BAD_USER_INPUT"))
+    executor = operation.executor.for_request(context, variables)
     if operation.guarded is not None and context.caller is not None:
         try:
             operation.guarded.refuse(context.caller, executor.variable_values)
         except GraphQLError as error:
             raise NotExecutedError([error]) from None
-    return cast("TurnTaking", executor)
+    return executor
 
 
 async def _subscribe(
-    document: Document, operation: Operation, asked: Asked, viewer: Viewer, limits: Settings
+    operation: Operation, asked: Asked, viewer: Viewer, limits: Settings
 ) -> AsyncGenerator[bytes, None]:
     """Yield one answer per event. An event that can't be shown ends the stream, and its reader resumes before it."""
     admitted = admit(operation, asked, viewer, limits)
     context = Context(viewer, limits.answer_bytes_max)
     async with asyncio.timeout(limits.operation_seconds_max):
-        executor = await _executor(document, operation, asked, admitted, context, limits)
+        executor = await _executor(operation, asked, admitted, context, limits)
         stream: Any = create_source_event_stream(executor)
         stream = await stream if executor.is_awaitable(stream) else stream
     if isinstance(stream, ExecutionResult):
@@ -243,9 +232,3 @@ async def _presented(result: ExecutionResult, turn: Turn) -> list[dict[str, Any]
         turn.left -= 1
         shown.append(presenting.one(error))
     return presenting.done(shown)
-
-
-def _parsed(document: Document) -> DocumentNode:
-    if document.parsed is None:
-        raise RuntimeError("a document with errors was executed")
-    return document.parsed

@@ -191,7 +191,7 @@ class Socket:
     async def _expire(self, proof: Proof) -> None:
         """Close the socket when its credential stops being valid, or can't be verified any more."""
         try:
-            reason = await lapsed(self._authorization, proof)
+            reason = await lapsed(proof)
         except Exception as error:  # noqa: BLE001  (whatever it is, whoever may have been locked out must go)
             told(error)
             await self.close(1013, _UNVERIFIED)

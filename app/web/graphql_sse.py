@@ -37,7 +37,6 @@ class EventStream:
         self,
         documents: Documents,
         asked: Asked,
-        authorization: str | None,
         proof: Proof,
         streams: OpenStreams,
         *,
@@ -47,7 +46,6 @@ class EventStream:
         self._is_resumed = is_resumed
         self._documents = documents
         self._asked = asked
-        self._authorization = authorization
         self._proof = proof
         self._streams = streams
 
@@ -58,7 +56,7 @@ class EventStream:
         with self._streams.one(self._proof.viewer, say_goodbye), contextlib.suppress(SlowReaderError):
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             sending = asyncio.create_task(self._send(send))
-            lapsing = asyncio.create_task(lapsed(self._authorization, self._proof))
+            lapsing = asyncio.create_task(lapsed(self._proof))
             leaving = asyncio.create_task(_left(receive))
             tasks: list[asyncio.Task[Any]] = [
                 sending,

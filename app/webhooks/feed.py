@@ -65,7 +65,7 @@ FIND_SINCE: Final = statement(
     BehindRow,
     f"""
 WITH news AS MATERIALIZED (
-    SELECT DISTINCT merchant_id FROM event WHERE txid >= :since
+    SELECT DISTINCT merchant_id FROM event WHERE txid + 0 >= :since
 )
 {
         _FIND.format(

@@ -1,1 +1,1 @@
-"""Layouts of the networks of S6 by other libraries: `python -m bench.comparisons`, not part of `make bench`."""
+"""The same work by other libraries and engines: `python -m bench.comparisons`, not part of `make bench`."""

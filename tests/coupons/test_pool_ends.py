@@ -9,6 +9,7 @@ import pytest
 from app import ids
 from app.coupons.expire_codes import BATCH, expire_batch
 from app.coupons.revive_codes import revive_batch, revive_codes, revive_needed
+from app.coupons.rows import LIST_CODES_IN_STATE, WALKED_MAX
 from app.storage.database import database
 from tests.coupons.test_expire_codes import states
 from tests.coupons.test_reissue_code import REISSUE
@@ -331,6 +332,28 @@ async def test_pages_of_a_state_meet_each_code_once_however_far_the_job_is(shop:
     assert met == newest
     dead = (await shop.data(CODES, {"id": pool["id"], "state": "EXPIRED"}))["pool"]["codes"]
     assert listed(dead) == [codes[1]["id"]]
+
+
+async def test_a_list_by_state_asks_the_pools_that_have_such_codes_when_the_newest_are_too_few(shop: Shop) -> None:
+    of_pools = LIST_CODES_IN_STATE.text.replace(f"LIMIT {WALKED_MAX}", "LIMIT 0")
+    await extended(shop)
+    ended, *_ = await claimed(shop)
+    await over(shop, ended, "ended")
+    await expire(shop, (await claimed(shop))[3])
+    _, member, _, spent = await claimed(shop)
+    await shop.do(REDEEM_CODES, **order([spent["text"]], member))
+    await shop.do(REVOKE, codeId=(await claimed(shop))[3]["id"], reason="x")
+    counts = {}
+
+    for state in ("AVAILABLE", "ALLOCATED", "REDEEMED", "EXPIRED", "REVOKED"):
+        asked = {"merchant_id": shop.merchant_id, "before": UUID(int=2**128 - 1), "limit": 101, "state": state}
+        rows = await database().rows(LIST_CODES_IN_STATE, **asked)
+        assert [row["code_id"] for row in await database().rows(of_pools, *LIST_CODES_IN_STATE.arguments(asked))] == [
+            row["code_id"] for row in rows
+        ]
+        counts[state] = len(rows)
+
+    assert counts == {"AVAILABLE": 11, "ALLOCATED": 1, "REDEEMED": 1, "EXPIRED": 2, "REVOKED": 1}
 
 
 async def test_what_died_of_its_own_end_stays_dead_and_its_place_is_taken_once(shop: Shop) -> None:

@@ -29,6 +29,7 @@ KEPT = (
 )  # fmt: skip
 #: A column of each table of which some stay as they were written.
 FIXED = {
+    "archived_event": "number", "archived_wallet": "number", "event_archive": "month",
     "address": "merchant_id", "bearer_code": "batch_id", "bulk_job": "kind", "campaign": "pool_id",
     "code": "fingerprint", "code_batch": "size", "entry_reference": "entry_id", "erasure": "ground",
     "event": "occurred_at",
@@ -135,7 +136,8 @@ DANGLING = [
     f"claim_refers | {_CLAIM} SELECT $1, $1, pool_id, member_id, 999, now() FROM claim WHERE {_OWNED}",
     f"""claim_refers | {_CLAIM} SELECT $1, id, pool_id, $1, 999, now() FROM code
         WHERE {one("code", "state = 'AVAILABLE'")}""",
-    f"claim_refers | {_CLAIM} SELECT $1, id, pool_id, $1, 999, now() FROM code WHERE {one('code', _OF_DRAFT)}",
+    f"""claim_refers | {_CLAIM} SELECT $1, id, pool_id, $1, 999, now() FROM code
+        WHERE {one("code", f"{_OF_DRAFT} AND state = 'AVAILABLE'")}""",
     f"""claim_refers | {_CLAIM} SELECT $1, k.code_id, p.id, k.member_id, 999, now() FROM claim k, pool p
         WHERE k.{one("claim", f"member_id IS NOT NULL AND NOT {_OF_DRAFT}")}
         AND p.merchant_id = $1 AND p.status = 'DRAFT' LIMIT 1""",

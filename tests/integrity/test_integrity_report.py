@@ -29,7 +29,8 @@ UNGUARD = """
 DO $$ DECLARE each record; BEGIN
     FOR each IN
         SELECT format('ALTER TABLE %s DROP CONSTRAINT IF EXISTS %I CASCADE', conrelid::regclass, conname) AS drop
-        FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('f', 'c', 'u')
+        FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace AND contype IN ('f', 'c', 'u') AND coninhcount = 0
     LOOP EXECUTE each.drop; END LOOP;
     FOR each IN SELECT format('DROP INDEX %s', indexrelid::regclass) AS drop
         FROM pg_index JOIN pg_class c ON c.oid = indexrelid
@@ -57,7 +58,7 @@ GROUP BY pg_constraint.oid, 1, 2
 UNMADE = {
     "graph_snapshot.id", "graph_snapshot.drawing_id", "graph_node.drawing_id", "graph_node.member_id",
     "graph_edge.drawing_id", "graph_edge.referrer_id", "graph_edge.referee_id", "graph_file.drawing_id",
-    "referral.purchase_id",
+    "referral.purchase_id", "archived_event.archive_id", "archived_wallet.archive_id",
 }  # fmt: skip
 #: What breaks a promise: its name, how, and in how many rows that is seen.
 MERGED = one("points_entry", "lot_id IS NOT NULL")

@@ -13,9 +13,9 @@ from rich.progress import Progress
 from app import ids
 from app.api.context import Tenant
 from app.config import Settings, settings
-from app.merchants import tenants
+from app.merchants import rotate_master_key, tenants
 from app.merchants.data_keys import next_key
-from app.merchants.reencrypt import SEALED, reencrypt
+from app.merchants.reencrypt import SEALED, Reencryption, find_merchants, reencrypt
 from app.storage import master_keys
 from app.storage.crypto import DecryptionError, MasterKeyring, new_master_key
 from app.storage.database import database
@@ -24,7 +24,8 @@ from tests.people.documents import addresses
 
 CIPHERTEXT_COLUMNS = """
 SELECT c.relname || '.' || a.attname AS name FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND a.atttypid = 'bytea'::regtype
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND c.relnamespace = 'public'::regnamespace AND a.atttypid = 'bytea'::regtype
     AND a.attnum > 0 AND NOT a.attisdropped
 """
 #: Bytes that aren't ciphertexts under data keys: hashes, fingerprints, blind indexes, and the wrapped keys themselves.
@@ -83,7 +84,7 @@ OLDER = "SELECT count(*) AS codes FROM code WHERE merchant_id = $1 AND ciphertex
 
 async def _fresh(merchant_id: UUID) -> Tenant:
     """Return a tenant that was read just now, whatever is kept."""
-    tenants._kept.pop(merchant_id, None)
+    tenants._kept.drop(merchant_id)
     found = await tenants.tenant(merchant_id)
     assert found is not None
     return found
@@ -131,7 +132,7 @@ async def test_a_value_under_a_version_made_since_is_read_with_the_keys_read_aga
     with pytest.raises(DecryptionError):
         old.keys.decrypt(row_id, "code", value)
     by_the_kept_one = await tenants.decrypted(old, row_id, "code", value)
-    tenants._kept[shop.merchant_id] = (math.inf, old)
+    tenants._kept.keep(shop.merchant_id, old, math.inf)
     by_a_fresh_one = await tenants.decrypted(old, row_id, "code", value)
 
     assert (by_the_kept_one, by_a_fresh_one) == ("text", "text")
@@ -142,7 +143,8 @@ async def test_a_value_under_a_version_made_since_is_read_with_the_keys_read_aga
 async def test_only_so_many_merchants_keys_are_kept(shop: Shop, other_shop: Shop) -> None:
     owner = await _fresh(shop.merchant_id)
     try:
-        tenants._kept.update({ids.new(): (math.inf, owner) for _ in range(tenants.KEPT_MAX)})
+        for _ in range(tenants.KEPT_MAX):
+            tenants._kept.keep(ids.new(), owner, math.inf)
         before = len(tenants._kept)
         await _fresh(other_shop.merchant_id)
 
@@ -176,6 +178,37 @@ async def test_two_reencryptions_at_once_share_the_work(shop: Shop) -> None:
     assert old is not None
     assert old["codes"] == 0
     assert await next_key(shop.merchant_id, "ENCRYPTION") == 3
+
+
+async def test_the_keys_of_a_merchant_that_is_closed_here_are_left_alone(shop: Shop, other_shop: Shop) -> None:
+    """It has moved to another server, or is about to."""
+    moved, other = shop.merchant_id, other_shop.merchant_id
+    guard = "flash_move_closed"
+
+    async def found() -> list[set[UUID]]:
+        rotated = await database().rows(rotate_master_key.FIND_MERCHANTS, current="another")
+        return [{row["merchant_id"] for row in rotated}, set(await find_merchants(None))]
+
+    begun = [each & {moved, other} for each in await found()]
+    await database().row(
+        f"CREATE TRIGGER {guard} BEFORE INSERT ON data_key FOR EACH ROW EXECUTE FUNCTION refuse_closed('{moved}')"
+    )
+    try:
+        await database().row(
+            "INSERT INTO fence (merchant_id, move, state, peer, since) "
+            "VALUES ($1, gen_random_uuid(), 'CLOSED', 'x', now())",
+            moved,
+        )
+        left = [each & {moved, other} for each in await found()]
+        # One that is closed after it was found.
+        done = await reencrypt([moved], Progress(disable=True))
+    finally:
+        await database().row("DELETE FROM fence")
+        await database().row(f"DROP TRIGGER {guard} ON data_key")
+
+    assert begun == [{moved, other}] * 2
+    assert left == [{other}] * 2
+    assert done == Reencryption(closed={moved})
 
 
 async def test_addresses_and_tokens_outlive_a_new_data_key(shop: Shop) -> None:

@@ -28,7 +28,7 @@ VERSIONS = "SELECT version, adopted_at FROM data_key WHERE merchant_id = $1 AND 
 
 async def _fresh(merchant_id: UUID) -> Tenant:
     """Return a tenant that was read just now, whatever is kept."""
-    tenants._kept.pop(merchant_id, None)
+    tenants._kept.drop(merchant_id)
     found = await tenants.tenant(merchant_id)
     assert found is not None
     return found

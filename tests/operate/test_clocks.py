@@ -23,6 +23,7 @@ from tests.factories import Shop
 from tests.operate.processes import eventually, flash, is_listening
 from tests.wallets.valkeys import Valkey
 from workers import deliver_webhooks, expire_codes, expire_invites, expire_points, forget_erased, take_graph_snapshots
+from workers.seldom import Seldom
 from workers.settings import CRON_JOBS
 
 DAY = 86_400.0
@@ -255,7 +256,7 @@ async def test_crons_expire_nothing_by_a_clock_that_is_not_trusted(
         async def enqueue_job(self, *_arguments: Any) -> None:
             return None
 
-    ctx = {"clocks": Watch(machine.clocks, valkey), "redis": _Queue()}
+    ctx = {"clocks": Watch(machine.clocks, valkey), "redis": _Queue(), "seldom": Seldom()}
     await job(ctx)
     assert done == [act for _, act in acts]
     machine.jumps(2 * DAY)
@@ -311,3 +312,16 @@ async def test_accepting_without_valkey_is_one_sentence(worker_database: str, tm
 
     assert said.returncode == 1
     assert said.stderr == "flash: Valkey (or Redis) doesn't answer (ConnectionError); nothing was accepted.\n"
+
+
+def test_what_was_not_found_is_looked_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("workers.seldom.time.monotonic", lambda: now)
+    seldom = Seldom()
+    assert seldom.is_due("snapshots")
+    assert seldom.found("snapshots", 3, idle_seconds=300.0) == 3
+    assert seldom.is_due("snapshots")
+    assert seldom.found("snapshots", 0, idle_seconds=300.0) == 0
+    assert (seldom.is_due("snapshots"), seldom.is_due("old snapshots")) == (False, True)
+    now += 300.0
+    assert seldom.is_due("snapshots")

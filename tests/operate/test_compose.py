@@ -19,7 +19,7 @@ from app.operate.embedded import DataDirectory
 from app.storage.crypto import MasterKeyring
 from tests.conftest import run_worker
 from tests.factories import Shop
-from tests.guides import ROOT
+from tests.guides import ROOT, blocks
 from tests.operate.processes import eventually, is_listening
 
 COMPOSE = "docker-compose.yml"
@@ -118,3 +118,11 @@ async def test_a_stranger_does_not_reach_valkey_and_a_worker_does(
             await stranger.set("arq:job:x", b"x")
     with run_worker(known, log):
         await asyncio.to_thread(eventually, lambda: "the worker has begun" in log.read_text())
+
+
+def test_upgrading_names_the_services_that_there_are() -> None:
+    (block,) = blocks("docs/upgrading.md", "With Compose", "sh")
+    named = {line.split()[-1] for line in block.text.splitlines()[1:]}
+
+    assert named == {"migrate", "worker", "api"}
+    assert named <= yaml.safe_load((ROOT / COMPOSE).read_text())["services"].keys()

@@ -49,6 +49,7 @@ TRIED = {
     ("docs/moving-in.md", "From a system like Open Loyalty"): "tests/moving/test_guide.py",
     ("docs/moving-in.md", "From a system like Voucherify"): "tests/moving/test_guide.py",
     ("docs/moving-in.md", "Killed half-way"): "tests/moving/test_guide.py",
+    ("docs/operations.md", "Archive old events"): "tests/operate/test_archive.py",
     ("docs/operations.md", "Back up and restore"): "tests/operate/test_restore.py",
     ("docs/operations.md", "Deploy"): "tests/operate/test_restore.py",
     ("docs/operations.md", "Logs"): "tests/telemetry/test_logs.py",
@@ -67,6 +68,8 @@ TRIED = {
     ("docs/states.md", "Job"): "tests/operate/test_docs.py",
     ("docs/states.md", "Pool"): "tests/operate/test_docs.py",
     ("docs/states.md", "Webhook delivery"): "tests/operate/test_docs.py",
+    ("docs/upgrading.md", "Before"): "tests/storage/test_stacked.py",
+    ("docs/upgrading.md", "Upgrade"): "tests/storage/test_stacked.py",
     ("docs/webhooks.md", "Another secret"): "tests/webhooks/test_guide.py",
     ("docs/webhooks.md", "Ask for events"): "tests/webhooks/test_guide.py",
     ("docs/webhooks.md", "Receive"): "tests/webhooks/test_guide.py",
@@ -85,6 +88,7 @@ SHOWN = {
     ("docs/scaling.md", "Many PostgreSQL servers"): "a drawing",
     ("docs/scaling.md", "More processes"): "they run until they are stopped; tests/operate/test_up.py runs them",
     ("docs/scaling.md", "PgBouncer"): "the settings of a server that isn't installed here",
+    ("docs/upgrading.md", "With Compose"): "it needs Docker; tests/operate/test_compose.py looks for its services",
 }
 
 

@@ -8,7 +8,8 @@ from app.storage.database import database
 #: Columns that can hold words, addresses or what finds them.
 TELLING = """
 SELECT c.relname AS table, a.attname AS column FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND c.relnamespace = 'public'::regnamespace AND a.attnum > 0 AND NOT a.attisdropped
     AND format_type(a.atttypid, NULL) IN (
         'bytea', 'text', 'character varying', 'json', 'jsonb', 'bytea[]', 'text[]', 'character varying[]'
     )

@@ -15,6 +15,12 @@ T = TypeVar("T")
 
 SECONDS_MAX = 30
 WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+#: Somebody who waits for somebody who waits for this transaction.
+BEHIND_IT = """
+SELECT FROM pg_locks other JOIN pg_locks first ON first.pid = ANY(pg_blocking_pids(other.pid))
+WHERE NOT other.granted AND NOT first.granted AND pg_backend_pid() = ANY(pg_blocking_pids(first.pid))
+"""
+LOCK_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE"
 
 ENROL = """
 WITH m AS (

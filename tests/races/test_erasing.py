@@ -1,20 +1,21 @@
 """Erasing while a person lives on at two processes. Without these it would get something after it was forgotten."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from app import ids
-from app.storage.database import database
+from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.coupons.test_revoke_code import REVOKE
 from tests.dump import dump, traces
 from tests.factories import CLAIM_CODE, ENROLL_MEMBER, REDEEM_CODES, Shop, usd
-from tests.orders.holding import CAPTURE, HOLD, cart, hold
+from tests.orders.holding import CAPTURE, HOLD, cart, hold, read
 from tests.people.lives import EMAIL, TRACES, indexes
 from tests.people.test_erase_member import ERASE
 from tests.points.documents import GRANT, RECORD, REDEEM_REWARD, REFUND, asked_refund, grant, purchase, reward
-from tests.races.storm import Processes, at_once, kinds
+from tests.races.storm import BEHIND_IT, LOCK_WALLET, Processes, at_once, kinds, until_somebody_waits
 from tests.referrals.documents import INVITE_MEMBERS, accepted, program
 from tests.sizes import size
 
@@ -69,6 +70,26 @@ async def test_whatever_a_person_does_while_it_is_erased_nothing_is_left(shop: S
     dumped = await dump(shop.merchant_id)
     assert traces(dumped, *TRACES, *await indexes(shop, EMAIL)) == []
     assert await shop.broken_promises() == []
+
+
+async def test_a_cart_that_becomes_somebody_elses_while_its_presenter_is_erased_stays_held(
+    shop: Shop, processes: Processes
+) -> None:
+    ada, grace = await shop.member(), await shop.member()
+    await grant(shop, ada, 100, "ada")
+    await grant(shop, grace, 100, "grace")
+    placed = await hold(shop, [], ada, points=10)
+    async with transaction(shop.merchant_id) as tx:
+        await tx.row(LOCK_WALLET, shop.merchant_id, ids.decode("member", grace["id"]))
+        taking = asyncio.ensure_future(processes.do(HOLD, **cart([], grace, points=20)))
+        await until_somebody_waits(tx)
+        erasing = asyncio.ensure_future(processes.do(ERASE, memberId=ada["id"], ground="REQUEST"))
+        await until_somebody_waits(tx, BEHIND_IT)
+
+    assert (await taking)["hold"]["id"] == placed["id"]
+    assert (await erasing)["__typename"] == "EraseMemberSuccess"
+    held = await read(shop, placed)
+    assert (held["status"], held["member"]["id"], held["points"]) == ("HELD", grace["id"], 20)
 
 
 async def test_an_address_that_is_erased_while_it_claims_and_joins_is_one_or_the_other(

@@ -17,12 +17,10 @@ from tests.factories import Shop
 from tests.orders.documents import CANCEL, cancellation, stackable
 from tests.orders.holding import CAPTURE, HOLD, RELEASE, cart, hold, let_pass, read
 from tests.points.documents import grant, reward
-from tests.races.storm import SECONDS_MAX, WAITING, Processes, until_somebody_waits
+from tests.races.storm import LOCK_WALLET, SECONDS_MAX, WAITING, Processes, until_somebody_waits
 
 LOCK = "SELECT FROM {} WHERE merchant_id = $1 AND {} = $2 FOR UPDATE"
-LOCK_WALLET, LOCK_REWARD, LOCK_HOLD = [
-    LOCK.format(*each) for each in (("wallet", "member_id"), ("reward", "id"), ("hold", "id"))
-]
+LOCK_REWARD, LOCK_HOLD = [LOCK.format(table, "id") for table in ("reward", "hold")]
 IS_FREE = f"{LOCK_WALLET} SKIP LOCKED"
 
 

@@ -24,10 +24,9 @@ from tests.points.documents import (
     reward,
     wallet,
 )
-from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
+from tests.races.storm import LOCK_WALLET, Processes, at_once, kinds, until_somebody_waits
 from tests.referrals.documents import ACCEPT_INVITE, INVITE_MEMBERS, accepted, address, invited, program
 
-LOCK_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE"
 CODES = "query ($id: ID!) { member(id: $id) { wallet { codes { edges { node { id state } } } } } }"
 
 

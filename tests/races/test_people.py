@@ -16,16 +16,10 @@ from tests.histories.moving import Mover
 from tests.people.documents import MERGE
 from tests.people.test_erase_member import ERASE
 from tests.points.documents import grant, points
-from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
+from tests.races.storm import BEHIND_IT, LOCK_WALLET, Processes, at_once, kinds, until_somebody_waits
 from tests.sizes import size
 
 ROUNDS = size(3, 12)
-LOCK_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE"
-#: Somebody who waits for somebody who waits for this transaction.
-BEHIND_IT = """
-SELECT FROM pg_locks other JOIN pg_locks first ON first.pid = ANY(pg_blocking_pids(other.pid))
-WHERE NOT other.granted AND NOT first.granted AND pg_backend_pid() = ANY(pg_blocking_pids(first.pid))
-"""
 #: What is of anybody who is gone, and what of an address that somebody has proved.
 ASTRAY = """
 SELECT c.id FROM code c LEFT JOIN member m ON m.merchant_id = $1 AND m.id = c.member_id

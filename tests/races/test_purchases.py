@@ -13,10 +13,9 @@ from tests.orders.documents import CANCEL, cancellation, order_of, stackable
 from tests.orders.holding import CAPTURE, HOLD, cart
 from tests.orders.presented import order
 from tests.points.documents import RECORD, grant, points
-from tests.races.storm import SECONDS_MAX, Processes, until_somebody_waits
+from tests.races.storm import LOCK_WALLET, SECONDS_MAX, Processes, until_somebody_waits
 
 LOCK_MEMBER = "SELECT FROM member WHERE merchant_id = $1 AND id = $2 FOR NO KEY UPDATE"
-LOCK_WALLET = "SELECT FROM wallet WHERE merchant_id = $1 AND member_id = $2 FOR UPDATE"
 WAITERS = """
 SELECT count(*)::int AS waiters FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())

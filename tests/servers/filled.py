@@ -10,10 +10,12 @@ from app.operate.move_merchant_rows import Table, tables
 CHECKS: Final = """
 SELECT conrelid::regclass::text AS "table", conname AS name FROM pg_constraint
 WHERE (contype IN ('c', 'x') OR (contype = 'u' AND condeferrable)) AND connamespace = 'public'::regnamespace
+    AND coninhcount = 0
 """
 NULLABLE: Final = """
 SELECT attrelid::regclass::text || '.' || attname AS name FROM pg_attribute a
-JOIN pg_class c ON c.oid = attrelid AND relnamespace = 'public'::regnamespace AND relkind = 'r'
+JOIN pg_class c ON c.oid = attrelid AND relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+    AND NOT relispartition
 WHERE attnum > 0 AND NOT attnotnull AND NOT attisdropped
 """
 #: A value of each type, whatever `n` is of the row; texts and bytes are larger than a block where they may be.
@@ -30,6 +32,7 @@ VALUES: Final = {
     "date": "date '2026-01-01' + n::int",
     "timestamp with time zone": "CASE n % 2 WHEN 0 THEN 'infinity' ELSE now() + n * interval '1 microsecond' END",
     "jsonb": "jsonb_build_object('n', n)",
+    "bigint[]": "ARRAY[n, NULL]::bigint[]",
     "uuid[]": "ARRAY[gen_random_uuid(), gen_random_uuid()]",
     "bytea[]": "ARRAY['\\x00', NULL]::bytea[]",
     "text[]": "ARRAY['a', NULL, '{}']",

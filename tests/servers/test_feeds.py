@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -13,8 +14,10 @@ import pytest_asyncio
 from app.config import Settings
 from app.members import token_feed
 from app.members.token_feed import TokenFeed
+from app.merchants import key_feed
+from app.merchants.key_feed import KeyFeed
 from app.operate.embedded import DataDirectory
-from app.storage.feed import Watched
+from app.storage.feed import Watched, Watcher
 from app.storage.rings import ringing
 from app.wallets import wallet_feed
 from tests.servers.pair import Server
@@ -22,7 +25,7 @@ from tests.servers.world import WAIT_SECONDS_MAX, World, open_world
 from tests.wallets.sockets import Socket, address, joined
 from tests.wallets.valkeys import Valkey
 
-SWEEPS = (wallet_feed.SWEEP_MERCHANT.text, token_feed.SWEEP.text)
+SWEEPS = (wallet_feed.SWEEP_MERCHANT.text, token_feed.SWEEP.text, key_feed.SWEEP.text)
 READS = (wallet_feed.READ.text, wallet_feed.BEGIN.text)
 
 
@@ -133,3 +136,25 @@ async def test_revoked_tokens_ring(world: World, valkey: Valkey) -> None:
                 await asyncio.sleep(0.01)
         assert not newer.done()
         newer.cancel()
+
+
+class _UnsweptKeys(KeyFeed):
+    """Hears only what rings."""
+
+    async def sweep(self, watchers: Mapping[Watched, set[Watcher]]) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("database_pool")
+async def test_revoked_keys_ring(world: World, valkey: Valkey) -> None:
+    chosen = Settings(redis_url=valkey.data.redis_url, router="pgdog")
+    here, there = _UnsweptKeys(chosen), _UnsweptKeys(chosen)
+    revoked, other = [(world.north.merchant_id, uuid4()) for _ in range(2)]
+    async with ringing(chosen.redis_url), here.running(), there.running():
+        ended, stays = [asyncio.create_task(there.revoked(key)) for key in (revoked, other)]
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while not ended.done():
+                here.end(revoked)
+                await asyncio.sleep(0.01)
+        assert not stays.done()
+        stays.cancel()

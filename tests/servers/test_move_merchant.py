@@ -18,6 +18,7 @@ from app.errors import ConfigurationError
 from app.operate import (
     move_merchant,
     move_merchant_changes,
+    move_merchant_fence,
     move_merchant_router,
     move_merchant_rows,
     move_merchant_servers,
@@ -35,6 +36,7 @@ from tests.servers.pair import Server, fresh
 from tests.servers.router import router
 from tests.servers.world import make_merchant
 from tests.sizes import size
+from tests.web.frozen import way_to
 
 #: What a move leaves at a server while it is under way.
 TRACES = """
@@ -151,7 +153,7 @@ async def test_every_row_moves_there_and_back(pair: Pair, tmp_path: Path) -> Non
 
 
 async def _refuses_writes(connection: asyncpg.Connection, merchant_id: UUID) -> None:
-    guarded = "SELECT count(DISTINCT tgrelid) FROM pg_trigger WHERE tgname = $1"
+    guarded = "SELECT count(DISTINCT tgrelid) FROM pg_trigger WHERE tgname = $1 AND tgparentid = 0"
     count = len(await tables(connection))
     for suffix in ("", "_rows"):
         assert await connection.fetchval(guarded, f"flash_move_{merchant_id.hex}{suffix}") == count
@@ -197,6 +199,17 @@ async def test_what_changes_meanwhile_moves_too(pair: Pair, monkeypatch: pytest.
     assert await pair.south.fetchval("SELECT count(*) FROM claim WHERE merchant_id = $1", merchant_id) == 0
     # One event, the merchant, two claims, two changes of stock under both keys, two keys twice; and the webhook's feed.
     assert moved.changes >= 1 + 1 + 2 + 4 + 4
+
+
+async def test_what_is_committed_between_two_looks_moves_too(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just before the keys of changed rows are read, when the moment of the rows may be chosen already."""
+    merchant_id = await filled(pair.north)
+    before(monkeypatch, move_merchant_changes, "changed", lambda: pair.north.execute(EVENT, merchant_id))
+
+    await pair.move(merchant_id)
+
+    assert await pair.equal(merchant_id)
+    await delete_all(pair.south, merchant_id)
 
 
 #: Before rows are copied, before they are committed, after that, and while the merchant is closed.
@@ -265,6 +278,42 @@ async def test_what_takes_too_long_or_fails_is_undone(
     assert await pair.equal(merchant_id)
 
 
+@pytest.mark.parametrize(
+    ("where", "name", "seconds_max", "said"),
+    [
+        (move_merchant_fence, "wait_for_writers", 0.5, "--to doesn't answer, and the merchant is served at --from"),
+        (move_merchant_router, "tell", 60, "so nobody knows whether it has"),
+    ],
+)
+async def test_a_target_that_freezes_while_the_merchant_is_closed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, where: object, name: str, seconds_max: float, said: str
+) -> None:
+    merchant_id = await filled(pair.north)
+    locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    async with way_to(dsn(pair.urls[1])) as way:
+
+        async def freeze() -> None:
+            way.flows.clear()
+
+        before(monkeypatch, where, name, freeze)
+        with monkeypatch.context() as patience:
+            patience.setattr(move_merchant, "CLOSED_SECONDS_MAX", seconds_max)
+            patience.setattr(move_merchant, "_END_SECONDS_MAX", 0.1)
+            patience.setattr(move_merchant_servers, "_CLOSE_SECONDS_MAX", 0.1)
+            with pytest.raises(ConfigurationError, match=said):
+                await move(ids.encode("merchant", merchant_id), pair.urls[0], way.url, "true", lambda _line: None)
+        if "served at --from" in said:
+            await pair.north.execute(EVENT, merchant_id)
+        way.flows.set()
+        while await pair.south.fetchval(locks):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await pair.move(merchant_id)
+    assert await pair.equal(merchant_id)
+    assert await pair.south.fetchval(TRACES) == 0
+    await _refuses_writes(pair.north, merchant_id)
+    await delete_all(pair.south, merchant_id)
+
+
 async def test_webhooks_are_told_of_everything_once(pair: Pair) -> None:
     """Of what happened before by deliveries that move, and at the other server of what happens there."""
     merchant_id = await filled(pair.north)
@@ -302,6 +351,7 @@ async def test_what_cannot_be_is_refused_and_leaves_nothing(
     await refused("The database can't be reached: .*check --to", north, "postgresql://127.0.0.1:1/flash")
     await refused("is no merchant's id", north, south, merchant="pool_1")
     await refused("isn't at --from", south, elsewhere)
+    await refused("is at --to already", south, north)
     await refused("names no program", north, south, switch="no-such-program")
     await refused("can't be read", north, south, switch="'")
     async with pair.south.transaction():

@@ -22,12 +22,17 @@ UNSEARCHED = {
     "hold_code_redemption", "hold_code_terms", "hold_part_lot", "hold_reward_redemption",
     "hold_reward_reward", "member_external_id", "order_amendment_sales_order", "points_entry_lot", "points_part_lot",
     "pool_fallback", "purchase_member", "referral_referee_entry", "referral_referrer_entry", "reward_redemption_reward",
-    "webhook_delivery_event",
 }  # fmt: skip
 #: Indexes by which workers look for what waits, whatever the merchant.
 OF_ALL_MERCHANTS = {
     "advice_run_waiting", "bulk_job_open", "code_ending", "erasure_unlogged", "event_latest", "pool_ending",
     "report_run_waiting",
+}  # fmt: skip
+#: Tables that are vacuumed as PostgreSQL does by itself: what a merchant sets up, and what is the migrations' or nearly
+#: empty. Every other one is in `LIVES` of the migration that made it, by what becomes of its rows.
+SET_UP = {
+    "api_key", "campaign", "code_length", "data_key", "erasure_memory", "fence", "merchant", "pool", "referral_program",
+    "reward", "stock_alert", "suggestion",
 }  # fmt: skip
 
 TABLES = """
@@ -35,7 +40,8 @@ SELECT c.relname AS table,
     array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.atttypid = 'uuid'::regtype) AS ids,
     bool_or(a.attname = 'merchant_id' AND a.attnotnull) AS is_of_a_merchant
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND c.relname NOT LIKE 'tortoise%'
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+    AND c.relnamespace = 'public'::regnamespace AND c.relname NOT LIKE 'tortoise%'
 GROUP BY c.oid ORDER BY c.relname
 """
 CONSTRAINTS = """

@@ -1,6 +1,7 @@
 """The catalog. Without these a promise could be written down and not be held, or a model have no table."""
 
 import asyncio
+import importlib
 import os
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from app.storage.database import database
 from migrations.__main__ import missing
 from tests.scratch import scratch_database
 from tests.starts import run
-from tests.storage.catalog import APPENDED, OF_ALL_MERCHANTS, OF_MANY_KINDS, UNSEARCHED, lacking, tables
+from tests.storage.catalog import APPENDED, OF_ALL_MERCHANTS, OF_MANY_KINDS, SET_UP, UNSEARCHED, lacking, tables
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 NAMES = """
@@ -20,6 +21,12 @@ SELECT conname AS name FROM pg_constraint WHERE convalidated AND connamespace = 
 UNION SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
 WHERE i.indisvalid AND c.relnamespace = 'public'::regnamespace
 UNION SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'
+"""
+#: Events are left out: their settings are those of their parts.
+STORAGE = """
+SELECT relname AS table, coalesce(reloptions, '{}') AS options FROM pg_class
+WHERE relkind = 'r' AND NOT relispartition AND relnamespace = 'public'::regnamespace AND relname <> 'event'
+    AND relname NOT LIKE 'tortoise%'
 """
 NAMED = re.compile(
     r"\b(ADD|DROP) CONSTRAINT (?:IF EXISTS )?(\w+)"
@@ -75,6 +82,22 @@ async def test_what_is_excused_from_keys_and_indexes_is_there(database_pool: Set
     assert (UNSEARCHED | OF_ALL_MERCHANTS) - names == set()
     assert {name for name, table in read.items() if not table.keys["f"]} >= APPENDED
     assert {f"{table}.{column}" for table, each in read.items() for column in each.row["ids"]} >= OF_MANY_KINDS
+
+
+async def test_every_table_is_vacuumed_by_what_becomes_of_its_rows(database_pool: Settings) -> None:
+    keys = importlib.import_module("migrations.0002_keys_and_promises")
+    told: dict[str, set[str]] = {table: set() for table in SET_UP}
+    for settings, of_life in keys.LIVES.items():
+        told |= {table: set(settings.split(", ")) for table in of_life}
+    for table, percent in keys.ROOM.items():
+        told[table].add(f"fillfactor = {percent}")
+    found = {
+        row["table"]: {option.replace("=", " = ") for option in row["options"]}
+        for row in await database().rows(STORAGE)
+    }
+
+    assert found == told
+    assert sum(map(len, keys.LIVES.values())) + len(SET_UP) == len(told)
 
 
 async def test_a_new_table_is_told_what_it_lacks(database_pool: Settings) -> None:

@@ -104,9 +104,7 @@ async def test_a_stream_ends_with_the_fault_when_its_credential_cannot_be_verifi
     async def send(message: Any) -> None:
         sent.append(message.get("body", b""))
 
-    stream = EventStream(
-        Documents(limits), Asked("{ x }", None, {}), "Bearer x", proof, OpenStreams(limits), is_resumed=True
-    )
+    stream = EventStream(Documents(limits), Asked("{ x }", None, {}), proof, OpenStreams(limits), is_resumed=True)
     await stream({}, receive, send)
 
     (event,) = [json.loads(each.partition(b"data: ")[2].partition(b"\n")[0]) for each in sent if b"data: " in each]

@@ -101,7 +101,7 @@ def _is_refused(text: str, variables: dict[str, Any]) -> bool:
 async def _begin(text: str, data: Data) -> "asyncio.Task[Any]":
     """Begin to execute a document."""
     context = Context(VIEWER)
-    return asyncio.create_task(_executor(text, {}, data, context).execute_operation())  # type: ignore[arg-type]
+    return asyncio.create_task(_executor(text, {}, data, context).execute_operation())
 
 
 async def _rounds(way: list[Step], text: str, variables: dict[str, Any], *, loads: bool) -> list[int]:

@@ -222,7 +222,7 @@ async def test_neither_secrets_nor_urls_are_readable_in_the_database_and_both_mo
     with Progress(disable=True) as progress:
         done = await reencrypt([shop.merchant_id], progress)
     (row,) = await database().rows("SELECT * FROM webhook WHERE merchant_id = $1", shop.merchant_id)
-    tenants._kept.pop(shop.merchant_id, None)
+    tenants._kept.drop(shop.merchant_id)
     owner = await tenants.tenant(shop.merchant_id)
     assert owner is not None
     columns = [("url", "url"), ("secret", "secret"), ("previous_secret", "secret")]
