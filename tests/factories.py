@@ -304,7 +304,7 @@ class Shop:
         The report plans each statement for the rows that there are, which takes much longer than counting few.
         """
         async with transaction(self.merchant_id) as tx:
-            await tx.row(READ_ONCE)
+            await tx.row(READ_ONCE, merchant_id=self.merchant_id)
             rows = [await tx.row(promise.count, merchant_id=self.merchant_id) for promise in PROMISES]
         violations = {promise.name: row["violations"] for promise, row in zip(PROMISES, rows, strict=True) if row}
         assert len(violations) == len(PROMISES)
