@@ -87,7 +87,8 @@ async def test_rings_tell_all_and_sweeps_come_when_they_were_interrupted(world: 
         swept = _counted(world, wallet_feed.SWEEP_MERCHANT.text)
         assert swept.keys() == {0, 1}
         assert abs(swept[0] - swept[1]) <= 1
-        assert _counted(world, wallet_feed.READ.text) == {0: 1, 1: 1}
+        # As often as sweeps found something: on a busy machine the first doesn't find all.
+        assert _counted(world, wallet_feed.READ.text).keys() == {0, 1}
 
         valkey.start()
         for place, shop in enumerate(shops):
