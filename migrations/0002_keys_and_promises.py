@@ -1813,10 +1813,10 @@ QUEUE = (
 )
 LIVES = {
     GROWING: (
-        "address", "bearer_code", "claim", "code_batch", "delivery", "entry_reference", "erasure", "external_id",
-        "hold_request", "order_amendment", "points_cover", "points_entry", "points_part", "points_return", "pool_terms",
-        "purchase", "redemption", "referral", "refund", "reversal", "reward_redemption", "rewarded_mailbox",
-        "sales_order",
+        "address", "archived_event", "archived_wallet", "bearer_code", "claim", "code_batch", "delivery",
+        "entry_reference", "erasure", "event_archive", "external_id", "hold_request", "order_amendment", "points_cover",
+        "points_entry", "points_part", "points_return", "pool_terms", "purchase", "redemption", "referral", "refund",
+        "reversal", "reward_redemption", "rewarded_mailbox", "sales_order",
     ),
     CHANGING: (
         "code", "first_order", "graph_drawing", "graph_edge", "graph_file", "graph_node", "graph_snapshot", "hold",
