@@ -6,8 +6,8 @@ from strawberry.tools import create_type
 from app.advisor import queries as advisor
 from app.advisor.advice_run_changed import advice_run_changed
 from app.advisor.ask_advisor import ask_advisor
-from app.api.arguments import look_up_once
 from app.api.node import node
+from app.api.resolvers import look_up_once
 from app.api.scalars import config
 from app.api.turns import TurnTaking
 from app.coupons import queries as coupons

@@ -931,6 +931,12 @@ BEGIN
         ' wallet_shortfall, txid ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()',
         name
     );
+    -- Written once, as GROWING says.
+    EXECUTE format(
+        'ALTER TABLE %I SET (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_vacuum_scale_factor = 0.05,'
+        ' autovacuum_analyze_scale_factor = 0.05)',
+        name
+    );
 END $guard$;
 -- Ids of a month that has no partition: of clocks that are wrong, and of months that nobody made in time.
 CREATE TABLE event_default PARTITION OF event DEFAULT;

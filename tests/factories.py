@@ -334,5 +334,8 @@ async def open_shop(url: str, currency: str = "USD") -> AsyncIterator[Shop]:
     # No expiry: under load httpcore closes connections as expired that it has just given to a request.
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200, keepalive_expiry=None)
     # The API speaks plain HTTP here; loading certificates takes longer than most tests.
-    async with httpx.AsyncClient(timeout=30, limits=limits, verify=False) as http, aclosing(Wire()) as wire:
+    async with (
+        httpx.AsyncClient(timeout=30, limits=limits, verify=False, trust_env=False) as http,
+        aclosing(Wire()) as wire,
+    ):
         yield Shop(http, wire, url, made.id, made.api_key)

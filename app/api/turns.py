@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Iterable, Iterator
-from copy import copy
 from inspect import iscoroutine
 from itertools import chain
 from typing import Any, Final, NamedTuple, cast
@@ -23,7 +22,7 @@ from graphql import (
     default_type_resolver,
     get_nullable_type,
     is_leaf_type,
-    is_non_null_type,
+    is_object_type,
 )
 from graphql.execution.collect_fields import FragmentDetails, collect_fields
 from graphql.execution.executor import CollectedErrors
@@ -101,10 +100,15 @@ class _Field(NamedTuple):
     #: In the answer.
     name: str
     details: Any
-    #: What is shown as it is: an attribute of the object, of a type without fields.
-    attribute: str | None
-    leaf: GraphQLLeafType | None
-    is_nullable: bool
+    #: What it shows as it is: an attribute of the object.
+    attribute: str
+    #: The attribute's type, if that has no fields, and whether it may be null.
+    leaf: GraphQLLeafType | None = None
+    is_nullable: bool = False
+    #: The attribute's type and class, if that type has fields, and the type with what it says of null.
+    object_type: GraphQLObjectType | None = None
+    kind: type | None = None
+    return_type: Any = None
 
 
 #: The type of the objects of a class, where an interface or a union is asked for.
@@ -162,7 +166,8 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
 
     def for_request(self, context: Any, variables: VariableValues) -> "TurnTaking":
         """Return what executes the operation once."""
-        executor = copy(self)
+        executor = object.__new__(TurnTaking)
+        executor.__dict__.update(self.__dict__)
         executor.context_value = context
         executor.variable_values = variables
         executor.collected_errors = CollectedErrors()
@@ -242,10 +247,16 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         waiting: list[str] = []
         try:
             for field in self._plan(parent_type, grouped_field_set):
-                result = Undefined if field.attribute is None else self._shown(source_value, field)
+                result = Undefined if field.leaf is None else self._shown(source_value, field)
                 if result is Undefined:
                     at = Path(path, field.name, parent_type.name)
-                    result = self.execute_field(parent_type, source_value, field.details, at, None)
+                    if (
+                        field.kind is not None
+                        and type(part := getattr(source_value, field.attribute, None)) is field.kind
+                    ):
+                        result = self._complete_part(part, field, at)
+                    else:
+                        result = self.execute_field(parent_type, source_value, field.details, at, None)
                     if result is Undefined:
                         continue
                     if self.is_awaitable(result):
@@ -259,7 +270,7 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
 
     def _shown(self, source: Any, field: _Field) -> Any:
         """Return an attribute as the answer shows it, Undefined where graphql-core must say what is wrong with it."""
-        value = getattr(source, cast("str", field.attribute), None)
+        value = getattr(source, field.attribute, None)
         if value is None:
             return None if field.is_nullable else Undefined
         try:
@@ -267,6 +278,23 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         except Exception:  # noqa: BLE001  (it comes again)
             return Undefined
         return shown
+
+    def _complete_part(self, part: Any, field: _Field, path: Path) -> Any:
+        """Complete an object that is an attribute of another one."""
+        try:
+            kind = cast("GraphQLObjectType", field.object_type)
+            result: Any = self.collect_and_execute_subfields(kind, field.details, path, part, None)
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is the field's)
+            self.handle_field_error(error, field.return_type, field.details, path)
+            return None
+        return self._awaited_part(result, field, path) if self.is_awaitable(result) else result
+
+    async def _awaited_part(self, result: Awaitable[Any], field: _Field, path: Path) -> Any:
+        try:
+            return await result
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is the field's)
+            self.handle_field_error(error, field.return_type, field.details, path)
+            return None
 
     def _plan(self, parent_type: GraphQLObjectType, grouped_field_set: Any) -> list[_Field]:
         """Return the fields that are asked of an object."""
@@ -373,12 +401,17 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
 
 
 def _field(parent_type: GraphQLObjectType, name: str, details: Any) -> _Field:
-    definition = parent_type.fields.get(details[0].node.name.value)
-    field: Any = definition and definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
-    leaf: Any = definition and get_nullable_type(definition.type)
-    if definition is None or field is None or not field.is_basic_field or not is_leaf_type(leaf):
-        return _Field(name, details, None, None, is_nullable=False)
-    return _Field(name, details, field.python_name, leaf, is_nullable=not is_non_null_type(definition.type))
+    shown = parent_type.fields.get(details[0].node.name.value)
+    field: Any = shown and shown.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    if shown is None or field is None or not field.is_basic_field:
+        return _Field(name, details, "")
+    inner = get_nullable_type(shown.type)
+    if is_leaf_type(inner):
+        return _Field(name, details, field.python_name, inner, is_nullable=inner is shown.type)
+    if is_object_type(inner):
+        kind = inner.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin
+        return _Field(name, details, field.python_name, object_type=inner, kind=kind, return_type=shown.type)
+    return _Field(name, details, "")
 
 
 async def _awaited(results: dict[str, Any], waiting: list[str]) -> dict[str, Any]:

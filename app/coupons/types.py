@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 from uuid import UUID
 
 import strawberry
@@ -40,7 +40,7 @@ from app.coupons.rules import TRANSITIONS
 from app.jobs.rows import jobs_by_campaign
 from app.jobs.types import BulkJob
 from app.members.types import ERASED, Member, MemberSource
-from app.merchants.tenants import decrypted
+from app.merchants.tenants import decrypted, decrypted_now
 from app.segments.definitions import SegmentName
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
@@ -400,13 +400,14 @@ class Code(Node):
     @field(
         description="The code itself: for its owner, to whoever claimed it, and right after revealCode; otherwise null."
     )
-    async def text(self, info: Info) -> str | None:
+    def text(self, info: Info) -> str | None:
         """Decrypt the text where this viewer or this answer may show it."""
         viewer = info.context.viewer
         owner = self.row["code_member_id"]
         if not self.revealed and (owner is None or owner != viewer.member_id):
             return None
-        return await decrypted(viewer.tenant, self.row["code_id"], "code", self.row["code_ciphertext"])
+        text = decrypted_now(viewer.tenant, self.row["code_id"], "code", self.row["code_ciphertext"])
+        return cast("str", text)
 
     @field(description="Whose it is; null while it is nobody's.")
     def owner(self) -> Member | None:

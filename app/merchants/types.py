@@ -106,7 +106,10 @@ class ApiKey(Node):
         )
 
 
-@strawberry.type(description="Something that happened: ids only, never personal data.")
+@strawberry.type(
+    description="Something that happened: ids only, never personal data. One that was archived after a time, a year or "
+    "more say, isn't found any more."
+)
 class Event(Node):
     """One row of the record, shown as it is: its type may be one that only newer processes know."""
 

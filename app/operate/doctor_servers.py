@@ -58,7 +58,7 @@ async def many_servers(keyring: MasterKeyring | None) -> list[Finding]:
     finally:
         await connection.close()
     is_lax = await crosses()
-    found = [server async for server in servers()]
+    found = await servers()
     workers = await _workers()
     merchants: Places = {}
     looked = [await _server(server, keyring, workers, merchants) for server in found]

@@ -16,7 +16,6 @@ from app.operate import move_merchant_rows as rows
 from app.operate.move_merchant_fence import Fence
 from app.operate.preflight import missing_migrations, reach, refuse_other_keys
 from app.storage import master_keys
-from app.storage.pulse import within
 
 #: What is raised when a server fails half-way. The last is of a statement after the end of its connection.
 FAILED: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -70,9 +69,7 @@ async def connected(option: str, url: str) -> AsyncIterator[asyncpg.Connection]:
         yield connection
     finally:
         with contextlib.suppress(*FAILED):
-            # asyncpg's own time-out doesn't count while it cancels a statement at a server that is frozen.
-            await within(_CLOSE_SECONDS_MAX, connection.close())
-        connection.terminate()
+            await connection.close(timeout=_CLOSE_SECONDS_MAX)
 
 
 async def _refuse_other_schemas(source: asyncpg.Connection, target: asyncpg.Connection) -> None:

@@ -11,7 +11,7 @@ import asyncpg
 
 from app.config import ConfigurationError, dsn, settings
 from app.storage.database import APPLIED
-from app.storage.servers import NO_SUCH_SERVER, begin_at
+from app.storage.servers import NO_SUCH_SERVER, begin_at, every
 from app.storage.versions import migration_names
 
 #: Of servers that a router knows it has fewer.
@@ -134,7 +134,7 @@ async def refuse_other_router(connection: asyncpg.Connection) -> None:
         raise ConfigurationError(NO_ROUTER)
     if await crosses():
         raise ConfigurationError(f"The router isn't strict. {BE_STRICT}")
-    found = [server async for server in servers()]
+    found = await servers()
     for sentence in misnamed(found) + unmigrated(found):
         raise ConfigurationError(sentence)
     if all(server.away for server in found):
@@ -182,23 +182,23 @@ def unmigrated(found: list[Server]) -> list[str]:
     ]
 
 
-async def servers() -> AsyncIterator[Server]:
+async def servers() -> list[Server]:
     """Ask each server behind the router."""
-    for number in range(_NUMBER_MAX):
-        try:
-            async with at(number) as connection:
-                (row,) = await connection.fetch(SERVER)
-                applied = {each["name"] for each in await connection.fetch(APPLIED)} if row["has_tables"] else set()
-                version = str(connection.get_server_version().major)
-        except ROUTERS as error:
-            if NO_SUCH_SERVER in str(error):
-                return
-            yield Server(number, away=str(error))
-        except TimeoutError:
-            yield Server(number, away="silent")
-        else:
-            missing = tuple(name for name in migration_names() if name not in applied)
-            yield Server(number, row["name"], version, row["has_jit"], missing)
+    return await every(_asked)
+
+
+async def _asked(number: int) -> Server | None:
+    try:
+        async with at(number) as connection:
+            (row,) = await connection.fetch(SERVER)
+            applied = {each["name"] for each in await connection.fetch(APPLIED)} if row["has_tables"] else set()
+            version = str(connection.get_server_version().major)
+    except ROUTERS as error:
+        return None if NO_SUCH_SERVER in str(error) else Server(number, away=str(error))
+    except TimeoutError:
+        return Server(number, away="silent")
+    missing = tuple(name for name in migration_names() if name not in applied)
+    return Server(number, row["name"], version, row["has_jit"], missing)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from app.storage.versions import migration_names
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-POSTGRES_VERSION_MIN: Final = 15
+POSTGRES_VERSION_MIN: Final = 18
 _CONNECT_SECONDS_MAX: Final = 10.0
 
 #: The migrations that 0.2.0 had, the last of which says that it made the database.

@@ -1,5 +1,6 @@
 """The private names of Tortoise and asyncpg that are used: pyproject.toml keeps both below a next minor version."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,16 @@ def is_prepared(connection: asyncpg.Connection, text: str) -> bool:
     return bool(inside._stmt_cache.has((text, inside._protocol.get_record_class(), False)))
 
 
+class Uncancelled(asyncpg.Connection):
+    """A connection that ends with a statement that nobody waits for any more, and cancels none.
+
+    A router passes a wish to cancel on to a server's connection, which may be at work for somebody else by then.
+    """
+
+    def _cancel_current_command(self, *_waiters: object) -> None:
+        asyncio.get_running_loop().call_soon(self.terminate)
+
+
 class _Pooled(TransactionContextPooled):
     """Tortoise's forgets its connection when the transaction doesn't begin, and nobody ever gets that again."""
 
@@ -38,6 +49,14 @@ class _Pooled(TransactionContextPooled):
                 self.client._finalized = True
                 await super().__aexit__(None, None, None)
             raise
+
+    async def __aexit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
+        try:
+            await super().__aexit__(exc_type, exc_val, exc_tb)
+        except asyncpg.InternalClientError:
+            # The connection ended on its way back to the pool. What ended the transaction says more.
+            if exc_type is None:
+                raise
 
 
 def connection_of(transaction: TransactionWrapper) -> asyncpg.Connection:

@@ -89,7 +89,9 @@ async def _connect(*where: Any, **how: Any) -> asyncpg.Connection:
         raise ConnectionError("the database lets nobody connect in time") from None
 
 
-class _Connection(asyncpg.Connection):
+class Connection(asyncpg.Connection):
+    """A connection that isn't reset when it returns to the pool."""
+
     def get_reset_query(self) -> str:
         return ""
 
@@ -286,6 +288,8 @@ class Standing:
 class Client(Statements, AsyncpgDBClient):
     """The pool of one database."""
 
+    connection_kind: type[asyncpg.Connection] = Connection
+
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._dsn = dsn
@@ -299,7 +303,7 @@ class Client(Statements, AsyncpgDBClient):
     async def create_pool(self, **kwargs: Any) -> asyncpg.Pool:
         for setting in ("host", "port", "user", "password", "database", "loop"):
             kwargs.pop(setting)
-        kwargs |= {"connection_class": _Connection, "min_size": 1, "max_inactive_connection_lifetime": 0}
+        kwargs |= {"connection_class": self.connection_kind, "min_size": 1, "max_inactive_connection_lifetime": 0}
         kwargs |= {"init": self._begin, "connect": _connect}
         if self.is_watched:
             kwargs["timeout"] = _CONNECT_SECONDS_MAX
@@ -326,7 +330,9 @@ class Client(Statements, AsyncpgDBClient):
 
     async def connect(self, seconds_max: float) -> asyncpg.Connection:
         """Open a connection beside the pool."""
-        connection: asyncpg.Connection = await asyncpg.connect(self._dsn, timeout=seconds_max)
+        connection: asyncpg.Connection = await asyncpg.connect(
+            self._dsn, timeout=seconds_max, connection_class=self.connection_kind
+        )
         return connection
 
     @property

@@ -231,6 +231,9 @@ class Waiting(Generic[T]):
 
     def end(self) -> None:
         """Wait no longer: neither for a connection, nor for what was asked over the one that there is."""
+        if self.is_ended:
+            # Cancelled twice, its task would take the second time for somebody else's.
+            return
         self.is_ended = True
         if self._entered is None:
             self._task.cancel()

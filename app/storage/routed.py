@@ -20,9 +20,9 @@ from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
 from app.config import settings
 from app.storage import compat
-from app.storage.database import Client, InTurn, Readiness, Row, Standing, Tx, readiness
+from app.storage.database import Client, Connection, InTurn, Readiness, Row, Standing, Tx, readiness
 from app.storage.pulse import DatabaseSilentError, Waiting, within
-from app.storage.servers import NO_SUCH_SERVER, OF_MERCHANT, Servers, begin_at
+from app.storage.servers import NO_SUCH_SERVER, OF_MERCHANT, Servers, begin_at, every
 
 T = TypeVar("T")
 
@@ -33,6 +33,10 @@ _COUNTED_SECONDS: Final = 60.0
 #: What a server says, or what is said of it, that can't be served from.
 _AWAY: Final = (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _NAME: Final = "SELECT current_setting('cluster_name')"
+
+
+class _Connection(compat.Uncancelled, Connection):
+    """A connection to a router."""
 
 
 class _Placed:
@@ -75,7 +79,12 @@ class _Placed:
                     # The connection may have ended, and the transaction with it.
                     await self._transaction.rollback()
         finally:
-            await self._context.__aexit__(kind, error, traceback)
+            try:
+                await self._context.__aexit__(kind, error, traceback)
+            except asyncpg.InternalClientError:
+                # The connection ended on its way back to the pool. What ended the statement says more.
+                if error is None:
+                    raise
 
 
 class RoutedTx(Tx):
@@ -87,9 +96,16 @@ class RoutedTx(Tx):
         if self.merchant_id is not None:
             await compat.connection_of(self).execute(OF_MERCHANT.format(self.merchant_id))
 
+    async def rollback(self) -> None:
+        """Roll back. A connection that has ended has taken the transaction with it."""
+        with suppress(asyncpg.InterfaceError, asyncpg.PostgresConnectionError):
+            await super().rollback()
+
 
 class RoutedClient(Client):
     """The pool of several databases of one schema."""
+
+    connection_kind = _Connection
 
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         super().__init__(dsn, **kwargs)
@@ -150,12 +166,10 @@ class RoutedClient(Client):
     async def _look_at_all(self) -> dict[str, Readiness]:
         """Look at all servers at once, and now and then for further ones. Raises OSError when the router is away."""
         looks = await asyncio.gather(*(self._look_at(number) for number in range(len(self._names))))
-        found = list(takewhile(lambda look: look is not None, looks))
-        if len(found) < len(looks) or time.monotonic() > self._counted_until:
-            while (further := await self._look_at(len(found))) is not None:
-                found.append(further)
+        told = [look for look in takewhile(bool, looks) if look is not None]
+        if len(told) < len(looks) or time.monotonic() > self._counted_until:
+            told += await every(self._look_at, len(told))
             self._counted_until = time.monotonic() + _COUNTED_SECONDS
-        told = [look for look in found if look is not None]
         self._names = [name for name, _ in told]
         self._seen = {name or f"server {number}": readiness for number, (name, readiness) in enumerate(told)}
         return dict(self._seen)

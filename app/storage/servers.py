@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +18,8 @@ from cachetools import LRUCache, TTLCache
 from app.storage.pulse import DatabaseSilentError, Patience, Pulse, Waiting, Watch
 
 log = logging.getLogger("flash.database")
+
+T = TypeVar("T")
 
 #: How a router learns where a transaction goes; it answers this itself.
 OF_MERCHANT: Final = "SET LOCAL pgdog.sharding_key TO '{}'"
@@ -51,6 +53,14 @@ async def begin_at(connection: asyncpg.Connection, number: int) -> None:
     await connection.execute(OF_NUMBER.format(number))
     # A router that doesn't reach it refuses what is prepared there in a way that asyncpg doesn't understand.
     await connection.execute("SELECT 1")
+
+
+async def every(look: Callable[[int], Awaitable[T | None]], first: int = 0) -> list[T]:
+    """Return what is seen of each server, by its number, up to the last: of the next one a look sees nothing."""
+    found: list[T] = []
+    while (seen := await look(first + len(found))) is not None:
+        found.append(seen)
+    return found
 
 
 class Server:

@@ -5,6 +5,7 @@ Requests are judged in this order: method, Accept, body type, size, JSON, form, 
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -29,6 +30,8 @@ from app.web.origins import Origins
 
 _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"
+#: A client sends the same each time.
+_ACCEPTS_KEPT_MAX: Final = 64
 _WEIGHT: Final = re.compile(r";\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
 _BEARER: Final = 'Bearer realm="flash"'
 _REASONS: Final = {reason.name: reason for reason in Unproven}
@@ -199,7 +202,15 @@ def _negotiated(request: Request) -> str:
     """Return the media type of ours that Accept prefers; of equals, the one listed first."""
     if request.method not in {"GET", "POST"}:
         raise BadRequestError(405, "GraphQL is asked by GET or POST.", headers={"allow": "GET, POST"})
-    accepted = [_weighed(entry) for entry in request.headers.get("accept", "*/*").split(",")]
+    preferred = _preferred(request.headers.get("accept", "*/*"))
+    if preferred is None:
+        raise BadRequestError(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {EVENT_STREAM}.")
+    return preferred
+
+
+@lru_cache(_ACCEPTS_KEPT_MAX)
+def _preferred(accept: str) -> str | None:
+    accepted = [_weighed(entry) for entry in accept.split(",")]
     if accepted[0][0] == EVENT_STREAM and accepted[0][1] > 0:
         # Only in the first place: some clients list it last on every request and expect JSON.
         return EVENT_STREAM
@@ -208,7 +219,7 @@ def _negotiated(request: Request) -> str:
         meant = ours if media_type in {"*/*", "application/*"} else [each for each in ours if each == media_type]
         if meant and weight > 0:
             return meant[0]
-    raise BadRequestError(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {EVENT_STREAM}.")
+    return None
 
 
 def _weighed(entry: str) -> tuple[str, float]:
@@ -221,14 +232,17 @@ def _weighed(entry: str) -> tuple[str, float]:
 async def _body(request: Request, bytes_max: int) -> bytes:
     body = bytearray()
     announced = request.headers.get("content-length", "0")
-    too_large = BadRequestError(413, f"The body must be at most {bytes_max} bytes.")
     if len(announced) > 15 or int(announced) > bytes_max:
-        raise too_large
+        raise _too_large(bytes_max)
     async for chunk in request.stream():
         body += chunk
         if len(body) > bytes_max:
-            raise too_large
+            raise _too_large(bytes_max)
     return bytes(body)
+
+
+def _too_large(bytes_max: int) -> BadRequestError:
+    return BadRequestError(413, f"The body must be at most {bytes_max} bytes.")
 
 
 def _json(raw: bytes, what: str) -> Any:

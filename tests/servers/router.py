@@ -188,6 +188,8 @@ class Router:
         self.others = 0
         #: What was sent to which server, without what the router answered itself.
         self.sent: list[tuple[int, str]] = []
+        #: How often somebody wanted a statement to be cancelled. PgDog may cancel another client's.
+        self.cancels = 0
         self._ways = [_Way(dsn(url)) for url in databases]
         self._turns = count()
         self._loop = loop
@@ -256,7 +258,9 @@ class Router:
         client = None
         try:
             startup = await _startup(reader, writer)
-            if startup is not None:
+            if startup is None:
+                self.cancels += 1
+            else:
                 writer.write(b"".join(message.raw for message in self._greeting))
                 writer.write(_Message(b"K", struct.pack("!ii", 1, 1)).raw + _Message(b"Z", b"I").raw)
                 client = _Client(self, self._ways, startup, reader, writer)

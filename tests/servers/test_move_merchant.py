@@ -351,6 +351,7 @@ async def test_what_cannot_be_is_refused_and_leaves_nothing(
     await refused("The database can't be reached: .*check --to", north, "postgresql://127.0.0.1:1/flash")
     await refused("is no merchant's id", north, south, merchant="pool_1")
     await refused("isn't at --from", south, elsewhere)
+    await refused("is at --to already", south, north)
     await refused("names no program", north, south, switch="no-such-program")
     await refused("can't be read", north, south, switch="'")
     async with pair.south.transaction():

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TypedDict
 from uuid import UUID, uuid4
 
@@ -128,6 +129,32 @@ async def test_a_slow_statement_goes_on_while_its_server_answers(way: Router, me
         # It is asked meanwhile, and says that it is there.
         await _until(lambda: (1, "SELECT 1") in way.sent)
         assert await slow is not None
+
+
+@pytest.mark.usefixtures("database_pool")
+async def test_a_statement_that_nobody_waits_for_is_left_and_not_cancelled(
+    way: Router, merchants: tuple[UUID, UUID]
+) -> None:
+    """The router might cancel another client's statement."""
+    _, south = merchants
+    places.learn(south, "south")
+    async with _pool(way) as client:
+
+        async def in_transaction() -> None:
+            async with client.opening(south) as tx:
+                await tx.row(SLOW, merchant_id=south, seconds=60.0)
+
+        alone = partial(client.row, SLOW, merchant_id=south, seconds=60.0)
+        for ask in (alone, in_transaction):
+            way.sent.clear()
+            asking = asyncio.ensure_future(ask())
+            await _until(lambda: (1, SLOW.text) in way.sent)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            await _until(lambda: _used(client) == 0)
+        assert await _name(client, south) == "south"
+    assert way.cancels == 0
 
 
 async def test_statements_are_learned_at_their_own_server_though_another_is_away(

@@ -8,9 +8,11 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from app.config import Settings
 from app.storage.database import dsn
 from app.storage.event_partitions import make_partitions, months_ahead, months_of
 from tests.scratch import scratch_database
+from workers.make_partitions import make_partitions as make_partitions_by_worker
 
 RECORD = """
 INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at, member_id, wallet_version,
@@ -43,6 +45,10 @@ def _at(instant: datetime, number: int = 0) -> UUID:
 
 async def test_migrating_makes_the_months_to_come(connection: asyncpg.Connection) -> None:
     assert await months_of(connection) == months_ahead()
+
+
+async def test_a_worker_makes_them_too_and_finds_them_made(database_pool: Settings) -> None:
+    assert await make_partitions_by_worker({}) == 0
 
 
 def test_a_year_ends_between_two_months() -> None:

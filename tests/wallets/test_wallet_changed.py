@@ -425,6 +425,8 @@ async def test_what_is_too_long_ago_is_gone_and_the_rest_is_not(shop: Shop) -> N
         await shop.claim(pool, member)
     async with unguarded("event") as tx:
         await tx.row(AGE_EVENTS, shop.merchant_id, ids.decode("member", member["id"]), 91, 2)
+        # As if it had been archived.
+        await tx.row("DELETE FROM event WHERE merchant_id = $1 AND wallet_version = 1", shop.merchant_id)
     async with joined(address(shop), token) as socket:
         errors = []
         for after in (0, 1):
