@@ -32,9 +32,9 @@ mutation ($merchant: UUID!, $pool: UUID!, $member: UUID!) {
 
 
 async def measure(_viewer: Viewer) -> list[str]:
-    """Claim from all three in turns and return the table. Raises RuntimeError when PostGraphile isn't installed."""
+    """Claim from all three in turns and return the table. Raises FileNotFoundError without Node or PostGraphile."""
     if not (HERE / "node_modules" / "postgraphile").exists():
-        raise RuntimeError("PostGraphile is not installed: run `npm install --no-package-lock` in bench/comparisons")
+        raise FileNotFoundError("PostGraphile is not installed: `npm install --no-package-lock` in bench/comparisons")
     async with engine_and_bare() as (claims, engine, bare), _postgraphile(claims) as other:
         await claims.take_turns([engine, bare, other])
     return [

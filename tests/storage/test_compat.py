@@ -33,6 +33,8 @@ USES = {
     ("app/web/graphql_documents.py", "_schema"): "strawberry-graphql",
     ("app/web/http_protocol.py", "_should_upgrade"): "uvicorn",
 }
+#: A router cancels other clients' statements, and nothing else keeps asyncpg from asking it to; a test notices.
+OVERRIDES = ["app.storage.compat.Uncancelled._cancel_current_command"]
 #: Public all the same: an argument that arq documents, of named tuples, and what Python says of classes, functions,
 #: modules, exceptions, iterators, types and contexts.
 PUBLIC = {"_queue_name", "_make", "_replace", "_asdict", "_fields", "__slots__", "__orig_bases__", "__members__"} | {
@@ -154,7 +156,7 @@ def test_each_library_has_a_ceiling_and_names_the_file() -> None:
             assert file in comment, library
 
 
-def test_no_class_overrides_a_private_method_of_a_library() -> None:
+def test_no_other_class_overrides_a_private_method_of_a_library() -> None:
     modules = [
         importlib.import_module(info.name)
         for package in (app, workers)
@@ -175,7 +177,7 @@ def test_no_class_overrides_a_private_method_of_a_library() -> None:
         if not (_is_ours(base.__module__) or _is_pythons(base.__module__))
         for name in vars(kind).keys() & vars(base).keys()
         if _is_private(name) and getattr(vars(kind)[name], "__module__", "") == kind.__module__
-    ] == []
+    ] == OVERRIDES
 
 
 def test_what_is_private_is_noticed_however_it_is_used() -> None:

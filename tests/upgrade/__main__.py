@@ -167,7 +167,7 @@ async def _play(older: Version, newer: Version, deployment: Deployment, seconds:
     async with AsyncExitStack() as stack:
         wire = await stack.enter_async_context(aclosing(Wire()))
         load, ends = Load(wire, deployment.urls, merchant_id, made["apiKey"], pause_seconds=0.02), asyncio.Event()
-        running = asyncio.create_task(load.run(clients, ends, codes=50_000))
+        running = asyncio.create_task(load.run(clients, ends, codes=20_000))
 
         async def watch(what: str) -> None:
             before = load.requests
@@ -175,6 +175,8 @@ async def _play(older: Version, newer: Version, deployment: Deployment, seconds:
             await asyncio.sleep(seconds)
             print(f"{what}: {load.requests - before:,} requests, {load.seconds_max * 1000:.0f} ms at most", flush=True)
 
+        # The codes are made first.
+        await load.more(20, running)
         await watch(f"{older.name} serves")
         reading, began, before = (
             asyncio.create_task(_report(variables["DATABASE_URL"])),
