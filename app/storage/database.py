@@ -223,19 +223,22 @@ class InTurn(Generic[T]):
     waits again, as the last. Under many who ask at once, those who ask again and again would keep out all others.
     """
 
-    __slots__ = ("_context", "_turns")
+    __slots__ = ("_context", "_taken", "_turns")
 
-    def __init__(self, context: AbstractAsyncContextManager[T], turns: asyncio.Semaphore) -> None:
-        """Take the block's context, and how many may be in such a block."""
+    def __init__(self, context: AbstractAsyncContextManager[T], *turns: asyncio.Semaphore) -> None:
+        """Take the block's context, and how many may be in such a block; of several limits the first comes first."""
         self._context = context
         self._turns = turns
+        self._taken: list[asyncio.Semaphore] = []
 
     async def __aenter__(self) -> T:
-        await self._turns.acquire()
         try:
+            for each in self._turns:
+                await each.acquire()
+                self._taken.append(each)
             return await self._context.__aenter__()
         except BaseException:
-            self._turns.release()
+            self._give_back()
             raise
 
     async def __aexit__(
@@ -244,7 +247,12 @@ class InTurn(Generic[T]):
         try:
             await self._context.__aexit__(kind, error, traceback)
         finally:
-            self._turns.release()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for each in self._taken:
+            each.release()
+        self._taken.clear()
 
 
 class Readiness(Enum):
@@ -319,9 +327,12 @@ class Client(Statements, AsyncpgDBClient):
 
     def acquire_connection(self) -> Any:
         """Return the context of a connection."""
-        context: Any = super().acquire_connection() if self.pool is None else self.pool.acquire()
-        acquiring = InTurn(context, self.turns)
+        acquiring = InTurn(self._acquiring(), self.turns)
         return acquiring if self.pulse is None else Waiting(acquiring, self.pulse)
+
+    def _acquiring(self) -> Any:
+        """Return the context of a connection for who has a turn."""
+        return super().acquire_connection() if self.pool is None else self.pool.acquire()
 
     def opening(self, _merchant_id: UUID | None = None) -> Any:
         """Return the context of a transaction."""

@@ -16,7 +16,6 @@ from uuid import UUID
 
 import asyncpg
 from asyncpg.transaction import Transaction
-from tortoise.backends.asyncpg.client import AsyncpgDBClient
 
 from app.config import settings
 from app.storage import compat
@@ -119,14 +118,13 @@ class RoutedClient(Client):
 
     def acquire_connection(self) -> Any:
         """Return the context of a connection for what names no merchant."""
-        return self._in_turn(AsyncpgDBClient.acquire_connection(self), None)
+        return self._in_turn(self._acquiring(), None)
 
     def _connection_for(self, text: str, named: Mapping[str, object]) -> Any:
         merchant_id = named.get("merchant_id")
         if not isinstance(merchant_id, UUID):
             return self.acquire_connection()
-        acquiring = AsyncpgDBClient.acquire_connection(self)
-        return self._in_turn(_Placed(acquiring, text, merchant_id), merchant_id)
+        return self._in_turn(_Placed(self._acquiring(), text, merchant_id), merchant_id)
 
     def opening(self, merchant_id: UUID | None = None) -> Any:
         """Return the context of a transaction."""
@@ -135,11 +133,10 @@ class RoutedClient(Client):
         return self._in_turn(compat.pooled(self, tx), merchant_id)
 
     def _in_turn(self, context: AbstractAsyncContextManager[Any], merchant_id: UUID | None) -> Any:
-        in_turn = InTurn(context, self.turns)
         if self.servers is None:
-            return in_turn
+            return InTurn(context, self.turns)
         turns, watch = self.servers.of(merchant_id)
-        return Waiting(InTurn(in_turn, turns), watch)
+        return Waiting(InTurn(context, turns, self.turns), watch)
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:

@@ -6,6 +6,7 @@ whether it is there as soon as somebody has waited a while, and whoever needs it
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,8 +14,9 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
-from cachetools import LRUCache, TTLCache
+from cachetools import TTLCache
 
+from app.storage.lasting import Lasting
 from app.storage.pulse import DatabaseSilentError, Patience, Pulse, Waiting, Watch
 
 log = logging.getLogger("flash.database")
@@ -39,12 +41,12 @@ _UNKNOWN_CONNECTIONS: Final = 2
 _MERCHANTS_MAX: Final = 50_000
 
 #: The server of each merchant, by `cluster_name`. It is learned with the tenant, every few seconds.
-_places: Final[LRUCache[UUID, str]] = LRUCache(_MERCHANTS_MAX)
+_places: Final[Lasting[UUID, str]] = Lasting(_MERCHANTS_MAX)
 
 
 def learn(merchant_id: UUID, name: str) -> None:
     """Note on which server a merchant is."""
-    _places[merchant_id] = name
+    _places.keep(merchant_id, name, math.inf)
 
 
 async def begin_at(connection: asyncpg.Connection, number: int) -> None:
