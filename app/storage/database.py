@@ -327,10 +327,10 @@ class Client(Statements, AsyncpgDBClient):
 
     def acquire_connection(self) -> Any:
         """Return the context of a connection."""
-        acquiring = InTurn(self._acquiring(), self.turns)
+        acquiring = InTurn(self.from_pool(), self.turns)
         return acquiring if self.pulse is None else Waiting(acquiring, self.pulse)
 
-    def _acquiring(self) -> Any:
+    def from_pool(self) -> Any:
         """Return the context of a connection for who has a turn."""
         return super().acquire_connection() if self.pool is None else self.pool.acquire()
 

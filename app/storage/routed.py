@@ -118,13 +118,13 @@ class RoutedClient(Client):
 
     def acquire_connection(self) -> Any:
         """Return the context of a connection for what names no merchant."""
-        return self._in_turn(self._acquiring(), None)
+        return self._in_turn(self.from_pool(), None)
 
     def _connection_for(self, text: str, named: Mapping[str, object]) -> Any:
         merchant_id = named.get("merchant_id")
         if not isinstance(merchant_id, UUID):
             return self.acquire_connection()
-        return self._in_turn(_Placed(self._acquiring(), text, merchant_id), merchant_id)
+        return self._in_turn(_Placed(self.from_pool(), text, merchant_id), merchant_id)
 
     def opening(self, merchant_id: UUID | None = None) -> Any:
         """Return the context of a transaction."""
