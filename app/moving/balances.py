@@ -154,6 +154,7 @@ class Balances(Kind):
     columns = ("externalId", "externalSource", "points", "expiresAt")
     required = ("externalId", "points")
     stored = ("external_source", "external_id", "amount", "dated_at")
+    compared = ("member", "points_entry", "points_lot")
 
     def check(self, fields: Fields) -> _Balance:
         """Read a balance."""

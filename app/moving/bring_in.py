@@ -376,6 +376,10 @@ class _Bringing:
 
     async def _judge(self, of: Import) -> None:
         self._screen.begin("judging", None)
+        # Nobody has counted the rows that this file, or one that was cut short, has just written: plans for as few as
+        # there were before compare each with each.
+        counted = f"ANALYZE import_row, {', '.join(self._kind.compared)}"
+        await database().many(counted, seconds_max=JUDGING_SECONDS_MAX)
         await database().many(JUDGE_ANEW, **of.key, seconds_max=JUDGING_SECONDS_MAX)
         await self._kind.judge(of)
         after = 0

@@ -201,6 +201,7 @@ class Codes(Kind):
         "pool", "ciphertext", "fingerprint", "folded", "suffix", "length", "external_source", "external_id",
         "email_index", "dated_at", "bearer",
     )  # fmt: skip
+    compared = ("member", "code")
     _pools: dict[str, list[UUID]]
 
     async def prepare(self) -> None:

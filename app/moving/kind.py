@@ -101,6 +101,8 @@ class Kind(ABC):
     required: Sequence[str]
     #: Columns of `import_row` that its rows fill.
     stored: Sequence[str]
+    #: The tables that its rows are compared with.
+    compared: Sequence[str]
 
     def __init__(self, viewer: Viewer, now: datetime, *, in_circulation: bool = False) -> None:
         """Take whose file it is, what counts as now, and whether codes without an owner are in people's hands."""

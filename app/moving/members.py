@@ -241,6 +241,7 @@ class Members(Kind):
         "external_source", "external_id", "email", "email_index", "mailbox_index", "email_verified", "display_name",
         "dated_at",
     )  # fmt: skip
+    compared = ("member", "external_id", "address")
 
     def check(self, fields: Fields) -> _Person:
         """Read a person."""

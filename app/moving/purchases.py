@@ -220,6 +220,7 @@ class Purchases(Kind):
     columns = ("source", "orderId", "externalId", "externalSource", "amountMinor", "currency", "occurredAt")
     required = ("source", "orderId", "externalId", "amountMinor", "currency", "occurredAt")
     stored = ("source", "order_id", "external_source", "external_id", "amount", "dated_at")
+    compared = ("member", "purchase")
 
     def check(self, fields: Fields) -> _Bought:
         """Read a purchase, in the merchant's currency."""
