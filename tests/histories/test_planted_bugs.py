@@ -431,7 +431,9 @@ async def test_a_planted_bug_is_found_in_small_worlds(
         for number in range(WORLDS_MAX):
             lapse = Clock(worker_database).lapse
             about = MET_IN.get(bug, About.ANYTHING)
-            world = World(f"{bug} {number}", TERMS, random.Random(number), lapse, about, Mover(shop).bring)
+            world = World(
+                f"{bug} {number}".replace(" ", "-"), TERMS, random.Random(number), lapse, about, Mover(shop).bring
+            )
             async with at_work():
                 await play(world, clients)
             if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
