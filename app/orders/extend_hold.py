@@ -9,7 +9,7 @@ import strawberry
 from app.api.context import Viewer
 from app.api.inputs import Problems, node_id
 from app.api.operations import Info, InvalidInput, NotFound, OutpacedError, Refused, mutation, not_found
-from app.orders.held_rewards import HeldRewardRow, rewards_of
+from app.orders.held_rewards import HeldRewardRow
 from app.orders.hold_checkout import LIFETIME_SECONDS_MAX, LIFETIME_SECONDS_MIN, WHOLE_LIFETIME
 from app.orders.hold_types import Hold, HoldNotOpen
 from app.orders.holds import (
@@ -21,7 +21,6 @@ from app.orders.holds import (
     WholeHoldRow,
     changed_hold,
     event_ids,
-    has_rewards,
     hold_with_codes,
 )
 from app.storage.database import Statements, database
@@ -104,7 +103,7 @@ async def extend_hold(
     row, content = found
     if row["hold_status"] != "HELD":
         raise Refused(HoldNotOpen.of(row, f"it is {row['hold_status']}"))
-    rewards = await rewards_of(database(), viewer, [hold_id]) if has_rewards(row) else []
+    rewards = content.rewards or []
     extended = await _extend(database(), viewer, hold_id, row["hold_version"], input.lifetime_seconds)
     if extended is not None:
         return ExtendHoldSuccess(hold=Hold.changed(extended._replace(content=_after(extended, content, rewards))))

@@ -12,7 +12,7 @@ from app.api.access import may
 from app.api.context import Role, Viewer
 from app.coupons.rows import JOIN_CODE, WholeRedemptionRow
 from app.members.rows import MemberRow
-from app.orders.held_rewards import GIVEN_BACK, HeldRewardRow
+from app.orders.held_rewards import GIVEN_BACK, HeldRewardRow, rewards_of
 from app.points.freeing import HoldEvent, free_points
 from app.points.overdue import ends_overdue
 from app.storage.database import Statements, Tx, database, transaction
@@ -21,6 +21,7 @@ from app.storage.wallet_versions import ChangeRow, raise_wallets, ring_wallet
 
 #: How many codes an order may have.
 CODES_MAX: Final = 20
+_READS_MAX: Final = 20
 EndedStatus = Literal["RELEASED", "EXPIRED"]
 _EVENTS: Final[dict[EndedStatus, HoldEvent]] = {"RELEASED": "hold.released", "EXPIRED": "hold.expired"}
 
@@ -143,7 +144,21 @@ async def find_hold(viewer: Viewer, node_id: str) -> "tuple[WholeHoldRow, Conten
 
 
 async def hold_with_codes(viewer: Viewer, hold_id: UUID) -> "tuple[WholeHoldRow, Content] | None":
-    """Return a hold of the viewer's merchant and its codes as they were at one moment; a member's own only."""
+    """Return a hold of the viewer's merchant and what it has, as they were at one moment; a member's own only."""
+    for _ in range(_READS_MAX):
+        found = await _with_codes(viewer, hold_id)
+        if found is None or not has_rewards(found[0]):
+            return found
+        # They are read after it, and are those that it had if it hasn't changed since.
+        row, content = found
+        rewards = await rewards_of(database(), viewer, [hold_id])
+        after = await hold_row(database(), viewer, hold_id)
+        if after is not None and after["hold_version"] == row["hold_version"]:
+            return row, content._replace(rewards=rewards)
+    raise RuntimeError("a hold kept changing while it was read")
+
+
+async def _with_codes(viewer: Viewer, hold_id: UUID) -> "tuple[WholeHoldRow, Content] | None":
     member_id = viewer.member_id if viewer.role is Role.MEMBER else None
     rows = await database().rows(FIND_WITH_CODES, merchant_id=viewer.merchant_id, hold_id=hold_id, member_id=member_id)
     if not rows:

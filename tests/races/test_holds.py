@@ -397,3 +397,26 @@ async def test_a_claim_beside_a_cart_keeps_it_from_nothing(shop: Shop, processes
         else:
             assert claimed["__typename"] == "ClaimCodeSuccess"
     assert await shop.broken_promises() == []
+
+
+async def test_a_cart_is_read_as_it_was_at_one_moment(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    code, mug = await shop.claim(await shop.pool(), member), await reward(shop, cost=10)
+    carts = [cart([], member, rewardIds=[mug["id"]]), cart([code], member)]
+    placed = (await processes.do(HOLD, **carts[0]))["hold"]
+    is_over, seen = asyncio.Event(), set()
+
+    async def change() -> None:
+        for number in range(1, 2 * ROUNDS):
+            assert (await processes.do(HOLD, **carts[number % 2]))["__typename"] == "HoldCheckoutSuccess"
+        is_over.set()
+
+    async def watch() -> None:
+        while not is_over.is_set():
+            held = await read(shop, placed)
+            seen.add((len(held["codes"]), len(held["rewards"])))
+
+    await asyncio.gather(change(), *(watch() for _ in range(4)))
+
+    assert seen <= {(0, 1), (1, 0)}
