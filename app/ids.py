@@ -1,5 +1,6 @@
 """Node ids: `pool_` and 32 hex digits, so that an id says what it names and has exactly one spelling."""
 
+from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
@@ -17,6 +18,11 @@ _HEX: Final = frozenset("0123456789abcdef")
 def new() -> UUID:
     """Return a UUIDv7: ordered by creation time, so it is also the order of every list."""
     return uuid7()
+
+
+def first_at(instant: datetime) -> UUID:
+    """Return what all ids that are made at or after an instant are at least (UUIDv7: milliseconds first, RFC 9562)."""
+    return UUID(int=int(instant.timestamp() * 1000) << 80)
 
 
 def encode(kind: Kind, value: UUID) -> str:

@@ -106,7 +106,7 @@ class Month:
     @cached_property
     def bounds(self) -> tuple[UUID, UUID]:
         """Return what its ids are at least, and what they are below."""
-        return _first_id(self.first), _first_id(after(self.first, 1))
+        return ids.first_at(_midnight(self.first)), ids.first_at(_midnight(after(self.first, 1)))
 
     @property
     def events(self) -> Source:
@@ -189,11 +189,6 @@ def _is_old(month: date, cutoff: datetime) -> bool:
 
 def _midnight(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
-
-
-def _first_id(day: date) -> UUID:
-    """Return what ids that are made at or after a day's beginning are at least (UUIDv7: milliseconds first)."""
-    return UUID(int=int(_midnight(day).timestamp() * 1000) << 80)
 
 
 @asynccontextmanager

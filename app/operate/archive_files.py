@@ -1,7 +1,6 @@
 """Rows of a table as a Parquet file: written a group at a time, and read back and compared with the rows."""
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import asyncpg
 
 from app.config import ConfigurationError
+from app.storage.files import sha256_of, sync_entries
 
 if TYPE_CHECKING:
     import pyarrow as arrow
@@ -161,7 +161,7 @@ def _opened(path: Path) -> BinaryIO:
 
 def _publish(partial: Path, path: Path) -> None:
     partial.rename(path)
-    _sync(path.parent)
+    sync_entries(path.parent)
 
 
 def _remove(path: Path) -> None:
@@ -174,7 +174,7 @@ def _is_there(path: Path) -> bool:
 
 def _described(path: Path, table: str, month: str, rows: int, digest: str) -> File:
     """Return what a file is, and write that beside it."""
-    file = File(table, month, path.name, rows, digest, path.stat().st_size, _sha256(path))
+    file = File(table, month, path.name, rows, digest, path.stat().st_size, sha256_of(path))
     described = {"engine": version("flash-engine"), **asdict(file)}
     manifest = path.with_suffix(".json")
     partial = manifest.with_name(f".{manifest.name}.partial")
@@ -183,7 +183,7 @@ def _described(path: Path, table: str, month: str, rows: int, digest: str) -> Fi
         output.flush()
         os.fsync(output.fileno())
     partial.rename(manifest)
-    _sync(path.parent)
+    sync_entries(path.parent)
     return file
 
 
@@ -197,17 +197,3 @@ def refuse_folder(folder: Path) -> None:
     except OSError as error:
         said = "it has no room" if error.errno in {errno.ENOSPC, errno.EDQUOT} else error.strerror
         raise ConfigurationError(f"{folder} can't be written ({said}); nothing was archived.") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(directory: Path) -> None:
-    """Make the entries of a directory survive a crash of the machine."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

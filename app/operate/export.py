@@ -26,6 +26,7 @@ from app.config import ConfigurationError
 from app.operate.preflight import missing_migrations, reach
 from app.reports.columns import columns_of
 from app.reports.tables import REPORTS, money_of
+from app.storage.files import sha256_of, sync_entries
 from app.storage.statements import statement
 
 Format = Literal["csv", "parquet"]
@@ -162,7 +163,7 @@ def _appearing(directory: Path) -> Iterator[Path]:
             partial.rename(target)
         except OSError as error:
             raise ConfigurationError(f"{directory} can't be written: {error.strerror}; nothing was exported.") from None
-        _sync(target.parent)
+        sync_entries(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -288,21 +289,10 @@ def _parquet_of(file: File, directory: Path) -> File:
     if rows != file.rows:
         raise RuntimeError(f"{file.table} has {file.rows} rows as CSV and {rows} as Parquet")
     source.unlink()
-    with target.open("rb") as written:
-        digest = hashlib.file_digest(written, "sha256")
-    return File(file.table, target.name, rows, target.stat().st_size, digest.hexdigest(), file.columns)
+    return File(file.table, target.name, rows, target.stat().st_size, sha256_of(target), file.columns)
 
 
 def _write_manifest(manifest: Manifest, directory: Path) -> None:
     with _written(directory / MANIFEST) as file:
         file.write(manifest.to_json().encode())
-    _sync(directory)
-
-
-def _sync(directory: Path) -> None:
-    """Make the entries of a directory survive a crash of the machine."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_entries(directory)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.config import ConfigurationError, settings
 from app.storage.crypto import DecryptionError, MasterKeyring
+from app.storage.files import sync_entries
 from app.storage.folders import refuse_strangers
 
 
@@ -96,11 +97,7 @@ def replace_file(path: Path, changed: MasterKeyring) -> None:
             file.flush()
             os.fsync(descriptor)
         fresh.replace(target)
-        directory = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_entries(target.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink()

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypedDict
-from uuid import UUID
 
+from app import ids
 from app.config import settings
 from app.storage.database import database
 from app.storage.fences import stands
@@ -62,15 +62,10 @@ async def forget_batch() -> int:
     dead_since = now - timedelta(days=limits.webhook_dead_history_days)
     (counted,) = await database().many(
         FORGET,
-        delivered_before=_first_id(delivered_since),
+        delivered_before=ids.first_at(delivered_since),
         delivered_since=delivered_since,
-        dead_before=_first_id(dead_since),
+        dead_before=ids.first_at(dead_since),
         dead_since=dead_since,
         limit=BATCH,
     )
     return counted["deliveries"]
-
-
-def _first_id(instant: datetime) -> UUID:
-    """Return what all ids that were made at or after an instant are above (UUIDv7: milliseconds first, RFC 9562)."""
-    return UUID(int=int(instant.timestamp() * 1000) << 80)
