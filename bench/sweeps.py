@@ -70,7 +70,8 @@ SELECT merchant_id, uuidv7(), pool_id, id, 'ALLOCATED', true, now(), now() - ran
     decode(md5(random()::text) || md5(n::text), 'hex'), '2A'
 FROM batch, generate_series(1, $3::int) AS n
 """
-#: Pools of one merchant with so few codes that all are among the newest but those of the first ones; one is revoked.
+#: Pools of one merchant with so few codes that all are among the newest but those of the first ones; one is revoked, and
+#: one allocated.
 LISTED: Final = (500, 5_000)
 LISTED_POOLS: Final = """
 WITH p AS (
@@ -97,6 +98,15 @@ WITH c AS (
 )
 INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
 SELECT merchant_id, pool_id, gen_random_uuid(), -1, 0, 0, 0, 1 FROM c
+"""
+ALLOCATED: Final = """
+WITH c AS (
+    UPDATE code SET state = 'ALLOCATED', bearer = true, allocated_at = now()
+    WHERE merchant_id = $1 AND id = (SELECT id FROM code WHERE merchant_id = $1 ORDER BY id OFFSET 1 LIMIT 1)
+    RETURNING *
+)
+INSERT INTO stock_change (merchant_id, pool_id, id, available, allocated, redeemed, expired, revoked)
+SELECT merchant_id, pool_id, gen_random_uuid(), -1, 1, 0, 0, 0 FROM c
 """
 OVER: Final = """
 UPDATE pool SET status = 'ARCHIVED' WHERE status = 'ACTIVE' AND id = ANY(ARRAY(
@@ -207,13 +217,14 @@ async def measure(viewer: Viewer) -> list[str]:
     for pools in BACKLOGS:
         codes, buffers = await _expired(viewer, pools)
         lines.append(f"| {codes:,} | {buffers / codes:,.0f} |")
-    lines += ["", "| pools | buffers of a page of codes that are REVOKED | EXPIRED |", "|---:|---:|---:|"]
+    lines += ["", "| pools | buffers of a page of REVOKED codes | EXPIRED | ALLOCATED |", "|---:|---:|---:|---:|"]
     for pools in LISTED:
         owner = (await create_merchant("lists", "USD")).id
         await database().many(LISTED_POOLS, owner, pools, seconds_max=600)
         await database().many(REVOKED, owner)
+        await database().many(ALLOCATED, owner)
         await database().many("VACUUM (ANALYZE)", seconds_max=600)
-        counted = [await _listed(owner, state) for state in ("REVOKED", "EXPIRED")]
+        counted = [await _listed(owner, state) for state in ("REVOKED", "EXPIRED", "ALLOCATED")]
         lines.append(f"| {pools:,} | {' | '.join(f'{each:,}' for each in counted)} |")
     return ["Buffers of one round of each sweep.", "", *lines]
 

@@ -366,7 +366,9 @@ _NEWEST_OF_POOL: Final = f"""
 """
 # Among the newest codes there are mostly enough in a state: then nothing is asked of each pool, however many there are.
 # Of a state that few codes have only those pools are asked whose stock says that they have such codes: that is a row
-# for each, and what happened since the last fold. As EXPIRED those are shown, too, that aren't stored as that yet.
+# for each, and what happened since the last fold. What is SET_ASIDE counts as allocated there. As EXPIRED those are
+# shown, too, that aren't stored as that yet, and as ALLOCATED those that are still stored as EXPIRED in a pool that
+# revives.
 LIST_CODES_IN_STATE: Final = statement(
     WholeCodeRow,
     f"""
@@ -382,10 +384,13 @@ WITH walked AS MATERIALIZED (
     (SELECT newest.id FROM (
         SELECT * FROM pool p
         WHERE merchant_id = :merchant_id AND (SELECT count(*) FROM walked) < :limit
-            AND (:state NOT IN ('REDEEMED', 'REVOKED', 'EXPIRED') OR id = ANY(ARRAY(
+            AND (id = ANY(ARRAY(
                 SELECT pool_id FROM stock_change WHERE merchant_id = :merchant_id GROUP BY pool_id
-                HAVING sum(CASE :state WHEN 'REDEEMED' THEN redeemed WHEN 'REVOKED' THEN revoked ELSE expired END) > 0
-            )) OR (:state = 'EXPIRED' AND ({IS_OVER} OR id = ANY(ARRAY(
+                HAVING sum(CASE :state WHEN 'AVAILABLE' THEN available WHEN 'ALLOCATED' THEN allocated
+                    WHEN 'REDEEMED' THEN redeemed WHEN 'REVOKED' THEN revoked ELSE expired END) > 0
+            )) OR (:state = 'ALLOCATED' AND id = ANY(ARRAY(
+                SELECT pool_id FROM code_revival WHERE merchant_id = :merchant_id
+            ))) OR (:state = 'EXPIRED' AND ({IS_OVER} OR id = ANY(ARRAY(
                 SELECT pool_id FROM code
                 WHERE merchant_id = :merchant_id AND state IN ('AVAILABLE', 'ALLOCATED') AND expires_at <= now()
                     AND :state = 'EXPIRED'
