@@ -120,7 +120,19 @@ WITH w AS (
 INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at)
 SELECT merchant_id, uuidv7(), 'webhook.created', 'webhook', id, 'system', now() FROM w
 """
-OLDER: Final = "UPDATE merchant SET created_at = now() - interval '30 days' WHERE merchant_id = ANY($1::uuid[])"
+#: Nothing has happened for days: so copies are made of what is older, and what comes with a merchant is made so.
+OLDER: Final = (
+    "UPDATE merchant SET created_at = now() - interval '30 days' WHERE merchant_id = ANY($1::uuid[])",
+    "UPDATE referral SET changed_at = now() - interval '3 days' WHERE merchant_id = ANY($1::uuid[])",
+    """
+    UPDATE event SET occurred_at = occurred_at - interval '3 days', id = (
+        left(event_first_id(to_timestamp(
+            ('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint / 1000.0
+        ) - interval '3 days')::text, 13) || right(id::text, 23)
+    )::uuid
+    WHERE merchant_id = ANY($1::uuid[])
+    """,
+)
 TEMPLATE: Final = "SELECT merchant_id FROM merchant WHERE name = 'Demo store'"
 MEMBERS: Final = """
 SELECT id FROM member WHERE merchant_id = $1 AND merged_into_id IS NULL AND erased_at IS NULL ORDER BY id
@@ -233,10 +245,11 @@ async def _fill(template: UUID, count: int) -> list[NewMerchant]:
         chunk = [merchant.id for merchant in made[start : start + 250]]
         async with transaction(None) as tx:
             await tx.row("SET LOCAL session_replication_role = replica")
+            await tx.row(WEBHOOKS, chunk)
+            for older in OLDER:
+                await tx.row(older, chunk)
             for copy in copies:
                 await tx.row(copy, chunk, template)
-            await tx.row(WEBHOOKS, chunk)
-            await tx.row(OLDER, chunk)
     await database().many("VACUUM (ANALYZE)", seconds_max=3600)
     return made
 
@@ -281,55 +294,48 @@ async def _points() -> None:
 #: What a night has to do, besides what happens every minute.
 NIGHT: Final[dict[str, Callable[[], Awaitable[Any]]]] = {
     "network snapshots": _snapshots,
-    "the night after, nothing having changed": _snapshots,
     "reports: promises": _reports,
     "segments": refresh_due,
     "points that end": _points,
     "codes that end": expire_codes,
     "constraints": missing_constraints,
 }
-#: What the network's snapshots were some days ago.
-BEFORE: Final = (
-    "UPDATE graph_job SET taken_on = taken_on - 10",
-    "UPDATE graph_snapshot SET taken_on = taken_on - 10, drawn_on = drawn_on - 10",
-    "UPDATE graph_drawing SET read_at = now() + interval '2 hours'",
+#: Lets a night begin before which something happened in every merchant, as none had one yet.
+EVENTFUL: Final = (
+    "DELETE FROM graph_job",
+    "DELETE FROM graph_snapshot",
+    "DELETE FROM graph_file",
+    "DELETE FROM graph_edge",
+    "DELETE FROM graph_node",
+    "DELETE FROM graph_drawing",
+    "DELETE FROM report_run",
+    "DELETE FROM segment_refresh",
+    "DELETE FROM segment_member",
 )
-#: Of more merchants than that the night isn't measured, but written down as done.
-NIGHT_MAX: Final = 1_000
-DONE: Final = (
+#: Lets a night begin a day after the last one, in which nothing happened.
+QUIET: Final = (
+    "UPDATE graph_job SET taken_on = taken_on - 1, started_at = started_at - interval '1 day'",
+    "UPDATE graph_snapshot SET taken_on = taken_on - 1, drawn_on = drawn_on - 1",
+    "UPDATE graph_drawing SET read_at = read_at - interval '1 day'",
     """
-    INSERT INTO report_run (merchant_id, kind, id, status, actor, attempts, requested_at, finished_at, generated_at,
-                            seconds, content)
-    SELECT merchant_id, 'INTEGRITY', uuidv7(), 'DONE', 'system', 1, now(), now(), now(), 0.1, '[]' FROM merchant
-    ON CONFLICT DO NOTHING
+    UPDATE report_run SET requested_at = requested_at - interval '1 day', started_at = started_at - interval '1 day',
+        generated_at = generated_at - interval '1 day'
     """,
-    """
-    INSERT INTO graph_job (merchant_id, id, status, is_large, taken_on, actor, attempts, requested_at, lease_until,
-                           finished_at)
-    SELECT merchant_id, merchant_id, 'DONE', false, now()::date, 'system', 1, now(), now(), now() FROM merchant m
-    WHERE NOT EXISTS (SELECT FROM graph_snapshot s WHERE s.merchant_id = m.merchant_id AND taken_on = now()::date)
-    """,
-    """
-    INSERT INTO graph_drawing (merchant_id, id, read_at)
-    SELECT merchant_id, id, now() FROM graph_job WHERE id = merchant_id
-    """,
-    """
-    INSERT INTO graph_snapshot (merchant_id, id, taken_on, taken_at, drawing_id, drawn_on, member_count, referral_count,
-        component_count, community_count, hub_count, hub_degree, new_referral_count, lost_referral_count, new_hub_count,
-        side)
-    SELECT merchant_id, id, taken_on, now(), id, taken_on, 5, 4, 1, 1, 1, 3, 0, 0, 0, 1 FROM graph_job
-    WHERE id = merchant_id
-    """,
+    "UPDATE segment_refresh SET refreshed_at = refreshed_at - interval '1 day'",
 )
 
 
 async def _night(processes: dict[str, psutil.Process], names: dict[str, str]) -> dict[str, Counted]:
+    """Count a night after a day on which something happened in every merchant, and one after a day without."""
     found = {}
-    for name, part in NIGHT.items():
-        if name.startswith("the night after"):
-            for statement in BEFORE:
-                await database().row(statement)
-        found[name] = await _counting(part(), processes, names)
+    for suffix, before in (("", EVENTFUL), (", nothing having happened", QUIET)):
+        async with transaction(None) as tx:
+            await tx.row("SET LOCAL session_replication_role = replica")
+            for statement in before:
+                await tx.many(statement, seconds_max=3600)
+        await database().many("VACUUM (ANALYZE)", seconds_max=3600)
+        for name, part in NIGHT.items():
+            found[name + suffix] = await _counting(part(), processes, names)
     return found
 
 
@@ -387,7 +393,7 @@ async def measure(_viewer: Viewer) -> list[str]:
     """Add merchants twice, and count a night and the minutes after it."""
     data = DataDirectory(settings().data)
     names = _names()
-    sizes = [size for size in (MERCHANTS // 100, MERCHANTS // 10, MERCHANTS) if size >= MERCHANTS_MIN]
+    sizes = [size for size in (MERCHANTS // 10, MERCHANTS) if size >= MERCHANTS_MIN]
     nights: dict[int, dict[str, Counted]] = {}
     minutes: dict[str, Counted] = {}
     async with contextlib.AsyncExitStack() as stack:
@@ -397,12 +403,7 @@ async def measure(_viewer: Viewer) -> list[str]:
         merchants: list[NewMerchant] = []
         for size in sizes:
             merchants += await _fill(template, size - len(merchants))
-            if size <= NIGHT_MAX:
-                nights[size] = await _night({"PostgreSQL": postgres}, names)
-            else:
-                for statement in DONE:
-                    await database().many(statement, seconds_max=600)
-                await database().many("VACUUM (ANALYZE)", seconds_max=3600)
+            nights[size] = await _night({"PostgreSQL": postgres}, names)
             if size < MERCHANTS // 10:
                 continue
             async with _engine(data, redis_url) as (processes, address):
@@ -432,6 +433,8 @@ async def _template(redis_url: str) -> UUID:
         await tx.row("SET LOCAL session_replication_role = replica")
         for statement in FEWER:
             await tx.row(statement, template)
+        for statement in OLDER:
+            await tx.row(statement, [template])
     return template
 
 

@@ -70,8 +70,8 @@ SELECT merchant_id, uuidv7(), pool_id, id, 'ALLOCATED', true, now(), now() - ran
     decode(md5(random()::text) || md5(n::text), 'hex'), '2A'
 FROM batch, generate_series(1, $3::int) AS n
 """
-#: Pools of one merchant with so few codes that all are among the newest but those of the first ones; one is revoked, and
-#: one allocated.
+#: Pools of one merchant with so few codes that all are among the newest but those of the first ones; one is revoked,
+#: and one allocated.
 LISTED: Final = (500, 5_000)
 LISTED_POOLS: Final = """
 WITH p AS (

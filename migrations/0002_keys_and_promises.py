@@ -1607,6 +1607,8 @@ ALTER TABLE graph_job
     ADD CONSTRAINT graph_job_leased CHECK (status = 'QUEUED' OR lease_until IS NOT NULL);
 CREATE UNIQUE INDEX graph_job_queued ON graph_job (merchant_id) WHERE status = 'QUEUED';
 CREATE UNIQUE INDEX graph_job_running ON graph_job (merchant_id) WHERE status IN ('READING', 'DRAWING', 'STORING');
+CREATE INDEX graph_job_waiting ON graph_job (is_large, requested_at, id)
+    WHERE status IN ('QUEUED', 'READING', 'DRAWING', 'STORING');
 
 -- A snapshot is a job's, once; and one per merchant and day.
 ALTER TABLE graph_snapshot

@@ -27,7 +27,7 @@ TURNS: Final = 24
 _TURN_SECONDS: Final = 600
 
 _STEPS: Final = ("READING", "DRAWING", "STORING")
-_RUNNING: Final = leases.listed(_STEPS)
+RUNNING: Final = leases.listed(_STEPS)
 
 
 class AskedRow(TypedDict):
@@ -104,7 +104,7 @@ WITH undone AS MATERIALIZED (
 ), idle AS MATERIALIZED (
     SELECT * FROM undone u
     WHERE (SELECT count(*) FROM graph_job j WHERE j.merchant_id = u.merchant_id AND j.status = 'QUEUED') = 0
-        AND (SELECT count(*) FROM graph_job j WHERE j.merchant_id = u.merchant_id AND j.status IN {_RUNNING}) = 0
+        AND (SELECT count(*) FROM graph_job j WHERE j.merchant_id = u.merchant_id AND j.status IN {RUNNING}) = 0
 )
 SELECT merchant_id FROM idle i
 WHERE (SELECT true FROM referral r WHERE r.merchant_id = i.merchant_id AND r.released_at IS NOT NULL LIMIT 1)
@@ -148,7 +148,7 @@ LANES: Final = statement(
     _LaneRow,
     f"""
 SELECT DISTINCT is_large FROM graph_job j
-WHERE (status = 'QUEUED' OR (status IN {_RUNNING} AND lease_until < now())) AND {stands("j")}
+WHERE (status = 'QUEUED' OR (status IN {RUNNING} AND lease_until < now())) AND {stands("j")}
 """,
 )
 TAKE: Final = leases.take("graph_job", _STEPS, JobRow, seconds=LEASE_SECONDS, where="j.is_large = :is_large")

@@ -18,12 +18,16 @@ from app.graph.draw import frame, parts_of
 from app.graph.drawing import Drawer, DrawingError
 from app.graph.forget_snapshots import drop_unshown
 from app.storage import events
-from app.storage.database import Tx, database, transaction
+from app.storage.database import Tx, database, is_away, transaction
+from app.storage.events import event
+from app.storage.fences import stands
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.graph")
 
 STORE_SECONDS_MAX: Final = 120.0
+#: So many snapshots that show a drawing again are stored by one statement.
+_REPEATED_AT_ONCE: Final = 500
 
 
 class _EdgeRow(TypedDict):
@@ -77,6 +81,10 @@ class _StoredRow(TypedDict):
 
 class _ReplacedRow(TypedDict):
     drawing_id: UUID
+
+
+class _RepeatedRow(TypedDict):
+    id: UUID
 
 
 EDGES: Final = statement(
@@ -157,6 +165,51 @@ VALUES (:merchant_id, :snapshot_id, :taken_on, now(), :compared_with, :drawing_i
 ON CONFLICT (merchant_id, taken_on) DO NOTHING RETURNING id
 """,
 )
+_RECORDED: Final = event(
+    "graph_snapshot.taken",
+    subject="id",
+    id="event_id",
+    source="numbered",
+    actor="actor",
+    merchant="merchant_id",
+)
+#: What `STANDING` and `STORE_AGAIN` do for one job, for many that wait in a lane, each of another merchant. A day that
+#: has a snapshot already is left to them: it has one to replace.
+REPEAT: Final = statement(
+    _RepeatedRow,
+    f"""
+WITH standing AS MATERIALIZED (
+    SELECT j.merchant_id, j.id, j.taken_on, j.actor, s.taken_on AS compared_with, s.drawing_id, s.drawn_on,
+        s.member_count, s.referral_count, s.component_count, s.community_count, s.hub_count, s.hub_degree, s.side
+    FROM graph_job j CROSS JOIN LATERAL (
+        SELECT * FROM graph_snapshot g WHERE g.merchant_id = j.merchant_id ORDER BY g.taken_on DESC LIMIT 1
+    ) s JOIN graph_drawing d ON d.merchant_id = j.merchant_id AND d.id = s.drawing_id
+    WHERE j.status = 'QUEUED' AND j.is_large = :is_large AND j.attempts = 0 AND {stands("j")}
+        AND s.taken_on < j.taken_on AND s.new_referral_count = 0 AND s.new_hub_count = 0 AND (
+            SELECT true FROM referral r
+            WHERE r.merchant_id = j.merchant_id AND r.changed_at > d.read_at - interval '1 hour' LIMIT 1
+        ) IS NULL AND (
+            SELECT true FROM graph_job r WHERE r.merchant_id = j.merchant_id AND r.status IN {jobs.RUNNING} LIMIT 1
+        ) IS NULL
+    LIMIT cardinality(:event_ids::uuid[]) FOR NO KEY UPDATE OF j SKIP LOCKED FOR KEY SHARE OF d
+), done AS (
+    UPDATE graph_job j SET status = 'DONE', attempts = 1, started_at = now(), lease_until = now(), finished_at = now()
+    FROM standing s WHERE j.merchant_id = s.merchant_id AND j.id = s.id
+), stored AS (
+    INSERT INTO graph_snapshot (merchant_id, id, taken_on, taken_at, compared_with, drawing_id, drawn_on, member_count,
+        referral_count, component_count, community_count, hub_count, hub_degree, new_referral_count,
+        lost_referral_count, new_hub_count, side)
+    SELECT merchant_id, id, taken_on, now(), compared_with, drawing_id, drawn_on, member_count, referral_count,
+        component_count, community_count, hub_count, hub_degree, 0, 0, 0, side
+    FROM standing
+), numbered AS (
+    SELECT *, (:event_ids::uuid[])[row_number() OVER (ORDER BY id)] AS event_id FROM standing
+), recorded AS (
+    {_RECORDED}
+)
+SELECT id FROM standing
+""",
+)
 STORE_FILES: Final = statement(
     NoRow,
     """
@@ -175,14 +228,16 @@ EDGE_COLUMNS: Final = [
 
 
 async def take_waiting(*, is_large: bool, seconds_max: float) -> int:
-    """Take the snapshots that wait in a lane, one after the other, for so long. Returns how many were taken.
+    """Take the snapshots that wait in a lane for so long. Returns how many were taken.
 
-    A process that draws small networks is shared by them, and ends with this.
+    Those of networks that haven't changed are stored together, the others drawn one after the other. A process that
+    draws small networks is shared by them, and ends with this.
 
     Safe to run twice and at once: a job is one worker's, its snapshot is stored once. A network that can't be drawn
     fails alone; when the database or this process goes away, another worker finds the job.
     """
-    taken, until = 0, time.monotonic() + seconds_max
+    until = time.monotonic() + seconds_max
+    taken = await _repeat_together(is_large=is_large, until=until)
     async with Drawer() as drawer:
         while time.monotonic() < until and (job := await jobs.take(is_large=is_large)) is not None:
             try:
@@ -193,6 +248,25 @@ async def take_waiting(*, is_large: bool, seconds_max: float) -> int:
             except asyncio.CancelledError:
                 await jobs.release(job)
                 raise
+    return taken
+
+
+async def _repeat_together(*, is_large: bool, until: float) -> int:
+    """Store what shows a drawing again, many at once. Where that fails, each job is left to be taken by itself."""
+    taken = 0
+    while time.monotonic() < until:
+        try:
+            async with transaction(None) as tx:
+                event_ids = [ids.new() for _ in range(_REPEATED_AT_ONCE)]
+                repeated = await tx.rows(REPEAT, is_large=is_large, event_ids=event_ids)
+        except Exception as error:
+            if is_away(error):
+                raise
+            log.exception("snapshots that show a drawing again can't be stored together")
+            break
+        taken += len(repeated)
+        if len(repeated) < _REPEATED_AT_ONCE:
+            break
     return taken
 
 

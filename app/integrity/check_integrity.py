@@ -26,7 +26,7 @@ CheckIntegrityResult = Annotated[
 
 @mutation(
     description="Ask for a run that recomputes every promise. One at a time: asking while one waits or runs asks for "
-    "nothing more. Every night's comes by itself. Nothing is changed but the report. ADMIN and ANALYST."
+    "nothing more. A night's comes by itself. Nothing is changed but the report. ADMIN and ANALYST."
 )
 async def check_integrity(info: Info) -> CheckIntegrityResult:
     # While Valkey is away, the run waits for it.

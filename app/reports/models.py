@@ -9,7 +9,8 @@ from tortoise.models import Model
 class ReportRun(Model):
     """The last run of a merchant's report of a kind, and what the last one that succeeded found.
 
-    A worker has it until `lease_until`. `content` is of `generated_at` and took `seconds`; a run that fails leaves it.
+    It was asked for, or found to need no other, at `requested_at`. A worker has it until `lease_until`. `content` is of
+    `generated_at` and took `seconds`; a run that fails leaves it.
     """
 
     id = fields.UUIDField(primary_key=True)

@@ -22,7 +22,8 @@ from app import ids
 from app.api.scalars import described
 from app.config import settings
 from app.storage import doorbell, events, leases
-from app.storage.database import database, may_succeed_later, took_too_long, transaction
+from app.storage.database import database, is_away, may_succeed_later, took_too_long, transaction
+from app.storage.events import none_since
 from app.storage.fences import stands
 from app.storage.leases import HeldRow
 from app.storage.statements import NoRow, statement
@@ -39,7 +40,12 @@ NIGHT_HOUR: Final = 3
 _LEASE_SECONDS: Final = 60
 #: Of the night's runs so many are asked for together: whoever asks in the night waits for no more than these.
 _PLANNED_AT_ONCE: Final = 50
+#: Of so many merchants one statement finds out whether anything happened.
+_PASSED_AT_ONCE: Final = 500
+#: A merchant in which nothing happens has a run every so many nights, one of its own.
+NIGHTS_APART: Final = 7
 _STEPS: Final = ("RUNNING",)
+_FIRST: Final = UUID(int=0)
 KILLED: Final = "Every worker that tried ended while it was at it."
 
 
@@ -65,11 +71,7 @@ class _TakenRow(HeldRow):
     kind: str
 
 
-class _PlannedRow(TypedDict):
-    runs: int
-
-
-class _EndedRow(TypedDict):
+class _MerchantRow(TypedDict):
     merchant_id: UUID
 
 
@@ -110,27 +112,53 @@ ON CONFLICT (merchant_id, kind) DO UPDATE SET id = excluded.id, status = 'QUEUED
 WHERE report_run.status IN ('DONE', 'FAILED')
 """
 REQUEST: Final = statement(
-    _EndedRow,
+    _MerchantRow,
     f"""
 INSERT INTO report_run (merchant_id, kind, id, status, actor, attempts, requested_at)
 VALUES (:merchant_id, :kind, :run_id, 'QUEUED', :actor, 0, now())
 {_ASKED_FOR_ANEW} RETURNING merchant_id
 """,
 )
-# The night's: every merchant's promises, and the portfolios that somebody asked for or that can't be quick, because the
-# promises weren't. One that fails waits for the next night. Who came after the night began has the next one.
-PLAN: Final = statement(
-    _PlannedRow,
-    f"""
-WITH night AS (
+_NIGHT: Final = f"""
     SELECT date_trunc('day', now() - interval '{NIGHT_HOUR} hours', 'UTC') + interval '{NIGHT_HOUR} hours' AS began
-), due AS (
+"""
+# Small merchants whose promises are what they were: nothing broke them, and nothing has happened since. Promises follow
+# from rows; none of them comes to be broken by time that passes. They count as asked for tonight. Whatever else may
+# have changed rows is found in the merchant's own night. Returns the last merchant that was looked at.
+PASS: Final = statement(
+    _MerchantRow,
+    f"""
+WITH night AS ({_NIGHT}), looked AS MATERIALIZED (
+    SELECT r.* FROM report_run r, night
+    WHERE r.kind = '{INTEGRITY}' AND r.merchant_id > :after AND r.requested_at < night.began AND r.status = 'DONE'
+        AND {stands("r")}
+    ORDER BY r.merchant_id LIMIT {_PASSED_AT_ONCE}
+), passed AS (
+    UPDATE report_run p SET requested_at = now() FROM looked r, night
+    WHERE p.merchant_id = r.merchant_id AND p.kind = r.kind AND p.id = r.id AND p.status = 'DONE'
+        AND r.seconds <= :quick_seconds AND NOT r.content @? '$[*][1] ? (@ > 0)'
+        AND r.generated_at > night.began - interval '{NIGHTS_APART} days'
+        AND (hashtext(r.merchant_id::text) & 2147483647) % {NIGHTS_APART}
+            <> (extract(epoch FROM night.began)::bigint / 86400) % {NIGHTS_APART}
+        AND {none_since("r.merchant_id", "r.generated_at")}
+)
+SELECT merchant_id FROM looked ORDER BY merchant_id DESC LIMIT 1
+""",
+)
+# The night's: every merchant's promises, and the portfolios that somebody asked for or that can't be quick, because the
+# promises weren't. One that fails waits for the next night. Who came after the night began has the next one. Returns
+# the last merchant of those that are asked for.
+PLAN: Final = statement(
+    _MerchantRow,
+    f"""
+WITH night AS ({_NIGHT}), due AS (
     SELECT m.merchant_id, k.kind FROM night
     CROSS JOIN (VALUES ('{INTEGRITY}'), ('{PORTFOLIO}')) AS k (kind)
     JOIN merchant m ON m.created_at < night.began
     LEFT JOIN report_run r ON r.merchant_id = m.merchant_id AND r.kind = k.kind
     LEFT JOIN report_run i ON i.merchant_id = m.merchant_id AND i.kind = '{INTEGRITY}'
-    WHERE {stands("m")} AND CASE WHEN r.id IS NULL THEN k.kind = '{INTEGRITY}' OR i.seconds > :quick_seconds
+    WHERE m.merchant_id >= :after AND {stands("m")} AND CASE
+        WHEN r.id IS NULL THEN k.kind = '{INTEGRITY}' OR i.seconds > :quick_seconds
         ELSE r.requested_at < night.began AND r.status IN ('DONE', 'FAILED') END
     ORDER BY m.merchant_id, k.kind LIMIT :limit
 ), asked AS (
@@ -138,7 +166,7 @@ WITH night AS (
     SELECT merchant_id, kind, uuidv7(), 'QUEUED', 'system', 0, now() FROM due
     {_ASKED_FOR_ANEW} RETURNING merchant_id
 )
-SELECT count(*)::int AS runs FROM asked
+SELECT merchant_id FROM asked ORDER BY merchant_id DESC LIMIT 1
 """,
 )
 TAKE: Final = leases.take("report_run", _STEPS, _TakenRow, seconds=str(_LEASE_SECONDS))
@@ -152,7 +180,7 @@ RELEASE: Final = leases.release("report_run", _STEPS)
 ABANDONED: Final = leases.abandoned("report_run", _STEPS)
 # A worker that lost its lease finds another attempt, and changes nothing.
 FINISH: Final = statement(
-    _EndedRow,
+    _MerchantRow,
     f"""
 UPDATE report_run SET status = 'DONE', finished_at = now(), generated_at = :generated_at, seconds = :seconds,
     content = :content::text::jsonb
@@ -245,23 +273,45 @@ async def carry_out(
     have tried.
     """
     ended, until = 0, time.monotonic() + seconds_max
+    planned: UUID | None = None
     for abandoned in await database().rows(ABANDONED):
         await fail(abandoned, KILLED)
     while time.monotonic() < until and not (stopping is not None and stopping.is_set()):
         run = await database().row(TAKE)
-        if run is None:
-            if not plans or not await plan():
-                break
+        if run is not None:
+            ended += await _carry_out(run, computations[run["kind"]])
             continue
-        ended += await _carry_out(run, computations[run["kind"]])
+        if not plans:
+            break
+        if planned is None:
+            await pass_over()
+        planned = await plan(planned or _FIRST)
+        if planned is None:
+            break
     return ended
 
 
-async def plan(limit: int = _PLANNED_AT_ONCE) -> int:
-    """Ask for runs of the night that haven't been asked for. Returns for how many."""
+async def plan(after: UUID = _FIRST, limit: int = _PLANNED_AT_ONCE) -> UUID | None:
+    """Ask for runs of the night that haven't been asked for, from a merchant on, in the order of their ids.
+
+    Returns where to go on, or None after the last one.
+    """
     quick_seconds = settings().report_at_once_seconds_max / 2
-    planned = await database().row(PLAN, quick_seconds=quick_seconds, limit=limit)
-    return 0 if planned is None else planned["runs"]
+    planned = await database().row(PLAN, quick_seconds=quick_seconds, after=after, limit=limit)
+    return None if planned is None else planned["merchant_id"]
+
+
+async def pass_over() -> None:
+    """Let the night pass over merchants in which nothing has happened. Where that fails, it passes over nobody."""
+    quick_seconds = settings().report_at_once_seconds_max / 2
+    looked: _MerchantRow | None = {"merchant_id": _FIRST}
+    try:
+        while looked is not None:
+            looked = await database().row(PASS, quick_seconds=quick_seconds, after=looked["merchant_id"])
+    except Exception as error:
+        if is_away(error):
+            raise
+        log.exception("nobody knows in which merchants nothing has happened: all promises are recomputed")
 
 
 async def _carry_out(run: _TakenRow, compute: Compute) -> bool:

@@ -7,7 +7,8 @@ from uuid import UUID
 from app import ids
 from app.config import settings
 from app.graph.advocates import ADVOCATES, REFERRALS_MIN
-from app.storage.database import database, took_too_long, transaction
+from app.storage.database import database, is_away, took_too_long, transaction
+from app.storage.events import none_since
 from app.storage.fences import stands
 from app.storage.long_reads import limit, rows_in
 from app.storage.statements import NoRow, statement
@@ -31,15 +32,44 @@ class _MerchantRow(TypedDict):
     merchant_id: UUID
 
 
+_NIGHT: Final = f"""
+    SELECT date_trunc('day', now() - interval '{NIGHT_HOUR} hours', 'UTC') + interval '{NIGHT_HOUR} hours' AS began
+"""
+#: Of so many merchants one statement finds out whether anything happened.
+_PASSED_AT_ONCE: Final = 500
+_FIRST: Final = UUID(int=0)
+#: Merchants whose rows are as they would be if they were worked out now: nothing has happened, no snapshot was drawn,
+#: and no purchase has become older than a year. Returns the last merchant that was looked at.
+PASS: Final = statement(
+    _MerchantRow,
+    f"""
+WITH night AS ({_NIGHT}), looked AS MATERIALIZED (
+    SELECT r.* FROM segment_refresh r, night
+    WHERE r.merchant_id > :after AND r.refreshed_at < night.began AND {stands("r")}
+    ORDER BY r.merchant_id LIMIT {_PASSED_AT_ONCE}
+), passed AS (
+    UPDATE segment_refresh p SET refreshed_at = now() FROM looked r
+    WHERE p.merchant_id = r.merchant_id AND p.refreshed_at = r.refreshed_at AND CASE
+        WHEN {none_since("r.merchant_id", "r.refreshed_at")} THEN NOT EXISTS (
+            SELECT FROM purchase b WHERE b.merchant_id = r.merchant_id AND b.occurred_at <= now() - interval '365 days'
+                AND b.occurred_at > r.refreshed_at - interval '365 days'
+        ) AND ((
+            SELECT d.read_at FROM graph_snapshot s
+            JOIN graph_drawing d ON d.merchant_id = s.merchant_id AND d.id = s.drawing_id
+            WHERE s.merchant_id = r.merchant_id ORDER BY s.taken_on DESC LIMIT 1
+        ) > r.refreshed_at - interval '1 hour') IS NOT TRUE
+        ELSE false END
+)
+SELECT merchant_id FROM looked ORDER BY merchant_id DESC LIMIT 1
+""",
+)
 #: Merchants whose rows are from before the last night began.
 DUE: Final = statement(
     _MerchantRow,
     f"""
-SELECT m.merchant_id FROM merchant m LEFT JOIN segment_refresh r ON r.merchant_id = m.merchant_id
-WHERE {stands("m")} AND (
-    r.refreshed_at IS NULL
-    OR r.refreshed_at < date_trunc('day', now() - interval '{NIGHT_HOUR} hours', 'UTC') + interval '{NIGHT_HOUR} hours'
-)
+SELECT m.merchant_id
+FROM ({_NIGHT}) night CROSS JOIN merchant m LEFT JOIN segment_refresh r ON r.merchant_id = m.merchant_id
+WHERE {stands("m")} AND (r.refreshed_at IS NULL OR r.refreshed_at < night.began)
 ORDER BY m.merchant_id
 """,
 )
@@ -100,16 +130,33 @@ async def refresh_if_stale(merchant_id: UUID) -> None:
 async def refresh_due() -> int:
     """Refresh every merchant that wasn't since the last night began. Returns how many were; the others are a line each.
 
-    One that takes too long keeps none of the others from theirs.
+    Those whose rows would come out as they are keep them. One that fails keeps none of the others from theirs.
     """
+    await _pass_over()
     refreshed = 0
     for row in await database().rows(DUE):
         try:
             await refresh(row["merchant_id"], seconds_max=settings().report_seconds_max)
         except Exception as error:
-            if not took_too_long(error):
+            if is_away(error):
                 raise
-            log.warning("%s: its segments can't be worked out in time", ids.encode("merchant", row["merchant_id"]))
+            name = ids.encode("merchant", row["merchant_id"])
+            if took_too_long(error):
+                log.warning("%s: its segments can't be worked out in time", name)
+            else:
+                log.exception("%s: its segments can't be worked out", name)
         else:
             refreshed += 1
     return refreshed
+
+
+async def _pass_over() -> None:
+    """Let the night pass over merchants whose rows would come out as they are; where that fails, over nobody."""
+    looked: _MerchantRow | None = {"merchant_id": _FIRST}
+    try:
+        while looked is not None:
+            looked = await database().row(PASS, after=looked["merchant_id"])
+    except Exception as error:
+        if is_away(error):
+            raise
+        log.exception("nobody knows in which merchants nothing has happened: all segments are worked out")

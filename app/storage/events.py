@@ -233,6 +233,22 @@ def _typed(event_type: EventType) -> tuple[str, ids.Kind]:
     return f"CASE {cases} ELSE '{last}' END", kind
 
 
+#: What sweeps themselves record: it changes nothing that others would have to look at.
+_OF_SWEEPS: Final = "('graph_job.failed', 'graph_job.requested', 'graph_snapshot.taken', 'integrity.violated')"
+
+
+def none_since(merchant: str, instant: str) -> str:
+    """Return the condition that nothing has happened in a merchant since an instant, both of them SQL.
+
+    An event's id is made before it is committed, by another clock: it is looked for an hour back.
+    """
+    return f"""(
+        SELECT true FROM event e
+        WHERE e.merchant_id = {merchant} AND e.id >= event_first_id({instant} - interval '1 hour')
+            AND e.type NOT IN {_OF_SWEEPS} LIMIT 1
+    ) IS NULL"""
+
+
 RECORD: Final = statement(
     NoRow,
     """

@@ -11,6 +11,7 @@ from app.graph.drawing import DrawingError
 from app.graph.forget_snapshots import drop_unshown
 from app.graph.take_snapshots import STANDING, STORE_AGAIN
 from app.storage.database import database, transaction
+from app.storage.statements import NoRow, statement
 from tests.factories import Shop
 from tests.graph.documents import JOB, LATEST, TAKE, age, take_all, taken
 from tests.people.documents import MERGE
@@ -24,6 +25,8 @@ SELECT (SELECT count(*) FROM graph_snapshot WHERE merchant_id = $1) AS snapshots
     (SELECT count(*) FROM graph_edge WHERE merchant_id = $1) AS edges,
     (SELECT count(*) FROM graph_file WHERE merchant_id = $1) AS files
 """
+#: A statement that has what REPEAT takes, and fails.
+BROKEN = statement(NoRow, "SELECT :is_large::bool, 1 / (cardinality(:event_ids::uuid[]) * 0)")
 WAITING = "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
 
 
@@ -73,6 +76,34 @@ async def test_a_day_without_changes_shows_the_drawing_of_the_one_before(shop: S
     assert {name: again[name] for name in again.keys() - own} == {name: before[name] for name in again.keys() - own}
     assert await file(shop, again) == await file(shop, before)
     assert (await shop.event_types())[-2:] == ["graph_job.requested", "graph_snapshot.taken"]
+
+
+async def test_days_without_changes_are_stored_by_one_statement_or_each_by_itself(
+    shop: Shop, other_shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shops = (shop, other_shop)
+    for each in shops:
+        await program(each)
+        await accepted(each, await each.member())
+        await settled(each)
+        await jobs.request(each.merchant_id, "system")
+    with monkeypatch.context() as patched:
+        patched.setattr("app.graph.take_snapshots._draw", None)
+        patched.setattr("app.graph.take_snapshots._repeat", None)
+        await take_all()
+    together = [await stored(each) for each in shops]
+    for each in shops:
+        await age(each)
+        await jobs.request(each.merchant_id, "system")
+    monkeypatch.setattr("app.graph.take_snapshots.REPEAT", BROKEN)
+    monkeypatch.setattr("app.graph.take_snapshots._draw", None)
+    await take_all()
+
+    assert together == [(3, 2, 4, 2, 6)] * 2
+    assert [await stored(each) for each in shops] == [(4, 2, 4, 2, 6)] * 2
+    assert "can't be stored together" in caplog.text
+    for each in shops:
+        assert (await each.event_types())[-2:] == ["graph_job.requested", "graph_snapshot.taken"]
 
 
 async def test_a_day_after_one_with_news_is_drawn_without_them(shop: Shop) -> None:

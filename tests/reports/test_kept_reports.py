@@ -37,6 +37,45 @@ YESTERDAYS = "UPDATE merchant SET created_at = now() - interval '3 days' WHERE m
 EARLIER = "UPDATE report_run SET requested_at = now() - interval '2 days' WHERE merchant_id = $1"
 SECONDS_MAX = 60.0
 
+KINDS = ("quiet", "drawn", "eventful", "old", "large", "broken", "failed")
+#: Merchants whose own night is so many nights from now, with a run of their promises two nights ago.
+MERCHANTS = """
+WITH made AS MATERIALIZED (
+    SELECT gen_random_uuid() AS id FROM generate_series(1, 500)
+), placed AS (
+    SELECT id, own, row_number() OVER (PARTITION BY own ORDER BY id) AS place
+    FROM (SELECT id, (hashtext(id::text) & 2147483647) % 7 AS own FROM made) each
+), chosen AS (
+    SELECT k.kind, n.nights, p.id
+    FROM unnest($1::text[]) WITH ORDINALITY AS k (kind, place), unnest('{0,1,3}'::int[]) AS n (nights), placed p
+    WHERE p.place = k.place
+        AND p.own = (extract(epoch FROM now() - interval '3 hours')::bigint / 86400 + n.nights) % 7
+), m AS (
+    INSERT INTO merchant (merchant_id, name, currency, created_at) SELECT id, kind, 'USD', now() FROM chosen
+), r AS (
+    INSERT INTO report_run (merchant_id, kind, id, status, problem, actor, attempts, requested_at, finished_at,
+                            generated_at, seconds, content)
+    SELECT id, 'INTEGRITY', gen_random_uuid(), CASE kind WHEN 'failed' THEN 'FAILED' ELSE 'DONE' END,
+        CASE kind WHEN 'failed' THEN 'x' END, 'system', 1, now() - interval '2 days', now() - interval '2 days',
+        now() - CASE kind WHEN 'old' THEN 8 ELSE 2 END * interval '1 day', CASE kind WHEN 'large' THEN 1000 ELSE 1 END,
+        CASE kind WHEN 'broken' THEN '[["A", 0], ["B", 1]]' ELSE '[["A", 0], ["B", 0]]' END::jsonb
+    FROM chosen
+), e AS (
+    INSERT INTO event (merchant_id, id, type, subject_kind, subject_id, actor, occurred_at)
+    SELECT id, uuidv7(), CASE kind WHEN 'drawn' THEN 'graph_snapshot.taken' ELSE 'member.edited' END, 'member',
+        gen_random_uuid(), 'system', now()
+    FROM chosen WHERE kind IN ('drawn', 'eventful')
+    UNION ALL
+    SELECT id, (left(event_first_id(now() - interval '3 days')::text, 24) || right(gen_random_uuid()::text, 12))::uuid,
+        'merchant.created', 'merchant', id, 'system', now() - interval '3 days'
+    FROM chosen
+)
+SELECT kind, nights, id FROM chosen
+"""
+PASSED = """
+SELECT merchant_id FROM report_run WHERE merchant_id = ANY($1) AND requested_at > now() - interval '1 day'
+"""
+
 
 async def worked() -> None:
     """Carry out what waits, as a worker does."""
@@ -191,6 +230,18 @@ async def test_every_night_has_a_run_of_each_merchants_promises_and_of_portfolio
     assert (promises["status"], portfolio) == ("DONE", None)
     assert (once["id"], large["status"]) == (promises["id"], "DONE")
     assert next_night["id"] != promises["id"]
+
+
+@pytest.mark.usefixtures("database_pool")
+async def test_the_night_passes_over_promises_that_nothing_can_have_broken() -> None:
+    made = {(row["kind"], row["nights"]): row["id"] for row in await database().rows(MERCHANTS, list(KINDS))}
+
+    await runs.pass_over()
+    passed = {row["merchant_id"] for row in await database().rows(PASSED, list(made.values()))}
+
+    assert {kind for kind in KINDS if made[kind, 3] in passed} == {"quiet", "drawn"}
+    # One of these nights is this one: the other is the next, or was the last before a night began just now.
+    assert sorted(made["quiet", nights] in passed for nights in (0, 1)) == [False, True]
 
 
 async def test_a_merchant_of_today_waits_for_its_first_night(shop: Shop) -> None:

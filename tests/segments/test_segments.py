@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from app import ids
 from app.segments import refresh
 from app.storage.database import database, transaction
@@ -18,6 +20,7 @@ from tests.orders.documents import CANCEL
 from tests.points.documents import RECORD, REFUND, REVERSE, asked_refund, purchase, refund
 from tests.races.storm import until_somebody_waits
 from tests.referrals.documents import accepted, program
+from tests.unguarded import unguarded
 
 SEGMENTS = """
 query ($first: Int, $after: String) {
@@ -32,6 +35,12 @@ query ($first: Int, $after: String) {
 }
 """
 BOUGHT = "SELECT last_bought_at FROM member WHERE merchant_id = $1 AND id = $2"
+YESTERDAY = "UPDATE segment_refresh SET refreshed_at = now() - interval '24 hours' WHERE merchant_id = $1"
+OLDER_DRAWING = "UPDATE graph_drawing SET read_at = read_at - interval '3 days' WHERE merchant_id = $1"
+OLDER_EVENTS = """
+UPDATE event SET id = (left(event_first_id(now() - interval '3 days')::text, 13) || right(id::text, 23))::uuid
+WHERE merchant_id = $1
+"""
 LOCK = "SELECT FROM member WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
 
 
@@ -191,9 +200,58 @@ async def test_every_night_is_had_once(shop: Shop) -> None:
     assert await is_due()
     await refresh.refresh(shop.merchant_id)
     assert not await is_due()
-    yesterday = "UPDATE segment_refresh SET refreshed_at = now() - interval '24 hours' WHERE merchant_id = $1"
-    await database().row(yesterday, shop.merchant_id)
+    await database().row(YESTERDAY, shop.merchant_id)
     assert await is_due()
+
+
+async def test_the_night_passes_over_segments_that_would_come_out_as_they_are(shop: Shop) -> None:
+    async def night() -> bool:
+        """Let a night come after the last. Returns whether it worked the segments out."""
+        await database().row(YESTERDAY, shop.merchant_id)
+        row = await database().row(refresh.PASS, after=UUID(int=shop.merchant_id.int - 1))
+        assert row is not None
+        is_due = shop.merchant_id in {row["merchant_id"] for row in await database().rows(refresh.DUE)}
+        await refresh.refresh(shop.merchant_id)
+        return is_due
+
+    async def nothing_more() -> None:
+        async with unguarded("event") as tx:
+            await tx.row(OLDER_EVENTS, shop.merchant_id)
+
+    await program(shop)
+    member = (await accepted(shop, await shop.member()))["member"]
+    await bought(shop, member, "o-1", days=300)
+    await taken(shop)
+    await database().row(OLDER_DRAWING, shop.merchant_id)
+    await refresh.refresh(shop.merchant_id)
+    worked = [await night()]
+    await nothing_more()
+    worked += [await night(), await night()]
+    await age(AGE_PURCHASES, shop, ["o-1"], 365)
+    worked += [await night()]
+    await age(AGE_PURCHASES, shop, ["o-1"], 368)
+    worked += [await night()]
+    await taken(shop)
+    worked += [await night()]
+
+    assert worked == [True, False, False, True, False, True]
+
+
+async def test_one_merchant_whose_segments_fail_keeps_nobody_from_theirs(
+    shop: Shop, other_shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    of_merchant = refresh.refresh
+
+    async def fail_for_one(merchant_id: UUID, *, seconds_max: float | None = None) -> None:
+        if merchant_id == min(shop.merchant_id, other_shop.merchant_id):
+            raise ValueError("a bug")
+        await of_merchant(merchant_id, seconds_max=seconds_max)
+
+    monkeypatch.setattr(refresh, "refresh", fail_for_one)
+    await refresh.refresh_due()
+
+    assert await shop.count("segment_refresh") + await other_shop.count("segment_refresh") == 1
+    assert "segments can't be worked out" in caplog.text
 
 
 async def test_a_merchant_whose_nights_were_missed_is_refreshed_when_it_looks(shop: Shop) -> None:

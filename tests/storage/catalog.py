@@ -25,8 +25,8 @@ UNSEARCHED = {
 }  # fmt: skip
 #: Indexes by which workers look for what waits, whatever the merchant.
 OF_ALL_MERCHANTS = {
-    "advice_run_waiting", "bulk_job_open", "code_ending", "erasure_unlogged", "event_latest", "pool_ending",
-    "report_run_waiting",
+    "advice_run_waiting", "bulk_job_open", "code_ending", "erasure_unlogged", "event_latest",
+    "graph_job_waiting", "pool_ending", "report_run_waiting",
 }  # fmt: skip
 #: Tables that are vacuumed as PostgreSQL does by itself: what a merchant sets up, and what is the migrations' or nearly
 #: empty. Every other one is in `LIVES` of the migration that made it, by what becomes of its rows.
