@@ -325,17 +325,16 @@ QUIET: Final = (
 )
 
 
-async def _night(processes: dict[str, psutil.Process], names: dict[str, str]) -> dict[str, Counted]:
-    """Count a night after a day on which something happened in every merchant, and one after a day without."""
+async def _nights(processes: dict[str, psutil.Process], names: dict[str, str]) -> dict[str, dict[str, Counted]]:
+    """Count a night before which something happened in every merchant, and the one after it."""
     found = {}
-    for suffix, before in (("", EVENTFUL), (", nothing having happened", QUIET)):
+    for kind, before in (("with news", EVENTFUL), ("without", QUIET)):
         async with transaction(None) as tx:
             await tx.row("SET LOCAL session_replication_role = replica")
             for statement in before:
                 await tx.many(statement, seconds_max=3600)
         await database().many("VACUUM (ANALYZE)", seconds_max=3600)
-        for name, part in NIGHT.items():
-            found[name + suffix] = await _counting(part(), processes, names)
+        found[kind] = {name: await _counting(part(), processes, names) for name, part in NIGHT.items()}
     return found
 
 
@@ -394,7 +393,7 @@ async def measure(_viewer: Viewer) -> list[str]:
     data = DataDirectory(settings().data)
     names = _names()
     sizes = [size for size in (MERCHANTS // 10, MERCHANTS) if size >= MERCHANTS_MIN]
-    nights: dict[int, dict[str, Counted]] = {}
+    nights: dict[int, dict[str, dict[str, Counted]]] = {}
     minutes: dict[str, Counted] = {}
     async with contextlib.AsyncExitStack() as stack:
         postgres = await stack.enter_async_context(_counted_postgres(data))
@@ -403,7 +402,7 @@ async def measure(_viewer: Viewer) -> list[str]:
         merchants: list[NewMerchant] = []
         for size in sizes:
             merchants += await _fill(template, size - len(merchants))
-            nights[size] = await _night({"PostgreSQL": postgres}, names)
+            nights[size] = await _nights({"PostgreSQL": postgres}, names)
             if size < MERCHANTS // 10:
                 continue
             async with _engine(data, redis_url) as (processes, address):
@@ -451,7 +450,9 @@ async def _engine(data: DataDirectory, redis_url: str) -> AsyncIterator[tuple[di
         yield {"worker": psutil.Process(working.pid), "API": api, "Valkey": store}, address
 
 
-def _report(gigabytes: float, minutes: dict[str, Counted], nights: dict[int, dict[str, Counted]]) -> list[str]:
+def _report(
+    gigabytes: float, minutes: dict[str, Counted], nights: dict[int, dict[str, dict[str, Counted]]]
+) -> list[str]:
     rows: dict[str, list[str]] = {
         "statements": [f"{each.statements / MINUTES:,.0f}" for each in minutes.values()],
         "buffers": [f"{each.buffers / MINUTES:,.0f}" for each in minutes.values()],
@@ -470,22 +471,24 @@ def _report(gigabytes: float, minutes: dict[str, Counted], nights: dict[int, dic
         lines += ["", f"| most buffers in a minute of {name} | calls | buffers |", "|---|---:|---:|"]
         lines += [f"| {who} | {calls / MINUTES:,.1f} | {read / MINUTES:,.0f} |" for who, calls, read in counted.top]
     largest = max(nights)
+    for kind in nights[largest]:
+        lines += ["", *_report_night(kind, {size: night[kind] for size, night in nights.items()})]
+    return lines
+
+
+def _report_night(kind: str, nights: dict[int, dict[str, Counted]]) -> list[str]:
+    largest = max(nights)
     heads = [*(f"{size:,}" for size in nights), "of these the worker's", "statements", "buffers"]
-    lines += [
-        "",
-        f"| a night of merchants, CPU seconds | {' | '.join(heads)} |",
-        "|---|" + "---:|" * (len(nights) + 3),
-    ]
+    lines = [f"| a night of merchants {kind}, CPU seconds | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
     for part, last in nights[largest].items():
         seconds = " | ".join(f"{sum(night[part].cpu.values()):.1f}" for night in nights.values())
         lines.append(
             f"| {part} | {seconds} | {last.cpu['this process']:.1f} | {last.statements:,} | {last.buffers:,} |"
         )
     totals = {size: sum(sum(each.cpu.values()) for each in night.values()) for size, night in nights.items()}
-    each = totals[largest] / largest
     return [
         *lines,
         f"| all | {' | '.join(f'{total:.1f}' for total in totals.values())} | | | |",
         "",
-        f"A night takes {1000 * each:.0f} ms of CPU a merchant: {each * 10_000 / 60:.1f} CPU-minutes for 10,000.",
+        f"That is {1000 * totals[largest] / largest:.1f} ms of CPU a merchant, {totals[largest] / 60:.1f} CPU-minutes.",
     ]

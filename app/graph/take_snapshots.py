@@ -174,7 +174,7 @@ _RECORDED: Final = event(
     merchant="merchant_id",
 )
 #: What `STANDING` and `STORE_AGAIN` do for one job, for many that wait in a lane, each of another merchant. A day that
-#: has a snapshot already is left to them: it has one to replace.
+#: has a snapshot already is left to them: it has one to replace. So is a drawing that somebody holds.
 REPEAT: Final = statement(
     _RepeatedRow,
     f"""
@@ -191,7 +191,7 @@ WITH standing AS MATERIALIZED (
         ) IS NULL AND (
             SELECT true FROM graph_job r WHERE r.merchant_id = j.merchant_id AND r.status IN {jobs.RUNNING} LIMIT 1
         ) IS NULL
-    LIMIT cardinality(:event_ids::uuid[]) FOR NO KEY UPDATE OF j SKIP LOCKED FOR KEY SHARE OF d
+    LIMIT cardinality(:event_ids::uuid[]) FOR NO KEY UPDATE OF j SKIP LOCKED FOR KEY SHARE OF d SKIP LOCKED
 ), done AS (
     UPDATE graph_job j SET status = 'DONE', attempts = 1, started_at = now(), lease_until = now(), finished_at = now()
     FROM standing s WHERE j.merchant_id = s.merchant_id AND j.id = s.id
