@@ -1683,7 +1683,7 @@ ALTER TABLE report_run
     ADD CONSTRAINT report_run_problem CHECK ((status = 'FAILED') = (problem IS NOT NULL)),
     ADD CONSTRAINT report_run_kept CHECK ((status <> 'DONE' OR content IS NOT NULL)
         AND (content IS NULL) = (generated_at IS NULL) AND (content IS NULL) = (seconds IS NULL));
-CREATE INDEX report_run_waiting ON report_run (requested_at) WHERE status IN ('QUEUED', 'RUNNING');
+CREATE INDEX report_run_waiting ON report_run (requested_at, id) WHERE status IN ('QUEUED', 'RUNNING');
 """
 
 ADVISOR = """
@@ -1703,7 +1703,7 @@ ALTER TABLE advice_run
 -- One run of a merchant at a time.
 CREATE UNIQUE INDEX advice_run_live ON advice_run (merchant_id) WHERE status IN ('QUEUED', 'RUNNING');
 -- What workers look for, whatever the merchant.
-CREATE INDEX advice_run_waiting ON advice_run (requested_at) WHERE status IN ('QUEUED', 'RUNNING');
+CREATE INDEX advice_run_waiting ON advice_run (requested_at, id) WHERE status IN ('QUEUED', 'RUNNING');
 
 ALTER TABLE suggestion
     DROP CONSTRAINT suggestion_pkey,
