@@ -1,10 +1,14 @@
-"""Node ids: `pool_` and 32 hex digits, so that an id says what it names and has exactly one spelling."""
+"""Node ids: `pool_` and 32 hex digits, so that an id says what it names and has exactly one spelling.
+
+They are asyncpg's UUIDs, as the ids in rows are: a `uuid.UUID` whose methods are written in C.
+"""
 
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
+from asyncpg.pgproto.pgproto import UUID as PostgresUUID  # noqa: N811
+from uuid_utils import uuid7
 
 Kind = Literal[
     "advicerun", "apikey", "batch", "campaign", "code", "entry", "event", "graph", "graphjob", "hold", "invite", "job",
@@ -17,7 +21,7 @@ _HEX: Final = frozenset("0123456789abcdef")
 
 def new() -> UUID:
     """Return a UUIDv7: ordered by creation time, so it is also the order of every list."""
-    return uuid7()
+    return PostgresUUID(uuid7().bytes)
 
 
 def first_at(instant: datetime) -> UUID:
@@ -35,7 +39,7 @@ def decode(kind: Kind, text: str) -> UUID | None:
     prefix, _, digits = text.partition("_")
     if prefix != kind or len(digits) != 32 or not _HEX.issuperset(digits):
         return None
-    return UUID(hex=digits)
+    return PostgresUUID(digits)
 
 
 def kind_of(text: str) -> str:

@@ -1,6 +1,7 @@
 """S2: buffers per claim in a fresh pool, in a nearly empty pool, and under an old database snapshot."""
 
 import json
+import math
 from statistics import median
 from uuid import UUID
 
@@ -102,7 +103,7 @@ async def _sample(viewer: Viewer, pool_id: UUID, members: list[UUID]) -> float:
 
 async def explained(viewer: Viewer, pool_id: UUID, member_id: UUID) -> int:
     """Claim for a member under EXPLAIN. Returns the buffers that the statement hit or read."""
-    after = claims._last_found.get(pool_id, UUID(int=0))
+    after = claims._last_found.get(pool_id) or UUID(int=0)
     arguments = CLAIM.arguments(
         {
             "merchant_id": viewer.merchant_id,
@@ -120,6 +121,6 @@ async def explained(viewer: Viewer, pool_id: UUID, member_id: UUID) -> int:
     claimed = await database().row(CLAIMED_CODE, viewer.merchant_id, pool_id, member_id)
     if explained is None or claimed is None:
         raise RuntimeError("a measured claim got no code")
-    claims._last_found[pool_id] = claimed["code_id"]
+    claims._last_found.keep(pool_id, claimed["code_id"], math.inf)
     plan = json.loads(explained["QUERY PLAN"])[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])

@@ -1,5 +1,6 @@
 """Claiming: a claimant gets one code of a pool, or of the pools it falls back to, and the same one ever after."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -7,7 +8,6 @@ from uuid import UUID
 
 import asyncpg
 import strawberry
-from cachetools import LRUCache
 
 from app import ids
 from app.api.context import Viewer
@@ -23,6 +23,7 @@ from app.members.rows import IS_HERE, RECORDS_OF
 from app.segments.definitions import IN_ONE_OF
 from app.storage.database import Statements, Tx
 from app.storage.events import event
+from app.storage.lasting import Lasting
 from app.storage.statements import NoRow, columns, statement
 from app.storage.wallet_versions import NEXT_DATE, ChangeRow, ring_wallet
 
@@ -485,7 +486,7 @@ ORDER BY id LIMIT 1 FOR UPDATE
 _FIRST: Final = UUID(int=0)
 #: Where this process last found a code of a pool, of those that were claimed from lately. A hint only: a search that
 #: finds nothing starts over.
-_last_found: LRUCache[UUID, UUID] = LRUCache(stock_levels.POOLS_KEPT_MAX)
+_last_found: Lasting[UUID, UUID] = Lasting(stock_levels.POOLS_KEPT_MAX)
 
 
 async def claim(
@@ -543,7 +544,7 @@ async def _claim_from(
     for _ in range(ATTEMPTS_MAX):
         taken = await _take(where, viewer, asked, serving, claimant, key, is_paid)
         if taken is not None:
-            _last_found[serving] = taken["code_id"]
+            _last_found.keep(serving, taken["code_id"], math.inf)
             ring_wallet(where, viewer.merchant_id, taken)
             await stock_levels.watch(where, viewer, serving)
             return Claimed(taken, replayed=False, change=taken)
@@ -576,7 +577,8 @@ async def _claim_from(
 
 async def _is_left(where: Statements, viewer: Viewer, serving: UUID) -> bool:
     """Whether another look may find a code. What the stock counts may be past ends of its own, or taken meanwhile."""
-    if _last_found.pop(serving, None) is not None:
+    if serving in _last_found:
+        _last_found.drop(serving)
         return True
     return await where.row(WAIT, merchant_id=viewer.merchant_id, pool_id=serving) is not None
 
@@ -590,7 +592,7 @@ async def _take(
         "member_id": claimant.member_id,
         "key": key,
         "is_paid": is_paid,
-        "after": _last_found.get(serving, _FIRST),
+        "after": _last_found.get(serving) or _FIRST,
         "event_id": ids.new(),
         "actor": viewer.actor,
         "memory_pads": viewer.tenant.keys.memory_pads,

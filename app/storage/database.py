@@ -315,7 +315,7 @@ class Client(Statements, AsyncpgDBClient):
         kwargs |= {"init": self._begin, "connect": _connect}
         if self.is_watched:
             kwargs["timeout"] = _CONNECT_SECONDS_MAX
-        self.pool = await asyncpg.create_pool(self._dsn, **kwargs)
+        self.pool = await compat.Pool(self._dsn, **kwargs)
         return self.pool
 
     async def _begin(self, connection: asyncpg.Connection) -> None:

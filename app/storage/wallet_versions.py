@@ -1,9 +1,10 @@
 """Raising wallets in the statement that changes what they hold: one version and one event per change, and its ring."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Final, TypedDict
+from operator import itemgetter
+from typing import Annotated, Any, Final, TypedDict
 from uuid import UUID
 
 from app.storage.database import Statements
@@ -94,18 +95,19 @@ def ring_wallet(
     """
     if change["event_member_id"] is None:
         return
-    row = about or change
-    names = _carried(tuple(row.keys()))
-    carried = {name: value for name, value in row.items() if name in names}
+    row: Any = change if about is None else about
+    names, values_of = _carried(tuple(row.keys()))
+    carried = dict(zip(names, values_of(row), strict=True))
     if about is not None:
         carried |= {name: value for name, value in change.items() if name.startswith("event_")}
     ring(where, wallet_channel(merchant_id, change["event_member_id"]), carried)
 
 
 @cache
-def _carried(names: tuple[str, ...]) -> frozenset[str]:
-    """Return which of a statement's columns rings carry."""
-    return frozenset(name for name in names if name.startswith(_CARRIED))
+def _carried(names: tuple[str, ...]) -> tuple[list[str], Callable[[Any], tuple[Any, ...]]]:
+    """Return which of a statement's columns rings carry, and what gets their values from a row."""
+    carried = [name for name in names if name.startswith(_CARRIED)]
+    return carried, itemgetter(*carried)
 
 
 def ring_wallets(where: Statements, merchant_id: UUID, member_ids: Iterable[UUID]) -> None:

@@ -2,15 +2,16 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
 import pytest
-from cachetools import LRUCache
 
 from app import ids
 from app.coupons import claims
 from app.coupons.claims import Claimant, claim
 from app.coupons.stock import fold_stock
 from app.storage.database import database
+from app.storage.lasting import Lasting
 from app.web.authentication import authenticate
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, GENERATE_CODES, Shop, problems
 from tests.orders.presented import end_pool
@@ -569,16 +570,15 @@ async def test_the_record_of_a_claim_names_ids_only(shop: Shop) -> None:
 
 
 async def test_a_process_remembers_so_many_pools_and_claims_from_all(shop: Shop, monkeypatch: Any) -> None:
-    monkeypatch.setattr(claims, "_last_found", LRUCache(2))
+    monkeypatch.setattr(claims, "_last_found", Lasting(2))
     viewer = await authenticate(f"Bearer {shop.admin}")
     assert viewer is not None
     claimants = [Claimant(ids.decode("member", (await shop.member())["id"])) for _ in range(2)]
-    pools = [ids.decode("pool", (await shop.pool(codes=2))["id"]) for _ in range(3)]
+    pools = [UUID((await shop.pool(codes=2))["id"].removeprefix("pool_")) for _ in range(3)]
     for claimant in claimants:
         for pool_id in pools:
-            assert pool_id is not None
             claimed = await claim(database(), viewer, pool_id, claimant, None)
             assert claimed is not None
             assert not claimed.replayed
 
-    assert list(claims._last_found) == pools[1:]
+    assert [pool_id in claims._last_found for pool_id in pools] == [False, True, True]

@@ -23,6 +23,10 @@ OURS = frozenset({"app", "workers", "migrations"})
 #: Python's own names have no ceiling; its documentation tells of this one.
 USES = {
     ("app/storage/compat.py", "_connection"): "tortoise-orm",
+    ("app/storage/compat.py", "_con"): "asyncpg",
+    ("app/storage/compat.py", "_holder"): "asyncpg",
+    ("app/storage/compat.py", "_is_cancelling"): "asyncpg",
+    ("app/storage/compat.py", "_on_release"): "asyncpg",
     ("app/storage/compat.py", "_protocol"): "asyncpg",
     ("app/storage/compat.py", "_stmt_cache"): "asyncpg",
     ("app/storage/compat.py", "_enable_global_fallback"): "tortoise-orm",

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -442,4 +443,4 @@ async def test_deliveries_that_ended_long_ago_go_and_others_stay(shop: Shop) -> 
 
 
 def _aged(row_id: Any, days: int) -> Any:
-    return type(row_id)(int=row_id.int - (days * 86_400_000 << 80))
+    return UUID(int=row_id.int - (days * 86_400_000 << 80))
