@@ -226,6 +226,9 @@ class World:
         self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
         self.holds: list[dict[str, str]] = []
+        #: Those whose time was let pass, and the codes that any has had.
+        self.late: list[dict[str, str]] = []
+        self.held: dict[str, list[str]] = {}
         self.jobs: list[dict[str, str]] = []
         #: Who joined by whose invite in a world about people, and who is gone, with whoever is told to stand for it.
         self.joined: dict[str, str] = {}
@@ -314,7 +317,13 @@ class World:
         return self.rolls.choice(known[-2:]) if known and self.rolls.random() < 0.8 else self.order()
 
     def presented(self) -> list[Seen]:
-        """Return one or a few codes that a member may present together, mostly codes of one owner."""
+        """Return one or a few codes that a member may present together, mostly codes of one owner.
+
+        What a hold had whose time has passed is often presented once more.
+        """
+        late = [code for hold in self.late for code in self.held[hold["id"]] if code in self.codes]
+        if late and self.rolls.random() < 0.4:
+            return [self.codes[self.rolls.choice(late)]]
         owner = self.claimant()
         own = [code for code in self.codes.values() if code.owner == owner]
         return self.some(own if own and self.rolls.random() < 0.9 else list(self.codes.values()), most=2)
@@ -349,6 +358,7 @@ class World:
         """Keep a hold that somebody was told of."""
         self.orders.setdefault(order, [])
         known = {"id": hold["id"], "order": order}
+        self.held[hold["id"]] = [each["code"]["id"] for each in hold["codes"]]
         if known not in self.holds:
             self.holds.append(known)
 
@@ -620,6 +630,7 @@ class World:
             return None
         answer = {"__typename": PASSED}
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=False)
+        self.late.append({"id": input["holdId"], "order": about["order"]})
         return answer
 
     def _once(self, verb: Verb) -> bool:
