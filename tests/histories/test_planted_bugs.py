@@ -39,7 +39,7 @@ POOL: Final[dict[str, Any]] = {"codes": 10, "claimsPerMember": 2, "stacking": "S
 MET_IN: Final = {
     "stolen hold": About.HOLDS, "forgotten hold": About.PEOPLE, "two for one": About.PEOPLE,
     "code of nobody": About.PEOPLE, "balance twice": About.PEOPLE, "overspent budget": About.AIMS,
-    "second first order": About.AIMS, "job that goes on": About.AIMS,
+    "second first order": About.AIMS, "job that goes on": About.AIMS, "stale discount": About.AIMS,
 }  # fmt: skip
 
 Script = Callable[["Stage"], Awaitable[None]]
