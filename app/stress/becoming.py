@@ -6,7 +6,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.stress.order import Order
-from app.stress.people import GIFT, JOINED, PEOPLE, Change, Claim, Claims, Edge, People, State, paid_for, renamed
+from app.stress.people import (
+    GIFT,
+    JOINED,
+    PEOPLE,
+    Change,
+    Claim,
+    Claims,
+    Edge,
+    People,
+    State,
+    is_key_of,
+    paid_for,
+    renamed,
+)
 from app.stress.wallet import Cover, Held, Return, Spent, Wallet
 
 #: Versions of a record that was merged are numbered far below those of the member that was kept.
@@ -91,29 +104,29 @@ def merging(change: Change, kept: str, gone: str, dropped: Sequence[Edge]) -> It
     )  # fmt: skip
     referrals = sum(each.referrer == gone for each in change.people.edges)
     codes, wallet = change.codes_of(gone), change.get(f"wallet:{gone}")
-    points = None if wallet == change.unknown else wallet.points
-    if not change.knows_codes(kept, gone):
-        _lose_track(change, kept, gone)
-        _meet(change, kept, gone, None)
-        yield change.state, None
-        return
-    for found in itertools.product(*(list(_meeting(change, pool, kept, gone)) for pool in pools)):
+    is_counted = change.counts_codes(kept, gone, pools=pools)
+    is_told = is_counted and wallet != change.unknown and change.knows_orders()
+    known = _lose_track(change, kept, gone)
+    for found in itertools.product(*(list(_meeting(change, pool, kept, gone)) for pool in known)):
         after, revoked = change.copy(), sum(len(of_pool.surplus) for of_pool in found)
-        for pool, of_pool in zip(pools, found, strict=True):
+        for pool, of_pool in zip(known, found, strict=True):
             after.pass_claims(pool, of_pool, gone, kept)
-        _meet(after, kept, gone, codes + revoked)
-        told = None if points is None else Passed(codes, revoked, points, counted, holds, referrals)
-        yield after.state, told
+        _meet(after, kept, gone, codes + revoked if is_counted else None)
+        yield after.state, Passed(codes, revoked, wallet.points, counted, holds, referrals) if is_told else None
 
 
-def _lose_track(change: Change, *owners: str) -> None:
-    """Follow no more what depends on all codes of some people."""
+def _lose_track(change: Change, *owners: str) -> list[str]:
+    """Follow no more what depends on what some people have of a pool, where that isn't known. Returns all others."""
+    known = [pool for pool in change.facts["limits"] if change.knows_claims(pool, *owners)]
+    followed = {f"code:{code}" for pool in known for code in change.facts["codes"].get(pool, ())}
     for name, code in change.of_kind("code"):
-        if code.owner in owners:
+        if code.owner in owners and name not in followed:
             change.forget(name)
-    for pool in change.facts["limits"]:
-        change.forget(f"stock:{pool}", *(f"claims:{pool}/{owner}" for owner in owners))
-    change.forget(*(name for name, _ in change.of_kind("key") if name.startswith("key:claim/")))
+    lost = [pool for pool in change.facts["limits"] if pool not in known]
+    claims = {f"claims:{pool}/{owner}" for pool in lost for owner in owners}
+    change.forget(*claims, *(f"stock:{pool}" for pool in lost))
+    change.forget(*(name for name, kept in change.of_kind("key") if is_key_of(name, kept, claims)))
+    return known
 
 
 def _meet(change: Change, kept: str, gone: str, changes: int | None) -> None:
@@ -121,11 +134,11 @@ def _meet(change: Change, kept: str, gone: str, changes: int | None) -> None:
     people = change.people
     shift = -_APART * 2 ** (people.mergings + 1)
     one, other = (change.get(f"wallet:{each}") for each in (kept, gone))
-    if changes is None or change.unknown in {one, other}:
+    if change.unknown in {one, other}:
         change.forget(f"wallet:{kept}")
     else:
-        version = one.version + sum(lot.remaining > 0 for lot in other.lots) + changes
-        change.put(f"wallet:{kept}", together(one, other, shift)._replace(version=version))
+        version = one.version + sum(lot.remaining > 0 for lot in other.lots)
+        change.put(f"wallet:{kept}", _recounted(together(one, other, shift)._replace(version=version), changes))
     change.forget(f"wallet:{gone}")
     for kind, sum_of in (("quota", _sum), ("brought", _sum_if_any)):
         both = [change.get(f"{kind}:{each}") for each in (kept, gone)]
@@ -133,6 +146,13 @@ def _meet(change: Change, kept: str, gone: str, changes: int | None) -> None:
         change.forget(f"{kind}:{gone}")
     change.rename(gone, kept)
     change.put(PEOPLE, change.people._replace(mergings=people.mergings + 1))
+
+
+def _recounted(wallet: Wallet, changes: int | None) -> Wallet:
+    """Return a wallet after so many changes that aren't about points; undated if nobody follows how many."""
+    if changes is None:
+        return wallet._replace(is_dated=False)
+    return wallet._replace(version=wallet.version + changes)
 
 
 def _sum(one: int, other: int) -> int:
@@ -188,19 +208,14 @@ def adopting(change: Change, address: str) -> Iterator[State]:
     wallet = change.get(f"wallet:{member}")
     change.put(PEOPLE, change.people._replace(is_proven=True))
     change.forget(f"wallet:{address}")
-    if not change.knows_codes(member, address):
-        _lose_track(change, member, address)
-        change.forget(f"wallet:{member}")
-        change.rename(address, member)
-        yield change.state
-        return
-    codes = change.codes_of(address)
-    for found in itertools.product(*(list(_adopting(change, pool, member, address)) for pool in pools)):
+    codes, is_counted = change.codes_of(address), change.counts_codes(member, address, pools=pools)
+    known = _lose_track(change, member, address)
+    for found in itertools.product(*(list(_adopting(change, pool, member, address)) for pool in known)):
         after, changes = change.copy(), codes + sum(len(each.surplus) for each in found)
-        for pool, each in zip(pools, found, strict=True):
+        for pool, each in zip(known, found, strict=True):
             after.pass_claims(pool, each, address, member)
         if wallet != change.unknown:
-            after.put(f"wallet:{member}", wallet._replace(version=wallet.version + changes))
+            after.put(f"wallet:{member}", _recounted(wallet, changes if is_counted else None))
         after.rename(address, member)
         yield after.state
 
@@ -215,16 +230,15 @@ def erasing(change: Change, member: str, address: str) -> State:
     owners = {member, *([address] if is_holder else [])}
     for name, order in change.of_kind("order"):
         change.put(name, _released(order, member))
-    if change.knows_codes(*owners):
-        for pool in change.facts["limits"]:
-            codes = change.facts["codes"].get(pool, ())
-            mine = [code for code in codes if change.get(f"code:{code}").owner in owners and change.is_live(code)]
-            for code in mine:
-                change.put(f"code:{code}", change.get(f"code:{code}")._replace(revoked=True, hold=None))
-            untold = sum(change.untold(owner, pool) for owner in owners)
-            change.move_stock(pool, revoked=len(mine) + untold)
-    else:
-        _lose_track(change, *owners)
+    for pool in change.facts["limits"]:
+        is_counted = change.counts_codes(*owners, pools=[pool])
+        mine = [code for code in change.facts["codes"].get(pool, ()) if change.is_alive_of(code, owners)]
+        for code in mine:
+            change.put(f"code:{code}", change.get(f"code:{code}")._replace(revoked=True, hold=None))
+        if is_counted:
+            change.move_stock(pool, revoked=len(mine) + sum(change.untold(owner, pool) for owner in owners))
+        else:
+            change.forget(f"stock:{pool}")
     _end_invites(change, member)
     change.forget(f"wallet:{member}", *([f"wallet:{address}"] if is_holder else []))
     if is_holder:

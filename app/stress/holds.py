@@ -409,6 +409,14 @@ def _ask_of_hold(world: "World") -> Asked | None:
     return {"holdId": known["id"]}, {"order": known["order"]}
 
 
+def _ask_capture(world: "World") -> Asked | None:
+    """Ask for any, or often for one that is late."""
+    if world.late and world.rolls.random() < 0.4:
+        known = world.rolls.choice(world.late[-3:])
+        return {"holdId": known["id"]}, {"order": known["order"]}
+    return _ask_of_hold(world)
+
+
 CAPTURE: Final = mutation(
     "captureHold",
     "CaptureHoldInput",
@@ -799,7 +807,7 @@ VERBS: Final = (
         "HoldCheckoutSuccess": _held, "CodesRejected": _hold_rejected, "OrderNotOpen": _redeemed_or_off,
         "HoldNotOpen": _captured_before, "InsufficientPoints": _too_few, "RewardOutOfStock": _reward_gone,
     }, _learn_hold, _notes_of_hold, look_of_order, repeats=True, weight=3),
-    Verb("captureHold", CAPTURE, _ask_of_hold, {
+    Verb("captureHold", CAPTURE, _ask_capture, {
         "CaptureHoldSuccess": _captured, "HoldNotOpen": _not_captured, "InvalidInput": _above_recorded,
     }, _learn_capture, _notes_of_capture, repeats=True, weight=1.5),
     Verb("releaseHold", RELEASE, _ask_of_hold, {"ReleaseHoldSuccess": _released, "HoldNotOpen": _stands},

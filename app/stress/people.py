@@ -4,7 +4,7 @@ Whoever names a record that was merged means the member that was kept, and whoev
 that has proved it. So an operation is read with those that stand in the place of those that it names.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -140,6 +140,11 @@ def is_known(state: State, names: Iterable[str], unknown: object) -> bool:
     return all(state.get(name, unknown) != unknown for name in names)
 
 
+def is_key_of(name: str, kept: Any, claims: Collection[str]) -> bool:
+    """Whether a thing is a key under which one of these claims was made."""
+    return name.startswith("key:claim/") and kept is not None and kept[0] in claims
+
+
 class Change:
     """A change of all things of a world at once, on the way to its end."""
 
@@ -189,11 +194,18 @@ class Change:
         claims = [self.get(f"claims:{pool}/{owner}") for pool in pools or self.facts["limits"]]
         return sum(code == UNSEEN for codes in claims if codes != self.unknown for code in codes)
 
-    def knows_codes(self, *owners: str) -> bool:
-        """Whether all is followed that decides about the codes of some people."""
-        claims = [f"claims:{pool}/{owner}" for pool in self.facts["limits"] for owner in owners]
-        codes = [f"code:{code}" for codes in self.facts["codes"].values() for code in codes]
+    def counts_codes(self, *owners: str, pools: Iterable[str]) -> bool:
+        """Whether all is followed that decides how many codes of some pools some people have."""
+        claims = [f"claims:{pool}/{owner}" for pool in pools for owner in owners]
+        codes = [f"code:{code}" for pool in pools for code in self.facts["codes"].get(pool, ())]
         return is_known(self.state, (*claims, *codes), self.unknown)
+
+    def knows_claims(self, pool: str, *owners: str) -> bool:
+        """Whether it is followed what some people have claimed of a pool, and what became of that."""
+        if not is_known(self.state, [f"claims:{pool}/{owner}" for owner in owners], self.unknown):
+            return False
+        codes = [f"code:{code}" for owner in owners for code in self.claims(pool, owner) if code != UNSEEN]
+        return is_known(self.state, codes, self.unknown)
 
     def rename(self, old: str, new: str) -> None:
         """Let all that names somebody name another one, wallets, claims and quotas apart."""
@@ -215,7 +227,7 @@ class Change:
         """Let claims be another's: surplus codes are revoked and replaced, and keys of theirs are free again."""
         names = {f"claims:{pool}/{old}", f"claims:{pool}/{new}"}
         for name, kept in self.of_kind("key"):
-            if name.startswith("key:claim/") and kept is not None and kept[0] in names:
+            if is_key_of(name, kept, names):
                 place = found.places.get((kept[0].rpartition("/")[2], kept[1]))
                 self.put(name, None if place is None else (f"claims:{pool}/{new}", place))
         self.put(f"claims:{pool}/{old}", ())
@@ -247,6 +259,11 @@ class Change:
             return False
         return code == UNSEEN or (self.is_live(code) and self.get(f"code:{code}").hold is None)
 
+    def knows_orders(self) -> bool:
+        """Whether all orders are followed."""
+        orders = [name for name in (*self.state, *self.facts["left_out"]) if name.startswith("order:")]
+        return is_known(self.state, orders, self.unknown)
+
     def claims(self, pool: str, owner: str) -> tuple[str, ...]:
         """Return the codes that somebody has claimed of a pool."""
         found: tuple[str, ...] = self.get(f"claims:{pool}/{owner}")
@@ -261,6 +278,11 @@ class Change:
         """Whether one claim was answered before another one was made."""
         first, second = (self.facts["claimed"].get(self.claimed(pool, each)) for each in (one, other))
         return bool(first and second and first[1] < second[0])
+
+    def is_alive_of(self, code: str, owners: Collection[str]) -> bool:
+        """Whether a code is followed, is one of these people's, and can be spent."""
+        found = self.get(f"code:{code}")
+        return found != self.unknown and found.owner in owners and self.is_live(code)
 
     def is_live(self, code: str) -> bool:
         """Whether a code can be spent."""

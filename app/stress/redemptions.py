@@ -511,9 +511,12 @@ REVERSE: Final = mutation("reverseRedemption", "ReverseRedemptionInput", "")
 
 
 def _ask_reverse(world: "World") -> Asked | None:
+    """Ask for one of the last, often for one that has others beside it on its order."""
     if not world.redemptions:
         return None
-    redemption = world.rolls.choice(list(world.redemptions.values())[-4:])
+    known = list(world.redemptions.values())
+    beside = [each for each in known[-8:] if len(world.orders[each["order"]]) > 1]
+    redemption = world.rolls.choice(beside if beside and world.rolls.random() < 0.5 else known[-4:])
     reinstate = world.rolls.random() < 0.7
     asked = {"redemptionId": redemption["id"], "reason": "tried", "reinstate": reinstate}
     return asked | ({"expiresAt": NEW_END} if reinstate and world.rolls.random() < 0.3 else {}), redemption

@@ -170,7 +170,7 @@ def changed(amount: int = 0, *, points: int | None = None, version: int | None =
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
         after = wallet.debited(-amount) if amount < 0 else wallet.credited(amount, of) if amount else wallet.changed()
-        if after is not None and points in {None, after.points} and version in {None, after.version}:
+        if after is not None and points in {None, after.points} and after.is_of(version):
             yield after
 
     return move
@@ -185,7 +185,7 @@ def earned(amount: int, order: str, *, recovers: bool, points: int | None = None
     def move(wallet: Wallet) -> Iterable[Wallet]:
         credited = wallet.credited(amount, order)
         after = credited.made_good() if recovers else credited
-        if points in {None, credited.points} and version in {None, after.version}:
+        if points in {None, credited.points} and after.is_of(version):
             yield after
 
     return move
@@ -196,7 +196,7 @@ def spent(cost: int, name: str, *, points: int | None = None, version: int | Non
 
     def move(wallet: Wallet) -> Iterable[Wallet]:
         after = wallet.debited(cost, name)
-        if after is not None and points in {None, after.points} and version in {None, after.version}:
+        if after is not None and points in {None, after.points} and after.is_of(version):
             yield after
 
     return move

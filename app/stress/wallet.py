@@ -87,7 +87,8 @@ class Told(NamedTuple):
 class Wallet(NamedTuple):
     """A member's wallet: its version, its lots in the order in which they are spent, and what may be given back.
 
-    `returns` are the take-backs that lack something or that others pay for, as they arose.
+    `returns` are the take-backs that lack something or that others pay for, as they arose. Where nobody follows how
+    often it changed, it isn't dated any more: its version says only what comes after what.
     """
 
     version: int = 0
@@ -97,6 +98,7 @@ class Wallet(NamedTuple):
     spent: tuple[Spent, ...] = ()
     endings: tuple[Ending, ...] = ()
     held: tuple[Held, ...] = ()
+    is_dated: bool = True
 
     def __str__(self) -> str:
         return f"Wallet(points={self.points}, version={self.version})"
@@ -119,6 +121,10 @@ class Wallet(NamedTuple):
     @property
     def shortfall(self) -> int:
         return sum(each.shortfall for each in self.returns)
+
+    def is_of(self, version: int | None) -> bool:
+        """Whether the wallet may be of a version, as far as it was told."""
+        return version is None or not self.is_dated or version == self.version
 
     def changed(self) -> "Wallet":
         """Return the wallet after one change that isn't about points."""

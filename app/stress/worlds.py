@@ -32,6 +32,8 @@ from app.stress.verbs import VERBS
 
 MEMBERS: Final = 2
 PEOPLE_MEMBERS: Final = 4
+#: For how many of them something is held from the beginning.
+HOLDERS: Final = 2
 #: A larger quota of invites isn't used up by a world, and one call sends up to so many.
 QUOTA_MAX: Final = 20
 INVITES_AT_ONCE: Final = 3
@@ -43,6 +45,8 @@ OPEN_MAX: Final = 5
 SECONDS_MAX: Final = 180.0
 #: How often a client sends what was sent before, or another thing under its key, and gives up what wasn't answered.
 REPEATED, SPOILED, GIVEN_UP = 0.25, 0.08, 0.3
+#: Where another member would be another thing, and no other one under the key of the first.
+UNSPOILED: Final = frozenset({"redeemCodes", "bringBalance"})
 #: How often a client crashes before it has noted the answer to what it may send again.
 CRASHES: Final = 0.02
 #: What each member of a world that is about holds can pay with at first.
@@ -87,6 +91,8 @@ mutation ($input: RetireRewardInput!) { answer: retireReward(input: $input) { __
 
 #: The verbs by which members go, and what names them.
 GOING: Final = {"mergeMembers": ("keptId", "mergedId"), "eraseMember": ("memberId",)}
+#: The verbs that look at what became of those that went.
+AFTERWARDS: Final = ("readWallet", "readCodes")
 #: Lets the time of a hold pass that is HELD; returns whether it did.
 Lapse = Callable[[str], Awaitable[bool]]
 #: Brings in a file of balances with this text; returns the exit status of that, and what was said. Raises Unanswered.
@@ -220,6 +226,9 @@ class World:
         self.exchanges: list[dict[str, Any]] = []
         self.invites: list[dict[str, Any]] = []
         self.holds: list[dict[str, str]] = []
+        #: Those whose time was let pass, and the codes that any has had.
+        self.late: list[dict[str, str]] = []
+        self.held: dict[str, list[str]] = {}
         self.jobs: list[dict[str, str]] = []
         #: Who joined by whose invite in a world about people, and who is gone, with whoever is told to stand for it.
         self.joined: dict[str, str] = {}
@@ -228,6 +237,8 @@ class World:
         self.refused_pairs: dict[tuple[str, str], bool] = {}
         self.meeting: tuple[str, ...] = ()
         self.going = ""
+        #: Whom the last of that was about: what became of them is looked at.
+        self.changed: tuple[str, ...] = ()
         #: What is to be done for a call by somebody else, by the key of the call, until it is told to be over.
         self._later: dict[str, Operation] = {}
         self.facts: dict[str, Any] = {
@@ -248,9 +259,10 @@ class World:
     # What verbs ask for.
 
     def member(self) -> str:
-        """Return any member, often one that is being merged or erased."""
-        if self.meeting and self.rolls.random() < 0.6:
-            return self.rolls.choice(self.meeting)
+        """Return any member, often one that is being merged or erased, or was the last."""
+        lately = self.meeting or self.changed
+        if lately and self.rolls.random() < 0.6:
+            return self.rolls.choice(lately)
         return self.rolls.choice(self.members)
 
     def claimant(self) -> str:
@@ -262,9 +274,11 @@ class World:
         return [member for member in self.members if member not in self.gone]
 
     def holders(self) -> list[str]:
-        """Return members for whom something was held lately."""
-        held = [each for each in self.history.operations[-20:] if each.verb == "holdCheckout" and each.outcome == "ok"]
-        return [each.input["memberId"] for each in held]
+        """Return members for whom something was held lately, which nobody was told to have ended."""
+        told = [each for each in self.history.operations if each.outcome == "ok"]
+        ended = {each.input["holdId"] for each in told if each.verb in {"captureHold", "releaseHold"}}
+        held = [each for each in told[-30:] if each.verb == "holdCheckout"]
+        return [each.input["memberId"] for each in held if each.answer and each.answer["hold"]["id"] not in ended]
 
     def pair(self) -> tuple[str, str] | None:
         """Return two records that may be one person's: mostly members that stand, some that joined, some that went."""
@@ -279,6 +293,12 @@ class World:
             among = [*among, *(member for member in self.joined if member not in self.gone)]
         if len(among) <= 1 or self.rolls.random() < 0.2:
             among = [*self.members, *self.joined]
+        holders = [member for member in self.holders() if member in among]
+        if holders and self.rolls.random() < 0.6:
+            # What is held of a record is the kept member's with all the rest.
+            one = self.rolls.choice(holders)
+            other = self.rolls.choice([member for member in among if member != one])
+            return (one, other) if self.rolls.random() < 0.5 else (other, one)
         kept, merged = self.rolls.sample(among, k=2)
         return kept, merged
 
@@ -297,7 +317,13 @@ class World:
         return self.rolls.choice(known[-2:]) if known and self.rolls.random() < 0.8 else self.order()
 
     def presented(self) -> list[Seen]:
-        """Return one or a few codes that a member may present together, mostly codes of one owner."""
+        """Return one or a few codes that a member may present together, mostly codes of one owner.
+
+        What a hold had whose time has passed is often presented once more.
+        """
+        late = [code for hold in self.late for code in self.held[hold["id"]] if code in self.codes]
+        if late and self.rolls.random() < 0.4:
+            return [self.codes[self.rolls.choice(late)]]
         owner = self.claimant()
         own = [code for code in self.codes.values() if code.owner == owner]
         return self.some(own if own and self.rolls.random() < 0.9 else list(self.codes.values()), most=2)
@@ -332,6 +358,7 @@ class World:
         """Keep a hold that somebody was told of."""
         self.orders.setdefault(order, [])
         known = {"id": hold["id"], "order": order}
+        self.held[hold["id"]] = [each["code"]["id"] for each in hold["codes"]]
         if known not in self.holds:
             self.holds.append(known)
 
@@ -385,6 +412,18 @@ class World:
             key = self.key()
             gift = {"memberId": member, "amount": gifts[self._about], "reference": key, "idempotencyKey": key}
             await self._until_answered(client, VERBS["grantPoints"], gift)
+        if self._about is About.PEOPLE and self.facts["point_value"] is not None:
+            for member in self.rolls.sample(self.members, k=HOLDERS):
+                await self._hold_points(client, member)
+
+    async def _hold_points(self, client: Client, member: str) -> None:
+        """Hold points of a member, so that it doesn't go without them."""
+        money = {"amountMinor": 1000, "currency": self.currency}
+        asked: dict[str, Any] = {
+            "orderId": self.key(), "orderAmount": money, "codes": [], "points": 20, "memberId": member,
+            "lifetimeSeconds": 3600, "idempotencyKey": self.key(),
+        }  # fmt: skip
+        await self._until_answered(client, VERBS["holdCheckout"], asked, {"codes": []})
 
     async def _aimed_pools(self, client: Client) -> None:
         money = {"amountMinor": BUDGETS[0], "currency": self.currency}
@@ -412,9 +451,11 @@ class World:
         await self._beginning_pool(client)
         self.facts["transferable"].append(await self.make_pool(client, codes=3, limit=1, transferable=True))
 
-    async def _until_answered(self, client: Client, verb: Verb, asked: dict[str, Any]) -> None:
+    async def _until_answered(
+        self, client: Client, verb: Verb, asked: dict[str, Any], about: dict[str, Any] | None = None
+    ) -> None:
         while time.monotonic() < self._ends:
-            if await self.call(client, verb, asked, {}) is not None:
+            if await self.call(client, verb, asked, about or {}) is not None:
                 return
             await asyncio.sleep(self.rolls.uniform(0.05, 0.2))
         raise Unanswered("the server never came back")
@@ -487,7 +528,7 @@ class World:
             if before:
                 again = self.rolls.choice(before[-8:])
                 same = dict(again.input)
-                if roll < SPOILED and "memberId" in same and again.verb != "redeemCodes":
+                if roll < SPOILED and "memberId" in same and again.verb not in UNSPOILED:
                     same["memberId"] = self.member()
                 elif roll < SPOILED and "refundId" in same:
                     same["amount"] = {**same["amount"], "amountMinor": 700}
@@ -501,9 +542,14 @@ class World:
                 return verb, *asked
 
     def _verb(self) -> Verb:
-        """Return a verb: while members go, mostly one of those that are to meet that, each as often as the others."""
+        """Return a verb: while members go, mostly one of those that are to meet that, each as often as the others.
+
+        Afterwards some of the time one that looks at what became of them.
+        """
         if self.meeting and self.rolls.random() < 0.6:
             return VERBS[self.rolls.choice(BESIDE[self.going])]
+        if self.changed and self.rolls.random() < 0.15:
+            return VERBS[self.rolls.choice(AFTERWARDS)]
         (verb,) = self.rolls.choices(list(VERBS.values()), list(self._weights.values()))
         return verb
 
@@ -512,7 +558,7 @@ class World:
         if verb.name in self._others:
             return await self._others[verb.name](verb, input, about)
         if verb.name in GOING:
-            self.meeting, self.going = tuple(input[name] for name in GOING[verb.name]), verb.name
+            self.meeting, self.going = _going(verb, input), verb.name
         operation = self.recorder.call(client.name, verb.name, input, about, time.monotonic_ns())
         try:
             answer = await client.ask(verb.document, verb.variables(input), self._token(verb, about))
@@ -539,7 +585,7 @@ class World:
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=self._once(verb))
         self._count(operation, answer)
         if verb.name in GOING:
-            self.meeting = ()
+            self.meeting, self.changed = (), _going(verb, operation.input)
         if answer["__typename"] == "MembersNotMergeable":
             self.refused_pairs[operation.input["keptId"], operation.input["mergedId"]] = True
         self._note_what_follows(verb, operation)
@@ -584,6 +630,7 @@ class World:
             return None
         answer = {"__typename": PASSED}
         self.recorder.answered(operation, answer, time.monotonic_ns(), once=False)
+        self.late.append({"id": input["holdId"], "order": about["order"]})
         return answer
 
     def _once(self, verb: Verb) -> bool:
@@ -636,6 +683,11 @@ class World:
         self.counts.update(() if verb.notes is None else verb.notes(operation, answer))
         if "servedBy" in answer and answer["servedBy"]["id"] != operation.input["poolId"]:
             self.counts["claimCode: served by a fallback"] += 1
+
+
+def _going(verb: Verb, input: dict[str, Any]) -> tuple[str, ...]:
+    """Return the members that a verb by which members go is about."""
+    return tuple(input[name] for name in GOING[verb.name])
 
 
 def _is_plain(asked: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@ import itertools
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,7 +38,8 @@ SOURCE: Final = Path(__file__).parent / "judge"
 SECONDS_MAX: Final = 30.0
 SMALLER_SECONDS_MAX: Final = 2.0
 BAR_WIDTH: Final = 24
-SHOWN_MAX: Final = 20
+SHOWN_MAX: Final = 16
+ALIKE_MAX: Final = 3
 OK, ILLEGAL, UNKNOWN = "Ok", "Illegal", "Unknown"
 
 State = Mapping[str, Any]
@@ -124,6 +125,7 @@ class Case:
             **known, "codes": _codes(self.operations, known),
             "touched": _touched(self.operations, known), "holding": _holding(self.operations, known),
             "looked": {each.input["number"] for each in self.operations if each.verb in LOOKS},
+            "left_out": self.left_out,
         }  # fmt: skip
         self._people: list[str] = []
         if facts["address"] is not None:
@@ -319,12 +321,9 @@ def counterexample(judge: Judge, history: History) -> Counterexample:
         return judge.verdict(case, SMALLER_SECONDS_MAX) == ILLEGAL
 
     case = _first_impossible(history, illegal)
-    # Last those that say most to a person.
-    for name in sorted(case.names, key=lambda name: (name.startswith(("code:", "wallet:")), name)):
-        if name == PEOPLE:
-            continue
-        smaller = _without(case, case.left_out | {name})
-        if illegal(smaller):
+    for names in _to_leave_out(case.names):
+        smaller = _without(case, case.left_out | names)
+        if not names <= case.left_out and illegal(smaller):
             case = smaller
     for each in list(case.operations):
         smaller = Case(history, [other for other in case.operations if other is not each], case.left_out)
@@ -337,6 +336,18 @@ def counterexample(judge: Judge, history: History) -> Counterexample:
             if illegal(smaller):
                 case = smaller
     return Counterexample(case, [each for each in case.operations if each.answer is not None])
+
+
+def _to_leave_out(names: Iterable[str]) -> Iterator[frozenset[str]]:
+    """Return what to try to leave out, one after the other: all things of a kind, then single ones.
+
+    The fewer things there are, the sooner it is known whether the rest is impossible. Last come those that say most to
+    a person. Who stands for whom never goes.
+    """
+    found = sorted(set(names) - {PEOPLE}, key=lambda name: (name.startswith(("code:", "wallet:")), name))
+    for _, of_kind in itertools.groupby(found, key=lambda name: name.partition(":")[0]):
+        yield frozenset(of_kind)
+    yield from (frozenset({name}) for name in found)
 
 
 def _first_impossible(history: History, illegal: Callable[[Case], bool]) -> Case:
@@ -362,7 +373,8 @@ def _until(history: History, end: int) -> Case:
 
 
 def _unanswered(operation: Operation) -> Operation:
-    return replace(operation, answer=None, returned=None, settled=None, settled_by=None)
+    """Return an operation as if nobody had been told of it: what it did, if anything, it had done when it was over."""
+    return replace(operation, answer=None, returned=None, settled=None, settled_by=operation.over)
 
 
 def _without(case: Case, left_out: frozenset[str]) -> Case:
@@ -392,10 +404,12 @@ def timeline(found: Counterexample) -> str:
     ]  # fmt: skip
     if len(shown) > SHOWN_MAX:
         shown = [each for each in history.operations if each.number in {other.number for other in case.operations}]
+    if len(shown) > SHOWN_MAX:
+        shown = [each for each in history.operations if each.number in told]
     begun = min(each.called for each in shown)
     ended = max(each.returned or each.called for each in shown)
     lines = [f"{history.name}: no order of these operations explains the answers marked with !, whatever others did."]
-    lines += [f"    {names.short(name)} begins as {_initial(name, history.facts['initial'])}" for name in case.names]
+    lines += _beginnings(case, names)
     for each in sorted(shown, key=lambda operation: operation.called):
         mark, at = "!" if each.number in told else " ", (each.called - begun) / 1e6
         answer = "no answer" if each.answer is None else _told(each.answer, names)
@@ -405,6 +419,20 @@ def timeline(found: Counterexample) -> str:
     others = len(history.operations) - len(shown)
     lines.append(f"    {others} other operations of this world are about other things." if others else "")
     return "\n".join(lines).rstrip()
+
+
+def _beginnings(case: Case, names: "_Names") -> Iterator[str]:
+    """Return what things begin as, in a line each; of many of a kind that begin alike, how many there are."""
+    begun = case.history.facts["initial"]
+    for kind, of_kind in itertools.groupby(case.names, key=lambda name: name.partition(":")[0]):
+        alike: dict[str, list[str]] = {}
+        for name in of_kind:
+            alike.setdefault(str(_initial(name, begun)), []).append(name)
+        for beginning, found in alike.items():
+            if len(found) > ALIKE_MAX:
+                yield f"    {kind}: {len(found)} begin as {beginning}"
+            else:
+                yield from (f"    {names.short(name)} begins as {beginning}" for name in found)
 
 
 def _bar(operation: Operation, begun: int, ended: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from app.stress.operations import READ
 from app.stress.things import Stock
-from tests.histories.judging import Judge
+from tests.histories.judging import Case, Judge
 from tests.histories.phones import LAST, Phone
 from tests.histories.test_judging import SECOND, Written, _verdict
 
@@ -173,3 +173,39 @@ def test_a_phone_is_told_of_each_version_and_ends_with_its_member(
     phone = Phone("a", versions[0])
     phone.versions, phone.last, phone.ended = versions, last, ended
     assert phone.wrong(found) == wrong
+
+
+@pytest.mark.parametrize(("balance", "verdict"), [(20, "Ok"), (10, "Illegal")])
+def test_the_points_of_a_merged_record_are_followed_without_its_codes(
+    judging: Judge, people: Peopled, balance: int, verdict: str
+) -> None:
+    """How often a merging changes a wallet depends on codes; what the wallet has doesn't."""
+    people.takes("y", memberId="b")
+    people.give("b", 10, 2)
+    people.merge("a", "b")
+    people.give("a", balance, 7)
+    assert _left_out(judging, people, "code:y") == verdict
+
+
+@pytest.mark.parametrize(("state", "verdict"), [("REVOKED", "Ok"), ("ALLOCATED", "Illegal")])
+def test_a_code_of_whoever_was_erased_is_followed_without_its_other_codes(
+    judging: Judge, people: Peopled, state: str, verdict: str
+) -> None:
+    people.takes("x", memberId="a")
+    people.takes("y", memberId="b")
+    people.call("eraseMember", {"__typename": "EraseMemberSuccess", "member": {"id": "b"}}, memberId="b")
+    people.sees("b", y=state)
+    assert _left_out(judging, people, "code:x", "claims:p/a", "claims:p/b", "stock:p") == verdict
+
+
+def test_an_order_that_is_left_out_may_have_anything_that_a_merging_would_pass_on(
+    judging: Judge, people: Peopled
+) -> None:
+    told = {"codes": 0, "codesRevoked": 0, "points": 0, "purchases": 1, "holds": 0, "referralCount": 0}
+    people.call("checkMerge", {"__typename": "MergePreview", **told}, keptId="a", mergedId="b")
+    assert _left_out(judging, people) == "Illegal"
+    assert _left_out(judging, people, "order:o") == "Ok"
+
+
+def _left_out(judging: Judge, people: Peopled, *names: str) -> str:
+    return judging.verdict(Case(people.history, people.history.operations, frozenset(names)))

@@ -39,7 +39,7 @@ POOL: Final[dict[str, Any]] = {"codes": 10, "claimsPerMember": 2, "stacking": "S
 MET_IN: Final = {
     "stolen hold": About.HOLDS, "forgotten hold": About.PEOPLE, "two for one": About.PEOPLE,
     "code of nobody": About.PEOPLE, "balance twice": About.PEOPLE, "overspent budget": About.AIMS,
-    "second first order": About.AIMS, "job that goes on": About.AIMS,
+    "second first order": About.AIMS, "job that goes on": About.AIMS, "stale discount": About.AIMS,
 }  # fmt: skip
 
 Script = Callable[["Stage"], Awaitable[None]]
@@ -292,14 +292,12 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
     order:first begins as Order()
     order:second begins as Order()
     shop: claimCode(poolId: pool1, memberId: member1, idempotencyKey: c) → ClaimCodeSuccess(...)
-  ! shop: holdCheckout(orderId: first, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
+    shop: holdCheckout(orderId: first, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
     time: lapse(holdId: hold1) → Passed
   ! till: holdCheckout(orderId: second, codes: [CODE], orderAmount: USD, KEY) → HoldCheckoutSuccess(...)
   ! shop: captureHold(holdId: hold1) → CaptureHoldSuccess(...)
 """),
     "forgotten hold": (_two_records_and_a_cart, """
-    claims:pool1/member1 begins as ()
-    claims:pool1/member2 begins as ()
     order:o begins as Order()
     people begins as People()
     wallet:member1 begins as Wallet(points=0, version=0)
@@ -323,7 +321,6 @@ SCRIPTS: Final[dict[str, tuple[Script, str]]] = {
   ! till: readCodes(id: member1) → wallet: codes: edges: [ALLOCATED code3; ALLOCATED code2; ALLOCATED code1]
 """),
     "code of nobody": (_a_code_of_somebody_forgotten, """
-    claims:pool1/member1 begins as ()
     code:code1 begins as Code(owner=None, order=None, revoked=False, expired=False, reissued_as=None, hold=None)
     order:o begins as Order()
     people begins as People()
@@ -436,11 +433,13 @@ async def test_a_planted_bug_is_found_in_small_worlds(
             )
             async with at_work():
                 await play(world, clients)
-            if judging.verdict(Case(world.history, world.history.operations)) == "Illegal":
+            verdict = judging.verdict(Case(world.history, world.history.operations))
+            if verdict == "Illegal":
                 break
         for client in clients:
             await client.close()
 
+    assert verdict == "Illegal", f"none of {WORLDS_MAX} worlds has met it"
     found = timeline(counterexample(judging, world.history))
     print(found)
     assert "  ! " in found
