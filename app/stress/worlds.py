@@ -119,7 +119,7 @@ AIMING: Final = {
     "holdCheckout": 4, "captureHold": 2, "releaseHold": 1, "lapse": 1.5, "redeemCodes": 5, "checkCodes": 1.5,
     "amendOrder": 1.5, "cancelOrder": 1, "reverseRedemption": 1.5, "recordPurchase": 1.5, "refundPurchase": 0.7,
     "reversePurchase": 1, "claimCode": 5, "editPool": 1.2, "pausePool": 0.3, "activatePool": 0.6, "revokeCode": 0.3,
-    "readCodes": 1.5, "readWallet": 1, "readHold": 0.5, "readStock": 1.5, "readOrder": 1, "revokeCodes": 1,
+    "readCodes": 1.5, "readWallet": 1, "readHold": 0.5, "readStock": 1.5, "readOrder": 3, "revokeCodes": 1,
     "fillPool": 0.7, "cancelJob": 0.7, "readJob": 3,
 }  # fmt: skip
 
@@ -326,7 +326,8 @@ class World:
             return [self.codes[self.rolls.choice(late)]]
         owner = self.claimant()
         own = [code for code in self.codes.values() if code.owner == owner]
-        return self.some(own if own and self.rolls.random() < 0.9 else list(self.codes.values()), most=2)
+        among = own if own and self.rolls.random() < 0.9 else list(self.codes.values())
+        return self.rolls.sample(among, k=min(len(among), self.rolls.choice((1, 2))))
 
     def presenter(self, code: Seen) -> str:
         """Return who presents a code: mostly its owner, if it has one."""
