@@ -13,13 +13,13 @@ from app.moving.rows import (
     DROP_LINES,
     FIND_MEMBERS,
     FIND_STRANGERS,
-    JUDGING_SECONDS_MAX,
     Import,
     LineRow,
     compare,
     look_up,
     pass_over_erased,
     repeated,
+    rows_of,
 )
 from app.points.credit_all import Credit, credit_all
 from app.points.grant_points import TEN_YEARS
@@ -179,7 +179,7 @@ class Balances(Kind):
         await pass_over_erased(of)
         await look_up(of, FIND_STRANGERS)
         await compare(of, FIND_REPEATED)
-        await database().many(FIND_POSTED, **of.key, corrects=of.corrects, seconds_max=JUDGING_SECONDS_MAX)
+        await rows_of(of, FIND_POSTED, corrects=of.corrects)
         await look_up(of, FIND_NOTHING)
         await compare(of, FIND_TOO_MANY)
 

@@ -45,6 +45,7 @@ from app.moving.rows import (
     FileRow,
     Import,
     forget,
+    rows_of,
     stage,
 )
 from app.storage.database import database, transaction
@@ -309,8 +310,8 @@ class _Bringing:
             rows = "row is" if self._wrong == 1 else "rows are"
             self._screen.say(f"{self._wrong:,} {rows} wrong; nothing was applied.")
             return NOTHING_APPLIED
-        (settled,) = await database().many(DROP_SETTLED, **of.key, seconds_max=JUDGING_SECONDS_MAX)
-        (work,) = await database().many(COUNT_WORK, **of.key, seconds_max=JUDGING_SECONDS_MAX)
+        (settled,) = await rows_of(of, DROP_SETTLED)
+        (work,) = await rows_of(of, COUNT_WORK)
         said = f"{work['fresh']:,} new, {work['corrected']:,} to correct, {settled['same']:,} there already"
         if settled["erased"]:
             said += f", {settled['erased']:,} skipped as erased"
@@ -380,10 +381,10 @@ class _Bringing:
         # there were before compare each with each.
         counted = f"ANALYZE import_row, {', '.join(self._kind.compared)}"
         await database().many(counted, seconds_max=JUDGING_SECONDS_MAX)
-        await database().many(JUDGE_ANEW, **of.key, seconds_max=JUDGING_SECONDS_MAX)
+        await rows_of(of, JUDGE_ANEW)
         await self._kind.judge(of)
         after = 0
-        while page := await database().many(PROBLEMS, **of.key, after=after, seconds_max=JUDGING_SECONDS_MAX):
+        while page := await rows_of(of, PROBLEMS, after=after):
             for row in page:
                 self._tell_wrong(row["line"], row["problem"])
             after = page[-1]["line"]
@@ -398,7 +399,7 @@ async def _apply(viewer: Viewer, row: FileRow, screen: Screen) -> int:
     of = _import(viewer, row)
     kind = KINDS[row["kind"].lower()](viewer, datetime.now(UTC))
     await kind.prepare()
-    (work,) = await database().many(COUNT_WORK, **of.key, seconds_max=JUDGING_SECONDS_MAX)
+    (work,) = await rows_of(of, COUNT_WORK)
     applied = corrected = after = 0
     is_missed = False
     screen.begin("applying", work["fresh"] + work["corrected"])

@@ -19,13 +19,13 @@ from app.moving.rows import (
     DROP_LINES,
     FIND_MEMBERS,
     FIND_STRANGERS,
-    JUDGING_SECONDS_MAX,
     Import,
     LineRow,
     compare,
     look_up,
     pass_over_erased,
     repeated,
+    rows_of,
 )
 from app.storage.database import Tx, database
 from app.storage.gone import MemberGoneError
@@ -255,7 +255,7 @@ class Codes(Kind):
         await look_up(of, FIND_MEMBERS)
         await pass_over_erased(of)
         await look_up(of, FIND_STRANGERS, FIND_OWNERS)
-        await database().many(FIND_EXISTING, **of.key, corrects=of.corrects, seconds_max=JUDGING_SECONDS_MAX)
+        await rows_of(of, FIND_EXISTING, corrects=of.corrects)
         await look_up(of, FIND_CLOSED)
         await compare(of, FIND_BEYOND)
 

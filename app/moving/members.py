@@ -18,7 +18,6 @@ from app.moving.kind import Batch, Kind, Record, settle, settle_each
 from app.moving.rows import (
     DROP_LINES,
     FIND_MEMBERS,
-    JUDGING_SECONDS_MAX,
     PAGE,
     Import,
     LineRow,
@@ -26,6 +25,7 @@ from app.moving.rows import (
     look_up,
     pass_over_erased,
     repeated,
+    rows_of,
     set_verdicts,
 )
 from app.people.addresses import HeldRow, Proved, on_held, take_all
@@ -276,7 +276,7 @@ class Members(Kind):
         await pass_over_erased(of)
         await look_up(of, FIND_PROVEN)
         after = 0
-        while page := await database().many(KNOWN, **of.key, after=after, seconds_max=JUDGING_SECONDS_MAX):
+        while page := await rows_of(of, KNOWN, after=after):
             verdicts: list[tuple[int, str | None, str | None]] = []
             for row in page:
                 other = await self._other(row)
@@ -294,7 +294,7 @@ class Members(Kind):
     async def _refuse_rivals(self, of: Import) -> None:
         """Refuse corrections that another row about the same member would undo, now or the next time."""
         after = UUID(int=0)
-        while page := await database().many(FIND_CORRECTED, **of.key, after=after, seconds_max=JUDGING_SECONDS_MAX):
+        while page := await rows_of(of, FIND_CORRECTED, after=after):
             members = [row["found"] for row in page]
             rows: defaultdict[UUID, list[_KnownRow]] = defaultdict(list)
             for row in await database().many(KNOWN_OF, **of.key, after=0, member_ids=members):

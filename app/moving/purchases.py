@@ -16,13 +16,13 @@ from app.moving.rows import (
     DROP_LINES,
     FIND_MEMBERS,
     FIND_STRANGERS,
-    JUDGING_SECONDS_MAX,
     Import,
     LineRow,
     compare,
     look_up,
     pass_over_erased,
     repeated,
+    rows_of,
 )
 from app.orders.record_purchase import ORDER_ID_LENGTH_MAX
 from app.storage.database import Tx, database
@@ -249,7 +249,7 @@ class Purchases(Kind):
         await look_up(of, FIND_MEMBERS)
         await pass_over_erased(of)
         await look_up(of, FIND_STRANGERS)
-        await database().many(FIND_RECORDED, **of.key, corrects=of.corrects, seconds_max=JUDGING_SECONDS_MAX)
+        await rows_of(of, FIND_RECORDED, corrects=of.corrects)
         await look_up(of, FIND_ORDERS)
 
     async def apply(self, tx: Tx, of: Import, after: int) -> Batch | None:

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, TypedDict
+from typing import Annotated, Final, TypedDict, TypeVar
 from uuid import UUID
 
 from app.api.context import Viewer
 from app.members.remembered import IS_CURRENT, OF_ADDRESS, OF_EXTERNAL_ID
 from app.storage.database import database, transaction
+from app.storage.long_reads import ENDS_WITH_CLIENT
 from app.storage.statements import NoRow, Statement, columns, row_of, statement
+
+T = TypeVar("T")
 
 #: A statement over all rows of a file may take so long.
 JUDGING_SECONDS_MAX: Final = 3600.0
@@ -238,14 +241,19 @@ WHERE merchant_id = :merchant_id AND import_id = :import_id AND import_row.line 
 
 
 class _SetRow(TypedDict):
-    setting: str
+    look_every: str
+    loops: str
 
 
-# Statements that compare the rows of a file with each other: nobody has counted rows that were just written, and what
-# is planned for a few compares each with each.
-WITHOUT_LOOPS: Final = statement(
+# For statements over all rows of a file, which end with the command that waits for them. Where they compare these rows
+# with each other, loops are off: nobody has counted rows that were just written, and what is planned for a few compares
+# each with each.
+SET: Final = statement(
     _SetRow,
-    "SELECT set_config('enable_nestloop', 'off', true) AS setting FROM merchant WHERE merchant_id = :merchant_id",
+    f"""
+SELECT {ENDS_WITH_CLIENT} AS look_every, set_config('enable_nestloop', :loops, true) AS loops
+FROM merchant WHERE merchant_id = :merchant_id
+""",
 )
 
 
@@ -285,21 +293,30 @@ async def stage(of: Import, names: list[str], records: list[tuple[object, ...]],
 async def compare(of: Import, *statements: Statement[NoRow]) -> None:
     """Compare the rows of a file with each other, by statements that write down what is wrong."""
     for each in statements:
-        async with transaction(of.viewer.merchant_id) as tx:
-            await tx.row(WITHOUT_LOOPS, merchant_id=of.viewer.merchant_id)
-            await tx.many(each, **of.key, seconds_max=JUDGING_SECONDS_MAX)
+        await _rows(of, each, loops="off")
 
 
 async def look_up(of: Import, *statements: Statement[NoRow]) -> None:
     """Compare the rows of a file with what is there, by statements that write down what they find."""
     for each in statements:
-        await database().many(each, **of.key, seconds_max=JUDGING_SECONDS_MAX)
+        await rows_of(of, each)
+
+
+async def rows_of(of: Import, query: Statement[T], **values: object) -> list[T]:
+    """Return the rows of one statement over all rows of a file."""
+    return await _rows(of, query, loops="on", **values)
+
+
+async def _rows(of: Import, query: Statement[T], *, loops: str, **values: object) -> list[T]:
+    async with transaction(of.viewer.merchant_id) as tx:
+        await tx.row(SET, merchant_id=of.viewer.merchant_id, loops=loops)
+        return await tx.many(query, **of.key, **values, seconds_max=JUDGING_SECONDS_MAX)
 
 
 async def pass_over_erased(of: Import) -> None:
     """Note which rows are of persons who were erased, and don't know them again."""
     pads = of.viewer.tenant.keys.memory_pads
-    await database().many(FIND_ERASED, **of.key, memory_pads=pads, seconds_max=JUDGING_SECONDS_MAX)
+    await rows_of(of, FIND_ERASED, memory_pads=pads)
 
 
 async def drop(of: Import) -> None:

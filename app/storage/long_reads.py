@@ -11,21 +11,27 @@ T = TypeVar("T")
 
 class _LimitRow(TypedDict):
     milliseconds: str
+    look_every: str
 
 
 #: So PostgreSQL speaks first: what it ends took too long, and what it doesn't answer is away.
 _SPARE_SECONDS: Final = 15.0
+#: PostgreSQL looks every two seconds whether the client of a statement is still there, which otherwise it finds out
+#: when it answers. For the rest of a transaction. Servers on Windows can't.
+ENDS_WITH_CLIENT: Final = (
+    "set_config('client_connection_check_interval', CASE WHEN version() ~ 'windows|mingw' THEN '0' ELSE '2s' END, true)"
+)
 LIMIT: Final = statement(
     _LimitRow,
-    """
-SELECT set_config('statement_timeout', :milliseconds, true) AS milliseconds FROM merchant
-WHERE merchant_id = :merchant_id
+    f"""
+SELECT set_config('statement_timeout', :milliseconds, true) AS milliseconds, {ENDS_WITH_CLIENT} AS look_every
+FROM merchant WHERE merchant_id = :merchant_id
 """,
 )
 
 
 async def limit(tx: Tx, seconds_max: float) -> None:
-    """Let PostgreSQL end each further statement of a transaction after so many seconds, whoever still waits for it."""
+    """Let PostgreSQL end each further statement of a transaction after so many seconds, or when nobody waits for it."""
     await tx.row(LIMIT, merchant_id=tx.merchant_id, milliseconds=f"{max(1, round(seconds_max * 1000))}")
 
 
