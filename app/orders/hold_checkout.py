@@ -47,6 +47,7 @@ from app.orders.holds import (
     end_locked_hold,
     event_ids,
     hold_of_order,
+    standing_hold,
 )
 from app.orders.locks import lock_held
 from app.orders.order_changes import LOCK_ORDER
@@ -179,12 +180,13 @@ class PointsRow(TypedDict):
 class TooFewPointsError(Exception):
     """Fewer points can be spent than a hold wants: other holds of the member have to end for it."""
 
-    def __init__(self, wanted: int, spendable: int, ending: Collection[UUID]) -> None:
-        """Take how many it wants, how many can be spent, and the holds that would end anyway."""
+    def __init__(self, wanted: int, spendable: int, ending: Collection[UUID], others: Sequence[PointsRow]) -> None:
+        """Take how many it wants and can have, the holds that would end anyway, and the others, the earliest first."""
         super().__init__()
         self.wanted = wanted
         self.spendable = spendable
         self.ending = ending
+        self.others = others
 
 
 @dataclass(slots=True)
@@ -399,8 +401,8 @@ OTHER_HOLDS: Final = statement(
     PointsRow,
     """
 SELECT id AS hold_id, held_points FROM hold
-WHERE merchant_id = :merchant_id AND member_id = :member_id AND status = 'HELD' AND held_until > now()
-    AND held_points > 0 AND id <> ALL(:but::uuid[])
+WHERE merchant_id = :merchant_id AND member_id = :member_id AND status = 'HELD' AND held_points > 0
+    AND id <> ALL(:but::uuid[])
 ORDER BY held_at, id
 """,
 )
@@ -570,7 +572,7 @@ async def hold_checkout(
         except OutpacedError:
             continue
         except TooFewPointsError as lacking:
-            others.with_points = await _taken_over(viewer, request, found, lacking)
+            others.with_points = _taken_over(lacking)
             continue
         except OutOfStockError as lacking:
             if await end_aside(viewer.merchant_id, [lacking.reward_id]):
@@ -634,10 +636,11 @@ def _refuse_if_empty(request: Asked, found: SeenToHold, verdict: Verdict) -> Non
 async def _replayed(viewer: Viewer, found: SeenToHold) -> HoldCheckoutSuccess:
     """Return the order's hold as it stands."""
     order_row_id = found.codes.order_row_id
-    row = None if order_row_id is None else await hold_of_order(database(), viewer, order_row_id)
-    if row is None:
+    standing = None if order_row_id is None else await standing_hold(viewer, order_row_id)
+    if standing is None:
         raise RuntimeError("an order that was held has no hold")
-    return HoldCheckoutSuccess(hold=Hold.of(row), taken_over=False)
+    row, content = standing
+    return HoldCheckoutSuccess(hold=Hold.of(row, content=content), taken_over=False)
 
 
 async def _refuse_unless_open(
@@ -712,20 +715,13 @@ async def _beside_others(
     return verdict, set()
 
 
-async def _taken_over(viewer: Viewer, request: Asked, found: SeenToHold, lacking: TooFewPointsError) -> set[UUID]:
+def _taken_over(lacking: TooFewPointsError) -> set[UUID]:
     """Return the member's earliest holds that have as many points as are lacking.
 
     Raises Refused(InsufficientPoints) when all of them have too few.
     """
-    own = found.codes.hold
-    others = await database().rows(
-        OTHER_HOLDS,
-        merchant_id=viewer.merchant_id,
-        member_id=request.presented.presenter,
-        but=[*lacking.ending, *([] if own is None else [own.id])],
-    )
     taken, spendable = set(lacking.ending), lacking.spendable
-    for other in others:
+    for other in lacking.others:
         if spendable >= lacking.wanted:
             break
         taken.add(other["hold_id"])
@@ -871,7 +867,11 @@ async def _hold_points(
         if holding.is_held:
             return holding.change, ended
         if not waiting:
-            raise TooFewPointsError(wanted, holding.spendable, ended)
+            # Under the wallet's lock: no hold gets or loses points of the member meanwhile.
+            others = await tx.rows(
+                OTHER_HOLDS, merchant_id=viewer.merchant_id, member_id=member_id, but=[*ended, hold_id]
+            )
+            raise TooFewPointsError(wanted, holding.spendable, ended, others)
         other = waiting.popleft()
         if await end_locked_hold(tx, viewer.merchant_id, viewer.actor, other, "EXPIRED") is not None:
             ended.add(other)

@@ -183,6 +183,16 @@ async def hold_of_order(where: Statements, viewer: Viewer, order_row_id: UUID) -
     return await where.row(FIND_HOLD_OF_ORDER, merchant_id=viewer.merchant_id, order_row_id=order_row_id)
 
 
+async def standing_hold(viewer: Viewer, order_row_id: UUID) -> "tuple[WholeHoldRow, Content] | None":
+    """Return the hold of an order that counts and what it has, as they were at one moment."""
+    for _ in range(_READS_MAX):
+        row = await hold_of_order(database(), viewer, order_row_id)
+        found = None if row is None else await hold_with_codes(viewer, row["hold_id"])
+        if row is None or found is None or found[0]["hold_version"] == row["hold_version"]:
+            return found
+    raise RuntimeError("an order's hold kept changing while it was read")
+
+
 async def codes_by_hold(viewer: Viewer, hold_ids: list[UUID]) -> Mapping[UUID, list[HeldCodeRow]]:
     """Return the codes of holds in the order in which they apply, with what redeemed them."""
     rows = await database().rows(CODES_OF_HOLDS, merchant_id=viewer.merchant_id, hold_ids=hold_ids)

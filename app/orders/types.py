@@ -14,7 +14,7 @@ from app.api.scalars import BigInt
 from app.coupons.types import Redemption
 from app.members.types import Member, MemberSource
 from app.orders.hold_types import Hold
-from app.orders.holds import hold_of_order
+from app.orders.holds import standing_hold
 from app.orders.rows import (
     OrderRow,
     PurchaseRow,
@@ -28,7 +28,6 @@ from app.orders.rows import (
     refunds_by_purchase,
 )
 from app.orders.rules import kept_points
-from app.storage.database import database
 from app.storage.wallet_versions import ChangeRow
 
 
@@ -162,8 +161,8 @@ class Order(Node):
 
     @field(description="What is held for it, or was captured; of several that ended otherwise the newest; null before.")
     async def hold(self, info: Info) -> Hold | None:
-        row = await hold_of_order(database(), info.context.viewer, self.order_row_id)
-        return None if row is None else Hold.of(row)
+        found = await standing_hold(info.context.viewer, self.order_row_id)
+        return None if found is None else Hold.of(found[0], content=found[1])
 
     @field(description="The parts of its purchase that went back, the oldest first.")
     async def refunds(self, info: Info) -> list[Refund]:

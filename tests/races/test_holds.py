@@ -97,6 +97,21 @@ async def test_an_answer_tells_one_state_of_a_hold_that_keeps_changing(shop: Sho
         assert len(told["rewards"]) == (told["points"] > 0)
 
 
+async def test_a_repeat_tells_one_state_of_a_hold_that_is_captured_meanwhile(shop: Shop, processes: Processes) -> None:
+    told = []
+    for number in range(ROUNDS):
+        member = await shop.member()
+        codes = await stackable(shop, member, 2)
+        asked = cart(codes, member, order=f"cart-{number}", idempotencyKey=f"key-{number}")
+        held = (await shop.do(HOLD, **asked))["hold"]
+        _, *repeats = await asyncio.gather(
+            processes.do(CAPTURE, holdId=held["id"]), *(processes.do(HOLD, **asked) for _ in range(6))
+        )
+        told += [answer["hold"] for answer in repeats]
+
+    assert {(each["status"], len(each["redemptions"])) for each in told} <= {("HELD", 0), ("CAPTURED", 2)}
+
+
 async def test_a_code_is_redeemed_or_held(shop: Shop, processes: Processes) -> None:
     outcomes = set()
     for number in range(ROUNDS):
