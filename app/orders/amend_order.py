@@ -93,7 +93,7 @@ class AmendOrderSuccess:
     purchase: Purchase | None = strawberry.field(description="What was recorded for the order, which followed.")
     amount_due: Money = strawberry.field(
         description="The order's amount less discounts and what is paid with points: what is to pay with money, before "
-        "refunds."
+        "refunds. 0 once the order is cancelled."
     )
     points_returned: int = strawberry.field(description="How many points that had been paid came back.")
     shortfall: int = strawberry.field(description="How many points of the purchase could not be taken back.")
@@ -341,7 +341,8 @@ async def _answer(
     if order is None:
         raise RuntimeError("an amended order is gone")
     total = sum(row["redemption_discount"] for row in rows)
-    due = max(0, (order["order_amount"] or 0) - total - order["paid_value"])
+    left = max(0, (order["order_amount"] or 0) - total - order["paid_value"])
+    due = left if order["cancelled_at"] is None else 0
     return AmendOrderSuccess(
         redemptions=[Redemption.of(row) for row in rows],
         total_discount=Money(amount_minor=BigInt(total), currency=viewer.tenant.currency),

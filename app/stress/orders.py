@@ -101,7 +101,7 @@ def _amended(call: Call) -> Sequence[Story]:
 def _as_told(order: Order, answer: Answer) -> Order | None:
     """Return the order if this was told of its codes and of what is due; from now on their ids are known."""
     shown = order.shown(answer["redemptions"])
-    due = max(0, order.worth - order.paid.value)
+    due = 0 if order.cancelled else max(0, order.worth - order.paid.value)
     told = (answer["totalDiscount"]["amountMinor"], answer["amountDue"]["amountMinor"])
     return shown if (sum(order.discounts), due) == told else None
 

@@ -495,14 +495,16 @@ async def test_no_refund_is_refused_otherwise_than_before(shop: Shop) -> None:
 async def test_a_cancelled_order_gives_points_back_recorded_or_not(shop: Shop, is_recorded: bool) -> None:
     member, codes = await opened(shop)
     await pay(shop, member, codes, 200)
-    await pay(shop, member, codes, 300)
+    await pay(shop, member, codes, 300, idempotencyKey="last")
     if is_recorded:
         await purchase(shop, member, "A-1", 8_000)
         await refund(shop, "A-1", "r-1", 800)
 
     answer = await shop.do(CANCEL, **cancellation())
     again = await shop.do(CANCEL, **cancellation())
+    amended = await pay(shop, member, codes, 300, idempotencyKey="last")
 
+    assert (amended["replayed"], amended["amountDue"]) == (True, usd(0))
     money, back = (usd(6_930), 270) if is_recorded else (usd(0), 300)
     assert (answer["moneyReturned"], answer["pointsReturned"], answer["pointsExpired"]) == (money, back, 0)
     assert (answer["kept"], again) == ([], answer | {"replayed": True})
