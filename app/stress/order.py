@@ -271,10 +271,12 @@ class Order(NamedTuple):
         facts: Mapping[str, Any],
         points: int | None = None,
         payer: str | None = None,
+        *,
+        settles: bool = True,
     ) -> "Order | None":
         """Return it with other codes, another amount, and paid with at most so many points, which its purchase follows.
 
-        Points beyond what it needs come back. None below what was refunded, or is paid with points.
+        Points beyond what it needs come back if it `settles`. None below what was refunded, or is paid with points.
         """
         after = self._replace(amount=amount, codes=codes)
         bought, recorded, need = self.bought, 0, after.worth
@@ -284,7 +286,7 @@ class Order(NamedTuple):
                 return None
             need = max(0, min(after.worth, recorded) - bought.refunded)
         paid = self.paid
-        if points is not None or paid.value - self.back.value > need:
+        if points is not None or (settles and paid.value - self.back.value > need):
             paid = paid_with(paid.points if points is None else points, need, facts, self.back)
         after = after._replace(paid=paid)
         if paid.points > self.paid.points:

@@ -533,7 +533,8 @@ def _reversed(call: Call) -> Sequence[Story]:
             each._replace(most=off) if each.pool in call.facts["budgets"] else each
             for each, off in zip(order.codes, order.discounts, strict=True) if each not in gone
         ]  # fmt: skip
-        after = order.changed(order.amount, tuple(left), call.facts)
+        # It needs no fewer points than before.
+        after = order.changed(order.amount, tuple(left), call.facts, settles=False)
         if gone and after is not None:
             returned = back(gone[0], order_id) if call.input["reinstate"] else ()
             yield Then(after, (*follow_order(order_id, order, after, call.facts), *returned))

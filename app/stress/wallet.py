@@ -3,7 +3,6 @@
 Nothing here is pending or expires. Versions date everything: an entry raises the version by one, a shortfall too.
 """
 
-import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -200,12 +199,20 @@ class Wallet(NamedTuple):
     @property
     def perhaps(self) -> "Iterator[Wallet]":
         """What the wallet may have become by itself: of what is to be written down, anything may have been."""
-        for count in range(len(self.endings) + 1):
-            for endings in itertools.combinations(self.endings, count):
-                wallet = self
-                for each in endings:
-                    wallet = wallet.ended(each.hold)
-                yield wallet
+        found = [self]
+        for ending in self.endings:
+            found = [after for wallet in found for after in wallet._perhaps_without(ending)]
+        yield from found
+
+    def _perhaps_without(self, ending: Ending) -> "Iterator[Wallet]":
+        """What the wallet may be after a hold whose time has passed.
+
+        Whoever needs its points lets them come free, while its codes go on saying that it has them.
+        """
+        yield self
+        yield self.ended(ending.hold)
+        if ending.codes and self.points_of(ending.hold):
+            yield self.given_up(ending.hold)
 
     def credited(self, amount: int, order: str | None = None) -> "Wallet":
         """Return the wallet with one more lot."""
