@@ -541,6 +541,7 @@ async def _claim_from(
     where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: bytes | None, is_paid: bool
 ) -> Claimed | _NothingLeft | None:
     """Claim a code that is asked of one pool, from itself or from one that it falls back to."""
+    misses = 0
     for _ in range(ATTEMPTS_MAX):
         taken = await _take(where, viewer, asked, serving, claimant, key, is_paid)
         if taken is not None:
@@ -570,7 +571,9 @@ async def _claim_from(
             await where.row(FREE_MAILBOXES, merchant_id=viewer.merchant_id, pool_id=serving, mailbox_indexes=left)
             continue
         is_spent = stands["asked_budget_is_spent"]
-        if is_spent or stands["in_stock"] <= 0 or not await _is_left(where, viewer, serving):
+        misses += stands["in_stock"] > 0 and not await _is_left(where, viewer, serving)
+        # Whoever was waited for may have put fresh codes in the place of all, which only the next statement sees.
+        if is_spent or stands["in_stock"] <= 0 or misses > 1:
             return _NothingLeft(stands["fallbacks"], is_spent, stands["are_holds_late"])
     raise RuntimeError("a claim found neither a code nor a reason against it")
 
