@@ -141,9 +141,8 @@ class Socket:
             return None
         self._authorization = _credential(payload) or authorization
         try:
-            async with asyncio.timeout(self._settings.socket_init_seconds_max) as patience:
-                with self._streams.waiting(patience):
-                    proof = await prove(self._authorization, self._address)
+            async with asyncio.timeout(self._settings.socket_init_seconds_max):
+                proof = await prove(self._authorization, self._address)
         except TooManyFailuresError:
             raise CloseError(1013, TOO_MANY_FAILURES) from None
         except Exception as error:

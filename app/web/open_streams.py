@@ -83,9 +83,9 @@ class OpenStreams:
 
     @contextmanager
     def waiting(self, patience: asyncio.Timeout) -> Iterator[None]:
-        """Count a socket that isn't authenticated yet. If there are too many, the deadline of the oldest comes now.
+        """Count a socket that hasn't said whose it is yet. If there are too many, the deadline of the oldest comes now.
 
-        So a crowd of silent sockets doesn't keep out those that authenticate at once.
+        So a crowd of silent sockets doesn't keep out those that say it at once.
         """
         if len(self._waiting) >= self._waiting_max:
             oldest = next(iter(self._waiting))
