@@ -170,7 +170,7 @@ async def amend_order(
     _check_points(problems, input)
     presented = await presentation(viewer, input, codes_min=0, problems=problems)
     key = stored_key(viewer, input.idempotency_key)
-    request_hash = _hash(presented, input.points)
+    request_hash, is_counted = _hash(presented, input.points), False
     for attempt in range(ATTEMPTS_MAX):
         earlier = await _earlier(database(), viewer, key, request_hash)
         if earlier is not None:
@@ -185,10 +185,10 @@ async def amend_order(
         if input.points and presented.presenter is not None and not await member_exists(viewer, presented.presenter):
             raise not_found("member", input.member_id or (input.member and input.member.external_id) or "")
         verdict = judged(viewer, presented, seen, Beside.AMENDMENT)
-        if verdict.lacks_budget and await end_of_budgets(viewer.merchant_id, seen.budget_pools):
+        if verdict.lacks_budget and (await end_of_budgets(viewer.merchant_id, seen.budget_pools) or attempt == 0):
             continue
-        if attempt == 0:
-            verdict = await limited(viewer, presented, verdict)
+        if not is_counted:
+            verdict, is_counted = await limited(viewer, presented, verdict), True
         refuse_if_rejected(verdict)
         # Before the order is locked, because this locks wallets.
         await revive_accepted(viewer, verdict)

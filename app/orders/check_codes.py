@@ -26,7 +26,8 @@ async def check_codes(info: Info, input: Presented) -> RedeemCodesResult:
     seen = await read(database(), viewer, presented)
     refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
     verdict = judged(viewer, presented, seen, Beside.CHECK)
-    if verdict.lacks_budget and await end_of_budgets(viewer.merchant_id, seen.budget_pools):
+    if verdict.lacks_budget:
+        await end_of_budgets(viewer.merchant_id, seen.budget_pools)
         seen = await read(database(), viewer, presented)
         verdict = judged(viewer, presented, seen, Beside.CHECK)
     verdict = await limited(viewer, presented, verdict)

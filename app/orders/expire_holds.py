@@ -83,7 +83,9 @@ async def end_aside(merchant_id: UUID, reward_ids: Collection[UUID], pool_ids: C
     late = await database().rows(
         FIND_ASIDE, merchant_id=merchant_id, reward_ids=list(reward_ids), pool_ids=list(pool_ids)
     )
-    return any([await _expire(row) for row in late])
+    for row in late:
+        await _expire(row)
+    return bool(late)
 
 
 FIND_OF_BUDGETS: Final = statement(
@@ -108,13 +110,15 @@ WHERE EXISTS (
 async def end_of_budgets(merchant_id: UUID, pool_ids: Collection[UUID]) -> bool:
     """End holds whose time has passed that have something of the budgets of such pools, each by itself.
 
-    Returns whether there was one.
+    Returns whether there was one. Where there was none, one may have ended since the budgets were read.
     """
     late = await database().rows(FIND_OF_BUDGETS, merchant_id=merchant_id, pool_ids=list(pool_ids))
-    return any([await _expire(row) for row in late])
+    for row in late:
+        await _expire(row)
+    return bool(late)
 
 
 async def _expire(row: DueRow) -> bool:
-    """Expire one hold; False for one that was extended or captured meanwhile, which isn't of this version any more."""
+    """Expire one hold; False for one that isn't of this version any more: it was extended, captured or ended."""
     ended = await begun_anew(lambda: end_hold(row["merchant_id"], "system", row, "EXPIRED"))
     return ended is not None

@@ -550,7 +550,8 @@ async def hold_checkout(
         if attempt == 0:
             verdict = await limited(viewer, request.presented, verdict)
         verdict, for_budgets = await _beside_others(database(), viewer, request, found.codes, verdict)
-        if verdict.lacks_budget and await end_of_budgets(viewer.merchant_id, found.codes.budget_pools):
+        budgets = found.codes.budget_pools
+        if verdict.lacks_budget and (await end_of_budgets(viewer.merchant_id, budgets) or attempt == 0):
             continue
         refuse_if_rejected(verdict)
         _refuse_if_empty(request, found, verdict)

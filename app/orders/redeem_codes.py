@@ -365,14 +365,15 @@ def refuse_if_rejected(verdict: Verdict) -> None:
 async def redeem_codes(info: Info, input: Presented) -> RedeemCodesResult:
     viewer = info.context.viewer
     presented = await presentation(viewer, input)
+    is_counted = False
     for attempt in range(ATTEMPTS_MAX):
         seen = await read(database(), viewer, presented)
         refuse_if_cancelled(seen.order_row_id, presented.source, presented.order_id, seen.cancelled_at)
         verdict = judged(viewer, presented, seen)
-        if verdict.lacks_budget and await end_of_budgets(viewer.merchant_id, seen.budget_pools):
+        if verdict.lacks_budget and (await end_of_budgets(viewer.merchant_id, seen.budget_pools) or attempt == 0):
             continue
-        if attempt == 0:
-            verdict = await limited(viewer, presented, verdict)
+        if not is_counted:
+            verdict, is_counted = await limited(viewer, presented, verdict), True
         refuse_if_rejected(verdict)
         if verdict.replayed:
             replayed = [Redemption.of(row) for row in verdict.replayed]
