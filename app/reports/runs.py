@@ -26,6 +26,7 @@ from app.storage.database import database, is_away, may_succeed_later, took_too_
 from app.storage.events import none_since
 from app.storage.fences import stands
 from app.storage.leases import HeldRow
+from app.storage.nights import night_began
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.reports")
@@ -119,16 +120,13 @@ VALUES (:merchant_id, :kind, :run_id, 'QUEUED', :actor, 0, now())
 {_ASKED_FOR_ANEW} RETURNING merchant_id
 """,
 )
-_NIGHT: Final = f"""
-    SELECT date_trunc('day', now() - interval '{NIGHT_HOUR} hours', 'UTC') + interval '{NIGHT_HOUR} hours' AS began
-"""
 # Small merchants whose promises are what they were: nothing broke them, and nothing has happened since. Promises follow
 # from rows; none of them comes to be broken by time that passes. They count as asked for tonight. Whatever else may
 # have changed rows is found in the merchant's own night. Returns the last merchant that was looked at.
 PASS: Final = statement(
     _MerchantRow,
     f"""
-WITH night AS ({_NIGHT}), looked AS MATERIALIZED (
+WITH night AS ({night_began(NIGHT_HOUR)}), looked AS MATERIALIZED (
     SELECT r.* FROM report_run r, night
     WHERE r.kind = '{INTEGRITY}' AND r.merchant_id > :after AND r.requested_at < night.began AND r.status = 'DONE'
         AND {stands("r")}
@@ -151,7 +149,7 @@ SELECT merchant_id FROM looked ORDER BY merchant_id DESC LIMIT 1
 PLAN: Final = statement(
     _MerchantRow,
     f"""
-WITH night AS ({_NIGHT}), due AS (
+WITH night AS ({night_began(NIGHT_HOUR)}), due AS (
     SELECT m.merchant_id, k.kind FROM night
     CROSS JOIN (VALUES ('{INTEGRITY}'), ('{PORTFOLIO}')) AS k (kind)
     JOIN merchant m ON m.created_at < night.began

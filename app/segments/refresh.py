@@ -11,6 +11,7 @@ from app.storage.database import database, is_away, took_too_long, transaction
 from app.storage.events import none_since
 from app.storage.fences import stands
 from app.storage.long_reads import limit, rows_in
+from app.storage.nights import night_began
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.segments")
@@ -32,9 +33,6 @@ class _MerchantRow(TypedDict):
     merchant_id: UUID
 
 
-_NIGHT: Final = f"""
-    SELECT date_trunc('day', now() - interval '{NIGHT_HOUR} hours', 'UTC') + interval '{NIGHT_HOUR} hours' AS began
-"""
 #: Of so many merchants one statement finds out whether anything happened.
 _PASSED_AT_ONCE: Final = 500
 _FIRST: Final = UUID(int=0)
@@ -43,7 +41,7 @@ _FIRST: Final = UUID(int=0)
 PASS: Final = statement(
     _MerchantRow,
     f"""
-WITH night AS ({_NIGHT}), looked AS MATERIALIZED (
+WITH night AS ({night_began(NIGHT_HOUR)}), looked AS MATERIALIZED (
     SELECT r.* FROM segment_refresh r, night
     WHERE r.merchant_id > :after AND r.refreshed_at < night.began AND {stands("r")}
     ORDER BY r.merchant_id LIMIT {_PASSED_AT_ONCE}
@@ -68,7 +66,8 @@ DUE: Final = statement(
     _MerchantRow,
     f"""
 SELECT m.merchant_id
-FROM ({_NIGHT}) night CROSS JOIN merchant m LEFT JOIN segment_refresh r ON r.merchant_id = m.merchant_id
+FROM ({night_began(NIGHT_HOUR)}) night
+CROSS JOIN merchant m LEFT JOIN segment_refresh r ON r.merchant_id = m.merchant_id
 WHERE {stands("m")} AND (r.refreshed_at IS NULL OR r.refreshed_at < night.began)
 ORDER BY m.merchant_id
 """,
