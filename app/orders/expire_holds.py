@@ -3,7 +3,7 @@
 A job does that each minute, and whoever lacks what such a hold has.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -83,9 +83,7 @@ async def end_aside(merchant_id: UUID, reward_ids: Collection[UUID], pool_ids: C
     late = await database().rows(
         FIND_ASIDE, merchant_id=merchant_id, reward_ids=list(reward_ids), pool_ids=list(pool_ids)
     )
-    for row in late:
-        await _expire(row)
-    return bool(late)
+    return await _expire_all(late)
 
 
 FIND_OF_BUDGETS: Final = statement(
@@ -113,6 +111,11 @@ async def end_of_budgets(merchant_id: UUID, pool_ids: Collection[UUID]) -> bool:
     Returns whether there was one. Where there was none, one may have ended since the budgets were read.
     """
     late = await database().rows(FIND_OF_BUDGETS, merchant_id=merchant_id, pool_ids=list(pool_ids))
+    return await _expire_all(late)
+
+
+async def _expire_all(late: Sequence[DueRow]) -> bool:
+    """See that all have ended, whoever ends them. Returns whether there was one."""
     for row in late:
         await _expire(row)
     return bool(late)

@@ -21,12 +21,12 @@ import strawberry
 from app import ids
 from app.api.scalars import described
 from app.config import settings
-from app.storage import doorbell, events, leases
-from app.storage.database import database, is_away, may_succeed_later, took_too_long, transaction
+from app.storage import doorbell, events, leases, nights
+from app.storage.database import database, may_succeed_later, took_too_long, transaction
 from app.storage.events import none_since
 from app.storage.fences import stands
 from app.storage.leases import HeldRow
-from app.storage.nights import night_began
+from app.storage.nights import FIRST, PASSED_AT_ONCE, MerchantRow, night_began
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.reports")
@@ -41,12 +41,9 @@ NIGHT_HOUR: Final = 3
 _LEASE_SECONDS: Final = 60
 #: Of the night's runs so many are asked for together: whoever asks in the night waits for no more than these.
 _PLANNED_AT_ONCE: Final = 50
-#: Of so many merchants one statement finds out whether anything happened.
-_PASSED_AT_ONCE: Final = 500
 #: A merchant in which nothing happens has a run every so many nights, one of its own.
 NIGHTS_APART: Final = 7
 _STEPS: Final = ("RUNNING",)
-_FIRST: Final = UUID(int=0)
 KILLED: Final = "Every worker that tried ended while it was at it."
 
 
@@ -70,10 +67,6 @@ class _KeptRow(TypedDict):
 
 class _TakenRow(HeldRow):
     kind: str
-
-
-class _MerchantRow(TypedDict):
-    merchant_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +106,7 @@ ON CONFLICT (merchant_id, kind) DO UPDATE SET id = excluded.id, status = 'QUEUED
 WHERE report_run.status IN ('DONE', 'FAILED')
 """
 REQUEST: Final = statement(
-    _MerchantRow,
+    MerchantRow,
     f"""
 INSERT INTO report_run (merchant_id, kind, id, status, actor, attempts, requested_at)
 VALUES (:merchant_id, :kind, :run_id, 'QUEUED', :actor, 0, now())
@@ -124,13 +117,13 @@ VALUES (:merchant_id, :kind, :run_id, 'QUEUED', :actor, 0, now())
 # from rows; none of them comes to be broken by time that passes. They count as asked for tonight. Whatever else may
 # have changed rows is found in the merchant's own night. Returns the last merchant that was looked at.
 PASS: Final = statement(
-    _MerchantRow,
+    MerchantRow,
     f"""
 WITH night AS ({night_began(NIGHT_HOUR)}), looked AS MATERIALIZED (
     SELECT r.* FROM report_run r, night
     WHERE r.kind = '{INTEGRITY}' AND r.merchant_id > :after AND r.requested_at < night.began AND r.status = 'DONE'
         AND {stands("r")}
-    ORDER BY r.merchant_id LIMIT {_PASSED_AT_ONCE}
+    ORDER BY r.merchant_id LIMIT {PASSED_AT_ONCE}
 ), passed AS (
     UPDATE report_run p SET requested_at = now() FROM looked r, night
     WHERE p.merchant_id = r.merchant_id AND p.kind = r.kind AND p.id = r.id AND p.status = 'DONE'
@@ -147,7 +140,7 @@ SELECT merchant_id FROM looked ORDER BY merchant_id DESC LIMIT 1
 # promises weren't. One that fails waits for the next night. Who came after the night began has the next one. Returns
 # the last merchant of those that are asked for.
 PLAN: Final = statement(
-    _MerchantRow,
+    MerchantRow,
     f"""
 WITH night AS ({night_began(NIGHT_HOUR)}), due AS (
     SELECT m.merchant_id, k.kind FROM night
@@ -178,7 +171,7 @@ RELEASE: Final = leases.release("report_run", _STEPS)
 ABANDONED: Final = leases.abandoned("report_run", _STEPS)
 # A worker that lost its lease finds another attempt, and changes nothing.
 FINISH: Final = statement(
-    _MerchantRow,
+    MerchantRow,
     f"""
 UPDATE report_run SET status = 'DONE', finished_at = now(), generated_at = :generated_at, seconds = :seconds,
     content = :content::text::jsonb
@@ -283,13 +276,13 @@ async def carry_out(
             break
         if planned is None:
             await pass_over()
-        planned = await plan(planned or _FIRST)
+        planned = await plan(planned or FIRST)
         if planned is None:
             break
     return ended
 
 
-async def plan(after: UUID = _FIRST, limit: int = _PLANNED_AT_ONCE) -> UUID | None:
+async def plan(after: UUID = FIRST, limit: int = _PLANNED_AT_ONCE) -> UUID | None:
     """Ask for runs of the night that haven't been asked for, from a merchant on, in the order of their ids.
 
     Returns where to go on, or None after the last one.
@@ -302,14 +295,7 @@ async def plan(after: UUID = _FIRST, limit: int = _PLANNED_AT_ONCE) -> UUID | No
 async def pass_over() -> None:
     """Let the night pass over merchants in which nothing has happened. Where that fails, it passes over nobody."""
     quick_seconds = settings().report_at_once_seconds_max / 2
-    looked: _MerchantRow | None = {"merchant_id": _FIRST}
-    try:
-        while looked is not None:
-            looked = await database().row(PASS, quick_seconds=quick_seconds, after=looked["merchant_id"])
-    except Exception as error:
-        if is_away(error):
-            raise
-        log.exception("nobody knows in which merchants nothing has happened: all promises are recomputed")
+    await nights.pass_over(PASS, log, "all promises are recomputed", quick_seconds=quick_seconds)
 
 
 async def _carry_out(run: _TakenRow, compute: Compute) -> bool:

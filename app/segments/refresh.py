@@ -1,7 +1,7 @@
 """Works out who is in the segments that a member's own row doesn't tell: every night, and when it was never done."""
 
 import logging
-from typing import Final, TypedDict
+from typing import Final
 from uuid import UUID
 
 from app import ids
@@ -11,7 +11,7 @@ from app.storage.database import database, is_away, took_too_long, transaction
 from app.storage.events import none_since
 from app.storage.fences import stands
 from app.storage.long_reads import limit, rows_in
-from app.storage.nights import night_began
+from app.storage.nights import PASSED_AT_ONCE, MerchantRow, night_began, pass_over
 from app.storage.statements import NoRow, statement
 
 log = logging.getLogger("flash.segments")
@@ -29,22 +29,15 @@ IS_STALE: Final = f"""
 """
 
 
-class _MerchantRow(TypedDict):
-    merchant_id: UUID
-
-
-#: Of so many merchants one statement finds out whether anything happened.
-_PASSED_AT_ONCE: Final = 500
-_FIRST: Final = UUID(int=0)
 #: Merchants whose rows are as they would be if they were worked out now: nothing has happened, no snapshot was drawn,
 #: and no purchase has become older than a year. Returns the last merchant that was looked at.
 PASS: Final = statement(
-    _MerchantRow,
+    MerchantRow,
     f"""
 WITH night AS ({night_began(NIGHT_HOUR)}), looked AS MATERIALIZED (
     SELECT r.* FROM segment_refresh r, night
     WHERE r.merchant_id > :after AND r.refreshed_at < night.began AND {stands("r")}
-    ORDER BY r.merchant_id LIMIT {_PASSED_AT_ONCE}
+    ORDER BY r.merchant_id LIMIT {PASSED_AT_ONCE}
 ), passed AS (
     UPDATE segment_refresh p SET refreshed_at = now() FROM looked r
     WHERE p.merchant_id = r.merchant_id AND p.refreshed_at = r.refreshed_at AND CASE
@@ -63,7 +56,7 @@ SELECT merchant_id FROM looked ORDER BY merchant_id DESC LIMIT 1
 )
 #: Merchants whose rows are from before the last night began.
 DUE: Final = statement(
-    _MerchantRow,
+    MerchantRow,
     f"""
 SELECT m.merchant_id
 FROM ({night_began(NIGHT_HOUR)}) night
@@ -131,7 +124,7 @@ async def refresh_due() -> int:
 
     Those whose rows would come out as they are keep them. One that fails keeps none of the others from theirs.
     """
-    await _pass_over()
+    await pass_over(PASS, log, "all segments are worked out")
     refreshed = 0
     for row in await database().rows(DUE):
         try:
@@ -147,15 +140,3 @@ async def refresh_due() -> int:
         else:
             refreshed += 1
     return refreshed
-
-
-async def _pass_over() -> None:
-    """Let the night pass over merchants whose rows would come out as they are; where that fails, over nobody."""
-    looked: _MerchantRow | None = {"merchant_id": _FIRST}
-    try:
-        while looked is not None:
-            looked = await database().row(PASS, after=looked["merchant_id"])
-    except Exception as error:
-        if is_away(error):
-            raise
-        log.exception("nobody knows in which merchants nothing has happened: all segments are worked out")
