@@ -122,7 +122,7 @@ def channel(merchant_id: UUID, run_id: UUID) -> str:
 
 
 def _ring(run: HeldRow) -> None:
-    ring(database(), channel(run["merchant_id"], run["id"]), {})
+    ring(database(), channel(run["merchant_id"], run["id"]))
 
 
 async def request(merchant_id: UUID, actor: str) -> tuple[RunRow, bool]:

@@ -141,7 +141,7 @@ class TokenFeed(Feed[Watcher]):
         ended = {"ended": generation - 1}
         self.heard(self.channel(member), ended)
         if self._rings:
-            ring(database(), self.channel(member), ended)
+            ring(database(), self.channel(member), lambda: ended)
 
     def channel(self, watched: Watched) -> str:
         """Return by what the watchers of a member are found, and where its end rings."""

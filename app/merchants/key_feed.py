@@ -57,7 +57,7 @@ class KeyFeed(Feed[Watcher]):
         revoked_here[ids.encode("apikey", key[1])] = None
         self.heard(self.channel(key), {})
         if self._rings:
-            ring(database(), self.channel(key), {})
+            ring(database(), self.channel(key))
 
     def channel(self, watched: Watched) -> str:
         """Return by what the watchers of a key are found, and where its end rings."""

@@ -14,14 +14,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, cast
 from uuid import UUID
 
 import orjson
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from app.storage.database import Statements
 from app.telemetry.metrics import RINGS_LOST
@@ -40,6 +40,7 @@ _PAUSE_SECONDS: Final = 0.5
 _SILENCE_SECONDS: Final = 2.0
 _CHANNELS_PER_COMMAND: Final = 1000
 _BEGUN: Final = b"begun"
+_NOTHING: Final = b"{}"
 #: Where a process rings that has lost rings, once Valkey takes them again.
 MISSED: Final = "flash:missed"
 
@@ -54,20 +55,28 @@ _READ: Final[dict[str, Callable[[Any], Any]]] = {
 #: Rows of one statement have few combinations of nulls.
 _ROWS_KEPT_MAX: Final = 1_000
 
+#: Returns the row that a ring carries.
+Carrying = Callable[[], Mapping[str, Any]]
+
 
 class Bell:
-    """What this process rings with: one connection, written to by one task, never waited for."""
+    """What this process rings with: one connection, written to by one task, never waited for.
+
+    Valkey is asked first which channels somebody listens to, and the other rings are forgotten: most changes are of
+    wallets that nobody watches, and spelling one costs as much as a tenth of a claim. Who begins to listen afterwards
+    reads the table afterwards, where the change is committed.
+    """
 
     def __init__(self, redis_url: str) -> None:
         """Take the URL; `run` connects."""
         self._connection = _connection(redis_url)
-        self._waiting: deque[bytes] = deque(maxlen=WAITING_MAX)
+        self._waiting: deque[tuple[str, Carrying]] = deque(maxlen=WAITING_MAX)
         self._rung = asyncio.Event()
         self._has_lost = False
 
-    def ring(self, channel: str, message: bytes) -> None:
+    def ring(self, channel: str, carrying: Carrying) -> None:
         """Leave a ring to be sent soon. Takes no time whatever Valkey does."""
-        self._waiting.append(_publish(channel.encode(), message))
+        self._waiting.append((channel, carrying))
         self._rung.set()
 
     async def run(self) -> None:
@@ -87,20 +96,15 @@ class Bell:
                 sent_at = time.monotonic()
                 while self._waiting:
                     batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _BATCH))]
-                    count = len(batch)
-                    if self._has_lost:
-                        batch.append(_publish(MISSED.encode(), b"{}"))
                     try:
                         async with asyncio.timeout(_SECONDS_MAX):
                             await connection.connect()  # type: ignore[no-untyped-call]
-                            await connection.send_packed_command(b"".join(batch), check_health=False)
-                            for _ in batch:
-                                await connection.read_response()
+                            await self._send(batch)
                         self._has_lost = False
                     except (RedisError, OSError, TimeoutError) as error:
-                        log.warning("%d rings are lost: Valkey is away (%s)", count, type(error).__name__)
+                        log.warning("%d rings are lost: Valkey is away (%s)", len(batch), type(error).__name__)
                         self._has_lost = True
-                        RINGS_LOST.inc(count)
+                        RINGS_LOST.inc(len(batch))
                         await connection.disconnect(nowait=True)
                         await asyncio.sleep(_PAUSE_SECONDS)
                         RINGS_LOST.inc(len(self._waiting))
@@ -108,10 +112,39 @@ class Bell:
         finally:
             await connection.disconnect(nowait=True)
 
+    async def _send(self, batch: list[tuple[str, Carrying]]) -> None:
+        heard = await self._heard({channel for channel, _ in batch})
+        rings = [_publish(channel, _message(carrying)) for channel, carrying in batch if channel in heard]
+        if self._has_lost:
+            rings.append(_publish(MISSED, _NOTHING))
+        if rings:
+            await self._connection.send_packed_command(b"".join(rings), check_health=False)
+            for _ in rings:
+                await self._connection.read_response()
 
-def _publish(channel: bytes, message: bytes) -> bytes:
+    async def _heard(self, channels: set[str]) -> set[str]:
+        """Return those channels that somebody listens to; all of them where Valkey's user may not ask that."""
+        await self._connection.send_command("PUBSUB", "NUMSUB", *channels, check_health=False)
+        try:
+            counts: list[Any] = await self._connection.read_response()
+        except ResponseError:
+            return channels
+        return {channel.decode() for channel, count in zip(counts[::2], counts[1::2], strict=True) if count}
+
+
+def _publish(channel: str, message: bytes) -> bytes:
     """Return the command as Valkey reads it. The library's own packing is for commands of any kind, and ten calls."""
-    return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(channel), channel, len(message), message)
+    name = channel.encode()
+    return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(message), message)
+
+
+def _message(carrying: Carrying) -> bytes:
+    try:
+        return encode(carrying())
+    except Exception:
+        # What was done stays done; listeners that can't read a ring read the table.
+        log.exception("a ring carries nothing")
+        return _NOTHING
 
 
 _bell: Bell | None = None
@@ -134,30 +167,15 @@ async def ringing(redis_url: str | None) -> AsyncIterator[None]:
         await asyncio.gather(running, return_exceptions=True)
 
 
-def ring(where: Statements, channel: str, row: Mapping[str, Any]) -> None:
-    """Tell a channel's listeners a row, once what was written on `where` is committed."""
+def nothing() -> Mapping[str, Any]:
+    """Return what a ring carries that says only that there is something to read."""
+    return {}
+
+
+def ring(where: Statements, channel: str, carrying: Carrying = nothing) -> None:
+    """Ring on a channel once what was written on `where` is committed; `carrying` is called if somebody listens."""
     if _bell is not None:
-        where.after_commit(_Ring(_bell, channel, row))
-
-
-class _Ring:
-    """A ring that waits for its commit."""
-
-    __slots__ = ("_bell", "_channel", "_row")
-
-    def __init__(self, bell: Bell, channel: str, row: Mapping[str, Any]) -> None:
-        self._bell = bell
-        self._channel = channel
-        self._row = row
-
-    def __call__(self) -> None:
-        try:
-            message = encode(self._row)
-        except TypeError:
-            # What was done stays done; listeners that can't read a ring read the table.
-            log.exception("a ring carries nothing")
-            message = b"{}"
-        self._bell.ring(self._channel, message)
+        where.after_commit(partial(_bell.ring, channel, carrying))
 
 
 class Listener:

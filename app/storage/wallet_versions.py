@@ -1,10 +1,9 @@
 """Raising wallets in the statement that changes what they hold: one version and one event per change, and its ring."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cache
-from operator import itemgetter
-from typing import Annotated, Any, Final, TypedDict
+from functools import partial
+from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
 from app.storage.database import Statements
@@ -93,21 +92,17 @@ def ring_wallet(
     `about` is the whole row of the code or entry that changed; left out, it is `change` that holds it. Watchers of a
     change that comes without read it from the table. A change of something in nobody's wallet rings nothing.
     """
-    if change["event_member_id"] is None:
-        return
-    row: Any = change if about is None else about
-    names, values_of = _carried(tuple(row.keys()))
-    carried = dict(zip(names, values_of(row), strict=True))
+    if change["event_member_id"] is not None:
+        ring(where, wallet_channel(merchant_id, change["event_member_id"]), partial(_carried, change, about))
+
+
+def _carried(change: ChangeRow, about: Mapping[str, object] | None) -> dict[str, object]:
+    """Return what the ring of a change carries."""
+    row = change if about is None else about
+    carried = {name: value for name, value in row.items() if name.startswith(_CARRIED)}
     if about is not None:
         carried |= {name: value for name, value in change.items() if name.startswith("event_")}
-    ring(where, wallet_channel(merchant_id, change["event_member_id"]), carried)
-
-
-@cache
-def _carried(names: tuple[str, ...]) -> tuple[list[str], Callable[[Any], tuple[Any, ...]]]:
-    """Return which of a statement's columns rings carry, and what gets their values from a row."""
-    carried = [name for name in names if name.startswith(_CARRIED)]
-    return carried, itemgetter(*carried)
+    return carried
 
 
 def ring_wallets(where: Statements, merchant_id: UUID, member_ids: Iterable[UUID]) -> None:
@@ -116,4 +111,4 @@ def ring_wallets(where: Statements, merchant_id: UUID, member_ids: Iterable[UUID
     The rings carry nothing: of so many few are watched, and who watches one reads the table.
     """
     for member_id in member_ids:
-        ring(where, wallet_channel(merchant_id, member_id), {})
+        ring(where, wallet_channel(merchant_id, member_id))

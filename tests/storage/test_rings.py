@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from datetime import UTC
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -155,7 +156,6 @@ async def _publish(shop: Shop, member: Any, message: bytes) -> None:
 
 
 async def test_nothing_rings_before_the_commit_or_after_a_rollback(shop: Shop, database_pool: Any) -> None:
-    row = {"event_wallet_version": 1, "event_member_id": uuid4()}
     heard: asyncio.Queue[str] = asyncio.Queue()
     began = asyncio.Event()
     listener = rings.Listener(os.environ["REDIS_URL"], lambda channel, _row: heard.put_nowait(channel), began.set)
@@ -166,18 +166,59 @@ async def test_nothing_rings_before_the_commit_or_after_a_rollback(shop: Shop, d
     async with rings.ringing(settings().redis_url):
         with contextlib.suppress(ZeroDivisionError):
             async with transaction(None) as tx:
-                rings.ring(tx, f"{shop.merchant_id}:rolled back", row)
+                rings.ring(tx, f"{shop.merchant_id}:rolled back")
                 raise ZeroDivisionError
         outside = database()
         async with transaction(None) as tx:
-            rings.ring(tx, f"{shop.merchant_id}:committed", row)
-            rings.ring(outside, f"{shop.merchant_id}:at once", row)
+            rings.ring(tx, f"{shop.merchant_id}:committed")
+            rings.ring(outside, f"{shop.merchant_id}:at once")
             first = await heard.get()
         second = await heard.get()
     listening.cancel()
 
     assert (first, second) == (f"{shop.merchant_id}:at once", f"{shop.merchant_id}:committed")
     assert heard.empty()
+
+
+async def test_a_ring_that_nobody_hears_is_never_spelt(database_pool: Any) -> None:
+    spelt: list[str] = []
+    heard: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+    began = asyncio.Event()
+    listener = rings.Listener(os.environ["REDIS_URL"], lambda channel, row: heard.put_nowait((channel, row)), began.set)
+    channels = [f"{uuid4()}:{number}" for number in range(3)]
+    await listener.listen(channels[1])
+    listening = asyncio.create_task(listener.run())
+    await began.wait()
+
+    def carrying(channel: str) -> dict[str, str]:
+        spelt.append(channel)
+        return {"channel": channel}
+
+    async with rings.ringing(settings().redis_url):
+        for channel in [*channels, channels[1]]:
+            rings.ring(database(), channel, partial(carrying, channel))
+        told = [await heard.get(), await heard.get()]
+    listening.cancel()
+
+    assert spelt == [channels[1]] * 2
+    assert told == [(channels[1], {"channel": channels[1]})] * 2
+
+
+async def test_a_user_that_may_not_ask_who_listens_rings_all(database_pool: Any) -> None:
+    name, heard, began = f"ringer-{uuid4()}", asyncio.Queue[str](), asyncio.Event()
+    url = os.environ["REDIS_URL"]
+    listener = rings.Listener(url, lambda channel, _row: heard.put_nowait(channel), began.set)
+    await listener.listen(name)
+    listening = asyncio.create_task(listener.run())
+    await began.wait()
+    async with Redis.from_url(url) as redis:
+        commands = ["+publish", "+client", "+hello"]
+        await redis.acl_setuser(name, enabled=True, passwords=["+secret"], channels=["*"], commands=commands)
+        async with rings.ringing(url.replace("//", f"//{name}:secret@", 1)):
+            rings.ring(database(), name)
+            assert await heard.get() == name
+        await redis.acl_deluser(name)
+    listening.cancel()
 
 
 async def test_what_rings_is_encrypted(shop: Shop) -> None:
