@@ -30,6 +30,11 @@ from app.web.origins import Origins
 
 _JSON: Final = "application/json"
 _RESPONSE_JSON: Final = "application/graphql-response+json"
+#: Of answers, by their media type.
+_ANSWERED: Final = {
+    media_type: [(b"content-type", f"{media_type}; charset=utf-8".encode()), (b"cache-control", b"no-store")]
+    for media_type in (_JSON, _RESPONSE_JSON)
+}
 #: A client sends the same each time.
 _ACCEPTS_KEPT_MAX: Final = 64
 _WEIGHT: Final = re.compile(r";\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*(?:;|\Z)", re.ASCII | re.IGNORECASE)
@@ -62,7 +67,7 @@ class GraphQLEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, unless its client leaves before."""
         request = Request(scope, receive)
-        if request.method == "GET" and self._wants_page(request):
+        if scope["method"] == "GET" and self._wants_page(request):
             await Page.GRAPHIQL.response()(scope, receive, send)
             return
         with Observed("http") as observed:
@@ -73,10 +78,10 @@ class GraphQLEndpoint:
         if response is not None:
             await response(scope, receive, send)
 
-    async def _judged(self, request: Request, observed: Observed) -> "Response | EventStream | None":
+    async def _judged(self, request: Request, observed: Observed) -> "Response | _Answer | EventStream | None":
         """Return the answer, or None when the client has left."""
         media_type = _JSON
-        response: Response | EventStream
+        response: Response | _Answer | EventStream
         try:
             if (media_type := _negotiated(request)) == EVENT_STREAM:
                 observed.transport = "event-stream"
@@ -86,23 +91,24 @@ class GraphQLEndpoint:
         except BadRequestError as bad:
             observed.status = bad.status
             body = {"errors": presented([bad.error])}
-            response = _response(body, bad.status, _RESPONSE_JSON if media_type == _RESPONSE_JSON else _JSON)
-            response.headers.update(bad.headers)
+            refusal = _response(body, bad.status, _RESPONSE_JSON if media_type == _RESPONSE_JSON else _JSON)
+            refusal.headers.update(bad.headers)
+            response = refusal
         except (ClientLeftError, ClientDisconnect):
             observed.client_left = True
             return None
         return response
 
     def _wants_page(self, request: Request) -> bool:
-        return not self._settings.production and "text/html" in request.headers.get("accept", "")
+        return not self._settings.production and "text/html" in _header(request, b"accept", "")
 
-    async def _answer(self, request: Request, media_type: str) -> Response:
+    async def _answer(self, request: Request, media_type: str) -> "Response | _Answer":
         asked = await self._asked(request)
         authorization = _authorization(request)
         try:
             async with WhileWanted(request.receive, self._settings.operation_seconds_max):
                 proof = await prove(authorization, _address(request))
-                return _response(await self._execute(request, asked, proof), 200, media_type)
+                return _Answer(await self._execute(request, asked, proof), media_type)
         except NotExecutedError as error:
             return _request_errors(error.errors, media_type)
         except TooManyFailuresError:
@@ -169,7 +175,7 @@ class GraphQLEndpoint:
                 if name in given:
                     given[name] = _json(given[name].encode("utf-8", "surrogatepass"), f"`{name}`")
         else:
-            content_type, _, charset = request.headers.get("content-type", "").partition(";")
+            content_type, _, charset = _header(request, b"content-type", "").partition(";")
             if content_type.strip().lower() != _JSON or (
                 "charset" in charset.lower() and "utf-8" not in charset.lower()
             ):
@@ -186,11 +192,19 @@ class GraphQLEndpoint:
             raise BadRequestError(400, str(malformed)) from None
 
 
+def _header(request: Request, name: bytes, default: str) -> str:
+    """Return a header, the first of its name. Starlette's `headers` decodes all names for each look."""
+    for each, value in request.scope["headers"]:
+        if each == name:
+            return str(value, "latin-1")
+    return default
+
+
 def _authorization(request: Request) -> str | None:
-    authorizations = request.headers.getlist("authorization")
+    authorizations = [value for name, value in request.scope["headers"] if name == b"authorization"]
     if len(authorizations) > 1:
         raise BadRequestError(400, "Send one Authorization header.")
-    return authorizations[0] if authorizations else None
+    return authorizations[0].decode("latin-1") if authorizations else None
 
 
 def _refuse_mutation_by_get(request: Request, operation: Operation) -> None:
@@ -202,7 +216,7 @@ def _negotiated(request: Request) -> str:
     """Return the media type of ours that Accept prefers; of equals, the one listed first."""
     if request.method not in {"GET", "POST"}:
         raise BadRequestError(405, "GraphQL is asked by GET or POST.", headers={"allow": "GET, POST"})
-    preferred = _preferred(request.headers.get("accept", "*/*"))
+    preferred = _preferred(_header(request, b"accept", "*/*"))
     if preferred is None:
         raise BadRequestError(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {EVENT_STREAM}.")
     return preferred
@@ -231,13 +245,18 @@ def _weighed(entry: str) -> tuple[str, float]:
 
 async def _body(request: Request, bytes_max: int) -> bytes:
     body = bytearray()
-    announced = request.headers.get("content-length", "0")
+    announced = _header(request, b"content-length", "0")
     if len(announced) > 15 or int(announced) > bytes_max:
         raise _too_large(bytes_max)
-    async for chunk in request.stream():
-        body += chunk
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > bytes_max:
             raise _too_large(bytes_max)
+        more = message.get("more_body", False)
     return bytes(body)
 
 
@@ -288,10 +307,25 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _response(body: dict[str, Any] | bytes, status: int, media_type: str) -> Response:
+def _response(body: dict[str, Any], status: int, media_type: str) -> Response:
     return Response(
-        body if isinstance(body, bytes) else orjson.dumps(body),
+        orjson.dumps(body),
         status_code=status,
         media_type=f"{media_type}; charset=utf-8",
         headers={"cache-control": "no-store"},
     )
+
+
+class _Answer:
+    """The answer of an operation that was executed. Its headers are the same each time."""
+
+    __slots__ = ("_body", "_media_type")
+
+    def __init__(self, body: bytes, media_type: str) -> None:
+        self._body = body
+        self._media_type = media_type
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        headers = [*_ANSWERED[self._media_type], (b"content-length", b"%d" % len(self._body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body})

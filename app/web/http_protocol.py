@@ -11,7 +11,8 @@ from typing import Any, Final
 import httptools
 import orjson
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from app import ids
@@ -24,7 +25,67 @@ _REASONS: Final = {400: "Bad Request", 408: "Request Timeout", 431: "Request Hea
 _CHUNKED_TIMES_MAX: Final = 8
 #: The parser takes what follows such a header for the other protocol. The body would be lost, or read as a request.
 _OFFER: Final = re.compile(rb"\r\nupgrade:(?![ \t]*websocket[ \t]*\r\n)[^\r\n]*(?=\r\n)", re.IGNORECASE)
+#: What decides how an answer ends.
+_OF_CONNECTIONS: Final = frozenset({b"connection", b"transfer-encoding"})
 _OF_BODIES: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class WholeAnswers(RequestResponseCycle):
+    """A request and its answer. A head that tells how long its body is leaves with it: each write is a system call.
+
+    uvicorn writes them one after the other, and does so here for whatever isn't usual.
+    """
+
+    _head: Any = None
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the answer, or keep its head until the body comes."""
+        if message["type"] == "http.response.start":
+            self._head = message if not self.response_started and _comes_whole(message) else None
+            if self._head is None:
+                await super().send(message)
+            return
+        head, self._head = self._head, None
+        if head is not None and not self._send_whole(head, message):
+            await super().send(head)
+            await super().send(message)
+        elif head is None:
+            await super().send(message)
+
+    def _send_whole(self, head: Any, message: Any) -> bool:
+        """Send head and body. Returns false, and sends nothing, if that takes more."""
+        body = message.get("body", b"")
+        headers = [*self.default_headers, *head["headers"]]
+        text = STATUS_LINE[head["status"]] + b"".join([b"%b: %b\r\n" % header for header in headers])
+        if (
+            message.get("more_body", False)
+            or self.access_log
+            or self.disconnected
+            or self.flow.write_paused
+            or self.scope["method"] == "HEAD"
+            or (b"content-length", b"%d" % len(body)) not in headers
+            # A value with a line's end in it would begin a header, or another answer.
+            or not len(headers) + 1 == text.count(b"\r") == text.count(b"\n")
+        ):
+            return False
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"%b%b%b" % (text, end, body))
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+        return True
+
+
+def _comes_whole(head: Any) -> bool:
+    names = {name for name, _ in head["headers"]}
+    return b"content-length" in names and names.isdisjoint(_OF_CONNECTIONS)
+
+
+#: uvicorn offers no other way to say what a request and its answer are.
+httptools_impl.RequestResponseCycle = WholeAnswers  # type: ignore[misc]
 
 
 class LimitedProtocol(HttpToolsProtocol):

@@ -55,14 +55,11 @@ class CrossOrigin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer preflights, and let pages of allowed origins read other answers."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        if origin is None:
-            await self._app(scope, receive, send)
-            return
+        origin = headers["origin"]
         allowed = self._origins.allow(origin)
         if allowed and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
             given = {"access-control-allow-origin": origin, "vary": "Origin"} | _PREFLIGHT

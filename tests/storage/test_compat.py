@@ -35,6 +35,7 @@ USES = {
     ("app/telemetry/logs.py", "_srcfile"): "",
     ("app/web/graphql_documents.py", "MAX_COMPLEXITY_BUDGET"): "graphql-core",
     ("app/web/graphql_documents.py", "_schema"): "strawberry-graphql",
+    ("app/web/http_protocol.py", "RequestResponseCycle"): "uvicorn",
     ("app/web/http_protocol.py", "_should_upgrade"): "uvicorn",
 }
 #: A router cancels other clients' statements, and nothing else keeps asyncpg from asking it to; a test notices.
