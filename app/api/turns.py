@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from inspect import iscoroutine
 from itertools import chain
 from typing import Any, Final, NamedTuple, cast
@@ -11,22 +11,27 @@ from weakref import WeakKeyDictionary
 from graphql import (
     DocumentNode,
     ExecutionResult,
+    FieldNode,
     FragmentDefinitionNode,
     GraphQLError,
+    GraphQLField,
     GraphQLLeafType,
     GraphQLObjectType,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
+    VariableNode,
+    Visitor,
     default_field_resolver,
     default_type_resolver,
     get_nullable_type,
     is_leaf_type,
     is_object_type,
+    visit,
 )
 from graphql.execution.collect_fields import FragmentDetails, collect_fields
 from graphql.execution.executor import CollectedErrors
-from graphql.execution.values import VariableValues
+from graphql.execution.values import VariableValues, get_argument_values
 from graphql.pyutils import Path, Undefined, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
@@ -94,6 +99,85 @@ def _give(loop: asyncio.AbstractEventLoop, waiting: deque[Turn]) -> None:
         loop.call_soon(_give, loop, waiting)
 
 
+class _Variable(NamedTuple):
+    """The place of a variable's value in an argument."""
+
+    name: str
+
+
+class _Arguments:
+    """The arguments of a field. Its document and the schema say all of them but for the values of variables."""
+
+    __slots__ = ("_shape", "_variables")
+
+    def __init__(self, shape: dict[str, Any], variables: tuple[str, ...]) -> None:
+        self._shape = shape
+        self._variables = variables
+
+    @classmethod
+    def of(cls, definition: GraphQLField, node: FieldNode, declared: Iterable[str]) -> "_Arguments | None":
+        """Return the arguments of a field, None where graphql-core must be asked each time."""
+        if not definition.args and not node.arguments:
+            return cls({}, ())
+        places = {name: _Variable(name) for name in declared}
+        try:
+            # What graphql-core makes of variables that hold their own places says where their values go.
+            shape = get_argument_values(definition, node, VariableValues({}, places))
+        except Exception:  # noqa: BLE001  (it comes again, with values)
+            return None
+        used = _Used()
+        for argument in node.arguments or ():
+            visit(argument.value, used)
+        found = set(_variables_in(shape))
+        return cls(shape, tuple(found)) if found == used.names else None
+
+    def read(self, given: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the arguments with these values, None if one is missing or null: that may leave out its argument."""
+        for name in self._variables:
+            if given.get(name) is None:
+                return None
+        return {name: _filled(each, given) for name, each in self._shape.items()}
+
+
+class _Used(Visitor):
+    """Notes the variables of a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def enter_variable(self, node: VariableNode, *_where: Any) -> None:
+        self.names.add(node.name.value)
+
+
+def _filled(shape: Any, given: Mapping[str, Any]) -> Any:
+    kind = shape.__class__
+    if kind is _Variable:
+        return given[shape.name]
+    if kind is dict:
+        return {name: _filled(each, given) for name, each in shape.items()}
+    if kind is list:
+        return [_filled(each, given) for each in shape]
+    return shape
+
+
+def _variables_in(shape: Any) -> Iterator[str]:
+    if isinstance(shape, _Variable):
+        yield shape.name
+    elif isinstance(shape, dict | list):
+        for each in shape.values() if isinstance(shape, dict) else shape:
+            yield from _variables_in(each)
+
+
+class _Call(NamedTuple):
+    """A field with a resolver."""
+
+    definition: GraphQLField
+    nodes: list[FieldNode]
+    resolve: Callable[..., Any]
+    arguments: _Arguments
+
+
 class _Field(NamedTuple):
     """A field of an object, as a document asks for it."""
 
@@ -109,6 +193,8 @@ class _Field(NamedTuple):
     object_type: GraphQLObjectType | None = None
     kind: type | None = None
     return_type: Any = None
+    #: How its resolver is called, if it has one whose arguments are known.
+    call: _Call | None = None
 
 
 #: The type of the objects of a class, where an interface or a union is asked for.
@@ -231,12 +317,10 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
     ) -> dict[str, Any]:
         """Complete the fields of a mutation, each when the one before it is done."""
         results = {}
-        for name, details in grouped_field_set.items():
-            result: Any = self.execute_field(
-                parent_type, source_value, details, Path(path, name, parent_type.name), None
-            )
+        for field in self._plan(parent_type, grouped_field_set):
+            result = self._resolve(parent_type, source_value, field, Path(path, field.name, parent_type.name))
             if result is not Undefined:
-                results[name] = await result if self.is_awaitable(result) else result
+                results[field.name] = await result if self.is_awaitable(result) else result
         return results
 
     def execute_fields(
@@ -256,7 +340,7 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
                     ):
                         result = self._complete_part(part, field, at)
                     else:
-                        result = self.execute_field(parent_type, source_value, field.details, at, None)
+                        result = self._resolve(parent_type, source_value, field, at)
                     if result is Undefined:
                         continue
                     if self.is_awaitable(result):
@@ -278,6 +362,23 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         except Exception:  # noqa: BLE001  (it comes again)
             return Undefined
         return shown
+
+    def _resolve(self, parent_type: Any, source: Any, field: _Field, path: Path) -> Any:
+        """Call a field's resolver, and complete what it returns."""
+        call = field.call
+        arguments = None if call is None else call.arguments.read(self.variable_values.coerced)
+        if call is None or arguments is None:
+            return self.execute_field(parent_type, source, field.details, path, None)
+        info = self.build_resolve_info(call.definition, call.nodes, parent_type, path)
+        try:
+            result = call.resolve(source, info, **arguments)
+            if self.is_awaitable(result):
+                return self.complete_awaitable_value(field.return_type, field.details, info, path, result, None)
+            completed: Any = self.complete_value(field.return_type, field.details, info, path, result, None)
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is the field's)
+            self.handle_field_error(error, field.return_type, field.details, path)
+            return None
+        return self._awaited_part(completed, field, path) if self.is_awaitable(completed) else completed
 
     def _complete_part(self, part: Any, field: _Field, path: Path) -> Any:
         """Complete an object that is an attribute of another one."""
@@ -301,9 +402,32 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         key = (parent_type, id(grouped_field_set))
         planned = self._planned.get(key)
         if planned is None:
-            fields = [_field(parent_type, name, details) for name, details in grouped_field_set.items()]
+            fields = [self._field(parent_type, name, details) for name, details in grouped_field_set.items()]
             planned = self._planned[key] = (grouped_field_set, fields)
         return planned[1]
+
+    def _field(self, parent_type: GraphQLObjectType, name: str, details: Any) -> _Field:
+        shown = parent_type.fields.get(details[0].node.name.value)
+        field: Any = shown and shown.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+        if shown is None or field is None:
+            return _Field(name, details, "")
+        if not field.is_basic_field:
+            return _Field(name, details, "", return_type=shown.type, call=self._call(shown, details))
+        inner = get_nullable_type(shown.type)
+        if is_leaf_type(inner):
+            return _Field(name, details, field.python_name, inner, is_nullable=inner is shown.type)
+        if is_object_type(inner):
+            kind = inner.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin
+            return _Field(name, details, field.python_name, object_type=inner, kind=kind, return_type=shown.type)
+        return _Field(name, details, "")
+
+    def _call(self, shown: GraphQLField, details: Any) -> _Call | None:
+        first = details[0]
+        if not self._is_same_each_time or shown.resolve is None or first.fragment_variable_values is not None:
+            return None
+        declared = [each.variable.name.value for each in self.operation.variable_definitions or ()]
+        arguments = _Arguments.of(shown, first.node, declared)
+        return None if arguments is None else _Call(shown, [each.node for each in details], shown.resolve, arguments)
 
     def _collect(self, root_type: GraphQLObjectType) -> Any:
         """Return the fields that a document asks of the root."""
@@ -398,20 +522,6 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
             completing.abandon()
             raise
         return completing.all() if completing.awaitable else completing.completed
-
-
-def _field(parent_type: GraphQLObjectType, name: str, details: Any) -> _Field:
-    shown = parent_type.fields.get(details[0].node.name.value)
-    field: Any = shown and shown.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
-    if shown is None or field is None or not field.is_basic_field:
-        return _Field(name, details, "")
-    inner = get_nullable_type(shown.type)
-    if is_leaf_type(inner):
-        return _Field(name, details, field.python_name, inner, is_nullable=inner is shown.type)
-    if is_object_type(inner):
-        kind = inner.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin
-        return _Field(name, details, field.python_name, object_type=inner, kind=kind, return_type=shown.type)
-    return _Field(name, details, "")
 
 
 async def _awaited(results: dict[str, Any], waiting: list[str]) -> dict[str, Any]:

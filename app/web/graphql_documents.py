@@ -125,15 +125,20 @@ class Operation:
     #: What its executions begin with.
     executor: TurnTaking
 
-    @property
+    @functools.cached_property
     def name(self) -> str | None:
         """Its name, or None."""
         return self.node.name.value if self.node.name else None
 
-    @property
+    @functools.cached_property
     def kind(self) -> OperationType:
         """Query, mutation or subscription."""
         return self.node.operation
+
+    @functools.cached_property
+    def word(self) -> str:
+        """`query`, `mutation` or `subscription`."""
+        return str(self.kind.value)
 
     @functools.cached_property
     def field(self) -> str:
@@ -143,12 +148,12 @@ class Operation:
             return "introspection"
         return next(iter(asked)) if len(asked) == 1 else "several"
 
-    @property
+    @functools.cached_property
     def is_introspection_only(self) -> bool:
         """Whether it reads only the schema."""
         return self.root_fields <= _INTROSPECTION
 
-    @property
+    @functools.cached_property
     def reads_schema(self) -> bool:
         """Whether it reads the schema."""
         return not self.root_fields.isdisjoint(_SCHEMA_FIELDS)

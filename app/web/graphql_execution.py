@@ -41,7 +41,7 @@ def observe(operation: Operation) -> None:
     """Note the operation for the log and the counters."""
     observed = at_hand()
     if observed is not None:
-        observed.is_of(operation.kind.value, operation.field, operation.name)
+        observed.is_of(operation.word, operation.field, operation.name)
 
 
 def observe_viewer(viewer: Viewer | None) -> None:

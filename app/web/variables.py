@@ -26,8 +26,10 @@ class Variables:
         self._declared = operation.variable_definitions or ()
         signatures = [get_variable_signature(schema, declared) for declared in self._declared]
         self._signatures = [each for each in signatures if isinstance(each, GraphQLVariableSignature)]
-        #: Those whose values have no depth.
-        self._flat = {each.name for each in self._signatures if is_leaf_type(get_nullable_type(each.type))}
+        #: The types of those whose values have no depth.
+        self._leaves = {
+            each.name: kind for each in self._signatures if is_leaf_type(kind := get_nullable_type(each.type))
+        }
 
     def read(
         self, given: dict[str, Any], errors_max: int, *, hide_suggestions: bool
@@ -40,7 +42,8 @@ class Variables:
 
     def _read(self, given: dict[str, Any]) -> VariableValues | None:
         """Return the values if each is good, or left out without a default."""
-        sources, coerced = {}, {}
+        sources: dict[str, VariableValueSource] = {}
+        coerced: dict[str, Any] = {}
         for signature in self._signatures:
             name, kind = signature.name, signature.type
             value = given.get(name, Undefined)
@@ -49,11 +52,15 @@ class Variables:
                     return None
                 sources[name] = VariableValueSource(signature)
                 continue
-            if name not in self._flat and input_is_nested_too_deeply(value, kind):
+            leaf = self._leaves.get(name)
+            if leaf is None and input_is_nested_too_deeply(value, kind):
                 return None
             try:
-                read = coerce_input_value(value, kind)
-            except GraphQLError:
+                if leaf is None or value is None:
+                    read = coerce_input_value(value, kind)
+                else:
+                    read = leaf.coerce_input_value(value)
+            except Exception:  # noqa: BLE001  (it comes again)
                 return None
             if read is Undefined:
                 return None

@@ -1,14 +1,16 @@
 """Executions. Without these an answer could differ from what graphql-core and Strawberry make of the same document."""
 
 import asyncio
+from copy import deepcopy
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated, Any, Final, cast
 
 import pytest
 import strawberry
-from graphql import GraphQLInputObjectType, OperationDefinitionNode, get_variable_values, is_leaf_type, parse
+from graphql import GraphQLInputObjectType, OperationDefinitionNode, get_variable_values, is_leaf_type, parse, validate
 from graphql.type import get_named_type, get_nullable_type, is_list_type
+from strawberry.scalars import JSON
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.arguments import convert_argument
 from strawberry.types.base import StrawberryObjectDefinition
@@ -63,8 +65,41 @@ def _cat(**more: Any) -> Cat:
     return Cat(name="Tom", lives=9, born_at=datetime(2026, 11, 30, tzinfo=UTC), **more)
 
 
+@strawberry.input
+class Word:
+    text: str
+    colour: Colour = Colour.RED
+    times: int | None = 2
+    others: list["Word"] | None = None
+
+
+@strawberry.input(one_of=True)
+class Either:
+    text: str | None = strawberry.UNSET
+    times: int | None = strawberry.UNSET
+
+
 @strawberry.type
 class Query:
+    @strawberry.field
+    async def arguments(
+        self,
+        word: Word | None = None,
+        tags: list[str] | None = strawberry.UNSET,
+        times: int = 3,
+        at: datetime | None = None,
+        whatever: JSON | None = None,
+        either: Either | None = None,
+    ) -> str:
+        """Return what came, and spoil it."""
+        told = repr((word, tags, times, at, whatever, either))
+        for each in (tags, whatever):
+            if isinstance(each, list):
+                each.append("spoilt")
+            elif isinstance(each, dict):
+                each["spoilt"] = True
+        return told
+
     @strawberry.field
     def pets(self) -> list[Pet]:
         return [_cat(mother=Cat(name="Eve", lives=1)), Dog(name="Rex", barks=True), _cat()]
@@ -167,6 +202,50 @@ def test_variables_are_read_as_graphql_core_reads_them(given: dict[str, Any]) ->
         assert {name: source.value for name, source in ours.sources.items()} == {
             name: source.value for name, source in core.sources.items()
         }
+
+
+ASKING: Final = [
+    "query ($a: String!) { arguments(word: {text: $a}) }",
+    "query ($a: String!, $n: Int) { arguments(word: {text: $a, times: $n, others: [{text: $a, colour: RED}]}) }",
+    "query ($n: Int) { arguments(times: $n) }",
+    "query ($n: Int!, $t: [String!]) { arguments(times: $n, tags: $t) again: arguments(tags: $t) }",
+    'query ($a: String!) { arguments(tags: [$a, "b"]) }',
+    '{ arguments(tags: "one") }',
+    "query ($w: Word, $d: DateTime) { arguments(word: $w, at: $d) }",
+    'query ($w: Word = {text: "default"}, $n: Int = 7) { arguments(word: $w, times: $n) }',
+    "query ($a: String) { arguments(whatever: {a: [$a, 1], b: $a}) }",
+    "query ($j: JSON) { arguments(whatever: $j) }",
+    '{ arguments(whatever: {a: 1}, at: "2026-11-30T00:00:00Z") again: arguments(whatever: {a: 1}) }',
+    "query ($a: String!) { arguments(either: {text: $a}) }",
+    "query ($n: Int) { arguments(either: {times: $n}) }",
+    "query ($a: String!) { ...Some } fragment Some on Query { arguments(word: {text: $a}) }",
+]
+GIVEN: Final[list[dict[str, Any]]] = [
+    {"a": "A", "n": 5, "t": ["x"], "w": {"text": "w", "times": None}, "d": "2026-11-30T00:00:00Z", "j": {"k": [1]}},
+    {"a": "A", "n": 0, "t": [], "w": {"text": ""}, "d": None, "j": []},
+    {"a": "A", "n": 5, "t": None, "w": None, "j": None},
+    {"a": "A", "n": 5},
+    {"a": "A", "n": None},
+    {"a": "A"},
+]
+
+
+@pytest.mark.parametrize("text", ASKING)
+async def test_arguments_are_what_graphql_core_makes_of_them(text: str) -> None:
+    document = parse(text)
+    assert not validate(CORE, document)
+    operation = cast("OperationDefinitionNode", document.definitions[0])
+    ours = TurnTaking.of(OURS, document, operation, is_same_each_time=True, hide_suggestions=False)
+    for given in GIVEN:
+        core = StrawberryGraphQLCoreExecutionContext.build(CORE, document, None, None, deepcopy(given))
+        variables = Variables(CORE, operation).read(deepcopy(given), 10, hide_suggestions=False)
+        if isinstance(core, list):
+            assert isinstance(variables, list)
+            continue
+        assert not isinstance(variables, list)
+        assert isinstance(core, StrawberryGraphQLCoreExecutionContext)
+        mine = ours.for_request(Context(None), variables)
+        assert await _told(mine.execute_operation()) == await _told(core.execute_operation())
 
 
 INPUTS: Final = {
