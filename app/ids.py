@@ -3,6 +3,7 @@
 They are asyncpg's UUIDs, as the ids in rows are: a `uuid.UUID` whose methods are written in C.
 """
 
+import re
 from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
@@ -16,7 +17,7 @@ Kind = Literal[
     "rewardredemption", "suggestion", "wallet", "webhook", "webhookdelivery",
 ]  # fmt: skip
 
-_HEX: Final = frozenset("0123456789abcdef")
+_DIGITS: Final = re.compile("[0-9a-f]{32}")
 
 
 def new() -> UUID:
@@ -37,7 +38,7 @@ def encode(kind: Kind, value: UUID) -> str:
 def decode(kind: Kind, text: str) -> UUID | None:
     """Return the row id that `text` spells, or None if it names nothing of this kind."""
     prefix, _, digits = text.partition("_")
-    if prefix != kind or len(digits) != 32 or not _HEX.issuperset(digits):
+    if prefix != kind or _DIGITS.fullmatch(digits) is None:
         return None
     return PostgresUUID(digits)
 

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import asyncpg
+from asyncpg.pool import PoolAcquireContext, PoolConnectionProxy
 from tortoise import Tortoise
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 from tortoise.backends.base.client import TransactionalDBClient, TransactionContextPooled
@@ -27,24 +28,73 @@ def is_prepared(connection: asyncpg.Connection, text: str) -> bool:
 
 
 class Pool(asyncpg.Pool):
-    """A pool that takes a connection back at once if nothing has to be asked or waited for.
+    """A pool that gives and takes a connection at once if nothing has to be asked or waited for.
 
-    asyncpg's own makes a task for each, so that no cancelling keeps a connection from its pool: a twentieth of what a
-    claim costs. What never waits can't be cancelled.
+    asyncpg's own makes a task for each that comes back, so that no cancelling keeps it from its pool, and resets it:
+    together a tenth of what a claim costs. What never waits can't be cancelled.
     """
 
     def __init__(self, dsn: str, **settings: Any) -> None:
         """Take what `asyncpg.create_pool` takes."""
         super().__init__(dsn, **{"max_queries": 50_000, "loop": None, "record_class": asyncpg.Record} | settings)
 
+    def acquire(self, *, timeout: float | None = None) -> "_Acquiring":
+        """Return the context of a connection, or what to await for it."""
+        return _Acquiring(self, timeout)
+
+    def take(self) -> Any:
+        """Return a connection that is idle, None if it must be waited for."""
+        inside: Any = self
+        idle = inside._queue._queue
+        holder = idle[-1] if idle else None
+        if (
+            holder is None
+            or holder._con is None
+            or holder._con.is_closed()
+            or holder._generation != inside._generation
+            or holder._max_inactive_time
+            or inside._closing
+        ):
+            return None
+        idle.pop()
+        holder._timeout = None
+        holder._in_use = inside._loop.create_future()
+        holder._proxy = PoolConnectionProxy(holder, holder._con)
+        return holder._proxy
+
     async def release(self, connection: Any, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
         """Take a connection back."""
-        inside: Any = connection._con
-        if inside is None or inside.is_closed() or inside.get_reset_query() or inside._protocol._is_cancelling():
+        inside, holder = connection._con, connection._holder
+        if (
+            inside is None
+            or inside.is_closed()
+            or inside.get_reset_query()
+            or inside._listeners
+            or inside._log_listeners
+            or inside._top_xact is not None
+            or inside._protocol.is_in_transaction()
+            or inside._protocol._is_cancelling()
+            or inside._protocol.queries_count >= holder._max_queries
+            or holder._generation != holder._pool._generation
+            or holder._max_inactive_time
+        ):
             await super().release(connection, timeout=timeout)
             return
-        inside._on_release()
-        await connection._holder.release(timeout)
+        inside._pool_release_ctr += 1
+        holder._release()
+
+
+class _Acquiring(PoolAcquireContext):
+    """The context of a connection. One that is idle is had at once."""
+
+    pool: Pool
+
+    async def __aenter__(self) -> Any:
+        taken = self.pool.take()
+        if taken is None:
+            return await super().__aenter__()
+        self.connection = taken
+        return taken
 
 
 class Uncancelled(asyncpg.Connection):

@@ -126,12 +126,13 @@ class Observed:
 
     def _tell(self, ended: str, seconds: float) -> None:
         """Write one line: always of a client's mistake, and of anything else where operations are logged."""
+        is_mistake = ended == "mistaken"
+        if not is_mistake and not settings().logs_operations:
+            return
         outcome = self.outcome
-        if ended == "mistaken":
+        if is_mistake:
             said = f"refused to {self.actor or 'a caller'}: {outcome}"
             said += f", {self.status}" if self.status else ""
-        elif not settings().logs_operations:
-            return
         else:
             said = f"{'answered' if ended == 'refused' else ended}: {outcome}"
         log.info(said, extra={"outcome": outcome, "seconds": seconds})

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 
 from app.config import Settings
@@ -73,3 +74,50 @@ async def test_a_connection_whose_transaction_does_not_begin_is_not_lost(client:
 
     async with asyncio.timeout(30), client.opening() as tx:
         assert dict(await tx.row("SELECT 1 AS answer") or {}) == {"answer": 1}
+
+
+async def _session(client: Client) -> int:
+    """Return which of the server's processes answers, in no transaction."""
+    row = await client.row("SELECT pg_backend_pid() AS pid, pg_current_xact_id_if_assigned() IS NULL AS is_outside")
+    assert row is not None
+    assert row["is_outside"]
+    return int(row["pid"])
+
+
+async def test_a_connection_that_nothing_was_left_on_is_given_again(client: Client) -> None:
+    assert await _session(client) == await _session(client)
+
+
+async def test_a_connection_that_comes_back_in_a_transaction_is_out_of_it(client: Client) -> None:
+    assert client.pool is not None
+    before = await _session(client)
+    async with client.pool.acquire() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("SELECT pg_current_xact_id()")
+
+    assert await _session(client) == before
+
+
+@pytest.mark.parametrize("end", ["closed", "killed", "expired"])
+async def test_a_connection_that_ended_is_never_given(client: Client, end: str) -> None:
+    assert client.pool is not None
+    before = await _session(client)
+    if end == "expired":
+        await client.pool.expire_connections()
+    else:
+        async with client.pool.acquire() as connection:
+            if end == "closed":
+                await connection.close()
+            else:
+                with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+                    await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    assert await _session(client) != before
+
+
+async def test_a_connection_whose_use_was_cancelled_is_given_again(client: Client) -> None:
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.row("SELECT pg_sleep(60)")
+        await _session(client)
