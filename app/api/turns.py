@@ -5,7 +5,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from inspect import iscoroutine
 from itertools import chain
-from typing import Any, Final, NamedTuple, cast
+from types import GeneratorType
+from typing import Any, Final, NamedTuple, TypeGuard, cast
 from weakref import WeakKeyDictionary
 
 from graphql import (
@@ -32,9 +33,9 @@ from graphql import (
 from graphql.execution.collect_fields import FragmentDetails, collect_fields
 from graphql.execution.executor import CollectedErrors
 from graphql.execution.values import VariableValues, get_argument_values
-from graphql.pyutils import Path, Undefined, gather_with_cancel
+from graphql.pyutils import Path, Undefined, gather_with_cancel, is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
-from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
 from strawberry.types import get_object_definition
 
 #: What an operation completes at a time. A field takes about 10 µs, so that others wait for a few milliseconds.
@@ -189,6 +190,8 @@ class _Field(NamedTuple):
     #: The attribute's type, if that has no fields, and whether it may be null.
     leaf: GraphQLLeafType | None = None
     is_nullable: bool = False
+    #: The names of an enum's members.
+    names: Mapping[Any, str] | None = None
     #: The attribute's type and class, if that type has fields, and the type with what it says of null.
     object_type: GraphQLObjectType | None = None
     kind: type | None = None
@@ -201,6 +204,20 @@ class _Field(NamedTuple):
 _types: Final[dict[tuple[Any, type], GraphQLObjectType]] = {}
 
 
+#: Whether the objects of a class can be awaited.
+_awaitables: Final[dict[type, bool]] = {}
+
+
+def _is_awaitable(value: Any) -> TypeGuard[Awaitable[Any]]:
+    kind = value.__class__
+    known = _awaitables.get(kind)
+    if known is None:
+        known = is_awaitable(value)
+        if kind is not GeneratorType:
+            _awaitables[kind] = known
+    return known
+
+
 class TurnTaking(StrawberryGraphQLCoreExecutionContext):
     """Executes an operation turn by turn, and stops completing fields when its answer is too large.
 
@@ -211,6 +228,7 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._is_same_each_time = False
+        self._root_type = cast("GraphQLObjectType", self.schema.get_root_type(self.operation.operation))
         self._forget()
         if self.context_value is not None:
             self._begin()
@@ -246,6 +264,7 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
             default_type_resolver,
             default_field_resolver,
             hide_suggestions=hide_suggestions,
+            is_awaitable=_is_awaitable,
         )
         executor._is_same_each_time = is_same_each_time
         return executor
@@ -289,7 +308,7 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
     def execute_operation(self, serially: bool | None = None) -> Any:
         """Execute the operation, a mutation's root fields one after the other unless it is said otherwise."""
         kind = self.operation.operation
-        root_type = cast("GraphQLObjectType", self.schema.get_root_type(kind))
+        root_type = self._root_type
         is_serial = kind is OperationType.MUTATION if serially is None else serially
         execute = self.execute_fields_serially if is_serial else self.execute_fields
         try:
@@ -358,9 +377,12 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         if value is None:
             return None if field.is_nullable else Undefined
         try:
-            shown = self.complete_leaf_value(field.leaf, value)
+            if field.names is None:
+                return self.complete_leaf_value(field.leaf, value)
+            shown = field.names[value]
         except Exception:  # noqa: BLE001  (it comes again)
             return Undefined
+        self._length += len(shown)
         return shown
 
     def _resolve(self, parent_type: Any, source: Any, field: _Field, path: Path) -> Any:
@@ -414,6 +436,10 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         if not field.is_basic_field:
             return _Field(name, details, "", return_type=shown.type, call=self._call(shown, details))
         inner = get_nullable_type(shown.type)
+        if isinstance(inner, CustomGraphQLEnumType):
+            members: Any = inner.wrapped_cls
+            names = {member: inner.coerce_output_value(member) for member in members}
+            return _Field(name, details, field.python_name, inner, is_nullable=inner is shown.type, names=names)
         if is_leaf_type(inner):
             return _Field(name, details, field.python_name, inner, is_nullable=inner is shown.type)
         if is_object_type(inner):

@@ -343,6 +343,10 @@ class CodeBatch(Node):
         return connect(rows, asked, functools.partial(Code.of, revealed=True), key="code_id")
 
 
+_STATES: Final = {each.value: each for each in CodeState}
+_MATCHES: Final = {each.value: each for each in OwnershipMatch}
+
+
 @strawberry.type(description="A code. Its text is encrypted and shown to its owner only.")
 class Code(Node):
     """A code; `revealed` is set where this answer may show the text."""
@@ -378,13 +382,13 @@ class Code(Node):
             row=row,
             as_of=as_of,
             revealed=revealed,
-            state=CodeState(state),
+            state=_STATES[state],
             bearer=row["code_bearer"],
-            matched_by=None if matched_by is None else OwnershipMatch(matched_by),
+            matched_by=None if matched_by is None else _MATCHES[matched_by],
             allocated_at=row["code_allocated_at"],
             expires_at=end_of(row),
             redeemed_at=redeemed_at,
-            held_until=row["code_held_until"] if state == CodeState.ALLOCATED.value else None,
+            held_until=row["code_held_until"] if state == "ALLOCATED" else None,
         )
 
     @field(description="The pool whose terms it carries.")

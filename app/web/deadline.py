@@ -30,12 +30,13 @@ class WhileWanted:
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("work for a request outside a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = asyncio.get_running_loop().call_later(min(_LOOK_AFTER_SECONDS, self._seconds), self._look)
+        self._timer = loop.call_later(min(_LOOK_AFTER_SECONDS, self._seconds), self._look)
 
     async def __aexit__(self, _kind: type[BaseException] | None, error: BaseException | None,
                         _traceback: TracebackType | None) -> None:  # fmt: skip
