@@ -55,7 +55,7 @@ class CrossOrigin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer preflights, and let pages of allowed origins read other answers."""
-        if scope["type"] != "http" or not any(name == b"origin" for name, _ in scope["headers"]):
+        if scope["type"] != "http" or b"origin" not in dict(scope["headers"]):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
