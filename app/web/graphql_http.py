@@ -167,7 +167,7 @@ class GraphQLEndpoint:
         return EventStream(self._documents, asked, proof, self._streams, is_resumed=is_resumed)
 
     async def _asked(self, request: Request) -> Asked:
-        if request.method == "GET":
+        if request.scope["method"] == "GET":
             given: Any = dict(request.query_params)
             # A URL has no null, so an empty name means that there is none.
             given["operationName"] = given.get("operationName") or None
@@ -208,13 +208,13 @@ def _authorization(request: Request) -> str | None:
 
 
 def _refuse_mutation_by_get(request: Request, operation: Operation) -> None:
-    if request.method == "GET" and operation.kind is OperationType.MUTATION:
+    if request.scope["method"] == "GET" and operation.kind is OperationType.MUTATION:
         raise BadRequestError(405, "Mutations are sent by POST.", headers={"allow": "POST"})
 
 
 def _negotiated(request: Request) -> str:
     """Return the media type of ours that Accept prefers; of equals, the one listed first."""
-    if request.method not in {"GET", "POST"}:
+    if request.scope["method"] not in {"GET", "POST"}:
         raise BadRequestError(405, "GraphQL is asked by GET or POST.", headers={"allow": "GET, POST"})
     preferred = _preferred(_header(request, b"accept", "*/*"))
     if preferred is None:
@@ -304,7 +304,8 @@ def _too_many_failures() -> BadRequestError:
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
+    client = request.scope.get("client")
+    return client[0] if client else ""
 
 
 def _response(body: dict[str, Any], status: int, media_type: str) -> Response:
