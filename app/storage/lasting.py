@@ -3,6 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Hashable
+from itertools import islice
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -10,7 +11,10 @@ Value = TypeVar("Value")
 
 
 class Lasting(Generic[Key, Value]):
-    """Bounded; drops what was used longest ago. Every request looks into several of these."""
+    """Bounded; drops what was used longest ago. Every request looks into several of these.
+
+    What nobody asks for again goes with later values, once its time is over: each member's token comes once.
+    """
 
     __slots__ = ("_kept", "_most")
 
@@ -33,6 +37,11 @@ class Lasting(Generic[Key, Value]):
 
     def keep(self, key: Key, value: Value, until: float) -> None:
         """Keep a value until then (monotonic seconds)."""
+        now = time.monotonic()
+        # Two, so that they go faster than they come.
+        for oldest, (over, _) in list(islice(self._kept.items(), 2)):
+            if over <= now:
+                del self._kept[oldest]
         self._kept[key] = (until, value)
         self._kept.move_to_end(key)
         if len(self._kept) > self._most:

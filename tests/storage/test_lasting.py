@@ -25,6 +25,16 @@ def test_what_was_used_longest_ago_goes_first() -> None:
     assert [name for name in "abc" if name in cache] == ["a", "c"]
 
 
+def test_what_nobody_asks_for_again_goes_when_its_time_is_over() -> None:
+    cache = Lasting[int, int](100)
+    for number in range(5):
+        cache.keep(number, number, time.monotonic())
+    cache.keep(5, 5, inf)
+    cache.keep(6, 6, inf)
+
+    assert [number for number in range(7) if number in cache] == [5, 6]
+
+
 def test_a_value_that_is_kept_again_has_its_new_time() -> None:
     cache = Lasting[str, int](2)
     cache.keep("a", 1, inf)
