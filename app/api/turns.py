@@ -281,11 +281,10 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         executor._begin()
         return executor
 
-    def for_event(self, event: Any, context: Any) -> "TurnTaking":
+    def for_event(self, event: Any, context: Any, variables: VariableValues) -> "TurnTaking":
         """Return what executes a subscription for one of its events."""
-        executor = cast("TurnTaking", self.build_per_event_executor(event))
-        executor.context_value = context
-        executor._begin()
+        executor = self.for_request(context, variables)
+        executor.root_value = event
         return executor
 
     def _forget(self) -> None:

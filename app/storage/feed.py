@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar, cast
 from uuid import UUID
 
 from app.storage.database import may_succeed_later
+from app.storage.flag import Flag
 from app.storage.rings import MISSED, Listener
 
 log = logging.getLogger("flash.feed")
@@ -40,7 +41,7 @@ class Watcher:
     def __init__(self) -> None:
         """Begin to wait."""
         #: Set when there is something to look at.
-        self.rung = asyncio.Event()
+        self.rung = Flag()
 
 
 class Feed(ABC, Generic[W]):

@@ -62,4 +62,8 @@ async def wallet_changed(
 async def _shown(changes: AsyncGenerator[WalletChangeRow, None]) -> AsyncGenerator[WalletChange, None]:
     async with aclosing(changes):
         async for row in changes:
-            yield WalletChange.of(row)
+            change = WalletChange.of(row)
+            # Nothing of it is kept until the next one.
+            del row
+            yield change
+            del change

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 from cachetools import LRUCache
 from graphql import ExecutionResult, GraphQLError, OperationType, create_source_event_stream
+from graphql.execution.values import VariableValues
 
 from app.api.context import Context, Role, Viewer
 from app.api.turns import Turn, TurnTaking
@@ -85,9 +86,10 @@ def _told_cost(size: Size, limits: Settings) -> dict[str, int]:
 
 
 async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGenerator[bytes, None]:
-    """Yield the answers of an operation as JSON: one, or one per event of a subscription.
+    """Return the answers of an operation as JSON: one, or one per event of a subscription.
 
-    Raises NotExecutedError and unexpected exceptions; `told` turns both into errors for clients.
+    It raises NotExecutedError and unexpected exceptions, and so does what it returns; `told` turns both into errors for
+    clients.
     """
     limits = documents.limits
     observe_viewer(viewer)
@@ -95,14 +97,13 @@ async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGe
         document = await documents.judged(asked)
         operation = chosen(document, asked)
         observe(operation)
-        if operation.kind is not OperationType.SUBSCRIPTION:
-            body = await answer(document, operation, asked, viewer, limits)
-    if operation.kind is not OperationType.SUBSCRIPTION:
-        yield body
-        return
-    async with aclosing(_subscribe(operation, asked, viewer, limits)) as bodies:
-        async for body in bodies:
-            yield body
+        if operation.kind is OperationType.SUBSCRIPTION:
+            return await _subscribed(operation, asked, viewer, limits)
+        return _only(await answer(document, operation, asked, viewer, limits))
+
+
+async def _only(body: bytes) -> AsyncGenerator[bytes, None]:
+    yield body
 
 
 def chosen(document: Document, asked: Asked) -> Operation:
@@ -176,33 +177,49 @@ async def _executor(
     return executor
 
 
-async def _subscribe(
+async def _subscribed(
     operation: Operation, asked: Asked, viewer: Viewer, limits: Settings
 ) -> AsyncGenerator[bytes, None]:
-    """Yield one answer per event. An event that can't be shown ends the stream, and its reader resumes before it."""
+    """Return one answer per event. Raises NotExecutedError."""
     admitted = admit(operation, asked, viewer, limits)
-    context = Context(viewer, limits.answer_bytes_max)
-    async with asyncio.timeout(limits.operation_seconds_max):
-        executor = await _executor(operation, asked, admitted, context, limits)
-        stream: Any = create_source_event_stream(executor)
-        stream = await stream if executor.is_awaitable(stream) else stream
+    executor = await _executor(operation, asked, admitted, Context(viewer, limits.answer_bytes_max), limits)
+    stream: Any = create_source_event_stream(executor)
+    stream = await stream if executor.is_awaitable(stream) else stream
     if isinstance(stream, ExecutionResult):
         raise NotExecutedError(stream.errors or [])
-    async with aclosing(stream):
-        async for event in stream:
-            # What an event's resolvers load must be as of that event.
-            context = Context(viewer, limits.answer_bytes_max)
-            each = executor.for_event(event, context)
-            try:
-                async with asyncio.timeout(limits.operation_seconds_max):
-                    executed: Any = each.execute_operation(serially=False)
-                    result = await executed if executor.is_awaitable(executed) else executed
-                    if result.data is None:
-                        raise NotExecutedError(result.errors or [])
-                    body = await _body(each, result, limits)
-            finally:
-                context.stop()
+    return _shown(stream, operation, executor.variable_values, viewer, limits)
+
+
+async def _shown(
+    events: AsyncGenerator[Any, None], operation: Operation, variables: VariableValues, viewer: Viewer, limits: Settings
+) -> AsyncGenerator[bytes, None]:
+    """Yield one answer per event. An event that can't be shown ends the stream, and its reader resumes before it.
+
+    Between two events nothing is kept of either: a thousand streams wait at a time, and JSON takes 4 KB at least.
+    """
+    async with aclosing(events):
+        async for event in events:
+            body = await _of_event(event, operation, variables, viewer, limits)
+            del event
             yield body
+            del body
+
+
+async def _of_event(
+    event: Any, operation: Operation, variables: VariableValues, viewer: Viewer, limits: Settings
+) -> bytes:
+    # What an event's resolvers load must be as of that event.
+    context = Context(viewer, limits.answer_bytes_max)
+    executor = operation.executor.for_event(event, context, variables)
+    try:
+        async with asyncio.timeout(limits.operation_seconds_max):
+            executed: Any = executor.execute_operation(serially=False)
+            result = await executed if executor.is_awaitable(executed) else executed
+            if result.data is None:
+                raise NotExecutedError(result.errors or [])
+            return await _body(executor, result, limits)
+    finally:
+        context.stop()
 
 
 async def _body(

@@ -57,13 +57,14 @@ class SocketEndpoint:
         if (await receive())["type"] != "websocket.connect" or not self._origins.are_ours(headers):
             await send({"type": "websocket.close"})
             return
+        authorization = headers.get("authorization")
         offered = PROTOCOL in scope["subprotocols"]
         named = [(b"x-request-id", request_id.get().encode())]
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None, "headers": named})
         client = scope.get("client")
         socket = Socket(receive, send, client[0] if client else "", self._documents, self._streams, self._settings)
         if offered:
-            await socket.serve(headers.get("authorization"))
+            await socket.serve(authorization)
         else:
             await socket.close(4406, f"The subprotocol is {PROTOCOL}")
 
@@ -160,6 +161,7 @@ class Socket:
         try:
             while (message := await self._next()) is not None:
                 await self._take(message)
+                del message
         finally:
             tasks = [expiry, *(each.task for each in self._operations.values())]
             for task in tasks:
@@ -250,28 +252,29 @@ class Socket:
     async def _operate(self, operation_id: str, asked: Asked, observed: Observed) -> None:
         """Run one operation to its end. Its id is free again before the peer is told."""
         with observed:
-            await self._run(operation_id, asked)
-
-    async def _run(self, operation_id: str, asked: Asked) -> None:
-        ended: dict[str, Any] = {"id": operation_id, "type": "complete"}
-        try:
-            async with asyncio.timeout(self._settings.operation_seconds_max):
-                # Verified each time, so that a revoked key ends its socket with the next operation at the latest.
-                proof = await prove(self._authorization)
-            if isinstance(proof, Unproven):
-                await self.close(4403, _forbidden(proof))
+            ended: dict[str, Any] = {"id": operation_id, "type": "complete"}
+            try:
+                async with asyncio.timeout(self._settings.operation_seconds_max):
+                    # Verified each time, so that a revoked key ends its socket with the next operation at the latest.
+                    proof = await prove(self._authorization)
+                if isinstance(proof, Unproven):
+                    await self.close(4403, _forbidden(proof))
+                    return
+                bodies = await answers(self._documents, asked, proof.viewer)
+                # A subscription stays for hours, and what asked for it needn't.
+                del asked
+                async with aclosing(bodies):
+                    async for body in bodies:
+                        await self._reply({"id": operation_id, "type": "next", "payload": orjson.Fragment(body)})
+                        del body
+            except SlowReaderError:
+                await self.close(1013, _SLOW)
                 return
-            async with aclosing(answers(self._documents, asked, proof.viewer)) as bodies:
-                async for body in bodies:
-                    await self._reply({"id": operation_id, "type": "next", "payload": orjson.Fragment(body)})
-        except SlowReaderError:
-            await self.close(1013, _SLOW)
-            return
-        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-            ended = {"id": operation_id, "type": "error", "payload": told(error)}
-        self._forget(operation_id, asyncio.current_task())
-        with contextlib.suppress(SlowReaderError):
-            await self._reply(ended)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
+                ended = {"id": operation_id, "type": "error", "payload": told(error)}
+            self._forget(operation_id, asyncio.current_task())
+            with contextlib.suppress(SlowReaderError):
+                await self._reply(ended)
 
     def _forget(self, operation_id: str, operation: "asyncio.Task[None] | None") -> None:
         """Free an id, unless another operation uses it by now."""

@@ -79,14 +79,15 @@ class EventStream:
                 await self._streams.send_in_time(send, {"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send) -> None:
-        async with aclosing(answers(self._documents, self._asked, self._proof.viewer)) as bodies:
-            try:
+        try:
+            async with aclosing(await answers(self._documents, self._asked, self._proof.viewer)) as bodies:
                 async for body in bodies:
                     await self._streams.send_in_time(send, _chunk(_next(body)))
-            except SlowReaderError:
-                raise
-            except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-                await self._streams.send_in_time(send, _chunk(_errors(told(error))))
+                    del body
+        except SlowReaderError:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
+            await self._streams.send_in_time(send, _chunk(_errors(told(error))))
         await self._streams.send_in_time(send, _chunk(_COMPLETE))
 
 

@@ -1,7 +1,9 @@
 """walletChanged. Without these a member could miss a change, get one twice, or see one that isn't as it was."""
 
 import asyncio
+import gc
 import itertools
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -9,12 +11,18 @@ import pytest
 
 from app import ids
 from app.api.scalars import serialize_date_time
+from app.api.turns import TurnTaking
+from app.config import settings
 from app.coupons.expire_codes import expire_batch
 from app.coupons.revive_codes import revive_batch
 from app.points.types import PointsReason
 from app.storage.database import database
 from app.storage.events import WALLET_EVENTS
-from app.wallets.wallet_feed import LAST_EVENTS
+from app.wallets.wallet_changed import WalletChange
+from app.wallets.wallet_feed import LAST_EVENTS, WalletFeed
+from app.web.authentication import authenticate
+from app.web.graphql_documents import Asked, Documents
+from app.web.graphql_execution import answers
 from tests.coupons.test_discard_pool import DISCARD
 from tests.coupons.test_import_codes import imported
 from tests.coupons.test_reissue_code import REISSUE
@@ -29,7 +37,7 @@ from tests.points.documents import REVERSE as REVERSE_PURCHASE
 from tests.points.holds import freed, held
 from tests.points.ledger import put_back_again, taken_back
 from tests.unguarded import unguarded
-from tests.wallets.sockets import Socket, address, joined
+from tests.wallets.sockets import CHANGED, Socket, address, joined
 
 _numbers = itertools.count(1)
 
@@ -74,6 +82,33 @@ async def test_a_claim_is_told_as_it_happened(shop: Shop) -> None:
         "code": code | {"owner": {"id": member["id"]}},
         "entry": None,
     }
+
+
+async def test_a_subscription_that_waits_keeps_nothing_of_what_it_told(shop: Shop) -> None:
+    member, token, (pool,) = await _member(shop)
+    await shop.claim(pool, member)
+    viewer = await authenticate(f"Bearer {token}")
+    assert viewer is not None
+    feed = WalletFeed(settings())
+    async with feed.running():
+        bodies = await answers(Documents(settings()), Asked(CHANGED, None, {"after": 0}), viewer)
+        body = await anext(bodies)
+        following = asyncio.create_task(anext(bodies))
+        await asyncio.sleep(0)
+        gc.collect()
+        kept = [each for each in gc.get_objects() if isinstance(each, WalletChange | TurnTaking) and _is_told(each)]
+        references = sys.getrefcount(body)
+        following.cancel()
+        await asyncio.wait([following])
+
+    assert kept == []
+    # This function's, and that of the call that counts.
+    assert references == 2
+
+
+def _is_told(kept: WalletChange | TurnTaking) -> bool:
+    """Whether something is a change, or what showed one."""
+    return isinstance(kept, WalletChange) or isinstance(kept.root_value, WalletChange)
 
 
 async def test_without_after_changes_come_from_now_on(shop: Shop) -> None:

@@ -84,9 +84,8 @@ async def test_a_wallet_is_followed_by_events(shop: Shop) -> None:
 async def test_a_stream_ends_with_the_fault_when_its_credential_cannot_be_verified(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def answers(*_: Any) -> AsyncIterator[bytes]:
+    async def answers(*_: Any) -> None:
         await asyncio.Event().wait()
-        yield b""
 
     async def lapsed(*_: Any) -> None:
         raise RuntimeError("a table is gone")

@@ -6,11 +6,14 @@ import time
 from typing import Any
 
 import pytest
+import uvicorn
 import websockets
+from uvicorn.server import ServerState
 
 from app import ids
 from app.members import tokens
 from app.merchants.tenants import tenant
+from app.web.socket_protocol import SocketProtocol
 from tests.conftest import Api, run_api
 from tests.factories import CLAIM_CODE, CREATE_POOL, Shop
 from tests.wallets.sockets import CHANGED, Socket, address, joined, opened
@@ -397,3 +400,37 @@ async def test_a_client_that_is_gone_leaves_nothing_in_the_log(shop: Shop, worke
     # On a busy machine Valkey may be slow, of which an operator is warned.
     lines = [line for line in log.splitlines() if "Valkey is away" not in line]
     assert [line for line in lines if "Traceback" in line or " ERROR " in line or " WARNING " in line] == []
+
+
+async def test_an_open_socket_keeps_no_headers_and_takes_messages_in_order() -> None:
+    before: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        before.extend(scope["headers"])
+        await send({"type": "websocket.accept", "headers": [(b"x-request-id", b"1")]})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+
+    config = uvicorn.Config(application, lifespan="off", log_config=None)
+    config.load()
+    opened: list[SocketProtocol] = []
+
+    def protocol() -> SocketProtocol:
+        opened.append(SocketProtocol(config, ServerState(), {}))
+        return opened[-1]
+
+    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, websockets.connect(url, additional_headers={"Cookie": "a=b"}, proxy=None) as socket:
+        for text in "abc":
+            await socket.send(text)
+        echoed = [await socket.recv() for _ in "abc"]
+        (open_one,) = opened
+        kept = [*open_one.scope["headers"], *open_one.request.headers, *open_one.response.headers]
+
+    assert socket.response is not None
+    assert socket.response.headers["X-Request-Id"] == "1"
+    assert b"a=b" in {value for _, value in before}
+    assert kept == []
+    assert echoed == ["a", "b", "c"]
