@@ -159,9 +159,14 @@ class Feed(ABC, Generic[W]):
                     await self._sweep_due.wait()
 
     @property
+    def is_listening(self) -> bool:
+        """Whether what rings from now on is heard."""
+        return self._listener is not None and self._listener.is_listening
+
+    @property
     def _pause(self) -> float:
         """How long after a sweep the next one comes if nothing happens."""
-        hears_all = self._listener is not None and self._listener.is_listening and not self._missed_some
+        hears_all = self.is_listening and not self._missed_some
         return max(self._sweep_seconds, _SELDOM_SECONDS) if self.is_routed and hears_all else self._sweep_seconds
 
 

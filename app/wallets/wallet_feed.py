@@ -25,6 +25,8 @@ from app.storage.wallet_versions import ChangeRow, wallet_channel
 #: How many changes are read at a time, and how many rings wait for a subscriber that is busy; it reads what is beyond.
 BATCH: Final = 50
 WAITING_MAX: Final = 50
+#: How long a ring may take. A sweep that overtakes one leaves it that time, instead of having its wallet read.
+_RINGING_SECONDS: Final = 0.25
 #: After these a wallet changes no more.
 LAST_EVENTS: Final = frozenset({"member.merged"})
 #: How many wallets one statement reads.
@@ -146,6 +148,12 @@ class Watcher(feed.Watcher):
         """Whether it has nothing to do until something rings."""
         return not (self.is_behind or self.read or self.waiting)
 
+    @property
+    def known(self) -> int:
+        """The version that it will have been given when it was given all that waits for it."""
+        last = self.waiting or self.read
+        return (last[-1]["event_wallet_version"] or 0) if last else self.version
+
     def offer(self, change: WalletChangeRow | None) -> None:
         """Keep a change that rang, or notice that it has to be read."""
         if len(self.waiting) < WAITING_MAX and change is not None:
@@ -255,7 +263,7 @@ class WalletFeed(Feed[Watcher]):
             return
         if not self.is_routed:
             merchants, members = zip(*told, strict=True)
-            self._tell(
+            self._tell_soon(
                 watchers,
                 await database().rows(SWEEP, merchant_ids=merchants, member_ids=members, versions=list(told.values())),
             )
@@ -266,7 +274,7 @@ class WalletFeed(Feed[Watcher]):
 
         async def look(merchant_id: UUID) -> None:
             members = places[merchant_id]
-            self._tell(
+            self._tell_soon(
                 watchers,
                 await database().rows(
                     SWEEP_MERCHANT,
@@ -278,10 +286,18 @@ class WalletFeed(Feed[Watcher]):
 
         await self.each_merchant(look, places)
 
-    def _tell(self, watchers: Mapping[Watched, set[Watcher]], ahead: list[_AheadRow]) -> None:
-        for row in ahead:
-            for watcher in watchers[row["merchant_id"], row["member_id"]]:
-                if watcher.version < row["version"]:
+    def _tell_soon(self, watchers: Mapping[Watched, set[Watcher]], ahead: list[_AheadRow]) -> None:
+        """Have watchers read what they aren't told by then: at once, or when rings had time to come."""
+        if not ahead:
+            return
+        seconds = _RINGING_SECONDS if self.is_listening else 0
+        those = [(watchers[row["merchant_id"], row["member_id"]], row["version"]) for row in ahead]
+        asyncio.get_running_loop().call_later(seconds, self._tell, those)
+
+    def _tell(self, those: list[tuple[set[Watcher], int]]) -> None:
+        for watchers, version in those:
+            for watcher in watchers:
+                if watcher.known < version:
                     watcher.fall_behind()
 
 

@@ -16,20 +16,24 @@ from hypothesis import settings as sized
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from app.config import settings
+from app import ids
+from app.config import Settings, settings
 from app.coupons.expire_codes import expire_batch
 from app.storage import rings
 from app.storage.database import database, transaction
 from app.storage.events import WALLET_EVENTS
 from app.storage.statements import columns, statement
 from app.storage.wallet_versions import ChangeRow, ring_wallet
-from app.wallets.wallet_feed import BEGIN, READ, SWEEP
+from app.wallets import wallet_feed
+from app.wallets.wallet_feed import BEGIN, READ, SWEEP, WalletFeed
 from bench.wire import counting
 from tests.conftest import run_api
 from tests.factories import Shop, open_shop
+from tests.members.test_revoke_member_tokens import Reads
 from tests.wallets.sockets import Socket, joined
 from tests.wallets.test_wallet_changed import AGE_CODES, MAKERS
 from tests.wallets.valkeys import api_with_own_valkey
+from tests.webhooks.documents import eventually
 
 CLAIMED = statement(
     ChangeRow,
@@ -285,6 +289,48 @@ async def test_listening_again_looks_at_once_for_what_rang_in_between(worker_dat
             valkey.start()
 
             assert (await socket.change())["version"] == 2
+
+
+class LateFeed(WalletFeed):
+    """A feed whose rings are held up until they are let in."""
+
+    def __init__(self, configured: Settings) -> None:
+        """Begin with none."""
+        super().__init__(configured)
+        self.late: list[tuple[str, Any]] = []
+
+    def heard(self, channel: str, ring: Any) -> None:
+        """Hold a ring up."""
+        self.late.append((channel, ring))
+
+    def let_in(self) -> None:
+        """Let in what was held up."""
+        while self.late:
+            super().heard(*self.late.pop(0))
+
+
+async def test_a_sweep_that_overtakes_a_ring_has_nothing_read(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    member, reads = await shop.member(), Reads()
+    pools = [await shop.pool() for _ in range(3)]
+    monkeypatch.setattr(wallet_feed, "database", lambda: reads)
+    monkeypatch.setattr(wallet_feed, "_RINGING_SECONDS", 0)
+    feed = LateFeed(settings().model_copy(update={"wallet_sweep_seconds": 3600.0}))
+    async with feed.running():
+        await eventually(lambda: feed.is_listening)
+        await shop.claim(pools[0], member)
+        changes = await feed.follow(shop.merchant_id, ids.decode("member", member["id"]) or shop.merchant_id, 0)
+        versions = [(await anext(changes))["event_wallet_version"]]
+        for pool in pools[1:]:
+            following = asyncio.create_task(anext(changes))
+            await shop.claim(pool, member)
+            await eventually(lambda: feed.late)
+            await feed.sweep(dict(feed._watchers.values()))
+            feed.let_in()
+            versions.append((await following)["event_wallet_version"])
+        await changes.aclose()
+
+    assert versions == [1, 2, 3]
+    assert reads.made == {BEGIN.text: 1, READ.text: 1, SWEEP.text: 2}
 
 
 async def test_without_a_ring_the_sweep_finds_what_changed(shop: Shop) -> None:
