@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 import psutil
 import websockets
+from websockets.typing import Subprotocol
 
 from app.api.context import Viewer
 from app.config import settings
@@ -33,6 +34,16 @@ CHANGES_PER_SECOND = 100
 ROUNDS = 3
 #: The first subscribers warm the process up; memory is counted for those after them.
 WARM = 10
+#: What a browser sends beside what a socket needs. Like browsers, these clients also offer to compress.
+BROWSER = {
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Accept-Language": "en-US,en;q=0.9,de;q=0.8",
+    "Cache-Control": "no-cache",
+    "Pragma": "no-cache",
+    "Origin": "http://localhost:3000",
+    "Cookie": f"session={'x' * 200}",
+}
 
 SUBSCRIPTION = """
 subscription ($after: Int) {
@@ -101,8 +112,8 @@ async def measure(viewer: Viewer) -> list[str]:
         await deliveries.all(SUBSCRIBERS * (1 + ROUNDS))
         seconds = time.monotonic() - begun
         busy = cpu_seconds(process) - busy
+        read = [statement for statement in waits if statement not in AUTHENTICATION]
         deliveries.over.set()
-    read = [statement for statement in waits if statement not in AUTHENTICATION]
     sweeps = sum(statement in {SWEEP.text, token_feed.SWEEP.text} for statement in read)
     late = sorted((deliveries.at[change] - at) * 1000 for change, at in committed.items())
     cuts = quantiles(late, n=100)
@@ -116,9 +127,9 @@ async def measure(viewer: Viewer) -> list[str]:
         f"| commit → delivery, p50 | {cuts[49]:.1f} ms | |",
         f"| commit → delivery, p99 | {cuts[98]:.1f} ms | ≤ 50 ms on a quiet machine |",
         f"| commit → delivery, the latest | {late[-1]:.1f} ms | |",
-        f"| resident per subscriber | {resident / (SUBSCRIBERS - WARM) / 1024:.0f} KiB | ≤ 60 KB |",
+        f"| resident per subscriber | {resident / (SUBSCRIBERS - WARM) / 1000:.0f} KB | ≤ 60 KB |",
         f"| database reads per delivery | {(len(read) - sweeps) / changes:.3f} | 0 |",
-        f"| sweeps, one statement for all subscribers | {sweeps / seconds:.2f} per second | |",
+        f"| sweeps: of all wallets, and of all tokens of a merchant | {sweeps / seconds:.2f} statements per second | |",
         f"| CPU of the API process per delivery | {busy / changes * 1000:.2f} ms | |",
     ]
 
@@ -146,7 +157,9 @@ async def _follow(viewer: Viewer, member_id: UUID, url: str, deliveries: Deliver
     """Watch a wallet from its beginning. Raises RuntimeError when a version comes twice or out of order."""
     token, _ = tokens.issue(viewer.tenant, member_id, 3600, generation=0)
     async with deliveries.connecting:
-        socket = await websockets.connect(url, subprotocols=[PROTOCOL], compression=None)  # type: ignore[list-item]
+        socket = await websockets.connect(
+            url, subprotocols=[Subprotocol(PROTOCOL)], additional_headers=BROWSER, user_agent_header=None
+        )
     async with socket:
         await socket.send(orjson.dumps({"type": "connection_init", "payload": {"token": token}}).decode())
         await socket.recv()
