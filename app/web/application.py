@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -73,15 +73,18 @@ class Headers:
 
 
 class GraphQLFirst:
-    """Middleware: requests for GraphQL pass by Starlette's routes, which cost more than reading such a request does."""
+    """Middleware: GraphQL passes by Starlette's routes.
 
-    def __init__(self, app: ASGIApp, endpoint: ASGIApp) -> None:
+    They cost more than reading a request does, and what they keep of a socket while it is open takes 2 KB.
+    """
+
+    def __init__(self, app: ASGIApp, requests: ASGIApp, sockets: ASGIApp) -> None:
         self._app = app
-        self._endpoint = endpoint
+        self._endpoints = {"http": requests, "websocket": sockets}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_for_it = scope["type"] == "http" and scope["path"] == _GRAPHQL
-        await (self._endpoint if is_for_it else self._app)(scope, receive, send)
+        endpoint = self._endpoints.get(scope["type"]) if scope.get("path") == _GRAPHQL else None
+        await (endpoint or self._app)(scope, receive, send)
 
 
 async def fault(_request: Request, _error: Exception) -> Response:
@@ -186,7 +189,6 @@ def application(configured: Settings | None = None) -> Starlette:
     streams = OpenStreams(chosen)
     origins = Origins(chosen)
     routes: list[BaseRoute] = [
-        WebSocketRoute(_GRAPHQL, SocketEndpoint(chosen, documents, streams, origins)),
         Route("/graph/{name}", graph_file),
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -205,7 +207,11 @@ def application(configured: Settings | None = None) -> Starlette:
     # Redirects would name the caller's Host with http: behind a proxy a client would send its credential there.
     app.router.redirect_slashes = False
     app.state.streams = streams
-    app.add_middleware(GraphQLFirst, GraphQLEndpoint(chosen, documents, streams, origins))
+    app.add_middleware(
+        GraphQLFirst,
+        GraphQLEndpoint(chosen, documents, streams, origins),
+        SocketEndpoint(chosen, documents, streams, origins),
+    )
     app.add_middleware(CrossOrigin, origins)
     app.add_middleware(Headers, streams.ending)
     return app
