@@ -21,22 +21,21 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
-    VariableNode,
-    Visitor,
     default_field_resolver,
     default_type_resolver,
     get_nullable_type,
     is_leaf_type,
     is_object_type,
-    visit,
 )
 from graphql.execution.collect_fields import FragmentDetails, collect_fields
 from graphql.execution.executor import CollectedErrors
-from graphql.execution.values import VariableValues, get_argument_values
+from graphql.execution.values import VariableValues
 from graphql.pyutils import Path, Undefined, gather_with_cancel, is_awaitable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import CustomGraphQLEnumType, GraphQLCoreConverter
 from strawberry.types import get_object_definition
+
+from app.api.arguments import Arguments
 
 #: What an operation completes at a time. A field takes about 10 µs, so that others wait for a few milliseconds.
 FIELDS_PER_TURN: Final = 500
@@ -100,83 +99,13 @@ def _give(loop: asyncio.AbstractEventLoop, waiting: deque[Turn]) -> None:
         loop.call_soon(_give, loop, waiting)
 
 
-class _Variable(NamedTuple):
-    """The place of a variable's value in an argument."""
-
-    name: str
-
-
-class _Arguments:
-    """The arguments of a field. Its document and the schema say all of them but for the values of variables."""
-
-    __slots__ = ("_shape", "_variables")
-
-    def __init__(self, shape: dict[str, Any], variables: tuple[str, ...]) -> None:
-        self._shape = shape
-        self._variables = variables
-
-    @classmethod
-    def of(cls, definition: GraphQLField, node: FieldNode, declared: Iterable[str]) -> "_Arguments | None":
-        """Return the arguments of a field, None where graphql-core must be asked each time."""
-        if not definition.args and not node.arguments:
-            return cls({}, ())
-        places = {name: _Variable(name) for name in declared}
-        try:
-            # What graphql-core makes of variables that hold their own places says where their values go.
-            shape = get_argument_values(definition, node, VariableValues({}, places))
-        except Exception:  # noqa: BLE001  (it comes again, with values)
-            return None
-        used = _Used()
-        for argument in node.arguments or ():
-            visit(argument.value, used)
-        found = set(_variables_in(shape))
-        return cls(shape, tuple(found)) if found == used.names else None
-
-    def read(self, given: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the arguments with these values, None if one is missing or null: that may leave out its argument."""
-        for name in self._variables:
-            if given.get(name) is None:
-                return None
-        return {name: _filled(each, given) for name, each in self._shape.items()}
-
-
-class _Used(Visitor):
-    """Notes the variables of a value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def enter_variable(self, node: VariableNode, *_where: Any) -> None:
-        self.names.add(node.name.value)
-
-
-def _filled(shape: Any, given: Mapping[str, Any]) -> Any:
-    kind = shape.__class__
-    if kind is _Variable:
-        return given[shape.name]
-    if kind is dict:
-        return {name: _filled(each, given) for name, each in shape.items()}
-    if kind is list:
-        return [_filled(each, given) for each in shape]
-    return shape
-
-
-def _variables_in(shape: Any) -> Iterator[str]:
-    if isinstance(shape, _Variable):
-        yield shape.name
-    elif isinstance(shape, dict | list):
-        for each in shape.values() if isinstance(shape, dict) else shape:
-            yield from _variables_in(each)
-
-
 class _Call(NamedTuple):
     """A field with a resolver."""
 
     definition: GraphQLField
     nodes: list[FieldNode]
     resolve: Callable[..., Any]
-    arguments: _Arguments
+    arguments: Arguments
 
 
 class _Field(NamedTuple):
@@ -202,8 +131,6 @@ class _Field(NamedTuple):
 
 #: The type of the objects of a class, where an interface or a union is asked for.
 _types: Final[dict[tuple[Any, type], GraphQLObjectType]] = {}
-
-
 #: Whether the objects of a class can be awaited.
 _awaitables: Final[dict[type, bool]] = {}
 
@@ -451,7 +378,7 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         if not self._is_same_each_time or shown.resolve is None or first.fragment_variable_values is not None:
             return None
         declared = [each.variable.name.value for each in self.operation.variable_definitions or ()]
-        arguments = _Arguments.of(shown, first.node, declared)
+        arguments = Arguments.of(shown, first.node, declared)
         return None if arguments is None else _Call(shown, [each.node for each in details], shown.resolve, arguments)
 
     def _collect(self, root_type: GraphQLObjectType) -> Any:
