@@ -49,22 +49,22 @@ class HeldCode:
 
 @strawberry.type(description="A reward of a hold.")
 class HeldReward:
-    row: strawberry.Private[HeldRewardRow]
+    redemption_id: strawberry.Private[UUID | None]
     reward: Reward = strawberry.field(description="The reward.")
     cost: int = strawberry.field(description="What it costs, in points, which are held, too.")
 
     @classmethod
-    def of(cls, row: HeldRewardRow) -> "HeldReward":
-        """Return the held reward of a row."""
-        return cls(row=row, reward=Reward.of(row), cost=row["held_cost"])
+    def of(cls, row: HeldRewardRow, *, is_captured: bool) -> "HeldReward":
+        """Return the held reward of a row, and what it became if its hold is captured."""
+        redemption_id = row["held_redemption_id"] if is_captured else None
+        return cls(redemption_id=redemption_id, reward=Reward.of(row), cost=row["held_cost"])
 
     @field(description="What it became when the hold was captured; null before.")
     async def redemption(self, info: Info) -> RewardRedemption | None:
         """Read the redemptions of all rewards of this page together."""
-        redemption_id = self.row["held_redemption_id"]
-        if redemption_id is None:
+        if self.redemption_id is None:
             return None
-        return RewardRedemption.found(*await info.context.load(exchanges_by_id, redemption_id))
+        return RewardRedemption.found(*await info.context.load(exchanges_by_id, self.redemption_id))
 
 
 @strawberry.type(description="What is set aside for one order while its customer pays.")
@@ -101,6 +101,11 @@ class Hold(Node):
     def changed(cls, changed: Changed) -> "Hold":
         """Return a hold that has just changed, with what that left of it and of its member's wallet."""
         return cls.of(changed.row, as_of=changed.change, content=changed.content)
+
+    @property
+    def _is_captured(self) -> bool:
+        """What it has may be read after it: one that is told as EXPIRED may have been captured by then."""
+        return self.status is HoldStatus.CAPTURED
 
     def _money(self, amount_minor: int) -> Money:
         return Money(amount_minor=BigInt(amount_minor), currency=self.row["hold_currency"])
@@ -148,11 +153,13 @@ class Hold(Node):
         rows = None if self.content is None else self.content.rewards
         if rows is None:
             rows = await info.context.load(rewards_by_hold, self.row["hold_id"])
-        return [HeldReward.of(row) for row in rows]
+        return [HeldReward.of(row, is_captured=self._is_captured) for row in rows]
 
     @field(description="What it redeemed, in the order in which it applied; empty until it is captured.")
     async def redemptions(self, info: Info) -> list[Redemption]:
         """The statement that reads the codes reads what redeemed them."""
+        if not self._is_captured:
+            return []
         return [Redemption.of(row) for row in await self._codes(info) if row["redemption_id"] is not None]
 
     async def _codes(self, info: Info) -> list[HeldCodeRow]:

@@ -12,7 +12,7 @@ from app.storage.database import database, transaction
 from tests.conftest import Api
 from tests.factories import CHANGE_STATUS, CLAIM_CODE, REDEEM_CODES, Shop, usd
 from tests.orders.documents import AMEND, CANCEL, amendment, cancellation, stackable
-from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, read
+from tests.orders.holding import CAPTURE, EXTEND, HOLD, RELEASE, cart, hold, let_pass, read
 from tests.orders.presented import order
 from tests.points.documents import RECORD, RETIRE_REWARD, grant, points, reward
 from tests.races.storm import Processes, at_once, kinds, until_somebody_waits
@@ -110,6 +110,27 @@ async def test_a_repeat_tells_one_state_of_a_hold_that_is_captured_meanwhile(sho
         told += [answer["hold"] for answer in repeats]
 
     assert {(each["status"], len(each["redemptions"])) for each in told} <= {("HELD", 0), ("CAPTURED", 2)}
+
+
+async def test_a_refusal_tells_one_state_of_a_hold_that_is_captured_late_meanwhile(
+    shop: Shop, processes: Processes
+) -> None:
+    mug = await reward(shop, cost=10)
+    told = []
+    for number in range(ROUNDS):
+        member = await shop.member()
+        await grant(shop, member, 100, f"gift-{number}")
+        codes = await stackable(shop, member, 2)
+        held = await hold(shop, codes, member, order=f"cart-{number}", rewardIds=[mug["id"]])
+        await let_pass(shop, held)
+        _, *refused = await asyncio.gather(
+            processes.do(CAPTURE, holdId=held["id"]),
+            *(processes.do(EXTEND, holdId=held["id"], lifetimeSeconds=900) for _ in range(6)),
+        )
+        told += [answer["hold"] for answer in refused]
+
+    states = {(each["status"], len(each["redemptions"]), bool(each["rewards"][0]["redemption"])) for each in told}
+    assert states <= {("EXPIRED", 0, False), ("CAPTURED", 2, True)}
 
 
 async def test_a_code_is_redeemed_or_held(shop: Shop, processes: Processes) -> None:
