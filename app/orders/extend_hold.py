@@ -110,7 +110,7 @@ async def extend_hold(
     after = await hold_with_codes(viewer, hold_id)
     if after is None or (after[0]["hold_status"], after[0]["hold_version"]) != ("HELD", row["hold_version"]):
         raise OutpacedError
-    return ExtendHoldSuccess(hold=Hold.of(after[0], content=content._replace(rewards=rewards)))
+    return ExtendHoldSuccess(hold=Hold.of(after[0], content._replace(rewards=rewards)))
 
 
 def _after(extended: Changed, before: Content, rewards: Sequence[HeldRewardRow]) -> Content:

@@ -640,8 +640,7 @@ async def _replayed(viewer: Viewer, found: SeenToHold) -> HoldCheckoutSuccess:
     standing = None if order_row_id is None else await standing_hold(viewer, order_row_id)
     if standing is None:
         raise RuntimeError("an order that was held has no hold")
-    row, content = standing
-    return HoldCheckoutSuccess(hold=Hold.of(row, content=content), taken_over=False)
+    return HoldCheckoutSuccess(hold=Hold.of(*standing), taken_over=False)
 
 
 async def _refuse_unless_open(

@@ -83,8 +83,8 @@ class Hold(Node):
     )
 
     @classmethod
-    def of(cls, row: WholeHoldRow, *, as_of: ChangeRow | None = None, content: Content | None = None) -> "Hold":
-        """Return the hold of a row, its member's wallet and what it has as a change left them if they are given."""
+    def of(cls, row: WholeHoldRow, content: Content | None = None, *, as_of: ChangeRow | None = None) -> "Hold":
+        """Return the hold of a row, what it has and its member's wallet as a change left them if they are given."""
         return cls(
             id=strawberry.ID(ids.encode("hold", row["hold_id"])),
             row=row,
@@ -100,7 +100,7 @@ class Hold(Node):
     @classmethod
     def changed(cls, changed: Changed) -> "Hold":
         """Return a hold that has just changed, with what that left of it and of its member's wallet."""
-        return cls.of(changed.row, as_of=changed.change, content=changed.content)
+        return cls.of(changed.row, changed.content, as_of=changed.change)
 
     @property
     def _is_captured(self) -> bool:
@@ -178,7 +178,7 @@ class Hold(Node):
 @refetches("hold")
 async def _hold(viewer: Viewer, node_id: str) -> Hold | None:
     found = await find_hold(viewer, node_id)
-    return None if found is None else Hold.of(found[0], content=found[1])
+    return None if found is None else Hold.of(*found)
 
 
 @strawberry.type(description="The hold has ended, or what it held is gone.")

@@ -36,4 +36,4 @@ async def order(
 @query(description="A hold. ADMIN, CHECKOUT and SUPPORT, and MEMBER for its own.")
 async def hold(info: Info, id: Id) -> Hold | None:
     found = await find_hold(info.context.viewer, id)
-    return None if found is None else Hold.of(found[0], content=found[1])
+    return None if found is None else Hold.of(*found)

@@ -162,7 +162,7 @@ class Order(Node):
     @field(description="What is held for it, or was captured; of several that ended otherwise the newest; null before.")
     async def hold(self, info: Info) -> Hold | None:
         found = await standing_hold(info.context.viewer, self.order_row_id)
-        return None if found is None else Hold.of(found[0], content=found[1])
+        return None if found is None else Hold.of(*found)
 
     @field(description="The parts of its purchase that went back, the oldest first.")
     async def refunds(self, info: Info) -> list[Refund]:
