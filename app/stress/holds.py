@@ -402,19 +402,18 @@ def _captured_before(call: Call) -> Sequence[Story]:
     return (((named(call), shown),),)
 
 
-def _ask_of_hold(world: "World") -> Asked | None:
-    if not world.holds:
+def _ask_of_hold(world: "World", holds: Sequence[dict[str, str]] | None = None) -> Asked | None:
+    """Ask for one of the last, of those that are given or of all."""
+    holds = holds or world.holds
+    if not holds:
         return None
-    known = world.rolls.choice(world.holds[-3:])
+    known = world.rolls.choice(holds[-3:])
     return {"holdId": known["id"]}, {"order": known["order"]}
 
 
 def _ask_capture(world: "World") -> Asked | None:
     """Ask for any, or often for one that is late."""
-    if world.late and world.rolls.random() < 0.4:
-        known = world.rolls.choice(world.late[-3:])
-        return {"holdId": known["id"]}, {"order": known["order"]}
-    return _ask_of_hold(world)
+    return _ask_of_hold(world, world.late if world.rolls.random() < 0.4 else None)
 
 
 CAPTURE: Final = mutation(
