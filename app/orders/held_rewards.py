@@ -4,7 +4,7 @@ What is held of a pool is a code that is SET_ASIDE: nobody's, not in stock, and 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Final, TypedDict
 from uuid import UUID
 
@@ -97,11 +97,12 @@ class Place(TypedDict):
 class OutOfStockError(Exception):
     """A reward can't be had: other holds of the member may have to end for it."""
 
-    def __init__(self, reward_id: UUID, why: str) -> None:
-        """Take the reward, and why it can't be had."""
+    def __init__(self, reward_id: UUID, why: str, pool_id: UUID | None = None) -> None:
+        """Take the reward, why it can't be had, and its pool if that is because of a code."""
         super().__init__()
         self.reward_id = reward_id
         self.why = why
+        self.pool_id = pool_id
 
 
 async def place_rewards(
@@ -174,8 +175,8 @@ async def give_back(tx: Tx, merchant_id: UUID, rows: Sequence[HeldRewardRow]) ->
         )
 
 
-class SetAsideRow(TypedDict):
-    """A code that was set aside."""
+class PickedRow(TypedDict):
+    """A code that is set aside, or could be."""
 
     id: UUID
 
@@ -183,10 +184,8 @@ class SetAsideRow(TypedDict):
 # Claims don't wait for this, nor this for claims: it takes the first code that nobody is taking. What the member's
 # holds have of the pool counts as claimed, and so do the `own` of the hold, which aren't listed. Who has left a mailbox
 # leaves it to the claim that the capture makes.
-SET_ASIDE: Final = statement(
-    SetAsideRow,
-    f"""
-WITH who AS ({CLAIMANT}), freed AS (
+_PICKED: Final = f"""
+who AS ({CLAIMANT}), freed AS (
     {FREES_MAILBOXES.format("ARRAY(SELECT mailbox_index FROM who)")}
 ), may AS (
     SELECT p.id FROM pool p, who m
@@ -201,7 +200,12 @@ WITH who AS ({CLAIMANT}), freed AS (
     WHERE merchant_id = :merchant_id AND pool_id = :pool_id AND state = 'AVAILABLE'
         AND (expires_at IS NULL OR expires_at > now()) AND EXISTS (SELECT FROM may)
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
-), c AS (
+)"""
+PICK: Final = statement(PickedRow, f"WITH {_PICKED} SELECT id FROM picked")
+SET_ASIDE: Final = statement(
+    PickedRow,
+    f"""
+WITH {_PICKED}, c AS (
     UPDATE code SET state = 'SET_ASIDE', hold_id = :hold_id, held_until = (
         SELECT held_until FROM hold WHERE merchant_id = :merchant_id AND id = :hold_id
     )
@@ -230,6 +234,33 @@ WHERE merchant_id = :merchant_id AND id = ANY(:code_ids) AND hold_id = :hold_id
 )
 
 
+#: Why a reward can't be had whose pool has a limit, or is empty.
+_NO_CODE: Final = "its pool gives the member no further code"
+
+
+def _without_codes(places: Sequence[Place]) -> list[Place]:
+    """Return the places that want a code and have none."""
+    return [place for place in places if place["pool_id"] is not None and place["code_id"] is None]
+
+
+def _of_pool(viewer: Viewer, member_id: UUID, place: Place, places: Sequence[Place]) -> dict[str, object]:
+    """Return what a code is picked by."""
+    return {
+        "merchant_id": viewer.merchant_id,
+        "member_id": member_id,
+        "pool_id": place["pool_id"],
+        "memory_pads": viewer.tenant.keys.memory_pads,
+        "own": sum(each["pool_id"] == place["pool_id"] and each["code_id"] is not None for each in places),
+    }
+
+
+async def see_codes(tx: Tx, viewer: Viewer, member_id: UUID, places: Sequence[Place]) -> None:
+    """Raise OutOfStockError where one of the codes that `set_aside` needs is lacking. The member is locked."""
+    for place in _without_codes(places):
+        if await tx.row(PICK, **_of_pool(viewer, member_id, place, places)) is None:
+            raise OutOfStockError(place["reward_id"], _NO_CODE, place["pool_id"])
+
+
 async def set_aside(
     tx: Tx, viewer: Viewer, hold_id: UUID, member_id: UUID, places: Sequence[Place], *, had_some: bool
 ) -> None:
@@ -239,20 +270,10 @@ async def set_aside(
     """
     if had_some:
         await tx.row(UNLIST, merchant_id=viewer.merchant_id, hold_id=hold_id)
-    for place in places:
-        if place["pool_id"] is None or place["code_id"] is not None:
-            continue
-        code = await tx.row(
-            SET_ASIDE,
-            merchant_id=viewer.merchant_id,
-            hold_id=hold_id,
-            member_id=member_id,
-            pool_id=place["pool_id"],
-            memory_pads=viewer.tenant.keys.memory_pads,
-            own=sum(each["pool_id"] == place["pool_id"] and each["code_id"] is not None for each in places),
-        )
+    for place in _without_codes(places):
+        code = await tx.row(SET_ASIDE, **_of_pool(viewer, member_id, place, places), hold_id=hold_id)
         if code is None:
-            raise OutOfStockError(place["reward_id"], "its pool gives the member no further code")
+            raise OutOfStockError(place["reward_id"], _NO_CODE, place["pool_id"])
         place["code_id"] = code["id"]
     if places:
         await tx.row(
@@ -378,36 +399,37 @@ class OtherHoldRow(TypedDict):
     hold_id: UUID
 
 
-# Those that have the reward, or a code of its pool, the earliest first.
-HOLDS_OF_REWARD: Final = statement(
+HOLDS_OF_REWARDS: Final = statement(
     OtherHoldRow,
     """
 SELECT h.id AS hold_id FROM hold h
-WHERE h.merchant_id = :merchant_id AND h.member_id = :member_id AND h.status = 'HELD' AND h.id <> ALL(:but::uuid[])
-    AND EXISTS (
-        SELECT FROM hold_reward y JOIN reward a ON a.merchant_id = :merchant_id AND a.id = y.reward_id
-        JOIN reward wanted ON wanted.merchant_id = :merchant_id AND wanted.id = :reward_id
-        WHERE y.merchant_id = :merchant_id AND y.hold_id = h.id AND (a.id = wanted.id OR a.pool_id = wanted.pool_id)
-    )
-ORDER BY h.held_at, h.id LIMIT 1
+WHERE h.merchant_id = :merchant_id AND h.member_id = :member_id AND h.status = 'HELD' AND EXISTS (
+    SELECT FROM hold_reward y JOIN reward a ON a.merchant_id = :merchant_id AND a.id = y.reward_id
+    WHERE y.merchant_id = :merchant_id AND y.hold_id = h.id
+        AND (a.id = ANY(:reward_ids::uuid[]) OR a.pool_id = ANY(:pool_ids::uuid[]))
+)
+ORDER BY h.held_at, h.id
 """,
 )
 
 
-async def hold_of_reward(viewer: Viewer, member_id: UUID, lacking: OutOfStockError, but: Sequence[UUID]) -> UUID:
-    """Return the member's earliest other hold that has a reward. Raises Refused(RewardOutOfStock) if none has."""
-    row = await database().row(
-        HOLDS_OF_REWARD,
+async def holds_with(
+    where: Statements, viewer: Viewer, member_id: UUID, lacking: Collection[OutOfStockError]
+) -> list[UUID]:
+    """Return the member's holds that have something of what is lacking, a reward or a code, the earliest first."""
+    rows = await where.rows(
+        HOLDS_OF_REWARDS,
         merchant_id=viewer.merchant_id,
         member_id=member_id,
-        reward_id=lacking.reward_id,
-        but=list(but),
+        reward_ids=[each.reward_id for each in lacking if each.pool_id is None],
+        pool_ids=[each.pool_id for each in lacking if each.pool_id is not None],
     )
-    if row is None:
-        raise out_of_stock(lacking.why)
-    return row["hold_id"]
+    return [row["hold_id"] for row in rows]
 
 
-async def holds_with_rewards(tx: Tx, viewer: Viewer, hold_ids: Sequence[UUID]) -> list[UUID]:
-    """Return those of these holds that have rewards, the earliest first."""
-    return sorted({row["held_hold_id"] for row in await rewards_of(tx, viewer, hold_ids)}) if hold_ids else []
+async def hold_with(viewer: Viewer, member_id: UUID, lacking: OutOfStockError, *, but: Collection[UUID]) -> UUID:
+    """Return the member's earliest hold but some that has what is lacking. Raises Refused(RewardOutOfStock)."""
+    for hold_id in await holds_with(database(), viewer, member_id, [lacking]):
+        if hold_id not in but:
+            return hold_id
+    raise out_of_stock(lacking.why)

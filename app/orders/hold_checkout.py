@@ -27,11 +27,13 @@ from app.orders.held_rewards import (
     UNLIST,
     HeldRewardRow,
     OutOfStockError,
+    Place,
     give_back,
-    hold_of_reward,
-    holds_with_rewards,
+    hold_with,
+    holds_with,
     place_rewards,
     rewards_of,
+    see_codes,
     set_aside,
 )
 from app.orders.hold_types import Hold, HoldNotOpen
@@ -180,21 +182,22 @@ class PointsRow(TypedDict):
 class TooFewPointsError(Exception):
     """Fewer points can be spent than a hold wants: other holds of the member have to end for it."""
 
-    def __init__(self, wanted: int, spendable: int, ending: Collection[UUID], others: Sequence[PointsRow]) -> None:
-        """Take how many it wants and can have, the holds that would end anyway, and the others, the earliest first."""
+    def __init__(self, holds: set[UUID]) -> None:
+        """Take the holds that would end then."""
         super().__init__()
-        self.wanted = wanted
-        self.spendable = spendable
-        self.ending = ending
-        self.others = others
+        self.holds = holds
 
 
 @dataclass(slots=True)
 class Others:
-    """The presenter's other holds that have points or rewards which were lacking."""
+    """The presenter's other holds that have points which were lacking, or a reward or code, and which of these."""
 
     with_points: set[UUID] = field(default_factory=set)
-    with_rewards: set[UUID] = field(default_factory=set)
+    with_rewards: dict[UUID, OutOfStockError] = field(default_factory=dict)
+
+    def tried(self, lacking: OutOfStockError) -> set[UUID]:
+        """Return those that were found to have it before."""
+        return {each for each, found in self.with_rewards.items() if found.reward_id == lacking.reward_id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,7 +560,8 @@ async def hold_checkout(
         _refuse_if_empty(request, found, verdict)
         # Before the order is locked, because this locks wallets.
         await revive_accepted(viewer, verdict)
-        ending = _ending(found.codes, verdict) | for_budgets | others.with_points | others.with_rewards
+        needed = _ending(found.codes, verdict) | for_budgets
+        ending = needed | others.with_points | others.with_rewards.keys()
         payer_id = _payer(request, found, verdict) if attempt == 0 and not ending else None
         within = within_budgets(viewer.merchant_id, verdict.accepted)
         try:
@@ -573,14 +577,15 @@ async def hold_checkout(
         except OutpacedError:
             continue
         except TooFewPointsError as lacking:
-            others.with_points = _taken_over(lacking)
+            others.with_points = lacking.holds
             continue
         except OutOfStockError as lacking:
             if await end_aside(viewer.merchant_id, [lacking.reward_id]):
                 continue
-            own = [] if found.codes.hold is None else [found.codes.hold.id]
+            own = set() if found.codes.hold is None else {found.codes.hold.id}
             presenter = _known(request.presented.presenter)
-            others.with_rewards.add(await hold_of_reward(viewer, presenter, lacking, [*ending, *own]))
+            other = await hold_with(viewer, presenter, lacking, but=needed | own | others.tried(lacking))
+            others.with_rewards[other] = lacking
             continue
         if changed is not None:
             return HoldCheckoutSuccess(hold=Hold.changed(changed), taken_over=False)
@@ -715,19 +720,20 @@ async def _beside_others(
     return verdict, set()
 
 
-def _taken_over(lacking: TooFewPointsError) -> set[UUID]:
-    """Return the member's earliest holds that have as many points as are lacking.
+def _taken_over(wanted: int, spendable: int, others: Sequence[PointsRow]) -> set[UUID]:
+    """Return the member's earliest other holds that have as many points as are lacking.
 
     Raises Refused(InsufficientPoints) when all of them have too few.
     """
-    taken, spendable = set(lacking.ending), lacking.spendable
-    for other in lacking.others:
-        if spendable >= lacking.wanted:
+    taken: set[UUID] = set()
+    left = spendable
+    for other in others:
+        if left >= wanted:
             break
         taken.add(other["hold_id"])
-        spendable += other["held_points"]
-    if spendable < lacking.wanted:
-        raise insufficient(lacking.spendable, lacking.wanted)
+        left += other["held_points"]
+    if left < wanted:
+        raise insufficient(spendable, wanted)
     return taken
 
 
@@ -741,8 +747,8 @@ async def _hold_under_locks(
 ) -> tuple[Changed, bool]:
     """End holds, as far as that is needed, then hold; all or nothing. Returns whether another order's was taken over.
 
-    The `others` among them end only if they are still the presenter's: those with rewards if they have some yet, those
-    with points if these are lacking still.
+    The `others` among them end only if they are still the presenter's: those with rewards if they have what was lacking
+    yet, those with points if these are lacking still.
     Of another order only its hold's row is locked, never the order's. Raises OutpacedError when the order, a hold or a
     code isn't what it was before, and TooFewPointsError.
     """
@@ -786,15 +792,15 @@ async def _hold_under_locks(
     hold_id = ids.new() if own is None else own.id
     before = await _rewards_so_far(tx, viewer, own, presented.presenter)
     may_end = {row["hold_id"] for row in rows if row["member_id"] == presented.presenter} - needed
-    for each in await holds_with_rewards(tx, viewer, [*(may_end & others.with_rewards)]):
+    for each in await _with_rewards(tx, viewer, request, others, may_end):
         await end_locked_hold(tx, viewer.merchant_id, viewer.actor, each, "EXPIRED")
         needed.add(each)
     places = await place_rewards(tx, viewer, presented.presenter, request.reward_ids, before)
-    costs = [place["cost"] for place in places]
     may_end = (may_end & others.with_points) - needed
-    change, ended = await _hold_points(tx, viewer, request, found, verdict, hold_id, costs, needed, may_end)
+    change, ended = await _hold_points(tx, viewer, request, found, verdict, hold_id, places, needed, may_end)
     payer_id = None if change is None else change["event_member_id"]
-    changed = await _hold(tx, viewer, request, found, verdict, hold_id=hold_id, payer_id=payer_id, costs=sum(costs))
+    costs = sum(place["cost"] for place in places)
+    changed = await _hold(tx, viewer, request, found, verdict, hold_id=hold_id, payer_id=payer_id, costs=costs)
     if changed is None:
         raise OutpacedError
     if places or before:
@@ -808,6 +814,14 @@ async def _hold_under_locks(
     lapsed = set() if here is None or here.is_live else {here.id}
     held = changed._replace(change=change or changed.change, content=Content(codes, rewards, changes))
     return held, bool(ended - lapsed)
+
+
+async def _with_rewards(tx: Tx, viewer: Viewer, request: Asked, others: Others, among: Collection[UUID]) -> list[UUID]:
+    """Return those of the others that still have a reward or code which was lacking, the earliest first."""
+    if not others.with_rewards:
+        return []
+    holds = await holds_with(tx, viewer, _known(request.presented.presenter), others.with_rewards.values())
+    return [each for each in holds if each in others.with_rewards and each in among]
 
 
 async def _rewards_so_far(tx: Tx, viewer: Viewer, own: SeenHold | None, presenter: UUID | None) -> list[HeldRewardRow]:
@@ -836,7 +850,7 @@ async def _hold_points(
     found: SeenToHold,
     verdict: Verdict,
     hold_id: UUID,
-    costs: Sequence[int],
+    places: Sequence[Place],
     ended: Collection[UUID],
     may_end: Collection[UUID],
 ) -> tuple[ChangeRow | None, set[UUID]]:
@@ -855,6 +869,7 @@ async def _hold_points(
             reference=request.presented.order_id,
         )  # fmt: skip
         had = 0
+    costs = [place["cost"] for place in places]
     wanted = points + sum(costs)
     if not wanted and not had:
         return None, ended
@@ -871,7 +886,10 @@ async def _hold_points(
             others = await tx.rows(
                 OTHER_HOLDS, merchant_id=viewer.merchant_id, member_id=member_id, but=[*ended, hold_id]
             )
-            raise TooFewPointsError(wanted, holding.spendable, ended, others)
+            taken = _taken_over(wanted, holding.spendable, others)
+            # One that has to end for a code may have enough points.
+            await see_codes(tx, viewer, _known(member_id), places)
+            raise TooFewPointsError(ended | taken)
         other = waiting.popleft()
         if await end_locked_hold(tx, viewer.merchant_id, viewer.actor, other, "EXPIRED") is not None:
             ended.add(other)

@@ -182,6 +182,34 @@ async def test_a_cart_ends_for_its_reward_and_another_for_its_points(shop: Shop)
     assert await shop.broken_promises() == []
 
 
+async def test_a_cart_that_ends_for_its_reward_ends_no_other_for_its_points(shop: Shop) -> None:
+    member, pool = await rich(shop), await shop.pool(codes=3, claimsPerMember=1)
+    voucher = await reward(shop, cost=60, poolId=pool["id"])
+    phone = (await with_rewards(shop, [], member, order="phone", points=100))["hold"]
+    tablet = (await with_rewards(shop, [voucher], member, order="tablet", points=700))["hold"]
+
+    laptop = await with_rewards(shop, [voucher], member, order="laptop", points=200)
+
+    assert (laptop["__typename"], laptop["takenOver"]) == ("HoldCheckoutSuccess", True)
+    assert [(await read(shop, each))["status"] for each in (phone, tablet)] == ["HELD", "EXPIRED"]
+    assert await wallet(shop, member) == (1_000, 360, 640)
+    assert await shop.broken_promises() == []
+
+
+async def test_a_cart_with_another_reward_of_the_pool_stays_where_stock_is_lacking(shop: Shop) -> None:
+    member, pool = await rich(shop), await shop.pool(codes=3, claimsPerMember=3)
+    rare = await reward(shop, cost=50, stock=1, poolId=pool["id"])
+    usual = await reward(shop, cost=60, poolId=pool["id"])
+    phone = (await with_rewards(shop, [usual], member, order="phone"))["hold"]
+    tablet = (await with_rewards(shop, [rare], member, order="tablet"))["hold"]
+
+    laptop = await with_rewards(shop, [rare], member, order="laptop")
+
+    assert (laptop["__typename"], laptop["takenOver"]) == ("HoldCheckoutSuccess", True)
+    assert [(await read(shop, each))["status"] for each in (phone, tablet)] == ["HELD", "EXPIRED"]
+    assert await shop.broken_promises() == []
+
+
 async def test_a_cart_with_a_reward_stays_if_the_points_come_from_elsewhere_meanwhile(shop: Shop) -> None:
     member = await rich(shop)
     mug = await reward(shop, cost=50, stock=1)

@@ -29,6 +29,7 @@ WAITING = """
 SELECT count(*)::int AS sessions FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
+LOCK_MEMBER = "SELECT FROM member WHERE merchant_id = $1 AND id = $2 FOR NO KEY UPDATE"
 LOCK_CODE = "SELECT FROM code WHERE merchant_id = $1 AND id = $2 FOR UPDATE"
 HELD = "SELECT count(*)::int AS holds FROM hold WHERE merchant_id = $1 AND status = 'HELD'"
 
@@ -193,6 +194,26 @@ async def test_a_cart_that_becomes_anothers_with_a_reward_is_not_taken_over(shop
         changed = asyncio.ensure_future(processes.do(HOLD, **cart([], other, order="phone", rewardIds=[mug["id"]])))
         await until_somebody_waits(tx)
         laptop = asyncio.ensure_future(processes.do(HOLD, **cart([code], member, order="laptop")))
+        await until_waiting(2)
+
+    assert (await changed)["hold"]["id"] == phone["id"]
+    assert (await laptop)["takenOver"] is False
+    assert (await read(shop, phone))["status"] == "HELD"
+    assert await shop.broken_promises() == []
+
+
+async def test_a_cart_that_has_another_reward_by_then_is_not_taken_over(shop: Shop, processes: Processes) -> None:
+    member = await shop.member()
+    await grant(shop, member, 100, "gift")
+    mug, cup = await reward(shop, cost=30, stock=1), await reward(shop, cost=30)
+    phone = await hold(shop, [], member, order="phone", rewardIds=[mug["id"]])
+
+    async with transaction(shop.merchant_id) as tx:
+        await tx.rows(LOCK_MEMBER, shop.merchant_id, ids.decode("member", member["id"]))
+        laptop = asyncio.ensure_future(processes.do(HOLD, **cart([], member, order="laptop", rewardIds=[mug["id"]])))
+        await until_waiting(1)
+        # It has its turn while the other one looks for who has the mug.
+        changed = asyncio.ensure_future(processes.do(HOLD, **cart([], member, order="phone", rewardIds=[cup["id"]])))
         await until_waiting(2)
 
     assert (await changed)["hold"]["id"] == phone["id"]
