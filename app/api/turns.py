@@ -17,6 +17,7 @@ from graphql import (
     GraphQLError,
     GraphQLField,
     GraphQLLeafType,
+    GraphQLNonNull,
     GraphQLObjectType,
     GraphQLSchema,
     OperationDefinitionNode,
@@ -401,15 +402,14 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
             collected = self._collected[key] = (field_details_list, fields)
         return collected[1]
 
-    def complete_abstract_value(
+    def complete_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
-        """Complete an object of an interface or a union. Its class tells the type."""
-        object_type = _types.get((return_type, type(result)))
+        """Complete a value, at once if it is an object of an interface or a union whose class tells its type."""
+        inner = return_type.of_type if return_type.__class__ is GraphQLNonNull else return_type
+        object_type = _types.get((inner, result.__class__))
         if object_type is None:
-            return super().complete_abstract_value(
-                return_type, field_details_list, info, path, result, position_context
-            )
+            return super().complete_value(return_type, field_details_list, info, path, result, position_context)
         return self.collect_and_execute_subfields(object_type, field_details_list, path, result, None)
 
     def ensure_valid_runtime_type(
