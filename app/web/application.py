@@ -64,7 +64,8 @@ class Headers:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] += [*_RAW_HEADERS, (b"x-request-id", chosen.encode())]
+                # A list of its own: an application may send the same one with every answer.
+                message["headers"] = [*message["headers"], *_RAW_HEADERS, (b"x-request-id", chosen.encode())]
                 if self._ending.is_set():
                     message["headers"].append((b"connection", b"close"))
             await send(message)

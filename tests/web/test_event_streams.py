@@ -63,6 +63,20 @@ async def streaming(
         yield Events(response)
 
 
+async def test_a_stream_has_no_headers_of_those_before_it(shop: Shop) -> None:
+    heads = []
+    for _ in range(3):
+        async with streaming(shop, shop.admin, ROLE) as events:
+            heads.append(events.response.headers)
+
+    assert len({head["x-request-id"] for head in heads}) == 3
+    for head in heads:
+        assert sorted(name for name, _ in head.multi_items() if name != "date") == [
+            "cache-control", "content-type", "referrer-policy", "transfer-encoding", "x-accel-buffering",
+            "x-content-type-options", "x-request-id",
+        ]  # fmt: skip
+
+
 async def test_a_wallet_is_followed_by_events(shop: Shop) -> None:
     member = await shop.member()
     first, second = await shop.pool(), await shop.pool()
