@@ -265,6 +265,9 @@ class Listener:
         self._heard(channel, row)
 
     async def _send(self, command: str, channels: Iterable[str]) -> None:
+        if not self._connection.is_connected:
+            # The library would connect again, beside `run`, which may still be waiting for what comes.
+            return
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(_SECONDS_MAX):
                 await self._connection.send_command(command, *channels, check_health=False)

@@ -208,6 +208,29 @@ async def test_a_ring_that_nobody_hears_is_never_spelt(database_pool: Any) -> No
     assert told == [(channels[1], {"channel": channels[1]})] * 2
 
 
+async def test_whoever_begins_to_listen_while_the_connection_ends_hears_what_rings_later() -> None:
+    url = os.environ["REDIS_URL"]
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    began = asyncio.Event()
+    listener = rings.Listener(url, lambda channel, _: heard.put_nowait(channel), began.set)
+    listening = asyncio.create_task(listener.run())
+    channels = [f"test:{uuid4()}" for _ in range(20)]
+    try:
+        async with asyncio.timeout(30), Redis.from_url(url) as valkey:
+            await began.wait()
+            began.clear()
+            # What the library does when something can't be sent. `run` waits for what comes, and hasn't noticed.
+            await listener._connection.disconnect(nowait=True)
+            await asyncio.gather(*(listener.listen(channel) for channel in channels))
+            await began.wait()
+            for channel in channels:
+                await valkey.publish(channel, b"{}")
+            assert [await heard.get() for _ in channels] == channels
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
 async def test_a_user_that_may_not_ask_who_listens_rings_all(database_pool: Any) -> None:
     name, heard, began = f"ringer-{uuid4()}", asyncio.Queue[str](), asyncio.Event()
     url = os.environ["REDIS_URL"]
