@@ -21,6 +21,7 @@ from uuid import UUID
 import orjson
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from app.storage.database import Statements
@@ -233,8 +234,8 @@ class Listener:
         self._is_connected = True
         channels = list(self._channels)
         for start in range(0, len(channels), _CHANNELS_PER_COMMAND):
-            await self._connection.send_command("SUBSCRIBE", *channels[start : start + _CHANNELS_PER_COMMAND])
-        await self._connection.send_command("PING", _BEGUN, check_health=False)
+            await self._command("SUBSCRIBE", *channels[start : start + _CHANNELS_PER_COMMAND])
+        await self._command("PING", _BEGUN)
 
     async def _hear(self) -> None:
         is_asked = False
@@ -243,7 +244,7 @@ class Listener:
             if response is None:
                 if is_asked:
                     raise TimeoutError("Valkey is silent")
-                await self._connection.send_command("PING", b"", check_health=False)
+                await self._command("PING", b"")
             is_asked = response is None
             match response:
                 case [b"message", channel, message]:
@@ -265,12 +266,18 @@ class Listener:
         self._heard(channel, row)
 
     async def _send(self, command: str, channels: Iterable[str]) -> None:
-        if not self._connection.is_connected:
-            # The library would connect again, beside `run`, which may still be waiting for what comes.
-            return
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(_SECONDS_MAX):
-                await self._connection.send_command(command, *channels, check_health=False)
+                await self._command(command, *channels)
+
+    async def _command(self, *words: str | bytes) -> None:
+        """Send a command. Raises ConnectionError when the connection is gone.
+
+        The library would connect again, beside `run`, which may still be reading, and without the channels.
+        """
+        if not self._connection.is_connected:
+            raise RedisConnectionError("the connection is gone")
+        await self._connection.send_command(*words, check_health=False)
 
 
 def encode(row: Mapping[str, Any]) -> bytes:
