@@ -484,6 +484,8 @@ class ModelShop:
             reward.stock = None if reward.stock is None else reward.stock - 1
             reward.codes = None if reward.codes is None else reward.codes - 1
             self._had(order, cart.who, name, self._debit_or(missing, cart.who, reward.cost, "REWARD", left))
+        # They are had one reward after the other, and come back as the cart lists them.
+        order.exchanges.sort(key=lambda exchange: cart.rewards.index(exchange[0]))
 
     def _had(self, order: ModelOrder, who: int, name: str, debit: ModelDebit) -> None:
         order.exchanges.append((name, debit))
