@@ -217,6 +217,15 @@ class ModelShop:
             if who is None or (cart.who == who and cart.kept.points):
                 self.end(cart, "EXPIRED")
 
+    def _end_aside(self, reward: str) -> bool:
+        """Write down which holds with a reward have ended, whatever comes of that. Returns whether there was one."""
+        late = [
+            each for each in self.carts if each.status == "HELD" and each.late is not None and reward in each.rewards
+        ]
+        for cart in sorted(late, key=lambda cart: cart.late or 0):
+            self.end(cart, "EXPIRED")
+        return bool(late)
+
     def room(self, who: int, points: int) -> int:
         """Return how many points of a member can be spent; if that is too few, once what is late has ended."""
         if points > self.wallets[who].spendable:
@@ -285,6 +294,8 @@ class ModelShop:
             try:
                 taken_over = after._hold(name, who, codes, paid, rewards, amount, more)
             except LackingRewardError as lacking:
+                if self._end_aside(lacking.reward):
+                    continue
                 more.add(self._with_reward(who, lacking.reward, {*more, *self._ending(name, codes)}, name))
                 continue
             except LackingPointsError as lacking:
