@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import cache
 from inspect import iscoroutine
 from itertools import chain
 from types import GeneratorType
@@ -363,12 +364,9 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         if not field.is_basic_field:
             return _Field(name, details, "", return_type=shown.type, call=self._call(shown, details))
         inner = get_nullable_type(shown.type)
-        if isinstance(inner, CustomGraphQLEnumType):
-            members: Any = inner.wrapped_cls
-            names = {member: inner.coerce_output_value(member) for member in members}
-            return _Field(name, details, field.python_name, inner, is_nullable=inner is shown.type, names=names)
         if is_leaf_type(inner):
-            return _Field(name, details, field.python_name, inner, is_nullable=inner is shown.type)
+            nullable = inner is shown.type
+            return _Field(name, details, field.python_name, inner, is_nullable=nullable, names=_names(inner))
         if is_object_type(inner):
             kind = inner.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].origin
             return _Field(name, details, field.python_name, object_type=inner, kind=kind, return_type=shown.type)
@@ -474,6 +472,15 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
             completing.abandon()
             raise
         return completing.all() if completing.awaitable else completing.completed
+
+
+@cache
+def _names(leaf: GraphQLLeafType) -> Mapping[Any, str] | None:
+    """Return the names of an enum's members, None for another type."""
+    if not isinstance(leaf, CustomGraphQLEnumType):
+        return None
+    members: Any = leaf.wrapped_cls
+    return {member: leaf.coerce_output_value(member) for member in members}
 
 
 async def _awaited(results: dict[str, Any], waiting: list[str]) -> dict[str, Any]:
