@@ -377,18 +377,19 @@ class Code(Node):
         if as_of is not None:
             state = WALLET_EVENTS.get(as_of["event_type"]) or state
             redeemed_at = _redeemed_at(row, state, as_of)
+        known = _STATES[state]
         return cls(
             id=strawberry.ID(ids.encode("code", row["code_id"])),
             row=row,
             as_of=as_of,
             revealed=revealed,
-            state=_STATES[state],
+            state=known,
             bearer=row["code_bearer"],
             matched_by=None if matched_by is None else _MATCHES[matched_by],
             allocated_at=row["code_allocated_at"],
             expires_at=end_of(row),
             redeemed_at=redeemed_at,
-            held_until=row["code_held_until"] if state == "ALLOCATED" else None,
+            held_until=row["code_held_until"] if known is CodeState.ALLOCATED else None,
         )
 
     @field(description="The pool whose terms it carries.")

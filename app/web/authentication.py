@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from cachetools import LRUCache, TTLCache
+from starlette.types import Scope
 
 from app import ids
 from app.api.context import Role, Viewer
@@ -78,6 +79,12 @@ async def authenticate(authorization: str | None) -> Viewer | None:
     """Return who sends this header, or None."""
     proof = await prove(authorization)
     return proof.viewer if isinstance(proof, Proof) else None
+
+
+def address_of(scope: Scope) -> str:
+    """Return the address that a request or a handshake came from, as far as it is known."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 async def prove(authorization: str | None, address: str = "") -> Proof | Unproven:

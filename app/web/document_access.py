@@ -43,11 +43,11 @@ class Guarded:
         self._operation = operation
         self._fragments = fragments
         self._schema = schema
-        self._coordinates = frozenset(self._selected(None))
         #: Its own fields. Where all of them are FORBIDDEN nothing is done, and each answers for itself.
         self._roots = frozenset(self._selected(None, deep=False))
+        coordinates = frozenset(self._selected(None))
         #: The roles that may use all of them.
-        self._admitted = {role for role in Role if all(may(role, coordinate) for coordinate in self._coordinates)}
+        self._admitted = {role for role in Role if all(may(role, coordinate) for coordinate in coordinates)}
 
     def refuse(self, viewer: Viewer, values: VariableValues) -> None:
         """Raise FORBIDDEN if something would be done whose answer is lost to a field that isn't for this viewer."""

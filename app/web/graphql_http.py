@@ -18,7 +18,7 @@ from app.config import Settings
 from app.pages import Page
 from app.storage.database import may_succeed_later
 from app.telemetry.observed import Observed
-from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, prove
+from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, address_of, prove
 from app.web.deadline import ClientLeftError, WhileWanted
 from app.web.document_costs import TooCostlyError, refuse_many_brackets
 from app.web.graphql_documents import Asked, Documents, MalformedError, Operation
@@ -107,7 +107,7 @@ class GraphQLEndpoint:
         authorization = _authorization(request)
         try:
             async with WhileWanted(request.receive, self._settings.operation_seconds_max):
-                proof = await prove(authorization, _address(request))
+                proof = await prove(authorization, address_of(request.scope))
                 return _Answer(await self._execute(request, asked, proof), media_type)
         except NotExecutedError as error:
             return _request_errors(error.errors, media_type)
@@ -144,7 +144,7 @@ class GraphQLEndpoint:
         authorization = _authorization(request)
         try:
             async with WhileWanted(request.receive, self._settings.operation_seconds_max):
-                proof = await prove(authorization, _address(request))
+                proof = await prove(authorization, address_of(request.scope))
                 document = await self._documents.judged(asked) if isinstance(proof, Proof) else None
         except TooManyFailuresError:
             raise _too_many_failures() from None
@@ -301,11 +301,6 @@ def _challenge(reason: Unproven) -> dict[str, str]:
 
 def _too_many_failures() -> BadRequestError:
     return BadRequestError(429, TOO_MANY_FAILURES, code="TOO_MANY_ATTEMPTS", headers={"retry-after": "60"})
-
-
-def _address(request: Request) -> str:
-    client = request.scope.get("client")
-    return client[0] if client else ""
 
 
 def _response(body: dict[str, Any], status: int, media_type: str) -> Response:

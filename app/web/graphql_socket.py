@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.config import Settings
 from app.telemetry.observed import Observed, request_id
-from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, lapsed, prove
+from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, address_of, lapsed, prove
 from app.web.graphql_documents import Asked, Documents, MalformedError
 from app.web.graphql_errors import fault, presented, told
 from app.web.graphql_execution import answers
@@ -61,8 +61,7 @@ class SocketEndpoint:
         offered = PROTOCOL in scope["subprotocols"]
         named = [(b"x-request-id", request_id.get().encode())]
         await send({"type": "websocket.accept", "subprotocol": PROTOCOL if offered else None, "headers": named})
-        client = scope.get("client")
-        socket = Socket(receive, send, client[0] if client else "", self._documents, self._streams, self._settings)
+        socket = Socket(receive, send, address_of(scope), self._documents, self._streams, self._settings)
         if offered:
             await socket.serve(authorization)
         else:

@@ -46,10 +46,10 @@ class WholeAnswers(RequestResponseCycle):
                 await super().send(message)
             return
         head, self._head = self._head, None
-        if head is not None and not self._send_whole(head, message):
-            await super().send(head)
+        if head is None:
             await super().send(message)
-        elif head is None:
+        elif not self._send_whole(head, message):
+            await super().send(head)
             await super().send(message)
 
     def _send_whole(self, head: Any, message: Any) -> bool:
