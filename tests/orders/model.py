@@ -4,6 +4,7 @@ A few orders of a few members, each in hundredths of a unit, of which each earns
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
@@ -212,19 +213,20 @@ class ModelShop:
 
     def end_late(self, who: int | None = None) -> None:
         """Write down which holds have ended: all, or those that have points of a member."""
-        late = [cart for cart in self.carts if cart.status == "HELD" and cart.late is not None]
-        for cart in sorted(late, key=lambda cart: cart.late or 0):
-            if who is None or (cart.who == who and cart.kept.points):
-                self.end(cart, "EXPIRED")
+        self._end_late(lambda cart: who is None or (cart.who == who and cart.kept.points > 0))
 
     def _end_aside(self, reward: str) -> bool:
         """Write down which holds with a reward have ended, whatever comes of that. Returns whether there was one."""
-        late = [
-            each for each in self.carts if each.status == "HELD" and each.late is not None and reward in each.rewards
-        ]
+        return self._end_late(lambda cart: reward in cart.rewards)
+
+    def _end_late(self, is_meant: Callable[[ModelCart], bool]) -> bool:
+        late = [cart for cart in self.carts if cart.status == "HELD" and cart.late is not None]
+        ended = False
         for cart in sorted(late, key=lambda cart: cart.late or 0):
-            self.end(cart, "EXPIRED")
-        return bool(late)
+            if is_meant(cart):
+                self.end(cart, "EXPIRED")
+                ended = True
+        return ended
 
     def room(self, who: int, points: int) -> int:
         """Return how many points of a member can be spent; if that is too few, once what is late has ended."""

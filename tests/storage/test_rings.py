@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC
 from functools import partial
 from typing import Any
@@ -159,15 +160,26 @@ async def _publish(shop: Shop, member: Any, message: bytes) -> None:
         assert await redis.publish(channel, message) == 1
 
 
-async def test_nothing_rings_before_the_commit_or_after_a_rollback(shop: Shop, database_pool: Any) -> None:
-    heard: asyncio.Queue[str] = asyncio.Queue()
+@contextlib.asynccontextmanager
+async def _listening(*channels: str) -> AsyncIterator[asyncio.Queue[tuple[str, Mapping[str, Any]]]]:
+    """Listen to channels for the length of the block. Yields what rings, by channel and row."""
+    heard: asyncio.Queue[tuple[str, Mapping[str, Any]]] = asyncio.Queue()
     began = asyncio.Event()
-    listener = rings.Listener(os.environ["REDIS_URL"], lambda channel, _row: heard.put_nowait(channel), began.set)
-    for channel in ("committed", "rolled back", "at once"):
-        await listener.listen(f"{shop.merchant_id}:{channel}")
+    listener = rings.Listener(os.environ["REDIS_URL"], lambda channel, row: heard.put_nowait((channel, row)), began.set)
+    for channel in channels:
+        await listener.listen(channel)
     listening = asyncio.create_task(listener.run())
     await began.wait()
-    async with rings.ringing(settings().redis_url):
+    try:
+        yield heard
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
+async def test_nothing_rings_before_the_commit_or_after_a_rollback(shop: Shop, database_pool: Any) -> None:
+    names = [f"{shop.merchant_id}:{name}" for name in ("committed", "rolled back", "at once")]
+    async with _listening(*names) as heard, rings.ringing(settings().redis_url):
         with contextlib.suppress(ZeroDivisionError):
             async with transaction(None) as tx:
                 rings.ring(tx, f"{shop.merchant_id}:rolled back")
@@ -176,9 +188,8 @@ async def test_nothing_rings_before_the_commit_or_after_a_rollback(shop: Shop, d
         async with transaction(None) as tx:
             rings.ring(tx, f"{shop.merchant_id}:committed")
             rings.ring(outside, f"{shop.merchant_id}:at once")
-            first = await heard.get()
-        second = await heard.get()
-    listening.cancel()
+            first, _ = await heard.get()
+        second, _ = await heard.get()
 
     assert (first, second) == (f"{shop.merchant_id}:at once", f"{shop.merchant_id}:committed")
     assert heard.empty()
@@ -186,23 +197,16 @@ async def test_nothing_rings_before_the_commit_or_after_a_rollback(shop: Shop, d
 
 async def test_a_ring_that_nobody_hears_is_never_spelt(database_pool: Any) -> None:
     spelt: list[str] = []
-    heard: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-    began = asyncio.Event()
-    listener = rings.Listener(os.environ["REDIS_URL"], lambda channel, row: heard.put_nowait((channel, row)), began.set)
     channels = [f"{uuid4()}:{number}" for number in range(3)]
-    await listener.listen(channels[1])
-    listening = asyncio.create_task(listener.run())
-    await began.wait()
 
     def carrying(channel: str) -> dict[str, str]:
         spelt.append(channel)
         return {"channel": channel}
 
-    async with rings.ringing(settings().redis_url):
+    async with _listening(channels[1]) as heard, rings.ringing(settings().redis_url):
         for channel in [*channels, channels[1]]:
             rings.ring(database(), channel, partial(carrying, channel))
         told = [await heard.get(), await heard.get()]
-    listening.cancel()
 
     assert spelt == [channels[1]] * 2
     assert told == [(channels[1], {"channel": channels[1]})] * 2
@@ -232,20 +236,14 @@ async def test_whoever_begins_to_listen_while_the_connection_ends_hears_what_rin
 
 
 async def test_a_user_that_may_not_ask_who_listens_rings_all(database_pool: Any) -> None:
-    name, heard, began = f"ringer-{uuid4()}", asyncio.Queue[str](), asyncio.Event()
-    url = os.environ["REDIS_URL"]
-    listener = rings.Listener(url, lambda channel, _row: heard.put_nowait(channel), began.set)
-    await listener.listen(name)
-    listening = asyncio.create_task(listener.run())
-    await began.wait()
-    async with Redis.from_url(url) as redis:
+    name, url = f"ringer-{uuid4()}", os.environ["REDIS_URL"]
+    async with _listening(name) as heard, Redis.from_url(url) as redis:
         commands = ["+publish", "+client", "+hello"]
         await redis.acl_setuser(name, enabled=True, passwords=["+secret"], channels=["*"], commands=commands)
         async with rings.ringing(url.replace("//", f"//{name}:secret@", 1)):
             rings.ring(database(), name)
-            assert await heard.get() == name
+            assert await heard.get() == (name, {})
         await redis.acl_deluser(name)
-    listening.cancel()
 
 
 async def test_what_rings_is_encrypted(shop: Shop) -> None:
