@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -85,6 +85,10 @@ class OutpacedError(Exception):
     """Something isn't any more what was read of it: the transaction rolls back, and the edge begins the verb anew."""
 
 
+#: What a verb meets that isn't its answer yet: it may begin again, or refuses.
+_MET: Final = (Refused, OutpacedError, MemberGoneError, MerchantClosedError, *ENDED)
+
+
 def not_found(what: str, node_id: str) -> Refused:
     """Return the refusal for an id that names nothing visible."""
     return Refused(NotFound(message=f"There is no such {what}.", id=strawberry.ID(node_id[:200])))
@@ -95,8 +99,8 @@ def bad_user_input(message: str) -> GraphQLError:
     return GraphQLError(message, extensions={"code": "BAD_USER_INPUT"})
 
 
-async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
-    """Return what a verb answers, or why it refuses.
+async def _answer_met(info: Info, coordinate: str, ask: Callable[[], Any], met: Exception) -> Any:
+    """Return what a verb answers that met what is no answer yet (_MET), or why it refuses.
 
     What was outpaced, or PostgreSQL ended so that another could go on, or because it had seen too little, has left
     nothing behind, and begins again. So does what met a merchant that was closed, once it is open, here or at another
@@ -104,10 +108,17 @@ async def _answer(info: Info, coordinate: str, ask: Callable[[], Any]) -> Any:
     member that was named stands.
     """
     before = forfeiting.get()
+    first = [met]
+
+    def ask_again() -> Any:
+        if first:
+            raise first.pop()
+        return ask()
+
     try:
         while True:
             try:
-                return await _answer_again(info, coordinate, ask)
+                return await _answer_again(info, coordinate, ask_again)
             except MerchantClosedError:
                 await opened(info.context.viewer.merchant_id)
     finally:
@@ -178,7 +189,10 @@ def mutation(*, description: str) -> Callable[[Callable[P, Awaitable[T]]], Any]:
         @functools.wraps(verb)
         async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
             admitted(info.context.viewer, coordinate)
-            return await _answer(info, coordinate, lambda: verb(info, *args, **kwargs))  # type: ignore[arg-type]
+            try:
+                return await verb(info, *args, **kwargs)  # type: ignore[arg-type]
+            except _MET as met:
+                return await _answer_met(info, coordinate, lambda: verb(info, *args, **kwargs), met)  # type: ignore[arg-type]
 
         return strawberry.mutation(resolver=edge, description=description)
 
@@ -195,7 +209,11 @@ def query(*, description: str, name: str | None = None) -> Callable[[Callable[P,
         async def edge(info: Info, *args: Any, **kwargs: Any) -> Any:
             if not admitted(info.context.viewer, coordinate):
                 return None
-            return await _answer(info, coordinate, lambda: resolver(info, *args, **kwargs))  # type: ignore[arg-type]
+            try:
+                answer = resolver(info, *args, **kwargs)  # type: ignore[arg-type]
+                return await answer if inspect.isawaitable(answer) else answer
+            except _MET as met:
+                return await _answer_met(info, coordinate, lambda: resolver(info, *args, **kwargs), met)  # type: ignore[arg-type]
 
         return strawberry.field(resolver=edge, description=description, name=name)
 

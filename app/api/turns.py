@@ -238,9 +238,11 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         kind = self.operation.operation
         root_type = self._root_type
         is_serial = kind is OperationType.MUTATION if serially is None else serially
-        execute = self.execute_fields_serially if is_serial else self.execute_fields
         try:
-            data: Any = execute(root_type, self.root_value, None, self._collect(root_type), None)
+            asked = self._collect(root_type)
+            if is_serial:
+                return self._executed_serially(root_type, asked)
+            data: Any = self.execute_fields(root_type, self.root_value, None, asked, None)
         except GraphQLError as error:
             return self._failed(error)
         return self._executed(data) if self.is_awaitable(data) else self._done(data)
@@ -251,6 +253,18 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         except GraphQLError as error:
             return self._failed(error)
 
+    async def _executed_serially(self, root_type: GraphQLObjectType, asked: Any) -> ExecutionResult:
+        """Complete the fields of a mutation, each when the one before it is done."""
+        data = {}
+        try:
+            for field in self._plan(root_type, asked):
+                result = self._resolve(root_type, self.root_value, field, Path(None, field.name, root_type.name))
+                if result is not Undefined:
+                    data[field.name] = await result if self.is_awaitable(result) else result
+        except GraphQLError as error:
+            return self._failed(error)
+        return self._done(data)
+
     def _done(self, data: dict[str, Any] | None) -> ExecutionResult:
         return ExecutionResult(data, self.collected_errors.errors or None)
 
@@ -258,17 +272,6 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         """Return the result of an operation that has no part to show."""
         self.collected_errors.add(error, None)
         return self._done(None)
-
-    async def execute_fields_serially(
-        self, parent_type: Any, source_value: Any, path: Any, grouped_field_set: Any, _context: Any
-    ) -> dict[str, Any]:
-        """Complete the fields of a mutation, each when the one before it is done."""
-        results = {}
-        for field in self._plan(parent_type, grouped_field_set):
-            result = self._resolve(parent_type, source_value, field, Path(path, field.name, parent_type.name))
-            if result is not Undefined:
-                results[field.name] = await result if self.is_awaitable(result) else result
-        return results
 
     def execute_fields(
         self, parent_type: Any, source_value: Any, path: Any, grouped_field_set: Any, _context: Any

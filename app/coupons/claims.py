@@ -1,6 +1,7 @@
 """Claiming: a claimant gets one code of a pool, or of the pools it falls back to, and the same one ever after."""
 
 import math
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -543,7 +544,7 @@ async def _claim_from(
     """Claim a code that is asked of one pool, from itself or from one that it falls back to."""
     misses = 0
     for _ in range(ATTEMPTS_MAX):
-        taken = await _take(where, viewer, asked, serving, claimant, key, is_paid)
+        taken = await _taking(where, viewer, asked, serving, claimant, key, is_paid)
         if taken is not None:
             _last_found.keep(serving, taken["code_id"], math.inf)
             ring_wallet(where, viewer.merchant_id, taken)
@@ -586,9 +587,15 @@ async def _is_left(where: Statements, viewer: Viewer, serving: UUID) -> bool:
     return await where.row(WAIT, merchant_id=viewer.merchant_id, pool_id=serving) is not None
 
 
-async def _take(
+def _taking(
     where: Statements, viewer: Viewer, asked: UUID, serving: UUID, claimant: Claimant, key: bytes | None, is_paid: bool
-) -> ClaimRow | None:
+) -> Awaitable[ClaimRow | None]:
+    """Return what takes a code, to be awaited.
+
+    It may meet a deadlock, with which the verb begins anew: `picked` also locks codes that were allocated since the
+    statement began, and finds that out once it has the lock. A campaign or an adoption that refers to one of them, and
+    is what this claim waits for, closes a circle.
+    """
     arguments: dict[str, object] = {
         "merchant_id": viewer.merchant_id,
         "pool_id": asked,
@@ -600,22 +607,22 @@ async def _take(
         "actor": viewer.actor,
         "memory_pads": viewer.tenant.keys.memory_pads,
     }
+    if serving == asked and claimant.member_id is not None:
+        return where.row(CLAIM, **arguments)
+    arguments |= claimant.parameters() | {"serving_id": serving, "told_of": claimant.told_of}
+    return _take_otherwise(where, arguments, is_from_fallback=serving != asked)
+
+
+async def _take_otherwise(
+    where: Statements, arguments: Mapping[str, object], *, is_from_fallback: bool
+) -> ClaimRow | None:
     try:
-        if serving == asked and claimant.member_id is not None:
-            return await where.row(CLAIM, **arguments)
-        arguments |= claimant.parameters() | {"serving_id": serving, "told_of": claimant.told_of}
-        if serving == asked or not isinstance(where, Tx):
+        if not is_from_fallback or not isinstance(where, Tx):
             return await where.row(CLAIM_OTHERWISE, **arguments)
         async with where.nested() as tx:
             return await tx.row(CLAIM_OTHERWISE, **arguments)
     except asyncpg.UniqueViolationError:
         # The claimant got a code of the fallback pool in another way, at this very moment.
-        return None
-    except asyncpg.DeadlockDetectedError:
-        # `picked` also locks codes that were allocated since the statement began: it finds that out once it has the
-        # lock. A campaign or an adoption that refers to one of them, and is what this claim waits for, closes a circle.
-        if isinstance(where, Tx):
-            raise
         return None
 
 
