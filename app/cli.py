@@ -131,7 +131,7 @@ def api(
 
     from app.config import settings
     from app.web.application import application
-    from app.web.http_protocol import LimitedProtocol
+    from app.web.http_protocol import HEADERS, LimitedProtocol
     from app.web.server import Server
     from app.web.socket_protocol import SocketProtocol
 
@@ -144,6 +144,10 @@ def api(
         access_log=False,
         server_header=False,
         date_header=True,
+        headers=HEADERS,
+        # The application does it, for whatever comes from a proxy.
+        proxy_headers=False,
+        interface="asgi3",
         # With the time to drain less than what a supervisor waits.
         timeout_graceful_shutdown=6,
         # Longer than load balancers keep idle connections, so that they never send into a closing one.
@@ -155,6 +159,7 @@ def api(
         log_config=None,
         log_level="warning",
     )
+    served.trust(config.forwarded_allow_ips)
     gc.freeze()
     gc.enable()
     server = Server(config, served.state.streams, settings().drain_seconds)

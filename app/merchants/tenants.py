@@ -53,6 +53,12 @@ async def tenant(merchant_id: UUID) -> Tenant | None:
     return await _read_once(merchant_id) if kept is None else kept
 
 
+def may_be_moving(merchant_id: UUID) -> bool:
+    """Whether the merchant may be moving to another server: false if it wasn't, at most `KEPT_SECONDS` ago."""
+    kept = _kept.get(merchant_id)
+    return kept is None or kept.is_moving
+
+
 def decrypted_now(owner: Tenant, row_id: UUID, column: str, ciphertext: bytes) -> Any:
     """Return a value for a field, at once unless its key has to be read: then what `decrypted` returns, to be awaited.
 

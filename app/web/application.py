@@ -3,9 +3,9 @@
 import asyncio
 import gc
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import ids
 from app.advisor.advice_feed import AdviceFeed
@@ -42,56 +43,69 @@ _GRAPHQL: Final = "/graphql"
 #: Python's own is 10.
 _MIDDLE_COLLECTIONS_PER_FULL: Final = 100
 READY_SECONDS_MAX: Final = 1.5
-#: Of every answer, beside the request's id: browsers don't guess its type, and links in it don't tell where it was.
-_HEADERS: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
-_RAW_HEADERS: Final = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+#: What proxies tell of their callers.
+_PROXIED: Final = {b"x-forwarded-for", b"x-forwarded-proto"}
 
 
-class Headers:
-    """Middleware: every answer has a request id and _HEADERS, and closes its connection while the process is ending."""
-
-    def __init__(self, app: ASGIApp, ending: asyncio.Event) -> None:
-        self._app = app
-        self._ending = ending
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        chosen = ids.new().hex
-        request_id.set(chosen)
-        if scope["type"] != "http":
-            # A socket's handshake has the id itself, so that its messages don't pass through here.
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                # A list of its own: an application may send the same one with every answer.
-                message["headers"] = [*message["headers"], *_RAW_HEADERS, (b"x-request-id", chosen.encode())]
-                if self._ending.is_set():
-                    message["headers"].append((b"connection", b"close"))
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
-class GraphQLFirst:
-    """Middleware: GraphQL passes by Starlette's routes.
+class Application(Starlette):
+    """Starlette, whose middleware and routes GraphQL passes by.
 
     They cost more than reading a request does, and what they keep of a socket while it is open takes 2 KB.
     """
 
-    def __init__(self, app: ASGIApp, requests: ASGIApp, sockets: ASGIApp) -> None:
-        self._app = app
-        self._endpoints = {"http": requests, "websocket": sockets}
+    def __init__(
+        self,
+        requests: GraphQLEndpoint,
+        sockets: SocketEndpoint,
+        origins: Origins,
+        streams: OpenStreams,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.state.streams = streams
+        self._ending = streams.ending
+        self.add_middleware(CrossOrigin, origins)
+        self._sockets = sockets
+        self._requests = requests
+        self._of_pages = CrossOrigin(requests, origins)
+        self._behind_proxy: Any = self._direct
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._endpoints.get(scope["type"]) if scope.get("path") == _GRAPHQL else None
-        await (endpoint or self._app)(scope, receive, send)
+    def trust(self, proxies: list[str] | str) -> None:
+        """Take the addresses of callers from these proxies, as uvicorn does."""
+        self._behind_proxy = ProxyHeadersMiddleware(cast(Any, self._direct), proxies)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Serve a request or a socket, under an id of its own."""
+        if scope["type"] == "lifespan":
+            return super().__call__(scope, receive, send)
+        request_id.set(ids.new().hex)
+        if self._ending.is_set() and scope["type"] == "http":
+            send = _last(send)
+        is_proxied = not _PROXIED.isdisjoint(dict(scope["headers"]))
+        return (self._behind_proxy if is_proxied else self._direct)(scope, receive, send)
+
+    def _direct(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        if scope["path"] != _GRAPHQL:
+            return super().__call__(scope, receive, send)
+        if scope["type"] == "websocket":
+            return self._sockets(scope, receive, send)
+        return (self._of_pages if b"origin" in dict(scope["headers"]) else self._requests)(scope, receive, send)
+
+
+def _last(send: Send) -> Send:
+    """Return what sends an answer over a connection that takes no further request."""
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return send_last
 
 
 async def fault(_request: Request, _error: Exception) -> Response:
-    """Answer after an unexpected error outside of GraphQL, with all headers: no middleware sees this answer."""
-    headers = _HEADERS | {"x-request-id": request_id.get(), "cache-control": "no-store"}
-    return JSONResponse({"error": "Internal error."}, status_code=500, headers=headers)
+    """Answer after an unexpected error outside of GraphQL."""
+    return JSONResponse({"error": "Internal error."}, status_code=500, headers={"cache-control": "no-store"})
 
 
 async def healthz(_request: Request) -> Response:
@@ -153,7 +167,7 @@ def collect_seldom() -> None:
     gc.set_threshold(young, middle, _MIDDLE_COLLECTIONS_PER_FULL)
 
 
-def application(configured: Settings | None = None) -> Starlette:
+def application(configured: Settings | None = None) -> Application:
     """Return the application. It connects to its servers when it starts."""
     chosen = configured or settings()
     # A cancelled operation leaves coroutines that were never awaited; nothing can be done about these.
@@ -204,15 +218,15 @@ def application(configured: Settings | None = None) -> Starlette:
             Route("/portfolio", portfolio),
             Mount("/assets", StaticFiles(directory=ASSETS)),
         ]
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={Exception: fault})
-    # Redirects would name the caller's Host with http: behind a proxy a client would send its credential there.
-    app.router.redirect_slashes = False
-    app.state.streams = streams
-    app.add_middleware(
-        GraphQLFirst,
+    app = Application(
         GraphQLEndpoint(chosen, documents, streams, origins),
         SocketEndpoint(chosen, documents, streams, origins),
+        origins,
+        streams,
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={Exception: fault},
     )
-    app.add_middleware(CrossOrigin, origins)
-    app.add_middleware(Headers, streams.ending)
+    # Redirects would name the caller's Host with http: behind a proxy a client would send its credential there.
+    app.router.redirect_slashes = False
     return app

@@ -14,7 +14,7 @@ from graphql.execution.values import VariableValues
 from app.api.context import Context, Role, Viewer
 from app.api.turns import Turn, TurnTaking
 from app.config import Settings
-from app.merchants.tenants import tenant
+from app.merchants.tenants import may_be_moving, tenant
 from app.storage.fences import opened
 from app.telemetry.observed import at_hand
 from app.web.document_costs import Size, TooCostlyError, count_values, refuse_long_lists
@@ -38,26 +38,12 @@ _SCHEMA_ANSWERS_BYTES_MAX: Final = 16 * 1024 * 1024
 _schema_answers: LRUCache[tuple[str, str | None], bytes] = LRUCache(_SCHEMA_ANSWERS_BYTES_MAX, getsizeof=len)
 
 
-def observe(operation: Operation) -> None:
-    """Note the operation for the log and the counters."""
-    observed = at_hand()
-    if observed is not None:
-        observed.is_of(operation.word, operation.field, operation.name)
-
-
-def observe_viewer(viewer: Viewer | None) -> None:
-    """Note the caller for the log and the counters."""
-    observed = at_hand()
-    if observed is not None and viewer is not None:
-        observed.is_by(viewer.role.value, viewer.actor, viewer.merchant_id)
-
-
 class Admitted(NamedTuple):
     """The cost of an operation that may be executed."""
 
     size: Size
-    #: How many values its variables hold.
-    values: int
+    #: Whether its variables hold few enough values to be read on the event loop.
+    is_read_at_once: bool
 
 
 def admit(operation: Operation, asked: Asked, viewer: Viewer | None, limits: Settings) -> Admitted:
@@ -76,7 +62,7 @@ def admit(operation: Operation, asked: Asked, viewer: Viewer | None, limits: Set
         refuse_long_lists(operation.cost, asked.variables, limits.list_items_max)
     except TooCostlyError as error:
         raise NotExecutedError([fault("COST_LIMIT_EXCEEDED", str(error))]) from None
-    return Admitted(size, values)
+    return Admitted(size, values <= _READ_AT_ONCE_MAX)
 
 
 def _told_cost(size: Size, limits: Settings) -> dict[str, int]:
@@ -92,11 +78,14 @@ async def answers(documents: Documents, asked: Asked, viewer: Viewer) -> AsyncGe
     clients.
     """
     limits = documents.limits
-    observe_viewer(viewer)
+    observed = at_hand()
+    if observed is not None:
+        observed.is_by(viewer.role.value, viewer.actor, viewer.merchant_id)
     async with asyncio.timeout(limits.operation_seconds_max):
         document = await documents.judged(asked)
         operation = chosen(document, asked)
-        observe(operation)
+        if observed is not None:
+            observed.is_of(operation.word, operation.field, operation.name)
         if operation.kind is OperationType.SUBSCRIPTION:
             return await _subscribed(operation, asked, viewer, limits)
         return _only(await answer(document, operation, asked, viewer, limits))
@@ -129,14 +118,16 @@ async def answer(
     )
     if tells_schema and name in _schema_answers:
         return _schema_answers[name]
-    if viewer is not None:
+    if viewer is not None and may_be_moving(viewer.merchant_id):
         await _opened(viewer)
     context = Context(viewer, limits.answer_bytes_max)
     try:
-        executor = await _executor(operation, asked, admitted, context, limits)
+        read = partial(_variables, operation, asked, limits)
+        executor = _executor(operation, read() if admitted.is_read_at_once else await asyncio.to_thread(read), context)
         executed: Any = executor.execute_operation()
         result = await executed if executor.is_awaitable(executed) else executed
-        body = await _body(executor, result, limits, {"cost": _told_cost(admitted.size, limits)})
+        errors = await _presented(result.errors, executor.turn) if result.errors else None
+        body = _body(executor, result.data, errors, limits, {"cost": _told_cost(admitted.size, limits)})
     finally:
         context.stop()
     if tells_schema and not result.errors:
@@ -155,19 +146,17 @@ async def _opened(viewer: Viewer) -> None:
         await opened(viewer.merchant_id)
 
 
-async def _executor(
-    operation: Operation,
-    asked: Asked,
-    admitted: Admitted,
-    context: Context,
-    limits: Settings,
-) -> TurnTaking:
-    """Return the executor of an operation. Raises NotExecutedError unless variables and the viewer's role fit."""
-    read = partial(operation.variables.read, asked.variables, ERRORS_MAX, hide_suggestions=limits.production)
-    variables = await asyncio.to_thread(read) if admitted.values > _READ_AT_ONCE_MAX else read()
+def _variables(operation: Operation, asked: Asked, limits: Settings) -> VariableValues:
+    """Return the variables of an operation. Raises NotExecutedError unless they fit. Safe to call in another thread."""
+    variables = operation.variables.read(asked.variables, ERRORS_MAX, hide_suggestions=limits.production)
     if isinstance(variables, list):
         errors = without_values(variables, SCHEMA, names_hidden=limits.production)
         raise NotExecutedError(coded(errors, "BAD_USER_INPUT"))
+    return variables
+
+
+def _executor(operation: Operation, variables: VariableValues, context: Context) -> TurnTaking:
+    """Return the executor of an operation. Raises NotExecutedError unless the viewer's role fits."""
     executor = operation.executor.for_request(context, variables)
     if operation.guarded is not None and context.caller is not None:
         try:
@@ -182,7 +171,9 @@ async def _subscribed(
 ) -> AsyncGenerator[bytes, None]:
     """Return one answer per event. Raises NotExecutedError."""
     admitted = admit(operation, asked, viewer, limits)
-    executor = await _executor(operation, asked, admitted, Context(viewer, limits.answer_bytes_max), limits)
+    read = partial(_variables, operation, asked, limits)
+    variables = read() if admitted.is_read_at_once else await asyncio.to_thread(read)
+    executor = _executor(operation, variables, Context(viewer, limits.answer_bytes_max))
     stream: Any = create_source_event_stream(executor)
     stream = await stream if executor.is_awaitable(stream) else stream
     if isinstance(stream, ExecutionResult):
@@ -217,18 +208,20 @@ async def _of_event(
             result = await executed if executor.is_awaitable(executed) else executed
             if result.data is None:
                 raise NotExecutedError(result.errors or [])
-            return await _body(executor, result, limits)
+            errors = await _presented(result.errors, executor.turn) if result.errors else None
+            return _body(executor, result.data, errors, limits)
     finally:
         context.stop()
 
 
-async def _body(
-    executor: TurnTaking, result: ExecutionResult, limits: Settings, extensions: dict[str, Any] | None = None
-) -> bytes:
+def _body(
+    executor: TurnTaking, data: Any, errors: list[dict[str, Any]] | None, limits: Settings,
+    extensions: dict[str, Any] | None = None,
+) -> bytes:  # fmt: skip
     """Return a result as JSON. Raises NotExecutedError when it is too large."""
-    body: dict[str, Any] = {"data": result.data}
-    if result.errors:
-        body["errors"] = await _presented(result, executor.turn)
+    body: dict[str, Any] = {"data": data}
+    if errors is not None:
+        body["errors"] = errors
     if extensions is not None:
         body["extensions"] = extensions
     text = b"" if executor.is_too_large else orjson.dumps(body)
@@ -239,11 +232,11 @@ async def _body(
     return text
 
 
-async def _presented(result: ExecutionResult, turn: Turn) -> list[dict[str, Any]]:
+async def _presented(errors: list[GraphQLError], turn: Turn) -> list[dict[str, Any]]:
     """Return the errors of a result as clients see them, in turns: each field may have one."""
     presenting = Presenting()
     shown = []
-    for error in result.errors or ():
+    for error in errors:
         if turn.left <= 0:
             await turn.next()
         turn.left -= 1

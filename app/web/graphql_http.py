@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import orjson
 from graphql import GraphQLError, OperationType
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -19,11 +20,11 @@ from app.pages import Page
 from app.storage.database import may_succeed_later
 from app.telemetry.observed import Observed
 from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, address_of, prove
-from app.web.deadline import ClientLeftError, WhileWanted
+from app.web.deadline import ClientLeftError, Deadlines
 from app.web.document_costs import TooCostlyError, refuse_many_brackets
-from app.web.graphql_documents import Asked, Documents, MalformedError, Operation
+from app.web.graphql_documents import Asked, Document, Documents, MalformedError, Operation
 from app.web.graphql_errors import NotExecutedError, fault, presented, told
-from app.web.graphql_execution import answer, chosen, observe, observe_viewer
+from app.web.graphql_execution import answer, chosen
 from app.web.graphql_sse import EVENT_STREAM, EventStream
 from app.web.open_streams import NoRoomError, OpenStreams
 from app.web.origins import Origins
@@ -63,101 +64,95 @@ class GraphQLEndpoint:
         self._documents = documents
         self._streams = streams
         self._origins = origins
+        self._deadlines = Deadlines(settings.operation_seconds_max)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, unless its client leaves before."""
-        request = Request(scope, receive)
-        if scope["method"] == "GET" and self._wants_page(request):
+        sent = _Sent(scope, receive)
+        response: Response | _Answer | EventStream
+        if sent.method == "GET" and self._wants_page(sent):
             await Page.GRAPHIQL.response()(scope, receive, send)
             return
+        media_type = _JSON
         with Observed("http") as observed:
-            response = await self._judged(request, observed)
+            try:
+                if (media_type := _negotiated(sent)) == EVENT_STREAM:
+                    observed.transport = "event-stream"
+                    response = await self._stream(sent)
+                else:
+                    response = await self._answer(sent, media_type, observed)
+            except BadRequestError as bad:
+                observed.status = bad.status
+                body = {"errors": presented([bad.error])}
+                refusal = _response(body, bad.status, _RESPONSE_JSON if media_type == _RESPONSE_JSON else _JSON)
+                refusal.headers.update(bad.headers)
+                response = refusal
+            except (ClientLeftError, ClientDisconnect):
+                observed.client_left = True
+                return
+            except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
+                answered = _JSON if media_type == EVENT_STREAM else media_type
+                response = _response({"errors": told(error)}, 503 if may_succeed_later(error) else 500, answered)
             if isinstance(response, EventStream):
                 await response(scope, receive, send)
                 return
-        if response is not None:
-            await response(scope, receive, send)
+        await response(scope, receive, send)
 
-    async def _judged(self, request: Request, observed: Observed) -> "Response | _Answer | EventStream | None":
-        """Return the answer, or None when the client has left."""
-        media_type = _JSON
-        response: Response | _Answer | EventStream
+    def _wants_page(self, sent: "_Sent") -> bool:
+        return not self._settings.production and "text/html" in sent.header(b"accept", "")
+
+    async def _answer(self, sent: "_Sent", media_type: str, observed: Observed) -> "Response | _Answer":
+        asked = await self._asked(sent)
+        authorization = _authorization(sent)
         try:
-            if (media_type := _negotiated(request)) == EVENT_STREAM:
-                observed.transport = "event-stream"
-                response = await self._stream(request)
-            else:
-                response = await self._answer(request, media_type)
-        except BadRequestError as bad:
-            observed.status = bad.status
-            body = {"errors": presented([bad.error])}
-            refusal = _response(body, bad.status, _RESPONSE_JSON if media_type == _RESPONSE_JSON else _JSON)
-            refusal.headers.update(bad.headers)
-            response = refusal
-        except (ClientLeftError, ClientDisconnect):
-            observed.client_left = True
-            return None
-        return response
-
-    def _wants_page(self, request: Request) -> bool:
-        return not self._settings.production and "text/html" in _header(request, b"accept", "")
-
-    async def _answer(self, request: Request, media_type: str) -> "Response | _Answer":
-        asked = await self._asked(request)
-        authorization = _authorization(request)
-        try:
-            async with WhileWanted(request.receive, self._settings.operation_seconds_max):
-                proof = await prove(authorization, address_of(request.scope))
-                return _Answer(await self._execute(request, asked, proof), media_type)
+            async with self._deadlines.while_wanted(sent.receive):
+                proof = await prove(authorization, address_of(sent.scope))
+                viewer = proof.viewer if isinstance(proof, Proof) else None
+                if viewer is not None:
+                    observed.is_by(viewer.role.value, viewer.actor, viewer.merchant_id)
+                document, operation = await self._operation(sent, asked, proof, observed)
+                return _Answer(await answer(document, operation, asked, viewer, self._settings), media_type)
         except NotExecutedError as error:
             return _request_errors(error.errors, media_type)
         except TooManyFailuresError:
             raise _too_many_failures() from None
-        except (BadRequestError, ClientLeftError):
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-            return _response({"errors": told(error)}, 503 if may_succeed_later(error) else 500, media_type)
 
-    async def _execute(self, request: Request, asked: Asked, proof: Proof | Unproven) -> bytes:
-        """Return the answer of a query or a mutation, as JSON. Raises NotExecutedError."""
-        viewer = proof.viewer if isinstance(proof, Proof) else None
-        observe_viewer(viewer)
+    async def _operation(
+        self, sent: "_Sent", asked: Asked, proof: Proof | Unproven, observed: Observed
+    ) -> tuple[Document, Operation]:
+        """Return the query or the mutation to execute. Raises NotExecutedError."""
         if isinstance(proof, Unproven) and self._settings.production:
             # The documents of strangers aren't even parsed.
             raise NotExecutedError([_unauthenticated(proof)])
         document = await self._documents.judged(asked)
         operation = chosen(document, asked)
-        observe(operation)
+        observed.is_of(operation.word, operation.field, operation.name)
         if operation.kind is OperationType.SUBSCRIPTION:
             message = "Subscriptions are sent over a WebSocket, or with `Accept: text/event-stream`."
             raise NotExecutedError([fault("BAD_USER_INPUT", message)])
-        _refuse_mutation_by_get(request, operation)
+        _refuse_mutation_by_get(sent, operation)
         if isinstance(proof, Unproven) and not operation.is_introspection_only:
             raise NotExecutedError([_unauthenticated(proof)])
-        return await answer(document, operation, asked, viewer, self._settings)
+        return document, operation
 
-    async def _stream(self, request: Request) -> "Response | EventStream":
+    async def _stream(self, sent: "_Sent") -> "Response | EventStream":
         """Return a stream of events. GraphQL's errors are events too, because readers of streams see no other body."""
-        if not self._origins.are_ours(request.headers):
+        if not self._origins.are_ours(Headers(scope=sent.scope)):
             raise BadRequestError(403, "Pages of this origin may open no streams.", code="FORBIDDEN")
-        asked = await self._asked(request)
-        authorization = _authorization(request)
+        asked = await self._asked(sent)
+        authorization = _authorization(sent)
         try:
-            async with WhileWanted(request.receive, self._settings.operation_seconds_max):
-                proof = await prove(authorization, address_of(request.scope))
+            async with self._deadlines.while_wanted(sent.receive):
+                proof = await prove(authorization, address_of(sent.scope))
                 document = await self._documents.judged(asked) if isinstance(proof, Proof) else None
         except TooManyFailuresError:
             raise _too_many_failures() from None
-        except ClientLeftError:
-            raise
-        except Exception as error:  # noqa: BLE001  (whatever it is, the client gets a masked answer)
-            return _response({"errors": told(error)}, 503 if may_succeed_later(error) else 500, _JSON)
         if isinstance(proof, Unproven):
             headers = _challenge(proof)
             raise BadRequestError(401, proof.value, code="UNAUTHENTICATED", reason=proof.name, headers=headers)
         operation = document.operation(asked.operation_name) if document is not None else None
         if operation is not None:
-            _refuse_mutation_by_get(request, operation)
+            _refuse_mutation_by_get(sent, operation)
         try:
             self._streams.refuse_more(proof.viewer)
         except NoRoomError as full:
@@ -166,21 +161,21 @@ class GraphQLEndpoint:
         is_resumed = operation is not None and operation.kind is OperationType.SUBSCRIPTION
         return EventStream(self._documents, asked, proof, self._streams, is_resumed=is_resumed)
 
-    async def _asked(self, request: Request) -> Asked:
-        if request.scope["method"] == "GET":
-            given: Any = dict(request.query_params)
+    async def _asked(self, sent: "_Sent") -> Asked:
+        if sent.method == "GET":
+            given: Any = dict(QueryParams(sent.scope["query_string"]))
             # A URL has no null, so an empty name means that there is none.
             given["operationName"] = given.get("operationName") or None
             for name in ("variables", "extensions"):
                 if name in given:
                     given[name] = _json(given[name].encode("utf-8", "surrogatepass"), f"`{name}`")
         else:
-            content_type, _, charset = _header(request, b"content-type", "").partition(";")
+            content_type, _, charset = sent.header(b"content-type", "").partition(";")
             if content_type.strip().lower() != _JSON or (
                 "charset" in charset.lower() and "utf-8" not in charset.lower()
             ):
                 raise BadRequestError(415, "The body must be application/json in UTF-8.")
-            raw = await _body(request, self._settings.body_bytes_max)
+            raw = await _body(sent, self._settings.body_bytes_max)
             try:
                 refuse_many_brackets(raw)
             except TooCostlyError as error:
@@ -192,31 +187,41 @@ class GraphQLEndpoint:
             raise BadRequestError(400, str(malformed)) from None
 
 
-def _header(request: Request, name: bytes, default: str) -> str:
-    """Return a header, the first of its name. Starlette's `headers` decodes all names for each look."""
-    for each, value in request.scope["headers"]:
-        if each == name:
-            return str(value, "latin-1")
-    return default
+class _Sent:
+    """A request as it came."""
+
+    __slots__ = ("_headers", "method", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        # Starlette's `headers` decodes all names for each look. The first of a name counts.
+        self._headers: dict[bytes, bytes] = dict(scope["headers"][::-1])
+
+    def header(self, name: bytes, default: str) -> str:
+        """Return a header, the first of its name."""
+        value = self._headers.get(name)
+        return default if value is None else str(value, "latin-1")
 
 
-def _authorization(request: Request) -> str | None:
-    authorizations = [value for name, value in request.scope["headers"] if name == b"authorization"]
+def _authorization(sent: _Sent) -> str | None:
+    authorizations = [value for name, value in sent.scope["headers"] if name == b"authorization"]
     if len(authorizations) > 1:
         raise BadRequestError(400, "Send one Authorization header.")
     return authorizations[0].decode("latin-1") if authorizations else None
 
 
-def _refuse_mutation_by_get(request: Request, operation: Operation) -> None:
-    if request.scope["method"] == "GET" and operation.kind is OperationType.MUTATION:
+def _refuse_mutation_by_get(sent: _Sent, operation: Operation) -> None:
+    if sent.method == "GET" and operation.kind is OperationType.MUTATION:
         raise BadRequestError(405, "Mutations are sent by POST.", headers={"allow": "POST"})
 
 
-def _negotiated(request: Request) -> str:
+def _negotiated(sent: _Sent) -> str:
     """Return the media type of ours that Accept prefers; of equals, the one listed first."""
-    if request.scope["method"] not in {"GET", "POST"}:
+    if sent.method not in {"GET", "POST"}:
         raise BadRequestError(405, "GraphQL is asked by GET or POST.", headers={"allow": "GET, POST"})
-    preferred = _preferred(_header(request, b"accept", "*/*"))
+    preferred = _preferred(sent.header(b"accept", "*/*"))
     if preferred is None:
         raise BadRequestError(406, f"Answers are {_RESPONSE_JSON}, {_JSON} or {EVENT_STREAM}.")
     return preferred
@@ -243,14 +248,14 @@ def _weighed(entry: str) -> tuple[str, float]:
     return media_type.strip().lower(), float(weight[1]) if weight else 1.0
 
 
-async def _body(request: Request, bytes_max: int) -> bytes:
+async def _body(sent: _Sent, bytes_max: int) -> bytes:
     body = bytearray()
-    announced = _header(request, b"content-length", "0")
+    announced = sent.header(b"content-length", "0")
     if len(announced) > 15 or int(announced) > bytes_max:
         raise _too_large(bytes_max)
     more = True
     while more:
-        message = await request.receive()
+        message = await sent.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from app import ids
 from app.config import settings
+from app.telemetry.observed import request_id
 
 log = logging.getLogger("flash.http")
 
@@ -30,10 +31,15 @@ _OF_CONNECTIONS: Final = frozenset({b"connection", b"transfer-encoding"})
 _OF_BODIES: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
-class WholeAnswers(RequestResponseCycle):
-    """A request and its answer. A head that tells how long its body is leaves with it: each write is a system call.
+#: Of every answer, beside the request's id: browsers don't guess its type, and links in it don't tell where it was.
+HEADERS: Final = [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")]
 
-    uvicorn writes them one after the other, and does so here for whatever isn't usual.
+
+class WholeAnswers(RequestResponseCycle):
+    """A request and its answer, which has the request's id.
+
+    A head that tells how long its body is leaves with it: each write is a system call. uvicorn writes them one after
+    the other, and does so here for whatever isn't usual.
     """
 
     _head: Any = None
@@ -41,6 +47,9 @@ class WholeAnswers(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         """Send a part of the answer, or keep its head until the body comes."""
         if message["type"] == "http.response.start":
+            if identified := request_id.get():
+                headers = [*message["headers"], (b"x-request-id", identified.encode())]
+                message = {**message, "headers": headers}
             self._head = message if not self.response_started and _comes_whole(message) else None
             if self._head is None:
                 await super().send(message)
@@ -142,6 +151,11 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self._stop_deadline()
 
+    def close_when_answered(self) -> None:
+        """Take no further request once an answer that is due has been sent."""
+        if not self._is_idle:
+            self.cycle.keep_alive = False
+
     def shutdown(self) -> None:
         """Close the connection if it is idle. A request that has begun to come is answered first."""
         if self._is_new or not self._is_idle:
@@ -220,15 +234,15 @@ class LimitedProtocol(HttpToolsProtocol):
         An unreadable request is logged by uvicorn already, so `logged` is empty for it.
         """
         self._stop_deadline()
-        request_id = ids.new().hex
+        identified = ids.new().hex
         if logged:
-            log.info("refused to a caller: %s", logged, extra={"request_id": request_id})
+            log.info("refused to a caller: %s", logged, extra={"request_id": identified})
         if self._is_idle or not (self._is_in_head or self.cycle.response_started):
             body = orjson.dumps({"errors": [{"message": message, "extensions": {"code": "BAD_REQUEST"}}]})
             head = (
                 f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json; charset=utf-8\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\ncache-control: no-store\r\n"
-                f"x-content-type-options: nosniff\r\nx-request-id: {request_id}\r\n\r\n"
+                f"x-content-type-options: nosniff\r\nx-request-id: {identified}\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
         self.transport.close()

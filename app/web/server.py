@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from app.web.http_protocol import LimitedProtocol
 from app.web.open_streams import OpenStreams
 
 #: How long nobody may have been connected for there to be nobody to wait for.
@@ -28,6 +29,9 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, and then close what is left: idle connections at once, others when they are answered."""
         self._streams.end()
+        for connection in self.server_state.connections:
+            if isinstance(connection, LimitedProtocol):
+                connection.close_when_answered()
         if self._drain_seconds:
             # Whoever sends requests here needs time to notice.
             await self._go_on(self._drain_seconds, _QUIET_SECONDS)
