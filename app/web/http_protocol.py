@@ -102,7 +102,7 @@ httptools_impl.RequestResponseCycle = WholeAnswers  # type: ignore[misc]
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. It is closed after a request beyond a limit, with an answer unless another one is due first.
 
-    Requests that come whole, as nearly all do, start no timer.
+    Requests that come whole, as nearly all do, start no timer, and the one of an idle connection isn't stopped by them.
     """
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any],
@@ -120,6 +120,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_new = True
         self._is_too_large = False
         self._deadline: asyncio.TimerHandle | None = None
+        #: When the last answer was sent, by the clock of the event loop.
+        self._answered_at = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline of the first request's head."""
@@ -128,6 +130,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_deadline()
+        self._stop_idling()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -145,9 +148,6 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse(431, self._too_large, f"a request of more than {self._bytes} bytes")
             elif self._deadline is None or was_in_head != self._is_in_head:
                 self._start_deadline()
-        elif self._is_idle and self.timeout_keep_alive_task is None:
-            # An empty line between two requests stops uvicorn's keep-alive timer and starts no request.
-            self._start_deadline()
         else:
             self._stop_deadline()
 
@@ -164,6 +164,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection to the socket, which has its own deadlines."""
         self._stop_deadline()
+        self._stop_idling()
         super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
@@ -197,6 +198,37 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_in_head = True
         self._bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin the next request that has come, or wait for one."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._answered_at = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._idle(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for so long, or look again later."""
+        self.timeout_keep_alive_task = None
+        idle_seconds = self.loop.time() - self._answered_at if self._is_idle and not self._is_coming else 0
+        if idle_seconds < self.timeout_keep_alive:
+            self._idle(self.timeout_keep_alive - idle_seconds)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _idle(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leave the timer, which uvicorn stops with whatever comes: it looks itself whether something came."""
+
+    def _stop_idling(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer an unreadable request in the form of all answers."""
