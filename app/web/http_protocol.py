@@ -122,6 +122,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         #: When the last answer was sent, by the clock of the event loop.
         self._answered_at = 0.0
+        self._idling: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the deadline of the first request's head."""
@@ -207,28 +208,26 @@ class LimitedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         self.flow.resume_reading()
         self._answered_at = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._idle(self.timeout_keep_alive)
+        if self._idling is None:
+            self._look_whether_idle_in(self.timeout_keep_alive)
 
-    def timeout_keep_alive_handler(self) -> None:
+    def _look_whether_idle_in(self, seconds: float) -> None:
+        """Look then; uvicorn's own timer is stopped by whatever comes, and another one started with every answer."""
+        self._idling = self.loop.call_later(seconds, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
         """Close the connection if it has been idle for so long, or look again later."""
-        self.timeout_keep_alive_task = None
+        self._idling = None
         idle_seconds = self.loop.time() - self._answered_at if self._is_idle and not self._is_coming else 0
         if idle_seconds < self.timeout_keep_alive:
-            self._idle(self.timeout_keep_alive - idle_seconds)
+            self._look_whether_idle_in(self.timeout_keep_alive - idle_seconds)
         else:
-            super().timeout_keep_alive_handler()
-
-    def _idle(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def _unset_keepalive_if_required(self) -> None:
-        """Leave the timer, which uvicorn stops with whatever comes: it looks itself whether something came."""
+            self.transport.close()
 
     def _stop_idling(self) -> None:
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        if self._idling is not None:
+            self._idling.cancel()
+            self._idling = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer an unreadable request in the form of all answers."""
