@@ -1,6 +1,7 @@
 """The private names of Tortoise and asyncpg that are used: pyproject.toml keeps both below a next minor version."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,31 @@ def is_prepared(connection: asyncpg.Connection, text: str) -> bool:
     """
     inside: Any = connection
     return bool(inside._stmt_cache.has((text, inside._protocol.get_record_class(), False)))
+
+
+async def first(connection: Any, text: str, arguments: Sequence[object]) -> Any:
+    """Return the first row of a statement, or None, as `fetchrow` does over a connection of a pool.
+
+    What the connection knows is sent at once. asyncpg's own way there takes four coroutines.
+    """
+    inside = connection._con
+    if inside is None or inside.is_closed() or inside._query_loggers:
+        return await connection.fetchrow(text, *arguments)
+    known = inside._stmt_cache.get((text, asyncpg.Record, False))
+    if known is None:
+        return await connection.fetchrow(text, *arguments)
+    try:
+        rows = await inside._protocol.bind_execute(known, arguments, "", 1, return_extra=False, timeout=None)
+    except asyncpg.OutdatedSchemaCacheError:
+        await inside.reload_schema_state()
+        raise
+    except asyncpg.InvalidCachedStatementError:
+        # It was prepared for an earlier form of the tables.
+        inside._drop_global_statement_cache()
+        if inside.is_in_transaction():
+            raise
+        return await connection.fetchrow(text, *arguments)
+    return rows[0] if rows else None
 
 
 class Pool(asyncpg.Pool):

@@ -9,11 +9,11 @@ transaction. That saves a round trip per statement and is what PgBouncer's trans
 import asyncio
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from typing import Any, Final, TypeVar, cast, overload
 from uuid import UUID
 
 import asyncpg
@@ -26,7 +26,8 @@ from tortoise.exceptions import BaseORMException
 from app.config import ConfigurationError, Settings, settings, tortoise_config
 from app.config import dsn as dsn  # noqa: PLC0414  (most take it from here)
 from app.storage import compat, gone
-from app.storage.pulse import FULL, Pulse, Waiting, within
+from app.storage.in_turn import InTurn, Turns
+from app.storage.pulse import FULL, Pulse, Waiting, Watch, within
 from app.storage.statements import Statement
 from app.storage.versions import migration_names
 from app.telemetry import traces
@@ -128,7 +129,7 @@ class Statements:
         """Return the first row of one statement, or None."""
         text, arguments = _bound(statement, values, named)
         async with self._connection_for(text, named) as connection:
-            return await connection.fetchrow(text, *arguments)
+            return await compat.first(connection, text, arguments)
 
     @overload
     async def many(
@@ -216,45 +217,6 @@ class Tx(Statements, TransactionWrapper):
             yield cast(Tx, tx)
 
 
-class InTurn(Generic[T]):
-    """A connection or a transaction for the length of a block, given to whoever asked first.
-
-    asyncpg's pool wakes who has waited longest, but until that runs, a newcomer takes the connection, and the woken one
-    waits again, as the last. Under many who ask at once, those who ask again and again would keep out all others.
-    """
-
-    __slots__ = ("_context", "_taken", "_turns")
-
-    def __init__(self, context: AbstractAsyncContextManager[T], *turns: asyncio.Semaphore) -> None:
-        """Take the block's context, and how many may be in such a block; of several limits the first comes first."""
-        self._context = context
-        self._turns = turns
-        self._taken: list[asyncio.Semaphore] = []
-
-    async def __aenter__(self) -> T:
-        try:
-            for each in self._turns:
-                await each.acquire()
-                self._taken.append(each)
-            return await self._context.__aenter__()
-        except BaseException:
-            self._give_back()
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            await self._context.__aexit__(kind, error, traceback)
-        finally:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        for each in self._taken:
-            each.release()
-        self._taken.clear()
-
-
 class Readiness(Enum):
     """Whether the database can be served from."""
 
@@ -293,6 +255,46 @@ class Standing:
     servers: Mapping[str, Readiness] = field(default_factory=dict)
 
 
+class Lent(Waiting[Any]):
+    """A connection of a watched pool for the length of a block. One that is idle is had at once."""
+
+    __slots__ = ("_client", "_is_at_once")
+
+    def __init__(self, client: "Client", watch: Watch) -> None:
+        """Take whose connections they are, and who watches them."""
+        self._client = client
+        self._watch = watch
+        self._entered = None
+        self.is_ended = False
+
+    async def __aenter__(self) -> Any:
+        taken = self._client.take()
+        self._is_at_once = taken is not None
+        if taken is None:
+            self._context = self._client.in_turn()
+            return await super().__aenter__()
+        self._entered = taken
+        try:
+            self.begin()
+        except BaseException:
+            await self._client.give(taken)
+            raise
+        return taken
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._is_at_once:
+            await super().__aexit__(kind, error, traceback)
+            return
+        try:
+            await self._client.give(self._entered)
+        except BaseException as late:
+            self._watch.ended(self, late)
+            raise
+        self._watch.ended(self, error)
+
+
 class Client(Statements, AsyncpgDBClient):
     """The pool of one database."""
 
@@ -301,14 +303,14 @@ class Client(Statements, AsyncpgDBClient):
     def __init__(self, dsn: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._dsn = dsn
-        self.turns = asyncio.Semaphore(self.pool_maxsize)
+        self.turns = Turns(self.pool_maxsize)
         self.is_watched = False
         #: Of a database that is watched.
         self.pulse: Pulse | None = None
         #: Made with the first statement.
-        self.pool: asyncpg.Pool | None = None
+        self.pool: compat.Pool | None = None
 
-    async def create_pool(self, **kwargs: Any) -> asyncpg.Pool:
+    async def create_pool(self, **kwargs: Any) -> compat.Pool:
         for setting in ("host", "port", "user", "password", "database", "loop"):
             kwargs.pop(setting)
         kwargs |= {"connection_class": self.connection_kind, "min_size": 1, "max_inactive_connection_lifetime": 0}
@@ -327,8 +329,27 @@ class Client(Statements, AsyncpgDBClient):
 
     def acquire_connection(self) -> Any:
         """Return the context of a connection."""
-        acquiring = InTurn(self.from_pool(), self.turns)
-        return acquiring if self.pulse is None else Waiting(acquiring, self.pulse)
+        return self.in_turn() if self.pulse is None else Lent(self, self.pulse)
+
+    def in_turn(self) -> InTurn[Any]:
+        """Return the context of a connection that nobody watches."""
+        return InTurn(self.from_pool(), self.turns)
+
+    def take(self) -> Any:
+        """Return a connection that is idle, for `give`; None if one must be waited for."""
+        if self.pool is None or not self.turns.take():
+            return None
+        taken = self.pool.take()
+        if taken is None:
+            self.turns.release()
+        return taken
+
+    async def give(self, connection: Any) -> None:
+        """Take back what `take` returned."""
+        try:
+            await cast(compat.Pool, self.pool).release(connection)
+        finally:
+            self.turns.release()
 
     def from_pool(self) -> Any:
         """Return the context of a connection for who has a turn."""

@@ -199,18 +199,13 @@ class Waiting(Generic[T]):
 
     async def __aenter__(self) -> T:
         """Wait for a connection. Raises DatabaseSilentError."""
-        self._watch.begun(self)
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a statement outside a task")
-        self._task = task
-        self._cancelling = task.cancelling()
-        self.since = time.monotonic()
+        self.begin()
         try:
             entered = await self._context.__aenter__()
         except BaseException as error:
             self._watch.ended(self, error)
-            if self.is_ended and task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError):
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            if self.is_ended and self._task.uncancel() <= self._cancelling and is_cancelled:
                 raise DatabaseSilentError("the database is silent") from None
             if isinstance(error, TimeoutError):
                 raise DatabaseSilentError("no connection in time") from None
@@ -228,6 +223,16 @@ class Waiting(Generic[T]):
             self._watch.ended(self, late)
             raise
         self._watch.ended(self, error)
+
+    def begin(self) -> None:
+        """Be watched. Raises DatabaseSilentError."""
+        self._watch.begun(self)
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a statement outside a task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self.since = time.monotonic()
 
     def end(self) -> None:
         """Wait no longer: neither for a connection, nor for what was asked over the one that there is."""

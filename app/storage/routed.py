@@ -19,7 +19,8 @@ from asyncpg.transaction import Transaction
 
 from app.config import settings
 from app.storage import compat
-from app.storage.database import Client, Connection, InTurn, Readiness, Row, Standing, Tx, readiness
+from app.storage.database import Client, Connection, Readiness, Row, Standing, Tx, readiness
+from app.storage.in_turn import InTurn
 from app.storage.pulse import DatabaseSilentError, Waiting, within
 from app.storage.servers import NO_SUCH_SERVER, OF_MERCHANT, Servers, begin_at, every
 

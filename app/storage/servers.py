@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 from cachetools import TTLCache
 
+from app.storage.in_turn import Turns
 from app.storage.lasting import Lasting
 from app.storage.pulse import DatabaseSilentError, Patience, Pulse, Waiting, Watch
 
@@ -77,7 +78,7 @@ class Server:
         seconds_max: float,
     ) -> None:
         """Take how a router is reached beside the pool, a merchant that is there, and how long it may be silent."""
-        self.turns = asyncio.Semaphore(turns)
+        self.turns = Turns(turns)
         #: Whose statements find it.
         self.merchant_id = merchant_id
         patience = Patience(_SUSPECT * seconds_max, _ANSWER * seconds_max, _LOOK * seconds_max, _AGAIN_SECONDS)
@@ -124,10 +125,10 @@ class Servers:
         self._connect = connect
         self._known: dict[str, Server] = {}
         self._watching: set[asyncio.Task[None]] = set()
-        self._unknown_turns = asyncio.Semaphore(min(_UNKNOWN_CONNECTIONS, self._turns))
+        self._unknown_turns = Turns(min(_UNKNOWN_CONNECTIONS, self._turns))
         self._refused: TTLCache[UUID, None] = TTLCache(_MERCHANTS_MAX, _REFUSED_SECONDS, time.monotonic)
 
-    def of(self, merchant_id: UUID | None) -> tuple[asyncio.Semaphore, Watch]:
+    def of(self, merchant_id: UUID | None) -> tuple[Turns, Watch]:
         """Return the turns of a merchant's server, and who watches it."""
         name = None if merchant_id is None else _places.get(merchant_id)
         if merchant_id is None or name is None:

@@ -43,6 +43,8 @@ USES = {
     ("app/storage/compat.py", "_is_cancelling"): "asyncpg",
     ("app/storage/compat.py", "_protocol"): "asyncpg",
     ("app/storage/compat.py", "_stmt_cache"): "asyncpg",
+    ("app/storage/compat.py", "_query_loggers"): "asyncpg",
+    ("app/storage/compat.py", "_drop_global_statement_cache"): "asyncpg",
     ("app/storage/compat.py", "_enable_global_fallback"): "tortoise-orm",
     ("app/storage/compat.py", "_finalized"): "tortoise-orm",
     ("app/storage/compat.py", "_pool_init_lock"): "tortoise-orm",

@@ -2,20 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 
 import asyncpg
 import pytest
 
 from app.config import Settings
 from app.storage.database import Client
+from app.storage.in_turn import Turns
+from app.storage.pulse import DatabaseSilentError
 
 
-@pytest.fixture
-async def client(worker_database: str, database_pool: Settings) -> AsyncIterator[Client]:
+@pytest.fixture(params=[False, True], ids=["", "watched"])
+async def client(
+    worker_database: str, database_pool: Settings, request: pytest.FixtureRequest
+) -> AsyncIterator[Client]:
     """A pool of one connection, which is there."""
     client = Client(worker_database, connection_name="one", maxsize=1)
-    await client.row("SELECT 1")
-    yield client
+    async with client.watched() if request.param else nullcontext():
+        await client.row("SELECT 1")
+        yield client
     await client.close()
 
 
@@ -121,3 +127,57 @@ async def test_a_connection_whose_use_was_cancelled_is_given_again(client: Clien
             async with asyncio.timeout(0.05):
                 await client.row("SELECT pg_sleep(60)")
         await _session(client)
+
+
+async def test_a_turn_that_came_too_late_goes_to_the_next() -> None:
+    turns = Turns(1)
+    answered: list[str] = []
+
+    async def wait(name: str) -> None:
+        await turns.acquire()
+        answered.append(name)
+
+    await turns.acquire()
+    waiting = [asyncio.create_task(wait(name)) for name in ("leaves before", "leaves at once", "stays")]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    turns.release()
+    # It is given the turn, and cancelled before it knows.
+    waiting[1].cancel()
+    await asyncio.wait(waiting)
+
+    assert answered == ["stays"]
+    assert not turns.take()
+    turns.release()
+    assert (turns.take(), turns.take()) == (True, False)
+
+
+async def test_nobody_has_a_connection_of_a_silent_database_and_none_is_lost(client: Client) -> None:
+    if client.pulse is None:
+        pytest.skip("nobody watches")
+    client.pulse.is_silent = True
+    with pytest.raises(DatabaseSilentError):
+        await client.row("SELECT 1")
+    client.pulse.is_silent = False
+
+    assert dict(await client.row("SELECT 1 AS one") or {}) == {"one": 1}
+
+
+async def test_a_statement_that_a_connection_knows_survives_a_change_of_its_table(client: Client) -> None:
+    await client.rows("CREATE TABLE changing (a int)")
+    await client.rows("INSERT INTO changing VALUES (1)")
+    try:
+        before = await client.row("SELECT * FROM changing")
+        await client.rows("ALTER TABLE changing ADD b int DEFAULT 2")
+        after = await client.row("SELECT * FROM changing")
+        await client.rows("ALTER TABLE changing ADD c int DEFAULT 3")
+        with pytest.raises(asyncpg.InvalidCachedStatementError):
+            async with client.opening() as tx:
+                await tx.row("SELECT * FROM changing")
+        last = await client.row("SELECT * FROM changing")
+    finally:
+        await client.rows("DROP TABLE changing")
+
+    seen = [dict(row or {}) for row in (before, after, last)]
+    assert seen == [{"a": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3}]
