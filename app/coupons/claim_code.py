@@ -6,7 +6,7 @@ from uuid import UUID
 import strawberry
 
 from app.api.context import Role, Viewer
-from app.api.inputs import Problems, node_id, stored_key
+from app.api.inputs import Problems, acting_member, node_id, stored_key
 from app.api.operations import IdempotencyKeyReused, Info, InvalidInput, NotFound, Refused, mutation, not_found
 from app.coupons.claims import Claimant, Claimed, NotEligible, PoolBacksReward, PoolExhausted, PoolNotActive, claim
 from app.coupons.rows import JOIN_CODE, WholeCodeRow, pool_row
@@ -98,7 +98,7 @@ async def claim_code(
     elif named.key is not None:
         claimant = Claimant(key=named.key, told_of=_told_of(viewer, stored, str(named.key.nobody())))
     else:
-        claimant = Claimant(await named.id(viewer))
+        claimant = Claimant(acting_member(viewer, input.member_id))
     reused: Refused | None = None
     claimed: Claimed | None = None
     try:

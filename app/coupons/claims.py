@@ -548,7 +548,8 @@ async def _claim_from(
         if taken is not None:
             _last_found.keep(serving, taken["code_id"], math.inf)
             ring_wallet(where, viewer.merchant_id, taken)
-            await stock_levels.watch(where, viewer, serving)
+            if stock_levels.is_due(serving):
+                await stock_levels.check(where, viewer.merchant_id, serving, viewer.actor)
             return Claimed(taken, replayed=False, change=taken)
         stands = await _look(where, viewer, asked, claimant, key)
         if stands is None or not stands["is_claimant"]:
@@ -557,10 +558,7 @@ async def _claim_from(
             viewer.found(claimant.member_id)
         if _is_replay(stands, key):
             return Claimed(stands, replayed=True)
-        _refuse_if_closed(stands)
-        if not is_paid:
-            refuse_if_for_points(stands["asked_reward_id"])
-        _refuse_if_ineligible(stands)
+        _refuse(stands, is_paid=is_paid)
         if serving != asked:
             stands = await _look(where, viewer, serving, claimant, key)
             if stands is None or not _serves(stands):
@@ -648,9 +646,15 @@ def _is_replay(stands: StandingRow, key: bytes | None) -> bool:
     return key is None or stands["key_is_same"] is True or stands["held_claims"] >= stands["asked_claims_per_member"]
 
 
-def _refuse_if_closed(stands: StandingRow) -> None:
+def _refuse(stands: StandingRow, *, is_paid: bool) -> None:
+    """Raise Refused if the pool that was asked has nothing for the claimant."""
     if not stands["asked_is_open"]:
         raise Refused(not_active(PoolStatus(stands["asked_status"])))
+    if not is_paid:
+        refuse_if_for_points(stands["asked_reward_id"])
+    ineligible = _ineligible(stands)
+    if ineligible is not None:
+        raise Refused(ineligible)
 
 
 def _ineligible(stands: StandingRow) -> NotEligible | None:
@@ -668,12 +672,6 @@ def _ineligible(stands: StandingRow) -> NotEligible | None:
         message = "The mailbox has had a code of the pool, before its person was erased."
         return NotEligible(message=message, reason=IneligibleReason.MAILBOX)
     return None
-
-
-def _refuse_if_ineligible(stands: StandingRow) -> None:
-    ineligible = _ineligible(stands)
-    if ineligible is not None:
-        raise Refused(ineligible)
 
 
 def _serves(stands: StandingRow) -> bool:

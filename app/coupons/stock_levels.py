@@ -6,7 +6,6 @@ from typing import Final, TypedDict
 from uuid import UUID
 
 from app import ids
-from app.api.context import Viewer
 from app.storage.database import Statements, database
 from app.storage.events import event
 from app.storage.fences import stands
@@ -52,18 +51,18 @@ class _Watch:
 _watches: Lasting[UUID, _Watch] = Lasting(POOLS_KEPT_MAX)
 
 
-async def watch(where: Statements, viewer: Viewer, pool_id: UUID) -> None:
-    """Take note that one code left a pool's stock, and look at the stock when a level may have been reached.
+def is_due(pool_id: UUID) -> bool:
+    """Take note that one code left a pool's stock. Returns whether a level may have been reached: then `check` looks.
 
     Looking reads every row of the pool's stock, so it is done rarely: a quarter of the codes down to the next level
     go unwatched. Up to four processes can't pass a level unseen that way, more of them for two seconds at most; what
     dies between the claim and the look is found by `check_missed`.
     """
     kept = _watches.get(pool_id)
-    if kept is not None and kept.unwatched > 0:
-        kept.unwatched -= 1
-        return
-    await check(where, viewer.merchant_id, pool_id, viewer.actor)
+    if kept is None or kept.unwatched <= 0:
+        return True
+    kept.unwatched -= 1
+    return False
 
 
 CHECK: Final = statement(

@@ -87,6 +87,18 @@ def address_of(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
+def proven(authorization: str | None) -> Proof | None:
+    """Return whose credential is in this header, if it is known without a look-up."""
+    kept = _kept.get(_credential(authorization))
+    return None if kept is None or _was_revoked_here(kept) else kept
+
+
+def _credential(authorization: str | None) -> str:
+    """Return the credential in this header, empty if there is none that could be one."""
+    scheme, _, credential = (authorization or "").partition(" ")
+    return credential if scheme.lower() == "bearer" and len(credential) <= _CREDENTIAL_LENGTH_MAX else ""
+
+
 async def prove(authorization: str | None, address: str = "") -> Proof | Unproven:
     """Return whose credential is in this header, which came from an address. Raises TooManyFailuresError.
 
@@ -95,12 +107,12 @@ async def prove(authorization: str | None, address: str = "") -> Proof | Unprove
     """
     if not authorization:
         return Unproven.MISSING
-    scheme, _, credential = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not credential or len(credential) > _CREDENTIAL_LENGTH_MAX:
+    credential = _credential(authorization)
+    if not credential:
         return Unproven.MALFORMED
-    kept = _kept.get(credential)
-    if kept is not None and not _was_revoked_here(kept):
-        return kept
+    known = proven(authorization)
+    if known is not None:
+        return known
     digest = hashlib.sha256(credential.encode("utf-8", "surrogatepass")).digest()
     return _refused.get(digest) or await _look_up(credential, digest, _network(address))
 

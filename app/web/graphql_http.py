@@ -19,7 +19,7 @@ from app.config import Settings
 from app.pages import Page
 from app.storage.database import may_succeed_later
 from app.telemetry.observed import Observed
-from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, address_of, prove
+from app.web.authentication import TOO_MANY_FAILURES, Proof, TooManyFailuresError, Unproven, address_of, prove, proven
 from app.web.deadline import ClientLeftError, Deadlines
 from app.web.document_costs import TooCostlyError, refuse_many_brackets
 from app.web.graphql_documents import Asked, Document, Documents, MalformedError, Operation
@@ -106,34 +106,35 @@ class GraphQLEndpoint:
         authorization = _authorization(sent)
         try:
             async with self._deadlines.while_wanted(sent.receive):
-                proof = await prove(authorization, address_of(sent.scope))
+                proof = proven(authorization) or await prove(authorization, address_of(sent.scope))
                 viewer = proof.viewer if isinstance(proof, Proof) else None
                 if viewer is not None:
                     observed.is_by(viewer.role.value, viewer.actor, viewer.merchant_id)
-                document, operation = await self._operation(sent, asked, proof, observed)
+                if self._settings.production:
+                    # The documents of strangers aren't even parsed.
+                    _refuse_stranger(proof)
+                document = self._documents.known(asked) or await self._documents.judged(asked)
+                operation = self._operation(sent, document, asked, proof, observed)
                 return _Answer(await answer(document, operation, asked, viewer, self._settings), media_type)
         except NotExecutedError as error:
             return _request_errors(error.errors, media_type)
         except TooManyFailuresError:
             raise _too_many_failures() from None
 
-    async def _operation(
-        self, sent: "_Sent", asked: Asked, proof: Proof | Unproven, observed: Observed
-    ) -> tuple[Document, Operation]:
+    @staticmethod
+    def _operation(
+        sent: "_Sent", document: Document, asked: Asked, proof: Proof | Unproven, observed: Observed
+    ) -> Operation:
         """Return the query or the mutation to execute. Raises NotExecutedError."""
-        if isinstance(proof, Unproven) and self._settings.production:
-            # The documents of strangers aren't even parsed.
-            raise NotExecutedError([_unauthenticated(proof)])
-        document = await self._documents.judged(asked)
         operation = chosen(document, asked)
         observed.is_of(operation.word, operation.field, operation.name)
         if operation.kind is OperationType.SUBSCRIPTION:
             message = "Subscriptions are sent over a WebSocket, or with `Accept: text/event-stream`."
             raise NotExecutedError([fault("BAD_USER_INPUT", message)])
         _refuse_mutation_by_get(sent, operation)
-        if isinstance(proof, Unproven) and not operation.is_introspection_only:
-            raise NotExecutedError([_unauthenticated(proof)])
-        return document, operation
+        if not operation.is_introspection_only:
+            _refuse_stranger(proof)
+        return operation
 
     async def _stream(self, sent: "_Sent") -> "Response | EventStream":
         """Return a stream of events. GraphQL's errors are events too, because readers of streams see no other body."""
@@ -293,8 +294,9 @@ def _request_errors(errors: list[GraphQLError], media_type: str) -> Response:
     return response
 
 
-def _unauthenticated(reason: Unproven) -> GraphQLError:
-    return fault("UNAUTHENTICATED", reason.value, reason=reason.name)
+def _refuse_stranger(proof: Proof | Unproven) -> None:
+    if isinstance(proof, Unproven):
+        raise NotExecutedError([fault("UNAUTHENTICATED", proof.value, reason=proof.name)])
 
 
 def _challenge(reason: Unproven) -> dict[str, str]:
