@@ -102,7 +102,7 @@ httptools_impl.RequestResponseCycle = WholeAnswers  # type: ignore[misc]
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. It is closed after a request beyond a limit, with an answer unless another one is due first.
 
-    Requests that come whole, as nearly all do, start no timer, and the one of an idle connection isn't stopped by them.
+    Its two timers aren't started and stopped with each request: they look whether what they wait for is over.
     """
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any],
@@ -119,9 +119,11 @@ class LimitedProtocol(HttpToolsProtocol):
         #: Whether what comes next begins a request.
         self._is_new = True
         self._is_too_large = False
-        self._deadline: asyncio.TimerHandle | None = None
-        #: When the last answer was sent, by the clock of the event loop.
+        #: When what is coming is late, and when the last answer was sent, by the event loop's clock.
+        self._late_at: float | None = None
         self._answered_at = 0.0
+        #: Who looks at either of them. One timer does for many requests.
+        self._deadline: asyncio.TimerHandle | None = None
         self._idling: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -130,8 +132,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._start_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_deadline()
-        self._stop_idling()
+        self._stop_timers()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -147,7 +148,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_coming:
             if self._bytes > (self._head_bytes_max if self._is_in_head else self._bytes_max):
                 self._refuse(431, self._too_large, f"a request of more than {self._bytes} bytes")
-            elif self._deadline is None or was_in_head != self._is_in_head:
+            elif self._late_at is None or was_in_head != self._is_in_head:
                 self._start_deadline()
         else:
             self._stop_deadline()
@@ -164,8 +165,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection to the socket, which has its own deadlines."""
-        self._stop_deadline()
-        self._stop_idling()
+        self._stop_timers()
         super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
@@ -224,10 +224,11 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _stop_idling(self) -> None:
-        if self._idling is not None:
-            self._idling.cancel()
-            self._idling = None
+    def _stop_timers(self) -> None:
+        for timer in (self._deadline, self._idling):
+            if timer is not None:
+                timer.cancel()
+        self._deadline = self._idling = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer an unreadable request in the form of all answers."""
@@ -246,13 +247,23 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _start_deadline(self) -> None:
-        self._stop_deadline()
-        self._deadline = self.loop.call_later(self._seconds_max, self._time_is_over)
+        self._late_at = self.loop.time() + self._seconds_max
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self._seconds_max, self._look_whether_late)
 
     def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        """Expect nothing more. The timer runs on: heads and bodies come apart so often that each would need one."""
+        self._late_at = None
+
+    def _look_whether_late(self) -> None:
+        self._deadline = None
+        if self._late_at is None:
+            return
+        left = self._late_at - self.loop.time()
+        if left > 0:
+            self._deadline = self.loop.call_later(left, self._look_whether_late)
+        else:
+            self._time_is_over()
 
     def _time_is_over(self) -> None:
         part = "head" if self._is_in_head else "body"

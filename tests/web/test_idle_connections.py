@@ -147,6 +147,29 @@ async def test_a_connection_stays_open_while_an_answer_is_made_or_a_request_come
     assert clock.running() == []
 
 
+async def test_requests_that_come_in_pieces_share_two_timers() -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        for message in OK:
+            await send(message)
+
+    clock, connection, protocol = connected(app)
+    for _ in range(3):
+        protocol.data_received(REQUEST[:20])
+        protocol.data_received(REQUEST[20:])
+        await asyncio.gather(*protocol.tasks)
+
+    assert connection.written.count(b"HTTP/1.1 200 OK") == 3
+    assert clock.running() == [10, KEEP_ALIVE_SECONDS]
+    clock.move(5)
+    protocol.data_received(REQUEST[:20])
+    clock.move(5)
+    # The timer looks again when this one is late.
+    assert (connection.is_closed, clock.running()) == (False, [KEEP_ALIVE_SECONDS - 10, 5])
+    clock.move(5)
+    assert connection.is_closed
+    assert b"HTTP/1.1 408 Request Timeout" in connection.written
+
+
 async def test_a_connection_whose_peer_is_gone_leaves_no_timer() -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         for message in OK:
