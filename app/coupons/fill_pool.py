@@ -29,6 +29,8 @@ from app.storage.events import event
 from app.storage.statements import columns, statement
 
 AVAILABLE_MAX: Final = 1_000_000
+#: So many codes more are ready than seem to be missing: what is claimed meanwhile is made with the same batch.
+SPARE: Final = 100
 
 
 @strawberry.input(description="A pool to fill.")
@@ -154,7 +156,7 @@ async def fill_batch(job: TurnRow) -> bool:
     if owner is None or look is None or job["pool_id"] is None:
         return False
     # Some may turn out not to be needed: what was there before is counted again under the pool's lock.
-    batch_id, count = ids.new(), min(max(look["missing"], 0), BATCH_SIZE_MAX)
+    batch_id, count = ids.new(), min(max(look["missing"], 0) + SPARE, BATCH_SIZE_MAX)
     codes = await asyncio.to_thread(
         encrypted_codes, owner.keys, look["kind"], count, job["pool_id"], batch_id, look["code_pattern"]
     )

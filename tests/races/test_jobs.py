@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from app.coupons.carry_out import carry_out_jobs
+from app.coupons.fill_pool import fill_batch
 from app.jobs import turns
 from app.storage.database import database, dsn
 from tests.conftest import Api, own_valkey, run_api, run_worker
@@ -29,6 +30,7 @@ WITH RECURSIVE waiter (pid) AS (
 )
 SELECT pid FROM waiter WHERE pid <> pg_backend_pid()
 """
+HOLD_POOL = "SELECT FROM pool WHERE merchant_id = $1 FOR NO KEY UPDATE"
 LOCK_CODES = "SELECT FROM code WHERE merchant_id = $1 FOR UPDATE"
 LOCK_SOME = """
 SELECT FROM code WHERE merchant_id = $1 AND id = ANY(
@@ -215,6 +217,32 @@ async def test_a_pool_is_filled_exactly_whatever_else_takes_or_brings_codes(shop
         assert 20 - got <= found["available"] <= 25
         assert found["available"] + got == 6 + 5 + ended["done"]
     assert await ends(shop) == {"job.finished": ROUNDS}
+
+
+async def test_what_is_claimed_while_codes_are_made_is_made_with_the_same_batch(
+    shop: Shop, worker_database: str
+) -> None:
+    pool, people = await shop.pool(codes=5), await members(shop, 2)
+    job = (await shop.do(FILL, poolId=pool["id"], available=6, idempotencyKey="fill"))["job"]
+    turn = await database().row(turns.TAKE, kinds=["FILL"])
+    assert turn is not None
+    async with another_session(worker_database) as holding:
+        await holding.execute(HOLD_POOL, shop.merchant_id)
+        pausing = asyncio.create_task(shop.do(CHANGE_STATUS % "pausePool", poolId=pool["id"]))
+        await until_so_many_wait(holding, 1)
+        # It has counted, and waits for whoever pauses the pool.
+        filling = asyncio.create_task(fill_batch(turn))
+        await until_so_many_wait(holding, 2)
+        for member in people:
+            await shop.do(CLAIM_CODE, poolId=pool["id"], memberId=member)
+        await holding.execute("COMMIT")
+        await pausing
+        can_go_on = await filling
+
+    assert can_go_on is False
+    assert progress(await job_row(shop, job)) == {"status": "DONE", "total": 3, "done": 3, "failed": 0}
+    assert (await shop.stock(pool))["available"] == 6
+    assert await shop.broken_promises() == []
 
 
 async def test_a_draft_that_is_discarded_while_it_is_filled_is_gone_with_its_job(
