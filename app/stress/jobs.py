@@ -1,7 +1,8 @@
 """Jobs: codes of a pool are revoked, or it is filled, at a time that nobody is told; a job may be called off before.
 
 A world's pools are small, so that each job is one batch: it was carried out whole, or not at all. How many of the codes
-that it means are still in stock by then is judged by bounds: by how many it says it revoked, and by what the stock is.
+that it means are in stock by then, or somebody's that nobody was told of, is judged by bounds: by how many it says it
+revoked, and by what the stock is.
 """
 
 import itertools
@@ -9,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from app.stress.claims import key_used
+from app.stress.claims import holds, key_used
 from app.stress.operations import PASSED, READ, Answer, Operation
-from app.stress.redemptions import wallet_changes
-from app.stress.things import Code, Leads, Move, Stock, Story, Then, forgets, stocked, where
+from app.stress.redemptions import is_set_aside, wallet_changes
+from app.stress.things import Code, Leads, Move, Stock, Story, Then, every, forgets, is_, stocked, where
 from app.stress.verb import Asked, Call, Verb, mutation
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ OPEN: Final = frozenset({"QUEUED", "RUNNING", "WAITING"})
 class Job(NamedTuple):
     """What a job is to do and how it ended; OPEN is one that hasn't.
 
-    Of the codes that it means so many were in stock, and so many somebody's that nobody was ever told of.
+    Of the codes that it means so many were in stock, and so many somebody's that nobody was ever told of. It has spared
+    so many that are allocated: of those that somebody was told of, and of what holds have set aside.
     """
 
     status: str
@@ -32,6 +34,7 @@ class Job(NamedTuple):
     in_stock: int = 0
     unseen: int = 0
     done: int = 0
+    spared: int = 0
 
     def shown(self, told: dict[str, Any]) -> bool:
         """Whether this is what was told of it."""
@@ -95,7 +98,7 @@ def _revoking(call: Call) -> Sequence[Story]:
             yield Then(stock, ((name, _begins(Job("OPEN", in_stock + owned, in_stock, owned))),))
 
     def mark(code_id: str, code: Code) -> Iterable[Then]:
-        if code.owner is None or code.revoked or code.expired or code.order is not None:
+        if not _lives(code):
             yield Then(code, ())
         else:
             seen: Move = lambda job: (job._replace(unseen=job.unseen - 1),) if job.unseen else ()  # noqa: E731
@@ -106,6 +109,11 @@ def _revoking(call: Call) -> Sequence[Story]:
         (f"code:{code}", Leads(partial(mark, code), [f"meant:{key}/{code}", name])) for code in codes
     )  # fmt: skip
     return (((f"stock:{pool}", Leads(count, [name])), *marked),)
+
+
+def _lives(code: Code) -> bool:
+    """Whether it is somebody's, and not spent; an order may hold it."""
+    return code.owner is not None and code.order is None and not code.revoked and not code.expired
 
 
 def _begins(job: Job) -> Move:
@@ -186,45 +194,89 @@ def _revoked(call: Call) -> Sequence[Story]:
     for code in call.facts["codes"].get(pool, ()):
         touches = [f"meant:{key}/{code}", f"stock:{pool}", f"code:{code}", name, *members]
         story.append((f"code:{code}", Leads(partial(_takes, call, code), touches)))
+    aside = call.facts["members"] if _sets_aside(call) else ()
+    story += [(holds(pool, member), Leads(partial(_leaves, name), [name])) for member in aside]
 
     def rest(job: Job) -> Iterable[Then]:
-        """Of those in stock any number may have gone meanwhile, and of those that nobody was told of."""
-        for in_stock, owned in itertools.product(range(job.in_stock + 1), range(job.unseen + 1)):
+        """Any number of the others may have gone meanwhile."""
+        for in_stock, owned in itertools.product(*(range(most + 1) for most in _most(call, job))):
+            if in_stock + owned > job.in_stock + job.unseen:
+                continue
             done = job.done + in_stock + owned
-            fresh = done if call.input["recycle"] else 0
-            gone = stocked(available=-in_stock, allocated=-owned, revoked=in_stock + owned)
-            steps: Story = ((f"stock:{pool}", gone), (f"stock:{pool}", stocked(available=fresh)))
+            gone = _gone(in_stock, owned, spared=job.spared)
+            fresh = stocked(available=done if call.input["recycle"] else 0)
             # Nobody knows whose they were.
             unknown = tuple((wallet, forgets) for wallet in members) if owned else ()
-            yield Then(job._replace(status="DONE", done=done), (*steps, *unknown))
+            yield Then(Job("DONE", job.total, done=done), ((f"stock:{pool}", every(gone, fresh)), *unknown))
 
     return ((*story, (name, Leads(rest, [f"stock:{pool}", *members]))),)
 
 
+def _leaves(name: str, codes: tuple[str, ...]) -> Iterable[Then]:
+    """What holds of a member have set aside isn't revoked."""
+    aside = sum(map(is_set_aside, codes))
+    yield Then(codes, ((name, lambda job: (job._replace(spared=job.spared + aside),)),))
+
+
+def _gone(in_stock: int, owned: int, *, spared: int) -> Move:
+    """Codes are revoked that were in stock, and of somebody; so many that are allocated aren't."""
+
+    def move(stock: Stock) -> Iterable[Stock]:
+        if owned + spared <= stock.allocated:
+            yield from stocked(available=-in_stock, allocated=-owned, revoked=in_stock + owned)(stock)
+
+    return move
+
+
+def _most(call: Call, job: Job) -> tuple[int, int]:
+    """Return how many can go that are in stock, and how many of somebody that nobody was told of.
+
+    What was in stock may have become somebody's, and what a hold had set aside is in stock again when that ends.
+    """
+    if call.input["state"] is not None:
+        return job.in_stock, job.unseen
+    set_aside = job.unseen if _sets_aside(call) else 0
+    return job.in_stock + set_aside, job.unseen + job.in_stock
+
+
+def _sets_aside(call: Call) -> bool:
+    """Whether holds may have codes of the pool, which are allocated, but nobody's yet."""
+    return call.input["poolId"] in call.facts["backing"]
+
+
 def _takes(call: Call, code_id: str, code: Code) -> Iterable[Then]:
-    """A code that is meant goes, if it can; one that was in stock and isn't any more may be one of these."""
+    """A code that is meant goes, if it can; one that was nobody's then may be one of those in stock or set aside."""
     key, pool, name = call.input["idempotencyKey"], call.input["poolId"], _name(call)
-    lives = code.owner is not None and code.order is None and not code.revoked and not code.expired
-    if code.owner is None or not lives or code.hold is not None:
+    if code.owner is None or not _lives(code):
         yield Then(code, ())
         return
+    spares: Move = lambda job: (job._replace(spared=job.spared + 1),)  # noqa: E731
+    if code.hold is not None:
+        yield Then(code, ((name, spares),))
+        return
+    meant = f"meant:{key}/{code_id}"
+    yield Then(code, ((meant, is_(None)), (name, spares)))
     goes: Story = (
         (f"stock:{pool}", stocked(allocated=-1, revoked=1)), *wallet_changes(code.owner),
     )  # fmt: skip
-    is_meant = where(lambda meant: meant is not None)
-    was_in_stock = where(lambda meant: meant is None)
-    meant = f"meant:{key}/{code_id}"
-
-    def counts(job: Job, *, of_stock: bool) -> Iterable[Job]:
-        if not of_stock or job.in_stock:
-            yield job._replace(done=job.done + 1, in_stock=job.in_stock - of_stock)
-
     gone = code._replace(revoked=True)
     if call.input["state"] != "AVAILABLE":
-        yield Then(gone, ((meant, is_meant), *goes, (name, partial(counts, of_stock=False))))
+        yield Then(gone, ((meant, is_("meant")), *goes, (name, lambda job: (job._replace(done=job.done + 1),))))
+        if _sets_aside(call):
+            yield Then(gone, ((meant, is_(None)), *goes, (name, _is_one_of("unseen"))))
     if call.input["state"] is None:
-        yield Then(gone, ((meant, was_in_stock), *goes, (name, partial(counts, of_stock=True))))
-    yield Then(code, ((meant, was_in_stock),))
+        yield Then(gone, ((meant, is_(None)), *goes, (name, _is_one_of("in_stock"))))
+
+
+def _is_one_of(others: str) -> Move:
+    """A code that goes was one of those that a job only counts."""
+
+    def counts(job: Job) -> Iterable[Job]:
+        left = getattr(job, others)
+        if left:
+            yield job._replace(done=job.done + 1, **{others: left - 1})
+
+    return counts
 
 
 def _ask_job(world: "World") -> Asked | None:

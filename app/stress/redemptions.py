@@ -256,6 +256,11 @@ def set_aside(here: tuple[str, int]) -> str:
     return "/".join(map(str, here))
 
 
+def is_set_aside(code: str) -> bool:
+    """Whether it is such a one; the id of a code has no slash."""
+    return "/" in code
+
+
 def unclaimed(here: tuple[str, int], *instead: str) -> Move:
     """A hold has no code of a pool any more, or its member has one instead."""
 

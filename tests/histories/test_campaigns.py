@@ -85,6 +85,19 @@ class Sending(Written):
                   "code": {"id": code, "text": code, "masked": code}}  # fmt: skip
         self.call("claimCode", answer, poolId="p", memberId=member, idempotencyKey=code)
 
+    def revokes(self) -> None:
+        """Ask for all codes of the pool to be revoked, which somebody does at some time."""
+        asked: dict[str, Any] = {"poolId": "p", "state": None, "expectedCount": 9, "recycle": False}
+        asked["idempotencyKey"] = "r"
+        self.recorder.call("time", "carriedOut", asked, {}, self.now)
+        made = {"__typename": "RevokeCodesSuccess", "replayed": False, "job": self._job("QUEUED", 3)}
+        self.call("revokeCodes", made, **asked)
+
+    def has_revoked(self, done: int) -> None:
+        """Read the job that revokes."""
+        told = self._job("DONE", 3, done) | {"failed": 3 - done}
+        self.call("readJob", {"__typename": "Read", **told}, {"key": "r"}, id="j")
+
     def sees(self, member: str, *codes: str) -> None:
         """Read a member's codes."""
         nodes = [{"node": {"id": code, "state": "ALLOCATED", "heldUntil": None, "pool": {"id": "p"}}} for code in codes]
@@ -150,4 +163,16 @@ def test_who_is_told_that_there_are_too_few_had_too_few(
     if takes:
         sending.gets("c1", "n")
     sending.create(refusal={"__typename": "PoolExhausted"})
+    assert _verdict(judging, sending) == verdict
+
+
+@pytest.mark.parametrize(("done", "verdict"), [(3, "Ok"), (2, "Ok"), (4, "Illegal")])
+def test_what_a_campaign_sent_unseen_is_revoked_with_all_that_were_in_stock(
+    judging: Judge, sending: Sending, done: int, verdict: str
+) -> None:
+    """Of the codes that are gone, nobody is told of the other member's and of one that there was before."""
+    sending.revokes()
+    sending.create()
+    sending.sees("m", "c1")
+    sending.has_revoked(done)
     assert _verdict(judging, sending) == verdict

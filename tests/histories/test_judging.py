@@ -16,7 +16,7 @@ class Written:
     """A history of one member, one operation a second unless told."""
 
     def __init__(self) -> None:
-        self.history = History("by hand", {"limits": {"p": 1}, "fallbacks": {}, "initial": {
+        self.history = History("by hand", {"limits": {"p": 1}, "fallbacks": {}, "backing": [], "initial": {
             "stock:p": list(Stock(available=1)), "pool:p": list(Pool("ACTIVE")),
         }})  # fmt: skip
         self.recorder = Recorder(self.history)
