@@ -787,6 +787,8 @@ async def _hold_under_locks(
     if found.codes.version != version:
         # Nobody locks an order that isn't there: somebody else has just begun it.
         raise OutpacedError
+    # Whoever had the codes' locks may have erased the presenter, whose codes are dead since.
+    await _refuse_unless_open(tx, viewer, request, input, found)
     verdict = judged(viewer, presented, found.codes, Beside.HOLD)
     _refuse_if_rejected(verdict)
     hold_id = ids.new() if own is None else own.id

@@ -16,6 +16,7 @@ from tests.people.lives import EMAIL, TRACES, indexes
 from tests.people.test_erase_member import ERASE
 from tests.points.documents import GRANT, RECORD, REDEEM_REWARD, REFUND, asked_refund, grant, purchase, reward
 from tests.races.storm import BEHIND_IT, LOCK_WALLET, Processes, at_once, kinds, until_somebody_waits
+from tests.races.test_jobs import LOCK_CODES, another_session, until_so_many_wait
 from tests.referrals.documents import INVITE_MEMBERS, accepted, program
 from tests.sizes import size
 
@@ -90,6 +91,27 @@ async def test_a_cart_that_becomes_somebody_elses_while_its_presenter_is_erased_
     assert (await erasing)["__typename"] == "EraseMemberSuccess"
     held = await read(shop, placed)
     assert (held["status"], held["member"]["id"], held["points"]) == ("HELD", grace["id"], 20)
+
+
+async def test_who_is_erased_while_a_cart_waits_for_its_codes_is_nobody(shop: Shop, worker_database: str) -> None:
+    pool = await shop.pool()
+    ada, bob = await shop.member(), await shop.member()
+    await grant(shop, bob, 100, "g")
+    code = await shop.claim(pool, ada)
+    # A cart whose hold has points changes under locks.
+    held = await hold(shop, [], bob, order="o", points=10)
+    async with another_session(worker_database) as waited_for:
+        await waited_for.execute(LOCK_CODES, shop.merchant_id)
+        erasing = asyncio.create_task(shop.do(ERASE, memberId=ada["id"], ground="REQUEST"))
+        await until_so_many_wait(waited_for, 1)
+        holding = asyncio.create_task(shop.do(HOLD, **cart([code], ada, order="o")))
+        await until_so_many_wait(waited_for, 2)
+        await waited_for.execute("COMMIT")
+        assert (await erasing)["__typename"] == "EraseMemberSuccess"
+        answer = await holding
+
+    assert (answer["__typename"], answer.get("id")) == ("NotFound", ada["id"])
+    assert (await read(shop, held))["status"] == "HELD"
 
 
 async def test_an_address_that_is_erased_while_it_claims_and_joins_is_one_or_the_other(
