@@ -1,20 +1,25 @@
 """The arguments of a field, known from its document but for the values of variables."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from graphql import FieldNode, GraphQLField, VariableNode, Visitor, visit
 from graphql.execution.values import VariableValues, get_argument_values
 
+#: Makes an argument, or a part of one, of the values of variables.
+_Filling = Callable[[Mapping[str, Any]], Any]
+
 
 class Arguments:
     """The arguments of a field. Its document and the schema say all of them but for the values of variables."""
 
-    __slots__ = ("_shape", "_variables")
+    __slots__ = ("_fillings", "_variables")
 
     def __init__(self, shape: dict[str, Any], variables: tuple[str, ...]) -> None:
         """Take the arguments with the places of variables in them, and the names of these."""
-        self._shape = shape
+        self._fillings = [(name, _filling(each)) for name, each in shape.items()]
         self._variables = variables
 
     @classmethod
@@ -39,7 +44,7 @@ class Arguments:
         for name in self._variables:
             if given.get(name) is None:
                 return None
-        return {name: _filled(each, given) for name, each in self._shape.items()}
+        return {name: fill(given) for name, fill in self._fillings}
 
 
 class _Variable(NamedTuple):
@@ -59,15 +64,24 @@ class _Used(Visitor):
         self.names.add(node.name.value)
 
 
-def _filled(shape: Any, given: Mapping[str, Any]) -> Any:
-    kind = shape.__class__
-    if kind is _Variable:
-        return given[shape.name]
-    if kind is dict:
-        return {name: _filled(each, given) for name, each in shape.items()}
-    if kind is list:
-        return [_filled(each, given) for each in shape]
-    return shape
+def _filling(shape: Any) -> _Filling:
+    if isinstance(shape, _Variable):
+        return itemgetter(shape.name)
+    if isinstance(shape, dict):
+        fixed = {name: each for name, each in shape.items() if not any(_variables_in(each))}
+        varying = [(name, _filling(each)) for name, each in shape.items() if name not in fixed]
+        return partial(_filled, fixed, varying)
+    if isinstance(shape, list):
+        fillings = [_filling(each) for each in shape]
+        return lambda given: [fill(given) for fill in fillings]
+    return lambda _given: shape
+
+
+def _filled(fixed: dict[str, Any], varying: list[tuple[str, _Filling]], given: Mapping[str, Any]) -> dict[str, Any]:
+    filled = fixed.copy()
+    for name, fill in varying:
+        filled[name] = fill(given)
+    return filled
 
 
 def _variables_in(shape: Any) -> Iterator[str]:

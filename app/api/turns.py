@@ -20,6 +20,7 @@ from graphql import (
     GraphQLLeafType,
     GraphQLNonNull,
     GraphQLObjectType,
+    GraphQLScalarType,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
@@ -133,6 +134,8 @@ class _Field(NamedTuple):
 
 #: The type of the objects of a class, where an interface or a union is asked for.
 _types: Final[dict[tuple[Any, type], GraphQLObjectType]] = {}
+#: What is neither null nor an error.
+_PLAIN: Final = frozenset({str, int, float, bool})
 #: Whether the objects of a class can be awaited.
 _awaitables: Final[dict[type, bool]] = {}
 
@@ -406,8 +409,10 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
     def complete_value(
         self, return_type: Any, field_details_list: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
-        """Complete a value, at once if it is an object of an interface or a union whose class tells its type."""
+        """Complete a value, at once if its class tells its type: a plain scalar, or of an interface or a union."""
         inner = return_type.of_type if return_type.__class__ is GraphQLNonNull else return_type
+        if result.__class__ in _PLAIN and inner.__class__ is GraphQLScalarType:
+            return self.complete_leaf_value(inner, result)
         object_type = _types.get((inner, result.__class__))
         if object_type is None:
             return super().complete_value(return_type, field_details_list, info, path, result, position_context)

@@ -34,6 +34,7 @@ from app.web.graph_files import graph_file
 from app.web.graphql_documents import Documents
 from app.web.graphql_http import GraphQLEndpoint
 from app.web.graphql_socket import SocketEndpoint
+from app.web.huge_pages import use_huge_pages
 from app.web.metrics_page import MetricsPage, sampling
 from app.web.open_streams import OpenStreams
 from app.web.origins import CrossOrigin, Origins
@@ -193,6 +194,7 @@ def application(configured: Settings | None = None) -> Application:
             sampling(),
         ):
             collect_seldom()
+            use_huge_pages()
             try:
                 yield
             finally:
