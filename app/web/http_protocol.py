@@ -64,13 +64,10 @@ class WholeAnswers(RequestResponseCycle):
     def _send_whole(self, head: Any, message: Any) -> bool:
         """Send head and body. Returns false, and sends nothing, if that takes more."""
         body = message.get("body", b"")
-        headers = [*self.default_headers, *head["headers"]]
+        headers = head["headers"]
         values = b"".join([value for _, value in headers])
         if (
             message.get("more_body", False)
-            or self.access_log
-            or self.disconnected
-            or self.flow.write_paused
             or self.scope["method"] == "HEAD"
             or (b"content-length", b"%d" % len(body)) not in headers
             # A value with a line's end in it would begin a header, or another answer.
@@ -78,11 +75,17 @@ class WholeAnswers(RequestResponseCycle):
             or b"\n" in values
         ):
             return False
+        return self.send_at_once(head["status"], b"".join([b"%b: %b\r\n" % header for header in headers]), body)
+
+    def send_at_once(self, status: int, lines: bytes, body: bytes) -> bool:
+        """Send an answer whose headers are spelt. Returns false, and sends nothing, if it must wait."""
+        if self.response_started or self.access_log or self.disconnected or self.flow.write_paused:
+            return False
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
+        usual = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        self.transport.write(b"".join([STATUS_LINE[head["status"]], *lines, end, body]))
+        self.transport.write(b"".join((STATUS_LINE[status], usual, lines, end, body)))
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
