@@ -296,7 +296,7 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
                         result = self._resolve(parent_type, source_value, field, at)
                     if result is Undefined:
                         continue
-                    if self.is_awaitable(result):
+                    if result.__class__ is not dict and self.is_awaitable(result):
                         waiting.append(field.name)
                 results[field.name] = result
         except Exception:
@@ -334,7 +334,9 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         except Exception as error:  # noqa: BLE001  (whatever it is, it is the field's)
             self.handle_field_error(error, field.return_type, field.details, path)
             return None
-        return self._awaited_part(completed, field, path) if self.is_awaitable(completed) else completed
+        if completed.__class__ is dict or not self.is_awaitable(completed):
+            return completed
+        return self._awaited_part(completed, field, path)
 
     def _complete_part(self, part: Any, field: _Field, path: Path) -> Any:
         """Complete an object that is an attribute of another one."""
@@ -344,7 +346,9 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
         except Exception as error:  # noqa: BLE001  (whatever it is, it is the field's)
             self.handle_field_error(error, field.return_type, field.details, path)
             return None
-        return self._awaited_part(result, field, path) if self.is_awaitable(result) else result
+        if result.__class__ is dict or not self.is_awaitable(result):
+            return result
+        return self._awaited_part(result, field, path)
 
     async def _awaited_part(self, result: Awaitable[Any], field: _Field, path: Path) -> Any:
         try:
@@ -459,7 +463,9 @@ class TurnTaking(StrawberryGraphQLCoreExecutionContext):
             if turn.left <= 0:
                 await turn.next()
             completed = self.complete_value(return_type, field_details_list, info, path, resolved, position_context)
-            return await completed if self.is_awaitable(completed) else completed
+            if completed.__class__ is dict or not self.is_awaitable(completed):
+                return completed
+            return await completed
         except Exception as error:  # noqa: BLE001  (whatever it is, it is the field's)
             self.handle_field_error(error, return_type, field_details_list, path)
             return None
