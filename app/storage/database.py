@@ -347,7 +347,8 @@ class Client(Statements, AsyncpgDBClient):
     async def give(self, connection: Any) -> None:
         """Take back what `take` returned."""
         try:
-            await cast(compat.Pool, self.pool).release(connection)
+            if self.pool is not None:
+                await self.pool.release(connection)
         finally:
             self.turns.release()
 
