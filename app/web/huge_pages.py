@@ -41,7 +41,7 @@ def use_huge_pages(maps: Path = Path("/proc/self/smaps")) -> int:
     for region in _regions(maps):
         start, end = -(-region.start // _BYTES) * _BYTES, region.end // _BYTES * _BYTES
         is_used = region.resident_bytes >= _RESIDENT_SHARE_MIN * (region.end - region.start)
-        # What isn't possible changes nothing.
+        # Where memory is in too small pieces, a part stays as it is.
         if start < end and is_used and madvise(start, end - start, _COLLAPSE) == 0:
             done += end - start
     log.debug("%d MiB are in huge pages", done // 1024**2)
