@@ -27,7 +27,7 @@ from tests.histories.test_worlds import at_work
 from tests.sizes import FULL, size
 from tests.starts import BROKEN
 
-WORLDS_MAX: Final = 60
+WORLDS_MAX: Final = 300
 #: A script needs every answer.
 PATIENCE_SECONDS: Final = 90.0
 #: Of a timeline that a person reads.
